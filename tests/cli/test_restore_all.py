@@ -1,0 +1,112 @@
+"""``walsyncd restore --all``: a host was lost, and comes back with one command."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.replicas import ReplicaMaker, counter_in, make_replica
+from walsyncd.adapters.directory import DirectoryStorage
+from walsyncd.cli import main, restore_all
+
+NAMES = ("srv/one.db", "srv/two.db", "var/three.db")
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Iterator[list[ReplicaMaker]]:
+    """Three databases in one storage, with one, two and three transactions."""
+    with ExitStack() as stack:
+        makers = []
+        for count, name in enumerate(NAMES, 1):
+            folder = tmp_path / f"app{count}"
+            folder.mkdir()
+            maker = stack.enter_context(make_replica(folder, name=name))
+            maker.root = tmp_path / "replica"
+            maker.storage = DirectoryStorage(maker.root)
+            maker.base()
+            maker.commit(count)
+            maker.ship()
+            makers.append(maker)
+        yield makers
+
+
+def restored(tmp_path: Path, *arguments: str) -> int:
+    return main(["restore", "--all", f"file://{tmp_path}/replica", "-o", str(tmp_path / "out"), *arguments])
+
+
+def test_every_database_comes_back_below_its_name(
+    host: list[ReplicaMaker], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each with its last commit; the table has a line for each, and a sum."""
+    assert len(host) == 3
+    assert restored(tmp_path) == 0
+    assert [counter_in(tmp_path / "out" / name) for name in NAMES] == [1, 2, 3]
+    told = capsys.readouterr().out
+    assert [line.split()[:2] for line in told.splitlines()[1:4]] == [[name, "restored"] for name in NAMES]
+    assert "3 of 3 restored" in told
+
+
+def test_one_that_fails_does_not_stop_the_others(
+    host: list[ReplicaMaker], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is named with its reason, and the command has failed."""
+    for path in host[1].folder.rglob("*.wal.zst"):
+        path.write_bytes(path.read_bytes()[:-3])
+    assert restored(tmp_path, "--json") == 1
+    one, two, three = json.loads(capsys.readouterr().out)["databases"]
+    assert (one["restored"], two["restored"], three["restored"]) == (True, False, True)
+    assert ".wal.zst" in two["error"]
+    assert one["position"] == str(host[0].history[-1].position)
+    assert not (tmp_path / "out" / "srv/two.db").exists()
+
+
+def test_what_is_there_needs_force_or_is_kept(
+    host: list[ReplicaMaker], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As for a single database."""
+    assert len(host) == 3
+    kept = tmp_path / "out" / "srv/two.db"
+    kept.parent.mkdir(parents=True)
+    kept.write_bytes(b"mine")
+    assert restored(tmp_path) == 1
+    assert "--force" in capsys.readouterr().out
+    for name in (NAMES[0], NAMES[2]):
+        (tmp_path / "out" / name).unlink()
+    assert restored(tmp_path, "--if-missing") == 0
+    assert kept.read_bytes() == b"mine"
+    assert restored(tmp_path, "--force") == 0
+    assert counter_in(kept) == 2
+
+
+def test_large_ones_take_turns(host: list[ReplicaMaker], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However few are restored at a time, all are."""
+    assert len(host) == 3
+    monkeypatch.setattr(restore_all, "LARGE_BYTES", 0)
+    monkeypatch.setattr(restore_all, "LARGE_AT_ONCE", 1)
+    assert restored(tmp_path) == 0
+    assert [counter_in(tmp_path / "out" / name) for name in NAMES] == [1, 2, 3]
+
+
+def test_moment_holds_for_all(host: list[ReplicaMaker], tmp_path: Path) -> None:
+    """``--at`` is the same moment for each; --dry-run writes nothing."""
+    assert restored(tmp_path, "--at", "2026-11-22T10:56:01Z", "--dry-run") == 0
+    assert not (tmp_path / "out").exists()
+    assert restored(tmp_path, "--at", "2026-11-22T10:56:01Z") == 0
+    assert counter_in(tmp_path / "out" / NAMES[2]) == 1
+    assert len(host) == 3
+
+
+def test_nothing_stored_is_3(tmp_path: Path) -> None:
+    """An empty storage restores nothing."""
+    (tmp_path / "replica").mkdir()
+    assert restored(tmp_path) == 3
+
+
+def test_what_means_one_database_is_refused(tmp_path: Path) -> None:
+    """A position, a generation or standard output can't be meant for all."""
+    assert restored(tmp_path, "--generation", "20261122T105600Z-3f9c1a2b") == 2
+    assert main(["restore", "--all", f"file://{tmp_path}", "-o", "-"]) == 2

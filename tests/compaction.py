@@ -1,0 +1,84 @@
+"""A database whose first epoch is closed: real segments in a store, and in a journal that shipped them."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.fakes import FakeStorage
+from tests.replicas import make_replica
+from tests.shipping import NAME
+from walsyncd.adapters.journal import Advance, Journal, NewObject, ObjectKind
+from walsyncd.core.layout import SegmentKey, format_key
+from walsyncd.engine.compactor import Compactor
+
+EPOCHS = 2
+_folders = itertools.count(1)
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """Segments of a generation, in order, with their bodies; all epochs but the last are closed."""
+
+    generation: str
+    segments: tuple[tuple[SegmentKey, bytes], ...]
+
+    def body(self, epoch: int) -> bytes:
+        """What the one object of an epoch must hold."""
+        return b"".join(body for key, body in self.segments if key.epoch == epoch)
+
+
+def make_history(folder: Path, *, segments: int = 3, page_size: int = 512) -> History:
+    """Two epochs of so many segments each."""
+    place = folder / f"history-{next(_folders)}"
+    place.mkdir()
+    keys: list[SegmentKey] = []
+    with make_replica(place, page_size=page_size) as maker:
+        for epoch in range(EPOCHS):
+            maker.commit(segments)
+            keys += maker.ship(every=1)
+            if epoch < EPOCHS - 1:
+                maker.close_epoch()
+        found = tuple((key, maker.object_path(key).read_bytes()) for key in keys)
+    return History(keys[0].generation, found)
+
+
+def ship(journal: Journal, storage: FakeStorage, history: History) -> int:
+    """As the uploader would: spool, store, note; the database's row id."""
+    row = journal.database(NAME, "/srv/app.db")
+    if row.generation is None:
+        journal.begin_generation(row.id, history.generation, "test", "{}", 0)
+    for key, body in history.segments:
+        new = NewObject(
+            ObjectKind.SEGMENT,
+            format_key(key),
+            body,
+            key.epoch,
+            key.first,
+            key.last,
+            key.time_ms,
+            key.generation,
+        )
+        (spooled,) = journal.advance([Advance(row.id, None, (new,))])
+        storage.put(f"{NAME}/{spooled.key}", body, metadata={})
+        journal.stored(spooled.id, now_ms=0, tokens=0.0)
+    return row.id
+
+
+def at_once(_database_id: int, task: Callable[[], object]) -> Future[object]:
+    """A pool that does it here and now."""
+    future: Future[object] = Future()
+    future.set_result(task())
+    return future
+
+
+def make_compactor(
+    journal: Journal, storage: FakeStorage, now_ms: Callable[[], int], may_delete: Callable[[int], None] | None = None
+) -> Compactor:
+    """With a pool of its own thread, and leave to delete."""
+    return Compactor(
+        journal, storage, submit=at_once, may_delete=may_delete or (lambda _database_id: None), store_ms=now_ms
+    )

@@ -1,0 +1,32 @@
+from dataclasses import replace
+
+from walsyncd.config import DatabaseEntry, StorageSettings
+
+
+def _entry(path: str) -> DatabaseEntry:
+    return DatabaseEntry("database[1]", path, None, 1.0, 1.0, 1.0, presence=False)
+
+
+def test_secrets_stay_out_of_the_repr() -> None:
+    """A value that ends in a log or a traceback does not give the keys away."""
+    keys = {"access_key_id": "AKIAX", "secret_access_key": "hunter2", "session_token": "tok3n"}
+    settings = replace(StorageSettings(url="s3://bucket"), **keys)  # type: ignore[arg-type]
+    assert settings.secret_access_key == keys["secret_access_key"]
+    assert not any(secret in repr(settings) for secret in keys.values())
+
+
+def test_the_prefix_is_what_follows_the_bucket() -> None:
+    """Only a bucket's keys have a prefix; a folder replaces it."""
+    assert StorageSettings(url="s3://bucket/hosts/web-1").prefix == "hosts/web-1"
+    assert StorageSettings(url="s3://bucket").prefix == ""
+    assert StorageSettings(url="file:///srv/replica").prefix == ""
+
+
+def test_a_pattern_is_told_by_its_characters() -> None:
+    """Any of * ? [ makes a path a pattern."""
+    assert [_entry(path).is_pattern for path in ("/a/b.db", "/a/*.db", "/a/b?.db", "/a/[bc].db")] == [
+        False,
+        True,
+        True,
+        True,
+    ]

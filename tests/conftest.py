@@ -1,0 +1,47 @@
+"""What holds for every test: a clean environment, and real object stores, each started once per session."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from tests.stores import Store, run_moto, run_rclone, run_seaweedfs
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_settings_from_outside(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No test sees a configuration or credentials of the machine that it runs on, or looks for them."""
+    nowhere = tmp_path_factory.mktemp("no-settings")
+    with pytest.MonkeyPatch.context() as patch:
+        for variable in list(os.environ):
+            if variable.upper().startswith(("WALSYNCD_", "AWS_")) or variable == "CREDENTIALS_DIRECTORY":
+                patch.delenv(variable)
+        patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        patch.setenv("AWS_CONFIG_FILE", str(nowhere / "config"))
+        patch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(nowhere / "credentials"))
+        patch.setenv("NO_PROXY", "127.0.0.1")
+        patch.setenv("no_proxy", "127.0.0.1")
+        yield
+
+
+@pytest.fixture(scope="session")
+def moto() -> Iterator[Store]:
+    """A moto server for the whole session; take ``moto.make_bucket()``."""
+    with run_moto() as store:
+        yield store
+
+
+@pytest.fixture(scope="session")
+def seaweedfs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+    """A SeaweedFS server for the whole session; take ``seaweedfs.make_bucket()``."""
+    with run_seaweedfs(tmp_path_factory.mktemp("seaweedfs")) as store:
+        yield store
+
+
+@pytest.fixture(scope="session")
+def rclone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+    """``rclone serve s3`` for the whole session; take ``rclone.make_bucket()``."""
+    with run_rclone(tmp_path_factory.mktemp("rclone")) as store:
+        yield store

@@ -1,0 +1,84 @@
+"""The story from begin to end, told faster than to people."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from walsyncd.demo import story
+from walsyncd.demo.comparison import Comparison, settled_copy
+from walsyncd.demo.stage import Stage
+from walsyncd.demo.story import Outcome, play
+
+EQUAL = Comparison("head", 10, (), 7, 7, "ok")
+
+
+class _Listener:
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[str, str, bool]] = []
+        self._title = ""
+
+    def begin(self, title: str) -> None:
+        assert self._title == "", "a phase began within a phase"
+        self._title = title
+
+    def end(self, result: str, *, is_good: bool = True) -> None:
+        self.told.append((self._title, result, is_good))
+        self._title = ""
+
+
+@pytest.fixture
+def _quickly(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(story, "SHORT_S", 0.2)
+    monkeypatch.setattr(story, "LONG_S", 0.3)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.usefixtures("_quickly")
+def test_every_commit_comes_back(tmp_path: Path) -> None:
+    """Two kills, and the three moments restored are three different ones, each equal to what it must be."""
+    stage, listener = Stage(tmp_path), _Listener()
+    outcome = play(stage, listener)
+    assert [str(comparison) for comparison in outcome.comparisons if not comparison.is_equal] == []
+    assert outcome.is_good
+    counters = [comparison.counter for comparison in outcome.comparisons]
+    assert counters == sorted(set(counters))
+    assert counters[-1] == outcome.commits == len(stage.diary())
+    assert (outcome.kills, stage.kills, stage.equal) == (2, 2, 3)
+    assert all(outcome.generations)
+    assert all(is_good for _, _, is_good in listener.told)
+    assert all(title and result for title, result, _ in listener.told)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.usefixtures("_quickly")
+def test_a_restore_that_is_wrong_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One page of what must be is changed behind its back: exactly that comparison fails."""
+
+    def damaged_copy(database: Path, target: Path) -> Path:
+        copy = settled_copy(database, target)
+        if copy.name == "expected-moment.db":
+            content = bytearray(copy.read_bytes())
+            content[-1] ^= 1
+            copy.write_bytes(content)
+        return copy
+
+    monkeypatch.setattr(story, "settled_copy", damaged_copy)
+    listener = _Listener()
+    outcome = play(Stage(tmp_path), listener)
+    assert not outcome.is_good
+    assert [comparison.is_equal for comparison in outcome.comparisons] == [True, False, True]
+    assert [result.split(": ")[0] for _, result, is_good in listener.told if not is_good] == ["restored to that moment"]
+
+
+def test_the_outcome_is_good_only_if_every_comparison_held() -> None:
+    """One of them is enough to spoil it."""
+    outcome = Outcome(7, 2, 3, 4, ("first generation",), (EQUAL, EQUAL))
+    assert outcome.is_good
+    assert not replace(outcome, comparisons=(EQUAL, replace(EQUAL, counter=6))).is_good

@@ -1,0 +1,51 @@
+"""What a restored file is held against."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+
+def file_of(source: Path) -> bytes:
+    """The database file that ``source`` is with all of its WAL applied, by SQLite, on a copy."""
+    with TemporaryDirectory() as folder:
+        copy = Path(folder, source.name)
+        for suffix in ("", "-wal"):
+            if Path(f"{source}{suffix}").exists():
+                shutil.copyfile(f"{source}{suffix}", f"{copy}{suffix}")
+        with closing(sqlite3.connect(copy)) as connection:
+            assert connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] == 0
+        return copy.read_bytes()
+
+
+def differing_pages(restored: Path, source: Path) -> list[int]:
+    """Numbers of the pages that differ, sizes included; every byte counts, those of unused pages too."""
+    found, expected = restored.read_bytes(), file_of(source)
+    page_size = int.from_bytes(expected[16:18], "big")
+    page_size = 65536 if page_size == 1 else page_size
+    ends = range(0, max(len(found), len(expected)), page_size)
+    return [at // page_size + 1 for at in ends if found[at : at + page_size] != expected[at : at + page_size]]
+
+
+def assert_same(restored: Path, source: Path) -> None:
+    """Page for page, and sound in SQLite's own judgement."""
+    differing = differing_pages(restored, source)
+    assert not differing, f"{len(differing)} pages of {restored} are not those of {source}: {differing[:10]} …"
+    assert ask(restored, "PRAGMA integrity_check") == "ok"
+
+
+def counter_of(file: Path) -> int:
+    """How many of the workload's transactions a file holds; every one of them has left its note."""
+    counter = ask(file, "SELECT n FROM counter")
+    assert ask(file, "SELECT count(*) FROM note") == ask(file, "SELECT coalesce(max(n), 0) FROM note") == counter
+    assert isinstance(counter, int)
+    return counter
+
+
+def ask(file: Path, query: str) -> object:
+    """The first value of a query's first row; the file is not changed."""
+    with closing(sqlite3.connect(f"{file.as_uri()}?immutable=1", uri=True)) as connection:
+        return connection.execute(query).fetchone()[0]

@@ -1,0 +1,201 @@
+"""A replica restores with ``zstd`` and ``sqlite3`` alone, and the script refuses what would go wrong in silence."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.readme import script_by_hand
+from tests.replicas import GENERATION, ReplicaMaker, counter_in, make_replica
+from walsyncd.core.layout import SegmentKey
+
+
+def by_hand(maker: ReplicaMaker, out: Path, folder: Path) -> subprocess.CompletedProcess[str]:
+    script = folder / "restore-by-hand.sh"
+    script.write_text(script_by_hand())
+    return subprocess.run(
+        ["sh", str(script), maker.folder.name, str(out)],
+        cwd=maker.folder.parent,  # so that the folder is named by what it is called
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def two_epochs(maker: ReplicaMaker) -> list[SegmentKey]:
+    """A base, an epoch of three segments, an epoch of two; returns all five."""
+    maker.base()
+    maker.commit(6, rows=5)
+    keys = maker.ship(every=2)
+    maker.close_epoch()
+    maker.commit(4, rows=5)
+    return keys + maker.ship(every=2)
+
+
+@pytest.mark.parametrize("page_size", [512, 4096, 65536])
+def test_gives_the_same_file(tmp_path: Path, page_size: int) -> None:
+    """By hand or by walsyncd: the file is that of the source after a checkpoint."""
+    with make_replica(tmp_path, page_size=page_size) as maker:
+        two_epochs(maker)
+        result = by_hand(maker, tmp_path / "out.db", tmp_path)
+        assert result.returncode == 0, result.stderr
+        expected = maker.file()
+        assert result.stdout == f"restored {tmp_path}/out.db: {_place(maker)}\n"
+        assert counter_in(tmp_path / "out.db") == 10
+        assert _without_counters((tmp_path / "out.db").read_bytes()) == _without_counters(expected)
+
+
+def _place(maker: ReplicaMaker) -> str:
+    return f"{maker.position.epoch:08x}-{maker.position.frame:08x}"
+
+
+def _without_counters(file: bytes) -> bytes:
+    """Without what every connection that writes may set: change counter, version-valid-for, library version."""
+    return file[:24] + bytes(4) + file[28:92] + bytes(8) + file[100:]
+
+
+def test_takes_whole_epochs_and_later_bases(tmp_path: Path) -> None:
+    """A closed epoch is read as one object; the newest base is taken, and its epoch's beginning applied again."""
+    with make_replica(tmp_path) as maker:
+        for key in two_epochs(maker)[:3]:
+            assert maker.object_path(key).exists()
+        maker.close_epoch()
+        maker.compact()
+        maker.commit(2)
+        maker.base()
+        maker.commit(3)
+        maker.ship()
+        maker.close_epoch()
+        maker.compact()
+        maker.commit(1)
+        maker.ship()
+        result = by_hand(maker, tmp_path / "out.db", tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert counter_in(tmp_path / "out.db") == 16
+
+
+@pytest.mark.parametrize("lost", [0, 1, 3])
+def test_hole_is_refused(tmp_path: Path, lost: int) -> None:
+    """A segment that is missing, first or in the middle, stops the script."""
+    with make_replica(tmp_path) as maker:
+        maker.remove(two_epochs(maker)[lost])
+        result = by_hand(maker, tmp_path / "out.db", tmp_path)
+    assert result.returncode == 1
+    assert "hole or overlap" in result.stderr
+
+
+def test_lost_end_of_an_epoch_is_refused(tmp_path: Path) -> None:
+    """The next epoch says which frame it follows."""
+    with make_replica(tmp_path) as maker:
+        maker.remove(two_epochs(maker)[2])
+        result = by_hand(maker, tmp_path / "out.db", tmp_path)
+    assert result.returncode == 1
+    assert "follows frame" in result.stderr
+
+
+def test_lost_epoch_is_refused(tmp_path: Path) -> None:
+    """An epoch that is missing altogether is noticed by those after it."""
+    with make_replica(tmp_path) as maker:
+        two_epochs(maker)
+        shutil.rmtree(maker.folder / "wal" / "00000001")
+        result = by_hand(maker, tmp_path / "out.db", tmp_path)
+    assert result.returncode == 1
+    assert "epoch 00000001 is missing" in result.stderr
+
+
+def test_overlap_is_refused(tmp_path: Path) -> None:
+    """Two objects with the same frames would end the WAL early, in silence."""
+    with make_replica(tmp_path) as maker:
+        keys = two_epochs(maker)
+        wide = SegmentKey(GENERATION, 1, keys[1].first, keys[2].last, keys[2].time_ms)
+        both = (maker.object_path(key).read_bytes() for key in keys[1:3])
+        maker.object_path(wide).write_bytes(b"".join(both))
+        result = by_hand(maker, tmp_path / "out.db", tmp_path)
+    assert result.returncode == 1
+    assert "hole or overlap" in result.stderr
+
+
+def test_damaged_segment_is_refused(tmp_path: Path) -> None:
+    """zstd's checksums notice a flipped bit."""
+    with make_replica(tmp_path) as maker:
+        path = maker.object_path(two_epochs(maker)[1])
+        body = bytearray(path.read_bytes())
+        body[len(body) // 2] ^= 1
+        path.write_bytes(body)
+        result = by_hand(maker, tmp_path / "out.db", tmp_path)
+    assert result.returncode != 0
+    assert not (tmp_path / "out.db").exists()
+
+
+def test_a_whole_epoch_that_follows_another_is_refused(tmp_path: Path) -> None:
+    """``previous`` counts for an epoch in one object too."""
+    with make_replica(tmp_path) as maker:
+        two_epochs(maker)
+        maker.close_epoch()
+        key = maker.compact()
+        wrong = replace(key, previous=key.previous - 1)
+        maker.object_path(key).rename(maker.object_path(wrong))
+        result = by_hand(maker, tmp_path / "out.db", tmp_path)
+    assert result.returncode == 1
+    assert "follows frame" in result.stderr
+
+
+def test_a_base_without_its_own_frames_is_refused(tmp_path: Path) -> None:
+    """Until it is consistent, what was copied is a state that never was."""
+    with make_replica(tmp_path) as maker:
+        key = maker.base()
+        maker.commit(3)
+        maker.ship()
+        place = maker.position
+        later = replace(key, epoch=place.epoch, frame=place.frame)
+        maker.object_path(key).rename(maker.object_path(later))
+        assert by_hand(maker, tmp_path / "out.db", tmp_path).returncode == 0
+        shutil.rmtree(maker.folder / "wal")
+        result = by_hand(maker, tmp_path / "again.db", tmp_path)
+    assert result.returncode == 1
+    assert f"the base needs everything up to {_place(maker)}" in result.stderr
+    assert not (tmp_path / "again.db").exists()
+
+
+def test_a_base_alone_is_a_database(tmp_path: Path) -> None:
+    """Nothing was committed since, or it is a database without a WAL."""
+    with make_replica(tmp_path) as maker:
+        maker.base()
+        result = by_hand(maker, tmp_path / "out.db", tmp_path)
+        assert result.returncode == 0, result.stderr
+        assert (tmp_path / "out.db").read_bytes() == maker.file()
+
+
+@pytest.mark.parametrize("suffix", ["", "-wal", "-shm", "-journal"])
+def test_nothing_is_overwritten(tmp_path: Path, suffix: str) -> None:
+    """Neither a database nor what would be taken for its WAL."""
+    (tmp_path / f"out.db{suffix}").write_bytes(b"precious")
+    with make_replica(tmp_path) as maker:
+        maker.base()
+        result = by_hand(maker, tmp_path / "out.db", tmp_path)
+    assert result.returncode == 1
+    assert f"out.db{suffix} exists" in result.stderr
+    assert (tmp_path / f"out.db{suffix}").read_bytes() == b"precious"
+
+
+def test_a_refusal_leaves_no_files(tmp_path: Path) -> None:
+    """What was being built is removed."""
+    (tmp_path / "out").mkdir()
+    with make_replica(tmp_path) as maker:
+        maker.remove(two_epochs(maker)[4])
+        maker.remove(two_epochs(maker)[1])
+        assert by_hand(maker, tmp_path / "out" / "app.db", tmp_path).returncode == 1
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_without_a_base_there_is_nothing(tmp_path: Path) -> None:
+    """A base whose manifest was never written is none."""
+    with make_replica(tmp_path) as maker:
+        maker.remove(maker.base())
+        result = by_hand(maker, tmp_path / "out.db", tmp_path)
+    assert result.returncode == 1
+    assert "no finished base" in result.stderr

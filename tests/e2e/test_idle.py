@@ -1,0 +1,59 @@
+"""An idle database costs nothing: no request, no CPU, no wake-up."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.daemon import Daemon, s3_section, wait_until
+from tests.e2e.proxy import run_proxy
+from tests.e2e.workload import create
+from tests.stores import Store
+
+DATABASES = 100
+SETTLE_SECONDS = 6  # longer than what is looked at again after the last event
+WATCHED_SECONDS = 30
+CPU_SECONDS_MAX = 0.1
+SWITCHES_MAX = 100  # a single thread that polls once a second would take a third of it
+
+
+def cpu_seconds(pid: int) -> float:
+    """What a process has used so far: fields 14 and 15 of /proc/PID/stat, utime and stime."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def switches(pid: int) -> int:
+    """How often the threads of a process went to sleep so far."""
+    tables = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/status")]
+    return sum(int(re.findall(r"^voluntary_ctxt_switches:\s+(\d+)", table, re.MULTILINE)[0]) for table in tables)
+
+
+@pytest.mark.slow
+def test_a_hundred_idle_databases_cost_nothing(tmp_path: Path, seaweedfs: Store) -> None:
+    """Half a minute without a commit is half a minute without a request, and without work."""
+    files = [create(tmp_path / f"data/{number}/app.db") for number in range(DATABASES)]
+    with run_proxy(seaweedfs) as proxy:
+        storage = s3_section(seaweedfs, seaweedfs.make_bucket(), endpoint_url=proxy.endpoint_url)
+        with Daemon(tmp_path, [tmp_path / "data/*/app.db"], storage=storage) as daemon:
+            assert len(daemon.start().sync()) == len(files)
+            wait_until(
+                lambda: all(daemon.status(name)["state"] == "following" for name in _names(files[:3])), "follows"
+            )
+            pid = daemon.pid
+            time.sleep(SETTLE_SECONDS)
+            before = len(proxy.requests), cpu_seconds(pid), switches(pid)
+            time.sleep(WATCHED_SECONDS)  # to see that nothing happens takes time
+            after = len(proxy.requests), cpu_seconds(pid), switches(pid)
+            requests, cpu, woken = (now - then for now, then in zip(after, before, strict=True))
+    assert requests == 0
+    assert cpu <= CPU_SECONDS_MAX
+    assert woken <= SWITCHES_MAX
+
+
+def _names(files: list[Path]) -> list[str]:
+    return [str(file).lstrip("/") for file in files]

@@ -1,0 +1,37 @@
+"""Requests that land after what they wrote was deleted: what comes back is not mistaken for the replica."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from tests.e2e.comparison import assert_same
+from tests.e2e.daemon import Daemon
+from tests.e2e.workload import Writer, create
+
+
+def test_objects_that_come_back_after_their_generation_was_deleted(tmp_path: Path) -> None:
+    """Segments alone, a base without its manifest, a manifest without its base: the head stays what it is."""
+    with Daemon(tmp_path, [tmp_path / "data/app.db"]) as daemon:
+        file = create(daemon.data / "app.db", rows=50)
+        daemon.start().sync()
+        with Writer("module", file, seed=5, count=10, calm=daemon.control) as writer:
+            writer.finish()
+            daemon.sync()
+            daemon.stop()
+            (old,) = (folder for folder in (daemon.replica / "app").iterdir() if folder.is_dir())
+            for path in daemon.state.iterdir():  # a new machine, as it were: a new generation begins
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+            daemon.start().sync()
+            daemon.wait_for("base_copied", database="app")
+            daemon.sync()
+            sent = {path.relative_to(old): path.read_bytes() for path in old.rglob("*") if path.is_file()}
+            kinds = {"segment": ".wal.zst", "base": ".db.zst", "manifest": ".json.zst"}
+            for suffix in kinds.values():
+                shutil.rmtree(old)
+                for name in (name for name in sent if str(name).endswith(suffix)):
+                    (old / name).parent.mkdir(parents=True, exist_ok=True)
+                    (old / name).write_bytes(sent[name])
+                assert_same(daemon.restore("app"), file)
+                assert daemon.walsyncd("ls", "app").code == 0
+            writer.close()

@@ -1,0 +1,199 @@
+"""Two daemons, or two journals, and one folder: no generation ever receives two histories.
+
+Every daemon here is a real process with a state directory of its own; they share the storage.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.daemon import Daemon, wait_until
+from walsyncd.core.layout import SegmentKey, parse_key
+from walsyncd.core.position import is_generation, parse_position
+from walsyncd.engine.lane import LOOK_UPLOADS_MAX
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]  # several daemons start one after the other
+
+
+@contextmanager
+def application(file: Path) -> Iterator[sqlite3.Connection]:
+    """One connection that stays open, with a table of numbers."""
+    file.parent.mkdir()
+    with closing(sqlite3.connect(file, isolation_level=None)) as connection:
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("CREATE TABLE IF NOT EXISTS t (x INTEGER)")
+        yield connection
+
+
+def host(tmp_path: Path, name: str, **options: list[str]) -> Daemon:
+    """A daemon called ``name``, for the one database in the one storage."""
+    folder = tmp_path / name
+    folder.mkdir()
+    database = {"path": str(tmp_path / "data/app.db"), "name": "app"}
+    prefix = options.get("prefix", [])
+    return Daemon(folder, [database], storage={"url": (tmp_path / "replica").as_uri()}, prefix=prefix)
+
+
+@contextmanager
+def two_hosts(tmp_path: Path) -> Iterator[tuple[sqlite3.Connection, Daemon, Daemon]]:
+    """An application and two daemons, none of which runs yet."""
+    with (
+        application(tmp_path / "data/app.db") as connection,
+        host(tmp_path, "one") as one,
+        host(tmp_path, "two") as two,
+    ):
+        yield connection, one, two
+
+
+def copy_state(source: Daemon, target: Daemon) -> None:
+    """What a clone of the disk has."""
+    shutil.copytree(source.state, target.state, ignore=shutil.ignore_patterns("*.sock"))
+
+
+def generations(tmp_path: Path) -> list[str]:
+    """Those that are in the storage."""
+    folder = tmp_path / "replica" / "app"
+    return sorted(path.name for path in folder.iterdir() if is_generation(path.name))
+
+
+def listed_generations(daemon: Daemon) -> list[str]:
+    """Those that ``ls`` shows."""
+    (database,) = json.loads(daemon.done("ls", "app", "--json"))["databases"]
+    return sorted(generation["generation"] for generation in database["generations"])
+
+
+def current_generation(daemon: Daemon) -> str:
+    """The one that it writes now."""
+    return parse_position(daemon.look("app")).generation
+
+
+def assert_no_generation_has_two_histories(tmp_path: Path) -> None:
+    """In every epoch each segment begins where the one before ended."""
+    folder = tmp_path / "replica" / "app"
+    keys = [parse_key(str(path.relative_to(folder))) for path in folder.rglob("*.wal.zst")]
+    segments = sorted((k for k in keys if isinstance(k, SegmentKey)), key=lambda k: (k.generation, k.epoch, k.first))
+    assert segments
+    for before, after in pairwise(segments):
+        if (before.generation, before.epoch) == (after.generation, after.epoch):
+            assert after.first == before.last + 1, f"{before} and {after}"
+
+
+def commit_until_it_gives_way(daemon: Daemon, connection: sqlite3.Connection) -> int:
+    """How many objects it stored before it looked."""
+    before = len(daemon.lines("object_stored"))
+    for number in range(10 * LOOK_UPLOADS_MAX):
+        if daemon.lines("database_taken"):
+            break
+        connection.execute("INSERT INTO t VALUES (?)", (number,))
+        daemon.look("app")
+    return len(daemon.lines("object_stored")) - before
+
+
+def test_two_daemons_by_mistake(tmp_path: Path) -> None:
+    """The second begins a generation, the first stops within 64 uploads and says why; it goes on when told to."""
+    with two_hosts(tmp_path) as (connection, one, two):
+        one.start().sync()
+        first = current_generation(one)
+        two.start().sync()
+        second = current_generation(two)
+        assert first != second
+        assert commit_until_it_gives_way(one, connection) <= LOOK_UPLOADS_MAX
+        taken = one.wait_for("database_taken")
+        assert "another daemon writes" in taken["reason"]
+        assert "walsyncd takeover app" in taken["remedy"]
+        assert "another daemon writes" in one.status("app")["error"]
+        two.sync()
+        assert listed_generations(one) == [first, second]
+        assert one.done("takeover", "app") == "app: a new generation begins here\n"
+        wait_until(lambda: one.status("app")["position"], "it begins anew")
+        one.sync()
+        third = current_generation(one)
+        assert listed_generations(one) == [first, second, third]
+        assert_no_generation_has_two_histories(tmp_path)
+        with closing(sqlite3.connect(one.restore("app"))) as restored:
+            count = "SELECT count(*) FROM t"
+            assert restored.execute(count).fetchall() == connection.execute(count).fetchall()
+        assert commit_until_it_gives_way(two, connection) <= LOOK_UPLOADS_MAX
+
+
+def test_a_cloned_host(tmp_path: Path) -> None:
+    """A copy of the state directory owns nothing, although nothing was shipped since it was made."""
+    with two_hosts(tmp_path) as (connection, one, two):
+        one.start().sync()
+        copy_state(one, two)
+        two.start()
+        two.wait_for("state_dir_is_a_copy")
+        two.sync()
+        connection.execute("INSERT INTO t VALUES (1)")
+        two.sync()
+        commit_until_it_gives_way(one, connection)
+        assert len(generations(tmp_path)) == 2
+        assert_no_generation_has_two_histories(tmp_path)
+
+
+def test_a_golden_image(tmp_path: Path) -> None:
+    """Two machines made from one image: each begins a generation, and the last to begin goes on."""
+    with application(tmp_path / "data/app.db") as connection, host(tmp_path, "image") as image:
+        image.start().sync()
+        image.stop()
+        with host(tmp_path, "one") as one, host(tmp_path, "two") as two:
+            for clone in (one, two):
+                copy_state(image, clone)
+                clone.start().sync()
+            connection.execute("INSERT INTO t VALUES (1)")
+            two.sync()
+            commit_until_it_gives_way(one, connection)
+            assert len(generations(tmp_path)) == 3
+            assert_no_generation_has_two_histories(tmp_path)
+
+
+@pytest.mark.parametrize("how", ["copied back", "written over"])
+def test_a_journal_restored_from_yesterday(tmp_path: Path, how: str) -> None:
+    """The bucket is ahead of it: the generation does not go on. So it is if the restored files keep their inodes."""
+    with application(tmp_path / "data/app.db") as connection, host(tmp_path, "one") as one:
+        one.start().sync()
+        one.stop()
+        shutil.copytree(one.state, tmp_path / "yesterday", ignore=shutil.ignore_patterns("*.sock"))
+        one.start()
+        connection.execute("INSERT INTO t VALUES (1)")
+        one.sync()
+        one.stop()
+        before = generations(tmp_path)
+        if how == "copied back":
+            shutil.rmtree(one.state)
+            shutil.copytree(tmp_path / "yesterday", one.state)
+        else:
+            for path in (tmp_path / "yesterday").glob("journal.db*"):
+                (one.state / path.name).write_bytes(path.read_bytes())
+        one.start()
+        connection.execute("INSERT INTO t VALUES (2)")
+        one.sync()
+        assert len(generations(tmp_path)) == len(before) + 1
+        assert_no_generation_has_two_histories(tmp_path)
+
+
+@pytest.mark.root
+def test_a_disk_that_failed_over(tmp_path: Path) -> None:
+    """The very same state directory on another machine: a new generation says why."""
+    (tmp_path / "machine-id").write_text("f" * 32 + "\n")
+    elsewhere = ["unshare", "-m", "sh", "-c", f'mount --bind {tmp_path}/machine-id /etc/machine-id; exec "$@"', "sh"]
+    with application(tmp_path / "data/app.db") as connection, host(tmp_path, "one") as one:
+        one.start().sync()
+        one.stop()
+        with host(tmp_path, "two", prefix=elsewhere) as two:
+            one.state.rename(two.state)
+            two.start()
+            connection.execute("INSERT INTO t VALUES (1)")
+            lost = two.wait_for("generation_lost")
+            assert "not the run that this journal wrote last" in lost["reason"]
+            two.sync()
+            assert len(generations(tmp_path)) == 2
+            assert_no_generation_has_two_histories(tmp_path)

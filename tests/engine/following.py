@@ -1,0 +1,227 @@
+"""Following driven by hand: real SQLite elsewhere, real events, a real journal; and the way back from what it holds."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Callable, Iterable
+from contextlib import closing
+from pathlib import Path
+from typing import Any, Self
+
+from tests.adapters.sqlite_process import SqliteProcess, wal_database
+from walsyncd.adapters.inotify import Watcher
+from walsyncd.adapters.journal import Advance, Journal, ObjectKind
+from walsyncd.adapters.source import boot_id
+from walsyncd.config import DatabaseSpec
+from walsyncd.core.follow import Cursor
+from walsyncd.core.follow_state import FollowState, format_follow_state, parse_follow_state
+from walsyncd.core.segment import decode_body
+from walsyncd.engine.birth import begin_state
+from walsyncd.engine.lives import Lives
+from walsyncd.engine.look import take_step
+from walsyncd.engine.outside import Outside
+from walsyncd.engine.step import Step
+from walsyncd.engine.tracked import Tracked
+from walsyncd.engine.watch import Watch
+
+STEPS_MAX = 2000
+
+
+def spec_of(path: Path, *, presence: bool = False) -> DatabaseSpec:
+    """A database as the configuration gives it."""
+    return DatabaseSpec(
+        path=path,
+        name="app",
+        configured_as=str(path),
+        entry="database[0]",
+        upload_interval_s=1.0,
+        snapshot_interval_s=86400.0,
+        retention_s=604800.0,
+        presence=presence,
+    )
+
+
+class Following:
+    """Follows ``path`` as the daemon does, one step at a time; ``begin`` takes the base."""
+
+    def __init__(self, path: Path, folder: Path, *, presence: bool = False) -> None:
+        folder.mkdir(exist_ok=True)
+        self.path = path
+        self.folder = folder
+        self.presence = presence
+        self.journal = Journal.open(folder / "state")
+        self.row_id = self.journal.database("app", str(path)).id
+        self.boot_id = boot_id()
+        self.ahead_ms = 0
+        self.steps: list[Step] = []
+        self.base = b""
+        self._restores = 0
+        self._open()
+
+    def _open(self) -> None:
+        self.watcher = Watcher()
+        self.watch = Watch(self.watcher, self._woken, lambda: None)
+        self.outside = Outside(
+            self.journal,
+            self.watch.drain,
+            self.boot_id,
+            wall_ms=lambda: time.time_ns() // 1_000_000 + self.ahead_ms,
+            monotonic_ms=lambda: time.monotonic_ns() // 1_000_000 + self.ahead_ms,
+        )
+        self.tracked = Tracked(spec_of(self.path, presence=self.presence), self.row_id, Lives(self.path))
+        self.watch.add(self.tracked)
+
+    def _woken(self, _databases: Iterable[Tracked]) -> None:
+        pass
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self._close()
+        self.journal.close()
+
+    def _close(self) -> None:
+        self.tracked.drop_pending()
+        self.tracked.presence.want(wanted=False)
+        self.tracked.lives.clear()
+        self.watcher.close()
+
+    @property
+    def state(self) -> FollowState:
+        assert self.tracked.state is not None
+        return self.tracked.state
+
+    @property
+    def cursor(self) -> Cursor:
+        assert self.state.cursor is not None
+        return self.state.cursor
+
+    def begin(self) -> Self:
+        """Begin a generation and copy the base, fuzzily as bases are."""
+        generation = "20261122T105600Z-00000001"
+        while (state := begin_state(self.tracked, self.outside, generation)) is None:
+            time.sleep(0.001)
+        self.journal.begin_generation(self.row_id, generation, "test", format_follow_state(state), 0)
+        self.tracked.forget()
+        self.tracked.state = state
+        self.base = self.path.read_bytes()
+        return self
+
+    def step(self) -> Step:
+        """One step, made durable and carried over as the follower does it."""
+        self.tracked.presence.tend()
+        step = take_step(self.tracked, self.outside)
+        self.steps.append(step)
+        if step.gap:
+            self.tracked.drop_pending()
+            return step
+        if step.state is not None:
+            self.journal.advance([Advance(self.row_id, format_follow_state(step.state), step.objects)])
+            self.tracked.state = step.state
+        self.tracked.mark = step.mark or self.tracked.mark
+        if step.life_ended:
+            self.tracked.lives.bury()
+            self.tracked.mark = None
+        return step
+
+    def look(self, *, until: Callable[[Step], bool] = lambda step: step.caught_up and step.again_s != 0) -> Step:
+        """Steps until one has caught up or shows a gap; that step."""
+        for _ in range(STEPS_MAX):
+            step = self.step()
+            if step.gap or until(step):
+                return step
+            if step.again_s != 0:
+                time.sleep(0.001)
+        raise AssertionError(f"not caught up: {step}")
+
+    def settled(self) -> Step:
+        """A look after everything had time to become quiet."""
+        self.look()
+        self.ahead_ms += 5_000
+        return self.look()
+
+    def gap(self) -> str:
+        """The gap that a look finds; it must find one."""
+        step = self.look()
+        assert step.gap, step
+        return step.gap
+
+    def die(self) -> None:
+        """The daemon is gone, at once."""
+        self._close()
+
+    def restart(self) -> Self:
+        """Start again, with nothing but the journal."""
+        row = self.journal.database_by_id(self.row_id)
+        assert row.follow is not None
+        self._open()
+        self.tracked.state = parse_follow_state(row.follow)
+        self.tracked.lives.look_around()
+        return self
+
+    def reboot(self) -> None:
+        """From the next start on it is another boot."""
+        self.boot_id = f"not {self.boot_id}"
+
+    def epochs(self) -> dict[int, bytes]:
+        """The stored WAL of each epoch, from the segments' bodies; each segment continues the one before."""
+        wals: dict[int, bytes] = {}
+        reached: dict[int, int] = {}
+        for row in self.journal.pending(self.row_id):
+            assert row.kind is ObjectKind.SEGMENT
+            assert row.first == reached.get(row.epoch, 0) + 1
+            reached[row.epoch] = row.last
+            content = b"".join(x for x in decode_body([self.journal.body(row)]) if isinstance(x, bytes))
+            wals[row.epoch] = wals.get(row.epoch, b"") + content
+        return wals
+
+    def restored(self, query: str = "SELECT * FROM t ORDER BY rowid") -> list[Any]:
+        """What SQLite makes of the base and the stored WALs."""
+        self._restores += 1
+        path = self.folder / f"restored-{self._restores}.db"
+        path.write_bytes(self.base)
+        for _, wal in sorted(self.epochs().items()):
+            Path(f"{path}-wal").write_bytes(wal)
+            with closing(sqlite3.connect(path)) as connection:
+                connection.execute("PRAGMA user_version")
+            assert not Path(f"{path}-wal").exists()
+        with closing(sqlite3.connect(path)) as connection:
+            assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+            return [list(row) for row in connection.execute(query).fetchall()]
+
+    def proves(self, app: SqliteProcess) -> None:
+        """What was stored is what the application sees."""
+        expected = app.execute("SELECT * FROM t ORDER BY rowid")
+        assert self.restored() == expected
+
+
+def insert(value: int) -> str:
+    """A transaction of one row."""
+    return f"INSERT INTO t VALUES ({value})"
+
+
+def closed_database(path: Path) -> None:
+    """A database in WAL mode that nobody has open."""
+    wal_database(path).close()
+
+
+def committed(path: Path, *values: int, watch: Watch | None = None) -> None:
+    """Open, commit, close; ``watch`` reads the events as they come, as its thread does."""
+    with SqliteProcess(path) as app:
+        app.execute("SELECT * FROM t")
+        if watch is not None:
+            watch.drain()
+        app.execute("SELECT * FROM t", *(insert(value) for value in values))
+        app.close()
+    if watch is not None:
+        watch.drain()
+
+
+def rows(path: Path) -> list[list[int]]:
+    """What the source holds."""
+    with SqliteProcess(path) as app:
+        found = app.execute("SELECT * FROM t ORDER BY rowid")
+        app.close()
+        return found

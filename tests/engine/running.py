@@ -1,0 +1,130 @@
+"""A whole daemon inside the test's process: real files, a real journal, storage in a folder."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from walsyncd.adapters.control_socket import ask, socket_path
+from walsyncd.adapters.directory import DirectoryStorage
+from walsyncd.adapters.journal import DatabaseRow, JournalReader, reader
+from walsyncd.adapters.storage import Storage
+from walsyncd.config import Settings
+from walsyncd.config.settings import DaemonSettings, DatabaseEntry, StorageSettings
+from walsyncd.engine.awaited import missing
+from walsyncd.engine.daemon import Daemon, Source
+
+WAIT_S_MAX = 30.0
+
+
+@dataclass
+class Place:
+    """Where everything of a test lies."""
+
+    folder: Path
+
+    @property
+    def state(self) -> Path:
+        return self.folder / "state"
+
+    @property
+    def replica(self) -> Path:
+        return self.folder / "replica"
+
+    def database(self, name: str = "app") -> Path:
+        path = self.folder / "data" / name / "app.db"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def settings(self, *names: str, patterns: tuple[str, ...] = (), spool_bytes_max: int = 1 << 30) -> Settings:
+        """Databases by name, each in a folder of its own, and patterns."""
+        paths = [(str(self.database(name)), name) for name in names] + [(pattern, None) for pattern in patterns]
+        entries = tuple(
+            DatabaseEntry(f"database[{number}]", path, name, 0.05, 86400.0, 86400.0, presence=False)
+            for number, (path, name) in enumerate(paths, 1)
+        )
+        return Settings(
+            self.folder / "config.toml",
+            StorageSettings(self.replica.as_uri()),
+            DaemonSettings(self.state, spool_bytes_max, 2, "debug"),
+            entries,
+        )
+
+    def config(self) -> list[str]:
+        """``--config FILE`` for the command line; the file names the database ``app``."""
+        file = self.folder / "config.toml"
+        file.write_text(
+            f'[storage]\nurl = "{self.replica.as_uri()}"\n[daemon]\nstate_dir = "{self.state}"\n'
+            f'[[database]]\nname = "app"\npath = "{self.database()}"\n'
+        )
+        return ["--config", str(file)]
+
+    def ask(self, **request: Any) -> Mapping[str, Any]:
+        """What the daemon answers on its socket."""
+        answer = ask(socket_path(self.state), request, timeout_s=WAIT_S_MAX)
+        assert answer is not None
+        return answer
+
+    @contextmanager
+    def journal(self) -> Iterator[JournalReader]:
+        with reader(self.state) as journal:
+            yield journal
+
+    def row(self, name: str = "app") -> DatabaseRow:
+        with self.journal() as journal:
+            return next(row for row in journal.databases() if row.name == name)
+
+    def sync(self, name: str = "app") -> str:
+        """Wait until all that is committed now is stored, with a base; the position."""
+        asked: dict[str, Any] = {}
+
+        def is_stored() -> bool:
+            asked.clear()
+            asked.update(self.ask(op="sync", names=[name])["databases"][name])
+            with self.journal() as journal:
+                row = next(row for row in journal.databases() if row.name == name)
+                return not missing(journal, row, asked)
+
+        wait_for(is_stored)
+        return str(asked["position"])
+
+
+@contextmanager
+def serving(settings: Settings, storage: Storage | None = None, source: Source | None = None) -> Iterator[Daemon]:
+    """Like ``running``, with a thread that does what the main thread does: it takes reloads."""
+    with running(settings, storage, source) as daemon:
+        thread = threading.Thread(target=daemon.serve)
+        thread.start()
+        try:
+            yield daemon
+        finally:
+            daemon.call("stop")
+            thread.join()
+
+
+@contextmanager
+def running(settings: Settings, storage: Storage | None = None, source: Source | None = None) -> Iterator[Daemon]:
+    """A daemon that is stopped in good order at the end; a crash of one of its threads fails the test."""
+    folder = Path(settings.storage.url.removeprefix("file://"))
+    daemon = Daemon(settings, storage or DirectoryStorage(folder), source)
+    daemon.start()
+    try:
+        yield daemon
+    finally:
+        daemon.stop(10.0)
+        crash = daemon.crash
+        if crash is not None:
+            raise crash
+
+
+def wait_for(fact: Callable[[], object]) -> None:
+    """Wait until it is so."""
+    deadline = time.monotonic() + WAIT_S_MAX
+    while not fact():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.01)

@@ -1,0 +1,205 @@
+"""The whole daemon over a storage, a spool and a disk that fail it: what becomes visible is a prefix of history."""
+
+from __future__ import annotations
+
+import random
+import sqlite3
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.adapters.sqlite_process import wal_database
+from tests.engine.running import Place, running, wait_for
+from tests.fakes import Call, FakeObject, FakeStorage
+from walsyncd.core.plan import Head
+from walsyncd.engine import follower
+from walsyncd.engine.planner import find_plan
+from walsyncd.engine.replica import Replica
+from walsyncd.engine.restorer import restore
+from walsyncd.errors import NothingToRestoreError, TransientError
+
+WRITES = {"put", "put_if", "complete_upload", "delete"}
+SNAPSHOTS_MAX = 25  # restored in full; a plan is made for all
+DISK_BYTES = 12 << 20
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return Place(tmp_path)
+
+
+def restored(storage: FakeStorage, out: Path) -> list[int]:
+    """The values in ``t`` of the restored head."""
+    replica = Replica(storage, "app")
+    restore(replica, find_plan(replica, Head()), out, force=True)
+    with closing(sqlite3.connect(out)) as connection:
+        assert connection.execute("pragma integrity_check").fetchall() == [("ok",)]
+        return [x for (x,) in connection.execute("select x from t order by x")]
+
+
+class Away:
+    """Turns a storage off and on."""
+
+    def __init__(self, storage: FakeStorage) -> None:
+        self.now = False
+        storage.before = self._refuse
+
+    def _refuse(self, _call: Call) -> None:
+        if self.now:
+            raise TransientError("storage is away")
+
+
+def test_after_every_request_of_a_hostile_run_a_prefix_of_history_is_restored(place: Place) -> None:
+    """Requests fail before they have their effect, or after it; whatever the bucket holds meanwhile has no hole."""
+    chance, lock = random.Random(5), threading.Lock()
+    storage = FakeStorage()
+    seen: list[dict[str, FakeObject]] = []
+
+    def fail(call: Call) -> None:
+        with lock:
+            if chance.random() < 0.12:
+                raise TransientError(f"{call.name}: connection reset")
+
+    def after(call: Call) -> None:
+        if call.name in WRITES:
+            seen.append(dict(storage.objects))
+        fail(call)
+
+    with wal_database(place.database()) as writer:
+        storage.before, storage.after = fail, after
+        with running(place.settings("app"), storage):
+            for number in range(1, 25):
+                writer.execute(f"insert into t values ({number})")
+                if number % 8 == 0:
+                    writer.execute("pragma wal_checkpoint(restart)")
+                place.ask(op="sync", names=["app"])
+            place.sync()
+            storage.before = storage.after = lambda _call: None
+    reached: list[int] = []
+    step = max(1, len(seen) // SNAPSHOTS_MAX)
+    for number, objects in enumerate(seen):
+        frozen = FakeStorage()
+        frozen.objects = objects
+        try:
+            if number % step and number != len(seen) - 1:
+                find_plan(Replica(frozen, "app"), Head())
+                continue
+            values = restored(frozen, place.folder / "out.db")
+        except NothingToRestoreError:
+            assert not reached, "what could be restored once can be restored for ever"
+            continue
+        assert values == list(range(len(values)))
+        reached.append(len(values))
+    assert reached == sorted(reached)
+    assert reached[-1] == 25
+
+
+def test_a_spool_file_that_changed_is_read_again_from_the_wal(place: Place) -> None:
+    """The generation goes on, and the restored database is whole."""
+    storage = FakeStorage()
+    away = Away(storage)
+    with wal_database(place.database()) as writer, running(place.settings("app"), storage):
+        place.sync()
+        generation = place.row().generation
+        away.now = True
+        writer.execute("create table junk (b)")
+        wait_for(lambda: place.row().spooled_bytes)
+        writer.execute("insert into junk values (randomblob(300000))")
+        wait_for(lambda: list((place.state / "spool").glob("*.body")))
+        writer.execute("insert into t values (1)")
+        place.ask(op="sync", names=["app"])
+        for file in (place.state / "spool").glob("*.body"):
+            file.write_bytes(file.read_bytes()[::-1])
+        away.now = False
+        place.sync()
+        assert place.row().rewinds >= 1
+        assert place.row().generation == generation
+        assert restored(storage, place.folder / "out.db") == [0, 1]
+
+
+@contextmanager
+def small_disk(folder: Path) -> Iterator[Path]:
+    """A file system of a few mebibytes, mounted at ``folder``."""
+    folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES},mode=700", "none", folder], check=True)
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", folder], check=True)
+
+
+def fill(folder: Path) -> Path:
+    """Somebody else's file, that takes what is left."""
+    path = folder / "somebody-elses"
+    with path.open("wb", buffering=0) as file:
+        try:
+            while True:
+                file.write(bytes(1 << 16))
+        except OSError:
+            return path
+
+
+@pytest.mark.root
+def test_a_full_disk_under_the_state_directory_ends_a_generation_and_harms_nobody(place: Place) -> None:
+    """Storage is away, the spool grows until the disk is short: it gives way before the application's disk is full."""
+    storage = FakeStorage()
+    away = Away(storage)
+    with (
+        small_disk(place.state),
+        wal_database(place.database()) as writer,
+        running(place.settings("app"), storage),
+    ):
+        place.sync()
+        old = place.row().generation
+        writer.execute("create table junk (b)")
+        away.now = True
+
+        def gave_way() -> bool:
+            writer.execute("insert into junk values (randomblob(200000))")
+            return place.row().generation is None
+
+        wait_for(gave_way)
+        with place.journal() as journal:
+            ended = journal.generations(place.row().id)[0].reason_ended
+        assert "the disk under the state directory is full" in ended
+        away.now = False
+        writer.execute("insert into t values (1)")
+        wait_for(lambda: place.row().generation is not None)
+        place.sync()
+        assert place.row().generation != old
+        assert restored(storage, place.folder / "out.db") == [0, 1]
+
+
+@pytest.mark.root
+def test_a_disk_that_somebody_else_fills_stops_nothing_for_good(place: Place) -> None:
+    """While it is full the daemon waits and lives; when there is room it goes on."""
+    storage = FakeStorage()
+    with (
+        small_disk(place.state),
+        wal_database(place.database()) as writer,
+        running(place.settings("app"), storage) as daemon,
+    ):
+        place.sync()
+        junk = fill(place.state)
+        writer.execute("create table junk (b)")
+        for number in range(1, 6):
+            writer.execute(f"insert into t values ({number})")
+            writer.execute("insert into junk values (randomblob(400000))")
+        wait_for(_asked_meanwhile(daemon.follower, place))
+        assert daemon.crash is None
+        junk.unlink()
+        place.sync()
+        assert restored(storage, place.folder / "out.db") == [0, 1, 2, 3, 4, 5]
+
+
+def _asked_meanwhile(watched: follower.Follower, place: Place) -> Callable[[], bool]:
+    """Whether the daemon has met the full disk, in the journal or in a spool file."""
+
+    def met() -> bool:
+        return bool(watched._journal_problem) or place.row().state == "failing"
+
+    return met

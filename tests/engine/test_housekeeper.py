@@ -1,0 +1,115 @@
+"""The housekeeper: what has time is done when it is due, and never with a wrong clock or in another's folder."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from tests.adapters.sqlite_process import wal_database
+from tests.compaction import at_once, make_history, ship
+from tests.engine.running import Place, running, wait_for
+from tests.fakes import FakeStorage
+from tests.shipping import NAME
+from walsyncd.adapters.directory import DirectoryStorage
+from walsyncd.adapters.journal import Journal
+from walsyncd.core.layout import OWNER_KEY
+from walsyncd.core.owner import Owner, format_owner
+from walsyncd.core.plan import Head
+from walsyncd.core.retention import HOUR_MS
+from walsyncd.engine import compactor
+from walsyncd.engine.housekeeper import CLOCK_OFF_MS, RETRY_S, Housekeeper
+from walsyncd.engine.ownership import Identity, Ownership
+from walsyncd.engine.planner import find_plan
+from walsyncd.engine.replica import Replica
+from walsyncd.engine.restorer import restore
+
+ME = Identity("host", "machine", "run-1")
+
+
+class ClockedStorage(FakeStorage):
+    """With a clock of its own."""
+
+    now_ms = 1_000_000_000
+
+    def clock_ms(self) -> int:
+        return self.now_ms
+
+
+def make(journal: Journal, storage: ClockedStorage, *, wall_off_ms: int = 0) -> Housekeeper:
+    def wall_ms() -> int:
+        return storage.now_ms + wall_off_ms
+
+    storage.put(f"{NAME}/{OWNER_KEY}", format_owner(Owner("host", "machine", "run-1", "now")), metadata={})
+    return Housekeeper(journal, storage, Ownership(journal, storage, ME, wall_ms), submit=at_once, wall_ms=wall_ms)
+
+
+def segments_left(storage: FakeStorage) -> int:
+    return len([name for name in storage.objects if "/wal/00000001/" in name])
+
+
+def test_it_sleeps_until_something_is_due(tmp_path: Path) -> None:
+    """Compacted now, deleted in an hour, and then there is no next time."""
+    storage = ClockedStorage()
+    with Journal.open(tmp_path / "state") as journal:
+        journal.keep_bodies(1 << 30)
+        keeper = make(journal, storage)
+        assert keeper.round() is None
+        ship(journal, storage, make_history(tmp_path))
+        assert keeper.round() == HOUR_MS / 1000
+        storage.now_ms += HOUR_MS
+        keeper.round()
+        assert segments_left(storage) == 0
+        storage.calls.clear()
+        assert (keeper.round(), storage.calls) == (None, [])
+
+
+@pytest.mark.parametrize("off_ms", [CLOCK_OFF_MS + 1, -CLOCK_OFF_MS - 1])
+def test_a_clock_that_is_off_deletes_nothing(tmp_path: Path, off_ms: int) -> None:
+    """Ahead or behind; it is tried again later."""
+    storage = ClockedStorage()
+    with Journal.open(tmp_path / "state") as journal:
+        journal.keep_bodies(1 << 30)
+        keeper = make(journal, storage, wall_off_ms=off_ms)
+        ship(journal, storage, make_history(tmp_path))
+        keeper.round()
+        storage.now_ms += HOUR_MS
+        assert keeper.round() == RETRY_S
+        assert segments_left(storage) == 3
+
+
+def test_in_the_folder_of_another_run_nothing_is_deleted(tmp_path: Path) -> None:
+    """Whoever stands in owner.json prunes, nobody else."""
+    storage = ClockedStorage()
+    with Journal.open(tmp_path / "state") as journal:
+        journal.keep_bodies(1 << 30)
+        keeper = make(journal, storage)
+        ship(journal, storage, make_history(tmp_path))
+        keeper.round()
+        storage.put(f"{NAME}/{OWNER_KEY}", format_owner(Owner("other", "other", "run-2", "now")), metadata={})
+        storage.now_ms += HOUR_MS
+        assert keeper.round() == RETRY_S
+        assert segments_left(storage) == 3
+
+
+def test_a_daemon_compacts_what_it_closes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commits go on meanwhile; the restored database has all of them, from whole epochs and from segments."""
+    monkeypatch.setattr("walsyncd.engine.copying.EPOCH_BYTES", 40_000)
+    monkeypatch.setattr("walsyncd.engine.copying.EPOCH_PATIENCE", 1)
+    monkeypatch.setattr(compactor, "REPLACED_AFTER_MS", 0)
+    place = Place(tmp_path)
+    with wal_database(place.database()) as writer, running(place.settings("app")):
+        place.sync()
+        for value in range(1, 60):
+            writer.execute(f"insert into t values ({value})")
+            if value % 3 == 0:
+                place.sync()
+        replica = place.replica / "app"
+        wait_for(lambda: list(replica.glob("*/whole/*")) and not list(replica.glob("*/wal/00000001/*")))
+        place.sync()
+    stored = Replica(DirectoryStorage(place.replica), "app")
+    restore(stored, find_plan(stored, Head()), tmp_path / "out.db")
+    connection = sqlite3.connect(tmp_path / "out.db")
+    assert connection.execute("select count(*), sum(x) from t").fetchone() == (60, 59 * 30)
+    connection.close()

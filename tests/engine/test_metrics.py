@@ -1,0 +1,142 @@
+"""Metrics: what is told, where, and that everything the dashboard and the alerts name exists."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import socket
+import subprocess
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.adapters.sqlite_process import wal_database
+from tests.engine.running import Place, running, wait_for
+from tests.fakes import Call, FakeStorage
+from walsyncd.config import Settings
+from walsyncd.engine.metrics import Exporter, Metrics, Shipped
+from walsyncd.errors import TransientError, UsageError
+
+PACKAGING = Path(__file__).parents[2] / "packaging"
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return Place(tmp_path)
+
+
+def shown(settings: Settings, *, listen: str | None = None, textfile: Path | None = None) -> Settings:
+    return replace(settings, daemon=replace(settings.daemon, metrics_listen=listen, metrics_textfile=textfile))
+
+
+@contextmanager
+def told(place: Place, storage: FakeStorage) -> Iterator[str]:
+    """The address of a daemon's metrics; its database ``app`` is stored."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    with wal_database(place.database()) as writer, running(shown(place.settings("app"), listen=address), storage):
+        writer.execute("insert into t values (1)", "insert into t values (2)")
+        place.sync()
+        yield address
+
+
+def read(address: str) -> dict[tuple[str, tuple[str, ...]], float]:
+    """Each sample by name and the values of its labels."""
+    with urllib.request.urlopen(f"http://{address}/metrics", timeout=30) as answer:
+        text = answer.read().decode()
+    samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
+    return {(sample.name, tuple(sample.labels.values())): sample.value for sample in samples}
+
+
+def test_what_was_shipped_and_what_waits_is_told(place: Place) -> None:
+    """Transactions, bytes, requests by kind and result, lag while storage is away."""
+    storage = FakeStorage()
+    with told(place, storage) as address:
+        well = read(address)
+        assert well["walsyncd_shipped_transactions_total", ("app",)] >= 2
+        assert well["walsyncd_shipped_bytes_total", ("app",)] > 0
+        assert well["walsyncd_requests_total", ("put_if", "ok")] >= 1
+        assert well["walsyncd_lag_seconds", ("app",)] == well["walsyncd_lag_bytes", ("app",)] == 0
+        assert well["walsyncd_generations_total", ("app",)] == 1
+        assert well["walsyncd_last_base_timestamp_seconds", ("app",)] > 1e9
+        assert well["walsyncd_last_upload_timestamp_seconds", ()] > 1e9
+        assert well["walsyncd_storage_up", ()] == 1
+        assert well["walsyncd_database_state", ("app", "following")] == 1
+
+        def away(_call: Call) -> None:
+            raise TransientError("storage is away")
+
+        storage.before = away
+        with wal_database(place.folder / "unused.db"):
+            place.ask(op="snapshot", name="app")
+        wait_for(lambda: read(address)["walsyncd_storage_up", ()] == 0)
+        storage.before = lambda _call: None
+        wait_for(lambda: read(address)["walsyncd_storage_up", ()] == 1)
+
+
+def test_every_metric_that_the_dashboard_and_the_alerts_name_exists(place: Place) -> None:
+    """And none of those that exist is forgotten by the dashboard."""
+    with told(place, FakeStorage()) as address:
+        # These come with their first label: nothing has ended, nothing was sent in parts.
+        exist = {name for name, _ in read(address)} | {"walsyncd_gaps_total"}
+    dashboard = (PACKAGING / "dashboard.json").read_text(encoding="utf-8")
+    alerts = (PACKAGING / "alerts.yaml").read_text(encoding="utf-8")
+    named = set(re.findall(r"walsyncd_[a-z_]+", dashboard + alerts))
+    assert named - exist == set()
+    assert exist - set(re.findall(r"walsyncd_[a-z_]+", dashboard)) == set()
+    panels = json.loads(dashboard)["panels"]
+    assert len({panel["id"] for panel in panels}) == len(panels)
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="Debian's prometheus has promtool")
+def test_prometheus_accepts_the_alerts_and_the_metrics(place: Place) -> None:
+    """promtool finds nothing to say about either."""
+    rules = subprocess.run(
+        ["promtool", "check", "rules", str(PACKAGING / "alerts.yaml")], capture_output=True, text=True, check=False
+    )
+    assert rules.returncode == 0, rules.stdout + rules.stderr
+    with told(place, FakeStorage()) as address:
+        with urllib.request.urlopen(f"http://{address}/metrics", timeout=30) as answer:
+            text = answer.read()
+        linted = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True, check=False)
+    assert (linted.returncode, linted.stdout + linted.stderr) == (0, b"")
+
+
+def exporter(metrics: Metrics, textfile: Path) -> Exporter:
+    return Exporter(metrics, listen=None, textfile=textfile)
+
+
+def test_a_file_for_node_exporter_is_written_whole(place: Place) -> None:
+    """Once when it starts, then a few times a minute; a folder that is not there is an error with a way out."""
+    with wal_database(place.database()), running(place.settings("app")) as daemon:
+        place.sync()
+        metrics = daemon._sight._metrics
+        show = exporter(metrics, place.folder / "walsyncd.prom")
+        assert show.due_s() == 0
+        show.write()
+        assert 'walsyncd_lag_seconds{database="app"} 0.0' in (place.folder / "walsyncd.prom").read_text()
+        assert 0 < (show.due_s() or 0) <= 15
+        with pytest.raises(UsageError, match="write metrics to"):
+            exporter(metrics, place.folder / "absent" / "walsyncd.prom").write()
+
+
+def test_an_address_that_is_taken_is_refused(place: Place) -> None:
+    """With its reason, and the way out."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        with running(place.settings()) as daemon, pytest.raises(UsageError, match=f"listen for metrics on {address}"):
+            daemon._sight.settle(shown(place.settings(), listen=address).daemon)
+
+
+def test_counts_begin_at_nothing() -> None:
+    """A run that has stored nothing says so."""
+    assert Shipped().last_ms == 0

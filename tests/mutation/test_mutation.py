@@ -1,0 +1,122 @@
+"""Every rule of the proof is held by a test: leave one out, and the suite fails."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.mutation.mutants import MUTANTS as MUTANTS_OF_THE_PROOF
+from tests.mutation.mutants import Mutant
+from tests.mutation.presence_mutants import PRESENCE_MUTANTS
+from tests.mutation.rule_mutants import RULE_MUTANTS
+
+MUTANTS = MUTANTS_OF_THE_PROOF + RULE_MUTANTS + PRESENCE_MUTANTS
+ROOT = Path(__file__).parents[2]
+TESTS_FAILED = 1  # pytest's exit code; a mutant that can't be imported gives another
+
+# What all tests import is imported once; each line is the arguments of a pytest that runs in a fork of that.
+_RUNNER = """
+import json, os, sys
+import hypothesis.strategies, inotify_simple, numpy, pytest, sqlite3, structlog
+for line in sys.stdin:
+    pid = os.fork()
+    if not pid:
+        said = os.open("said.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(said, 1)
+        os.dup2(said, 2)
+        code = 70
+        try:
+            code = int(pytest.main(json.loads(line)))
+            sys.stdout.flush()
+        finally:
+            os._exit(code)
+    print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
+"""
+
+
+class Tree:
+    """A copy of the tree, to be broken, and a process that runs tests in it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        for name in ("walsyncd", "tests"):
+            shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copy(ROOT / "pyproject.toml", folder)
+        plain = {"PYTHONDONTWRITEBYTECODE": "1", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTEST_ADDOPTS": ""}
+        self._runner = subprocess.Popen(
+            [sys.executable, "-c", _RUNNER],
+            cwd=folder,
+            env={**os.environ, **plain},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def exit_code(self, asked: tuple[str, ...]) -> tuple[int, str]:
+        """Of pytest over some files of the tree, and what it said."""
+        assert self._runner.stdin is not None
+        assert self._runner.stdout is not None
+        plugins = ["-p", "pytest_timeout", "-p", "no:cacheprovider"]
+        where = [f"--rootdir={self.folder}", f"--basetemp={self.folder / 'tmp'}"]
+        arguments = ["-x", "-q", *plugins, *where, *(f"tests/{file}" for file in asked)]
+        self._runner.stdin.write(json.dumps(arguments) + "\n")
+        self._runner.stdin.flush()
+        code = int(self._runner.stdout.readline())
+        return code, (self.folder / "said.txt").read_text()
+
+    def close(self) -> None:
+        """End the process."""
+        self._runner.communicate()
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tree]:
+    tree = Tree(tmp_path_factory.mktemp("mutated"))
+    yield tree
+    tree.close()
+
+
+def mutated(mutant: Mutant) -> str:
+    """The broken source."""
+    source = (ROOT / "walsyncd" / mutant.file).read_text()
+    for old, new in mutant.edits:
+        assert source.count(old) == 1, f"{mutant.file} has {source.count(old)} times: {old}"
+        source = source.replace(old, new)
+    return source
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
+def test_what_a_mutant_breaks_is_there(mutant: Mutant) -> None:
+    """Exactly once, in a source that differs and compiles when it is broken; and the tests that it asks exist."""
+    compile(mutated(mutant), mutant.file, "exec")
+    for asked in mutant.asked:
+        file, _, function = asked.partition("::")
+        assert f"def {function}" in (ROOT / "tests" / file).read_text()
+
+
+@pytest.mark.slow
+def test_the_whole_proof_passes(tree: Tree) -> None:
+    """In the copy, unbroken, all tests that any mutant asks succeed: what fails below fails for the mutant."""
+    code, said = tree.exit_code(tuple(sorted({asked for mutant in MUTANTS for asked in mutant.asked})))
+    assert code == 0, said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
+def test_a_broken_proof_is_noticed(tree: Tree, mutant: Mutant) -> None:
+    """The tests that are asked fail, and not for want of a program that runs."""
+    file = tree.folder / "walsyncd" / mutant.file
+    source = file.read_text()
+    file.write_text(mutated(mutant))
+    try:
+        code, said = tree.exit_code(mutant.asked)
+    finally:
+        file.write_text(source)
+    assert code == TESTS_FAILED, f"nobody noticed that {mutant.name}:\n{said}"

@@ -1,0 +1,40 @@
+"""The README's code blocks, so that tests run what users read."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+README = Path(__file__).parents[1] / "README.md"
+_BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A fenced block: its language, its text, and the heading of the section that it stands in."""
+
+    language: str
+    text: str
+    section: str
+
+    @property
+    def is_script(self) -> bool:
+        """Whether it is a file of its own and not a line for a shell."""
+        return self.text.startswith("#!")
+
+
+def blocks(language: str) -> list[Block]:
+    """All blocks of a language, in order."""
+    text = README.read_text(encoding="utf-8")
+    found = []
+    for match in _BLOCK.finditer(text):
+        headings = re.findall(r"^## (.*)$", text[: match.start()], re.MULTILINE)
+        found.append(Block(match[1], match[2], headings[-1] if headings else ""))
+    return [block for block in found if block.language == language]
+
+
+def script_by_hand() -> str:
+    """The script that restores without walsyncd."""
+    (script,) = [block.text for block in blocks("sh") if block.is_script]
+    return script

@@ -1,0 +1,21 @@
+"""Errors say what to do next."""
+
+from __future__ import annotations
+
+from walsyncd import errors
+from walsyncd.errors import WalsyncdError
+
+
+def test_the_text_has_the_way_out() -> None:
+    """Message, then hint, if there is one."""
+    assert str(WalsyncdError("open x: gone", hint="look elsewhere")) == "open x: gone (hint: look elsewhere)"
+    assert str(WalsyncdError("open x: gone")) == "open x: gone"
+
+
+def test_every_error_ends_a_command_with_a_code_of_the_contract() -> None:
+    """1 failed, 2 usage, 3 nothing to restore, 4 target out of reach."""
+    classes = [cls for cls in vars(errors).values() if isinstance(cls, type) and issubclass(cls, WalsyncdError)]
+    assert {cls.exit_code for cls in classes} == {1, 2, 3, 4}
+    assert errors.UsageError.exit_code == 2
+    assert errors.NothingToRestoreError.exit_code == 3
+    assert errors.TargetError.exit_code == 4

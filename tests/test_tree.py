@@ -1,0 +1,209 @@
+"""The rules of the tree: what a machine can check is not left to attention."""
+
+import ast
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "walsyncd"
+MODULES = sorted(PACKAGE.rglob("*.py"))
+TEST_MODULES = sorted((ROOT / "tests").rglob("*.py"))
+
+FILE_LINES_MAX = 400
+FUNCTION_LINES_MAX = 60
+
+# What each layer may import of walsyncd itself; everything may import the package for its version.
+LAYERS = {
+    "errors": set[str](),
+    "log": {"log", "errors"},
+    "core": {"core", "errors"},
+    "config": {"config", "core", "errors"},
+    "adapters": {"adapters", "core", "errors", "log"},
+    "engine": {"engine", "adapters", "core", "config", "errors", "log"},
+    "demo": {"demo", "core", "errors"},
+    "cli": {"cli", "demo", "engine", "adapters", "core", "config", "errors", "log"},
+    "__main__": {"cli"},
+    "__init__": set[str](),
+}
+
+# Clock, files, network, threads, logs, processes: none of them in the core.
+IMPURE = {
+    "asyncio",
+    "boto3",
+    "botocore",
+    "concurrent",
+    "ctypes",
+    "fcntl",
+    "glob",
+    "inotify_simple",
+    "io",
+    "logging",
+    "mmap",
+    "multiprocessing",
+    "os",
+    "pathlib",
+    "pydantic",
+    "pydantic_settings",
+    "queue",
+    "random",
+    "rich",
+    "secrets",
+    "select",
+    "shutil",
+    "signal",
+    "socket",
+    "sqlite3",
+    "ssl",
+    "structlog",
+    "subprocess",
+    "tempfile",
+    "threading",
+    "time",
+    "urllib",
+    "urllib3",
+    "uuid",
+}
+
+# datetime's values are pure, these ask the clock.
+CLOCKS = {"now", "utcnow", "today"}
+
+TOP = {
+    "pyproject.toml",
+    "walsyncd",
+    "packaging",
+    "systemd",
+    "tests",
+    "config.example.toml",
+    "README.md",
+    "LICENSE",
+}
+
+
+def _tree(file: Path) -> ast.Module:
+    return ast.parse(file.read_text(encoding="utf-8"))
+
+
+def _name(file: Path) -> str:
+    return str(file.relative_to(ROOT))
+
+
+def _layer(file: Path) -> str:
+    return file.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def _imports(file: Path) -> Iterator[tuple[int, str]]:
+    """Line and dotted name of everything that a file imports, inside functions and for typing too."""
+    for node in ast.walk(_tree(file)):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.lineno, "." * node.level + (node.module or "")
+            yield from ((node.lineno, f"{node.module}.{alias.name}") for alias in node.names if not node.level)
+
+
+def _functions(file: Path) -> Iterator[tuple[str, int]]:
+    """Name and length in lines of each function, its decorators and docstring included."""
+    for node in ast.walk(_tree(file)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
+            yield f"{_name(file)}:{first} {node.name}", (node.end_lineno or first) - first + 1
+
+
+def test_layers_point_down() -> None:
+    """cli, engine, adapters, core: a layer imports itself and what is below it, absolutely."""
+    wrong = []
+    for file in MODULES:
+        for line, name in _imports(file):
+            target = name.split(".")[1] if name.startswith("walsyncd.") else ""
+            is_up = (PACKAGE / target).exists() or (PACKAGE / f"{target}.py").exists()
+            if name.startswith(".") or (target and is_up and target not in LAYERS[_layer(file)]):
+                wrong.append(f"{_name(file)}:{line} imports {name}")
+    assert wrong == []
+
+
+def test_the_core_is_pure() -> None:
+    """No clock, file, network, thread or log: bytes in, facts out."""
+    core = [file for file in MODULES if _layer(file) == "core"]
+    wrong = [
+        f"{_name(file)}:{line} imports {name}"
+        for file in core
+        for line, name in _imports(file)
+        if name.split(".")[0] in IMPURE
+    ]
+    wrong += [
+        f"{_name(file)}:{node.lineno} asks for {node.attr}"
+        for file in core
+        for node in ast.walk(_tree(file))
+        if isinstance(node, ast.Attribute) and node.attr in CLOCKS
+    ]
+    wrong += [
+        f"{_name(file)}:{node.lineno} calls open"
+        for file in core
+        for node in ast.walk(_tree(file))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in {"open", "input"}
+    ]
+    assert wrong == []
+
+
+def test_only_adapters_know_botocore() -> None:
+    """Errors are translated at the edge."""
+    wrong = [
+        f"{_name(file)}:{line} imports {name}"
+        for file in MODULES
+        for line, name in _imports(file)
+        if name.split(".")[0] in {"boto3", "botocore"} and _layer(file) != "adapters"
+    ]
+    assert wrong == []
+
+
+def test_files_stay_readable() -> None:
+    """Under 400 lines each, tests included."""
+    lengths = {_name(file): len(file.read_text(encoding="utf-8").splitlines()) for file in MODULES + TEST_MODULES}
+    assert {name: lines for name, lines in lengths.items() if lines >= FILE_LINES_MAX} == {}
+
+
+def test_functions_stay_readable() -> None:
+    """Under 60 lines each; what is longer does more than one thing."""
+    lengths = dict(entry for file in MODULES for entry in _functions(file))
+    assert {name: lines for name, lines in lengths.items() if lines >= FUNCTION_LINES_MAX} == {}
+
+
+def test_every_module_has_its_test_file() -> None:
+    """walsyncd/core/wal.py is tested in tests/core/test_wal.py."""
+    missing = []
+    for file in MODULES:
+        path = file.relative_to(PACKAGE)
+        test = ROOT / "tests" / path.parent / f"test_{path.name}"
+        if path.stem not in {"__init__", "__main__"} and not test.exists():
+            missing.append(f"{_name(file)} has no {_name(test)}")
+    assert missing == []
+
+
+def test_only_commands_print() -> None:
+    """Results are the command line's; everything else logs."""
+    wrong = [
+        f"{_name(file)}:{node.lineno}"
+        for file in MODULES
+        if _layer(file) != "cli"
+        for node in ast.walk(_tree(file))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
+    ]
+    assert wrong == []
+
+
+@pytest.mark.skipif(shutil.which("git") is None or not (ROOT / ".git").exists(), reason="not a checkout")
+def test_the_top_of_the_tree_holds_only_what_belongs_there() -> None:
+    """What a newcomer sees first is short."""
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    top = {line.split("/")[0] for line in listed.stdout.splitlines()}
+    assert {name for name in top - TOP if not name.startswith(".")} == set()

@@ -1,0 +1,135 @@
+"""Restores what a replica holds, at its head and at positions drawn by chance, and judges each copy."""
+
+from __future__ import annotations
+
+import random
+from bisect import bisect_left
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.e2e.comparison import differing_pages, file_of
+from tests.torture.ledger import Standing, UnsoundError, standing_of
+from walsyncd.adapters.directory import DirectoryStorage
+from walsyncd.core.layout import SegmentKey, WholeKey, format_key
+from walsyncd.core.plan import AtPosition, Head
+from walsyncd.core.position import Position
+from walsyncd.core.segment import Trailer, decode_body
+from walsyncd.engine.replica import Replica
+from walsyncd.engine.restorer import find_plan, restore
+from walsyncd.errors import WalsyncdError
+
+
+@dataclass(slots=True)
+class Verdicts:
+    """What was compared; ``wrong`` has a sentence for each restore that is not what it should be."""
+
+    heads: int = 0
+    positions: int = 0
+    wrong: list[str] = field(default_factory=list)
+    unsound_sources: list[str] = field(default_factory=list)
+
+
+class Judge:
+    """Judges the replica of one database; the applications must be still and everything must be stored."""
+
+    def __init__(self, database: Path, oracle: Path, replica: Path, scratch: Path, chance: random.Random) -> None:
+        self._database = database
+        self._oracle = oracle
+        self._replica = Replica(DirectoryStorage(replica), database.stem)
+        self._scratch = scratch / f"{database.stem}-restored.db"
+        self._chance = chance
+        self.verdicts = Verdicts()
+
+    def judge(self, samples: int) -> None:
+        """The head, then ``samples`` positions of all generations."""
+        live = self._live()
+        if live is None:
+            return
+        self._judge_head(live)
+        before: tuple[Position, int] | None = None
+        for position in sorted(self._sampled(samples)):
+            standing = self._restored(position)
+            if standing is None:
+                continue
+            if standing.n > live.n or standing.chains != live.chains[: standing.n + 1]:
+                self._wrong(position, f"its transaction {standing.n} is not the one that was committed")
+            if before is not None and standing.n < before[1]:
+                self._wrong(position, f"it has {standing.n} transactions, {before[0]} has {before[1]}")
+            before = position, standing.n
+
+    def _live(self) -> Standing | None:
+        """The live database with its WAL; None if SQLite itself did not keep it sound, and nothing can be judged."""
+        copy = self._scratch.with_name(f"{self._database.stem}-live.db")
+        copy.write_bytes(file_of(self._database))
+        try:
+            live = standing_of(copy)
+        except UnsoundError as error:
+            self.verdicts.unsound_sources.append(f"{self._database.name}: {error}")
+            return None
+        for number, chain in self._promised():
+            if number > live.n or live.chains[number] != chain:
+                self.verdicts.unsound_sources.append(f"{self._database.name}: transaction {number} is lost")
+                return None
+        return live
+
+    def _promised(self) -> Iterator[tuple[int, bytes]]:
+        """What the applications were told is committed; a last line may be cut by a kill."""
+        text = self._oracle.read_text() if self._oracle.exists() else ""
+        for line in text.rpartition("\n")[0].splitlines():
+            number, _, chain = line.partition(" ")
+            yield int(number), bytes.fromhex(chain)
+
+    def _judge_head(self, live: Standing) -> None:
+        standing = self._restored(None)
+        if standing is None:
+            return
+        if standing != live:
+            self._wrong(None, f"the head has {standing.n} transactions, the database {live.n}")
+        pages = differing_pages(self._scratch, self._database)
+        if pages:
+            self._wrong(None, f"{len(pages)} pages of the head are not the database's: {pages[:10]} …")
+
+    def _restored(self, position: Position | None) -> Standing | None:
+        try:
+            plan = find_plan(self._replica, Head() if position is None else AtPosition(position))
+            restore(self._replica, plan, self._scratch, force=True)
+            standing = standing_of(self._scratch)
+        except (WalsyncdError, UnsoundError) as error:
+            self._wrong(position, str(error))
+            return None
+        if position is None:
+            self.verdicts.heads += 1
+        else:
+            self.verdicts.positions += 1
+        return standing
+
+    def _wrong(self, position: Position | None, what: str) -> None:
+        self.verdicts.wrong.append(f"{self._database.name} at {position or 'the head'}: {what}")
+
+    # -- positions --------------------------------------------------------------------------------------------------
+
+    def _sampled(self, samples: int) -> set[Position]:
+        """Of each generation the first position and the last one that can be restored, and some between."""
+        commits = {generation: self._restorable(generation) for generation in self._replica.generations()}
+        ends = {position for each in commits.values() for position in (each[:1] + each[-1:])}
+        between = [position for each in commits.values() for position in each]
+        return ends | set(self._chance.sample(between, min(samples, len(between))))
+
+    def _restorable(self, generation: str) -> list[Position]:
+        """The first consistent position of a generation and all commits after it, in order."""
+        keys = [stored.key for stored in self._replica.objects(generation)]
+        listed = self._replica.bases()
+        (part,) = (part for part in listed.generations if part.generation == generation)
+        if not part.finished:
+            return []
+        first = Position(generation, *min((base.epoch, base.frame) for base in part.finished))
+        frames = [key for key in keys if isinstance(key, SegmentKey | WholeKey)]
+        commits = {position for key in frames for position in self._commits(key)} | {first}
+        ordered = sorted(commits)
+        return ordered[bisect_left(ordered, first) :]
+
+    def _commits(self, key: SegmentKey | WholeKey) -> Iterator[Position]:
+        for piece in decode_body([self._replica.get(format_key(key))]):
+            if isinstance(piece, Trailer):
+                yield from (Position(key.generation, key.epoch, commit.frame) for commit in piece.commits)

@@ -1,0 +1,325 @@
+"""A storm: applications and checkpointers on some databases, the daemon beside them, any of them killed at any moment.
+
+Everything is drawn by the seed but the moments, which the machine makes. Now and then the applications hold still,
+everything is synced, and a `Judge` restores and compares.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+import subprocess
+import sys
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Event, Thread
+from types import TracebackType
+from typing import Self
+
+from tests.e2e.daemon import ROOT, Daemon, base_environment
+from tests.torture.application import UNSOUND
+from tests.torture.judge import Judge
+from tests.torture.ledger import create
+from walsyncd.core.wal import WAL_HEADER_SIZE, parse_wal_header
+
+PAGE_SIZES = (512, 1024, 4096, 4096, 4096, 65536)
+PACES_S = (0.0, 0.0, 0.002, 0.02)
+PRESENCE_SHARE = 0.4  # of the databases, unless it is said
+CHAPTER_S = 7.0  # of storm between two pauses
+HASTY_SYNC = "4s"
+SAMPLES = 12  # positions restored in each pause, besides the ends of all generations
+STOP_S_MAX = 60.0
+SALTS_POLL_S = 0.01
+RESTARTS_BETWEEN_POLLS_MAX = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How bad it gets: rates are per second; ``checkpoints`` are those of a checkpointer of each database."""
+
+    seed: int
+    seconds: float
+    databases: int = 2
+    writers: int = 3
+    checkpoints: float = 5.0
+    kills: float = 1.0
+    presence: bool | None = None
+    """At all databases or at none; None: drawn for each."""
+
+
+@dataclass(slots=True)
+class Report:
+    """What happened; ``wrong`` must be empty."""
+
+    seed: int
+    transactions: int = 0
+    presence: int = 0
+    """Databases that the daemon is to be present at."""
+    wal_restarts: int = 0
+    proven_by_count: int = 0
+    proven_by_remains: int = 0
+    recovered_tails: int = 0
+    recovered_frames: int = 0
+    generations: int = 0
+    bases: int = 0
+    gaps: dict[str, int] = field(default_factory=dict)
+    application_kills: int = 0
+    daemon_kills: int = 0
+    daemon_stops: int = 0
+    heads_compared: int = 0
+    positions_compared: int = 0
+    unsound_sources: list[str] = field(default_factory=list)
+    wrong: list[str] = field(default_factory=list)
+
+
+class Victim:
+    """One application's process; killed, it can be started again."""
+
+    def __init__(self, *arguments: str, seed: str, log: Path) -> None:
+        self._arguments = arguments
+        self._seed = seed
+        self._log = log
+        self._starts = 0
+        self._process: subprocess.Popen[str] | None = None
+
+    def start(self) -> Self:
+        """Another process of the same kind."""
+        assert self._process is None
+        self._starts += 1
+        program = [sys.executable, "-m", "tests.torture.application", *self._arguments]
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [*program, "--seed", f"{self._seed}/{self._starts}"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                env=base_environment(),
+                cwd=ROOT,
+            )
+        return self
+
+    @property
+    def runs(self) -> bool:
+        """Whether it was started and not ended by us."""
+        return self._process is not None
+
+    def kill(self) -> None:
+        """End it at once."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            process.communicate()
+
+    def end(self) -> None:
+        """Let it close its database and end."""
+        process, self._process = self._process, None
+        if process is not None:
+            said, _ = process.communicate("end\n", timeout=STOP_S_MAX)
+            assert process.returncode in {0, UNSOUND}, f"an application failed: {said}{self._log.read_text()[-3000:]}"
+
+    def tell(self, order: str) -> None:
+        """Give an order."""
+        process = self._process
+        if process is not None and process.stdin is not None and process.poll() is None:
+            process.stdin.write(f"{order}\n")
+            process.stdin.flush()
+
+    def await_pause(self) -> None:
+        """Until it does nothing any more; one that ended by itself must have had a reason."""
+        process = self._process
+        if process is None or process.stdout is None:
+            return
+        said = process.stdout.readline().strip()
+        if said != "paused":
+            code = process.wait(STOP_S_MAX)
+            assert code == UNSOUND, f"an application ended with {code}: {said}{self._log.read_text()[-3000:]}"
+            self.kill()
+
+
+class Storm:
+    """As a context manager it ends every process that it started."""
+
+    def __init__(self, options: Options, folder: Path) -> None:
+        self.options = options
+        self.report = Report(options.seed)
+        self._folder = folder
+        self._chance = random.Random(options.seed)
+        self._stack = ExitStack()
+        self._still = Event()
+        self._files = [folder / f"data/d{number}.db" for number in range(options.databases)]
+        self._oracles = {file: folder / f"{file.stem}.oracle" for file in self._files}
+        self._daemon = Daemon(folder, [self._entry(file) for file in self._files], defaults={"snapshot_interval": "4s"})
+        self._judges = [
+            Judge(file, self._oracles[file], self._daemon.replica, folder, self._chance) for file in self._files
+        ]
+        self._victims: list[Victim] = []
+        self._watcher = Thread(target=self._count_restarts)
+
+    def __enter__(self) -> Self:
+        self._stack.__enter__()
+        for number, file in enumerate(self._files):
+            create(file, page_size=self._chance.choice(PAGE_SIZES))
+            self._populate(file, crowd=number == 0)
+        self._stack.enter_context(self._daemon)
+        for victim in self._victims:
+            self._stack.callback(victim.kill)
+        self._watcher.start()
+        self._stack.callback(self._watcher.join)
+        self._stack.callback(self._still.set)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.__exit__(kind, error, trace)
+
+    def _entry(self, file: Path) -> dict[str, str | bool]:
+        """A database as the configuration has it."""
+        presence = self.options.presence
+        if presence is None:
+            presence = self._chance.random() < PRESENCE_SHARE
+        self.report.presence += presence
+        return {"path": str(file), "name": file.stem, "presence": presence}
+
+    def _populate(self, file: Path, *, crowd: bool) -> None:
+        """Choose who uses a database."""
+        chance, options = self._chance, self.options
+        pace_s = chance.choice(PACES_S)
+        roles = ["writer"] * options.writers
+        if not crowd:
+            roles = chance.choice([roles, ["writer"], ["cycler"], ["cycler", "cycler"], ["alone"]])
+        paced = [(role, pace_s) for role in roles]
+        if options.checkpoints and "alone" not in roles:
+            paced.append(("checkpoint", 1 / options.checkpoints))
+        # SQLite before 3.51.3 damages a database that one process writes while another checkpoints: its WAL-reset bug.
+        kind = "module" if len(paced) == 1 else "apsw"
+        for role, pace in paced:
+            arguments = (role, str(file), str(self._oracles[file]), "--kind", kind, "--pace", str(pace))
+            seed = f"{options.seed}/{len(self._victims)}"
+            self._victims.append(Victim(*arguments, seed=seed, log=self._folder / "applications.log"))
+
+    # -- the storm --------------------------------------------------------------------------------------------------
+
+    def run(self) -> Report:
+        """All chapters, each with its judgement."""
+        for victim in self._victims:
+            victim.start()
+        self._daemon.start()
+        left_s = self.options.seconds
+        while left_s > 0:
+            self._rage(min(left_s, CHAPTER_S))
+            left_s -= CHAPTER_S
+            self._judge()
+        self._daemon.stop()
+        self._sum_up()
+        return self.report
+
+    def _rage(self, seconds: float) -> None:
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            pause = self._chance.expovariate(self.options.kills) if self.options.kills else seconds
+            time.sleep(max(0.0, min(pause, until - time.monotonic())))
+            if self.options.kills:
+                self._strike()
+
+    def _strike(self) -> None:
+        if self._chance.random() < 0.25:
+            self._strike_daemon()
+            return
+        victims = self._chance.sample(self._victims, self._chance.choice([1, 1, 2, len(self._victims)]))
+        for victim in victims:
+            if self._chance.random() < 0.8:
+                victim.kill()
+            else:
+                victim.end()
+            self.report.application_kills += 1
+        time.sleep(self._chance.choice([0.0, 0.0, 0.05, 0.5]))
+        for victim in victims:
+            victim.start()
+
+    def _strike_daemon(self) -> None:
+        assert self._daemon.exit_code() is None, "the daemon ended by itself"
+        if self._chance.random() < 0.7:
+            self._daemon.kill()
+            self.report.daemon_kills += 1
+        else:
+            self._daemon.stop()
+            self.report.daemon_stops += 1
+        time.sleep(self._chance.choice([0.0, 0.0, 0.2, 1.0]))
+        self._daemon.start()
+
+    # -- judgement --------------------------------------------------------------------------------------------------
+
+    def _judge(self) -> None:
+        """Hold still, some applications closed and some not, and compare."""
+        leaving = self._chance.sample(self._victims, self._chance.randint(0, len(self._victims)))
+        for victim in self._victims:
+            victim.tell("pause")
+        for victim in self._victims:
+            victim.await_pause()
+        for victim in leaving:
+            victim.end()
+        if self._daemon.walsyncd("sync", "--timeout", HASTY_SYNC).code:
+            self._daemon.kill()  # the next base may be far off, but for a daemon that was just started
+            self._daemon.start().sync()
+        for judge in self._judges:
+            judge.judge(SAMPLES)
+        for victim in self._victims:
+            if victim.runs:
+                victim.tell("go")
+            else:
+                victim.start()
+
+    def _sum_up(self) -> None:
+        report = self.report
+        for judge in self._judges:
+            report.heads_compared += judge.verdicts.heads
+            report.positions_compared += judge.verdicts.positions
+            report.wrong += judge.verdicts.wrong
+            report.unsound_sources += judge.verdicts.unsound_sources
+        report.transactions = sum(path.read_text().count("\n") for path in self._oracles.values() if path.exists())
+        for line in self._daemon.lines():
+            match line["event"]:
+                case "generation_began":
+                    report.generations += 1
+                case "generation_ended":
+                    reason = re.sub(r"\d+", "N", line["reason"])
+                    report.gaps[reason] = report.gaps.get(reason, 0) + 1
+                case "base_copied":
+                    report.bases += 1
+                case "wal_restart_proven" if line["by"] == "count":
+                    report.proven_by_count += 1
+                case "wal_restart_proven":
+                    report.proven_by_remains += 1
+                case "wal_tail_recovered":
+                    report.recovered_tails += 1
+                    report.recovered_frames += line["frames"]
+        for file in self._files:
+            if not report.unsound_sources:
+                verified = self._daemon.walsyncd("verify", file.stem)
+                if verified.code:
+                    report.wrong.append(f"verify {file.stem}: {verified.stdout}{verified.stderr}")
+
+    def _count_restarts(self) -> None:
+        """Follow salt-1, which every restart of a WAL raises by 1; a new WAL counts once."""
+        known: dict[Path, int] = {}
+        while not self._still.wait(SALTS_POLL_S):
+            for file in self._files:
+                try:
+                    with Path(f"{file}-wal").open("rb") as wal:
+                        header = parse_wal_header(wal.read(WAL_HEADER_SIZE))
+                except FileNotFoundError:
+                    continue
+                if header is not None:
+                    step = (header.salt1 - known.get(file, header.salt1)) % 2**32
+                    self.report.wal_restarts += step if step <= RESTARTS_BETWEEN_POLLS_MAX else 1
+                    known[file] = header.salt1
+
+
+def torture(options: Options, folder: Path) -> Report:
+    """One storm in an empty folder."""
+    with Storm(options, folder) as storm:
+        return storm.run()

@@ -1,0 +1,57 @@
+"""The promise under torture: what is restored was committed, and after a sync it is the last that was."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from tests.torture import __main__ as program
+from tests.torture.storm import Options, Report, torture
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("seed", "presence"), [(1, False), (2, True)])
+def test_nothing_wrong_is_ever_restored(tmp_path: Path, seed: int, *, presence: bool) -> None:
+    """Writers, checkpointers and the daemon are killed at any moment; every restored position is what it should be."""
+    report = torture(Options(seed, 7.0, presence=presence), tmp_path)
+    print(report)
+    assert report.wrong == []
+    assert report.heads_compared or report.unsound_sources
+
+
+def test_the_storms_that_are_asked_for() -> None:
+    """One for each seed, all alike; that of the clock is another each time."""
+    storms = program.parse(["--seed", "7", "8", "clock", "--seconds", "2", "--presence"])
+    assert [storm.seed for storm in storms[:2]] == [7, 8]
+    assert storms[2].seed > 10**12
+    assert {(storm.seconds, storm.presence) for storm in storms} == {(2.0, True)}
+
+
+@pytest.mark.parametrize("presence", [True, False, None])
+def test_a_storm_can_be_repeated(*, presence: bool | None) -> None:
+    """The command that is printed asks for the same storm."""
+    options = Options(5, 3.5, databases=1, kills=0.5, presence=presence)
+    assert program.parse(program.again(options).split()[3:]) == [options]
+
+
+@pytest.mark.parametrize("end", ["wrong", "broken off", "right"])
+def test_only_a_wrong_restore_fails(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, end: str
+) -> None:
+    """Its seed is told, with the command to repeat it and its folder; the seeds after it have their turn."""
+
+    def pretend(options: Options, folder: Path) -> Report:
+        seeds.append(options.seed)
+        if end == "broken off":
+            raise AssertionError("not within 60 s")
+        return Report(options.seed, wrong=["a page"] if end == "wrong" else [])
+
+    seeds: list[int] = []
+    monkeypatch.setattr(program, "torture", pretend)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    assert program.main(["--seed", "41", "42"]) == (end == "wrong")
+    assert seeds == [41, 42]
+    assert ("--seed 42 " in capsys.readouterr().err) == (end != "right")
+    assert len(list(tmp_path.iterdir())) == (0 if end == "right" else 2)

@@ -1,0 +1,7 @@
+"""``python -m walsyncd``."""
+
+import sys
+
+from walsyncd.cli import main
+
+sys.exit(main())

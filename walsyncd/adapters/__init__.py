@@ -1,0 +1,1 @@
+"""One outside thing each, no decisions, errors translated at the edge."""

@@ -1,0 +1,146 @@
+"""Files that are there whole or not at all, power cuts included.
+
+Write under another name, fsync the file, rename it, fsync the folder; a new folder is not safe before its
+parent was fsynced. Source: rename(2), fsync(2) ("does not necessarily ensure that the entry in the directory
+has also reached disk").
+
+The operating system's refusals become walsyncd's here:
+
+================================  ================  ===============================================
+errno                             class             because
+================================  ================  ===============================================
+ENOENT                            MissingError      it is not there
+EACCES, EPERM, EROFS, EXDEV       RefusedError      somebody must change something
+ENAMETOOLONG, EFBIG               ImpossibleError   the file system will never take this file
+EISDIR, ENOTDIR, EEXIST           by direction      a file where a folder must be, or the reverse:
+                                                    impossible to write, not there to read
+any other (ENOSPC, EIO, ESTALE)   TransientError    the same again later may do
+================================  ================  ===============================================
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from walsyncd.errors import ImpossibleError, MissingError, RefusedError, TransientError, WalsyncdError
+
+RENAME_ATTEMPTS_MAX = 10  # a folder vanishes under a rename only when another deletes its last file just then
+_CONFLICTS = frozenset({errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENOTEMPTY})
+_CONFLICT_HINT = "a name can't be a file and a folder at once: rename one of the databases"
+_ACCESS_HINT = "give walsyncd's user access to it"
+_MEANINGS: dict[int, tuple[type[WalsyncdError], str]] = {
+    errno.ENOENT: (MissingError, ""),
+    errno.EACCES: (RefusedError, _ACCESS_HINT),
+    errno.EPERM: (RefusedError, _ACCESS_HINT),
+    errno.EROFS: (RefusedError, "mount it writable"),
+    errno.EXDEV: (RefusedError, "the whole storage folder must be one file system"),
+    errno.ENAMETOOLONG: (ImpossibleError, "choose a shorter name"),
+    errno.EFBIG: (ImpossibleError, "the file system takes no file of this size"),
+    errno.ENOSPC: (TransientError, "make room on its file system"),
+    errno.EDQUOT: (TransientError, "raise the quota of walsyncd's user"),
+}
+
+
+def write_temporary(folder: Path, fill: Callable[[BinaryIO], object]) -> Path:
+    """A durable new file in ``folder`` (made if need be) that ``fill`` wrote and nobody else knows."""
+    make_folders(folder)
+    path = folder / secrets.token_hex(16)
+    try:
+        with path.open("xb") as file:
+            leave_to_owner(path)
+            fill(file)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError:
+        path.unlink(missing_ok=True)
+        raise
+    return path
+
+
+def publish(temporary: Path, target: Path) -> None:
+    """Rename ``temporary`` to ``target`` durably, in one step; folders on the way are made."""
+    try:
+        for attempts_left in reversed(range(RENAME_ATTEMPTS_MAX)):
+            try:
+                make_folders(target.parent)
+                temporary.rename(target)
+                sync_folder(target.parent)
+            except FileNotFoundError:
+                if not attempts_left or not temporary.exists():
+                    raise
+            else:
+                return
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def make_folders(path: Path) -> None:
+    """``path`` and its parents, each new one durable."""
+    if path.is_dir():
+        return
+    make_folders(path.parent)
+    with suppress(FileExistsError):
+        path.mkdir()
+        leave_to_owner(path)
+    sync_folder(path.parent)
+
+
+def leave_to_owner(path: Path) -> None:
+    """Give what root has made to the owner of its folder.
+
+    An administrator's ``check`` or ``sync`` must not lock the daemon's user out of its own folder.
+    """
+    if os.geteuid() == 0:
+        parent = path.parent.stat()
+        os.chown(path, parent.st_uid, parent.st_gid)
+
+
+def sync_folder(path: Path) -> None:
+    """Make what happened to the names in a folder durable."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def copy_whole(source: Path, target: BinaryIO) -> None:
+    """Append a file to an open one, within the kernel."""
+    with source.open("rb") as file:
+        left = os.fstat(file.fileno()).st_size
+        while left:
+            copied = os.sendfile(target.fileno(), file.fileno(), None, left)
+            if not copied:
+                raise OSError(errno.EIO, "file became shorter while it was copied", str(source))
+            left -= copied
+
+
+@contextmanager
+def reading(operation: str, path: Path) -> Iterator[None]:
+    """Translate what the operating system refuses while reading; ``operation`` begins the message."""
+    try:
+        yield
+    except OSError as error:
+        raise _translate(operation, path, error, conflict=MissingError) from error
+
+
+@contextmanager
+def writing(operation: str, path: Path) -> Iterator[None]:
+    """Translate what the operating system refuses while writing; ``operation`` begins the message."""
+    try:
+        yield
+    except OSError as error:
+        raise _translate(operation, path, error, conflict=ImpossibleError) from error
+
+
+def _translate(operation: str, path: Path, error: OSError, *, conflict: type[WalsyncdError]) -> WalsyncdError:
+    code = error.errno or 0
+    kind, hint = (conflict, _CONFLICT_HINT) if code in _CONFLICTS else _MEANINGS.get(code, (TransientError, ""))
+    return kind(f"{operation} {path}: {(error.strerror or str(error)).lower()}", hint=hint)

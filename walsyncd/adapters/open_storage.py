@@ -1,0 +1,40 @@
+"""From a url to a storage.
+
+| url                    | storage                                        |
+|------------------------|------------------------------------------------|
+| ``s3://bucket/prefix`` | a bucket of any S3-compatible store            |
+| ``file:///folder``     | a folder, percent-encoded as ``Path.as_uri()`` |
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from urllib.parse import unquote
+
+from walsyncd.adapters.directory import DirectoryStorage
+from walsyncd.adapters.s3 import S3Storage
+from walsyncd.adapters.s3_connection import S3Settings
+from walsyncd.adapters.storage import Storage
+from walsyncd.errors import UsageError
+
+
+def open_storage(url: str, settings: S3Settings, *, memory: Path | None = None) -> Storage:
+    """The storage at ``url``, of which nothing is asked yet; ``settings`` say how to reach a store.
+
+    ``memory`` is the file that remembers which folders were in use (``remembered_folder``).
+
+    UsageError names the schemes.
+    """
+    scheme, separator, rest = url.partition("://")
+    if separator and scheme == "s3":
+        bucket, _, prefix = rest.partition("/")
+        if not bucket:
+            raise UsageError(f"storage url {url!r} names no bucket", hint="s3://bucket/prefix")
+        return S3Storage(replace(settings, bucket=bucket, prefix=prefix.strip("/")))
+    if separator and scheme == "file":
+        path = unquote(rest.removeprefix("localhost"))
+        if not path.startswith("/"):
+            raise UsageError(f"storage url {url!r} is not absolute", hint="as in file:///srv/replica")
+        return DirectoryStorage(Path(path), memory)
+    raise UsageError(f"storage url {url!r} has no known scheme", hint="s3://bucket/prefix or file:///folder")

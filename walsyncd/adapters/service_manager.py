@@ -1,0 +1,60 @@
+"""What the service manager is told (sd_notify(3)): one datagram of ``NAME=value`` lines to ``$NOTIFY_SOCKET``.
+
+=====================================  ========================================================
+line                                   says
+=====================================  ========================================================
+``READY=1``                            started, or done with a reload
+``RELOADING=1``, ``MONOTONIC_USEC=n``  a reload begins; both in one datagram
+``STOPPING=1``                         a stop began
+``STATUS=text``                        how it goes, in words
+``WATCHDOG=1``                         alive; due within ``$WATCHDOG_USEC`` microseconds
+``EXTEND_TIMEOUT_USEC=n``              that much more time is needed for what is under way
+=====================================  ========================================================
+
+Without a service manager nothing is sent. One that does not take a message is not our trouble.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+
+SEND_TIMEOUT_S = 1.0  # PID 1 reads its socket at once, or is in trouble itself
+
+
+class ServiceManager:
+    """The one that ``environment`` names, if any. ``watchdog_s``: how often it wants to hear, or None."""
+
+    def __init__(self, environment: Mapping[str, str] = os.environ) -> None:
+        address = environment.get("NOTIFY_SOCKET", "")
+        self._address = "\0" + address[1:] if address.startswith("@") else address
+        self.watchdog_s = _watchdog_s(environment)
+
+    def tell(self, *lines: str) -> None:
+        """Send these lines in one datagram."""
+        if not self._address:
+            return
+        with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
+            sender.settimeout(SEND_TIMEOUT_S)
+            sender.sendto("\n".join(lines).encode(), self._address)
+
+    def reloading(self) -> None:
+        """A reload begins; ``READY=1`` must follow, however it ends."""
+        self.tell("RELOADING=1", f"MONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
+
+    def extend(self, seconds: float) -> None:
+        """What is under way takes up to so many seconds from now."""
+        self.tell(f"EXTEND_TIMEOUT_USEC={int(seconds * 1_000_000)}")
+
+
+def _watchdog_s(environment: Mapping[str, str]) -> float | None:
+    """``$WATCHDOG_USEC``, unless ``$WATCHDOG_PID`` is another process (sd_watchdog_enabled(3))."""
+    microseconds = environment.get("WATCHDOG_USEC", "")
+    if not microseconds.isdigit() or int(microseconds) == 0:
+        return None
+    if environment.get("WATCHDOG_PID", "") not in {"", str(os.getpid())}:
+        return None
+    return int(microseconds) / 1_000_000

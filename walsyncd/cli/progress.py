@@ -1,0 +1,82 @@
+"""How far a restore is, on stderr: a bar with rate and time left on a terminal, elsewhere a line every few seconds."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from walsyncd.cli.table import format_bytes
+from walsyncd.core.moment import format_span
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bar
+
+    from walsyncd.engine.restorer import Draft, Progress
+
+LINE_EVERY_S = 5.0  # a log is read later: few lines, but a sign of life
+
+
+@contextmanager
+def showing_progress() -> Iterator[Progress]:
+    """What a restore reports to while it runs."""
+    if not sys.stderr.isatty():
+        yield Lines()
+        return
+    from rich.console import Console  # noqa: PLC0415 - a command is light until it runs
+    from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn  # noqa: PLC0415
+
+    columns = BarColumn(), DownloadColumn(binary_units=True), TransferSpeedColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        yield OnTerminal(bar)
+
+
+class OnTerminal:
+    """A bar; it is gone when the restore is over."""
+
+    def __init__(self, bar: Bar) -> None:
+        self._bar = bar
+        self._task = bar.add_task("restore", total=None)
+
+    def begin(self, draft: Draft) -> None:
+        """From the start."""
+        self._bar.reset(self._task, total=draft.work_bytes)
+
+    def advance(self, raw_bytes: int) -> None:
+        """Move it."""
+        self._bar.advance(self._task, raw_bytes)
+
+
+class Lines:
+    """Lines of text; none for what is over at once."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._total = self._done = 0
+        self._began_s = self._said_s = time.monotonic()
+
+    def begin(self, draft: Draft) -> None:
+        """From the start."""
+        with self._lock:
+            self._total, self._done = draft.work_bytes, 0
+            self._began_s = self._said_s = time.monotonic()
+
+    def advance(self, raw_bytes: int) -> None:
+        """Count, and say so now and then."""
+        now_s = time.monotonic()
+        with self._lock:
+            self._done += raw_bytes
+            if now_s - self._said_s < LINE_EVERY_S:
+                return
+            self._said_s = now_s
+            line = self._line(now_s - self._began_s)
+        print(line, file=sys.stderr, flush=True)
+
+    def _line(self, elapsed_s: float) -> str:
+        rate = self._done / elapsed_s
+        left = format_span(int((self._total - self._done) / rate * 1000)) if rate else "?"
+        done = f"{format_bytes(self._done)} of {format_bytes(self._total)}"
+        return f"walsyncd: restoring: {done}, {format_bytes(int(rate))}/s, {left} left"

@@ -1,0 +1,159 @@
+"""``walsyncd restore --all``: every database of a storage, when a host was lost.
+
+Each goes to its name below the output folder. Small ones are restored many at a time; of large ones few, since each
+of them takes its share of memory and keeps a disk busy by itself. One that fails does not stop the others.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from walsyncd.cli.ls import replicas_from
+from walsyncd.cli.table import format_bytes, print_table
+from walsyncd.core.moment import format_moment
+from walsyncd.errors import NothingToRestoreError, RefusedError, WalsyncdError
+
+if TYPE_CHECKING:
+    from walsyncd.adapters.target import Access
+    from walsyncd.engine.planner import Wish
+    from walsyncd.engine.replica import Replica
+    from walsyncd.engine.restorer import Draft, Restored
+
+AT_ONCE = 8
+LARGE_BYTES = 32 << 20  # below that a restore's buffers are no larger than what it restores
+LARGE_AT_ONCE = 2
+HEADINGS = ("DATABASE", "RESULT", "TIME", "SIZE", "POSITION OR REASON")
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one database."""
+
+    name: str
+    path: Path
+    restored: Restored | None = None
+    kept: bool = False
+    error: WalsyncdError | None = None
+
+
+def restore_all(args: argparse.Namespace, wish: Wish, access: Access) -> int:
+    """Restore them, print a table, and return the exit code: 1 if any failed."""
+    replicas = replicas_from(args)
+    if not replicas:
+        raise NothingToRestoreError("restore --all: there is no database in the storage")
+    stopped = threading.Event()
+    large = threading.Semaphore(LARGE_AT_ONCE)
+
+    def restore_one(replica: Replica) -> Outcome:
+        turn = _Turn(large, stopped)
+        try:
+            return _restore_one(args, replica, wish, access, turn)
+        finally:
+            turn.end()
+
+    with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="restore") as pool:
+        try:
+            outcomes = list(pool.map(restore_one, replicas))
+        except BaseException:
+            stopped.set()
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    _print(args, outcomes)
+    return 1 if any(outcome.error for outcome in outcomes) else 0
+
+
+class _Turn:
+    """Progress that nobody sees: a large restore waits for its turn, and all end when the command does."""
+
+    def __init__(self, large: threading.Semaphore, stopped: threading.Event) -> None:
+        self._large = large
+        self._stopped = stopped
+        self._holds = False
+
+    def begin(self, draft: Draft) -> None:
+        """Wait, if it is large."""
+        if draft.work_bytes >= LARGE_BYTES and not self._holds:
+            self._large.acquire()
+            self._holds = True
+        self.advance(0)
+
+    def advance(self, raw_bytes: int) -> None:
+        """KeyboardInterrupt, as the main thread had it."""
+        if self._stopped.is_set():
+            raise KeyboardInterrupt
+
+    def end(self) -> None:
+        """Let the next one."""
+        if self._holds:
+            self._large.release()
+
+
+def _restore_one(args: argparse.Namespace, replica: Replica, wish: Wish, access: Access, turn: _Turn) -> Outcome:
+    from walsyncd.core.layout import check_name  # noqa: PLC0415  a command is light until it runs
+    from walsyncd.engine.planner import with_bases  # noqa: PLC0415
+    from walsyncd.engine.restorer import How, draft_of, restore_wish  # noqa: PLC0415
+
+    name = replica.name or replica.url.rpartition("/")[2]
+    path = args.output / name
+    try:
+        check_name(name, "")
+        if args.if_missing and path.exists():
+            return Outcome(name, path, kept=True)
+        if args.dry_run:
+            with_bases(replica, wish, lambda prepared: draft_of(replica, prepared))
+            return Outcome(name, path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return Outcome(name, path, restore_wish(replica, wish, path, How(args.force, access, turn)))
+    except OSError as error:
+        refused = RefusedError(f"make folder {path.parent}: {error.strerror}")
+        return Outcome(name, path, error=refused)
+    except WalsyncdError as error:
+        return Outcome(name, path, error=error)
+
+
+def _print(args: argparse.Namespace, outcomes: list[Outcome]) -> None:
+    if args.json:
+        print(json.dumps({"databases": [_facts(each) for each in outcomes]}, indent=2, ensure_ascii=False))
+        return
+    print_table(HEADINGS, [_row(each) for each in outcomes])
+    failed = sum(each.error is not None for each in outcomes)
+    sizes = sum(each.restored.size for each in outcomes if each.restored)
+    done = sum(each.restored is not None for each in outcomes)
+    print(f"\n{done} of {len(outcomes)} restored to {args.output}, {format_bytes(sizes)}; {failed} failed")
+
+
+def _row(outcome: Outcome) -> tuple[str, ...]:
+    if outcome.error:
+        return outcome.name, "FAILED", "-", "-", str(outcome.error)
+    if outcome.restored is None:
+        return outcome.name, "kept" if outcome.kept else "can be restored", "-", "-", ""
+    reached = outcome.restored.plan.reached
+    size = format_bytes(outcome.restored.size)
+    notes = "".join(f" ({note})" for note in outcome.restored.plan.notes)
+    return outcome.name, "restored", format_moment(reached.time_ms), size, f"{reached.position}{notes}"
+
+
+def _facts(outcome: Outcome) -> dict[str, object]:
+    facts: dict[str, object] = {
+        "name": outcome.name,
+        "path": str(outcome.path),
+        "restored": outcome.restored is not None,
+    }
+    if outcome.restored:
+        plan = outcome.restored.plan
+        facts |= {
+            "position": str(plan.reached.position),
+            "time": format_moment(plan.reached.time_ms),
+            "time_ms": plan.reached.time_ms,
+            "size": outcome.restored.size,
+            "transactions": outcome.restored.applied.transactions,
+            "partial": plan.shortfall,
+            "notes": list(plan.notes),
+        }
+    return facts | {"error": str(outcome.error) if outcome.error else ""}

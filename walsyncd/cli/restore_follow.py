@@ -1,0 +1,69 @@
+"""``walsyncd restore --follow``: a restored copy that others read is kept up to date until it is stopped.
+
+One line for each time that it moved, with how far it is behind: how long ago the commit that readers see now was seen
+beside the application. SIGINT and SIGTERM end it, between two transactions; the next one goes on from there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from walsyncd.cli.progress import showing_progress
+from walsyncd.core.moment import format_moment, format_span
+from walsyncd.errors import TransientError
+
+if TYPE_CHECKING:
+    from walsyncd.adapters.target import Access
+    from walsyncd.engine.replica import Replica
+    from walsyncd.engine.standby import Moved, Standby
+
+
+def follow(args: argparse.Namespace, replica: Replica, access: Access) -> int:
+    """Follow until a signal says stop; 0 then."""
+    from walsyncd.engine.restorer import How  # noqa: PLC0415  a command is light until it runs
+    from walsyncd.engine.standby import Standby  # noqa: PLC0415
+
+    with showing_progress() as progress:
+        standby = Standby(replica, args.output, How(args.force, access, progress))
+    stopped = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda _number, _frame: stopped.set())
+    try:
+        print(f"walsyncd: {args.output} follows {replica.url} from {standby.point}", file=sys.stderr, flush=True)
+        while not stopped.is_set():
+            moved = _look(standby)
+            if moved:
+                _say(args, moved)
+            stopped.wait(args.interval)
+    finally:
+        standby.close()
+    return 0
+
+
+def _look(standby: Standby) -> Moved | None:
+    try:
+        return standby.look()
+    except TransientError as error:
+        print(f"walsyncd: storage is away: {error.message}", file=sys.stderr, flush=True)
+        return None
+
+
+def _say(args: argparse.Namespace, moved: Moved) -> None:
+    lag_ms = max(0, time.time_ns() // 1_000_000 - moved.point.time_ms)
+    if moved.rebuilt:
+        print(f"walsyncd: note: compared with a new restore: {moved.rebuilt}", file=sys.stderr)
+    facts: dict[str, object] = {
+        "position": str(moved.point.position),
+        "time": format_moment(moved.point.time_ms),
+        "transactions": moved.transactions,
+        "lag_ms": lag_ms,
+        "rebuilt": moved.rebuilt,
+    }
+    line = f"{facts['position']}  {facts['time']}  {moved.transactions} transactions  lag {format_span(lag_ms)}"
+    print(json.dumps(facts) if args.json else line, flush=True)

@@ -1,0 +1,43 @@
+"""Tables for people: by rich on a terminal, plain columns of full width in a pipe; and sizes."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
+_UNIT = 1024
+
+
+def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print rows below their headings; in a pipe nothing is cut or wrapped."""
+    if sys.stdout.isatty():
+        _print_rich(headings, rows)
+        return
+    widths = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
+    for row in (headings, *rows):
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        print("  ".join(cells).rstrip())
+
+
+def _print_rich(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    from rich.console import Console  # noqa: PLC0415 - a command is light until it runs
+    from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for heading in headings:
+        table.add_column(heading, overflow="fold")
+    for row in rows:
+        table.add_row(*map(Text, row))  # a name may hold what rich would take for markup
+    Console().print(table)
+
+
+def format_bytes(size: int) -> str:
+    """A size for people, in the largest unit that it fills: ``12.3 MiB``."""
+    value = float(size)
+    for unit in _UNITS[:-1]:
+        if value < _UNIT:
+            return f"{size} B" if unit == "B" else f"{value:.1f} {unit}"
+        value /= _UNIT
+    return f"{value:.1f} {_UNITS[-1]}"

@@ -1,0 +1,27 @@
+"""The configuration: a leaf that turns TOML, environment and disk into frozen values.
+
+``load`` gives ``Settings``, ``expand`` the databases that its entries stand for on this disk, at this moment.
+"""
+
+from walsyncd.config.databases import DatabaseSpec, expand
+from walsyncd.config.loading import load, secrets_in, storage_at
+from walsyncd.config.patterns import glob_folders
+from walsyncd.config.settings import DaemonSettings, DatabaseEntry, Settings, StorageSettings
+from walsyncd.config.units import format_duration, format_size, parse_duration, parse_size
+
+__all__ = [
+    "DaemonSettings",
+    "DatabaseEntry",
+    "DatabaseSpec",
+    "Settings",
+    "StorageSettings",
+    "expand",
+    "format_duration",
+    "format_size",
+    "glob_folders",
+    "load",
+    "parse_duration",
+    "parse_size",
+    "secrets_in",
+    "storage_at",
+]

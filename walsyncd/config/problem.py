@@ -1,0 +1,128 @@
+"""What is wrong with a configuration, said so that it can be put right: key, value, message, hint."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+
+from pydantic_core import ErrorDetails
+
+from walsyncd.config.schema import ENVIRONMENT_PREFIX, SECTIONS
+from walsyncd.errors import UsageError
+
+_SECRETS = {"access_key_id", "secret_access_key", "session_token", "role_external_id"}
+
+_MISSING_HINTS = {
+    "storage": 'add [storage] with url = "s3://bucket/prefix" or url = "file:///folder"',
+    "url": 'add url = "s3://bucket/prefix" or url = "file:///folder" to [storage]',
+    "path": "each [[database]] needs the path of a SQLite file",
+}
+
+# By pydantic's error type; the braces are filled from the error's context.
+_MESSAGES = {
+    "string_type": "must be text in quotes",
+    "string_too_short": "must not be empty",
+    "int_type": "must be a whole number",
+    "int_parsing": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "bool_type": "must be true or false",
+    "bool_parsing": "must be true or false",
+    "literal_error": "must be {expected}",
+    "greater_than_equal": "must be at least {ge}",
+    "less_than_equal": "must be at most {le}",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong: ``key`` as ``database[2].path``, ``value`` as text ("" for none to show)."""
+
+    key: str
+    value: str
+    message: str
+    hint: str
+
+    def __str__(self) -> str:
+        named = f"{self.key} = {self.value}" if self.value else self.key
+        return f"{named}: {self.message}"
+
+
+def error_of(file: Path, problems: Sequence[Problem]) -> UsageError:
+    """All problems of ``file`` as one error; the hints of several stand in its text."""
+    if len(problems) == 1:
+        return UsageError(f"configuration {file}: {problems[0]}", hint=problems[0].hint)
+    lines = [f"{problem} (hint: {problem.hint})" if problem.hint else str(problem) for problem in problems]
+    return UsageError("\n  ".join([f"configuration {file} has {len(problems)} problems:", *lines]))
+
+
+def problem_of(details: ErrorDetails) -> Problem:
+    """A validation error in the words of this configuration."""
+    location = details["loc"]
+    message, hint = _explain(details)
+    is_secret = not _SECRETS.isdisjoint(map(str, location))
+    shows_value = not is_secret and details["type"] not in {"missing", "extra_forbidden"}
+    return Problem(name_key(location), repr(details["input"]) if shows_value else "", message, hint)
+
+
+def unknown_variables() -> Iterator[Problem]:
+    """Variables that name no section: pydantic-settings would pass over them in silence."""
+    for variable in sorted(os.environ):
+        section, nested, _ = variable.upper().removeprefix(ENVIRONMENT_PREFIX).partition("__")
+        is_ours = variable.upper().startswith(ENVIRONMENT_PREFIX) and nested
+        if is_ours and section.lower() not in SECTIONS:
+            hint = _suggest(section.lower(), list(SECTIONS))
+            yield Problem(f"environment {variable}", "", "there is no such section", hint)
+
+
+def name_key(location: Sequence[int | str]) -> str:
+    """``database[2].path``, counted from 1; the variable if that is where the value came from."""
+    section = f"{ENVIRONMENT_PREFIX}{location[0]}"
+    text = "".join(f"[{part + 1}]" if isinstance(part, int) else f".{part}" for part in location)[1:]
+    if len(location) > 1 and (variable := _set_variable(f"{section}__{location[1]}")):
+        return f"environment {variable}"
+    variable = _set_variable(section)
+    return f"environment {variable}: {text}" if variable else text
+
+
+def _set_variable(name: str) -> str:
+    """The variable of that name as it is set, in whichever case, or ""."""
+    return next((known for known in os.environ if known.casefold() == name.casefold()), "")
+
+
+def _explain(details: ErrorDetails) -> tuple[str, str]:
+    """Message and hint for one validation error."""
+    kind, location, context = details["type"], details["loc"], details.get("ctx", {})
+    if kind == "walsyncd":
+        return context["message"], context["hint"]
+    if kind == "extra_forbidden":
+        return "there is no such key", _suggest_key(location)
+    if kind == "missing":
+        return "is missing", _MISSING_HINTS.get(str(location[-1]), "")
+    if kind in {"list_type", "model_type"}:
+        return _explain_shape(str(location[0]))
+    return _MESSAGES[kind].format_map(context) if kind in _MESSAGES else details["msg"].lower(), ""
+
+
+def _explain_shape(section: str) -> tuple[str, str]:
+    if section == "database":
+        return "must be a list of tables", "write [[database]], with two brackets (in the environment: JSON)"
+    return "must be a section", f"write [{section}] on a line of its own, its keys below"
+
+
+def _suggest_key(location: Sequence[int | str]) -> str:
+    """The key that is spelt nearly so, or else the section that has this very key."""
+    key, section = str(location[-1]), SECTIONS.get(str(location[0]))
+    own = list(section.model_fields if section and len(location) > 1 else SECTIONS)
+    homes = [name for name, section in SECTIONS.items() if key in section.model_fields]
+    if homes and not get_close_matches(key, own, n=1):
+        titles = ["[[database]]" if home == "database" else f"[{home}]" for home in homes]
+        return f"it belongs in {' or '.join(titles)}"
+    return _suggest(key, own)
+
+
+def _suggest(word: str, known: Sequence[str]) -> str:
+    close = get_close_matches(word, known, n=1)
+    return f"did you mean {close[0]}?" if close else f"known are {', '.join(known)}"

@@ -1,0 +1,108 @@
+"""What the engine gets to see of a configuration: frozen values, checked, in seconds and bytes.
+
+Nothing here knows TOML, the environment or pydantic; ``loading`` makes these values.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+
+@dataclass(frozen=True, slots=True)
+class StorageSettings:
+    """Where the replicas are and how to get in.
+
+    ``url`` has no trailing slash: ``s3://bucket/prefix`` or ``file:///folder``. ``addressing_style`` is
+    ``auto``, ``path`` or ``virtual``. Without ``access_key_id`` boto3 looks for credentials itself. Secrets
+    stay out of the value's repr, and so out of logs and tracebacks. ``encryption_key`` is the 32 bytes of SSE-C,
+    ``timeout_s`` how long a store may say nothing. Without ``delete`` nothing is ever removed; the store does that
+    itself after ``expire_after_s``.
+    """
+
+    url: str
+    endpoint_url: str | None = None
+    region: str | None = None
+    access_key_id: str | None = field(default=None, repr=False)
+    secret_access_key: str | None = field(default=None, repr=False)
+    session_token: str | None = field(default=None, repr=False)
+    profile: str | None = None
+    role_arn: str | None = None
+    role_external_id: str | None = field(default=None, repr=False)
+    addressing_style: Literal["auto", "path", "virtual"] = "auto"
+    storage_class: str | None = None
+    encryption: Literal["sse-s3", "sse-kms", "sse-c"] | None = None
+    kms_key_id: str | None = None
+    encryption_key: bytes | None = field(default=None, repr=False)
+    timeout_s: float = 20.0
+    delete: bool = True
+    expire_after_s: float | None = None
+
+    @property
+    def prefix(self) -> str:
+        """The part of the bucket's keys that comes before a database's name, without slashes around it."""
+        return self.url.removeprefix("s3://").partition("/")[2] if self.url.startswith("s3://") else ""
+
+
+@dataclass(frozen=True, slots=True)
+class DaemonSettings:
+    """The daemon as a whole; ``spool_bytes_max`` bounds what waits on disk for storage.
+
+    ``upload_bytes_per_second_max`` None: as fast as it goes.
+    ``probe_interval_s`` None: an idle daemon asks nothing. ``metrics_listen`` is ``host:port``.
+    """
+
+    state_dir: Path
+    spool_bytes_max: int
+    uploads_max: int
+    log_level: str
+    upload_bytes_per_second_max: int | None = None
+    log_format: Literal["auto", "json", "journal"] = "auto"
+    probe_interval_s: float | None = 60.0
+    stop_timeout_s: float = 30.0
+    metrics_listen: str | None = None
+    metrics_textfile: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """Of how many days, weeks and months older than the retention a base is kept."""
+
+    daily: int = 0
+    weekly: int = 0
+    monthly: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseEntry:
+    """One ``[[database]]`` as configured: ``path`` is absolute and may be a pattern.
+
+    ``key`` is how messages call the entry, ``database[2]``, counted from 1. ``verify_interval_s`` None: no drills.
+    """
+
+    key: str
+    path: str
+    name: str | None
+    upload_interval_s: float
+    snapshot_interval_s: float
+    retention_s: float
+    presence: bool
+    snapshot_wal_ratio: float = 1.0
+    keep: Keep = field(default_factory=Keep)
+    verify_interval_s: float | None = None
+
+    @property
+    def is_pattern(self) -> bool:
+        """Whether ``path`` stands for every file that matches it."""
+        return any(character in self.path for character in "*?[")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """A whole configuration, with the file that it came from."""
+
+    file: Path
+    storage: StorageSettings
+    daemon: DaemonSettings
+    databases: tuple[DatabaseEntry, ...]

@@ -1,0 +1,153 @@
+"""``[storage]``: what its keys must be to each other, and the secrets that stand in files of their own.
+
+Credentials are taken from the first of these that has any:
+
+1. ``access_key_id`` and ``secret_access_key`` (``session_token``) of ``[storage]``, file or environment
+2. files of these names in ``$CREDENTIALS_DIRECTORY`` (systemd's ``LoadCredential=``)
+3. boto3's own chain: ``AWS_…`` variables, ``~/.aws``, the instance's role; ``profile`` chooses in it
+
+The key of SSE-C is in ``sse_c_key_file``, or the file ``sse_c_key`` in ``$CREDENTIALS_DIRECTORY``: 32 bytes, as
+they are or in base64. It is never a key of the configuration, which others may be allowed to read.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import os
+import stat
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from walsyncd.config.problem import Problem, name_key
+from walsyncd.config.schema import StorageSection
+from walsyncd.config.settings import StorageSettings
+
+URL_HINT = "s3://bucket/prefix for object storage, file:///folder for a folder"
+
+_KEY_NAMES = ("access_key_id", "secret_access_key", "session_token")
+_SSE_C_KEY_BYTES = 32  # AES-256
+_SSE_C_HINT = "32 bytes or their base64, readable by its owner only: head -c 32 /dev/urandom > KEY; chmod 600 KEY"
+_LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
+
+
+def storage_settings(section: StorageSection) -> tuple[StorageSettings, list[Problem]]:
+    """The settings that ``section`` and the credentials beside it give, and what is wrong with them."""
+    keys, problems = _credentials(section)
+    problem = url_problem(section.url)
+    if problem:
+        problems.append(Problem(name_key(("storage", "url")), repr(section.url), problem, URL_HINT))
+    problems += _lone_keys(section)
+    encryption_key, key_problems = _encryption_key(section) if section.encryption == "sse-c" else (None, [])
+    problems += key_problems
+    fields = section.model_dump(exclude={"timeout", "sse_c_key_file", "expire_after"})
+    own = {
+        "url": section.url.rstrip("/"),
+        "encryption_key": encryption_key,
+        "timeout_s": section.timeout,
+        "expire_after_s": section.expire_after,
+    }
+    return StorageSettings(**(fields | keys | own)), problems
+
+
+def _credentials(section: StorageSection) -> tuple[dict[str, str | None], list[Problem]]:
+    keys = {name: getattr(section, name) for name in _KEY_NAMES}
+    problems = [*_key_problems(keys, "storage.")]
+    if section.profile and any(keys.values()):
+        message = "there are explicit keys as well"
+        problems.append(Problem("storage.profile", repr(section.profile), message, "remove one of the two"))
+    if not section.profile and not any(keys.values()):
+        keys, credential_problems = _systemd_credentials()
+        problems += credential_problems
+    return keys, problems
+
+
+def _lone_keys(section: StorageSection) -> Iterator[Problem]:
+    """Keys that mean nothing without another one: whoever wrote them expects something else to happen."""
+    needs = (
+        ("kms_key_id", 'encryption = "sse-kms"', section.encryption == "sse-kms"),
+        ("sse_c_key_file", 'encryption = "sse-c"', section.encryption == "sse-c"),
+        ("role_external_id", "role_arn", section.role_arn is not None),
+    )
+    for name, wanted, is_there in needs:
+        if getattr(section, name) is not None and not is_there:
+            yield Problem(name_key(("storage", name)), "", f"needs {wanted} beside it", "add it, or remove this one")
+    endpoint = urlsplit(section.endpoint_url or "https://")
+    if section.encryption == "sse-c" and endpoint.scheme == "http" and endpoint.hostname not in _LOOPBACK:
+        message = "sse-c would send its key in the clear"
+        yield Problem(name_key(("storage", "endpoint_url")), repr(section.endpoint_url), message, "use https://")
+
+
+def _encryption_key(section: StorageSection) -> tuple[bytes | None, list[Problem]]:
+    folder = os.environ.get("CREDENTIALS_DIRECTORY")
+    credential = Path(folder, "sse_c_key") if folder else None
+    if section.sse_c_key_file is None and (credential is None or not credential.exists()):
+        hint = "set sse_c_key_file, or LoadCredential=sse_c_key:… in the unit"
+        return None, [Problem(name_key(("storage", "encryption")), "'sse-c'", "there is no key for it", hint)]
+    file = Path(section.sse_c_key_file) if section.sse_c_key_file is not None else credential
+    assert file is not None
+    try:
+        content = file.read_bytes()
+        is_open = stat.S_IMODE(file.stat().st_mode) & 0o007
+    except OSError as error:
+        return None, [Problem(f"SSE-C key {file}", "", f"can't be read: {error.strerror}", _SSE_C_HINT)]
+    key = _unpacked(content)
+    if key is None:
+        return None, [Problem(f"SSE-C key {file}", "", "is not 32 bytes, nor the base64 of 32 bytes", _SSE_C_HINT)]
+    if is_open:
+        return None, [Problem(f"SSE-C key {file}", "", "can be read by everybody", f"chmod o= {file}")]
+    return key, []
+
+
+def _unpacked(content: bytes) -> bytes | None:
+    """The key in a file's content."""
+    if len(content) == _SSE_C_KEY_BYTES:
+        return content
+    try:
+        key = base64.b64decode(content.strip(), validate=True)
+    except binascii.Error:
+        return None
+    return key if len(key) == _SSE_C_KEY_BYTES else None
+
+
+def _systemd_credentials() -> tuple[dict[str, str | None], list[Problem]]:
+    """The keys in ``$CREDENTIALS_DIRECTORY``, None for those that are not there."""
+    folder = os.environ.get("CREDENTIALS_DIRECTORY")
+    keys: dict[str, str | None] = dict.fromkeys(_KEY_NAMES)
+    problems = []
+    for name in _KEY_NAMES if folder else ():
+        file = Path(folder or "", name)
+        try:
+            keys[name] = file.read_text(encoding="utf-8").strip() or None
+        except FileNotFoundError:
+            continue
+        except (OSError, UnicodeDecodeError) as error:
+            hint = "see LoadCredential= of the unit"
+            problems.append(Problem(f"credential {file}", "", f"can't be read: {error}", hint))
+    return keys, problems or [*_key_problems(keys, f"credential {folder}/")]
+
+
+def _key_problems(keys: Mapping[str, str | None], where: str) -> Iterator[Problem]:
+    """A key id and its secret come together; a session token needs both."""
+    if not any(keys.values()):
+        return
+    for name in ("access_key_id", "secret_access_key"):
+        if not keys[name]:
+            given = next(other for other in _KEY_NAMES if keys[other])
+            yield Problem(f"{where}{name}", "", f"is missing beside {given}", "give both, or neither")
+
+
+def url_problem(url: str) -> str:
+    """What is wrong with a storage URL, or ""."""
+    scheme, _, rest = url.partition("://")
+    if scheme not in {"s3", "file"} or not rest:
+        return "is not an s3:// or file:// URL"
+    if scheme == "file" and not rest.startswith("/"):
+        return "a file URL has three slashes before the folder"
+    bucket, _, prefix = rest.lstrip("/").rstrip("/").partition("/")
+    if not bucket or (scheme == "s3" and rest.startswith("/")):
+        return "names no bucket or folder"
+    if any(segment in {"", ".", ".."} for segment in prefix.split("/")) and prefix:
+        return "has an empty, . or .. segment"
+    return ""

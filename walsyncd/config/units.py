@@ -1,0 +1,71 @@
+"""Durations and sizes as people write them in a configuration or on a command line.
+
+========  ============================  ================  =====================
+kind      units                         example           value
+========  ============================  ================  =====================
+duration  ms, s, m, h, d                ``"1.5s"``        seconds, a float
+size      B, KiB MiB GiB TiB (1024),    ``"64KiB"``       bytes, an int
+          kB MB GB TB (1000)
+========  ============================  ================  =====================
+
+A number, then one unit; a size without a unit counts bytes, a duration without one is refused (seconds?
+milliseconds?). Durations are exact to the millisecond, sizes to the byte; upper and lower case are the same.
+"""
+
+from __future__ import annotations
+
+import re
+from decimal import Decimal
+
+from walsyncd.errors import UsageError
+
+_DURATION_UNITS_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+_SIZE_UNITS = {
+    "B": 1,
+    "KiB": 1 << 10,
+    "MiB": 1 << 20,
+    "GiB": 1 << 30,
+    "TiB": 1 << 40,
+    "kB": 10**3,
+    "MB": 10**6,
+    "GB": 10**9,
+    "TB": 10**12,
+}
+_SIZE_UNITS_FOLDED = {unit.casefold(): scale for unit, scale in _SIZE_UNITS.items()}
+
+# Fifteen digits hold every size and every duration that can occur, and keep the arithmetic exact.
+_QUANTITY_PATTERN = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,15})?)\s*([A-Za-z]*)")
+
+
+def parse_duration(text: str) -> float:
+    """Seconds of ``"500ms"``, ``"1s"``, ``"7d"``; UsageError says which form is meant."""
+    match = _QUANTITY_PATTERN.fullmatch(text.strip())
+    scale_ms = _DURATION_UNITS_MS.get(match[2].lower()) if match else None
+    if match is None or scale_ms is None:
+        raise UsageError(f"{text!r} is not a duration", hint='a number and a unit: "500ms", "1s", "5m", "24h" or "7d"')
+    return float(Decimal(match[1]) * scale_ms / 1000)
+
+
+def format_duration(seconds: float) -> str:
+    """Inverse of ``parse_duration``, rounded to the millisecond, in the largest unit that divides it."""
+    total_ms = round(seconds * 1000)
+    for unit, scale_ms in reversed(_DURATION_UNITS_MS.items()):
+        if total_ms and total_ms % scale_ms == 0:
+            return f"{total_ms // scale_ms}{unit}"
+    return "0s"
+
+
+def parse_size(text: str) -> int:
+    """Bytes of ``"64KiB"``, ``"4GiB"``, ``"10MB"``, ``"4096"``; UsageError says which form is meant."""
+    match = _QUANTITY_PATTERN.fullmatch(text.strip())
+    scale = _SIZE_UNITS_FOLDED.get(match[2].casefold() or "b") if match else None
+    size = Decimal(match[1]) * scale if match and scale else None
+    if size is None or size % 1:
+        raise UsageError(f"{text!r} is not a size", hint='a number of bytes, or with a unit: "64KiB", "4GiB" or "10MB"')
+    return int(size)
+
+
+def format_size(size: int) -> str:
+    """Inverse of ``parse_size``, in the largest unit that divides ``size`` (bytes)."""
+    scale, unit = max((scale, unit) for unit, scale in _SIZE_UNITS.items() if size % scale == 0 or scale == 1)
+    return f"{size // scale}{unit}" if size else "0B"

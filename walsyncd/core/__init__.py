@@ -1,0 +1,1 @@
+"""Pure code: no clock, file, network, thread or log. Bytes in, facts out."""

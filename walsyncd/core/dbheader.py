@@ -1,0 +1,69 @@
+"""The first 100 bytes of a SQLite database file (sqlite.org/fileformat2.html, section 1.3), big-endian.
+
+| offset | bytes | what |
+|---|---|---|
+| 0 | 16 | ``SQLite format 3`` and a zero byte |
+| 16 | 2 | page size; 1 means 65536 |
+| 18 | 1 | write version: 1 rollback journal, 2 WAL |
+| 19 | 1 | read version, likewise |
+| 21 | 3 | payload fractions, always 64, 32, 32 |
+| 24 | 4 | change counter (counts transactions in rollback mode only) |
+| 28 | 4 | size in pages, believed only if 92 equals 24 |
+| 92 | 4 | the change counter at which the size was written ("version valid for") |
+
+An encrypted database has other bytes here: SQLCipher encrypts from 16 on and puts its salt before, SEE
+leaves 16-23 alone. So the page size is given exactly where the payload fractions vouch for it, and every
+other field is noise unless ``magic_ok``.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+
+HEADER_SIZE = 100
+
+_MAGIC = b"SQLite format 3\x00"
+_FRACTIONS = bytes((64, 32, 32))
+_FIELDS = struct.Struct(">16sHBBB3sII60xI")
+_PAGE_SIZES = frozenset(1 << shift for shift in range(9, 17))
+_WAL_VERSION = 2
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseHeader:
+    """What the header says; ``page_size`` in bytes, None where it can't be told."""
+
+    page_size: int | None
+    write_version: int
+    read_version: int
+    change_counter: int
+    page_count: int
+    version_valid_for: int
+    magic_ok: bool
+
+    @property
+    def wal_mode(self) -> bool:
+        """Whether a plain database says that it is in WAL mode; an encrypted one never says."""
+        return self.magic_ok and self.write_version == self.read_version == _WAL_VERSION
+
+
+def parse_database_header(data: bytes) -> DatabaseHeader | None:
+    """The header at the start of ``data``, or None if that is shorter than 100 bytes (an empty database)."""
+    if len(data) < HEADER_SIZE:
+        return None
+    magic, size, write, read, _, fractions, counter, pages, valid_for = _FIELDS.unpack_from(data)
+    return DatabaseHeader(
+        page_size=_page_size(size) if fractions == _FRACTIONS else None,
+        write_version=write,
+        read_version=read,
+        change_counter=counter,
+        page_count=pages,
+        version_valid_for=valid_for,
+        magic_ok=magic == _MAGIC,
+    )
+
+
+def _page_size(stored: int) -> int | None:
+    size = 65536 if stored == 1 else stored
+    return size if size in _PAGE_SIZES else None

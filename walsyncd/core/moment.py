@@ -1,0 +1,67 @@
+"""Moments: milliseconds since 1970 inside, RFC 3339 in UTC outside.
+
+``20261122T105600Z`` names files; ``2026-11-22T10:56:00.123Z`` is for people, and ``restore --at`` takes it
+back exactly. A time without an offset (``2026-11-22 10:56:00``) is local: the caller says which zone that is.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+
+from walsyncd.errors import UsageError
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MILLISECOND = timedelta(milliseconds=1)
+_FORM = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)?")
+
+
+def format_moment(time_ms: int) -> str:
+    """RFC 3339 in UTC with milliseconds."""
+    return f"{_utc(time_ms):%Y-%m-%dT%H:%M:%S}.{time_ms % 1000:03d}Z"
+
+
+def format_stamp(time_ms: int) -> str:
+    """To the second and without punctuation, for names of files."""
+    return f"{_utc(time_ms):%Y%m%dT%H%M%SZ}"
+
+
+def parse_moment(text: str) -> datetime:
+    """RFC 3339 → aware; ``YYYY-MM-DD HH:MM:SS`` → naive, in the caller's zone. UsageError names the forms."""
+    match = _FORM.fullmatch(text.strip())
+    try:
+        if match is None:
+            raise ValueError
+        return datetime.fromisoformat(_six_digits(text.strip().upper(), match[1]))
+    except ValueError as error:
+        raise UsageError(
+            f"time {text!r} is neither RFC 3339 nor YYYY-MM-DD HH:MM:SS",
+            hint="for example 2026-11-22T10:56:00Z, or '2026-11-22 11:56:00' in local time",
+        ) from error
+
+
+def _six_digits(text: str, fraction: str | None) -> str:
+    """``fromisoformat`` takes at most microseconds; what is finer never matters, and is cut off."""
+    return text if fraction is None else text.replace(fraction, fraction[:7], 1)
+
+
+def moment_ms(moment: datetime) -> int:
+    """Milliseconds since 1970 of an aware moment, rounded down."""
+    return (moment - _EPOCH) // _MILLISECOND
+
+
+def format_span(span_ms: int) -> str:
+    """A duration in its two greatest units: ``250 ms``, ``3 min 20 s``, ``2 d 4 h``."""
+    if span_ms < 1000:
+        return f"{span_ms} ms"
+    parts: list[str] = []
+    rest = span_ms // 1000
+    for unit, seconds in (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1)):
+        count, rest = divmod(rest, seconds)
+        if count or parts:
+            parts.append(f"{count} {unit}")
+    return " ".join(part for part in parts[:2] if not part.startswith("0 "))
+
+
+def _utc(time_ms: int) -> datetime:
+    return _EPOCH + time_ms * _MILLISECOND

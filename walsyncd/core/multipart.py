@@ -1,0 +1,188 @@
+"""What to do next for one multipart upload, from the journal's rows and what the store said.
+
+Order: part sizes and MD5s durable → CreateMultipartUpload → its id durable → UploadPart (ETag durable) for
+each part → CompleteMultipartUpload. After a crash the journal is behind the store by at most one of these:
+
+| the journal says      | the store may have      | so                                                     |
+|-----------------------|-------------------------|--------------------------------------------------------|
+| begun, no upload id   | an upload opened        | find it by listing that exact key, else open one       |
+| an upload id          | parts we know not of    | list the parts; one with our MD5 and size is ours      |
+| all parts stored      | completed the upload    | the upload is missing: HEAD tells                      |
+| an upload id          | purged the upload       | the upload is missing, so is the object: begin again   |
+
+ListParts may show a number twice (a part sent twice, SeaweedFS): any entry with our MD5 and size counts. An
+ETag that is no MD5 (encryption with KMS) is ours if it is the one the store acknowledged the part with.
+
+Source: docs.aws.amazon.com/AmazonS3/latest/API (ListParts, CompleteMultipartUpload); parts are numbered from
+1 to 10,000, all but the last of at least 5 MiB, and for some stores of one size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TypeAlias
+
+PUT_SIZE_MAX = 8 << 20  # bytes; up to here one request does
+PART_SIZE_MIN = 8 << 20  # bytes; above the 5 MiB that every store demands
+_PARTS_AIMED_AT = 9_000  # of 10,000 allowed: room for what compresses worse than estimated
+_REFUSALS_MAX = 2  # a store that refuses listed parts twice has another idea of this upload than we
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A part as the journal knows it: ``md5`` in hex; ``etag`` once the store acknowledged it."""
+
+    number: int
+    size: int
+    md5: str
+    etag: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A part as the store lists it."""
+
+    number: int
+    size: int
+    etag: str
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """The journal's rows of one upload; ``tried``: an attempt was made before this one."""
+
+    tried: bool
+    upload_id: str | None
+    parts: tuple[Part, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What the store said during this attempt; None: not asked yet.
+
+    ``uploads``: ids of the open uploads of exactly this key, oldest first. ``listed``: the record's ETags are
+    from ListParts (see ``adopt``). ``missing``: the upload is unknown to the store. ``stored``: whether HEAD
+    shows our object. ``refusals``: how often Complete refused the parts.
+    """
+
+    uploads: tuple[str, ...] | None = None
+    listed: bool = False
+    missing: bool = False
+    stored: bool | None = None
+    refusals: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class FindUploads:
+    """List the open uploads of exactly this key."""
+
+
+@dataclass(frozen=True, slots=True)
+class AdoptUpload:
+    """Take ``upload_id`` for ours and abort ``surplus``."""
+
+    upload_id: str
+    surplus: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class OpenUpload:
+    """Open an upload."""
+
+
+@dataclass(frozen=True, slots=True)
+class ListParts:
+    """Ask which parts the store has."""
+
+
+@dataclass(frozen=True, slots=True)
+class SendPart:
+    """Send this part; the journal's row of it is durable."""
+
+    part: Part
+
+
+@dataclass(frozen=True, slots=True)
+class Complete:
+    """Make the object visible from these parts, in order."""
+
+    parts: tuple[Part, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CheckObject:
+    """The upload is gone: ask whether the object is there."""
+
+
+@dataclass(frozen=True, slots=True)
+class ForgetUpload:
+    """Abort the upload, forget its id and acknowledged parts, and begin again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The object is stored."""
+
+
+Step: TypeAlias = (
+    FindUploads | AdoptUpload | OpenUpload | ListParts | SendPart | Complete | CheckObject | ForgetUpload | Finished
+)
+
+
+def next_step(record: Record, answers: Answers) -> Step:
+    """The one thing to do now; afterwards ask again with what it brought."""
+    if answers.stored:
+        return Finished()
+    if record.upload_id is None:
+        return _opening(record, answers)
+    if answers.missing:
+        return CheckObject() if answers.stored is None else ForgetUpload()
+    if answers.refusals > _REFUSALS_MAX:
+        return ForgetUpload()
+    if not answers.listed and (record.tried or answers.refusals):
+        return ListParts()
+    unsent = next((part for part in record.parts if part.etag is None), None)
+    return Complete(record.parts) if unsent is None else SendPart(unsent)
+
+
+def _opening(record: Record, answers: Answers) -> Step:
+    if not record.tried:
+        return OpenUpload()
+    if answers.uploads is None:
+        return FindUploads()
+    if answers.uploads:
+        return AdoptUpload(answers.uploads[-1], answers.uploads[:-1])
+    return OpenUpload()
+
+
+def adopt(parts: Sequence[Part], listed: Sequence[Listed]) -> tuple[Part, ...]:
+    """The parts with the ETags under which the store has them, bytes and all; None for the others."""
+    entries: dict[tuple[int, int], list[str]] = {}
+    for entry in listed:
+        entries.setdefault((entry.number, entry.size), []).append(entry.etag)
+    return tuple(replace(part, etag=_held(part, entries.get((part.number, part.size), ()))) for part in parts)
+
+
+def _held(part: Part, etags: Sequence[str]) -> str | None:
+    ours = (part.md5,) if part.etag is None else (part.md5, bare(part.etag))
+    return next((etag for etag in etags if bare(etag) in ours), None)
+
+
+def bare(etag: str) -> str:
+    """An ETag without its quotes."""
+    return etag.strip('"').lower()
+
+
+def part_size(size: int) -> int:
+    """The one size of all parts but the last, for an object of about ``size`` bytes.
+
+    1 % more than estimated leaves room for what does not compress.
+    """
+    return max(PART_SIZE_MIN, -(-size * 101 // (100 * _PARTS_AIMED_AT)))
+
+
+def cut(size: int, *, part_size: int) -> list[tuple[int, int]]:
+    """Offset and length of each part of an object of ``size`` bytes, in order; the last may be shorter."""
+    assert size > 0, "nothing to upload"
+    return [(offset, min(part_size, size - offset)) for offset in range(0, size, part_size)]

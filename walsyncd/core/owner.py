@@ -1,0 +1,76 @@
+"""``owner.json``: who writes to a database's folder, and whether a generation may be continued there.
+
+| owner.json names                 | the generation          | so                                            |
+|----------------------------------|-------------------------|-----------------------------------------------|
+| a run this journal wrote, our id | any                     | continue it                                   |
+| nobody, or somebody else         | nothing of it in bucket | begin it: nobody else can have written there  |
+| nobody, or somebody else         | was written to          | lost: a clone, another daemon, an old journal |
+
+JSON object: ``host``, ``machine_id``, ``run_id`` and ``since`` (RFC 3339, UTC), all text.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection
+from dataclasses import asdict, dataclass
+
+from walsyncd.errors import CorruptError
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """One run of one daemon; ``since`` is when it began to write to the database."""
+
+    host: str
+    machine_id: str
+    run_id: str
+    since: str
+
+    def __str__(self) -> str:
+        return f"run {self.run_id} on {self.host} (machine {self.machine_id}) since {self.since}"
+
+
+def format_owner(owner: Owner) -> bytes:
+    """The bytes of ``owner.json``."""
+    return json.dumps(asdict(owner), indent=1).encode() + b"\n"
+
+
+def parse_owner(data: bytes) -> Owner:
+    """Inverse of ``format_owner``; keys it does not know are passed over, CorruptError if one is missing."""
+    try:
+        fields = json.loads(data)
+        return Owner(*(str(fields[name]) for name in ("host", "machine_id", "run_id", "since")))
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise CorruptError(f"read owner.json: {data[:100]!r} does not name an owner") from error
+
+
+def lost_reason(
+    seen: Owner | None,
+    *,
+    machine_id: str,
+    runs: Collection[str],
+    generation: str,
+    was_stored: bool,
+    in_bucket: Collection[str],
+) -> str:
+    """Why ``generation`` can't be continued; empty if it can.
+
+    ``runs``: what this journal wrote into owner.json last, or may have. ``was_stored``: the journal knows of
+    a stored object of the generation. ``in_bucket``: ids of the generations that the folder has; they matter
+    only if the owner is not this journal.
+    """
+    if is_ours(seen, machine_id=machine_id, runs=runs):
+        return ""
+    newest = max(in_bucket, default="")
+    if not was_stored and newest < generation:
+        return ""
+    who = f"owner.json names {seen}" if seen else "owner.json is gone"
+    if newest > generation:
+        return f"{who}, and the bucket has the newer generation {newest}"
+    return f"{who}, not the run that this journal wrote last"
+
+
+def is_ours(seen: Owner | None, *, machine_id: str, runs: Collection[str]) -> bool:
+    """Whether what stands in ``owner.json`` was written by this journal on this machine."""
+    return seen is not None and seen.machine_id == machine_id and seen.run_id in runs

@@ -1,0 +1,49 @@
+"""The token bucket that batches a busy database's uploads and lets a quiet one's leave at once.
+
+One token is one object. Tokens flow in at one per ``interval_ms`` up to ``BURST``, so that
+
+    objects sent within any span of time  ≤  BURST + span / interval_ms
+
+(the mean is one per interval, which is what a month's bill follows), while commits that come more sparsely
+than that never wait. The level is kept in the journal: a restart is no new burst.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+BURST = 10.0  # DESIGN section 7: commits of one user's click leave one by one, a bulk load does not
+
+
+@dataclass(frozen=True, slots=True)
+class Bucket:
+    """``level`` tokens (0 to ``BURST``) at the moment ``at_ms`` of some clock."""
+
+    level: float
+    at_ms: float
+
+
+def refill(bucket: Bucket, *, now_ms: float, interval_ms: float) -> Bucket:
+    """The bucket at ``now_ms``. A clock that went back gives nothing, and takes nothing."""
+    if interval_ms <= 0:
+        return Bucket(BURST, now_ms)
+    gained = max(0.0, now_ms - bucket.at_ms) / interval_ms
+    return Bucket(min(BURST, bucket.level + gained), now_ms)
+
+
+def take(bucket: Bucket, *, now_ms: float, interval_ms: float) -> Bucket | None:
+    """The bucket with one token less, or None if there is none yet."""
+    filled = refill(bucket, now_ms=now_ms, interval_ms=interval_ms)
+    return Bucket(filled.level - 1.0, now_ms) if filled.level >= 1.0 else None
+
+
+def due_ms(bucket: Bucket, *, interval_ms: float) -> float:
+    """The moment from which ``take`` succeeds; may be long past."""
+    if bucket.level >= 1.0 or interval_ms <= 0:
+        return bucket.at_ms
+    moment = bucket.at_ms + (1.0 - bucket.level) * interval_ms
+    # Rounding must not let the waiter come a hair too early, again and again.
+    while take(bucket, now_ms=moment, interval_ms=interval_ms) is None:
+        moment = math.nextafter(moment, math.inf) + 0.001
+    return moment

@@ -1,0 +1,123 @@
+"""Presence: to hold what an idle connection of SQLite holds, so that no close is the last one.
+
+An application that opens and closes the database for every request creates and deletes the WAL each time. SQLite's last
+close checkpoints and deletes only if it gets the database for itself, and an opener rebuilds the wal-index only if no
+process uses it (sqlite.org/walformat.html 2.3, unixLockSharedMemory in SQLite's os_unix.c). So two shared locks keep
+the WAL and the count of commits going: on the DMS byte of the -shm, and on the SHARED bytes of the database.
+
+- **Never first on DMS.** The lock says "this wal-index is in use, believe it". Over a stale one (a power cut, a copied
+  or a restored folder) it suppresses SQLite's recovery, and the next commit overwrites committed ones. So it is taken
+  only beside a process, whose lock shows that the wal-index is good; that of another walsyncd shows nothing. Then the
+  path must still name the file, and a process must still be there, else it is given up at once. Nor is it kept over
+  a wal-index that does not fit its WAL any more: somebody put another one there while nobody had it open.
+- The database only after and together with DMS, and not while somebody has it for himself, or waits to.
+- Neither with a hot journal: to play it back somebody needs the database for himself.
+- Neither for longer than ``ALONE_MS`` without another process: who wants the database for himself (exclusive mode,
+  unix-excl) gets it then. What an event tells of counts as seen; other daemons do not.
+- Nothing else is ever locked, above all no slot of the wal-index.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+ALONE_MS = 10_000  # long enough for an application with a request every few seconds, short enough for one that waits
+
+PRICE = (
+    "after a clean stop of the application its last transactions stay in the -wal, so copying or replacing the bare "
+    ".db file then loses or corrupts data; journal_mode=DELETE and locking_mode=EXCLUSIVE are refused while it is held"
+)
+
+
+class Held(Enum):
+    """What we hold."""
+
+    NOTHING = "nothing"
+    DMS = "DMS"
+    BOTH = "DMS and database"
+
+
+class Others(Enum):
+    """Who else holds the DMS byte, as far as one question tells."""
+
+    NOBODY = "nobody"
+    PROCESS = "a process that uses SQLite"
+    DAEMON = "another walsyncd"
+    SETTING_UP = "somebody who sets the wal-index up"
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What is seen, all of it on the descriptors that the locks are on or would be on.
+
+    ``named``: the paths of database, -wal and -shm name these files. ``fits``: the wal-index is that of the WAL;
+    not looked at beside a process. ``claimed``: somebody has the database for himself, or waits to. ``alone_ms``: for
+    how long no other process has been seen.
+    """
+
+    others: Others
+    named: bool
+    fits: bool
+    claimed: bool
+    hot_journal: bool
+    alone_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class TakeDms:
+    """Lock the DMS byte, then look again."""
+
+
+@dataclass(frozen=True, slots=True)
+class TakeDatabase:
+    """Lock the database, then look again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stay:
+    """Leave everything as it is; ``look_ms``: look again then, None if an event will tell."""
+
+    look_ms: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class GiveUp:
+    """Let go of whatever is held; ``reason`` says why."""
+
+    reason: str
+
+
+Decision = TakeDms | TakeDatabase | Stay | GiveUp
+
+
+def decide(held: Held, seen: Seen) -> Decision:
+    """What to do about a database for which presence is asked."""
+    if fault := _in_the_way(seen):
+        return GiveUp(fault)
+    match held:
+        case Held.NOTHING:
+            return TakeDms() if seen.others is Others.PROCESS else GiveUp(f"DMS is held by {seen.others.value}")
+        case Held.DMS if seen.others is not Others.PROCESS:
+            return GiveUp("the process that used the database is gone")
+        case Held.DMS:
+            return GiveUp("somebody wants the database for himself") if seen.claimed else TakeDatabase()
+        case Held.BOTH:
+            return _stay(seen)
+
+
+def _in_the_way(seen: Seen) -> str:
+    if not seen.named:
+        return "the database, its WAL or its wal-index has gone, or is another file"
+    if not seen.fits:
+        return "another WAL was put in the place of the one that the wal-index is of"
+    return "a rollback journal waits to be played back" if seen.hot_journal else ""
+
+
+def _stay(seen: Seen) -> Decision:
+    """The close of a process is an event, so nothing need be looked for before that."""
+    if seen.others is Others.PROCESS:
+        return Stay(None)
+    if seen.alone_ms >= ALONE_MS:
+        return GiveUp(f"no other process has been seen for {ALONE_MS // 1000} s")
+    return Stay(ALONE_MS - seen.alone_ms)

@@ -1,0 +1,61 @@
+"""A history of covered spans as one line of text, in which no gap is too short to be seen.
+
+=====  ===============================================
+``█``  all of the moments in it can be restored
+``▒``  some of them can
+``·``  none can
+``|``  in the line below: a base was finished then
+=====  ===============================================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+FULL, SOME, NONE, BASE = "█", "▒", "·", "|"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Span:
+    """Moments that can be restored, from one to another: milliseconds since 1970, both included."""
+
+    first_ms: int
+    last_ms: int
+
+
+def merged(spans: Iterable[Span]) -> list[Span]:
+    """The same moments in ascending spans that do not touch."""
+    found: list[Span] = []
+    for span in sorted(spans):
+        if found and span.first_ms <= found[-1].last_ms:
+            found[-1] = Span(found[-1].first_ms, max(found[-1].last_ms, span.last_ms))
+        else:
+            found.append(span)
+    return found
+
+
+def gaps(spans: Sequence[Span]) -> list[Span]:
+    """What lies between merged spans, their ends not included."""
+    return [Span(one.last_ms, other.first_ms) for one, other in pairwise(spans)]
+
+
+def picture(spans: Sequence[Span], bases_ms: Iterable[int], width: int) -> tuple[str, str]:
+    """A line for merged spans, from the first moment to the last, and one with the bases below it."""
+    if not spans:
+        return NONE * width, ""
+    start, length = spans[0].first_ms, max(1, spans[-1].last_ms - spans[0].first_ms)
+
+    def cell(time_ms: int) -> int:
+        return min(width - 1, (time_ms - start) * width // length)
+
+    line = [NONE] * width
+    for span in spans:
+        for column in range(cell(span.first_ms), cell(span.last_ms) + 1):
+            line[column] = FULL
+    for gap in gaps(spans):
+        for column in {cell(gap.first_ms), cell(gap.last_ms)}:
+            line[column] = SOME
+    marks = {cell(time_ms) for time_ms in bases_ms if start <= time_ms <= start + length}
+    return "".join(line), "".join(BASE if column in marks else " " for column in range(width)).rstrip()

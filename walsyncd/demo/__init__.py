@@ -1,0 +1,1 @@
+"""The demo: an application that writes, the daemon killed beside it, and proof that nothing was lost."""

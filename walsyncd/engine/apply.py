@@ -1,0 +1,236 @@
+"""Applies frames to a database file: of each page only the last version, newest object first.
+
+Objects are read by themselves, some at a time and ahead of the writing (`walsyncd.engine.prefetch`), from the last one
+back to the first. A page that a later object held is not written again: one bit a page is all that must be remembered.
+That the objects are one history is checked where they join: the chain and the salts with which one begins are those
+with which the one before it ended. Which frames belong to whole transactions up to the target is known before the
+first is written (``planner.resolve``), and so is the size that the database will have (`last_size`).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from walsyncd.core.checksum import Chain
+from walsyncd.core.coverage import FramesKey
+from walsyncd.core.layout import format_key
+from walsyncd.core.plan import Plan
+from walsyncd.core.wal import FRAME_HEADER_SIZE, Frames
+from walsyncd.engine.epoch_reader import EpochReader
+from walsyncd.engine.fetch import Advance
+from walsyncd.engine.prefetch import Prefetch
+from walsyncd.engine.replica import Replica
+from walsyncd.errors import CorruptError
+
+READERS = 3  # objects read at once
+BATCHES_AHEAD = 2  # of 4 MiB, of each reader: with what is in work at most 60 MiB
+_PAGES_A_WRITE_MAX = 512  # of 1,024 that the kernel takes at once (IOV_MAX)
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What was applied: counts, and the database's size in pages after the last commit (0: no commit)."""
+
+    transactions: int = 0
+    frames: int = 0
+    page_count: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """An object to read: frames up to ``last``; those up to ``joint`` are in the piece before it."""
+
+    key: FramesKey
+    last: int
+    joint: int
+
+    @property
+    def frames(self) -> int:
+        """How many it adds."""
+        return self.last - self.joint
+
+
+def pieces_of(plan: Plan) -> list[Piece]:
+    """What a resolved plan applies, in order."""
+    stop = plan.reached.position
+    pieces: list[Piece] = []
+    for epoch in plan.epochs:
+        joint = epoch.first - 1
+        for key in epoch.objects:
+            last = min(key.last, stop.frame) if key.epoch == stop.epoch else key.last
+            if key.epoch <= stop.epoch and last > joint:
+                pieces.append(Piece(key, last, joint))
+                joint = last
+    return pieces
+
+
+def last_size(replica: Replica, pieces: Sequence[Piece], page_size: int) -> int:
+    """The database's size in pages after the last of these; 0 if there are none."""
+    if not pieces:
+        return 0
+    sizes = [frames.sizes[-1] for frames in _read(replica, page_size, pieces[-1]) if isinstance(frames, Frames)]
+    return _committed(pieces[-1], int(sizes[-1]))
+
+
+def _committed(piece: Piece, size: int) -> int:
+    if not size:
+        raise CorruptError(f"{format_key(piece.key)}: frame {piece.last} of epoch {piece.key.epoch} does not commit")
+    return size
+
+
+@dataclass(frozen=True, slots=True)
+class _Ends:
+    """How a piece joins its neighbours: its epoch's salts, and the chain at its joint and after its last frame."""
+
+    salts: tuple[int, int]
+    before: Chain
+    after: Chain
+
+
+def open_pieces(replica: Replica, pieces: Sequence[Piece], page_size: int) -> Prefetch[Frames | _Ends]:
+    """Begin to read them, newest first; to be given to `apply_pieces`, and closed."""
+    sources = [partial(_read, replica, page_size, piece) for piece in reversed(pieces)]
+    return Prefetch(sources, threads=READERS, depth=BATCHES_AHEAD)
+
+
+def read_pieces(replica: Replica, pieces: Sequence[Piece], page_size: int) -> Iterator[tuple[Piece, Frames]]:
+    """The frames of all pieces, oldest first, read ahead; those before a joint too where objects overlap.
+
+    CorruptError as of `apply_pieces`, when all was given: nothing is to be believed before the end.
+    """
+    ends: list[_Ends] = []
+    sources = [partial(_read, replica, page_size, piece) for piece in pieces]
+    with Prefetch(sources, threads=READERS, depth=BATCHES_AHEAD) as opened:
+        for piece, items in zip(pieces, opened, strict=True):
+            size = 0
+            for item in items:
+                if isinstance(item, _Ends):
+                    ends.append(item)
+                else:
+                    size = int(item.sizes[-1])
+                    yield piece, item
+            _committed(piece, size)
+    _check_joints(pieces, ends)
+
+
+def _read(replica: Replica, page_size: int, piece: Piece) -> Iterator[Frames | _Ends]:
+    """The frames of a piece, those before its joint too where objects overlap; then how it joins."""
+    reader = EpochReader(replica, piece.key.epoch, page_size)
+    before: Chain | None = None
+    for frames in reader.read(piece.key, upto=piece.last):
+        if before is None and piece.joint <= frames.last:
+            before = frames.chain_after(piece.joint, reader.start)
+        yield frames
+    assert before is not None, "a piece without a frame after its joint"
+    yield _Ends(reader.salts, before, reader.chain)
+
+
+def apply_pieces(
+    pieces: Sequence[Piece],
+    opened: Prefetch[Frames | _Ends],
+    page_count: int,
+    descriptor: int,
+    *,
+    advance: Advance = lambda _frames: None,
+) -> Applied:
+    """Write the pages of all pieces into the file, which will have ``page_count`` pages.
+
+    ``advance`` is told how many bytes of frames were applied. CorruptError names an object that is damaged, that
+    does not commit where it has to, or that is of another history than its neighbour.
+    """
+    pages = _Pages(page_count)
+    ends: list[_Ends] = []
+    transactions = 0
+    for piece, items in zip(reversed(pieces), opened, strict=True):
+        size = 0
+        for item in items:
+            if isinstance(item, _Ends):
+                ends.append(item)
+                continue
+            _write_pages(item, pages, descriptor)
+            transactions += sum(frame > piece.joint for frame in item.commits)
+            size = int(item.sizes[-1])
+            advance(len(item.data))
+        pages.close_object()
+        _committed(piece, size)
+    _check_joints(pieces, ends[::-1])
+    return Applied(transactions, sum(piece.frames for piece in pieces), page_count)
+
+
+def _check_joints(pieces: Sequence[Piece], ends: Sequence[_Ends]) -> None:
+    for (one, its_ends), (other, other_ends) in pairwise(zip(pieces, ends, strict=True)):
+        if one.key.epoch != other.key.epoch:
+            continue
+        if (its_ends.salts, its_ends.after) != (other_ends.salts, other_ends.before):
+            name = format_key(other.key)
+            raise CorruptError(f"{name}: it does not continue the chain of {format_key(one.key)}: two histories")
+
+
+class _Pages:
+    """Which pages are in their last version already: those of later objects, and those past the end."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._bits = np.zeros(count // 8 + 1, np.uint8)
+        self._open: list[NDArray[np.uint32]] = []
+
+    def wanted(self, numbers: NDArray[np.uint32]) -> NDArray[np.bool_]:
+        """Which of these are to be written."""
+        inside = numbers <= self._count
+        kept = np.where(inside, numbers, 0)
+        done: NDArray[np.bool_] = (self._bits[kept >> 3] >> (kept & 7).astype(np.uint8)) & 1 != 0
+        return inside & ~done
+
+    def wrote(self, numbers: NDArray[np.uint32]) -> None:
+        """Note pages of the object that is being applied; a later frame of it may write them again."""
+        self._open.append(numbers)
+
+    def close_object(self) -> None:
+        """What was written is final from now on."""
+        if self._open:
+            numbers = np.unique(np.concatenate(self._open))
+            np.bitwise_or.at(self._bits, numbers >> 3, (1 << (numbers & 7)).astype(np.uint8))
+        self._open = []
+
+
+def _write_pages(frames: Frames, pages: _Pages, descriptor: int) -> None:
+    """The last version in this run of every page that no later object held."""
+    frame_size = len(frames.data) // frames.count
+    page_size = frame_size - FRAME_HEADER_SIZE
+    numbers, rows = np.unique(frames.page_numbers[::-1], return_index=True)
+    wanted = pages.wanted(numbers)
+    numbers, rows = numbers[wanted], frames.count - 1 - rows[wanted]
+    pages.wrote(numbers)
+    for run in _runs(numbers):
+        starts = (rows[run] * frame_size + FRAME_HEADER_SIZE).tolist()
+        views = [frames.data[start : start + page_size] for start in starts]
+        _write_all(descriptor, views, (int(numbers[run.start]) - 1) * page_size)
+
+
+def _runs(numbers: NDArray[np.uint32]) -> Iterator[slice]:
+    """Slices of ascending numbers that follow one another, not too long for one write."""
+    if not len(numbers):
+        return
+    breaks = [0, *(np.flatnonzero(np.diff(numbers) != 1) + 1).tolist(), len(numbers)]
+    for first, end in pairwise(breaks):
+        for start in range(first, end, _PAGES_A_WRITE_MAX):
+            yield slice(start, min(start + _PAGES_A_WRITE_MAX, end))
+
+
+def _write_all(descriptor: int, views: list[memoryview], offset: int) -> None:
+    written = os.pwritev(descriptor, views, offset)
+    if written == sum(map(len, views)):
+        return
+    for view in views:  # cut short: page by page, what it did write too
+        rest, at = view, offset
+        while rest:
+            count = os.pwrite(descriptor, rest, at)
+            rest, at = rest[count:], at + count
+        offset += len(view)

@@ -1,0 +1,110 @@
+"""Verified frames on their way into a segment: re-stamped, compressed, and held in memory or in a spool file.
+
+A transaction can be larger than memory, so content goes through the compressor as it comes, and what it gives
+goes to a spool file as soon as it is more than ``MEMORY_BYTES_MAX``.
+"""
+
+from __future__ import annotations
+
+from walsyncd.adapters.journal import Journal, NewObject, ObjectKind
+from walsyncd.adapters.spool import SpoolWriter
+from walsyncd.core.epoch import begin_stamp, restamp
+from walsyncd.core.follow import Salts
+from walsyncd.core.follow_state import Stream
+from walsyncd.core.layout import SegmentKey, format_key
+from walsyncd.core.segment import Commit, SegmentWriter, Trailer
+from walsyncd.core.wal import WAL_HEADER_SIZE, Frames
+
+MEMORY_BYTES_MAX = 8 << 20  # what merging puts into one object at most; see core.merge
+PIECE_FRAMES = 64  # re-stamped at once: measured a fifth faster than 4 MiB in one go
+
+
+class Collector:
+    """One segment in the making, from the end of ``stream`` on.
+
+    ``salts`` are for the epoch, if its first frame is still to come; ``seen_ms`` is when the commits were seen.
+    """
+
+    def __init__(self, journal: Journal, stream: Stream, *, page_size: int, salts: Salts, seen_ms: int) -> None:
+        self._journal = journal
+        self._stream = stream
+        self._seen_ms = max(seen_ms, stream.time_ms)
+        self._writer = SegmentWriter()
+        self._memory: list[bytes] = []
+        self._memory_bytes = 0
+        self._file: SpoolWriter | None = None
+        self._commits: list[Commit] = []
+        self._bytes = stream.bytes
+        self._frame = stream.frame
+        stamp = stream.stamp
+        if stamp is None:
+            header, stamp = begin_stamp(page_size, stream.epoch, salts)
+            self._bytes = WAL_HEADER_SIZE
+            self._put(self._writer.feed(header))
+        self._before = stamp.chain
+        self._stamp = stamp
+
+    @property
+    def frames(self) -> int:
+        """How many frames were taken."""
+        return self._frame - self._stream.frame
+
+    def add(self, frames: Frames) -> None:
+        """Take verified frames, the ones right after those taken before."""
+        shift = self._frame + 1 - frames.first
+        self._commits.extend(Commit(commit + shift, self._seen_ms) for commit in frames.commits)
+        for piece in frames.pieces(PIECE_FRAMES):
+            content, self._stamp = restamp(piece, self._stamp)
+            self._bytes += len(content)
+            self._put(self._writer.feed(content))
+        self._frame += frames.count
+
+    def finish(self) -> tuple[NewObject, Stream]:
+        """The segment, and the stream after it; the last frame taken must have been a commit."""
+        old = self._stream
+        assert self._commits
+        assert self._commits[-1].frame == self._frame
+        first = old.frame + 1
+        trailer = Trailer(old.epoch, first, self._frame, self._before, self._stamp.chain, tuple(self._commits))
+        self._put(self._writer.finish(trailer))
+        key = SegmentKey(
+            generation=old.generation,
+            epoch=old.epoch,
+            first=first,
+            last=self._frame,
+            time_ms=self._seen_ms,
+            previous=old.previous if first == 1 else None,
+        )
+        body = b"".join(self._memory) if self._file is None else self._file.finish()
+        new = NewObject(
+            kind=ObjectKind.SEGMENT,
+            key=format_key(key),
+            body=body,
+            epoch=old.epoch,
+            first=first,
+            last=self._frame,
+            time_ms=self._seen_ms,
+            generation=old.generation,
+            commits=len(self._commits),
+        )
+        began_ms = old.began_ms or self._seen_ms
+        return new, Stream(
+            old.generation, old.epoch, self._frame, old.previous, self._stamp, self._bytes, began_ms, self._seen_ms
+        )
+
+    def drop(self) -> None:
+        """Give the segment up."""
+        if self._file is not None:
+            self._file.__exit__(None, None, None)
+
+    def _put(self, block: bytes) -> None:
+        if self._file is not None:
+            self._file.write(block)
+            return
+        self._memory.append(block)
+        self._memory_bytes += len(block)
+        if self._memory_bytes > MEMORY_BYTES_MAX:
+            self._file = self._journal.spool_file_writer()
+            for held in self._memory:
+                self._file.write(held)
+            self._memory.clear()

@@ -1,0 +1,164 @@
+"""The housekeeper: one thread for what has time. It sleeps until something is due, and an idle daemon never wakes it.
+
+Jobs that fail are tried again later; nothing depends on any of them. What may be deleted is decided by the store's
+clock, and nothing is while ours and the store's are more than ``CLOCK_OFF_MS`` apart.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import CancelledError, Future
+from functools import partial
+from typing import Any
+
+import structlog
+
+from walsyncd.adapters.journal import Journal, ObjectKind, ObjectRow
+from walsyncd.adapters.storage import Storage
+from walsyncd.core.retention import GRACE_MS
+from walsyncd.engine.compactor import Compactor
+from walsyncd.engine.ownership import Ownership, Standing
+from walsyncd.engine.pruner import Pruner, policy_of
+from walsyncd.engine.tracked import Tracked
+from walsyncd.errors import RefusedError, WalsyncdError
+
+CLOCK_OFF_MS = 300_000  # a clock that far from the store's deletes nothing
+RETRY_S = 300.0  # after a job that failed; everything here can wait
+
+_log = structlog.get_logger()
+
+
+class Housekeeper:
+    """Compacts and prunes what can be; ``submit`` is the uploads' pool, ``wall_ms`` this machine's clock."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        storage: Storage,
+        ownership: Ownership,
+        *,
+        submit: Callable[[int, Callable[[], object]], Future[Any]],
+        wall_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+    ) -> None:
+        self._journal = journal
+        self._storage = storage
+        self._ownership = ownership
+        self._submit = submit
+        self._wall_ms = wall_ms
+        self._compactor = Compactor(journal, storage, submit=submit, may_delete=self.may_delete, store_ms=self.store_ms)
+        self._pruner = Pruner(journal, storage, may_delete=self.may_delete, store_ms=self.store_ms)
+        self._condition = threading.Condition()
+        self._databases: dict[int, Tracked] = {}
+        self._is_stopping = False
+        self._has_work = True
+
+    def adopt(self, tracked: Tracked) -> None:
+        """Keep this one as its settings say; the base stored last lets older ones go some day."""
+        row = self._journal.database_by_id(tracked.row_id)
+        if row.base_ms is not None and row.base_ms > row.pruned_ms:
+            self._journal.prune_due(tracked.row_id, row.base_ms + _until_old_ms(tracked))
+        with self._condition:
+            self._databases[tracked.row_id] = tracked
+        self.wake()
+
+    def forget(self, tracked: Tracked) -> None:
+        """Leave it as it is: it is not configured any more, and nothing says what to keep of it."""
+        with self._condition:
+            self._databases.pop(tracked.row_id, None)
+
+    def prune_now(self, tracked: Tracked) -> None:
+        """Somebody asks for it."""
+        self._journal.prune_asked(tracked.row_id)
+        self.wake()
+
+    def stored(self, row: ObjectRow) -> None:
+        """An object became visible: a manifest lets what is before it go some day, a new epoch closes the last."""
+        tracked = self._databases.get(row.database_id)
+        if row.kind is ObjectKind.MANIFEST and tracked is not None:
+            self._journal.prune_due(row.database_id, self.store_ms() + _until_old_ms(tracked))
+            self.wake()
+        elif row.first == 1:
+            self.wake()
+
+    def wake(self) -> None:
+        """Look for work."""
+        with self._condition:
+            self._has_work = True
+            self._condition.notify()
+
+    def stop(self) -> None:
+        """End the thread after the request under way; the rest is in the journal."""
+        with self._condition:
+            self._is_stopping = True
+            self._condition.notify()
+
+    def run(self) -> None:
+        """The thread: until ``stop``."""
+        wait_s: float | None = 0.0
+        while self._wait(wait_s):
+            wait_s = self.round()
+
+    def round(self) -> float | None:
+        """Do what is due; seconds until something is due again, None: not before something is stored."""
+        failed = False
+        for job in self._jobs():
+            if self._is_stopping:
+                return None
+            failed |= not self._try(job)
+        if failed:
+            return RETRY_S
+        due = [self._compactor.next_ms(), *(self._pruner.due_ms(tracked.row_id) for tracked in self._all())]
+        moments = [moment for moment in due if moment is not None]
+        return max(1.0, (min(moments) - self.store_ms()) / 1000) if moments else None
+
+    def store_ms(self) -> int:
+        """The store's clock; a folder has none but ours."""
+        clock_ms = self._storage.clock_ms()
+        return self._wall_ms() if clock_ms is None else clock_ms
+
+    def may_delete(self, database_id: int) -> None:
+        """Raises if nothing of the database may be deleted now: not ours, or a clock is wrong."""
+        database = self._journal.database_by_id(database_id)
+        verdict = self._submit(database_id, lambda: self._ownership.look(database)).result()
+        if verdict.standing is not Standing.OURS:
+            raise RefusedError(f"remove objects of {database.name}: {verdict.reason}")
+        off_ms = self.store_ms() - self._wall_ms()
+        if abs(off_ms) > CLOCK_OFF_MS:
+            raise RefusedError(
+                f"remove objects of {database.name}: this machine's clock is {abs(off_ms) // 1000} s off the store's",
+                hint="set the clock; nothing is deleted until then",
+            )
+
+    def _jobs(self) -> list[Callable[[], None]]:
+        return [*self._compactor.jobs(), *(partial(self._prune, tracked) for tracked in self._all())]
+
+    def _all(self) -> list[Tracked]:
+        with self._condition:
+            return list(self._databases.values())
+
+    def _prune(self, tracked: Tracked) -> None:
+        due_ms = self._pruner.due_ms(tracked.row_id)
+        if due_ms is not None and due_ms <= self.store_ms():
+            self._pruner.prune(tracked.row_id, policy_of(tracked.spec))
+
+    def _try(self, job: Callable[[], None]) -> bool:
+        try:
+            job()
+        except WalsyncdError as error:
+            _log.warning("housekeeping_postponed", reason=error.message, remedy=error.hint, next_try_in_s=RETRY_S)
+            return False
+        except CancelledError:  # the daemon stops
+            return False
+        return True
+
+    def _wait(self, timeout_s: float | None) -> bool:
+        with self._condition:
+            self._condition.wait_for(lambda: self._has_work or self._is_stopping, timeout_s)
+            self._has_work = False
+            return not self._is_stopping
+
+
+def _until_old_ms(tracked: Tracked) -> int:
+    return policy_of(tracked.spec).retention_ms + GRACE_MS

@@ -1,0 +1,78 @@
+"""Several iterators run ahead in threads; what they give is taken one after the other, in order.
+
+Each of them has a queue of its own, so a bounded number of items waits whatever the number of sources. An error of a
+source comes out where its items do. Whoever stops taking waits for what is under way: a block of an object at most.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+_END = object()
+
+
+class Prefetch(Generic[T]):
+    """Runs ``threads`` of the sources at a time, each at most ``depth`` items ahead of who takes them."""
+
+    def __init__(self, sources: Sequence[Callable[[], Iterator[T]]], *, threads: int, depth: int) -> None:
+        self._sources = iter(sources)
+        self._depth = depth
+        self._stopped = threading.Event()
+        self._queues: list[queue.Queue[object]] = []
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="prefetch")
+        for _ in range(threads):
+            self._begin_next()
+
+    def __enter__(self) -> Prefetch[T]:
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        """Stop all that run; nothing is left running afterwards."""
+        self._stopped.set()
+        for waiting in self._queues:
+            while waiting.get() is not _END:
+                pass
+        self._pool.shutdown()
+
+    def __iter__(self) -> Iterator[Iterator[T]]:
+        """The items of each source in turn; those of one must be taken before the next is asked for."""
+        while self._queues:
+            yield self._items(self._queues[0])
+            self._begin_next()
+
+    def _begin_next(self) -> None:
+        source = next(self._sources, None)
+        if source is not None:
+            items: queue.Queue[object] = queue.Queue(self._depth)
+            self._queues.append(items)
+            self._pool.submit(self._run, source, items)
+
+    def _run(self, source: Callable[[], Iterator[T]], items: queue.Queue[object]) -> None:
+        try:
+            if not self._stopped.is_set():
+                for item in source():
+                    items.put(item)
+                    if self._stopped.is_set():
+                        break
+        except BaseException as error:  # noqa: BLE001 - is raised where the items are taken
+            items.put(_Failed(error))
+        finally:
+            items.put(_END)
+
+    def _items(self, items: queue.Queue[object]) -> Iterator[T]:
+        while (item := items.get()) is not _END:
+            if isinstance(item, _Failed):
+                raise item.error
+            yield item  # type: ignore[misc]  # what a source gave
+        self._queues.remove(items)
+
+
+class _Failed:
+    def __init__(self, error: BaseException) -> None:
+        self.error = error

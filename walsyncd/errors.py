@@ -1,0 +1,69 @@
+"""What can go wrong, named for the choice that the caller has.
+
+A message is lower case and says what was being done and with which value; ``hint`` says the way out.
+Expected outcomes ("nothing new", "no such object") are values, not exceptions.
+"""
+
+
+class WalsyncdError(Exception):
+    """Base of all errors of walsyncd; ``exit_code`` is what a command ends with."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message} (hint: {self.hint})" if self.hint else self.message
+
+
+class UsageError(WalsyncdError):
+    """The command line or the configuration is wrong: the operator must change it."""
+
+    exit_code = 2
+
+
+class TransientError(WalsyncdError):
+    """The other side is away or overloaded: try the same again later, for ever."""
+
+
+class StateError(TransientError):
+    """Our own state directory can't be written or read now: somebody must make room; the storage is not away."""
+
+
+class RefusedError(WalsyncdError):
+    """The other side says no (permission, credentials, missing bucket): retry slowly and say so."""
+
+
+class ImpossibleError(WalsyncdError):
+    """The other side will never take this very object: give the object up, say which."""
+
+
+class MissingError(WalsyncdError):
+    """A named thing (object, upload, file) is not there."""
+
+
+class CorruptError(WalsyncdError):
+    """Bytes are not what they must be."""
+
+
+class VanishedError(CorruptError):
+    """An object that a listing showed is not there any more: list again."""
+
+
+class NewerFormatError(CorruptError):
+    """Written by a newer walsyncd, in a form that this one can't read: nothing is wrong with it."""
+
+
+class NothingToRestoreError(WalsyncdError):
+    """The replica is empty or has no finished base."""
+
+    exit_code = 3
+
+
+class TargetError(WalsyncdError):
+    """The target of a restore can't be reached; the message names the nearest positions."""
+
+    exit_code = 4

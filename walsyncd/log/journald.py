@@ -1,0 +1,73 @@
+r"""systemd's journal in its own protocol: an entry is a datagram of fields (systemd.io/JOURNAL_NATIVE_PROTOCOL).
+
+====================================  ==================================================================
+field                                 in the datagram
+====================================  ==================================================================
+without a line feed                   ``NAME=value\n``
+with one                              ``NAME\\n``, its size (64 bit, little-endian), the value, ``\n``
+====================================  ==================================================================
+
+``MESSAGE`` is the same JSON object as on stderr; each fact of it is a field of its own besides (``DATABASE=``,
+``GENERATION=`` …), and what operators should know more about has a ``MESSAGE_ID`` with an entry in
+``systemd/walsyncd.catalog``, which ``journalctl -x`` shows.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import struct
+from collections.abc import Mapping
+
+SOCKET = "/run/systemd/journal/socket"
+VALUE_BYTES_MAX = 32 << 10  # a datagram has to fit the socket's buffer; journalctl shows less of a field anyway
+
+MESSAGE_IDS = {
+    "database_set_aside": "6c1f2e0b7a2d4f4b9a3c5de0f1a7c801",
+    "database_taken": "6c1f2e0b7a2d4f4b9a3c5de0f1a7c802",
+    "generation_ended": "6c1f2e0b7a2d4f4b9a3c5de0f1a7c803",
+    "left_in_spool": "6c1f2e0b7a2d4f4b9a3c5de0f1a7c804",
+    "reload_refused": "6c1f2e0b7a2d4f4b9a3c5de0f1a7c805",
+    "spool_dropped": "6c1f2e0b7a2d4f4b9a3c5de0f1a7c806",
+    "storage_refused": "6c1f2e0b7a2d4f4b9a3c5de0f1a7c807",
+    "storage_went_away": "6c1f2e0b7a2d4f4b9a3c5de0f1a7c808",
+    "worker_hangs": "6c1f2e0b7a2d4f4b9a3c5de0f1a7c809",
+}
+
+
+def is_stderr(environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether stderr goes to the journal: ``$JOURNAL_STREAM`` names its device and inode (systemd.exec(5))."""
+    try:
+        status = os.fstat(2)
+    except OSError:
+        return False
+    return environment.get("JOURNAL_STREAM", "") == f"{status.st_dev}:{status.st_ino}"
+
+
+def entry(message: str, priority: int, facts: Mapping[str, object]) -> bytes:
+    """The datagram of one entry; ``facts`` has ``event``."""
+    event = str(facts["event"])
+    fields = {"MESSAGE": message, "PRIORITY": str(priority), "SYSLOG_IDENTIFIER": "walsyncd"}
+    if event in MESSAGE_IDS:
+        fields["MESSAGE_ID"] = MESSAGE_IDS[event]
+    fields |= {_name(key): str(value) for key, value in facts.items() if key not in {"level", "time"}}
+    return b"".join(_field(name, value) for name, value in fields.items())
+
+
+def send(datagram: bytes) -> None:
+    """Give it to the journal; waits while that does not read. OSError if there is none."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
+        sender.sendto(datagram, SOCKET)
+
+
+def _field(name: str, value: str) -> bytes:
+    data = value.encode("utf-8", "backslashreplace")[:VALUE_BYTES_MAX]
+    if b"\n" in data:
+        return name.encode() + b"\n" + struct.pack("<Q", len(data)) + data + b"\n"
+    return name.encode() + b"=" + data + b"\n"
+
+
+def _name(key: str) -> str:
+    """A field's name: capitals, digits and underscores, no underscore first."""
+    return re.sub(r"[^A-Z0-9_]", "_", key.upper()).lstrip("_0123456789")[:64] or "FACT"

@@ -1,0 +1,64 @@
+"""Lines on their way out: whoever logs never waits for whoever reads.
+
+One thread writes; up to ``LINES_MAX`` lines wait for it. What comes beyond that is dropped, counted, and said in a line
+of its own as soon as there is room again.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+LINES_MAX = 10_000  # some megabytes; at info level the talk of hours
+
+
+class Queue(Generic[T]):
+    """``write`` gets one item after the other, in a thread of its own; ``say_dropped`` makes an item of a count."""
+
+    def __init__(self, write: Callable[[T], None], say_dropped: Callable[[int], T], lines_max: int = LINES_MAX) -> None:
+        self._write = write
+        self._say_dropped = say_dropped
+        self._lines_max = lines_max
+        self._condition = threading.Condition()
+        self._waiting: deque[T] = deque()
+        self._is_writing = False
+        self._unsaid = 0
+        self.dropped = 0
+        """Lines that found no room."""
+        threading.Thread(target=self._run, name="log", daemon=True).start()
+
+    def put(self, item: T) -> None:
+        """Have it written, or drop it; returns at once."""
+        with self._condition:
+            if len(self._waiting) >= self._lines_max:
+                self.dropped += 1
+                self._unsaid += 1
+                return
+            if self._unsaid and len(self._waiting) <= self._lines_max // 2:
+                self._waiting.append(self._say_dropped(self._unsaid))
+                self._unsaid = 0
+            self._waiting.append(item)
+            self._condition.notify_all()
+
+    def flush(self, timeout_s: float) -> bool:
+        """Wait until all is written; False if that takes longer."""
+        deadline = time.monotonic() + timeout_s
+        with self._condition:
+            return self._condition.wait_for(
+                lambda: not self._waiting and not self._is_writing, max(0.0, deadline - time.monotonic())
+            )
+
+    def _run(self) -> None:
+        while True:
+            with self._condition:
+                self._is_writing = False
+                self._condition.notify_all()
+                self._condition.wait_for(lambda: self._waiting)
+                item = self._waiting.popleft()
+                self._is_writing = True
+            self._write(item)
