@@ -4,21 +4,41 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
+import struct
 from contextlib import closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from walsyncd.adapters.source import Liveness, OpenFile, Role, liveness, open_file, side_path
+
 
 def file_of(source: Path) -> bytes:
-    """The database file that ``source`` is with all of its WAL applied, by SQLite, on a copy."""
+    """The database file that ``source`` is with all of its WAL applied, by SQLite, on a copy.
+
+    Beside a wal-index that is in use only what it has published is committed: a writer that was killed before that
+    left whole transactions in the WAL that nobody sees, and that the next commit overwrites.
+    """
     with TemporaryDirectory() as folder:
         copy = Path(folder, source.name)
-        for suffix in ("", "-wal"):
-            if Path(f"{source}{suffix}").exists():
-                shutil.copyfile(f"{source}{suffix}", f"{copy}{suffix}")
+        shutil.copyfile(source, copy)
+        wal, index = (open_file(side_path(source, role)) for role in (Role.WAL, Role.SHM))
+        if wal is not None:
+            with wal:
+                end = wal.size()
+                if index is not None:
+                    with index:
+                        end = _published(wal, index) if liveness(index) is Liveness.LIVE else end
+                side_path(copy, Role.WAL).write_bytes(wal.pread(0, end))
         with closing(sqlite3.connect(copy)) as connection:
             assert connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] == 0
         return copy.read_bytes()
+
+
+def _published(wal: OpenFile, index: OpenFile) -> int:
+    """The size of the WAL up to the last frame that the wal-index knows of (sqlite.org/walformat.html 2.1)."""
+    (max_frame,) = struct.unpack_from("=I", index.pread(0, 48), 16)
+    head = wal.pread(0, 32)
+    return 32 + max_frame * (24 + int.from_bytes(head[8:12], "big")) if max_frame else 0
 
 
 def differing_pages(restored: Path, source: Path) -> list[int]:

@@ -39,7 +39,16 @@ class Judge:
         self._replica = Replica(DirectoryStorage(replica), database.stem)
         self._scratch = scratch / f"{database.stem}-restored.db"
         self._chance = chance
+        self._before = b""
         self.verdicts = Verdicts()
+
+    def look(self) -> None:
+        """Take down what is committed before all of it is stored.
+
+        A transaction whose writer was killed before he published it is none while the wal-index is in use, and is one
+        once nobody uses that any more, which presence decides: so the head may be what stood before or what stands now.
+        """
+        self._before = file_of(self._database)
 
     def judge(self, samples: int) -> None:
         """The head, then ``samples`` positions of all generations."""
@@ -84,8 +93,12 @@ class Judge:
         standing = self._restored(None)
         if standing is None:
             return
+        if self._scratch.read_bytes() == self._before:
+            return
         if standing != live:
-            self._wrong(None, f"the head has {standing.n} transactions, the database {live.n}")
+            promised = max((number for number, _ in self._promised()), default=0)
+            told = f"the applications were told of {promised}"
+            self._wrong(None, f"the head has {standing.n} transactions, the database {live.n}, {told}")
         pages = differing_pages(self._scratch, self._database)
         if pages:
             self._wrong(None, f"{len(pages)} pages of the head are not the database's: {pages[:10]} …")

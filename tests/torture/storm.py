@@ -262,6 +262,8 @@ class Storm:
             victim.await_pause()
         for victim in leaving:
             victim.end()
+        for judge in self._judges:
+            judge.look()
         if self._daemon.walsyncd("sync", "--timeout", HASTY_SYNC).code:
             self._daemon.kill()  # the next base may be far off, but for a daemon that was just started
             self._daemon.start().sync()

@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.adapters.sqlite_process import SqliteProcess, wal_database
+from tests.e2e.comparison import file_of
+from tests.engine.following import insert
 from tests.torture import __main__ as program
 from tests.torture.storm import Options, Report, torture
 
@@ -55,3 +58,25 @@ def test_only_a_wrong_restore_fails(
     assert seeds == [41, 42]
     assert ("--seed 42 " in capsys.readouterr().err) == (end != "right")
     assert len(list(tmp_path.iterdir())) == (0 if end == "right" else 2)
+
+
+def test_what_was_never_published_is_not_committed(tmp_path: Path) -> None:
+    """Killed between WAL and wal-index, a writer leaves what nobody sees, until all are gone and it is recovered."""
+    path = tmp_path / "app.db"
+    count = "SELECT count(*) FROM t"
+    with wal_database(path) as app, SqliteProcess(path) as reader:
+        app.execute(insert(1))
+        assert reader.execute(count) == [[2]]
+        committed = file_of(path)
+        with path.with_name("app.db-shm").open("r+b", buffering=0) as index:
+            published = index.read(96)
+            app.execute(insert(2))
+            app.kill()
+            index.seek(0)
+            index.write(published)
+        assert file_of(path) == committed
+        assert reader.execute(count) == [[2]]
+        reader.kill()
+        assert file_of(path) != committed
+    with SqliteProcess(path) as other:
+        assert other.execute(count) == [[3]]
