@@ -3,12 +3,25 @@
 A restore applies all that was stored since a base, so a base is worth taking once that is as much as the base
 itself: ``snapshot_wal_ratio``. Many databases that were first copied together come due together; each takes a
 little off its interval, by a number of its own, so that they drift apart.
+
+Where a lifecycle rule removes objects at any time after an age E, each base lasts until E after the oldest object that
+it needs: the first segment of the epoch in which it begins, stored at o. With retention R and interval I, the moment
+R ago needs a base that was ready by then, so the next base has to be ready by o + E - R. A base by the clock does not
+help where the WAL has not restarted for long: it begins in the same epoch, and needs the same segments. So
+
+1. a base is taken only while ``now + I < o + E / 2``;
+2. one that can't begin, for the WAL has not restarted in the current epoch, is given up when it is an I late;
+
+else the generation begins anew, and stores the WAL again from its first frame. As E > 2 (R + I) (``config.keeping``),
+the base after one that was taken at b comes at b + I, or at b + 2 I by the second rule, while it has time until
+o + E - R > b + I + E / 2 - R: E / 2 - R - I more, for what may delay it.
 """
 
 from __future__ import annotations
 
 WORK_BYTES_MIN = 8 << 20  # stored WAL of that size is applied in a second; a tiny database needs no base for less
 WORK_PAUSE_S = 300.0  # between two bases by work: each reads the whole file
+CLOCK_STEP_MS = 300_000  # a clock that is set back by less was not wrong
 _SPREAD = 0.1
 _GOLDEN = 0.6180339887498949  # its multiples fill the circle evenly, however many there are
 
@@ -21,3 +34,29 @@ def is_due_by_work(*, wal_bytes: int, base_bytes: int, ratio: float) -> bool:
 def spread_s(interval_s: float, number: int) -> float:
     """The interval of the database with that number: up to a tenth shorter."""
     return interval_s * (1.0 - _SPREAD * (number * _GOLDEN % 1.0))
+
+
+def must_begin_anew(
+    *,
+    now_ms: int,
+    epoch_began_ms: int,
+    generation_began_ms: int,
+    base_ms: int | None,
+    can_begin: bool,
+    interval_ms: int,
+    expire_ms: int,
+) -> bool:
+    """Whether a base of this generation would go by age before enough others came.
+
+    ``epoch_began_ms``: when the first commit of the current epoch was seen, 0 without any. ``base_ms``: when the
+    generation's last base was taken. ``can_begin``: the WAL restarted in the current epoch, or has no frame before it.
+    """
+    if generation_began_ms > now_ms + CLOCK_STEP_MS:
+        return True  # the clock was ahead then, and tells no age
+    if not can_begin:
+        return now_ms >= (generation_began_ms if base_ms is None else base_ms) + 2 * interval_ms
+    if not epoch_began_ms:
+        return False
+    # Commits are never seen before those that came earlier, so a clock that was ahead once dates later ones wrongly.
+    oldest_ms = epoch_began_ms if epoch_began_ms <= now_ms else generation_began_ms
+    return now_ms + interval_ms >= oldest_ms + expire_ms // 2

@@ -22,6 +22,7 @@ from walsyncd.engine.housekeeper import Housekeeper
 from walsyncd.engine.outside import Outside
 from walsyncd.engine.ownership import Identity, Ownership
 from walsyncd.engine.pulse import Pulse
+from walsyncd.engine.renewal import Renewal
 from walsyncd.engine.shipment import UploadEvents
 from walsyncd.engine.snapshotter import Snapshotter
 from walsyncd.engine.supervisor import Supervisor
@@ -65,6 +66,10 @@ class Shipping:
             bytes_per_s_max=bytes_per_s_max,
             pulse=pulse,
         )
+        renewal: Renewal | None = None
+        if keeping.expire_after_s is not None:
+            expire_s = keeping.expire_after_s
+            renewal = Renewal(journal, outside, interrupt=follower.interrupt, expire_s=expire_s)
         self.snapshotter = Snapshotter(
             journal,
             storage,
@@ -74,7 +79,7 @@ class Shipping:
             abort_leftovers=self.uploader.abort_leftovers,
             now_ms=outside.wall_ms,
             boot_id=outside.boot_id,
-            renews=not keeping.delete,
+            renewal=renewal,
         )
         self.driller = Driller(
             journal,

@@ -37,6 +37,7 @@ from walsyncd.engine.base_copy import (
     ranges_of,
 )
 from walsyncd.engine.eyes import file_facts
+from walsyncd.engine.renewal import Renewal
 from walsyncd.engine.tracked import Tracked
 from walsyncd.errors import MissingError, StateError, WalsyncdError
 
@@ -69,7 +70,7 @@ class _Work:
 class Snapshotter:
     """Takes the bases of all databases; ``request`` reaches the follower, ``submit`` the uploads' pool.
 
-    ``renews``: a base comes by the clock even if nothing changed, since the store removes objects by their age.
+    With a ``renewal`` a base comes by the clock even if nothing changed, since the store removes objects by their age.
     """
 
     def __init__(
@@ -83,7 +84,7 @@ class Snapshotter:
         abort_leftovers: Callable[[], None],
         now_ms: Callable[[], int],
         boot_id: str,
-        renews: bool = False,
+        renewal: Renewal | None = None,
     ) -> None:
         self._journal = journal
         self._storage = storage
@@ -93,7 +94,7 @@ class Snapshotter:
         self._abort_leftovers = abort_leftovers
         self._now_ms = now_ms
         self._boot_id = boot_id
-        self._renews = renews
+        self._renewal = renewal
         self._condition = threading.Condition()
         self._due: dict[int, tuple[float, Tracked]] = {}
         self._taken: dict[int, tuple[Position, int]] = {}
@@ -126,7 +127,7 @@ class Snapshotter:
         if isinstance(key, ManifestKey) and row.base_ms is not None:
             position = Position(key.generation, key.epoch, key.frame)
             self._taken[tracked.row_id] = (position, row.base_ms)
-            self._plan_next(tracked)
+            self.due(tracked, max(0.0, self._left_s(tracked, row.base_ms)))
         tracked.base_under_way = bool(self._journal.bases(tracked.row_id)) and tracked.state is not None
         if tracked.base_under_way or tracked.base_wanted:
             self.due(tracked)
@@ -198,7 +199,7 @@ class Snapshotter:
         if tracked.base_wanted or taken is None:
             return True
         position, taken_ms = taken
-        if position == state.stream.position and not self._renews:
+        if position == state.stream.position and self._renewal is None:
             return False
         with self._condition:
             work = self._work.get(tracked.row_id)
@@ -261,6 +262,8 @@ class Snapshotter:
             return None
         if not tracked.base_under_way and not self._is_wanted(tracked, state):
             self._plan_next(tracked)
+            return None
+        if self._renewal is not None and self._renewal.begins_anew(tracked, state, self._taken.get(tracked.row_id)):
             return None
         if state.start_epoch != state.stream.epoch:
             self.due(tracked, RESTART_WAIT_S)

@@ -1,0 +1,124 @@
+"""Where objects go by age, a database whose WAL never restarts gets a generation that needs nothing old, in time."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+import time
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from tests.adapters.sqlite_process import wal_database
+from tests.engine.running import Place, running, wait_for
+from walsyncd.adapters.directory import DirectoryStorage
+from walsyncd.config import Settings
+from walsyncd.core.plan import Head
+from walsyncd.core.retention import DAY_MS
+from walsyncd.engine.renewal import REASON
+from walsyncd.engine.replica import Replica
+from walsyncd.engine.restorer import find_plan, restore
+
+
+class Calendar:
+    """The daemon's wall clock, which the test turns forward."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.ahead_ms = 0
+        clock = SimpleNamespace(time_ns=self.time_ns, monotonic_ns=time.monotonic_ns)
+        monkeypatch.setattr("walsyncd.engine.outside.time", clock)
+
+    def time_ns(self) -> int:
+        return time.time_ns() + 1_000_000 * self.ahead_ms
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return Place(tmp_path)
+
+
+@pytest.fixture
+def calendar(monkeypatch: pytest.MonkeyPatch) -> Calendar:
+    return Calendar(monkeypatch)
+
+
+def expiring(place: Place) -> Settings:
+    """A base a day, objects that go after twenty."""
+    settings = place.settings("app")
+    return replace(settings, storage=replace(settings.storage, delete=False, expire_after_s=20 * DAY_MS / 1000))
+
+
+def generation(place: Place) -> str:
+    return place.row().generation or ""
+
+
+def values(place: Place) -> list[int]:
+    out = place.folder / "restored.db"
+    replica = Replica(DirectoryStorage(place.replica), "app")
+    restore(replica, find_plan(replica, Head()), out, force=True)
+    connection = sqlite3.connect(out)
+    try:
+        return [x for (x,) in connection.execute("select x from t order by x")]
+    finally:
+        connection.close()
+
+
+def test_an_idle_database_outlives_its_objects(place: Place, calendar: Calendar) -> None:
+    """A base in time is one more of the same generation; after half the age it is the first of another one."""
+    with wal_database(place.database()) as writer, running(expiring(place)):
+        writer.execute("insert into t values (1)")
+        place.sync()
+        first, base_key = generation(place), place.row().base_key
+        calendar.ahead_ms = DAY_MS
+        place.ask(op="snapshot", name="app")
+        wait_for(lambda: place.row().base_key != base_key)
+        assert generation(place) == first
+        calendar.ahead_ms = 10 * DAY_MS
+        place.ask(op="snapshot", name="app")
+        wait_for(lambda: generation(place) not in {first, ""})
+        place.sync()
+        with place.journal() as journal:
+            assert [row.reason_ended for row in journal.generations(place.row().id)] == [REASON, ""]
+        assert place.row().state == "following"
+        shutil.rmtree(place.replica / "app" / first)
+        assert values(place) == [0, 1]
+        writer.execute("insert into t values (2)")
+        place.sync()
+        assert values(place) == [0, 1, 2]
+
+
+def test_a_daemon_that_was_away_for_long_begins_anew_at_once(place: Place, calendar: Calendar) -> None:
+    """What became due meanwhile is not put off by another interval."""
+    with wal_database(place.database()):
+        with running(expiring(place)):
+            place.sync()
+            first = generation(place)
+        calendar.ahead_ms = 15 * DAY_MS
+        with running(expiring(place)):
+            wait_for(lambda: generation(place) not in {first, ""})
+            place.sync()
+        shutil.rmtree(place.replica / "app" / first)
+        assert values(place) == [0]
+
+
+def test_a_wal_that_grows_over_epochs(place: Place, calendar: Calendar, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No base can begin in a later epoch than the WAL's incarnation; two days after the last one it is time."""
+    monkeypatch.setattr("walsyncd.engine.copying.EPOCH_BYTES", 1)
+    monkeypatch.setattr("walsyncd.engine.snapshotter.RESTART_WAIT_S", 0.05)
+    with wal_database(place.database()) as writer, running(expiring(place)):
+        place.sync()
+        first, base_key = generation(place), place.row().base_key
+        writer.execute("insert into t values (1)")
+        assert int(place.sync().split("/")[1], 16) > 1
+        calendar.ahead_ms = DAY_MS
+        place.ask(op="snapshot", name="app")
+        writer.execute("insert into t values (2)")
+        place.sync()
+        assert (generation(place), place.row().base_key) == (first, base_key)
+        calendar.ahead_ms = 2 * DAY_MS + 60_000
+        wait_for(lambda: generation(place) not in {first, ""})
+        place.sync()
+    shutil.rmtree(place.replica / "app" / first)
+    assert values(place) == [0, 1, 2]
