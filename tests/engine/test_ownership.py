@@ -184,3 +184,19 @@ def test_keys_lie_in_the_databases_folder() -> None:
     assert folder_key("a/b", "owner.json") == "a/b/owner.json"
     assert folder_key("", "owner.json") == "owner.json"
     assert (folder_key("a", ""), folder_key("", "")) == ("a/", "")
+
+
+def test_where_objects_go_by_age_the_owner_is_written_again(journal: Journal, storage: FakeStorage) -> None:
+    """At half the age, by whoever looks then; what the claim said is found by the next run."""
+    now_ms = T0
+    identity = Identity("web-1", "machine-1", "run-1")
+    owner = Ownership(journal, storage, identity, lambda: now_ms, expire_s=86_400.0)
+    assert owner.claim(journal.database_by_id(1), G1).standing is Standing.OURS
+    storage.calls.clear()
+    now_ms += 43_199_000
+    assert owner.look(journal.database_by_id(1)).standing is Standing.OURS
+    assert storage.names() == ["get"]
+    now_ms += 1000
+    assert owner.look(journal.database_by_id(1)).standing is Standing.OURS
+    assert parse_owner(storage.objects[OWNER].body).since == "2023-11-15T10:13:20+00:00"
+    assert claim(journal, storage, "run-2").standing is Standing.OURS

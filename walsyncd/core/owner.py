@@ -20,7 +20,7 @@ from walsyncd.errors import CorruptError
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """One run of one daemon; ``since`` is when it began to write to the database."""
+    """One run of one daemon; ``since`` is when it wrote that."""
 
     host: str
     machine_id: str

@@ -1,7 +1,8 @@
 """Who may write to a database's folder: one daemon at a time, and it says so in ``owner.json``.
 
 Before the first write of a run: read → decide (``core.owner``) → our run id durable in the journal → write
-it, on the condition that nothing has changed since it was read. While writing, look again now and then.
+it, on the condition that nothing has changed since it was read. While writing, look again now and then; where
+objects go by age ``owner.json`` is written again before it would.
 """
 
 from __future__ import annotations
@@ -50,13 +51,25 @@ _OURS = Verdict(Standing.OURS)
 
 
 class Ownership:
-    """Claims databases for this run and looks whether they still are ours. Any thread may call."""
+    """Claims databases for this run and looks whether they still are ours. Any thread may call.
 
-    def __init__(self, journal: Journal, storage: Storage, identity: Identity, wall_ms: Callable[[], int]) -> None:
+    ``expire_s``: the age at which the store removes objects, None: never.
+    """
+
+    def __init__(
+        self,
+        journal: Journal,
+        storage: Storage,
+        identity: Identity,
+        wall_ms: Callable[[], int],
+        *,
+        expire_s: float | None = None,
+    ) -> None:
         self._journal = journal
         self._storage = storage
         self._identity = identity
         self._wall_ms = wall_ms
+        self._expire_s = expire_s
 
     def claim(self, database: DatabaseRow, generation: str) -> Verdict:
         """Make ``generation`` of the database ours to write, or say why it can't go on.
@@ -83,7 +96,19 @@ class Ownership:
         if seen.run_id != self._identity.run_id:
             return Verdict(Standing.TAKEN, f"another daemon writes to this database now: {seen}")
         unknown = self._unknown_object(database, doubted) if doubted else ""
-        return Verdict(Standing.LOST, unknown) if unknown else _OURS
+        if unknown:
+            return Verdict(Standing.LOST, unknown)
+        self._keep_young(database, seen)
+        return _OURS
+
+    def _keep_young(self, database: DatabaseRow, seen: Owner) -> None:
+        """Write ``owner.json`` again if it is half as old as it may be; a race is found out by the next look."""
+        if self._expire_s is None:
+            return
+        age_s = self._wall_ms() / 1000 - datetime.fromisoformat(seen.since).timestamp()
+        if abs(age_s) >= self._expire_s / 2:
+            info = self._storage.head(folder_key(database.name, OWNER_KEY))
+            self._write(database, info.etag if info else None)
 
     def _seen(self, name: str) -> Owner | None:
         try:

@@ -65,6 +65,7 @@ class Shipping:
             uploads_max=uploads_max,
             bytes_per_s_max=bytes_per_s_max,
             pulse=pulse,
+            expire_s=keeping.expire_after_s,
         )
         renewal: Renewal | None = None
         if keeping.expire_after_s is not None:

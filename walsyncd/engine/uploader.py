@@ -63,6 +63,7 @@ class Uploader:
         uploads_max: int = UPLOADS_MAX_DEFAULT,
         pulse: Pulse | None = None,
         bytes_per_s_max: float | None = None,
+        expire_s: float | None = None,
         wall_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
         monotonic_ms: Callable[[], float] = lambda: time.monotonic() * 1000,
     ) -> None:
@@ -77,7 +78,7 @@ class Uploader:
         self._shipper = Shipper(
             journal,
             storage,
-            Ownership(journal, storage, identity, wall_ms),
+            Ownership(journal, storage, identity, wall_ms, expire_s=expire_s),
             events,
             resumed_upto=journal.last_object_id(),
             before_body=self._throttle.wait_for_segment,
