@@ -79,7 +79,7 @@ def test_an_upload_is_given_up_whatever_went_wrong_in_it(script: ScriptedStore) 
     answers = (Answer(), Answer(403), DENIED, begun, Answer(), DENIED, Answer(204), DENIED)
     said = _probe(script, *answers)
     assert "s3:ListMultipartUploadParts" in said["upload"].hint
-    assert [request.method for request in script.requests[-2:]] == ["DELETE", "POST"]
+    assert [request.method for request in script.requests[-2:]] == ["DELETE", "DELETE"]
     assert "uploadId=u" in script.requests[-2].path
 
 
@@ -118,3 +118,9 @@ def test_another_region_is_a_note(script: ScriptedStore) -> None:
     assert not said["region"].is_problem
     assert 'region = "eu-west-3"' in said["region"].hint
     assert "/eu-west-3/s3/" in script.requests[1].headers["authorization"]
+
+
+def test_where_nothing_is_ever_deleted_the_check_does_not_try(tmp_path: Path) -> None:
+    """Write-only keys are in order there; the object of the check stays for the lifecycle rule."""
+    assert probe(DirectoryStorage(tmp_path / "replica"), deletes=False) == []
+    assert len(list((tmp_path / "replica").glob(".walsyncd-check-*"))) == 1

@@ -68,7 +68,7 @@ def test_bodies_of_other_requests_are_protected_too(script: ScriptedStore, stora
     script.will_say(Answer(), Answer(body=done), Answer(body=b"<DeleteResult/>"))
     storage.upload_part("base", "u", 7, b"part")
     assert storage.complete_upload("base", "u", [PART]) == "e-1"
-    storage.delete(["base"])
+    storage.delete(["base", "segment"])
     part, complete, delete = script.requests
     assert part.path == "/b/root/base?partNumber=7&uploadId=u"
     assert f'<ETag>"{PART.etag}"</ETag>' in complete.body.decode().replace("&quot;", '"')
@@ -250,11 +250,29 @@ def test_delete_without_batches(script: ScriptedStore, storage: S3Storage) -> No
     assert asked[1:] == [("DELETE", "/b/root/a"), ("DELETE", "/b/root/b"), ("DELETE", "/b/root/c")]
 
 
+def test_delete_where_a_batch_is_not_understood(script: ScriptedStore, storage: S3Storage) -> None:
+    """A batch that the store calls malformed is deleted one by one; expired credentials are no such case."""
+    script.will_say(refusal(400, "MalformedXML"), Answer(204), Answer(204), Answer(body=b"<DeleteResult/>"))
+    storage.delete(["a", "b"])
+    storage.delete(["c", "d"])
+    assert [request.method for request in script.requests] == ["POST", "DELETE", "DELETE", "POST"]
+    script.will_say(refusal(400, "ExpiredToken"))
+    with pytest.raises(RefusedError, match="ExpiredToken"):
+        storage.delete(["e", "f"])
+
+
+def test_a_single_object_is_deleted_by_itself(script: ScriptedStore, storage: S3Storage) -> None:
+    """So that what a batch has kept, whatever it said, can be deleted one by one."""
+    script.will_say(Answer(204))
+    storage.delete(["a"])
+    assert [(request.method, request.path) for request in script.requests] == [("DELETE", "/b/root/a")]
+
+
 def test_delete_in_batches(script: ScriptedStore, storage: S3Storage) -> None:
     """A batch holds at most a thousand."""
     script.will_say(Answer(body=b"<DeleteResult/>"), Answer(body=b"<DeleteResult/>"))
-    storage.delete([f"k{number}" for number in range(DELETE_BATCH_MAX + 1)])
-    assert [request.body.count(b"<Key>") for request in script.requests] == [DELETE_BATCH_MAX, 1]
+    storage.delete([f"k{number}" for number in range(DELETE_BATCH_MAX + 2)])
+    assert [request.body.count(b"<Key>") for request in script.requests] == [DELETE_BATCH_MAX, 2]
 
 
 def test_delete_that_is_refused_in_part(script: ScriptedStore, storage: S3Storage) -> None:

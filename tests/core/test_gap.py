@@ -3,6 +3,7 @@
 import pytest
 
 from walsyncd.core.gap import CLASSES, gap_class
+from walsyncd.engine.renewal import REASON
 
 
 @pytest.mark.parametrize(
@@ -15,6 +16,7 @@ from walsyncd.core.gap import CLASSES, gap_class
         ("the storage changed from s3://a to s3://b", "storage"),
         ("the spool reached its limit of 4GiB; 4GiB that waited for storage were dropped", "spool"),
         ("owner.json is gone, not the run that this journal wrote last", "owner"),
+        (REASON, "renewed"),
         ("something that nobody has thought of", "other"),
         ("", "other"),
     ],

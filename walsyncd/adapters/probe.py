@@ -9,7 +9,8 @@ list     list it by its key                                                s3:Li
 upload   begin an upload, send a part, list both, abort                    s3:PutObject, s3:AbortMultipartUpload,
                                                                            s3:ListMultipartUploadParts,
                                                                            s3:ListBucketMultipartUploads
-delete   delete the object and see that it is gone                         s3:DeleteObject
+delete   delete the object and see that it is gone, unless nothing ever    s3:DeleteObject
+         is (``delete = false``)
 clock    compare this machine's with the store's                           nothing
 region   see whether the store sent us elsewhere                           nothing
 =======  ================================================================  =====================================
@@ -42,18 +43,18 @@ class Remark:
     is_problem: bool = True
 
 
-def probe(storage: Storage, wall_s: Callable[[], float] = time.time) -> list[Remark]:
+def probe(storage: Storage, wall_s: Callable[[], float] = time.time, *, deletes: bool = True) -> list[Remark]:
     """What there is to say about ``storage``; nothing if it can be used as it is.
 
-    Where nothing can be written the rest is not tried.
+    Where nothing can be written the rest is not tried. Unless it ``deletes``, the check's object stays.
     """
     key = f".walsyncd-check-{secrets.token_hex(8)}"
     failure = _tried("write", lambda: bool(storage.put(key, _BODY, metadata={}) or True))
-    remarks = [failure] if failure else _steps(storage, key)
+    remarks = [failure] if failure else _steps(storage, key, deletes=deletes)
     return [*remarks, *_clock(storage, wall_s()), *_region(storage)]
 
 
-def _steps(storage: Storage, key: str) -> list[Remark]:
+def _steps(storage: Storage, key: str, *, deletes: bool) -> list[Remark]:
     def read() -> bool:
         info = storage.head(key)
         return info is not None and info.size == len(_BODY) and storage.get(key) == _BODY
@@ -65,7 +66,9 @@ def _steps(storage: Storage, key: str) -> list[Remark]:
         storage.delete([key])
         return storage.head(key) is None
 
-    steps = {"read": read, "list": list_, "upload": lambda: _upload(storage, key), "delete": delete}
+    steps = {"read": read, "list": list_, "upload": lambda: _upload(storage, key)}
+    if deletes:
+        steps["delete"] = delete
     return [failure for name, step in steps.items() if (failure := _tried(name, step))]
 
 

@@ -183,17 +183,15 @@ class S3Storage:
             yield page
 
     def delete(self, keys: Sequence[str]) -> None:
-        """See ``Storage.delete``."""
+        """See ``Storage.delete``. A single object goes by DELETE: stores exist whose batches say yes and keep it."""
         for start in range(0, len(keys), DELETE_BATCH_MAX):
             batch = keys[start : start + DELETE_BATCH_MAX]
-            if self._batches_deleted:
-                self._batches_deleted = self._delete_batch(batch)
-            if not self._batches_deleted:
+            if len(batch) == 1 or not self._batches_deleted or not self._delete_batch(batch):
                 for key in batch:
                     self._delete_one(key)
 
     def _delete_batch(self, keys: Sequence[str]) -> bool:
-        """Whether the store knows DeleteObjects at all."""
+        """Whether the store took the batch; one that has no DeleteObjects at all is not asked again."""
         with self._edge("delete objects from", keys[0]):
             try:
                 answer = self._client.delete_objects(
@@ -201,9 +199,10 @@ class S3Storage:
                     Delete={"Objects": [{"Key": self._root + key} for key in keys], "Quiet": True},
                 )
             except ClientError as error:
-                if error_status(error) in (405, 501):
-                    return False
-                raise
+                self._batches_deleted = error_status(error) not in (405, 501)
+                if self._batches_deleted and (error_status(error) != 400 or error_code(error) in EXPIRED_CODES):
+                    raise
+                return False
         for refusal in answer.get("Errors", ()):
             if refusal.get("Code") != "NoSuchKey":
                 key = refusal.get("Key", "").removeprefix(self._root)

@@ -184,7 +184,8 @@ def _storage_findings(settings: Settings) -> Iterator[Finding]:
     state_dir = settings.daemon.state_dir
     has_run = (state_dir / FOLDERS_FILE).exists()  # else there is nothing to remember, and it stays so
     try:
-        remarks = probe(storage_from(settings.storage, state_dir=state_dir if has_run else None))
+        storage = storage_from(settings.storage, state_dir=state_dir if has_run else None)
+        remarks = probe(storage, deletes=settings.storage.delete)
     except WalsyncdError as error:
         yield Finding("problem", subject, error.message, error.hint)
         return

@@ -10,6 +10,7 @@ class            the generation ended because
 ``spool``        the spool was full, and storage away
 ``owner``        another daemon writes there, or what was stored is not there any more
 ``storage``      the configuration names another storage
+``renewed``      what its bases need would expire; nothing was missed (``delete = false``)
 ``other``        none of these
 ===============  ==========================================================================
 """
@@ -19,6 +20,7 @@ from __future__ import annotations
 # The first class of which a word stands in the reason.
 _WORDS = {
     "storage": ("the storage changed",),
+    "renewed": ("would expire",),
     "spool": ("the spool reached",),
     "owner": ("owner.json", "another daemon", "the bucket has"),
     "replaced": ("another file", "does not exist", "deleted or moved", "database file is gone"),
