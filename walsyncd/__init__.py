@@ -5,7 +5,7 @@ The architecture in one look; imports point down, never up::
     cli ─> engine ─> adapters ─> core        errors below all; config and log are leaves; demo plays it all
 
     core/      pure: no clock, file, network, thread or log; bytes in, facts out
-        what SQLite writes      wal  walindex  walindex_hash  dbheader  checksum
+        what SQLite writes      wal  walindex  walindex_hash  dbheader  checksum  arrays
         the proof               follow  restart  follow_state
         locks we may hold       presence
         what we store           epoch  segment  base  manifest  layout  position  owner  zstd

@@ -7,7 +7,7 @@ import pytest
 from walsyncd.adapters.directory import DirectoryStorage
 from walsyncd.adapters.open_storage import open_storage
 from walsyncd.adapters.s3 import S3Storage
-from walsyncd.adapters.s3_connection import S3Settings
+from walsyncd.adapters.s3_settings import S3Settings
 from walsyncd.errors import UsageError
 
 

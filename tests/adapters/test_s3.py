@@ -15,7 +15,7 @@ from tests.scripted_store import HANG, HANG_UP, Answer, ScriptedStore, refusal, 
 from tests.stores import Store, free_ports
 from walsyncd.adapters import s3_put
 from walsyncd.adapters.s3 import DELETE_BATCH_MAX, S3Storage
-from walsyncd.adapters.s3_connection import S3Settings
+from walsyncd.adapters.s3_settings import S3Settings
 from walsyncd.adapters.storage import StoredPart
 from walsyncd.errors import (
     CorruptError,

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from tests.scripted_store import Answer, ScriptedStore, run_scripted_store
 from walsyncd.adapters.s3 import S3Storage
-from walsyncd.adapters.s3_connection import S3Settings
+from walsyncd.adapters.s3_settings import S3Settings
 
 
 @pytest.fixture

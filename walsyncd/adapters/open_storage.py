@@ -13,8 +13,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from walsyncd.adapters.directory import DirectoryStorage
-from walsyncd.adapters.s3 import S3Storage
-from walsyncd.adapters.s3_connection import S3Settings
+from walsyncd.adapters.s3_settings import S3Settings
 from walsyncd.adapters.storage import Storage
 from walsyncd.errors import UsageError
 
@@ -31,6 +30,8 @@ def open_storage(url: str, settings: S3Settings, *, memory: Path | None = None) 
         bucket, _, prefix = rest.partition("/")
         if not bucket:
             raise UsageError(f"storage url {url!r} names no bucket", hint="s3://bucket/prefix")
+        from walsyncd.adapters.s3 import S3Storage  # noqa: PLC0415 - boto3 takes longer to load than a folder to list
+
         return S3Storage(replace(settings, bucket=bucket, prefix=prefix.strip("/")))
     if separator and scheme == "file":
         path = unquote(rest.removeprefix("localhost"))

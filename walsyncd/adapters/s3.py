@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from walsyncd.adapters.s3_connection import S3Connection, S3Settings, customer_headers, object_headers
+from walsyncd.adapters.s3_connection import S3Connection, customer_headers, object_headers
 from walsyncd.adapters.s3_errors import (
     ADDRESS_HINT,
     EXPIRED_CODES,
@@ -31,6 +31,7 @@ from walsyncd.adapters.s3_errors import (
     translate,
     translated,
 )
+from walsyncd.adapters.s3_settings import S3Settings
 from walsyncd.adapters.storage import ObjectInfo, OpenUpload, StoredPart
 from walsyncd.errors import MissingError, RefusedError, TransientError, UsageError
 

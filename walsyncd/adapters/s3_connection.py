@@ -23,10 +23,9 @@ import base64
 import functools
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import boto3.session
 import botocore.session
@@ -39,40 +38,13 @@ from botocore.credentials import (
 )
 
 from walsyncd.adapters.s3_put import SignedPut, content_md5
+from walsyncd.adapters.s3_settings import S3Settings
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 STORAGE_CLASS_SIZE_MIN = 128 << 10
 _ROLE_SESSION_NAME = "walsyncd"  # what CloudTrail shows
-
-
-@dataclass(frozen=True, slots=True)
-class S3Settings:
-    """How to reach a store; ``bucket`` and ``prefix`` come from the url, what is None from boto3's own chain.
-
-    ``connections_max`` is the number of threads that can talk to the store without waiting for a connection,
-    ``timeout_s`` how long it may say nothing. ``encryption_key`` is the 32 bytes of SSE-C.
-    """
-
-    bucket: str = ""
-    prefix: str = ""
-    endpoint_url: str | None = None
-    region: str | None = None
-    access_key_id: str | None = None
-    secret_access_key: str | None = field(default=None, repr=False)
-    session_token: str | None = field(default=None, repr=False)
-    profile: str | None = None
-    role_arn: str | None = None
-    role_external_id: str | None = field(default=None, repr=False)
-    addressing_style: Literal["auto", "path", "virtual"] = "auto"
-    storage_class: str | None = None
-    encryption: Literal["sse-s3", "sse-kms", "sse-c"] | None = None
-    kms_key_id: str | None = None
-    encryption_key: bytes | None = field(default=None, repr=False)
-    connections_max: int = 16
-    connect_timeout_s: float = 5.0
-    timeout_s: float = 20.0
 
 
 class S3Connection:

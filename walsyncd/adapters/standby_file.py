@@ -30,10 +30,8 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from walsyncd.adapters.source import Role, side_path
+from walsyncd.core.arrays import NDArray, np
 from walsyncd.core.checksum import frame_chains
 from walsyncd.core.epoch import Stamp
 from walsyncd.core.wal import WAL_HEADER_SIZE, format_wal_header, parse_wal_header

@@ -20,7 +20,7 @@ def storage_from(settings: StorageSettings, *, connections_max: int = 16, state_
     With ``state_dir`` a folder that was in use and is gone counts as away, not as empty.
     """
     from walsyncd.adapters.open_storage import open_storage  # noqa: PLC0415  a command is light until it runs
-    from walsyncd.adapters.s3_connection import S3Settings  # noqa: PLC0415
+    from walsyncd.adapters.s3_settings import S3Settings  # noqa: PLC0415
 
     how = asdict(settings)
     url = how.pop("url")

@@ -27,12 +27,11 @@ import struct
 from functools import lru_cache
 from typing import TypeAlias
 
-import numpy as np
-from numpy.typing import NDArray
+from walsyncd.core.arrays import NDArray, np
 
 Chain: TypeAlias = tuple[int, int]
 Buffer: TypeAlias = bytes | bytearray | memoryview
-Words: TypeAlias = NDArray[np.uint32]
+Words: TypeAlias = "NDArray[np.uint32]"
 
 _UNCOVERED = slice(2, 6)
 _LOOP_WORDS_MAX = 64  # below this the plain loop is faster than a numpy call (measured)

@@ -15,8 +15,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-import numpy as np
-
+from walsyncd.core.arrays import np
 from walsyncd.core.checksum import Chain, frame_chains, moved_chains
 from walsyncd.core.wal import FRAME_HEADER_SIZE, Frames, format_wal_header, parse_wal_header
 

@@ -32,9 +32,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum, auto
 
-import numpy as np
-from numpy.typing import NDArray
-
+from walsyncd.core.arrays import NDArray, np
 from walsyncd.core.checksum import Buffer, Chain, checksum, frame_chains
 
 WAL_HEADER_SIZE = 32

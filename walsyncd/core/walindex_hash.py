@@ -19,8 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import numpy as np
-
+from walsyncd.core.arrays import np
 from walsyncd.core.walindex import WALINDEX_READ_SIZE
 
 BLOCK_BYTES = 32_768

@@ -15,9 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 
-import numpy as np
-from numpy.typing import NDArray
-
+from walsyncd.core.arrays import NDArray, np
 from walsyncd.core.checksum import Chain
 from walsyncd.core.coverage import FramesKey
 from walsyncd.core.layout import format_key

@@ -16,6 +16,7 @@ from contextlib import suppress
 from dataclasses import asdict
 from typing import Any, TypeAlias
 
+import numpy  # noqa: F401 - now, not with the first frame: an upgrade may have replaced it by then
 import structlog
 
 from walsyncd.adapters.control_socket import ControlServer, socket_path

@@ -16,10 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-import numpy as np
-
 from walsyncd.adapters.integrity import check_integrity
 from walsyncd.adapters.source import open_file
+from walsyncd.core.arrays import np
 from walsyncd.core.follow_state import FollowState, Stream
 from walsyncd.core.layout import format_key
 from walsyncd.core.plan import Head, Plan

@@ -25,11 +25,10 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TypeAlias
 
 from walsyncd.adapters.source import OpenFile
+from walsyncd.core.arrays import NDArray, np
 from walsyncd.core.coverage import cover, listing_of
 from walsyncd.core.dbheader import HEADER_SIZE, parse_database_header
 from walsyncd.core.freelist import free_leaves
@@ -44,7 +43,7 @@ DIFFERENT_MAX = 1 << 20  # pages: what a database writes in the minutes between;
 
 PAGES_MAX = 1 << 32  # beyond any page number
 
-Numbers = NDArray[np.int64]
+Numbers: TypeAlias = "NDArray[np.int64]"
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,12 +15,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from walsyncd.adapters.durable_file import publish, write_temporary, writing
 from walsyncd.adapters.standby_file import StandbyFile, Update
 from walsyncd.adapters.target import follow_path
+from walsyncd.core.arrays import NDArray, np
 from walsyncd.core.coverage import Coverage, End, cover, listing_of
 from walsyncd.core.follow_point import FollowPoint, format_follow_point, parse_follow_point
 from walsyncd.core.layout import BaseKey, ManifestKey

@@ -1,0 +1,34 @@
+"""How to reach a bucket: values only, so that they can be had without loading boto3."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+
+@dataclass(frozen=True, slots=True)
+class S3Settings:
+    """How to reach a store; ``bucket`` and ``prefix`` come from the url, what is None from boto3's own chain.
+
+    ``connections_max`` is the number of threads that can talk to the store without waiting for a connection,
+    ``timeout_s`` how long it may say nothing. ``encryption_key`` is the 32 bytes of SSE-C.
+    """
+
+    bucket: str = ""
+    prefix: str = ""
+    endpoint_url: str | None = None
+    region: str | None = None
+    access_key_id: str | None = None
+    secret_access_key: str | None = field(default=None, repr=False)
+    session_token: str | None = field(default=None, repr=False)
+    profile: str | None = None
+    role_arn: str | None = None
+    role_external_id: str | None = field(default=None, repr=False)
+    addressing_style: Literal["auto", "path", "virtual"] = "auto"
+    storage_class: str | None = None
+    encryption: Literal["sse-s3", "sse-kms", "sse-c"] | None = None
+    kms_key_id: str | None = None
+    encryption_key: bytes | None = field(default=None, repr=False)
+    connections_max: int = 16
+    connect_timeout_s: float = 5.0
+    timeout_s: float = 20.0
