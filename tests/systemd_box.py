@@ -59,6 +59,11 @@ class Box:
         """Run a command inside and return how it ended."""
         return self._script("exec", self.name, *command, seconds_max=COMMAND_SECONDS_MAX, stdin=stdin)
 
+    def command(self, *command: str) -> list[str]:
+        """A command that runs inside, for whoever starts it himself."""
+        folder = self._environment["SDBOOT_DIR"]
+        return ["env", f"SDBOOT_DIR={folder}", "bash", str(SCRIPT), "exec", self.name, *command]
+
     def do(self, *command: str, stdin: str = "") -> str:
         """Run a command inside that has to succeed; what it printed."""
         done = self.run(*command, stdin=stdin)

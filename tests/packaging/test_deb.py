@@ -10,12 +10,15 @@ from pathlib import Path
 import pytest
 
 from tests.readme import blocks
+from tests.service.writer import writing
 from tests.systemd_box import Box, skip_unless_possible
+from walsyncd import __version__
 
 ROOT = Path(__file__).parents[2]
 SIZE_MAX = 40_000_000  # what somebody downloads for a daemon
 CONFIG = "/etc/walsyncd/config.toml"
 DATABASE = "/srv/app/app.db"
+NEWER = f"{__version__}.1"
 
 BUILD, INSTALL = next(block.text.splitlines() for block in blocks("sh") if block.text.startswith("packaging/build-deb"))
 
@@ -33,6 +36,18 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     built = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, check=False)
     assert built.returncode == 0, built.stdout + built.stderr
     return Path(built.stdout.splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def newer(package: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A next version, beside the first: the same program with another number."""
+    tree = tmp_path_factory.mktemp("newer") / "tree"
+    subprocess.run(["dpkg-deb", "--raw-extract", package, tree], check=True)
+    for file in (tree / "DEBIAN" / "control", tree / "usr/lib/walsyncd/walsyncd/__init__.py"):
+        file.write_text(file.read_text().replace(__version__, NEWER))
+    upgrade = package.with_name(f"walsyncd_{NEWER}.deb")
+    subprocess.run(["dpkg-deb", "--root-owner-group", "-Znone", "--build", tree, upgrade], check=True)
+    return upgrade
 
 
 @pytest.fixture(scope="module")
@@ -64,26 +79,27 @@ def test_it_runs_as_soon_as_it_is_installed(box: Box) -> None:
     assert box.do("systemctl", "is-active", "walsyncd").strip() == "active"
     assert box.do("systemctl", "is-enabled", "walsyncd").strip() == "enabled"
     assert box.do("stat", "-c", "%a %U %G", CONFIG).split() == ["640", "root", "walsyncd"]
-    assert box.do(
-        "ps", "-o", "user=", "-p", box.do("systemctl", "show", "-P", "MainPID", "walsyncd").strip()
-    ).split() == ["walsyncd"]
+    assert box.do("ps", "-o", "user=", "-p", main_pid(box)).split() == ["walsyncd"]
 
 
-def test_a_database_lives_through_upgrade_removal_and_purge(box: Box, package: Path) -> None:
-    """An upgrade goes on in the same generation, a removal keeps the state, a purge keeps only the replica."""
+def test_a_database_lives_through_upgrade_removal_and_purge(box: Box, newer: Path) -> None:
+    """An upgrade under load loses no commit, a removal keeps the state, a purge keeps only the replica."""
     box.do("mkdir", "-p", "/srv/app")
-    box.do("sqlite3", DATABASE, "PRAGMA journal_mode=WAL; CREATE TABLE t (x); INSERT INTO t VALUES (1)")
-    box.do("sh", "-c", f"printf '\\n[[database]]\\npath = \"{DATABASE}\"\\n' >> {CONFIG}")
-    box.do("walsyncd", "check")
-    box.do("systemctl", "restart", "walsyncd")
-    generation = box.wait_for("walsyncd", "sync").split()[1].split("/")[0]
-
-    box.do("dpkg", "-i", f"/srv/package/{package.name}")
-    assert box.wait_for("walsyncd", "sync").split()[1].split("/")[0] == generation
-    box.do("sqlite3", DATABASE, "INSERT INTO t VALUES (2)")
-    box.wait_for("walsyncd", "sync")
+    with writing(box, DATABASE) as writer:
+        box.do("sh", "-c", f"printf '\\n[[database]]\\npath = \"{DATABASE}\"\\n' >> {CONFIG}")
+        box.do("walsyncd", "check")
+        box.do("systemctl", "reload", "walsyncd")
+        generation = synced_generation(box)
+        pid = main_pid(box)
+        box.do("dpkg", "-i", f"/srv/package/{newer.name}")
+        assert box.do("walsyncd", "--version").strip() == f"walsyncd {NEWER}"
+        assert main_pid(box) != pid
+        committed = writer.stop()
+    ended = box.do("journalctl", "--unit", "walsyncd", "--output", "cat", "EVENT=generation_ended").splitlines()
+    assert synced_generation(box) == generation or ended, "a new generation says why"
     box.do("walsyncd", "restore", "srv/app/app.db", "-o", "/srv/restored.db")
-    assert box.do("sqlite3", "/srv/restored.db", "SELECT sum(x) FROM t").strip() == "3"
+    numbers = box.do("sqlite3", "/srv/restored.db", "SELECT x FROM t ORDER BY rowid").split()
+    assert [int(x) for x in numbers] == list(range(committed))
 
     box.do("dpkg", "--remove", "walsyncd")
     assert "journal.db" in box.do("ls", "/var/lib/walsyncd").split()
@@ -91,3 +107,13 @@ def test_a_database_lives_through_upgrade_removal_and_purge(box: Box, package: P
     box.do("dpkg", "--purge", "walsyncd")
     assert box.do("ls", "/var/lib/walsyncd").split() == ["replica"]
     assert box.run("ls", CONFIG).returncode != 0
+
+
+def synced_generation(box: Box) -> str:
+    """The generation that everything committed now is stored in."""
+    return box.do("walsyncd", "sync").split()[1].split("/")[0]
+
+
+def main_pid(box: Box) -> str:
+    """The daemon's process."""
+    return box.do("systemctl", "show", "-P", "MainPID", "walsyncd").strip()

@@ -16,7 +16,7 @@ from typing import Any, Self
 import pytest
 
 from tests.e2e.daemon import wait_until
-from tests.systemd_box import SCRIPT, Box, skip_unless_possible
+from tests.systemd_box import Box, skip_unless_possible
 
 ROOT = Path(__file__).parents[2]
 CONFIG = "/etc/walsyncd/config.toml"
@@ -93,18 +93,6 @@ class Machine(Box):
         self.do("install", "-d", "-o", "walsyncd", "/srv/replica")
         self.settle("[Service]\nReadWritePaths=/srv/replica\n")
         return self
-
-    def command(self, *command: str) -> list[str]:
-        """A command that runs inside, for whoever starts it himself."""
-        return [
-            "env",
-            f"SDBOOT_DIR={self._environment['SDBOOT_DIR']}",
-            "bash",
-            str(SCRIPT),
-            "exec",
-            self.name,
-            *command,
-        ]
 
     def settle(self, drop_in: str) -> None:
         """Put a drop-in in force."""
