@@ -7,6 +7,7 @@ import ssl
 import pytest
 from botocore.exceptions import (
     BotoCoreError,
+    ClientError,
     CredentialRetrievalError,
     EndpointConnectionError,
     PaginationError,
@@ -46,6 +47,13 @@ def test_translation(error: Exception, kind: type[WalsyncdError], words: str) ->
     assert type(translation) is kind
     assert words in str(translation)
     assert str(translation).startswith("read object s3://b/root/key at https://s3.example: ")
+
+
+def test_an_answer_without_a_body_is_called_by_its_status() -> None:
+    """As to a HEAD: botocore makes a code and a message of the status line."""
+    said = {"Error": {"Code": "403", "Message": "Forbidden"}, "ResponseMetadata": {"HTTPStatusCode": 403}}
+    error = ClientError(said, "HeadObject")  # type: ignore[arg-type]  # the rest of what botocore adds is not looked at
+    assert "the store answered 403 Forbidden (hint:" in str(translate("look at object", TARGET, error))
 
 
 def test_message_is_one_short_line() -> None:

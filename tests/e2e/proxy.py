@@ -1,4 +1,4 @@
-"""A way to a store that counts what passes, that can be cut, and that can hold a request back.
+"""A way to a store that counts what passes, that can be cut, that can hold a request back or refuse it.
 
 It forwards TCP and reads no more than the first line of each request: a client sends the next one only after the
 answer, so a request's first line is the beginning of what one ``recv`` gives.
@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from urllib.parse import urlsplit
 
+from tests.scripted_store import Answer
 from tests.stores import LOOPBACK, Store
 
 _REQUEST = re.compile(rb"(GET|PUT|POST|HEAD|DELETE) (\S+) HTTP/1\.1\r\n")
@@ -28,6 +29,7 @@ class Proxy:
         self._lock = threading.Lock()
         self._open: set[socket.socket] = set()
         self._held: Callable[[str], bool] = lambda _request: False
+        self._refusal: Answer | None = None
         self._listener = self._listen(0)
         self._port = self._listener.getsockname()[1]
 
@@ -51,6 +53,10 @@ class Proxy:
     def hold(self, held: Callable[[str], bool]) -> None:
         """From now on swallow requests of which ``held`` is true, and all that comes after them on their connection."""
         self._held = held
+
+    def refuse(self, answer: Answer | None) -> None:
+        """From now on answer every request by this; None: forward them again."""
+        self._refusal = answer
 
     def _listen(self, port: int) -> socket.socket:
         listener = socket.create_server((LOOPBACK, port))
@@ -80,7 +86,9 @@ class Proxy:
                 request = f"{found[1].decode()} {found[2].decode()}"
                 self.requests.append(request)
                 swallowed = swallowed or self._held(request)
-            if not swallowed:
+                if self._refusal is not None:
+                    client.sendall(_message(self._refusal, has_body=found[1] != b"HEAD"))
+            if not swallowed and self._refusal is None:
                 server.sendall(block)
 
     @contextmanager
@@ -102,6 +110,11 @@ def run_proxy(store: Store) -> Iterator[Proxy]:
         yield proxy
     finally:
         proxy.cut()
+
+
+def _message(answer: Answer, *, has_body: bool) -> bytes:
+    head = f"HTTP/1.1 {answer.status} so\r\nContent-Length: {len(answer.body)}\r\n\r\n"
+    return head.encode() + (answer.body if has_body else b"")
 
 
 def _forward(source: socket.socket, target: socket.socket) -> None:

@@ -24,11 +24,11 @@ def probing(settings: Settings, interval_s: float | None) -> Settings:
 
 
 def test_trouble_shows_on_an_idle_host_and_goes_again(place: Place) -> None:
-    """One HEAD of an owner.json at a time; what came of it stands in the status."""
+    """One GET of an owner.json at a time; what came of it, and what helps, stands in the status."""
     storage = FakeStorage()
 
     def refuse(_call: Call) -> None:
-        raise RefusedError("head: the access key was revoked")
+        raise RefusedError("get: the access key was revoked", hint="make another")
 
     def away(_call: Call) -> None:
         raise TransientError("connection refused")
@@ -37,15 +37,16 @@ def test_trouble_shows_on_an_idle_host_and_goes_again(place: Place) -> None:
         place.sync()
         storage.calls.clear()
         wait_for(lambda: storage.calls)
-        assert storage.calls[0] == Call("head", "app/owner.json")
+        assert storage.calls[0] == Call("get", "app/owner.json")
         assert place.ask(op="status")["storage"] == ""
         storage.before = refuse
-        wait_for(lambda: place.ask(op="status")["storage"] == "storage refuses: head: the access key was revoked")
+        words = "storage refuses: get: the access key was revoked (hint: make another)"
+        wait_for(lambda: place.ask(op="status")["storage"] == words)
         storage.before = away
         wait_for(lambda: "storage is away: connection refused" in place.ask(op="status")["storage"])
         storage.before = lambda _call: None
         wait_for(lambda: place.ask(op="status")["storage"] == "")
-        assert {call.name for call in storage.calls} == {"head"}
+        assert {call.name for call in storage.calls} == {"get"}
 
 
 def test_without_a_database_the_storage_is_listed(place: Place) -> None:

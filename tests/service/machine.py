@@ -100,8 +100,9 @@ class Machine(Box):
         self.do("systemctl", "daemon-reload")
 
     def configure(self, *databases: str, storage: str = 'url = "file:///srv/replica"', daemon: str = "") -> None:
-        """Write the configuration; each database is a name in ``/srv/data``."""
-        entries = [f'[[database]]\nname = "{name}"\npath = "/srv/data/{name}.db"\n' for name in databases]
+        """Write the configuration; each database is a name in ``/srv/data``, or a path."""
+        paths = [Path("/srv/data", database).with_suffix(".db") for database in databases]
+        entries = [f'[[database]]\nname = "{path.stem}"\npath = "{path}"\n' for path in paths]
         head = f'[storage]\n{storage}\n[daemon]\n{daemon}\n[defaults]\nupload_interval = "50ms"\n'
         self.write(CONFIG, head + "".join(entries))
         self.do("chgrp", "walsyncd", CONFIG)
@@ -127,7 +128,11 @@ class Machine(Box):
         """The numbers in the restored head."""
         out = f"/srv/restored-{os.urandom(4).hex()}.db"
         self.walsyncd("restore", name, "-o", out)
-        return [int(x) for x in self.do("python3", "-c", NUMBERS, out).split()]
+        return self.numbers(out)
+
+    def numbers(self, path: str) -> list[int]:
+        """What the application inserted into the database at this path."""
+        return [int(x) for x in self.do("python3", "-c", NUMBERS, path).split()]
 
     def is_active(self) -> bool:
         """Whether the service is up and ready."""

@@ -206,8 +206,9 @@ def _answered(about: str, target: Target, error: ClientError) -> WalsyncdError:
     elif hint == _PERMISSION_HINT and error.operation_name in _ACTIONS:
         hint = f"allow these credentials {_ACTIONS[error.operation_name]} there (README: the least rights)"
     said = str(error.response.get("Error", {}).get("Message") or "").strip()
-    answer = f"{code}: {said}" if said and said != code else code
-    return kind(f"{about}: the store answered {status} {answer}", hint=hint)
+    named = [] if code == str(status) else [code]  # the answer to a HEAD names nothing
+    answer = ": ".join([*named, said] if said and said != code else named)
+    return kind(f"{about}: the store answered {status} {answer}".rstrip(), hint=hint)
 
 
 def _meaning_of_status(status: int) -> _Meaning:

@@ -128,7 +128,7 @@ def _print(sight: Sight) -> None:
 
     print(f"daemon: {f'running, pid {sight.pid}' if sight.pid else 'not running'}")
     if sight.storage:
-        print(f"storage: {sight.storage}")
+        print(sight.storage)
     shows_position = not sys.stdout.isatty() or shutil.get_terminal_size().columns >= POSITION_WIDTH_MIN
     headings = HEADINGS if shows_position else HEADINGS[:-1]
     print_table(headings, [_cells(database)[: len(headings)] for database in sight.databases])

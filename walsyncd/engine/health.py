@@ -1,7 +1,7 @@
 """Whether the storage still takes us, also with nothing to ship: a key that was revoked shows within a minute.
 
-One small request (HEAD of an ``owner.json``) when the storage has not answered anything for ``interval_s``, for the
-daemon as a whole: an idle database makes none, and a busy host neither.
+One small request (GET of an ``owner.json``: the answer to a HEAD could not say why it is no) when the storage has not
+answered anything for ``interval_s``, for the daemon as a whole: an idle database makes none, and a busy host neither.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Health:
         self._stopping = False
         self.interval_s: float | None = None
         self.refusal = ""
-        """Why the storage refused the last probe, or empty."""
+        """Why the storage refused the last probe, and what helps; or empty."""
 
     def run(self) -> None:
         """The thread: until ``stop``."""
@@ -70,28 +70,28 @@ class Health:
             self._heard(error)
             return
         except RefusedError as error:
-            self._note(error.message, error.hint)
+            self._note(error)
         except WalsyncdError:  # it answered
-            self._note("")
+            self._note(None)
         else:
-            self._note("")
+            self._note(None)
         self._heard(None)
 
     def _ask(self) -> None:
         storage = self._storage()
         claimed = next((row for row in self._journal.databases() if row.owner_run is not None), None)
         if claimed is not None:
-            storage.head(folder_key(claimed.name, OWNER_KEY))
+            storage.get(folder_key(claimed.name, OWNER_KEY))
         else:
             next(iter(storage.list("")), None)
 
-    def _note(self, refusal: str, hint: str = "") -> None:
-        before, self.refusal = self.refusal, refusal
+    def _note(self, refusal: RefusedError | None) -> None:
+        before, self.refusal = self.refusal, str(refusal or "")
         if refusal and not before:
-            _log.error("storage_refused", url=self._storage().url, reason=refusal, remedy=hint)
+            _log.error("storage_refused", url=self._storage().url, reason=refusal.message, remedy=refusal.hint)
         elif before and not refusal:
             _log.info("storage_accepted", url=self._storage().url)
-        if refusal != before:
+        if self.refusal != before:
             self._changed()
 
     def _wait(self) -> bool:

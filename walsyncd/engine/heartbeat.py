@@ -116,7 +116,6 @@ def status_words(*, databases: int, behind: int, troubled: int, stored_ms: int, 
     words = [f"{databases} database{'s' * (databases != 1)}", f"{behind} behind"]
     if troubled:
         words.append(f"{troubled} in trouble")
-    if storage:
-        words.append(storage)
     last = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(stored_ms / 1000)) if stored_ms else "none yet"
-    return ", ".join([*words, f"last upload {last}"])
+    words.append(f"last upload {last}")
+    return ", ".join([*words, storage] if storage else words)

@@ -38,7 +38,7 @@ class Troubles:
         with self._lock:
             is_news = not self._refused
             self._refused.add(lane.database_id)
-            self.refusal = error.message
+            self.refusal = str(error)
         self._note(lane, f"storage refuses: {error.message} (hint: {remedy})")
         if is_news:
             get_logger(database=lane.name).error("storage_refused", url=self._url, reason=str(error))
