@@ -26,7 +26,7 @@ The architecture in one look; imports point down, never up::
         following               follower ─> look ─> copying, seam, birth, absence, resumption;
                                 eyes read, lives hold the descriptors, collector makes segments;
                                 presence holds a database open where that is asked for
-        bases                   snapshotter ─> base_copy, renewal
+        bases                   snapshotter ─> rota, base_copy, renewal
         shipping                uploader ─> dispatch, lane, shipment, upload, ownership, orphans, throttle,
                                 outage, trouble, spool_limit
         keeping                 housekeeper ─> compactor, pruner

@@ -9,7 +9,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.lifetimes import T0, World
-from walsyncd.core.base_schedule import CLOCK_STEP_MS, WORK_BYTES_MIN, is_due_by_work, must_begin_anew, spread_s
+from walsyncd.core.base_schedule import (
+    CLOCK_STEP_MS,
+    WORK_BYTES_MIN,
+    is_due_by_work,
+    must_begin_anew,
+    size_class,
+    spread_s,
+)
 from walsyncd.core.plan import Head, Plan, make_plan
 from walsyncd.core.retention import DAY_MS, HOUR_MS, Policy
 
@@ -183,3 +190,11 @@ def test_an_idle_database_begins_anew_about_twice_in_an_age() -> None:
             each.pass_time(DAY_MS)
         assert each.generations == generations
         assert each.world.broken(each.policy) == []
+
+
+def test_a_size_class_reaches_to_sixteen_times_its_least() -> None:
+    """Below 8 MiB, below 128 MiB, below 2 GiB …: no base waits for one of more than sixteen times its size."""
+    bounds = [8 << 20 << 4 * number for number in range(6)]
+    assert [size_class(bound - 1) for bound in bounds] == [0, 1, 2, 3, 4, 5]
+    assert [size_class(bound) for bound in bounds] == [1, 2, 3, 4, 5, 6]
+    assert size_class(0) == 0

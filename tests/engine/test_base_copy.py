@@ -71,7 +71,18 @@ def opened(path: Path) -> Iterator[OpenFile]:
 
 
 def world_of(journal: Journal, storage: Storage) -> World:
-    return World(journal, storage, at_once, lambda _seconds: None, lambda: None, lambda: T0)
+    return World(journal, storage, at_once, lambda: 2, lambda: None, lambda: T0)
+
+
+def whole(copy: BaseCopy) -> FinishedBase:
+    """All steps of a copy, without a pause between them."""
+    steps = copy.run()
+    while True:
+        try:
+            next(steps)
+        except StopIteration as done:
+            finished: FinishedBase = done.value
+            return finished
 
 
 def copy_once(state: Path, storage: Storage, database: Path) -> FinishedBase:
@@ -87,10 +98,10 @@ def copy_once(state: Path, storage: Storage, database: Path) -> FinishedBase:
                 if base.row.state is ObjectState.STORED:
                     parts = base_copy.ranges_of(journal.parts(base.row.id), plan)
                     return FinishedBase(base.row, plan, base.row.size, base.etag or "", parts)
-                return BaseCopy(world, name=NAME, file=file, plan=plan, row=base.row).run()
+                return whole(BaseCopy(world, name=NAME, file=file, plan=plan, row=base.row))
             journal.base_dropped(base.row.id)
         plan, new = begin_base(world, database_id=row.id, start=START, file=file, boot_id=BOOT)
-        return BaseCopy(world, name=NAME, file=file, plan=plan, row=new).run()
+        return whole(BaseCopy(world, name=NAME, file=file, plan=plan, row=new))
 
 
 def assert_whole(finished: FinishedBase, storage: FakeStorage, database: Path) -> None:
@@ -135,7 +146,7 @@ def test_a_file_that_is_cut_off_meanwhile_keeps_its_size(tmp_path: Path, size: i
         world = world_of(journal, storage)
         plan, new = begin_base(world, database_id=row.id, start=START, file=file, boot_id=BOOT)
         path.write_bytes(b"x" * 50)
-        finished = BaseCopy(world, name=NAME, file=file, plan=plan, row=new).run()
+        finished = whole(BaseCopy(world, name=NAME, file=file, plan=plan, row=new))
     assert zstd.decompress(storage.objects[f"{NAME}/{finished.row.key}"].body) == b"x" * 50 + bytes(size - 50)
 
 

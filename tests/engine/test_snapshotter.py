@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import sqlite3
 import threading
-import time
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from walsyncd.core.layout import ManifestKey, parse_key
 from walsyncd.core.manifest import Manifest
 from walsyncd.core.plan import Head
 from walsyncd.engine import base_copy, snapshotter
-from walsyncd.engine.base_copy import BaseCopy, FinishedBase
+from walsyncd.engine.base_copy import BaseCopy, FinishedBase, Hold, Steps
 from walsyncd.engine.replica import Replica
 from walsyncd.engine.restorer import find_plan, restore
 
@@ -97,13 +98,11 @@ def test_a_base_that_is_resumed_is_consistent_from_after_its_end(place: Place, m
     monkeypatch.setattr(base_copy, "shape_of", lambda size: Shape(size, 4096, 3 * 4096))
     send, halted = BaseCopy._send, threading.Event()
 
-    def halt(self: BaseCopy, part: PackedPart) -> None:
+    def halt(self: BaseCopy, part: PackedPart) -> Steps[None]:
         if part.number == 3:
             halted.set()
-            while True:  # until the daemon stops
-                self._world.go_on()
-                time.sleep(0.001)
-        send(self, part)
+            yield Hold(until_s=math.inf)
+        yield from send(self, part)
 
     with wal_database(place.database()) as writer:
         writer.execute("insert into t select hex(randomblob(50000)) from t", "pragma wal_checkpoint")
@@ -143,8 +142,8 @@ def test_a_rollback_database_that_is_written_while_it_is_copied(place: Place, mo
     with SqliteProcess(place.database()) as writer:
         writer.execute("pragma journal_mode=delete", "create table t (x)", "insert into t values (0)")
 
-        def written(self: BaseCopy) -> FinishedBase:
-            base = finished(self)
+        def written(self: BaseCopy) -> Steps[FinishedBase]:
+            base = yield from finished(self)
             first.append(base.row.key.rpartition("/")[2].removesuffix(".db.zst"))
             monkeypatch.setattr(BaseCopy, "run", finished)
             writer.execute("insert into t values (1)")
@@ -205,3 +204,39 @@ def test_without_deletion_a_base_is_renewed_by_the_clock(place: Place) -> None:
         place.sync()
         first = place.row().base_key
         wait_for(lambda: place.row().base_key != first)
+
+
+class HeldParts(DirectoryStorage):
+    """Takes no part of a base before ``go_on``."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.go_on = threading.Event()
+        self.held = 0
+
+    def upload_part(self, key: str, upload_id: str, number: int, body: bytes) -> str:
+        self.held += 1
+        assert self.go_on.wait(60)
+        return super().upload_part(key, upload_id, number, body)
+
+
+def test_small_databases_do_not_wait_for_a_large_one(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The store holds the large one's parts back: the others have their bases; then it gets its own."""
+    monkeypatch.setattr(base_copy, "shape_of", lambda size: Shape(size, 4096, 12 * 4096))
+    monkeypatch.setattr("walsyncd.core.base_schedule.SMALL_SIZE", 12 * 4096)
+    storage = HeldParts(place.replica)
+    small = [f"small-{number}" for number in range(6)]
+    settings = place.settings("app", *small)
+    settings = replace(settings, daemon=replace(settings.daemon, uploads_max=4))
+    with ExitStack() as stack:
+        writer = stack.enter_context(wal_database(place.database()))
+        writer.execute("insert into t select hex(randomblob(200000)) from t", "pragma wal_checkpoint")
+        for name in small:
+            stack.enter_context(wal_database(place.database(name)))
+        stack.enter_context(running(settings, storage))
+        stack.callback(storage.go_on.set)  # before the daemon stops
+        wait_for(lambda: storage.held)
+        wait_for(lambda: all(place.row(name).base_key for name in small))
+        assert place.row().base_key is None
+        storage.go_on.set()
+        wait_for(lambda: place.row().base_key)

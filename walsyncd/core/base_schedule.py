@@ -15,6 +15,15 @@ help where the WAL has not restarted for long: it begins in the same epoch, and 
 else the generation begins anew, and stores the WAL again from its first frame. As E > 2 (R + I) (``config.keeping``),
 the base after one that was taken at b comes at b + I, or at b + 2 I by the second rule, while it has time until
 o + E - R > b + I + E / 2 - R: E / 2 - R - I more, for what may delay it.
+
+Bases take turns, but only with those of another size class: one that waits for its turn waits for a base of at most
+sixteen times its size, and those of all classes together are few.
+
+| class | file                | class | file               |
+|-------|---------------------|-------|--------------------|
+| 0     | below 8 MiB: a PUT  | 3     | below 32 GiB       |
+| 1     | below 128 MiB       | 4     | below 512 GiB      |
+| 2     | below 2 GiB         | 5     | … and so on        |
 """
 
 from __future__ import annotations
@@ -22,6 +31,8 @@ from __future__ import annotations
 WORK_BYTES_MIN = 8 << 20  # stored WAL of that size is applied in a second; a tiny database needs no base for less
 WORK_PAUSE_S = 300.0  # between two bases by work: each reads the whole file
 CLOCK_STEP_MS = 300_000  # a clock that is set back by less was not wrong
+SMALL_SIZE = 8 << 20  # below it a base is one request
+_CLASS_BITS = 4  # a class reaches to sixteen times the size of the one before
 _SPREAD = 0.1
 _GOLDEN = 0.6180339887498949  # its multiples fill the circle evenly, however many there are
 
@@ -60,3 +71,8 @@ def must_begin_anew(
     # Commits are never seen before those that came earlier, so a clock that was ahead once dates later ones wrongly.
     oldest_ms = epoch_began_ms if epoch_began_ms <= now_ms else generation_began_ms
     return now_ms + interval_ms >= oldest_ms + expire_ms // 2
+
+
+def size_class(file_size: int) -> int:
+    """The class of a database file of so many bytes; see above."""
+    return ((file_size // SMALL_SIZE).bit_length() + _CLASS_BITS - 1) // _CLASS_BITS

@@ -3,20 +3,25 @@
 Nothing is locked and no quiet moment is needed: what changes under the copy is in the frames that are followed
 meanwhile. A part's bytes are in memory until the store has it; its row is durable before it is sent, so a copy that
 was interrupted goes on with the part that is missing.
+
+A copy never keeps its thread waiting: it is cut into steps, one range or one answer each, and says after each what it
+waits for (``Hold``). So one thread copies several databases by turns (``engine.rota``).
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 import random
 import secrets
+import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import CancelledError, Future
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import structlog
 
@@ -41,7 +46,6 @@ from walsyncd.core.multipart import Listed, Part, adopt
 from walsyncd.core.position import Position
 from walsyncd.errors import CorruptError, MissingError, RefusedError, TransientError, WalsyncdError
 
-IN_FLIGHT_MAX = 2  # parts in memory besides the one being filled
 REFUSED_DELAY_S = 30.0
 REFUSALS_MAX = 2  # as for segments: a store that refuses the parts that it lists has another idea of the upload than we
 DEFAULT_PAGE_SIZE = 4096
@@ -95,38 +99,60 @@ class FinishedBase:
 
 
 @dataclass(frozen=True, slots=True)
+class Hold:
+    """What a base waits for before its next step: an answer, or a moment of the monotonic clock; else its turn."""
+
+    answer: Future[Any] | None = None
+    until_s: float = 0.0
+
+    def holds(self, now_s: float) -> bool:
+        """Whether neither has come."""
+        return now_s < self.until_s and not (self.answer is not None and self.answer.done())
+
+
+Steps: TypeAlias = Generator[Hold, None, T]
+
+
+@dataclass(frozen=True, slots=True)
 class World:
-    """Where a base goes and who helps; ``pause`` waits unless stopped.
+    """Where a base goes and who helps.
 
     ``submit`` runs a task in the uploads' pool once the database is ours to write and so many bytes may leave.
 
-    ``go_on`` raises AbandonedError when the copy has become pointless.
+    ``go_on`` raises AbandonedError when the copy has become pointless; ``flights_max`` is how many parts may be on
+    their way, in memory, besides the one being filled.
     """
 
     journal: Journal
     storage: Storage
     submit: Callable[[int, Callable[[], object], int], Future[Any]]
-    pause: Callable[[float], None]
+    flights_max: Callable[[], int]
     go_on: Callable[[], None]
     now_ms: Callable[[], int]
 
-    def insist(self, doing: Callable[[], T]) -> T:
-        """Call ``doing`` until the store answers; what can't succeed by waiting is raised."""
+    def insist(self, launch: Callable[[], Future[T]], first: Future[T] | None = None) -> Steps[T]:
+        """Launch a request until the store answers; what can't succeed by waiting is raised.
+
+        ``first``: one that was launched already.
+        """
         attempt, refused = 0, False
         while True:
             self.go_on()
             attempt += 1
+            answer = first or launch()
+            first = None
+            yield Hold(answer, math.inf)
             try:
-                return doing()
+                return answer.result()
             except CancelledError as error:
                 raise AbandonedError("the daemon stops") from error
             except TransientError:
-                self.pause(delay_s(attempt, fraction=random.random()))  # noqa: S311 - jitter
+                wait_s = delay_s(attempt, fraction=random.random())  # noqa: S311 - jitter
             except RefusedError as error:
                 if not refused:
                     _log.warning("base_refused", reason=error.message, remedy=error.hint)
-                refused = True
-                self.pause(REFUSED_DELAY_S)
+                refused, wait_s = True, REFUSED_DELAY_S
+            yield Hold(until_s=time.monotonic() + wait_s)
 
 
 class BaseCopy:
@@ -142,56 +168,55 @@ class BaseCopy:
         self._replaced = False
         """A part that the store had acknowledged was sent again, with what the file holds by now."""
 
-    def run(self) -> FinishedBase:
+    def run(self) -> Steps[FinishedBase]:
         """Copy what is missing and complete the object; AbandonedError or CorruptError if that can't be."""
         if self._row.upload_id is None and self._plan.shape.file_size < self._plan.shape.part_size:
-            return self._put_whole()
+            return (yield from self._put_whole())
         try:
             if self._row.upload_id is None:
-                self._open()
+                yield from self._open()
             else:
-                self._adopt(self._row.upload_id)
-            self._send_rest()
-            etag = self._complete()
+                yield from self._adopt(self._row.upload_id)
+            yield from self._send_rest()
+            etag = yield from self._complete()
         except MissingError as error:
-            etag = self._completed_before(error)
+            etag = yield from self._completed_before(error)
         return self._finished(etag)
+
+    def _ask(self, request: Callable[[], T], size: int = 0) -> Steps[T]:
+        """What the store answers to a request, made when the database is ours to write."""
+        world, database_id = self._world, self._row.database_id
+        return world.insist(lambda: world.submit(database_id, request, size))
 
     # -- a small base: one request ----------------------------------------------------------------------------------
 
-    def _put_whole(self) -> FinishedBase:
+    def _put_whole(self) -> Steps[FinishedBase]:
         part = whole_body(self._read(self._plan.shape.ranges()))
         metadata = {"walsyncd-id": hashlib.sha256(part.body).hexdigest()}
         storage = self._world.storage
-        etag = self._write(lambda: storage.put(self._key, part.body, metadata=metadata), len(part.body))
+        etag = yield from self._ask(lambda: storage.put(self._key, part.body, metadata=metadata), len(part.body))
         self._world.journal.base_stored(self._row.id, etag=etag, size=len(part.body))
         return FinishedBase(self._row, self._plan, len(part.body), etag, part.ranges)
 
     # -- a large one: parts -----------------------------------------------------------------------------------------
 
-    def _open(self) -> None:
+    def _open(self) -> Steps[None]:
         world, row = self._world, self._row
         metadata = {"walsyncd-id": row.token}
-        upload_id = self._write(lambda: world.storage.create_upload(self._key, metadata=metadata))
+        upload_id = yield from self._ask(lambda: world.storage.create_upload(self._key, metadata=metadata))
         if not world.journal.upload_opened(row.id, upload_id, self._plan.shape.part_size):
-            world.insist(lambda: world.storage.abort_upload(self._key, upload_id))
+            yield from self._ask(lambda: world.storage.abort_upload(self._key, upload_id))
             raise AbandonedError(f"{self._key} was dropped from the journal")
         self._upload_id = upload_id
 
-    def _write(self, request: Callable[[], str], size: int = 0) -> str:
-        """What the store answers to a request that changes it, made when the database is ours to write."""
-        world, database_id = self._world, self._row.database_id
-        answer: str = world.insist(lambda: world.submit(database_id, request, size).result())
-        return answer
-
-    def _adopt(self, upload_id: str) -> None:
+    def _adopt(self, upload_id: str) -> Steps[None]:
         """Take over what the store has of an upload, and send again what is missing of it.
 
         MissingError if the store does not know the upload any more.
         """
         world, row = self._world, self._row
         self._upload_id = upload_id
-        listed = world.insist(lambda: world.storage.list_parts(self._key, self._upload_id))
+        listed = yield from self._ask(lambda: world.storage.list_parts(self._key, upload_id))
         parts = world.journal.parts(row.id)
         known = [Listed(part.number, part.size, part.etag) for part in listed]
         ours = adopt([Part(part.number, part.size, part.md5, part.etag) for part in parts], known)
@@ -202,7 +227,7 @@ class BaseCopy:
             else:
                 missing += 1
                 self._replaced |= part.etag is not None
-                self._send(self._packed_again(part, last=part.number == len(parts)))
+                yield from self._send(self._packed_again(part, last=part.number == len(parts)))
         _log.info("base_resumed", key=self._key, parts_kept=len(parts) - missing, parts_sent_again=missing)
 
     def _packed_again(self, part: PartRow, *, last: bool) -> PackedPart:
@@ -217,7 +242,7 @@ class BaseCopy:
             raise AbandonedError(f"part {part.number} of {self._key} no longer fits its size")
         return padded
 
-    def _send_rest(self) -> None:
+    def _send_rest(self) -> Steps[None]:
         parts = self._world.journal.parts(self._row.id)
         reached = 0
         if parts:
@@ -227,11 +252,12 @@ class BaseCopy:
         for offset, raw in self._read(self._plan.shape.ranges(reached)):
             full = packer.add(offset, raw)
             if full is not None:
-                self._send(full)
+                yield from self._send(full)
+            yield Hold()
         rest = packer.finish()
         if rest is not None:
-            self._send(rest)
-        self._land_all()
+            yield from self._send(rest)
+        yield from self._land_all()
 
     def _read(self, ranges: Sequence[tuple[int, int]]) -> Iterator[tuple[int, bytes]]:
         """Raw ranges; what a checkpoint cut off meanwhile is zero-filled."""
@@ -239,13 +265,12 @@ class BaseCopy:
             self._world.go_on()
             yield offset, self._file.pread(offset, length).ljust(length, b"\0")
 
-    def _send(self, part: PackedPart) -> None:
+    def _send(self, part: PackedPart) -> Steps[None]:
         world, row = self._world, self._row
-        while len(self._flying) >= IN_FLIGHT_MAX:
-            self._land()
+        while len(self._flying) >= world.flights_max():
+            yield from self._land()
         md5 = hashlib.md5(part.body, usedforsecurity=False).hexdigest()
         world.journal.part_begun(row.id, part.number, len(part.body), md5, format_ranges(part.ranges))
-
         self._flying.append((part, self._launch(part)))
 
     def _launch(self, part: PackedPart) -> Future[str]:
@@ -256,36 +281,31 @@ class BaseCopy:
             len(part.body),
         )
 
-    def _land_all(self) -> None:
+    def _land_all(self) -> Steps[None]:
         while self._flying:
-            self._land()
+            yield from self._land()
 
-    def _land(self) -> None:
+    def _land(self) -> Steps[None]:
         """Wait for the oldest part in flight; one that failed is sent again, from here, not from the pool."""
         part, future = self._flying.popleft()
-        flights = iter((future,))
-
-        def land() -> str:
-            return (next(flights, None) or self._launch(part)).result()
-
-        etag = self._world.insist(land)
+        etag = yield from self._world.insist(lambda: self._launch(part), future)
         self._world.journal.part_stored(self._row.id, part.number, etag)
 
-    def _complete(self) -> str:
+    def _complete(self) -> Steps[str]:
         """The object's ETag. Parts that the store refuses are compared with what it lists before it is asked again."""
         for _ in range(REFUSALS_MAX):
             try:
-                return self._complete_once()
+                return (yield from self._complete_once())
             except CorruptError as error:
                 _log.info("base_parts_refused", key=self._key, reason=error.message)
-            self._adopt(self._upload_id)
-            self._land_all()
-        return self._complete_once()
+            yield from self._adopt(self._upload_id)
+            yield from self._land_all()
+        return (yield from self._complete_once())
 
-    def _complete_once(self) -> str:
+    def _complete_once(self) -> Steps[str]:
         world = self._world
         parts = [StoredPart(part.number, part.size, part.etag or "") for part in world.journal.parts(self._row.id)]
-        return self._write(lambda: world.storage.complete_upload(self._key, self._upload_id, parts))
+        return self._ask(lambda: world.storage.complete_upload(self._key, self._upload_id, parts))
 
     def _finished(self, etag: str) -> FinishedBase:
         parts = self._world.journal.parts(self._row.id)
@@ -293,13 +313,13 @@ class BaseCopy:
         self._world.journal.base_stored(self._row.id, etag=etag, size=size)
         return FinishedBase(self._row, self._plan, size, etag, ranges_of(parts, self._plan))
 
-    def _completed_before(self, error: MissingError) -> str:
+    def _completed_before(self, error: MissingError) -> Steps[str]:
         """The upload is gone. If the answer to a Complete was lost, the object is there.
 
         But not if a part was replaced after that Complete: the object may hold the one before, and its ranges then
         lie elsewhere than the journal says.
         """
-        found = self._world.insist(lambda: self._world.storage.head(self._key))
+        found = yield from self._ask(lambda: self._world.storage.head(self._key))
         if found is None or found.metadata.get("walsyncd-id") != self._row.token or self._replaced:
             raise AbandonedError(f"the store gave up the upload of {self._key}") from error
         return found.etag

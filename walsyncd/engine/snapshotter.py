@@ -1,4 +1,4 @@
-"""The snapshotter: one thread that takes bases, one at a time, whenever one is due.
+"""The snapshotter: takes bases whenever one is due, in one thread, in which they take turns (``engine.rota``).
 
 S comes from the follower before the first byte is read, N from a look that begins after the object was completed;
 the manifest goes into the database's lane behind every segment up to N.
@@ -12,7 +12,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
 
@@ -29,6 +29,8 @@ from walsyncd.engine.base_copy import (
     BaseCopy,
     BasePlan,
     FinishedBase,
+    Hold,
+    Steps,
     World,
     begin_base,
     can_resume,
@@ -38,6 +40,7 @@ from walsyncd.engine.base_copy import (
 )
 from walsyncd.engine.eyes import file_facts
 from walsyncd.engine.renewal import Renewal
+from walsyncd.engine.rota import Rota
 from walsyncd.engine.tracked import Tracked
 from walsyncd.errors import MissingError, StateError, WalsyncdError
 
@@ -46,6 +49,7 @@ RESTART_WAIT_S = 30.0  # until the WAL restarts in the current epoch, for S must
 RETRY_MAX_S = 300.0
 REQUEST_TIMEOUT_S = 60.0
 
+T = TypeVar("T")
 _log = structlog.get_logger()
 
 
@@ -95,33 +99,25 @@ class Snapshotter:
         self._now_ms = now_ms
         self._boot_id = boot_id
         self._renewal = renewal
-        self._condition = threading.Condition()
-        self._due: dict[int, tuple[float, Tracked]] = {}
+        self._rota = Rota(self._take)
+        self._lock = threading.Lock()
         self._taken: dict[int, tuple[Position, int]] = {}
         self._failures: dict[int, int] = {}
         self._work: dict[int, _Work] = {}
-        self._stopping = False
 
     def due(self, tracked: Tracked, delay_s: float = 0.0) -> None:
         """A base of this database is wanted, in ``delay_s`` seconds; if it is under way already, nothing changes."""
-        with self._condition:
-            when = time.monotonic() + delay_s
-            known = self._due.get(tracked.row_id)
-            if known is None or (when < known[0] and tracked.row_id not in self._failures):
-                self._due[tracked.row_id] = (when, tracked)
-                self._condition.notify()
+        self._rota.due(tracked, delay_s, may_hasten=tracked.row_id not in self._failures)
 
     def now(self, tracked: Tracked) -> None:
         """Somebody asks for a base of this database now."""
-        with self._condition:
-            self._failures.pop(tracked.row_id, None)
-            self._due[tracked.row_id] = (time.monotonic(), tracked)
-            self._condition.notify()
+        self._failures.pop(tracked.row_id, None)
+        self._rota.due(tracked, 0.0, anew=True)
 
     def adopt(self, tracked: Tracked) -> None:
         """Take up what an earlier run left: the time of the last base, and a base under way."""
         row = self._journal.database_by_id(tracked.row_id)
-        with self._condition:
+        with self._lock:
             self._work[tracked.row_id] = _Work(tracked, row.base_bytes, row.wal_bytes)
         key = parse_key(row.base_key) if row.base_key else None
         if isinstance(key, ManifestKey) and row.base_ms is not None:
@@ -134,7 +130,7 @@ class Snapshotter:
 
     def replan(self, tracked: Tracked, interval_s: float) -> None:
         """Bases are wanted at another interval; one that has become due comes now."""
-        with self._condition:
+        with self._lock:
             taken = self._taken.get(tracked.row_id)
         if taken is not None:
             left_s = spread_s(interval_s, tracked.row_id) - (self._now_ms() - taken[1]) / 1000
@@ -142,7 +138,7 @@ class Snapshotter:
 
     def stored(self, row: ObjectRow) -> None:
         """A segment became visible: enough of them make a base worth its while."""
-        with self._condition:
+        with self._lock:
             work, taken = self._work.get(row.database_id), self._taken.get(row.database_id)
             if work is None or taken is None or row.kind is not ObjectKind.SEGMENT:
                 return
@@ -154,38 +150,21 @@ class Snapshotter:
 
     def forget(self, tracked: Tracked) -> None:
         """It is not followed any more; a base under way is given up when its copy sees that."""
-        with self._condition:
-            self._due.pop(tracked.row_id, None)
+        self._rota.forget(tracked)
+        self._failures.pop(tracked.row_id, None)
+        with self._lock:
             self._taken.pop(tracked.row_id, None)
             self._work.pop(tracked.row_id, None)
-            self._failures.pop(tracked.row_id, None)
 
     def run(self) -> None:
         """The thread: until ``stop``."""
-        while (tracked := self._next()) is not None:
-            self._take(tracked)
+        self._rota.run()
 
     def stop(self) -> None:
-        """End the thread, abandoning a base under way; it goes on at the next start."""
-        with self._condition:
-            self._stopping = True
-            self._condition.notify_all()
+        """End the thread, abandoning what is under way; it goes on at the next start."""
+        self._rota.stop()
 
     # -- when -------------------------------------------------------------------------------------------------------
-
-    def _next(self) -> Tracked | None:
-        with self._condition:
-            while not self._stopping:
-                if not self._due:
-                    self._condition.wait()
-                    continue
-                row_id = min(self._due, key=lambda known: self._due[known][0])
-                when, tracked = self._due[row_id]
-                if when <= time.monotonic():
-                    del self._due[row_id]
-                    return tracked
-                self._condition.wait(when - time.monotonic())
-            return None
 
     def _plan_next(self, tracked: Tracked) -> None:
         """The next base by the clock."""
@@ -201,7 +180,7 @@ class Snapshotter:
         position, taken_ms = taken
         if position == state.stream.position and self._renewal is None:
             return False
-        with self._condition:
+        with self._lock:
             work = self._work.get(tracked.row_id)
             is_worth_it = work is not None and self._is_worth_it(work)
         return is_worth_it or self._left_s(tracked, taken_ms) <= 0
@@ -215,20 +194,18 @@ class Snapshotter:
 
     # -- one base ---------------------------------------------------------------------------------------------------
 
-    def _take(self, tracked: Tracked) -> None:
+    def _take(self, tracked: Tracked) -> Steps[None]:
         try:
-            finished = self._copy(tracked)
+            finished = yield from self._copy(tracked)
             if finished is not None:
-                self._crown(tracked, finished)
+                yield from self._crown(tracked, finished)
                 self._failures.pop(tracked.row_id, None)
                 self._plan_next(tracked)
         except WalsyncdError as error:
             self._let_go(tracked, error)
-        except TimeoutError:
-            self._let_go(tracked, AbandonedError("the follower did not get to the database in time"))
 
     def _let_go(self, tracked: Tracked, error: WalsyncdError) -> None:
-        if self._stopping:
+        if self._rota.is_stopping:
             return
         tracked.base_under_way = False
         with suppress(StateError):  # what stays in the journal is resumed or dropped by the next attempt
@@ -240,11 +217,10 @@ class Snapshotter:
         delay_s = min(RETRY_MAX_S, RETRY_S * 2.0 ** min(failures - 1, 10))
         if not isinstance(error, MissingError):
             _log.warning("base_abandoned", database=tracked.name, reason=str(error), next_try_in_s=delay_s)
-        with self._condition:
-            self._due[tracked.row_id] = (time.monotonic() + delay_s, tracked)
+        self._rota.due(tracked, delay_s, anew=True)
 
-    def _copy(self, tracked: Tracked) -> FinishedBase | None:
-        origin = self._ask(tracked, self._origin)
+    def _copy(self, tracked: Tracked) -> Steps[FinishedBase | None]:
+        origin = yield from self._ask(tracked, self._origin)
         if origin is None:
             return None
         file = open_file(tracked.path)
@@ -253,7 +229,7 @@ class Snapshotter:
         with file:
             if not origin.state.file.is_file(file_facts(file.identity(), self._boot_id, None)):
                 raise AbandonedError("another file was put in the database's place")
-            return self._copy_file(tracked, origin, file)
+            return (yield from self._copy_file(tracked, origin, file))
 
     def _origin(self, tracked: Tracked) -> _Origin | None:
         """In the follower's thread: where a base that begins now counts from; None: none is wanted."""
@@ -271,7 +247,7 @@ class Snapshotter:
         tracked.base_under_way = True
         return _Origin(state.start, state, tracked.rewinds)
 
-    def _copy_file(self, tracked: Tracked, origin: _Origin, file: OpenFile) -> FinishedBase:
+    def _copy_file(self, tracked: Tracked, origin: _Origin, file: OpenFile) -> Steps[FinishedBase]:
         world = self._world(tracked, origin)
         quiet = file.identity() if origin.state.mode == "rollback" else None
         if quiet is not None and hot_journal(tracked.path):
@@ -287,7 +263,7 @@ class Snapshotter:
             plan, row = begin_base(
                 world, database_id=tracked.row_id, start=origin.start, file=file, boot_id=self._boot_id
             )
-        finished = BaseCopy(world, name=tracked.name, file=file, plan=plan, row=row).run()
+        finished = yield from BaseCopy(world, name=tracked.name, file=file, plan=plan, row=row).run()
         if quiet is not None and (file.identity() != quiet or hot_journal(tracked.path)):
             raise AbandonedError("the database was written while it was copied")
         return finished
@@ -309,7 +285,7 @@ class Snapshotter:
 
     def _world(self, tracked: Tracked, origin: _Origin) -> World:
         def go_on() -> None:
-            if self._stopping:
+            if self._rota.is_stopping:
                 raise AbandonedError("the daemon stops")
             state = tracked.state
             if state is None or state.stream.generation != origin.start.generation:
@@ -317,15 +293,11 @@ class Snapshotter:
             if tracked.rewinds != origin.rewinds:
                 raise AbandonedError("the spool is read again")
 
-        return World(self._journal, self._storage, self._submit, self._pause, go_on, self._now_ms)
-
-    def _pause(self, seconds: float) -> None:
-        with self._condition:
-            self._condition.wait_for(lambda: self._stopping, seconds)
+        return World(self._journal, self._storage, self._submit, self._rota.flights_max, go_on, self._now_ms)
 
     # -- the manifest -----------------------------------------------------------------------------------------------
 
-    def _crown(self, tracked: Tracked, base: FinishedBase) -> None:
+    def _crown(self, tracked: Tracked, base: FinishedBase) -> Steps[None]:
         """Find N and put the manifest into the lane, behind the segments up to N."""
 
         def finish(tracked: Tracked) -> tuple[Position, int]:
@@ -340,8 +312,8 @@ class Snapshotter:
             tracked.base_under_way, tracked.base_wanted = False, ""
             return state.stream.position, self._now_ms()
 
-        self._taken[tracked.row_id] = self._ask(tracked, finish)
-        with self._condition:
+        self._taken[tracked.row_id] = yield from self._ask(tracked, finish)
+        with self._lock:
             self._work[tracked.row_id] = _Work(tracked, base.size, 0)
         _log.info(
             "base_copied",
@@ -387,8 +359,13 @@ class Snapshotter:
         )
         self._offer(self._journal.advance([Advance(tracked.row_id, None, (new,), rewinds=tracked.rewinds)]))
 
-    def _ask(self, tracked: Tracked, then: Callable[[Tracked], Any]) -> Any:
-        return self._request(tracked, then).result(REQUEST_TIMEOUT_S)
+    def _ask(self, tracked: Tracked, then: Callable[[Tracked], T]) -> Steps[T]:
+        """What ``then`` gives in the follower's thread, after a look that begins now."""
+        answer: Future[T] = self._request(tracked, then)
+        yield Hold(answer, time.monotonic() + REQUEST_TIMEOUT_S)
+        if not answer.done() and answer.cancel():
+            raise AbandonedError("the follower did not get to the database in time")
+        return answer.result()
 
 
 __all__ = ["BasePlan", "Snapshotter"]

@@ -1,0 +1,157 @@
+"""Which base next, and whose turn it is: one thread copies several databases by turns.
+
+A base that is due is begun as soon as no other one of its size class is under way (``core.base_schedule``), so a small
+database never waits for a large one, and there are few under way at a time however many are due. Each goes on by one
+step, a range of its file or an answer of the store, and then the next one that waits for nothing, small ones first.
+
+In memory are one part that is being filled for each base under way, and ``FLIGHTS_MAX`` parts on their way, or one for
+each base if there are more of these than that.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from walsyncd.core.base_schedule import size_class
+from walsyncd.engine.base_copy import Hold, Steps
+from walsyncd.engine.tracked import Tracked
+
+FLIGHTS_MAX = 2  # one is sent while the next one is begun
+
+
+@dataclass(slots=True)
+class _Due:
+    """A base that is wanted at ``when`` (monotonic, seconds); its size class is looked up when that has come."""
+
+    when: float
+    tracked: Tracked
+    size_class: int | None = None
+
+
+@dataclass(slots=True)
+class _Place:
+    """A base under way, and what it waits for."""
+
+    row_id: int
+    steps: Steps[None]
+    hold: Hold
+
+
+class Rota:
+    """Any thread may ask for bases; one runs them. ``take`` are the steps of a database's base, from its start."""
+
+    def __init__(self, take: Callable[[Tracked], Steps[None]]) -> None:
+        self._take = take
+        self._condition = threading.Condition()
+        self._due: dict[int, _Due] = {}
+        self._places: dict[int, _Place] = {}  # by size class; of the running thread alone
+        self._is_woken = False
+        self._is_stopping = False
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether all is to be left as it is, for the next run."""
+        return self._is_stopping
+
+    def flights_max(self) -> int:
+        """How many parts a base may have on their way now."""
+        return max(1, FLIGHTS_MAX // max(1, len(self._places)))
+
+    def due(self, tracked: Tracked, delay_s: float, *, may_hasten: bool = True, anew: bool = False) -> None:
+        """A base is wanted in ``delay_s`` seconds, or when it was asked for before if that is sooner.
+
+        ``may_hasten`` False: no sooner than was asked for before; ``anew``: what was asked for before is void.
+        """
+        when = time.monotonic() + delay_s
+        with self._condition:
+            known = None if anew else self._due.get(tracked.row_id)
+            if known is None or (when < known.when and may_hasten):
+                self._due[tracked.row_id] = _Due(when, tracked)
+                self._wake()
+
+    def forget(self, tracked: Tracked) -> None:
+        """None is wanted any more; one under way sees that by itself."""
+        with self._condition:
+            self._due.pop(tracked.row_id, None)
+
+    def run(self) -> None:
+        """The thread: until ``stop``, which leaves what is under way where it is."""
+        try:
+            while not self._is_stopping:
+                with self._condition:
+                    self._is_woken = False
+                for each, its_class in self._chosen(time.monotonic()):
+                    self._places[its_class] = _Place(each.row_id, self._take(each), Hold())
+                if not self._go_on(time.monotonic()):
+                    self._sleep()
+        finally:
+            for place in self._places.values():
+                place.steps.close()
+
+    def stop(self) -> None:
+        """End the thread."""
+        with self._condition:
+            self._is_stopping = True
+            self._condition.notify_all()
+
+    def _chosen(self, now_s: float) -> list[tuple[Tracked, int]]:
+        """Those that can begin, the longest due of its class first."""
+        with self._condition:
+            ripe = sorted((due for due in self._due.values() if due.when <= now_s), key=lambda due: due.when)
+            under_way = {place.row_id for place in self._places.values()}
+            taken = set(self._places)
+            chosen: list[tuple[Tracked, int]] = []
+            for due in ripe:
+                if due.size_class is None:
+                    due.size_class = size_class(_size_of(due.tracked))
+                row_id = due.tracked.row_id
+                if due.size_class not in taken and row_id not in under_way:
+                    taken.add(due.size_class)
+                    del self._due[row_id]
+                    chosen.append((due.tracked, due.size_class))
+            return chosen
+
+    def _go_on(self, now_s: float) -> bool:
+        """One step of each base that waits for nothing; whether there was one."""
+        able = sorted(each for each, place in self._places.items() if not place.hold.holds(now_s))
+        for each in able:
+            if self._is_stopping:
+                break
+            place = self._places[each]
+            try:
+                place.hold = next(place.steps)
+            except StopIteration:
+                del self._places[each]
+                continue
+            if place.hold.answer is not None:
+                place.hold.answer.add_done_callback(lambda _answer: self._answered())
+        return bool(able)
+
+    def _sleep(self) -> None:
+        """Until an answer, a wish, or the first moment that something waits for."""
+        with self._condition:
+            now_s = time.monotonic()
+            moments = [due.when for due in self._due.values() if due.when > now_s]
+            moments += [place.hold.until_s for place in self._places.values() if place.hold.until_s < math.inf]
+            left_s = max(0.0, min(moments) - now_s) if moments else None
+            self._condition.wait_for(lambda: self._is_woken or self._is_stopping, left_s)
+
+    def _answered(self) -> None:
+        with self._condition:
+            self._wake()
+
+    def _wake(self) -> None:
+        self._is_woken = True
+        self._condition.notify()
+
+
+def _size_of(tracked: Tracked) -> int:
+    """The file's size in bytes; 0 if it can't be seen, which its copy tells."""
+    try:
+        return tracked.path.stat().st_size
+    except OSError:
+        return 0
