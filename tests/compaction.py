@@ -14,6 +14,7 @@ from tests.shipping import NAME
 from walsyncd.adapters.journal import Advance, Journal, NewObject, ObjectKind
 from walsyncd.core.layout import SegmentKey, format_key
 from walsyncd.engine.compactor import Compactor
+from walsyncd.engine.removal import Removals
 
 EPOCHS = 2
 _folders = itertools.count(1)
@@ -79,6 +80,5 @@ def make_compactor(
     journal: Journal, storage: FakeStorage, now_ms: Callable[[], int], may_delete: Callable[[int], None] | None = None
 ) -> Compactor:
     """With a pool of its own thread, and leave to delete."""
-    return Compactor(
-        journal, storage, submit=at_once, may_delete=may_delete or (lambda _database_id: None), store_ms=now_ms
-    )
+    allowed = may_delete or (lambda _database_id: None)
+    return Compactor(journal, storage, submit=at_once, may_delete=allowed, store_ms=now_ms, removals=Removals())

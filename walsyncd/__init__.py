@@ -29,7 +29,7 @@ The architecture in one look; imports point down, never up::
         bases                   snapshotter ─> rota, base_copy, renewal
         shipping                uploader ─> dispatch, lane, shipment, upload, ownership, orphans, throttle,
                                 outage, trouble, spool_limit
-        keeping                 housekeeper ─> compactor, pruner
+        keeping                 housekeeper ─> compactor, pruner ─> removal
         drills                  driller ─> drill ─> live_comparison
         restoring               restorer ─> planner, replica, fetch, apply ─> prefetch, epoch_reader;
                                 standby follows with a copy; verifier, salvage, survey

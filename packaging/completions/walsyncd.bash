@@ -17,7 +17,7 @@ _shtab_walsyncd_takeover_option_strings=(-h --help --config)
 _shtab_walsyncd_ls_option_strings=(-h --help --config --commits --timeline --json)
 _shtab_walsyncd_restore_option_strings=(-h --help --config -o --output --all --at --position --generation --force --if-missing --allow-partial --owner --mode --follow --interval --dry-run --json)
 _shtab_walsyncd_verify_option_strings=(-h --help --config --quick --json)
-_shtab_walsyncd_prune_option_strings=(-h --help --config --dry-run --json)
+_shtab_walsyncd_prune_option_strings=(-h --help --config --dry-run --timeout --json)
 _shtab_walsyncd_demo_option_strings=(-h --help --keep)
 _shtab_walsyncd_option_strings=(-h --help --version)
 

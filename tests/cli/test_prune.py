@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from tests.adapters.sqlite_process import wal_database
 from tests.engine.running import Place, running, wait_for
+from walsyncd.adapters.directory import DirectoryStorage
 from walsyncd.cli import main
+from walsyncd.errors import RefusedError
 
 
 @pytest.fixture
@@ -59,8 +63,39 @@ def test_the_daemon_prunes_when_asked(place: Place, capsys: pytest.CaptureFixtur
     doomed = grow(place)
     with running(place.settings("app")):
         assert main(["prune", *place.config(), "app"]) == 0
-        wait_for(lambda: not any(path.exists() for path in doomed))
+        assert not any(path.exists() for path in doomed)
+        assert "app: 2 objects removed" in capsys.readouterr().out
+        assert main(["prune", *place.config()]) == 0
+        assert "app: 0 objects removed" in capsys.readouterr().out
     assert main(["verify", *place.config(), "app"]) == 0
+
+
+class Unwilling(DirectoryStorage):
+    """Deletes nothing, and says so or does not."""
+
+    lies = False
+
+    def delete(self, keys: Sequence[str]) -> None:
+        if not self.lies:
+            raise RefusedError("delete objects: the store answered 403 AccessDenied", hint="allow s3:DeleteObject")
+
+
+def test_a_store_that_does_not_delete_is_told(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    """It refuses: the way out is named, once in the log; it says yes and does not: the objects are named."""
+    doomed = grow(place)
+    storage = Unwilling(place.replica)
+    with running(place.settings("app"), storage), capture_logs() as logs:
+        for _ in range(2):
+            assert main(["prune", *place.config(), "app"]) == 1
+            said = capsys.readouterr().err
+            assert "prune app: delete objects: the store answered 403 AccessDenied" in said
+            assert "allow s3:DeleteObject; or write delete = false" in said
+        place.sync()
+        assert [log["event"] for log in logs].count("housekeeping_postponed") == 1
+        storage.lies = True
+        assert main(["prune", *place.config(), "app"]) == 1
+        assert "1 objects are still there, first app/" in capsys.readouterr().err
+    assert all(path.exists() for path in doomed)
 
 
 def test_an_unknown_name_is_refused(place: Place, capsys: pytest.CaptureFixture[str]) -> None:

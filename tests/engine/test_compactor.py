@@ -20,7 +20,8 @@ ROOM = 1 << 30
 
 
 def run_jobs(journal: Journal, storage: FakeStorage, now_ms: int) -> None:
-    for job in make_compactor(journal, storage, lambda: now_ms).jobs():
+    compactor = make_compactor(journal, storage, lambda: now_ms)
+    for job in [*compactor.replacements(), *compactor.compactions()]:
         job()
 
 
@@ -172,7 +173,7 @@ def test_segments_stay_where_deletion_is_refused_or_the_object_has_gone(tmp_path
         journal.keep_bodies(ROOM)
         database_id = ship(journal, storage, history)
         run_jobs(journal, storage, 0)
-        (job,) = make_compactor(journal, storage, lambda: HOUR_MS, refuse).jobs()
+        (job,) = make_compactor(journal, storage, lambda: HOUR_MS, refuse).replacements()
         with pytest.raises(RefusedError):
             job()
         assert len(keys(storage)) == 7

@@ -22,6 +22,7 @@ from walsyncd.engine import compactor
 from walsyncd.engine.housekeeper import CLOCK_OFF_MS, RETRY_S, Housekeeper
 from walsyncd.engine.ownership import Identity, Ownership
 from walsyncd.engine.planner import find_plan
+from walsyncd.engine.removal import Removals
 from walsyncd.engine.replica import Replica
 from walsyncd.engine.restorer import restore
 
@@ -37,12 +38,15 @@ class ClockedStorage(FakeStorage):
         return self.now_ms
 
 
-def make(journal: Journal, storage: ClockedStorage, *, wall_off_ms: int = 0) -> Housekeeper:
+def make(
+    journal: Journal, storage: ClockedStorage, *, wall_off_ms: int = 0, removals: Removals | None = None
+) -> Housekeeper:
     def wall_ms() -> int:
         return storage.now_ms + wall_off_ms
 
     storage.put(f"{NAME}/{OWNER_KEY}", format_owner(Owner("host", "machine", "run-1", "now")), metadata={})
-    return Housekeeper(journal, storage, Ownership(journal, storage, ME, wall_ms), submit=at_once, wall_ms=wall_ms)
+    owner = Ownership(journal, storage, ME, wall_ms)
+    return Housekeeper(journal, storage, owner, submit=at_once, wall_ms=wall_ms, removals=removals)
 
 
 def segments_left(storage: FakeStorage) -> int:

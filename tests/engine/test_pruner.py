@@ -17,6 +17,7 @@ from walsyncd.core.layout import PrunedKey, format_key, parse_key
 from walsyncd.core.plan import Head, Plan, make_plan
 from walsyncd.core.retention import DAY_MS, Policy
 from walsyncd.engine.pruner import Pruner, list_folder
+from walsyncd.engine.removal import Removals
 from walsyncd.errors import RefusedError
 
 POLICY = Policy(7 * DAY_MS)
@@ -62,7 +63,7 @@ def make(journal: Journal, storage: AgedStorage, *, refuse: bool = False) -> tup
             raise RefusedError("another daemon writes here")
 
     database_id = journal.database(NAME, "/srv/app.db").id
-    pruner = Pruner(journal, storage, may_delete=may_delete, store_ms=lambda: storage.world.now_ms)
+    pruner = Pruner(journal, storage, may_delete=may_delete, store_ms=lambda: storage.world.now_ms, removals=Removals())
     return pruner, database_id
 
 

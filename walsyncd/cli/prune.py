@@ -1,22 +1,24 @@
 """``walsyncd prune``: remove what is older than retention promises, or with ``--dry-run`` say what would go and why.
 
 Only the daemon removes, since it alone knows that the folder is its own; it does so by itself once a day, and at
-once when this command asks.
+once when this command asks, which then waits and says what went.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from walsyncd.cli import settings_from
-from walsyncd.cli.daemon import call
+from walsyncd.cli.daemon import Deadline, call
 from walsyncd.cli.storage import storage_from
 from walsyncd.cli.table import format_bytes
 from walsyncd.core.moment import format_moment
-from walsyncd.errors import MissingError, UsageError
+from walsyncd.errors import MissingError, UsageError, WalsyncdError
 
 if TYPE_CHECKING:
     from walsyncd.adapters.storage import Storage
@@ -25,10 +27,16 @@ if TYPE_CHECKING:
     from walsyncd.engine.pruner import Folder
 
 
+DEFAULT_TIMEOUT = "1h"
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Which databases, and whether only to look."""
     parser.add_argument("name", nargs="?", metavar="NAME", help="a database (default: all that are configured)")
     parser.add_argument("--dry-run", action="store_true", help="remove nothing: say what would go and why")
+    parser.add_argument(
+        "--timeout", default=DEFAULT_TIMEOUT, metavar="TIME", help=f"wait no longer (default: {DEFAULT_TIMEOUT})"
+    )
     parser.add_argument("--json", action="store_true", help="what --dry-run found as JSON")
 
 
@@ -38,9 +46,7 @@ def run(args: argparse.Namespace) -> int:
     if not settings.storage.delete:
         raise UsageError("prune: nothing is removed with delete = false", hint="the bucket's lifecycle rule does that")
     if not args.dry_run:
-        call(settings.daemon.state_dir, {"op": "prune", "names": [args.name] if args.name else []})
-        print("the daemon prunes now; its log says what went")
-        return 0
+        return _ask(settings.daemon.state_dir, [args.name] if args.name else [], args.timeout)
     storage = storage_from(settings.storage)
     found = [(spec.name, *_look(settings, storage, spec)) for spec in _specs(settings, args.name)]
     if args.json:
@@ -49,6 +55,39 @@ def run(args: argparse.Namespace) -> int:
         for name, folder, told in found:
             _print(name, folder, told)
     return 0
+
+
+def _ask(state_dir: Path, names: list[str], timeout: str) -> int:
+    """Have the daemon do it, and wait; 1 if it was not done for one of them."""
+    from walsyncd.config import parse_duration  # noqa: PLC0415  a command is light until it runs
+
+    deadline = Deadline(parse_duration(timeout))
+    answers = [(name, _outcome(state_dir, name, deadline)) for name in _asked(state_dir, names)]
+    for name, (done, said) in answers:
+        print(f"{name}: {said}" if done else f"walsyncd: prune {name}: {said}", file=sys.stdout if done else sys.stderr)
+    return 0 if all(done for _, (done, _) in answers) else 1
+
+
+def _asked(state_dir: Path, names: list[str]) -> list[str]:
+    return list(call(state_dir, {"op": "prune", "names": names})["names"])
+
+
+def _outcome(state_dir: Path, name: str, deadline: Deadline) -> tuple[bool, str]:
+    """Whether it was done, and what there is to say."""
+    while True:
+        try:
+            answer = call(state_dir, {"op": "pruned", "name": name})
+        except WalsyncdError as error:
+            return False, str(error)
+        if not answer.get("waiting"):
+            break
+        if not deadline.pause():
+            return False, "it is not done yet; it goes on, and the log says what went"
+    if answer["left"]:
+        from walsyncd.engine.removal import KEPT_HINT  # noqa: PLC0415
+
+        return False, f"{len(answer['left'])} objects are still there, first {answer['left'][0]} (hint: {KEPT_HINT})"
+    return True, f"{answer['objects']} objects removed, {format_bytes(answer['size'])}"
 
 
 def _specs(settings: Settings, name: str | None) -> list[DatabaseSpec]:

@@ -32,6 +32,7 @@ from walsyncd.core.multipart import PUT_SIZE_MAX, part_size
 from walsyncd.core.retention import HOUR_MS
 from walsyncd.engine.epoch_reader import EpochReader
 from walsyncd.engine.ownership import folder_key
+from walsyncd.engine.removal import Removals, remove
 from walsyncd.engine.replica import Replica
 from walsyncd.engine.upload import ID_METADATA
 from walsyncd.errors import CorruptError, MissingError
@@ -57,19 +58,24 @@ class Compactor:
         submit: Callable[[int, Callable[[], object]], Future[Any]],
         may_delete: Callable[[int], None],
         store_ms: Callable[[], int],
+        removals: Removals,
     ) -> None:
         self._journal = journal
         self._storage = storage
+        self._removals = removals
         self._submit = submit
         self._may_delete = may_delete
         self._store_ms = store_ms
 
-    def jobs(self) -> list[Callable[[], None]]:
-        """What can be done now; each raises what the storage raises."""
+    def compactions(self) -> list[Callable[[], None]]:
+        """Epochs to put together now; each raises what the storage raises."""
+        return [partial(self.compact, epoch) for epoch in self._journal.closed_epochs()]
+
+    def replacements(self) -> list[Callable[[], None]]:
+        """Epochs whose segments may go now; each raises what the storage and ``may_delete`` raise."""
         now_ms = self._store_ms()
-        closed = [partial(self.compact, epoch) for epoch in self._journal.closed_epochs()]
         ripe = [whole for whole in self._journal.wholes() if whole.state == "stored" and _due_ms(whole) <= now_ms]
-        return [*closed, *(partial(self.replace, whole) for whole in ripe)]
+        return [partial(self.replace, whole) for whole in ripe]
 
     def next_ms(self) -> int | None:
         """When segments are to go next, by the store's clock."""
@@ -91,9 +97,11 @@ class Compactor:
             # The segments stay as they are, for `verify` to tell what is wrong; readers would prefer what we wrote.
             _log.error("epoch_not_compacted", database=name, epoch=key.epoch, reason=error.message)
             self._journal.epoch_forgotten(epoch)
-            self._storage.delete([folder_key(name, format_key(key))])
+            self._removals.failed("compaction")
+            remove(self._storage, [folder_key(name, format_key(key))])
             return
         self._journal.whole_stored(epoch, self._store_ms())
+        self._removals.put_together(epoch.database_id)
         _log.info("epoch_compacted", database=name, key=format_key(key), segments=len(rows))
 
     def replace(self, whole: WholeRow) -> None:
@@ -104,10 +112,13 @@ class Compactor:
         found = self._storage.head(folder_key(name, whole.key))
         if found is None or found.size != whole.size:
             _log.error("compacted_epoch_lost", database=name, key=whole.key)
+            self._removals.failed("compaction")
             self._journal.epoch_forgotten(whole.epoch)
             return
-        self._storage.delete([folder_key(name, row.key) for row in self._journal.kept(whole.epoch)])
+        rows = self._journal.kept(whole.epoch)
+        remove(self._storage, [folder_key(name, row.key) for row in rows])
         self._journal.whole_replaced(whole.epoch, self._store_ms())
+        self._removals.removed(database_id, len(rows), sum(row.size for row in rows))
 
     # -- one object -------------------------------------------------------------------------------------------------
 

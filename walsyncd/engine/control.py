@@ -11,7 +11,8 @@
 ``base``      ``name``, ``base_key``       ``base_key`` of a newer base or None, and ``why``
 ``verified``  ``name``                     nothing: its replica was found sound by whoever asks
 ``takeover``  ``names``                    ``taken``: those of them that another daemon had taken, and begin anew
-``prune``     ``names`` (none: all)        nothing: what retention does not keep is removed soon
+``prune``     ``names`` (none: all)        ``names``: of those what retention does not keep is removed soon
+``pruned``    ``name``                     ``objects``, ``size`` and keys ``left`` of that, ``error``; or ``waiting``
 ``reload``                                 ``added``, ``removed``, ``changed``: names; ``databases``: how many
 ============  ===========================  =================================================================
 
@@ -33,6 +34,7 @@ from walsyncd.adapters.control_socket import OTHER_DAEMON
 from walsyncd.adapters.journal import DatabaseRow, Journal
 from walsyncd.engine.awaited import is_outdated, missing
 from walsyncd.engine.follower import Follower
+from walsyncd.engine.removal import Pruned
 from walsyncd.engine.roster import Roster
 from walsyncd.engine.shipping import Shipping
 from walsyncd.engine.status import survey
@@ -91,8 +93,11 @@ class Control:
                 self._journal.note_proven(tracked.row_id)
                 return {}
             case "prune":
-                self._shipping().prune(self._roster.named(request.get("names") or []))
-                return {}
+                databases = self._roster.named(request.get("names") or [])
+                self._shipping().prune(databases)
+                return {"names": [tracked.name for tracked in databases]}
+            case "pruned":
+                return self._pruned(str(request.get("name", "")))
             case "takeover":
                 return self._take_over(self._roster.named([str(name) for name in request.get("names") or [""]]))
             case "reload":
@@ -153,6 +158,16 @@ class Control:
             "base_key": row.base_key if row.base_key != before else None,
             "why": row.error or row.cause or row.state,
         }
+
+    def _pruned(self, name: str) -> Answer:
+        (tracked,) = self._roster.named([name])
+        match self._shipping().pruned(tracked):
+            case None:
+                return {"waiting": True}
+            case Pruned() as pruned:
+                return asdict(pruned)
+            case error:
+                raise error
 
     def _take_over(self, databases: Sequence[Tracked]) -> Answer:
         uploader = self._shipping().uploader

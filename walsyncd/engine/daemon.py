@@ -144,6 +144,7 @@ class Daemon:
             pulse=self._pulse,
             follower=self.follower,
             keeping=settings.storage,
+            removals=self._sight.removals,
         )
 
     # -- the run ----------------------------------------------------------------------------------------------------

@@ -1,7 +1,8 @@
 """The housekeeper: one thread for what has time. It sleeps until something is due, and an idle daemon never wakes it.
 
-Jobs that fail are tried again later; nothing depends on any of them. What may be deleted is decided by the store's
-clock, and nothing is while ours and the store's are more than ``CLOCK_OFF_MS`` apart.
+Jobs that fail are tried again later, and what is wrong is said once; nothing depends on any of them. A store that
+refuses deletion ends the round: deletions come first, so nothing is compacted meanwhile. What may be deleted is decided
+by the store's clock, and nothing is while ours and the store's are more than ``CLOCK_OFF_MS`` apart.
 """
 
 from __future__ import annotations
@@ -21,11 +22,13 @@ from walsyncd.core.retention import GRACE_MS
 from walsyncd.engine.compactor import Compactor
 from walsyncd.engine.ownership import Ownership, Standing
 from walsyncd.engine.pruner import Pruner, policy_of
+from walsyncd.engine.removal import DeletionRefusedError, Pruned, Removals
 from walsyncd.engine.tracked import Tracked
 from walsyncd.errors import RefusedError, WalsyncdError
 
 CLOCK_OFF_MS = 300_000  # a clock that far from the store's deletes nothing
 RETRY_S = 300.0  # after a job that failed; everything here can wait
+REFUSED_RETRY_S = 3600.0  # after a deletion that was refused; somebody has to allow it first
 
 _log = structlog.get_logger()
 
@@ -41,14 +44,21 @@ class Housekeeper:
         *,
         submit: Callable[[int, Callable[[], object]], Future[Any]],
         wall_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+        removals: Removals | None = None,
     ) -> None:
         self._journal = journal
         self._storage = storage
         self._ownership = ownership
         self._submit = submit
         self._wall_ms = wall_ms
-        self._compactor = Compactor(journal, storage, submit=submit, may_delete=self.may_delete, store_ms=self.store_ms)
-        self._pruner = Pruner(journal, storage, may_delete=self.may_delete, store_ms=self.store_ms)
+        self._removals = counts = removals or Removals()
+        may_delete, store_ms = self.may_delete, self.store_ms
+        self._compactor = Compactor(
+            journal, storage, submit=submit, may_delete=may_delete, store_ms=store_ms, removals=counts
+        )
+        self._pruner = Pruner(journal, storage, may_delete=may_delete, store_ms=store_ms, removals=counts)
+        self._outcomes: dict[int, Pruned | WalsyncdError] = {}
+        self._said: set[str] = set()
         self._condition = threading.Condition()
         self._databases: dict[int, Tracked] = {}
         self._is_stopping = False
@@ -69,9 +79,14 @@ class Housekeeper:
             self._databases.pop(tracked.row_id, None)
 
     def prune_now(self, tracked: Tracked) -> None:
-        """Somebody asks for it."""
+        """Somebody asks for it, and then for its ``outcome``."""
+        self._outcomes.pop(tracked.row_id, None)
         self._journal.prune_asked(tracked.row_id)
         self.wake()
+
+    def outcome(self, tracked: Tracked) -> Pruned | WalsyncdError | None:
+        """What came of the last pruning since it was asked for; None: nothing yet."""
+        return self._outcomes.get(tracked.row_id)
 
     def stored(self, row: ObjectRow) -> None:
         """An object became visible: a manifest lets what is before it go some day, a new epoch closes the last."""
@@ -103,12 +118,18 @@ class Housekeeper:
     def round(self) -> float | None:
         """Do what is due; seconds until something is due again, None: not before something is stored."""
         failed = False
-        for job in self._jobs():
+        for kind, job in self._jobs():
             if self._is_stopping:
                 return None
-            failed |= not self._try(job)
+            error = self._tried(kind, job)
+            if isinstance(error, DeletionRefusedError):
+                return REFUSED_RETRY_S
+            failed |= error is not None
         if failed:
             return RETRY_S
+        if self._said:
+            self._said.clear()
+            _log.info("housekeeping_goes_on")
         due = [self._compactor.next_ms(), *(self._pruner.due_ms(tracked.row_id) for tracked in self._all())]
         moments = [moment for moment in due if moment is not None]
         return max(1.0, (min(moments) - self.store_ms()) / 1000) if moments else None
@@ -131,8 +152,14 @@ class Housekeeper:
                 hint="set the clock; nothing is deleted until then",
             )
 
-    def _jobs(self) -> list[Callable[[], None]]:
-        return [*self._compactor.jobs(), *(partial(self._prune, tracked) for tracked in self._all())]
+    def _jobs(self) -> list[tuple[str, Callable[[], None]]]:
+        """Deletions first: the compactor's, then prunings, then what is to be compacted."""
+        pruning = [("pruning", partial(self._prune, tracked)) for tracked in self._all()]
+        return [
+            *(("compaction", job) for job in self._compactor.replacements()),
+            *pruning,
+            *(("compaction", job) for job in self._compactor.compactions()),
+        ]
 
     def _all(self) -> list[Tracked]:
         with self._condition:
@@ -140,18 +167,34 @@ class Housekeeper:
 
     def _prune(self, tracked: Tracked) -> None:
         due_ms = self._pruner.due_ms(tracked.row_id)
-        if due_ms is not None and due_ms <= self.store_ms():
-            self._pruner.prune(tracked.row_id, policy_of(tracked.spec))
+        if due_ms is None or due_ms > self.store_ms():
+            return
+        try:
+            self._outcomes[tracked.row_id] = self._pruner.prune(tracked.row_id, policy_of(tracked.spec))
+        except WalsyncdError as error:
+            self._outcomes[tracked.row_id] = error
+            raise
 
-    def _try(self, job: Callable[[], None]) -> bool:
+    def _tried(self, kind: str, job: Callable[[], None]) -> Exception | None:
         try:
             job()
         except WalsyncdError as error:
-            _log.warning("housekeeping_postponed", reason=error.message, remedy=error.hint, next_try_in_s=RETRY_S)
-            return False
-        except CancelledError:  # the daemon stops
-            return False
-        return True
+            self._removals.failed(kind)
+            self._say(error)
+            return error
+        except CancelledError as error:  # the daemon stops
+            return error
+        return None
+
+    def _say(self, error: WalsyncdError) -> None:
+        """Once, until a round goes well; a deletion that is refused is no news for another object."""
+        if isinstance(error, DeletionRefusedError):
+            for tracked in self._all():  # whoever waits hears it now: nothing is tried for long
+                self._outcomes.setdefault(tracked.row_id, error)
+        words = "deletion_refused" if isinstance(error, DeletionRefusedError) else error.message
+        if words not in self._said:
+            self._said.add(words)
+            _log.warning("housekeeping_postponed", reason=error.message, remedy=error.hint)
 
     def _wait(self, timeout_s: float | None) -> bool:
         with self._condition:

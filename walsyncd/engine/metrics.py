@@ -22,6 +22,7 @@ from walsyncd import __version__
 from walsyncd.adapters.counting_storage import OK, Requests
 from walsyncd.adapters.journal import Journal, ObjectRow
 from walsyncd.core.gap import gap_class
+from walsyncd.engine.removal import JOBS, Removals
 from walsyncd.engine.status import survey
 from walsyncd.errors import UsageError
 
@@ -55,6 +56,7 @@ class Metrics(Collector):
         journal: Journal,
         requests: Requests,
         shipped: Shipped,
+        removals: Removals,
         *,
         names: Callable[[], list[str]],
         trouble: Callable[[], str],
@@ -63,6 +65,7 @@ class Metrics(Collector):
         self._journal = journal
         self._requests = requests
         self._shipped = shipped
+        self._removals = removals
         self._names = names
         self._trouble = trouble
         self._lines_lost = lines_lost
@@ -74,6 +77,7 @@ class Metrics(Collector):
         yield from self._of_databases()
         yield from self._of_shipping()
         yield from self._of_storage()
+        yield from self._of_keeping()
         yield _gauge("build_info", "The version that runs.", ["version"], {(__version__,): 1.0})
         lost = float(self._lines_lost())
         yield _counter("log_lines_lost", "Lines of the log that could not be written.", [], {(): lost})
@@ -113,6 +117,17 @@ class Metrics(Collector):
             gaps[gap_class(reason),] += count
         ended = {reason: float(count) for reason, count in gaps.items()}
         yield _counter("gaps", "Generations that ended, by the class of the reason.", ["reason"], ended)
+
+    def _of_keeping(self) -> Iterator[Metric]:
+        names, label, done = {row.id: row.name for row in self._journal.databases()}, ["database"], self._removals
+        objects = {(names[each],): float(count) for each, count in done.objects.copy().items()}
+        yield _counter("removed_objects", "Objects removed from storage.", label, objects)
+        size = {(names[each],): float(count) for each, count in done.size.copy().items()}
+        yield _counter("removed_bytes", "Bytes removed from storage.", label, size)
+        wholes = {(names[each],): float(count) for each, count in done.wholes.copy().items()}
+        yield _counter("compacted_epochs", "Epochs whose segments became one object.", label, wholes)
+        failures = {(job,): float(done.failures[job]) for job in JOBS}
+        yield _counter("housekeeping_failures", "Compactions and prunings that failed.", ["job"], failures)
 
     def _of_storage(self) -> Iterator[Metric]:
         counts = self._requests.counts()

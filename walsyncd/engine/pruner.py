@@ -8,7 +8,7 @@ listing and from what was stored since. What is not ours by its name is never to
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -20,6 +20,7 @@ from walsyncd.core.layout import BaseKey, Key, ManifestKey, SegmentKey, format_k
 from walsyncd.core.position import is_generation
 from walsyncd.core.retention import DAY_MS, Held, Policy, Pruning, decide
 from walsyncd.engine.ownership import folder_key
+from walsyncd.engine.removal import KEPT_HINT, Pruned, Removals, remove
 
 DELETE_BATCH_MAX = 1000  # keys in one request of S3
 STATEMENT = b"{}\n"  # the key says all
@@ -77,9 +78,11 @@ class Pruner:
         *,
         may_delete: Callable[[int], None],
         store_ms: Callable[[], int],
+        removals: Removals,
     ) -> None:
         self._journal = journal
         self._storage = storage
+        self._removals = removals
         self._may_delete = may_delete
         self._store_ms = store_ms
 
@@ -88,7 +91,7 @@ class Pruner:
         row = self._journal.database_by_id(database_id)
         return None if row.prune_due_ms is None else max(row.prune_due_ms, row.pruned_ms + DAY_MS)
 
-    def prune(self, database_id: int, policy: Policy) -> None:
+    def prune(self, database_id: int, policy: Policy) -> Pruned:
         """List, decide, remove, note. Raises what the storage and ``may_delete`` raise."""
         row = self._journal.database_by_id(database_id)
         folder = list_folder(self._storage, row.name)
@@ -106,11 +109,18 @@ class Pruner:
         due_ms = now_ms + DAY_MS if left else told.next_ms
         sizes = [each.size for each in rest]
         self._journal.note_pruned(database_id, now_ms, due_ms, objects=len(sizes), size=sum(sizes))
+        return self._tell(row, gone={each.key: each.size for each in folder.held if each.key in gone}, left=left)
+
+    def _tell(self, row: DatabaseRow, *, gone: Mapping[Key, int], left: Collection[str]) -> Pruned:
         if left:
-            _log.error("objects_not_deleted", database=row.name, objects=len(left), first=min(left))
-        elif gone:
-            size = sum(each.size for each in folder.held if each.key in gone)
-            _log.info("pruned", database=row.name, objects=len(gone), bytes=size)
+            self._removals.failed("pruning")
+            _log.error("objects_not_deleted", database=row.name, objects=len(left), first=min(left), remedy=KEPT_HINT)
+            return Pruned(0, 0, tuple(sorted(left)))
+        pruned = Pruned(len(gone), sum(gone.values()))
+        if gone:
+            self._removals.removed(row.id, pruned.objects, pruned.size)
+            _log.info("pruned", database=row.name, objects=pruned.objects, bytes=pruned.size)
+        return pruned
 
     def _replaced(self, row: DatabaseRow, folder: Folder) -> list[Key]:
         """Segments that a compaction had deleted and that are there all the same; epochs without are done with."""
@@ -138,10 +148,10 @@ class Pruner:
     def _delete(self, name: str, keys: Sequence[Key]) -> set[str]:
         names = [folder_key(name, format_key(key)) for key in keys]
         for start in range(0, len(names), DELETE_BATCH_MAX):
-            self._storage.delete(names[start : start + DELETE_BATCH_MAX])
+            remove(self._storage, names[start : start + DELETE_BATCH_MAX])
         left = self._still_there(names)
         for key in sorted(left, reverse=True):
-            self._storage.delete([key])
+            remove(self._storage, [key])
         return self._still_there(left) if left else left
 
     def _still_there(self, names: Collection[str]) -> set[str]:

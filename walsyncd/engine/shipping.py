@@ -22,13 +22,14 @@ from walsyncd.engine.housekeeper import Housekeeper
 from walsyncd.engine.outside import Outside
 from walsyncd.engine.ownership import Identity, Ownership
 from walsyncd.engine.pulse import Pulse
+from walsyncd.engine.removal import Pruned, Removals
 from walsyncd.engine.renewal import Renewal
 from walsyncd.engine.shipment import UploadEvents
 from walsyncd.engine.snapshotter import Snapshotter
 from walsyncd.engine.supervisor import Supervisor
 from walsyncd.engine.tracked import Tracked
 from walsyncd.engine.uploader import Uploader
-from walsyncd.errors import UsageError
+from walsyncd.errors import UsageError, WalsyncdError
 
 PLACE_FACT = "storage_url"  # the place that the journal's generations are in
 
@@ -52,6 +53,7 @@ class Shipping:
         pulse: Pulse,
         follower: Follower,
         keeping: StorageSettings,
+        removals: Removals,
     ) -> None:
         self.storage = storage
         self._supervisor = supervisor
@@ -94,7 +96,7 @@ class Shipping:
         self._housekeeper: Housekeeper | None = None
         if keeping.delete:
             self._housekeeper = Housekeeper(
-                journal, storage, ownership, submit=self.uploader.submit, wall_ms=outside.wall_ms
+                journal, storage, ownership, submit=self.uploader.submit, wall_ms=outside.wall_ms, removals=removals
             )
 
     def adopt(self, databases: Iterable[Tracked]) -> None:
@@ -108,10 +110,18 @@ class Shipping:
 
     def prune(self, databases: Iterable[Tracked]) -> None:
         """Remove what may go now; UsageError if nothing may ever."""
+        housekeeper = self._keeping()
+        for tracked in databases:
+            housekeeper.prune_now(tracked)
+
+    def pruned(self, tracked: Tracked) -> Pruned | WalsyncdError | None:
+        """What came of it; None: nothing yet."""
+        return self._keeping().outcome(tracked)
+
+    def _keeping(self) -> Housekeeper:
         if self._housekeeper is None:
             raise UsageError("prune: nothing is removed with delete = false", hint="a lifecycle rule does that")
-        for tracked in databases:
-            self._housekeeper.prune_now(tracked)
+        return self._housekeeper
 
     def forget(self, tracked: Tracked) -> None:
         """It is not followed any more."""

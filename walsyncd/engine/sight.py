@@ -12,6 +12,7 @@ from walsyncd.adapters.storage import Storage
 from walsyncd.config import DaemonSettings
 from walsyncd.engine.health import Health
 from walsyncd.engine.metrics import Exporter, Metrics, Shipped
+from walsyncd.engine.removal import Removals
 from walsyncd.engine.roster import Roster
 from walsyncd.engine.shipping import Shipping
 from walsyncd.engine.supervisor import Supervisor
@@ -34,6 +35,7 @@ class Sight:
         self._shipping = shipping
         self._requests = Requests()
         self._shipped = Shipped()
+        self.removals = Removals()
         self._health = Health(
             journal,
             lambda: shipping().storage,
@@ -45,6 +47,7 @@ class Sight:
             journal,
             self._requests,
             self._shipped,
+            self.removals,
             names=lambda: [tracked.name for tracked in roster().all()],
             trouble=self.trouble,
             lines_lost=lines_lost,
