@@ -11,7 +11,7 @@ from pathlib import Path
 from tests.fakes import FakeStorage
 from tests.replicas import make_replica
 from tests.shipping import NAME
-from walsyncd.adapters.journal import Advance, Journal, NewObject, ObjectKind
+from walsyncd.adapters.journal import Advance, Journal, NewObject, ObjectKind, ObjectRow
 from walsyncd.core.layout import SegmentKey, format_key
 from walsyncd.engine.compactor import Compactor
 from walsyncd.engine.removal import Removals
@@ -47,9 +47,16 @@ def make_history(folder: Path, *, segments: int = 3, page_size: int = 512) -> Hi
     return History(keys[0].generation, found)
 
 
-def ship(journal: Journal, storage: FakeStorage, history: History) -> int:
-    """As the uploader would: spool, store, note; the database's row id."""
-    row = journal.database(NAME, "/srv/app.db")
+def ship(
+    journal: Journal,
+    storage: FakeStorage,
+    history: History,
+    *,
+    name: str = NAME,
+    stored: Callable[[ObjectRow], object] = lambda _row: None,
+) -> int:
+    """As the uploader would: spool, store, note, tell; the database's row id."""
+    row = journal.database(name, "/srv/app.db")
     if row.generation is None:
         journal.begin_generation(row.id, history.generation, "test", "{}", 0)
     for key, body in history.segments:
@@ -64,8 +71,9 @@ def ship(journal: Journal, storage: FakeStorage, history: History) -> int:
             key.generation,
         )
         (spooled,) = journal.advance([Advance(row.id, None, (new,))])
-        storage.put(f"{NAME}/{spooled.key}", body, metadata={})
+        storage.put(f"{name}/{spooled.key}", body, metadata={})
         journal.stored(spooled.id, now_ms=0, tokens=0.0)
+        stored(spooled)
     return row.id
 
 

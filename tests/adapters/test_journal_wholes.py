@@ -46,7 +46,7 @@ def test_without_deletion_nothing_is_kept(tmp_path: Path) -> None:
         database_id = ship(journal, storage, history)
         journal.whole_begun(Epoch(database_id, history.generation, 1), "key", 1, 0)
         journal.keep_bodies(None)
-        assert (journal.wholes(), journal.closed_epochs()) == ([], [])
+        assert (journal.wholes(database_id), journal.closed_epochs()) == ([], [])
         row = journal.database_by_id(database_id)
         assert row.bucket_objects == len(history.segments)
         assert row.bucket_bytes == sum(len(body) for _, body in history.segments)

@@ -21,7 +21,7 @@ ROOM = 1 << 30
 
 def run_jobs(journal: Journal, storage: FakeStorage, now_ms: int) -> None:
     compactor = make_compactor(journal, storage, lambda: now_ms)
-    for job in [*compactor.replacements(), *compactor.compactions()]:
+    for job in [*compactor.replacements(), *compactor.compactions(None)]:
         job()
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.adapters.sqlite_process import wal_database
 from tests.compaction import at_once, make_history, ship
+from tests.engine.following import spec_of
 from tests.engine.running import Place, running, wait_for
 from tests.fakes import FakeStorage
 from tests.shipping import NAME
@@ -20,11 +23,13 @@ from walsyncd.core.plan import Head
 from walsyncd.core.retention import HOUR_MS
 from walsyncd.engine import compactor
 from walsyncd.engine.housekeeper import CLOCK_OFF_MS, RETRY_S, Housekeeper
+from walsyncd.engine.lives import Lives
 from walsyncd.engine.ownership import Identity, Ownership
 from walsyncd.engine.planner import find_plan
 from walsyncd.engine.removal import Removals
 from walsyncd.engine.replica import Replica
 from walsyncd.engine.restorer import restore
+from walsyncd.engine.tracked import Tracked
 
 ME = Identity("host", "machine", "run-1")
 
@@ -60,13 +65,38 @@ def test_it_sleeps_until_something_is_due(tmp_path: Path) -> None:
         journal.keep_bodies(1 << 30)
         keeper = make(journal, storage)
         assert keeper.round() is None
-        ship(journal, storage, make_history(tmp_path))
+        ship(journal, storage, make_history(tmp_path), stored=keeper.stored)
         assert keeper.round() == HOUR_MS / 1000
         storage.now_ms += HOUR_MS
         keeper.round()
         assert segments_left(storage) == 0
         storage.calls.clear()
         assert (keeper.round(), storage.calls) == (None, [])
+
+
+def test_a_round_asks_the_journal_no_more_for_many_databases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It comes with every base and every epoch, of thousands: it must not ask about each of the others."""
+    storage = ClockedStorage()
+    with Journal.open(tmp_path / "state") as journal:
+        journal.keep_bodies(1 << 30)
+        keeper = make(journal, storage)
+        keeper.round()
+        asked: list[str] = []
+        ask = journal._rows
+
+        def count(sql: str, values: Sequence[object] = ()) -> list[Any]:
+            asked.append(sql)
+            return ask(sql, values)
+
+        monkeypatch.setattr(journal, "_rows", count)
+        counts = []
+        for number in range(1, 30):
+            path = tmp_path / f"{number}.db"
+            keeper.adopt(Tracked(spec_of(path), journal.database(path.name, str(path)).id, Lives(path)))
+            asked.clear()
+            keeper.round()
+            counts.append(len(asked))
+        assert max(counts) == min(counts)
 
 
 @pytest.mark.parametrize("off_ms", [CLOCK_OFF_MS + 1, -CLOCK_OFF_MS - 1])

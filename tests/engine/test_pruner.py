@@ -80,7 +80,7 @@ def test_what_is_older_goes_and_the_statement_comes_first(tmp_path: Path) -> Non
     before = len(storage.objects)
     with Journal.open(tmp_path) as journal:
         pruner, database_id = make(journal, storage)
-        assert pruner.due_ms(database_id) is None
+        assert journal.next_prune_ms(0) is None
         pruner.prune(database_id, POLICY)
         calls = [call for call in storage.calls if call.name in {"put", "delete"}]
         assert "/pruned/" in calls[0].key
@@ -88,7 +88,7 @@ def test_what_is_older_goes_and_the_statement_comes_first(tmp_path: Path) -> Non
         assert kinds == sorted(kinds, key=["json", "base", "wal"].index)
         row = journal.database_by_id(database_id)
         assert row.bucket_objects < before
-        assert pruner.due_ms(database_id) == storage.world.now_ms + DAY_MS
+        assert journal.next_prune_ms(0) == storage.world.now_ms + DAY_MS
         storage.calls.clear()
         pruner.prune(database_id, POLICY)
         assert not {"put", "delete"} & set(storage.names())
@@ -133,7 +133,7 @@ def test_a_store_that_keeps_what_it_says_is_gone_is_found_out(tmp_path: Path) ->
         pruner, database_id = make(journal, storage)
         pruner.prune(database_id, POLICY)
         assert len([name for name in storage.objects if name.endswith(".db.zst")]) == 20, "no base before its manifest"
-        assert pruner.due_ms(database_id) == storage.world.now_ms + DAY_MS
+        assert journal.next_prune_ms(0) == storage.world.now_ms + DAY_MS
 
 
 def test_what_is_not_ours_stays(tmp_path: Path) -> None:

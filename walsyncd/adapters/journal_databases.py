@@ -10,12 +10,15 @@ from pathlib import Path
 from walsyncd.adapters.journal_rows import DatabaseRow, GenerationRow
 from walsyncd.adapters.journal_schema import Ledger
 from walsyncd.adapters.statx import birth_ns
+from walsyncd.core.retention import DAY_MS
 
 _SPOOLED = "(SELECT total(size) FROM object WHERE database_id = database.id AND kind != 'base')"
 _DATABASE = ", ".join(
     f"CAST({_SPOOLED} AS INTEGER)" if field.name == "spooled_bytes" else field.name for field in fields(DatabaseRow)
 )
 _GENERATION = ", ".join(field.name for field in fields(GenerationRow))
+
+_PRUNE_MS = f"max(prune_due_ms, pruned_ms + {DAY_MS})"  # NULL if nothing can go
 
 VERIFIED = "verified_ms "  # the fact's name goes on with the database's
 
@@ -47,6 +50,17 @@ class DatabaseReads(Ledger):
     def generation_counts(self) -> dict[int, int]:
         """How many generations this journal began, by database."""
         return dict(self._rows("SELECT database_id, count(*) FROM generation GROUP BY database_id"))
+
+    def prunes_due(self, now_ms: int) -> list[int]:
+        """The databases whose folders are to be listed now: something may go, and the last listing is a day old."""
+        sql = f"SELECT id FROM database WHERE {_PRUNE_MS} <= ? ORDER BY id"  # noqa: S608  constants
+        return [row_id for (row_id,) in self._rows(sql, (now_ms,))]
+
+    def next_prune_ms(self, now_ms: int) -> int | None:
+        """When the next database after ``now_ms`` becomes one of ``prunes_due``; None: not by itself."""
+        sql = f"SELECT min({_PRUNE_MS}) FROM database WHERE {_PRUNE_MS} > ?"  # noqa: S608  constants
+        ((moment,),) = self._rows(sql, (now_ms,))
+        return None if moment is None else int(moment)
 
     def fact(self, name: str) -> str | None:
         """A fact noted before, or None."""

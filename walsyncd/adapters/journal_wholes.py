@@ -53,8 +53,8 @@ class WholeRow:
 class WholeReads(Ledger):
     """What is known of closed epochs."""
 
-    def closed_epochs(self) -> list[Epoch]:
-        """Epochs that nothing can be added to any more and that are not one object yet, oldest first."""
+    def closed_epochs(self, database_id: int | None = None) -> list[Epoch]:
+        """Epochs, of one database or all, that nothing can be added to and that are not one object, oldest first."""
         sql = (
             "SELECT DISTINCT k.database_id, k.generation, k.epoch FROM kept k JOIN database d ON d.id = k.database_id"
             " LEFT JOIN whole w ON w.database_id = k.database_id AND w.generation = k.generation"
@@ -63,9 +63,11 @@ class WholeReads(Ledger):
             " AND o.generation = k.generation AND o.epoch <= k.epoch)"
             " AND (d.generation IS NOT k.generation"
             " OR (d.stored_generation = k.generation AND d.stored_epoch > k.epoch))"
-            " ORDER BY k.generation, k.epoch"
         )
-        return [Epoch(*row) for row in self._rows(sql)]
+        order = " ORDER BY k.generation, k.epoch"
+        if database_id is None:
+            return [Epoch(*row) for row in self._rows(sql + order)]
+        return [Epoch(*row) for row in self._rows(sql + " AND k.database_id = ?" + order, (database_id,))]
 
     def kept(self, epoch: Epoch) -> list[KeptRow]:
         """The epoch's segments in order, as far as this journal knows them."""
@@ -73,13 +75,22 @@ class WholeReads(Ledger):
         sql = f"SELECT {columns} FROM kept WHERE {_OF_EPOCH} ORDER BY first"  # noqa: S608  constants
         return [KeptRow(*row) for row in self._rows(sql, _values(epoch))]
 
-    def wholes(self, database_id: int | None = None) -> list[WholeRow]:
-        """Epochs on their way into one object, of one database or all."""
-        sql = (
-            "SELECT database_id, generation, epoch, key, size, state, at_ms FROM whole"
-            " WHERE ?1 IS NULL OR database_id = ?1"
-        )
-        return [WholeRow(Epoch(*row[:3]), *row[3:]) for row in self._rows(sql, (database_id,))]
+    def wholes(self, database_id: int) -> list[WholeRow]:
+        """Epochs of a database on their way into one object."""
+        return self._wholes("database_id = ?", database_id)
+
+    def wholes_stored(self, by_ms: int) -> list[WholeRow]:
+        """Epochs of all databases in one object since ``by_ms`` or before, whose segments still stand."""
+        return self._wholes("state = 'stored' AND at_ms <= ?", by_ms)
+
+    def next_whole_ms(self) -> int | None:
+        """When the first of these was stored, whenever that was."""
+        ((moment,),) = self._rows("SELECT min(at_ms) FROM whole WHERE state = 'stored'")
+        return None if moment is None else int(moment)
+
+    def _wholes(self, which: str, value: int) -> list[WholeRow]:
+        sql = f"SELECT database_id, generation, epoch, key, size, state, at_ms FROM whole WHERE {which}"  # noqa: S608
+        return [WholeRow(Epoch(*row[:3]), *row[3:]) for row in self._rows(sql, (value,))]
 
 
 class WholeTable(WholeReads, ObjectTable):

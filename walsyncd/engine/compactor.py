@@ -16,7 +16,7 @@ neither the follower nor the lanes, whose turns come before our requests.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Future
 from functools import partial
 from itertools import pairwise
@@ -67,19 +67,26 @@ class Compactor:
         self._may_delete = may_delete
         self._store_ms = store_ms
 
-    def compactions(self) -> list[Callable[[], None]]:
-        """Epochs to put together now; each raises what the storage raises."""
-        return [partial(self.compact, epoch) for epoch in self._journal.closed_epochs()]
+    def compactions(self, databases: Collection[int] | None) -> list[Callable[[], None]]:
+        """Epochs to put together now; each raises what the storage raises.
+
+        ``databases`` are those of which an epoch may have been closed, None: any of them.
+        """
+        if databases is None:
+            closed = self._journal.closed_epochs()
+        else:
+            closed = [epoch for each in sorted(databases) for epoch in self._journal.closed_epochs(each)]
+        return [partial(self.compact, epoch) for epoch in closed]
 
     def replacements(self) -> list[Callable[[], None]]:
         """Epochs whose segments may go now; each raises what the storage and ``may_delete`` raise."""
-        now_ms = self._store_ms()
-        ripe = [whole for whole in self._journal.wholes() if whole.state == "stored" and _due_ms(whole) <= now_ms]
+        ripe = self._journal.wholes_stored(self._store_ms() - REPLACED_AFTER_MS)
         return [partial(self.replace, whole) for whole in ripe]
 
     def next_ms(self) -> int | None:
         """When segments are to go next, by the store's clock."""
-        return min((_due_ms(whole) for whole in self._journal.wholes() if whole.state == "stored"), default=None)
+        stored_ms = self._journal.next_whole_ms()
+        return None if stored_ms is None else stored_ms + REPLACED_AFTER_MS
 
     def compact(self, epoch: Epoch) -> None:
         """Make one object of a closed epoch and read it back."""
@@ -162,10 +169,6 @@ class Compactor:
     def _do(self, database_id: int, request: Callable[[], T]) -> T:
         answer: T = self._submit(database_id, request).result()
         return answer
-
-
-def _due_ms(whole: WholeRow) -> int:
-    return whole.at_ms + REPLACED_AFTER_MS
 
 
 def _whole_key(rows: Sequence[KeptRow]) -> WholeKey | None:

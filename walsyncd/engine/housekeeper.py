@@ -61,6 +61,7 @@ class Housekeeper:
         self._said: set[str] = set()
         self._condition = threading.Condition()
         self._databases: dict[int, Tracked] = {}
+        self._closing: set[int] | None = None  # databases of which an epoch may have been closed; at first, any
         self._is_stopping = False
         self._has_work = True
 
@@ -77,6 +78,7 @@ class Housekeeper:
         """Leave it as it is: it is not configured any more, and nothing says what to keep of it."""
         with self._condition:
             self._databases.pop(tracked.row_id, None)
+        self._may_be_closed(tracked.row_id)
 
     def prune_now(self, tracked: Tracked) -> None:
         """Somebody asks for it, and then for its ``outcome``."""
@@ -93,8 +95,8 @@ class Housekeeper:
         tracked = self._databases.get(row.database_id)
         if row.kind is ObjectKind.MANIFEST and tracked is not None:
             self._journal.prune_due(row.database_id, self.store_ms() + _until_old_ms(tracked))
-            self.wake()
-        elif row.first == 1:
+        if row.kind is ObjectKind.MANIFEST or row.first == 1:
+            self._may_be_closed(row.database_id)
             self.wake()
 
     def wake(self) -> None:
@@ -118,21 +120,26 @@ class Housekeeper:
     def round(self) -> float | None:
         """Do what is due; seconds until something is due again, None: not before something is stored."""
         failed = False
-        for kind, job in self._jobs():
+        with self._condition:
+            closing, self._closing = self._closing, set()
+        for kind, job in self._jobs(closing):
             if self._is_stopping:
                 return None
             error = self._tried(kind, job)
+            failed |= error is not None
+            if failed:
+                self._closing = None
             if isinstance(error, DeletionRefusedError):
                 return REFUSED_RETRY_S
-            failed |= error is not None
         if failed:
             return RETRY_S
         if self._said:
             self._said.clear()
             _log.info("housekeeping_goes_on")
-        due = [self._compactor.next_ms(), *(self._pruner.due_ms(tracked.row_id) for tracked in self._all())]
+        now_ms = self.store_ms()
+        due = [self._compactor.next_ms(), self._journal.next_prune_ms(now_ms)]
         moments = [moment for moment in due if moment is not None]
-        return max(1.0, (min(moments) - self.store_ms()) / 1000) if moments else None
+        return max(1.0, (min(moments) - now_ms) / 1000) if moments else None
 
     def store_ms(self) -> int:
         """The store's clock; a folder has none but ours."""
@@ -152,13 +159,15 @@ class Housekeeper:
                 hint="set the clock; nothing is deleted until then",
             )
 
-    def _jobs(self) -> list[tuple[str, Callable[[], None]]]:
+    def _jobs(self, closing: set[int] | None) -> list[tuple[str, Callable[[], None]]]:
         """Deletions first: the compactor's, then prunings, then what is to be compacted."""
-        pruning = [("pruning", partial(self._prune, tracked)) for tracked in self._all()]
+        due = self._journal.prunes_due(self.store_ms())
+        with self._condition:
+            databases = [tracked for row_id in due if (tracked := self._databases.get(row_id)) is not None]
         return [
             *(("compaction", job) for job in self._compactor.replacements()),
-            *pruning,
-            *(("compaction", job) for job in self._compactor.compactions()),
+            *(("pruning", partial(self._prune, each)) for each in databases),
+            *(("compaction", job) for job in self._compactor.compactions(closing)),
         ]
 
     def _all(self) -> list[Tracked]:
@@ -166,14 +175,16 @@ class Housekeeper:
             return list(self._databases.values())
 
     def _prune(self, tracked: Tracked) -> None:
-        due_ms = self._pruner.due_ms(tracked.row_id)
-        if due_ms is None or due_ms > self.store_ms():
-            return
         try:
             self._outcomes[tracked.row_id] = self._pruner.prune(tracked.row_id, policy_of(tracked.spec))
         except WalsyncdError as error:
             self._outcomes[tracked.row_id] = error
             raise
+
+    def _may_be_closed(self, database_id: int) -> None:
+        with self._condition:
+            if self._closing is not None:
+                self._closing.add(database_id)
 
     def _tried(self, kind: str, job: Callable[[], None]) -> Exception | None:
         try:

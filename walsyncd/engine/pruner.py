@@ -86,11 +86,6 @@ class Pruner:
         self._may_delete = may_delete
         self._store_ms = store_ms
 
-    def due_ms(self, database_id: int) -> int | None:
-        """When the folder is to be listed next; None: nothing in it can go."""
-        row = self._journal.database_by_id(database_id)
-        return None if row.prune_due_ms is None else max(row.prune_due_ms, row.pruned_ms + DAY_MS)
-
     def prune(self, database_id: int, policy: Policy) -> Pruned:
         """List, decide, remove, note. Raises what the storage and ``may_delete`` raise."""
         row = self._journal.database_by_id(database_id)
