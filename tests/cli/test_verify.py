@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.replicas import make_replica
+from tests.replicas import counter_in, make_replica
 from walsyncd.cli import main
 from walsyncd.core.layout import format_key
 
@@ -27,6 +27,30 @@ def test_sound_then_damaged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
         assert main(["verify", url, "--json"]) == 1
         found = json.loads(capsys.readouterr().out)
         assert (len(found["problems"]), len(found["salvage"])) == (1, 1)
+
+
+def test_damaged_whole_is_named_and_nothing_is_lost(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its segments hold the same frames: verify fails, restore says what it did not use and has every commit."""
+    out = tmp_path / "restored.db"
+    with make_replica(tmp_path) as maker:
+        maker.base()
+        maker.commit(4)
+        maker.ship(every=2)
+        maker.close_epoch()
+        path = maker.object_path(maker.compact())
+        body = bytearray(path.read_bytes())
+        body[len(body) // 2] ^= 0x10
+        path.write_bytes(body)
+        url = f"file://{maker.root}/{maker.name}"
+        assert main(["verify", url]) == 1
+        said = capsys.readouterr().out
+        assert main(["restore", url, "-o", str(out)]) == 0
+    assert path.name in said
+    assert f"still good: {maker.generation}/00000001/00000000" in said
+    assert f"to {maker.history[-1].position}" in said
+    assert "lost:" not in said
+    assert f"note: damaged, and not used: {maker.generation}/whole/{path.name}" in capsys.readouterr().err
+    assert counter_in(out) == 4
 
 
 def test_quick_says_what_a_missing_object_means(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,9 +11,9 @@ import pytest
 from tests.replicas import ReplicaMaker, counter_in, make_replica
 from walsyncd.core.layout import ManifestKey, format_key
 from walsyncd.core.manifest import format_manifest, parse_manifest
-from walsyncd.core.plan import AtPosition, AtTime, Head
+from walsyncd.core.plan import AtPosition, AtTime, Head, Target
 from walsyncd.core.position import Position
-from walsyncd.engine.planner import REPLANS_MAX, Prepared, Wish, prepare, with_bases
+from walsyncd.engine.planner import REPLANS_MAX, Prepared, Wish, prepare, with_plan
 from walsyncd.engine.replica import Replica
 from walsyncd.engine.restorer import restore_wish
 from walsyncd.errors import CorruptError, NewerFormatError, TargetError, VanishedError
@@ -68,8 +68,77 @@ def test_damaged_base_without_the_frames_before_it_is_an_error(maker: ReplicaMak
     early.unlink()
     with pytest.raises(CorruptError, match=new.base.random) as caught:
         restore_wish(replica_of(maker), Wish(Head()), tmp_path / "out.db")
-    assert "no older base" in caught.value.hint
+    assert f"{maker.generation}/00000001/00000000" in caught.value.message
+    assert "--allow-partial" in caught.value.hint
     assert not (tmp_path / "out.db").exists()
+
+
+def whole_beside_its_segments(maker: ReplicaMaker) -> tuple[list[Path], Path]:
+    """A base, an epoch of three segments that is stored whole too, and an epoch after it; the files of both."""
+    maker.base()
+    maker.commit(6, rows=20)
+    keys = maker.ship(every=2)
+    maker.close_epoch()
+    whole = maker.compact()
+    maker.commit(2)
+    maker.ship()
+    return [maker.object_path(key) for key in keys], maker.object_path(whole)
+
+
+@pytest.mark.parametrize("spoil", [damage, lambda path: path.write_bytes(path.read_bytes()[:-9])], ids=["bit", "cut"])
+def test_segments_stand_in_for_a_damaged_whole(
+    maker: ReplicaMaker, tmp_path: Path, spoil: Callable[[Path], object]
+) -> None:
+    """The same commit is reached from the segments of which the whole was made, and a note names it."""
+    segments, whole = whole_beside_its_segments(maker)
+    spoil(whole)
+    out = tmp_path / "out.db"
+    restored = restore_wish(replica_of(maker), Wish(Head()), out)
+    assert [maker.object_path(key) for key in restored.plan.objects[:-1]] == segments
+    assert restored.plan.reached.position == maker.history[-1].position
+    (note,) = restored.plan.notes
+    assert whole.name in note
+    assert counter_in(out) == 8
+
+
+def test_moment_within_a_damaged_whole_is_found_in_its_segments(maker: ReplicaMaker, tmp_path: Path) -> None:
+    """Also where planning itself has to look into the object."""
+    _, whole = whole_beside_its_segments(maker)
+    damage(whole)
+    wanted = maker.history[2]
+    targets: list[Target] = [AtTime(wanted.time_ms), AtPosition(wanted.position)]
+    for number, target in enumerate(targets):
+        out = tmp_path / f"out{number}.db"
+        restored = restore_wish(replica_of(maker), Wish(target), out)
+        assert restored.plan.reached.position == wanted.position
+        assert counter_in(out) == wanted.counter
+
+
+def test_whole_stands_in_for_a_damaged_segment(maker: ReplicaMaker, tmp_path: Path) -> None:
+    """With both there the whole is read, and the segment does no harm."""
+    (_, second, _), _ = whole_beside_its_segments(maker)
+    damage(second)
+    restored = restore_wish(replica_of(maker), Wish(Head()), tmp_path / "out.db")
+    assert restored.plan.notes == ()
+    assert counter_in(tmp_path / "out.db") == 8
+
+
+def test_frames_that_nothing_holds_any_more_are_an_error(maker: ReplicaMaker, tmp_path: Path) -> None:
+    """A damaged whole and a damaged segment: the nearest position before is named, and can be had if asked for."""
+    (_, second, _), whole = whole_beside_its_segments(maker)
+    damage(whole)
+    damage(second)
+    nearest = maker.history[1]
+    with pytest.raises(CorruptError, match=second.name) as caught:
+        restore_wish(replica_of(maker), Wish(Head()), tmp_path / "out.db")
+    assert str(nearest.position) in caught.value.message
+    assert "--allow-partial" in caught.value.hint
+    assert not list(tmp_path.glob("*out.db*"))
+    restored = restore_wish(replica_of(maker), Wish(Head(), allow_partial=True), tmp_path / "out.db")
+    assert restored.plan.reached.position == nearest.position
+    assert restored.plan.shortfall
+    assert len(restored.plan.notes) == 2
+    assert counter_in(tmp_path / "out.db") == nearest.counter
 
 
 def test_all_bases_damaged_is_an_error(maker: ReplicaMaker) -> None:
@@ -108,7 +177,7 @@ def test_segments_that_gave_way_to_a_whole_are_planned_anew(maker: ReplicaMaker,
             raise VanishedError("gone")
         return prepared
 
-    with_bases(replica_of(maker), Wish(Head()), compact_first)
+    with_plan(replica_of(maker), Wish(Head()), compact_first)
     assert [len(each.plan.objects) for each in plans] == [2, 1]
     assert plans[0].plan.reached.position == plans[1].plan.reached.position
     assert restore_wish(replica_of(maker), Wish(Head()), tmp_path / "out.db").applied.transactions == 4
@@ -148,7 +217,7 @@ def test_retention_that_overtakes_a_restore_is_said(maker: ReplicaMaker) -> None
         raise VanishedError("gone")
 
     with pytest.raises(TargetError, match="before the first base"):
-        with_bases(replica_of(maker), Wish(AtPosition(maker.history[1].position)), prune)
+        with_plan(replica_of(maker), Wish(AtPosition(maker.history[1].position)), prune)
 
 
 def test_replica_that_goes_on_changing_is_given_up(maker: ReplicaMaker) -> None:
@@ -161,7 +230,7 @@ def test_replica_that_goes_on_changing_is_given_up(maker: ReplicaMaker) -> None:
         raise VanishedError("gone")
 
     with pytest.raises(VanishedError, match="gone"):
-        with_bases(replica_of(maker), Wish(Head()), never)
+        with_plan(replica_of(maker), Wish(Head()), never)
     assert len(uses) == REPLANS_MAX + 1
 
 

@@ -39,7 +39,7 @@ from walsyncd.adapters.source import (
     open_file,
     side_path,
 )
-from walsyncd.errors import RefusedError, TransientError, UsageError, VanishedError, WalsyncdError
+from walsyncd.errors import CorruptError, RefusedError, TransientError, UsageError, WalsyncdError
 
 PRIVATE_MODE = 0o600  # a database may hold anything; who needs more says so, or had it before
 GROUP_MODE = 0o640  # in a folder that lets its group in
@@ -120,7 +120,8 @@ class Target:
         """A descriptor of the partial file, with what an earlier restore of the same content left in it.
 
         It is removed at the end unless it was published, or is large and the restore was interrupted, storage went
-        away, or an object did: then the next one goes on with it. RefusedError if another process builds it just now.
+        away, or an object did or is damaged: then the next one goes on with it. RefusedError if another process
+        builds it just now.
         """
         self._partial = self._folder / f"{self._stem}.{tag}.partial"
         descriptor = self._open_partial()
@@ -131,7 +132,7 @@ class Target:
             yield descriptor
         except OSError as error:
             raise self._failed("write", error) from error
-        except (KeyboardInterrupt, SystemExit, TransientError, VanishedError):
+        except (KeyboardInterrupt, SystemExit, TransientError, CorruptError):
             kept = os.fstat(descriptor).st_blocks * _BLOCK >= KEPT_BYTES_MIN
             raise
         finally:

@@ -34,7 +34,7 @@ from walsyncd.cli.progress import showing_progress
 from walsyncd.cli.replica import replica_from
 from walsyncd.cli.table import format_bytes
 from walsyncd.core.moment import format_moment, moment_ms, parse_moment
-from walsyncd.errors import TransientError, UsageError
+from walsyncd.errors import CorruptError, TransientError, UsageError
 
 if TYPE_CHECKING:
     from walsyncd.adapters.target import Access
@@ -125,12 +125,12 @@ def _check(args: argparse.Namespace) -> None:
 
 
 def _plan(args: argparse.Namespace, replica: Replica, wish: Wish) -> None:
-    from walsyncd.engine.planner import with_bases  # noqa: PLC0415
+    from walsyncd.engine.planner import with_plan  # noqa: PLC0415
     from walsyncd.engine.restorer import check_target, draft_of  # noqa: PLC0415
 
     if args.output != STDOUT:
         check_target(args.output, force=args.force)
-    draft = with_bases(replica, wish, lambda prepared: draft_of(replica, prepared))
+    draft = with_plan(replica, wish, lambda prepared: draft_of(replica, prepared))
     _say_notes(draft.plan)
     fetched = sum(replica.size_of(key) for key in (draft.plan.base.base, *draft.plan.objects))
     facts = {"restored": False, "size": draft.size, "bytes": fetched, "limited_by": _limit(draft)}
@@ -176,7 +176,7 @@ def _restore(args: argparse.Namespace, replica: Replica, wish: Wish, path: Path)
     try:
         with showing_progress() as progress:
             restored = restore_wish(replica, wish, path, How(args.force, access_from(args), progress))
-    except (KeyboardInterrupt, SystemExit, TransientError):
+    except (KeyboardInterrupt, SystemExit, TransientError, CorruptError):
         for kept in TargetFile(path).partials():
             print(f"walsyncd: note: the same command goes on from what was fetched: {kept}", file=sys.stderr)
         raise

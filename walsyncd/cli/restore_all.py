@@ -96,7 +96,7 @@ class _Turn:
 
 def _restore_one(args: argparse.Namespace, replica: Replica, wish: Wish, access: Access, turn: _Turn) -> Outcome:
     from walsyncd.core.layout import check_name  # noqa: PLC0415  a command is light until it runs
-    from walsyncd.engine.planner import with_bases  # noqa: PLC0415
+    from walsyncd.engine.planner import with_plan  # noqa: PLC0415
     from walsyncd.engine.restorer import How, draft_of, restore_wish  # noqa: PLC0415
 
     name = replica.name or replica.url.rpartition("/")[2]
@@ -106,7 +106,7 @@ def _restore_one(args: argparse.Namespace, replica: Replica, wish: Wish, access:
         if args.if_missing and path.exists():
             return Outcome(name, path, kept=True)
         if args.dry_run:
-            with_bases(replica, wish, lambda prepared: draft_of(replica, prepared))
+            with_plan(replica, wish, lambda prepared: draft_of(replica, prepared))
             return Outcome(name, path)
         path.parent.mkdir(parents=True, exist_ok=True)
         return Outcome(name, path, restore_wish(replica, wish, path, How(args.force, access, turn)))

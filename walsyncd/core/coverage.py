@@ -68,9 +68,16 @@ class Listing:
 
     generations: tuple[GenerationListing, ...]
 
-    def without(self, bases: Collection[BaseKey]) -> Listing:
-        """The same without these bases; their manifests stay, since they tell up to where there were frames."""
-        kept = [replace(part, bases=tuple(b for b in part.bases if b not in bases)) for part in self.generations]
+    def without(self, keys: Collection[Key]) -> Listing:
+        """The same without these bases and frames; manifests stay, since they tell up to where there were frames."""
+        kept = [
+            replace(
+                part,
+                bases=tuple(key for key in part.bases if key not in keys),
+                frames=tuple(key for key in part.frames if key not in keys),
+            )
+            for part in self.generations
+        ]
         return Listing(tuple(kept))
 
 

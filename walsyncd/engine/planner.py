@@ -3,30 +3,30 @@
 1. *list*: bases first, then the frames from the chosen base's epoch on. A refusal is believed only after a second
    listing, of everything: LIST is no snapshot, and the nearest positions are to be named.
 2. *resolve*: a plan ends with an object; which commit in it is the last one is told by the object's trailers.
-3. *prepare*: the manifest is read. Where that base is damaged, an older base of the same generation gives the same
-   commit, if the frames after it are still there; no other generation does, so that is never tried.
+3. *prepare*: the manifest is read.
+
+Where an object is damaged, others of the same generation may give the same commit: an older base and the frames after
+it, the segments of a whole, the whole of a segment. No other generation does, so that is never tried.
 
 What pruning or compaction removes meanwhile is listed and planned anew.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from walsyncd.core.coverage import FramesKey, Listing, listing_of
-from walsyncd.core.layout import BaseKey, Key, format_key
+from walsyncd.core.layout import BaseKey, Key, ManifestKey, format_key
 from walsyncd.core.manifest import Manifest
 from walsyncd.core.plan import AtPosition, AtTime, Plan, Point, Reason, Refusal, Target, make_plan
 from walsyncd.core.position import Position
 from walsyncd.core.segment import Commit
 from walsyncd.engine.epoch_reader import trailers
-from walsyncd.engine.replica import Replica, naming, patiently
+from walsyncd.engine.replica import DamagedError, Replica, naming, patiently
 from walsyncd.errors import (
     CorruptError,
-    NewerFormatError,
     NothingToRestoreError,
     TargetError,
     VanishedError,
@@ -55,30 +55,29 @@ class Prepared:
     manifest: Manifest
 
 
-class DamagedBaseError(CorruptError):
-    """A base, or its manifest, is not what it must be; another one may do."""
-
-
 def prepare(replica: Replica, wish: Wish) -> Prepared:
-    """The plan for a wish, on a base whose manifest can be read. Errors as of `find_plan` and `with_bases`."""
-    return with_bases(replica, wish, lambda prepared: prepared)
+    """The plan for a wish, on a base whose manifest can be read. Errors as of `find_plan` and `with_plan`."""
+    return with_plan(replica, wish, lambda prepared: prepared)
 
 
-def with_bases(replica: Replica, wish: Wish, use: Callable[[Prepared], T]) -> T:
-    """``use`` the plan for a wish; plan again where objects vanish, and without a base that is damaged.
+def with_plan(replica: Replica, wish: Wish, use: Callable[[Prepared], T]) -> T:
+    """``use`` the plan for a wish; plan again where objects vanish, and without those that are damaged.
 
-    CorruptError if no other base of that generation gives the same commit; NewerFormatError.
+    CorruptError if without them that generation does not give the same commit; NewerFormatError.
     """
-    damaged: dict[BaseKey, DamagedBaseError] = {}
-    wanted: Plan | None = None  # before any base was seen to be damaged
+    damaged: dict[Key, DamagedError] = {}
+    wanted: Plan | None = None  # before any object was seen to be damaged
     vanished = 0
     while True:
         try:
             plan = _plan_without(replica, wish, damaged, wanted)
             wanted = wanted or plan
             return use(Prepared(plan, manifest_of(replica, plan)))
-        except DamagedBaseError as error:
-            damaged[plan.base.base] = error
+        except DamagedError as error:
+            key = error.key.base if isinstance(error.key, ManifestKey) else error.key
+            if key in damaged:
+                raise
+            damaged[key] = error
         except VanishedError as error:
             vanished += 1
             if vanished > REPLANS_MAX:
@@ -87,44 +86,29 @@ def with_bases(replica: Replica, wish: Wish, use: Callable[[Prepared], T]) -> T:
 
 
 def manifest_of(replica: Replica, plan: Plan) -> Manifest:
-    """The manifest of a plan's base; DamagedBaseError."""
-    with blaming_base():
-        return replica.manifest(plan.base)
+    """The manifest of a plan's base; DamagedError."""
+    return replica.manifest(plan.base)
 
 
-@contextmanager
-def blaming_base() -> Iterator[None]:
-    """What is wrong with a base is a DamagedBaseError; what vanished, or is newer, stays what it is."""
-    try:
-        yield
-    except (VanishedError, NewerFormatError):
-        raise
-    except CorruptError as error:
-        raise DamagedBaseError(error.message, hint=error.hint) from error
-
-
-def _plan_without(
-    replica: Replica, wish: Wish, damaged: Mapping[BaseKey, DamagedBaseError], wanted: Plan | None
-) -> Plan:
-    """A plan on another base than the damaged ones, that reaches what was ``wanted`` with them."""
+def _plan_without(replica: Replica, wish: Wish, damaged: Mapping[Key, DamagedError], wanted: Plan | None) -> Plan:
+    """A plan without the damaged objects, that reaches what was ``wanted`` with them."""
     if not damaged:
         return find_plan(replica, wish.target, generation=wish.generation, allow_partial=wish.allow_partial)
     last = list(damaged.values())[-1]
-    generation = next(iter(damaged)).generation
+    generation = last.key.generation
     try:
-        plan = find_plan(
-            replica, wish.target, generation=generation, allow_partial=wish.allow_partial, without=damaged.keys()
-        )
-    except (NothingToRestoreError, TargetError):
-        plan = None
-    if plan is None or (wanted and plan.reached != wanted.reached):
-        raise CorruptError(last.message, hint="no older base of that generation can stand in for it") from last
-    notes = [f"restored from an older base: {error.message}" for error in damaged.values()]
-    return replace(plan, notes=(*notes, *(note for note in plan.notes if not _speaks_of(note, damaged))))
-
-
-def _speaks_of(note: str, bases: Mapping[BaseKey, object]) -> bool:
-    return any(format_key(base) in note for base in bases)
+        plan = find_plan(replica, wish.target, generation=generation, allow_partial=True, without=damaged.keys())
+    except (NothingToRestoreError, TargetError) as error:
+        hint = "nothing else of that generation can stand in for it; `walsyncd verify` says what is still good"
+        raise CorruptError(last.message, hint=hint) from error
+    is_less = plan.reached != wanted.reached if wanted else bool(plan.shortfall)
+    if is_less and not wish.allow_partial:
+        message = f"{last.message}; without it {plan.reached} is the nearest before"
+        raise CorruptError(message, hint="--allow-partial restores that") from last
+    kinds = ["restored from an older base" if isinstance(key, BaseKey) else "damaged, and not used" for key in damaged]
+    notes = [f"{kind}: {error.message}" for kind, error in zip(kinds, damaged.values(), strict=True)]
+    notes += [note for note in plan.notes if not any(format_key(key) in note for key in damaged)]
+    return replace(plan, notes=tuple(notes), shortfall=plan.shortfall or (last.message if is_less else ""))
 
 
 def find_plan(
@@ -133,9 +117,9 @@ def find_plan(
     *,
     generation: str | None = None,
     allow_partial: bool = False,
-    without: Collection[BaseKey] = (),
+    without: Collection[Key] = (),
 ) -> Plan:
-    """The plan for a target, with its exact position; not on the bases ``without``.
+    """The plan for a target, with its exact position; ``without`` these bases and objects of frames.
 
     NothingToRestoreError: no finished base. TargetError: not covered; names the nearest positions.
     CorruptError: two histories, or an object that had to be looked into is damaged.
@@ -149,7 +133,7 @@ def find_plan(
     return resolve(replica, plan, allow_partial=allow_partial)
 
 
-def _narrow_listing(replica: Replica, target: Target, generation: str | None, without: Collection[BaseKey]) -> Listing:
+def _narrow_listing(replica: Replica, target: Target, generation: str | None, without: Collection[Key]) -> Listing:
     """Bases, and of the generation that will be restored the frames from its base's epoch on.
 
     Which base that is depends on bases and target alone, so it is asked of a listing that has nothing else.
@@ -163,7 +147,7 @@ def _narrow_listing(replica: Replica, target: Target, generation: str | None, wi
         key for part in bases.generations for key in (*part.bases, *part.manifests, *part.frames, *part.pruned)
     ]
     frames = replica.frames_from(own, epoch)
-    return listing_of([*known, *frames], [part.generation for part in bases.generations])
+    return listing_of([*known, *frames], [part.generation for part in bases.generations]).without(without)
 
 
 def _likely_base(bases: Listing, target: Target, generation: str | None) -> tuple[str, int] | None:

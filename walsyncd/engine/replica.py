@@ -30,7 +30,7 @@ from walsyncd.core.layout import (
 )
 from walsyncd.core.manifest import Manifest, parse_manifest
 from walsyncd.core.position import Position, is_generation
-from walsyncd.errors import CorruptError, MissingError, TransientError, VanishedError
+from walsyncd.errors import CorruptError, MissingError, NewerFormatError, TransientError, VanishedError
 
 ATTEMPTS_MAX = 6  # with core.backoff's delays half a minute at most: a restore that fails can be run again
 FOLDERS_DEEP_MAX = 64  # of a name below the prefix: 900 bytes of names are not deeper in practice
@@ -188,10 +188,22 @@ def pause(attempt: int) -> None:
     time.sleep(delay_s(attempt, fraction=random.random()))  # noqa: S311 - spreads load, guards nothing
 
 
+class DamagedError(CorruptError):
+    """An object is not what it must be; ``key`` is its own: another object that holds the same may do."""
+
+    def __init__(self, message: str, *, key: Key, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.key = key
+
+
 @contextmanager
 def naming(key: Key) -> Iterator[None]:
-    """Put an object's name before the CorruptError that speaks of it."""
+    """Put an object's name before the CorruptError that speaks of it; DamagedError, unless it vanished or is newer."""
     try:
         yield
-    except CorruptError as error:
+    except DamagedError:
+        raise
+    except (VanishedError, NewerFormatError) as error:
         raise type(error)(f"{format_key(key)}: {error.message}", hint=error.hint) from error
+    except CorruptError as error:
+        raise DamagedError(f"{format_key(key)}: {error.message}", key=key, hint=error.hint) from error

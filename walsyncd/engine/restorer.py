@@ -25,7 +25,7 @@ from walsyncd.core.plan import Plan
 from walsyncd.core.wal import FRAME_HEADER_SIZE
 from walsyncd.engine.apply import Applied, Piece, apply_pieces, last_size, open_pieces, pieces_of
 from walsyncd.engine.fetch import Advance, fetch_base, missing_ranges, write_at
-from walsyncd.engine.planner import Prepared, Wish, blaming_base, find_plan, manifest_of, with_bases
+from walsyncd.engine.planner import Prepared, Wish, find_plan, manifest_of, with_plan
 from walsyncd.engine.replica import Replica
 
 __all__ = ["Restored", "check_target", "find_plan", "restore", "restore_wish"]
@@ -75,12 +75,12 @@ def check_target(path: Path, *, force: bool = False) -> None:
 
 
 def restore_wish(replica: Replica, wish: Wish, path: Path, how: How = How()) -> Restored:
-    """Plan and restore, again if objects vanish meanwhile, and with an older base if one is damaged.
+    """Plan and restore, again if objects vanish meanwhile, and without what is damaged.
 
     Errors as of `planner.find_plan` and `restore`.
     """
     check_target(path, force=how.force)
-    return with_bases(replica, wish, lambda prepared: _restore(replica, prepared, path, how))
+    return with_plan(replica, wish, lambda prepared: _restore(replica, prepared, path, how))
 
 
 def restore(
@@ -154,8 +154,7 @@ def _build(replica: Replica, draft: Draft, descriptor: int, advance: Advance) ->
         missing = _missing(manifest, descriptor)
         os.ftruncate(descriptor, manifest.file_size)
         advance(manifest.file_size - sum(part.length for part in missing))
-        with blaming_base():
-            fetch_base(replica, draft.plan.base, manifest, write_at(descriptor), ranges=missing, advance=advance)
+        fetch_base(replica, draft.plan.base, manifest, write_at(descriptor), ranges=missing, advance=advance)
         applied = apply_pieces(draft.pieces, opened, draft.page_count, descriptor, advance=advance)
     os.ftruncate(descriptor, draft.size)
     return applied
