@@ -158,7 +158,7 @@ class Daemon:
         folder: Path,
         databases: Sequence[Path | str | Mapping[str, str | bool]],
         *,
-        storage: Mapping[str, str] | None = None,
+        storage: Mapping[str, str | bool] | None = None,
         defaults: Mapping[str, str | int] | None = None,
         settings: Mapping[str, str | int] | None = None,
         prefix: Sequence[str] = (),
@@ -174,7 +174,7 @@ class Daemon:
         self._prefix = list(prefix)
         self._user = user
         self._process: subprocess.Popen[bytes] | None = None
-        self.storage = dict(storage or {"url": self.replica.as_uri()})
+        self.storage: dict[str, str | bool] = dict(storage or {"url": self.replica.as_uri()})
         self.data.mkdir(exist_ok=True)
         sections = [
             _section("[storage]", self.storage),

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
-import time
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
 from tests.adapters.sqlite_process import wal_database
+from tests.aging import Calendar
 from tests.engine.running import Place, running, wait_for
 from walsyncd.adapters.directory import DirectoryStorage
 from walsyncd.config import Settings
@@ -22,18 +21,6 @@ from walsyncd.engine.replica import Replica
 from walsyncd.engine.restorer import find_plan, restore
 
 
-class Calendar:
-    """The daemon's wall clock, which the test turns forward."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.ahead_ms = 0
-        clock = SimpleNamespace(time_ns=self.time_ns, monotonic_ns=time.monotonic_ns)
-        monkeypatch.setattr("walsyncd.engine.outside.time", clock)
-
-    def time_ns(self) -> int:
-        return time.time_ns() + 1_000_000 * self.ahead_ms
-
-
 @pytest.fixture
 def place(tmp_path: Path) -> Place:
     return Place(tmp_path)
@@ -41,7 +28,9 @@ def place(tmp_path: Path) -> Place:
 
 @pytest.fixture
 def calendar(monkeypatch: pytest.MonkeyPatch) -> Calendar:
-    return Calendar(monkeypatch)
+    calendar = Calendar()
+    calendar.rule(monkeypatch)
+    return calendar
 
 
 def expiring(place: Place) -> Settings:

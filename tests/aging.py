@@ -1,0 +1,177 @@
+"""A database and its daemon over days that pass when the test says so: a calendar, a storage that goes by it, a story.
+
+The daemon is real and runs in the test's process; the store is whatever is given. Only the clocks are ours: the
+daemon's wall clock, the store's ``Date``, and when each object was stored.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from tests.adapters.sqlite_process import SqliteProcess, wal_database
+from tests.engine.running import Place, running, wait_for
+from walsyncd.adapters.counting_storage import CountingStorage, Requests
+from walsyncd.adapters.storage import ObjectInfo, Storage, StoredPart
+from walsyncd.core.layout import Key, SegmentKey, parse_key
+from walsyncd.core.plan import AtPosition
+from walsyncd.core.position import parse_position
+from walsyncd.core.retention import DAY_MS, HOUR_MS
+from walsyncd.engine.replica import Replica
+from walsyncd.engine.restorer import find_plan, restore
+from walsyncd.errors import WalsyncdError
+
+RETENTION_DAYS = 2
+
+
+class Calendar:
+    """The wall clock, which the test turns forward."""
+
+    def __init__(self) -> None:
+        self.ahead_ms = 0
+
+    @property
+    def now_ms(self) -> int:
+        return time.time_ns() // 1_000_000 + self.ahead_ms
+
+    def rule(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Be the daemon's wall clock from now on."""
+        clock = SimpleNamespace(time_ns=lambda: 1_000_000 * self.now_ms, monotonic_ns=time.monotonic_ns)
+        monkeypatch.setattr("walsyncd.engine.outside.time", clock)
+
+
+class AgingStorage(CountingStorage):
+    """``inner`` by a calendar; ``changed`` is called after every single change of an object."""
+
+    def __init__(self, inner: Storage, calendar: Calendar) -> None:
+        super().__init__(inner, Requests())
+        self._calendar = calendar
+        self._ahead_ms: dict[str, int] = {}
+        self.changed: Callable[[], object] = lambda: None
+
+    def clock_ms(self) -> int:
+        return self._calendar.now_ms
+
+    def put(self, key: str, body: bytes, *, metadata: Mapping[str, str]) -> str:
+        self._ahead_ms[key] = self._calendar.ahead_ms
+        etag = super().put(key, body, metadata=metadata)
+        self.changed()
+        return etag
+
+    def complete_upload(self, key: str, upload_id: str, parts: Sequence[StoredPart]) -> str:
+        self._ahead_ms[key] = self._calendar.ahead_ms
+        etag = super().complete_upload(key, upload_id, parts)
+        self.changed()
+        return etag
+
+    def delete(self, keys: Sequence[str]) -> None:
+        super().delete(keys)
+        self.changed()
+
+    def head(self, key: str) -> ObjectInfo | None:
+        info = super().head(key)
+        return info and self._aged(info)
+
+    def list(self, prefix: str, *, start_after: str = "") -> Iterator[ObjectInfo]:
+        return map(self._aged, super().list(prefix, start_after=start_after))
+
+    def _aged(self, info: ObjectInfo) -> ObjectInfo:
+        return replace(info, modified_ms=info.modified_ms + self._ahead_ms.get(info.key, 0))
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """A commit that was stored: by then ``t`` had so many rows."""
+
+    position: str
+    rows: int
+    at_ms: int
+
+
+@dataclass
+class Story:
+    """Days of one database, ``app``; every sync is a moment that can be gone back to while it is promised."""
+
+    place: Place
+    storage: AgingStorage
+    calendar: Calendar
+    writer: SqliteProcess
+    moments: list[Moment] = field(default_factory=list)
+    rows: int = 1
+
+    def commit(self) -> None:
+        """One row more, stored."""
+        self.writer.execute(f"insert into t values ({self.rows})")
+        self.rows += 1
+        self.moments.append(Moment(self.place.sync(), self.rows, self.calendar.now_ms))
+
+    def day(self) -> None:
+        """An epoch of three commits with a base in between; it is closed by the next day's."""
+        self.writer.execute("pragma wal_checkpoint(restart)")
+        self.commit()
+        before = self.place.row().base_key
+        self.place.ask(op="snapshot", name="app")
+        wait_for(lambda: self.place.row().base_key != before)
+        self.commit()
+        self.commit()
+        self.calendar.ahead_ms += DAY_MS
+
+    def prune(self) -> Mapping[str, Any]:
+        """Two hours later, by command; what came of it."""
+        self.calendar.ahead_ms += 2 * HOUR_MS
+        self.place.ask(op="prune", names=["app"])
+        wait_for(lambda: "waiting" not in self.place.ask(op="pruned", name="app"))
+        return self.place.ask(op="pruned", name="app")
+
+    def keys(self, kind: type[Key]) -> list[Any]:
+        """Stored objects of a kind."""
+        names = [info.key for info in self.storage.list("app/")]
+        return [key for name in names if isinstance(key := parse_key(name.removeprefix("app/")), kind)]
+
+    def segments(self, epoch: int) -> list[SegmentKey]:
+        return [key for key in self.keys(SegmentKey) if key.epoch == epoch]
+
+    def check(self) -> list[Moment]:
+        """All that is promised can be restored exactly; what is not may be refused. Returns what could be had."""
+        had = [moment for moment in self.moments if self._is_exact(moment)]
+        promised = [each for each in self.moments if each.at_ms > self.calendar.now_ms - RETENTION_DAYS * DAY_MS]
+        assert set(promised) <= set(had)
+        assert self.moments[-1] in had
+        return had
+
+    def _is_exact(self, moment: Moment) -> bool:
+        out = self.place.folder / "restored.db"
+        replica = Replica(self.storage, "app")
+        try:
+            plan = find_plan(replica, AtPosition(parse_position(moment.position)))
+            restore(replica, plan, out, force=True)
+        except WalsyncdError:
+            return False
+        connection = sqlite3.connect(out)
+        rows = [x for (x,) in connection.execute("select x from t order by x")]
+        connection.close()
+        assert rows == list(range(moment.rows))
+        return True
+
+
+@contextmanager
+def told(place: Place, inner: Storage, monkeypatch: pytest.MonkeyPatch) -> Iterator[Story]:
+    """A story that begins."""
+    calendar = Calendar()
+    calendar.rule(monkeypatch)
+    storage = AgingStorage(inner, calendar)
+    settings = place.settings("app")
+    entries = tuple(replace(entry, retention_s=86_400.0 * RETENTION_DAYS) for entry in settings.databases)
+    with (
+        wal_database(place.database()) as writer,
+        running(replace(settings, databases=entries), storage),
+    ):
+        place.sync()
+        yield Story(place, storage, calendar, writer)
