@@ -27,6 +27,7 @@ from walsyncd.engine.tracked import Tracked
 from walsyncd.errors import RefusedError, WalsyncdError
 
 CLOCK_OFF_MS = 300_000  # a clock that far from the store's deletes nothing
+CALM_S = 1.0  # what comes together is done together: thousands of databases begin, or close an epoch, at a time
 RETRY_S = 300.0  # after a job that failed; everything here can wait
 REFUSED_RETRY_S = 3600.0  # after a deletion that was refused; somebody has to allow it first
 
@@ -209,7 +210,8 @@ class Housekeeper:
 
     def _wait(self, timeout_s: float | None) -> bool:
         with self._condition:
-            self._condition.wait_for(lambda: self._has_work or self._is_stopping, timeout_s)
+            if self._condition.wait_for(lambda: self._has_work or self._is_stopping, timeout_s):
+                self._condition.wait_for(lambda: self._is_stopping, CALM_S)
             self._has_work = False
             return not self._is_stopping
 

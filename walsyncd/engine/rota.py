@@ -10,9 +10,12 @@ each base if there are more of these than that.
 
 from __future__ import annotations
 
+import heapq
+import itertools
 import math
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -23,13 +26,12 @@ from walsyncd.engine.tracked import Tracked
 FLIGHTS_MAX = 2  # one is sent while the next one is begun
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class _Due:
-    """A base that is wanted at ``when`` (monotonic, seconds); its size class is looked up when that has come."""
+    """A base that is wanted at ``when`` (monotonic, seconds); void once another one is wanted in its place."""
 
     when: float
     tracked: Tracked
-    size_class: int | None = None
 
 
 @dataclass(slots=True)
@@ -48,6 +50,9 @@ class Rota:
         self._take = take
         self._condition = threading.Condition()
         self._due: dict[int, _Due] = {}
+        self._clock: list[tuple[float, int, _Due]] = []  # a heap: those whose time has not come
+        self._order = itertools.count()
+        self._ripe: dict[int, deque[_Due]] = {}  # by size class: those whose time has come, in that order
         self._places: dict[int, _Place] = {}  # by size class; of the running thread alone
         self._is_woken = False
         self._is_stopping = False
@@ -70,7 +75,8 @@ class Rota:
         with self._condition:
             known = None if anew else self._due.get(tracked.row_id)
             if known is None or (when < known.when and may_hasten):
-                self._due[tracked.row_id] = _Due(when, tracked)
+                due = self._due[tracked.row_id] = _Due(when, tracked)
+                heapq.heappush(self._clock, (when, next(self._order), due))
                 self._wake()
 
     def forget(self, tracked: Tracked) -> None:
@@ -101,19 +107,38 @@ class Rota:
     def _chosen(self, now_s: float) -> list[tuple[Tracked, int]]:
         """Those that can begin, the longest due of its class first."""
         with self._condition:
-            ripe = sorted((due for due in self._due.values() if due.when <= now_s), key=lambda due: due.when)
-            under_way = {place.row_id for place in self._places.values()}
-            taken = set(self._places)
-            chosen: list[tuple[Tracked, int]] = []
-            for due in ripe:
-                if due.size_class is None:
-                    due.size_class = size_class(_size_of(due.tracked))
-                row_id = due.tracked.row_id
-                if due.size_class not in taken and row_id not in under_way:
-                    taken.add(due.size_class)
-                    del self._due[row_id]
-                    chosen.append((due.tracked, due.size_class))
-            return chosen
+            while (when := self._next_s()) is not None and when <= now_s:
+                *_, due = heapq.heappop(self._clock)
+                self._ripe.setdefault(size_class(_size_of(due.tracked)), deque()).append(due)
+            free = self._ripe.keys() - self._places.keys()
+            chosen = ((self._first(self._ripe[its_class]), its_class) for its_class in sorted(free))
+            return [(tracked, its_class) for tracked, its_class in chosen if tracked is not None]
+
+    def _first(self, ripe: deque[_Due]) -> Tracked | None:
+        """Take the first one that is not under way already."""
+        under_way = {place.row_id for place in self._places.values()}
+        passed: list[_Due] = []
+        found = None
+        while ripe and found is None:
+            due = ripe.popleft()
+            if not self._is_wanted(due):
+                continue
+            if due.tracked.row_id in under_way:
+                passed.append(due)
+            else:
+                found = due.tracked
+                del self._due[found.row_id]
+        ripe.extendleft(reversed(passed))
+        return found
+
+    def _is_wanted(self, due: _Due) -> bool:
+        return self._due.get(due.tracked.row_id) is due
+
+    def _next_s(self) -> float | None:
+        """The first moment at which a base is wanted."""
+        while self._clock and not self._is_wanted(self._clock[0][2]):
+            heapq.heappop(self._clock)
+        return self._clock[0][0] if self._clock else None
 
     def _go_on(self, now_s: float) -> bool:
         """One step of each base that waits for nothing; whether there was one."""
@@ -135,7 +160,8 @@ class Rota:
         """Until an answer, a wish, or the first moment that something waits for."""
         with self._condition:
             now_s = time.monotonic()
-            moments = [due.when for due in self._due.values() if due.when > now_s]
+            first_s = self._next_s()
+            moments = [first_s] if first_s is not None else []
             moments += [place.hold.until_s for place in self._places.values() if place.hold.until_s < math.inf]
             left_s = max(0.0, min(moments) - now_s) if moments else None
             self._condition.wait_for(lambda: self._is_woken or self._is_stopping, left_s)
