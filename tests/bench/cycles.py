@@ -3,9 +3,10 @@
     python tests/bench/cycles.py --cycles 100 --rates 1 10 100 0
 
 One application that opens the database for every transaction and closes it again, so many times a second (0: as fast
-as it goes), the daemon, a folder for storage. Every generation that ends is a gap: commits in between were not seen, or
-could not be proven to have been. What is stored of each generation is restored and must hold every row up to its last:
-a gap that was missed would show there as a hole.
+as it goes), the daemon, a folder for storage. With presence the WAL outlives the cycles and restarts every ``--pages``;
+each restart must be proven in spite of all the closes. Every generation that ends is a gap: commits in between were not
+seen, or could not be proven to have been. What is stored of each generation is restored and must hold every row up to
+its last: a gap that was missed would show there as a hole.
 """
 
 from __future__ import annotations
@@ -29,12 +30,13 @@ NOTHING_TO_RESTORE, UNREACHABLE = 3, 4  # exit codes of restore
 
 APPLICATION = """
 import contextlib, sqlite3, sys, time
-path, cycles, rate = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
+path, cycles, rate, pages = sys.argv[1], int(sys.argv[2]), float(sys.argv[3]), int(sys.argv[4])
 began = time.monotonic()
 for cycle in range(cycles):
     if rate:
         time.sleep(max(0.0, began + cycle / rate - time.monotonic()))
     with contextlib.closing(sqlite3.connect(path, timeout=60)) as connection, connection:
+        connection.execute(f"PRAGMA wal_autocheckpoint = {pages}")
         connection.execute("INSERT INTO t (x) VALUES (randomblob(200))")
 print(cycles / (time.monotonic() - began))
 """
@@ -48,9 +50,9 @@ def create(path: Path) -> None:
     subprocess.run([sys.executable, "-c", script, str(path), tables], check=True)
 
 
-def cycle(database: Path, cycles: int, rate: float) -> float:
+def cycle(database: Path, cycles: int, rate: float, pages: int) -> float:
     """Have the application run; how many cycles a second it came to."""
-    arguments = [sys.executable, "-c", APPLICATION, str(database), str(cycles), str(rate)]
+    arguments = [sys.executable, "-c", APPLICATION, str(database), str(cycles), str(rate), str(pages)]
     done = subprocess.run(arguments, capture_output=True, text=True, timeout=CYCLES_S_MAX, check=False)
     if done.returncode:
         raise RuntimeError(f"the application failed: {done.stderr}")
@@ -89,7 +91,7 @@ def missed(folder: Path, replica: Path, generations: Sequence[str]) -> tuple[int
     return restored, holes
 
 
-def measure(folder: Path, *, cycles: int, rate: float, presence: bool) -> str:
+def measure(folder: Path, *, cycles: int, rate: float, presence: bool, pages: int) -> str:
     """One run in a folder of its own; a line for people."""
     folder.mkdir()
     database = folder / "app" / "app.db"
@@ -98,18 +100,18 @@ def measure(folder: Path, *, cycles: int, rate: float, presence: bool) -> str:
     with daemon(folder, folder_section(folder / "replica"), [database], options=options, level="debug") as running:
         running.wait_for_start(1)
         running.wait_for_bases()
-        reached = cycle(database, cycles, rate)
+        reached = cycle(database, cycles, rate, pages)
         running.wait_until_shipped()
         found = gaps(running)
         generations = [str(event["generation"]) for event in running.events("generation_began")][:GENERATIONS_MAX]
-        taken = len(running.events("presence_taken"))
+        taken, restarts = len(running.events("presence_taken")), len(running.events("wal_restart_proven"))
         (row,) = running.databases()
     restored, holes = missed(folder, folder / "replica" / row.name, generations)
     total = sum(found.values())
     wanted = f"{rate:g}/s" if rate else "full speed"
     line = (
         f"presence {'on ' if presence else 'off'}  {wanted:>10}  ({reached:7.1f}/s)  {cycles} cycles  gaps {total}"
-        f"  in 100: {100 * total / cycles:.2f}  taken {taken}"
+        f"  in 100: {100 * total / cycles:.2f}  taken {taken}  restarts proven {restarts}"
         f"  missed {len(holes)} in {restored} generations"
     )
     return "\n".join([line, *holes, *(f"    {count} times {reason}" for reason, count in found.most_common())])
@@ -121,6 +123,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--folder", type=Path)
     parser.add_argument("--cycles", type=int, default=100)
     parser.add_argument("--rates", type=float, nargs="+", default=[1.0, 10.0, 100.0, 0.0])
+    parser.add_argument("--pages", type=int, default=1000, help="wal_autocheckpoint: so soon the WAL restarts")
     parser.add_argument("--presence", choices=("on", "off", "both"), default="both")
     args = parser.parse_args(arguments)
     with workplace(args.folder) as folder, machine_load() as load:
@@ -128,7 +131,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             for presence in (False, True):
                 if args.presence in {"both", "on" if presence else "off"}:
                     place = folder / f"{number}-{presence}"
-                    print(measure(place, cycles=args.cycles, rate=rate, presence=presence), flush=True)
+                    print(
+                        measure(place, cycles=args.cycles, rate=rate, presence=presence, pages=args.pages), flush=True
+                    )
         print(load())
 
 

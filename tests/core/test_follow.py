@@ -199,13 +199,13 @@ def test_a_close_between(elapsed: int, *, expected: bool) -> None:
     assert holds(mark, mark.ichange + 5, ShmEvidence(closed=True), now=elapsed) is expected
 
 
-def test_a_close_between_with_the_end_in_sight() -> None:
-    """Then a rebuilt counter would ask for fewer commits than stand there; one that went down shows it is one."""
+def test_a_close_between_with_the_whole_in_sight() -> None:
+    """Then a rebuilt counter would ask for fewer commits than were made; one that went down shows it is one."""
     closed = ShmEvidence(closed=True)
 
     def in_sight(ichange: int, evidence: ShmEvidence) -> bool:
         index_now = index(1, ichange=ichange)
-        return mark_holds(MARK, index_now, evidence, shm_serial=1, now_ms=10**6, end_in_sight=True)
+        return mark_holds(MARK, index_now, evidence, shm_serial=1, now_ms=10**6, whole=True)
 
     assert in_sight(105, closed)
     assert not in_sight(99, closed)

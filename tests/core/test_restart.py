@@ -8,7 +8,16 @@ import numpy as np
 import pytest
 
 from walsyncd.core.follow import Cursor, Gap, Mark, Salts
-from walsyncd.core.restart import EMPTY_TALLY, Counter, Seam, Tally, prove_by_count, prove_by_remains, prove_emptied
+from walsyncd.core.restart import (
+    EMPTY_TALLY,
+    Counter,
+    Seam,
+    Tally,
+    is_whole,
+    prove_by_count,
+    prove_by_remains,
+    prove_emptied,
+)
 from walsyncd.core.wal import FrameEnd, Frames, WalHeader
 from walsyncd.core.walindex import IndexHeader
 
@@ -166,6 +175,64 @@ def test_a_wal_that_was_emptied_right_behind_the_cursor() -> None:
     assert not prove_emptied(CURSOR, mark, left(NEW, 7, max_frame=1)), "there were frames"
     assert not prove_emptied(CURSOR, mark, None)
     assert not prove_emptied(CURSOR, None, left(NEW, 7))
+
+
+INDEX_BYTES = 32_768  # one block: 4062 frames
+
+
+def whole(
+    tail: Tally = EMPTY_TALLY,
+    *,
+    salts: Salts = NEW,
+    stands: bool = True,
+    ichange: int = 5,
+    index_bytes: int = INDEX_BYTES,
+    at_last_write: IndexHeader | None = None,
+) -> bool:
+    return is_whole(
+        CURSOR,
+        new_salts=salts,
+        tail=tail,
+        stands=stands,
+        mark=Mark(ichange, 0, 1),
+        index_bytes=index_bytes,
+        at_last_write=at_last_write,
+    )
+
+
+def test_the_old_incarnation_is_whole_if_nothing_was_copied_back_after_its_tail() -> None:
+    """Whatever came since; but not if it had come further, or not so far, or if it was another."""
+    assert whole(at_last_write=left(OLD, 5, 20))
+    assert whole(at_last_write=left(OLD, 5, 20), stands=False, salts=LATER)
+    assert whole(commits(21, 23), at_last_write=left(OLD, 5, 23))
+    assert not whole(commits(21, 23), at_last_write=left(OLD, 5, 20))
+    assert not whole(commits(21, 23), at_last_write=left(OLD, 5, 24))
+    assert not whole(at_last_write=left(NEW, 5, 20))
+    assert not whole()
+
+
+def test_the_old_incarnation_is_whole_if_a_third_one_is_right_behind_it() -> None:
+    """And our frame was not overwritten, and nothing came between."""
+    assert whole(commits(21, behind=OLDER))
+    assert not whole(commits(21, behind=OLDER), stands=False)
+    assert not whole(commits(21, behind=OLDER), salts=LATER)
+
+
+@pytest.mark.parametrize("behind", [None, OLD, NEW, (0, 0)])
+def test_what_shows_no_third_incarnation(behind: Salts | None) -> None:
+    """The end of the file, where it may have been cut; what may be frames of these two."""
+    assert not whole(commits(21, behind=behind))
+
+
+def test_more_commits_than_the_wal_index_has_room_for_are_not_hidden() -> None:
+    """As many as were counted at the mark would stand behind the tail; only the very next incarnation is so sure."""
+    assert not whole(ichange=4062 - 20)
+    assert whole(ichange=4063 - 20, stands=False)
+    assert not whole(ichange=4063 - 20, salts=LATER)
+    assert not whole(commits(21), ichange=4062 - 21)
+    assert whole(commits(21), ichange=4063 - 21)
+    assert not whole(ichange=4063 - 20, index_bytes=2 * INDEX_BYTES)
+    assert whole(ichange=4063 + 4096 - 20, index_bytes=2 * INDEX_BYTES)
 
 
 A, B = b"a" * 8, b"b" * 8

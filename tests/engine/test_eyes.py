@@ -155,21 +155,6 @@ def test_our_last_frame_is_still_there(tmp_path: Path) -> None:
         assert not eyes_of(follow).still_holds(cursor)
 
 
-def test_the_end_of_the_old_incarnation_is_in_sight(tmp_path: Path) -> None:
-    """While our last frame stands and the file was not cut behind it."""
-    path = tmp_path / "app.db"
-    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
-        follow.look()
-        cursor = follow.cursor
-        app.execute(insert(1))
-        assert eyes_of(follow).end_in_sight(cursor)
-        app.execute("PRAGMA journal_size_limit=14000", "PRAGMA wal_checkpoint", insert(2))
-        assert eyes_of(follow).still_holds(cursor)
-        assert not eyes_of(follow).end_in_sight(cursor), "the file ends within a frame"
-        app.execute(*(insert(value) for value in range(cursor.frames)))
-        assert not eyes_of(follow).end_in_sight(cursor)
-
-
 def test_a_database_that_is_not_there(tmp_path: Path) -> None:
     """MissingError says how it goes on."""
     path = tmp_path / "app.db"

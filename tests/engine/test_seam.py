@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mmap
 from pathlib import Path
 
 import pytest
@@ -177,93 +176,6 @@ def test_a_rebuild_that_was_looked_at_is_counted_from(tmp_path: Path) -> None:
             other.execute(CHECKPOINT, insert(2))
             assert not follow.look().gap
             follow.proves(other)
-
-
-def test_a_connection_that_closed_with_the_old_end_in_sight(tmp_path: Path) -> None:
-    """All that the old incarnation held after our frame still stands there: the count is checked against that."""
-    path = tmp_path / "app.db"
-    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
-        fill(app, 10)
-        follow.look()
-        with SqliteProcess(path) as other:
-            other.execute("SELECT * FROM t")
-            follow.look()
-            fill(app, 2, start=2000)
-            other.close()
-        app.execute(CHECKPOINT, insert(1))
-        assert not follow.look().gap
-        assert [step.recovered for step in follow.steps if step.recovered] == [2]
-        follow.proves(app)
-
-
-def test_a_connection_that_closed_makes_a_young_counter_doubtful(tmp_path: Path) -> None:
-    """It may be a writer that was killed between the two header copies: then a small iChange proves nothing."""
-    path = tmp_path / "app.db"
-    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
-        follow.look()
-        with SqliteProcess(path) as other:
-            other.execute("SELECT * FROM t")
-            follow.look()
-            other.close()
-        app.execute(CHECKPOINT)
-        fill(app, follow.cursor.frames + 1)
-        assert follow.gap()
-
-
-def tear_header(path: Path) -> None:
-    """What a writer leaves that is killed between the two copies of the header: the next one to read rebuilds it."""
-    with Path(f"{path}-shm").open("r+b") as file, mmap.mmap(file.fileno(), 136) as shm:
-        shm[8] ^= 1
-
-
-@pytest.mark.parametrize("more", [0, 3])
-def test_a_counter_rebuilt_in_place_is_a_gap(tmp_path: Path, more: int) -> None:
-    """It has come as far again as it was, and ``more``: what stands behind our frame, or that it does not, tells."""
-    path = tmp_path / "app.db"
-    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
-        fill(app, 5)
-        follow.look()
-        assert follow.tracked.mark is not None
-        ichange, reborn = follow.tracked.mark.ichange, follow.tracked.mark.reborn
-        tear_header(path)
-        fill(app, ichange + more, start=2000)
-        app.execute(CHECKPOINT, insert(1))
-        assert f"frame {follow.cursor.frames}" in follow.gap()
-        assert follow.tracked.lives.current is not None
-        assert follow.tracked.lives.current.reborn == reborn, "no event tells of it"
-
-
-def test_a_counter_rebuilt_in_place_whose_commits_were_overwritten_is_a_gap(tmp_path: Path) -> None:
-    """The count fits, and nothing is left that could contradict it."""
-    path = tmp_path / "app.db"
-    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
-        fill(app, 5)
-        follow.look()
-        assert follow.tracked.mark is not None
-        ichange, frames = follow.tracked.mark.ichange, follow.cursor.frames
-        tear_header(path)
-        fill(app, ichange, start=2000)
-        app.execute(CHECKPOINT)
-        fill(app, frames + ichange + 1, start=3000)
-        assert follow.gap()
-
-
-def test_a_counter_rebuilt_in_place_in_an_incarnation_between_is_a_gap(tmp_path: Path) -> None:
-    """The count fits, and our frame still stands with nothing after it: that all was lost in between, salt-1 tells."""
-    path = tmp_path / "app.db"
-    with wal_database(path) as app, SqliteProcess(path) as other, Following(path, tmp_path / "f").begin() as follow:
-        app.execute("BEGIN", *("INSERT INTO t VALUES (hex(zeroblob(2000)))" for _ in range(20)), "COMMIT")
-        other.execute("SELECT count(*) FROM t")
-        follow.look()
-        assert follow.tracked.mark is not None
-        ichange = follow.tracked.mark.ichange
-        app.execute(CHECKPOINT)
-        fill(app, 1)
-        tear_header(path)
-        fill(app, ichange, start=2000)
-        other.close()
-        app.execute(CHECKPOINT, insert(1))
-        assert "more than once" in follow.gap()
 
 
 def test_a_seam_with_an_unwatched_folder_is_not_counted(tmp_path: Path) -> None:

@@ -102,7 +102,7 @@ MUTANTS = (
     mutant(
         "a close of the wal-index means nothing",
         FOLLOW,
-        "if not evidence.closed or end_in_sight:",
+        "if not evidence.closed or whole:",
         "if True:",
         "core/test_follow.py",
     ),

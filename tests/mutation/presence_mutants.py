@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.mutation.mutants import EYES, SEAM, mutant
+from tests.mutation.mutants import LIVES, RESTART, mutant
 
 PRESENCE = "core/presence.py"
 
@@ -43,17 +43,45 @@ PRESENCE_MUTANTS = (
         "engine/test_presence.py::test_who_wants_the_database_for_himself_gets_it_after_ten_seconds",
     ),
     mutant(
-        "a count is believed in spite of a close though the old end is out of sight",
-        EYES,
-        "if header is None or not cursor.frames or not self.still_holds(cursor):",
-        "if header is None or not cursor.frames:",
-        "engine/test_seam.py::test_a_counter_rebuilt_in_place_whose_commits_were_overwritten_is_a_gap",
+        "a count is believed in spite of a close, with the end of the file behind our frame",
+        RESTART,
+        "if stands and tail.next_salts not in (None, cursor.salts, new_salts, (0, 0)):",
+        "if stands and tail.next_salts not in (cursor.salts, new_salts, (0, 0)):",
+        "engine/test_closed_index.py::test_a_counter_rebuilt_in_place_whose_commits_were_cut_off_is_a_gap",
+    ),
+    mutant(
+        "a count is believed in spite of a close though our frame was overwritten",
+        RESTART,
+        "if stands and tail.next_salts not in (None, cursor.salts, new_salts, (0, 0)):",
+        "if tail.next_salts not in (None, cursor.salts, new_salts, (0, 0)):",
+        "core/test_restart.py",
     ),
     mutant(
         "a count is believed in spite of a close though another incarnation may lie between",
-        SEAM,
-        "in_sight = succeeds(cursor.salts, found.salts) and eyes.end_in_sight(cursor)",
-        "in_sight = eyes.end_in_sight(cursor)",
-        "engine/test_seam.py::test_a_counter_rebuilt_in_place_in_an_incarnation_between_is_a_gap",
+        RESTART,
+        "    if not succeeds(cursor.salts, new_salts):\n        return False\n    if stands",
+        "    if stands",
+        "core/test_restart.py",
+    ),
+    mutant(
+        "a count is believed in spite of a close whatever was hidden",
+        RESTART,
+        "return blocks_for(last + mark.ichange) * BLOCK_BYTES > index_bytes",
+        "return blocks_for(last + mark.ichange) * BLOCK_BYTES >= index_bytes",
+        "engine/test_closed_index.py::test_a_counter_rebuilt_in_place_whose_commits_were_overwritten_is_a_gap",
+    ),
+    mutant(
+        "a count is believed in spite of a close by what the wal-index showed before the last checkpoint",
+        LIVES,
+        "last.at_last_write, self._to_glance = None, True",
+        "self._to_glance = False",
+        "engine/test_closed_index.py::test_a_counter_rebuilt_in_place_whose_commits_were_cut_off_is_a_gap",
+    ),
+    mutant(
+        "a count is believed in spite of a close though the wal-index had come further at the last checkpoint",
+        RESTART,
+        "at_last_write.salts == cursor.salts and at_last_write.max_frame == last:",
+        "at_last_write.salts == cursor.salts:",
+        "core/test_restart.py",
     ),
 )

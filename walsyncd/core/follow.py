@@ -274,17 +274,17 @@ def mark_holds(
     *,
     shm_serial: int,
     now_ms: int,
-    end_in_sight: bool = False,
+    whole: bool = False,
 ) -> bool:
     """Whether iChange then and iChange now are values of one unbroken counter, or it would show if they are not.
 
-    ``end_in_sight``: all that the mark's incarnation holds after the mark can be read. A counter that was rebuilt in
-    between lacks the commits before that, so it asks for fewer than stand there.
+    ``whole``: what ``core.restart.is_whole`` says of the mark's incarnation. A counter that was rebuilt in between
+    lacks the commits before the mark, so it asks for fewer than were made.
     """
     if mark is None or evidence.reborn or mark.shm_serial != shm_serial:
         return False
     if (index.ichange - mark.ichange) % 2**32 >= 2**31:
         return False
-    if not evidence.closed or end_in_sight:
+    if not evidence.closed or whole:
         return True
     return mark.ichange > CLOSE_ICHANGE_BASE + CLOSE_ICHANGE_PER_MS * max(0, now_ms - mark.seen_ms)

@@ -18,6 +18,7 @@ from typing import Literal
 from walsyncd.core.follow import Cursor, Gap, Mark, Salts
 from walsyncd.core.wal import Frames
 from walsyncd.core.walindex import IndexHeader
+from walsyncd.core.walindex_hash import BLOCK_BYTES, blocks_for
 
 _MODULUS = 2**32
 
@@ -127,6 +128,34 @@ def prove_by_remains(cursor: Cursor, *, new_salts: Salts, new_last: int, tail: T
     if tail.next_salts is None or tail.next_salts in (cursor.salts, new_salts, (0, 0)):
         return Gap("the WAL restarted, its commits can't be counted, and where the old one ended can't be seen")
     return Seam(tail.commits[-1] if tail.commits else cursor.frames, "remains")
+
+
+def is_whole(
+    cursor: Cursor,
+    *,
+    new_salts: Salts,
+    tail: Tally,
+    stands: bool,
+    mark: Mark,
+    index_bytes: int,
+    at_last_write: IndexHeader | None,
+) -> bool:
+    """Whether the old incarnation held no commit after ``tail``, or by the count far too many for its wal-index.
+
+    One of these shows it (``engine.seam`` says why):
+
+    - ``at_last_write``, the wal-index in use as it was after the last write to the database, ends with ``tail``.
+    - A frame of a third incarnation is right behind ``tail``, and the cursor's frame ``stands``, seen after that.
+    - The wal-index, of ``index_bytes`` now, would have grown if as many commits as ``mark`` counts were hidden.
+    """
+    last = tail.commits[-1] if tail.commits else cursor.frames
+    if at_last_write is not None and at_last_write.salts == cursor.salts and at_last_write.max_frame == last:
+        return True
+    if not succeeds(cursor.salts, new_salts):
+        return False
+    if stands and tail.next_salts not in (None, cursor.salts, new_salts, (0, 0)):
+        return True
+    return blocks_for(last + mark.ichange) * BLOCK_BYTES > index_bytes
 
 
 def prove_emptied(cursor: Cursor, mark: Mark | None, index: IndexHeader | None) -> bool:

@@ -93,14 +93,14 @@ class Eyes:
             return None
         return parse_index_header(shm.pread(0, WALINDEX_READ_SIZE))
 
-    def ichange_holds(self, index: IndexHeader | None, *, end_in_sight: bool = False) -> bool:
+    def ichange_holds(self, index: IndexHeader | None, *, whole: bool = False) -> bool:
         """Whether iChange at the mark and in ``index`` are of one unbroken counter, by all that the queue said."""
         mark, life = self.tracked.mark, self.life
         if mark is None or index is None or not self.tracked.lives.watched:
             return False
         now_ms = self.outside.monotonic_ms()
         evidence = life.evidence(mark)
-        return mark_holds(mark, index, evidence, shm_serial=life.serial, now_ms=now_ms, end_in_sight=end_in_sight)
+        return mark_holds(mark, index, evidence, shm_serial=life.serial, now_ms=now_ms, whole=whole)
 
     def new_mark(self, ichange: int) -> Mark | None:
         """A mark at this look, if the -shm kept still while it was taken."""
@@ -159,17 +159,6 @@ class Eyes:
         head = self._frame_header(cursor.frames, cursor.header)
         words = tuple(_u32(head, at) for at in range(8, len(head), 4))
         return words == (*cursor.salts, *cursor.chain)
-
-    def end_in_sight(self, cursor: Cursor) -> bool:
-        """Whether what was read after the cursor, before this, is all that its incarnation ever held there.
-
-        Its frame stands, so no newer frame has come so far; and the file ends with a whole frame, as it would only by
-        chance if it had been cut behind it (to the bytes of a journal_size_limit).
-        """
-        header = cursor.header
-        if header is None or not cursor.frames or not self.still_holds(cursor):
-            return False
-        return (self.life.wal.size() - header.offset_of(1)) % header.frame_size == 0
 
     def _frame_header(self, frame: int, header: WalHeader) -> bytes:
         return self.life.wal.pread(header.offset_of(frame), FRAME_HEADER_SIZE)

@@ -28,8 +28,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from walsyncd.adapters.inotify import Event, Kind
-from walsyncd.adapters.source import OpenFile, Role, open_file, side_path
+from walsyncd.adapters.source import Liveness, OpenFile, Role, liveness, open_file, side_path
 from walsyncd.core.follow import Mark, ShmEvidence
+from walsyncd.core.walindex import WALINDEX_READ_SIZE, IndexHeader, parse_index_header
 from walsyncd.errors import WalsyncdError
 
 LIVES_MAX = 64  # descriptors held for one database: a second of the fastest cycle seen; more are a gap
@@ -63,6 +64,8 @@ class Life:
     """The -wal was written after that: frames of this life may have been overwritten or cut off."""
     uncounted: bool = False
     """The -shm may have begun to count anew after the first frame, so iChange may leave out what was overwritten."""
+    at_last_write: IndexHeader | None = None
+    """The wal-index in use, read after the last event that told of a write to the database; None: not read so."""
     shm_gone: bool = False
     ended: bool = False
     orderly: bool = False
@@ -104,6 +107,8 @@ class Lives:
     _serial: int = 0
     _unseen: str = ""
     """Why the WAL that exists, or did a moment ago, could not be opened: it is lost as soon as something is written."""
+    _to_glance: bool = False
+    """The database was written since the wal-index was glanced at."""
     _mistakable: bool = False
     """The life that ended last may have been taken for a later one, which nothing was written to."""
     _lock: threading.RLock = field(default_factory=threading.RLock)
@@ -179,6 +184,14 @@ class Lives:
             if self.error is not None:
                 raise self.error
 
+    def glance(self) -> None:
+        """Read the wal-index if the database was written since that was done last; after each drain."""
+        with self._lock:
+            last = self._alive()
+            if last is not None and self._to_glance:
+                last.at_last_write = self._index_in_use(last)
+            self._to_glance = False
+
     def note(self, event: Event) -> None:
         """Take one event in, in queue order."""
         with self._lock:
@@ -206,6 +219,7 @@ class Lives:
             life.reborn += 1
             life.written = life.checkpointed = life.overwritten = life.uncounted = True
             life.closed_at_write = -1
+            life.at_last_write = None
         if self._unseen:
             self.lost = self._unseen
         if not self.asleep:
@@ -300,6 +314,7 @@ class Lives:
         else:
             last.checkpointed = True
             last.closed_at_write = last.closed
+            last.at_last_write, self._to_glance = None, True
 
     def _alive(self) -> Life | None:
         """The life that goes on."""
@@ -327,6 +342,18 @@ class Lives:
             life.retired.append(life.shm)
         self._serial += 1
         life.shm, life.serial = shm, self._serial
+        life.at_last_write = self._index_in_use(life)
+
+    def _index_in_use(self, life: Life) -> IndexHeader | None:
+        shm = life.shm
+        if shm is None or not self.watched:
+            return None
+        try:
+            if liveness(shm) is not Liveness.LIVE or not shm.still_named():
+                return None
+            return parse_index_header(shm.pread(0, WALINDEX_READ_SIZE))
+        except WalsyncdError:  # the follower's look will say it
+            return None
 
     def _open(self, role: Role) -> OpenFile | None:
         try:

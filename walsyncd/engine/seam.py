@@ -8,16 +8,30 @@
 5. Ship the rest and stand before frame 1 of the new incarnation.
 
 A CLOSE_WRITE on the wal-index may be that of a writer that was killed between the two copies of its header: then the
-counter was rebuilt from 0, and no event tells. Such a count shows itself if the old incarnation's end is in sight and
-the new one is the very next. Of the T commits after the cursor it can have counted T at most, and it lacks the
-mark's: it asks for T less the mark, if it was rebuilt in the old incarnation, for fewer than none if in the new
-one; but T stand there. It fits only if the mark was 0 and nothing is missing. Two things this rests on:
+counter was rebuilt from 0, and no event tells. Let C be the count at the mark, T the commits that were made after it in
+the old incarnation, R those that can be read, N those of the new one. The count asks for what it has grown by, less N:
 
-- Nothing came between the two incarnations. A counter that was rebuilt there can have come as far as the mark again,
-  and our frame still stand.
-- The file was not cut between the cursor's frame and the end of the old incarnation. The first commit after a restart
-  cuts it to the journal_size_limit, so a file that ends within a frame is not believed. What is left is a limit
-  of exactly so many frames and the WAL's header, in the same interval as such a kill, with just the count that fits.
+- never rebuilt: it stands at C + T + N and asks for T;
+- rebuilt in the old incarnation, after B of the T: it stands at T - B + N and asks for T - B - C;
+- rebuilt in the new one, after B of the N: it stands at N - B and asks for -B - C.
+
+It is believed where it asks for R. So a rebuilt count is believed if C + B = T - R: if just so many commits are hidden
+(or if C + B = 0 and R = 0 in the third case). They are overwritten; or the first commit after the restart has
+cut them off, as it cuts the file to the journal_size_limit. So any of these lets a count be believed (``is_whole``):
+
+- **Nothing is hidden**, so T = R. SQLite restarts a WAL only when all of it is copied back, and whoever copies its last
+  frame then sets the size of the database (walCheckpoint: ftruncate in every version, be the size as it was), which is
+  an event. So if the wal-index in use, read after the last such event, ends where the tail ends, no commit came after.
+- **Nothing is hidden**, since a frame of a third incarnation is right behind the tail: the file was not cut there, and
+  our own frame, which stands before it, was not overwritten, hence none after it. With salts of neither
+  incarnation it is none of the old one's; with zeros it could be (``broken_chain``). What ends with the file shows
+  nothing: a journal_size_limit of just so many frames cuts there.
+- **So many can't be hidden**: C commits have C frames at least, all behind the tail. If the wal-index has no room
+  for these, it would have grown, which is an event (MODIFY) that makes the mark void.
+
+The last two hold if the new incarnation is the very next, for the sums above leave out any between. The first holds
+anyway: to leave an incarnation that holds a commit takes such an event. The fourth reason to believe is time
+(``mark_holds``).
 """
 
 from __future__ import annotations
@@ -29,7 +43,7 @@ from walsyncd.adapters.journal import NewObject
 from walsyncd.adapters.source import open_file
 from walsyncd.core.follow import Cursor, Gap, Mark, Restarted, Sighting, broken_chain, cursor_before, salts_now
 from walsyncd.core.follow_state import FollowState
-from walsyncd.core.restart import EMPTY_TALLY, Seam, Tally, prove_by_count, prove_by_remains, succeeds
+from walsyncd.core.restart import EMPTY_TALLY, Seam, Tally, is_whole, prove_by_count, prove_by_remains
 from walsyncd.core.wal import FRAME_HEADER_SIZE, Frames
 from walsyncd.engine.copying import new_collector, roomy, unfit
 from walsyncd.engine.eyes import Eyes
@@ -106,8 +120,8 @@ def _prove(
 ) -> Seam | Gap:
     reached = _reached_by(eyes, found, after, remains.new_last)
     index, mark = seen.index, eyes.tracked.mark
-    in_sight = succeeds(cursor.salts, found.salts) and eyes.end_in_sight(cursor)
-    if index is not None and mark is not None and eyes.ichange_holds(index, end_in_sight=in_sight):
+    whole = mark is not None and _is_whole(eyes, cursor, found, remains, mark)
+    if index is not None and mark is not None and eyes.ichange_holds(index, whole=whole):
         return prove_by_count(
             cursor,
             ichange_delta=(index.ichange - mark.ichange) % 2**32,
@@ -124,6 +138,19 @@ def _prove(
         fault = _not_written_back(eyes, proof, found, remains)
         return Gap(fault) if fault else proof
     return proof
+
+
+def _is_whole(eyes: Eyes, cursor: Cursor, found: Restarted, remains: _Remains, mark: Mark) -> bool:
+    life = eyes.life
+    return life.shm is not None and is_whole(
+        cursor,
+        new_salts=found.salts,
+        tail=remains.tail,
+        stands=eyes.still_holds(cursor),
+        mark=mark,
+        index_bytes=life.shm.size(),
+        at_last_write=life.at_last_write,
+    )
 
 
 def _reached_by(eyes: Eyes, found: Restarted, after: Sighting, new_last: int) -> int:

@@ -94,6 +94,7 @@ class Watch:
                     tracked.presence.note(event)
                     touched[tracked.row_id] = tracked
         for tracked in touched.values():
+            tracked.lives.glance()
             tracked.presence.tend()
         if touched:
             self._wake(touched.values())

@@ -1,0 +1,202 @@
+"""Closes of the wal-index, which may be those of killed writers: a young count is believed only if it must be right."""
+
+from __future__ import annotations
+
+import mmap
+from pathlib import Path
+
+import pytest
+
+from tests.adapters.sqlite_process import SqliteProcess, wal_database
+from tests.engine.following import Following, insert
+from tests.engine.test_seam import CHECKPOINT, fill, grown_twice
+from walsyncd.adapters.inotify import Event, Kind
+from walsyncd.adapters.source import Role
+from walsyncd.engine.lives import Lives
+
+
+def closes_beside(follow: Following, app: SqliteProcess) -> None:
+    """Somebody uses the database when we look, two commits come after that, and he closes it."""
+    with SqliteProcess(follow.path) as other:
+        other.execute("SELECT * FROM t")
+        follow.look()
+        fill(app, 2, start=2000)
+        other.close()
+
+
+def recovers_two(follow: Following, app: SqliteProcess) -> None:
+    assert not follow.look().gap
+    assert [step.recovered for step in follow.steps if step.recovered] == [2]
+    assert [step.proven_by for step in follow.steps if step.proven_by] == ["count"]
+    follow.proves(app)
+
+
+def test_a_connection_that_closed_before_another_incarnation_behind(tmp_path: Path) -> None:
+    """All that the old incarnation held stands before a frame of a third one, so the count can be believed."""
+    path = tmp_path / "app.db"
+    with wal_database(path) as app, Following(path, tmp_path / "f") as follow:
+        grown_twice(app)
+        follow.begin()
+        closes_beside(follow, app)
+        app.execute(CHECKPOINT, insert(1))
+        recovers_two(follow, app)
+
+
+def test_a_connection_that_closed_before_a_checkpoint_that_was_seen(tmp_path: Path) -> None:
+    """After it the wal-index showed how far the old incarnation had come, and nothing was copied back since."""
+    path = tmp_path / "app.db"
+    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
+        fill(app, 10)
+        closes_beside(follow, app)
+        app.execute(CHECKPOINT)
+        follow.watch.drain()
+        app.execute(insert(1))
+        recovers_two(follow, app)
+
+
+def test_a_connection_that_closed_and_the_end_of_the_file(tmp_path: Path) -> None:
+    """It may have been cut right there, so a young counter is not believed."""
+    path = tmp_path / "app.db"
+    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
+        fill(app, 10)
+        closes_beside(follow, app)
+        app.execute(CHECKPOINT, insert(1))
+        assert "where the old one ended can't be seen" in follow.gap()
+
+
+def test_a_connection_that_closed_beside_an_old_counter(tmp_path: Path) -> None:
+    """So many commits as were counted before would not have found room, had the count been rebuilt."""
+    path = tmp_path / "app.db"
+    with wal_database(path) as app, Following(path, tmp_path / "f") as follow:
+        app.execute("PRAGMA synchronous=OFF", "PRAGMA wal_autocheckpoint=100")
+        fill(app, 4100)
+        follow.begin()
+        closes_beside(follow, app)
+        assert follow.tracked.mark is not None
+        assert follow.tracked.mark.ichange > 4062
+        app.execute(CHECKPOINT, insert(1))
+        recovers_two(follow, app)
+
+
+def test_a_connection_that_closed_makes_a_young_counter_doubtful(tmp_path: Path) -> None:
+    """It may be a writer that was killed between the two header copies: then a small iChange proves nothing."""
+    path = tmp_path / "app.db"
+    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
+        follow.look()
+        with SqliteProcess(path) as other:
+            other.execute("SELECT * FROM t")
+            follow.look()
+            other.close()
+        app.execute(CHECKPOINT)
+        fill(app, follow.cursor.frames + 1)
+        assert follow.gap()
+
+
+def tear_header(path: Path) -> None:
+    """What a writer leaves that is killed between the two copies of the header: the next one to read rebuilds it."""
+    with Path(f"{path}-shm").open("r+b") as file, mmap.mmap(file.fileno(), 136) as shm:
+        shm[8] ^= 1
+
+
+@pytest.mark.parametrize("more", [0, 3])
+def test_a_counter_rebuilt_in_place_is_a_gap(tmp_path: Path, more: int) -> None:
+    """It has come as far again as it was, and ``more``: there is nothing to believe it for."""
+    path = tmp_path / "app.db"
+    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
+        fill(app, 5)
+        follow.look()
+        assert follow.tracked.mark is not None
+        ichange, reborn = follow.tracked.mark.ichange, follow.tracked.mark.reborn
+        tear_header(path)
+        fill(app, ichange + more, start=2000)
+        app.execute(CHECKPOINT, insert(1))
+        assert "where the old one ended can't be seen" in follow.gap()
+        assert follow.tracked.lives.current is not None
+        assert follow.tracked.lives.current.reborn == reborn, "no event tells of it"
+
+
+def test_a_counter_rebuilt_in_place_whose_commits_were_cut_off_is_a_gap(tmp_path: Path) -> None:
+    """The journal_size_limit is just so many frames that nothing is left behind ours, and the count fits.
+
+    The wal-index was read after a checkpoint and showed that nothing came after ours; but then there was another.
+    """
+    path = tmp_path / "app.db"
+    with wal_database(path) as app, SqliteProcess(path) as other, Following(path, tmp_path / "f") as follow:
+        app.execute("CREATE TABLE u (x)")
+        fill(app, 5)
+        other.execute("BEGIN", "SELECT * FROM t")  # so the WAL can't restart
+        app.execute(CHECKPOINT)
+        follow.begin().look()
+        assert follow.tracked.mark is not None
+        ichange, frames = follow.tracked.mark.ichange, follow.cursor.frames
+        app.execute(f"PRAGMA journal_size_limit={32 + frames * (24 + 4096)}")
+        tear_header(path)
+        app.execute(*(f"INSERT INTO u VALUES ({value})" for value in range(ichange)))
+        other.close()
+        app.execute(CHECKPOINT, insert(1))
+        assert path.with_name("app.db-wal").stat().st_size == 32 + frames * (24 + 4096)
+        assert "where the old one ended can't be seen" in follow.gap()
+
+
+def test_a_counter_rebuilt_in_place_whose_commits_were_overwritten_is_a_gap(tmp_path: Path) -> None:
+    """The count fits, and nothing is left that could contradict it."""
+    path = tmp_path / "app.db"
+    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
+        fill(app, 5)
+        follow.look()
+        assert follow.tracked.mark is not None
+        ichange, frames = follow.tracked.mark.ichange, follow.cursor.frames
+        tear_header(path)
+        fill(app, ichange, start=2000)
+        app.execute(CHECKPOINT)
+        fill(app, frames + ichange + 1, start=3000)
+        assert follow.gap()
+
+
+def test_a_counter_rebuilt_in_place_in_an_incarnation_between_is_a_gap(tmp_path: Path) -> None:
+    """The count fits, and our frame still stands with nothing after it: that all was lost in between, salt-1 tells."""
+    path = tmp_path / "app.db"
+    with wal_database(path) as app, SqliteProcess(path) as other, Following(path, tmp_path / "f").begin() as follow:
+        app.execute("BEGIN", *("INSERT INTO t VALUES (hex(zeroblob(2000)))" for _ in range(20)), "COMMIT")
+        other.execute("SELECT count(*) FROM t")
+        follow.look()
+        assert follow.tracked.mark is not None
+        ichange = follow.tracked.mark.ichange
+        app.execute(CHECKPOINT)
+        fill(app, 1)
+        tear_header(path)
+        fill(app, ichange, start=2000)
+        other.close()
+        app.execute(CHECKPOINT, insert(1))
+        assert "more than once" in follow.gap()
+
+
+def test_the_wal_index_after_the_last_write_to_the_database(tmp_path: Path) -> None:
+    """Read again only after such a write; forgotten as soon as one may have come, and not read if nobody uses it."""
+    path = tmp_path / "app.db"
+    lives = Lives(path)
+    write = Event(path, Role.DATABASE, Kind.MODIFY)
+
+    def shown() -> int | None:
+        index = lives.queue[-1].at_last_write
+        return None if index is None else index.max_frame
+
+    with wal_database(path) as app:
+        lives.look_around()
+        before = shown()
+        assert before
+        app.execute(insert(1))
+        lives.glance()
+        assert shown() == before
+        for event in (write, Event(path, Role.DATABASE, Kind.OVERFLOW)):
+            lives.note(event)
+            assert shown() is None
+            lives.glance()
+        lives.note(write)
+        lives.glance()
+        assert shown() == before + 1
+        app.kill()
+        lives.note(write)
+        lives.glance()
+        assert shown() is None
+    lives.clear()
