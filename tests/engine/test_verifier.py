@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 from tests.replicas import GENERATION, NEXT_GENERATION, ReplicaMaker, make_replica
 from walsyncd.core.layout import Key, SegmentKey, format_key
 from walsyncd.engine.replica import Replica
-from walsyncd.engine.verifier import Verification, verify, verify_head
+from walsyncd.engine.verifier import Verification, verify
 from walsyncd.errors import NothingToRestoreError
 
 
@@ -155,7 +156,36 @@ def test_head_is_restored_and_checked_by_sqlite(tmp_path: Path) -> None:
     """A sound head says nothing; one whose application database is broken is a problem."""
     with make_replica(tmp_path) as maker:
         fill(maker)
-        result = verified(maker)
-        verify_head(Replica(maker.storage, maker.name), tmp_path / "head.db", result)
+        result = verify(Replica(maker.storage, maker.name), scratch=tmp_path / "head.db")
     assert (result.problems, result.notes) == ([], [])
     assert (tmp_path / "head.db").exists()
+
+
+def test_base_of_the_head_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is most of what there is to read, and restoring the head has verified it; other bases are read too."""
+    asked: Counter[tuple[str, int]] = Counter()
+    get = Replica.get
+
+    def counted(replica: Replica, key: str, *, first: int = 0, length: int | None = None) -> bytes:
+        asked[key, first] += 1
+        return get(replica, key, first=first, length=length)
+
+    with make_replica(tmp_path) as maker:
+        old = maker.base()
+        maker.commit(5, rows=10)
+        new = maker.base()
+        monkeypatch.setattr(Replica, "get", counted)
+        verify(Replica(maker.storage, maker.name), scratch=tmp_path / "head.db")
+    bases = {key: count for (key, _), count in asked.items() if key.endswith(".db.zst")}
+    assert bases == {format_key(old.base): 1, format_key(new.base): 1}
+
+
+@pytest.mark.parametrize("kind", ["base", "segment"])
+def test_damage_below_the_head_is_told_once(tmp_path: Path, kind: str) -> None:
+    """By the object that is wrong, not again because the head can't be restored."""
+    with make_replica(tmp_path) as maker:
+        key = fill(maker)[kind]
+        flip(maker.object_path(key))
+        result = verify(Replica(maker.storage, maker.name), scratch=tmp_path / "head.db")
+    (problem,) = result.problems
+    assert format_key(key) in problem

@@ -34,9 +34,8 @@ def run(args: argparse.Namespace) -> int:
     from walsyncd.engine.verifier import verify  # noqa: PLC0415  a command is light until it runs
 
     replica = replica_from(args)
-    result = verify(replica, quick=args.quick)
-    if not result.problems and not args.quick:
-        _verify_head(replica, result)
+    with tempfile.TemporaryDirectory(prefix="walsyncd-verify-") as folder:
+        result = verify(replica, quick=args.quick, scratch=Path(folder) / "head.db")
     if not result.problems and not args.quick and not is_url(args.replica):
         _tell_daemon(args, replica.name)
     if args.json:
@@ -45,13 +44,6 @@ def run(args: argparse.Namespace) -> int:
     else:
         _print(replica, result, quick=args.quick)
     return 1 if result.problems else 0
-
-
-def _verify_head(replica: Replica, result: Verification) -> None:
-    from walsyncd.engine.verifier import verify_head  # noqa: PLC0415
-
-    with tempfile.TemporaryDirectory(prefix="walsyncd-verify-") as folder:
-        verify_head(replica, Path(folder) / "head.db", result)
 
 
 def _print(replica: Replica, result: Verification, *, quick: bool) -> None:

@@ -6,7 +6,7 @@ base            every range unpacks and hashes to what the manifest says
 epoch           its objects in order continue one chain; trailers say what the frames say
 other objects   segments of a whole, overlaps: they end with the same chain as the objects before
 coverage        from every base on nothing is missing, but what retention stated
-head            restored into a file of our own, SQLite finds it sound (``verify_head``)
+head            restored into a file of our own, SQLite finds it sound; its base is not read again for that
 ==============  ==========================================================================================
 
 A hole is a problem only if a second listing shows it too. What is unfinished (a base without manifest, a
@@ -33,7 +33,14 @@ from walsyncd.engine.planner import REPLANS_MAX, Wish
 from walsyncd.engine.replica import Replica
 from walsyncd.engine.restorer import restore_wish
 from walsyncd.engine.salvage import Salvage, salvage
-from walsyncd.errors import CorruptError, NothingToRestoreError, RefusedError, VanishedError
+from walsyncd.errors import (
+    CorruptError,
+    NothingToRestoreError,
+    RefusedError,
+    TransientError,
+    VanishedError,
+    WalsyncdError,
+)
 
 HEADS = 8  # requests at a time, as many as uploads by default
 
@@ -60,50 +67,72 @@ class Verification:
             setattr(self, name, getattr(self, name) + getattr(other, name))
 
 
-def verify(replica: Replica, *, quick: bool = False) -> Verification:
-    """Read all of a replica, or only what LIST and HEAD say. NothingToRestoreError if there is nothing in it."""
+def verify(replica: Replica, *, quick: bool = False, scratch: Path | None = None) -> Verification:
+    """Read all of a replica, or only what LIST and HEAD say. NothingToRestoreError if there is nothing in it.
+
+    With ``scratch`` the head is restored to that file, and SQLite checks it; the file stays.
+    """
     result = Verification()
+    head = _Head(replica, scratch) if scratch is not None and not quick else None
     for generation in replica.generations():
-        result.add(_patiently(replica, generation, quick=quick))
+        result.add(_patiently(replica, generation, quick=quick, sound=head.base if head else None))
     if not result.generations:
         raise NothingToRestoreError(f"verify {replica.url}: the replica is empty")
     if not result.bases:
         result.problems.append("nothing can be restored: no generation has a finished base")
+    if head is not None and not result.problems:
+        head.tell(result)
     return result
 
 
-def verify_head(replica: Replica, scratch: Path, result: Verification) -> None:
-    """Restore the head to the file ``scratch``, and have SQLite check it; the file stays."""
-    try:
-        restored = restore_wish(replica, Wish(Head()), scratch)
-    except RefusedError as error:
-        result.notes.append(f"the head was not restored: {error}")
-        return
-    except CorruptError as error:
-        result.problems.append(error.message)
-        return
-    found = check_integrity(scratch)
-    head = restored.plan.reached.position
-    result.problems += [f"integrity_check of {head}: {problem}" for problem in found.problems]
-    if found.unchecked:
-        result.notes.append(f"integrity_check of {head} was left out: {found.unchecked}")
+class _Head:
+    """The head restored to ``scratch``; ``base`` is what it stands on, which was read and is sound, if it could be."""
+
+    def __init__(self, replica: Replica, scratch: Path) -> None:
+        self._scratch = scratch
+        self._failure: WalsyncdError | None = None
+        self.base: ManifestKey | None = None
+        try:
+            plan = restore_wish(replica, Wish(Head()), scratch).plan
+        except TransientError:
+            raise
+        except WalsyncdError as error:
+            self._failure = error
+        else:
+            self.base, self._reached = plan.base, plan.reached.position
+
+    def tell(self, result: Verification) -> None:
+        """What SQLite finds in it, or why it was not asked: of damage the objects themselves say more."""
+        if isinstance(self._failure, RefusedError):
+            result.notes.append(f"the head was not restored: {self._failure}")
+        elif self._failure is not None:
+            result.problems.append(self._failure.message)
+        else:
+            found = check_integrity(self._scratch)
+            result.problems += [f"integrity_check of {self._reached}: {problem}" for problem in found.problems]
+            if found.unchecked:
+                result.notes.append(f"integrity_check of {self._reached} was left out: {found.unchecked}")
 
 
-def _patiently(replica: Replica, generation: str, *, quick: bool) -> Verification:
+def _patiently(replica: Replica, generation: str, *, quick: bool, sound: ManifestKey | None) -> Verification:
     """A generation; again if objects went meanwhile that another listing does not show any more."""
     for _ in range(REPLANS_MAX):
         try:
-            return _Generation(replica, generation, believes_absence=False).verify(quick=quick)
+            return _Generation(replica, generation, sound, believes_absence=False).verify(quick=quick)
         except VanishedError:
             continue
-    return _Generation(replica, generation, believes_absence=True).verify(quick=quick)
+    return _Generation(replica, generation, sound, believes_absence=True).verify(quick=quick)
 
 
 class _Generation:
-    """One listing of a generation and what is found; ``believes_absence``: what is listed and absent is a problem."""
+    """One listing of a generation and what is found; ``believes_absence``: what is listed and absent is a problem.
 
-    def __init__(self, replica: Replica, generation: str, *, believes_absence: bool) -> None:
+    The base ``sound`` was read already.
+    """
+
+    def __init__(self, replica: Replica, generation: str, sound: ManifestKey | None, *, believes_absence: bool) -> None:
         self._replica = replica
+        self._sound = sound
         self._believes_absence = believes_absence
         self._stored = list(replica.objects(generation))
         (self._part,) = listing_of((each.key for each in self._stored), [generation]).generations
@@ -161,7 +190,8 @@ class _Generation:
             if sizes.get(base.base) != manifest.size:
                 size = sizes.get(base.base, "no")
                 raise CorruptError(f"{manifest.key}: it has {size} bytes, its manifest says {manifest.size}")
-            fetch_base(self._replica, base, manifest, _discard)
+            if base != self._sound:
+                fetch_base(self._replica, base, manifest, _discard)
         except CorruptError as error:
             self._blame(base, error)
         return manifest.page_size if manifest else 0
