@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from tests.e2e.daemon import Daemon, wait_until
+from tests.adapters.sqlite_process import SqliteProcess
+from tests.e2e.daemon import Daemon, s3_section, wait_until
 from tests.e2e.workload import create
+from tests.stores import Store
 from walsyncd.engine.driller import FOLDER
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
 
 
 def test_drills_pass_fail_and_survive_kills(tmp_path: Path) -> None:
@@ -30,9 +36,67 @@ def test_drills_pass_fail_and_survive_kills(tmp_path: Path) -> None:
         assert not left.exists()
 
 
+def test_drills_on_s3(tmp_path: Path, seaweedfs: Store) -> None:
+    """What is damaged in a bucket is found by the next drill, which names it, and the next generation is sound."""
+    bucket = seaweedfs.make_bucket()
+    storage = s3_section(seaweedfs, bucket)
+    with Daemon(tmp_path, [tmp_path / "data/app.db"], storage=storage, defaults={"verify_interval": "1s"}) as daemon:
+        create(daemon.data / "app.db", rows=200)
+        daemon.start().sync()
+        passed = daemon.wait_for("drill_passed", database="app")
+        assert "pages compared with the live file" in passed["detail"]
+        assert passed["detail"].endswith("integrity_check: ok")
+        client = seaweedfs.client()
+        (base,) = (key for key in keys(client, bucket) if key.endswith(".db.zst"))
+        client.put_object(
+            Bucket=bucket, Key=base, Body=flipped(client.get_object(Bucket=bucket, Key=base)["Body"].read())
+        )
+        failed = daemon.wait_for("drill_failed", database="app")
+        assert base.endswith(failed["reason"].partition(":")[0])
+        began = daemon.wait_for("generation_began", reason=f"a rehearsed restore failed: {failed['reason']}")
+        wait_until(
+            lambda: [line for line in daemon.lines("drill_passed") if began["generation"] in line["position"]],
+            "a drill of the new generation passes",
+        )
+        assert daemon.stop() == 0
+        client.close()
+
+
+def test_drills_of_an_encrypted_database(tmp_path: Path) -> None:
+    """SQLite can't check what it has no key for; the pages are compared with the live file all the same."""
+    with Daemon(tmp_path, [tmp_path / "data/app.db"], defaults={"verify_interval": "1s"}) as daemon:
+        with SqliteProcess(daemon.data / "app.db", module="sqlcipher3") as app:
+            app.execute("PRAGMA key = 'correct horse'", "PRAGMA journal_mode=WAL", "CREATE TABLE t (x)")
+            app.execute("INSERT INTO t SELECT randomblob(3000) FROM (VALUES (1), (2), (3), (4), (5))")
+            app.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            daemon.start().sync()
+            passed = daemon.wait_for("drill_passed", database="app")
+            compared, _, checked = passed["detail"].partition("; integrity_check: ")
+            assert int(compared.split()[0]) > 0
+            assert "pages compared with the live file" in compared
+            assert "encrypted" in checked
+            damage(daemon.replica)
+            failed = daemon.wait_for("drill_failed", database="app")
+            assert ".db.zst" in failed["reason"]
+            app.execute("INSERT INTO t VALUES (1)")
+            wait_until(
+                lambda: daemon.status("app")["last_drill"].startswith("passed: "), "a drill of the new base passes"
+            )
+        assert daemon.stop() == 0
+
+
+def keys(client: S3Client, bucket: str) -> list[str]:
+    """Of a few objects."""
+    return [entry["Key"] for entry in client.list_objects_v2(Bucket=bucket).get("Contents", ())]
+
+
 def damage(replica: Path) -> None:
     """One bit of every base."""
     for base in replica.rglob("*.db.zst"):
-        raw = bytearray(base.read_bytes())
-        raw[len(raw) // 2] ^= 1
-        base.write_bytes(raw)
+        base.write_bytes(flipped(base.read_bytes()))
+
+
+def flipped(body: bytes) -> bytes:
+    """One bit is another."""
+    middle = len(body) // 2
+    return body[:middle] + bytes([body[middle] ^ 1]) + body[middle + 1 :]
