@@ -1,4 +1,4 @@
-"""A real systemd as PID 1 of a private namespace over a throw-away overlay of this machine (``systemd_box.sh``).
+"""A real systemd as PID 1 of a private namespace over a throw-away overlay of a machine (``systemd_box.sh``).
 
 Root, util-linux and systemd are needed. What is done in the box stays in it; the network is shared, so a server on
 127.0.0.1 outside is reached from inside. Folders that are given are bound in.
@@ -17,6 +17,8 @@ from typing import Self
 import pytest
 
 SCRIPT = Path(__file__).with_name("systemd_box.sh")
+# The machine that the boxes are made of: this one, or the root folder of another release (``.ci/run`` makes one).
+LOWER = os.environ.get("BOX_ROOT", "/")
 PROGRAMS = ("unshare", "nsenter", "setpriv", "findmnt", "/lib/systemd/systemd")
 START_SECONDS_MAX = 60
 COMMAND_SECONDS_MAX = 100
@@ -44,7 +46,7 @@ class Box:
         self._binds = [f"{here}:{there}" for here, there in (binds or {}).items()]
 
     def __enter__(self) -> Self:
-        booted = self._script("start", self.name, "/", *self._binds, seconds_max=START_SECONDS_MAX)
+        booted = self._script("start", self.name, LOWER, *self._binds, seconds_max=START_SECONDS_MAX)
         if booted.returncode != 0:
             self._script("stop", self.name, seconds_max=START_SECONDS_MAX)
             pytest.fail(f"the box does not boot: {booted.stdout}{booted.stderr}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -18,6 +19,15 @@ ROOT = Path(__file__).parents[2]
 SIZE_MAX = 40_000_000  # what somebody downloads for a daemon
 CONFIG = "/etc/walsyncd/config.toml"
 DATABASE = "/srv/app/app.db"
+# Which package has which library.
+LIBC = ["libc.so.6", "libm.so.6", "libpthread.so.0", "librt.so.1", "libdl.so.2", "ld-linux-x86-64.so.2"]
+LIBRARIES = {
+    "libgcc_s.so.1": "libgcc-s1",
+    "libstdc++.so.6": "libstdc++6",
+    "libz.so.1": "zlib1g",
+    **dict.fromkeys(LIBC, "libc6"),
+}
+
 NEWER = f"{__version__}.1"
 
 BUILD, INSTALL = next(block.text.splitlines() for block in blocks("sh") if block.text.startswith("packaging/build-deb"))
@@ -72,6 +82,17 @@ def test_the_package_is_sound(package: Path) -> None:
     ):
         assert f"{name}\n" in listing
     assert package.stat().st_size < SIZE_MAX
+
+
+def test_the_package_depends_on_every_library_that_it_needs(package: Path, tmp_path: Path) -> None:
+    """On a machine with nothing else; what the wheels bring along is theirs."""
+    subprocess.run(["dpkg-deb", "--extract", package, tmp_path], check=True)
+    objects = [file for file in tmp_path.rglob("*.so*") if file.is_file()]
+    dumped = subprocess.run(["readelf", "--dynamic", *objects], capture_output=True, text=True, check=True).stdout
+    needed = set(re.findall(r"\(NEEDED\) +Shared library: \[(.*)\]", dumped)) - {file.name for file in objects}
+    depends = subprocess.run(["dpkg-deb", "--field", package, "Depends"], capture_output=True, text=True, check=True)
+    packages = set(re.findall(r"[a-z0-9.+-]+", re.sub(r"\(.*?\)", "", depends.stdout)))
+    assert {LIBRARIES.get(library, library) for library in needed} <= packages
 
 
 def test_it_runs_as_soon_as_it_is_installed(box: Box) -> None:

@@ -1,7 +1,8 @@
 """A machine of its own on which walsyncd runs as its unit says: real systemd, this checkout, throw-away state.
 
 The package and what it needs come from this interpreter's folders, read by the system's Python, which must be of the
-same version: a service's sandbox hides the folders that a virtual environment may lie in.
+same version: a service's sandbox hides the folders that a virtual environment may lie in. For another release
+(``BOX_ROOT``) ``BOX_LIBRARIES`` names a folder of what its Python needs.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any, Self
 
+import numpy
 import pytest
 
 from tests.e2e.daemon import wait_until
@@ -48,16 +50,17 @@ print(*[x for (x,) in sqlite3.connect(sys.argv[1]).execute("select x from t orde
 """
 
 
-def _needs_the_same_python() -> None:
+def _libraries() -> Path:
+    """What walsyncd needs, for the Python in the box: a folder that was made for it, else this environment's own."""
+    made = os.environ.get("BOX_LIBRARIES")
+    if made is not None:
+        return Path(made)
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
-    here = subprocess.run(
-        ["/usr/bin/python3", "-c", "import sys; print('%d.%d' % sys.version_info[:2])"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if here.stdout.strip() != version:
+    tell = "import sys; print('%d.%d' % sys.version_info[:2])"
+    system = subprocess.run(["/usr/bin/python3", "-c", tell], capture_output=True, text=True, check=False)
+    if system.stdout.strip() != version:
         pytest.skip(f"the system's Python is not {version}")
+    return Path(numpy.__file__).parents[1]  # what is beside it is this environment's site-packages
 
 
 class Machine(Box):
@@ -65,16 +68,12 @@ class Machine(Box):
 
     def __init__(self, folder: Path) -> None:
         skip_unless_possible()
-        _needs_the_same_python()
         self.data = folder / "data"
         self.data.mkdir(exist_ok=True)
-        import numpy  # what is beside it is this environment's site-packages
-
-        libraries = Path(numpy.__file__).parents[1]
         binds = {
             self.data: "/srv/data",
             ROOT / "walsyncd": "/usr/lib/walsyncd/source/walsyncd",
-            libraries: "/usr/lib/walsyncd/libraries",
+            _libraries(): "/usr/lib/walsyncd/libraries",
         }
         super().__init__(folder, binds)
 
