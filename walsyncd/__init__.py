@@ -18,7 +18,7 @@ The architecture in one look; imports point down, never up::
         storage                 storage (the interface)  s3 (over s3_*)  directory  open_storage  probe
                                 counting_storage  paced_reads
         our own state           journal (over journal_*)  spool  state_disk
-        who runs us             control_socket  service_manager
+        who runs us             control_socket  service_manager  exporter (of metrics)
     engine/    doers
         wiring                  daemon  roster  shipping  supervisor  agenda  watch  outside
         running                 control (the socket's answers)  heartbeat  pulse  leavings (of a stop)

@@ -20,8 +20,8 @@ from tests.adapters.sqlite_process import wal_database
 from tests.engine.running import Place, running, wait_for
 from tests.fakes import Call, FakeStorage
 from walsyncd.config import Settings
-from walsyncd.engine.metrics import Exporter, Metrics, Shipped
-from walsyncd.errors import TransientError, UsageError
+from walsyncd.engine.metrics import Shipped
+from walsyncd.errors import TransientError
 
 PACKAGING = Path(__file__).parents[2] / "packaging"
 
@@ -108,34 +108,6 @@ def test_prometheus_accepts_the_alerts_and_the_metrics(place: Place) -> None:
             text = answer.read()
         linted = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True, check=False)
     assert (linted.returncode, linted.stdout + linted.stderr) == (0, b"")
-
-
-def exporter(metrics: Metrics, textfile: Path) -> Exporter:
-    return Exporter(metrics, listen=None, textfile=textfile)
-
-
-def test_a_file_for_node_exporter_is_written_whole(place: Place) -> None:
-    """Once when it starts, then a few times a minute; a folder that is not there is an error with a way out."""
-    with wal_database(place.database()), running(place.settings("app")) as daemon:
-        place.sync()
-        metrics = daemon._sight._metrics
-        show = exporter(metrics, place.folder / "walsyncd.prom")
-        assert show.due_s() == 0
-        show.write()
-        assert 'walsyncd_lag_seconds{database="app"} 0.0' in (place.folder / "walsyncd.prom").read_text()
-        assert 0 < (show.due_s() or 0) <= 15
-        with pytest.raises(UsageError, match="write metrics to"):
-            exporter(metrics, place.folder / "absent" / "walsyncd.prom").write()
-
-
-def test_an_address_that_is_taken_is_refused(place: Place) -> None:
-    """With its reason, and the way out."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        address = f"127.0.0.1:{taken.getsockname()[1]}"
-        with running(place.settings()) as daemon, pytest.raises(UsageError, match=f"listen for metrics on {address}"):
-            daemon._sight.settle(shown(place.settings(), listen=address).daemon)
 
 
 def test_counts_begin_at_nothing() -> None:

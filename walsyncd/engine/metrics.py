@@ -1,7 +1,7 @@
-"""What Prometheus is told, computed from the journal and from counts when it asks: nothing runs in between.
+"""The numbers for Prometheus, computed from the journal and from counts when it asks: nothing runs in between.
 
-All names begin with ``walsyncd_``. Counters of what was shipped begin at 0 with
-every run, as Prometheus expects; gaps and generations come from the journal and outlive it.
+Counters of what was shipped begin at 0 with every run, as Prometheus expects; gaps and generations come from the
+journal and outlive it. How they are shown is ``adapters.exporter``'s.
 """
 
 from __future__ import annotations
@@ -11,24 +11,17 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TypeVar
-
-from prometheus_client import CollectorRegistry, start_http_server, write_to_textfile
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
-from prometheus_client.registry import Collector
 
 from walsyncd import __version__
 from walsyncd.adapters.counting_storage import OK, Requests
 from walsyncd.adapters.journal import Journal, ObjectRow
 from walsyncd.core.gap import gap_class
+from walsyncd.core.metric import Metric
 from walsyncd.engine.removal import JOBS, Removals
 from walsyncd.engine.status import survey
-from walsyncd.errors import UsageError
 
 _L = TypeVar("_L", bound=tuple[str, ...])  # the values of a metric's labels
-
-TEXTFILE_S = 15.0  # as often as Prometheus usually reads it
 
 
 @dataclass(slots=True)
@@ -48,7 +41,7 @@ class Shipped:
             self.last_ms = time.time_ns() // 1_000_000
 
 
-class Metrics(Collector):
+class Metrics:
     """Collects when asked. ``trouble`` says what is wrong with the storage, ``names`` who is followed."""
 
     def __init__(
@@ -69,8 +62,6 @@ class Metrics(Collector):
         self._names = names
         self._trouble = trouble
         self._lines_lost = lines_lost
-        self.registry = CollectorRegistry(auto_describe=False)
-        self.registry.register(self)
 
     def collect(self) -> Iterator[Metric]:
         """Every metric there is."""
@@ -78,14 +69,14 @@ class Metrics(Collector):
         yield from self._of_shipping()
         yield from self._of_storage()
         yield from self._of_keeping()
-        yield _gauge("build_info", "The version that runs.", ["version"], {(__version__,): 1.0})
+        yield _gauge("build_info", "The version that runs.", ("version",), {(__version__,): 1.0})
         lost = float(self._lines_lost())
-        yield _counter("log_lines_lost", "Lines of the log that could not be written.", [], {(): lost})
+        yield _counter("log_lines_lost", "Lines of the log that could not be written.", (), {(): lost})
 
     def _of_databases(self) -> Iterator[Metric]:
         now_ms = time.time_ns() // 1_000_000
         rows = survey(self._journal, now_ms=now_ms, configured=self._names())
-        label = ["database"]
+        label = ("database",)
         lag = {(row.name,): row.behind_s(now_ms) for row in rows}
         yield _gauge("lag_seconds", "For how long storage may not have had everything.", label, lag)
         size = {(row.name,): float(row.lag_bytes) for row in rows}
@@ -93,7 +84,7 @@ class Metrics(Collector):
         spool = {(row.name,): float(row.spool_bytes) for row in rows}
         yield _gauge("spool_bytes", "What waits on disk for storage, compressed.", label, spool)
         states = {(row.name, row.state): 1.0 for row in rows}
-        yield _gauge("database_state", "1 for the state that a database is in.", ["database", "state"], states)
+        yield _gauge("database_state", "1 for the state that a database is in.", ("database", "state"), states)
         base = {(row.name,): (row.last_base_ms or 0) / 1000 for row in rows}
         yield _gauge("last_base_timestamp_seconds", "When the last base was stored.", label, base)
         sound = {(row.name,): (row.last_verified_ms or 0) / 1000 for row in rows}
@@ -103,23 +94,23 @@ class Metrics(Collector):
 
     def _of_shipping(self) -> Iterator[Metric]:
         names = {row.id: row.name for row in self._journal.databases()}
-        label, shipped = ["database"], self._shipped
+        label, shipped = ("database",), self._shipped
         last_s = shipped.last_ms / 1000
         transactions = {(names[each],): float(count) for each, count in shipped.transactions.copy().items()}
         yield _counter("shipped_transactions", "Transactions stored by this run.", label, transactions)
         size = {(names[each],): float(count) for each, count in shipped.size.copy().items()}
         yield _counter("shipped_bytes", "Bytes stored by this run, bases apart.", label, size)
-        yield _gauge("last_upload_timestamp_seconds", "When something was stored last.", [], {(): last_s})
+        yield _gauge("last_upload_timestamp_seconds", "When something was stored last.", (), {(): last_s})
         began = {(names[each],): float(count) for each, count in self._journal.generation_counts().items()}
         yield _counter("generations", "Generations begun.", label, began)
         gaps: Counter[tuple[str, ...]] = Counter()
         for reason, count in self._journal.gaps():
             gaps[gap_class(reason),] += count
         ended = {reason: float(count) for reason, count in gaps.items()}
-        yield _counter("gaps", "Generations that ended, by the class of the reason.", ["reason"], ended)
+        yield _counter("gaps", "Generations that ended, by the class of the reason.", ("reason",), ended)
 
     def _of_keeping(self) -> Iterator[Metric]:
-        names, label, done = {row.id: row.name for row in self._journal.databases()}, ["database"], self._removals
+        names, label, done = {row.id: row.name for row in self._journal.databases()}, ("database",), self._removals
         objects = {(names[each],): float(count) for each, count in done.objects.copy().items()}
         yield _counter("removed_objects", "Objects removed from storage.", label, objects)
         size = {(names[each],): float(count) for each, count in done.size.copy().items()}
@@ -127,79 +118,20 @@ class Metrics(Collector):
         wholes = {(names[each],): float(count) for each, count in done.wholes.copy().items()}
         yield _counter("compacted_epochs", "Epochs whose segments became one object.", label, wholes)
         failures = {(job,): float(done.failures[job]) for job in JOBS}
-        yield _counter("housekeeping_failures", "Compactions and prunings that failed.", ["job"], failures)
+        yield _counter("housekeeping_failures", "Compactions and prunings that failed.", ("job",), failures)
 
     def _of_storage(self) -> Iterator[Metric]:
         counts = self._requests.counts()
         requests = {kind_and_result: float(count) for kind_and_result, count in counts.items()}
-        yield _counter("requests", "Requests to storage, by kind and result.", ["kind", "result"], requests)
+        yield _counter("requests", "Requests to storage, by kind and result.", ("kind", "result"), requests)
         again = sum(count for (kind, result), count in counts.items() if kind == "upload_part" and result != OK)
-        yield _counter("part_retries", "Parts of bases that have to be sent again.", [], {(): float(again)})
-        yield _gauge("storage_up", "Whether storage answers and takes us.", [], {(): float(not self._trouble())})
+        yield _counter("part_retries", "Parts of bases that have to be sent again.", (), {(): float(again)})
+        yield _gauge("storage_up", "Whether storage answers and takes us.", (), {(): float(not self._trouble())})
 
 
-class Exporter:
-    """Shows metrics by HTTP, in a file, or both."""
-
-    def __init__(self, metrics: Metrics, *, listen: str | None, textfile: Path | None) -> None:
-        self._registry = metrics.registry
-        self.textfile = textfile
-        self._written_s = -TEXTFILE_S
-        self._close: Callable[[], None] = lambda: None
-        if listen is not None:
-            self._serve(listen)
-
-    def due_s(self) -> float | None:
-        """In how many seconds the file wants to be written again; None: there is none."""
-        return None if self.textfile is None else max(0.0, self._written_s + TEXTFILE_S - time.monotonic())
-
-    def write(self) -> None:
-        """Write the file, whole; TransientError of the journal and UsageError if the file can't be written."""
-        if self.textfile is None:
-            return
-        self._written_s = time.monotonic()
-        try:
-            write_to_textfile(str(self.textfile), self._registry)
-        except OSError as error:
-            raise UsageError(
-                f"write metrics to {self.textfile}: {error.strerror}",
-                hint="the unit needs ReadWritePaths= for it",
-            ) from error
-
-    def take_over(self, other: Exporter) -> None:
-        """Go on at the address of another one, which stays open."""
-        self._close, other._close = other._close, lambda: None
-
-    def stop(self) -> None:
-        """Show nothing any more."""
-        self._close()
-
-    def _serve(self, listen: str) -> None:
-        host, _, port = listen.rpartition(":")
-        try:
-            server, thread = start_http_server(int(port), host.strip("[]"), self._registry)
-        except OSError as error:
-            raise UsageError(
-                f"listen for metrics on {listen}: {error.strerror}", hint="choose another metrics_listen"
-            ) from error
-
-        def close() -> None:
-            server.shutdown()
-            server.server_close()
-            thread.join()
-
-        self._close = close
+def _gauge(name: str, text: str, labels: tuple[str, ...], values: Mapping[_L, float]) -> Metric:
+    return Metric(name, text, labels, dict[tuple[str, ...], float](values.items()))
 
 
-def _gauge(name: str, text: str, labels: list[str], values: Mapping[_L, float]) -> Metric:
-    family = GaugeMetricFamily(f"walsyncd_{name}", text, labels=labels)
-    for label, value in values.items():
-        family.add_metric(list(label), value)
-    return family
-
-
-def _counter(name: str, text: str, labels: list[str], values: Mapping[_L, float]) -> Metric:
-    family = CounterMetricFamily(f"walsyncd_{name}", text, labels=labels)
-    for label, value in values.items():
-        family.add_metric(list(label), value)
-    return family
+def _counter(name: str, text: str, labels: tuple[str, ...], values: Mapping[_L, float]) -> Metric:
+    return Metric(name, text, labels, dict[tuple[str, ...], float](values.items()), counts=True)

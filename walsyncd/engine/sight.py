@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -11,13 +12,16 @@ from walsyncd.adapters.journal import Journal, ObjectRow
 from walsyncd.adapters.storage import Storage
 from walsyncd.config import DaemonSettings
 from walsyncd.engine.health import Health
-from walsyncd.engine.metrics import Exporter, Metrics, Shipped
+from walsyncd.engine.metrics import Metrics, Shipped
 from walsyncd.engine.removal import Removals
 from walsyncd.engine.roster import Roster
 from walsyncd.engine.shipping import Shipping
 from walsyncd.engine.supervisor import Supervisor
 from walsyncd.errors import TransientError, WalsyncdError
 from walsyncd.log import lines_lost
+
+if TYPE_CHECKING:
+    from walsyncd.adapters.exporter import Exporter
 
 _log = structlog.get_logger()
 
@@ -52,8 +56,7 @@ class Sight:
             trouble=self.trouble,
             lines_lost=lines_lost,
         )
-        self._exporter = Exporter(self._metrics, listen=None, textfile=None)
-        self._shown: tuple[object, ...] = (None, None)
+        self._exporter: Exporter | None = None
         self._problem = ""
 
     @property
@@ -84,24 +87,23 @@ class Sight:
 
     def settle(self, daemon: DaemonSettings) -> None:
         """Go by these settings; UsageError if metrics can't be shown there, and what was shown before stays."""
-        shown = (daemon.metrics_listen, daemon.metrics_textfile)
-        if shown != self._shown:
-            listen = daemon.metrics_listen if daemon.metrics_listen != self._shown[0] else None
-            exporter = Exporter(self._metrics, listen=listen, textfile=daemon.metrics_textfile)
-            if listen is None and daemon.metrics_listen is not None:
-                exporter.take_over(self._exporter)
-            else:
-                self._exporter.stop()
-            self._exporter, self._shown = exporter, shown
+        listen, textfile = daemon.metrics_listen, daemon.metrics_textfile
+        if self._exporter is None and (listen or textfile):
+            # Only for those who want it: an HTTP server and a library that nothing else here needs.
+            from walsyncd.adapters.exporter import Exporter  # noqa: PLC0415
+
+            self._exporter = Exporter(self._metrics.collect)
+        if self._exporter is not None:
+            self._exporter.settle(listen=listen, textfile=textfile)
         self._health.probe_every(daemon.probe_interval_s)
 
     def due_s(self) -> float | None:
         """In how many seconds ``beat`` wants to be called; None: not by itself."""
-        return self._exporter.due_s()
+        return None if self._exporter is None else self._exporter.due_s()
 
     def beat(self) -> None:
         """Write the metrics' file if it is time; a file that can't be written is said once."""
-        if self._exporter.due_s() != 0:
+        if self._exporter is None or self._exporter.due_s() != 0:
             return
         try:
             self._exporter.write()
@@ -118,4 +120,5 @@ class Sight:
     def stop(self) -> None:
         """Probe and show nothing any more."""
         self._health.stop()
-        self._exporter.stop()
+        if self._exporter is not None:
+            self._exporter.settle(listen=None, textfile=None)
