@@ -126,7 +126,7 @@ def first_frames(eyes: Eyes, state: FollowState) -> Step:
     if ended and not life.orderly:
         if life.announced and not life.written:
             return Step(life_ended=True, again_s=0)  # nothing was ever in it
-        fault = "a WAL was created and deleted by a writer that kept no wal-index"
+        fault = "a WAL was created and deleted, and no wal-index was seen to tell its commits from failed ones"
         return Step(gap=fault, remedy=presence_advice(eyes.tracked))
     if seen.holder is Holder.SETTING_UP:
         return again(eyes, seen, "the wal-index is being set up")

@@ -80,7 +80,8 @@ def _follow(eyes: Eyes, state: FollowState, cursor: Cursor) -> Step:
     if life.ended != ended:
         return AT_ONCE
     if ended and not life.orderly:
-        return Step(gap="the WAL was deleted by a writer that kept no wal-index")
+        fault = "the WAL was deleted, and no wal-index was seen to tell its last commits from failed ones"
+        return Step(gap=fault, remedy=presence_advice(tracked))
     if not tracked.verified:
         step = resume_following(eyes, state, cursor, seen)
         if step is not None:
