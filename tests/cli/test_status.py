@@ -52,6 +52,19 @@ def test_status_before_the_first_run_shows_what_is_configured(place: Place, caps
     assert "no daemon runs" in capsys.readouterr().err
 
 
+def test_status_says_why_there_is_nothing_to_show(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    """None is configured, or nothing matches: not a table without rows."""
+    file = Path(place.config()[1])
+    storage = file.read_text().partition("[[database]]")[0]
+    for databases, why in (
+        ("", "has no [[database]]"),
+        (f'[[database]]\npath = "{place.folder}/*.none"\n', "has patterns, which nothing matches at present"),
+    ):
+        file.write_text(storage + databases)
+        assert main(["status", "--config", str(file)]) == 0
+        assert capsys.readouterr().out.splitlines()[1] == f"no databases to replicate: {file} {why}"
+
+
 def test_a_monitoring_check_is_told_who_is_behind(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
     """Exit 1 beyond ``--max-lag``, for commits that wait and for a database that can't be followed."""
     storage = FakeStorage()

@@ -103,4 +103,6 @@ def test_the_words() -> None:
     well = status_words(databases=12, behind=0, troubled=0, stored_ms=1_763_807_760_000, storage="")
     assert well == "12 databases, 0 behind, last upload 2025-11-22 10:36:00 UTC"
     ill = status_words(databases=1, behind=1, troubled=1, stored_ms=0, storage="storage is away: timed out")
-    assert ill == "1 database, 1 behind, 1 in trouble, last upload none yet, storage is away: timed out"
+    assert ill == "1 database, 1 behind, 1 in trouble, nothing uploaded yet, storage is away: timed out"
+    fresh = status_words(databases=0, behind=0, troubled=0, stored_ms=0, storage="")
+    assert fresh == "no databases to replicate, nothing uploaded yet"

@@ -41,7 +41,7 @@ def test_it_starts_with_nothing_and_takes_good_and_bad_files(machine: Machine) -
     machine.configure()
     machine.do("systemctl", "start", "walsyncd")
     assert machine.unit("ActiveState") == "active"
-    assert machine.unit("StatusText") == "0 databases, 0 behind, last upload none yet"
+    assert machine.unit("StatusText") == "no databases to replicate, nothing uploaded yet"
     machine.insert("app", 0, 10)
     machine.configure("app")
     machine.do("systemctl", "reload", "walsyncd")

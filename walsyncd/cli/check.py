@@ -49,8 +49,14 @@ class Finding:
         return f"{self.kind:8}{self.subject}: {self.text}{hint}"
 
 
-def add_arguments(_parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Nothing beyond ``--config``."""
+    parser.description = (
+        f"{parser.description}\n\n"
+        "Each line begins with ok, with note (it works, but perhaps not as meant: no\n"
+        "database is configured, a pattern matches nothing), or with problem\n"
+        "(replication will not work like this: exit 1)."
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -67,7 +73,11 @@ def _findings(settings: Settings) -> Iterator[Finding]:
     from walsyncd.config import expand  # noqa: PLC0415  a command is light until it runs
 
     specs = expand(settings)
-    yield Finding("ok", f"configuration {settings.file}", f"{len(specs)} database{'s' * (len(specs) != 1)}")
+    subject = f"configuration {settings.file}"
+    if settings.databases:
+        yield Finding("ok", subject, f"{len(specs)} database{'s' * (len(specs) != 1)}")
+    else:  # the service runs without, and waits for a reload
+        yield Finding("note", subject, "no databases are configured", 'add a [[database]] with its path = "/…"')
     yield from _secret_findings(settings.file)
     yield from _entry_findings(settings, specs)
     for spec in specs:
@@ -89,8 +99,6 @@ def _secret_findings(file: Path) -> Iterator[Finding]:
 
 
 def _entry_findings(settings: Settings, specs: list[DatabaseSpec]) -> Iterator[Finding]:
-    if not settings.databases:
-        yield Finding("problem", "configuration", "there is no [[database]]", 'add one with its path = "/…"')
     found = {spec.entry for spec in specs}
     for entry in settings.databases:
         if entry.key not in found:

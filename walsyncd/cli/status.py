@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
         databases = [asdict(database) for database in sight.databases]
         print(json.dumps({"daemon_pid": sight.pid, "storage": sight.storage, "databases": databases}, indent=2))
     else:
-        _print(sight)
+        _print(sight, settings)
     return 0 if max_lag_s is None else _verdict(sight, max_lag_s, args.max_lag)
 
 
@@ -116,19 +116,23 @@ def _watch(settings: Settings) -> None:
             sight = _look(settings)
             if sys.stdout.isatty():
                 print("\x1b[H\x1b[2J", end="")  # home, clear
-            _print(sight)
+            _print(sight, settings)
             sys.stdout.flush()
             time.sleep(WATCH_S)
     except KeyboardInterrupt:
         return
 
 
-def _print(sight: Sight) -> None:
+def _print(sight: Sight, settings: Settings) -> None:
     from walsyncd.core.presence import PRICE  # noqa: PLC0415
 
     print(f"daemon: {f'running, pid {sight.pid}' if sight.pid else 'not running'}")
     if sight.storage:
         print(sight.storage)
+    if not sight.databases:
+        why = "has no [[database]]" if not settings.databases else "has patterns, which nothing matches at present"
+        print(f"no databases to replicate: {settings.file} {why}")
+        return
     shows_position = not sys.stdout.isatty() or shutil.get_terminal_size().columns >= POSITION_WIDTH_MIN
     headings = HEADINGS if shows_position else HEADINGS[:-1]
     print_table(headings, [_cells(database)[: len(headings)] for database in sight.databases])

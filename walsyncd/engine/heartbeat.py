@@ -113,9 +113,12 @@ def status_words(*, databases: int, behind: int, troubled: int, stored_ms: int, 
 
     The moment stands there as such: "3 s ago" would be wrong as soon as it has been read.
     """
-    words = [f"{databases} database{'s' * (databases != 1)}", f"{behind} behind"]
+    if databases:
+        words = [f"{databases} database{'s' * (databases != 1)}", f"{behind} behind"]
+    else:
+        words = ["no databases to replicate"]  # none is configured, or no file matches a pattern yet
     if troubled:
         words.append(f"{troubled} in trouble")
-    last = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(stored_ms / 1000)) if stored_ms else "none yet"
-    words.append(f"last upload {last}")
+    last = time.strftime("last upload %Y-%m-%d %H:%M:%S UTC", time.gmtime(stored_ms / 1000))
+    words.append(last if stored_ms else "nothing uploaded yet")
     return ", ".join([*words, storage] if storage else words)
