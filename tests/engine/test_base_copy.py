@@ -191,6 +191,24 @@ def test_a_store_that_is_away_for_a_while_gets_every_part_all_the_same(tmp_path:
     assert_whole(finished, storage, database)
 
 
+def test_what_keeps_a_base_from_its_store_is_told(tmp_path: Path, database: Path) -> None:
+    """A part that fails once is nobody's concern; while it goes on failing the database's status says why."""
+    storage, told = FakeStorage(), list[str]()
+    state = tmp_path / "state"
+
+    def fail(call: Call) -> None:
+        if call.name == "upload_part" and storage.names().count("upload_part") in (1, 4, 5, 6, 7):
+            raise TransientError("upload part: read timeout")
+
+    storage.before = fail
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Journal, "note_error", lambda _journal, _id, words, _now: told.append(words))
+        assert_whole(copy_once(state, storage, database), storage, database)
+    assert len(told) < 5
+    assert "read timeout" in told[0]
+    assert told[-1] == ""
+
+
 def test_a_part_of_which_the_pages_changed_keeps_its_size_or_ends_the_base(
     tmp_path: Path, database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

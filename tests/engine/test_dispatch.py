@@ -151,13 +151,15 @@ def test_while_the_storage_is_away_one_probes(dispatch: Dispatch) -> None:
     lanes = [add_lane(dispatch, number) for number in (1, 2, 3)]
     for lane in lanes:
         dispatch.mark(lane, 10)
-    failed = turn_of(dispatch, 0.0)
-    assert dispatch.gone_away("refused", now_ms=0.0, fraction=1.0)
-    dispatch.retry(failed, not_before_ms=400.0)
+    failed = [turn_of(dispatch, 0.0), turn_of(dispatch, 0.0)]
+    for number, turn in enumerate(failed):
+        is_news = dispatch.gone_away("refused", now_ms=0.0, fraction=1.0, database_id=turn.lane.database_id)
+        assert is_news == (number == 1)
+        dispatch.retry(turn, not_before_ms=400.0)
     assert dispatch.next(0.0) == Wait(0.5)
     probing = turn_of(dispatch, 500.0)
     assert dispatch.next(500.0) == Wait(None)
-    assert not dispatch.gone_away("refused", now_ms=600.0, fraction=1.0)
+    assert not dispatch.gone_away("refused", now_ms=600.0, fraction=1.0, database_id=probing.lane.database_id)
     dispatch.retry(probing, not_before_ms=700.0)
     assert dispatch.next(600.0) == Wait(1.0)
     turn_of(dispatch, 1600.0)
@@ -165,6 +167,65 @@ def test_while_the_storage_is_away_one_probes(dispatch: Dispatch) -> None:
     assert over is not None
     assert over.since_ms == 0.0
     assert {turn_of(dispatch, 1600.0).lane.database_id for _ in range(2)} < {1, 2, 3}
+
+
+def test_one_that_fails_holds_nobody_back(dispatch: Dispatch) -> None:
+    """After the third time it counts as an outage; yet whoever has not failed may try, and ends it by an answer."""
+    poor, well = add_lane(dispatch, 1), add_lane(dispatch, 2)
+    dispatch.mark(poor, 10)
+    for number in range(3):
+        turn = turn_of(dispatch, 0.0)
+        is_news = dispatch.gone_away("timeout", now_ms=0.0, fraction=1.0, database_id=1)
+        assert is_news == (number == 2)
+        dispatch.retry(turn, not_before_ms=0.0)
+    assert dispatch.next(0.0) == Wait(0.5)
+    dispatch.mark(well, 10)
+    assert turn_of(dispatch, 0.0).lane is well
+    assert dispatch.next(0.0) == Wait(0.5)
+    assert dispatch.answered() is not None
+    assert turn_of(dispatch, 0.0).lane is poor
+
+
+def test_a_witness_is_waited_for(dispatch: Dispatch) -> None:
+    """Until it has a token; when it fails too, all wait for the probe."""
+    poor, well = add_lane(dispatch, 1), add_lane(dispatch, 2, level=0.75)
+    dispatch.mark(poor, 10)
+    turn = turn_of(dispatch, 0.0)
+    for _ in range(3):
+        dispatch.gone_away("timeout", now_ms=0.0, fraction=1.0, database_id=1)
+    dispatch.retry(turn, not_before_ms=0.0)
+    dispatch.mark(well, 10)
+    assert dispatch.next(0.0) == Wait(0.25)
+    turn = turn_of(dispatch, 250.0)
+    assert turn.lane is well
+    assert not dispatch.gone_away("timeout", now_ms=250.0, fraction=1.0, database_id=2)
+    dispatch.retry(turn, not_before_ms=250.0)
+    assert dispatch.next(250.0) == Wait(0.25)
+
+
+def test_an_answer_to_another_clears_who_failed(dispatch: Dispatch) -> None:
+    """A part that times out again and again while commits are stored is no outage."""
+    for _ in range(10):
+        for _ in range(2):
+            assert not dispatch.gone_away("timeout", now_ms=0.0, fraction=1.0, database_id=1, by_part=True)
+        assert dispatch.answered() is None
+
+
+def test_no_lane_waits_for_a_part_that_probes(dispatch: Dispatch) -> None:
+    """It may be under way for long; the next lane is a probe of its own, the next part is not."""
+    lane = add_lane(dispatch, 1)
+    dispatch.gone_away("refused", now_ms=0.0, fraction=0.0, database_id=8)
+    dispatch.gone_away("refused", now_ms=0.0, fraction=0.0, database_id=9)
+    task, second = add_task(dispatch, 1), add_task(dispatch, 1)
+    assert dispatch.next(10.0) == RunTask(task)
+    dispatch.task_ended()
+    assert dispatch.next(10.0) == Wait(None)
+    dispatch.mark(lane, 10)
+    assert turn_of(dispatch, 10.0).lane is lane
+    dispatch.gone_away("timeout", now_ms=10.0, fraction=1.0, database_id=1, by_part=True)
+    assert dispatch.next(1010.0) == Wait(None)
+    dispatch.answered()
+    assert dispatch.next(1010.0) == RunTask(second)
 
 
 def test_a_probe_that_found_nothing_to_send_is_no_answer(dispatch: Dispatch) -> None:

@@ -151,12 +151,13 @@ def test_a_full_disk_under_the_state_directory_ends_a_generation_and_harms_nobod
     with (
         small_disk(place.state),
         wal_database(place.database()) as writer,
-        running(place.settings("app"), storage),
+        running(place.settings("app"), storage) as daemon,
     ):
         place.sync()
         old = place.row().generation
-        writer.execute("create table junk (b)")
         away.now = True
+        writer.execute("create table junk (b)")
+        wait_for(lambda: daemon._shipping.uploader.outage() is not None)
 
         def gave_way() -> bool:
             writer.execute("insert into junk values (randomblob(200000))")

@@ -33,7 +33,9 @@ def words(journal: Journal, lane: Lane) -> str:
 def test_each_trouble_says_what_and_what_to_do(journal: Journal) -> None:
     """In the store's words where it has any, and until it is over."""
     lane, troubles = lane_of(journal, "app"), Troubles(journal, "s3://b", lambda: T0)
-    troubles.away(lane, TransientError("write object: connection refused"))
+    troubles.away(lane, TransientError("write object: timeout"), is_away=False)
+    assert words(journal, lane).startswith("not stored yet: write object: timeout (hint: nothing is lost")
+    troubles.away(lane, TransientError("write object: connection refused"), is_away=True)
     assert words(journal, lane).startswith("storage is away: write object: connection refused (hint: nothing is lost")
     troubles.refused(lane, RefusedError("write object: AccessDenied", hint="allow s3:PutObject"))
     assert words(journal, lane) == "storage refuses: write object: AccessDenied (hint: allow s3:PutObject)"

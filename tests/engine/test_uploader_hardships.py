@@ -8,7 +8,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from tests.fakes import Call, FakeStorage
-from tests.shipping import Run, assert_alive, run_daemon, segment, wait_for
+from tests.shipping import G1, T0, Run, assert_alive, run_daemon, segment, wait_for
 from walsyncd.adapters.journal import Advance
 from walsyncd.core.merge import MERGED_SIZE_MAX
 from walsyncd.engine.dispatch import Act
@@ -76,6 +76,27 @@ def test_after_an_outage_a_request_brings_eight_mebibytes(tmp_path: Path, storag
     spooled = sum(map(len, bodies))
     assert b"".join(body for _, body in sorted(wal_objects(storage).items())) == b"".join(bodies)
     assert storage.names().count("put") <= spooled / MERGED_SIZE_MAX + 3
+
+
+def test_a_base_that_the_store_does_not_take_holds_nobody_back(tmp_path: Path, storage: FakeStorage) -> None:
+    """Each of its requests fails, everybody else's succeeds: their commits are stored, and nothing is away."""
+
+    def fail() -> None:
+        raise TransientError("upload part 7: read timeout")
+
+    with capture_logs() as said, run_daemon(tmp_path, storage, uploads_max=2) as run:
+        run.uploader.pace(run.database_id, 0.001)
+        run.uploader.start()
+        other = run.journal.database("other", "/srv/other.db").id
+        run.journal.begin_generation(other, G1, "test", "{}", T0)
+        for frame in range(1, 20):
+            failing = run.uploader.submit(other, fail)
+            wait_for(failing.done)
+            assert run.uploader.outage() is None
+            run.spool(segment(frame, frame))
+            wait_for(lambda: run.journal.pending() == [])
+        assert_alive(run.told)
+    assert "storage_went_away" not in [line["event"] for line in said]
 
 
 @pytest.mark.parametrize("begun", [False, True], ids=["never sent", "perhaps sent"])

@@ -46,7 +46,9 @@ class Report:
     """Of those that are not left to chance: what they were to befall was given up before."""
 
 
-def run(seed: int, folder: Path, store: Store, *, faults: int, only: frozenset[str] = frozenset()) -> Report:
+def run(
+    seed: int, folder: Path, store: Store, *, faults: int, only: frozenset[str] = frozenset(), kills_max: int = 10
+) -> Report:
     """One run in ``folder``, which must be empty.
 
     ``faults`` by chance, of those in ``only``; without ``only`` there are those of ``certain`` too. AssertionError if
@@ -65,7 +67,7 @@ def run(seed: int, folder: Path, store: Store, *, faults: int, only: frozenset[s
         with Daemon(folder, [folder / f"data/{NAME}.db"], storage=storage, prefix=hasty) as daemon:
             file = create(daemon.data / f"{NAME}.db", rows=ROWS, row_bytes=10_000)
             daemon.start()
-            kills = _write(daemon, file, chance)
+            kills = _write(daemon, file, chance, kills_max)
             _settle(daemon, proxy)
             _have_orphans_aborted(daemon, file, store, bucket)
             assert_same(daemon.restore(NAME), file)
@@ -86,7 +88,7 @@ def run(seed: int, folder: Path, store: Store, *, faults: int, only: frozenset[s
     )
 
 
-def _write(daemon: Daemon, file: Path, chance: random.Random) -> int:
+def _write(daemon: Daemon, file: Path, chance: random.Random, kills_max: int) -> int:
     """Transactions of all sizes, a base asked for, a kill now and then; how many kills."""
     kills = 0
     with closing(sqlite3.connect(file, isolation_level=None, timeout=20)) as connection:
@@ -98,7 +100,7 @@ def _write(daemon: Daemon, file: Path, chance: random.Random) -> int:
             time.sleep(chance.uniform(0.0, 0.4))  # some go up together, some alone
             if number == 6:
                 ask(daemon.control, {"op": "snapshot", "name": NAME}, timeout_s=60)
-            if chance.random() < 0.08:
+            if chance.random() < 0.08 and kills < kills_max:
                 daemon.kill()
                 daemon.start()
                 kills += 1

@@ -19,6 +19,7 @@ from typing import Protocol
 
 CHANCE = 0.25  # of a request to meet a fault
 SLOW_SECONDS = 2.5  # longer than the time-out of the daemons here
+HELD_SECONDS = 30.0  # longer than the time-out that is the default; the client goes on meanwhile
 
 
 class Kind(Enum):
@@ -126,6 +127,12 @@ def _answer_slow(exchange: Exchange) -> None:
     exchange.say(said)
 
 
+def _answer_held(exchange: Exchange) -> None:
+    said = exchange.ask_store()
+    exchange.wait(HELD_SECONDS)
+    exchange.say(said)
+
+
 def _done_but_500(exchange: Exchange) -> None:
     exchange.ask_store()
     exchange.refuse(500, "InternalError")
@@ -182,6 +189,7 @@ FAULTS = (
     Fault("answer lost", ALL, _answer_lost, 4),
     Fault("answer cut", WITH_ANSWER, _answer_cut, 3),
     Fault("answer slow", ALL, _answer_slow, 2),
+    Fault("answer after half a minute", ALL, _answer_held, 2),
     Fault("done, but 500", ALL, _done_but_500, 3),
     Fault("lands late", WRITES, _land_later, 6),
     Fault("200 with an error", frozenset({Kind.COMPLETE}), _ok_with_error, 6),

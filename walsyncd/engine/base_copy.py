@@ -19,6 +19,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import CancelledError, Future
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
@@ -44,9 +45,10 @@ from walsyncd.core.layout import BaseKey, format_key
 from walsyncd.core.manifest import Range
 from walsyncd.core.multipart import Listed, Part, adopt
 from walsyncd.core.position import Position
-from walsyncd.errors import CorruptError, MissingError, RefusedError, TransientError, WalsyncdError
+from walsyncd.errors import CorruptError, MissingError, RefusedError, StateError, TransientError, WalsyncdError
 
 REFUSED_DELAY_S = 30.0
+TOLD_ATTEMPTS = 3  # one request that fails is nobody's concern
 REFUSALS_MAX = 2  # as for segments: a store that refuses the parts that it lists has another idea of the upload than we
 DEFAULT_PAGE_SIZE = 4096
 
@@ -130,12 +132,12 @@ class World:
     go_on: Callable[[], None]
     now_ms: Callable[[], int]
 
-    def insist(self, launch: Callable[[], Future[T]], first: Future[T] | None = None) -> Steps[T]:
+    def insist(self, database_id: int, launch: Callable[[], Future[T]], first: Future[T] | None = None) -> Steps[T]:
         """Launch a request until the store answers; what can't succeed by waiting is raised.
 
-        ``first``: one that was launched already.
+        ``first``: one that was launched already. What keeps failing is told by the database's status.
         """
-        attempt, refused = 0, False
+        attempt, refused, told = 0, False, False
         while True:
             self.go_on()
             attempt += 1
@@ -143,16 +145,29 @@ class World:
             first = None
             yield Hold(answer, math.inf)
             try:
-                return answer.result()
+                result = answer.result()
             except CancelledError as error:
                 raise AbandonedError("the daemon stops") from error
-            except TransientError:
+            except TransientError as error:
                 wait_s = delay_s(attempt, fraction=random.random())  # noqa: S311 - jitter
+                if attempt >= TOLD_ATTEMPTS:
+                    told = True
+                    self._tell(database_id, f"its base is not stored yet: {error.message}")
             except RefusedError as error:
+                told = True
+                self._tell(database_id, f"storage refuses its base: {error}")
                 if not refused:
                     _log.warning("base_refused", reason=error.message, remedy=error.hint)
                 refused, wait_s = True, REFUSED_DELAY_S
+            else:
+                if told:
+                    self._tell(database_id, "")
+                return result
             yield Hold(until_s=time.monotonic() + wait_s)
+
+    def _tell(self, database_id: int, words: str) -> None:
+        with suppress(StateError):  # our own disk; it is told with the next attempt
+            self.journal.note_error(database_id, words, self.now_ms())
 
 
 class BaseCopy:
@@ -186,7 +201,7 @@ class BaseCopy:
     def _ask(self, request: Callable[[], T], size: int = 0) -> Steps[T]:
         """What the store answers to a request, made when the database is ours to write."""
         world, database_id = self._world, self._row.database_id
-        return world.insist(lambda: world.submit(database_id, request, size))
+        return world.insist(database_id, lambda: world.submit(database_id, request, size))
 
     # -- a small base: one request ----------------------------------------------------------------------------------
 
@@ -288,7 +303,7 @@ class BaseCopy:
     def _land(self) -> Steps[None]:
         """Wait for the oldest part in flight; one that failed is sent again, from here, not from the pool."""
         part, future = self._flying.popleft()
-        etag = yield from self._world.insist(lambda: self._launch(part), future)
+        etag = yield from self._world.insist(self._row.database_id, lambda: self._launch(part), future)
         self._world.journal.part_stored(self._row.id, part.number, etag)
 
     def _complete(self) -> Steps[str]:

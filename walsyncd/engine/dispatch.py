@@ -1,13 +1,14 @@
 """What the uploader's threads do next: lanes that are due, then leftovers, then tasks; or how long to wait.
 
 Decides only: no clock, no lock, no storage. Whoever calls holds the uploader's lock and passes the time in
-(monotonic, milliseconds). While the storage is away there is one thing at a time, and not before its moment.
+(monotonic, milliseconds). While the storage is away there is one thing at a time, and not before its moment; but
+as long as the requests of one database alone say that it is, those of the others go on (``engine.outage``).
 """
 
 from __future__ import annotations
 
 import heapq
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from typing import TypeAlias
 from walsyncd.core.merge import CROWD, MERGED_SIZE_MAX
 from walsyncd.engine import outage as outages
 from walsyncd.engine.lane import Lane
-from walsyncd.engine.outage import Outage
+from walsyncd.engine.outage import DATABASES_MIN, FAILURES_MIN, Outage
 from walsyncd.engine.ownership import Standing
 from walsyncd.engine.shipment import Turn
 from walsyncd.errors import ImpossibleError, WalsyncdError
@@ -100,6 +101,7 @@ class Dispatch:
         self.outage: Outage | None = None
         self.has_leftovers = False
         self.stop_at_ms: float | None = None
+        self._failed: Counter[int] = Counter()  # whose requests failed, and how often, since any was answered
         self.tasks_not_before_ms = 0.0  # when the line is free for a base's next part
         self._tasks: deque[Task] = deque()
         self._tasks_running = 0
@@ -115,8 +117,10 @@ class Dispatch:
             act = self._begin(now_ms)
             if act is not None:
                 if self.outage is not None:
-                    self.outage = outages.probe(self.outage)
+                    self.outage = outages.probe(self.outage, by_part=isinstance(act, RunTask))
                 return act
+        elif (lane := self._witness(now_ms)) is not None:
+            return self._turn_of(lane)
         if self._crowded and not self._is_stopping:
             return self._merge()
         return Wait(self._idle_s(now_ms))
@@ -197,16 +201,27 @@ class Dispatch:
         left, self._tasks = list(self._tasks), deque()
         return left
 
-    def gone_away(self, reason: str, *, now_ms: float, fraction: float) -> bool:
-        """A request found the storage away; True if that is news."""
-        if self.outage is None:
-            self.outage = outages.begin(reason, now_ms=now_ms, fraction=fraction)
-            return True
-        self.outage = outages.worsen(self.outage, reason, now_ms=now_ms, fraction=fraction)
-        return False
+    def gone_away(
+        self, reason: str, *, now_ms: float, fraction: float, database_id: int | None = None, by_part: bool = False
+    ) -> bool:
+        """A request found the storage away; True if it is, and that is news.
+
+        ``database_id``: on whose behalf it was made; None: on nobody's, but to see whether it is away.
+        """
+        if database_id is not None:
+            self._failed[database_id] += 1
+        if self.outage is not None:
+            self.outage = outages.worsen(self.outage, reason, now_ms=now_ms, fraction=fraction, by_part=by_part)
+            return False
+        few = len(self._failed) < DATABASES_MIN and max(self._failed.values(), default=0) < FAILURES_MIN
+        if database_id is not None and few:
+            return False
+        self.outage = outages.begin(reason, now_ms=now_ms, fraction=fraction)
+        return True
 
     def answered(self) -> Outage | None:
         """The storage has answered; the outage that is over with that."""
+        self._failed.clear()
         over, self.outage = self.outage, None
         return over
 
@@ -224,6 +239,21 @@ class Dispatch:
     def _may_try(self, now_ms: float) -> bool:
         outage = self.outage
         return outage is None or (not outage.is_probed and now_ms >= outage.probe_ms)
+
+    @property
+    def _wants_witness(self) -> bool:
+        return len(self._failed) < DATABASES_MIN
+
+    def _witness(self, now_ms: float) -> Lane | None:
+        """A lane that is due, although the storage is said to be away: by one other database alone."""
+        if self.outage is None or not self._wants_witness:
+            return None
+        suspects: list[Lane] = []
+        while (lane := self._due_lane(now_ms)) is not None and lane.database_id in self._failed:
+            suspects.append(lane)
+        for each in suspects:
+            self.schedule(each)
+        return lane
 
     def _begin(self, now_ms: float) -> Act | None:
         lane = self._due_lane(now_ms)
@@ -271,6 +301,8 @@ class Dispatch:
     def _next_task(self, now_ms: float) -> Task | None:
         if self._tasks_running >= self._tasks_running_max or now_ms < self.tasks_not_before_ms:
             return None
+        if self.outage is not None and self.outage.is_tried:
+            return None
         for index, task in enumerate(self._tasks):
             lane = self.lanes[task.database_id]
             if not lane.needs_standing(now_ms):
@@ -294,9 +326,11 @@ class Dispatch:
         if self._tasks:
             moments.append(self.tasks_not_before_ms)
         if outage is not None:
-            if self._tasks or self.has_leftovers:
+            if (self._tasks and not outage.is_tried) or self.has_leftovers:
                 moments.append(outage.probe_ms)
             moments = [] if outage.is_probed else [max(outage.probe_ms, moment) for moment in moments]
+            if self._wants_witness:
+                moments += [due_ms for due_ms, database_id in self._agenda if database_id not in self._failed]
         if self.stop_at_ms is not None:
             moments.append(self.stop_at_ms)
         ahead = [moment for moment in moments if moment > now_ms]

@@ -27,10 +27,11 @@ class Troubles:
         self.refusal = ""
         """Why the storage refuses some database at present, or empty."""
 
-    def away(self, lane: Lane, error: TransientError) -> None:
-        """The storage did not answer; the log has one line for all lanes (``engine.uploader``)."""
+    def away(self, lane: Lane, error: TransientError, *, is_away: bool) -> None:
+        """The storage did not answer the lane, or nobody (``is_away``), of which the log has one line for all."""
         remedy = error.hint or "nothing is lost: what waits is tried again at least once a minute until it answers"
-        self._note(lane, f"storage is away: {error.message} (hint: {remedy})")
+        what = "storage is away" if is_away else "not stored yet"
+        self._note(lane, f"{what}: {error.message} (hint: {remedy})")
 
     def refused(self, lane: Lane, error: RefusedError) -> None:
         """The storage said no."""

@@ -6,7 +6,8 @@ no thread wakes up.
 
 | the storage              | so                                                                             |
 |--------------------------|--------------------------------------------------------------------------------|
-| is away (TransientError) | one request at a time probes it, exponential, jitter, for ever; the rest waits |
+| fails (TransientError)   | that lane tries again, exponential, jitter, for ever; nobody else waits        |
+| is away (engine.outage)  | one request at a time probes it, and the rest waits                            |
 | refuses (RefusedError)   | that lane tries again, up to every half minute; its database says why          |
 | never takes an object    | the generation ends (``engine.shipment``), the follower begins another         |
 | is well, our disk is full| that lane tries again every second (StateError), the reserve is given up       |
@@ -214,7 +215,7 @@ class Uploader:
         if error is None:
             self._answered()
         else:
-            self._gone_away(str(error))
+            self._gone_away(error)
 
     # The threads.
 
@@ -291,8 +292,8 @@ class Uploader:
             self._retry(act, STATE_WAIT_S)
             return
         except TransientError as error:
-            self._gone_away(str(error))
-            self._troubles.away(lane, error)
+            self._gone_away(error, lane.database_id)
+            self._troubles.away(lane, error, is_away=self.outage() is not None)
             self._retry(act, delay_s(lane.failures + 1, fraction=random.random()))  # noqa: S311  not a secret
             return
         except RefusedError as error:
@@ -324,7 +325,7 @@ class Uploader:
     def _run_task(self, task: Task) -> None:
         error = task.run()
         if isinstance(error, TransientError):
-            self._gone_away(str(error))
+            self._gone_away(error, task.database_id, by_part=True)
         else:
             self._answered()
         with self._wake:
@@ -336,7 +337,7 @@ class Uploader:
         except StateError as error:
             self._troubles.state_failed(error)
         except TransientError as error:
-            self._gone_away(str(error))
+            self._gone_away(error)
             self.abort_leftovers()
         except RefusedError as error:  # nothing depends on it; the next run tries again
             self._answered()
@@ -346,15 +347,17 @@ class Uploader:
 
     # What the storage said.
 
-    def _gone_away(self, reason: str) -> None:
+    def _gone_away(self, error: TransientError, database_id: int | None = None, *, by_part: bool = False) -> None:
         with self._wake:
             is_news = self._dispatch.gone_away(
-                reason,
+                str(error),
                 now_ms=self._monotonic_ms(),
                 fraction=random.random(),  # noqa: S311  not a secret
+                database_id=database_id,
+                by_part=by_part,
             )
         if is_news:
-            get_logger().warning("storage_went_away", url=self._storage.url, reason=reason)
+            get_logger().warning("storage_went_away", url=self._storage.url, reason=str(error))
 
     def _answered(self) -> None:
         with self._wake:
