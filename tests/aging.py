@@ -48,13 +48,14 @@ class Calendar:
 
 
 class AgingStorage(CountingStorage):
-    """``inner`` by a calendar; ``changed`` is called after every single change of an object."""
+    """``inner`` by a calendar; ``changed`` is called after every change, for each object where they go ``singly``."""
 
     def __init__(self, inner: Storage, calendar: Calendar) -> None:
         super().__init__(inner, Requests())
         self._calendar = calendar
         self._ahead_ms: dict[str, int] = {}
         self.changed: Callable[[], object] = lambda: None
+        self.singly = False
 
     def clock_ms(self) -> int:
         return self._calendar.now_ms
@@ -72,8 +73,9 @@ class AgingStorage(CountingStorage):
         return etag
 
     def delete(self, keys: Sequence[str]) -> None:
-        super().delete(keys)
-        self.changed()
+        for part in [[key] for key in keys] if self.singly else [keys]:
+            super().delete(part)
+            self.changed()
 
     def head(self, key: str) -> ObjectInfo | None:
         info = super().head(key)
@@ -122,6 +124,15 @@ class Story:
         self.commit()
         self.commit()
         self.calendar.ahead_ms += DAY_MS
+
+    def wait_for_whole(self) -> None:
+        """A closed epoch is one object, was read back, and its segments' hour has begun."""
+
+        def is_stored() -> bool:
+            with self.place.journal() as journal:
+                return any(whole.state == "stored" for whole in journal.wholes(self.place.row().id))
+
+        wait_for(is_stored)
 
     def prune(self) -> Mapping[str, Any]:
         """Two hours later, by command; what came of it."""

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import shutil
+import sqlite3
 import subprocess
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from tests.aging import told
+from tests.engine.running import Place
 from tests.readme import script_by_hand
 from tests.replicas import GENERATION, ReplicaMaker, counter_in, make_replica
+from walsyncd.adapters.directory import DirectoryStorage
 from walsyncd.core.layout import SegmentKey
+from walsyncd.core.retention import HOUR_MS
 
 
 def by_hand(maker: ReplicaMaker, out: Path, folder: Path) -> subprocess.CompletedProcess[str]:
@@ -199,3 +204,45 @@ def test_without_a_base_there_is_nothing(tmp_path: Path) -> None:
         result = by_hand(maker, tmp_path / "out.db", tmp_path)
     assert result.returncode == 1
     assert "no finished base" in result.stderr
+
+
+def test_at_every_moment_of_compaction_and_pruning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Segments only, all of them in one object beside them, some of them gone, all gone; bases and epochs pruned."""
+    place = Place(tmp_path)
+    script = tmp_path / "restore-by-hand.sh"
+    script.write_text(script_by_hand())
+    seen: list[tuple[int, int]] = []
+    with told(place, DirectoryStorage(place.replica), monkeypatch) as story:
+        (generation,) = (place.replica / "app").glob("*-*")
+        story.commit()
+        story.commit()
+
+        def look() -> None:
+            out = tmp_path / f"out-{len(seen)}.db"
+            done = subprocess.run(["sh", script, generation, out], capture_output=True, text=True, check=False)
+            assert done.returncode == 0, done.stderr
+            assert _rows(out) >= story.moments[-1].rows
+            segments, wholes = (len(list(generation.glob(each))) for each in ("wal/00000001/*", "whole/00000001-*"))
+            seen.append((segments, wholes))
+
+        story.storage.changed, story.storage.singly = look, True
+        look()
+        story.writer.execute("pragma wal_checkpoint(restart)")
+        story.calendar.ahead_ms += 2 * HOUR_MS
+        story.commit()
+        story.wait_for_whole()
+        story.prune()
+        assert list(dict.fromkeys(seen)) == [(3, 0), (3, 1), (2, 1), (1, 1), (0, 1)]
+        for _ in range(4):
+            story.day()
+            story.prune()
+        assert not list(generation.glob("whole/00000001-*"))
+        look()
+
+
+def _rows(path: Path) -> int:
+    connection = sqlite3.connect(path)
+    rows = [x for (x,) in connection.execute("select x from t order by x")]
+    connection.close()
+    assert rows == list(range(len(rows)))
+    return len(rows)

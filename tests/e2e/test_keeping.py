@@ -14,12 +14,12 @@ from structlog.testing import capture_logs
 from tests.adapters.sqlite_process import wal_database
 from tests.aging import Story, told
 from tests.e2e.daemon import Daemon, s3_section
-from tests.engine.running import Place, wait_for
+from tests.engine.running import Place
 from tests.faults.faults import Exchange, Fault, Kind, Said
 from tests.faults.proxy import FaultProxy
 from tests.stores import Store
 from walsyncd.adapters.s3 import S3Storage
-from walsyncd.core.layout import BaseKey, ManifestKey, PrunedKey, WholeKey
+from walsyncd.core.layout import BaseKey, ManifestKey, PrunedKey
 
 
 def both_kept(story: Story) -> None:
@@ -27,7 +27,7 @@ def both_kept(story: Story) -> None:
     story.day()
     story.check()
     story.day()
-    wait_for(lambda: story.keys(WholeKey))
+    story.wait_for_whole()
     assert len(story.segments(1)) == 4  # its first commit was the database's own
     story.check()
 
