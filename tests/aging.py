@@ -107,6 +107,8 @@ class Story:
     writer: SqliteProcess
     moments: list[Moment] = field(default_factory=list)
     rows: int = 1
+    compacts: bool = True
+    """Whether a closed epoch becomes one object: not while deletion is refused."""
 
     def commit(self) -> None:
         """One row more, stored."""
@@ -123,7 +125,12 @@ class Story:
         wait_for(lambda: self.place.row().base_key != before)
         self.commit()
         self.commit()
+        wait_for(lambda: not self.compacts or not self._is_any_closed())
         self.calendar.ahead_ms += DAY_MS
+
+    def _is_any_closed(self) -> bool:
+        with self.place.journal() as journal:
+            return bool(journal.closed_epochs())
 
     def wait_for_whole(self) -> None:
         """A closed epoch is one object, was read back, and its segments' hour has begun."""
@@ -175,6 +182,7 @@ class Story:
 @contextmanager
 def told(place: Place, inner: Storage, monkeypatch: pytest.MonkeyPatch) -> Iterator[Story]:
     """A story that begins."""
+    monkeypatch.setattr("walsyncd.engine.housekeeper.CALM_S", 0.0)
     calendar = Calendar()
     calendar.rule(monkeypatch)
     storage = AgingStorage(inner, calendar)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future
 from functools import partial
@@ -58,6 +59,7 @@ class Housekeeper:
             journal, storage, submit=submit, may_delete=may_delete, store_ms=store_ms, removals=counts
         )
         self._pruner = Pruner(journal, storage, may_delete=may_delete, store_ms=store_ms, removals=counts)
+        self._asked: Counter[int] = Counter()
         self._outcomes: dict[int, Pruned | WalsyncdError] = {}
         self._said: set[str] = set()
         self._condition = threading.Condition()
@@ -83,12 +85,14 @@ class Housekeeper:
 
     def prune_now(self, tracked: Tracked) -> None:
         """Somebody asks for it, and then for its ``outcome``."""
-        self._outcomes.pop(tracked.row_id, None)
+        with self._condition:
+            self._asked[tracked.row_id] += 1
+            self._outcomes.pop(tracked.row_id, None)
         self._journal.prune_asked(tracked.row_id)
         self.wake()
 
     def outcome(self, tracked: Tracked) -> Pruned | WalsyncdError | None:
-        """What came of the last pruning since it was asked for; None: nothing yet."""
+        """What came of the first pruning that began since it was asked for last; None: nothing yet."""
         return self._outcomes.get(tracked.row_id)
 
     def stored(self, row: ObjectRow) -> None:
@@ -176,11 +180,21 @@ class Housekeeper:
             return list(self._databases.values())
 
     def _prune(self, tracked: Tracked) -> None:
+        asked = self._asked[tracked.row_id]
         try:
-            self._outcomes[tracked.row_id] = self._pruner.prune(tracked.row_id, policy_of(tracked.spec))
+            self._note_outcome(tracked, self._pruner.prune(tracked.row_id, policy_of(tracked.spec)), asked)
         except WalsyncdError as error:
-            self._outcomes[tracked.row_id] = error
+            self._note_outcome(tracked, error, asked)
             raise
+
+    def _note_outcome(self, tracked: Tracked, outcome: Pruned | WalsyncdError, asked: int) -> None:
+        """Of a pruning that began after it was asked for so many times; whoever asked later gets another one."""
+        with self._condition:
+            is_answer = self._asked[tracked.row_id] == asked
+            if is_answer:
+                self._outcomes[tracked.row_id] = outcome
+        if not is_answer:
+            self.prune_now(tracked)
 
     def _may_be_closed(self, database_id: int) -> None:
         with self._condition:
