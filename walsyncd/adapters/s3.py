@@ -15,11 +15,11 @@ from contextlib import closing, contextmanager
 from dataclasses import replace
 from datetime import datetime
 from email.utils import parsedate_to_datetime
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from walsyncd.adapters.s3_checksum import NO_QUERY, CheckedPut
 from walsyncd.adapters.s3_connection import S3Connection, customer_headers, object_headers
 from walsyncd.adapters.s3_errors import (
     ADDRESS_HINT,
@@ -45,7 +45,6 @@ if TYPE_CHECKING:
 
 BLOCK_SIZE = 1 << 20
 DELETE_BATCH_MAX = 1000  # DeleteObjects takes no more
-NO_QUERY: Mapping[str, str] = MappingProxyType({})
 _Page = TypeVar("_Page")
 
 
@@ -65,6 +64,7 @@ class S3Storage:
         self._connecting = threading.Lock()
         self._expired: S3Connection | None = None
         self._region_found = ""
+        self._put = CheckedPut(self._send)
 
     @property
     def url(self) -> str:
@@ -104,6 +104,10 @@ class S3Storage:
         condition = {"If-None-Match": "*"} if etag is None else {"If-Match": f'"{etag}"'}
         headers = object_headers(self._settings, size=len(body))
         try:
+            if self._put.verified is None:
+                found = self._put.probe(key, body, headers=headers | condition)
+                if found is not None:
+                    return not found or self._put_on_condition(key, body, found)
             self._put(key, body, headers=headers | condition)
         except ClientError as error:
             if error_status(error) == 412 or error_code(error) == "NoSuchKey":
@@ -247,12 +251,18 @@ class S3Storage:
     def complete_upload(self, key: str, upload_id: str, parts: Sequence[StoredPart]) -> str:
         """See ``Storage.complete_upload``."""
         with self._edge("complete upload of", key):
-            answer = self._client.complete_multipart_upload(
-                Bucket=self._settings.bucket,
-                Key=self._root + key,
-                UploadId=upload_id,
-                MultipartUpload={"Parts": [{"PartNumber": part.number, "ETag": f'"{part.etag}"'} for part in parts]},
-            )
+            try:
+                answer = self._client.complete_multipart_upload(
+                    Bucket=self._settings.bucket,
+                    Key=self._root + key,
+                    UploadId=upload_id,
+                    MultipartUpload={
+                        "Parts": [{"PartNumber": part.number, "ETag": f'"{part.etag}"'} for part in parts]
+                    },
+                )
+            except ClientError as error:
+                self._put.parts_refused(error)  # perhaps it wants checksums here too: the next upload has none
+                raise
         return _unquoted(answer.get("ETag", ""))
 
     def abort_upload(self, key: str, upload_id: str) -> None:
@@ -309,7 +319,7 @@ class S3Storage:
             self._connect(connection, connection.client.meta.region_name)
         return self._connection
 
-    def _put(
+    def _send(
         self, key: str, body: bytes, *, headers: Mapping[str, str], query: Mapping[str, str] = NO_QUERY
     ) -> Mapping[str, str]:
         """A PUT, sent once more where the store says that the bucket is in another region (boto3 does so by itself)."""

@@ -1,7 +1,7 @@
 """The way to a bucket: a boto3 session and client, made once and shared by all threads, and what goes with requests.
 
 boto3's own retries are off: how long to go on is decided upstairs. Every body carries Content-MD5, which all
-stores verify; ``x-amz-checksum-*`` is not sent, since some stores refuse it.
+stores verify; ``x-amz-checksum-*`` goes only where the store is known to verify it (``adapters.s3_checksum``).
 
 =========================  ================================================  ===================================
 requests                   headers beside                                    for
