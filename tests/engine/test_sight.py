@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.adapters.sqlite_process import wal_database
 from tests.engine.running import Place, running
+from walsyncd.errors import UsageError
 
 
 def free_address() -> str:
@@ -54,3 +56,22 @@ def test_a_file_that_cant_be_written_is_said_once(tmp_path: Path, capfd: pytest.
         daemon._sight.beat()
         daemon._sight.beat()
     assert capfd.readouterr().err.count("metrics_not_written") == 1
+
+
+def test_a_port_that_is_taken_keeps_nobody_from_replicating(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """At the start: it is said, and a reload tries again. A reload that asks for such a port is refused."""
+    place = Place(tmp_path)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        settings = place.settings("app")
+        settings = replace(settings, daemon=replace(settings.daemon, metrics_listen=address))
+        with wal_database(place.database()), running(settings) as daemon:
+            place.sync()
+            with pytest.raises(UsageError, match=f"listen for metrics on {address}"):
+                daemon._sight.settle(settings.daemon)
+            taken.close()
+            daemon._sight.settle(settings.daemon)
+            assert answers(address)
+    assert capfd.readouterr().err.count("metrics_not_shown") == 1

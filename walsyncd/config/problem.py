@@ -25,6 +25,8 @@ _MISSING_HINTS = {
 _MESSAGES = {
     "string_type": "must be text in quotes",
     "string_too_short": "must not be empty",
+    "float_type": "must be a number",
+    "float_parsing": "must be a number",
     "int_type": "must be a whole number",
     "int_parsing": "must be a whole number",
     "int_from_float": "must be a whole number",
@@ -64,7 +66,12 @@ def problem_of(details: ErrorDetails) -> Problem:
     message, hint = _explain(details)
     is_secret = not _SECRETS.isdisjoint(map(str, location))
     shows_value = not is_secret and details["type"] not in {"missing", "extra_forbidden"}
-    return Problem(name_key(location), repr(details["input"]) if shows_value else "", message, hint)
+    return Problem(name_key(location), _format_value(details["input"]) if shows_value else "", message, hint)
+
+
+def _format_value(value: object) -> str:
+    """As it stands in the file, nearly: TOML takes single quotes, too."""
+    return str(value).lower() if isinstance(value, bool) else repr(value)
 
 
 def unknown_variables() -> Iterator[Problem]:

@@ -55,11 +55,12 @@ def _refuse(message: str, hint: str) -> PydanticCustomError:
     return PydanticCustomError("walsyncd", "{message}", {"message": message, "hint": hint})
 
 
-def _duration(value: object) -> float:
+def _duration(value: object, other: str = "") -> float:
+    """``other``: what the key takes besides."""
     try:
         seconds = parse_duration(str(value))
     except UsageError as error:
-        raise _refuse("is not a duration", error.hint) from None
+        raise _refuse("is not a duration", f"{error.hint}{other}") from None
     if not 0 < seconds <= DURATION_MAX_S:
         raise _refuse("must be longer than 0 and at most a hundred years", 'for example "1s" or "7d"')
     return seconds
@@ -69,13 +70,14 @@ def _probe_interval(value: object) -> float | None:
     """None: off."""
     if value == "off":
         return None
-    seconds = _duration(value)
+    seconds = _duration(value, '; or "off"')
     if seconds < PROBE_INTERVAL_MIN_S:
         raise _refuse("is too often to ask", 'at least "1s"; the default is "1m", "off" never asks')
     return seconds
 
 
-def _listen(address: str) -> str:
+def _listen(value: object) -> str:
+    address = str(value)
     host, _, port = address.rpartition(":")
     if not host or not port.isdecimal() or not 0 < int(port) <= PORT_MAX:
         raise _refuse("is not an address and a port", 'for example "127.0.0.1:9187"')
@@ -104,7 +106,7 @@ def _upload_rate(value: object) -> int:
 
 def _verify_interval(value: object) -> float:
     """0: off."""
-    return 0.0 if value == "off" else _duration(value)
+    return 0.0 if value == "off" else _duration(value, '; or "off"')
 
 
 def _absolute(path: str) -> str:
@@ -153,7 +155,7 @@ Text = Annotated[str, Field(min_length=1)]
 Endpoint = Annotated[str, AfterValidator(_http)]
 StoreTimeout = Annotated[float, BeforeValidator(_store_timeout)]
 ProbeInterval = Annotated[float | None, BeforeValidator(_probe_interval)]
-Listen = Annotated[str, AfterValidator(_listen)]
+Listen = Annotated[str, BeforeValidator(_listen)]
 StorageClass = Annotated[str, AfterValidator(_storage_class)]
 RoleArn = Annotated[str, AfterValidator(_role_arn)]
 

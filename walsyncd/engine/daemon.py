@@ -176,8 +176,7 @@ class Daemon:
         self._roster.begin(self._settings)
         self._supervisor.start("watcher", self._watch.run)
         self._supervisor.start("follower", self.follower.run)
-        self._sight.settle(self._settings.daemon)
-        self._sight.start(self._supervisor)
+        self._sight.start(self._supervisor, self._settings.daemon)
         for number in range(1, CONTROL_THREADS + 1):
             self._supervisor.start(f"control-{number}", self._server.run)
         _log.info("daemon_started", databases=len(self._roster), storage=self._settings.storage.url)

@@ -17,7 +17,7 @@ from walsyncd.engine.removal import Removals
 from walsyncd.engine.roster import Roster
 from walsyncd.engine.shipping import Shipping
 from walsyncd.engine.supervisor import Supervisor
-from walsyncd.errors import TransientError, WalsyncdError
+from walsyncd.errors import TransientError, UsageError, WalsyncdError
 from walsyncd.log import lines_lost
 
 if TYPE_CHECKING:
@@ -81,8 +81,14 @@ class Sight:
         refusal = self._health.refusal or uploader.refusal()
         return f"storage refuses: {refusal}" if refusal else ""
 
-    def start(self, supervisor: Supervisor) -> None:
-        """Begin to probe, when ``settle`` says so."""
+    def start(self, supervisor: Supervisor, daemon: DaemonSettings) -> None:
+        """Begin, by these settings. Where metrics can't be shown (a port is taken), replication does without them."""
+        try:
+            self.settle(daemon)
+        except UsageError as error:
+            remedy = f"{error.hint}, or free it and reload: until then there are none"
+            _log.error("metrics_not_shown", reason=error.message, remedy=remedy)
+            self._health.probe_every(daemon.probe_interval_s)
         supervisor.start("health", self._health.run)
 
     def settle(self, daemon: DaemonSettings) -> None:
