@@ -9,12 +9,15 @@ import pytest
 
 from tests.wal_files import files_of, insert, wal_database
 from walsyncd.adapters.journal import Journal, NewObject, SpoolFile
+from walsyncd.adapters.spool import SpoolWriter
+from walsyncd.adapters.state_disk import StateDisk
 from walsyncd.core.follow_state import Stream
 from walsyncd.core.layout import SegmentKey, format_key
 from walsyncd.core.segment import Commit, Trailer, decode_body
 from walsyncd.core.wal import WAL_HEADER_SIZE, Frames, parse_wal_header, read_frames
 from walsyncd.engine import collector
-from walsyncd.engine.collector import Collector
+from walsyncd.engine.collector import Collector, TooLargeError
+from walsyncd.errors import StateError
 
 GENERATION = "20261122T105600Z-00000001"
 
@@ -122,6 +125,47 @@ def test_one_that_is_given_up_leaves_no_file(
     taker.add(frames)
     taker.drop()
     assert list((tmp_path / "state" / "spool").iterdir()) == []
+
+
+def test_one_that_is_too_large_leaves_no_file(
+    journal: Journal, frames: Frames, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Larger than the spool, or than the disk; beside others that wait, or on a disk that is not its doing, later."""
+    monkeypatch.setattr(collector, "MEMORY_BYTES_MAX", 0)
+    spool = tmp_path / "state" / "spool"
+
+    def take(limit: int) -> None:
+        collect_with(journal, limit, frames)
+
+    with pytest.raises(TooLargeError, match="spool_bytes_max, 100B") as told:
+        take(100)
+    assert "raise spool_bytes_max" in told.value.hint
+    assert list(spool.iterdir()) == []
+    monkeypatch.setattr(StateDisk, "missing_bytes", lambda _disk: 50)
+    with pytest.raises(TooLargeError, match="the disk under the state directory"):
+        take(1 << 30)
+    with monkeypatch.context() as patch:
+        patch.setattr(journal, "spool_bytes", lambda: 1 << 30)
+        with pytest.raises(StateError, match="beside what waits"):
+            take(1 << 30)
+    assert list(spool.iterdir()) == []
+    monkeypatch.setattr(StateDisk, "missing_bytes", lambda _disk: 1 << 30)
+    take(1 << 30)
+
+    def full(_writer: SpoolWriter, _block: bytes) -> None:
+        raise StateError("write to the spool: No space left on device")
+
+    monkeypatch.setattr(SpoolWriter, "write", full)
+    before = list(spool.iterdir())
+    with pytest.raises(StateError, match="No space left"):
+        take(1 << 30)
+    assert list(spool.iterdir()) == before
+
+
+def collect_with(journal: Journal, limit: int, frames: Frames) -> None:
+    taker = Collector(journal, Stream(GENERATION), page_size=4096, salts=(1, 2), seen_ms=0, file_bytes_max=limit)
+    taker.add(frames)
+    taker.finish()
 
 
 def test_times_never_decrease(journal: Journal, frames: Frames) -> None:

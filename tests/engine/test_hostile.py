@@ -11,12 +11,13 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
-from tests.adapters.sqlite_process import wal_database
+from tests.adapters.sqlite_process import SqliteProcess, wal_database
 from tests.engine.running import Place, running, wait_for
 from tests.fakes import Call, FakeObject, FakeStorage
 from walsyncd.core.plan import Head
-from walsyncd.engine import follower
+from walsyncd.engine import collector, follower
 from walsyncd.engine.planner import find_plan
 from walsyncd.engine.replica import Replica
 from walsyncd.engine.restorer import restore
@@ -204,3 +205,76 @@ def _asked_meanwhile(watched: follower.Follower, place: Place) -> Callable[[], b
         return bool(watched._journal_problem) or place.row().state == "failing"
 
     return met
+
+
+def assert_given_up_and_begun_anew(place: Place, storage: FakeStorage, writer: SqliteProcess, size: int) -> None:
+    """A transaction of so many bytes ends the generation, once; with the next WAL another one begins by a base."""
+    place.sync()
+    old = place.row().generation
+    writer.execute("create table junk (b)")
+    place.sync()
+    writer.execute(f"insert into junk values (randomblob({size}))")
+    wait_for(lambda: place.row().generation is None)
+    wait_for(lambda: place.row().state == "degraded")
+    wait_for(lambda: not list((place.state / "spool").iterdir()))
+    writer.execute("pragma wal_checkpoint")
+    writer.execute("insert into t values (1)")
+    wait_for(lambda: place.row().generation)
+    place.sync()
+    assert place.row().generation != old
+    with place.journal() as journal:
+        assert len(journal.generations(place.row().id)) == 2
+    assert restored(storage, place.folder / "out.db") == [0, 1]
+
+
+@pytest.fixture
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Generations begin anew after a moment, and spool files are used early."""
+    monkeypatch.setattr(follower, "BASE_DELAY_S", 0.01)
+    monkeypatch.setattr(follower, "BEGIN_LOOK_S", 0.05)
+    monkeypatch.setattr(collector, "MEMORY_BYTES_MAX", 1 << 20)
+
+
+@pytest.mark.usefixtures("soon")
+def test_a_transaction_larger_than_the_spool_ends_the_generation(place: Place) -> None:
+    """It would never get through: status says so and what helps, and nothing is tried again and again."""
+    storage = FakeStorage()
+    settings = place.settings("app", spool_bytes_max=3 << 20)
+    with wal_database(place.database()) as writer, capture_logs() as said, running(settings, storage):
+        assert_given_up_and_begun_anew(place, storage, writer, 5 << 20)
+    (ended,) = [line for line in said if line["event"] == "generation_ended"]
+    assert ended["reason"] == "a transaction takes more of the spool than spool_bytes_max, 3MiB"
+
+
+@pytest.mark.usefixtures("soon")
+def test_what_helps_against_a_transaction_that_is_too_large_is_said(place: Place) -> None:
+    """In the database's status, for as long as its WAL has not begun anew; also after a restart of the daemon."""
+    storage = FakeStorage()
+    settings = place.settings("app", spool_bytes_max=3 << 20)
+    with wal_database(place.database()) as writer:
+        for _ in range(2):
+            with running(settings, storage):
+                place.ask(op="status")
+                if place.row().generation:
+                    writer.execute("create table if not exists junk (b)", "insert into junk values (zeroblob(9))")
+                    writer.execute("insert into junk values (randomblob(5000000))")
+                wait_for(lambda: place.row().generation is None)
+                wait_for(lambda: "once the WAL has begun anew" in place.row().remedy)
+                assert "raise spool_bytes_max above the largest transaction" in place.row().remedy
+                assert "spool_bytes_max" in place.row().cause
+
+
+@pytest.mark.root
+@pytest.mark.usefixtures("soon")
+def test_a_transaction_larger_than_the_disk_ends_the_generation(place: Place) -> None:
+    """What was written of it is removed at once: the disk is not filled again and again."""
+    storage = FakeStorage()
+    with (
+        small_disk(place.state),
+        wal_database(place.database()) as writer,
+        capture_logs() as said,
+        running(place.settings("app"), storage),
+    ):
+        assert_given_up_and_begun_anew(place, storage, writer, 2 * DISK_BYTES)
+    (ended,) = [line for line in said if line["event"] == "generation_ended"]
+    assert "than the disk under the state directory has room for" in ended["reason"]

@@ -43,7 +43,7 @@ class SpoolWriter:
         self._size = 0
         self._md5 = hashlib.md5(usedforsecurity=False)
         self._sha256 = hashlib.sha256()
-        with _writing(self._unfinished):
+        with _writing(folder):
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
             self._file = os.fdopen(os.open(self._unfinished, flags, 0o600), "wb")
 
@@ -52,12 +52,12 @@ class SpoolWriter:
         self._size += len(block)
         self._md5.update(block)
         self._sha256.update(block)
-        with _writing(self._unfinished):
+        with _writing(self._path.parent):
             self._file.write(block)
 
     def finish(self) -> SpoolFile:
         """Make the body durable under its final name."""
-        with _writing(self._path):
+        with _writing(self._path.parent):
             self._file.flush()
             os.fsync(self._file.fileno())
             self._file.close()
@@ -71,7 +71,7 @@ class SpoolWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with _writing(self._unfinished):
+        with _writing(self._path.parent):
             try:
                 self._file.close()
             finally:
@@ -127,10 +127,10 @@ class Spool:
 
 
 @contextmanager
-def _writing(path: Path) -> Iterator[None]:
+def _writing(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
         raise StateError(
-            f"write spool file {path}: {error.strerror}", hint="make room in the state directory"
+            f"write to the spool {folder}: {error.strerror}", hint="make room in the state directory"
         ) from error

@@ -148,6 +148,7 @@ def new_collector(eyes: Eyes, stream: Stream, cursor: Cursor) -> Collector:
         page_size=cursor.header.page_size,
         salts=outside.salts(),
         seen_ms=outside.wall_ms(),
+        file_bytes_max=outside.spool_bytes_max(),
     )
 
 

@@ -83,7 +83,9 @@ class Daemon:
         self._watch = Watch(
             self._watcher, self._agenda.wake, lambda: self._supervisor.call("appeared"), pulse=self._pulse
         )
-        self._outside = Outside(self._journal, self._watch.drain, boot_id())
+        self._outside = Outside(
+            self._journal, self._watch.drain, boot_id(), spool_bytes_max=lambda: self._limit.bytes_max
+        )
         self.follower = Follower(
             self._journal,
             self._outside,

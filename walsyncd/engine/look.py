@@ -16,6 +16,7 @@ from walsyncd.core.follow import Again, Copy, Cursor, Emptied, Gap, Idle, Restar
 from walsyncd.core.follow_state import FollowState
 from walsyncd.engine.absence import look_without_wal
 from walsyncd.engine.birth import first_frames, leave_emptied, presence_advice
+from walsyncd.engine.collector import TooLargeError
 from walsyncd.engine.copying import copy_frames
 from walsyncd.engine.eyes import Eyes, database_identity, file_facts
 from walsyncd.engine.outside import Outside
@@ -39,7 +40,12 @@ def take_step(tracked: Tracked, outside: Outside) -> Step:
             raise lives.error
     if fault := _elsewhere(tracked, outside, state):
         return _gone(tracked, fault)
-    step = _step(tracked, outside, state)
+    try:
+        step = _step(tracked, outside, state)
+    except TooLargeError as error:  # no generation gets past it before the WAL begins anew
+        tracked.drop_pending()
+        salts = state.cursor.salts if state.cursor is not None else None
+        return Step(gap=error.message, remedy=error.hint, blocked=salts)
     if fault := lives.replaced or lives.lost:
         return _gone(tracked, fault)
     return replace(step, caught_up=step.caught_up and len(lives.queue) <= 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ class Outside:
     boot_id: str
     wall_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000
     monotonic_ms: Callable[[], int] = lambda: time.monotonic_ns() // 1_000_000
+    spool_bytes_max: Callable[[], int] = lambda: sys.maxsize
     entropy: Callable[[], int] = lambda: secrets.randbits(32)
 
     def salts(self) -> tuple[int, int]:
