@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.daemon import Daemon, wait_until
+from walsyncd.adapters.journal_databases import _identity as file_identity
 from walsyncd.core.layout import SegmentKey, parse_key
 from walsyncd.core.position import is_generation, parse_position
 from walsyncd.engine.lane import LOOK_UPLOADS_MAX
@@ -137,6 +138,49 @@ def test_a_cloned_host(tmp_path: Path) -> None:
         commit_until_it_gives_way(one, connection)
         assert len(generations(tmp_path)) == 2
         assert_no_generation_has_two_histories(tmp_path)
+
+
+def hide_the_copy(daemon: Daemon) -> None:
+    """As on a block-level clone, where the journal's inode and birth are the original's."""
+    journal = daemon.state / "journal.db"
+    with closing(sqlite3.connect(journal)) as connection, connection:
+        changed = connection.execute(
+            "UPDATE fact SET value = ? WHERE name = 'journal_file'", (file_identity(journal),)
+        ).rowcount
+    assert changed == 1
+
+
+def test_a_clone_of_the_disk_with_the_same_machine_id(tmp_path: Path) -> None:
+    """Neither can tell itself from the other: who claimed first stops within 64 uploads and says why.
+
+    The other one finds what was written meanwhile beside its own, and begins a generation of its own.
+    """
+    with two_hosts(tmp_path) as (connection, one, two):
+        one.start().sync()
+        connection.execute("INSERT INTO t VALUES (1)")
+        one.sync()
+        first = current_generation(one)
+        copy_state(one, two)
+        hide_the_copy(two)
+        two.start()
+        connection.execute("INSERT INTO t VALUES (2)")
+        two.sync()
+        assert two.lines("state_dir_is_a_copy") == []
+        assert current_generation(two) == first
+        assert commit_until_it_gives_way(one, connection) <= LOOK_UPLOADS_MAX
+        assert "another daemon writes" in one.wait_for("database_taken")["reason"]
+        assert "walsyncd takeover app" in one.status("app")["remedy"]
+        for number in range(10 * LOOK_UPLOADS_MAX):
+            if two.lines("generation_lost"):
+                break
+            connection.execute("INSERT INTO t VALUES (?)", (number,))
+            two.look("app")
+        assert "a copy of this one wrote" in two.wait_for("generation_lost")["reason"]
+        two.sync()
+        assert current_generation(two) != first
+        with closing(sqlite3.connect(two.restore("app"))) as restored:
+            count = "SELECT count(*) FROM t"
+            assert restored.execute(count).fetchall() == connection.execute(count).fetchall()
 
 
 def test_a_golden_image(tmp_path: Path) -> None:

@@ -242,3 +242,54 @@ def test_a_claim_can_be_wanted_without_an_object(quay: Quay) -> None:
     assert turn.verdict is not None
     assert turn.verdict.standing is Standing.LOST
     assert quay.told.lost == []
+
+
+def test_frames_that_stand_there_twice_end_the_generation(quay: Quay) -> None:
+    """A copy of this machine wrote to it after it was claimed: seen at the first look, or at one late enough."""
+    quay.spool(segment(1, 1))
+    quay.turn()
+    quay.lane.is_claimed = False  # as the next run begins
+    for frame in range(2, 4 + 2 * LOOK_UPLOADS_MAX):
+        if frame == 3:
+            twice = segment(2, 3)
+            quay.storage.put(f"{NAME}/{twice.key}", b"", metadata={})
+        quay.spool(segment(frame, frame))
+        turn = quay.turn(is_urgent=True)
+        if turn.verdict is not None:
+            break
+    assert turn.verdict is not None
+    assert turn.verdict.standing is Standing.LOST
+    assert frame <= 3 + LOOK_UPLOADS_MAX
+    assert "with the same frames" in quay.told.lost[0][1]
+
+
+def test_what_is_looked_for_is_what_can_have_come(quay: Quay) -> None:
+    """Two listings in a run: the first look, and one when the other daemon must have stopped; none in between."""
+    quay.spool(segment(1, 1))
+    quay.turn()
+    assert quay.lane.claimed is None, "nobody else knows of a generation that begins here"
+    quay.lane.is_claimed = False
+    listings: list[int] = []
+    for frame in range(2, 9):
+        quay.now_ms += HOUR_MS
+        quay.spool(segment(frame, frame))
+        quay.storage.calls.clear()
+        assert quay.turn(is_urgent=True).verdict is None
+        listings.append(quay.storage.names().count("list"))
+    assert listings[1:] == [1, 1, 0, 0, 0, 0]
+
+
+def test_a_generation_begun_since_is_nobody_elses(quay: Quay) -> None:
+    """Its id was drawn after the claim."""
+    quay.spool(segment(1, 1))
+    quay.turn()
+    quay.lane.is_claimed = False
+    quay.spool(segment(2, 2))
+    quay.turn(is_urgent=True)
+    quay.journal.end_generation(1, "a gap", T0)
+    quay.journal.begin_generation(1, G2, "test", "{}", T0)
+    quay.spool(segment(1, 1, generation=G2))
+    quay.storage.put(f"{NAME}/{segment(1, 1, generation=G2).key}x", b"", metadata={})
+    quay.now_ms += HOUR_MS
+    assert quay.turn(is_urgent=True).verdict is None
+    assert quay.lane.claimed is None

@@ -16,7 +16,28 @@ from walsyncd.core.pacing import Bucket, due_ms, refill, take
 
 LOOK_UPLOADS_MAX = 64  # uploads between two looks at owner.json
 LOOK_MS_MAX = 3_600_000.0  # between two looks while writing
+LANDING_MS = 600_000.0  # within which a request lands that nobody waits for any more, nearly always
 DRIFT_MS_MAX = 60_000.0  # between the clocks; one that is set jumps by less, as a rule, a machine set back by more
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A generation that was continued, the last key that was stored of it by then, and when (monotonic, ms).
+
+    A machine that was cloned, disk and all, can't tell itself from the original. Whoever claimed first writes on until
+    it looks at owner.json: up to ``LOOK_UPLOADS_MAX`` uploads, or ``LOOK_MS_MAX``. What it writes meanwhile stands
+    beside what the other one writes, in the same frames.
+    """
+
+    generation: str
+    after: str
+    when_ms: float
+    is_seen: bool = False
+    """A first look found nobody else; one that is late enough is to come."""
+
+    def is_old(self, now_ms: float) -> bool:
+        """Whether the other one has looked by now."""
+        return now_ms - self.when_ms > LOOK_MS_MAX + LANDING_MS
 
 
 @dataclass(slots=True)
@@ -54,6 +75,8 @@ class Lane:
     uploads_since_look: int = 0
     failures: int = 0
     trouble: str = ""
+    claimed: Claim | None = None
+    """As long as a daemon that does not know of it yet may write to the claimed generation too."""
     swept_ms: float | None = None
     rewinds: int = 0
     tried_id: int = 0

@@ -14,7 +14,7 @@ from enum import Enum, auto
 
 from walsyncd.adapters.journal import DatabaseRow, Journal
 from walsyncd.adapters.storage import Storage
-from walsyncd.core.layout import OWNER_KEY, wal_folder
+from walsyncd.core.layout import OWNER_KEY, SegmentKey, parse_key, wal_folder
 from walsyncd.core.owner import Owner, format_owner, is_ours, lost_reason, parse_owner
 from walsyncd.core.position import is_generation
 from walsyncd.errors import CorruptError, MissingError, TransientError
@@ -99,6 +99,23 @@ class Ownership:
         if unknown:
             return Verdict(Standing.LOST, unknown)
         self._keep_young(database, seen)
+        return _OURS
+
+    def look_for_another(self, database: DatabaseRow, generation: str, *, after: str) -> Verdict:
+        """Whether segments behind the key ``after`` hold the same frames twice: then two daemons wrote them."""
+        cut, before = len(folder_key(database.name, "")), (0, 0)
+        folder, start = wal_folder(generation), folder_key(database.name, after)
+        for info in self._storage.list(folder_key(database.name, folder), start_after=start):
+            key = parse_key(info.key[cut:])
+            if not isinstance(key, SegmentKey):
+                continue
+            if (key.epoch, key.first) <= before:
+                return Verdict(
+                    Standing.LOST,
+                    f"the bucket has {info.key} beside other objects with the same frames: a machine that is a copy of"
+                    " this one wrote to the generation too",
+                )
+            before = (key.epoch, key.last)
         return _OURS
 
     def _keep_young(self, database: DatabaseRow, seen: Owner) -> None:

@@ -8,14 +8,14 @@ remaining objects with it: behind a hole nothing may follow.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
-from walsyncd.adapters.journal import Journal, ObjectRow, ObjectState
+from walsyncd.adapters.journal import DatabaseRow, Journal, ObjectRow, ObjectState
 from walsyncd.adapters.storage import Storage
 from walsyncd.core.layout import SegmentKey, format_key, parse_key
 from walsyncd.core.merge import CROWD, Waiting, crowded_runs, head_run, merged_key
-from walsyncd.engine.lane import Lane
+from walsyncd.engine.lane import Claim, Lane
 from walsyncd.engine.orphans import SWEEP_MS, abort_orphans
 from walsyncd.engine.ownership import Ownership, Standing, Verdict, folder_key
 from walsyncd.engine.upload import send
@@ -101,8 +101,12 @@ class Shipper:
         database = self._journal.database_by_id(lane.database_id)
         if lane.is_claimed:
             verdict = self._ownership.look(database, doubted=generation if lane.is_doubted else None)
+            if verdict.standing is Standing.OURS:
+                verdict = self._look_for_another(lane, database, generation)
         else:
             verdict = self._ownership.claim(database, generation)
+            continued = database.stored_key if database.stored_generation == generation else None
+            lane.claimed = Claim(generation, continued, self._monotonic_ms()) if continued else None
         match verdict.standing:
             case Standing.OURS:
                 self._sweep(lane)
@@ -113,6 +117,18 @@ class Shipper:
             case Standing.TAKEN:
                 self._give_way(lane, verdict.reason)
         return verdict
+
+    def _look_for_another(self, lane: Lane, database: DatabaseRow, generation: str) -> Verdict:
+        """Whether somebody else wrote to the generation since it was claimed: at the first look, and at a late one."""
+        claimed = lane.claimed
+        is_late = claimed is not None and claimed.is_old(self._monotonic_ms())
+        if claimed is None or (claimed.is_seen and not is_late):
+            return Verdict(Standing.OURS)
+        is_over = is_late or claimed.generation != generation
+        lane.claimed = None if is_over else replace(claimed, is_seen=True)
+        if claimed.generation != generation:
+            return Verdict(Standing.OURS)
+        return self._ownership.look_for_another(database, generation, after=claimed.after)
 
     def _sweep(self, lane: Lane) -> None:
         now_ms = self._monotonic_ms()
