@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -50,6 +51,22 @@ def test_status_before_the_first_run_shows_what_is_configured(place: Place, caps
     assert capsys.readouterr().out.splitlines()[2].split()[:3] == ["app", "new", "none"]
     assert main(["status", *place.config(), "--max-lag", "1h"]) == 1
     assert "no daemon runs" in capsys.readouterr().err
+
+
+def test_a_narrow_terminal_has_a_line_for_each_database(
+    place: Place, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """80 columns: sizes without counts, and of a moment the time if it was today, else the day."""
+    with wal_database(place.database()), running(place.settings("app")):
+        place.sync()
+        capsys.readouterr()
+        monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+        monkeypatch.setenv("COLUMNS", "80")
+        assert main(["status", *place.config()]) == 0
+    _, headings, row = re.sub(r"\x1b\[\d*m", "", capsys.readouterr().out).splitlines()
+    assert len(headings) <= 80
+    assert row.split()[:4] == ["app", "following", "none", "empty"]
+    assert "objects" not in row
 
 
 def test_status_says_why_there_is_nothing_to_show(place: Place, capsys: pytest.CaptureFixture[str]) -> None:

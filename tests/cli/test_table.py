@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from walsyncd.cli.table import _print_rich, format_bytes, print_table
+from walsyncd.cli.table import _print_rich, counted, format_bytes, print_table
 
 
 def test_in_a_pipe_nothing_is_cut(capsys: pytest.CaptureFixture[str]) -> None:
@@ -19,6 +19,11 @@ def test_in_a_pipe_nothing_is_cut(capsys: pytest.CaptureFixture[str]) -> None:
 def test_sizes_are_told_in_the_largest_unit_that_they_fill(size: int, text: str) -> None:
     """As every other tool of the system does."""
     assert format_bytes(size) == text
+
+
+def test_one_is_not_many() -> None:
+    """As people write it."""
+    assert [counted(count, "object") for count in (0, 1, 2)] == ["0 objects", "1 object", "2 objects"]
 
 
 def test_a_name_is_never_markup(capsys: pytest.CaptureFixture[str]) -> None:

@@ -20,7 +20,7 @@ def test_sound_then_damaged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
         (key,) = maker.ship()
         url = f"file://{maker.root}/{maker.name}"
         assert main(["verify", url]) == 0
-        assert capsys.readouterr().out.endswith("4 transactions in 1 generations: all of it is sound\n")
+        assert capsys.readouterr().out.endswith("4 transactions in 1 generation: all of it is sound\n")
         maker.object_path(key).write_bytes(b"damaged")
         assert main(["verify", url]) == 1
         assert f"problem {format_key(key)}" in capsys.readouterr().out

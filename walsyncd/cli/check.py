@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Literal
 
 from walsyncd.cli import settings_from
 from walsyncd.cli.storage import FOLDERS_FILE, storage_from
+from walsyncd.cli.table import counted
 from walsyncd.errors import WalsyncdError
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ def _findings(settings: Settings) -> Iterator[Finding]:
     specs = expand(settings)
     subject = f"configuration {settings.file}"
     if settings.databases:
-        yield Finding("ok", subject, f"{len(specs)} database{'s' * (len(specs) != 1)}")
+        yield Finding("ok", subject, counted(len(specs), "database"))
     else:  # the service runs without, and waits for a reload
         yield Finding("note", subject, "no databases are configured", 'add a [[database]] with its path = "/…"')
     yield from _secret_findings(settings.file)

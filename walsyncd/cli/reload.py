@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from walsyncd.cli.table import counted
+
 ANSWER_TIMEOUT_S = 330.0  # what the daemon gives itself, and a little more
 
 
@@ -19,7 +21,7 @@ def run(args: argparse.Namespace) -> int:
     """Print what changed; an error if the daemon refuses the configuration, which leaves the old one in force."""
     changes = _ask(args)
     parts = [f"{len(changes[what])} {what}" for what in ("added", "removed", "changed") if changes[what]]
-    print(", ".join([f"reloaded: {changes['databases']} databases", *parts]))
+    print(", ".join([f"reloaded: {counted(changes['databases'], 'database')}", *parts]))
     return 0
 
 

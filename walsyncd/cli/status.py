@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from walsyncd.cli.table import format_bytes, print_table
+from walsyncd.cli.table import counted, format_bytes, print_table
 
 if TYPE_CHECKING:
     from walsyncd.config import Settings
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 HEADINGS = ("DATABASE", "STATE", "LAG", "SPOOL", "STORED", "LAST COMMIT", "LAST BASE", "VERIFIED", "STORED POSITION")
 POSITION_WIDTH_MIN = 160  # columns: narrower terminals do without the position, which --json has
+WIDE_MIN = 120  # columns: on narrower ones a size and a day must do
 WATCH_S = 2.0
 ANSWER_TIMEOUT_S = 5.0  # then the journal says what it knows
 
@@ -34,6 +35,14 @@ class Sight:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """--json, --watch, --max-lag."""
+    parser.description = (
+        f"{parser.description}\n\n"
+        "A database is following when each of its commits goes to storage, copying base\n"
+        "while a full copy is made beside that, degraded when its history broke off and\n"
+        "a new generation is due, missing, refused (no permission) or failing (it can't\n"
+        "be read) while it is set aside and tried again. Below the table stand the\n"
+        "cause and what helps."
+    )
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print one JSON object")
     form.add_argument("--watch", action="store_true", help="keep the table on screen until Ctrl-C")
@@ -93,7 +102,8 @@ def _from_journal(settings: Settings, refusal: Exception | None) -> Sight:
     except MissingError:
         if refusal is not None:
             raise refusal from None
-        found = [unseen(spec.name, str(spec.path)) for spec in expand(settings)]
+        specs = sorted(expand(settings), key=lambda spec: spec.name)
+        found = [unseen(spec.name, str(spec.path)) for spec in specs]
     kept = [database for database in found if database.state != NOT_CONFIGURED or database.spool_objects]
     return Sight(None, "", kept)
 
@@ -116,6 +126,7 @@ def _watch(settings: Settings) -> None:
             sight = _look(settings)
             if sys.stdout.isatty():
                 print("\x1b[H\x1b[2J", end="")  # home, clear
+            print(time.strftime("%H:%M:%S, every 2 s until Ctrl-C"))
             _print(sight, settings)
             sys.stdout.flush()
             time.sleep(WATCH_S)
@@ -133,9 +144,10 @@ def _print(sight: Sight, settings: Settings) -> None:
         why = "has no [[database]]" if not settings.databases else "has patterns, which nothing matches at present"
         print(f"no databases to replicate: {settings.file} {why}")
         return
-    shows_position = not sys.stdout.isatty() or shutil.get_terminal_size().columns >= POSITION_WIDTH_MIN
-    headings = HEADINGS if shows_position else HEADINGS[:-1]
-    print_table(headings, [_cells(database)[: len(headings)] for database in sight.databases])
+    columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else POSITION_WIDTH_MIN
+    headings = HEADINGS if columns >= POSITION_WIDTH_MIN else HEADINGS[:-1]
+    rows = [_cells(database, is_wide=columns >= WIDE_MIN)[: len(headings)] for database in sight.databases]
+    print_table(headings, rows)
     for database in sight.databases:
         if database.cause:
             print(f"{database.name}: {database.cause}" + (f" ({database.remedy})" if database.remedy else ""))
@@ -147,19 +159,29 @@ def _print(sight: Sight, settings: Settings) -> None:
             print(f"{database.name}: presence is {database.presence}: {PRICE}")
 
 
-def _cells(database: DatabaseStatus) -> tuple[str, ...]:
+def _cells(database: DatabaseStatus, *, is_wide: bool) -> tuple[str, ...]:
     waits = database.spool_objects
+    moment = _moment if is_wide else _day_or_time
     return (
         database.name,
         database.state,
         f"{database.lag_s:.1f} s, {format_bytes(database.lag_bytes)}" if waits else "none",
-        f"{waits} objects, {format_bytes(database.spool_bytes)}" if waits else "empty",
-        f"{database.bucket_objects} objects, {format_bytes(database.bucket_bytes)}",
-        _moment(database.last_commit_ms),
-        _moment(database.last_base_ms),
-        _moment(database.last_verified_ms),
+        _size(waits, database.spool_bytes, is_wide=is_wide) if waits else "empty",
+        _size(database.bucket_objects, database.bucket_bytes, is_wide=is_wide),
+        moment(database.last_commit_ms),
+        moment(database.last_base_ms),
+        moment(database.last_verified_ms),
         database.stored_position or "-",
     )
+
+
+def _size(objects: int, size: int, *, is_wide: bool) -> str:
+    return f"{counted(objects, 'object')}, {format_bytes(size)}" if is_wide else format_bytes(size)
+
+
+def _day_or_time(time_ms: int | None) -> str:
+    day, _, clock = _moment(time_ms).partition(" ")
+    return clock if day == time.strftime("%Y-%m-%d") else day
 
 
 def _moment(time_ms: int | None) -> str:

@@ -9,6 +9,11 @@ _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 _UNIT = 1024
 
 
+def counted(count: int, noun: str) -> str:
+    """``1 object``, ``2 objects``."""
+    return f"{count} {noun}{'s' * (count != 1)}"
+
+
 def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print rows below their headings; in a pipe nothing is cut or wrapped."""
     if sys.stdout.isatty():

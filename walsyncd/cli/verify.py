@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from walsyncd.cli.replica import is_url, replica_from
+from walsyncd.cli.table import counted
 from walsyncd.errors import TransientError
 
 if TYPE_CHECKING:
@@ -51,11 +52,11 @@ def _print(replica: Replica, result: Verification, *, quick: bool) -> None:
     for kind, lines in (("problem", result.problems), ("so", consequences), ("note", result.notes)):
         for line in lines:
             print(f"{kind:8}{line}")
-    what = "listed" if quick else f"{result.transactions} transactions"
-    read = f"{result.objects} objects, {result.size} bytes, {what}"
+    what = "listed" if quick else counted(result.transactions, "transaction")
+    read = f"{counted(result.objects, 'object')}, {result.size} bytes, {what}"
     sound = "nothing is missing" if quick else "all of it is sound"
-    verdict = f"{len(result.problems)} problems" if result.problems else sound
-    print(f"verified {replica.url}: {read} in {result.generations} generations: {verdict}")
+    verdict = counted(len(result.problems), "problem") if result.problems else sound
+    print(f"verified {replica.url}: {read} in {counted(result.generations, 'generation')}: {verdict}")
 
 
 def _tell_daemon(args: argparse.Namespace, name: str) -> None:
