@@ -31,7 +31,7 @@ The architecture in one look; imports point down, never up::
                                 outage, trouble, spool_limit
         keeping                 housekeeper ─> compactor, pruner ─> removal
         drills                  driller ─> drill ─> live_comparison
-        restoring               restorer ─> planner, replica, fetch, apply ─> prefetch, epoch_reader;
+        restoring               restorer ─> planner, commits, replica, fetch, apply ─> prefetch, epoch_reader;
                                 standby follows with a copy; verifier, salvage, survey
     cli/       one module a command
 

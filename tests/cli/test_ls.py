@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tests.replicas import GENERATION, make_replica
 from walsyncd.cli import main
+from walsyncd.core.manifest import format_manifest, parse_manifest
 
 
 def test_plain_table_elsewhere_than_on_a_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -72,3 +75,44 @@ def test_holes_are_seen_and_commits_counted(tmp_path: Path, capsys: pytest.Captu
         "2026-11-22T10:56:30.000Z",
     ]
     assert generation["commits"] == 18
+
+
+@pytest.mark.parametrize("columns", [80, 120, 300])
+def test_on_a_terminal_no_number_is_folded(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, columns: int
+) -> None:
+    """A wide one shows a table, a narrow one the same in lines: names, times and counts can be copied from both."""
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setenv("TERM", "dumb")  # no colours: their codes are not columns
+    with make_replica(tmp_path) as maker:
+        maker.base()
+        maker.commit(3)
+        maker.ship(every=1)
+        monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+        assert main(["ls", f"file://{maker.root}", "--commits"]) == 0
+    told = capsys.readouterr().out
+    assert max(map(len, told.splitlines())) <= columns
+    assert ("GENERATION" in told) == (columns == 300)
+    for text in ("srv/app.db", GENERATION, "the first one", "2026-11-22T10:56:00.000Z", "2026-11-22T10:56:03.000Z"):
+        assert text in told
+    if columns < 300:
+        assert "    1 base, 5 objects, " in told
+        assert ", 3 commits\n" in told
+
+
+def test_long_reasons_are_wrapped_between_words(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reason is a sentence."""
+    monkeypatch.setenv("COLUMNS", "80")
+    reason = "3 transactions after epoch 7 frame 512 were overwritten before they were read, so it had to begin anew"
+    with make_replica(tmp_path) as maker:
+        key = maker.base()
+        path = maker.object_path(key)
+        manifest = replace(parse_manifest(path.read_bytes()), predecessor_end=reason)
+        path.write_bytes(format_manifest(manifest))
+        monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+        assert main(["ls", f"file://{maker.root}"]) == 0
+    told = capsys.readouterr().out
+    assert max(map(len, told.splitlines())) <= 80
+    assert reason in " ".join(told.split())

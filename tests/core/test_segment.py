@@ -23,6 +23,7 @@ from walsyncd.core.segment import (
     decode_body,
     encode_segment,
     format_trailer,
+    last_trailer,
     parse_trailer,
 )
 from walsyncd.core.wal import WAL_HEADER_SIZE, parse_wal_header, read_frames
@@ -104,6 +105,15 @@ def test_trailer_format_and_parse_are_inverse(trailer: Trailer) -> None:
     data = format_trailer(trailer)
     assert struct.unpack_from("<2I", data) == (0x184D2A5E, len(data) - 8)
     assert parse_trailer(data) == trailer
+
+
+@given(content=st.binary(max_size=200), trailer=trailers(), cut=st.integers(0, 400))
+def test_the_last_trailer_is_found_from_the_end(content: bytes, trailer: Trailer, cut: int) -> None:
+    """Whatever stands before it, also the magic number itself; None if it is not all there."""
+    own = format_trailer(trailer)
+    body = content + own[:4] + content + own
+    tail = body[cut:]
+    assert last_trailer(tail) == (trailer if len(tail) >= len(own) else None)
 
 
 @given(content=st.binary(max_size=5000), trailer=trailers(), sizes=st.lists(st.integers(1, 999), min_size=1))

@@ -12,7 +12,8 @@ from walsyncd.adapters.directory import DirectoryStorage
 from walsyncd.core.layout import SegmentKey, format_key
 from walsyncd.core.segment import Trailer, decode_body, encode_segment
 from walsyncd.engine import epoch_reader
-from walsyncd.engine.epoch_reader import EpochReader, trailers
+from walsyncd.engine.commits import trailers
+from walsyncd.engine.epoch_reader import EpochReader
 from walsyncd.engine.replica import Replica
 from walsyncd.errors import CorruptError, TransientError
 

@@ -1,7 +1,8 @@
 """``walsyncd ls``: databases, generations, bases, covered time, sizes.
 
-One row a generation: a table with borders on a terminal, plain columns elsewhere, or JSON. ``FROM`` and
-``TO`` are the times between which it can be restored; ``restore --at`` takes them back.
+One row a generation: a table on a terminal that is wide enough, a few lines each on one that is not, plain columns
+elsewhere, or JSON. ``FROM`` and ``TO`` are the times between which it can be restored; ``restore --at`` takes them
+back.
 """
 
 from __future__ import annotations
@@ -10,13 +11,14 @@ import argparse
 import json
 import shutil
 import sys
+import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from walsyncd.cli import settings_from
 from walsyncd.cli.replica import is_url, replica_from, storage_from_url
 from walsyncd.cli.storage import storage_from
-from walsyncd.cli.table import format_bytes, print_table
+from walsyncd.cli.table import counted, format_bytes, is_too_wide, print_table
 from walsyncd.core.moment import format_moment, format_span
 from walsyncd.core.timeline import BASE, Span, gaps, merged, picture
 
@@ -40,7 +42,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME|URL",
         help="a database (default: all below the configured storage)",
     )
-    parser.add_argument("--commits", action="store_true", help="count them too: reads every object")
+    parser.add_argument(
+        "--commits", action="store_true", help="count them too: reads the ends of segments, and compacted epochs whole"
+    )
     parser.add_argument("--timeline", action="store_true", help="draw covered time, as on a terminal")
     parser.add_argument("--json", action="store_true", help="the result as JSON")
 
@@ -54,7 +58,12 @@ def run(args: argparse.Namespace) -> int:
         databases = [_database(replica, generations) for replica, generations in found]
         print(json.dumps({"databases": databases}, indent=2, ensure_ascii=False))
     else:
-        print_table(HEADINGS, [row for replica, generations in found for row in _rows(replica, generations)])
+        rows = [row for replica, generations in found for row in _rows(replica, generations)]
+        if is_too_wide(HEADINGS, rows):
+            for replica, generations in found:
+                _print_lines(replica, generations)
+        else:
+            print_table(HEADINGS, rows)
         if args.timeline or sys.stdout.isatty():
             for replica, generations in found:
                 _draw(replica, generations)
@@ -95,6 +104,21 @@ def _rows(replica: Replica, generations: Sequence[GenerationSurvey]) -> list[tup
     if not generations:
         return [(name, *["-"] * 8, "nothing stored yet")]
     return [(name, *_columns(each)) for each in generations]
+
+
+def _print_lines(replica: Replica, generations: Sequence[GenerationSurvey]) -> None:
+    """The same on a narrow terminal: what is to be copied stands in one line."""
+    print(replica.name or replica.url)
+    if not generations:
+        print("  nothing stored yet")
+    for each in generations:
+        generation, reason, _, first, last, *_, remark = _columns(each)
+        counts = [counted(len(each.bases), "base"), counted(each.objects, "object"), format_bytes(each.size)]
+        counts += [] if each.commits is None else [counted(each.commits, "commit")]
+        print(f"  {generation}")
+        width = shutil.get_terminal_size().columns
+        for text in filter(None, (f"began because: {reason}", f"{first} to {last}", ", ".join(counts), remark)):
+            print(textwrap.fill(text, width, initial_indent=" " * 4, subsequent_indent=" " * 6))
 
 
 def _columns(each: GenerationSurvey) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Sequence
 
@@ -14,12 +15,22 @@ def counted(count: int, noun: str) -> str:
     return f"{count} {noun}{'s' * (count != 1)}"
 
 
+def is_too_wide(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> bool:
+    """Whether cells would have to be folded on this terminal; in a pipe there is no end of a line."""
+    wanted = sum(_widths(headings, rows)) + 2 * (len(headings) - 1)
+    return sys.stdout.isatty() and wanted > shutil.get_terminal_size().columns
+
+
+def _widths(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[int]:
+    return [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
+
+
 def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print rows below their headings; in a pipe nothing is cut or wrapped."""
     if sys.stdout.isatty():
         _print_rich(headings, rows)
         return
-    widths = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
+    widths = _widths(headings, rows)
     for row in (headings, *rows):
         cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
         print("  ".join(cells).rstrip())

@@ -29,6 +29,7 @@ import struct
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from walsyncd.core.checksum import Buffer, Chain
 from walsyncd.core.zstd import zstd
@@ -51,9 +52,8 @@ _COMPRESSION: dict[int, int] = {
 _DECOMPRESSION: dict[int, int] = {zstd.DecompressionParameter.window_log_max: 23}
 
 
-@dataclass(frozen=True, slots=True)
-class Commit:
-    """A frame that commits, and when it was seen: milliseconds since 1970."""
+class Commit(NamedTuple):
+    """A frame that commits, and when it was seen: milliseconds since 1970. A restore makes one for each transaction."""
 
     frame: int
     time_ms: int
@@ -96,11 +96,23 @@ def parse_trailer(data: bytes) -> Trailer:
         raise CorruptError(f"parse segment trailer: {length} bytes do not hold {count} commits")
     if zlib.crc32(data[8:-4]) != int.from_bytes(data[-4:], "little"):
         raise CorruptError("parse segment trailer: its CRC-32 does not fit")
-    commits = tuple(Commit(*pair) for pair in _COMMIT.iter_unpack(data[8 + _TRAILER_HEAD.size : -4]))
+    commits = tuple(map(Commit._make, _COMMIT.iter_unpack(data[8 + _TRAILER_HEAD.size : -4])))
     trailer = Trailer(epoch, first, last, (chains[0], chains[1]), (chains[2], chains[3]), commits)
     if fault := _fault_of(trailer):
         raise CorruptError(f"parse segment trailer: {fault}")
     return trailer
+
+
+def last_trailer(tail: bytes) -> Trailer | None:
+    """The trailer with which a body ends, by the end of that body; None if it is longer than ``tail``, or damaged."""
+    magic = struct.pack("<I", _TRAILER_MAGIC)
+    at = len(tail)
+    while (at := tail.rfind(magic, 0, at)) >= 0:
+        try:
+            return parse_trailer(tail[at:])
+        except CorruptError:  # the same bytes within the trailer, or within the frames before it
+            continue
+    return None
 
 
 def _fault_of(trailer: Trailer) -> str:

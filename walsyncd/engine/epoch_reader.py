@@ -32,7 +32,7 @@ from walsyncd.core.wal import (
 from walsyncd.engine.replica import ATTEMPTS_MAX, Replica, naming, pause
 from walsyncd.errors import CorruptError, TransientError
 
-BATCH_BYTES = 4 * 1024 * 1024  # frames verified and handed on at once; bounds what a reader holds
+BATCH_BYTES = 2 * 1024 * 1024  # frames verified and handed on at once; bounds what a reader holds
 
 
 class EpochReader:
@@ -185,10 +185,3 @@ class _Pending:
         data = memoryview(b"".join(self._blocks))
         self._blocks, self.size = [], 0
         return data
-
-
-def trailers(replica: Replica, key: FramesKey) -> Iterator[Trailer]:
-    """The trailers of an object, without its frames. CorruptError; TransientError if it breaks off."""
-    for item in decode_body(replica.stream(format_key(key))):
-        if isinstance(item, Trailer):
-            yield item

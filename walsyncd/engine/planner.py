@@ -23,8 +23,8 @@ from walsyncd.core.manifest import Manifest
 from walsyncd.core.plan import AtPosition, AtTime, Plan, Point, Reason, Refusal, Target, make_plan
 from walsyncd.core.position import Position
 from walsyncd.core.segment import Commit
-from walsyncd.engine.epoch_reader import trailers
-from walsyncd.engine.replica import DamagedError, Replica, naming, patiently
+from walsyncd.engine.commits import commits_of
+from walsyncd.engine.replica import DamagedError, Replica
 from walsyncd.errors import (
     CorruptError,
     NothingToRestoreError,
@@ -183,16 +183,10 @@ def resolve(replica: Replica, plan: Plan, *, allow_partial: bool = False) -> Pla
     wanted = plan.reached.position
     match plan.target:
         case AtTime(time_ms) if last.time_ms > time_ms:
-            return _resolve_time(plan, last, time_ms, _commits_of(replica, last))
+            return _resolve_time(plan, last, time_ms, commits_of(replica, last))
         case AtPosition() if not plan.shortfall and (last.epoch, last.last) != (wanted.epoch, wanted.frame):
-            return _resolve_position(plan, _commits_of(replica, last), allow_partial=allow_partial)
+            return _resolve_position(plan, commits_of(replica, last), allow_partial=allow_partial)
     return plan
-
-
-def _commits_of(replica: Replica, key: FramesKey) -> list[Commit]:
-    with naming(key):
-        parts = patiently(lambda: list(trailers(replica, key)))
-    return [commit for part in parts for commit in part.commits]
 
 
 def _resolve_time(plan: Plan, last: FramesKey, time_ms: int, commits: Sequence[Commit]) -> Plan:

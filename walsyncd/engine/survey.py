@@ -11,8 +11,8 @@ from walsyncd.core.manifest import Manifest
 from walsyncd.core.plan import Point
 from walsyncd.core.position import Position
 from walsyncd.engine.apply import READERS
-from walsyncd.engine.epoch_reader import trailers
-from walsyncd.engine.replica import Replica, Stored, naming, patiently
+from walsyncd.engine.commits import commits_of
+from walsyncd.engine.replica import Replica, Stored
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ class GenerationSurvey:
 def survey(replica: Replica, *, count_commits: bool = False) -> list[GenerationSurvey]:
     """All generations, oldest first. CorruptError if the manifest that tells a reason is damaged.
 
-    Commits are in the objects, not in their names: counting them reads every one.
+    Commits are in the objects, not in their names: counting them reads the end of each segment, and all of each whole.
     """
     return [_survey(replica, generation, count_commits) for generation in replica.generations()]
 
@@ -106,14 +106,12 @@ def _count_commits(replica: Replica, usable: list[Coverage]) -> int:
     """Different ones, whatever objects overlap."""
     keys = {key for coverage in usable for key in coverage.objects}
 
-    def commits_of(key: FramesKey) -> set[tuple[int, int]]:
-        with naming(key):
-            parts = patiently(lambda: list(trailers(replica, key)))
-        return {(key.epoch, commit.frame) for part in parts for commit in part.commits}
+    def places(key: FramesKey) -> set[tuple[int, int]]:
+        return {(key.epoch, commit.frame) for commit in commits_of(replica, key)}
 
     with ThreadPoolExecutor(READERS) as pool:
         found: set[tuple[int, int]] = set()
-        return len(found.union(*pool.map(commits_of, keys)))
+        return len(found.union(*pool.map(places, keys)))
 
 
 def _reason(manifest: Manifest | None) -> str:
