@@ -6,12 +6,15 @@ import json
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.replicas import ReplicaMaker, counter_in, make_replica
 from walsyncd.adapters.directory import DirectoryStorage
 from walsyncd.cli import main, restore_all
+from walsyncd.engine import restorer
+from walsyncd.engine.apply import Applied
 
 NAMES = ("srv/one.db", "srv/two.db", "var/three.db")
 
@@ -82,12 +85,28 @@ def test_what_is_there_needs_force_or_is_kept(
     assert counter_in(kept) == 2
 
 
-def test_large_ones_take_turns(host: list[ReplicaMaker], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However few are restored at a time, all are."""
+def test_restores_share_a_room_in_memory(
+    host: list[ReplicaMaker], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What does not fit beside the others waits for its turn; one that is larger than the room has it for itself."""
     assert len(host) == 3
-    monkeypatch.setattr(restore_all, "LARGE_BYTES", 0)
-    monkeypatch.setattr(restore_all, "LARGE_AT_ONCE", 1)
+    at_once: list[int] = []
+    running = 0
+    build = restorer._build
+
+    def counted(*arguments: Any) -> Applied:
+        nonlocal running
+        running += 1
+        at_once.append(running)
+        try:
+            return build(*arguments)
+        finally:
+            running -= 1
+
+    monkeypatch.setattr(restorer, "_build", counted)
+    monkeypatch.setattr(restore_all, "ROOM_BYTES", 1)
     assert restored(tmp_path) == 0
+    assert at_once == [1, 1, 1]
     assert [counter_in(tmp_path / "out" / name) for name in NAMES] == [1, 2, 3]
 
 

@@ -1,7 +1,8 @@
 """``walsyncd restore --all``: every database of a storage, when a host was lost.
 
-Each goes to its name below the output folder. Small ones are restored many at a time; of large ones few, since each
-of them takes its share of memory and keeps a disk busy by itself. One that fails does not stop the others.
+Each goes to its name below the output folder. Small ones are restored many at a time, beside one large one: they share
+a fixed room in memory, of which a large one fills most, and it keeps a disk busy by itself. One that fails does not
+stop the others.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ if TYPE_CHECKING:
     from walsyncd.engine.restorer import Draft, Restored
 
 AT_ONCE = 8
-LARGE_BYTES = 32 << 20  # below that a restore's buffers are no larger than what it restores
-LARGE_AT_ONCE = 2
+ROOM_BYTES = 96 << 20  # for buffers: with all that is loaded besides, the process stays below 256 MiB (measured: 200)
+LARGE_BYTES = 72 << 20  # what a restore's buffers come to at most; those of a small one are no larger than its work
 HEADINGS = ("DATABASE", "RESULT", "TIME", "SIZE", "POSITION OR REASON")
 
 
@@ -48,10 +49,10 @@ def restore_all(args: argparse.Namespace, wish: Wish, access: Access) -> int:
     if not replicas:
         raise NothingToRestoreError("restore --all: there is no database in the storage")
     stopped = threading.Event()
-    large = threading.Semaphore(LARGE_AT_ONCE)
+    room = _Room(ROOM_BYTES)
 
     def restore_one(replica: Replica) -> Outcome:
-        turn = _Turn(large, stopped)
+        turn = _Turn(room, stopped)
         try:
             return _restore_one(args, replica, wish, access, turn)
         finally:
@@ -68,19 +69,40 @@ def restore_all(args: argparse.Namespace, wish: Wish, access: Access) -> int:
     return 1 if any(outcome.error for outcome in outcomes) else 0
 
 
-class _Turn:
-    """Progress that nobody sees: a large restore waits for its turn, and all end when the command does."""
+class _Room:
+    """Memory that restores share."""
 
-    def __init__(self, large: threading.Semaphore, stopped: threading.Event) -> None:
-        self._large = large
+    def __init__(self, size: int) -> None:
+        self._free = self._size = size
+        self._condition = threading.Condition()
+
+    def take(self, wanted: int) -> int:
+        """Wait for so many bytes, at most all there are; returns how many they are."""
+        taken = min(wanted, self._size)
+        with self._condition:
+            self._condition.wait_for(lambda: self._free >= taken)
+            self._free -= taken
+        return taken
+
+    def give_back(self, taken: int) -> None:
+        """Let others have them."""
+        with self._condition:
+            self._free += taken
+            self._condition.notify_all()
+
+
+class _Turn:
+    """Progress that nobody sees: a restore waits until there is room for it, and all end when the command does."""
+
+    def __init__(self, room: _Room, stopped: threading.Event) -> None:
+        self._room = room
         self._stopped = stopped
-        self._holds = False
+        self._taken = 0
 
     def begin(self, draft: Draft) -> None:
-        """Wait, if it is large."""
-        if draft.work_bytes >= LARGE_BYTES and not self._holds:
-            self._large.acquire()
-            self._holds = True
+        """Wait for its room; where it is planned anew it keeps what it has."""
+        if not self._taken:
+            self._taken = self._room.take(min(draft.work_bytes, LARGE_BYTES))
         self.advance(0)
 
     def advance(self, raw_bytes: int) -> None:
@@ -89,9 +111,8 @@ class _Turn:
             raise KeyboardInterrupt
 
     def end(self) -> None:
-        """Let the next one."""
-        if self._holds:
-            self._large.release()
+        """Let the next ones."""
+        self._room.give_back(self._taken)
 
 
 def _restore_one(args: argparse.Namespace, replica: Replica, wish: Wish, access: Access, turn: _Turn) -> Outcome:

@@ -28,7 +28,7 @@ from walsyncd.engine.replica import Replica
 from walsyncd.errors import CorruptError
 
 READERS = 3  # objects read at once
-BATCHES_AHEAD = 2  # of 4 MiB, of each reader: with what is in work at most 60 MiB
+BATCHES_AHEAD = 2  # of 2 MiB, of each reader: with what is in work at most 30 MiB
 _PAGES_A_WRITE_MAX = 512  # of 1,024 that the kernel takes at once (IOV_MAX)
 
 
@@ -193,7 +193,7 @@ class _Pages:
     def close_object(self) -> None:
         """What was written is final from now on."""
         if self._open:
-            numbers = np.unique(np.concatenate(self._open))
+            numbers = np.concatenate(self._open)
             np.bitwise_or.at(self._bits, numbers >> 3, (1 << (numbers & 7)).astype(np.uint8))
         self._open = []
 
@@ -202,14 +202,22 @@ def _write_pages(frames: Frames, pages: _Pages, descriptor: int) -> None:
     """The last version in this run of every page that no later object held."""
     frame_size = len(frames.data) // frames.count
     page_size = frame_size - FRAME_HEADER_SIZE
-    numbers, rows = np.unique(frames.page_numbers[::-1], return_index=True)
+    numbers, rows = _last_versions(frames.page_numbers)
     wanted = pages.wanted(numbers)
-    numbers, rows = numbers[wanted], frames.count - 1 - rows[wanted]
+    numbers, rows = numbers[wanted], rows[wanted]
     pages.wrote(numbers)
     for run in _runs(numbers):
         starts = (rows[run] * frame_size + FRAME_HEADER_SIZE).tolist()
         views = [frames.data[start : start + page_size] for start in starts]
         _write_all(descriptor, views, (int(numbers[run.start]) - 1) * page_size)
+
+
+def _last_versions(numbers: NDArray[np.uint32]) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
+    """Each number once, ascending, and where it stands last. `np.unique` would load numpy.ma first, for nothing."""
+    order = np.argsort(numbers, kind="stable")
+    ascending = numbers[order]
+    is_last = np.append(ascending[1:] != ascending[:-1], True)
+    return ascending[is_last], order[is_last]
 
 
 def _runs(numbers: NDArray[np.uint32]) -> Iterator[slice]:
