@@ -6,8 +6,9 @@ from concurrent.futures import Future
 
 import pytest
 
+from walsyncd.core.merge import CROWD
 from walsyncd.core.pacing import Bucket
-from walsyncd.engine.dispatch import AbortLeftovers, Dispatch, Finish, RunTask, TakeTurn, Task, Wait
+from walsyncd.engine.dispatch import AbortLeftovers, Dispatch, Finish, Merge, RunTask, TakeTurn, Task, Wait
 from walsyncd.engine.lane import Lane
 from walsyncd.engine.ownership import Standing, Verdict
 from walsyncd.engine.shipment import Turn
@@ -209,6 +210,20 @@ def test_an_answer_to_another_clears_who_failed(dispatch: Dispatch) -> None:
         for _ in range(2):
             assert not dispatch.gone_away("timeout", now_ms=0.0, fraction=1.0, database_id=1, by_part=True)
         assert dispatch.answered() is None
+
+
+def test_what_came_before_the_outage_is_merged_too(dispatch: Dispatch) -> None:
+    """Also in the lane whose request showed that the storage is away."""
+    waiting, asking = add_lane(dispatch, 1, level=0.0), add_lane(dispatch, 2)
+    for lane in (waiting, asking):
+        for _ in range(CROWD):
+            dispatch.mark(lane, 10)
+    turn = turn_of(dispatch, 0.0)
+    assert turn.lane is asking
+    dispatch.gone_away("refused", now_ms=0.0, fraction=1.0)
+    assert dispatch.next(0.0) == Merge(waiting)
+    dispatch.retry(turn, not_before_ms=400.0)
+    assert dispatch.next(0.0) == Merge(asking)
 
 
 def test_no_lane_waits_for_a_part_that_probes(dispatch: Dispatch) -> None:

@@ -135,8 +135,7 @@ class Dispatch:
         lane.has_work = True
         lane.bytes_waiting += size
         lane.rows_waiting += 1
-        if self.outage is not None and lane.rows_waiting >= CROWD and not lane.is_busy:
-            self._crowded.add(lane.database_id)
+        self._note_crowd(lane)
         self.schedule(lane)
 
     def merged(self, lane: Lane) -> None:
@@ -183,6 +182,7 @@ class Dispatch:
         lane.bytes_waiting = max(lane.bytes_waiting, MERGED_SIZE_MAX)
         lane.failures += 1
         lane.not_before_ms = not_before_ms
+        self._note_crowd(lane)
         self.schedule(lane)
 
     def add_task(self, task: Task) -> None:
@@ -217,6 +217,8 @@ class Dispatch:
         if database_id is not None and few:
             return False
         self.outage = outages.begin(reason, now_ms=now_ms, fraction=fraction)
+        for lane in self.lanes.values():
+            self._note_crowd(lane)
         return True
 
     def answered(self) -> Outage | None:
@@ -224,6 +226,11 @@ class Dispatch:
         self._failed.clear()
         over, self.outage = self.outage, None
         return over
+
+    def _note_crowd(self, lane: Lane) -> None:
+        """What waits in great numbers while the storage is away is merged."""
+        if self.outage is not None and lane.rows_waiting >= CROWD and not lane.is_busy:
+            self._crowded.add(lane.database_id)
 
     @property
     def _is_stopping(self) -> bool:
