@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,9 @@ from tests.fakes import Call, FakeStorage
 from walsyncd.adapters.directory import DirectoryStorage
 from walsyncd.adapters.storage import Storage
 from walsyncd.core.plan import Head
+from walsyncd.engine import daemon as daemon_module
 from walsyncd.engine import follower
+from walsyncd.engine.daemon import EXIT_SPOOLED, Daemon
 from walsyncd.engine.replica import Replica
 from walsyncd.engine.restorer import find_plan, restore
 from walsyncd.errors import TransientError
@@ -168,3 +171,30 @@ def test_what_is_left_of_a_database_no_longer_configured_goes_up_all_the_same(pl
         with running(place.settings("new"), storage):
             place.sync("new")
             wait_for(lambda: place.row("old").generation is None or not place.row("old").spooled_bytes)
+
+
+def test_a_stop_never_hangs(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store takes a request and never answers: the exit code says that something stays, the next start ships it."""
+    monkeypatch.setattr(daemon_module, "LINGER_S", 0.05)
+    storage, answer = FakeStorage(), threading.Event()
+
+    def hold(call: Call) -> None:
+        if call.name == "put" and "/wal/" in call.key:
+            answer.wait()
+
+    with wal_database(place.database()) as writer:
+        daemon = Daemon(place.settings("app"), storage)
+        daemon.start()
+        try:
+            place.sync()
+            storage.before = hold
+            insert(writer, 1)
+            wait_for(lambda: storage.calls[-1].name == "put")
+            assert daemon.stop(0.05) == EXIT_SPOOLED
+            assert daemon.crash is None
+        finally:
+            answer.set()
+        storage.before = lambda _call: None
+        with running(place.settings("app"), storage):
+            place.sync()
+        assert restored(place, storage=storage) == [0, 1]

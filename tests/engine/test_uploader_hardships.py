@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import pytest
@@ -136,6 +137,31 @@ def test_a_disk_that_spoils_everything_is_given_up(tmp_path: Path, storage: Fake
             run.uploader._shipper.turn(run.uploader._lane(run.database_id), is_urgent=True, standing_wanted=False)
         assert len(run.told.rewound) == REWINDS_MAX
         assert len(run.told.lost) == 1
+
+
+def test_a_stop_does_not_wait_for_an_answer_that_never_comes(tmp_path: Path, storage: FakeStorage) -> None:
+    """What is in flight stays in the journal; whatever becomes of it later disturbs nobody."""
+    answer = threading.Event()
+
+    def hold(call: Call) -> None:
+        if call.name == "put":
+            answer.wait()
+
+    storage.before = hold
+    with run_daemon(tmp_path, storage, uploads_max=2) as run:
+        run.uploader.start()
+        run.spool(segment(1, 1))
+        wait_for(lambda: "put" in storage.names())
+        assert not run.uploader.stop(0.05, linger_s=0.05)
+        assert len(run.journal.pending()) == 1
+        run.journal.close()
+        answer.set()
+        assert run.uploader.stop(linger_s=30.0)
+        assert run.told.crashes == []
+    with run_daemon(tmp_path, storage) as run:
+        run.flush()
+        assert run.journal.pending() == []
+        assert len(wal_objects(storage)) == 1
 
 
 def test_our_own_full_disk_is_no_outage(tmp_path: Path, storage: FakeStorage) -> None:

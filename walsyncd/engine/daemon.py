@@ -44,6 +44,7 @@ from walsyncd.engine.watch import Watch
 from walsyncd.errors import TransientError, UsageError, WalsyncdError
 
 STOP_MARGIN_S = 15.0  # beyond that, for what is in flight and for closing
+LINGER_S = 10.0  # of that: a request that is not answered by then is left alone
 CONTROL_THREADS = 3  # a reload or a sync that takes its time does not keep `status` waiting
 UPLOAD_PATIENCE = 3.0  # watchdog intervals that one step of an upload may take: a part on a slow line
 KEPT_SHARE = 4  # of the spool's room a quarter more, for bodies that are stored and will be compacted
@@ -220,7 +221,8 @@ class Daemon:
         self._sight.stop()
         self._server.stop()
         shipping.uploader.urgent([tracked.row_id for tracked in databases])
-        shipping.uploader.stop(max(0.0, deadline - time.monotonic()))
+        if not shipping.uploader.stop(max(0.0, deadline - time.monotonic()), linger_s=LINGER_S):
+            _log.warning("uploads_left_in_flight", remedy="the next start finds out what came of them")
         self._supervisor.join(1.0)
         is_clean = say_what_stays(self._journal, databases, unseen)
         for tracked in databases:

@@ -96,6 +96,7 @@ class Uploader:
         self._dispatch.has_leftovers = bool(journal.leftovers())
         self._alarm_ms: float | None = None
         self._is_broken = False
+        self._is_left = False  # threads are still in a request, and nobody waits for them any more
 
     def start(self) -> None:
         """Begin to work; what earlier runs left in the journal goes first."""
@@ -105,20 +106,27 @@ class Uploader:
         for thread in self._threads:
             thread.start()
 
-    def stop(self, timeout_s: float = 0.0) -> None:
+    def stop(self, timeout_s: float = 0.0, *, linger_s: float | None = None) -> bool:
         """Ship what is spooled for at most ``timeout_s``, finish what is in flight, end the threads.
 
-        With a storage that is away nothing more is tried. Tasks not begun are cancelled.
+        With a storage that is away nothing more is tried. Tasks not begun are cancelled. What is in flight is waited
+        for ``linger_s`` beyond that, None: to its end. False if something still is, which counts for nothing then: the
+        journal may be closed, and the next run finds out what came of it.
         """
+        until_ms = self._monotonic_ms() + 1000 * timeout_s
         with self._wake:
-            tasks = self._dispatch.stop(self._monotonic_ms() + 1000 * timeout_s)
+            tasks = self._dispatch.stop(until_ms)
             self._wake.notify_all()
         self._throttle.open()
         for task in tasks:
             task.future.cancel()
-        for thread in self._threads:
-            if thread.ident is not None:
-                thread.join()
+        begun = [thread for thread in self._threads if thread.ident is not None]
+        for thread in begun:
+            left_s = None if linger_s is None else max(0.0, (until_ms - self._monotonic_ms()) / 1000 + linger_s)
+            thread.join(left_s)
+        with self._wake:
+            self._is_left = any(thread.is_alive() for thread in begun)
+            return not self._is_left
 
     def pace(self, database_id: int, upload_interval_s: float) -> None:
         """Set the mean time between two objects of a database."""
@@ -235,7 +243,9 @@ class Uploader:
         with self._wake:
             self._is_broken = True
             self._wake.notify_all()
-        self._crash(error)
+            is_left = self._is_left
+        if not is_left:  # else the journal was closed under it
+            self._crash(error)
         return True
 
     def _next_act(self) -> Act | None:
