@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -15,8 +15,10 @@ import pytest
 from tests.fakes import Call, Deaths, FakeStorage, Killed
 from tests.scripted_store import Answer, refusal, run_scripted_store
 from tests.shipping import G1, NAME, T0, mortal
+from tests.stores import Store
 from walsyncd.adapters.journal import Journal, ObjectState
 from walsyncd.adapters.s3 import S3Storage
+from walsyncd.adapters.s3_settings import S3Settings
 from walsyncd.adapters.source import OpenFile, open_file
 from walsyncd.adapters.storage import Storage, StoredPart
 from walsyncd.core.base import Shape, parse_ranges
@@ -350,3 +352,39 @@ def test_what_goes_over_the_wire_after_invalid_part(tmp_path: Path, database: Pa
     etags = [re.findall(rb'"(\w+)"', request.body.replace(b"&quot;", b'"')) for request in (refused, complete)]
     assert etags[0] == [b"e1", b"e2", b"e3", b"e4", b"e5"]
     assert etags[1] == [b"e1", b"e2", b"again", b"e4", b"e5"]
+
+
+# -- more parts than a page lists ----------------------------------------------------------------------------------
+
+
+class DiesAtTheEnd(S3Storage):
+    """Counts parts, and is killed before the upload is completed, once."""
+
+    def __init__(self, settings: S3Settings) -> None:
+        super().__init__(settings)
+        self.parts_sent = 0
+        self.deaths = 1
+
+    def upload_part(self, key: str, upload_id: str, number: int, body: bytes) -> str:
+        self.parts_sent += 1
+        return super().upload_part(key, upload_id, number, body)
+
+    def complete_upload(self, key: str, upload_id: str, parts: Sequence[StoredPart]) -> str:
+        if self.deaths:
+            self.deaths -= 1
+            raise Killed
+        return super().complete_upload(key, upload_id, parts)
+
+
+def test_parts_of_all_pages_are_kept(rclone: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """After a crash not one of 1,100 parts is sent again. Few stores complete such small ones, but all list them."""
+    monkeypatch.setattr(base_copy, "shape_of", lambda size: Shape(size, 64, 100))
+    database, state = tmp_path / "app.db", tmp_path / "state"
+    database.write_bytes(random.Random(3).randbytes(64 * 1100))
+    with closing(DiesAtTheEnd(rclone.settings(rclone.make_bucket()))) as storage:
+        with pytest.raises(Killed):
+            copy_once(state, storage, database)
+        assert storage.parts_sent == 1100
+        finished = copy_once(state, storage, database)
+        assert zstd.decompress(storage.get(f"{NAME}/{finished.row.key}")) == database.read_bytes()
+        assert storage.parts_sent == 1100

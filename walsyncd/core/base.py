@@ -102,10 +102,9 @@ class Packer:
         return left == 0 or left >= _SKIPPABLE_HEAD
 
     def _cut(self, size: int) -> PackedPart:
-        body = b"".join(self._frames)
-        if size > len(body):
-            body += padding(size - len(body))
-        part = PackedPart(self._number, body, tuple(self._ranges))
+        if size > self._used:
+            self._frames.append(padding(size - self._used))
+        part = PackedPart(self._number, b"".join(self._frames), tuple(self._ranges))
         self._frames, self._ranges, self._used = [], [], 0
         self._number += 1
         return part

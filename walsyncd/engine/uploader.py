@@ -95,8 +95,7 @@ class Uploader:
         self._dispatch = Dispatch(tasks_running_max=max(1, uploads_max - 1))
         self._dispatch.has_leftovers = bool(journal.leftovers())
         self._alarm_ms: float | None = None
-        self._is_broken = False
-        self._is_left = False  # threads are still in a request, and nobody waits for them any more
+        self._is_broken = self._is_left = False  # left: in a request, and nobody waits for it any more
 
     def start(self) -> None:
         """Begin to work; what earlier runs left in the journal goes first."""
@@ -233,6 +232,7 @@ class Uploader:
             while (act := self._next_act()) is not None:
                 with self._pulse.work():
                     self._do(act)
+                del act  # else a part's body is in memory until the next act
 
     def _report(
         self, _kind: type[BaseException] | None, error: BaseException | None, _trace: TracebackType | None
