@@ -189,8 +189,8 @@ class Play:
     def join(self, number: int) -> None:
         """One database more, with a base as soon as it has committed."""
         path = self._folder / f"{number}.db"
-        page = os.urandom(ROW_BYTES).ljust(PAGE_SIZE, b"\0")
-        path.write_bytes(page * (self._file_bytes // PAGE_SIZE))
+        pages = (os.urandom(ROW_BYTES).ljust(PAGE_SIZE, b"\0") for _ in range(self._file_bytes // PAGE_SIZE))
+        path.write_bytes(b"".join(pages))
         spec = DatabaseSpec(
             path, f"db-{number}", str(path), "database[1]", self._interval_s, 86_400.0, 7 * 86_400.0, presence=False
         )

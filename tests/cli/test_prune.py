@@ -6,12 +6,13 @@ import json
 import os
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from structlog.testing import capture_logs
 
-from tests.adapters.sqlite_process import wal_database
+from tests.adapters.sqlite_process import SqliteProcess, wal_database
 from tests.engine.running import Place, running, wait_for
 from walsyncd.adapters.directory import DirectoryStorage
 from walsyncd.cli import main
@@ -56,6 +57,45 @@ def test_dry_run_says_what_would_go_and_why(place: Place, capsys: pytest.Capture
     (told,) = json.loads(capsys.readouterr().out)["databases"]
     assert {place.replica / "app" / each["key"] for each in told["going"]} == set(doomed)
     assert all(path.exists() for path in doomed)
+
+
+def test_foreign_objects_are_reported_and_stay(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    """By name, as text and as JSON; whoever put them there removes them."""
+    doomed = grow(place)
+    foreign = doomed[0].parent.parent / "notes.txt"
+    foreign.write_text("not ours")
+    age(place.replica / "app", 14)
+    key = str(foreign.relative_to(place.replica))
+    assert main(["prune", *place.config(), "--dry-run"]) == 0
+    assert f"{key}  foreign: never touched" in capsys.readouterr().out
+    assert main(["prune", *place.config(), "--dry-run", "--json"]) == 0
+    (told,) = json.loads(capsys.readouterr().out)["databases"]
+    assert told["foreign"] == [key]
+    with running(place.settings("app")):
+        assert main(["prune", *place.config(), "app"]) == 0
+    assert not any(path.exists() for path in doomed)
+    assert foreign.read_text() == "not ours"
+
+
+def test_two_daemons_that_prune_one_prefix(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    """The one that came later owns the folder; the other one removes nothing, and its command says why."""
+    doomed = grow(place)
+    other = Place(place.folder / "other")
+    settings = other.settings("app")
+    elsewhere = replace(settings, storage=place.settings("app").storage)
+    with (
+        running(place.settings("app")) as first,
+        SqliteProcess(place.database()) as writer,
+        wal_database(other.database()),
+    ):
+        writer.execute("insert into t values (3)")
+        place.sync()
+        with running(elsewhere, DirectoryStorage(place.replica)):
+            other.sync()
+            assert main(["prune", *place.config(), "app"]) == 1
+            assert "another daemon writes to this database now" in capsys.readouterr().err
+            assert all(path.exists() for path in doomed)
+        assert first.crash is None
 
 
 def test_the_daemon_prunes_when_asked(place: Place, capsys: pytest.CaptureFixture[str]) -> None:

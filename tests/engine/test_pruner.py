@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
 from tests.fakes import Deaths, FakeStorage, Killed
-from tests.lifetimes import World
+from tests.lifetimes import OPERATIONS, World, live
 from tests.shipping import NAME, mortal
 from walsyncd.adapters.journal import Journal
 from walsyncd.adapters.storage import ObjectInfo
 from walsyncd.core.coverage import listing_of
 from walsyncd.core.layout import PrunedKey, format_key, parse_key
 from walsyncd.core.plan import Head, Plan, make_plan
-from walsyncd.core.retention import DAY_MS, Policy
+from walsyncd.core.position import Position
+from walsyncd.core.retention import DAY_MS, HOUR_MS, Held, Policy
 from walsyncd.engine.pruner import Pruner, list_folder
 from walsyncd.engine.removal import Removals
 from walsyncd.errors import RefusedError
@@ -118,6 +124,33 @@ def test_killed_anywhere_the_next_one_finishes(tmp_path: Path, monkeypatch: pyte
     assert len(ends) == 1
 
 
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.data(), st.integers(1, 80))
+def test_what_is_promised_survives_a_death_at_any_call(data: st.DataObject, at: int) -> None:
+    """Of any history: before and after each request and transaction; and the pruning that comes after it."""
+    world = World()
+    for _ in range(data.draw(st.integers(5, 30))):
+        world.now_ms += data.draw(st.sampled_from([HOUR_MS, DAY_MS, 4 * DAY_MS]))
+        live(world, data.draw(OPERATIONS), data)
+    storage = AgedStorage(world)
+    with TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch, Journal.open(Path(folder)) as journal:
+        pruner, database_id = make(journal, storage)
+        with mortal(patch, storage, Deaths(at)), suppress(Killed):
+            pruner.prune(database_id, POLICY)
+        assert broken(world, storage) == []
+        with Journal.open(Path(folder)) as again:
+            pruner, database_id = make(again, storage)
+            pruner.prune(database_id, POLICY)
+        assert broken(world, storage) == []
+
+
+def broken(world: World, storage: FakeStorage) -> list[Position]:
+    """The promises that what is stored by now does not keep."""
+    keys = [key for name in storage.objects if (key := parse_key(name.removeprefix(f"{NAME}/")))]
+    world.stored = {key: world.everything.get(key, Held(key, world.now_ms)) for key in keys}
+    return world.broken(POLICY)
+
+
 def test_a_store_that_keeps_what_it_says_is_gone_is_found_out(tmp_path: Path) -> None:
     """What a batch left is deleted one by one; where that fails too the rest stays for another day."""
     storage = AgedStorage(old_world())
@@ -144,10 +177,12 @@ def test_what_is_not_ours_stays(tmp_path: Path) -> None:
     for name in foreign:
         storage.put(name, b"", metadata={})
     assert list_folder(storage, NAME).foreign == (f"{NAME}/{world.generation}/notes.txt",)
-    with Journal.open(tmp_path) as journal:
+    with Journal.open(tmp_path) as journal, capture_logs() as logs:
         pruner, database_id = make(journal, storage)
         pruner.prune(database_id, POLICY)
     assert foreign <= set(storage.objects)
+    (told,) = [log for log in logs if log["event"] == "foreign_objects"]
+    assert (told["objects"], told["first"]) == (1, f"{NAME}/{world.generation}/notes.txt")
 
 
 def test_two_daemons_prune_one_prefix(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.adapters.sqlite_process import wal_database
-from tests.engine.running import Place, running, serving
+from tests.engine.running import Place, running, serving, wait_for
 from tests.fakes import Call, FakeStorage
 from walsyncd.config import Settings
 from walsyncd.errors import RefusedError, TransientError
@@ -101,3 +101,47 @@ def test_a_restart_with_another_storage_begins_anew_too(place: Place) -> None:
         second = place.row().generation
         with running(moved(settings), new):
             assert place.sync().split("/")[0] == second
+
+
+def test_a_reload_turns_deletion_off_and_on(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Off: no pruning, no compaction, bases renewed by the clock; on: all the other way round; both at once."""
+    monkeypatch.setattr("walsyncd.engine.copying.EPOCH_BYTES", 20_000)
+    monkeypatch.setattr("walsyncd.engine.copying.EPOCH_PATIENCE", 1)
+    monkeypatch.setattr("walsyncd.engine.housekeeper.CALM_S", 0.0)
+    kept = place.settings("app")
+    entries = tuple(replace(entry, snapshot_interval_s=0.2) for entry in kept.databases)
+    kept = replace(kept, databases=entries)
+    expiring = replace(kept, storage=replace(kept.storage, delete=False, expire_after_s=86_400.0))
+    storage = FakeStorage()
+    source = (kept, storage)
+
+    def wholes() -> int:
+        return len([key for key in storage.visible if "/whole/" in key])
+
+    with wal_database(place.database()) as writer, serving(kept, storage, lambda: source):
+
+        def fill_epochs() -> None:
+            for _ in range(12):
+                writer.execute("insert into t values (1)")
+                place.sync()
+            writer.execute("pragma wal_checkpoint(restart)", "insert into t values (2)")  # now a base can begin
+            place.sync()
+
+        fill_epochs()
+        wait_for(wholes)
+        source = (expiring, storage)
+        assert "error" not in place.ask(op="reload")
+        assert "delete = false" in place.ask(op="prune", names=["app"])["error"]
+        before = wholes()
+        fill_epochs()
+        base_key = place.row().base_key
+        wait_for(lambda: place.row().base_key != base_key)  # nothing was committed since
+        with place.journal() as journal:
+            assert journal.closed_epochs() == []
+        assert wholes() == before
+        source = (kept, storage)
+        assert "error" not in place.ask(op="reload")
+        place.ask(op="prune", names=["app"])
+        wait_for(lambda: "waiting" not in place.ask(op="pruned", name="app"))
+        fill_epochs()
+        wait_for(lambda: wholes() > before)
