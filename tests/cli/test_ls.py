@@ -42,6 +42,8 @@ def test_json_of_a_named_database(tmp_path: Path, capsys: pytest.CaptureFixture[
     (database,) = json.loads(capsys.readouterr().out)["databases"]
     (generation,) = database["generations"]
     assert database["name"] == "srv/app.db"
+    assert database["objects"] == generation["objects"] == 3
+    assert database["size"] == generation["size"] > 0
     assert generation["last"]["position"] == str(maker.history[-1].position)
     assert [base["time_ms"] for base in generation["bases"]] == [generation["first"]["time_ms"]]
 

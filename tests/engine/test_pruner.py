@@ -93,7 +93,8 @@ def test_what_is_older_goes_and_the_statement_comes_first(tmp_path: Path) -> Non
         kinds = ["json" if call.key.endswith("json.zst") else call.key.split("/")[2] for call in calls[1:]]
         assert kinds == sorted(kinds, key=["json", "base", "wal"].index)
         row = journal.database_by_id(database_id)
-        assert row.bucket_objects < before
+        assert row.bucket_objects == len(storage.objects) < before
+        assert row.bucket_bytes == sum(len(each.body) for each in storage.objects.values())
         assert journal.next_prune_ms(0) == storage.world.now_ms + DAY_MS
         storage.calls.clear()
         pruner.prune(database_id, POLICY)

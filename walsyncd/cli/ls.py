@@ -133,6 +133,7 @@ def _database(replica: Replica, generations: Sequence[GenerationSurvey]) -> dict
     return {
         "name": replica.name,
         "url": replica.url,
+        "objects": sum(each.objects for each in generations),
         "size": sum(each.size for each in generations),
         "generations": [_generation(each) for each in generations],
     }

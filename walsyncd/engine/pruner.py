@@ -102,7 +102,8 @@ class Pruner:
         gone = {each.held.key for each in told.going} | set(leftover)
         rest = [each for each in folder.held if each.key not in gone]
         due_ms = now_ms + DAY_MS if left else told.next_ms
-        sizes = [each.size for each in rest]
+        stated = [key for key in told.statements if not any(key in step for step in told.steps)]
+        sizes = [*(each.size for each in rest), *(len(STATEMENT) for _ in stated)]
         self._journal.note_pruned(database_id, now_ms, due_ms, objects=len(sizes), size=sum(sizes))
         return self._tell(row, gone={each.key: each.size for each in folder.held if each.key in gone}, left=left)
 
