@@ -24,7 +24,7 @@ The architecture in one look; imports point down, never up::
         running                 control (the socket's answers)  heartbeat  pulse  leavings (of a stop)
         seen from outside       sight ─> health (the probe)  metrics;  status
         following               follower ─> look ─> copying, seam, birth, absence, resumption;
-                                eyes read, lives hold the descriptors, collector makes segments;
+                                eyes read, lives hold the descriptors and glance, collector makes segments;
                                 presence holds a database open where that is asked for
         bases                   snapshotter ─> rota, base_copy, renewal
         shipping                uploader ─> dispatch, lane, shipment, upload, ownership, orphans, throttle,

@@ -187,7 +187,7 @@ def whole(
     stands: bool = True,
     ichange: int = 5,
     index_bytes: int = INDEX_BYTES,
-    at_last_write: IndexHeader | None = None,
+    glance: IndexHeader | None = None,
 ) -> bool:
     return is_whole(
         CURSOR,
@@ -196,18 +196,18 @@ def whole(
         stands=stands,
         mark=Mark(ichange, 0, 1),
         index_bytes=index_bytes,
-        at_last_write=at_last_write,
+        last_glances=() if glance is None else (glance,),
     )
 
 
 def test_the_old_incarnation_is_whole_if_nothing_was_copied_back_after_its_tail() -> None:
     """Whatever came since; but not if it had come further, or not so far, or if it was another."""
-    assert whole(at_last_write=left(OLD, 5, 20))
-    assert whole(at_last_write=left(OLD, 5, 20), stands=False, salts=LATER)
-    assert whole(commits(21, 23), at_last_write=left(OLD, 5, 23))
-    assert not whole(commits(21, 23), at_last_write=left(OLD, 5, 20))
-    assert not whole(commits(21, 23), at_last_write=left(OLD, 5, 24))
-    assert not whole(at_last_write=left(NEW, 5, 20))
+    assert whole(glance=left(OLD, 5, 20))
+    assert whole(glance=left(OLD, 5, 20), stands=False, salts=LATER)
+    assert whole(commits(21, 23), glance=left(OLD, 5, 23))
+    assert not whole(commits(21, 23), glance=left(OLD, 5, 20))
+    assert not whole(commits(21, 23), glance=left(OLD, 5, 24))
+    assert not whole(glance=left(NEW, 5, 20))
     assert not whole()
 
 

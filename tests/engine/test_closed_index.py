@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import mmap
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from tests.adapters.sqlite_process import SqliteProcess, wal_database
-from tests.engine.following import Following, insert
+from tests.engine.following import Following, closed_database, insert
 from tests.engine.test_seam import CHECKPOINT, fill, grown_twice
 from walsyncd.adapters.inotify import Event, Kind
 from walsyncd.adapters.source import Role
+from walsyncd.core.follow import CLOSE_LATE_MS
 from walsyncd.engine.lives import Lives
 
 
@@ -78,8 +81,8 @@ def test_a_connection_that_closed_beside_an_old_counter(tmp_path: Path) -> None:
         recovers_two(follow, app)
 
 
-def test_a_connection_that_closed_makes_a_young_counter_doubtful(tmp_path: Path) -> None:
-    """It may be a writer that was killed between the two header copies: then a small iChange proves nothing."""
+def test_a_connection_that_closed_after_our_last_commit(tmp_path: Path) -> None:
+    """Nothing was written to the WAL before the checkpoint, so nothing came after our frame, which is overwritten."""
     path = tmp_path / "app.db"
     with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
         follow.look()
@@ -89,13 +92,24 @@ def test_a_connection_that_closed_makes_a_young_counter_doubtful(tmp_path: Path)
             other.close()
         app.execute(CHECKPOINT)
         fill(app, follow.cursor.frames + 1)
-        assert follow.gap()
+        assert not follow.look().gap
+        assert [step.proven_by for step in follow.steps if step.proven_by] == ["count"]
+        follow.proves(app)
 
 
 def tear_header(path: Path) -> None:
     """What a writer leaves that is killed between the two copies of the header: the next one to read rebuilds it."""
-    with Path(f"{path}-shm").open("r+b") as file, mmap.mmap(file.fileno(), 136) as shm:
-        shm[8] ^= 1
+    with torn_header(path):
+        pass
+
+
+@contextmanager
+def torn_header(path: Path) -> Iterator[None]:
+    """The same of one that has lost its locks, and not closed the wal-index yet."""
+    with Path(f"{path}-shm").open("r+b") as file:
+        with mmap.mmap(file.fileno(), 136) as shm:
+            shm[8] ^= 1
+        yield
 
 
 @pytest.mark.parametrize("more", [0, 3])
@@ -171,32 +185,92 @@ def test_a_counter_rebuilt_in_place_in_an_incarnation_between_is_a_gap(tmp_path:
         assert "more than once" in follow.gap()
 
 
-def test_the_wal_index_after_the_last_write_to_the_database(tmp_path: Path) -> None:
-    """Read again only after such a write; forgotten as soon as one may have come, and not read if nobody uses it."""
+def test_a_killed_writer_whose_close_comes_late_is_a_gap(tmp_path: Path) -> None:
+    """It loses its locks before its files are closed, so others may have rebuilt the count before an event tells."""
+    path = tmp_path / "app.db"
+    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
+        fill(app, 5)
+        follow.look()
+        assert follow.tracked.mark is not None
+        ichange, frames = follow.tracked.mark.ichange, follow.cursor.frames
+        with torn_header(path):
+            fill(app, ichange, start=2000)
+            app.execute(CHECKPOINT)
+            fill(app, frames + ichange + 1, start=3000)
+            assert not follow.look().gap
+        assert "right after the WAL restarted" in follow.gap()
+
+
+def test_a_killed_writer_whose_close_comes_late_in_a_new_wal_is_a_gap(tmp_path: Path) -> None:
+    """The first commit was truncated away, and the rebuilt count fits what came then."""
+    path = tmp_path / "app.db"
+    closed_database(path)
+    with Following(path, tmp_path / "f").begin() as follow:
+        follow.look()
+        with SqliteProcess(path) as app, SqliteProcess(path) as other:
+            app.execute("SELECT * FROM t")
+            follow.watch.drain()
+            app.execute(insert(1), "PRAGMA wal_checkpoint(TRUNCATE)")
+            with torn_header(path):
+                other.execute(insert(2))
+                assert not follow.look().gap
+            assert "right after the WAL restarted" in follow.gap()
+
+
+def test_a_close_long_after_a_restart(tmp_path: Path) -> None:
+    """No process takes so long to die."""
+    path = tmp_path / "app.db"
+    with wal_database(path) as app, SqliteProcess(path) as other, Following(path, tmp_path / "f").begin() as follow:
+        other.execute("SELECT * FROM t")
+        fill(app, 5)
+        follow.look()
+        app.execute(insert(1), CHECKPOINT, insert(2))
+        assert not follow.look().gap
+        assert follow.tracked.loan is not None
+        follow.ahead_ms += CLOSE_LATE_MS
+        assert not follow.look().gap
+        other.close()
+        assert not follow.look().gap
+        follow.proves(app)
+
+
+def test_a_close_after_a_restart_that_needed_no_loan(tmp_path: Path) -> None:
+    """It is proven whether anybody closed or not."""
+    path = tmp_path / "app.db"
+    with wal_database(path) as app, SqliteProcess(path) as other, Following(path, tmp_path / "f").begin() as follow:
+        other.execute("SELECT * FROM t")
+        fill(app, 5)
+        follow.look()
+        app.execute(CHECKPOINT, insert(1))
+        assert not follow.look().gap
+        other.close()
+        assert not follow.look().gap
+        follow.proves(app)
+
+
+def test_glances_at_the_wal_index_after_writes_to_the_database(tmp_path: Path) -> None:
+    """None without such a write; what was seen before is forgotten when events are lost; a dead one shows nothing."""
     path = tmp_path / "app.db"
     lives = Lives(path)
-    write = Event(path, Role.DATABASE, Kind.MODIFY)
+    commit, checkpoint = Event(path, Role.WAL, Kind.MODIFY), Event(path, Role.DATABASE, Kind.MODIFY)
 
-    def shown() -> int | None:
-        index = lives.queue[-1].at_last_write
-        return None if index is None else index.max_frame
+    def shown() -> list[int]:
+        return [index.max_frame for index in lives.queue[-1].glances.last(followed=False)]
 
     with wal_database(path) as app:
         lives.look_around()
-        before = shown()
-        assert before
+        (before,) = shown()
         app.execute(insert(1))
+        lives.note(commit)
         lives.glance()
-        assert shown() == before
-        for event in (write, Event(path, Role.DATABASE, Kind.OVERFLOW)):
-            lives.note(event)
-            assert shown() is None
-            lives.glance()
-        lives.note(write)
+        assert shown() == [before]
+        lives.note(checkpoint)
+        assert shown() == []
         lives.glance()
-        assert shown() == before + 1
+        assert shown() == [before + 1]
+        lives.note(Event(path, Role.DATABASE, Kind.OVERFLOW))
+        assert shown() == []
         app.kill()
-        lives.note(write)
         lives.glance()
-        assert shown() is None
+        assert shown() == []
     lives.clear()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.mutation.mutants import LIVES, RESTART, mutant
+from tests.mutation.mutants import RESTART, SEAM, mutant
 
 PRESENCE = "core/presence.py"
 
@@ -72,16 +72,51 @@ PRESENCE_MUTANTS = (
     ),
     mutant(
         "a count is believed in spite of a close by what the wal-index showed before the last checkpoint",
-        LIVES,
-        "last.at_last_write, self._to_glance = None, True",
-        "self._to_glance = False",
+        "engine/glance.py",
+        "return self._followed_by < (3 if followed else 2)",
+        "return True",
         "engine/test_closed_index.py::test_a_counter_rebuilt_in_place_whose_commits_were_cut_off_is_a_gap",
+    ),
+    mutant(
+        "a glance need not begin before the wal-index is read",
+        "engine/glance.py",
+        "return [*self._taken, *([self._begun] if self._begun is not None else [])]",
+        "return [*self._taken]",
+        "engine/test_glance.py::test_events_while_a_glance_is_taken_count",
+    ),
+    mutant(
+        "frames that are not published yet are none",
+        "engine/glance.py",
+        "return len(head) == FRAME_HEADER_SIZE and salts in {index.salts, (0, 0)}",
+        "return False",
+        "engine/test_glance.py::test_frames_behind_the_last_one",
+    ),
+    mutant(
+        "a close that comes late means nothing",
+        "engine/look.py",
+        "if life.closed != loan.closed:",
+        "if False:",
+        "engine/test_closed_index.py::test_a_killed_writer_whose_close_comes_late_is_a_gap",
+    ),
+    mutant(
+        "a count is believed for good because no close has come so far",
+        SEAM,
+        "if not eyes.is_firm(index, whole=whole):",
+        "if False:",
+        "engine/test_closed_index.py::test_a_killed_writer_whose_close_comes_late_is_a_gap",
+    ),
+    mutant(
+        "the count of a new WAL is believed for good because no close has come so far",
+        "engine/birth.py",
+        "if index is not None and eyes.life.overwritten:",
+        "if False:",
+        "engine/test_closed_index.py::test_a_killed_writer_whose_close_comes_late_in_a_new_wal_is_a_gap",
     ),
     mutant(
         "a count is believed in spite of a close though the wal-index had come further at the last checkpoint",
         RESTART,
-        "at_last_write.salts == cursor.salts and at_last_write.max_frame == last:",
-        "at_last_write.salts == cursor.salts:",
+        "if any((index.salts, index.max_frame) == (cursor.salts, last) for index in last_glances):",
+        "if any(index.salts == cursor.salts for index in last_glances):",
         "core/test_restart.py",
     ),
 )

@@ -263,6 +263,20 @@ class ShmEvidence:
     closed: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Loan:
+    """A count that was believed on the word of the events alone, which may be late.
+
+    ``shm_serial`` names the -shm, ``closed`` counts the CLOSE_WRITE events that it had had by then; one more before
+    ``until_ms``, by the monotonic clock, may be that of a writer killed before.
+    """
+
+    shm_serial: int
+    closed: int
+    until_ms: int
+
+
+CLOSE_LATE_MS = 10_000  # so late a killed process may close what it has lost its locks on; 25 ms measured
 CLOSE_ICHANGE_BASE = 1_000
 CLOSE_ICHANGE_PER_MS = 1_000  # no counter rebuilt from 0 can have grown faster: a commit takes more than 1 µs
 

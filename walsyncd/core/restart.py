@@ -138,18 +138,18 @@ def is_whole(
     stands: bool,
     mark: Mark,
     index_bytes: int,
-    at_last_write: IndexHeader | None,
+    last_glances: tuple[IndexHeader, ...],
 ) -> bool:
     """Whether the old incarnation held no commit after ``tail``, or by the count far too many for its wal-index.
 
     One of these shows it (``engine.seam`` says why):
 
-    - ``at_last_write``, the wal-index in use as it was after the last write to the database, ends with ``tail``.
+    - One of ``last_glances`` at the wal-index, which show all of the incarnation that they are of, ends with ``tail``.
     - A frame of a third incarnation is right behind ``tail``, and the cursor's frame ``stands``, seen after that.
     - The wal-index, of ``index_bytes`` now, would have grown if as many commits as ``mark`` counts were hidden.
     """
     last = tail.commits[-1] if tail.commits else cursor.frames
-    if at_last_write is not None and at_last_write.salts == cursor.salts and at_last_write.max_frame == last:
+    if any((index.salts, index.max_frame) == (cursor.salts, last) for index in last_glances):
         return True
     if not succeeds(cursor.salts, new_salts):
         return False

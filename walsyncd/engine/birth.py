@@ -9,7 +9,7 @@ A WAL that appears holds all that happened since the last one was deleted if
 - nothing else can have changed the database between, by the events, or by its look if it was not watched;
 - nothing was written to it after the database was, as its events tell: then it holds all that was ever committed into
   it. Else it must be the first incarnation of its file (checkpoint sequence 0), and the wal-index, not having been
-  rebuilt meanwhile, counts as many commits as it holds;
+  rebuilt meanwhile, counts as many commits as it holds; that is believed on loan (``seam``);
 - the database was followed in WAL mode before: a change out of rollback mode is none that a WAL tells of.
 """
 
@@ -175,6 +175,8 @@ def _accept(eyes: Eyes, state: FollowState, cursor: Cursor, index: IndexHeader |
         return gap_step(broken_chain(held + 1, index.max_frame, tally.next_salts, cursor.salts))
     if fault:
         return Step(gap=fault)
+    if index is not None and eyes.life.overwritten:
+        eyes.borrow()
     eyes.tracked.verified, eyes.tracked.mark = True, None
     entered = replace(state.entered(cursor), file=eyes.facts())
     counted = index is not None and not tally.doubtful

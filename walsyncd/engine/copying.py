@@ -129,6 +129,8 @@ def _mark_after(eyes: Eyes, before: Cursor, whole: Frames, seen: Sighting, *, do
     old, eyes.tracked.mark = eyes.tracked.mark, None
     if seen.index is None:
         return None
+    if done:
+        eyes.glance(seen.index)
     mark = eyes.new_mark(seen.index.ichange) if done else None
     if mark is not None or old is None:
         return mark

@@ -12,7 +12,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from walsyncd.adapters.source import FileIdentity, OpenFile, liveness, open_file
-from walsyncd.core.follow import Cursor, Holder, Mark, Salts, Sighting, mark_holds
+from walsyncd.core.follow import (
+    CLOSE_LATE_MS,
+    Cursor,
+    Holder,
+    Loan,
+    Mark,
+    Salts,
+    ShmEvidence,
+    Sighting,
+    mark_holds,
+)
 from walsyncd.core.follow_state import FileFacts
 from walsyncd.core.restart import Counter
 from walsyncd.core.wal import (
@@ -24,6 +34,7 @@ from walsyncd.core.wal import (
     read_frames,
 )
 from walsyncd.core.walindex import WALINDEX_READ_SIZE, IndexHeader, parse_index_header
+from walsyncd.engine.glance import frames_behind
 from walsyncd.engine.lives import Life
 from walsyncd.engine.outside import Outside
 from walsyncd.engine.tracked import Tracked
@@ -42,6 +53,7 @@ class Eyes:
         # Counted before anything is read: an event that comes later stands out from these.
         self._reborn, self._closed = life.reborn, life.closed
         self._began_ms = outside.monotonic_ms()
+        self._glance = life.glances.begin()
 
     def sight(self) -> Sighting:
         """Look at the headers."""
@@ -101,6 +113,22 @@ class Eyes:
         now_ms = self.outside.monotonic_ms()
         evidence = life.evidence(mark)
         return mark_holds(mark, index, evidence, shm_serial=life.serial, now_ms=now_ms, whole=whole)
+
+    def glance(self, index: IndexHeader) -> None:
+        """Keep what the wal-index showed at this look, after all of it was read."""
+        life = self.life
+        if life.shm is not None:
+            life.glances.take(self._glance, index, moving=frames_behind(life.wal, life.shm, index))
+
+    def is_firm(self, index: IndexHeader, *, whole: bool) -> bool:
+        """Whether iChange would hold even if the -shm had been closed."""
+        mark, closed, now_ms = self.tracked.mark, ShmEvidence(closed=True), self.outside.monotonic_ms()
+        return mark_holds(mark, index, closed, shm_serial=self.life.serial, now_ms=now_ms, whole=whole)
+
+    def borrow(self) -> None:
+        """A count is believed only because no CLOSE_WRITE has come so far."""
+        until_ms = self.outside.monotonic_ms() + CLOSE_LATE_MS
+        self.tracked.loan = Loan(self.life.serial, self.life.closed, until_ms)
 
     def new_mark(self, ichange: int) -> Mark | None:
         """A mark at this look, if the -shm kept still while it was taken."""

@@ -22,6 +22,7 @@ each public method holds the lock. Only the follower closes descriptors, since i
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections import deque
 from dataclasses import dataclass, field
@@ -30,7 +31,8 @@ from pathlib import Path
 from walsyncd.adapters.inotify import Event, Kind
 from walsyncd.adapters.source import Liveness, OpenFile, Role, liveness, open_file, side_path
 from walsyncd.core.follow import Mark, ShmEvidence
-from walsyncd.core.walindex import WALINDEX_READ_SIZE, IndexHeader, parse_index_header
+from walsyncd.core.walindex import WALINDEX_READ_SIZE, parse_index_header
+from walsyncd.engine.glance import Glances, frames_behind
 from walsyncd.errors import WalsyncdError
 
 LIVES_MAX = 64  # descriptors held for one database: a second of the fastest cycle seen; more are a gap
@@ -64,8 +66,7 @@ class Life:
     """The -wal was written after that: frames of this life may have been overwritten or cut off."""
     uncounted: bool = False
     """The -shm may have begun to count anew after the first frame, so iChange may leave out what was overwritten."""
-    at_last_write: IndexHeader | None = None
-    """The wal-index in use, read after the last event that told of a write to the database; None: not read so."""
+    glances: Glances = field(default_factory=Glances)
     shm_gone: bool = False
     ended: bool = False
     orderly: bool = False
@@ -107,8 +108,6 @@ class Lives:
     _serial: int = 0
     _unseen: str = ""
     """Why the WAL that exists, or did a moment ago, could not be opened: it is lost as soon as something is written."""
-    _to_glance: bool = False
-    """The database was written since the wal-index was glanced at."""
     _mistakable: bool = False
     """The life that ended last may have been taken for a later one, which nothing was written to."""
     _lock: threading.RLock = field(default_factory=threading.RLock)
@@ -188,9 +187,8 @@ class Lives:
         """Read the wal-index if the database was written since that was done last; after each drain."""
         with self._lock:
             last = self._alive()
-            if last is not None and self._to_glance:
-                last.at_last_write = self._index_in_use(last)
-            self._to_glance = False
+            if last is not None and last.glances.due:
+                self._glance(last)
 
     def note(self, event: Event) -> None:
         """Take one event in, in queue order."""
@@ -219,7 +217,7 @@ class Lives:
             life.reborn += 1
             life.written = life.checkpointed = life.overwritten = life.uncounted = True
             life.closed_at_write = -1
-            life.at_last_write = None
+            life.glances.forget()
         if self._unseen:
             self.lost = self._unseen
         if not self.asleep:
@@ -268,6 +266,7 @@ class Lives:
             last.written = True
             last.overwritten = last.overwritten or last.checkpointed
             last.closed_at_write = last.closed
+            last.glances.wal_written()
 
     def _end(self, life: Life) -> None:
         """The -wal was deleted; that we hold the very file that was, its link count shows."""
@@ -314,7 +313,7 @@ class Lives:
         else:
             last.checkpointed = True
             last.closed_at_write = last.closed
-            last.at_last_write, self._to_glance = None, True
+            last.glances.database_written()
 
     def _alive(self) -> Life | None:
         """The life that goes on."""
@@ -342,18 +341,17 @@ class Lives:
             life.retired.append(life.shm)
         self._serial += 1
         life.shm, life.serial = shm, self._serial
-        life.at_last_write = self._index_in_use(life)
+        self._glance(life)
 
-    def _index_in_use(self, life: Life) -> IndexHeader | None:
-        shm = life.shm
-        if shm is None or not self.watched:
-            return None
-        try:
-            if liveness(shm) is not Liveness.LIVE or not shm.still_named():
-                return None
-            return parse_index_header(shm.pread(0, WALINDEX_READ_SIZE))
-        except WalsyncdError:  # the follower's look will say it
-            return None
+    def _glance(self, life: Life) -> None:
+        life.glances.due = False
+        if life.shm is None or not self.watched:
+            return
+        with contextlib.suppress(WalsyncdError):  # the follower's look will say it
+            if liveness(life.shm) is Liveness.LIVE and life.shm.still_named():
+                index = parse_index_header(life.shm.pread(0, WALINDEX_READ_SIZE))
+                if index is not None:
+                    life.glances.add(index, moving=frames_behind(life.wal, life.shm, index))
 
     def _open(self, role: Role) -> OpenFile | None:
         try:

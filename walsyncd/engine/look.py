@@ -26,6 +26,9 @@ from walsyncd.engine.seam import cross_seam
 from walsyncd.engine.step import AT_ONCE, Step, gap_step
 from walsyncd.engine.tracked import Tracked
 
+CALLED_IN = (
+    "the wal-index was closed right after the WAL restarted: if a writer was killed before, the commits were miscounted"
+)
 LAG_MS = 290_000  # about the time between two slow looks: a wal-index behind the WAL for so long stays behind
 
 
@@ -40,6 +43,8 @@ def take_step(tracked: Tracked, outside: Outside) -> Step:
             raise lives.error
     if fault := _elsewhere(tracked, outside, state):
         return _gone(tracked, fault)
+    if _is_called_in(tracked, outside):
+        return Step(gap=CALLED_IN)
     try:
         step = _step(tracked, outside, state)
     except TooLargeError as error:  # no generation gets past it before the WAL begins anew
@@ -72,6 +77,21 @@ def _elsewhere(tracked: Tracked, outside: Outside, state: FollowState) -> str:
         if not file_facts(database_identity(tracked), outside.boot_id, None).is_file(state.file):
             return "another file was put in the database's place"
     return ""
+
+
+def _is_called_in(tracked: Tracked, outside: Outside) -> bool:
+    """Whether a CLOSE_WRITE has come that a count was believed without (``seam``)."""
+    loan, life = tracked.loan, tracked.lives.current
+    if loan is None:
+        return False
+    if life is None or life.serial != loan.shm_serial:
+        tracked.loan = None
+        return False
+    if life.closed != loan.closed:
+        return True
+    if outside.monotonic_ms() >= loan.until_ms:
+        tracked.loan = None
+    return False
 
 
 def _gone(tracked: Tracked, fault: str) -> Step:
@@ -118,6 +138,8 @@ def _idle(eyes: Eyes, state: FollowState, cursor: Cursor, seen: Sighting) -> Ste
     moving = eyes.is_moving(cursor)
     if seen.index is not None and _lags(eyes, cursor, moving=moving):
         return AT_ONCE
+    if seen.index is not None:
+        eyes.glance(seen.index)
     mark = eyes.new_mark(seen.index.ichange) if seen.index is not None else None
     return Step(mark=mark, caught_up=True, moving=moving)
 

@@ -19,9 +19,8 @@ It is believed where it asks for R. So a rebuilt count is believed if C + B = T 
 (or if C + B = 0 and R = 0 in the third case). They are overwritten; or the first commit after the restart has
 cut them off, as it cuts the file to the journal_size_limit. So any of these lets a count be believed (``is_whole``):
 
-- **Nothing is hidden**, so T = R. SQLite restarts a WAL only when all of it is copied back, and whoever copies its last
-  frame then sets the size of the database (walCheckpoint: ftruncate in every version, be the size as it was), which is
-  an event. So if the wal-index in use, read after the last such event, ends where the tail ends, no commit came after.
+- **Nothing is hidden**, so T = R: a glance at the wal-index, which shows all that the old incarnation ever held, ends
+  where the tail ends (``engine.glance``).
 - **Nothing is hidden**, since a frame of a third incarnation is right behind the tail: the file was not cut there, and
   our own frame, which stands before it, was not overwritten, hence none after it. With salts of neither
   incarnation it is none of the old one's; with zeros it could be (``broken_chain``). What ends with the file shows
@@ -30,8 +29,11 @@ cut them off, as it cuts the file to the journal_size_limit. So any of these let
   for these, it would have grown, which is an event (MODIFY) that makes the mark void.
 
 The last two hold if the new incarnation is the very next, for the sums above leave out any between. The first holds
-anyway: to leave an incarnation that holds a commit takes such an event. The fourth reason to believe is time
+anyway, since any between that held a commit would have been copied back, too. The fourth reason to believe is time
 (``mark_holds``).
+
+A killed process loses its locks before its files are closed, so that CLOSE_WRITE may come after we have looked. A count
+that only its absence speaks for is therefore believed on loan: one that comes soon after is a gap (``look``).
 """
 
 from __future__ import annotations
@@ -122,6 +124,8 @@ def _prove(
     index, mark = seen.index, eyes.tracked.mark
     whole = mark is not None and _is_whole(eyes, cursor, found, remains, mark)
     if index is not None and mark is not None and eyes.ichange_holds(index, whole=whole):
+        if not eyes.is_firm(index, whole=whole):
+            eyes.borrow()
         return prove_by_count(
             cursor,
             ichange_delta=(index.ichange - mark.ichange) % 2**32,
@@ -149,7 +153,7 @@ def _is_whole(eyes: Eyes, cursor: Cursor, found: Restarted, remains: _Remains, m
         stands=eyes.still_holds(cursor),
         mark=mark,
         index_bytes=life.shm.size(),
-        at_last_write=life.at_last_write,
+        last_glances=life.glances.last(followed=found.header is not None),
     )
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from walsyncd.config import DatabaseSpec
-from walsyncd.core.follow import Cursor, Mark, Salts, Sighting
+from walsyncd.core.follow import Cursor, Loan, Mark, Salts, Sighting
 from walsyncd.core.follow_state import FollowState
 from walsyncd.engine.collector import Collector
 from walsyncd.engine.lives import Lives
@@ -53,6 +53,8 @@ class Tracked:
     presence: Presence = field(init=False, compare=False)
     state: FollowState | None = None
     mark: Mark | None = None
+    loan: Loan | None = None
+    """The last count that was believed because an event had not come; that may still come."""
     pending: LongTransaction | None = None
     believe_index: bool = True
     lagging: tuple[Cursor, int, int] | None = None
@@ -118,6 +120,7 @@ class Tracked:
         """Stand where the journal has it now, as if the daemon began there."""
         self.drop_pending()
         self.state, self.mark, self.rewinds = state, None, rewinds
+        self.loan = None
         self.believe_index, self.lagging, self.scanned = True, None, None
         self.verified, self.quiet_since_ms = False, None
         self.vouching = None
@@ -126,7 +129,7 @@ class Tracked:
     def forget(self) -> None:
         """Leave everything behind that belongs to the generation."""
         self.drop_pending()
-        self.state = self.mark = None
+        self.state = self.mark = self.loan = None
         self.believe_index, self.lagging, self.waiting, self.scanned = True, None, None, None
         self.verified, self.quiet_since_ms = True, None
         self.vouching = None
