@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -43,7 +44,14 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.skip("needs debhelper")
     folder = tmp_path_factory.mktemp("deb")
     command = BUILD.replace(" dist", f" {folder}")
-    built = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, check=False)
+    built = subprocess.run(
+        ["bash", "-c", command],
+        cwd=ROOT,
+        env={**os.environ, "XZ_LEVEL": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert built.returncode == 0, built.stdout + built.stderr
     return Path(built.stdout.splitlines()[-1])
 
