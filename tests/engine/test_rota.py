@@ -16,6 +16,7 @@ import pytest
 from tests.engine.following import spec_of
 from tests.engine.running import wait_for
 from walsyncd.core import base_schedule
+from walsyncd.engine import rota as rota_module
 from walsyncd.engine.base_copy import Hold, Steps
 from walsyncd.engine.lives import Lives
 from walsyncd.engine.rota import FLIGHTS_MAX, Rota
@@ -73,6 +74,29 @@ def test_a_small_base_does_not_wait_for_a_large_one(database: Callable[[int, int
         answer.set_result(None)
         wait_for(lambda: len(told) == 8)
     assert told == ["2", "3", "4", "5", "6", "7", "8", "1"]
+
+
+def test_one_that_gets_nowhere_keeps_nobody_waiting(
+    database: Callable[[int, int], Tracked], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The store refuses its folder: after a while the others of its size go on; it is not forgotten."""
+    monkeypatch.setattr(rota_module, "STALLED_S", 0.05)
+    answer: Future[Any] = Future()
+    told: list[str] = []
+
+    def take(tracked: Tracked) -> Steps[None]:
+        if tracked.row_id == 1:
+            yield Hold(answer, math.inf)
+        yield Hold()
+        told.append(tracked.name)
+
+    with running(take) as rota:
+        for row_id in range(1, 5):
+            rota.due(database(row_id, 5), 0.0)
+        wait_for(lambda: len(told) == 3)
+        answer.set_result(None)
+        wait_for(lambda: len(told) == 4)
+    assert told == ["2", "3", "4", "1"]
 
 
 def test_two_of_other_sizes_go_on_by_turns(database: Callable[[int, int], Tracked]) -> None:

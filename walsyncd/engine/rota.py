@@ -3,6 +3,7 @@
 A base that is due is begun as soon as no other one of its size class is under way (``core.base_schedule``), so a small
 database never waits for a large one, and there are few under way at a time however many are due. Each goes on by one
 step, a range of its file or an answer of the store, and then the next one that waits for nothing, small ones first.
+One that gets no further for ``STALLED_S``, because the store refuses its folder, say, keeps its class waiting no more.
 
 In memory are one part that is being filled for each base under way, and ``FLIGHTS_MAX`` parts on their way, or one for
 each base if there are more of these than that.
@@ -24,6 +25,8 @@ from walsyncd.engine.base_copy import Hold, Steps
 from walsyncd.engine.tracked import Tracked
 
 FLIGHTS_MAX = 2  # one is sent while the next one is begun
+STALLED_S = 30.0  # a part on a slow line takes less
+STALLED_MAX = 8  # each may hold a part in memory
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,13 +37,18 @@ class _Due:
     tracked: Tracked
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Place:
-    """A base under way, and what it waits for."""
+    """A base under way, what it waits for, and since when (monotonic, seconds)."""
 
     row_id: int
+    size_class: int
     steps: Steps[None]
     hold: Hold
+    since_s: float
+
+    def is_stalled(self, now_s: float) -> bool:
+        return now_s >= self.since_s + STALLED_S and self.hold.holds(now_s)
 
 
 class Rota:
@@ -53,7 +61,7 @@ class Rota:
         self._clock: list[tuple[float, int, _Due]] = []  # a heap: those whose time has not come
         self._order = itertools.count()
         self._ripe: dict[int, deque[_Due]] = {}  # by size class: those whose time has come, in that order
-        self._places: dict[int, _Place] = {}  # by size class; of the running thread alone
+        self._places: list[_Place] = []  # of the running thread alone
         self._is_woken = False
         self._is_stopping = False
 
@@ -90,12 +98,13 @@ class Rota:
             while not self._is_stopping:
                 with self._condition:
                     self._is_woken = False
-                for each, its_class in self._chosen(time.monotonic()):
-                    self._places[its_class] = _Place(each.row_id, self._take(each), Hold())
+                now_s = time.monotonic()
+                for each, its_class in self._chosen(now_s):
+                    self._places.append(_Place(each.row_id, its_class, self._take(each), Hold(), now_s))
                 if not self._go_on(time.monotonic()):
                     self._sleep()
         finally:
-            for place in self._places.values():
+            for place in self._places:
                 place.steps.close()
 
     def stop(self) -> None:
@@ -110,13 +119,14 @@ class Rota:
             while (when := self._next_s()) is not None and when <= now_s:
                 *_, due = heapq.heappop(self._clock)
                 self._ripe.setdefault(size_class(_size_of(due.tracked)), deque()).append(due)
-            free = self._ripe.keys() - self._places.keys()
+            stalled = [place for place in self._places if place.is_stalled(now_s)][:STALLED_MAX]
+            free = self._ripe.keys() - {place.size_class for place in self._places if place not in stalled}
             chosen = ((self._first(self._ripe[its_class]), its_class) for its_class in sorted(free))
             return [(tracked, its_class) for tracked, its_class in chosen if tracked is not None]
 
     def _first(self, ripe: deque[_Due]) -> Tracked | None:
         """Take the first one that is not under way already."""
-        under_way = {place.row_id for place in self._places.values()}
+        under_way = {place.row_id for place in self._places}
         passed: list[_Due] = []
         found = None
         while ripe and found is None:
@@ -142,15 +152,14 @@ class Rota:
 
     def _go_on(self, now_s: float) -> bool:
         """One step of each base that waits for nothing; whether there was one."""
-        able = sorted(each for each, place in self._places.items() if not place.hold.holds(now_s))
-        for each in able:
+        able = [place for place in self._places if not place.hold.holds(now_s)]
+        for place in sorted(able, key=lambda place: place.size_class):
             if self._is_stopping:
                 break
-            place = self._places[each]
             try:
-                place.hold = next(place.steps)
+                place.hold, place.since_s = next(place.steps), now_s
             except StopIteration:
-                del self._places[each]
+                self._places.remove(place)
                 continue
             if place.hold.answer is not None:
                 place.hold.answer.add_done_callback(lambda _answer: self._answered())
@@ -162,7 +171,10 @@ class Rota:
             now_s = time.monotonic()
             first_s = self._next_s()
             moments = [first_s] if first_s is not None else []
-            moments += [place.hold.until_s for place in self._places.values() if place.hold.until_s < math.inf]
+            moments += [place.hold.until_s for place in self._places if place.hold.until_s < math.inf]
+            if any(self._ripe.values()):  # somebody waits for a place
+                stalls = [place.since_s + STALLED_S for place in self._places]
+                moments += [moment for moment in stalls if moment > now_s]
             left_s = max(0.0, min(moments) - now_s) if moments else None
             self._condition.wait_for(lambda: self._is_woken or self._is_stopping, left_s)
 
