@@ -151,7 +151,7 @@ class Expiring:
             self.due_ms = world.now_ms + self.interval_ms + self.random.randint(0, self.late_ms)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.sampled_from([6 * HOUR_MS, DAY_MS]),
     st.sampled_from([1, 3]),
