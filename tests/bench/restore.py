@@ -4,8 +4,8 @@ Two databases with the same rows are replicated into one SeaweedFS, one by walsy
 are (the initial base: seconds until it is stored, stored bytes), then through further transactions. Both are then
 restored in turns; each round gives seconds, CPU seconds of all processes, and the peak of their memory.
 
-The transactions come at a pace that a busy machine can follow, and SQLite starts its WAL anew less often than it would
-by itself: after a gap walsyncd would restore a newer base instead of them, which is another task. A gap is reported.
+The application checkpoints by itself, when walsyncd has read what there is: on a busy machine it might have been too
+late, and after a gap it would restore a newer base instead of the transactions, which is another task.
 """
 
 from __future__ import annotations
@@ -39,15 +39,14 @@ from tests.bench.rig import (
 )
 from tests.bench.writer import INSERT, connect, row
 from tests.stores import ACCESS_KEY_ID, SECRET_ACCESS_KEY, Store, program
+from walsyncd.adapters.control_socket import ask_daemon
 from walsyncd.adapters.s3 import S3Storage
 
 GOAL_RESTORE = 3.0
 GOAL_BASE = 2.0
 CORPUS_BYTES = 1 << 20
 BATCH_ROWS = 20_000
-TRANSACTIONS_A_SECOND = 2_500
-PACE = 50  # transactions between looks at the clock
-CHECKPOINT_PAGES = 10_000
+CHECKPOINT_EVERY = 5_000  # transactions
 OURS, THEIRS = "walsyncd", "litestream"
 
 
@@ -69,16 +68,17 @@ def make_database(path: Path, size: int) -> None:
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
-def write(path: Path, transactions: int) -> None:
-    """So many transactions of one row each; the same for the same number."""
+def write(path: Path, transactions: int, settle: Callable[[], object]) -> None:
+    """So many transactions of one row each, the same for the same number; ``settle`` comes before each checkpoint."""
     source = random.Random(7)
     with closing(connect(path)) as connection:
-        connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
-        began = time.monotonic()
+        connection.execute("PRAGMA wal_autocheckpoint = 0")
         for number in range(transactions):
-            if number % PACE == 0:
-                time.sleep(max(0.0, began + number / TRANSACTIONS_A_SECOND - time.monotonic()))
+            if number and number % CHECKPOINT_EVERY == 0:
+                settle()
+                connection.execute("PRAGMA wal_checkpoint")
             connection.execute(INSERT, row(source))
+        settle()
 
 
 def content_of(path: Path) -> tuple[int, float, int]:
@@ -120,18 +120,17 @@ class Walsyncd:
         bucket = self.storage.url.removeprefix("s3://")
         self._section = s3_section(store, bucket)
 
-    def replicate(self, change: Callable[[], None]) -> float:
+    def replicate(self, change: Callable[[Callable[[], object]], None]) -> float:
         """Replicate while ``change`` goes on; returns the seconds until the first base was stored."""
         began = time.monotonic()
         with daemon(self.folder, self._section, [self.database]) as running:
             running.wait_for_bases()
             seconds = time.monotonic() - began
             self.base_bytes = stored_bytes(self.storage)
-            change()
+            change(lambda: ask_daemon(running.state_dir, {"op": "sync"}, timeout_s=WAIT_S_MAX))
             running.wait_until_shipped()
-            wait_for(lambda: is_restorable(self))  # after a gap: from the new base
-            if gaps := len(running.events("generation_ended")):
-                print(f"{gaps} gap(s): the machine was too busy, and what is restored is a newer base")
+            if ended := running.events("generation_ended"):
+                raise RuntimeError(f"there was a gap: {ended[0]['reason']}")
         return seconds
 
     def restore(self, out: Path) -> Run:
@@ -169,14 +168,14 @@ class Litestream:
                 process.terminate()  # it ships what is left, and ends
                 process.wait()
 
-    def replicate(self, change: Callable[[], None]) -> float:
-        """As `Walsyncd.replicate`; its first object is its base."""
+    def replicate(self, change: Callable[[Callable[[], object]], None]) -> float:
+        """As `Walsyncd.replicate`; its first object is its base, and nothing is written over that it has not read."""
         began = time.monotonic()
         with self._running():
             wait_for(lambda: stored_bytes(self.storage) > 0)
             seconds = time.monotonic() - began
             self.base_bytes = stored_bytes(self.storage)
-            change()
+            change(lambda: None)
             wait_for(lambda: is_restorable(self))  # it has no command that waits
         return seconds
 
