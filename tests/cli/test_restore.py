@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ import pytest
 from tests.replicas import NEXT_GENERATION, RANGE_BYTES, ReplicaMaker, counter_in, make_replica
 from tests.stores import ACCESS_KEY_ID, SECRET_ACCESS_KEY, Store
 from walsyncd.cli import main
+from walsyncd.core.manifest import format_manifest, parse_manifest
 from walsyncd.core.plan import Head
 from walsyncd.engine.planner import Wish
 from walsyncd.engine.replica import Replica
@@ -171,6 +173,44 @@ def test_target_that_is_not_covered_is_4(filled: Shell) -> None:
     assert code == 0
     assert "note: partial" in err
     assert counter_in(filled.out) == 5
+
+
+def test_moment_in_the_future_is_said(filled: Shell) -> None:
+    """The wrong day, or a zone forgotten: what this machine's clock says stands beside what was asked for."""
+    code, _, err = filled.run("--at", "2999-01-01T00:00:00Z")
+    assert code == 4
+    assert "note: --at 2999-01-01T00:00:00.000Z is in the future: here it is 20" in err
+    assert str(filled.maker.history[-1].position) in err
+    assert "in the future" not in filled.run("--at", "2020-01-01T00:00:00Z")[2]
+
+
+def test_position_within_a_transaction_names_the_commits_around_it(shell: Shell) -> None:
+    """Nothing but commits can be restored; --allow-partial takes the one before."""
+    shell.maker.base()
+    shell.maker.commit(3, rows=40)
+    shell.maker.ship()
+    before, after = (commit.position for commit in shell.maker.history[1:3])
+    assert after.frame > before.frame + 1
+    within = replace(before, frame=before.frame + 1)
+    code, _, err = shell.run("--position", str(within))
+    assert code == 4
+    assert f"position {within} is not a commit, but within a transaction" in err
+    assert f"nearest before: {before}" in err
+    assert f"nearest after: {after}" in err
+    assert not shell.out.exists()
+    assert shell.run("--position", str(within), "--allow-partial")[0] == 0
+    assert counter_in(shell.out) == 2
+
+
+def test_newer_format_says_which_program_it_takes(filled: Shell) -> None:
+    """Nothing is wrong with the replica; this walsyncd is too old for it."""
+    path = next(filled.maker.folder.rglob("*.json.zst"))
+    path.write_bytes(format_manifest(replace(parse_manifest(path.read_bytes()), format_version=7)))
+    code, _, err = filled.run()
+    assert code == 1
+    assert "format 7 is newer than 1, the newest that is known here" in err
+    assert "hint: restore with the walsyncd that wrote it, or a later one" in err
+    assert not filled.out.exists()
 
 
 def test_configured_but_empty_is_3(shell: Shell) -> None:

@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.bench.listing import BASES, SEGMENTS_AN_EPOCH, names
 from tests.histories import G1, G2, History, base, histories, listing, segment, time_of, whole
 from walsyncd.core.coverage import FramesKey, Listing, listing_of
-from walsyncd.core.layout import Key, ManifestKey, PrunedKey, SegmentKey, WholeKey, format_key
+from walsyncd.core.layout import Key, ManifestKey, PrunedKey, SegmentKey, WholeKey, format_key, parse_key
 from walsyncd.core.plan import AtPosition, AtTime, Head, Plan, Reason, Refusal, Target, make_plan
 from walsyncd.core.position import Position
 
@@ -331,3 +332,20 @@ def check_refusal(where: Listing, refusal: Refusal, wanted: Position) -> None:
             assert isinstance(make_plan(where, AtPosition(point.position)), Plan)
     assert refusal.before is None or refusal.before.position < wanted
     assert refusal.after is None or refusal.after.position > wanted
+
+
+def test_a_hundred_thousand_objects() -> None:
+    """A week of a busy database: what is planned is what has to be read, not what is stored."""
+    keys = [key for key in map(parse_key, names(100_000)) if key is not None]
+    middle, last = keys[len(keys) // 2], keys[-1]
+    assert isinstance(middle, SegmentKey)
+    assert isinstance(last, SegmentKey)
+    everything = listing_of(keys)
+    head = make_plan(everything, Head())
+    assert isinstance(head, Plan)
+    assert head.reached.position == Position(last.generation, last.epoch, last.last)
+    assert len(head.objects) <= 100_000 // BASES + SEGMENTS_AN_EPOCH
+    moment = make_plan(everything, AtTime(middle.time_ms))
+    assert isinstance(moment, Plan)
+    assert moment.reached.time_ms == middle.time_ms
+    assert len(moment.objects) <= SEGMENTS_AN_EPOCH

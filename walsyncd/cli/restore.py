@@ -23,6 +23,7 @@ import shutil
 import signal
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -223,13 +224,22 @@ def _target(args: argparse.Namespace) -> Target:
     if args.generation is not None and not is_generation(args.generation):
         raise UsageError(f"{args.generation!r} is not a generation", hint="`walsyncd ls NAME` shows them")
     if args.at is not None:
-        return AtTime(moment_ms(_zoned(parse_moment(args.at))))
+        return AtTime(_moment_ms(args.at))
     if args.position is None:
         return Head()
     position = parse_position(args.position)
     if args.generation not in (None, position.generation):
         raise UsageError(f"position {position} is not of generation {args.generation}", hint="drop --generation")
     return AtPosition(position)
+
+
+def _moment_ms(text: str) -> int:
+    """The moment that somebody typed; if it is yet to come, they hear of it: a wrong day or zone is likely."""
+    time_ms, now_ms = moment_ms(_zoned(parse_moment(text))), time.time_ns() // 1_000_000
+    if time_ms > now_ms:
+        moment, now = format_moment(time_ms), format_moment(now_ms)
+        print(f"walsyncd: note: --at {moment} is in the future: here it is {now}", file=sys.stderr)
+    return time_ms
 
 
 def _zoned(moment: datetime) -> datetime:
