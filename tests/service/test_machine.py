@@ -73,7 +73,7 @@ def test_it_starts_with_nothing_and_takes_good_and_bad_files(machine: Machine) -
 
 def test_the_watchdog_restarts_a_process_whose_follower_hangs(machine: Machine) -> None:
     """A thread that is stopped in the middle of nowhere is found by the work that it leaves undone."""
-    machine.settle("[Service]\nReadWritePaths=/srv/replica\nWatchdogSec=2\n")
+    machine.settle("[Service]\nWatchdogSec=2\n")
     machine.configure("app")
     machine.insert("app", 0, 10)
     machine.do("systemctl", "start", "walsyncd")
