@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import compileall
 import json
 import os
+import py_compile
 import shutil
 import subprocess
 import sys
@@ -24,7 +26,10 @@ TESTS_FAILED = 1  # pytest's exit code; a mutant that can't be imported gives an
 # What all tests import is imported once; each line is the arguments of a pytest that runs in a fork of that.
 _RUNNER = """
 import json, os, sys
-import hypothesis.strategies, inotify_simple, numpy, pytest, sqlite3, structlog
+import boto3, botocore.config, botocore.endpoint, botocore.parsers, hypothesis.stateful, hypothesis.strategies
+import inotify_simple, numpy, pytest, sqlite3, structlog
+hypothesis.settings.register_profile("busy machine", suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("busy machine")
 for line in sys.stdin:
     pid = os.fork()
     if not pid:
@@ -49,7 +54,9 @@ class Tree:
         for name in ("walsyncd", "tests"):
             shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
         shutil.copy(ROOT / "pyproject.toml", folder)
-        plain = {"PYTHONDONTWRITEBYTECODE": "1", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTEST_ADDOPTS": ""}
+        # What is compiled is kept, by the hash of its source: by time and size a mutant may look like the file it is of.
+        compileall.compile_dir(folder / "walsyncd", quiet=1, invalidation_mode=py_compile.PycInvalidationMode.CHECKED_HASH)
+        plain = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTEST_ADDOPTS": ""}
         self._runner = subprocess.Popen(
             [sys.executable, "-c", _RUNNER],
             cwd=folder,
