@@ -54,8 +54,9 @@ class Tree:
         for name in ("walsyncd", "tests"):
             shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
         shutil.copy(ROOT / "pyproject.toml", folder)
-        # What is compiled is kept, by the hash of its source: by time and size a mutant may look like the file it is of.
-        compileall.compile_dir(folder / "walsyncd", quiet=1, invalidation_mode=py_compile.PycInvalidationMode.CHECKED_HASH)
+        # What is compiled is kept by the hash of its source: by time and size a mutant may look like the file it is of.
+        by_hash = py_compile.PycInvalidationMode.CHECKED_HASH
+        compileall.compile_dir(folder / "walsyncd", quiet=1, invalidation_mode=by_hash)
         plain = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTEST_ADDOPTS": ""}
         self._runner = subprocess.Popen(
             [sys.executable, "-c", _RUNNER],
