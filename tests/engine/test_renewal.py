@@ -95,7 +95,6 @@ def test_a_daemon_that_was_away_for_long_begins_anew_at_once(place: Place, calen
 def test_a_wal_that_grows_over_epochs(place: Place, calendar: Calendar, monkeypatch: pytest.MonkeyPatch) -> None:
     """No base can begin in a later epoch than the WAL's incarnation; two days after the last one it is time."""
     monkeypatch.setattr("walsyncd.engine.copying.EPOCH_BYTES", 1)
-    monkeypatch.setattr("walsyncd.engine.snapshotter.RESTART_WAIT_S", 0.05)
     with wal_database(place.database()) as writer, running(expiring(place)):
         place.sync()
         first, base_key = generation(place), place.row().base_key
@@ -107,7 +106,23 @@ def test_a_wal_that_grows_over_epochs(place: Place, calendar: Calendar, monkeypa
         place.sync()
         assert (generation(place), place.row().base_key) == (first, base_key)
         calendar.ahead_ms = 2 * DAY_MS + 60_000
+        place.ask(op="snapshot", name="app")
         wait_for(lambda: generation(place) not in {first, ""})
         place.sync()
     shutil.rmtree(place.replica / "app" / first)
     assert values(place) == [0, 1, 2]
+
+
+def test_a_base_that_is_an_interval_late_is_given_up(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody asks for it again, and the WAL does not restart."""
+    monkeypatch.setattr("walsyncd.engine.copying.EPOCH_BYTES", 1)
+    settings = expiring(place)
+    settings = replace(settings, databases=tuple(replace(each, snapshot_interval_s=0.5) for each in settings.databases))
+    with wal_database(place.database()) as writer, running(settings):
+        place.sync()
+        first = generation(place)
+        writer.execute("insert into t values (1)")
+        place.sync()
+        wait_for(lambda: generation(place) not in {first, ""})
+        place.sync()
+    assert values(place) == [0, 1]

@@ -108,7 +108,6 @@ def test_a_reload_turns_deletion_off_and_on(place: Place, monkeypatch: pytest.Mo
     monkeypatch.setattr("walsyncd.engine.copying.EPOCH_BYTES", 20_000)
     monkeypatch.setattr("walsyncd.engine.copying.EPOCH_PATIENCE", 1)
     monkeypatch.setattr("walsyncd.engine.housekeeper.CALM_S", 0.0)
-    monkeypatch.setattr("walsyncd.engine.snapshotter.RESTART_WAIT_S", 0.05)
     kept = place.settings("app")
     entries = tuple(replace(entry, snapshot_interval_s=0.2) for entry in kept.databases)
     kept = replace(kept, databases=entries)

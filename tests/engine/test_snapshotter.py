@@ -22,6 +22,7 @@ from walsyncd.engine import base_copy, snapshotter
 from walsyncd.engine.base_copy import BaseCopy, FinishedBase, Hold, Steps
 from walsyncd.engine.replica import Replica
 from walsyncd.engine.restorer import find_plan, restore
+from walsyncd.engine.tracked import Tracked
 
 
 @pytest.fixture
@@ -72,6 +73,34 @@ def test_a_later_base_counts_from_the_incarnation_it_was_copied_in(place: Place)
     assert told.start.frame > 0
     assert told.start < told.consistent_from
     assert values(place) == [0, 1, 2, 3, 4]
+
+
+def test_a_base_that_waits_for_the_wal_asks_nobody(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The WAL's incarnation began in an epoch that is closed. It comes when that restarts, and nothing stirs before."""
+    monkeypatch.setattr("walsyncd.engine.copying.EPOCH_BYTES", 1)
+    asked: list[float] = []
+    due = snapshotter.Snapshotter.due
+
+    def noted(self: snapshotter.Snapshotter, tracked: Tracked, delay_s: float = 0.0) -> None:
+        asked.append(delay_s)
+        due(self, tracked, delay_s)
+
+    with wal_database(place.database()) as writer, running(place.settings("app")):
+        place.sync()
+        writer.execute("insert into t values (1)")
+        assert int(place.sync().split("/")[1], 16) > 1
+        before = place.row().base_key
+        monkeypatch.setattr(snapshotter.Snapshotter, "due", noted)
+        place.ask(op="snapshot", name="app")
+        for value in range(2, 8):
+            writer.execute(f"insert into t values ({value})")
+            place.sync()
+        assert len(asked) <= 2  # by looks that ended while it was found out
+        assert place.row().base_key == before
+        writer.execute("pragma wal_checkpoint(restart)", "insert into t values (8)")
+        wait_for(lambda: place.row().base_key != before)
+        place.sync()
+        assert values(place) == list(range(9))
 
 
 def test_a_base_comes_by_the_clock_only_if_something_was_committed(place: Place) -> None:

@@ -24,7 +24,6 @@ if __name__ == "__main__":
         (uploader, "REFUSED_WAIT_S"),
         (base_copy, "REFUSED_DELAY_S"),
         (snapshotter, "RETRY_S"),
-        (snapshotter, "RESTART_WAIT_S"),
     ):
         assert getattr(module, name) > CAP_SECONDS, f"{name} is no longer what it was"
         setattr(module, name, CAP_SECONDS)

@@ -237,7 +237,7 @@ class Follower:
         if step.base_wanted:
             tracked.base_wanted = step.base_wanted
         self._well(tracked)
-        if tracked.base_wanted and not tracked.base_under_way:
+        if tracked.base_can_begin:
             self._base_due(tracked)
         if step.caught_up:
             self._answer(tracked, asked)

@@ -45,7 +45,6 @@ from walsyncd.engine.tracked import Tracked
 from walsyncd.errors import MissingError, StateError, WalsyncdError
 
 RETRY_S = 5.0  # after a base that was abandoned
-RESTART_WAIT_S = 30.0  # until the WAL restarts in the current epoch, for S must lie in it
 RETRY_MAX_S = 300.0
 REQUEST_TIMEOUT_S = 60.0
 
@@ -234,6 +233,7 @@ class Snapshotter:
     def _origin(self, tracked: Tracked) -> _Origin | None:
         """In the follower's thread: where a base that begins now counts from; None: none is wanted."""
         state = tracked.state
+        tracked.base_awaits_restart = False
         if state is None:
             return None
         if not tracked.base_under_way and not self._is_wanted(tracked, state):
@@ -242,7 +242,9 @@ class Snapshotter:
         if self._renewal is not None and self._renewal.begins_anew(tracked, state, self._taken.get(tracked.row_id)):
             return None
         if state.start_epoch != state.stream.epoch:
-            self.due(tracked, RESTART_WAIT_S)
+            tracked.base_awaits_restart = True
+            if self._renewal is not None:  # which waits one interval for that, and no longer
+                self.due(tracked, tracked.spec.snapshot_interval_s)
             return None
         tracked.base_under_way = True
         return _Origin(state.start, state, tracked.rewinds)

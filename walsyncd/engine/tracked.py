@@ -74,6 +74,8 @@ class Tracked:
     base_under_way: bool = False
     base_wanted: str = ""
     """Why a base is due, or empty."""
+    base_awaits_restart: bool = False
+    """A base is due, and waits until the WAL restarts in the current epoch: S must lie in it."""
     gap_reason: str = ""
     begin_not_before: float = 0.0
     begin_when: Callable[[], bool] = _at_once
@@ -106,6 +108,15 @@ class Tracked:
         return self.spec.name
 
     @property
+    def base_can_begin(self) -> bool:
+        """Whether a base that is wanted, or that waited for the WAL, is to be asked for."""
+        if self.state is None or self.base_under_way:
+            return False
+        if self.base_awaits_restart:
+            return self.state.start_epoch == self.state.stream.epoch
+        return bool(self.base_wanted)
+
+    @property
     def is_well(self) -> bool:
         """Whether nothing is wrong with it."""
         return not self.problem or self.problem.endswith(": ")
@@ -133,4 +144,4 @@ class Tracked:
         self.believe_index, self.lagging, self.waiting, self.scanned = True, None, None, None
         self.verified, self.quiet_since_ms = True, None
         self.vouching = None
-        self.base_under_way, self.base_wanted = False, ""
+        self.base_under_way, self.base_wanted, self.base_awaits_restart = False, "", False
