@@ -175,6 +175,10 @@ def test_a_wal_that_was_emptied_right_behind_the_cursor() -> None:
     assert not prove_emptied(CURSOR, mark, left(NEW, 7, max_frame=1)), "there were frames"
     assert not prove_emptied(CURSOR, mark, None)
     assert not prove_emptied(CURSOR, None, left(NEW, 7))
+    announced = Cursor(NEW, None, 0, (0, 0))
+    assert prove_emptied(announced, mark, left(NEW, 7))
+    assert not prove_emptied(announced, mark, left(NEW, 8)), "a commit came and went"
+    assert prove_emptied(announced, mark, left(LATER, 7)), "and was emptied once more"
 
 
 INDEX_BYTES = 32_768  # one block: 4062 frames

@@ -113,6 +113,35 @@ def test_a_commit_before_such_a_truncation_is_a_gap(tmp_path: Path) -> None:
         assert "was emptied" in follow.gap()
 
 
+def test_commits_between_two_truncations_are_a_gap(tmp_path: Path) -> None:
+    """We stand before frame 1 of an incarnation that came and went; that nothing is left of it says nothing."""
+    path = tmp_path / "app.db"
+    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
+        follow.look()
+        app.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        assert not follow.look().gap
+        assert follow.cursor.frames == 0
+        app.execute(insert(1), "PRAGMA wal_checkpoint(TRUNCATE)")
+        app.kill()
+        assert "was emptied" in follow.gap()
+
+
+def test_a_writer_that_is_killed_beside_an_empty_wal(tmp_path: Path) -> None:
+    """Nothing was committed since it was emptied: the next opener begins a new WAL, and all of it is there."""
+    path = tmp_path / "app.db"
+    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
+        follow.look()
+        app.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        assert not follow.look().gap
+        app.kill()
+        assert not follow.look().gap
+        assert follow.state.cursor is None
+        with SqliteProcess(path) as other:
+            other.execute(insert(1))
+            assert not follow.look().gap
+            follow.proves(other)
+
+
 def test_a_commit_after_such_a_truncation_that_left_no_trace_is_a_gap(tmp_path: Path) -> None:
     """An exclusive writer came after: it uses no wal-index, and emptied the WAL again."""
     path = tmp_path / "app.db"

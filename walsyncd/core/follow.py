@@ -115,7 +115,10 @@ class Restarted:
 
 @dataclass(frozen=True, slots=True)
 class Emptied:
-    """The WAL that held our frames is empty, and nobody uses it: ``prove_emptied``, or it is a gap."""
+    """The WAL is empty, and nobody uses it: ``prove_emptied``, or it is a gap.
+
+    So it is before frame 1, too: an incarnation of which we have seen no frame may have come and gone.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,10 +151,8 @@ def decide(cursor: Cursor, seen: Sighting) -> Decision:
 
 
 def _decide_by_wal(cursor: Cursor, wal: WalHeader | None, wal_bytes: int) -> Decision:
-    if wal is None and wal_bytes and cursor.frames:
-        return Again("the WAL's header is being written")
     if wal is None:
-        return Emptied() if cursor.frames else Idle()
+        return Again("the WAL's header is being written") if wal_bytes else Emptied()
     if wal.salts != cursor.salts:
         return Restarted(wal.salts, wal, None)
     if wal_bytes < wal.offset_of(cursor.frames + 1):

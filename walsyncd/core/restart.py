@@ -162,11 +162,13 @@ def prove_emptied(cursor: Cursor, mark: Mark | None, index: IndexHeader | None) 
     """Whether the WAL was truncated right behind the cursor, by what those who died left in the wal-index.
 
     It counts no commit since the mark, and the truncation that it tells of is the first restart after the cursor's
-    incarnation. The caller knows that nobody wrote after the first of those died who used it since the mark.
+    incarnation, or the one that began this if it has no frame. The caller knows that nobody wrote after the first of
+    those died who used it since the mark.
     """
     if mark is None or index is None or index.max_frame:
         return False
-    return index.ichange == mark.ichange and succeeds(cursor.salts, index.salts)
+    is_this = not cursor.frames and index.salts == cursor.salts
+    return index.ichange == mark.ichange and (is_this or succeeds(cursor.salts, index.salts))
 
 
 def succeeds(old: Salts, new: Salts) -> bool:
