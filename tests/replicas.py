@@ -242,6 +242,13 @@ def make_replica(folder: Path, *, page_size: int = 4096, name: str = "srv/app.db
         yield ReplicaMaker(folder, connection, page_size, name)
 
 
+def damage(path: Path) -> None:
+    """Flip one bit of an object."""
+    body = bytearray(path.read_bytes())
+    body[len(body) // 3] ^= 1
+    path.write_bytes(body)
+
+
 def counter_in(path: Path) -> int:
     """Which commit a restored database is, after SQLite found it sound."""
     with closing(sqlite3.connect(path)) as connection:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.replicas import ReplicaMaker, counter_in, make_replica
+from tests.replicas import ReplicaMaker, counter_in, damage, make_replica
 from walsyncd.core.layout import ManifestKey, format_key
 from walsyncd.core.manifest import format_manifest, parse_manifest
 from walsyncd.core.plan import AtPosition, AtTime, Head, Target
@@ -38,12 +38,6 @@ def two_bases(maker: ReplicaMaker) -> tuple[ManifestKey, ManifestKey]:
     maker.commit(2)
     maker.ship()
     return old, new
-
-
-def damage(path: Path) -> None:
-    body = bytearray(path.read_bytes())
-    body[len(body) // 3] ^= 1
-    path.write_bytes(body)
 
 
 @pytest.mark.parametrize("part", ["base", "manifest"])

@@ -14,13 +14,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.replicas import NEXT_GENERATION, ReplicaMaker, counter_in, make_replica
+from tests.replicas import NEXT_GENERATION, ReplicaMaker, counter_in, damage, make_replica
 from walsyncd.adapters.target import follow_path
+from walsyncd.core.layout import format_key
 from walsyncd.engine import standby as standby_module
 from walsyncd.engine.replica import Replica
 from walsyncd.engine.restorer import How
 from walsyncd.engine.standby import Standby
-from walsyncd.errors import RefusedError, UsageError
+from walsyncd.errors import CorruptError, RefusedError, UsageError
 
 WAIT_S = 120
 
@@ -76,6 +77,32 @@ def test_copy_reaches_every_commit_that_is_stored(maker: ReplicaMaker, tmp_path:
     maker.checkpoint()
     with closing(sqlite3.connect(maker.path)) as one, closing(sqlite3.connect(out)) as other:
         assert list(one.iterdump()) == list(other.iterdump())
+
+
+def test_what_is_damaged_is_taken_from_what_else_holds_it(maker: ReplicaMaker, tmp_path: Path) -> None:
+    """A whole beside the segments that it was made of."""
+    out = tmp_path / "copy.db"
+    with following(maker, out) as standby:
+        maker.commit(6)
+        maker.ship(every=2)
+        maker.close_epoch()
+        damage(maker.object_path(maker.compact()))
+        assert standby.look() is None
+        assert standby.look() is not None
+        assert content(out) == content(maker.path)
+
+
+def test_what_nothing_else_holds_is_an_error(maker: ReplicaMaker, tmp_path: Path) -> None:
+    """It is named, and readers keep what they had."""
+    out = tmp_path / "copy.db"
+    with following(maker, out) as standby:
+        before = content(out)
+        maker.commit(6)
+        (segment,) = maker.ship()
+        damage(maker.object_path(segment))
+        with pytest.raises(CorruptError, match=format_key(segment)):
+            standby.look()
+        assert content(out) == before
 
 
 def test_reader_keeps_its_snapshot(maker: ReplicaMaker, tmp_path: Path) -> None:

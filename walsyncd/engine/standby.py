@@ -15,19 +15,21 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import structlog
+
 from walsyncd.adapters.durable_file import publish, write_temporary, writing
 from walsyncd.adapters.standby_file import StandbyFile, Update
 from walsyncd.adapters.target import follow_path
 from walsyncd.core.arrays import NDArray, np
 from walsyncd.core.coverage import Coverage, End, cover, listing_of
 from walsyncd.core.follow_point import FollowPoint, format_follow_point, parse_follow_point
-from walsyncd.core.layout import BaseKey, ManifestKey
+from walsyncd.core.layout import BaseKey, Key, ManifestKey
 from walsyncd.core.plan import Head, Plan, Point
 from walsyncd.core.position import Position
 from walsyncd.core.wal import FRAME_HEADER_SIZE, Frames
 from walsyncd.engine.apply import Piece, pieces_of, read_pieces
 from walsyncd.engine.planner import Wish
-from walsyncd.engine.replica import Replica
+from walsyncd.engine.replica import DamagedError, Replica
 from walsyncd.engine.restorer import How, restore_wish
 from walsyncd.errors import RefusedError, UsageError, VanishedError
 
@@ -35,6 +37,8 @@ HOLES_MAX = 30  # looks at which the same hole is seen before it is believed: a 
 WAL_BYTES_MAX = 16 << 20  # of the copy's own WAL, before it is emptied: large enough that it is seldom
 PAGES_A_BATCH = 1024
 _JOURNAL_MODES = slice(18, 20)  # of page 1: 2 and 2 is WAL
+
+_log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +57,7 @@ class Standby:
         self._replica = replica
         self._path = path.resolve()
         self._holes = 0
+        self._damaged: set[Key] = set()
         if how.force or not follow_path(self._path).exists() or not self._path.exists():
             reached = restore_wish(replica, Wish(Head()), self._path, how).plan.reached
             self._note(reached.position, reached)
@@ -69,7 +74,10 @@ class Standby:
         self._file.close()
 
     def look(self) -> Moved | None:
-        """Apply what is new. TransientError if the storage is away: look again."""
+        """Apply what is new. TransientError if the storage is away: look again.
+
+        CorruptError if an object is damaged and no other holds the same frames.
+        """
         newest = self._newer_generation()
         if newest:
             return self._rebuild(f"generation {newest} has begun")
@@ -82,6 +90,14 @@ class Standby:
                 return self._apply(coverage)
             except VanishedError:
                 return None  # compaction: listed anew at the next look
+            except DamagedError as error:
+                self._damaged.add(error.key)
+                if self._cover().last < place:
+                    raise
+                _log.warning(
+                    "object_damaged", reason=error.message, remedy="others hold the same frames: they are used"
+                )
+                return None
         if due < self._point.intended or coverage.end in {End.HOLE, End.FORK, End.PRUNED}:
             self._holes += 1
             if self._holes > HOLES_MAX or coverage.end is End.PRUNED:
@@ -105,7 +121,8 @@ class Standby:
         at = self._point.applied
         base = BaseKey(at.generation, at.epoch, at.frame, "0" * 8)
         itself = ManifestKey(base, at.epoch, at.frame, self._point.time_ms)
-        keys = [base, itself, *self._replica.frames_from(at.generation, at.epoch)]
+        frames = self._replica.frames_from(at.generation, at.epoch)
+        keys = [base, itself, *(key for key in frames if key not in self._damaged)]
         (part,) = listing_of(keys).generations
         return cover(part, itself)
 
