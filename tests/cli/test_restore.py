@@ -334,6 +334,7 @@ class CountingReplica(Replica):
 
 
 STOPPED_HALF_WAY = """
+import signal
 import time
 from pathlib import Path
 from walsyncd.adapters import target
@@ -343,6 +344,7 @@ from walsyncd.engine.planner import Wish
 from walsyncd.engine.replica import Replica
 from walsyncd.engine.restorer import restore_wish
 from walsyncd.engine import fetch
+signal.signal(signal.SIGINT, signal.default_int_handler)  # jobs in the background of a shell ignore it
 target.KEPT_BYTES_MIN = 0
 fetch.BLOCK_BYTES = 9000
 fetch.THREADS = 1

@@ -6,7 +6,9 @@ Every daemon here is a real process with a state directory of its own; they shar
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -162,11 +164,14 @@ def test_a_clone_of_the_disk_with_the_same_machine_id(tmp_path: Path) -> None:
         first = current_generation(one)
         copy_state(one, two)
         hide_the_copy(two)
+        original = one.pid
+        os.kill(original, signal.SIGSTOP)  # else it may store the next commit before its copy does
         two.start()
         connection.execute("INSERT INTO t VALUES (2)")
         two.sync()
         assert two.lines("state_dir_is_a_copy") == []
         assert current_generation(two) == first
+        os.kill(original, signal.SIGCONT)
         assert commit_until_it_gives_way(one, connection) <= LOOK_UPLOADS_MAX
         assert "another daemon writes" in one.wait_for("database_taken")["reason"]
         assert "walsyncd takeover app" in one.status("app")["remedy"]
