@@ -63,6 +63,19 @@ def test_reading_stops_at_a_frame(maker: ReplicaMaker) -> None:
     assert frames_read(reader, first, second) == list(range(first.last, second.last + 1))
 
 
+def test_reading_begins_and_stops_within_an_epoch(maker: ReplicaMaker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At any frame, however many batches come after it: they are read for the trailer, which confirms the chain."""
+    monkeypatch.setattr(epoch_reader, "BATCH_BYTES", 1)
+    maker.commit(1)
+    maker.ship()
+    maker.commit(30, rows=300)
+    (key,) = maker.ship()
+    blocks = [item for item in decode_body([maker.object_path(key).read_bytes()]) if isinstance(item, bytes)]
+    assert len(blocks) > 3
+    for last in [*range(key.first, key.last, 7), key.last]:
+        assert frames_read(reader_of(maker), key, upto=last) == list(range(key.first, last + 1))
+
+
 def test_reading_can_begin_within_an_epoch(maker: ReplicaMaker) -> None:
     """The chain before an object stands in its trailer; without a page size its beginning is needed."""
     maker.commit(4)

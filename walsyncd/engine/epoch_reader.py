@@ -111,6 +111,9 @@ class EpochReader:
         first, pending.next_frame = pending.next_frame + held, pending.next_frame + count
         if held == count:
             return
+        if self.frame >= end:  # what comes after it is read for its trailer only
+            pending.is_cut = True
+            return
         if first != self.frame + 1:
             raise CorruptError(f"it begins with frame {first}, after frame {self.frame}")
         frames = read_frames(data[held * size : count * size], self._header, first=first, start=self.chain)
@@ -173,7 +176,7 @@ class _Pending:
         self.next_frame = first
         self.header_due = first == 1
         self.commits: list[int] = []  # of the part that is being read
-        self.is_cut = False  # whether frames of that part were held already, and not looked at
+        self.is_cut = False  # whether frames of that part were not looked at: held already, or after the end
 
     def add(self, content: bytes) -> None:
         """Append."""
