@@ -296,9 +296,14 @@ class Daemon:
 
     def look(self, name: str) -> str:
         """Have the daemon read what is committed now, without waiting for storage; the position that it reached."""
+        return str(self.looked(name)["position"])
+
+    def looked(self, name: str) -> dict[str, Any]:
+        """The same; its whole answer, which may be that it writes no more, or not yet."""
         answer = ask(self.control, {"op": "sync", "names": [name]}, timeout_s=60)
         assert answer is not None, "no daemon answers"
-        return str(answer["databases"][name]["position"])
+        told: dict[str, Any] = answer["databases"][name]
+        return told
 
     def status(self, name: str) -> dict[str, Any]:
         """How a database stands."""

@@ -96,7 +96,7 @@ def commit_until_it_gives_way(daemon: Daemon, connection: sqlite3.Connection) ->
         if daemon.lines("database_taken"):
             break
         connection.execute("INSERT INTO t VALUES (?)", (number,))
-        daemon.look("app")
+        daemon.looked("app")
     return len(daemon.lines("object_stored")) - before
 
 
@@ -179,7 +179,7 @@ def test_a_clone_of_the_disk_with_the_same_machine_id(tmp_path: Path) -> None:
             if two.lines("generation_lost"):
                 break
             connection.execute("INSERT INTO t VALUES (?)", (number,))
-            two.look("app")
+            two.looked("app")
         assert "a copy of this one wrote" in two.wait_for("generation_lost")["reason"]
         two.sync()
         assert current_generation(two) != first
