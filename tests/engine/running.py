@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,11 @@ from walsyncd.adapters.journal import DatabaseRow, JournalReader, reader
 from walsyncd.adapters.storage import Storage
 from walsyncd.config import Settings
 from walsyncd.config.settings import DaemonSettings, DatabaseEntry, StorageSettings
+from walsyncd.core.plan import Head
 from walsyncd.engine.awaited import missing
 from walsyncd.engine.daemon import Daemon, Source
+from walsyncd.engine.replica import Replica
+from walsyncd.engine.restorer import find_plan, restore
 
 WAIT_S_MAX = 30.0
 
@@ -128,3 +132,11 @@ def wait_for(fact: Callable[[], object]) -> None:
     while not fact():
         assert time.monotonic() < deadline, "it did not happen"
         time.sleep(0.01)
+
+
+def restored_values(place: Place) -> list[int]:
+    """What the table of ``app`` holds when its head is restored."""
+    replica, out = Replica(DirectoryStorage(place.replica), "app"), place.folder / "restored.db"
+    restore(replica, find_plan(replica, Head()), out, force=True)
+    with closing(sqlite3.connect(out)) as connection:
+        return [x for (x,) in connection.execute("select x from t order by x")]

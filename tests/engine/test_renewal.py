@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import sqlite3
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,14 +10,10 @@ import pytest
 
 from tests.adapters.sqlite_process import wal_database
 from tests.aging import Calendar
-from tests.engine.running import Place, running, wait_for
-from walsyncd.adapters.directory import DirectoryStorage
+from tests.engine.running import Place, restored_values, running, wait_for
 from walsyncd.config import Settings
-from walsyncd.core.plan import Head
 from walsyncd.core.retention import DAY_MS
 from walsyncd.engine.renewal import REASON
-from walsyncd.engine.replica import Replica
-from walsyncd.engine.restorer import find_plan, restore
 
 
 @pytest.fixture
@@ -43,17 +38,6 @@ def generation(place: Place) -> str:
     return place.row().generation or ""
 
 
-def values(place: Place) -> list[int]:
-    out = place.folder / "restored.db"
-    replica = Replica(DirectoryStorage(place.replica), "app")
-    restore(replica, find_plan(replica, Head()), out, force=True)
-    connection = sqlite3.connect(out)
-    try:
-        return [x for (x,) in connection.execute("select x from t order by x")]
-    finally:
-        connection.close()
-
-
 def test_an_idle_database_outlives_its_objects(place: Place, calendar: Calendar) -> None:
     """A base in time is one more of the same generation; after half the age it is the first of another one."""
     with wal_database(place.database()) as writer, running(expiring(place)):
@@ -72,10 +56,10 @@ def test_an_idle_database_outlives_its_objects(place: Place, calendar: Calendar)
             assert [row.reason_ended for row in journal.generations(place.row().id)] == [REASON, ""]
         assert place.row().state == "following"
         shutil.rmtree(place.replica / "app" / first)
-        assert values(place) == [0, 1]
+        assert restored_values(place) == [0, 1]
         writer.execute("insert into t values (2)")
         place.sync()
-        assert values(place) == [0, 1, 2]
+        assert restored_values(place) == [0, 1, 2]
 
 
 def test_a_daemon_that_was_away_for_long_begins_anew_at_once(place: Place, calendar: Calendar) -> None:
@@ -89,7 +73,7 @@ def test_a_daemon_that_was_away_for_long_begins_anew_at_once(place: Place, calen
             wait_for(lambda: generation(place) not in {first, ""})
             place.sync()
         shutil.rmtree(place.replica / "app" / first)
-        assert values(place) == [0]
+        assert restored_values(place) == [0]
 
 
 def test_a_wal_that_grows_over_epochs(place: Place, calendar: Calendar, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,7 +94,7 @@ def test_a_wal_that_grows_over_epochs(place: Place, calendar: Calendar, monkeypa
         wait_for(lambda: generation(place) not in {first, ""})
         place.sync()
     shutil.rmtree(place.replica / "app" / first)
-    assert values(place) == [0, 1, 2]
+    assert restored_values(place) == [0, 1, 2]
 
 
 def test_a_base_that_is_an_interval_late_is_given_up(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,4 +109,4 @@ def test_a_base_that_is_an_interval_late_is_given_up(place: Place, monkeypatch: 
         place.sync()
         wait_for(lambda: generation(place) not in {first, ""})
         place.sync()
-    assert values(place) == [0, 1]
+    assert restored_values(place) == [0, 1]

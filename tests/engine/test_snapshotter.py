@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sqlite3
 import threading
 from contextlib import ExitStack
 from dataclasses import replace
@@ -12,16 +11,14 @@ from pathlib import Path
 import pytest
 
 from tests.adapters.sqlite_process import SqliteProcess, wal_database
-from tests.engine.running import Place, running, wait_for
+from tests.engine.running import Place, restored_values, running, wait_for
 from walsyncd.adapters.directory import DirectoryStorage
 from walsyncd.core.base import PackedPart, Shape
 from walsyncd.core.layout import ManifestKey, parse_key
 from walsyncd.core.manifest import Manifest
-from walsyncd.core.plan import Head
 from walsyncd.engine import base_copy, snapshotter
 from walsyncd.engine.base_copy import BaseCopy, FinishedBase, Hold, Steps
 from walsyncd.engine.replica import Replica
-from walsyncd.engine.restorer import find_plan, restore
 from walsyncd.engine.tracked import Tracked
 
 
@@ -35,16 +32,6 @@ def manifest(place: Place) -> Manifest:
     key = parse_key(place.row().base_key or "")
     assert isinstance(key, ManifestKey)
     return Replica(DirectoryStorage(place.replica), "app").manifest(key)
-
-
-def values(place: Place) -> list[int]:
-    replica, out = Replica(DirectoryStorage(place.replica), "app"), place.folder / "restored.db"
-    restore(replica, find_plan(replica, Head()), out, force=True)
-    connection = sqlite3.connect(out)
-    try:
-        return [x for (x,) in connection.execute("select x from t order by x")]
-    finally:
-        connection.close()
 
 
 def test_the_first_base_counts_from_the_first_frame_of_the_wal(place: Place) -> None:
@@ -72,7 +59,7 @@ def test_a_later_base_counts_from_the_incarnation_it_was_copied_in(place: Place)
         place.sync()
     assert told.start.frame > 0
     assert told.start < told.consistent_from
-    assert values(place) == [0, 1, 2, 3, 4]
+    assert restored_values(place) == [0, 1, 2, 3, 4]
 
 
 def test_a_base_that_waits_for_the_wal_asks_nobody(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,7 +87,7 @@ def test_a_base_that_waits_for_the_wal_asks_nobody(place: Place, monkeypatch: py
         writer.execute("pragma wal_checkpoint(restart)", "insert into t values (8)")
         wait_for(lambda: place.row().base_key != before)
         place.sync()
-        assert values(place) == list(range(9))
+        assert restored_values(place) == list(range(9))
 
 
 def test_a_base_comes_by_the_clock_only_if_something_was_committed(place: Place) -> None:
@@ -162,7 +149,7 @@ def test_a_database_with_a_rollback_journal_is_kept_by_bases(place: Place) -> No
             writer.execute("insert into t values (2)")
             wait_for(lambda: place.row().follow and place.sync() != str(before.consistent_from))
             assert manifest(place).time_ms >= before.time_ms > 1_700_000_000_000
-    assert values(place) == [0, 1, 2]
+    assert restored_values(place) == [0, 1, 2]
 
 
 def test_a_rollback_database_that_is_written_while_it_is_copied(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -182,7 +169,7 @@ def test_a_rollback_database_that_is_written_while_it_is_copied(place: Place, mo
         monkeypatch.setattr(snapshotter, "RETRY_S", 0.05)
         with running(place.settings("app")):
             place.sync()
-            wait_for(lambda: place.sync() and values(place) == [0, 1])
+            wait_for(lambda: place.sync() and restored_values(place) == [0, 1])
     manifests = [file.name for file in (place.replica / "app").glob("*/base/*.json.zst")]
     assert manifests
     assert not [name for name in manifests if name.startswith(first[0])]
@@ -198,7 +185,7 @@ def test_a_base_of_an_earlier_run_is_not_taken_again(place: Place) -> None:
         with running(place.settings("app")):
             place.sync()
             assert place.row().base_key == key
-    assert values(place) == [0, 1]
+    assert restored_values(place) == [0, 1]
 
 
 def test_a_base_comes_by_work(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
