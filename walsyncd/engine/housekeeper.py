@@ -133,7 +133,8 @@ class Housekeeper:
             error = self._tried(kind, job)
             failed |= error is not None
             if failed:
-                self._closing = None
+                with self._condition:
+                    self._closing = None
             if isinstance(error, DeletionRefusedError):
                 return REFUSED_RETRY_S
         if failed:
