@@ -16,7 +16,8 @@ from walsyncd.core.coverage import FramesKey
 from walsyncd.core.layout import SegmentKey
 from walsyncd.core.plan import AtPosition, Head
 from walsyncd.engine import apply, epoch_reader
-from walsyncd.engine.apply import Applied, Piece, apply_pieces, last_size, open_pieces, pieces_of
+from walsyncd.engine.apply import Applied, Piece, Replay, last_size, pieces_of
+from walsyncd.engine.fetch import Write, write_at
 from walsyncd.engine.planner import find_plan
 from walsyncd.engine.replica import Replica
 from walsyncd.errors import CorruptError
@@ -44,8 +45,8 @@ def applied(maker: ReplicaMaker, descriptor: int, found: Sequence[Piece], *, pag
     """Apply them and cut the file to size."""
     replica = Replica(maker.storage, maker.name)
     count = last_size(replica, found, maker.page_size) if pages is None else pages
-    with open_pieces(replica, found, maker.page_size) as opened:
-        result = apply_pieces(found, opened, count, descriptor)
+    with Replay(replica, found, maker.page_size, count) as replay:
+        result = replay.onto(descriptor)
     os.ftruncate(descriptor, count * maker.page_size)
     return result
 
@@ -69,13 +70,15 @@ def test_frames_of_all_epochs_are_applied(tmp_path: Path, monkeypatch: pytest.Mo
 def test_each_page_is_written_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of many versions in many objects the last one, and nothing past the end of a database that shrank."""
     written: list[int] = []
-    write = apply._write_all
 
-    def noting(descriptor: int, views: list[memoryview], offset: int) -> None:
-        written.extend(offset // 4096 + row for row in range(len(views)))
-        write(descriptor, views, offset)
+    def noting(descriptor: int) -> Write:
+        def write(raw: bytes | memoryview, offset: int) -> None:
+            written.extend(range(offset // 4096, (offset + len(raw)) // 4096))
+            write_at(descriptor)(raw, offset)
 
-    monkeypatch.setattr(apply, "_write_all", noting)
+        return write
+
+    monkeypatch.setattr(apply, "write_at", noting)
     with make_replica(tmp_path) as maker, copy_of(maker.path) as descriptor:
         maker.commit(9, rows=40)
         keys = maker.ship(every=2)
@@ -137,8 +140,8 @@ def test_no_frames_leave_the_file_alone(tmp_path: Path) -> None:
     with make_replica(tmp_path) as maker, copy_of(maker.path) as descriptor:
         replica = Replica(maker.storage, maker.name)
         assert last_size(replica, [], maker.page_size) == 0
-        with open_pieces(replica, [], maker.page_size) as opened:
-            assert apply_pieces([], opened, 0, descriptor) == Applied()
+        with Replay(replica, [], maker.page_size, 0) as replay:
+            assert replay.onto(descriptor) == Applied()
         assert (tmp_path / "copy").read_bytes() == maker.path.read_bytes()
 
 

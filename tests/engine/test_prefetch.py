@@ -22,7 +22,7 @@ def numbers(source: int, count: int) -> Iterator[int]:
 def test_items_come_in_the_order_of_their_sources(threads: int) -> None:
     """Whatever runs ahead, each source is taken whole and in turn."""
     sources = [partial(numbers, source, source % 4) for source in range(20)]
-    with Prefetch(sources, threads=threads, depth=1) as ahead:
+    with Prefetch(sources, threads=threads, room=1) as ahead:
         taken = [list(items) for items in ahead]
     assert taken == [list(source()) for source in sources]
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("prefetch")]
@@ -39,7 +39,7 @@ def test_sources_run_at_once_and_no_farther_than_their_queue() -> None:
             made.append(number)
             yield number
 
-    with Prefetch([source] * 3, threads=3, depth=2) as ahead:
+    with Prefetch([source] * 3, threads=3, room=2) as ahead:
         first = next(iter(ahead))
         assert next(first) == 0
         assert len(made) <= 3 * 4 + 1  # in each: two that wait, one that waits to wait, one taken
@@ -55,13 +55,13 @@ def test_error_comes_where_its_items_do() -> None:
 
     taken: list[int] = []
     sources: list[Callable[[], Iterator[int]]] = [failing, partial(numbers, 1, 50)]
-    with Prefetch(sources, threads=2, depth=1) as ahead, pytest.raises(LookupError, match="two"):
+    with Prefetch(sources, threads=2, room=1) as ahead, pytest.raises(LookupError, match="two"):
         taken.extend(number for items in ahead for number in items)
     assert taken == [1]
 
 
 def test_nothing_taken_is_stopped_too() -> None:
     """Whoever opens it may leave without an item."""
-    with Prefetch([partial(numbers, source, 50) for source in range(5)], threads=2, depth=1):
+    with Prefetch([partial(numbers, source, 50) for source in range(5)], threads=2, room=1):
         pass
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("prefetch")]

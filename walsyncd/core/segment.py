@@ -43,7 +43,8 @@ _TRAILER_SIGNATURE = b"WSG1"
 _TRAILER_HEAD = struct.Struct("<4s8I")
 _COMMIT = struct.Struct("<IQ")
 _TRAILER_SIZE_MAX = 64 * 1024 * 1024  # five million commits; 64 MiB of WAL hold 125,000 frames at most
-_FEED_SIZE = 64 * 1024  # what zstd leaves of it after a frame comes back as a copy, once per part
+# What zstd leaves of a piece after a frame comes back as a copy, once per part: so the first ones of a part are small.
+_FEED_SIZE, _FEED_SIZE_MAX = 16 * 1024, 512 * 1024
 _COMPRESSION: dict[int, int] = {
     zstd.CompressionParameter.compression_level: 1,
     zstd.CompressionParameter.checksum_flag: 1,
@@ -169,16 +170,19 @@ def _decode_content(source: _Source) -> Iterator[bytes]:
     if magic != struct.pack("<I", _ZSTD_MAGIC):
         raise CorruptError(f"decode segment: no zstd frame at byte {start}: found {magic.hex()}")
     frame = zstd.ZstdDecompressor(options=_DECOMPRESSION)
-    data = magic
-    while not frame.eof:
+    data, feed = magic, _FEED_SIZE
+    while True:
         try:
             content = frame.decompress(data, CONTENT_BLOCK_SIZE)
         except zstd.ZstdError as error:
             raise CorruptError(f"decode segment: zstd frame at byte {start}: {error}") from error
         if content:
             yield content
-        if not frame.eof:
-            data = source.some() if frame.needs_input else b""
+        if frame.eof:
+            break
+        data = b""
+        if frame.needs_input:
+            data, feed = source.some(feed), min(2 * feed, _FEED_SIZE_MAX)
     source.give_back(len(frame.unused_data))
 
 
@@ -226,7 +230,7 @@ class _Source:
             self._block, self._taken = memoryview(block), 0
         return False
 
-    def some(self, size_max: int = _FEED_SIZE) -> bytes:
+    def some(self, size_max: int) -> bytes:
         """At least one byte, at most ``size_max``, of one block."""
         if self.at_end():
             raise CorruptError(f"decode segment: the body ends at byte {self.offset}, inside a part")

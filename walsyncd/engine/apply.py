@@ -2,6 +2,7 @@
 
 Objects are read by themselves, some at a time and ahead of the writing (`walsyncd.engine.prefetch`), from the last one
 back to the first. A page that a later object held is not written again: one bit a page is all that must be remembered.
+Readers keep only the pages that will be written, so that often whole objects are ready when their turn comes.
 That the objects are one history is checked where they join: the chain and the salts with which one begins are those
 with which the one before it ended. Which frames belong to whole transactions up to the target is known before the
 first is written (``planner.resolve``), and so is the size that the database will have (`last_size`).
@@ -9,7 +10,6 @@ first is written (``planner.resolve``), and so is the size that the database wil
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -22,14 +22,14 @@ from walsyncd.core.layout import format_key
 from walsyncd.core.plan import Plan
 from walsyncd.core.wal import FRAME_HEADER_SIZE, Frames
 from walsyncd.engine.epoch_reader import EpochReader
-from walsyncd.engine.fetch import Advance
+from walsyncd.engine.fetch import Advance, Write, write_at
 from walsyncd.engine.prefetch import Prefetch
 from walsyncd.engine.replica import Replica
 from walsyncd.errors import CorruptError
 
 READERS = 3  # objects read at once
-BATCHES_AHEAD = 2  # of 2 MiB, of each reader: with what is in work at most 30 MiB
-_PAGES_A_WRITE_MAX = 512  # of 1,024 that the kernel takes at once (IOV_MAX)
+AHEAD_BYTES = 12 << 20  # of pages, of each reader: with what is in work at most 60 MiB
+BATCHES_AHEAD = 2  # of 2 MiB, of each reader that keeps all frames
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,12 +92,6 @@ class _Ends:
     after: Chain
 
 
-def open_pieces(replica: Replica, pieces: Sequence[Piece], page_size: int) -> Prefetch[Frames | _Ends]:
-    """Begin to read them, newest first; to be given to `apply_pieces`, and closed."""
-    sources = [partial(_read, replica, page_size, piece) for piece in reversed(pieces)]
-    return Prefetch(sources, threads=READERS, depth=BATCHES_AHEAD)
-
-
 def read_pieces(replica: Replica, pieces: Sequence[Piece], page_size: int) -> Iterator[tuple[Piece, Frames]]:
     """The frames of all pieces, oldest first, read ahead; those before a joint too where objects overlap.
 
@@ -105,7 +99,7 @@ def read_pieces(replica: Replica, pieces: Sequence[Piece], page_size: int) -> It
     """
     ends: list[_Ends] = []
     sources = [partial(_read, replica, page_size, piece) for piece in pieces]
-    with Prefetch(sources, threads=READERS, depth=BATCHES_AHEAD) as opened:
+    with Prefetch(sources, threads=READERS, room=BATCHES_AHEAD) as opened:
         for piece, items in zip(pieces, opened, strict=True):
             size = 0
             for item in items:
@@ -130,36 +124,88 @@ def _read(replica: Replica, page_size: int, piece: Piece) -> Iterator[Frames | _
     yield _Ends(reader.salts, before, reader.chain)
 
 
-def apply_pieces(
-    pieces: Sequence[Piece],
-    opened: Prefetch[Frames | _Ends],
-    page_count: int,
-    descriptor: int,
-    *,
-    advance: Advance = lambda _frames: None,
-) -> Applied:
-    """Write the pages of all pieces into the file, which will have ``page_count`` pages.
+@dataclass(frozen=True, slots=True, eq=False)
+class _Batch:
+    """Of a run of frames the last version of each page that is still wanted, by ascending number.
 
-    ``advance`` is told how many bytes of frames were applied. CorruptError names an object that is damaged, that
-    does not commit where it has to, or that is of another history than its neighbour.
+    ``pages`` has shape (count, page size); ``transactions`` end in the run, ``size`` is what its last frame says.
     """
-    pages = _Pages(page_count)
-    ends: list[_Ends] = []
-    transactions = 0
-    for piece, items in zip(reversed(pieces), opened, strict=True):
-        size = 0
-        for item in items:
-            if isinstance(item, _Ends):
-                ends.append(item)
-                continue
-            _write_pages(item, pages, descriptor)
-            transactions += sum(frame > piece.joint for frame in item.commits)
-            size = int(item.sizes[-1])
-            advance(len(item.data))
-        pages.close_object()
-        _committed(piece, size)
-    _check_joints(pieces, ends[::-1])
-    return Applied(transactions, sum(piece.frames for piece in pieces), page_count)
+
+    numbers: NDArray[np.uint32]
+    pages: NDArray[np.uint8]
+    transactions: int
+    size: int
+    frame_bytes: int
+
+
+class Replay:
+    """The frames of ``pieces``, read ahead from now on, and made a database of ``page_count`` pages by ``onto``."""
+
+    def __init__(self, replica: Replica, pieces: Sequence[Piece], page_size: int, page_count: int) -> None:
+        self._pieces = pieces
+        self._page_size = page_size
+        self._written = _Pages(page_count)
+        sources = [partial(self._select, replica, piece) for piece in reversed(pieces)]
+        self._ahead = Prefetch(sources, threads=READERS, room=AHEAD_BYTES, weigh=_weight)
+
+    def __enter__(self) -> Replay:
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        """Stop the readers."""
+        self._ahead.close()
+
+    def onto(self, descriptor: int, *, advance: Advance = lambda _frames: None) -> Applied:
+        """Write the pages into the file.
+
+        ``advance`` is told how many bytes of frames were applied. CorruptError names an object that is damaged, that
+        does not commit where it has to, or that is of another history than its neighbour.
+        """
+        ends: list[_Ends] = []
+        transactions = 0
+        for piece, items in zip(reversed(self._pieces), self._ahead, strict=True):
+            size = 0
+            for item in items:
+                if isinstance(item, _Ends):
+                    ends.append(item)
+                    continue
+                self._write(item, write_at(descriptor))
+                transactions += item.transactions
+                size = item.size
+                advance(item.frame_bytes)
+            self._written.close_object()
+            _committed(piece, size)
+        _check_joints(self._pieces, ends[::-1])
+        return Applied(transactions, sum(piece.frames for piece in self._pieces), self._written.count)
+
+    def _select(self, replica: Replica, piece: Piece) -> Iterator[_Batch | _Ends]:
+        """Read a piece, in a thread of its own: what newer ones have written by then is left out."""
+        for item in _read(replica, self._page_size, piece):
+            yield item if isinstance(item, _Ends) else self._batch_of(item, piece)
+
+    def _batch_of(self, frames: Frames, piece: Piece) -> _Batch:
+        numbers, rows = _last_versions(frames.page_numbers)
+        wanted = self._written.wanted(numbers)
+        content = np.frombuffer(frames.data, np.uint8).reshape(frames.count, -1)
+        return _Batch(
+            numbers=numbers[wanted],
+            pages=content[rows[wanted], FRAME_HEADER_SIZE:],
+            transactions=sum(frame > piece.joint for frame in frames.commits),
+            size=int(frames.sizes[-1]),
+            frame_bytes=len(frames.data),
+        )
+
+    def _write(self, batch: _Batch, write: Write) -> None:
+        """What is still wanted now that all newer objects are written."""
+        wanted = self._written.wanted(batch.numbers)
+        numbers, pages = (batch.numbers, batch.pages) if wanted.all() else (batch.numbers[wanted], batch.pages[wanted])
+        self._written.wrote(numbers)
+        for run in _runs(numbers):
+            write(pages[run].data.cast("B"), (int(numbers[run.start]) - 1) * self._page_size)
+
+
+def _weight(item: _Batch | _Ends) -> int:
+    return 0 if isinstance(item, _Ends) else item.pages.nbytes
 
 
 def _check_joints(pieces: Sequence[Piece], ends: Sequence[_Ends]) -> None:
@@ -175,13 +221,13 @@ class _Pages:
     """Which pages are in their last version already: those of later objects, and those past the end."""
 
     def __init__(self, count: int) -> None:
-        self._count = count
+        self.count = count
         self._bits = np.zeros(count // 8 + 1, np.uint8)
         self._open: list[NDArray[np.uint32]] = []
 
     def wanted(self, numbers: NDArray[np.uint32]) -> NDArray[np.bool_]:
         """Which of these are to be written."""
-        inside = numbers <= self._count
+        inside = numbers <= self.count
         kept = np.where(inside, numbers, 0)
         done: NDArray[np.bool_] = (self._bits[kept >> 3] >> (kept & 7).astype(np.uint8)) & 1 != 0
         return inside & ~done
@@ -198,20 +244,6 @@ class _Pages:
         self._open = []
 
 
-def _write_pages(frames: Frames, pages: _Pages, descriptor: int) -> None:
-    """The last version in this run of every page that no later object held."""
-    frame_size = len(frames.data) // frames.count
-    page_size = frame_size - FRAME_HEADER_SIZE
-    numbers, rows = _last_versions(frames.page_numbers)
-    wanted = pages.wanted(numbers)
-    numbers, rows = numbers[wanted], rows[wanted]
-    pages.wrote(numbers)
-    for run in _runs(numbers):
-        starts = (rows[run] * frame_size + FRAME_HEADER_SIZE).tolist()
-        views = [frames.data[start : start + page_size] for start in starts]
-        _write_all(descriptor, views, (int(numbers[run.start]) - 1) * page_size)
-
-
 def _last_versions(numbers: NDArray[np.uint32]) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
     """Each number once, ascending, and where it stands last. `np.unique` would load numpy.ma first, for nothing."""
     order = np.argsort(numbers, kind="stable")
@@ -221,22 +253,7 @@ def _last_versions(numbers: NDArray[np.uint32]) -> tuple[NDArray[np.uint32], NDA
 
 
 def _runs(numbers: NDArray[np.uint32]) -> Iterator[slice]:
-    """Slices of ascending numbers that follow one another, not too long for one write."""
-    if not len(numbers):
-        return
-    breaks = [0, *(np.flatnonzero(np.diff(numbers) != 1) + 1).tolist(), len(numbers)]
-    for first, end in pairwise(breaks):
-        for start in range(first, end, _PAGES_A_WRITE_MAX):
-            yield slice(start, min(start + _PAGES_A_WRITE_MAX, end))
-
-
-def _write_all(descriptor: int, views: list[memoryview], offset: int) -> None:
-    written = os.pwritev(descriptor, views, offset)
-    if written == sum(map(len, views)):
-        return
-    for view in views:  # cut short: page by page, what it did write too
-        rest, at = view, offset
-        while rest:
-            count = os.pwrite(descriptor, rest, at)
-            rest, at = rest[count:], at + count
-        offset += len(view)
+    """Slices of ascending numbers that follow one another."""
+    if len(numbers):
+        breaks = [0, *(np.flatnonzero(np.diff(numbers) != 1) + 1).tolist(), len(numbers)]
+        yield from (slice(first, end) for first, end in pairwise(breaks))

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
@@ -133,12 +134,14 @@ def _is_there(part: Range, descriptor: int) -> bool:
 
 
 def write_at(descriptor: int) -> Write:
-    """A ``write`` that puts bytes into an open file; threads do not get in each other's way."""
+    """A ``write`` that puts bytes into an open file, one call at a time: the file system would have the others spin."""
+    turn = threading.Lock()
 
     def write(raw: bytes | memoryview, offset: int) -> None:
         view = memoryview(raw)
-        while view:
-            written = os.pwrite(descriptor, view, offset)
-            view, offset = view[written:], offset + written
+        with turn:
+            while view:
+                written = os.pwrite(descriptor, view, offset)
+                view, offset = view[written:], offset + written
 
     return write

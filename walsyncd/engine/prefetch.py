@@ -1,13 +1,13 @@
 """Several iterators run ahead in threads; what they give is taken one after the other, in order.
 
-Each of them has a queue of its own, so a bounded number of items waits whatever the number of sources. An error of a
-source comes out where its items do. Whoever stops taking waits for what is under way: a block of an object at most.
+Each of them has a queue of its own, so a bounded amount waits whatever the number of sources. An error of a source
+comes out where its items do. Whoever stops taking waits for what is under way: a block of an object at most.
 """
 
 from __future__ import annotations
 
-import queue
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Generic, TypeVar
@@ -18,13 +18,24 @@ _END = object()
 
 
 class Prefetch(Generic[T]):
-    """Runs ``threads`` of the sources at a time, each at most ``depth`` items ahead of who takes them."""
+    """Runs ``threads`` of the sources at a time, each ahead of who takes its items until these fill ``room``.
 
-    def __init__(self, sources: Sequence[Callable[[], Iterator[T]]], *, threads: int, depth: int) -> None:
+    ``weigh`` says how much of it an item takes: without it each takes 1. The one that does not fit still comes in.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[Callable[[], Iterator[T]]],
+        *,
+        threads: int,
+        room: int,
+        weigh: Callable[[T], int] = lambda _item: 1,
+    ) -> None:
         self._sources = iter(sources)
-        self._depth = depth
+        self._room = room
+        self._weigh = weigh
         self._stopped = threading.Event()
-        self._queues: list[queue.Queue[object]] = []
+        self._queues: list[_Queue] = []
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="prefetch")
         for _ in range(threads):
             self._begin_next()
@@ -33,6 +44,9 @@ class Prefetch(Generic[T]):
         return self
 
     def __exit__(self, *_exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
         """Stop all that run; nothing is left running afterwards."""
         self._stopped.set()
         for waiting in self._queues:
@@ -49,28 +63,52 @@ class Prefetch(Generic[T]):
     def _begin_next(self) -> None:
         source = next(self._sources, None)
         if source is not None:
-            items: queue.Queue[object] = queue.Queue(self._depth)
+            items = _Queue(self._room)
             self._queues.append(items)
             self._pool.submit(self._run, source, items)
 
-    def _run(self, source: Callable[[], Iterator[T]], items: queue.Queue[object]) -> None:
+    def _run(self, source: Callable[[], Iterator[T]], items: _Queue) -> None:
         try:
             if not self._stopped.is_set():
                 for item in source():
-                    items.put(item)
+                    items.put(item, self._weigh(item))
                     if self._stopped.is_set():
                         break
         except BaseException as error:  # noqa: BLE001 - is raised where the items are taken
-            items.put(_Failed(error))
+            items.put(_Failed(error), 0)
         finally:
-            items.put(_END)
+            items.put(_END, 0)
 
-    def _items(self, items: queue.Queue[object]) -> Iterator[T]:
+    def _items(self, items: _Queue) -> Iterator[T]:
         while (item := items.get()) is not _END:
             if isinstance(item, _Failed):
                 raise item.error
             yield item  # type: ignore[misc]  # what a source gave
         self._queues.remove(items)
+
+
+class _Queue:
+    """What one source gave and nobody has taken; whoever puts something in waits while it is full."""
+
+    def __init__(self, room: int) -> None:
+        self._free = room
+        self._items: deque[tuple[object, int]] = deque()
+        self._changed = threading.Condition()
+
+    def put(self, item: object, weight: int) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._free > 0)
+            self._free -= weight
+            self._items.append((item, weight))
+            self._changed.notify()
+
+    def get(self) -> object:
+        with self._changed:
+            self._changed.wait_for(lambda: self._items)
+            item, weight = self._items.popleft()
+            self._free += weight
+            self._changed.notify()
+        return item
 
 
 class _Failed:

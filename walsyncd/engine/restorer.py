@@ -13,6 +13,7 @@ import hashlib
 import os
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -23,7 +24,7 @@ from walsyncd.core.manifest import Manifest, Range
 from walsyncd.core.moment import format_stamp
 from walsyncd.core.plan import Plan
 from walsyncd.core.wal import FRAME_HEADER_SIZE
-from walsyncd.engine.apply import Applied, Piece, apply_pieces, last_size, open_pieces, pieces_of
+from walsyncd.engine.apply import Applied, Piece, Replay, last_size, pieces_of
 from walsyncd.engine.fetch import Advance, fetch_base, missing_ranges, write_at
 from walsyncd.engine.planner import Prepared, Wish, find_plan, manifest_of, with_plan
 from walsyncd.engine.replica import Replica
@@ -148,14 +149,19 @@ def draft_of(replica: Replica, prepared: Prepared) -> Draft:
 
 
 def _build(replica: Replica, draft: Draft, descriptor: int, advance: Advance) -> Applied:
-    """The base, while the newest frames are read already; then those."""
+    """The base, while the newest frames are read already; then those, while the base is on its way to the disk."""
     manifest = draft.manifest
-    with open_pieces(replica, draft.pieces, manifest.page_size) as opened:
+    with (
+        Replay(replica, draft.pieces, manifest.page_size, draft.page_count) as replay,
+        ThreadPoolExecutor(1, thread_name_prefix="flush") as flusher,
+    ):
         missing = _missing(manifest, descriptor)
         os.ftruncate(descriptor, manifest.file_size)
         advance(manifest.file_size - sum(part.length for part in missing))
         fetch_base(replica, draft.plan.base, manifest, write_at(descriptor), ranges=missing, advance=advance)
-        applied = apply_pieces(draft.pieces, opened, draft.page_count, descriptor, advance=advance)
+        flushed = flusher.submit(os.fdatasync, descriptor)
+        applied = replay.onto(descriptor, advance=advance)
+        flushed.result()  # an error is told once only, to whoever asks first
     os.ftruncate(descriptor, draft.size)
     return applied
 
