@@ -4,6 +4,10 @@ Two databases with the same rows are replicated into one SeaweedFS, one by walsy
 are (the initial base: seconds until it is stored, stored bytes), then through further transactions. Both are then
 restored in turns; each round gives seconds, CPU seconds of all processes, and the peak of their memory.
 
+With ``--wait`` both daemons run on for so long after the transactions, as they would, before anything is restored: one
+takes a new base by work (five minutes after the last), the other compacts. What a base compresses to is up to the
+content: ``rows`` are half numbers at random, ``documents`` are text (the sources of Python's library).
+
 The application checkpoints by itself, when walsyncd has read what there is: on a busy machine it might have been too
 late, and after a gap it would restore a newer base instead of the transactions, which is another task.
 """
@@ -50,8 +54,19 @@ CHECKPOINT_EVERY = 5_000  # transactions
 OURS, THEIRS = "walsyncd", "litestream"
 
 
-def make_database(path: Path, size: int) -> None:
-    """A database of about ``size`` bytes of rows as applications have them, nothing left in its WAL."""
+def make_database(path: Path, size: int, content: str) -> None:
+    """A database of about ``size`` bytes of that content, nothing left in its WAL."""
+    fills = {"rows": _rows, "documents": _documents}
+    with closing(connect(path, "OFF")) as connection:
+        connection.execute("PRAGMA cache_size = -20000")  # a child's peak memory begins with ours
+        fill = fills[content](connection)
+        while path.stat().st_size < size:
+            fill()
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+
+def _rows(connection: sqlite3.Connection) -> Callable[[], object]:
+    """Rows as applications have them, a batch at each call."""
     source = random.Random(11)
     corpus = " ".join(row(source)[4] for _ in range(CORPUS_BYTES // 80)).encode()
     fill = (
@@ -61,11 +76,26 @@ def make_database(path: Path, size: int) -> None:
         "round(abs(random()) % 100000 / 100.0, 2), abs(random()) % (1 << 40), "
         "CAST(substr(?, abs(random()) % ?, 40 + abs(random()) % 160) AS TEXT) FROM n"  # of a BLOB: of a text it counts
     )
-    with closing(connect(path, "OFF")) as connection:
-        connection.execute("PRAGMA cache_size = -20000")  # a child's peak memory begins with ours
-        while path.stat().st_size < size:
-            connection.execute(fill, (BATCH_ROWS, corpus, len(corpus) - 200))
-            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    return lambda: connection.execute(fill, (BATCH_ROWS, corpus, len(corpus) - 200))
+
+
+def _documents(connection: sqlite3.Connection) -> Callable[[], object]:
+    """Pieces of source files in any order, a batch at each call."""
+    source = random.Random(13)
+    texts = [file.read_text("utf-8", "replace") for file in sorted(Path(os.__file__).parent.glob("*.py"))]
+    connection.execute("CREATE TABLE document (id INTEGER PRIMARY KEY, body TEXT)")
+
+    def piece() -> tuple[str]:
+        text, length = source.choice(texts), source.randrange(500, 8000)
+        start = source.randrange(max(1, len(text) - length))
+        return (text[start : start + length],)
+
+    def fill() -> None:
+        connection.execute("BEGIN")
+        connection.executemany("INSERT INTO document (body) VALUES (?)", [piece() for _ in range(BATCH_ROWS // 10)])
+        connection.execute("COMMIT")
+
+    return fill
 
 
 def write(path: Path, transactions: int, settle: Callable[[], object]) -> None:
@@ -112,7 +142,9 @@ def run(arguments: list[str]) -> Run:
 
 
 class Walsyncd:
-    """The daemon and the command, with a bucket of their own."""
+    """The daemon and the command, with a bucket of their own; ``wait_s``: how long it runs on at the end."""
+
+    wait_s = 0.0
 
     def __init__(self, folder: Path, store: Store, database: Path) -> None:
         self.folder, self.database = folder, database
@@ -129,6 +161,8 @@ class Walsyncd:
             self.base_bytes = stored_bytes(self.storage)
             change(lambda: ask_daemon(running.state_dir, {"op": "sync"}, timeout_s=WAIT_S_MAX))
             running.wait_until_shipped()
+            time.sleep(self.wait_s)
+            running.wait_until_shipped()
             if ended := running.events("generation_ended"):
                 raise RuntimeError(f"there was a gap: {ended[0]['reason']}")
         return seconds
@@ -142,7 +176,9 @@ class Walsyncd:
 
 
 class Litestream:
-    """``litestream replicate`` and ``litestream restore``, with a bucket of their own."""
+    """``litestream replicate`` and ``litestream restore``, with a bucket of their own; as `Walsyncd`."""
+
+    wait_s = 0.0
 
     def __init__(self, folder: Path, store: Store, database: Path) -> None:
         self.folder, self.database = folder, database
@@ -177,6 +213,7 @@ class Litestream:
             self.base_bytes = stored_bytes(self.storage)
             change(lambda: None)
             wait_for(lambda: is_restorable(self))  # it has no command that waits
+            time.sleep(self.wait_s)
         return seconds
 
     def restore(self, out: Path) -> Run:
@@ -210,17 +247,20 @@ def wait_for(is_so: Callable[[], bool]) -> None:
         time.sleep(0.2)
 
 
-def measure(folder: Path, size: int, transactions: int, rounds: int) -> None:
+def measure(
+    folder: Path, size: int, transactions: int, rounds: int, *, content: str = "rows", wait_s: float = 0.0
+) -> None:
     """Replicate twice, restore in turns, and print what came out."""
     with seaweedfs(folder) as store:
         sides: dict[str, Walsyncd | Litestream] = {}
         base_s: dict[str, float] = {}
-        make_database(folder / "source.db", size)
+        make_database(folder / "source.db", size, content)
         for name, kind in KINDS.items():
             (folder / name / "data").mkdir(parents=True)
             database = folder / name / "data" / "app.db"
             shutil.copyfile(folder / "source.db", database)
             sides[name] = kind(folder / name, store, database)
+            sides[name].wait_s = wait_s
             with closing(connect(database)) as application:  # Litestream wants to find a WAL
                 application.execute(INSERT, row(random.Random(3)))
                 base_s[name] = sides[name].replicate(partial(write, database, transactions))
@@ -265,13 +305,16 @@ def main() -> None:
     parser.add_argument("--mebibytes", type=int, default=1024)
     parser.add_argument("--transactions", type=int, default=200_000)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--content", choices=("rows", "documents"), default="rows")
+    parser.add_argument("--wait", type=float, default=0.0, metavar="SECONDS")
     parser.add_argument("--small", action="store_true", help="a few MiB: does it run at all")
     parser.add_argument("--folder", type=Path, help="work below this folder")
     asked = parser.parse_args()
     if asked.small:
         asked.mebibytes, asked.transactions, asked.rounds = 8, 500, 1
     with workplace(asked.folder) as folder, machine_load() as load:
-        measure(folder, asked.mebibytes << 20, asked.transactions, asked.rounds)
+        size, transactions = asked.mebibytes << 20, asked.transactions
+        measure(folder, size, transactions, asked.rounds, content=asked.content, wait_s=asked.wait)
         print(load())
 
 
