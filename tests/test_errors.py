@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import sys
+
+import pytest
+
 from walsyncd import errors
-from walsyncd.errors import WalsyncdError
+from walsyncd.errors import WalsyncdError, forget_locals
 
 
 def test_the_text_has_the_way_out() -> None:
@@ -19,3 +23,21 @@ def test_every_error_ends_a_command_with_a_code_of_the_contract() -> None:
     assert errors.UsageError.exit_code == 2
     assert errors.NothingToRestoreError.exit_code == 3
     assert errors.TargetError.exit_code == 4
+
+
+def test_an_error_that_is_kept_holds_nothing_of_what_failed() -> None:
+    """Neither in its own frames nor in those of the errors behind it."""
+
+    def failing(buffer: bytes) -> None:
+        try:
+            raise ValueError(len(buffer))
+        except ValueError as error:
+            raise WalsyncdError("it failed") from error
+
+    buffer = bytes(1000)
+    held = sys.getrefcount(buffer)
+    with pytest.raises(WalsyncdError) as caught:
+        failing(buffer)
+    assert sys.getrefcount(buffer) > held
+    forget_locals(caught.value)
+    assert sys.getrefcount(buffer) == held

@@ -4,6 +4,8 @@ A message is lower case and says what was being done and with which value; ``hin
 Expected outcomes ("nothing new", "no such object") are values, not exceptions.
 """
 
+import traceback
+
 
 class WalsyncdError(Exception):
     """Base of all errors of walsyncd; ``exit_code`` is what a command ends with."""
@@ -67,3 +69,11 @@ class TargetError(WalsyncdError):
     """The target of a restore can't be reached; the message names the nearest positions."""
 
     exit_code = 4
+
+
+def forget_locals(error: BaseException) -> None:
+    """Empty the finished frames of its traceback, and of those behind it: they hold the buffers of what has failed."""
+    chained: BaseException | None = error
+    while chained is not None:
+        traceback.clear_frames(chained.__traceback__)
+        chained = chained.__cause__ or chained.__context__

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sqlite3
 import stat
 from contextlib import closing
@@ -10,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from tests.adapters.sqlite_process import wal_database
-from tests.replicas import GENERATION, NEXT_GENERATION, ReplicaMaker, counter_in, make_replica
+from tests.replicas import GENERATION, NEXT_GENERATION, ReplicaMaker, counter_in, damage, make_replica
+from walsyncd.adapters import target as targets
 from walsyncd.core.layout import Key
 from walsyncd.core.plan import AtPosition, AtTime, Head, Target
 from walsyncd.core.position import Position
@@ -324,3 +327,25 @@ def test_restored_file_takes_new_transactions(tmp_path: Path) -> None:
     with closing(sqlite3.connect(tmp_path / "out.db", isolation_level=None)) as connection:
         connection.execute("UPDATE counter SET value = value + 1")
     assert counter_in(tmp_path / "out.db") == maker.history[-1].counter + 1
+
+
+def test_a_write_error_is_not_lost_behind_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel tells it once: a partial file kept for the next restore would look right for ever."""
+
+    def failing(_descriptor: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with make_replica(tmp_path) as maker:
+        maker.base()
+        maker.commit(4)
+        damage(maker.object_path(maker.ship(every=2)[0]))
+        monkeypatch.setattr(targets, "KEPT_BYTES_MIN", 0)
+        out = tmp_path / "restored" / "out.db"
+        out.parent.mkdir()
+        with pytest.raises(CorruptError):
+            restored(maker, Head(), out)
+        assert left_in(out.parent), "it would be kept"
+        monkeypatch.setattr(os, "fdatasync", failing)
+        with pytest.raises(RefusedError, match=os.strerror(errno.EIO)):
+            restored(maker, Head(), out)
+        assert not left_in(out.parent)

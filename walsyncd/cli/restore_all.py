@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from walsyncd.cli.ls import replicas_from
 from walsyncd.cli.table import format_bytes, print_table
 from walsyncd.core.moment import format_moment
-from walsyncd.errors import NothingToRestoreError, RefusedError, WalsyncdError
+from walsyncd.errors import NothingToRestoreError, RefusedError, WalsyncdError, forget_locals
 
 if TYPE_CHECKING:
     from walsyncd.adapters.target import Access
@@ -135,6 +135,7 @@ def _restore_one(args: argparse.Namespace, replica: Replica, wish: Wish, access:
         refused = RefusedError(f"make folder {path.parent}: {error.strerror}")
         return Outcome(name, path, error=refused)
     except WalsyncdError as error:
+        forget_locals(error)  # it is kept to the end
         return Outcome(name, path, error=error)
 
 

@@ -29,6 +29,7 @@ from walsyncd.errors import CorruptError
 
 READERS = 3  # objects read at once
 AHEAD_BYTES = 12 << 20  # of pages, of each reader: with what is in work at most 60 MiB
+_ITEM_BYTES = 512  # about what a batch takes without its pages
 BATCHES_AHEAD = 2  # of 2 MiB, of each reader that keeps all frames
 
 
@@ -205,7 +206,7 @@ class Replay:
 
 
 def _weight(item: _Batch | _Ends) -> int:
-    return 0 if isinstance(item, _Ends) else item.pages.nbytes
+    return _ITEM_BYTES + (0 if isinstance(item, _Ends) else item.pages.nbytes)
 
 
 def _check_joints(pieces: Sequence[Piece], ends: Sequence[_Ends]) -> None:

@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Generic, TypeVar
 
+from walsyncd.errors import forget_locals
+
 T = TypeVar("T")
 
 _END = object()
@@ -37,8 +39,12 @@ class Prefetch(Generic[T]):
         self._stopped = threading.Event()
         self._queues: list[_Queue] = []
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="prefetch")
-        for _ in range(threads):
-            self._begin_next()
+        try:
+            for _ in range(threads):
+                self._begin_next()
+        except BaseException:  # no thread can be started, say
+            self.close()
+            raise
 
     def __enter__(self) -> Prefetch[T]:
         return self
@@ -50,8 +56,7 @@ class Prefetch(Generic[T]):
         """Stop all that run; nothing is left running afterwards."""
         self._stopped.set()
         for waiting in self._queues:
-            while waiting.get() is not _END:
-                pass
+            waiting.let_go()
         self._pool.shutdown()
 
     def __iter__(self) -> Iterator[Iterator[T]]:
@@ -75,6 +80,7 @@ class Prefetch(Generic[T]):
                     if self._stopped.is_set():
                         break
         except BaseException as error:  # noqa: BLE001 - is raised where the items are taken
+            forget_locals(error)
             items.put(_Failed(error), 0)
         finally:
             items.put(_END, 0)
@@ -82,7 +88,10 @@ class Prefetch(Generic[T]):
     def _items(self, items: _Queue) -> Iterator[T]:
         while (item := items.get()) is not _END:
             if isinstance(item, _Failed):
-                raise item.error
+                try:
+                    raise item.error
+                finally:
+                    del item  # else it and its traceback hold one another
             yield item  # type: ignore[misc]  # what a source gave
         self._queues.remove(items)
 
@@ -92,12 +101,15 @@ class _Queue:
 
     def __init__(self, room: int) -> None:
         self._free = room
+        self._let_go = False
         self._items: deque[tuple[object, int]] = deque()
         self._changed = threading.Condition()
 
     def put(self, item: object, weight: int) -> None:
         with self._changed:
-            self._changed.wait_for(lambda: self._free > 0)
+            self._changed.wait_for(lambda: self._free > 0 or self._let_go)
+            if self._let_go:
+                return
             self._free -= weight
             self._items.append((item, weight))
             self._changed.notify()
@@ -109,6 +121,13 @@ class _Queue:
             self._free += weight
             self._changed.notify()
         return item
+
+    def let_go(self) -> None:
+        """Nobody takes any more: whoever waits to put something in goes on."""
+        with self._changed:
+            self._let_go = True
+            self._items.clear()
+            self._changed.notify_all()
 
 
 class _Failed:

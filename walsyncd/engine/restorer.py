@@ -160,8 +160,10 @@ def _build(replica: Replica, draft: Draft, descriptor: int, advance: Advance) ->
         advance(manifest.file_size - sum(part.length for part in missing))
         fetch_base(replica, draft.plan.base, manifest, write_at(descriptor), ranges=missing, advance=advance)
         flushed = flusher.submit(os.fdatasync, descriptor)
-        applied = replay.onto(descriptor, advance=advance)
-        flushed.result()  # an error is told once only, to whoever asks first
+        try:
+            applied = replay.onto(descriptor, advance=advance)
+        finally:
+            flushed.result()  # an error is told once only, to whoever asks first: no partial file may survive it
     os.ftruncate(descriptor, draft.size)
     return applied
 
