@@ -25,7 +25,15 @@ _WORDS = {
     "owner": ("owner.json", "another daemon", "the bucket has"),
     "replaced": ("another file", "does not exist", "deleted or moved", "database file is gone"),
     "reverted": ("forked", "rewritten"),
-    "overwritten": ("overwritten", "could be opened", "could not be opened", "could be read", "reached frame"),
+    "overwritten": (
+        "overwritten",
+        "could be opened",
+        "could not be opened",
+        "could be read",
+        "reached frame",
+        "restarted already",
+        "were left when",
+    ),
     "uncertain": (
         "count",
         "may have been changed",
@@ -34,6 +42,10 @@ _WORDS = {
         "not watched",
         "can't be seen",
         "reboot",
+        "not the next one",
+        "no commit is missing",
+        "nobody was seen",
+        "commit failed",
     ),
 }
 CLASSES = (*_WORDS, "other")
