@@ -15,6 +15,7 @@ from tests.engine.test_seam import CHECKPOINT, fill, grown_twice
 from walsyncd.adapters.inotify import Event, Kind
 from walsyncd.adapters.source import Role
 from walsyncd.core.follow import CLOSE_LATE_MS
+from walsyncd.engine.eyes import Eyes
 from walsyncd.engine.lives import Lives
 
 
@@ -232,6 +233,32 @@ def test_a_close_long_after_a_restart(tmp_path: Path) -> None:
         other.close()
         assert not follow.look().gap
         follow.proves(app)
+
+
+def test_a_close_that_may_be_among_lost_events_calls_a_loan_in(tmp_path: Path) -> None:
+    """Nobody knows whether it came."""
+    path = tmp_path / "app.db"
+    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
+        fill(app, 5)
+        follow.look()
+        app.execute(insert(1), CHECKPOINT, insert(2))
+        assert not follow.look().gap
+        assert follow.tracked.loan is not None
+        follow.tracked.lives.note(Event(path, Role.DATABASE, Kind.OVERFLOW))
+        assert "right after the WAL restarted" in follow.gap()
+
+
+def test_a_close_while_a_count_is_judged_calls_the_loan_in(tmp_path: Path) -> None:
+    """The watcher's thread may come by at any moment of a step."""
+    path = tmp_path / "app.db"
+    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
+        app.execute(insert(1))
+        follow.look()
+        assert follow.tracked.lives.current is not None
+        eyes = Eyes(follow.tracked, follow.outside, follow.tracked.lives.current)
+        follow.tracked.lives.note(Event(path, Role.SHM, Kind.CLOSE_WRITE))
+        eyes.borrow()
+        assert "right after the WAL restarted" in follow.gap()
 
 
 def test_a_close_after_a_restart_that_needed_no_loan(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from tests.adapters.sqlite_process import wal_database
 from tests.engine.running import WAIT_S_MAX, Place, running, wait_for
 from walsyncd.adapters.journal import Advance, Journal
+from walsyncd.core.follow import Loan
 from walsyncd.engine import follower
 from walsyncd.engine.base_copy import AbandonedError
 from walsyncd.engine.tracked import Tracked
@@ -122,3 +124,20 @@ def test_who_asked_is_told_of_the_failure(place: Place) -> None:
         assert isinstance(asked.exception(WAIT_S_MAX), AbandonedError)
         writer.execute("insert into t values (1)")
         place.sync()
+
+
+def test_a_loan_is_over_in_time_though_nothing_happens(place: Place) -> None:
+    """Else a close minutes later, of whoever leaves in good order, would still call it in."""
+
+    def borrow(tracked: Tracked) -> None:
+        assert tracked.lives.current is not None
+        until_ms = time.monotonic_ns() // 1_000_000 + 200
+        tracked.loan = Loan(tracked.lives.current.serial, tracked.lives.current.closed, until_ms)
+
+    with wal_database(place.database()), running(place.settings("app")) as daemon:
+        place.sync()
+        (tracked,) = daemon.databases
+        daemon.follower.interrupt(tracked, borrow)
+        wait_for(lambda: tracked.loan is not None)
+        wait_for(lambda: tracked.loan is None)
+    assert not any(ended_reasons(place))

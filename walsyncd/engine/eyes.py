@@ -128,7 +128,7 @@ class Eyes:
     def borrow(self) -> None:
         """A count is believed only because no CLOSE_WRITE has come so far."""
         until_ms = self.outside.monotonic_ms() + CLOSE_LATE_MS
-        self.tracked.loan = Loan(self.life.serial, self.life.closed, until_ms)
+        self.tracked.loan = Loan(self.life.serial, self._closed, until_ms)  # as counted before anything was judged
 
     def new_mark(self, ichange: int) -> Mark | None:
         """A mark at this look, if the -shm kept still while it was taken."""

@@ -92,7 +92,7 @@ class Follower:
         request = Request(then)
         self._agenda.request(tracked, request)
         if tracked.dismissed:
-            self._fail_requests(tracked, _dismissed(tracked))
+            tracked.fail_requests(_dismissed(tracked))
         return request.done
 
     def interrupt(self, tracked: Tracked, then: Callable[[Tracked], object]) -> None:
@@ -184,7 +184,7 @@ class Follower:
             tracked.interrupts[0](tracked)
             tracked.interrupts.popleft()
         if tracked.dismissed:
-            self._fail_requests(tracked, _dismissed(tracked))
+            tracked.fail_requests(_dismissed(tracked))
             return None
         try:
             return self._step(tracked)
@@ -240,7 +240,7 @@ class Follower:
         if tracked.base_can_begin:
             self._base_due(tracked)
         if step.caught_up:
-            self._answer(tracked, asked)
+            tracked.answer(asked)
         self._look_again(tracked, step)
 
     def _look_again(self, tracked: Tracked, step: Step) -> None:
@@ -256,6 +256,8 @@ class Follower:
         elif step.moving and tracked.relooks < RELOOKS_MAX:
             self._agenda.at(tracked, max(0.001 * 2**tracked.relooks, tracked.busy_until - time.monotonic()))
             tracked.relooks += 1
+        elif tracked.loan is not None:
+            self._agenda.at(tracked, (tracked.loan.until_ms - self._outside.monotonic_ms()) / 1000)
         elif tracked.lives.watched:
             due = time.monotonic() + SLOW_LOOK_S
             grid = math.ceil(due / SLOW_LOOK_GRID_S) * SLOW_LOOK_GRID_S
@@ -263,36 +265,17 @@ class Follower:
         else:
             self._agenda.at(tracked, UNWATCHED_LOOK_S)
 
-    def _answer(self, tracked: Tracked, asked: int) -> None:
-        """Everything committed when these requests came is in the state."""
-        requests, tracked.requests[:asked] = tracked.requests[:asked], []
-        for request in requests:
-            if not request.done.set_running_or_notify_cancel():
-                continue
-            try:
-                answer = request.then(tracked)
-            except WalsyncdError as error:  # theirs who asked
-                request.done.set_exception(error)
-            else:
-                request.done.set_result(answer)
-
-    def _fail_requests(self, tracked: Tracked, error: WalsyncdError) -> None:
-        requests, tracked.requests[:] = list(tracked.requests), []
-        for request in requests:
-            if request.done.set_running_or_notify_cancel():
-                request.done.set_exception(error)
-
     # -- generations ------------------------------------------------------------------------------------------------
 
     def _begin(self, tracked: Tracked) -> Step | None:
         """Begin a generation, if its time has come."""
         wait_s = tracked.begin_not_before - time.monotonic()
         if wait_s > 0:
-            self._fail_requests(tracked, TransientError(f"{tracked.name} waits for its next generation"))
+            tracked.fail_requests(TransientError(f"{tracked.name} waits for its next generation"))
             self._rest(tracked, wait_s)
             return None
         if not tracked.begin_when():
-            self._fail_requests(tracked, TransientError(f"{tracked.name} waits for its next generation"))
+            tracked.fail_requests(TransientError(f"{tracked.name} waits for its next generation"))
             self._rest(tracked, BEGIN_LOOK_S)
             return None
         row = self._journal.database_by_id(tracked.row_id)
@@ -360,14 +343,14 @@ class Follower:
         coming = f"a new base is taken in {wait_s:.0f} s" if wait_s else "a new base is taken"
         hints = [coming, once and f"once {once}", remedy and f"to avoid such gaps: {remedy}"]
         self._note(tracked, "degraded", reason, "; ".join(hint for hint in hints if hint))
-        self._fail_requests(tracked, TransientError(f"the generation of {tracked.name} ended: {reason}"))
+        tracked.fail_requests(TransientError(f"the generation of {tracked.name} ended: {reason}"))
         self._agenda.at(tracked, wait_s)
 
     # -- states -----------------------------------------------------------------------------------------------------
 
     def _set_aside(self, tracked: Tracked, error: WalsyncdError) -> None:
         """The database can't be looked at: say so, try later; the others don't notice."""
-        self._fail_requests(tracked, error)
+        tracked.fail_requests(error)
         if isinstance(error, MissingError):
             if tracked.state is not None:
                 self._end_generation(tracked, error.message)

@@ -217,6 +217,7 @@ class Lives:
             life.reborn += 1
             life.written = life.checkpointed = life.overwritten = life.uncounted = True
             life.closed_at_write = -1
+            life.closed += 1  # one may be among what was lost
             life.glances.forget()
         if self._unseen:
             self.lost = self._unseen

@@ -17,6 +17,7 @@ from walsyncd.core.follow_state import FollowState
 from walsyncd.engine.collector import Collector
 from walsyncd.engine.lives import Lives
 from walsyncd.engine.presence import Presence
+from walsyncd.errors import WalsyncdError
 
 
 @dataclass(slots=True)
@@ -120,6 +121,26 @@ class Tracked:
     def is_well(self) -> bool:
         """Whether nothing is wrong with it."""
         return not self.problem or self.problem.endswith(": ")
+
+    def answer(self, asked: int) -> None:
+        """Everything committed when the first ``asked`` requests came is in the state."""
+        requests, self.requests[:asked] = self.requests[:asked], []
+        for request in requests:
+            if not request.done.set_running_or_notify_cancel():
+                continue
+            try:
+                answer = request.then(self)
+            except WalsyncdError as error:  # theirs who asked
+                request.done.set_exception(error)
+            else:
+                request.done.set_result(answer)
+
+    def fail_requests(self, error: WalsyncdError) -> None:
+        """Whoever waits is told why there is nothing to wait for."""
+        requests, self.requests[:] = list(self.requests), []
+        for request in requests:
+            if request.done.set_running_or_notify_cancel():
+                request.done.set_exception(error)
 
     def drop_pending(self) -> None:
         """Give up what was collected of an unfinished transaction; it is read again."""
