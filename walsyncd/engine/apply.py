@@ -162,6 +162,7 @@ class Replay:
         ``advance`` is told how many bytes of frames were applied. CorruptError names an object that is damaged, that
         does not commit where it has to, or that is of another history than its neighbour.
         """
+        write = write_at(descriptor)
         ends: list[_Ends] = []
         transactions = 0
         for piece, items in zip(reversed(self._pieces), self._ahead, strict=True):
@@ -170,7 +171,7 @@ class Replay:
                 if isinstance(item, _Ends):
                     ends.append(item)
                     continue
-                self._write(item, write_at(descriptor))
+                self._write(item, write)
                 transactions += item.transactions
                 size = item.size
                 advance(item.frame_bytes)
