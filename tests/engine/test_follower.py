@@ -129,15 +129,17 @@ def test_who_asked_is_told_of_the_failure(place: Place) -> None:
 def test_a_loan_is_over_in_time_though_nothing_happens(place: Place) -> None:
     """Else a close minutes later, of whoever leaves in good order, would still call it in."""
 
+    lent: list[Loan] = []
+
     def borrow(tracked: Tracked) -> None:
         assert tracked.lives.current is not None
         until_ms = time.monotonic_ns() // 1_000_000 + 200
         tracked.loan = Loan(tracked.lives.current.serial, tracked.lives.current.closed, until_ms)
+        lent.append(tracked.loan)
 
     with wal_database(place.database()), running(place.settings("app")) as daemon:
         place.sync()
         (tracked,) = daemon.databases
         daemon.follower.interrupt(tracked, borrow)
-        wait_for(lambda: tracked.loan is not None)
-        wait_for(lambda: tracked.loan is None)
+        wait_for(lambda: lent and tracked.loan is None)
     assert not any(ended_reasons(place))

@@ -22,6 +22,14 @@ def numbers(source: int, count: int) -> Iterator[int]:
         yield source * 100 + number
 
 
+def all_of(ahead: Prefetch[int]) -> list[list[int]]:
+    return [list(items) for items in ahead]
+
+
+def readers() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name.startswith("prefetch")]
+
+
 @pytest.mark.parametrize("threads", [1, 3, 9])
 def test_items_come_in_the_order_of_their_sources(threads: int) -> None:
     """Whatever runs ahead, each source is taken whole and in turn."""
@@ -29,7 +37,7 @@ def test_items_come_in_the_order_of_their_sources(threads: int) -> None:
     with Prefetch(sources, threads=threads, room=1) as ahead:
         taken = all_of(ahead)
     assert taken == [list(source()) for source in sources]
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("prefetch")]
+    assert not readers()
 
 
 def test_sources_run_at_once_and_no_farther_than_their_queue() -> None:
@@ -68,15 +76,7 @@ def test_nothing_taken_is_stopped_too() -> None:
     """Whoever opens it may leave without an item."""
     with Prefetch([partial(numbers, source, 50) for source in range(5)], threads=2, room=1):
         pass
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("prefetch")]
-
-
-def all_of(ahead: Prefetch[int]) -> list[list[int]]:
-    return [list(items) for items in ahead]
-
-
-def readers() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name.startswith("prefetch")]
+    assert not readers()
 
 
 def test_whoever_leaves_twice_leaves_nobody_waiting(monkeypatch: pytest.MonkeyPatch) -> None:

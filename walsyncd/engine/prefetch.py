@@ -68,7 +68,7 @@ class Prefetch(Generic[T]):
     def _begin_next(self) -> None:
         source = next(self._sources, None)
         if source is not None:
-            items = _Queue(self._room)
+            items = _Queue(self._room, self._stopped)
             self._queues.append(items)
             self._pool.submit(self._run, source, items)
 
@@ -99,16 +99,16 @@ class Prefetch(Generic[T]):
 class _Queue:
     """What one source gave and nobody has taken; whoever puts something in waits while it is full."""
 
-    def __init__(self, room: int) -> None:
+    def __init__(self, room: int, stopped: threading.Event) -> None:
         self._free = room
-        self._let_go = False
+        self._stopped = stopped
         self._items: deque[tuple[object, int]] = deque()
         self._changed = threading.Condition()
 
     def put(self, item: object, weight: int) -> None:
         with self._changed:
-            self._changed.wait_for(lambda: self._free > 0 or self._let_go)
-            if self._let_go:
+            self._changed.wait_for(lambda: self._free > 0 or self._stopped.is_set())
+            if self._stopped.is_set():
                 return
             self._free -= weight
             self._items.append((item, weight))
@@ -123,9 +123,8 @@ class _Queue:
         return item
 
     def let_go(self) -> None:
-        """Nobody takes any more: whoever waits to put something in goes on."""
+        """Nobody takes any more, all is stopped: whoever waits to put something in goes on."""
         with self._changed:
-            self._let_go = True
             self._items.clear()
             self._changed.notify_all()
 
