@@ -275,6 +275,28 @@ def test_a_close_after_a_restart_that_needed_no_loan(tmp_path: Path) -> None:
         follow.proves(app)
 
 
+def test_a_close_after_an_emptied_wal_began_with_other_salts(tmp_path: Path) -> None:
+    """Whoever has never checkpointed draws salts of its own; there was a single look at the empty WAL."""
+    path = tmp_path / "app.db"
+    with wal_database(path) as app, SqliteProcess(path) as other, Following(path, tmp_path / "f").begin() as follow:
+        other.execute("SELECT * FROM t")
+        fill(app, 5)
+        follow.look()
+        app.execute("PRAGMA wal_checkpoint(PASSIVE)")
+        follow.watch.drain()
+        app.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        follow.step()
+        emptied = follow.cursor
+        assert emptied.header is None
+        other.execute(insert(1))
+        assert not follow.look().gap
+        assert follow.cursor.salts[0] != emptied.salts[0]
+        assert follow.tracked.loan is None
+        other.close()
+        assert not follow.look().gap
+        follow.proves(app)
+
+
 def test_glances_at_the_wal_index_after_writes_to_the_database(tmp_path: Path) -> None:
     """None without such a write; what was seen before is forgotten when events are lost; a dead one shows nothing."""
     path = tmp_path / "app.db"

@@ -219,6 +219,8 @@ def _cross(
         objects = (new,)
         state = replace(state, stream=stream)
     entered = cursor_before(found.header) if found.header is not None else Cursor(found.salts, None, 0, (0, 0))
+    if seen.index is not None:
+        eyes.glance(seen.index)  # an emptied WAL may begin anew, with any salts, before the next look
     return Step(
         state=replace(state.entered(entered), file=eyes.facts()),
         objects=objects,
