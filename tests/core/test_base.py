@@ -8,8 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from walsyncd.core import base
 from walsyncd.core.base import (
     PARTS_MAX,
+    FrameCompressor,
     PackedPart,
     Packer,
     Shape,
@@ -46,15 +48,55 @@ def test_ranges_cover_the_file_without_a_hole() -> None:
     assert Shape(0, 4096, 8192).ranges() == []
 
 
+COMPRESSOR = FrameCompressor()
+
+
 def pack(contents: list[bytes], part_size: int) -> list[PackedPart]:
-    packer, parts, offset = Packer(part_size), [], 0
-    for content in contents:
-        full = packer.add(offset, content)
-        if full is not None:
-            parts.append(full)
-        offset += len(content)
-    last = packer.finish()
-    return parts if last is None else [*parts, last]
+    packer = Packer(Shape(sum(map(len, contents)), len(contents[0]), part_size), COMPRESSOR)
+    parts = [*(packer.add(content) for content in contents), packer.finish()]
+    return [part for part in parts if part is not None]
+
+
+def pack_as_wanted(raw: bytes, shape: Shape) -> list[PackedPart]:
+    """As a base is: each range of the length that the packer asks for."""
+    packer, parts = Packer(shape, COMPRESSOR), list[PackedPart | None]()
+    while packer.reached < len(raw):
+        parts.append(packer.add(raw[packer.reached : packer.reached + packer.wanted()]))
+    return [part for part in (*parts, packer.finish()) if part is not None]
+
+
+@given(
+    seed=st.integers(0, 2**32),
+    count=st.integers(2, 40),
+    in_a_part=st.integers(1, 3),
+    kinds=st.lists(st.sampled_from([0.0, 0.2, 0.5, 0.9, 1.0]), min_size=1, max_size=4),
+)
+def test_ranges_that_fill_up_a_part_make_no_more_parts_than_whole_ones_might(
+    seed: int, count: int, in_a_part: int, kinds: list[float]
+) -> None:
+    """Whatever compresses how well: the parts cover the file, and each but the last holds what it has to."""
+    rng, size = random.Random(seed), 4096
+    raw = b"".join(rng.randbytes(int(size * share)).ljust(size, b"x") for share in rng.choices(kinds, k=count))
+    shape = Shape(len(raw), size, in_a_part * (size + size // 128 + 512) + 8)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(base, "_FILLER_UNIT", 64)
+        parts = pack_as_wanted(raw, shape)
+    assert zstd.decompress(b"".join(part.body for part in parts)) == raw
+    assert all(len(part.body) == shape.part_size for part in parts[:-1])
+    assert all(sum(r.length for r in part.ranges) >= in_a_part * size for part in parts[:-1])
+
+
+def test_a_part_is_filled_up_with_a_shorter_range() -> None:
+    """Of a content that compresses evenly, next to nothing of a part is padding."""
+    rng = random.Random(3)
+    raw = b"".join(rng.randbytes(512) + bytes(512) for _ in range(24 << 10))
+    shape = shape_of(len(raw))
+    parts = pack_as_wanted(raw, shape)
+    assert len(parts) > 1
+    lengths = [r.length for r in parts[0].ranges]
+    assert lengths[0] == shape.range_size
+    assert shape.range_size // 8 <= lengths[-1] < shape.range_size
+    assert sum(r.object_length for r in parts[0].ranges) > 0.97 * shape.part_size
 
 
 @given(seed=st.integers(0, 2**32), count=st.integers(1, 12), size=st.sampled_from([300, 1000, 5000]))
@@ -81,7 +123,7 @@ def test_all_parts_but_the_last_have_one_size_and_every_range_is_where_it_is_sai
 
 def test_a_part_that_is_read_again_is_padded_to_its_size_or_refused() -> None:
     """A part keeps its size whatever its pages compress to by then; one that outgrew it says so."""
-    part = whole_body([(0, bytes(1000))])
+    part = whole_body([bytes(1000)], COMPRESSOR)
     padded = part.padded(500)
     assert padded is not None
     assert len(padded.body) == 500
@@ -93,7 +135,7 @@ def test_a_part_that_is_read_again_is_padded_to_its_size_or_refused() -> None:
 
 def test_an_empty_file_has_a_body_all_the_same() -> None:
     """A database that was never checkpointed may be empty: its base is an empty zstd frame."""
-    part = whole_body([])
+    part = whole_body([], COMPRESSOR)
     assert part.ranges == ()
     assert zstd.decompress(part.body) == b""
 

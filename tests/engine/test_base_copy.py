@@ -21,7 +21,7 @@ from walsyncd.adapters.s3 import S3Storage
 from walsyncd.adapters.s3_settings import S3Settings
 from walsyncd.adapters.source import OpenFile, open_file
 from walsyncd.adapters.storage import Storage, StoredPart
-from walsyncd.core.base import Shape, parse_ranges
+from walsyncd.core.base import FrameCompressor, Shape, parse_ranges
 from walsyncd.core.position import Position
 from walsyncd.core.zstd import zstd
 from walsyncd.engine import base_copy
@@ -73,7 +73,7 @@ def opened(path: Path) -> Iterator[OpenFile]:
 
 
 def world_of(journal: Journal, storage: Storage) -> World:
-    return World(journal, storage, at_once, lambda: 2, lambda: None, lambda: T0)
+    return World(journal, storage, at_once, lambda: 2, lambda: None, lambda: T0, FrameCompressor())
 
 
 def whole(copy: BaseCopy) -> FinishedBase:

@@ -17,20 +17,20 @@ import random
 import secrets
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import CancelledError, Future
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
 import structlog
 
 from walsyncd.adapters.journal import Journal, ObjectRow, ObjectState, PartRow
-from walsyncd.adapters.source import OpenFile, open_file, read_header
+from walsyncd.adapters.source import OpenFile
 from walsyncd.adapters.storage import Storage, StoredPart
 from walsyncd.core.backoff import delay_s
 from walsyncd.core.base import (
+    FrameCompressor,
     PackedPart,
     Packer,
     Shape,
@@ -40,7 +40,6 @@ from walsyncd.core.base import (
     shape_of,
     whole_body,
 )
-from walsyncd.core.follow_state import FollowState
 from walsyncd.core.layout import BaseKey, format_key
 from walsyncd.core.manifest import Range
 from walsyncd.core.multipart import Listed, Part, adopt
@@ -50,7 +49,6 @@ from walsyncd.errors import CorruptError, MissingError, RefusedError, StateError
 REFUSED_DELAY_S = 30.0
 TOLD_ATTEMPTS = 3  # one request that fails is nobody's concern
 REFUSALS_MAX = 2  # as for segments: a store that refuses the parts that it lists has another idea of the upload than we
-DEFAULT_PAGE_SIZE = 4096
 
 T = TypeVar("T")
 _log = structlog.get_logger()
@@ -122,7 +120,7 @@ class World:
     ``submit`` runs a task in the uploads' pool once the database is ours to write and so many bytes may leave.
 
     ``go_on`` raises AbandonedError when the copy has become pointless; ``flights_max`` is how many parts may be on
-    their way, in memory, besides the one being filled.
+    their way, in memory, besides the one being filled. All bases under way share ``compressor``.
     """
 
     journal: Journal
@@ -131,6 +129,7 @@ class World:
     flights_max: Callable[[], int]
     go_on: Callable[[], None]
     now_ms: Callable[[], int]
+    compressor: FrameCompressor
 
     def insist(self, database_id: int, launch: Callable[[], Future[T]], first: Future[T] | None = None) -> Steps[T]:
         """Launch a request until the store answers; what can't succeed by waiting is raised.
@@ -206,7 +205,7 @@ class BaseCopy:
     # -- a small base: one request ----------------------------------------------------------------------------------
 
     def _put_whole(self) -> Steps[FinishedBase]:
-        part = whole_body(self._read(self._plan.shape.ranges()))
+        part = whole_body((self._read(*place) for place in self._plan.shape.ranges()), self._world.compressor)
         metadata = {"walsyncd-id": hashlib.sha256(part.body).hexdigest()}
         storage = self._world.storage
         etag = yield from self._ask(lambda: storage.put(self._key, part.body, metadata=metadata), len(part.body))
@@ -248,7 +247,8 @@ class BaseCopy:
     def _packed_again(self, part: PartRow, *, last: bool) -> PackedPart:
         ranges = parse_ranges(part.detail)
         shape = self._plan.shape
-        whole = replace(whole_body(self._read([(r.offset, r.length) for r in ranges])), number=part.number)
+        raw = (self._read(r.offset, r.length) for r in ranges)
+        whole = replace(whole_body(raw, self._world.compressor, reached=ranges[0].offset), number=part.number)
         at_end = last and ranges[-1].offset + ranges[-1].length == shape.file_size
         if at_end and len(whole.body) <= shape.part_size:
             return whole
@@ -263,9 +263,11 @@ class BaseCopy:
         if parts:
             last = parse_ranges(parts[-1].detail)[-1]
             reached = last.offset + last.length
-        packer = Packer(self._plan.shape.part_size, first=len(parts) + 1)
-        for offset, raw in self._read(self._plan.shape.ranges(reached)):
-            full = packer.add(offset, raw)
+        shape = self._plan.shape
+        packer = Packer(shape, self._world.compressor, first=len(parts) + 1, reached=reached)
+        while packer.reached < shape.file_size:
+            length = min(packer.wanted(), shape.file_size - packer.reached)
+            full = packer.add(self._read(packer.reached, length))
             if full is not None:
                 yield from self._send(full)
             yield Hold()
@@ -274,11 +276,10 @@ class BaseCopy:
             yield from self._send(rest)
         yield from self._land_all()
 
-    def _read(self, ranges: Sequence[tuple[int, int]]) -> Iterator[tuple[int, bytes]]:
-        """Raw ranges; what a checkpoint cut off meanwhile is zero-filled."""
-        for offset, length in ranges:
-            self._world.go_on()
-            yield offset, self._file.pread(offset, length).ljust(length, b"\0")
+    def _read(self, offset: int, length: int) -> bytes:
+        """A raw range; what a checkpoint cut off meanwhile is zero-filled."""
+        self._world.go_on()
+        return self._file.pread(offset, length).ljust(length, b"\0")
 
     def _send(self, part: PackedPart) -> Steps[None]:
         world, row = self._world, self._row
@@ -384,15 +385,3 @@ def can_resume(plan: BasePlan, row: ObjectRow, file: OpenFile, *, generation: st
     same = (plan.device, plan.inode, plan.birth_ns) == (identity.device, identity.inode, identity.birth_ns)
     stored = row.state is ObjectState.STORED
     return same and plan.boot_id == boot_id and plan.generation == generation and (stored or row.upload_id is not None)
-
-
-def page_size_of(path: Path, state: FollowState) -> int:
-    """The page size, by the WAL if there is one, else by the file's header, which an encrypted database hides."""
-    if state.stream.stamp is not None:
-        return state.stream.stamp.page_size
-    file = open_file(path)
-    if file is None:
-        return DEFAULT_PAGE_SIZE
-    with file:
-        header = read_header(file)
-    return header.page_size or DEFAULT_PAGE_SIZE if header is not None else DEFAULT_PAGE_SIZE

@@ -12,13 +12,16 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
+from weakref import ref
 
 import structlog
 
 from walsyncd.adapters.journal import Advance, Base, Journal, NewObject, ObjectKind, ObjectRow, ObjectState
-from walsyncd.adapters.source import OpenFile, hot_journal, open_file
+from walsyncd.adapters.source import OpenFile, hot_journal, open_file, read_header
 from walsyncd.adapters.storage import Storage
+from walsyncd.core.base import FrameCompressor
 from walsyncd.core.base_schedule import WORK_PAUSE_S, is_due_by_work, spread_s
 from walsyncd.core.follow_state import FollowState
 from walsyncd.core.layout import ManifestKey, format_key, parse_key
@@ -27,14 +30,12 @@ from walsyncd.core.position import Position
 from walsyncd.engine.base_copy import (
     AbandonedError,
     BaseCopy,
-    BasePlan,
     FinishedBase,
     Hold,
     Steps,
     World,
     begin_base,
     can_resume,
-    page_size_of,
     parse_plan,
     ranges_of,
 )
@@ -47,6 +48,7 @@ from walsyncd.errors import MissingError, StateError, WalsyncdError
 RETRY_S = 5.0  # after a base that was abandoned
 RETRY_MAX_S = 300.0
 REQUEST_TIMEOUT_S = 60.0
+DEFAULT_PAGE_SIZE = 4096
 
 T = TypeVar("T")
 _log = structlog.get_logger()
@@ -98,6 +100,7 @@ class Snapshotter:
         self._now_ms = now_ms
         self._boot_id = boot_id
         self._renewal = renewal
+        self._compressor: ref[FrameCompressor] | None = None
         self._rota = Rota(self._take)
         self._lock = threading.Lock()
         self._taken: dict[int, tuple[Position, int]] = {}
@@ -295,7 +298,11 @@ class Snapshotter:
             if tracked.rewinds != origin.rewinds:
                 raise AbandonedError("the spool is read again")
 
-        return World(self._journal, self._storage, self._submit, self._rota.flights_max, go_on, self._now_ms)
+        compressor = (self._compressor and self._compressor()) or FrameCompressor()
+        self._compressor = ref(compressor)  # those under way keep it
+        return World(
+            self._journal, self._storage, self._submit, self._rota.flights_max, go_on, self._now_ms, compressor
+        )
 
     # -- the manifest -----------------------------------------------------------------------------------------------
 
@@ -339,7 +346,7 @@ class Snapshotter:
             generation=plan.generation,
             predecessor=generation.predecessor or "",
             predecessor_end=generation.reason_begun if generation.predecessor else "",
-            page_size=page_size_of(tracked.path, state),
+            page_size=_page_size_of(tracked.path, state),
             file_size=plan.shape.file_size,
             key=base.row.key,
             size=base.size,
@@ -370,4 +377,13 @@ class Snapshotter:
         return answer.result()
 
 
-__all__ = ["BasePlan", "Snapshotter"]
+def _page_size_of(path: Path, state: FollowState) -> int:
+    """The page size, by the WAL if there is one, else by the file's header, which an encrypted database hides."""
+    if state.stream.stamp is not None:
+        return state.stream.stamp.page_size
+    file = open_file(path)
+    if file is None:
+        return DEFAULT_PAGE_SIZE
+    with file:
+        header = read_header(file)
+    return header.page_size or DEFAULT_PAGE_SIZE if header is not None else DEFAULT_PAGE_SIZE
