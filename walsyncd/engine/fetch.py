@@ -9,14 +9,15 @@ Ranges that are in the file already are not fetched again: the hash says so, who
 
 from __future__ import annotations
 
-import hashlib
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
+from xxhash import xxh3_128
+
 from walsyncd.core.layout import ManifestKey
-from walsyncd.core.manifest import Manifest, Range, format_checksum
+from walsyncd.core.manifest import Manifest, Range
 from walsyncd.core.zstd import zstd
 from walsyncd.engine.replica import Replica, naming
 from walsyncd.errors import CorruptError
@@ -102,7 +103,7 @@ def _unpack(blocks: Iterator[bytes], part: Range, write: Write) -> None:
     # A decompressor of its own, since a few bytes can claim gigabytes; one byte more than there must be, so that
     # it gets to the end of the frame and checks zstd's own checksum.
     decompressor = zstd.ZstdDecompressor()
-    digest = hashlib.sha256()
+    digest = xxh3_128()
     size = 0
     while not decompressor.eof and size <= part.length:
         data = next(blocks, b"") if decompressor.needs_input else b""
@@ -116,7 +117,7 @@ def _unpack(blocks: Iterator[bytes], part: Range, write: Write) -> None:
             digest.update(raw)
             write(raw, part.offset + size)
         size += len(raw)
-    if not decompressor.eof or size != part.length or format_checksum(digest.digest()) != part.checksum:
+    if not decompressor.eof or size != part.length or digest.hexdigest() != part.checksum:
         raise CorruptError(f"the range of {part.length} bytes at {part.offset} is not what the manifest says")
 
 
@@ -127,10 +128,10 @@ def missing_ranges(manifest: Manifest, descriptor: int) -> list[Range]:
 
 
 def _is_there(part: Range, descriptor: int) -> bool:
-    digest = hashlib.sha256()
+    digest = xxh3_128()
     for offset in range(part.offset, part.offset + part.length, PIECE_BYTES):
         digest.update(os.pread(descriptor, min(PIECE_BYTES, part.offset + part.length - offset), offset))
-    return format_checksum(digest.digest()) == part.checksum
+    return digest.hexdigest() == part.checksum
 
 
 def write_at(descriptor: int) -> Write:
