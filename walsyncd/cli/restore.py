@@ -31,6 +31,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
+from walsyncd.adapters.allocator import reuse_blocks
 from walsyncd.cli.progress import showing_progress
 from walsyncd.cli.replica import replica_from
 from walsyncd.cli.table import format_bytes
@@ -92,6 +93,7 @@ def run(args: argparse.Namespace) -> int:
     if args.if_missing and args.output.exists() and not args.all:
         _print(args, {"restored": False, "path": str(args.output)}, f"kept {args.output}: it exists")
         return 0
+    reuse_blocks()
     with _sigterm_unwinds():
         if args.all:
             from walsyncd.cli.restore_all import restore_all  # noqa: PLC0415  a command is light until it runs

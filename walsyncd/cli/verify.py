@@ -14,6 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from walsyncd.adapters.allocator import reuse_blocks
 from walsyncd.cli.replica import is_url, replica_from
 from walsyncd.cli.table import counted
 from walsyncd.errors import TransientError
@@ -34,6 +35,7 @@ def run(args: argparse.Namespace) -> int:
     """Print what is wrong; 1 if anything is."""
     from walsyncd.engine.verifier import verify  # noqa: PLC0415  a command is light until it runs
 
+    reuse_blocks()
     replica = replica_from(args)
     with tempfile.TemporaryDirectory(prefix="walsyncd-verify-") as folder:
         result = verify(replica, quick=args.quick, scratch=Path(folder) / "head.db")
