@@ -8,6 +8,10 @@ With ``--wait`` both daemons run on for so long after the transactions, as they 
 takes a new base by work (five minutes after the last), the other compacts. What a base compresses to is up to the
 content: ``rows`` are half numbers at random, ``documents`` are text (the sources of Python's library).
 
+Before each run as much memory is touched as a run fills with the file: what a virtual machine had freed, its host may
+have taken back meanwhile, and whoever gets it next pays for that (a second of walsyncd's restore; Litestream's takes as
+long either way).
+
 The application checkpoints by itself, when walsyncd has read what there is: on a busy machine it might have been too
 late, and after a gap it would restore a newer base instead of the transactions, which is another task.
 """
@@ -247,6 +251,15 @@ def wait_for(is_so: Callable[[], bool]) -> None:
         time.sleep(0.2)
 
 
+def touch_memory(folder: Path, size: int) -> None:
+    """Have the page cache hold so many bytes, and let them go."""
+    file = folder / "memory"
+    with file.open("wb") as output:
+        for _ in range(size >> 20):
+            output.write(bytes(1 << 20))
+    file.unlink()
+
+
 def measure(
     folder: Path, size: int, transactions: int, rounds: int, *, content: str = "rows", wait_s: float = 0.0
 ) -> None:
@@ -261,6 +274,7 @@ def measure(
             shutil.copyfile(folder / "source.db", database)
             sides[name] = kind(folder / name, store, database)
             sides[name].wait_s = wait_s
+            touch_memory(folder, size)
             with closing(connect(database)) as application:  # Litestream wants to find a WAL
                 application.execute(INSERT, row(random.Random(3)))
                 base_s[name] = sides[name].replicate(partial(write, database, transactions))
@@ -269,6 +283,7 @@ def measure(
         for _ in range(rounds):
             for name, done in runs.items():
                 out = folder / f"{name}.restored"
+                touch_memory(folder, 3 * size // 2)
                 done.append(sides[name].restore(out))
                 if content_of(out) != content_of(sides[name].database):
                     raise RuntimeError(f"{name} restored something else")

@@ -52,7 +52,7 @@ def row(source: random.Random) -> tuple[str, str, float, int, str]:
 
 def connect(path: Path, synchronous: str = "NORMAL") -> sqlite3.Connection:
     """A connection to a WAL database with one table."""
-    connection = sqlite3.connect(path, isolation_level=None)
+    connection = sqlite3.connect(path, isolation_level=None, timeout=60)  # Litestream locks it for seconds
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute(f"PRAGMA synchronous = {synchronous}")
     connection.executescript(SCHEMA)
