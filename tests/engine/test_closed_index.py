@@ -297,6 +297,33 @@ def test_a_close_after_an_emptied_wal_began_with_other_salts(tmp_path: Path) -> 
         follow.proves(app)
 
 
+@pytest.mark.parametrize("looks", [1, 5])
+def test_a_commit_that_an_emptied_wal_was_begun_with_is_not_missed(tmp_path: Path, looks: int) -> None:
+    """At the look its frames stand there with salts of their own; then its writer is killed, and the count rebuilt."""
+    path = tmp_path / "app.db"
+    with wal_database(path) as app:
+        fill(app, 5)
+        app.kill()
+    with SqliteProcess(path) as app, SqliteProcess(path) as other, Following(path, tmp_path / "f").begin() as follow:
+        for each in (app, other):
+            each.execute("SELECT * FROM t")  # recovers: the count begins at 0
+        follow.look()
+        app.execute("PRAGMA wal_checkpoint(PASSIVE)")
+        follow.watch.drain()
+        app.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        with Path(f"{path}-shm").open("r+b") as file, mmap.mmap(file.fileno(), 136) as shm:
+            before = shm[:96]
+            other.execute(insert(777))
+            after, shm[:96] = shm[:96], before  # as it is while the commit is on its way to the disk
+            follow.watch.drain()
+            for _ in range(looks):
+                follow.step()
+            shm[:96] = before[:48] + after[48:]
+        other.kill()
+        app.execute("SELECT * FROM t", CHECKPOINT, insert(888))
+        assert follow.gap()
+
+
 def test_glances_at_the_wal_index_after_writes_to_the_database(tmp_path: Path) -> None:
     """None without such a write; what was seen before is forgotten when events are lost; a dead one shows nothing."""
     path = tmp_path / "app.db"

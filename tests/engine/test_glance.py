@@ -91,26 +91,38 @@ def test_the_last_glances_are_kept() -> None:
     assert good(glances, followed=True) == list(range(10))[-GLANCES_MAX:]
 
 
+def is_behind(path: Path, **changed: Any) -> bool:
+    """Of the wal-index as it is, but for what is changed."""
+    shm, wal = open_file(side_path(path, Role.SHM)), open_file(side_path(path, Role.WAL))
+    assert shm is not None
+    assert wal is not None
+    with shm, wal:
+        index = parse_index_header(shm.pread(0, 136))
+        assert index is not None
+        return frames_behind(wal, shm, replace(index, **changed))
+
+
 def test_frames_behind_the_last_one(tmp_path: Path) -> None:
     """Those of a transaction that spilled; not those of an incarnation before."""
     path = tmp_path / "app.db"
 
-    def behind(**changed: Any) -> bool:
-        shm, wal = open_file(side_path(path, Role.SHM)), open_file(side_path(path, Role.WAL))
-        assert shm is not None
-        assert wal is not None
-        with shm, wal:
-            index = parse_index_header(shm.pread(0, 136))
-            assert index is not None
-            index = replace(index, **changed)
-            return frames_behind(wal, shm, index)
-
     with wal_database(path) as app, SqliteProcess(path) as other:
-        assert not behind()
-        assert behind(salts=(7, 7)), "of an incarnation that is over"
+        assert not is_behind(path)
+        assert is_behind(path, salts=(7, 7)), "of an incarnation that is over"
         app.execute("PRAGMA cache_size=1", "BEGIN", *("INSERT INTO t VALUES (randomblob(20000))" for _ in range(9)))
-        assert behind()
+        assert is_behind(path)
         app.execute("ROLLBACK")
-        assert behind()
+        assert is_behind(path)
         other.execute(insert(1), "PRAGMA wal_checkpoint", insert(2))
-        assert not behind()
+        assert not is_behind(path)
+
+
+def test_frames_of_an_emptied_wal_that_was_begun_with_other_salts(tmp_path: Path) -> None:
+    """The wal-index tells of them with their commit."""
+    path = tmp_path / "app.db"
+    with wal_database(path) as app, SqliteProcess(path) as other:
+        other.execute("SELECT * FROM t")
+        app.execute(insert(1), "PRAGMA wal_checkpoint(TRUNCATE)")
+        assert not is_behind(path)
+        other.execute("PRAGMA cache_size=1", "BEGIN", *("INSERT INTO t VALUES (randomblob(20000))" for _ in range(9)))
+        assert is_behind(path)

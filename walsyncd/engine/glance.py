@@ -6,7 +6,8 @@ next incarnation writes the WAL's header before. All of these are events. So if 
 incarnation is over, the queue tells after the glance, in this order, of
 
 1. a write to the WAL: its frames. It can have come before the glance only if they stood there already, behind the last
-   one that the wal-index told of;
+   one that the wal-index told of, or in a WAL that was begun with other salts, which it does not tell of before the
+   first commit;
 2. a write to the database: the checkpoint that copied them back;
 3. a write to the WAL: the header of the next incarnation, if that holds a frame.
 
@@ -38,7 +39,18 @@ def frames_behind(wal: OpenFile, shm: OpenFile, index: IndexHeader) -> bool:
     now = parse_index_header(shm.pread(0, WALINDEX_READ_SIZE))
     if now is None or now.salts != index.salts:
         return True
+    if not index.max_frame and _is_begun(wal, index):
+        return True
     return len(head) == FRAME_HEADER_SIZE and salts in {index.salts, (0, 0)}
+
+
+def _is_begun(wal: OpenFile, index: IndexHeader) -> bool:
+    """Whether the WAL's header is not the one of the incarnation before ``index``, which has no frame.
+
+    Whoever has never checkpointed begins it with salts of its own, which are published with its first commit only.
+    """
+    header = wal.pread(0, WAL_HEADER_SIZE)
+    return len(header) == WAL_HEADER_SIZE and (int.from_bytes(header[16:20], "big") + 1) % 2**32 != index.salts[0]
 
 
 class Glance:
