@@ -208,7 +208,7 @@ def test_newer_format_says_which_program_it_takes(filled: Shell) -> None:
     path.write_bytes(format_manifest(replace(parse_manifest(path.read_bytes()), format_version=7)))
     code, _, err = filled.run()
     assert code == 1
-    assert "format 7 is newer than 1, the newest that is known here" in err
+    assert "format 7 is newer than 2, the newest that is known here" in err
     assert "hint: restore with the walsyncd that wrote it, or a later one" in err
     assert not filled.out.exists()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import replace
 from typing import Any
@@ -10,7 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from walsyncd.core.manifest import Manifest, Range, format_manifest, parse_manifest, range_checksum
+from walsyncd.core.manifest import (
+    Manifest,
+    Range,
+    RangeDigest,
+    format_manifest,
+    parse_manifest,
+    range_checksum,
+)
 from walsyncd.core.position import Position
 from walsyncd.core.zstd import zstd
 from walsyncd.errors import CorruptError
@@ -78,8 +86,8 @@ def test_every_cut_and_every_flip_is_noticed() -> None:
 
 def test_newer_format_is_said_to_be_newer() -> None:
     """A reader does not guess at what it does not know."""
-    with pytest.raises(CorruptError, match="format 2 is newer than 1"):
-        parse_manifest(format_manifest(replace(EXAMPLE, format_version=2)))
+    with pytest.raises(CorruptError, match="format 3 is newer than 2"):
+        parse_manifest(format_manifest(replace(EXAMPLE, format_version=3)))
 
 
 @pytest.mark.parametrize(
@@ -122,3 +130,19 @@ def test_other_bodies_are_refused(body: bytes) -> None:
     """What is not one zstd frame around a JSON object is no manifest."""
     with pytest.raises(CorruptError, match="read base manifest"):
         parse_manifest(body)
+
+
+@pytest.mark.parametrize("checksum", [range_checksum(b"onetwo"), hashlib.sha256(b"onetwo").hexdigest()[:32]])
+def test_a_range_is_compared_with_its_checksum_of_either_format(checksum: str) -> None:
+    """A base that was begun by an older walsyncd has both kinds."""
+    for pieces, fits in (([b"one", b"two"], True), ([b"onetwo"], True), ([b"one"], False), ([b"one", b"twp"], False)):
+        digest = RangeDigest(checksum)
+        for piece in pieces:
+            digest.update(piece)
+        assert digest.fits() == fits
+
+
+@pytest.mark.parametrize("checksum", ["", "0", range_checksum(b"")[:-1], range_checksum(b"") + "0"])
+def test_a_checksum_that_is_none_fits_nothing(checksum: str) -> None:
+    """A part of one is not enough."""
+    assert not RangeDigest(checksum).fits()

@@ -3,7 +3,7 @@
 One zstd frame with content checksum around a JSON object:
 
 ===============  ================================================================================
-``format``       1; a reader refuses what is newer
+``format``       2; a reader refuses what is newer
 ``database``     name of the database
 ``generation``   id; ``predecessor`` the one before ("" for the first), ``predecessor_end`` why that ended
 ``page_size``    512 … 65536
@@ -16,23 +16,25 @@ One zstd frame with content checksum around a JSON object:
 ===============  ================================================================================
 
 Ranges follow one another from 0 to ``file_size`` without a hole; each is one zstd frame of the object, and
-what lies between those frames is padding (zstd skippable frames). ``checksum`` is the raw range's
-XXH3-128, in hex: it is to find damage, as fast as memory is read.
+what lies between those frames is padding (zstd skippable frames). ``checksum`` is the raw range's XXH3-64, in
+hex, to find damage as fast as memory is read; of 32 digits, as all were in format 1, the begin of its SHA-256.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import astuple, dataclass
 from typing import Any
 
-from xxhash import xxh3_128_hexdigest
+from xxhash import xxh3_64, xxh3_64_hexdigest
 
 from walsyncd.core.position import Position
 from walsyncd.core.zstd import zstd
 from walsyncd.errors import CorruptError, NewerFormatError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+_SHA256_DIGITS = 32  # the first 16 bytes
 MANIFEST_BYTES_MAX = 16 * 1024 * 1024  # 16,384 ranges take about 1.5 MiB of JSON
 
 
@@ -68,8 +70,24 @@ class Manifest:
 
 
 def range_checksum(raw: bytes | memoryview) -> str:
-    """What a manifest says of a raw range: 32 hex digits."""
-    return xxh3_128_hexdigest(raw)
+    """What a manifest says of a raw range: 16 hex digits."""
+    return xxh3_64_hexdigest(raw)
+
+
+class RangeDigest:
+    """Compares a raw range, which comes in pieces, with its ``checksum``."""
+
+    def __init__(self, checksum: str) -> None:
+        self._checksum = checksum
+        self._digest = hashlib.sha256() if len(checksum) == _SHA256_DIGITS else xxh3_64()
+
+    def update(self, raw: bytes) -> None:
+        """The next piece."""
+        self._digest.update(raw)
+
+    def fits(self) -> bool:
+        """Whether all was given, and is what it was."""
+        return self._digest.hexdigest()[:_SHA256_DIGITS] == self._checksum
 
 
 def format_manifest(manifest: Manifest) -> bytes:

@@ -14,10 +14,8 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
-from xxhash import xxh3_128
-
 from walsyncd.core.layout import ManifestKey
-from walsyncd.core.manifest import Manifest, Range
+from walsyncd.core.manifest import Manifest, Range, RangeDigest
 from walsyncd.core.zstd import zstd
 from walsyncd.engine.replica import Replica, naming
 from walsyncd.errors import CorruptError
@@ -103,7 +101,7 @@ def _unpack(blocks: Iterator[bytes], part: Range, write: Write) -> None:
     # A decompressor of its own, since a few bytes can claim gigabytes; one byte more than there must be, so that
     # it gets to the end of the frame and checks zstd's own checksum.
     decompressor = zstd.ZstdDecompressor()
-    digest = xxh3_128()
+    digest = RangeDigest(part.checksum)
     size = 0
     while not decompressor.eof and size <= part.length:
         data = next(blocks, b"") if decompressor.needs_input else b""
@@ -117,7 +115,7 @@ def _unpack(blocks: Iterator[bytes], part: Range, write: Write) -> None:
             digest.update(raw)
             write(raw, part.offset + size)
         size += len(raw)
-    if not decompressor.eof or size != part.length or digest.hexdigest() != part.checksum:
+    if not decompressor.eof or size != part.length or not digest.fits():
         raise CorruptError(f"the range of {part.length} bytes at {part.offset} is not what the manifest says")
 
 
@@ -128,10 +126,10 @@ def missing_ranges(manifest: Manifest, descriptor: int) -> list[Range]:
 
 
 def _is_there(part: Range, descriptor: int) -> bool:
-    digest = xxh3_128()
+    digest = RangeDigest(part.checksum)
     for offset in range(part.offset, part.offset + part.length, PIECE_BYTES):
         digest.update(os.pread(descriptor, min(PIECE_BYTES, part.offset + part.length - offset), offset))
-    return digest.hexdigest() == part.checksum
+    return digest.fits()
 
 
 def write_at(descriptor: int) -> Write:
