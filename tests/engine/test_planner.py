@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +16,7 @@ from walsyncd.core.manifest import format_manifest, parse_manifest
 from walsyncd.core.plan import AtPosition, AtTime, Head, Target
 from walsyncd.core.position import Position
 from walsyncd.engine.planner import REPLANS_MAX, Prepared, Wish, prepare, with_plan
-from walsyncd.engine.replica import Replica
+from walsyncd.engine.replica import Replica, naming
 from walsyncd.engine.restorer import restore_wish
 from walsyncd.errors import CorruptError, NewerFormatError, TargetError, VanishedError
 
@@ -148,8 +150,8 @@ def test_manifest_of_a_newer_format_is_a_clear_error(maker: ReplicaMaker) -> Non
     """Nothing is guessed, and no older base is taken: what follows may be of a newer form too."""
     _, new = two_bases(maker)
     path = maker.object_path(new)
-    path.write_bytes(format_manifest(replace(parse_manifest(path.read_bytes()), format_version=2)))
-    with pytest.raises(NewerFormatError, match="format 2 is newer than 1") as caught:
+    path.write_bytes(format_manifest(replace(parse_manifest(path.read_bytes()), format_version=3)))
+    with pytest.raises(NewerFormatError, match="format 3 is newer than 2") as caught:
         prepare(replica_of(maker), Wish(Head()))
     assert new.base.random in caught.value.message
 
@@ -236,3 +238,24 @@ def test_partial_wish_keeps_to_the_same_commit_on_an_older_base(maker: ReplicaMa
     restored = restore_wish(replica_of(maker), Wish(late, allow_partial=True), tmp_path / "out.db")
     assert (restored.plan.base, restored.plan.reached.position) == (old, maker.history[-1].position)
     assert restored.plan.shortfall
+
+
+def test_an_error_that_is_kept_holds_no_buffers(maker: ReplicaMaker) -> None:
+    """Of each damaged object, until the end, or until the garbage is collected."""
+    two_bases(maker)
+    buffers: list[weakref.ref[set[str]]] = []
+
+    def fail(prepared: Prepared) -> Prepared:
+        buffer = {"as large as it may be"}
+        buffers.append(weakref.ref(buffer))
+        with naming(prepared.plan.base.base):
+            raise CorruptError("it is damaged")
+
+    gc.disable()
+    try:
+        with pytest.raises(CorruptError):
+            with_plan(replica_of(maker), Wish(Head()), fail)
+        assert len(buffers) > 1
+        assert [buffer() for buffer in buffers[:-1]] == [None] * (len(buffers) - 1)
+    finally:
+        gc.enable()

@@ -31,6 +31,7 @@ from walsyncd.errors import (
     TargetError,
     VanishedError,
     WalsyncdError,
+    forget_locals,
 )
 
 REPLANS_MAX = 5  # compaction and pruning touch an epoch a few times at most; a replica that goes on changing is ill
@@ -77,6 +78,7 @@ def with_plan(replica: Replica, wish: Wish, use: Callable[[Prepared], T]) -> T:
             key = error.key.base if isinstance(error.key, ManifestKey) else error.key
             if key in damaged:
                 raise
+            forget_locals(error)  # it is kept to the end
             damaged[key] = error
         except VanishedError as error:
             vanished += 1
