@@ -54,6 +54,7 @@ COMPRESSOR = FrameCompressor()
 def pack(contents: list[bytes], part_size: int) -> list[PackedPart]:
     packer = Packer(Shape(sum(map(len, contents)), len(contents[0]), part_size), COMPRESSOR)
     parts = [*(packer.add(content) for content in contents), packer.finish()]
+    assert packer.reached == sum(map(len, contents))
     return [part for part in parts if part is not None]
 
 
@@ -97,6 +98,15 @@ def test_a_part_is_filled_up_with_a_shorter_range() -> None:
     assert lengths[0] == shape.range_size
     assert shape.range_size // 8 <= lengths[-1] < shape.range_size
     assert sum(r.object_length for r in parts[0].ranges) > 0.97 * shape.part_size
+
+
+def test_a_part_is_filled_up_where_the_content_changes() -> None:
+    """A range that does not fit shows what would: no part is left half empty."""
+    rng = random.Random(4)
+    raw = b"".join(rng.randbytes(8 * MIB) if turn % 2 else b"as ever, " * MIB for turn in range(6))
+    parts = pack_as_wanted(raw, shape_of(len(raw)))
+    packed, used = sum(len(part.body) for part in parts), sum(r.object_length for part in parts for r in part.ranges)
+    assert used > 0.9 * packed
 
 
 @given(seed=st.integers(0, 2**32), count=st.integers(1, 12), size=st.sampled_from([300, 1000, 5000]))

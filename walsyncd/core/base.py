@@ -113,6 +113,7 @@ class Packer:
         self._frames: list[bytes] = []
         self._ranges: list[Range] = []
         self._used = 0
+        self._rate = 1.0  # of the last frame: what a raw byte became
         # A part that holds so much may be filled up: more parts than S3 allows don't come of it.
         self._whole = (shape.part_size - _SKIPPABLE_HEAD) // _bound(shape.range_size) * shape.range_size
 
@@ -122,18 +123,20 @@ class Packer:
         if sum(part.length for part in self._ranges) < max(1, self._whole):
             return whole
         left = self._shape.part_size - self._used - _SKIPPABLE_HEAD
-        rate = self._ranges[-1].object_length / self._ranges[-1].length * _FILLER_MARGIN
-        fitting = int(left / rate) // _FILLER_UNIT * _FILLER_UNIT
+        fitting = int(left / (self._rate * _FILLER_MARGIN)) // _FILLER_UNIT * _FILLER_UNIT
         return fitting if whole // 8 <= fitting < whole else whole
 
     def add(self, raw: bytes) -> PackedPart | None:
-        """Take the next range; if it no longer fits into a part, that part, and only a whole range is taken then.
+        """Take the next range, unless it does not fit: a shorter one may, or is in the way of a whole one.
 
-        A shorter one would leave less than a whole one's room at the begin of a part.
+        If none will, the part is returned; else None. Where the next range begins is in ``reached`` either way.
         """
         frame = self._compressor.frame(raw)
+        self._rate = len(frame) / len(raw)
         full = None
         if self._frames and not self._fits(len(frame)):
+            if self.wanted() < len(raw):
+                return None
             full = self._cut(self._shape.part_size)
             if len(raw) < self._shape.range_size:
                 return full
