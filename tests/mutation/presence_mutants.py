@@ -92,6 +92,13 @@ PRESENCE_MUTANTS = (
         "engine/test_glance.py::test_frames_behind_the_last_one",
     ),
     mutant(
+        "an emptied WAL is begun with the salts that the wal-index tells of",
+        "engine/glance.py",
+        "if not index.max_frame and _is_begun(wal, index):",
+        "if False:",
+        "engine/test_closed_index.py::test_a_commit_that_an_emptied_wal_was_begun_with_is_not_missed",
+    ),
+    mutant(
         "a close that comes late means nothing",
         "engine/look.py",
         "if life.closed != loan.closed:",

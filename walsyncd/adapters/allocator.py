@@ -1,7 +1,9 @@
-"""The C library's allocator, for a process that unpacks gigabytes through blocks of a few megabytes and then ends.
+"""The C library's allocator: what becomes of freed blocks of some megabytes, which are what bases are made of.
 
-glibc maps such a block anew each time and gives it back at once, so that the kernel clears every page again before it
-is written: a seventh of a restore's time. Other C libraries have no such setting, and are left as they are.
+glibc keeps them or gives them back as it comes, by how large the last ones were, and for each thread apart. For a
+process that unpacks gigabytes and then ends, giving back is work: the kernel clears every page again before it is
+written, a seventh of a restore's time. A daemon that is idle afterwards must not keep them. Other C libraries have no
+such settings, and are left as they are.
 """
 
 from __future__ import annotations
@@ -11,13 +13,25 @@ import ctypes
 # mallopt(3)
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
+_M_ARENA_MAX = -8
 _REUSED_BYTES = 32 << 20  # the most that mallopt takes; larger blocks are mapped as ever
 _KEPT_BYTES = 128 << 20  # so much may lie free at the end of a heap
+_HEAPS = 2  # one for each thread would keep what only that one frees
+_RETURNED_BYTES = 1 << 20
 
 
 def reuse_blocks() -> None:
-    """Have freed blocks used again, from now on. What is held at most stays what it was, about."""
+    """Have freed blocks used again, from now on, by whichever thread."""
+    _set((_M_MMAP_THRESHOLD, _REUSED_BYTES), (_M_TRIM_THRESHOLD, _KEPT_BYTES), (_M_ARENA_MAX, _HEAPS))
+
+
+def return_blocks() -> None:
+    """Have blocks of a megabyte and more given back as soon as they are freed."""
+    _set((_M_MMAP_THRESHOLD, _RETURNED_BYTES))
+
+
+def _set(*settings: tuple[int, int]) -> None:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
-        mallopt(_M_MMAP_THRESHOLD, _REUSED_BYTES)
-        mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
+        for parameter, value in settings:
+            mallopt(parameter, value)

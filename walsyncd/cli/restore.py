@@ -93,7 +93,8 @@ def run(args: argparse.Namespace) -> int:
     if args.if_missing and args.output.exists() and not args.all:
         _print(args, {"restored": False, "path": str(args.output)}, f"kept {args.output}: it exists")
         return 0
-    reuse_blocks()
+    if not args.follow:
+        reuse_blocks()
     with _sigterm_unwinds():
         if args.all:
             from walsyncd.cli.restore_all import restore_all  # noqa: PLC0415  a command is light until it runs
