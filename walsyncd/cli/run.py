@@ -22,7 +22,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run until SIGTERM or SIGINT; a second one stops at once. SIGHUP reads the configuration again."""
     from walsyncd import log  # noqa: PLC0415 - a command is light until it runs
-    from walsyncd.adapters.allocator import return_blocks  # noqa: PLC0415
     from walsyncd.cli import settings_from  # noqa: PLC0415
     from walsyncd.cli.storage import storage_from  # noqa: PLC0415
     from walsyncd.engine.daemon import run_daemon  # noqa: PLC0415
@@ -35,7 +34,6 @@ def run(args: argparse.Namespace) -> int:
         log.configure_daemon(daemon.log_level, daemon.log_format)
         return settings, storage
 
-    return_blocks()
     faulthandler.enable()  # the watchdog's SIGABRT leaves every thread's stack in the journal
     try:
         return run_daemon(source)
