@@ -218,21 +218,32 @@ def test_a_killed_writer_whose_close_comes_late_in_a_new_wal_is_a_gap(tmp_path: 
             assert "right after the WAL restarted" in follow.gap()
 
 
-def test_a_close_long_after_a_restart(tmp_path: Path) -> None:
-    """No process takes so long to die."""
+@contextmanager
+def used_by_two(tmp_path: Path) -> Iterator[tuple[SqliteProcess, SqliteProcess, Following]]:
+    """Somebody who commits, and was seen to; somebody who has it open; and who follows."""
     path = tmp_path / "app.db"
     with wal_database(path) as app, SqliteProcess(path) as other, Following(path, tmp_path / "f").begin() as follow:
         other.execute("SELECT * FROM t")
         fill(app, 5)
         follow.look()
+        yield app, other, follow
+
+
+def closes_without_a_gap(app: SqliteProcess, other: SqliteProcess, follow: Following) -> None:
+    other.close()
+    assert not follow.look().gap
+    follow.proves(app)
+
+
+def test_a_close_long_after_a_restart(tmp_path: Path) -> None:
+    """No process takes so long to die."""
+    with used_by_two(tmp_path) as (app, other, follow):
         app.execute(insert(1), CHECKPOINT, insert(2))
         assert not follow.look().gap
         assert follow.tracked.loan is not None
         follow.ahead_ms += CLOSE_LATE_MS
         assert not follow.look().gap
-        other.close()
-        assert not follow.look().gap
-        follow.proves(app)
+        closes_without_a_gap(app, other, follow)
 
 
 def test_a_close_that_may_be_among_lost_events_calls_a_loan_in(tmp_path: Path) -> None:
@@ -263,25 +274,15 @@ def test_a_close_while_a_count_is_judged_calls_the_loan_in(tmp_path: Path) -> No
 
 def test_a_close_after_a_restart_that_needed_no_loan(tmp_path: Path) -> None:
     """It is proven whether anybody closed or not."""
-    path = tmp_path / "app.db"
-    with wal_database(path) as app, SqliteProcess(path) as other, Following(path, tmp_path / "f").begin() as follow:
-        other.execute("SELECT * FROM t")
-        fill(app, 5)
-        follow.look()
+    with used_by_two(tmp_path) as (app, other, follow):
         app.execute(CHECKPOINT, insert(1))
         assert not follow.look().gap
-        other.close()
-        assert not follow.look().gap
-        follow.proves(app)
+        closes_without_a_gap(app, other, follow)
 
 
 def test_a_close_after_an_emptied_wal_began_with_other_salts(tmp_path: Path) -> None:
     """Whoever has never checkpointed draws salts of its own; there was a single look at the empty WAL."""
-    path = tmp_path / "app.db"
-    with wal_database(path) as app, SqliteProcess(path) as other, Following(path, tmp_path / "f").begin() as follow:
-        other.execute("SELECT * FROM t")
-        fill(app, 5)
-        follow.look()
+    with used_by_two(tmp_path) as (app, other, follow):
         app.execute("PRAGMA wal_checkpoint(PASSIVE)")
         follow.watch.drain()
         app.execute("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -292,9 +293,7 @@ def test_a_close_after_an_emptied_wal_began_with_other_salts(tmp_path: Path) -> 
         assert not follow.look().gap
         assert follow.cursor.salts[0] != emptied.salts[0]
         assert follow.tracked.loan is None
-        other.close()
-        assert not follow.look().gap
-        follow.proves(app)
+        closes_without_a_gap(app, other, follow)
 
 
 @pytest.mark.parametrize("looks", [1, 5])

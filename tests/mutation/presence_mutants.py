@@ -94,7 +94,7 @@ PRESENCE_MUTANTS = (
     mutant(
         "an emptied WAL is begun with the salts that the wal-index tells of",
         "engine/glance.py",
-        "if not index.max_frame and _is_begun(wal, index):",
+        "if not index.max_frame and is_begun(wal, index.salts):",
         "if False:",
         "engine/test_closed_index.py::test_a_commit_that_an_emptied_wal_was_begun_with_is_not_missed",
     ),

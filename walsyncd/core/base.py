@@ -62,7 +62,7 @@ class Shape:
 
 
 def shape_of(file_size: int) -> Shape:
-    """The shape for a file; a part holds several ranges even if nothing compresses, so that parts stay few."""
+    """The shape for a file; a part holds a whole range at least even if nothing compresses, so that parts stay few."""
     range_size = max(RANGE_SIZE_MIN, -(-file_size // RANGES_MAX))
     count = -(-file_size // range_size)
     in_a_part = -(-count // PARTS_MAX)

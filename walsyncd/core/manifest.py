@@ -35,7 +35,7 @@ from walsyncd.errors import CorruptError, NewerFormatError
 
 FORMAT_VERSION = 2
 _SHA256_DIGITS = 32  # the first 16 bytes
-MANIFEST_BYTES_MAX = 16 * 1024 * 1024  # 16,384 ranges take about 1.5 MiB of JSON
+MANIFEST_BYTES_MAX = 16 * 1024 * 1024  # 16,384 ranges take about a MiB of JSON, with those that fill up parts two
 
 
 @dataclass(frozen=True, slots=True)

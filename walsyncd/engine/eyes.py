@@ -34,7 +34,7 @@ from walsyncd.core.wal import (
     read_frames,
 )
 from walsyncd.core.walindex import WALINDEX_READ_SIZE, IndexHeader, parse_index_header
-from walsyncd.engine.glance import frames_behind
+from walsyncd.engine.glance import frames_behind, is_begun
 from walsyncd.engine.lives import Life
 from walsyncd.engine.outside import Outside
 from walsyncd.engine.tracked import Tracked
@@ -199,10 +199,7 @@ class Eyes:
         """
         if cursor is not None and cursor.header is not None:
             return self.salts_at(cursor.frames + 1, cursor.header) in {cursor.salts, (0, 0)}
-        wal = parse_wal_header(self.life.wal.pread(0, WAL_HEADER_SIZE))
-        if cursor is None or wal is None:
-            return self.life.wal.size() > 0
-        return (wal.salt1 + 1) % 2**32 != cursor.salts[0]
+        return self.life.wal.size() > 0 if cursor is None else is_begun(self.life.wal, cursor.salts)
 
     def facts(self) -> FileFacts:
         """Which file the database is now; its look is not known while there is a WAL."""

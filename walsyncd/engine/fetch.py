@@ -2,7 +2,7 @@
 
 A range is a zstd frame of its own; the manifest says where it lies in the object and what its raw bytes must hash to.
 Neighbours are asked for together, since a request costs as much as a megabyte; one that is larger than a block is
-unpacked as it comes. So memory is bounded by threads and blocks, not by the database.
+unpacked as it comes. So memory is bounded by threads, blocks and zstd's window, not by the database.
 
 Ranges that are in the file already are not fetched again: the hash says so, whoever wrote them and whenever.
 """

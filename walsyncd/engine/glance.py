@@ -20,7 +20,9 @@ import threading
 from collections import deque
 
 from walsyncd.adapters.source import OpenFile
-from walsyncd.core.wal import FRAME_HEADER_SIZE, WAL_HEADER_SIZE
+from walsyncd.core.follow import Salts
+from walsyncd.core.restart import succeeds
+from walsyncd.core.wal import FRAME_HEADER_SIZE, WAL_HEADER_SIZE, parse_wal_header
 from walsyncd.core.walindex import WALINDEX_READ_SIZE, IndexHeader, parse_index_header
 
 GLANCES_MAX = 4  # the last look's, and that after the last write to the database; the others may be late
@@ -39,18 +41,18 @@ def frames_behind(wal: OpenFile, shm: OpenFile, index: IndexHeader) -> bool:
     now = parse_index_header(shm.pread(0, WALINDEX_READ_SIZE))
     if now is None or now.salts != index.salts:
         return True
-    if not index.max_frame and _is_begun(wal, index):
+    if not index.max_frame and is_begun(wal, index.salts):
         return True
     return len(head) == FRAME_HEADER_SIZE and salts in {index.salts, (0, 0)}
 
 
-def _is_begun(wal: OpenFile, index: IndexHeader) -> bool:
-    """Whether the WAL's header is not the one of the incarnation before ``index``, which has no frame.
+def is_begun(wal: OpenFile, salts: Salts) -> bool:
+    """Whether the WAL's header is not the one of the incarnation before that of ``salts``, which has no frame yet.
 
     Whoever has never checkpointed begins it with salts of its own, which are published with its first commit only.
     """
-    header = wal.pread(0, WAL_HEADER_SIZE)
-    return len(header) == WAL_HEADER_SIZE and (int.from_bytes(header[16:20], "big") + 1) % 2**32 != index.salts[0]
+    header = parse_wal_header(wal.pread(0, WAL_HEADER_SIZE))
+    return wal.size() > 0 if header is None else not succeeds(header.salts, salts)
 
 
 class Glance:
