@@ -16,16 +16,16 @@ from typing import Any
 
 import pytest
 
-from tests.adapters.sqlite_process import SqliteProcess, wal_database
+from tests.adapters.files.sqlite_process import SqliteProcess, wal_database
 from tests.engine.running import Place, running, wait_for
-from walsyncd.adapters.counting_storage import CountingStorage, Requests
-from walsyncd.adapters.storage import ObjectInfo, Storage, StoredPart
-from walsyncd.core.layout import Key, SegmentKey, parse_key
-from walsyncd.core.plan import AtPosition
-from walsyncd.core.position import parse_position
-from walsyncd.core.retention import DAY_MS, HOUR_MS
-from walsyncd.engine.replica import Replica
-from walsyncd.engine.restorer import find_plan, restore
+from walsyncd.adapters.storage.counting_storage import CountingStorage, Requests
+from walsyncd.adapters.storage.interface import ObjectInfo, Storage, StoredPart
+from walsyncd.core.keep.retention import DAY_MS, HOUR_MS
+from walsyncd.core.restore.plan import AtPosition
+from walsyncd.core.stored.layout import Key, SegmentKey, parse_key
+from walsyncd.core.stored.position import parse_position
+from walsyncd.engine.restore.replica import Replica
+from walsyncd.engine.restore.restorer import find_plan, restore
 from walsyncd.errors import WalsyncdError
 
 RETENTION_DAYS = 2
@@ -44,7 +44,7 @@ class Calendar:
     def rule(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Be the daemon's wall clock from now on."""
         clock = SimpleNamespace(time_ns=lambda: 1_000_000 * self.now_ms, monotonic_ns=time.monotonic_ns)
-        monkeypatch.setattr("walsyncd.engine.outside.time", clock)
+        monkeypatch.setattr("walsyncd.engine.follow.environment.time", clock)
 
 
 class AgingStorage(CountingStorage):
@@ -182,7 +182,7 @@ class Story:
 @contextmanager
 def told(place: Place, inner: Storage, monkeypatch: pytest.MonkeyPatch) -> Iterator[Story]:
     """A story that begins."""
-    monkeypatch.setattr("walsyncd.engine.housekeeper.CALM_S", 0.0)
+    monkeypatch.setattr("walsyncd.engine.upkeep.housekeeper.CALM_S", 0.0)
     calendar = Calendar()
     calendar.rule(monkeypatch)
     storage = AgingStorage(inner, calendar)

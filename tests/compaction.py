@@ -11,10 +11,10 @@ from pathlib import Path
 from tests.fakes import FakeStorage
 from tests.replicas import make_replica
 from tests.shipping import NAME
-from walsyncd.adapters.journal import Advance, Journal, NewObject, ObjectKind, ObjectRow
-from walsyncd.core.layout import SegmentKey, format_key
-from walsyncd.engine.compactor import Compactor
-from walsyncd.engine.removal import Removals
+from walsyncd.adapters.journal.journal import Advance, Journal, NewObject, ObjectKind, ObjectRow
+from walsyncd.core.stored.layout import SegmentKey, format_key
+from walsyncd.engine.upkeep.compactor import Compactor
+from walsyncd.engine.upkeep.deletion import Removals
 
 EPOCHS = 2
 _folders = itertools.count(1)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from walsyncd.adapters.storage import ObjectInfo, OpenUpload, StoredPart
+from walsyncd.adapters.storage.interface import ObjectInfo, OpenUpload, StoredPart
 from walsyncd.errors import CorruptError, MissingError
 
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 
 from hypothesis import strategies as st
 
-from walsyncd.core.coverage import FramesKey, Listing, listing_of
-from walsyncd.core.layout import BaseKey, ManifestKey, SegmentKey, WholeKey
+from walsyncd.core.restore.coverage import FramesKey, Listing, listing_of
+from walsyncd.core.stored.layout import BaseKey, ManifestKey, SegmentKey, WholeKey
 
 G1 = "20261122T105600Z-3f9c1a2b"
 G2 = "20261123T105600Z-00000001"

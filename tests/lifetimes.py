@@ -11,11 +11,11 @@ from dataclasses import dataclass, field, replace
 
 from hypothesis import strategies as st
 
-from walsyncd.core.coverage import Listing, listing_of
-from walsyncd.core.layout import BaseKey, Key, ManifestKey, SegmentKey, WholeKey
-from walsyncd.core.plan import AtPosition, Plan, make_plan
-from walsyncd.core.position import Position
-from walsyncd.core.retention import DAY_MS, HOUR_MS, Held, Policy, Pruning, decide
+from walsyncd.core.keep.retention import DAY_MS, HOUR_MS, Held, Policy, Pruning, decide
+from walsyncd.core.restore.coverage import Listing, listing_of
+from walsyncd.core.restore.plan import AtPosition, Plan, make_plan
+from walsyncd.core.stored.layout import BaseKey, Key, ManifestKey, SegmentKey, WholeKey
+from walsyncd.core.stored.position import Position
 
 T0 = 1_795_344_960_000
 POLICY = Policy(7 * DAY_MS)

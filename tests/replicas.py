@@ -20,14 +20,14 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from walsyncd.adapters.directory import DirectoryStorage
-from walsyncd.core.epoch import begin_stamp, restamp
-from walsyncd.core.layout import BaseKey, Key, ManifestKey, SegmentKey, WholeKey, format_key
-from walsyncd.core.manifest import Manifest, Range, format_manifest, range_checksum
-from walsyncd.core.position import Position
-from walsyncd.core.segment import Commit, Trailer, encode_segment
-from walsyncd.core.wal import Frames, WalHeader, parse_wal_header, read_frames
-from walsyncd.core.zstd import zstd
+from walsyncd.adapters.storage.directory import DirectoryStorage
+from walsyncd.core.sqlite.wal import Frames, WalHeader, parse_wal_header, read_frames
+from walsyncd.core.stored.epoch import begin_stamp, restamp
+from walsyncd.core.stored.layout import BaseKey, Key, ManifestKey, SegmentKey, WholeKey, format_key
+from walsyncd.core.stored.manifest import Manifest, Range, format_manifest, range_checksum
+from walsyncd.core.stored.position import Position
+from walsyncd.core.stored.segment import Commit, Trailer, encode_segment
+from walsyncd.core.stored.zstd import zstd
 
 GENERATION = "20261122T105600Z-3f9c1a2b"
 NEXT_GENERATION = "20261123T105600Z-00000001"

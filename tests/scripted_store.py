@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from walsyncd.adapters.s3_settings import S3Settings
+from walsyncd.adapters.storage.s3.s3_settings import S3Settings
 
 LOOPBACK = "127.0.0.1"
 

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from tests.fakes import Deaths, FakeStorage, Killed
-from walsyncd.adapters.journal import Advance, Journal, NewObject, ObjectKind, ObjectRow, SpoolFile
-from walsyncd.adapters.journal_schema import Ledger
-from walsyncd.core.layout import SegmentKey, format_key
-from walsyncd.engine.ownership import Identity
-from walsyncd.engine.uploader import Uploader
+from walsyncd.adapters.journal.journal import Advance, Journal, NewObject, ObjectKind, ObjectRow, SpoolFile
+from walsyncd.adapters.journal.schema import Ledger
+from walsyncd.core.stored.layout import SegmentKey, format_key
+from walsyncd.engine.ship.ownership import Identity
+from walsyncd.engine.ship.uploader import Uploader
 
 G1 = "20261122T105600Z-00000001"
 G2 = "20261122T105700Z-00000002"

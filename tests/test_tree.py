@@ -173,7 +173,7 @@ def test_functions_stay_readable() -> None:
 
 
 def test_every_module_has_its_test_file() -> None:
-    """walsyncd/core/wal.py is tested in tests/core/test_wal.py."""
+    """walsyncd/core/sqlite/wal.py is tested in tests/core/sqlite/test_wal.py."""
     missing = []
     for file in MODULES:
         path = file.relative_to(PACKAGE)

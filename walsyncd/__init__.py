@@ -35,10 +35,10 @@ The architecture in one look; imports point down, never up::
                                 standby follows with a copy; verifier, salvage, survey
     cli/       one module a command
 
-A commit's way: inotify wakes ``engine.follower``; it reads the wal-index and the new frames
-(``engine.look``), has ``core.follow`` prove that nothing was missed, re-stamps the frames for our own
-WAL (``core.epoch``), and puts a segment with the follow state it leads to into the journal in one
-transaction (``adapters.journal``); ``engine.uploader`` ships it.
+A commit's way: inotify wakes ``engine.follow.follower``; it reads the wal-index and the new frames
+(``engine.follow.look``), has ``core.follow.decision`` prove that nothing was missed, re-stamps the frames for our own
+WAL (``core.stored.epoch``), and puts a segment with the follow state it leads to into the journal in one
+transaction (``adapters.journal.journal``); ``engine.ship.uploader`` ships it.
 """
 
 __version__ = "0.1.0"

@@ -19,8 +19,8 @@ from functools import partial
 from pathlib import Path
 
 from tests.bench.simulated import BEGAN_MS, Play
-from walsyncd.adapters.journal import Journal
-from walsyncd.core.retention import HOUR_MS
+from walsyncd.adapters.journal.journal import Journal
+from walsyncd.core.keep.retention import HOUR_MS
 
 DAY_S, DAYS_A_MONTH = 86_400, 30
 AGE_DAYS = 10  # retention and some more

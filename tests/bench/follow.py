@@ -23,17 +23,17 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from tests.bench.rig import machine_load, mebibytes, workplace
-from walsyncd.adapters.inotify import Watcher
-from walsyncd.adapters.journal import Journal, ObjectRow
-from walsyncd.adapters.source import boot_id
+from walsyncd.adapters.files.inotify import Watcher
+from walsyncd.adapters.files.source import boot_id
+from walsyncd.adapters.journal.journal import Journal, ObjectRow
 from walsyncd.config import DatabaseSpec
-from walsyncd.core.zstd import zstd
-from walsyncd.engine.agenda import Agenda
-from walsyncd.engine.follower import Follower
-from walsyncd.engine.lives import Lives
-from walsyncd.engine.outside import Outside
-from walsyncd.engine.tracked import Tracked
-from walsyncd.engine.watch import Watch
+from walsyncd.core.stored.zstd import zstd
+from walsyncd.engine.follow.environment import Outside
+from walsyncd.engine.follow.event_pump import Watch
+from walsyncd.engine.follow.followed_database import Tracked
+from walsyncd.engine.follow.follower import Follower
+from walsyncd.engine.follow.schedule import Agenda
+from walsyncd.engine.follow.wal_pairs import Lives
 
 GOAL = 0.5
 ROWS_A_LARGE_COMMIT = 2000

@@ -33,8 +33,8 @@ from tests.bench.rig import (
 )
 from tests.bench.writer import Written, writer
 from tests.stores import Store
-from walsyncd.adapters.s3 import S3Storage
-from walsyncd.core.segment import Trailer, decode_body
+from walsyncd.adapters.storage.s3.s3_storage import S3Storage
+from walsyncd.core.stored.segment import Trailer, decode_body
 
 GOAL_P50_MS, GOAL_P99_MS = 20.0, 100.0
 BARE_RATE_MAX = 10.0  # bare PUTs a second; slower ones than the writer's would take the benchmark too long

@@ -17,12 +17,12 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from tests.bench.rig import machine_load, mebibytes, seaweedfs, workplace
-from walsyncd.adapters.s3 import S3Storage
-from walsyncd.core.coverage import Listing, listing_of
-from walsyncd.core.layout import BaseKey, Key, ManifestKey, SegmentKey, format_key, parse_key
-from walsyncd.core.plan import AtPosition, AtTime, Head, Plan, Target, make_plan
-from walsyncd.core.position import Position
-from walsyncd.engine.replica import Replica
+from walsyncd.adapters.storage.s3.s3_storage import S3Storage
+from walsyncd.core.restore.coverage import Listing, listing_of
+from walsyncd.core.restore.plan import AtPosition, AtTime, Head, Plan, Target, make_plan
+from walsyncd.core.stored.layout import BaseKey, Key, ManifestKey, SegmentKey, format_key, parse_key
+from walsyncd.core.stored.position import Position
+from walsyncd.engine.restore.replica import Replica
 
 GENERATION = "20261122T105600Z-3f9c1a2b"
 BEGAN_MS = 1_795_344_960_000

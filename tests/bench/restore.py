@@ -47,8 +47,8 @@ from tests.bench.rig import (
 )
 from tests.bench.writer import INSERT, connect, row
 from tests.stores import ACCESS_KEY_ID, SECRET_ACCESS_KEY, Store, program
-from walsyncd.adapters.control_socket import ask_daemon
-from walsyncd.adapters.s3 import S3Storage
+from walsyncd.adapters.storage.s3.s3_storage import S3Storage
+from walsyncd.adapters.system.control_socket import ask_daemon
 
 GOAL_RESTORE = 3.0
 GOAL_BASE = 2.0

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.stores import ACCESS_KEY_ID, SECRET_ACCESS_KEY, Store, run_seaweedfs
-from walsyncd.adapters.journal import DatabaseRow, reader
+from walsyncd.adapters.journal.journal import DatabaseRow, reader
 
 ROOT = Path(__file__).parents[2]
 WAIT_S_MAX = 120.0

@@ -1,8 +1,8 @@
 """A day of databases on a clock that is a number, by the parts that run in the daemon.
 
 Real are the collector and the segments that it makes, the journal, the uploader's decisions and turns
-(``engine.dispatch``, ``engine.shipment``), bases (``engine.snapshotter``, of a real file), compaction and pruning
-(``engine.housekeeper``). Played are the application, whose WAL restarts after 1,000 frames as it does by default, the
+(``scheduler``, ``shipper``), bases (``snapshotter``, of a real file), compaction and pruning
+(``housekeeper``). Played are the application, whose WAL restarts after 1,000 frames as it does by default, the
 threads, which take turns, and the store, which counts.
 """
 
@@ -23,27 +23,27 @@ from unittest.mock import patch
 import numpy as np
 
 from tests.fakes import Call, FakeStorage
-from walsyncd.adapters.journal import Advance, Journal, ObjectRow
-from walsyncd.adapters.source import open_file
-from walsyncd.adapters.storage import ObjectInfo
+from walsyncd.adapters.files.source import open_file
+from walsyncd.adapters.journal.journal import Advance, Journal, ObjectRow
+from walsyncd.adapters.storage.interface import ObjectInfo
 from walsyncd.config import DatabaseSpec
-from walsyncd.core.follow import Cursor
-from walsyncd.core.follow_state import FollowState, Stream
-from walsyncd.core.pacing import BURST, Bucket
-from walsyncd.core.retention import DAY_MS
-from walsyncd.core.wal import FrameEnd, Frames
-from walsyncd.engine.collector import Collector
-from walsyncd.engine.copying import roomy
-from walsyncd.engine.dispatch import Dispatch, TakeTurn, Wait
-from walsyncd.engine.eyes import Eyes, file_facts
-from walsyncd.engine.housekeeper import Housekeeper
-from walsyncd.engine.lane import Lane
-from walsyncd.engine.lives import Lives
-from walsyncd.engine.ownership import Identity, Ownership
-from walsyncd.engine.rota import Rota
-from walsyncd.engine.shipment import Shipper
-from walsyncd.engine.snapshotter import Snapshotter
-from walsyncd.engine.tracked import Tracked
+from walsyncd.core.follow.decision import Cursor
+from walsyncd.core.follow.follow_state import FollowState, Stream
+from walsyncd.core.keep.retention import DAY_MS
+from walsyncd.core.send.pacing import BURST, Bucket
+from walsyncd.core.sqlite.wal import FrameEnd, Frames
+from walsyncd.engine.base.copy_queue import Rota
+from walsyncd.engine.base.snapshotter import Snapshotter
+from walsyncd.engine.follow.copy_frames import roomy
+from walsyncd.engine.follow.followed_database import Tracked
+from walsyncd.engine.follow.segment_builder import Collector
+from walsyncd.engine.follow.source_reader import Eyes, file_facts
+from walsyncd.engine.follow.wal_pairs import Lives
+from walsyncd.engine.ship.database_queue import Lane
+from walsyncd.engine.ship.ownership import Identity, Ownership
+from walsyncd.engine.ship.scheduler import Dispatch, TakeTurn, Wait
+from walsyncd.engine.ship.shipper import Shipper
+from walsyncd.engine.upkeep.housekeeper import Housekeeper
 
 GENERATION = "20261123T000000Z-3f9c1a2b"
 BEGAN_MS = 1_795_392_000_000  # 2026-11-23, midnight UTC
@@ -236,7 +236,7 @@ class Play:
 
     def run_until(self, end_ms: int) -> None:
         """All that the threads would do before that."""
-        with patch("walsyncd.engine.snapshotter.time", SimpleNamespace(monotonic=lambda: self.now_ms / 1000)):
+        with patch("walsyncd.engine.base.snapshotter.time", SimpleNamespace(monotonic=lambda: self.now_ms / 1000)):
             while (moment := self._turn()) < end_ms:
                 self.now_ms = max(self.now_ms, math.ceil(moment))
             self.now_ms = end_ms

@@ -13,7 +13,7 @@ from rich.progress import Progress
 from walsyncd.cli.progress import Lines, OnTerminal, showing_progress
 
 if TYPE_CHECKING:
-    from walsyncd.engine.restorer import Draft
+    from walsyncd.engine.restore.restorer import Draft
 
 
 @dataclass

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from tests.replicas import ReplicaMaker, counter_in, make_replica
-from walsyncd.adapters.directory import DirectoryStorage
+from walsyncd.adapters.storage.directory import DirectoryStorage
 from walsyncd.cli import main, restore_all
-from walsyncd.engine import restorer
-from walsyncd.engine.apply import Applied
+from walsyncd.engine.restore import restorer
+from walsyncd.engine.restore.replay import Applied
 
 NAMES = ("srv/one.db", "srv/two.db", "var/three.db")
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.replicas import make_replica
-from walsyncd.adapters.journal import Journal
+from walsyncd.adapters.journal.journal import Journal
 
 SLOW = {"boto3", "botocore", "numpy", "rich", "s3transfer", "urllib3"}
 

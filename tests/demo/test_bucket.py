@@ -1,7 +1,7 @@
 from pathlib import Path
 
 from tests.replicas import NEXT_GENERATION, make_replica
-from walsyncd.core.position import Position
+from walsyncd.core.stored.position import Position
 from walsyncd.demo.bucket import Contents, contents
 
 

@@ -23,7 +23,7 @@ from typing import Any, Self
 import pytest
 
 from tests.stores import ACCESS_KEY_ID, SECRET_ACCESS_KEY, Store
-from walsyncd.adapters.control_socket import ask
+from walsyncd.adapters.system.control_socket import ask
 from walsyncd.errors import WalsyncdError
 
 ROOT = Path(__file__).parents[2]

@@ -14,9 +14,9 @@ from tests.aging import told
 from tests.engine.running import Place
 from tests.readme import script_by_hand
 from tests.replicas import GENERATION, ReplicaMaker, counter_in, make_replica
-from walsyncd.adapters.directory import DirectoryStorage
-from walsyncd.core.layout import SegmentKey
-from walsyncd.core.retention import HOUR_MS
+from walsyncd.adapters.storage.directory import DirectoryStorage
+from walsyncd.core.keep.retention import HOUR_MS
+from walsyncd.core.stored.layout import SegmentKey
 
 
 def by_hand(maker: ReplicaMaker, out: Path, folder: Path) -> subprocess.CompletedProcess[str]:

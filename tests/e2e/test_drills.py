@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.adapters.sqlite_process import SqliteProcess
+from tests.adapters.files.sqlite_process import SqliteProcess
 from tests.e2e.daemon import Daemon, s3_section, wait_until
 from tests.e2e.workload import create
 from tests.stores import Store
-from walsyncd.engine.driller import FOLDER
+from walsyncd.engine.upkeep.drill_runner import FOLDER
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client

@@ -7,7 +7,7 @@ from pathlib import Path
 import apsw
 import pytest
 
-from tests.adapters.sqlite_process import SqliteProcess
+from tests.adapters.files.sqlite_process import SqliteProcess
 from tests.e2e.daemon import Daemon
 
 KEY = "PRAGMA key = 'correct horse battery staple'"

@@ -11,15 +11,15 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from tests.adapters.sqlite_process import wal_database
+from tests.adapters.files.sqlite_process import wal_database
 from tests.aging import Story, told
 from tests.e2e.daemon import Daemon, s3_section
 from tests.engine.running import Place
 from tests.faults.faults import Exchange, Fault, Kind, Said
 from tests.faults.proxy import FaultProxy
 from tests.stores import Store
-from walsyncd.adapters.s3 import S3Storage
-from walsyncd.core.layout import BaseKey, ManifestKey, PrunedKey
+from walsyncd.adapters.storage.s3.s3_storage import S3Storage
+from walsyncd.core.stored.layout import BaseKey, ManifestKey, PrunedKey
 
 
 def both_kept(story: Story) -> None:

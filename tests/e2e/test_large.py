@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.adapters.sqlite_process import SqliteProcess
+from tests.adapters.files.sqlite_process import SqliteProcess
 from tests.e2e.comparison import ask
 from tests.e2e.daemon import Daemon
 

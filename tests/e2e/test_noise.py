@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.adapters.sqlite_process import wal_database
+from tests.adapters.files.sqlite_process import wal_database
 from tests.e2e.comparison import assert_same
 from tests.e2e.daemon import Daemon
 from tests.e2e.workload import Writer, create

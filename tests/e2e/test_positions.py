@@ -12,10 +12,10 @@ import pytest
 from tests.e2e.comparison import ask, counter_of
 from tests.e2e.daemon import Daemon
 from tests.e2e.workload import Writer, create
-from walsyncd.core.layout import SegmentKey, WholeKey, parse_key
-from walsyncd.core.moment import format_moment
-from walsyncd.core.position import Position
-from walsyncd.core.segment import Commit, Trailer, decode_body
+from walsyncd.core.stored.layout import SegmentKey, WholeKey, parse_key
+from walsyncd.core.stored.moment import format_moment
+from walsyncd.core.stored.position import Position
+from walsyncd.core.stored.segment import Commit, Trailer, decode_body
 
 SAMPLES = 3
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.adapters.sqlite_process import SqliteProcess
+from tests.adapters.files.sqlite_process import SqliteProcess
 from tests.e2e.comparison import assert_same
 from tests.e2e.daemon import Daemon
 from tests.e2e.workload import create

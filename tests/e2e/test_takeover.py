@@ -18,10 +18,10 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.daemon import Daemon, wait_until
-from walsyncd.adapters.journal_databases import _identity as file_identity
-from walsyncd.core.layout import SegmentKey, parse_key
-from walsyncd.core.position import is_generation, parse_position
-from walsyncd.engine.lane import LOOK_UPLOADS_MAX
+from walsyncd.adapters.journal.database_table import _identity as file_identity
+from walsyncd.core.stored.layout import SegmentKey, parse_key
+from walsyncd.core.stored.position import is_generation, parse_position
+from walsyncd.engine.ship.database_queue import LOOK_UPLOADS_MAX
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]  # several daemons start one after the other
 

@@ -20,7 +20,7 @@ from tests.e2e.comparison import assert_same
 from tests.e2e.daemon import Daemon, s3_section
 from tests.e2e.workload import Writer, create
 from tests.stores import Store
-from walsyncd.core.layout import SegmentKey, parse_key
+from walsyncd.core.stored.layout import SegmentKey, parse_key
 
 MOMENTS = int(os.environ.get("UPLOAD_KILLS", "30"))
 SEED = int(os.environ.get("UPLOAD_KILLS_SEED", "1"))

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from walsyncd.adapters.source import Role, side_path
+from walsyncd.adapters.files.source import Role, side_path
 
 ROWS = "SELECT x FROM t ORDER BY rowid"
 NOTHING = (False, False)

@@ -9,21 +9,21 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, Self
 
-from tests.adapters.sqlite_process import SqliteProcess, wal_database
-from walsyncd.adapters.inotify import Watcher
-from walsyncd.adapters.journal import Advance, Journal, ObjectKind
-from walsyncd.adapters.source import boot_id
+from tests.adapters.files.sqlite_process import SqliteProcess, wal_database
+from walsyncd.adapters.files.inotify import Watcher
+from walsyncd.adapters.files.source import boot_id
+from walsyncd.adapters.journal.journal import Advance, Journal, ObjectKind
 from walsyncd.config import DatabaseSpec
-from walsyncd.core.follow import Cursor
-from walsyncd.core.follow_state import FollowState, format_follow_state, parse_follow_state
-from walsyncd.core.segment import decode_body
-from walsyncd.engine.birth import begin_state
-from walsyncd.engine.lives import Lives
-from walsyncd.engine.look import take_step
-from walsyncd.engine.outside import Outside
-from walsyncd.engine.step import Step
-from walsyncd.engine.tracked import Tracked
-from walsyncd.engine.watch import Watch
+from walsyncd.core.follow.decision import Cursor
+from walsyncd.core.follow.follow_state import FollowState, format_follow_state, parse_follow_state
+from walsyncd.core.stored.segment import decode_body
+from walsyncd.engine.follow.begin_generation import begin_state
+from walsyncd.engine.follow.environment import Outside
+from walsyncd.engine.follow.event_pump import Watch
+from walsyncd.engine.follow.followed_database import Tracked
+from walsyncd.engine.follow.look import take_step
+from walsyncd.engine.follow.step import Step
+from walsyncd.engine.follow.wal_pairs import Lives
 
 STEPS_MAX = 2000
 

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from tests.adapters.sqlite_process import SqliteError, SqliteProcess
+from tests.adapters.files.sqlite_process import SqliteError, SqliteProcess
 from tests.engine.keeping import Keeping
 from tests.engine.oracle import History, committed
-from walsyncd.engine import copying, eyes
+from walsyncd.engine.follow import copy_frames, source_reader
 
 APPLICATIONS_MAX = 3
 TOTALS: Counter[str] = Counter()
@@ -67,9 +67,9 @@ class Gentle(RuleBasedStateMachine):
         epoch=st.sampled_from([20 * 4120, 64 << 20]),
     )
     def begin(self, page_size: int, auto_vacuum: int, batch: int, epoch: int) -> None:
-        self.patch.setattr(copying, "BATCH_BYTES", batch)
-        self.patch.setattr(eyes, "BATCH_BYTES", batch)
-        self.patch.setattr(copying, "EPOCH_BYTES", epoch)
+        self.patch.setattr(copy_frames, "BATCH_BYTES", batch)
+        self.patch.setattr(source_reader, "BATCH_BYTES", batch)
+        self.patch.setattr(copy_frames, "EPOCH_BYTES", epoch)
         first = Application(self.path, "sqlite3", f"PRAGMA page_size={page_size}", f"PRAGMA auto_vacuum={auto_vacuum}")
         first.process.execute(
             "PRAGMA journal_mode=WAL",

@@ -12,17 +12,17 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.adapters.sqlite_process import SqliteProcess
+from tests.adapters.files.sqlite_process import SqliteProcess
 from tests.engine.following import Following
 from tests.engine.oracle import History, Place, Segment, Stored, committed
-from walsyncd.adapters.inotify import Event, Kind
-from walsyncd.adapters.journal import Journal, ObjectKind, ObjectRow
-from walsyncd.adapters.source import FileIdentity, OpenFile, Role, hot_journal, open_file
-from walsyncd.core.follow_state import FollowState, format_follow_state
-from walsyncd.core.segment import decode_body
-from walsyncd.engine.birth import begin_state
-from walsyncd.engine.eyes import file_facts
-from walsyncd.engine.look import take_step
+from walsyncd.adapters.files.inotify import Event, Kind
+from walsyncd.adapters.files.source import FileIdentity, OpenFile, Role, hot_journal, open_file
+from walsyncd.adapters.journal.journal import Journal, ObjectKind, ObjectRow
+from walsyncd.core.follow.follow_state import FollowState, format_follow_state
+from walsyncd.core.stored.segment import decode_body
+from walsyncd.engine.follow.begin_generation import begin_state
+from walsyncd.engine.follow.look import take_step
+from walsyncd.engine.follow.source_reader import file_facts
 from walsyncd.errors import MissingError
 
 STEPS_MAX = 1000

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from walsyncd.core.wal import FRAME_HEADER_SIZE, WAL_HEADER_SIZE
+from walsyncd.core.sqlite.wal import FRAME_HEADER_SIZE, WAL_HEADER_SIZE
 
 Place = tuple[int, int]
 """Epoch and frame, always after a commit."""

@@ -11,17 +11,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from walsyncd.adapters.control_socket import ask, socket_path
-from walsyncd.adapters.directory import DirectoryStorage
-from walsyncd.adapters.journal import DatabaseRow, JournalReader, reader
-from walsyncd.adapters.storage import Storage
+from walsyncd.adapters.journal.journal import DatabaseRow, JournalReader, reader
+from walsyncd.adapters.storage.directory import DirectoryStorage
+from walsyncd.adapters.storage.interface import Storage
+from walsyncd.adapters.system.control_socket import ask, socket_path
 from walsyncd.config import Settings
 from walsyncd.config.settings import DaemonSettings, DatabaseEntry, StorageSettings
-from walsyncd.core.plan import Head
-from walsyncd.engine.awaited import missing
-from walsyncd.engine.daemon import Daemon, Source
-from walsyncd.engine.replica import Replica
-from walsyncd.engine.restorer import find_plan, restore
+from walsyncd.core.restore.plan import Head
+from walsyncd.engine.daemon.daemon import Daemon, Source
+from walsyncd.engine.daemon.sync_progress import missing
+from walsyncd.engine.restore.replica import Replica
+from walsyncd.engine.restore.restorer import find_plan, restore
 
 WAIT_S_MAX = 30.0
 

@@ -21,7 +21,7 @@ from tests.e2e.workload import counted, create, insertion
 from tests.faults.faults import certain
 from tests.faults.proxy import FaultProxy, run_fault_proxy
 from tests.stores import Store
-from walsyncd.adapters.control_socket import ask
+from walsyncd.adapters.system.control_socket import ask
 
 NAME = "app"
 ROWS = 900  # of 10 kB, and as much again in the index: a base of three parts

@@ -10,8 +10,9 @@ import runpy
 import signal
 import sys
 
-from walsyncd.core import backoff
-from walsyncd.engine import base_copy, snapshotter, uploader
+from walsyncd.core.send import backoff
+from walsyncd.engine.base import base_copy, snapshotter
+from walsyncd.engine.ship import uploader
 
 CAP_SECONDS = 1.5
 

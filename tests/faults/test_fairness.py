@@ -18,7 +18,7 @@ from tests.e2e.workload import counted, create, insertion
 from tests.faults.faults import ALL, Exchange, Fault, Kind
 from tests.faults.proxy import FaultProxy
 from tests.stores import Store
-from walsyncd.core.base import PART_SIZE_MIN
+from walsyncd.core.stored.base import PART_SIZE_MIN
 
 MEBIBYTES = 300
 OTHERS = ("one", "two", "three")

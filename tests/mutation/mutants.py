@@ -22,14 +22,14 @@ def mutant(name: str, file: str, old: str, new: str, *asked: str) -> Mutant:
     return Mutant(name, file, ((old, new),), asked)
 
 
-COPYING = "engine/copying.py"
-EYES = "engine/eyes.py"
-FOLLOW = "core/follow.py"
-LIVES = "engine/lives.py"
-RESTART = "core/restart.py"
-RESUMPTION = "engine/resumption.py"
-SEAM = "engine/seam.py"
-SNAPSHOTTER = "engine/snapshotter.py"
+COPYING = "engine/follow/copy_frames.py"
+EYES = "engine/follow/source_reader.py"
+FOLLOW = "core/follow/decision.py"
+LIVES = "engine/follow/wal_pairs.py"
+RESTART = "core/follow/restart.py"
+RESUMPTION = "engine/follow/resume.py"
+SEAM = "engine/follow/wal_restart.py"
+SNAPSHOTTER = "engine/base/snapshotter.py"
 
 MUTANTS = (
     # -- the same incarnation: copy, verify, look again
@@ -38,42 +38,42 @@ MUTANTS = (
         COPYING,
         "settle(copy, frames, eyes.sight(), asked",
         "settle(copy, frames, seen, asked",
-        "engine/test_interleavings.py::test_a_restart_under_a_copy_is_no_rewritten_history",
+        "engine/follow/test_interleavings.py::test_a_restart_under_a_copy_is_no_rewritten_history",
     ),
     mutant(
         "other salts after the reading do not matter",
         FOLLOW,
         "if salts is not None and salts != copy.cursor.salts:",
         "if False:",
-        "core/test_follow.py",
+        "core/follow/test_decision.py",
     ),
     mutant(
         "the chain is not checked",
-        "core/wal.py",
+        "core/sqlite/wal.py",
         "valid = (fields[:ours, 4:6] == chains).all(axis=1) & (fields[:ours, 0] != 0)",
         "chains = fields[:ours, 4:6]; valid = fields[:ours, 0] != 0",
-        "core/test_wal.py",
+        "core/sqlite/test_wal.py",
     ),
     mutant(
         "a published frame that breaks the chain is passed over",
         FOLLOW,
         "if held < asked:",
         "if False:",
-        "core/test_follow.py",
+        "core/follow/test_decision.py",
     ),
     mutant(
         "fewer frames than were shipped are no fork",
         FOLLOW,
         "if index.max_frame < cursor.frames:",
         "if False:",
-        "core/test_follow.py",
+        "core/follow/test_decision.py",
     ),
     mutant(
         "another last frame is no fork",
         FOLLOW,
         "if cursor.frames and index.frame_chain != cursor.chain:",
         "if False:",
-        "core/test_follow.py",
+        "core/follow/test_decision.py",
     ),
     # -- what is believed
     mutant(
@@ -81,7 +81,7 @@ MUTANTS = (
         EYES,
         "holder = Holder(liveness(life.shm).value)",
         "holder = Holder.LIVE",
-        "engine/test_eyes.py::test_a_killed_writer_leaves_a_stale_index",
+        "engine/follow/test_source_reader.py::test_a_killed_writer_leaves_a_stale_index",
     ),
     Mutant(
         "the queue is drained before the headers are read",
@@ -90,35 +90,35 @@ MUTANTS = (
             ("        self.outside.drain()\n        return Sighting", "        return Sighting"),
             ("        holder = self._holder()\n", "        self.outside.drain()\n        holder = self._holder()\n"),
         ),
-        ("engine/test_interleavings.py::test_an_event_while_the_headers_are_read_is_noted",),
+        ("engine/follow/test_interleavings.py::test_an_event_while_the_headers_are_read_is_noted",),
     ),
     mutant(
         "a rebuilt wal-index goes on counting",
         FOLLOW,
         "if mark is None or evidence.reborn or mark.shm_serial != shm_serial:",
         "if mark is None or mark.shm_serial != shm_serial:",
-        "core/test_follow.py",
+        "core/follow/test_decision.py",
     ),
     mutant(
         "a close of the wal-index means nothing",
         FOLLOW,
         "if not evidence.closed or whole:",
         "if True:",
-        "core/test_follow.py",
+        "core/follow/test_decision.py",
     ),
     mutant(
         "a counter may go down",
         FOLLOW,
         "if (index.ichange - mark.ichange) % 2**32 >= 2**31:",
         "if False:",
-        "core/test_follow.py",
+        "core/follow/test_decision.py",
     ),
     mutant(
         "a WAL without a wal-index ends like any other",
-        "engine/look.py",
+        "engine/follow/look.py",
         "if ended and not life.orderly:",
         "if False:",
-        "engine/test_interleavings.py::test_an_exclusive_writer_that_closes_is_a_gap",
+        "engine/follow/test_interleavings.py::test_an_exclusive_writer_that_closes_is_a_gap",
     ),
     # -- across a restart of the WAL
     mutant(
@@ -126,183 +126,183 @@ MUTANTS = (
         RESTART,
         "if len(tail.commits) < need:",
         "if len(tail.commits) < need - 1:",
-        "core/test_restart.py",
+        "core/follow/test_restart.py",
     ),
     mutant(
         "one commit too many may stand there",
         RESTART,
         "if len(tail.commits) > need:",
         "if len(tail.commits) > need + 1:",
-        "core/test_restart.py",
+        "core/follow/test_restart.py",
     ),
     mutant(
         "the tail is used whatever salt-1 is",
         RESTART,
         "return new[0] == (old[0] + 1) % _MODULUS",
         "return True",
-        "core/test_restart.py",
+        "core/follow/test_restart.py",
     ),
     mutant(
         "the tail is used though new frames reached it",
         RESTART,
         "if new_last > cursor.frames:\n        return Gap(f\"the WAL's new frames",
         "if False:\n        return Gap(f\"the WAL's new frames",
-        "core/test_restart.py",
+        "core/follow/test_restart.py",
     ),
     mutant(
         "old frames behind a count of nothing are passed over",
         RESTART,
         "if tail.commits or (behind == cursor.salts and new_last > cursor.frames):",
         "if tail.commits:",
-        "core/test_restart.py",
+        "core/follow/test_restart.py",
     ),
     mutant(
         "pad frames count as commits",
         RESTART,
         "self._doubtful = True",
         "self._doubtful = False",
-        "core/test_restart.py",
+        "core/follow/test_restart.py",
     ),
     mutant(
         "the end of the old incarnation need not be in sight",
         RESTART,
         "if tail.next_salts is None or tail.next_salts in (cursor.salts, new_salts, (0, 0)):",
         "if False:",
-        "core/test_restart.py",
+        "core/follow/test_restart.py",
     ),
     mutant(
         "the tail is checked before it is read",
         SEAM,
         "    remains = _read_remains(eyes, cursor, found)\n    after = eyes.sight()\n",
         "    after = eyes.sight()\n    remains = _read_remains(eyes, cursor, found)\n",
-        "engine/test_interleavings.py::test_new_frames_that_pass_ours_while_the_tail_is_read",
+        "engine/follow/test_interleavings.py::test_new_frames_that_pass_ours_while_the_tail_is_read",
     ),
     mutant(
         "how far the new frames came is not looked at again",
         SEAM,
         "reached = _reached_by(eyes, found, after, remains.new_last)",
         "reached = _reached_by(eyes, found, seen, remains.new_last)",
-        "engine/test_interleavings.py::test_new_frames_that_pass_ours_while_the_tail_is_read",
+        "engine/follow/test_interleavings.py::test_new_frames_that_pass_ours_while_the_tail_is_read",
     ),
     mutant(
         "the tail need not be in the database",
         SEAM,
         "fault = _not_written_back(eyes, proof, found, remains)",
         'fault = ""',
-        "engine/test_seam.py::test_a_tail_that_is_not_in_the_database_is_a_gap",
+        "engine/follow/test_wal_restart.py::test_a_tail_that_is_not_in_the_database_is_a_gap",
     ),
     mutant(
         "what remains is believed after a reboot",
         SEAM,
         "if state.file.boot_id != eyes.outside.boot_id:",
         "if False:",
-        "engine/test_seam.py::test_one_restart_across_a_reboot",
+        "engine/follow/test_wal_restart.py::test_one_restart_across_a_reboot",
     ),
     # -- from one WAL to the next
     mutant(
         "the first WAL need not be the first",
-        "engine/birth.py",
+        "engine/follow/begin_generation.py",
         "if life.overwritten and (header.sequence != 0 or life.uncounted):",
         "if life.overwritten and life.uncounted:",
-        "engine/test_birth.py::test_an_incarnation_that_is_not_the_first_is_a_gap",
+        "engine/follow/test_begin_generation.py::test_an_incarnation_that_is_not_the_first_is_a_gap",
     ),
     mutant(
         "the first WAL may lack a commit",
-        "engine/birth.py",
+        "engine/follow/begin_generation.py",
         "(commits < index.ichange or (life.overwritten and commits != index.ichange))",
         "(abs(commits - index.ichange) > 1)",
-        "engine/test_birth.py::test_another_process_restarts_with_sequence_zero",
+        "engine/follow/test_begin_generation.py::test_another_process_restarts_with_sequence_zero",
     ),
     mutant(
         "a database touched between two lives is ignored",
         LIVES,
         "last.witnessed = self.untouched",
         "last.witnessed = True",
-        "engine/test_lives.py",
+        "engine/follow/test_wal_pairs.py",
     ),
     mutant(
         "a restart before the first look overwrites nothing",
         LIVES,
         "last.overwritten = last.overwritten or last.checkpointed",
         "last.overwritten = False",
-        "engine/test_birth.py::test_an_incarnation_that_is_not_the_first_is_a_gap",
+        "engine/follow/test_begin_generation.py::test_an_incarnation_that_is_not_the_first_is_a_gap",
     ),
     mutant(
         "a count that began anew before the checkpoint is believed",
         LIVES,
         "                last.closed += 1\n                last.uncounted = last.uncounted or last.written",
         "                last.closed += 1\n                last.uncounted = last.uncounted or last.checkpointed",
-        "engine/test_lives.py",
+        "engine/follow/test_wal_pairs.py",
     ),
     mutant(
         "a WAL that nobody saw held nothing, though it was written",
         LIVES,
         '        """The -wal was written."""\n        if self._unseen:',
         '        """The -wal was written."""\n        if False:',
-        "engine/test_cycles.py::test_a_wal_that_nobody_saw_is_a_gap",
+        "engine/follow/test_cycles.py::test_a_wal_that_nobody_saw_is_a_gap",
     ),
     mutant(
         "a written WAL may have been another",
         LIVES,
         "untold = not (life.written or life.checkpointed or self._mistakable)",
         "untold = True",
-        "engine/test_cycles.py::test_a_wal_that_was_taken_for_the_one_before_is_a_gap",
+        "engine/follow/test_cycles.py::test_a_wal_that_was_taken_for_the_one_before_is_a_gap",
     ),
     mutant(
         "an empty WAL may have been another",
         LIVES,
         "self._mistakable = life.written and not life.wal.size()",
         "self._mistakable = False",
-        "engine/test_lives.py::test_an_empty_wal_in_place_of_one_that_was_written",
+        "engine/follow/test_wal_pairs.py::test_an_empty_wal_in_place_of_one_that_was_written",
     ),
     mutant(
         "an empty WAL says nothing before frame 1",
         FOLLOW,
         'return Again("the WAL\'s header is being written") if wal_bytes else Emptied()',
         'return Again("the WAL\'s header is being written") if wal_bytes else Emptied() if cursor.frames else Idle()',
-        "engine/test_killed_writers.py::test_commits_between_two_truncations_are_a_gap",
+        "engine/follow/test_killed_writers.py::test_commits_between_two_truncations_are_a_gap",
     ),
     mutant(
         "an emptied WAL need not be of the next restart",
         RESTART,
         "return index.ichange == mark.ichange and (is_this or succeeds(cursor.salts, index.salts))",
         "return index.ichange == mark.ichange",
-        "core/test_restart.py",
+        "core/follow/test_restart.py",
     ),
     mutant(
         "an emptied WAL may lack a commit",
         RESTART,
         "return index.ichange == mark.ichange and (is_this or succeeds(cursor.salts, index.salts))",
         "return is_this or succeeds(cursor.salts, index.salts)",
-        "engine/test_killed_writers.py::test_a_commit_before_such_a_truncation_is_a_gap",
+        "engine/follow/test_killed_writers.py::test_a_commit_before_such_a_truncation_is_a_gap",
     ),
     mutant(
         "whoever came after a killed writer wrote nothing",
         LIVES,
         "if life.closed == mark.closed or life.closed_at_write != mark.closed or not self.watched:",
         "if life.closed == mark.closed:",
-        "engine/test_killed_writers.py::test_a_commit_after_such_a_truncation_that_left_no_trace_is_a_gap",
+        "engine/follow/test_killed_writers.py::test_a_commit_after_such_a_truncation_that_left_no_trace_is_a_gap",
     ),
     mutant(
         "a WAL that was missed is ignored",
         LIVES,
         "if not life.wal.unlinked():",
         "if False:",
-        "engine/test_lives.py",
+        "engine/follow/test_wal_pairs.py",
     ),
     mutant(
         "the wal-index of the next life is taken for this one's",
         LIVES,
         "if not life.wal.still_named():",
         "if False:",
-        "engine/test_lives.py",
+        "engine/follow/test_wal_pairs.py",
     ),
     mutant(
         "a database in another's place is followed",
-        "engine/look.py",
+        "engine/follow/look.py",
         "if fault := lives.replaced or lives.lost:",
         "if fault := lives.lost:",
-        "engine/test_look.py::test_events_of_the_step_itself_count",
+        "engine/follow/test_look.py::test_events_of_the_step_itself_count",
     ),
     # -- after our own absence
     mutant(
@@ -310,21 +310,21 @@ MUTANTS = (
         EYES,
         "return words == (*cursor.salts, *cursor.chain)",
         "return True",
-        "engine/test_eyes.py::test_our_last_frame_is_still_there",
+        "engine/follow/test_source_reader.py::test_our_last_frame_is_still_there",
     ),
     mutant(
         "an inode number that was used again is the same file",
-        "core/follow_state.py",
+        "core/follow/follow_state.py",
         "return (self.device, self.inode, self.birth_ns) == (other.device, other.inode, other.birth_ns)",
         "return (self.device, self.inode) == (other.device, other.inode)",
-        "core/test_follow_state.py",
+        "core/follow/test_follow_state.py",
     ),
     mutant(
         "a reboot loses nothing",
         RESUMPTION,
         "return (now.boot_id, now.wal_inode) == (then.boot_id, then.wal_inode)",
         "return now.wal_inode == then.wal_inode",
-        "engine/test_resumption.py::test_a_block_that_was_lost_in_a_reboot_is_a_fork",
+        "engine/follow/test_resume.py::test_a_block_that_was_lost_in_a_reboot_is_a_fork",
     ),
     # -- the base
     mutant(
@@ -332,8 +332,8 @@ MUTANTS = (
         SNAPSHOTTER,
         "return _Origin(state.start, state, tracked.rewinds)",
         "return _Origin(state.stream.position, state, tracked.rewinds)",
-        "engine/test_snapshotter.py::test_the_first_base_counts_from_the_first_frame_of_the_wal",
-        "engine/test_snapshotter.py::test_a_later_base_counts_from_the_incarnation_it_was_copied_in",
+        "engine/base/test_snapshotter.py::test_the_first_base_counts_from_the_first_frame_of_the_wal",
+        "engine/base/test_snapshotter.py::test_a_later_base_counts_from_the_incarnation_it_was_copied_in",
     ),
     Mutant(
         "a base is consistent from before its last byte",
@@ -345,13 +345,13 @@ MUTANTS = (
             ),
             ("self._spool_manifest(tracked, base, state)\n", "self._spool_manifest(tracked, base, self._early)\n"),
         ),
-        ("engine/test_interleavings.py::test_a_commit_after_the_last_byte_of_a_base",),
+        ("engine/follow/test_interleavings.py::test_a_commit_after_the_last_byte_of_a_base",),
     ),
     mutant(
         "an epoch is closed while a base is under way",
         COPYING,
         "if stream.frame == 0 or eyes.tracked.base_under_way or eyes.tracked.base_wanted:",
         "if stream.frame == 0:",
-        "engine/test_copying.py::test_no_epoch_is_closed_while_a_base_is_under_way",
+        "engine/follow/test_copy_frames.py::test_no_epoch_is_closed_while_a_base_is_under_way",
     ),
 )

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from tests.mutation.mutants import EYES, FOLLOW, LIVES, RESTART, RESUMPTION, SNAPSHOTTER, Mutant, mutant
 
-ABSENCE = "engine/absence.py"
-LOOK = "engine/look.py"
+ABSENCE = "engine/follow/no_wal.py"
+LOOK = "engine/follow/look.py"
 
 RULE_MUTANTS = (
     # -- the same incarnation
@@ -14,21 +14,21 @@ RULE_MUTANTS = (
         FOLLOW,
         "if held == copy.last and not read.sizes[-1]:",
         "if False:",
-        "core/test_follow.py",
+        "core/follow/test_decision.py",
     ),
     mutant(
         "a WAL that is shorter than what was shipped is no fork",
         FOLLOW,
         "if wal_bytes < wal.offset_of(cursor.frames + 1):",
         "if False:",
-        "core/test_follow.py",
+        "core/follow/test_decision.py",
     ),
     mutant(
         "frames count at once after a reboot",
         RESUMPTION,
         "if facts.boot_id == state.file.boot_id or seen.holder is Holder.LIVE:",
         "if True:",
-        "engine/test_resumption.py::test_frames_after_a_reboot_wait_for_somebody_or_for_quiet",
+        "engine/follow/test_resume.py::test_frames_after_a_reboot_wait_for_somebody_or_for_quiet",
     ),
     # -- what is believed
     mutant(
@@ -36,28 +36,28 @@ RULE_MUTANTS = (
         LOOK,
         "if seen.index is not None and _lags(eyes, cursor, moving=moving):",
         "if False:",
-        "engine/test_look.py::test_a_wal_index_that_stays_behind_is_not_believed",
+        "engine/follow/test_look.py::test_a_wal_index_that_stays_behind_is_not_believed",
     ),
     mutant(
         "a header that stays torn is waited for, for ever",
-        "engine/patience.py",
+        "engine/follow/stuck_state.py",
         "if now_ms - before[1] < PATIENCE_MS:",
         "if True:",
-        "engine/test_patience.py::test_a_header_that_stays_torn",
+        "engine/follow/test_stuck_state.py::test_a_header_that_stays_torn",
     ),
     mutant(
         "a wal-index that somebody deleted is that of a last close",
         EYES,
         "return Holder.LEAVING if holder is Holder.NONE else holder",
         "return Holder.LIVE",
-        "engine/test_patience.py::test_a_wal_index_that_somebody_deleted",
+        "engine/follow/test_stuck_state.py::test_a_wal_index_that_somebody_deleted",
     ),
     mutant(
         "a counter goes on in another file",
         FOLLOW,
         "if mark is None or evidence.reborn or mark.shm_serial != shm_serial:",
         "if mark is None or evidence.reborn:",
-        "core/test_follow.py",
+        "core/follow/test_decision.py",
     ),
     # -- across a restart of the WAL
     mutant(
@@ -65,21 +65,21 @@ RULE_MUTANTS = (
         RESTART,
         "if need >= _MODULUS // 2:",
         "if False:",
-        "core/test_restart.py",
+        "core/follow/test_restart.py",
     ),
     mutant(
         "what remains is believed though new frames reached it",
         RESTART,
         'if new_last > cursor.frames:\n        return Gap(f"the WAL restarted, its',
         'if False:\n        return Gap(f"the WAL restarted, its',
-        "core/test_restart.py",
+        "core/follow/test_restart.py",
     ),
     mutant(
         "a hole is the end of the old incarnation",
         RESTART,
         "tail.next_salts in (cursor.salts, new_salts, (0, 0)):",
         "tail.next_salts in (cursor.salts, new_salts):",
-        "core/test_restart.py",
+        "core/follow/test_restart.py",
     ),
     # -- beside the WAL
     mutant(
@@ -87,57 +87,57 @@ RULE_MUTANTS = (
         EYES,
         "return Holder.LIVE if life.shm.unlinked() else Holder.NONE",
         "return Holder.NONE",
-        "engine/test_look.py::test_phantoms_at_a_last_close_are_not_taken",
+        "engine/follow/test_look.py::test_phantoms_at_a_last_close_are_not_taken",
     ),
     mutant(
         "a rollback journal between two lives changes nothing",
         LIVES,
         "case Role.JOURNAL:\n                    self.touches += 1",
         "case Role.JOURNAL:\n                    pass",
-        "engine/test_lives.py::test_what_takes_the_witness_away",
+        "engine/follow/test_wal_pairs.py::test_what_takes_the_witness_away",
     ),
     mutant(
         "a WAL that was moved changes nothing",
         LIVES,
         "elif kind in {Kind.MOVED_FROM, Kind.MOVED_TO}:\n            self.touches += 1",
         "elif kind in {Kind.MOVED_FROM, Kind.MOVED_TO}:\n            pass",
-        "engine/test_lives.py::test_what_takes_the_witness_away",
+        "engine/follow/test_wal_pairs.py::test_what_takes_the_witness_away",
     ),
     mutant(
         "a database that was replaced while we were away is followed",
         RESUMPTION,
         "if not facts.is_file(state.file):",
         "if False:",
-        "engine/test_resumption.py::test_the_database_was_replaced_while_it_was_away",
+        "engine/follow/test_resume.py::test_the_database_was_replaced_while_it_was_away",
     ),
     mutant(
         "a database in WAL mode may change without a WAL",
         ABSENCE,
         'if changed and state.mode == "wal":',
         "if False:",
-        "engine/test_absence.py::test_a_write_past_sqlite_is_a_gap",
+        "engine/follow/test_no_wal.py::test_a_write_past_sqlite_is_a_gap",
     ),
     mutant(
         "a look is taken down while file times are too coarse for it",
         ABSENCE,
         "settled = is_settled(facts, outside)",
         "settled = True",
-        "engine/test_absence.py::test_a_look_too_young_is_not_taken_down",
+        "engine/follow/test_no_wal.py::test_a_look_too_young_is_not_taken_down",
     ),
     # -- history reverted under us
     mutant(
         "storage may hold what the journal does not know",
-        "engine/ownership.py",
+        "engine/ship/ownership.py",
         "if info.key[cut:] not in known:",
         "if False:",
-        "engine/test_ownership.py",
+        "engine/ship/test_ownership.py",
     ),
     mutant(
         "clocks that drift apart mean nothing",
-        "engine/lane.py",
+        "engine/ship/database_queue.py",
         "if self.is_claimed and abs(wall_ms - now_ms - self.wall_ahead_ms) > DRIFT_MS_MAX:",
         "if False:",
-        "engine/test_shipment.py::test_a_machine_that_was_set_back_ends_the_generation",
+        "engine/ship/test_shipper.py::test_a_machine_that_was_set_back_ends_the_generation",
     ),
     # -- the base
     Mutant(
@@ -157,7 +157,7 @@ RULE_MUTANTS = (
                 "self._spool_manifest(tracked, base, _EARLY[base.plan.start])\n",
             ),
         ),
-        ("engine/test_snapshotter.py::test_a_base_that_is_resumed_is_consistent_from_after_its_end",),
+        ("engine/base/test_snapshotter.py::test_a_base_that_is_resumed_is_consistent_from_after_its_end",),
     ),
     # Either of the two looks suffices: the file itself, and whether its change made an epoch of its own meanwhile.
     Mutant(
@@ -167,20 +167,20 @@ RULE_MUTANTS = (
             ("if quiet is not None and (file.identity() != quiet or hot_journal(tracked.path)):", "if False:"),
             ('if state.mode == "rollback" and state.stream.position != base.plan.start:', "if False:"),
         ),
-        ("engine/test_snapshotter.py::test_a_rollback_database_that_is_written_while_it_is_copied",),
+        ("engine/base/test_snapshotter.py::test_a_rollback_database_that_is_written_while_it_is_copied",),
     ),
     mutant(
         "a base goes on with another file, in another boot",
-        "engine/base_copy.py",
+        "engine/base/base_copy.py",
         "def can_resume(",
         "def can_resume(*_: object, **__: object) -> bool:\n    return True\n\n\ndef could_resume(",
-        "engine/test_base_copy.py::test_another_file_another_boot_or_another_generation_is_not_resumed",
+        "engine/base/test_base_copy.py::test_another_file_another_boot_or_another_generation_is_not_resumed",
     ),
     mutant(
         "what a checkpoint cuts off makes the base shorter",
-        "engine/base_copy.py",
+        "engine/base/base_copy.py",
         '.ljust(length, b"\\0")',
         "",
-        "engine/test_base_copy.py",
+        "engine/base/test_base_copy.py",
     ),
 )

@@ -10,13 +10,13 @@ from pathlib import Path
 
 from tests.e2e.comparison import differing_pages, file_of
 from tests.torture.ledger import Standing, UnsoundError, standing_of
-from walsyncd.adapters.directory import DirectoryStorage
-from walsyncd.core.layout import SegmentKey, WholeKey, format_key
-from walsyncd.core.plan import AtPosition, Head
-from walsyncd.core.position import Position
-from walsyncd.core.segment import Trailer, decode_body
-from walsyncd.engine.replica import Replica
-from walsyncd.engine.restorer import find_plan, restore
+from walsyncd.adapters.storage.directory import DirectoryStorage
+from walsyncd.core.restore.plan import AtPosition, Head
+from walsyncd.core.stored.layout import SegmentKey, WholeKey, format_key
+from walsyncd.core.stored.position import Position
+from walsyncd.core.stored.segment import Trailer, decode_body
+from walsyncd.engine.restore.replica import Replica
+from walsyncd.engine.restore.restorer import find_plan, restore
 from walsyncd.errors import WalsyncdError
 
 

@@ -22,7 +22,7 @@ from tests.e2e.daemon import ROOT, Daemon, base_environment
 from tests.torture.application import UNSOUND
 from tests.torture.judge import Judge
 from tests.torture.ledger import create
-from walsyncd.core.wal import WAL_HEADER_SIZE, parse_wal_header
+from walsyncd.core.sqlite.wal import WAL_HEADER_SIZE, parse_wal_header
 
 PAGE_SIZES = (512, 1024, 4096, 4096, 4096, 65536)
 PACES_S = (0.0, 0.0, 0.002, 0.02)

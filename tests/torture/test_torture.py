@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.adapters.sqlite_process import SqliteProcess, wal_database
+from tests.adapters.files.sqlite_process import SqliteProcess, wal_database
 from tests.e2e.comparison import file_of
 from tests.engine.following import insert
 from tests.torture import __main__ as program

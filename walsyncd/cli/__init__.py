@@ -158,7 +158,7 @@ def _run(argv: Sequence[str]) -> int:
 
 
 def _module(name: str) -> CommandModule:
-    return cast("CommandModule", importlib.import_module(f"{__name__}.{name}"))
+    return cast("CommandModule", importlib.import_module(f"{__name__}.commands.{name}"))
 
 
 def _say(error: WalsyncdError) -> None:

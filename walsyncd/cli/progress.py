@@ -10,12 +10,12 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from walsyncd.cli.table import format_bytes
-from walsyncd.core.moment import format_span
+from walsyncd.core.stored.moment import format_span
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
 
-    from walsyncd.engine.restorer import Draft, Progress
+    from walsyncd.engine.restore.restorer import Draft, Progress
 
 LINE_EVERY_S = 5.0  # a log is read later: few lines, but a sign of life
 

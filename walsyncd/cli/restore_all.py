@@ -15,16 +15,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from walsyncd.cli.ls import replicas_from
+from walsyncd.cli.commands.ls import replicas_from
 from walsyncd.cli.table import format_bytes, print_table
-from walsyncd.core.moment import format_moment
+from walsyncd.core.stored.moment import format_moment
 from walsyncd.errors import NothingToRestoreError, RefusedError, WalsyncdError, forget_locals
 
 if TYPE_CHECKING:
-    from walsyncd.adapters.target import Access
-    from walsyncd.engine.planner import Wish
-    from walsyncd.engine.replica import Replica
-    from walsyncd.engine.restorer import Draft, Restored
+    from walsyncd.adapters.files.target import Access
+    from walsyncd.engine.restore.planner import Wish
+    from walsyncd.engine.restore.replica import Replica
+    from walsyncd.engine.restore.restorer import Draft, Restored
 
 AT_ONCE = 8
 ROOM_BYTES = 96 << 20  # for buffers: with all that is loaded besides, the process stays below 256 MiB (measured: 249)
@@ -116,9 +116,9 @@ class _Turn:
 
 
 def _restore_one(args: argparse.Namespace, replica: Replica, wish: Wish, access: Access, turn: _Turn) -> Outcome:
-    from walsyncd.core.layout import check_name  # noqa: PLC0415  a command is light until it runs
-    from walsyncd.engine.planner import with_plan  # noqa: PLC0415
-    from walsyncd.engine.restorer import How, draft_of, restore_wish  # noqa: PLC0415
+    from walsyncd.core.stored.layout import check_name  # noqa: PLC0415  a command is light until it runs
+    from walsyncd.engine.restore.planner import with_plan  # noqa: PLC0415
+    from walsyncd.engine.restore.restorer import How, draft_of, restore_wish  # noqa: PLC0415
 
     name = replica.name or replica.url.rpartition("/")[2]
     path = args.output / name

@@ -15,19 +15,19 @@ import time
 from typing import TYPE_CHECKING
 
 from walsyncd.cli.progress import showing_progress
-from walsyncd.core.moment import format_moment, format_span
+from walsyncd.core.stored.moment import format_moment, format_span
 from walsyncd.errors import TransientError
 
 if TYPE_CHECKING:
-    from walsyncd.adapters.target import Access
-    from walsyncd.engine.replica import Replica
-    from walsyncd.engine.standby import Moved, Standby
+    from walsyncd.adapters.files.target import Access
+    from walsyncd.engine.restore.read_replica import Moved, Standby
+    from walsyncd.engine.restore.replica import Replica
 
 
 def follow(args: argparse.Namespace, replica: Replica, access: Access) -> int:
     """Follow until a signal says stop; 0 then."""
-    from walsyncd.engine.restorer import How  # noqa: PLC0415  a command is light until it runs
-    from walsyncd.engine.standby import Standby  # noqa: PLC0415
+    from walsyncd.engine.restore.read_replica import Standby  # noqa: PLC0415
+    from walsyncd.engine.restore.restorer import How  # noqa: PLC0415  a command is light until it runs
 
     with showing_progress() as progress:
         standby = Standby(replica, args.output, How(args.force, access, progress))

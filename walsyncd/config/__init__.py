@@ -3,7 +3,7 @@
 ``load`` gives ``Settings``, ``expand`` the databases that its entries stand for on this disk, at this moment.
 """
 
-from walsyncd.config.databases import DatabaseSpec, expand
+from walsyncd.config.database_specs import DatabaseSpec, expand
 from walsyncd.config.loading import load, secrets_in, storage_at
 from walsyncd.config.patterns import glob_folders
 from walsyncd.config.settings import DaemonSettings, DatabaseEntry, Settings, StorageSettings

@@ -16,8 +16,8 @@ from walsyncd.config.keeping import keeping_problems
 from walsyncd.config.problem import Problem, error_of, problem_of, unknown_variables
 from walsyncd.config.schema import ConfigFile, DatabaseSection, DefaultsSection
 from walsyncd.config.settings import DaemonSettings, DatabaseEntry, Keep, Settings, StorageSettings
-from walsyncd.config.storage import URL_HINT, storage_settings, url_problem
-from walsyncd.core.layout import check_name, default_name
+from walsyncd.config.storage_section import URL_HINT, storage_settings, url_problem
+from walsyncd.core.stored.layout import check_name, default_name
 from walsyncd.errors import UsageError
 
 DEFAULT_FILE = Path("/etc/walsyncd/config.toml")

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from walsyncd.core.layout import ManifestKey, SegmentKey, WholeKey, parse_key
-from walsyncd.core.position import Position
+from walsyncd.core.stored.layout import ManifestKey, SegmentKey, WholeKey, parse_key
+from walsyncd.core.stored.position import Position
 
 
 @dataclass(frozen=True, slots=True)

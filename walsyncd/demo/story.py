@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from walsyncd.core.moment import format_moment
+from walsyncd.core.stored.moment import format_moment
 from walsyncd.demo.comparison import Comparison, compare, settled_copy
 from walsyncd.demo.diary import counter_at
 from walsyncd.demo.stage import NAME, Stage

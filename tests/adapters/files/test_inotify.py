@@ -1,0 +1,255 @@
+"""Tests of walsyncd.adapters.files.inotify, on the kernel's own events; SQLite works in other processes.
+
+inotify queues an event before the system call that causes it returns, so that nothing here needs to wait.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.adapters.files.sqlite_process import SqliteProcess, wal_database
+from walsyncd.adapters.files.inotify import Event, Kind, Role, Watcher
+from walsyncd.errors import UsageError
+
+
+@pytest.fixture(name="watcher")
+def fixture_watcher() -> Iterator[Watcher]:
+    with Watcher() as watcher:
+        yield watcher
+
+
+def seen(watcher: Watcher) -> list[tuple[Role, Kind]]:
+    return [(event.role, event.kind) for event in watcher.drain()]
+
+
+def kinds(watcher: Watcher, path: Path) -> list[Kind]:
+    return [event.kind for event in watcher.drain() if event.path == path]
+
+
+def test_a_commit_modifies_the_wal(watcher: Watcher, tmp_path: Path) -> None:
+    """A commit to a settled WAL is one MODIFY of -wal, and nothing else."""
+    path = tmp_path / "app.db"
+    with wal_database(path) as app:
+        watcher.add(path)
+        app.execute("INSERT INTO t VALUES (1)")
+        assert watcher.wait(timeout=10)
+        assert set(watcher.drain()) == {Event(path, Role.WAL, Kind.MODIFY)}
+        assert not watcher.wait(timeout=0)
+        assert watcher.drain() == []
+
+
+def test_reading_costs_nothing(watcher: Watcher, tmp_path: Path) -> None:
+    """A query of an open connection, and our own reading, raise no event."""
+    path = tmp_path / "app.db"
+    with wal_database(path) as app:
+        watcher.add(path)
+        app.execute("SELECT * FROM t")
+        path.read_bytes()
+        assert watcher.drain() == []
+
+
+def test_first_opening_creates_wal_and_shm(watcher: Watcher, tmp_path: Path) -> None:
+    """The first connection creates -wal and -shm, and each of the two says so."""
+    path = tmp_path / "app.db"
+    wal_database(path).close()
+    watcher.add(path)
+    with SqliteProcess(path) as app:
+        app.execute("SELECT * FROM t")
+        events = seen(watcher)
+    assert (Role.WAL, Kind.CREATE) in events
+    assert (Role.SHM, Kind.CREATE) in events
+
+
+def test_last_close_deletes_the_shm_before_the_wal(watcher: Watcher, tmp_path: Path) -> None:
+    """The last close checkpoints (MODIFY of the database), then unlinks -shm, then -wal."""
+    path = tmp_path / "app.db"
+    app = wal_database(path)
+    watcher.add(path)
+    app.close()
+    events = seen(watcher)
+    order = [(Role.DATABASE, Kind.MODIFY), (Role.SHM, Kind.DELETE), (Role.WAL, Kind.DELETE)]
+    assert [event for event in events if event in order] == order
+
+
+def test_recovery_after_a_kill_modifies_the_shm(watcher: Watcher, tmp_path: Path) -> None:
+    """The first opener after a SIGKILL rebuilds the -shm in place: MODIFY of -shm, no CREATE."""
+    path = tmp_path / "app.db"
+    wal_database(path).kill()
+    watcher.add(path)
+    with SqliteProcess(path) as app:
+        assert app.execute("SELECT count(*) FROM t") == [[1]]
+        events = seen(watcher)
+    assert (Role.SHM, Kind.MODIFY) in events
+    assert (Role.SHM, Kind.CREATE) not in events
+
+
+def test_the_end_of_a_connection_closes_the_shm(watcher: Watcher, tmp_path: Path) -> None:
+    """The end of any connection, clean or killed, is a CLOSE_WRITE of -shm."""
+    path = tmp_path / "app.db"
+    with wal_database(path):
+        other = SqliteProcess(path)
+        other.execute("SELECT * FROM t")
+        watcher.add(path)
+        other.kill()
+        assert (Role.SHM, Kind.CLOSE_WRITE) in seen(watcher)
+
+
+def test_checkpoints(watcher: Watcher, tmp_path: Path) -> None:
+    """A passive checkpoint modifies the database only; a truncating one modifies the -wal too."""
+    path = tmp_path / "app.db"
+    with wal_database(path) as app:
+        watcher.add(path)
+        app.execute("PRAGMA wal_checkpoint(PASSIVE)")
+        assert set(seen(watcher)) == {(Role.DATABASE, Kind.MODIFY)}
+        app.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        assert (Role.WAL, Kind.MODIFY) in seen(watcher)
+        assert path.with_name("app.db-wal").stat().st_size == 0
+
+
+def test_a_rename_over_the_database(watcher: Watcher, tmp_path: Path) -> None:
+    """A database replaced by rename is MOVED_TO; events of its folder go on."""
+    path, other = tmp_path / "app.db", tmp_path / "new.db"
+    path.write_bytes(b"old")
+    other.write_bytes(b"new")
+    watcher.add(path)
+    other.rename(path)
+    assert seen(watcher) == [(Role.DATABASE, Kind.MOVED_TO)]
+    path.rename(other)
+    assert seen(watcher) == [(Role.DATABASE, Kind.MOVED_FROM)]
+
+
+def test_a_rollback_journal(watcher: Watcher, tmp_path: Path) -> None:
+    """In rollback mode a transaction creates and deletes -journal."""
+    path = tmp_path / "app.db"
+    watcher.add(path)
+    with SqliteProcess(path) as app:
+        app.execute("CREATE TABLE t (x)")
+    events = seen(watcher)
+    assert (Role.JOURNAL, Kind.CREATE) in events
+    assert (Role.JOURNAL, Kind.DELETE) in events
+
+
+def test_an_unlinked_wal_still_tells(watcher: Watcher, tmp_path: Path) -> None:
+    """A write to a -wal that was unlinked under its writer is seen: nothing of unlinked files is hidden."""
+    path, wal = tmp_path / "app.db", tmp_path / "app.db-wal"
+    watcher.add(path)
+    with wal.open("wb") as file:
+        wal.unlink()
+        watcher.drain()
+        file.write(b"x")
+        file.flush()
+        assert seen(watcher) == [(Role.WAL, Kind.MODIFY)]
+
+
+def test_files_of_others_are_dropped(watcher: Watcher, tmp_path: Path) -> None:
+    """What happens to other files in the folder is nobody's event."""
+    watcher.add(tmp_path / "app.db")
+    for name in ("other.db", "app.db-walrus", "app.db.bak"):
+        (tmp_path / name).write_bytes(b"x")
+    assert watcher.drain() == []
+
+
+def test_databases_share_the_watch_of_their_folder(watcher: Watcher, tmp_path: Path) -> None:
+    """Two databases of a folder have one watch, which outlives the removal of one of them."""
+    first, second = tmp_path / "1.db", tmp_path / "2.db"
+    watcher.add(first)
+    watcher.add(second)
+    watcher.add(second)
+    first.touch()
+    second.touch()
+    assert {event.path for event in watcher.drain()} == {first, second}
+    watcher.remove(first)
+    first.write_bytes(b"x")
+    second.write_bytes(b"x")
+    assert {event.path for event in watcher.drain()} == {second}
+    watcher.remove(second)
+    watcher.remove(tmp_path / "never" / "added.db")
+    second.write_bytes(b"y")
+    assert watcher.drain() == []
+    assert list(watcher._by_watch.values()) == [[watcher._root]]
+
+
+def test_overflow(watcher: Watcher, tmp_path: Path) -> None:
+    """When the kernel's queue is full, every database and listed folder is told; events go on afterwards."""
+    first, second = tmp_path / "1.db", tmp_path / "2.db"
+    listed = tmp_path / "listed"
+    listed.mkdir()
+    limit = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text(encoding="ascii"))
+    watcher.add(first)
+    watcher.add(second)
+    watcher.add_directory(listed)
+    with first.open("wb", buffering=0) as one, second.open("wb", buffering=0) as two:
+        for _ in range(limit // 2 + 1):  # alternating, so that the kernel can't merge them
+            one.write(b"x")
+            two.write(b"x")
+    overflowed = [event for event in watcher.drain() if event.kind is Kind.OVERFLOW]
+    assert set(overflowed) == {
+        Event(first, Role.DATABASE, Kind.OVERFLOW),
+        Event(second, Role.DATABASE, Kind.OVERFLOW),
+        Event(listed, Role.DIRECTORY, Kind.OVERFLOW),
+    }
+    assert len(overflowed) == 3
+    first.touch()
+    first.unlink()
+    assert kinds(watcher, first)[-1] is Kind.DELETE
+
+
+def test_several_bits_in_one_event(watcher: Watcher, tmp_path: Path) -> None:
+    """The kernel may add bits not asked for, such as ATTRIB to the MODIFY of a truncated setuid file."""
+    path = tmp_path / "app.db"
+    watcher.add(path)
+    watch = watcher._folders[tmp_path].watch
+    assert watch is not None
+    watcher._take(watch, 0x2 | 0x4, "app.db-shm")
+    assert seen(watcher) == [(Role.SHM, Kind.MODIFY)]
+
+
+def test_wake_ends_a_wait(watcher: Watcher) -> None:
+    """A wake from another thread ends a wait without an event, and one given before ends the next."""
+    answers: list[bool] = []
+    thread = threading.Thread(target=lambda: answers.append(watcher.wait()))
+    thread.start()
+    watcher.wake()
+    thread.join(timeout=30)
+    watcher.wake()
+    answers.append(watcher.wait())
+    assert answers == [False, False]
+
+
+def test_a_wait_for_nothing_ends(watcher: Watcher) -> None:
+    """A wait ends after its timeout without events."""
+    assert not watcher.wait(timeout=0.001)
+
+
+def test_two_threads_drain(watcher: Watcher, tmp_path: Path) -> None:
+    """Events drained by two threads at once are neither lost nor doubled."""
+    listed = tmp_path
+    watcher.add_directory(listed)
+    drained: list[Event] = []
+    done = threading.Event()
+
+    def drain() -> None:
+        while not done.is_set():
+            drained.extend(watcher.drain())
+
+    threads = [threading.Thread(target=drain) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    paths = [listed / str(number) for number in range(500)]
+    for path in paths:
+        path.touch()
+    done.set()
+    for thread in threads:
+        thread.join(timeout=30)
+    drained.extend(watcher.drain())
+    assert sorted(event.path for event in drained) == sorted(paths)
+
+
+def test_a_relative_path_is_refused(watcher: Watcher) -> None:
+    """Paths are absolute: a relative one would be awaited for ever."""
+    with pytest.raises(UsageError, match="not an absolute path"):
+        watcher.add(Path("app.db"))

@@ -1,0 +1,66 @@
+"""Bases under way in the journal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.shipping import G1
+from walsyncd.adapters.journal.journal import Journal, Leftover, ObjectKind, ObjectRow, ObjectState, PartRow
+
+WALSYNCD_ID = "0123abcd"
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Iterator[Journal]:
+    with Journal.open(tmp_path) as journal:
+        journal.database("app", "/srv/app.db")
+        yield journal
+
+
+def begin(journal: Journal, key: str = "base-1") -> ObjectRow:
+    return journal.base_begun(
+        1, generation=G1, key=key, token=WALSYNCD_ID, plan="{}", part_size=8, epoch=2, frame=3, now_ms=5
+    )
+
+
+def test_a_base_is_durable_before_its_upload(journal: Journal) -> None:
+    """Begun from the start; not a part of the lane, and not of the spool."""
+    row = begin(journal)
+    (base,) = journal.bases()
+    assert base.row == row
+    assert (base.plan, base.etag) == ("{}", None)
+    assert (row.kind, row.state, row.epoch, row.last) == (ObjectKind.BASE, ObjectState.BEGUN, 2, 3)
+    assert (journal.pending(), journal.spool_bytes(), journal.bases(2)) == ([], 0, [])
+
+
+def test_plan_and_parts_come_back(journal: Journal) -> None:
+    """With the sender's own detail."""
+    row = begin(journal)
+    journal.base_planned(row.id, "[1]")
+    journal.upload_opened(row.id, "upload-1", 8)
+    journal.part_begun(row.id, 1, 8, "aa", '{"range": 1}')
+    (base,) = journal.bases(1)
+    assert (base.plan, base.row.upload_id) == ("[1]", "upload-1")
+    assert journal.parts(row.id) == [PartRow(1, 8, "aa", None, '{"range": 1}')]
+
+
+def test_a_stored_base_waits_for_its_manifest(journal: Journal) -> None:
+    """What the manifest needs to say is kept."""
+    row = begin(journal)
+    journal.base_stored(row.id, etag="e", size=99)
+    (base,) = journal.bases()
+    assert (base.row.state, base.etag, base.row.size) == (ObjectState.STORED, "e", 99)
+
+
+def test_a_dropped_base_is_to_be_aborted(journal: Journal) -> None:
+    """Whether its upload id is known or not; one that is stored has nothing open."""
+    known, unknown, stored = (begin(journal, key) for key in ("k", "u", "s"))
+    journal.upload_opened(known.id, "upload-1", 8)
+    journal.base_stored(stored.id, etag="e", size=1)
+    for row in (known, unknown, stored, stored):
+        journal.base_dropped(row.id)
+    assert journal.bases() == []
+    assert journal.leftovers() == [Leftover(1, 1, "k", "upload-1"), Leftover(2, 1, "u", None)]

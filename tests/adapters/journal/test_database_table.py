@@ -1,0 +1,85 @@
+"""Databases and generations in the journal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.shipping import G1, G2, segment
+from walsyncd.adapters.journal.journal import Advance, Journal
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Iterator[Journal]:
+    with Journal.open(tmp_path) as journal:
+        yield journal
+
+
+def test_a_database_keeps_its_row_when_it_moves(journal: Journal) -> None:
+    """The name is its identity; the path may change."""
+    row = journal.database("app", "/srv/app.db")
+    moved = journal.database("app", "/mnt/app.db")
+    assert (moved.id, moved.path) == (row.id, "/mnt/app.db")
+    assert journal.database_by_id(row.id) == moved
+    assert [found.name for found in journal.databases()] == ["app"]
+
+
+def test_a_state_keeps_its_beginning(journal: Journal) -> None:
+    """The same state again with another cause is the same state; another one begins anew."""
+    row = journal.database("app", "/srv/app.db")
+    for now_ms, state, cause in [(10, "degraded", "gap"), (20, "degraded", "gap again"), (30, "following", "")]:
+        journal.note_state(row.id, state, cause, "wait", now_ms)
+        found = journal.database_by_id(row.id)
+        assert (found.state, found.cause) == (state, cause)
+        assert found.state_since_ms == (30 if state == "following" else 10)
+
+
+def test_notes_are_kept(journal: Journal) -> None:
+    """Errors, owners and facts, each where it belongs."""
+    row = journal.database("app", "/srv/app.db")
+    journal.note_error(row.id, "AccessDenied", 7)
+    journal.claim_begun(row.id, "run-1")
+    begun = journal.database_by_id(row.id)
+    journal.claimed(row.id, "run-1")
+    done = journal.database_by_id(row.id)
+    assert (begun.error, begun.error_ms, begun.owner_run, begun.owner_next) == ("AccessDenied", 7, None, "run-1")
+    assert (done.owner_run, done.owner_next) == ("run-1", None)
+    assert journal.fact("run_id") is None
+    journal.begin_run("run-1")
+    journal.begin_run("run-2")
+    assert journal.fact("run_id") == "run-2"
+
+
+def test_a_generation_names_its_predecessor_and_why(journal: Journal) -> None:
+    """One that begins ends the one that went on."""
+    row = journal.database("app", "/srv/app.db")
+    journal.begin_generation(row.id, G1, "first", "{}", 10)
+    journal.begin_generation(row.id, G2, "a gap", "[]", 20)
+    first, second = journal.generations(row.id)
+    assert (first.predecessor, first.ended_ms, first.reason_ended) == (None, 20, "a gap")
+    assert (second.predecessor, second.ended_ms, second.reason_begun) == (G1, None, "a gap")
+    found = journal.database_by_id(row.id)
+    assert (found.generation, found.follow, found.last_generation) == (G2, "[]", G2)
+
+
+def test_an_ended_generation_is_followed_by_nothing_until_the_next(journal: Journal) -> None:
+    """Its rows stay, its follow state goes, and its reason is not overwritten."""
+    row = journal.database("app", "/srv/app.db")
+    journal.begin_generation(row.id, G1, "first", "{}", 10)
+    journal.advance([Advance(row.id, "{}", (segment(1, 1),))])
+    journal.end_generation(row.id, "a gap", 20)
+    journal.end_generation(row.id, "another reason", 30)
+    found = journal.database_by_id(row.id)
+    assert (found.generation, found.follow, found.last_generation) == (None, None, G1)
+    assert found.spooled_bytes == len(b"<1:1>")
+    assert journal.generations(row.id)[0].reason_ended == "a gap"
+
+
+def test_a_generation_seen_in_the_bucket_raises_the_bar(journal: Journal) -> None:
+    """It never lowers it."""
+    row = journal.database("app", "/srv/app.db")
+    journal.note_last_generation(row.id, G2)
+    journal.note_last_generation(row.id, G1)
+    assert journal.database_by_id(row.id).last_generation == G2

@@ -1,0 +1,130 @@
+"""The journal's connection: durable, migrated, and honest about what is wrong with it."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from walsyncd.adapters.journal import schema
+from walsyncd.adapters.journal.schema import MIGRATIONS, Ledger, connect, connect_read_only
+from walsyncd.errors import CorruptError, MissingError, TransientError, UsageError
+
+
+def test_a_commit_is_on_disk_when_it_returns(tmp_path: Path) -> None:
+    """WAL mode with synchronous=FULL, and foreign keys are held."""
+    with closing(connect(tmp_path / "j.db")) as connection:
+        settings = [
+            connection.execute(f"PRAGMA {name}").fetchone()[0]
+            for name in ("journal_mode", "synchronous", "foreign_keys")
+        ]
+    assert settings == ["wal", 2, 1]
+
+
+def note_and_fail(ledger: Ledger) -> None:
+    with ledger._transaction() as connection:
+        connection.execute("INSERT INTO fact VALUES ('a', '1')")
+        raise ZeroDivisionError
+
+
+def test_a_transaction_is_whole_or_nothing(tmp_path: Path) -> None:
+    """What raises within leaves no trace, and the next one goes on."""
+    with Ledger(connect(tmp_path / "j.db"), tmp_path / "j.db") as ledger:
+        with pytest.raises(ZeroDivisionError):
+            note_and_fail(ledger)
+        with ledger._transaction() as connection:
+            connection.execute("INSERT INTO fact VALUES ('b', '2')")
+        assert ledger._rows("SELECT * FROM fact") == [("b", "2")]
+
+
+def test_a_journal_is_migrated_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each migration is applied to a journal that has not seen it, in its own transaction."""
+    connect(tmp_path / "j.db").close()
+    monkeypatch.setattr(schema, "MIGRATIONS", (*MIGRATIONS, "ALTER TABLE fact ADD COLUMN extra;"))
+    for _ in range(2):
+        with closing(connect(tmp_path / "j.db")) as connection:
+            assert connection.execute("PRAGMA user_version").fetchone() == (len(MIGRATIONS) + 1,)
+            assert connection.execute("SELECT extra FROM fact").fetchall() == []
+
+
+def test_a_journal_of_a_later_version_is_refused(tmp_path: Path) -> None:
+    """It is not touched, and the way out is named."""
+    with closing(connect(tmp_path / "j.db")) as connection:
+        connection.execute("PRAGMA user_version = 99")
+    for opened in (connect, connect_read_only):
+        with pytest.raises(UsageError, match="99"):
+            opened(tmp_path / "j.db")
+
+
+@pytest.mark.parametrize("content", [b"not a database at all " * 100, b"\0" * 8192])
+def test_a_broken_journal_says_the_way_out(tmp_path: Path, content: bytes) -> None:
+    """Move it away: every database then begins a new generation."""
+    path = tmp_path / "j.db"
+    path.write_bytes(content)
+    with pytest.raises(CorruptError, match="new generation"):
+        connect(path)
+
+
+def test_damage_found_later_is_corruption_too(tmp_path: Path) -> None:
+    """Not a bug of ours."""
+    path = tmp_path / "j.db"
+    with closing(connect(path)) as connection:
+        size = connection.execute("PRAGMA page_size").fetchone()[0]
+        roots = connection.execute("SELECT rootpage FROM sqlite_schema WHERE rootpage").fetchall()
+    data = bytearray(path.read_bytes())
+    for page in (root - 1 for (root,) in roots):
+        data[page * size : page * size + 100] = b"\xff" * 100
+    path.write_bytes(data)
+    with Ledger(connect(path), path) as ledger, pytest.raises(CorruptError, match="move"):
+        ledger._rows("SELECT * FROM fact, database, object")
+
+
+def test_a_full_disk_is_transient(tmp_path: Path) -> None:
+    """The statement is rolled back, and the same again later will do."""
+    with Ledger(connect(tmp_path / "j.db"), tmp_path / "j.db") as ledger:
+        ledger._rows("PRAGMA max_page_count = 1")
+        with pytest.raises(TransientError, match="full"), ledger._transaction() as connection:
+            connection.execute("INSERT INTO fact VALUES ('a', ?)", ("x" * 100_000,))
+        ledger._rows("PRAGMA max_page_count = 10000")
+        assert ledger._rows("SELECT * FROM fact") == []
+
+
+def test_our_own_mistakes_go_through(tmp_path: Path) -> None:
+    """A wrong statement is a bug, not the world."""
+    with Ledger(connect(tmp_path / "j.db"), tmp_path / "j.db") as ledger, pytest.raises(sqlite3.OperationalError):
+        ledger._rows("SELECT * FROM nowhere")
+
+
+@pytest.mark.parametrize("is_open", [True, False], ids=["beside a daemon", "without one"])
+def test_a_reader_reads_and_leaves_no_trace(tmp_path: Path, is_open: bool) -> None:
+    """With a daemon's -wal and -shm there, and after a clean end; it can't write."""
+    path = tmp_path / "j.db"
+    with Ledger(connect(path), path) as writer:
+        with writer._transaction() as connection:
+            connection.execute("INSERT INTO fact VALUES ('a', '1')")
+        if not is_open:
+            writer.close()
+        before = sorted(tmp_path.iterdir())
+        with Ledger(connect_read_only(path), path) as reader:
+            assert reader._rows("SELECT * FROM fact") == [("a", "1")]
+            with pytest.raises(TransientError, match="readonly"):
+                reader._rows("DELETE FROM fact")
+        assert sorted(tmp_path.iterdir()) == before
+
+
+def test_no_journal_is_nothing_to_read(tmp_path: Path) -> None:
+    """And a reader makes none."""
+    with pytest.raises(MissingError, match="does not exist"):
+        connect_read_only(tmp_path / "j.db")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_journal_that_is_being_made_is_no_riddle(tmp_path: Path) -> None:
+    """A reader that comes between the file and its tables is told to ask again."""
+    path = tmp_path / "j.db"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("pragma journal_mode=wal")
+        with pytest.raises(TransientError, match="being made"):
+            connect_read_only(path)

@@ -1,0 +1,70 @@
+"""From botocore's exceptions to walsyncd's: what no server at hand says."""
+
+from __future__ import annotations
+
+import ssl
+
+import pytest
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    CredentialRetrievalError,
+    EndpointConnectionError,
+    PaginationError,
+    ProxyConnectionError,
+    ReadTimeoutError,
+    SSLError,
+)
+from urllib3.exceptions import ProtocolError
+
+from walsyncd.adapters.storage.s3.s3_errors import Target, translate, translated
+from walsyncd.errors import RefusedError, TransientError, WalsyncdError
+
+TARGET = Target("b", "https://s3.example", "root/key")
+UNTRUSTED = SSLError(endpoint_url="https://s3.example", error=ssl.SSLCertVerificationError(1, "self-signed"))
+BROKEN_OFF = SSLError(endpoint_url="https://s3.example", error=ssl.SSLEOFError(8, "EOF occurred"))
+REFUSED = EndpointConnectionError(
+    endpoint_url="https://s3.example", error=ConnectionRefusedError(111, "Connection refused")
+)
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "words"),
+    [
+        (UNTRUSTED, RefusedError, "AWS_CA_BUNDLE"),
+        (BROKEN_OFF, TransientError, "EOF occurred"),
+        (REFUSED, TransientError, "connection refused"),
+        (ReadTimeoutError(endpoint_url="https://s3.example"), TransientError, "Read timeout"),
+        (ProxyConnectionError(proxy_url="http://proxy"), TransientError, "NO_PROXY"),
+        (CredentialRetrievalError(provider="sso", error_msg="no"), RefusedError, "mend the source"),
+        (ProtocolError("Connection broken"), TransientError, "Connection broken"),
+        (PaginationError(message="same token twice"), RefusedError, "same token twice"),
+    ],
+)
+def test_translation(error: Exception, kind: type[WalsyncdError], words: str) -> None:
+    """Each way not to get an answer has its class and says where it happened."""
+    translation = translate("read object", TARGET, error)
+    assert type(translation) is kind
+    assert words in str(translation)
+    assert str(translation).startswith("read object s3://b/root/key at https://s3.example: ")
+
+
+def test_an_answer_without_a_body_is_called_by_its_status() -> None:
+    """As to a HEAD: botocore makes a code and a message of the status line."""
+    said = {"Error": {"Code": "403", "Message": "Forbidden"}, "ResponseMetadata": {"HTTPStatusCode": 403}}
+    error = ClientError(said, "HeadObject")  # type: ignore[arg-type]  # the rest of what botocore adds is not looked at
+    assert "the store answered 403 Forbidden (hint:" in str(translate("look at object", TARGET, error))
+
+
+def test_message_is_one_short_line() -> None:
+    """However long a library's message is, ours is one line that can be read."""
+    error = BotoCoreError()
+    error.args = ("line\n" * 1000,)
+    assert len(str(translate("list", TARGET, error)).splitlines()) == 1
+    assert len(str(translate("list", TARGET, error))) < 500
+
+
+def test_nothing_else_is_caught() -> None:
+    """Our own mistakes are not the store's: they pass."""
+    with pytest.raises(KeyError), translated("list", TARGET):
+        raise KeyError("bug")

@@ -1,0 +1,13 @@
+"""How to reach a bucket, as values."""
+
+from __future__ import annotations
+
+from walsyncd.adapters.storage.s3.s3_settings import S3Settings
+
+
+def test_secrets_are_not_shown() -> None:
+    """A settings object can be printed, in a traceback say."""
+    secrets = {"secret_access_key": "hush1", "session_token": "hush2", "role_external_id": "hush3"}
+    shown = repr(S3Settings(access_key_id="me", **secrets, encryption_key=b"hush4"))  # type: ignore[arg-type]
+    assert "me" in shown
+    assert "hush" not in shown

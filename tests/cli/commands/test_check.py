@@ -1,0 +1,232 @@
+import os
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from walsyncd.cli import main
+from walsyncd.cli.commands import check
+
+
+def _database(file: Path, *, mode: str = "wal", page_size: int = 4096) -> Path:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with closing(sqlite3.connect(file)) as connection:
+        connection.execute(f"PRAGMA page_size={page_size}")
+        connection.execute(f"PRAGMA journal_mode={mode}")
+        connection.execute("CREATE TABLE t (x)")
+    return file
+
+
+def _config(folder: Path, *databases: Path | str, storage: str = "") -> Path:
+    """A configuration with everything below ``folder``, its state directory and replica apart."""
+    (folder / "state").mkdir(exist_ok=True)
+    (folder / "replica").mkdir(exist_ok=True)
+    url = storage or f"file://{folder}/replica"
+    entries = "".join(f'[[database]]\npath = "{path}"\n' for path in databases)
+    file = folder / "config.toml"
+    file.write_text(f'[storage]\nurl = "{url}"\n[daemon]\nstate_dir = "{folder}/state"\n{entries}')
+    file.chmod(0o600)
+    return file
+
+
+def _check(config: Path, capsys: pytest.CaptureFixture[str]) -> tuple[int, list[str]]:
+    code = main(["check", "--config", str(config)])
+    return code, capsys.readouterr().out.splitlines()
+
+
+def _texts(path: Path) -> list[str]:
+    return [str(finding).replace(f" database {path}:", "") for finding in check.database_findings(path)]
+
+
+def test_all_well_is_a_line_for_each_thing_and_0(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Configuration, each database, state directory, storage."""
+    file = _database(tmp_path / "app" / "app.db")
+    code, lines = _check(_config(tmp_path, file), capsys)
+    assert code == 0
+    assert lines == [
+        f"ok      configuration {tmp_path}/config.toml: 1 database",
+        f"ok      database {file}: a SQLite database in WAL mode",
+        f"ok      state directory {tmp_path}/state: can be written",
+        f"ok      storage file://{tmp_path}/replica: can be reached, written and read",
+    ]
+    assert list((tmp_path / "state").iterdir()) == []
+
+
+def test_no_database_is_a_note(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As a package installs it: the service runs and waits for the first one, so nothing is wrong."""
+    code, lines = _check(_config(tmp_path), capsys)
+    assert code == 0
+    hint = 'add a [[database]] with its path = "/…"'
+    assert f"note    configuration {tmp_path}/config.toml: no databases are configured (hint: {hint})" in lines
+    assert not any("0 databases" in line for line in lines)
+
+
+def test_presence_has_its_price_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A note, no problem: what is left in the -wal, and what is refused."""
+    config = _config(tmp_path, _database(tmp_path / "app" / "app.db"))
+    config.write_text(config.read_text() + "presence = true\n")
+    code, lines = _check(config, capsys)
+    assert code == 0
+    (note,) = [line for line in lines if line.startswith("note")]
+    assert "its last transactions stay in the -wal, so copying or replacing the bare .db file then loses" in note
+    assert "journal_mode=DELETE and locking_mode=EXCLUSIVE are refused" in note
+
+
+def test_every_problem_is_said_before_the_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The first problem does not hide the others."""
+    absent, folder = tmp_path / "a" / "absent.db", tmp_path / "b"
+    (folder / "folder.db").mkdir(parents=True)
+    config = _config(tmp_path, absent, folder / "folder.db", storage="s3://bucket")
+    config.write_text(
+        config.read_text().replace(
+            'url = "s3://bucket"',
+            'url = "s3://bucket"\nendpoint_url = "http://127.0.0.1:9"\naccess_key_id = "i"\nsecret_access_key = "s"',
+        )
+    )
+    (tmp_path / "state").rmdir()
+    (tmp_path / "state").touch()
+    code, lines = _check(config, capsys)
+    assert code == 1
+    problems = [line for line in lines if line.startswith("problem")]
+    assert [line.split(":")[0] for line in problems] == [
+        f"problem database {absent}",
+        f"problem database {folder}/folder.db",
+        f"problem state directory {tmp_path}/state",
+        "problem storage s3",
+    ]
+
+
+def test_a_wrong_configuration_ends_with_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Before anything is looked at: nothing on stdout."""
+    assert main(["check", "--config", str(tmp_path / "absent.toml")]) == 2
+    file = _database(tmp_path / "app" / "app.db")
+    assert main(["check", "--config", str(_config(tmp_path, file, file))]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "is the same file as database[1]" in captured.err
+
+
+def test_a_pattern_may_wait_for_its_first_match(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A note, too."""
+    code, lines = _check(_config(tmp_path, f"{tmp_path}/tenants/*.db"), capsys)
+    assert (code, lines[1]) == (0, f"note    database[1] {tmp_path}/tenants/*.db: nothing matches at present")
+
+
+def test_an_absent_file_is_a_problem(tmp_path: Path) -> None:
+    """Most often the path is wrong; the hint says what happens if it is not."""
+    (text,) = _texts(tmp_path / "absent.db")
+    assert text.startswith("problem does not exist (hint: is the path right?")
+
+
+def test_a_folder_is_a_problem(tmp_path: Path) -> None:
+    """The configuration must name the file itself."""
+    (text,) = _texts(tmp_path)
+    assert text.startswith("problem")
+    assert "not a regular file" in text
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root can read everything")
+def test_an_unreadable_file_is_a_problem(tmp_path: Path) -> None:
+    """The daemon needs read permission, on the -wal too."""
+    file = _database(tmp_path / "app.db")
+    file.chmod(0)
+    (text,) = _texts(file)
+    assert "permission denied" in text
+
+
+@pytest.mark.parametrize("page_size", [512, 4096, 65536])
+def test_a_database_of_any_page_size_is_fine(tmp_path: Path, page_size: int) -> None:
+    """From 512 to 65536, which the header writes as 1."""
+    file = _database(tmp_path / "app.db", page_size=page_size)
+    assert _texts(file) == ["ok      a SQLite database in WAL mode"]
+
+
+def test_rollback_mode_is_a_note(tmp_path: Path) -> None:
+    """It is replicated, but not commit by commit; unless a -wal shows that it is changing."""
+    file = _database(tmp_path / "app.db", mode="delete")
+    (text,) = _texts(file)
+    assert text.startswith("note    is in rollback mode")
+    assert "journal_mode=WAL" in text
+    (tmp_path / "app.db-wal").touch()
+    assert _texts(file) == ["ok      a SQLite database in WAL mode"]
+
+
+@pytest.mark.parametrize(
+    ("content", "finding"),
+    [
+        (b"", "note    is empty"),
+        (b"x" * 100, "problem is not a SQLite database: 100 bytes are less than a page"),
+        (b"SQLite format 3\0", "problem is not a SQLite database: 16 bytes are less than a page"),
+        (b"x" * 1000, "problem is not a SQLite database: 1000 bytes are no whole number of pages"),
+        (b"\x9c" * 4096, "note    header is not SQLite's: encrypted, or not a database"),
+    ],
+)
+def test_files_that_are_no_plain_database(tmp_path: Path, content: bytes, finding: str) -> None:
+    """Encrypted databases have random headers, but whole pages; anything else is told apart by that."""
+    file = tmp_path / "app.db"
+    file.write_bytes(content)
+    (text,) = _texts(file)
+    assert text.startswith(finding)
+
+
+@pytest.mark.parametrize(
+    ("offset", "value", "finding"),
+    [
+        (16, b"\x10\x01", "problem has an impossible page size"),
+        (16, b"\x00\x00", "problem has an impossible page size"),
+        (18, b"\x03", "problem has file format version 3/2"),
+        (19, b"\x09", "problem has file format version 2/9"),
+    ],
+)
+def test_headers_that_sqlite_would_refuse(tmp_path: Path, offset: int, value: bytes, finding: str) -> None:
+    """A page size is a power of two from 512 on; versions beyond 2 belong to a SQLite of the future."""
+    file = _database(tmp_path / "app.db")
+    content = bytearray(file.read_bytes())
+    content[offset : offset + len(value)] = value
+    file.write_bytes(content)
+    (text,) = _texts(file)
+    assert text.startswith(finding)
+
+
+def test_check_changes_nothing(tmp_path: Path) -> None:
+    """Content and times of the database stay; no file appears beside it."""
+    file = _database(tmp_path / "app.db")
+    before = (file.read_bytes(), file.stat().st_mtime_ns, sorted(tmp_path.iterdir()))
+    _texts(file)
+    assert (file.read_bytes(), file.stat().st_mtime_ns, sorted(tmp_path.iterdir())) == before
+
+
+def test_a_state_directory_may_be_missing(tmp_path: Path) -> None:
+    """The daemon makes it, if the folder above lets it."""
+    assert check.state_dir_finding(tmp_path / "a" / "b").kind == "note"
+    (tmp_path / "file").touch()
+    finding = check.state_dir_finding(tmp_path / "file" / "b")
+    assert (finding.kind, finding.text) == ("problem", "does not exist, and can't be made")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root can write everything")
+def test_a_state_directory_must_be_writable(tmp_path: Path) -> None:
+    """Said with the user who tried."""
+    tmp_path.chmod(0o500)
+    finding = check.state_dir_finding(tmp_path)
+    assert finding.kind == "problem"
+    assert str(os.geteuid()) in finding.hint
+
+
+def test_a_secret_that_everybody_can_read_is_a_problem(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """In a file that others may not read it is none, and neither is an open file without a secret."""
+    folder = (tmp_path / "replica").as_uri()
+    keys = 'access_key_id = "k"\nsecret_access_key = "s"\n'
+    file = tmp_path / "secret.toml"
+    file.write_text(f'[storage]\nurl = "{folder}"\n{keys}[daemon]\nstate_dir = "{tmp_path}/state"\n')
+    for mode, expected in ((0o644, True), (0o640, False)):
+        file.chmod(mode)
+        main(["check", "--config", str(file)])
+        out = capsys.readouterr().out
+        assert ("everybody can read it" in out) == expected
+        assert "secret_access_key" not in out or expected
+    file.write_text(file.read_text().replace(keys, ""))
+    file.chmod(0o644)
+    main(["check", "--config", str(file)])
+    assert "everybody can read it" not in capsys.readouterr().out

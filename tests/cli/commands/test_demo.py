@@ -1,0 +1,182 @@
+"""``walsyncd demo`` as a user meets it: in a pipe, on a terminal, interrupted."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.readme import script_by_hand
+from walsyncd.cli import main
+from walsyncd.cli.commands import demo
+from walsyncd.demo import story
+from walsyncd.demo.comparison import Comparison
+from walsyncd.demo.stage import NAME, Stage
+from walsyncd.demo.story import Display, Outcome
+from walsyncd.errors import WalsyncdError
+
+EQUAL = Comparison("restored to the head", 10, (), 7, 7, "ok")
+DIFFERENT = Comparison("restored to that moment", 10, (3,), 7, 7, "ok")
+GOOD = Outcome(7, 2, 30, 4000, ("first generation",), (EQUAL, EQUAL))
+BAD = Outcome(7, 2, 30, 4000, ("first generation", "the boot id changed"), (EQUAL, DIFFERENT))
+DEMO = [sys.executable, "-m", "walsyncd", "demo"]
+
+
+@pytest.fixture(autouse=True)
+def temporary(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Where the demo makes its folder: a short path, for a socket's may have 107 bytes."""
+    with tempfile.TemporaryDirectory(prefix="demo-test-") as folder:
+        monkeypatch.setenv("TMPDIR", folder)
+        monkeypatch.setattr("tempfile.tempdir", None)
+        yield Path(folder)
+
+
+def _play(monkeypatch: pytest.MonkeyPatch, outcome: Outcome | Exception) -> list[Path]:
+    """Have this come of the story; returns a list that gets the folder it played in."""
+    folders = []
+
+    def play(stage: Stage, display: Display) -> Outcome:
+        folders.append(stage.folder)
+        display.begin("a phase")
+        display.end("a result")
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    monkeypatch.setattr(story, "play", play)
+    return folders
+
+
+def test_the_last_lines_sum_up(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Numbers, then the verdict; nothing is left behind."""
+    folders = _play(monkeypatch, GOOD)
+    assert main(["demo"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == demo.TITLE
+    assert lines[1].endswith("a phase: a result")
+    assert lines[2:] == ["7 commits, 2 kills, 30 objects, 4000 bytes", "2 comparisons, all equal"]
+    assert not folders[0].exists()
+
+
+def test_a_difference_ends_with_1_and_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Last, where it is seen; and a history that broke is told with its reason."""
+    _play(monkeypatch, BAD)
+    assert main(["demo"]) == 1
+    assert capsys.readouterr().out.splitlines()[-3:] == [
+        "a new base was needed: the boot id changed",
+        "DIFFERS  restored to that moment: 1 of 10 pages differ (3)",
+        "1 of 2 comparisons differ",
+    ]
+
+
+@pytest.mark.parametrize("outcome", [GOOD, WalsyncdError("it broke")])
+def test_keep_leaves_everything_and_says_where(
+    outcome: Outcome | Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Above all when something went wrong."""
+    folders = _play(monkeypatch, outcome)
+    assert main(["demo", "--keep"]) == (0 if outcome is GOOD else 1)
+    out = capsys.readouterr().out
+    assert f"everything is left in {folders[0]}" in out
+    assert (folders[0] / "config.toml").exists()
+
+
+def test_an_error_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """It is said as by every other command."""
+    folders = _play(monkeypatch, WalsyncdError("it broke"))
+    assert main(["demo"]) == 1
+    assert capsys.readouterr().err == "walsyncd: it broke\n"
+    assert not folders[0].exists()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_the_whole_demo_in_a_pipe(temporary: Path) -> None:
+    """Plain lines, three comparisons, exit 0; by hand the same comes out, and what `--keep` tells to try works."""
+    result = subprocess.run([*DEMO, "--keep"], capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "\x1b" not in result.stdout
+    assert re.search(r"^\d+ commits, 2 kills, \d+ objects, \d+ bytes$", result.stdout, re.MULTILINE)
+    story, _, to_try = result.stdout.partition("\n\neverything is left in ")
+    assert story.endswith("3 comparisons, all equal")
+    folder = Path(to_try.partition(";")[0])
+    assert folder.parent == temporary
+    by_hand = temporary / "by-hand.db"
+    generation = max((folder / "replica" / NAME).glob("*-*"))
+    subprocess.run(["sh", "-c", script_by_hand(), "sh", str(generation), str(by_hand)], check=True)
+    assert _pages(by_hand) == _pages(folder / "restored" / "expected-head.db")
+    for command in to_try.splitlines()[1:]:
+        subprocess.run(["sh", "-c", command], check=True, stdout=subprocess.DEVNULL)
+    assert not folder.exists()
+
+
+def _pages(path: Path) -> bytes:
+    """All but what every connection that writes may set: change counter, version-valid-for, library version."""
+    content = path.read_bytes()
+    return content[:24] + content[28:92] + content[100:]
+
+
+def _processes_in(folder: Path) -> list[str]:
+    """Command lines of processes that name something in a folder."""
+    found = []
+    for file in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            line = file.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:  # ended meanwhile
+            continue
+        if str(folder) in line:
+            found.append(line)
+    return found
+
+
+def _heed_interrupts() -> None:
+    """A shell starts what runs in the background, this suite too, with SIGINT ignored; a terminal does not."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def _read_until(descriptor: int, is_enough: Callable[[bytes], bool]) -> bytes:
+    text = b""
+    while not is_enough(text):
+        try:
+            block = os.read(descriptor, 4096)
+        except OSError:  # Linux's answer when the other end of a terminal is closed
+            break
+        if not block:
+            break
+        text += block
+    return text
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_a_demo_that_is_stopped_leaves_nothing_behind(temporary: Path, number: signal.Signals, code: int) -> None:
+    """On a terminal, while the application and the daemon run: no process, no folder."""
+    ours, theirs = pty.openpty()
+    environment = os.environ | {"TERM": "xterm", "COLUMNS": "100", "LINES": "40"}
+    with subprocess.Popen(
+        DEMO,
+        stdin=subprocess.DEVNULL,
+        stdout=theirs,
+        stderr=theirs,
+        env=environment,
+        preexec_fn=_heed_interrupts,  # noqa: PLW1509 - one system call, and no other thread runs here
+    ) as process:
+        os.close(theirs)
+        text = _read_until(ours, lambda text: b"a base is stored" in text)
+        assert len(_processes_in(temporary)) == 2
+        process.send_signal(number)
+        text += _read_until(ours, lambda _: False)
+        assert process.wait() == code, text
+    os.close(ours)
+    assert b"Traceback" not in text
+    assert _processes_in(temporary) == []
+    assert list(temporary.iterdir()) == []

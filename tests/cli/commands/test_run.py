@@ -1,0 +1,78 @@
+"""``walsyncd run`` as a process: signals and exit codes."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.adapters.files.sqlite_process import wal_database
+from tests.engine.running import Place, wait_for
+from walsyncd.adapters.system.control_socket import ask, socket_path
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return Place(tmp_path)
+
+
+@contextmanager
+def process(place: Place) -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-m", "walsyncd", "run", *place.config()]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as running:
+        try:
+            yield running
+        finally:
+            running.kill()
+
+
+def is_up(place: Place) -> bool:
+    return ask(socket_path(place.state), {"op": "ping"}, timeout_s=10) is not None
+
+
+def test_sigterm_ships_what_was_committed_last_and_exits_0(place: Place) -> None:
+    """Nothing is left in the spool, and each line of the log is one JSON object with journald's prefix."""
+    with wal_database(place.database()) as writer, process(place) as running:
+        wait_for(lambda: is_up(place))
+        place.sync()
+        for value in range(1, 20):
+            writer.execute(f"insert into t values ({value})")
+        running.send_signal(signal.SIGTERM)
+        _, log = running.communicate(timeout=60)
+        assert running.returncode == 0
+        events = [json.loads(line.removeprefix("<6>"))["event"] for line in log.splitlines()]
+        assert events[-2:] == ["daemon_stopping", "daemon_stopped"]
+    row = place.row()
+    assert row.spooled_bytes == 0
+    assert (row.stored_epoch, row.stored_frame) == (1, 22)
+
+
+def test_with_something_left_in_the_spool_it_exits_75(place: Place) -> None:
+    """A host that is being retired must not look clean while storage is away."""
+    with wal_database(place.database()) as writer, process(place) as running:
+        wait_for(lambda: is_up(place))
+        place.sync()
+        (place.replica / "app").rename(place.replica / "moved")
+        (place.replica / "app").symlink_to("nowhere/at/all")
+        writer.execute("insert into t values (1)")
+        running.send_signal(signal.SIGTERM)
+        wait_for(lambda: running.poll() is not None or place.row().spooled_bytes)
+        running.send_signal(signal.SIGTERM)
+        _, log = running.communicate(timeout=60)
+        assert running.returncode == 75, log
+
+
+def test_a_second_daemon_is_refused(place: Place) -> None:
+    """One state directory, one daemon; the message names the process that has it."""
+    with wal_database(place.database()), process(place) as first:
+        wait_for(lambda: is_up(place))
+        with process(place) as second:
+            _, log = second.communicate(timeout=60)
+        assert second.returncode == 2
+        assert f"process {first.pid} has it" in log

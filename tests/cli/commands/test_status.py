@@ -1,0 +1,144 @@
+"""``walsyncd status``, with a daemon and without one."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.adapters.files.sqlite_process import wal_database
+from tests.engine.running import Place, running, wait_for
+from tests.fakes import Call, FakeStorage
+from walsyncd.cli import main
+from walsyncd.errors import TransientError
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return Place(tmp_path)
+
+
+def test_status_as_json_has_every_fact(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    """State, both positions, lag, spool, last base, and the daemon's pid."""
+    with wal_database(place.database()), running(place.settings("app")):
+        position = place.sync()
+        assert main(["status", *place.config(), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    (database,) = told["databases"]
+    assert told["daemon_pid"] > 0
+    assert database["position"] == database["stored_position"] == position
+    assert (database["state"], database["lag_s"], database["spool_objects"]) == ("following", 0, 0)
+    assert database["last_base_ms"] > 0
+
+
+def test_status_tells_cause_and_remedy(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    """A database that is not there is no riddle."""
+    with running(place.settings("app")):
+        place.ask(op="sync", names=[])
+        assert main(["status", *place.config()]) == 0
+    out = capsys.readouterr().out
+    assert "missing" in out
+    assert "does not exist" in out
+    assert "picked up when it appears" in out
+
+
+def test_status_before_the_first_run_shows_what_is_configured(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    """No journal yet: nothing was replicated, and a monitoring check says that no daemon runs."""
+    assert main(["status", *place.config()]) == 0
+    assert capsys.readouterr().out.splitlines()[2].split()[:3] == ["app", "new", "none"]
+    assert main(["status", *place.config(), "--max-lag", "1h"]) == 1
+    assert "no daemon runs" in capsys.readouterr().err
+
+
+def test_a_narrow_terminal_has_a_line_for_each_database(
+    place: Place, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """80 columns: sizes without counts, and of a moment the time if it was today, else the day."""
+    with wal_database(place.database()), running(place.settings("app")):
+        place.sync()
+        capsys.readouterr()
+        monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+        monkeypatch.setenv("COLUMNS", "80")
+        assert main(["status", *place.config()]) == 0
+    _, headings, row = re.sub(r"\x1b\[\d*m", "", capsys.readouterr().out).splitlines()
+    assert len(headings) <= 80
+    assert row.split()[:4] == ["app", "following", "none", "empty"]
+    assert "objects" not in row
+
+
+def test_status_says_why_there_is_nothing_to_show(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    """None is configured, or nothing matches: not a table without rows."""
+    file = Path(place.config()[1])
+    storage = file.read_text().partition("[[database]]")[0]
+    for databases, why in (
+        ("", "has no [[database]]"),
+        (f'[[database]]\npath = "{place.folder}/*.none"\n', "has patterns, which nothing matches at present"),
+    ):
+        file.write_text(storage + databases)
+        assert main(["status", "--config", str(file)]) == 0
+        assert capsys.readouterr().out.splitlines()[1] == f"no databases to replicate: {file} {why}"
+
+
+def test_a_monitoring_check_is_told_who_is_behind(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    """Exit 1 beyond ``--max-lag``, for commits that wait and for a database that can't be followed."""
+    storage = FakeStorage()
+
+    def away(_call: Call) -> None:
+        raise TransientError("storage is away")
+
+    with wal_database(place.database()) as writer, running(place.settings("app", "absent"), storage):
+        place.sync()
+        wait_for(lambda: place.row("absent").state == "missing")
+        storage.before = away
+        writer.execute("insert into t values (1)")
+        wait_for(lambda: place.row().spooled_bytes)
+        assert main(["status", *place.config(), "--max-lag", "1h"]) == 0
+        wait_for(lambda: main(["status", *place.config(), "--max-lag", "1ms"]) == 1)
+        err = capsys.readouterr().err
+        assert "app is behind by" in err
+        assert "absent is behind by" in err
+        assert main(["status", *place.config(), "--json"]) == 0
+        told = {row["name"]: row for row in json.loads(capsys.readouterr().out)["databases"]}
+        assert told["app"]["lag_bytes"] % (4096 + 24) == 0
+        assert told["app"]["lag_bytes"] > 0
+        storage.before = lambda _call: None
+
+
+def test_watch_keeps_the_table_until_ctrl_c(
+    place: Place, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It shows, waits, shows again."""
+    waits = [None, KeyboardInterrupt]
+
+    def sleep(_seconds: float) -> None:
+        wait = waits.pop(0)
+        if wait is not None:
+            raise wait
+
+    monkeypatch.setattr("walsyncd.cli.commands.status.time.sleep", sleep)
+    assert main(["status", *place.config(), "--watch"]) == 0
+    assert capsys.readouterr().out.count("daemon: not running") == 2
+
+
+def test_a_verified_replica_is_shown(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    """``verify`` tells the daemon, which remembers."""
+    with wal_database(place.database()), running(place.settings("app")):
+        place.sync()
+        assert main(["verify", *place.config(), "app"]) == 0
+        capsys.readouterr()
+        assert main(["status", *place.config(), "--json"]) == 0
+    (database,) = json.loads(capsys.readouterr().out)["databases"]
+    assert database["last_verified_ms"] > 0
+
+
+def test_status_says_the_price_of_presence(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    """Where it is asked for, whether it is held, and what that means for whoever copies the file."""
+    settings = place.settings("app")
+    present = replace(settings, databases=tuple(replace(entry, presence=True) for entry in settings.databases))
+    with wal_database(place.database()), running(present):
+        place.sync()
+        assert main(["status", *place.config()]) == 0
+    assert "app: presence is held: after a clean stop of the application its last" in capsys.readouterr().out

@@ -1,0 +1,104 @@
+"""Merging: what goes together, under which key, and that nothing is lost, doubled or moved."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from walsyncd.core.send.merge import MERGED_SIZE_MAX, Run, Waiting, adjoins, head_run, merged_key
+from walsyncd.core.stored.layout import SegmentKey, parse_key
+from walsyncd.core.stored.layout import format_key as text
+
+G = "20261122T105600Z-3f9c1a2b"
+
+
+def key(first: int, last: int, *, epoch: int = 2, time_ms: int = 0) -> SegmentKey:
+    return SegmentKey(G, epoch, first, last, time_ms or last, 9 if first == 1 else None)
+
+
+def wait(first: int, last: int, size: int = 10, *, begun: bool = False, epoch: int = 2) -> Waiting:
+    return Waiting(key(first, last, epoch=epoch), size, begun)
+
+
+@st.composite
+def lanes(draw: st.DrawFn) -> list[Waiting]:
+    """A lane: segments of growing epochs, now and then a manifest, any of them begun."""
+    lane: list[Waiting] = []
+    epoch, frame = 1, 0
+    for _ in range(draw(st.integers(1, 30))):
+        what = draw(st.sampled_from(["segment"] * 8 + ["epoch", "manifest"]))
+        if what == "epoch":
+            epoch, frame = epoch + 1, 0
+        size, begun = draw(st.integers(1, 40)), draw(st.integers(0, 9)) == 0
+        if what == "manifest":
+            lane.append(Waiting(None, size, begun))
+            continue
+        last = frame + draw(st.integers(1, 5))
+        previous = (0 if epoch == 1 else 5) if frame == 0 else None
+        lane.append(Waiting(SegmentKey(G, epoch, frame + 1, last, 1000 * epoch + last, previous), size, begun))
+        frame = last
+    return lane
+
+
+@given(lanes())
+def test_a_lane_sent_run_by_run_is_the_lane(lane: list[Waiting]) -> None:
+    """Every frame once and in order, nothing begun merged, no merged object over the limit, keys legal."""
+    left = list(lane)
+    while left:
+        run = head_run(left, size_max=100)
+        taken, left = left[: run.count], left[run.count :]
+        assert run.count >= 1
+        if run.count == 1:
+            continue
+        assert not any(one.begun for one in taken)
+        assert sum(one.size for one in taken) <= 100
+        keys = [one.key for one in taken if one.key is not None]
+        assert len(keys) == run.count
+        merged = merged_key(keys)
+        assert parse_key(text(merged)) == merged
+        assert (merged.generation, merged.epoch, merged.first, merged.previous) == (
+            keys[0].generation,
+            keys[0].epoch,
+            keys[0].first,
+            keys[0].previous,
+        )
+        assert (merged.last, merged.time_ms) == (keys[-1].last, keys[-1].time_ms)
+
+
+@given(lanes())
+def test_a_run_is_full_unless_the_next_segment_could_join(lane: list[Waiting]) -> None:
+    """Only a run that takes in the whole lane, and has room, gains by waiting."""
+    run = head_run(lane, size_max=100)
+    if not run.full:
+        assert run.count == len(lane)
+        assert sum(one.size for one in lane) < 100
+
+
+@pytest.mark.parametrize(
+    ("lane", "expected"),
+    [
+        ([wait(1, 4)], Run(1, full=False)),
+        ([wait(1, 4), wait(5, 5), wait(6, 9)], Run(3, full=False)),
+        ([wait(1, 4), wait(6, 9)], Run(1, full=True)),
+        ([wait(1, 4), wait(5, 9, epoch=3)], Run(1, full=True)),
+        ([wait(1, 4, begun=True), wait(5, 9)], Run(1, full=True)),
+        ([wait(1, 4), wait(5, 9, begun=True)], Run(1, full=True)),
+        ([wait(1, 4, MERGED_SIZE_MAX)], Run(1, full=True)),
+        ([wait(1, 4, MERGED_SIZE_MAX - 1), wait(5, 9, 2)], Run(1, full=True)),
+        ([wait(1, 4, MERGED_SIZE_MAX - 1), wait(5, 9, 1)], Run(2, full=True)),
+        ([Waiting(None, 5, begun=False), wait(1, 4)], Run(1, full=True)),
+    ],
+)
+def test_what_goes_up_next(lane: list[Waiting], expected: Run) -> None:
+    """A hole, another epoch, a begun one, the limit and a manifest each end a run."""
+    assert head_run(lane) == expected
+
+
+def test_other_generations_do_not_adjoin() -> None:
+    """Frames of two histories are never in one object."""
+    assert adjoins(key(1, 4), key(5, 6))
+    assert not adjoins(key(1, 4), replace(key(5, 6), generation=G[:-1] + "c"))
+    assert not adjoins(None, key(5, 6))

@@ -1,0 +1,71 @@
+"""owner.json: its form, and who may continue a generation."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from walsyncd.core.stored.owner import Owner, format_owner, lost_reason, parse_owner
+from walsyncd.errors import CorruptError
+
+OLD, NOW, NEW = "20261122T105500Z-00000001", "20261122T105600Z-00000002", "20261122T105700Z-00000003"
+US = Owner("web-1", "machine-1", "run-1", "2026-11-22T10:56:00+00:00")
+CLONE = Owner("web-1", "machine-2", "run-1", US.since)
+OTHER_RUN = Owner("web-1", "machine-1", "run-9", US.since)
+
+words = st.text(max_size=20)
+
+
+@given(st.builds(Owner, words, words, words, words))
+def test_format_and_parse_are_inverse(owner: Owner) -> None:
+    """Whatever the names are."""
+    assert parse_owner(format_owner(owner)) == owner
+
+
+@pytest.mark.parametrize("length", range(len(format_owner(US)) - 1))
+def test_a_cut_owner_is_corrupt(length: int) -> None:
+    """No prefix of the file names somebody."""
+    if length < len(format_owner(US).rstrip()):
+        with pytest.raises(CorruptError):
+            parse_owner(format_owner(US)[:length])
+
+
+@pytest.mark.parametrize("data", [b"[]", b"1", b'"x"', b"{}", b"\xff", b"[" * 100_000])
+def test_other_json_is_corrupt(data: bytes) -> None:
+    """It is not an owner, and not a crash."""
+    with pytest.raises(CorruptError):
+        parse_owner(data)
+
+
+def test_keys_of_a_later_version_are_passed_over() -> None:
+    """They can be added without a new format."""
+    assert parse_owner(json.dumps({**json.loads(format_owner(US)), "later": 1}).encode()) == US
+
+
+@pytest.mark.parametrize(
+    ("seen", "was_stored", "in_bucket", "expected"),
+    [
+        (US, True, [NOW], ""),
+        (None, False, [], ""),
+        (None, False, [OLD], ""),
+        (CLONE, False, [OLD], ""),
+        (OTHER_RUN, False, [OLD], ""),
+        (None, True, [], "owner.json is gone"),
+        (None, False, [NOW], "owner.json is gone"),
+        (CLONE, True, [NOW], "machine-2"),
+        (OTHER_RUN, True, [NOW], "run-9"),
+        (CLONE, False, [NEW], NEW),
+    ],
+)
+def test_who_may_continue_a_generation(
+    seen: Owner | None, was_stored: bool, in_bucket: list[str], expected: str
+) -> None:
+    """Ours goes on; one that nobody can have written to begins; everything else is lost, and says to whom."""
+    reason = lost_reason(
+        seen, machine_id="machine-1", runs={"run-1"}, generation=NOW, was_stored=was_stored, in_bucket=in_bucket
+    )
+    assert bool(reason) == bool(expected)
+    assert expected in reason

@@ -1,0 +1,197 @@
+"""Bases take turns in one thread: nobody waits for one of another size."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.engine.following import spec_of
+from tests.engine.running import wait_for
+from walsyncd.core.keep import base_schedule
+from walsyncd.engine.base import copy_queue as rota_module
+from walsyncd.engine.base.base_copy import Hold, Steps
+from walsyncd.engine.base.copy_queue import FLIGHTS_MAX, Rota
+from walsyncd.engine.follow.followed_database import Tracked
+from walsyncd.engine.follow.wal_pairs import Lives
+
+
+@pytest.fixture(autouse=True)
+def small_classes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(base_schedule, "SMALL_SIZE", 10)
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Callable[[int, int], Tracked]:
+    def make(row_id: int, size: int) -> Tracked:
+        path = tmp_path / f"{row_id}.db"
+        path.write_bytes(bytes(size))
+        return Tracked(replace(spec_of(path), name=str(row_id)), row_id, Lives(path))
+
+    return make
+
+
+@contextmanager
+def running(take: Callable[[Tracked], Steps[None]]) -> Iterator[Rota]:
+    rota = Rota(take)
+    thread = threading.Thread(target=rota.run)
+    thread.start()
+    try:
+        yield rota
+    finally:
+        rota.stop()
+        thread.join()
+
+
+def test_a_small_base_does_not_wait_for_a_large_one(database: Callable[[int, int], Tracked]) -> None:
+    """While the large one waits for its store, all small ones come and go, one after the other."""
+    answer: Future[Any] = Future()
+    told: list[str] = []
+    under_way: set[str] = set()
+
+    def take(tracked: Tracked) -> Steps[None]:
+        assert not {name for name in under_way if name != "1"}, "two of a class"
+        under_way.add(tracked.name)
+        yield Hold()
+        if tracked.row_id == 1:
+            yield Hold(answer, math.inf)
+        under_way.remove(tracked.name)
+        told.append(tracked.name)
+
+    with running(take) as rota:
+        rota.due(database(1, 1000), 0.0)
+        wait_for(lambda: "1" in under_way)
+        for row_id in range(2, 9):
+            rota.due(database(row_id, 5), 0.0)
+        wait_for(lambda: len(told) == 7)
+        answer.set_result(None)
+        wait_for(lambda: len(told) == 8)
+    assert told == ["2", "3", "4", "5", "6", "7", "8", "1"]
+
+
+def test_one_that_gets_nowhere_keeps_nobody_waiting(
+    database: Callable[[int, int], Tracked], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The store refuses its folder: after a while the others of its size go on; it is not forgotten."""
+    monkeypatch.setattr(rota_module, "STALLED_S", 0.05)
+    answer: Future[Any] = Future()
+    told: list[str] = []
+
+    def take(tracked: Tracked) -> Steps[None]:
+        if tracked.row_id == 1:
+            yield Hold(answer, math.inf)
+        yield Hold()
+        told.append(tracked.name)
+
+    with running(take) as rota:
+        for row_id in range(1, 5):
+            rota.due(database(row_id, 5), 0.0)
+        wait_for(lambda: len(told) == 3)
+        answer.set_result(None)
+        wait_for(lambda: len(told) == 4)
+    assert told == ["2", "3", "4", "1"]
+
+
+def test_two_of_other_sizes_go_on_by_turns(database: Callable[[int, int], Tracked]) -> None:
+    """A step each; while two are under way each has one part on its way, else more."""
+    steps: list[tuple[str, int]] = []
+    both = threading.Event()
+
+    def take(tracked: Tracked) -> Steps[None]:
+        while not both.is_set():
+            yield Hold()
+        for _ in range(5):
+            steps.append((tracked.name, rota.flights_max()))
+            yield Hold()
+
+    with running(take) as rota:
+        for row_id, size in ((1, 1000), (2, 20)):
+            rota.due(database(row_id, size), 0.0)
+        wait_for(lambda: rota.flights_max() == 1)
+        both.set()
+        wait_for(lambda: len(steps) == 10)
+    turns = [name for name, _ in steps]
+    assert {abs(turns[:place].count("1") - turns[:place].count("2")) for place in range(11)} <= {0, 1}
+    assert {flights for _, flights in steps[:8]} == {1}
+    assert rota.flights_max() == FLIGHTS_MAX
+
+
+def test_a_moment_is_waited_for(database: Callable[[int, int], Tracked]) -> None:
+    """One that is refused rests; then it is its turn again."""
+    told: list[str] = []
+
+    def take(tracked: Tracked) -> Steps[None]:
+        yield Hold(until_s=0.0)
+        told.append("rested")
+
+    with running(take) as rota:
+        rota.due(database(1, 5), 0.01)
+        wait_for(lambda: told)
+
+
+def test_who_is_forgotten_is_not_begun(database: Callable[[int, int], Tracked]) -> None:
+    """Nor is one begun twice, however often it is asked for."""
+    told: list[str] = []
+    answer: Future[Any] = Future()
+
+    def take(tracked: Tracked) -> Steps[None]:
+        told.append(tracked.name)
+        yield Hold(answer, math.inf)
+
+    one, two = database(1, 5), database(2, 5)
+    with running(take) as rota:
+        rota.due(one, 0.0)
+        wait_for(lambda: told)
+        rota.due(two, 0.0)
+        rota.due(one, 0.0)
+        one.path.write_bytes(bytes(1000))  # of another class by now: all the same it waits for itself
+        rota.forget(two)
+        answer.set_result(None)
+        wait_for(lambda: len(told) == 2)
+    assert told == ["1", "1"]
+
+
+def test_a_stop_leaves_what_is_under_way(database: Callable[[int, int], Tracked]) -> None:
+    """Its files are closed; nothing of it is done any more."""
+    told: list[str] = []
+
+    def take(_tracked: Tracked) -> Steps[None]:
+        try:
+            told.append("begun")
+            yield Hold(Future(), math.inf)
+            told.append("went on")
+        finally:
+            told.append("closed")
+
+    with running(take) as rota:
+        rota.due(database(1, 5), 0.0)
+        wait_for(lambda: told)
+    assert told == ["begun", "closed"]
+    assert rota.is_stopping
+
+
+def test_an_earlier_wish_counts_unless_it_may_not(database: Callable[[int, int], Tracked]) -> None:
+    """A base that failed is not hastened by the next wish, but by somebody who asks for it now."""
+    told: list[str] = []
+
+    def take(tracked: Tracked) -> Steps[None]:
+        told.append(tracked.name)
+        yield Hold()
+
+    with running(take) as rota:
+        one, two = database(1, 5), database(2, 500)
+        rota.due(one, 3600.0)
+        rota.due(two, 3600.0)
+        rota.due(one, 0.0, may_hasten=False)
+        rota.due(two, 0.0)
+        wait_for(lambda: told)
+        assert told == ["2"]
+        rota.due(one, 0.0, anew=True)
+        wait_for(lambda: len(told) == 2)

@@ -1,0 +1,258 @@
+"""When bases are taken, and what a manifest says."""
+
+from __future__ import annotations
+
+import math
+import threading
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.adapters.files.sqlite_process import SqliteProcess, wal_database
+from tests.engine.running import Place, restored_values, running, wait_for
+from walsyncd.adapters.storage.directory import DirectoryStorage
+from walsyncd.core.stored.base import PackedPart, Shape
+from walsyncd.core.stored.layout import ManifestKey, parse_key
+from walsyncd.core.stored.manifest import Manifest
+from walsyncd.engine.base import base_copy, snapshotter
+from walsyncd.engine.base.base_copy import BaseCopy, FinishedBase, Hold, Steps
+from walsyncd.engine.follow.followed_database import Tracked
+from walsyncd.engine.restore.replica import Replica
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return Place(tmp_path)
+
+
+def manifest(place: Place) -> Manifest:
+    """The newest one."""
+    key = parse_key(place.row().base_key or "")
+    assert isinstance(key, ManifestKey)
+    return Replica(DirectoryStorage(place.replica), "app").manifest(key)
+
+
+def test_the_first_base_counts_from_the_first_frame_of_the_wal(place: Place) -> None:
+    """S is before every frame that the WAL held when the copy began, N at or after the last."""
+    with wal_database(place.database()), running(place.settings("app")):
+        place.sync()
+        told = manifest(place)
+    assert (told.start.epoch, told.start.frame) == (1, 0)
+    assert (told.database, told.page_size, told.predecessor) == ("app", 4096, "")
+    assert told.consistent_from.generation == told.generation
+
+
+def test_a_later_base_counts_from_the_incarnation_it_was_copied_in(place: Place) -> None:
+    """After a restart of the WAL S lies at the seam, and older frames are not needed to restore."""
+    with wal_database(place.database()) as writer, running(place.settings("app")):
+        place.sync()
+        writer.execute("insert into t values (1)", "pragma wal_checkpoint(restart)", "insert into t values (2)")
+        place.sync()
+        writer.execute("insert into t values (3)")
+        before = place.row().base_key
+        place.ask(op="snapshot", name="app")
+        wait_for(lambda: place.row().base_key != before)
+        told = manifest(place)
+        writer.execute("insert into t values (4)")
+        place.sync()
+    assert told.start.frame > 0
+    assert told.start < told.consistent_from
+    assert restored_values(place) == [0, 1, 2, 3, 4]
+
+
+def test_a_base_that_waits_for_the_wal_asks_nobody(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The WAL's incarnation began in an epoch that is closed. It comes when that restarts, and nothing stirs before."""
+    monkeypatch.setattr("walsyncd.engine.follow.copy_frames.EPOCH_BYTES", 1)
+    asked: list[float] = []
+    due = snapshotter.Snapshotter.due
+
+    def noted(self: snapshotter.Snapshotter, tracked: Tracked, delay_s: float = 0.0) -> None:
+        asked.append(delay_s)
+        due(self, tracked, delay_s)
+
+    with wal_database(place.database()) as writer, running(place.settings("app")):
+        place.sync()
+        writer.execute("insert into t values (1)")
+        assert int(place.sync().split("/")[1], 16) > 1
+        before = place.row().base_key
+        monkeypatch.setattr(snapshotter.Snapshotter, "due", noted)
+        place.ask(op="snapshot", name="app")
+        for value in range(2, 8):
+            writer.execute(f"insert into t values ({value})")
+            place.sync()
+        assert len(asked) <= 2  # by looks that ended while it was found out
+        assert place.row().base_key == before
+        writer.execute("pragma wal_checkpoint(restart)", "insert into t values (8)")
+        wait_for(lambda: place.row().base_key != before)
+        place.sync()
+        assert restored_values(place) == list(range(9))
+
+
+def test_a_base_comes_by_the_clock_only_if_something_was_committed(place: Place) -> None:
+    """With nothing new since the last base there is no other, whatever the interval."""
+    settings = place.settings("app")
+    hasty = replace(settings, databases=tuple(replace(entry, snapshot_interval_s=0.2) for entry in settings.databases))
+    with wal_database(place.database()) as writer, running(hasty) as daemon:
+        place.sync()
+        bases = {place.row().base_key}
+        for value in range(1, 4):
+            writer.execute(f"insert into t values ({value})")
+            wait_for(lambda: place.row().base_key not in bases)
+            bases.add(place.row().base_key)
+        last = place.row().base_key
+        assert daemon.crash is None
+        place.sync()
+        for _ in range(20):  # several intervals without a commit
+            place.ask(op="sync", names=["app"])
+        assert place.row().base_key == last
+
+
+def test_a_base_that_is_resumed_is_consistent_from_after_its_end(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ranges are read again, so whatever was N before is void: a commit made while the daemon was away is before it."""
+    monkeypatch.setattr(base_copy, "shape_of", lambda size: Shape(size, 4096, 3 * 4096))
+    send, halted = BaseCopy._send, threading.Event()
+
+    def halt(self: BaseCopy, part: PackedPart) -> Steps[None]:
+        if part.number == 3:
+            halted.set()
+            yield Hold(until_s=math.inf)
+        yield from send(self, part)
+
+    with wal_database(place.database()) as writer:
+        writer.execute("insert into t select hex(randomblob(50000)) from t", "pragma wal_checkpoint")
+        writer.execute("insert into t values (1)")  # the WAL has begun anew before the base does
+        monkeypatch.setattr(BaseCopy, "_send", halt)
+        with running(place.settings("app")):
+            assert halted.wait(60)
+        monkeypatch.setattr(BaseCopy, "_send", send)
+        with place.journal() as journal:
+            (begun,) = journal.bases()
+        writer.execute("insert into t values (2)")
+        with running(place.settings("app")):
+            position = place.sync()
+            told = manifest(place)
+    assert told.key == begun.row.key
+    assert str(told.consistent_from) == position
+
+
+def test_a_database_with_a_rollback_journal_is_kept_by_bases(place: Place) -> None:
+    """There is no WAL to follow: each quiet change gives a base of its own, and the head is the newest."""
+    with SqliteProcess(place.database()) as writer:
+        writer.execute("pragma journal_mode=delete", "create table t (x)", "insert into t values (0)")
+        with running(place.settings("app")):
+            first = place.sync()
+            writer.execute("insert into t values (1)")
+            wait_for(lambda: place.row().follow and place.sync() != first)
+            before = manifest(place)
+            writer.execute("insert into t values (2)")
+            wait_for(lambda: place.row().follow and place.sync() != str(before.consistent_from))
+            assert manifest(place).time_ms >= before.time_ms > 1_700_000_000_000
+    assert restored_values(place) == [0, 1, 2]
+
+
+def test_a_rollback_database_that_is_written_while_it_is_copied(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That copy counts for nothing; the next one does."""
+    finished, first = BaseCopy.run, list[str]()
+    with SqliteProcess(place.database()) as writer:
+        writer.execute("pragma journal_mode=delete", "create table t (x)", "insert into t values (0)")
+
+        def written(self: BaseCopy) -> Steps[FinishedBase]:
+            base = yield from finished(self)
+            first.append(base.row.key.rpartition("/")[2].removesuffix(".db.zst"))
+            monkeypatch.setattr(BaseCopy, "run", finished)
+            writer.execute("insert into t values (1)")
+            return base
+
+        monkeypatch.setattr(BaseCopy, "run", written)
+        monkeypatch.setattr(snapshotter, "RETRY_S", 0.05)
+        with running(place.settings("app")):
+            place.sync()
+            wait_for(lambda: place.sync() and restored_values(place) == [0, 1])
+    manifests = [file.name for file in (place.replica / "app").glob("*/base/*.json.zst")]
+    assert manifests
+    assert not [name for name in manifests if name.startswith(first[0])]
+
+
+def test_a_base_of_an_earlier_run_is_not_taken_again(place: Place) -> None:
+    """A restart of the daemon costs no base."""
+    with wal_database(place.database()) as writer:
+        with running(place.settings("app")):
+            place.sync()
+            key = place.row().base_key
+        writer.execute("insert into t values (1)")
+        with running(place.settings("app")):
+            place.sync()
+            assert place.row().base_key == key
+    assert restored_values(place) == [0, 1]
+
+
+def test_a_base_comes_by_work(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When more WAL was stored since the last base than the base takes, another one comes, long before its time."""
+    monkeypatch.setattr("walsyncd.core.keep.base_schedule.WORK_BYTES_MIN", 100_000)
+    monkeypatch.setattr("walsyncd.engine.base.snapshotter.WORK_PAUSE_S", 0.0)
+    with wal_database(place.database()) as writer, running(place.settings("app")):
+        place.sync()
+        first = place.row().base_key
+        writer.execute("create table blob (x)", "insert into blob values (randomblob(50000))")
+        place.sync()
+        assert place.row().base_key == first
+        assert 50_000 < place.row().wal_bytes < 100_000
+        writer.execute("insert into blob values (randomblob(60000))")
+        wait_for(lambda: place.row().base_key != first)
+        second = place.row()
+        assert second.base_bytes > 0
+        writer.execute("insert into blob values (randomblob(50000))")
+        place.sync()
+        assert place.row().base_key == second.base_key
+
+
+def test_without_deletion_a_base_is_renewed_by_the_clock(place: Place) -> None:
+    """A store that removes objects by age needs a young base of a database that does not change."""
+    settings = place.settings("app")
+    hasty = replace(
+        settings,
+        storage=replace(settings.storage, delete=False, expire_after_s=3600.0),
+        databases=tuple(replace(entry, snapshot_interval_s=0.2) for entry in settings.databases),
+    )
+    with wal_database(place.database()), running(hasty):
+        place.sync()
+        first = place.row().base_key
+        wait_for(lambda: place.row().base_key != first)
+
+
+class HeldParts(DirectoryStorage):
+    """Takes no part of a base before ``go_on``."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.go_on = threading.Event()
+        self.held = 0
+
+    def upload_part(self, key: str, upload_id: str, number: int, body: bytes) -> str:
+        self.held += 1
+        assert self.go_on.wait(60)
+        return super().upload_part(key, upload_id, number, body)
+
+
+def test_small_databases_do_not_wait_for_a_large_one(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The store holds the large one's parts back: the others have their bases; then it gets its own."""
+    monkeypatch.setattr(base_copy, "shape_of", lambda size: Shape(size, 4096, 12 * 4096))
+    monkeypatch.setattr("walsyncd.core.keep.base_schedule.SMALL_SIZE", 12 * 4096)
+    storage = HeldParts(place.replica)
+    small = [f"small-{number}" for number in range(6)]
+    settings = place.settings("app", *small)
+    settings = replace(settings, daemon=replace(settings.daemon, uploads_max=4))
+    with ExitStack() as stack:
+        writer = stack.enter_context(wal_database(place.database()))
+        writer.execute("insert into t select hex(randomblob(200000)) from t", "pragma wal_checkpoint")
+        for name in small:
+            stack.enter_context(wal_database(place.database(name)))
+        stack.enter_context(running(settings, storage))
+        stack.callback(storage.go_on.set)  # before the daemon stops
+        wait_for(lambda: storage.held)
+        wait_for(lambda: all(place.row(name).base_key for name in small))
+        assert place.row().base_key is None
+        storage.go_on.set()
+        wait_for(lambda: place.row().base_key)

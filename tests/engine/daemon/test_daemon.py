@@ -1,0 +1,200 @@
+"""The daemon as a whole, in this process."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from pathlib import Path
+
+import pytest
+
+from tests.adapters.files.sqlite_process import SqliteProcess, wal_database
+from tests.engine.running import Place, running, wait_for
+from tests.fakes import Call, FakeStorage
+from walsyncd.adapters.storage.directory import DirectoryStorage
+from walsyncd.adapters.storage.interface import Storage
+from walsyncd.core.restore.plan import Head
+from walsyncd.engine.daemon import daemon as daemon_module
+from walsyncd.engine.daemon.daemon import EXIT_SPOOLED, Daemon
+from walsyncd.engine.follow import follower
+from walsyncd.engine.restore.replica import Replica
+from walsyncd.engine.restore.restorer import find_plan, restore
+from walsyncd.errors import TransientError
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return Place(tmp_path)
+
+
+def restored(place: Place, name: str = "app", storage: Storage | None = None) -> list[int]:
+    """The values in ``t`` of the restored head."""
+    replica = Replica(storage or DirectoryStorage(place.replica), name)
+    out = place.folder / "restored.db"
+    restore(replica, find_plan(replica, Head()), out, force=True)
+    connection = sqlite3.connect(out)
+    try:
+        assert connection.execute("pragma integrity_check").fetchall() == [("ok",)]
+        return [x for (x,) in connection.execute("select x from t order by x")]
+    finally:
+        connection.close()
+
+
+def insert(writer: SqliteProcess, *values: int) -> None:
+    for value in values:
+        writer.execute(f"insert into t values ({value})")
+
+
+def test_what_is_committed_is_restored(place: Place) -> None:
+    """Commits before the start, while it runs, across checkpoints, and after a restart of the daemon."""
+    with wal_database(place.database()) as writer:
+        insert(writer, 1, 2)
+        with running(place.settings("app")):
+            insert(writer, 3, 4)
+            writer.execute("pragma wal_checkpoint(restart)")
+            insert(writer, 5)
+            place.sync()  # what is truncated away unread is gone for everybody
+            writer.execute("pragma wal_checkpoint(truncate)")
+            insert(writer, 6)
+            place.sync()
+            assert restored(place) == [0, 1, 2, 3, 4, 5, 6]
+        generation = place.row().generation
+        insert(writer, 7)
+        with running(place.settings("app")):
+            insert(writer, 8)
+            place.sync()
+            assert place.row().generation == generation, "nothing happened that would end it"
+            assert restored(place) == [0, 1, 2, 3, 4, 5, 6, 7, 8]
+
+
+def test_a_database_that_is_missing_is_picked_up_when_it_appears(place: Place) -> None:
+    """State "missing" with the way out, then following; the other database does not notice."""
+    with wal_database(place.database("there")) as writer, running(place.settings("there", "later")):
+        wait_for(lambda: place.row("later").state == "missing")
+        assert "does not exist" in place.row("later").cause
+        insert(writer, 1)
+        place.sync("there")
+        with wal_database(place.database("later")) as late:
+            insert(late, 5)
+            place.sync("later")
+        assert restored(place, "later") == [0, 5]
+        assert place.row("there").state == "following"
+
+
+def test_the_socket_refuses_what_it_does_not_know(place: Place) -> None:
+    """Unknown names and requests come back as errors with a way out."""
+    with wal_database(place.database()), running(place.settings("app")):
+        assert "it follows: app" in place.ask(op="sync", names=["other"])["hint"]
+        assert "does not know" in place.ask(op="dance")["error"]
+        assert place.ask(op="ping")["pid"] > 0
+
+
+def test_a_base_is_taken_when_somebody_asks(place: Place) -> None:
+    """The new base begins where the WAL's incarnation did, and the head restores from it."""
+    with wal_database(place.database()) as writer, running(place.settings("app")):
+        place.sync()
+        before = place.row().base_key
+        insert(writer, *range(1, 20))
+        place.ask(op="snapshot", name="app")
+        wait_for(lambda: place.row().base_key != before)
+        insert(writer, 20)
+        place.sync()
+        assert restored(place) == list(range(21))
+
+
+def test_another_file_in_its_place_ends_the_generation(place: Place) -> None:
+    """A restored backup moved over the database: the history of the old file is not continued."""
+    with wal_database(place.database()) as writer:
+        insert(writer, 1)
+        writer.close()
+    with running(place.settings("app")):
+        place.sync()
+        old = place.row().generation
+        with wal_database(place.folder / "other.db") as writer:
+            insert(writer, 100)
+            writer.close()
+        (place.folder / "other.db").rename(place.database())
+        wait_for(lambda: place.row().generation != old)
+        with place.journal() as journal:
+            ended = journal.generations(place.row().id)[0].reason_ended
+        assert "another file" in ended
+    assert restored(place) == [0, 1], "the old generation stays restorable up to its last position"
+
+
+def test_a_full_spool_gives_way_and_begins_anew_when_storage_is_back(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The application's disk comes before the oldest promise; what was stored stays restorable."""
+    monkeypatch.setattr(follower, "BASE_DELAY_S", 0.01)
+    monkeypatch.setattr(follower, "BEGIN_LOOK_S", 0.05)
+    storage = FakeStorage()
+    is_away = [False]
+
+    def before(_call: Call) -> None:
+        if is_away[0]:
+            raise TransientError("storage is away")
+
+    storage.before = before
+    with wal_database(place.database()) as writer, running(place.settings("app", spool_bytes_max=200_000), storage):
+        insert(writer, 1)
+        place.sync()
+        old = place.row().generation
+        is_away[0] = True
+        writer.execute("create table junk (b)")
+
+        def gave_way() -> bool:
+            writer.execute("insert into junk values (randomblob(20000))")
+            return place.row().generation is None
+
+        wait_for(gave_way)
+        wait_for(lambda: "the spool reached its limit" in place.row().cause and place.row().spooled_bytes == 0)
+        is_away[0] = False
+        insert(writer, 2)
+        wait_for(lambda: place.row().generation is not None)
+        place.sync()
+        assert place.row().generation != old
+        assert restored(place, storage=storage) == [0, 1, 2]
+
+
+def test_what_is_left_of_a_database_no_longer_configured_goes_up_all_the_same(place: Place) -> None:
+    """Its spool is shipped; a replica that another has taken over meanwhile disturbs nobody."""
+    storage = FakeStorage()
+    with wal_database(place.database("old")) as writer, wal_database(place.database("new")):
+        with running(place.settings("old"), storage):
+            insert(writer, 1)
+            place.sync("old")
+            storage.before = lambda _call: (_ for _ in ()).throw(TransientError("storage is away"))
+            insert(writer, 2)
+            wait_for(lambda: place.row("old").spooled_bytes)
+        storage.before = lambda _call: None
+        storage.put("old/owner.json", b'{"host": "other", "machine_id": "m", "run_id": "r"}', metadata={})
+        with running(place.settings("new"), storage):
+            place.sync("new")
+            wait_for(lambda: place.row("old").generation is None or not place.row("old").spooled_bytes)
+
+
+def test_a_stop_never_hangs(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store takes a request and never answers: the exit code says that something stays, the next start ships it."""
+    monkeypatch.setattr(daemon_module, "LINGER_S", 0.05)
+    storage, answer = FakeStorage(), threading.Event()
+
+    def hold(call: Call) -> None:
+        if call.name == "put" and "/wal/" in call.key:
+            answer.wait()
+
+    with wal_database(place.database()) as writer:
+        daemon = Daemon(place.settings("app"), storage)
+        daemon.start()
+        try:
+            place.sync()
+            storage.before = hold
+            insert(writer, 1)
+            wait_for(lambda: storage.calls[-1].name == "put")
+            assert daemon.stop(0.05) == EXIT_SPOOLED
+            assert daemon.crash is None
+        finally:
+            answer.set()
+        storage.before = lambda _call: None
+        with running(place.settings("app"), storage):
+            place.sync()
+        assert restored(place, storage=storage) == [0, 1]

@@ -1,0 +1,149 @@
+"""Who is followed: databases join, leave, are renamed and re-tuned by a reload; the others notice nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.adapters.files.sqlite_process import SqliteProcess, wal_database
+from tests.engine.applications import locks_of
+from tests.engine.running import Place, serving, wait_for
+from tests.fakes import FakeStorage
+from walsyncd.config import Settings
+from walsyncd.errors import UsageError
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return Place(tmp_path)
+
+
+class Reloaded:
+    """A configuration that a test changes."""
+
+    def __init__(self, settings: Settings, storage: FakeStorage) -> None:
+        self.settings = settings
+        self.storage = storage
+        self.problem: UsageError | None = None
+
+    def read(self) -> tuple[Settings, FakeStorage]:
+        if self.problem is not None:
+            raise self.problem
+        return self.settings, self.storage
+
+
+@contextmanager
+def two_followed(place: Place) -> Iterator[Reloaded]:
+    """A daemon with the databases ``app`` and ``other``, both stored."""
+    now = Reloaded(place.settings("app", "other"), FakeStorage())
+    with (
+        wal_database(place.database()),
+        wal_database(place.database("other")),
+        serving(now.settings, now.storage, now.read),
+    ):
+        place.sync("app")
+        place.sync("other")
+        yield now
+
+
+def test_a_reload_adds_and_removes_and_the_others_notice_nothing(place: Place) -> None:
+    """The one that stays keeps its generation and makes no request; the one that left can come back."""
+    with two_followed(place) as now, wal_database(place.database("new")) as writer:
+        before = place.row(), place.row("other").generation
+        now.settings = place.settings("app", "new")
+        now.storage.calls.clear()
+        answer = place.ask(op="reload")
+        assert (answer["added"], answer["removed"], answer["changed"]) == (["new"], ["other"], [])
+        place.sync("new")
+        assert not [call for call in now.storage.calls if call.key.startswith(("app/", "other/"))]
+        assert place.row() == before[0]
+        assert place.row("other").state == "not configured"
+        assert "follows no database 'other'" in place.ask(op="sync", names=["other"])["error"]
+        writer.execute("insert into t values (1)")
+        now.settings = place.settings("app", "new", "other")
+        assert place.ask(op="reload")["added"] == ["other"]
+        place.sync("other")
+        assert place.row("other").generation == before[1], "nothing was committed meanwhile"
+        assert place.row("other").state == "following"
+
+
+def test_another_name_is_another_replica_and_another_path_another_history(place: Place) -> None:
+    """Renamed: a new folder. The same name for another file: a new generation in the same folder."""
+    with two_followed(place) as now:
+        old = place.row("other").generation
+        entries = now.settings.databases
+        now.settings = replace(now.settings, databases=(entries[0], replace(entries[1], name="renamed")))
+        answer = place.ask(op="reload")
+        assert (answer["added"], answer["removed"]) == (["renamed"], ["other"])
+        place.sync("renamed")
+        assert any(key.startswith("renamed/") for key in now.storage.visible)
+        with wal_database(place.database("moved")):
+            moved = replace(entries[1], name="other", path=str(place.database("moved")))
+            now.settings = replace(now.settings, databases=(entries[0], moved))
+            answer = place.ask(op="reload")
+            assert (answer["changed"], answer["removed"]) == ([], ["renamed"])
+            place.sync("other")
+            first = place.row("other").generation
+            assert first != old
+            now.settings = replace(now.settings, databases=(entries[0], replace(entries[1], name="other")))
+            assert place.ask(op="reload")["changed"] == ["other"]
+            place.sync("other")
+            assert place.row("other").generation not in {old, first}
+
+
+def test_other_settings_are_turned_over_without_a_break(place: Place) -> None:
+    """The generation goes on; a base that has become due by the new interval is taken."""
+    with two_followed(place) as now:
+        generation, base = place.row().generation, place.row().base_key
+        entries = now.settings.databases
+        tuned = replace(entries[0], upload_interval_s=0.01, snapshot_interval_s=0.01)
+        now.settings = replace(now.settings, databases=(tuned, replace(entries[1], key="database[7]")))
+        with place.journal() as journal:
+            known = journal.databases()
+        assert place.ask(op="reload")["changed"] == ["app"]
+        with SqliteProcess(place.database()) as writer:
+            writer.execute("insert into t values (1)")
+        wait_for(lambda: place.row().base_key != base)
+        assert place.row().generation == generation
+        assert place.row("other") == next(row for row in known if row.name == "other")
+
+
+def test_presence_is_turned_on_and_off_and_ends_with_the_daemon(place: Place) -> None:
+    """By a reload, for one database; whoever leaves the configuration is let go, too."""
+
+    def present(*names: str) -> bool:
+        return all(locks_of(place.database(name)) == ((name in names,) * 2) for name in ("app", "other"))
+
+    with two_followed(place) as now:
+        app, other = now.settings.databases
+        assert present()
+        now.settings = replace(now.settings, databases=(replace(app, presence=True), replace(other, presence=True)))
+        assert place.ask(op="reload")["changed"] == ["app", "other"]
+        wait_for(lambda: present("app", "other"))
+        now.settings = replace(now.settings, databases=(app, replace(other, presence=True)))
+        assert place.ask(op="reload")["changed"] == ["app"]
+        assert present("other")
+        now.settings = replace(now.settings, databases=(replace(app, presence=True),))
+        place.ask(op="reload")
+        wait_for(lambda: present("app"))
+    assert present()
+
+
+def test_a_refused_configuration_changes_nothing(place: Place) -> None:
+    """The reason comes back to whoever asked, and the daemon goes on as before."""
+    with two_followed(place) as now:
+        kept, rows = now.settings, [place.row(), place.row("other")]
+        now.settings = replace(kept, databases=(kept.databases[0], replace(kept.databases[0], name="twin")))
+        answer = place.ask(op="reload")
+        assert "is the same file as" in answer["error"]
+        now.settings = replace(kept, daemon=replace(kept.daemon, state_dir=place.folder / "elsewhere"))
+        assert "state_dir can't change" in place.ask(op="reload")["error"]
+
+        now.problem = UsageError("configuration is not TOML", hint="mend it")
+        assert place.ask(op="reload") == {"error": "configuration is not TOML", "hint": "mend it"}
+        assert [place.row(), place.row("other")] == rows
+        place.sync("app")

@@ -1,0 +1,77 @@
+"""What can be seen from outside changes with the settings."""
+
+from __future__ import annotations
+
+import socket
+import urllib.error
+import urllib.request
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.adapters.files.sqlite_process import wal_database
+from tests.engine.running import Place, running
+from walsyncd.errors import UsageError
+
+
+def free_address() -> str:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{free.getsockname()[1]}"
+
+
+def answers(address: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"http://{address}/metrics", timeout=30) as answer:
+            return b"walsyncd_build_info" in answer.read()
+    except urllib.error.URLError:
+        return False
+
+
+def test_metrics_move_with_the_settings(tmp_path: Path) -> None:
+    """Another address closes the first; the same one stays open; none closes it; the file is written by the beat."""
+    place = Place(tmp_path)
+    first, second, file = free_address(), free_address(), tmp_path / "walsyncd.prom"
+    with running(place.settings()) as daemon:
+        sight, settings = daemon._sight, place.settings().daemon
+        sight.settle(replace(settings, metrics_listen=first))
+        assert answers(first)
+        assert sight.due_s() is None, "without a file nothing wakes up for it"
+        sight.settle(replace(settings, metrics_listen=first, metrics_textfile=file))
+        assert answers(first)
+        sight.beat()
+        assert "walsyncd_build_info" in file.read_text()
+        sight.settle(replace(settings, metrics_listen=second))
+        assert (answers(first), answers(second)) == (False, True)
+        sight.settle(settings)
+        assert not answers(second)
+
+
+def test_a_file_that_cant_be_written_is_said_once(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Replication goes on without it."""
+    place = Place(tmp_path)
+    with running(place.settings()) as daemon:
+        daemon._sight.settle(replace(place.settings().daemon, metrics_textfile=tmp_path / "absent" / "walsyncd.prom"))
+        daemon._sight.beat()
+        daemon._sight.beat()
+    assert capfd.readouterr().err.count("metrics_not_written") == 1
+
+
+def test_a_port_that_is_taken_keeps_nobody_from_replicating(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """At the start: it is said, and a reload tries again. A reload that asks for such a port is refused."""
+    place = Place(tmp_path)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        settings = place.settings("app")
+        settings = replace(settings, daemon=replace(settings.daemon, metrics_listen=address))
+        with wal_database(place.database()), running(settings) as daemon:
+            place.sync()
+            with pytest.raises(UsageError, match=f"listen for metrics on {address}"):
+                daemon._sight.settle(settings.daemon)
+            taken.close()
+            daemon._sight.settle(settings.daemon)
+            assert answers(address)
+    assert capfd.readouterr().err.count("metrics_not_shown") == 1

@@ -1,0 +1,351 @@
+"""Closes of the wal-index, which may be those of killed writers: a young count is believed only if it must be right."""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.adapters.files.sqlite_process import SqliteProcess, wal_database
+from tests.engine.follow.test_wal_restart import CHECKPOINT, fill, grown_twice
+from tests.engine.following import Following, closed_database, insert
+from walsyncd.adapters.files.inotify import Event, Kind
+from walsyncd.adapters.files.source import Role
+from walsyncd.core.follow.decision import CLOSE_LATE_MS
+from walsyncd.engine.follow.source_reader import Eyes
+from walsyncd.engine.follow.wal_pairs import Lives
+
+
+def closes_beside(follow: Following, app: SqliteProcess) -> None:
+    """Somebody uses the database when we look, two commits come after that, and he closes it."""
+    with SqliteProcess(follow.path) as other:
+        other.execute("SELECT * FROM t")
+        follow.look()
+        fill(app, 2, start=2000)
+        other.close()
+
+
+def recovers_two(follow: Following, app: SqliteProcess) -> None:
+    assert not follow.look().gap
+    assert [step.recovered for step in follow.steps if step.recovered] == [2]
+    assert [step.proven_by for step in follow.steps if step.proven_by] == ["count"]
+    follow.proves(app)
+
+
+def test_a_connection_that_closed_before_another_incarnation_behind(tmp_path: Path) -> None:
+    """All that the old incarnation held stands before a frame of a third one, so the count can be believed."""
+    path = tmp_path / "app.db"
+    with wal_database(path) as app, Following(path, tmp_path / "f") as follow:
+        grown_twice(app)
+        follow.begin()
+        closes_beside(follow, app)
+        app.execute(CHECKPOINT, insert(1))
+        recovers_two(follow, app)
+
+
+def test_a_connection_that_closed_before_a_checkpoint_that_was_seen(tmp_path: Path) -> None:
+    """After it the wal-index showed how far the old incarnation had come, and nothing was copied back since."""
+    path = tmp_path / "app.db"
+    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
+        fill(app, 10)
+        closes_beside(follow, app)
+        app.execute(CHECKPOINT)
+        follow.watch.drain()
+        app.execute(insert(1))
+        recovers_two(follow, app)
+
+
+def test_a_connection_that_closed_and_the_end_of_the_file(tmp_path: Path) -> None:
+    """It may have been cut right there, so a young counter is not believed."""
+    path = tmp_path / "app.db"
+    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
+        fill(app, 10)
+        closes_beside(follow, app)
+        app.execute(CHECKPOINT, insert(1))
+        assert "where the old one ended can't be seen" in follow.gap()
+
+
+def test_a_connection_that_closed_beside_an_old_counter(tmp_path: Path) -> None:
+    """So many commits as were counted before would not have found room, had the count been rebuilt."""
+    path = tmp_path / "app.db"
+    with wal_database(path) as app, Following(path, tmp_path / "f") as follow:
+        app.execute("PRAGMA synchronous=OFF", "PRAGMA wal_autocheckpoint=100")
+        fill(app, 4100)
+        follow.begin()
+        closes_beside(follow, app)
+        assert follow.tracked.mark is not None
+        assert follow.tracked.mark.ichange > 4062
+        app.execute(CHECKPOINT, insert(1))
+        recovers_two(follow, app)
+
+
+def test_a_connection_that_closed_after_our_last_commit(tmp_path: Path) -> None:
+    """Nothing was written to the WAL before the checkpoint, so nothing came after our frame, which is overwritten."""
+    path = tmp_path / "app.db"
+    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
+        follow.look()
+        with SqliteProcess(path) as other:
+            other.execute("SELECT * FROM t")
+            follow.look()
+            other.close()
+        app.execute(CHECKPOINT)
+        fill(app, follow.cursor.frames + 1)
+        assert not follow.look().gap
+        assert [step.proven_by for step in follow.steps if step.proven_by] == ["count"]
+        follow.proves(app)
+
+
+def tear_header(path: Path) -> None:
+    """What a writer leaves that is killed between the two copies of the header: the next one to read rebuilds it."""
+    with torn_header(path):
+        pass
+
+
+@contextmanager
+def torn_header(path: Path) -> Iterator[None]:
+    """The same of one that has lost its locks, and not closed the wal-index yet."""
+    with Path(f"{path}-shm").open("r+b") as file:
+        with mmap.mmap(file.fileno(), 136) as shm:
+            shm[8] ^= 1
+        yield
+
+
+@pytest.mark.parametrize("more", [0, 3])
+def test_a_counter_rebuilt_in_place_is_a_gap(tmp_path: Path, more: int) -> None:
+    """It has come as far again as it was, and ``more``: there is nothing to believe it for."""
+    path = tmp_path / "app.db"
+    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
+        fill(app, 5)
+        follow.look()
+        assert follow.tracked.mark is not None
+        ichange, reborn = follow.tracked.mark.ichange, follow.tracked.mark.reborn
+        tear_header(path)
+        fill(app, ichange + more, start=2000)
+        app.execute(CHECKPOINT, insert(1))
+        assert "where the old one ended can't be seen" in follow.gap()
+        assert follow.tracked.lives.current is not None
+        assert follow.tracked.lives.current.reborn == reborn, "no event tells of it"
+
+
+def test_a_counter_rebuilt_in_place_whose_commits_were_cut_off_is_a_gap(tmp_path: Path) -> None:
+    """The journal_size_limit is just so many frames that nothing is left behind ours, and the count fits.
+
+    The wal-index was read after a checkpoint and showed that nothing came after ours; but then there was another.
+    """
+    path = tmp_path / "app.db"
+    with wal_database(path) as app, SqliteProcess(path) as other, Following(path, tmp_path / "f") as follow:
+        app.execute("CREATE TABLE u (x)")
+        fill(app, 5)
+        other.execute("BEGIN", "SELECT * FROM t")  # so the WAL can't restart
+        app.execute(CHECKPOINT)
+        follow.begin().look()
+        assert follow.tracked.mark is not None
+        ichange, frames = follow.tracked.mark.ichange, follow.cursor.frames
+        app.execute(f"PRAGMA journal_size_limit={32 + frames * (24 + 4096)}")
+        tear_header(path)
+        app.execute(*(f"INSERT INTO u VALUES ({value})" for value in range(ichange)))
+        other.close()
+        app.execute(CHECKPOINT, insert(1))
+        assert path.with_name("app.db-wal").stat().st_size == 32 + frames * (24 + 4096)
+        assert "where the old one ended can't be seen" in follow.gap()
+
+
+def test_a_counter_rebuilt_in_place_whose_commits_were_overwritten_is_a_gap(tmp_path: Path) -> None:
+    """The count fits, and nothing is left that could contradict it."""
+    path = tmp_path / "app.db"
+    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
+        fill(app, 5)
+        follow.look()
+        assert follow.tracked.mark is not None
+        ichange, frames = follow.tracked.mark.ichange, follow.cursor.frames
+        tear_header(path)
+        fill(app, ichange, start=2000)
+        app.execute(CHECKPOINT)
+        fill(app, frames + ichange + 1, start=3000)
+        assert follow.gap()
+
+
+def test_a_counter_rebuilt_in_place_in_an_incarnation_between_is_a_gap(tmp_path: Path) -> None:
+    """The count fits, and our frame still stands with nothing after it: that all was lost in between, salt-1 tells."""
+    path = tmp_path / "app.db"
+    with wal_database(path) as app, SqliteProcess(path) as other, Following(path, tmp_path / "f").begin() as follow:
+        app.execute("BEGIN", *("INSERT INTO t VALUES (hex(zeroblob(2000)))" for _ in range(20)), "COMMIT")
+        other.execute("SELECT count(*) FROM t")
+        follow.look()
+        assert follow.tracked.mark is not None
+        ichange = follow.tracked.mark.ichange
+        app.execute(CHECKPOINT)
+        fill(app, 1)
+        tear_header(path)
+        fill(app, ichange, start=2000)
+        other.close()
+        app.execute(CHECKPOINT, insert(1))
+        assert "more than once" in follow.gap()
+
+
+def test_a_killed_writer_whose_close_comes_late_is_a_gap(tmp_path: Path) -> None:
+    """It loses its locks before its files are closed, so others may have rebuilt the count before an event tells."""
+    path = tmp_path / "app.db"
+    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
+        fill(app, 5)
+        follow.look()
+        assert follow.tracked.mark is not None
+        ichange, frames = follow.tracked.mark.ichange, follow.cursor.frames
+        with torn_header(path):
+            fill(app, ichange, start=2000)
+            app.execute(CHECKPOINT)
+            fill(app, frames + ichange + 1, start=3000)
+            assert not follow.look().gap
+        assert "right after the WAL restarted" in follow.gap()
+
+
+def test_a_killed_writer_whose_close_comes_late_in_a_new_wal_is_a_gap(tmp_path: Path) -> None:
+    """The first commit was truncated away, and the rebuilt count fits what came then."""
+    path = tmp_path / "app.db"
+    closed_database(path)
+    with Following(path, tmp_path / "f").begin() as follow:
+        follow.look()
+        with SqliteProcess(path) as app, SqliteProcess(path) as other:
+            app.execute("SELECT * FROM t")
+            follow.watch.drain()
+            app.execute(insert(1), "PRAGMA wal_checkpoint(TRUNCATE)")
+            with torn_header(path):
+                other.execute(insert(2))
+                assert not follow.look().gap
+            assert "right after the WAL restarted" in follow.gap()
+
+
+@contextmanager
+def used_by_two(tmp_path: Path) -> Iterator[tuple[SqliteProcess, SqliteProcess, Following]]:
+    """Somebody who commits, and was seen to; somebody who has it open; and who follows."""
+    path = tmp_path / "app.db"
+    with wal_database(path) as app, SqliteProcess(path) as other, Following(path, tmp_path / "f").begin() as follow:
+        other.execute("SELECT * FROM t")
+        fill(app, 5)
+        follow.look()
+        yield app, other, follow
+
+
+def closes_without_a_gap(app: SqliteProcess, other: SqliteProcess, follow: Following) -> None:
+    other.close()
+    assert not follow.look().gap
+    follow.proves(app)
+
+
+def test_a_close_long_after_a_restart(tmp_path: Path) -> None:
+    """No process takes so long to die."""
+    with used_by_two(tmp_path) as (app, other, follow):
+        app.execute(insert(1), CHECKPOINT, insert(2))
+        assert not follow.look().gap
+        assert follow.tracked.loan is not None
+        follow.ahead_ms += CLOSE_LATE_MS
+        assert not follow.look().gap
+        closes_without_a_gap(app, other, follow)
+
+
+def test_a_close_that_may_be_among_lost_events_calls_a_loan_in(tmp_path: Path) -> None:
+    """Nobody knows whether it came."""
+    path = tmp_path / "app.db"
+    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
+        fill(app, 5)
+        follow.look()
+        app.execute(insert(1), CHECKPOINT, insert(2))
+        assert not follow.look().gap
+        assert follow.tracked.loan is not None
+        follow.tracked.lives.note(Event(path, Role.DATABASE, Kind.OVERFLOW))
+        assert "right after the WAL restarted" in follow.gap()
+
+
+def test_a_close_while_a_count_is_judged_calls_the_loan_in(tmp_path: Path) -> None:
+    """The watcher's thread may come by at any moment of a step."""
+    path = tmp_path / "app.db"
+    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
+        app.execute(insert(1))
+        follow.look()
+        assert follow.tracked.lives.current is not None
+        eyes = Eyes(follow.tracked, follow.outside, follow.tracked.lives.current)
+        follow.tracked.lives.note(Event(path, Role.SHM, Kind.CLOSE_WRITE))
+        eyes.borrow()
+        assert "right after the WAL restarted" in follow.gap()
+
+
+def test_a_close_after_a_restart_that_needed_no_loan(tmp_path: Path) -> None:
+    """It is proven whether anybody closed or not."""
+    with used_by_two(tmp_path) as (app, other, follow):
+        app.execute(CHECKPOINT, insert(1))
+        assert not follow.look().gap
+        closes_without_a_gap(app, other, follow)
+
+
+def test_a_close_after_an_emptied_wal_began_with_other_salts(tmp_path: Path) -> None:
+    """Whoever has never checkpointed draws salts of its own; there was a single look at the empty WAL."""
+    with used_by_two(tmp_path) as (app, other, follow):
+        app.execute("PRAGMA wal_checkpoint(PASSIVE)")
+        follow.watch.drain()
+        app.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        follow.step()
+        emptied = follow.cursor
+        assert emptied.header is None
+        other.execute(insert(1))
+        assert not follow.look().gap
+        assert follow.cursor.salts[0] != emptied.salts[0]
+        assert follow.tracked.loan is None
+        closes_without_a_gap(app, other, follow)
+
+
+@pytest.mark.parametrize("looks", [1, 5])
+def test_a_commit_that_an_emptied_wal_was_begun_with_is_not_missed(tmp_path: Path, looks: int) -> None:
+    """At the look its frames stand there with salts of their own; then its writer is killed, and the count rebuilt."""
+    path = tmp_path / "app.db"
+    with wal_database(path) as app:
+        fill(app, 5)
+        app.kill()
+    with SqliteProcess(path) as app, SqliteProcess(path) as other, Following(path, tmp_path / "f").begin() as follow:
+        for each in (app, other):
+            each.execute("SELECT * FROM t")  # recovers: the count begins at 0
+        follow.look()
+        app.execute("PRAGMA wal_checkpoint(PASSIVE)")
+        follow.watch.drain()
+        app.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        with Path(f"{path}-shm").open("r+b") as file, mmap.mmap(file.fileno(), 136) as shm:
+            before = shm[:96]
+            other.execute(insert(777))
+            after, shm[:96] = shm[:96], before  # as it is while the commit is on its way to the disk
+            follow.watch.drain()
+            for _ in range(looks):
+                follow.step()
+            shm[:96] = before[:48] + after[48:]
+        other.kill()
+        app.execute("SELECT * FROM t", CHECKPOINT, insert(888))
+        assert follow.gap()
+
+
+def test_glances_at_the_wal_index_after_writes_to_the_database(tmp_path: Path) -> None:
+    """None without such a write; what was seen before is forgotten when events are lost; a dead one shows nothing."""
+    path = tmp_path / "app.db"
+    lives = Lives(path)
+    commit, checkpoint = Event(path, Role.WAL, Kind.MODIFY), Event(path, Role.DATABASE, Kind.MODIFY)
+
+    def shown() -> list[int]:
+        return [index.max_frame for index in lives.queue[-1].glances.last(followed=False)]
+
+    with wal_database(path) as app:
+        lives.look_around()
+        (before,) = shown()
+        app.execute(insert(1))
+        lives.note(commit)
+        lives.glance()
+        assert shown() == [before]
+        lives.note(checkpoint)
+        assert shown() == []
+        lives.glance()
+        assert shown() == [before + 1]
+        lives.note(Event(path, Role.DATABASE, Kind.OVERFLOW))
+        assert shown() == []
+        app.kill()
+        lives.glance()
+        assert shown() == []
+    lives.clear()

@@ -1,0 +1,317 @@
+"""Tests of copy_frames: whole transactions become segments, and these are the source's content."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from tests.adapters.files.sqlite_process import SqliteProcess, wal_database
+from tests.engine.following import Following, insert
+from walsyncd.adapters.journal.journal import NewObject
+from walsyncd.core.follow.decision import Cursor
+from walsyncd.core.follow.follow_state import Stream
+from walsyncd.core.stored.epoch import Stamp
+from walsyncd.core.stored.segment import decode_body
+from walsyncd.engine.follow import copy_frames, source_reader
+from walsyncd.engine.follow.begin_generation import has_other_salts
+from walsyncd.engine.follow.look import take_step
+
+
+def test_a_single_commit_becomes_a_segment(tmp_path: Path) -> None:
+    """What was committed before a look is in the state after it, and in a segment."""
+    path = tmp_path / "app.db"
+    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
+        follow.look()
+        app.execute(insert(1))
+        step = follow.look()
+        assert len(step.objects) == 1
+        assert step.mark is not None
+        follow.proves(app)
+
+
+def test_a_look_without_news_makes_nothing(tmp_path: Path) -> None:
+    """Nothing committed, nothing stored."""
+    path = tmp_path / "app.db"
+    with wal_database(path), Following(path, tmp_path / "f").begin() as follow:
+        follow.look()
+        step = follow.look()
+        assert (step.objects, step.state, step.gap) == ((), None, "")
+
+
+def test_an_uncommitted_transaction_is_not_taken(tmp_path: Path) -> None:
+    """Frames that were spilled before the commit stand in the WAL, and are moving, but nobody's yet."""
+    path = tmp_path / "app.db"
+    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
+        follow.look()
+        before = follow.state.stream.position
+        app.execute("PRAGMA cache_size=5", "BEGIN", _many(300))
+        step = follow.look()
+        assert step.moving
+        assert follow.state.stream.position == before
+        app.execute("ROLLBACK")
+        follow.look()
+        assert follow.state.stream.position == before
+        app.execute(insert(7))
+        assert not follow.look().gap
+        follow.proves(app)
+
+
+def test_a_wal_header_that_another_process_writes_anew(tmp_path: Path) -> None:
+    """Who restarts a WAL and rolls back leaves his; the next writer's differs by its checkpoint sequence alone."""
+    path = tmp_path / "app.db"
+    checkpoint = "PRAGMA wal_checkpoint"
+    with wal_database(path) as app, SqliteProcess(path) as other, Following(path, tmp_path / "f") as follow:
+        other.execute(insert(1), checkpoint, insert(2))
+        app.execute(checkpoint, insert(3), checkpoint, insert(4), checkpoint)
+        app.execute("PRAGMA cache_size=5", "BEGIN", _many(300))
+        follow.begin()
+        header, salts = follow.cursor.header, follow.cursor.salts
+        app.execute("ROLLBACK")
+        other.execute(insert(5))
+        assert not follow.look().gap
+        assert follow.cursor.salts == salts
+        assert follow.cursor.header != header
+        follow.proves(other)
+
+
+@pytest.mark.parametrize("end", ["COMMIT", "ROLLBACK"])
+def test_a_transaction_larger_than_a_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: str) -> None:
+    """It is collected over many steps, and is one segment or none."""
+    monkeypatch.setattr(copy_frames, "BATCH_BYTES", 3 * 4120)
+    monkeypatch.setattr(source_reader, "BATCH_BYTES", 2 * 4120)
+    path = tmp_path / "app.db"
+    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
+        follow.look()
+        app.execute("PRAGMA cache_size=5", "BEGIN", _many(300), end)
+        app.execute(insert(8))
+        before = len(follow.steps)
+        follow.look()
+        assert (len(follow.steps) - before > 20) == (end == "COMMIT")
+        follow.proves(app)
+
+
+def test_a_restart_of_the_wal_while_a_large_transaction_is_collected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was collected is given up; the WAL's rest is read again, or is a gap."""
+    monkeypatch.setattr(copy_frames, "BATCH_BYTES", 3 * 4120)
+    path = tmp_path / "app.db"
+    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
+        follow.look()
+        app.execute("BEGIN", _many(300), "COMMIT")
+        for _ in range(5):
+            follow.step()
+        assert follow.tracked.pending is not None
+        app.execute("PRAGMA wal_checkpoint", insert(3))
+        step = follow.look()
+        assert not step.gap
+        follow.proves(app)
+
+
+@pytest.mark.parametrize("page_size", [512, 65536])
+def test_any_page_size(tmp_path: Path, page_size: int) -> None:
+    """The smallest and the largest page size that SQLite has."""
+    path = tmp_path / "app.db"
+    with SqliteProcess(path) as app:
+        app.execute(f"PRAGMA page_size={page_size}", "PRAGMA journal_mode=WAL", "CREATE TABLE t (x)")
+        with Following(path, tmp_path / "f").begin() as follow:
+            follow.look()
+            app.execute(_many(50))
+            assert not follow.look().gap
+            follow.proves(app)
+
+
+def test_a_full_epoch_is_closed_where_the_wal_restarts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It goes on until the WAL's next restart, so that a base can begin there; each epoch is a WAL of its own."""
+    monkeypatch.setattr(copy_frames, "EPOCH_BYTES", 10 * 4120)
+    path = tmp_path / "app.db"
+    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
+        for value in range(12):
+            app.execute(insert(value))
+            follow.look()
+        assert follow.state.stream.epoch == 1
+        app.execute("PRAGMA wal_checkpoint", insert(100))
+        follow.look()
+        assert follow.state.stream.epoch == 2
+        assert follow.state.start_epoch == 2
+        assert follow.state.stream.previous > 0
+        assert sorted(follow.epochs()) == [1, 2]
+        follow.proves(app)
+
+
+def test_an_epoch_is_cut_inside_an_incarnation_in_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A WAL that never restarts does not make an epoch without end; the start stays where the incarnation began."""
+    monkeypatch.setattr(copy_frames, "EPOCH_BYTES", 4 * 4120)
+    path = tmp_path / "app.db"
+    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
+        for value in range(40):
+            app.execute(insert(value))
+            follow.look()
+        assert follow.state.stream.epoch == 3
+        assert follow.state.start_epoch == 1
+        follow.proves(app)
+
+
+def test_no_epoch_is_closed_while_a_base_is_under_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """S and N lie in one stored WAL."""
+    monkeypatch.setattr(copy_frames, "EPOCH_BYTES", 4120)
+    path = tmp_path / "app.db"
+    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
+        follow.tracked.base_under_way = True
+        for value in range(20):
+            app.execute(insert(value))
+            follow.look()
+        assert follow.state.stream.epoch == 1
+        follow.tracked.base_under_way = False
+        app.execute(insert(20))
+        follow.look()
+        assert follow.state.stream.epoch == 2
+        follow.proves(app)
+
+
+def test_no_epoch_is_closed_while_a_base_is_wanted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It begins in the epoch in which the WAL's incarnation began; cut inside, a WAL at rest would get no base."""
+    monkeypatch.setattr(copy_frames, "EPOCH_BYTES", 4120)
+    path = tmp_path / "app.db"
+    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
+        follow.tracked.base_wanted = "first generation"
+        for value in range(20):
+            app.execute(insert(value))
+            follow.look()
+        assert follow.state.start_epoch == follow.state.stream.epoch == 1
+        follow.tracked.base_wanted = ""
+        app.execute(insert(20))
+        follow.look()
+        assert follow.state.stream.epoch == 2
+
+
+def test_an_old_epoch_is_closed(tmp_path: Path) -> None:
+    """Also a small one, with the next commit after its time."""
+    path = tmp_path / "app.db"
+    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
+        follow.look()
+        follow.ahead_ms = copy_frames.EPOCH_MS * copy_frames.EPOCH_PATIENCE + 1
+        app.execute(insert(1))
+        follow.look()
+        assert follow.state.stream.epoch == 2
+
+
+def test_times_never_decrease(tmp_path: Path) -> None:
+    """A clock that is set back does not make a commit older than the one before it."""
+    path = tmp_path / "app.db"
+    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
+        follow.look()
+        before = follow.state.stream.time_ms
+        follow.ahead_ms = -3_600_000
+        app.execute(insert(1))
+        follow.look()
+        assert follow.state.stream.time_ms == before
+
+
+def test_frames_are_stored_alike_when_a_step_is_lost(tmp_path: Path) -> None:
+    """A crash before the journal's transaction loses nothing: the same frames give the same bytes again."""
+    path = tmp_path / "app.db"
+    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
+        follow.look()
+        app.execute(insert(1))
+        (lost,) = take_step(follow.tracked, follow.outside).objects
+        follow.die()
+        (again,) = follow.restart().look().objects
+        assert _content(lost) == _content(again)
+        follow.proves(app)
+
+
+def test_salts_of_an_epoch_that_no_frame_has_are_drawn_anew(tmp_path: Path) -> None:
+    """A crash between choosing them and the journal's transaction is harmless: nothing carries them."""
+    path = tmp_path / "app.db"
+    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
+        (lost,) = take_step(follow.tracked, follow.outside).objects
+        follow.die()
+        (again,) = follow.restart().look().objects
+        assert _content(lost) != _content(again)
+        follow.proves(app)
+
+
+def _content(new: NewObject) -> bytes:
+    assert isinstance(new.body, bytes)
+    return b"".join(piece for piece in decode_body([new.body]) if isinstance(piece, bytes))
+
+
+def test_another_page_size_is_a_gap() -> None:
+    """Frames of two page sizes are no WAL, nor fit one base."""
+    stream = Stream("g", stamp=Stamp(4096, 1, 1, 1, (0, 0)))
+    assert copy_frames.unfit(stream, 4096) == ""
+    assert copy_frames.unfit(stream, 512) == "the page size changed from 4096 to 512 bytes"
+    assert "could not be closed" in copy_frames.unfit(Stream("g", frame=copy_frames.EPOCH_FRAMES_MAX), 512)
+
+
+def test_an_exclusive_writer_is_scanned(tmp_path: Path) -> None:
+    """locking_mode=EXCLUSIVE has no wal-index: commits are found in the WAL itself."""
+    path = tmp_path / "app.db"
+    with SqliteProcess(path) as app:
+        app.execute("PRAGMA locking_mode=EXCLUSIVE", "PRAGMA journal_mode=WAL", "CREATE TABLE t (x)")
+        with Following(path, tmp_path / "f").begin() as follow:
+            for value in range(5):
+                app.execute(insert(value))
+                assert not follow.look().gap
+            app.execute("PRAGMA cache_size=5", "BEGIN", _many(300))
+            follow.look()
+            assert follow.tracked.busy_until > 0
+            app.execute("ROLLBACK", insert(6))
+            follow.look()
+            follow.proves(app)
+            assert follow.tracked.mark is None
+
+
+def test_a_scan_finds_its_target_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The steps that copy up to the commit that was found do not search again."""
+    monkeypatch.setattr(copy_frames, "BATCH_BYTES", 3 * 4120)
+    searched: list[Cursor] = []
+    search = source_reader.Eyes.last_commit
+
+    def counted(self: source_reader.Eyes, start: Cursor) -> int:
+        searched.append(start)
+        return search(self, start)
+
+    monkeypatch.setattr(source_reader.Eyes, "last_commit", counted)
+    path = tmp_path / "app.db"
+    with SqliteProcess(path) as app:
+        app.execute("PRAGMA locking_mode=EXCLUSIVE", "PRAGMA journal_mode=WAL", "CREATE TABLE t (x)")
+        with Following(path, tmp_path / "f").begin() as follow:
+            app.execute(_many(1000))
+            assert not follow.look().gap
+            assert len(searched) == 1
+            follow.proves(app)
+
+
+def test_frames_that_were_published_without_salts(tmp_path: Path) -> None:
+    """No generation gets past them, and the gap says so; one does as soon as the WAL has begun anew."""
+    path = tmp_path / "app.db"
+    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
+        app.execute("PRAGMA cache_size=5", "CREATE INDEX i ON t (x)", "CREATE TABLE u (x)")
+        follow.look()
+        undone = "INSERT INTO t SELECT randomblob(3000) FROM pragma_function_list LIMIT 14"
+        app.execute("BEGIN", insert(1), "SAVEPOINT s", undone, "ROLLBACK TO s", "INSERT INTO u VALUES (1)", "COMMIT")
+        step = follow.look()
+        if not step.gap:
+            pytest.skip(f"SQLite {sqlite3.sqlite_version} publishes none")
+        assert "without salts and checksum" in step.gap
+        assert step.remedy
+        assert step.blocked == follow.cursor.salts
+        app.execute(insert(1), "PRAGMA wal_checkpoint")
+        assert not has_other_salts(path, step.blocked)
+        app.execute(insert(2))
+        assert has_other_salts(path, step.blocked)
+        app.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        assert has_other_salts(path, step.blocked)
+        app.close()
+        assert has_other_salts(path, step.blocked)
+
+
+def _many(rows: int) -> str:
+    return (
+        f"WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {rows})"
+        " INSERT INTO t SELECT hex(zeroblob(900)) || i FROM n"
+    )

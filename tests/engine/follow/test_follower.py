@@ -1,0 +1,145 @@
+"""The follower: what it does with what looks bring, in a whole daemon."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.adapters.files.sqlite_process import wal_database
+from tests.engine.running import WAIT_S_MAX, Place, running, wait_for
+from walsyncd.adapters.journal.journal import Advance, Journal
+from walsyncd.core.follow.decision import Loan
+from walsyncd.engine.base.base_copy import AbandonedError
+from walsyncd.engine.follow import follower
+from walsyncd.engine.follow.followed_database import Tracked
+from walsyncd.errors import TransientError
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return Place(tmp_path)
+
+
+def ended_reasons(place: Place, name: str = "app") -> list[str]:
+    with place.journal() as journal:
+        return [generation.reason_ended for generation in journal.generations(place.row(name).id)]
+
+
+def test_what_the_journal_did_not_take_is_found_again(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full disk under the state directory loses nothing and ends nothing: the look is repeated."""
+    monkeypatch.setattr(follower, "JOURNAL_DELAY_S", 0.01)
+    advance, failures = Journal.advance, iter(range(5))
+
+    def full(self: Journal, *args: Any) -> Any:
+        if next(failures, None) is not None:
+            raise TransientError("write journal: disk is full")
+        return advance(self, *args)
+
+    with wal_database(place.database()) as writer, running(place.settings("app")):
+        generation = place.sync().partition("/")[0]
+        monkeypatch.setattr(Journal, "advance", full)
+        for value in range(1, 10):
+            writer.execute(f"insert into t values ({value})")
+        assert place.sync().startswith(generation)
+    assert next(failures, None) is None, "it did fail"
+    row = place.row()
+    assert (row.stored_epoch, row.stored_frame) == (1, 12)
+
+
+def test_a_gap_ends_the_generation_and_the_reason_is_kept(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The journal, the state and the next generation's manifest say why; the next begins by itself."""
+    monkeypatch.setattr(follower, "BASE_DELAY_S", 0.01)
+    with wal_database(place.database()) as writer, running(place.settings("app")):
+        first = place.sync().partition("/")[0]
+        wal = place.database().with_name("app.db-wal")
+        with wal.open("r+b") as file:  # a block of the WAL that we have shipped is lost, as in a power cut
+            os.ftruncate(file.fileno(), 32)
+        writer.kill()
+        with wal_database(place.folder / "scratch.db"):
+            pass
+        wait_for(lambda: place.ask(op="sync", names=["app"]) and place.row().generation != first)
+        assert [reason for reason in ended_reasons(place) if reason]
+
+
+def test_new_generations_come_ever_more_slowly(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twice as late each time; ``status`` says degraded, why, and when."""
+    monkeypatch.setattr(follower, "BASE_DELAY_S", 60.0)
+    with wal_database(place.database()), running(place.settings("app")) as daemon:
+        place.sync()
+        place.database().rename(place.folder / "moved.db")
+        (place.folder / "moved.db").rename(place.database())
+        wait_for(lambda: place.row().state == "degraded")
+        row = place.row()
+        assert "another file" in row.cause or "moved away" in row.cause
+        assert "new base is taken in" in row.remedy
+        (tracked,) = daemon.databases
+        assert tracked.begin_delay_s == 60.0
+        assert "waits" in place.ask(op="sync", names=["app"])["databases"]["app"]["error"]
+        daemon.follower.interrupt(tracked, lambda tracked: daemon.follower.give_way(tracked, "again", until=bool))
+        wait_for(lambda: tracked.begin_delay_s == 120.0)
+
+
+def test_one_unreadable_database_does_not_disturb_the_others(place: Place) -> None:
+    """It is set aside with its reason, and comes back when it can be read."""
+    bad = place.database("bad")
+    bad.mkdir()
+    with wal_database(place.database("good")) as writer, running(place.settings("good", "bad")):
+        wait_for(lambda: place.row("bad").state == "failing")
+        assert "not a regular file" in place.row("bad").cause
+        writer.execute("insert into t values (1)")
+        place.sync("good")
+        bad.rmdir()
+        with wal_database(bad):
+            place.sync("bad")
+        assert place.row("bad").state == "following"
+
+
+def test_a_follow_state_that_cannot_be_read_begins_a_new_generation(place: Place) -> None:
+    """A journal of another time is not guessed at."""
+    with wal_database(place.database()):
+        with running(place.settings("app")):
+            old = place.sync().partition("/")[0]
+        with Journal.open(place.state) as journal:
+            row = journal.databases()[0]
+            journal.advance([Advance(row.id, '{"format": 99}', ())])
+        with running(place.settings("app")):
+            assert not place.sync().startswith(old)
+    assert "follow state" in ended_reasons(place)[0]
+
+
+def test_who_asked_is_told_of_the_failure(place: Place) -> None:
+    """A base whose generation ended meanwhile is the snapshotter's matter: following goes on."""
+
+    def abandon(_tracked: Tracked) -> None:
+        raise AbandonedError("the generation ended")
+
+    with wal_database(place.database()) as writer, running(place.settings("app")) as daemon:
+        place.sync()
+        (tracked,) = daemon.databases
+        asked = daemon.follower.request(tracked, abandon)
+        assert isinstance(asked.exception(WAIT_S_MAX), AbandonedError)
+        writer.execute("insert into t values (1)")
+        place.sync()
+
+
+def test_a_loan_is_over_in_time_though_nothing_happens(place: Place) -> None:
+    """Else a close minutes later, of whoever leaves in good order, would still call it in."""
+
+    lent: list[Loan] = []
+
+    def borrow(tracked: Tracked) -> None:
+        assert tracked.lives.current is not None
+        until_ms = time.monotonic_ns() // 1_000_000 + 200
+        tracked.loan = Loan(tracked.lives.current.serial, tracked.lives.current.closed, until_ms)
+        lent.append(tracked.loan)
+
+    with wal_database(place.database()), running(place.settings("app")) as daemon:
+        place.sync()
+        (tracked,) = daemon.databases
+        daemon.follower.interrupt(tracked, borrow)
+        wait_for(lambda: lent and tracked.loan is None)
+    assert not any(ended_reasons(place))

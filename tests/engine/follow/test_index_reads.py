@@ -1,0 +1,128 @@
+"""Tests of walsyncd.engine.follow.index_reads: which look at the wal-index shows all of an incarnation that is over."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.adapters.files.sqlite_process import SqliteProcess, wal_database
+from tests.engine.following import insert
+from walsyncd.adapters.files.source import Role, open_file, side_path
+from walsyncd.core.sqlite.walindex import IndexHeader, parse_index_header
+from walsyncd.engine.follow.index_reads import GLANCES_MAX, Glances, frames_behind
+
+
+def shows(last: int) -> IndexHeader:
+    return IndexHeader(5, False, 4096, last, 9, (1, 2), (3, 4), 0, (0, 0, 0, 0, 0))
+
+
+def tell(glances: Glances, *events: str) -> None:
+    for event in events:
+        if event == "wal":
+            glances.wal_written()
+        else:
+            glances.database_written()
+
+
+def good(glances: Glances, *, followed: bool) -> list[int]:
+    return [index.max_frame for index in glances.last(followed=followed)]
+
+
+@pytest.mark.parametrize(
+    ("events", "before_its_first_frame", "after"),
+    [
+        ([], True, True),
+        (["database", "database"], True, True),
+        (["database", "wal", "wal"], True, True),
+        (["wal", "database"], False, True),
+        (["wal", "database", "database"], False, True),
+        (["database", "wal", "database", "wal"], False, False),
+        (["wal", "database", "wal"], False, False),
+    ],
+)
+def test_a_glance_is_good_until_a_commit_may_have_come_and_gone(
+    events: list[str], *, before_its_first_frame: bool, after: bool
+) -> None:
+    """Written to the WAL, copied back, and overwritten."""
+    glances = Glances()
+    glances.add(shows(1), moving=False)
+    tell(glances, *events)
+    assert bool(good(glances, followed=False)) is before_its_first_frame
+    assert bool(good(glances, followed=True)) is after
+
+
+def test_frames_that_stood_there_need_not_be_written_any_more() -> None:
+    """They may be published, and copied back."""
+    glances = Glances()
+    glances.add(shows(1), moving=True)
+    tell(glances, "database")
+    assert good(glances, followed=False) == []
+    tell(glances, "wal")
+    assert good(glances, followed=True) == []
+
+
+def test_events_while_a_glance_is_taken_count() -> None:
+    """It begins before the wal-index is read."""
+    glances = Glances()
+    glance = glances.begin()
+    tell(glances, "wal", "database", "wal")
+    glances.take(glance, shows(1), moving=False)
+    assert good(glances, followed=True) == []
+
+
+def test_a_glance_while_events_were_lost_is_none() -> None:
+    """Nor is any before."""
+    glances = Glances()
+    glances.add(shows(1), moving=False)
+    glance = glances.begin()
+    glances.forget()
+    glances.take(glance, shows(2), moving=False)
+    assert good(glances, followed=True) == []
+
+
+def test_the_last_glances_are_kept() -> None:
+    """As many as may be of use."""
+    glances = Glances()
+    for last in range(10):
+        glances.take(glances.begin(), shows(last), moving=False)
+    assert good(glances, followed=True) == list(range(10))[-GLANCES_MAX:]
+
+
+def is_behind(path: Path, **changed: Any) -> bool:
+    """Of the wal-index as it is, but for what is changed."""
+    shm, wal = open_file(side_path(path, Role.SHM)), open_file(side_path(path, Role.WAL))
+    assert shm is not None
+    assert wal is not None
+    with shm, wal:
+        index = parse_index_header(shm.pread(0, 136))
+        assert index is not None
+        return frames_behind(wal, shm, replace(index, **changed))
+
+
+def test_frames_behind_the_last_one(tmp_path: Path) -> None:
+    """Those of a transaction that spilled; not those of an incarnation before."""
+    path = tmp_path / "app.db"
+
+    with wal_database(path) as app, SqliteProcess(path) as other:
+        assert not is_behind(path)
+        assert is_behind(path, salts=(7, 7)), "of an incarnation that is over"
+        app.execute("PRAGMA cache_size=1", "BEGIN", *("INSERT INTO t VALUES (randomblob(20000))" for _ in range(9)))
+        assert is_behind(path)
+        app.execute("ROLLBACK")
+        assert is_behind(path)
+        other.execute(insert(1), "PRAGMA wal_checkpoint", insert(2))
+        assert not is_behind(path)
+
+
+def test_frames_of_an_emptied_wal_that_was_begun_with_other_salts(tmp_path: Path) -> None:
+    """The wal-index tells of them with their commit."""
+    path = tmp_path / "app.db"
+    with wal_database(path) as app, SqliteProcess(path) as other:
+        other.execute("SELECT * FROM t")
+        app.execute(insert(1), "PRAGMA wal_checkpoint(TRUNCATE)")
+        assert not is_behind(path)
+        other.execute("PRAGMA cache_size=1", "BEGIN", *("INSERT INTO t VALUES (randomblob(20000))" for _ in range(9)))
+        assert is_behind(path)

@@ -1,0 +1,111 @@
+"""What happens between two reads of one look: the order in which things are read is part of the proof."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.adapters.files.sqlite_process import SqliteProcess, wal_database
+from tests.engine.following import Following, insert
+from tests.engine.running import Place, running
+from walsyncd.core.sqlite.walindex import parse_index_header
+from walsyncd.core.stored.layout import ManifestKey, parse_key
+from walsyncd.core.stored.position import Position
+from walsyncd.engine.base.base_copy import BaseCopy
+from walsyncd.engine.follow import source_reader
+from walsyncd.engine.follow.source_reader import Eyes
+
+CHECKPOINT = "PRAGMA wal_checkpoint"
+
+
+def test_an_event_while_the_headers_are_read_is_noted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A wal-index that is rebuilt while it is read: the queue, drained afterwards, has told of it."""
+    path = tmp_path / "app.db"
+    with wal_database(path), Following(path, tmp_path / "f").begin() as follow:
+        follow.look()
+        life = follow.tracked.lives.current
+        assert life is not None
+        before = life.reborn
+
+        def parse_while_it_changes(data: bytes) -> Any:
+            with Path(f"{path}-shm").open("r+b") as shm:
+                shm.write(data[:1])
+            return parse_index_header(data)
+
+        monkeypatch.setattr(source_reader, "parse_index_header", parse_while_it_changes)
+        Eyes(follow.tracked, follow.outside, life).sight()
+        assert life.reborn > before
+
+
+def test_a_restart_under_a_copy_is_no_rewritten_history(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The WAL restarts between header and frames, over what was to be read: the gap is said as what it is."""
+    path = tmp_path / "app.db"
+    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
+        follow.look()
+        frame = follow.cursor.frames
+        app.execute(insert(1))
+        read = Eyes.read
+
+        def read_too_late(self: Eyes, *arguments: Any) -> Any:
+            monkeypatch.undo()
+            app.execute(CHECKPOINT, *(insert(10 + number) for number in range(frame + 1)))
+            return read(self, *arguments)
+
+        monkeypatch.setattr(Eyes, "read", read_too_late)
+        assert follow.gap() == f"1 transactions after frame {frame} of the WAL were overwritten before they were read"
+
+
+def test_new_frames_that_pass_ours_while_the_tail_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """How far the new incarnation came counts after the reading, not before it."""
+    path = tmp_path / "app.db"
+    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
+        app.execute(*(insert(number) for number in range(10)))
+        follow.look()
+        frame = follow.cursor.frames
+        app.execute(insert(20), insert(21), CHECKPOINT, insert(22))
+        salts_at = Eyes.salts_at
+
+        def read_behind_the_tail(self: Eyes, *arguments: Any) -> Any:
+            found = salts_at(self, *arguments)
+            if arguments[0] > frame:
+                app.execute(*(insert(30 + number) for number in range(frame)))
+            return found
+
+        monkeypatch.setattr(Eyes, "salts_at", read_behind_the_tail)
+        assert follow.gap().startswith(f"the WAL's new frames reached frame {frame + 1} ")
+
+
+def test_an_exclusive_writer_that_closes_is_a_gap(tmp_path: Path) -> None:
+    """Without a wal-index its last commit can't be told from a phantom behind it."""
+    path = tmp_path / "app.db"
+    app = SqliteProcess(path)
+    app.execute("PRAGMA locking_mode=EXCLUSIVE", "PRAGMA journal_mode=WAL", "CREATE TABLE t (x)", insert(1))
+    with app, Following(path, tmp_path / "f").begin() as follow:
+        follow.look()
+        app.execute(insert(2))
+        assert not follow.look().gap
+        app.close()
+        assert (
+            follow.gap() == "the WAL was deleted, and no wal-index was seen to tell its last commits from failed ones"
+        )
+
+
+def test_a_commit_after_the_last_byte_of_a_base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """N is looked for when the copy is complete: not before what was committed meanwhile."""
+    place = Place(tmp_path)
+    with wal_database(place.database()) as app:
+        run = BaseCopy.run
+
+        def run_and_commit(self: BaseCopy) -> Any:
+            finished = run(self)
+            app.execute(insert(1))
+            return finished
+
+        monkeypatch.setattr(BaseCopy, "run", run_and_commit)
+        with running(place.settings("app")):
+            position = place.sync()
+            key = parse_key(place.row().base_key or "")
+    assert isinstance(key, ManifestKey)
+    assert str(Position(key.generation, key.epoch, key.frame)) == position

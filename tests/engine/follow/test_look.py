@@ -1,0 +1,274 @@
+"""Tests of walsyncd.engine.follow.look: what a look sees, and that nothing false is believed."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.adapters.files.sqlite_process import SqliteProcess, wal_database
+from tests.engine.following import Following, insert, rows
+from tests.wal_files import with_checksums
+from walsyncd.adapters.files.inotify import Event, Kind
+from walsyncd.adapters.files.source import Role
+from walsyncd.core.follow.decision import Holder, Sighting
+from walsyncd.engine.follow import look
+from walsyncd.engine.follow.source_reader import Eyes
+from walsyncd.engine.follow.step import Step
+from walsyncd.errors import MissingError, RefusedError
+
+
+def test_kill_in_the_middle_of_a_transaction(tmp_path: Path) -> None:
+    """The writer dies with spilled frames in the WAL; the next opener recovers the same file, and following goes on."""
+    path = tmp_path / "app.db"
+    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
+        follow.look()
+        app.execute(insert(1), "PRAGMA cache_size=5", "BEGIN", "INSERT INTO t SELECT hex(randomblob(90000))")
+        app.kill()
+        assert not follow.look().gap
+        with SqliteProcess(path) as other:
+            other.execute(insert(2))
+            assert not follow.look().gap
+            follow.proves(other)
+
+
+def test_a_wal_left_by_a_killed_writer_is_scanned(tmp_path: Path) -> None:
+    """Nobody uses it: the commits of its chain are what the next opener will recover."""
+    path = tmp_path / "app.db"
+    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
+        follow.look()
+        app.execute(insert(1), insert(2))
+        app.kill()
+        assert not follow.look().gap
+        with SqliteProcess(path) as other:
+            follow.proves(other)
+
+
+def test_phantoms_at_a_last_close_are_not_taken(tmp_path: Path) -> None:
+    """A commit that stands behind mxFrame, its fsync having failed, say: SQLite told the application no."""
+    path = tmp_path / "app.db"
+    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
+        follow.look()
+        app.execute(insert(1))
+        with Path(f"{path}-wal").open("r+b") as file:
+            held = file.read()
+            phantom = held[-4120:-4] + b"gone"
+            file.write(with_checksums(held + phantom, big_endian=False)[len(held) :])
+        app.execute("SELECT * FROM t")
+        app.close()
+        assert not follow.look().gap
+        assert any(step.life_ended for step in follow.steps)
+        assert follow.restored() == rows(path)
+
+
+@pytest.mark.parametrize("live", [True, False])
+def test_a_wal_that_was_cut_is_a_fork(tmp_path: Path, *, live: bool) -> None:
+    """It was put back to an earlier length: commits that we shipped are gone."""
+    path = tmp_path / "app.db"
+    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
+        app.execute(insert(1), insert(2))
+        follow.look()
+        app.kill()
+        wal = path.with_name("app.db-wal")
+        with wal.open("r+b") as file:
+            file.truncate(32 + 2 * 4120)
+        if live:
+            with SqliteProcess(path) as other:
+                other.execute("SELECT * FROM t")
+                assert "history forked" in follow.gap()
+        else:
+            assert "history forked" in follow.gap()
+
+
+def test_a_wal_that_was_put_back_and_written_on_is_a_fork(tmp_path: Path) -> None:
+    """As long as before, and of the same salts, but another history."""
+    path = tmp_path / "app.db"
+    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
+        app.execute(insert(1))
+        wal = path.with_name("app.db-wal")
+        earlier = wal.read_bytes()
+        app.execute(insert(2))
+        follow.look()
+        app.kill()
+        wal.write_bytes(earlier)
+        with SqliteProcess(path) as other:
+            other.execute(insert(3))
+            assert "history forked" in follow.gap()
+
+
+def test_a_wal_that_was_emptied_is_a_gap(tmp_path: Path) -> None:
+    """Nobody has it open, and what was in it can't be seen any more."""
+    path = tmp_path / "app.db"
+    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
+        follow.look()
+        app.kill()
+        path.with_name("app.db-wal").write_bytes(b"")
+        assert "was emptied" in follow.gap()
+
+
+@pytest.mark.parametrize("seen", [True, False])
+def test_a_database_that_was_replaced_is_a_gap(tmp_path: Path, *, seen: bool) -> None:
+    """By an event, or, when events were lost, by looking."""
+    path = tmp_path / "app.db"
+    with wal_database(path), Following(path, tmp_path / "f").begin() as follow:
+        follow.look()
+        shutil.copy(path, tmp_path / "copy")
+        (tmp_path / "copy").rename(path)
+        if not seen:
+            follow.watcher.drain()
+            follow.tracked.lives.note(Event(path, Role.DATABASE, Kind.OVERFLOW))
+        assert follow.gap() == "another file was put in the database's place"
+
+
+def test_lost_events_alone_are_no_gap(tmp_path: Path) -> None:
+    """An overflow costs a look, and iChange; the chain needs no events."""
+    path = tmp_path / "app.db"
+    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
+        follow.look()
+        app.execute(insert(1))
+        follow.tracked.lives.note(Event(path, Role.DATABASE, Kind.OVERFLOW))
+        assert not follow.look().gap
+        assert not follow.look().gap
+        app.execute("PRAGMA wal_checkpoint", insert(2))
+        assert not follow.look().gap
+        follow.proves(app)
+
+
+def test_a_folder_that_is_gone_ends_in_an_error(tmp_path: Path) -> None:
+    """The database is missing, and is set aside."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    path = folder / "app.db"
+    with wal_database(path), Following(path, tmp_path / "f").begin() as follow:
+        follow.look()
+        folder.rename(tmp_path / "elsewhere")
+        with pytest.raises(MissingError):
+            follow.look()
+
+
+def test_events_of_the_step_itself_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A database that is replaced while a step is taken makes that step void."""
+    path = tmp_path / "app.db"
+    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
+        follow.look()
+        app.execute(insert(1))
+        sight = Eyes.sight
+
+        def replaced(self: Eyes) -> Sighting:
+            shutil.copy(path, tmp_path / "copy")
+            (tmp_path / "copy").rename(path)
+            return sight(self)
+
+        monkeypatch.setattr(Eyes, "sight", replaced)
+        step = follow.step()
+        assert (step.gap, step.objects) == ("another file was put in the database's place", ())
+
+
+def test_a_wal_that_cannot_be_read_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No gap: the operator can help, and nothing is lost until then."""
+    path = tmp_path / "app.db"
+    with wal_database(path), Following(path, tmp_path / "f").begin() as follow:
+        follow.look()
+        follow.die()
+        follow.restart()
+        follow.tracked.lives.clear()
+
+        def refuse(_path: Path) -> None:
+            raise RefusedError("no permission")
+
+        with monkeypatch.context() as patch:
+            patch.setattr("walsyncd.engine.follow.wal_pairs.open_file", refuse)
+            for _ in range(2):
+                with pytest.raises(RefusedError):
+                    follow.step()
+        assert not follow.look().gap
+
+
+def freeze_index(follow: Following) -> None:
+    """From now on the live wal-index shows what it shows now."""
+    life = follow.tracked.lives.current
+    assert life is not None
+    assert life.shm is not None
+    frozen = life.shm.pread(0, 136)
+
+    class Frozen:
+        def __init__(self, shm: object) -> None:
+            self._shm = shm
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(self._shm, name)
+
+        def pread(self, _offset: int, _length: int) -> bytes:
+            return frozen
+
+    life.shm = Frozen(life.shm)  # type: ignore[assignment]
+
+
+def test_a_wal_index_that_stays_behind_is_not_believed(tmp_path: Path) -> None:
+    """A valid commit in the WAL that it does not show at two slow looks: an exclusive writer beside a mere reader."""
+    path = tmp_path / "app.db"
+    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
+        follow.look()
+        freeze_index(follow)
+        app.execute(insert(1))
+        for _ in range(2):
+            assert not follow.look().objects
+            assert follow.tracked.believe_index
+            follow.ahead_ms += look.LAG_MS
+        assert not follow.look().gap
+        assert not follow.tracked.believe_index
+        follow.proves(app)
+        app.execute(insert(2))
+        follow.look()
+        follow.proves(app)
+
+
+def test_a_wal_index_that_caught_up_is_believed_again(tmp_path: Path) -> None:
+    """It shows all that we have: it is the writer's own."""
+    path = tmp_path / "app.db"
+    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
+        follow.look()
+        follow.tracked.believe_index = False
+        app.execute(insert(1))
+        follow.look()
+        assert follow.tracked.believe_index
+        follow.proves(app)
+
+
+def test_frames_of_a_rolled_back_transaction_do_not_make_it_lag(tmp_path: Path) -> None:
+    """They stay in the WAL, but no commit is among them."""
+    path = tmp_path / "app.db"
+    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
+        app.execute("PRAGMA cache_size=5", "BEGIN", "INSERT INTO t SELECT hex(randomblob(90000))", "ROLLBACK")
+        for _ in range(4):
+            assert follow.look().moving
+            follow.ahead_ms += look.LAG_MS
+        assert follow.tracked.believe_index
+
+
+def test_a_wal_index_being_set_up_is_looked_at_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither caught up nor a gap."""
+    path = tmp_path / "app.db"
+    with wal_database(path), Following(path, tmp_path / "f").begin() as follow:
+        follow.look()
+        monkeypatch.setattr(Eyes, "_holder", lambda _self: Holder.SETTING_UP)
+        assert follow.step() == Step(moving=True)
+
+
+def test_a_caught_up_look_has_no_life_left(tmp_path: Path) -> None:
+    """The WAL ended and the next one is there: what was read of the first is not yet everything."""
+    path = tmp_path / "app.db"
+    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
+        app.close()
+        follow.watch.drain()
+        with SqliteProcess(path) as other:
+            other.execute("SELECT * FROM t")
+            follow.watch.drain()
+            other.execute(insert(1))
+            assert len(follow.tracked.lives.queue) == 2
+            step = follow.step()
+            assert step.objects
+            assert not step.caught_up
+            follow.look()
+            follow.proves(other)

@@ -1,0 +1,200 @@
+"""Tests of walsyncd.engine.follow.no_wal: a database that nobody has open, and one that never has a WAL."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+from tests.adapters.files.sqlite_process import SqliteProcess, wal_database
+from tests.engine.following import Following, closed_database, insert
+from walsyncd.core.follow.follow_state import FileFacts
+from walsyncd.engine.follow.look import take_step
+from walsyncd.engine.follow.no_wal import SETTLED_FINE_MS, SETTLED_MS, is_unchanged, settling_ms
+
+LOOK = FileFacts(1, 2, 3, "boot", 0, 4096, 1000, 1000)
+
+
+def test_a_closed_database_goes_on(tmp_path: Path) -> None:
+    """Untouched, also across a restart of the daemon and of the machine."""
+    path = tmp_path / "app.db"
+    closed_database(path)
+    with Following(path, tmp_path / "f").begin() as follow:
+        assert not follow.settled().gap
+        assert follow.state.file.known
+        before = follow.state
+        follow.die()
+        assert not follow.restart().look().gap
+        assert follow.state == before
+        follow.die()
+        follow.reboot()
+        assert not follow.restart().look().gap
+
+
+def test_a_look_that_changed_nothing_writes_nothing(tmp_path: Path) -> None:
+    """An idle database costs no transaction of the journal."""
+    path = tmp_path / "app.db"
+    closed_database(path)
+    with Following(path, tmp_path / "f").begin() as follow:
+        follow.settled()
+        step = follow.look()
+        assert (step.state, step.again_s) == (None, None)
+
+
+def test_a_look_too_young_is_not_taken_down(tmp_path: Path) -> None:
+    """Within the grain of file times a later write could leave them as they are; so it is looked at again."""
+    path = tmp_path / "app.db"
+    closed_database(path)
+    with Following(path, tmp_path / "f").begin() as follow:
+        follow.ahead_ms = -SETTLED_MS
+        step = follow.look()
+        assert not follow.state.file.known
+        assert step.again_s is not None
+        follow.die()
+        assert follow.restart().gap() == "the database was changed while it had no WAL"
+
+
+def test_how_long_a_file_settles() -> None:
+    """A moment where times are fine; two seconds where either of them may be rounded."""
+    fine, coarse = 1_795_372_922_352_197_993, 1_795_372_922_350_000_000
+    for mtime, ctime, expected in (
+        (fine, fine, SETTLED_FINE_MS),
+        (coarse, fine, SETTLED_MS),
+        (fine, coarse, SETTLED_MS),
+        (fine // 10**9 * 10**9, fine // 10**9 * 10**9, SETTLED_MS),
+    ):
+        assert settling_ms(replace(LOOK, mtime_ns=mtime, ctime_ns=ctime)) == expected
+
+
+def test_a_write_shows_in_the_times_of_a_settled_file(tmp_path: Path) -> None:
+    """Whatever is written after the look was taken down changes them, on the file system that is used here."""
+    path = tmp_path / "app.db"
+    closed_database(path)
+    with Following(path, tmp_path / "f").begin() as follow:
+        follow.look(until=lambda _: follow.state.file.known)
+        before = follow.state.file
+        with path.open("r+b") as file:
+            file.seek(60)
+            file.write(b"1234")
+        now = path.stat()
+        assert (now.st_mtime_ns, now.st_ctime_ns) != (before.mtime_ns, before.ctime_ns)
+
+
+def test_a_change_while_the_daemon_was_away(tmp_path: Path) -> None:
+    """Opened, written and closed: a gap."""
+    path = tmp_path / "app.db"
+    closed_database(path)
+    with Following(path, tmp_path / "f").begin() as follow:
+        follow.settled()
+        follow.die()
+        with SqliteProcess(path) as app:
+            app.execute(insert(1))
+            app.close()
+        assert follow.restart().gap() == "the database was changed while it had no WAL"
+
+
+def test_a_look_after_a_close_does_not_vouch_for_the_next_life(tmp_path: Path) -> None:
+    """The first life's end is noted when a second one has written already: a crash then must not hide the second."""
+    path = tmp_path / "app.db"
+    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
+        follow.look()
+        app.close()
+        follow.watch.drain()
+        with SqliteProcess(path) as other:
+            other.execute("SELECT * FROM t")
+            follow.watch.drain()
+            other.execute(insert(1))
+            other.close()
+        follow.ahead_ms += 10 * SETTLED_MS
+        follow.look(until=lambda step: step.life_ended)
+        follow.die()
+        assert follow.restart().gap() == "the database was changed while it had no WAL"
+
+
+def test_a_write_past_sqlite_is_a_gap(tmp_path: Path) -> None:
+    """MODIFY without a WAL."""
+    path = tmp_path / "app.db"
+    closed_database(path)
+    with Following(path, tmp_path / "f").begin() as follow:
+        follow.settled()
+        with path.open("r+b") as file:
+            file.write(b"SQLite")
+        assert follow.gap() == "the database was changed while it had no WAL"
+
+
+def test_a_write_through_another_name_is_a_gap(tmp_path: Path) -> None:
+    """No event tells of a hard link elsewhere; size and mtime do."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    path = folder / "app.db"
+    closed_database(path)
+    os.link(path, tmp_path / "link")
+    with Following(path, tmp_path / "f").begin() as follow:
+        follow.settled()
+        with (tmp_path / "link").open("r+b") as file:
+            file.write(b"SQLite")
+        assert follow.gap() == "the database was changed while it had no WAL"
+
+
+def test_a_mode_that_changes_is_no_gap(tmp_path: Path) -> None:
+    """chmod changes ctime alone; where events are watched that is known to be no write."""
+    path = tmp_path / "app.db"
+    closed_database(path)
+    with Following(path, tmp_path / "f").begin() as follow:
+        follow.settled()
+        path.chmod(0o600)
+        assert not follow.look().gap
+
+
+def test_a_database_in_rollback_mode(tmp_path: Path) -> None:
+    """Every change makes a new epoch and asks for a base; no change makes nothing."""
+    path = tmp_path / "app.db"
+    with SqliteProcess(path) as app:
+        app.execute("CREATE TABLE t (x)")
+        with Following(path, tmp_path / "f").begin() as follow:
+            assert follow.state.mode == "rollback"
+            assert not follow.settled().gap
+            epoch = follow.state.stream.epoch
+            assert not follow.look().base_wanted
+            app.execute(insert(1))
+            step = follow.look()
+            assert step.base_wanted == "the database changed"
+            assert follow.state.stream.epoch == epoch + 1
+            assert not follow.settled().base_wanted
+
+
+def test_a_change_in_rollback_mode_that_was_not_made_durable(tmp_path: Path) -> None:
+    """The step is lost, the change is not: the next look finds it again."""
+    path = tmp_path / "app.db"
+    with SqliteProcess(path) as app:
+        app.execute("CREATE TABLE t (x)")
+        with Following(path, tmp_path / "f").begin() as follow:
+            follow.look()
+            app.execute(insert(1))
+            assert take_step(follow.tracked, follow.outside).base_wanted
+            assert follow.look().base_wanted
+            assert not follow.look().base_wanted
+
+
+def test_a_change_in_rollback_mode_while_the_daemon_was_away(tmp_path: Path) -> None:
+    """It shows in the file's look."""
+    path = tmp_path / "app.db"
+    with SqliteProcess(path) as app:
+        app.execute("CREATE TABLE t (x)")
+        with Following(path, tmp_path / "f").begin() as follow:
+            follow.settled()
+            follow.die()
+            app.execute(insert(1))
+            assert follow.restart().look().base_wanted
+
+
+def test_what_says_that_nothing_changed() -> None:
+    """Events where they are watched, with size and mtime as a net; else every fact of a known look."""
+    assert is_unchanged(LOOK, LOOK, untouched=False)
+    assert is_unchanged(LOOK, LOOK.unknown(), untouched=True)
+    assert not is_unchanged(LOOK, LOOK.unknown(), untouched=False)
+    assert is_unchanged(replace(LOOK, ctime_ns=5), LOOK, untouched=True)
+    assert not is_unchanged(replace(LOOK, ctime_ns=5), LOOK, untouched=False)
+    assert not is_unchanged(replace(LOOK, mtime_ns=5), LOOK, untouched=True)
+    assert not is_unchanged(replace(LOOK, size=5), LOOK, untouched=True)
+    assert not is_unchanged(replace(LOOK, inode=5), LOOK, untouched=False)

@@ -1,0 +1,308 @@
+"""Tests of walsyncd.engine.follow.presence: what real applications, in other processes, make of it."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from structlog.testing import capture_logs
+
+from tests.adapters.files.sqlite_process import SqliteProcess, wal_database
+from tests.engine.applications import BOTH, NOTHING, ROWS, locks_of, run_sql
+from tests.engine.following import insert
+from walsyncd.adapters.files.inotify import Event, Kind
+from walsyncd.adapters.files.source import Role, side_path, take_dms
+from walsyncd.core.follow.presence_decision import ALONE_MS
+from walsyncd.engine.follow import presence as presence_module
+from walsyncd.engine.follow.presence import Presence
+from walsyncd.errors import RefusedError
+
+
+class Clock:
+    """Milliseconds, moved on by hand."""
+
+    now_ms = 1_000_000
+
+    def __call__(self) -> int:
+        return self.now_ms
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "app.db"
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def present(path: Path, clock: Clock) -> Iterator[Presence]:
+    """A presence at ``path``, which may not exist yet."""
+    presence = Presence(path, wanted=True, monotonic_ms=clock)
+    yield presence
+    presence.want(wanted=False)
+
+
+# Taking and keeping
+
+
+def test_the_last_close_is_none(path: Path, present: Presence) -> None:
+    """Taken beside an application; when it closes, WAL and wal-index stay, and the next one goes on counting."""
+    with wal_database(path) as app:
+        assert present.tend() is None
+        assert present.held
+        assert locks_of(path) == BOTH
+        app.close()
+    assert side_path(path, Role.WAL).stat().st_size > 0
+    counted = ichange(path)
+    assert run_sql(path, insert(1), "SELECT count(*) FROM t") == "[2]"
+    assert ichange(path) == counted + 1
+
+
+def ichange(path: Path) -> int:
+    return int.from_bytes(side_path(path, Role.SHM).read_bytes()[8:12], sys.byteorder)
+
+
+def test_nothing_is_held_where_nobody_is(path: Path, present: Presence) -> None:
+    """No database, a closed one, one whose application was killed: as after a start of the daemon."""
+    assert present.tend() is None
+    app = wal_database(path)
+    app.kill()
+    assert present.tend() is None
+    assert not present.held
+    assert locks_of(path) == NOTHING
+
+
+def test_not_wanted(path: Path) -> None:
+    """Then nothing is ever taken, and what is held is given up when it is wanted no longer."""
+    presence = Presence(path, wanted=False)
+    with wal_database(path):
+        presence.tend()
+        assert locks_of(path) == NOTHING
+        presence.want(wanted=True)
+        presence.tend()
+        assert locks_of(path) == BOTH
+        presence.want(wanted=False)
+        presence.tend()
+        assert locks_of(path) == NOTHING
+
+
+def test_no_slot_of_the_wal_index_is_locked(path: Path, present: Presence) -> None:
+    """A checkpoint of any mode and a restart of the WAL find nothing of ours in their way."""
+    with wal_database(path) as app:
+        present.tend()
+        for mode in ("PASSIVE", "FULL", "RESTART", "TRUNCATE"):
+            assert app.execute(insert(1), f"PRAGMA wal_checkpoint({mode})")[0][0] == 0, mode
+        held = [line.split() for line in Path("/proc/locks").read_text(encoding="ascii").splitlines()]
+        inode = side_path(path, Role.SHM).stat().st_ino
+        assert [line[6:8] for line in held if line[1] == "OFDLCK" and line[5].endswith(f":{inode}")] == [["128", "128"]]
+
+
+def test_no_file_of_a_user_is_opened_by_sqlite() -> None:
+    """A POSIX lock of this process would go whenever any descriptor of the file is closed; so there is none.
+
+    SQLite is for the journal, for restored files of our own (read as immutable, without a lock), and for the copy that
+    ``restore --follow`` keeps, in a process of its own.
+    """
+    package = Path(presence_module.__file__).parents[2]
+    users = {
+        str(file.relative_to(package).with_suffix(""))
+        for file in package.rglob("*.py")
+        if "import sqlite3" in file.read_text(encoding="utf-8")
+    }
+    others = {name for name in users if not name.startswith(("demo/", "adapters/journal/"))}
+    assert others == {"adapters/files/integrity", "adapters/files/standby_file"}
+
+
+# Who else is there
+
+
+def test_the_lock_of_another_daemon_is_nobodys(path: Path, present: Presence, clock: Clock) -> None:
+    """Two daemons do not keep each other, and neither is a reason to come first."""
+    another = Presence(path, wanted=True, monotonic_ms=clock)
+    app = wal_database(path)
+    another.tend()
+    app.close()
+    present.tend()
+    assert (another.held, present.held) == (True, False)
+    with SqliteProcess(path) as app:
+        app.execute(insert(1))
+        another.tend()
+        app.close()
+    clock.now_ms += ALONE_MS
+    another.tend()
+    assert locks_of(path) == NOTHING
+
+
+def test_a_process_that_was_gone_by_then(path: Path, present: Presence, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It closed the database between the question and the lock: another file by now, or nobody there."""
+    app = wal_database(path)
+
+    def slow(shm: object) -> bool:
+        app.kill()
+        return take_dms(shm)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(presence_module, "take_dms", slow)
+    present.tend()
+    assert locks_of(path) == NOTHING
+
+
+def test_a_last_close_under_way_is_not_hindered(path: Path, present: Presence, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It deletes the wal-index after DMS was taken: what is held then has no name any more, and is let go."""
+    app = wal_database(path)
+
+    def slow(shm: object) -> bool:
+        taken = take_dms(shm)  # type: ignore[arg-type]
+        app.close()
+        return taken
+
+    monkeypatch.setattr(presence_module, "take_dms", slow)
+    present.tend()
+    assert not present.held
+    assert not side_path(path, Role.WAL).exists()
+
+
+# Giving up
+
+
+@pytest.mark.parametrize(
+    ("suffix", "statements"),
+    [
+        ("", ("PRAGMA locking_mode=EXCLUSIVE", insert(1), ROWS)),
+        ("?vfs=unix-excl", (insert(1), ROWS)),
+        ("", ("PRAGMA journal_mode=DELETE", insert(1), ROWS)),
+    ],
+)
+def test_who_wants_the_database_for_himself_gets_it_after_ten_seconds(
+    path: Path, present: Presence, clock: Clock, suffix: str, statements: tuple[str, ...]
+) -> None:
+    """Refused while it is held, and not a moment longer than that."""
+    with wal_database(path) as app:
+        present.tend()
+        app.close()
+    assert present.tend() == ALONE_MS / 1000
+    assert run_sql(f"file:{path}{suffix}", *statements) == "database is locked"
+    clock.now_ms += ALONE_MS - 1
+    assert present.tend() == 0.001
+    clock.now_ms += 1
+    assert present.tend() is None
+    assert locks_of(path) == NOTHING
+    assert run_sql(f"file:{path}{suffix}", *statements) == "[0, 1]"
+
+
+def test_a_process_that_was_too_fast_to_be_met_counts_as_seen(path: Path, present: Presence, clock: Clock) -> None:
+    """Its close is an event; then ten seconds begin anew."""
+    with wal_database(path) as app:
+        present.tend()
+        app.close()
+    clock.now_ms += ALONE_MS - 1
+    present.note(Event(path, Role.SHM, Kind.CLOSE_WRITE))
+    clock.now_ms += 1
+    assert present.tend() == (ALONE_MS - 1) / 1000
+    present.note(Event(path, Role.DATABASE, Kind.CLOSE_WRITE))
+    clock.now_ms += ALONE_MS - 1
+    present.tend()
+    assert not present.held
+
+
+def test_a_hot_journal_needs_the_database_for_itself(path: Path, present: Presence) -> None:
+    """Who has to play it back is refused while the database is locked; so it is not."""
+    with wal_database(path) as app:
+        present.tend()
+        app.close()
+    side_path(path, Role.JOURNAL).write_bytes(b"\x01" * 512)
+    assert run_sql(path, ROWS) == "database is locked"
+    present.tend()
+    assert locks_of(path) == NOTHING
+    assert run_sql(path, ROWS) == "[0]"
+    assert not side_path(path, Role.JOURNAL).exists()
+
+
+@pytest.mark.parametrize("role", [Role.DATABASE, Role.WAL, Role.SHM])
+@pytest.mark.parametrize("replace", [False, True])
+def test_another_file_in_the_place_of_one_of_them(path: Path, present: Presence, role: Role, *, replace: bool) -> None:
+    """Deleted or replaced while nobody has it open: nothing is held that the next opener could run into."""
+    with wal_database(path) as app:
+        present.tend()
+        app.close()
+    file = side_path(path, role)
+    if replace:
+        other = path.with_name("other")
+        shutil.copyfile(file, other)
+        other.rename(file)
+    else:
+        file.unlink()
+    present.tend()
+    assert not present.held
+    assert locks_of(path) == NOTHING
+
+
+@pytest.mark.parametrize("is_tended", [False, True])
+def test_a_backup_copied_over_the_files_in_place(path: Path, present: Presence, *, is_tended: bool) -> None:
+    """Same names, same files, but the wal-index is not that of the WAL: kept up, it loses what is there."""
+    with wal_database(path) as app:
+        present.tend()
+        app.execute(insert(1), insert(2))
+        backup = {role: side_path(path, role).read_bytes() for role in (Role.DATABASE, Role.WAL)}
+        app.execute("PRAGMA wal_checkpoint(TRUNCATE)", insert(3), insert(4), insert(5))
+        app.close()
+    assert present.held
+    for role, content in backup.items():
+        side_path(path, role).write_bytes(content)
+    if is_tended:
+        present.tend()
+        assert locks_of(path) == NOTHING
+    assert (run_sql(path, ROWS) == "[0, 1, 2]") is is_tended
+
+
+def test_a_header_that_is_not_whole_is_no_other_wal(path: Path, present: Presence) -> None:
+    """A writer that was killed between its copies leaves one; the next to read it makes it anew."""
+    with wal_database(path) as app:
+        present.tend()
+        app.kill()
+    with side_path(path, Role.SHM).open("r+b") as shm:
+        shm.seek(8)
+        shm.write(b"\xff")
+    present.tend()
+    assert present.held
+    assert run_sql(path, insert(1), ROWS) == "[0, 1]"
+
+
+def test_files_that_cannot_be_read_are_complained_about_once(
+    path: Path, present: Presence, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It holds nothing then, says why, and is tried again."""
+
+    def refuse(_path: Path) -> None:
+        raise RefusedError("open app.db-shm: permission denied", hint="permit it")
+
+    with wal_database(path):
+        with monkeypatch.context() as patch, capture_logs() as logs:
+            patch.setattr(presence_module, "open_file", refuse)
+            assert present.tend() is None
+            assert present.tend() is None
+        assert [(line["event"], line["remedy"]) for line in logs] == [("presence_failed", "permit it")]
+        present.tend()
+        assert present.held
+
+
+def test_no_descriptor_stays_behind(path: Path, present: Presence) -> None:
+    """Whether it is taken and given up, or nothing is to be taken."""
+
+    def descriptors() -> int:
+        links = Path("/proc/self/fd").iterdir()
+        return sum(link.is_symlink() and str(link.readlink()).startswith(str(path)) for link in links)
+
+    with wal_database(path) as app:
+        present.tend()
+        assert descriptors() == 3
+        present.want(wanted=False)
+        app.kill()
+        present.want(wanted=True)
+        present.tend()
+        assert descriptors() == 0

@@ -1,0 +1,142 @@
+"""Tests of walsyncd.engine.follow.schedule: each database is taken once, at its earliest time."""
+
+from __future__ import annotations
+
+import threading
+import time
+from concurrent.futures import Future
+from pathlib import Path
+
+import pytest
+
+from tests.engine.following import spec_of
+from walsyncd.engine.follow import schedule
+from walsyncd.engine.follow.followed_database import Request, Tracked
+from walsyncd.engine.follow.schedule import ROUND_MAX, STALE_FACTOR, Agenda
+from walsyncd.engine.follow.wal_pairs import Lives
+
+
+class Clock:
+    """Stands still unless a test moves it."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(schedule, "time", clock)
+    return clock
+
+
+def database(row_id: int) -> Tracked:
+    path = Path(f"/nowhere/{row_id}.db")
+    return Tracked(spec_of(path), row_id, Lives(path))
+
+
+def test_a_woken_database_is_due_at_once(clock: Clock) -> None:
+    """And only once, however often it is woken; its looking again begins anew."""
+    due, tracked = Agenda(), database(1)
+    tracked.relooks = 7
+    due.wake([tracked])
+    due.wake([tracked])
+    assert due.take() == [tracked]
+    assert due._take_due(clock.now) == []
+    assert tracked.relooks == 0
+
+
+def test_a_busy_database_waits_its_pause(clock: Clock) -> None:
+    """An event does not shorten it, a request does."""
+    due, tracked = Agenda(), database(1)
+    tracked.busy_until = clock.now + 5
+    due.wake([tracked])
+    assert due._take_due(clock.now + 4) == []
+    due.request(tracked, Request(lambda _tracked: None))
+    assert due.take() == [tracked]
+    assert len(tracked.requests) == 1
+
+
+def test_the_earliest_time_counts(clock: Clock) -> None:
+    """A later one does not postpone it, nor does it come a second time."""
+    due, tracked = Agenda(), database(1)
+    due.at(tracked, 10)
+    due.at(tracked, 3)
+    due.at(tracked, 20)
+    assert due._take_due(clock.now + 2.9) == []
+    assert due._take_due(clock.now + 3) == [tracked]
+    assert due._take_due(clock.now + 100) == []
+
+
+def test_in_order_of_time(clock: Clock) -> None:
+    """Those due longest come first, at most so many in a round."""
+    due = Agenda()
+    many = [database(number) for number in range(ROUND_MAX + 1)]
+    for delay, tracked in enumerate(reversed(many)):
+        due.at(tracked, delay)
+    clock.now += 1000
+    first = due.take()
+    assert first == list(reversed(many))[:ROUND_MAX]
+    assert due.take() == many[:1]
+
+
+def test_an_interrupt_is_due_at_once(clock: Clock) -> None:
+    """What others want done in the taking thread does not wait for the next look."""
+    due, tracked = Agenda(), database(1)
+    due.at(tracked, 300)
+    due.interrupt(tracked, lambda _tracked: None)
+    assert due.take() == [tracked]
+    assert len(tracked.interrupts) == 1
+
+
+def test_a_forgotten_database_never_comes(clock: Clock) -> None:
+    """It is not followed any more."""
+    due, tracked = Agenda(), database(1)
+    due.at(tracked, 1)
+    due.forget(tracked)
+    assert due._take_due(clock.now + 2) == []
+
+
+def test_a_busy_database_leaves_no_litter(clock: Clock) -> None:
+    """Its slow looks are overtaken at every look, and must not pile up."""
+    due, tracked, idle = Agenda(), database(1), database(2)
+    due.at(idle, 300)
+    for _ in range(10 * ROUND_MAX):
+        due.at(tracked, 300)
+        clock.now += 0.01
+        due.wake([tracked])
+        assert due.take() == [tracked]
+    assert len(due._heap) <= STALE_FACTOR * 2 + ROUND_MAX + 1
+    clock.now += 300
+    assert due.take() == [idle]
+
+
+def test_nobody_is_woken_for_what_comes_later(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only a new earliest time concerns the thread that waits: a busy database's events don't wake it."""
+    due, first, second = Agenda(), database(1), database(2)
+    woken: list[None] = []
+    monkeypatch.setattr(due._condition, "notify", lambda: woken.append(None))
+    due.at(first, 5)
+    due.at(second, 10)
+    first.busy_until = clock.now + 5
+    due.wake([first])
+    assert len(woken) == 1
+    due.wake([second])
+    assert len(woken) == 2
+
+
+def test_taking_waits_until_woken_or_stopped() -> None:
+    """It blocks while nothing is due; a stop ends it with nothing."""
+    due, tracked = Agenda(), database(1)
+    taken: Future[list[list[Tracked]]] = Future()
+    thread = threading.Thread(target=lambda: taken.set_result([due.take(), due.take()]))
+    thread.start()
+    due.at(tracked, 0.01)
+    while due._due:
+        time.sleep(0.001)
+    due.stop()
+    thread.join()
+    assert taken.result() == [[tracked], []]

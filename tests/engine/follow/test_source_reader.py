@@ -1,0 +1,166 @@
+"""Tests of walsyncd.engine.follow.source_reader: what is read of a database's files, and in which order."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.adapters.files.sqlite_process import SqliteProcess, wal_database
+from tests.engine.following import Following, insert
+from walsyncd.adapters.files.inotify import Event, Kind
+from walsyncd.adapters.files.source import Role
+from walsyncd.core.follow.decision import Cursor, Holder
+from walsyncd.engine.follow import source_reader as eyes_module
+from walsyncd.engine.follow.source_reader import Eyes, database_identity
+from walsyncd.engine.follow.step import SHORTLY
+from walsyncd.errors import MissingError
+
+
+def eyes_of(follow: Following) -> Eyes:
+    life = follow.tracked.lives.current
+    assert life is not None
+    return Eyes(follow.tracked, follow.outside, life)
+
+
+def test_a_live_database(tmp_path: Path) -> None:
+    """Holder, wal-index and WAL header of one incarnation."""
+    path = tmp_path / "app.db"
+    with wal_database(path), Following(path, tmp_path / "f").begin() as follow:
+        seen = eyes_of(follow).sight()
+        assert seen.holder is Holder.LIVE
+        assert seen.index is not None
+        assert seen.wal is not None
+        assert seen.index.salts == seen.wal.salts
+        assert seen.wal_bytes == seen.wal.offset_of(seen.index.max_frame + 1)
+
+
+def test_a_killed_writer_leaves_a_stale_index(tmp_path: Path) -> None:
+    """Whatever it says: nobody uses it."""
+    path = tmp_path / "app.db"
+    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
+        app.kill()
+        seen = eyes_of(follow).sight()
+        assert (seen.holder, seen.index) == (Holder.NONE, None)
+
+
+def test_between_the_two_deletions_of_a_last_close(tmp_path: Path) -> None:
+    """The -shm is gone, the -wal not yet: nothing is believed or scanned, lest a phantom be taken."""
+    path = tmp_path / "app.db"
+    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
+        follow.look()
+        app.kill()
+        path.with_name("app.db-shm").unlink()
+        seen = eyes_of(follow).sight()
+        assert seen.holder is Holder.LEAVING
+        assert seen.index is None
+        assert follow.step() == SHORTLY
+
+
+def test_the_queue_is_drained_before_anything_is_believed(tmp_path: Path) -> None:
+    """An event that came before the headers were read is noted when the sight is there."""
+    path = tmp_path / "app.db"
+    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
+        follow.look()
+        eyes = eyes_of(follow)
+        app.close()
+        eyes.sight()
+        assert eyes.life.orderly
+
+
+def test_a_wal_index_whose_creation_was_not_seen(tmp_path: Path) -> None:
+    """It is looked for, so that a live WAL is never scanned."""
+    path = tmp_path / "app.db"
+    with wal_database(path), Following(path, tmp_path / "f").begin() as follow:
+        life = follow.tracked.lives.current
+        assert life is not None
+        assert life.shm is not None
+        life.shm.close()
+        life.shm = None
+        assert eyes_of(follow).sight().holder is Holder.LIVE
+
+
+@pytest.mark.parametrize("kind", [Kind.MODIFY, Kind.CLOSE_WRITE])
+def test_a_mark_needs_a_quiet_index(tmp_path: Path, kind: Kind) -> None:
+    """An event during the look makes none; the next look makes one again."""
+    path = tmp_path / "app.db"
+    with wal_database(path), Following(path, tmp_path / "f").begin() as follow:
+        eyes = eyes_of(follow)
+        assert eyes.new_mark(5) is not None
+        follow.tracked.lives.note(Event(path, Role.SHM, kind))
+        assert eyes.new_mark(5) is None
+        assert eyes_of(follow).new_mark(5) is not None
+
+
+def test_a_mark_holds_until_an_event(tmp_path: Path) -> None:
+    """Events are counted from the mark on, whichever look they come in."""
+    path = tmp_path / "app.db"
+    with wal_database(path), Following(path, tmp_path / "f").begin() as follow:
+        follow.look()
+        index = eyes_of(follow).sight().index
+        assert eyes_of(follow).ichange_holds(index)
+        follow.tracked.lives.note(Event(path, Role.SHM, Kind.MODIFY))
+        assert not eyes_of(follow).ichange_holds(index)
+
+
+def test_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run comes in bounded pieces that continue each other, and stops where it is told to."""
+    monkeypatch.setattr(eyes_module, "BATCH_BYTES", 2 * 4120)
+    path = tmp_path / "app.db"
+    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
+        app.execute(*(insert(value) for value in range(5)))
+        start = follow.cursor
+        pieces = list(eyes_of(follow).run(start, None))
+        assert [piece.first for piece in pieces] == list(range(1, pieces[-1].first + 1, 2))
+        assert eyes_of(follow).last_commit(start) == pieces[-1].last
+        assert [piece.count for piece in eyes_of(follow).run(start, 3)] == [2, 1]
+
+
+def test_what_moves(tmp_path: Path) -> None:
+    """Frames after the cursor, or a WAL header that is no longer the one before the cursor's incarnation."""
+    path = tmp_path / "app.db"
+    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
+        follow.look()
+        assert not eyes_of(follow).is_moving(follow.cursor)
+        salt1, salt2 = follow.cursor.salts
+        app.execute(insert(1))
+        assert eyes_of(follow).is_moving(follow.cursor)
+        announced = Cursor((salt1 + 1, 7), None, 0, (0, 0))
+        assert not eyes_of(follow).is_moving(announced)
+        assert eyes_of(follow).is_moving(Cursor((salt1, salt2), None, 0, (0, 0)))
+        assert eyes_of(follow).is_moving(None)
+        app.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        assert not eyes_of(follow).is_moving(announced)
+        assert not eyes_of(follow).is_moving(None)
+
+
+def test_frames_without_salts_move(tmp_path: Path) -> None:
+    """SQLite may publish them; whoever looks a moment before must look again."""
+    path = tmp_path / "app.db"
+    with wal_database(path), Following(path, tmp_path / "f").begin() as follow:
+        follow.look()
+        with path.with_name("app.db-wal").open("ab") as wal:
+            wal.write(bytes(24 + 4096))
+        assert eyes_of(follow).is_moving(follow.cursor)
+
+
+def test_our_last_frame_is_still_there(tmp_path: Path) -> None:
+    """By its salts and its checksum."""
+    path = tmp_path / "app.db"
+    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
+        follow.look()
+        cursor = follow.cursor
+        assert eyes_of(follow).still_holds(cursor)
+        app.execute("PRAGMA wal_checkpoint", *(insert(value) for value in range(cursor.frames)))
+        assert not eyes_of(follow).still_holds(cursor)
+
+
+def test_a_database_that_is_not_there(tmp_path: Path) -> None:
+    """MissingError says how it goes on."""
+    path = tmp_path / "app.db"
+    with SqliteProcess(path) as app, Following(path, tmp_path / "f") as follow:
+        app.execute("CREATE TABLE t (x)")
+        assert database_identity(follow.tracked).size > 0
+        path.unlink()
+        with pytest.raises(MissingError, match="picked up"):
+            database_identity(follow.tracked)

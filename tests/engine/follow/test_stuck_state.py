@@ -1,0 +1,196 @@
+"""Tests of stuck_state: a moment in between that does not pass is said, or the WAL itself is read."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.adapters.files.sqlite_process import SqliteProcess, wal_database
+from tests.engine.following import Following, closed_database, insert
+from walsyncd.core.sqlite.wal import format_wal_header
+from walsyncd.engine.follow.begin_generation import begin_state
+from walsyncd.engine.follow.step import SHORTLY
+from walsyncd.engine.follow.stuck_state import PATIENCE_MS
+from walsyncd.errors import TransientError
+
+_LOCKER = (
+    "import fcntl, sys; f = open(sys.argv[1], 'r+b'); fcntl.lockf(f, fcntl.LOCK_EX, 1, 128); print(flush=True); input()"
+)
+
+
+def tear(path: Path) -> None:
+    """As a writer leaves the wal-index that dies between the two copies of its header."""
+    with path.with_name("app.db-shm").open("r+b") as file:
+        file.seek(48 + 8)
+        file.write(b"torn")
+
+
+def name_another(path: Path) -> None:
+    """A WAL header that is valid, but not the one of the wal-index."""
+    with path.with_name("app.db-wal").open("r+b") as file:
+        file.write(format_wal_header(page_size=4096, big_endian=False, sequence=9, salt1=8, salt2=7))
+
+
+@contextmanager
+def setting_up(path: Path) -> Iterator[None]:
+    """A process that holds the lock under which a wal-index is set up."""
+    arguments = [sys.executable, "-c", _LOCKER, str(path.with_name("app.db-shm"))]
+    with subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        yield
+        process.communicate(b"\n")
+
+
+def test_a_header_that_stays_torn(tmp_path: Path) -> None:
+    """The WAL is scanned, and that is said; once a reader has mended the wal-index, it is believed again."""
+    path = tmp_path / "app.db"
+    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
+        follow.look()
+        app.execute(insert(1))
+        tear(path)
+        for _ in range(3):
+            assert follow.step() == SHORTLY
+        follow.ahead_ms += PATIENCE_MS
+        assert "header is being written" in follow.step().doubt
+        assert not follow.look().gap
+        follow.proves(app)
+        app.execute(insert(2))
+        assert not follow.look().gap
+        assert follow.tracked.believe_index
+        follow.proves(app)
+
+
+def test_a_new_wal_whose_header_stays_torn(tmp_path: Path) -> None:
+    """The first one after a time without is scanned just so."""
+    path = tmp_path / "app.db"
+    closed_database(path)
+    with Following(path, tmp_path / "f").begin() as follow, SqliteProcess(path) as app:
+        app.execute("SELECT * FROM t")
+        follow.look()
+        app.execute(insert(1))
+        tear(path)
+        assert follow.step() == SHORTLY
+        follow.ahead_ms += PATIENCE_MS
+        assert follow.step().doubt
+        assert not follow.look().gap
+        follow.proves(app)
+
+
+def test_a_wal_that_is_never_the_one_of_the_wal_index(tmp_path: Path) -> None:
+    """Whatever it is, it does not go on where we stand: a gap."""
+    path = tmp_path / "app.db"
+    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
+        follow.look()
+        app.execute(insert(1))
+        name_another(path)
+        assert follow.step() == SHORTLY
+        follow.ahead_ms += PATIENCE_MS
+        assert "is not the one" in follow.step().doubt
+        assert follow.gap()
+
+
+def test_a_wal_whose_header_is_never_written(tmp_path: Path) -> None:
+    """Nobody uses it any more: what is in it can't be read."""
+    path = tmp_path / "app.db"
+    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
+        follow.look()
+        app.kill()
+        with path.with_name("app.db-wal").open("r+b") as file:
+            file.write(bytes(32))
+        assert follow.step() == SHORTLY
+        follow.ahead_ms += PATIENCE_MS
+        assert follow.gap() == "for 5 s the WAL's header is being written"
+
+
+def test_a_wal_index_that_is_set_up_for_ever(tmp_path: Path) -> None:
+    """A stopped process: only its user can help, so it is said; nothing is lost meanwhile."""
+    path = tmp_path / "app.db"
+    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
+        follow.look()
+        app.kill()
+        with setting_up(path):
+            assert follow.step() == SHORTLY
+            follow.ahead_ms += PATIENCE_MS
+            for _ in range(2):
+                with pytest.raises(TransientError, match="setting up"):
+                    follow.step()
+        assert not follow.look().gap
+        with SqliteProcess(path) as other:
+            other.execute(insert(1))
+            assert not follow.look().gap
+            follow.proves(other)
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_wal_index_that_somebody_deleted(tmp_path: Path, *, first: bool) -> None:
+    """It was no last close, so an exclusive writer may come that has its own: the WAL is scanned."""
+    path = tmp_path / "app.db"
+    with wal_database(path) as app, Following(path, tmp_path / "f") as follow:
+        if first:
+            app.close()
+            follow.begin().look()
+            app = SqliteProcess(path)  # noqa: PLW2901
+            app.execute("SELECT * FROM t")
+            follow.watch.drain()
+            app.execute(insert(1))
+        else:
+            follow.begin().look()
+        app.kill()
+        path.with_name("app.db-shm").unlink()
+        with SqliteProcess(path) as alone:
+            alone.execute("PRAGMA locking_mode=EXCLUSIVE", insert(3))
+            assert follow.step() == SHORTLY
+            follow.ahead_ms += PATIENCE_MS
+            assert "is deleted" in follow.step().doubt
+            assert not follow.look().gap
+            alone.execute(insert(4))
+            assert not follow.look().gap
+            follow.proves(alone)
+
+
+def test_a_wal_index_that_was_deleted_under_its_users(tmp_path: Path) -> None:
+    """They go on with it, and it tells what they commit."""
+    path = tmp_path / "app.db"
+    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
+        follow.look()
+        path.with_name("app.db-shm").unlink()
+        app.execute(insert(1))
+        assert not follow.look().gap
+        follow.proves(app)
+
+
+def test_a_change_begins_the_patience_anew(tmp_path: Path) -> None:
+    """As long as something moves it may pass."""
+    path = tmp_path / "app.db"
+    with wal_database(path), Following(path, tmp_path / "f").begin() as follow:
+        follow.look()
+        tear(path)
+        for more in range(3):
+            assert follow.step() == SHORTLY
+            follow.ahead_ms += PATIENCE_MS
+            with path.with_name("app.db-wal").open("ab") as file:
+                file.write(bytes(more + 1))
+
+
+def test_a_generation_begins_behind_a_torn_header(tmp_path: Path) -> None:
+    """Before the first frame of the WAL that there is; a wal-index being set up is waited for and said."""
+    path = tmp_path / "app.db"
+    with wal_database(path) as app, Following(path, tmp_path / "f") as follow:
+        tear(path)
+        assert begin_state(follow.tracked, follow.outside, "g") is None
+        follow.ahead_ms += PATIENCE_MS
+        state = begin_state(follow.tracked, follow.outside, "g")
+        assert state is not None
+        assert state.cursor is not None
+        app.kill()
+        with setting_up(path):
+            assert begin_state(follow.tracked, follow.outside, "g") is None
+            follow.ahead_ms += PATIENCE_MS
+            with pytest.raises(TransientError, match="setting up"):
+                begin_state(follow.tracked, follow.outside, "g")

@@ -1,0 +1,398 @@
+"""Tests of walsyncd.engine.follow.wal_pairs: which files are held, and what the events between them mean."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from walsyncd.adapters.files.inotify import Event, Kind
+from walsyncd.adapters.files.source import Role
+from walsyncd.core.follow.decision import Mark, ShmEvidence
+from walsyncd.engine.follow.wal_pairs import LIVES_MAX, Life, Lives
+from walsyncd.errors import RefusedError
+
+
+class Folder:
+    """A database's files, changed by hand, with the events that belong to that."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.lives = Lives(path)
+
+    def file(self, role: Role) -> Path:
+        return self.path.with_name(self.path.name + role.value)
+
+    def create(self, role: Role, *, told: bool = True) -> None:
+        self.file(role).write_bytes(b"")
+        if told:
+            self.note(role, Kind.CREATE)
+
+    def delete(self, role: Role, *, told: bool = True) -> None:
+        self.file(role).unlink()
+        if told:
+            self.note(role, Kind.DELETE)
+
+    def note(self, role: Role, kind: Kind) -> None:
+        self.lives.note(Event(self.path, role, kind))
+
+    def open(self) -> Life:
+        """As the first connection does it."""
+        self.create(Role.WAL)
+        self.create(Role.SHM)
+        return self.lives.queue[-1]
+
+    def close(self) -> None:
+        """As the last connection does it."""
+        self.delete(Role.SHM)
+        self.note(Role.SHM, Kind.CLOSE_WRITE)
+        self.delete(Role.WAL)
+        self.note(Role.DATABASE, Kind.CLOSE_WRITE)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[Folder]:
+    folder = Folder(tmp_path / "app.db")
+    folder.create(Role.DATABASE, told=False)
+    yield folder
+    folder.lives.clear()
+
+
+def test_a_life_from_open_to_close(folder: Folder) -> None:
+    """Held whole, ended in order, witnessed if the database was known before."""
+    folder.lives.vouch(folder.lives.touches)
+    life = folder.open()
+    assert life.witnessed
+    assert life.shm is not None
+    folder.close()
+    assert (life.ended, life.orderly) == (True, True)
+    assert not folder.lives.lost
+
+
+def test_lives_follow_each_other(folder: Folder) -> None:
+    """The deletion of a -wal makes the database known; so each next life is witnessed."""
+    folder.lives.vouch(folder.lives.touches)
+    lives = []
+    for _ in range(3):
+        lives.append(folder.open())
+        folder.close()
+    assert [life.witnessed for life in lives] == [True] * 3
+    assert list(folder.lives.queue) == lives
+    folder.lives.bury()
+    assert folder.lives.current is lives[1]
+
+
+def test_nothing_is_witnessed_at_the_start(folder: Folder) -> None:
+    """Before anybody looked, what came before the first event is unknown."""
+    assert not folder.open().witnessed
+
+
+@pytest.mark.parametrize(
+    ("role", "kind"),
+    [
+        (Role.DATABASE, Kind.MODIFY),
+        (Role.JOURNAL, Kind.CREATE),
+        (Role.JOURNAL, Kind.DELETE),
+        (Role.WAL, Kind.MOVED_TO),
+        (Role.WAL, Kind.MOVED_FROM),
+        (Role.DATABASE, Kind.OVERFLOW),
+        (Role.DATABASE, Kind.WATCH_LOST),
+        (Role.DATABASE, Kind.REAPPEARED),
+    ],
+)
+def test_what_takes_the_witness_away(folder: Folder, role: Role, kind: Kind) -> None:
+    """Something else than a WAL may have changed the database between two lives."""
+    folder.lives.vouch(folder.lives.touches)
+    folder.note(role, kind)
+    assert not folder.open().witnessed
+
+
+@pytest.mark.parametrize("kind", [Kind.CREATE, Kind.MOVED_TO, Kind.DELETE, Kind.MOVED_FROM])
+def test_another_file_in_its_place(folder: Folder, kind: Kind) -> None:
+    """Whatever is named like the database, it is not what we followed."""
+    folder.note(Role.DATABASE, kind)
+    assert folder.lives.replaced
+
+
+def test_the_checkpoint_of_the_last_close_is_no_touch(folder: Folder) -> None:
+    """It writes to the database before the -wal is deleted."""
+    folder.lives.vouch(folder.lives.touches)
+    folder.open()
+    folder.note(Role.DATABASE, Kind.MODIFY)
+    folder.close()
+    assert folder.lives.untouched
+
+
+def test_a_writer_without_a_wal_index(folder: Folder) -> None:
+    """Only the -wal goes away: not in order."""
+    folder.create(Role.WAL)
+    folder.delete(Role.WAL)
+    life = folder.lives.current
+    assert life is not None
+    assert (life.ended, life.orderly) == (True, False)
+
+
+@pytest.mark.parametrize("event", [(Role.WAL, Kind.MODIFY), (Role.DATABASE, Kind.OVERFLOW), (Role.WAL, Kind.CREATE)])
+def test_a_wal_that_was_gone_before_it_could_be_opened(folder: Folder, event: tuple[Role, Kind]) -> None:
+    """It is lost if it was written, or if that can't be told."""
+    folder.note(Role.WAL, Kind.CREATE)
+    assert not folder.lives.lost
+    folder.note(*event)
+    assert "deleted again at once" in folder.lives.lost
+
+
+def test_a_wal_that_nobody_saw_and_nobody_wrote(folder: Folder) -> None:
+    """Opened, read and closed: nothing was in it, and the next one is witnessed."""
+    folder.lives.vouch(folder.lives.touches)
+    folder.note(Role.WAL, Kind.CREATE)
+    folder.note(Role.WAL, Kind.DELETE)
+    assert folder.open().witnessed
+    folder.note(Role.WAL, Kind.MODIFY)
+    assert not folder.lives.lost
+
+
+def test_a_wal_that_cannot_be_opened_is_lost(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is there, so it may be written unseen."""
+
+    def refuse(_path: Path) -> None:
+        raise RefusedError("no permission")
+
+    monkeypatch.setattr("walsyncd.engine.follow.wal_pairs.open_file", refuse)
+    folder.note(Role.WAL, Kind.CREATE)
+    assert "no permission" in folder.lives.lost
+
+
+@pytest.mark.parametrize("role", [Role.WAL, Role.DATABASE])
+def test_the_next_wal_was_opened_in_place_of_the_first(folder: Folder, role: Role) -> None:
+    """At the DELETE of the first, which was written, the file that is held still has its name."""
+    folder.create(Role.WAL, told=False)
+    folder.delete(Role.WAL, told=False)
+    folder.create(Role.WAL)
+    folder.note(role, Kind.MODIFY)
+    folder.note(Role.WAL, Kind.DELETE)
+    assert "before it could be opened" in folder.lives.lost
+
+
+def test_the_next_wal_was_opened_in_place_of_one_that_was_never_written(folder: Folder) -> None:
+    """Nothing is missing: it is the next one's life, which its own CREATE announces."""
+    folder.lives.vouch(folder.lives.touches)
+    folder.create(Role.WAL, told=False)
+    folder.delete(Role.WAL, told=False)
+    folder.create(Role.WAL)
+    folder.note(Role.SHM, Kind.DELETE)
+    folder.note(Role.WAL, Kind.DELETE)
+    (life,) = folder.lives.queue
+    assert (life.ended, life.announced, life.shm_gone) == (False, False, False)
+    folder.note(Role.WAL, Kind.CREATE)
+    assert (life.announced, life.witnessed) == (True, True)
+    assert list(folder.lives.queue) == [life]
+    assert not folder.lives.lost
+
+
+def test_the_next_wal_was_opened_and_deleted_as_well(folder: Folder) -> None:
+    """Then the CREATE of the second finds nothing; its frames, or those of the first, were not seen."""
+    folder.create(Role.WAL)
+    folder.delete(Role.WAL, told=False)
+    folder.note(Role.WAL, Kind.DELETE)
+    folder.note(Role.WAL, Kind.CREATE)
+    folder.note(Role.WAL, Kind.MODIFY)
+    assert folder.lives.lost
+
+
+@pytest.mark.parametrize("third", [True, False])
+def test_an_empty_wal_in_place_of_one_that_was_written(folder: Folder, *, third: bool) -> None:
+    """The first was written, what was opened in its place was not: the next CREATE shows that it is another."""
+    folder.create(Role.WAL)
+    folder.note(Role.WAL, Kind.MODIFY)
+    folder.delete(Role.WAL)
+    if third:
+        folder.create(Role.WAL)
+        folder.note(Role.WAL, Kind.DELETE)
+    else:
+        folder.note(Role.WAL, Kind.CREATE)
+    assert folder.lives.lost
+
+
+def test_what_was_written_after_a_checkpoint(folder: Folder) -> None:
+    """Only that can have overwritten a frame; the order of the events tells."""
+    life = folder.open()
+    folder.note(Role.WAL, Kind.MODIFY)
+    assert (life.written, life.checkpointed, life.overwritten) == (True, False, False)
+    folder.note(Role.DATABASE, Kind.MODIFY)
+    assert (life.checkpointed, life.overwritten) == (True, False)
+    folder.note(Role.WAL, Kind.MODIFY)
+    assert life.overwritten
+
+
+@pytest.mark.parametrize("kind", [Kind.CLOSE_WRITE, Kind.MODIFY])
+def test_a_count_that_may_have_begun_anew(folder: Folder, kind: Kind) -> None:
+    """Behind the first frame, before or after a checkpoint: a survivor of a killed writer rebuilds it in place."""
+    life = folder.open()
+    folder.note(Role.SHM, kind)
+    assert not life.uncounted
+    folder.note(Role.WAL, Kind.MODIFY)
+    folder.note(Role.SHM, kind)
+    assert life.uncounted
+
+
+def test_a_wal_that_those_who_died_left_empty(folder: Folder) -> None:
+    """It is a new life if nobody wrote after the first of them, as the order of the events tells."""
+    life = folder.open()
+    folder.note(Role.WAL, Kind.MODIFY)
+    mark = Mark(1, 0, life.serial, life.reborn, life.closed)
+    folder.note(Role.WAL, Kind.MODIFY)
+    assert not folder.lives.begin_anew(life, mark), "somebody still uses it"
+    folder.note(Role.SHM, Kind.CLOSE_WRITE)
+    folder.note(Role.SHM, Kind.CLOSE_WRITE)
+    assert folder.lives.begin_anew(life, mark)
+    assert (life.witnessed, life.written) == (True, False)
+    folder.note(Role.WAL, Kind.MODIFY)
+    assert not folder.lives.begin_anew(life, mark)
+
+
+def test_a_wal_opened_before_its_event_was_read(folder: Folder) -> None:
+    """One life, which its CREATE announces, also if it is deleted by then."""
+    folder.lives.vouch(folder.lives.touches)
+    folder.create(Role.WAL, told=False)
+    folder.create(Role.SHM, told=False)
+    folder.lives.look_around()
+    folder.delete(Role.SHM, told=False)
+    folder.delete(Role.WAL, told=False)
+    for role in (Role.WAL, Role.SHM):
+        folder.note(role, Kind.CREATE)
+    for role in (Role.SHM, Role.WAL):
+        folder.note(role, Kind.DELETE)
+    (life,) = folder.lives.queue
+    assert (life.witnessed, life.ended, life.orderly) == (True, True, True)
+    assert not folder.lives.lost
+
+
+def test_the_wal_index_of_the_next_life_is_not_taken_for_this_ones(folder: Folder) -> None:
+    """A -shm counts only if the life's -wal still has its name."""
+    folder.create(Role.WAL)
+    (life,) = folder.lives.queue
+    folder.delete(Role.WAL, told=False)
+    folder.create(Role.WAL, told=False)
+    folder.create(Role.SHM, told=False)
+    folder.note(Role.SHM, Kind.CREATE)
+    assert life.shm is None
+
+
+@pytest.mark.parametrize("kind", [Kind.MODIFY, Kind.CREATE, Kind.MOVED_FROM, Kind.MOVED_TO])
+def test_what_may_begin_a_counter_anew(folder: Folder, kind: Kind) -> None:
+    """Events after which iChange may be that of a rebuilt wal-index."""
+    life = folder.open()
+    mark = Mark(1, 0, life.serial, life.reborn, life.closed)
+    assert life.evidence(mark) == ShmEvidence()
+    folder.note(Role.SHM, kind)
+    assert life.evidence(mark).reborn
+
+
+def test_lost_events_may_hide_a_rebuild(folder: Folder) -> None:
+    """An overflow counts as one for every life."""
+    life = folder.open()
+    mark = Mark(1, 0, life.serial, life.reborn, life.closed)
+    folder.note(Role.DATABASE, Kind.OVERFLOW)
+    assert life.evidence(mark).reborn
+    assert folder.lives.blind
+    assert folder.lives.watched
+
+
+def test_a_close_is_evidence_unless_it_is_the_last(folder: Folder) -> None:
+    """A writer may have been killed; after the -shm's own deletion it was its deleter who closed it."""
+    life = folder.open()
+    mark = Mark(1, 0, life.serial, life.reborn, life.closed)
+    folder.close()
+    assert life.evidence(mark) == ShmEvidence()
+    folder.lives.bury()
+    life = folder.open()
+    mark = Mark(1, 0, life.serial, life.reborn, life.closed)
+    folder.note(Role.SHM, Kind.CLOSE_WRITE)
+    assert life.evidence(mark) == ShmEvidence(closed=True)
+
+
+def test_a_new_wal_index_in_the_same_life(folder: Folder) -> None:
+    """Another descriptor, another serial; the old one stays open for whoever reads it."""
+    life = folder.open()
+    before, serial = life.shm, life.serial
+    assert before is not None
+    folder.delete(Role.SHM)
+    folder.create(Role.SHM)
+    assert life.serial == serial + 1
+    assert before.pread(0, 1) == b""
+    assert not life.shm_gone
+
+
+def test_nothing_watches(folder: Folder) -> None:
+    """Between WATCH_LOST and REAPPEARED the absence of events says nothing."""
+    folder.note(Role.DATABASE, Kind.WATCH_LOST)
+    assert not folder.lives.watched
+    folder.lives.vouch(folder.lives.touches)
+    assert not folder.lives.untouched
+    folder.note(Role.DATABASE, Kind.REAPPEARED)
+    assert folder.lives.watched
+
+
+def test_after_lost_events_what_exists_is_opened(folder: Folder) -> None:
+    """The life that was held has ended, in what order is unknown; the one that exists is not witnessed."""
+    life = folder.open()
+    folder.delete(Role.SHM, told=False)
+    folder.delete(Role.WAL, told=False)
+    folder.create(Role.WAL, told=False)
+    folder.note(Role.DATABASE, Kind.OVERFLOW)
+    assert (life.ended, life.orderly) == (True, False)
+    assert len(folder.lives.queue) == 2
+    assert not folder.lives.queue[-1].witnessed
+
+
+def test_too_many_lives(folder: Folder) -> None:
+    """Descriptors are not without limit."""
+    for _ in range(LIVES_MAX + 1):
+        folder.open()
+        folder.close()
+    assert "64 times" in folder.lives.lost
+    assert len(folder.lives.queue) == LIVES_MAX
+
+
+def test_a_file_that_cannot_be_opened(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The cause is kept, and is gone when it can."""
+
+    def refuse(_path: Path) -> None:
+        raise RefusedError("no permission")
+
+    folder.create(Role.WAL)
+    with monkeypatch.context() as patch:
+        patch.setattr("walsyncd.engine.follow.wal_pairs.open_file", refuse)
+        with pytest.raises(RefusedError):
+            folder.lives.find_shm()
+    folder.create(Role.SHM, told=False)
+    folder.lives.find_shm()
+    (life,) = folder.lives.queue
+    assert life.shm is not None
+    assert folder.lives.error is None
+
+
+def test_asleep(folder: Folder) -> None:
+    """Between two generations no descriptor is held, and nothing is known of what happens."""
+    folder.open()
+    folder.lives.rest()
+    folder.lives.vouch(folder.lives.touches)
+    folder.close()
+    folder.create(Role.WAL)
+    folder.note(Role.DATABASE, Kind.OVERFLOW)
+    assert not folder.lives.queue
+    assert not folder.lives.untouched
+    folder.lives.clear()
+    folder.lives.look_around()
+    assert folder.lives.current is not None
+
+
+def test_forgotten(folder: Folder) -> None:
+    """A new generation asks for nothing of the old one, but the events go on counting."""
+    folder.open()
+    folder.note(Role.DATABASE, Kind.MOVED_TO)
+    folder.lives.clear()
+    assert folder.lives.current is None
+    assert not folder.lives.replaced
+    assert not folder.lives.untouched

@@ -1,0 +1,301 @@
+"""Tests of wal_restart: the WAL began anew, and either nothing was missed or it is a gap with numbers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.adapters.files.sqlite_process import SqliteProcess, wal_database
+from tests.engine.following import Following, insert
+from walsyncd.engine.follow import wal_restart
+
+CHECKPOINT = "PRAGMA wal_checkpoint"
+TRUNCATE = "PRAGMA wal_checkpoint(TRUNCATE)"
+
+
+def fill(app: SqliteProcess, commits: int, *, start: int = 1000) -> None:
+    """So many transactions of one frame each."""
+    app.execute(*(insert(start + number) for number in range(commits)))
+
+
+def test_a_restart_with_nothing_missed(tmp_path: Path) -> None:
+    """Caught up before the restart: nothing is to be recovered, and following goes on."""
+    path = tmp_path / "app.db"
+    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
+        follow.look()
+        app.execute(CHECKPOINT, insert(1))
+        assert not follow.look().gap
+        assert follow.cursor.frames == 1
+        follow.proves(app)
+
+
+def test_commits_before_a_restart_are_recovered(tmp_path: Path) -> None:
+    """Two commits came before the restart and still stand behind the new incarnation: counted, found, taken."""
+    path = tmp_path / "app.db"
+    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
+        fill(app, 10)
+        follow.look()
+        fill(app, 2, start=5000)
+        app.execute(CHECKPOINT, insert(1))
+        assert not follow.look().gap
+        assert [step.recovered for step in follow.steps if step.recovered] == [2]
+        follow.proves(app)
+
+
+def test_overwritten_commits_are_a_gap_with_numbers(tmp_path: Path) -> None:
+    """Two of three commits before the restart were overwritten before they were read."""
+    path = tmp_path / "app.db"
+    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
+        follow.look()
+        frame = follow.cursor.frames
+        fill(app, 3)
+        app.execute(CHECKPOINT)
+        fill(app, frame + 2, start=5000)
+        assert follow.gap() == f"3 transactions after frame {frame} of the WAL were overwritten before they were read"
+
+
+def test_a_truncated_wal_with_nothing_missed(tmp_path: Path) -> None:
+    """TRUNCATE, then a commit by the same process, each looked at or both at once."""
+    path = tmp_path / "app.db"
+    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
+        follow.look()
+        app.execute(TRUNCATE)
+        assert not follow.look().gap
+        assert follow.cursor.header is None
+        app.execute(insert(1))
+        assert not follow.look().gap
+        app.execute(TRUNCATE, insert(2))
+        assert not follow.look().gap
+        follow.proves(app)
+
+
+def test_a_truncated_wal_that_another_process_goes_on_with(tmp_path: Path) -> None:
+    """It draws both salts anew; the count proves it all the same."""
+    path = tmp_path / "app.db"
+    with wal_database(path) as app, SqliteProcess(path) as other, Following(path, tmp_path / "f").begin() as follow:
+        other.execute("SELECT * FROM t")
+        follow.look()
+        app.execute(TRUNCATE)
+        assert not follow.look().gap
+        announced = follow.cursor.salts
+        other.execute(insert(1))
+        assert not follow.look().gap
+        assert follow.cursor.salts[0] != announced[0]
+        follow.proves(app)
+
+
+def test_a_commit_before_a_truncation_is_a_gap(tmp_path: Path) -> None:
+    """It is in the database file, but no frame of it is left."""
+    path = tmp_path / "app.db"
+    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
+        follow.look()
+        app.execute(insert(1), TRUNCATE)
+        assert follow.gap().startswith("1 transactions after frame")
+
+
+def test_several_restarts_between_two_looks_are_a_gap(tmp_path: Path) -> None:
+    """The commits of the incarnation between are gone, and they were counted."""
+    path = tmp_path / "app.db"
+    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
+        follow.look()
+        app.execute(CHECKPOINT, insert(1), CHECKPOINT, insert(2))
+        assert "1 transactions after frame" in follow.gap()
+
+
+def test_automatic_checkpoints(tmp_path: Path) -> None:
+    """A WAL that restarts every ten pages or so, looked at after each commit: all proven by count."""
+    path = tmp_path / "app.db"
+    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
+        app.execute("PRAGMA wal_autocheckpoint=10")
+        salts = set()
+        for value in range(60):
+            app.execute(insert(value))
+            assert not follow.look().gap
+            salts.add(follow.cursor.salts)
+        assert len(salts) > 3
+        follow.proves(app)
+
+
+def test_automatic_checkpoints_looked_at_rarely(tmp_path: Path) -> None:
+    """Looks every third commit: the tails are recovered behind the new frames."""
+    path = tmp_path / "app.db"
+    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
+        app.execute("PRAGMA wal_autocheckpoint=20")
+        for value in range(90):
+            app.execute(insert(value))
+            if value % 3 == 0:
+                assert not follow.look().gap
+        follow.look()
+        assert any(step.recovered for step in follow.steps)
+        follow.proves(app)
+
+
+def test_the_mark_moves_with_recovered_commits(tmp_path: Path) -> None:
+    """After a recovery the next seam counts from there, not from before."""
+    path = tmp_path / "app.db"
+    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
+        for turn in range(4):
+            fill(app, 10, start=turn * 100)
+            assert not follow.look().gap
+            fill(app, 2, start=turn * 100 + 50)
+            app.execute(CHECKPOINT, insert(turn))
+            assert not follow.look().gap
+        assert [step.recovered for step in follow.steps if step.recovered] == [2, 2, 2, 2]
+        assert [step.proven_by for step in follow.steps if step.proven_by] == ["count"] * 4
+        follow.proves(app)
+
+
+def test_a_rebuilt_wal_index_is_not_counted_by(tmp_path: Path) -> None:
+    """The writer is killed and the next opener rebuilds the -shm with iChange 0: only what remains could prove it."""
+    path = tmp_path / "app.db"
+    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
+        fill(app, 5)
+        follow.look()
+        assert follow.tracked.mark is not None
+        app.kill()
+        with SqliteProcess(path) as other:
+            other.execute(insert(1), CHECKPOINT)
+            fill(other, 3, start=2000)
+            assert "where the old one ended can't be seen" in follow.gap()
+
+
+def test_a_rebuild_that_was_looked_at_is_counted_from(tmp_path: Path) -> None:
+    """A look in the same incarnation takes the new iChange over."""
+    path = tmp_path / "app.db"
+    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
+        fill(app, 5)
+        follow.look()
+        app.kill()
+        with SqliteProcess(path) as other:
+            other.execute(insert(1))
+            assert not follow.look().gap
+            assert not follow.look().gap
+            assert follow.tracked.mark is not None
+            assert follow.tracked.mark.ichange < 3
+            other.execute(CHECKPOINT, insert(2))
+            assert not follow.look().gap
+            follow.proves(other)
+
+
+def test_a_seam_with_an_unwatched_folder_is_not_counted(tmp_path: Path) -> None:
+    """Where no events come from, their absence proves nothing."""
+    path = tmp_path / "app.db"
+    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
+        follow.look()
+        follow.tracked.lives.watched = False
+        app.execute(CHECKPOINT, insert(1))
+        assert follow.gap()
+
+
+def test_too_large_a_tail_is_a_gap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would have to be held in memory until it is proven."""
+    monkeypatch.setattr(wal_restart, "TAIL_BYTES_MAX", 0)
+    path = tmp_path / "app.db"
+    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
+        fill(app, 10)
+        follow.look()
+        app.execute(insert(1), CHECKPOINT, insert(2))
+        assert "were left when it restarted" in follow.gap()
+
+
+def grown_twice(app: SqliteProcess) -> None:
+    """An old incarnation of 30 frames, then one that ends before it: what is behind it shows its end."""
+    fill(app, 30)
+    app.execute(CHECKPOINT)
+    fill(app, 8, start=2000)
+
+
+def test_one_restart_while_the_daemon_was_away(tmp_path: Path) -> None:
+    """The tail is proven by what remains behind it."""
+    path = tmp_path / "app.db"
+    with wal_database(path) as app, Following(path, tmp_path / "f") as follow:
+        grown_twice(app)
+        follow.begin()
+        follow.look()
+        follow.die()
+        fill(app, 3, start=3000)
+        app.execute(CHECKPOINT, insert(1))
+        assert not follow.restart().look().gap
+        assert [step.recovered for step in follow.steps if step.recovered] == [3]
+        assert [step.proven_by for step in follow.steps if step.proven_by] == ["remains"]
+        follow.proves(app)
+
+
+def test_one_restart_with_nothing_missed_while_the_daemon_was_away(tmp_path: Path) -> None:
+    """No tail at all: the frame behind the cursor is of a third incarnation."""
+    path = tmp_path / "app.db"
+    with wal_database(path) as app, Following(path, tmp_path / "f") as follow:
+        grown_twice(app)
+        follow.begin()
+        follow.look()
+        follow.die()
+        app.execute(CHECKPOINT, insert(1))
+        assert not follow.restart().look().gap
+        follow.proves(app)
+
+
+def test_two_restarts_while_the_daemon_was_away(tmp_path: Path) -> None:
+    """Salt-1 went up by two: a gap, whatever remains."""
+    path = tmp_path / "app.db"
+    with wal_database(path) as app, Following(path, tmp_path / "f") as follow:
+        grown_twice(app)
+        follow.begin()
+        follow.look()
+        follow.die()
+        app.execute(CHECKPOINT, insert(1), CHECKPOINT, insert(2))
+        assert "more than once" in follow.restart().gap()
+
+
+def test_one_restart_whose_frames_passed_ours(tmp_path: Path) -> None:
+    """What came after our last frame is overwritten."""
+    path = tmp_path / "app.db"
+    with wal_database(path) as app, Following(path, tmp_path / "f") as follow:
+        grown_twice(app)
+        follow.begin()
+        follow.look()
+        follow.die()
+        app.execute(CHECKPOINT)
+        fill(app, 12, start=4000)
+        assert "passed frame" in follow.restart().gap()
+
+
+def test_one_restart_with_the_old_end_at_the_end_of_the_file(tmp_path: Path) -> None:
+    """Where the file ends nothing shows that the old incarnation ended there, too."""
+    path = tmp_path / "app.db"
+    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
+        fill(app, 10)
+        follow.look()
+        follow.die()
+        app.execute(CHECKPOINT, insert(1))
+        assert "where the old one ended can't be seen" in follow.restart().gap()
+
+
+def test_one_restart_across_a_reboot(tmp_path: Path) -> None:
+    """What remains proves nothing when blocks may have been lost."""
+    path = tmp_path / "app.db"
+    with wal_database(path) as app, Following(path, tmp_path / "f") as follow:
+        grown_twice(app)
+        follow.begin()
+        follow.look()
+        follow.die()
+        follow.reboot()
+        app.execute(CHECKPOINT, insert(1))
+        assert follow.restart().gap() == "the WAL restarted across a reboot"
+
+
+def test_a_tail_that_is_not_in_the_database_is_a_gap(tmp_path: Path) -> None:
+    """A commit that failed leaves frames, and its pages never come into the database."""
+    path = tmp_path / "app.db"
+    with wal_database(path) as app, Following(path, tmp_path / "f") as follow:
+        grown_twice(app)
+        app.execute("CREATE TABLE u (x)", "INSERT INTO u VALUES (1)")
+        follow.begin()
+        follow.look()
+        follow.die()
+        app.execute("UPDATE u SET x = 2", CHECKPOINT, insert(1))
+        page = app.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'u'")[0][0]
+        content = bytearray(path.read_bytes())
+        content[page * 4096 - 1] ^= 1
+        path.write_bytes(content)
+        assert f"page {page} of the old WAL" in follow.restart().gap()

@@ -1,0 +1,88 @@
+"""Which commits an object holds: by its end where that is enough."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.replicas import ReplicaMaker, make_replica
+from walsyncd.core.restore.coverage import FramesKey
+from walsyncd.core.stored.layout import format_key
+from walsyncd.engine.restore import commit_times
+from walsyncd.engine.restore.commit_times import commits_of
+from walsyncd.engine.restore.replica import Replica
+from walsyncd.errors import CorruptError
+
+
+@pytest.fixture
+def maker(tmp_path: Path) -> Iterator[ReplicaMaker]:
+    """One segment of five transactions, about 30 KiB, and the same as a whole of two parts."""
+    with make_replica(tmp_path) as made:
+        made.base()
+        made.commit(5, rows=20)
+        yield made
+
+
+def listed(maker: ReplicaMaker) -> Replica:
+    replica = Replica(maker.storage, maker.name)
+    assert list(replica.objects(maker.generation))
+    return replica
+
+
+def read_of(replica: Replica, key: FramesKey, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many bytes each request for an object gave."""
+    sizes: list[int] = []
+    get, stream = Replica.get, Replica.stream
+
+    def counted_get(self: Replica, name: str, *, first: int = 0, length: int | None = None) -> bytes:
+        body = get(self, name, first=first, length=length)
+        sizes.append(len(body))
+        return body
+
+    def counted_stream(self: Replica, name: str) -> Iterator[bytes]:
+        for block in stream(self, name):
+            sizes.append(len(block))
+            yield block
+
+    monkeypatch.setattr(Replica, "get", counted_get)
+    monkeypatch.setattr(Replica, "stream", counted_stream)
+    commits_of(replica, key)
+    return sizes
+
+
+def test_the_end_of_a_segment_is_enough(maker: ReplicaMaker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its trailer says every commit; the frames are not fetched."""
+    (key,) = maker.ship()
+    monkeypatch.setattr(commit_times, "TAIL_BYTES", 500)
+    replica = listed(maker)
+    found = [(commit.frame, commit.time_ms) for commit in commits_of(replica, key)]
+    assert found == [(commit.position.frame, commit.time_ms) for commit in maker.history]
+    assert replica.size_of(key) > 5000
+    assert read_of(replica, key, monkeypatch) == [500]
+
+
+@pytest.mark.parametrize("tail", [4, 60])
+def test_longer_trailers_are_read_whole(maker: ReplicaMaker, monkeypatch: pytest.MonkeyPatch, tail: int) -> None:
+    """A segment of very many transactions: its trailer does not fit into what was asked for."""
+    (key,) = maker.ship()
+    monkeypatch.setattr(commit_times, "TAIL_BYTES", tail)
+    assert len(commits_of(listed(maker), key)) == 5
+
+
+def test_a_whole_is_read_for_the_trailers_of_all_its_parts(maker: ReplicaMaker) -> None:
+    """The last one alone would tell a part of them."""
+    maker.ship(every=2)
+    maker.close_epoch()
+    whole = maker.compact()
+    assert len(commits_of(listed(maker), whole)) == 5
+
+
+def test_damage_names_the_object(maker: ReplicaMaker) -> None:
+    """Times are believed only with their checksum."""
+    (key,) = maker.ship()
+    path = maker.object_path(key)
+    path.write_bytes(path.read_bytes()[:-5] + b"12345")
+    with pytest.raises(CorruptError, match=format_key(key)):
+        commits_of(listed(maker), key)

@@ -1,0 +1,202 @@
+"""Who may write: claims against what stands in the bucket, and looks in the middle of a run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.fakes import Call, Deaths, FakeStorage, Killed
+from tests.shipping import G1, G2, NAME, T0, begun_journal, mortal, segment
+from walsyncd.adapters.journal.journal import Advance, Journal
+from walsyncd.core.stored.owner import Owner, format_owner, parse_owner
+from walsyncd.engine.ship.ownership import Identity, Ownership, Standing, Verdict, folder_key
+from walsyncd.errors import TransientError
+
+OWNER = f"{NAME}/owner.json"
+STRANGER = format_owner(Owner("web-9", "machine-9", "run-9", "2026-11-22T00:00:00+00:00"))
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Iterator[Journal]:
+    with begun_journal(tmp_path) as journal:
+        yield journal
+
+
+@pytest.fixture
+def storage() -> FakeStorage:
+    return FakeStorage()
+
+
+def ownership(journal: Journal, storage: FakeStorage, run: str, machine: str = "machine-1") -> Ownership:
+    return Ownership(journal, storage, Identity("web-1", machine, run), lambda: T0)
+
+
+def claim(journal: Journal, storage: FakeStorage, run: str, *, machine: str = "machine-1", of: str = G1) -> Verdict:
+    return ownership(journal, storage, run, machine).claim(journal.database_by_id(1), of)
+
+
+def store_segment(journal: Journal, storage: FakeStorage, frame: int) -> None:
+    """As an uploader would."""
+    (row,) = journal.advance([Advance(1, "{}", (segment(frame, frame),))])
+    storage.put(f"{NAME}/{row.key}", journal.body(row), metadata={})
+    journal.stored(row.id, now_ms=T0, tokens=1.0)
+
+
+def test_a_first_claim_writes_who_we_are(journal: Journal, storage: FakeStorage) -> None:
+    """Durable in the journal before it is written."""
+    seen: list[str | None] = []
+
+    def note(call: Call) -> None:
+        if call.name == "put_if":
+            seen.append(journal.database_by_id(1).owner_next)
+
+    storage.before = note
+    assert claim(journal, storage, "run-1").standing is Standing.OURS
+    assert seen == ["run-1"]
+    assert parse_owner(storage.objects[OWNER].body) == Owner("web-1", "machine-1", "run-1", "2023-11-14T22:13:20+00:00")
+    assert journal.database_by_id(1).owner_run == "run-1"
+
+
+def test_the_next_run_continues(journal: Journal, storage: FakeStorage) -> None:
+    """On the same machine, with the same journal."""
+    claim(journal, storage, "run-1")
+    store_segment(journal, storage, 1)
+    assert claim(journal, storage, "run-2").standing is Standing.OURS
+    assert json.loads(storage.objects[OWNER].body)["run_id"] == "run-2"
+
+
+def test_a_kill_at_any_call_of_a_claim_costs_no_generation(
+    tmp_path: Path, journal: Journal, storage: FakeStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever had been written, the next run finds itself in it."""
+    claim(journal, storage, "run-0")
+    store_segment(journal, storage, 1)
+    for at in range(1, 100):
+        deaths = Deaths(at)
+        with mortal(monkeypatch, storage, deaths):
+            try:
+                claim(journal, storage, f"run-{at}")
+            except Killed:
+                pass
+            else:
+                break
+        assert claim(journal, storage, f"again-{at}").standing is Standing.OURS
+    assert deaths.passed > 8
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda objects: objects.pop(OWNER), "owner.json is gone"),
+        (lambda objects: setattr(objects[OWNER], "body", STRANGER), "web-9"),
+        (lambda objects: setattr(objects[OWNER], "body", b"{"), "unreadable"),
+    ],
+    ids=["wiped", "another daemon", "unreadable"],
+)
+def test_a_foreign_owner_ends_the_generation_and_the_next_claims(
+    journal: Journal, storage: FakeStorage, change: Callable[[object], object], reason: str
+) -> None:
+    """It says who; a generation that nobody can have written to is begun."""
+    claim(journal, storage, "run-1")
+    store_segment(journal, storage, 1)
+    change(storage.objects)
+    lost = claim(journal, storage, "run-2")
+    assert lost.standing is Standing.LOST
+    assert reason in lost.reason
+    journal.begin_generation(1, G2, lost.reason, "{}", 0)
+    assert claim(journal, storage, "run-2", of=G2).standing is Standing.OURS
+
+
+def test_a_clone_loses_the_generation(journal: Journal, storage: FakeStorage) -> None:
+    """The same journal on another machine."""
+    claim(journal, storage, "run-1")
+    store_segment(journal, storage, 1)
+    assert claim(journal, storage, "run-2", machine="machine-2").standing is Standing.LOST
+
+
+def test_a_fresh_journal_does_not_continue_what_it_finds(journal: Journal, storage: FakeStorage) -> None:
+    """And its next id will be greater than all in the bucket."""
+    storage.put(f"{NAME}/{G2}/wal/x", b"", metadata={})
+    storage.put(OWNER, STRANGER, metadata={})
+    lost = claim(journal, storage, "run-1")
+    assert G2 in lost.reason
+    assert journal.database_by_id(1).last_generation == G2
+
+
+def test_an_older_generation_of_somebody_else_is_no_obstacle(journal: Journal, storage: FakeStorage) -> None:
+    """Ours is new and has nothing in the bucket."""
+    storage.put(f"{NAME}/20200101T000000Z-00000001/wal/x", b"", metadata={})
+    storage.put(OWNER, STRANGER, metadata={})
+    assert claim(journal, storage, "run-1").standing is Standing.OURS
+
+
+def test_an_object_that_the_journal_does_not_know_ends_the_generation(journal: Journal, storage: FakeStorage) -> None:
+    """The journal was set back; what it has begun itself is known."""
+    claim(journal, storage, "run-1")
+    store_segment(journal, storage, 1)
+    (begun,) = journal.advance([Advance(1, "{}", (segment(2, 2),), begin=True)])
+    storage.put(f"{NAME}/{begun.key}", b"", metadata={})
+    assert claim(journal, storage, "run-2").standing is Standing.OURS
+    unknown = f"{NAME}/{segment(1, 1, epoch=9).key}"
+    storage.put(unknown, b"", metadata={})
+    lost = claim(journal, storage, "run-3")
+    assert lost.standing is Standing.LOST
+    assert unknown in lost.reason
+
+
+def test_a_look_tells_ours_wiped_and_taken(journal: Journal, storage: FakeStorage) -> None:
+    """One request each."""
+    owner = ownership(journal, storage, "run-1")
+    database = journal.database_by_id(1)
+    owner.claim(database, G1)
+    storage.calls.clear()
+    assert owner.look(database).standing is Standing.OURS
+    storage.objects[OWNER].body = STRANGER
+    taken = owner.look(database)
+    assert taken.standing is Standing.TAKEN
+    assert "web-9" in taken.reason
+    del storage.objects[OWNER]
+    assert owner.look(database).standing is Standing.LOST
+    assert storage.names() == ["get"] * 3
+
+
+def test_a_race_is_settled_by_reading_again(journal: Journal, storage: FakeStorage) -> None:
+    """Somebody writes between our read and our write: it is read again, and given up if that never ends."""
+    races = [2]
+
+    def race(call: Call) -> None:
+        if call.name == "put_if" and races[0]:
+            races[0] -= 1
+            storage.put(OWNER, STRANGER + b" " * races[0], metadata={})
+
+    storage.before = race
+    assert claim(journal, storage, "run-1").standing is Standing.OURS
+    races[0] = 99
+    with pytest.raises(TransientError, match=r"owner\.json"):
+        claim(journal, storage, "run-2")
+
+
+def test_keys_lie_in_the_databases_folder() -> None:
+    """Or in the storage's root, if that is the folder."""
+    assert folder_key("a/b", "owner.json") == "a/b/owner.json"
+    assert folder_key("", "owner.json") == "owner.json"
+    assert (folder_key("a", ""), folder_key("", "")) == ("a/", "")
+
+
+def test_where_objects_go_by_age_the_owner_is_written_again(journal: Journal, storage: FakeStorage) -> None:
+    """At half the age, by whoever looks then; what the claim said is found by the next run."""
+    now_ms = T0
+    identity = Identity("web-1", "machine-1", "run-1")
+    owner = Ownership(journal, storage, identity, lambda: now_ms, expire_s=86_400.0)
+    assert owner.claim(journal.database_by_id(1), G1).standing is Standing.OURS
+    storage.calls.clear()
+    now_ms += 43_199_000
+    assert owner.look(journal.database_by_id(1)).standing is Standing.OURS
+    assert storage.names() == ["get"]
+    now_ms += 1000
+    assert owner.look(journal.database_by_id(1)).standing is Standing.OURS
+    assert parse_owner(storage.objects[OWNER].body).since == "2023-11-15T10:13:20+00:00"
+    assert claim(journal, storage, "run-2").standing is Standing.OURS

@@ -1,0 +1,47 @@
+"""The bound of the spool."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.shipping import G1, T0, segment
+from walsyncd.adapters.journal.journal import Advance, Journal
+from walsyncd.engine.ship.spool_limit import SpoolLimit
+
+
+def spool(journal: Journal, **sizes: int) -> list[int]:
+    """Databases by name with so many bytes in the spool; their row ids."""
+    ids = []
+    for name, size in sizes.items():
+        row = journal.database(name, f"/srv/{name}.db")
+        journal.begin_generation(row.id, G1, "test", "{}", T0)
+        journal.advance([Advance(row.id, "{}", (segment(1, 1, body=bytes(size)),))])
+        ids.append(row.id)
+    return ids
+
+
+def test_the_database_with_most_in_a_full_spool_gives_way(tmp_path: Path) -> None:
+    """One dropped spool is enough if it brings the sum below the limit; the reason has the numbers."""
+    with Journal.open(tmp_path) as journal:
+        ids = spool(journal, small=1000, large=5000, tiny=10)
+        limit = SpoolLimit(journal, 4096)
+        assert limit.is_full()
+        over = limit.giving_way()
+        assert list(over) == [ids[1]]
+        assert "4KiB" in over[ids[1]]
+        journal.drop_spool(ids[1])
+        assert not limit.is_full()
+
+
+def test_summing_up_takes_a_small_share_of_the_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sum that took a tenth of a second is believed for five."""
+    clock = iter([0.0, 0.1, 4.9, 5.1, 5.1])
+    with Journal.open(tmp_path) as journal:
+        spool(journal, app=5000)
+        limit = SpoolLimit(journal, 4096, lambda: next(clock))
+        assert limit.is_full()
+        monkeypatch.setattr(journal, "spool_bytes", lambda: 0)
+        assert limit.is_full(), "asked at 4.9 s"
+        assert not limit.is_full(), "asked at 5.1 s"

@@ -1,0 +1,192 @@
+"""The uploader when something is amiss: outages, our own disk full, spooled bytes that changed; and many threads."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+from structlog.testing import capture_logs
+
+from tests.fakes import Call, FakeStorage
+from tests.shipping import G1, T0, Run, assert_alive, run_daemon, segment, wait_for
+from walsyncd.adapters.journal.journal import Advance
+from walsyncd.core.send.merge import MERGED_SIZE_MAX
+from walsyncd.engine.ship.scheduler import Act
+from walsyncd.engine.ship.shipper import REWINDS_MAX
+from walsyncd.errors import StateError, TransientError
+
+LARGE = bytes(range(256)) * 1000  # a file of the spool
+
+
+@pytest.fixture
+def storage() -> FakeStorage:
+    return FakeStorage()
+
+
+def wal_objects(storage: FakeStorage) -> dict[str, bytes]:
+    return {key: found.body for key, found in storage.objects.items() if "/wal/" in key}
+
+
+def rows_of(run: Run) -> int:
+    return int(run.journal._rows("SELECT count(*) FROM object")[0][0])
+
+
+def test_many_threads_are_not_all_woken_by_one_commit(tmp_path: Path, storage: FakeStorage) -> None:
+    """An event wakes one or two, however many sleep."""
+    with run_daemon(tmp_path, storage, uploads_max=16) as run:
+        run.uploader.pace(run.database_id, 0.001)
+        run.uploader.start()
+        asked = [0]
+        ask = run.uploader._dispatch.next
+
+        def counted(now_ms: float) -> Act:
+            asked[0] += 1
+            return ask(now_ms)
+
+        run.uploader._dispatch.next = counted  # type: ignore[method-assign]
+        for frame in range(1, 101):
+            run.spool(segment(frame, frame))
+            wait_for(lambda: run.journal.pending() == [])
+        assert_alive(run.told)
+        assert asked[0] < 100 * 6, "with all of them woken it would be 1,600 at least"
+
+
+def test_after_an_outage_a_request_brings_eight_mebibytes(tmp_path: Path, storage: FakeStorage) -> None:
+    """Thousands of segments leave in as few objects as their bytes fill, and all of their bytes."""
+    away = [True]
+
+    def fail(_call: Call) -> None:
+        if away[0]:
+            raise TransientError("put: connection refused")
+
+    storage.before = fail
+    bodies = [frame.to_bytes(4, "big") * 750 for frame in range(1, 9001)]
+    with run_daemon(tmp_path, storage, uploads_max=2) as run:
+        run.uploader.start()
+        for start in range(0, 9000, 500):
+            run.spool(*(segment(frame + 1, frame + 1, body=bodies[frame]) for frame in range(start, start + 500)))
+        wait_for(lambda: rows_of(run) < 2000)  # merged while it is away
+        assert_alive(run.told)
+    away[0] = False
+    storage.calls.clear()
+    with run_daemon(tmp_path, storage, uploads_max=2) as run:
+        run.flush()
+        assert run.journal.pending() == []
+        assert_alive(run.told)
+    spooled = sum(map(len, bodies))
+    assert b"".join(body for _, body in sorted(wal_objects(storage).items())) == b"".join(bodies)
+    assert storage.names().count("put") <= spooled / MERGED_SIZE_MAX + 3
+
+
+def test_a_base_that_the_store_does_not_take_holds_nobody_back(tmp_path: Path, storage: FakeStorage) -> None:
+    """Each of its requests fails, everybody else's succeeds: their commits are stored, and nothing is away."""
+
+    def fail() -> None:
+        raise TransientError("upload part 7: read timeout")
+
+    with capture_logs() as said, run_daemon(tmp_path, storage, uploads_max=2) as run:
+        run.uploader.pace(run.database_id, 0.001)
+        run.uploader.start()
+        other = run.journal.database("other", "/srv/other.db").id
+        run.journal.begin_generation(other, G1, "test", "{}", T0)
+        for frame in range(1, 20):
+            failing = run.uploader.submit(other, fail)
+            wait_for(failing.done)
+            assert run.uploader.outage() is None
+            run.spool(segment(frame, frame))
+            wait_for(lambda: run.journal.pending() == [])
+        assert_alive(run.told)
+    assert "storage_went_away" not in [line["event"] for line in said]
+
+
+@pytest.mark.parametrize("begun", [False, True], ids=["never sent", "perhaps sent"])
+def test_spooled_bytes_that_changed_are_read_again_if_they_never_left(
+    tmp_path: Path, storage: FakeStorage, begun: bool
+) -> None:
+    """They are never sent. What may have reached the store can't be cut anew: its generation ends."""
+    with run_daemon(tmp_path, storage) as run:
+        run.journal.advance([Advance(run.database_id, "before", ())])
+        (row,) = run.journal.advance([Advance(run.database_id, "after", (segment(1, 1, body=LARGE),), begin=begun)])
+        run.spool(segment(2, 2))
+    (file,) = (path for path in (tmp_path / "spool").iterdir() if path.name == row.body_path)
+    file.write_bytes(b"x" + LARGE[1:])
+    with run_daemon(tmp_path, storage) as run:
+        run.flush()
+        database = run.journal.database_by_id(run.database_id)
+        assert wal_objects(storage) == {}
+        assert run.journal.pending() == []
+        if begun:
+            assert "changed on disk" in run.told.lost[0][1]
+            assert database.generation is None
+        else:
+            assert "changed on disk" in run.told.rewound[0]
+            assert run.told.lost == []
+            assert (database.follow, database.rewinds) == ("before", 1)
+            stale = Advance(run.database_id, "stale", (segment(3, 3),), rewinds=0)
+            assert run.journal.advance([stale]) == [], "what follows on from what was dropped is not taken"
+
+
+def test_a_disk_that_spoils_everything_is_given_up(tmp_path: Path, storage: FakeStorage) -> None:
+    """Reading again and again would never end."""
+    with run_daemon(tmp_path, storage) as run:
+        for _ in range(REWINDS_MAX + 1):
+            run.spool(segment(1, 1, body=LARGE))
+            (file,) = (tmp_path / "spool").iterdir()
+            file.write_bytes(b"x")
+            run.uploader._shipper.turn(run.uploader._lane(run.database_id), is_urgent=True, standing_wanted=False)
+        assert len(run.told.rewound) == REWINDS_MAX
+        assert len(run.told.lost) == 1
+
+
+def test_a_stop_does_not_wait_for_an_answer_that_never_comes(tmp_path: Path, storage: FakeStorage) -> None:
+    """What is in flight stays in the journal; whatever becomes of it later disturbs nobody."""
+    answer = threading.Event()
+
+    def hold(call: Call) -> None:
+        if call.name == "put":
+            answer.wait()
+
+    storage.before = hold
+    with run_daemon(tmp_path, storage, uploads_max=2) as run:
+        run.uploader.start()
+        run.spool(segment(1, 1))
+        wait_for(lambda: "put" in storage.names())
+        assert not run.uploader.stop(0.05, linger_s=0.05)
+        assert len(run.journal.pending()) == 1
+        run.journal.close()
+        answer.set()
+        assert run.uploader.stop(linger_s=30.0)
+        assert run.told.crashes == []
+    with run_daemon(tmp_path, storage) as run:
+        run.flush()
+        assert run.journal.pending() == []
+        assert len(wal_objects(storage)) == 1
+
+
+def test_our_own_full_disk_is_no_outage(tmp_path: Path, storage: FakeStorage) -> None:
+    """It is said as what it is, once; nothing crashes, and what was stored is not sent again when there is room."""
+    with capture_logs() as said, run_daemon(tmp_path, storage) as run:
+        run.spool(segment(1, 1), segment(1, 1, epoch=2))
+        full = [True]
+        stored = run.journal.stored
+
+        def refuse(object_id: int, *, now_ms: int, tokens: float) -> bool:
+            if full[0]:
+                raise StateError("write journal: database or disk is full")
+            return stored(object_id, now_ms=now_ms, tokens=tokens)
+
+        run.journal.stored = refuse  # type: ignore[method-assign]
+        assert (tmp_path / "reserve").exists()
+        run.uploader.start()
+        wait_for(lambda: storage.names().count("head") >= 2)
+        assert run.uploader.outage() is None
+        assert not (tmp_path / "reserve").exists(), "given up to make room"
+        full[0] = False
+        wait_for(lambda: run.journal.pending() == [])
+        wait_for((tmp_path / "reserve").exists)
+        assert_alive(run.told)
+    assert storage.names().count("put") == 2
+    events = [line["event"] for line in said]
+    assert events.count("state_dir_not_writable") == 1
+    assert "storage_went_away" not in events

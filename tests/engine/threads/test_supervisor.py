@@ -1,0 +1,49 @@
+"""The supervisor: threads, calls, crashes."""
+
+from __future__ import annotations
+
+import threading
+
+from structlog.testing import capture_logs
+
+from walsyncd.engine.threads.supervisor import Supervisor
+
+
+def test_a_crash_in_any_thread_ends_the_waiting() -> None:
+    """A bug is not swallowed: it becomes the reason to end the process."""
+    supervisor = Supervisor()
+
+    def broken() -> None:
+        raise RuntimeError("bug")
+
+    supervisor.start("broken", broken)
+    assert supervisor.wait(10) == "crash"
+    assert isinstance(supervisor.crash, RuntimeError)
+    assert supervisor.join(10) == []
+
+
+def test_a_crash_is_told_with_its_trace() -> None:
+    """Whoever reports it: the process must not end without a word."""
+    bug = RuntimeError("bug")
+    with capture_logs() as lines:
+        Supervisor().crashed(bug)
+    assert [(line["event"], line["log_level"], line["exc_info"]) for line in lines] == [
+        ("thread_crashed", "critical", bug)
+    ]
+
+
+def test_calls_come_in_order_and_none_is_lost() -> None:
+    """What was called before the wait is there, one by one; then there is nothing."""
+    supervisor = Supervisor()
+    supervisor.call("appeared")
+    supervisor.call("SIGTERM")
+    assert [supervisor.wait(0), supervisor.wait(0), supervisor.wait(0)] == ["appeared", "SIGTERM", None]
+
+
+def test_threads_that_do_not_end_are_named() -> None:
+    """A stop knows who hangs."""
+    supervisor, gate = Supervisor(), threading.Event()
+    supervisor.start("slow", gate.wait)  # type: ignore[arg-type]
+    assert supervisor.join(0.01) == ["slow"]
+    gate.set()
+    assert supervisor.join(10) == []

@@ -1,0 +1,184 @@
+"""A closed epoch becomes one object: right at every moment, killed anywhere, from the journal or from the store."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.compaction import History, make_compactor, make_history, ship
+from tests.fakes import Call, Deaths, FakeStorage, Killed
+from tests.shipping import NAME, mortal
+from walsyncd.adapters.journal.epoch_table import Epoch
+from walsyncd.adapters.journal.journal import Journal
+from walsyncd.core.keep.retention import HOUR_MS
+from walsyncd.core.restore.coverage import cover_epoch, listing_of
+from walsyncd.core.stored.layout import SegmentKey, WholeKey, parse_key
+from walsyncd.errors import RefusedError, TransientError
+
+ROOM = 1 << 30
+
+
+def run_jobs(journal: Journal, storage: FakeStorage, now_ms: int) -> None:
+    compactor = make_compactor(journal, storage, lambda: now_ms)
+    for job in [*compactor.replacements(), *compactor.compactions(None)]:
+        job()
+
+
+def keys(storage: FakeStorage) -> list[SegmentKey | WholeKey]:
+    parsed = [parse_key(name.removeprefix(f"{NAME}/")) for name in storage.objects]
+    return [key for key in parsed if isinstance(key, SegmentKey | WholeKey)]
+
+
+def assert_whole(storage: FakeStorage, history: History) -> None:
+    """Every frame can be read, with the same bytes as ever, as plan and the script by hand would take them."""
+    (part,) = listing_of(keys(storage)).generations
+    for epoch in (1, 2):
+        run = cover_epoch(part, epoch)
+        assert (run.first, run.last) == (1, max(key.last for key, _ in history.segments if key.epoch == epoch))
+        bodies = [storage.objects[name].body for key in run.objects for name in storage.objects if _is(name, key)]
+        assert b"".join(bodies) == history.body(epoch)
+
+
+def _is(name: str, key: SegmentKey | WholeKey) -> bool:
+    return parse_key(name.removeprefix(f"{NAME}/")) == key
+
+
+@pytest.mark.parametrize("room", [ROOM, 0, 700])
+def test_a_closed_epoch_becomes_one_object_and_its_segments_go_an_hour_later(tmp_path: Path, room: int) -> None:
+    """From bodies that the journal kept, from the store where there was no room for them, or from both."""
+    history, storage = make_history(tmp_path), FakeStorage()
+    with Journal.open(tmp_path / "state") as journal:
+        journal.keep_bodies(room)
+        ship(journal, storage, history)
+        storage.calls.clear()
+        run_jobs(journal, storage, 1_000)
+        names = storage.names()
+        assert names.count("get") == {ROOM: 1, 0: 4}.get(room, names.count("get"))
+        assert (names.count("put"), names.count("list"), names.count("delete")) == (1, 0, 0)
+        assert_whole(storage, history)
+        assert len(keys(storage)) == 7
+        run_jobs(journal, storage, 1_000 + HOUR_MS - 1)
+        assert len(keys(storage)) == 7
+        run_jobs(journal, storage, 1_000 + HOUR_MS)
+        assert_whole(storage, history)
+        assert [type(key) for key in sorted(keys(storage), key=lambda key: key.epoch)] == [WholeKey, *[SegmentKey] * 3]
+        assert journal.closed_epochs() == []
+
+
+def test_killed_anywhere_the_end_is_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before and after every request and every transaction; what is there can be read at each of these moments."""
+    history = make_history(tmp_path)
+    for at in range(1, 200):
+        state, storage, deaths = tmp_path / f"state-{at}", FakeStorage(), Deaths(at)
+        with Journal.open(state) as journal:
+            journal.keep_bodies(ROOM)
+            ship(journal, storage, history)
+        killed = False
+        try:
+            with Journal.open(state) as journal, mortal(monkeypatch, storage, deaths):
+                journal.keep_bodies(ROOM)
+                run_jobs(journal, storage, 1_000)
+                run_jobs(journal, storage, 1_000 + HOUR_MS)
+        except Killed:
+            killed = True
+        assert_whole(storage, history)
+        with Journal.open(state) as journal:
+            journal.sweep()
+            journal.keep_bodies(ROOM)
+            run_jobs(journal, storage, 2_000 + HOUR_MS)
+            run_jobs(journal, storage, 3_000 + 2 * HOUR_MS)
+            assert journal.closed_epochs() == []
+        assert_whole(storage, history)
+        assert [key for key in keys(storage) if isinstance(key, SegmentKey) and key.epoch == 1] == []
+        if not killed:
+            return
+    pytest.fail("it never came through")
+
+
+def test_the_open_epoch_is_left_alone(tmp_path: Path) -> None:
+    """Nothing of an epoch that may still grow, nor of one that is not stored to its end."""
+    history, storage = make_history(tmp_path), FakeStorage()
+    with Journal.open(tmp_path / "state") as journal:
+        journal.keep_bodies(ROOM)
+        ship(journal, storage, History(history.generation, history.segments[:3]))
+        assert journal.closed_epochs() == []
+
+
+def test_an_ended_generation_closes_its_last_epoch(tmp_path: Path) -> None:
+    """Nothing comes after, so what is stored of it is all there will be."""
+    history, storage = make_history(tmp_path), FakeStorage()
+    with Journal.open(tmp_path / "state") as journal:
+        journal.keep_bodies(ROOM)
+        database_id = ship(journal, storage, history)
+        journal.end_generation(database_id, "test", 0)
+        assert [epoch.epoch for epoch in journal.closed_epochs()] == [1, 2]
+
+
+def test_an_epoch_of_one_segment_stays_as_it_is(tmp_path: Path) -> None:
+    """One object in the place of one would cost two requests for nothing."""
+    history, storage = make_history(tmp_path, segments=1), FakeStorage()
+    with Journal.open(tmp_path / "state") as journal:
+        journal.keep_bodies(ROOM)
+        ship(journal, storage, history)
+        storage.calls.clear()
+        run_jobs(journal, storage, 0)
+        assert (storage.calls, journal.closed_epochs()) == ([], [])
+
+
+def test_what_does_not_read_back_is_taken_away(tmp_path: Path) -> None:
+    """A damaged body gives no object: readers would prefer it to the segments, which are sound."""
+    history, storage = make_history(tmp_path), FakeStorage()
+    with Journal.open(tmp_path / "state") as journal:
+        journal.keep_bodies(ROOM)
+        ship(journal, storage, history)
+        with journal._transaction() as connection:
+            connection.execute("UPDATE kept SET body = zeroblob(size) WHERE first > 1 AND epoch = 1")
+        run_jobs(journal, storage, 0)
+        assert [key for key in keys(storage) if isinstance(key, WholeKey)] == []
+        assert_whole(storage, history)
+
+
+def test_a_large_epoch_goes_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parts of one size; what an attempt before left open is given up first."""
+    monkeypatch.setattr("walsyncd.engine.upkeep.compactor.PUT_SIZE_MAX", 100)
+    monkeypatch.setattr("walsyncd.engine.upkeep.compactor.part_size", lambda _size: 300)
+    history, storage = make_history(tmp_path), FakeStorage()
+
+    def refuse(call: Call) -> None:
+        if call.name == "complete_upload":
+            raise TransientError("away")
+
+    with Journal.open(tmp_path / "state") as journal:
+        journal.keep_bodies(ROOM)
+        ship(journal, storage, history)
+        storage.before = refuse
+        with pytest.raises(TransientError):
+            run_jobs(journal, storage, 0)
+        storage.before = lambda _call: None
+        run_jobs(journal, storage, 0)
+        assert storage.uploads == {}
+        assert [key.epoch for key in keys(storage) if isinstance(key, WholeKey)] == [1]
+        assert_whole(storage, history)
+
+
+def test_segments_stay_where_deletion_is_refused_or_the_object_has_gone(tmp_path: Path) -> None:
+    """Another daemon, or a clock that is off, deletes nothing; nor is anything deleted whose copy is not there."""
+    history, storage = make_history(tmp_path), FakeStorage()
+
+    def refuse(_database_id: int) -> None:
+        raise RefusedError("another daemon writes here")
+
+    with Journal.open(tmp_path / "state") as journal:
+        journal.keep_bodies(ROOM)
+        database_id = ship(journal, storage, history)
+        run_jobs(journal, storage, 0)
+        (job,) = make_compactor(journal, storage, lambda: HOUR_MS, refuse).replacements()
+        with pytest.raises(RefusedError):
+            job()
+        assert len(keys(storage)) == 7
+        (name,) = [name for name in storage.objects if "/whole/" in name]
+        del storage.objects[name]
+        run_jobs(journal, storage, HOUR_MS)
+        assert_whole(storage, history)
+        assert journal.kept(Epoch(database_id, history.generation, 1)) == []

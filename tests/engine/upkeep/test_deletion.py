@@ -1,0 +1,59 @@
+"""Deletions: refused ones say the way out, and what went is counted and told."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from structlog.testing import capture_logs
+
+from tests.compaction import make_history, ship
+from tests.engine.upkeep.test_housekeeper import ClockedStorage, make, segments_left
+from walsyncd.adapters.journal.journal import Journal
+from walsyncd.core.keep.retention import HOUR_MS
+from walsyncd.engine.upkeep.deletion import DeletionRefusedError, Removals, remove
+from walsyncd.engine.upkeep.housekeeper import REFUSED_RETRY_S
+from walsyncd.errors import RefusedError, TransientError
+
+
+class Unwilling(ClockedStorage):
+    """Refuses to delete, for one reason or another."""
+
+    error: Exception | None = None
+
+    def delete(self, keys: Sequence[str]) -> None:
+        if self.error is not None:
+            raise self.error
+        super().delete(keys)
+
+
+def test_only_a_refusal_is_told_apart() -> None:
+    """With both ways out; a store that is away is just that."""
+    storage = Unwilling()
+    storage.error = RefusedError("delete object b: AccessDenied", hint="allow s3:DeleteObject")
+    with pytest.raises(DeletionRefusedError, match="hint: allow s3:DeleteObject; or write delete = false"):
+        remove(storage, ["b"])
+    storage.error = TransientError("away")
+    with pytest.raises(TransientError):
+        remove(storage, ["b"])
+
+
+def test_while_deletion_is_refused_nothing_is_compacted(tmp_path: Path) -> None:
+    """It is said once, tried again in an hour, and goes on when it is allowed; everything is counted."""
+    storage, counts = Unwilling(), Removals()
+    with Journal.open(tmp_path / "state") as journal, capture_logs() as logs:
+        journal.keep_bodies(1 << 30)
+        keeper = make(journal, storage, removals=counts)
+        row_id = ship(journal, storage, make_history(tmp_path))
+        keeper.round()
+        storage.error = RefusedError("delete objects: AccessDenied")
+        storage.now_ms += HOUR_MS
+        journal.end_generation(row_id, "test", 0)  # which closes its second epoch
+        assert keeper.round() == keeper.round() == REFUSED_RETRY_S
+        assert (segments_left(storage), counts.wholes[row_id], counts.failures["compaction"]) == (3, 1, 2)
+        storage.error = None
+        keeper.round()
+    assert [log["event"] for log in logs if log["log_level"] == "warning"] == ["housekeeping_postponed"]
+    assert (segments_left(storage), counts.wholes[row_id]) == (0, 2)
+    assert (counts.objects[row_id], counts.size[row_id] > 0) == (3, True)

@@ -1,0 +1,153 @@
+"""One drill, without a daemon: what it says of a replica, and on whom it puts the blame."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.replicas import ReplicaMaker, make_replica
+from walsyncd.core.follow.follow_state import FileFacts, FollowState, Stream
+from walsyncd.core.stored.layout import SegmentKey
+from walsyncd.engine.restore.replica import Replica
+from walsyncd.engine.upkeep.drill import DamagedReplicaError, NoRoomError, Rehearsal, StoppedError, rehearse
+
+
+class Follower:
+    """A daemon that stands at the replica's head, with no WAL left."""
+
+    def __init__(self, maker: ReplicaMaker) -> None:
+        at = maker.position
+        stream = Stream(at.generation, at.epoch, at.frame)
+        self.state: FollowState | None = FollowState(stream, None, at.epoch, at.frame, FileFacts(0, 0, None, ""))
+        self.room = 1 << 30
+        self.stops_after = 1 << 30
+
+    def check(self) -> None:
+        self.stops_after -= 1
+        if self.is_stopped():
+            raise StoppedError
+
+    def is_stopped(self) -> bool:
+        return self.stops_after < 0
+
+    def look(self) -> FollowState | None:
+        return self.state
+
+    def wait_stored(self) -> bool:
+        return True
+
+    def room_bytes(self) -> int:
+        return self.room
+
+
+@pytest.fixture
+def maker(tmp_path: Path) -> Iterator[ReplicaMaker]:
+    with make_replica(tmp_path) as maker:
+        maker.base()
+        maker.commit(5, rows=20)
+        maker.ship(every=2)
+        maker.checkpoint()
+        yield maker
+
+
+def drill(maker: ReplicaMaker, live: Path, follower: Follower | None = None) -> Rehearsal:
+    replica = Replica(maker.storage, maker.name)
+    return rehearse(replica, maker.generation, live, maker.path.with_name("scratch.db"), follower or Follower(maker))
+
+
+def copy_of(maker: ReplicaMaker, *, page: int = 0) -> Path:
+    """The live file, apart from its application; one of its pages is damaged."""
+    live = maker.path.with_name("live.db")
+    shutil.copy(maker.path, live)
+    if page:
+        with live.open("r+b") as file:
+            file.seek((page - 1) * maker.page_size)
+            file.write(b"x" * 200)
+    return live
+
+
+def test_sound_replica_passes(maker: ReplicaMaker) -> None:
+    """It says what was looked at, and which base that proves."""
+    done = drill(maker, copy_of(maker))
+    assert (done.problem, done.position) == ("", maker.position)
+    assert done.detail.endswith("pages compared with the live file; integrity_check: ok")
+    assert (maker.root / maker.name / done.manifest_key).exists()
+
+
+def test_page_that_differs_is_the_replicas_fault(maker: ReplicaMaker) -> None:
+    """No frame explains it."""
+    done = drill(maker, copy_of(maker, page=4))
+    assert (done.problem.partition(" from ")[0], done.is_replicas) == ("1 page differs", True)
+
+
+def test_page_written_meanwhile_is_explained(maker: ReplicaMaker) -> None:
+    """The live file is ahead of what was restored; what the frames after that hold is no difference."""
+    follower, state = Follower(maker), Follower(maker).state
+    assert state is not None
+    reached = maker.position
+    maker.commit(1)
+    behind = copy_of(maker)
+    (key,) = maker.ship()
+    kept = maker.object_path(key).read_bytes()
+    maker.remove(key)
+    maker.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    shutil.copy(maker.path, behind)
+
+    def look() -> FollowState:
+        """The first look is before that commit, the second after it."""
+        if maker.object_path(key).exists():
+            return replace(state, stream=replace(state.stream, frame=key.last))
+        maker.object_path(key).write_bytes(kept)
+        return state
+
+    follower.look = look  # type: ignore[method-assign]
+    done = drill(maker, behind, follower)
+    assert (done.problem, done.position) == ("", reached)
+    assert "more were written meanwhile" in done.detail
+
+
+def test_damaged_database_is_not_the_replicas_fault(maker: ReplicaMaker) -> None:
+    """Both files are equal, and SQLite does not like them."""
+    root = maker.connection.execute("SELECT rootpage FROM sqlite_schema WHERE name = 't'").fetchone()[0]
+    with maker.path.open("r+b") as file:
+        file.seek((root - 1) * maker.page_size)
+        file.write(bytes(100))
+    maker.close_epoch()  # whose frames still hold the page as it was
+    maker.base()
+    done = drill(maker, copy_of(maker))
+    assert done.problem.endswith("the database itself is damaged, and the replica holds what it is")
+    assert not done.is_replicas
+
+
+def test_what_cannot_be_compared_is_said(maker: ReplicaMaker) -> None:
+    """No live file, or another history: SQLite's verdict is all there is."""
+    follower = Follower(maker)
+    assert "it is not there" in drill(maker, maker.path.with_name("nothing.db"), follower).detail
+    follower.state = None
+    done = drill(maker, copy_of(maker, page=4), follower)
+    assert (done.problem, "its history ended meanwhile" in done.detail) == ("", True)
+
+
+def test_lost_segment_is_damage(maker: ReplicaMaker) -> None:
+    """Nothing is worked around: the head can't be restored."""
+    listed = [each.key for each in Replica(maker.storage, maker.name).objects(maker.generation)]
+    maker.remove(next(key for key in listed if isinstance(key, SegmentKey)))
+    with pytest.raises(DamagedReplicaError, match="missing in epoch"):
+        drill(maker, copy_of(maker))
+
+
+def test_no_room_and_no_time(maker: ReplicaMaker) -> None:
+    """Neither says anything about the replica."""
+    follower = Follower(maker)
+    follower.room = 100
+    with pytest.raises(NoRoomError, match="100 can be spared"):
+        drill(maker, copy_of(maker), follower)
+    for steps in range(4):
+        follower = Follower(maker)
+        follower.stops_after = steps
+        with pytest.raises(StoppedError):
+            drill(maker, copy_of(maker), follower)

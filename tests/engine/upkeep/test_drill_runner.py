@@ -1,0 +1,223 @@
+"""Drills in a daemon: restored from storage, compared with the live file, checked, removed, noted."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.engine.running import Place, running, wait_for
+from walsyncd.adapters.journal.drill_table import DrillOutcome, DrillRow
+from walsyncd.adapters.journal.state_disk import StateDisk
+from walsyncd.adapters.storage.directory import DirectoryStorage
+from walsyncd.cli import main
+from walsyncd.config import Settings
+from walsyncd.engine.upkeep.drill_runner import FOLDER
+from walsyncd.errors import TransientError
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return Place(tmp_path)
+
+
+def drilling(place: Place, *, interval_s: float | None = 0.2) -> Settings:
+    """The database ``app``, rehearsed all the time."""
+    settings = place.settings("app")
+    entries = tuple(replace(entry, verify_interval_s=interval_s) for entry in settings.databases)
+    return replace(settings, databases=entries)
+
+
+@contextmanager
+def application(place: Place, mode: str = "WAL") -> Iterator[sqlite3.Connection]:
+    with closing(sqlite3.connect(place.database(), isolation_level=None, check_same_thread=False)) as connection:
+        connection.execute(f"PRAGMA journal_mode={mode}")
+        connection.execute("CREATE TABLE IF NOT EXISTS t (id INTEGER PRIMARY KEY, payload BLOB)")
+        connection.executemany("INSERT INTO t (payload) VALUES (randomblob(3000))", [()] * 50)
+        yield connection
+
+
+def last_drill(place: Place) -> DrillRow | None:
+    with place.journal() as journal:
+        return journal.last_drill(place.row().id)
+
+
+def drilled(place: Place, outcome: DrillOutcome, *, after_ms: int = 0) -> DrillRow:
+    """The first drill that ends so, after another one."""
+    found: list[DrillRow] = []
+
+    def is_there() -> bool:
+        row = last_drill(place)
+        if row is not None and row.outcome is outcome and row.at_ms > after_ms:
+            found.append(row)
+        return bool(found)
+
+    wait_for(is_there)
+    return found[0]
+
+
+def test_sound_replica_passes(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    """All pages are compared; status has the moment, retention the base, and nothing stays on disk."""
+    with application(place) as connection, running(drilling(place)):
+        place.sync()
+        row = drilled(place, DrillOutcome.PASSED)
+        connection.execute("INSERT INTO t (payload) VALUES (zeroblob(10000))")
+        place.sync()
+        later = drilled(place, DrillOutcome.PASSED, after_ms=row.at_ms)
+        state = place.row()
+        (status,) = place.ask(op="status")["databases"]
+    assert "pages compared with the live file" in row.detail
+    assert row.detail.endswith("integrity_check: ok")
+    assert later.position >= row.position > ""
+    assert state.proven_key == state.base_key
+    assert status["last_verified_ms"] >= later.at_ms
+    assert status["last_drill"].startswith("passed: ")
+    assert not (place.state / FOLDER).exists()
+    assert main(["status", *place.config()]) == 0
+    assert "drill" not in capsys.readouterr().out
+
+
+def test_writers_and_checkpoints_beside_it_do_no_harm(place: Place) -> None:
+    """What is written while it compares is found in the frames: no drill fails, some see such pages."""
+    with application(place) as connection, running(drilling(place, interval_s=0.001)):
+        place.sync()
+        begun_ms = drilled(place, DrillOutcome.PASSED).at_ms
+        for turn in range(20):
+            connection.execute("UPDATE t SET payload = randomblob(3000) WHERE id % 7 = ?", (turn % 7,))
+            connection.execute("INSERT INTO t (payload) VALUES (randomblob(9000))")
+            connection.execute("DELETE FROM t WHERE id = ?", (turn,))
+            if turn % 5 == 0:
+                place.sync()  # else the follower may be too late, which is no matter of drills
+                connection.execute("PRAGMA wal_checkpoint(RESTART)")
+        generation = place.row().generation
+        row = drilled(place, DrillOutcome.PASSED, after_ms=begun_ms)
+        place.sync()
+        assert place.row().generation == generation
+    assert row.outcome is DrillOutcome.PASSED
+
+
+def test_damaged_object_ends_the_generation(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    """It is shouted, a new base is taken, and a drill of that one passes."""
+    with application(place), running(drilling(place, interval_s=None)) as daemon:
+        place.sync()
+        first = place.row().generation
+        base = next((place.replica / "app").rglob("*.db.zst"))
+        raw = bytearray(base.read_bytes())
+        raw[len(raw) // 2] ^= 1
+        base.write_bytes(raw)
+        (tracked,) = daemon.databases
+        daemon._shipping.driller.plan(tracked, 0.2)  # as a reload would
+        wait_for(lambda: place.row().generation not in {None, first})
+        row = place.row()
+        drilled(place, DrillOutcome.PASSED)
+        with place.journal() as journal:
+            ended = next(each for each in journal.generations(row.id) if each.generation == first)
+    assert "a rehearsed restore failed" in ended.reason_ended
+    assert base.name in ended.reason_ended
+    assert "drill_failed" in capsys.readouterr().err
+
+
+def test_difference_from_the_live_file_is_found(place: Place) -> None:
+    """A page that no commit wrote and that is another one in the live file."""
+    with application(place) as connection, running(drilling(place, interval_s=None)) as daemon:
+        connection.execute("PRAGMA wal_checkpoint(RESTART)")
+        connection.execute("INSERT INTO t (payload) VALUES ('so that there is a WAL')")
+        place.sync()
+        first = place.row().generation
+        with place.database().open("r+b") as file:
+            file.seek(20 * 4096 + 2000)
+            file.write(b"not SQLite's")
+        (tracked,) = daemon.databases
+        daemon._shipping.driller.plan(tracked, 0.2)  # as a reload would
+        row = drilled(place, DrillOutcome.FAILED)
+        wait_for(lambda: place.row().generation != first)
+    assert row.detail.startswith("1 page differs from the live database at ")
+    assert row.detail.endswith(": 21")
+
+
+def test_damage_that_the_application_has_costs_no_base(place: Place) -> None:
+    """The replica holds what the database is; another base would hold the same."""
+    with application(place) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        (root,) = connection.execute("SELECT rootpage FROM sqlite_schema").fetchone()
+    with place.database().open("r+b") as file:
+        file.seek((root - 1) * 4096)
+        file.write(bytes(100))
+    with running(drilling(place)):
+        wait_for(lambda: (place.state / "journal.db").exists() and place.row().base_key)
+        generation = place.row().generation
+        row = drilled(place, DrillOutcome.FAILED)
+        drilled(place, DrillOutcome.FAILED, after_ms=row.at_ms)
+        assert place.row().generation == generation
+    assert "the database itself is damaged" in row.detail
+
+
+def test_rollback_mode_is_rehearsed_too(place: Place) -> None:
+    """A quiet file without a WAL is compared whole."""
+    with application(place, "DELETE"), running(drilling(place)):
+        row = drilled(place, DrillOutcome.PASSED)
+    assert "pages compared" in row.detail
+
+
+def test_no_room_is_no_failure(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is skipped with the reason, which status shows."""
+    monkeypatch.setattr(StateDisk, "room_bytes", lambda _disk: 1000)
+    with application(place), running(drilling(place)):
+        place.sync()
+        generation = place.row().generation
+        row = drilled(place, DrillOutcome.SKIPPED)
+        assert place.row().generation == generation
+    assert "1000 can be spared" in row.detail
+
+
+class AwayForReaders(DirectoryStorage):
+    """Takes everything, and does not give a base back."""
+
+    asked = 0
+
+    def get(self, key: str, *, first: int = 0, length: int | None = None) -> bytes:
+        if key.endswith(".json.zst"):
+            AwayForReaders.asked += 1
+            raise TransientError("the line is down")
+        return super().get(key, first=first, length=length)
+
+
+def test_storage_that_is_away_is_no_failure(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is noted, nothing ends; it is tried again later."""
+    monkeypatch.setattr("walsyncd.engine.restore.replica.pause", lambda _attempt: None)
+    with application(place), running(drilling(place), AwayForReaders(place.replica)):
+        place.sync()
+        generation = place.row().generation
+        wait_for(lambda: AwayForReaders.asked > 3)
+    assert (last_drill(place), place.row().generation) == (None, generation)
+
+
+def test_stop_does_not_wait_for_a_drill(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is forgotten, and due again; what it had restored is removed."""
+    monkeypatch.setattr("walsyncd.engine.upkeep.drill_runner.BYTES_PER_S_MAX", 100)  # half an hour for this base
+    with application(place), running(drilling(place)):
+        place.sync()
+        wait_for((place.state / FOLDER).exists)
+    assert last_drill(place) is None
+    assert not (place.state / FOLDER).exists()
+
+
+def test_leftovers_of_a_killed_daemon_go(place: Place) -> None:
+    """Whatever lies in the folder was no use to anybody."""
+    left = place.state / FOLDER / "1.db"
+    left.parent.mkdir(parents=True)
+    left.write_bytes(bytes(1000))
+    with running(drilling(place, interval_s=None)):
+        wait_for(lambda: not left.exists())
+
+
+def test_off_is_off(place: Place) -> None:
+    """By default nothing is restored, whatever is stored."""
+    with application(place), running(place.settings("app")) as daemon:
+        place.sync()
+        assert daemon._shipping.driller.round() is None
+    assert last_drill(place) is None

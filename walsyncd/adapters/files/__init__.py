@@ -1,0 +1,1 @@
+"""Files of users and of restores: reading, locks, inotify, durable writes."""

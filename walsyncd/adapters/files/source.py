@@ -1,0 +1,336 @@
+"""The user's files: opened O_RDONLY, read with pread, never written; locked only where presence is asked for.
+
+SQLite keeps three files beside a database (by its resolved path): ``-wal``, ``-shm`` and ``-journal``.
+
+Locks are asked about (``F_OFD_GETLK``), by byte (sqlite.org/walformat.html 2.3, SQLite's os_unix.c):
+
+| file | bytes | what a lock there says |
+|---|---|---|
+| -shm | 128 (DMS) | F_RDLCK: a process uses the database; F_WRLCK: one is setting the -shm up |
+| database | 0x40000000, 1 | PENDING |
+| database | 0x40000001, 1 | RESERVED |
+| database | 0x40000002, 510 | SHARED as F_RDLCK, EXCLUSIVE as F_WRLCK |
+
+``take_dms`` and ``take_database`` take what an idle connection of SQLite holds, shared, and nothing takes any other
+lock. They are locks of the open file description (fcntl(2), F_OFD_SETLK): closing that descriptor gives them up, and
+closing another one does not. POSIX locks of a process vanish when it closes *any* descriptor of the file. This process
+holds none of those on these files and opens none of them through SQLite, so opening and closing them harms nobody,
+however often.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import stat
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Self
+
+from walsyncd.adapters.files.statx import birth_ns
+from walsyncd.core.sqlite.dbheader import HEADER_SIZE, DatabaseHeader, parse_database_header
+from walsyncd.errors import RefusedError, TransientError, UsageError
+
+# O_NONBLOCK means nothing to a regular file and keeps a FIFO of that name from stopping the daemon.
+_OPEN_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
+
+_F_OFD_GETLK = 36
+_F_OFD_SETLK = 37
+# struct flock of 64-bit Linux: type, whence, (padding,) start, length, pid, (padding); "0q" pads the end.
+_FLOCK = struct.Struct("@hhqqi0q")
+_DMS_BYTE = 128
+_LOCK_BYTES = (0x40000000, 512)
+_SHARED_BYTES = (0x40000002, 510)
+_OFD_PID = -1
+_HELD_BY_ANOTHER = {errno.EAGAIN, errno.EACCES}  # fcntl(2) leaves open which of the two
+
+_READ_HINT = (
+    "let the daemon read it: by its group, by an ACL (setfacl -m u:walsyncd:r FILE, and x on every folder "
+    "above) or by the capability CAP_DAC_READ_SEARCH"
+)
+
+
+class Role(Enum):
+    """Which file of a database; the value is what SQLite appends to the name."""
+
+    DATABASE = ""
+    WAL = "-wal"
+    SHM = "-shm"
+    JOURNAL = "-journal"
+    DIRECTORY = "/"  # the folder itself: only in events of a watched folder
+
+
+FILE_ROLES = (Role.DATABASE, Role.WAL, Role.SHM, Role.JOURNAL)
+_SIDE_SUFFIXES = tuple(role.value for role in FILE_ROLES[1:])
+
+
+class Liveness(Enum):
+    """Whether a process uses a wal-index, by the lock on its DMS byte."""
+
+    LIVE = "live"
+    SETTING_UP = "setting up"
+    NONE = "none"
+
+
+class DatabaseLock(Enum):
+    """What somebody holds on the database file itself."""
+
+    NONE = "none"
+    SHARED = "shared"
+    WRITER = "writer"
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Who holds the DMS byte: ``pid`` is 0 in another pid namespace (or of nobody), -1 for an OFD lock."""
+
+    liveness: Liveness
+    pid: int
+
+    @property
+    def is_process(self) -> bool:
+        """Whether it is a POSIX lock, as SQLite takes them; only another walsyncd has OFD locks."""
+        return self.liveness is not Liveness.NONE and self.pid != _OFD_PID
+
+
+@dataclass(frozen=True, slots=True)
+class FileIdentity:
+    """One moment of one file; times in ns since 1970, ``birth_ns`` None where the file system keeps none."""
+
+    device: int
+    inode: int
+    birth_ns: int | None
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+
+
+def side_path(database: Path, role: Role) -> Path:
+    """Where SQLite keeps the file of that role, beside the resolved path."""
+    return database.with_name(database.name + role.value)
+
+
+def is_side_name(name: str) -> bool:
+    """Whether a file of that name is a database's -wal, -shm or -journal."""
+    return name.endswith(_SIDE_SUFFIXES)
+
+
+class OpenFile:
+    """A descriptor on one of the user's files; the file stays whole behind it when it is unlinked.
+
+    Every method may raise TransientError (the device) or RefusedError (permission).
+    """
+
+    __slots__ = ("_descriptor", "_key", "path")
+
+    def __init__(self, path: Path, descriptor: int, status: os.stat_result) -> None:
+        self.path = path
+        self._descriptor = descriptor
+        # While we hold it, its inode number can't be given to another file.
+        self._key = (status.st_dev, status.st_ino)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self.close()
+
+    def fileno(self) -> int:
+        """The descriptor, for questions that this class doesn't know."""
+        return self._descriptor
+
+    def pread(self, offset: int, length: int) -> bytes:
+        """``length`` bytes from ``offset``, fewer only at the end of the file."""
+        with _translated(f"read {length} bytes at {offset} of", self.path):
+            block = os.pread(self._descriptor, length, offset)
+            if not block or len(block) == length:
+                return block
+            blocks = [block]
+            missing = length - len(block)
+            while missing and (block := os.pread(self._descriptor, missing, offset + length - missing)):
+                blocks.append(block)
+                missing -= len(block)
+            return b"".join(blocks)
+
+    def size(self) -> int:
+        """The file's size in bytes now."""
+        return self._status().st_size
+
+    def identity(self) -> FileIdentity:
+        """The file as it is now, whatever the path names by now."""
+        status = self._status()
+        return FileIdentity(
+            device=status.st_dev,
+            inode=status.st_ino,
+            birth_ns=birth_ns(self._descriptor),
+            size=status.st_size,
+            mtime_ns=status.st_mtime_ns,
+            ctime_ns=status.st_ctime_ns,
+        )
+
+    def is_same(self, other: OpenFile) -> bool:
+        """Whether both descriptors are on one file."""
+        return self._key == other._key
+
+    def still_named(self) -> bool:
+        """Whether the path names this very file now."""
+        with _translated("stat", self.path):
+            try:
+                status = self.path.stat()
+            except (FileNotFoundError, NotADirectoryError):
+                return False
+        return (status.st_dev, status.st_ino) == self._key
+
+    def unlinked(self) -> bool:
+        """Whether the file has no name any more: it was deleted or replaced."""
+        return self._status().st_nlink == 0
+
+    def close(self) -> None:
+        """Close the descriptor; once is enough."""
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+    def _status(self) -> os.stat_result:
+        with _translated("stat", self.path):
+            return os.fstat(self._descriptor)
+
+
+def open_file(path: Path) -> OpenFile | None:
+    """Open a file of the user for reading, or None if there is none.
+
+    RefusedError: no permission; UsageError: no regular file; TransientError: the device, or no descriptors.
+    """
+    with _translated("open", path):
+        try:
+            descriptor = _open_unnoticed(path)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            if error.errno in {errno.ENXIO, errno.ELOOP}:  # a socket; symbolic links in a circle
+                raise _not_regular(path) from error
+            raise
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
+        os.close(descriptor)
+        raise _not_regular(path)
+    return OpenFile(path, descriptor, status)
+
+
+def _open_unnoticed(path: Path) -> int:
+    """Open without touching the access time, where the kernel permits that (owner or CAP_FOWNER)."""
+    try:
+        return os.open(path, _OPEN_FLAGS | os.O_NOATIME)
+    except PermissionError:
+        return os.open(path, _OPEN_FLAGS)
+
+
+def _not_regular(path: Path) -> UsageError:
+    return UsageError(f"open {path}: not a regular file", hint="the configuration must name the database file itself")
+
+
+@contextmanager
+def _translated(action: str, path: Path) -> Iterator[None]:
+    try:
+        yield
+    except PermissionError as error:
+        raise RefusedError(f"{action} {path}: permission denied", hint=_READ_HINT) from error
+    except OSError as error:
+        raise TransientError(f"{action} {path}: {error.strerror}") from error
+
+
+def read_header(database: OpenFile) -> DatabaseHeader | None:
+    """The database's header, or None if the file is shorter than one."""
+    return parse_database_header(database.pread(0, HEADER_SIZE))
+
+
+def hot_journal(database: Path) -> bool:
+    """Whether a rollback journal waits to be played back: -journal exists, its first byte is not zero."""
+    journal = open_file(side_path(database, Role.JOURNAL))
+    if journal is None:
+        return False
+    with journal:
+        return journal.pread(0, 1) not in {b"", b"\x00"}
+
+
+def dms_holder(shm: OpenFile) -> Holder:
+    """Who holds the DMS byte of the wal-index; one of them, if they are several.
+
+    F_WRLCK is asked about, since it is what any lock of anybody would block. A lock of our own on the same
+    descriptor is not shown.
+    """
+    kind, pid = _lock_in_the_way(shm, fcntl.F_WRLCK, _DMS_BYTE, 1)
+    match kind:
+        case fcntl.F_RDLCK:
+            return Holder(Liveness.LIVE, pid)
+        case fcntl.F_WRLCK:
+            return Holder(Liveness.SETTING_UP, pid)
+        case _:
+            return Holder(Liveness.NONE, 0)
+
+
+def liveness(shm: OpenFile) -> Liveness:
+    """Whether a process uses the database; ask on a descriptor that the path still names."""
+    return dms_holder(shm).liveness
+
+
+def database_lock(database: OpenFile) -> DatabaseLock:
+    """The strongest lock of others on the database file; PENDING and RESERVED are a writer's."""
+    for question, answer in ((fcntl.F_RDLCK, DatabaseLock.WRITER), (fcntl.F_WRLCK, DatabaseLock.SHARED)):
+        kind, _ = _lock_in_the_way(database, question, *_LOCK_BYTES)
+        if kind != fcntl.F_UNLCK:
+            return answer
+    return DatabaseLock.NONE
+
+
+def take_dms(shm: OpenFile) -> bool:
+    """Lock the DMS byte, shared, until ``shm`` is closed; False: somebody is setting the wal-index up.
+
+    Only beside a process that holds it (``presence_decision``): the next one to open the database will believe the
+    wal-index because of it.
+    """
+    return _lock_shared(shm, _DMS_BYTE, 1)
+
+
+def take_database(database: OpenFile) -> bool:
+    """Lock the SHARED bytes, shared, until ``database`` is closed; False: somebody has it for himself."""
+    return _lock_shared(database, *_SHARED_BYTES)
+
+
+def _lock_shared(file: OpenFile, start: int, length: int) -> bool:
+    wanted = _FLOCK.pack(fcntl.F_RDLCK, os.SEEK_SET, start, length, 0)
+    with _translated("lock", file.path):
+        try:
+            fcntl.fcntl(file.fileno(), _F_OFD_SETLK, wanted)
+        except OSError as error:
+            if error.errno in _HELD_BY_ANOTHER:
+                return False
+            raise
+    return True
+
+
+def _lock_in_the_way(file: OpenFile, wanted: int, start: int, length: int) -> tuple[int, int]:
+    """The type and pid of a lock that ``wanted`` would run into; (F_UNLCK, 0) if there is none."""
+    question = _FLOCK.pack(wanted, os.SEEK_SET, start, length, 0)
+    with _translated("ask for locks on", file.path):
+        kind, _, _, _, pid = _FLOCK.unpack(fcntl.fcntl(file.fileno(), _F_OFD_GETLK, question))
+    return (kind, 0) if kind == fcntl.F_UNLCK else (kind, pid)
+
+
+def boot_id() -> str:
+    """The kernel's id of this boot."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+
+
+def machine_id() -> str:
+    """This machine's id (machine-id(5)); a container often has none, its host name is all that is its own."""
+    try:
+        text = Path("/etc/machine-id").read_text(encoding="ascii").strip()
+    except (FileNotFoundError, PermissionError):
+        text = ""
+    return f"host-{os.uname().nodename}" if text in {"", "uninitialized"} else text

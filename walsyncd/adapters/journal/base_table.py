@@ -1,0 +1,94 @@
+"""The journal's bases under way. Their bytes are in memory only, until the store acknowledges each part.
+
+begun ──(stored)──> stored ──(its manifest stored)──> row removed
+  └──(dropped)──> a leftover upload, to be aborted
+"""
+
+from __future__ import annotations
+
+from walsyncd.adapters.journal.rows import (
+    COLUMNS,
+    UNNUMBERED,
+    Base,
+    ObjectKind,
+    ObjectRow,
+    ObjectState,
+    drop_one,
+    fetch,
+    insert,
+    object_row,
+)
+from walsyncd.adapters.journal.schema import Ledger
+
+
+class BaseReads(Ledger):
+    """What is known of bases under way."""
+
+    def bases(self, database_id: int | None = None) -> list[Base]:
+        """Bases whose manifest is not stored yet, of one database or all, oldest first."""
+        sql = (
+            f"SELECT {COLUMNS}, plan, etag FROM object"  # noqa: S608  constants
+            " WHERE kind = 'base' AND (?1 IS NULL OR database_id = ?1) ORDER BY id"
+        )
+        return [Base(object_row(record[:-2]), record[-2], record[-1]) for record in self._rows(sql, (database_id,))]
+
+
+class BaseTable(BaseReads):
+    """What moves bases on. Every method is one durable step."""
+
+    def base_begun(
+        self,
+        database_id: int,
+        *,
+        generation: str,
+        key: str,
+        token: str,
+        plan: str,
+        part_size: int,
+        epoch: int,
+        frame: int,
+        now_ms: int,
+    ) -> ObjectRow:
+        """A base is about to be opened as a multipart upload; ``epoch`` and ``frame`` are its start S."""
+        new = ObjectRow(
+            id=UNNUMBERED,
+            database_id=database_id,
+            generation=generation,
+            kind=ObjectKind.BASE,
+            key=key,
+            size=0,
+            md5="",
+            token=token,
+            epoch=epoch,
+            first=frame,
+            last=frame,
+            time_ms=now_ms,
+            state=ObjectState.BEGUN,
+            upload_id=None,
+            part_size=part_size,
+            body_path=None,
+            attempted_ms=now_ms,
+        )
+        with self._transaction() as connection:
+            row = insert(connection, new, None)
+            connection.execute("UPDATE object SET plan = ? WHERE id = ?", (plan, row.id))
+        return row
+
+    def base_planned(self, object_id: int, plan: str) -> None:
+        """The snapshotter's own JSON has changed."""
+        with self._transaction() as connection:
+            connection.execute("UPDATE object SET plan = ? WHERE id = ?", (plan, object_id))
+
+    def base_stored(self, object_id: int, *, etag: str, size: int) -> None:
+        """The upload was completed; the row stays until the manifest is stored."""
+        with self._transaction() as connection:
+            connection.execute(
+                "UPDATE object SET state = 'stored', etag = ?, size = ? WHERE id = ?", (etag, size, object_id)
+            )
+
+    def base_dropped(self, object_id: int) -> None:
+        """The base is worthless; an upload still open becomes a leftover."""
+        with self._transaction() as connection:
+            row = fetch(connection, object_id)
+            if row is not None:
+                drop_one(connection, row)

@@ -1,0 +1,198 @@
+"""The journal's databases and their generations: where each stands, who writes to it, why a history ended."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from dataclasses import fields
+from pathlib import Path
+
+from walsyncd.adapters.files.statx import birth_ns
+from walsyncd.adapters.journal.rows import DatabaseRow, GenerationRow
+from walsyncd.adapters.journal.schema import Ledger
+from walsyncd.core.keep.retention import DAY_MS
+
+_SPOOLED = "(SELECT total(size) FROM object WHERE database_id = database.id AND kind != 'base')"
+_DATABASE = ", ".join(
+    f"CAST({_SPOOLED} AS INTEGER)" if field.name == "spooled_bytes" else field.name for field in fields(DatabaseRow)
+)
+_GENERATION = ", ".join(field.name for field in fields(GenerationRow))
+
+_PRUNE_MS = f"max(prune_due_ms, pruned_ms + {DAY_MS})"  # NULL if nothing can go
+
+VERIFIED = "verified_ms "  # the fact's name goes on with the database's
+
+
+class DatabaseReads(Ledger):
+    """What can be asked, by the daemon and by a reader beside it."""
+
+    def databases(self) -> list[DatabaseRow]:
+        """All databases the journal knows, also those no longer configured, by id."""
+        return [DatabaseRow(*row) for row in self._rows(f"SELECT {_DATABASE} FROM database ORDER BY id")]  # noqa: S608  constants
+
+    def database_by_id(self, database_id: int) -> DatabaseRow:
+        """One database; the caller has the id from the journal."""
+        sql = f"SELECT {_DATABASE} FROM database WHERE id = ?"  # noqa: S608  constants
+        rows = self._rows(sql, (database_id,))
+        assert rows, f"no database {database_id} in the journal"
+        return DatabaseRow(*rows[0])
+
+    def generations(self, database_id: int) -> list[GenerationRow]:
+        """The generations that this journal began, oldest first."""
+        sql = f"SELECT {_GENERATION} FROM generation WHERE database_id = ? ORDER BY generation"  # noqa: S608  constants
+        return [GenerationRow(*row) for row in self._rows(sql, (database_id,))]
+
+    def gaps(self) -> list[tuple[str, int]]:
+        """The reasons for which generations ended, and how many ended for each."""
+        sql = "SELECT reason_ended, count(*) FROM generation WHERE ended_ms IS NOT NULL GROUP BY reason_ended"
+        return [(str(reason), int(count)) for reason, count in self._rows(sql)]
+
+    def generation_counts(self) -> dict[int, int]:
+        """How many generations this journal began, by database."""
+        return dict(self._rows("SELECT database_id, count(*) FROM generation GROUP BY database_id"))
+
+    def prunes_due(self, now_ms: int) -> list[int]:
+        """The databases whose folders are to be listed now: something may go, and the last listing is a day old."""
+        sql = f"SELECT id FROM database WHERE {_PRUNE_MS} <= ? ORDER BY id"  # noqa: S608  constants
+        return [row_id for (row_id,) in self._rows(sql, (now_ms,))]
+
+    def next_prune_ms(self, now_ms: int) -> int | None:
+        """When the next database after ``now_ms`` becomes one of ``prunes_due``; None: not by itself."""
+        sql = f"SELECT min({_PRUNE_MS}) FROM database WHERE {_PRUNE_MS} > ?"  # noqa: S608  constants
+        ((moment,),) = self._rows(sql, (now_ms,))
+        return None if moment is None else int(moment)
+
+    def fact(self, name: str) -> str | None:
+        """A fact noted before, or None."""
+        rows = self._rows("SELECT value FROM fact WHERE name = ?", (name,))
+        return str(rows[0][0]) if rows else None
+
+    def verified_ms(self, name: str) -> int | None:
+        """When a database's replica was last read whole and found sound, or None."""
+        value = self.fact(VERIFIED + name)
+        return None if value is None else int(value)
+
+
+class DatabaseTable(DatabaseReads):
+    """What the daemon notes."""
+
+    def note_fact(self, name: str, value: str) -> None:
+        """Remember a fact of this machine or run."""
+        with self._transaction() as connection:
+            connection.execute("INSERT OR REPLACE INTO fact (name, value) VALUES (?, ?)", (name, value))
+
+    def note_verified(self, name: str, now_ms: int) -> None:
+        """The database's replica was read whole and found sound."""
+        self.note_fact(VERIFIED + name, str(now_ms))
+
+    def note_proven(self, database_id: int) -> None:
+        """The newest base was restored from, or read, and found sound."""
+        self._update(database_id, "proven_key = coalesce(base_key, proven_key)")
+
+    def prune_due(self, database_id: int, at_ms: int) -> None:
+        """Something in storage may go at ``at_ms`` by the store's clock."""
+        self._update(database_id, "prune_due_ms = min(coalesce(prune_due_ms, ?1), ?1)", at_ms)
+
+    def prune_asked(self, database_id: int) -> None:
+        """Somebody wants to see it pruned, however long ago that was done."""
+        self._update(database_id, "prune_due_ms = 0, pruned_ms = 0")
+
+    def note_pruned(self, database_id: int, now_ms: int, due_ms: int | None, *, objects: int, size: int) -> None:
+        """The folder was listed at ``now_ms``; so much is left in it, of which more may go at ``due_ms``."""
+        change = "pruned_ms = ?, prune_due_ms = ?, bucket_objects = ?, bucket_bytes = ?"
+        self._update(database_id, change, now_ms, due_ms, objects, size)
+
+    def begin_run(self, run_id: str) -> bool:
+        """Note the run that begins; False if this journal is a copy of the one that the runs before had.
+
+        The original may still be at work. So a copy owns nothing that runs before it wrote to.
+        """
+        identity = _identity(self._path)
+        with self._transaction() as connection:
+            known = connection.execute("SELECT value FROM fact WHERE name = 'journal_file'").fetchone()
+            is_copy = known is not None and known[0] != identity
+            if is_copy:
+                connection.execute("UPDATE database SET owner_run = NULL, owner_next = NULL")
+            sql = "INSERT OR REPLACE INTO fact (name, value) VALUES (?, ?)"
+            connection.executemany(sql, [("run_id", run_id), ("journal_file", identity)])
+        return not is_copy
+
+    def database(self, name: str, path: str) -> DatabaseRow:
+        """The database called ``name``, entered if it is new, now at ``path``."""
+        with self._transaction() as connection:
+            connection.execute(
+                "INSERT INTO database (name, path) VALUES (?, ?)"
+                " ON CONFLICT (name) DO UPDATE SET path = excluded.path WHERE path != excluded.path",
+                (name, path),
+            )
+            (row,) = connection.execute("SELECT id FROM database WHERE name = ?", (name,))
+        return self.database_by_id(row[0])
+
+    def note_state(self, database_id: int, state: str, cause: str, remedy: str, now_ms: int) -> None:
+        """Say how a database does; ``state_since_ms`` moves only with the state."""
+        with self._transaction() as connection:
+            connection.execute(
+                "UPDATE database SET state_since_ms = iif(state = ?1, state_since_ms, ?4),"
+                " state = ?1, cause = ?2, remedy = ?3 WHERE id = ?5",
+                (state, cause, remedy, now_ms, database_id),
+            )
+
+    def note_error(self, database_id: int, text: str, now_ms: int) -> None:
+        """Say what went wrong last; an empty text: it is over."""
+        self._update(database_id, "error = ?, error_ms = ?", text, now_ms)
+
+    def note_last_generation(self, database_id: int, generation: str) -> None:
+        """A generation was seen in the bucket: later ids must be greater."""
+        self._update(database_id, "last_generation = max(last_generation, ?)", generation)
+
+    def claim_begun(self, database_id: int, run_id: str) -> None:
+        """``run_id`` is about to be written to the database's ``owner.json``."""
+        self._update(database_id, "owner_next = ?", run_id)
+
+    def claimed(self, database_id: int, run_id: str) -> None:
+        """``run_id`` stands in the database's ``owner.json``."""
+        self._update(database_id, "owner_run = ?, owner_next = NULL", run_id)
+
+    def begin_generation(self, database_id: int, generation: str, reason: str, follow: str | None, now_ms: int) -> None:
+        """Begin a history; one that still goes on ends for the same reason."""
+        with self._transaction() as connection:
+            _end(connection, database_id, reason, now_ms)
+            connection.execute(
+                "INSERT INTO generation (database_id, generation, predecessor, reason_begun, began_ms)"
+                " SELECT ?1, ?2, max(generation), ?3, ?4 FROM generation WHERE database_id = ?1",
+                (database_id, generation, reason, now_ms),
+            )
+            connection.execute(
+                "UPDATE database SET generation = ?2, follow = ?3,"
+                " last_generation = max(last_generation, ?2) WHERE id = ?1",
+                (database_id, generation, follow),
+            )
+
+    def end_generation(self, database_id: int, reason: str, now_ms: int) -> None:
+        """End the current history; what is spooled of it still goes up, and it stays restorable."""
+        with self._transaction() as connection:
+            _end(connection, database_id, reason, now_ms)
+
+    def _update(self, database_id: int, change: str, *values: object) -> None:
+        with self._transaction() as connection:
+            connection.execute(f"UPDATE database SET {change} WHERE id = ?", (*values, database_id))  # noqa: S608  constants
+
+
+def _identity(path: Path) -> str:
+    """What a file keeps for life and a copy of it does not have.
+
+    O_PATH: closing any other descriptor would drop the locks that SQLite holds on the journal (fcntl(2)).
+    """
+    descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    try:
+        return f"{os.fstat(descriptor).st_ino} {birth_ns(descriptor)}"
+    finally:
+        os.close(descriptor)
+
+
+def _end(connection: sqlite3.Connection, database_id: int, reason: str, now_ms: int) -> None:
+    connection.execute(
+        "UPDATE generation SET ended_ms = ?, reason_ended = ? WHERE database_id = ? AND ended_ms IS NULL",
+        (now_ms, reason, database_id),
+    )
+    connection.execute("UPDATE database SET generation = NULL, follow = NULL WHERE id = ?", (database_id,))

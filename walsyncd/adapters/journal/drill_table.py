@@ -1,0 +1,56 @@
+"""The journal's drills: how the last rehearsed restore of each database went."""
+
+from __future__ import annotations
+
+from dataclasses import astuple, dataclass
+from enum import StrEnum
+
+from walsyncd.adapters.journal.database_table import VERIFIED
+from walsyncd.adapters.journal.schema import Ledger
+
+
+class DrillOutcome(StrEnum):
+    """How a drill ended."""
+
+    PASSED = "passed"
+    FAILED = "failed"
+    SKIPPED = "skipped"
+
+
+@dataclass(frozen=True, slots=True)
+class DrillRow:
+    """A drill at ``at_ms`` (since 1970); ``position`` is what was restored, "" if nothing was.
+
+    ``detail`` says what was looked at, or what went wrong.
+    """
+
+    database_id: int
+    at_ms: int
+    outcome: DrillOutcome
+    position: str
+    detail: str
+
+
+class DrillReads(Ledger):
+    """What can be asked."""
+
+    def last_drill(self, database_id: int) -> DrillRow | None:
+        """The last one of a database."""
+        sql = "SELECT database_id, at_ms, outcome, position, detail FROM drill WHERE database_id = ?"
+        for row_id, at_ms, outcome, position, detail in self._rows(sql, (database_id,)):
+            return DrillRow(row_id, at_ms, DrillOutcome(outcome), position, detail)
+        return None
+
+
+class DrillTable(DrillReads):
+    """What the daemon notes."""
+
+    def note_drill(self, row: DrillRow, *, name: str, proven_key: str | None) -> None:
+        """How it ended; one that passed proves the replica of ``name`` and the base of the manifest ``proven_key``."""
+        with self._transaction() as connection:
+            connection.execute("INSERT OR REPLACE INTO drill VALUES (?, ?, ?, ?, ?)", astuple(row))
+            if row.outcome is DrillOutcome.PASSED:
+                sql = "UPDATE database SET proven_key = coalesce(?, proven_key) WHERE id = ?"
+                connection.execute(sql, (proven_key, row.database_id))
+                fact = f"{VERIFIED}{name}", str(row.at_ms)
+                connection.execute("INSERT OR REPLACE INTO fact (name, value) VALUES (?, ?)", fact)

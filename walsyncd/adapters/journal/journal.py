@@ -1,0 +1,150 @@
+"""walsyncd's own database: what is spooled, uploaded, in flight, and where each database stands.
+
+The order is always: body → row → marked begun → S3 call → marked stored → body removed, each step durable
+before the next. Bodies up to 64 KiB lie in their row (one fsync, no file), larger ones in the spool folder.
+After a crash the journal may know less than the store by the one object per database whose key and bytes it
+knows; so it is never wrong, only behind.
+
+    <state_dir>/lock          held by the one daemon (flock)
+    <state_dir>/journal.db    SQLite, WAL mode, synchronous=FULL
+    <state_dir>/spool/        bodies
+    <state_dir>/drill/        what a drill restores just now
+    <state_dir>/reserve       room for making room (``state_disk``)
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from walsyncd.adapters.journal.base_table import BaseReads, BaseTable
+from walsyncd.adapters.journal.database_table import DatabaseReads, DatabaseTable
+from walsyncd.adapters.journal.drill_table import DrillReads, DrillTable
+from walsyncd.adapters.journal.epoch_table import WholeReads, WholeTable
+from walsyncd.adapters.journal.object_table import ObjectReads
+from walsyncd.adapters.journal.rows import (
+    Advance,
+    Base,
+    DatabaseRow,
+    GenerationRow,
+    Leftover,
+    NewObject,
+    ObjectKind,
+    ObjectRow,
+    ObjectState,
+    PartRow,
+)
+from walsyncd.adapters.journal.schema import JOURNAL_NAME, connect, connect_read_only
+from walsyncd.adapters.journal.spool import Spool, SpoolFile, SpoolWriter
+from walsyncd.adapters.journal.state_disk import StateDisk
+from walsyncd.adapters.journal.upload_table import UploadReads, UploadTable
+from walsyncd.errors import UsageError
+
+__all__ = [
+    "Advance",
+    "Base",
+    "DatabaseRow",
+    "GenerationRow",
+    "Journal",
+    "JournalReader",
+    "Leftover",
+    "NewObject",
+    "ObjectKind",
+    "ObjectRow",
+    "ObjectState",
+    "PartRow",
+    "SpoolFile",
+    "SpoolWriter",
+    "StateLock",
+    "lock_state_dir",
+    "reader",
+]
+
+
+class JournalReader(DatabaseReads, ObjectReads, UploadReads, BaseReads, WholeReads, DrillReads):
+    """A read-only view for the command line, beside a daemon or without one."""
+
+
+class Journal(DatabaseTable, WholeTable, UploadTable, BaseTable, DrillTable):
+    """The daemon's journal. All methods may be called from any thread; each is one transaction."""
+
+    disk: StateDisk
+    """What the state directory lies on."""
+
+    @property
+    def folder(self) -> Path:
+        """The state directory."""
+        return self._path.parent
+
+    @classmethod
+    def open(cls, state_dir: Path) -> Self:
+        """Open or create the journal of a state directory.
+
+        CorruptError (with the way out), StateError, UsageError if the directory can't be used.
+        """
+        try:
+            state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+            spool = Spool(state_dir / "spool")
+        except OSError as error:
+            raise _unusable(state_dir, error) from error
+        path = state_dir / JOURNAL_NAME
+        journal = cls(connect(path), path, spool)
+        journal.disk = StateDisk(state_dir)
+        journal.disk.keep_reserve()
+        return journal
+
+
+def reader(state_dir: Path) -> JournalReader:
+    """The journal of a state directory, read only; MissingError if there is none."""
+    path = state_dir / JOURNAL_NAME
+    return JournalReader(connect_read_only(path), path)
+
+
+class StateLock:
+    """Keeps a second daemon out of a state directory until it is closed or the process ends."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def close(self) -> None:
+        """Let the next one in."""
+        os.close(self._descriptor)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def lock_state_dir(state_dir: Path) -> StateLock:
+    """Take the state directory for this process; UsageError names the process that has it."""
+    try:
+        state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(state_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise _unusable(state_dir, error) from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        holder = os.pread(descriptor, 20, 0).decode("ascii", "replace").strip() or "unknown"
+        os.close(descriptor)
+        raise UsageError(
+            f"lock state directory {state_dir}: process {holder} has it",
+            hint="stop the other walsyncd, or give this one a state_dir of its own",
+        ) from error
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+    return StateLock(descriptor)
+
+
+def _unusable(state_dir: Path, error: OSError) -> UsageError:
+    return UsageError(
+        f"open state directory {state_dir}: {error.strerror}",
+        hint="state_dir must be a folder that this user may write",
+    )

@@ -1,0 +1,346 @@
+"""The journal's objects: segments and manifests on their way, in the order in which they become visible.
+
+spooled ──(begun)──> begun ──(stored)──> row removed, body removed
+   └──(merge)──> one spooled row in the place of several
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from walsyncd.adapters.journal.rows import (
+    COLUMNS,
+    UNNUMBERED,
+    Advance,
+    NewObject,
+    ObjectKind,
+    ObjectRow,
+    ObjectState,
+    drop,
+    fetch,
+    insert,
+    keep,
+    object_row,
+)
+from walsyncd.adapters.journal.schema import Ledger
+from walsyncd.adapters.journal.spool import Spool, SpoolFile, SpoolWriter
+from walsyncd.core.stored.layout import ManifestKey, format_key, parse_key
+from walsyncd.errors import CorruptError, MissingError, WalsyncdError
+
+BLOB_SIZE_MAX = 64 << 10  # bytes; measured: up to here one fsync of the journal beats a file's three
+
+
+class ObjectReads(Ledger):
+    """What can be asked, by the daemon and by a reader beside it."""
+
+    def pending(self, database_id: int | None = None, *, limit: int = -1) -> list[ObjectRow]:
+        """Segments and manifests not stored yet, of one database or all, in order; at most ``limit``."""
+        whose = "" if database_id is None else "AND database_id = ?"
+        sql = f"SELECT {COLUMNS} FROM object WHERE kind != 'base' {whose} ORDER BY id LIMIT ?"  # noqa: S608  constants
+        values = (limit,) if database_id is None else (database_id, limit)
+        return [object_row(record) for record in self._rows(sql, values)]
+
+    def spool_bytes(self) -> int:
+        """What all databases have spooled."""
+        return int(self._rows("SELECT coalesce(sum(size), 0) FROM object WHERE kind != 'base'")[0][0])
+
+    def behind(self) -> int:
+        """How many databases have something spooled."""
+        return int(self._rows("SELECT count(DISTINCT database_id) FROM object WHERE kind != 'base'")[0][0])
+
+    def last_object_id(self) -> int:
+        """The greatest id ever given to an object; 0 before the first."""
+        records = self._rows("SELECT seq FROM sqlite_sequence WHERE name = 'object'")
+        return int(records[0][0]) if records else 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Body:
+    """A durable body: in its row (``blob``) or in a spool file (``path``, bare name)."""
+
+    blob: bytes | None
+    path: str | None
+    size: int
+    md5: str
+    token: str
+
+
+class ObjectTable(ObjectReads):
+    """What moves objects on. Every method is one durable step."""
+
+    def __init__(self, connection: sqlite3.Connection, path: Path, spool: Spool) -> None:
+        super().__init__(connection, path)
+        self._spool = spool
+        self._kept_bytes = 0
+        self._kept_bytes_max: int | None = None
+
+    def spool_file_writer(self) -> SpoolWriter:
+        """A context for a body that comes in blocks; its ``finish()`` goes into a NewObject."""
+        return self._spool.writer()
+
+    def advance(self, advances: Sequence[Advance]) -> list[ObjectRow]:
+        """Spool objects and follow state of any number of databases in one transaction; the rows made.
+
+        Objects of a generation that is not the database's current one (it ended meanwhile) are not taken, nor what
+        follows on from objects that were dropped; and the follow state that comes with them neither.
+        """
+        objects = [new for advance in advances for new in advance.objects]
+        bodies: list[_Body] = []
+        try:
+            for new in objects:
+                bodies.append(self._keep(new.body))  # noqa: PERF401  what was kept before a failure is removed
+            left = iter(bodies)
+            rows: list[ObjectRow] = []
+            with self._transaction() as connection:
+                for advance in advances:
+                    rows += _advance(connection, advance, [(new, next(left)) for new in advance.objects])
+        except WalsyncdError:
+            made = zip(objects, bodies, strict=False)
+            self._remove_files(body.path for new, body in made if not isinstance(new.body, SpoolFile))
+            raise
+        self._remove_files({body.path for body in bodies} - {row.body_path for row in rows})
+        return rows
+
+    def begun(self, ids: Sequence[int], now_ms: int) -> None:
+        """An attempt to write these objects is about to be made."""
+        with self._transaction() as connection:
+            sql = "UPDATE object SET state = 'begun', attempted_ms = ? WHERE id = ?"
+            connection.executemany(sql, [(now_ms, object_id) for object_id in ids])
+
+    def stored(self, object_id: int, *, now_ms: int, tokens: float) -> bool:
+        """The store acknowledged the object: note how far the database is, remove row, then body.
+
+        A segment's may be kept until its epoch becomes one object (``journal_wholes``).
+
+        ``tokens`` of the database's bucket are left. False if the row was dropped meanwhile.
+        """
+        kept = False
+        with self._transaction() as connection:
+            row = fetch(connection, object_id)
+            if row is None:
+                return False
+            sql = "UPDATE database SET tokens = ?, tokens_ms = ? WHERE id = ?"
+            connection.execute(sql, (tokens, now_ms, row.database_id))
+            if row.kind is ObjectKind.SEGMENT:
+                _segment_stored(connection, row, now_ms)
+                if self._kept_bytes_max is not None:
+                    kept = self._kept_bytes + row.size <= self._kept_bytes_max
+                    keep(connection, object_id, with_body=kept)
+            else:
+                _manifest_stored(connection, row, now_ms)
+            connection.execute("DELETE FROM object WHERE id = ?", (object_id,))
+            self._kept_bytes += row.size if kept else 0
+        self._remove_files([None if kept else row.body_path])
+        return True
+
+    def merge(self, rows: Sequence[ObjectRow], key: str) -> ObjectRow:
+        """Make one spooled object of several adjoining ones, none of which was ever begun.
+
+        It takes the place of the first. MissingError if a row was dropped meanwhile, CorruptError if a body
+        has changed.
+        """
+        body = self._concatenated(rows)
+        try:
+            with self._transaction() as connection:
+                sql = "SELECT follow_before FROM object WHERE id = ?"
+                before = connection.execute(sql, (rows[0].id,)).fetchone() or (None,)
+                for row in rows:
+                    _require_spooled(row, fetch(connection, row.id))
+                    connection.execute("DELETE FROM object WHERE id = ?", (row.id,))
+                merged = insert(connection, _merged(rows, key, body), body.blob)
+                connection.execute("UPDATE object SET follow_before = ? WHERE id = ?", (*before, merged.id))
+        except WalsyncdError:
+            self._remove_files([body.path])
+            raise
+        self._remove_files(row.body_path for row in rows)
+        return merged
+
+    def body(self, row: ObjectRow) -> bytes:
+        """The whole body; MissingError if the row was dropped meanwhile, CorruptError if it has changed."""
+        body = self.body_part(row, 0, row.size + 1)
+        if hashlib.md5(body, usedforsecurity=False).hexdigest() != row.md5:
+            raise CorruptError(f"read spooled object {row.key}: its {len(body)} bytes have changed on disk")
+        return body
+
+    def body_part(self, row: ObjectRow, offset: int, length: int) -> bytes:
+        """``length`` bytes of the body from ``offset`` on, not compared with anything; errors of ``body``."""
+        if row.body_path is None:
+            blob: bytes = self._blob(row) or b""
+            return blob[offset : offset + length]
+        try:
+            return self._spool.read(row.body_path, offset=offset, length=length)
+        except CorruptError:
+            self._blob(row)  # a file that was removed with its row is no damage
+            raise
+
+    def lose_generation(self, database_id: int, generation: str, reason: str, now_ms: int) -> bool:
+        """Drop what is spooled of a generation that can't go on; True if that was the current one.
+
+        It is ended in the same transaction: nothing is ever added behind the hole.
+        """
+        with self._transaction() as connection:
+            rows = drop(connection, database_id, generation)
+            connection.execute(
+                "UPDATE generation SET ended_ms = ?, reason_ended = ?"
+                " WHERE database_id = ? AND generation = ? AND ended_ms IS NULL",
+                (now_ms, reason, database_id, generation),
+            )
+            sql = "UPDATE database SET generation = NULL, follow = NULL WHERE id = ? AND generation = ?"
+            was_current = connection.execute(sql, (database_id, generation)).rowcount == 1
+        self._remove_files(row.body_path for row in rows)
+        return was_current
+
+    def rewind(self, row: ObjectRow) -> bool:
+        """Drop an object that no attempt was made to write, and all behind it, so that they are read again.
+
+        Following stands where it stood before it. False, and nothing is dropped, if that is not known or the
+        generation is not the current one.
+        """
+        with self._transaction() as connection:
+            sql = (
+                "SELECT follow_before FROM object JOIN database ON database.id = object.database_id"
+                " WHERE object.id = ? AND database.generation = object.generation"
+            )
+            before = connection.execute(sql, (row.id,)).fetchone()
+            if before is None or before[0] is None:
+                return False
+            rows = drop(connection, row.database_id, row.generation, with_bases=True)
+            sql = "UPDATE database SET follow = ?, rewinds = rewinds + 1 WHERE id = ?"
+            connection.execute(sql, (before[0], row.database_id))
+        self._remove_files(dropped.body_path for dropped in rows)
+        return True
+
+    def drop_spool(self, database_id: int) -> int:
+        """Drop all segments and manifests that a database has spooled; bytes freed."""
+        with self._transaction() as connection:
+            rows = drop(connection, database_id)
+        self._remove_files(row.body_path for row in rows)
+        return sum(row.size for row in rows)
+
+    def sweep(self) -> int:
+        """Remove spool files that no row names (a crash left them); only before anything is spooled."""
+        named = self._rows(
+            "SELECT body_path FROM object WHERE body_path IS NOT NULL"
+            " UNION ALL SELECT body_path FROM kept WHERE body_path IS NOT NULL"
+        )
+        return self._spool.sweep({record[0] for record in named})
+
+    def _keep(self, body: bytes | SpoolFile) -> _Body:
+        if isinstance(body, SpoolFile):
+            return _Body(None, body.path.name, body.size, body.md5, body.token)
+        if len(body) > BLOB_SIZE_MAX:
+            return self._keep(self._spool.write(body))
+        md5, token = hashlib.md5(body, usedforsecurity=False).hexdigest(), hashlib.sha256(body).hexdigest()
+        return _Body(body, None, len(body), md5, token)
+
+    def _concatenated(self, rows: Sequence[ObjectRow]) -> _Body:
+        if sum(row.size for row in rows) <= BLOB_SIZE_MAX:
+            return self._keep(b"".join(self.body(row) for row in rows))
+        with self._spool.writer() as writer:
+            for row in rows:
+                writer.write(self.body(row))
+            return self._keep(writer.finish())
+
+    def _blob(self, row: ObjectRow) -> bytes | None:
+        records = self._rows("SELECT body FROM object WHERE id = ?", (row.id,))
+        if not records:
+            raise MissingError(f"object {row.key} was dropped from the journal")
+        blob: bytes | None = records[0][0]
+        return blob
+
+    def _remove_files(self, names: Iterable[str | None]) -> None:
+        self._spool.remove([name for name in names if name is not None])
+
+
+def _advance(
+    connection: sqlite3.Connection, advance: Advance, objects: Sequence[tuple[NewObject, _Body]]
+) -> list[ObjectRow]:
+    sql = "SELECT generation, follow, rewinds FROM database WHERE id = ?"
+    current, before, rewinds = connection.execute(sql, (advance.database_id,)).fetchone()
+    if current is None or any(new.generation != current for new, _ in objects):
+        return []
+    if advance.rewinds not in (None, rewinds):
+        return []
+    rows = []
+    for index, (new, body) in enumerate(objects):
+        row = _spooled(advance.database_id, new, body)
+        if advance.begin and index == 0:
+            # Its last commit was seen a moment ago: early enough for "nothing is deleted within an hour".
+            row = replace(row, state=ObjectState.BEGUN, attempted_ms=new.time_ms)
+        rows.append(insert(connection, row, body.blob))
+    if rows:
+        connection.execute("UPDATE object SET follow_before = ? WHERE id = ?", (before, rows[0].id))
+    connection.execute(
+        "UPDATE database SET follow = coalesce(?, follow), last_time_ms = max(last_time_ms, ?) WHERE id = ?",
+        (advance.follow, max((row.time_ms for row in rows), default=0), advance.database_id),
+    )
+    return rows
+
+
+def _spooled(database_id: int, new: NewObject, body: _Body) -> ObjectRow:
+    return ObjectRow(
+        id=UNNUMBERED,
+        database_id=database_id,
+        generation=new.generation,
+        kind=new.kind,
+        key=new.key,
+        size=body.size,
+        md5=body.md5,
+        token=body.token,
+        epoch=new.epoch,
+        first=new.first,
+        last=new.last,
+        time_ms=new.time_ms,
+        state=ObjectState.SPOOLED,
+        upload_id=None,
+        part_size=None,
+        body_path=body.path,
+        attempted_ms=None,
+        commits=new.commits,
+    )
+
+
+def _require_spooled(row: ObjectRow, present: ObjectRow | None) -> None:
+    if present is None:
+        raise MissingError(f"object {row.key} was dropped from the journal")
+    assert present.state is ObjectState.SPOOLED, f"object {row.key} was begun, it can't be merged"
+
+
+def _merged(rows: Sequence[ObjectRow], key: str, body: _Body) -> ObjectRow:
+    return replace(
+        rows[0],
+        key=key,
+        size=body.size,
+        md5=body.md5,
+        token=body.token,
+        commits=sum(row.commits for row in rows),
+        last=rows[-1].last,
+        time_ms=rows[-1].time_ms,
+        body_path=body.path,
+    )
+
+
+def _segment_stored(connection: sqlite3.Connection, row: ObjectRow, now_ms: int) -> None:
+    connection.execute(
+        "UPDATE database SET stored_generation = ?1, stored_epoch = ?2, stored_frame = ?3, stored_key = ?4,"
+        " stored_ms = ?5, wal_bytes = wal_bytes + ?6, bucket_bytes = bucket_bytes + ?6,"
+        " bucket_objects = bucket_objects + 1 WHERE id = ?7",
+        (row.generation, row.epoch, row.last, row.key, now_ms, row.size, row.database_id),
+    )
+
+
+def _manifest_stored(connection: sqlite3.Connection, row: ObjectRow, now_ms: int) -> None:
+    key = parse_key(row.key)
+    base = (row.database_id, format_key(key.base) if isinstance(key, ManifestKey) else "")
+    one = "database_id = ? AND kind = 'base' AND key = ?"
+    sizes = connection.execute(f"SELECT size FROM object WHERE {one}", base).fetchone() or (0,)  # noqa: S608  constants
+    connection.execute(f"DELETE FROM object WHERE {one}", base)  # noqa: S608  constants
+    connection.execute(
+        "UPDATE database SET base_key = ?1, base_ms = ?2, base_bytes = ?3, wal_bytes = 0,"
+        " bucket_bytes = bucket_bytes + ?3 + ?4, bucket_objects = bucket_objects + 2 WHERE id = ?5",
+        (row.key, now_ms, sizes[0], row.size, row.database_id),
+    )

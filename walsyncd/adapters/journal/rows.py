@@ -1,0 +1,247 @@
+"""What the journal holds, as values, and how an object's row is read, entered and dropped."""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import dataclass, fields, replace
+from enum import StrEnum
+
+from walsyncd.adapters.journal.schema import Record
+from walsyncd.adapters.journal.spool import SpoolFile
+from walsyncd.core.send.multipart import PUT_SIZE_MAX
+
+
+class ObjectKind(StrEnum):
+    """What an object is to the restore."""
+
+    SEGMENT = "segment"
+    BASE = "base"
+    MANIFEST = "manifest"
+
+
+class ObjectState(StrEnum):
+    """How far an object has come; rows of stored segments and manifests are removed at once."""
+
+    SPOOLED = "spooled"
+    BEGUN = "begun"
+    STORED = "stored"
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectRow:
+    """An object on its way; ids are the order in which a database's objects become visible.
+
+    ``key`` is relative to the database's folder, ``size`` in bytes, ``md5`` in hex; ``token`` is what its
+    metadata calls ``walsyncd-id`` (SHA-256 of the body; of a base: random). ``epoch``, ``first``, ``last``
+    and ``time_ms`` are those of the key (a base: its start in ``epoch`` and ``last``). ``body_path`` is the
+    bare name of a spool file, None if the body is in the row. ``attempted_ms``: the last attempt to write
+    it. ``commits``: how many transactions a segment holds.
+    """
+
+    id: int
+    database_id: int
+    generation: str
+    kind: ObjectKind
+    key: str
+    size: int
+    md5: str
+    token: str
+    epoch: int
+    first: int
+    last: int
+    time_ms: int
+    state: ObjectState
+    upload_id: str | None
+    part_size: int | None
+    body_path: str | None
+    attempted_ms: int | None
+    commits: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class NewObject:
+    """An object to be spooled; ``body`` is whole, or a durable file that the journal takes over."""
+
+    kind: ObjectKind
+    key: str
+    body: bytes | SpoolFile
+    epoch: int
+    first: int
+    last: int
+    time_ms: int
+    generation: str
+    commits: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Advance:
+    """One step of a database: the objects and the follow state (JSON) that they lead to, or neither.
+
+    ``follow`` None leaves the follow state as it is. ``begin``: the first object leaves at once, so its row
+    is written as begun already (one fsync less on the way of a single commit). ``rewinds`` is the database's count
+    when the step was taken (None: any): what follows on from something that was dropped since is not taken.
+    """
+
+    database_id: int
+    follow: str | None
+    objects: tuple[NewObject, ...]
+    begin: bool = False
+    rewinds: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PartRow:
+    """A part of a multipart upload, durable before it is sent; ``detail`` is the sender's own JSON."""
+
+    number: int
+    size: int
+    md5: str
+    etag: str | None = None
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """A base under way; ``plan`` is the snapshotter's JSON, ``etag`` is set once it is stored."""
+
+    row: ObjectRow
+    plan: str
+    etag: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Leftover:
+    """An upload that was given up; ``upload_id`` None: whatever is open under exactly this key."""
+
+    id: int
+    database_id: int
+    key: str
+    upload_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseRow:
+    """Where a database stands.
+
+    ``generation`` is None between two generations; ``last_generation`` is the greatest id ever seen.
+    ``owner_run`` is the run id that we know stands in its ``owner.json``, ``owner_next`` the one that we may
+    have written there since. ``tokens`` of its bucket were there at ``tokens_ms``. ``stored_…`` is the
+    segment stored last, ``base_…`` the manifest. ``…_ms`` are milliseconds since 1970, 0 for never.
+
+    ``base_bytes`` is the size of the newest base as stored, ``wal_bytes`` what segments took since. In storage are
+    ``bucket_objects`` of ``bucket_bytes``, as far as we know. ``proven_key`` is the manifest of the base that passed
+    a verification last. ``pruned_ms`` and ``prune_due_ms`` go by the store's clock; due None: nothing can go.
+    """
+
+    id: int
+    name: str
+    path: str
+    generation: str | None
+    follow: str | None
+    state: str
+    cause: str
+    remedy: str
+    state_since_ms: int
+    last_generation: str
+    last_time_ms: int
+    owner_run: str | None
+    owner_next: str | None
+    tokens: float
+    tokens_ms: int
+    stored_generation: str | None
+    stored_epoch: int
+    stored_frame: int
+    stored_key: str | None
+    stored_ms: int
+    base_key: str | None
+    base_ms: int | None
+    error: str
+    error_ms: int
+    rewinds: int
+    spooled_bytes: int
+    base_bytes: int
+    wal_bytes: int
+    bucket_bytes: int
+    bucket_objects: int
+    proven_key: str | None
+    pruned_ms: int
+    prune_due_ms: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationRow:
+    """One unbroken history; ``ended_ms`` is None while it goes on."""
+
+    database_id: int
+    generation: str
+    predecessor: str | None
+    reason_begun: str
+    began_ms: int
+    ended_ms: int | None
+    reason_ended: str
+
+
+COLUMNS = ", ".join(field.name for field in fields(ObjectRow))
+_PLACES = ", ".join("?" for _ in fields(ObjectRow))
+_INSERT = f"INSERT INTO object ({COLUMNS}, body) VALUES ({_PLACES}, ?)"  # noqa: S608  constants
+_FETCH = f"SELECT {COLUMNS} FROM object WHERE id = ?"  # noqa: S608  constants
+
+UNNUMBERED = 0  # the id of a row that the journal has yet to give one
+
+
+def object_row(record: Record) -> ObjectRow:
+    """A record as it was selected by ``COLUMNS``."""
+    row = ObjectRow(*record)
+    return replace(row, kind=ObjectKind(row.kind), state=ObjectState(row.state))
+
+
+def fetch(connection: sqlite3.Connection, object_id: int) -> ObjectRow | None:
+    """One object, or None if it was dropped or is stored."""
+    record = connection.execute(_FETCH, (object_id,)).fetchone()
+    return None if record is None else object_row(record)
+
+
+def insert(connection: sqlite3.Connection, row: ObjectRow, blob: bytes | None) -> ObjectRow:
+    """Enter ``row`` under its id, or under the next one if it is unnumbered."""
+    values = [getattr(row, field.name) for field in fields(ObjectRow)]
+    made = connection.execute(_INSERT, [row.id or None, *values[1:], blob]).lastrowid
+    assert made is not None, "an inserted row has an id"
+    return replace(row, id=made)
+
+
+def keep(connection: sqlite3.Connection, object_id: int, *, with_body: bool) -> None:
+    """Note a stored segment, from its row, for the time when its epoch becomes one object."""
+    connection.execute(
+        "INSERT OR REPLACE INTO kept (database_id, generation, epoch, first, last, key, size, body_path, body)"
+        " SELECT database_id, generation, epoch, first, last, key, size, iif(?2, body_path, NULL), iif(?2, body, NULL)"
+        " FROM object WHERE id = ?1",
+        (object_id, with_body),
+    )
+
+
+def drop(
+    connection: sqlite3.Connection, database_id: int, generation: str | None = None, *, with_bases: bool = False
+) -> list[ObjectRow]:
+    """Drop the segments and manifests of a database, or of one generation; their bodies are to be removed.
+
+    Uploads that may be open in the store are kept as leftovers.
+    """
+    sql = (
+        f"SELECT {COLUMNS} FROM object WHERE database_id = ?1 AND (kind != 'base' OR ?3)"  # noqa: S608  constants
+        " AND (?2 IS NULL OR generation = ?2)"
+    )
+    rows = [object_row(record) for record in connection.execute(sql, (database_id, generation, with_bases))]
+    for row in rows:
+        drop_one(connection, row)
+    return rows
+
+
+def drop_one(connection: sqlite3.Connection, row: ObjectRow) -> None:
+    """Drop one object of any kind."""
+    is_multipart = row.kind is ObjectKind.BASE or row.size > PUT_SIZE_MAX
+    if is_multipart and row.state is ObjectState.BEGUN:
+        connection.execute(
+            "INSERT INTO leftover (database_id, key, upload_id) VALUES (?, ?, ?)",
+            (row.database_id, row.key, row.upload_id),
+        )
+    connection.execute("DELETE FROM object WHERE id = ?", (row.id,))

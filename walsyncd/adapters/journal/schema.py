@@ -1,0 +1,293 @@
+"""The journal's tables, and the connection that they are reached through.
+
+=============  ====================================================================================
+table          a row is
+=============  ====================================================================================
+fact           a fact of this machine and run (``run_id``, boot id …), by name
+database       a database of the configuration, now or once, and where it stands
+generation     a generation that this journal began, and why it began and ended
+object         an object on its way; removed when stored (a base: when its manifest is)
+part           a part of an object's multipart upload
+leftover       an upload that was given up and has to be aborted
+kept           a stored segment whose epoch is not one object yet, with its body if there was room
+drill          how the last rehearsed restore of a database went
+whole          an epoch on its way into one object, until its segments are seen to be gone
+=============  ====================================================================================
+
+``PRAGMA user_version`` counts the migrations applied. WAL mode with ``synchronous=FULL``: a transaction is on
+disk when COMMIT returns (sqlite.org/pragma.html#pragma_synchronous).
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Self, TypeAlias
+from urllib.parse import quote
+
+from walsyncd.core.send.pacing import BURST
+from walsyncd.errors import CorruptError, MissingError, StateError, TransientError, UsageError
+
+JOURNAL_NAME = "journal.db"
+_BUSY_MS = 10_000  # a reader never blocks a writer in WAL mode; this is for a checkpoint of somebody's shell
+
+Record: TypeAlias = tuple[Any, ...]  # a row as sqlite3 gives it: its types are the schema's
+
+# The blob stands last: SQLite reads a row's columns in order, and large ones spill into a chain of pages.
+_FIRST = f"""
+CREATE TABLE fact (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE database (
+    id INTEGER PRIMARY KEY,
+    name TEXT NOT NULL UNIQUE,
+    path TEXT NOT NULL,
+    generation TEXT,
+    follow TEXT,
+    state TEXT NOT NULL DEFAULT 'new',
+    cause TEXT NOT NULL DEFAULT '',
+    remedy TEXT NOT NULL DEFAULT '',
+    state_since_ms INTEGER NOT NULL DEFAULT 0,
+    last_generation TEXT NOT NULL DEFAULT '',
+    last_time_ms INTEGER NOT NULL DEFAULT 0,
+    owner_run TEXT,
+    owner_next TEXT,
+    tokens REAL NOT NULL DEFAULT {BURST},
+    tokens_ms INTEGER NOT NULL DEFAULT 0,
+    stored_generation TEXT,
+    stored_epoch INTEGER NOT NULL DEFAULT 0,
+    stored_frame INTEGER NOT NULL DEFAULT 0,
+    stored_key TEXT,
+    stored_ms INTEGER NOT NULL DEFAULT 0,
+    base_key TEXT,
+    base_ms INTEGER,
+    error TEXT NOT NULL DEFAULT '',
+    error_ms INTEGER NOT NULL DEFAULT 0
+);
+CREATE TABLE generation (
+    database_id INTEGER NOT NULL REFERENCES database,
+    generation TEXT NOT NULL,
+    predecessor TEXT,
+    reason_begun TEXT NOT NULL,
+    began_ms INTEGER NOT NULL,
+    ended_ms INTEGER,
+    reason_ended TEXT NOT NULL DEFAULT '',
+    PRIMARY KEY (database_id, generation)
+) WITHOUT ROWID;
+CREATE TABLE object (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    database_id INTEGER NOT NULL REFERENCES database,
+    generation TEXT NOT NULL,
+    kind TEXT NOT NULL CHECK (kind IN ('segment', 'base', 'manifest')),
+    key TEXT NOT NULL,
+    size INTEGER NOT NULL,
+    md5 TEXT NOT NULL,
+    token TEXT NOT NULL,
+    epoch INTEGER NOT NULL,
+    first INTEGER NOT NULL,
+    last INTEGER NOT NULL,
+    time_ms INTEGER NOT NULL,
+    state TEXT NOT NULL CHECK (state IN ('spooled', 'begun', 'stored')),
+    upload_id TEXT,
+    part_size INTEGER,
+    body_path TEXT,
+    attempted_ms INTEGER,
+    etag TEXT,
+    plan TEXT NOT NULL DEFAULT '',
+    body BLOB,
+    UNIQUE (database_id, key)
+);
+CREATE INDEX object_lane ON object (database_id, kind, id, size);
+CREATE TABLE part (
+    object_id INTEGER NOT NULL REFERENCES object ON DELETE CASCADE,
+    number INTEGER NOT NULL,
+    size INTEGER NOT NULL,
+    md5 TEXT NOT NULL,
+    etag TEXT,
+    detail TEXT NOT NULL DEFAULT '',
+    PRIMARY KEY (object_id, number)
+) WITHOUT ROWID;
+CREATE TABLE leftover (
+    id INTEGER PRIMARY KEY,
+    database_id INTEGER NOT NULL REFERENCES database,
+    key TEXT NOT NULL,
+    upload_id TEXT
+);
+"""
+
+_COMMITS = "ALTER TABLE object ADD COLUMN commits INTEGER NOT NULL DEFAULT 0;"
+
+_KEEPING = """
+ALTER TABLE database ADD COLUMN base_bytes INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE database ADD COLUMN wal_bytes INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE database ADD COLUMN bucket_bytes INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE database ADD COLUMN bucket_objects INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE database ADD COLUMN proven_key TEXT;
+ALTER TABLE database ADD COLUMN pruned_ms INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE database ADD COLUMN prune_due_ms INTEGER;
+CREATE TABLE kept (
+    database_id INTEGER NOT NULL REFERENCES database,
+    generation TEXT NOT NULL,
+    epoch INTEGER NOT NULL,
+    first INTEGER NOT NULL,
+    last INTEGER NOT NULL,
+    key TEXT NOT NULL,
+    size INTEGER NOT NULL,
+    body_path TEXT,
+    body BLOB,
+    PRIMARY KEY (database_id, generation, epoch, first)
+);
+CREATE TABLE whole (
+    database_id INTEGER NOT NULL REFERENCES database,
+    generation TEXT NOT NULL,
+    epoch INTEGER NOT NULL,
+    key TEXT NOT NULL,
+    size INTEGER NOT NULL,
+    state TEXT NOT NULL CHECK (state IN ('begun', 'stored', 'replaced')),
+    at_ms INTEGER NOT NULL,
+    PRIMARY KEY (database_id, generation, epoch)
+) WITHOUT ROWID;
+"""
+
+# Where following stood before an object, so that its frames can be read again; and how often that was done.
+_REWINDS = """
+ALTER TABLE object ADD COLUMN follow_before TEXT;
+ALTER TABLE database ADD COLUMN rewinds INTEGER NOT NULL DEFAULT 0;
+"""
+
+_DRILLS = """
+CREATE TABLE drill (
+    database_id INTEGER PRIMARY KEY REFERENCES database,
+    at_ms INTEGER NOT NULL,
+    outcome TEXT NOT NULL CHECK (outcome IN ('passed', 'failed', 'skipped')),
+    position TEXT NOT NULL,
+    detail TEXT NOT NULL
+);
+"""
+
+MIGRATIONS = (_FIRST, _COMMITS, _KEEPING, _REWINDS, _DRILLS)
+
+_AWAY = frozenset(
+    {
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_BUSY,
+        sqlite3.SQLITE_LOCKED,
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_READONLY,
+    }
+)
+_BROKEN = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+
+
+class Ledger:
+    """A connection to the journal and its lock: any thread may call, transactions follow one another."""
+
+    def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
+        self._connection = connection
+        self._path = path
+        self._lock = threading.Lock()
+
+    def close(self) -> None:
+        """Close the connection; SQLite then folds its WAL into the file."""
+        with self._lock:
+            self._connection.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        """All statements within are durable together, or not at all."""
+        with self._lock, translated("write", self._path):
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._connection
+                self._connection.execute("COMMIT")
+            finally:
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+
+    def _rows(self, sql: str, values: Sequence[object] = ()) -> list[Record]:
+        with self._lock, translated("read", self._path):
+            return self._connection.execute(sql, values).fetchall()
+
+
+@contextmanager
+def translated(doing: str, path: Path) -> Iterator[None]:
+    """SQLite's refusals as walsyncd's; what remains (constraints, syntax) is a bug and goes through."""
+    try:
+        yield
+    except sqlite3.DatabaseError as error:
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        if code in _BROKEN:
+            raise CorruptError(
+                f"{doing} journal {path}: {error}",
+                hint=f"move {path} away; every database then begins a new generation",
+            ) from error
+        if code in _AWAY:
+            raise StateError(
+                f"{doing} journal {path}: {error}", hint="check the state directory: room, permissions"
+            ) from error
+        raise
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """Open the journal for writing, create or migrate it; CorruptError, StateError, UsageError."""
+    with translated("open", path):
+        connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        try:
+            _prepare(connection, path)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+
+def connect_read_only(path: Path) -> sqlite3.Connection:
+    """Open the journal beside a daemon, or without one; MissingError if there is none."""
+    if not path.exists():
+        raise MissingError(f"read journal {path}: it does not exist", hint="has `walsyncd run` been started?")
+    with translated("read", path):
+        # A cleanly closed journal has no -wal; SQLite would have to create one, which a mere reader may not.
+        closed = not path.with_name(path.name + "-wal").exists()
+        mode = "mode=ro&immutable=1" if closed else "mode=ro"
+        uri = f"file:{quote(str(path.absolute()))}?{mode}"
+        connection = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
+        try:
+            connection.execute(f"PRAGMA busy_timeout = {_BUSY_MS}")
+            version = _check_version(connection, path)
+            if version == 0:
+                raise TransientError(f"read journal {path}: it is being made", hint="ask again in a moment")
+            if version < len(MIGRATIONS):
+                raise TransientError(
+                    f"read journal {path}: an older walsyncd wrote it", hint="restart the daemon, which brings it up"
+                )
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+
+def _prepare(connection: sqlite3.Connection, path: Path) -> None:
+    connection.execute(f"PRAGMA busy_timeout = {_BUSY_MS}")
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("PRAGMA foreign_keys = ON")
+    applied = _check_version(connection, path)
+    for version, script in enumerate(MIGRATIONS[applied:], start=applied + 1):
+        connection.executescript(f"BEGIN IMMEDIATE; {script} PRAGMA user_version = {version}; COMMIT;")
+
+
+def _check_version(connection: sqlite3.Connection, path: Path) -> int:
+    version = int(connection.execute("PRAGMA user_version").fetchone()[0])
+    if version > len(MIGRATIONS):
+        raise UsageError(
+            f"open journal {path}: its schema version is {version}, this walsyncd knows {len(MIGRATIONS)}",
+            hint="run the walsyncd that wrote it, or a newer one",
+        )
+    return version

@@ -1,0 +1,141 @@
+"""A storage that counts what is asked of another one: each request by kind, and how it ended."""
+
+from __future__ import annotations
+
+import builtins
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+from walsyncd.adapters.storage.interface import ObjectInfo, OpenUpload, Storage, StoredPart
+from walsyncd.errors import RefusedError, TransientError, WalsyncdError
+
+OK, AWAY, REFUSED, FAILED = "ok", "away", "refused", "failed"
+
+
+class Requests:
+    """How often what was asked and how it ended, over the storages of one run; any thread may call."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._counts: Counter[tuple[str, str]] = Counter()
+        self._answered_s = 0.0
+
+    @contextmanager
+    def counted(self, kind: str) -> Iterator[None]:
+        """One request of this kind."""
+        result = OK
+        try:
+            yield
+        except WalsyncdError as error:
+            result = _result(error)
+            raise
+        finally:
+            with self._lock:
+                self._counts[kind, result] += 1
+                if result in {OK, FAILED}:
+                    self._answered_s = time.monotonic()
+
+    def counts(self) -> dict[tuple[str, str], int]:
+        """By kind (a method of Storage) and result."""
+        with self._lock:
+            return dict(self._counts)
+
+    def silent_s(self) -> float:
+        """For how long the storage has not answered anything."""
+        return time.monotonic() - self._answered_s
+
+
+class CountingStorage:
+    """``inner``, with each of its methods counted in ``requests``."""
+
+    def __init__(self, inner: Storage, requests: Requests) -> None:
+        self._inner = inner
+        self._counted = requests.counted
+
+    @property
+    def url(self) -> str:
+        """See ``Storage.url``."""
+        return self._inner.url
+
+    def put(self, key: str, body: bytes, *, metadata: Mapping[str, str]) -> str:
+        """See ``Storage.put``."""
+        with self._counted("put"):
+            return self._inner.put(key, body, metadata=metadata)
+
+    def put_if(self, key: str, body: bytes, *, etag: str | None) -> bool:
+        """See ``Storage.put_if``."""
+        with self._counted("put_if"):
+            return self._inner.put_if(key, body, etag=etag)
+
+    def head(self, key: str) -> ObjectInfo | None:
+        """See ``Storage.head``."""
+        with self._counted("head"):
+            return self._inner.head(key)
+
+    def get(self, key: str, *, first: int = 0, length: int | None = None) -> bytes:
+        """See ``Storage.get``."""
+        with self._counted("get"):
+            return self._inner.get(key, first=first, length=length)
+
+    def stream(self, key: str) -> Iterator[bytes]:
+        """See ``Storage.stream``."""
+        with self._counted("stream"):
+            yield from self._inner.stream(key)
+
+    def list(self, prefix: str, *, start_after: str = "") -> Iterator[ObjectInfo]:
+        """See ``Storage.list``; one listing, whatever its pages."""
+        with self._counted("list"):
+            yield from self._inner.list(prefix, start_after=start_after)
+
+    def folders(self, prefix: str) -> builtins.list[str]:
+        """See ``Storage.folders``."""
+        with self._counted("folders"):
+            return self._inner.folders(prefix)
+
+    def delete(self, keys: Sequence[str]) -> None:
+        """See ``Storage.delete``."""
+        with self._counted("delete"):
+            self._inner.delete(keys)
+
+    def create_upload(self, key: str, *, metadata: Mapping[str, str]) -> str:
+        """See ``Storage.create_upload``."""
+        with self._counted("create_upload"):
+            return self._inner.create_upload(key, metadata=metadata)
+
+    def upload_part(self, key: str, upload_id: str, number: int, body: bytes) -> str:
+        """See ``Storage.upload_part``."""
+        with self._counted("upload_part"):
+            return self._inner.upload_part(key, upload_id, number, body)
+
+    def list_parts(self, key: str, upload_id: str) -> builtins.list[StoredPart]:
+        """See ``Storage.list_parts``."""
+        with self._counted("list_parts"):
+            return self._inner.list_parts(key, upload_id)
+
+    def complete_upload(self, key: str, upload_id: str, parts: Sequence[StoredPart]) -> str:
+        """See ``Storage.complete_upload``."""
+        with self._counted("complete_upload"):
+            return self._inner.complete_upload(key, upload_id, parts)
+
+    def abort_upload(self, key: str, upload_id: str) -> None:
+        """See ``Storage.abort_upload``."""
+        with self._counted("abort_upload"):
+            self._inner.abort_upload(key, upload_id)
+
+    def list_uploads(self, prefix: str) -> builtins.list[OpenUpload]:
+        """See ``Storage.list_uploads``."""
+        with self._counted("list_uploads"):
+            return self._inner.list_uploads(prefix)
+
+    def clock_ms(self) -> int | None:
+        """See ``Storage.clock_ms``."""
+        return self._inner.clock_ms()
+
+
+def _result(error: WalsyncdError) -> str:
+    if isinstance(error, TransientError):
+        return AWAY
+    return REFUSED if isinstance(error, RefusedError) else FAILED

@@ -1,0 +1,67 @@
+"""A storage folder that was there once must still be there: else its disk is not mounted.
+
+Whoever writes objects makes ``<folder>/.walsyncd`` first. Once that was seen, a folder without it is a mount point
+without its disk, say, and not an empty replica: nothing is read from it, and nothing is made in it. So that this
+holds across restarts, the folder's path is noted in a file of the state directory, one path a line.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+
+from walsyncd.adapters.files.durable_file import publish, reading, write_temporary, writing
+from walsyncd.errors import MissingError, TransientError
+
+
+class RememberedFolder:
+    """``mark`` is what is made first in ``root``; ``memory`` the file that remembers, None: only this object does."""
+
+    def __init__(self, root: Path, mark: Path, memory: Path | None) -> None:
+        self._root = root
+        self._mark = mark
+        self._memory = memory
+        self._lock = threading.Lock()
+        self._was_seen = False
+        self._is_asked = False
+
+    def require(self) -> None:
+        """TransientError if the folder was there once and is not now."""
+        if self._mark.is_dir():
+            if not self._was_seen:
+                self._note()
+        elif self._was_seen or self._is_remembered():
+            raise TransientError(
+                f"storage folder {self._root} is away: it was there, and now has no {self._mark.name} in it",
+                hint=f"mount its disk; if it is to begin anew on purpose: mkdir -p {self._mark}",
+            )
+
+    def _note(self) -> None:
+        with self._lock:
+            if self._memory is not None and self._memory.parent.is_dir() and not self._is_remembered():
+                lines = "".join(f"{path}\n" for path in [*self._known(), self._line])
+                with writing("note the storage folder in", self._memory):
+                    publish(
+                        write_temporary(self._memory.parent, lambda file: file.write(os.fsencode(lines))), self._memory
+                    )
+            self._was_seen = True
+
+    def _is_remembered(self) -> bool:
+        if not self._is_asked:
+            self._was_seen = self._was_seen or self._line in self._known()
+            self._is_asked = True
+        return self._was_seen
+
+    def _known(self) -> list[str]:
+        if self._memory is None:
+            return []
+        try:
+            with reading("read", self._memory):
+                return os.fsdecode(self._memory.read_bytes()).splitlines()
+        except MissingError:
+            return []
+
+    @property
+    def _line(self) -> str:
+        return repr(str(self._root))[1:-1]  # on one line, whatever its name

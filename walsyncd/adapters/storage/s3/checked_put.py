@@ -1,0 +1,130 @@
+"""x-amz-checksum-crc32 beside Content-MD5, where a probe has shown that the store verifies it.
+
+Some stores refuse the header, some keep it unread. So nobody gets one before the probe, which rides with the first
+``owner.json`` that a run writes: the right bytes, with a checksum of others.
+
+=============================  ===============================  ==========================================
+the wrong checksum is          and then the right one           so
+=============================  ===============================  ==========================================
+refused                        taken                            it is verified: every body has one
+refused                        refused                          unknown there: written without, never sent
+taken: the bytes are right     not tried                        unread there: written again without
+=============================  ===============================  ==========================================
+
+The parts of an upload are another matter (AWS wants to know the algorithm when an upload begins, and then all
+checksums when it is completed): where one is refused, parts go without from then on. Content-MD5 protects them.
+Sources: Amazon S3 API Reference, "PutObject", "UploadPart"; Amazon S3 User Guide, "Checking object integrity".
+"""
+
+from __future__ import annotations
+
+import base64
+import threading
+import zlib
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Protocol
+
+from botocore.exceptions import ClientError
+
+from walsyncd.adapters.storage.s3.s3_errors import error_code, error_status
+
+CHECKSUM_HEADER = "x-amz-checksum-crc32"
+NO_QUERY: Mapping[str, str] = MappingProxyType({})
+_UNKNOWN_CODES = frozenset({"InvalidRequest", "InvalidArgument", "NotImplemented"})
+_REFUSED_STATUSES = frozenset({400, 501})
+
+
+class Send(Protocol):
+    """One PUT."""
+
+    def __call__(
+        self, key: str, body: bytes, *, headers: Mapping[str, str], query: Mapping[str, str] = NO_QUERY
+    ) -> Mapping[str, str]:
+        """The headers of its answer; a ClientError if it is refused."""
+
+
+class CheckedPut:
+    """PUTs with the checksum that the store verifies; any thread may call."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self._lock = threading.Lock()
+        self._verified: bool | None = None
+        self._of_parts = True
+
+    @property
+    def verified(self) -> bool | None:
+        """What a probe has shown; None: there was none yet."""
+        return self._verified
+
+    def __call__(
+        self, key: str, body: bytes, *, headers: Mapping[str, str], query: Mapping[str, str] = NO_QUERY
+    ) -> Mapping[str, str]:
+        """Send it; once more without a checksum, if the store does not take that after all. A part has a ``query``."""
+        with self._lock:
+            wanted = self._verified and (self._of_parts or not query)
+        if wanted:
+            try:
+                return self._send(key, body, headers={**headers, CHECKSUM_HEADER: checksum(body)}, query=query)
+            except ClientError as error:
+                if not _is_unknown(error):
+                    raise
+            if query:
+                self.parts_refused()
+            else:
+                self._found(verified=False)
+        return self._send(key, body, headers=headers, query=query)
+
+    def probe(self, key: str, body: bytes, *, headers: Mapping[str, str]) -> str | None:
+        """See whether checksums are verified, while an object is written.
+
+        The ETag of what was written with a wrong one; empty if it was written as it should be, None if it was not.
+        """
+        try:
+            answer = self._send(key, body, headers={**headers, CHECKSUM_HEADER: wrong_checksum(body)})
+        except ClientError as error:
+            if not _is_refusal(error):
+                raise
+        else:
+            self._found(verified=False)
+            return answer.get("ETag", "").strip('"') or None
+        try:
+            self._send(key, body, headers={**headers, CHECKSUM_HEADER: checksum(body)})
+        except ClientError as error:
+            if not _is_refusal(error):
+                raise
+            self._found(verified=False)
+            return None
+        self._found(verified=True)
+        return ""
+
+    def parts_refused(self, error: ClientError | None = None) -> None:
+        """Parts go without from now on; ``error`` is what an upload was refused with, if it was."""
+        if error is None or _is_refusal(error):
+            with self._lock:
+                self._of_parts = False
+
+    def _found(self, *, verified: bool) -> None:
+        with self._lock:
+            self._verified = verified
+
+
+def checksum(body: bytes) -> str:
+    """The value of the header: CRC-32, big-endian, in base64."""
+    return base64.b64encode(zlib.crc32(body).to_bytes(4, "big")).decode("ascii")
+
+
+def wrong_checksum(body: bytes) -> str:
+    """That of other bytes."""
+    return base64.b64encode((zlib.crc32(body) ^ 1).to_bytes(4, "big")).decode("ascii")
+
+
+def _is_refusal(error: ClientError) -> bool:
+    """Whether it can be the checksum that the store refuses, wrong or unknown."""
+    return error_status(error) in _REFUSED_STATUSES
+
+
+def _is_unknown(error: ClientError) -> bool:
+    """Whether the store says that it can do nothing with a checksum; a body that was damaged is another matter."""
+    return _is_refusal(error) and error_code(error) in _UNKNOWN_CODES

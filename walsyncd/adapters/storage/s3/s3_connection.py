@@ -1,0 +1,201 @@
+"""The way to a bucket: a boto3 session and client, made once and shared by all threads, and what goes with requests.
+
+boto3's own retries are off: how long to go on is decided upstairs. Every body carries Content-MD5, which all
+stores verify; ``x-amz-checksum-*`` goes only where the store is known to verify it (``checked_put``).
+
+=========================  ================================================  ===================================
+requests                   headers beside                                    for
+=========================  ================================================  ===================================
+PutObject, Create…Upload   x-amz-storage-class                               ``storage_class``
+PutObject, Create…Upload   x-amz-server-side-encryption, -aws-kms-key-id     ``encryption`` sse-s3 and sse-kms
+these and UploadPart,      x-amz-server-side-encryption-customer-algorithm,  ``encryption`` sse-c: the store
+GetObject, HeadObject      -key, -key-MD5                                    forgets the key after each request
+=========================  ================================================  ===================================
+
+Sources: Amazon S3 API Reference, "PutObject", "CreateMultipartUpload", "UploadPart", "GetObject"; Amazon S3 User
+Guide, "Using server-side encryption with customer-provided keys". Classes below "Standard" bill at least 128 KiB
+for an object ("Using Amazon S3 storage classes"), so a smaller one stays in the bucket's own class.
+"""
+
+from __future__ import annotations
+
+import base64
+import functools
+import hashlib
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Any
+
+import boto3.session
+import botocore.session
+from botocore.config import Config
+from botocore.credentials import (
+    AssumeRoleCredentialFetcher,
+    CredentialProvider,
+    CredentialResolver,
+    DeferredRefreshableCredentials,
+)
+
+from walsyncd.adapters.storage.s3.s3_settings import S3Settings
+from walsyncd.adapters.storage.s3.signed_put import SignedPut, content_md5
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+STORAGE_CLASS_SIZE_MIN = 128 << 10
+_ROLE_SESSION_NAME = "walsyncd"  # what CloudTrail shows
+
+
+class S3Connection:
+    """A session, its client and the short way for PUTs; ValueError or BotoCoreError if ``settings`` can't be right.
+
+    ``note_headers`` is told the headers of every answer.
+    """
+
+    def __init__(self, settings: S3Settings, note_headers: Callable[[Mapping[str, str]], None]) -> None:
+        session = _open_session(settings)
+        self.client = _open_client(session, settings)
+        self.put = SignedPut(
+            session=session,
+            client=self.client,
+            bucket=settings.bucket,
+            verify=_certificates(session),
+            timeouts=(settings.connect_timeout_s, settings.timeout_s),
+            connections_max=settings.connections_max,
+            note_headers=note_headers,
+        )
+        customer, new = customer_headers(settings), object_headers(settings, size=None)
+        events = self.client.meta.events
+        events.register("before-call.s3", _protect_body)
+        events.register("before-call.s3.CreateMultipartUpload", functools.partial(_add_headers, new))
+        for operation in ("GetObject", "HeadObject"):
+            events.register(f"before-call.s3.{operation}", functools.partial(_add_headers, customer))
+        events.register("after-call.s3", lambda http_response, **_: note_headers(http_response.headers))
+
+    def close(self) -> None:
+        """Close all connections."""
+        self.put.close()
+        self.client.close()
+
+
+def object_headers(settings: S3Settings, *, size: int | None) -> dict[str, str]:
+    """What a new object of ``size`` bytes (None: large, of parts) is written with."""
+    headers = customer_headers(settings)
+    if settings.storage_class and (size is None or size >= STORAGE_CLASS_SIZE_MIN):
+        headers["x-amz-storage-class"] = settings.storage_class
+    if settings.encryption == "sse-s3":
+        headers["x-amz-server-side-encryption"] = "AES256"
+    if settings.encryption == "sse-kms":
+        headers["x-amz-server-side-encryption"] = "aws:kms"
+        # One data key for many objects, else each of them is a request to KMS, which bills it.
+        headers["x-amz-server-side-encryption-bucket-key-enabled"] = "true"
+        if settings.kms_key_id:
+            headers["x-amz-server-side-encryption-aws-kms-key-id"] = settings.kms_key_id
+    return headers
+
+
+def customer_headers(settings: S3Settings) -> dict[str, str]:
+    """What every request that writes or reads an object's bytes says of SSE-C."""
+    if settings.encryption != "sse-c" or settings.encryption_key is None:
+        return {}
+    key = settings.encryption_key
+    return {
+        "x-amz-server-side-encryption-customer-algorithm": "AES256",
+        "x-amz-server-side-encryption-customer-key": base64.b64encode(key).decode("ascii"),
+        "x-amz-server-side-encryption-customer-key-MD5": base64.b64encode(
+            hashlib.md5(key, usedforsecurity=False).digest()
+        ).decode("ascii"),
+    }
+
+
+def _open_session(settings: S3Settings) -> boto3.session.Session:
+    if (settings.access_key_id is None) != (settings.secret_access_key is None):
+        raise ValueError("access_key_id and secret_access_key go together")  # boto3 would take neither
+    core = botocore.session.Session(profile=settings.profile)
+    # boto3's guess at each date's format takes three quarters of the time of a LIST
+    core.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=_parse_moment)
+    session = boto3.session.Session(
+        botocore_session=core,
+        region_name=settings.region,
+        aws_access_key_id=settings.access_key_id,
+        aws_secret_access_key=settings.secret_access_key,
+        aws_session_token=settings.session_token,
+    )
+    return session if settings.role_arn is None else _session_of_role(session, settings)
+
+
+def _session_of_role(source: boto3.session.Session, settings: S3Settings) -> boto3.session.Session:
+    """A session that assumes the role with the credentials of ``source``, and again before they expire."""
+    core = botocore.session.Session(profile=settings.profile)
+    core.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=_parse_moment)
+    core.register_component("credential_provider", CredentialResolver([_RoleProvider(source, settings)]))
+    return boto3.session.Session(botocore_session=core, region_name=settings.region)
+
+
+class _RoleProvider(CredentialProvider):
+    """Credentials of ``role_arn``, by STS; nothing is asked before the first request."""
+
+    METHOD = "assume-role"
+
+    def __init__(self, source: boto3.session.Session, settings: S3Settings) -> None:
+        super().__init__()
+        self._source = source
+        self._settings = settings
+
+    def load(self) -> DeferredRefreshableCredentials | None:
+        settings, credentials = self._settings, self._source.get_credentials()
+        if credentials is None or settings.role_arn is None:
+            return None
+        extra = {"RoleSessionName": _ROLE_SESSION_NAME}
+        if settings.role_external_id:
+            extra["ExternalId"] = settings.role_external_id
+        fetcher = AssumeRoleCredentialFetcher(
+            functools.partial(self._source.client, config=_config(settings)),
+            credentials,
+            settings.role_arn,
+            extra_args=extra,
+        )
+        return DeferredRefreshableCredentials(fetcher.fetch_credentials, self.METHOD)
+
+
+def _open_client(session: boto3.session.Session, settings: S3Settings) -> S3Client:
+    return session.client("s3", endpoint_url=settings.endpoint_url, config=_config(settings))
+
+
+def _config(settings: S3Settings) -> Config:
+    return Config(
+        signature_version="s3v4",
+        connect_timeout=settings.connect_timeout_s,
+        read_timeout=settings.timeout_s,
+        max_pool_connections=settings.connections_max,
+        retries={"total_max_attempts": 1, "mode": "standard"},
+        request_checksum_calculation="when_required",
+        response_checksum_validation="when_required",
+        s3={"addressing_style": settings.addressing_style},
+    )
+
+
+def _certificates(session: boto3.session.Session) -> str | bool:
+    """The CA bundle that botocore would take (``AWS_CA_BUNDLE`` or the profile's), else the built-in one."""
+    bundle: str | None = session._session.get_config_variable("ca_bundle")  # noqa: SLF001 - not public in boto3
+    return bundle or True
+
+
+def _add_headers(headers: Mapping[str, str], *, params: dict[str, Any], **_: object) -> None:
+    params["headers"].update(headers)
+
+
+def _protect_body(params: dict[str, Any], **_: object) -> None:
+    """Content-MD5 instead of the CRC32 that botocore adds where a checksum is compulsory (DeleteObjects)."""
+    if params["body"]:
+        params["context"].pop("checksum", None)
+        params["headers"]["Content-MD5"] = content_md5(params["body"])
+
+
+def _parse_moment(value: str | float) -> datetime:
+    """A time as S3 writes it: ISO 8601 in bodies, RFC 9110 in headers."""
+    if not isinstance(value, str):
+        return datetime.fromtimestamp(value, UTC)
+    moment = datetime.fromisoformat(value) if value[:1].isdigit() else parsedate_to_datetime(value)
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

@@ -1,0 +1,371 @@
+"""Storage in a bucket of an S3-compatible store.
+
+Writes of objects and parts take the short way of ``s3_put``; everything else is boto3. Conditional writes are not
+honoured everywhere (some stores overwrite and answer 200), so ``put_if`` looks before and reads back after.
+Source: Amazon S3 API Reference.
+"""
+
+from __future__ import annotations
+
+import builtins  # ``list`` is a method here
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from datetime import datetime
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from walsyncd.adapters.storage.interface import ObjectInfo, OpenUpload, StoredPart
+from walsyncd.adapters.storage.s3.checked_put import NO_QUERY, CheckedPut
+from walsyncd.adapters.storage.s3.s3_connection import S3Connection, customer_headers, object_headers
+from walsyncd.adapters.storage.s3.s3_errors import (
+    ADDRESS_HINT,
+    EXPIRED_CODES,
+    Target,
+    error_code,
+    error_status,
+    redirect_region,
+    translate,
+    translated,
+)
+from walsyncd.adapters.storage.s3.s3_settings import S3Settings
+from walsyncd.errors import MissingError, RefusedError, TransientError, UsageError
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+    from mypy_boto3_s3.type_defs import (
+        GetObjectRequestTypeDef,
+        ListObjectsV2OutputTypeDef,
+        ListObjectsV2RequestPaginateTypeDef,
+    )
+
+BLOCK_SIZE = 1 << 20
+DELETE_BATCH_MAX = 1000  # DeleteObjects takes no more
+_Page = TypeVar("_Page")
+
+
+class S3Storage:
+    """A bucket, or a prefix in it. UsageError if ``settings`` can't be right."""
+
+    def __init__(self, settings: S3Settings) -> None:
+        self._settings = settings
+        self._root = f"{settings.prefix.strip('/')}/" if settings.prefix.strip("/") else ""
+        self._customer = customer_headers(settings)
+        self._batches_deleted = True
+        self._date: tuple[int, int] | None = None  # ms by the store, ns of this machine's boot-time clock
+        try:
+            self._connection = S3Connection(settings, self._note_headers)
+        except (BotoCoreError, ValueError) as error:
+            raise UsageError(f"open {self.url}: {error}", hint="correct [storage]") from error
+        self._connecting = threading.Lock()
+        self._expired: S3Connection | None = None
+        self._region_found = ""
+        self._put = CheckedPut(self._send)
+
+    @property
+    def url(self) -> str:
+        """``s3://bucket/prefix``."""
+        return f"s3://{self._settings.bucket}/{self._root}".rstrip("/")
+
+    @property
+    def region_found(self) -> str:
+        """The region where the bucket turned out to be, if that is not the one of the settings; else empty."""
+        return self._region_found
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._connection.close()
+
+    def put(self, key: str, body: bytes, *, metadata: Mapping[str, str]) -> str:
+        """See ``Storage.put``."""
+        headers = {f"x-amz-meta-{name}": value for name, value in metadata.items()}
+        with self._edge("write object", key):
+            answer = self._put(key, body, headers=headers | object_headers(self._settings, size=len(body)))
+        return _unquoted(answer.get("ETag", ""))
+
+    def put_if(self, key: str, body: bytes, *, etag: str | None) -> bool:
+        """See ``Storage.put_if``."""
+        found = self.head(key)
+        if (found.etag if found else None) != etag:
+            return False
+        with self._edge("write object conditionally", key):
+            if not self._put_on_condition(key, body, etag):
+                return False
+        try:
+            return self.get(key) == body
+        except MissingError:
+            return False
+
+    def _put_on_condition(self, key: str, body: bytes, etag: str | None) -> bool:
+        condition = {"If-None-Match": "*"} if etag is None else {"If-Match": f'"{etag}"'}
+        headers = object_headers(self._settings, size=len(body))
+        try:
+            if self._put.verified is None:
+                found = self._put.probe(key, body, headers=headers | condition)
+                if found is not None:
+                    return not found or self._put_on_condition(key, body, found)
+            self._put(key, body, headers=headers | condition)
+        except ClientError as error:
+            if error_status(error) == 412 or error_code(error) == "NoSuchKey":
+                return False
+            if error_status(error) != 501:
+                raise
+            self._put(key, body, headers=headers)  # the store knows no conditions
+        return True
+
+    def head(self, key: str) -> ObjectInfo | None:
+        """See ``Storage.head``."""
+        try:
+            with self._edge("look at object", key):
+                answer = self._client.head_object(Bucket=self._settings.bucket, Key=self._root + key)
+        except MissingError:
+            return None
+        metadata = {name.lower(): value for name, value in answer["Metadata"].items()}
+        modified_ms = _milliseconds(answer["LastModified"])
+        return ObjectInfo(key, answer["ContentLength"], _unquoted(answer["ETag"]), modified_ms, metadata)
+
+    def get(self, key: str, *, first: int = 0, length: int | None = None) -> bytes:
+        """See ``Storage.get``."""
+        request: GetObjectRequestTypeDef = {"Bucket": self._settings.bucket, "Key": self._root + key}
+        if first or length is not None:
+            request["Range"] = f"bytes={first}-{'' if length is None else first + length - 1}"
+        with self._edge("read object", key):
+            try:
+                answer = self._client.get_object(**request)
+            except ClientError as error:
+                if error_status(error) == 416:  # nothing there from ``first`` on
+                    return b""
+                raise
+            with closing(answer["Body"]) as body:
+                return body.read()
+
+    def stream(self, key: str) -> Iterator[bytes]:
+        """See ``Storage.stream``."""
+        with self._edge("read object", key):
+            answer = self._client.get_object(Bucket=self._settings.bucket, Key=self._root + key)
+        size = 0
+        with closing(answer["Body"]) as body:
+            blocks = self._each("read object", key, body.iter_chunks(BLOCK_SIZE))
+            for block in blocks:
+                size += len(block)
+                yield block
+        if size != answer["ContentLength"]:
+            raise TransientError(f"read object {self._target(key)}: {size} bytes came of {answer['ContentLength']}")
+
+    def list(self, prefix: str, *, start_after: str = "") -> Iterator[ObjectInfo]:
+        """See ``Storage.list``."""
+        for page in self._list_pages(prefix, start_after=start_after):
+            for entry in page.get("Contents", ()):
+                key = entry["Key"].removeprefix(self._root)
+                modified_ms = _milliseconds(entry["LastModified"])
+                yield ObjectInfo(key, entry["Size"], _unquoted(entry.get("ETag", "")), modified_ms, {})
+
+    def folders(self, prefix: str) -> builtins.list[str]:
+        """See ``Storage.folders``; some stores show a folder for a while after its last object went."""
+        pages = self._list_pages(prefix, delimiter="/")
+        names = {each["Prefix"] for page in pages for each in page.get("CommonPrefixes", ())}
+        return sorted(name.removeprefix(self._root + prefix).removesuffix("/") for name in names)
+
+    def _list_pages(
+        self, prefix: str, *, start_after: str = "", delimiter: str = ""
+    ) -> Iterator[ListObjectsV2OutputTypeDef]:
+        request: ListObjectsV2RequestPaginateTypeDef = {
+            "Bucket": self._settings.bucket,
+            "Prefix": self._root + prefix,
+        }
+        if start_after:
+            request["StartAfter"] = self._root + start_after
+        if delimiter:
+            request["Delimiter"] = delimiter
+        pages = self._client.get_paginator("list_objects_v2").paginate(**request)
+        for page in self._each("list", prefix, pages):
+            if "IsTruncated" not in page:  # a web page, say; without this an empty replica
+                raise TransientError(f"list {self._target(prefix)}: the answer is not S3's", hint=ADDRESS_HINT)
+            yield page
+
+    def delete(self, keys: Sequence[str]) -> None:
+        """See ``Storage.delete``. A single object goes by DELETE: stores exist whose batches say yes and keep it."""
+        for start in range(0, len(keys), DELETE_BATCH_MAX):
+            batch = keys[start : start + DELETE_BATCH_MAX]
+            if len(batch) == 1 or not self._batches_deleted or not self._delete_batch(batch):
+                for key in batch:
+                    self._delete_one(key)
+
+    def _delete_batch(self, keys: Sequence[str]) -> bool:
+        """Whether the store took the batch; one that has no DeleteObjects at all is not asked again."""
+        with self._edge("delete objects from", keys[0]):
+            try:
+                answer = self._client.delete_objects(
+                    Bucket=self._settings.bucket,
+                    Delete={"Objects": [{"Key": self._root + key} for key in keys], "Quiet": True},
+                )
+            except ClientError as error:
+                self._batches_deleted = error_status(error) not in (405, 501)
+                if self._batches_deleted and (error_status(error) != 400 or error_code(error) in EXPIRED_CODES):
+                    raise
+                return False
+        for refusal in answer.get("Errors", ()):
+            if refusal.get("Code") != "NoSuchKey":
+                key = refusal.get("Key", "").removeprefix(self._root)
+                said: Any = {"Error": refusal, "ResponseMetadata": answer["ResponseMetadata"]}
+                raise translate("delete object", self._target(key), ClientError(said, "DeleteObjects"))
+        return True
+
+    def _delete_one(self, key: str) -> None:
+        try:
+            with self._edge("delete object", key):
+                self._client.delete_object(Bucket=self._settings.bucket, Key=self._root + key)
+        except MissingError:  # as it should be
+            return
+
+    def create_upload(self, key: str, *, metadata: Mapping[str, str]) -> str:
+        """See ``Storage.create_upload``."""
+        with self._edge("begin upload of", key):
+            answer = self._client.create_multipart_upload(
+                Bucket=self._settings.bucket, Key=self._root + key, Metadata=dict(metadata)
+            )
+        return answer["UploadId"]
+
+    def upload_part(self, key: str, upload_id: str, number: int, body: bytes) -> str:
+        """See ``Storage.upload_part``."""
+        query = {"partNumber": str(number), "uploadId": upload_id}
+        with self._edge(f"upload part {number} of", key):
+            answer = self._put(key, body, headers=self._customer, query=query)
+        return _unquoted(answer.get("ETag", ""))
+
+    def list_parts(self, key: str, upload_id: str) -> builtins.list[StoredPart]:
+        """See ``Storage.list_parts``."""
+        pages = self._client.get_paginator("list_parts").paginate(
+            Bucket=self._settings.bucket, Key=self._root + key, UploadId=upload_id
+        )
+        return [
+            StoredPart(part["PartNumber"], part["Size"], _unquoted(part["ETag"]))
+            for page in self._each("list parts of", key, pages)
+            for part in page.get("Parts", ())
+        ]
+
+    def complete_upload(self, key: str, upload_id: str, parts: Sequence[StoredPart]) -> str:
+        """See ``Storage.complete_upload``."""
+        with self._edge("complete upload of", key):
+            try:
+                answer = self._client.complete_multipart_upload(
+                    Bucket=self._settings.bucket,
+                    Key=self._root + key,
+                    UploadId=upload_id,
+                    MultipartUpload={
+                        "Parts": [{"PartNumber": part.number, "ETag": f'"{part.etag}"'} for part in parts]
+                    },
+                )
+            except ClientError as error:
+                self._put.parts_refused(error)  # perhaps it wants checksums here too: the next upload has none
+                raise
+        return _unquoted(answer.get("ETag", ""))
+
+    def abort_upload(self, key: str, upload_id: str) -> None:
+        """See ``Storage.abort_upload``."""
+        try:
+            with self._edge("abort upload of", key):
+                self._client.abort_multipart_upload(
+                    Bucket=self._settings.bucket, Key=self._root + key, UploadId=upload_id
+                )
+        except MissingError:  # as it should be
+            return
+
+    def list_uploads(self, prefix: str) -> builtins.list[OpenUpload]:
+        """See ``Storage.list_uploads``; some stores want the exact key as ``prefix``."""
+        pages = self._client.get_paginator("list_multipart_uploads").paginate(
+            Bucket=self._settings.bucket, Prefix=self._root + prefix
+        )
+        try:
+            return [
+                OpenUpload(
+                    upload["Key"].removeprefix(self._root), upload["UploadId"], _milliseconds(upload["Initiated"])
+                )
+                for page in self._each("list uploads of", prefix, pages)
+                for upload in page.get("Uploads", ())
+            ]
+        except MissingError:  # rclone calls it that when there never was one
+            return []
+
+    def clock_ms(self) -> int | None:
+        """The ``Date`` of the last answer plus the time since, sleep included; see ``Storage.clock_ms``."""
+        if self._date is None:
+            return None
+        store_ms, boottime_ns = self._date
+        return store_ms + (time.clock_gettime_ns(time.CLOCK_BOOTTIME) - boottime_ns) // 1_000_000
+
+    def _note_headers(self, headers: Mapping[str, str]) -> None:
+        try:
+            moment = parsedate_to_datetime(headers["Date"])
+        except (KeyError, ValueError):
+            return  # a store without a clock: none is better than a wrong one
+        self._date = (_milliseconds(moment), time.clock_gettime_ns(time.CLOCK_BOOTTIME))
+
+    def _target(self, key: str) -> Target:
+        return Target(self._settings.bucket, self._client.meta.endpoint_url, self._root + key)
+
+    @property
+    def _client(self) -> S3Client:
+        return self._fresh().client
+
+    def _fresh(self) -> S3Connection:
+        """The connection; a new one if the credentials of the last one have expired: they are looked for anew."""
+        connection = self._connection
+        if connection is self._expired:
+            self._connect(connection, connection.client.meta.region_name)
+        return self._connection
+
+    def _send(
+        self, key: str, body: bytes, *, headers: Mapping[str, str], query: Mapping[str, str] = NO_QUERY
+    ) -> Mapping[str, str]:
+        """A PUT, sent once more where the store says that the bucket is in another region (boto3 does so by itself)."""
+        connection = self._fresh()
+        try:
+            return connection.put(self._root + key, body, headers=headers, query=query)
+        except ClientError as error:
+            region = redirect_region(error)
+            if not region or region == connection.client.meta.region_name:
+                raise
+            self._region_found = region
+            self._connect(connection, region)
+        return self._connection.put(self._root + key, body, headers=headers, query=query)
+
+    def _connect(self, stale: S3Connection, region: str | None) -> None:
+        """Have another connection from now on; what is under way on the old one goes on there."""
+        with self._connecting:
+            if self._connection is stale:  # else another thread was faster
+                self._connection = S3Connection(replace(self._settings, region=region), self._note_headers)
+
+    @contextmanager
+    def _edge(self, operation: str, key: str) -> Iterator[None]:
+        """Translate errors, and note whether the credentials have expired."""
+        connection = self._connection
+        try:
+            with translated(operation, self._target(key)):
+                yield
+        except RefusedError as error:
+            if isinstance(error.__cause__, ClientError) and error_code(error.__cause__) in EXPIRED_CODES:
+                self._expired = connection
+            raise
+
+    def _each(self, operation: str, key: str, pages: Iterable[_Page]) -> Iterator[_Page]:
+        """The same pages, their errors translated."""
+        source = iter(pages)
+        while True:
+            with self._edge(operation, key):
+                page = next(source, None)
+            if page is None:
+                return
+            yield page
+
+
+def _milliseconds(moment: datetime) -> int:
+    return round(moment.timestamp() * 1000)
+
+
+def _unquoted(etag: str) -> str:
+    return etag.removeprefix("W/").strip('"')

@@ -1,0 +1,1 @@
+"""What runs and watches walsyncd: control socket, service manager, metrics port, allocator."""

@@ -1,0 +1,204 @@
+"""``walsyncd check``: looks at configuration, databases, state directory and storage, and says every problem.
+
+============  ==================================================================  ====
+line          meaning                                                             exit
+============  ==================================================================  ====
+``ok``        as it should be
+``note``      works, but perhaps not as meant
+``problem``   replication will not work like this                                 1
+============  ==================================================================  ====
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import stat
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from walsyncd.cli import settings_from
+from walsyncd.cli.configured_storage import FOLDERS_FILE, storage_from
+from walsyncd.cli.table import counted
+from walsyncd.errors import WalsyncdError
+
+if TYPE_CHECKING:
+    from walsyncd.adapters.files.source import OpenFile
+    from walsyncd.config import DatabaseSpec, Settings
+
+# The smallest page of SQLite; the file is a whole number of pages, also when it is encrypted.
+_PAGE_SIZE_MIN = 512
+
+# What SQLite's header says at 18 and 19: 1 rollback journal, 2 WAL; nothing else is defined.
+_FORMAT_VERSION_MAX = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of the result: about what, and what there is to say."""
+
+    kind: Literal["ok", "note", "problem"]
+    subject: str
+    text: str
+    hint: str = ""
+
+    def __str__(self) -> str:
+        hint = f" (hint: {self.hint})" if self.hint else ""
+        return f"{self.kind:8}{self.subject}: {self.text}{hint}"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Nothing beyond ``--config``."""
+    parser.description = (
+        f"{parser.description}\n\n"
+        "Each line begins with ok, with note (it works, but perhaps not as meant: no\n"
+        "database is configured, a pattern matches nothing), or with problem\n"
+        "(replication will not work like this: exit 1)."
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print a line for everything looked at; 1 if any of them is a problem."""
+    settings = settings_from(args)
+    has_problem = False
+    for finding in _findings(settings):
+        print(finding)
+        has_problem |= finding.kind == "problem"
+    return 1 if has_problem else 0
+
+
+def _findings(settings: Settings) -> Iterator[Finding]:
+    from walsyncd.config import expand  # noqa: PLC0415  a command is light until it runs
+
+    specs = expand(settings)
+    subject = f"configuration {settings.file}"
+    if settings.databases:
+        yield Finding("ok", subject, counted(len(specs), "database"))
+    else:  # the service runs without, and waits for a reload
+        yield Finding("note", subject, "no databases are configured", 'add a [[database]] with its path = "/…"')
+    yield from _secret_findings(settings.file)
+    yield from _entry_findings(settings, specs)
+    for spec in specs:
+        yield from database_findings(spec.path)
+        yield from _presence_findings(spec)
+    yield state_dir_finding(settings.daemon.state_dir)
+    yield from _storage_findings(settings)
+
+
+def _secret_findings(file: Path) -> Iterator[Finding]:
+    """A secret that everybody on this machine can read is none."""
+    from walsyncd.config import secrets_in  # noqa: PLC0415
+
+    mode = stat.S_IMODE(file.stat().st_mode)
+    secrets = secrets_in(file) if mode & stat.S_IROTH else []
+    if secrets:
+        text = f"everybody can read it (mode {mode:04o}), and it holds {secrets[0]}"
+        yield Finding("problem", f"configuration {file}", text, f"chmod 0640 {file}, or LoadCredential= in the unit")
+
+
+def _entry_findings(settings: Settings, specs: list[DatabaseSpec]) -> Iterator[Finding]:
+    found = {spec.entry for spec in specs}
+    for entry in settings.databases:
+        if entry.key not in found:
+            yield Finding("note", f"{entry.key} {entry.path}", "nothing matches at present")
+
+
+def _presence_findings(spec: DatabaseSpec) -> Iterator[Finding]:
+    """The price of presence, for whoever asked for it."""
+    from walsyncd.core.follow.presence_decision import PRICE  # noqa: PLC0415
+
+    if spec.presence:
+        yield Finding("note", f"database {spec.path}", f"presence is on: {PRICE}")
+
+
+def database_findings(path: Path) -> Iterator[Finding]:
+    """What there is to say about one database file and the files beside it; a single ``ok`` if nothing."""
+    from walsyncd.adapters.files import source  # noqa: PLC0415
+
+    subject = f"database {path}"
+    try:
+        file = source.open_file(path)
+        if file is None:
+            hint = "is the path right? replication starts when it appears"
+            yield Finding("problem", subject, "does not exist", hint)
+            return
+        with file:
+            findings = [*_content_findings(subject, file)]
+        findings += _companion_findings(subject, path)
+    except WalsyncdError as error:
+        findings = [Finding("problem", subject, error.message, error.hint)]
+    yield from findings or [Finding("ok", subject, "a SQLite database in WAL mode")]
+
+
+def _content_findings(subject: str, file: OpenFile) -> Iterator[Finding]:
+    from walsyncd.adapters.files.source import Role, read_header, side_path  # noqa: PLC0415
+
+    size, header = file.size(), read_header(file)
+    has_wal = side_path(file.path, Role.WAL).exists()
+    if size == 0:
+        yield Finding("note", subject, "is empty: nothing was committed, or all of it is still in the WAL")
+    elif size < _PAGE_SIZE_MIN or header is None:
+        yield Finding("problem", subject, f"is not a SQLite database: {size} bytes are less than a page")
+    elif not header.magic_ok and size % _PAGE_SIZE_MIN:
+        text = f"is not a SQLite database: {size} bytes are no whole number of pages"
+        yield Finding("problem", subject, text)
+    elif not header.magic_ok:
+        yield Finding("note", subject, "header is not SQLite's: encrypted, or not a database")
+    elif header.page_size is None:
+        yield Finding("problem", subject, "has an impossible page size in its header", "`PRAGMA integrity_check`")
+    elif max(header.write_version, header.read_version) > _FORMAT_VERSION_MAX:
+        version = f"{header.write_version}/{header.read_version}"
+        yield Finding("problem", subject, f"has file format version {version}: only 1 and 2 are known")
+    elif not header.wal_mode and not has_wal:
+        hint = "`PRAGMA journal_mode=WAL` replicates every commit"
+        yield Finding("note", subject, "is in rollback mode: copied whole whenever it changed", hint)
+
+
+def _companion_findings(subject: str, path: Path) -> Iterator[Finding]:
+    """Whether the -wal and -shm that are there, and the folder that is to be watched, can be read."""
+    from walsyncd.adapters.files.source import Role, open_file, side_path  # noqa: PLC0415
+
+    for role in (Role.WAL, Role.SHM):
+        file = open_file(side_path(path, role))
+        if file is not None:
+            file.close()
+    if not os.access(path.parent, os.R_OK | os.X_OK):
+        text = f"its folder {path.parent} can't be read"
+        yield Finding("problem", subject, text, "inotify needs read permission there")
+
+
+def state_dir_finding(state_dir: Path) -> Finding:
+    """Whether the journal and the spool can be written."""
+    subject = f"state directory {state_dir}"
+    nearest = next(folder for folder in (state_dir, *state_dir.parents) if folder.exists())
+    hint = f"make it a folder that this user (uid {os.geteuid()}) may write to"
+    if nearest != state_dir:
+        writable = nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK)
+        text = "does not exist" + (": the daemon makes it" if writable else ", and can't be made")
+        return Finding("note", subject, text) if writable else Finding("problem", subject, text, hint)
+    try:
+        with tempfile.TemporaryFile(dir=state_dir):
+            return Finding("ok", subject, "can be written")
+    except OSError as error:
+        return Finding("problem", subject, f"can't be written: {error.strerror}", hint)
+
+
+def _storage_findings(settings: Settings) -> Iterator[Finding]:
+    from walsyncd.adapters.storage.probe import probe  # noqa: PLC0415
+
+    subject = f"storage {settings.storage.url}"
+    state_dir = settings.daemon.state_dir
+    has_run = (state_dir / FOLDERS_FILE).exists()  # else there is nothing to remember, and it stays so
+    try:
+        storage = storage_from(settings.storage, state_dir=state_dir if has_run else None)
+        remarks = probe(storage, deletes=settings.storage.delete)
+    except WalsyncdError as error:
+        yield Finding("problem", subject, error.message, error.hint)
+        return
+    for remark in remarks:
+        yield Finding("problem" if remark.is_problem else "note", subject, f"{remark.step}: {remark.text}", remark.hint)
+    if not any(remark.is_problem for remark in remarks):
+        yield Finding("ok", subject, "can be reached, written and read")

@@ -1,0 +1,161 @@
+"""``walsyncd ls``: databases, generations, bases, covered time, sizes.
+
+One row a generation: a table on a terminal that is wide enough, a few lines each on one that is not, plain columns
+elsewhere, or JSON. ``FROM`` and ``TO`` are the times between which it can be restored; ``restore --at`` takes them
+back.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+import textwrap
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from walsyncd.cli import settings_from
+from walsyncd.cli.configured_storage import storage_from
+from walsyncd.cli.replica_argument import is_url, replica_from, storage_from_url
+from walsyncd.cli.table import counted, format_bytes, is_too_wide, print_table
+from walsyncd.core.restore.timeline import BASE, Span, gaps, merged, picture
+from walsyncd.core.stored.moment import format_moment, format_span
+
+if TYPE_CHECKING:
+    from walsyncd.core.restore.plan import Point
+    from walsyncd.engine.restore.inventory import GenerationSurvey
+    from walsyncd.engine.restore.replica import Replica
+
+HEADINGS = ("DATABASE", "GENERATION", "BEGAN BECAUSE", "BASES", "FROM", "TO", "COMMITS", "OBJECTS", "SIZE", "REMARK")
+
+
+PICTURE_WIDTH_MAX = 100  # wider ones are not easier to read
+GAPS_SHOWN_MAX = 10  # a daemon that was away often; all are to be seen in the line
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Which databases."""
+    parser.add_argument(
+        "replica",
+        nargs="?",
+        metavar="NAME|URL",
+        help="a database (default: all below the configured storage)",
+    )
+    parser.add_argument(
+        "--commits", action="store_true", help="count them too: reads the ends of segments, and compacted epochs whole"
+    )
+    parser.add_argument("--timeline", action="store_true", help="draw covered time, as on a terminal")
+    parser.add_argument("--json", action="store_true", help="the result as JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """List what there is; an empty storage is an empty list."""
+    from walsyncd.engine.restore.inventory import survey  # noqa: PLC0415  a command is light until it runs
+
+    found = [(replica, survey(replica, count_commits=args.commits)) for replica in replicas_from(args)]
+    if args.json:
+        databases = [_database(replica, generations) for replica, generations in found]
+        print(json.dumps({"databases": databases}, indent=2, ensure_ascii=False))
+    else:
+        rows = [row for replica, generations in found for row in _rows(replica, generations)]
+        if is_too_wide(HEADINGS, rows):
+            for replica, generations in found:
+                _print_lines(replica, generations)
+        else:
+            print_table(HEADINGS, rows)
+        if args.timeline or sys.stdout.isatty():
+            for replica, generations in found:
+                _draw(replica, generations)
+    return 0
+
+
+def replicas_from(args: argparse.Namespace) -> list[Replica]:
+    """The one that is named, or all below a folder: the storage's, or that of a URL which is no database."""
+    from walsyncd.engine.restore.replica import Replica, find_replicas  # noqa: PLC0415
+
+    if args.replica and not is_url(args.replica):
+        return [replica_from(args)]
+    storage = storage_from_url(args) if args.replica else storage_from(settings_from(args).storage)
+    return [Replica(storage, name) for name in find_replicas(storage)]
+
+
+def _draw(replica: Replica, generations: Sequence[GenerationSurvey]) -> None:
+    """Covered time from left to right, the bases below it, and each gap in words."""
+    spans = merged(Span(s.first.time_ms, s.last.time_ms) for each in generations for s in each.spans)
+    if not spans:
+        return
+    bases = [base.point.time_ms for each in generations for base in each.bases]
+    width = min(PICTURE_WIDTH_MAX, shutil.get_terminal_size().columns - 2)
+    line, marks = picture(spans, bases, width)
+    first, last = format_moment(spans[0].first_ms), format_moment(spans[-1].last_ms)
+    print(f"\n{replica.name or replica.url}: {first} to {last}")
+    print(f"  {line}\n  {marks}".rstrip() + f"  ({BASE} base)")
+    between = gaps(spans)
+    for gap in between[-GAPS_SHOWN_MAX:]:
+        span = format_span(gap.last_ms - gap.first_ms)
+        print(f"  gap of {span}: nothing after {format_moment(gap.first_ms)} before {format_moment(gap.last_ms)}")
+    if len(between) > GAPS_SHOWN_MAX:
+        print(f"  and {len(between) - GAPS_SHOWN_MAX} gaps before these")
+
+
+def _rows(replica: Replica, generations: Sequence[GenerationSurvey]) -> list[tuple[str, ...]]:
+    name = replica.name or replica.url
+    if not generations:
+        return [(name, *["-"] * 8, "nothing stored yet")]
+    return [(name, *_columns(each)) for each in generations]
+
+
+def _print_lines(replica: Replica, generations: Sequence[GenerationSurvey]) -> None:
+    """The same on a narrow terminal: what is to be copied stands in one line."""
+    print(replica.name or replica.url)
+    if not generations:
+        print("  nothing stored yet")
+    for each in generations:
+        generation, reason, _, first, last, *_, remark = _columns(each)
+        counts = [counted(len(each.bases), "base"), counted(each.objects, "object"), format_bytes(each.size)]
+        counts += [] if each.commits is None else [counted(each.commits, "commit")]
+        print(f"  {generation}")
+        width = shutil.get_terminal_size().columns
+        for text in filter(None, (f"began because: {reason}", f"{first} to {last}", ", ".join(counts), remark)):
+            print(textwrap.fill(text, width, initial_indent=" " * 4, subsequent_indent=" " * 6))
+
+
+def _columns(each: GenerationSurvey) -> tuple[str, ...]:
+    times = [format_moment(point.time_ms) if point else "-" for point in (each.first, each.last)]
+    commits = "-" if each.commits is None else str(each.commits)
+    counts = str(len(each.bases)), *times, commits, str(each.objects), format_bytes(each.size)
+    holes = f"{len(each.spans) - 1} gap(s) in it" if len(each.spans) > 1 else ""
+    return each.generation, each.reason or "-", *counts, each.fault or holes
+
+
+def _database(replica: Replica, generations: Sequence[GenerationSurvey]) -> dict[str, object]:
+    return {
+        "name": replica.name,
+        "url": replica.url,
+        "objects": sum(each.objects for each in generations),
+        "size": sum(each.size for each in generations),
+        "generations": [_generation(each) for each in generations],
+    }
+
+
+def _generation(each: GenerationSurvey) -> dict[str, object]:
+    return {
+        "generation": each.generation,
+        "reason": each.reason,
+        "predecessor": each.predecessor,
+        "first": _point(each.first),
+        "last": _point(each.last),
+        "spans": [{"first": _point(span.first), "last": _point(span.last)} for span in each.spans],
+        "commits": each.commits,
+        "fault": each.fault,
+        "objects": each.objects,
+        "size": each.size,
+        "bases": [{**(_point(base.point) or {}), "size": base.size} for base in each.bases],
+    }
+
+
+def _point(point: Point | None) -> dict[str, object] | None:
+    if point is None:
+        return None
+    return {"position": str(point.position), "time": format_moment(point.time_ms), "time_ms": point.time_ms}

@@ -1,0 +1,136 @@
+"""``walsyncd prune``: remove what is older than retention promises, or with ``--dry-run`` say what would go and why.
+
+Only the daemon removes, since it alone knows that the folder is its own; it does so by itself once a day, and at
+once when this command asks, which then waits and says what went.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from walsyncd.cli import settings_from
+from walsyncd.cli.configured_storage import storage_from
+from walsyncd.cli.daemon_client import Deadline, call
+from walsyncd.cli.table import format_bytes
+from walsyncd.core.stored.moment import format_moment
+from walsyncd.errors import MissingError, UsageError, WalsyncdError
+
+if TYPE_CHECKING:
+    from walsyncd.adapters.storage.interface import Storage
+    from walsyncd.config import DatabaseSpec, Settings
+    from walsyncd.core.keep.retention import Pruning
+    from walsyncd.engine.upkeep.pruner import Folder
+
+
+DEFAULT_TIMEOUT = "1h"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Which databases, and whether only to look."""
+    parser.add_argument("name", nargs="?", metavar="NAME", help="a database (default: all that are configured)")
+    parser.add_argument("--dry-run", action="store_true", help="remove nothing: say what would go and why")
+    parser.add_argument(
+        "--timeout", default=DEFAULT_TIMEOUT, metavar="TIME", help=f"wait no longer (default: {DEFAULT_TIMEOUT})"
+    )
+    parser.add_argument("--json", action="store_true", help="what --dry-run found as JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Ask the daemon, or look."""
+    settings = settings_from(args)
+    if not settings.storage.delete:
+        raise UsageError("prune: nothing is removed with delete = false", hint="the bucket's lifecycle rule does that")
+    if not args.dry_run:
+        return _ask(settings.daemon.state_dir, [args.name] if args.name else [], args.timeout)
+    storage = storage_from(settings.storage)
+    found = [(spec.name, *_look(settings, storage, spec)) for spec in _specs(settings, args.name)]
+    if args.json:
+        print(json.dumps({"databases": [_as_json(*each) for each in found]}, indent=2, ensure_ascii=False))
+    else:
+        for name, folder, told in found:
+            _print(name, folder, told)
+    return 0
+
+
+def _ask(state_dir: Path, names: list[str], timeout: str) -> int:
+    """Have the daemon do it, and wait; 1 if it was not done for one of them."""
+    from walsyncd.config import parse_duration  # noqa: PLC0415  a command is light until it runs
+
+    deadline = Deadline(parse_duration(timeout))
+    answers = [(name, _outcome(state_dir, name, deadline)) for name in _asked(state_dir, names)]
+    for name, (done, said) in answers:
+        print(f"{name}: {said}" if done else f"walsyncd: prune {name}: {said}", file=sys.stdout if done else sys.stderr)
+    return 0 if all(done for _, (done, _) in answers) else 1
+
+
+def _asked(state_dir: Path, names: list[str]) -> list[str]:
+    return list(call(state_dir, {"op": "prune", "names": names})["names"])
+
+
+def _outcome(state_dir: Path, name: str, deadline: Deadline) -> tuple[bool, str]:
+    """Whether it was done, and what there is to say."""
+    while True:
+        try:
+            answer = call(state_dir, {"op": "pruned", "name": name})
+        except WalsyncdError as error:
+            return False, str(error)
+        if not answer.get("waiting"):
+            break
+        if not deadline.pause():
+            return False, "it is not done yet; it goes on, and the log says what went"
+    if answer["left"]:
+        from walsyncd.engine.upkeep.deletion import KEPT_HINT  # noqa: PLC0415
+
+        return False, f"{len(answer['left'])} objects are still there, first {answer['left'][0]} (hint: {KEPT_HINT})"
+    return True, f"{answer['objects']} objects removed, {format_bytes(answer['size'])}"
+
+
+def _specs(settings: Settings, name: str | None) -> list[DatabaseSpec]:
+    from walsyncd.config import expand  # noqa: PLC0415  a command is light until it runs
+
+    specs = expand(settings)
+    chosen = [spec for spec in specs if name in (None, spec.name)]
+    if name is not None and not chosen:
+        known = ", ".join(spec.name for spec in specs) or "none"
+        raise UsageError(f"no database {name!r} is configured", hint=f"configured: {known}")
+    return chosen
+
+
+def _look(settings: Settings, storage: Storage, spec: DatabaseSpec) -> tuple[Folder, Pruning]:
+    from walsyncd.adapters.journal.journal import reader  # noqa: PLC0415
+    from walsyncd.engine.upkeep.pruner import list_folder, policy_of, what_may_go  # noqa: PLC0415
+
+    folder = list_folder(storage, spec.name)
+    clock_ms = storage.clock_ms()
+    now_ms = time.time_ns() // 1_000_000 if clock_ms is None else clock_ms
+    policy = policy_of(spec)
+    try:
+        with reader(settings.daemon.state_dir) as journal:
+            row = next((row for row in journal.databases() if row.name == spec.name), None)
+            return folder, what_may_go(folder, policy, now_ms=now_ms, journal=journal, row=row)
+    except MissingError:  # another machine
+        return folder, what_may_go(folder, policy, now_ms=now_ms, journal=None, row=None)
+
+
+def _print(name: str, folder: Folder, told: Pruning) -> None:
+    from walsyncd.core.stored.layout import format_key  # noqa: PLC0415
+
+    for each in told.going:
+        print(f"{name}/{format_key(each.held.key)}  {format_bytes(each.held.size)}  {each.reason}")
+    for key in folder.foreign:
+        print(f"{key}  foreign: never touched")
+    size = format_bytes(sum(each.held.size for each in told.going))
+    after = f"; more may go at {format_moment(told.next_ms)}" if told.next_ms is not None else ""
+    print(f"{name}: {len(told.going)} of {len(folder.held)} objects would go, {size}{after}")
+
+
+def _as_json(name: str, folder: Folder, told: Pruning) -> dict[str, object]:
+    from walsyncd.core.stored.layout import format_key  # noqa: PLC0415
+
+    going = [{"key": format_key(each.held.key), "size": each.held.size, "reason": each.reason} for each in told.going]
+    return {"name": name, "going": going, "foreign": list(folder.foreign), "next_ms": told.next_ms}

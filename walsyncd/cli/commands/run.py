@@ -1,0 +1,41 @@
+"""``walsyncd run``: the daemon, in the foreground."""
+
+from __future__ import annotations
+
+import argparse
+import faulthandler
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from walsyncd.adapters.storage.interface import Storage
+    from walsyncd.config import Settings
+
+
+LOG_FLUSH_S = 5.0  # a journal that takes nothing for so long takes nothing
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Nothing of its own: everything stands in the configuration."""
+    parser.epilog = f"{parser.epilog}\n  75  stopped with something left in the spool for the next start"
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run until SIGTERM or SIGINT; a second one stops at once. SIGHUP reads the configuration again."""
+    from walsyncd import log  # noqa: PLC0415 - a command is light until it runs
+    from walsyncd.cli import settings_from  # noqa: PLC0415
+    from walsyncd.cli.configured_storage import storage_from  # noqa: PLC0415
+    from walsyncd.engine.daemon.daemon import run_daemon  # noqa: PLC0415
+
+    def source() -> tuple[Settings, Storage]:
+        settings = settings_from(args)
+        daemon = settings.daemon
+        # Beside the uploads: the snapshotter, and whoever looks at a folder's owner.
+        storage = storage_from(settings.storage, connections_max=daemon.uploads_max + 2, state_dir=daemon.state_dir)
+        log.configure_daemon(daemon.log_level, daemon.log_format)
+        return settings, storage
+
+    faulthandler.enable()  # the watchdog's SIGABRT leaves every thread's stack in the journal
+    try:
+        return run_daemon(source)
+    finally:
+        log.flush(LOG_FLUSH_S)

@@ -1,0 +1,194 @@
+"""``walsyncd status``: each database's state, from the daemon if one runs, else from the journal."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from walsyncd.cli.table import counted, format_bytes, print_table
+
+if TYPE_CHECKING:
+    from walsyncd.config import Settings
+    from walsyncd.engine.daemon.database_status import DatabaseStatus
+
+HEADINGS = ("DATABASE", "STATE", "LAG", "SPOOL", "STORED", "LAST COMMIT", "LAST BASE", "VERIFIED", "STORED POSITION")
+POSITION_WIDTH_MIN = 160  # columns: narrower terminals do without the position, which --json has
+WIDE_MIN = 120  # columns: on narrower ones a size and a day must do
+WATCH_S = 2.0
+ANSWER_TIMEOUT_S = 5.0  # then the journal says what it knows
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """What there is to show: the daemon's pid (None: none runs), trouble with the storage, the databases."""
+
+    pid: int | None
+    storage: str
+    databases: Sequence[DatabaseStatus]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """--json, --watch, --max-lag."""
+    parser.description = (
+        f"{parser.description}\n\n"
+        "A database is following when each of its commits goes to storage, copying base\n"
+        "while a full copy is made beside that, degraded when its history broke off and\n"
+        "a new generation is due, missing, refused (no permission) or failing (it can't\n"
+        "be read) while it is set aside and tried again. Below the table stand the\n"
+        "cause and what helps."
+    )
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="print one JSON object")
+    form.add_argument("--watch", action="store_true", help="keep the table on screen until Ctrl-C")
+    parser.add_argument(
+        "--max-lag",
+        metavar="DURATION",
+        help="exit 1 if a database is further behind than this, or no daemon runs: a monitoring check",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the table or the JSON; 0 whatever the states are, unless ``--max-lag`` says what is too much."""
+    from walsyncd.cli import settings_from  # noqa: PLC0415 - light until it runs
+    from walsyncd.config import parse_duration  # noqa: PLC0415
+
+    settings = settings_from(args)
+    max_lag_s = parse_duration(args.max_lag) if args.max_lag else None
+    if args.watch:
+        _watch(settings)
+        return 0
+    sight = _look(settings)
+    if args.json:
+        databases = [asdict(database) for database in sight.databases]
+        print(json.dumps({"daemon_pid": sight.pid, "storage": sight.storage, "databases": databases}, indent=2))
+    else:
+        _print(sight, settings)
+    return 0 if max_lag_s is None else _verdict(sight, max_lag_s, args.max_lag)
+
+
+def _look(settings: Settings) -> Sight:
+    from walsyncd.adapters.system.control_socket import ask_daemon  # noqa: PLC0415
+    from walsyncd.engine.daemon.database_status import DatabaseStatus  # noqa: PLC0415
+    from walsyncd.errors import TransientError  # noqa: PLC0415
+
+    answer: Mapping[str, Any] | None = None
+    refusal: TransientError | None = None
+    try:
+        answer = ask_daemon(settings.daemon.state_dir, {"op": "status"}, timeout_s=ANSWER_TIMEOUT_S)
+    except TransientError as error:
+        refusal = error
+    if answer is None or "error" in answer:
+        return _from_journal(settings, refusal)
+    databases = [DatabaseStatus(**database) for database in answer["databases"]]
+    return Sight(answer["pid"], answer.get("storage", ""), databases)
+
+
+def _from_journal(settings: Settings, refusal: Exception | None) -> Sight:
+    """What the journal says; before the first run there is none, and nothing was replicated yet."""
+    from walsyncd.adapters.journal.journal import reader  # noqa: PLC0415
+    from walsyncd.config import expand  # noqa: PLC0415
+    from walsyncd.engine.daemon.database_status import NOT_CONFIGURED, survey, unseen  # noqa: PLC0415
+    from walsyncd.errors import MissingError  # noqa: PLC0415
+
+    try:
+        with reader(settings.daemon.state_dir) as journal:
+            found = survey(journal, now_ms=_now_ms())
+    except MissingError:
+        if refusal is not None:
+            raise refusal from None
+        specs = sorted(expand(settings), key=lambda spec: spec.name)
+        found = [unseen(spec.name, str(spec.path)) for spec in specs]
+    kept = [database for database in found if database.state != NOT_CONFIGURED or database.spool_objects]
+    return Sight(None, "", kept)
+
+
+def _verdict(sight: Sight, max_lag_s: float, limit: str) -> int:
+    """What a monitoring check has to say, on stderr."""
+    late = {database.name: database.behind_s(_now_ms()) for database in sight.databases}
+    beyond = {name: lag_s for name, lag_s in late.items() if lag_s > max_lag_s}
+    problems = [f"{name} is behind by {lag_s:.1f} s, more than {limit}" for name, lag_s in beyond.items()]
+    if sight.pid is None:
+        problems.append("no daemon runs")
+    for problem in problems:
+        print(f"walsyncd: {problem}", file=sys.stderr)
+    return 1 if problems else 0
+
+
+def _watch(settings: Settings) -> None:
+    try:
+        while True:
+            sight = _look(settings)
+            if sys.stdout.isatty():
+                print("\x1b[H\x1b[2J", end="")  # home, clear
+            print(time.strftime("%H:%M:%S, every 2 s until Ctrl-C"))
+            _print(sight, settings)
+            sys.stdout.flush()
+            time.sleep(WATCH_S)
+    except KeyboardInterrupt:
+        return
+
+
+def _print(sight: Sight, settings: Settings) -> None:
+    from walsyncd.core.follow.presence_decision import PRICE  # noqa: PLC0415
+
+    print(f"daemon: {f'running, pid {sight.pid}' if sight.pid else 'not running'}")
+    if sight.storage:
+        print(sight.storage)
+    if not sight.databases:
+        why = "has no [[database]]" if not settings.databases else "has patterns, which nothing matches at present"
+        print(f"no databases to replicate: {settings.file} {why}")
+        return
+    columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else POSITION_WIDTH_MIN
+    headings = HEADINGS if columns >= POSITION_WIDTH_MIN else HEADINGS[:-1]
+    rows = [_cells(database, is_wide=columns >= WIDE_MIN)[: len(headings)] for database in sight.databases]
+    print_table(headings, rows)
+    for database in sight.databases:
+        if database.cause:
+            print(f"{database.name}: {database.cause}" + (f" ({database.remedy})" if database.remedy else ""))
+        if database.error:
+            print(f"{database.name}: storage: {database.error}")
+        if database.last_drill and not database.last_drill.startswith("passed"):
+            print(f"{database.name}: drill of {_moment(database.last_drill_ms)} {database.last_drill}")
+        if database.presence != "off":
+            print(f"{database.name}: presence is {database.presence}: {PRICE}")
+
+
+def _cells(database: DatabaseStatus, *, is_wide: bool) -> tuple[str, ...]:
+    waits = database.spool_objects
+    moment = _moment if is_wide else _day_or_time
+    return (
+        database.name,
+        database.state,
+        f"{database.lag_s:.1f} s, {format_bytes(database.lag_bytes)}" if waits else "none",
+        _size(waits, database.spool_bytes, is_wide=is_wide) if waits else "empty",
+        _size(database.bucket_objects, database.bucket_bytes, is_wide=is_wide),
+        moment(database.last_commit_ms),
+        moment(database.last_base_ms),
+        moment(database.last_verified_ms),
+        database.stored_position or "-",
+    )
+
+
+def _size(objects: int, size: int, *, is_wide: bool) -> str:
+    return f"{counted(objects, 'object')}, {format_bytes(size)}" if is_wide else format_bytes(size)
+
+
+def _day_or_time(time_ms: int | None) -> str:
+    day, _, clock = _moment(time_ms).partition(" ")
+    return clock if day == time.strftime("%Y-%m-%d") else day
+
+
+def _moment(time_ms: int | None) -> str:
+    if time_ms is None:
+        return "-"
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(time_ms / 1000))
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

@@ -1,0 +1,21 @@
+"""``walsyncd takeover``: take databases back that another daemon writes to now."""
+
+from __future__ import annotations
+
+import argparse
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """NAME."""
+    parser.add_argument("names", nargs="+", metavar="NAME", help="a database")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print which databases begin a new generation; those that nobody took go on as they are."""
+    from walsyncd.cli import settings_from  # noqa: PLC0415 - a command is light until it runs
+    from walsyncd.cli.daemon_client import call  # noqa: PLC0415
+
+    answer = call(settings_from(args).daemon.state_dir, {"op": "takeover", "names": args.names})
+    for name in args.names:
+        print(f"{name}: {'a new generation begins here' if name in answer['taken'] else 'it is ours already'}")
+    return 0

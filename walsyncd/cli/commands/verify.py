@@ -1,0 +1,70 @@
+"""``walsyncd verify``: read a whole replica and check every object and chain, up to the head, and the head's content.
+
+The head is restored into a temporary folder ($TMPDIR) for that. A line for each problem and note, what the problems
+mean for restoring, then one that sums up; exit 1 if there is a problem, 3 if there is nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from walsyncd.adapters.system.allocator import reuse_blocks
+from walsyncd.cli.replica_argument import is_url, replica_from
+from walsyncd.cli.table import counted
+from walsyncd.errors import TransientError
+
+if TYPE_CHECKING:
+    from walsyncd.engine.restore.replica import Replica
+    from walsyncd.engine.restore.verifier import Verification
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Which replica, and how thoroughly."""
+    parser.add_argument("replica", metavar="NAME|URL", help="a database's name, or the URL of its folder")
+    parser.add_argument("--quick", action="store_true", help="only what listings and HEAD say: reads no object")
+    parser.add_argument("--json", action="store_true", help="the result as JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print what is wrong; 1 if anything is."""
+    from walsyncd.engine.restore.verifier import verify  # noqa: PLC0415  a command is light until it runs
+
+    reuse_blocks()
+    replica = replica_from(args)
+    with tempfile.TemporaryDirectory(prefix="walsyncd-verify-") as folder:
+        result = verify(replica, quick=args.quick, scratch=Path(folder) / "head.db")
+    if not result.problems and not args.quick and not is_url(args.replica):
+        _tell_daemon(args, replica.name)
+    if args.json:
+        facts = asdict(result) | {"salvage": [each.as_json() for each in result.salvage]}
+        print(json.dumps({"url": replica.url, "quick": args.quick} | facts, indent=2, ensure_ascii=False))
+    else:
+        _print(replica, result, quick=args.quick)
+    return 1 if result.problems else 0
+
+
+def _print(replica: Replica, result: Verification, *, quick: bool) -> None:
+    consequences = [line for each in result.salvage for line in each.lines()]
+    for kind, lines in (("problem", result.problems), ("so", consequences), ("note", result.notes)):
+        for line in lines:
+            print(f"{kind:8}{line}")
+    what = "listed" if quick else counted(result.transactions, "transaction")
+    read = f"{counted(result.objects, 'object')}, {result.size} bytes, {what}"
+    sound = "nothing is missing" if quick else "all of it is sound"
+    verdict = counted(len(result.problems), "problem") if result.problems else sound
+    print(f"verified {replica.url}: {read} in {counted(result.generations, 'generation')}: {verdict}")
+
+
+def _tell_daemon(args: argparse.Namespace, name: str) -> None:
+    """The daemon, if one runs, remembers when its replica was found sound: `status` and the metrics show it."""
+    from walsyncd.adapters.system.control_socket import ask_daemon  # noqa: PLC0415  a command is light until it runs
+    from walsyncd.cli import settings_from  # noqa: PLC0415
+
+    with suppress(TransientError):
+        ask_daemon(settings_from(args).daemon.state_dir, {"op": "verified", "name": name}, timeout_s=5.0)

@@ -1,0 +1,29 @@
+"""From the configuration's ``[storage]`` to an open storage: adapters know no configuration."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from walsyncd.adapters.storage.interface import Storage
+    from walsyncd.config import StorageSettings
+
+
+FOLDERS_FILE = "storage-folders"  # in the state directory: which folders were in use as storage
+
+
+def storage_from(settings: StorageSettings, *, connections_max: int = 16, state_dir: Path | None = None) -> Storage:
+    """The storage of ``settings``, without a request; ``connections_max`` threads can talk to it at once.
+
+    With ``state_dir`` a folder that was in use and is gone counts as away, not as empty.
+    """
+    from walsyncd.adapters.storage.open_storage import open_storage  # noqa: PLC0415  a command is light until it runs
+    from walsyncd.adapters.storage.s3.s3_settings import S3Settings  # noqa: PLC0415
+
+    how = asdict(settings)
+    url = how.pop("url")
+    del how["delete"], how["expire_after_s"]  # what is done with a storage, not how it is reached
+    memory = state_dir / FOLDERS_FILE if state_dir is not None else None
+    return open_storage(url, S3Settings(**how, connections_max=connections_max), memory=memory)

@@ -1,0 +1,42 @@
+"""Talking to the daemon of a state directory."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from walsyncd.adapters.system.control_socket import ask_daemon
+from walsyncd.errors import TransientError, WalsyncdError
+
+ANSWER_TIMEOUT_S = 60.0
+POLL_S = 0.02
+
+
+def call(state_dir: Path, request: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The daemon's answer; the error that it says, TransientError if none runs."""
+    return told(ask_daemon(state_dir, request, timeout_s=ANSWER_TIMEOUT_S), f"state directory {state_dir}")
+
+
+def told(answer: Mapping[str, Any] | None, whose: str) -> Mapping[str, Any]:
+    """An answer that says no, or none at all, as an error."""
+    if answer is None:
+        raise TransientError(f"no daemon runs on {whose}", hint="systemctl start walsyncd, or `walsyncd run`")
+    if "error" in answer:
+        raise WalsyncdError(answer["error"], hint=answer.get("hint", ""))
+    return answer
+
+
+class Deadline:
+    """Waits in small steps until a time-out, in seconds (None: for ever)."""
+
+    def __init__(self, timeout_s: float | None) -> None:
+        self._end = None if timeout_s is None else time.monotonic() + timeout_s
+
+    def pause(self) -> bool:
+        """Wait a little; False if the time is up."""
+        if self._end is not None and time.monotonic() >= self._end:
+            return False
+        time.sleep(POLL_S)
+        return True

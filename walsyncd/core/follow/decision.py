@@ -1,0 +1,305 @@
+"""Following one WAL: from what a look sees to what must be read, and whether the reading was good.
+
+The rule (https://sqlite.org/fileformat2.html section 4, https://sqlite.org/walformat.html):
+
+- A frame counts if its salts are those of the WAL header and its checksum continues the chain before it.
+- Committed are the frames up to mxFrame of the wal-index, if a process uses it; nobody using it, the frames up to
+  the last commit frame of the chain, for that is what the next opener will recover.
+- Committed frames never change while the salts stay. So with unchanged salts the chain alone proves that nothing
+  was missed, and fewer frames or another chain are a fork; with new salts ``core.follow.restart`` must prove it.
+- A restart publishes its salts in the wal-index, then writes the WAL's header, then frames. So what was read is good
+  if the salts are the same after the reading.
+
+A look is: ``decide`` on what is seen, read what the decision asks for, then ``settle`` with what is seen after the
+reading. Everything here is a value; the caller does the reading.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import Enum
+
+from walsyncd.core.sqlite.checksum import Chain
+from walsyncd.core.sqlite.wal import Frames, WalHeader
+from walsyncd.core.sqlite.walindex import IndexHeader
+
+Salts = tuple[int, int]
+
+
+class Holder(Enum):
+    """Who uses the database, by the lock on the wal-index's DMS byte.
+
+    LEAVING: nobody, and the -shm is deleted while the -wal is not, as in a last close; if that lasts, it was none.
+    """
+
+    LIVE = "live"
+    SETTING_UP = "setting up"
+    NONE = "none"
+    LEAVING = "leaving"
+
+
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """Where we stand in the source's WAL: frames 1 to ``frames`` of the incarnation ``salts`` are ours.
+
+    ``frames`` is 0 or a commit frame, ``chain`` the running checksum after it. ``header`` is None until SQLite
+    writes it, which it does together with the incarnation's first frame.
+    """
+
+    salts: Salts
+    header: WalHeader | None
+    frames: int
+    chain: Chain
+
+    def advanced(self, frames: int, chain: Chain) -> Cursor:
+        """The cursor after the commit frame ``frames`` of the same incarnation."""
+        assert self.header is not None
+        assert frames > self.frames
+        return replace(self, frames=frames, chain=chain)
+
+
+def cursor_before(header: WalHeader) -> Cursor:
+    """The cursor before the first frame of the incarnation of ``header``."""
+    return Cursor(header.salts, header, 0, header.chain)
+
+
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """What a look sees: the holder (asked first), the wal-index header, the WAL's header (None: none valid).
+
+    ``wal_bytes`` is the size of the WAL. A live wal-index that is not to be believed shows as ``Holder.NONE``.
+    """
+
+    holder: Holder
+    index: IndexHeader | None
+    wal: WalHeader | None
+    wal_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Idle:
+    """Nothing new."""
+
+
+@dataclass(frozen=True, slots=True)
+class Again:
+    """This look shows a moment in between: look again shortly."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """Read frames ``first`` to ``last`` (None: to the end of the chain) in the cursor's incarnation."""
+
+    cursor: Cursor
+    last: int | None
+
+    @property
+    def first(self) -> int:
+        """The first frame to read, counted from 1."""
+        return self.cursor.frames + 1
+
+
+@dataclass(frozen=True, slots=True)
+class Restarted:
+    """The WAL began anew as ``salts``: prove the seam before frames 1 to ``last`` are followed.
+
+    ``header`` is None while the new incarnation has no frame; ``last`` is None if the chain must tell.
+    """
+
+    salts: Salts
+    header: WalHeader | None
+    last: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Emptied:
+    """The WAL is empty, and nobody uses it: ``prove_emptied``, or it is a gap.
+
+    So it is before frame 1, too: an incarnation of which we have seen no frame may have come and gone.
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """The history can't be proven complete; ``reason`` says why, with numbers.
+
+    ``remedy`` is what can be done against such gaps. ``blocked``: as long as the WAL has these salts, no generation
+    gets past it.
+    """
+
+    reason: str
+    remedy: str = ""
+    blocked: Salts | None = None
+
+
+Decision = Idle | Again | Copy | Restarted | Emptied | Gap
+
+
+def decide(cursor: Cursor, seen: Sighting) -> Decision:
+    """What a look that saw ``seen`` has to do."""
+    if seen.holder is Holder.SETTING_UP:
+        return Again("the wal-index is being set up")
+    if seen.holder is Holder.LEAVING:
+        return Again("the wal-index is deleted and the WAL is not")
+    if seen.holder is Holder.LIVE:
+        if seen.index is None:
+            return Again("the wal-index header is being written")
+        return _decide_by_index(cursor, seen.index, seen.wal)
+    return _decide_by_wal(cursor, seen.wal, seen.wal_bytes)
+
+
+def _decide_by_wal(cursor: Cursor, wal: WalHeader | None, wal_bytes: int) -> Decision:
+    if wal is None:
+        return Again("the WAL's header is being written") if wal_bytes else Emptied()
+    if wal.salts != cursor.salts:
+        return Restarted(wal.salts, wal, None)
+    if wal_bytes < wal.offset_of(cursor.frames + 1):
+        return _fork(cursor, (wal_bytes - wal.offset_of(1)) // wal.frame_size)
+    return Copy(_with_header(cursor, wal), None)
+
+
+def _decide_by_index(cursor: Cursor, index: IndexHeader, wal: WalHeader | None) -> Decision:
+    if index.max_frame > 0 and (wal is None or wal.salts != index.salts):
+        return Again("the WAL's header is not the one of the wal-index")
+    if index.salts != cursor.salts:
+        return Restarted(index.salts, wal if index.max_frame else None, index.max_frame)
+    if index.max_frame < cursor.frames:
+        return _fork(cursor, index.max_frame)
+    if index.max_frame > cursor.frames:
+        assert wal is not None
+        return Copy(_with_header(cursor, wal), index.max_frame)
+    if cursor.frames and index.frame_chain != cursor.chain:
+        return Gap(f"the WAL holds another frame {cursor.frames} than the one that was shipped: history forked")
+    return Idle()
+
+
+def _fork(cursor: Cursor, held: int) -> Gap:
+    lost = cursor.frames - held
+    return Gap(f"{lost} frames that were shipped are gone from the WAL (frame {cursor.frames}): history forked")
+
+
+def _with_header(cursor: Cursor, wal: WalHeader) -> Cursor:
+    """The cursor, with the header that SQLite wrote in the meantime.
+
+    Until a frame is committed, each writer that tries writes the header anew, with a checkpoint sequence of its own.
+    """
+    return cursor if cursor.frames else cursor_before(wal)
+
+
+def settle(copy: Copy, read: Frames, after: Sighting, *, asked: int) -> Frames | Again | Gap:
+    """What was read, if it may be used, or why not; ``copy.last`` is known by now.
+
+    ``read`` holds verified frames from ``read.first`` on, of those up to ``asked`` that were to be read; ``after`` was
+    seen after the reading. A published frame that does not continue the chain means that the WAL restarted under the
+    reading, or that history was rewritten.
+    """
+    assert copy.last is not None
+    salts = salts_now(after)
+    if salts is not None and salts != copy.cursor.salts:
+        return Again("the WAL restarted while it was read")
+    if after.holder is Holder.LIVE and after.index is not None and after.index.max_frame < copy.last:
+        return Again("somebody opened the database while its WAL was scanned, and has published less of it")
+    held = read.first + read.count - 1
+    if held < asked:
+        return broken_chain(held + 1, copy.last, read.next_salts, copy.cursor.salts)
+    if held == copy.last and not read.sizes[-1]:
+        return Gap(f"the last published frame, {held}, does not commit: history was rewritten")
+    return read
+
+
+def broken_chain(frame: int, last: int, found: Salts | None, salts: Salts) -> Gap:
+    """The gap at a published frame that does not continue the chain of ``salts``; ``found`` are its own.
+
+    With zero salts it is SQLite's doing. Since 3.11.0 it leaves the checksums of overwritten frames to the commit;
+    before 3.50.2 (measured: 3.50.1 does, 3.50.2 does not) it forgot some after ROLLBACK TO in a spilled transaction.
+    """
+    which = f"frame {frame} of {last} was published"
+    if found != (0, 0):
+        return Gap(f"{which} and does not continue the chain: history was rewritten")
+    return Gap(
+        f"{which} without salts and checksum, as older SQLite does after ROLLBACK TO in a transaction that outgrew its"
+        " cache; a crash would lose it",
+        remedy="have the application use SQLite 3.50.2 or later, or raise its PRAGMA cache_size",
+        blocked=salts,
+    )
+
+
+def salts_now(seen: Sighting) -> Salts | None:
+    """The salts of the current incarnation: the live wal-index's, else the WAL header's, None if unknown."""
+    if seen.holder is Holder.LIVE and seen.index is not None:
+        return seen.index.salts
+    return seen.wal.salts if seen.wal is not None else None
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """iChange as it was when the cursor stood where it stands; ``seen_ms`` by the monotonic clock, before it was read.
+
+    ``shm_serial`` names the descriptor it was read through, ``reborn`` and ``closed`` count the events that its -shm
+    had had by then.
+    """
+
+    ichange: int
+    seen_ms: int
+    shm_serial: int
+    reborn: int = 0
+    closed: int = 0
+
+    def grown(self, commits: int) -> Mark:
+        """The mark for a cursor that is so many commits further."""
+        return replace(self, ichange=(self.ichange + commits) % 2**32)
+
+
+@dataclass(frozen=True, slots=True)
+class ShmEvidence:
+    """What the event queue, drained after the header was read, says of the -shm since the mark.
+
+    ``reborn``: MODIFY, CREATE, MOVED, or events may be lost; ``closed``: CLOSE_WRITE. The DELETE of the very file that
+    we hold is none: whoever still had it open counts on in it, and nobody can join them.
+    """
+
+    reborn: bool = False
+    closed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Loan:
+    """A count that was believed on the word of the events alone, which may be late.
+
+    ``shm_serial`` names the -shm, ``closed`` counts the CLOSE_WRITE events that it had had by then; one more before
+    ``until_ms``, by the monotonic clock, may be that of a writer killed before.
+    """
+
+    shm_serial: int
+    closed: int
+    until_ms: int
+
+
+CLOSE_LATE_MS = 10_000  # so late a killed process may close what it has lost its locks on; 25 ms measured
+CLOSE_ICHANGE_BASE = 1_000
+CLOSE_ICHANGE_PER_MS = 1_000  # no counter rebuilt from 0 can have grown faster: a commit takes more than 1 µs
+
+
+def mark_holds(
+    mark: Mark | None,
+    index: IndexHeader,
+    evidence: ShmEvidence,
+    *,
+    shm_serial: int,
+    now_ms: int,
+    whole: bool = False,
+) -> bool:
+    """Whether iChange then and iChange now are values of one unbroken counter, or it would show if they are not.
+
+    ``whole``: what ``is_whole`` says of the mark's incarnation. A counter that was rebuilt in between
+    lacks the commits before the mark, so it asks for fewer than were made.
+    """
+    if mark is None or evidence.reborn or mark.shm_serial != shm_serial:
+        return False
+    if (index.ichange - mark.ichange) % 2**32 >= 2**31:
+        return False
+    if not evidence.closed or whole:
+        return True
+    return mark.ichange > CLOSE_ICHANGE_BASE + CLOSE_ICHANGE_PER_MS * max(0, now_ms - mark.seen_ms)

@@ -1,0 +1,181 @@
+"""The follow state: everything that a restart of the daemon must know of a database, as one JSON text.
+
+It is written in the same transaction as the segments that lead to it, so the two never disagree:
+
+    stream     where our stored WAL stands: generation, epoch, frame, salts, running checksum
+    cursor     where we stand in the source's WAL (None: there was no WAL)
+    start      the stored position just before the first frame of the cursor's incarnation
+    file       which file the database is, and what it looked like when no WAL existed
+    mode       "wal", or "rollback": no WAL was ever seen, and a base is taken whenever the file changed
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from walsyncd.core.follow.decision import Cursor, Salts
+from walsyncd.core.sqlite.checksum import Chain
+from walsyncd.core.sqlite.wal import WalHeader
+from walsyncd.core.stored.epoch import Stamp
+from walsyncd.core.stored.position import Position
+
+FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """Our side: the next frame stored is ``frame`` + 1 of ``epoch``; ``stamp`` is None before an epoch's first frame.
+
+    ``previous`` is the last frame of the epoch before, ``bytes`` the size of this epoch's WAL so far, ``began_ms``
+    when its first commit was seen, ``time_ms`` when the last commit of the database was seen (never decreasing).
+    """
+
+    generation: str
+    epoch: int = 1
+    frame: int = 0
+    previous: int = 0
+    stamp: Stamp | None = None
+    bytes: int = 0
+    began_ms: int = 0
+    time_ms: int = 0
+
+    @property
+    def position(self) -> Position:
+        """Where the stored WAL ends."""
+        return Position(self.generation, self.epoch, self.frame)
+
+    def next_epoch(self) -> Stream:
+        """The stream at the start of the next epoch."""
+        return Stream(self.generation, self.epoch + 1, previous=self.frame, time_ms=self.time_ms)
+
+
+@dataclass(frozen=True, slots=True)
+class FileFacts:
+    """The database file: which one it is, and its look while there was no WAL (``known``), else zeros.
+
+    The look is only taken down once the file had been quiet for longer than its times are coarse; so whatever is
+    written after that changes them.
+    """
+
+    device: int
+    inode: int
+    birth_ns: int | None
+    boot_id: str
+    wal_inode: int = 0
+    size: int = 0
+    mtime_ns: int = 0
+    ctime_ns: int = 0
+
+    @property
+    def known(self) -> bool:
+        """Whether the look was taken down."""
+        return self.ctime_ns != 0
+
+    def unknown(self) -> FileFacts:
+        """The same file, of unknown look."""
+        return replace(self, size=0, mtime_ns=0, ctime_ns=0)
+
+    def is_file(self, other: FileFacts) -> bool:
+        """Whether both are the same file."""
+        return (self.device, self.inode, self.birth_ns) == (other.device, other.inode, other.birth_ns)
+
+    def has_content_of(self, other: FileFacts) -> bool:
+        """Whether it is the same file, and neither size nor mtime contradict that nothing wrote to it."""
+        return self.is_file(other) and (self.size, self.mtime_ns) == (other.size, other.mtime_ns)
+
+    def looks_like(self, other: FileFacts) -> bool:
+        """Whether it is the same file and nothing at all was done to it since ``other``, a known look."""
+        return other.known and self.has_content_of(other) and self.ctime_ns == other.ctime_ns
+
+
+@dataclass(frozen=True, slots=True)
+class FollowState:
+    """One database's standing; see the head of this file."""
+
+    stream: Stream
+    cursor: Cursor | None
+    start_epoch: int
+    start_frame: int
+    file: FileFacts
+    mode: str = "wal"
+
+    @property
+    def start(self) -> Position:
+        """The stored position just before frame 1 of the cursor's incarnation."""
+        return Position(self.stream.generation, self.start_epoch, self.start_frame)
+
+    def entered(self, cursor: Cursor | None) -> FollowState:
+        """The state at the beginning of another incarnation (None: no WAL is left)."""
+        stream = self.stream
+        return replace(self, cursor=cursor, start_epoch=stream.epoch, start_frame=stream.frame)
+
+
+def format_follow_state(state: FollowState) -> str:
+    """The state as JSON text."""
+    stream, cursor, stamp = state.stream, state.cursor, state.stream.stamp
+    facts = {
+        "format": FORMAT,
+        "stream": {
+            "generation": stream.generation,
+            "epoch": stream.epoch,
+            "frame": stream.frame,
+            "previous": stream.previous,
+            "bytes": stream.bytes,
+            "began_ms": stream.began_ms,
+            "time_ms": stream.time_ms,
+        },
+        "stamp": None if stamp is None else [stamp.page_size, stamp.sequence, stamp.salt1, stamp.salt2, *stamp.chain],
+        "cursor": None if cursor is None else [*cursor.salts, cursor.frames, *cursor.chain],
+        "header": None if cursor is None or cursor.header is None else _format_header(cursor.header),
+        "start": [state.start_epoch, state.start_frame],
+        "mode": state.mode,
+        "file": {name: getattr(state.file, name) for name in FileFacts.__dataclass_fields__},
+    }
+    return json.dumps(facts, separators=(",", ":"))
+
+
+def parse_follow_state(text: str) -> FollowState:
+    """Inverse of ``format_follow_state``; ValueError if the text is not one."""
+    try:
+        facts = json.loads(text)
+        if facts["format"] != FORMAT:
+            raise ValueError(f"follow state has format {facts['format']}, not {FORMAT}")
+        start_epoch, start_frame = facts["start"]
+        return FollowState(
+            Stream(**facts["stream"], stamp=_parse_stamp(facts["stamp"])),
+            _parse_cursor(facts),
+            start_epoch,
+            start_frame,
+            FileFacts(**facts["file"]),
+            facts["mode"],
+        )
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"follow state lacks or misstates {error}") from error
+
+
+def _format_header(header: WalHeader) -> list[int]:
+    order = int(header.big_endian)
+    return [header.page_size, order, header.sequence, header.salt1, header.salt2, *header.chain]
+
+
+def _parse_stamp(fields: list[int] | None) -> Stamp | None:
+    if fields is None:
+        return None
+    page_size, sequence, salt1, salt2, s0, s1 = fields
+    return Stamp(page_size, sequence, salt1, salt2, (s0, s1))
+
+
+def _parse_cursor(facts: Mapping[str, Any]) -> Cursor | None:
+    if facts["cursor"] is None:
+        return None
+    salt1, salt2, frames, s0, s1 = facts["cursor"]
+    salts: Salts = (salt1, salt2)
+    chain: Chain = (s0, s1)
+    header = None
+    if facts["header"] is not None:
+        page_size, order, sequence, head1, head2, c0, c1 = facts["header"]
+        header = WalHeader(page_size, bool(order), sequence, head1, head2, (c0, c1))
+    return Cursor(salts, header, frames, chain)

@@ -1,0 +1,176 @@
+"""The seam between two incarnations of a WAL: the proof that no commit fell into it.
+
+Every commit adds exactly 1 to iChange, whatever the salts. So with
+
+    need = iChange now - iChange at the cursor - commits of the new incarnation     (modulo 2^32)
+
+exactly ``need`` commits were made after the cursor in the old incarnation. They may still stand behind the new
+incarnation's frames, since a restart does not shrink the file; there they carry the old salts and continue the
+old chain. ``prove_by_count`` is that proof. Where iChange can't be used (after our own absence, or no wal-index),
+``prove_by_remains`` needs what lies behind the old incarnation's last frame to show that it ended there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from walsyncd.core.follow.decision import Cursor, Gap, Mark, Salts
+from walsyncd.core.sqlite.wal import Frames
+from walsyncd.core.sqlite.walindex import IndexHeader
+from walsyncd.core.sqlite.walindex_hash import BLOCK_BYTES, blocks_for
+
+_MODULUS = 2**32
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """Commits counted over a run of verified frames.
+
+    ``commits`` are the numbers of the commit frames in order; ``next_salts`` those of the frame behind the chain
+    (None: end of the file). ``doubtful``: two commit frames in a row were equal (pad frames), so counts lie.
+    """
+
+    commits: tuple[int, ...]
+    next_salts: Salts | None
+    doubtful: bool
+
+
+EMPTY_TALLY = Tally((), None, doubtful=False)
+
+
+class Counter:
+    """Counts the commits of a run of frames that is read in several pieces.
+
+    ``number`` and ``frame`` (header and page) are the commit frame before the run: it can have been padded, too.
+    """
+
+    def __init__(self, number: int = 0, frame: bytes = b"") -> None:
+        self._commits: list[int] = []
+        self._last_commit: tuple[int, bytes] = (number, frame[:8] + frame[24:])
+        self._doubtful = False
+        self._next_salts: Salts | None = None
+
+    def feed(self, frames: Frames) -> None:
+        """Count one more piece, the one right after the last."""
+        size = len(frames.data) // frames.count if frames.count else 0
+        for commit in frames.commits:
+            start = (commit - frames.first) * size
+            content = bytes(frames.data[start : start + 8]) + bytes(frames.data[start + 24 : start + size])
+            if self._last_commit == (commit - 1, content):
+                self._doubtful = True
+            self._last_commit = (commit, content)
+            self._commits.append(commit)
+        self._next_salts = frames.next_salts
+
+    def tally(self) -> Tally:
+        """What was counted so far."""
+        return Tally(tuple(self._commits), self._next_salts, doubtful=self._doubtful)
+
+
+@dataclass(frozen=True, slots=True)
+class Seam:
+    """Proven: take the old incarnation up to commit frame ``last`` (the cursor's own frame: nothing), then go on."""
+
+    last: int
+    by: Literal["count", "remains"] = "count"
+
+
+def prove_by_count(
+    cursor: Cursor,
+    *,
+    ichange_delta: int,
+    new_salts: Salts,
+    new: Tally,
+    new_last: int,
+    tail: Tally,
+    behind: Salts | None,
+) -> Seam | Gap:
+    """Prove by iChange, which grew by ``ichange_delta`` since the cursor.
+
+    ``new``: the commits of the new incarnation; ``tail``: those after the cursor in the old one, as
+    far as readable (empty if ``new_last`` passed the cursor); ``behind``: the salts of the frame after the greater of
+    the two. The caller saw after the reading that the new incarnation is current, and how far it came: ``new_last``.
+    """
+    need = (ichange_delta - len(new.commits)) % _MODULUS
+    if need >= _MODULUS // 2:
+        return Gap(f"the wal-index counts {_MODULUS - need} commits fewer than the WAL holds")
+    if new.doubtful or tail.doubtful:
+        return Gap("equal commit frames in a row make the commits uncountable across a restart of the WAL")
+    if need == 0:
+        # Behind the cursor the chain shows that what stands there never committed (a spill that was rolled back);
+        # behind frames of the new incarnation there is no chain to show it.
+        if tail.commits or (behind == cursor.salts and new_last > cursor.frames):
+            return Gap(f"frames of the old incarnation follow frame {cursor.frames} though no commit is missing")
+        return Seam(cursor.frames)
+    if len(tail.commits) > need:
+        return Gap(f"{len(tail.commits)} commits stand after frame {cursor.frames}, but only {need} were counted")
+    if len(tail.commits) < need:
+        lost = need - len(tail.commits)
+        return Gap(f"{lost} transactions after frame {cursor.frames} of the WAL were overwritten before they were read")
+    if not succeeds(cursor.salts, new_salts):
+        return Gap(f"{need} transactions after frame {cursor.frames} stand before a WAL that is not the next one")
+    if new_last > cursor.frames:
+        return Gap(f"the WAL's new frames reached frame {new_last} while the old ones after {cursor.frames} were read")
+    return Seam(tail.commits[-1])
+
+
+def prove_by_remains(cursor: Cursor, *, new_salts: Salts, new_last: int, tail: Tally) -> Seam | Gap:
+    """Prove without iChange: the old incarnation's end is in sight, so nothing came after it.
+
+    Holds only with the boot id unchanged, ``new_last`` read after the tail. The caller then still has to see each
+    page of the tail that the new incarnation lacks in the database file, in its last version.
+    """
+    if not succeeds(cursor.salts, new_salts):
+        return Gap("the WAL restarted more than once, or was made anew, and its commits can't be counted")
+    if new_last > cursor.frames:
+        return Gap(f"the WAL restarted, its commits can't be counted, and its new frames passed frame {cursor.frames}")
+    if tail.next_salts is None or tail.next_salts in (cursor.salts, new_salts, (0, 0)):
+        return Gap("the WAL restarted, its commits can't be counted, and where the old one ended can't be seen")
+    return Seam(tail.commits[-1] if tail.commits else cursor.frames, "remains")
+
+
+def is_whole(
+    cursor: Cursor,
+    *,
+    new_salts: Salts,
+    tail: Tally,
+    stands: bool,
+    mark: Mark,
+    index_bytes: int,
+    last_glances: tuple[IndexHeader, ...],
+) -> bool:
+    """Whether the old incarnation held no commit after ``tail``, or by the count far too many for its wal-index.
+
+    One of these shows it (``engine.follow.wal_restart`` says why):
+
+    - One of ``last_glances`` at the wal-index, which show all of the incarnation that they are of, ends with ``tail``.
+    - A frame of a third incarnation is right behind ``tail``, and the cursor's frame ``stands``, seen after that.
+    - The wal-index, of ``index_bytes`` now, would have grown if as many commits as ``mark`` counts were hidden.
+    """
+    last = tail.commits[-1] if tail.commits else cursor.frames
+    if any((index.salts, index.max_frame) == (cursor.salts, last) for index in last_glances):
+        return True
+    if not succeeds(cursor.salts, new_salts):
+        return False
+    if stands and tail.next_salts not in (None, cursor.salts, new_salts, (0, 0)):
+        return True
+    return blocks_for(last + mark.ichange) * BLOCK_BYTES > index_bytes
+
+
+def prove_emptied(cursor: Cursor, mark: Mark | None, index: IndexHeader | None) -> bool:
+    """Whether the WAL was truncated right behind the cursor, by what those who died left in the wal-index.
+
+    It counts no commit since the mark, and the truncation that it tells of is the first restart after the cursor's
+    incarnation, or the one that began this if it has no frame. The caller knows that nobody wrote after the first of
+    those died who used it since the mark.
+    """
+    if mark is None or index is None or index.max_frame:
+        return False
+    is_this = not cursor.frames and index.salts == cursor.salts
+    return index.ichange == mark.ichange and (is_this or succeeds(cursor.salts, index.salts))
+
+
+def succeeds(old: Salts, new: Salts) -> bool:
+    """Whether ``new`` is the very next restart: SQLite adds 1 to salt-1 and draws salt-2."""
+    return new[0] == (old[0] + 1) % _MODULUS

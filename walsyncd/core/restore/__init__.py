@@ -1,0 +1,1 @@
+"""Decisions about restores: which objects give the database at a position."""

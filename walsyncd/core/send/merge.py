@@ -1,0 +1,85 @@
+"""Which segments waiting in the spool go up as one object, and under which key.
+
+Bodies of adjoining segments concatenate to a legal body, so waiting segments may be merged:
+
+    00000001-00000004.<t1>.<previous>.wal.zst ┐
+    00000005-00000005.<t2>.wal.zst            ├─> 00000001-00000009.<t3>.<previous>.wal.zst
+    00000006-00000009.<t3>.wal.zst            ┘
+
+Only a run of one generation and epoch in which each begins behind the one before. One that was ever begun is
+never merged or renamed: its upload may have reached the store. At most ``MERGED_SIZE_MAX``; since a run ends only
+where the next one would not fit, n bytes of spool with segments of at most s bytes leave in no more than
+n / (MERGED_SIZE_MAX - s) + 1 objects an epoch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+from walsyncd.core.stored.layout import SegmentKey
+
+MERGED_SIZE_MAX = 8 << 20  # bytes; one PUT, and a restore's memory for one segment
+CROWD = 1024  # objects that wait in one lane: from so many on, merging them before they are sent is worth the writing
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """An object in its lane: ``key`` is None for what is no segment; ``size`` in bytes."""
+
+    key: SegmentKey | None
+    size: int
+    begun: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """The first ``count`` (≥ 1) objects go up as one; ``full``: waiting longer would gather nothing more."""
+
+    count: int
+    full: bool
+
+
+def head_run(waiting: Sequence[Waiting], *, size_max: int = MERGED_SIZE_MAX) -> Run:
+    """What goes up next of a lane that is not empty."""
+    head = waiting[0]
+    if head.begun or head.key is None:
+        return Run(1, full=True)
+    size = head.size
+    for count, (before, after) in enumerate(pairwise(waiting), start=1):
+        if after.begun or not adjoins(before.key, after.key):
+            return Run(count, full=True)
+        if size + after.size > size_max:
+            return Run(count, full=True)
+        size += after.size
+    return Run(len(waiting), full=size >= size_max)
+
+
+def crowded_runs(waiting: Sequence[Waiting], *, count_min: int) -> list[tuple[int, int]]:
+    """Where (from, to) so many or more wait that could be one: worth merging before they are sent.
+
+    A run grows by what it was merged into, so with c bytes to ``count_min`` segments every byte is written about
+    MERGED_SIZE_MAX / 2c times.
+    """
+    runs = []
+    start = 0
+    while start < len(waiting):
+        count = head_run(waiting[start:]).count
+        if count >= count_min:
+            runs.append((start, start + count))
+        start += count
+    return runs
+
+
+def adjoins(before: SegmentKey | None, after: SegmentKey | None) -> bool:
+    """Whether ``after`` continues ``before`` in the same epoch."""
+    if before is None or after is None:
+        return False
+    return (before.generation, before.epoch, before.last + 1) == (after.generation, after.epoch, after.first)
+
+
+def merged_key(keys: Sequence[SegmentKey]) -> SegmentKey:
+    """The key of the object that a run becomes: begins like the first, ends like the last."""
+    assert all(adjoins(before, after) for before, after in pairwise(keys)), "not a run"
+    return replace(keys[0], last=keys[-1].last, time_ms=keys[-1].time_ms)

@@ -1,0 +1,231 @@
+"""SQLite's write-ahead log, ``-wal`` (sqlite.org/fileformat2.html, section 4). All numbers are big-endian.
+
+The file is a header and then frames, counted from 1, all of one size.
+
+    header, 32 bytes                            frame header, 24 bytes, then one page
+    offset                                      offset
+     0  magic 0x377f0682 or 0x377f0683           0  page number
+     4  format version, 3007000                  4  size of the database in pages after a commit, else 0
+     8  page size, 512 … 65536                   8  salt-1
+    12  checkpoint sequence number              12  salt-2
+    16  salt-1                                  16  checksum-1
+    20  salt-2                                  20  checksum-2
+    24  checksum-1
+    28  checksum-2
+
+The last bit of the magic says how the checksums read their input: 0 little-endian, 1 big-endian words.
+The header's checksum covers its first 24 bytes. A frame is valid if and only if
+
+1. its salts are those of the header,
+2. its page number is not 0, and
+3. its checksum continues the chain: it covers the frame header's first 8 bytes and the page, and starts from
+   the checksum of the frame before, of the WAL header for frame 1.
+
+The first frame that is not valid ends the log, whatever follows: when SQLite starts the log anew it
+overwrites from the beginning, and frames of the old incarnation stay behind the new ones.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum, auto
+
+from walsyncd.core.sqlite.arrays import NDArray, np
+from walsyncd.core.sqlite.checksum import Buffer, Chain, checksum, frame_chains
+
+WAL_HEADER_SIZE = 32
+FRAME_HEADER_SIZE = 24
+MAGIC = 0x377F0682
+VERSION = 3007000
+PAGE_SIZES = tuple(1 << bits for bits in range(9, 17))
+
+_HEADER = struct.Struct(">8I")
+_FIELDS = 6  # of a frame header: page number, size, two salts, two checksums
+
+
+@dataclass(frozen=True, slots=True)
+class WalHeader:
+    """What the first 32 bytes of a WAL say. ``chain`` is the header's own checksum, where frame 1 starts."""
+
+    page_size: int
+    big_endian: bool
+    sequence: int
+    salt1: int
+    salt2: int
+    chain: Chain
+
+    @property
+    def salts(self) -> tuple[int, int]:
+        """The name of the incarnation."""
+        return self.salt1, self.salt2
+
+    @property
+    def frame_size(self) -> int:
+        """Bytes of a frame: header and page."""
+        return FRAME_HEADER_SIZE + self.page_size
+
+    def offset_of(self, frame: int) -> int:
+        """Where ``frame`` (from 1) begins in the file; also the length of a WAL of ``frame - 1`` frames."""
+        return WAL_HEADER_SIZE + (frame - 1) * self.frame_size
+
+
+def parse_wal_header(data: Buffer) -> WalHeader | None:
+    """The header that ``data`` begins with; None if SQLite would not take it as one."""
+    if len(data) < WAL_HEADER_SIZE:
+        return None
+    magic, version, page_size, sequence, salt1, salt2, *stored = _HEADER.unpack_from(data)
+    if magic & ~1 != MAGIC or version != VERSION or page_size not in PAGE_SIZES:
+        return None
+    big_endian = magic & 1 == 1
+    chain = checksum(data[:24], (0, 0), big_endian=big_endian)
+    if chain != tuple(stored):
+        return None
+    return WalHeader(page_size, big_endian, sequence, salt1, salt2, chain)
+
+
+def format_wal_header(*, page_size: int, big_endian: bool, sequence: int, salt1: int, salt2: int) -> bytes:
+    """The 32 bytes that `parse_wal_header` reads back."""
+    assert page_size in PAGE_SIZES, f"page size {page_size}"
+    head = struct.pack(">6I", MAGIC | big_endian, VERSION, page_size, sequence, salt1, salt2)
+    return head + struct.pack(">2I", *checksum(head, (0, 0), big_endian=big_endian))
+
+
+class FrameEnd(Enum):
+    """Why a run of frames ended."""
+
+    DATA = auto()  # no further whole frame in the data
+    SALTS = auto()  # the next frame is of another incarnation
+    ZERO = auto()  # the next frame's salts are zero: never written, or lost
+    CHAIN = auto()  # the next frame has our salts, but its checksum does not continue the chain
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Frames:
+    """A run of valid frames, and what stands after it.
+
+    ``data`` holds exactly these frames. The arrays have one row a frame: page number, size (0 where the frame
+    does not commit), and the running checksum after it, shape (count, 2); ``before`` is that before the first, and
+    ``big_endian`` how it reads words. ``next_salts`` are those of the first frame not taken, if its header is there;
+    a frame cut short counts as not there for ``end``.
+    """
+
+    data: memoryview
+    first: int
+    count: int
+    page_numbers: NDArray[np.uint32]
+    sizes: NDArray[np.uint32]
+    chains: NDArray[np.uint32]
+    end: FrameEnd
+    next_salts: tuple[int, int] | None
+    before: Chain
+    big_endian: bool
+
+    @property
+    def last(self) -> int:
+        """Number of the last frame; ``first - 1`` if there is none."""
+        return self.first + self.count - 1
+
+    @property
+    def commits(self) -> list[int]:
+        """Numbers of the frames that commit, ascending."""
+        commits: list[int] = (np.flatnonzero(self.sizes) + self.first).tolist()
+        return commits
+
+    def chain_after(self, frame: int, start: Chain) -> Chain:
+        """The running checksum after ``frame``; ``start`` is that before the first."""
+        assert self.first - 1 <= frame <= self.last, f"frame {frame} not in {self.first}..{self.last}"
+        if frame < self.first:
+            return start
+        s0, s1 = self.chains[frame - self.first]
+        return int(s0), int(s1)
+
+    def upto(self, frame: int) -> Frames:
+        """The same run cut after ``frame``; what follows a cut is no longer said."""
+        assert self.first - 1 <= frame <= self.last, f"frame {frame} not in {self.first}..{self.last}"
+        if frame == self.last:
+            return self
+        count = frame - self.first + 1
+        return Frames(
+            data=self.data[: len(self.data) // self.count * count],
+            first=self.first,
+            count=count,
+            page_numbers=self.page_numbers[:count],
+            sizes=self.sizes[:count],
+            chains=self.chains[:count],
+            end=FrameEnd.DATA,
+            next_salts=None,
+            before=self.before,
+            big_endian=self.big_endian,
+        )
+
+    def pieces(self, count_max: int) -> Iterator[Frames]:
+        """The same run in pieces of at most ``count_max`` frames, which fit a processor's cache better."""
+        size = len(self.data) // self.count if self.count else 0
+        for start in range(0, self.count, count_max):
+            stop = min(start + count_max, self.count)
+            yield Frames(
+                data=self.data[start * size : stop * size],
+                first=self.first + start,
+                count=stop - start,
+                page_numbers=self.page_numbers[start:stop],
+                sizes=self.sizes[start:stop],
+                chains=self.chains[start:stop],
+                end=FrameEnd.DATA,
+                next_salts=None,
+                before=self.chain_after(self.first + start - 1, self.before),
+                big_endian=self.big_endian,
+            )
+
+
+def read_frames(data: Buffer, header: WalHeader, *, first: int, start: Chain) -> Frames:
+    """The valid frames that ``data`` begins with, whole ones only.
+
+    ``first`` is the number of the first; ``start`` the chain before it, ``header.chain`` for frame 1.
+    """
+    view = memoryview(data).toreadonly()
+    size = header.frame_size
+    whole = len(view) // size
+    fields = _fields(view[: whole * size], size)
+    ours = _leading((fields[:, 2:4] == header.salts).all(axis=1))
+    chains = frame_chains(view[: ours * size], size, start, big_endian=header.big_endian)
+    valid = (fields[:ours, 4:6] == chains).all(axis=1) & (fields[:ours, 0] != 0)
+    count = _leading(valid)
+    end, next_salts = _what_follows(view[count * size :], header)
+    return Frames(
+        data=view[: count * size],
+        first=first,
+        count=count,
+        page_numbers=fields[:count, 0],
+        sizes=fields[:count, 1],
+        chains=chains[:count],
+        end=end,
+        next_salts=next_salts,
+        before=start,
+        big_endian=header.big_endian,
+    )
+
+
+def _fields(frames: memoryview, frame_size: int) -> NDArray[np.uint32]:
+    """The headers of whole frames as native numbers, shape (count, 6)."""
+    words = np.frombuffer(frames, ">u4").reshape(-1, frame_size // 4)
+    return words[:, :_FIELDS].astype(np.uint32)
+
+
+def _leading(flags: NDArray[np.bool_]) -> int:
+    """How many flags are true before the first that is not."""
+    return len(flags) if flags.all() else int(flags.argmin())
+
+
+def _what_follows(rest: memoryview, header: WalHeader) -> tuple[FrameEnd, tuple[int, int] | None]:
+    """Why the run ended before ``rest``, and the salts found there."""
+    if len(rest) < FRAME_HEADER_SIZE:
+        return FrameEnd.DATA, None
+    salt1, salt2 = struct.unpack_from(">2I", rest, 8)
+    salts = (salt1, salt2)
+    if len(rest) < header.frame_size:
+        return FrameEnd.DATA, salts
+    if salts == header.salts:
+        return FrameEnd.CHAIN, salts
+    return (FrameEnd.ZERO if salts == (0, 0) else FrameEnd.SALTS), salts

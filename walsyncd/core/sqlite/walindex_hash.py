@@ -1,0 +1,81 @@
+"""The hash tables of SQLite's wal-index: which frame holds which page (sqlite.org/walformat.html, section 2.2).
+
+The wal-index is blocks of 32,768 bytes. Block 0 begins with the 136 bytes of ``walindex``:
+
+===========  =======================  ============================================
+             block 0                  any other
+===========  =======================  ============================================
+frames       1 … 4062                 4096 each
+aPgno        u32[4062] at 136         u32[4096] at 0: page number of each frame
+aHash        u16[8192] at 16384       u16[8192] at 16384
+===========  =======================  ============================================
+
+``aHash`` finds a page: slot ``(page * 383) % 8192``, and from there on the next free one; it holds the frame's index
+in the block, from 1, and 0 where nothing is. Entries past mxFrame are of nobody: a reader passes over them, a writer
+removes them before it adds its own. Numbers are in the byte order of the machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from walsyncd.core.sqlite.arrays import np
+from walsyncd.core.sqlite.walindex import WALINDEX_READ_SIZE
+
+BLOCK_BYTES = 32_768
+_HASH_OFFSET = 16_384
+_SLOTS = 8192
+_PRIME = 383
+_FIRST_FRAMES = (_HASH_OFFSET - WALINDEX_READ_SIZE) // 4
+_FRAMES = _HASH_OFFSET // 4
+
+
+def blocks_for(frame: int) -> int:
+    """How many blocks an index up to ``frame`` has; one at least."""
+    return 1 + max(0, -(-(frame - _FIRST_FRAMES) // _FRAMES))
+
+
+def add_frames(index: memoryview, first: int, page_numbers: list[int]) -> None:
+    """Enter frames from ``first`` on into a writable index that has all blocks for them.
+
+    The number is written before the slot that leads to it, since others read meanwhile.
+    """
+    at = 0
+    for block, start, count in _pieces(first, len(page_numbers)):
+        numbers, slots = _tables(index, block)
+        _forget_from(numbers, slots, start)
+        for place, page in enumerate(page_numbers[at : at + count], start):
+            numbers[place - 1] = page
+            slot = page * _PRIME % _SLOTS
+            while slots[slot]:
+                slot = (slot + 1) % _SLOTS
+            slots[slot] = place
+        at += count
+
+
+def _pieces(first: int, count: int) -> Iterator[tuple[int, int, int]]:
+    """Block, index in it of the first frame (from 1), and number of frames there."""
+    while count:
+        block = blocks_for(first) - 1
+        before = 0 if block == 0 else _FIRST_FRAMES + (block - 1) * _FRAMES
+        room = (_FIRST_FRAMES if block == 0 else _FRAMES) - (first - before - 1)
+        taken = min(count, room)
+        yield block, first - before, taken
+        first, count = first + taken, count - taken
+
+
+def _tables(index: memoryview, block: int) -> tuple[memoryview, memoryview]:
+    start = block * BLOCK_BYTES
+    numbers = index[start + (WALINDEX_READ_SIZE if block == 0 else 0) : start + _HASH_OFFSET].cast("I")
+    return numbers, index[start + _HASH_OFFSET : start + BLOCK_BYTES].cast("H")
+
+
+def _forget_from(numbers: memoryview, slots: memoryview, start: int) -> None:
+    """Remove the entries that a writer left who never committed."""
+    if start > 1 and not numbers[start - 1]:
+        return
+    found = np.frombuffer(slots, np.uint16)
+    for slot in np.flatnonzero(found >= start).tolist():
+        slots[slot] = 0
+    for place in (np.flatnonzero(np.frombuffer(numbers, np.uint32)[start - 1 :]) + start - 1).tolist():
+        numbers[place] = 0

@@ -1,0 +1,1 @@
+"""What walsyncd stores: the names and bodies of its objects."""

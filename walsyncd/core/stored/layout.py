@@ -1,0 +1,256 @@
+"""Object names: what lies where in a database's folder of the bucket.
+
+Keys are relative to the folder of one database; ``<g>`` is a generation's id (see ``position``)::
+
+    owner.json                                                    who writes here
+    <g>/base/<epoch>-<frame>-<random>.db.zst                      BaseKey: a base, its start S
+    <g>/base/<epoch>-<frame>-<random>.<epoch>-<frame>.<time>.json.zst   ManifestKey: … and its N
+    <g>/pruned/<first>-<last>.<time>.json                         PrunedKey: epochs that retention removed
+    <g>/wal/<epoch>/<first>-<last>.<time>.wal.zst                 SegmentKey
+    <g>/wal/<epoch>/00000001-<last>.<time>.<previous>.wal.zst     … the first one of an epoch
+    <g>/whole/<epoch>-<last>.<time>.<previous>.wal.zst            WholeKey: a closed epoch
+
+=============  =====================  ==================================================================
+field          text                   rule
+=============  =====================  ==================================================================
+epoch          8 lower-case hex       from 1
+frame          8 lower-case hex       from 0 (0: before the first frame of the epoch)
+first, last    8 lower-case hex       frames (in ``pruned``: epochs), 1 ≤ first ≤ last
+previous       8 lower-case hex       last frame of the epoch before; 0 in epoch 1
+random         8 lower-case hex       a key of its own for every attempt at a base
+time           13 decimal digits      ms since 1970 when the last commit was seen; never decreases
+=============  =====================  ==================================================================
+
+Text of fixed width sorts like the numbers, so a LIST of ``wal/`` comes in the order of positions. What does
+not fit this grammar exactly is foreign: ``parse_key`` answers None and the object is left alone.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from walsyncd.core.stored.position import GENERATION_PATTERN, is_generation
+from walsyncd.errors import UsageError
+
+OWNER_KEY = "owner.json"
+
+NAME_BYTES_MAX = 900  # S3 keys end at 1,024 bytes; the longest key below a database has 101
+SEGMENT_BYTES_MAX = 255  # one path segment: what file systems take (DirectoryStorage)
+
+_HEX = r"([0-9a-f]{8})"
+_TIME = r"(\d{13})"
+_GENERATION = rf"({GENERATION_PATTERN.pattern})"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class SegmentKey:
+    """Frames ``first`` to ``last`` of an epoch; ``previous`` only where ``first`` is 1."""
+
+    generation: str
+    epoch: int
+    first: int
+    last: int
+    time_ms: int
+    previous: int | None = None
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class WholeKey:
+    """A closed epoch in one object: its segments' bytes, concatenated."""
+
+    generation: str
+    epoch: int
+    last: int
+    time_ms: int
+    previous: int
+
+    @property
+    def first(self) -> int:
+        """The first frame, as a segment has it."""
+        return 1
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class BaseKey:
+    """The fuzzy copy of a database file; ``epoch`` and ``frame`` are its start S."""
+
+    generation: str
+    epoch: int
+    frame: int
+    random: str
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class ManifestKey:
+    """What makes a base valid; ``epoch`` and ``frame`` are N, from which on the base is consistent."""
+
+    base: BaseKey
+    epoch: int
+    frame: int
+    time_ms: int
+
+    @property
+    def generation(self) -> str:
+        """The generation that the base belongs to."""
+        return self.base.generation
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class PrunedKey:
+    """States, before it happens, that retention removes epochs ``first`` to ``last``; the key says all."""
+
+    generation: str
+    first: int
+    last: int
+    time_ms: int
+
+
+Key = SegmentKey | WholeKey | BaseKey | ManifestKey | PrunedKey
+
+
+def format_key(key: Key) -> str:
+    """The object's name, relative to the database's folder."""
+    match key:
+        case SegmentKey():
+            tail = "" if key.previous is None else f".{key.previous:08x}"
+            name = f"{key.first:08x}-{key.last:08x}.{key.time_ms:013d}{tail}.wal.zst"
+            return f"{wal_folder(key.generation)}{key.epoch:08x}/{name}"
+        case WholeKey():
+            name = f"{key.epoch:08x}-{key.last:08x}.{key.time_ms:013d}.{key.previous:08x}.wal.zst"
+            return f"{whole_folder(key.generation)}{name}"
+        case BaseKey():
+            return f"{_base_stem(key)}.db.zst"
+        case ManifestKey():
+            return f"{_base_stem(key.base)}.{key.epoch:08x}-{key.frame:08x}.{key.time_ms:013d}.json.zst"
+        case PrunedKey():
+            return f"{pruned_folder(key.generation)}{key.first:08x}-{key.last:08x}.{key.time_ms:013d}.json"
+
+
+def _base_stem(key: BaseKey) -> str:
+    return f"{base_folder(key.generation)}{key.epoch:08x}-{key.frame:08x}-{key.random}"
+
+
+def parse_key(text: str) -> Key | None:
+    """Inverse of ``format_key``; None for what is not ours (``owner.json`` too)."""
+    for pattern, build in _GRAMMAR:
+        match = pattern.fullmatch(text)
+        if match is not None:
+            return build(match)
+    return None
+
+
+# Every pattern begins with the generation, which takes groups 1 to 3.
+def _segment(match: re.Match[str]) -> SegmentKey | None:
+    epoch, first, last = (int(match[group], 16) for group in (4, 5, 6))
+    previous = None if match[8] is None else int(match[8], 16)
+    if not _frames_fit(epoch, first, last) or (previous is None) != (first > 1):
+        return None
+    if epoch == 1 and previous not in (None, 0):
+        return None
+    return SegmentKey(match[1], epoch, first, last, int(match[7]), previous)
+
+
+def _whole(match: re.Match[str]) -> WholeKey | None:
+    epoch, last, previous = int(match[4], 16), int(match[5], 16), int(match[7], 16)
+    if not _frames_fit(epoch, 1, last) or (epoch == 1 and previous):
+        return None
+    return WholeKey(match[1], epoch, last, int(match[6]), previous)
+
+
+def _base(match: re.Match[str]) -> BaseKey | None:
+    epoch = int(match[4], 16)
+    return BaseKey(match[1], epoch, int(match[5], 16), match[6]) if epoch else None
+
+
+def _manifest(match: re.Match[str]) -> ManifestKey | None:
+    base = _base(match)
+    if base is None:
+        return None
+    epoch, frame = int(match[7], 16), int(match[8], 16)
+    if (epoch, frame) < (base.epoch, base.frame):
+        return None
+    return ManifestKey(base, epoch, frame, int(match[9]))
+
+
+def _pruned(match: re.Match[str]) -> PrunedKey | None:
+    first, last = int(match[4], 16), int(match[5], 16)
+    return PrunedKey(match[1], first, last, int(match[6])) if 1 <= first <= last else None
+
+
+def _frames_fit(epoch: int, first: int, last: int) -> bool:
+    return epoch >= 1 and 1 <= first <= last
+
+
+_GRAMMAR = (
+    (re.compile(rf"{_GENERATION}/wal/{_HEX}/{_HEX}-{_HEX}\.{_TIME}(?:\.{_HEX})?\.wal\.zst"), _segment),
+    (re.compile(rf"{_GENERATION}/whole/{_HEX}-{_HEX}\.{_TIME}\.{_HEX}\.wal\.zst"), _whole),
+    (re.compile(rf"{_GENERATION}/base/{_HEX}-{_HEX}-{_HEX}\.db\.zst"), _base),
+    (re.compile(rf"{_GENERATION}/base/{_HEX}-{_HEX}-{_HEX}\.{_HEX}-{_HEX}\.{_TIME}\.json\.zst"), _manifest),
+    (re.compile(rf"{_GENERATION}/pruned/{_HEX}-{_HEX}\.{_TIME}\.json"), _pruned),
+)
+
+
+def base_folder(generation: str) -> str:
+    """Prefix of bases and their manifests."""
+    return f"{generation}/base/"
+
+
+def wal_folder(generation: str) -> str:
+    """Prefix of segments."""
+    return f"{generation}/wal/"
+
+
+def whole_folder(generation: str) -> str:
+    """Prefix of closed epochs."""
+    return f"{generation}/whole/"
+
+
+def pruned_folder(generation: str) -> str:
+    """Prefix of what retention states."""
+    return f"{generation}/pruned/"
+
+
+def before_epoch(folder: str, epoch: int) -> str:
+    """What to LIST after, in ``wal/`` or ``whole/``, to be given ``epoch`` and all later ones.
+
+    Behind all keys of the epoch before, and never the name of a "folder": asked for what follows ``wal/00000001``,
+    SeaweedFS leaves out everything in it.
+    """
+    return f"{folder}{epoch - 1:08x}~"
+
+
+def check_name(name: str, prefix: str) -> None:
+    """Refuse a database's name that can't be the folder of a replica; UsageError says why."""
+    try:
+        size = len(f"{prefix}/{name}".encode())
+    except UnicodeEncodeError as error:
+        raise UsageError(f"database name {name!r} is not UTF-8", hint="give the database a `name`") from error
+    if size > NAME_BYTES_MAX:
+        raise UsageError(
+            f"database name {name!r} with prefix {prefix!r} takes {size} bytes, more than {NAME_BYTES_MAX}",
+            hint="give the database a shorter `name`",
+        )
+    for segment in name.split("/"):
+        fault = _segment_fault(segment)
+        if fault:
+            raise UsageError(f"database name {name!r} {fault}", hint="give the database another `name`")
+
+
+def _segment_fault(segment: str) -> str:
+    if not segment:
+        return "has an empty path segment"
+    if segment in (".", ".."):
+        return f"has the path segment {segment!r}"
+    if len(segment.encode()) > SEGMENT_BYTES_MAX:
+        return f"has a path segment of more than {SEGMENT_BYTES_MAX} bytes"
+    if is_generation(segment) or segment == OWNER_KEY:
+        return f"has the path segment {segment!r}, which means something else in a replica"
+    if any(ord(letter) < 0x20 or ord(letter) == 0x7F for letter in segment):
+        return "has a control character"
+    return ""
+
+
+def default_name(path: str) -> str:
+    """The name of a database that was given none: its absolute path without the leading slash."""
+    return path.lstrip("/")

@@ -1,0 +1,212 @@
+"""The manifest of a base: what the object holds, from where it counts, and how to read it range by range.
+
+One zstd frame with content checksum around a JSON object:
+
+===============  ================================================================================
+``format``       2; a reader refuses what is newer
+``database``     name of the database
+``generation``   id; ``predecessor`` the one before ("" for the first), ``predecessor_end`` why that ended
+``page_size``    512 … 65536
+``file_size``    bytes of the raw database file
+``object``       key of the base, relative to the database's folder; ``object_size`` in bytes, ``etag``
+``start``        S as [epoch, frame]
+``consistent``   N as [epoch, frame]
+``time_ms``      when the commit at N was seen, ms since 1970
+``ranges``       [[offset, length, object_offset, object_length, checksum], …]
+===============  ================================================================================
+
+Ranges follow one another from 0 to ``file_size`` without a hole; each is one zstd frame of the object, and
+what lies between those frames is padding (zstd skippable frames). ``checksum`` is the raw range's XXH3-64, in
+hex, to find damage as fast as memory is read; of 32 digits, as all were in format 1, the begin of its SHA-256.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import astuple, dataclass
+from typing import Any
+
+from xxhash import xxh3_64, xxh3_64_hexdigest
+
+from walsyncd.core.stored.position import Position
+from walsyncd.core.stored.zstd import zstd
+from walsyncd.errors import CorruptError, NewerFormatError
+
+FORMAT_VERSION = 2
+_SHA256_DIGITS = 32  # the first 16 bytes
+MANIFEST_BYTES_MAX = 16 * 1024 * 1024  # 16,384 ranges take about a MiB of JSON, with those that fill up parts two
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """A piece of the raw file and the zstd frame that holds it; offsets and lengths in bytes."""
+
+    offset: int
+    length: int
+    object_offset: int
+    object_length: int
+    checksum: str
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """A finished base; ``key``, ``size`` and ``etag`` are those of its object."""
+
+    database: str
+    generation: str
+    predecessor: str
+    predecessor_end: str
+    page_size: int
+    file_size: int
+    key: str
+    size: int
+    etag: str
+    start: Position
+    consistent_from: Position
+    time_ms: int
+    ranges: tuple[Range, ...]
+    format_version: int = FORMAT_VERSION
+
+
+def range_checksum(raw: bytes | memoryview) -> str:
+    """What a manifest says of a raw range: 16 hex digits."""
+    return xxh3_64_hexdigest(raw)
+
+
+class RangeDigest:
+    """Compares a raw range, which comes in pieces, with its ``checksum``."""
+
+    def __init__(self, checksum: str) -> None:
+        self._checksum = checksum
+        self._digest = hashlib.sha256() if len(checksum) == _SHA256_DIGITS else xxh3_64()
+
+    def update(self, raw: bytes) -> None:
+        """The next piece."""
+        self._digest.update(raw)
+
+    def fits(self) -> bool:
+        """Whether all was given, and is what it was."""
+        return self._digest.hexdigest()[:_SHA256_DIGITS] == self._checksum
+
+
+def format_manifest(manifest: Manifest) -> bytes:
+    """The body of the manifest's object."""
+    fields = {
+        "format": manifest.format_version,
+        "database": manifest.database,
+        "generation": manifest.generation,
+        "predecessor": manifest.predecessor,
+        "predecessor_end": manifest.predecessor_end,
+        "page_size": manifest.page_size,
+        "file_size": manifest.file_size,
+        "object": manifest.key,
+        "object_size": manifest.size,
+        "etag": manifest.etag,
+        "start": [manifest.start.epoch, manifest.start.frame],
+        "consistent": [manifest.consistent_from.epoch, manifest.consistent_from.frame],
+        "time_ms": manifest.time_ms,
+        "ranges": [astuple(part) for part in manifest.ranges],
+    }
+    text = json.dumps(fields, separators=(",", ":"), ensure_ascii=False)
+    return zstd.compress(text.encode(), options={zstd.CompressionParameter.checksum_flag: 1})
+
+
+def parse_manifest(body: bytes) -> Manifest:
+    """Inverse of ``format_manifest``; CorruptError says what is wrong with it, NewerFormatError if nothing is."""
+    fields = _fields(body)
+    version = fields.get("format")
+    if isinstance(version, int) and version > FORMAT_VERSION:
+        raise NewerFormatError(
+            f"read base manifest: format {version} is newer than {FORMAT_VERSION}, the newest that is known here",
+            hint="restore with the walsyncd that wrote it, or a later one",
+        )
+    try:
+        manifest = _build(fields)
+    except (KeyError, TypeError, ValueError) as error:
+        raise CorruptError(f"read base manifest: {type(error).__name__}: {error}") from error
+    fault = _fault(manifest)
+    if fault:
+        raise CorruptError(f"read base manifest: {fault}")
+    return manifest
+
+
+def _fields(body: bytes) -> dict[str, Any]:
+    try:
+        # A decompressor of its own: a few bytes can claim gigabytes, and max_length is the limit.
+        decompressor = zstd.ZstdDecompressor()
+        text = decompressor.decompress(body, MANIFEST_BYTES_MAX)
+        if not decompressor.eof or decompressor.unused_data:
+            raise CorruptError(f"read base manifest: {len(body)} bytes are not one zstd frame")
+        fields = json.loads(text)
+    except (zstd.ZstdError, ValueError) as error:
+        raise CorruptError(f"read base manifest: {error}") from error
+    if not isinstance(fields, dict):
+        raise CorruptError("read base manifest: not a JSON object")
+    return fields
+
+
+def _build(fields: dict[str, Any]) -> Manifest:
+    generation = _text(fields["generation"])
+    return Manifest(
+        format_version=_number(fields["format"]),
+        database=_text(fields["database"]),
+        generation=generation,
+        predecessor=_text(fields["predecessor"]),
+        predecessor_end=_text(fields["predecessor_end"]),
+        page_size=_number(fields["page_size"]),
+        file_size=_number(fields["file_size"]),
+        key=_text(fields["object"]),
+        size=_number(fields["object_size"]),
+        etag=_text(fields["etag"]),
+        start=_position(generation, fields["start"]),
+        consistent_from=_position(generation, fields["consistent"]),
+        time_ms=_number(fields["time_ms"]),
+        ranges=tuple(_range(*entry) for entry in fields["ranges"]),
+    )
+
+
+def _position(generation: str, pair: list[int]) -> Position:
+    epoch, frame = pair
+    return Position(generation, _number(epoch), _number(frame))
+
+
+def _range(offset: int, length: int, object_offset: int, object_length: int, checksum: str) -> Range:
+    place = _number(object_offset), _number(object_length)
+    return Range(_number(offset), _number(length), *place, _text(checksum))
+
+
+def _number(value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise ValueError(f"{value!r} is not a number from 0")
+    return value
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is not a text")
+    return value
+
+
+def _fault(manifest: Manifest) -> str:
+    size = manifest.page_size
+    if not 512 <= size <= 65536 or size & (size - 1):
+        return f"page size {size} is not a power of two from 512 to 65536"
+    if manifest.consistent_from < manifest.start:
+        return f"consistent from {manifest.consistent_from}, before its start {manifest.start}"
+    return _fault_of_ranges(manifest)
+
+
+def _fault_of_ranges(manifest: Manifest) -> str:
+    raw_end = object_end = 0
+    for part in manifest.ranges:
+        if part.offset != raw_end or not part.length:
+            return f"range at {part.offset} does not follow the one that ends at {raw_end}"
+        if part.object_offset < object_end or not part.object_length:
+            return f"range at {part.offset} overlaps the one before it in the object"
+        raw_end, object_end = raw_end + part.length, part.object_offset + part.object_length
+    if raw_end != manifest.file_size:
+        return f"ranges end at {raw_end}, the file at {manifest.file_size}"
+    if object_end > manifest.size:
+        return f"ranges end at {object_end} of an object of {manifest.size} bytes"
+    return ""

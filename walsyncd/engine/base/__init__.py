@@ -1,0 +1,1 @@
+"""Full copies of databases, taken while writers write."""

@@ -1,0 +1,387 @@
+"""One base's way into storage: read the file range by range, send parts as they fill, complete.
+
+Nothing is locked and no quiet moment is needed: what changes under the copy is in the frames that are followed
+meanwhile. A part's bytes are in memory until the store has it; its row is durable before it is sent, so a copy that
+was interrupted goes on with the part that is missing.
+
+A copy never keeps its thread waiting: it is cut into steps, one range or one answer each, and says after each what it
+waits for (``Hold``). So one thread copies several databases by turns (``engine.base.copy_queue``).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import random
+import secrets
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import CancelledError, Future
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from typing import Any, TypeAlias, TypeVar
+
+import structlog
+
+from walsyncd.adapters.files.source import OpenFile
+from walsyncd.adapters.journal.journal import Journal, ObjectRow, ObjectState, PartRow
+from walsyncd.adapters.storage.interface import Storage, StoredPart
+from walsyncd.core.send.backoff import delay_s
+from walsyncd.core.send.multipart import Listed, Part, adopt
+from walsyncd.core.stored.base import (
+    FrameCompressor,
+    PackedPart,
+    Packer,
+    Shape,
+    format_ranges,
+    parse_ranges,
+    placed,
+    shape_of,
+    whole_body,
+)
+from walsyncd.core.stored.layout import BaseKey, format_key
+from walsyncd.core.stored.manifest import Range
+from walsyncd.core.stored.position import Position
+from walsyncd.errors import CorruptError, MissingError, RefusedError, StateError, TransientError, WalsyncdError
+
+REFUSED_DELAY_S = 30.0
+TOLD_ATTEMPTS = 3  # one request that fails is nobody's concern
+REFUSALS_MAX = 2  # as for segments: a store that refuses the parts that it lists has another idea of the upload than we
+
+T = TypeVar("T")
+_log = structlog.get_logger()
+
+
+class AbandonedError(WalsyncdError):
+    """The base is worthless by now: the generation ended, the file changed, or the daemon stops."""
+
+
+@dataclass(frozen=True, slots=True)
+class BasePlan:
+    """What a base under way must find unchanged to go on: the file, the boot, where its frames begin (S)."""
+
+    generation: str
+    epoch: int
+    frame: int
+    shape: Shape
+    device: int
+    inode: int
+    birth_ns: int | None
+    boot_id: str
+
+    @property
+    def start(self) -> Position:
+        """S."""
+        return Position(self.generation, self.epoch, self.frame)
+
+    def to_json(self) -> str:
+        """The plan as the journal keeps it."""
+        return json.dumps(asdict(self))
+
+
+def parse_plan(text: str) -> BasePlan:
+    """Inverse of ``BasePlan.to_json``."""
+    fields = json.loads(text)
+    return BasePlan(**{**fields, "shape": Shape(**fields["shape"])})
+
+
+@dataclass(frozen=True, slots=True)
+class FinishedBase:
+    """A base object in storage."""
+
+    row: ObjectRow
+    plan: BasePlan
+    size: int
+    etag: str
+    ranges: tuple[Range, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """What a base waits for before its next step: an answer, or a moment of the monotonic clock; else its turn."""
+
+    answer: Future[Any] | None = None
+    until_s: float = 0.0
+
+    def holds(self, now_s: float) -> bool:
+        """Whether neither has come."""
+        return now_s < self.until_s and not (self.answer is not None and self.answer.done())
+
+
+Steps: TypeAlias = Generator[Hold, None, T]
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """Where a base goes and who helps.
+
+    ``submit`` runs a task in the uploads' pool once the database is ours to write and so many bytes may leave.
+
+    ``go_on`` raises AbandonedError when the copy has become pointless; ``flights_max`` is how many parts may be on
+    their way, in memory, besides the one being filled. All bases under way share ``compressor``.
+    """
+
+    journal: Journal
+    storage: Storage
+    submit: Callable[[int, Callable[[], object], int], Future[Any]]
+    flights_max: Callable[[], int]
+    go_on: Callable[[], None]
+    now_ms: Callable[[], int]
+    compressor: FrameCompressor
+
+    def insist(self, database_id: int, launch: Callable[[], Future[T]], first: Future[T] | None = None) -> Steps[T]:
+        """Launch a request until the store answers; what can't succeed by waiting is raised.
+
+        ``first``: one that was launched already. What keeps failing is told by the database's status.
+        """
+        attempt, refused, told = 0, False, False
+        while True:
+            self.go_on()
+            attempt += 1
+            answer = first or launch()
+            first = None
+            yield Hold(answer, math.inf)
+            try:
+                result = answer.result()
+            except CancelledError as error:
+                raise AbandonedError("the daemon stops") from error
+            except TransientError as error:
+                wait_s = delay_s(attempt, fraction=random.random())  # noqa: S311 - jitter
+                if attempt >= TOLD_ATTEMPTS:
+                    told = True
+                    self._tell(database_id, f"its base is not stored yet: {error.message}")
+            except RefusedError as error:
+                told = True
+                self._tell(database_id, f"storage refuses its base: {error}")
+                if not refused:
+                    _log.warning("base_refused", reason=error.message, remedy=error.hint)
+                refused, wait_s = True, REFUSED_DELAY_S
+            else:
+                if told:
+                    self._tell(database_id, "")
+                return result
+            yield Hold(until_s=time.monotonic() + wait_s)
+
+    def _tell(self, database_id: int, words: str) -> None:
+        with suppress(StateError):  # our own disk; it is told with the next attempt
+            self.journal.note_error(database_id, words, self.now_ms())
+
+
+class BaseCopy:
+    """Copies ``file`` into the object of ``row``; ``name`` is the database's folder."""
+
+    def __init__(self, world: World, *, name: str, file: OpenFile, plan: BasePlan, row: ObjectRow) -> None:
+        self._world = world
+        self._key = f"{name}/{row.key}"
+        self._file = file
+        self._plan = plan
+        self._row = row
+        self._flying: deque[tuple[PackedPart, Future[str]]] = deque()
+        self._replaced = False
+        """A part that the store had acknowledged was sent again, with what the file holds by now."""
+
+    def run(self) -> Steps[FinishedBase]:
+        """Copy what is missing and complete the object; AbandonedError or CorruptError if that can't be."""
+        if self._row.upload_id is None and self._plan.shape.file_size < self._plan.shape.part_size:
+            return (yield from self._put_whole())
+        try:
+            if self._row.upload_id is None:
+                yield from self._open()
+            else:
+                yield from self._adopt(self._row.upload_id)
+            yield from self._send_rest()
+            etag = yield from self._complete()
+        except MissingError as error:
+            etag = yield from self._completed_before(error)
+        return self._finished(etag)
+
+    def _ask(self, request: Callable[[], T], size: int = 0) -> Steps[T]:
+        """What the store answers to a request, made when the database is ours to write."""
+        world, database_id = self._world, self._row.database_id
+        return world.insist(database_id, lambda: world.submit(database_id, request, size))
+
+    # -- a small base: one request ----------------------------------------------------------------------------------
+
+    def _put_whole(self) -> Steps[FinishedBase]:
+        part = whole_body((self._read(*place) for place in self._plan.shape.ranges()), self._world.compressor)
+        metadata = {"walsyncd-id": hashlib.sha256(part.body).hexdigest()}
+        storage = self._world.storage
+        etag = yield from self._ask(lambda: storage.put(self._key, part.body, metadata=metadata), len(part.body))
+        self._world.journal.base_stored(self._row.id, etag=etag, size=len(part.body))
+        return FinishedBase(self._row, self._plan, len(part.body), etag, part.ranges)
+
+    # -- a large one: parts -----------------------------------------------------------------------------------------
+
+    def _open(self) -> Steps[None]:
+        world, row = self._world, self._row
+        metadata = {"walsyncd-id": row.token}
+        upload_id = yield from self._ask(lambda: world.storage.create_upload(self._key, metadata=metadata))
+        if not world.journal.upload_opened(row.id, upload_id, self._plan.shape.part_size):
+            yield from self._ask(lambda: world.storage.abort_upload(self._key, upload_id))
+            raise AbandonedError(f"{self._key} was dropped from the journal")
+        self._upload_id = upload_id
+
+    def _adopt(self, upload_id: str) -> Steps[None]:
+        """Take over what the store has of an upload, and send again what is missing of it.
+
+        MissingError if the store does not know the upload any more.
+        """
+        world, row = self._world, self._row
+        self._upload_id = upload_id
+        listed = yield from self._ask(lambda: world.storage.list_parts(self._key, upload_id))
+        parts = world.journal.parts(row.id)
+        known = [Listed(part.number, part.size, part.etag) for part in listed]
+        ours = adopt([Part(part.number, part.size, part.md5, part.etag) for part in parts], known)
+        missing = 0
+        for part, held in zip(parts, ours, strict=True):
+            if held.etag is not None:
+                world.journal.part_stored(row.id, part.number, held.etag)
+            else:
+                missing += 1
+                self._replaced |= part.etag is not None
+                yield from self._send(self._packed_again(part, last=part.number == len(parts)))
+        _log.info("base_resumed", key=self._key, parts_kept=len(parts) - missing, parts_sent_again=missing)
+
+    def _packed_again(self, part: PartRow, *, last: bool) -> PackedPart:
+        ranges = parse_ranges(part.detail)
+        shape = self._plan.shape
+        raw = (self._read(r.offset, r.length) for r in ranges)
+        whole = replace(whole_body(raw, self._world.compressor, reached=ranges[0].offset), number=part.number)
+        at_end = last and ranges[-1].offset + ranges[-1].length == shape.file_size
+        if at_end and len(whole.body) <= shape.part_size:
+            return whole
+        padded = whole.padded(shape.part_size)
+        if padded is None:
+            raise AbandonedError(f"part {part.number} of {self._key} no longer fits its size")
+        return padded
+
+    def _send_rest(self) -> Steps[None]:
+        parts = self._world.journal.parts(self._row.id)
+        reached = 0
+        if parts:
+            last = parse_ranges(parts[-1].detail)[-1]
+            reached = last.offset + last.length
+        shape = self._plan.shape
+        packer = Packer(shape, self._world.compressor, first=len(parts) + 1, reached=reached)
+        while packer.reached < shape.file_size:
+            length = min(packer.wanted(), shape.file_size - packer.reached)
+            full = packer.add(self._read(packer.reached, length))
+            if full is not None:
+                yield from self._send(full)
+            yield Hold()
+        rest = packer.finish()
+        if rest is not None:
+            yield from self._send(rest)
+        yield from self._land_all()
+
+    def _read(self, offset: int, length: int) -> bytes:
+        """A raw range; what a checkpoint cut off meanwhile is zero-filled."""
+        self._world.go_on()
+        return self._file.pread(offset, length).ljust(length, b"\0")
+
+    def _send(self, part: PackedPart) -> Steps[None]:
+        world, row = self._world, self._row
+        while len(self._flying) >= world.flights_max():
+            yield from self._land()
+        md5 = hashlib.md5(part.body, usedforsecurity=False).hexdigest()
+        world.journal.part_begun(row.id, part.number, len(part.body), md5, format_ranges(part.ranges))
+        self._flying.append((part, self._launch(part)))
+
+    def _launch(self, part: PackedPart) -> Future[str]:
+        storage, upload_id = self._world.storage, self._upload_id
+        return self._world.submit(
+            self._row.database_id,
+            lambda: storage.upload_part(self._key, upload_id, part.number, part.body),
+            len(part.body),
+        )
+
+    def _land_all(self) -> Steps[None]:
+        while self._flying:
+            yield from self._land()
+
+    def _land(self) -> Steps[None]:
+        """Wait for the oldest part in flight; one that failed is sent again, from here, not from the pool."""
+        part, future = self._flying.popleft()
+        etag = yield from self._world.insist(self._row.database_id, lambda: self._launch(part), future)
+        self._world.journal.part_stored(self._row.id, part.number, etag)
+
+    def _complete(self) -> Steps[str]:
+        """The object's ETag. Parts that the store refuses are compared with what it lists before it is asked again."""
+        for _ in range(REFUSALS_MAX):
+            try:
+                return (yield from self._complete_once())
+            except CorruptError as error:
+                _log.info("base_parts_refused", key=self._key, reason=error.message)
+            yield from self._adopt(self._upload_id)
+            yield from self._land_all()
+        return (yield from self._complete_once())
+
+    def _complete_once(self) -> Steps[str]:
+        world = self._world
+        parts = [StoredPart(part.number, part.size, part.etag or "") for part in world.journal.parts(self._row.id)]
+        return self._ask(lambda: world.storage.complete_upload(self._key, self._upload_id, parts))
+
+    def _finished(self, etag: str) -> FinishedBase:
+        parts = self._world.journal.parts(self._row.id)
+        size = sum(part.size for part in parts)
+        self._world.journal.base_stored(self._row.id, etag=etag, size=size)
+        return FinishedBase(self._row, self._plan, size, etag, ranges_of(parts, self._plan))
+
+    def _completed_before(self, error: MissingError) -> Steps[str]:
+        """The upload is gone. If the answer to a Complete was lost, the object is there.
+
+        But not if a part was replaced after that Complete: the object may hold the one before, and its ranges then
+        lie elsewhere than the journal says.
+        """
+        found = yield from self._ask(lambda: self._world.storage.head(self._key))
+        if found is None or found.metadata.get("walsyncd-id") != self._row.token or self._replaced:
+            raise AbandonedError(f"the store gave up the upload of {self._key}") from error
+        return found.etag
+
+
+def ranges_of(parts: Sequence[PartRow], plan: BasePlan) -> tuple[Range, ...]:
+    """All ranges of a base, from its parts' rows."""
+    size = plan.shape.part_size
+    return tuple(
+        placement for part in parts for placement in placed(parse_ranges(part.detail), part=part.number, part_size=size)
+    )
+
+
+def begin_base(
+    world: World, *, database_id: int, start: Position, file: OpenFile, boot_id: str
+) -> tuple[BasePlan, ObjectRow]:
+    """Note a new base, under a key of its own."""
+    identity = file.identity()
+    plan = BasePlan(
+        start.generation,
+        start.epoch,
+        start.frame,
+        shape_of(identity.size),
+        identity.device,
+        identity.inode,
+        identity.birth_ns,
+        boot_id,
+    )
+    key = format_key(BaseKey(start.generation, start.epoch, start.frame, secrets.token_hex(4)))
+    row = world.journal.base_begun(
+        database_id,
+        generation=start.generation,
+        key=key,
+        token=secrets.token_hex(16),
+        plan=plan.to_json(),
+        part_size=plan.shape.part_size,
+        epoch=start.epoch,
+        frame=start.frame,
+        now_ms=world.now_ms(),
+    )
+    return plan, row
+
+
+def can_resume(plan: BasePlan, row: ObjectRow, file: OpenFile, *, generation: str, boot_id: str) -> bool:
+    """Whether a base that an earlier run began may go on."""
+    identity = file.identity()
+    same = (plan.device, plan.inode, plan.birth_ns) == (identity.device, identity.inode, identity.birth_ns)
+    stored = row.state is ObjectState.STORED
+    return same and plan.boot_id == boot_id and plan.generation == generation and (stored or row.upload_id is not None)

@@ -1,0 +1,70 @@
+"""Renewal: where objects go by age (``delete = false``), a generation begins anew before its bases would fail.
+
+Whether it has to is decided when a base is due (``base_schedule``), in the follower's thread. The old generation
+stays as it is, complete up to its last commit; whoever waits for a look gets it in the new one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import structlog
+
+from walsyncd.adapters.journal.journal import Journal
+from walsyncd.core.follow.follow_state import FollowState
+from walsyncd.core.keep.base_schedule import must_begin_anew
+from walsyncd.core.stored.position import Position
+from walsyncd.engine.follow.environment import Outside
+from walsyncd.engine.follow.followed_database import Tracked
+
+REASON = "what its bases need would expire: the WAL has not restarted for long"
+
+_log = structlog.get_logger()
+
+
+class Renewal:
+    """``interrupt`` is the follower's; objects may go ``expire_s`` seconds after they were stored."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        outside: Outside,
+        *,
+        interrupt: Callable[[Tracked, Callable[[Tracked], object]], None],
+        expire_s: float,
+    ) -> None:
+        self._journal = journal
+        self._outside = outside
+        self._interrupt = interrupt
+        self._expire_ms = round(1000 * expire_s)
+
+    def begins_anew(self, tracked: Tracked, state: FollowState, taken: tuple[Position, int] | None) -> bool:
+        """Whether the generation ends instead of having another base; ``taken``: the last base's N, and when (ms)."""
+        stream = state.stream
+        began_ms = next(
+            row.began_ms for row in self._journal.generations(tracked.row_id) if row.generation == stream.generation
+        )
+        is_over = must_begin_anew(
+            now_ms=self._outside.wall_ms(),
+            epoch_began_ms=stream.began_ms,
+            generation_began_ms=began_ms,
+            base_ms=taken[1] if taken is not None and taken[0].generation == stream.generation else None,
+            can_begin=state.start_epoch == stream.epoch,
+            interval_ms=round(1000 * tracked.spec.snapshot_interval_s),
+            expire_ms=self._expire_ms,
+        )
+        if is_over:
+            self._interrupt(tracked, partial(self._leave, generation=stream.generation))
+        return is_over
+
+    def _leave(self, tracked: Tracked, *, generation: str) -> None:
+        """In the follower's thread, which begins the next generation in the same turn."""
+        if tracked.state is None or tracked.state.stream.generation != generation:
+            return
+        position = str(tracked.state.stream.position)
+        self._journal.end_generation(tracked.row_id, REASON, self._outside.wall_ms())
+        tracked.forget()
+        tracked.lives.rest()
+        tracked.gap_reason = REASON
+        _log.info("generation_renewed", database=tracked.name, position=position, reason=REASON)

@@ -1,0 +1,389 @@
+"""The snapshotter: takes bases whenever one is due, in one thread, in which they take turns (``copy_queue``).
+
+S comes from the follower before the first byte is read, N from a look that begins after the object was completed;
+the manifest goes into the database's lane behind every segment up to N.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+from weakref import ref
+
+import structlog
+
+from walsyncd.adapters.files.source import OpenFile, hot_journal, open_file, read_header
+from walsyncd.adapters.journal.journal import Advance, Base, Journal, NewObject, ObjectKind, ObjectRow, ObjectState
+from walsyncd.adapters.storage.interface import Storage
+from walsyncd.core.follow.follow_state import FollowState
+from walsyncd.core.keep.base_schedule import WORK_PAUSE_S, is_due_by_work, spread_s
+from walsyncd.core.stored.base import FrameCompressor
+from walsyncd.core.stored.layout import ManifestKey, format_key, parse_key
+from walsyncd.core.stored.manifest import Manifest, format_manifest
+from walsyncd.core.stored.position import Position
+from walsyncd.engine.base.base_copy import (
+    AbandonedError,
+    BaseCopy,
+    FinishedBase,
+    Hold,
+    Steps,
+    World,
+    begin_base,
+    can_resume,
+    parse_plan,
+    ranges_of,
+)
+from walsyncd.engine.base.copy_queue import Rota
+from walsyncd.engine.base.renewal import Renewal
+from walsyncd.engine.follow.followed_database import Tracked
+from walsyncd.engine.follow.source_reader import file_facts
+from walsyncd.errors import MissingError, StateError, WalsyncdError
+
+RETRY_S = 5.0  # after a base that was abandoned
+RETRY_MAX_S = 300.0
+REQUEST_TIMEOUT_S = 60.0
+DEFAULT_PAGE_SIZE = 4096
+
+T = TypeVar("T")
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class _Origin:
+    """What the follower says at the start of a base."""
+
+    start: Position
+    state: FollowState
+    rewinds: int
+
+
+@dataclass(slots=True)
+class _Work:
+    """What a restore would apply on the newest base: bytes as stored, since it began to count."""
+
+    tracked: Tracked
+    base_bytes: int
+    wal_bytes: int
+
+
+class Snapshotter:
+    """Takes the bases of all databases; ``request`` reaches the follower, ``submit`` the uploads' pool.
+
+    With a ``renewal`` a base comes by the clock even if nothing changed, since the store removes objects by their age.
+    """
+
+    def __init__(
+        self,
+        journal: Journal,
+        storage: Storage,
+        *,
+        request: Callable[[Tracked, Callable[[Tracked], object]], Future[Any]],
+        submit: Callable[[int, Callable[[], object], int], Future[Any]],
+        offer: Callable[[list[ObjectRow]], None],
+        abort_leftovers: Callable[[], None],
+        now_ms: Callable[[], int],
+        boot_id: str,
+        renewal: Renewal | None = None,
+    ) -> None:
+        self._journal = journal
+        self._storage = storage
+        self._request = request
+        self._submit = submit
+        self._offer = offer
+        self._abort_leftovers = abort_leftovers
+        self._now_ms = now_ms
+        self._boot_id = boot_id
+        self._renewal = renewal
+        self._compressor: ref[FrameCompressor] | None = None
+        self._rota = Rota(self._take)
+        self._lock = threading.Lock()
+        self._taken: dict[int, tuple[Position, int]] = {}
+        self._failures: dict[int, int] = {}
+        self._work: dict[int, _Work] = {}
+
+    def due(self, tracked: Tracked, delay_s: float = 0.0) -> None:
+        """A base of this database is wanted, in ``delay_s`` seconds; if it is under way already, nothing changes."""
+        self._rota.due(tracked, delay_s, may_hasten=tracked.row_id not in self._failures)
+
+    def now(self, tracked: Tracked) -> None:
+        """Somebody asks for a base of this database now."""
+        self._failures.pop(tracked.row_id, None)
+        self._rota.due(tracked, 0.0, anew=True)
+
+    def adopt(self, tracked: Tracked) -> None:
+        """Take up what an earlier run left: the time of the last base, and a base under way."""
+        row = self._journal.database_by_id(tracked.row_id)
+        with self._lock:
+            self._work[tracked.row_id] = _Work(tracked, row.base_bytes, row.wal_bytes)
+        key = parse_key(row.base_key) if row.base_key else None
+        if isinstance(key, ManifestKey) and row.base_ms is not None:
+            position = Position(key.generation, key.epoch, key.frame)
+            self._taken[tracked.row_id] = (position, row.base_ms)
+            self.due(tracked, max(0.0, self._left_s(tracked, row.base_ms)))
+        tracked.base_under_way = bool(self._journal.bases(tracked.row_id)) and tracked.state is not None
+        if tracked.base_under_way or tracked.base_wanted:
+            self.due(tracked)
+
+    def replan(self, tracked: Tracked, interval_s: float) -> None:
+        """Bases are wanted at another interval; one that has become due comes now."""
+        with self._lock:
+            taken = self._taken.get(tracked.row_id)
+        if taken is not None:
+            left_s = spread_s(interval_s, tracked.row_id) - (self._now_ms() - taken[1]) / 1000
+            self.due(tracked, max(0.0, left_s))
+
+    def stored(self, row: ObjectRow) -> None:
+        """A segment became visible: enough of them make a base worth its while."""
+        with self._lock:
+            work, taken = self._work.get(row.database_id), self._taken.get(row.database_id)
+            if work is None or taken is None or row.kind is not ObjectKind.SEGMENT:
+                return
+            work.wal_bytes += row.size
+            wait_s = WORK_PAUSE_S - (self._now_ms() - taken[1]) / 1000
+            is_due = self._is_worth_it(work)
+        if is_due:
+            self.due(work.tracked, max(0.0, wait_s))
+
+    def forget(self, tracked: Tracked) -> None:
+        """It is not followed any more; a base under way is given up when its copy sees that."""
+        self._rota.forget(tracked)
+        self._failures.pop(tracked.row_id, None)
+        with self._lock:
+            self._taken.pop(tracked.row_id, None)
+            self._work.pop(tracked.row_id, None)
+
+    def run(self) -> None:
+        """The thread: until ``stop``."""
+        self._rota.run()
+
+    def stop(self) -> None:
+        """End the thread, abandoning what is under way; it goes on at the next start."""
+        self._rota.stop()
+
+    # -- when -------------------------------------------------------------------------------------------------------
+
+    def _plan_next(self, tracked: Tracked) -> None:
+        """The next base by the clock."""
+        _, taken_ms = self._taken[tracked.row_id]
+        left_s = self._left_s(tracked, taken_ms)
+        self.due(tracked, left_s if left_s > 0 else tracked.spec.snapshot_interval_s)
+
+    def _is_wanted(self, tracked: Tracked, state: FollowState) -> bool:
+        """Whether a base is asked for, or its time has come and anything was committed since the last one."""
+        taken = self._taken.get(tracked.row_id)
+        if tracked.base_wanted or taken is None:
+            return True
+        position, taken_ms = taken
+        if position == state.stream.position and self._renewal is None:
+            return False
+        with self._lock:
+            work = self._work.get(tracked.row_id)
+            is_worth_it = work is not None and self._is_worth_it(work)
+        return is_worth_it or self._left_s(tracked, taken_ms) <= 0
+
+    def _is_worth_it(self, work: _Work) -> bool:
+        ratio = work.tracked.spec.snapshot_wal_ratio
+        return is_due_by_work(wal_bytes=work.wal_bytes, base_bytes=work.base_bytes, ratio=ratio)
+
+    def _left_s(self, tracked: Tracked, taken_ms: int) -> float:
+        return spread_s(tracked.spec.snapshot_interval_s, tracked.row_id) - (self._now_ms() - taken_ms) / 1000
+
+    # -- one base ---------------------------------------------------------------------------------------------------
+
+    def _take(self, tracked: Tracked) -> Steps[None]:
+        try:
+            finished = yield from self._copy(tracked)
+            if finished is not None:
+                yield from self._crown(tracked, finished)
+                self._failures.pop(tracked.row_id, None)
+                self._plan_next(tracked)
+        except WalsyncdError as error:
+            self._let_go(tracked, error)
+
+    def _let_go(self, tracked: Tracked, error: WalsyncdError) -> None:
+        if self._rota.is_stopping:
+            return
+        tracked.base_under_way = False
+        with suppress(StateError):  # what stays in the journal is resumed or dropped by the next attempt
+            for base in self._journal.bases(tracked.row_id):
+                self._drop(base)
+        if tracked.state is None:
+            return  # the follower asks again when the next generation begins
+        failures = self._failures[tracked.row_id] = self._failures.get(tracked.row_id, 0) + 1
+        delay_s = min(RETRY_MAX_S, RETRY_S * 2.0 ** min(failures - 1, 10))
+        if not isinstance(error, MissingError):
+            _log.warning("base_abandoned", database=tracked.name, reason=str(error), next_try_in_s=delay_s)
+        self._rota.due(tracked, delay_s, anew=True)
+
+    def _copy(self, tracked: Tracked) -> Steps[FinishedBase | None]:
+        origin = yield from self._ask(tracked, self._origin)
+        if origin is None:
+            return None
+        file = open_file(tracked.path)
+        if file is None:
+            raise MissingError(f"{tracked.path} does not exist")
+        with file:
+            if not origin.state.file.is_file(file_facts(file.identity(), self._boot_id, None)):
+                raise AbandonedError("another file was put in the database's place")
+            return (yield from self._copy_file(tracked, origin, file))
+
+    def _origin(self, tracked: Tracked) -> _Origin | None:
+        """In the follower's thread: where a base that begins now counts from; None: none is wanted."""
+        state = tracked.state
+        tracked.base_awaits_restart = False
+        if state is None:
+            return None
+        if not tracked.base_under_way and not self._is_wanted(tracked, state):
+            self._plan_next(tracked)
+            return None
+        if self._renewal is not None and self._renewal.begins_anew(tracked, state, self._taken.get(tracked.row_id)):
+            return None
+        if state.start_epoch != state.stream.epoch:
+            tracked.base_awaits_restart = True
+            if self._renewal is not None:  # which waits one interval for that, and no longer
+                self.due(tracked, tracked.spec.snapshot_interval_s)
+            return None
+        tracked.base_under_way = True
+        return _Origin(state.start, state, tracked.rewinds)
+
+    def _copy_file(self, tracked: Tracked, origin: _Origin, file: OpenFile) -> Steps[FinishedBase]:
+        world = self._world(tracked, origin)
+        quiet = file.identity() if origin.state.mode == "rollback" else None
+        if quiet is not None and hot_journal(tracked.path):
+            raise AbandonedError("a rollback journal waits to be played back")
+        resumed = self._resumable(tracked, origin, file)
+        if resumed is not None and resumed.row.state is ObjectState.STORED:
+            plan = parse_plan(resumed.plan)
+            ranges = ranges_of(self._journal.parts(resumed.row.id), plan)
+            return FinishedBase(resumed.row, plan, resumed.row.size, resumed.etag or "", ranges)
+        if resumed is not None:
+            plan, row = parse_plan(resumed.plan), resumed.row
+        else:
+            plan, row = begin_base(
+                world, database_id=tracked.row_id, start=origin.start, file=file, boot_id=self._boot_id
+            )
+        finished = yield from BaseCopy(world, name=tracked.name, file=file, plan=plan, row=row).run()
+        if quiet is not None and (file.identity() != quiet or hot_journal(tracked.path)):
+            raise AbandonedError("the database was written while it was copied")
+        return finished
+
+    def _resumable(self, tracked: Tracked, origin: _Origin, file: OpenFile) -> Base | None:
+        generation = origin.start.generation
+        for base in self._journal.bases(tracked.row_id):
+            plan = parse_plan(base.plan)
+            whole = base.row.state is ObjectState.STORED and not self._journal.parts(base.row.id)
+            resumes = can_resume(plan, base.row, file, generation=generation, boot_id=self._boot_id)
+            if resumes and not whole and origin.state.mode != "rollback" and plan.epoch == origin.state.stream.epoch:
+                return base
+            self._drop(base)
+        return None
+
+    def _drop(self, base: Base) -> None:
+        self._journal.base_dropped(base.row.id)
+        self._abort_leftovers()
+
+    def _world(self, tracked: Tracked, origin: _Origin) -> World:
+        def go_on() -> None:
+            if self._rota.is_stopping:
+                raise AbandonedError("the daemon stops")
+            state = tracked.state
+            if state is None or state.stream.generation != origin.start.generation:
+                raise AbandonedError("the generation ended")
+            if tracked.rewinds != origin.rewinds:
+                raise AbandonedError("the spool is read again")
+
+        compressor = (self._compressor and self._compressor()) or FrameCompressor()
+        self._compressor = ref(compressor)  # those under way keep it
+        return World(
+            self._journal, self._storage, self._submit, self._rota.flights_max, go_on, self._now_ms, compressor
+        )
+
+    # -- the manifest -----------------------------------------------------------------------------------------------
+
+    def _crown(self, tracked: Tracked, base: FinishedBase) -> Steps[None]:
+        """Find N and put the manifest into the lane, behind the segments up to N."""
+
+        def finish(tracked: Tracked) -> tuple[Position, int]:
+            state = tracked.state
+            if state is None or state.stream.generation != base.plan.generation:
+                raise AbandonedError("the generation ended")
+            if base.row.id not in {known.row.id for known in self._journal.bases(tracked.row_id)}:
+                raise AbandonedError("the spool is read again")
+            if state.mode == "rollback" and state.stream.position != base.plan.start:
+                raise AbandonedError("the database was written while it was copied")
+            self._spool_manifest(tracked, base, state)
+            tracked.base_under_way, tracked.base_wanted = False, ""
+            return state.stream.position, self._now_ms()
+
+        self._taken[tracked.row_id] = yield from self._ask(tracked, finish)
+        with self._lock:
+            self._work[tracked.row_id] = _Work(tracked, base.size, 0)
+        _log.info(
+            "base_copied",
+            database=tracked.name,
+            key=base.row.key,
+            file_bytes=base.plan.shape.file_size,
+            stored_bytes=base.size,
+        )
+
+    def _spool_manifest(self, tracked: Tracked, base: FinishedBase, state: FollowState) -> None:
+        plan, position = base.plan, state.stream.position
+        key = parse_key(base.row.key)
+        assert key is not None
+        generation = next(g for g in self._journal.generations(tracked.row_id) if g.generation == plan.generation)
+        stream = state.stream
+        # Without a commit of this generation, or without a WAL at all, the base shows the database as it is now.
+        has_commits = state.mode != "rollback" and (stream.epoch, stream.frame) != (1, 0)
+        time_ms = stream.time_ms if has_commits else max(stream.time_ms, self._now_ms())
+        manifest = Manifest(
+            database=tracked.name,
+            generation=plan.generation,
+            predecessor=generation.predecessor or "",
+            predecessor_end=generation.reason_begun if generation.predecessor else "",
+            page_size=_page_size_of(tracked.path, state),
+            file_size=plan.shape.file_size,
+            key=base.row.key,
+            size=base.size,
+            etag=base.etag,
+            start=plan.start,
+            consistent_from=position,
+            time_ms=time_ms,
+            ranges=base.ranges,
+        )
+        new = NewObject(
+            kind=ObjectKind.MANIFEST,
+            key=format_key(ManifestKey(key, position.epoch, position.frame, time_ms)),  # type: ignore[arg-type]
+            body=format_manifest(manifest),
+            epoch=position.epoch,
+            first=position.frame,
+            last=position.frame,
+            time_ms=time_ms,
+            generation=plan.generation,
+        )
+        self._offer(self._journal.advance([Advance(tracked.row_id, None, (new,), rewinds=tracked.rewinds)]))
+
+    def _ask(self, tracked: Tracked, then: Callable[[Tracked], T]) -> Steps[T]:
+        """What ``then`` gives in the follower's thread, after a look that begins now."""
+        answer: Future[T] = self._request(tracked, then)
+        yield Hold(answer, time.monotonic() + REQUEST_TIMEOUT_S)
+        if not answer.done() and answer.cancel():
+            raise AbandonedError("the follower did not get to the database in time")
+        return answer.result()
+
+
+def _page_size_of(path: Path, state: FollowState) -> int:
+    """The page size, by the WAL if there is one, else by the file's header, which an encrypted database hides."""
+    if state.stream.stamp is not None:
+        return state.stream.stamp.page_size
+    file = open_file(path)
+    if file is None:
+        return DEFAULT_PAGE_SIZE
+    with file:
+        header = read_header(file)
+    return header.page_size or DEFAULT_PAGE_SIZE if header is not None else DEFAULT_PAGE_SIZE

@@ -1,0 +1,1 @@
+"""The daemon's wiring: databases, destinations, reload, control socket, status, metrics."""

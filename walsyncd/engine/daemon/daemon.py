@@ -1,0 +1,377 @@
+"""The daemon: wires the doers together, takes reloads, and stops in good order."""
+
+from __future__ import annotations
+
+import math
+import os
+import secrets
+import signal
+import socket
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from contextlib import suppress
+from dataclasses import asdict
+from typing import Any, TypeAlias
+
+import numpy  # noqa: F401 - now, not with the first frame: an upgrade may have replaced it by then
+import structlog
+
+from walsyncd.adapters.files.inotify import Watcher
+from walsyncd.adapters.files.source import boot_id, machine_id
+from walsyncd.adapters.journal.journal import Journal, ObjectRow, lock_state_dir
+from walsyncd.adapters.storage.interface import Storage
+from walsyncd.adapters.system.control_socket import ControlServer, socket_path
+from walsyncd.adapters.system.service_manager import ServiceManager
+from walsyncd.config import Settings, expand
+from walsyncd.engine.daemon.control import Control
+from walsyncd.engine.daemon.databases import Roster
+from walsyncd.engine.daemon.destination import Shipping, leave_old_place
+from walsyncd.engine.daemon.heartbeat import Heartbeat, status_words
+from walsyncd.engine.daemon.observability import Sight
+from walsyncd.engine.daemon.stop_report import say_what_stays
+from walsyncd.engine.follow.environment import Outside
+from walsyncd.engine.follow.event_pump import Watch
+from walsyncd.engine.follow.followed_database import Tracked
+from walsyncd.engine.follow.follower import Follower
+from walsyncd.engine.follow.schedule import Agenda
+from walsyncd.engine.ship.ownership import Identity
+from walsyncd.engine.ship.spool_limit import SpoolLimit
+from walsyncd.engine.threads.stall_detector import Pulse
+from walsyncd.engine.threads.supervisor import Supervisor
+from walsyncd.errors import TransientError, UsageError, WalsyncdError
+
+STOP_MARGIN_S = 15.0  # beyond that, for what is in flight and for closing
+LINGER_S = 10.0  # of that: a request that is not answered by then is left alone
+CONTROL_THREADS = 3  # a reload or a sync that takes its time does not keep `status` waiting
+UPLOAD_PATIENCE = 3.0  # watchdog intervals that one step of an upload may take: a part on a slow line
+KEPT_SHARE = 4  # of the spool's room a quarter more, for bodies that are stored and will be compacted
+SWITCH_INTERVAL_S = 0.0005  # a commit crosses three threads; Python's default hands over every 5 ms
+
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+SIGNALS = (*STOP_SIGNALS, signal.SIGHUP)
+EXIT_OK, EXIT_CRASH, EXIT_SPOOLED = 0, 1, 75
+
+# The configuration as it is now and the storage that it names; raises UsageError and what the storage refuses.
+Source: TypeAlias = Callable[[], tuple[Settings, Storage]]
+
+_log = structlog.get_logger()
+
+
+class Daemon:
+    """One run over all databases of ``settings``; ``run`` returns the exit code. ``source`` is read by a reload."""
+
+    def __init__(self, settings: Settings, storage: Storage, source: Source | None = None) -> None:
+        self._settings = settings
+        self._source = source or (lambda: (settings, storage))
+        self._supervisor = Supervisor()
+        self._manager = ServiceManager()
+        self._pulse = Pulse()
+        self._unlooked: set[int] = set()
+        self._problems: dict[int, str] = {}
+        self._reloads: deque[Future[Mapping[str, Any]]] = deque()
+        self._journal = Journal.open(settings.daemon.state_dir)
+        self._journal.sweep()
+        leave_old_place(self._journal, settings.storage.url)
+        self._identity = Identity(host=socket.gethostname(), machine_id=machine_id(), run_id=secrets.token_hex(16))
+        if not self._journal.begin_run(self._identity.run_id):
+            _log.warning("state_dir_is_a_copy", state_dir=str(settings.daemon.state_dir))
+        self._limit = SpoolLimit(self._journal, settings.daemon.spool_bytes_max)
+        self._agenda = Agenda()
+        self._watcher = Watcher()
+        self._watch = Watch(
+            self._watcher, self._agenda.wake, lambda: self._supervisor.call("appeared"), pulse=self._pulse
+        )
+        self._outside = Outside(
+            self._journal, self._watch.drain, boot_id(), spool_bytes_max=lambda: self._limit.bytes_max
+        )
+        self.follower = Follower(
+            self._journal,
+            self._outside,
+            self._agenda,
+            offer=self._offer,
+            leaves_at_once=self._leaves_at_once,
+            base_due=self._base_due,
+            is_spool_full=self._is_spool_full,
+            looked=self._looked,
+            pulse=self._pulse,
+        )
+        self._sight = Sight(self._journal, lambda: self._roster, lambda: self._shipping, changed=self._changed)
+        self._shipping = self._shipping_to(settings, storage)
+        self._roster = Roster(
+            self._journal,
+            self._watch,
+            self._agenda,
+            self.follower,
+            shipping=lambda: self._shipping,
+            joined=lambda tracked: self._unlooked.add(tracked.row_id),
+        )
+        self._control = Control(
+            settings.daemon.state_dir,
+            self._journal,
+            self.follower,
+            self._roster,
+            shipping=lambda: self._shipping,
+            reload=self._reload_soon,
+            trouble=self._sight.trouble,
+        )
+        self._server = ControlServer(socket_path(settings.daemon.state_dir), self._control.answer)
+        self._heart = Heartbeat(
+            self._manager, words=self._words, hung=self._hung, wake=lambda: self._supervisor.call("beat")
+        )
+
+    @property
+    def crash(self) -> BaseException | None:
+        """What ended one of the threads, if anything did."""
+        return self._supervisor.crash
+
+    @property
+    def databases(self) -> list[Tracked]:
+        """All databases that are followed."""
+        return self._roster.all()
+
+    def _shipping_to(self, settings: Settings, storage: Storage) -> Shipping:
+        bodies_max = settings.daemon.spool_bytes_max // KEPT_SHARE
+        self._journal.keep_bodies(bodies_max if settings.storage.delete else None)
+        return Shipping(
+            self._journal,
+            self._sight.counted(storage),
+            self._outside,
+            self,
+            self._supervisor,
+            identity=self._identity,
+            uploads_max=settings.daemon.uploads_max,
+            bytes_per_s_max=settings.daemon.upload_bytes_per_second_max,
+            pulse=self._pulse,
+            follower=self.follower,
+            keeping=settings.storage,
+            removals=self._sight.removals,
+        )
+
+    # -- the run ----------------------------------------------------------------------------------------------------
+
+    def run(self) -> int:
+        """Run until a signal or a crash."""
+        sys.setswitchinterval(SWITCH_INTERVAL_S)
+        for number in SIGNALS:
+            signal.signal(number, lambda number, _frame: self._supervisor.call(signal.Signals(number).name))
+        # Threads inherit the mask. One that took a signal would leave this one asleep, which alone runs handlers.
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        self.start()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+        call = self.serve()
+        if call == "crash":
+            return EXIT_CRASH
+        _log.info("daemon_stopping", signal=call)
+        for number in STOP_SIGNALS:
+            signal.signal(number, lambda _number, _frame: os._exit(EXIT_SPOOLED))  # asked twice: at once
+        return self.stop()
+
+    def call(self, what: str) -> None:
+        """Have ``serve`` do this, or return it."""
+        self._supervisor.call(what)
+
+    def start(self) -> None:
+        """Start all threads and follow every database."""
+        self._shipping.start()
+        self._roster.begin(self._settings)
+        self._supervisor.start("watcher", self._watch.run)
+        self._supervisor.start("follower", self.follower.run)
+        self._sight.start(self._supervisor, self._settings.daemon)
+        for number in range(1, CONTROL_THREADS + 1):
+            self._supervisor.start(f"control-{number}", self._server.run)
+        _log.info("daemon_started", databases=len(self._roster), storage=self._settings.storage.url)
+        if not self._unlooked:
+            self._supervisor.call("looked")
+
+    def serve(self) -> str:
+        """Do what is asked for until it is to stop; by which signal, or "crash"."""
+        while True:
+            due_s = [each for each in (self._heart.due_s(), self._sight.due_s()) if each is not None]
+            match self._supervisor.wait(min(due_s, default=None)):
+                case None | "beat":
+                    pass
+                case "looked":
+                    self._heart.ready()
+                case "appeared":
+                    self._roster.look_around(self._settings)
+                    self._heart.changed()
+                case "reload" | "SIGHUP":
+                    self._reload()
+                case str(call):
+                    return call
+            self._heart.beat()
+            self._sight.beat()
+
+    def stop(self, timeout_s: float | None = None) -> int:
+        """Take a last look at everything, ship what there is time for, say what stays; returns the exit code."""
+        timeout_s = self._settings.daemon.stop_timeout_s if timeout_s is None else timeout_s
+        deadline = time.monotonic() + timeout_s
+        self._manager.tell("STOPPING=1", "STATUS=stopping: ships what is committed")
+        self._manager.extend(timeout_s + STOP_MARGIN_S)
+        shipping, databases = self._shipping, self._roster.all()
+        shipping.wind_down()
+        unseen = self._control.look(databases, timeout_s / 2)
+        for tracked in databases:
+            tracked.presence.want(wanted=False)
+        self._agenda.stop()
+        self._watch.stop()
+        self._sight.stop()
+        self._server.stop()
+        shipping.uploader.urgent([tracked.row_id for tracked in databases])
+        if not shipping.uploader.stop(max(0.0, deadline - time.monotonic()), linger_s=LINGER_S):
+            _log.warning("uploads_left_in_flight", remedy="the next start finds out what came of them")
+        self._supervisor.join(1.0)
+        is_clean = say_what_stays(self._journal, databases, unseen)
+        for tracked in databases:
+            tracked.lives.clear()
+        self._watcher.close()
+        left = len(self._journal.pending())
+        self._journal.close()
+        _log.info("daemon_stopped", left_in_spool=left)
+        return EXIT_OK if is_clean else EXIT_SPOOLED
+
+    # -- a reload ---------------------------------------------------------------------------------------------------
+
+    def _reload_soon(self) -> Future[Mapping[str, Any]]:
+        future: Future[Mapping[str, Any]] = Future()
+        self._reloads.append(future)
+        self._supervisor.call("reload")
+        return future
+
+    def _reload(self) -> None:
+        """Read the configuration again and go by it; what is refused changes nothing."""
+        waiting = [self._reloads.popleft() for _ in range(len(self._reloads))]
+        self._manager.reloading()
+        try:
+            answer = self._turn_over(*self._source())
+        except WalsyncdError as error:
+            _log.error("reload_refused", reason=error.message, remedy=error.hint)
+            for future in waiting:
+                future.set_exception(error)
+        else:
+            _log.info("reloaded", **answer)
+            for future in waiting:
+                future.set_result(answer)
+        self._heart.ready()
+
+    def _turn_over(self, settings: Settings, storage: Storage) -> Mapping[str, Any]:
+        specs = expand(settings)
+        before = self._settings
+        if settings.daemon.state_dir != before.daemon.state_dir:
+            raise UsageError("reload: state_dir can't change while the daemon runs", hint="systemctl restart walsyncd")
+        if _way_of(settings) != _way_of(before):
+            self._ship_to(settings, storage)
+        self._sight.settle(settings.daemon)
+        self._limit.bytes_max = settings.daemon.spool_bytes_max
+        self._settings = settings
+        changes = self._roster.change(settings, specs)
+        self._supervisor.call("appeared")  # what came up between the look and the watching
+        return {"databases": len(self._roster), **asdict(changes)}
+
+    def _ship_to(self, settings: Settings, storage: Storage) -> None:
+        with suppress(TransientError):  # a storage that is away may come back; one that refuses us is refused
+            next(iter(storage.list("")), None)
+        self._shipping.stop()
+        left = leave_old_place(self._journal, settings.storage.url)
+        self._shipping = self._shipping_to(settings, storage)
+        self._shipping.adopt(self._roster.all())
+        self._shipping.start()
+        for database_id, reason in left.items():
+            self.on_generation_lost(database_id, reason)
+
+    # -- what the others tell, or ask ---------------------------------------------------------------------------------
+
+    def _changed(self) -> None:
+        self._heart.changed()
+
+    def _offer(self, rows: list[ObjectRow]) -> None:
+        self._shipping.uploader.offer(rows)
+
+    def _leaves_at_once(self, database_id: int) -> bool:
+        return self._shipping.uploader.may_leave_at_once(database_id)
+
+    def _base_due(self, tracked: Tracked) -> None:
+        self._shipping.snapshotter.due(tracked)
+
+    def on_stored(self, row: ObjectRow) -> None:
+        """An object became visible: whoever waits for it sees it in the journal."""
+        self._sight.on_stored(row)
+        self._shipping.stored(row)
+        self._heart.changed()
+
+    def on_generation_lost(self, database_id: int, reason: str) -> None:
+        """Storage says that the current generation can't go on; the follower ends it."""
+        tracked = self._roster.get(database_id)
+        if tracked is not None:  # else it is not configured any more, and only what is left of it goes up
+            self.follower.interrupt(tracked, lambda tracked: self.follower.generation_lost(tracked, reason))
+
+    def on_rewound(self, database_id: int, reason: str) -> None:
+        """What was spooled last was dropped, having changed on disk: the follower reads it again."""
+        tracked = self._roster.get(database_id)
+        if tracked is not None:
+            self.follower.interrupt(tracked, lambda tracked: self.follower.rewound(tracked, reason))
+
+    def _looked(self, databases: list[Tracked]) -> None:
+        """The follower was at these; the start is over when it was at all of them."""
+        if self._unlooked:
+            self._unlooked.difference_update(tracked.row_id for tracked in databases)
+            if not self._unlooked:
+                self._supervisor.call("looked")
+        for tracked in databases:
+            if self._problems.get(tracked.row_id, "") != tracked.problem:
+                self._problems[tracked.row_id] = tracked.problem
+                self._heart.changed()
+
+    def _is_spool_full(self) -> bool:
+        """Whether the follower has to wait; with storage away, somebody has to give way instead."""
+        if not self._limit.is_full():
+            return False
+        uploader = self._shipping.uploader
+        if uploader.outage() is None:
+            return True
+        for database_id, reason in self._limit.giving_way().items():
+            tracked = self._roster.get(database_id)
+            if tracked is not None:
+                self.follower.give_way(tracked, reason, until=lambda: self._shipping.uploader.outage() is None)
+            else:
+                self._journal.end_generation(database_id, reason, time.time_ns() // 1_000_000)
+            freed = uploader.drop_spool(database_id)
+            _log.error("spool_dropped", database=tracked.name if tracked else database_id, bytes=freed, reason=reason)
+        return False
+
+    # -- what the service manager hears -----------------------------------------------------------------------------
+
+    def _words(self) -> str:
+        return status_words(
+            databases=len(self._roster),
+            behind=self._journal.behind(),
+            troubled=sum(not tracked.is_well for tracked in self._roster.all()),
+            stored_ms=self._sight.stored_ms,
+            storage=self._sight.trouble(),
+        )
+
+    def _hung(self) -> str:
+        """The worker that got nowhere for the watchdog's interval, or empty."""
+        limit_s = self._manager.watchdog_s or math.inf
+        for worker in ("follower", "watcher"):
+            if self._pulse.longest_s(worker) > limit_s:
+                return worker
+        if self._agenda.overdue_s() > limit_s:
+            return "follower"
+        return "upload" if self._pulse.longest_s("upload") > UPLOAD_PATIENCE * limit_s else ""
+
+
+def _way_of(settings: Settings) -> tuple[object, ...]:
+    """What the uploads are made for."""
+    daemon = settings.daemon
+    return settings.storage, daemon.uploads_max, daemon.upload_bytes_per_second_max
+
+
+def run_daemon(source: Source) -> int:
+    """Run a daemon; the state directory is locked for as long as it runs. Returns the exit code."""
+    settings, storage = source()
+    with lock_state_dir(settings.daemon.state_dir):
+        return Daemon(settings, storage, source).run()

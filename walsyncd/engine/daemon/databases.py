@@ -1,0 +1,187 @@
+"""The databases that are followed: who joins, who leaves, and whose settings change.
+
+A database is known by its name, the folder of its replica. One that keeps name and path stays, whatever its settings
+become; with another path it leaves and joins anew. What did not change notices nothing.
+
+Changed by the main thread alone, read by any.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import structlog
+
+from walsyncd.adapters.journal.journal import Journal
+from walsyncd.config import DatabaseSpec, Settings, expand, glob_folders
+from walsyncd.engine.daemon.database_status import NOT_CONFIGURED
+from walsyncd.engine.daemon.destination import Shipping
+from walsyncd.engine.follow.event_pump import Watch
+from walsyncd.engine.follow.followed_database import Tracked
+from walsyncd.engine.follow.follower import Follower
+from walsyncd.engine.follow.schedule import Agenda
+from walsyncd.engine.follow.wal_pairs import Lives
+from walsyncd.errors import UsageError
+
+DISMISS_TIMEOUT_S = 60.0  # a round of the follower is bounded work
+
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What a configuration changes, by name."""
+
+    added: tuple[str, ...]
+    removed: tuple[str, ...]
+    changed: tuple[str, ...]
+
+
+class Roster:
+    """``shipping`` gives the one in force; ``joined`` is told of each new database before it is looked at."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        watch: Watch,
+        agenda: Agenda,
+        follower: Follower,
+        *,
+        shipping: Callable[[], Shipping],
+        joined: Callable[[Tracked], None],
+    ) -> None:
+        self._journal = journal
+        self._watch = watch
+        self._agenda = agenda
+        self._follower = follower
+        self._shipping = shipping
+        self._joined = joined
+        self._lock = threading.Lock()
+        self._by_id: dict[int, Tracked] = {}
+        self._by_name: dict[str, Tracked] = {}
+
+    def __len__(self) -> int:
+        return len(self._by_id)
+
+    def all(self) -> list[Tracked]:
+        """Every database that is followed."""
+        with self._lock:
+            return list(self._by_id.values())
+
+    def get(self, database_id: int) -> Tracked | None:
+        """By the journal's row id; None: it is not followed, though something of it may be left in the spool."""
+        return self._by_id.get(database_id)
+
+    def named(self, names: Sequence[str]) -> list[Tracked]:
+        """These databases, or all; UsageError names the ones there are."""
+        with self._lock:
+            if not names:
+                return list(self._by_name.values())
+            unknown = [name for name in names if name not in self._by_name]
+            if unknown:
+                known = ", ".join(sorted(self._by_name)) or "none"
+                raise UsageError(f"the daemon follows no database {unknown[0]!r}", hint=f"it follows: {known}")
+            return [self._by_name[name] for name in names]
+
+    def begin(self, settings: Settings) -> None:
+        """Follow what the configuration names; the journal says so of what it does not name any more."""
+        self._watch.watch_folders(glob_folders(settings))  # before looking, so that nothing comes up in between
+        self.change(settings, expand(settings))
+        for row in self._journal.databases():
+            if row.id not in self._by_id:
+                self._note_left(row.id)
+
+    def look_around(self, settings: Settings) -> None:
+        """New names came up in the folders of patterns: follow what matches now besides what did before."""
+        self._watch.watch_folders(glob_folders(settings))
+        try:
+            specs = expand(settings)
+        except UsageError as error:
+            _log.error("databases_refused", reason=error.message, remedy=error.hint)
+            return
+        for spec in specs:
+            if spec.name not in self._by_name:
+                self._join(spec)
+
+    def change(self, settings: Settings, specs: Iterable[DatabaseSpec]) -> Changes:
+        """Follow exactly ``specs``, which is what ``settings`` expand to."""
+        self._watch.watch_folders(glob_folders(settings))
+        wanted = {spec.name: spec for spec in specs}
+        leaving = [tracked for tracked in self.all() if not _stays(tracked, wanted)]
+        gone = {tracked.name for tracked in leaving}
+        self._leave(leaving)
+        added: list[str] = []
+        changed: list[str] = []
+        for spec in wanted.values():
+            tracked = self._by_name.get(spec.name)
+            if tracked is None:
+                self._join(spec)
+                (changed if spec.name in gone else added).append(spec.name)
+            elif _tuning(tracked.spec) != _tuning(spec):
+                self._retune(tracked, spec)
+                changed.append(spec.name)
+            else:
+                tracked.spec = spec  # its entry may have another number
+        return Changes(tuple(added), tuple(sorted(gone - wanted.keys())), tuple(changed))
+
+    def _join(self, spec: DatabaseSpec) -> None:
+        row = self._journal.database(spec.name, str(spec.path))
+        tracked = Tracked(spec, row.id, Lives(spec.path))
+        self._joined(tracked)
+        with self._lock:
+            self._by_id[row.id] = tracked
+            self._by_name[spec.name] = tracked
+        self._watch.add(tracked)
+        self._follower.resume(tracked)
+        self._shipping().adopt([tracked])
+        tracked.lives.look_around()
+        self._agenda.at(tracked, 0)
+
+    def _leave(self, leaving: Sequence[Tracked]) -> None:
+        """Let go of these; what they have in the spool goes up all the same."""
+        for tracked in leaving:
+            self._watch.remove(tracked)
+            tracked.presence.want(wanted=False)
+            self._shipping().forget(tracked)
+        for done in [self._follower.dismiss(tracked) for tracked in leaving]:
+            done.result(DISMISS_TIMEOUT_S)
+        for tracked in leaving:
+            self._agenda.forget(tracked)
+            with self._lock:
+                del self._by_id[tracked.row_id], self._by_name[tracked.name]
+            self._note_left(tracked.row_id)
+
+    def _retune(self, tracked: Tracked, spec: DatabaseSpec) -> None:
+        """Turn other settings over to each who goes by them; the follower's are its own, in its thread."""
+        before = tracked.spec
+        tracked.presence.want(wanted=spec.presence)
+        self._follower.retune(tracked, spec)
+        if before.upload_interval_s != spec.upload_interval_s:
+            self._shipping().uploader.pace(tracked.row_id, spec.upload_interval_s)
+        if before.snapshot_interval_s != spec.snapshot_interval_s:
+            self._shipping().snapshotter.replan(tracked, spec.snapshot_interval_s)
+        self._shipping().driller.plan(tracked, spec.verify_interval_s)
+
+    def _note_left(self, database_id: int) -> None:
+        cause = "it is not in the configuration any more"
+        self._journal.note_state(database_id, NOT_CONFIGURED, cause, "", time.time_ns() // 1_000_000)
+
+
+def _stays(tracked: Tracked, wanted: dict[str, DatabaseSpec]) -> bool:
+    spec = wanted.get(tracked.name)
+    return spec is not None and spec.path == tracked.path
+
+
+def _tuning(spec: DatabaseSpec) -> tuple[object, ...]:
+    return (
+        spec.upload_interval_s,
+        spec.snapshot_interval_s,
+        spec.snapshot_wal_ratio,
+        spec.retention_s,
+        spec.keep,
+        spec.presence,
+        spec.verify_interval_s,
+    )

@@ -1,0 +1,185 @@
+"""Everything that talks to one storage: the uploads and the bases. It is replaced whole when the storage changes.
+
+A storage at another url is another place: what was stored or spooled for the old one is of no use there, so every
+generation ends and begins anew (``leave_old_place``). New credentials, another endpoint or more connections to the same
+place end nothing: like after a restart, each database is claimed again before it is written next.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterable
+
+import structlog
+
+from walsyncd.adapters.journal.journal import Journal, ObjectRow
+from walsyncd.adapters.storage.interface import Storage
+from walsyncd.config import StorageSettings
+from walsyncd.engine.base.renewal import Renewal
+from walsyncd.engine.base.snapshotter import Snapshotter
+from walsyncd.engine.follow.environment import Outside
+from walsyncd.engine.follow.followed_database import Tracked
+from walsyncd.engine.follow.follower import Follower
+from walsyncd.engine.ship.ownership import Identity, Ownership
+from walsyncd.engine.ship.shipper import UploadEvents
+from walsyncd.engine.ship.uploader import Uploader
+from walsyncd.engine.threads.stall_detector import Pulse
+from walsyncd.engine.threads.supervisor import Supervisor
+from walsyncd.engine.upkeep.deletion import Pruned, Removals
+from walsyncd.engine.upkeep.drill_runner import Driller
+from walsyncd.engine.upkeep.housekeeper import Housekeeper
+from walsyncd.errors import UsageError, WalsyncdError
+
+PLACE_FACT = "storage_url"  # the place that the journal's generations are in
+
+_log = structlog.get_logger()
+
+
+class Shipping:
+    """The uploader and the snapshotter of ``storage``; both begin with ``start``."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        storage: Storage,
+        outside: Outside,
+        events: UploadEvents,
+        supervisor: Supervisor,
+        *,
+        identity: Identity,
+        uploads_max: int,
+        bytes_per_s_max: float | None,
+        pulse: Pulse,
+        follower: Follower,
+        keeping: StorageSettings,
+        removals: Removals,
+    ) -> None:
+        self.storage = storage
+        self._supervisor = supervisor
+        self._threads: list[threading.Thread] = []
+        self.uploader = Uploader(
+            journal,
+            storage,
+            events,
+            supervisor.crashed,
+            identity=identity,
+            uploads_max=uploads_max,
+            bytes_per_s_max=bytes_per_s_max,
+            pulse=pulse,
+            expire_s=keeping.expire_after_s,
+        )
+        renewal: Renewal | None = None
+        if keeping.expire_after_s is not None:
+            expire_s = keeping.expire_after_s
+            renewal = Renewal(journal, outside, interrupt=follower.interrupt, expire_s=expire_s)
+        self.snapshotter = Snapshotter(
+            journal,
+            storage,
+            request=follower.request,
+            submit=self.uploader.submit,
+            offer=self.uploader.offer,
+            abort_leftovers=self.uploader.abort_leftovers,
+            now_ms=outside.wall_ms,
+            boot_id=outside.boot_id,
+            renewal=renewal,
+        )
+        self.driller = Driller(
+            journal,
+            storage,
+            request=follower.request,
+            on_generation_lost=events.on_generation_lost,
+            bytes_per_s_max=bytes_per_s_max,
+            wall_ms=outside.wall_ms,
+        )
+        ownership = Ownership(journal, storage, identity, outside.wall_ms)
+        self._housekeeper: Housekeeper | None = None
+        if keeping.delete:
+            self._housekeeper = Housekeeper(
+                journal, storage, ownership, submit=self.uploader.submit, wall_ms=outside.wall_ms, removals=removals
+            )
+
+    def adopt(self, databases: Iterable[Tracked]) -> None:
+        """Ship these from now on; a base that was under way goes on."""
+        for tracked in databases:
+            self.uploader.pace(tracked.row_id, tracked.spec.upload_interval_s)
+            self.snapshotter.adopt(tracked)
+            self.driller.plan(tracked, tracked.spec.verify_interval_s)
+            if self._housekeeper is not None:
+                self._housekeeper.adopt(tracked)
+
+    def prune(self, databases: Iterable[Tracked]) -> None:
+        """Remove what may go now; UsageError if nothing may ever."""
+        housekeeper = self._keeping()
+        for tracked in databases:
+            housekeeper.prune_now(tracked)
+
+    def pruned(self, tracked: Tracked) -> Pruned | WalsyncdError | None:
+        """What came of it; None: nothing yet."""
+        return self._keeping().outcome(tracked)
+
+    def _keeping(self) -> Housekeeper:
+        if self._housekeeper is None:
+            raise UsageError("prune: nothing is removed with delete = false", hint="a lifecycle rule does that")
+        return self._housekeeper
+
+    def forget(self, tracked: Tracked) -> None:
+        """It is not followed any more."""
+        self.snapshotter.forget(tracked)
+        self.driller.plan(tracked, None)
+        if self._housekeeper is not None:
+            self._housekeeper.forget(tracked)
+
+    def start(self) -> None:
+        """Begin; what earlier runs left goes first."""
+        self.uploader.start()
+        self._threads.append(self._supervisor.start("snapshotter", self.snapshotter.run))
+        self._threads.append(self._supervisor.start("driller", self.driller.run))
+        if self._housekeeper is not None:
+            self._threads.append(self._supervisor.start("housekeeper", self._housekeeper.run))
+
+    def stored(self, row: ObjectRow) -> None:
+        """An object became visible."""
+        self.snapshotter.stored(row)
+        self.driller.stored(row)
+        if self._housekeeper is not None:
+            self._housekeeper.stored(row)
+
+    def wind_down(self) -> None:
+        """Begin nothing more but uploads."""
+        self.snapshotter.stop()
+        self.driller.stop()
+        if self._housekeeper is not None:
+            self._housekeeper.stop()
+
+    def stop(self) -> None:
+        """End at once, but for requests in flight; the rest is in the journal for the next one."""
+        self.wind_down()
+        self.uploader.stop()
+        for thread in self._threads:
+            thread.join()
+
+
+def leave_old_place(journal: Journal, url: str) -> dict[int, str]:
+    """End every generation that lies elsewhere than in ``url``; the row ids of the databases, and the reason."""
+    before = journal.fact(PLACE_FACT)
+    left: dict[int, str] = {}
+    if before not in {None, url}:
+        reason = f"the storage changed from {before} to {url}"
+        journal.forget_kept()
+        for row in journal.databases():
+            _leave(journal, row.id, row.generation, reason)
+            left[row.id] = reason
+        _log.warning("storage_changed", before=before, now=url, databases=len(left))
+    if before != url:
+        journal.note_fact(PLACE_FACT, url)
+    return left
+
+
+def _leave(journal: Journal, database_id: int, generation: str | None, reason: str) -> None:
+    now_ms = time.time_ns() // 1_000_000
+    if generation is not None:
+        journal.lose_generation(database_id, generation, reason, now_ms)
+    journal.drop_spool(database_id)  # what was left of earlier ones
+    for base in journal.bases(database_id):
+        journal.base_dropped(base.row.id)

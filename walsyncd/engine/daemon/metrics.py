@@ -1,0 +1,137 @@
+"""The numbers for Prometheus, computed from the journal and from counts when it asks: nothing runs in between.
+
+Counters of what was shipped begin at 0 with every run, as Prometheus expects; gaps and generations come from the
+journal and outlive it. How they are shown is ``adapters.system.exporter``'s.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from walsyncd import __version__
+from walsyncd.adapters.journal.journal import Journal, ObjectRow
+from walsyncd.adapters.storage.counting_storage import OK, Requests
+from walsyncd.core.follow.gap import gap_class
+from walsyncd.core.keep.metric import Metric
+from walsyncd.engine.daemon.database_status import survey
+from walsyncd.engine.upkeep.deletion import JOBS, Removals
+
+_L = TypeVar("_L", bound=tuple[str, ...])  # the values of a metric's labels
+
+
+@dataclass(slots=True)
+class Shipped:
+    """What this run has stored, by database."""
+
+    transactions: Counter[int] = field(default_factory=Counter)
+    size: Counter[int] = field(default_factory=Counter)
+    last_ms: int = 0
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def note(self, row: ObjectRow) -> None:
+        """An object was stored just now."""
+        with self._lock:
+            self.transactions[row.database_id] += row.commits
+            self.size[row.database_id] += row.size
+            self.last_ms = time.time_ns() // 1_000_000
+
+
+class Metrics:
+    """Collects when asked. ``trouble`` says what is wrong with the storage, ``names`` who is followed."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        requests: Requests,
+        shipped: Shipped,
+        removals: Removals,
+        *,
+        names: Callable[[], list[str]],
+        trouble: Callable[[], str],
+        lines_lost: Callable[[], int],
+    ) -> None:
+        self._journal = journal
+        self._requests = requests
+        self._shipped = shipped
+        self._removals = removals
+        self._names = names
+        self._trouble = trouble
+        self._lines_lost = lines_lost
+
+    def collect(self) -> Iterator[Metric]:
+        """Every metric there is."""
+        yield from self._of_databases()
+        yield from self._of_shipping()
+        yield from self._of_storage()
+        yield from self._of_keeping()
+        yield _gauge("build_info", "The version that runs.", ("version",), {(__version__,): 1.0})
+        lost = float(self._lines_lost())
+        yield _counter("log_lines_lost", "Lines of the log that could not be written.", (), {(): lost})
+
+    def _of_databases(self) -> Iterator[Metric]:
+        now_ms = time.time_ns() // 1_000_000
+        rows = survey(self._journal, now_ms=now_ms, configured=self._names())
+        label = ("database",)
+        lag = {(row.name,): row.behind_s(now_ms) for row in rows}
+        yield _gauge("lag_seconds", "For how long storage may not have had everything.", label, lag)
+        size = {(row.name,): float(row.lag_bytes) for row in rows}
+        yield _gauge("lag_bytes", "Size of the WAL frames that are not stored.", label, size)
+        spool = {(row.name,): float(row.spool_bytes) for row in rows}
+        yield _gauge("spool_bytes", "What waits on disk for storage, compressed.", label, spool)
+        states = {(row.name, row.state): 1.0 for row in rows}
+        yield _gauge("database_state", "1 for the state that a database is in.", ("database", "state"), states)
+        base = {(row.name,): (row.last_base_ms or 0) / 1000 for row in rows}
+        yield _gauge("last_base_timestamp_seconds", "When the last base was stored.", label, base)
+        sound = {(row.name,): (row.last_verified_ms or 0) / 1000 for row in rows}
+        yield _gauge("last_verified_timestamp_seconds", "When the replica was last found sound.", label, sound)
+        failed = {(row.name,): float(row.drill_failed) for row in rows}
+        yield _gauge("drill_failed", "Whether the last rehearsed restore failed.", label, failed)
+
+    def _of_shipping(self) -> Iterator[Metric]:
+        names = {row.id: row.name for row in self._journal.databases()}
+        label, shipped = ("database",), self._shipped
+        last_s = shipped.last_ms / 1000
+        transactions = {(names[each],): float(count) for each, count in shipped.transactions.copy().items()}
+        yield _counter("shipped_transactions", "Transactions stored by this run.", label, transactions)
+        size = {(names[each],): float(count) for each, count in shipped.size.copy().items()}
+        yield _counter("shipped_bytes", "Bytes stored by this run, bases apart.", label, size)
+        yield _gauge("last_upload_timestamp_seconds", "When something was stored last.", (), {(): last_s})
+        began = {(names[each],): float(count) for each, count in self._journal.generation_counts().items()}
+        yield _counter("generations", "Generations begun.", label, began)
+        gaps: Counter[tuple[str, ...]] = Counter()
+        for reason, count in self._journal.gaps():
+            gaps[gap_class(reason),] += count
+        ended = {reason: float(count) for reason, count in gaps.items()}
+        yield _counter("gaps", "Generations that ended, by the class of the reason.", ("reason",), ended)
+
+    def _of_keeping(self) -> Iterator[Metric]:
+        names, label, done = {row.id: row.name for row in self._journal.databases()}, ("database",), self._removals
+        objects = {(names[each],): float(count) for each, count in done.objects.copy().items()}
+        yield _counter("removed_objects", "Objects removed from storage.", label, objects)
+        size = {(names[each],): float(count) for each, count in done.size.copy().items()}
+        yield _counter("removed_bytes", "Bytes removed from storage.", label, size)
+        wholes = {(names[each],): float(count) for each, count in done.wholes.copy().items()}
+        yield _counter("compacted_epochs", "Epochs whose segments became one object.", label, wholes)
+        failures = {(job,): float(done.failures[job]) for job in JOBS}
+        yield _counter("housekeeping_failures", "Compactions and prunings that failed.", ("job",), failures)
+
+    def _of_storage(self) -> Iterator[Metric]:
+        counts = self._requests.counts()
+        requests = {kind_and_result: float(count) for kind_and_result, count in counts.items()}
+        yield _counter("requests", "Requests to storage, by kind and result.", ("kind", "result"), requests)
+        again = sum(count for (kind, result), count in counts.items() if kind == "upload_part" and result != OK)
+        yield _counter("part_retries", "Parts of bases that have to be sent again.", (), {(): float(again)})
+        yield _gauge("storage_up", "Whether storage answers and takes us.", (), {(): float(not self._trouble())})
+
+
+def _gauge(name: str, text: str, labels: tuple[str, ...], values: Mapping[_L, float]) -> Metric:
+    return Metric(name, text, labels, dict[tuple[str, ...], float](values.items()))
+
+
+def _counter(name: str, text: str, labels: tuple[str, ...], values: Mapping[_L, float]) -> Metric:
+    return Metric(name, text, labels, dict[tuple[str, ...], float](values.items()), counts=True)

@@ -1,0 +1,1 @@
+"""One database's WAL becomes segments that are proven complete."""

@@ -1,0 +1,169 @@
+"""The commonest step: new frames of the incarnation that we follow become a segment.
+
+- One step reads one batch, and takes its whole transactions. A transaction larger than that is collected over
+  several steps, nothing of it being durable before its commit.
+- What was read counts only if the headers, looked at again, show the same incarnation.
+- An epoch is closed when it is full or old: where the WAL restarted, if that comes soon enough, since a base can only
+  begin in the epoch in which the WAL's current incarnation began; never while a base is under way or wanted, for a
+  WAL that never restarts would not let it begin.
+- Without a wal-index the last commit must be searched. A search that found none costs much when a transaction grows
+  for long, so the next one waits in proportion.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from walsyncd.core.follow.decision import Again, Copy, Cursor, Gap, Mark, Sighting, settle
+from walsyncd.core.follow.follow_state import FollowState, Stream
+from walsyncd.core.sqlite.wal import Frames
+from walsyncd.engine.follow.followed_database import LongTransaction
+from walsyncd.engine.follow.segment_builder import Collector
+from walsyncd.engine.follow.source_reader import BATCH_BYTES, Eyes, reached_after
+from walsyncd.engine.follow.step import AT_ONCE, Step, gap_step
+from walsyncd.errors import WalsyncdError
+
+EPOCH_BYTES = 64 << 20
+EPOCH_MS = 3_600_000
+EPOCH_PATIENCE = 4  # so many times the above an epoch waits for the WAL's next restart before it is cut inside
+EPOCH_FRAMES_MAX = 1 << 31  # a frame's number has 32 bits, and an epoch with a base under way is not closed
+SCAN_REST = 10  # a scan that found nothing new is followed by a rest of so many times as long
+
+
+def copy_frames(eyes: Eyes, state: FollowState, copy: Copy, seen: Sighting) -> Step:
+    """Read one batch and take its whole transactions."""
+    tracked, header = eyes.tracked, copy.cursor.header
+    assert header is not None
+    if fault := unfit(state.stream, header.page_size):
+        return Step(gap=fault)
+    if copy.last is None:
+        if not eyes.still_holds(copy.cursor):
+            return _forked(eyes, copy.cursor)
+        copy = Copy(copy.cursor, _scan(eyes, copy.cursor))
+        if copy.last == copy.cursor.frames:
+            return Step(caught_up=True)
+    assert copy.last is not None
+    reached = tracked.pending.cursor if tracked.pending is not None else copy.cursor
+    if reached.frames >= copy.last:  # what was collected is not there any more
+        tracked.drop_pending()
+        return AT_ONCE
+    count = min(copy.last - reached.frames, max(1, BATCH_BYTES // header.frame_size))
+    frames = eyes.read(reached, count)
+    match settle(copy, frames, eyes.sight(), asked=reached.frames + count):
+        case Again(_):
+            tracked.drop_pending()
+            tracked.scanned = None
+            return AT_ONCE
+        case Gap() as gap:
+            return gap_step(gap)
+        case settled:
+            return _take(eyes, state, copy, reached, settled, seen)
+
+
+def unfit(stream: Stream, page_size: int) -> str:
+    """Why frames of that page size can't follow in the stream's epoch; empty if they can."""
+    if stream.stamp is not None and stream.stamp.page_size != page_size:
+        return f"the page size changed from {stream.stamp.page_size} to {page_size} bytes"
+    if stream.frame >= EPOCH_FRAMES_MAX:
+        return f"epoch {stream.epoch} has {stream.frame} frames and could not be closed: its base takes too long"
+    return ""
+
+
+def _forked(eyes: Eyes, cursor: Cursor) -> Step:
+    """The cursor's frame is another one: the WAL restarted just now, or history was rewritten."""
+    wal = eyes.sight().wal
+    if wal is not None and wal.salts != cursor.salts:
+        return AT_ONCE
+    return Step(gap=f"frame {cursor.frames}, which was shipped, is gone from the WAL: history forked")
+
+
+def _scan(eyes: Eyes, cursor: Cursor) -> int:
+    """The last commit frame in the WAL; the cursor's own if there is none after it."""
+    tracked, clock = eyes.tracked, eyes.outside.monotonic_ms
+    if tracked.scanned is not None and tracked.scanned[0] == cursor.salts and tracked.scanned[1] > cursor.frames:
+        return tracked.scanned[1]
+    began_ms = clock()
+    last = eyes.last_commit(cursor)
+    tracked.scanned = (cursor.salts, last)
+    if last == cursor.frames:
+        now_ms = clock()
+        tracked.busy_until = (now_ms + SCAN_REST * (now_ms - began_ms)) / 1000
+    return last
+
+
+def _take(eyes: Eyes, state: FollowState, copy: Copy, reached: Cursor, frames: Frames, seen: Sighting) -> Step:
+    """Turn settled frames into a segment, or hold them until their commit is read."""
+    tracked = eyes.tracked
+    pending = tracked.pending
+    if pending is None:
+        state = roomy(eyes, state, copy.cursor)
+        pending = LongTransaction(new_collector(eyes, state.stream, copy.cursor), state, reached)
+    whole = frames.upto(frames.commits[-1]) if frames.commits else frames
+    tracked.pending = LongTransaction(pending.collector, pending.state, reached_after(whole, reached))
+    try:
+        pending.collector.add(whole)
+        if not frames.commits:
+            return AT_ONCE
+        new, stream = pending.collector.finish()
+    except WalsyncdError:  # no room in the spool
+        tracked.drop_pending()
+        raise
+    cursor = tracked.pending.cursor
+    tracked.pending = None
+    done = cursor.frames == copy.last
+    return Step(
+        state=replace(pending.state, stream=stream, cursor=cursor),
+        objects=(new,),
+        mark=_mark_after(eyes, copy.cursor, whole, seen, done=done),
+        again_s=None if done and not eyes.life.ended else 0,
+        caught_up=done,
+        moving=done and eyes.is_moving(cursor),
+    )
+
+
+def _mark_after(eyes: Eyes, before: Cursor, whole: Frames, seen: Sighting, *, done: bool) -> Mark | None:
+    """The mark after ``whole``: a new one, else the old one moved on by the commits that were read since it.
+
+    The mark in ``Tracked`` stays at the frame where it was set, so it is given up before the cursor leaves that.
+    """
+    old, eyes.tracked.mark = eyes.tracked.mark, None
+    if seen.index is None:
+        return None
+    if done:
+        eyes.glance(seen.index)
+    mark = eyes.new_mark(seen.index.ichange) if done else None
+    if mark is not None or old is None:
+        return mark
+    counter = eyes.counter(before)
+    counter.feed(whole)
+    tally = counter.tally()
+    return None if tally.doubtful else old.grown(len(tally.commits))
+
+
+def new_collector(eyes: Eyes, stream: Stream, cursor: Cursor) -> Collector:
+    """A segment to be filled from the end of ``stream`` on."""
+    assert cursor.header is not None
+    outside = eyes.outside
+    return Collector(
+        outside.journal,
+        stream,
+        page_size=cursor.header.page_size,
+        salts=outside.salts(),
+        seen_ms=outside.wall_ms(),
+        file_bytes_max=outside.spool_bytes_max(),
+    )
+
+
+def roomy(eyes: Eyes, state: FollowState, cursor: Cursor) -> FollowState:
+    """The state with room in its epoch: a full or old one is closed."""
+    stream = state.stream
+    if stream.frame == 0 or eyes.tracked.base_under_way or eyes.tracked.base_wanted:
+        return state
+    age_ms = eyes.outside.wall_ms() - stream.began_ms
+    patience = 1 if cursor.frames == 0 else EPOCH_PATIENCE
+    if stream.bytes < EPOCH_BYTES * patience and age_ms < EPOCH_MS * patience:
+        return state
+    stream = stream.next_epoch()
+    if cursor.frames == 0:
+        return replace(state, stream=stream, start_epoch=stream.epoch, start_frame=0)
+    return replace(state, stream=stream)

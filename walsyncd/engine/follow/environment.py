@@ -1,0 +1,28 @@
+"""What a look needs of the world besides the database's own files."""
+
+from __future__ import annotations
+
+import secrets
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from walsyncd.adapters.journal.journal import Journal
+
+
+@dataclass(frozen=True, slots=True)
+class Outside:
+    """The journal, the clocks, random bits, and ``drain``, which hands every queued event to its database."""
+
+    journal: Journal
+    drain: Callable[[], None]
+    boot_id: str
+    wall_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000
+    monotonic_ms: Callable[[], int] = lambda: time.monotonic_ns() // 1_000_000
+    spool_bytes_max: Callable[[], int] = lambda: sys.maxsize
+    entropy: Callable[[], int] = lambda: secrets.randbits(32)
+
+    def salts(self) -> tuple[int, int]:
+        """Salts for an epoch."""
+        return self.entropy(), self.entropy()

@@ -1,0 +1,135 @@
+"""The thread that reads inotify: it opens descriptors, takes the two locks of presence and marks databases, no more.
+
+The queue is drained under one lock by whoever needs to know: this thread when woken, the follower before it believes
+a header.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import structlog
+
+from walsyncd.adapters.files.inotify import Kind, Watcher
+from walsyncd.adapters.files.source import Role
+from walsyncd.engine.follow.followed_database import Tracked
+from walsyncd.engine.threads.stall_detector import Pulse
+
+# A busy writer makes several events a commit, which the kernel folds into one only while nobody reads them. After
+# so many drains in a row that told of writes alone, closer together than that, the queue is left to fill for a while.
+# A file that comes or goes ends the burst, since its life may last a millisecond.
+BURST_DRAINS = 8
+BURST_GAP_S = 0.01
+BURST_PAUSE_S = 0.002
+
+RECHECK_S = 60.0  # mounts and limits change without an event
+
+_log = structlog.get_logger()
+
+
+class Watch:
+    """Hands every event to its database; ``wake`` is told which databases to look at."""
+
+    def __init__(
+        self,
+        watcher: Watcher,
+        wake: Callable[[Iterable[Tracked]], None],
+        appeared: Callable[[], None],
+        pulse: Pulse | None = None,
+    ) -> None:
+        self._watcher = watcher
+        self._wake = wake
+        self._appeared = appeared
+        self._pulse = pulse or Pulse()
+        self._lock = threading.Lock()
+        self._tracked: dict[Path, Tracked] = {}
+        self._folders: set[Path] = set()
+        self._unwatched: set[Path] = set()
+        self._stopping = False
+
+    def add(self, tracked: Tracked) -> None:
+        """Watch a database from now on."""
+        with self._lock:
+            self._tracked[tracked.path] = tracked
+            self._watcher.add(tracked.path)
+            tracked.lives.watched = self._watcher.is_watched(tracked.path)
+
+    def remove(self, tracked: Tracked) -> None:
+        """Watch it no longer."""
+        with self._lock:
+            self._watcher.remove(tracked.path)
+            del self._tracked[tracked.path]
+
+    def watch_folders(self, folders: Iterable[Path]) -> None:
+        """Tell ``appeared`` of new names in these folders from now on."""
+        with self._lock:
+            wanted = set(folders)
+            for folder in wanted - self._folders:
+                self._watcher.add_directory(folder)
+            for folder in self._folders - wanted:
+                self._watcher.remove_directory(folder)
+            self._folders = wanted
+
+    def drain(self) -> None:
+        """Take in all queued events."""
+        self._take_in()
+
+    def _take_in(self) -> bool:
+        """Take in all queued events; whether they told of nothing but writes to files that we hold open anyway."""
+        only_writes = True
+        touched: dict[int, Tracked] = {}
+        appeared = False
+        with self._lock:
+            for event in self._watcher.drain():
+                only_writes = only_writes and event.kind is Kind.MODIFY and event.role is not Role.SHM
+                if event.role is Role.DIRECTORY:
+                    appeared = True
+                    continue
+                tracked = self._tracked.get(event.path)
+                if tracked is not None:
+                    tracked.lives.note(event)
+                    tracked.presence.note(event)
+                    touched[tracked.row_id] = tracked
+        for tracked in touched.values():
+            tracked.lives.glance()
+            tracked.presence.tend()
+        if touched:
+            self._wake(touched.values())
+        if appeared:
+            self._appeared()
+        return only_writes
+
+    def run(self) -> None:
+        """The thread: until ``stop``."""
+        checked_s = -RECHECK_S
+        while not self._stopping:
+            if time.monotonic() - checked_s >= RECHECK_S:
+                checked_s = time.monotonic()
+                self._recheck()
+            self._watcher.wait(RECHECK_S)
+            with self._pulse.work():
+                self.drain()
+
+    def _recheck(self) -> None:
+        """See that the watches are where they should be, and say once of which databases no events tell.
+
+        These are looked at every second instead.
+        """
+        with self._lock:
+            self._watcher.recheck()
+            unwatched = self._watcher.unwatched()
+        if unwatched.keys() == self._unwatched:
+            return
+        self._unwatched = set(unwatched)
+        if unwatched:
+            _log.warning("databases_unwatched", count=len(unwatched), cause=next(iter(unwatched.values())))
+        else:
+            _log.info("databases_watched_again")
+
+    def stop(self) -> None:
+        """End the thread."""
+        self._stopping = True
+        self._watcher.wake()

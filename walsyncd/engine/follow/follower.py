@@ -1,0 +1,381 @@
+"""The follower: one thread for all databases. It looks, makes what it found durable, and goes on.
+
+A round takes the databases that are due, one step each, and writes what they found in one transaction of the
+journal; only then does it become what the daemon believes.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import replace
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any
+
+import structlog
+
+from walsyncd.adapters.journal.journal import Advance, Journal, ObjectRow
+from walsyncd.config import DatabaseSpec
+from walsyncd.core.follow.follow_state import format_follow_state, parse_follow_state
+from walsyncd.core.stored.position import new_generation
+from walsyncd.engine.follow.begin_generation import begin_state, has_other_salts
+from walsyncd.engine.follow.environment import Outside
+from walsyncd.engine.follow.followed_database import Request, Tracked
+from walsyncd.engine.follow.look import take_step
+from walsyncd.engine.follow.schedule import Agenda
+from walsyncd.engine.follow.step import Step
+from walsyncd.engine.threads.stall_detector import Pulse
+from walsyncd.errors import MissingError, RefusedError, TransientError, WalsyncdError
+
+RELOOKS_MAX = 18  # pauses of 1, 2, 4 … ms for what was written and not published: up to the slow look
+SLOW_LOOK_S = 300.0
+SLOW_LOOK_GRID_S = 10.0  # slow looks fall together, so that thousands of databases wake us rarely
+UNWATCHED_LOOK_S = 1.0
+BUSY_STREAK_S = 0.002  # a database that had news at every look is looked at less eagerly,
+BUSY_STREAK_MAX = 11  # with pauses up to 20 ms,
+BUSY_FRAMES = 250  # but not so rarely that much of a WAL comes between: by default it restarts after 1,000 pages
+BASE_DELAY_S = 1.0  # a new generation begins no sooner after the last one began, then twice as late each time …
+BASE_DELAY_MAX_S = 3600.0
+BASE_CALM_S = 600.0  # … until one has lived for so long, and ten times its delay
+FAILURE_DELAY_MAX_S = 60.0
+JOURNAL_DELAY_S = 1.0
+SPOOL_DELAY_S = 0.1
+BEGIN_LOOK_S = 2.0  # whether storage is back, or the WAL has begun anew: one small question
+
+_log = structlog.get_logger()
+
+
+class Follower:
+    """Follows every database in ``tracked`` (by journal row id).
+
+    ``offer`` hands new objects to the uploader, ``leaves_at_once`` asks it whether a database's next one would go up
+    without waiting, ``base_due`` tells the snapshotter, ``is_spool_full`` says whether to wait, ``looked`` is told
+    after each round which databases it was about.
+    """
+
+    def __init__(
+        self,
+        journal: Journal,
+        outside: Outside,
+        agenda: Agenda,
+        *,
+        offer: Callable[[list[ObjectRow]], None],
+        leaves_at_once: Callable[[int], bool],
+        base_due: Callable[[Tracked], None],
+        is_spool_full: Callable[[], bool],
+        looked: Callable[[list[Tracked]], None] = lambda _databases: None,
+        pulse: Pulse | None = None,
+    ) -> None:
+        self._journal = journal
+        self._outside = outside
+        self._agenda = agenda
+        self._offer = offer
+        self._leaves_at_once = leaves_at_once
+        self._base_due = base_due
+        self._is_spool_full = is_spool_full
+        self._looked = looked
+        self._pulse = pulse or Pulse()
+        self._journal_problem = ""
+
+    def run(self) -> None:
+        """The thread: until the agenda is stopped."""
+        while taken := self._agenda.take():
+            with self._pulse.work():
+                self.round(taken)
+            self._looked(taken)
+
+    def request(self, tracked: Tracked, then: Callable[[Tracked], object]) -> Future[Any]:
+        """Run ``then`` in the follower's thread once a look that begins after this call has caught up."""
+        request = Request(then)
+        self._agenda.request(tracked, request)
+        if tracked.dismissed:
+            tracked.fail_requests(_dismissed(tracked))
+        return request.done
+
+    def interrupt(self, tracked: Tracked, then: Callable[[Tracked], object]) -> None:
+        """Run ``then`` in the follower's thread before anything else is done for the database."""
+        self._agenda.interrupt(tracked, then)
+
+    def retune(self, tracked: Tracked, spec: DatabaseSpec) -> None:
+        """Follow it by other settings from its next look on, which is now; path and name are the same."""
+
+        def turn_over(tracked: Tracked) -> None:
+            tracked.spec = spec
+
+        self._agenda.interrupt(tracked, turn_over)
+
+    def dismiss(self, tracked: Tracked) -> Future[None]:
+        """Follow it no more; the future is done when nothing of it is held."""
+        done: Future[None] = Future()
+
+        def let_go(tracked: Tracked) -> None:
+            tracked.dismissed = True
+            tracked.forget()
+            tracked.lives.rest()
+            done.set_result(None)
+
+        self._agenda.interrupt(tracked, let_go)
+        return done
+
+    def resume(self, tracked: Tracked) -> None:
+        """Take a database up where the journal has it."""
+        row = self._journal.database_by_id(tracked.row_id)
+        tracked.rewinds = row.rewinds
+        if row.follow is None or row.generation is None:
+            return
+        try:
+            tracked.state = parse_follow_state(row.follow)
+        except ValueError as error:
+            self._end_generation(tracked, f"the journal's follow state can't be read: {error}")
+            return
+        tracked.began_s = -math.inf
+        if row.base_key is None or not row.base_key.startswith(tracked.state.stream.generation):
+            tracked.base_wanted = "the generation has no base yet"
+
+    # -- a round ----------------------------------------------------------------------------------------------------
+
+    def round(self, taken: list[Tracked]) -> None:
+        """One step for each of these databases."""
+        steps: list[tuple[Tracked, Step, int]] = []
+        for tracked in taken:
+            self._tend_presence(tracked)
+        try:
+            if self._is_spool_full():
+                for tracked in taken:
+                    self._agenda.at(tracked, SPOOL_DELAY_S)
+                return
+            for tracked in taken:
+                asked = len(tracked.requests)
+                step = self._step_or_aside(tracked)
+                if step is not None:
+                    steps.append((tracked, step, asked))
+            self._make_durable(steps)
+        except TransientError as error:  # the journal: nothing was made durable, so nothing has happened
+            self._postpone(taken, error)
+            return
+        if self._journal_problem:
+            self._journal_problem = ""
+            _log.info("journal_writable_again")
+        for tracked, step, asked in steps:
+            try:
+                self._carry_over(tracked, step, asked)
+            except TransientError as error:  # the journal again; what was not noted is found again
+                self._postpone([tracked], error)
+
+    def _tend_presence(self, tracked: Tracked) -> None:
+        """Before the look, so that this sees how the locks stand from now on; whatever else may keep it waiting."""
+        due_s = tracked.presence.tend()
+        if due_s is not None:
+            self._agenda.at(tracked, due_s)
+
+    def _postpone(self, taken: list[Tracked], error: TransientError) -> None:
+        if error.message != self._journal_problem:
+            self._journal_problem = error.message
+            _log.error("journal_not_writable", reason=error.message, remedy=error.hint)
+        for tracked in taken:
+            tracked.drop_pending()
+            self._agenda.at(tracked, JOURNAL_DELAY_S)
+
+    def _step_or_aside(self, tracked: Tracked) -> Step | None:
+        while tracked.interrupts:
+            tracked.interrupts[0](tracked)
+            tracked.interrupts.popleft()
+        if tracked.dismissed:
+            tracked.fail_requests(_dismissed(tracked))
+            return None
+        try:
+            return self._step(tracked)
+        except WalsyncdError as error:
+            self._set_aside(tracked, error)
+            return None
+
+    def _step(self, tracked: Tracked) -> Step | None:
+        return self._begin(tracked) if tracked.state is None else take_step(tracked, self._outside)
+
+    def _make_durable(self, steps: list[tuple[Tracked, Step, int]]) -> None:
+        advances = [
+            Advance(
+                tracked.row_id,
+                format_follow_state(step.state),
+                step.objects,
+                begin=bool(step.objects) and self._leaves_at_once(tracked.row_id),
+                rewinds=tracked.rewinds,
+            )
+            for tracked, step, _ in steps
+            if step.state is not None and not step.gap
+        ]
+        if advances:
+            rows = self._journal.advance(advances)
+            if rows:
+                self._offer(rows)
+
+    def _carry_over(self, tracked: Tracked, step: Step, asked: int) -> None:
+        """What is durable now becomes what we believe."""
+        if step.gap:
+            if step.blocked is None:
+                self._end_generation(tracked, step.gap, remedy=step.remedy)
+            else:
+                tracked.begin_when = partial(has_other_salts, tracked.path, step.blocked)
+                self._end_generation(tracked, step.gap, remedy=step.remedy, once="the WAL has begun anew")
+            return
+        if step.state is not None:
+            tracked.state = step.state
+        if step.mark is not None:
+            tracked.mark = step.mark
+        if step.proven_by:
+            _log.debug("wal_restart_proven", database=tracked.name, by=step.proven_by)
+        if step.recovered:
+            _log.info("wal_tail_recovered", database=tracked.name, frames=step.recovered)
+        if step.doubt:
+            _log.warning("wal_index_doubted", database=tracked.name, reason=step.doubt)
+        if step.life_ended:
+            tracked.lives.bury()
+            tracked.mark = None
+        if step.base_wanted:
+            tracked.base_wanted = step.base_wanted
+        self._well(tracked)
+        if tracked.base_can_begin:
+            self._base_due(tracked)
+        if step.caught_up:
+            tracked.answer(asked)
+        self._look_again(tracked, step)
+
+    def _look_again(self, tracked: Tracked, step: Step) -> None:
+        if step.objects:
+            frames = sum(new.last - new.first + 1 for new in step.objects)
+            tracked.streak = tracked.streak // 2 if frames > BUSY_FRAMES else min(tracked.streak + 1, BUSY_STREAK_MAX)
+            pause = BUSY_STREAK_S * max(0, tracked.streak - 1)
+            tracked.busy_until = time.monotonic() + pause
+        elif step.caught_up:
+            tracked.streak = 0
+        if step.again_s is not None:
+            self._agenda.at(tracked, step.again_s)
+        elif step.moving and tracked.relooks < RELOOKS_MAX:
+            self._agenda.at(tracked, max(0.001 * 2**tracked.relooks, tracked.busy_until - time.monotonic()))
+            tracked.relooks += 1
+        elif tracked.loan is not None:
+            self._agenda.at(tracked, (tracked.loan.until_ms - self._outside.monotonic_ms()) / 1000)
+        elif tracked.lives.watched:
+            due = time.monotonic() + SLOW_LOOK_S
+            grid = math.ceil(due / SLOW_LOOK_GRID_S) * SLOW_LOOK_GRID_S
+            self._agenda.at(tracked, grid - time.monotonic())
+        else:
+            self._agenda.at(tracked, UNWATCHED_LOOK_S)
+
+    # -- generations ------------------------------------------------------------------------------------------------
+
+    def _begin(self, tracked: Tracked) -> Step | None:
+        """Begin a generation, if its time has come."""
+        wait_s = tracked.begin_not_before - time.monotonic()
+        if wait_s > 0:
+            tracked.fail_requests(TransientError(f"{tracked.name} waits for its next generation"))
+            self._rest(tracked, wait_s)
+            return None
+        if not tracked.begin_when():
+            tracked.fail_requests(TransientError(f"{tracked.name} waits for its next generation"))
+            self._rest(tracked, BEGIN_LOOK_S)
+            return None
+        row = self._journal.database_by_id(tracked.row_id)
+        now_ms = self._outside.wall_ms()
+        now = datetime.fromtimestamp(now_ms / 1000, UTC)
+        generation = new_generation(now, self._outside.entropy(), known=row.last_generation)
+        state = begin_state(tracked, self._outside, generation)
+        if state is None:
+            self._agenda.at(tracked, 0.005)
+            return None
+        state = replace(state, stream=replace(state.stream, time_ms=row.last_time_ms))
+        reason = tracked.gap_reason or ("first generation" if not row.last_generation else "following begins anew")
+        self._journal.begin_generation(tracked.row_id, generation, reason, format_follow_state(state), now_ms)
+        tracked.forget()
+        tracked.state = state
+        tracked.began_s = time.monotonic()
+        tracked.begin_when = lambda: True
+        tracked.base_wanted = reason
+        _log.info("generation_began", database=tracked.name, generation=generation, reason=reason)
+        return Step(again_s=0)
+
+    def _rest(self, tracked: Tracked, wait_s: float) -> None:
+        """Look again in so many seconds, however busy its writers are meanwhile."""
+        tracked.busy_until = time.monotonic() + wait_s
+        self._agenda.at(tracked, wait_s)
+
+    def give_way(self, tracked: Tracked, reason: str, *, until: Callable[[], bool]) -> None:
+        """End the generation, and begin another only when ``until`` says so; in the follower's thread."""
+        tracked.begin_when = until
+        self._end_generation(tracked, reason, once="storage is back")
+
+    def generation_lost(self, tracked: Tracked, reason: str) -> None:
+        """Storage says that the generation can't go on, and the journal has ended it; in the follower's thread."""
+        row = self._journal.database_by_id(tracked.row_id)
+        if tracked.state is not None and row.generation != tracked.state.stream.generation:
+            self._end_generation(tracked, reason)
+
+    def rewound(self, tracked: Tracked, reason: str) -> None:
+        """What was spooled last is gone, and the journal stands before it; in the follower's thread."""
+        row = self._journal.database_by_id(tracked.row_id)
+        if tracked.state is None or row.follow is None or row.generation != tracked.state.stream.generation:
+            return  # that history has ended anyway
+        state = parse_follow_state(row.follow)
+        tracked.go_back(state, row.rewinds)
+        tracked.base_wanted = tracked.base_wanted or "the spool was read again"
+        _log.warning("spool_read_again", database=tracked.name, position=str(state.stream.position), reason=reason)
+
+    def _end_generation(self, tracked: Tracked, reason: str, *, remedy: str = "", once: str = "") -> None:
+        """Leave the generation; a new one begins when its time has come, and ``once`` is so."""
+        state = tracked.state
+        position = str(state.stream.position) if state is not None else ""
+        self._journal.end_generation(tracked.row_id, reason, self._outside.wall_ms())
+        lived_s = time.monotonic() - tracked.began_s
+        is_calm = lived_s > max(BASE_CALM_S, 10 * tracked.begin_delay_s)
+        doubled = min(BASE_DELAY_MAX_S, max(BASE_DELAY_S, tracked.begin_delay_s * 2))
+        tracked.begin_delay_s = BASE_DELAY_S if is_calm else doubled
+        tracked.begin_not_before = tracked.began_s + tracked.begin_delay_s
+        tracked.forget()
+        tracked.lives.rest()
+        tracked.gap_reason = reason
+        wait_s = max(0.0, tracked.begin_not_before - time.monotonic())
+        _log.warning(
+            "generation_ended", database=tracked.name, position=position, reason=reason, next_base_in_s=round(wait_s)
+        )
+        coming = f"a new base is taken in {wait_s:.0f} s" if wait_s else "a new base is taken"
+        hints = [coming, once and f"once {once}", remedy and f"to avoid such gaps: {remedy}"]
+        self._note(tracked, "degraded", reason, "; ".join(hint for hint in hints if hint))
+        tracked.fail_requests(TransientError(f"the generation of {tracked.name} ended: {reason}"))
+        self._agenda.at(tracked, wait_s)
+
+    # -- states -----------------------------------------------------------------------------------------------------
+
+    def _set_aside(self, tracked: Tracked, error: WalsyncdError) -> None:
+        """The database can't be looked at: say so, try later; the others don't notice."""
+        tracked.fail_requests(error)
+        if isinstance(error, MissingError):
+            if tracked.state is not None:
+                self._end_generation(tracked, error.message)
+            self._note(tracked, "missing", error.message, error.hint)
+            self._agenda.at(tracked, SLOW_LOOK_S)
+            return
+        state = "refused" if isinstance(error, RefusedError) else "failing"
+        self._note(tracked, state, error.message, error.hint)
+        self._agenda.at(tracked, min(FAILURE_DELAY_MAX_S, 0.5 * 2 ** min(tracked.failures, 10)))
+        tracked.failures += 1
+
+    def _well(self, tracked: Tracked) -> None:
+        tracked.failures = 0
+        self._note(tracked, "copying base" if tracked.base_wanted else "following", "", "")
+
+    def _note(self, tracked: Tracked, state: str, cause: str, remedy: str) -> None:
+        problem = f"{state}: {cause}"
+        if problem == tracked.problem:
+            return
+        now_ms = self._outside.wall_ms()
+        self._journal.note_state(tracked.row_id, state, cause=cause, remedy=remedy, now_ms=now_ms)
+        tracked.problem = problem
+        if state in {"missing", "refused", "failing"}:
+            _log.warning("database_set_aside", database=tracked.name, state=state, cause=cause, remedy=remedy)
+
+
+def _dismissed(tracked: Tracked) -> TransientError:
+    return TransientError(f"{tracked.name} is not in the configuration any more")

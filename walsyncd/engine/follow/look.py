@@ -1,0 +1,167 @@
+"""One look at one database: sight, decide, read, settle.
+
+A look takes one or several steps; each reads one bounded batch or crosses one seam, so that no database waits behind
+another's gigabyte. ``decision`` and ``restart`` decide; ``resumption``, ``copying``, ``seam``, ``birth`` and
+``absence`` read what they ask for. Nothing is made durable here.
+
+What the event queue says while a step is taken counts as much as what it said before: if another file came to the
+database's place, or a WAL may have been missed, the step is void.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from walsyncd.core.follow.decision import Again, Copy, Cursor, Emptied, Gap, Idle, Restarted, Sighting, decide
+from walsyncd.core.follow.follow_state import FollowState
+from walsyncd.engine.follow.begin_generation import first_frames, leave_emptied, presence_advice
+from walsyncd.engine.follow.copy_frames import copy_frames
+from walsyncd.engine.follow.environment import Outside
+from walsyncd.engine.follow.followed_database import Tracked
+from walsyncd.engine.follow.no_wal import look_without_wal
+from walsyncd.engine.follow.resume import resume_following
+from walsyncd.engine.follow.segment_builder import TooLargeError
+from walsyncd.engine.follow.source_reader import Eyes, database_identity, file_facts
+from walsyncd.engine.follow.step import AT_ONCE, Step, gap_step
+from walsyncd.engine.follow.stuck_state import again
+from walsyncd.engine.follow.wal_restart import cross_seam
+
+CALLED_IN = (
+    "the wal-index was closed right after the WAL restarted: if a writer was killed before, the commits were miscounted"
+)
+LAG_MS = 290_000  # about the time between two slow looks: a wal-index behind the WAL for so long stays behind
+
+
+def take_step(tracked: Tracked, outside: Outside) -> Step:
+    """Take one step of a look at a database that has a generation."""
+    state, lives = tracked.state, tracked.lives
+    assert state is not None
+    outside.drain()
+    if lives.error is not None and lives.current is None:
+        lives.look_around()
+        if lives.error is not None:
+            raise lives.error
+    if fault := _elsewhere(tracked, outside, state):
+        return _gone(tracked, fault)
+    if _is_called_in(tracked, outside):
+        return Step(gap=CALLED_IN)
+    try:
+        step = _step(tracked, outside, state)
+    except TooLargeError as error:  # no generation gets past it before the WAL begins anew
+        tracked.drop_pending()
+        salts = state.cursor.salts if state.cursor is not None else None
+        return Step(gap=error.message, remedy=error.hint, blocked=salts)
+    if fault := lives.replaced or lives.lost:
+        return _gone(tracked, fault)
+    return replace(step, caught_up=step.caught_up and len(lives.queue) <= 1)
+
+
+def _step(tracked: Tracked, outside: Outside, state: FollowState) -> Step:
+    life = tracked.lives.current
+    if life is None:
+        return look_without_wal(tracked, outside, state)
+    eyes = Eyes(tracked, outside, life)
+    if state.cursor is None:
+        return first_frames(eyes, state)
+    return _follow(eyes, state, state.cursor)
+
+
+def _elsewhere(tracked: Tracked, outside: Outside, state: FollowState) -> str:
+    """What made another database, or another history, of the one that we follow; empty if nothing did."""
+    lives = tracked.lives
+    if lives.replaced or lives.lost:
+        return lives.replaced or lives.lost
+    if lives.blind or not lives.watched:
+        lives.blind = False
+        lives.look_around()
+        if not file_facts(database_identity(tracked), outside.boot_id, None).is_file(state.file):
+            return "another file was put in the database's place"
+    return ""
+
+
+def _is_called_in(tracked: Tracked, outside: Outside) -> bool:
+    """Whether a CLOSE_WRITE has come that a count was believed without (``seam``)."""
+    loan, life = tracked.loan, tracked.lives.current
+    if loan is None:
+        return False
+    if life is None or life.serial != loan.shm_serial:
+        tracked.loan = None
+        return False
+    if life.closed != loan.closed:
+        return True
+    if outside.monotonic_ms() >= loan.until_ms:
+        tracked.loan = None
+    return False
+
+
+def _gone(tracked: Tracked, fault: str) -> Step:
+    """The gap where another file came, or a WAL that nobody saw."""
+    return Step(gap=fault, remedy=presence_advice(tracked) if fault == tracked.lives.lost else "")
+
+
+def _follow(eyes: Eyes, state: FollowState, cursor: Cursor) -> Step:
+    life, tracked = eyes.life, eyes.tracked
+    ended = life.ended
+    seen = eyes.sight()
+    if life.ended != ended:
+        return AT_ONCE
+    if ended and not life.orderly:
+        fault = "the WAL was deleted, and no wal-index was seen to tell its last commits from failed ones"
+        return Step(gap=fault, remedy=presence_advice(tracked))
+    if not tracked.verified:
+        step = resume_following(eyes, state, cursor, seen)
+        if step is not None:
+            return step
+    decision = decide(cursor, seen)
+    if not isinstance(decision, Again):
+        tracked.waiting = None
+    match decision:
+        case Again(reason):
+            return Step(gap=f"the WAL was deleted, and {reason}") if ended else again(eyes, seen, reason)
+        case Emptied():
+            return leave_emptied(eyes, state, cursor)
+        case Gap() as gap:
+            return gap_step(gap)
+        case Idle():
+            return _idle(eyes, state, cursor, seen)
+        case Copy() as copy:
+            return copy_frames(eyes, state, copy, seen)
+        case Restarted() as found:
+            return cross_seam(eyes, state, cursor, found, seen)
+
+
+def _idle(eyes: Eyes, state: FollowState, cursor: Cursor, seen: Sighting) -> Step:
+    tracked = eyes.tracked
+    if eyes.life.ended:
+        facts = file_facts(database_identity(tracked), eyes.outside.boot_id, None).unknown()
+        return Step(state=replace(state.entered(None), file=facts), life_ended=True, again_s=0)
+    moving = eyes.is_moving(cursor)
+    if seen.index is not None and _lags(eyes, cursor, moving=moving):
+        return AT_ONCE
+    if seen.index is not None:
+        eyes.glance(seen.index)
+    mark = eyes.new_mark(seen.index.ichange) if seen.index is not None else None
+    return Step(mark=mark, caught_up=True, moving=moving)
+
+
+def _lags(eyes: Eyes, cursor: Cursor, *, moving: bool) -> bool:
+    """Whether the live wal-index is not the writer's: a valid commit stands unpublished at two slow looks.
+
+    Then the WAL itself is scanned from now on. Should the commit fail after all, that shows as a fork.
+    """
+    tracked, now_ms = eyes.tracked, eyes.outside.monotonic_ms()
+    if not moving:
+        tracked.lagging = None
+        return False
+    before = tracked.lagging
+    if before is None or before[0] != cursor:
+        tracked.lagging = (cursor, cursor.frames, now_ms)
+        return False
+    if now_ms - before[2] < LAG_MS:
+        return False
+    last = eyes.last_commit(cursor)
+    tracked.lagging = (cursor, last, now_ms)
+    if not cursor.frames < before[1] <= last:
+        return False
+    tracked.believe_index, tracked.mark = False, None
+    return True

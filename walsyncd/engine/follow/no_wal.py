@@ -1,0 +1,81 @@
+"""While there is no WAL: whether anything changed the database.
+
+- Nothing did if no event tells of it since its content was known, or if the file looks as it did when that look was
+  taken down. The look is the net under the events: by size and mtime also where no event came.
+- A look is taken down once the file has been quiet for longer than file times are coarse.
+- The database in WAL mode may not change without a WAL: that is a gap. In rollback mode every change makes an epoch of
+  its own, empty but for the base that is wanted then; it is known once that epoch is durable.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from walsyncd.core.follow.follow_state import FileFacts, FollowState
+from walsyncd.engine.follow.environment import Outside
+from walsyncd.engine.follow.followed_database import Tracked
+from walsyncd.engine.follow.source_reader import database_identity, file_facts
+from walsyncd.engine.follow.step import AT_ONCE, SHORTLY, Step
+
+SETTLED_MS = 2_000  # the coarsest file times that Linux keeps, those of FAT
+SETTLED_FINE_MS = 100  # where times are kept to the nanosecond, they still are those of the last tick: 10 ms at most
+_NS = 1_000_000
+
+
+def look_without_wal(tracked: Tracked, outside: Outside, state: FollowState) -> Step:
+    """Look at a database that has no WAL."""
+    lives = tracked.lives
+    lives.look_around()
+    if lives.error is not None:
+        raise lives.error
+    if lives.queue:
+        return AT_ONCE
+    if state.cursor is not None:
+        return Step(gap="the WAL was deleted while it was not watched")
+    if tracked.vouching is not None and tracked.vouching[1] is state:
+        lives.vouch(tracked.vouching[0])
+    touches = lives.touches
+    facts = file_facts(database_identity(tracked), outside.boot_id, None)
+    outside.drain()
+    if lives.queue:
+        return AT_ONCE
+    if lives.touches != touches:
+        return SHORTLY
+    if not facts.is_file(state.file):
+        return Step(gap="another file was put in the database's place")
+    changed = not is_unchanged(facts, state.file, untouched=lives.untouched)
+    if changed and state.mode == "wal":
+        return Step(gap="the database was changed while it had no WAL")
+    settled = is_settled(facts, outside)
+    look = facts if settled else facts.unknown()
+    again_s = None if settled else settling_ms(facts) / 1000
+    if changed:
+        stream = state.stream.next_epoch()
+        state = replace(state, stream=stream, start_epoch=stream.epoch, start_frame=0, file=look)
+        tracked.vouching = touches, state
+        return Step(state=state, caught_up=True, base_wanted="the database changed", again_s=again_s)
+    lives.vouch(touches)
+    if look == state.file:
+        return Step(caught_up=True, again_s=again_s)
+    return Step(state=replace(state, file=look), caught_up=True, again_s=again_s)
+
+
+def is_unchanged(now: FileFacts, then: FileFacts, *, untouched: bool) -> bool:
+    """Whether nothing wrote to the database since ``then``; ``untouched``: no event tells of it, and one would."""
+    if untouched:
+        return not then.known or now.has_content_of(then)
+    return now.looks_like(then)
+
+
+def is_settled(facts: FileFacts, outside: Outside) -> bool:
+    """Whether a change of the file from now on would change its times."""
+    return outside.wall_ms() - facts.ctime_ns // _NS > settling_ms(facts)
+
+
+def settling_ms(facts: FileFacts) -> int:
+    """How long a file must have been quiet, by how fine its file system keeps times.
+
+    A time that is no whole number of milliseconds shows that it does not round to such (FAT: 2 s, exFAT: 10 ms).
+    """
+    is_fine = facts.ctime_ns % _NS and facts.mtime_ns % _NS
+    return SETTLED_FINE_MS if is_fine else SETTLED_MS

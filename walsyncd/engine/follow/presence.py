@@ -1,0 +1,216 @@
+"""Being present at a database: takes, keeps and gives up what ``core.follow.presence_decision`` decides.
+
+Called by whoever drains the event queue (an application may have the database open for a millisecond only: nothing
+slower is done here than to open three descriptors, to ask and to lock), and by the follower before its looks.
+
+The descriptors are of their own and closed together, the database's first: that gives the locks up. A question about
+the DMS byte on any other descriptor shows our lock, as it must: while it is held, the next opener believes the
+wal-index, and so does the follower.
+"""
+
+from __future__ import annotations
+
+import struct
+import threading
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import structlog
+
+from walsyncd.adapters.files.inotify import Event, Kind
+from walsyncd.adapters.files.source import (
+    DatabaseLock,
+    Liveness,
+    OpenFile,
+    Role,
+    database_lock,
+    dms_holder,
+    hot_journal,
+    open_file,
+    side_path,
+    take_database,
+    take_dms,
+)
+from walsyncd.core.follow.presence_decision import (
+    Decision,
+    GiveUp,
+    Held,
+    Others,
+    Seen,
+    Stay,
+    TakeDatabase,
+    TakeDms,
+    decide,
+)
+from walsyncd.core.sqlite.wal import FRAME_HEADER_SIZE, WAL_HEADER_SIZE, parse_wal_header
+from walsyncd.core.sqlite.walindex import WALINDEX_READ_SIZE, parse_index_header
+from walsyncd.errors import WalsyncdError
+
+_log = structlog.get_logger()
+
+
+Standing = Literal["off", "on", "held"]
+
+
+@dataclass(slots=True)
+class _Grip:
+    """The descriptors that the locks are on and that of the WAL, and which locks are taken."""
+
+    shm: OpenFile
+    wal: OpenFile
+    database: OpenFile
+    held: Held = Held.NOTHING
+
+    @property
+    def named(self) -> bool:
+        return self.shm.still_named() and self.wal.still_named() and self.database.still_named()
+
+    def close(self) -> None:
+        for file in (self.database, self.wal, self.shm):
+            file.close()
+
+
+class Presence:
+    """Presence at one database, or none if it is not ``wanted``; thread-safe."""
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        wanted: bool,
+        monotonic_ms: Callable[[], int] = lambda: time.monotonic_ns() // 1_000_000,
+    ) -> None:
+        self.path = path
+        self._paths = [side_path(path, role) for role in (Role.SHM, Role.WAL, Role.DATABASE)]
+        self._wanted = wanted
+        self._monotonic_ms = monotonic_ms
+        self._lock = threading.Lock()
+        self._grip: _Grip | None = None
+        self._seen_ms = 0
+        self._problem = ""
+
+    @property
+    def held(self) -> bool:
+        """Whether both locks are held."""
+        grip = self._grip
+        return grip is not None and grip.held is Held.BOTH
+
+    @property
+    def standing(self) -> Standing:
+        """For status: whether it is wanted, and held now."""
+        if not self._wanted:
+            return "off"
+        return "held" if self.held else "on"
+
+    def want(self, *, wanted: bool) -> None:
+        """Be present from now on, or no longer."""
+        with self._lock:
+            self._wanted = wanted
+            if not wanted:
+                self._give_up("it is turned off")
+
+    def note(self, event: Event) -> None:
+        """Take one event in: whoever closed the wal-index had it open, however shortly."""
+        if event.role is Role.SHM and event.kind is Kind.CLOSE_WRITE:
+            self._seen_ms = self._monotonic_ms()
+
+    def tend(self) -> float | None:
+        """Take, keep or give up; in how many seconds to do so again (None: an event will tell)."""
+        with self._lock:
+            try:
+                return self._tend() if self._wanted else None
+            except WalsyncdError as error:
+                self._give_up(error.message)
+                self._complain(error)
+                return None
+
+    def _tend(self) -> float | None:
+        if self._grip is None:
+            self._grip = self._reach()
+        while self._grip is not None:
+            match self._act(self._grip):
+                case Stay(look_ms):
+                    self._problem = ""
+                    return None if look_ms is None else look_ms / 1000
+                case GiveUp(reason):
+                    self._give_up(reason)
+        return None
+
+    def _act(self, grip: _Grip) -> Decision:
+        """Do what is decided on what is seen now; the decision, or why it could not be done."""
+        decision = decide(grip.held, self._look(grip))
+        match decision:
+            case TakeDms() if take_dms(grip.shm):
+                grip.held = Held.DMS
+            case TakeDatabase() if take_database(grip.database):
+                grip.held = Held.BOTH
+                _log.debug("presence_taken", path=str(self.path))
+            case TakeDms() | TakeDatabase():
+                return GiveUp("somebody else was faster")
+        return decision
+
+    def _reach(self) -> _Grip | None:
+        """Descriptors of the files, if all of them are there."""
+        with ExitStack() as opened:
+            files: list[OpenFile] = []
+            for path in self._paths:
+                file = open_file(path)
+                if file is None:
+                    return None
+                files.append(opened.enter_context(file))
+            opened.pop_all()
+        shm, wal, database = files
+        return _Grip(shm, wal, database)
+
+    def _look(self, grip: _Grip) -> Seen:
+        others = _others(grip.shm)
+        now_ms = self._monotonic_ms()
+        if others is Others.PROCESS:
+            self._seen_ms = now_ms
+        return Seen(
+            others=others,
+            named=grip.named,
+            fits=others is Others.PROCESS or _fits(grip),
+            claimed=grip.held is Held.DMS and database_lock(grip.database) is DatabaseLock.WRITER,
+            hot_journal=hot_journal(self.path),
+            alone_ms=now_ms - self._seen_ms,
+        )
+
+    def _give_up(self, reason: str) -> None:
+        grip, self._grip = self._grip, None
+        if grip is None:
+            return
+        grip.close()
+        if grip.held is not Held.NOTHING:
+            _log.debug("presence_given_up", path=str(self.path), reason=reason)
+
+    def _complain(self, error: WalsyncdError) -> None:
+        """Say once why it can't be."""
+        if error.message != self._problem:
+            self._problem = error.message
+            _log.warning("presence_failed", path=str(self.path), reason=error.message, remedy=error.hint)
+
+
+def _fits(grip: _Grip) -> bool:
+    """Whether the last frame that the wal-index knows of stands in the WAL; a header that is not whole is rebuilt."""
+    index = parse_index_header(grip.shm.pread(0, WALINDEX_READ_SIZE))
+    if index is None or not index.max_frame:
+        return True
+    wal = parse_wal_header(grip.wal.pread(0, WAL_HEADER_SIZE))
+    if wal is None or wal.salts != index.salts:
+        return False
+    head = grip.wal.pread(wal.offset_of(index.max_frame), FRAME_HEADER_SIZE)
+    return head[8:] == struct.pack(">4I", *index.salts, *index.frame_chain)
+
+
+def _others(shm: OpenFile) -> Others:
+    holder = dms_holder(shm)
+    if holder.liveness is Liveness.SETTING_UP:
+        return Others.SETTING_UP
+    if holder.liveness is Liveness.NONE:
+        return Others.NOBODY
+    return Others.PROCESS if holder.is_process else Others.DAEMON

@@ -1,0 +1,71 @@
+"""What must be seen once after a start of the daemon, before the WAL is believed to go on where we stopped.
+
+- The database is the file that we followed, else it is a gap.
+- In the same boot and with the same -wal, our last frame with its checksum stands for all frames before it. After a
+  reboot, or behind another -wal, blocks before it may be lost: then the chain is verified from frame 1 on.
+- After a reboot, frames after ours count once a live connection has published them, or when nobody has had the
+  database open for a while.
+- With other salts it is the seam that must be proven, which asks for the boot itself.
+
+Only then is the standing taken down as one of this boot and this -wal.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from walsyncd.core.follow.decision import Cursor, Holder, Sighting, cursor_before, salts_now
+from walsyncd.core.follow.follow_state import FileFacts, FollowState
+from walsyncd.engine.follow.source_reader import Eyes, reached_after
+from walsyncd.engine.follow.step import AT_ONCE, Step
+
+QUIET_AFTER_REBOOT_MS = 10_000
+
+
+def resume_following(eyes: Eyes, state: FollowState, cursor: Cursor, seen: Sighting) -> Step | None:
+    """Verify what was shipped; None: it is there, and nothing else is to be done."""
+    tracked = eyes.tracked
+    facts = eyes.facts()
+    if not facts.is_file(state.file):
+        return Step(gap="another file was put in the database's place")
+    salts = salts_now(seen)
+    if salts != cursor.salts:
+        tracked.verified = salts is not None
+        return None
+    resumed = _resumed(facts, state.file)
+    if not resumed and not _is_settled(eyes, facts, state, seen):
+        return Step(again_s=1.0)
+    held = cursor.frames if resumed and eyes.still_holds(cursor) else _frames_held(eyes, cursor)
+    if salts_now(eyes.sight()) != cursor.salts:
+        return AT_ONCE
+    if held != cursor.frames:
+        return Step(gap=f"the WAL holds {held} of {cursor.frames} frames that were shipped: history forked")
+    tracked.verified, tracked.quiet_since_ms = True, None
+    return None if resumed else Step(state=replace(state, file=facts), again_s=0)
+
+
+def _resumed(now: FileFacts, then: FileFacts) -> bool:
+    """Whether neither the machine nor the -wal began anew."""
+    return (now.boot_id, now.wal_inode) == (then.boot_id, then.wal_inode)
+
+
+def _is_settled(eyes: Eyes, facts: FileFacts, state: FollowState, seen: Sighting) -> bool:
+    """Whether what stands behind our frames will be there for the next opener, too."""
+    if facts.boot_id == state.file.boot_id or seen.holder is Holder.LIVE:
+        return True
+    now_ms, tracked = eyes.outside.monotonic_ms(), eyes.tracked
+    if tracked.quiet_since_ms is None:
+        tracked.quiet_since_ms = now_ms
+    return now_ms - tracked.quiet_since_ms >= QUIET_AFTER_REBOOT_MS
+
+
+def _frames_held(eyes: Eyes, cursor: Cursor) -> int:
+    """How many of the frames up to the cursor are as they were; one less than all if only the last is another."""
+    if cursor.header is None:
+        return cursor.frames
+    reached = cursor_before(cursor.header)
+    for frames in eyes.run(reached, cursor.frames):
+        reached = reached_after(frames, reached)
+    if reached.frames == cursor.frames and reached.chain != cursor.chain:
+        return cursor.frames - 1
+    return reached.frames

@@ -1,0 +1,105 @@
+"""Which databases to look at, and when: those an event woke at once, the others when their time has come."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import math
+import threading
+import time
+from collections.abc import Callable, Iterable
+
+from walsyncd.engine.follow.followed_database import Request, Tracked
+
+ROUND_MAX = 100  # databases in one round, and so in one transaction of the journal
+STALE_FACTOR = 4  # entries kept for each database; a busy one leaves one behind for its slow look at every look
+
+
+class Agenda:
+    """Thread-safe; one thread takes, any may wake. A database is due at most once, at its earliest time."""
+
+    def __init__(self) -> None:
+        self._condition = threading.Condition()
+        self._due: dict[int, float] = {}
+        self._tracked: dict[int, Tracked] = {}
+        self._heap: list[tuple[float, int, int]] = []
+        self._order = itertools.count()
+        self._stopping = False
+
+    def wake(self, databases: Iterable[Tracked]) -> None:
+        """Look at these as soon as may be; their pause for looking again begins anew."""
+        now = time.monotonic()
+        with self._condition:
+            for tracked in databases:
+                tracked.relooks = 0
+                self._schedule(tracked, max(now, tracked.busy_until))
+
+    def at(self, tracked: Tracked, delay_s: float) -> None:
+        """Look at it in ``delay_s`` seconds, unless it is due before."""
+        with self._condition:
+            self._schedule(tracked, time.monotonic() + delay_s)
+
+    def request(self, tracked: Tracked, request: Request) -> None:
+        """Look at it now, for somebody who waits."""
+        with self._condition:
+            tracked.requests.append(request)
+            self._schedule(tracked, time.monotonic())
+
+    def interrupt(self, tracked: Tracked, then: Callable[[Tracked], object]) -> None:
+        """Have ``then`` run in the taking thread before the database is looked at again, which is now."""
+        with self._condition:
+            tracked.interrupts.append(then)
+            self._schedule(tracked, time.monotonic())
+
+    def take(self) -> list[Tracked]:
+        """Wait for databases that are due and return them; none: the agenda was stopped."""
+        with self._condition:
+            while not self._stopping:
+                now = time.monotonic()
+                taken = self._take_due(now)
+                if taken:
+                    return taken
+                self._condition.wait(self._heap[0][0] - now if self._heap else None)
+            return []
+
+    def overdue_s(self) -> float:
+        """For how long the one that is due first has been due without being taken; 0: none is."""
+        with self._condition:
+            first = min(self._due.values(), default=math.inf)
+        return max(0.0, time.monotonic() - first)
+
+    def stop(self) -> None:
+        """End the waiting."""
+        with self._condition:
+            self._stopping = True
+            self._condition.notify_all()
+
+    def forget(self, tracked: Tracked) -> None:
+        """It is not followed any more."""
+        with self._condition:
+            self._due.pop(tracked.row_id, None)
+            self._tracked.pop(tracked.row_id, None)
+
+    def _schedule(self, tracked: Tracked, due: float) -> None:
+        if tracked.dismissed or due >= self._due.get(tracked.row_id, math.inf):
+            return
+        self._due[tracked.row_id] = due
+        self._tracked[tracked.row_id] = tracked
+        entry = (due, next(self._order), tracked.row_id)
+        heapq.heappush(self._heap, entry)
+        if self._heap[0] is entry:  # else whoever waits wakes early enough
+            self._condition.notify()
+        if len(self._heap) > STALE_FACTOR * len(self._due) + ROUND_MAX:
+            self._heap = [entry for entry in self._heap if self._due.get(entry[2]) == entry[0]]
+            heapq.heapify(self._heap)
+
+    def _take_due(self, now: float) -> list[Tracked]:
+        taken: list[Tracked] = []
+        while self._heap and len(taken) < ROUND_MAX and self._heap[0][0] <= now:
+            due, _, row_id = heapq.heappop(self._heap)
+            if self._due.get(row_id) == due:  # an entry that was overtaken by an earlier one is passed over
+                del self._due[row_id]
+                taken.append(self._tracked.pop(row_id))
+        while self._heap and self._due.get(self._heap[0][2]) != self._heap[0][0]:
+            heapq.heappop(self._heap)
+        return taken

@@ -1,0 +1,240 @@
+"""Reading one database's files for a look: headers, and verified frames in bounded batches.
+
+- The holder of the wal-index is asked about on a descriptor that the path names, then the wal-index is read, then the
+  WAL's header, then the event queue is drained; only then is anything believed.
+- A -shm that was deleted while its -wal still is there, or was deleted after it, is what a last close leaves: its
+  last mxFrame tells what was committed, as a live one would.
+- A live wal-index that lags behind the WAL is not believed until it has caught up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from walsyncd.adapters.files.source import FileIdentity, OpenFile, liveness, open_file
+from walsyncd.core.follow.decision import (
+    CLOSE_LATE_MS,
+    Cursor,
+    Holder,
+    Loan,
+    Mark,
+    Salts,
+    ShmEvidence,
+    Sighting,
+    mark_holds,
+)
+from walsyncd.core.follow.follow_state import FileFacts
+from walsyncd.core.follow.restart import Counter
+from walsyncd.core.sqlite.wal import (
+    FRAME_HEADER_SIZE,
+    WAL_HEADER_SIZE,
+    Frames,
+    WalHeader,
+    parse_wal_header,
+    read_frames,
+)
+from walsyncd.core.sqlite.walindex import WALINDEX_READ_SIZE, IndexHeader, parse_index_header
+from walsyncd.engine.follow.environment import Outside
+from walsyncd.engine.follow.followed_database import Tracked
+from walsyncd.engine.follow.index_reads import frames_behind, is_begun
+from walsyncd.engine.follow.wal_pairs import Life
+from walsyncd.errors import MissingError
+
+BATCH_BYTES = 4 << 20  # what one step reads: a few milliseconds of one core
+
+
+class Eyes:
+    """Looks at ``life``, the current life of the WAL of ``tracked``."""
+
+    def __init__(self, tracked: Tracked, outside: Outside, life: Life) -> None:
+        self.tracked = tracked
+        self.outside = outside
+        self.life = life
+        # Counted before anything is read: an event that comes later stands out from these.
+        self._reborn, self._closed = life.reborn, life.closed
+        self._began_ms = outside.monotonic_ms()
+        self._glance = life.glances.begin()
+
+    def sight(self) -> Sighting:
+        """Look at the headers."""
+        holder = self._holder()
+        index = None
+        if holder is Holder.LIVE and self.life.shm is not None:
+            index = parse_index_header(self.life.shm.pread(0, WALINDEX_READ_SIZE))
+        wal = parse_wal_header(self.life.wal.pread(0, WAL_HEADER_SIZE))
+        size = self.life.wal.size()
+        if not self._believes(index, wal):
+            holder, index = Holder.NONE, None
+        self.outside.drain()
+        return Sighting(holder, index, wal, size)
+
+    def _holder(self) -> Holder:
+        life, lives = self.life, self.tracked.lives
+        if not lives.watched:
+            lives.look_around()
+        if not life.ended and (life.shm is None or not life.shm.still_named()):
+            lives.find_shm()
+        if life.shm is None:
+            return Holder.NONE
+        if life.ended:
+            return Holder.LIVE if life.shm.unlinked() else Holder.NONE
+        holder = Holder(liveness(life.shm).value)
+        if life.shm.still_named():
+            return holder
+        if not life.shm.unlinked():
+            return Holder.NONE
+        return Holder.LEAVING if holder is Holder.NONE else holder
+
+    def _believes(self, index: IndexHeader | None, wal: WalHeader | None) -> bool:
+        """Whether the wal-index is the truth about the WAL; one that lagged behind it may have caught up."""
+        tracked = self.tracked
+        if tracked.believe_index or self.life.ended:
+            return True
+        cursor = tracked.state.cursor if tracked.state is not None else None
+        if index is None or wal is None or cursor is None:
+            return False
+        behind = max(cursor.frames, tracked.lagging[1] if tracked.lagging is not None else 0)
+        if index.salts == wal.salts == cursor.salts and index.max_frame >= behind:
+            tracked.believe_index = True
+        return tracked.believe_index
+
+    def left_index(self) -> IndexHeader | None:
+        """The wal-index header that those left who used it last; None if they deleted it, or it is not whole."""
+        shm = self.life.shm
+        if shm is None or not shm.still_named():
+            return None
+        return parse_index_header(shm.pread(0, WALINDEX_READ_SIZE))
+
+    def ichange_holds(self, index: IndexHeader | None, *, whole: bool = False) -> bool:
+        """Whether iChange at the mark and in ``index`` are of one unbroken counter, by all that the queue said."""
+        mark, life = self.tracked.mark, self.life
+        if mark is None or index is None or not self.tracked.lives.watched:
+            return False
+        now_ms = self.outside.monotonic_ms()
+        evidence = life.evidence(mark)
+        return mark_holds(mark, index, evidence, shm_serial=life.serial, now_ms=now_ms, whole=whole)
+
+    def glance(self, index: IndexHeader) -> None:
+        """Keep what the wal-index showed at this look, after all of it was read."""
+        life = self.life
+        if life.shm is not None:
+            life.glances.take(self._glance, index, moving=frames_behind(life.wal, life.shm, index))
+
+    def is_firm(self, index: IndexHeader, *, whole: bool) -> bool:
+        """Whether iChange would hold even if the -shm had been closed."""
+        mark, closed, now_ms = self.tracked.mark, ShmEvidence(closed=True), self.outside.monotonic_ms()
+        return mark_holds(mark, index, closed, shm_serial=self.life.serial, now_ms=now_ms, whole=whole)
+
+    def borrow(self) -> None:
+        """A count is believed only because no CLOSE_WRITE has come so far."""
+        until_ms = self.outside.monotonic_ms() + CLOSE_LATE_MS
+        self.tracked.loan = Loan(self.life.serial, self._closed, until_ms)  # as counted before anything was judged
+
+    def new_mark(self, ichange: int) -> Mark | None:
+        """A mark at this look, if the -shm kept still while it was taken."""
+        mark = Mark(ichange, self._began_ms, self.life.serial, self._reborn, self._closed)
+        evidence = self.life.evidence(mark)
+        if evidence.reborn or evidence.closed or not self.tracked.lives.watched:
+            return None
+        return mark
+
+    def read(self, reached: Cursor, count: int) -> Frames:
+        """Verified frames after ``reached``, ``count`` at most; ``next_salts`` tells what stands behind them."""
+        header = reached.header
+        assert header is not None
+        first = reached.frames + 1
+        data = self.life.wal.pread(header.offset_of(first), count * header.frame_size + FRAME_HEADER_SIZE)
+        return read_frames(data, header, first=first, start=reached.chain)
+
+    def run(self, start: Cursor, last: int | None) -> Iterator[Frames]:
+        """All verified frames after ``start`` up to ``last`` (None: while the chain holds), batch by batch."""
+        header = start.header
+        assert header is not None
+        batch = max(1, BATCH_BYTES // header.frame_size)
+        reached = start
+        while last is None or reached.frames < last:
+            asked = batch if last is None else min(batch, last - reached.frames)
+            frames = self.read(reached, asked)
+            yield frames
+            if frames.count < asked:
+                return
+            reached = reached_after(frames, reached)
+
+    def last_commit(self, start: Cursor) -> int:
+        """The last commit frame of the chain after ``start``; the frame of ``start`` itself if there is none."""
+        found = start.frames
+        for frames in self.run(start, None):
+            if frames.commits:
+                found = frames.commits[-1]
+        return found
+
+    def counter(self, cursor: Cursor) -> Counter:
+        """A counter of the commits after ``cursor``."""
+        if cursor.header is None or not cursor.frames:
+            return Counter()
+        header = cursor.header
+        return Counter(cursor.frames, self.life.wal.pread(header.offset_of(cursor.frames), header.frame_size))
+
+    def salts_at(self, frame: int, header: WalHeader) -> Salts | None:
+        """The salts that frame number ``frame`` carries, whatever they are; None behind the end of the file."""
+        head = self._frame_header(frame, header)
+        return (_u32(head, 8), _u32(head, 12)) if len(head) == FRAME_HEADER_SIZE else None
+
+    def still_holds(self, cursor: Cursor) -> bool:
+        """Whether the cursor's frame is where it was, with its checksum: all frames before it lead up to that."""
+        if cursor.header is None or not cursor.frames:
+            return True
+        head = self._frame_header(cursor.frames, cursor.header)
+        words = tuple(_u32(head, at) for at in range(8, len(head), 4))
+        return words == (*cursor.salts, *cursor.chain)
+
+    def _frame_header(self, frame: int, header: WalHeader) -> bytes:
+        return self.life.wal.pread(header.offset_of(frame), FRAME_HEADER_SIZE)
+
+    def is_moving(self, cursor: Cursor | None) -> bool:
+        """Whether a frame stands after the cursor that may be published any moment.
+
+        A restart that was announced shows when the WAL's header is no longer the one of the incarnation before. Frames
+        with zero salts are no frames, but older SQLite publishes some (``broken_chain``), which has to be seen in time.
+        """
+        if cursor is not None and cursor.header is not None:
+            return self.salts_at(cursor.frames + 1, cursor.header) in {cursor.salts, (0, 0)}
+        return self.life.wal.size() > 0 if cursor is None else is_begun(self.life.wal, cursor.salts)
+
+    def facts(self) -> FileFacts:
+        """Which file the database is now; its look is not known while there is a WAL."""
+        return file_facts(database_identity(self.tracked), self.outside.boot_id, self.life.wal).unknown()
+
+
+def _u32(head: bytes, at: int) -> int:
+    return int.from_bytes(head[at : at + 4], "big")
+
+
+def reached_after(frames: Frames, before: Cursor) -> Cursor:
+    """The cursor at the end of ``frames``, which were read after ``before``."""
+    if not frames.count:
+        return before
+    return before.advanced(frames.last, frames.chain_after(frames.last, before.chain))
+
+
+def file_facts(identity: FileIdentity, boot_id: str, wal: OpenFile | None) -> FileFacts:
+    """What to remember of a database file."""
+    return FileFacts(
+        device=identity.device,
+        inode=identity.inode,
+        birth_ns=identity.birth_ns,
+        boot_id=boot_id,
+        wal_inode=wal.identity().inode if wal is not None else 0,
+        size=identity.size,
+        mtime_ns=identity.mtime_ns,
+        ctime_ns=identity.ctime_ns,
+    )
+
+
+def database_identity(tracked: Tracked) -> FileIdentity:
+    """The database file as its path names it now; MissingError if there is none."""
+    file = open_file(tracked.path)
+    if file is None:
+        raise MissingError(f"{tracked.path} does not exist", hint="it is picked up when it appears")
+    with file:
+        return file.identity()

@@ -1,0 +1,44 @@
+"""Moments in between that do not pass: SQLite is through them in microseconds, unless a process stops or dies there.
+
+A look that keeps showing the same one is not repeated for ever: a wal-index whose header stays torn, or names a WAL
+that never comes, is not believed any more, and the WAL itself is scanned; what only its user can end is said.
+"""
+
+from __future__ import annotations
+
+from walsyncd.core.follow.decision import Holder, Sighting
+from walsyncd.engine.follow.followed_database import Tracked
+from walsyncd.engine.follow.source_reader import Eyes
+from walsyncd.engine.follow.step import SHORTLY, Step
+from walsyncd.errors import TransientError
+
+PATIENCE_MS = 5_000  # a busy machine may keep a process waiting for seconds, seldom for five
+
+
+def has_lasted(tracked: Tracked, seen: Sighting, now_ms: int) -> bool:
+    """Whether every look for a while has shown exactly this; TransientError if only its user can end it."""
+    before = tracked.waiting
+    if before is None or before[0] != seen:
+        tracked.waiting = seen, now_ms
+        return False
+    if now_ms - before[1] < PATIENCE_MS:
+        return False
+    if seen.holder is Holder.SETTING_UP:
+        raise TransientError(
+            f"look at {tracked.path}: a process has been setting up the wal-index for {PATIENCE_MS // 1000} s",
+            hint="it may be stopped: lslocks shows who holds a lock on the -shm file",
+        )
+    return True
+
+
+def again(eyes: Eyes, seen: Sighting, reason: str) -> Step:
+    """Look again, for ``reason``, as long as that helps."""
+    tracked = eyes.tracked
+    if not has_lasted(tracked, seen, eyes.outside.monotonic_ms()):
+        return SHORTLY
+    tracked.waiting = None
+    lasting = f"for {PATIENCE_MS // 1000} s {reason}"
+    if seen.holder is Holder.NONE:
+        return Step(gap=lasting)
+    tracked.believe_index, tracked.mark = False, None
+    return Step(again_s=0, doubt=lasting)

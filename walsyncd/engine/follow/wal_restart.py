@@ -1,0 +1,241 @@
+"""Crossing a seam: the WAL began anew. Take what is left of the old incarnation, prove it complete, go on.
+
+1. Count the commits of the new incarnation, as far as the wal-index had published it.
+2. Read what stands of the old one after the cursor, and the salts behind both.
+3. Look at the headers again: the same incarnation, and how far it has come by now.
+4. Prove, by iChange if it can be used, else by what remains; the latter only in the same boot, and if the database
+   file shows that the WAL was copied back whole before it restarted.
+5. Ship the rest and stand before frame 1 of the new incarnation.
+
+A CLOSE_WRITE on the wal-index may be that of a writer that was killed between the two copies of its header: then the
+counter was rebuilt from 0, and no event tells. Let C be the count at the mark, T the commits that were made after it in
+the old incarnation, R those that can be read, N those of the new one. The count asks for what it has grown by, less N:
+
+- never rebuilt: it stands at C + T + N and asks for T;
+- rebuilt in the old incarnation, after B of the T: it stands at T - B + N and asks for T - B - C;
+- rebuilt in the new one, after B of the N: it stands at N - B and asks for -B - C.
+
+It is believed where it asks for R. So a rebuilt count is believed if C + B = T - R: if just so many commits are hidden
+(or if C + B = 0 and R = 0 in the third case). They are overwritten; or the first commit after the restart has
+cut them off, as it cuts the file to the journal_size_limit. So any of these lets a count be believed (``is_whole``):
+
+- **Nothing is hidden**, so T = R: a glance at the wal-index, which shows all that the old incarnation ever held, ends
+  where the tail ends (``engine.follow.index_reads``).
+- **Nothing is hidden**, since a frame of a third incarnation is right behind the tail: the file was not cut there, and
+  our own frame, which stands before it, was not overwritten, hence none after it. With salts of neither
+  incarnation it is none of the old one's; with zeros it could be (``broken_chain``). What ends with the file shows
+  nothing: a journal_size_limit of just so many frames cuts there.
+- **So many can't be hidden**: C commits have C frames at least, all behind the tail. If the wal-index has no room
+  for these, it would have grown, which is an event (MODIFY) that makes the mark void.
+
+The last two hold if the new incarnation is the very next, for the sums above leave out any between. The first holds
+anyway, since any between that held a commit would have been copied back, too. The fourth reason to believe is time
+(``mark_holds``).
+
+A killed process loses its locks before its files are closed, so that CLOSE_WRITE may come after we have looked. A count
+that only its absence speaks for is therefore believed on loan: one that comes soon after is a gap (``look``).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+
+from walsyncd.adapters.files.source import open_file
+from walsyncd.adapters.journal.journal import NewObject
+from walsyncd.core.follow.decision import Cursor, Gap, Mark, Restarted, Sighting, broken_chain, cursor_before, salts_now
+from walsyncd.core.follow.follow_state import FollowState
+from walsyncd.core.follow.restart import EMPTY_TALLY, Seam, Tally, is_whole, prove_by_count, prove_by_remains
+from walsyncd.core.sqlite.wal import FRAME_HEADER_SIZE, Frames
+from walsyncd.engine.follow.copy_frames import new_collector, roomy, unfit
+from walsyncd.engine.follow.source_reader import Eyes
+from walsyncd.engine.follow.step import AT_ONCE, Step, gap_step
+
+TAIL_BYTES_MAX = 256 << 20  # an old incarnation's tail is held in memory until it is proven; a larger one is a gap
+
+
+@dataclass(frozen=True, slots=True)
+class _Remains:
+    """What the WAL held of both incarnations: the new one up to ``new_last``, the old one after the cursor."""
+
+    new: Tally
+    new_last: int
+    tail: Tally
+    frames: list[Frames]
+    behind: tuple[int, int] | None
+
+
+def cross_seam(eyes: Eyes, state: FollowState, cursor: Cursor, found: Restarted, seen: Sighting) -> Step:
+    """Prove the seam between ``cursor``'s incarnation and the one found."""
+    eyes.tracked.drop_pending()
+    remains = _read_remains(eyes, cursor, found)
+    after = eyes.sight()
+    if salts_now(after) != found.salts:
+        return AT_ONCE
+    if isinstance(remains, Gap):
+        return gap_step(remains)
+    proof = _prove(eyes, state, cursor, found, remains, seen=seen, after=after)
+    if isinstance(proof, Gap):
+        return Step(gap=proof.reason)
+    if fault := unfit(state.stream, cursor.header.page_size) if cursor.header is not None else "":
+        return Step(gap=fault)
+    return _cross(eyes, state, cursor, found, proof, remains, seen)
+
+
+def _read_remains(eyes: Eyes, cursor: Cursor, found: Restarted) -> _Remains | Gap:
+    new, new_last = EMPTY_TALLY, 0
+    if found.header is not None:
+        start = cursor_before(found.header)
+        new_last = found.last if found.last is not None else eyes.last_commit(start)
+        counter, held = eyes.counter(start), 0
+        for frames in eyes.run(start, new_last):
+            counter.feed(frames)
+            held = frames.last
+        new = counter.tally()
+        if held != new_last:
+            return broken_chain(held + 1, new_last, new.next_salts, start.salts)
+    tail, kept, size = EMPTY_TALLY, list[Frames](), 0
+    behind = None
+    if cursor.header is not None:
+        if new_last <= cursor.frames:
+            counter = eyes.counter(cursor)
+            for frames in eyes.run(cursor, None):
+                counter.feed(frames)
+                kept.append(frames)
+                size += len(frames.data)
+                if size > TAIL_BYTES_MAX:
+                    return Gap(f"more than {TAIL_BYTES_MAX >> 20} MiB of an old WAL were left when it restarted")
+            tail = counter.tally()
+        behind = eyes.salts_at(max(cursor.frames, new_last) + 1, cursor.header)
+    return _Remains(new, new_last, tail, kept, behind)
+
+
+def _prove(
+    eyes: Eyes,
+    state: FollowState,
+    cursor: Cursor,
+    found: Restarted,
+    remains: _Remains,
+    *,
+    seen: Sighting,
+    after: Sighting,
+) -> Seam | Gap:
+    reached = _reached_by(eyes, found, after, remains.new_last)
+    index, mark = seen.index, eyes.tracked.mark
+    whole = mark is not None and _is_whole(eyes, cursor, found, remains, mark)
+    if index is not None and mark is not None and eyes.ichange_holds(index, whole=whole):
+        if not eyes.is_firm(index, whole=whole):
+            eyes.borrow()
+        return prove_by_count(
+            cursor,
+            ichange_delta=(index.ichange - mark.ichange) % 2**32,
+            new_salts=found.salts,
+            new=remains.new,
+            new_last=reached,
+            tail=remains.tail,
+            behind=remains.behind,
+        )
+    if state.file.boot_id != eyes.outside.boot_id:
+        return Gap("the WAL restarted across a reboot")
+    proof = prove_by_remains(cursor, new_salts=found.salts, new_last=reached, tail=remains.tail)
+    if isinstance(proof, Seam):
+        fault = _not_written_back(eyes, proof, found, remains)
+        return Gap(fault) if fault else proof
+    return proof
+
+
+def _is_whole(eyes: Eyes, cursor: Cursor, found: Restarted, remains: _Remains, mark: Mark) -> bool:
+    life = eyes.life
+    return life.shm is not None and is_whole(
+        cursor,
+        new_salts=found.salts,
+        tail=remains.tail,
+        stands=eyes.still_holds(cursor),
+        mark=mark,
+        index_bytes=life.shm.size(),
+        last_glances=life.glances.last(followed=found.header is not None),
+    )
+
+
+def _reached_by(eyes: Eyes, found: Restarted, after: Sighting, new_last: int) -> int:
+    """How far the new incarnation has come after the old one's rest was read."""
+    if after.index is not None:
+        return max(new_last, after.index.max_frame)
+    return max(new_last, eyes.last_commit(cursor_before(found.header))) if found.header is not None else new_last
+
+
+def _not_written_back(eyes: Eyes, seam: Seam, found: Restarted, remains: _Remains) -> str:
+    """A WAL is copied back whole before it restarts: see that the tail was, page by page. Says which was not.
+
+    Such a page belongs to a commit that failed.
+    """
+    wanted, page_size = _last_versions(remains.frames, seam.last)
+    if found.header is not None:
+        for frames in eyes.run(cursor_before(found.header), remains.new_last):
+            for page in frames.page_numbers.tolist():
+                wanted.pop(page, None)
+    database = open_file(eyes.tracked.path)
+    if database is None:
+        return "the database file is gone"
+    with database:
+        for page, digest in wanted.items():
+            if hashlib.sha256(database.pread((page - 1) * page_size, page_size)).digest() != digest:
+                return f"page {page} of the old WAL's last transactions is not in the database: a commit failed"
+    return ""
+
+
+def _last_versions(tail: list[Frames], last: int) -> tuple[dict[int, bytes], int]:
+    """Digest of the last version of each page up to frame ``last`` that the last commit keeps; and the page size."""
+    versions: dict[int, bytes] = {}
+    page_size, page_count = 0, 0
+    for frames in tail:
+        size = len(frames.data) // frames.count if frames.count else 0
+        for row in range(min(frames.count, last - frames.first + 1)):
+            page_size = size - FRAME_HEADER_SIZE
+            content = frames.data[row * size + FRAME_HEADER_SIZE : (row + 1) * size]
+            versions[int(frames.page_numbers[row])] = hashlib.sha256(content).digest()
+            page_count = int(frames.sizes[row]) or page_count
+    return {page: digest for page, digest in versions.items() if page <= page_count}, page_size
+
+
+def _cross(
+    eyes: Eyes,
+    state: FollowState,
+    cursor: Cursor,
+    found: Restarted,
+    seam: Seam,
+    remains: _Remains,
+    seen: Sighting,
+) -> Step:
+    """Take the proven tail and stand before the first frame of the new incarnation."""
+    objects: tuple[NewObject, ...] = ()
+    if seam.last > cursor.frames:
+        state = roomy(eyes, state, cursor)
+        collector = new_collector(eyes, state.stream, cursor)
+        for frames in remains.frames:
+            if frames.count and frames.first <= seam.last:
+                collector.add(frames.upto(min(seam.last, frames.last)))
+        new, stream = collector.finish()
+        objects = (new,)
+        state = replace(state, stream=stream)
+    entered = cursor_before(found.header) if found.header is not None else Cursor(found.salts, None, 0, (0, 0))
+    if seen.index is not None:
+        eyes.glance(seen.index)  # an emptied WAL may begin anew, with any salts, before the next look
+    return Step(
+        state=replace(state.entered(entered), file=eyes.facts()),
+        objects=objects,
+        mark=_mark_at_start(eyes, remains.new, seen),
+        again_s=0,
+        recovered=seam.last - cursor.frames,
+        proven_by=seam.by,
+    )
+
+
+def _mark_at_start(eyes: Eyes, new: Tally, seen: Sighting) -> Mark | None:
+    """The mark before frame 1 of the new incarnation. The mark in ``Tracked`` is at the old cursor: it is given up."""
+    old, eyes.tracked.mark = eyes.tracked.mark, None
+    if seen.index is None or new.doubtful:
+        return None
+    ichange = (seen.index.ichange - len(new.commits)) % 2**32
+    mark = eyes.new_mark(ichange)
+    return mark if mark is not None or old is None else replace(old, ichange=ichange)

@@ -1,0 +1,1 @@
+"""A replica is listed, planned, restored and verified."""

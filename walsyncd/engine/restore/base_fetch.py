@@ -1,0 +1,146 @@
+"""Fetches a base: its ranges in parallel, each verified, each written where it belongs.
+
+A range is a zstd frame of its own; the manifest says where it lies in the object and what its raw bytes must hash to.
+Neighbours are asked for together, since a request costs as much as a megabyte; one that is larger than a block is
+unpacked as it comes. So memory is bounded by threads, blocks and zstd's window, not by the database.
+
+Ranges that are in the file already are not fetched again: the hash says so, whoever wrote them and whenever.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+
+from walsyncd.core.stored.layout import ManifestKey
+from walsyncd.core.stored.manifest import Manifest, Range, RangeDigest
+from walsyncd.core.stored.zstd import zstd
+from walsyncd.engine.restore.replica import Replica, naming
+from walsyncd.errors import CorruptError
+
+THREADS = 4
+BLOCK_BYTES = 4 << 20  # packed bytes of one request; a thread holds one block, twice while it is received
+PIECE_BYTES = 1 << 20  # unpacked bytes written at once
+Write = Callable[[bytes | memoryview, int], object]
+Advance = Callable[[int], object]
+
+
+def fetch_base(
+    replica: Replica,
+    key: ManifestKey,
+    manifest: Manifest,
+    write: Write,
+    *,
+    ranges: Sequence[Range] | None = None,
+    advance: Advance = lambda _raw_bytes: None,
+) -> None:
+    """Have ``write(raw, offset)`` called for all of the file, or of ``ranges``, in any order, from several threads.
+
+    What was written is right only when this returns. CorruptError names the base's object and the range.
+    """
+    wanted = manifest.ranges if ranges is None else ranges
+    with naming(key.base), ThreadPoolExecutor(THREADS, thread_name_prefix="fetch") as pool:
+        running: set[Future[None]] = set()
+        try:
+            for group in _groups(wanted):
+                if len(running) >= 2 * THREADS:  # a bounded number wait, so that an error stops it soon
+                    done, running = wait(running, return_when=FIRST_COMPLETED)
+                    _raise_first(done)
+                running.add(pool.submit(_fetch, replica, manifest.key, group, write, advance))
+            _raise_first(wait(running).done)
+        finally:
+            for future in running:
+                future.cancel()
+
+
+def _raise_first(done: set[Future[None]]) -> None:
+    for future in done:
+        future.result()
+
+
+def _groups(ranges: Sequence[Range]) -> Iterator[list[Range]]:
+    """Ranges that one request fetches: they follow one another in the object."""
+    group: list[Range] = []
+    for part in ranges:
+        if group and part.object_offset + part.object_length - group[0].object_offset > BLOCK_BYTES:
+            yield group
+            group = []
+        group.append(part)
+    if group:
+        yield group
+
+
+def _fetch(replica: Replica, name: str, group: Sequence[Range], write: Write, advance: Advance) -> None:
+    first = group[0].object_offset
+    end = group[-1].object_offset + group[-1].object_length
+    if end - first <= BLOCK_BYTES:
+        block = memoryview(replica.get(name, first=first, length=end - first))
+        for part in group:
+            start = part.object_offset - first
+            _unpack(iter([bytes(block[start : start + part.object_length])]), part, write)
+            advance(part.length)
+        return
+    (part,) = group
+    _unpack(_blocks(replica, name, first, end), part, write)
+    advance(part.length)
+
+
+def _blocks(replica: Replica, name: str, first: int, end: int) -> Iterator[bytes]:
+    while first < end:
+        block = replica.get(name, first=first, length=min(BLOCK_BYTES, end - first))
+        if not block:
+            return
+        yield block
+        first += len(block)
+
+
+def _unpack(blocks: Iterator[bytes], part: Range, write: Write) -> None:
+    """Write a range as it is unpacked; CorruptError if it is not what the manifest says."""
+    # A decompressor of its own, since a few bytes can claim gigabytes; one byte more than there must be, so that
+    # it gets to the end of the frame and checks zstd's own checksum.
+    decompressor = zstd.ZstdDecompressor()
+    digest = RangeDigest(part.checksum)
+    size = 0
+    while not decompressor.eof and size <= part.length:
+        data = next(blocks, b"") if decompressor.needs_input else b""
+        if decompressor.needs_input and not data:
+            break
+        try:
+            raw = decompressor.decompress(data, min(PIECE_BYTES, part.length + 1 - size))
+        except zstd.ZstdError as error:
+            raise CorruptError(f"the range of {part.length} bytes at {part.offset}: {error}") from error
+        if size + len(raw) <= part.length:
+            digest.update(raw)
+            write(raw, part.offset + size)
+        size += len(raw)
+    if not decompressor.eof or size != part.length or not digest.fits():
+        raise CorruptError(f"the range of {part.length} bytes at {part.offset} is not what the manifest says")
+
+
+def missing_ranges(manifest: Manifest, descriptor: int) -> list[Range]:
+    """Those ranges of a file that are not in it as the manifest says."""
+    size = os.fstat(descriptor).st_size
+    return [part for part in manifest.ranges if part.offset + part.length > size or not _is_there(part, descriptor)]
+
+
+def _is_there(part: Range, descriptor: int) -> bool:
+    digest = RangeDigest(part.checksum)
+    for offset in range(part.offset, part.offset + part.length, PIECE_BYTES):
+        digest.update(os.pread(descriptor, min(PIECE_BYTES, part.offset + part.length - offset), offset))
+    return digest.fits()
+
+
+def write_at(descriptor: int) -> Write:
+    """A ``write`` that puts bytes into an open file, one call at a time: the file system would have the others spin."""
+    turn = threading.Lock()
+
+    def write(raw: bytes | memoryview, offset: int) -> None:
+        view = memoryview(raw)
+        with turn:
+            while view:
+                written = os.pwrite(descriptor, view, offset)
+                view, offset = view[written:], offset + written
+
+    return write

@@ -1,0 +1,227 @@
+"""Finds the plan of a restore: lists, plans, and asks the last object which of its commits is the last one.
+
+1. *list*: bases first, then the frames from the chosen base's epoch on. A refusal is believed only after a second
+   listing, of everything: LIST is no snapshot, and the nearest positions are to be named.
+2. *resolve*: a plan ends with an object; which commit in it is the last one is told by the object's trailers.
+3. *prepare*: the manifest is read.
+
+Where an object is damaged, others of the same generation may give the same commit: an older base and the frames after
+it, the segments of a whole, the whole of a segment. No other generation does, so that is never tried.
+
+What pruning or compaction removes meanwhile is listed and planned anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+from walsyncd.core.restore.coverage import FramesKey, Listing, listing_of
+from walsyncd.core.restore.plan import AtPosition, AtTime, Plan, Point, Reason, Refusal, Target, make_plan
+from walsyncd.core.stored.layout import BaseKey, Key, ManifestKey, format_key
+from walsyncd.core.stored.manifest import Manifest
+from walsyncd.core.stored.position import Position
+from walsyncd.core.stored.segment import Commit
+from walsyncd.engine.restore.commit_times import commits_of
+from walsyncd.engine.restore.replica import DamagedError, Replica
+from walsyncd.errors import (
+    CorruptError,
+    NothingToRestoreError,
+    TargetError,
+    VanishedError,
+    WalsyncdError,
+    forget_locals,
+)
+
+REPLANS_MAX = 5  # compaction and pruning touch an epoch a few times at most; a replica that goes on changing is ill
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What somebody wants restored: a target, perhaps of one generation, perhaps less than that."""
+
+    target: Target
+    generation: str | None = None
+    allow_partial: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A resolved plan and what its base's manifest says."""
+
+    plan: Plan
+    manifest: Manifest
+
+
+def prepare(replica: Replica, wish: Wish) -> Prepared:
+    """The plan for a wish, on a base whose manifest can be read. Errors as of `find_plan` and `with_plan`."""
+    return with_plan(replica, wish, lambda prepared: prepared)
+
+
+def with_plan(replica: Replica, wish: Wish, use: Callable[[Prepared], T]) -> T:
+    """``use`` the plan for a wish; plan again where objects vanish, and without those that are damaged.
+
+    CorruptError if without them that generation does not give the same commit; NewerFormatError.
+    """
+    damaged: dict[Key, DamagedError] = {}
+    wanted: Plan | None = None  # before any object was seen to be damaged
+    vanished = 0
+    while True:
+        try:
+            plan = _plan_without(replica, wish, damaged, wanted)
+            wanted = wanted or plan
+            return use(Prepared(plan, manifest_of(replica, plan)))
+        except DamagedError as error:
+            key = error.key.base if isinstance(error.key, ManifestKey) else error.key
+            if key in damaged:
+                raise
+            forget_locals(error)  # it is kept to the end
+            damaged[key] = error
+        except VanishedError as error:
+            vanished += 1
+            if vanished > REPLANS_MAX:
+                raise VanishedError(error.message, hint="it is listed, but can't be read") from error
+            wanted = None
+
+
+def manifest_of(replica: Replica, plan: Plan) -> Manifest:
+    """The manifest of a plan's base; DamagedError."""
+    return replica.manifest(plan.base)
+
+
+def _plan_without(replica: Replica, wish: Wish, damaged: Mapping[Key, DamagedError], wanted: Plan | None) -> Plan:
+    """A plan without the damaged objects, that reaches what was ``wanted`` with them."""
+    if not damaged:
+        return find_plan(replica, wish.target, generation=wish.generation, allow_partial=wish.allow_partial)
+    last = list(damaged.values())[-1]
+    generation = last.key.generation
+    try:
+        plan = find_plan(replica, wish.target, generation=generation, allow_partial=True, without=damaged.keys())
+    except (NothingToRestoreError, TargetError) as error:
+        hint = "nothing else of that generation can stand in for it; `walsyncd verify` says what is still good"
+        raise CorruptError(last.message, hint=hint) from error
+    is_less = plan.reached != wanted.reached if wanted else bool(plan.shortfall)
+    if is_less and not wish.allow_partial:
+        message = f"{last.message}; without it {plan.reached} is the nearest before"
+        raise CorruptError(message, hint="--allow-partial restores that") from last
+    kinds = ["restored from an older base" if isinstance(key, BaseKey) else "damaged, and not used" for key in damaged]
+    notes = [f"{kind}: {error.message}" for kind, error in zip(kinds, damaged.values(), strict=True)]
+    notes += [note for note in plan.notes if not any(format_key(key) in note for key in damaged)]
+    return replace(plan, notes=tuple(notes), shortfall=plan.shortfall or (last.message if is_less else ""))
+
+
+def find_plan(
+    replica: Replica,
+    target: Target,
+    *,
+    generation: str | None = None,
+    allow_partial: bool = False,
+    without: Collection[Key] = (),
+) -> Plan:
+    """The plan for a target, with its exact position; ``without`` these bases and objects of frames.
+
+    NothingToRestoreError: no finished base. TargetError: not covered; names the nearest positions.
+    CorruptError: two histories, or an object that had to be looked into is damaged.
+    """
+    plan = make_plan(_narrow_listing(replica, target, generation, without), target, generation=generation)
+    if isinstance(plan, Refusal):
+        everything = replica.survey().without(without)
+        plan = make_plan(everything, target, generation=generation, allow_partial=allow_partial)
+    if isinstance(plan, Refusal):
+        raise _error_of(plan, replica)
+    return resolve(replica, plan, allow_partial=allow_partial)
+
+
+def _narrow_listing(replica: Replica, target: Target, generation: str | None, without: Collection[Key]) -> Listing:
+    """Bases, and of the generation that will be restored the frames from its base's epoch on.
+
+    Which base that is depends on bases and target alone, so it is asked of a listing that has nothing else.
+    """
+    bases = replica.bases().without(without)
+    chosen = _likely_base(bases, target, generation)
+    if chosen is None:
+        return bases
+    own, epoch = chosen
+    known: list[Key] = [
+        key for part in bases.generations for key in (*part.bases, *part.manifests, *part.frames, *part.pruned)
+    ]
+    frames = replica.frames_from(own, epoch)
+    return listing_of([*known, *frames], [part.generation for part in bases.generations]).without(without)
+
+
+def _likely_base(bases: Listing, target: Target, generation: str | None) -> tuple[str, int] | None:
+    parts = [part for part in bases.generations if part.finished and generation in (None, part.generation)]
+    manifests = [manifest for part in parts for manifest in part.finished]
+    match target:
+        case AtTime(time_ms):
+            manifests = [manifest for manifest in manifests if manifest.time_ms <= time_ms]
+        case AtPosition(position):
+            manifests = [m for m in manifests if m.generation == position.generation]
+            manifests = [m for m in manifests if (m.epoch, m.frame) <= (position.epoch, position.frame)]
+    return (manifests[-1].generation, manifests[-1].base.epoch) if manifests else None
+
+
+def _error_of(refusal: Refusal, replica: Replica) -> WalsyncdError:
+    nearest = [f"nearest before: {refusal.before}"] if refusal.before else []
+    nearest += [f"nearest after: {refusal.after}"] if refusal.after else []
+    message = "; ".join([f"restore {replica.url}: {refusal.message}", *nearest])
+    if refusal.reason is Reason.EMPTY:
+        return NothingToRestoreError(message)
+    hint = "--allow-partial restores the nearest position before" if refusal.before else ""
+    return (CorruptError if refusal.reason is Reason.FORK else TargetError)(message, hint=hint)
+
+
+def resolve(replica: Replica, plan: Plan, *, allow_partial: bool = False) -> Plan:
+    """The plan with the exact commit that it reaches, where the target lies within its last object.
+
+    TargetError if the target is a frame that does not commit; it names the commits around it.
+    """
+    if not plan.objects:
+        return plan
+    last = plan.objects[-1]
+    wanted = plan.reached.position
+    match plan.target:
+        case AtTime(time_ms) if last.time_ms > time_ms:
+            return _resolve_time(plan, last, time_ms, commits_of(replica, last))
+        case AtPosition() if not plan.shortfall and (last.epoch, last.last) != (wanted.epoch, wanted.frame):
+            return _resolve_position(plan, commits_of(replica, last), allow_partial=allow_partial)
+    return plan
+
+
+def _resolve_time(plan: Plan, last: FramesKey, time_ms: int, commits: Sequence[Commit]) -> Plan:
+    held = plan.reached.position
+    for commit in reversed(commits):
+        position = Position(plan.generation, last.epoch, commit.frame)
+        if commit.time_ms <= time_ms and position > held:
+            return replace(plan, reached=Point(position, commit.time_ms))
+    return plan
+
+
+def _resolve_position(plan: Plan, commits: Sequence[Commit], *, allow_partial: bool) -> Plan:
+    wanted = plan.reached.position
+    if wanted.frame == 0:
+        return plan  # the end of the epoch before, or the base itself
+    for commit in commits:
+        if commit.frame == wanted.frame:
+            return replace(plan, reached=Point(wanted, commit.time_ms))
+    before = _nearest_before(plan, commits)
+    after = next((commit for commit in commits if commit.frame > wanted.frame), None)
+    message = f"{plan.target} is not a commit, but within a transaction; nearest before: {before}"
+    if after is not None:
+        message += f"; nearest after: {Point(replace(wanted, frame=after.frame), after.time_ms)}"
+    if allow_partial:
+        return replace(plan, reached=before, shortfall=message)
+    raise TargetError(f"restore: {message}", hint="--allow-partial restores the nearest position before")
+
+
+def _nearest_before(plan: Plan, commits: Sequence[Commit]) -> Point:
+    """The last commit before a frame in the plan's last object: in that object, or where it begins."""
+    wanted = plan.reached.position
+    base = plan.base
+    points = [Point(Position(plan.generation, base.epoch, base.frame), base.time_ms)]
+    points += [Point(Position(plan.generation, key.epoch, key.last), key.time_ms) for key in plan.objects[-2:-1]]
+    points += [Point(replace(wanted, frame=commit.frame), commit.time_ms) for commit in commits]
+    return max((point for point in points if point.position < wanted), key=lambda point: point.position)

@@ -1,0 +1,266 @@
+"""Keeps a restored copy up to date while others read it: `restore --follow`.
+
+A look lists what is stored after the copy's position and applies it as one transaction (`adapters.standby_file`), so
+that readers see commits of the source and nothing between them. Where a newer generation has a finished base, or what
+comes next is gone for good, the new head is restored beside the copy, and the pages that differ are written, again as
+one transaction: the file itself is never replaced, since readers have it open.
+
+``NAME-follow`` says where the copy stands (`core.follow_point`); a copy without it is not followed.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import structlog
+
+from walsyncd.adapters.files.durable_file import publish, write_temporary, writing
+from walsyncd.adapters.files.standby_file import StandbyFile, Update
+from walsyncd.adapters.files.target import follow_path
+from walsyncd.core.restore.coverage import Coverage, End, cover, listing_of
+from walsyncd.core.restore.follow_point import FollowPoint, format_follow_point, parse_follow_point
+from walsyncd.core.restore.plan import Head, Plan, Point
+from walsyncd.core.sqlite.arrays import NDArray, np
+from walsyncd.core.sqlite.wal import FRAME_HEADER_SIZE, Frames
+from walsyncd.core.stored.layout import BaseKey, Key, ManifestKey
+from walsyncd.core.stored.position import Position
+from walsyncd.engine.restore.planner import Wish
+from walsyncd.engine.restore.replay import Piece, pieces_of, read_pieces
+from walsyncd.engine.restore.replica import DamagedError, Replica
+from walsyncd.engine.restore.restorer import How, restore_wish
+from walsyncd.errors import RefusedError, UsageError, VanishedError
+
+HOLES_MAX = 30  # looks at which the same hole is seen before it is believed: a segment may still be on its way
+WAL_BYTES_MAX = 16 << 20  # of the copy's own WAL, before it is emptied: large enough that it is seldom
+PAGES_A_BATCH = 1024
+_JOURNAL_MODES = slice(18, 20)  # of page 1: 2 and 2 is WAL
+
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """The copy reached a later commit; ``rebuilt`` says why it was compared with a whole new restore, or nothing."""
+
+    point: Point
+    transactions: int
+    rebuilt: str = ""
+
+
+class Standby:
+    """A copy at ``path``; restored if there is none. UsageError, RefusedError, and what a restore raises."""
+
+    def __init__(self, replica: Replica, path: Path, how: How) -> None:
+        self._replica = replica
+        self._path = path.resolve()
+        self._holes = 0
+        self._damaged: set[Key] = set()
+        if how.force or not follow_path(self._path).exists() or not self._path.exists():
+            reached = restore_wish(replica, Wish(Head()), self._path, how).plan.reached
+            self._note(reached.position, reached)
+        self._point = self._read()
+        self._file = StandbyFile(self._path)
+
+    @property
+    def point(self) -> Point:
+        """The commit that readers see; after a kill perhaps one that is not complete before the first `look`."""
+        return Point(self._point.applied, self._point.time_ms)
+
+    def close(self) -> None:
+        """Say where the copy stands; its WAL is emptied if nobody reads."""
+        self._file.close()
+
+    def look(self) -> Moved | None:
+        """Apply what is new. TransientError if the storage is away: look again.
+
+        CorruptError if an object is damaged and no other holds the same frames.
+        """
+        newest = self._newer_generation()
+        if newest:
+            return self._rebuild(f"generation {newest} has begun")
+        coverage = self._cover()
+        place = coverage.last
+        # What a killed run may have put into the copy already is gone through whole, in one transaction.
+        due = Position(self._generation, *place)
+        if due > self._point.applied and due >= self._point.intended:
+            try:
+                return self._apply(coverage)
+            except VanishedError:
+                return None  # compaction: listed anew at the next look
+            except DamagedError as error:
+                self._damaged.add(error.key)
+                if self._cover().last < place:
+                    raise
+                _log.warning(
+                    "object_damaged", reason=error.message, remedy="others hold the same frames: they are used"
+                )
+                return None
+        if due < self._point.intended or coverage.end in {End.HOLE, End.FORK, End.PRUNED}:
+            self._holes += 1
+            if self._holes > HOLES_MAX or coverage.end is End.PRUNED:
+                return self._rebuild(coverage.detail or "objects that were applied are gone")
+        return None
+
+    @property
+    def _generation(self) -> str:
+        return self._point.applied.generation
+
+    def _newer_generation(self) -> str:
+        """One that can be restored; without a finished base the old one's end is still the head."""
+        names = [name for name in self._replica.generations() if name > self._generation]
+        if not names:
+            return ""
+        finished = {part.generation for part in self._replica.bases().generations if part.finished}
+        return max(finished & set(names), default="")
+
+    def _cover(self) -> Coverage:
+        """What is stored after the copy, which is a base like any other."""
+        at = self._point.applied
+        base = BaseKey(at.generation, at.epoch, at.frame, "0" * 8)
+        itself = ManifestKey(base, at.epoch, at.frame, self._point.time_ms)
+        frames = self._replica.frames_from(at.generation, at.epoch)
+        keys = [base, itself, *(key for key in frames if key not in self._damaged)]
+        (part,) = listing_of(keys).generations
+        return cover(part, itself)
+
+    def _apply(self, coverage: Coverage) -> Moved:
+        at = self._point.applied
+        time_ms = max([self._point.time_ms, *(key.time_ms for key in coverage.objects)])
+        reached = Point(Position(self._generation, *coverage.last), time_ms)
+        plan = Plan(Head(), coverage.base, coverage.epochs, reached)
+        pieces = [
+            _after(piece, at) for piece in pieces_of(plan) if (piece.key.epoch, piece.last) > (at.epoch, at.frame)
+        ]
+        with self._file.update() as update:
+            writer = _Writer(update, self._file.page_size)
+            transactions, page_count = self._write(pieces, writer)
+            self._note(at, reached)
+            writer.finish(page_count)
+        self._done(reached)
+        return Moved(reached, transactions)
+
+    def _write(self, pieces: Sequence[Piece], writer: _Writer) -> tuple[int, int]:
+        """The newest version of each page of every batch; transactions and the size after the last one."""
+        transactions = page_count = 0
+        for piece, frames in read_pieces(self._replica, pieces, self._file.page_size):
+            commits = [frame for frame in frames.commits if frame > piece.joint]
+            transactions += len(commits)
+            if commits:
+                page_count = int(frames.sizes[commits[-1] - frames.first])
+            writer.add(frames, after=piece.joint)
+        return transactions, page_count
+
+    def _rebuild(self, why: str) -> Moved:
+        """Restore the head beside the copy, and write what differs."""
+        beside = self._path.with_name(f".{self._path.name[:50]}.next")
+        try:
+            restored = restore_wish(self._replica, Wish(Head()), beside, How(force=True))
+            emptied = self._file.checkpoint()
+            reached = restored.plan.reached
+            with self._file.update() as update, beside.open("rb") as new, self._path.open("rb", buffering=0) as old:
+                _check_page_size(new.fileno(), self._file.page_size)
+                writer = _Writer(update, self._file.page_size)
+                for first, pages in _differing(new.fileno(), old.fileno() if emptied else None, self._file.page_size):
+                    writer.add_pages(first, pages)
+                self._note(self._point.applied, reached)
+                writer.finish(restored.size // self._file.page_size)
+        finally:
+            beside.unlink(missing_ok=True)
+        self._done(reached)
+        return Moved(reached, restored.applied.transactions, rebuilt=why)
+
+    def _done(self, reached: Point) -> None:
+        self._point = replace(self._point, applied=reached.position, intended=reached.position, time_ms=reached.time_ms)
+        self._holes = 0
+        if self._file.wal_bytes > WAL_BYTES_MAX:
+            self._file.checkpoint()
+
+    def _note(self, applied: Position, intended: Point) -> None:
+        point = FollowPoint(self._replica.url, applied, intended.position, intended.time_ms)
+        path = follow_path(self._path)
+        with writing("note where the copy stands", path):
+            publish(write_temporary(path.parent, lambda file: file.write(format_follow_point(point))), path)
+
+    def _read(self) -> FollowPoint:
+        point = parse_follow_point(follow_path(self._path).read_bytes())
+        if point.replica != self._replica.url:
+            raise UsageError(
+                f"follow {self._replica.url} with {self._path}: it follows {point.replica}",
+                hint="choose another file, or --force to restore it anew",
+            )
+        return point
+
+
+def _after(piece: Piece, at: Position) -> Piece:
+    return replace(piece, joint=max(piece.joint, at.frame)) if piece.key.epoch == at.epoch else piece
+
+
+def _check_page_size(descriptor: int, page_size: int) -> None:
+    stored = int.from_bytes(os.pread(descriptor, 2, 16), "big")
+    if (65536 if stored == 1 else stored) != page_size:
+        raise RefusedError(
+            f"follow: the database has pages of {stored} bytes now, the copy of {page_size}",
+            hint="stop its readers and restore it anew with --force",
+        )
+
+
+def _differing(new: int, old: int | None, page_size: int) -> Iterator[tuple[int, bytes]]:
+    """Runs of pages, by the number of the first, that are not the same in both files; all of them without ``old``."""
+    size = os.fstat(new).st_size
+    step = PAGES_A_BATCH * page_size
+    for offset in range(0, size, step):
+        block = os.pread(new, step, offset)
+        before = os.pread(old, step, offset) if old is not None else b""
+        if block != before:
+            yield offset // page_size + 1, block
+    # A transaction has at least one page: the last, which is the same in both, does no harm.
+    yield size // page_size, os.pread(new, page_size, size - page_size)
+
+
+class _Writer:
+    """Turns frames of many transactions into those of one: no sizes, but in the very last."""
+
+    def __init__(self, update: Update, page_size: int) -> None:
+        self._update = update
+        self._page_size = page_size
+        self._held: NDArray[np.uint8] | None = None  # the last batch: which frame is the last is not known before
+
+    def add(self, frames: Frames, *, after: int) -> None:
+        """The last version in this run of every page that a frame after ``after`` has."""
+        skipped = max(0, after - frames.first + 1)
+        if skipped >= frames.count:
+            return
+        rows = np.frombuffer(frames.data, np.uint8).reshape(frames.count, -1)
+        _, last = np.unique(frames.page_numbers[skipped:][::-1], return_index=True)
+        self._add(rows[np.sort(frames.count - 1 - last)].copy())
+
+    def add_pages(self, first: int, pages: bytes) -> None:
+        """Pages that follow one another."""
+        count = len(pages) // self._page_size
+        rows = np.zeros((count, FRAME_HEADER_SIZE + self._page_size), np.uint8)
+        rows[:, :4] = np.arange(first, first + count, dtype=">u4").view(np.uint8).reshape(count, 4)
+        rows[:, FRAME_HEADER_SIZE:] = np.frombuffer(pages, np.uint8).reshape(count, self._page_size)
+        self._add(rows)
+
+    def finish(self, page_count: int) -> None:
+        """The last frame commits."""
+        assert self._held is not None, "a transaction without a page"
+        self._held[-1, 4:8] = np.frombuffer(page_count.to_bytes(4, "big"), np.uint8)
+        self._flush()
+        self._update.commit(page_count)
+
+    def _add(self, rows: NDArray[np.uint8]) -> None:
+        if self._held is not None:
+            self._flush()
+        rows[:, 4:8] = 0
+        header_pages = np.flatnonzero((rows[:, :4] == (0, 0, 0, 1)).all(axis=1))
+        for row in header_pages:  # a source in another mode would have readers lock the file itself
+            rows[row, FRAME_HEADER_SIZE:][_JOURNAL_MODES] = 2
+        self._held = rows
+
+    def _flush(self) -> None:
+        assert self._held is not None, "nothing to flush"
+        self._update.add(self._held)

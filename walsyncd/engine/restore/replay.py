@@ -1,0 +1,261 @@
+"""Applies frames to a database file: of each page only the last version, newest object first.
+
+Objects are read by themselves, some at a time and ahead of the writing (`prefetch`), from the last one
+back to the first. A page that a later object held is not written again: one bit a page is all that must be remembered.
+Readers keep only the pages that will be written, so that often whole objects are ready when their turn comes.
+That the objects are one history is checked where they join: the chain and the salts with which one begins are those
+with which the one before it ended. Which frames belong to whole transactions up to the target is known before the
+first is written (``planner.resolve``), and so is the size that the database will have (`last_size`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
+
+from walsyncd.core.restore.coverage import FramesKey
+from walsyncd.core.restore.plan import Plan
+from walsyncd.core.sqlite.arrays import NDArray, np
+from walsyncd.core.sqlite.checksum import Chain
+from walsyncd.core.sqlite.wal import FRAME_HEADER_SIZE, Frames
+from walsyncd.core.stored.layout import format_key
+from walsyncd.engine.restore.base_fetch import Advance, Write, write_at
+from walsyncd.engine.restore.epoch_reader import EpochReader
+from walsyncd.engine.restore.prefetch import Prefetch
+from walsyncd.engine.restore.replica import Replica
+from walsyncd.errors import CorruptError
+
+READERS = 3  # objects read at once
+AHEAD_BYTES = 12 << 20  # of pages, of each reader: with what is in work at most 60 MiB
+_ITEM_BYTES = 512  # about what a batch takes without its pages
+BATCHES_AHEAD = 2  # of 2 MiB, of each reader that keeps all frames
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What was applied: counts, and the database's size in pages after the last commit (0: no commit)."""
+
+    transactions: int = 0
+    frames: int = 0
+    page_count: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """An object to read: frames up to ``last``; those up to ``joint`` are in the piece before it."""
+
+    key: FramesKey
+    last: int
+    joint: int
+
+    @property
+    def frames(self) -> int:
+        """How many it adds."""
+        return self.last - self.joint
+
+
+def pieces_of(plan: Plan) -> list[Piece]:
+    """What a resolved plan applies, in order."""
+    stop = plan.reached.position
+    pieces: list[Piece] = []
+    for epoch in plan.epochs:
+        joint = epoch.first - 1
+        for key in epoch.objects:
+            last = min(key.last, stop.frame) if key.epoch == stop.epoch else key.last
+            if key.epoch <= stop.epoch and last > joint:
+                pieces.append(Piece(key, last, joint))
+                joint = last
+    return pieces
+
+
+def last_size(replica: Replica, pieces: Sequence[Piece], page_size: int) -> int:
+    """The database's size in pages after the last of these; 0 if there are none."""
+    if not pieces:
+        return 0
+    sizes = [frames.sizes[-1] for frames in _read(replica, page_size, pieces[-1]) if isinstance(frames, Frames)]
+    return _committed(pieces[-1], int(sizes[-1]))
+
+
+def _committed(piece: Piece, size: int) -> int:
+    if not size:
+        raise CorruptError(f"{format_key(piece.key)}: frame {piece.last} of epoch {piece.key.epoch} does not commit")
+    return size
+
+
+@dataclass(frozen=True, slots=True)
+class _Ends:
+    """How a piece joins its neighbours: its epoch's salts, and the chain at its joint and after its last frame."""
+
+    salts: tuple[int, int]
+    before: Chain
+    after: Chain
+
+
+def read_pieces(replica: Replica, pieces: Sequence[Piece], page_size: int) -> Iterator[tuple[Piece, Frames]]:
+    """The frames of all pieces, oldest first, read ahead; those before a joint too where objects overlap.
+
+    CorruptError as of `apply_pieces`, when all was given: nothing is to be believed before the end.
+    """
+    ends: list[_Ends] = []
+    sources = [partial(_read, replica, page_size, piece) for piece in pieces]
+    with Prefetch(sources, threads=READERS, room=BATCHES_AHEAD) as opened:
+        for piece, items in zip(pieces, opened, strict=True):
+            size = 0
+            for item in items:
+                if isinstance(item, _Ends):
+                    ends.append(item)
+                else:
+                    size = int(item.sizes[-1])
+                    yield piece, item
+            _committed(piece, size)
+    _check_joints(pieces, ends)
+
+
+def _read(replica: Replica, page_size: int, piece: Piece) -> Iterator[Frames | _Ends]:
+    """The frames of a piece, those before its joint too where objects overlap; then how it joins."""
+    reader = EpochReader(replica, piece.key.epoch, page_size)
+    before: Chain | None = None
+    for frames in reader.read(piece.key, upto=piece.last):
+        if before is None and piece.joint <= frames.last:
+            before = frames.chain_after(piece.joint, reader.start)
+        yield frames
+    assert before is not None, "a piece without a frame after its joint"
+    yield _Ends(reader.salts, before, reader.chain)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Batch:
+    """Of a run of frames the last version of each page that is still wanted, by ascending number.
+
+    ``pages`` has shape (count, page size); ``transactions`` end in the run, ``size`` is what its last frame says.
+    """
+
+    numbers: NDArray[np.uint32]
+    pages: NDArray[np.uint8]
+    transactions: int
+    size: int
+    frame_bytes: int
+
+
+class Replay:
+    """The frames of ``pieces``, read ahead from now on, and made a database of ``page_count`` pages by ``onto``."""
+
+    def __init__(self, replica: Replica, pieces: Sequence[Piece], page_size: int, page_count: int) -> None:
+        self._pieces = pieces
+        self._page_size = page_size
+        self._written = _Pages(page_count)
+        sources = [partial(self._select, replica, piece) for piece in reversed(pieces)]
+        self._ahead = Prefetch(sources, threads=READERS, room=AHEAD_BYTES, weigh=_weight)
+
+    def __enter__(self) -> Replay:
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        """Stop the readers."""
+        self._ahead.close()
+
+    def onto(self, descriptor: int, *, advance: Advance = lambda _frames: None) -> Applied:
+        """Write the pages into the file.
+
+        ``advance`` is told how many bytes of frames were applied. CorruptError names an object that is damaged, that
+        does not commit where it has to, or that is of another history than its neighbour.
+        """
+        write = write_at(descriptor)
+        ends: list[_Ends] = []
+        transactions = 0
+        for piece, items in zip(reversed(self._pieces), self._ahead, strict=True):
+            size = 0
+            for item in items:
+                if isinstance(item, _Ends):
+                    ends.append(item)
+                    continue
+                self._write(item, write)
+                transactions += item.transactions
+                size = item.size
+                advance(item.frame_bytes)
+            self._written.close_object()
+            _committed(piece, size)
+        _check_joints(self._pieces, ends[::-1])
+        return Applied(transactions, sum(piece.frames for piece in self._pieces), self._written.count)
+
+    def _select(self, replica: Replica, piece: Piece) -> Iterator[_Batch | _Ends]:
+        """Read a piece, in a thread of its own: what newer ones have written by then is left out."""
+        for item in _read(replica, self._page_size, piece):
+            yield item if isinstance(item, _Ends) else self._batch_of(item, piece)
+
+    def _batch_of(self, frames: Frames, piece: Piece) -> _Batch:
+        numbers, rows = _last_versions(frames.page_numbers)
+        wanted = self._written.wanted(numbers)
+        content = np.frombuffer(frames.data, np.uint8).reshape(frames.count, -1)
+        return _Batch(
+            numbers=numbers[wanted],
+            pages=content[rows[wanted], FRAME_HEADER_SIZE:],
+            transactions=sum(frame > piece.joint for frame in frames.commits),
+            size=int(frames.sizes[-1]),
+            frame_bytes=len(frames.data),
+        )
+
+    def _write(self, batch: _Batch, write: Write) -> None:
+        """What is still wanted now that all newer objects are written."""
+        wanted = self._written.wanted(batch.numbers)
+        numbers, pages = (batch.numbers, batch.pages) if wanted.all() else (batch.numbers[wanted], batch.pages[wanted])
+        self._written.wrote(numbers)
+        for run in _runs(numbers):
+            write(pages[run].data.cast("B"), (int(numbers[run.start]) - 1) * self._page_size)
+
+
+def _weight(item: _Batch | _Ends) -> int:
+    return _ITEM_BYTES + (0 if isinstance(item, _Ends) else item.pages.nbytes)
+
+
+def _check_joints(pieces: Sequence[Piece], ends: Sequence[_Ends]) -> None:
+    for (one, its_ends), (other, other_ends) in pairwise(zip(pieces, ends, strict=True)):
+        if one.key.epoch != other.key.epoch:
+            continue
+        if (its_ends.salts, its_ends.after) != (other_ends.salts, other_ends.before):
+            name = format_key(other.key)
+            raise CorruptError(f"{name}: it does not continue the chain of {format_key(one.key)}: two histories")
+
+
+class _Pages:
+    """Which pages are in their last version already: those of later objects, and those past the end."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self._bits = np.zeros(count // 8 + 1, np.uint8)
+        self._open: list[NDArray[np.uint32]] = []
+
+    def wanted(self, numbers: NDArray[np.uint32]) -> NDArray[np.bool_]:
+        """Which of these are to be written."""
+        inside = numbers <= self.count
+        kept = np.where(inside, numbers, 0)
+        done: NDArray[np.bool_] = (self._bits[kept >> 3] >> (kept & 7).astype(np.uint8)) & 1 != 0
+        return inside & ~done
+
+    def wrote(self, numbers: NDArray[np.uint32]) -> None:
+        """Note pages of the object that is being applied; a later frame of it may write them again."""
+        self._open.append(numbers)
+
+    def close_object(self) -> None:
+        """What was written is final from now on."""
+        if self._open:
+            numbers = np.concatenate(self._open)
+            np.bitwise_or.at(self._bits, numbers >> 3, (1 << (numbers & 7)).astype(np.uint8))
+        self._open = []
+
+
+def _last_versions(numbers: NDArray[np.uint32]) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
+    """Each number once, ascending, and where it stands last. `np.unique` would load numpy.ma first, for nothing."""
+    order = np.argsort(numbers, kind="stable")
+    ascending = numbers[order]
+    is_last = np.append(ascending[1:] != ascending[:-1], True)
+    return ascending[is_last], order[is_last]
+
+
+def _runs(numbers: NDArray[np.uint32]) -> Iterator[slice]:
+    """Slices of ascending numbers that follow one another."""
+    if len(numbers):
+        breaks = [0, *(np.flatnonzero(np.diff(numbers) != 1) + 1).tolist(), len(numbers)]
+        yield from (slice(first, end) for first, end in pairwise(breaks))

@@ -1,0 +1,209 @@
+"""A replica: one database's folder in the storage, read.
+
+Keys are those of ``core.stored.layout``, relative to the folder. What is away is asked for again a few times; an
+object that was listed and is not there any more is VanishedError, since a reader planned with it.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TypeVar
+
+from walsyncd.adapters.storage.interface import Readable, Storage
+from walsyncd.core.restore.coverage import Listing, listing_of
+from walsyncd.core.send.backoff import delay_s
+from walsyncd.core.stored.layout import (
+    OWNER_KEY,
+    Key,
+    ManifestKey,
+    base_folder,
+    before_epoch,
+    format_key,
+    parse_key,
+    pruned_folder,
+    wal_folder,
+    whole_folder,
+)
+from walsyncd.core.stored.manifest import Manifest, parse_manifest
+from walsyncd.core.stored.position import Position, is_generation
+from walsyncd.errors import CorruptError, MissingError, NewerFormatError, TransientError, VanishedError
+
+ATTEMPTS_MAX = 6  # with core.backoff's delays half a minute at most: a restore that fails can be run again
+FOLDERS_DEEP_MAX = 64  # of a name below the prefix: 900 bytes of names are not deeper in practice
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """An object of the replica: its parsed key, and what LIST said."""
+
+    key: Key
+    size: int
+    modified_ms: int
+
+
+class Replica:
+    """One database in a storage; ``name`` is its folder, "" where that is the storage's root itself."""
+
+    def __init__(self, storage: Readable, name: str = "") -> None:
+        self._storage = storage
+        self._prefix = f"{name}/" if name else ""
+        self.name = name
+        self._sizes: dict[Key, int] = {}
+
+    @property
+    def url(self) -> str:
+        """Where the folder is."""
+        return f"{self._storage.url}/{self.name}" if self.name else self._storage.url
+
+    def generations(self) -> list[str]:
+        """Ids of all generations, oldest first."""
+        return [name for name in patiently(lambda: self._storage.folders(self._prefix)) if is_generation(name)]
+
+    def objects(self, generation: str) -> Iterator[Stored]:
+        """Everything of a generation that is ours."""
+        return self._list(f"{generation}/")
+
+    def survey(self) -> Listing:
+        """A listing of everything: what a refusal and a second look need."""
+        generations = self.generations()
+        return listing_of((stored.key for g in generations for stored in self.objects(g)), generations)
+
+    def bases(self) -> Listing:
+        """Bases, manifests and pruned statements of all generations; in those without a manifest all objects.
+
+        The second: by how much a head falls back behind such a generation is told by its segments.
+        """
+        generations = self.generations()
+        keys: list[Key] = []
+        for generation in generations:
+            found = self._keys(base_folder(generation)) + self._keys(pruned_folder(generation))
+            if not any(isinstance(key, ManifestKey) for key in found):
+                found = [stored.key for stored in self.objects(generation)]
+            keys += found
+        return listing_of(keys, generations)
+
+    def frames_from(self, generation: str, epoch: int) -> list[Key]:
+        """Segments and wholes of ``epoch`` and all later ones."""
+        folders = wal_folder(generation), whole_folder(generation)
+        return [key for folder in folders for key in self._keys(folder, start_after=before_epoch(folder, epoch))]
+
+    def manifest(self, key: ManifestKey) -> Manifest:
+        """Read a manifest; CorruptError names the object, also if it speaks of another base than its key."""
+        with naming(key):
+            manifest = parse_manifest(self.get(format_key(key)))
+            start = Position(key.generation, key.base.epoch, key.base.frame)
+            consistent_from = Position(key.generation, key.epoch, key.frame)
+            stated = manifest.key, manifest.start, manifest.consistent_from
+            if stated != (format_key(key.base), start, consistent_from):
+                raise CorruptError(f"it describes {manifest.key}, from {stated[1]}, consistent from {stated[2]}")
+        return manifest
+
+    def size_of(self, key: Key) -> int:
+        """Bytes of an object as the last listing that had it said; 0 if none had."""
+        return self._sizes.get(key, 0)
+
+    def head_size(self, key: Key) -> int | None:
+        """Bytes of an object as HEAD says; None if it is not there."""
+        found = patiently(lambda: self._storage.head(self._prefix + format_key(key)))
+        return None if found is None else found.size
+
+    def get(self, key: str, *, first: int = 0, length: int | None = None) -> bytes:
+        """Bytes of an object; VanishedError, which does not name it, if it is absent."""
+        return patiently(lambda: self._get(key, first, length))
+
+    def stream(self, key: str) -> Iterator[bytes]:
+        """An object's bytes in blocks; VanishedError as `get`. TransientError passes: who reads goes on."""
+        try:
+            yield from self._storage.stream(self._prefix + key)
+        except MissingError as error:
+            raise _gone() from error
+
+    def _get(self, key: str, first: int, length: int | None) -> bytes:
+        try:
+            return self._storage.get(self._prefix + key, first=first, length=length)
+        except MissingError as error:
+            raise _gone() from error
+
+    def _keys(self, folder: str, *, start_after: str = "") -> list[Key]:
+        return [stored.key for stored in self._list(folder, start_after=start_after)]
+
+    def _list(self, folder: str, *, start_after: str = "") -> Iterator[Stored]:
+        after = self._prefix + start_after if start_after else ""
+        found = patiently(lambda: list(self._storage.list(self._prefix + folder, start_after=after)))
+        for info in found:
+            key = parse_key(info.key.removeprefix(self._prefix))
+            if key is not None:
+                self._sizes[key] = info.size
+                yield Stored(key, info.size, info.modified_ms)
+
+
+def _gone() -> VanishedError:
+    return VanishedError("the object is missing", hint="it was listed before: was it deleted meanwhile?")
+
+
+def find_replicas(storage: Storage, below: str = "") -> list[str]:
+    """Names of all databases in a storage, or in the folder ``below`` of it; sorted.
+
+    A folder is a database's if it holds a generation or an ``owner.json``.
+    """
+    found: list[str] = []
+    pending = [below.strip("/")]
+    while pending:
+        name = pending.pop()
+        prefix = f"{name}/" if name else ""
+        folders = _folders(storage, prefix)
+        if any(map(is_generation, folders)) or _has_owner(storage, prefix):
+            found.append(name)
+        if name.count("/") < FOLDERS_DEEP_MAX:
+            pending += [prefix + folder for folder in folders if not is_generation(folder)]
+    return sorted(found)
+
+
+def _folders(storage: Storage, prefix: str) -> list[str]:
+    return patiently(lambda: storage.folders(prefix))
+
+
+def _has_owner(storage: Storage, prefix: str) -> bool:
+    return patiently(lambda: storage.head(prefix + OWNER_KEY)) is not None
+
+
+def patiently(action: Callable[[], T]) -> T:
+    """Do it, and again with growing delays while the storage is away."""
+    for attempt in range(1, ATTEMPTS_MAX):
+        try:
+            return action()
+        except TransientError:
+            pause(attempt)
+    return action()
+
+
+def pause(attempt: int) -> None:
+    """Wait before the next try, after ``attempt`` failures in a row."""
+    time.sleep(delay_s(attempt, fraction=random.random()))  # noqa: S311 - spreads load, guards nothing
+
+
+class DamagedError(CorruptError):
+    """An object is not what it must be; ``key`` is its own: another object that holds the same may do."""
+
+    def __init__(self, message: str, *, key: Key, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.key = key
+
+
+@contextmanager
+def naming(key: Key) -> Iterator[None]:
+    """Put an object's name before the CorruptError that speaks of it; DamagedError, unless it vanished or is newer."""
+    try:
+        yield
+    except DamagedError:
+        raise
+    except (VanishedError, NewerFormatError) as error:
+        raise type(error)(f"{format_key(key)}: {error.message}", hint=error.hint) from error
+    except CorruptError as error:
+        raise DamagedError(f"{format_key(key)}: {error.message}", key=key, hint=error.hint) from error

@@ -1,0 +1,276 @@
+"""Verifies a replica: every object is read, every chain is followed, up to the head of every generation.
+
+==============  ==========================================================================================
+manifest        parses, and speaks of a base that is there and has the size it says
+base            every range unpacks and hashes to what the manifest says
+epoch           its objects in order continue one chain; trailers say what the frames say
+other objects   segments of a whole, overlaps: they end with the same chain as the objects before
+coverage        from every base on nothing is missing, but what retention stated
+head            restored into a file of our own, SQLite finds it sound; its base is not read again for that
+==============  ==========================================================================================
+
+A hole is a problem only if a second listing shows it too. What is unfinished (a base without manifest, a
+generation without base) restores nothing, but is no damage: a note. What retention or a compaction removes meanwhile
+is seen in another listing, and the generation is begun again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from walsyncd.adapters.files.integrity import check_integrity
+from walsyncd.core.restore.coverage import End, FramesKey, GenerationListing, cover, cover_epoch, listing_of
+from walsyncd.core.restore.plan import Head
+from walsyncd.core.sqlite.checksum import Chain
+from walsyncd.core.stored.layout import Key, ManifestKey, format_key
+from walsyncd.core.stored.manifest import Manifest
+from walsyncd.engine.restore.base_fetch import fetch_base
+from walsyncd.engine.restore.damage_report import Salvage, salvage
+from walsyncd.engine.restore.epoch_reader import EpochReader
+from walsyncd.engine.restore.planner import REPLANS_MAX, Wish
+from walsyncd.engine.restore.replica import Replica
+from walsyncd.engine.restore.restorer import restore_wish
+from walsyncd.errors import (
+    CorruptError,
+    NothingToRestoreError,
+    RefusedError,
+    TransientError,
+    VanishedError,
+    WalsyncdError,
+)
+
+HEADS = 8  # requests at a time, as many as uploads by default
+
+
+@dataclass(slots=True)
+class Verification:
+    """What was read, in objects and bytes as stored; each problem names the object that is wrong.
+
+    ``salvage`` says of each generation with problems what they mean for restoring.
+    """
+
+    generations: int = 0
+    bases: int = 0
+    objects: int = 0
+    size: int = 0
+    transactions: int = 0
+    problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    salvage: list[Salvage] = field(default_factory=list)
+
+    def add(self, other: Verification) -> None:
+        """Count what another part of the replica showed."""
+        for name in ("generations", "bases", "objects", "size", "transactions", "problems", "notes", "salvage"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+
+
+def verify(replica: Replica, *, quick: bool = False, scratch: Path | None = None) -> Verification:
+    """Read all of a replica, or only what LIST and HEAD say. NothingToRestoreError if there is nothing in it.
+
+    With ``scratch`` the head is restored to that file, and SQLite checks it; the file stays.
+    """
+    result = Verification()
+    head = _Head(replica, scratch) if scratch is not None and not quick else None
+    for generation in replica.generations():
+        result.add(_patiently(replica, generation, quick=quick, sound=head.base if head else None))
+    if not result.generations:
+        raise NothingToRestoreError(f"verify {replica.url}: the replica is empty")
+    if not result.bases:
+        result.problems.append("nothing can be restored: no generation has a finished base")
+    if head is not None and not result.problems:
+        head.tell(result)
+    return result
+
+
+class _Head:
+    """The head restored to ``scratch``; ``base`` is what it stands on, which was read and is sound, if it could be."""
+
+    def __init__(self, replica: Replica, scratch: Path) -> None:
+        self._scratch = scratch
+        self._failure: WalsyncdError | None = None
+        self.base: ManifestKey | None = None
+        try:
+            plan = restore_wish(replica, Wish(Head()), scratch).plan
+        except TransientError:
+            raise
+        except WalsyncdError as error:
+            self._failure = error
+        else:
+            self.base, self._reached = plan.base, plan.reached.position
+
+    def tell(self, result: Verification) -> None:
+        """What SQLite finds in it, or why it was not asked: of damage the objects themselves say more."""
+        if isinstance(self._failure, RefusedError):
+            result.notes.append(f"the head was not restored: {self._failure}")
+        elif self._failure is not None:
+            result.problems.append(self._failure.message)
+        else:
+            found = check_integrity(self._scratch)
+            result.problems += [f"integrity_check of {self._reached}: {problem}" for problem in found.problems]
+            if found.unchecked:
+                result.notes.append(f"integrity_check of {self._reached} was left out: {found.unchecked}")
+
+
+def _patiently(replica: Replica, generation: str, *, quick: bool, sound: ManifestKey | None) -> Verification:
+    """A generation; again if objects went meanwhile that another listing does not show any more."""
+    for _ in range(REPLANS_MAX):
+        try:
+            return _Generation(replica, generation, sound, believes_absence=False).verify(quick=quick)
+        except VanishedError:
+            continue
+    return _Generation(replica, generation, sound, believes_absence=True).verify(quick=quick)
+
+
+class _Generation:
+    """One listing of a generation and what is found; ``believes_absence``: what is listed and absent is a problem.
+
+    The base ``sound`` was read already.
+    """
+
+    def __init__(self, replica: Replica, generation: str, sound: ManifestKey | None, *, believes_absence: bool) -> None:
+        self._replica = replica
+        self._sound = sound
+        self._believes_absence = believes_absence
+        self._stored = list(replica.objects(generation))
+        (self._part,) = listing_of((each.key for each in self._stored), [generation]).generations
+        self._damaged: set[Key] = set()
+        self._result = Verification(
+            generations=1,
+            bases=len(self._part.manifests),
+            objects=len(self._stored),
+            size=sum(each.size for each in self._stored),
+        )
+
+    def verify(self, *, quick: bool) -> Verification:
+        """VanishedError if an object is absent that the listing had, unless that is to be believed."""
+        part, result = self._part, self._result
+        if quick:
+            self._verify_heads()
+        else:
+            self._verify_contents()
+        result.problems += _holes(self._replica, part)
+        result.notes += _unfinished(part)
+        if result.problems:
+            result.salvage.append(salvage(part, self._damaged))
+        return result
+
+    def _verify_heads(self) -> None:
+        """Every object answers to HEAD with the size that the listing said."""
+        with ThreadPoolExecutor(HEADS) as pool:
+            sizes = list(pool.map(self._replica.head_size, [each.key for each in self._stored]))
+        for each, size in zip(self._stored, sizes, strict=True):
+            if size is None:
+                self._blame(each.key, VanishedError(f"{format_key(each.key)}: it is listed, but not there"))
+            elif size != each.size:
+                error = CorruptError(f"{format_key(each.key)}: it has {size} bytes, the listing says {each.size}")
+                self._blame(each.key, error)
+            elif not size:
+                self._blame(each.key, CorruptError(f"{format_key(each.key)}: it is empty"))
+        missing = [base for base in self._part.manifests if base.base not in self._part.bases]
+        for base in missing:
+            self._blame(base, CorruptError(f"{format_key(base.base)}: it is missing, its manifest is there"))
+
+    def _verify_contents(self) -> None:
+        page_sizes = {self._verify_base(base) for base in self._part.manifests} - {0}
+        if len(page_sizes) > 1:
+            generation = self._part.generation
+            self._result.problems.append(f"generation {generation}: bases of different page sizes {sorted(page_sizes)}")
+        for epoch in self._part.by_epoch:
+            self._verify_epoch(epoch, max(page_sizes, default=None))
+
+    def _verify_base(self, base: ManifestKey) -> int:
+        """Read a base; returns its page size, 0 if the manifest does not tell."""
+        sizes = {each.key: each.size for each in self._stored}
+        manifest: Manifest | None = None
+        try:
+            manifest = self._replica.manifest(base)
+            if sizes.get(base.base) != manifest.size:
+                size = sizes.get(base.base, "no")
+                raise CorruptError(f"{manifest.key}: it has {size} bytes, its manifest says {manifest.size}")
+            if base != self._sound:
+                fetch_base(self._replica, base, manifest, _discard)
+        except CorruptError as error:
+            self._blame(base, error)
+        return manifest.page_size if manifest else 0
+
+    def _verify_epoch(self, epoch: int, page_size: int | None) -> None:
+        """Every object of an epoch: first those that hold it all, then the others against what these said.
+
+        What follows a damaged object can't continue its chain, and is read by itself.
+        """
+        run = cover_epoch(self._part, epoch)
+        others = [key for key in self._part.by_epoch[epoch] if key not in run.objects]
+        ends = {key.last for key in others}
+        chains: dict[int, Chain] = {}
+        reader = EpochReader(self._replica, epoch, page_size)
+        for key in run.objects:
+            try:
+                self._result.transactions += _follow(reader, key, chains, ends)
+            except CorruptError as error:
+                self._blame(key, error)
+                reader = EpochReader(self._replica, epoch, reader.page_size)
+        for key in others:
+            try:
+                _compare(EpochReader(self._replica, epoch, reader.page_size), key, chains)
+            except CorruptError as error:
+                self._blame(key, error)
+
+    def _blame(self, key: Key, error: CorruptError) -> None:
+        if isinstance(error, VanishedError) and not self._believes_absence:
+            raise error
+        self._damaged.add(key)
+        self._result.problems.append(error.message)
+
+
+def _discard(_raw: bytes | memoryview, _offset: int) -> None:
+    """Reading was the point."""
+
+
+def _follow(reader: EpochReader, key: FramesKey, chains: dict[int, Chain], ends: set[int]) -> int:
+    """Read an object on the reader's chain, note the chain after certain frames; returns its transactions."""
+    transactions = last_commit = 0
+    for frames in reader.read(key):
+        transactions += len(frames.commits)
+        last_commit = frames.commits[-1] if frames.commits else last_commit
+        for frame in ends:
+            if frames.first <= frame <= frames.last:
+                chains[frame] = frames.chain_after(frame, (0, 0))
+    if last_commit != key.last:
+        raise CorruptError(f"{format_key(key)}: its last frame does not commit")
+    return transactions
+
+
+def _compare(reader: EpochReader, key: FramesKey, chains: dict[int, Chain]) -> None:
+    """An object by itself: whole, and at its end where the others are."""
+    for _ in reader.read(key):
+        pass
+    if chains.get(key.last, reader.chain) != reader.chain:
+        raise CorruptError(f"{format_key(key)}: up to frame {key.last} it is another history than the other objects")
+
+
+def _holes(replica: Replica, part: GenerationListing) -> list[str]:
+    """What is missing; believed only if a second listing shows it too."""
+    first = _hole_details(part)
+    if not first:
+        return []
+    (again,) = listing_of((each.key for each in replica.objects(part.generation)), [part.generation]).generations
+    second = _hole_details(again)
+    return [f"generation {part.generation}: {detail}" for detail in first if detail in second]
+
+
+def _hole_details(part: GenerationListing) -> list[str]:
+    coverages = [cover(part, base) for base in part.finished]
+    found = [coverage.detail for coverage in coverages if coverage.end in {End.HOLE, End.FORK}]
+    return list(dict.fromkeys(found))
+
+
+def _unfinished(part: GenerationListing) -> Iterator[str]:
+    described = {manifest.base for manifest in part.manifests}
+    for base in part.bases:
+        if base not in described:
+            yield f"{format_key(base)}: not finished, it has no manifest"
+    if not part.finished:
+        yield f"generation {part.generation}: nothing can be restored from it, it has no finished base"

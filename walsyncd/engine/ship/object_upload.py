@@ -1,0 +1,242 @@
+"""One object's way through S3: a small one is one PUT, a large one a multipart upload.
+
+Nothing is taken for granted after a failure: whether a PUT arrived is asked with HEAD, which parts arrived
+with ListParts. ``walsyncd-id`` in an object's metadata says that it is ours, bytes and all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+from walsyncd.adapters.journal.journal import Journal, ObjectRow, PartRow
+from walsyncd.adapters.storage.interface import ObjectInfo, Storage, StoredPart
+from walsyncd.core.send.multipart import (
+    PUT_SIZE_MAX,
+    AdoptUpload,
+    Answers,
+    CheckObject,
+    Complete,
+    FindUploads,
+    Finished,
+    ForgetUpload,
+    Listed,
+    ListParts,
+    OpenUpload,
+    Part,
+    Record,
+    SendPart,
+    adopt,
+    bare,
+    cut,
+    next_step,
+    part_size,
+)
+from walsyncd.engine.ship.ownership import folder_key
+from walsyncd.errors import CorruptError, ImpossibleError, MissingError, TransientError
+
+ID_METADATA = "walsyncd-id"
+
+
+def send(
+    journal: Journal,
+    storage: Storage,
+    row: ObjectRow,
+    *,
+    key: str,
+    tried: bool,
+    before_body: Callable[[int], None] = lambda _size: None,
+) -> None:
+    """Bring a begun object into the storage under ``key`` (from the storage's root).
+
+    ``tried``: an earlier attempt may have reached the store. ``before_body`` waits until so many bytes may leave.
+    Raises what the storage raises; ImpossibleError also if another object is there; CorruptError if the spooled
+    bytes have changed; MissingError if the row was dropped meanwhile.
+    """
+    if row.size > PUT_SIZE_MAX:
+        MultipartUpload(journal, storage, row, key=key, tried=tried, before_body=before_body).run()
+    elif not (tried and is_stored(storage, row, key)):
+        body = journal.body(row)
+        before_body(len(body))
+        storage.put(key, body, metadata={ID_METADATA: row.token})
+
+
+def is_stored(storage: Storage, row: ObjectRow, key: str) -> bool:
+    """Whether the object is there; ImpossibleError if another one is."""
+    info = storage.head(key)
+    if info is None:
+        return False
+    if _is_ours(info, row):
+        return True
+    if info.size == row.size and ID_METADATA not in info.metadata:
+        return False  # a store that keeps no metadata: cheaper to send again than to tell
+    raise ImpossibleError(
+        f"store {key}: another object of {info.size} bytes is there ({row.size} were to be written)",
+        hint="two daemons write to one folder, or somebody changed the bucket",
+    )
+
+
+def _is_ours(info: ObjectInfo, row: ObjectRow) -> bool:
+    named = info.metadata.get(ID_METADATA, "") == row.token
+    return info.size == row.size and (named or bare(info.etag) == row.md5)
+
+
+def abort_leftovers(journal: Journal, storage: Storage) -> None:
+    """Abort the uploads of objects that were given up. Raises what the storage raises."""
+    for leftover in journal.leftovers():
+        key = folder_key(journal.database_by_id(leftover.database_id).name, leftover.key)
+        if leftover.upload_id is None:
+            ids = [upload.upload_id for upload in storage.list_uploads(key) if upload.key == key]
+        else:
+            ids = [leftover.upload_id]
+        for upload_id in ids:
+            storage.abort_upload(key, upload_id)
+        journal.leftover_aborted(leftover.id)
+
+
+class MultipartUpload:
+    """One attempt at a multipart upload; ``core.send.multipart`` decides each step."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        storage: Storage,
+        row: ObjectRow,
+        *,
+        key: str,
+        tried: bool,
+        before_body: Callable[[int], None],
+    ) -> None:
+        self._journal = journal
+        self._storage = storage
+        self._row = row
+        self._key = key
+        self._before_body = before_body
+        self._part_size = row.part_size or part_size(row.size)
+        self._record = Record(tried, row.upload_id, ())
+        self._answers = Answers()
+
+    def run(self) -> None:
+        """Go on from wherever the upload is until the object is stored."""
+        self._record = replace(self._record, parts=self._planned())
+        while True:
+            try:
+                match next_step(self._record, self._answers):
+                    case FindUploads():
+                        self._find_uploads()
+                    case AdoptUpload(upload_id, surplus):
+                        self._adopt_upload(upload_id, surplus)
+                    case OpenUpload():
+                        self._open_upload()
+                    case ListParts():
+                        self._list_parts()
+                    case SendPart(part):
+                        self._send_part(part)
+                    case Complete(parts):
+                        self._complete(parts)
+                    case CheckObject():
+                        stored = is_stored(self._storage, self._row, self._key)
+                        self._answers = replace(self._answers, stored=stored)
+                    case ForgetUpload():
+                        self._forget_upload()
+                    case Finished():
+                        return
+            except _UploadMissing:
+                self._answers = replace(self._answers, missing=True)
+
+    def _planned(self) -> tuple[Part, ...]:
+        """The parts' rows, durable before the upload is opened; the whole body is read and compared once."""
+        rows = self._journal.parts(self._row.id)
+        if not rows:
+            rows = list(self._cut())
+            if not self._journal.parts_begun(self._row.id, rows):
+                raise MissingError(f"object {self._row.key} was dropped from the journal")
+        return tuple(Part(row.number, row.size, row.md5, row.etag) for row in rows)
+
+    def _cut(self) -> Iterator[PartRow]:
+        whole = hashlib.md5(usedforsecurity=False)
+        for number, (offset, length) in enumerate(cut(self._row.size, part_size=self._part_size), start=1):
+            body = self._journal.body_part(self._row, offset, length)
+            whole.update(body)
+            md5 = hashlib.md5(body, usedforsecurity=False).hexdigest()
+            del body  # else it is still there while the next one is read
+            yield PartRow(number, length, md5)
+        if whole.hexdigest() != self._row.md5:
+            raise self._changed()
+
+    def _find_uploads(self) -> None:
+        found = [upload for upload in self._storage.list_uploads(self._key) if upload.key == self._key]
+        found.sort(key=lambda upload: upload.initiated_ms)
+        self._answers = replace(self._answers, uploads=tuple(upload.upload_id for upload in found))
+
+    def _adopt_upload(self, upload_id: str, surplus: tuple[str, ...]) -> None:
+        for other in surplus:
+            self._storage.abort_upload(self._key, other)
+        self._note_upload(upload_id)
+
+    def _open_upload(self) -> None:
+        metadata = {ID_METADATA: self._row.token}
+        self._note_upload(self._storage.create_upload(self._key, metadata=metadata))
+
+    def _note_upload(self, upload_id: str) -> None:
+        if not self._journal.upload_opened(self._row.id, upload_id, self._part_size):
+            self._storage.abort_upload(self._key, upload_id)
+            raise MissingError(f"object {self._row.key} was dropped from the journal")
+        self._record = replace(self._record, upload_id=upload_id)
+
+    def _list_parts(self) -> None:
+        try:
+            found = self._storage.list_parts(self._key, self._upload_id)
+        except MissingError as error:
+            raise _UploadMissing from error
+        listed = [Listed(part.number, part.size, part.etag) for part in found]
+        self._record = replace(self._record, parts=adopt(self._record.parts, listed))
+        self._answers = replace(self._answers, listed=True)
+
+    def _send_part(self, part: Part) -> None:
+        offset = (part.number - 1) * self._part_size
+        body = self._journal.body_part(self._row, offset, part.size)
+        if hashlib.md5(body, usedforsecurity=False).hexdigest() != part.md5:
+            raise self._changed()
+        self._before_body(len(body))
+        try:
+            etag = self._storage.upload_part(self._key, self._upload_id, part.number, body)
+        except MissingError as error:
+            raise _UploadMissing from error
+        self._journal.part_stored(self._row.id, part.number, etag)
+        parts = list(self._record.parts)
+        parts[part.number - 1] = replace(part, etag=etag)
+        self._record = replace(self._record, parts=tuple(parts))
+
+    def _complete(self, parts: tuple[Part, ...]) -> None:
+        stored = [StoredPart(part.number, part.size, part.etag or "") for part in parts]
+        try:
+            self._storage.complete_upload(self._key, self._upload_id, stored)
+        except MissingError as error:
+            raise _UploadMissing from error
+        except CorruptError:
+            self._answers = replace(self._answers, listed=False, refusals=self._answers.refusals + 1)
+        else:
+            self._answers = replace(self._answers, stored=True)
+
+    def _forget_upload(self) -> None:
+        self._storage.abort_upload(self._key, self._upload_id)
+        self._journal.upload_forgotten(self._row.id)
+        if self._answers.refusals:
+            raise TransientError(f"complete upload of {self._key}: the store refuses the parts that it lists")
+        parts = tuple(replace(part, etag=None) for part in self._record.parts)
+        self._record = replace(self._record, upload_id=None, parts=parts)
+        self._answers = Answers(uploads=())
+
+    @property
+    def _upload_id(self) -> str:
+        assert self._record.upload_id is not None, "no upload is open"
+        return self._record.upload_id
+
+    def _changed(self) -> CorruptError:
+        return CorruptError(f"read spooled object {self._row.key}: its bytes have changed on disk")
+
+
+class _UploadMissing(Exception):  # noqa: N818 - an answer of the store, caught a few lines above
+    """The store does not know the upload."""

@@ -1,0 +1,63 @@
+"""Open multipart uploads that nobody will finish: found by listing a database's folder, and aborted.
+
+| the upload's key is                    | and                             | so                                  |
+|----------------------------------------|---------------------------------|-------------------------------------|
+| none of ours by its form               |                                 | leave it: another database's folder |
+| a base or segment of a generation that | the journal has an object of it | leave it: under way, or a leftover  |
+| this journal began                     | the journal knows nothing of it | abort: a request that landed late   |
+| any other                              | the upload is older than 7 days | abort: we are the owner             |
+|                                        | it is younger                   | leave it: somebody may be at it     |
+
+Only a database's owner asks: when it has claimed the database, and once a day while it writes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from walsyncd.adapters.journal.journal import Journal
+from walsyncd.adapters.storage.interface import OpenUpload, Storage
+from walsyncd.core.stored.layout import BaseKey, SegmentKey, parse_key
+from walsyncd.engine.ship.ownership import folder_key
+from walsyncd.errors import ImpossibleError, RefusedError
+from walsyncd.log import get_logger
+
+FOREIGN_AGE_MS = 7 * 86_400_000  # the longest that any store is known to keep an open upload
+SWEEP_MS = 86_400_000.0
+
+
+def abort_orphans(journal: Journal, storage: Storage, *, database_id: int, name: str, wall_ms: int) -> int:
+    """Abort what nobody will finish in a database's folder; how many. Raises TransientError of the storage.
+
+    A store that does not list uploads, or does not let us, keeps them; its own rules remove them some day.
+    """
+    folder = folder_key(name, "")
+    try:
+        open_now = storage.list_uploads(folder)
+    except (RefusedError, ImpossibleError) as error:
+        get_logger(database=name).debug("uploads_not_listed", reason=str(error))
+        return 0
+    began = {row.generation for row in journal.generations(database_id)}
+    known = {row.key for row in journal.pending(database_id)}
+    known |= {base.row.key for base in journal.bases(database_id)}
+    known |= {leftover.key for leftover in journal.leftovers() if leftover.database_id == database_id}
+    now_ms = storage.clock_ms() or wall_ms
+    orphans = [
+        upload
+        for upload in open_now
+        if is_orphan(upload, key=upload.key.removeprefix(folder), began=began, known=known, now_ms=now_ms)
+    ]
+    for upload in orphans:
+        storage.abort_upload(upload.key, upload.upload_id)
+        get_logger(database=name).info("orphan_aborted", key=upload.key, initiated_ms=upload.initiated_ms)
+    return len(orphans)
+
+
+def is_orphan(upload: OpenUpload, *, key: str, began: Collection[str], known: Collection[str], now_ms: int) -> bool:
+    """Whether nobody will finish ``upload``; ``key`` is relative to the database's folder."""
+    parsed = parse_key(key)
+    if parsed is None or key in known:
+        return False
+    if isinstance(parsed, BaseKey | SegmentKey) and parsed.generation in began:
+        return True
+    return now_ms - upload.initiated_ms > FOREIGN_AGE_MS

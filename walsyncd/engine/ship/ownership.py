@@ -1,0 +1,184 @@
+"""Who may write to a database's folder: one daemon at a time, and it says so in ``owner.json``.
+
+Before the first write of a run: read → decide (``core.stored.owner``) → our run id durable in the journal → write
+it, on the condition that nothing has changed since it was read. While writing, look again now and then; where
+objects go by age ``owner.json`` is written again before it would.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import Enum, auto
+
+from walsyncd.adapters.journal.journal import DatabaseRow, Journal
+from walsyncd.adapters.storage.interface import Storage
+from walsyncd.core.stored.layout import OWNER_KEY, SegmentKey, parse_key, wal_folder
+from walsyncd.core.stored.owner import Owner, format_owner, is_ours, lost_reason, parse_owner
+from walsyncd.core.stored.position import is_generation
+from walsyncd.errors import CorruptError, MissingError, TransientError
+
+_RACES_MAX = 3  # two daemons that start at once settle it in one round; more is a store that lies
+
+
+class Standing(Enum):
+    """How we stand to a database's folder."""
+
+    OURS = auto()
+    LOST = auto()  # this generation can't be continued; another one may be begun
+    TAKEN = auto()  # another daemon writes here now: not a byte more
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """A standing, and why if it is not OURS."""
+
+    standing: Standing
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """This daemon: ``run_id`` is new at every start, ``machine_id`` is /etc/machine-id."""
+
+    host: str
+    machine_id: str
+    run_id: str
+
+
+_OURS = Verdict(Standing.OURS)
+
+
+class Ownership:
+    """Claims databases for this run and looks whether they still are ours. Any thread may call.
+
+    ``expire_s``: the age at which the store removes objects, None: never.
+    """
+
+    def __init__(
+        self,
+        journal: Journal,
+        storage: Storage,
+        identity: Identity,
+        wall_ms: Callable[[], int],
+        *,
+        expire_s: float | None = None,
+    ) -> None:
+        self._journal = journal
+        self._storage = storage
+        self._identity = identity
+        self._wall_ms = wall_ms
+        self._expire_s = expire_s
+
+    def claim(self, database: DatabaseRow, generation: str) -> Verdict:
+        """Make ``generation`` of the database ours to write, or say why it can't go on.
+
+        Raises TransientError and RefusedError of the storage.
+        """
+        for _ in range(_RACES_MAX):
+            info = self._storage.head(folder_key(database.name, OWNER_KEY))
+            seen = self._seen(database.name) if info else None
+            reason = self._lost_reason(database, generation, seen)
+            if reason:
+                return Verdict(Standing.LOST, reason)
+            if self._write(database, info.etag if info else None):
+                return _OURS
+            # Somebody was faster; or it was us: a request sent again below us finds what its first sending wrote.
+            database = self._journal.database_by_id(database.id)
+        raise TransientError(f"claim {database.name}: its owner.json changes whenever it is read")
+
+    def look(self, database: DatabaseRow, *, doubted: str | None = None) -> Verdict:
+        """Whether the database still is ours, in the middle of a run; and ``doubted``, a generation, if one is."""
+        seen = self._seen(database.name)
+        if seen is None:
+            return Verdict(Standing.LOST, "owner.json is gone from the bucket")
+        if seen.run_id != self._identity.run_id:
+            return Verdict(Standing.TAKEN, f"another daemon writes to this database now: {seen}")
+        unknown = self._unknown_object(database, doubted) if doubted else ""
+        if unknown:
+            return Verdict(Standing.LOST, unknown)
+        self._keep_young(database, seen)
+        return _OURS
+
+    def look_for_another(self, database: DatabaseRow, generation: str, *, after: str) -> Verdict:
+        """Whether segments behind the key ``after`` hold the same frames twice: then two daemons wrote them."""
+        cut, before = len(folder_key(database.name, "")), (0, 0)
+        folder, start = wal_folder(generation), folder_key(database.name, after)
+        for info in self._storage.list(folder_key(database.name, folder), start_after=start):
+            key = parse_key(info.key[cut:])
+            if not isinstance(key, SegmentKey):
+                continue
+            if (key.epoch, key.first) <= before:
+                return Verdict(
+                    Standing.LOST,
+                    f"the bucket has {info.key} beside other objects with the same frames: a machine that is a copy of"
+                    " this one wrote to the generation too",
+                )
+            before = (key.epoch, key.last)
+        return _OURS
+
+    def _keep_young(self, database: DatabaseRow, seen: Owner) -> None:
+        """Write ``owner.json`` again if it is half as old as it may be; a race is found out by the next look."""
+        if self._expire_s is None:
+            return
+        age_s = self._wall_ms() / 1000 - datetime.fromisoformat(seen.since).timestamp()
+        if abs(age_s) >= self._expire_s / 2:
+            info = self._storage.head(folder_key(database.name, OWNER_KEY))
+            self._write(database, info.etag if info else None)
+
+    def _seen(self, name: str) -> Owner | None:
+        try:
+            return parse_owner(self._storage.get(folder_key(name, OWNER_KEY)))
+        except MissingError:
+            return None
+        except CorruptError:  # whoever wrote that, it was not us
+            return Owner("unknown", "unknown", "unreadable", "unknown")
+
+    def _lost_reason(self, database: DatabaseRow, generation: str, seen: Owner | None) -> str:
+        runs = {run for run in (database.owner_run, database.owner_next) if run}
+        if is_ours(seen, machine_id=self._identity.machine_id, runs=runs):
+            return self._unknown_object(database, generation)
+        in_bucket = self._generations(database.name)
+        reason = lost_reason(
+            seen,
+            machine_id=self._identity.machine_id,
+            runs=runs,
+            generation=generation,
+            was_stored=database.stored_generation == generation,
+            in_bucket=in_bucket,
+        )
+        if reason and in_bucket:
+            self._journal.note_last_generation(database.id, max(in_bucket))
+        return reason
+
+    def _generations(self, name: str) -> list[str]:
+        folders = self._storage.folders(folder_key(name, ""))
+        return [folder for folder in folders if is_generation(folder)]
+
+    def _unknown_object(self, database: DatabaseRow, generation: str) -> str:
+        """Says so if the bucket is ahead of the journal: the journal, or the whole machine, was set back."""
+        known = {row.key for row in self._journal.pending(database.id)}
+        after = database.stored_key if database.stored_generation == generation else None
+        start_after = folder_key(database.name, after) if after else ""
+        cut = len(folder_key(database.name, ""))
+        folder = folder_key(database.name, wal_folder(generation))
+        for info in self._storage.list(folder, start_after=start_after):
+            if info.key[cut:] not in known:
+                return f"the bucket has {info.key}, which this journal does not know"
+        return ""
+
+    def _write(self, database: DatabaseRow, etag: str | None) -> bool:
+        since = datetime.fromtimestamp(self._wall_ms() / 1000, UTC).isoformat(timespec="seconds")
+        me = self._identity
+        self._journal.claim_begun(database.id, me.run_id)
+        body = format_owner(Owner(me.host, me.machine_id, me.run_id, since))
+        if not self._storage.put_if(folder_key(database.name, OWNER_KEY), body, etag=etag):
+            return False
+        self._journal.claimed(database.id, me.run_id)
+        return True
+
+
+def folder_key(name: str, key: str) -> str:
+    """A key of a database's folder as the storage knows it; ``name`` "" is the storage's root."""
+    return f"{name}/{key}" if name else key

@@ -1,0 +1,62 @@
+"""Holds all uploads together to ``upload_bytes_per_second_max`` (``bandwidth``); without a limit it does nothing.
+
+A segment waits here, in its thread. A base's part is not begun before its moment, and so takes no thread from the
+segments meanwhile.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+from walsyncd.core.send.bandwidth import Line
+
+BEAT_S = 1.0  # who waits for the line is not hanging, and says so
+BODY_SLACK_MS = 5.0  # a wait shorter than that costs more than it evens out
+
+
+class Throttle:
+    """Any thread may call. ``monotonic_ms`` is the clock, ``beat`` is called now and then by who waits."""
+
+    def __init__(
+        self,
+        bytes_per_s: float | None,
+        monotonic_ms: Callable[[], float] = lambda: time.monotonic() * 1000,
+        beat: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._line = None if bytes_per_s is None else Line(bytes_per_s)
+        self._monotonic_ms = monotonic_ms
+        self._beat = beat
+        self._changed = threading.Condition()
+        self._is_open = False
+
+    def wait_for_segment(self, size: int) -> None:
+        """Wait until a segment's next ``size`` bytes may leave, and count them."""
+        with self._changed:
+            while self._line is not None and not self._is_open:
+                wait_ms = self._line.segments_until_ms - self._monotonic_ms()
+                if wait_ms <= BODY_SLACK_MS:
+                    break
+                self._changed.wait(min(wait_ms / 1000, BEAT_S))
+                self._beat()
+            if self._line is not None:
+                self._line = self._line.segment_sent(size, now_ms=self._monotonic_ms())
+
+    def part_begins(self, size: int) -> None:
+        """A base's part of ``size`` bytes leaves."""
+        with self._changed:
+            if self._line is not None:
+                self._line = self._line.part_sent(size, now_ms=self._monotonic_ms())
+
+    @property
+    def parts_not_before_ms(self) -> float:
+        """When the next part of a base may leave."""
+        with self._changed:
+            return 0.0 if self._line is None else self._line.all_until_ms
+
+    def open(self) -> None:
+        """Hold nobody back any more: the daemon stops."""
+        with self._changed:
+            self._is_open = True
+            self._changed.notify_all()

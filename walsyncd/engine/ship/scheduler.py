@@ -1,0 +1,349 @@
+"""What the uploader's threads do next: lanes that are due, then leftovers, then tasks; or how long to wait.
+
+Decides only: no clock, no lock, no storage. Whoever calls holds the uploader's lock and passes the time in
+(monotonic, milliseconds). While the storage is away there is one thing at a time, and not before its moment; but
+as long as the requests of one database alone say that it is, those of the others go on (``engine.ship.outage``).
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter, deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from walsyncd.core.send.merge import CROWD, MERGED_SIZE_MAX
+from walsyncd.engine.ship import outage as outages
+from walsyncd.engine.ship.database_queue import Lane
+from walsyncd.engine.ship.outage import DATABASES_MIN, FAILURES_MIN, Outage
+from walsyncd.engine.ship.ownership import Standing
+from walsyncd.engine.ship.shipper import Turn
+from walsyncd.errors import ImpossibleError, WalsyncdError
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """Something to be done in a thread of the uploader: a part of a base, with a body of ``size`` bytes."""
+
+    database_id: int
+    call: Callable[[], object]
+    future: Future[object]
+    size: int = 0
+
+    def run(self) -> WalsyncdError | None:
+        """Do it; what it raised, if that is the world's doing and not a bug."""
+        if not self.future.set_running_or_notify_cancel():
+            return None
+        try:
+            result = self.call()
+        except WalsyncdError as error:
+            self.future.set_exception(error)
+            return error
+        self.future.set_result(result)
+        return None
+
+    def refuse(self, reason: str) -> None:
+        """It will not be done."""
+        if self.future.set_running_or_notify_cancel():
+            self.future.set_exception(ImpossibleError(f"write to the database's folder: {reason}"))
+
+
+@dataclass(frozen=True, slots=True)
+class TakeTurn:
+    """Have ``lane``, now busy, look into the journal and send."""
+
+    lane: Lane
+    is_urgent: bool
+    standing_wanted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RunTask:
+    """Run ``task``."""
+
+    task: Task
+
+
+@dataclass(frozen=True, slots=True)
+class Merge:
+    """Have ``lane``, now busy, merge what waits in the journal: the storage is away."""
+
+    lane: Lane
+
+
+@dataclass(frozen=True, slots=True)
+class AbortLeftovers:
+    """Abort the uploads that were given up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Nothing to do for ``timeout_s`` seconds; None: until something changes."""
+
+    timeout_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """The thread's work is done."""
+
+
+Act: TypeAlias = TakeTurn | RunTask | Merge | AbortLeftovers | Wait | Finish
+
+
+class Dispatch:
+    """The lanes of all databases, the tasks, and the state of the storage."""
+
+    def __init__(self, *, tasks_running_max: int) -> None:
+        self.lanes: dict[int, Lane] = {}
+        self.outage: Outage | None = None
+        self.has_leftovers = False
+        self.stop_at_ms: float | None = None
+        self._failed: Counter[int] = Counter()  # whose requests failed, and how often, since any was answered
+        self.tasks_not_before_ms = 0.0  # when the line is free for a base's next part
+        self._tasks: deque[Task] = deque()
+        self._tasks_running = 0
+        self._tasks_running_max = tasks_running_max
+        self._crowded: set[int] = set()
+        self._agenda: list[tuple[float, int]] = []  # (due, database id); a lane's queued_ms says which counts
+
+    def next(self, now_ms: float) -> Act:
+        """The next thing to do; it counts as begun."""
+        if self._is_finished(now_ms):
+            return Finish()
+        if self._may_try(now_ms):
+            act = self._begin(now_ms)
+            if act is not None:
+                if self.outage is not None:
+                    self.outage = outages.probe(self.outage, by_part=isinstance(act, RunTask))
+                return act
+        elif (lane := self._witness(now_ms)) is not None:
+            return self._turn_of(lane)
+        if self._crowded and not self._is_stopping:
+            return self._merge()
+        return Wait(self._idle_s(now_ms))
+
+    @property
+    def has_more(self) -> bool:
+        """Whether anything is to be done, now or later, that nobody is at."""
+        return bool(self._agenda or self._tasks or self.has_leftovers or self._crowded)
+
+    def mark(self, lane: Lane, size: int) -> None:
+        """``size`` bytes more wait in the lane."""
+        lane.has_work = True
+        lane.bytes_waiting += size
+        lane.rows_waiting += 1
+        self._note_crowd(lane)
+        self.schedule(lane)
+
+    def merged(self, lane: Lane) -> None:
+        """What waits in the lane was merged."""
+        lane.is_busy = False
+        self.schedule(lane)
+
+    def schedule(self, lane: Lane) -> None:
+        """Put the lane on the agenda, if it has to come sooner than it would."""
+        due_ms = lane.due_ms(is_urgent=self._is_stopping)
+        if due_ms is None or (lane.queued_ms is not None and lane.queued_ms <= due_ms):
+            return
+        lane.queued_ms = due_ms
+        heapq.heappush(self._agenda, (due_ms, lane.database_id))
+
+    def settle(self, lane: Lane, turn: Turn) -> list[Task]:
+        """The lane's turn is over; the tasks that can't be done any more."""
+        lane.is_busy = False
+        lane.failures = 0
+        lane.not_before_ms = 0.0
+        lane.bytes_waiting += turn.bytes_left
+        lane.has_work |= turn.next_id is not None
+        if turn.next_id is None:
+            lane.rows_waiting = 0
+        if not lane.has_work or (turn.next_id or 0) > lane.urgent_upto:
+            lane.urgent_upto = 0
+        if self.outage is not None and not turn.reached_storage:
+            self.outage = outages.unprobe(self.outage)
+        failed: list[Task] = []
+        if turn.verdict is not None:
+            self.has_leftovers = True
+            lane.stopped = turn.verdict.reason if turn.verdict.standing is Standing.TAKEN else ""
+            failed = self._take_tasks(lane.database_id)
+        self.schedule(lane)
+        return failed
+
+    def retry(self, act: TakeTurn, *, not_before_ms: float) -> None:
+        """The lane's turn failed."""
+        lane = act.lane
+        lane.is_busy = False
+        lane.has_work = True
+        lane.standing_wanted |= act.standing_wanted
+        # What waited still does. How much was not learned; the next turn finds out, without a token.
+        lane.bytes_waiting = max(lane.bytes_waiting, MERGED_SIZE_MAX)
+        lane.failures += 1
+        lane.not_before_ms = not_before_ms
+        self._note_crowd(lane)
+        self.schedule(lane)
+
+    def add_task(self, task: Task) -> None:
+        """Run ``task`` when no lane is due and its database is ours to write."""
+        self._tasks.append(task)
+
+    def task_ended(self) -> None:
+        """A task that was run is over."""
+        self._tasks_running -= 1
+
+    def stop(self, at_ms: float) -> list[Task]:
+        """Send what waits, without pacing, until ``at_ms``; the tasks that are not begun any more."""
+        self.stop_at_ms = at_ms
+        for lane in self.lanes.values():
+            self.schedule(lane)
+        left, self._tasks = list(self._tasks), deque()
+        return left
+
+    def gone_away(
+        self, reason: str, *, now_ms: float, fraction: float, database_id: int | None = None, by_part: bool = False
+    ) -> bool:
+        """A request found the storage away; True if it is, and that is news.
+
+        ``database_id``: on whose behalf it was made; None: on nobody's, but to see whether it is away.
+        """
+        if database_id is not None:
+            self._failed[database_id] += 1
+        if self.outage is not None:
+            self.outage = outages.worsen(self.outage, reason, now_ms=now_ms, fraction=fraction, by_part=by_part)
+            return False
+        few = len(self._failed) < DATABASES_MIN and max(self._failed.values(), default=0) < FAILURES_MIN
+        if database_id is not None and few:
+            return False
+        self.outage = outages.begin(reason, now_ms=now_ms, fraction=fraction)
+        for lane in self.lanes.values():
+            self._note_crowd(lane)
+        return True
+
+    def answered(self) -> Outage | None:
+        """The storage has answered; the outage that is over with that."""
+        self._failed.clear()
+        over, self.outage = self.outage, None
+        return over
+
+    def _note_crowd(self, lane: Lane) -> None:
+        """What waits in great numbers while the storage is away is merged."""
+        if self.outage is not None and lane.rows_waiting >= CROWD and not lane.is_busy:
+            self._crowded.add(lane.database_id)
+
+    @property
+    def _is_stopping(self) -> bool:
+        return self.stop_at_ms is not None
+
+    def _is_finished(self, now_ms: float) -> bool:
+        if self.stop_at_ms is None:
+            return False
+        if self.outage is not None or now_ms >= self.stop_at_ms:
+            return True
+        return not any(lane.is_busy or _is_due(lane, now_ms) for lane in self.lanes.values())
+
+    def _may_try(self, now_ms: float) -> bool:
+        outage = self.outage
+        return outage is None or (not outage.is_probed and now_ms >= outage.probe_ms)
+
+    @property
+    def _wants_witness(self) -> bool:
+        return len(self._failed) < DATABASES_MIN
+
+    def _witness(self, now_ms: float) -> Lane | None:
+        """A lane that is due, although the storage is said to be away: by one other database alone."""
+        if self.outage is None or not self._wants_witness:
+            return None
+        suspects: list[Lane] = []
+        while (lane := self._due_lane(now_ms)) is not None and lane.database_id in self._failed:
+            suspects.append(lane)
+        for each in suspects:
+            self.schedule(each)
+        return lane
+
+    def _begin(self, now_ms: float) -> Act | None:
+        lane = self._due_lane(now_ms)
+        if lane is not None:
+            return self._turn_of(lane)
+        if self.has_leftovers:
+            self.has_leftovers = False
+            return AbortLeftovers()
+        task = self._next_task(now_ms)
+        if task is not None:
+            self._tasks_running += 1
+            return RunTask(task)
+        lane = self._due_lane(now_ms)  # one that has to be claimed for a task
+        return None if lane is None else self._turn_of(lane)
+
+    def _due_lane(self, now_ms: float) -> Lane | None:
+        while self._agenda and self._agenda[0][0] <= now_ms:
+            queued_ms, database_id = heapq.heappop(self._agenda)
+            lane = self.lanes[database_id]
+            if lane.queued_ms != queued_ms:
+                continue  # it was put on the agenda for an earlier moment since
+            lane.queued_ms = None
+            due_ms = lane.due_ms(is_urgent=self._is_stopping)
+            if due_ms is not None and due_ms <= now_ms:
+                return lane
+            self.schedule(lane)
+        return None
+
+    def _turn_of(self, lane: Lane) -> TakeTurn:
+        """Clear the latches first, then have the journal looked at."""
+        turn = TakeTurn(lane, is_urgent=self._is_stopping, standing_wanted=lane.standing_wanted)
+        lane.has_work = lane.standing_wanted = False
+        lane.bytes_waiting = 0
+        lane.is_busy = True
+        return turn
+
+    def _merge(self) -> Act:
+        lane = self.lanes[self._crowded.pop()]
+        if lane.is_busy:
+            return self._merge() if self._crowded else Wait(None)
+        lane.rows_waiting = 0
+        lane.is_busy = True
+        return Merge(lane)
+
+    def _next_task(self, now_ms: float) -> Task | None:
+        if self._tasks_running >= self._tasks_running_max or now_ms < self.tasks_not_before_ms:
+            return None
+        if self.outage is not None and self.outage.is_tried:
+            return None
+        for index, task in enumerate(self._tasks):
+            lane = self.lanes[task.database_id]
+            if not lane.needs_standing(now_ms):
+                del self._tasks[index]
+                lane.tasks_since_look += 1
+                return task
+            if not lane.is_busy:  # else its turn may be the claim; when it is over we come by again
+                lane.standing_wanted = True
+                self.schedule(lane)
+        return None
+
+    def _take_tasks(self, database_id: int) -> list[Task]:
+        taken = [task for task in self._tasks if task.database_id == database_id]
+        self._tasks = deque(task for task in self._tasks if task.database_id != database_id)
+        return taken
+
+    def _idle_s(self, now_ms: float) -> float | None:
+        """How long nothing has to be done. What is due by now waits for something that is under way."""
+        moments = [due_ms for due_ms, _ in self._agenda[:1]]
+        outage = self.outage
+        if self._tasks:
+            moments.append(self.tasks_not_before_ms)
+        if outage is not None:
+            if (self._tasks and not outage.is_tried) or self.has_leftovers:
+                moments.append(outage.probe_ms)
+            moments = [] if outage.is_probed else [max(outage.probe_ms, moment) for moment in moments]
+            if self._wants_witness:
+                moments += [due_ms for due_ms, database_id in self._agenda if database_id not in self._failed]
+        if self.stop_at_ms is not None:
+            moments.append(self.stop_at_ms)
+        ahead = [moment for moment in moments if moment > now_ms]
+        return (min(ahead) - now_ms) / 1000 if ahead else None
+
+
+def _is_due(lane: Lane, now_ms: float) -> bool:
+    due_ms = lane.due_ms(is_urgent=True)
+    return due_ms is not None and due_ms <= now_ms

@@ -1,0 +1,78 @@
+"""What keeps uploads from going on, in words: once in the log when it begins and when it ends, and at its database.
+
+``walsyncd status`` shows a database's words until the next upload of it has succeeded.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from walsyncd.adapters.journal.journal import Journal
+from walsyncd.engine.ship.database_queue import Lane
+from walsyncd.errors import RefusedError, StateError, TransientError
+from walsyncd.log import get_logger
+
+
+class Troubles:
+    """Notes and ends troubles. Any thread may call that has made the lane busy."""
+
+    def __init__(self, journal: Journal, url: str, wall_ms: Callable[[], int]) -> None:
+        self._journal = journal
+        self._url = url
+        self._wall_ms = wall_ms
+        self._lock = threading.Lock()
+        self._refused: set[int] = set()
+        self._state_problem = ""
+        self.refusal = ""
+        """Why the storage refuses some database at present, or empty."""
+
+    def away(self, lane: Lane, error: TransientError, *, is_away: bool) -> None:
+        """The storage did not answer the lane, or nobody (``is_away``), of which the log has one line for all."""
+        remedy = error.hint or "nothing is lost: what waits is tried again at least once a minute until it answers"
+        what = "storage is away" if is_away else "not stored yet"
+        self._note(lane, f"{what}: {error.message} (hint: {remedy})")
+
+    def refused(self, lane: Lane, error: RefusedError) -> None:
+        """The storage said no."""
+        remedy = error.hint or "change the permissions; it is tried again every half minute"
+        with self._lock:
+            is_news = not self._refused
+            self._refused.add(lane.database_id)
+            self.refusal = str(error)
+        self._note(lane, f"storage refuses: {error.message} (hint: {remedy})")
+        if is_news:
+            get_logger(database=lane.name).error("storage_refused", url=self._url, reason=str(error))
+
+    def over(self, lane: Lane) -> None:
+        """The storage took what the lane had to send."""
+        with self._lock:
+            was_refused = lane.database_id in self._refused
+            self._refused.discard(lane.database_id)
+            is_news = was_refused and not self._refused
+            self.refusal = self.refusal if self._refused else ""
+            state_problem, self._state_problem = self._state_problem, ""
+        self._note(lane, "")
+        if is_news:
+            get_logger(database=lane.name).info("storage_accepted", url=self._url)
+        if state_problem:
+            self._journal.disk.keep_reserve()
+            get_logger().info("state_dir_writable_again")
+
+    def state_failed(self, error: StateError) -> None:
+        """Our own disk is full or broken: that is no outage of the storage."""
+        self._journal.disk.give_reserve()
+        with self._lock:
+            is_news, self._state_problem = not self._state_problem, error.message
+        if is_news:
+            get_logger().error("state_dir_not_writable", reason=error.message, remedy=error.hint)
+
+    def _note(self, lane: Lane, words: str) -> None:
+        if words == lane.trouble:
+            return
+        try:
+            self._journal.note_error(lane.database_id, words, self._wall_ms())
+        except StateError as error:
+            self.state_failed(error)  # it is noted with the next attempt
+        else:
+            lane.trouble = words

@@ -1,0 +1,399 @@
+"""The uploader: a fixed number of threads that bring what the journal holds into the storage.
+
+Each database has a lane (``database_queue``): strictly in order, one object at a time; lanes go in parallel.
+Parts of bases are tasks, which run when no lane is due and never take the last thread. With nothing pending
+no thread wakes up.
+
+| the storage              | so                                                                             |
+|--------------------------|--------------------------------------------------------------------------------|
+| fails (TransientError)   | that lane tries again, exponential, jitter, for ever; nobody else waits        |
+| is away (engine.outage)  | one request at a time probes it, and the rest waits                            |
+| refuses (RefusedError)   | that lane tries again, up to every half minute; its database says why          |
+| never takes an object    | the generation ends (``engine.ship.shipper``), the follower begins another         |
+| is well, our disk is full| that lane tries again every second (StateError), the reserve is given up       |
+
+Decide under the lock (``engine.ship.scheduler``), act outside it. One sleeping thread at most has an alarm for the next
+moment; who leaves for an act passes the watch on, if anything is left to be done. So an event wakes a thread or
+two, however many there are.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from contextlib import ExitStack
+from types import TracebackType
+
+from walsyncd.adapters.journal.journal import Journal, ObjectRow
+from walsyncd.adapters.storage.interface import Storage
+from walsyncd.core.send.backoff import delay_s
+from walsyncd.core.send.pacing import Bucket, refill
+from walsyncd.core.stored.position import Position
+from walsyncd.engine.ship.database_queue import Lane
+from walsyncd.engine.ship.object_upload import abort_leftovers
+from walsyncd.engine.ship.outage import Outage
+from walsyncd.engine.ship.ownership import Identity, Ownership
+from walsyncd.engine.ship.rate_limiter import Throttle
+from walsyncd.engine.ship.scheduler import AbortLeftovers, Act, Dispatch, Finish, Merge, RunTask, TakeTurn, Task, Wait
+from walsyncd.engine.ship.shipper import Shipper, UploadEvents
+from walsyncd.engine.ship.upload_errors import Troubles
+from walsyncd.engine.threads.stall_detector import Pulse
+from walsyncd.errors import ImpossibleError, RefusedError, StateError, TransientError
+from walsyncd.log import get_logger
+
+UPLOADS_MAX_DEFAULT = 4  # threads; a request is waiting most of its time
+UPLOAD_INTERVAL_DEFAULT_S = 1.0
+REFUSED_WAIT_S = 30.0  # a person has to change something; more often would only fill the log
+STATE_WAIT_S = 1.0  # a full disk: as often as the follower looks
+
+
+class Uploader:
+    """Ships what is spooled. ``crash`` is given what should never happen. Any thread may call."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        storage: Storage,
+        events: UploadEvents,
+        crash: Callable[[BaseException], None],
+        *,
+        identity: Identity,
+        uploads_max: int = UPLOADS_MAX_DEFAULT,
+        pulse: Pulse | None = None,
+        bytes_per_s_max: float | None = None,
+        expire_s: float | None = None,
+        wall_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+        monotonic_ms: Callable[[], float] = lambda: time.monotonic() * 1000,
+    ) -> None:
+        self._journal = journal
+        self._storage = storage
+        self._crash = crash
+        self._pulse = pulse or Pulse()
+        self._wall_ms = wall_ms
+        self._monotonic_ms = monotonic_ms
+        self._throttle = Throttle(bytes_per_s_max, monotonic_ms, self._pulse.beat)
+        self._troubles = Troubles(journal, storage.url, wall_ms)
+        self._shipper = Shipper(
+            journal,
+            storage,
+            Ownership(journal, storage, identity, wall_ms, expire_s=expire_s),
+            events,
+            resumed_upto=journal.last_object_id(),
+            before_body=self._throttle.wait_for_segment,
+            wall_ms=wall_ms,
+            monotonic_ms=monotonic_ms,
+        )
+        self._threads = [
+            threading.Thread(target=self._work, name=f"upload-{number}", daemon=True)
+            for number in range(1, uploads_max + 1)
+        ]
+        self._wake = threading.Condition()
+        # Guarded by the lock of _wake:
+        self._dispatch = Dispatch(tasks_running_max=max(1, uploads_max - 1))
+        self._dispatch.has_leftovers = bool(journal.leftovers())
+        self._alarm_ms: float | None = None
+        self._is_broken = self._is_left = False  # left: in a request, and nobody waits for it any more
+
+    def start(self) -> None:
+        """Begin to work; what earlier runs left in the journal goes first."""
+        for database in self._journal.databases():
+            if database.spooled_bytes:
+                self._mark(database.id, database.spooled_bytes)
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self, timeout_s: float = 0.0, *, linger_s: float | None = None) -> bool:
+        """Ship what is spooled for at most ``timeout_s``, finish what is in flight, end the threads.
+
+        With a storage that is away nothing more is tried. Tasks not begun are cancelled. What is in flight is waited
+        for ``linger_s`` beyond that, None: to its end. False if something still is, which counts for nothing then: the
+        journal may be closed, and the next run finds out what came of it.
+        """
+        until_ms = self._monotonic_ms() + 1000 * timeout_s
+        with self._wake:
+            tasks = self._dispatch.stop(until_ms)
+            self._wake.notify_all()
+        self._throttle.open()
+        for task in tasks:
+            task.future.cancel()
+        begun = [thread for thread in self._threads if thread.ident is not None]
+        for thread in begun:
+            left_s = None if linger_s is None else max(0.0, (until_ms - self._monotonic_ms()) / 1000 + linger_s)
+            thread.join(left_s)
+        with self._wake:
+            self._is_left = any(thread.is_alive() for thread in begun)
+            return not self._is_left
+
+    def pace(self, database_id: int, upload_interval_s: float) -> None:
+        """Set the mean time between two objects of a database."""
+        with self._wake:
+            lane = self._lane(database_id, upload_interval_s)
+            lane.interval_ms = 1000 * upload_interval_s
+            self._schedule(lane)
+
+    def offer(self, rows: Sequence[ObjectRow]) -> None:
+        """These objects were journaled just now."""
+        for row in rows:
+            self._mark(row.database_id, row.size)
+
+    def submit(self, database_id: int, task: Callable[[], object], size: int = 0) -> Future[object]:
+        """Have ``task`` (a part of a base, ``size`` bytes) run in a thread once the database is ours to write.
+
+        The future gets what it returns or raises; ImpossibleError if the database is not ours any more.
+        """
+        future: Future[object] = Future()
+        with self._wake:
+            lane = self._lane(database_id)
+            if self._dispatch.stop_at_ms is not None:
+                future.cancel()
+            elif lane.stopped:
+                future.set_exception(ImpossibleError(f"write to {lane.name}: {lane.stopped}"))
+            else:
+                self._dispatch.add_task(Task(database_id, task, future, size))
+                self._wake.notify()
+        return future
+
+    def urgent(self, database_ids: Sequence[int]) -> None:
+        """What these databases have spooled by now leaves without waiting for a token."""
+        upto = self._journal.last_object_id()
+        with self._wake:
+            for database_id in database_ids:
+                lane = self._lane(database_id)
+                lane.urgent_upto = upto
+                lane.not_before_ms = 0.0  # who asks may have mended what was refused
+                self._schedule(lane)
+
+    def may_leave_at_once(self, database_id: int) -> bool:
+        """Whether an object spooled now would be sent now, so that its row may be written as begun."""
+        with self._wake:
+            is_open = self._dispatch.outage is None and self._dispatch.stop_at_ms is None
+            return is_open and self._lane(database_id).may_leave_at_once(self._monotonic_ms())
+
+    def stored_position(self, database_id: int) -> Position | None:
+        """The last position of the database that is stored."""
+        row = self._journal.database_by_id(database_id)
+        if row.stored_generation is None:
+            return None
+        return Position(row.stored_generation, row.stored_epoch, row.stored_frame)
+
+    def is_taken(self, database_id: int) -> bool:
+        """Whether another daemon writes to the database, so that this one does not."""
+        with self._wake:
+            return bool(self._lane(database_id).stopped)
+
+    def take_over(self, database_id: int, reason: str) -> None:
+        """Write to the database again all the same, in a generation that the follower has yet to begin."""
+        row = self._journal.database_by_id(database_id)
+        if row.generation is not None:
+            self._journal.lose_generation(database_id, row.generation, reason, self._wall_ms())
+        self.drop_spool(database_id)
+        with self._wake:
+            lane = self._lane(database_id)
+            lane.stopped = ""
+            lane.is_claimed = False
+            self._schedule(lane)
+
+    def drop_spool(self, database_id: int) -> int:
+        """Drop all that the database has spooled, and abort what is open of it; bytes freed."""
+        freed = self._journal.drop_spool(database_id)
+        self.abort_leftovers()
+        return freed
+
+    def abort_leftovers(self) -> None:
+        """Uploads were given up in the journal: abort them soon."""
+        with self._wake:
+            self._dispatch.has_leftovers = True
+            self._wake.notify()
+
+    def outage(self) -> Outage | None:
+        """Since when and why the storage is away, or None."""
+        with self._wake:
+            return self._dispatch.outage
+
+    def refusal(self) -> str:
+        """Why the storage refuses some database at present, or empty."""
+        return self._troubles.refusal
+
+    def heard(self, error: TransientError | None) -> None:
+        """Somebody else's request was answered (None), or found the storage away."""
+        if error is None:
+            self._answered()
+        else:
+            self._gone_away(error)
+
+    # The threads.
+
+    def _work(self) -> None:
+        with ExitStack() as stack:
+            stack.push(self._report)
+            while (act := self._next_act()) is not None:
+                with self._pulse.work():
+                    self._do(act)
+                del act  # else a part's body is in memory until the next act
+
+    def _report(
+        self, _kind: type[BaseException] | None, error: BaseException | None, _trace: TracebackType | None
+    ) -> bool:
+        """Hand what ended a thread to whoever ends the process: a bug is never swallowed."""
+        if error is None:
+            return False
+        with self._wake:
+            self._is_broken = True
+            self._wake.notify_all()
+            is_left = self._is_left
+        if not is_left:  # else the journal was closed under it
+            self._crash(error)
+        return True
+
+    def _next_act(self) -> Act | None:
+        """The next thing to do, when its moment has come; None: the thread's work is done."""
+        with self._wake:
+            while not self._is_broken:
+                self._dispatch.tasks_not_before_ms = self._throttle.parts_not_before_ms
+                act = self._dispatch.next(self._monotonic_ms())
+                match act:
+                    case Wait(timeout_s):
+                        self._sleep(timeout_s)
+                    case Finish():
+                        self._wake.notify_all()
+                        return None
+                    case _:
+                        if isinstance(act, RunTask):
+                            self._throttle.part_begins(act.task.size)
+                        if self._alarm_ms is None and self._dispatch.has_more:
+                            self._wake.notify()
+                        return act
+            return None
+
+    def _sleep(self, timeout_s: float | None) -> None:
+        """Sleep until woken; with an alarm, if no other thread has one that rings as soon."""
+        if timeout_s is None:
+            self._wake.wait()
+            return
+        alarm_ms = self._monotonic_ms() + 1000 * timeout_s
+        if self._alarm_ms is not None and self._alarm_ms <= alarm_ms:
+            self._wake.wait()
+            return
+        self._alarm_ms = alarm_ms
+        self._wake.wait(timeout_s)
+        if self._alarm_ms == alarm_ms:
+            self._alarm_ms = None
+
+    def _do(self, act: Act) -> None:
+        match act:
+            case TakeTurn():
+                self._take_turn(act)
+            case RunTask(task):
+                self._run_task(task)
+            case Merge(lane):
+                self._merge(lane)
+            case AbortLeftovers():
+                self._abort_leftovers()
+
+    def _take_turn(self, act: TakeTurn) -> None:
+        lane = act.lane
+        try:
+            turn = self._shipper.turn(lane, is_urgent=act.is_urgent, standing_wanted=act.standing_wanted)
+        except StateError as error:
+            self._troubles.state_failed(error)
+            self._retry(act, STATE_WAIT_S)
+            return
+        except TransientError as error:
+            self._gone_away(error, lane.database_id)
+            self._troubles.away(lane, error, is_away=self.outage() is not None)
+            self._retry(act, delay_s(lane.failures + 1, fraction=random.random()))  # noqa: S311  not a secret
+            return
+        except RefusedError as error:
+            self._answered()
+            self._troubles.refused(lane, error)
+            wait_s = min(REFUSED_WAIT_S, 2.0 ** min(lane.failures, 10))  # one spurious refusal costs a second
+            self._retry(act, wait_s * random.uniform(0.5, 1.0))  # noqa: S311  not a secret
+            return
+        if turn.reached_storage:
+            self._answered()
+            self._troubles.over(lane)
+        with self._wake:
+            refused = self._dispatch.settle(lane, turn)
+        for task in refused:
+            task.refuse(turn.verdict.reason if turn.verdict else "")
+
+    def _merge(self, lane: Lane) -> None:
+        try:
+            self._shipper.merge_waiting(lane)
+        except StateError as error:
+            self._troubles.state_failed(error)
+        with self._wake:
+            self._dispatch.merged(lane)
+
+    def _retry(self, act: TakeTurn, wait_s: float) -> None:
+        with self._wake:
+            self._dispatch.retry(act, not_before_ms=self._monotonic_ms() + 1000 * wait_s)
+
+    def _run_task(self, task: Task) -> None:
+        error = task.run()
+        if isinstance(error, TransientError):
+            self._gone_away(error, task.database_id, by_part=True)
+        else:
+            self._answered()
+        with self._wake:
+            self._dispatch.task_ended()
+
+    def _abort_leftovers(self) -> None:
+        try:
+            abort_leftovers(self._journal, self._storage)
+        except StateError as error:
+            self._troubles.state_failed(error)
+        except TransientError as error:
+            self._gone_away(error)
+            self.abort_leftovers()
+        except RefusedError as error:  # nothing depends on it; the next run tries again
+            self._answered()
+            get_logger().warning("leftovers_kept", reason=str(error))
+        else:
+            self._answered()
+
+    # What the storage said.
+
+    def _gone_away(self, error: TransientError, database_id: int | None = None, *, by_part: bool = False) -> None:
+        with self._wake:
+            is_news = self._dispatch.gone_away(
+                str(error),
+                now_ms=self._monotonic_ms(),
+                fraction=random.random(),  # noqa: S311  not a secret
+                database_id=database_id,
+                by_part=by_part,
+            )
+        if is_news:
+            get_logger().warning("storage_went_away", url=self._storage.url, reason=str(error))
+
+    def _answered(self) -> None:
+        with self._wake:
+            over = self._dispatch.answered()
+        if over is not None:
+            away_s = round((self._monotonic_ms() - over.since_ms) / 1000, 1)
+            get_logger().info("storage_came_back", url=self._storage.url, away_s=away_s)
+
+    # Under the lock.
+
+    def _lane(self, database_id: int, interval_s: float = UPLOAD_INTERVAL_DEFAULT_S) -> Lane:
+        lane = self._dispatch.lanes.get(database_id)
+        if lane is None:
+            row = self._journal.database_by_id(database_id)
+            interval_ms = 1000 * interval_s
+            kept = Bucket(row.tokens, row.tokens_ms)
+            level = refill(kept, now_ms=self._wall_ms(), interval_ms=interval_ms).level
+            lane = Lane(database_id, row.name, Bucket(level, self._monotonic_ms()), interval_ms)
+            self._dispatch.lanes[database_id] = lane
+        return lane
+
+    def _mark(self, database_id: int, size: int) -> None:
+        with self._wake:
+            self._dispatch.mark(self._lane(database_id), size)
+            self._wake.notify()
+
+    def _schedule(self, lane: Lane) -> None:
+        self._dispatch.schedule(lane)
+        self._wake.notify()

@@ -1,0 +1,1 @@
+"""Named threads, and which of them hangs."""

@@ -1,0 +1,1 @@
+"""Compaction, pruning and restore drills."""

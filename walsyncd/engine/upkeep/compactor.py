@@ -1,0 +1,194 @@
+"""The compactor: the segments of a closed epoch become one object, and go an hour after it was read back.
+
+| durable step              | what the bucket shows                     | killed here: the next run                 |
+|---------------------------|-------------------------------------------|-------------------------------------------|
+| begun (its key)           | the segments                              | writes the same bytes to the same key     |
+| written, read back        | the segments, and all of them in one      | the same                                  |
+| stored (when)             | the same                                  | waits for the hour to end                 |
+| owner looked at, deleting | one object, and some segments beside it   | deletes them again: absent ones are no error |
+| replaced                  | one object                                | a listing shows whether it is so          |
+
+A reader prefers the one object, so it is right at every moment; whoever planned with segments has an hour to
+read them. The bytes come from the journal where it kept them, else from the store. Nothing waits for any of this:
+neither the follower nor the lanes, whose turns come before our requests.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures import Future
+from functools import partial
+from itertools import pairwise
+from typing import Any, TypeVar
+
+import structlog
+
+from walsyncd.adapters.journal.epoch_table import Epoch, KeptRow, WholeRow
+from walsyncd.adapters.journal.journal import Journal
+from walsyncd.adapters.storage.interface import Storage, StoredPart
+from walsyncd.core.keep.retention import HOUR_MS
+from walsyncd.core.send.multipart import PUT_SIZE_MAX, part_size
+from walsyncd.core.stored.layout import SegmentKey, WholeKey, format_key, parse_key
+from walsyncd.engine.restore.epoch_reader import EpochReader
+from walsyncd.engine.restore.replica import Replica
+from walsyncd.engine.ship.object_upload import ID_METADATA
+from walsyncd.engine.ship.ownership import folder_key
+from walsyncd.engine.upkeep.deletion import Removals, remove
+from walsyncd.errors import CorruptError, MissingError
+
+SEGMENTS_MIN = 2  # one object is no fewer than one
+REPLACED_AFTER_MS = HOUR_MS  # for readers that planned with the segments, and for requests that land late
+
+T = TypeVar("T")
+_log = structlog.get_logger()
+
+
+class Compactor:
+    """``submit`` runs a request once the database is ours to write, ``may_delete`` raises if nothing may go now.
+
+    ``store_ms`` is the store's clock.
+    """
+
+    def __init__(
+        self,
+        journal: Journal,
+        storage: Storage,
+        *,
+        submit: Callable[[int, Callable[[], object]], Future[Any]],
+        may_delete: Callable[[int], None],
+        store_ms: Callable[[], int],
+        removals: Removals,
+    ) -> None:
+        self._journal = journal
+        self._storage = storage
+        self._removals = removals
+        self._submit = submit
+        self._may_delete = may_delete
+        self._store_ms = store_ms
+
+    def compactions(self, databases: Collection[int] | None) -> list[Callable[[], None]]:
+        """Epochs to put together now; each raises what the storage raises.
+
+        ``databases`` are those of which an epoch may have been closed, None: any of them.
+        """
+        if databases is None:
+            closed = self._journal.closed_epochs()
+        else:
+            closed = [epoch for each in sorted(databases) for epoch in self._journal.closed_epochs(each)]
+        return [partial(self.compact, epoch) for epoch in closed]
+
+    def replacements(self) -> list[Callable[[], None]]:
+        """Epochs whose segments may go now; each raises what the storage and ``may_delete`` raise."""
+        ripe = self._journal.wholes_stored(self._store_ms() - REPLACED_AFTER_MS)
+        return [partial(self.replace, whole) for whole in ripe]
+
+    def next_ms(self) -> int | None:
+        """When segments are to go next, by the store's clock."""
+        stored_ms = self._journal.next_whole_ms()
+        return None if stored_ms is None else stored_ms + REPLACED_AFTER_MS
+
+    def compact(self, epoch: Epoch) -> None:
+        """Make one object of a closed epoch and read it back."""
+        rows = self._journal.kept(epoch)
+        key = _whole_key(rows)
+        if key is None:
+            self._journal.epoch_forgotten(epoch)
+            return
+        name = self._journal.database_by_id(epoch.database_id).name
+        self._journal.whole_begun(epoch, format_key(key), sum(row.size for row in rows), self._store_ms())
+        try:
+            self._write(epoch, rows, folder_key(name, format_key(key)))
+            self._read_back(name, key)
+        except (MissingError, CorruptError) as error:
+            # The segments stay as they are, for `verify` to tell what is wrong; readers would prefer what we wrote.
+            _log.error("epoch_not_compacted", database=name, epoch=key.epoch, reason=error.message)
+            self._journal.epoch_forgotten(epoch)
+            self._removals.failed("compaction")
+            remove(self._storage, [folder_key(name, format_key(key))])
+            return
+        self._journal.whole_stored(epoch, self._store_ms())
+        self._removals.put_together(epoch.database_id)
+        _log.info("epoch_compacted", database=name, key=format_key(key), segments=len(rows))
+
+    def replace(self, whole: WholeRow) -> None:
+        """Delete the segments that an object was made of, if that is still there."""
+        database_id = whole.epoch.database_id
+        name = self._journal.database_by_id(database_id).name
+        self._may_delete(database_id)
+        found = self._storage.head(folder_key(name, whole.key))
+        if found is None or found.size != whole.size:
+            _log.error("compacted_epoch_lost", database=name, key=whole.key)
+            self._removals.failed("compaction")
+            self._journal.epoch_forgotten(whole.epoch)
+            return
+        rows = self._journal.kept(whole.epoch)
+        remove(self._storage, [folder_key(name, row.key) for row in rows])
+        self._journal.whole_replaced(whole.epoch, self._store_ms())
+        self._removals.removed(database_id, len(rows), sum(row.size for row in rows))
+
+    # -- one object -------------------------------------------------------------------------------------------------
+
+    def _write(self, epoch: Epoch, rows: Sequence[KeptRow], key: str) -> None:
+        size = sum(row.size for row in rows)
+        blocks = self._blocks(epoch, rows)
+        if size > PUT_SIZE_MAX:
+            self._write_parts(epoch.database_id, key, _cut(blocks, part_size(size)))
+            return
+        body = b"".join(blocks)
+        metadata = {ID_METADATA: hashlib.sha256(body).hexdigest()}
+        self._do(epoch.database_id, lambda: self._storage.put(key, body, metadata=metadata))
+
+    def _write_parts(self, database_id: int, key: str, parts: Iterator[bytes]) -> None:
+        """From the first part on: what an earlier attempt left open is given up."""
+        storage = self._storage
+        for left in storage.list_uploads(key):
+            if left.key == key:
+                storage.abort_upload(key, left.upload_id)
+        upload_id = self._do(database_id, lambda: storage.create_upload(key, metadata={}))
+        stored = []
+        for number, body in enumerate(parts, 1):
+            etag = self._do(database_id, partial(storage.upload_part, key, upload_id, number, body))
+            stored.append(StoredPart(number, len(body), etag))
+        self._do(database_id, lambda: storage.complete_upload(key, upload_id, stored))
+
+    def _blocks(self, epoch: Epoch, rows: Sequence[KeptRow]) -> Iterator[bytes]:
+        name = self._journal.database_by_id(epoch.database_id).name
+        for row in rows:
+            if row.has_body:
+                yield from self._journal.kept_blocks(epoch, row)
+            else:
+                yield from self._storage.stream(folder_key(name, row.key))
+
+    def _read_back(self, name: str, key: WholeKey) -> None:
+        """Every frame and every trailer, from the store; CorruptError says what is wrong."""
+        reader = EpochReader(Replica(self._storage, name), key.epoch, None)
+        for _ in reader.read(key):
+            pass
+
+    def _do(self, database_id: int, request: Callable[[], T]) -> T:
+        answer: T = self._submit(database_id, request).result()
+        return answer
+
+
+def _whole_key(rows: Sequence[KeptRow]) -> WholeKey | None:
+    """The one object's key; None if this journal does not know all segments, or there is only one."""
+    keys = [key for row in rows if isinstance(key := parse_key(row.key), SegmentKey)]
+    if len(keys) < SEGMENTS_MIN or keys[0].previous is None:
+        return None
+    if any(later.first != sooner.last + 1 for sooner, later in pairwise(keys)):
+        return None
+    last = keys[-1]
+    return WholeKey(last.generation, last.epoch, last.last, last.time_ms, keys[0].previous)
+
+
+def _cut(blocks: Iterator[bytes], size: int) -> Iterator[bytes]:
+    """The same bytes in pieces of exactly ``size``, but for the last."""
+    held = bytearray()
+    for block in blocks:
+        held += block
+        while len(held) >= size:
+            yield bytes(held[:size])
+            del held[:size]
+    if held:
+        yield bytes(held)

@@ -1,0 +1,64 @@
+"""Removal: what housekeeping deletes, counted. A store that refuses deletion is told apart from one that fails."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from walsyncd.adapters.storage.interface import Storage
+from walsyncd.errors import RefusedError
+
+KEPT_HINT = "the store said yes and lists them all the same; if no lock holds them, ask who runs it"
+JOBS = ("compaction", "pruning")
+_WAY_OUT = "or write delete = false, and let a lifecycle rule remove what is old (README: Without the right to delete)"
+
+
+class DeletionRefusedError(RefusedError):
+    """The store lets nothing be deleted: every other deletion would be refused as well."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pruned:
+    """What a pruning removed, ``size`` in bytes; ``left`` are keys that the store keeps although it said they went."""
+
+    objects: int
+    size: int
+    left: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class Removals:
+    """What this run has removed and put together, by the database's row id, and how often a kind of job failed."""
+
+    objects: Counter[int] = field(default_factory=Counter)
+    size: Counter[int] = field(default_factory=Counter)
+    wholes: Counter[int] = field(default_factory=Counter)
+    failures: Counter[str] = field(default_factory=Counter)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def removed(self, database_id: int, objects: int, size: int) -> None:
+        """So many objects are gone, of so many bytes."""
+        with self._lock:
+            self.objects[database_id] += objects
+            self.size[database_id] += size
+
+    def put_together(self, database_id: int) -> None:
+        """The segments of an epoch have become one object."""
+        with self._lock:
+            self.wholes[database_id] += 1
+
+    def failed(self, job: str) -> None:
+        """One of ``JOBS`` was not done."""
+        with self._lock:
+            self.failures[job] += 1
+
+
+def remove(storage: Storage, names: Sequence[str]) -> None:
+    """Delete objects; DeletionRefusedError says what to do about it."""
+    try:
+        storage.delete(names)
+    except RefusedError as error:
+        hint = f"{error.hint}; {_WAY_OUT}" if error.hint else f"allow it, {_WAY_OUT}"
+        raise DeletionRefusedError(error.message, hint=hint) from error

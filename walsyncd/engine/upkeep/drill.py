@@ -1,0 +1,216 @@
+"""One drill: a database is restored from storage, compared with the live one, checked by SQLite, and removed.
+
+==========  ===========================================================================================
+restored    the head of the current generation, from its newest base; nothing that is damaged is worked around
+compared    page by page with the live file, as far as that proves anything (`walsyncd.engine.upkeep.live_comparison`)
+checked     ``integrity_check``, where pages can be read (`walsyncd.adapters.files.integrity`)
+==========  ===========================================================================================
+
+A replica that fails is given up: its generation ends. If the restored file equals the live one and SQLite finds
+damage, then the database itself is damaged; another base would hold the same damage, so the generation goes on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from walsyncd.adapters.files.integrity import check_integrity
+from walsyncd.adapters.files.source import open_file
+from walsyncd.core.follow.follow_state import FollowState, Stream
+from walsyncd.core.restore.plan import Head, Plan
+from walsyncd.core.sqlite.arrays import np
+from walsyncd.core.stored.layout import format_key
+from walsyncd.core.stored.position import Position
+from walsyncd.engine.restore.planner import REPLANS_MAX, find_plan, manifest_of
+from walsyncd.engine.restore.replica import Replica
+from walsyncd.engine.restore.restorer import Draft, restore
+from walsyncd.engine.upkeep.live_comparison import DIFFERENT_MAX, Differences, differences, meaningless, written_between
+from walsyncd.errors import CorruptError, NothingToRestoreError, RefusedError, TargetError, VanishedError
+
+DAMAGED_THEMSELVES = "the database itself is damaged, and the replica holds what it is"
+
+
+class StoppedError(Exception):
+    """The daemon stops, and the drill with it; nothing was found out."""
+
+
+class NoRoomError(RefusedError):
+    """The disk is too short for a drill."""
+
+
+class Setting(Protocol):
+    """What a drill needs of the daemon; each raises StoppedError when that stops, and TransientError."""
+
+    def check(self) -> None:
+        """Nothing, while the daemon runs."""
+
+    def is_stopped(self) -> bool:
+        """Whether it stops."""
+
+    def look(self) -> FollowState | None:
+        """Where the follower stands after a look that begins now; None: it follows nothing."""
+
+    def wait_stored(self) -> bool:
+        """Wait until all that was found so far is stored; False if that takes too long."""
+
+    def room_bytes(self) -> int:
+        """How much of the disk a drill may take."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rehearsal:
+    """How a drill ended: ``problem`` is empty if it passed. ``is_replicas``: the replica is to blame."""
+
+    position: Position
+    manifest_key: str
+    detail: str
+    problem: str = ""
+    is_replicas: bool = True
+
+
+class DamagedReplicaError(CorruptError):
+    """The replica can't be restored as it should."""
+
+
+def rehearse(replica: Replica, generation: str, live: Path, scratch: Path, setting: Setting) -> Rehearsal:
+    """Restore to ``scratch`` and look at it; the file stays. DamagedReplicaError: nothing could be restored.
+
+    NoRoomError, RefusedError, TransientError, StoppedError: nothing was found out.
+    """
+    plan = _restore(replica, generation, scratch, setting)
+    setting.check()
+    compared = _Comparison(replica, plan, live, scratch, setting)
+    try:
+        compared.run()
+    except VanishedError as error:  # compacted or pruned meanwhile
+        compared.skipped = error.message
+    except CorruptError as error:
+        compared.problem = error.message
+    found = check_integrity(scratch, is_stopped=setting.is_stopped)
+    setting.check()
+    checked = found.unchecked or ("; ".join(found.problems) if found.problems else "ok")
+    detail = f"{compared.detail}; integrity_check: {checked}"
+    problem, is_replicas = compared.problem, True
+    if not problem and found.problems:
+        is_replicas = bool(compared.skipped)
+        problem = f"integrity_check: {found.problems[0]}"
+        problem += "" if is_replicas else f": {DAMAGED_THEMSELVES}"
+    return Rehearsal(plan.reached.position, format_key(plan.base), detail, problem, is_replicas)
+
+
+def _restore(replica: Replica, generation: str, scratch: Path, setting: Setting) -> Plan:
+    """Again if objects vanish that another listing does not show; DamagedReplicaError."""
+    for attempt in range(1, REPLANS_MAX + 1):
+        try:
+            plan = find_plan(replica, Head(), generation=generation)
+            restore(replica, plan, scratch, force=True, progress=_Bounds(setting))
+        except (CorruptError, TargetError, NothingToRestoreError) as error:
+            if isinstance(error, VanishedError) and attempt < REPLANS_MAX:
+                continue
+            raise DamagedReplicaError(error.message) from error
+        else:
+            return plan
+    raise AssertionError("the last attempt returns or raises")
+
+
+class _Bounds:
+    """Begins only if there is room, and hears when the daemon stops."""
+
+    def __init__(self, setting: Setting) -> None:
+        self._setting = setting
+
+    def begin(self, draft: Draft) -> None:
+        room = self._setting.room_bytes()
+        if draft.space_bytes > room:
+            raise NoRoomError(
+                f"it takes {draft.space_bytes} bytes in the state directory, {room} can be spared",
+                hint='a larger disk for the state directory, or verify_interval = "off" for this database',
+            )
+
+    def advance(self, _raw_bytes: int) -> None:
+        self._setting.check()
+
+
+class _Comparison:
+    """A restored file beside the live one; ``skipped`` says why they could not be compared, if so."""
+
+    def __init__(self, replica: Replica, plan: Plan, live: Path, restored: Path, setting: Setting) -> None:
+        self._replica = replica
+        self._reached = plan.reached.position
+        self._base = plan.base.base
+        self._page_size = manifest_of(replica, plan).page_size
+        self._live = live
+        self._restored = restored
+        self._setting = setting
+        self._pages = 0
+        self._changed = 0
+        self.skipped = ""
+        self.problem = ""
+
+    @property
+    def detail(self) -> str:
+        """What was compared, or why nothing was."""
+        if self.skipped:
+            return f"not compared with the live file: {self.skipped}"
+        changed = f", {self._changed} more were written meanwhile" if self._changed else ""
+        return f"{self._pages} pages compared with the live file{changed}"
+
+    def run(self) -> None:
+        """Compare; errors of reading frames and files pass."""
+        before = self._look()
+        if before is None:
+            return
+        file = open_file(self._live)
+        if file is None:
+            self.skipped = "it is not there"
+            return
+        with file:
+            found = differences(file, self._restored, self._page_size, self._setting.check)
+        after = self._look()
+        if after is None:
+            return
+        self._pages = found.pages - len(found.numbers)
+        if not len(found.numbers):
+            return
+        if "rollback" in {before.mode, after.mode}:
+            self.skipped = "without a WAL nobody knows which pages changed meanwhile"
+        elif len(found.numbers) > DIFFERENT_MAX:
+            self.skipped = f"{len(found.numbers)} pages may have changed meanwhile"
+        elif not self._setting.wait_stored():
+            self.skipped = "what was written meanwhile is not stored yet"
+        else:
+            self._explain(found, min(before.start, self._reached), after.stream)
+
+    def _explain(self, found: Differences, start: Position, stream: Stream) -> None:
+        """Find every page that differs in the frames since, or else why it means nothing."""
+        left = found.numbers
+        base = self._base
+        for since in (start, min(start, Position(base.generation, base.epoch, base.frame))):
+            written = written_between(self._replica, self._page_size, since, stream.position, stream.previous)
+            if written is None:
+                self.skipped = "what was written meanwhile is not listed"
+                return
+            explained = written.explains(left) if since is start else left > written.size_min
+            left = left[~explained]
+            left = left[~np.isin(left, list(meaningless(self._restored, self._page_size, found)))]
+            if not len(left):
+                break
+        self._changed = len(found.numbers) - len(left)
+        self.problem = _told(left.tolist(), self._reached)
+
+    def _look(self) -> FollowState | None:
+        state = self._setting.look()
+        if state is not None and state.stream.generation == self._reached.generation:
+            return state
+        self.skipped = "its history ended meanwhile"
+        return None
+
+
+def _told(numbers: list[int], reached: Position) -> str:
+    if not numbers:
+        return ""
+    first = ", ".join(map(str, numbers[:5])) + (" …" if len(numbers) > 5 else "")
+    pages = "page differs" if len(numbers) == 1 else "pages differ"
+    return f"{len(numbers)} {pages} from the live database at {reached}: {first}"

@@ -1,0 +1,292 @@
+"""The driller: one thread that rehearses restores, one at a time, each database at a moment of its own.
+
+It sleeps until the next drill is due (`drill_schedule`); the journal knows when the last one was. What is
+restored lies in ``drill/`` in the state directory for as long as it is looked at; what a killed daemon left there is
+removed at the start.
+
+====================  =========================================================================================
+passed                noted, with the base that it proves: retention keeps one such base
+failed                shouted (log, status, metrics); if the replica is to blame, its generation ends
+skipped               no room, no right to read: noted with the reason, tried again at the next moment
+storage is away       tried again in a few minutes, and so is a generation that ended while it was looked at
+the daemon stops      forgotten: it is due again
+====================  =========================================================================================
+"""
+
+from __future__ import annotations
+
+import shutil
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any
+
+import structlog
+
+from walsyncd.adapters.journal.drill_table import DrillOutcome, DrillRow
+from walsyncd.adapters.journal.journal import DatabaseRow, Journal, ObjectKind, ObjectRow
+from walsyncd.adapters.storage.interface import Storage
+from walsyncd.adapters.storage.paced_reads import PacedReads
+from walsyncd.core.follow.follow_state import FollowState
+from walsyncd.core.keep.drill_schedule import next_drill_ms
+from walsyncd.engine.follow.followed_database import Tracked
+from walsyncd.engine.restore.replica import Replica
+from walsyncd.engine.upkeep.drill import DamagedReplicaError, Rehearsal, StoppedError, rehearse
+from walsyncd.errors import RefusedError, TransientError, WalsyncdError
+
+FOLDER = "drill"
+BYTES_PER_S_MAX = 32 << 20  # a gigabyte in half a minute, and a fast line is hardly touched
+RETRY_S = 300.0  # after storage was away; a drill can wait
+STORED_S_MAX = 300.0  # for what was written beside a drill: many upload intervals
+REMEDY = "`walsyncd verify` says what is wrong with which object; a new base is taken"
+
+_log = structlog.get_logger()
+
+
+class Driller:
+    """``request`` asks the follower for a look, ``on_generation_lost`` has it begin anew."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        storage: Storage,
+        *,
+        request: Callable[[Tracked, Callable[[Tracked], object]], Future[Any]],
+        on_generation_lost: Callable[[int, str], None],
+        bytes_per_s_max: float | None,
+        wall_ms: Callable[[], int],
+    ) -> None:
+        self._journal = journal
+        self._request = request
+        self._on_generation_lost = on_generation_lost
+        self._wall_ms = wall_ms
+        self._folder = journal.folder / FOLDER
+        bytes_per_s = min(BYTES_PER_S_MAX, bytes_per_s_max or BYTES_PER_S_MAX)
+        self._storage = PacedReads(storage, bytes_per_s, self.pause)
+        self._condition = threading.Condition()
+        self._intervals: dict[int, tuple[Tracked, float]] = {}
+        self._not_before_s: dict[int, float] = {}
+        self._is_stopping = False
+        self._has_news = False
+        self._is_waiting = False  # a drill, for something that others do
+        self._started_ms = wall_ms()
+
+    def plan(self, tracked: Tracked, interval_s: float | None) -> None:
+        """Rehearse it so often from now on; None: not at all."""
+        with self._condition:
+            if interval_s is None:
+                self._intervals.pop(tracked.row_id, None)
+            else:
+                self._intervals[tracked.row_id] = tracked, interval_s
+            self._tell()
+
+    def stored(self, row: ObjectRow) -> None:
+        """An object became visible: a base may be the first one; a drill may wait for a segment."""
+        with self._condition:
+            if row.kind is ObjectKind.MANIFEST:
+                self._tell()
+            elif self._is_waiting:
+                self._condition.notify_all()
+
+    def stop(self) -> None:
+        """End the thread, and the drill that is under way."""
+        with self._condition:
+            self._is_stopping = True
+            self._tell()
+
+    def run(self) -> None:
+        """The thread: until ``stop``."""
+        self._clear()
+        wait_s = self.round()
+        while self._wait(wait_s):
+            wait_s = self.round()
+
+    def round(self) -> float | None:
+        """Rehearse what is due; seconds until something is, None: nothing is, until somebody says so."""
+        while True:
+            with self._condition:
+                if self._is_stopping:
+                    return None
+                planned = list(self._intervals.values())
+            dues = [due for due in (self._due(tracked, interval_s) for tracked, interval_s in planned) if due]
+            if not dues:
+                return None
+            wait_s, tracked = min(dues, key=lambda due: due[0])
+            if wait_s > 0:
+                return wait_s
+            self._drill(tracked)
+
+    def _due(self, tracked: Tracked, interval_s: float) -> tuple[float, Tracked] | None:
+        """In how many seconds; None while its generation has no base."""
+        row = self._journal.database_by_id(tracked.row_id)
+        if not _is_restorable(row):
+            return None
+        last = self._journal.last_drill(row.id)
+        began_ms = self._journal.generations(row.id)[0].began_ms if last is None else last.at_ms
+        due_ms = next_drill_ms(
+            row.name, interval_ms=max(1, round(1000 * interval_s)), last_ms=began_ms, started_ms=self._started_ms
+        )
+        held_s = self._not_before_s.get(row.id, 0.0) - time.monotonic()
+        return max(held_s, (due_ms - self._wall_ms()) / 1000), tracked
+
+    def _drill(self, tracked: Tracked) -> None:
+        row = self._journal.database_by_id(tracked.row_id)
+        if row.generation is None:
+            return
+        began_ms = self._wall_ms()
+        _log.info("drill_began", database=row.name)
+        try:
+            done = self._rehearse(tracked, row.generation)
+        except StoppedError:
+            return
+        except DamagedReplicaError as error:
+            self._failed(row, began_ms, "", error.message, is_replicas=True)
+        except RefusedError as error:
+            self._note(row, began_ms, DrillOutcome.SKIPPED, "", error.message)
+            _log.warning("drill_skipped", database=row.name, reason=error.message, remedy=error.hint)
+        except WalsyncdError as error:
+            self._postpone(row, error.message)
+        else:
+            self._tell_of(row, began_ms, done)
+
+    def _rehearse(self, tracked: Tracked, generation: str) -> Rehearsal:
+        self._folder.mkdir(mode=0o700, exist_ok=True)
+        replica = Replica(self._storage, tracked.name)
+        scratch = self._folder / f"{tracked.row_id}.db"
+        try:
+            return rehearse(replica, generation, tracked.path, scratch, _DrillSetting(self, tracked))
+        finally:
+            self._clear()
+
+    def _tell_of(self, row: DatabaseRow, began_ms: int, done: Rehearsal) -> None:
+        position = str(done.position)
+        if done.problem:
+            self._failed(row, began_ms, position, done.problem, is_replicas=done.is_replicas)
+            return
+        self._note(row, began_ms, DrillOutcome.PASSED, position, done.detail, proven_key=done.manifest_key)
+        seconds = round((self._wall_ms() - began_ms) / 1000, 1)
+        _log.info("drill_passed", database=row.name, position=position, detail=done.detail, seconds=seconds)
+
+    def _failed(self, row: DatabaseRow, began_ms: int, position: str, problem: str, *, is_replicas: bool) -> None:
+        """Shout; a replica that can't be trusted is given up, unless that has happened meanwhile."""
+        current = self._journal.database_by_id(row.id)
+        if current.generation != row.generation:
+            self._postpone(row, "its history ended meanwhile")
+            return
+        self._note(row, began_ms, DrillOutcome.FAILED, position, problem)
+        remedy = REMEDY if is_replicas else "sqlite3's .recover, or a restore of an older position"
+        _log.error("drill_failed", database=row.name, position=position, reason=problem, remedy=remedy)
+        if is_replicas and row.generation is not None:
+            reason = f"a rehearsed restore failed: {problem}"
+            if self._journal.lose_generation(row.id, row.generation, reason, self._wall_ms()):
+                self._on_generation_lost(row.id, reason)
+
+    def _postpone(self, row: DatabaseRow, reason: str) -> None:
+        """Try again soon; if the generation has ended, the next one has to have a base before anyway."""
+        if self._journal.database_by_id(row.id).generation == row.generation:
+            self._not_before_s[row.id] = time.monotonic() + RETRY_S
+        _log.warning("drill_postponed", database=row.name, reason=reason)
+
+    def _note(
+        self,
+        row: DatabaseRow,
+        at_ms: int,
+        outcome: DrillOutcome,
+        position: str,
+        detail: str,
+        *,
+        proven_key: str | None = None,
+    ) -> None:
+        self._journal.note_drill(
+            DrillRow(row.id, at_ms, outcome, position, detail), name=row.name, proven_key=proven_key
+        )
+
+    def _clear(self) -> None:
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    # -- waiting ------------------------------------------------------------------------------------------------------
+
+    def pause(self, seconds: float) -> None:
+        """Wait; StoppedError as soon as the daemon stops."""
+        with self._condition:
+            if self._is_stopping or (seconds and self._condition.wait_for(lambda: self._is_stopping, seconds)):
+                raise StoppedError
+
+    def is_stopping(self) -> bool:
+        """Whether the daemon stops."""
+        return self._is_stopping
+
+    def room_bytes(self) -> int:
+        """How much of the state directory's disk a drill may take."""
+        return self._journal.disk.room_bytes()
+
+    def look(self, tracked: Tracked) -> FollowState | None:
+        """Where the follower stands after a look that begins now."""
+        future = self._request(tracked, lambda tracked: tracked.state)
+        future.add_done_callback(lambda _future: self._nudge())
+        if not self._wait_until(future.done, RETRY_S):
+            raise TransientError(f"{tracked.name} was not looked at within {RETRY_S:.0f} s")
+        state: FollowState | None = future.result()
+        return state
+
+    def wait_stored(self, tracked: Tracked) -> bool:
+        """Wait until every segment that there is now is stored."""
+        object_id = self._journal.last_object_id()
+
+        def is_stored() -> bool:
+            pending = self._journal.pending(tracked.row_id)
+            return not any(row.kind is ObjectKind.SEGMENT and row.id <= object_id for row in pending)
+
+        return self._wait_until(is_stored, STORED_S_MAX)
+
+    def _wait_until(self, fact: Callable[[], bool], timeout_s: float) -> bool:
+        """Wait for what others do; StoppedError as soon as the daemon stops."""
+        with self._condition:
+            self._is_waiting = True
+            is_so = self._condition.wait_for(lambda: self._is_stopping or fact(), timeout_s)
+            self._is_waiting = False
+            if self._is_stopping:
+                raise StoppedError
+            return is_so
+
+    def _nudge(self) -> None:
+        with self._condition:
+            self._condition.notify_all()
+
+    def _tell(self) -> None:
+        self._has_news = True
+        self._condition.notify_all()
+
+    def _wait(self, timeout_s: float | None) -> bool:
+        with self._condition:
+            self._condition.wait_for(lambda: self._has_news or self._is_stopping, timeout_s)
+            self._has_news = False
+            return not self._is_stopping
+
+
+class _DrillSetting:
+    """The daemon, as the drill of one database sees it."""
+
+    def __init__(self, driller: Driller, tracked: Tracked) -> None:
+        self._driller = driller
+        self._tracked = tracked
+
+    def check(self) -> None:
+        self._driller.pause(0)
+
+    def is_stopped(self) -> bool:
+        return self._driller.is_stopping()
+
+    def look(self) -> FollowState | None:
+        return self._driller.look(self._tracked)
+
+    def wait_stored(self) -> bool:
+        return self._driller.wait_stored(self._tracked)
+
+    def room_bytes(self) -> int:
+        return self._driller.room_bytes()
+
+
+def _is_restorable(row: DatabaseRow) -> bool:
+    return row.generation is not None and (row.base_key or "").startswith(row.generation)

@@ -1,0 +1,235 @@
+"""The housekeeper: one thread for what has time. It sleeps until something is due, and an idle daemon never wakes it.
+
+Jobs that fail are tried again later, and what is wrong is said once; nothing depends on any of them. A store that
+refuses deletion ends the round: deletions come first, so nothing is compacted meanwhile. What may be deleted is decided
+by the store's clock, and nothing is while ours and the store's are more than ``CLOCK_OFF_MS`` apart.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import CancelledError, Future
+from functools import partial
+from typing import Any
+
+import structlog
+
+from walsyncd.adapters.journal.journal import Journal, ObjectKind, ObjectRow
+from walsyncd.adapters.storage.interface import Storage
+from walsyncd.core.keep.retention import GRACE_MS
+from walsyncd.engine.follow.followed_database import Tracked
+from walsyncd.engine.ship.ownership import Ownership, Standing
+from walsyncd.engine.upkeep.compactor import Compactor
+from walsyncd.engine.upkeep.deletion import DeletionRefusedError, Pruned, Removals
+from walsyncd.engine.upkeep.pruner import Pruner, policy_of
+from walsyncd.errors import RefusedError, WalsyncdError
+
+CLOCK_OFF_MS = 300_000  # a clock that far from the store's deletes nothing
+CALM_S = 1.0  # what comes together is done together: thousands of databases begin, or close an epoch, at a time
+RETRY_S = 300.0  # after a job that failed; everything here can wait
+REFUSED_RETRY_S = 3600.0  # after a deletion that was refused; somebody has to allow it first
+
+_log = structlog.get_logger()
+
+
+class Housekeeper:
+    """Compacts and prunes what can be; ``submit`` is the uploads' pool, ``wall_ms`` this machine's clock."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        storage: Storage,
+        ownership: Ownership,
+        *,
+        submit: Callable[[int, Callable[[], object]], Future[Any]],
+        wall_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+        removals: Removals | None = None,
+    ) -> None:
+        self._journal = journal
+        self._storage = storage
+        self._ownership = ownership
+        self._submit = submit
+        self._wall_ms = wall_ms
+        self._removals = counts = removals or Removals()
+        may_delete, store_ms = self.may_delete, self.store_ms
+        self._compactor = Compactor(
+            journal, storage, submit=submit, may_delete=may_delete, store_ms=store_ms, removals=counts
+        )
+        self._pruner = Pruner(journal, storage, may_delete=may_delete, store_ms=store_ms, removals=counts)
+        self._asked: Counter[int] = Counter()
+        self._outcomes: dict[int, Pruned | WalsyncdError] = {}
+        self._said: set[str] = set()
+        self._condition = threading.Condition()
+        self._databases: dict[int, Tracked] = {}
+        self._closing: set[int] | None = None  # databases of which an epoch may have been closed; at first, any
+        self._is_stopping = False
+        self._has_work = True
+
+    def adopt(self, tracked: Tracked) -> None:
+        """Keep this one as its settings say; the base stored last lets older ones go some day."""
+        row = self._journal.database_by_id(tracked.row_id)
+        if row.base_ms is not None and row.base_ms > row.pruned_ms:
+            self._journal.prune_due(tracked.row_id, row.base_ms + _until_old_ms(tracked))
+        with self._condition:
+            self._databases[tracked.row_id] = tracked
+        self.wake()
+
+    def forget(self, tracked: Tracked) -> None:
+        """Leave it as it is: it is not configured any more, and nothing says what to keep of it."""
+        with self._condition:
+            self._databases.pop(tracked.row_id, None)
+        self._may_be_closed(tracked.row_id)
+
+    def prune_now(self, tracked: Tracked) -> None:
+        """Somebody asks for it, and then for its ``outcome``."""
+        with self._condition:
+            self._asked[tracked.row_id] += 1
+            self._outcomes.pop(tracked.row_id, None)
+        self._journal.prune_asked(tracked.row_id)
+        self.wake()
+
+    def outcome(self, tracked: Tracked) -> Pruned | WalsyncdError | None:
+        """What came of the first pruning that began since it was asked for last; None: nothing yet."""
+        return self._outcomes.get(tracked.row_id)
+
+    def stored(self, row: ObjectRow) -> None:
+        """An object became visible: a manifest lets what is before it go some day, a new epoch closes the last."""
+        tracked = self._databases.get(row.database_id)
+        if row.kind is ObjectKind.MANIFEST and tracked is not None:
+            self._journal.prune_due(row.database_id, self.store_ms() + _until_old_ms(tracked))
+        if row.kind is ObjectKind.MANIFEST or row.first == 1:
+            self._may_be_closed(row.database_id)
+            self.wake()
+
+    def wake(self) -> None:
+        """Look for work."""
+        with self._condition:
+            self._has_work = True
+            self._condition.notify()
+
+    def stop(self) -> None:
+        """End the thread after the request under way; the rest is in the journal."""
+        with self._condition:
+            self._is_stopping = True
+            self._condition.notify()
+
+    def run(self) -> None:
+        """The thread: until ``stop``."""
+        wait_s: float | None = 0.0
+        while self._wait(wait_s):
+            wait_s = self.round()
+
+    def round(self) -> float | None:
+        """Do what is due; seconds until something is due again, None: not before something is stored."""
+        failed = False
+        with self._condition:
+            closing, self._closing = self._closing, set()
+        for kind, job in self._jobs(closing):
+            if self._is_stopping:
+                return None
+            error = self._tried(kind, job)
+            failed |= error is not None
+            if failed:
+                with self._condition:
+                    self._closing = None
+            if isinstance(error, DeletionRefusedError):
+                return REFUSED_RETRY_S
+        if failed:
+            return RETRY_S
+        if self._said:
+            self._said.clear()
+            _log.info("housekeeping_goes_on")
+        now_ms = self.store_ms()
+        due = [self._compactor.next_ms(), self._journal.next_prune_ms(now_ms)]
+        moments = [moment for moment in due if moment is not None]
+        return max(1.0, (min(moments) - now_ms) / 1000) if moments else None
+
+    def store_ms(self) -> int:
+        """The store's clock; a folder has none but ours."""
+        clock_ms = self._storage.clock_ms()
+        return self._wall_ms() if clock_ms is None else clock_ms
+
+    def may_delete(self, database_id: int) -> None:
+        """Raises if nothing of the database may be deleted now: not ours, or a clock is wrong."""
+        database = self._journal.database_by_id(database_id)
+        verdict = self._submit(database_id, lambda: self._ownership.look(database)).result()
+        if verdict.standing is not Standing.OURS:
+            raise RefusedError(f"remove objects of {database.name}: {verdict.reason}")
+        off_ms = self.store_ms() - self._wall_ms()
+        if abs(off_ms) > CLOCK_OFF_MS:
+            raise RefusedError(
+                f"remove objects of {database.name}: this machine's clock is {abs(off_ms) // 1000} s off the store's",
+                hint="set the clock; nothing is deleted until then",
+            )
+
+    def _jobs(self, closing: set[int] | None) -> list[tuple[str, Callable[[], None]]]:
+        """Deletions first: the compactor's, then prunings, then what is to be compacted."""
+        due = self._journal.prunes_due(self.store_ms())
+        with self._condition:
+            databases = [tracked for row_id in due if (tracked := self._databases.get(row_id)) is not None]
+        return [
+            *(("compaction", job) for job in self._compactor.replacements()),
+            *(("pruning", partial(self._prune, each)) for each in databases),
+            *(("compaction", job) for job in self._compactor.compactions(closing)),
+        ]
+
+    def _all(self) -> list[Tracked]:
+        with self._condition:
+            return list(self._databases.values())
+
+    def _prune(self, tracked: Tracked) -> None:
+        asked = self._asked[tracked.row_id]
+        try:
+            self._note_outcome(tracked, self._pruner.prune(tracked.row_id, policy_of(tracked.spec)), asked)
+        except WalsyncdError as error:
+            self._note_outcome(tracked, error, asked)
+            raise
+
+    def _note_outcome(self, tracked: Tracked, outcome: Pruned | WalsyncdError, asked: int) -> None:
+        """Of a pruning that began after it was asked for so many times; whoever asked later gets another one."""
+        with self._condition:
+            is_answer = self._asked[tracked.row_id] == asked
+            if is_answer:
+                self._outcomes[tracked.row_id] = outcome
+        if not is_answer:
+            self.prune_now(tracked)
+
+    def _may_be_closed(self, database_id: int) -> None:
+        with self._condition:
+            if self._closing is not None:
+                self._closing.add(database_id)
+
+    def _tried(self, kind: str, job: Callable[[], None]) -> Exception | None:
+        try:
+            job()
+        except WalsyncdError as error:
+            self._removals.failed(kind)
+            self._say(error)
+            return error
+        except CancelledError as error:  # the daemon stops
+            return error
+        return None
+
+    def _say(self, error: WalsyncdError) -> None:
+        """Once, until a round goes well; a deletion that is refused is no news for another object."""
+        if isinstance(error, DeletionRefusedError):
+            for tracked in self._all():  # whoever waits hears it now: nothing is tried for long
+                self._outcomes.setdefault(tracked.row_id, error)
+        words = "deletion_refused" if isinstance(error, DeletionRefusedError) else error.message
+        if words not in self._said:
+            self._said.add(words)
+            _log.warning("housekeeping_postponed", reason=error.message, remedy=error.hint)
+
+    def _wait(self, timeout_s: float | None) -> bool:
+        with self._condition:
+            if self._condition.wait_for(lambda: self._has_work or self._is_stopping, timeout_s):
+                self._condition.wait_for(lambda: self._is_stopping, CALM_S)
+            self._has_work = False
+            return not self._is_stopping
+
+
+def _until_old_ms(tracked: Tracked) -> int:
+    return policy_of(tracked.spec).retention_ms + GRACE_MS

@@ -1,0 +1,128 @@
+"""Compares a restored file with the live database file, page by page, without a lock and beside its writers.
+
+Why that proves anything. Let ``P`` be the position restored and ``S`` the stored position just before frame 1 of the
+incarnation that a look finds current *before* the live file is read (``FollowState.start``); let ``Q`` be the position
+of a look that begins *after* that, in the same generation: so the follower has proven that nothing was missed between.
+A page that no frame after min(S, P) up to Q holds has one content v at all of these positions. Before the first look
+the file had v, since a WAL is copied back whole before it restarts; and whatever a checkpoint wrote into the file
+since comes from those frames. So the file has v, and so must the restored one. Pages that differ are looked for in
+the frames, which were stored meanwhile; one that is in none of them is a difference.
+
+Four kinds of page differ for nothing:
+
+- the one that SQLite's locks lie on
+- those cut off by a commit after min(S, P), which makes the database smaller without a frame for them
+- those past the smallest size since the base: a checkpoint does not copy frames that lie past the database's end, and
+  if the database grows again over such a page without writing it, the file has not what the last frame had
+- free leaves, whose content SQLite does not write (``freelist``). In an encrypted file nobody can tell which pages
+  are free, but none in use is all zeros
+
+Without a WAL (a rollback journal) pages change in place and no frame tells: only a file that is equal says something.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+from walsyncd.adapters.files.source import OpenFile
+from walsyncd.core.restore.coverage import cover, listing_of
+from walsyncd.core.sqlite.arrays import NDArray, np
+from walsyncd.core.sqlite.dbheader import HEADER_SIZE, parse_database_header
+from walsyncd.core.sqlite.freelist import free_leaves
+from walsyncd.core.stored.layout import BaseKey, ManifestKey
+from walsyncd.core.stored.position import Position
+from walsyncd.engine.restore.epoch_reader import EpochReader
+from walsyncd.engine.restore.replica import Replica
+
+BLOCK_BYTES = 1 << 20  # of each file; a multiple of every page size
+LOCK_BYTE = 0x40000000  # SQLite's pending byte
+DIFFERENT_MAX = 1 << 20  # pages: what a database writes in the minutes between; more is not worth looking for
+
+PAGES_MAX = 1 << 32  # beyond any page number
+
+Numbers: TypeAlias = "NDArray[np.int64]"
+
+
+@dataclass(frozen=True, slots=True)
+class Differences:
+    """The numbers of pages that differ, and which of those are zeros in the live file; ``pages`` in all."""
+
+    pages: int
+    numbers: Numbers
+    zeros: frozenset[int]
+
+
+def differences(live: OpenFile, restored: Path, page_size: int, check: Callable[[], None]) -> Differences:
+    """Read both files; ``check`` is called for every block, and may raise. Zeros stand for what the live one lacks."""
+    found: list[Numbers] = []
+    zeros: set[int] = set()
+    pages = restored.stat().st_size // page_size  # a file that ends within a page is no database of SQLite's
+    with restored.open("rb", buffering=0) as file:
+        offset = 0
+        while block := file.read(min(BLOCK_BYTES, pages * page_size - offset)):
+            check()
+            ours = np.frombuffer(block, np.uint8).reshape(-1, page_size)
+            theirs = np.frombuffer(live.pread(offset, len(block)).ljust(len(block), b"\0"), np.uint8).reshape(
+                ours.shape
+            )
+            rows = np.flatnonzero((ours != theirs).any(axis=1))
+            numbers = rows + (offset // page_size + 1)
+            zeros.update(numbers[~theirs[rows].any(axis=1)].tolist())
+            found.append(numbers[numbers != LOCK_BYTE // page_size + 1])
+            offset += len(block)
+    return Differences(pages, np.concatenate([np.empty(0, np.int64), *found]), frozenset(zeros))
+
+
+def meaningless(restored: Path, page_size: int, found: Differences) -> Collection[int]:
+    """Those that SQLite had no reason to write."""
+    with restored.open("rb") as file:
+
+        def page(number: int) -> bytes:
+            file.seek((number - 1) * page_size)
+            return file.read(page_size)
+
+        header = parse_database_header(page(1)[:HEADER_SIZE])
+        if header is None or not header.magic_ok:
+            return found.zeros
+        return free_leaves(page, found.pages)
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What frames hold: the numbers of their pages, and the smallest size, in pages, that a commit of them states."""
+
+    numbers: Numbers
+    size_min: int
+
+    def explains(self, numbers: Numbers) -> NDArray[np.bool_]:
+        """Which of these pages were written or cut off."""
+        return np.isin(numbers, self.numbers) | (numbers > self.size_min)
+
+
+def written_between(replica: Replica, page_size: int, after: Position, upto: Position, previous: int) -> Written | None:
+    """The frames after one position up to another, both of one generation; None if these are not all stored.
+
+    ``previous`` is the last frame of the epoch before ``upto``'s. CorruptError if they are damaged.
+    """
+    generation = after.generation
+    keys = replica.frames_from(generation, after.epoch)
+    (part,) = listing_of(keys, [generation]).generations
+    as_base = ManifestKey(BaseKey(generation, after.epoch, after.frame, "0" * 8), after.epoch, after.frame, 0)
+    coverage = cover(part, as_base)
+    end = (upto.epoch, upto.frame) if upto.frame else (upto.epoch - 1, previous)
+    if coverage.last < max(end, (after.epoch, after.frame)):
+        return None
+    numbers, size_min = [np.empty(0, np.int64)], PAGES_MAX
+    for key in coverage.objects:
+        held = after.frame if key.epoch == after.epoch else 0
+        if key.last <= held:
+            continue
+        for frames in EpochReader(replica, key.epoch, page_size).read(key):
+            new = slice(max(0, held + 1 - frames.first), None)
+            numbers.append(np.unique(frames.page_numbers[new]).astype(np.int64))
+            sizes = frames.sizes[new]
+            size_min = min([size_min, *sizes[sizes > 0].tolist()])
+    return Written(np.unique(np.concatenate(numbers)), size_min)

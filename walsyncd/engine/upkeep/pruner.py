@@ -1,0 +1,161 @@
+"""The pruner: removes from a database's folder what ``core.keep.retention`` says may go, and looks whether it went.
+
+Statements first, then step after step; each is listed again before the next begins, since stores exist that say yes
+and keep the object. What a batch left is deleted one by one; what is there even then stops the pruning and is
+reported. A folder is listed when its time has come, at most once a day: what may go next follows from the last
+listing and from what was stored since. What is not ours by its name is never touched, and reported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+import structlog
+
+from walsyncd.adapters.journal.journal import DatabaseRow, Journal, JournalReader
+from walsyncd.adapters.storage.interface import Storage
+from walsyncd.config import DatabaseSpec
+from walsyncd.core.keep.retention import DAY_MS, Held, Policy, Pruning, decide
+from walsyncd.core.stored.layout import BaseKey, Key, ManifestKey, SegmentKey, format_key, parse_key
+from walsyncd.core.stored.position import is_generation
+from walsyncd.engine.ship.ownership import folder_key
+from walsyncd.engine.upkeep.deletion import KEPT_HINT, Pruned, Removals, remove
+
+DELETE_BATCH_MAX = 1000  # keys in one request of S3
+STATEMENT = b"{}\n"  # the key says all
+
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Folder:
+    """What a database's folder holds: ours, and the keys of what is not."""
+
+    held: tuple[Held, ...]
+    foreign: tuple[str, ...]
+
+
+def policy_of(spec: DatabaseSpec) -> Policy:
+    """What the configuration promises for a database."""
+    keep = spec.keep
+    return Policy(round(1000 * spec.retention_s), keep.daily, keep.weekly, keep.monthly)
+
+
+def list_folder(storage: Storage, name: str) -> Folder:
+    """All generations of a database; other folders below it may be other databases, and are not looked at."""
+    cut = len(folder_key(name, ""))
+    held: list[Held] = []
+    foreign: list[str] = []
+    for generation in filter(is_generation, storage.folders(folder_key(name, ""))):
+        for info in storage.list(folder_key(name, f"{generation}/")):
+            key = parse_key(info.key[cut:])
+            if key is None:
+                foreign.append(info.key)
+            else:
+                held.append(Held(key, info.modified_ms, info.size))
+    return Folder(tuple(held), tuple(foreign))
+
+
+def what_may_go(
+    folder: Folder, policy: Policy, *, now_ms: int, journal: JournalReader | Journal | None, row: DatabaseRow | None
+) -> Pruning:
+    """The decision, with what a journal knows of proven bases and of those under way."""
+    proven = parse_key(row.proven_key) if row is not None and row.proven_key else None
+    bases = journal.bases(row.id) if journal is not None and row is not None else []
+    under_way = {key for base in bases if isinstance(key := parse_key(base.row.key), BaseKey)}
+    passed = {proven} if isinstance(proven, ManifestKey) else set()
+    return decide(folder.held, policy, now_ms=now_ms, proven=passed, under_way=under_way)
+
+
+class Pruner:
+    """``may_delete`` raises if nothing of a database may go now; ``store_ms`` is the store's clock."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        storage: Storage,
+        *,
+        may_delete: Callable[[int], None],
+        store_ms: Callable[[], int],
+        removals: Removals,
+    ) -> None:
+        self._journal = journal
+        self._storage = storage
+        self._removals = removals
+        self._may_delete = may_delete
+        self._store_ms = store_ms
+
+    def prune(self, database_id: int, policy: Policy) -> Pruned:
+        """List, decide, remove, note. Raises what the storage and ``may_delete`` raise."""
+        row = self._journal.database_by_id(database_id)
+        folder = list_folder(self._storage, row.name)
+        if folder.foreign:
+            _log.warning("foreign_objects", database=row.name, objects=len(folder.foreign), first=folder.foreign[0])
+        now_ms = self._store_ms()
+        told = what_may_go(folder, policy, now_ms=now_ms, journal=self._journal, row=row)
+        leftover = self._replaced(row, folder)
+        left: set[str] = set()
+        if told.statements or told.steps or leftover:
+            self._may_delete(database_id)
+            left = self._carry_out(row.name, told, leftover)
+        gone = {each.held.key for each in told.going} | set(leftover)
+        rest = [each for each in folder.held if each.key not in gone]
+        due_ms = now_ms + DAY_MS if left else told.next_ms
+        stated = [key for key in told.statements if not any(key in step for step in told.steps)]
+        sizes = [*(each.size for each in rest), *(len(STATEMENT) for _ in stated)]
+        self._journal.note_pruned(database_id, now_ms, due_ms, objects=len(sizes), size=sum(sizes))
+        return self._tell(row, gone={each.key: each.size for each in folder.held if each.key in gone}, left=left)
+
+    def _tell(self, row: DatabaseRow, *, gone: Mapping[Key, int], left: Collection[str]) -> Pruned:
+        if left:
+            self._removals.failed("pruning")
+            _log.error("objects_not_deleted", database=row.name, objects=len(left), first=min(left), remedy=KEPT_HINT)
+            return Pruned(0, 0, tuple(sorted(left)))
+        pruned = Pruned(len(gone), sum(gone.values()))
+        if gone:
+            self._removals.removed(row.id, pruned.objects, pruned.size)
+            _log.info("pruned", database=row.name, objects=pruned.objects, bytes=pruned.size)
+        return pruned
+
+    def _replaced(self, row: DatabaseRow, folder: Folder) -> list[Key]:
+        """Segments that a compaction had deleted and that are there all the same; epochs without are done with."""
+        segments = [each.key for each in folder.held if isinstance(each.key, SegmentKey)]
+        found: list[Key] = []
+        for whole in self._journal.wholes(row.id):
+            if whole.state == "replaced":
+                epoch = whole.epoch
+                own = [key for key in segments if (key.generation, key.epoch) == (epoch.generation, epoch.epoch)]
+                found += own
+                if not own:
+                    self._journal.epoch_forgotten(epoch)
+        return found
+
+    def _carry_out(self, name: str, told: Pruning, leftover: Sequence[Key]) -> set[str]:
+        """The keys that the store keeps although it was told to delete them; nothing was done after these."""
+        for statement in told.statements:
+            self._storage.put(folder_key(name, format_key(statement)), STATEMENT, metadata={})
+        for step in (tuple(leftover), *told.steps):
+            left = self._delete(name, step)
+            if left:
+                return left
+        return set()
+
+    def _delete(self, name: str, keys: Sequence[Key]) -> set[str]:
+        names = [folder_key(name, format_key(key)) for key in keys]
+        for start in range(0, len(names), DELETE_BATCH_MAX):
+            remove(self._storage, names[start : start + DELETE_BATCH_MAX])
+        left = self._still_there(names)
+        for key in sorted(left, reverse=True):
+            remove(self._storage, [key])
+        return self._still_there(left) if left else left
+
+    def _still_there(self, names: Collection[str]) -> set[str]:
+        folders = {"/".join(name.split("/")[: -_depth(name)]) + "/" for name in names}
+        present = {info.key for folder in sorted(folders) for info in self._storage.list(folder)}
+        return present.intersection(names)
+
+
+def _depth(name: str) -> int:
+    """How many segments of a key lie below ``base``, ``pruned``, ``wal`` or ``whole``."""
+    return 2 if name.split("/")[-3] == "wal" else 1
