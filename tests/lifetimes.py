@@ -1,6 +1,6 @@
 """Years of a made-up database: commits, bases, epochs, generations, compaction, pruning, a wrong clock.
 
-``World`` holds what is stored and, beside it, what would be if nothing were ever removed. Time passes in the
+``CopyContext`` holds what is stored and, beside it, what would be if nothing were ever removed. Time passes in the
 store's clock; the clock that stamps the keys goes its own way (``skew_ms``).
 """
 
@@ -22,7 +22,7 @@ POLICY = Policy(7 * DAY_MS)
 
 
 @dataclass
-class World:
+class CopyContext:
     """One database; ``truth`` is every state that was stored (by a commit or a base), and when."""
 
     now_ms: int = T0
@@ -127,7 +127,7 @@ OPERATIONS = st.sampled_from(
 )
 
 
-def live(world: World, operation: str, draw: st.DataObject) -> None:
+def live(world: CopyContext, operation: str, draw: st.DataObject) -> None:
     """One thing happens."""
     match operation:
         case "commit":
@@ -146,6 +146,6 @@ def live(world: World, operation: str, draw: st.DataObject) -> None:
             world.skew_ms = draw.draw(st.integers(-400, 400)) * DAY_MS
 
 
-def copied(world: World) -> None:
+def copied(world: CopyContext) -> None:
     """The bucket was copied to another one: everything is as young as the copy."""
     world.stored = {key: replace(held, modified_ms=world.now_ms) for key, held in world.stored.items()}

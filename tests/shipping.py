@@ -13,7 +13,7 @@ import pytest
 
 from tests.fakes import Deaths, FakeStorage, Killed
 from walsyncd.adapters.journal.journal import Advance, Journal, NewObject, ObjectKind, ObjectRow, SpoolFile
-from walsyncd.adapters.journal.schema import Ledger
+from walsyncd.adapters.journal.schema import Connection
 from walsyncd.core.stored.layout import SegmentKey, format_key
 from walsyncd.engine.ship.ownership import Identity
 from walsyncd.engine.ship.uploader import Uploader
@@ -132,10 +132,10 @@ def run_daemon(
 @contextmanager
 def mortal(monkeypatch: pytest.MonkeyPatch, storage: FakeStorage, deaths: Deaths) -> Iterator[None]:
     """Within, every storage call and every transaction of a journal has a point before and one after it."""
-    transaction = Ledger._transaction
+    transaction = Connection._transaction
 
     @contextmanager
-    def deadly(self: Ledger) -> Iterator[object]:
+    def deadly(self: Connection) -> Iterator[object]:
         with transaction(self) as connection:
             yield connection
             deaths.point()
@@ -143,7 +143,7 @@ def mortal(monkeypatch: pytest.MonkeyPatch, storage: FakeStorage, deaths: Deaths
 
     storage.before = storage.after = lambda _call: deaths.point()
     with monkeypatch.context() as patch:
-        patch.setattr(Ledger, "_transaction", deadly)
+        patch.setattr(Connection, "_transaction", deadly)
         try:
             yield
         finally:

@@ -23,17 +23,17 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from tests.bench.rig import machine_load, mebibytes, workplace
-from walsyncd.adapters.files.inotify import Watcher
+from walsyncd.adapters.files.inotify import InotifyReader
 from walsyncd.adapters.files.source import boot_id
 from walsyncd.adapters.journal.journal import Journal, ObjectRow
 from walsyncd.config import DatabaseSpec
 from walsyncd.core.stored.zstd import zstd
-from walsyncd.engine.follow.environment import Outside
-from walsyncd.engine.follow.event_pump import Watch
-from walsyncd.engine.follow.followed_database import Tracked
+from walsyncd.engine.follow.environment import Environment
+from walsyncd.engine.follow.event_pump import EventPump
+from walsyncd.engine.follow.followed_database import FollowedDatabase
 from walsyncd.engine.follow.follower import Follower
-from walsyncd.engine.follow.schedule import Agenda
-from walsyncd.engine.follow.wal_pairs import Lives
+from walsyncd.engine.follow.schedule import Schedule
+from walsyncd.engine.follow.wal_pairs import WalPairs
 
 GOAL = 0.5
 ROWS_A_LARGE_COMMIT = 2000
@@ -93,20 +93,20 @@ def feeder(path: Path) -> Iterator[Feeder]:
         process.stdin.close()
 
 
-class Line:
+class RateLimit:
     """The follower of one database without its threads: ``catch_up`` runs it in this one."""
 
     def __init__(self, folder: Path, path: Path) -> None:
-        self._agenda = Agenda()
+        self._agenda = Schedule()
         self.journal = Journal.open(folder / "state")
-        self._watcher = Watcher()
-        self._watch = Watch(self._watcher, self._agenda.wake, lambda: None)
+        self._watcher = InotifyReader()
+        self._watch = EventPump(self._watcher, self._agenda.wake, lambda: None)
         spec = DatabaseSpec(path, "bench", str(path), "database[1]", 1.0, 86_400.0, 86_400.0, presence=False)
-        self._tracked = Tracked(spec, self.journal.database("bench", str(path)).id, Lives(path))
+        self._tracked = FollowedDatabase(spec, self.journal.database("bench", str(path)).id, WalPairs(path))
         self.spooled_bytes = self.objects = 0
         self._follower = Follower(
             self.journal,
-            Outside(self.journal, self._watch.drain, boot_id()),
+            Environment(self.journal, self._watch.drain, boot_id()),
             self._agenda,
             offer=self._offer,
             leaves_at_once=lambda _: False,
@@ -114,7 +114,7 @@ class Line:
             is_spool_full=lambda: False,
         )
         self._watch.add(self._tracked)
-        self._tracked.lives.look_around()
+        self._tracked.wal_pairs.look_around()
 
     def _offer(self, rows: list[ObjectRow]) -> None:
         self.objects += len(rows)
@@ -164,7 +164,7 @@ def zstd_alone(file: Path, offset: int) -> tuple[Cost, int]:
     return watch.cost, size
 
 
-def follow(line: Line, wal: Path, name: str, offset: int) -> None:
+def follow(line: RateLimit, wal: Path, name: str, offset: int) -> None:
     """Catch up with what the WAL holds from ``offset`` on, and print how that compares."""
     before = line.spooled_bytes, line.objects
     with Stopwatch() as watch:
@@ -187,7 +187,7 @@ def measure(folder: Path, *, size: int, commits: int) -> None:
     path = folder / "app" / "app.db"
     path.parent.mkdir()
     wal = path.with_name("app.db-wal")
-    with feeder(path) as application, closing(Line(folder, path)) as line, machine_load() as load:
+    with feeder(path) as application, closing(RateLimit(folder, path)) as line, machine_load() as load:
         line.catch_up()
         begin = wal.stat().st_size
         while wal.stat().st_size - begin < size:

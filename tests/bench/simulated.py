@@ -32,16 +32,16 @@ from walsyncd.core.follow.follow_state import FollowState, Stream
 from walsyncd.core.keep.retention import DAY_MS
 from walsyncd.core.send.pacing import BURST, Bucket
 from walsyncd.core.sqlite.wal import FrameEnd, Frames
-from walsyncd.engine.base.copy_queue import Rota
+from walsyncd.engine.base.copy_queue import CopyQueue
 from walsyncd.engine.base.snapshotter import Snapshotter
-from walsyncd.engine.follow.copy_frames import roomy
-from walsyncd.engine.follow.followed_database import Tracked
-from walsyncd.engine.follow.segment_builder import Collector
-from walsyncd.engine.follow.source_reader import Eyes, file_facts
-from walsyncd.engine.follow.wal_pairs import Lives
-from walsyncd.engine.ship.database_queue import Lane
+from walsyncd.engine.follow.copy_frames import close_epoch_if_due
+from walsyncd.engine.follow.followed_database import FollowedDatabase
+from walsyncd.engine.follow.segment_builder import SegmentBuilder
+from walsyncd.engine.follow.source_reader import SourceReader, file_facts
+from walsyncd.engine.follow.wal_pairs import WalPairs
+from walsyncd.engine.ship.database_queue import DatabaseQueue
 from walsyncd.engine.ship.ownership import Identity, Ownership
-from walsyncd.engine.ship.scheduler import Dispatch, TakeTurn, Wait
+from walsyncd.engine.ship.scheduler import DrainQueue, Scheduler, Wait
 from walsyncd.engine.ship.shipper import Shipper
 from walsyncd.engine.upkeep.housekeeper import Housekeeper
 
@@ -109,15 +109,15 @@ class CountingStore(FakeStorage):
         self.objects[key].body = bytes(len(self.objects[key].body))
 
 
-class PlayedRota(Rota):
+class PlayedRota(CopyQueue):
     """Whose bases are due when, by our clock; a base is run from start to end when ``run_due`` is called."""
 
-    def __init__(self, take: Callable[[Tracked], Any], now_ms: Callable[[], int]) -> None:
+    def __init__(self, take: Callable[[FollowedDatabase], Any], now_ms: Callable[[], int]) -> None:
         super().__init__(take)
         self._now_ms = now_ms
-        self.moments: dict[int, tuple[float, Tracked]] = {}
+        self.moments: dict[int, tuple[float, FollowedDatabase]] = {}
 
-    def due(self, tracked: Tracked, delay_s: float, *, may_hasten: bool = True, anew: bool = False) -> None:
+    def due(self, tracked: FollowedDatabase, delay_s: float, *, may_hasten: bool = True, anew: bool = False) -> None:
         moment = self._now_ms() + 1000 * delay_s
         known = None if anew else self.moments.get(tracked.row_id)
         if known is None or (moment < known[0] and may_hasten):
@@ -160,8 +160,8 @@ class Play:
         self._interval_s = upload_interval_s
         self._file_bytes = file_bytes
         self.storage = CountingStore(lambda: self.now_ms)
-        self.dispatch = Dispatch(tasks_running_max=1)
-        self.databases: list[Tracked] = []
+        self.dispatch = Scheduler(tasks_running_max=1)
+        self.databases: list[FollowedDatabase] = []
         ownership = Ownership(journal, self.storage, Identity("host", "machine", "run"), lambda: self.now_ms)
         self._shipper = Shipper(
             journal,
@@ -199,27 +199,27 @@ class Play:
         assert file is not None
         with file:
             facts = file_facts(file.identity(), "boot", None)
-        tracked = Tracked(spec, row.id, Lives(path))
+        tracked = FollowedDatabase(spec, row.id, WalPairs(path))
         tracked.state = FollowState(Stream(GENERATION), None, 1, 0, facts)
         tracked.base_wanted = "first generation"
         self._journal.begin_generation(row.id, GENERATION, "first generation", "{}", self.now_ms)
-        lane = Lane(row.id, row.name, Bucket(BURST, self.now_ms), 1000 * self._interval_s)
-        self.dispatch.lanes[row.id] = lane
+        queue = DatabaseQueue(row.id, row.name, Bucket(BURST, self.now_ms), 1000 * self._interval_s)
+        self.dispatch.queues[row.id] = queue
         self.databases.append(tracked)
 
-    def commit(self, tracked: Tracked, transactions: int, *, restarts: bool = False) -> None:
+    def commit(self, tracked: FollowedDatabase, transactions: int, *, restarts: bool = False) -> None:
         """So many transactions of one row, seen at once; the WAL restarts before if it is full."""
         if tracked.base_wanted and tracked.row_id not in self._rota.moments:
             self._snapshotter.adopt(tracked)
             self.keeper.adopt(tracked)
         assert tracked.state is not None
         cursor = tracked.state.cursor or Cursor((1, 2), None, 0, (0, 0))
-        eyes = SimpleNamespace(tracked=tracked, outside=SimpleNamespace(wall_ms=lambda: self.now_ms))
+        eyes = SimpleNamespace(tracked=tracked, environment=SimpleNamespace(wall_ms=lambda: self.now_ms))
         if restarts or cursor.frames + transactions > RESTART_FRAMES:
             cursor = Cursor(cursor.salts, None, 0, (0, 0))
             tracked.state = tracked.state.entered(cursor)
-        state = roomy(cast("Eyes", eyes), tracked.state, cursor)
-        collector = Collector(self._journal, state.stream, page_size=PAGE_SIZE, salts=(3, 4), seen_ms=self.now_ms)
+        state = close_epoch_if_due(cast("SourceReader", eyes), tracked.state, cursor)
+        collector = SegmentBuilder(self._journal, state.stream, page_size=PAGE_SIZE, salts=(3, 4), seen_ms=self.now_ms)
         collector.add(_frames(transactions))
         new, stream = collector.finish()
         grown = Cursor(cursor.salts, None, cursor.frames + transactions, (0, 0))
@@ -245,9 +245,9 @@ class Play:
         """Do all that is due now; when something is due again."""
         while True:
             match self.dispatch.next(self.now_ms):
-                case TakeTurn(lane=lane, is_urgent=is_urgent, standing_wanted=wanted):
-                    turn = self._shipper.turn(lane, is_urgent=is_urgent, standing_wanted=wanted)
-                    self.dispatch.settle(lane, turn)
+                case DrainQueue(queue=queue, is_urgent=is_urgent, ownership_check_wanted=wanted):
+                    turn = self._shipper.turn(queue, is_urgent=is_urgent, ownership_check_wanted=wanted)
+                    self.dispatch.settle(queue, turn)
                 case Wait(timeout_s):
                     if min(self._rota.next_ms, self.keeper.next_ms) > self.now_ms:
                         ship_ms = math.inf if timeout_s is None else self.now_ms + max(1.0, 1000 * timeout_s)
@@ -271,7 +271,7 @@ class Play:
 
     def _offer(self, rows: list[ObjectRow]) -> None:
         for row in rows:
-            self.dispatch.mark(self.dispatch.lanes[row.database_id], row.size)
+            self.dispatch.mark(self.dispatch.queues[row.database_id], row.size)
 
 
 def _frames(count: int) -> Frames:

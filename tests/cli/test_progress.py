@@ -13,7 +13,7 @@ from rich.progress import Progress
 from walsyncd.cli.progress import Lines, OnTerminal, showing_progress
 
 if TYPE_CHECKING:
-    from walsyncd.engine.restore.restorer import Draft
+    from walsyncd.engine.restore.restorer import BuildPlan
 
 
 @dataclass
@@ -21,8 +21,8 @@ class Work:
     work_bytes: int
 
 
-def draft(size: int) -> Draft:
-    return cast("Draft", Work(size))
+def draft(size: int) -> BuildPlan:
+    return cast("BuildPlan", Work(size))
 
 
 def test_what_is_over_at_once_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:

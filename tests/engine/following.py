@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from tests.adapters.files.sqlite_process import SqliteProcess, wal_database
-from walsyncd.adapters.files.inotify import Watcher
+from walsyncd.adapters.files.inotify import InotifyReader
 from walsyncd.adapters.files.source import boot_id
 from walsyncd.adapters.journal.journal import Advance, Journal, ObjectKind
 from walsyncd.config import DatabaseSpec
@@ -18,12 +18,12 @@ from walsyncd.core.follow.decision import Cursor
 from walsyncd.core.follow.follow_state import FollowState, format_follow_state, parse_follow_state
 from walsyncd.core.stored.segment import decode_body
 from walsyncd.engine.follow.begin_generation import begin_state
-from walsyncd.engine.follow.environment import Outside
-from walsyncd.engine.follow.event_pump import Watch
-from walsyncd.engine.follow.followed_database import Tracked
+from walsyncd.engine.follow.environment import Environment
+from walsyncd.engine.follow.event_pump import EventPump
+from walsyncd.engine.follow.followed_database import FollowedDatabase
 from walsyncd.engine.follow.look import take_step
 from walsyncd.engine.follow.step import Step
-from walsyncd.engine.follow.wal_pairs import Lives
+from walsyncd.engine.follow.wal_pairs import WalPairs
 
 STEPS_MAX = 2000
 
@@ -60,19 +60,19 @@ class Following:
         self._open()
 
     def _open(self) -> None:
-        self.watcher = Watcher()
-        self.watch = Watch(self.watcher, self._woken, lambda: None)
-        self.outside = Outside(
+        self.watcher = InotifyReader()
+        self.watch = EventPump(self.watcher, self._woken, lambda: None)
+        self.environment = Environment(
             self.journal,
             self.watch.drain,
             self.boot_id,
             wall_ms=lambda: time.time_ns() // 1_000_000 + self.ahead_ms,
             monotonic_ms=lambda: time.monotonic_ns() // 1_000_000 + self.ahead_ms,
         )
-        self.tracked = Tracked(spec_of(self.path, presence=self.presence), self.row_id, Lives(self.path))
+        self.tracked = FollowedDatabase(spec_of(self.path, presence=self.presence), self.row_id, WalPairs(self.path))
         self.watch.add(self.tracked)
 
-    def _woken(self, _databases: Iterable[Tracked]) -> None:
+    def _woken(self, _databases: Iterable[FollowedDatabase]) -> None:
         pass
 
     def __enter__(self) -> Self:
@@ -85,7 +85,7 @@ class Following:
     def _close(self) -> None:
         self.tracked.drop_pending()
         self.tracked.presence.want(wanted=False)
-        self.tracked.lives.clear()
+        self.tracked.wal_pairs.clear()
         self.watcher.close()
 
     @property
@@ -101,7 +101,7 @@ class Following:
     def begin(self) -> Self:
         """Begin a generation and copy the base, fuzzily as bases are."""
         generation = "20261122T105600Z-00000001"
-        while (state := begin_state(self.tracked, self.outside, generation)) is None:
+        while (state := begin_state(self.tracked, self.environment, generation)) is None:
             time.sleep(0.001)
         self.journal.begin_generation(self.row_id, generation, "test", format_follow_state(state), 0)
         self.tracked.forget()
@@ -111,8 +111,8 @@ class Following:
 
     def step(self) -> Step:
         """One step, made durable and carried over as the follower does it."""
-        self.tracked.presence.tend()
-        step = take_step(self.tracked, self.outside)
+        self.tracked.presence.update()
+        step = take_step(self.tracked, self.environment)
         self.steps.append(step)
         if step.gap:
             self.tracked.drop_pending()
@@ -122,7 +122,7 @@ class Following:
             self.tracked.state = step.state
         self.tracked.mark = step.mark or self.tracked.mark
         if step.life_ended:
-            self.tracked.lives.bury()
+            self.tracked.wal_pairs.pop_finished()
             self.tracked.mark = None
         return step
 
@@ -158,7 +158,7 @@ class Following:
         assert row.follow is not None
         self._open()
         self.tracked.state = parse_follow_state(row.follow)
-        self.tracked.lives.look_around()
+        self.tracked.wal_pairs.look_around()
         return self
 
     def reboot(self) -> None:
@@ -207,7 +207,7 @@ def closed_database(path: Path) -> None:
     wal_database(path).close()
 
 
-def committed(path: Path, *values: int, watch: Watch | None = None) -> None:
+def committed(path: Path, *values: int, watch: EventPump | None = None) -> None:
     """Open, commit, close; ``watch`` reads the events as they come, as its thread does."""
     with SqliteProcess(path) as app:
         app.execute("SELECT * FROM t")

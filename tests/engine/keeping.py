@@ -147,7 +147,7 @@ class Keeping(Following):
     def _first_state(self, generation: str) -> FollowState | None:
         for _ in range(STEPS_MAX):
             try:
-                state = begin_state(self.tracked, self.outside, generation)
+                state = begin_state(self.tracked, self.environment, generation)
             except MissingError:
                 return None
             if state is not None:
@@ -159,7 +159,7 @@ class Keeping(Following):
         self.gaps["".join("N" if letter.isdigit() else letter for letter in reason)] += 1
         self.journal.end_generation(self.row_id, reason, 0)
         self.tracked.forget()
-        self.tracked.lives.rest()
+        self.tracked.wal_pairs.rest()
         self._drop_copy()
         self.positions += self.stored.positions if self.stored is not None else 0
         self.stored = None
@@ -236,13 +236,13 @@ class Keeping(Following):
     def lose_a_step(self) -> None:
         """A step is taken, and the daemon's transaction fails."""
         if self.stored is not None:
-            take_step(self.tracked, self.outside)
+            take_step(self.tracked, self.environment)
             self.tracked.drop_pending()
 
     def lose_events(self) -> None:
         """The kernel's queue was full."""
         self.watcher.drain()
-        self.tracked.lives.note(Event(self.path, Role.DATABASE, Kind.OVERFLOW))
+        self.tracked.wal_pairs.note(Event(self.path, Role.DATABASE, Kind.OVERFLOW))
 
     def save_journal(self) -> None:
         """Keep a copy of the state directory; the daemon must be gone."""

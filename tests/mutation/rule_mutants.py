@@ -26,7 +26,7 @@ RULE_MUTANTS = (
     mutant(
         "frames count at once after a reboot",
         RESUMPTION,
-        "if facts.boot_id == state.file.boot_id or seen.holder is Holder.LIVE:",
+        "if facts.boot_id == state.file.boot_id or seen.holder is DmsHolder.LIVE:",
         "if True:",
         "engine/follow/test_resume.py::test_frames_after_a_reboot_wait_for_somebody_or_for_quiet",
     ),
@@ -48,15 +48,15 @@ RULE_MUTANTS = (
     mutant(
         "a wal-index that somebody deleted is that of a last close",
         EYES,
-        "return Holder.LEAVING if holder is Holder.NONE else holder",
-        "return Holder.LIVE",
+        "return DmsHolder.LEAVING if holder is DmsHolder.NONE else holder",
+        "return DmsHolder.LIVE",
         "engine/follow/test_stuck_state.py::test_a_wal_index_that_somebody_deleted",
     ),
     mutant(
         "a counter goes on in another file",
         FOLLOW,
-        "if mark is None or evidence.reborn or mark.shm_serial != shm_serial:",
-        "if mark is None or evidence.reborn:",
+        "if mark is None or evidence.index_rebuilds or mark.shm_serial != shm_serial:",
+        "if mark is None or evidence.index_rebuilds:",
         "core/follow/test_decision.py",
     ),
     # -- across a restart of the WAL
@@ -85,21 +85,21 @@ RULE_MUTANTS = (
     mutant(
         "phantoms at a last close are commits",
         EYES,
-        "return Holder.LIVE if life.shm.unlinked() else Holder.NONE",
-        "return Holder.NONE",
+        "return DmsHolder.LIVE if wal_pair.shm.unlinked() else DmsHolder.NONE",
+        "return DmsHolder.NONE",
         "engine/follow/test_look.py::test_phantoms_at_a_last_close_are_not_taken",
     ),
     mutant(
         "a rollback journal between two lives changes nothing",
         LIVES,
-        "case Role.JOURNAL:\n                    self.touches += 1",
+        "case Role.JOURNAL:\n                    self.database_writes += 1",
         "case Role.JOURNAL:\n                    pass",
         "engine/follow/test_wal_pairs.py::test_what_takes_the_witness_away",
     ),
     mutant(
         "a WAL that was moved changes nothing",
         LIVES,
-        "elif kind in {Kind.MOVED_FROM, Kind.MOVED_TO}:\n            self.touches += 1",
+        "elif kind in {Kind.MOVED_FROM, Kind.MOVED_TO}:\n            self.database_writes += 1",
         "elif kind in {Kind.MOVED_FROM, Kind.MOVED_TO}:\n            pass",
         "engine/follow/test_wal_pairs.py::test_what_takes_the_witness_away",
     ),
@@ -120,7 +120,7 @@ RULE_MUTANTS = (
     mutant(
         "a look is taken down while file times are too coarse for it",
         ABSENCE,
-        "settled = is_settled(facts, outside)",
+        "settled = is_settled(facts, environment)",
         "settled = True",
         "engine/follow/test_no_wal.py::test_a_look_too_young_is_not_taken_down",
     ),

@@ -15,7 +15,7 @@ from walsyncd.core.stored.moment import format_span
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
 
-    from walsyncd.engine.restore.restorer import Draft, Progress
+    from walsyncd.engine.restore.restorer import BuildPlan, Progress
 
 LINE_EVERY_S = 5.0  # a log is read later: few lines, but a sign of life
 
@@ -41,7 +41,7 @@ class OnTerminal:
         self._bar = bar
         self._task = bar.add_task("restore", total=None)
 
-    def begin(self, draft: Draft) -> None:
+    def begin(self, draft: BuildPlan) -> None:
         """From the start."""
         self._bar.reset(self._task, total=draft.work_bytes)
 
@@ -58,7 +58,7 @@ class Lines:
         self._total = self._done = 0
         self._began_s = self._said_s = time.monotonic()
 
-    def begin(self, draft: Draft) -> None:
+    def begin(self, draft: BuildPlan) -> None:
         """From the start."""
         with self._lock:
             self._total, self._done = draft.work_bytes, 0

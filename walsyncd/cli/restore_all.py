@@ -22,9 +22,9 @@ from walsyncd.errors import NothingToRestoreError, RefusedError, WalsyncdError, 
 
 if TYPE_CHECKING:
     from walsyncd.adapters.files.target import Access
-    from walsyncd.engine.restore.planner import Wish
+    from walsyncd.engine.restore.planner import RestoreRequest
     from walsyncd.engine.restore.replica import Replica
-    from walsyncd.engine.restore.restorer import Draft, Restored
+    from walsyncd.engine.restore.restorer import BuildPlan, Restored
 
 AT_ONCE = 8
 ROOM_BYTES = 96 << 20  # for buffers: with all that is loaded besides, the process stays below 256 MiB (measured: 249)
@@ -43,7 +43,7 @@ class Outcome:
     error: WalsyncdError | None = None
 
 
-def restore_all(args: argparse.Namespace, wish: Wish, access: Access) -> int:
+def restore_all(args: argparse.Namespace, wish: RestoreRequest, access: Access) -> int:
     """Restore them, print a table, and return the exit code: 1 if any failed."""
     replicas = replicas_from(args)
     if not replicas:
@@ -99,7 +99,7 @@ class _Turn:
         self._stopped = stopped
         self._taken = 0
 
-    def begin(self, draft: Draft) -> None:
+    def begin(self, draft: BuildPlan) -> None:
         """Wait for its room; where it is planned anew it keeps what it has."""
         if not self._taken:
             self._taken = self._room.take(min(draft.work_bytes, LARGE_BYTES))
@@ -115,10 +115,12 @@ class _Turn:
         self._room.give_back(self._taken)
 
 
-def _restore_one(args: argparse.Namespace, replica: Replica, wish: Wish, access: Access, turn: _Turn) -> Outcome:
+def _restore_one(
+    args: argparse.Namespace, replica: Replica, wish: RestoreRequest, access: Access, turn: _Turn
+) -> Outcome:
     from walsyncd.core.stored.layout import check_name  # noqa: PLC0415  a command is light until it runs
     from walsyncd.engine.restore.planner import with_plan  # noqa: PLC0415
-    from walsyncd.engine.restore.restorer import How, draft_of, restore_wish  # noqa: PLC0415
+    from walsyncd.engine.restore.restorer import RestoreOptions, build_plan_of, restore_request  # noqa: PLC0415
 
     name = replica.name or replica.url.rpartition("/")[2]
     path = args.output / name
@@ -127,10 +129,10 @@ def _restore_one(args: argparse.Namespace, replica: Replica, wish: Wish, access:
         if args.if_missing and path.exists():
             return Outcome(name, path, kept=True)
         if args.dry_run:
-            with_plan(replica, wish, lambda prepared: draft_of(replica, prepared))
+            with_plan(replica, wish, lambda prepared: build_plan_of(replica, prepared))
             return Outcome(name, path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        return Outcome(name, path, restore_wish(replica, wish, path, How(args.force, access, turn)))
+        return Outcome(name, path, restore_request(replica, wish, path, RestoreOptions(args.force, access, turn)))
     except OSError as error:
         refused = RefusedError(f"make folder {path.parent}: {error.strerror}")
         return Outcome(name, path, error=refused)

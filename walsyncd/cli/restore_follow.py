@@ -20,17 +20,17 @@ from walsyncd.errors import TransientError
 
 if TYPE_CHECKING:
     from walsyncd.adapters.files.target import Access
-    from walsyncd.engine.restore.read_replica import Moved, Standby
+    from walsyncd.engine.restore.read_replica import Moved, ReadReplica
     from walsyncd.engine.restore.replica import Replica
 
 
 def follow(args: argparse.Namespace, replica: Replica, access: Access) -> int:
     """Follow until a signal says stop; 0 then."""
-    from walsyncd.engine.restore.read_replica import Standby  # noqa: PLC0415
-    from walsyncd.engine.restore.restorer import How  # noqa: PLC0415  a command is light until it runs
+    from walsyncd.engine.restore.read_replica import ReadReplica  # noqa: PLC0415
+    from walsyncd.engine.restore.restorer import RestoreOptions  # noqa: PLC0415  a command is light until it runs
 
     with showing_progress() as progress:
-        standby = Standby(replica, args.output, How(args.force, access, progress))
+        standby = ReadReplica(replica, args.output, RestoreOptions(args.force, access, progress))
     stopped = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda _number, _frame: stopped.set())
@@ -46,7 +46,7 @@ def follow(args: argparse.Namespace, replica: Replica, access: Access) -> int:
     return 0
 
 
-def _look(standby: Standby) -> Moved | None:
+def _look(standby: ReadReplica) -> Moved | None:
     try:
         return standby.look()
     except TransientError as error:

@@ -12,25 +12,25 @@ from pathlib import Path
 import pytest
 
 from tests.adapters.files.sqlite_process import SqliteProcess, wal_database
-from walsyncd.adapters.files.inotify import Event, Kind, Role, Watcher
+from walsyncd.adapters.files.inotify import Event, InotifyReader, Kind, Role
 from walsyncd.errors import UsageError
 
 
 @pytest.fixture(name="watcher")
-def fixture_watcher() -> Iterator[Watcher]:
-    with Watcher() as watcher:
+def fixture_watcher() -> Iterator[InotifyReader]:
+    with InotifyReader() as watcher:
         yield watcher
 
 
-def seen(watcher: Watcher) -> list[tuple[Role, Kind]]:
+def seen(watcher: InotifyReader) -> list[tuple[Role, Kind]]:
     return [(event.role, event.kind) for event in watcher.drain()]
 
 
-def kinds(watcher: Watcher, path: Path) -> list[Kind]:
+def kinds(watcher: InotifyReader, path: Path) -> list[Kind]:
     return [event.kind for event in watcher.drain() if event.path == path]
 
 
-def test_a_commit_modifies_the_wal(watcher: Watcher, tmp_path: Path) -> None:
+def test_a_commit_modifies_the_wal(watcher: InotifyReader, tmp_path: Path) -> None:
     """A commit to a settled WAL is one MODIFY of -wal, and nothing else."""
     path = tmp_path / "app.db"
     with wal_database(path) as app:
@@ -42,7 +42,7 @@ def test_a_commit_modifies_the_wal(watcher: Watcher, tmp_path: Path) -> None:
         assert watcher.drain() == []
 
 
-def test_reading_costs_nothing(watcher: Watcher, tmp_path: Path) -> None:
+def test_reading_costs_nothing(watcher: InotifyReader, tmp_path: Path) -> None:
     """A query of an open connection, and our own reading, raise no event."""
     path = tmp_path / "app.db"
     with wal_database(path) as app:
@@ -52,7 +52,7 @@ def test_reading_costs_nothing(watcher: Watcher, tmp_path: Path) -> None:
         assert watcher.drain() == []
 
 
-def test_first_opening_creates_wal_and_shm(watcher: Watcher, tmp_path: Path) -> None:
+def test_first_opening_creates_wal_and_shm(watcher: InotifyReader, tmp_path: Path) -> None:
     """The first connection creates -wal and -shm, and each of the two says so."""
     path = tmp_path / "app.db"
     wal_database(path).close()
@@ -64,7 +64,7 @@ def test_first_opening_creates_wal_and_shm(watcher: Watcher, tmp_path: Path) -> 
     assert (Role.SHM, Kind.CREATE) in events
 
 
-def test_last_close_deletes_the_shm_before_the_wal(watcher: Watcher, tmp_path: Path) -> None:
+def test_last_close_deletes_the_shm_before_the_wal(watcher: InotifyReader, tmp_path: Path) -> None:
     """The last close checkpoints (MODIFY of the database), then unlinks -shm, then -wal."""
     path = tmp_path / "app.db"
     app = wal_database(path)
@@ -75,7 +75,7 @@ def test_last_close_deletes_the_shm_before_the_wal(watcher: Watcher, tmp_path: P
     assert [event for event in events if event in order] == order
 
 
-def test_recovery_after_a_kill_modifies_the_shm(watcher: Watcher, tmp_path: Path) -> None:
+def test_recovery_after_a_kill_modifies_the_shm(watcher: InotifyReader, tmp_path: Path) -> None:
     """The first opener after a SIGKILL rebuilds the -shm in place: MODIFY of -shm, no CREATE."""
     path = tmp_path / "app.db"
     wal_database(path).kill()
@@ -87,7 +87,7 @@ def test_recovery_after_a_kill_modifies_the_shm(watcher: Watcher, tmp_path: Path
     assert (Role.SHM, Kind.CREATE) not in events
 
 
-def test_the_end_of_a_connection_closes_the_shm(watcher: Watcher, tmp_path: Path) -> None:
+def test_the_end_of_a_connection_closes_the_shm(watcher: InotifyReader, tmp_path: Path) -> None:
     """The end of any connection, clean or killed, is a CLOSE_WRITE of -shm."""
     path = tmp_path / "app.db"
     with wal_database(path):
@@ -98,7 +98,7 @@ def test_the_end_of_a_connection_closes_the_shm(watcher: Watcher, tmp_path: Path
         assert (Role.SHM, Kind.CLOSE_WRITE) in seen(watcher)
 
 
-def test_checkpoints(watcher: Watcher, tmp_path: Path) -> None:
+def test_checkpoints(watcher: InotifyReader, tmp_path: Path) -> None:
     """A passive checkpoint modifies the database only; a truncating one modifies the -wal too."""
     path = tmp_path / "app.db"
     with wal_database(path) as app:
@@ -110,7 +110,7 @@ def test_checkpoints(watcher: Watcher, tmp_path: Path) -> None:
         assert path.with_name("app.db-wal").stat().st_size == 0
 
 
-def test_a_rename_over_the_database(watcher: Watcher, tmp_path: Path) -> None:
+def test_a_rename_over_the_database(watcher: InotifyReader, tmp_path: Path) -> None:
     """A database replaced by rename is MOVED_TO; events of its folder go on."""
     path, other = tmp_path / "app.db", tmp_path / "new.db"
     path.write_bytes(b"old")
@@ -122,7 +122,7 @@ def test_a_rename_over_the_database(watcher: Watcher, tmp_path: Path) -> None:
     assert seen(watcher) == [(Role.DATABASE, Kind.MOVED_FROM)]
 
 
-def test_a_rollback_journal(watcher: Watcher, tmp_path: Path) -> None:
+def test_a_rollback_journal(watcher: InotifyReader, tmp_path: Path) -> None:
     """In rollback mode a transaction creates and deletes -journal."""
     path = tmp_path / "app.db"
     watcher.add(path)
@@ -133,7 +133,7 @@ def test_a_rollback_journal(watcher: Watcher, tmp_path: Path) -> None:
     assert (Role.JOURNAL, Kind.DELETE) in events
 
 
-def test_an_unlinked_wal_still_tells(watcher: Watcher, tmp_path: Path) -> None:
+def test_an_unlinked_wal_still_tells(watcher: InotifyReader, tmp_path: Path) -> None:
     """A write to a -wal that was unlinked under its writer is seen: nothing of unlinked files is hidden."""
     path, wal = tmp_path / "app.db", tmp_path / "app.db-wal"
     watcher.add(path)
@@ -145,7 +145,7 @@ def test_an_unlinked_wal_still_tells(watcher: Watcher, tmp_path: Path) -> None:
         assert seen(watcher) == [(Role.WAL, Kind.MODIFY)]
 
 
-def test_files_of_others_are_dropped(watcher: Watcher, tmp_path: Path) -> None:
+def test_files_of_others_are_dropped(watcher: InotifyReader, tmp_path: Path) -> None:
     """What happens to other files in the folder is nobody's event."""
     watcher.add(tmp_path / "app.db")
     for name in ("other.db", "app.db-walrus", "app.db.bak"):
@@ -153,7 +153,7 @@ def test_files_of_others_are_dropped(watcher: Watcher, tmp_path: Path) -> None:
     assert watcher.drain() == []
 
 
-def test_databases_share_the_watch_of_their_folder(watcher: Watcher, tmp_path: Path) -> None:
+def test_databases_share_the_watch_of_their_folder(watcher: InotifyReader, tmp_path: Path) -> None:
     """Two databases of a folder have one watch, which outlives the removal of one of them."""
     first, second = tmp_path / "1.db", tmp_path / "2.db"
     watcher.add(first)
@@ -173,7 +173,7 @@ def test_databases_share_the_watch_of_their_folder(watcher: Watcher, tmp_path: P
     assert list(watcher._by_watch.values()) == [[watcher._root]]
 
 
-def test_overflow(watcher: Watcher, tmp_path: Path) -> None:
+def test_overflow(watcher: InotifyReader, tmp_path: Path) -> None:
     """When the kernel's queue is full, every database and listed folder is told; events go on afterwards."""
     first, second = tmp_path / "1.db", tmp_path / "2.db"
     listed = tmp_path / "listed"
@@ -198,7 +198,7 @@ def test_overflow(watcher: Watcher, tmp_path: Path) -> None:
     assert kinds(watcher, first)[-1] is Kind.DELETE
 
 
-def test_several_bits_in_one_event(watcher: Watcher, tmp_path: Path) -> None:
+def test_several_bits_in_one_event(watcher: InotifyReader, tmp_path: Path) -> None:
     """The kernel may add bits not asked for, such as ATTRIB to the MODIFY of a truncated setuid file."""
     path = tmp_path / "app.db"
     watcher.add(path)
@@ -208,7 +208,7 @@ def test_several_bits_in_one_event(watcher: Watcher, tmp_path: Path) -> None:
     assert seen(watcher) == [(Role.SHM, Kind.MODIFY)]
 
 
-def test_wake_ends_a_wait(watcher: Watcher) -> None:
+def test_wake_ends_a_wait(watcher: InotifyReader) -> None:
     """A wake from another thread ends a wait without an event, and one given before ends the next."""
     answers: list[bool] = []
     thread = threading.Thread(target=lambda: answers.append(watcher.wait()))
@@ -220,12 +220,12 @@ def test_wake_ends_a_wait(watcher: Watcher) -> None:
     assert answers == [False, False]
 
 
-def test_a_wait_for_nothing_ends(watcher: Watcher) -> None:
+def test_a_wait_for_nothing_ends(watcher: InotifyReader) -> None:
     """A wait ends after its timeout without events."""
     assert not watcher.wait(timeout=0.001)
 
 
-def test_two_threads_drain(watcher: Watcher, tmp_path: Path) -> None:
+def test_two_threads_drain(watcher: InotifyReader, tmp_path: Path) -> None:
     """Events drained by two threads at once are neither lost nor doubled."""
     listed = tmp_path
     watcher.add_directory(listed)
@@ -249,7 +249,7 @@ def test_two_threads_drain(watcher: Watcher, tmp_path: Path) -> None:
     assert sorted(event.path for event in drained) == sorted(paths)
 
 
-def test_a_relative_path_is_refused(watcher: Watcher) -> None:
+def test_a_relative_path_is_refused(watcher: InotifyReader) -> None:
     """Paths are absolute: a relative one would be awaited for ever."""
     with pytest.raises(UsageError, match="not an absolute path"):
         watcher.add(Path("app.db"))

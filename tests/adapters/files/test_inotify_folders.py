@@ -10,20 +10,20 @@ from pathlib import Path
 
 import pytest
 
-from walsyncd.adapters.files.inotify import Event, Kind, Role, Watcher
+from walsyncd.adapters.files.inotify import Event, InotifyReader, Kind, Role
 
 
 @pytest.fixture(name="watcher")
-def fixture_watcher() -> Iterator[Watcher]:
-    with Watcher() as watcher:
+def fixture_watcher() -> Iterator[InotifyReader]:
+    with InotifyReader() as watcher:
         yield watcher
 
 
-def seen(watcher: Watcher) -> list[tuple[Role, Kind]]:
+def seen(watcher: InotifyReader) -> list[tuple[Role, Kind]]:
     return [(event.role, event.kind) for event in watcher.drain()]
 
 
-def kinds(watcher: Watcher, path: Path) -> list[Kind]:
+def kinds(watcher: InotifyReader, path: Path) -> list[Kind]:
     return [event.kind for event in watcher.drain() if event.path == path]
 
 
@@ -32,13 +32,13 @@ def folder(path: Path) -> Path:
     return path
 
 
-def watch_count(watcher: Watcher) -> int:
+def watch_count(watcher: InotifyReader) -> int:
     """What the kernel counts, by the descriptor's fdinfo."""
     text = Path(f"/proc/self/fdinfo/{watcher._inotify.fileno()}").read_text(encoding="ascii")
     return sum(line.startswith("inotify wd:") for line in text.splitlines())
 
 
-def test_two_paths_to_one_folder(watcher: Watcher, tmp_path: Path) -> None:
+def test_two_paths_to_one_folder(watcher: InotifyReader, tmp_path: Path) -> None:
     """Databases reached through two paths to one inode both get their events from its one watch."""
     real = folder(tmp_path / "real")
     (tmp_path / "link").symlink_to(real)
@@ -53,7 +53,7 @@ def test_two_paths_to_one_folder(watcher: Watcher, tmp_path: Path) -> None:
     assert Kind.MODIFY in kinds(watcher, two)
 
 
-def test_a_missing_folder_is_awaited(watcher: Watcher, tmp_path: Path) -> None:
+def test_a_missing_folder_is_awaited(watcher: InotifyReader, tmp_path: Path) -> None:
     """A database whose folders are made later is announced by REAPPEARED, then by its own events."""
     path = tmp_path / "a" / "b" / "app.db"
     watcher.add(path)
@@ -66,7 +66,7 @@ def test_a_missing_folder_is_awaited(watcher: Watcher, tmp_path: Path) -> None:
     assert kinds(watcher, path) == [Kind.CREATE, Kind.CLOSE_WRITE]
 
 
-def test_a_folder_made_step_by_step_is_awaited(watcher: Watcher, tmp_path: Path) -> None:
+def test_a_folder_made_step_by_step_is_awaited(watcher: InotifyReader, tmp_path: Path) -> None:
     """The nearest existing ancestor is watched at every step."""
     path = tmp_path / "a" / "b" / "app.db"
     watcher.add(path)
@@ -76,7 +76,7 @@ def test_a_folder_made_step_by_step_is_awaited(watcher: Watcher, tmp_path: Path)
     assert kinds(watcher, path) == [Kind.REAPPEARED]
 
 
-def test_a_file_in_the_place_of_a_folder(watcher: Watcher, tmp_path: Path) -> None:
+def test_a_file_in_the_place_of_a_folder(watcher: InotifyReader, tmp_path: Path) -> None:
     """A file where a folder should be is no folder yet; it becomes one when it is replaced."""
     place = tmp_path / "a"
     place.touch()
@@ -99,7 +99,7 @@ def move_parent(path: Path) -> None:
 
 
 @pytest.mark.parametrize("leave", [remove_folder, move_folder, move_parent])
-def test_a_folder_goes_and_comes_back(watcher: Watcher, tmp_path: Path, leave: Callable[[Path], None]) -> None:
+def test_a_folder_goes_and_comes_back(watcher: InotifyReader, tmp_path: Path, leave: Callable[[Path], None]) -> None:
     """Deleted, moved away, or under a renamed parent: WATCH_LOST, and REAPPEARED when it is made again."""
     path = folder(tmp_path / "a" / "b") / "app.db"
     watcher.add(path)
@@ -111,7 +111,7 @@ def test_a_folder_goes_and_comes_back(watcher: Watcher, tmp_path: Path, leave: C
     assert kinds(watcher, path) == [Kind.CREATE, Kind.CLOSE_WRITE]
 
 
-def test_a_folder_replaced_between_two_looks(watcher: Watcher, tmp_path: Path) -> None:
+def test_a_folder_replaced_between_two_looks(watcher: InotifyReader, tmp_path: Path) -> None:
     """A folder deleted and made again before anybody drains is lost and found, and watched anew."""
     path = folder(tmp_path / "a") / "app.db"
     watcher.add(path)
@@ -122,7 +122,7 @@ def test_a_folder_replaced_between_two_looks(watcher: Watcher, tmp_path: Path) -
     assert kinds(watcher, path) == [Kind.CREATE, Kind.CLOSE_WRITE]
 
 
-def test_a_deleted_folder_that_is_held_open(watcher: Watcher, tmp_path: Path) -> None:
+def test_a_deleted_folder_that_is_held_open(watcher: InotifyReader, tmp_path: Path) -> None:
     """The kernel keeps DELETE_SELF back while a process has the folder open: its parent tells."""
     path = folder(tmp_path / "a" / "b") / "app.db"
     watcher.add(path)
@@ -134,7 +134,7 @@ def test_a_deleted_folder_that_is_held_open(watcher: Watcher, tmp_path: Path) ->
     os.close(held)
 
 
-def test_a_switched_symbolic_link(watcher: Watcher, tmp_path: Path) -> None:
+def test_a_switched_symbolic_link(watcher: InotifyReader, tmp_path: Path) -> None:
     """A link among the folders that is replaced leads to another folder, which is watched from then on."""
     for name in ("1", "2"):
         folder(tmp_path / name)
@@ -150,7 +150,7 @@ def test_a_switched_symbolic_link(watcher: Watcher, tmp_path: Path) -> None:
     assert kinds(watcher, path) == [Kind.CREATE, Kind.CLOSE_WRITE]
 
 
-def test_nothing_is_watched_twice_or_left_behind(watcher: Watcher, tmp_path: Path) -> None:
+def test_nothing_is_watched_twice_or_left_behind(watcher: InotifyReader, tmp_path: Path) -> None:
     """After any number of moves there is one watch a folder, from / down to the database's."""
     path = folder(tmp_path / "a") / "app.db"
     watcher.add(path)
@@ -161,7 +161,7 @@ def test_nothing_is_watched_twice_or_left_behind(watcher: Watcher, tmp_path: Pat
     assert watch_count(watcher) == len(path.parents)
 
 
-def test_an_overflow_that_swallowed_the_loss_of_a_folder(watcher: Watcher, tmp_path: Path) -> None:
+def test_an_overflow_that_swallowed_the_loss_of_a_folder(watcher: InotifyReader, tmp_path: Path) -> None:
     """After an overflow every path is looked at again, so that a folder that moved meanwhile is noticed."""
     path = folder(tmp_path / "a") / "app.db"
     watcher.add(path)
@@ -171,7 +171,7 @@ def test_an_overflow_that_swallowed_the_loss_of_a_folder(watcher: Watcher, tmp_p
     assert kinds(watcher, path) == [Kind.OVERFLOW, Kind.WATCH_LOST]
 
 
-def test_what_no_event_told_is_found_by_a_recheck(watcher: Watcher, tmp_path: Path) -> None:
+def test_what_no_event_told_is_found_by_a_recheck(watcher: InotifyReader, tmp_path: Path) -> None:
     """A recheck finds a path that leads elsewhere without any event, and wakes the waiting thread."""
     path = folder(tmp_path / "a") / "app.db"
     watcher.add(path)
@@ -184,7 +184,7 @@ def test_what_no_event_told_is_found_by_a_recheck(watcher: Watcher, tmp_path: Pa
     assert kinds(watcher, path) == [Kind.WATCH_LOST, Kind.REAPPEARED]
 
 
-def test_beyond_the_limit_of_watches(watcher: Watcher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_beyond_the_limit_of_watches(watcher: InotifyReader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Databases that the kernel has no watch for are reported with the remedy, until there is one."""
     near, far = folder(tmp_path / "near") / "app.db", folder(tmp_path / "far") / "app.db"
     watcher.add(near)
@@ -203,7 +203,7 @@ def test_beyond_the_limit_of_watches(watcher: Watcher, tmp_path: Path, monkeypat
 
 
 def test_a_missing_folder_under_an_unwatched_one(
-    watcher: Watcher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    watcher: InotifyReader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A folder that nobody can tell the coming of is unwatched too; without trouble above, it is awaited."""
     watch = watcher._inotify.add_watch
@@ -221,10 +221,10 @@ def test_a_missing_folder_under_an_unwatched_one(
     assert list(watcher.unwatched()) == [tmp_path / "a" / "app.db"]
 
 
-def test_new_names_of_a_listed_folder(watcher: Watcher, tmp_path: Path) -> None:
+def test_new_names_of_a_listed_folder(watcher: InotifyReader, tmp_path: Path) -> None:
     """What comes into a listed folder, files and folders, APPEARS by name; side files and changes do not."""
-    outside = folder(tmp_path / "outside") / "moved.db"
-    outside.touch()
+    environment = folder(tmp_path / "outside") / "moved.db"
+    environment.touch()
     listed = folder(tmp_path / "listed")
     watcher.add_directory(listed)
     (listed / "new.db").write_bytes(b"x")
@@ -232,13 +232,13 @@ def test_new_names_of_a_listed_folder(watcher: Watcher, tmp_path: Path) -> None:
     (listed / "new.db-shm").touch()
     (listed / "new.db-journal").touch()
     (listed / "tenant").mkdir()
-    outside.rename(listed / "moved.db")
+    environment.rename(listed / "moved.db")
     (listed / "new.db").unlink()
     names = ("new.db", "tenant", "moved.db")
     assert watcher.drain() == [Event(listed / name, Role.DIRECTORY, Kind.APPEARED) for name in names]
 
 
-def test_a_watched_database_does_not_appear(watcher: Watcher, tmp_path: Path) -> None:
+def test_a_watched_database_does_not_appear(watcher: InotifyReader, tmp_path: Path) -> None:
     """A name that is watched already has its own events in a listed folder."""
     path = tmp_path / "app.db"
     watcher.add_directory(tmp_path)
@@ -247,7 +247,7 @@ def test_a_watched_database_does_not_appear(watcher: Watcher, tmp_path: Path) ->
     assert set(seen(watcher)) == {(Role.DATABASE, Kind.CREATE), (Role.DATABASE, Kind.CLOSE_WRITE)}
 
 
-def test_a_listed_folder_goes_and_comes_back(watcher: Watcher, tmp_path: Path) -> None:
+def test_a_listed_folder_goes_and_comes_back(watcher: InotifyReader, tmp_path: Path) -> None:
     """A listed folder has its own WATCH_LOST and REAPPEARED, by its path, also if missing at first."""
     listed = tmp_path / "a" / "listed"
     watcher.add_directory(listed)
@@ -257,7 +257,7 @@ def test_a_listed_folder_goes_and_comes_back(watcher: Watcher, tmp_path: Path) -
     assert watcher.drain() == [Event(listed, Role.DIRECTORY, Kind.WATCH_LOST)]
 
 
-def test_a_listing_counts_its_users(watcher: Watcher, tmp_path: Path) -> None:
+def test_a_listing_counts_its_users(watcher: InotifyReader, tmp_path: Path) -> None:
     """A folder is listed until everyone who asked for it has taken that back."""
     watcher.add_directory(tmp_path)
     watcher.add_directory(tmp_path)
@@ -271,7 +271,7 @@ def test_a_listing_counts_its_users(watcher: Watcher, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("seed", range(10))
-def test_any_history_of_folders(watcher: Watcher, tmp_path: Path, seed: int) -> None:
+def test_any_history_of_folders(watcher: InotifyReader, tmp_path: Path, seed: int) -> None:
     """Whatever was made, moved and removed, drained or not: a database whose folder exists has its events."""
     dice = random.Random(seed)
     folders = [tmp_path / name for name in ("a", "a/b", "a/c", "a/b/d", "e", "e/f")]

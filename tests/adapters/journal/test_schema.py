@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from walsyncd.adapters.journal import schema
-from walsyncd.adapters.journal.schema import MIGRATIONS, Ledger, connect, connect_read_only
+from walsyncd.adapters.journal.schema import MIGRATIONS, Connection, connect, connect_read_only
 from walsyncd.errors import CorruptError, MissingError, TransientError, UsageError
 
 
@@ -23,7 +23,7 @@ def test_a_commit_is_on_disk_when_it_returns(tmp_path: Path) -> None:
     assert settings == ["wal", 2, 1]
 
 
-def note_and_fail(ledger: Ledger) -> None:
+def note_and_fail(ledger: Connection) -> None:
     with ledger._transaction() as connection:
         connection.execute("INSERT INTO fact VALUES ('a', '1')")
         raise ZeroDivisionError
@@ -31,7 +31,7 @@ def note_and_fail(ledger: Ledger) -> None:
 
 def test_a_transaction_is_whole_or_nothing(tmp_path: Path) -> None:
     """What raises within leaves no trace, and the next one goes on."""
-    with Ledger(connect(tmp_path / "j.db"), tmp_path / "j.db") as ledger:
+    with Connection(connect(tmp_path / "j.db"), tmp_path / "j.db") as ledger:
         with pytest.raises(ZeroDivisionError):
             note_and_fail(ledger)
         with ledger._transaction() as connection:
@@ -77,13 +77,13 @@ def test_damage_found_later_is_corruption_too(tmp_path: Path) -> None:
     for page in (root - 1 for (root,) in roots):
         data[page * size : page * size + 100] = b"\xff" * 100
     path.write_bytes(data)
-    with Ledger(connect(path), path) as ledger, pytest.raises(CorruptError, match="move"):
+    with Connection(connect(path), path) as ledger, pytest.raises(CorruptError, match="move"):
         ledger._rows("SELECT * FROM fact, database, object")
 
 
 def test_a_full_disk_is_transient(tmp_path: Path) -> None:
     """The statement is rolled back, and the same again later will do."""
-    with Ledger(connect(tmp_path / "j.db"), tmp_path / "j.db") as ledger:
+    with Connection(connect(tmp_path / "j.db"), tmp_path / "j.db") as ledger:
         ledger._rows("PRAGMA max_page_count = 1")
         with pytest.raises(TransientError, match="full"), ledger._transaction() as connection:
             connection.execute("INSERT INTO fact VALUES ('a', ?)", ("x" * 100_000,))
@@ -93,7 +93,7 @@ def test_a_full_disk_is_transient(tmp_path: Path) -> None:
 
 def test_our_own_mistakes_go_through(tmp_path: Path) -> None:
     """A wrong statement is a bug, not the world."""
-    with Ledger(connect(tmp_path / "j.db"), tmp_path / "j.db") as ledger, pytest.raises(sqlite3.OperationalError):
+    with Connection(connect(tmp_path / "j.db"), tmp_path / "j.db") as ledger, pytest.raises(sqlite3.OperationalError):
         ledger._rows("SELECT * FROM nowhere")
 
 
@@ -101,13 +101,13 @@ def test_our_own_mistakes_go_through(tmp_path: Path) -> None:
 def test_a_reader_reads_and_leaves_no_trace(tmp_path: Path, is_open: bool) -> None:
     """With a daemon's -wal and -shm there, and after a clean end; it can't write."""
     path = tmp_path / "j.db"
-    with Ledger(connect(path), path) as writer:
+    with Connection(connect(path), path) as writer:
         with writer._transaction() as connection:
             connection.execute("INSERT INTO fact VALUES ('a', '1')")
         if not is_open:
             writer.close()
         before = sorted(tmp_path.iterdir())
-        with Ledger(connect_read_only(path), path) as reader:
+        with Connection(connect_read_only(path), path) as reader:
             assert reader._rows("SELECT * FROM fact") == [("a", "1")]
             with pytest.raises(TransientError, match="readonly"):
                 reader._rows("DELETE FROM fact")

@@ -23,9 +23,9 @@ from tests.stores import ACCESS_KEY_ID, SECRET_ACCESS_KEY, Store
 from walsyncd.cli import main
 from walsyncd.core.restore.plan import Head
 from walsyncd.core.stored.manifest import format_manifest, parse_manifest
-from walsyncd.engine.restore.planner import Wish
+from walsyncd.engine.restore.planner import RestoreRequest
 from walsyncd.engine.restore.replica import Replica
-from walsyncd.engine.restore.restorer import restore_wish
+from walsyncd.engine.restore.restorer import restore_request
 
 
 class Shell:
@@ -316,7 +316,7 @@ def test_stopped_restore_is_gone_on_with(tmp_path: Path, number: signal.Signals)
         (partial,) = out.parent.iterdir()
         assert partial.name.endswith(".partial")
         replica = CountingReplica(maker.storage, maker.name)
-        restore_wish(replica, Wish(Head()), out)
+        restore_request(replica, RestoreRequest(Head()), out)
     ranges = len(range(0, out.stat().st_size, RANGE_BYTES))
     assert replica.fetched < ranges / 2 + 9
     assert counter_in(out) == 63
@@ -340,9 +340,9 @@ from pathlib import Path
 from walsyncd.adapters.files import target
 from walsyncd.cli import main
 from walsyncd.core.restore.plan import Head
-from walsyncd.engine.restore.planner import Wish
+from walsyncd.engine.restore.planner import RestoreRequest
 from walsyncd.engine.restore.replica import Replica
-from walsyncd.engine.restore.restorer import restore_wish
+from walsyncd.engine.restore.restorer import restore_request
 from walsyncd.engine.restore import base_fetch
 signal.signal(signal.SIGINT, signal.default_int_handler)  # jobs in the background of a shell ignore it
 target.KEPT_BYTES_MIN = 0

@@ -11,15 +11,15 @@ from walsyncd.core.follow.decision import (
     CLOSE_ICHANGE_BASE,
     Again,
     Copy,
+    CounterMark,
     Cursor,
+    DmsHolder,
     Emptied,
     Gap,
-    Holder,
     Idle,
-    Mark,
+    Observation,
     Restarted,
     ShmEvidence,
-    Sighting,
     cursor_before,
     decide,
     mark_holds,
@@ -42,12 +42,12 @@ def index(
     return IndexHeader(ichange, False, 4096, last, 9, chain, salts, 0, (0, 0, 0, 0, 0))
 
 
-def live(header: IndexHeader | None, wal: WalHeader | None = WAL) -> Sighting:
-    return Sighting(Holder.LIVE, header, wal, 10**6)
+def live(header: IndexHeader | None, wal: WalHeader | None = WAL) -> Observation:
+    return Observation(DmsHolder.LIVE, header, wal, 10**6)
 
 
-def nobody(wal: WalHeader | None = WAL, wal_bytes: int = 10**6) -> Sighting:
-    return Sighting(Holder.NONE, None, wal, wal_bytes)
+def nobody(wal: WalHeader | None = WAL, wal_bytes: int = 10**6) -> Observation:
+    return Observation(DmsHolder.NONE, None, wal, wal_bytes)
 
 
 def frames(first: int, sizes: list[int]) -> Frames:
@@ -74,9 +74,9 @@ def test_a_header_written_anew_before_the_first_commit() -> None:
 
 def test_a_wal_index_in_between() -> None:
     """Being set up, being written, or ahead of the WAL header that was read: look again."""
-    assert isinstance(decide(CURSOR, replace(live(index(8)), holder=Holder.SETTING_UP)), Again)
+    assert isinstance(decide(CURSOR, replace(live(index(8)), holder=DmsHolder.SETTING_UP)), Again)
     assert isinstance(decide(CURSOR, live(None)), Again)
-    assert isinstance(decide(CURSOR, replace(nobody(), holder=Holder.LEAVING)), Again)
+    assert isinstance(decide(CURSOR, replace(nobody(), holder=DmsHolder.LEAVING)), Again)
     assert isinstance(decide(CURSOR, live(index(8), NEXT_WAL)), Again)
     assert isinstance(decide(CURSOR, live(index(8), None)), Again)
 
@@ -173,11 +173,11 @@ def test_the_cursor_advances() -> None:
     assert cursor_before(WAL) == Cursor(OURS, WAL, 0, (1, 2))
 
 
-MARK = Mark(ichange=100, seen_ms=0, shm_serial=1)
+MARK = CounterMark(ichange=100, seen_ms=0, shm_serial=1)
 
 
 def holds(
-    mark: Mark | None, ichange: int, evidence: ShmEvidence | None = None, *, serial: int = 1, now: int = 0
+    mark: CounterMark | None, ichange: int, evidence: ShmEvidence | None = None, *, serial: int = 1, now: int = 0
 ) -> bool:
     return mark_holds(mark, index(1, ichange=ichange), evidence or ShmEvidence(), shm_serial=serial, now_ms=now)
 
@@ -189,7 +189,7 @@ def test_one_unbroken_counter() -> None:
     assert not holds(None, 150)
     assert not holds(MARK, 99)
     assert not holds(MARK, 150, serial=2)
-    assert not holds(MARK, 150, ShmEvidence(reborn=True))
+    assert not holds(MARK, 150, ShmEvidence(index_rebuilds=True))
     assert holds(replace(MARK, ichange=2**32 - 1), 3)
 
 
@@ -210,7 +210,7 @@ def test_a_close_between_with_the_whole_in_sight() -> None:
 
     assert in_sight(105, closed)
     assert not in_sight(99, closed)
-    assert not in_sight(105, ShmEvidence(closed=True, reborn=True))
+    assert not in_sight(105, ShmEvidence(closed=True, index_rebuilds=True))
 
 
 def test_a_mark_grows() -> None:

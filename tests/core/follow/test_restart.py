@@ -7,16 +7,16 @@ import re
 import numpy as np
 import pytest
 
-from walsyncd.core.follow.decision import Cursor, Gap, Mark, Salts
+from walsyncd.core.follow.decision import CounterMark, Cursor, Gap, Salts
 from walsyncd.core.follow.restart import (
     EMPTY_TALLY,
     Counter,
-    Seam,
+    RestartProof,
     Tally,
-    is_whole,
     prove_by_count,
     prove_by_remains,
     prove_emptied,
+    tail_is_complete,
 )
 from walsyncd.core.sqlite.wal import FrameEnd, Frames, WalHeader
 from walsyncd.core.sqlite.walindex import IndexHeader
@@ -37,41 +37,41 @@ def by_count(
     tail: Tally = EMPTY_TALLY,
     behind: tuple[int, int] | None = None,
     salts: tuple[int, int] = NEW,
-) -> Seam | Gap:
+) -> RestartProof | Gap:
     return prove_by_count(
         CURSOR, ichange_delta=delta % 2**32, new_salts=salts, new=new, new_last=new_last, tail=tail, behind=behind
     )
 
 
-def by_remains(*, tail: Tally, new_last: int = 3, salts: tuple[int, int] = NEW) -> Seam | Gap:
+def by_remains(*, tail: Tally, new_last: int = 3, salts: tuple[int, int] = NEW) -> RestartProof | Gap:
     return prove_by_remains(CURSOR, new_salts=salts, new_last=new_last, tail=tail)
 
 
-def says(proof: Seam | Gap, text: str) -> bool:
+def says(proof: RestartProof | Gap, text: str) -> bool:
     return isinstance(proof, Gap) and re.search(text, proof.reason) is not None
 
 
 def test_nothing_is_missing() -> None:
     """As many commits as the new incarnation holds."""
-    assert by_count(0) == Seam(20)
-    assert by_count(3, new=commits(1, 2, 3), new_last=3) == Seam(20)
-    assert by_count(3, new=commits(1, 2, 30), new_last=30, behind=OLDER) == Seam(20)
+    assert by_count(0) == RestartProof(20)
+    assert by_count(3, new=commits(1, 2, 3), new_last=3) == RestartProof(20)
+    assert by_count(3, new=commits(1, 2, 30), new_last=30, behind=OLDER) == RestartProof(20)
 
 
 def test_a_spill_that_was_rolled_back_is_no_commit() -> None:
     """Old frames behind the cursor, where the chain shows that none of them commits, hold nothing."""
-    assert by_count(0, behind=OLD) == Seam(20)
-    assert by_count(1, new=commits(1), new_last=20, behind=OLD) == Seam(20)
+    assert by_count(0, behind=OLD) == RestartProof(20)
+    assert by_count(1, new=commits(1), new_last=20, behind=OLD) == RestartProof(20)
 
 
 def test_nothing_is_missing_whatever_the_salts() -> None:
     """After a truncation both are drawn anew; the count needs none of them."""
-    assert by_count(1, new=commits(1), new_last=1, salts=(777, 888)) == Seam(20)
+    assert by_count(1, new=commits(1), new_last=1, salts=(777, 888)) == RestartProof(20)
 
 
 def test_the_tail_is_there() -> None:
     """Exactly as many commits stand after the cursor as are missing: they are taken."""
-    assert by_count(3, new=commits(1), new_last=1, tail=commits(22, 25)) == Seam(25)
+    assert by_count(3, new=commits(1), new_last=1, tail=commits(22, 25)) == RestartProof(25)
 
 
 def test_the_tail_was_overwritten() -> None:
@@ -90,7 +90,7 @@ def test_the_new_frames_reached_the_tail_meanwhile() -> None:
 def test_a_tail_before_another_incarnation_than_the_next() -> None:
     """The missing commits may be those of the one between."""
     assert says(by_count(1, tail=commits(22), salts=LATER), "not the next one")
-    assert by_count(1, tail=commits(22), salts=NEW) == Seam(22)
+    assert by_count(1, tail=commits(22), salts=NEW) == RestartProof(22)
 
 
 def test_salt_1_wraps() -> None:
@@ -99,7 +99,7 @@ def test_salt_1_wraps() -> None:
     proof = prove_by_count(
         cursor, ichange_delta=1, new_salts=(0, 5), new=EMPTY_TALLY, new_last=0, tail=commits(21), behind=None
     )
-    assert proof == Seam(21)
+    assert proof == RestartProof(21)
 
 
 def test_the_count_lies() -> None:
@@ -121,9 +121,9 @@ def test_pad_frames_make_a_count_doubtful(where: str) -> None:
 
 def test_the_end_of_the_old_incarnation_is_in_sight() -> None:
     """Behind its tail stands a third one: it never went further."""
-    assert by_remains(tail=commits(22, 25, behind=OLDER)) == Seam(25, "remains")
-    assert by_remains(tail=commits(behind=OLDER)) == Seam(20, "remains")
-    assert by_remains(tail=commits(behind=OLDER), new_last=20) == Seam(20, "remains")
+    assert by_remains(tail=commits(22, 25, behind=OLDER)) == RestartProof(25, "remains")
+    assert by_remains(tail=commits(behind=OLDER)) == RestartProof(20, "remains")
+    assert by_remains(tail=commits(behind=OLDER), new_last=20) == RestartProof(20, "remains")
 
 
 @pytest.mark.parametrize("behind", [None, OLD, NEW, (0, 0)])
@@ -167,7 +167,7 @@ def left(salts: Salts, ichange: int, max_frame: int = 0) -> IndexHeader:
 
 def test_a_wal_that_was_emptied_right_behind_the_cursor() -> None:
     """What was left behind counts no commit since the mark, and tells of the very next restart."""
-    mark = Mark(ichange=7, seen_ms=0, shm_serial=1)
+    mark = CounterMark(ichange=7, seen_ms=0, shm_serial=1)
     assert prove_emptied(CURSOR, mark, left(NEW, 7))
     assert not prove_emptied(CURSOR, mark, left(NEW, 8)), "a commit came after the cursor"
     assert not prove_emptied(CURSOR, mark, left(LATER, 7)), "another restart lies between"
@@ -191,27 +191,27 @@ def whole(
     stands: bool = True,
     ichange: int = 5,
     index_bytes: int = INDEX_BYTES,
-    glance: IndexHeader | None = None,
+    index_read: IndexHeader | None = None,
 ) -> bool:
-    return is_whole(
+    return tail_is_complete(
         CURSOR,
         new_salts=salts,
         tail=tail,
         stands=stands,
-        mark=Mark(ichange, 0, 1),
+        mark=CounterMark(ichange, 0, 1),
         index_bytes=index_bytes,
-        last_glances=() if glance is None else (glance,),
+        last_glances=() if index_read is None else (index_read,),
     )
 
 
 def test_the_old_incarnation_is_whole_if_nothing_was_copied_back_after_its_tail() -> None:
     """Whatever came since; but not if it had come further, or not so far, or if it was another."""
-    assert whole(glance=left(OLD, 5, 20))
-    assert whole(glance=left(OLD, 5, 20), stands=False, salts=LATER)
-    assert whole(commits(21, 23), glance=left(OLD, 5, 23))
-    assert not whole(commits(21, 23), glance=left(OLD, 5, 20))
-    assert not whole(commits(21, 23), glance=left(OLD, 5, 24))
-    assert not whole(glance=left(NEW, 5, 20))
+    assert whole(index_read=left(OLD, 5, 20))
+    assert whole(index_read=left(OLD, 5, 20), stands=False, salts=LATER)
+    assert whole(commits(21, 23), index_read=left(OLD, 5, 23))
+    assert not whole(commits(21, 23), index_read=left(OLD, 5, 20))
+    assert not whole(commits(21, 23), index_read=left(OLD, 5, 24))
+    assert not whole(index_read=left(NEW, 5, 20))
     assert not whole()
 
 

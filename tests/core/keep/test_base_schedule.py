@@ -8,7 +8,7 @@ from random import Random
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.lifetimes import T0, World
+from tests.lifetimes import T0, CopyContext
 from walsyncd.core.keep.base_schedule import (
     CLOCK_STEP_MS,
     WORK_BYTES_MIN,
@@ -87,7 +87,7 @@ class Expiring:
     """
 
     def __init__(self, interval_ms: int, retention_ms: int, slack_ms: int, random: Random) -> None:
-        self.world = World()
+        self.world = CopyContext()
         self.policy = Policy(retention_ms)
         self.interval_ms = interval_ms
         self.expire_ms = 2 * (retention_ms + interval_ms) + 2 * slack_ms + 2 * HOUR_MS

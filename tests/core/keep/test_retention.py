@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.lifetimes import OPERATIONS, POLICY, World, copied, live
+from tests.lifetimes import OPERATIONS, POLICY, CopyContext, copied, live
 from walsyncd.core.keep.retention import DAY_MS, GRACE_MS, HOUR_MS, Policy, decide
 from walsyncd.core.restore.coverage import cover
 from walsyncd.core.restore.plan import AtPosition, Head, Plan, Reason, Refusal, make_plan
@@ -17,15 +17,15 @@ from walsyncd.core.stored.position import Position
 POLICIES = st.builds(Policy, st.sampled_from([DAY_MS, 7 * DAY_MS]), *[st.integers(0, 3)] * 3)
 
 
-def run(world: World, policy: Policy = POLICY) -> None:
+def run(world: CopyContext, policy: Policy = POLICY) -> None:
     """Prune without being killed."""
     for _ in world.prune(world.decide(policy)):
         pass
 
 
-def days(count: int, *, bases_a_day: int = 1) -> World:
+def days(count: int, *, bases_a_day: int = 1) -> CopyContext:
     """A database with so many days of two epochs each; the first base of each day at its begin."""
-    world = World()
+    world = CopyContext()
     for _ in range(count):
         for _ in range(bases_a_day):
             world.base()
@@ -38,7 +38,7 @@ def days(count: int, *, bases_a_day: int = 1) -> World:
     return world
 
 
-def manifests(world: World) -> list[ManifestKey]:
+def manifests(world: CopyContext) -> list[ManifestKey]:
     return [key for key in world.stored if isinstance(key, ManifestKey)]
 
 
@@ -46,7 +46,7 @@ def manifests(world: World) -> list[ManifestKey]:
 @given(st.data(), POLICIES)
 def test_what_is_promised_can_be_restored_at_every_kill_point(data: st.DataObject, policy: Policy) -> None:
     """Commits, bases, generations, compaction, wrong clocks, years: no transaction of the span is ever lost."""
-    world = World()
+    world = CopyContext()
     for _ in range(data.draw(st.integers(1, 40))):
         world.now_ms += data.draw(st.sampled_from([60_000, HOUR_MS, 5 * HOUR_MS, DAY_MS, 4 * DAY_MS, 90 * DAY_MS]))
         live(world, data.draw(OPERATIONS), data)
@@ -63,7 +63,7 @@ def test_what_is_promised_can_be_restored_at_every_kill_point(data: st.DataObjec
 @given(st.data(), POLICIES)
 def test_thinning_never_looks_like_loss(data: st.DataObject, policy: Policy) -> None:
     """At every kill point what can't be planned is refused as pruned or unreachable, never as a hole or a fork."""
-    world = World()
+    world = CopyContext()
     for _ in range(data.draw(st.integers(5, 40))):
         world.now_ms += data.draw(st.sampled_from([HOUR_MS, DAY_MS, 4 * DAY_MS]))
         live(world, data.draw(OPERATIONS), data)
@@ -79,7 +79,7 @@ def test_thinning_never_looks_like_loss(data: st.DataObject, policy: Policy) -> 
 @given(st.data(), POLICIES)
 def test_a_second_look_finds_nothing(data: st.DataObject, policy: Policy) -> None:
     """Pruned once, nothing goes at the same moment, and nothing before the moment that was told."""
-    world = World()
+    world = CopyContext()
     for _ in range(data.draw(st.integers(1, 40))):
         world.now_ms += data.draw(st.sampled_from([HOUR_MS, DAY_MS, 4 * DAY_MS]))
         live(world, data.draw(OPERATIONS), data)
@@ -96,7 +96,7 @@ def test_a_second_look_finds_nothing(data: st.DataObject, policy: Policy) -> Non
 @given(st.data())
 def test_a_usable_base_always_stays(data: st.DataObject) -> None:
     """However old everything is, the newest base that can be used is there with all that follows it."""
-    world = World()
+    world = CopyContext()
     for _ in range(data.draw(st.integers(5, 30))):
         world.now_ms += data.draw(st.sampled_from([HOUR_MS, 30 * DAY_MS]))
         live(world, data.draw(OPERATIONS), data)
@@ -250,7 +250,7 @@ def test_epochs_behind_a_base_go_backwards() -> None:
 
 def test_a_wrong_clock_removes_nothing_too_early() -> None:
     """Keys stamped a year too early do not age: the store knows when they came."""
-    world = World(skew_ms=-365 * DAY_MS)
+    world = CopyContext(skew_ms=-365 * DAY_MS)
     for _ in range(5):
         world.base()
         world.commit()
@@ -271,7 +271,7 @@ def test_a_copied_bucket_begins_to_age_when_it_was_copied() -> None:
 
 def test_an_idle_database_needs_no_look() -> None:
     """With a single base, or with nothing that could ever go, there is no next moment."""
-    world = World()
+    world = CopyContext()
     world.base()
     world.commit()
     assert world.decide().next_ms is None
@@ -284,5 +284,5 @@ def test_an_idle_database_needs_no_look() -> None:
 
 def test_nothing_stored_needs_nothing() -> None:
     """An empty listing is no reason for anything."""
-    told = World().decide()
+    told = CopyContext().decide()
     assert (told.statements, told.steps, told.going, told.next_ms) == ((), (), (), None)

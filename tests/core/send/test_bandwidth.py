@@ -5,33 +5,33 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from walsyncd.core.send.bandwidth import Line
+from walsyncd.core.send.bandwidth import RateLimit
 
 RATE = 1000.0  # bytes a second: a byte takes a millisecond
 
 
 def test_a_segment_does_not_wait_for_a_part() -> None:
     """A large part takes the line for a long time, for other parts."""
-    line = Line(RATE).part_sent(60_000, now_ms=0.0)
+    line = RateLimit(RATE).part_sent(60_000, now_ms=0.0)
     assert (line.segments_until_ms, line.all_until_ms) == (0.0, 60_000.0)
 
 
 def test_a_part_waits_for_segments() -> None:
     """Bases get what is left over."""
-    line = Line(RATE).segment_sent(500, now_ms=10.0)
+    line = RateLimit(RATE).segment_sent(500, now_ms=10.0)
     assert (line.segments_until_ms, line.all_until_ms) == (510.0, 510.0)
 
 
 def test_a_line_that_was_idle_saves_nothing_up() -> None:
     """An hour of silence is no leave to send an hour's bytes at once."""
-    line = Line(RATE).segment_sent(100, now_ms=3_600_000.0)
+    line = RateLimit(RATE).segment_sent(100, now_ms=3_600_000.0)
     assert line.segments_until_ms == 3_600_100.0
 
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(1, 5000), st.integers(0, 3000)), min_size=1, max_size=50))
 def test_all_together_are_never_faster_than_the_limit(bodies: list[tuple[bool, int, int]]) -> None:
     """Segments alone too; beyond it is at most the largest part, which was under way."""
-    line, now_ms, sent = Line(RATE), 0.0, 0
+    line, now_ms, sent = RateLimit(RATE), 0.0, 0
     began_ms = None
     for is_segment, size, pause_ms in bodies:
         now_ms = max(now_ms + pause_ms, line.segments_until_ms if is_segment else line.all_until_ms)

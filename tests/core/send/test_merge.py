@@ -24,9 +24,9 @@ def wait(first: int, last: int, size: int = 10, *, begun: bool = False, epoch: i
 
 
 @st.composite
-def lanes(draw: st.DrawFn) -> list[Waiting]:
+def queues(draw: st.DrawFn) -> list[Waiting]:
     """A lane: segments of growing epochs, now and then a manifest, any of them begun."""
-    lane: list[Waiting] = []
+    queue: list[Waiting] = []
     epoch, frame = 1, 0
     for _ in range(draw(st.integers(1, 30))):
         what = draw(st.sampled_from(["segment"] * 8 + ["epoch", "manifest"]))
@@ -34,19 +34,19 @@ def lanes(draw: st.DrawFn) -> list[Waiting]:
             epoch, frame = epoch + 1, 0
         size, begun = draw(st.integers(1, 40)), draw(st.integers(0, 9)) == 0
         if what == "manifest":
-            lane.append(Waiting(None, size, begun))
+            queue.append(Waiting(None, size, begun))
             continue
         last = frame + draw(st.integers(1, 5))
         previous = (0 if epoch == 1 else 5) if frame == 0 else None
-        lane.append(Waiting(SegmentKey(G, epoch, frame + 1, last, 1000 * epoch + last, previous), size, begun))
+        queue.append(Waiting(SegmentKey(G, epoch, frame + 1, last, 1000 * epoch + last, previous), size, begun))
         frame = last
-    return lane
+    return queue
 
 
-@given(lanes())
-def test_a_lane_sent_run_by_run_is_the_lane(lane: list[Waiting]) -> None:
+@given(queues())
+def test_a_lane_sent_run_by_run_is_the_lane(queue: list[Waiting]) -> None:
     """Every frame once and in order, nothing begun merged, no merged object over the limit, keys legal."""
-    left = list(lane)
+    left = list(queue)
     while left:
         run = head_run(left, size_max=100)
         taken, left = left[: run.count], left[run.count :]
@@ -68,13 +68,13 @@ def test_a_lane_sent_run_by_run_is_the_lane(lane: list[Waiting]) -> None:
         assert (merged.last, merged.time_ms) == (keys[-1].last, keys[-1].time_ms)
 
 
-@given(lanes())
-def test_a_run_is_full_unless_the_next_segment_could_join(lane: list[Waiting]) -> None:
+@given(queues())
+def test_a_run_is_full_unless_the_next_segment_could_join(queue: list[Waiting]) -> None:
     """Only a run that takes in the whole lane, and has room, gains by waiting."""
-    run = head_run(lane, size_max=100)
+    run = head_run(queue, size_max=100)
     if not run.full:
-        assert run.count == len(lane)
-        assert sum(one.size for one in lane) < 100
+        assert run.count == len(queue)
+        assert sum(one.size for one in queue) < 100
 
 
 @pytest.mark.parametrize(
@@ -92,9 +92,9 @@ def test_a_run_is_full_unless_the_next_segment_could_join(lane: list[Waiting]) -
         ([Waiting(None, 5, begun=False), wait(1, 4)], Run(1, full=True)),
     ],
 )
-def test_what_goes_up_next(lane: list[Waiting], expected: Run) -> None:
+def test_what_goes_up_next(queue: list[Waiting], expected: Run) -> None:
     """A hole, another epoch, a begun one, the limit and a manifest each end a run."""
-    assert head_run(lane) == expected
+    assert head_run(queue) == expected
 
 
 def test_other_generations_do_not_adjoin() -> None:

@@ -30,10 +30,10 @@ def test_sqlite_takes_many_incarnations_as_one_wal(tmp_path: Path, page_size: in
     base = path.read_bytes()
     stored, stamp = begin_stamp(page_size, 7, SALTS)
     commits = 0
-    for life in range(200 if page_size == 512 else 12):
+    for wal_pair in range(200 if page_size == 512 else 12):
         with wal_database(path, page_size) as connection:
-            insert(connection, commits=life % 4 + 1, rows=2, size=page_size // 3)
-            if life % 3 == 1:
+            insert(connection, commits=wal_pair % 4 + 1, rows=2, size=page_size // 3)
+            if wal_pair % 3 == 1:
                 connection.execute("DELETE FROM t WHERE id % 5 = 0")
             wal = with_checksums(files_of(path).wal, big_endian=big_endian)
         frames = frames_of(wal)

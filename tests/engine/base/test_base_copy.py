@@ -28,8 +28,8 @@ from walsyncd.engine.base import base_copy
 from walsyncd.engine.base.base_copy import (
     AbandonedError,
     BaseCopy,
+    CopyContext,
     FinishedBase,
-    World,
     begin_base,
     can_resume,
     parse_plan,
@@ -72,8 +72,8 @@ def opened(path: Path) -> Iterator[OpenFile]:
         yield file
 
 
-def world_of(journal: Journal, storage: Storage) -> World:
-    return World(journal, storage, at_once, lambda: 2, lambda: None, lambda: T0, FrameCompressor())
+def world_of(journal: Journal, storage: Storage) -> CopyContext:
+    return CopyContext(journal, storage, at_once, lambda: 2, lambda: None, lambda: T0, FrameCompressor())
 
 
 def whole(copy: BaseCopy) -> FinishedBase:

@@ -17,10 +17,10 @@ from tests.engine.following import spec_of
 from tests.engine.running import wait_for
 from walsyncd.core.keep import base_schedule
 from walsyncd.engine.base import copy_queue as rota_module
-from walsyncd.engine.base.base_copy import Hold, Steps
-from walsyncd.engine.base.copy_queue import FLIGHTS_MAX, Rota
-from walsyncd.engine.follow.followed_database import Tracked
-from walsyncd.engine.follow.wal_pairs import Lives
+from walsyncd.engine.base.base_copy import CopyWait, Steps
+from walsyncd.engine.base.copy_queue import FLIGHTS_MAX, CopyQueue
+from walsyncd.engine.follow.followed_database import FollowedDatabase
+from walsyncd.engine.follow.wal_pairs import WalPairs
 
 
 @pytest.fixture(autouse=True)
@@ -29,18 +29,18 @@ def small_classes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def database(tmp_path: Path) -> Callable[[int, int], Tracked]:
-    def make(row_id: int, size: int) -> Tracked:
+def database(tmp_path: Path) -> Callable[[int, int], FollowedDatabase]:
+    def make(row_id: int, size: int) -> FollowedDatabase:
         path = tmp_path / f"{row_id}.db"
         path.write_bytes(bytes(size))
-        return Tracked(replace(spec_of(path), name=str(row_id)), row_id, Lives(path))
+        return FollowedDatabase(replace(spec_of(path), name=str(row_id)), row_id, WalPairs(path))
 
     return make
 
 
 @contextmanager
-def running(take: Callable[[Tracked], Steps[None]]) -> Iterator[Rota]:
-    rota = Rota(take)
+def running(take: Callable[[FollowedDatabase], Steps[None]]) -> Iterator[CopyQueue]:
+    rota = CopyQueue(take)
     thread = threading.Thread(target=rota.run)
     thread.start()
     try:
@@ -50,18 +50,18 @@ def running(take: Callable[[Tracked], Steps[None]]) -> Iterator[Rota]:
         thread.join()
 
 
-def test_a_small_base_does_not_wait_for_a_large_one(database: Callable[[int, int], Tracked]) -> None:
+def test_a_small_base_does_not_wait_for_a_large_one(database: Callable[[int, int], FollowedDatabase]) -> None:
     """While the large one waits for its store, all small ones come and go, one after the other."""
     answer: Future[Any] = Future()
     told: list[str] = []
     under_way: set[str] = set()
 
-    def take(tracked: Tracked) -> Steps[None]:
+    def take(tracked: FollowedDatabase) -> Steps[None]:
         assert not {name for name in under_way if name != "1"}, "two of a class"
         under_way.add(tracked.name)
-        yield Hold()
+        yield CopyWait()
         if tracked.row_id == 1:
-            yield Hold(answer, math.inf)
+            yield CopyWait(answer, math.inf)
         under_way.remove(tracked.name)
         told.append(tracked.name)
 
@@ -77,17 +77,17 @@ def test_a_small_base_does_not_wait_for_a_large_one(database: Callable[[int, int
 
 
 def test_one_that_gets_nowhere_keeps_nobody_waiting(
-    database: Callable[[int, int], Tracked], monkeypatch: pytest.MonkeyPatch
+    database: Callable[[int, int], FollowedDatabase], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The store refuses its folder: after a while the others of its size go on; it is not forgotten."""
     monkeypatch.setattr(rota_module, "STALLED_S", 0.05)
     answer: Future[Any] = Future()
     told: list[str] = []
 
-    def take(tracked: Tracked) -> Steps[None]:
+    def take(tracked: FollowedDatabase) -> Steps[None]:
         if tracked.row_id == 1:
-            yield Hold(answer, math.inf)
-        yield Hold()
+            yield CopyWait(answer, math.inf)
+        yield CopyWait()
         told.append(tracked.name)
 
     with running(take) as rota:
@@ -99,36 +99,36 @@ def test_one_that_gets_nowhere_keeps_nobody_waiting(
     assert told == ["2", "3", "4", "1"]
 
 
-def test_two_of_other_sizes_go_on_by_turns(database: Callable[[int, int], Tracked]) -> None:
+def test_two_of_other_sizes_go_on_by_turns(database: Callable[[int, int], FollowedDatabase]) -> None:
     """A step each; while two are under way each has one part on its way, else more."""
     steps: list[tuple[str, int]] = []
     both = threading.Event()
 
-    def take(tracked: Tracked) -> Steps[None]:
+    def take(tracked: FollowedDatabase) -> Steps[None]:
         while not both.is_set():
-            yield Hold()
+            yield CopyWait()
         for _ in range(5):
-            steps.append((tracked.name, rota.flights_max()))
-            yield Hold()
+            steps.append((tracked.name, rota.in_flight_max()))
+            yield CopyWait()
 
     with running(take) as rota:
         for row_id, size in ((1, 1000), (2, 20)):
             rota.due(database(row_id, size), 0.0)
-        wait_for(lambda: rota.flights_max() == 1)
+        wait_for(lambda: rota.in_flight_max() == 1)
         both.set()
         wait_for(lambda: len(steps) == 10)
     turns = [name for name, _ in steps]
     assert {abs(turns[:place].count("1") - turns[:place].count("2")) for place in range(11)} <= {0, 1}
     assert {flights for _, flights in steps[:8]} == {1}
-    assert rota.flights_max() == FLIGHTS_MAX
+    assert rota.in_flight_max() == FLIGHTS_MAX
 
 
-def test_a_moment_is_waited_for(database: Callable[[int, int], Tracked]) -> None:
+def test_a_moment_is_waited_for(database: Callable[[int, int], FollowedDatabase]) -> None:
     """One that is refused rests; then it is its turn again."""
     told: list[str] = []
 
-    def take(tracked: Tracked) -> Steps[None]:
-        yield Hold(until_s=0.0)
+    def take(tracked: FollowedDatabase) -> Steps[None]:
+        yield CopyWait(until_s=0.0)
         told.append("rested")
 
     with running(take) as rota:
@@ -136,14 +136,14 @@ def test_a_moment_is_waited_for(database: Callable[[int, int], Tracked]) -> None
         wait_for(lambda: told)
 
 
-def test_who_is_forgotten_is_not_begun(database: Callable[[int, int], Tracked]) -> None:
+def test_who_is_forgotten_is_not_begun(database: Callable[[int, int], FollowedDatabase]) -> None:
     """Nor is one begun twice, however often it is asked for."""
     told: list[str] = []
     answer: Future[Any] = Future()
 
-    def take(tracked: Tracked) -> Steps[None]:
+    def take(tracked: FollowedDatabase) -> Steps[None]:
         told.append(tracked.name)
-        yield Hold(answer, math.inf)
+        yield CopyWait(answer, math.inf)
 
     one, two = database(1, 5), database(2, 5)
     with running(take) as rota:
@@ -158,14 +158,14 @@ def test_who_is_forgotten_is_not_begun(database: Callable[[int, int], Tracked]) 
     assert told == ["1", "1"]
 
 
-def test_a_stop_leaves_what_is_under_way(database: Callable[[int, int], Tracked]) -> None:
+def test_a_stop_leaves_what_is_under_way(database: Callable[[int, int], FollowedDatabase]) -> None:
     """Its files are closed; nothing of it is done any more."""
     told: list[str] = []
 
-    def take(_tracked: Tracked) -> Steps[None]:
+    def take(_tracked: FollowedDatabase) -> Steps[None]:
         try:
             told.append("begun")
-            yield Hold(Future(), math.inf)
+            yield CopyWait(Future(), math.inf)
             told.append("went on")
         finally:
             told.append("closed")
@@ -177,13 +177,13 @@ def test_a_stop_leaves_what_is_under_way(database: Callable[[int, int], Tracked]
     assert rota.is_stopping
 
 
-def test_an_earlier_wish_counts_unless_it_may_not(database: Callable[[int, int], Tracked]) -> None:
+def test_an_earlier_wish_counts_unless_it_may_not(database: Callable[[int, int], FollowedDatabase]) -> None:
     """A base that failed is not hastened by the next wish, but by somebody who asks for it now."""
     told: list[str] = []
 
-    def take(tracked: Tracked) -> Steps[None]:
+    def take(tracked: FollowedDatabase) -> Steps[None]:
         told.append(tracked.name)
-        yield Hold()
+        yield CopyWait()
 
     with running(take) as rota:
         one, two = database(1, 5), database(2, 500)

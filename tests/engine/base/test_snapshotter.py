@@ -17,8 +17,8 @@ from walsyncd.core.stored.base import PackedPart, Shape
 from walsyncd.core.stored.layout import ManifestKey, parse_key
 from walsyncd.core.stored.manifest import Manifest
 from walsyncd.engine.base import base_copy, snapshotter
-from walsyncd.engine.base.base_copy import BaseCopy, FinishedBase, Hold, Steps
-from walsyncd.engine.follow.followed_database import Tracked
+from walsyncd.engine.base.base_copy import BaseCopy, CopyWait, FinishedBase, Steps
+from walsyncd.engine.follow.followed_database import FollowedDatabase
 from walsyncd.engine.restore.replica import Replica
 
 
@@ -68,7 +68,7 @@ def test_a_base_that_waits_for_the_wal_asks_nobody(place: Place, monkeypatch: py
     asked: list[float] = []
     due = snapshotter.Snapshotter.due
 
-    def noted(self: snapshotter.Snapshotter, tracked: Tracked, delay_s: float = 0.0) -> None:
+    def noted(self: snapshotter.Snapshotter, tracked: FollowedDatabase, delay_s: float = 0.0) -> None:
         asked.append(delay_s)
         due(self, tracked, delay_s)
 
@@ -117,7 +117,7 @@ def test_a_base_that_is_resumed_is_consistent_from_after_its_end(place: Place, m
     def halt(self: BaseCopy, part: PackedPart) -> Steps[None]:
         if part.number == 3:
             halted.set()
-            yield Hold(until_s=math.inf)
+            yield CopyWait(until_s=math.inf)
         yield from send(self, part)
 
     with wal_database(place.database()) as writer:

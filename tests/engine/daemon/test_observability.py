@@ -34,17 +34,17 @@ def test_metrics_move_with_the_settings(tmp_path: Path) -> None:
     place = Place(tmp_path)
     first, second, file = free_address(), free_address(), tmp_path / "walsyncd.prom"
     with running(place.settings()) as daemon:
-        sight, settings = daemon._sight, place.settings().daemon
-        sight.settle(replace(settings, metrics_listen=first))
+        observe, settings = daemon._sight, place.settings().daemon
+        observe.settle(replace(settings, metrics_listen=first))
         assert answers(first)
-        assert sight.due_s() is None, "without a file nothing wakes up for it"
-        sight.settle(replace(settings, metrics_listen=first, metrics_textfile=file))
+        assert observe.due_s() is None, "without a file nothing wakes up for it"
+        observe.settle(replace(settings, metrics_listen=first, metrics_textfile=file))
         assert answers(first)
-        sight.beat()
+        observe.beat()
         assert "walsyncd_build_info" in file.read_text()
-        sight.settle(replace(settings, metrics_listen=second))
+        observe.settle(replace(settings, metrics_listen=second))
         assert (answers(first), answers(second)) == (False, True)
-        sight.settle(settings)
+        observe.settle(settings)
         assert not answers(second)
 
 

@@ -12,7 +12,7 @@ from tests.engine.running import Place, running
 from tests.fakes import Call, FakeStorage
 from tests.shipping import T0, segment
 from walsyncd.adapters.journal.journal import Advance, Journal
-from walsyncd.engine.daemon.stop_report import say_what_stays
+from walsyncd.engine.daemon.stop_report import report_unshipped
 from walsyncd.errors import MissingError, RefusedError, TransientError
 
 
@@ -24,8 +24,8 @@ def place(tmp_path: Path) -> Place:
 def test_nothing_left_is_clean_and_a_missing_database_too(place: Place) -> None:
     """Of a file that is not there nothing can be left."""
     with Journal.open(place.state) as journal:
-        assert say_what_stays(journal, [], {"gone": MissingError("it does not exist")})
-        assert not say_what_stays(journal, [], {"closed": RefusedError("permission denied")})
+        assert report_unshipped(journal, [], {"gone": MissingError("it does not exist")})
+        assert not report_unshipped(journal, [], {"closed": RefusedError("permission denied")})
 
 
 def test_what_stays_in_the_spool_is_named_exactly(place: Place) -> None:
@@ -35,7 +35,7 @@ def test_what_stays_in_the_spool_is_named_exactly(place: Place) -> None:
         row = journal.database("app", "/srv/app.db")
         journal.begin_generation(row.id, first.generation, "test", "{}", T0)
         journal.advance([Advance(row.id, "{}", (first, last))])
-        assert not say_what_stays(journal, [], {})
+        assert not report_unshipped(journal, [], {})
     (line,) = logs
     assert (line["event"], line["database"], line["objects"]) == ("left_in_spool", "app", 2)
     assert (line["first"], line["last"]) == (first.key, last.key)

@@ -15,8 +15,8 @@ from tests.engine.following import Following, closed_database, insert
 from walsyncd.adapters.files.inotify import Event, Kind
 from walsyncd.adapters.files.source import Role
 from walsyncd.core.follow.decision import CLOSE_LATE_MS
-from walsyncd.engine.follow.source_reader import Eyes
-from walsyncd.engine.follow.wal_pairs import Lives
+from walsyncd.engine.follow.source_reader import SourceReader
+from walsyncd.engine.follow.wal_pairs import WalPairs
 
 
 def closes_beside(follow: Following, app: SqliteProcess) -> None:
@@ -121,13 +121,13 @@ def test_a_counter_rebuilt_in_place_is_a_gap(tmp_path: Path, more: int) -> None:
         fill(app, 5)
         follow.look()
         assert follow.tracked.mark is not None
-        ichange, reborn = follow.tracked.mark.ichange, follow.tracked.mark.reborn
+        ichange, index_rebuilds = follow.tracked.mark.ichange, follow.tracked.mark.index_rebuilds
         tear_header(path)
         fill(app, ichange + more, start=2000)
         app.execute(CHECKPOINT, insert(1))
         assert "where the old one ended can't be seen" in follow.gap()
-        assert follow.tracked.lives.current is not None
-        assert follow.tracked.lives.current.reborn == reborn, "no event tells of it"
+        assert follow.tracked.wal_pairs.current is not None
+        assert follow.tracked.wal_pairs.current.index_rebuilds == index_rebuilds, "no event tells of it"
 
 
 def test_a_counter_rebuilt_in_place_whose_commits_were_cut_off_is_a_gap(tmp_path: Path) -> None:
@@ -240,7 +240,7 @@ def test_a_close_long_after_a_restart(tmp_path: Path) -> None:
     with used_by_two(tmp_path) as (app, other, follow):
         app.execute(insert(1), CHECKPOINT, insert(2))
         assert not follow.look().gap
-        assert follow.tracked.loan is not None
+        assert follow.tracked.provisional is not None
         follow.ahead_ms += CLOSE_LATE_MS
         assert not follow.look().gap
         closes_without_a_gap(app, other, follow)
@@ -254,8 +254,8 @@ def test_a_close_that_may_be_among_lost_events_calls_a_loan_in(tmp_path: Path) -
         follow.look()
         app.execute(insert(1), CHECKPOINT, insert(2))
         assert not follow.look().gap
-        assert follow.tracked.loan is not None
-        follow.tracked.lives.note(Event(path, Role.DATABASE, Kind.OVERFLOW))
+        assert follow.tracked.provisional is not None
+        follow.tracked.wal_pairs.note(Event(path, Role.DATABASE, Kind.OVERFLOW))
         assert "right after the WAL restarted" in follow.gap()
 
 
@@ -265,10 +265,10 @@ def test_a_close_while_a_count_is_judged_calls_the_loan_in(tmp_path: Path) -> No
     with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
         app.execute(insert(1))
         follow.look()
-        assert follow.tracked.lives.current is not None
-        eyes = Eyes(follow.tracked, follow.outside, follow.tracked.lives.current)
-        follow.tracked.lives.note(Event(path, Role.SHM, Kind.CLOSE_WRITE))
-        eyes.borrow()
+        assert follow.tracked.wal_pairs.current is not None
+        eyes = SourceReader(follow.tracked, follow.environment, follow.tracked.wal_pairs.current)
+        follow.tracked.wal_pairs.note(Event(path, Role.SHM, Kind.CLOSE_WRITE))
+        eyes.accept_provisionally()
         assert "right after the WAL restarted" in follow.gap()
 
 
@@ -292,7 +292,7 @@ def test_a_close_after_an_emptied_wal_began_with_other_salts(tmp_path: Path) -> 
         other.execute(insert(1))
         assert not follow.look().gap
         assert follow.cursor.salts[0] != emptied.salts[0]
-        assert follow.tracked.loan is None
+        assert follow.tracked.provisional is None
         closes_without_a_gap(app, other, follow)
 
 
@@ -326,26 +326,26 @@ def test_a_commit_that_an_emptied_wal_was_begun_with_is_not_missed(tmp_path: Pat
 def test_glances_at_the_wal_index_after_writes_to_the_database(tmp_path: Path) -> None:
     """None without such a write; what was seen before is forgotten when events are lost; a dead one shows nothing."""
     path = tmp_path / "app.db"
-    lives = Lives(path)
+    wal_pairs = WalPairs(path)
     commit, checkpoint = Event(path, Role.WAL, Kind.MODIFY), Event(path, Role.DATABASE, Kind.MODIFY)
 
     def shown() -> list[int]:
-        return [index.max_frame for index in lives.queue[-1].glances.last(followed=False)]
+        return [index.max_frame for index in wal_pairs.queue[-1].index_reads.last(followed=False)]
 
     with wal_database(path) as app:
-        lives.look_around()
+        wal_pairs.look_around()
         (before,) = shown()
         app.execute(insert(1))
-        lives.note(commit)
-        lives.glance()
+        wal_pairs.note(commit)
+        wal_pairs.index_read()
         assert shown() == [before]
-        lives.note(checkpoint)
+        wal_pairs.note(checkpoint)
         assert shown() == []
-        lives.glance()
+        wal_pairs.index_read()
         assert shown() == [before + 1]
-        lives.note(Event(path, Role.DATABASE, Kind.OVERFLOW))
+        wal_pairs.note(Event(path, Role.DATABASE, Kind.OVERFLOW))
         assert shown() == []
         app.kill()
-        lives.glance()
+        wal_pairs.index_read()
         assert shown() == []
-    lives.clear()
+    wal_pairs.clear()

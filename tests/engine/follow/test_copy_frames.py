@@ -216,7 +216,7 @@ def test_frames_are_stored_alike_when_a_step_is_lost(tmp_path: Path) -> None:
     with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
         follow.look()
         app.execute(insert(1))
-        (lost,) = take_step(follow.tracked, follow.outside).objects
+        (lost,) = take_step(follow.tracked, follow.environment).objects
         follow.die()
         (again,) = follow.restart().look().objects
         assert _content(lost) == _content(again)
@@ -227,7 +227,7 @@ def test_salts_of_an_epoch_that_no_frame_has_are_drawn_anew(tmp_path: Path) -> N
     """A crash between choosing them and the journal's transaction is harmless: nothing carries them."""
     path = tmp_path / "app.db"
     with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
-        (lost,) = take_step(follow.tracked, follow.outside).objects
+        (lost,) = take_step(follow.tracked, follow.environment).objects
         follow.die()
         (again,) = follow.restart().look().objects
         assert _content(lost) != _content(again)
@@ -242,9 +242,9 @@ def _content(new: NewObject) -> bytes:
 def test_another_page_size_is_a_gap() -> None:
     """Frames of two page sizes are no WAL, nor fit one base."""
     stream = Stream("g", stamp=Stamp(4096, 1, 1, 1, (0, 0)))
-    assert copy_frames.unfit(stream, 4096) == ""
-    assert copy_frames.unfit(stream, 512) == "the page size changed from 4096 to 512 bytes"
-    assert "could not be closed" in copy_frames.unfit(Stream("g", frame=copy_frames.EPOCH_FRAMES_MAX), 512)
+    assert copy_frames.why_not_appendable(stream, 4096) == ""
+    assert copy_frames.why_not_appendable(stream, 512) == "the page size changed from 4096 to 512 bytes"
+    assert "could not be closed" in copy_frames.why_not_appendable(Stream("g", frame=copy_frames.EPOCH_FRAMES_MAX), 512)
 
 
 def test_an_exclusive_writer_is_scanned(tmp_path: Path) -> None:
@@ -269,13 +269,13 @@ def test_a_scan_finds_its_target_once(tmp_path: Path, monkeypatch: pytest.Monkey
     """The steps that copy up to the commit that was found do not search again."""
     monkeypatch.setattr(copy_frames, "BATCH_BYTES", 3 * 4120)
     searched: list[Cursor] = []
-    search = source_reader.Eyes.last_commit
+    search = source_reader.SourceReader.last_commit
 
-    def counted(self: source_reader.Eyes, start: Cursor) -> int:
+    def counted(self: source_reader.SourceReader, start: Cursor) -> int:
         searched.append(start)
         return search(self, start)
 
-    monkeypatch.setattr(source_reader.Eyes, "last_commit", counted)
+    monkeypatch.setattr(source_reader.SourceReader, "last_commit", counted)
     path = tmp_path / "app.db"
     with SqliteProcess(path) as app:
         app.execute("PRAGMA locking_mode=EXCLUSIVE", "PRAGMA journal_mode=WAL", "CREATE TABLE t (x)")

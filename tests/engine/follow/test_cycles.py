@@ -52,7 +52,7 @@ def test_many_cycles_between_two_looks(tmp_path: Path) -> None:
         follow.look()
         for value in range(6):
             committed(path, value, -value, watch=follow.watch)
-        assert len(follow.tracked.lives.queue) == 6
+        assert len(follow.tracked.wal_pairs.queue) == 6
         assert not follow.look().gap
         assert follow.restored() == rows(path)
 

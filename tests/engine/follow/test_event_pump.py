@@ -12,42 +12,42 @@ from structlog.testing import capture_logs
 
 from tests.adapters.files.sqlite_process import wal_database
 from tests.engine.running import wait_for
-from walsyncd.adapters.files.inotify import Watcher
+from walsyncd.adapters.files.inotify import InotifyReader
 from walsyncd.adapters.files.source import Role, side_path
 from walsyncd.config import DatabaseSpec
-from walsyncd.engine.follow.event_pump import Watch
-from walsyncd.engine.follow.followed_database import Tracked
-from walsyncd.engine.follow.wal_pairs import Lives
+from walsyncd.engine.follow.event_pump import EventPump
+from walsyncd.engine.follow.followed_database import FollowedDatabase
+from walsyncd.engine.follow.wal_pairs import WalPairs
 
 
-def tracked_at(path: Path, *, presence: bool = False) -> Tracked:
+def tracked_at(path: Path, *, presence: bool = False) -> FollowedDatabase:
     spec = DatabaseSpec(path, "app", str(path), "database[1]", 1.0, 1.0, 1.0, presence=presence)
-    return Tracked(spec, 1, Lives(path))
+    return FollowedDatabase(spec, 1, WalPairs(path))
 
 
 def test_a_new_wal_is_held_before_anybody_looks(tmp_path: Path) -> None:
     """The thread that reads inotify opens -wal and -shm at their CREATE, and wakes the database."""
-    woken: list[Tracked] = []
-    with Watcher() as watcher:
-        watch = Watch(watcher, woken.extend, lambda: None)
+    woken: list[FollowedDatabase] = []
+    with InotifyReader() as watcher:
+        watch = EventPump(watcher, woken.extend, lambda: None)
         tracked = tracked_at(tmp_path / "app.db")
         watch.add(tracked)
         thread = threading.Thread(target=watch.run)
         thread.start()
         try:
             with wal_database(tracked.path):
-                wait_for(lambda: tracked.lives.current and tracked.lives.current.shm)
+                wait_for(lambda: tracked.wal_pairs.current and tracked.wal_pairs.current.shm)
         finally:
             watch.stop()
             thread.join()
         assert tracked in woken
-        tracked.lives.clear()
+        tracked.wal_pairs.clear()
 
 
 def test_presence_is_taken_before_anybody_looks(tmp_path: Path) -> None:
     """By the thread that reads inotify, while the application that opened the database still has it open."""
-    with Watcher() as watcher:
-        watch = Watch(watcher, lambda _databases: None, lambda: None)
+    with InotifyReader() as watcher:
+        watch = EventPump(watcher, lambda _databases: None, lambda: None)
         tracked = tracked_at(tmp_path / "app.db", presence=True)
         watch.add(tracked)
         thread = threading.Thread(target=watch.run)
@@ -61,14 +61,14 @@ def test_presence_is_taken_before_anybody_looks(tmp_path: Path) -> None:
             watch.stop()
             thread.join()
         tracked.presence.want(wanted=False)
-        tracked.lives.clear()
+        tracked.wal_pairs.clear()
 
 
 def test_a_database_that_was_removed_is_not_woken(tmp_path: Path) -> None:
     """Its events are nobody's any more."""
-    woken: list[Tracked] = []
-    with Watcher() as watcher:
-        watch = Watch(watcher, woken.extend, lambda: None)
+    woken: list[FollowedDatabase] = []
+    with InotifyReader() as watcher:
+        watch = EventPump(watcher, woken.extend, lambda: None)
         tracked = tracked_at(tmp_path / "app.db")
         watch.add(tracked)
         watch.remove(tracked)
@@ -87,8 +87,8 @@ def test_new_names_in_a_folder_of_a_pattern_are_told(tmp_path: Path) -> None:
     def nobody(_databases: Iterable[Any]) -> None:
         return None
 
-    with Watcher() as watcher:
-        watch = Watch(watcher, nobody, appeared)
+    with InotifyReader() as watcher:
+        watch = EventPump(watcher, nobody, appeared)
         watch.watch_folders([tmp_path])
         (tmp_path / "tenant").mkdir()
         watch.drain()
@@ -103,8 +103,8 @@ def test_new_names_in_a_folder_of_a_pattern_are_told(tmp_path: Path) -> None:
 
 def test_a_burst_is_of_writes_alone(tmp_path: Path) -> None:
     """Writes to files that are held open can wait in the queue a little; a file that comes or goes can't."""
-    with Watcher() as watcher:
-        watch = Watch(watcher, lambda _databases: None, lambda: None)
+    with InotifyReader() as watcher:
+        watch = EventPump(watcher, lambda _databases: None, lambda: None)
         tracked = tracked_at(tmp_path / "app.db")
         watch.add(tracked)
         with wal_database(tracked.path) as writer:
@@ -113,20 +113,20 @@ def test_a_burst_is_of_writes_alone(tmp_path: Path) -> None:
             assert watch._take_in()
             writer.close()
             assert not watch._take_in(), "they were deleted"
-        tracked.lives.clear()
+        tracked.wal_pairs.clear()
 
 
 def test_databases_that_no_events_tell_of_are_looked_at_by_the_clock(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Beyond the limit of watches: the follower knows it, and the log says it once, with the cause."""
-    with Watcher() as watcher:
-        watch = Watch(watcher, lambda _databases: None, lambda: None)
+    with InotifyReader() as watcher:
+        watch = EventPump(watcher, lambda _databases: None, lambda: None)
         monkeypatch.setattr(watcher, "is_watched", lambda _path: False)
         monkeypatch.setattr(watcher, "unwatched", lambda: {tmp_path / "app.db": "no more watches: raise the limit"})
         tracked = tracked_at(tmp_path / "app.db")
         watch.add(tracked)
-        assert not tracked.lives.watched
+        assert not tracked.wal_pairs.watched
         with capture_logs() as logs:
             watch._recheck()
             watch._recheck()

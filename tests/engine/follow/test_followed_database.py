@@ -9,8 +9,8 @@ import pytest
 from tests.adapters.files.sqlite_process import wal_database
 from tests.engine.following import Following, spec_of
 from walsyncd.engine.follow import copy_frames
-from walsyncd.engine.follow.followed_database import Tracked
-from walsyncd.engine.follow.wal_pairs import Lives
+from walsyncd.engine.follow.followed_database import FollowedDatabase
+from walsyncd.engine.follow.wal_pairs import WalPairs
 
 
 def test_forgetting_leaves_nothing_of_the_generation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -26,12 +26,12 @@ def test_forgetting_leaves_nothing_of_the_generation(tmp_path: Path, monkeypatch
         tracked.base_wanted = "asked for"
         tracked.believe_index = False
         tracked.forget()
-        fresh = Tracked(tracked.spec, tracked.row_id, tracked.lives, verified=True)
+        fresh = FollowedDatabase(tracked.spec, tracked.row_id, tracked.wal_pairs, verified=True)
         assert tracked == fresh
 
 
 def test_a_database_is_called_by_its_configuration() -> None:
     """Path and name are those of the entry."""
     path = Path("/nowhere/app.db")
-    tracked = Tracked(spec_of(path), 1, Lives(path))
+    tracked = FollowedDatabase(spec_of(path), 1, WalPairs(path))
     assert (tracked.path, tracked.name) == (path, "app")

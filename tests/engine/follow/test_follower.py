@@ -12,10 +12,10 @@ import pytest
 from tests.adapters.files.sqlite_process import wal_database
 from tests.engine.running import WAIT_S_MAX, Place, running, wait_for
 from walsyncd.adapters.journal.journal import Advance, Journal
-from walsyncd.core.follow.decision import Loan
+from walsyncd.core.follow.decision import ProvisionalProof
 from walsyncd.engine.base.base_copy import AbandonedError
 from walsyncd.engine.follow import follower
-from walsyncd.engine.follow.followed_database import Tracked
+from walsyncd.engine.follow.followed_database import FollowedDatabase
 from walsyncd.errors import TransientError
 
 
@@ -114,7 +114,7 @@ def test_a_follow_state_that_cannot_be_read_begins_a_new_generation(place: Place
 def test_who_asked_is_told_of_the_failure(place: Place) -> None:
     """A base whose generation ended meanwhile is the snapshotter's matter: following goes on."""
 
-    def abandon(_tracked: Tracked) -> None:
+    def abandon(_tracked: FollowedDatabase) -> None:
         raise AbandonedError("the generation ended")
 
     with wal_database(place.database()) as writer, running(place.settings("app")) as daemon:
@@ -129,17 +129,19 @@ def test_who_asked_is_told_of_the_failure(place: Place) -> None:
 def test_a_loan_is_over_in_time_though_nothing_happens(place: Place) -> None:
     """Else a close minutes later, of whoever leaves in good order, would still call it in."""
 
-    lent: list[Loan] = []
+    lent: list[ProvisionalProof] = []
 
-    def borrow(tracked: Tracked) -> None:
-        assert tracked.lives.current is not None
+    def accept_provisionally(tracked: FollowedDatabase) -> None:
+        assert tracked.wal_pairs.current is not None
         until_ms = time.monotonic_ns() // 1_000_000 + 200
-        tracked.loan = Loan(tracked.lives.current.serial, tracked.lives.current.closed, until_ms)
-        lent.append(tracked.loan)
+        tracked.provisional = ProvisionalProof(
+            tracked.wal_pairs.current.serial, tracked.wal_pairs.current.closed, until_ms
+        )
+        lent.append(tracked.provisional)
 
     with wal_database(place.database()), running(place.settings("app")) as daemon:
         place.sync()
         (tracked,) = daemon.databases
-        daemon.follower.interrupt(tracked, borrow)
-        wait_for(lambda: lent and tracked.loan is None)
+        daemon.follower.interrupt(tracked, accept_provisionally)
+        wait_for(lambda: lent and tracked.provisional is None)
     assert not any(ended_reasons(place))

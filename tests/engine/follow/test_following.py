@@ -93,7 +93,7 @@ class Script:
         self.follow.restart()
 
     def lose_a_step(self) -> None:
-        take_step(self.follow.tracked, self.follow.outside)
+        take_step(self.follow.tracked, self.follow.environment)
         self.follow.tracked.drop_pending()
 
     def look(self) -> None:

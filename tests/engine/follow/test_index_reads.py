@@ -12,23 +12,23 @@ from tests.adapters.files.sqlite_process import SqliteProcess, wal_database
 from tests.engine.following import insert
 from walsyncd.adapters.files.source import Role, open_file, side_path
 from walsyncd.core.sqlite.walindex import IndexHeader, parse_index_header
-from walsyncd.engine.follow.index_reads import GLANCES_MAX, Glances, frames_behind
+from walsyncd.engine.follow.index_reads import GLANCES_MAX, IndexReads, frames_behind
 
 
 def shows(last: int) -> IndexHeader:
     return IndexHeader(5, False, 4096, last, 9, (1, 2), (3, 4), 0, (0, 0, 0, 0, 0))
 
 
-def tell(glances: Glances, *events: str) -> None:
+def tell(index_reads: IndexReads, *events: str) -> None:
     for event in events:
         if event == "wal":
-            glances.wal_written()
+            index_reads.wal_written()
         else:
-            glances.database_written()
+            index_reads.database_written()
 
 
-def good(glances: Glances, *, followed: bool) -> list[int]:
-    return [index.max_frame for index in glances.last(followed=followed)]
+def good(index_reads: IndexReads, *, followed: bool) -> list[int]:
+    return [index.max_frame for index in index_reads.last(followed=followed)]
 
 
 @pytest.mark.parametrize(
@@ -47,48 +47,48 @@ def test_a_glance_is_good_until_a_commit_may_have_come_and_gone(
     events: list[str], *, before_its_first_frame: bool, after: bool
 ) -> None:
     """Written to the WAL, copied back, and overwritten."""
-    glances = Glances()
-    glances.add(shows(1), moving=False)
-    tell(glances, *events)
-    assert bool(good(glances, followed=False)) is before_its_first_frame
-    assert bool(good(glances, followed=True)) is after
+    index_reads = IndexReads()
+    index_reads.add(shows(1), moving=False)
+    tell(index_reads, *events)
+    assert bool(good(index_reads, followed=False)) is before_its_first_frame
+    assert bool(good(index_reads, followed=True)) is after
 
 
 def test_frames_that_stood_there_need_not_be_written_any_more() -> None:
     """They may be published, and copied back."""
-    glances = Glances()
-    glances.add(shows(1), moving=True)
-    tell(glances, "database")
-    assert good(glances, followed=False) == []
-    tell(glances, "wal")
-    assert good(glances, followed=True) == []
+    index_reads = IndexReads()
+    index_reads.add(shows(1), moving=True)
+    tell(index_reads, "database")
+    assert good(index_reads, followed=False) == []
+    tell(index_reads, "wal")
+    assert good(index_reads, followed=True) == []
 
 
 def test_events_while_a_glance_is_taken_count() -> None:
     """It begins before the wal-index is read."""
-    glances = Glances()
-    glance = glances.begin()
-    tell(glances, "wal", "database", "wal")
-    glances.take(glance, shows(1), moving=False)
-    assert good(glances, followed=True) == []
+    index_reads = IndexReads()
+    index_read = index_reads.begin()
+    tell(index_reads, "wal", "database", "wal")
+    index_reads.take(index_read, shows(1), moving=False)
+    assert good(index_reads, followed=True) == []
 
 
 def test_a_glance_while_events_were_lost_is_none() -> None:
     """Nor is any before."""
-    glances = Glances()
-    glances.add(shows(1), moving=False)
-    glance = glances.begin()
-    glances.forget()
-    glances.take(glance, shows(2), moving=False)
-    assert good(glances, followed=True) == []
+    index_reads = IndexReads()
+    index_reads.add(shows(1), moving=False)
+    index_read = index_reads.begin()
+    index_reads.forget()
+    index_reads.take(index_read, shows(2), moving=False)
+    assert good(index_reads, followed=True) == []
 
 
 def test_the_last_glances_are_kept() -> None:
     """As many as may be of use."""
-    glances = Glances()
+    index_reads = IndexReads()
     for last in range(10):
-        glances.take(glances.begin(), shows(last), moving=False)
-    assert good(glances, followed=True) == list(range(10))[-GLANCES_MAX:]
+        index_reads.take(index_reads.begin(), shows(last), moving=False)
+    assert good(index_reads, followed=True) == list(range(10))[-GLANCES_MAX:]
 
 
 def is_behind(path: Path, **changed: Any) -> bool:

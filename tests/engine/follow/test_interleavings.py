@@ -15,7 +15,7 @@ from walsyncd.core.stored.layout import ManifestKey, parse_key
 from walsyncd.core.stored.position import Position
 from walsyncd.engine.base.base_copy import BaseCopy
 from walsyncd.engine.follow import source_reader
-from walsyncd.engine.follow.source_reader import Eyes
+from walsyncd.engine.follow.source_reader import SourceReader
 
 CHECKPOINT = "PRAGMA wal_checkpoint"
 
@@ -25,9 +25,9 @@ def test_an_event_while_the_headers_are_read_is_noted(tmp_path: Path, monkeypatc
     path = tmp_path / "app.db"
     with wal_database(path), Following(path, tmp_path / "f").begin() as follow:
         follow.look()
-        life = follow.tracked.lives.current
-        assert life is not None
-        before = life.reborn
+        wal_pair = follow.tracked.wal_pairs.current
+        assert wal_pair is not None
+        before = wal_pair.index_rebuilds
 
         def parse_while_it_changes(data: bytes) -> Any:
             with Path(f"{path}-shm").open("r+b") as shm:
@@ -35,8 +35,8 @@ def test_an_event_while_the_headers_are_read_is_noted(tmp_path: Path, monkeypatc
             return parse_index_header(data)
 
         monkeypatch.setattr(source_reader, "parse_index_header", parse_while_it_changes)
-        Eyes(follow.tracked, follow.outside, life).sight()
-        assert life.reborn > before
+        SourceReader(follow.tracked, follow.environment, wal_pair).observe()
+        assert wal_pair.index_rebuilds > before
 
 
 def test_a_restart_under_a_copy_is_no_rewritten_history(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -46,14 +46,14 @@ def test_a_restart_under_a_copy_is_no_rewritten_history(tmp_path: Path, monkeypa
         follow.look()
         frame = follow.cursor.frames
         app.execute(insert(1))
-        read = Eyes.read
+        read = SourceReader.read
 
-        def read_too_late(self: Eyes, *arguments: Any) -> Any:
+        def read_too_late(self: SourceReader, *arguments: Any) -> Any:
             monkeypatch.undo()
             app.execute(CHECKPOINT, *(insert(10 + number) for number in range(frame + 1)))
             return read(self, *arguments)
 
-        monkeypatch.setattr(Eyes, "read", read_too_late)
+        monkeypatch.setattr(SourceReader, "read", read_too_late)
         assert follow.gap() == f"1 transactions after frame {frame} of the WAL were overwritten before they were read"
 
 
@@ -65,15 +65,15 @@ def test_new_frames_that_pass_ours_while_the_tail_is_read(tmp_path: Path, monkey
         follow.look()
         frame = follow.cursor.frames
         app.execute(insert(20), insert(21), CHECKPOINT, insert(22))
-        salts_at = Eyes.salts_at
+        salts_at = SourceReader.salts_at
 
-        def read_behind_the_tail(self: Eyes, *arguments: Any) -> Any:
+        def read_behind_the_tail(self: SourceReader, *arguments: Any) -> Any:
             found = salts_at(self, *arguments)
             if arguments[0] > frame:
                 app.execute(*(insert(30 + number) for number in range(frame)))
             return found
 
-        monkeypatch.setattr(Eyes, "salts_at", read_behind_the_tail)
+        monkeypatch.setattr(SourceReader, "salts_at", read_behind_the_tail)
         assert follow.gap().startswith(f"the WAL's new frames reached frame {frame + 1} ")
 
 

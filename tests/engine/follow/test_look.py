@@ -12,9 +12,9 @@ from tests.engine.following import Following, insert, rows
 from tests.wal_files import with_checksums
 from walsyncd.adapters.files.inotify import Event, Kind
 from walsyncd.adapters.files.source import Role
-from walsyncd.core.follow.decision import Holder, Sighting
+from walsyncd.core.follow.decision import DmsHolder, Observation
 from walsyncd.engine.follow import look
-from walsyncd.engine.follow.source_reader import Eyes
+from walsyncd.engine.follow.source_reader import SourceReader
 from walsyncd.engine.follow.step import Step
 from walsyncd.errors import MissingError, RefusedError
 
@@ -117,7 +117,7 @@ def test_a_database_that_was_replaced_is_a_gap(tmp_path: Path, *, seen: bool) ->
         (tmp_path / "copy").rename(path)
         if not seen:
             follow.watcher.drain()
-            follow.tracked.lives.note(Event(path, Role.DATABASE, Kind.OVERFLOW))
+            follow.tracked.wal_pairs.note(Event(path, Role.DATABASE, Kind.OVERFLOW))
         assert follow.gap() == "another file was put in the database's place"
 
 
@@ -127,7 +127,7 @@ def test_lost_events_alone_are_no_gap(tmp_path: Path) -> None:
     with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
         follow.look()
         app.execute(insert(1))
-        follow.tracked.lives.note(Event(path, Role.DATABASE, Kind.OVERFLOW))
+        follow.tracked.wal_pairs.note(Event(path, Role.DATABASE, Kind.OVERFLOW))
         assert not follow.look().gap
         assert not follow.look().gap
         app.execute("PRAGMA wal_checkpoint", insert(2))
@@ -153,14 +153,14 @@ def test_events_of_the_step_itself_count(tmp_path: Path, monkeypatch: pytest.Mon
     with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
         follow.look()
         app.execute(insert(1))
-        sight = Eyes.sight
+        observe = SourceReader.observe
 
-        def replaced(self: Eyes) -> Sighting:
+        def replaced(self: SourceReader) -> Observation:
             shutil.copy(path, tmp_path / "copy")
             (tmp_path / "copy").rename(path)
-            return sight(self)
+            return observe(self)
 
-        monkeypatch.setattr(Eyes, "sight", replaced)
+        monkeypatch.setattr(SourceReader, "observe", replaced)
         step = follow.step()
         assert (step.gap, step.objects) == ("another file was put in the database's place", ())
 
@@ -172,7 +172,7 @@ def test_a_wal_that_cannot_be_read_is_said(tmp_path: Path, monkeypatch: pytest.M
         follow.look()
         follow.die()
         follow.restart()
-        follow.tracked.lives.clear()
+        follow.tracked.wal_pairs.clear()
 
         def refuse(_path: Path) -> None:
             raise RefusedError("no permission")
@@ -187,10 +187,10 @@ def test_a_wal_that_cannot_be_read_is_said(tmp_path: Path, monkeypatch: pytest.M
 
 def freeze_index(follow: Following) -> None:
     """From now on the live wal-index shows what it shows now."""
-    life = follow.tracked.lives.current
-    assert life is not None
-    assert life.shm is not None
-    frozen = life.shm.pread(0, 136)
+    wal_pair = follow.tracked.wal_pairs.current
+    assert wal_pair is not None
+    assert wal_pair.shm is not None
+    frozen = wal_pair.shm.pread(0, 136)
 
     class Frozen:
         def __init__(self, shm: object) -> None:
@@ -202,7 +202,7 @@ def freeze_index(follow: Following) -> None:
         def pread(self, _offset: int, _length: int) -> bytes:
             return frozen
 
-    life.shm = Frozen(life.shm)  # type: ignore[assignment]
+    wal_pair.shm = Frozen(wal_pair.shm)  # type: ignore[assignment]
 
 
 def test_a_wal_index_that_stays_behind_is_not_believed(tmp_path: Path) -> None:
@@ -252,7 +252,7 @@ def test_a_wal_index_being_set_up_is_looked_at_again(tmp_path: Path, monkeypatch
     path = tmp_path / "app.db"
     with wal_database(path), Following(path, tmp_path / "f").begin() as follow:
         follow.look()
-        monkeypatch.setattr(Eyes, "_holder", lambda _self: Holder.SETTING_UP)
+        monkeypatch.setattr(SourceReader, "_holder", lambda _self: DmsHolder.SETTING_UP)
         assert follow.step() == Step(moving=True)
 
 
@@ -266,7 +266,7 @@ def test_a_caught_up_look_has_no_life_left(tmp_path: Path) -> None:
             other.execute("SELECT * FROM t")
             follow.watch.drain()
             other.execute(insert(1))
-            assert len(follow.tracked.lives.queue) == 2
+            assert len(follow.tracked.wal_pairs.queue) == 2
             step = follow.step()
             assert step.objects
             assert not step.caught_up

@@ -171,7 +171,7 @@ def test_a_change_in_rollback_mode_that_was_not_made_durable(tmp_path: Path) -> 
         with Following(path, tmp_path / "f").begin() as follow:
             follow.look()
             app.execute(insert(1))
-            assert take_step(follow.tracked, follow.outside).base_wanted
+            assert take_step(follow.tracked, follow.environment).base_wanted
             assert follow.look().base_wanted
             assert not follow.look().base_wanted
 
@@ -190,11 +190,11 @@ def test_a_change_in_rollback_mode_while_the_daemon_was_away(tmp_path: Path) -> 
 
 def test_what_says_that_nothing_changed() -> None:
     """Events where they are watched, with size and mtime as a net; else every fact of a known look."""
-    assert is_unchanged(LOOK, LOOK, untouched=False)
-    assert is_unchanged(LOOK, LOOK.unknown(), untouched=True)
-    assert not is_unchanged(LOOK, LOOK.unknown(), untouched=False)
-    assert is_unchanged(replace(LOOK, ctime_ns=5), LOOK, untouched=True)
-    assert not is_unchanged(replace(LOOK, ctime_ns=5), LOOK, untouched=False)
-    assert not is_unchanged(replace(LOOK, mtime_ns=5), LOOK, untouched=True)
-    assert not is_unchanged(replace(LOOK, size=5), LOOK, untouched=True)
-    assert not is_unchanged(replace(LOOK, inode=5), LOOK, untouched=False)
+    assert is_unchanged(LOOK, LOOK, is_unwritten=False)
+    assert is_unchanged(LOOK, LOOK.unknown(), is_unwritten=True)
+    assert not is_unchanged(LOOK, LOOK.unknown(), is_unwritten=False)
+    assert is_unchanged(replace(LOOK, ctime_ns=5), LOOK, is_unwritten=True)
+    assert not is_unchanged(replace(LOOK, ctime_ns=5), LOOK, is_unwritten=False)
+    assert not is_unchanged(replace(LOOK, mtime_ns=5), LOOK, is_unwritten=True)
+    assert not is_unchanged(replace(LOOK, size=5), LOOK, is_unwritten=True)
+    assert not is_unchanged(replace(LOOK, inode=5), LOOK, is_unwritten=False)

@@ -54,7 +54,7 @@ def present(path: Path, clock: Clock) -> Iterator[Presence]:
 def test_the_last_close_is_none(path: Path, present: Presence) -> None:
     """Taken beside an application; when it closes, WAL and wal-index stay, and the next one goes on counting."""
     with wal_database(path) as app:
-        assert present.tend() is None
+        assert present.update() is None
         assert present.held
         assert locks_of(path) == BOTH
         app.close()
@@ -70,10 +70,10 @@ def ichange(path: Path) -> int:
 
 def test_nothing_is_held_where_nobody_is(path: Path, present: Presence) -> None:
     """No database, a closed one, one whose application was killed: as after a start of the daemon."""
-    assert present.tend() is None
+    assert present.update() is None
     app = wal_database(path)
     app.kill()
-    assert present.tend() is None
+    assert present.update() is None
     assert not present.held
     assert locks_of(path) == NOTHING
 
@@ -82,20 +82,20 @@ def test_not_wanted(path: Path) -> None:
     """Then nothing is ever taken, and what is held is given up when it is wanted no longer."""
     presence = Presence(path, wanted=False)
     with wal_database(path):
-        presence.tend()
+        presence.update()
         assert locks_of(path) == NOTHING
         presence.want(wanted=True)
-        presence.tend()
+        presence.update()
         assert locks_of(path) == BOTH
         presence.want(wanted=False)
-        presence.tend()
+        presence.update()
         assert locks_of(path) == NOTHING
 
 
 def test_no_slot_of_the_wal_index_is_locked(path: Path, present: Presence) -> None:
     """A checkpoint of any mode and a restart of the WAL find nothing of ours in their way."""
     with wal_database(path) as app:
-        present.tend()
+        present.update()
         for mode in ("PASSIVE", "FULL", "RESTART", "TRUNCATE"):
             assert app.execute(insert(1), f"PRAGMA wal_checkpoint({mode})")[0][0] == 0, mode
         held = [line.split() for line in Path("/proc/locks").read_text(encoding="ascii").splitlines()]
@@ -126,16 +126,16 @@ def test_the_lock_of_another_daemon_is_nobodys(path: Path, present: Presence, cl
     """Two daemons do not keep each other, and neither is a reason to come first."""
     another = Presence(path, wanted=True, monotonic_ms=clock)
     app = wal_database(path)
-    another.tend()
+    another.update()
     app.close()
-    present.tend()
+    present.update()
     assert (another.held, present.held) == (True, False)
     with SqliteProcess(path) as app:
         app.execute(insert(1))
-        another.tend()
+        another.update()
         app.close()
     clock.now_ms += ALONE_MS
-    another.tend()
+    another.update()
     assert locks_of(path) == NOTHING
 
 
@@ -148,7 +148,7 @@ def test_a_process_that_was_gone_by_then(path: Path, present: Presence, monkeypa
         return take_dms(shm)  # type: ignore[arg-type]
 
     monkeypatch.setattr(presence_module, "take_dms", slow)
-    present.tend()
+    present.update()
     assert locks_of(path) == NOTHING
 
 
@@ -162,7 +162,7 @@ def test_a_last_close_under_way_is_not_hindered(path: Path, present: Presence, m
         return taken
 
     monkeypatch.setattr(presence_module, "take_dms", slow)
-    present.tend()
+    present.update()
     assert not present.held
     assert not side_path(path, Role.WAL).exists()
 
@@ -183,14 +183,14 @@ def test_who_wants_the_database_for_himself_gets_it_after_ten_seconds(
 ) -> None:
     """Refused while it is held, and not a moment longer than that."""
     with wal_database(path) as app:
-        present.tend()
+        present.update()
         app.close()
-    assert present.tend() == ALONE_MS / 1000
+    assert present.update() == ALONE_MS / 1000
     assert run_sql(f"file:{path}{suffix}", *statements) == "database is locked"
     clock.now_ms += ALONE_MS - 1
-    assert present.tend() == 0.001
+    assert present.update() == 0.001
     clock.now_ms += 1
-    assert present.tend() is None
+    assert present.update() is None
     assert locks_of(path) == NOTHING
     assert run_sql(f"file:{path}{suffix}", *statements) == "[0, 1]"
 
@@ -198,26 +198,26 @@ def test_who_wants_the_database_for_himself_gets_it_after_ten_seconds(
 def test_a_process_that_was_too_fast_to_be_met_counts_as_seen(path: Path, present: Presence, clock: Clock) -> None:
     """Its close is an event; then ten seconds begin anew."""
     with wal_database(path) as app:
-        present.tend()
+        present.update()
         app.close()
     clock.now_ms += ALONE_MS - 1
     present.note(Event(path, Role.SHM, Kind.CLOSE_WRITE))
     clock.now_ms += 1
-    assert present.tend() == (ALONE_MS - 1) / 1000
+    assert present.update() == (ALONE_MS - 1) / 1000
     present.note(Event(path, Role.DATABASE, Kind.CLOSE_WRITE))
     clock.now_ms += ALONE_MS - 1
-    present.tend()
+    present.update()
     assert not present.held
 
 
 def test_a_hot_journal_needs_the_database_for_itself(path: Path, present: Presence) -> None:
     """Who has to play it back is refused while the database is locked; so it is not."""
     with wal_database(path) as app:
-        present.tend()
+        present.update()
         app.close()
     side_path(path, Role.JOURNAL).write_bytes(b"\x01" * 512)
     assert run_sql(path, ROWS) == "database is locked"
-    present.tend()
+    present.update()
     assert locks_of(path) == NOTHING
     assert run_sql(path, ROWS) == "[0]"
     assert not side_path(path, Role.JOURNAL).exists()
@@ -228,7 +228,7 @@ def test_a_hot_journal_needs_the_database_for_itself(path: Path, present: Presen
 def test_another_file_in_the_place_of_one_of_them(path: Path, present: Presence, role: Role, *, replace: bool) -> None:
     """Deleted or replaced while nobody has it open: nothing is held that the next opener could run into."""
     with wal_database(path) as app:
-        present.tend()
+        present.update()
         app.close()
     file = side_path(path, role)
     if replace:
@@ -237,7 +237,7 @@ def test_another_file_in_the_place_of_one_of_them(path: Path, present: Presence,
         other.rename(file)
     else:
         file.unlink()
-    present.tend()
+    present.update()
     assert not present.held
     assert locks_of(path) == NOTHING
 
@@ -246,7 +246,7 @@ def test_another_file_in_the_place_of_one_of_them(path: Path, present: Presence,
 def test_a_backup_copied_over_the_files_in_place(path: Path, present: Presence, *, is_tended: bool) -> None:
     """Same names, same files, but the wal-index is not that of the WAL: kept up, it loses what is there."""
     with wal_database(path) as app:
-        present.tend()
+        present.update()
         app.execute(insert(1), insert(2))
         backup = {role: side_path(path, role).read_bytes() for role in (Role.DATABASE, Role.WAL)}
         app.execute("PRAGMA wal_checkpoint(TRUNCATE)", insert(3), insert(4), insert(5))
@@ -255,7 +255,7 @@ def test_a_backup_copied_over_the_files_in_place(path: Path, present: Presence, 
     for role, content in backup.items():
         side_path(path, role).write_bytes(content)
     if is_tended:
-        present.tend()
+        present.update()
         assert locks_of(path) == NOTHING
     assert (run_sql(path, ROWS) == "[0, 1, 2]") is is_tended
 
@@ -263,12 +263,12 @@ def test_a_backup_copied_over_the_files_in_place(path: Path, present: Presence, 
 def test_a_header_that_is_not_whole_is_no_other_wal(path: Path, present: Presence) -> None:
     """A writer that was killed between its copies leaves one; the next to read it makes it anew."""
     with wal_database(path) as app:
-        present.tend()
+        present.update()
         app.kill()
     with side_path(path, Role.SHM).open("r+b") as shm:
         shm.seek(8)
         shm.write(b"\xff")
-    present.tend()
+    present.update()
     assert present.held
     assert run_sql(path, insert(1), ROWS) == "[0, 1]"
 
@@ -284,10 +284,10 @@ def test_files_that_cannot_be_read_are_complained_about_once(
     with wal_database(path):
         with monkeypatch.context() as patch, capture_logs() as logs:
             patch.setattr(presence_module, "open_file", refuse)
-            assert present.tend() is None
-            assert present.tend() is None
+            assert present.update() is None
+            assert present.update() is None
         assert [(line["event"], line["remedy"]) for line in logs] == [("presence_failed", "permit it")]
-        present.tend()
+        present.update()
         assert present.held
 
 
@@ -299,10 +299,10 @@ def test_no_descriptor_stays_behind(path: Path, present: Presence) -> None:
         return sum(link.is_symlink() and str(link.readlink()).startswith(str(path)) for link in links)
 
     with wal_database(path) as app:
-        present.tend()
+        present.update()
         assert descriptors() == 3
         present.want(wanted=False)
         app.kill()
         present.want(wanted=True)
-        present.tend()
+        present.update()
         assert descriptors() == 0

@@ -23,7 +23,7 @@ def test_cycles_have_no_gap(tmp_path: Path) -> None:
         follow.look()
         assert follow.tracked.presence.held
         app.close()
-        life, salts = follow.tracked.lives.current, set()
+        wal_pair, salts = follow.tracked.wal_pairs.current, set()
         for value in range(1, 31):
             assert run_sql(path, "PRAGMA wal_autocheckpoint=10", insert(value), "SELECT 1") == "[1]"
             follow.watch.drain()
@@ -31,7 +31,7 @@ def test_cycles_have_no_gap(tmp_path: Path) -> None:
                 assert not follow.look().gap
                 salts.add(follow.cursor.salts)
         assert len(salts) > 2
-        assert follow.tracked.lives.current is life
+        assert follow.tracked.wal_pairs.current is wal_pair
         assert {step.proven_by for step in follow.steps} == {"", "count"}
         assert not follow.look().gap
         assert len(follow.restored()) == 31

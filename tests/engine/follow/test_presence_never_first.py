@@ -85,15 +85,15 @@ def test_the_rule_loses_none(tmp_path: Path, stale: Callable[[Path], tuple[Path,
     """Looked at before, while and after the application has it open: it recovers, and everything is there."""
     path, rows = stale(tmp_path)
     presence = Presence(path, wanted=True)
-    presence.tend()
+    presence.update()
     assert locks_of(path) == NOTHING
     with SqliteProcess(path) as app:
         assert str([x for (x,) in app.execute(ROWS)]) == rows
-        presence.tend()
+        presence.update()
         assert presence.held
         app.execute(insert(7))
         app.close()
-    presence.tend()
+    presence.update()
     assert run_sql(path, ROWS) == f"{rows[:-1]}, 7]"
     presence.want(wanted=False)
     assert run_sql(path, ROWS, "PRAGMA integrity_check") == "['ok']"

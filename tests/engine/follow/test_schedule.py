@@ -11,9 +11,9 @@ import pytest
 
 from tests.engine.following import spec_of
 from walsyncd.engine.follow import schedule
-from walsyncd.engine.follow.followed_database import Request, Tracked
-from walsyncd.engine.follow.schedule import ROUND_MAX, STALE_FACTOR, Agenda
-from walsyncd.engine.follow.wal_pairs import Lives
+from walsyncd.engine.follow.followed_database import FollowedDatabase, Request
+from walsyncd.engine.follow.schedule import ROUND_MAX, STALE_FACTOR, Schedule
+from walsyncd.engine.follow.wal_pairs import WalPairs
 
 
 class Clock:
@@ -33,14 +33,14 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
-def database(row_id: int) -> Tracked:
+def database(row_id: int) -> FollowedDatabase:
     path = Path(f"/nowhere/{row_id}.db")
-    return Tracked(spec_of(path), row_id, Lives(path))
+    return FollowedDatabase(spec_of(path), row_id, WalPairs(path))
 
 
 def test_a_woken_database_is_due_at_once(clock: Clock) -> None:
     """And only once, however often it is woken; its looking again begins anew."""
-    due, tracked = Agenda(), database(1)
+    due, tracked = Schedule(), database(1)
     tracked.relooks = 7
     due.wake([tracked])
     due.wake([tracked])
@@ -51,7 +51,7 @@ def test_a_woken_database_is_due_at_once(clock: Clock) -> None:
 
 def test_a_busy_database_waits_its_pause(clock: Clock) -> None:
     """An event does not shorten it, a request does."""
-    due, tracked = Agenda(), database(1)
+    due, tracked = Schedule(), database(1)
     tracked.busy_until = clock.now + 5
     due.wake([tracked])
     assert due._take_due(clock.now + 4) == []
@@ -62,7 +62,7 @@ def test_a_busy_database_waits_its_pause(clock: Clock) -> None:
 
 def test_the_earliest_time_counts(clock: Clock) -> None:
     """A later one does not postpone it, nor does it come a second time."""
-    due, tracked = Agenda(), database(1)
+    due, tracked = Schedule(), database(1)
     due.at(tracked, 10)
     due.at(tracked, 3)
     due.at(tracked, 20)
@@ -73,7 +73,7 @@ def test_the_earliest_time_counts(clock: Clock) -> None:
 
 def test_in_order_of_time(clock: Clock) -> None:
     """Those due longest come first, at most so many in a round."""
-    due = Agenda()
+    due = Schedule()
     many = [database(number) for number in range(ROUND_MAX + 1)]
     for delay, tracked in enumerate(reversed(many)):
         due.at(tracked, delay)
@@ -85,7 +85,7 @@ def test_in_order_of_time(clock: Clock) -> None:
 
 def test_an_interrupt_is_due_at_once(clock: Clock) -> None:
     """What others want done in the taking thread does not wait for the next look."""
-    due, tracked = Agenda(), database(1)
+    due, tracked = Schedule(), database(1)
     due.at(tracked, 300)
     due.interrupt(tracked, lambda _tracked: None)
     assert due.take() == [tracked]
@@ -94,7 +94,7 @@ def test_an_interrupt_is_due_at_once(clock: Clock) -> None:
 
 def test_a_forgotten_database_never_comes(clock: Clock) -> None:
     """It is not followed any more."""
-    due, tracked = Agenda(), database(1)
+    due, tracked = Schedule(), database(1)
     due.at(tracked, 1)
     due.forget(tracked)
     assert due._take_due(clock.now + 2) == []
@@ -102,7 +102,7 @@ def test_a_forgotten_database_never_comes(clock: Clock) -> None:
 
 def test_a_busy_database_leaves_no_litter(clock: Clock) -> None:
     """Its slow looks are overtaken at every look, and must not pile up."""
-    due, tracked, idle = Agenda(), database(1), database(2)
+    due, tracked, idle = Schedule(), database(1), database(2)
     due.at(idle, 300)
     for _ in range(10 * ROUND_MAX):
         due.at(tracked, 300)
@@ -116,7 +116,7 @@ def test_a_busy_database_leaves_no_litter(clock: Clock) -> None:
 
 def test_nobody_is_woken_for_what_comes_later(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     """Only a new earliest time concerns the thread that waits: a busy database's events don't wake it."""
-    due, first, second = Agenda(), database(1), database(2)
+    due, first, second = Schedule(), database(1), database(2)
     woken: list[None] = []
     monkeypatch.setattr(due._condition, "notify", lambda: woken.append(None))
     due.at(first, 5)
@@ -130,8 +130,8 @@ def test_nobody_is_woken_for_what_comes_later(clock: Clock, monkeypatch: pytest.
 
 def test_taking_waits_until_woken_or_stopped() -> None:
     """It blocks while nothing is due; a stop ends it with nothing."""
-    due, tracked = Agenda(), database(1)
-    taken: Future[list[list[Tracked]]] = Future()
+    due, tracked = Schedule(), database(1)
+    taken: Future[list[list[FollowedDatabase]]] = Future()
     thread = threading.Thread(target=lambda: taken.set_result([due.take(), due.take()]))
     thread.start()
     due.at(tracked, 0.01)

@@ -16,7 +16,7 @@ from walsyncd.core.sqlite.wal import WAL_HEADER_SIZE, Frames, parse_wal_header, 
 from walsyncd.core.stored.layout import SegmentKey, format_key
 from walsyncd.core.stored.segment import Commit, Trailer, decode_body
 from walsyncd.engine.follow import segment_builder
-from walsyncd.engine.follow.segment_builder import Collector, TooLargeError
+from walsyncd.engine.follow.segment_builder import SegmentBuilder, TooLargeError
 from walsyncd.errors import StateError
 
 GENERATION = "20261122T105600Z-00000001"
@@ -41,7 +41,7 @@ def frames(tmp_path: Path) -> Frames:
 
 
 def collect(journal: Journal, stream: Stream, *pieces: Frames, seen_ms: int = 1000) -> tuple[NewObject, Stream]:
-    taker = Collector(journal, stream, page_size=4096, salts=(1, 2), seen_ms=seen_ms)
+    taker = SegmentBuilder(journal, stream, page_size=4096, salts=(1, 2), seen_ms=seen_ms)
     for piece in pieces:
         taker.add(piece)
     return taker.finish()
@@ -121,7 +121,7 @@ def test_one_that_is_given_up_leaves_no_file(
 ) -> None:
     """Its spool file is removed with it."""
     monkeypatch.setattr(segment_builder, "MEMORY_BYTES_MAX", 0)
-    taker = Collector(journal, Stream(GENERATION), page_size=4096, salts=(1, 2), seen_ms=0)
+    taker = SegmentBuilder(journal, Stream(GENERATION), page_size=4096, salts=(1, 2), seen_ms=0)
     taker.add(frames)
     taker.drop()
     assert list((tmp_path / "state" / "spool").iterdir()) == []
@@ -163,7 +163,7 @@ def test_one_that_is_too_large_leaves_no_file(
 
 
 def collect_with(journal: Journal, limit: int, frames: Frames) -> None:
-    taker = Collector(journal, Stream(GENERATION), page_size=4096, salts=(1, 2), seen_ms=0, file_bytes_max=limit)
+    taker = SegmentBuilder(journal, Stream(GENERATION), page_size=4096, salts=(1, 2), seen_ms=0, file_bytes_max=limit)
     taker.add(frames)
     taker.finish()
 

@@ -10,25 +10,25 @@ from tests.adapters.files.sqlite_process import SqliteProcess, wal_database
 from tests.engine.following import Following, insert
 from walsyncd.adapters.files.inotify import Event, Kind
 from walsyncd.adapters.files.source import Role
-from walsyncd.core.follow.decision import Cursor, Holder
+from walsyncd.core.follow.decision import Cursor, DmsHolder
 from walsyncd.engine.follow import source_reader as eyes_module
-from walsyncd.engine.follow.source_reader import Eyes, database_identity
+from walsyncd.engine.follow.source_reader import SourceReader, database_identity
 from walsyncd.engine.follow.step import SHORTLY
 from walsyncd.errors import MissingError
 
 
-def eyes_of(follow: Following) -> Eyes:
-    life = follow.tracked.lives.current
-    assert life is not None
-    return Eyes(follow.tracked, follow.outside, life)
+def eyes_of(follow: Following) -> SourceReader:
+    wal_pair = follow.tracked.wal_pairs.current
+    assert wal_pair is not None
+    return SourceReader(follow.tracked, follow.environment, wal_pair)
 
 
 def test_a_live_database(tmp_path: Path) -> None:
     """Holder, wal-index and WAL header of one incarnation."""
     path = tmp_path / "app.db"
     with wal_database(path), Following(path, tmp_path / "f").begin() as follow:
-        seen = eyes_of(follow).sight()
-        assert seen.holder is Holder.LIVE
+        seen = eyes_of(follow).observe()
+        assert seen.holder is DmsHolder.LIVE
         assert seen.index is not None
         assert seen.wal is not None
         assert seen.index.salts == seen.wal.salts
@@ -40,8 +40,8 @@ def test_a_killed_writer_leaves_a_stale_index(tmp_path: Path) -> None:
     path = tmp_path / "app.db"
     with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
         app.kill()
-        seen = eyes_of(follow).sight()
-        assert (seen.holder, seen.index) == (Holder.NONE, None)
+        seen = eyes_of(follow).observe()
+        assert (seen.holder, seen.index) == (DmsHolder.NONE, None)
 
 
 def test_between_the_two_deletions_of_a_last_close(tmp_path: Path) -> None:
@@ -51,8 +51,8 @@ def test_between_the_two_deletions_of_a_last_close(tmp_path: Path) -> None:
         follow.look()
         app.kill()
         path.with_name("app.db-shm").unlink()
-        seen = eyes_of(follow).sight()
-        assert seen.holder is Holder.LEAVING
+        seen = eyes_of(follow).observe()
+        assert seen.holder is DmsHolder.LEAVING
         assert seen.index is None
         assert follow.step() == SHORTLY
 
@@ -64,20 +64,20 @@ def test_the_queue_is_drained_before_anything_is_believed(tmp_path: Path) -> Non
         follow.look()
         eyes = eyes_of(follow)
         app.close()
-        eyes.sight()
-        assert eyes.life.orderly
+        eyes.observe()
+        assert eyes.wal_pair.orderly
 
 
 def test_a_wal_index_whose_creation_was_not_seen(tmp_path: Path) -> None:
     """It is looked for, so that a live WAL is never scanned."""
     path = tmp_path / "app.db"
     with wal_database(path), Following(path, tmp_path / "f").begin() as follow:
-        life = follow.tracked.lives.current
-        assert life is not None
-        assert life.shm is not None
-        life.shm.close()
-        life.shm = None
-        assert eyes_of(follow).sight().holder is Holder.LIVE
+        wal_pair = follow.tracked.wal_pairs.current
+        assert wal_pair is not None
+        assert wal_pair.shm is not None
+        wal_pair.shm.close()
+        wal_pair.shm = None
+        assert eyes_of(follow).observe().holder is DmsHolder.LIVE
 
 
 @pytest.mark.parametrize("kind", [Kind.MODIFY, Kind.CLOSE_WRITE])
@@ -87,7 +87,7 @@ def test_a_mark_needs_a_quiet_index(tmp_path: Path, kind: Kind) -> None:
     with wal_database(path), Following(path, tmp_path / "f").begin() as follow:
         eyes = eyes_of(follow)
         assert eyes.new_mark(5) is not None
-        follow.tracked.lives.note(Event(path, Role.SHM, kind))
+        follow.tracked.wal_pairs.note(Event(path, Role.SHM, kind))
         assert eyes.new_mark(5) is None
         assert eyes_of(follow).new_mark(5) is not None
 
@@ -97,9 +97,9 @@ def test_a_mark_holds_until_an_event(tmp_path: Path) -> None:
     path = tmp_path / "app.db"
     with wal_database(path), Following(path, tmp_path / "f").begin() as follow:
         follow.look()
-        index = eyes_of(follow).sight().index
+        index = eyes_of(follow).observe().index
         assert eyes_of(follow).ichange_holds(index)
-        follow.tracked.lives.note(Event(path, Role.SHM, Kind.MODIFY))
+        follow.tracked.wal_pairs.note(Event(path, Role.SHM, Kind.MODIFY))
         assert not eyes_of(follow).ichange_holds(index)
 
 

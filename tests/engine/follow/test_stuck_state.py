@@ -183,14 +183,14 @@ def test_a_generation_begins_behind_a_torn_header(tmp_path: Path) -> None:
     path = tmp_path / "app.db"
     with wal_database(path) as app, Following(path, tmp_path / "f") as follow:
         tear(path)
-        assert begin_state(follow.tracked, follow.outside, "g") is None
+        assert begin_state(follow.tracked, follow.environment, "g") is None
         follow.ahead_ms += PATIENCE_MS
-        state = begin_state(follow.tracked, follow.outside, "g")
+        state = begin_state(follow.tracked, follow.environment, "g")
         assert state is not None
         assert state.cursor is not None
         app.kill()
         with setting_up(path):
-            assert begin_state(follow.tracked, follow.outside, "g") is None
+            assert begin_state(follow.tracked, follow.environment, "g") is None
             follow.ahead_ms += PATIENCE_MS
             with pytest.raises(TransientError, match="setting up"):
-                begin_state(follow.tracked, follow.outside, "g")
+                begin_state(follow.tracked, follow.environment, "g")

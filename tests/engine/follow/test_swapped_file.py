@@ -85,7 +85,7 @@ def test_another_database_in_its_place(
             gap = keeping.keep_up()
             assert gap
             assert not keeping.watch_over(other, "SELECT 1 FROM t", insert(3), insert(4))
-            held = keeping.tracked.lives.current
+            held = keeping.tracked.wal_pairs.current
             assert held is not None
             assert held.wal.still_named()
 
@@ -120,7 +120,7 @@ def test_its_folder_is_renamed(tmp_path: Path, back: str) -> None:
         assert not keeping.keep_up()
         folder.rename(away)
         assert keeping.keep_up() == f"{path} does not exist"
-        assert keeping.tracked.lives.current is None
+        assert keeping.tracked.wal_pairs.current is None
         if back == "the same":
             away.rename(folder)
         else:

@@ -9,8 +9,8 @@ import pytest
 
 from walsyncd.adapters.files.inotify import Event, Kind
 from walsyncd.adapters.files.source import Role
-from walsyncd.core.follow.decision import Mark, ShmEvidence
-from walsyncd.engine.follow.wal_pairs import LIVES_MAX, Life, Lives
+from walsyncd.core.follow.decision import CounterMark, ShmEvidence
+from walsyncd.engine.follow.wal_pairs import LIVES_MAX, WalPair, WalPairs
 from walsyncd.errors import RefusedError
 
 
@@ -19,7 +19,7 @@ class Folder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.lives = Lives(path)
+        self.wal_pairs = WalPairs(path)
 
     def file(self, role: Role) -> Path:
         return self.path.with_name(self.path.name + role.value)
@@ -35,13 +35,13 @@ class Folder:
             self.note(role, Kind.DELETE)
 
     def note(self, role: Role, kind: Kind) -> None:
-        self.lives.note(Event(self.path, role, kind))
+        self.wal_pairs.note(Event(self.path, role, kind))
 
-    def open(self) -> Life:
+    def open(self) -> WalPair:
         """As the first connection does it."""
         self.create(Role.WAL)
         self.create(Role.SHM)
-        return self.lives.queue[-1]
+        return self.wal_pairs.queue[-1]
 
     def close(self) -> None:
         """As the last connection does it."""
@@ -56,36 +56,36 @@ def folder(tmp_path: Path) -> Iterator[Folder]:
     folder = Folder(tmp_path / "app.db")
     folder.create(Role.DATABASE, told=False)
     yield folder
-    folder.lives.clear()
+    folder.wal_pairs.clear()
 
 
 def test_a_life_from_open_to_close(folder: Folder) -> None:
     """Held whole, ended in order, witnessed if the database was known before."""
-    folder.lives.vouch(folder.lives.touches)
-    life = folder.open()
-    assert life.witnessed
-    assert life.shm is not None
+    folder.wal_pairs.confirm_known(folder.wal_pairs.database_writes)
+    wal_pair = folder.open()
+    assert wal_pair.known_since
+    assert wal_pair.shm is not None
     folder.close()
-    assert (life.ended, life.orderly) == (True, True)
-    assert not folder.lives.lost
+    assert (wal_pair.ended, wal_pair.orderly) == (True, True)
+    assert not folder.wal_pairs.lost
 
 
 def test_lives_follow_each_other(folder: Folder) -> None:
     """The deletion of a -wal makes the database known; so each next life is witnessed."""
-    folder.lives.vouch(folder.lives.touches)
-    lives = []
+    folder.wal_pairs.confirm_known(folder.wal_pairs.database_writes)
+    wal_pairs = []
     for _ in range(3):
-        lives.append(folder.open())
+        wal_pairs.append(folder.open())
         folder.close()
-    assert [life.witnessed for life in lives] == [True] * 3
-    assert list(folder.lives.queue) == lives
-    folder.lives.bury()
-    assert folder.lives.current is lives[1]
+    assert [wal_pair.known_since for wal_pair in wal_pairs] == [True] * 3
+    assert list(folder.wal_pairs.queue) == wal_pairs
+    folder.wal_pairs.pop_finished()
+    assert folder.wal_pairs.current is wal_pairs[1]
 
 
 def test_nothing_is_witnessed_at_the_start(folder: Folder) -> None:
     """Before anybody looked, what came before the first event is unknown."""
-    assert not folder.open().witnessed
+    assert not folder.open().known_since
 
 
 @pytest.mark.parametrize(
@@ -103,53 +103,53 @@ def test_nothing_is_witnessed_at_the_start(folder: Folder) -> None:
 )
 def test_what_takes_the_witness_away(folder: Folder, role: Role, kind: Kind) -> None:
     """Something else than a WAL may have changed the database between two lives."""
-    folder.lives.vouch(folder.lives.touches)
+    folder.wal_pairs.confirm_known(folder.wal_pairs.database_writes)
     folder.note(role, kind)
-    assert not folder.open().witnessed
+    assert not folder.open().known_since
 
 
 @pytest.mark.parametrize("kind", [Kind.CREATE, Kind.MOVED_TO, Kind.DELETE, Kind.MOVED_FROM])
 def test_another_file_in_its_place(folder: Folder, kind: Kind) -> None:
     """Whatever is named like the database, it is not what we followed."""
     folder.note(Role.DATABASE, kind)
-    assert folder.lives.replaced
+    assert folder.wal_pairs.replaced
 
 
 def test_the_checkpoint_of_the_last_close_is_no_touch(folder: Folder) -> None:
     """It writes to the database before the -wal is deleted."""
-    folder.lives.vouch(folder.lives.touches)
+    folder.wal_pairs.confirm_known(folder.wal_pairs.database_writes)
     folder.open()
     folder.note(Role.DATABASE, Kind.MODIFY)
     folder.close()
-    assert folder.lives.untouched
+    assert folder.wal_pairs.is_unwritten
 
 
 def test_a_writer_without_a_wal_index(folder: Folder) -> None:
     """Only the -wal goes away: not in order."""
     folder.create(Role.WAL)
     folder.delete(Role.WAL)
-    life = folder.lives.current
-    assert life is not None
-    assert (life.ended, life.orderly) == (True, False)
+    wal_pair = folder.wal_pairs.current
+    assert wal_pair is not None
+    assert (wal_pair.ended, wal_pair.orderly) == (True, False)
 
 
 @pytest.mark.parametrize("event", [(Role.WAL, Kind.MODIFY), (Role.DATABASE, Kind.OVERFLOW), (Role.WAL, Kind.CREATE)])
 def test_a_wal_that_was_gone_before_it_could_be_opened(folder: Folder, event: tuple[Role, Kind]) -> None:
     """It is lost if it was written, or if that can't be told."""
     folder.note(Role.WAL, Kind.CREATE)
-    assert not folder.lives.lost
+    assert not folder.wal_pairs.lost
     folder.note(*event)
-    assert "deleted again at once" in folder.lives.lost
+    assert "deleted again at once" in folder.wal_pairs.lost
 
 
 def test_a_wal_that_nobody_saw_and_nobody_wrote(folder: Folder) -> None:
     """Opened, read and closed: nothing was in it, and the next one is witnessed."""
-    folder.lives.vouch(folder.lives.touches)
+    folder.wal_pairs.confirm_known(folder.wal_pairs.database_writes)
     folder.note(Role.WAL, Kind.CREATE)
     folder.note(Role.WAL, Kind.DELETE)
-    assert folder.open().witnessed
+    assert folder.open().known_since
     folder.note(Role.WAL, Kind.MODIFY)
-    assert not folder.lives.lost
+    assert not folder.wal_pairs.lost
 
 
 def test_a_wal_that_cannot_be_opened_is_lost(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,7 +160,7 @@ def test_a_wal_that_cannot_be_opened_is_lost(folder: Folder, monkeypatch: pytest
 
     monkeypatch.setattr("walsyncd.engine.follow.wal_pairs.open_file", refuse)
     folder.note(Role.WAL, Kind.CREATE)
-    assert "no permission" in folder.lives.lost
+    assert "no permission" in folder.wal_pairs.lost
 
 
 @pytest.mark.parametrize("role", [Role.WAL, Role.DATABASE])
@@ -171,23 +171,23 @@ def test_the_next_wal_was_opened_in_place_of_the_first(folder: Folder, role: Rol
     folder.create(Role.WAL)
     folder.note(role, Kind.MODIFY)
     folder.note(Role.WAL, Kind.DELETE)
-    assert "before it could be opened" in folder.lives.lost
+    assert "before it could be opened" in folder.wal_pairs.lost
 
 
 def test_the_next_wal_was_opened_in_place_of_one_that_was_never_written(folder: Folder) -> None:
     """Nothing is missing: it is the next one's life, which its own CREATE announces."""
-    folder.lives.vouch(folder.lives.touches)
+    folder.wal_pairs.confirm_known(folder.wal_pairs.database_writes)
     folder.create(Role.WAL, told=False)
     folder.delete(Role.WAL, told=False)
     folder.create(Role.WAL)
     folder.note(Role.SHM, Kind.DELETE)
     folder.note(Role.WAL, Kind.DELETE)
-    (life,) = folder.lives.queue
-    assert (life.ended, life.announced, life.shm_gone) == (False, False, False)
+    (wal_pair,) = folder.wal_pairs.queue
+    assert (wal_pair.ended, wal_pair.announced, wal_pair.shm_gone) == (False, False, False)
     folder.note(Role.WAL, Kind.CREATE)
-    assert (life.announced, life.witnessed) == (True, True)
-    assert list(folder.lives.queue) == [life]
-    assert not folder.lives.lost
+    assert (wal_pair.announced, wal_pair.known_since) == (True, True)
+    assert list(folder.wal_pairs.queue) == [wal_pair]
+    assert not folder.wal_pairs.lost
 
 
 def test_the_next_wal_was_opened_and_deleted_as_well(folder: Folder) -> None:
@@ -197,7 +197,7 @@ def test_the_next_wal_was_opened_and_deleted_as_well(folder: Folder) -> None:
     folder.note(Role.WAL, Kind.DELETE)
     folder.note(Role.WAL, Kind.CREATE)
     folder.note(Role.WAL, Kind.MODIFY)
-    assert folder.lives.lost
+    assert folder.wal_pairs.lost
 
 
 @pytest.mark.parametrize("third", [True, False])
@@ -211,139 +211,139 @@ def test_an_empty_wal_in_place_of_one_that_was_written(folder: Folder, *, third:
         folder.note(Role.WAL, Kind.DELETE)
     else:
         folder.note(Role.WAL, Kind.CREATE)
-    assert folder.lives.lost
+    assert folder.wal_pairs.lost
 
 
 def test_what_was_written_after_a_checkpoint(folder: Folder) -> None:
     """Only that can have overwritten a frame; the order of the events tells."""
-    life = folder.open()
+    wal_pair = folder.open()
     folder.note(Role.WAL, Kind.MODIFY)
-    assert (life.written, life.checkpointed, life.overwritten) == (True, False, False)
+    assert (wal_pair.written, wal_pair.checkpointed, wal_pair.overwritten) == (True, False, False)
     folder.note(Role.DATABASE, Kind.MODIFY)
-    assert (life.checkpointed, life.overwritten) == (True, False)
+    assert (wal_pair.checkpointed, wal_pair.overwritten) == (True, False)
     folder.note(Role.WAL, Kind.MODIFY)
-    assert life.overwritten
+    assert wal_pair.overwritten
 
 
 @pytest.mark.parametrize("kind", [Kind.CLOSE_WRITE, Kind.MODIFY])
 def test_a_count_that_may_have_begun_anew(folder: Folder, kind: Kind) -> None:
     """Behind the first frame, before or after a checkpoint: a survivor of a killed writer rebuilds it in place."""
-    life = folder.open()
+    wal_pair = folder.open()
     folder.note(Role.SHM, kind)
-    assert not life.uncounted
+    assert not wal_pair.uncounted
     folder.note(Role.WAL, Kind.MODIFY)
     folder.note(Role.SHM, kind)
-    assert life.uncounted
+    assert wal_pair.uncounted
 
 
 def test_a_wal_that_those_who_died_left_empty(folder: Folder) -> None:
     """It is a new life if nobody wrote after the first of them, as the order of the events tells."""
-    life = folder.open()
+    wal_pair = folder.open()
     folder.note(Role.WAL, Kind.MODIFY)
-    mark = Mark(1, 0, life.serial, life.reborn, life.closed)
+    mark = CounterMark(1, 0, wal_pair.serial, wal_pair.index_rebuilds, wal_pair.closed)
     folder.note(Role.WAL, Kind.MODIFY)
-    assert not folder.lives.begin_anew(life, mark), "somebody still uses it"
+    assert not folder.wal_pairs.begin_anew(wal_pair, mark), "somebody still uses it"
     folder.note(Role.SHM, Kind.CLOSE_WRITE)
     folder.note(Role.SHM, Kind.CLOSE_WRITE)
-    assert folder.lives.begin_anew(life, mark)
-    assert (life.witnessed, life.written) == (True, False)
+    assert folder.wal_pairs.begin_anew(wal_pair, mark)
+    assert (wal_pair.known_since, wal_pair.written) == (True, False)
     folder.note(Role.WAL, Kind.MODIFY)
-    assert not folder.lives.begin_anew(life, mark)
+    assert not folder.wal_pairs.begin_anew(wal_pair, mark)
 
 
 def test_a_wal_opened_before_its_event_was_read(folder: Folder) -> None:
     """One life, which its CREATE announces, also if it is deleted by then."""
-    folder.lives.vouch(folder.lives.touches)
+    folder.wal_pairs.confirm_known(folder.wal_pairs.database_writes)
     folder.create(Role.WAL, told=False)
     folder.create(Role.SHM, told=False)
-    folder.lives.look_around()
+    folder.wal_pairs.look_around()
     folder.delete(Role.SHM, told=False)
     folder.delete(Role.WAL, told=False)
     for role in (Role.WAL, Role.SHM):
         folder.note(role, Kind.CREATE)
     for role in (Role.SHM, Role.WAL):
         folder.note(role, Kind.DELETE)
-    (life,) = folder.lives.queue
-    assert (life.witnessed, life.ended, life.orderly) == (True, True, True)
-    assert not folder.lives.lost
+    (wal_pair,) = folder.wal_pairs.queue
+    assert (wal_pair.known_since, wal_pair.ended, wal_pair.orderly) == (True, True, True)
+    assert not folder.wal_pairs.lost
 
 
 def test_the_wal_index_of_the_next_life_is_not_taken_for_this_ones(folder: Folder) -> None:
     """A -shm counts only if the life's -wal still has its name."""
     folder.create(Role.WAL)
-    (life,) = folder.lives.queue
+    (wal_pair,) = folder.wal_pairs.queue
     folder.delete(Role.WAL, told=False)
     folder.create(Role.WAL, told=False)
     folder.create(Role.SHM, told=False)
     folder.note(Role.SHM, Kind.CREATE)
-    assert life.shm is None
+    assert wal_pair.shm is None
 
 
 @pytest.mark.parametrize("kind", [Kind.MODIFY, Kind.CREATE, Kind.MOVED_FROM, Kind.MOVED_TO])
 def test_what_may_begin_a_counter_anew(folder: Folder, kind: Kind) -> None:
     """Events after which iChange may be that of a rebuilt wal-index."""
-    life = folder.open()
-    mark = Mark(1, 0, life.serial, life.reborn, life.closed)
-    assert life.evidence(mark) == ShmEvidence()
+    wal_pair = folder.open()
+    mark = CounterMark(1, 0, wal_pair.serial, wal_pair.index_rebuilds, wal_pair.closed)
+    assert wal_pair.evidence(mark) == ShmEvidence()
     folder.note(Role.SHM, kind)
-    assert life.evidence(mark).reborn
+    assert wal_pair.evidence(mark).index_rebuilds
 
 
 def test_lost_events_may_hide_a_rebuild(folder: Folder) -> None:
     """An overflow counts as one for every life."""
-    life = folder.open()
-    mark = Mark(1, 0, life.serial, life.reborn, life.closed)
+    wal_pair = folder.open()
+    mark = CounterMark(1, 0, wal_pair.serial, wal_pair.index_rebuilds, wal_pair.closed)
     folder.note(Role.DATABASE, Kind.OVERFLOW)
-    assert life.evidence(mark).reborn
-    assert folder.lives.blind
-    assert folder.lives.watched
+    assert wal_pair.evidence(mark).index_rebuilds
+    assert folder.wal_pairs.blind
+    assert folder.wal_pairs.watched
 
 
 def test_a_close_is_evidence_unless_it_is_the_last(folder: Folder) -> None:
     """A writer may have been killed; after the -shm's own deletion it was its deleter who closed it."""
-    life = folder.open()
-    mark = Mark(1, 0, life.serial, life.reborn, life.closed)
+    wal_pair = folder.open()
+    mark = CounterMark(1, 0, wal_pair.serial, wal_pair.index_rebuilds, wal_pair.closed)
     folder.close()
-    assert life.evidence(mark) == ShmEvidence()
-    folder.lives.bury()
-    life = folder.open()
-    mark = Mark(1, 0, life.serial, life.reborn, life.closed)
+    assert wal_pair.evidence(mark) == ShmEvidence()
+    folder.wal_pairs.pop_finished()
+    wal_pair = folder.open()
+    mark = CounterMark(1, 0, wal_pair.serial, wal_pair.index_rebuilds, wal_pair.closed)
     folder.note(Role.SHM, Kind.CLOSE_WRITE)
-    assert life.evidence(mark) == ShmEvidence(closed=True)
+    assert wal_pair.evidence(mark) == ShmEvidence(closed=True)
 
 
 def test_a_new_wal_index_in_the_same_life(folder: Folder) -> None:
     """Another descriptor, another serial; the old one stays open for whoever reads it."""
-    life = folder.open()
-    before, serial = life.shm, life.serial
+    wal_pair = folder.open()
+    before, serial = wal_pair.shm, wal_pair.serial
     assert before is not None
     folder.delete(Role.SHM)
     folder.create(Role.SHM)
-    assert life.serial == serial + 1
+    assert wal_pair.serial == serial + 1
     assert before.pread(0, 1) == b""
-    assert not life.shm_gone
+    assert not wal_pair.shm_gone
 
 
 def test_nothing_watches(folder: Folder) -> None:
     """Between WATCH_LOST and REAPPEARED the absence of events says nothing."""
     folder.note(Role.DATABASE, Kind.WATCH_LOST)
-    assert not folder.lives.watched
-    folder.lives.vouch(folder.lives.touches)
-    assert not folder.lives.untouched
+    assert not folder.wal_pairs.watched
+    folder.wal_pairs.confirm_known(folder.wal_pairs.database_writes)
+    assert not folder.wal_pairs.is_unwritten
     folder.note(Role.DATABASE, Kind.REAPPEARED)
-    assert folder.lives.watched
+    assert folder.wal_pairs.watched
 
 
 def test_after_lost_events_what_exists_is_opened(folder: Folder) -> None:
     """The life that was held has ended, in what order is unknown; the one that exists is not witnessed."""
-    life = folder.open()
+    wal_pair = folder.open()
     folder.delete(Role.SHM, told=False)
     folder.delete(Role.WAL, told=False)
     folder.create(Role.WAL, told=False)
     folder.note(Role.DATABASE, Kind.OVERFLOW)
-    assert (life.ended, life.orderly) == (True, False)
-    assert len(folder.lives.queue) == 2
-    assert not folder.lives.queue[-1].witnessed
+    assert (wal_pair.ended, wal_pair.orderly) == (True, False)
+    assert len(folder.wal_pairs.queue) == 2
+    assert not folder.wal_pairs.queue[-1].known_since
 
 
 def test_too_many_lives(folder: Folder) -> None:
@@ -351,8 +351,8 @@ def test_too_many_lives(folder: Folder) -> None:
     for _ in range(LIVES_MAX + 1):
         folder.open()
         folder.close()
-    assert "64 times" in folder.lives.lost
-    assert len(folder.lives.queue) == LIVES_MAX
+    assert "64 times" in folder.wal_pairs.lost
+    assert len(folder.wal_pairs.queue) == LIVES_MAX
 
 
 def test_a_file_that_cannot_be_opened(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -365,34 +365,34 @@ def test_a_file_that_cannot_be_opened(folder: Folder, monkeypatch: pytest.Monkey
     with monkeypatch.context() as patch:
         patch.setattr("walsyncd.engine.follow.wal_pairs.open_file", refuse)
         with pytest.raises(RefusedError):
-            folder.lives.find_shm()
+            folder.wal_pairs.find_shm()
     folder.create(Role.SHM, told=False)
-    folder.lives.find_shm()
-    (life,) = folder.lives.queue
-    assert life.shm is not None
-    assert folder.lives.error is None
+    folder.wal_pairs.find_shm()
+    (wal_pair,) = folder.wal_pairs.queue
+    assert wal_pair.shm is not None
+    assert folder.wal_pairs.error is None
 
 
 def test_asleep(folder: Folder) -> None:
     """Between two generations no descriptor is held, and nothing is known of what happens."""
     folder.open()
-    folder.lives.rest()
-    folder.lives.vouch(folder.lives.touches)
+    folder.wal_pairs.rest()
+    folder.wal_pairs.confirm_known(folder.wal_pairs.database_writes)
     folder.close()
     folder.create(Role.WAL)
     folder.note(Role.DATABASE, Kind.OVERFLOW)
-    assert not folder.lives.queue
-    assert not folder.lives.untouched
-    folder.lives.clear()
-    folder.lives.look_around()
-    assert folder.lives.current is not None
+    assert not folder.wal_pairs.queue
+    assert not folder.wal_pairs.is_unwritten
+    folder.wal_pairs.clear()
+    folder.wal_pairs.look_around()
+    assert folder.wal_pairs.current is not None
 
 
 def test_forgotten(folder: Folder) -> None:
     """A new generation asks for nothing of the old one, but the events go on counting."""
     folder.open()
     folder.note(Role.DATABASE, Kind.MOVED_TO)
-    folder.lives.clear()
-    assert folder.lives.current is None
-    assert not folder.lives.replaced
-    assert not folder.lives.untouched
+    folder.wal_pairs.clear()
+    assert folder.wal_pairs.current is None
+    assert not folder.wal_pairs.replaced
+    assert not folder.wal_pairs.is_unwritten

@@ -183,7 +183,7 @@ def test_a_seam_with_an_unwatched_folder_is_not_counted(tmp_path: Path) -> None:
     path = tmp_path / "app.db"
     with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
         follow.look()
-        follow.tracked.lives.watched = False
+        follow.tracked.wal_pairs.watched = False
         app.execute(CHECKPOINT, insert(1))
         assert follow.gap()
 

@@ -15,9 +15,9 @@ from walsyncd.core.restore.plan import AtPosition, AtTime, Head, Target
 from walsyncd.core.stored.layout import ManifestKey, format_key
 from walsyncd.core.stored.manifest import format_manifest, parse_manifest
 from walsyncd.core.stored.position import Position
-from walsyncd.engine.restore.planner import REPLANS_MAX, Prepared, Wish, prepare, with_plan
-from walsyncd.engine.restore.replica import Replica, naming
-from walsyncd.engine.restore.restorer import restore_wish
+from walsyncd.engine.restore.planner import REPLANS_MAX, ResolvedPlan, RestoreRequest, prepare, with_plan
+from walsyncd.engine.restore.replica import Replica, naming_object
+from walsyncd.engine.restore.restorer import restore_request
 from walsyncd.errors import CorruptError, NewerFormatError, TargetError, VanishedError
 
 
@@ -47,7 +47,7 @@ def test_older_base_stands_in_for_a_damaged_one(maker: ReplicaMaker, tmp_path: P
     """The same commit is reached from the older base, and a note names what is damaged."""
     old, new = two_bases(maker)
     damage(maker.object_path(new.base if part == "base" else new))
-    restored = restore_wish(replica_of(maker), Wish(Head()), tmp_path / "out.db")
+    restored = restore_request(replica_of(maker), RestoreRequest(Head()), tmp_path / "out.db")
     assert restored.plan.base == old
     assert restored.plan.reached.position == maker.history[-1].position
     (note,) = restored.plan.notes
@@ -63,7 +63,7 @@ def test_damaged_base_without_the_frames_before_it_is_an_error(maker: ReplicaMak
     (early, _) = (path for path in sorted(maker.root.rglob("*.wal.zst")))
     early.unlink()
     with pytest.raises(CorruptError, match=new.base.random) as caught:
-        restore_wish(replica_of(maker), Wish(Head()), tmp_path / "out.db")
+        restore_request(replica_of(maker), RestoreRequest(Head()), tmp_path / "out.db")
     assert f"{maker.generation}/00000001/00000000" in caught.value.message
     assert "--allow-partial" in caught.value.hint
     assert not (tmp_path / "out.db").exists()
@@ -89,7 +89,7 @@ def test_segments_stand_in_for_a_damaged_whole(
     segments, whole = whole_beside_its_segments(maker)
     spoil(whole)
     out = tmp_path / "out.db"
-    restored = restore_wish(replica_of(maker), Wish(Head()), out)
+    restored = restore_request(replica_of(maker), RestoreRequest(Head()), out)
     assert [maker.object_path(key) for key in restored.plan.objects[:-1]] == segments
     assert restored.plan.reached.position == maker.history[-1].position
     (note,) = restored.plan.notes
@@ -105,7 +105,7 @@ def test_moment_within_a_damaged_whole_is_found_in_its_segments(maker: ReplicaMa
     targets: list[Target] = [AtTime(wanted.time_ms), AtPosition(wanted.position)]
     for number, target in enumerate(targets):
         out = tmp_path / f"out{number}.db"
-        restored = restore_wish(replica_of(maker), Wish(target), out)
+        restored = restore_request(replica_of(maker), RestoreRequest(target), out)
         assert restored.plan.reached.position == wanted.position
         assert counter_in(out) == wanted.counter
 
@@ -114,7 +114,7 @@ def test_whole_stands_in_for_a_damaged_segment(maker: ReplicaMaker, tmp_path: Pa
     """With both there the whole is read, and the segment does no harm."""
     (_, second, _), _ = whole_beside_its_segments(maker)
     damage(second)
-    restored = restore_wish(replica_of(maker), Wish(Head()), tmp_path / "out.db")
+    restored = restore_request(replica_of(maker), RestoreRequest(Head()), tmp_path / "out.db")
     assert restored.plan.notes == ()
     assert counter_in(tmp_path / "out.db") == 8
 
@@ -126,11 +126,11 @@ def test_frames_that_nothing_holds_any_more_are_an_error(maker: ReplicaMaker, tm
     damage(second)
     nearest = maker.history[1]
     with pytest.raises(CorruptError, match=second.name) as caught:
-        restore_wish(replica_of(maker), Wish(Head()), tmp_path / "out.db")
+        restore_request(replica_of(maker), RestoreRequest(Head()), tmp_path / "out.db")
     assert str(nearest.position) in caught.value.message
     assert "--allow-partial" in caught.value.hint
     assert not list(tmp_path.glob("*out.db*"))
-    restored = restore_wish(replica_of(maker), Wish(Head(), allow_partial=True), tmp_path / "out.db")
+    restored = restore_request(replica_of(maker), RestoreRequest(Head(), allow_partial=True), tmp_path / "out.db")
     assert restored.plan.reached.position == nearest.position
     assert restored.plan.shortfall
     assert len(restored.plan.notes) == 2
@@ -143,7 +143,7 @@ def test_all_bases_damaged_is_an_error(maker: ReplicaMaker) -> None:
     damage(maker.object_path(old))
     damage(maker.object_path(new))
     with pytest.raises(CorruptError, match=old.base.random):
-        prepare(replica_of(maker), Wish(Head()))
+        prepare(replica_of(maker), RestoreRequest(Head()))
 
 
 def test_manifest_of_a_newer_format_is_a_clear_error(maker: ReplicaMaker) -> None:
@@ -152,7 +152,7 @@ def test_manifest_of_a_newer_format_is_a_clear_error(maker: ReplicaMaker) -> Non
     path = maker.object_path(new)
     path.write_bytes(format_manifest(replace(parse_manifest(path.read_bytes()), format_version=3)))
     with pytest.raises(NewerFormatError, match="format 3 is newer than 2") as caught:
-        prepare(replica_of(maker), Wish(Head()))
+        prepare(replica_of(maker), RestoreRequest(Head()))
     assert new.base.random in caught.value.message
 
 
@@ -162,9 +162,9 @@ def test_segments_that_gave_way_to_a_whole_are_planned_anew(maker: ReplicaMaker,
     maker.commit(4)
     keys = maker.ship(every=2)
     maker.close_epoch()
-    plans: list[Prepared] = []
+    plans: list[ResolvedPlan] = []
 
-    def compact_first(prepared: Prepared) -> Prepared:
+    def compact_first(prepared: ResolvedPlan) -> ResolvedPlan:
         plans.append(prepared)
         if len(plans) == 1:
             maker.compact()
@@ -173,10 +173,10 @@ def test_segments_that_gave_way_to_a_whole_are_planned_anew(maker: ReplicaMaker,
             raise VanishedError("gone")
         return prepared
 
-    with_plan(replica_of(maker), Wish(Head()), compact_first)
+    with_plan(replica_of(maker), RestoreRequest(Head()), compact_first)
     assert [len(each.plan.objects) for each in plans] == [2, 1]
     assert plans[0].plan.reached.position == plans[1].plan.reached.position
-    assert restore_wish(replica_of(maker), Wish(Head()), tmp_path / "out.db").applied.transactions == 4
+    assert restore_request(replica_of(maker), RestoreRequest(Head()), tmp_path / "out.db").applied.transactions == 4
 
 
 def test_target_inside_an_object_that_vanishes_is_resolved_anew(
@@ -199,7 +199,7 @@ def test_target_inside_an_object_that_vanishes_is_resolved_anew(
         yield from stream(replica, key)
 
     monkeypatch.setattr(Replica, "stream", vanishing)
-    prepared = prepare(replica_of(maker), Wish(AtTime(wanted.time_ms)))
+    prepared = prepare(replica_of(maker), RestoreRequest(AtTime(wanted.time_ms)))
     assert prepared.plan.reached.position == wanted.position
 
 
@@ -207,26 +207,26 @@ def test_retention_that_overtakes_a_restore_is_said(maker: ReplicaMaker) -> None
     """What was removed for good is refused like any other target that is not covered."""
     old, _ = two_bases(maker)
 
-    def prune(prepared: Prepared) -> None:
+    def prune(prepared: ResolvedPlan) -> None:
         for key in (old, old.base, *prepared.plan.objects):
             maker.remove(key)
         raise VanishedError("gone")
 
     with pytest.raises(TargetError, match="before the first base"):
-        with_plan(replica_of(maker), Wish(AtPosition(maker.history[1].position)), prune)
+        with_plan(replica_of(maker), RestoreRequest(AtPosition(maker.history[1].position)), prune)
 
 
 def test_replica_that_goes_on_changing_is_given_up(maker: ReplicaMaker) -> None:
     """An object that is listed and can't be read ends it after a few plans."""
     two_bases(maker)
-    uses: list[Prepared] = []
+    uses: list[ResolvedPlan] = []
 
-    def never(prepared: Prepared) -> None:
+    def never(prepared: ResolvedPlan) -> None:
         uses.append(prepared)
         raise VanishedError("gone")
 
     with pytest.raises(VanishedError, match="gone"):
-        with_plan(replica_of(maker), Wish(Head()), never)
+        with_plan(replica_of(maker), RestoreRequest(Head()), never)
     assert len(uses) == REPLANS_MAX + 1
 
 
@@ -235,7 +235,7 @@ def test_partial_wish_keeps_to_the_same_commit_on_an_older_base(maker: ReplicaMa
     old, new = two_bases(maker)
     damage(maker.object_path(new.base))
     late = AtPosition(Position(maker.generation, 9, 9))
-    restored = restore_wish(replica_of(maker), Wish(late, allow_partial=True), tmp_path / "out.db")
+    restored = restore_request(replica_of(maker), RestoreRequest(late, allow_partial=True), tmp_path / "out.db")
     assert (restored.plan.base, restored.plan.reached.position) == (old, maker.history[-1].position)
     assert restored.plan.shortfall
 
@@ -245,16 +245,16 @@ def test_an_error_that_is_kept_holds_no_buffers(maker: ReplicaMaker) -> None:
     two_bases(maker)
     buffers: list[weakref.ref[set[str]]] = []
 
-    def fail(prepared: Prepared) -> Prepared:
+    def fail(prepared: ResolvedPlan) -> ResolvedPlan:
         buffer = {"as large as it may be"}
         buffers.append(weakref.ref(buffer))
-        with naming(prepared.plan.base.base):
+        with naming_object(prepared.plan.base.base):
             raise CorruptError("it is damaged")
 
     gc.disable()
     try:
         with pytest.raises(CorruptError):
-            with_plan(replica_of(maker), Wish(Head()), fail)
+            with_plan(replica_of(maker), RestoreRequest(Head()), fail)
         assert len(buffers) > 1
         assert [buffer() for buffer in buffers[:-1]] == [None] * (len(buffers) - 1)
     finally:

@@ -18,9 +18,9 @@ from tests.replicas import NEXT_GENERATION, ReplicaMaker, counter_in, damage, ma
 from walsyncd.adapters.files.target import follow_path
 from walsyncd.core.stored.layout import format_key
 from walsyncd.engine.restore import read_replica as standby_module
-from walsyncd.engine.restore.read_replica import Standby
+from walsyncd.engine.restore.read_replica import ReadReplica
 from walsyncd.engine.restore.replica import Replica
-from walsyncd.engine.restore.restorer import How
+from walsyncd.engine.restore.restorer import RestoreOptions
 from walsyncd.errors import CorruptError, RefusedError, UsageError
 
 WAIT_S = 120
@@ -36,8 +36,8 @@ def maker(tmp_path: Path) -> Iterator[ReplicaMaker]:
 
 
 @contextmanager
-def following(maker: ReplicaMaker, path: Path, *, force: bool = False) -> Iterator[Standby]:
-    read_replica = Standby(Replica(maker.storage, maker.name), path, How(force=force))
+def following(maker: ReplicaMaker, path: Path, *, force: bool = False) -> Iterator[ReadReplica]:
+    read_replica = ReadReplica(Replica(maker.storage, maker.name), path, RestoreOptions(force=force))
     try:
         yield read_replica
     finally:
@@ -262,9 +262,10 @@ from pathlib import Path
 from walsyncd.adapters.storage.directory import DirectoryStorage
 from walsyncd.engine.restore import read_replica
 from walsyncd.engine.restore.replica import Replica
-from walsyncd.engine.restore.restorer import How
+from walsyncd.engine.restore.restorer import RestoreOptions
 read_replica.WAL_BYTES_MAX = 100_000
-follower = read_replica.Standby(Replica(DirectoryStorage(Path("{root}")), "{name}"), Path("{path}"), How())
+replica = Replica(DirectoryStorage(Path("{root}")), "{name}")
+follower = read_replica.ReadReplica(replica, Path("{path}"), RestoreOptions())
 print("following", flush=True)
 while True:
     follower.look()

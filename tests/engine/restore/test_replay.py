@@ -18,7 +18,7 @@ from walsyncd.core.stored.layout import SegmentKey
 from walsyncd.engine.restore import epoch_reader, replay
 from walsyncd.engine.restore.base_fetch import Write, write_at
 from walsyncd.engine.restore.planner import find_plan
-from walsyncd.engine.restore.replay import Applied, Piece, Replay, last_size, pieces_of
+from walsyncd.engine.restore.replay import Applied, ObjectSlice, Replay, last_size, pieces_of
 from walsyncd.engine.restore.replica import Replica
 from walsyncd.errors import CorruptError
 
@@ -35,13 +35,13 @@ def copy_of(path: Path) -> Iterator[int]:
         os.close(descriptor)
 
 
-def pieces(*keys: FramesKey) -> list[Piece]:
+def pieces(*keys: FramesKey) -> list[ObjectSlice]:
     """All of these objects, one after the other."""
     ends = {key.last + 1: key.last for key in keys}
-    return [Piece(key, key.last, ends.get(key.first, 0)) for key in keys]
+    return [ObjectSlice(key, key.last, ends.get(key.first, 0)) for key in keys]
 
 
-def applied(maker: ReplicaMaker, descriptor: int, found: Sequence[Piece], *, pages: int | None = None) -> Applied:
+def applied(maker: ReplicaMaker, descriptor: int, found: Sequence[ObjectSlice], *, pages: int | None = None) -> Applied:
     """Apply them and cut the file to size."""
     replica = Replica(maker.storage, maker.name)
     count = last_size(replica, found, maker.page_size) if pages is None else pages
@@ -102,7 +102,7 @@ def test_overlapping_objects_are_counted_once(tmp_path: Path) -> None:
         head = b"".join(maker.object_path(key).read_bytes() for key in (one, two))
         start = SegmentKey(one.generation, 1, 1, two.last, two.time_ms, 0)
         maker.object_path(start).write_bytes(head)
-        found = [Piece(start, start.last, 0), Piece(wide, wide.last, start.last)]
+        found = [ObjectSlice(start, start.last, 0), ObjectSlice(wide, wide.last, start.last)]
         result = applied(maker, descriptor, found)
         assert (tmp_path / "copy").read_bytes() == maker.file()
     assert (result.transactions, result.frames) == (6, three.last)
@@ -150,7 +150,7 @@ def test_stop_within_a_transaction_is_refused(tmp_path: Path) -> None:
     with make_replica(tmp_path) as maker, copy_of(maker.path) as descriptor:
         maker.commit(2, rows=30)
         (key,) = maker.ship()
-        inside = [Piece(key, key.last - 1, 0)]
+        inside = [ObjectSlice(key, key.last - 1, 0)]
         for pages in (None, 99):
             with pytest.raises(CorruptError, match=f"frame {key.last - 1} of epoch 1 does not commit"):
                 applied(maker, descriptor, inside, pages=pages)

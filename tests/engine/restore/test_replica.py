@@ -11,7 +11,7 @@ from tests.replicas import GENERATION, NEXT_GENERATION, ReplicaMaker, make_repli
 from walsyncd.adapters.storage.directory import DirectoryStorage
 from walsyncd.core.stored.layout import format_key
 from walsyncd.engine.restore import replica as replica_module
-from walsyncd.engine.restore.replica import ATTEMPTS_MAX, Replica, find_replicas, patiently
+from walsyncd.engine.restore.replica import ATTEMPTS_MAX, Replica, find_replicas, with_retries
 from walsyncd.errors import CorruptError, TransientError
 
 
@@ -106,7 +106,7 @@ def test_patience_ends(pauses: list[int]) -> None:
         raise TransientError("away")
 
     with pytest.raises(TransientError, match="away"):
-        patiently(fail)
+        with_retries(fail)
     assert len(attempts) == ATTEMPTS_MAX
     assert pauses == list(range(1, ATTEMPTS_MAX))
 
@@ -121,5 +121,5 @@ def test_patience_pays(pauses: list[int]) -> None:
             raise outcome
         return "done"
 
-    assert patiently(act) == "done"
+    assert with_retries(act) == "done"
     assert pauses == [1, 2]

@@ -6,14 +6,14 @@ import pytest
 
 from walsyncd.core.send.merge import MERGED_SIZE_MAX
 from walsyncd.core.send.pacing import BURST, Bucket
-from walsyncd.engine.ship.database_queue import DRIFT_MS_MAX, LOOK_MS_MAX, LOOK_UPLOADS_MAX, Lane
+from walsyncd.engine.ship.database_queue import DRIFT_MS_MAX, LOOK_MS_MAX, LOOK_UPLOADS_MAX, DatabaseQueue
 
 EMPTY = Bucket(0.0, 1000.0)
 
 
-def lane(**changes: object) -> Lane:
+def queue(**changes: object) -> DatabaseQueue:
     """A lane without a token before 2000, claimed, with work."""
-    made = Lane(1, "app", EMPTY, 1000.0, has_work=True, is_claimed=True)
+    made = DatabaseQueue(1, "app", EMPTY, 1000.0, has_work=True, is_claimed=True)
     for name, value in changes.items():
         setattr(made, name, value)
     return made
@@ -29,20 +29,20 @@ def lane(**changes: object) -> Lane:
         ({"stopped": "taken"}, None),
         ({"urgent_upto": 5}, 0.0),
         ({"bytes_waiting": MERGED_SIZE_MAX}, 0.0),
-        ({"has_work": False, "standing_wanted": True}, 0.0),
+        ({"has_work": False, "ownership_check_wanted": True}, 0.0),
         ({"not_before_ms": 9000.0}, 9000.0),
         ({"not_before_ms": 9000.0, "urgent_upto": 5}, 9000.0),
     ],
 )
 def test_when_a_lane_is_due(changes: dict[str, object], due_ms: float | None) -> None:
     """Urgent and full ones need no token; nothing shortens the pause after a failure."""
-    found = lane(**changes).due_ms()
+    found = queue(**changes).due_ms()
     assert found == due_ms or (due_ms is not None and found == pytest.approx(due_ms, abs=1.0))
 
 
 def test_stopping_is_urgent_for_all() -> None:
     """The last objects of a run do not wait for tokens."""
-    assert lane().due_ms(is_urgent=True) == 0.0
+    assert queue().due_ms(is_urgent=True) == 0.0
 
 
 @pytest.mark.parametrize(
@@ -51,38 +51,38 @@ def test_stopping_is_urgent_for_all() -> None:
 )
 def test_only_an_idle_lane_lets_the_next_one_leave_at_once(changes: dict[str, object]) -> None:
     """Claimed, nothing before it, and a token there."""
-    idle = lane(**{"has_work": False, "bucket": Bucket(1.0, 1000.0), **changes})
+    idle = queue(**{"has_work": False, "bucket": Bucket(1.0, 1000.0), **changes})
     assert idle.may_leave_at_once(1000.0) == (not changes)
 
 
 def test_tokens_are_taken_and_come_back() -> None:
     """One for each object, one for each interval."""
-    paced = lane(bucket=Bucket(BURST, 0.0))
+    paced = queue(bucket=Bucket(BURST, 0.0))
     assert sum(paced.take_token(1000.0) for _ in range(20)) == BURST
     assert paced.level(3000.0) == pytest.approx(2.0)
 
 
 def test_the_owner_is_looked_at_now_and_then() -> None:
     """First of all, after 64 uploads, and after an hour."""
-    fresh = lane(is_claimed=False)
-    assert fresh.needs_standing(0.0)
-    fresh.stood(0.0, 0.0)
-    assert not fresh.needs_standing(LOOK_MS_MAX - 1)
-    assert fresh.needs_standing(LOOK_MS_MAX)
+    fresh = queue(is_claimed=False)
+    assert fresh.needs_ownership_check(0.0)
+    fresh.ownership_checked(0.0, 0.0)
+    assert not fresh.needs_ownership_check(LOOK_MS_MAX - 1)
+    assert fresh.needs_ownership_check(LOOK_MS_MAX)
     fresh.uploads_since_look = LOOK_UPLOADS_MAX
-    assert fresh.needs_standing(0.0)
+    assert fresh.needs_ownership_check(0.0)
 
 
 @pytest.mark.parametrize("jump_ms", [DRIFT_MS_MAX + 1, -DRIFT_MS_MAX - 1])
 def test_clocks_that_drift_apart_cast_doubt(jump_ms: float) -> None:
     """By more than a minute, whichever is ahead; until the owner was looked at."""
-    claimed = lane(is_claimed=False)
+    claimed = queue(is_claimed=False)
     claimed.compare_clocks(0.0, 9e9)
     assert not claimed.is_doubted
-    claimed.stood(0.0, 1e9)
+    claimed.ownership_checked(0.0, 1e9)
     claimed.compare_clocks(5e6, 1e9 + 5e6 + DRIFT_MS_MAX)
     assert not claimed.is_doubted
     claimed.compare_clocks(5e6, 1e9 + 5e6 + jump_ms)
-    assert claimed.needs_standing(5e6)
-    claimed.stood(5e6, 1e9 + 5e6 + jump_ms)
-    assert not claimed.needs_standing(5e6)
+    assert claimed.needs_ownership_check(5e6)
+    claimed.ownership_checked(5e6, 1e9 + 5e6 + jump_ms)
+    assert not claimed.needs_ownership_check(5e6)

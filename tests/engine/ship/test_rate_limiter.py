@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from walsyncd.engine.ship.rate_limiter import Throttle
+from walsyncd.engine.ship.rate_limiter import RateLimiter
 
 
 class Clock:
@@ -21,7 +21,7 @@ class Clock:
 
 def test_without_a_limit_nobody_waits() -> None:
     """However much is sent."""
-    throttle = Throttle(None)
+    throttle = RateLimiter(None)
     throttle.part_begins(1 << 40)
     throttle.wait_for_segment(1 << 40)
     throttle.wait_for_segment(1)
@@ -31,7 +31,7 @@ def test_without_a_limit_nobody_waits() -> None:
 def test_segments_wait_for_segments_and_parts_for_both(monkeypatch: pytest.MonkeyPatch) -> None:
     """By the clock, as long as the bytes before take."""
     clock = Clock()
-    throttle = Throttle(1000.0, clock)
+    throttle = RateLimiter(1000.0, clock)
 
     def wait(timeout_s: float) -> bool:
         clock.now_ms += 1000 * timeout_s
@@ -48,7 +48,7 @@ def test_segments_wait_for_segments_and_parts_for_both(monkeypatch: pytest.Monke
 
 def test_a_stop_ends_the_waiting() -> None:
     """What is in flight is finished within the stop's own time."""
-    throttle = Throttle(1.0)
+    throttle = RateLimiter(1.0)
     throttle.wait_for_segment(1000)
     waiting = threading.Thread(target=throttle.wait_for_segment, args=[1])
     waiting.start()

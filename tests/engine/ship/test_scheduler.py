@@ -8,108 +8,117 @@ import pytest
 
 from walsyncd.core.send.merge import CROWD
 from walsyncd.core.send.pacing import Bucket
-from walsyncd.engine.ship.database_queue import Lane
+from walsyncd.engine.ship.database_queue import DatabaseQueue
 from walsyncd.engine.ship.ownership import Standing, Verdict
-from walsyncd.engine.ship.scheduler import AbortLeftovers, Dispatch, Finish, Merge, RunTask, TakeTurn, Task, Wait
-from walsyncd.engine.ship.shipper import Turn
+from walsyncd.engine.ship.scheduler import (
+    AbortUploads,
+    DrainQueue,
+    Finish,
+    Merge,
+    RunTask,
+    Scheduler,
+    Task,
+    Wait,
+)
+from walsyncd.engine.ship.shipper import QueueResult
 from walsyncd.errors import ImpossibleError, TransientError
 
-DONE = Turn(reached_storage=True)
+DONE = QueueResult(reached_storage=True)
 
 
 @pytest.fixture
-def dispatch() -> Dispatch:
-    return Dispatch(tasks_running_max=1)
+def dispatch() -> Scheduler:
+    return Scheduler(tasks_running_max=1)
 
 
-def add_lane(dispatch: Dispatch, database_id: int, *, level: float = 1.0, is_claimed: bool = True) -> Lane:
-    lane = Lane(database_id, f"db-{database_id}", Bucket(level, 0.0), 1000.0, is_claimed=is_claimed)
-    dispatch.lanes[database_id] = lane
-    return lane
+def add_lane(dispatch: Scheduler, database_id: int, *, level: float = 1.0, is_claimed: bool = True) -> DatabaseQueue:
+    queue = DatabaseQueue(database_id, f"db-{database_id}", Bucket(level, 0.0), 1000.0, is_claimed=is_claimed)
+    dispatch.queues[database_id] = queue
+    return queue
 
 
-def add_task(dispatch: Dispatch, database_id: int, call: object = None) -> Task:
+def add_task(dispatch: Scheduler, database_id: int, call: object = None) -> Task:
     task = Task(database_id, lambda: call, Future())
     dispatch.add_task(task)
     return task
 
 
-def turn_of(dispatch: Dispatch, now_ms: float) -> TakeTurn:
+def turn_of(dispatch: Scheduler, now_ms: float) -> DrainQueue:
     act = dispatch.next(now_ms)
-    assert isinstance(act, TakeTurn)
+    assert isinstance(act, DrainQueue)
     return act
 
 
-def test_nothing_to_do_is_no_wake_up(dispatch: Dispatch) -> None:
+def test_nothing_to_do_is_no_wake_up(dispatch: Scheduler) -> None:
     """However many lanes there are."""
     for database_id in range(100):
         add_lane(dispatch, database_id)
     assert dispatch.next(0.0) == Wait(None)
 
 
-def test_a_lane_without_a_token_is_waited_for(dispatch: Dispatch) -> None:
+def test_a_lane_without_a_token_is_waited_for(dispatch: Scheduler) -> None:
     """Until the very moment it is due."""
-    lane = add_lane(dispatch, 1, level=0.5)
-    dispatch.mark(lane, 10)
+    queue = add_lane(dispatch, 1, level=0.5)
+    dispatch.mark(queue, 10)
     assert dispatch.next(100.0) == Wait(0.4)
-    assert turn_of(dispatch, 500.0).lane is lane
+    assert turn_of(dispatch, 500.0).queue is queue
 
 
-def test_a_lane_is_one_threads_at_a_time(dispatch: Dispatch) -> None:
+def test_a_lane_is_one_threads_at_a_time(dispatch: Scheduler) -> None:
     """An offer meanwhile is not overlooked."""
-    lane = add_lane(dispatch, 1)
-    dispatch.mark(lane, 10)
+    queue = add_lane(dispatch, 1)
+    dispatch.mark(queue, 10)
     turn_of(dispatch, 0.0)
-    dispatch.mark(lane, 20)
+    dispatch.mark(queue, 20)
     assert dispatch.next(0.0) == Wait(None)
-    dispatch.settle(lane, DONE)
-    assert turn_of(dispatch, 0.0).lane is lane
-    assert lane.bytes_waiting == 0
+    dispatch.settle(queue, DONE)
+    assert turn_of(dispatch, 0.0).queue is queue
+    assert queue.bytes_waiting == 0
 
 
-def test_lanes_take_turns(dispatch: Dispatch) -> None:
+def test_lanes_take_turns(dispatch: Scheduler) -> None:
     """The one that is due first goes first."""
     first, second = add_lane(dispatch, 1, level=0.2), add_lane(dispatch, 2, level=0.9)
     dispatch.mark(first, 10)
     dispatch.mark(second, 10)
-    assert turn_of(dispatch, 2000.0).lane is second
-    assert turn_of(dispatch, 2000.0).lane is first
+    assert turn_of(dispatch, 2000.0).queue is second
+    assert turn_of(dispatch, 2000.0).queue is first
 
 
-def test_what_becomes_urgent_comes_sooner(dispatch: Dispatch) -> None:
+def test_what_becomes_urgent_comes_sooner(dispatch: Scheduler) -> None:
     """And once only, although it stands on the agenda twice."""
-    lane = add_lane(dispatch, 1, level=0.0)
-    dispatch.mark(lane, 10)
-    lane.urgent_upto = 7
-    dispatch.schedule(lane)
-    assert turn_of(dispatch, 10.0).lane is lane
-    dispatch.settle(lane, DONE)
+    queue = add_lane(dispatch, 1, level=0.0)
+    dispatch.mark(queue, 10)
+    queue.urgent_upto = 7
+    dispatch.schedule(queue)
+    assert turn_of(dispatch, 10.0).queue is queue
+    dispatch.settle(queue, DONE)
     assert dispatch.next(2000.0) == Wait(None)
 
 
 @pytest.mark.parametrize(("next_id", "upto"), [(None, 0), (7, 7), (8, 0), (0, 7)])
-def test_urgency_ends_behind_its_last_object(dispatch: Dispatch, next_id: int | None, upto: int) -> None:
+def test_urgency_ends_behind_its_last_object(dispatch: Scheduler, next_id: int | None, upto: int) -> None:
     """A busy database is not unpaced for ever by one sync."""
-    lane = add_lane(dispatch, 1)
-    lane.urgent_upto = 7
-    dispatch.mark(lane, 10)
+    queue = add_lane(dispatch, 1)
+    queue.urgent_upto = 7
+    dispatch.mark(queue, 10)
     turn_of(dispatch, 0.0)
-    dispatch.settle(lane, Turn(next_id=next_id, reached_storage=True))
-    assert lane.urgent_upto == upto
+    dispatch.settle(queue, QueueResult(next_id=next_id, reached_storage=True))
+    assert queue.urgent_upto == upto
 
 
-def test_lanes_go_before_leftovers_before_tasks(dispatch: Dispatch) -> None:
+def test_lanes_go_before_leftovers_before_tasks(dispatch: Scheduler) -> None:
     """Commits are seconds behind, bases may take their time."""
-    lane = add_lane(dispatch, 1)
+    queue = add_lane(dispatch, 1)
     task = add_task(dispatch, 1)
     dispatch.has_leftovers = True
-    dispatch.mark(lane, 10)
-    assert turn_of(dispatch, 0.0).lane is lane
-    assert dispatch.next(0.0) == AbortLeftovers()
+    dispatch.mark(queue, 10)
+    assert turn_of(dispatch, 0.0).queue is queue
+    assert dispatch.next(0.0) == AbortUploads()
     assert dispatch.next(0.0) == RunTask(task)
 
 
-def test_tasks_leave_a_thread_for_the_lanes(dispatch: Dispatch) -> None:
+def test_tasks_leave_a_thread_for_the_lanes(dispatch: Scheduler) -> None:
     """The next one waits for one that ends, without a clock."""
     add_lane(dispatch, 1)
     add_task(dispatch, 1)
@@ -120,57 +129,57 @@ def test_tasks_leave_a_thread_for_the_lanes(dispatch: Dispatch) -> None:
     assert dispatch.next(0.0) == RunTask(second)
 
 
-def test_a_task_waits_for_its_claim(dispatch: Dispatch) -> None:
+def test_a_task_waits_for_its_claim(dispatch: Scheduler) -> None:
     """Its lane takes a turn first, though it has nothing to send."""
-    lane = add_lane(dispatch, 1, level=0.0, is_claimed=False)
+    queue = add_lane(dispatch, 1, level=0.0, is_claimed=False)
     task = add_task(dispatch, 1)
     turn = turn_of(dispatch, 0.0)
-    assert turn.standing_wanted
+    assert turn.ownership_check_wanted
     assert dispatch.next(0.0) == Wait(None)
-    lane.stood(0.0, 0.0)
-    dispatch.settle(lane, DONE)
+    queue.ownership_checked(0.0, 0.0)
+    dispatch.settle(queue, DONE)
     assert dispatch.next(0.0) == RunTask(task)
 
 
-def test_the_tasks_of_a_lost_lane_are_refused(dispatch: Dispatch) -> None:
+def test_the_tasks_of_a_lost_lane_are_refused(dispatch: Scheduler) -> None:
     """The others go on; nothing is sent any more if somebody else writes there."""
-    lane, other = add_lane(dispatch, 1, is_claimed=False), add_lane(dispatch, 2)
+    queue, other = add_lane(dispatch, 1, is_claimed=False), add_lane(dispatch, 2)
     task, kept = add_task(dispatch, 1), add_task(dispatch, 2)
     assert dispatch.next(0.0) == RunTask(kept)
     dispatch.task_ended()
     turn_of(dispatch, 0.0)
     verdict = Verdict(Standing.TAKEN, "another daemon")
-    assert dispatch.settle(lane, Turn(next_id=0, reached_storage=True, verdict=verdict)) == [task]
-    assert lane.stopped == "another daemon"
+    assert dispatch.settle(queue, QueueResult(next_id=0, reached_storage=True, verdict=verdict)) == [task]
+    assert queue.stopped == "another daemon"
     assert not other.stopped
-    assert dispatch.next(0.0) == AbortLeftovers()
+    assert dispatch.next(0.0) == AbortUploads()
     assert dispatch.next(0.0) == Wait(None)
 
 
-def test_while_the_storage_is_away_one_probes(dispatch: Dispatch) -> None:
+def test_while_the_storage_is_away_one_probes(dispatch: Scheduler) -> None:
     """Not before its moment, and the others wait for what it finds."""
-    lanes = [add_lane(dispatch, number) for number in (1, 2, 3)]
-    for lane in lanes:
-        dispatch.mark(lane, 10)
+    queues = [add_lane(dispatch, number) for number in (1, 2, 3)]
+    for queue in queues:
+        dispatch.mark(queue, 10)
     failed = [turn_of(dispatch, 0.0), turn_of(dispatch, 0.0)]
     for number, turn in enumerate(failed):
-        is_news = dispatch.gone_away("refused", now_ms=0.0, fraction=1.0, database_id=turn.lane.database_id)
+        is_news = dispatch.gone_away("refused", now_ms=0.0, fraction=1.0, database_id=turn.queue.database_id)
         assert is_news == (number == 1)
         dispatch.retry(turn, not_before_ms=400.0)
     assert dispatch.next(0.0) == Wait(0.5)
     probing = turn_of(dispatch, 500.0)
     assert dispatch.next(500.0) == Wait(None)
-    assert not dispatch.gone_away("refused", now_ms=600.0, fraction=1.0, database_id=probing.lane.database_id)
+    assert not dispatch.gone_away("refused", now_ms=600.0, fraction=1.0, database_id=probing.queue.database_id)
     dispatch.retry(probing, not_before_ms=700.0)
     assert dispatch.next(600.0) == Wait(1.0)
     turn_of(dispatch, 1600.0)
     over = dispatch.answered()
     assert over is not None
     assert over.since_ms == 0.0
-    assert {turn_of(dispatch, 1600.0).lane.database_id for _ in range(2)} < {1, 2, 3}
+    assert {turn_of(dispatch, 1600.0).queue.database_id for _ in range(2)} < {1, 2, 3}
 
 
-def test_one_that_fails_holds_nobody_back(dispatch: Dispatch) -> None:
+def test_one_that_fails_holds_nobody_back(dispatch: Scheduler) -> None:
     """After the third time it counts as an outage; yet whoever has not failed may try, and ends it by an answer."""
     poor, well = add_lane(dispatch, 1), add_lane(dispatch, 2)
     dispatch.mark(poor, 10)
@@ -181,13 +190,13 @@ def test_one_that_fails_holds_nobody_back(dispatch: Dispatch) -> None:
         dispatch.retry(turn, not_before_ms=0.0)
     assert dispatch.next(0.0) == Wait(0.5)
     dispatch.mark(well, 10)
-    assert turn_of(dispatch, 0.0).lane is well
+    assert turn_of(dispatch, 0.0).queue is well
     assert dispatch.next(0.0) == Wait(0.5)
     assert dispatch.answered() is not None
-    assert turn_of(dispatch, 0.0).lane is poor
+    assert turn_of(dispatch, 0.0).queue is poor
 
 
-def test_a_witness_is_waited_for(dispatch: Dispatch) -> None:
+def test_a_witness_is_waited_for(dispatch: Scheduler) -> None:
     """Until it has a token; when it fails too, all wait for the probe."""
     poor, well = add_lane(dispatch, 1), add_lane(dispatch, 2, level=0.75)
     dispatch.mark(poor, 10)
@@ -198,13 +207,13 @@ def test_a_witness_is_waited_for(dispatch: Dispatch) -> None:
     dispatch.mark(well, 10)
     assert dispatch.next(0.0) == Wait(0.25)
     turn = turn_of(dispatch, 250.0)
-    assert turn.lane is well
+    assert turn.queue is well
     assert not dispatch.gone_away("timeout", now_ms=250.0, fraction=1.0, database_id=2)
     dispatch.retry(turn, not_before_ms=250.0)
     assert dispatch.next(250.0) == Wait(0.25)
 
 
-def test_an_answer_to_another_clears_who_failed(dispatch: Dispatch) -> None:
+def test_an_answer_to_another_clears_who_failed(dispatch: Scheduler) -> None:
     """A part that times out again and again while commits are stored is no outage."""
     for _ in range(10):
         for _ in range(2):
@@ -212,50 +221,50 @@ def test_an_answer_to_another_clears_who_failed(dispatch: Dispatch) -> None:
         assert dispatch.answered() is None
 
 
-def test_what_came_before_the_outage_is_merged_too(dispatch: Dispatch) -> None:
+def test_what_came_before_the_outage_is_merged_too(dispatch: Scheduler) -> None:
     """Also in the lane whose request showed that the storage is away."""
     waiting, asking = add_lane(dispatch, 1, level=0.0), add_lane(dispatch, 2)
-    for lane in (waiting, asking):
+    for queue in (waiting, asking):
         for _ in range(CROWD):
-            dispatch.mark(lane, 10)
+            dispatch.mark(queue, 10)
     turn = turn_of(dispatch, 0.0)
-    assert turn.lane is asking
+    assert turn.queue is asking
     dispatch.gone_away("refused", now_ms=0.0, fraction=1.0)
     assert dispatch.next(0.0) == Merge(waiting)
     dispatch.retry(turn, not_before_ms=400.0)
     assert dispatch.next(0.0) == Merge(asking)
 
 
-def test_no_lane_waits_for_a_part_that_probes(dispatch: Dispatch) -> None:
+def test_no_lane_waits_for_a_part_that_probes(dispatch: Scheduler) -> None:
     """It may be under way for long; the next lane is a probe of its own, the next part is not."""
-    lane = add_lane(dispatch, 1)
+    queue = add_lane(dispatch, 1)
     dispatch.gone_away("refused", now_ms=0.0, fraction=0.0, database_id=8)
     dispatch.gone_away("refused", now_ms=0.0, fraction=0.0, database_id=9)
     task, second = add_task(dispatch, 1), add_task(dispatch, 1)
     assert dispatch.next(10.0) == RunTask(task)
     dispatch.task_ended()
     assert dispatch.next(10.0) == Wait(None)
-    dispatch.mark(lane, 10)
-    assert turn_of(dispatch, 10.0).lane is lane
+    dispatch.mark(queue, 10)
+    assert turn_of(dispatch, 10.0).queue is queue
     dispatch.gone_away("timeout", now_ms=10.0, fraction=1.0, database_id=1, by_part=True)
     assert dispatch.next(1010.0) == Wait(None)
     dispatch.answered()
     assert dispatch.next(1010.0) == RunTask(second)
 
 
-def test_a_probe_that_found_nothing_to_send_is_no_answer(dispatch: Dispatch) -> None:
+def test_a_probe_that_found_nothing_to_send_is_no_answer(dispatch: Scheduler) -> None:
     """The storage is still away, and the next one may ask."""
     empty, full = add_lane(dispatch, 1), add_lane(dispatch, 2)
     dispatch.gone_away("refused", now_ms=0.0, fraction=0.0)
     dispatch.mark(empty, 0)
     dispatch.mark(full, 10)
-    first = turn_of(dispatch, 10.0).lane
-    dispatch.settle(first, Turn())
+    first = turn_of(dispatch, 10.0).queue
+    dispatch.settle(first, QueueResult())
     assert dispatch.outage is not None
-    assert turn_of(dispatch, 10.0).lane is not first
+    assert turn_of(dispatch, 10.0).queue is not first
 
 
-def test_tasks_probe_when_nothing_else_waits(dispatch: Dispatch) -> None:
+def test_tasks_probe_when_nothing_else_waits(dispatch: Scheduler) -> None:
     """Else a base would wait for the next commit."""
     add_lane(dispatch, 1)
     dispatch.gone_away("refused", now_ms=0.0, fraction=1.0)
@@ -264,32 +273,32 @@ def test_tasks_probe_when_nothing_else_waits(dispatch: Dispatch) -> None:
     assert dispatch.next(500.0) == RunTask(task)
 
 
-def test_a_failed_turn_is_tried_again_later(dispatch: Dispatch) -> None:
+def test_a_failed_turn_is_tried_again_later(dispatch: Scheduler) -> None:
     """With what it had wanted; the others don't wait for it."""
-    lane = add_lane(dispatch, 1, is_claimed=False)
+    queue = add_lane(dispatch, 1, is_claimed=False)
     add_task(dispatch, 1)
     failed = turn_of(dispatch, 0.0)
     dispatch.retry(failed, not_before_ms=1000.0)
     assert dispatch.next(0.0) == Wait(1.0)
     assert turn_of(dispatch, 1000.0) == failed
-    assert lane.failures == 1
+    assert queue.failures == 1
 
 
-def test_stopping_sends_what_waits_without_pacing(dispatch: Dispatch) -> None:
+def test_stopping_sends_what_waits_without_pacing(dispatch: Scheduler) -> None:
     """Then it is finished; so it is at the deadline, and when the storage is away."""
-    lane = add_lane(dispatch, 1, level=0.0)
+    queue = add_lane(dispatch, 1, level=0.0)
     task = add_task(dispatch, 1)
-    dispatch.mark(lane, 10)
+    dispatch.mark(queue, 10)
     assert dispatch.stop(5000.0) == [task]
     assert turn_of(dispatch, 0.0).is_urgent
     assert isinstance(dispatch.next(0.0), Wait)
     assert dispatch.next(1000.0) == Wait(4.0)
     assert dispatch.next(5000.0) == Finish()
-    dispatch.settle(lane, Turn(next_id=8, reached_storage=True))
-    assert turn_of(dispatch, 10.0).lane is lane
-    dispatch.settle(lane, DONE)
+    dispatch.settle(queue, QueueResult(next_id=8, reached_storage=True))
+    assert turn_of(dispatch, 10.0).queue is queue
+    dispatch.settle(queue, DONE)
     assert dispatch.next(10.0) == Finish()
-    dispatch.mark(lane, 10)
+    dispatch.mark(queue, 10)
     dispatch.gone_away("refused", now_ms=10.0, fraction=0.0)
     assert dispatch.next(20.0) == Finish()
 

@@ -14,9 +14,9 @@ from walsyncd.core.send.pacing import Bucket
 from walsyncd.core.stored.layout import BaseKey, ManifestKey, format_key
 from walsyncd.core.stored.owner import Owner, format_owner
 from walsyncd.engine.ship import shipper
-from walsyncd.engine.ship.database_queue import LOOK_UPLOADS_MAX, Lane
+from walsyncd.engine.ship.database_queue import LOOK_UPLOADS_MAX, DatabaseQueue
 from walsyncd.engine.ship.ownership import Identity, Ownership, Standing
-from walsyncd.engine.ship.shipper import Shipper, Turn
+from walsyncd.engine.ship.shipper import QueueResult, Shipper
 
 HOUR_MS = 3_600_000.0
 MANIFEST = NewObject(
@@ -34,7 +34,7 @@ class Quay:
         self.now_ms = 0.0
         self.wall_ahead_ms = T0
         self.journal.begin_generation(self.journal.database(NAME, "/srv/app.db").id, G1, "first", "{}", 0)
-        self.lane = Lane(1, NAME, Bucket(2.0, 0.0), HOUR_MS)
+        self.queue = DatabaseQueue(1, NAME, Bucket(2.0, 0.0), HOUR_MS)
         self.shipper = Shipper(
             self.journal,
             self.storage,
@@ -48,8 +48,8 @@ class Quay:
     def spool(self, *objects: NewObject, begin: bool = False) -> list[ObjectRow]:
         return self.journal.advance([Advance(1, "{}", objects, begin)])
 
-    def turn(self, *, is_urgent: bool = False, standing_wanted: bool = False) -> Turn:
-        return self.shipper.turn(self.lane, is_urgent=is_urgent, standing_wanted=standing_wanted)
+    def turn(self, *, is_urgent: bool = False, ownership_check_wanted: bool = False) -> QueueResult:
+        return self.shipper.turn(self.queue, is_urgent=is_urgent, ownership_check_wanted=ownership_check_wanted)
 
     def stored(self) -> list[str]:
         return [row.key for row in self.told.stored]
@@ -64,7 +64,7 @@ def quay(tmp_path: Path) -> Iterator[Quay]:
 
 def test_an_empty_lane_asks_nothing(quay: Quay) -> None:
     """Neither the storage nor for another turn."""
-    assert quay.turn() == Turn()
+    assert quay.turn() == QueueResult()
     assert quay.storage.calls == []
 
 
@@ -72,21 +72,21 @@ def test_what_gathered_goes_as_one_for_one_token(quay: Quay) -> None:
     """Three segments of an epoch, and then the next epoch's first."""
     *_, behind = quay.spool(segment(1, 1), segment(2, 2), segment(3, 5), segment(1, 1, epoch=2))
     turn = quay.turn()
-    assert turn == Turn(next_id=behind.id, bytes_left=behind.size, reached_storage=True)
+    assert turn == QueueResult(next_id=behind.id, bytes_left=behind.size, reached_storage=True)
     assert quay.stored() == [segment(1, 5).key]
-    assert quay.lane.level(0.0) == 1.0
+    assert quay.queue.level(0.0) == 1.0
     assert quay.storage.objects[f"{NAME}/{segment(1, 5).key}"].body == segment(1, 5).body
 
 
 def test_without_a_token_it_stays(quay: Quay) -> None:
     """Not even merged; the turn says how much waits. Stopping and sync send it."""
-    quay.lane.bucket = Bucket(0.0, 0.0)
+    quay.queue.bucket = Bucket(0.0, 0.0)
     first, second = quay.spool(segment(1, 1), segment(2, 2))
     turn = quay.turn()
-    assert turn == Turn(next_id=first.id, bytes_left=first.size + second.size, reached_storage=True)
+    assert turn == QueueResult(next_id=first.id, bytes_left=first.size + second.size, reached_storage=True)
     assert quay.journal.pending() == [first, second]
-    quay.lane.urgent_upto = second.id
-    assert quay.turn() == Turn(reached_storage=True)
+    quay.queue.urgent_upto = second.id
+    assert quay.turn() == QueueResult(reached_storage=True)
     quay.spool(segment(3, 3))
     assert quay.turn().next_id is not None
     assert quay.turn(is_urgent=True).next_id is None
@@ -101,13 +101,13 @@ def test_what_leaves_at_once_takes_its_token(quay: Quay) -> None:
     quay.spool(segment(2, 2), begin=True)
     quay.turn()
     assert quay.storage.names() == ["put"]
-    assert quay.lane.level(0.0) == 0.0
+    assert quay.queue.level(0.0) == 0.0
     assert quay.journal.database_by_id(1).tokens == 0.0
 
 
 def test_a_manifest_needs_no_token_and_goes_alone(quay: Quay) -> None:
     """Behind the segments that it relies on."""
-    quay.lane.bucket = Bucket(0.0, 0.0)
+    quay.queue.bucket = Bucket(0.0, 0.0)
     quay.spool(segment(1, 1), MANIFEST, segment(2, 2))
     quay.turn()
     quay.turn()
@@ -119,7 +119,7 @@ def test_a_manifest_needs_no_token_and_goes_alone(quay: Quay) -> None:
 def test_more_rows_than_a_turn_looks_at(quay: Quay, monkeypatch: pytest.MonkeyPatch) -> None:
     """They are gathered before they are sent: one object all the same, and none is overlooked."""
     monkeypatch.setattr(shipper, "ROWS_MAX", 3)
-    quay.lane.bucket = Bucket(0.0, 0.0)
+    quay.queue.bucket = Bucket(0.0, 0.0)
     quay.spool(*(segment(frame, frame) for frame in range(1, 8)))
     while quay.turn(is_urgent=True).next_id is not None:
         pass
@@ -132,7 +132,7 @@ def test_a_crowd_is_merged_while_nothing_can_be_sent(quay: Quay, monkeypatch: py
     monkeypatch.setattr(shipper, "CROWD", 3)
     begun = quay.spool(segment(1, 1), begin=True)
     quay.spool(*(segment(frame, frame) for frame in range(2, 6)), segment(1, 1, epoch=2), segment(2, 2, epoch=2))
-    quay.shipper.merge_waiting(quay.lane)
+    quay.shipper.merge_waiting(quay.queue)
     assert [row.key for row in quay.journal.pending()] == [
         begun[0].key,
         segment(2, 5).key,
@@ -194,7 +194,7 @@ def test_a_clock_that_was_set_costs_one_listing(quay: Quay) -> None:
     quay.turn()
     for number, jump_ms in ((2, 3_600_000), (3, 0), (4, -7_200_000)):
         quay.wall_ahead_ms += jump_ms
-        quay.lane.bucket = Bucket(2.0, 0.0)
+        quay.queue.bucket = Bucket(2.0, 0.0)
         quay.spool(segment(number, number))
         quay.storage.calls.clear()
         quay.turn()
@@ -235,10 +235,10 @@ def test_an_old_generation_that_is_lost_does_not_end_the_current_one(quay: Quay)
 
 def test_a_claim_can_be_wanted_without_an_object(quay: Quay) -> None:
     """A base's parts come first; without a generation there is nothing to claim."""
-    assert quay.turn(standing_wanted=True) == Turn(reached_storage=True)
-    assert quay.lane.is_claimed
+    assert quay.turn(ownership_check_wanted=True) == QueueResult(reached_storage=True)
+    assert quay.queue.is_claimed
     quay.journal.end_generation(1, "a gap", 0)
-    turn = quay.turn(standing_wanted=True)
+    turn = quay.turn(ownership_check_wanted=True)
     assert turn.verdict is not None
     assert turn.verdict.standing is Standing.LOST
     assert quay.told.lost == []
@@ -248,7 +248,7 @@ def test_frames_that_stand_there_twice_end_the_generation(quay: Quay) -> None:
     """A copy of this machine wrote to it after it was claimed: seen at the first look, or at one late enough."""
     quay.spool(segment(1, 1))
     quay.turn()
-    quay.lane.is_claimed = False  # as the next run begins
+    quay.queue.is_claimed = False  # as the next run begins
     for frame in range(2, 4 + 2 * LOOK_UPLOADS_MAX):
         if frame == 3:
             twice = segment(2, 3)
@@ -267,8 +267,8 @@ def test_what_is_looked_for_is_what_can_have_come(quay: Quay) -> None:
     """Two listings in a run: the first look, and one when the other daemon must have stopped; none in between."""
     quay.spool(segment(1, 1))
     quay.turn()
-    assert quay.lane.claimed is None, "nobody else knows of a generation that begins here"
-    quay.lane.is_claimed = False
+    assert quay.queue.claimed is None, "nobody else knows of a generation that begins here"
+    quay.queue.is_claimed = False
     listings: list[int] = []
     for frame in range(2, 9):
         quay.now_ms += HOUR_MS
@@ -283,7 +283,7 @@ def test_a_generation_begun_since_is_nobody_elses(quay: Quay) -> None:
     """Its id was drawn after the claim."""
     quay.spool(segment(1, 1))
     quay.turn()
-    quay.lane.is_claimed = False
+    quay.queue.is_claimed = False
     quay.spool(segment(2, 2))
     quay.turn(is_urgent=True)
     quay.journal.end_generation(1, "a gap", T0)
@@ -292,4 +292,4 @@ def test_a_generation_begun_since_is_nobody_elses(quay: Quay) -> None:
     quay.storage.put(f"{NAME}/{segment(1, 1, generation=G2).key}x", b"", metadata={})
     quay.now_ms += HOUR_MS
     assert quay.turn(is_urgent=True).verdict is None
-    assert quay.lane.claimed is None
+    assert quay.queue.claimed is None

@@ -11,8 +11,8 @@ from structlog.testing import capture_logs
 from tests.shipping import T0
 from walsyncd.adapters.journal.journal import Journal
 from walsyncd.core.send.pacing import Bucket
-from walsyncd.engine.ship.database_queue import Lane
-from walsyncd.engine.ship.upload_errors import Troubles
+from walsyncd.engine.ship.database_queue import DatabaseQueue
+from walsyncd.engine.ship.upload_errors import UploadErrors
 from walsyncd.errors import RefusedError, StateError, TransientError
 
 
@@ -22,38 +22,38 @@ def journal(tmp_path: Path) -> Iterator[Journal]:
         yield journal
 
 
-def lane_of(journal: Journal, name: str) -> Lane:
-    return Lane(journal.database(name, f"/srv/{name}.db").id, name, Bucket(1.0, 0.0), 1000.0)
+def lane_of(journal: Journal, name: str) -> DatabaseQueue:
+    return DatabaseQueue(journal.database(name, f"/srv/{name}.db").id, name, Bucket(1.0, 0.0), 1000.0)
 
 
-def words(journal: Journal, lane: Lane) -> str:
-    return journal.database_by_id(lane.database_id).error
+def words(journal: Journal, queue: DatabaseQueue) -> str:
+    return journal.database_by_id(queue.database_id).error
 
 
 def test_each_trouble_says_what_and_what_to_do(journal: Journal) -> None:
     """In the store's words where it has any, and until it is over."""
-    lane, troubles = lane_of(journal, "app"), Troubles(journal, "s3://b", lambda: T0)
-    troubles.away(lane, TransientError("write object: timeout"), is_away=False)
-    assert words(journal, lane).startswith("not stored yet: write object: timeout (hint: nothing is lost")
-    troubles.away(lane, TransientError("write object: connection refused"), is_away=True)
-    assert words(journal, lane).startswith("storage is away: write object: connection refused (hint: nothing is lost")
-    troubles.refused(lane, RefusedError("write object: AccessDenied", hint="allow s3:PutObject"))
-    assert words(journal, lane) == "storage refuses: write object: AccessDenied (hint: allow s3:PutObject)"
-    assert journal.database_by_id(lane.database_id).error_ms == T0
-    troubles.over(lane)
-    assert words(journal, lane) == ""
+    queue, troubles = lane_of(journal, "app"), UploadErrors(journal, "s3://b", lambda: T0)
+    troubles.away(queue, TransientError("write object: timeout"), is_away=False)
+    assert words(journal, queue).startswith("not stored yet: write object: timeout (hint: nothing is lost")
+    troubles.away(queue, TransientError("write object: connection refused"), is_away=True)
+    assert words(journal, queue).startswith("storage is away: write object: connection refused (hint: nothing is lost")
+    troubles.refused(queue, RefusedError("write object: AccessDenied", hint="allow s3:PutObject"))
+    assert words(journal, queue) == "storage refuses: write object: AccessDenied (hint: allow s3:PutObject)"
+    assert journal.database_by_id(queue.database_id).error_ms == T0
+    troubles.over(queue)
+    assert words(journal, queue) == ""
 
 
 def test_a_refusal_is_logged_for_all_at_once(journal: Journal) -> None:
     """One line when the first is refused, and another only after all were accepted again."""
-    lanes = [lane_of(journal, name) for name in ("one", "two")]
-    troubles = Troubles(journal, "s3://b", lambda: T0)
+    queues = [lane_of(journal, name) for name in ("one", "two")]
+    troubles = UploadErrors(journal, "s3://b", lambda: T0)
     with capture_logs() as said:
         for _ in range(2):
-            for lane in (*lanes, *lanes):
-                troubles.refused(lane, RefusedError("AccessDenied"))
-            for lane in lanes:
-                troubles.over(lane)
+            for queue in (*queues, *queues):
+                troubles.refused(queue, RefusedError("AccessDenied"))
+            for queue in queues:
+                troubles.over(queue)
     assert [line["event"] for line in said].count("storage_refused") == 2
 
 
@@ -61,16 +61,16 @@ def test_what_can_not_be_noted_now_is_noted_with_the_next_attempt(
     journal: Journal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The disk is full and the storage refuses: nothing crashes, and the reserve is given up."""
-    lane, troubles = lane_of(journal, "app"), Troubles(journal, "s3://b", lambda: T0)
+    queue, troubles = lane_of(journal, "app"), UploadErrors(journal, "s3://b", lambda: T0)
 
     def full(_database_id: int, _text: str, _now_ms: int) -> None:
         raise StateError("write journal: database or disk is full")
 
     with monkeypatch.context() as patch:
         patch.setattr(journal, "note_error", full)
-        troubles.refused(lane, RefusedError("AccessDenied"))
+        troubles.refused(queue, RefusedError("AccessDenied"))
     assert not (tmp_path / "reserve").exists()
-    troubles.refused(lane, RefusedError("AccessDenied"))
-    assert "AccessDenied" in words(journal, lane)
-    troubles.over(lane)
+    troubles.refused(queue, RefusedError("AccessDenied"))
+    assert "AccessDenied" in words(journal, queue)
+    troubles.over(queue)
     assert (tmp_path / "reserve").exists()

@@ -12,7 +12,7 @@ from tests.fakes import Call, FakeStorage
 from tests.shipping import G1, T0, Run, assert_alive, run_daemon, segment, wait_for
 from walsyncd.adapters.journal.journal import Advance
 from walsyncd.core.send.merge import MERGED_SIZE_MAX
-from walsyncd.engine.ship.scheduler import Act
+from walsyncd.engine.ship.scheduler import Job
 from walsyncd.engine.ship.shipper import REWINDS_MAX
 from walsyncd.errors import StateError, TransientError
 
@@ -40,7 +40,7 @@ def test_many_threads_are_not_all_woken_by_one_commit(tmp_path: Path, storage: F
         asked = [0]
         ask = run.uploader._dispatch.next
 
-        def counted(now_ms: float) -> Act:
+        def counted(now_ms: float) -> Job:
             asked[0] += 1
             return ask(now_ms)
 
@@ -134,7 +134,9 @@ def test_a_disk_that_spoils_everything_is_given_up(tmp_path: Path, storage: Fake
             run.spool(segment(1, 1, body=LARGE))
             (file,) = (tmp_path / "spool").iterdir()
             file.write_bytes(b"x")
-            run.uploader._shipper.turn(run.uploader._lane(run.database_id), is_urgent=True, standing_wanted=False)
+            run.uploader._shipper.turn(
+                run.uploader._lane(run.database_id), is_urgent=True, ownership_check_wanted=False
+            )
         assert len(run.told.rewound) == REWINDS_MAX
         assert len(run.told.lost) == 1
 

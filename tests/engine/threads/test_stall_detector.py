@@ -4,32 +4,32 @@ from __future__ import annotations
 
 import threading
 
-from walsyncd.engine.threads.stall_detector import Pulse
+from walsyncd.engine.threads.stall_detector import StallDetector
 
 
 def test_only_work_counts_and_a_beat_begins_it_anew() -> None:
     """Waiting is well; what is done in steps is not slow as long as a step is not."""
     now = [100.0]
-    pulse = Pulse(lambda: now[0])
-    assert pulse.longest_s() == 0
-    with pulse.work():
+    stall_detector = StallDetector(lambda: now[0])
+    assert stall_detector.longest_s() == 0
+    with stall_detector.work():
         now[0] += 5
-        assert pulse.longest_s() == 5
-        pulse.beat()
+        assert stall_detector.longest_s() == 5
+        stall_detector.beat()
         now[0] += 2
-        assert pulse.longest_s() == 2
-    assert pulse.longest_s() == 0
-    pulse.beat()
-    assert pulse.longest_s() == 0
+        assert stall_detector.longest_s() == 2
+    assert stall_detector.longest_s() == 0
+    stall_detector.beat()
+    assert stall_detector.longest_s() == 0
 
 
 def test_workers_are_told_apart_by_name() -> None:
     """A slow upload is no slow follower."""
     now = [100.0]
-    pulse, begun, done = Pulse(lambda: now[0]), threading.Event(), threading.Event()
+    stall_detector, begun, done = StallDetector(lambda: now[0]), threading.Event(), threading.Event()
 
     def upload() -> None:
-        with pulse.work():
+        with stall_detector.work():
             begun.set()
             done.wait()
 
@@ -37,7 +37,7 @@ def test_workers_are_told_apart_by_name() -> None:
     thread.start()
     assert begun.wait(60)
     now[0] += 7
-    assert (pulse.longest_s("upload"), pulse.longest_s("follower")) == (7, 0)
+    assert (stall_detector.longest_s("upload"), stall_detector.longest_s("follower")) == (7, 0)
     done.set()
     thread.join()
-    assert pulse.longest_s() == 0
+    assert stall_detector.longest_s() == 0

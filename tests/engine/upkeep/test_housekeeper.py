@@ -21,8 +21,8 @@ from walsyncd.core.keep.retention import HOUR_MS
 from walsyncd.core.restore.plan import Head
 from walsyncd.core.stored.layout import OWNER_KEY
 from walsyncd.core.stored.owner import Owner, format_owner
-from walsyncd.engine.follow.followed_database import Tracked
-from walsyncd.engine.follow.wal_pairs import Lives
+from walsyncd.engine.follow.followed_database import FollowedDatabase
+from walsyncd.engine.follow.wal_pairs import WalPairs
 from walsyncd.engine.restore.planner import find_plan
 from walsyncd.engine.restore.replica import Replica
 from walsyncd.engine.restore.restorer import restore
@@ -92,7 +92,7 @@ def test_a_round_asks_the_journal_no_more_for_many_databases(tmp_path: Path, mon
         counts = []
         for number in range(1, 30):
             path = tmp_path / f"{number}.db"
-            keeper.adopt(Tracked(spec_of(path), journal.database(path.name, str(path)).id, Lives(path)))
+            keeper.adopt(FollowedDatabase(spec_of(path), journal.database(path.name, str(path)).id, WalPairs(path)))
             asked.clear()
             keeper.round()
             counts.append(len(asked))

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from tests.fakes import Deaths, FakeStorage, Killed
-from tests.lifetimes import OPERATIONS, World, live
+from tests.lifetimes import OPERATIONS, CopyContext, live
 from tests.shipping import NAME, mortal
 from walsyncd.adapters.journal.journal import Journal
 from walsyncd.adapters.storage.interface import ObjectInfo
@@ -32,7 +32,7 @@ POLICY = Policy(7 * DAY_MS)
 class AgedStorage(FakeStorage):
     """Objects are as old as a world says; ``stubborn`` ones stay, ``unbatched`` ones unless deleted alone."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: CopyContext) -> None:
         super().__init__()
         self.world = world
         self.stubborn: set[str] = set()
@@ -53,8 +53,8 @@ class AgedStorage(FakeStorage):
         super().delete([key for key in keys if key not in kept])
 
 
-def old_world() -> World:
-    world = World()
+def old_world() -> CopyContext:
+    world = CopyContext()
     for _ in range(20):
         world.base()
         world.commit()
@@ -129,7 +129,7 @@ def test_killed_anywhere_the_next_one_finishes(tmp_path: Path, monkeypatch: pyte
 @given(st.data(), st.integers(1, 80))
 def test_what_is_promised_survives_a_death_at_any_call(data: st.DataObject, at: int) -> None:
     """Of any history: before and after each request and transaction; and the pruning that comes after it."""
-    world = World()
+    world = CopyContext()
     for _ in range(data.draw(st.integers(5, 30))):
         world.now_ms += data.draw(st.sampled_from([HOUR_MS, DAY_MS, 4 * DAY_MS]))
         live(world, data.draw(OPERATIONS), data)
@@ -145,7 +145,7 @@ def test_what_is_promised_survives_a_death_at_any_call(data: st.DataObject, at: 
         assert broken(world, storage) == []
 
 
-def broken(world: World, storage: FakeStorage) -> list[Position]:
+def broken(world: CopyContext, storage: FakeStorage) -> list[Position]:
     """The promises that what is stored by now does not keep."""
     keys = [key for name in storage.objects if (key := parse_key(name.removeprefix(f"{NAME}/")))]
     world.stored = {key: world.everything.get(key, Held(key, world.now_ms)) for key in keys}

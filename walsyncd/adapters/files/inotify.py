@@ -43,7 +43,7 @@ from inotify_simple import INotify, flags
 from walsyncd.adapters.files.source import FILE_ROLES, Role, is_side_name, side_path
 from walsyncd.errors import RefusedError, UsageError
 
-__all__ = ["Event", "Kind", "Role", "Watcher"]
+__all__ = ["Event", "InotifyReader", "Kind", "Role"]
 
 _LEADS = int(flags.ONLYDIR | flags.DELETE_SELF | flags.MOVE_SELF | flags.DELETE | flags.MOVED_FROM | flags.MOVED_TO)
 _LISTS = int(_LEADS | flags.CREATE)
@@ -128,7 +128,7 @@ class _Folder:
             yield Event(self.path, Role.DIRECTORY, kind)
 
 
-class Watcher:
+class InotifyReader:
     """Watches databases and folders, by absolute paths without symbolic links in the last component.
 
     Every method may be called from any thread, but only one thread may be in ``wait``, none after ``close``.

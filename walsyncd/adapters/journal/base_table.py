@@ -18,10 +18,10 @@ from walsyncd.adapters.journal.rows import (
     insert,
     object_row,
 )
-from walsyncd.adapters.journal.schema import Ledger
+from walsyncd.adapters.journal.schema import Connection
 
 
-class BaseReads(Ledger):
+class BaseReads(Connection):
     """What is known of bases under way."""
 
     def bases(self, database_id: int | None = None) -> list[Base]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from walsyncd.adapters.files.statx import birth_ns
 from walsyncd.adapters.journal.rows import DatabaseRow, GenerationRow
-from walsyncd.adapters.journal.schema import Ledger
+from walsyncd.adapters.journal.schema import Connection
 from walsyncd.core.keep.retention import DAY_MS
 
 _SPOOLED = "(SELECT total(size) FROM object WHERE database_id = database.id AND kind != 'base')"
@@ -23,7 +23,7 @@ _PRUNE_MS = f"max(prune_due_ms, pruned_ms + {DAY_MS})"  # NULL if nothing can go
 VERIFIED = "verified_ms "  # the fact's name goes on with the database's
 
 
-class DatabaseReads(Ledger):
+class DatabaseReads(Connection):
     """What can be asked, by the daemon and by a reader beside it."""
 
     def databases(self) -> list[DatabaseRow]:

@@ -6,7 +6,7 @@ from dataclasses import astuple, dataclass
 from enum import StrEnum
 
 from walsyncd.adapters.journal.database_table import VERIFIED
-from walsyncd.adapters.journal.schema import Ledger
+from walsyncd.adapters.journal.schema import Connection
 
 
 class DrillOutcome(StrEnum):
@@ -31,7 +31,7 @@ class DrillRow:
     detail: str
 
 
-class DrillReads(Ledger):
+class DrillReads(Connection):
     """What can be asked."""
 
     def last_drill(self, database_id: int) -> DrillRow | None:

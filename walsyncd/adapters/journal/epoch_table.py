@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from walsyncd.adapters.journal.object_table import ObjectTable
-from walsyncd.adapters.journal.schema import Ledger
+from walsyncd.adapters.journal.schema import Connection
 
 _OF_EPOCH = "database_id = ? AND generation = ? AND epoch = ?"
 
@@ -50,7 +50,7 @@ class WholeRow:
     at_ms: int
 
 
-class WholeReads(Ledger):
+class WholeReads(Connection):
     """What is known of closed epochs."""
 
     def closed_epochs(self, database_id: int | None = None) -> list[Epoch]:

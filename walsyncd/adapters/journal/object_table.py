@@ -26,7 +26,7 @@ from walsyncd.adapters.journal.rows import (
     keep,
     object_row,
 )
-from walsyncd.adapters.journal.schema import Ledger
+from walsyncd.adapters.journal.schema import Connection
 from walsyncd.adapters.journal.spool import Spool, SpoolFile, SpoolWriter
 from walsyncd.core.stored.layout import ManifestKey, format_key, parse_key
 from walsyncd.errors import CorruptError, MissingError, WalsyncdError
@@ -34,7 +34,7 @@ from walsyncd.errors import CorruptError, MissingError, WalsyncdError
 BLOB_SIZE_MAX = 64 << 10  # bytes; measured: up to here one fsync of the journal beats a file's three
 
 
-class ObjectReads(Ledger):
+class ObjectReads(Connection):
     """What can be asked, by the daemon and by a reader beside it."""
 
     def pending(self, database_id: int | None = None, *, limit: int = -1) -> list[ObjectRow]:

@@ -181,7 +181,7 @@ _AWAY = frozenset(
 _BROKEN = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 
 
-class Ledger:
+class Connection:
     """A connection to the journal and its lock: any thread may call, transactions follow one another."""
 
     def __init__(self, connection: sqlite3.Connection, path: Path) -> None:

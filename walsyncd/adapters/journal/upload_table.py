@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from walsyncd.adapters.journal.rows import Leftover, PartRow, fetch
-from walsyncd.adapters.journal.schema import Ledger
+from walsyncd.adapters.journal.schema import Connection
 
 
-class UploadReads(Ledger):
+class UploadReads(Connection):
     """What is known of uploads."""
 
     def parts(self, object_id: int) -> list[PartRow]:

@@ -41,9 +41,9 @@ from walsyncd.errors import CorruptError, TransientError, UsageError
 if TYPE_CHECKING:
     from walsyncd.adapters.files.target import Access
     from walsyncd.core.restore.plan import Plan, Target
-    from walsyncd.engine.restore.planner import Wish
+    from walsyncd.engine.restore.planner import RestoreRequest
     from walsyncd.engine.restore.replica import Replica
-    from walsyncd.engine.restore.restorer import Draft, Restored
+    from walsyncd.engine.restore.restorer import BuildPlan, Restored
 
 STDOUT = Path("-")
 _TERMINATED = 128 + signal.SIGTERM  # as shells count
@@ -128,13 +128,13 @@ def _check(args: argparse.Namespace) -> None:
         raise UsageError("-o - and --json both want standard output")
 
 
-def _plan(args: argparse.Namespace, replica: Replica, wish: Wish) -> None:
+def _plan(args: argparse.Namespace, replica: Replica, wish: RestoreRequest) -> None:
     from walsyncd.engine.restore.planner import with_plan  # noqa: PLC0415
-    from walsyncd.engine.restore.restorer import check_target, draft_of  # noqa: PLC0415
+    from walsyncd.engine.restore.restorer import build_plan_of, check_target  # noqa: PLC0415
 
     if args.output != STDOUT:
         check_target(args.output, force=args.force)
-    draft = with_plan(replica, wish, lambda prepared: draft_of(replica, prepared))
+    draft = with_plan(replica, wish, lambda prepared: build_plan_of(replica, prepared))
     _say_notes(draft.plan)
     fetched = sum(replica.size_of(key) for key in (draft.plan.base.base, *draft.plan.objects))
     facts = {"restored": False, "size": draft.size, "bytes": fetched, "limited_by": _limit(draft)}
@@ -147,13 +147,13 @@ def _plan(args: argparse.Namespace, replica: Replica, wish: Wish) -> None:
     _print(args, _facts(args.output, draft.plan) | facts, "\n".join(sentences))
 
 
-def _epochs(draft: Draft) -> str:
+def _epochs(draft: BuildPlan) -> str:
     epochs = [piece.key.epoch for piece in draft.pieces]
     frames = sum(piece.frames for piece in draft.pieces)
     return f"{epochs[0]} to {epochs[-1]}, {frames} frames" if epochs else "none"
 
 
-def _limit(draft: Draft) -> str:
+def _limit(draft: BuildPlan) -> str:
     """Why not farther."""
     from walsyncd.core.restore.plan import Head  # noqa: PLC0415
 
@@ -162,7 +162,7 @@ def _limit(draft: Draft) -> str:
     return "nothing is stored after that" if isinstance(draft.plan.target, Head) else f"asked for: {draft.plan.target}"
 
 
-def _stream(args: argparse.Namespace, replica: Replica, wish: Wish) -> None:
+def _stream(args: argparse.Namespace, replica: Replica, wish: RestoreRequest) -> None:
     """To standard output, by way of a temporary file: pages come in no order."""
     if sys.stdout.isatty():
         raise UsageError("-o -: standard output is a terminal", hint="redirect it: walsyncd restore … -o - > FILE")
@@ -173,13 +173,13 @@ def _stream(args: argparse.Namespace, replica: Replica, wish: Wish) -> None:
             shutil.copyfileobj(file, sys.stdout.buffer)
 
 
-def _restore(args: argparse.Namespace, replica: Replica, wish: Wish, path: Path) -> Restored:
+def _restore(args: argparse.Namespace, replica: Replica, wish: RestoreRequest, path: Path) -> Restored:
     from walsyncd.adapters.files.target import Target as TargetFile  # noqa: PLC0415
-    from walsyncd.engine.restore.restorer import How, restore_wish  # noqa: PLC0415
+    from walsyncd.engine.restore.restorer import RestoreOptions, restore_request  # noqa: PLC0415
 
     try:
         with showing_progress() as progress:
-            restored = restore_wish(replica, wish, path, How(args.force, access_from(args), progress))
+            restored = restore_request(replica, wish, path, RestoreOptions(args.force, access_from(args), progress))
     except (KeyboardInterrupt, SystemExit, TransientError, CorruptError):
         for kept in TargetFile(path).partials():
             print(f"walsyncd: note: the same command goes on from what was fetched: {kept}", file=sys.stderr)
@@ -214,10 +214,10 @@ def access_from(args: argparse.Namespace) -> Access:
     return Access(uid, gid, int(args.mode, 8) if args.mode else None)
 
 
-def _wish(args: argparse.Namespace) -> Wish:
-    from walsyncd.engine.restore.planner import Wish  # noqa: PLC0415
+def _wish(args: argparse.Namespace) -> RestoreRequest:
+    from walsyncd.engine.restore.planner import RestoreRequest  # noqa: PLC0415
 
-    return Wish(_target(args), args.generation, args.allow_partial)
+    return RestoreRequest(_target(args), args.generation, args.allow_partial)
 
 
 def _target(args: argparse.Namespace) -> Target:

@@ -25,7 +25,7 @@ ANSWER_TIMEOUT_S = 5.0  # then the journal says what it knows
 
 
 @dataclass(frozen=True, slots=True)
-class Sight:
+class StatusReport:
     """What there is to show: the daemon's pid (None: none runs), trouble with the storage, the databases."""
 
     pid: int | None
@@ -63,16 +63,16 @@ def run(args: argparse.Namespace) -> int:
     if args.watch:
         _watch(settings)
         return 0
-    sight = _look(settings)
+    report = _look(settings)
     if args.json:
-        databases = [asdict(database) for database in sight.databases]
-        print(json.dumps({"daemon_pid": sight.pid, "storage": sight.storage, "databases": databases}, indent=2))
+        databases = [asdict(database) for database in report.databases]
+        print(json.dumps({"daemon_pid": report.pid, "storage": report.storage, "databases": databases}, indent=2))
     else:
-        _print(sight, settings)
-    return 0 if max_lag_s is None else _verdict(sight, max_lag_s, args.max_lag)
+        _print(report, settings)
+    return 0 if max_lag_s is None else _verdict(report, max_lag_s, args.max_lag)
 
 
-def _look(settings: Settings) -> Sight:
+def _look(settings: Settings) -> StatusReport:
     from walsyncd.adapters.system.control_socket import ask_daemon  # noqa: PLC0415
     from walsyncd.engine.daemon.database_status import DatabaseStatus  # noqa: PLC0415
     from walsyncd.errors import TransientError  # noqa: PLC0415
@@ -86,10 +86,10 @@ def _look(settings: Settings) -> Sight:
     if answer is None or "error" in answer:
         return _from_journal(settings, refusal)
     databases = [DatabaseStatus(**database) for database in answer["databases"]]
-    return Sight(answer["pid"], answer.get("storage", ""), databases)
+    return StatusReport(answer["pid"], answer.get("storage", ""), databases)
 
 
-def _from_journal(settings: Settings, refusal: Exception | None) -> Sight:
+def _from_journal(settings: Settings, refusal: Exception | None) -> StatusReport:
     """What the journal says; before the first run there is none, and nothing was replicated yet."""
     from walsyncd.adapters.journal.journal import reader  # noqa: PLC0415
     from walsyncd.config import expand  # noqa: PLC0415
@@ -105,15 +105,15 @@ def _from_journal(settings: Settings, refusal: Exception | None) -> Sight:
         specs = sorted(expand(settings), key=lambda spec: spec.name)
         found = [unseen(spec.name, str(spec.path)) for spec in specs]
     kept = [database for database in found if database.state != NOT_CONFIGURED or database.spool_objects]
-    return Sight(None, "", kept)
+    return StatusReport(None, "", kept)
 
 
-def _verdict(sight: Sight, max_lag_s: float, limit: str) -> int:
+def _verdict(report: StatusReport, max_lag_s: float, limit: str) -> int:
     """What a monitoring check has to say, on stderr."""
-    late = {database.name: database.behind_s(_now_ms()) for database in sight.databases}
+    late = {database.name: database.behind_s(_now_ms()) for database in report.databases}
     beyond = {name: lag_s for name, lag_s in late.items() if lag_s > max_lag_s}
     problems = [f"{name} is behind by {lag_s:.1f} s, more than {limit}" for name, lag_s in beyond.items()]
-    if sight.pid is None:
+    if report.pid is None:
         problems.append("no daemon runs")
     for problem in problems:
         print(f"walsyncd: {problem}", file=sys.stderr)
@@ -123,32 +123,32 @@ def _verdict(sight: Sight, max_lag_s: float, limit: str) -> int:
 def _watch(settings: Settings) -> None:
     try:
         while True:
-            sight = _look(settings)
+            report = _look(settings)
             if sys.stdout.isatty():
                 print("\x1b[H\x1b[2J", end="")  # home, clear
             print(time.strftime("%H:%M:%S, every 2 s until Ctrl-C"))
-            _print(sight, settings)
+            _print(report, settings)
             sys.stdout.flush()
             time.sleep(WATCH_S)
     except KeyboardInterrupt:
         return
 
 
-def _print(sight: Sight, settings: Settings) -> None:
+def _print(report: StatusReport, settings: Settings) -> None:
     from walsyncd.core.follow.presence_decision import PRICE  # noqa: PLC0415
 
-    print(f"daemon: {f'running, pid {sight.pid}' if sight.pid else 'not running'}")
-    if sight.storage:
-        print(sight.storage)
-    if not sight.databases:
+    print(f"daemon: {f'running, pid {report.pid}' if report.pid else 'not running'}")
+    if report.storage:
+        print(report.storage)
+    if not report.databases:
         why = "has no [[database]]" if not settings.databases else "has patterns, which nothing matches at present"
         print(f"no databases to replicate: {settings.file} {why}")
         return
     columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else POSITION_WIDTH_MIN
     headings = HEADINGS if columns >= POSITION_WIDTH_MIN else HEADINGS[:-1]
-    rows = [_cells(database, is_wide=columns >= WIDE_MIN)[: len(headings)] for database in sight.databases]
+    rows = [_cells(database, is_wide=columns >= WIDE_MIN)[: len(headings)] for database in report.databases]
     print_table(headings, rows)
-    for database in sight.databases:
+    for database in report.databases:
         if database.cause:
             print(f"{database.name}: {database.cause}" + (f" ({database.remedy})" if database.remedy else ""))
         if database.error:

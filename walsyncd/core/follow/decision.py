@@ -26,7 +26,7 @@ from walsyncd.core.sqlite.walindex import IndexHeader
 Salts = tuple[int, int]
 
 
-class Holder(Enum):
+class DmsHolder(Enum):
     """Who uses the database, by the lock on the wal-index's DMS byte.
 
     LEAVING: nobody, and the -shm is deleted while the -wal is not, as in a last close; if that lasts, it was none.
@@ -64,13 +64,13 @@ def cursor_before(header: WalHeader) -> Cursor:
 
 
 @dataclass(frozen=True, slots=True)
-class Sighting:
+class Observation:
     """What a look sees: the holder (asked first), the wal-index header, the WAL's header (None: none valid).
 
-    ``wal_bytes`` is the size of the WAL. A live wal-index that is not to be believed shows as ``Holder.NONE``.
+    ``wal_bytes`` is the size of the WAL. A live wal-index that is not to be believed shows as ``DmsHolder.NONE``.
     """
 
-    holder: Holder
+    holder: DmsHolder
     index: IndexHeader | None
     wal: WalHeader | None
     wal_bytes: int
@@ -137,13 +137,13 @@ class Gap:
 Decision = Idle | Again | Copy | Restarted | Emptied | Gap
 
 
-def decide(cursor: Cursor, seen: Sighting) -> Decision:
+def decide(cursor: Cursor, seen: Observation) -> Decision:
     """What a look that saw ``seen`` has to do."""
-    if seen.holder is Holder.SETTING_UP:
+    if seen.holder is DmsHolder.SETTING_UP:
         return Again("the wal-index is being set up")
-    if seen.holder is Holder.LEAVING:
+    if seen.holder is DmsHolder.LEAVING:
         return Again("the wal-index is deleted and the WAL is not")
-    if seen.holder is Holder.LIVE:
+    if seen.holder is DmsHolder.LIVE:
         if seen.index is None:
             return Again("the wal-index header is being written")
         return _decide_by_index(cursor, seen.index, seen.wal)
@@ -188,7 +188,7 @@ def _with_header(cursor: Cursor, wal: WalHeader) -> Cursor:
     return cursor if cursor.frames else cursor_before(wal)
 
 
-def settle(copy: Copy, read: Frames, after: Sighting, *, asked: int) -> Frames | Again | Gap:
+def settle(copy: Copy, read: Frames, after: Observation, *, asked: int) -> Frames | Again | Gap:
     """What was read, if it may be used, or why not; ``copy.last`` is known by now.
 
     ``read`` holds verified frames from ``read.first`` on, of those up to ``asked`` that were to be read; ``after`` was
@@ -199,7 +199,7 @@ def settle(copy: Copy, read: Frames, after: Sighting, *, asked: int) -> Frames |
     salts = salts_now(after)
     if salts is not None and salts != copy.cursor.salts:
         return Again("the WAL restarted while it was read")
-    if after.holder is Holder.LIVE and after.index is not None and after.index.max_frame < copy.last:
+    if after.holder is DmsHolder.LIVE and after.index is not None and after.index.max_frame < copy.last:
         return Again("somebody opened the database while its WAL was scanned, and has published less of it")
     held = read.first + read.count - 1
     if held < asked:
@@ -226,28 +226,28 @@ def broken_chain(frame: int, last: int, found: Salts | None, salts: Salts) -> Ga
     )
 
 
-def salts_now(seen: Sighting) -> Salts | None:
+def salts_now(seen: Observation) -> Salts | None:
     """The salts of the current incarnation: the live wal-index's, else the WAL header's, None if unknown."""
-    if seen.holder is Holder.LIVE and seen.index is not None:
+    if seen.holder is DmsHolder.LIVE and seen.index is not None:
         return seen.index.salts
     return seen.wal.salts if seen.wal is not None else None
 
 
 @dataclass(frozen=True, slots=True)
-class Mark:
+class CounterMark:
     """iChange as it was when the cursor stood where it stands; ``seen_ms`` by the monotonic clock, before it was read.
 
-    ``shm_serial`` names the descriptor it was read through, ``reborn`` and ``closed`` count the events that its -shm
-    had had by then.
+    ``shm_serial`` names the descriptor it was read through, ``index_rebuilds`` and ``closed`` count the events
+    of its -shm until then.
     """
 
     ichange: int
     seen_ms: int
     shm_serial: int
-    reborn: int = 0
+    index_rebuilds: int = 0
     closed: int = 0
 
-    def grown(self, commits: int) -> Mark:
+    def grown(self, commits: int) -> CounterMark:
         """The mark for a cursor that is so many commits further."""
         return replace(self, ichange=(self.ichange + commits) % 2**32)
 
@@ -256,16 +256,16 @@ class Mark:
 class ShmEvidence:
     """What the event queue, drained after the header was read, says of the -shm since the mark.
 
-    ``reborn``: MODIFY, CREATE, MOVED, or events may be lost; ``closed``: CLOSE_WRITE. The DELETE of the very file that
-    we hold is none: whoever still had it open counts on in it, and nobody can join them.
+    ``index_rebuilds``: MODIFY, CREATE, MOVED, or events may be lost; ``closed``: CLOSE_WRITE. The DELETE of the
+    very file that we hold is none: whoever still had it open counts on in it, and nobody can join them.
     """
 
-    reborn: bool = False
+    index_rebuilds: bool = False
     closed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class Loan:
+class ProvisionalProof:
     """A count that was believed on the word of the events alone, which may be late.
 
     ``shm_serial`` names the -shm, ``closed`` counts the CLOSE_WRITE events that it had had by then; one more before
@@ -283,7 +283,7 @@ CLOSE_ICHANGE_PER_MS = 1_000  # no counter rebuilt from 0 can have grown faster:
 
 
 def mark_holds(
-    mark: Mark | None,
+    mark: CounterMark | None,
     index: IndexHeader,
     evidence: ShmEvidence,
     *,
@@ -293,10 +293,10 @@ def mark_holds(
 ) -> bool:
     """Whether iChange then and iChange now are values of one unbroken counter, or it would show if they are not.
 
-    ``whole``: what ``is_whole`` says of the mark's incarnation. A counter that was rebuilt in between
+    ``whole``: what ``tail_is_complete`` says of the mark's incarnation. A counter that was rebuilt in between
     lacks the commits before the mark, so it asks for fewer than were made.
     """
-    if mark is None or evidence.reborn or mark.shm_serial != shm_serial:
+    if mark is None or evidence.index_rebuilds or mark.shm_serial != shm_serial:
         return False
     if (index.ichange - mark.ichange) % 2**32 >= 2**31:
         return False

@@ -15,7 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from walsyncd.core.follow.decision import Cursor, Gap, Mark, Salts
+from walsyncd.core.follow.decision import CounterMark, Cursor, Gap, Salts
 from walsyncd.core.sqlite.wal import Frames
 from walsyncd.core.sqlite.walindex import IndexHeader
 from walsyncd.core.sqlite.walindex_hash import BLOCK_BYTES, blocks_for
@@ -69,7 +69,7 @@ class Counter:
 
 
 @dataclass(frozen=True, slots=True)
-class Seam:
+class RestartProof:
     """Proven: take the old incarnation up to commit frame ``last`` (the cursor's own frame: nothing), then go on."""
 
     last: int
@@ -85,7 +85,7 @@ def prove_by_count(
     new_last: int,
     tail: Tally,
     behind: Salts | None,
-) -> Seam | Gap:
+) -> RestartProof | Gap:
     """Prove by iChange, which grew by ``ichange_delta`` since the cursor.
 
     ``new``: the commits of the new incarnation; ``tail``: those after the cursor in the old one, as
@@ -102,7 +102,7 @@ def prove_by_count(
         # behind frames of the new incarnation there is no chain to show it.
         if tail.commits or (behind == cursor.salts and new_last > cursor.frames):
             return Gap(f"frames of the old incarnation follow frame {cursor.frames} though no commit is missing")
-        return Seam(cursor.frames)
+        return RestartProof(cursor.frames)
     if len(tail.commits) > need:
         return Gap(f"{len(tail.commits)} commits stand after frame {cursor.frames}, but only {need} were counted")
     if len(tail.commits) < need:
@@ -112,10 +112,10 @@ def prove_by_count(
         return Gap(f"{need} transactions after frame {cursor.frames} stand before a WAL that is not the next one")
     if new_last > cursor.frames:
         return Gap(f"the WAL's new frames reached frame {new_last} while the old ones after {cursor.frames} were read")
-    return Seam(tail.commits[-1])
+    return RestartProof(tail.commits[-1])
 
 
-def prove_by_remains(cursor: Cursor, *, new_salts: Salts, new_last: int, tail: Tally) -> Seam | Gap:
+def prove_by_remains(cursor: Cursor, *, new_salts: Salts, new_last: int, tail: Tally) -> RestartProof | Gap:
     """Prove without iChange: the old incarnation's end is in sight, so nothing came after it.
 
     Holds only with the boot id unchanged, ``new_last`` read after the tail. The caller then still has to see each
@@ -127,16 +127,16 @@ def prove_by_remains(cursor: Cursor, *, new_salts: Salts, new_last: int, tail: T
         return Gap(f"the WAL restarted, its commits can't be counted, and its new frames passed frame {cursor.frames}")
     if tail.next_salts is None or tail.next_salts in (cursor.salts, new_salts, (0, 0)):
         return Gap("the WAL restarted, its commits can't be counted, and where the old one ended can't be seen")
-    return Seam(tail.commits[-1] if tail.commits else cursor.frames, "remains")
+    return RestartProof(tail.commits[-1] if tail.commits else cursor.frames, "remains")
 
 
-def is_whole(
+def tail_is_complete(
     cursor: Cursor,
     *,
     new_salts: Salts,
     tail: Tally,
     stands: bool,
-    mark: Mark,
+    mark: CounterMark,
     index_bytes: int,
     last_glances: tuple[IndexHeader, ...],
 ) -> bool:
@@ -158,7 +158,7 @@ def is_whole(
     return blocks_for(last + mark.ichange) * BLOCK_BYTES > index_bytes
 
 
-def prove_emptied(cursor: Cursor, mark: Mark | None, index: IndexHeader | None) -> bool:
+def prove_emptied(cursor: Cursor, mark: CounterMark | None, index: IndexHeader | None) -> bool:
     """Whether the WAL was truncated right behind the cursor, by what those who died left in the wal-index.
 
     It counts no commit since the mark, and the truncation that it tells of is the first restart after the cursor's

@@ -100,7 +100,7 @@ def decide(
 
     ``proven``: bases that a drill or verify has passed. ``under_way``: bases whose manifest is still to come.
     """
-    world = _World({each.key: each for each in held}, now_ms, policy, frozenset(proven), frozenset(under_way))
+    world = _AgedListing({each.key: each for each in held}, now_ms, policy, frozenset(proven), frozenset(under_way))
     kept = _kept_bases(world)
     reasons = dict([*_going_bases(world, kept), *_going_epochs(world, kept)])
     statements, obsolete = _statements(world, reasons)
@@ -110,7 +110,7 @@ def decide(
     return Pruning(tuple(statements), steps, going, _next_ms(world, reasons))
 
 
-class _World:
+class _AgedListing:
     """A listing with ages, and what follows from it alone."""
 
     def __init__(
@@ -135,10 +135,10 @@ class _World:
         """The generation that shows the database at the horizon."""
         self.anchors = {part.generation: self._anchor(part) for part in self.parts}
 
-    def at(self, now_ms: int, without: Collection[Key]) -> _World:
+    def at(self, now_ms: int, without: Collection[Key]) -> _AgedListing:
         """The same world at another time, less some objects."""
         held = {key: each for key, each in self.held.items() if key not in without}
-        return _World(held, now_ms, self.policy, self.proven, self.under_way)
+        return _AgedListing(held, now_ms, self.policy, self.proven, self.under_way)
 
     def is_old(self, key: Key) -> bool:
         return self.held[key].modified_ms <= self.horizon_ms
@@ -170,7 +170,7 @@ def _is_usable(part: GenerationListing, base: ManifestKey) -> bool:
     return cover(replace(part, frames=frames), base).is_usable
 
 
-def _kept_bases(world: _World) -> frozenset[ManifestKey]:
+def _kept_bases(world: _AgedListing) -> frozenset[ManifestKey]:
     """All manifests that stay."""
     kept: set[ManifestKey] = set(_thinned(world.old, world.policy))
     for part in world.parts:
@@ -215,7 +215,7 @@ def _age_order(base: ManifestKey) -> tuple[str, tuple[int, int, int], BaseKey]:
 # -- what goes ------------------------------------------------------------------------------------------------------
 
 
-def _going_bases(world: _World, kept: frozenset[ManifestKey]) -> Iterator[tuple[Key, str]]:
+def _going_bases(world: _AgedListing, kept: frozenset[ManifestKey]) -> Iterator[tuple[Key, str]]:
     kept_objects = {manifest.base for manifest in kept}
     for part in world.parts:
         described = {manifest.base for manifest in part.manifests}
@@ -226,18 +226,18 @@ def _going_bases(world: _World, kept: frozenset[ManifestKey]) -> Iterator[tuple[
                 if manifest.base in part.bases and manifest.base not in kept_objects:
                     yield manifest.base, reason
         for base in part.bases:
-            is_litter = base not in described and base not in world.under_way
-            if is_litter and world.held[base].modified_ms <= world.now_ms - UNFINISHED_MS:
+            is_unfinished = base not in described and base not in world.under_way
+            if is_unfinished and world.held[base].modified_ms <= world.now_ms - UNFINISHED_MS:
                 yield base, _UNFINISHED
 
 
-def _reason(world: _World, part: GenerationListing, manifest: ManifestKey) -> str:
+def _reason(world: _AgedListing, part: GenerationListing, manifest: ManifestKey) -> str:
     if manifest in world.usable:
         return _OLD_BASE
     return _UNUSABLE if manifest.base in part.bases else _LOST_BASE
 
 
-def _going_epochs(world: _World, kept: frozenset[ManifestKey]) -> Iterator[tuple[Key, str]]:
+def _going_epochs(world: _AgedListing, kept: frozenset[ManifestKey]) -> Iterator[tuple[Key, str]]:
     for part in world.parts:
         if world.is_kept_whole(part):
             continue
@@ -253,7 +253,7 @@ def _going_epochs(world: _World, kept: frozenset[ManifestKey]) -> Iterator[tuple
 # -- what is stated -------------------------------------------------------------------------------------------------
 
 
-def _statements(world: _World, going: Collection[Key]) -> tuple[list[PrunedKey], list[PrunedKey]]:
+def _statements(world: _AgedListing, going: Collection[Key]) -> tuple[list[PrunedKey], list[PrunedKey]]:
     """What to state before epochs go, and which statements nobody needs after that."""
     new: list[PrunedKey] = []
     obsolete: list[PrunedKey] = []
@@ -317,7 +317,7 @@ def _backwards(frames: Iterable[FramesKey]) -> tuple[FramesKey, ...]:
 # -- when again -----------------------------------------------------------------------------------------------------
 
 
-def _next_ms(world: _World, going: Collection[Key]) -> int | None:
+def _next_ms(world: _AgedListing, going: Collection[Key]) -> int | None:
     """When time alone may change the answer: the next object becomes old, if anything would go once all are."""
     until_old_ms = world.policy.retention_ms + GRACE_MS
     rest = {key: each.modified_ms for key, each in world.held.items() if key not in going}

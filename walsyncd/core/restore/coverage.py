@@ -196,14 +196,14 @@ def _what_follows(listing: GenerationListing, held: EpochPlan) -> tuple[End | No
     if beyond:
         return _missing(listing, epoch, last + 1, min(key.first for key in beyond) - 1)
     if epoch + 1 in listing.by_epoch:
-        return _joint(listing, held)
+        return _epoch_join(listing, held)
     later = [number for number in listing.by_epoch if number > epoch]
     if later:
         return _missing_epochs(listing, epoch + 1, later[0] - 1)
     return _after_the_last(listing, held)
 
 
-def _joint(listing: GenerationListing, held: EpochPlan) -> tuple[End | None, str]:
+def _epoch_join(listing: GenerationListing, held: EpochPlan) -> tuple[End | None, str]:
     """Whether the next epoch begins where this one ended."""
     epoch, last = held.epoch, held.last
     stated = {key.previous for key in listing.by_epoch[epoch + 1] if key.previous is not None}

@@ -14,23 +14,23 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class RateLimit:
     """Until when (milliseconds of some clock) segments, and everything together, take the line."""
 
     bytes_per_s: float
     segments_until_ms: float = 0.0
     all_until_ms: float = 0.0
 
-    def segment_sent(self, size: int, *, now_ms: float) -> Line:
+    def segment_sent(self, size: int, *, now_ms: float) -> RateLimit:
         """The line after a segment of ``size`` bytes that leaves now."""
         took_ms = 1000 * size / self.bytes_per_s
-        return Line(
+        return RateLimit(
             self.bytes_per_s,
             max(self.segments_until_ms, now_ms) + took_ms,
             max(self.all_until_ms, now_ms) + took_ms,
         )
 
-    def part_sent(self, size: int, *, now_ms: float) -> Line:
+    def part_sent(self, size: int, *, now_ms: float) -> RateLimit:
         """The line after a base's part of ``size`` bytes that leaves now."""
         until_ms = max(self.all_until_ms, now_ms) + 1000 * size / self.bytes_per_s
-        return Line(self.bytes_per_s, self.segments_until_ms, until_ms)
+        return RateLimit(self.bytes_per_s, self.segments_until_ms, until_ms)

@@ -5,7 +5,7 @@ meanwhile. A part's bytes are in memory until the store has it; its row is durab
 was interrupted goes on with the part that is missing.
 
 A copy never keeps its thread waiting: it is cut into steps, one range or one answer each, and says after each what it
-waits for (``Hold``). So one thread copies several databases by turns (``engine.base.copy_queue``).
+waits for (``CopyWait``). So one thread copies several databases by turns (``engine.base.copy_queue``).
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ class FinishedBase:
 
 
 @dataclass(frozen=True, slots=True)
-class Hold:
+class CopyWait:
     """What a base waits for before its next step: an answer, or a moment of the monotonic clock; else its turn."""
 
     answer: Future[Any] | None = None
@@ -110,28 +110,30 @@ class Hold:
         return now_s < self.until_s and not (self.answer is not None and self.answer.done())
 
 
-Steps: TypeAlias = Generator[Hold, None, T]
+Steps: TypeAlias = Generator[CopyWait, None, T]
 
 
 @dataclass(frozen=True, slots=True)
-class World:
+class CopyContext:
     """Where a base goes and who helps.
 
     ``submit`` runs a task in the uploads' pool once the database is ours to write and so many bytes may leave.
 
-    ``go_on`` raises AbandonedError when the copy has become pointless; ``flights_max`` is how many parts may be on
+    ``go_on`` raises AbandonedError when the copy has become pointless; ``in_flight_max`` is how many parts may be on
     their way, in memory, besides the one being filled. All bases under way share ``compressor``.
     """
 
     journal: Journal
     storage: Storage
     submit: Callable[[int, Callable[[], object], int], Future[Any]]
-    flights_max: Callable[[], int]
+    in_flight_max: Callable[[], int]
     go_on: Callable[[], None]
     now_ms: Callable[[], int]
     compressor: FrameCompressor
 
-    def insist(self, database_id: int, launch: Callable[[], Future[T]], first: Future[T] | None = None) -> Steps[T]:
+    def retry_until_answered(
+        self, database_id: int, launch: Callable[[], Future[T]], first: Future[T] | None = None
+    ) -> Steps[T]:
         """Launch a request until the store answers; what can't succeed by waiting is raised.
 
         ``first``: one that was launched already. What keeps failing is told by the database's status.
@@ -142,7 +144,7 @@ class World:
             attempt += 1
             answer = first or launch()
             first = None
-            yield Hold(answer, math.inf)
+            yield CopyWait(answer, math.inf)
             try:
                 result = answer.result()
             except CancelledError as error:
@@ -162,7 +164,7 @@ class World:
                 if told:
                     self._tell(database_id, "")
                 return result
-            yield Hold(until_s=time.monotonic() + wait_s)
+            yield CopyWait(until_s=time.monotonic() + wait_s)
 
     def _tell(self, database_id: int, words: str) -> None:
         with suppress(StateError):  # our own disk; it is told with the next attempt
@@ -172,13 +174,13 @@ class World:
 class BaseCopy:
     """Copies ``file`` into the object of ``row``; ``name`` is the database's folder."""
 
-    def __init__(self, world: World, *, name: str, file: OpenFile, plan: BasePlan, row: ObjectRow) -> None:
+    def __init__(self, world: CopyContext, *, name: str, file: OpenFile, plan: BasePlan, row: ObjectRow) -> None:
         self._world = world
         self._key = f"{name}/{row.key}"
         self._file = file
         self._plan = plan
         self._row = row
-        self._flying: deque[tuple[PackedPart, Future[str]]] = deque()
+        self._in_flight: deque[tuple[PackedPart, Future[str]]] = deque()
         self._replaced = False
         """A part that the store had acknowledged was sent again, with what the file holds by now."""
 
@@ -200,7 +202,7 @@ class BaseCopy:
     def _ask(self, request: Callable[[], T], size: int = 0) -> Steps[T]:
         """What the store answers to a request, made when the database is ours to write."""
         world, database_id = self._world, self._row.database_id
-        return world.insist(database_id, lambda: world.submit(database_id, request, size))
+        return world.retry_until_answered(database_id, lambda: world.submit(database_id, request, size))
 
     # -- a small base: one request ----------------------------------------------------------------------------------
 
@@ -270,11 +272,11 @@ class BaseCopy:
             full = packer.add(self._read(packer.reached, length))
             if full is not None:
                 yield from self._send(full)
-            yield Hold()
+            yield CopyWait()
         rest = packer.finish()
         if rest is not None:
             yield from self._send(rest)
-        yield from self._land_all()
+        yield from self._await_all()
 
     def _read(self, offset: int, length: int) -> bytes:
         """A raw range; what a checkpoint cut off meanwhile is zero-filled."""
@@ -283,11 +285,11 @@ class BaseCopy:
 
     def _send(self, part: PackedPart) -> Steps[None]:
         world, row = self._world, self._row
-        while len(self._flying) >= world.flights_max():
-            yield from self._land()
+        while len(self._in_flight) >= world.in_flight_max():
+            yield from self._await_oldest()
         md5 = hashlib.md5(part.body, usedforsecurity=False).hexdigest()
         world.journal.part_begun(row.id, part.number, len(part.body), md5, format_ranges(part.ranges))
-        self._flying.append((part, self._launch(part)))
+        self._in_flight.append((part, self._launch(part)))
 
     def _launch(self, part: PackedPart) -> Future[str]:
         storage, upload_id = self._world.storage, self._upload_id
@@ -297,14 +299,14 @@ class BaseCopy:
             len(part.body),
         )
 
-    def _land_all(self) -> Steps[None]:
-        while self._flying:
-            yield from self._land()
+    def _await_all(self) -> Steps[None]:
+        while self._in_flight:
+            yield from self._await_oldest()
 
-    def _land(self) -> Steps[None]:
+    def _await_oldest(self) -> Steps[None]:
         """Wait for the oldest part in flight; one that failed is sent again, from here, not from the pool."""
-        part, future = self._flying.popleft()
-        etag = yield from self._world.insist(self._row.database_id, lambda: self._launch(part), future)
+        part, future = self._in_flight.popleft()
+        etag = yield from self._world.retry_until_answered(self._row.database_id, lambda: self._launch(part), future)
         self._world.journal.part_stored(self._row.id, part.number, etag)
 
     def _complete(self) -> Steps[str]:
@@ -315,7 +317,7 @@ class BaseCopy:
             except CorruptError as error:
                 _log.info("base_parts_refused", key=self._key, reason=error.message)
             yield from self._adopt(self._upload_id)
-            yield from self._land_all()
+            yield from self._await_all()
         return (yield from self._complete_once())
 
     def _complete_once(self) -> Steps[str]:
@@ -350,7 +352,7 @@ def ranges_of(parts: Sequence[PartRow], plan: BasePlan) -> tuple[Range, ...]:
 
 
 def begin_base(
-    world: World, *, database_id: int, start: Position, file: OpenFile, boot_id: str
+    world: CopyContext, *, database_id: int, start: Position, file: OpenFile, boot_id: str
 ) -> tuple[BasePlan, ObjectRow]:
     """Note a new base, under a key of its own."""
     identity = file.identity()

@@ -21,8 +21,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from walsyncd.core.keep.base_schedule import size_class
-from walsyncd.engine.base.base_copy import Hold, Steps
-from walsyncd.engine.follow.followed_database import Tracked
+from walsyncd.engine.base.base_copy import CopyWait, Steps
+from walsyncd.engine.follow.followed_database import FollowedDatabase
 
 FLIGHTS_MAX = 2  # one is sent while the next one is begun
 STALLED_S = 30.0  # a part on a slow line takes less
@@ -34,7 +34,7 @@ class _Due:
     """A base that is wanted at ``when`` (monotonic, seconds); void once another one is wanted in its place."""
 
     when: float
-    tracked: Tracked
+    tracked: FollowedDatabase
 
 
 @dataclass(slots=True, eq=False)
@@ -44,17 +44,17 @@ class _Place:
     row_id: int
     size_class: int
     steps: Steps[None]
-    hold: Hold
+    hold: CopyWait
     since_s: float
 
     def is_stalled(self, now_s: float) -> bool:
         return now_s >= self.since_s + STALLED_S and self.hold.holds(now_s)
 
 
-class Rota:
+class CopyQueue:
     """Any thread may ask for bases; one runs them. ``take`` are the steps of a database's base, from its start."""
 
-    def __init__(self, take: Callable[[Tracked], Steps[None]]) -> None:
+    def __init__(self, take: Callable[[FollowedDatabase], Steps[None]]) -> None:
         self._take = take
         self._condition = threading.Condition()
         self._due: dict[int, _Due] = {}
@@ -70,11 +70,11 @@ class Rota:
         """Whether all is to be left as it is, for the next run."""
         return self._is_stopping
 
-    def flights_max(self) -> int:
+    def in_flight_max(self) -> int:
         """How many parts a base may have on their way now."""
         return max(1, FLIGHTS_MAX // max(1, len(self._places)))
 
-    def due(self, tracked: Tracked, delay_s: float, *, may_hasten: bool = True, anew: bool = False) -> None:
+    def due(self, tracked: FollowedDatabase, delay_s: float, *, may_hasten: bool = True, anew: bool = False) -> None:
         """A base is wanted in ``delay_s`` seconds, or when it was asked for before if that is sooner.
 
         ``may_hasten`` False: no sooner than was asked for before; ``anew``: what was asked for before is void.
@@ -87,7 +87,7 @@ class Rota:
                 heapq.heappush(self._clock, (when, next(self._order), due))
                 self._wake()
 
-    def forget(self, tracked: Tracked) -> None:
+    def forget(self, tracked: FollowedDatabase) -> None:
         """None is wanted any more; one under way sees that by itself."""
         with self._condition:
             self._due.pop(tracked.row_id, None)
@@ -100,7 +100,7 @@ class Rota:
                     self._is_woken = False
                 now_s = time.monotonic()
                 for each, its_class in self._chosen(now_s):
-                    self._places.append(_Place(each.row_id, its_class, self._take(each), Hold(), now_s))
+                    self._places.append(_Place(each.row_id, its_class, self._take(each), CopyWait(), now_s))
                 if not self._go_on(time.monotonic()):
                     self._sleep()
         finally:
@@ -113,7 +113,7 @@ class Rota:
             self._is_stopping = True
             self._condition.notify_all()
 
-    def _chosen(self, now_s: float) -> list[tuple[Tracked, int]]:
+    def _chosen(self, now_s: float) -> list[tuple[FollowedDatabase, int]]:
         """Those that can begin, the longest due of its class first."""
         with self._condition:
             while (when := self._next_s()) is not None and when <= now_s:
@@ -124,7 +124,7 @@ class Rota:
             chosen = ((self._first(self._ripe[its_class]), its_class) for its_class in sorted(free))
             return [(tracked, its_class) for tracked, its_class in chosen if tracked is not None]
 
-    def _first(self, ripe: deque[_Due]) -> Tracked | None:
+    def _first(self, ripe: deque[_Due]) -> FollowedDatabase | None:
         """Take the first one that is not under way already."""
         under_way = {place.row_id for place in self._places}
         passed: list[_Due] = []
@@ -187,7 +187,7 @@ class Rota:
         self._condition.notify()
 
 
-def _size_of(tracked: Tracked) -> int:
+def _size_of(tracked: FollowedDatabase) -> int:
     """The file's size in bytes; 0 if it can't be seen, which its copy tells."""
     try:
         return tracked.path.stat().st_size

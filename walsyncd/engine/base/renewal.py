@@ -15,8 +15,8 @@ from walsyncd.adapters.journal.journal import Journal
 from walsyncd.core.follow.follow_state import FollowState
 from walsyncd.core.keep.base_schedule import must_begin_anew
 from walsyncd.core.stored.position import Position
-from walsyncd.engine.follow.environment import Outside
-from walsyncd.engine.follow.followed_database import Tracked
+from walsyncd.engine.follow.environment import Environment
+from walsyncd.engine.follow.followed_database import FollowedDatabase
 
 REASON = "what its bases need would expire: the WAL has not restarted for long"
 
@@ -29,17 +29,17 @@ class Renewal:
     def __init__(
         self,
         journal: Journal,
-        outside: Outside,
+        environment: Environment,
         *,
-        interrupt: Callable[[Tracked, Callable[[Tracked], object]], None],
+        interrupt: Callable[[FollowedDatabase, Callable[[FollowedDatabase], object]], None],
         expire_s: float,
     ) -> None:
         self._journal = journal
-        self._outside = outside
+        self._outside = environment
         self._interrupt = interrupt
         self._expire_ms = round(1000 * expire_s)
 
-    def begins_anew(self, tracked: Tracked, state: FollowState, taken: tuple[Position, int] | None) -> bool:
+    def begins_anew(self, tracked: FollowedDatabase, state: FollowState, taken: tuple[Position, int] | None) -> bool:
         """Whether the generation ends instead of having another base; ``taken``: the last base's N, and when (ms)."""
         stream = state.stream
         began_ms = next(
@@ -58,13 +58,13 @@ class Renewal:
             self._interrupt(tracked, partial(self._leave, generation=stream.generation))
         return is_over
 
-    def _leave(self, tracked: Tracked, *, generation: str) -> None:
+    def _leave(self, tracked: FollowedDatabase, *, generation: str) -> None:
         """In the follower's thread, which begins the next generation in the same turn."""
         if tracked.state is None or tracked.state.stream.generation != generation:
             return
         position = str(tracked.state.stream.position)
         self._journal.end_generation(tracked.row_id, REASON, self._outside.wall_ms())
         tracked.forget()
-        tracked.lives.rest()
+        tracked.wal_pairs.rest()
         tracked.gap_reason = REASON
         _log.info("generation_renewed", database=tracked.name, position=position, reason=REASON)

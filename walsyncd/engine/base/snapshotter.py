@@ -30,18 +30,18 @@ from walsyncd.core.stored.position import Position
 from walsyncd.engine.base.base_copy import (
     AbandonedError,
     BaseCopy,
+    CopyContext,
+    CopyWait,
     FinishedBase,
-    Hold,
     Steps,
-    World,
     begin_base,
     can_resume,
     parse_plan,
     ranges_of,
 )
-from walsyncd.engine.base.copy_queue import Rota
+from walsyncd.engine.base.copy_queue import CopyQueue
 from walsyncd.engine.base.renewal import Renewal
-from walsyncd.engine.follow.followed_database import Tracked
+from walsyncd.engine.follow.followed_database import FollowedDatabase
 from walsyncd.engine.follow.source_reader import file_facts
 from walsyncd.errors import MissingError, StateError, WalsyncdError
 
@@ -67,7 +67,7 @@ class _Origin:
 class _Work:
     """What a restore would apply on the newest base: bytes as stored, since it began to count."""
 
-    tracked: Tracked
+    tracked: FollowedDatabase
     base_bytes: int
     wal_bytes: int
 
@@ -83,7 +83,7 @@ class Snapshotter:
         journal: Journal,
         storage: Storage,
         *,
-        request: Callable[[Tracked, Callable[[Tracked], object]], Future[Any]],
+        request: Callable[[FollowedDatabase, Callable[[FollowedDatabase], object]], Future[Any]],
         submit: Callable[[int, Callable[[], object], int], Future[Any]],
         offer: Callable[[list[ObjectRow]], None],
         abort_leftovers: Callable[[], None],
@@ -101,22 +101,22 @@ class Snapshotter:
         self._boot_id = boot_id
         self._renewal = renewal
         self._compressor: ref[FrameCompressor] | None = None
-        self._rota = Rota(self._take)
+        self._rota = CopyQueue(self._take)
         self._lock = threading.Lock()
         self._taken: dict[int, tuple[Position, int]] = {}
         self._failures: dict[int, int] = {}
         self._work: dict[int, _Work] = {}
 
-    def due(self, tracked: Tracked, delay_s: float = 0.0) -> None:
+    def due(self, tracked: FollowedDatabase, delay_s: float = 0.0) -> None:
         """A base of this database is wanted, in ``delay_s`` seconds; if it is under way already, nothing changes."""
         self._rota.due(tracked, delay_s, may_hasten=tracked.row_id not in self._failures)
 
-    def now(self, tracked: Tracked) -> None:
+    def now(self, tracked: FollowedDatabase) -> None:
         """Somebody asks for a base of this database now."""
         self._failures.pop(tracked.row_id, None)
         self._rota.due(tracked, 0.0, anew=True)
 
-    def adopt(self, tracked: Tracked) -> None:
+    def adopt(self, tracked: FollowedDatabase) -> None:
         """Take up what an earlier run left: the time of the last base, and a base under way."""
         row = self._journal.database_by_id(tracked.row_id)
         with self._lock:
@@ -130,7 +130,7 @@ class Snapshotter:
         if tracked.base_under_way or tracked.base_wanted:
             self.due(tracked)
 
-    def replan(self, tracked: Tracked, interval_s: float) -> None:
+    def replan(self, tracked: FollowedDatabase, interval_s: float) -> None:
         """Bases are wanted at another interval; one that has become due comes now."""
         with self._lock:
             taken = self._taken.get(tracked.row_id)
@@ -150,7 +150,7 @@ class Snapshotter:
         if is_due:
             self.due(work.tracked, max(0.0, wait_s))
 
-    def forget(self, tracked: Tracked) -> None:
+    def forget(self, tracked: FollowedDatabase) -> None:
         """It is not followed any more; a base under way is given up when its copy sees that."""
         self._rota.forget(tracked)
         self._failures.pop(tracked.row_id, None)
@@ -168,13 +168,13 @@ class Snapshotter:
 
     # -- when -------------------------------------------------------------------------------------------------------
 
-    def _plan_next(self, tracked: Tracked) -> None:
+    def _plan_next(self, tracked: FollowedDatabase) -> None:
         """The next base by the clock."""
         _, taken_ms = self._taken[tracked.row_id]
         left_s = self._left_s(tracked, taken_ms)
         self.due(tracked, left_s if left_s > 0 else tracked.spec.snapshot_interval_s)
 
-    def _is_wanted(self, tracked: Tracked, state: FollowState) -> bool:
+    def _is_wanted(self, tracked: FollowedDatabase, state: FollowState) -> bool:
         """Whether a base is asked for, or its time has come and anything was committed since the last one."""
         taken = self._taken.get(tracked.row_id)
         if tracked.base_wanted or taken is None:
@@ -191,22 +191,22 @@ class Snapshotter:
         ratio = work.tracked.spec.snapshot_wal_ratio
         return is_due_by_work(wal_bytes=work.wal_bytes, base_bytes=work.base_bytes, ratio=ratio)
 
-    def _left_s(self, tracked: Tracked, taken_ms: int) -> float:
+    def _left_s(self, tracked: FollowedDatabase, taken_ms: int) -> float:
         return spread_s(tracked.spec.snapshot_interval_s, tracked.row_id) - (self._now_ms() - taken_ms) / 1000
 
     # -- one base ---------------------------------------------------------------------------------------------------
 
-    def _take(self, tracked: Tracked) -> Steps[None]:
+    def _take(self, tracked: FollowedDatabase) -> Steps[None]:
         try:
             finished = yield from self._copy(tracked)
             if finished is not None:
-                yield from self._crown(tracked, finished)
+                yield from self._publish_manifest(tracked, finished)
                 self._failures.pop(tracked.row_id, None)
                 self._plan_next(tracked)
         except WalsyncdError as error:
             self._let_go(tracked, error)
 
-    def _let_go(self, tracked: Tracked, error: WalsyncdError) -> None:
+    def _let_go(self, tracked: FollowedDatabase, error: WalsyncdError) -> None:
         if self._rota.is_stopping:
             return
         tracked.base_under_way = False
@@ -221,7 +221,7 @@ class Snapshotter:
             _log.warning("base_abandoned", database=tracked.name, reason=str(error), next_try_in_s=delay_s)
         self._rota.due(tracked, delay_s, anew=True)
 
-    def _copy(self, tracked: Tracked) -> Steps[FinishedBase | None]:
+    def _copy(self, tracked: FollowedDatabase) -> Steps[FinishedBase | None]:
         origin = yield from self._ask(tracked, self._origin)
         if origin is None:
             return None
@@ -233,7 +233,7 @@ class Snapshotter:
                 raise AbandonedError("another file was put in the database's place")
             return (yield from self._copy_file(tracked, origin, file))
 
-    def _origin(self, tracked: Tracked) -> _Origin | None:
+    def _origin(self, tracked: FollowedDatabase) -> _Origin | None:
         """In the follower's thread: where a base that begins now counts from; None: none is wanted."""
         state = tracked.state
         tracked.base_awaits_restart = False
@@ -252,7 +252,7 @@ class Snapshotter:
         tracked.base_under_way = True
         return _Origin(state.start, state, tracked.rewinds)
 
-    def _copy_file(self, tracked: Tracked, origin: _Origin, file: OpenFile) -> Steps[FinishedBase]:
+    def _copy_file(self, tracked: FollowedDatabase, origin: _Origin, file: OpenFile) -> Steps[FinishedBase]:
         world = self._world(tracked, origin)
         quiet = file.identity() if origin.state.mode == "rollback" else None
         if quiet is not None and hot_journal(tracked.path):
@@ -273,7 +273,7 @@ class Snapshotter:
             raise AbandonedError("the database was written while it was copied")
         return finished
 
-    def _resumable(self, tracked: Tracked, origin: _Origin, file: OpenFile) -> Base | None:
+    def _resumable(self, tracked: FollowedDatabase, origin: _Origin, file: OpenFile) -> Base | None:
         generation = origin.start.generation
         for base in self._journal.bases(tracked.row_id):
             plan = parse_plan(base.plan)
@@ -288,7 +288,7 @@ class Snapshotter:
         self._journal.base_dropped(base.row.id)
         self._abort_leftovers()
 
-    def _world(self, tracked: Tracked, origin: _Origin) -> World:
+    def _world(self, tracked: FollowedDatabase, origin: _Origin) -> CopyContext:
         def go_on() -> None:
             if self._rota.is_stopping:
                 raise AbandonedError("the daemon stops")
@@ -300,16 +300,16 @@ class Snapshotter:
 
         compressor = (self._compressor and self._compressor()) or FrameCompressor()
         self._compressor = ref(compressor)  # those under way keep it
-        return World(
-            self._journal, self._storage, self._submit, self._rota.flights_max, go_on, self._now_ms, compressor
+        return CopyContext(
+            self._journal, self._storage, self._submit, self._rota.in_flight_max, go_on, self._now_ms, compressor
         )
 
     # -- the manifest -----------------------------------------------------------------------------------------------
 
-    def _crown(self, tracked: Tracked, base: FinishedBase) -> Steps[None]:
+    def _publish_manifest(self, tracked: FollowedDatabase, base: FinishedBase) -> Steps[None]:
         """Find N and put the manifest into the lane, behind the segments up to N."""
 
-        def finish(tracked: Tracked) -> tuple[Position, int]:
+        def finish(tracked: FollowedDatabase) -> tuple[Position, int]:
             state = tracked.state
             if state is None or state.stream.generation != base.plan.generation:
                 raise AbandonedError("the generation ended")
@@ -332,7 +332,7 @@ class Snapshotter:
             stored_bytes=base.size,
         )
 
-    def _spool_manifest(self, tracked: Tracked, base: FinishedBase, state: FollowState) -> None:
+    def _spool_manifest(self, tracked: FollowedDatabase, base: FinishedBase, state: FollowState) -> None:
         plan, position = base.plan, state.stream.position
         key = parse_key(base.row.key)
         assert key is not None
@@ -368,10 +368,10 @@ class Snapshotter:
         )
         self._offer(self._journal.advance([Advance(tracked.row_id, None, (new,), rewinds=tracked.rewinds)]))
 
-    def _ask(self, tracked: Tracked, then: Callable[[Tracked], T]) -> Steps[T]:
+    def _ask(self, tracked: FollowedDatabase, then: Callable[[FollowedDatabase], T]) -> Steps[T]:
         """What ``then`` gives in the follower's thread, after a look that begins now."""
         answer: Future[T] = self._request(tracked, then)
-        yield Hold(answer, time.monotonic() + REQUEST_TIMEOUT_S)
+        yield CopyWait(answer, time.monotonic() + REQUEST_TIMEOUT_S)
         if not answer.done() and answer.cancel():
             raise AbandonedError("the follower did not get to the database in time")
         return answer.result()

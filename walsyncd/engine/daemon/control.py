@@ -33,10 +33,10 @@ from typing import Any
 from walsyncd.adapters.journal.journal import DatabaseRow, Journal
 from walsyncd.adapters.system.control_socket import OTHER_DAEMON
 from walsyncd.engine.daemon.database_status import survey
-from walsyncd.engine.daemon.databases import Roster
-from walsyncd.engine.daemon.destination import Shipping
+from walsyncd.engine.daemon.databases import Databases
+from walsyncd.engine.daemon.destination import Destination
 from walsyncd.engine.daemon.sync_progress import is_outdated, missing
-from walsyncd.engine.follow.followed_database import Tracked
+from walsyncd.engine.follow.followed_database import FollowedDatabase
 from walsyncd.engine.follow.follower import Follower
 from walsyncd.engine.upkeep.deletion import Pruned
 from walsyncd.errors import TransientError, UsageError, WalsyncdError
@@ -56,9 +56,9 @@ class Control:
         state_dir: Path,
         journal: Journal,
         follower: Follower,
-        roster: Roster,
+        roster: Databases,
         *,
-        shipping: Callable[[], Shipping],
+        destination: Callable[[], Destination],
         reload: Callable[[], Future[Answer]],
         trouble: Callable[[], str],
     ) -> None:
@@ -66,7 +66,7 @@ class Control:
         self._journal = journal
         self._follower = follower
         self._roster = roster
-        self._shipping = shipping
+        self._shipping = destination
         self._reload = reload
         self._trouble = trouble
 
@@ -104,7 +104,7 @@ class Control:
                 return self._reloaded()
         raise UsageError(f"the daemon does not know the request {request.get('op')!r}")
 
-    def look(self, databases: Sequence[Tracked], timeout_s: float) -> dict[str, WalsyncdError]:
+    def look(self, databases: Sequence[FollowedDatabase], timeout_s: float) -> dict[str, WalsyncdError]:
         """Have all of these looked at now; those that could not be, and why."""
         futures = [(tracked, self._follower.request(tracked, lambda _tracked: None)) for tracked in databases]
         return _failures(futures, timeout_s)
@@ -115,7 +115,7 @@ class Control:
         databases = [asdict(replace(row, presence=presence[row.name])) for row in rows]
         return {"pid": os.getpid(), "storage": self._trouble(), "databases": databases}
 
-    def _sync(self, databases: Sequence[Tracked]) -> Answer:
+    def _sync(self, databases: Sequence[FollowedDatabase]) -> Answer:
         """Look at these now; for each, the object after whose upload everything of now is stored."""
         failures = self.look(databases, LOOK_TIMEOUT_S)
         self._shipping().uploader.urgent([tracked.row_id for tracked in databases])
@@ -169,7 +169,7 @@ class Control:
             case error:
                 raise error
 
-    def _take_over(self, databases: Sequence[Tracked]) -> Answer:
+    def _take_over(self, databases: Sequence[FollowedDatabase]) -> Answer:
         uploader = self._shipping().uploader
         taken = [tracked for tracked in databases if uploader.is_taken(tracked.row_id)]
         for tracked in taken:
@@ -188,7 +188,7 @@ class Control:
             raise TransientError(f"the reload is not over after {RELOAD_TIMEOUT_S:.0f} s; it goes on") from None
 
 
-def _failures(futures: Sequence[tuple[Tracked, Future[Any]]], timeout_s: float) -> dict[str, WalsyncdError]:
+def _failures(futures: Sequence[tuple[FollowedDatabase, Future[Any]]], timeout_s: float) -> dict[str, WalsyncdError]:
     deadline = time.monotonic() + timeout_s
     failures: dict[str, WalsyncdError] = {}
     for tracked, future in futures:

@@ -19,7 +19,7 @@ from typing import Any, TypeAlias
 import numpy  # noqa: F401 - now, not with the first frame: an upgrade may have replaced it by then
 import structlog
 
-from walsyncd.adapters.files.inotify import Watcher
+from walsyncd.adapters.files.inotify import InotifyReader
 from walsyncd.adapters.files.source import boot_id, machine_id
 from walsyncd.adapters.journal.journal import Journal, ObjectRow, lock_state_dir
 from walsyncd.adapters.storage.interface import Storage
@@ -27,19 +27,19 @@ from walsyncd.adapters.system.control_socket import ControlServer, socket_path
 from walsyncd.adapters.system.service_manager import ServiceManager
 from walsyncd.config import Settings, expand
 from walsyncd.engine.daemon.control import Control
-from walsyncd.engine.daemon.databases import Roster
-from walsyncd.engine.daemon.destination import Shipping, leave_old_place
+from walsyncd.engine.daemon.databases import Databases
+from walsyncd.engine.daemon.destination import Destination, leave_old_place
 from walsyncd.engine.daemon.heartbeat import Heartbeat, status_words
-from walsyncd.engine.daemon.observability import Sight
-from walsyncd.engine.daemon.stop_report import say_what_stays
-from walsyncd.engine.follow.environment import Outside
-from walsyncd.engine.follow.event_pump import Watch
-from walsyncd.engine.follow.followed_database import Tracked
+from walsyncd.engine.daemon.observability import Observability
+from walsyncd.engine.daemon.stop_report import report_unshipped
+from walsyncd.engine.follow.environment import Environment
+from walsyncd.engine.follow.event_pump import EventPump
+from walsyncd.engine.follow.followed_database import FollowedDatabase
 from walsyncd.engine.follow.follower import Follower
-from walsyncd.engine.follow.schedule import Agenda
+from walsyncd.engine.follow.schedule import Schedule
 from walsyncd.engine.ship.ownership import Identity
 from walsyncd.engine.ship.spool_limit import SpoolLimit
-from walsyncd.engine.threads.stall_detector import Pulse
+from walsyncd.engine.threads.stall_detector import StallDetector
 from walsyncd.engine.threads.supervisor import Supervisor
 from walsyncd.errors import TransientError, UsageError, WalsyncdError
 
@@ -68,7 +68,7 @@ class Daemon:
         self._source = source or (lambda: (settings, storage))
         self._supervisor = Supervisor()
         self._manager = ServiceManager()
-        self._pulse = Pulse()
+        self._pulse = StallDetector()
         self._unlooked: set[int] = set()
         self._problems: dict[int, str] = {}
         self._reloads: deque[Future[Mapping[str, Any]]] = deque()
@@ -79,12 +79,12 @@ class Daemon:
         if not self._journal.begin_run(self._identity.run_id):
             _log.warning("state_dir_is_a_copy", state_dir=str(settings.daemon.state_dir))
         self._limit = SpoolLimit(self._journal, settings.daemon.spool_bytes_max)
-        self._agenda = Agenda()
-        self._watcher = Watcher()
-        self._watch = Watch(
-            self._watcher, self._agenda.wake, lambda: self._supervisor.call("appeared"), pulse=self._pulse
+        self._agenda = Schedule()
+        self._watcher = InotifyReader()
+        self._watch = EventPump(
+            self._watcher, self._agenda.wake, lambda: self._supervisor.call("appeared"), stall_detector=self._pulse
         )
-        self._outside = Outside(
+        self._outside = Environment(
             self._journal, self._watch.drain, boot_id(), spool_bytes_max=lambda: self._limit.bytes_max
         )
         self.follower = Follower(
@@ -96,16 +96,16 @@ class Daemon:
             base_due=self._base_due,
             is_spool_full=self._is_spool_full,
             looked=self._looked,
-            pulse=self._pulse,
+            stall_detector=self._pulse,
         )
-        self._sight = Sight(self._journal, lambda: self._roster, lambda: self._shipping, changed=self._changed)
+        self._sight = Observability(self._journal, lambda: self._roster, lambda: self._shipping, changed=self._changed)
         self._shipping = self._shipping_to(settings, storage)
-        self._roster = Roster(
+        self._roster = Databases(
             self._journal,
             self._watch,
             self._agenda,
             self.follower,
-            shipping=lambda: self._shipping,
+            destination=lambda: self._shipping,
             joined=lambda tracked: self._unlooked.add(tracked.row_id),
         )
         self._control = Control(
@@ -113,7 +113,7 @@ class Daemon:
             self._journal,
             self.follower,
             self._roster,
-            shipping=lambda: self._shipping,
+            destination=lambda: self._shipping,
             reload=self._reload_soon,
             trouble=self._sight.trouble,
         )
@@ -128,14 +128,14 @@ class Daemon:
         return self._supervisor.crash
 
     @property
-    def databases(self) -> list[Tracked]:
+    def databases(self) -> list[FollowedDatabase]:
         """All databases that are followed."""
         return self._roster.all()
 
-    def _shipping_to(self, settings: Settings, storage: Storage) -> Shipping:
+    def _shipping_to(self, settings: Settings, storage: Storage) -> Destination:
         bodies_max = settings.daemon.spool_bytes_max // KEPT_SHARE
         self._journal.keep_bodies(bodies_max if settings.storage.delete else None)
-        return Shipping(
+        return Destination(
             self._journal,
             self._sight.counted(storage),
             self._outside,
@@ -144,7 +144,7 @@ class Daemon:
             identity=self._identity,
             uploads_max=settings.daemon.uploads_max,
             bytes_per_s_max=settings.daemon.upload_bytes_per_second_max,
-            pulse=self._pulse,
+            stall_detector=self._pulse,
             follower=self.follower,
             keeping=settings.storage,
             removals=self._sight.removals,
@@ -211,8 +211,8 @@ class Daemon:
         deadline = time.monotonic() + timeout_s
         self._manager.tell("STOPPING=1", "STATUS=stopping: ships what is committed")
         self._manager.extend(timeout_s + STOP_MARGIN_S)
-        shipping, databases = self._shipping, self._roster.all()
-        shipping.wind_down()
+        destination, databases = self._shipping, self._roster.all()
+        destination.wind_down()
         unseen = self._control.look(databases, timeout_s / 2)
         for tracked in databases:
             tracked.presence.want(wanted=False)
@@ -220,13 +220,13 @@ class Daemon:
         self._watch.stop()
         self._sight.stop()
         self._server.stop()
-        shipping.uploader.urgent([tracked.row_id for tracked in databases])
-        if not shipping.uploader.stop(max(0.0, deadline - time.monotonic()), linger_s=LINGER_S):
+        destination.uploader.urgent([tracked.row_id for tracked in databases])
+        if not destination.uploader.stop(max(0.0, deadline - time.monotonic()), linger_s=LINGER_S):
             _log.warning("uploads_left_in_flight", remedy="the next start finds out what came of them")
         self._supervisor.join(1.0)
-        is_clean = say_what_stays(self._journal, databases, unseen)
+        is_clean = report_unshipped(self._journal, databases, unseen)
         for tracked in databases:
-            tracked.lives.clear()
+            tracked.wal_pairs.clear()
         self._watcher.close()
         left = len(self._journal.pending())
         self._journal.close()
@@ -293,7 +293,7 @@ class Daemon:
     def _leaves_at_once(self, database_id: int) -> bool:
         return self._shipping.uploader.may_leave_at_once(database_id)
 
-    def _base_due(self, tracked: Tracked) -> None:
+    def _base_due(self, tracked: FollowedDatabase) -> None:
         self._shipping.snapshotter.due(tracked)
 
     def on_stored(self, row: ObjectRow) -> None:
@@ -314,7 +314,7 @@ class Daemon:
         if tracked is not None:
             self.follower.interrupt(tracked, lambda tracked: self.follower.rewound(tracked, reason))
 
-    def _looked(self, databases: list[Tracked]) -> None:
+    def _looked(self, databases: list[FollowedDatabase]) -> None:
         """The follower was at these; the start is over when it was at all of them."""
         if self._unlooked:
             self._unlooked.difference_update(tracked.row_id for tracked in databases)

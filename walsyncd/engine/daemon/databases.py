@@ -18,12 +18,12 @@ import structlog
 from walsyncd.adapters.journal.journal import Journal
 from walsyncd.config import DatabaseSpec, Settings, expand, glob_folders
 from walsyncd.engine.daemon.database_status import NOT_CONFIGURED
-from walsyncd.engine.daemon.destination import Shipping
-from walsyncd.engine.follow.event_pump import Watch
-from walsyncd.engine.follow.followed_database import Tracked
+from walsyncd.engine.daemon.destination import Destination
+from walsyncd.engine.follow.event_pump import EventPump
+from walsyncd.engine.follow.followed_database import FollowedDatabase
 from walsyncd.engine.follow.follower import Follower
-from walsyncd.engine.follow.schedule import Agenda
-from walsyncd.engine.follow.wal_pairs import Lives
+from walsyncd.engine.follow.schedule import Schedule
+from walsyncd.engine.follow.wal_pairs import WalPairs
 from walsyncd.errors import UsageError
 
 DISMISS_TIMEOUT_S = 60.0  # a round of the follower is bounded work
@@ -40,42 +40,42 @@ class Changes:
     changed: tuple[str, ...]
 
 
-class Roster:
-    """``shipping`` gives the one in force; ``joined`` is told of each new database before it is looked at."""
+class Databases:
+    """``destination`` gives the one in force; ``joined`` is told of each new database before it is looked at."""
 
     def __init__(
         self,
         journal: Journal,
-        watch: Watch,
-        agenda: Agenda,
+        watch: EventPump,
+        schedule: Schedule,
         follower: Follower,
         *,
-        shipping: Callable[[], Shipping],
-        joined: Callable[[Tracked], None],
+        destination: Callable[[], Destination],
+        joined: Callable[[FollowedDatabase], None],
     ) -> None:
         self._journal = journal
         self._watch = watch
-        self._agenda = agenda
+        self._agenda = schedule
         self._follower = follower
-        self._shipping = shipping
+        self._shipping = destination
         self._joined = joined
         self._lock = threading.Lock()
-        self._by_id: dict[int, Tracked] = {}
-        self._by_name: dict[str, Tracked] = {}
+        self._by_id: dict[int, FollowedDatabase] = {}
+        self._by_name: dict[str, FollowedDatabase] = {}
 
     def __len__(self) -> int:
         return len(self._by_id)
 
-    def all(self) -> list[Tracked]:
+    def all(self) -> list[FollowedDatabase]:
         """Every database that is followed."""
         with self._lock:
             return list(self._by_id.values())
 
-    def get(self, database_id: int) -> Tracked | None:
+    def get(self, database_id: int) -> FollowedDatabase | None:
         """By the journal's row id; None: it is not followed, though something of it may be left in the spool."""
         return self._by_id.get(database_id)
 
-    def named(self, names: Sequence[str]) -> list[Tracked]:
+    def named(self, names: Sequence[str]) -> list[FollowedDatabase]:
         """These databases, or all; UsageError names the ones there are."""
         with self._lock:
             if not names:
@@ -129,7 +129,7 @@ class Roster:
 
     def _join(self, spec: DatabaseSpec) -> None:
         row = self._journal.database(spec.name, str(spec.path))
-        tracked = Tracked(spec, row.id, Lives(spec.path))
+        tracked = FollowedDatabase(spec, row.id, WalPairs(spec.path))
         self._joined(tracked)
         with self._lock:
             self._by_id[row.id] = tracked
@@ -137,10 +137,10 @@ class Roster:
         self._watch.add(tracked)
         self._follower.resume(tracked)
         self._shipping().adopt([tracked])
-        tracked.lives.look_around()
+        tracked.wal_pairs.look_around()
         self._agenda.at(tracked, 0)
 
-    def _leave(self, leaving: Sequence[Tracked]) -> None:
+    def _leave(self, leaving: Sequence[FollowedDatabase]) -> None:
         """Let go of these; what they have in the spool goes up all the same."""
         for tracked in leaving:
             self._watch.remove(tracked)
@@ -154,7 +154,7 @@ class Roster:
                 del self._by_id[tracked.row_id], self._by_name[tracked.name]
             self._note_left(tracked.row_id)
 
-    def _retune(self, tracked: Tracked, spec: DatabaseSpec) -> None:
+    def _retune(self, tracked: FollowedDatabase, spec: DatabaseSpec) -> None:
         """Turn other settings over to each who goes by them; the follower's are its own, in its thread."""
         before = tracked.spec
         tracked.presence.want(wanted=spec.presence)
@@ -170,7 +170,7 @@ class Roster:
         self._journal.note_state(database_id, NOT_CONFIGURED, cause, "", time.time_ns() // 1_000_000)
 
 
-def _stays(tracked: Tracked, wanted: dict[str, DatabaseSpec]) -> bool:
+def _stays(tracked: FollowedDatabase, wanted: dict[str, DatabaseSpec]) -> bool:
     spec = wanted.get(tracked.name)
     return spec is not None and spec.path == tracked.path
 

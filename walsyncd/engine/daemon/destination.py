@@ -18,13 +18,13 @@ from walsyncd.adapters.storage.interface import Storage
 from walsyncd.config import StorageSettings
 from walsyncd.engine.base.renewal import Renewal
 from walsyncd.engine.base.snapshotter import Snapshotter
-from walsyncd.engine.follow.environment import Outside
-from walsyncd.engine.follow.followed_database import Tracked
+from walsyncd.engine.follow.environment import Environment
+from walsyncd.engine.follow.followed_database import FollowedDatabase
 from walsyncd.engine.follow.follower import Follower
 from walsyncd.engine.ship.ownership import Identity, Ownership
 from walsyncd.engine.ship.shipper import UploadEvents
 from walsyncd.engine.ship.uploader import Uploader
-from walsyncd.engine.threads.stall_detector import Pulse
+from walsyncd.engine.threads.stall_detector import StallDetector
 from walsyncd.engine.threads.supervisor import Supervisor
 from walsyncd.engine.upkeep.deletion import Pruned, Removals
 from walsyncd.engine.upkeep.drill_runner import Driller
@@ -36,21 +36,21 @@ PLACE_FACT = "storage_url"  # the place that the journal's generations are in
 _log = structlog.get_logger()
 
 
-class Shipping:
+class Destination:
     """The uploader and the snapshotter of ``storage``; both begin with ``start``."""
 
     def __init__(
         self,
         journal: Journal,
         storage: Storage,
-        outside: Outside,
+        environment: Environment,
         events: UploadEvents,
         supervisor: Supervisor,
         *,
         identity: Identity,
         uploads_max: int,
         bytes_per_s_max: float | None,
-        pulse: Pulse,
+        stall_detector: StallDetector,
         follower: Follower,
         keeping: StorageSettings,
         removals: Removals,
@@ -66,13 +66,13 @@ class Shipping:
             identity=identity,
             uploads_max=uploads_max,
             bytes_per_s_max=bytes_per_s_max,
-            pulse=pulse,
+            stall_detector=stall_detector,
             expire_s=keeping.expire_after_s,
         )
         renewal: Renewal | None = None
         if keeping.expire_after_s is not None:
             expire_s = keeping.expire_after_s
-            renewal = Renewal(journal, outside, interrupt=follower.interrupt, expire_s=expire_s)
+            renewal = Renewal(journal, environment, interrupt=follower.interrupt, expire_s=expire_s)
         self.snapshotter = Snapshotter(
             journal,
             storage,
@@ -80,8 +80,8 @@ class Shipping:
             submit=self.uploader.submit,
             offer=self.uploader.offer,
             abort_leftovers=self.uploader.abort_leftovers,
-            now_ms=outside.wall_ms,
-            boot_id=outside.boot_id,
+            now_ms=environment.wall_ms,
+            boot_id=environment.boot_id,
             renewal=renewal,
         )
         self.driller = Driller(
@@ -90,16 +90,16 @@ class Shipping:
             request=follower.request,
             on_generation_lost=events.on_generation_lost,
             bytes_per_s_max=bytes_per_s_max,
-            wall_ms=outside.wall_ms,
+            wall_ms=environment.wall_ms,
         )
-        ownership = Ownership(journal, storage, identity, outside.wall_ms)
+        ownership = Ownership(journal, storage, identity, environment.wall_ms)
         self._housekeeper: Housekeeper | None = None
         if keeping.delete:
             self._housekeeper = Housekeeper(
-                journal, storage, ownership, submit=self.uploader.submit, wall_ms=outside.wall_ms, removals=removals
+                journal, storage, ownership, submit=self.uploader.submit, wall_ms=environment.wall_ms, removals=removals
             )
 
-    def adopt(self, databases: Iterable[Tracked]) -> None:
+    def adopt(self, databases: Iterable[FollowedDatabase]) -> None:
         """Ship these from now on; a base that was under way goes on."""
         for tracked in databases:
             self.uploader.pace(tracked.row_id, tracked.spec.upload_interval_s)
@@ -108,13 +108,13 @@ class Shipping:
             if self._housekeeper is not None:
                 self._housekeeper.adopt(tracked)
 
-    def prune(self, databases: Iterable[Tracked]) -> None:
+    def prune(self, databases: Iterable[FollowedDatabase]) -> None:
         """Remove what may go now; UsageError if nothing may ever."""
         housekeeper = self._keeping()
         for tracked in databases:
             housekeeper.prune_now(tracked)
 
-    def pruned(self, tracked: Tracked) -> Pruned | WalsyncdError | None:
+    def pruned(self, tracked: FollowedDatabase) -> Pruned | WalsyncdError | None:
         """What came of it; None: nothing yet."""
         return self._keeping().outcome(tracked)
 
@@ -123,7 +123,7 @@ class Shipping:
             raise UsageError("prune: nothing is removed with delete = false", hint="a lifecycle rule does that")
         return self._housekeeper
 
-    def forget(self, tracked: Tracked) -> None:
+    def forget(self, tracked: FollowedDatabase) -> None:
         """It is not followed any more."""
         self.snapshotter.forget(tracked)
         self.driller.plan(tracked, None)

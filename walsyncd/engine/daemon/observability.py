@@ -11,10 +11,10 @@ from walsyncd.adapters.journal.journal import Journal, ObjectRow
 from walsyncd.adapters.storage.counting_storage import CountingStorage, Requests
 from walsyncd.adapters.storage.interface import Storage
 from walsyncd.config import DaemonSettings
-from walsyncd.engine.daemon.databases import Roster
-from walsyncd.engine.daemon.destination import Shipping
+from walsyncd.engine.daemon.databases import Databases
+from walsyncd.engine.daemon.destination import Destination
 from walsyncd.engine.daemon.metrics import Metrics, Shipped
-from walsyncd.engine.daemon.storage_probe import Health
+from walsyncd.engine.daemon.storage_probe import StorageProbe
 from walsyncd.engine.threads.supervisor import Supervisor
 from walsyncd.engine.upkeep.deletion import Removals
 from walsyncd.errors import TransientError, UsageError, WalsyncdError
@@ -26,23 +26,23 @@ if TYPE_CHECKING:
 _log = structlog.get_logger()
 
 
-class Sight:
-    """Watches what ``shipping`` does; ``changed`` is called when the storage's health becomes another."""
+class Observability:
+    """Watches what ``destination`` does; ``changed`` is called when the storage's health becomes another."""
 
     def __init__(
         self,
         journal: Journal,
-        roster: Callable[[], Roster],
-        shipping: Callable[[], Shipping],
+        roster: Callable[[], Databases],
+        destination: Callable[[], Destination],
         changed: Callable[[], None],
     ) -> None:
-        self._shipping = shipping
+        self._shipping = destination
         self._requests = Requests()
         self._shipped = Shipped()
         self.removals = Removals()
-        self._health = Health(
+        self._health = StorageProbe(
             journal,
-            lambda: shipping().storage,
+            lambda: destination().storage,
             self._requests,
             heard=self._heard,
             changed=changed,

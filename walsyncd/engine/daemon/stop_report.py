@@ -10,13 +10,15 @@ from collections.abc import Mapping, Sequence
 import structlog
 
 from walsyncd.adapters.journal.journal import Journal
-from walsyncd.engine.follow.followed_database import Tracked
+from walsyncd.engine.follow.followed_database import FollowedDatabase
 from walsyncd.errors import MissingError, WalsyncdError
 
 _log = structlog.get_logger()
 
 
-def say_what_stays(journal: Journal, databases: Sequence[Tracked], unseen: Mapping[str, WalsyncdError]) -> bool:
+def report_unshipped(
+    journal: Journal, databases: Sequence[FollowedDatabase], unseen: Mapping[str, WalsyncdError]
+) -> bool:
     """Log what is not in storage; whether that is nothing. ``unseen``: whom the last look failed for, and why."""
     return not (_say_spool(journal) + _say_bases(journal, databases) + _say_unseen(unseen))
 
@@ -34,7 +36,7 @@ def _say_spool(journal: Journal) -> int:
     return len(left)
 
 
-def _say_bases(journal: Journal, databases: Sequence[Tracked]) -> int:
+def _say_bases(journal: Journal, databases: Sequence[FollowedDatabase]) -> int:
     """Without a base the newest generation restores nothing."""
     bare = []
     for tracked in databases:

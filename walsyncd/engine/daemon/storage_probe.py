@@ -21,7 +21,7 @@ from walsyncd.errors import RefusedError, TransientError, WalsyncdError
 _log = structlog.get_logger()
 
 
-class Health:
+class StorageProbe:
     """``interval_s`` None: never probes. ``heard`` is told what came of a probe: None, or that it was away."""
 
     def __init__(

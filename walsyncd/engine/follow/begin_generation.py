@@ -9,7 +9,7 @@ A WAL that appears holds all that happened since the last one was deleted if
 - nothing else can have changed the database between, by the events, or by its look if it was not watched;
 - nothing was written to it after the database was, as its events tell: then it holds all that was ever committed into
   it. Else it must be the first incarnation of its file (checkpoint sequence 0), and the wal-index, not having been
-  rebuilt meanwhile, counts as many commits as it holds; that is believed on loan (``seam``);
+  rebuilt meanwhile, counts as many commits as it holds; that is believed on loan (``proof``);
 - the database was followed in WAL mode before: a change out of rollback mode is none that a WAL tells of.
 """
 
@@ -19,16 +19,16 @@ from dataclasses import replace
 from pathlib import Path
 
 from walsyncd.adapters.files.source import FileIdentity, Role, open_file, read_header, side_path
-from walsyncd.core.follow.decision import Cursor, Holder, Salts, Sighting, broken_chain, cursor_before, salts_now
+from walsyncd.core.follow.decision import Cursor, DmsHolder, Observation, Salts, broken_chain, cursor_before, salts_now
 from walsyncd.core.follow.follow_state import FollowState, Stream
 from walsyncd.core.follow.restart import Counter, prove_emptied
 from walsyncd.core.sqlite.wal import WAL_HEADER_SIZE, parse_wal_header
 from walsyncd.core.sqlite.walindex import IndexHeader
-from walsyncd.engine.follow.copy_frames import unfit
-from walsyncd.engine.follow.environment import Outside
-from walsyncd.engine.follow.followed_database import Tracked
+from walsyncd.engine.follow.copy_frames import why_not_appendable
+from walsyncd.engine.follow.environment import Environment
+from walsyncd.engine.follow.followed_database import FollowedDatabase
 from walsyncd.engine.follow.no_wal import is_settled
-from walsyncd.engine.follow.source_reader import Eyes, database_identity, file_facts
+from walsyncd.engine.follow.source_reader import SourceReader, database_identity, file_facts
 from walsyncd.engine.follow.step import AT_ONCE, SHORTLY, Step, gap_step
 from walsyncd.engine.follow.stuck_state import again, has_lasted
 from walsyncd.errors import MissingError
@@ -38,43 +38,43 @@ RESTARTED = "the first WAL that was seen after a time without one had restarted 
 ROLLBACK_VERSION = 1  # file format write version of a database with a rollback journal; 2 is WAL
 
 
-def begin_state(tracked: Tracked, outside: Outside, generation: str) -> FollowState | None:
+def begin_state(tracked: FollowedDatabase, environment: Environment, generation: str) -> FollowState | None:
     """Where a new generation begins; None: look again shortly. MissingError if there is no database yet."""
-    lives = tracked.lives
-    outside.drain()
-    lives.clear()
-    touches = lives.touches
-    lives.look_around()
-    if lives.error is not None:
-        raise lives.error
+    wal_pairs = tracked.wal_pairs
+    environment.drain()
+    wal_pairs.clear()
+    database_writes = wal_pairs.database_writes
+    wal_pairs.look_around()
+    if wal_pairs.error is not None:
+        raise wal_pairs.error
     identity, is_rollback = _database(tracked)
-    life = lives.current
-    if not identity.size and (life is None or not life.wal.size()):
+    wal_pair = wal_pairs.current
+    if not identity.size and (wal_pair is None or not wal_pair.wal.size()):
         raise MissingError(f"{tracked.path} is empty", hint="it is picked up with its first transaction")
-    facts = file_facts(identity, outside.boot_id, life.wal if life is not None else None)
-    mode = "rollback" if life is None and is_rollback else "wal"
+    facts = file_facts(identity, environment.boot_id, wal_pair.wal if wal_pair is not None else None)
+    mode = "rollback" if wal_pair is None and is_rollback else "wal"
     stream = Stream(generation)
     begun = FollowState(stream, None, stream.epoch, 0, facts.unknown(), mode)
-    if life is None:
-        outside.drain()
-        if lives.current is not None or lives.touches != touches:
+    if wal_pair is None:
+        environment.drain()
+        if wal_pairs.current is not None or wal_pairs.database_writes != database_writes:
             return None
-        lives.vouch(touches)
-        return replace(begun, file=facts) if is_settled(facts, outside) else begun
-    eyes = Eyes(tracked, outside, life)
-    seen = eyes.sight()
-    if lives.current is not life or life.ended:
+        wal_pairs.confirm_known(database_writes)
+        return replace(begun, file=facts) if is_settled(facts, environment) else begun
+    eyes = SourceReader(tracked, environment, wal_pair)
+    seen = eyes.observe()
+    if wal_pairs.current is not wal_pair or wal_pair.ended:
         return None
-    if seen.holder is Holder.SETTING_UP:
-        has_lasted(tracked, seen, outside.monotonic_ms())
+    if seen.holder is DmsHolder.SETTING_UP:
+        has_lasted(tracked, seen, environment.monotonic_ms())
         return None
-    if seen.holder is not Holder.LIVE:
+    if seen.holder is not DmsHolder.LIVE:
         return replace(begun, cursor=cursor_before(seen.wal)) if seen.wal is not None else begun
     if seen.index is not None and seen.index.max_frame == seen.index.ichange == 0:
-        life.witnessed = lives.watched  # nothing was ever committed into this WAL
+        wal_pair.known_since = wal_pairs.watched  # nothing was ever committed into this WAL
         return begun
     cursor = _live_cursor(seen)
-    if cursor is None and has_lasted(tracked, seen, outside.monotonic_ms()):
+    if cursor is None and has_lasted(tracked, seen, environment.monotonic_ms()):
         return replace(begun, cursor=cursor_before(seen.wal)) if seen.wal is not None else begun
     return None if cursor is None else replace(begun, cursor=cursor)
 
@@ -89,7 +89,7 @@ def has_other_salts(path: Path, salts: Salts) -> bool:
     return wal is None or wal.salts != salts
 
 
-def _database(tracked: Tracked) -> tuple[FileIdentity, bool]:
+def _database(tracked: FollowedDatabase) -> tuple[FileIdentity, bool]:
     """The database file, and whether it says that it uses a rollback journal; MissingError if there is none."""
     file = open_file(tracked.path)
     if file is None:
@@ -99,7 +99,7 @@ def _database(tracked: Tracked) -> tuple[FileIdentity, bool]:
     return identity, header is not None and header.write_version == ROLLBACK_VERSION
 
 
-def _live_cursor(seen: Sighting) -> Cursor | None:
+def _live_cursor(seen: Observation) -> Cursor | None:
     index = seen.index
     if index is None:
         return None
@@ -110,35 +110,35 @@ def _live_cursor(seen: Sighting) -> Cursor | None:
     return Cursor(index.salts, None, 0, (0, 0))
 
 
-def presence_advice(tracked: Tracked) -> str:
+def presence_advice(tracked: FollowedDatabase) -> str:
     """What helps where lives of the WAL are too short to be seen; empty if it is in use."""
     advice = "presence = true, for an application that opens and closes the database for every request"
     return "" if tracked.spec.presence else advice
 
 
-def first_frames(eyes: Eyes, state: FollowState) -> Step:
+def first_frames(eyes: SourceReader, state: FollowState) -> Step:
     """A WAL is there where there was none: wait for its first frames, then accept it or not."""
-    life = eyes.life
-    ended = life.ended
-    seen = eyes.sight()
-    if life.ended != ended:
+    wal_pair = eyes.wal_pair
+    ended = wal_pair.ended
+    seen = eyes.observe()
+    if wal_pair.ended != ended:
         return AT_ONCE
-    if ended and not life.orderly:
-        if life.announced and not life.written:
+    if ended and not wal_pair.orderly:
+        if wal_pair.announced and not wal_pair.written:
             return Step(life_ended=True, again_s=0)  # nothing was ever in it
         fault = "a WAL was created and deleted, and no wal-index was seen to tell its commits from failed ones"
         return Step(gap=fault, remedy=presence_advice(eyes.tracked))
-    if seen.holder is Holder.SETTING_UP:
+    if seen.holder is DmsHolder.SETTING_UP:
         return again(eyes, seen, "the wal-index is being set up")
-    if seen.holder is Holder.LEAVING:
+    if seen.holder is DmsHolder.LEAVING:
         return again(eyes, seen, "the wal-index is deleted and the WAL is not")
-    if seen.holder is not Holder.LIVE:
+    if seen.holder is not DmsHolder.LIVE:
         return _first_scan(eyes, state, seen)
     if seen.index is None:
         torn = "the wal-index header can't be read"
         return Step(gap=f"a WAL was deleted, and {torn}") if ended else again(eyes, seen, torn)
     if seen.index.max_frame == 0:
-        if seen.index.ichange or (life.overwritten and life.uncounted):
+        if seen.index.ichange or (wal_pair.overwritten and wal_pair.uncounted):
             return Step(gap=RESTARTED)
         if ended:
             return Step(life_ended=True, again_s=0)
@@ -149,17 +149,17 @@ def first_frames(eyes: Eyes, state: FollowState) -> Step:
     return _accept(eyes, state, cursor_before(seen.wal), seen.index)
 
 
-def _first_scan(eyes: Eyes, state: FollowState, seen: Sighting) -> Step:
+def _first_scan(eyes: SourceReader, state: FollowState, seen: Observation) -> Step:
     """Nobody is seen to use the WAL: what its chain commits is what the next opener will recover."""
     wal = seen.wal
-    if eyes.life.overwritten:
+    if eyes.wal_pair.overwritten:
         return Step(gap="a WAL appeared whose wal-index is not in use, so its commits can't be counted")
     if wal is None or eyes.last_commit(cursor_before(wal)) == 0:
         return Step(caught_up=True, moving=eyes.is_moving(None))
     return _accept(eyes, state, cursor_before(wal), None)
 
 
-def _accept(eyes: Eyes, state: FollowState, cursor: Cursor, index: IndexHeader | None) -> Step:
+def _accept(eyes: SourceReader, state: FollowState, cursor: Cursor, index: IndexHeader | None) -> Step:
     """Judge the WAL, and see that it stayed the same meanwhile; ``index``: None if nobody uses it."""
     counter, held = Counter(), 0
     if index is not None:
@@ -168,15 +168,15 @@ def _accept(eyes: Eyes, state: FollowState, cursor: Cursor, index: IndexHeader |
             held = frames.last
     tally = counter.tally()
     fault = _doubt(eyes, state, cursor, index, len(tally.commits))
-    after = eyes.sight()
+    after = eyes.observe()
     if salts_now(after) != cursor.salts or (after.index is None) != (index is None):
         return SHORTLY
     if index is not None and held != index.max_frame:
         return gap_step(broken_chain(held + 1, index.max_frame, tally.next_salts, cursor.salts))
     if fault:
         return Step(gap=fault)
-    if index is not None and eyes.life.overwritten:
-        eyes.borrow()
+    if index is not None and eyes.wal_pair.overwritten:
+        eyes.accept_provisionally()
     eyes.tracked.verified, eyes.tracked.mark = True, None
     entered = replace(state.entered(cursor), file=eyes.facts())
     counted = index is not None and not tally.doubtful
@@ -184,42 +184,47 @@ def _accept(eyes: Eyes, state: FollowState, cursor: Cursor, index: IndexHeader |
     return Step(state=entered, mark=mark, again_s=0)
 
 
-def _doubt(eyes: Eyes, state: FollowState, cursor: Cursor, index: IndexHeader | None, commits: int) -> str:
+def _doubt(eyes: SourceReader, state: FollowState, cursor: Cursor, index: IndexHeader | None, commits: int) -> str:
     """Why the first WAL after a time without one is not known to hold all that happened; empty if it is."""
-    header, life = cursor.header, eyes.life
+    header, wal_pair = cursor.header, eyes.wal_pair
     assert header is not None
     if state.mode != "wal":
         return "the database went into WAL mode"
-    if not life.witnessed and not _untouched(eyes, state):
+    if not wal_pair.known_since and not _untouched(eyes, state):
         return "the database may have been changed while it had no WAL"
-    if life.overwritten and (header.sequence != 0 or life.uncounted):
+    if wal_pair.overwritten and (header.sequence != 0 or wal_pair.uncounted):
         return RESTARTED
-    if index is not None and (commits < index.ichange or (life.overwritten and commits != index.ichange)):
+    if index is not None and (commits < index.ichange or (wal_pair.overwritten and commits != index.ichange)):
         return f"the wal-index counts {index.ichange} commits, the WAL holds {commits}"
-    return unfit(state.stream, header.page_size)
+    return why_not_appendable(state.stream, header.page_size)
 
 
-def _untouched(eyes: Eyes, state: FollowState) -> bool:
+def _untouched(eyes: SourceReader, state: FollowState) -> bool:
     """Whether the file shows that nothing wrote to it since it was last seen without a WAL."""
-    now = file_facts(database_identity(eyes.tracked), eyes.outside.boot_id, None)
+    now = file_facts(database_identity(eyes.tracked), eyes.environment.boot_id, None)
     return now.looks_like(state.file) and now.boot_id == state.file.boot_id
 
 
-def leave_emptied(eyes: Eyes, state: FollowState, cursor: Cursor) -> Step:
+def leave_emptied(eyes: SourceReader, state: FollowState, cursor: Cursor) -> Step:
     """The WAL is empty, and nobody uses it: go on as if it had just appeared, if nothing came after the cursor."""
-    tracked, life = eyes.tracked, eyes.life
+    tracked, wal_pair = eyes.tracked, eyes.wal_pair
     mark = tracked.mark
     lost = Step(gap=f"the WAL was emptied behind frame {cursor.frames} while nobody was seen to use it")
-    if mark is None or mark.shm_serial != life.serial or mark.reborn != life.reborn or life.ended:
+    if (
+        mark is None
+        or mark.shm_serial != wal_pair.serial
+        or mark.index_rebuilds != wal_pair.index_rebuilds
+        or wal_pair.ended
+    ):
         return lost
     if not prove_emptied(cursor, mark, eyes.left_index()):
         return lost
-    after = eyes.sight()
-    if after.holder is not Holder.NONE or after.wal_bytes:
+    after = eyes.observe()
+    if after.holder is not DmsHolder.NONE or after.wal_bytes:
         return SHORTLY
-    if life.closed == mark.closed:
+    if wal_pair.closed == mark.closed:
         return again(eyes, after, f"nobody has used the WAL, which was emptied behind frame {cursor.frames}")
-    if mark.reborn != life.reborn or not tracked.lives.begin_anew(life, mark):
+    if mark.index_rebuilds != wal_pair.index_rebuilds or not tracked.wal_pairs.begin_anew(wal_pair, mark):
         return lost
     tracked.mark = None
     return Step(state=replace(state.entered(None), file=eyes.facts()), again_s=0)

@@ -14,12 +14,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from walsyncd.core.follow.decision import Again, Copy, Cursor, Gap, Mark, Sighting, settle
+from walsyncd.core.follow.decision import Again, Copy, CounterMark, Cursor, Gap, Observation, settle
 from walsyncd.core.follow.follow_state import FollowState, Stream
 from walsyncd.core.sqlite.wal import Frames
 from walsyncd.engine.follow.followed_database import LongTransaction
-from walsyncd.engine.follow.segment_builder import Collector
-from walsyncd.engine.follow.source_reader import BATCH_BYTES, Eyes, reached_after
+from walsyncd.engine.follow.segment_builder import SegmentBuilder
+from walsyncd.engine.follow.source_reader import BATCH_BYTES, SourceReader, reached_after
 from walsyncd.engine.follow.step import AT_ONCE, Step, gap_step
 from walsyncd.errors import WalsyncdError
 
@@ -30,11 +30,11 @@ EPOCH_FRAMES_MAX = 1 << 31  # a frame's number has 32 bits, and an epoch with a 
 SCAN_REST = 10  # a scan that found nothing new is followed by a rest of so many times as long
 
 
-def copy_frames(eyes: Eyes, state: FollowState, copy: Copy, seen: Sighting) -> Step:
+def copy_frames(eyes: SourceReader, state: FollowState, copy: Copy, seen: Observation) -> Step:
     """Read one batch and take its whole transactions."""
     tracked, header = eyes.tracked, copy.cursor.header
     assert header is not None
-    if fault := unfit(state.stream, header.page_size):
+    if fault := why_not_appendable(state.stream, header.page_size):
         return Step(gap=fault)
     if copy.last is None:
         if not eyes.still_holds(copy.cursor):
@@ -49,7 +49,7 @@ def copy_frames(eyes: Eyes, state: FollowState, copy: Copy, seen: Sighting) -> S
         return AT_ONCE
     count = min(copy.last - reached.frames, max(1, BATCH_BYTES // header.frame_size))
     frames = eyes.read(reached, count)
-    match settle(copy, frames, eyes.sight(), asked=reached.frames + count):
+    match settle(copy, frames, eyes.observe(), asked=reached.frames + count):
         case Again(_):
             tracked.drop_pending()
             tracked.scanned = None
@@ -60,7 +60,7 @@ def copy_frames(eyes: Eyes, state: FollowState, copy: Copy, seen: Sighting) -> S
             return _take(eyes, state, copy, reached, settled, seen)
 
 
-def unfit(stream: Stream, page_size: int) -> str:
+def why_not_appendable(stream: Stream, page_size: int) -> str:
     """Why frames of that page size can't follow in the stream's epoch; empty if they can."""
     if stream.stamp is not None and stream.stamp.page_size != page_size:
         return f"the page size changed from {stream.stamp.page_size} to {page_size} bytes"
@@ -69,17 +69,17 @@ def unfit(stream: Stream, page_size: int) -> str:
     return ""
 
 
-def _forked(eyes: Eyes, cursor: Cursor) -> Step:
+def _forked(eyes: SourceReader, cursor: Cursor) -> Step:
     """The cursor's frame is another one: the WAL restarted just now, or history was rewritten."""
-    wal = eyes.sight().wal
+    wal = eyes.observe().wal
     if wal is not None and wal.salts != cursor.salts:
         return AT_ONCE
     return Step(gap=f"frame {cursor.frames}, which was shipped, is gone from the WAL: history forked")
 
 
-def _scan(eyes: Eyes, cursor: Cursor) -> int:
+def _scan(eyes: SourceReader, cursor: Cursor) -> int:
     """The last commit frame in the WAL; the cursor's own if there is none after it."""
-    tracked, clock = eyes.tracked, eyes.outside.monotonic_ms
+    tracked, clock = eyes.tracked, eyes.environment.monotonic_ms
     if tracked.scanned is not None and tracked.scanned[0] == cursor.salts and tracked.scanned[1] > cursor.frames:
         return tracked.scanned[1]
     began_ms = clock()
@@ -91,13 +91,15 @@ def _scan(eyes: Eyes, cursor: Cursor) -> int:
     return last
 
 
-def _take(eyes: Eyes, state: FollowState, copy: Copy, reached: Cursor, frames: Frames, seen: Sighting) -> Step:
+def _take(
+    eyes: SourceReader, state: FollowState, copy: Copy, reached: Cursor, frames: Frames, seen: Observation
+) -> Step:
     """Turn settled frames into a segment, or hold them until their commit is read."""
     tracked = eyes.tracked
     pending = tracked.pending
     if pending is None:
-        state = roomy(eyes, state, copy.cursor)
-        pending = LongTransaction(new_collector(eyes, state.stream, copy.cursor), state, reached)
+        state = close_epoch_if_due(eyes, state, copy.cursor)
+        pending = LongTransaction(new_segment_builder(eyes, state.stream, copy.cursor), state, reached)
     whole = frames.upto(frames.commits[-1]) if frames.commits else frames
     tracked.pending = LongTransaction(pending.collector, pending.state, reached_after(whole, reached))
     try:
@@ -115,22 +117,24 @@ def _take(eyes: Eyes, state: FollowState, copy: Copy, reached: Cursor, frames: F
         state=replace(pending.state, stream=stream, cursor=cursor),
         objects=(new,),
         mark=_mark_after(eyes, copy.cursor, whole, seen, done=done),
-        again_s=None if done and not eyes.life.ended else 0,
+        again_s=None if done and not eyes.wal_pair.ended else 0,
         caught_up=done,
         moving=done and eyes.is_moving(cursor),
     )
 
 
-def _mark_after(eyes: Eyes, before: Cursor, whole: Frames, seen: Sighting, *, done: bool) -> Mark | None:
+def _mark_after(
+    eyes: SourceReader, before: Cursor, whole: Frames, seen: Observation, *, done: bool
+) -> CounterMark | None:
     """The mark after ``whole``: a new one, else the old one moved on by the commits that were read since it.
 
-    The mark in ``Tracked`` stays at the frame where it was set, so it is given up before the cursor leaves that.
+    The mark in the database stays at the frame where it was set, so it is given up before the cursor leaves that.
     """
     old, eyes.tracked.mark = eyes.tracked.mark, None
     if seen.index is None:
         return None
     if done:
-        eyes.glance(seen.index)
+        eyes.index_read(seen.index)
     mark = eyes.new_mark(seen.index.ichange) if done else None
     if mark is not None or old is None:
         return mark
@@ -140,26 +144,26 @@ def _mark_after(eyes: Eyes, before: Cursor, whole: Frames, seen: Sighting, *, do
     return None if tally.doubtful else old.grown(len(tally.commits))
 
 
-def new_collector(eyes: Eyes, stream: Stream, cursor: Cursor) -> Collector:
+def new_segment_builder(eyes: SourceReader, stream: Stream, cursor: Cursor) -> SegmentBuilder:
     """A segment to be filled from the end of ``stream`` on."""
     assert cursor.header is not None
-    outside = eyes.outside
-    return Collector(
-        outside.journal,
+    environment = eyes.environment
+    return SegmentBuilder(
+        environment.journal,
         stream,
         page_size=cursor.header.page_size,
-        salts=outside.salts(),
-        seen_ms=outside.wall_ms(),
-        file_bytes_max=outside.spool_bytes_max(),
+        salts=environment.salts(),
+        seen_ms=environment.wall_ms(),
+        file_bytes_max=environment.spool_bytes_max(),
     )
 
 
-def roomy(eyes: Eyes, state: FollowState, cursor: Cursor) -> FollowState:
+def close_epoch_if_due(eyes: SourceReader, state: FollowState, cursor: Cursor) -> FollowState:
     """The state with room in its epoch: a full or old one is closed."""
     stream = state.stream
     if stream.frame == 0 or eyes.tracked.base_under_way or eyes.tracked.base_wanted:
         return state
-    age_ms = eyes.outside.wall_ms() - stream.began_ms
+    age_ms = eyes.environment.wall_ms() - stream.began_ms
     patience = 1 if cursor.frames == 0 else EPOCH_PATIENCE
     if stream.bytes < EPOCH_BYTES * patience and age_ms < EPOCH_MS * patience:
         return state

@@ -12,7 +12,7 @@ from walsyncd.adapters.journal.journal import Journal
 
 
 @dataclass(frozen=True, slots=True)
-class Outside:
+class Environment:
     """The journal, the clocks, random bits, and ``drain``, which hands every queued event to its database."""
 
     journal: Journal

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import structlog
 
-from walsyncd.adapters.files.inotify import Kind, Watcher
+from walsyncd.adapters.files.inotify import InotifyReader, Kind
 from walsyncd.adapters.files.source import Role
-from walsyncd.engine.follow.followed_database import Tracked
-from walsyncd.engine.threads.stall_detector import Pulse
+from walsyncd.engine.follow.followed_database import FollowedDatabase
+from walsyncd.engine.threads.stall_detector import StallDetector
 
 # A busy writer makes several events a commit, which the kernel folds into one only while nobody reads them. After
 # so many drains in a row that told of writes alone, closer together than that, the queue is left to fill for a while.
@@ -30,34 +30,34 @@ RECHECK_S = 60.0  # mounts and limits change without an event
 _log = structlog.get_logger()
 
 
-class Watch:
+class EventPump:
     """Hands every event to its database; ``wake`` is told which databases to look at."""
 
     def __init__(
         self,
-        watcher: Watcher,
-        wake: Callable[[Iterable[Tracked]], None],
+        watcher: InotifyReader,
+        wake: Callable[[Iterable[FollowedDatabase]], None],
         appeared: Callable[[], None],
-        pulse: Pulse | None = None,
+        stall_detector: StallDetector | None = None,
     ) -> None:
         self._watcher = watcher
         self._wake = wake
         self._appeared = appeared
-        self._pulse = pulse or Pulse()
+        self._pulse = stall_detector or StallDetector()
         self._lock = threading.Lock()
-        self._tracked: dict[Path, Tracked] = {}
+        self._tracked: dict[Path, FollowedDatabase] = {}
         self._folders: set[Path] = set()
         self._unwatched: set[Path] = set()
         self._stopping = False
 
-    def add(self, tracked: Tracked) -> None:
+    def add(self, tracked: FollowedDatabase) -> None:
         """Watch a database from now on."""
         with self._lock:
             self._tracked[tracked.path] = tracked
             self._watcher.add(tracked.path)
-            tracked.lives.watched = self._watcher.is_watched(tracked.path)
+            tracked.wal_pairs.watched = self._watcher.is_watched(tracked.path)
 
-    def remove(self, tracked: Tracked) -> None:
+    def remove(self, tracked: FollowedDatabase) -> None:
         """Watch it no longer."""
         with self._lock:
             self._watcher.remove(tracked.path)
@@ -80,7 +80,7 @@ class Watch:
     def _take_in(self) -> bool:
         """Take in all queued events; whether they told of nothing but writes to files that we hold open anyway."""
         only_writes = True
-        touched: dict[int, Tracked] = {}
+        touched: dict[int, FollowedDatabase] = {}
         appeared = False
         with self._lock:
             for event in self._watcher.drain():
@@ -90,12 +90,12 @@ class Watch:
                     continue
                 tracked = self._tracked.get(event.path)
                 if tracked is not None:
-                    tracked.lives.note(event)
+                    tracked.wal_pairs.note(event)
                     tracked.presence.note(event)
                     touched[tracked.row_id] = tracked
         for tracked in touched.values():
-            tracked.lives.glance()
-            tracked.presence.tend()
+            tracked.wal_pairs.index_read()
+            tracked.presence.update()
         if touched:
             self._wake(touched.values())
         if appeared:

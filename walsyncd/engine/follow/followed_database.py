@@ -1,6 +1,6 @@
 """One database as the daemon holds it in memory; what must outlive the process stands in the journal.
 
-Owned by the follower thread. Others reach it through the follower's requests, and ``lives`` under the watch lock.
+Owned by the follower thread. Others reach it through the follower's requests, and ``wal_pairs`` under the watch lock.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from walsyncd.config import DatabaseSpec
-from walsyncd.core.follow.decision import Cursor, Loan, Mark, Salts, Sighting
+from walsyncd.core.follow.decision import CounterMark, Cursor, Observation, ProvisionalProof, Salts
 from walsyncd.core.follow.follow_state import FollowState
 from walsyncd.engine.follow.presence import Presence
-from walsyncd.engine.follow.segment_builder import Collector
-from walsyncd.engine.follow.wal_pairs import Lives
+from walsyncd.engine.follow.segment_builder import SegmentBuilder
+from walsyncd.engine.follow.wal_pairs import WalPairs
 from walsyncd.errors import WalsyncdError
 
 
@@ -27,7 +27,7 @@ class LongTransaction:
     ``state`` is the one that it continues, ``cursor`` the end of what was collected.
     """
 
-    collector: Collector
+    collector: SegmentBuilder
     state: FollowState
     cursor: Cursor
 
@@ -36,7 +36,7 @@ class LongTransaction:
 class Request:
     """Somebody waits for a look that begins now: ``then`` runs in the follower thread when it has caught up."""
 
-    then: Callable[[Tracked], object]
+    then: Callable[[FollowedDatabase], object]
     done: Future[object] = field(default_factory=Future)
 
 
@@ -45,22 +45,22 @@ def _at_once() -> bool:
 
 
 @dataclass(slots=True)
-class Tracked:
+class FollowedDatabase:
     """A database being followed."""
 
     spec: DatabaseSpec
     row_id: int
-    lives: Lives
+    wal_pairs: WalPairs
     presence: Presence = field(init=False, compare=False)
     state: FollowState | None = None
-    mark: Mark | None = None
-    loan: Loan | None = None
+    mark: CounterMark | None = None
+    provisional: ProvisionalProof | None = None
     """The last count that was believed because an event had not come; that may still come."""
     pending: LongTransaction | None = None
     believe_index: bool = True
     lagging: tuple[Cursor, int, int] | None = None
     """Behind which cursor a live wal-index lags, the last commit in the WAL when searched, and when that was (ms)."""
-    waiting: tuple[Sighting, int] | None = None
+    waiting: tuple[Observation, int] | None = None
     """The moment in between that looks show, and since when (monotonic, ms)."""
     scanned: tuple[Salts, int] | None = None
     """The last commit that a scan of the WAL found: committed frames stay, so it need not be searched again."""
@@ -69,7 +69,7 @@ class Tracked:
     quiet_since_ms: int | None = None
     """Since when nobody has had the database open (monotonic), while that matters: after a reboot."""
     vouching: tuple[int, FollowState] | None = None
-    """Up to which touch of ``lives`` the database is known as soon as this state is the one that we hold."""
+    """Up to which touch of ``wal_pairs`` the database is known as soon as this state is the one that we hold."""
     rewinds: int = 0
     """How often the journal has taken the spool back; what was begun before that counts for nothing."""
     base_under_way: bool = False
@@ -90,7 +90,7 @@ class Tracked:
     failures: int = 0
     problem: str = ""
     requests: list[Request] = field(default_factory=list)
-    interrupts: deque[Callable[[Tracked], object]] = field(default_factory=deque)
+    interrupts: deque[Callable[[FollowedDatabase], object]] = field(default_factory=deque)
     """What others want done in the follower's thread before it looks again."""
     dismissed: bool = False
     """It is not followed any more; whoever still asks is told so."""
@@ -152,7 +152,7 @@ class Tracked:
         """Stand where the journal has it now, as if the daemon began there."""
         self.drop_pending()
         self.state, self.mark, self.rewinds = state, None, rewinds
-        self.loan = None
+        self.provisional = None
         self.believe_index, self.lagging, self.scanned = True, None, None
         self.verified, self.quiet_since_ms = False, None
         self.vouching = None
@@ -161,7 +161,7 @@ class Tracked:
     def forget(self) -> None:
         """Leave everything behind that belongs to the generation."""
         self.drop_pending()
-        self.state = self.mark = self.loan = None
+        self.state = self.mark = self.provisional = None
         self.believe_index, self.lagging, self.waiting, self.scanned = True, None, None, None
         self.verified, self.quiet_since_ms = True, None
         self.vouching = None

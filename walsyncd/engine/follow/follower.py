@@ -22,12 +22,12 @@ from walsyncd.config import DatabaseSpec
 from walsyncd.core.follow.follow_state import format_follow_state, parse_follow_state
 from walsyncd.core.stored.position import new_generation
 from walsyncd.engine.follow.begin_generation import begin_state, has_other_salts
-from walsyncd.engine.follow.environment import Outside
-from walsyncd.engine.follow.followed_database import Request, Tracked
+from walsyncd.engine.follow.environment import Environment
+from walsyncd.engine.follow.followed_database import FollowedDatabase, Request
 from walsyncd.engine.follow.look import take_step
-from walsyncd.engine.follow.schedule import Agenda
+from walsyncd.engine.follow.schedule import Schedule
 from walsyncd.engine.follow.step import Step
-from walsyncd.engine.threads.stall_detector import Pulse
+from walsyncd.engine.threads.stall_detector import StallDetector
 from walsyncd.errors import MissingError, RefusedError, TransientError, WalsyncdError
 
 RELOOKS_MAX = 18  # pauses of 1, 2, 4 … ms for what was written and not published: up to the slow look
@@ -59,25 +59,25 @@ class Follower:
     def __init__(
         self,
         journal: Journal,
-        outside: Outside,
-        agenda: Agenda,
+        environment: Environment,
+        schedule: Schedule,
         *,
         offer: Callable[[list[ObjectRow]], None],
         leaves_at_once: Callable[[int], bool],
-        base_due: Callable[[Tracked], None],
+        base_due: Callable[[FollowedDatabase], None],
         is_spool_full: Callable[[], bool],
-        looked: Callable[[list[Tracked]], None] = lambda _databases: None,
-        pulse: Pulse | None = None,
+        looked: Callable[[list[FollowedDatabase]], None] = lambda _databases: None,
+        stall_detector: StallDetector | None = None,
     ) -> None:
         self._journal = journal
-        self._outside = outside
-        self._agenda = agenda
+        self._outside = environment
+        self._agenda = schedule
         self._offer = offer
         self._leaves_at_once = leaves_at_once
         self._base_due = base_due
         self._is_spool_full = is_spool_full
         self._looked = looked
-        self._pulse = pulse or Pulse()
+        self._pulse = stall_detector or StallDetector()
         self._journal_problem = ""
 
     def run(self) -> None:
@@ -87,7 +87,7 @@ class Follower:
                 self.round(taken)
             self._looked(taken)
 
-    def request(self, tracked: Tracked, then: Callable[[Tracked], object]) -> Future[Any]:
+    def request(self, tracked: FollowedDatabase, then: Callable[[FollowedDatabase], object]) -> Future[Any]:
         """Run ``then`` in the follower's thread once a look that begins after this call has caught up."""
         request = Request(then)
         self._agenda.request(tracked, request)
@@ -95,32 +95,32 @@ class Follower:
             tracked.fail_requests(_dismissed(tracked))
         return request.done
 
-    def interrupt(self, tracked: Tracked, then: Callable[[Tracked], object]) -> None:
+    def interrupt(self, tracked: FollowedDatabase, then: Callable[[FollowedDatabase], object]) -> None:
         """Run ``then`` in the follower's thread before anything else is done for the database."""
         self._agenda.interrupt(tracked, then)
 
-    def retune(self, tracked: Tracked, spec: DatabaseSpec) -> None:
+    def retune(self, tracked: FollowedDatabase, spec: DatabaseSpec) -> None:
         """Follow it by other settings from its next look on, which is now; path and name are the same."""
 
-        def turn_over(tracked: Tracked) -> None:
+        def turn_over(tracked: FollowedDatabase) -> None:
             tracked.spec = spec
 
         self._agenda.interrupt(tracked, turn_over)
 
-    def dismiss(self, tracked: Tracked) -> Future[None]:
+    def dismiss(self, tracked: FollowedDatabase) -> Future[None]:
         """Follow it no more; the future is done when nothing of it is held."""
         done: Future[None] = Future()
 
-        def let_go(tracked: Tracked) -> None:
+        def let_go(tracked: FollowedDatabase) -> None:
             tracked.dismissed = True
             tracked.forget()
-            tracked.lives.rest()
+            tracked.wal_pairs.rest()
             done.set_result(None)
 
         self._agenda.interrupt(tracked, let_go)
         return done
 
-    def resume(self, tracked: Tracked) -> None:
+    def resume(self, tracked: FollowedDatabase) -> None:
         """Take a database up where the journal has it."""
         row = self._journal.database_by_id(tracked.row_id)
         tracked.rewinds = row.rewinds
@@ -137,9 +137,9 @@ class Follower:
 
     # -- a round ----------------------------------------------------------------------------------------------------
 
-    def round(self, taken: list[Tracked]) -> None:
+    def round(self, taken: list[FollowedDatabase]) -> None:
         """One step for each of these databases."""
-        steps: list[tuple[Tracked, Step, int]] = []
+        steps: list[tuple[FollowedDatabase, Step, int]] = []
         for tracked in taken:
             self._tend_presence(tracked)
         try:
@@ -165,13 +165,13 @@ class Follower:
             except TransientError as error:  # the journal again; what was not noted is found again
                 self._postpone([tracked], error)
 
-    def _tend_presence(self, tracked: Tracked) -> None:
+    def _tend_presence(self, tracked: FollowedDatabase) -> None:
         """Before the look, so that this sees how the locks stand from now on; whatever else may keep it waiting."""
-        due_s = tracked.presence.tend()
+        due_s = tracked.presence.update()
         if due_s is not None:
             self._agenda.at(tracked, due_s)
 
-    def _postpone(self, taken: list[Tracked], error: TransientError) -> None:
+    def _postpone(self, taken: list[FollowedDatabase], error: TransientError) -> None:
         if error.message != self._journal_problem:
             self._journal_problem = error.message
             _log.error("journal_not_writable", reason=error.message, remedy=error.hint)
@@ -179,7 +179,7 @@ class Follower:
             tracked.drop_pending()
             self._agenda.at(tracked, JOURNAL_DELAY_S)
 
-    def _step_or_aside(self, tracked: Tracked) -> Step | None:
+    def _step_or_aside(self, tracked: FollowedDatabase) -> Step | None:
         while tracked.interrupts:
             tracked.interrupts[0](tracked)
             tracked.interrupts.popleft()
@@ -192,10 +192,10 @@ class Follower:
             self._set_aside(tracked, error)
             return None
 
-    def _step(self, tracked: Tracked) -> Step | None:
+    def _step(self, tracked: FollowedDatabase) -> Step | None:
         return self._begin(tracked) if tracked.state is None else take_step(tracked, self._outside)
 
-    def _make_durable(self, steps: list[tuple[Tracked, Step, int]]) -> None:
+    def _make_durable(self, steps: list[tuple[FollowedDatabase, Step, int]]) -> None:
         advances = [
             Advance(
                 tracked.row_id,
@@ -212,7 +212,7 @@ class Follower:
             if rows:
                 self._offer(rows)
 
-    def _carry_over(self, tracked: Tracked, step: Step, asked: int) -> None:
+    def _carry_over(self, tracked: FollowedDatabase, step: Step, asked: int) -> None:
         """What is durable now becomes what we believe."""
         if step.gap:
             if step.blocked is None:
@@ -232,7 +232,7 @@ class Follower:
         if step.doubt:
             _log.warning("wal_index_doubted", database=tracked.name, reason=step.doubt)
         if step.life_ended:
-            tracked.lives.bury()
+            tracked.wal_pairs.pop_finished()
             tracked.mark = None
         if step.base_wanted:
             tracked.base_wanted = step.base_wanted
@@ -243,7 +243,7 @@ class Follower:
             tracked.answer(asked)
         self._look_again(tracked, step)
 
-    def _look_again(self, tracked: Tracked, step: Step) -> None:
+    def _look_again(self, tracked: FollowedDatabase, step: Step) -> None:
         if step.objects:
             frames = sum(new.last - new.first + 1 for new in step.objects)
             tracked.streak = tracked.streak // 2 if frames > BUSY_FRAMES else min(tracked.streak + 1, BUSY_STREAK_MAX)
@@ -256,9 +256,9 @@ class Follower:
         elif step.moving and tracked.relooks < RELOOKS_MAX:
             self._agenda.at(tracked, max(0.001 * 2**tracked.relooks, tracked.busy_until - time.monotonic()))
             tracked.relooks += 1
-        elif tracked.loan is not None:
-            self._agenda.at(tracked, (tracked.loan.until_ms - self._outside.monotonic_ms()) / 1000)
-        elif tracked.lives.watched:
+        elif tracked.provisional is not None:
+            self._agenda.at(tracked, (tracked.provisional.until_ms - self._outside.monotonic_ms()) / 1000)
+        elif tracked.wal_pairs.watched:
             due = time.monotonic() + SLOW_LOOK_S
             grid = math.ceil(due / SLOW_LOOK_GRID_S) * SLOW_LOOK_GRID_S
             self._agenda.at(tracked, grid - time.monotonic())
@@ -267,7 +267,7 @@ class Follower:
 
     # -- generations ------------------------------------------------------------------------------------------------
 
-    def _begin(self, tracked: Tracked) -> Step | None:
+    def _begin(self, tracked: FollowedDatabase) -> Step | None:
         """Begin a generation, if its time has come."""
         wait_s = tracked.begin_not_before - time.monotonic()
         if wait_s > 0:
@@ -297,23 +297,23 @@ class Follower:
         _log.info("generation_began", database=tracked.name, generation=generation, reason=reason)
         return Step(again_s=0)
 
-    def _rest(self, tracked: Tracked, wait_s: float) -> None:
+    def _rest(self, tracked: FollowedDatabase, wait_s: float) -> None:
         """Look again in so many seconds, however busy its writers are meanwhile."""
         tracked.busy_until = time.monotonic() + wait_s
         self._agenda.at(tracked, wait_s)
 
-    def give_way(self, tracked: Tracked, reason: str, *, until: Callable[[], bool]) -> None:
+    def give_way(self, tracked: FollowedDatabase, reason: str, *, until: Callable[[], bool]) -> None:
         """End the generation, and begin another only when ``until`` says so; in the follower's thread."""
         tracked.begin_when = until
         self._end_generation(tracked, reason, once="storage is back")
 
-    def generation_lost(self, tracked: Tracked, reason: str) -> None:
+    def generation_lost(self, tracked: FollowedDatabase, reason: str) -> None:
         """Storage says that the generation can't go on, and the journal has ended it; in the follower's thread."""
         row = self._journal.database_by_id(tracked.row_id)
         if tracked.state is not None and row.generation != tracked.state.stream.generation:
             self._end_generation(tracked, reason)
 
-    def rewound(self, tracked: Tracked, reason: str) -> None:
+    def rewound(self, tracked: FollowedDatabase, reason: str) -> None:
         """What was spooled last is gone, and the journal stands before it; in the follower's thread."""
         row = self._journal.database_by_id(tracked.row_id)
         if tracked.state is None or row.follow is None or row.generation != tracked.state.stream.generation:
@@ -323,7 +323,7 @@ class Follower:
         tracked.base_wanted = tracked.base_wanted or "the spool was read again"
         _log.warning("spool_read_again", database=tracked.name, position=str(state.stream.position), reason=reason)
 
-    def _end_generation(self, tracked: Tracked, reason: str, *, remedy: str = "", once: str = "") -> None:
+    def _end_generation(self, tracked: FollowedDatabase, reason: str, *, remedy: str = "", once: str = "") -> None:
         """Leave the generation; a new one begins when its time has come, and ``once`` is so."""
         state = tracked.state
         position = str(state.stream.position) if state is not None else ""
@@ -334,7 +334,7 @@ class Follower:
         tracked.begin_delay_s = BASE_DELAY_S if is_calm else doubled
         tracked.begin_not_before = tracked.began_s + tracked.begin_delay_s
         tracked.forget()
-        tracked.lives.rest()
+        tracked.wal_pairs.rest()
         tracked.gap_reason = reason
         wait_s = max(0.0, tracked.begin_not_before - time.monotonic())
         _log.warning(
@@ -348,7 +348,7 @@ class Follower:
 
     # -- states -----------------------------------------------------------------------------------------------------
 
-    def _set_aside(self, tracked: Tracked, error: WalsyncdError) -> None:
+    def _set_aside(self, tracked: FollowedDatabase, error: WalsyncdError) -> None:
         """The database can't be looked at: say so, try later; the others don't notice."""
         tracked.fail_requests(error)
         if isinstance(error, MissingError):
@@ -362,11 +362,11 @@ class Follower:
         self._agenda.at(tracked, min(FAILURE_DELAY_MAX_S, 0.5 * 2 ** min(tracked.failures, 10)))
         tracked.failures += 1
 
-    def _well(self, tracked: Tracked) -> None:
+    def _well(self, tracked: FollowedDatabase) -> None:
         tracked.failures = 0
         self._note(tracked, "copying base" if tracked.base_wanted else "following", "", "")
 
-    def _note(self, tracked: Tracked, state: str, cause: str, remedy: str) -> None:
+    def _note(self, tracked: FollowedDatabase, state: str, cause: str, remedy: str) -> None:
         problem = f"{state}: {cause}"
         if problem == tracked.problem:
             return
@@ -377,5 +377,5 @@ class Follower:
             _log.warning("database_set_aside", database=tracked.name, state=state, cause=cause, remedy=remedy)
 
 
-def _dismissed(tracked: Tracked) -> TransientError:
+def _dismissed(tracked: FollowedDatabase) -> TransientError:
     return TransientError(f"{tracked.name} is not in the configuration any more")

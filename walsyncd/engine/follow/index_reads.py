@@ -1,4 +1,4 @@
-"""Glances at the wal-index in use: how far an incarnation had come when it was left for the next one.
+"""IndexReads at the wal-index in use: how far an incarnation had come when it was left for the next one.
 
 SQLite restarts a WAL only when all of it is copied back. Whoever copies its last frame sets the size of the database
 then (walCheckpoint calls ftruncate in every version, be the size as it was), and whoever writes the first frame of the
@@ -55,7 +55,7 @@ def is_begun(wal: OpenFile, salts: Salts) -> bool:
     return wal.size() > 0 if header is None else not succeeds(header.salts, salts)
 
 
-class Glance:
+class IndexRead:
     """One glance, and how much of the above has followed it. It begins before the wal-index is read."""
 
     def __init__(self) -> None:
@@ -77,53 +77,53 @@ class Glance:
         return self._followed_by < (3 if followed else 2)
 
 
-class Glances:
+class IndexReads:
     """The last glances at one -shm; thread-safe. Told of every event in queue order."""
 
     def __init__(self) -> None:
         self.due = True
         """Whether the database was written since the last glance."""
-        self._begun: Glance | None = None
-        self._taken: deque[Glance] = deque(maxlen=GLANCES_MAX)
+        self._begun: IndexRead | None = None
+        self._taken: deque[IndexRead] = deque(maxlen=GLANCES_MAX)
         self._lock = threading.Lock()
 
     def add(self, index: IndexHeader, *, moving: bool) -> None:
         """A whole glance, by somebody who keeps events from being told meanwhile."""
-        glance = Glance()
-        glance.index = index
+        index_read = IndexRead()
+        index_read.index = index
         if moving:
-            glance.wal_written()
+            index_read.wal_written()
         with self._lock:
-            self._taken.append(glance)
+            self._taken.append(index_read)
 
-    def begin(self) -> Glance:
+    def begin(self) -> IndexRead:
         """A glance from now on; the follower has one at a time."""
         with self._lock:
-            self._begun = Glance()
+            self._begun = IndexRead()
             return self._begun
 
-    def take(self, glance: Glance, index: IndexHeader, *, moving: bool) -> None:
+    def take(self, index_read: IndexRead, index: IndexHeader, *, moving: bool) -> None:
         """Keep it: ``index`` was seen; ``moving``, seen after that: frames of its incarnation stand behind."""
         with self._lock:
-            glance.index = index
+            index_read.index = index
             if moving:
-                glance.wal_written()
-            if glance is self._begun:
+                index_read.wal_written()
+            if index_read is self._begun:
                 self._begun = None
-                self._taken.append(glance)
+                self._taken.append(index_read)
 
     def database_written(self) -> None:
         """The database was written, perhaps by a checkpoint."""
         with self._lock:
             self.due = True
-            for glance in self._all():
-                glance.database_written()
+            for index_read in self._all():
+                index_read.database_written()
 
     def wal_written(self) -> None:
         """The WAL was written."""
         with self._lock:
-            for glance in self._all():
-                glance.wal_written()
+            for index_read in self._all():
+                index_read.wal_written()
 
     def forget(self) -> None:
         """Events may be lost."""
@@ -135,8 +135,8 @@ class Glances:
     def last(self, *, followed: bool) -> tuple[IndexHeader, ...]:
         """What those show that show all of their incarnation, if that is over."""
         with self._lock:
-            good = (glance.index for glance in self._taken if glance.shows_all(followed=followed))
+            good = (index_read.index for index_read in self._taken if index_read.shows_all(followed=followed))
             return tuple(index for index in good if index is not None)
 
-    def _all(self) -> list[Glance]:
+    def _all(self) -> list[IndexRead]:
         return [*self._taken, *([self._begun] if self._begun is not None else [])]

@@ -1,7 +1,7 @@
 """One look at one database: sight, decide, read, settle.
 
 A look takes one or several steps; each reads one bounded batch or crosses one seam, so that no database waits behind
-another's gigabyte. ``decision`` and ``restart`` decide; ``resumption``, ``copying``, ``seam``, ``birth`` and
+another's gigabyte. ``decision`` and ``restart`` decide; ``resumption``, ``copying``, ``proof``, ``birth`` and
 ``absence`` read what they ask for. Nothing is made durable here.
 
 What the event queue says while a step is taken counts as much as what it said before: if another file came to the
@@ -12,100 +12,100 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from walsyncd.core.follow.decision import Again, Copy, Cursor, Emptied, Gap, Idle, Restarted, Sighting, decide
+from walsyncd.core.follow.decision import Again, Copy, Cursor, Emptied, Gap, Idle, Observation, Restarted, decide
 from walsyncd.core.follow.follow_state import FollowState
 from walsyncd.engine.follow.begin_generation import first_frames, leave_emptied, presence_advice
 from walsyncd.engine.follow.copy_frames import copy_frames
-from walsyncd.engine.follow.environment import Outside
-from walsyncd.engine.follow.followed_database import Tracked
+from walsyncd.engine.follow.environment import Environment
+from walsyncd.engine.follow.followed_database import FollowedDatabase
 from walsyncd.engine.follow.no_wal import look_without_wal
 from walsyncd.engine.follow.resume import resume_following
 from walsyncd.engine.follow.segment_builder import TooLargeError
-from walsyncd.engine.follow.source_reader import Eyes, database_identity, file_facts
+from walsyncd.engine.follow.source_reader import SourceReader, database_identity, file_facts
 from walsyncd.engine.follow.step import AT_ONCE, Step, gap_step
 from walsyncd.engine.follow.stuck_state import again
-from walsyncd.engine.follow.wal_restart import cross_seam
+from walsyncd.engine.follow.wal_restart import cross_restart
 
-CALLED_IN = (
+REVOKED = (
     "the wal-index was closed right after the WAL restarted: if a writer was killed before, the commits were miscounted"
 )
 LAG_MS = 290_000  # about the time between two slow looks: a wal-index behind the WAL for so long stays behind
 
 
-def take_step(tracked: Tracked, outside: Outside) -> Step:
+def take_step(tracked: FollowedDatabase, environment: Environment) -> Step:
     """Take one step of a look at a database that has a generation."""
-    state, lives = tracked.state, tracked.lives
+    state, wal_pairs = tracked.state, tracked.wal_pairs
     assert state is not None
-    outside.drain()
-    if lives.error is not None and lives.current is None:
-        lives.look_around()
-        if lives.error is not None:
-            raise lives.error
-    if fault := _elsewhere(tracked, outside, state):
+    environment.drain()
+    if wal_pairs.error is not None and wal_pairs.current is None:
+        wal_pairs.look_around()
+        if wal_pairs.error is not None:
+            raise wal_pairs.error
+    if fault := _elsewhere(tracked, environment, state):
         return _gone(tracked, fault)
-    if _is_called_in(tracked, outside):
-        return Step(gap=CALLED_IN)
+    if _is_called_in(tracked, environment):
+        return Step(gap=REVOKED)
     try:
-        step = _step(tracked, outside, state)
+        step = _step(tracked, environment, state)
     except TooLargeError as error:  # no generation gets past it before the WAL begins anew
         tracked.drop_pending()
         salts = state.cursor.salts if state.cursor is not None else None
         return Step(gap=error.message, remedy=error.hint, blocked=salts)
-    if fault := lives.replaced or lives.lost:
+    if fault := wal_pairs.replaced or wal_pairs.lost:
         return _gone(tracked, fault)
-    return replace(step, caught_up=step.caught_up and len(lives.queue) <= 1)
+    return replace(step, caught_up=step.caught_up and len(wal_pairs.queue) <= 1)
 
 
-def _step(tracked: Tracked, outside: Outside, state: FollowState) -> Step:
-    life = tracked.lives.current
-    if life is None:
-        return look_without_wal(tracked, outside, state)
-    eyes = Eyes(tracked, outside, life)
+def _step(tracked: FollowedDatabase, environment: Environment, state: FollowState) -> Step:
+    wal_pair = tracked.wal_pairs.current
+    if wal_pair is None:
+        return look_without_wal(tracked, environment, state)
+    eyes = SourceReader(tracked, environment, wal_pair)
     if state.cursor is None:
         return first_frames(eyes, state)
     return _follow(eyes, state, state.cursor)
 
 
-def _elsewhere(tracked: Tracked, outside: Outside, state: FollowState) -> str:
+def _elsewhere(tracked: FollowedDatabase, environment: Environment, state: FollowState) -> str:
     """What made another database, or another history, of the one that we follow; empty if nothing did."""
-    lives = tracked.lives
-    if lives.replaced or lives.lost:
-        return lives.replaced or lives.lost
-    if lives.blind or not lives.watched:
-        lives.blind = False
-        lives.look_around()
-        if not file_facts(database_identity(tracked), outside.boot_id, None).is_file(state.file):
+    wal_pairs = tracked.wal_pairs
+    if wal_pairs.replaced or wal_pairs.lost:
+        return wal_pairs.replaced or wal_pairs.lost
+    if wal_pairs.blind or not wal_pairs.watched:
+        wal_pairs.blind = False
+        wal_pairs.look_around()
+        if not file_facts(database_identity(tracked), environment.boot_id, None).is_file(state.file):
             return "another file was put in the database's place"
     return ""
 
 
-def _is_called_in(tracked: Tracked, outside: Outside) -> bool:
-    """Whether a CLOSE_WRITE has come that a count was believed without (``seam``)."""
-    loan, life = tracked.loan, tracked.lives.current
-    if loan is None:
+def _is_called_in(tracked: FollowedDatabase, environment: Environment) -> bool:
+    """Whether a CLOSE_WRITE has come that a count was believed without (``proof``)."""
+    provisional, wal_pair = tracked.provisional, tracked.wal_pairs.current
+    if provisional is None:
         return False
-    if life is None or life.serial != loan.shm_serial:
-        tracked.loan = None
+    if wal_pair is None or wal_pair.serial != provisional.shm_serial:
+        tracked.provisional = None
         return False
-    if life.closed != loan.closed:
+    if wal_pair.closed != provisional.closed:
         return True
-    if outside.monotonic_ms() >= loan.until_ms:
-        tracked.loan = None
+    if environment.monotonic_ms() >= provisional.until_ms:
+        tracked.provisional = None
     return False
 
 
-def _gone(tracked: Tracked, fault: str) -> Step:
+def _gone(tracked: FollowedDatabase, fault: str) -> Step:
     """The gap where another file came, or a WAL that nobody saw."""
-    return Step(gap=fault, remedy=presence_advice(tracked) if fault == tracked.lives.lost else "")
+    return Step(gap=fault, remedy=presence_advice(tracked) if fault == tracked.wal_pairs.lost else "")
 
 
-def _follow(eyes: Eyes, state: FollowState, cursor: Cursor) -> Step:
-    life, tracked = eyes.life, eyes.tracked
-    ended = life.ended
-    seen = eyes.sight()
-    if life.ended != ended:
+def _follow(eyes: SourceReader, state: FollowState, cursor: Cursor) -> Step:
+    wal_pair, tracked = eyes.wal_pair, eyes.tracked
+    ended = wal_pair.ended
+    seen = eyes.observe()
+    if wal_pair.ended != ended:
         return AT_ONCE
-    if ended and not life.orderly:
+    if ended and not wal_pair.orderly:
         fault = "the WAL was deleted, and no wal-index was seen to tell its last commits from failed ones"
         return Step(gap=fault, remedy=presence_advice(tracked))
     if not tracked.verified:
@@ -127,29 +127,29 @@ def _follow(eyes: Eyes, state: FollowState, cursor: Cursor) -> Step:
         case Copy() as copy:
             return copy_frames(eyes, state, copy, seen)
         case Restarted() as found:
-            return cross_seam(eyes, state, cursor, found, seen)
+            return cross_restart(eyes, state, cursor, found, seen)
 
 
-def _idle(eyes: Eyes, state: FollowState, cursor: Cursor, seen: Sighting) -> Step:
+def _idle(eyes: SourceReader, state: FollowState, cursor: Cursor, seen: Observation) -> Step:
     tracked = eyes.tracked
-    if eyes.life.ended:
-        facts = file_facts(database_identity(tracked), eyes.outside.boot_id, None).unknown()
+    if eyes.wal_pair.ended:
+        facts = file_facts(database_identity(tracked), eyes.environment.boot_id, None).unknown()
         return Step(state=replace(state.entered(None), file=facts), life_ended=True, again_s=0)
     moving = eyes.is_moving(cursor)
     if seen.index is not None and _lags(eyes, cursor, moving=moving):
         return AT_ONCE
     if seen.index is not None:
-        eyes.glance(seen.index)
+        eyes.index_read(seen.index)
     mark = eyes.new_mark(seen.index.ichange) if seen.index is not None else None
     return Step(mark=mark, caught_up=True, moving=moving)
 
 
-def _lags(eyes: Eyes, cursor: Cursor, *, moving: bool) -> bool:
+def _lags(eyes: SourceReader, cursor: Cursor, *, moving: bool) -> bool:
     """Whether the live wal-index is not the writer's: a valid commit stands unpublished at two slow looks.
 
     Then the WAL itself is scanned from now on. Should the commit fail after all, that shows as a fork.
     """
-    tracked, now_ms = eyes.tracked, eyes.outside.monotonic_ms()
+    tracked, now_ms = eyes.tracked, eyes.environment.monotonic_ms()
     if not moving:
         tracked.lagging = None
         return False

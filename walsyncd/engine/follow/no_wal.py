@@ -12,8 +12,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from walsyncd.core.follow.follow_state import FileFacts, FollowState
-from walsyncd.engine.follow.environment import Outside
-from walsyncd.engine.follow.followed_database import Tracked
+from walsyncd.engine.follow.environment import Environment
+from walsyncd.engine.follow.followed_database import FollowedDatabase
 from walsyncd.engine.follow.source_reader import database_identity, file_facts
 from walsyncd.engine.follow.step import AT_ONCE, SHORTLY, Step
 
@@ -22,54 +22,54 @@ SETTLED_FINE_MS = 100  # where times are kept to the nanosecond, they still are 
 _NS = 1_000_000
 
 
-def look_without_wal(tracked: Tracked, outside: Outside, state: FollowState) -> Step:
+def look_without_wal(tracked: FollowedDatabase, environment: Environment, state: FollowState) -> Step:
     """Look at a database that has no WAL."""
-    lives = tracked.lives
-    lives.look_around()
-    if lives.error is not None:
-        raise lives.error
-    if lives.queue:
+    wal_pairs = tracked.wal_pairs
+    wal_pairs.look_around()
+    if wal_pairs.error is not None:
+        raise wal_pairs.error
+    if wal_pairs.queue:
         return AT_ONCE
     if state.cursor is not None:
         return Step(gap="the WAL was deleted while it was not watched")
     if tracked.vouching is not None and tracked.vouching[1] is state:
-        lives.vouch(tracked.vouching[0])
-    touches = lives.touches
-    facts = file_facts(database_identity(tracked), outside.boot_id, None)
-    outside.drain()
-    if lives.queue:
+        wal_pairs.confirm_known(tracked.vouching[0])
+    database_writes = wal_pairs.database_writes
+    facts = file_facts(database_identity(tracked), environment.boot_id, None)
+    environment.drain()
+    if wal_pairs.queue:
         return AT_ONCE
-    if lives.touches != touches:
+    if wal_pairs.database_writes != database_writes:
         return SHORTLY
     if not facts.is_file(state.file):
         return Step(gap="another file was put in the database's place")
-    changed = not is_unchanged(facts, state.file, untouched=lives.untouched)
+    changed = not is_unchanged(facts, state.file, is_unwritten=wal_pairs.is_unwritten)
     if changed and state.mode == "wal":
         return Step(gap="the database was changed while it had no WAL")
-    settled = is_settled(facts, outside)
+    settled = is_settled(facts, environment)
     look = facts if settled else facts.unknown()
     again_s = None if settled else settling_ms(facts) / 1000
     if changed:
         stream = state.stream.next_epoch()
         state = replace(state, stream=stream, start_epoch=stream.epoch, start_frame=0, file=look)
-        tracked.vouching = touches, state
+        tracked.vouching = database_writes, state
         return Step(state=state, caught_up=True, base_wanted="the database changed", again_s=again_s)
-    lives.vouch(touches)
+    wal_pairs.confirm_known(database_writes)
     if look == state.file:
         return Step(caught_up=True, again_s=again_s)
     return Step(state=replace(state, file=look), caught_up=True, again_s=again_s)
 
 
-def is_unchanged(now: FileFacts, then: FileFacts, *, untouched: bool) -> bool:
-    """Whether nothing wrote to the database since ``then``; ``untouched``: no event tells of it, and one would."""
-    if untouched:
+def is_unchanged(now: FileFacts, then: FileFacts, *, is_unwritten: bool) -> bool:
+    """Whether nothing wrote to the database since ``then``; ``is_unwritten``: no event tells of it, and one would."""
+    if is_unwritten:
         return not then.known or now.has_content_of(then)
     return now.looks_like(then)
 
 
-def is_settled(facts: FileFacts, outside: Outside) -> bool:
+def is_settled(facts: FileFacts, environment: Environment) -> bool:
     """Whether a change of the file from now on would change its times."""
-    return outside.wall_ms() - facts.ctime_ns // _NS > settling_ms(facts)
+    return environment.wall_ms() - facts.ctime_ns // _NS > settling_ms(facts)
 
 
 def settling_ms(facts: FileFacts) -> int:

@@ -118,7 +118,7 @@ class Presence:
         if event.role is Role.SHM and event.kind is Kind.CLOSE_WRITE:
             self._seen_ms = self._monotonic_ms()
 
-    def tend(self) -> float | None:
+    def update(self) -> float | None:
         """Take, keep or give up; in how many seconds to do so again (None: an event will tell)."""
         with self._lock:
             try:

@@ -14,15 +14,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from walsyncd.core.follow.decision import Cursor, Holder, Sighting, cursor_before, salts_now
+from walsyncd.core.follow.decision import Cursor, DmsHolder, Observation, cursor_before, salts_now
 from walsyncd.core.follow.follow_state import FileFacts, FollowState
-from walsyncd.engine.follow.source_reader import Eyes, reached_after
+from walsyncd.engine.follow.source_reader import SourceReader, reached_after
 from walsyncd.engine.follow.step import AT_ONCE, Step
 
 QUIET_AFTER_REBOOT_MS = 10_000
 
 
-def resume_following(eyes: Eyes, state: FollowState, cursor: Cursor, seen: Sighting) -> Step | None:
+def resume_following(eyes: SourceReader, state: FollowState, cursor: Cursor, seen: Observation) -> Step | None:
     """Verify what was shipped; None: it is there, and nothing else is to be done."""
     tracked = eyes.tracked
     facts = eyes.facts()
@@ -36,7 +36,7 @@ def resume_following(eyes: Eyes, state: FollowState, cursor: Cursor, seen: Sight
     if not resumed and not _is_settled(eyes, facts, state, seen):
         return Step(again_s=1.0)
     held = cursor.frames if resumed and eyes.still_holds(cursor) else _frames_held(eyes, cursor)
-    if salts_now(eyes.sight()) != cursor.salts:
+    if salts_now(eyes.observe()) != cursor.salts:
         return AT_ONCE
     if held != cursor.frames:
         return Step(gap=f"the WAL holds {held} of {cursor.frames} frames that were shipped: history forked")
@@ -49,17 +49,17 @@ def _resumed(now: FileFacts, then: FileFacts) -> bool:
     return (now.boot_id, now.wal_inode) == (then.boot_id, then.wal_inode)
 
 
-def _is_settled(eyes: Eyes, facts: FileFacts, state: FollowState, seen: Sighting) -> bool:
+def _is_settled(eyes: SourceReader, facts: FileFacts, state: FollowState, seen: Observation) -> bool:
     """Whether what stands behind our frames will be there for the next opener, too."""
-    if facts.boot_id == state.file.boot_id or seen.holder is Holder.LIVE:
+    if facts.boot_id == state.file.boot_id or seen.holder is DmsHolder.LIVE:
         return True
-    now_ms, tracked = eyes.outside.monotonic_ms(), eyes.tracked
+    now_ms, tracked = eyes.environment.monotonic_ms(), eyes.tracked
     if tracked.quiet_since_ms is None:
         tracked.quiet_since_ms = now_ms
     return now_ms - tracked.quiet_since_ms >= QUIET_AFTER_REBOOT_MS
 
 
-def _frames_held(eyes: Eyes, cursor: Cursor) -> int:
+def _frames_held(eyes: SourceReader, cursor: Cursor) -> int:
     """How many of the frames up to the cursor are as they were; one less than all if only the last is another."""
     if cursor.header is None:
         return cursor.frames

@@ -9,24 +9,24 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 
-from walsyncd.engine.follow.followed_database import Request, Tracked
+from walsyncd.engine.follow.followed_database import FollowedDatabase, Request
 
 ROUND_MAX = 100  # databases in one round, and so in one transaction of the journal
 STALE_FACTOR = 4  # entries kept for each database; a busy one leaves one behind for its slow look at every look
 
 
-class Agenda:
+class Schedule:
     """Thread-safe; one thread takes, any may wake. A database is due at most once, at its earliest time."""
 
     def __init__(self) -> None:
         self._condition = threading.Condition()
         self._due: dict[int, float] = {}
-        self._tracked: dict[int, Tracked] = {}
+        self._tracked: dict[int, FollowedDatabase] = {}
         self._heap: list[tuple[float, int, int]] = []
         self._order = itertools.count()
         self._stopping = False
 
-    def wake(self, databases: Iterable[Tracked]) -> None:
+    def wake(self, databases: Iterable[FollowedDatabase]) -> None:
         """Look at these as soon as may be; their pause for looking again begins anew."""
         now = time.monotonic()
         with self._condition:
@@ -34,24 +34,24 @@ class Agenda:
                 tracked.relooks = 0
                 self._schedule(tracked, max(now, tracked.busy_until))
 
-    def at(self, tracked: Tracked, delay_s: float) -> None:
+    def at(self, tracked: FollowedDatabase, delay_s: float) -> None:
         """Look at it in ``delay_s`` seconds, unless it is due before."""
         with self._condition:
             self._schedule(tracked, time.monotonic() + delay_s)
 
-    def request(self, tracked: Tracked, request: Request) -> None:
+    def request(self, tracked: FollowedDatabase, request: Request) -> None:
         """Look at it now, for somebody who waits."""
         with self._condition:
             tracked.requests.append(request)
             self._schedule(tracked, time.monotonic())
 
-    def interrupt(self, tracked: Tracked, then: Callable[[Tracked], object]) -> None:
+    def interrupt(self, tracked: FollowedDatabase, then: Callable[[FollowedDatabase], object]) -> None:
         """Have ``then`` run in the taking thread before the database is looked at again, which is now."""
         with self._condition:
             tracked.interrupts.append(then)
             self._schedule(tracked, time.monotonic())
 
-    def take(self) -> list[Tracked]:
+    def take(self) -> list[FollowedDatabase]:
         """Wait for databases that are due and return them; none: the agenda was stopped."""
         with self._condition:
             while not self._stopping:
@@ -74,13 +74,13 @@ class Agenda:
             self._stopping = True
             self._condition.notify_all()
 
-    def forget(self, tracked: Tracked) -> None:
+    def forget(self, tracked: FollowedDatabase) -> None:
         """It is not followed any more."""
         with self._condition:
             self._due.pop(tracked.row_id, None)
             self._tracked.pop(tracked.row_id, None)
 
-    def _schedule(self, tracked: Tracked, due: float) -> None:
+    def _schedule(self, tracked: FollowedDatabase, due: float) -> None:
         if tracked.dismissed or due >= self._due.get(tracked.row_id, math.inf):
             return
         self._due[tracked.row_id] = due
@@ -93,8 +93,8 @@ class Agenda:
             self._heap = [entry for entry in self._heap if self._due.get(entry[2]) == entry[0]]
             heapq.heapify(self._heap)
 
-    def _take_due(self, now: float) -> list[Tracked]:
-        taken: list[Tracked] = []
+    def _take_due(self, now: float) -> list[FollowedDatabase]:
+        taken: list[FollowedDatabase] = []
         while self._heap and len(taken) < ROUND_MAX and self._heap[0][0] <= now:
             due, _, row_id = heapq.heappop(self._heap)
             if self._due.get(row_id) == due:  # an entry that was overtaken by an earlier one is passed over

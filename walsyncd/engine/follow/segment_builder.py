@@ -33,7 +33,7 @@ class TooLargeError(WalsyncdError):
     """The transaction never fits into the spool: the generation can't go on behind it."""
 
 
-class Collector:
+class SegmentBuilder:
     """One segment in the making, from the end of ``stream`` on.
 
     ``salts`` are for the epoch, if its first frame is still to come; ``seen_ms`` is when the commits were seen. No

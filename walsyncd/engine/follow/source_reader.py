@@ -14,13 +14,13 @@ from collections.abc import Iterator
 from walsyncd.adapters.files.source import FileIdentity, OpenFile, liveness, open_file
 from walsyncd.core.follow.decision import (
     CLOSE_LATE_MS,
+    CounterMark,
     Cursor,
-    Holder,
-    Loan,
-    Mark,
+    DmsHolder,
+    Observation,
+    ProvisionalProof,
     Salts,
     ShmEvidence,
-    Sighting,
     mark_holds,
 )
 from walsyncd.core.follow.follow_state import FileFacts
@@ -34,61 +34,61 @@ from walsyncd.core.sqlite.wal import (
     read_frames,
 )
 from walsyncd.core.sqlite.walindex import WALINDEX_READ_SIZE, IndexHeader, parse_index_header
-from walsyncd.engine.follow.environment import Outside
-from walsyncd.engine.follow.followed_database import Tracked
+from walsyncd.engine.follow.environment import Environment
+from walsyncd.engine.follow.followed_database import FollowedDatabase
 from walsyncd.engine.follow.index_reads import frames_behind, is_begun
-from walsyncd.engine.follow.wal_pairs import Life
+from walsyncd.engine.follow.wal_pairs import WalPair
 from walsyncd.errors import MissingError
 
 BATCH_BYTES = 4 << 20  # what one step reads: a few milliseconds of one core
 
 
-class Eyes:
-    """Looks at ``life``, the current life of the WAL of ``tracked``."""
+class SourceReader:
+    """Looks at ``wal_pair``, the current life of the WAL of ``tracked``."""
 
-    def __init__(self, tracked: Tracked, outside: Outside, life: Life) -> None:
+    def __init__(self, tracked: FollowedDatabase, environment: Environment, wal_pair: WalPair) -> None:
         self.tracked = tracked
-        self.outside = outside
-        self.life = life
+        self.environment = environment
+        self.wal_pair = wal_pair
         # Counted before anything is read: an event that comes later stands out from these.
-        self._reborn, self._closed = life.reborn, life.closed
-        self._began_ms = outside.monotonic_ms()
-        self._glance = life.glances.begin()
+        self._reborn, self._closed = wal_pair.index_rebuilds, wal_pair.closed
+        self._began_ms = environment.monotonic_ms()
+        self._glance = wal_pair.index_reads.begin()
 
-    def sight(self) -> Sighting:
+    def observe(self) -> Observation:
         """Look at the headers."""
         holder = self._holder()
         index = None
-        if holder is Holder.LIVE and self.life.shm is not None:
-            index = parse_index_header(self.life.shm.pread(0, WALINDEX_READ_SIZE))
-        wal = parse_wal_header(self.life.wal.pread(0, WAL_HEADER_SIZE))
-        size = self.life.wal.size()
+        if holder is DmsHolder.LIVE and self.wal_pair.shm is not None:
+            index = parse_index_header(self.wal_pair.shm.pread(0, WALINDEX_READ_SIZE))
+        wal = parse_wal_header(self.wal_pair.wal.pread(0, WAL_HEADER_SIZE))
+        size = self.wal_pair.wal.size()
         if not self._believes(index, wal):
-            holder, index = Holder.NONE, None
-        self.outside.drain()
-        return Sighting(holder, index, wal, size)
+            holder, index = DmsHolder.NONE, None
+        self.environment.drain()
+        return Observation(holder, index, wal, size)
 
-    def _holder(self) -> Holder:
-        life, lives = self.life, self.tracked.lives
-        if not lives.watched:
-            lives.look_around()
-        if not life.ended and (life.shm is None or not life.shm.still_named()):
-            lives.find_shm()
-        if life.shm is None:
-            return Holder.NONE
-        if life.ended:
-            return Holder.LIVE if life.shm.unlinked() else Holder.NONE
-        holder = Holder(liveness(life.shm).value)
-        if life.shm.still_named():
+    def _holder(self) -> DmsHolder:
+        wal_pair, wal_pairs = self.wal_pair, self.tracked.wal_pairs
+        if not wal_pairs.watched:
+            wal_pairs.look_around()
+        if not wal_pair.ended and (wal_pair.shm is None or not wal_pair.shm.still_named()):
+            wal_pairs.find_shm()
+        if wal_pair.shm is None:
+            return DmsHolder.NONE
+        if wal_pair.ended:
+            return DmsHolder.LIVE if wal_pair.shm.unlinked() else DmsHolder.NONE
+        holder = DmsHolder(liveness(wal_pair.shm).value)
+        if wal_pair.shm.still_named():
             return holder
-        if not life.shm.unlinked():
-            return Holder.NONE
-        return Holder.LEAVING if holder is Holder.NONE else holder
+        if not wal_pair.shm.unlinked():
+            return DmsHolder.NONE
+        return DmsHolder.LEAVING if holder is DmsHolder.NONE else holder
 
     def _believes(self, index: IndexHeader | None, wal: WalHeader | None) -> bool:
         """Whether the wal-index is the truth about the WAL; one that lagged behind it may have caught up."""
         tracked = self.tracked
-        if tracked.believe_index or self.life.ended:
+        if tracked.believe_index or self.wal_pair.ended:
             return True
         cursor = tracked.state.cursor if tracked.state is not None else None
         if index is None or wal is None or cursor is None:
@@ -100,41 +100,43 @@ class Eyes:
 
     def left_index(self) -> IndexHeader | None:
         """The wal-index header that those left who used it last; None if they deleted it, or it is not whole."""
-        shm = self.life.shm
+        shm = self.wal_pair.shm
         if shm is None or not shm.still_named():
             return None
         return parse_index_header(shm.pread(0, WALINDEX_READ_SIZE))
 
     def ichange_holds(self, index: IndexHeader | None, *, whole: bool = False) -> bool:
         """Whether iChange at the mark and in ``index`` are of one unbroken counter, by all that the queue said."""
-        mark, life = self.tracked.mark, self.life
-        if mark is None or index is None or not self.tracked.lives.watched:
+        mark, wal_pair = self.tracked.mark, self.wal_pair
+        if mark is None or index is None or not self.tracked.wal_pairs.watched:
             return False
-        now_ms = self.outside.monotonic_ms()
-        evidence = life.evidence(mark)
-        return mark_holds(mark, index, evidence, shm_serial=life.serial, now_ms=now_ms, whole=whole)
+        now_ms = self.environment.monotonic_ms()
+        evidence = wal_pair.evidence(mark)
+        return mark_holds(mark, index, evidence, shm_serial=wal_pair.serial, now_ms=now_ms, whole=whole)
 
-    def glance(self, index: IndexHeader) -> None:
+    def index_read(self, index: IndexHeader) -> None:
         """Keep what the wal-index showed at this look, after all of it was read."""
-        life = self.life
-        if life.shm is not None:
-            life.glances.take(self._glance, index, moving=frames_behind(life.wal, life.shm, index))
+        wal_pair = self.wal_pair
+        if wal_pair.shm is not None:
+            wal_pair.index_reads.take(self._glance, index, moving=frames_behind(wal_pair.wal, wal_pair.shm, index))
 
-    def is_firm(self, index: IndexHeader, *, whole: bool) -> bool:
+    def is_final(self, index: IndexHeader, *, whole: bool) -> bool:
         """Whether iChange would hold even if the -shm had been closed."""
-        mark, closed, now_ms = self.tracked.mark, ShmEvidence(closed=True), self.outside.monotonic_ms()
-        return mark_holds(mark, index, closed, shm_serial=self.life.serial, now_ms=now_ms, whole=whole)
+        mark, closed, now_ms = self.tracked.mark, ShmEvidence(closed=True), self.environment.monotonic_ms()
+        return mark_holds(mark, index, closed, shm_serial=self.wal_pair.serial, now_ms=now_ms, whole=whole)
 
-    def borrow(self) -> None:
+    def accept_provisionally(self) -> None:
         """A count is believed only because no CLOSE_WRITE has come so far."""
-        until_ms = self.outside.monotonic_ms() + CLOSE_LATE_MS
-        self.tracked.loan = Loan(self.life.serial, self._closed, until_ms)  # as counted before anything was judged
+        until_ms = self.environment.monotonic_ms() + CLOSE_LATE_MS
+        self.tracked.provisional = ProvisionalProof(
+            self.wal_pair.serial, self._closed, until_ms
+        )  # as counted before anything was judged
 
-    def new_mark(self, ichange: int) -> Mark | None:
+    def new_mark(self, ichange: int) -> CounterMark | None:
         """A mark at this look, if the -shm kept still while it was taken."""
-        mark = Mark(ichange, self._began_ms, self.life.serial, self._reborn, self._closed)
-        evidence = self.life.evidence(mark)
-        if evidence.reborn or evidence.closed or not self.tracked.lives.watched:
+        mark = CounterMark(ichange, self._began_ms, self.wal_pair.serial, self._reborn, self._closed)
+        evidence = self.wal_pair.evidence(mark)
+        if evidence.index_rebuilds or evidence.closed or not self.tracked.wal_pairs.watched:
             return None
         return mark
 
@@ -143,7 +145,7 @@ class Eyes:
         header = reached.header
         assert header is not None
         first = reached.frames + 1
-        data = self.life.wal.pread(header.offset_of(first), count * header.frame_size + FRAME_HEADER_SIZE)
+        data = self.wal_pair.wal.pread(header.offset_of(first), count * header.frame_size + FRAME_HEADER_SIZE)
         return read_frames(data, header, first=first, start=reached.chain)
 
     def run(self, start: Cursor, last: int | None) -> Iterator[Frames]:
@@ -173,7 +175,7 @@ class Eyes:
         if cursor.header is None or not cursor.frames:
             return Counter()
         header = cursor.header
-        return Counter(cursor.frames, self.life.wal.pread(header.offset_of(cursor.frames), header.frame_size))
+        return Counter(cursor.frames, self.wal_pair.wal.pread(header.offset_of(cursor.frames), header.frame_size))
 
     def salts_at(self, frame: int, header: WalHeader) -> Salts | None:
         """The salts that frame number ``frame`` carries, whatever they are; None behind the end of the file."""
@@ -189,7 +191,7 @@ class Eyes:
         return words == (*cursor.salts, *cursor.chain)
 
     def _frame_header(self, frame: int, header: WalHeader) -> bytes:
-        return self.life.wal.pread(header.offset_of(frame), FRAME_HEADER_SIZE)
+        return self.wal_pair.wal.pread(header.offset_of(frame), FRAME_HEADER_SIZE)
 
     def is_moving(self, cursor: Cursor | None) -> bool:
         """Whether a frame stands after the cursor that may be published any moment.
@@ -199,11 +201,11 @@ class Eyes:
         """
         if cursor is not None and cursor.header is not None:
             return self.salts_at(cursor.frames + 1, cursor.header) in {cursor.salts, (0, 0)}
-        return self.life.wal.size() > 0 if cursor is None else is_begun(self.life.wal, cursor.salts)
+        return self.wal_pair.wal.size() > 0 if cursor is None else is_begun(self.wal_pair.wal, cursor.salts)
 
     def facts(self) -> FileFacts:
         """Which file the database is now; its look is not known while there is a WAL."""
-        return file_facts(database_identity(self.tracked), self.outside.boot_id, self.life.wal).unknown()
+        return file_facts(database_identity(self.tracked), self.environment.boot_id, self.wal_pair.wal).unknown()
 
 
 def _u32(head: bytes, at: int) -> int:
@@ -231,7 +233,7 @@ def file_facts(identity: FileIdentity, boot_id: str, wal: OpenFile | None) -> Fi
     )
 
 
-def database_identity(tracked: Tracked) -> FileIdentity:
+def database_identity(tracked: FollowedDatabase) -> FileIdentity:
     """The database file as its path names it now; MissingError if there is none."""
     file = open_file(tracked.path)
     if file is None:

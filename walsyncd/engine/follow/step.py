@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from walsyncd.adapters.journal.journal import NewObject
-from walsyncd.core.follow.decision import Gap, Mark, Salts
+from walsyncd.core.follow.decision import CounterMark, Gap, Salts
 from walsyncd.core.follow.follow_state import FollowState
 
 
@@ -19,7 +19,7 @@ class Step:
 
     state: FollowState | None = None
     objects: tuple[NewObject, ...] = ()
-    mark: Mark | None = None
+    mark: CounterMark | None = None
     again_s: float | None = None
     """Look again after so many seconds; 0: at once."""
     caught_up: bool = False

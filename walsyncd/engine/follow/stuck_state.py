@@ -6,16 +6,16 @@ that never comes, is not believed any more, and the WAL itself is scanned; what 
 
 from __future__ import annotations
 
-from walsyncd.core.follow.decision import Holder, Sighting
-from walsyncd.engine.follow.followed_database import Tracked
-from walsyncd.engine.follow.source_reader import Eyes
+from walsyncd.core.follow.decision import DmsHolder, Observation
+from walsyncd.engine.follow.followed_database import FollowedDatabase
+from walsyncd.engine.follow.source_reader import SourceReader
 from walsyncd.engine.follow.step import SHORTLY, Step
 from walsyncd.errors import TransientError
 
 PATIENCE_MS = 5_000  # a busy machine may keep a process waiting for seconds, seldom for five
 
 
-def has_lasted(tracked: Tracked, seen: Sighting, now_ms: int) -> bool:
+def has_lasted(tracked: FollowedDatabase, seen: Observation, now_ms: int) -> bool:
     """Whether every look for a while has shown exactly this; TransientError if only its user can end it."""
     before = tracked.waiting
     if before is None or before[0] != seen:
@@ -23,7 +23,7 @@ def has_lasted(tracked: Tracked, seen: Sighting, now_ms: int) -> bool:
         return False
     if now_ms - before[1] < PATIENCE_MS:
         return False
-    if seen.holder is Holder.SETTING_UP:
+    if seen.holder is DmsHolder.SETTING_UP:
         raise TransientError(
             f"look at {tracked.path}: a process has been setting up the wal-index for {PATIENCE_MS // 1000} s",
             hint="it may be stopped: lslocks shows who holds a lock on the -shm file",
@@ -31,14 +31,14 @@ def has_lasted(tracked: Tracked, seen: Sighting, now_ms: int) -> bool:
     return True
 
 
-def again(eyes: Eyes, seen: Sighting, reason: str) -> Step:
+def again(eyes: SourceReader, seen: Observation, reason: str) -> Step:
     """Look again, for ``reason``, as long as that helps."""
     tracked = eyes.tracked
-    if not has_lasted(tracked, seen, eyes.outside.monotonic_ms()):
+    if not has_lasted(tracked, seen, eyes.environment.monotonic_ms()):
         return SHORTLY
     tracked.waiting = None
     lasting = f"for {PATIENCE_MS // 1000} s {reason}"
-    if seen.holder is Holder.NONE:
+    if seen.holder is DmsHolder.NONE:
         return Step(gap=lasting)
     tracked.believe_index, tracked.mark = False, None
     return Step(again_s=0, doubt=lasting)

@@ -12,8 +12,9 @@ by an open descriptor, behind which it stays whole, and the follower takes them 
   what it has copied back.
 - A -shm belongs to a life only if the life's -wal has its name still when the -shm is open: it is younger than the
   -wal and is deleted before it.
-- ``touches`` counts what may have changed the database while it had no WAL. ``vouch`` says up to which of them the
-  follower knows its content, and the DELETE of a -wal does too; so a life is witnessed if none came after that.
+- ``database_writes`` counts what may have changed the database while it had no WAL. ``confirm_known`` says up to
+  which of them the follower knows its content, and the DELETE of a -wal does too; so a life is witnessed if none
+  came after that.
 - Nothing is known from the absence of events while nothing watches, or when some were lost.
 
 Called by whoever drains the event queue (does nothing slower than opening a file), by the follower and at the start:
@@ -30,9 +31,9 @@ from pathlib import Path
 
 from walsyncd.adapters.files.inotify import Event, Kind
 from walsyncd.adapters.files.source import Liveness, OpenFile, Role, liveness, open_file, side_path
-from walsyncd.core.follow.decision import Mark, ShmEvidence
+from walsyncd.core.follow.decision import CounterMark, ShmEvidence
 from walsyncd.core.sqlite.walindex import WALINDEX_READ_SIZE, parse_index_header
-from walsyncd.engine.follow.index_reads import Glances, frames_behind
+from walsyncd.engine.follow.index_reads import IndexReads, frames_behind
 from walsyncd.errors import WalsyncdError
 
 LIVES_MAX = 64  # descriptors held for one database: a second of the fastest cycle seen; more are a gap
@@ -41,7 +42,7 @@ _LOST_SIGHT = {Kind.OVERFLOW, Kind.WATCH_LOST, Kind.REAPPEARED}
 
 
 @dataclass(slots=True)
-class Life:
+class WalPair:
     """One -wal file and the -shm that goes with it."""
 
     wal: OpenFile
@@ -50,9 +51,9 @@ class Life:
     """Counts the -shm descriptors, so that a mark knows its own."""
     announced: bool = False
     """Its CREATE event was seen."""
-    witnessed: bool = False
+    known_since: bool = False
     """Announced, and nothing but a WAL changed the database since its content was known."""
-    reborn: int = 0
+    index_rebuilds: int = 0
     """Events after which the -shm may be counting anew; events are counted, so that none is lost between threads."""
     closed: int = 0
     """CLOSE_WRITE events of the -shm."""
@@ -66,43 +67,43 @@ class Life:
     """The -wal was written after that: frames of this life may have been overwritten or cut off."""
     uncounted: bool = False
     """The -shm may have begun to count anew after the first frame, so iChange may leave out what was overwritten."""
-    glances: Glances = field(default_factory=Glances)
+    index_reads: IndexReads = field(default_factory=IndexReads)
     shm_gone: bool = False
     ended: bool = False
     orderly: bool = False
     """It ended as a last close ends it: -shm deleted first, then -wal."""
-    retired: list[OpenFile] = field(default_factory=list)
+    old_descriptors: list[OpenFile] = field(default_factory=list)
     """Earlier -shm files, which the follower may still be reading."""
 
-    def evidence(self, mark: Mark) -> ShmEvidence:
+    def evidence(self, mark: CounterMark) -> ShmEvidence:
         """What the queue said of the -shm since the mark was set."""
-        return ShmEvidence(reborn=self.reborn != mark.reborn, closed=self.closed != mark.closed)
+        return ShmEvidence(index_rebuilds=self.index_rebuilds != mark.index_rebuilds, closed=self.closed != mark.closed)
 
     def close(self) -> None:
         """Let the descriptors go."""
-        for file in (self.wal, self.shm, *self.retired):
+        for file in (self.wal, self.shm, *self.old_descriptors):
             if file is not None:
                 file.close()
 
 
 @dataclass(slots=True)
-class Lives:
+class WalPairs:
     """All lives of one database that the follower has not finished with, oldest first."""
 
     path: Path
-    queue: deque[Life] = field(default_factory=deque)
+    queue: deque[WalPair] = field(default_factory=deque)
     watched: bool = True
     """Whether events come; without them their absence says nothing."""
     blind: bool = False
     """Events were lost: whatever they might have told has to be looked for."""
-    touches: int = 0
+    database_writes: int = 0
     replaced: str = ""
     """How another file came to be at the database's path, in words; empty if none did."""
     lost: str = ""
     """Why a life may have been missed altogether."""
     error: WalsyncdError | None = None
     """Why a -wal or -shm that exists could not be opened."""
-    asleep: bool = False
+    suspended: bool = False
     """Nobody follows the database now: nothing is held."""
     _vouched: int = -1
     _serial: int = 0
@@ -113,21 +114,21 @@ class Lives:
     _lock: threading.RLock = field(default_factory=threading.RLock)
 
     @property
-    def current(self) -> Life | None:
+    def current(self) -> WalPair | None:
         """The life that the follower reads."""
         return self.queue[0] if self.queue else None
 
     @property
-    def untouched(self) -> bool:
+    def is_unwritten(self) -> bool:
         """Whether events would have told if anything had changed the database since its content was known."""
-        return self.watched and self.touches == self._vouched
+        return self.watched and self.database_writes == self._vouched
 
-    def vouch(self, touches: int) -> None:
-        """What ``touches`` counted when the caller read it is known: no event up to then changed more."""
+    def confirm_known(self, database_writes: int) -> None:
+        """What ``database_writes`` counted when the caller read it is known: no event up to then changed more."""
         with self._lock:
-            self._vouched = touches
+            self._vouched = database_writes
 
-    def bury(self) -> None:
+    def pop_finished(self) -> None:
         """The current life is read to its end."""
         with self._lock:
             self.queue.popleft().close()
@@ -136,14 +137,14 @@ class Lives:
         """Let everything go until ``clear``: between two generations no life is of any use."""
         with self._lock:
             self.clear()
-            self.asleep = True
+            self.suspended = True
 
     def clear(self) -> None:
         """Forget everything: a new generation begins, or the database is given up."""
         with self._lock:
-            self.asleep = False
+            self.suspended = False
             while self.queue:
-                self.bury()
+                self.pop_finished()
             self.replaced = self.lost = self._unseen = ""
             self.blind = self._mistakable = False
             self.error = None
@@ -160,19 +161,19 @@ class Lives:
                 wal = self._open(Role.WAL)
                 if wal is None:
                     return
-                last = self._append(Life(wal))
+                last = self._append(WalPair(wal))
             self._catch_shm(last)
 
-    def begin_anew(self, life: Life, mark: Mark) -> bool:
-        """Take ``life``, whose -wal is empty, for a new one, unless it was written after somebody closed its -shm.
+    def begin_anew(self, wal_pair: WalPair, mark: CounterMark) -> bool:
+        """Take ``wal_pair``, whose -wal is empty, for a new one, unless it was written after somebody closed its -shm.
 
         True: all who used the wal-index are gone since ``mark``, and nobody who uses none wrote after them.
         """
         with self._lock:
-            if life.closed == mark.closed or life.closed_at_write != mark.closed or not self.watched:
+            if wal_pair.closed == mark.closed or wal_pair.closed_at_write != mark.closed or not self.watched:
                 return False
-            life.witnessed = True
-            life.written = life.checkpointed = life.overwritten = life.uncounted = False
+            wal_pair.known_since = True
+            wal_pair.written = wal_pair.checkpointed = wal_pair.overwritten = wal_pair.uncounted = False
             return True
 
     def find_shm(self) -> None:
@@ -183,11 +184,11 @@ class Lives:
             if self.error is not None:
                 raise self.error
 
-    def glance(self) -> None:
+    def index_read(self) -> None:
         """Read the wal-index if the database was written since that was done last; after each drain."""
         with self._lock:
             last = self._alive()
-            if last is not None and last.glances.due:
+            if last is not None and last.index_reads.due:
                 self._glance(last)
 
     def note(self, event: Event) -> None:
@@ -196,8 +197,8 @@ class Lives:
             if event.kind in _LOST_SIGHT:
                 self._note_lost_sight(event.kind)
                 return
-            if self.asleep:
-                self.touches += 1
+            if self.suspended:
+                self.database_writes += 1
                 return
             match event.role:
                 case Role.WAL:
@@ -205,23 +206,23 @@ class Lives:
                 case Role.SHM:
                     self._note_shm(event.kind)
                 case Role.JOURNAL:
-                    self.touches += 1
+                    self.database_writes += 1
                 case Role.DATABASE:
                     self._note_database(event.kind)
 
     def _note_lost_sight(self, kind: Kind) -> None:
-        self.touches += 1
+        self.database_writes += 1
         self.blind = True
         self.watched = kind is Kind.REAPPEARED or (self.watched and kind is not Kind.WATCH_LOST)
-        for life in self.queue:
-            life.reborn += 1
-            life.written = life.checkpointed = life.overwritten = life.uncounted = True
-            life.closed_at_write = -1
-            life.closed += 1  # one may be among what was lost
-            life.glances.forget()
+        for wal_pair in self.queue:
+            wal_pair.index_rebuilds += 1
+            wal_pair.written = wal_pair.checkpointed = wal_pair.overwritten = wal_pair.uncounted = True
+            wal_pair.closed_at_write = -1
+            wal_pair.closed += 1  # one may be among what was lost
+            wal_pair.index_reads.forget()
         if self._unseen:
             self.lost = self._unseen
-        if not self.asleep:
+        if not self.suspended:
             self.look_around()
 
     def _note_wal(self, kind: Kind) -> None:
@@ -235,10 +236,10 @@ class Lives:
         elif kind is Kind.DELETE:
             self._unseen = ""
         elif kind in {Kind.MOVED_FROM, Kind.MOVED_TO}:
-            self.touches += 1
+            self.database_writes += 1
             self.look_around()
 
-    def _note_birth(self, last: Life | None) -> None:
+    def _note_birth(self, last: WalPair | None) -> None:
         if last is not None and last.announced:
             last.ended = True  # its DELETE was never told
             last = None
@@ -247,9 +248,9 @@ class Lives:
             if wal is None:
                 self._note_unseen()
                 return
-            last = self._append(Life(wal))
+            last = self._append(WalPair(wal))
         last.announced = True  # or it had been opened before its CREATE was read
-        last.witnessed = self.untouched
+        last.known_since = self.is_unwritten
 
     def _note_unseen(self) -> None:
         """A WAL came that can't be opened: unless an event tells of writes to it, nothing was in it."""
@@ -259,7 +260,7 @@ class Lives:
         if doubtful:
             self.lost = self._unseen
 
-    def _note_frames(self, last: Life | None) -> None:
+    def _note_frames(self, last: WalPair | None) -> None:
         """The -wal was written."""
         if self._unseen:
             self.lost = self._unseen
@@ -267,19 +268,19 @@ class Lives:
             last.written = True
             last.overwritten = last.overwritten or last.checkpointed
             last.closed_at_write = last.closed
-            last.glances.wal_written()
+            last.index_reads.wal_written()
 
-    def _end(self, life: Life) -> None:
+    def _end(self, wal_pair: WalPair) -> None:
         """The -wal was deleted; that we hold the very file that was, its link count shows."""
-        untold = not (life.written or life.checkpointed or self._mistakable)
-        if untold and life.announced and not life.wal.unlinked():
-            life.announced = life.shm_gone = False  # nothing was in it, and what we hold is the next one
+        untold = not (wal_pair.written or wal_pair.checkpointed or self._mistakable)
+        if untold and wal_pair.announced and not wal_pair.wal.unlinked():
+            wal_pair.announced = wal_pair.shm_gone = False  # nothing was in it, and what we hold is the next one
             return
-        life.ended = True
-        life.orderly = life.shm_gone and life.shm is not None and life.shm.unlinked()
-        self._vouched = self.touches
-        self._mistakable = life.written and not life.wal.size()
-        if not life.wal.unlinked():
+        wal_pair.ended = True
+        wal_pair.orderly = wal_pair.shm_gone and wal_pair.shm is not None and wal_pair.shm.unlinked()
+        self._vouched = self.database_writes
+        self._mistakable = wal_pair.written and not wal_pair.wal.size()
+        if not wal_pair.wal.unlinked():
             self.lost = "a WAL was deleted and the next one created before it could be opened"
 
     def _note_shm(self, kind: Kind) -> None:
@@ -293,9 +294,9 @@ class Lives:
         elif kind is Kind.DELETE:
             last.shm_gone = True
             if last.shm is None or not last.shm.unlinked():
-                last.reborn += 1
+                last.index_rebuilds += 1
         else:
-            last.reborn += 1
+            last.index_rebuilds += 1
             last.uncounted = last.uncounted or last.written
             if kind is not Kind.MODIFY:
                 last.shm_gone = False
@@ -310,49 +311,49 @@ class Lives:
             return
         last = self._alive()
         if last is None:
-            self.touches += 1
+            self.database_writes += 1
         else:
             last.checkpointed = True
             last.closed_at_write = last.closed
-            last.glances.database_written()
+            last.index_reads.database_written()
 
-    def _alive(self) -> Life | None:
+    def _alive(self) -> WalPair | None:
         """The life that goes on."""
         last = self.queue[-1] if self.queue else None
         return None if last is None or last.ended else last
 
-    def _append(self, life: Life) -> Life:
+    def _append(self, wal_pair: WalPair) -> WalPair:
         if len(self.queue) >= LIVES_MAX:
             self.lost = f"the WAL was created and deleted {LIVES_MAX} times before it could be read"
             self.queue.pop().close()
-        self.queue.append(life)
-        return life
+        self.queue.append(wal_pair)
+        return wal_pair
 
-    def _catch_shm(self, life: Life) -> None:
-        if life.shm is not None and life.shm.still_named():
+    def _catch_shm(self, wal_pair: WalPair) -> None:
+        if wal_pair.shm is not None and wal_pair.shm.still_named():
             return
         shm = self._open(Role.SHM)
         if shm is None:
             return
-        if not life.wal.still_named():
+        if not wal_pair.wal.still_named():
             shm.close()
             return
-        if life.shm is not None:
-            life.reborn += 1
-            life.retired.append(life.shm)
+        if wal_pair.shm is not None:
+            wal_pair.index_rebuilds += 1
+            wal_pair.old_descriptors.append(wal_pair.shm)
         self._serial += 1
-        life.shm, life.serial = shm, self._serial
-        self._glance(life)
+        wal_pair.shm, wal_pair.serial = shm, self._serial
+        self._glance(wal_pair)
 
-    def _glance(self, life: Life) -> None:
-        life.glances.due = False
-        if life.shm is None or not self.watched:
+    def _glance(self, wal_pair: WalPair) -> None:
+        wal_pair.index_reads.due = False
+        if wal_pair.shm is None or not self.watched:
             return
         with contextlib.suppress(WalsyncdError):  # the follower's look will say it
-            if liveness(life.shm) is Liveness.LIVE and life.shm.still_named():
-                index = parse_index_header(life.shm.pread(0, WALINDEX_READ_SIZE))
+            if liveness(wal_pair.shm) is Liveness.LIVE and wal_pair.shm.still_named():
+                index = parse_index_header(wal_pair.shm.pread(0, WALINDEX_READ_SIZE))
                 if index is not None:
-                    life.glances.add(index, moving=frames_behind(life.wal, life.shm, index))
+                    wal_pair.index_reads.add(index, moving=frames_behind(wal_pair.wal, wal_pair.shm, index))
 
     def _open(self, role: Role) -> OpenFile | None:
         try:

@@ -17,7 +17,8 @@ the old incarnation, R those that can be read, N those of the new one. The count
 
 It is believed where it asks for R. So a rebuilt count is believed if C + B = T - R: if just so many commits are hidden
 (or if C + B = 0 and R = 0 in the third case). They are overwritten; or the first commit after the restart has
-cut them off, as it cuts the file to the journal_size_limit. So any of these lets a count be believed (``is_whole``):
+cut them off, as it cuts the file to the journal_size_limit. So any of these lets a count be believed
+(``tail_is_complete``):
 
 - **Nothing is hidden**, so T = R: a glance at the wal-index, which shows all that the old incarnation ever held, ends
   where the tail ends (``engine.follow.index_reads``).
@@ -43,12 +44,28 @@ from dataclasses import dataclass, replace
 
 from walsyncd.adapters.files.source import open_file
 from walsyncd.adapters.journal.journal import NewObject
-from walsyncd.core.follow.decision import Cursor, Gap, Mark, Restarted, Sighting, broken_chain, cursor_before, salts_now
+from walsyncd.core.follow.decision import (
+    CounterMark,
+    Cursor,
+    Gap,
+    Observation,
+    Restarted,
+    broken_chain,
+    cursor_before,
+    salts_now,
+)
 from walsyncd.core.follow.follow_state import FollowState
-from walsyncd.core.follow.restart import EMPTY_TALLY, Seam, Tally, is_whole, prove_by_count, prove_by_remains
+from walsyncd.core.follow.restart import (
+    EMPTY_TALLY,
+    RestartProof,
+    Tally,
+    prove_by_count,
+    prove_by_remains,
+    tail_is_complete,
+)
 from walsyncd.core.sqlite.wal import FRAME_HEADER_SIZE, Frames
-from walsyncd.engine.follow.copy_frames import new_collector, roomy, unfit
-from walsyncd.engine.follow.source_reader import Eyes
+from walsyncd.engine.follow.copy_frames import close_epoch_if_due, new_segment_builder, why_not_appendable
+from walsyncd.engine.follow.source_reader import SourceReader
 from walsyncd.engine.follow.step import AT_ONCE, Step, gap_step
 
 TAIL_BYTES_MAX = 256 << 20  # an old incarnation's tail is held in memory until it is proven; a larger one is a gap
@@ -65,11 +82,11 @@ class _Remains:
     behind: tuple[int, int] | None
 
 
-def cross_seam(eyes: Eyes, state: FollowState, cursor: Cursor, found: Restarted, seen: Sighting) -> Step:
+def cross_restart(eyes: SourceReader, state: FollowState, cursor: Cursor, found: Restarted, seen: Observation) -> Step:
     """Prove the seam between ``cursor``'s incarnation and the one found."""
     eyes.tracked.drop_pending()
     remains = _read_remains(eyes, cursor, found)
-    after = eyes.sight()
+    after = eyes.observe()
     if salts_now(after) != found.salts:
         return AT_ONCE
     if isinstance(remains, Gap):
@@ -77,12 +94,12 @@ def cross_seam(eyes: Eyes, state: FollowState, cursor: Cursor, found: Restarted,
     proof = _prove(eyes, state, cursor, found, remains, seen=seen, after=after)
     if isinstance(proof, Gap):
         return Step(gap=proof.reason)
-    if fault := unfit(state.stream, cursor.header.page_size) if cursor.header is not None else "":
+    if fault := why_not_appendable(state.stream, cursor.header.page_size) if cursor.header is not None else "":
         return Step(gap=fault)
     return _cross(eyes, state, cursor, found, proof, remains, seen)
 
 
-def _read_remains(eyes: Eyes, cursor: Cursor, found: Restarted) -> _Remains | Gap:
+def _read_remains(eyes: SourceReader, cursor: Cursor, found: Restarted) -> _Remains | Gap:
     new, new_last = EMPTY_TALLY, 0
     if found.header is not None:
         start = cursor_before(found.header)
@@ -111,21 +128,21 @@ def _read_remains(eyes: Eyes, cursor: Cursor, found: Restarted) -> _Remains | Ga
 
 
 def _prove(
-    eyes: Eyes,
+    eyes: SourceReader,
     state: FollowState,
     cursor: Cursor,
     found: Restarted,
     remains: _Remains,
     *,
-    seen: Sighting,
-    after: Sighting,
-) -> Seam | Gap:
+    seen: Observation,
+    after: Observation,
+) -> RestartProof | Gap:
     reached = _reached_by(eyes, found, after, remains.new_last)
     index, mark = seen.index, eyes.tracked.mark
     whole = mark is not None and _is_whole(eyes, cursor, found, remains, mark)
     if index is not None and mark is not None and eyes.ichange_holds(index, whole=whole):
-        if not eyes.is_firm(index, whole=whole):
-            eyes.borrow()
+        if not eyes.is_final(index, whole=whole):
+            eyes.accept_provisionally()
         return prove_by_count(
             cursor,
             ichange_delta=(index.ichange - mark.ichange) % 2**32,
@@ -135,41 +152,41 @@ def _prove(
             tail=remains.tail,
             behind=remains.behind,
         )
-    if state.file.boot_id != eyes.outside.boot_id:
+    if state.file.boot_id != eyes.environment.boot_id:
         return Gap("the WAL restarted across a reboot")
     proof = prove_by_remains(cursor, new_salts=found.salts, new_last=reached, tail=remains.tail)
-    if isinstance(proof, Seam):
+    if isinstance(proof, RestartProof):
         fault = _not_written_back(eyes, proof, found, remains)
         return Gap(fault) if fault else proof
     return proof
 
 
-def _is_whole(eyes: Eyes, cursor: Cursor, found: Restarted, remains: _Remains, mark: Mark) -> bool:
-    life = eyes.life
-    return life.shm is not None and is_whole(
+def _is_whole(eyes: SourceReader, cursor: Cursor, found: Restarted, remains: _Remains, mark: CounterMark) -> bool:
+    wal_pair = eyes.wal_pair
+    return wal_pair.shm is not None and tail_is_complete(
         cursor,
         new_salts=found.salts,
         tail=remains.tail,
         stands=eyes.still_holds(cursor),
         mark=mark,
-        index_bytes=life.shm.size(),
-        last_glances=life.glances.last(followed=found.header is not None),
+        index_bytes=wal_pair.shm.size(),
+        last_glances=wal_pair.index_reads.last(followed=found.header is not None),
     )
 
 
-def _reached_by(eyes: Eyes, found: Restarted, after: Sighting, new_last: int) -> int:
+def _reached_by(eyes: SourceReader, found: Restarted, after: Observation, new_last: int) -> int:
     """How far the new incarnation has come after the old one's rest was read."""
     if after.index is not None:
         return max(new_last, after.index.max_frame)
     return max(new_last, eyes.last_commit(cursor_before(found.header))) if found.header is not None else new_last
 
 
-def _not_written_back(eyes: Eyes, seam: Seam, found: Restarted, remains: _Remains) -> str:
+def _not_written_back(eyes: SourceReader, proof: RestartProof, found: Restarted, remains: _Remains) -> str:
     """A WAL is copied back whole before it restarts: see that the tail was, page by page. Says which was not.
 
     Such a page belongs to a commit that failed.
     """
-    wanted, page_size = _last_versions(remains.frames, seam.last)
+    wanted, page_size = _last_versions(remains.frames, proof.last)
     if found.header is not None:
         for frames in eyes.run(cursor_before(found.header), remains.new_last):
             for page in frames.page_numbers.tolist():
@@ -199,40 +216,40 @@ def _last_versions(tail: list[Frames], last: int) -> tuple[dict[int, bytes], int
 
 
 def _cross(
-    eyes: Eyes,
+    eyes: SourceReader,
     state: FollowState,
     cursor: Cursor,
     found: Restarted,
-    seam: Seam,
+    proof: RestartProof,
     remains: _Remains,
-    seen: Sighting,
+    seen: Observation,
 ) -> Step:
     """Take the proven tail and stand before the first frame of the new incarnation."""
     objects: tuple[NewObject, ...] = ()
-    if seam.last > cursor.frames:
-        state = roomy(eyes, state, cursor)
-        collector = new_collector(eyes, state.stream, cursor)
+    if proof.last > cursor.frames:
+        state = close_epoch_if_due(eyes, state, cursor)
+        collector = new_segment_builder(eyes, state.stream, cursor)
         for frames in remains.frames:
-            if frames.count and frames.first <= seam.last:
-                collector.add(frames.upto(min(seam.last, frames.last)))
+            if frames.count and frames.first <= proof.last:
+                collector.add(frames.upto(min(proof.last, frames.last)))
         new, stream = collector.finish()
         objects = (new,)
         state = replace(state, stream=stream)
     entered = cursor_before(found.header) if found.header is not None else Cursor(found.salts, None, 0, (0, 0))
     if seen.index is not None:
-        eyes.glance(seen.index)  # an emptied WAL may begin anew, with any salts, before the next look
+        eyes.index_read(seen.index)  # an emptied WAL may begin anew, with any salts, before the next look
     return Step(
         state=replace(state.entered(entered), file=eyes.facts()),
         objects=objects,
         mark=_mark_at_start(eyes, remains.new, seen),
         again_s=0,
-        recovered=seam.last - cursor.frames,
-        proven_by=seam.by,
+        recovered=proof.last - cursor.frames,
+        proven_by=proof.by,
     )
 
 
-def _mark_at_start(eyes: Eyes, new: Tally, seen: Sighting) -> Mark | None:
-    """The mark before frame 1 of the new incarnation. The mark in ``Tracked`` is at the old cursor: it is given up."""
+def _mark_at_start(eyes: SourceReader, new: Tally, seen: Observation) -> CounterMark | None:
+    """The mark before frame 1 of the new incarnation. The old mark is at the old cursor: it is given up."""
     old, eyes.tracked.mark = eyes.tracked.mark, None
     if seen.index is None or new.doubtful:
         return None

@@ -17,7 +17,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from walsyncd.core.stored.layout import ManifestKey
 from walsyncd.core.stored.manifest import Manifest, Range, RangeDigest
 from walsyncd.core.stored.zstd import zstd
-from walsyncd.engine.restore.replica import Replica, naming
+from walsyncd.engine.restore.replica import Replica, naming_object
 from walsyncd.errors import CorruptError
 
 THREADS = 4
@@ -41,7 +41,7 @@ def fetch_base(
     What was written is right only when this returns. CorruptError names the base's object and the range.
     """
     wanted = manifest.ranges if ranges is None else ranges
-    with naming(key.base), ThreadPoolExecutor(THREADS, thread_name_prefix="fetch") as pool:
+    with naming_object(key.base), ThreadPoolExecutor(THREADS, thread_name_prefix="fetch") as pool:
         running: set[Future[None]] = set()
         try:
             for group in _groups(wanted):

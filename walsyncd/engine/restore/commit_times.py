@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from walsyncd.core.restore.coverage import FramesKey
 from walsyncd.core.stored.layout import format_key
 from walsyncd.core.stored.segment import Commit, Trailer, decode_body, last_trailer
-from walsyncd.engine.restore.replica import Replica, naming, patiently
+from walsyncd.engine.restore.replica import Replica, naming_object, with_retries
 
 TAIL_BYTES = 64 << 10
 
@@ -21,8 +21,8 @@ def commits_of(replica: Replica, key: FramesKey) -> list[Commit]:
     trailer = _only_trailer(replica, key)
     if trailer is not None:
         return list(trailer.commits)
-    with naming(key):
-        parts = patiently(lambda: list(trailers(replica, key)))
+    with naming_object(key):
+        parts = with_retries(lambda: list(trailers(replica, key)))
     return [commit for part in parts for commit in part.commits]
 
 
@@ -30,7 +30,7 @@ def _only_trailer(replica: Replica, key: FramesKey) -> Trailer | None:
     """That of an object of one part, if the end of it tells; None: it has to be read."""
     size = replica.size_of(key)
     first = max(0, size - TAIL_BYTES)
-    with naming(key):
+    with naming_object(key):
         trailer = last_trailer(replica.get(format_key(key), first=first, length=size - first)) if size else None
     whole = key.epoch, key.first, key.last
     return trailer if trailer and (trailer.epoch, trailer.first, trailer.last) == whole else None

@@ -19,7 +19,7 @@ from walsyncd.engine.restore.inventory import SpanSurvey, spans_of
 
 
 @dataclass(frozen=True, slots=True)
-class Salvage:
+class DamageReport:
     """Of one generation: every commit within ``good`` can be restored; of ``lost`` those after its first point can't.
 
     The first lost span may begin with its first point, if that is where the first base lay.
@@ -40,7 +40,7 @@ class Salvage:
         return {"generation": self.generation, "good": _json(self.good), "lost": _json(self.lost)}
 
 
-def salvage(part: GenerationListing, damaged: Collection[Key]) -> Salvage:
+def salvage(part: GenerationListing, damaged: Collection[Key]) -> DamageReport:
     """What is left of a generation without its damaged objects."""
     sound = replace(
         part,
@@ -49,7 +49,7 @@ def salvage(part: GenerationListing, damaged: Collection[Key]) -> Salvage:
         frames=tuple(key for key in part.frames if key not in damaged),
     )
     good = spans_of(sound)
-    return Salvage(part.generation, good, tuple(_lost(part, good)) if part.manifests else ())
+    return DamageReport(part.generation, good, tuple(_lost(part, good)) if part.manifests else ())
 
 
 def _lost(part: GenerationListing, good: tuple[SpanSurvey, ...]) -> Iterator[SpanSurvey]:

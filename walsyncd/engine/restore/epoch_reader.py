@@ -29,7 +29,7 @@ from walsyncd.core.sqlite.wal import (
 )
 from walsyncd.core.stored.layout import format_key
 from walsyncd.core.stored.segment import Trailer, decode_body
-from walsyncd.engine.restore.replica import ATTEMPTS_MAX, Replica, naming, pause
+from walsyncd.engine.restore.replica import ATTEMPTS_MAX, Replica, naming_object, pause
 from walsyncd.errors import CorruptError, TransientError
 
 BATCH_BYTES = 2 * 1024 * 1024  # frames verified and handed on at once; bounds what a reader holds
@@ -70,7 +70,7 @@ class EpochReader:
         end = key.last if upto is None else min(upto, key.last)
         for attempt in range(1, ATTEMPTS_MAX + 1):
             try:
-                with naming(key):
+                with naming_object(key):
                     yield from self._read_once(key, end)
             except TransientError:
                 if attempt == ATTEMPTS_MAX:

@@ -40,7 +40,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class RestoreRequest:
     """What somebody wants restored: a target, perhaps of one generation, perhaps less than that."""
 
     target: Target
@@ -49,19 +49,19 @@ class Wish:
 
 
 @dataclass(frozen=True, slots=True)
-class Prepared:
+class ResolvedPlan:
     """A resolved plan and what its base's manifest says."""
 
     plan: Plan
     manifest: Manifest
 
 
-def prepare(replica: Replica, wish: Wish) -> Prepared:
+def prepare(replica: Replica, wish: RestoreRequest) -> ResolvedPlan:
     """The plan for a wish, on a base whose manifest can be read. Errors as of `find_plan` and `with_plan`."""
     return with_plan(replica, wish, lambda prepared: prepared)
 
 
-def with_plan(replica: Replica, wish: Wish, use: Callable[[Prepared], T]) -> T:
+def with_plan(replica: Replica, wish: RestoreRequest, use: Callable[[ResolvedPlan], T]) -> T:
     """``use`` the plan for a wish; plan again where objects vanish, and without those that are damaged.
 
     CorruptError if without them that generation does not give the same commit; NewerFormatError.
@@ -73,7 +73,7 @@ def with_plan(replica: Replica, wish: Wish, use: Callable[[Prepared], T]) -> T:
         try:
             plan = _plan_without(replica, wish, damaged, wanted)
             wanted = wanted or plan
-            return use(Prepared(plan, manifest_of(replica, plan)))
+            return use(ResolvedPlan(plan, manifest_of(replica, plan)))
         except DamagedError as error:
             key = error.key.base if isinstance(error.key, ManifestKey) else error.key
             if key in damaged:
@@ -92,7 +92,9 @@ def manifest_of(replica: Replica, plan: Plan) -> Manifest:
     return replica.manifest(plan.base)
 
 
-def _plan_without(replica: Replica, wish: Wish, damaged: Mapping[Key, DamagedError], wanted: Plan | None) -> Plan:
+def _plan_without(
+    replica: Replica, wish: RestoreRequest, damaged: Mapping[Key, DamagedError], wanted: Plan | None
+) -> Plan:
     """A plan without the damaged objects, that reaches what was ``wanted`` with them."""
     if not damaged:
         return find_plan(replica, wish.target, generation=wish.generation, allow_partial=wish.allow_partial)

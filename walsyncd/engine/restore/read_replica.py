@@ -27,10 +27,10 @@ from walsyncd.core.sqlite.arrays import NDArray, np
 from walsyncd.core.sqlite.wal import FRAME_HEADER_SIZE, Frames
 from walsyncd.core.stored.layout import BaseKey, Key, ManifestKey
 from walsyncd.core.stored.position import Position
-from walsyncd.engine.restore.planner import Wish
-from walsyncd.engine.restore.replay import Piece, pieces_of, read_pieces
+from walsyncd.engine.restore.planner import RestoreRequest
+from walsyncd.engine.restore.replay import ObjectSlice, pieces_of, read_pieces
 from walsyncd.engine.restore.replica import DamagedError, Replica
-from walsyncd.engine.restore.restorer import How, restore_wish
+from walsyncd.engine.restore.restorer import RestoreOptions, restore_request
 from walsyncd.errors import RefusedError, UsageError, VanishedError
 
 HOLES_MAX = 30  # looks at which the same hole is seen before it is believed: a segment may still be on its way
@@ -50,16 +50,16 @@ class Moved:
     rebuilt: str = ""
 
 
-class Standby:
+class ReadReplica:
     """A copy at ``path``; restored if there is none. UsageError, RefusedError, and what a restore raises."""
 
-    def __init__(self, replica: Replica, path: Path, how: How) -> None:
+    def __init__(self, replica: Replica, path: Path, how: RestoreOptions) -> None:
         self._replica = replica
         self._path = path.resolve()
         self._holes = 0
         self._damaged: set[Key] = set()
         if how.force or not follow_path(self._path).exists() or not self._path.exists():
-            reached = restore_wish(replica, Wish(Head()), self._path, how).plan.reached
+            reached = restore_request(replica, RestoreRequest(Head()), self._path, how).plan.reached
             self._note(reached.position, reached)
         self._point = self._read()
         self._file = StandbyFile(self._path)
@@ -142,7 +142,7 @@ class Standby:
         self._done(reached)
         return Moved(reached, transactions)
 
-    def _write(self, pieces: Sequence[Piece], writer: _Writer) -> tuple[int, int]:
+    def _write(self, pieces: Sequence[ObjectSlice], writer: _Writer) -> tuple[int, int]:
         """The newest version of each page of every batch; transactions and the size after the last one."""
         transactions = page_count = 0
         for piece, frames in read_pieces(self._replica, pieces, self._file.page_size):
@@ -157,7 +157,7 @@ class Standby:
         """Restore the head beside the copy, and write what differs."""
         beside = self._path.with_name(f".{self._path.name[:50]}.next")
         try:
-            restored = restore_wish(self._replica, Wish(Head()), beside, How(force=True))
+            restored = restore_request(self._replica, RestoreRequest(Head()), beside, RestoreOptions(force=True))
             emptied = self._file.checkpoint()
             reached = restored.plan.reached
             with self._file.update() as update, beside.open("rb") as new, self._path.open("rb", buffering=0) as old:
@@ -194,7 +194,7 @@ class Standby:
         return point
 
 
-def _after(piece: Piece, at: Position) -> Piece:
+def _after(piece: ObjectSlice, at: Position) -> ObjectSlice:
     return replace(piece, joint=max(piece.joint, at.frame)) if piece.key.epoch == at.epoch else piece
 
 

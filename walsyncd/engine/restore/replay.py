@@ -43,7 +43,7 @@ class Applied:
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class ObjectSlice:
     """An object to read: frames up to ``last``; those up to ``joint`` are in the piece before it."""
 
     key: FramesKey
@@ -56,21 +56,21 @@ class Piece:
         return self.last - self.joint
 
 
-def pieces_of(plan: Plan) -> list[Piece]:
+def pieces_of(plan: Plan) -> list[ObjectSlice]:
     """What a resolved plan applies, in order."""
     stop = plan.reached.position
-    pieces: list[Piece] = []
+    pieces: list[ObjectSlice] = []
     for epoch in plan.epochs:
         joint = epoch.first - 1
         for key in epoch.objects:
             last = min(key.last, stop.frame) if key.epoch == stop.epoch else key.last
             if key.epoch <= stop.epoch and last > joint:
-                pieces.append(Piece(key, last, joint))
+                pieces.append(ObjectSlice(key, last, joint))
                 joint = last
     return pieces
 
 
-def last_size(replica: Replica, pieces: Sequence[Piece], page_size: int) -> int:
+def last_size(replica: Replica, pieces: Sequence[ObjectSlice], page_size: int) -> int:
     """The database's size in pages after the last of these; 0 if there are none."""
     if not pieces:
         return 0
@@ -78,7 +78,7 @@ def last_size(replica: Replica, pieces: Sequence[Piece], page_size: int) -> int:
     return _committed(pieces[-1], int(sizes[-1]))
 
 
-def _committed(piece: Piece, size: int) -> int:
+def _committed(piece: ObjectSlice, size: int) -> int:
     if not size:
         raise CorruptError(f"{format_key(piece.key)}: frame {piece.last} of epoch {piece.key.epoch} does not commit")
     return size
@@ -93,7 +93,9 @@ class _Ends:
     after: Chain
 
 
-def read_pieces(replica: Replica, pieces: Sequence[Piece], page_size: int) -> Iterator[tuple[Piece, Frames]]:
+def read_pieces(
+    replica: Replica, pieces: Sequence[ObjectSlice], page_size: int
+) -> Iterator[tuple[ObjectSlice, Frames]]:
     """The frames of all pieces, oldest first, read ahead; those before a joint too where objects overlap.
 
     CorruptError as of `apply_pieces`, when all was given: nothing is to be believed before the end.
@@ -113,7 +115,7 @@ def read_pieces(replica: Replica, pieces: Sequence[Piece], page_size: int) -> It
     _check_joints(pieces, ends)
 
 
-def _read(replica: Replica, page_size: int, piece: Piece) -> Iterator[Frames | _Ends]:
+def _read(replica: Replica, page_size: int, piece: ObjectSlice) -> Iterator[Frames | _Ends]:
     """The frames of a piece, those before its joint too where objects overlap; then how it joins."""
     reader = EpochReader(replica, piece.key.epoch, page_size)
     before: Chain | None = None
@@ -142,7 +144,7 @@ class _Batch:
 class Replay:
     """The frames of ``pieces``, read ahead from now on, and made a database of ``page_count`` pages by ``onto``."""
 
-    def __init__(self, replica: Replica, pieces: Sequence[Piece], page_size: int, page_count: int) -> None:
+    def __init__(self, replica: Replica, pieces: Sequence[ObjectSlice], page_size: int, page_count: int) -> None:
         self._pieces = pieces
         self._page_size = page_size
         self._written = _Pages(page_count)
@@ -180,12 +182,12 @@ class Replay:
         _check_joints(self._pieces, ends[::-1])
         return Applied(transactions, sum(piece.frames for piece in self._pieces), self._written.count)
 
-    def _select(self, replica: Replica, piece: Piece) -> Iterator[_Batch | _Ends]:
+    def _select(self, replica: Replica, piece: ObjectSlice) -> Iterator[_Batch | _Ends]:
         """Read a piece, in a thread of its own: what newer ones have written by then is left out."""
         for item in _read(replica, self._page_size, piece):
             yield item if isinstance(item, _Ends) else self._batch_of(item, piece)
 
-    def _batch_of(self, frames: Frames, piece: Piece) -> _Batch:
+    def _batch_of(self, frames: Frames, piece: ObjectSlice) -> _Batch:
         numbers, rows = _last_versions(frames.page_numbers)
         wanted = self._written.wanted(numbers)
         content = np.frombuffer(frames.data, np.uint8).reshape(frames.count, -1)
@@ -210,7 +212,7 @@ def _weight(item: _Batch | _Ends) -> int:
     return _ITEM_BYTES + (0 if isinstance(item, _Ends) else item.pages.nbytes)
 
 
-def _check_joints(pieces: Sequence[Piece], ends: Sequence[_Ends]) -> None:
+def _check_joints(pieces: Sequence[ObjectSlice], ends: Sequence[_Ends]) -> None:
     for (one, its_ends), (other, other_ends) in pairwise(zip(pieces, ends, strict=True)):
         if one.key.epoch != other.key.epoch:
             continue

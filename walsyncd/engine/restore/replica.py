@@ -63,7 +63,7 @@ class Replica:
 
     def generations(self) -> list[str]:
         """Ids of all generations, oldest first."""
-        return [name for name in patiently(lambda: self._storage.folders(self._prefix)) if is_generation(name)]
+        return [name for name in with_retries(lambda: self._storage.folders(self._prefix)) if is_generation(name)]
 
     def objects(self, generation: str) -> Iterator[Stored]:
         """Everything of a generation that is ours."""
@@ -95,7 +95,7 @@ class Replica:
 
     def manifest(self, key: ManifestKey) -> Manifest:
         """Read a manifest; CorruptError names the object, also if it speaks of another base than its key."""
-        with naming(key):
+        with naming_object(key):
             manifest = parse_manifest(self.get(format_key(key)))
             start = Position(key.generation, key.base.epoch, key.base.frame)
             consistent_from = Position(key.generation, key.epoch, key.frame)
@@ -110,12 +110,12 @@ class Replica:
 
     def head_size(self, key: Key) -> int | None:
         """Bytes of an object as HEAD says; None if it is not there."""
-        found = patiently(lambda: self._storage.head(self._prefix + format_key(key)))
+        found = with_retries(lambda: self._storage.head(self._prefix + format_key(key)))
         return None if found is None else found.size
 
     def get(self, key: str, *, first: int = 0, length: int | None = None) -> bytes:
         """Bytes of an object; VanishedError, which does not name it, if it is absent."""
-        return patiently(lambda: self._get(key, first, length))
+        return with_retries(lambda: self._get(key, first, length))
 
     def stream(self, key: str) -> Iterator[bytes]:
         """An object's bytes in blocks; VanishedError as `get`. TransientError passes: who reads goes on."""
@@ -135,7 +135,7 @@ class Replica:
 
     def _list(self, folder: str, *, start_after: str = "") -> Iterator[Stored]:
         after = self._prefix + start_after if start_after else ""
-        found = patiently(lambda: list(self._storage.list(self._prefix + folder, start_after=after)))
+        found = with_retries(lambda: list(self._storage.list(self._prefix + folder, start_after=after)))
         for info in found:
             key = parse_key(info.key.removeprefix(self._prefix))
             if key is not None:
@@ -166,14 +166,14 @@ def find_replicas(storage: Storage, below: str = "") -> list[str]:
 
 
 def _folders(storage: Storage, prefix: str) -> list[str]:
-    return patiently(lambda: storage.folders(prefix))
+    return with_retries(lambda: storage.folders(prefix))
 
 
 def _has_owner(storage: Storage, prefix: str) -> bool:
-    return patiently(lambda: storage.head(prefix + OWNER_KEY)) is not None
+    return with_retries(lambda: storage.head(prefix + OWNER_KEY)) is not None
 
 
-def patiently(action: Callable[[], T]) -> T:
+def with_retries(action: Callable[[], T]) -> T:
     """Do it, and again with growing delays while the storage is away."""
     for attempt in range(1, ATTEMPTS_MAX):
         try:
@@ -197,7 +197,7 @@ class DamagedError(CorruptError):
 
 
 @contextmanager
-def naming(key: Key) -> Iterator[None]:
+def naming_object(key: Key) -> Iterator[None]:
     """Put an object's name before the CorruptError that speaks of it; DamagedError, unless it vanished or is newer."""
     try:
         yield

@@ -25,11 +25,11 @@ from walsyncd.core.sqlite.wal import FRAME_HEADER_SIZE
 from walsyncd.core.stored.manifest import Manifest, Range
 from walsyncd.core.stored.moment import format_stamp
 from walsyncd.engine.restore.base_fetch import Advance, fetch_base, missing_ranges, write_at
-from walsyncd.engine.restore.planner import Prepared, Wish, find_plan, manifest_of, with_plan
-from walsyncd.engine.restore.replay import Applied, Piece, Replay, last_size, pieces_of
+from walsyncd.engine.restore.planner import ResolvedPlan, RestoreRequest, find_plan, manifest_of, with_plan
+from walsyncd.engine.restore.replay import Applied, ObjectSlice, Replay, last_size, pieces_of
 from walsyncd.engine.restore.replica import Replica
 
-__all__ = ["Restored", "check_target", "find_plan", "restore", "restore_wish"]
+__all__ = ["Restored", "check_target", "find_plan", "restore", "restore_request"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class Restored:
 class Progress(Protocol):
     """Who wants to hear how far a restore is; called from several threads."""
 
-    def begin(self, draft: Draft) -> None:
+    def begin(self, draft: BuildPlan) -> None:
         """What is going to be done; once more if it has to be planned anew."""
 
     def advance(self, raw_bytes: int) -> object:
@@ -54,7 +54,7 @@ class Progress(Protocol):
 
 
 class _Silent:
-    def begin(self, draft: Draft) -> None:
+    def begin(self, draft: BuildPlan) -> None:
         """Nobody wants to know."""
 
     def advance(self, raw_bytes: int) -> None:
@@ -62,7 +62,7 @@ class _Silent:
 
 
 @dataclass(frozen=True, slots=True)
-class How:
+class RestoreOptions:
     """The ways in which a restore can be done."""
 
     force: bool = False
@@ -75,7 +75,9 @@ def check_target(path: Path, *, force: bool = False) -> None:
     TargetFile(path).check(force=force)
 
 
-def restore_wish(replica: Replica, wish: Wish, path: Path, how: How = How()) -> Restored:
+def restore_request(
+    replica: Replica, wish: RestoreRequest, path: Path, how: RestoreOptions = RestoreOptions()
+) -> Restored:
     """Plan and restore, again if objects vanish meanwhile, and without what is damaged.
 
     Errors as of `planner.find_plan` and `restore`.
@@ -93,14 +95,17 @@ def restore(
     names the object that is damaged or missing.
     """
     return _restore(
-        replica, Prepared(plan, manifest_of(replica, plan)), path, How(force=force, progress=progress or _Silent())
+        replica,
+        ResolvedPlan(plan, manifest_of(replica, plan)),
+        path,
+        RestoreOptions(force=force, progress=progress or _Silent()),
     )
 
 
-def _restore(replica: Replica, prepared: Prepared, path: Path, how: How) -> Restored:
+def _restore(replica: Replica, prepared: ResolvedPlan, path: Path, how: RestoreOptions) -> Restored:
     target = TargetFile(path)
     target.check(force=how.force)
-    draft = draft_of(replica, prepared)
+    draft = build_plan_of(replica, prepared)
     how.progress.begin(draft)
     with target.building(_tag(replica, draft)) as descriptor:
         target.check_space(draft.space_bytes, descriptor=descriptor)
@@ -110,18 +115,18 @@ def _restore(replica: Replica, prepared: Prepared, path: Path, how: How) -> Rest
     return Restored(target.path, draft.plan, applied, draft.size, tuple(moved))
 
 
-def _tag(replica: Replica, draft: Draft) -> str:
+def _tag(replica: Replica, draft: BuildPlan) -> str:
     """Names a base of a replica: what a partial file has of it serves any later restore from it."""
     return hashlib.sha256(f"{replica.url} {draft.manifest.key}".encode()).hexdigest()[:8]
 
 
 @dataclass(frozen=True, slots=True)
-class Draft:
+class BuildPlan:
     """What is going to be built: the plan's pieces, and the size in pages after the last one (0: the base's)."""
 
     plan: Plan
     manifest: Manifest
-    pieces: tuple[Piece, ...]
+    pieces: tuple[ObjectSlice, ...]
     page_count: int
 
     @property
@@ -141,14 +146,14 @@ class Draft:
         return self.manifest.file_size + sum(piece.frames for piece in self.pieces) * frame_size
 
 
-def draft_of(replica: Replica, prepared: Prepared) -> Draft:
+def build_plan_of(replica: Replica, prepared: ResolvedPlan) -> BuildPlan:
     """What a plan makes; reads its last object. CorruptError names it."""
     pieces = tuple(pieces_of(prepared.plan))
     page_count = last_size(replica, pieces, prepared.manifest.page_size)
-    return Draft(prepared.plan, prepared.manifest, pieces, page_count)
+    return BuildPlan(prepared.plan, prepared.manifest, pieces, page_count)
 
 
-def _build(replica: Replica, draft: Draft, descriptor: int, advance: Advance) -> Applied:
+def _build(replica: Replica, draft: BuildPlan, descriptor: int, advance: Advance) -> Applied:
     """The base, while the newest frames are read already; then those, while the base is on its way to the disk."""
     manifest = draft.manifest
     with (

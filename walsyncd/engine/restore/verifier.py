@@ -28,11 +28,11 @@ from walsyncd.core.sqlite.checksum import Chain
 from walsyncd.core.stored.layout import Key, ManifestKey, format_key
 from walsyncd.core.stored.manifest import Manifest
 from walsyncd.engine.restore.base_fetch import fetch_base
-from walsyncd.engine.restore.damage_report import Salvage, salvage
+from walsyncd.engine.restore.damage_report import DamageReport, salvage
 from walsyncd.engine.restore.epoch_reader import EpochReader
-from walsyncd.engine.restore.planner import REPLANS_MAX, Wish
+from walsyncd.engine.restore.planner import REPLANS_MAX, RestoreRequest
 from walsyncd.engine.restore.replica import Replica
-from walsyncd.engine.restore.restorer import restore_wish
+from walsyncd.engine.restore.restorer import restore_request
 from walsyncd.errors import (
     CorruptError,
     NothingToRestoreError,
@@ -59,7 +59,7 @@ class Verification:
     transactions: int = 0
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    salvage: list[Salvage] = field(default_factory=list)
+    salvage: list[DamageReport] = field(default_factory=list)
 
     def add(self, other: Verification) -> None:
         """Count what another part of the replica showed."""
@@ -93,7 +93,7 @@ class _Head:
         self._failure: WalsyncdError | None = None
         self.base: ManifestKey | None = None
         try:
-            plan = restore_wish(replica, Wish(Head()), scratch).plan
+            plan = restore_request(replica, RestoreRequest(Head()), scratch).plan
         except TransientError:
             raise
         except WalsyncdError as error:

@@ -41,7 +41,7 @@ class Claim:
 
 
 @dataclass(slots=True)
-class Lane:
+class DatabaseQueue:
     """One database's way into the storage. Times by the monotonic clock, in milliseconds."""
 
     database_id: int
@@ -53,7 +53,7 @@ class Lane:
     """At least this much is spooled; a hint that a full object has gathered."""
     urgent_upto: int = 0
     """Objects up to this id leave without a token."""
-    standing_wanted: bool = False
+    ownership_check_wanted: bool = False
     """A base's part waits for the lane to be claimed."""
     is_busy: bool = False
     stopped: str = ""
@@ -84,9 +84,9 @@ class Lane:
 
     def due_ms(self, *, is_urgent: bool = False) -> float | None:
         """When the lane may send next; None: nothing to do for now."""
-        if self.is_busy or self.stopped or not (self.has_work or self.standing_wanted):
+        if self.is_busy or self.stopped or not (self.has_work or self.ownership_check_wanted):
             return None
-        unpaced = is_urgent or self.urgent_upto or self.standing_wanted
+        unpaced = is_urgent or self.urgent_upto or self.ownership_check_wanted
         if unpaced or self.bytes_waiting >= MERGED_SIZE_MAX:
             return self.not_before_ms
         return max(self.not_before_ms, due_ms(self.bucket, interval_ms=self.interval_ms))
@@ -107,7 +107,7 @@ class Lane:
         """The tokens there are."""
         return refill(self.bucket, now_ms=now_ms, interval_ms=self.interval_ms).level
 
-    def needs_standing(self, now_ms: float) -> bool:
+    def needs_ownership_check(self, now_ms: float) -> bool:
         """Whether owner.json has to be read before the next write."""
         uploads = self.uploads_since_look + self.tasks_since_look
         if not self.is_claimed or self.is_doubted or uploads >= LOOK_UPLOADS_MAX:
@@ -119,7 +119,7 @@ class Lane:
         if self.is_claimed and abs(wall_ms - now_ms - self.wall_ahead_ms) > DRIFT_MS_MAX:
             self.is_doubted = True
 
-    def stood(self, now_ms: float, wall_ms: float) -> None:
+    def ownership_checked(self, now_ms: float, wall_ms: float) -> None:
         """owner.json was read, and it names us."""
         self.is_claimed = True
         self.is_doubted = False

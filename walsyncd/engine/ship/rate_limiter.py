@@ -10,13 +10,13 @@ import threading
 import time
 from collections.abc import Callable
 
-from walsyncd.core.send.bandwidth import Line
+from walsyncd.core.send.bandwidth import RateLimit
 
 BEAT_S = 1.0  # who waits for the line is not hanging, and says so
 BODY_SLACK_MS = 5.0  # a wait shorter than that costs more than it evens out
 
 
-class Throttle:
+class RateLimiter:
     """Any thread may call. ``monotonic_ms`` is the clock, ``beat`` is called now and then by who waits."""
 
     def __init__(
@@ -25,7 +25,7 @@ class Throttle:
         monotonic_ms: Callable[[], float] = lambda: time.monotonic() * 1000,
         beat: Callable[[], None] = lambda: None,
     ) -> None:
-        self._line = None if bytes_per_s is None else Line(bytes_per_s)
+        self._line = None if bytes_per_s is None else RateLimit(bytes_per_s)
         self._monotonic_ms = monotonic_ms
         self._beat = beat
         self._changed = threading.Condition()

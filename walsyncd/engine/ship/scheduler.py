@@ -16,10 +16,10 @@ from typing import TypeAlias
 
 from walsyncd.core.send.merge import CROWD, MERGED_SIZE_MAX
 from walsyncd.engine.ship import outage as outages
-from walsyncd.engine.ship.database_queue import Lane
+from walsyncd.engine.ship.database_queue import DatabaseQueue
 from walsyncd.engine.ship.outage import DATABASES_MIN, FAILURES_MIN, Outage
 from walsyncd.engine.ship.ownership import Standing
-from walsyncd.engine.ship.shipper import Turn
+from walsyncd.engine.ship.shipper import QueueResult
 from walsyncd.errors import ImpossibleError, WalsyncdError
 
 
@@ -51,12 +51,12 @@ class Task:
 
 
 @dataclass(frozen=True, slots=True)
-class TakeTurn:
-    """Have ``lane``, now busy, look into the journal and send."""
+class DrainQueue:
+    """Have ``queue``, now busy, look into the journal and send."""
 
-    lane: Lane
+    queue: DatabaseQueue
     is_urgent: bool
-    standing_wanted: bool
+    ownership_check_wanted: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,13 +68,13 @@ class RunTask:
 
 @dataclass(frozen=True, slots=True)
 class Merge:
-    """Have ``lane``, now busy, merge what waits in the journal: the storage is away."""
+    """Have ``queue``, now busy, merge what waits in the journal: the storage is away."""
 
-    lane: Lane
+    queue: DatabaseQueue
 
 
 @dataclass(frozen=True, slots=True)
-class AbortLeftovers:
+class AbortUploads:
     """Abort the uploads that were given up."""
 
 
@@ -90,14 +90,14 @@ class Finish:
     """The thread's work is done."""
 
 
-Act: TypeAlias = TakeTurn | RunTask | Merge | AbortLeftovers | Wait | Finish
+Job: TypeAlias = DrainQueue | RunTask | Merge | AbortUploads | Wait | Finish
 
 
-class Dispatch:
+class Scheduler:
     """The lanes of all databases, the tasks, and the state of the storage."""
 
     def __init__(self, *, tasks_running_max: int) -> None:
-        self.lanes: dict[int, Lane] = {}
+        self.queues: dict[int, DatabaseQueue] = {}
         self.outage: Outage | None = None
         self.has_leftovers = False
         self.stop_at_ms: float | None = None
@@ -109,7 +109,7 @@ class Dispatch:
         self._crowded: set[int] = set()
         self._agenda: list[tuple[float, int]] = []  # (due, database id); a lane's queued_ms says which counts
 
-    def next(self, now_ms: float) -> Act:
+    def next(self, now_ms: float) -> Job:
         """The next thing to do; it counts as begun."""
         if self._is_finished(now_ms):
             return Finish()
@@ -119,8 +119,8 @@ class Dispatch:
                 if self.outage is not None:
                     self.outage = outages.probe(self.outage, by_part=isinstance(act, RunTask))
                 return act
-        elif (lane := self._witness(now_ms)) is not None:
-            return self._turn_of(lane)
+        elif (queue := self._second_opinion(now_ms)) is not None:
+            return self._turn_of(queue)
         if self._crowded and not self._is_stopping:
             return self._merge()
         return Wait(self._idle_s(now_ms))
@@ -130,60 +130,60 @@ class Dispatch:
         """Whether anything is to be done, now or later, that nobody is at."""
         return bool(self._agenda or self._tasks or self.has_leftovers or self._crowded)
 
-    def mark(self, lane: Lane, size: int) -> None:
+    def mark(self, queue: DatabaseQueue, size: int) -> None:
         """``size`` bytes more wait in the lane."""
-        lane.has_work = True
-        lane.bytes_waiting += size
-        lane.rows_waiting += 1
-        self._note_crowd(lane)
-        self.schedule(lane)
+        queue.has_work = True
+        queue.bytes_waiting += size
+        queue.rows_waiting += 1
+        self._note_crowd(queue)
+        self.schedule(queue)
 
-    def merged(self, lane: Lane) -> None:
+    def merged(self, queue: DatabaseQueue) -> None:
         """What waits in the lane was merged."""
-        lane.is_busy = False
-        self.schedule(lane)
+        queue.is_busy = False
+        self.schedule(queue)
 
-    def schedule(self, lane: Lane) -> None:
+    def schedule(self, queue: DatabaseQueue) -> None:
         """Put the lane on the agenda, if it has to come sooner than it would."""
-        due_ms = lane.due_ms(is_urgent=self._is_stopping)
-        if due_ms is None or (lane.queued_ms is not None and lane.queued_ms <= due_ms):
+        due_ms = queue.due_ms(is_urgent=self._is_stopping)
+        if due_ms is None or (queue.queued_ms is not None and queue.queued_ms <= due_ms):
             return
-        lane.queued_ms = due_ms
-        heapq.heappush(self._agenda, (due_ms, lane.database_id))
+        queue.queued_ms = due_ms
+        heapq.heappush(self._agenda, (due_ms, queue.database_id))
 
-    def settle(self, lane: Lane, turn: Turn) -> list[Task]:
+    def settle(self, queue: DatabaseQueue, turn: QueueResult) -> list[Task]:
         """The lane's turn is over; the tasks that can't be done any more."""
-        lane.is_busy = False
-        lane.failures = 0
-        lane.not_before_ms = 0.0
-        lane.bytes_waiting += turn.bytes_left
-        lane.has_work |= turn.next_id is not None
+        queue.is_busy = False
+        queue.failures = 0
+        queue.not_before_ms = 0.0
+        queue.bytes_waiting += turn.bytes_left
+        queue.has_work |= turn.next_id is not None
         if turn.next_id is None:
-            lane.rows_waiting = 0
-        if not lane.has_work or (turn.next_id or 0) > lane.urgent_upto:
-            lane.urgent_upto = 0
+            queue.rows_waiting = 0
+        if not queue.has_work or (turn.next_id or 0) > queue.urgent_upto:
+            queue.urgent_upto = 0
         if self.outage is not None and not turn.reached_storage:
             self.outage = outages.unprobe(self.outage)
         failed: list[Task] = []
         if turn.verdict is not None:
             self.has_leftovers = True
-            lane.stopped = turn.verdict.reason if turn.verdict.standing is Standing.TAKEN else ""
-            failed = self._take_tasks(lane.database_id)
-        self.schedule(lane)
+            queue.stopped = turn.verdict.reason if turn.verdict.standing is Standing.TAKEN else ""
+            failed = self._take_tasks(queue.database_id)
+        self.schedule(queue)
         return failed
 
-    def retry(self, act: TakeTurn, *, not_before_ms: float) -> None:
+    def retry(self, act: DrainQueue, *, not_before_ms: float) -> None:
         """The lane's turn failed."""
-        lane = act.lane
-        lane.is_busy = False
-        lane.has_work = True
-        lane.standing_wanted |= act.standing_wanted
+        queue = act.queue
+        queue.is_busy = False
+        queue.has_work = True
+        queue.ownership_check_wanted |= act.ownership_check_wanted
         # What waited still does. How much was not learned; the next turn finds out, without a token.
-        lane.bytes_waiting = max(lane.bytes_waiting, MERGED_SIZE_MAX)
-        lane.failures += 1
-        lane.not_before_ms = not_before_ms
-        self._note_crowd(lane)
-        self.schedule(lane)
+        queue.bytes_waiting = max(queue.bytes_waiting, MERGED_SIZE_MAX)
+        queue.failures += 1
+        queue.not_before_ms = not_before_ms
+        self._note_crowd(queue)
+        self.schedule(queue)
 
     def add_task(self, task: Task) -> None:
         """Run ``task`` when no lane is due and its database is ours to write."""
@@ -196,8 +196,8 @@ class Dispatch:
     def stop(self, at_ms: float) -> list[Task]:
         """Send what waits, without pacing, until ``at_ms``; the tasks that are not begun any more."""
         self.stop_at_ms = at_ms
-        for lane in self.lanes.values():
-            self.schedule(lane)
+        for queue in self.queues.values():
+            self.schedule(queue)
         left, self._tasks = list(self._tasks), deque()
         return left
 
@@ -217,8 +217,8 @@ class Dispatch:
         if database_id is not None and few:
             return False
         self.outage = outages.begin(reason, now_ms=now_ms, fraction=fraction)
-        for lane in self.lanes.values():
-            self._note_crowd(lane)
+        for queue in self.queues.values():
+            self._note_crowd(queue)
         return True
 
     def answered(self) -> Outage | None:
@@ -227,10 +227,10 @@ class Dispatch:
         over, self.outage = self.outage, None
         return over
 
-    def _note_crowd(self, lane: Lane) -> None:
+    def _note_crowd(self, queue: DatabaseQueue) -> None:
         """What waits in great numbers while the storage is away is merged."""
-        if self.outage is not None and lane.rows_waiting >= CROWD and not lane.is_busy:
-            self._crowded.add(lane.database_id)
+        if self.outage is not None and queue.rows_waiting >= CROWD and not queue.is_busy:
+            self._crowded.add(queue.database_id)
 
     @property
     def _is_stopping(self) -> bool:
@@ -241,7 +241,7 @@ class Dispatch:
             return False
         if self.outage is not None or now_ms >= self.stop_at_ms:
             return True
-        return not any(lane.is_busy or _is_due(lane, now_ms) for lane in self.lanes.values())
+        return not any(queue.is_busy or _is_due(queue, now_ms) for queue in self.queues.values())
 
     def _may_try(self, now_ms: float) -> bool:
         outage = self.outage
@@ -251,59 +251,59 @@ class Dispatch:
     def _wants_witness(self) -> bool:
         return len(self._failed) < DATABASES_MIN
 
-    def _witness(self, now_ms: float) -> Lane | None:
+    def _second_opinion(self, now_ms: float) -> DatabaseQueue | None:
         """A lane that is due, although the storage is said to be away: by one other database alone."""
         if self.outage is None or not self._wants_witness:
             return None
-        suspects: list[Lane] = []
-        while (lane := self._due_lane(now_ms)) is not None and lane.database_id in self._failed:
-            suspects.append(lane)
+        suspects: list[DatabaseQueue] = []
+        while (queue := self._due_lane(now_ms)) is not None and queue.database_id in self._failed:
+            suspects.append(queue)
         for each in suspects:
             self.schedule(each)
-        return lane
+        return queue
 
-    def _begin(self, now_ms: float) -> Act | None:
-        lane = self._due_lane(now_ms)
-        if lane is not None:
-            return self._turn_of(lane)
+    def _begin(self, now_ms: float) -> Job | None:
+        queue = self._due_lane(now_ms)
+        if queue is not None:
+            return self._turn_of(queue)
         if self.has_leftovers:
             self.has_leftovers = False
-            return AbortLeftovers()
+            return AbortUploads()
         task = self._next_task(now_ms)
         if task is not None:
             self._tasks_running += 1
             return RunTask(task)
-        lane = self._due_lane(now_ms)  # one that has to be claimed for a task
-        return None if lane is None else self._turn_of(lane)
+        queue = self._due_lane(now_ms)  # one that has to be claimed for a task
+        return None if queue is None else self._turn_of(queue)
 
-    def _due_lane(self, now_ms: float) -> Lane | None:
+    def _due_lane(self, now_ms: float) -> DatabaseQueue | None:
         while self._agenda and self._agenda[0][0] <= now_ms:
             queued_ms, database_id = heapq.heappop(self._agenda)
-            lane = self.lanes[database_id]
-            if lane.queued_ms != queued_ms:
+            queue = self.queues[database_id]
+            if queue.queued_ms != queued_ms:
                 continue  # it was put on the agenda for an earlier moment since
-            lane.queued_ms = None
-            due_ms = lane.due_ms(is_urgent=self._is_stopping)
+            queue.queued_ms = None
+            due_ms = queue.due_ms(is_urgent=self._is_stopping)
             if due_ms is not None and due_ms <= now_ms:
-                return lane
-            self.schedule(lane)
+                return queue
+            self.schedule(queue)
         return None
 
-    def _turn_of(self, lane: Lane) -> TakeTurn:
+    def _turn_of(self, queue: DatabaseQueue) -> DrainQueue:
         """Clear the latches first, then have the journal looked at."""
-        turn = TakeTurn(lane, is_urgent=self._is_stopping, standing_wanted=lane.standing_wanted)
-        lane.has_work = lane.standing_wanted = False
-        lane.bytes_waiting = 0
-        lane.is_busy = True
+        turn = DrainQueue(queue, is_urgent=self._is_stopping, ownership_check_wanted=queue.ownership_check_wanted)
+        queue.has_work = queue.ownership_check_wanted = False
+        queue.bytes_waiting = 0
+        queue.is_busy = True
         return turn
 
-    def _merge(self) -> Act:
-        lane = self.lanes[self._crowded.pop()]
-        if lane.is_busy:
+    def _merge(self) -> Job:
+        queue = self.queues[self._crowded.pop()]
+        if queue.is_busy:
             return self._merge() if self._crowded else Wait(None)
-        lane.rows_waiting = 0
-        lane.is_busy = True
-        return Merge(lane)
+        queue.rows_waiting = 0
+        queue.is_busy = True
+        return Merge(queue)
 
     def _next_task(self, now_ms: float) -> Task | None:
         if self._tasks_running >= self._tasks_running_max or now_ms < self.tasks_not_before_ms:
@@ -311,14 +311,14 @@ class Dispatch:
         if self.outage is not None and self.outage.is_tried:
             return None
         for index, task in enumerate(self._tasks):
-            lane = self.lanes[task.database_id]
-            if not lane.needs_standing(now_ms):
+            queue = self.queues[task.database_id]
+            if not queue.needs_ownership_check(now_ms):
                 del self._tasks[index]
-                lane.tasks_since_look += 1
+                queue.tasks_since_look += 1
                 return task
-            if not lane.is_busy:  # else its turn may be the claim; when it is over we come by again
-                lane.standing_wanted = True
-                self.schedule(lane)
+            if not queue.is_busy:  # else its turn may be the claim; when it is over we come by again
+                queue.ownership_check_wanted = True
+                self.schedule(queue)
         return None
 
     def _take_tasks(self, database_id: int) -> list[Task]:
@@ -344,6 +344,6 @@ class Dispatch:
         return (min(ahead) - now_ms) / 1000 if ahead else None
 
 
-def _is_due(lane: Lane, now_ms: float) -> bool:
-    due_ms = lane.due_ms(is_urgent=True)
+def _is_due(queue: DatabaseQueue, now_ms: float) -> bool:
+    due_ms = queue.due_ms(is_urgent=True)
     return due_ms is not None and due_ms <= now_ms

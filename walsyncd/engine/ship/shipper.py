@@ -15,7 +15,7 @@ from walsyncd.adapters.journal.journal import DatabaseRow, Journal, ObjectRow, O
 from walsyncd.adapters.storage.interface import Storage
 from walsyncd.core.send.merge import CROWD, Waiting, crowded_runs, head_run, merged_key
 from walsyncd.core.stored.layout import SegmentKey, format_key, parse_key
-from walsyncd.engine.ship.database_queue import Claim, Lane
+from walsyncd.engine.ship.database_queue import Claim, DatabaseQueue
 from walsyncd.engine.ship.object_upload import send
 from walsyncd.engine.ship.orphaned_uploads import SWEEP_MS, abort_orphans
 from walsyncd.engine.ship.ownership import Ownership, Standing, Verdict, folder_key
@@ -42,7 +42,7 @@ class UploadEvents(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
+class QueueResult:
     """How a turn ended. ``next_id``: the object that is next, as far as the turn has seen; None: none.
 
     ``bytes_left`` were seen to wait. ``reached_storage``: it answered, so it is not away. ``verdict``: the
@@ -79,68 +79,68 @@ class Shipper:
         self._wall_ms = wall_ms
         self._monotonic_ms = monotonic_ms
 
-    def turn(self, lane: Lane, *, is_urgent: bool, standing_wanted: bool) -> Turn:
+    def turn(self, queue: DatabaseQueue, *, is_urgent: bool, ownership_check_wanted: bool) -> QueueResult:
         """Do one turn of a lane that this thread has made busy. Raises TransientError and RefusedError."""
-        rows = self._journal.pending(lane.database_id, limit=ROWS_MAX)
-        if not rows and not standing_wanted:
-            return Turn()
-        generation = rows[0].generation if rows else self._journal.database_by_id(lane.database_id).generation
+        rows = self._journal.pending(queue.database_id, limit=ROWS_MAX)
+        if not rows and not ownership_check_wanted:
+            return QueueResult()
+        generation = rows[0].generation if rows else self._journal.database_by_id(queue.database_id).generation
         if generation is None:
-            return Turn(verdict=Verdict(Standing.LOST, "the generation has ended"))
-        lane.compare_clocks(self._monotonic_ms(), self._wall_ms())
-        looks = lane.needs_standing(self._monotonic_ms())
+            return QueueResult(verdict=Verdict(Standing.LOST, "the generation has ended"))
+        queue.compare_clocks(self._monotonic_ms(), self._wall_ms())
+        looks = queue.needs_ownership_check(self._monotonic_ms())
         if looks:
-            verdict = self._stand(lane, generation)
+            verdict = self._check_ownership(queue, generation)
             if verdict.standing is not Standing.OURS:
-                return Turn(next_id=_NEXT_UNKNOWN, reached_storage=True, verdict=verdict)
+                return QueueResult(next_id=_NEXT_UNKNOWN, reached_storage=True, verdict=verdict)
         if not rows:
-            return Turn(reached_storage=looks)
-        return self._send_first(lane, rows, is_urgent=is_urgent, looked=looks)
+            return QueueResult(reached_storage=looks)
+        return self._send_first(queue, rows, is_urgent=is_urgent, looked=looks)
 
-    def _stand(self, lane: Lane, generation: str) -> Verdict:
-        database = self._journal.database_by_id(lane.database_id)
-        if lane.is_claimed:
-            verdict = self._ownership.look(database, doubted=generation if lane.is_doubted else None)
+    def _check_ownership(self, queue: DatabaseQueue, generation: str) -> Verdict:
+        database = self._journal.database_by_id(queue.database_id)
+        if queue.is_claimed:
+            verdict = self._ownership.look(database, doubted=generation if queue.is_doubted else None)
             if verdict.standing is Standing.OURS:
-                verdict = self._look_for_another(lane, database, generation)
+                verdict = self._look_for_another(queue, database, generation)
         else:
             verdict = self._ownership.claim(database, generation)
             continued = database.stored_key if database.stored_generation == generation else None
-            lane.claimed = Claim(generation, continued, self._monotonic_ms()) if continued else None
+            queue.claimed = Claim(generation, continued, self._monotonic_ms()) if continued else None
         match verdict.standing:
             case Standing.OURS:
-                self._sweep(lane)
-                lane.stood(self._monotonic_ms(), self._wall_ms())
+                self._sweep(queue)
+                queue.ownership_checked(self._monotonic_ms(), self._wall_ms())
             case Standing.LOST:
-                lane.is_claimed = False
-                self._lose(lane, generation, verdict.reason)
+                queue.is_claimed = False
+                self._lose(queue, generation, verdict.reason)
             case Standing.TAKEN:
-                self._give_way(lane, verdict.reason)
+                self._give_way(queue, verdict.reason)
         return verdict
 
-    def _look_for_another(self, lane: Lane, database: DatabaseRow, generation: str) -> Verdict:
+    def _look_for_another(self, queue: DatabaseQueue, database: DatabaseRow, generation: str) -> Verdict:
         """Whether somebody else wrote to the generation since it was claimed: at the first look, and at a late one."""
-        claimed = lane.claimed
+        claimed = queue.claimed
         is_late = claimed is not None and claimed.is_old(self._monotonic_ms())
         if claimed is None or (claimed.is_seen and not is_late):
             return Verdict(Standing.OURS)
         is_over = is_late or claimed.generation != generation
-        lane.claimed = None if is_over else replace(claimed, is_seen=True)
+        queue.claimed = None if is_over else replace(claimed, is_seen=True)
         if claimed.generation != generation:
             return Verdict(Standing.OURS)
         return self._ownership.look_for_another(database, generation, after=claimed.after)
 
-    def _sweep(self, lane: Lane) -> None:
+    def _sweep(self, queue: DatabaseQueue) -> None:
         now_ms = self._monotonic_ms()
-        if lane.swept_ms is None or now_ms - lane.swept_ms >= SWEEP_MS:
+        if queue.swept_ms is None or now_ms - queue.swept_ms >= SWEEP_MS:
             wall_ms = self._wall_ms()
-            abort_orphans(self._journal, self._storage, database_id=lane.database_id, name=lane.name, wall_ms=wall_ms)
-            lane.swept_ms = now_ms
+            abort_orphans(self._journal, self._storage, database_id=queue.database_id, name=queue.name, wall_ms=wall_ms)
+            queue.swept_ms = now_ms
 
-    def merge_waiting(self, lane: Lane) -> None:
+    def merge_waiting(self, queue: DatabaseQueue) -> None:
         """Merge what waits in great numbers, of a lane that this thread has made busy. Raises StateError."""
         while True:
-            rows = self._journal.pending(lane.database_id, limit=ROWS_MAX)
+            rows = self._journal.pending(queue.database_id, limit=ROWS_MAX)
             runs = crowded_runs([_waiting(row) for row in rows], count_min=CROWD)
             try:
                 for start, end in runs:
@@ -150,30 +150,32 @@ class Shipper:
             if not runs:
                 return
 
-    def _send_first(self, lane: Lane, rows: list[ObjectRow], *, is_urgent: bool, looked: bool) -> Turn:
+    def _send_first(self, queue: DatabaseQueue, rows: list[ObjectRow], *, is_urgent: bool, looked: bool) -> QueueResult:
         run = head_run([_waiting(row) for row in rows])
         left = sum(row.size for row in rows)
-        unpaced = is_urgent or run.full or run.count == ROWS_MAX or rows[0].id <= lane.urgent_upto
-        tried = rows[0].state is ObjectState.BEGUN and (rows[0].id <= self._resumed_upto or rows[0].id == lane.tried_id)
-        if not tried and not lane.take_token(self._monotonic_ms()) and not unpaced:
-            return Turn(next_id=rows[0].id, bytes_left=left, reached_storage=looked)
+        unpaced = is_urgent or run.full or run.count == ROWS_MAX or rows[0].id <= queue.urgent_upto
+        tried = rows[0].state is ObjectState.BEGUN and (
+            rows[0].id <= self._resumed_upto or rows[0].id == queue.tried_id
+        )
+        if not tried and not queue.take_token(self._monotonic_ms()) and not unpaced:
+            return QueueResult(next_id=rows[0].id, bytes_left=left, reached_storage=looked)
         try:
             row = self._gathered(rows[: run.count])
             if run.count == ROWS_MAX and not run.full:  # more of it may stand behind
-                return Turn(next_id=row.id, bytes_left=left, reached_storage=looked)
-            self._send(lane, row, tried=tried)
+                return QueueResult(next_id=row.id, bytes_left=left, reached_storage=looked)
+            self._send(queue, row, tried=tried)
         except MissingError:  # dropped meanwhile
-            return Turn(next_id=_NEXT_UNKNOWN, reached_storage=looked)
+            return QueueResult(next_id=_NEXT_UNKNOWN, reached_storage=looked)
         except CorruptError as error:
-            if tried or not self._rewind(lane, rows[0], str(error)):
-                self._lose(lane, rows[0].generation, str(error))
-            return Turn(next_id=_NEXT_UNKNOWN, reached_storage=looked)
+            if tried or not self._rewind(queue, rows[0], str(error)):
+                self._lose(queue, rows[0].generation, str(error))
+            return QueueResult(next_id=_NEXT_UNKNOWN, reached_storage=looked)
         except ImpossibleError as error:
-            self._lose(lane, rows[0].generation, str(error))
-            return Turn(next_id=_NEXT_UNKNOWN, reached_storage=True)
+            self._lose(queue, rows[0].generation, str(error))
+            return QueueResult(next_id=_NEXT_UNKNOWN, reached_storage=True)
         behind = rows[run.count :]
         next_id = behind[0].id if behind else _NEXT_UNKNOWN if len(rows) == ROWS_MAX else None
-        return Turn(next_id=next_id, bytes_left=left - row.size, reached_storage=True)
+        return QueueResult(next_id=next_id, bytes_left=left - row.size, reached_storage=True)
 
     def _gathered(self, rows: Sequence[ObjectRow]) -> ObjectRow:
         """The rows as one; MissingError if one of them was dropped meanwhile."""
@@ -182,39 +184,39 @@ class Shipper:
         keys = [key for row in rows if isinstance(key := parse_key(row.key), SegmentKey)]
         return self._journal.merge(rows, format_key(merged_key(keys)))
 
-    def _send(self, lane: Lane, row: ObjectRow, *, tried: bool) -> None:
+    def _send(self, queue: DatabaseQueue, row: ObjectRow, *, tried: bool) -> None:
         if row.state is ObjectState.SPOOLED or tried:
             self._journal.begun([row.id], self._wall_ms())
-        lane.tried_id = row.id
-        key = folder_key(lane.name, row.key)
+        queue.tried_id = row.id
+        key = folder_key(queue.name, row.key)
         send(self._journal, self._storage, row, key=key, tried=tried, before_body=self._before_body)
-        lane.uploads_since_look += 1
-        lane.rewinds = 0
-        level = lane.level(self._monotonic_ms())
+        queue.uploads_since_look += 1
+        queue.rewinds = 0
+        level = queue.level(self._monotonic_ms())
         if self._journal.stored(row.id, now_ms=self._wall_ms(), tokens=level):
-            get_logger(database=lane.name).debug("object_stored", key=row.key, size=row.size)
+            get_logger(database=queue.name).debug("object_stored", key=row.key, size=row.size)
             self._events.on_stored(row)
 
-    def _rewind(self, lane: Lane, row: ObjectRow, reason: str) -> bool:
+    def _rewind(self, queue: DatabaseQueue, row: ObjectRow, reason: str) -> bool:
         """Have what is spooled from ``row`` on, which never left, read again."""
-        if lane.rewinds >= REWINDS_MAX or not self._journal.rewind(row):
+        if queue.rewinds >= REWINDS_MAX or not self._journal.rewind(row):
             return False
-        lane.rewinds += 1
-        self._events.on_rewound(lane.database_id, reason)
+        queue.rewinds += 1
+        self._events.on_rewound(queue.database_id, reason)
         return True
 
-    def _lose(self, lane: Lane, generation: str, reason: str) -> None:
-        was_current = self._journal.lose_generation(lane.database_id, generation, reason, self._wall_ms())
-        get_logger(database=lane.name).warning("generation_lost", generation=generation, reason=reason)
+    def _lose(self, queue: DatabaseQueue, generation: str, reason: str) -> None:
+        was_current = self._journal.lose_generation(queue.database_id, generation, reason, self._wall_ms())
+        get_logger(database=queue.name).warning("generation_lost", generation=generation, reason=reason)
         if was_current:
-            self._events.on_generation_lost(lane.database_id, reason)
+            self._events.on_generation_lost(queue.database_id, reason)
 
-    def _give_way(self, lane: Lane, reason: str) -> None:
-        remedy = f"stop one of the two; to go on here, in a new generation: walsyncd takeover {lane.name}"
+    def _give_way(self, queue: DatabaseQueue, reason: str) -> None:
+        remedy = f"stop one of the two; to go on here, in a new generation: walsyncd takeover {queue.name}"
         now_ms = self._wall_ms()
-        self._journal.note_state(lane.database_id, "degraded", reason, remedy, now_ms)
-        self._journal.note_error(lane.database_id, reason, now_ms)
-        get_logger(database=lane.name).error("database_taken", reason=reason, remedy=remedy)
+        self._journal.note_state(queue.database_id, "degraded", reason, remedy, now_ms)
+        self._journal.note_error(queue.database_id, reason, now_ms)
+        get_logger(database=queue.name).error("database_taken", reason=reason, remedy=remedy)
 
 
 def _waiting(row: ObjectRow) -> Waiting:

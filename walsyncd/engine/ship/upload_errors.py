@@ -9,12 +9,12 @@ import threading
 from collections.abc import Callable
 
 from walsyncd.adapters.journal.journal import Journal
-from walsyncd.engine.ship.database_queue import Lane
+from walsyncd.engine.ship.database_queue import DatabaseQueue
 from walsyncd.errors import RefusedError, StateError, TransientError
 from walsyncd.log import get_logger
 
 
-class Troubles:
+class UploadErrors:
     """Notes and ends troubles. Any thread may call that has made the lane busy."""
 
     def __init__(self, journal: Journal, url: str, wall_ms: Callable[[], int]) -> None:
@@ -27,34 +27,34 @@ class Troubles:
         self.refusal = ""
         """Why the storage refuses some database at present, or empty."""
 
-    def away(self, lane: Lane, error: TransientError, *, is_away: bool) -> None:
+    def away(self, queue: DatabaseQueue, error: TransientError, *, is_away: bool) -> None:
         """The storage did not answer the lane, or nobody (``is_away``), of which the log has one line for all."""
         remedy = error.hint or "nothing is lost: what waits is tried again at least once a minute until it answers"
         what = "storage is away" if is_away else "not stored yet"
-        self._note(lane, f"{what}: {error.message} (hint: {remedy})")
+        self._note(queue, f"{what}: {error.message} (hint: {remedy})")
 
-    def refused(self, lane: Lane, error: RefusedError) -> None:
+    def refused(self, queue: DatabaseQueue, error: RefusedError) -> None:
         """The storage said no."""
         remedy = error.hint or "change the permissions; it is tried again every half minute"
         with self._lock:
             is_news = not self._refused
-            self._refused.add(lane.database_id)
+            self._refused.add(queue.database_id)
             self.refusal = str(error)
-        self._note(lane, f"storage refuses: {error.message} (hint: {remedy})")
+        self._note(queue, f"storage refuses: {error.message} (hint: {remedy})")
         if is_news:
-            get_logger(database=lane.name).error("storage_refused", url=self._url, reason=str(error))
+            get_logger(database=queue.name).error("storage_refused", url=self._url, reason=str(error))
 
-    def over(self, lane: Lane) -> None:
+    def over(self, queue: DatabaseQueue) -> None:
         """The storage took what the lane had to send."""
         with self._lock:
-            was_refused = lane.database_id in self._refused
-            self._refused.discard(lane.database_id)
+            was_refused = queue.database_id in self._refused
+            self._refused.discard(queue.database_id)
             is_news = was_refused and not self._refused
             self.refusal = self.refusal if self._refused else ""
             state_problem, self._state_problem = self._state_problem, ""
-        self._note(lane, "")
+        self._note(queue, "")
         if is_news:
-            get_logger(database=lane.name).info("storage_accepted", url=self._url)
+            get_logger(database=queue.name).info("storage_accepted", url=self._url)
         if state_problem:
             self._journal.disk.keep_reserve()
             get_logger().info("state_dir_writable_again")
@@ -67,12 +67,12 @@ class Troubles:
         if is_news:
             get_logger().error("state_dir_not_writable", reason=error.message, remedy=error.hint)
 
-    def _note(self, lane: Lane, words: str) -> None:
-        if words == lane.trouble:
+    def _note(self, queue: DatabaseQueue, words: str) -> None:
+        if words == queue.trouble:
             return
         try:
-            self._journal.note_error(lane.database_id, words, self._wall_ms())
+            self._journal.note_error(queue.database_id, words, self._wall_ms())
         except StateError as error:
             self.state_failed(error)  # it is noted with the next attempt
         else:
-            lane.trouble = words
+            queue.trouble = words

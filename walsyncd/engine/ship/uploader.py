@@ -32,15 +32,15 @@ from walsyncd.adapters.storage.interface import Storage
 from walsyncd.core.send.backoff import delay_s
 from walsyncd.core.send.pacing import Bucket, refill
 from walsyncd.core.stored.position import Position
-from walsyncd.engine.ship.database_queue import Lane
+from walsyncd.engine.ship.database_queue import DatabaseQueue
 from walsyncd.engine.ship.object_upload import abort_leftovers
 from walsyncd.engine.ship.outage import Outage
 from walsyncd.engine.ship.ownership import Identity, Ownership
-from walsyncd.engine.ship.rate_limiter import Throttle
-from walsyncd.engine.ship.scheduler import AbortLeftovers, Act, Dispatch, Finish, Merge, RunTask, TakeTurn, Task, Wait
+from walsyncd.engine.ship.rate_limiter import RateLimiter
+from walsyncd.engine.ship.scheduler import AbortUploads, DrainQueue, Finish, Job, Merge, RunTask, Scheduler, Task, Wait
 from walsyncd.engine.ship.shipper import Shipper, UploadEvents
-from walsyncd.engine.ship.upload_errors import Troubles
-from walsyncd.engine.threads.stall_detector import Pulse
+from walsyncd.engine.ship.upload_errors import UploadErrors
+from walsyncd.engine.threads.stall_detector import StallDetector
 from walsyncd.errors import ImpossibleError, RefusedError, StateError, TransientError
 from walsyncd.log import get_logger
 
@@ -62,7 +62,7 @@ class Uploader:
         *,
         identity: Identity,
         uploads_max: int = UPLOADS_MAX_DEFAULT,
-        pulse: Pulse | None = None,
+        stall_detector: StallDetector | None = None,
         bytes_per_s_max: float | None = None,
         expire_s: float | None = None,
         wall_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
@@ -71,11 +71,11 @@ class Uploader:
         self._journal = journal
         self._storage = storage
         self._crash = crash
-        self._pulse = pulse or Pulse()
+        self._pulse = stall_detector or StallDetector()
         self._wall_ms = wall_ms
         self._monotonic_ms = monotonic_ms
-        self._throttle = Throttle(bytes_per_s_max, monotonic_ms, self._pulse.beat)
-        self._troubles = Troubles(journal, storage.url, wall_ms)
+        self._throttle = RateLimiter(bytes_per_s_max, monotonic_ms, self._pulse.beat)
+        self._troubles = UploadErrors(journal, storage.url, wall_ms)
         self._shipper = Shipper(
             journal,
             storage,
@@ -92,7 +92,7 @@ class Uploader:
         ]
         self._wake = threading.Condition()
         # Guarded by the lock of _wake:
-        self._dispatch = Dispatch(tasks_running_max=max(1, uploads_max - 1))
+        self._dispatch = Scheduler(tasks_running_max=max(1, uploads_max - 1))
         self._dispatch.has_leftovers = bool(journal.leftovers())
         self._alarm_ms: float | None = None
         self._is_broken = self._is_left = False  # left: in a request, and nobody waits for it any more
@@ -130,9 +130,9 @@ class Uploader:
     def pace(self, database_id: int, upload_interval_s: float) -> None:
         """Set the mean time between two objects of a database."""
         with self._wake:
-            lane = self._lane(database_id, upload_interval_s)
-            lane.interval_ms = 1000 * upload_interval_s
-            self._schedule(lane)
+            queue = self._lane(database_id, upload_interval_s)
+            queue.interval_ms = 1000 * upload_interval_s
+            self._schedule(queue)
 
     def offer(self, rows: Sequence[ObjectRow]) -> None:
         """These objects were journaled just now."""
@@ -146,11 +146,11 @@ class Uploader:
         """
         future: Future[object] = Future()
         with self._wake:
-            lane = self._lane(database_id)
+            queue = self._lane(database_id)
             if self._dispatch.stop_at_ms is not None:
                 future.cancel()
-            elif lane.stopped:
-                future.set_exception(ImpossibleError(f"write to {lane.name}: {lane.stopped}"))
+            elif queue.stopped:
+                future.set_exception(ImpossibleError(f"write to {queue.name}: {queue.stopped}"))
             else:
                 self._dispatch.add_task(Task(database_id, task, future, size))
                 self._wake.notify()
@@ -161,10 +161,10 @@ class Uploader:
         upto = self._journal.last_object_id()
         with self._wake:
             for database_id in database_ids:
-                lane = self._lane(database_id)
-                lane.urgent_upto = upto
-                lane.not_before_ms = 0.0  # who asks may have mended what was refused
-                self._schedule(lane)
+                queue = self._lane(database_id)
+                queue.urgent_upto = upto
+                queue.not_before_ms = 0.0  # who asks may have mended what was refused
+                self._schedule(queue)
 
     def may_leave_at_once(self, database_id: int) -> bool:
         """Whether an object spooled now would be sent now, so that its row may be written as begun."""
@@ -191,10 +191,10 @@ class Uploader:
             self._journal.lose_generation(database_id, row.generation, reason, self._wall_ms())
         self.drop_spool(database_id)
         with self._wake:
-            lane = self._lane(database_id)
-            lane.stopped = ""
-            lane.is_claimed = False
-            self._schedule(lane)
+            queue = self._lane(database_id)
+            queue.stopped = ""
+            queue.is_claimed = False
+            self._schedule(queue)
 
     def drop_spool(self, database_id: int) -> int:
         """Drop all that the database has spooled, and abort what is open of it; bytes freed."""
@@ -248,7 +248,7 @@ class Uploader:
             self._crash(error)
         return True
 
-    def _next_act(self) -> Act | None:
+    def _next_act(self) -> Job | None:
         """The next thing to do, when its moment has come; None: the thread's work is done."""
         with self._wake:
             while not self._is_broken:
@@ -282,53 +282,53 @@ class Uploader:
         if self._alarm_ms == alarm_ms:
             self._alarm_ms = None
 
-    def _do(self, act: Act) -> None:
+    def _do(self, act: Job) -> None:
         match act:
-            case TakeTurn():
+            case DrainQueue():
                 self._take_turn(act)
             case RunTask(task):
                 self._run_task(task)
-            case Merge(lane):
-                self._merge(lane)
-            case AbortLeftovers():
+            case Merge(queue):
+                self._merge(queue)
+            case AbortUploads():
                 self._abort_leftovers()
 
-    def _take_turn(self, act: TakeTurn) -> None:
-        lane = act.lane
+    def _take_turn(self, act: DrainQueue) -> None:
+        queue = act.queue
         try:
-            turn = self._shipper.turn(lane, is_urgent=act.is_urgent, standing_wanted=act.standing_wanted)
+            turn = self._shipper.turn(queue, is_urgent=act.is_urgent, ownership_check_wanted=act.ownership_check_wanted)
         except StateError as error:
             self._troubles.state_failed(error)
             self._retry(act, STATE_WAIT_S)
             return
         except TransientError as error:
-            self._gone_away(error, lane.database_id)
-            self._troubles.away(lane, error, is_away=self.outage() is not None)
-            self._retry(act, delay_s(lane.failures + 1, fraction=random.random()))  # noqa: S311  not a secret
+            self._gone_away(error, queue.database_id)
+            self._troubles.away(queue, error, is_away=self.outage() is not None)
+            self._retry(act, delay_s(queue.failures + 1, fraction=random.random()))  # noqa: S311  not a secret
             return
         except RefusedError as error:
             self._answered()
-            self._troubles.refused(lane, error)
-            wait_s = min(REFUSED_WAIT_S, 2.0 ** min(lane.failures, 10))  # one spurious refusal costs a second
+            self._troubles.refused(queue, error)
+            wait_s = min(REFUSED_WAIT_S, 2.0 ** min(queue.failures, 10))  # one spurious refusal costs a second
             self._retry(act, wait_s * random.uniform(0.5, 1.0))  # noqa: S311  not a secret
             return
         if turn.reached_storage:
             self._answered()
-            self._troubles.over(lane)
+            self._troubles.over(queue)
         with self._wake:
-            refused = self._dispatch.settle(lane, turn)
+            refused = self._dispatch.settle(queue, turn)
         for task in refused:
             task.refuse(turn.verdict.reason if turn.verdict else "")
 
-    def _merge(self, lane: Lane) -> None:
+    def _merge(self, queue: DatabaseQueue) -> None:
         try:
-            self._shipper.merge_waiting(lane)
+            self._shipper.merge_waiting(queue)
         except StateError as error:
             self._troubles.state_failed(error)
         with self._wake:
-            self._dispatch.merged(lane)
+            self._dispatch.merged(queue)
 
-    def _retry(self, act: TakeTurn, wait_s: float) -> None:
+    def _retry(self, act: DrainQueue, wait_s: float) -> None:
         with self._wake:
             self._dispatch.retry(act, not_before_ms=self._monotonic_ms() + 1000 * wait_s)
 
@@ -378,22 +378,22 @@ class Uploader:
 
     # Under the lock.
 
-    def _lane(self, database_id: int, interval_s: float = UPLOAD_INTERVAL_DEFAULT_S) -> Lane:
-        lane = self._dispatch.lanes.get(database_id)
-        if lane is None:
+    def _lane(self, database_id: int, interval_s: float = UPLOAD_INTERVAL_DEFAULT_S) -> DatabaseQueue:
+        queue = self._dispatch.queues.get(database_id)
+        if queue is None:
             row = self._journal.database_by_id(database_id)
             interval_ms = 1000 * interval_s
             kept = Bucket(row.tokens, row.tokens_ms)
             level = refill(kept, now_ms=self._wall_ms(), interval_ms=interval_ms).level
-            lane = Lane(database_id, row.name, Bucket(level, self._monotonic_ms()), interval_ms)
-            self._dispatch.lanes[database_id] = lane
-        return lane
+            queue = DatabaseQueue(database_id, row.name, Bucket(level, self._monotonic_ms()), interval_ms)
+            self._dispatch.queues[database_id] = queue
+        return queue
 
     def _mark(self, database_id: int, size: int) -> None:
         with self._wake:
             self._dispatch.mark(self._lane(database_id), size)
             self._wake.notify()
 
-    def _schedule(self, lane: Lane) -> None:
-        self._dispatch.schedule(lane)
+    def _schedule(self, queue: DatabaseQueue) -> None:
+        self._dispatch.schedule(queue)
         self._wake.notify()

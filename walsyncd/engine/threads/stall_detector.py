@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 
-class Pulse:
+class StallDetector:
     """Any thread works, any thread asks; each entry of the table is written by its own thread alone."""
 
     def __init__(self, monotonic_s: Callable[[], float] = time.monotonic) -> None:

@@ -25,7 +25,7 @@ from walsyncd.core.stored.layout import format_key
 from walsyncd.core.stored.position import Position
 from walsyncd.engine.restore.planner import REPLANS_MAX, find_plan, manifest_of
 from walsyncd.engine.restore.replica import Replica
-from walsyncd.engine.restore.restorer import Draft, restore
+from walsyncd.engine.restore.restorer import BuildPlan, restore
 from walsyncd.engine.upkeep.live_comparison import DIFFERENT_MAX, Differences, differences, meaningless, written_between
 from walsyncd.errors import CorruptError, NothingToRestoreError, RefusedError, TargetError, VanishedError
 
@@ -40,7 +40,7 @@ class NoRoomError(RefusedError):
     """The disk is too short for a drill."""
 
 
-class Setting(Protocol):
+class DrillHost(Protocol):
     """What a drill needs of the daemon; each raises StoppedError when that stops, and TransientError."""
 
     def check(self) -> None:
@@ -74,7 +74,7 @@ class DamagedReplicaError(CorruptError):
     """The replica can't be restored as it should."""
 
 
-def rehearse(replica: Replica, generation: str, live: Path, scratch: Path, setting: Setting) -> Rehearsal:
+def rehearse(replica: Replica, generation: str, live: Path, scratch: Path, setting: DrillHost) -> Rehearsal:
     """Restore to ``scratch`` and look at it; the file stays. DamagedReplicaError: nothing could be restored.
 
     NoRoomError, RefusedError, TransientError, StoppedError: nothing was found out.
@@ -100,7 +100,7 @@ def rehearse(replica: Replica, generation: str, live: Path, scratch: Path, setti
     return Rehearsal(plan.reached.position, format_key(plan.base), detail, problem, is_replicas)
 
 
-def _restore(replica: Replica, generation: str, scratch: Path, setting: Setting) -> Plan:
+def _restore(replica: Replica, generation: str, scratch: Path, setting: DrillHost) -> Plan:
     """Again if objects vanish that another listing does not show; DamagedReplicaError."""
     for attempt in range(1, REPLANS_MAX + 1):
         try:
@@ -118,10 +118,10 @@ def _restore(replica: Replica, generation: str, scratch: Path, setting: Setting)
 class _Bounds:
     """Begins only if there is room, and hears when the daemon stops."""
 
-    def __init__(self, setting: Setting) -> None:
+    def __init__(self, setting: DrillHost) -> None:
         self._setting = setting
 
-    def begin(self, draft: Draft) -> None:
+    def begin(self, draft: BuildPlan) -> None:
         room = self._setting.room_bytes()
         if draft.space_bytes > room:
             raise NoRoomError(
@@ -136,7 +136,7 @@ class _Bounds:
 class _Comparison:
     """A restored file beside the live one; ``skipped`` says why they could not be compared, if so."""
 
-    def __init__(self, replica: Replica, plan: Plan, live: Path, restored: Path, setting: Setting) -> None:
+    def __init__(self, replica: Replica, plan: Plan, live: Path, restored: Path, setting: DrillHost) -> None:
         self._replica = replica
         self._reached = plan.reached.position
         self._base = plan.base.base

@@ -30,7 +30,7 @@ from walsyncd.adapters.storage.interface import Storage
 from walsyncd.adapters.storage.paced_reads import PacedReads
 from walsyncd.core.follow.follow_state import FollowState
 from walsyncd.core.keep.drill_schedule import next_drill_ms
-from walsyncd.engine.follow.followed_database import Tracked
+from walsyncd.engine.follow.followed_database import FollowedDatabase
 from walsyncd.engine.restore.replica import Replica
 from walsyncd.engine.upkeep.drill import DamagedReplicaError, Rehearsal, StoppedError, rehearse
 from walsyncd.errors import RefusedError, TransientError, WalsyncdError
@@ -52,7 +52,7 @@ class Driller:
         journal: Journal,
         storage: Storage,
         *,
-        request: Callable[[Tracked, Callable[[Tracked], object]], Future[Any]],
+        request: Callable[[FollowedDatabase, Callable[[FollowedDatabase], object]], Future[Any]],
         on_generation_lost: Callable[[int, str], None],
         bytes_per_s_max: float | None,
         wall_ms: Callable[[], int],
@@ -65,14 +65,14 @@ class Driller:
         bytes_per_s = min(BYTES_PER_S_MAX, bytes_per_s_max or BYTES_PER_S_MAX)
         self._storage = PacedReads(storage, bytes_per_s, self.pause)
         self._condition = threading.Condition()
-        self._intervals: dict[int, tuple[Tracked, float]] = {}
+        self._intervals: dict[int, tuple[FollowedDatabase, float]] = {}
         self._not_before_s: dict[int, float] = {}
         self._is_stopping = False
         self._has_news = False
         self._is_waiting = False  # a drill, for something that others do
         self._started_ms = wall_ms()
 
-    def plan(self, tracked: Tracked, interval_s: float | None) -> None:
+    def plan(self, tracked: FollowedDatabase, interval_s: float | None) -> None:
         """Rehearse it so often from now on; None: not at all."""
         with self._condition:
             if interval_s is None:
@@ -117,7 +117,7 @@ class Driller:
                 return wait_s
             self._drill(tracked)
 
-    def _due(self, tracked: Tracked, interval_s: float) -> tuple[float, Tracked] | None:
+    def _due(self, tracked: FollowedDatabase, interval_s: float) -> tuple[float, FollowedDatabase] | None:
         """In how many seconds; None while its generation has no base."""
         row = self._journal.database_by_id(tracked.row_id)
         if not _is_restorable(row):
@@ -130,7 +130,7 @@ class Driller:
         held_s = self._not_before_s.get(row.id, 0.0) - time.monotonic()
         return max(held_s, (due_ms - self._wall_ms()) / 1000), tracked
 
-    def _drill(self, tracked: Tracked) -> None:
+    def _drill(self, tracked: FollowedDatabase) -> None:
         row = self._journal.database_by_id(tracked.row_id)
         if row.generation is None:
             return
@@ -150,12 +150,12 @@ class Driller:
         else:
             self._tell_of(row, began_ms, done)
 
-    def _rehearse(self, tracked: Tracked, generation: str) -> Rehearsal:
+    def _rehearse(self, tracked: FollowedDatabase, generation: str) -> Rehearsal:
         self._folder.mkdir(mode=0o700, exist_ok=True)
         replica = Replica(self._storage, tracked.name)
         scratch = self._folder / f"{tracked.row_id}.db"
         try:
-            return rehearse(replica, generation, tracked.path, scratch, _DrillSetting(self, tracked))
+            return rehearse(replica, generation, tracked.path, scratch, _Host(self, tracked))
         finally:
             self._clear()
 
@@ -221,7 +221,7 @@ class Driller:
         """How much of the state directory's disk a drill may take."""
         return self._journal.disk.room_bytes()
 
-    def look(self, tracked: Tracked) -> FollowState | None:
+    def look(self, tracked: FollowedDatabase) -> FollowState | None:
         """Where the follower stands after a look that begins now."""
         future = self._request(tracked, lambda tracked: tracked.state)
         future.add_done_callback(lambda _future: self._nudge())
@@ -230,7 +230,7 @@ class Driller:
         state: FollowState | None = future.result()
         return state
 
-    def wait_stored(self, tracked: Tracked) -> bool:
+    def wait_stored(self, tracked: FollowedDatabase) -> bool:
         """Wait until every segment that there is now is stored."""
         object_id = self._journal.last_object_id()
 
@@ -265,10 +265,10 @@ class Driller:
             return not self._is_stopping
 
 
-class _DrillSetting:
+class _Host:
     """The daemon, as the drill of one database sees it."""
 
-    def __init__(self, driller: Driller, tracked: Tracked) -> None:
+    def __init__(self, driller: Driller, tracked: FollowedDatabase) -> None:
         self._driller = driller
         self._tracked = tracked
 

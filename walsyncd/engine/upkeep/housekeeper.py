@@ -20,7 +20,7 @@ import structlog
 from walsyncd.adapters.journal.journal import Journal, ObjectKind, ObjectRow
 from walsyncd.adapters.storage.interface import Storage
 from walsyncd.core.keep.retention import GRACE_MS
-from walsyncd.engine.follow.followed_database import Tracked
+from walsyncd.engine.follow.followed_database import FollowedDatabase
 from walsyncd.engine.ship.ownership import Ownership, Standing
 from walsyncd.engine.upkeep.compactor import Compactor
 from walsyncd.engine.upkeep.deletion import DeletionRefusedError, Pruned, Removals
@@ -63,12 +63,12 @@ class Housekeeper:
         self._outcomes: dict[int, Pruned | WalsyncdError] = {}
         self._said: set[str] = set()
         self._condition = threading.Condition()
-        self._databases: dict[int, Tracked] = {}
+        self._databases: dict[int, FollowedDatabase] = {}
         self._closing: set[int] | None = None  # databases of which an epoch may have been closed; at first, any
         self._is_stopping = False
         self._has_work = True
 
-    def adopt(self, tracked: Tracked) -> None:
+    def adopt(self, tracked: FollowedDatabase) -> None:
         """Keep this one as its settings say; the base stored last lets older ones go some day."""
         row = self._journal.database_by_id(tracked.row_id)
         if row.base_ms is not None and row.base_ms > row.pruned_ms:
@@ -77,13 +77,13 @@ class Housekeeper:
             self._databases[tracked.row_id] = tracked
         self.wake()
 
-    def forget(self, tracked: Tracked) -> None:
+    def forget(self, tracked: FollowedDatabase) -> None:
         """Leave it as it is: it is not configured any more, and nothing says what to keep of it."""
         with self._condition:
             self._databases.pop(tracked.row_id, None)
         self._may_be_closed(tracked.row_id)
 
-    def prune_now(self, tracked: Tracked) -> None:
+    def prune_now(self, tracked: FollowedDatabase) -> None:
         """Somebody asks for it, and then for its ``outcome``."""
         with self._condition:
             self._asked[tracked.row_id] += 1
@@ -91,7 +91,7 @@ class Housekeeper:
         self._journal.prune_asked(tracked.row_id)
         self.wake()
 
-    def outcome(self, tracked: Tracked) -> Pruned | WalsyncdError | None:
+    def outcome(self, tracked: FollowedDatabase) -> Pruned | WalsyncdError | None:
         """What came of the first pruning that began since it was asked for last; None: nothing yet."""
         return self._outcomes.get(tracked.row_id)
 
@@ -176,11 +176,11 @@ class Housekeeper:
             *(("compaction", job) for job in self._compactor.compactions(closing)),
         ]
 
-    def _all(self) -> list[Tracked]:
+    def _all(self) -> list[FollowedDatabase]:
         with self._condition:
             return list(self._databases.values())
 
-    def _prune(self, tracked: Tracked) -> None:
+    def _prune(self, tracked: FollowedDatabase) -> None:
         asked = self._asked[tracked.row_id]
         try:
             self._note_outcome(tracked, self._pruner.prune(tracked.row_id, policy_of(tracked.spec)), asked)
@@ -188,7 +188,7 @@ class Housekeeper:
             self._note_outcome(tracked, error, asked)
             raise
 
-    def _note_outcome(self, tracked: Tracked, outcome: Pruned | WalsyncdError, asked: int) -> None:
+    def _note_outcome(self, tracked: FollowedDatabase, outcome: Pruned | WalsyncdError, asked: int) -> None:
         """Of a pruning that began after it was asked for so many times; whoever asked later gets another one."""
         with self._condition:
             is_answer = self._asked[tracked.row_id] == asked
@@ -231,5 +231,5 @@ class Housekeeper:
             return not self._is_stopping
 
 
-def _until_old_ms(tracked: Tracked) -> int:
+def _until_old_ms(tracked: FollowedDatabase) -> int:
     return policy_of(tracked.spec).retention_ms + GRACE_MS
