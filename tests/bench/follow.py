@@ -97,23 +97,23 @@ class RateLimit:
     """The follower of one database without its threads: ``catch_up`` runs it in this one."""
 
     def __init__(self, folder: Path, path: Path) -> None:
-        self._agenda = Schedule()
+        self._schedule = Schedule()
         self.journal = Journal.open(folder / "state")
         self._watcher = InotifyReader()
-        self._watch = EventPump(self._watcher, self._agenda.wake, lambda: None)
+        self._event_pump = EventPump(self._watcher, self._schedule.wake, lambda: None)
         spec = DatabaseSpec(path, "bench", str(path), "database[1]", 1.0, 86_400.0, 86_400.0, presence=False)
         self._tracked = FollowedDatabase(spec, self.journal.database("bench", str(path)).id, WalPairs(path))
         self.spooled_bytes = self.objects = 0
         self._follower = Follower(
             self.journal,
-            Environment(self.journal, self._watch.drain, boot_id()),
-            self._agenda,
+            Environment(self.journal, self._event_pump.drain, boot_id()),
+            self._schedule,
             offer=self._offer,
             leaves_at_once=lambda _: False,
             base_due=lambda _: None,
             is_spool_full=lambda: False,
         )
-        self._watch.add(self._tracked)
+        self._event_pump.add(self._tracked)
         self._tracked.wal_pairs.look_around()
 
     def _offer(self, rows: list[ObjectRow]) -> None:

@@ -184,7 +184,7 @@ class Play:
             now_ms=lambda: self.now_ms,
             boot_id="boot",
         )
-        self._rota = self._snapshotter._rota = PlayedRota(self._snapshotter._take, lambda: self.now_ms)
+        self._copy_queue = self._snapshotter._copy_queue = PlayedRota(self._snapshotter._take, lambda: self.now_ms)
 
     def join(self, number: int) -> None:
         """One database more, with a base as soon as it has committed."""
@@ -209,16 +209,16 @@ class Play:
 
     def commit(self, tracked: FollowedDatabase, transactions: int, *, restarts: bool = False) -> None:
         """So many transactions of one row, seen at once; the WAL restarts before if it is full."""
-        if tracked.base_wanted and tracked.row_id not in self._rota.moments:
+        if tracked.base_wanted and tracked.row_id not in self._copy_queue.moments:
             self._snapshotter.adopt(tracked)
             self.keeper.adopt(tracked)
         assert tracked.state is not None
         cursor = tracked.state.cursor or Cursor((1, 2), None, 0, (0, 0))
-        eyes = SimpleNamespace(tracked=tracked, environment=SimpleNamespace(wall_ms=lambda: self.now_ms))
+        reader = SimpleNamespace(tracked=tracked, environment=SimpleNamespace(wall_ms=lambda: self.now_ms))
         if restarts or cursor.frames + transactions > RESTART_FRAMES:
             cursor = Cursor(cursor.salts, None, 0, (0, 0))
             tracked.state = tracked.state.entered(cursor)
-        state = close_epoch_if_due(cast("SourceReader", eyes), tracked.state, cursor)
+        state = close_epoch_if_due(cast("SourceReader", reader), tracked.state, cursor)
         collector = SegmentBuilder(self._journal, state.stream, page_size=PAGE_SIZE, salts=(3, 4), seen_ms=self.now_ms)
         collector.add(_frames(transactions))
         new, stream = collector.finish()
@@ -245,14 +245,14 @@ class Play:
         """Do all that is due now; when something is due again."""
         while True:
             match self.dispatch.next(self.now_ms):
-                case DrainQueue(queue=queue, is_urgent=is_urgent, ownership_check_wanted=wanted):
-                    turn = self._shipper.turn(queue, is_urgent=is_urgent, ownership_check_wanted=wanted)
-                    self.dispatch.settle(queue, turn)
+                case DrainQueue(queue=queue, is_urgent=is_urgent, check_ownership=wanted):
+                    drain = self._shipper.drain(queue, is_urgent=is_urgent, check_ownership=wanted)
+                    self.dispatch.settle(queue, drain)
                 case Wait(timeout_s):
-                    if min(self._rota.next_ms, self.keeper.next_ms) > self.now_ms:
+                    if min(self._copy_queue.next_ms, self.keeper.next_ms) > self.now_ms:
                         ship_ms = math.inf if timeout_s is None else self.now_ms + max(1.0, 1000 * timeout_s)
-                        return min(ship_ms, self._rota.next_ms, self.keeper.next_ms)
-                    self._rota.run_due()
+                        return min(ship_ms, self._copy_queue.next_ms, self.keeper.next_ms)
+                    self._copy_queue.run_due()
                     self.keeper.run_due(self.now_ms)
                 case other:
                     raise AssertionError(other)

@@ -20,21 +20,21 @@ COUNT = 60
 @pytest.mark.slow
 def test_the_head_equals_the_source(tmp_path: Path, storage: dict[str, str], request: pytest.FixtureRequest) -> None:
     """Three applications at once, one of each kind: every page of what is restored is the source's."""
-    turn = STORAGES.index(request.node.callspec.params["storage"])
-    page_sizes = {kind: PAGE_SIZES[(number + turn) % 3] for number, kind in enumerate(KINDS)}
+    drain = STORAGES.index(request.node.callspec.params["storage"])
+    page_sizes = {kind: PAGE_SIZES[(number + drain) % 3] for number, kind in enumerate(KINDS)}
     files = {kind: tmp_path / f"data/{kind}/{kind}.db" for kind in KINDS}
     with Daemon(tmp_path, list(files.values()), storage=storage) as daemon, ExitStack() as stack:
         for kind, file in files.items():
             create(file, page_size=page_sizes[kind])
         daemon.start()
         writers = [
-            stack.enter_context(Writer(kind, file, seed=10 * turn + number, count=COUNT, calm=daemon.control))
+            stack.enter_context(Writer(kind, file, seed=10 * drain + number, count=COUNT, calm=daemon.control))
             for number, (kind, file) in enumerate(files.items())
         ]
         for writer in writers:
             writer.finish()
         daemon.sync()
-        assert_same(daemon.restore(KINDS[turn % 3]), files[KINDS[turn % 3]])  # its connections are open
+        assert_same(daemon.restore(KINDS[drain % 3]), files[KINDS[drain % 3]])  # its connections are open
         for writer in writers:
             writer.close()
         daemon.sync()
@@ -42,7 +42,7 @@ def test_the_head_equals_the_source(tmp_path: Path, storage: dict[str, str], req
             restored = daemon.restore(kind)
             assert_same(restored, file)
             assert counter_of(restored) > COUNT / 3
-        assert "all of it is sound" in daemon.done("verify", KINDS[turn % 3])
+        assert "all of it is sound" in daemon.done("verify", KINDS[drain % 3])
         assert daemon.lines("generation_ended") == []
         assert daemon.stop() == 0
 

@@ -108,14 +108,14 @@ PRESENCE_MUTANTS = (
     mutant(
         "a count is believed for good because no close has come so far",
         SEAM,
-        "if not eyes.is_final(index, whole=whole):",
+        "if not reader.is_final(index, whole=whole):",
         "if False:",
         "engine/follow/test_closed_index.py::test_a_killed_writer_whose_close_comes_late_is_a_gap",
     ),
     mutant(
         "the count of a new WAL is believed for good because no close has come so far",
         "engine/follow/begin_generation.py",
-        "if index is not None and eyes.wal_pair.overwritten:",
+        "if index is not None and reader.wal_pair.overwritten:",
         "if False:",
         "engine/follow/test_closed_index.py::test_a_killed_writer_whose_close_comes_late_in_a_new_wal_is_a_gap",
     ),

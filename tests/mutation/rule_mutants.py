@@ -34,7 +34,7 @@ RULE_MUTANTS = (
     mutant(
         "a wal-index that stays behind is believed for ever",
         LOOK,
-        "if seen.index is not None and _lags(eyes, cursor, moving=moving):",
+        "if seen.index is not None and _lags(reader, cursor, moving=moving):",
         "if False:",
         "engine/follow/test_look.py::test_a_wal_index_that_stays_behind_is_not_believed",
     ),

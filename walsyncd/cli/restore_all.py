@@ -43,7 +43,7 @@ class Outcome:
     error: WalsyncdError | None = None
 
 
-def restore_all(args: argparse.Namespace, wish: RestoreRequest, access: Access) -> int:
+def restore_all(args: argparse.Namespace, request: RestoreRequest, access: Access) -> int:
     """Restore them, print a table, and return the exit code: 1 if any failed."""
     replicas = replicas_from(args)
     if not replicas:
@@ -52,11 +52,11 @@ def restore_all(args: argparse.Namespace, wish: RestoreRequest, access: Access) 
     room = _Room(ROOM_BYTES)
 
     def restore_one(replica: Replica) -> Outcome:
-        turn = _Turn(room, stopped)
+        drain = _Turn(room, stopped)
         try:
-            return _restore_one(args, replica, wish, access, turn)
+            return _restore_one(args, replica, request, access, drain)
         finally:
-            turn.end()
+            drain.end()
 
     with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="restore") as pool:
         try:
@@ -116,7 +116,7 @@ class _Turn:
 
 
 def _restore_one(
-    args: argparse.Namespace, replica: Replica, wish: RestoreRequest, access: Access, turn: _Turn
+    args: argparse.Namespace, replica: Replica, request: RestoreRequest, access: Access, drain: _Turn
 ) -> Outcome:
     from walsyncd.core.stored.layout import check_name  # noqa: PLC0415  a command is light until it runs
     from walsyncd.engine.restore.planner import with_plan  # noqa: PLC0415
@@ -129,10 +129,10 @@ def _restore_one(
         if args.if_missing and path.exists():
             return Outcome(name, path, kept=True)
         if args.dry_run:
-            with_plan(replica, wish, lambda prepared: build_plan_of(replica, prepared))
+            with_plan(replica, request, lambda prepared: build_plan_of(replica, prepared))
             return Outcome(name, path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        return Outcome(name, path, restore_request(replica, wish, path, RestoreOptions(args.force, access, turn)))
+        return Outcome(name, path, restore_request(replica, request, path, RestoreOptions(args.force, access, drain)))
     except OSError as error:
         refused = RefusedError(f"make folder {path.parent}: {error.strerror}")
         return Outcome(name, path, error=refused)

@@ -78,7 +78,7 @@ def test_a_run_is_full_unless_the_next_segment_could_join(queue: list[Waiting]) 
 
 
 @pytest.mark.parametrize(
-    ("lane", "expected"),
+    ("queue", "expected"),
     [
         ([wait(1, 4)], Run(1, full=False)),
         ([wait(1, 4), wait(5, 5), wait(6, 9)], Run(3, full=False)),

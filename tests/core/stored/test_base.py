@@ -103,7 +103,7 @@ def test_a_part_is_filled_up_with_a_shorter_range() -> None:
 def test_a_part_is_filled_up_where_the_content_changes() -> None:
     """A range that does not fit shows what would: no part is left half empty."""
     rng = random.Random(4)
-    raw = b"".join(rng.randbytes(8 * MIB) if turn % 2 else b"as ever, " * MIB for turn in range(6))
+    raw = b"".join(rng.randbytes(8 * MIB) if drain % 2 else b"as ever, " * MIB for drain in range(6))
     parts = pack_as_wanted(raw, shape_of(len(raw)))
     packed, used = sum(len(part.body) for part in parts), sum(r.object_length for part in parts for r in part.ranges)
     assert used > 0.9 * packed

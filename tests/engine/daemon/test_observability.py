@@ -34,7 +34,7 @@ def test_metrics_move_with_the_settings(tmp_path: Path) -> None:
     place = Place(tmp_path)
     first, second, file = free_address(), free_address(), tmp_path / "walsyncd.prom"
     with running(place.settings()) as daemon:
-        observe, settings = daemon._sight, place.settings().daemon
+        observe, settings = daemon._observability, place.settings().daemon
         observe.settle(replace(settings, metrics_listen=first))
         assert answers(first)
         assert observe.due_s() is None, "without a file nothing wakes up for it"
@@ -52,9 +52,11 @@ def test_a_file_that_cant_be_written_is_said_once(tmp_path: Path, capfd: pytest.
     """Replication goes on without it."""
     place = Place(tmp_path)
     with running(place.settings()) as daemon:
-        daemon._sight.settle(replace(place.settings().daemon, metrics_textfile=tmp_path / "absent" / "walsyncd.prom"))
-        daemon._sight.beat()
-        daemon._sight.beat()
+        daemon._observability.settle(
+            replace(place.settings().daemon, metrics_textfile=tmp_path / "absent" / "walsyncd.prom")
+        )
+        daemon._observability.beat()
+        daemon._observability.beat()
     assert capfd.readouterr().err.count("metrics_not_written") == 1
 
 
@@ -70,8 +72,8 @@ def test_a_port_that_is_taken_keeps_nobody_from_replicating(tmp_path: Path, capf
         with wal_database(place.database()), running(settings) as daemon:
             place.sync()
             with pytest.raises(UsageError, match=f"listen for metrics on {address}"):
-                daemon._sight.settle(settings.daemon)
+                daemon._observability.settle(settings.daemon)
             taken.close()
-            daemon._sight.settle(settings.daemon)
+            daemon._observability.settle(settings.daemon)
             assert answers(address)
     assert capfd.readouterr().err.count("metrics_not_shown") == 1

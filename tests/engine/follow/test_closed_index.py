@@ -266,9 +266,9 @@ def test_a_close_while_a_count_is_judged_calls_the_loan_in(tmp_path: Path) -> No
         app.execute(insert(1))
         follow.look()
         assert follow.tracked.wal_pairs.current is not None
-        eyes = SourceReader(follow.tracked, follow.environment, follow.tracked.wal_pairs.current)
+        reader = SourceReader(follow.tracked, follow.environment, follow.tracked.wal_pairs.current)
         follow.tracked.wal_pairs.note(Event(path, Role.SHM, Kind.CLOSE_WRITE))
-        eyes.accept_provisionally()
+        reader.accept_provisionally()
         assert "right after the WAL restarted" in follow.gap()
 
 

@@ -62,10 +62,10 @@ def test_the_queue_is_drained_before_anything_is_believed(tmp_path: Path) -> Non
     path = tmp_path / "app.db"
     with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
         follow.look()
-        eyes = eyes_of(follow)
+        reader = eyes_of(follow)
         app.close()
-        eyes.observe()
-        assert eyes.wal_pair.orderly
+        reader.observe()
+        assert reader.wal_pair.orderly
 
 
 def test_a_wal_index_whose_creation_was_not_seen(tmp_path: Path) -> None:
@@ -85,10 +85,10 @@ def test_a_mark_needs_a_quiet_index(tmp_path: Path, kind: Kind) -> None:
     """An event during the look makes none; the next look makes one again."""
     path = tmp_path / "app.db"
     with wal_database(path), Following(path, tmp_path / "f").begin() as follow:
-        eyes = eyes_of(follow)
-        assert eyes.new_mark(5) is not None
+        reader = eyes_of(follow)
+        assert reader.new_mark(5) is not None
         follow.tracked.wal_pairs.note(Event(path, Role.SHM, kind))
-        assert eyes.new_mark(5) is None
+        assert reader.new_mark(5) is None
         assert eyes_of(follow).new_mark(5) is not None
 
 

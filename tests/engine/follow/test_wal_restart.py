@@ -135,11 +135,11 @@ def test_the_mark_moves_with_recovered_commits(tmp_path: Path) -> None:
     """After a recovery the next seam counts from there, not from before."""
     path = tmp_path / "app.db"
     with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
-        for turn in range(4):
-            fill(app, 10, start=turn * 100)
+        for drain in range(4):
+            fill(app, 10, start=drain * 100)
             assert not follow.look().gap
-            fill(app, 2, start=turn * 100 + 50)
-            app.execute(CHECKPOINT, insert(turn))
+            fill(app, 2, start=drain * 100 + 50)
+            app.execute(CHECKPOINT, insert(drain))
             assert not follow.look().gap
         assert [step.recovered for step in follow.steps if step.recovered] == [2, 2, 2, 2]
         assert [step.proven_by for step in follow.steps if step.proven_by] == ["count"] * 4

@@ -29,7 +29,7 @@ def queue(**changes: object) -> DatabaseQueue:
         ({"stopped": "taken"}, None),
         ({"urgent_upto": 5}, 0.0),
         ({"bytes_waiting": MERGED_SIZE_MAX}, 0.0),
-        ({"has_work": False, "ownership_check_wanted": True}, 0.0),
+        ({"has_work": False, "check_ownership": True}, 0.0),
         ({"not_before_ms": 9000.0}, 9000.0),
         ({"not_before_ms": 9000.0, "urgent_upto": 5}, 9000.0),
     ],

@@ -133,8 +133,8 @@ def test_a_task_waits_for_its_claim(dispatch: Scheduler) -> None:
     """Its lane takes a turn first, though it has nothing to send."""
     queue = add_lane(dispatch, 1, level=0.0, is_claimed=False)
     task = add_task(dispatch, 1)
-    turn = turn_of(dispatch, 0.0)
-    assert turn.ownership_check_wanted
+    drain = turn_of(dispatch, 0.0)
+    assert drain.check_ownership
     assert dispatch.next(0.0) == Wait(None)
     queue.ownership_checked(0.0, 0.0)
     dispatch.settle(queue, DONE)
@@ -162,10 +162,10 @@ def test_while_the_storage_is_away_one_probes(dispatch: Scheduler) -> None:
     for queue in queues:
         dispatch.mark(queue, 10)
     failed = [turn_of(dispatch, 0.0), turn_of(dispatch, 0.0)]
-    for number, turn in enumerate(failed):
-        is_news = dispatch.gone_away("refused", now_ms=0.0, fraction=1.0, database_id=turn.queue.database_id)
+    for number, drain in enumerate(failed):
+        is_news = dispatch.gone_away("refused", now_ms=0.0, fraction=1.0, database_id=drain.queue.database_id)
         assert is_news == (number == 1)
-        dispatch.retry(turn, not_before_ms=400.0)
+        dispatch.retry(drain, not_before_ms=400.0)
     assert dispatch.next(0.0) == Wait(0.5)
     probing = turn_of(dispatch, 500.0)
     assert dispatch.next(500.0) == Wait(None)
@@ -184,10 +184,10 @@ def test_one_that_fails_holds_nobody_back(dispatch: Scheduler) -> None:
     poor, well = add_lane(dispatch, 1), add_lane(dispatch, 2)
     dispatch.mark(poor, 10)
     for number in range(3):
-        turn = turn_of(dispatch, 0.0)
+        drain = turn_of(dispatch, 0.0)
         is_news = dispatch.gone_away("timeout", now_ms=0.0, fraction=1.0, database_id=1)
         assert is_news == (number == 2)
-        dispatch.retry(turn, not_before_ms=0.0)
+        dispatch.retry(drain, not_before_ms=0.0)
     assert dispatch.next(0.0) == Wait(0.5)
     dispatch.mark(well, 10)
     assert turn_of(dispatch, 0.0).queue is well
@@ -200,16 +200,16 @@ def test_a_witness_is_waited_for(dispatch: Scheduler) -> None:
     """Until it has a token; when it fails too, all wait for the probe."""
     poor, well = add_lane(dispatch, 1), add_lane(dispatch, 2, level=0.75)
     dispatch.mark(poor, 10)
-    turn = turn_of(dispatch, 0.0)
+    drain = turn_of(dispatch, 0.0)
     for _ in range(3):
         dispatch.gone_away("timeout", now_ms=0.0, fraction=1.0, database_id=1)
-    dispatch.retry(turn, not_before_ms=0.0)
+    dispatch.retry(drain, not_before_ms=0.0)
     dispatch.mark(well, 10)
     assert dispatch.next(0.0) == Wait(0.25)
-    turn = turn_of(dispatch, 250.0)
-    assert turn.queue is well
+    drain = turn_of(dispatch, 250.0)
+    assert drain.queue is well
     assert not dispatch.gone_away("timeout", now_ms=250.0, fraction=1.0, database_id=2)
-    dispatch.retry(turn, not_before_ms=250.0)
+    dispatch.retry(drain, not_before_ms=250.0)
     assert dispatch.next(250.0) == Wait(0.25)
 
 
@@ -227,11 +227,11 @@ def test_what_came_before_the_outage_is_merged_too(dispatch: Scheduler) -> None:
     for queue in (waiting, asking):
         for _ in range(CROWD):
             dispatch.mark(queue, 10)
-    turn = turn_of(dispatch, 0.0)
-    assert turn.queue is asking
+    drain = turn_of(dispatch, 0.0)
+    assert drain.queue is asking
     dispatch.gone_away("refused", now_ms=0.0, fraction=1.0)
     assert dispatch.next(0.0) == Merge(waiting)
-    dispatch.retry(turn, not_before_ms=400.0)
+    dispatch.retry(drain, not_before_ms=400.0)
     assert dispatch.next(0.0) == Merge(asking)
 
 

@@ -48,8 +48,8 @@ class Quay:
     def spool(self, *objects: NewObject, begin: bool = False) -> list[ObjectRow]:
         return self.journal.advance([Advance(1, "{}", objects, begin)])
 
-    def turn(self, *, is_urgent: bool = False, ownership_check_wanted: bool = False) -> QueueResult:
-        return self.shipper.turn(self.queue, is_urgent=is_urgent, ownership_check_wanted=ownership_check_wanted)
+    def drain(self, *, is_urgent: bool = False, check_ownership: bool = False) -> QueueResult:
+        return self.shipper.drain(self.queue, is_urgent=is_urgent, check_ownership=check_ownership)
 
     def stored(self) -> list[str]:
         return [row.key for row in self.told.stored]
@@ -64,15 +64,15 @@ def quay(tmp_path: Path) -> Iterator[Quay]:
 
 def test_an_empty_lane_asks_nothing(quay: Quay) -> None:
     """Neither the storage nor for another turn."""
-    assert quay.turn() == QueueResult()
+    assert quay.drain() == QueueResult()
     assert quay.storage.calls == []
 
 
 def test_what_gathered_goes_as_one_for_one_token(quay: Quay) -> None:
     """Three segments of an epoch, and then the next epoch's first."""
     *_, behind = quay.spool(segment(1, 1), segment(2, 2), segment(3, 5), segment(1, 1, epoch=2))
-    turn = quay.turn()
-    assert turn == QueueResult(next_id=behind.id, bytes_left=behind.size, reached_storage=True)
+    drain = quay.drain()
+    assert drain == QueueResult(next_id=behind.id, bytes_left=behind.size, reached_storage=True)
     assert quay.stored() == [segment(1, 5).key]
     assert quay.queue.level(0.0) == 1.0
     assert quay.storage.objects[f"{NAME}/{segment(1, 5).key}"].body == segment(1, 5).body
@@ -82,24 +82,24 @@ def test_without_a_token_it_stays(quay: Quay) -> None:
     """Not even merged; the turn says how much waits. Stopping and sync send it."""
     quay.queue.bucket = Bucket(0.0, 0.0)
     first, second = quay.spool(segment(1, 1), segment(2, 2))
-    turn = quay.turn()
-    assert turn == QueueResult(next_id=first.id, bytes_left=first.size + second.size, reached_storage=True)
+    drain = quay.drain()
+    assert drain == QueueResult(next_id=first.id, bytes_left=first.size + second.size, reached_storage=True)
     assert quay.journal.pending() == [first, second]
     quay.queue.urgent_upto = second.id
-    assert quay.turn() == QueueResult(reached_storage=True)
+    assert quay.drain() == QueueResult(reached_storage=True)
     quay.spool(segment(3, 3))
-    assert quay.turn().next_id is not None
-    assert quay.turn(is_urgent=True).next_id is None
+    assert quay.drain().next_id is not None
+    assert quay.drain(is_urgent=True).next_id is None
     assert quay.stored() == [segment(1, 2).key, segment(3, 3).key]
 
 
 def test_what_leaves_at_once_takes_its_token(quay: Quay) -> None:
     """Written as begun, sent without HEAD."""
     quay.spool(segment(1, 1))
-    quay.turn()
+    quay.drain()
     quay.storage.calls.clear()
     quay.spool(segment(2, 2), begin=True)
-    quay.turn()
+    quay.drain()
     assert quay.storage.names() == ["put"]
     assert quay.queue.level(0.0) == 0.0
     assert quay.journal.database_by_id(1).tokens == 0.0
@@ -109,11 +109,11 @@ def test_a_manifest_needs_no_token_and_goes_alone(quay: Quay) -> None:
     """Behind the segments that it relies on."""
     quay.queue.bucket = Bucket(0.0, 0.0)
     quay.spool(segment(1, 1), MANIFEST, segment(2, 2))
-    quay.turn()
-    quay.turn()
+    quay.drain()
+    quay.drain()
     assert quay.stored() == [segment(1, 1).key, MANIFEST.key]
     assert quay.journal.database_by_id(1).base_key == MANIFEST.key
-    assert quay.turn().next_id is not None
+    assert quay.drain().next_id is not None
 
 
 def test_more_rows_than_a_turn_looks_at(quay: Quay, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,7 +121,7 @@ def test_more_rows_than_a_turn_looks_at(quay: Quay, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(shipper, "ROWS_MAX", 3)
     quay.queue.bucket = Bucket(0.0, 0.0)
     quay.spool(*(segment(frame, frame) for frame in range(1, 8)))
-    while quay.turn(is_urgent=True).next_id is not None:
+    while quay.drain(is_urgent=True).next_id is not None:
         pass
     assert quay.stored() == [segment(1, 7).key]
     assert quay.storage.objects[f"{NAME}/{segment(1, 7).key}"].body == segment(1, 7).body
@@ -146,25 +146,25 @@ def test_the_owner_is_looked_at_with_every_64th_upload_and_hourly(quay: Quay) ->
     """And not otherwise."""
     for epoch in range(1, LOOK_UPLOADS_MAX + 3):
         quay.spool(segment(1, 1, epoch=epoch))
-        quay.turn(is_urgent=True)
+        quay.drain(is_urgent=True)
     assert quay.storage.names().count("get") == 1
     quay.now_ms = HOUR_MS
     quay.spool(segment(2, 2, epoch=LOOK_UPLOADS_MAX + 2))
-    quay.turn()
+    quay.drain()
     assert quay.storage.names().count("get") == 2
 
 
 def test_another_daemon_stops_the_writing_at_once(quay: Quay) -> None:
     """Not a byte more; the database says who and what to do, and its spool stays for that."""
     quay.spool(segment(1, 1))
-    quay.turn()
+    quay.drain()
     stranger = Owner("web-9", "machine-9", "run-9", "2026-11-22T00:00:00+00:00")
     quay.storage.put(f"{NAME}/owner.json", format_owner(stranger), metadata={})
     quay.now_ms = HOUR_MS
     quay.spool(segment(2, 2))
-    turn = quay.turn()
-    assert turn.verdict is not None
-    assert turn.verdict.standing is Standing.TAKEN
+    drain = quay.drain()
+    assert drain.verdict is not None
+    assert drain.verdict.standing is Standing.TAKEN
     database = quay.journal.database_by_id(1)
     assert database.state == "degraded"
     assert "web-9" in database.cause
@@ -176,13 +176,13 @@ def test_another_daemon_stops_the_writing_at_once(quay: Quay) -> None:
 def test_a_machine_that_was_set_back_ends_the_generation(quay: Quay) -> None:
     """Its clock jumps when it wakes up in its own past: then storage holds objects that its journal forgot."""
     quay.spool(segment(1, 1))
-    quay.turn()
+    quay.drain()
     quay.storage.put(f"{NAME}/{segment(2, 3).key}", b"", metadata={})
     quay.spool(segment(2, 2))
     quay.wall_ahead_ms += 61_000
-    turn = quay.turn()
-    assert turn.verdict is not None
-    assert turn.verdict.standing is Standing.LOST
+    drain = quay.drain()
+    assert drain.verdict is not None
+    assert drain.verdict.standing is Standing.LOST
     ((_, reason),) = quay.told.lost
     assert "which this journal does not know" in reason
     assert quay.stored() == [segment(1, 1).key]
@@ -191,13 +191,13 @@ def test_a_machine_that_was_set_back_ends_the_generation(quay: Quay) -> None:
 def test_a_clock_that_was_set_costs_one_listing(quay: Quay) -> None:
     """If storage holds nothing unknown, the generation goes on, and the next turn asks nothing."""
     quay.spool(segment(1, 1))
-    quay.turn()
+    quay.drain()
     for number, jump_ms in ((2, 3_600_000), (3, 0), (4, -7_200_000)):
         quay.wall_ahead_ms += jump_ms
         quay.queue.bucket = Bucket(2.0, 0.0)
         quay.spool(segment(number, number))
         quay.storage.calls.clear()
-        quay.turn()
+        quay.drain()
         assert ("list" in quay.storage.names()) == bool(jump_ms)
     assert quay.stored()[-1] == segment(4, 4).key
     assert quay.told.lost == []
@@ -206,17 +206,17 @@ def test_a_clock_that_was_set_costs_one_listing(quay: Quay) -> None:
 def test_a_wiped_bucket_ends_the_generation_and_the_next_is_claimed(quay: Quay) -> None:
     """The follower is told once, and begins another."""
     quay.spool(segment(1, 1))
-    quay.turn()
+    quay.drain()
     quay.storage.objects.clear()
     quay.now_ms = HOUR_MS
     quay.spool(segment(2, 2))
-    assert quay.turn().verdict is not None
+    assert quay.drain().verdict is not None
     ((database_id, reason),) = quay.told.lost
     assert (database_id, quay.journal.pending()) == (1, [])
     assert "gone" in reason
     quay.journal.begin_generation(1, G2, reason, "{}", 0)
     quay.spool(segment(1, 1, generation=G2))
-    quay.turn()
+    quay.drain()
     assert quay.stored()[-1] == segment(1, 1, generation=G2).key
     assert len(quay.told.lost) == 1
 
@@ -227,38 +227,38 @@ def test_an_old_generation_that_is_lost_does_not_end_the_current_one(quay: Quay)
     quay.spool(segment(1, 1))
     quay.journal.begin_generation(1, G2, "a gap", "{}", 0)
     quay.spool(segment(1, 1, generation=G2))
-    assert quay.turn().verdict is not None
-    quay.turn()
+    assert quay.drain().verdict is not None
+    quay.drain()
     assert quay.stored() == [segment(1, 1, generation=G2).key]
     assert quay.told.lost == []
 
 
 def test_a_claim_can_be_wanted_without_an_object(quay: Quay) -> None:
     """A base's parts come first; without a generation there is nothing to claim."""
-    assert quay.turn(ownership_check_wanted=True) == QueueResult(reached_storage=True)
+    assert quay.drain(check_ownership=True) == QueueResult(reached_storage=True)
     assert quay.queue.is_claimed
     quay.journal.end_generation(1, "a gap", 0)
-    turn = quay.turn(ownership_check_wanted=True)
-    assert turn.verdict is not None
-    assert turn.verdict.standing is Standing.LOST
+    drain = quay.drain(check_ownership=True)
+    assert drain.verdict is not None
+    assert drain.verdict.standing is Standing.LOST
     assert quay.told.lost == []
 
 
 def test_frames_that_stand_there_twice_end_the_generation(quay: Quay) -> None:
     """A copy of this machine wrote to it after it was claimed: seen at the first look, or at one late enough."""
     quay.spool(segment(1, 1))
-    quay.turn()
+    quay.drain()
     quay.queue.is_claimed = False  # as the next run begins
     for frame in range(2, 4 + 2 * LOOK_UPLOADS_MAX):
         if frame == 3:
             twice = segment(2, 3)
             quay.storage.put(f"{NAME}/{twice.key}", b"", metadata={})
         quay.spool(segment(frame, frame))
-        turn = quay.turn(is_urgent=True)
-        if turn.verdict is not None:
+        drain = quay.drain(is_urgent=True)
+        if drain.verdict is not None:
             break
-    assert turn.verdict is not None
-    assert turn.verdict.standing is Standing.LOST
+    assert drain.verdict is not None
+    assert drain.verdict.standing is Standing.LOST
     assert frame <= 3 + LOOK_UPLOADS_MAX
     assert "with the same frames" in quay.told.lost[0][1]
 
@@ -266,7 +266,7 @@ def test_frames_that_stand_there_twice_end_the_generation(quay: Quay) -> None:
 def test_what_is_looked_for_is_what_can_have_come(quay: Quay) -> None:
     """Two listings in a run: the first look, and one when the other daemon must have stopped; none in between."""
     quay.spool(segment(1, 1))
-    quay.turn()
+    quay.drain()
     assert quay.queue.claimed is None, "nobody else knows of a generation that begins here"
     quay.queue.is_claimed = False
     listings: list[int] = []
@@ -274,7 +274,7 @@ def test_what_is_looked_for_is_what_can_have_come(quay: Quay) -> None:
         quay.now_ms += HOUR_MS
         quay.spool(segment(frame, frame))
         quay.storage.calls.clear()
-        assert quay.turn(is_urgent=True).verdict is None
+        assert quay.drain(is_urgent=True).verdict is None
         listings.append(quay.storage.names().count("list"))
     assert listings[1:] == [1, 1, 0, 0, 0, 0]
 
@@ -282,14 +282,14 @@ def test_what_is_looked_for_is_what_can_have_come(quay: Quay) -> None:
 def test_a_generation_begun_since_is_nobody_elses(quay: Quay) -> None:
     """Its id was drawn after the claim."""
     quay.spool(segment(1, 1))
-    quay.turn()
+    quay.drain()
     quay.queue.is_claimed = False
     quay.spool(segment(2, 2))
-    quay.turn(is_urgent=True)
+    quay.drain(is_urgent=True)
     quay.journal.end_generation(1, "a gap", T0)
     quay.journal.begin_generation(1, G2, "test", "{}", T0)
     quay.spool(segment(1, 1, generation=G2))
     quay.storage.put(f"{NAME}/{segment(1, 1, generation=G2).key}x", b"", metadata={})
     quay.now_ms += HOUR_MS
-    assert quay.turn(is_urgent=True).verdict is None
+    assert quay.drain(is_urgent=True).verdict is None
     assert quay.queue.claimed is None

@@ -38,13 +38,13 @@ def test_many_threads_are_not_all_woken_by_one_commit(tmp_path: Path, storage: F
         run.uploader.pace(run.database_id, 0.001)
         run.uploader.start()
         asked = [0]
-        ask = run.uploader._dispatch.next
+        ask = run.uploader._scheduler.next
 
         def counted(now_ms: float) -> Job:
             asked[0] += 1
             return ask(now_ms)
 
-        run.uploader._dispatch.next = counted  # type: ignore[method-assign]
+        run.uploader._scheduler.next = counted  # type: ignore[method-assign]
         for frame in range(1, 101):
             run.spool(segment(frame, frame))
             wait_for(lambda: run.journal.pending() == [])
@@ -134,9 +134,7 @@ def test_a_disk_that_spoils_everything_is_given_up(tmp_path: Path, storage: Fake
             run.spool(segment(1, 1, body=LARGE))
             (file,) = (tmp_path / "spool").iterdir()
             file.write_bytes(b"x")
-            run.uploader._shipper.turn(
-                run.uploader._lane(run.database_id), is_urgent=True, ownership_check_wanted=False
-            )
+            run.uploader._shipper.drain(run.uploader._queue(run.database_id), is_urgent=True, check_ownership=False)
         assert len(run.told.rewound) == REWINDS_MAX
         assert len(run.told.lost) == 1
 

@@ -86,11 +86,11 @@ def test_writers_and_checkpoints_beside_it_do_no_harm(place: Place) -> None:
     with application(place) as connection, running(drilling(place, interval_s=0.001)):
         place.sync()
         begun_ms = drilled(place, DrillOutcome.PASSED).at_ms
-        for turn in range(20):
-            connection.execute("UPDATE t SET payload = randomblob(3000) WHERE id % 7 = ?", (turn % 7,))
+        for drain in range(20):
+            connection.execute("UPDATE t SET payload = randomblob(3000) WHERE id % 7 = ?", (drain % 7,))
             connection.execute("INSERT INTO t (payload) VALUES (randomblob(9000))")
-            connection.execute("DELETE FROM t WHERE id = ?", (turn,))
-            if turn % 5 == 0:
+            connection.execute("DELETE FROM t WHERE id = ?", (drain,))
+            if drain % 5 == 0:
                 place.sync()  # else the follower may be too late, which is no matter of drills
                 connection.execute("PRAGMA wal_checkpoint(RESTART)")
         generation = place.row().generation
@@ -110,7 +110,7 @@ def test_damaged_object_ends_the_generation(place: Place, capsys: pytest.Capture
         raw[len(raw) // 2] ^= 1
         base.write_bytes(raw)
         (tracked,) = daemon.databases
-        daemon._shipping.driller.plan(tracked, 0.2)  # as a reload would
+        daemon._destination.driller.plan(tracked, 0.2)  # as a reload would
         wait_for(lambda: place.row().generation not in {None, first})
         row = place.row()
         drilled(place, DrillOutcome.PASSED)
@@ -132,7 +132,7 @@ def test_difference_from_the_live_file_is_found(place: Place) -> None:
             file.seek(20 * 4096 + 2000)
             file.write(b"not SQLite's")
         (tracked,) = daemon.databases
-        daemon._shipping.driller.plan(tracked, 0.2)  # as a reload would
+        daemon._destination.driller.plan(tracked, 0.2)  # as a reload would
         row = drilled(place, DrillOutcome.FAILED)
         wait_for(lambda: place.row().generation != first)
     assert row.detail.startswith("1 page differs from the live database at ")
@@ -219,5 +219,5 @@ def test_off_is_off(place: Place) -> None:
     """By default nothing is restored, whatever is stored."""
     with application(place), running(place.settings("app")) as daemon:
         place.sync()
-        assert daemon._shipping.driller.round() is None
+        assert daemon._destination.driller.round() is None
     assert last_drill(place) is None

@@ -99,19 +99,19 @@ def run(args: argparse.Namespace) -> int:
         if args.all:
             from walsyncd.cli.restore_all import restore_all  # noqa: PLC0415  a command is light until it runs
 
-            return restore_all(args, _wish(args), access_from(args))
-        wish = _wish(args)
+            return restore_all(args, _request(args), access_from(args))
+        request = _request(args)
         replica = replica_from(args)
         if args.follow:
             from walsyncd.cli.restore_follow import follow  # noqa: PLC0415
 
             return follow(args, replica, access_from(args))
         if args.dry_run:
-            _plan(args, replica, wish)
+            _plan(args, replica, request)
         elif args.output == STDOUT:
-            _stream(args, replica, wish)
+            _stream(args, replica, request)
         else:
-            _say_result(args, _restore(args, replica, wish, args.output))
+            _say_result(args, _restore(args, replica, request, args.output))
     return 0
 
 
@@ -128,13 +128,13 @@ def _check(args: argparse.Namespace) -> None:
         raise UsageError("-o - and --json both want standard output")
 
 
-def _plan(args: argparse.Namespace, replica: Replica, wish: RestoreRequest) -> None:
+def _plan(args: argparse.Namespace, replica: Replica, request: RestoreRequest) -> None:
     from walsyncd.engine.restore.planner import with_plan  # noqa: PLC0415
     from walsyncd.engine.restore.restorer import build_plan_of, check_target  # noqa: PLC0415
 
     if args.output != STDOUT:
         check_target(args.output, force=args.force)
-    draft = with_plan(replica, wish, lambda prepared: build_plan_of(replica, prepared))
+    draft = with_plan(replica, request, lambda prepared: build_plan_of(replica, prepared))
     _say_notes(draft.plan)
     fetched = sum(replica.size_of(key) for key in (draft.plan.base.base, *draft.plan.objects))
     facts = {"restored": False, "size": draft.size, "bytes": fetched, "limited_by": _limit(draft)}
@@ -162,24 +162,24 @@ def _limit(draft: BuildPlan) -> str:
     return "nothing is stored after that" if isinstance(draft.plan.target, Head) else f"asked for: {draft.plan.target}"
 
 
-def _stream(args: argparse.Namespace, replica: Replica, wish: RestoreRequest) -> None:
+def _stream(args: argparse.Namespace, replica: Replica, request: RestoreRequest) -> None:
     """To standard output, by way of a temporary file: pages come in no order."""
     if sys.stdout.isatty():
         raise UsageError("-o -: standard output is a terminal", hint="redirect it: walsyncd restore … -o - > FILE")
     with tempfile.TemporaryDirectory(prefix="walsyncd-") as folder:
-        restored = _restore(args, replica, wish, Path(folder) / "restored.db")
+        restored = _restore(args, replica, request, Path(folder) / "restored.db")
         print(_sentence(restored).replace(str(restored.path), "to standard output"), file=sys.stderr)
         with restored.path.open("rb") as file:
             shutil.copyfileobj(file, sys.stdout.buffer)
 
 
-def _restore(args: argparse.Namespace, replica: Replica, wish: RestoreRequest, path: Path) -> Restored:
+def _restore(args: argparse.Namespace, replica: Replica, request: RestoreRequest, path: Path) -> Restored:
     from walsyncd.adapters.files.target import Target as TargetFile  # noqa: PLC0415
     from walsyncd.engine.restore.restorer import RestoreOptions, restore_request  # noqa: PLC0415
 
     try:
         with showing_progress() as progress:
-            restored = restore_request(replica, wish, path, RestoreOptions(args.force, access_from(args), progress))
+            restored = restore_request(replica, request, path, RestoreOptions(args.force, access_from(args), progress))
     except (KeyboardInterrupt, SystemExit, TransientError, CorruptError):
         for kept in TargetFile(path).partials():
             print(f"walsyncd: note: the same command goes on from what was fetched: {kept}", file=sys.stderr)
@@ -214,7 +214,7 @@ def access_from(args: argparse.Namespace) -> Access:
     return Access(uid, gid, int(args.mode, 8) if args.mode else None)
 
 
-def _wish(args: argparse.Namespace) -> RestoreRequest:
+def _request(args: argparse.Namespace) -> RestoreRequest:
     from walsyncd.engine.restore.planner import RestoreRequest  # noqa: PLC0415
 
     return RestoreRequest(_target(args), args.generation, args.allow_partial)

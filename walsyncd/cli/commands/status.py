@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
     settings = settings_from(args)
     max_lag_s = parse_duration(args.max_lag) if args.max_lag else None
     if args.watch:
-        _watch(settings)
+        _event_pump(settings)
         return 0
     report = _look(settings)
     if args.json:
@@ -120,7 +120,7 @@ def _verdict(report: StatusReport, max_lag_s: float, limit: str) -> int:
     return 1 if problems else 0
 
 
-def _watch(settings: Settings) -> None:
+def _event_pump(settings: Settings) -> None:
     try:
         while True:
             report = _look(settings)

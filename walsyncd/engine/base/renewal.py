@@ -35,7 +35,7 @@ class Renewal:
         expire_s: float,
     ) -> None:
         self._journal = journal
-        self._outside = environment
+        self._environment = environment
         self._interrupt = interrupt
         self._expire_ms = round(1000 * expire_s)
 
@@ -46,7 +46,7 @@ class Renewal:
             row.began_ms for row in self._journal.generations(tracked.row_id) if row.generation == stream.generation
         )
         is_over = must_begin_anew(
-            now_ms=self._outside.wall_ms(),
+            now_ms=self._environment.wall_ms(),
             epoch_began_ms=stream.began_ms,
             generation_began_ms=began_ms,
             base_ms=taken[1] if taken is not None and taken[0].generation == stream.generation else None,
@@ -63,7 +63,7 @@ class Renewal:
         if tracked.state is None or tracked.state.stream.generation != generation:
             return
         position = str(tracked.state.stream.position)
-        self._journal.end_generation(tracked.row_id, REASON, self._outside.wall_ms())
+        self._journal.end_generation(tracked.row_id, REASON, self._environment.wall_ms())
         tracked.forget()
         tracked.wal_pairs.rest()
         tracked.gap_reason = REASON

@@ -101,7 +101,7 @@ class Snapshotter:
         self._boot_id = boot_id
         self._renewal = renewal
         self._compressor: ref[FrameCompressor] | None = None
-        self._rota = CopyQueue(self._take)
+        self._copy_queue = CopyQueue(self._take)
         self._lock = threading.Lock()
         self._taken: dict[int, tuple[Position, int]] = {}
         self._failures: dict[int, int] = {}
@@ -109,12 +109,12 @@ class Snapshotter:
 
     def due(self, tracked: FollowedDatabase, delay_s: float = 0.0) -> None:
         """A base of this database is wanted, in ``delay_s`` seconds; if it is under way already, nothing changes."""
-        self._rota.due(tracked, delay_s, may_hasten=tracked.row_id not in self._failures)
+        self._copy_queue.due(tracked, delay_s, may_hasten=tracked.row_id not in self._failures)
 
     def now(self, tracked: FollowedDatabase) -> None:
         """Somebody asks for a base of this database now."""
         self._failures.pop(tracked.row_id, None)
-        self._rota.due(tracked, 0.0, anew=True)
+        self._copy_queue.due(tracked, 0.0, anew=True)
 
     def adopt(self, tracked: FollowedDatabase) -> None:
         """Take up what an earlier run left: the time of the last base, and a base under way."""
@@ -152,7 +152,7 @@ class Snapshotter:
 
     def forget(self, tracked: FollowedDatabase) -> None:
         """It is not followed any more; a base under way is given up when its copy sees that."""
-        self._rota.forget(tracked)
+        self._copy_queue.forget(tracked)
         self._failures.pop(tracked.row_id, None)
         with self._lock:
             self._taken.pop(tracked.row_id, None)
@@ -160,11 +160,11 @@ class Snapshotter:
 
     def run(self) -> None:
         """The thread: until ``stop``."""
-        self._rota.run()
+        self._copy_queue.run()
 
     def stop(self) -> None:
         """End the thread, abandoning what is under way; it goes on at the next start."""
-        self._rota.stop()
+        self._copy_queue.stop()
 
     # -- when -------------------------------------------------------------------------------------------------------
 
@@ -207,7 +207,7 @@ class Snapshotter:
             self._let_go(tracked, error)
 
     def _let_go(self, tracked: FollowedDatabase, error: WalsyncdError) -> None:
-        if self._rota.is_stopping:
+        if self._copy_queue.is_stopping:
             return
         tracked.base_under_way = False
         with suppress(StateError):  # what stays in the journal is resumed or dropped by the next attempt
@@ -219,7 +219,7 @@ class Snapshotter:
         delay_s = min(RETRY_MAX_S, RETRY_S * 2.0 ** min(failures - 1, 10))
         if not isinstance(error, MissingError):
             _log.warning("base_abandoned", database=tracked.name, reason=str(error), next_try_in_s=delay_s)
-        self._rota.due(tracked, delay_s, anew=True)
+        self._copy_queue.due(tracked, delay_s, anew=True)
 
     def _copy(self, tracked: FollowedDatabase) -> Steps[FinishedBase | None]:
         origin = yield from self._ask(tracked, self._origin)
@@ -290,7 +290,7 @@ class Snapshotter:
 
     def _world(self, tracked: FollowedDatabase, origin: _Origin) -> CopyContext:
         def go_on() -> None:
-            if self._rota.is_stopping:
+            if self._copy_queue.is_stopping:
                 raise AbandonedError("the daemon stops")
             state = tracked.state
             if state is None or state.stream.generation != origin.start.generation:
@@ -301,7 +301,7 @@ class Snapshotter:
         compressor = (self._compressor and self._compressor()) or FrameCompressor()
         self._compressor = ref(compressor)  # those under way keep it
         return CopyContext(
-            self._journal, self._storage, self._submit, self._rota.in_flight_max, go_on, self._now_ms, compressor
+            self._journal, self._storage, self._submit, self._copy_queue.in_flight_max, go_on, self._now_ms, compressor
         )
 
     # -- the manifest -----------------------------------------------------------------------------------------------

@@ -65,8 +65,8 @@ class Control:
         self._state_dir = str(state_dir.resolve())
         self._journal = journal
         self._follower = follower
-        self._roster = roster
-        self._shipping = destination
+        self._databases = roster
+        self._destination = destination
         self._reload = reload
         self._trouble = trouble
 
@@ -80,7 +80,7 @@ class Control:
             case "status":
                 return self._status()
             case "sync":
-                return self._sync(self._roster.named(request.get("names") or []))
+                return self._sync(self._databases.named(request.get("names") or []))
             case "stored":
                 return self._stored(request.get("databases") or {})
             case "snapshot":
@@ -88,18 +88,18 @@ class Control:
             case "base":
                 return self._base(str(request.get("name", "")), request.get("base_key"))
             case "verified":
-                (tracked,) = self._roster.named([str(request.get("name", ""))])
+                (tracked,) = self._databases.named([str(request.get("name", ""))])
                 self._journal.note_verified(tracked.name, time.time_ns() // 1_000_000)
                 self._journal.note_proven(tracked.row_id)
                 return {}
             case "prune":
-                databases = self._roster.named(request.get("names") or [])
-                self._shipping().prune(databases)
+                databases = self._databases.named(request.get("names") or [])
+                self._destination().prune(databases)
                 return {"names": [tracked.name for tracked in databases]}
             case "pruned":
                 return self._pruned(str(request.get("name", "")))
             case "takeover":
-                return self._take_over(self._roster.named([str(name) for name in request.get("names") or [""]]))
+                return self._take_over(self._databases.named([str(name) for name in request.get("names") or [""]]))
             case "reload":
                 return self._reloaded()
         raise UsageError(f"the daemon does not know the request {request.get('op')!r}")
@@ -110,7 +110,7 @@ class Control:
         return _failures(futures, timeout_s)
 
     def _status(self) -> Answer:
-        presence = {tracked.name: tracked.presence.standing for tracked in self._roster.all()}
+        presence = {tracked.name: tracked.presence.standing for tracked in self._databases.all()}
         rows = survey(self._journal, now_ms=time.time_ns() // 1_000_000, configured=presence)
         databases = [asdict(replace(row, presence=presence[row.name])) for row in rows]
         return {"pid": os.getpid(), "storage": self._trouble(), "databases": databases}
@@ -118,7 +118,7 @@ class Control:
     def _sync(self, databases: Sequence[FollowedDatabase]) -> Answer:
         """Look at these now; for each, the object after whose upload everything of now is stored."""
         failures = self.look(databases, LOOK_TIMEOUT_S)
-        self._shipping().uploader.urgent([tracked.row_id for tracked in databases])
+        self._destination().uploader.urgent([tracked.row_id for tracked in databases])
         answer: dict[str, Any] = {}
         for tracked in databases:
             rewinds, state = (
@@ -146,10 +146,10 @@ class Control:
         return {"waiting": waiting, "again": again}
 
     def _snapshot(self, name: str) -> Answer:
-        (tracked,) = self._roster.named([name])
+        (tracked,) = self._databases.named([name])
         before = self._row(name).base_key
         tracked.base_wanted = tracked.base_wanted or "asked for"
-        self._shipping().snapshotter.now(tracked)
+        self._destination().snapshotter.now(tracked)
         return {"base_key": before}
 
     def _base(self, name: str, before: object) -> Answer:
@@ -160,8 +160,8 @@ class Control:
         }
 
     def _pruned(self, name: str) -> Answer:
-        (tracked,) = self._roster.named([name])
-        match self._shipping().pruned(tracked):
+        (tracked,) = self._databases.named([name])
+        match self._destination().pruned(tracked):
             case None:
                 return {"waiting": True}
             case Pruned() as pruned:
@@ -170,7 +170,7 @@ class Control:
                 raise error
 
     def _take_over(self, databases: Sequence[FollowedDatabase]) -> Answer:
-        uploader = self._shipping().uploader
+        uploader = self._destination().uploader
         taken = [tracked for tracked in databases if uploader.is_taken(tracked.row_id)]
         for tracked in taken:
             uploader.take_over(tracked.row_id, TAKEOVER)
@@ -178,7 +178,7 @@ class Control:
         return {"taken": [tracked.name for tracked in taken]}
 
     def _row(self, name: str) -> DatabaseRow:
-        (tracked,) = self._roster.named([name])
+        (tracked,) = self._databases.named([name])
         return self._journal.database_by_id(tracked.row_id)
 
     def _reloaded(self) -> Answer:

@@ -67,8 +67,9 @@ class Daemon:
         self._settings = settings
         self._source = source or (lambda: (settings, storage))
         self._supervisor = Supervisor()
+        call = self._supervisor.call
         self._manager = ServiceManager()
-        self._pulse = StallDetector()
+        self._stalls = StallDetector()
         self._unlooked: set[int] = set()
         self._problems: dict[int, str] = {}
         self._reloads: deque[Future[Mapping[str, Any]]] = deque()
@@ -79,48 +80,48 @@ class Daemon:
         if not self._journal.begin_run(self._identity.run_id):
             _log.warning("state_dir_is_a_copy", state_dir=str(settings.daemon.state_dir))
         self._limit = SpoolLimit(self._journal, settings.daemon.spool_bytes_max)
-        self._agenda = Schedule()
+        self._schedule = Schedule()
         self._watcher = InotifyReader()
-        self._watch = EventPump(
-            self._watcher, self._agenda.wake, lambda: self._supervisor.call("appeared"), stall_detector=self._pulse
+        self._events = EventPump(
+            self._watcher, self._schedule.wake, lambda: call("appeared"), stall_detector=self._stalls
         )
-        self._outside = Environment(
-            self._journal, self._watch.drain, boot_id(), spool_bytes_max=lambda: self._limit.bytes_max
+        self._environment = Environment(
+            self._journal, self._events.drain, boot_id(), spool_bytes_max=lambda: self._limit.bytes_max
         )
         self.follower = Follower(
             self._journal,
-            self._outside,
-            self._agenda,
+            self._environment,
+            self._schedule,
             offer=self._offer,
             leaves_at_once=self._leaves_at_once,
             base_due=self._base_due,
             is_spool_full=self._is_spool_full,
             looked=self._looked,
-            stall_detector=self._pulse,
+            stall_detector=self._stalls,
         )
-        self._sight = Observability(self._journal, lambda: self._roster, lambda: self._shipping, changed=self._changed)
-        self._shipping = self._shipping_to(settings, storage)
-        self._roster = Databases(
+        self._observability = Observability(
+            self._journal, lambda: self._databases, lambda: self._destination, changed=self._changed
+        )
+        self._destination = self._shipping_to(settings, storage)
+        self._databases = Databases(
             self._journal,
-            self._watch,
-            self._agenda,
+            self._events,
+            self._schedule,
             self.follower,
-            destination=lambda: self._shipping,
+            destination=lambda: self._destination,
             joined=lambda tracked: self._unlooked.add(tracked.row_id),
         )
         self._control = Control(
             settings.daemon.state_dir,
             self._journal,
             self.follower,
-            self._roster,
-            destination=lambda: self._shipping,
+            self._databases,
+            destination=lambda: self._destination,
             reload=self._reload_soon,
-            trouble=self._sight.trouble,
+            trouble=self._observability.trouble,
         )
         self._server = ControlServer(socket_path(settings.daemon.state_dir), self._control.answer)
-        self._heart = Heartbeat(
-            self._manager, words=self._words, hung=self._hung, wake=lambda: self._supervisor.call("beat")
-        )
+        self._heart = Heartbeat(self._manager, words=self._words, hung=self._hung, wake=lambda: call("beat"))
 
     @property
     def crash(self) -> BaseException | None:
@@ -130,24 +131,24 @@ class Daemon:
     @property
     def databases(self) -> list[FollowedDatabase]:
         """All databases that are followed."""
-        return self._roster.all()
+        return self._databases.all()
 
     def _shipping_to(self, settings: Settings, storage: Storage) -> Destination:
         bodies_max = settings.daemon.spool_bytes_max // KEPT_SHARE
         self._journal.keep_bodies(bodies_max if settings.storage.delete else None)
         return Destination(
             self._journal,
-            self._sight.counted(storage),
-            self._outside,
+            self._observability.counted(storage),
+            self._environment,
             self,
             self._supervisor,
             identity=self._identity,
             uploads_max=settings.daemon.uploads_max,
             bytes_per_s_max=settings.daemon.upload_bytes_per_second_max,
-            stall_detector=self._pulse,
+            stall_detector=self._stalls,
             follower=self.follower,
             keeping=settings.storage,
-            removals=self._sight.removals,
+            removals=self._observability.removals,
         )
 
     # -- the run ----------------------------------------------------------------------------------------------------
@@ -175,35 +176,35 @@ class Daemon:
 
     def start(self) -> None:
         """Start all threads and follow every database."""
-        self._shipping.start()
-        self._roster.begin(self._settings)
-        self._supervisor.start("watcher", self._watch.run)
+        self._destination.start()
+        self._databases.begin(self._settings)
+        self._supervisor.start("watcher", self._events.run)
         self._supervisor.start("follower", self.follower.run)
-        self._sight.start(self._supervisor, self._settings.daemon)
+        self._observability.start(self._supervisor, self._settings.daemon)
         for number in range(1, CONTROL_THREADS + 1):
             self._supervisor.start(f"control-{number}", self._server.run)
-        _log.info("daemon_started", databases=len(self._roster), storage=self._settings.storage.url)
+        _log.info("daemon_started", databases=len(self._databases), storage=self._settings.storage.url)
         if not self._unlooked:
             self._supervisor.call("looked")
 
     def serve(self) -> str:
         """Do what is asked for until it is to stop; by which signal, or "crash"."""
         while True:
-            due_s = [each for each in (self._heart.due_s(), self._sight.due_s()) if each is not None]
+            due_s = [each for each in (self._heart.due_s(), self._observability.due_s()) if each is not None]
             match self._supervisor.wait(min(due_s, default=None)):
                 case None | "beat":
                     pass
                 case "looked":
                     self._heart.ready()
                 case "appeared":
-                    self._roster.look_around(self._settings)
+                    self._databases.look_around(self._settings)
                     self._heart.changed()
                 case "reload" | "SIGHUP":
                     self._reload()
                 case str(call):
                     return call
             self._heart.beat()
-            self._sight.beat()
+            self._observability.beat()
 
     def stop(self, timeout_s: float | None = None) -> int:
         """Take a last look at everything, ship what there is time for, say what stays; returns the exit code."""
@@ -211,14 +212,14 @@ class Daemon:
         deadline = time.monotonic() + timeout_s
         self._manager.tell("STOPPING=1", "STATUS=stopping: ships what is committed")
         self._manager.extend(timeout_s + STOP_MARGIN_S)
-        destination, databases = self._shipping, self._roster.all()
+        destination, databases = self._destination, self._databases.all()
         destination.wind_down()
         unseen = self._control.look(databases, timeout_s / 2)
         for tracked in databases:
             tracked.presence.want(wanted=False)
-        self._agenda.stop()
-        self._watch.stop()
-        self._sight.stop()
+        self._schedule.stop()
+        self._events.stop()
+        self._observability.stop()
         self._server.stop()
         destination.uploader.urgent([tracked.row_id for tracked in databases])
         if not destination.uploader.stop(max(0.0, deadline - time.monotonic()), linger_s=LINGER_S):
@@ -264,21 +265,21 @@ class Daemon:
             raise UsageError("reload: state_dir can't change while the daemon runs", hint="systemctl restart walsyncd")
         if _way_of(settings) != _way_of(before):
             self._ship_to(settings, storage)
-        self._sight.settle(settings.daemon)
+        self._observability.settle(settings.daemon)
         self._limit.bytes_max = settings.daemon.spool_bytes_max
         self._settings = settings
-        changes = self._roster.change(settings, specs)
+        changes = self._databases.change(settings, specs)
         self._supervisor.call("appeared")  # what came up between the look and the watching
-        return {"databases": len(self._roster), **asdict(changes)}
+        return {"databases": len(self._databases), **asdict(changes)}
 
     def _ship_to(self, settings: Settings, storage: Storage) -> None:
         with suppress(TransientError):  # a storage that is away may come back; one that refuses us is refused
             next(iter(storage.list("")), None)
-        self._shipping.stop()
+        self._destination.stop()
         left = leave_old_place(self._journal, settings.storage.url)
-        self._shipping = self._shipping_to(settings, storage)
-        self._shipping.adopt(self._roster.all())
-        self._shipping.start()
+        self._destination = self._shipping_to(settings, storage)
+        self._destination.adopt(self._databases.all())
+        self._destination.start()
         for database_id, reason in left.items():
             self.on_generation_lost(database_id, reason)
 
@@ -288,29 +289,29 @@ class Daemon:
         self._heart.changed()
 
     def _offer(self, rows: list[ObjectRow]) -> None:
-        self._shipping.uploader.offer(rows)
+        self._destination.uploader.offer(rows)
 
     def _leaves_at_once(self, database_id: int) -> bool:
-        return self._shipping.uploader.may_leave_at_once(database_id)
+        return self._destination.uploader.may_leave_at_once(database_id)
 
     def _base_due(self, tracked: FollowedDatabase) -> None:
-        self._shipping.snapshotter.due(tracked)
+        self._destination.snapshotter.due(tracked)
 
     def on_stored(self, row: ObjectRow) -> None:
         """An object became visible: whoever waits for it sees it in the journal."""
-        self._sight.on_stored(row)
-        self._shipping.stored(row)
+        self._observability.on_stored(row)
+        self._destination.stored(row)
         self._heart.changed()
 
     def on_generation_lost(self, database_id: int, reason: str) -> None:
         """Storage says that the current generation can't go on; the follower ends it."""
-        tracked = self._roster.get(database_id)
+        tracked = self._databases.get(database_id)
         if tracked is not None:  # else it is not configured any more, and only what is left of it goes up
             self.follower.interrupt(tracked, lambda tracked: self.follower.generation_lost(tracked, reason))
 
     def on_rewound(self, database_id: int, reason: str) -> None:
         """What was spooled last was dropped, having changed on disk: the follower reads it again."""
-        tracked = self._roster.get(database_id)
+        tracked = self._databases.get(database_id)
         if tracked is not None:
             self.follower.interrupt(tracked, lambda tracked: self.follower.rewound(tracked, reason))
 
@@ -329,13 +330,13 @@ class Daemon:
         """Whether the follower has to wait; with storage away, somebody has to give way instead."""
         if not self._limit.is_full():
             return False
-        uploader = self._shipping.uploader
+        uploader = self._destination.uploader
         if uploader.outage() is None:
             return True
         for database_id, reason in self._limit.giving_way().items():
-            tracked = self._roster.get(database_id)
+            tracked = self._databases.get(database_id)
             if tracked is not None:
-                self.follower.give_way(tracked, reason, until=lambda: self._shipping.uploader.outage() is None)
+                self.follower.give_way(tracked, reason, until=lambda: self._destination.uploader.outage() is None)
             else:
                 self._journal.end_generation(database_id, reason, time.time_ns() // 1_000_000)
             freed = uploader.drop_spool(database_id)
@@ -346,22 +347,22 @@ class Daemon:
 
     def _words(self) -> str:
         return status_words(
-            databases=len(self._roster),
+            databases=len(self._databases),
             behind=self._journal.behind(),
-            troubled=sum(not tracked.is_well for tracked in self._roster.all()),
-            stored_ms=self._sight.stored_ms,
-            storage=self._sight.trouble(),
+            troubled=sum(not tracked.is_well for tracked in self._databases.all()),
+            stored_ms=self._observability.stored_ms,
+            storage=self._observability.trouble(),
         )
 
     def _hung(self) -> str:
         """The worker that got nowhere for the watchdog's interval, or empty."""
         limit_s = self._manager.watchdog_s or math.inf
         for worker in ("follower", "watcher"):
-            if self._pulse.longest_s(worker) > limit_s:
+            if self._stalls.longest_s(worker) > limit_s:
                 return worker
-        if self._agenda.overdue_s() > limit_s:
+        if self._schedule.overdue_s() > limit_s:
             return "follower"
-        return "upload" if self._pulse.longest_s("upload") > UPLOAD_PATIENCE * limit_s else ""
+        return "upload" if self._stalls.longest_s("upload") > UPLOAD_PATIENCE * limit_s else ""
 
 
 def _way_of(settings: Settings) -> tuple[object, ...]:

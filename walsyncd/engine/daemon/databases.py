@@ -54,10 +54,10 @@ class Databases:
         joined: Callable[[FollowedDatabase], None],
     ) -> None:
         self._journal = journal
-        self._watch = watch
-        self._agenda = schedule
+        self._event_pump = watch
+        self._schedule = schedule
         self._follower = follower
-        self._shipping = destination
+        self._destination = destination
         self._joined = joined
         self._lock = threading.Lock()
         self._by_id: dict[int, FollowedDatabase] = {}
@@ -88,7 +88,7 @@ class Databases:
 
     def begin(self, settings: Settings) -> None:
         """Follow what the configuration names; the journal says so of what it does not name any more."""
-        self._watch.watch_folders(glob_folders(settings))  # before looking, so that nothing comes up in between
+        self._event_pump.watch_folders(glob_folders(settings))  # before looking, so that nothing comes up in between
         self.change(settings, expand(settings))
         for row in self._journal.databases():
             if row.id not in self._by_id:
@@ -96,7 +96,7 @@ class Databases:
 
     def look_around(self, settings: Settings) -> None:
         """New names came up in the folders of patterns: follow what matches now besides what did before."""
-        self._watch.watch_folders(glob_folders(settings))
+        self._event_pump.watch_folders(glob_folders(settings))
         try:
             specs = expand(settings)
         except UsageError as error:
@@ -108,7 +108,7 @@ class Databases:
 
     def change(self, settings: Settings, specs: Iterable[DatabaseSpec]) -> Changes:
         """Follow exactly ``specs``, which is what ``settings`` expand to."""
-        self._watch.watch_folders(glob_folders(settings))
+        self._event_pump.watch_folders(glob_folders(settings))
         wanted = {spec.name: spec for spec in specs}
         leaving = [tracked for tracked in self.all() if not _stays(tracked, wanted)]
         gone = {tracked.name for tracked in leaving}
@@ -134,22 +134,22 @@ class Databases:
         with self._lock:
             self._by_id[row.id] = tracked
             self._by_name[spec.name] = tracked
-        self._watch.add(tracked)
+        self._event_pump.add(tracked)
         self._follower.resume(tracked)
-        self._shipping().adopt([tracked])
+        self._destination().adopt([tracked])
         tracked.wal_pairs.look_around()
-        self._agenda.at(tracked, 0)
+        self._schedule.at(tracked, 0)
 
     def _leave(self, leaving: Sequence[FollowedDatabase]) -> None:
         """Let go of these; what they have in the spool goes up all the same."""
         for tracked in leaving:
-            self._watch.remove(tracked)
+            self._event_pump.remove(tracked)
             tracked.presence.want(wanted=False)
-            self._shipping().forget(tracked)
+            self._destination().forget(tracked)
         for done in [self._follower.dismiss(tracked) for tracked in leaving]:
             done.result(DISMISS_TIMEOUT_S)
         for tracked in leaving:
-            self._agenda.forget(tracked)
+            self._schedule.forget(tracked)
             with self._lock:
                 del self._by_id[tracked.row_id], self._by_name[tracked.name]
             self._note_left(tracked.row_id)
@@ -160,10 +160,10 @@ class Databases:
         tracked.presence.want(wanted=spec.presence)
         self._follower.retune(tracked, spec)
         if before.upload_interval_s != spec.upload_interval_s:
-            self._shipping().uploader.pace(tracked.row_id, spec.upload_interval_s)
+            self._destination().uploader.pace(tracked.row_id, spec.upload_interval_s)
         if before.snapshot_interval_s != spec.snapshot_interval_s:
-            self._shipping().snapshotter.replan(tracked, spec.snapshot_interval_s)
-        self._shipping().driller.plan(tracked, spec.verify_interval_s)
+            self._destination().snapshotter.replan(tracked, spec.snapshot_interval_s)
+        self._destination().driller.plan(tracked, spec.verify_interval_s)
 
     def _note_left(self, database_id: int) -> None:
         cause = "it is not in the configuration any more"

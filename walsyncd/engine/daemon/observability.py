@@ -36,7 +36,7 @@ class Observability:
         destination: Callable[[], Destination],
         changed: Callable[[], None],
     ) -> None:
-        self._shipping = destination
+        self._destination = destination
         self._requests = Requests()
         self._shipped = Shipped()
         self.removals = Removals()
@@ -74,7 +74,7 @@ class Observability:
 
     def trouble(self) -> str:
         """What is wrong with the storage, in words, or empty."""
-        uploader = self._shipping().uploader
+        uploader = self._destination().uploader
         outage = uploader.outage()
         if outage is not None:
             return f"storage is away: {outage.reason}"
@@ -121,7 +121,7 @@ class Observability:
             self._problem = ""
 
     def _heard(self, error: TransientError | None) -> None:
-        self._shipping().uploader.heard(error)
+        self._destination().uploader.heard(error)
 
     def stop(self) -> None:
         """Probe and show nothing any more."""

@@ -61,8 +61,8 @@ def begin_state(tracked: FollowedDatabase, environment: Environment, generation:
             return None
         wal_pairs.confirm_known(database_writes)
         return replace(begun, file=facts) if is_settled(facts, environment) else begun
-    eyes = SourceReader(tracked, environment, wal_pair)
-    seen = eyes.observe()
+    reader = SourceReader(tracked, environment, wal_pair)
+    seen = reader.observe()
     if wal_pairs.current is not wal_pair or wal_pair.ended:
         return None
     if seen.holder is DmsHolder.SETTING_UP:
@@ -116,81 +116,81 @@ def presence_advice(tracked: FollowedDatabase) -> str:
     return "" if tracked.spec.presence else advice
 
 
-def first_frames(eyes: SourceReader, state: FollowState) -> Step:
+def first_frames(reader: SourceReader, state: FollowState) -> Step:
     """A WAL is there where there was none: wait for its first frames, then accept it or not."""
-    wal_pair = eyes.wal_pair
+    wal_pair = reader.wal_pair
     ended = wal_pair.ended
-    seen = eyes.observe()
+    seen = reader.observe()
     if wal_pair.ended != ended:
         return AT_ONCE
     if ended and not wal_pair.orderly:
         if wal_pair.announced and not wal_pair.written:
             return Step(life_ended=True, again_s=0)  # nothing was ever in it
         fault = "a WAL was created and deleted, and no wal-index was seen to tell its commits from failed ones"
-        return Step(gap=fault, remedy=presence_advice(eyes.tracked))
+        return Step(gap=fault, remedy=presence_advice(reader.tracked))
     if seen.holder is DmsHolder.SETTING_UP:
-        return again(eyes, seen, "the wal-index is being set up")
+        return again(reader, seen, "the wal-index is being set up")
     if seen.holder is DmsHolder.LEAVING:
-        return again(eyes, seen, "the wal-index is deleted and the WAL is not")
+        return again(reader, seen, "the wal-index is deleted and the WAL is not")
     if seen.holder is not DmsHolder.LIVE:
-        return _first_scan(eyes, state, seen)
+        return _first_scan(reader, state, seen)
     if seen.index is None:
         torn = "the wal-index header can't be read"
-        return Step(gap=f"a WAL was deleted, and {torn}") if ended else again(eyes, seen, torn)
+        return Step(gap=f"a WAL was deleted, and {torn}") if ended else again(reader, seen, torn)
     if seen.index.max_frame == 0:
         if seen.index.ichange or (wal_pair.overwritten and wal_pair.uncounted):
             return Step(gap=RESTARTED)
         if ended:
             return Step(life_ended=True, again_s=0)
-        return Step(caught_up=True, moving=eyes.is_moving(None))
+        return Step(caught_up=True, moving=reader.is_moving(None))
     if seen.wal is None or seen.wal.salts != seen.index.salts:
         other = "the WAL's header is not the one of the wal-index"
-        return Step(gap=f"a WAL was deleted, and {other}") if ended else again(eyes, seen, other)
-    return _accept(eyes, state, cursor_before(seen.wal), seen.index)
+        return Step(gap=f"a WAL was deleted, and {other}") if ended else again(reader, seen, other)
+    return _accept(reader, state, cursor_before(seen.wal), seen.index)
 
 
-def _first_scan(eyes: SourceReader, state: FollowState, seen: Observation) -> Step:
+def _first_scan(reader: SourceReader, state: FollowState, seen: Observation) -> Step:
     """Nobody is seen to use the WAL: what its chain commits is what the next opener will recover."""
     wal = seen.wal
-    if eyes.wal_pair.overwritten:
+    if reader.wal_pair.overwritten:
         return Step(gap="a WAL appeared whose wal-index is not in use, so its commits can't be counted")
-    if wal is None or eyes.last_commit(cursor_before(wal)) == 0:
-        return Step(caught_up=True, moving=eyes.is_moving(None))
-    return _accept(eyes, state, cursor_before(wal), None)
+    if wal is None or reader.last_commit(cursor_before(wal)) == 0:
+        return Step(caught_up=True, moving=reader.is_moving(None))
+    return _accept(reader, state, cursor_before(wal), None)
 
 
-def _accept(eyes: SourceReader, state: FollowState, cursor: Cursor, index: IndexHeader | None) -> Step:
+def _accept(reader: SourceReader, state: FollowState, cursor: Cursor, index: IndexHeader | None) -> Step:
     """Judge the WAL, and see that it stayed the same meanwhile; ``index``: None if nobody uses it."""
     counter, held = Counter(), 0
     if index is not None:
-        for frames in eyes.run(cursor, index.max_frame):
+        for frames in reader.run(cursor, index.max_frame):
             counter.feed(frames)
             held = frames.last
     tally = counter.tally()
-    fault = _doubt(eyes, state, cursor, index, len(tally.commits))
-    after = eyes.observe()
+    fault = _doubt(reader, state, cursor, index, len(tally.commits))
+    after = reader.observe()
     if salts_now(after) != cursor.salts or (after.index is None) != (index is None):
         return SHORTLY
     if index is not None and held != index.max_frame:
         return gap_step(broken_chain(held + 1, index.max_frame, tally.next_salts, cursor.salts))
     if fault:
         return Step(gap=fault)
-    if index is not None and eyes.wal_pair.overwritten:
-        eyes.accept_provisionally()
-    eyes.tracked.verified, eyes.tracked.mark = True, None
-    entered = replace(state.entered(cursor), file=eyes.facts())
+    if index is not None and reader.wal_pair.overwritten:
+        reader.accept_provisionally()
+    reader.tracked.verified, reader.tracked.mark = True, None
+    entered = replace(state.entered(cursor), file=reader.facts())
     counted = index is not None and not tally.doubtful
-    mark = eyes.new_mark((index.ichange - len(tally.commits)) % 2**32) if index is not None and counted else None
+    mark = reader.new_mark((index.ichange - len(tally.commits)) % 2**32) if index is not None and counted else None
     return Step(state=entered, mark=mark, again_s=0)
 
 
-def _doubt(eyes: SourceReader, state: FollowState, cursor: Cursor, index: IndexHeader | None, commits: int) -> str:
+def _doubt(reader: SourceReader, state: FollowState, cursor: Cursor, index: IndexHeader | None, commits: int) -> str:
     """Why the first WAL after a time without one is not known to hold all that happened; empty if it is."""
-    header, wal_pair = cursor.header, eyes.wal_pair
+    header, wal_pair = cursor.header, reader.wal_pair
     assert header is not None
     if state.mode != "wal":
         return "the database went into WAL mode"
-    if not wal_pair.known_since and not _untouched(eyes, state):
+    if not wal_pair.known_since and not _untouched(reader, state):
         return "the database may have been changed while it had no WAL"
     if wal_pair.overwritten and (header.sequence != 0 or wal_pair.uncounted):
         return RESTARTED
@@ -199,15 +199,15 @@ def _doubt(eyes: SourceReader, state: FollowState, cursor: Cursor, index: IndexH
     return why_not_appendable(state.stream, header.page_size)
 
 
-def _untouched(eyes: SourceReader, state: FollowState) -> bool:
+def _untouched(reader: SourceReader, state: FollowState) -> bool:
     """Whether the file shows that nothing wrote to it since it was last seen without a WAL."""
-    now = file_facts(database_identity(eyes.tracked), eyes.environment.boot_id, None)
+    now = file_facts(database_identity(reader.tracked), reader.environment.boot_id, None)
     return now.looks_like(state.file) and now.boot_id == state.file.boot_id
 
 
-def leave_emptied(eyes: SourceReader, state: FollowState, cursor: Cursor) -> Step:
+def leave_emptied(reader: SourceReader, state: FollowState, cursor: Cursor) -> Step:
     """The WAL is empty, and nobody uses it: go on as if it had just appeared, if nothing came after the cursor."""
-    tracked, wal_pair = eyes.tracked, eyes.wal_pair
+    tracked, wal_pair = reader.tracked, reader.wal_pair
     mark = tracked.mark
     lost = Step(gap=f"the WAL was emptied behind frame {cursor.frames} while nobody was seen to use it")
     if (
@@ -217,14 +217,14 @@ def leave_emptied(eyes: SourceReader, state: FollowState, cursor: Cursor) -> Ste
         or wal_pair.ended
     ):
         return lost
-    if not prove_emptied(cursor, mark, eyes.left_index()):
+    if not prove_emptied(cursor, mark, reader.left_index()):
         return lost
-    after = eyes.observe()
+    after = reader.observe()
     if after.holder is not DmsHolder.NONE or after.wal_bytes:
         return SHORTLY
     if wal_pair.closed == mark.closed:
-        return again(eyes, after, f"nobody has used the WAL, which was emptied behind frame {cursor.frames}")
+        return again(reader, after, f"nobody has used the WAL, which was emptied behind frame {cursor.frames}")
     if mark.index_rebuilds != wal_pair.index_rebuilds or not tracked.wal_pairs.begin_anew(wal_pair, mark):
         return lost
     tracked.mark = None
-    return Step(state=replace(state.entered(None), file=eyes.facts()), again_s=0)
+    return Step(state=replace(state.entered(None), file=reader.facts()), again_s=0)

@@ -30,16 +30,16 @@ EPOCH_FRAMES_MAX = 1 << 31  # a frame's number has 32 bits, and an epoch with a 
 SCAN_REST = 10  # a scan that found nothing new is followed by a rest of so many times as long
 
 
-def copy_frames(eyes: SourceReader, state: FollowState, copy: Copy, seen: Observation) -> Step:
+def copy_frames(reader: SourceReader, state: FollowState, copy: Copy, seen: Observation) -> Step:
     """Read one batch and take its whole transactions."""
-    tracked, header = eyes.tracked, copy.cursor.header
+    tracked, header = reader.tracked, copy.cursor.header
     assert header is not None
     if fault := why_not_appendable(state.stream, header.page_size):
         return Step(gap=fault)
     if copy.last is None:
-        if not eyes.still_holds(copy.cursor):
-            return _forked(eyes, copy.cursor)
-        copy = Copy(copy.cursor, _scan(eyes, copy.cursor))
+        if not reader.still_holds(copy.cursor):
+            return _forked(reader, copy.cursor)
+        copy = Copy(copy.cursor, _scan(reader, copy.cursor))
         if copy.last == copy.cursor.frames:
             return Step(caught_up=True)
     assert copy.last is not None
@@ -48,8 +48,8 @@ def copy_frames(eyes: SourceReader, state: FollowState, copy: Copy, seen: Observ
         tracked.drop_pending()
         return AT_ONCE
     count = min(copy.last - reached.frames, max(1, BATCH_BYTES // header.frame_size))
-    frames = eyes.read(reached, count)
-    match settle(copy, frames, eyes.observe(), asked=reached.frames + count):
+    frames = reader.read(reached, count)
+    match settle(copy, frames, reader.observe(), asked=reached.frames + count):
         case Again(_):
             tracked.drop_pending()
             tracked.scanned = None
@@ -57,7 +57,7 @@ def copy_frames(eyes: SourceReader, state: FollowState, copy: Copy, seen: Observ
         case Gap() as gap:
             return gap_step(gap)
         case settled:
-            return _take(eyes, state, copy, reached, settled, seen)
+            return _take(reader, state, copy, reached, settled, seen)
 
 
 def why_not_appendable(stream: Stream, page_size: int) -> str:
@@ -69,21 +69,21 @@ def why_not_appendable(stream: Stream, page_size: int) -> str:
     return ""
 
 
-def _forked(eyes: SourceReader, cursor: Cursor) -> Step:
+def _forked(reader: SourceReader, cursor: Cursor) -> Step:
     """The cursor's frame is another one: the WAL restarted just now, or history was rewritten."""
-    wal = eyes.observe().wal
+    wal = reader.observe().wal
     if wal is not None and wal.salts != cursor.salts:
         return AT_ONCE
     return Step(gap=f"frame {cursor.frames}, which was shipped, is gone from the WAL: history forked")
 
 
-def _scan(eyes: SourceReader, cursor: Cursor) -> int:
+def _scan(reader: SourceReader, cursor: Cursor) -> int:
     """The last commit frame in the WAL; the cursor's own if there is none after it."""
-    tracked, clock = eyes.tracked, eyes.environment.monotonic_ms
+    tracked, clock = reader.tracked, reader.environment.monotonic_ms
     if tracked.scanned is not None and tracked.scanned[0] == cursor.salts and tracked.scanned[1] > cursor.frames:
         return tracked.scanned[1]
     began_ms = clock()
-    last = eyes.last_commit(cursor)
+    last = reader.last_commit(cursor)
     tracked.scanned = (cursor.salts, last)
     if last == cursor.frames:
         now_ms = clock()
@@ -92,14 +92,14 @@ def _scan(eyes: SourceReader, cursor: Cursor) -> int:
 
 
 def _take(
-    eyes: SourceReader, state: FollowState, copy: Copy, reached: Cursor, frames: Frames, seen: Observation
+    reader: SourceReader, state: FollowState, copy: Copy, reached: Cursor, frames: Frames, seen: Observation
 ) -> Step:
     """Turn settled frames into a segment, or hold them until their commit is read."""
-    tracked = eyes.tracked
+    tracked = reader.tracked
     pending = tracked.pending
     if pending is None:
-        state = close_epoch_if_due(eyes, state, copy.cursor)
-        pending = LongTransaction(new_segment_builder(eyes, state.stream, copy.cursor), state, reached)
+        state = close_epoch_if_due(reader, state, copy.cursor)
+        pending = LongTransaction(new_segment_builder(reader, state.stream, copy.cursor), state, reached)
     whole = frames.upto(frames.commits[-1]) if frames.commits else frames
     tracked.pending = LongTransaction(pending.collector, pending.state, reached_after(whole, reached))
     try:
@@ -116,38 +116,38 @@ def _take(
     return Step(
         state=replace(pending.state, stream=stream, cursor=cursor),
         objects=(new,),
-        mark=_mark_after(eyes, copy.cursor, whole, seen, done=done),
-        again_s=None if done and not eyes.wal_pair.ended else 0,
+        mark=_mark_after(reader, copy.cursor, whole, seen, done=done),
+        again_s=None if done and not reader.wal_pair.ended else 0,
         caught_up=done,
-        moving=done and eyes.is_moving(cursor),
+        moving=done and reader.is_moving(cursor),
     )
 
 
 def _mark_after(
-    eyes: SourceReader, before: Cursor, whole: Frames, seen: Observation, *, done: bool
+    reader: SourceReader, before: Cursor, whole: Frames, seen: Observation, *, done: bool
 ) -> CounterMark | None:
     """The mark after ``whole``: a new one, else the old one moved on by the commits that were read since it.
 
     The mark in the database stays at the frame where it was set, so it is given up before the cursor leaves that.
     """
-    old, eyes.tracked.mark = eyes.tracked.mark, None
+    old, reader.tracked.mark = reader.tracked.mark, None
     if seen.index is None:
         return None
     if done:
-        eyes.index_read(seen.index)
-    mark = eyes.new_mark(seen.index.ichange) if done else None
+        reader.index_read(seen.index)
+    mark = reader.new_mark(seen.index.ichange) if done else None
     if mark is not None or old is None:
         return mark
-    counter = eyes.counter(before)
+    counter = reader.counter(before)
     counter.feed(whole)
     tally = counter.tally()
     return None if tally.doubtful else old.grown(len(tally.commits))
 
 
-def new_segment_builder(eyes: SourceReader, stream: Stream, cursor: Cursor) -> SegmentBuilder:
+def new_segment_builder(reader: SourceReader, stream: Stream, cursor: Cursor) -> SegmentBuilder:
     """A segment to be filled from the end of ``stream`` on."""
     assert cursor.header is not None
-    environment = eyes.environment
+    environment = reader.environment
     return SegmentBuilder(
         environment.journal,
         stream,
@@ -158,12 +158,12 @@ def new_segment_builder(eyes: SourceReader, stream: Stream, cursor: Cursor) -> S
     )
 
 
-def close_epoch_if_due(eyes: SourceReader, state: FollowState, cursor: Cursor) -> FollowState:
+def close_epoch_if_due(reader: SourceReader, state: FollowState, cursor: Cursor) -> FollowState:
     """The state with room in its epoch: a full or old one is closed."""
     stream = state.stream
-    if stream.frame == 0 or eyes.tracked.base_under_way or eyes.tracked.base_wanted:
+    if stream.frame == 0 or reader.tracked.base_under_way or reader.tracked.base_wanted:
         return state
-    age_ms = eyes.environment.wall_ms() - stream.began_ms
+    age_ms = reader.environment.wall_ms() - stream.began_ms
     patience = 1 if cursor.frames == 0 else EPOCH_PATIENCE
     if stream.bytes < EPOCH_BYTES * patience and age_ms < EPOCH_MS * patience:
         return state

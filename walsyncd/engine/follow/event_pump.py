@@ -43,7 +43,7 @@ class EventPump:
         self._watcher = watcher
         self._wake = wake
         self._appeared = appeared
-        self._pulse = stall_detector or StallDetector()
+        self._stall_detector = stall_detector or StallDetector()
         self._lock = threading.Lock()
         self._tracked: dict[Path, FollowedDatabase] = {}
         self._folders: set[Path] = set()
@@ -110,7 +110,7 @@ class EventPump:
                 checked_s = time.monotonic()
                 self._recheck()
             self._watcher.wait(RECHECK_S)
-            with self._pulse.work():
+            with self._stall_detector.work():
                 self.drain()
 
     def _recheck(self) -> None:

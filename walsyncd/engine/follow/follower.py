@@ -70,34 +70,34 @@ class Follower:
         stall_detector: StallDetector | None = None,
     ) -> None:
         self._journal = journal
-        self._outside = environment
-        self._agenda = schedule
+        self._environment = environment
+        self._schedule = schedule
         self._offer = offer
         self._leaves_at_once = leaves_at_once
         self._base_due = base_due
         self._is_spool_full = is_spool_full
         self._looked = looked
-        self._pulse = stall_detector or StallDetector()
+        self._stall_detector = stall_detector or StallDetector()
         self._journal_problem = ""
 
     def run(self) -> None:
         """The thread: until the agenda is stopped."""
-        while taken := self._agenda.take():
-            with self._pulse.work():
+        while taken := self._schedule.take():
+            with self._stall_detector.work():
                 self.round(taken)
             self._looked(taken)
 
     def request(self, tracked: FollowedDatabase, then: Callable[[FollowedDatabase], object]) -> Future[Any]:
         """Run ``then`` in the follower's thread once a look that begins after this call has caught up."""
         request = Request(then)
-        self._agenda.request(tracked, request)
+        self._schedule.request(tracked, request)
         if tracked.dismissed:
             tracked.fail_requests(_dismissed(tracked))
         return request.done
 
     def interrupt(self, tracked: FollowedDatabase, then: Callable[[FollowedDatabase], object]) -> None:
         """Run ``then`` in the follower's thread before anything else is done for the database."""
-        self._agenda.interrupt(tracked, then)
+        self._schedule.interrupt(tracked, then)
 
     def retune(self, tracked: FollowedDatabase, spec: DatabaseSpec) -> None:
         """Follow it by other settings from its next look on, which is now; path and name are the same."""
@@ -105,7 +105,7 @@ class Follower:
         def turn_over(tracked: FollowedDatabase) -> None:
             tracked.spec = spec
 
-        self._agenda.interrupt(tracked, turn_over)
+        self._schedule.interrupt(tracked, turn_over)
 
     def dismiss(self, tracked: FollowedDatabase) -> Future[None]:
         """Follow it no more; the future is done when nothing of it is held."""
@@ -117,7 +117,7 @@ class Follower:
             tracked.wal_pairs.rest()
             done.set_result(None)
 
-        self._agenda.interrupt(tracked, let_go)
+        self._schedule.interrupt(tracked, let_go)
         return done
 
     def resume(self, tracked: FollowedDatabase) -> None:
@@ -145,7 +145,7 @@ class Follower:
         try:
             if self._is_spool_full():
                 for tracked in taken:
-                    self._agenda.at(tracked, SPOOL_DELAY_S)
+                    self._schedule.at(tracked, SPOOL_DELAY_S)
                 return
             for tracked in taken:
                 asked = len(tracked.requests)
@@ -169,7 +169,7 @@ class Follower:
         """Before the look, so that this sees how the locks stand from now on; whatever else may keep it waiting."""
         due_s = tracked.presence.update()
         if due_s is not None:
-            self._agenda.at(tracked, due_s)
+            self._schedule.at(tracked, due_s)
 
     def _postpone(self, taken: list[FollowedDatabase], error: TransientError) -> None:
         if error.message != self._journal_problem:
@@ -177,7 +177,7 @@ class Follower:
             _log.error("journal_not_writable", reason=error.message, remedy=error.hint)
         for tracked in taken:
             tracked.drop_pending()
-            self._agenda.at(tracked, JOURNAL_DELAY_S)
+            self._schedule.at(tracked, JOURNAL_DELAY_S)
 
     def _step_or_aside(self, tracked: FollowedDatabase) -> Step | None:
         while tracked.interrupts:
@@ -193,7 +193,7 @@ class Follower:
             return None
 
     def _step(self, tracked: FollowedDatabase) -> Step | None:
-        return self._begin(tracked) if tracked.state is None else take_step(tracked, self._outside)
+        return self._begin(tracked) if tracked.state is None else take_step(tracked, self._environment)
 
     def _make_durable(self, steps: list[tuple[FollowedDatabase, Step, int]]) -> None:
         advances = [
@@ -252,18 +252,18 @@ class Follower:
         elif step.caught_up:
             tracked.streak = 0
         if step.again_s is not None:
-            self._agenda.at(tracked, step.again_s)
+            self._schedule.at(tracked, step.again_s)
         elif step.moving and tracked.relooks < RELOOKS_MAX:
-            self._agenda.at(tracked, max(0.001 * 2**tracked.relooks, tracked.busy_until - time.monotonic()))
+            self._schedule.at(tracked, max(0.001 * 2**tracked.relooks, tracked.busy_until - time.monotonic()))
             tracked.relooks += 1
         elif tracked.provisional is not None:
-            self._agenda.at(tracked, (tracked.provisional.until_ms - self._outside.monotonic_ms()) / 1000)
+            self._schedule.at(tracked, (tracked.provisional.until_ms - self._environment.monotonic_ms()) / 1000)
         elif tracked.wal_pairs.watched:
             due = time.monotonic() + SLOW_LOOK_S
             grid = math.ceil(due / SLOW_LOOK_GRID_S) * SLOW_LOOK_GRID_S
-            self._agenda.at(tracked, grid - time.monotonic())
+            self._schedule.at(tracked, grid - time.monotonic())
         else:
-            self._agenda.at(tracked, UNWATCHED_LOOK_S)
+            self._schedule.at(tracked, UNWATCHED_LOOK_S)
 
     # -- generations ------------------------------------------------------------------------------------------------
 
@@ -279,12 +279,12 @@ class Follower:
             self._rest(tracked, BEGIN_LOOK_S)
             return None
         row = self._journal.database_by_id(tracked.row_id)
-        now_ms = self._outside.wall_ms()
+        now_ms = self._environment.wall_ms()
         now = datetime.fromtimestamp(now_ms / 1000, UTC)
-        generation = new_generation(now, self._outside.entropy(), known=row.last_generation)
-        state = begin_state(tracked, self._outside, generation)
+        generation = new_generation(now, self._environment.entropy(), known=row.last_generation)
+        state = begin_state(tracked, self._environment, generation)
         if state is None:
-            self._agenda.at(tracked, 0.005)
+            self._schedule.at(tracked, 0.005)
             return None
         state = replace(state, stream=replace(state.stream, time_ms=row.last_time_ms))
         reason = tracked.gap_reason or ("first generation" if not row.last_generation else "following begins anew")
@@ -300,7 +300,7 @@ class Follower:
     def _rest(self, tracked: FollowedDatabase, wait_s: float) -> None:
         """Look again in so many seconds, however busy its writers are meanwhile."""
         tracked.busy_until = time.monotonic() + wait_s
-        self._agenda.at(tracked, wait_s)
+        self._schedule.at(tracked, wait_s)
 
     def give_way(self, tracked: FollowedDatabase, reason: str, *, until: Callable[[], bool]) -> None:
         """End the generation, and begin another only when ``until`` says so; in the follower's thread."""
@@ -327,7 +327,7 @@ class Follower:
         """Leave the generation; a new one begins when its time has come, and ``once`` is so."""
         state = tracked.state
         position = str(state.stream.position) if state is not None else ""
-        self._journal.end_generation(tracked.row_id, reason, self._outside.wall_ms())
+        self._journal.end_generation(tracked.row_id, reason, self._environment.wall_ms())
         lived_s = time.monotonic() - tracked.began_s
         is_calm = lived_s > max(BASE_CALM_S, 10 * tracked.begin_delay_s)
         doubled = min(BASE_DELAY_MAX_S, max(BASE_DELAY_S, tracked.begin_delay_s * 2))
@@ -344,7 +344,7 @@ class Follower:
         hints = [coming, once and f"once {once}", remedy and f"to avoid such gaps: {remedy}"]
         self._note(tracked, "degraded", reason, "; ".join(hint for hint in hints if hint))
         tracked.fail_requests(TransientError(f"the generation of {tracked.name} ended: {reason}"))
-        self._agenda.at(tracked, wait_s)
+        self._schedule.at(tracked, wait_s)
 
     # -- states -----------------------------------------------------------------------------------------------------
 
@@ -355,11 +355,11 @@ class Follower:
             if tracked.state is not None:
                 self._end_generation(tracked, error.message)
             self._note(tracked, "missing", error.message, error.hint)
-            self._agenda.at(tracked, SLOW_LOOK_S)
+            self._schedule.at(tracked, SLOW_LOOK_S)
             return
         state = "refused" if isinstance(error, RefusedError) else "failing"
         self._note(tracked, state, error.message, error.hint)
-        self._agenda.at(tracked, min(FAILURE_DELAY_MAX_S, 0.5 * 2 ** min(tracked.failures, 10)))
+        self._schedule.at(tracked, min(FAILURE_DELAY_MAX_S, 0.5 * 2 ** min(tracked.failures, 10)))
         tracked.failures += 1
 
     def _well(self, tracked: FollowedDatabase) -> None:
@@ -370,7 +370,7 @@ class Follower:
         problem = f"{state}: {cause}"
         if problem == tracked.problem:
             return
-        now_ms = self._outside.wall_ms()
+        now_ms = self._environment.wall_ms()
         self._journal.note_state(tracked.row_id, state, cause=cause, remedy=remedy, now_ms=now_ms)
         tracked.problem = problem
         if state in {"missing", "refused", "failing"}:

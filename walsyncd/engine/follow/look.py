@@ -60,10 +60,10 @@ def _step(tracked: FollowedDatabase, environment: Environment, state: FollowStat
     wal_pair = tracked.wal_pairs.current
     if wal_pair is None:
         return look_without_wal(tracked, environment, state)
-    eyes = SourceReader(tracked, environment, wal_pair)
+    reader = SourceReader(tracked, environment, wal_pair)
     if state.cursor is None:
-        return first_frames(eyes, state)
-    return _follow(eyes, state, state.cursor)
+        return first_frames(reader, state)
+    return _follow(reader, state, state.cursor)
 
 
 def _elsewhere(tracked: FollowedDatabase, environment: Environment, state: FollowState) -> str:
@@ -99,17 +99,17 @@ def _gone(tracked: FollowedDatabase, fault: str) -> Step:
     return Step(gap=fault, remedy=presence_advice(tracked) if fault == tracked.wal_pairs.lost else "")
 
 
-def _follow(eyes: SourceReader, state: FollowState, cursor: Cursor) -> Step:
-    wal_pair, tracked = eyes.wal_pair, eyes.tracked
+def _follow(reader: SourceReader, state: FollowState, cursor: Cursor) -> Step:
+    wal_pair, tracked = reader.wal_pair, reader.tracked
     ended = wal_pair.ended
-    seen = eyes.observe()
+    seen = reader.observe()
     if wal_pair.ended != ended:
         return AT_ONCE
     if ended and not wal_pair.orderly:
         fault = "the WAL was deleted, and no wal-index was seen to tell its last commits from failed ones"
         return Step(gap=fault, remedy=presence_advice(tracked))
     if not tracked.verified:
-        step = resume_following(eyes, state, cursor, seen)
+        step = resume_following(reader, state, cursor, seen)
         if step is not None:
             return step
     decision = decide(cursor, seen)
@@ -117,39 +117,39 @@ def _follow(eyes: SourceReader, state: FollowState, cursor: Cursor) -> Step:
         tracked.waiting = None
     match decision:
         case Again(reason):
-            return Step(gap=f"the WAL was deleted, and {reason}") if ended else again(eyes, seen, reason)
+            return Step(gap=f"the WAL was deleted, and {reason}") if ended else again(reader, seen, reason)
         case Emptied():
-            return leave_emptied(eyes, state, cursor)
+            return leave_emptied(reader, state, cursor)
         case Gap() as gap:
             return gap_step(gap)
         case Idle():
-            return _idle(eyes, state, cursor, seen)
+            return _idle(reader, state, cursor, seen)
         case Copy() as copy:
-            return copy_frames(eyes, state, copy, seen)
+            return copy_frames(reader, state, copy, seen)
         case Restarted() as found:
-            return cross_restart(eyes, state, cursor, found, seen)
+            return cross_restart(reader, state, cursor, found, seen)
 
 
-def _idle(eyes: SourceReader, state: FollowState, cursor: Cursor, seen: Observation) -> Step:
-    tracked = eyes.tracked
-    if eyes.wal_pair.ended:
-        facts = file_facts(database_identity(tracked), eyes.environment.boot_id, None).unknown()
+def _idle(reader: SourceReader, state: FollowState, cursor: Cursor, seen: Observation) -> Step:
+    tracked = reader.tracked
+    if reader.wal_pair.ended:
+        facts = file_facts(database_identity(tracked), reader.environment.boot_id, None).unknown()
         return Step(state=replace(state.entered(None), file=facts), life_ended=True, again_s=0)
-    moving = eyes.is_moving(cursor)
-    if seen.index is not None and _lags(eyes, cursor, moving=moving):
+    moving = reader.is_moving(cursor)
+    if seen.index is not None and _lags(reader, cursor, moving=moving):
         return AT_ONCE
     if seen.index is not None:
-        eyes.index_read(seen.index)
-    mark = eyes.new_mark(seen.index.ichange) if seen.index is not None else None
+        reader.index_read(seen.index)
+    mark = reader.new_mark(seen.index.ichange) if seen.index is not None else None
     return Step(mark=mark, caught_up=True, moving=moving)
 
 
-def _lags(eyes: SourceReader, cursor: Cursor, *, moving: bool) -> bool:
+def _lags(reader: SourceReader, cursor: Cursor, *, moving: bool) -> bool:
     """Whether the live wal-index is not the writer's: a valid commit stands unpublished at two slow looks.
 
     Then the WAL itself is scanned from now on. Should the commit fail after all, that shows as a fork.
     """
-    tracked, now_ms = eyes.tracked, eyes.environment.monotonic_ms()
+    tracked, now_ms = reader.tracked, reader.environment.monotonic_ms()
     if not moving:
         tracked.lagging = None
         return False
@@ -159,7 +159,7 @@ def _lags(eyes: SourceReader, cursor: Cursor, *, moving: bool) -> bool:
         return False
     if now_ms - before[2] < LAG_MS:
         return False
-    last = eyes.last_commit(cursor)
+    last = reader.last_commit(cursor)
     tracked.lagging = (cursor, last, now_ms)
     if not cursor.frames < before[1] <= last:
         return False

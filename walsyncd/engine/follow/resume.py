@@ -22,10 +22,10 @@ from walsyncd.engine.follow.step import AT_ONCE, Step
 QUIET_AFTER_REBOOT_MS = 10_000
 
 
-def resume_following(eyes: SourceReader, state: FollowState, cursor: Cursor, seen: Observation) -> Step | None:
+def resume_following(reader: SourceReader, state: FollowState, cursor: Cursor, seen: Observation) -> Step | None:
     """Verify what was shipped; None: it is there, and nothing else is to be done."""
-    tracked = eyes.tracked
-    facts = eyes.facts()
+    tracked = reader.tracked
+    facts = reader.facts()
     if not facts.is_file(state.file):
         return Step(gap="another file was put in the database's place")
     salts = salts_now(seen)
@@ -33,10 +33,10 @@ def resume_following(eyes: SourceReader, state: FollowState, cursor: Cursor, see
         tracked.verified = salts is not None
         return None
     resumed = _resumed(facts, state.file)
-    if not resumed and not _is_settled(eyes, facts, state, seen):
+    if not resumed and not _is_settled(reader, facts, state, seen):
         return Step(again_s=1.0)
-    held = cursor.frames if resumed and eyes.still_holds(cursor) else _frames_held(eyes, cursor)
-    if salts_now(eyes.observe()) != cursor.salts:
+    held = cursor.frames if resumed and reader.still_holds(cursor) else _frames_held(reader, cursor)
+    if salts_now(reader.observe()) != cursor.salts:
         return AT_ONCE
     if held != cursor.frames:
         return Step(gap=f"the WAL holds {held} of {cursor.frames} frames that were shipped: history forked")
@@ -49,22 +49,22 @@ def _resumed(now: FileFacts, then: FileFacts) -> bool:
     return (now.boot_id, now.wal_inode) == (then.boot_id, then.wal_inode)
 
 
-def _is_settled(eyes: SourceReader, facts: FileFacts, state: FollowState, seen: Observation) -> bool:
+def _is_settled(reader: SourceReader, facts: FileFacts, state: FollowState, seen: Observation) -> bool:
     """Whether what stands behind our frames will be there for the next opener, too."""
     if facts.boot_id == state.file.boot_id or seen.holder is DmsHolder.LIVE:
         return True
-    now_ms, tracked = eyes.environment.monotonic_ms(), eyes.tracked
+    now_ms, tracked = reader.environment.monotonic_ms(), reader.tracked
     if tracked.quiet_since_ms is None:
         tracked.quiet_since_ms = now_ms
     return now_ms - tracked.quiet_since_ms >= QUIET_AFTER_REBOOT_MS
 
 
-def _frames_held(eyes: SourceReader, cursor: Cursor) -> int:
+def _frames_held(reader: SourceReader, cursor: Cursor) -> int:
     """How many of the frames up to the cursor are as they were; one less than all if only the last is another."""
     if cursor.header is None:
         return cursor.frames
     reached = cursor_before(cursor.header)
-    for frames in eyes.run(reached, cursor.frames):
+    for frames in reader.run(reached, cursor.frames):
         reached = reached_after(frames, reached)
     if reached.frames == cursor.frames and reached.chain != cursor.chain:
         return cursor.frames - 1

@@ -53,7 +53,7 @@ class SourceReader:
         # Counted before anything is read: an event that comes later stands out from these.
         self._reborn, self._closed = wal_pair.index_rebuilds, wal_pair.closed
         self._began_ms = environment.monotonic_ms()
-        self._glance = wal_pair.index_reads.begin()
+        self._index_read = wal_pair.index_reads.begin()
 
     def observe(self) -> Observation:
         """Look at the headers."""
@@ -118,7 +118,7 @@ class SourceReader:
         """Keep what the wal-index showed at this look, after all of it was read."""
         wal_pair = self.wal_pair
         if wal_pair.shm is not None:
-            wal_pair.index_reads.take(self._glance, index, moving=frames_behind(wal_pair.wal, wal_pair.shm, index))
+            wal_pair.index_reads.take(self._index_read, index, moving=frames_behind(wal_pair.wal, wal_pair.shm, index))
 
     def is_final(self, index: IndexHeader, *, whole: bool) -> bool:
         """Whether iChange would hold even if the -shm had been closed."""

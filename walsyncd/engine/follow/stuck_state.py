@@ -31,10 +31,10 @@ def has_lasted(tracked: FollowedDatabase, seen: Observation, now_ms: int) -> boo
     return True
 
 
-def again(eyes: SourceReader, seen: Observation, reason: str) -> Step:
+def again(reader: SourceReader, seen: Observation, reason: str) -> Step:
     """Look again, for ``reason``, as long as that helps."""
-    tracked = eyes.tracked
-    if not has_lasted(tracked, seen, eyes.environment.monotonic_ms()):
+    tracked = reader.tracked
+    if not has_lasted(tracked, seen, reader.environment.monotonic_ms()):
         return SHORTLY
     tracked.waiting = None
     lasting = f"for {PATIENCE_MS // 1000} s {reason}"

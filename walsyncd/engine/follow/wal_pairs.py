@@ -189,7 +189,7 @@ class WalPairs:
         with self._lock:
             last = self._alive()
             if last is not None and last.index_reads.due:
-                self._glance(last)
+                self._index_read(last)
 
     def note(self, event: Event) -> None:
         """Take one event in, in queue order."""
@@ -343,9 +343,9 @@ class WalPairs:
             wal_pair.old_descriptors.append(wal_pair.shm)
         self._serial += 1
         wal_pair.shm, wal_pair.serial = shm, self._serial
-        self._glance(wal_pair)
+        self._index_read(wal_pair)
 
-    def _glance(self, wal_pair: WalPair) -> None:
+    def _index_read(self, wal_pair: WalPair) -> None:
         wal_pair.index_reads.due = False
         if wal_pair.shm is None or not self.watched:
             return

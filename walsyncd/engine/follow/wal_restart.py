@@ -82,30 +82,32 @@ class _Remains:
     behind: tuple[int, int] | None
 
 
-def cross_restart(eyes: SourceReader, state: FollowState, cursor: Cursor, found: Restarted, seen: Observation) -> Step:
+def cross_restart(
+    reader: SourceReader, state: FollowState, cursor: Cursor, found: Restarted, seen: Observation
+) -> Step:
     """Prove the seam between ``cursor``'s incarnation and the one found."""
-    eyes.tracked.drop_pending()
-    remains = _read_remains(eyes, cursor, found)
-    after = eyes.observe()
+    reader.tracked.drop_pending()
+    remains = _read_remains(reader, cursor, found)
+    after = reader.observe()
     if salts_now(after) != found.salts:
         return AT_ONCE
     if isinstance(remains, Gap):
         return gap_step(remains)
-    proof = _prove(eyes, state, cursor, found, remains, seen=seen, after=after)
+    proof = _prove(reader, state, cursor, found, remains, seen=seen, after=after)
     if isinstance(proof, Gap):
         return Step(gap=proof.reason)
     if fault := why_not_appendable(state.stream, cursor.header.page_size) if cursor.header is not None else "":
         return Step(gap=fault)
-    return _cross(eyes, state, cursor, found, proof, remains, seen)
+    return _cross(reader, state, cursor, found, proof, remains, seen)
 
 
-def _read_remains(eyes: SourceReader, cursor: Cursor, found: Restarted) -> _Remains | Gap:
+def _read_remains(reader: SourceReader, cursor: Cursor, found: Restarted) -> _Remains | Gap:
     new, new_last = EMPTY_TALLY, 0
     if found.header is not None:
         start = cursor_before(found.header)
-        new_last = found.last if found.last is not None else eyes.last_commit(start)
-        counter, held = eyes.counter(start), 0
-        for frames in eyes.run(start, new_last):
+        new_last = found.last if found.last is not None else reader.last_commit(start)
+        counter, held = reader.counter(start), 0
+        for frames in reader.run(start, new_last):
             counter.feed(frames)
             held = frames.last
         new = counter.tally()
@@ -115,20 +117,20 @@ def _read_remains(eyes: SourceReader, cursor: Cursor, found: Restarted) -> _Rema
     behind = None
     if cursor.header is not None:
         if new_last <= cursor.frames:
-            counter = eyes.counter(cursor)
-            for frames in eyes.run(cursor, None):
+            counter = reader.counter(cursor)
+            for frames in reader.run(cursor, None):
                 counter.feed(frames)
                 kept.append(frames)
                 size += len(frames.data)
                 if size > TAIL_BYTES_MAX:
                     return Gap(f"more than {TAIL_BYTES_MAX >> 20} MiB of an old WAL were left when it restarted")
             tail = counter.tally()
-        behind = eyes.salts_at(max(cursor.frames, new_last) + 1, cursor.header)
+        behind = reader.salts_at(max(cursor.frames, new_last) + 1, cursor.header)
     return _Remains(new, new_last, tail, kept, behind)
 
 
 def _prove(
-    eyes: SourceReader,
+    reader: SourceReader,
     state: FollowState,
     cursor: Cursor,
     found: Restarted,
@@ -137,12 +139,12 @@ def _prove(
     seen: Observation,
     after: Observation,
 ) -> RestartProof | Gap:
-    reached = _reached_by(eyes, found, after, remains.new_last)
-    index, mark = seen.index, eyes.tracked.mark
-    whole = mark is not None and _is_whole(eyes, cursor, found, remains, mark)
-    if index is not None and mark is not None and eyes.ichange_holds(index, whole=whole):
-        if not eyes.is_final(index, whole=whole):
-            eyes.accept_provisionally()
+    reached = _reached_by(reader, found, after, remains.new_last)
+    index, mark = seen.index, reader.tracked.mark
+    whole = mark is not None and _is_whole(reader, cursor, found, remains, mark)
+    if index is not None and mark is not None and reader.ichange_holds(index, whole=whole):
+        if not reader.is_final(index, whole=whole):
+            reader.accept_provisionally()
         return prove_by_count(
             cursor,
             ichange_delta=(index.ichange - mark.ichange) % 2**32,
@@ -152,46 +154,46 @@ def _prove(
             tail=remains.tail,
             behind=remains.behind,
         )
-    if state.file.boot_id != eyes.environment.boot_id:
+    if state.file.boot_id != reader.environment.boot_id:
         return Gap("the WAL restarted across a reboot")
     proof = prove_by_remains(cursor, new_salts=found.salts, new_last=reached, tail=remains.tail)
     if isinstance(proof, RestartProof):
-        fault = _not_written_back(eyes, proof, found, remains)
+        fault = _not_written_back(reader, proof, found, remains)
         return Gap(fault) if fault else proof
     return proof
 
 
-def _is_whole(eyes: SourceReader, cursor: Cursor, found: Restarted, remains: _Remains, mark: CounterMark) -> bool:
-    wal_pair = eyes.wal_pair
+def _is_whole(reader: SourceReader, cursor: Cursor, found: Restarted, remains: _Remains, mark: CounterMark) -> bool:
+    wal_pair = reader.wal_pair
     return wal_pair.shm is not None and tail_is_complete(
         cursor,
         new_salts=found.salts,
         tail=remains.tail,
-        stands=eyes.still_holds(cursor),
+        stands=reader.still_holds(cursor),
         mark=mark,
         index_bytes=wal_pair.shm.size(),
         last_glances=wal_pair.index_reads.last(followed=found.header is not None),
     )
 
 
-def _reached_by(eyes: SourceReader, found: Restarted, after: Observation, new_last: int) -> int:
+def _reached_by(reader: SourceReader, found: Restarted, after: Observation, new_last: int) -> int:
     """How far the new incarnation has come after the old one's rest was read."""
     if after.index is not None:
         return max(new_last, after.index.max_frame)
-    return max(new_last, eyes.last_commit(cursor_before(found.header))) if found.header is not None else new_last
+    return max(new_last, reader.last_commit(cursor_before(found.header))) if found.header is not None else new_last
 
 
-def _not_written_back(eyes: SourceReader, proof: RestartProof, found: Restarted, remains: _Remains) -> str:
+def _not_written_back(reader: SourceReader, proof: RestartProof, found: Restarted, remains: _Remains) -> str:
     """A WAL is copied back whole before it restarts: see that the tail was, page by page. Says which was not.
 
     Such a page belongs to a commit that failed.
     """
     wanted, page_size = _last_versions(remains.frames, proof.last)
     if found.header is not None:
-        for frames in eyes.run(cursor_before(found.header), remains.new_last):
+        for frames in reader.run(cursor_before(found.header), remains.new_last):
             for page in frames.page_numbers.tolist():
                 wanted.pop(page, None)
-    database = open_file(eyes.tracked.path)
+    database = open_file(reader.tracked.path)
     if database is None:
         return "the database file is gone"
     with database:
@@ -216,7 +218,7 @@ def _last_versions(tail: list[Frames], last: int) -> tuple[dict[int, bytes], int
 
 
 def _cross(
-    eyes: SourceReader,
+    reader: SourceReader,
     state: FollowState,
     cursor: Cursor,
     found: Restarted,
@@ -227,8 +229,8 @@ def _cross(
     """Take the proven tail and stand before the first frame of the new incarnation."""
     objects: tuple[NewObject, ...] = ()
     if proof.last > cursor.frames:
-        state = close_epoch_if_due(eyes, state, cursor)
-        collector = new_segment_builder(eyes, state.stream, cursor)
+        state = close_epoch_if_due(reader, state, cursor)
+        collector = new_segment_builder(reader, state.stream, cursor)
         for frames in remains.frames:
             if frames.count and frames.first <= proof.last:
                 collector.add(frames.upto(min(proof.last, frames.last)))
@@ -237,22 +239,22 @@ def _cross(
         state = replace(state, stream=stream)
     entered = cursor_before(found.header) if found.header is not None else Cursor(found.salts, None, 0, (0, 0))
     if seen.index is not None:
-        eyes.index_read(seen.index)  # an emptied WAL may begin anew, with any salts, before the next look
+        reader.index_read(seen.index)  # an emptied WAL may begin anew, with any salts, before the next look
     return Step(
-        state=replace(state.entered(entered), file=eyes.facts()),
+        state=replace(state.entered(entered), file=reader.facts()),
         objects=objects,
-        mark=_mark_at_start(eyes, remains.new, seen),
+        mark=_mark_at_start(reader, remains.new, seen),
         again_s=0,
         recovered=proof.last - cursor.frames,
         proven_by=proof.by,
     )
 
 
-def _mark_at_start(eyes: SourceReader, new: Tally, seen: Observation) -> CounterMark | None:
+def _mark_at_start(reader: SourceReader, new: Tally, seen: Observation) -> CounterMark | None:
     """The mark before frame 1 of the new incarnation. The old mark is at the old cursor: it is given up."""
-    old, eyes.tracked.mark = eyes.tracked.mark, None
+    old, reader.tracked.mark = reader.tracked.mark, None
     if seen.index is None or new.doubtful:
         return None
     ichange = (seen.index.ichange - len(new.commits)) % 2**32
-    mark = eyes.new_mark(ichange)
+    mark = reader.new_mark(ichange)
     return mark if mark is not None or old is None else replace(old, ichange=ichange)

@@ -134,11 +134,11 @@ def _is_there(part: Range, descriptor: int) -> bool:
 
 def write_at(descriptor: int) -> Write:
     """A ``write`` that puts bytes into an open file, one call at a time: the file system would have the others spin."""
-    turn = threading.Lock()
+    drain = threading.Lock()
 
     def write(raw: bytes | memoryview, offset: int) -> None:
         view = memoryview(raw)
-        with turn:
+        with drain:
             while view:
                 written = os.pwrite(descriptor, view, offset)
                 view, offset = view[written:], offset + written

@@ -56,12 +56,12 @@ class ResolvedPlan:
     manifest: Manifest
 
 
-def prepare(replica: Replica, wish: RestoreRequest) -> ResolvedPlan:
+def prepare(replica: Replica, request: RestoreRequest) -> ResolvedPlan:
     """The plan for a wish, on a base whose manifest can be read. Errors as of `find_plan` and `with_plan`."""
-    return with_plan(replica, wish, lambda prepared: prepared)
+    return with_plan(replica, request, lambda prepared: prepared)
 
 
-def with_plan(replica: Replica, wish: RestoreRequest, use: Callable[[ResolvedPlan], T]) -> T:
+def with_plan(replica: Replica, request: RestoreRequest, use: Callable[[ResolvedPlan], T]) -> T:
     """``use`` the plan for a wish; plan again where objects vanish, and without those that are damaged.
 
     CorruptError if without them that generation does not give the same commit; NewerFormatError.
@@ -71,7 +71,7 @@ def with_plan(replica: Replica, wish: RestoreRequest, use: Callable[[ResolvedPla
     vanished = 0
     while True:
         try:
-            plan = _plan_without(replica, wish, damaged, wanted)
+            plan = _plan_without(replica, request, damaged, wanted)
             wanted = wanted or plan
             return use(ResolvedPlan(plan, manifest_of(replica, plan)))
         except DamagedError as error:
@@ -93,20 +93,20 @@ def manifest_of(replica: Replica, plan: Plan) -> Manifest:
 
 
 def _plan_without(
-    replica: Replica, wish: RestoreRequest, damaged: Mapping[Key, DamagedError], wanted: Plan | None
+    replica: Replica, request: RestoreRequest, damaged: Mapping[Key, DamagedError], wanted: Plan | None
 ) -> Plan:
     """A plan without the damaged objects, that reaches what was ``wanted`` with them."""
     if not damaged:
-        return find_plan(replica, wish.target, generation=wish.generation, allow_partial=wish.allow_partial)
+        return find_plan(replica, request.target, generation=request.generation, allow_partial=request.allow_partial)
     last = list(damaged.values())[-1]
     generation = last.key.generation
     try:
-        plan = find_plan(replica, wish.target, generation=generation, allow_partial=True, without=damaged.keys())
+        plan = find_plan(replica, request.target, generation=generation, allow_partial=True, without=damaged.keys())
     except (NothingToRestoreError, TargetError) as error:
         hint = "nothing else of that generation can stand in for it; `walsyncd verify` says what is still good"
         raise CorruptError(last.message, hint=hint) from error
     is_less = plan.reached != wanted.reached if wanted else bool(plan.shortfall)
-    if is_less and not wish.allow_partial:
+    if is_less and not request.allow_partial:
         message = f"{last.message}; without it {plan.reached} is the nearest before"
         raise CorruptError(message, hint="--allow-partial restores that") from last
     kinds = ["restored from an older base" if isinstance(key, BaseKey) else "damaged, and not used" for key in damaged]

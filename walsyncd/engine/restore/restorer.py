@@ -76,14 +76,14 @@ def check_target(path: Path, *, force: bool = False) -> None:
 
 
 def restore_request(
-    replica: Replica, wish: RestoreRequest, path: Path, how: RestoreOptions = RestoreOptions()
+    replica: Replica, request: RestoreRequest, path: Path, how: RestoreOptions = RestoreOptions()
 ) -> Restored:
     """Plan and restore, again if objects vanish meanwhile, and without what is damaged.
 
     Errors as of `planner.find_plan` and `restore`.
     """
     check_target(path, force=how.force)
-    return with_plan(replica, wish, lambda prepared: _restore(replica, prepared, path, how))
+    return with_plan(replica, request, lambda prepared: _restore(replica, prepared, path, how))
 
 
 def restore(

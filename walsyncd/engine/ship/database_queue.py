@@ -53,7 +53,7 @@ class DatabaseQueue:
     """At least this much is spooled; a hint that a full object has gathered."""
     urgent_upto: int = 0
     """Objects up to this id leave without a token."""
-    ownership_check_wanted: bool = False
+    check_ownership: bool = False
     """A base's part waits for the lane to be claimed."""
     is_busy: bool = False
     stopped: str = ""
@@ -84,9 +84,9 @@ class DatabaseQueue:
 
     def due_ms(self, *, is_urgent: bool = False) -> float | None:
         """When the lane may send next; None: nothing to do for now."""
-        if self.is_busy or self.stopped or not (self.has_work or self.ownership_check_wanted):
+        if self.is_busy or self.stopped or not (self.has_work or self.check_ownership):
             return None
-        unpaced = is_urgent or self.urgent_upto or self.ownership_check_wanted
+        unpaced = is_urgent or self.urgent_upto or self.check_ownership
         if unpaced or self.bytes_waiting >= MERGED_SIZE_MAX:
             return self.not_before_ms
         return max(self.not_before_ms, due_ms(self.bucket, interval_ms=self.interval_ms))

@@ -56,7 +56,7 @@ class DrainQueue:
 
     queue: DatabaseQueue
     is_urgent: bool
-    ownership_check_wanted: bool
+    check_ownership: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +107,7 @@ class Scheduler:
         self._tasks_running = 0
         self._tasks_running_max = tasks_running_max
         self._crowded: set[int] = set()
-        self._agenda: list[tuple[float, int]] = []  # (due, database id); a lane's queued_ms says which counts
+        self._schedule: list[tuple[float, int]] = []  # (due, database id); a lane's queued_ms says which counts
 
     def next(self, now_ms: float) -> Job:
         """The next thing to do; it counts as begun."""
@@ -128,7 +128,7 @@ class Scheduler:
     @property
     def has_more(self) -> bool:
         """Whether anything is to be done, now or later, that nobody is at."""
-        return bool(self._agenda or self._tasks or self.has_leftovers or self._crowded)
+        return bool(self._schedule or self._tasks or self.has_leftovers or self._crowded)
 
     def mark(self, queue: DatabaseQueue, size: int) -> None:
         """``size`` bytes more wait in the lane."""
@@ -149,25 +149,25 @@ class Scheduler:
         if due_ms is None or (queue.queued_ms is not None and queue.queued_ms <= due_ms):
             return
         queue.queued_ms = due_ms
-        heapq.heappush(self._agenda, (due_ms, queue.database_id))
+        heapq.heappush(self._schedule, (due_ms, queue.database_id))
 
-    def settle(self, queue: DatabaseQueue, turn: QueueResult) -> list[Task]:
+    def settle(self, queue: DatabaseQueue, drain: QueueResult) -> list[Task]:
         """The lane's turn is over; the tasks that can't be done any more."""
         queue.is_busy = False
         queue.failures = 0
         queue.not_before_ms = 0.0
-        queue.bytes_waiting += turn.bytes_left
-        queue.has_work |= turn.next_id is not None
-        if turn.next_id is None:
+        queue.bytes_waiting += drain.bytes_left
+        queue.has_work |= drain.next_id is not None
+        if drain.next_id is None:
             queue.rows_waiting = 0
-        if not queue.has_work or (turn.next_id or 0) > queue.urgent_upto:
+        if not queue.has_work or (drain.next_id or 0) > queue.urgent_upto:
             queue.urgent_upto = 0
-        if self.outage is not None and not turn.reached_storage:
+        if self.outage is not None and not drain.reached_storage:
             self.outage = outages.unprobe(self.outage)
         failed: list[Task] = []
-        if turn.verdict is not None:
+        if drain.verdict is not None:
             self.has_leftovers = True
-            queue.stopped = turn.verdict.reason if turn.verdict.standing is Standing.TAKEN else ""
+            queue.stopped = drain.verdict.reason if drain.verdict.standing is Standing.TAKEN else ""
             failed = self._take_tasks(queue.database_id)
         self.schedule(queue)
         return failed
@@ -177,7 +177,7 @@ class Scheduler:
         queue = act.queue
         queue.is_busy = False
         queue.has_work = True
-        queue.ownership_check_wanted |= act.ownership_check_wanted
+        queue.check_ownership |= act.check_ownership
         # What waited still does. How much was not learned; the next turn finds out, without a token.
         queue.bytes_waiting = max(queue.bytes_waiting, MERGED_SIZE_MAX)
         queue.failures += 1
@@ -277,8 +277,8 @@ class Scheduler:
         return None if queue is None else self._turn_of(queue)
 
     def _due_lane(self, now_ms: float) -> DatabaseQueue | None:
-        while self._agenda and self._agenda[0][0] <= now_ms:
-            queued_ms, database_id = heapq.heappop(self._agenda)
+        while self._schedule and self._schedule[0][0] <= now_ms:
+            queued_ms, database_id = heapq.heappop(self._schedule)
             queue = self.queues[database_id]
             if queue.queued_ms != queued_ms:
                 continue  # it was put on the agenda for an earlier moment since
@@ -291,11 +291,11 @@ class Scheduler:
 
     def _turn_of(self, queue: DatabaseQueue) -> DrainQueue:
         """Clear the latches first, then have the journal looked at."""
-        turn = DrainQueue(queue, is_urgent=self._is_stopping, ownership_check_wanted=queue.ownership_check_wanted)
-        queue.has_work = queue.ownership_check_wanted = False
+        drain = DrainQueue(queue, is_urgent=self._is_stopping, check_ownership=queue.check_ownership)
+        queue.has_work = queue.check_ownership = False
         queue.bytes_waiting = 0
         queue.is_busy = True
-        return turn
+        return drain
 
     def _merge(self) -> Job:
         queue = self.queues[self._crowded.pop()]
@@ -317,7 +317,7 @@ class Scheduler:
                 queue.tasks_since_look += 1
                 return task
             if not queue.is_busy:  # else its turn may be the claim; when it is over we come by again
-                queue.ownership_check_wanted = True
+                queue.check_ownership = True
                 self.schedule(queue)
         return None
 
@@ -328,7 +328,7 @@ class Scheduler:
 
     def _idle_s(self, now_ms: float) -> float | None:
         """How long nothing has to be done. What is due by now waits for something that is under way."""
-        moments = [due_ms for due_ms, _ in self._agenda[:1]]
+        moments = [due_ms for due_ms, _ in self._schedule[:1]]
         outage = self.outage
         if self._tasks:
             moments.append(self.tasks_not_before_ms)
@@ -337,7 +337,7 @@ class Scheduler:
                 moments.append(outage.probe_ms)
             moments = [] if outage.is_probed else [max(outage.probe_ms, moment) for moment in moments]
             if self._wants_witness:
-                moments += [due_ms for due_ms, database_id in self._agenda if database_id not in self._failed]
+                moments += [due_ms for due_ms, database_id in self._schedule if database_id not in self._failed]
         if self.stop_at_ms is not None:
             moments.append(self.stop_at_ms)
         ahead = [moment for moment in moments if moment > now_ms]

@@ -79,10 +79,10 @@ class Shipper:
         self._wall_ms = wall_ms
         self._monotonic_ms = monotonic_ms
 
-    def turn(self, queue: DatabaseQueue, *, is_urgent: bool, ownership_check_wanted: bool) -> QueueResult:
+    def drain(self, queue: DatabaseQueue, *, is_urgent: bool, check_ownership: bool) -> QueueResult:
         """Do one turn of a lane that this thread has made busy. Raises TransientError and RefusedError."""
         rows = self._journal.pending(queue.database_id, limit=ROWS_MAX)
-        if not rows and not ownership_check_wanted:
+        if not rows and not check_ownership:
             return QueueResult()
         generation = rows[0].generation if rows else self._journal.database_by_id(queue.database_id).generation
         if generation is None:

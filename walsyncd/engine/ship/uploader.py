@@ -71,18 +71,18 @@ class Uploader:
         self._journal = journal
         self._storage = storage
         self._crash = crash
-        self._pulse = stall_detector or StallDetector()
+        self._stall_detector = stall_detector or StallDetector()
         self._wall_ms = wall_ms
         self._monotonic_ms = monotonic_ms
-        self._throttle = RateLimiter(bytes_per_s_max, monotonic_ms, self._pulse.beat)
-        self._troubles = UploadErrors(journal, storage.url, wall_ms)
+        self._rate_limiter = RateLimiter(bytes_per_s_max, monotonic_ms, self._stall_detector.beat)
+        self._upload_errors = UploadErrors(journal, storage.url, wall_ms)
         self._shipper = Shipper(
             journal,
             storage,
             Ownership(journal, storage, identity, wall_ms, expire_s=expire_s),
             events,
             resumed_upto=journal.last_object_id(),
-            before_body=self._throttle.wait_for_segment,
+            before_body=self._rate_limiter.wait_for_segment,
             wall_ms=wall_ms,
             monotonic_ms=monotonic_ms,
         )
@@ -92,8 +92,8 @@ class Uploader:
         ]
         self._wake = threading.Condition()
         # Guarded by the lock of _wake:
-        self._dispatch = Scheduler(tasks_running_max=max(1, uploads_max - 1))
-        self._dispatch.has_leftovers = bool(journal.leftovers())
+        self._scheduler = Scheduler(tasks_running_max=max(1, uploads_max - 1))
+        self._scheduler.has_leftovers = bool(journal.leftovers())
         self._alarm_ms: float | None = None
         self._is_broken = self._is_left = False  # left: in a request, and nobody waits for it any more
 
@@ -114,9 +114,9 @@ class Uploader:
         """
         until_ms = self._monotonic_ms() + 1000 * timeout_s
         with self._wake:
-            tasks = self._dispatch.stop(until_ms)
+            tasks = self._scheduler.stop(until_ms)
             self._wake.notify_all()
-        self._throttle.open()
+        self._rate_limiter.open()
         for task in tasks:
             task.future.cancel()
         begun = [thread for thread in self._threads if thread.ident is not None]
@@ -130,7 +130,7 @@ class Uploader:
     def pace(self, database_id: int, upload_interval_s: float) -> None:
         """Set the mean time between two objects of a database."""
         with self._wake:
-            queue = self._lane(database_id, upload_interval_s)
+            queue = self._queue(database_id, upload_interval_s)
             queue.interval_ms = 1000 * upload_interval_s
             self._schedule(queue)
 
@@ -146,13 +146,13 @@ class Uploader:
         """
         future: Future[object] = Future()
         with self._wake:
-            queue = self._lane(database_id)
-            if self._dispatch.stop_at_ms is not None:
+            queue = self._queue(database_id)
+            if self._scheduler.stop_at_ms is not None:
                 future.cancel()
             elif queue.stopped:
                 future.set_exception(ImpossibleError(f"write to {queue.name}: {queue.stopped}"))
             else:
-                self._dispatch.add_task(Task(database_id, task, future, size))
+                self._scheduler.add_task(Task(database_id, task, future, size))
                 self._wake.notify()
         return future
 
@@ -161,7 +161,7 @@ class Uploader:
         upto = self._journal.last_object_id()
         with self._wake:
             for database_id in database_ids:
-                queue = self._lane(database_id)
+                queue = self._queue(database_id)
                 queue.urgent_upto = upto
                 queue.not_before_ms = 0.0  # who asks may have mended what was refused
                 self._schedule(queue)
@@ -169,8 +169,8 @@ class Uploader:
     def may_leave_at_once(self, database_id: int) -> bool:
         """Whether an object spooled now would be sent now, so that its row may be written as begun."""
         with self._wake:
-            is_open = self._dispatch.outage is None and self._dispatch.stop_at_ms is None
-            return is_open and self._lane(database_id).may_leave_at_once(self._monotonic_ms())
+            is_open = self._scheduler.outage is None and self._scheduler.stop_at_ms is None
+            return is_open and self._queue(database_id).may_leave_at_once(self._monotonic_ms())
 
     def stored_position(self, database_id: int) -> Position | None:
         """The last position of the database that is stored."""
@@ -182,7 +182,7 @@ class Uploader:
     def is_taken(self, database_id: int) -> bool:
         """Whether another daemon writes to the database, so that this one does not."""
         with self._wake:
-            return bool(self._lane(database_id).stopped)
+            return bool(self._queue(database_id).stopped)
 
     def take_over(self, database_id: int, reason: str) -> None:
         """Write to the database again all the same, in a generation that the follower has yet to begin."""
@@ -191,7 +191,7 @@ class Uploader:
             self._journal.lose_generation(database_id, row.generation, reason, self._wall_ms())
         self.drop_spool(database_id)
         with self._wake:
-            queue = self._lane(database_id)
+            queue = self._queue(database_id)
             queue.stopped = ""
             queue.is_claimed = False
             self._schedule(queue)
@@ -205,17 +205,17 @@ class Uploader:
     def abort_leftovers(self) -> None:
         """Uploads were given up in the journal: abort them soon."""
         with self._wake:
-            self._dispatch.has_leftovers = True
+            self._scheduler.has_leftovers = True
             self._wake.notify()
 
     def outage(self) -> Outage | None:
         """Since when and why the storage is away, or None."""
         with self._wake:
-            return self._dispatch.outage
+            return self._scheduler.outage
 
     def refusal(self) -> str:
         """Why the storage refuses some database at present, or empty."""
-        return self._troubles.refusal
+        return self._upload_errors.refusal
 
     def heard(self, error: TransientError | None) -> None:
         """Somebody else's request was answered (None), or found the storage away."""
@@ -230,7 +230,7 @@ class Uploader:
         with ExitStack() as stack:
             stack.push(self._report)
             while (act := self._next_act()) is not None:
-                with self._pulse.work():
+                with self._stall_detector.work():
                     self._do(act)
                 del act  # else a part's body is in memory until the next act
 
@@ -252,8 +252,8 @@ class Uploader:
         """The next thing to do, when its moment has come; None: the thread's work is done."""
         with self._wake:
             while not self._is_broken:
-                self._dispatch.tasks_not_before_ms = self._throttle.parts_not_before_ms
-                act = self._dispatch.next(self._monotonic_ms())
+                self._scheduler.tasks_not_before_ms = self._rate_limiter.parts_not_before_ms
+                act = self._scheduler.next(self._monotonic_ms())
                 match act:
                     case Wait(timeout_s):
                         self._sleep(timeout_s)
@@ -262,8 +262,8 @@ class Uploader:
                         return None
                     case _:
                         if isinstance(act, RunTask):
-                            self._throttle.part_begins(act.task.size)
-                        if self._alarm_ms is None and self._dispatch.has_more:
+                            self._rate_limiter.part_begins(act.task.size)
+                        if self._alarm_ms is None and self._scheduler.has_more:
                             self._wake.notify()
                         return act
             return None
@@ -285,7 +285,7 @@ class Uploader:
     def _do(self, act: Job) -> None:
         match act:
             case DrainQueue():
-                self._take_turn(act)
+                self._drain_queue(act)
             case RunTask(task):
                 self._run_task(task)
             case Merge(queue):
@@ -293,44 +293,44 @@ class Uploader:
             case AbortUploads():
                 self._abort_leftovers()
 
-    def _take_turn(self, act: DrainQueue) -> None:
+    def _drain_queue(self, act: DrainQueue) -> None:
         queue = act.queue
         try:
-            turn = self._shipper.turn(queue, is_urgent=act.is_urgent, ownership_check_wanted=act.ownership_check_wanted)
+            result = self._shipper.drain(queue, is_urgent=act.is_urgent, check_ownership=act.check_ownership)
         except StateError as error:
-            self._troubles.state_failed(error)
+            self._upload_errors.state_failed(error)
             self._retry(act, STATE_WAIT_S)
             return
         except TransientError as error:
             self._gone_away(error, queue.database_id)
-            self._troubles.away(queue, error, is_away=self.outage() is not None)
+            self._upload_errors.away(queue, error, is_away=self.outage() is not None)
             self._retry(act, delay_s(queue.failures + 1, fraction=random.random()))  # noqa: S311  not a secret
             return
         except RefusedError as error:
             self._answered()
-            self._troubles.refused(queue, error)
+            self._upload_errors.refused(queue, error)
             wait_s = min(REFUSED_WAIT_S, 2.0 ** min(queue.failures, 10))  # one spurious refusal costs a second
             self._retry(act, wait_s * random.uniform(0.5, 1.0))  # noqa: S311  not a secret
             return
-        if turn.reached_storage:
+        if result.reached_storage:
             self._answered()
-            self._troubles.over(queue)
+            self._upload_errors.over(queue)
         with self._wake:
-            refused = self._dispatch.settle(queue, turn)
+            refused = self._scheduler.settle(queue, result)
         for task in refused:
-            task.refuse(turn.verdict.reason if turn.verdict else "")
+            task.refuse(result.verdict.reason if result.verdict else "")
 
     def _merge(self, queue: DatabaseQueue) -> None:
         try:
             self._shipper.merge_waiting(queue)
         except StateError as error:
-            self._troubles.state_failed(error)
+            self._upload_errors.state_failed(error)
         with self._wake:
-            self._dispatch.merged(queue)
+            self._scheduler.merged(queue)
 
     def _retry(self, act: DrainQueue, wait_s: float) -> None:
         with self._wake:
-            self._dispatch.retry(act, not_before_ms=self._monotonic_ms() + 1000 * wait_s)
+            self._scheduler.retry(act, not_before_ms=self._monotonic_ms() + 1000 * wait_s)
 
     def _run_task(self, task: Task) -> None:
         error = task.run()
@@ -339,13 +339,13 @@ class Uploader:
         else:
             self._answered()
         with self._wake:
-            self._dispatch.task_ended()
+            self._scheduler.task_ended()
 
     def _abort_leftovers(self) -> None:
         try:
             abort_leftovers(self._journal, self._storage)
         except StateError as error:
-            self._troubles.state_failed(error)
+            self._upload_errors.state_failed(error)
         except TransientError as error:
             self._gone_away(error)
             self.abort_leftovers()
@@ -359,7 +359,7 @@ class Uploader:
 
     def _gone_away(self, error: TransientError, database_id: int | None = None, *, by_part: bool = False) -> None:
         with self._wake:
-            is_news = self._dispatch.gone_away(
+            is_news = self._scheduler.gone_away(
                 str(error),
                 now_ms=self._monotonic_ms(),
                 fraction=random.random(),  # noqa: S311  not a secret
@@ -371,29 +371,29 @@ class Uploader:
 
     def _answered(self) -> None:
         with self._wake:
-            over = self._dispatch.answered()
+            over = self._scheduler.answered()
         if over is not None:
             away_s = round((self._monotonic_ms() - over.since_ms) / 1000, 1)
             get_logger().info("storage_came_back", url=self._storage.url, away_s=away_s)
 
     # Under the lock.
 
-    def _lane(self, database_id: int, interval_s: float = UPLOAD_INTERVAL_DEFAULT_S) -> DatabaseQueue:
-        queue = self._dispatch.queues.get(database_id)
+    def _queue(self, database_id: int, interval_s: float = UPLOAD_INTERVAL_DEFAULT_S) -> DatabaseQueue:
+        queue = self._scheduler.queues.get(database_id)
         if queue is None:
             row = self._journal.database_by_id(database_id)
             interval_ms = 1000 * interval_s
             kept = Bucket(row.tokens, row.tokens_ms)
             level = refill(kept, now_ms=self._wall_ms(), interval_ms=interval_ms).level
             queue = DatabaseQueue(database_id, row.name, Bucket(level, self._monotonic_ms()), interval_ms)
-            self._dispatch.queues[database_id] = queue
+            self._scheduler.queues[database_id] = queue
         return queue
 
     def _mark(self, database_id: int, size: int) -> None:
         with self._wake:
-            self._dispatch.mark(self._lane(database_id), size)
+            self._scheduler.mark(self._queue(database_id), size)
             self._wake.notify()
 
     def _schedule(self, queue: DatabaseQueue) -> None:
-        self._dispatch.schedule(queue)
+        self._scheduler.schedule(queue)
         self._wake.notify()
