@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 
 from hypothesis import strategies as st
 
-from walsyncd.core.keep.retention import DAY_MS, HOUR_MS, Held, Policy, Pruning, decide
+from walsyncd.core.keep.retention import DAY_MS, HOUR_MS, HeldObject, Policy, Pruning, decide
 from walsyncd.core.restore.coverage import Listing, listing_of
 from walsyncd.core.restore.plan import AtPosition, Plan, make_plan
 from walsyncd.core.stored.layout import BaseKey, Key, ManifestKey, SegmentKey, WholeKey
@@ -27,8 +27,8 @@ class CopyContext:
 
     now_ms: int = T0
     skew_ms: int = 0
-    stored: dict[Key, Held] = field(default_factory=dict)
-    everything: dict[Key, Held] = field(default_factory=dict)
+    stored: dict[Key, HeldObject] = field(default_factory=dict)
+    everything: dict[Key, HeldObject] = field(default_factory=dict)
     truth: list[tuple[int, Position]] = field(default_factory=list)
     number: int = 0
     epoch: int = 1
@@ -43,7 +43,7 @@ class CopyContext:
         return f"20261122T105600Z-{self.number:08x}"
 
     def store(self, key: Key) -> None:
-        self.stored[key] = self.everything[key] = Held(key, self.now_ms, 1)
+        self.stored[key] = self.everything[key] = HeldObject(key, self.now_ms, 1)
 
     def stamp(self) -> int:
         self.seen_ms = max(self.seen_ms, self.now_ms + self.skew_ms)
@@ -96,7 +96,7 @@ class CopyContext:
     def prune(self, pruning: Pruning, *, upto: int | None = None) -> Iterator[None]:
         """Carry it out; yields at every point where it can be killed, of which ``upto`` are lived through."""
         for statement in pruning.statements:
-            self.stored[statement] = Held(statement, self.now_ms, 0)
+            self.stored[statement] = HeldObject(statement, self.now_ms, 0)
             yield
         for step in pruning.steps:
             for key in step:

@@ -13,7 +13,7 @@ import pytest
 
 from tests.fakes import Deaths, FakeStorage, Killed
 from walsyncd.adapters.journal.journal import Advance, Journal, NewObject, ObjectKind, ObjectRow, SpoolFile
-from walsyncd.adapters.journal.schema import Connection
+from walsyncd.adapters.journal.journal_schema import Connection
 from walsyncd.core.stored.layout import SegmentKey, format_key
 from walsyncd.engine.ship.ownership import Identity
 from walsyncd.engine.ship.uploader import Uploader

@@ -14,7 +14,7 @@ The architecture in one look; imports point down, never up::
         keeping                 retention  base_schedule  drill_schedule  freelist
     adapters/  one outside thing each, no decisions, errors translated at the edge
         the user's files        inotify  source  statx
-        copies                  target  integrity  standby_file
+        copies                  target  integrity  replica_file
         storage                 storage (the interface)  s3 (over s3_*)  directory  open_storage  probe
                                 counting_storage  paced_reads
         our own state           journal (over journal_*)  spool  state_disk

@@ -33,7 +33,7 @@ HEADINGS = ("DATABASE", "RESULT", "TIME", "SIZE", "POSITION OR REASON")
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class DatabaseOutcome:
     """What became of one database."""
 
     name: str
@@ -49,10 +49,10 @@ def restore_all(args: argparse.Namespace, request: RestoreRequest, access: Acces
     if not replicas:
         raise NothingToRestoreError("restore --all: there is no database in the storage")
     stopped = threading.Event()
-    room = _Room(ROOM_BYTES)
+    room = _SharedMemory(ROOM_BYTES)
 
-    def restore_one(replica: Replica) -> Outcome:
-        drain = _Turn(room, stopped)
+    def restore_one(replica: Replica) -> DatabaseOutcome:
+        drain = _MemoryTurn(room, stopped)
         try:
             return _restore_one(args, replica, request, access, drain)
         finally:
@@ -69,7 +69,7 @@ def restore_all(args: argparse.Namespace, request: RestoreRequest, access: Acces
     return 1 if any(outcome.error for outcome in outcomes) else 0
 
 
-class _Room:
+class _SharedMemory:
     """Memory that restores share."""
 
     def __init__(self, size: int) -> None:
@@ -91,10 +91,10 @@ class _Room:
             self._condition.notify_all()
 
 
-class _Turn:
+class _MemoryTurn:
     """Progress that nobody sees: a restore waits until there is room for it, and all end when the command does."""
 
-    def __init__(self, room: _Room, stopped: threading.Event) -> None:
+    def __init__(self, room: _SharedMemory, stopped: threading.Event) -> None:
         self._room = room
         self._stopped = stopped
         self._taken = 0
@@ -116,8 +116,8 @@ class _Turn:
 
 
 def _restore_one(
-    args: argparse.Namespace, replica: Replica, request: RestoreRequest, access: Access, drain: _Turn
-) -> Outcome:
+    args: argparse.Namespace, replica: Replica, request: RestoreRequest, access: Access, drain: _MemoryTurn
+) -> DatabaseOutcome:
     from walsyncd.core.stored.layout import check_name  # noqa: PLC0415  a command is light until it runs
     from walsyncd.engine.restore.planner import with_plan  # noqa: PLC0415
     from walsyncd.engine.restore.restorer import RestoreOptions, build_plan_of, restore_request  # noqa: PLC0415
@@ -127,21 +127,23 @@ def _restore_one(
     try:
         check_name(name, "")
         if args.if_missing and path.exists():
-            return Outcome(name, path, kept=True)
+            return DatabaseOutcome(name, path, kept=True)
         if args.dry_run:
             with_plan(replica, request, lambda prepared: build_plan_of(replica, prepared))
-            return Outcome(name, path)
+            return DatabaseOutcome(name, path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        return Outcome(name, path, restore_request(replica, request, path, RestoreOptions(args.force, access, drain)))
+        return DatabaseOutcome(
+            name, path, restore_request(replica, request, path, RestoreOptions(args.force, access, drain))
+        )
     except OSError as error:
         refused = RefusedError(f"make folder {path.parent}: {error.strerror}")
-        return Outcome(name, path, error=refused)
+        return DatabaseOutcome(name, path, error=refused)
     except WalsyncdError as error:
         forget_locals(error)  # it is kept to the end
-        return Outcome(name, path, error=error)
+        return DatabaseOutcome(name, path, error=error)
 
 
-def _print(args: argparse.Namespace, outcomes: list[Outcome]) -> None:
+def _print(args: argparse.Namespace, outcomes: list[DatabaseOutcome]) -> None:
     if args.json:
         print(json.dumps({"databases": [_facts(each) for each in outcomes]}, indent=2, ensure_ascii=False))
         return
@@ -152,7 +154,7 @@ def _print(args: argparse.Namespace, outcomes: list[Outcome]) -> None:
     print(f"\n{done} of {len(outcomes)} restored to {args.output}, {format_bytes(sizes)}; {failed} failed")
 
 
-def _row(outcome: Outcome) -> tuple[str, ...]:
+def _row(outcome: DatabaseOutcome) -> tuple[str, ...]:
     if outcome.error:
         return outcome.name, "FAILED", "-", "-", str(outcome.error)
     if outcome.restored is None:
@@ -163,7 +165,7 @@ def _row(outcome: Outcome) -> tuple[str, ...]:
     return outcome.name, "restored", format_moment(reached.time_ms), size, f"{reached.position}{notes}"
 
 
-def _facts(outcome: Outcome) -> dict[str, object]:
+def _facts(outcome: DatabaseOutcome) -> dict[str, object]:
     facts: dict[str, object] = {
         "name": outcome.name,
         "path": str(outcome.path),

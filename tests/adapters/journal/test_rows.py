@@ -12,8 +12,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from walsyncd.adapters.journal.journal_schema import connect
 from walsyncd.adapters.journal.rows import UNNUMBERED, ObjectKind, ObjectRow, ObjectState, drop, fetch, insert
-from walsyncd.adapters.journal.schema import connect
 
 i64 = st.integers(0, 2**63 - 1)
 words = st.text(max_size=10)

@@ -10,7 +10,7 @@ import pytest
 from walsyncd.core.follow.presence_decision import (
     ALONE_MS,
     GiveUp,
-    Held,
+    HeldLocks,
     Others,
     Seen,
     Stay,
@@ -24,36 +24,36 @@ SEEN = Seen(others=Others.PROCESS, named=True, fits=True, claimed=False, hot_jou
 
 def test_beside_a_process_both_are_taken_one_after_the_other() -> None:
     """DMS, then the database, then nothing is to be done until an event tells of a close."""
-    assert decide(Held.NOTHING, SEEN) == TakeDms()
-    assert decide(Held.DMS, SEEN) == TakeDatabase()
-    assert decide(Held.BOTH, SEEN) == Stay(None)
+    assert decide(HeldLocks.NOTHING, SEEN) == TakeDms()
+    assert decide(HeldLocks.DMS, SEEN) == TakeDatabase()
+    assert decide(HeldLocks.BOTH, SEEN) == Stay(None)
 
 
 @pytest.mark.parametrize("others", [Others.NOBODY, Others.DAEMON, Others.SETTING_UP])
 def test_never_first(others: Others) -> None:
     """Nobody's lock, another walsyncd's or that of one who sets up shows a good wal-index."""
-    assert isinstance(decide(Held.NOTHING, replace(SEEN, others=others)), GiveUp)
-    assert isinstance(decide(Held.DMS, replace(SEEN, others=others)), GiveUp)
+    assert isinstance(decide(HeldLocks.NOTHING, replace(SEEN, others=others)), GiveUp)
+    assert isinstance(decide(HeldLocks.DMS, replace(SEEN, others=others)), GiveUp)
 
 
 @pytest.mark.parametrize("others", [Others.NOBODY, Others.DAEMON])
 def test_ten_seconds_without_another_process(others: Others) -> None:
     """Until then it stays, and says when to look again; another daemon is no process."""
     alone = replace(SEEN, others=others)
-    assert decide(Held.BOTH, alone) == Stay(ALONE_MS)
-    assert decide(Held.BOTH, replace(alone, alone_ms=ALONE_MS - 1)) == Stay(1)
-    assert isinstance(decide(Held.BOTH, replace(alone, alone_ms=ALONE_MS)), GiveUp)
-    assert decide(Held.BOTH, replace(SEEN, alone_ms=ALONE_MS)) == Stay(None)
+    assert decide(HeldLocks.BOTH, alone) == Stay(ALONE_MS)
+    assert decide(HeldLocks.BOTH, replace(alone, alone_ms=ALONE_MS - 1)) == Stay(1)
+    assert isinstance(decide(HeldLocks.BOTH, replace(alone, alone_ms=ALONE_MS)), GiveUp)
+    assert decide(HeldLocks.BOTH, replace(SEEN, alone_ms=ALONE_MS)) == Stay(None)
 
 
 def test_who_wants_the_database_for_himself_goes_first() -> None:
     """The database is not locked in his way."""
-    assert isinstance(decide(Held.DMS, replace(SEEN, claimed=True)), GiveUp)
+    assert isinstance(decide(HeldLocks.DMS, replace(SEEN, claimed=True)), GiveUp)
 
 
-@pytest.mark.parametrize("held", Held)
+@pytest.mark.parametrize("held", HeldLocks)
 @pytest.mark.parametrize("change", [{"named": False}, {"fits": False}, {"hot_journal": True}])
-def test_what_ends_it_at_once(held: Held, change: dict[str, bool]) -> None:
+def test_what_ends_it_at_once(held: HeldLocks, change: dict[str, bool]) -> None:
     """Another file, another WAL in place, or a hot journal: whatever is held, and whoever else is there."""
     assert isinstance(decide(held, replace(SEEN, **change)), GiveUp)  # type: ignore[arg-type]
 
@@ -62,13 +62,13 @@ def test_nothing_is_ever_taken_without_a_process_or_out_of_order() -> None:
     """Over everything that can be seen."""
     flags = (False, True)
     for held, others, named, fits, claimed, hot, alone_ms in itertools.product(
-        Held, Others, flags, flags, flags, flags, (0, ALONE_MS)
+        HeldLocks, Others, flags, flags, flags, flags, (0, ALONE_MS)
     ):
         decision = decide(held, Seen(others, named, fits, claimed, hot, alone_ms))
         if isinstance(decision, TakeDms | TakeDatabase):
             assert (others, named, fits, hot) == (Others.PROCESS, True, True, False)
-            assert held is (Held.NOTHING if isinstance(decision, TakeDms) else Held.DMS)
+            assert held is (HeldLocks.NOTHING if isinstance(decision, TakeDms) else HeldLocks.DMS)
         elif isinstance(decision, Stay):
-            assert held is Held.BOTH
+            assert held is HeldLocks.BOTH
         else:
             assert decision.reason

@@ -116,7 +116,7 @@ def test_no_file_of_a_user_is_opened_by_sqlite() -> None:
         if "import sqlite3" in file.read_text(encoding="utf-8")
     }
     others = {name for name in users if not name.startswith(("demo/", "adapters/journal/"))}
-    assert others == {"adapters/files/integrity", "adapters/files/standby_file"}
+    assert others == {"adapters/files/integrity", "adapters/files/replica_file"}
 
 
 # Who else is there

@@ -7,7 +7,7 @@ from pathlib import Path
 from tests.replicas import ReplicaMaker, make_replica
 from walsyncd.core.restore.coverage import GenerationListing, listing_of
 from walsyncd.core.stored.layout import Key, PrunedKey
-from walsyncd.engine.restore.damage_report import salvage
+from walsyncd.engine.restore.damage_report import damage_report
 from walsyncd.engine.restore.replica import Replica
 
 
@@ -23,7 +23,7 @@ def test_nothing_damaged_loses_nothing(tmp_path: Path) -> None:
         maker.base()
         maker.commit(3)
         maker.ship(every=1)
-        left = salvage(part_of(maker), ())
+        left = damage_report(part_of(maker), ())
         assert (left.good[0].last.position, left.lost) == (maker.position, ())
         assert left.lines()[0].startswith("still good: ")
 
@@ -37,7 +37,7 @@ def test_lost_segment_loses_up_to_the_next_base(tmp_path: Path) -> None:
         second = maker.base()
         maker.commit(1)
         maker.ship()
-        left = salvage(part_of(maker), {segments[1]})
+        left = damage_report(part_of(maker), {segments[1]})
     (lost,) = left.lost
     assert (lost.first.position, lost.last.position) == (maker.history[0].position, maker.history[3].position)
     assert [span.first.position.frame for span in left.good] == [0, second.frame]
@@ -50,7 +50,7 @@ def test_only_base_loses_everything(tmp_path: Path) -> None:
         manifest = maker.base()
         maker.commit(2)
         maker.ship()
-        left = salvage(part_of(maker), {manifest})
+        left = damage_report(part_of(maker), {manifest})
     assert (left.good, left.lost[0].last.position) == ((), maker.position)
 
 
@@ -67,5 +67,5 @@ def test_pruned_epochs_are_not_lost(tmp_path: Path) -> None:
         maker.base()
         for key in gone:
             maker.remove(key)
-        left = salvage(part_of(maker, PrunedKey(maker.generation, 2, 2, 0)), ())
+        left = damage_report(part_of(maker, PrunedKey(maker.generation, 2, 2, 0)), ())
     assert (len(left.good), left.lost) == (2, ())

@@ -45,7 +45,7 @@ def test_root_of_a_storage_can_be_the_replica(maker: ReplicaMaker) -> None:
     maker.base()
     inside = Replica(DirectoryStorage(maker.root / maker.name))
     assert inside.generations() == [GENERATION]
-    assert inside.survey() == Replica(maker.storage, maker.name).survey()
+    assert inside.list_all() == Replica(maker.storage, maker.name).list_all()
 
 
 def test_frames_are_listed_from_an_epoch_on(maker: ReplicaMaker) -> None:

@@ -113,7 +113,7 @@ def test_every_damaged_object_is_named(tmp_path: Path) -> None:
     assert [any(format_key(key) in problem for problem in result.problems) for key in segments] == [
         number in {2, 4} for number in range(6)
     ]
-    (left,) = result.salvage
+    (left,) = result.damage_report
     ((good,), (lost,)) = left.good, left.lost
     assert (good.last.position, lost.first.position, lost.last.position) == (
         maker.history[1].position,

@@ -17,7 +17,7 @@ from tests.lifetimes import OPERATIONS, CopyContext, live
 from tests.shipping import NAME, mortal
 from walsyncd.adapters.journal.journal import Journal
 from walsyncd.adapters.storage.interface import ObjectInfo
-from walsyncd.core.keep.retention import DAY_MS, HOUR_MS, Held, Policy
+from walsyncd.core.keep.retention import DAY_MS, HOUR_MS, HeldObject, Policy
 from walsyncd.core.restore.coverage import listing_of
 from walsyncd.core.restore.plan import Head, Plan, make_plan
 from walsyncd.core.stored.layout import PrunedKey, format_key, parse_key
@@ -148,7 +148,7 @@ def test_what_is_promised_survives_a_death_at_any_call(data: st.DataObject, at: 
 def broken(world: CopyContext, storage: FakeStorage) -> list[Position]:
     """The promises that what is stored by now does not keep."""
     keys = [key for name in storage.objects if (key := parse_key(name.removeprefix(f"{NAME}/")))]
-    world.stored = {key: world.everything.get(key, Held(key, world.now_ms)) for key in keys}
+    world.stored = {key: world.everything.get(key, HeldObject(key, world.now_ms)) for key in keys}
     return world.broken(POLICY)
 
 

@@ -6,6 +6,7 @@ begun ──(stored)──> stored ──(its manifest stored)──> row remove
 
 from __future__ import annotations
 
+from walsyncd.adapters.journal.journal_schema import Connection
 from walsyncd.adapters.journal.rows import (
     COLUMNS,
     UNNUMBERED,
@@ -18,7 +19,6 @@ from walsyncd.adapters.journal.rows import (
     insert,
     object_row,
 )
-from walsyncd.adapters.journal.schema import Connection
 
 
 class BaseReads(Connection):

@@ -8,8 +8,8 @@ from dataclasses import fields
 from pathlib import Path
 
 from walsyncd.adapters.files.statx import birth_ns
+from walsyncd.adapters.journal.journal_schema import Connection
 from walsyncd.adapters.journal.rows import DatabaseRow, GenerationRow
-from walsyncd.adapters.journal.schema import Connection
 from walsyncd.core.keep.retention import DAY_MS
 
 _SPOOLED = "(SELECT total(size) FROM object WHERE database_id = database.id AND kind != 'base')"

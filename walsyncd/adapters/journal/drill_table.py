@@ -6,7 +6,7 @@ from dataclasses import astuple, dataclass
 from enum import StrEnum
 
 from walsyncd.adapters.journal.database_table import VERIFIED
-from walsyncd.adapters.journal.schema import Connection
+from walsyncd.adapters.journal.journal_schema import Connection
 
 
 class DrillOutcome(StrEnum):

@@ -12,8 +12,8 @@ import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from walsyncd.adapters.journal.journal_schema import Connection
 from walsyncd.adapters.journal.object_table import ObjectTable
-from walsyncd.adapters.journal.schema import Connection
 
 _OF_EPOCH = "database_id = ? AND generation = ? AND epoch = ?"
 

@@ -24,6 +24,7 @@ from walsyncd.adapters.journal.base_table import BaseReads, BaseTable
 from walsyncd.adapters.journal.database_table import DatabaseReads, DatabaseTable
 from walsyncd.adapters.journal.drill_table import DrillReads, DrillTable
 from walsyncd.adapters.journal.epoch_table import WholeReads, WholeTable
+from walsyncd.adapters.journal.journal_schema import JOURNAL_NAME, connect, connect_read_only
 from walsyncd.adapters.journal.object_table import ObjectReads
 from walsyncd.adapters.journal.rows import (
     Advance,
@@ -37,7 +38,6 @@ from walsyncd.adapters.journal.rows import (
     ObjectState,
     PartRow,
 )
-from walsyncd.adapters.journal.schema import JOURNAL_NAME, connect, connect_read_only
 from walsyncd.adapters.journal.spool import Spool, SpoolFile, SpoolWriter
 from walsyncd.adapters.journal.state_disk import StateDisk
 from walsyncd.adapters.journal.upload_table import UploadReads, UploadTable

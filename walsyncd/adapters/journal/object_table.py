@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from walsyncd.adapters.journal.journal_schema import Connection
 from walsyncd.adapters.journal.rows import (
     COLUMNS,
     UNNUMBERED,
@@ -26,7 +27,6 @@ from walsyncd.adapters.journal.rows import (
     keep,
     object_row,
 )
-from walsyncd.adapters.journal.schema import Connection
 from walsyncd.adapters.journal.spool import Spool, SpoolFile, SpoolWriter
 from walsyncd.core.stored.layout import ManifestKey, format_key, parse_key
 from walsyncd.errors import CorruptError, MissingError, WalsyncdError

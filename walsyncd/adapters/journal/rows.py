@@ -6,7 +6,7 @@ import sqlite3
 from dataclasses import dataclass, fields, replace
 from enum import StrEnum
 
-from walsyncd.adapters.journal.schema import Record
+from walsyncd.adapters.journal.journal_schema import Record
 from walsyncd.adapters.journal.spool import SpoolFile
 from walsyncd.core.send.multipart import PUT_SIZE_MAX
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from walsyncd.adapters.journal.journal_schema import Connection
 from walsyncd.adapters.journal.rows import Leftover, PartRow, fetch
-from walsyncd.adapters.journal.schema import Connection
 
 
 class UploadReads(Connection):

@@ -51,9 +51,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """List what there is; an empty storage is an empty list."""
-    from walsyncd.engine.restore.inventory import survey  # noqa: PLC0415  a command is light until it runs
+    from walsyncd.engine.restore.inventory import inventory  # noqa: PLC0415  a command is light until it runs
 
-    found = [(replica, survey(replica, count_commits=args.commits)) for replica in replicas_from(args)]
+    found = [(replica, inventory(replica, count_commits=args.commits)) for replica in replicas_from(args)]
     if args.json:
         databases = [_database(replica, generations) for replica, generations in found]
         print(json.dumps({"databases": databases}, indent=2, ensure_ascii=False))

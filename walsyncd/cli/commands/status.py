@@ -93,12 +93,12 @@ def _from_journal(settings: Settings, refusal: Exception | None) -> StatusReport
     """What the journal says; before the first run there is none, and nothing was replicated yet."""
     from walsyncd.adapters.journal.journal import reader  # noqa: PLC0415
     from walsyncd.config import expand  # noqa: PLC0415
-    from walsyncd.engine.daemon.database_status import NOT_CONFIGURED, survey, unseen  # noqa: PLC0415
+    from walsyncd.engine.daemon.database_status import NOT_CONFIGURED, statuses, unseen  # noqa: PLC0415
     from walsyncd.errors import MissingError  # noqa: PLC0415
 
     try:
         with reader(settings.daemon.state_dir) as journal:
-            found = survey(journal, now_ms=_now_ms())
+            found = statuses(journal, now_ms=_now_ms())
     except MissingError:
         if refusal is not None:
             raise refusal from None

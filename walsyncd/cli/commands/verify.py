@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
     if not result.problems and not args.quick and not is_url(args.replica):
         _tell_daemon(args, replica.name)
     if args.json:
-        facts = asdict(result) | {"salvage": [each.as_json() for each in result.salvage]}
+        facts = asdict(result) | {"salvage": [each.as_json() for each in result.damage_report]}
         print(json.dumps({"url": replica.url, "quick": args.quick} | facts, indent=2, ensure_ascii=False))
     else:
         _print(replica, result, quick=args.quick)
@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _print(replica: Replica, result: Verification, *, quick: bool) -> None:
-    consequences = [line for each in result.salvage for line in each.lines()]
+    consequences = [line for each in result.damage_report for line in each.lines()]
     for kind, lines in (("problem", result.problems), ("so", consequences), ("note", result.notes)):
         for line in lines:
             print(f"{kind:8}{line}")

@@ -30,7 +30,7 @@ PRICE = (
 )
 
 
-class Held(Enum):
+class HeldLocks(Enum):
     """What we hold."""
 
     NOTHING = "nothing"
@@ -91,18 +91,18 @@ class GiveUp:
 Decision = TakeDms | TakeDatabase | Stay | GiveUp
 
 
-def decide(held: Held, seen: Seen) -> Decision:
+def decide(held: HeldLocks, seen: Seen) -> Decision:
     """What to do about a database for which presence is asked."""
     if fault := _in_the_way(seen):
         return GiveUp(fault)
     match held:
-        case Held.NOTHING:
+        case HeldLocks.NOTHING:
             return TakeDms() if seen.others is Others.PROCESS else GiveUp(f"DMS is held by {seen.others.value}")
-        case Held.DMS if seen.others is not Others.PROCESS:
+        case HeldLocks.DMS if seen.others is not Others.PROCESS:
             return GiveUp("the process that used the database is gone")
-        case Held.DMS:
+        case HeldLocks.DMS:
             return GiveUp("somebody wants the database for himself") if seen.claimed else TakeDatabase()
-        case Held.BOTH:
+        case HeldLocks.BOTH:
             return _stay(seen)
 
 

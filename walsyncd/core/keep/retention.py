@@ -58,7 +58,7 @@ class Policy:
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class HeldObject:
     """A stored object; ``modified_ms`` by the store's clock, ``size`` in bytes."""
 
     key: Key
@@ -70,7 +70,7 @@ class Held:
 class Going:
     """An object that may be removed, and why."""
 
-    held: Held
+    held: HeldObject
     reason: str
 
 
@@ -89,7 +89,7 @@ class Pruning:
 
 
 def decide(
-    held: Iterable[Held],
+    held: Iterable[HeldObject],
     policy: Policy,
     *,
     now_ms: int,
@@ -115,7 +115,7 @@ class _AgedListing:
 
     def __init__(
         self,
-        held: dict[Key, Held],
+        held: dict[Key, HeldObject],
         now_ms: int,
         policy: Policy,
         proven: frozenset[ManifestKey],

@@ -190,7 +190,7 @@ def _plan_time(coverages: list[Coverage], target: AtTime) -> Plan | Refusal:
     moment = target.time_ms
     fit = [coverage for coverage in coverages if coverage.base.time_ms <= moment]
     chosen = fit[-1] if fit else None  # generations and N ascend, and so do their times
-    if chosen and chosen.is_usable and _is_witnessed(chosen, coverages, moment):
+    if chosen and chosen.is_usable and _is_proven_by_later_objects(chosen, coverages, moment):
         return _plan(target, chosen, _cut_at_time(chosen, moment))
     before, after = _around_time(_points(coverages), moment)
     if chosen is None:
@@ -199,7 +199,7 @@ def _plan_time(coverages: list[Coverage], target: AtTime) -> Plan | Refusal:
     return Refusal(_REASONS[chosen.end], f"{target} is not covered: {why}", before, after)
 
 
-def _is_witnessed(chosen: Coverage, coverages: list[Coverage], moment: int) -> bool:
+def _is_proven_by_later_objects(chosen: Coverage, coverages: list[Coverage], moment: int) -> bool:
     """Whether the same unbroken history goes on to ``moment``: then what lies before it is complete."""
     if any(key.time_ms >= moment for key in chosen.objects):
         return True

@@ -87,7 +87,7 @@ class AdoptUpload:
 
 
 @dataclass(frozen=True, slots=True)
-class OpenUpload:
+class CreateUpload:
     """Open an upload."""
 
 
@@ -126,7 +126,7 @@ class Finished:
 
 
 Step: TypeAlias = (
-    FindUploads | AdoptUpload | OpenUpload | ListParts | SendPart | Complete | CheckObject | ForgetUpload | Finished
+    FindUploads | AdoptUpload | CreateUpload | ListParts | SendPart | Complete | CheckObject | ForgetUpload | Finished
 )
 
 
@@ -148,12 +148,12 @@ def next_step(record: Record, answers: Answers) -> Step:
 
 def _opening(record: Record, answers: Answers) -> Step:
     if not record.tried:
-        return OpenUpload()
+        return CreateUpload()
     if answers.uploads is None:
         return FindUploads()
     if answers.uploads:
         return AdoptUpload(answers.uploads[-1], answers.uploads[:-1])
-    return OpenUpload()
+    return CreateUpload()
 
 
 def adopt(parts: Sequence[Part], listed: Sequence[Listed]) -> tuple[Part, ...]:

@@ -32,7 +32,7 @@ from typing import Any
 
 from walsyncd.adapters.journal.journal import DatabaseRow, Journal
 from walsyncd.adapters.system.control_socket import OTHER_DAEMON
-from walsyncd.engine.daemon.database_status import survey
+from walsyncd.engine.daemon.database_status import statuses
 from walsyncd.engine.daemon.databases import Databases
 from walsyncd.engine.daemon.destination import Destination
 from walsyncd.engine.daemon.sync_progress import is_outdated, missing
@@ -111,7 +111,7 @@ class Control:
 
     def _status(self) -> Answer:
         presence = {tracked.name: tracked.presence.standing for tracked in self._databases.all()}
-        rows = survey(self._journal, now_ms=time.time_ns() // 1_000_000, configured=presence)
+        rows = statuses(self._journal, now_ms=time.time_ns() // 1_000_000, configured=presence)
         databases = [asdict(replace(row, presence=presence[row.name])) for row in rows]
         return {"pid": os.getpid(), "storage": self._trouble(), "databases": databases}
 

@@ -61,7 +61,7 @@ _FOLLOWED = {"new", "following"}
 _PAGE_SIZE_DEFAULT = 4096  # of frames whose stamp is not known any more
 
 
-def survey(
+def statuses(
     journal: Journal | JournalReader, *, now_ms: int, configured: Iterable[str] | None = None
 ) -> list[DatabaseStatus]:
     """All databases of the journal, or only those ``configured``, by name."""

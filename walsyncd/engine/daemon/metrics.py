@@ -18,7 +18,7 @@ from walsyncd.adapters.journal.journal import Journal, ObjectRow
 from walsyncd.adapters.storage.counting_storage import OK, Requests
 from walsyncd.core.follow.gap import gap_class
 from walsyncd.core.keep.metric import Metric
-from walsyncd.engine.daemon.database_status import survey
+from walsyncd.engine.daemon.database_status import statuses
 from walsyncd.engine.upkeep.deletion import JOBS, Removals
 
 _L = TypeVar("_L", bound=tuple[str, ...])  # the values of a metric's labels
@@ -75,7 +75,7 @@ class Metrics:
 
     def _of_databases(self) -> Iterator[Metric]:
         now_ms = time.time_ns() // 1_000_000
-        rows = survey(self._journal, now_ms=now_ms, configured=self._names())
+        rows = statuses(self._journal, now_ms=now_ms, configured=self._names())
         label = ("database",)
         lag = {(row.name,): row.behind_s(now_ms) for row in rows}
         yield _gauge("lag_seconds", "For how long storage may not have had everything.", label, lag)

@@ -141,7 +141,7 @@ class Follower:
         """One step for each of these databases."""
         steps: list[tuple[FollowedDatabase, Step, int]] = []
         for tracked in taken:
-            self._tend_presence(tracked)
+            self._update_presence(tracked)
         try:
             if self._is_spool_full():
                 for tracked in taken:
@@ -165,7 +165,7 @@ class Follower:
             except TransientError as error:  # the journal again; what was not noted is found again
                 self._postpone([tracked], error)
 
-    def _tend_presence(self, tracked: FollowedDatabase) -> None:
+    def _update_presence(self, tracked: FollowedDatabase) -> None:
         """Before the look, so that this sees how the locks stand from now on; whatever else may keep it waiting."""
         due_s = tracked.presence.update()
         if due_s is not None:

@@ -38,7 +38,7 @@ from walsyncd.adapters.files.source import (
 from walsyncd.core.follow.presence_decision import (
     Decision,
     GiveUp,
-    Held,
+    HeldLocks,
     Others,
     Seen,
     Stay,
@@ -63,7 +63,7 @@ class _Grip:
     shm: OpenFile
     wal: OpenFile
     database: OpenFile
-    held: Held = Held.NOTHING
+    held: HeldLocks = HeldLocks.NOTHING
 
     @property
     def named(self) -> bool:
@@ -97,7 +97,7 @@ class Presence:
     def held(self) -> bool:
         """Whether both locks are held."""
         grip = self._grip
-        return grip is not None and grip.held is Held.BOTH
+        return grip is not None and grip.held is HeldLocks.BOTH
 
     @property
     def standing(self) -> Standing:
@@ -122,13 +122,13 @@ class Presence:
         """Take, keep or give up; in how many seconds to do so again (None: an event will tell)."""
         with self._lock:
             try:
-                return self._tend() if self._wanted else None
+                return self._update() if self._wanted else None
             except WalsyncdError as error:
                 self._give_up(error.message)
                 self._complain(error)
                 return None
 
-    def _tend(self) -> float | None:
+    def _update(self) -> float | None:
         if self._grip is None:
             self._grip = self._reach()
         while self._grip is not None:
@@ -145,9 +145,9 @@ class Presence:
         decision = decide(grip.held, self._look(grip))
         match decision:
             case TakeDms() if take_dms(grip.shm):
-                grip.held = Held.DMS
+                grip.held = HeldLocks.DMS
             case TakeDatabase() if take_database(grip.database):
-                grip.held = Held.BOTH
+                grip.held = HeldLocks.BOTH
                 _log.debug("presence_taken", path=str(self.path))
             case TakeDms() | TakeDatabase():
                 return GiveUp("somebody else was faster")
@@ -175,7 +175,7 @@ class Presence:
             others=others,
             named=grip.named,
             fits=others is Others.PROCESS or _fits(grip),
-            claimed=grip.held is Held.DMS and database_lock(grip.database) is DatabaseLock.WRITER,
+            claimed=grip.held is HeldLocks.DMS and database_lock(grip.database) is DatabaseLock.WRITER,
             hot_journal=hot_journal(self.path),
             alone_ms=now_ms - self._seen_ms,
         )
@@ -185,7 +185,7 @@ class Presence:
         if grip is None:
             return
         grip.close()
-        if grip.held is not Held.NOTHING:
+        if grip.held is not HeldLocks.NOTHING:
             _log.debug("presence_given_up", path=str(self.path), reason=reason)
 
     def _complain(self, error: WalsyncdError) -> None:

@@ -40,7 +40,7 @@ class DamageReport:
         return {"generation": self.generation, "good": _json(self.good), "lost": _json(self.lost)}
 
 
-def salvage(part: GenerationListing, damaged: Collection[Key]) -> DamageReport:
+def damage_report(part: GenerationListing, damaged: Collection[Key]) -> DamageReport:
     """What is left of a generation without its damaged objects."""
     sound = replace(
         part,

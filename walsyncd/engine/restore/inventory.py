@@ -55,15 +55,15 @@ class GenerationSurvey:
     size: int
 
 
-def survey(replica: Replica, *, count_commits: bool = False) -> list[GenerationSurvey]:
+def inventory(replica: Replica, *, count_commits: bool = False) -> list[GenerationSurvey]:
     """All generations, oldest first. CorruptError if the manifest that tells a reason is damaged.
 
     Commits are in the objects, not in their names: counting them reads the end of each segment, and all of each whole.
     """
-    return [_survey(replica, generation, count_commits) for generation in replica.generations()]
+    return [_inventory_of(replica, generation, count_commits) for generation in replica.generations()]
 
 
-def _survey(replica: Replica, generation: str, count_commits: bool) -> GenerationSurvey:
+def _inventory_of(replica: Replica, generation: str, count_commits: bool) -> GenerationSurvey:
     stored = list(replica.objects(generation))
     (part,) = listing_of((each.key for each in stored), [generation]).generations
     coverages = [cover(part, base) for base in part.finished]

@@ -130,7 +130,7 @@ def find_plan(
     """
     plan = make_plan(_narrow_listing(replica, target, generation, without), target, generation=generation)
     if isinstance(plan, Refusal):
-        everything = replica.survey().without(without)
+        everything = replica.list_all().without(without)
         plan = make_plan(everything, target, generation=generation, allow_partial=allow_partial)
     if isinstance(plan, Refusal):
         raise _error_of(plan, replica)

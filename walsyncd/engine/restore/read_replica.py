@@ -1,6 +1,6 @@
 """Keeps a restored copy up to date while others read it: `restore --follow`.
 
-A look lists what is stored after the copy's position and applies it as one transaction (`adapters.standby_file`), so
+A look lists what is stored after the copy's position and applies it as one transaction (`adapters.replica_file`), so
 that readers see commits of the source and nothing between them. Where a newer generation has a finished base, or what
 comes next is gone for good, the new head is restored beside the copy, and the pages that differ are written, again as
 one transaction: the file itself is never replaced, since readers have it open.
@@ -18,7 +18,7 @@ from pathlib import Path
 import structlog
 
 from walsyncd.adapters.files.durable_file import publish, write_temporary, writing
-from walsyncd.adapters.files.standby_file import StandbyFile, Update
+from walsyncd.adapters.files.replica_file import ReplicaFile, Update
 from walsyncd.adapters.files.target import follow_path
 from walsyncd.core.restore.coverage import Coverage, End, cover, listing_of
 from walsyncd.core.restore.follow_point import FollowPoint, format_follow_point, parse_follow_point
@@ -62,7 +62,7 @@ class ReadReplica:
             reached = restore_request(replica, RestoreRequest(Head()), self._path, how).plan.reached
             self._note(reached.position, reached)
         self._point = self._read()
-        self._file = StandbyFile(self._path)
+        self._file = ReplicaFile(self._path)
 
     @property
     def point(self) -> Point:

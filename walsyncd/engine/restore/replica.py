@@ -69,7 +69,7 @@ class Replica:
         """Everything of a generation that is ours."""
         return self._list(f"{generation}/")
 
-    def survey(self) -> Listing:
+    def list_all(self) -> Listing:
         """A listing of everything: what a refusal and a second look need."""
         generations = self.generations()
         return listing_of((stored.key for g in generations for stored in self.objects(g)), generations)

@@ -28,7 +28,7 @@ from walsyncd.core.sqlite.checksum import Chain
 from walsyncd.core.stored.layout import Key, ManifestKey, format_key
 from walsyncd.core.stored.manifest import Manifest
 from walsyncd.engine.restore.base_fetch import fetch_base
-from walsyncd.engine.restore.damage_report import DamageReport, salvage
+from walsyncd.engine.restore.damage_report import DamageReport, damage_report
 from walsyncd.engine.restore.epoch_reader import EpochReader
 from walsyncd.engine.restore.planner import REPLANS_MAX, RestoreRequest
 from walsyncd.engine.restore.replica import Replica
@@ -49,7 +49,7 @@ HEADS = 8  # requests at a time, as many as uploads by default
 class Verification:
     """What was read, in objects and bytes as stored; each problem names the object that is wrong.
 
-    ``salvage`` says of each generation with problems what they mean for restoring.
+    ``damage_report`` says of each generation with problems what they mean for restoring.
     """
 
     generations: int = 0
@@ -59,11 +59,11 @@ class Verification:
     transactions: int = 0
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    salvage: list[DamageReport] = field(default_factory=list)
+    damage_report: list[DamageReport] = field(default_factory=list)
 
     def add(self, other: Verification) -> None:
         """Count what another part of the replica showed."""
-        for name in ("generations", "bases", "objects", "size", "transactions", "problems", "notes", "salvage"):
+        for name in ("generations", "bases", "objects", "size", "transactions", "problems", "notes", "damage_report"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
 
 
@@ -75,7 +75,7 @@ def verify(replica: Replica, *, quick: bool = False, scratch: Path | None = None
     result = Verification()
     head = _Head(replica, scratch) if scratch is not None and not quick else None
     for generation in replica.generations():
-        result.add(_patiently(replica, generation, quick=quick, sound=head.base if head else None))
+        result.add(_verify_with_retries(replica, generation, quick=quick, sound=head.base if head else None))
     if not result.generations:
         raise NothingToRestoreError(f"verify {replica.url}: the replica is empty")
     if not result.bases:
@@ -114,7 +114,7 @@ class _Head:
                 result.notes.append(f"integrity_check of {self._reached} was left out: {found.unchecked}")
 
 
-def _patiently(replica: Replica, generation: str, *, quick: bool, sound: ManifestKey | None) -> Verification:
+def _verify_with_retries(replica: Replica, generation: str, *, quick: bool, sound: ManifestKey | None) -> Verification:
     """A generation; again if objects went meanwhile that another listing does not show any more."""
     for _ in range(REPLANS_MAX):
         try:
@@ -154,7 +154,7 @@ class _Generation:
         result.problems += _holes(self._replica, part)
         result.notes += _unfinished(part)
         if result.problems:
-            result.salvage.append(salvage(part, self._damaged))
+            result.damage_report.append(damage_report(part, self._damaged))
         return result
 
     def _verify_heads(self) -> None:

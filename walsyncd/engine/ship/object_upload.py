@@ -18,12 +18,12 @@ from walsyncd.core.send.multipart import (
     Answers,
     CheckObject,
     Complete,
+    CreateUpload,
     FindUploads,
     Finished,
     ForgetUpload,
     Listed,
     ListParts,
-    OpenUpload,
     Part,
     Record,
     SendPart,
@@ -127,7 +127,7 @@ class MultipartUpload:
                         self._find_uploads()
                     case AdoptUpload(upload_id, surplus):
                         self._adopt_upload(upload_id, surplus)
-                    case OpenUpload():
+                    case CreateUpload():
                         self._open_upload()
                     case ListParts():
                         self._list_parts()

@@ -248,22 +248,22 @@ class Scheduler:
         return outage is None or (not outage.is_probed and now_ms >= outage.probe_ms)
 
     @property
-    def _wants_witness(self) -> bool:
+    def _wants_second_opinion(self) -> bool:
         return len(self._failed) < DATABASES_MIN
 
     def _second_opinion(self, now_ms: float) -> DatabaseQueue | None:
         """A lane that is due, although the storage is said to be away: by one other database alone."""
-        if self.outage is None or not self._wants_witness:
+        if self.outage is None or not self._wants_second_opinion:
             return None
         suspects: list[DatabaseQueue] = []
-        while (queue := self._due_lane(now_ms)) is not None and queue.database_id in self._failed:
+        while (queue := self._due_queue(now_ms)) is not None and queue.database_id in self._failed:
             suspects.append(queue)
         for each in suspects:
             self.schedule(each)
         return queue
 
     def _begin(self, now_ms: float) -> Job | None:
-        queue = self._due_lane(now_ms)
+        queue = self._due_queue(now_ms)
         if queue is not None:
             return self._turn_of(queue)
         if self.has_leftovers:
@@ -273,10 +273,10 @@ class Scheduler:
         if task is not None:
             self._tasks_running += 1
             return RunTask(task)
-        queue = self._due_lane(now_ms)  # one that has to be claimed for a task
+        queue = self._due_queue(now_ms)  # one that has to be claimed for a task
         return None if queue is None else self._turn_of(queue)
 
-    def _due_lane(self, now_ms: float) -> DatabaseQueue | None:
+    def _due_queue(self, now_ms: float) -> DatabaseQueue | None:
         while self._schedule and self._schedule[0][0] <= now_ms:
             queued_ms, database_id = heapq.heappop(self._schedule)
             queue = self.queues[database_id]
@@ -336,7 +336,7 @@ class Scheduler:
             if (self._tasks and not outage.is_tried) or self.has_leftovers:
                 moments.append(outage.probe_ms)
             moments = [] if outage.is_probed else [max(outage.probe_ms, moment) for moment in moments]
-            if self._wants_witness:
+            if self._wants_second_opinion:
                 moments += [due_ms for due_ms, database_id in self._schedule if database_id not in self._failed]
         if self.stop_at_ms is not None:
             moments.append(self.stop_at_ms)

@@ -16,7 +16,7 @@ import structlog
 from walsyncd.adapters.journal.journal import DatabaseRow, Journal, JournalReader
 from walsyncd.adapters.storage.interface import Storage
 from walsyncd.config import DatabaseSpec
-from walsyncd.core.keep.retention import DAY_MS, Held, Policy, Pruning, decide
+from walsyncd.core.keep.retention import DAY_MS, HeldObject, Policy, Pruning, decide
 from walsyncd.core.stored.layout import BaseKey, Key, ManifestKey, SegmentKey, format_key, parse_key
 from walsyncd.core.stored.position import is_generation
 from walsyncd.engine.ship.ownership import folder_key
@@ -32,7 +32,7 @@ _log = structlog.get_logger()
 class Folder:
     """What a database's folder holds: ours, and the keys of what is not."""
 
-    held: tuple[Held, ...]
+    held: tuple[HeldObject, ...]
     foreign: tuple[str, ...]
 
 
@@ -45,7 +45,7 @@ def policy_of(spec: DatabaseSpec) -> Policy:
 def list_folder(storage: Storage, name: str) -> Folder:
     """All generations of a database; other folders below it may be other databases, and are not looked at."""
     cut = len(folder_key(name, ""))
-    held: list[Held] = []
+    held: list[HeldObject] = []
     foreign: list[str] = []
     for generation in filter(is_generation, storage.folders(folder_key(name, ""))):
         for info in storage.list(folder_key(name, f"{generation}/")):
@@ -53,7 +53,7 @@ def list_folder(storage: Storage, name: str) -> Folder:
             if key is None:
                 foreign.append(info.key)
             else:
-                held.append(Held(key, info.modified_ms, info.size))
+                held.append(HeldObject(key, info.modified_ms, info.size))
     return Folder(tuple(held), tuple(foreign))
 
 

@@ -17,10 +17,10 @@ from botocore.exceptions import (
 )
 from urllib3.exceptions import ProtocolError
 
-from walsyncd.adapters.storage.s3.s3_errors import Target, translate, translated
+from walsyncd.adapters.storage.s3.s3_errors import RequestTarget, translate, translated
 from walsyncd.errors import RefusedError, TransientError, WalsyncdError
 
-TARGET = Target("b", "https://s3.example", "root/key")
+TARGET = RequestTarget("b", "https://s3.example", "root/key")
 UNTRUSTED = SSLError(endpoint_url="https://s3.example", error=ssl.SSLCertVerificationError(1, "self-signed"))
 BROKEN_OFF = SSLError(endpoint_url="https://s3.example", error=ssl.SSLEOFError(8, "EOF occurred"))
 REFUSED = EndpointConnectionError(

@@ -53,7 +53,7 @@ from walsyncd.errors import (
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class RequestTarget:
     """What a message must name: the bucket, where it is, and for most operations the full key in it."""
 
     bucket: str
@@ -153,7 +153,7 @@ _TRANSIENT_STATUSES = frozenset({408, 409, 425, 429})
 
 
 @contextmanager
-def translated(operation: str, target: Target) -> Iterator[None]:
+def translated(operation: str, target: RequestTarget) -> Iterator[None]:
     """Let nothing of botocore or urllib3 out; ``operation`` begins the message (``write object``)."""
     try:
         yield
@@ -161,7 +161,7 @@ def translated(operation: str, target: Target) -> Iterator[None]:
         raise translate(operation, target, error) from error
 
 
-def translate(operation: str, target: Target, error: Exception) -> WalsyncdError:
+def translate(operation: str, target: RequestTarget, error: Exception) -> WalsyncdError:
     """The error to raise for ``error``, which came while doing ``operation`` to ``target``."""
     about = f"{operation} {target}"
     if isinstance(error, ClientError):
@@ -194,7 +194,7 @@ def redirect_region(error: ClientError) -> str:
     return region if _REGION_PATTERN.fullmatch(region) else ""
 
 
-def _answered(about: str, target: Target, error: ClientError) -> WalsyncdError:
+def _answered(about: str, target: RequestTarget, error: ClientError) -> WalsyncdError:
     code, status = error_code(error), error_status(error)
     if error.operation_name == "AssumeRole":
         about = f"assume the role of [storage] role_arn, to {about}"

@@ -25,7 +25,7 @@ from walsyncd.adapters.storage.s3.s3_connection import S3Connection, customer_he
 from walsyncd.adapters.storage.s3.s3_errors import (
     ADDRESS_HINT,
     EXPIRED_CODES,
-    Target,
+    RequestTarget,
     error_code,
     error_status,
     redirect_region,
@@ -305,8 +305,8 @@ class S3Storage:
             return  # a store without a clock: none is better than a wrong one
         self._date = (_milliseconds(moment), time.clock_gettime_ns(time.CLOCK_BOOTTIME))
 
-    def _target(self, key: str) -> Target:
-        return Target(self._settings.bucket, self._client.meta.endpoint_url, self._root + key)
+    def _target(self, key: str) -> RequestTarget:
+        return RequestTarget(self._settings.bucket, self._client.meta.endpoint_url, self._root + key)
 
     @property
     def _client(self) -> S3Client:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from walsyncd.adapters.files.standby_file import StandbyFile
+from walsyncd.adapters.files.replica_file import ReplicaFile
 from walsyncd.errors import RefusedError
 
 PAGE_SIZE = 4096
@@ -27,8 +27,8 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def standby(path: Path) -> Iterator[StandbyFile]:
-    file = StandbyFile(path)
+def standby(path: Path) -> Iterator[ReplicaFile]:
+    file = ReplicaFile(path)
     yield file
     file.close()
 
@@ -51,7 +51,7 @@ def seen(path: Path) -> str:
     return text
 
 
-def test_update_is_seen_when_it_is_committed(path: Path, standby: StandbyFile) -> None:
+def test_update_is_seen_when_it_is_committed(path: Path, standby: ReplicaFile) -> None:
     """Not before; and again and again, also after the WAL was emptied."""
     for number in range(5):
         text = f"stat {number}"[:6]
@@ -67,7 +67,7 @@ def test_update_is_seen_when_it_is_committed(path: Path, standby: StandbyFile) -
             path.write_bytes(path.read_bytes().replace(text.encode(), b"before"))
 
 
-def test_update_that_is_given_up_leaves_no_trace(path: Path, standby: StandbyFile) -> None:
+def test_update_that_is_given_up_leaves_no_trace(path: Path, standby: ReplicaFile) -> None:
     """Whatever ends it: the next one overwrites what it left."""
     rows, count = rows_of(path, "middle")
 
@@ -88,7 +88,7 @@ def test_update_that_is_given_up_leaves_no_trace(path: Path, standby: StandbyFil
 
 def test_index_that_was_lost_is_recovered_with_the_update(path: Path, tmp_path: Path) -> None:
     """All that SQLite needs is in the WAL: after a crash it finds the transaction there."""
-    file = StandbyFile(path)
+    file = ReplicaFile(path)
     rows, count = rows_of(path, "crash!")
     with file.update() as update:
         update.add(rows)
@@ -100,7 +100,7 @@ def test_index_that_was_lost_is_recovered_with_the_update(path: Path, tmp_path: 
     assert seen(crashed) == "crash!"
 
 
-def test_writer_waits_for_the_lock_and_the_lock_for_the_writer(path: Path, standby: StandbyFile) -> None:
+def test_writer_waits_for_the_lock_and_the_lock_for_the_writer(path: Path, standby: ReplicaFile) -> None:
     """While an update is made SQLite's own writers are told busy."""
     rows, _ = rows_of(path, "locked")
     with closing(sqlite3.connect(path, isolation_level=None, timeout=0)) as other, standby.update() as update:
@@ -109,7 +109,7 @@ def test_writer_waits_for_the_lock_and_the_lock_for_the_writer(path: Path, stand
             other.execute("UPDATE t SET a = 'mine'")
 
 
-def test_commit_of_somebody_else_is_noticed(path: Path, standby: StandbyFile) -> None:
+def test_commit_of_somebody_else_is_noticed(path: Path, standby: ReplicaFile) -> None:
     """Nothing is written over it."""
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("UPDATE t SET a = 'theirs'")
@@ -122,11 +122,11 @@ def test_what_is_no_database_is_refused(tmp_path: Path) -> None:
     """An encrypted one looks like that."""
     (tmp_path / "noise.db").write_bytes(bytes(range(256)) * 32)
     with pytest.raises(RefusedError, match="encrypted"):
-        StandbyFile(tmp_path / "noise.db")
+        ReplicaFile(tmp_path / "noise.db")
 
 
 def test_full_disk_is_refused_and_nothing_is_seen(
-    path: Path, standby: StandbyFile, monkeypatch: pytest.MonkeyPatch
+    path: Path, standby: ReplicaFile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The copy stays where it was, and goes on when there is room."""
     rows, count = rows_of(path, "later!")
@@ -140,7 +140,7 @@ def test_full_disk_is_refused_and_nothing_is_seen(
             update.commit(count)
 
     with monkeypatch.context() as patched:
-        patched.setattr("walsyncd.adapters.files.standby_file.os.fsync", full)
+        patched.setattr("walsyncd.adapters.files.replica_file.os.fsync", full)
         with pytest.raises(RefusedError, match="no space left"):
             update()
     assert seen(path) == "before"

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from walsyncd.adapters.journal import schema
-from walsyncd.adapters.journal.schema import MIGRATIONS, Connection, connect, connect_read_only
+from walsyncd.adapters.journal import journal_schema
+from walsyncd.adapters.journal.journal_schema import MIGRATIONS, Connection, connect, connect_read_only
 from walsyncd.errors import CorruptError, MissingError, TransientError, UsageError
 
 
@@ -42,7 +42,7 @@ def test_a_transaction_is_whole_or_nothing(tmp_path: Path) -> None:
 def test_a_journal_is_migrated_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each migration is applied to a journal that has not seen it, in its own transaction."""
     connect(tmp_path / "j.db").close()
-    monkeypatch.setattr(schema, "MIGRATIONS", (*MIGRATIONS, "ALTER TABLE fact ADD COLUMN extra;"))
+    monkeypatch.setattr(journal_schema, "MIGRATIONS", (*MIGRATIONS, "ALTER TABLE fact ADD COLUMN extra;"))
     for _ in range(2):
         with closing(connect(tmp_path / "j.db")) as connection:
             assert connection.execute("PRAGMA user_version").fetchone() == (len(MIGRATIONS) + 1,)

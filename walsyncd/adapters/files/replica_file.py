@@ -45,7 +45,7 @@ _WRITER_BYTE = 120
 _FLOCK = struct.Struct("@hhqqi0q")
 
 
-class StandbyFile:
+class ReplicaFile:
     """A database in WAL mode at ``path`` that we alone write to. RefusedError if SQLite can't use it."""
 
     def __init__(self, path: Path) -> None:
@@ -165,7 +165,7 @@ class StandbyFile:
 class Update:
     """Frames on their way into the WAL, none of which anybody sees before `commit`."""
 
-    def __init__(self, file: StandbyFile, wal: int, header: IndexHeader) -> None:
+    def __init__(self, file: ReplicaFile, wal: int, header: IndexHeader) -> None:
         self._file = file
         self._wal = wal
         self._header = header

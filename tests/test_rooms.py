@@ -1,0 +1,179 @@
+"""The rules of the rooms: each folder has one purpose, and the arrows between folders are a table."""
+
+import ast
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "walsyncd"
+MODULES = sorted(PACKAGE.rglob("*.py"))
+ROOMS = sorted({file.parent for file in MODULES} - {PACKAGE})
+
+MODULES_MAX = 20
+
+# Which other folders of its own layer each folder may import. tests/test_tree.py has the layers.
+ARROWS = {
+    "core/sqlite": set[str](),
+    "core/stored": {"core/sqlite"},
+    "core/follow": {"core/sqlite", "core/stored"},
+    "core/send": {"core/stored"},
+    "core/restore": {"core/sqlite", "core/stored"},
+    "core/content": {"core/sqlite", "core/stored"},
+    "core/keep": {"core/restore", "core/stored"},
+    "adapters/files": set[str](),
+    "adapters/storage": {"adapters/files", "adapters/storage/s3"},
+    "adapters/storage/s3": {"adapters/storage"},
+    "adapters/journal": {"adapters/files"},
+    "adapters/system": set[str](),
+    "engine/threads": set[str](),
+    "engine/content": {"engine/threads", "engine/follow"},
+    "engine/follow": {"engine/threads"},
+    "engine/base": {"engine/follow"},
+    "engine/ship": {"engine/threads"},
+    "engine/restore": set[str](),
+    "engine/upkeep": {"engine/follow", "engine/restore", "engine/ship"},
+    "engine/daemon": {
+        "engine/base",
+        "engine/content",
+        "engine/follow",
+        "engine/ship",
+        "engine/threads",
+        "engine/upkeep",
+    },
+    "cli": {"cli/commands"},
+    "cli/commands": {"cli"},
+}
+
+# Words that were names here and told a newcomer nothing. The field's words took their places.
+METAPHORS = {
+    "agenda",
+    "bury",
+    "crown",
+    "eyes",
+    "glance",
+    "glances",
+    "lane",
+    "lanes",
+    "leavings",
+    "litter",
+    "lives",
+    "loan",
+    "outside",
+    "patiently",
+    "pulse",
+    "roster",
+    "rota",
+    "salvage",
+    "seam",
+    "sighting",
+    "standby",
+    "vouch",
+    "witness",
+}
+
+
+def _room(file: Path) -> str:
+    return str(file.parent.relative_to(PACKAGE))
+
+
+def _tree(file: Path) -> ast.Module:
+    return ast.parse(file.read_text(encoding="utf-8"))
+
+
+def _imported_rooms(file: Path) -> Iterator[tuple[int, str]]:
+    """Line and folder of each module of walsyncd that a file imports, inside functions too."""
+    for node in ast.walk(_tree(file)):
+        if not isinstance(node, ast.ImportFrom) or not (node.module or "").startswith("walsyncd."):
+            continue
+        module = PACKAGE.joinpath(*(node.module or "").split(".")[1:])
+        for path in (module, *(module / alias.name for alias in node.names)):
+            if path.with_suffix(".py").exists():
+                yield node.lineno, _room(path.with_suffix(".py"))
+
+
+def _defined_names(file: Path) -> Iterator[tuple[int, str]]:
+    """Line and name of each module, class, function, field and constant that a file defines."""
+    yield 1, file.stem
+    for node in ast.walk(_tree(file)):
+        if isinstance(node, ast.ClassDef | ast.FunctionDef):
+            yield node.lineno, node.name
+        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+            yield node.lineno, node.attr
+        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            yield node.lineno, node.target.id
+
+
+def _words(name: str) -> set[str]:
+    """The words of a name in either style: ``_seam_of``, ``SeamProof``."""
+    spaced = "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in name)
+    return set(spaced.split("_"))
+
+
+def test_arrows_between_folders_are_those_of_the_table() -> None:
+    """A new arrow is a decision, taken here."""
+    wrong = []
+    for file in MODULES:
+        room = _room(file)
+        layer = room.split("/")[0]
+        for line, target in _imported_rooms(file):
+            if target.split("/")[0] == layer and target not in {room, layer} and target not in ARROWS.get(room, set()):
+                wrong.append(f"walsyncd/{room}/{file.name}:{line} imports from {target}")
+    assert wrong == []
+
+
+def test_folders_have_no_cycle() -> None:
+    """Between the folders of a layer arrows point one way; a store's folder and the interface it fills in are one."""
+    left = {
+        room: {arrow for arrow in arrows if "s3" not in arrow} for room, arrows in ARROWS.items() if "cli" not in room
+    }
+    while left:
+        free = {room for room, arrows in left.items() if not arrows & set(left)}
+        assert free, f"a cycle among {sorted(left)}"
+        left = {room: arrows for room, arrows in left.items() if room not in free}
+
+
+def test_each_folder_says_in_one_line_what_it_is_for() -> None:
+    """The first line of its ``__init__.py``."""
+    silent = []
+    for room in ROOMS:
+        told = ast.get_docstring(_tree(room / "__init__.py")) if (room / "__init__.py").exists() else None
+        if not told or not told.splitlines()[0].endswith("."):
+            silent.append(str(room.relative_to(PACKAGE)))
+    assert silent == []
+
+
+def test_no_folder_is_overfull() -> None:
+    """What holds more modules than one screen lists is two folders."""
+    sizes = Counter(_room(file) for file in MODULES if file.stem != "__init__")
+    assert {room: size for room, size in sizes.items() if size > MODULES_MAX} == {}
+
+
+def test_no_module_name_occurs_twice() -> None:
+    """A traceback's last line names one module."""
+    places = defaultdict(list)
+    for file in MODULES:
+        if file.stem not in {"__init__", "__main__"}:
+            places[file.stem].append(_room(file))
+    assert {name: rooms for name, rooms in places.items() if len(rooms) > 1} == {}
+
+
+def test_no_public_class_name_means_two_things() -> None:
+    """A class is found by its name."""
+    places = defaultdict(list)
+    for file in MODULES:
+        for node in _tree(file).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                places[node.name].append(f"{_room(file)}/{file.name}")
+    assert {name: files for name, files in places.items() if len(files) > 1} == {}
+
+
+def test_no_name_is_a_metaphor() -> None:
+    """A name that needs a story is the wrong name."""
+    wrong = [
+        f"walsyncd/{_room(file)}/{file.name}:{line} {name}"
+        for file in MODULES
+        for line, name in _defined_names(file)
+        if _words(name) & METAPHORS
+    ]
+    assert wrong == []
