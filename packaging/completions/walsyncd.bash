@@ -7,7 +7,7 @@
 
 _shtab_walsyncd_subparsers=(run check status reload sync snapshot takeover ls restore verify prune demo)
 
-_shtab_walsyncd_run_option_strings=(-h --help --config)
+_shtab_walsyncd_run_option_strings=(-h --help --config --once)
 _shtab_walsyncd_check_option_strings=(-h --help --config)
 _shtab_walsyncd_status_option_strings=(-h --help --config --json --watch --max-lag)
 _shtab_walsyncd_reload_option_strings=(-h --help --config)
@@ -39,6 +39,7 @@ _shtab_walsyncd_pos_0_choices=(run check status reload sync snapshot takeover ls
 
 _shtab_walsyncd_run__h_nargs=0
 _shtab_walsyncd_run___help_nargs=0
+_shtab_walsyncd_run___once_nargs=0
 _shtab_walsyncd_check__h_nargs=0
 _shtab_walsyncd_check___help_nargs=0
 _shtab_walsyncd_status__h_nargs=0

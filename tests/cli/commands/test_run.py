@@ -76,3 +76,36 @@ def test_a_second_daemon_is_refused(place: Place) -> None:
             _, log = second.communicate(timeout=60)
         assert second.returncode == 2
         assert f"process {first.pid} has it" in log
+
+
+def test_once_ships_everything_and_ends(place: Place) -> None:
+    """Without a signal: exit 0 with a base and every commit in storage, and nothing left running."""
+    with wal_database(place.database()) as writer:
+        writer.execute("insert into t values (1)")
+        done = subprocess.run(
+            [sys.executable, "-m", "walsyncd", "run", "--once", *place.config()],
+            capture_output=True,
+            text=True,
+            timeout=100,
+            check=False,
+        )
+    assert done.returncode == 0, done.stderr
+    row = place.row()
+    assert row.base_key is not None
+    assert row.spooled_bytes == 0
+    assert not is_up(place)
+
+
+def test_once_exits_75_and_names_what_is_left(place: Place) -> None:
+    """The database can't be read."""
+    place.database().mkdir()
+    done = subprocess.run(
+        [sys.executable, "-m", "walsyncd", "run", "--once", *place.config()],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert done.returncode == 75, done.stderr
+    lines = [json.loads(line[3:]) for line in done.stderr.splitlines()]
+    assert "app" in {line["database"] for line in lines if line["event"] == "last_look_failed"}

@@ -15,12 +15,17 @@ LOG_FLUSH_S = 5.0  # a journal that takes nothing for so long takes nothing
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Nothing of its own: everything stands in the configuration."""
-    parser.epilog = f"{parser.epilog}\n  75  stopped with something left in the spool for the next start"
+    """--once; everything else stands in the configuration."""
+    parser.add_argument(
+        "--once",
+        action="store_true",
+        help="look at every database, ship, take a base where one is due, and end: 0 if nothing is left, else 75",
+    )
+    parser.epilog = f"{parser.epilog}\n  75  ended with something left in the spool for the next start"
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run until SIGTERM or SIGINT; a second one stops at once. SIGHUP reads the configuration again."""
+    """Run until SIGTERM or SIGINT, or once; a second one stops at once. SIGHUP reads the configuration again."""
     from walsyncd import log  # noqa: PLC0415 - a command is light until it runs
     from walsyncd.cli import settings_from  # noqa: PLC0415
     from walsyncd.cli.configured_storage import storage_from  # noqa: PLC0415
@@ -36,6 +41,6 @@ def run(args: argparse.Namespace) -> int:
 
     faulthandler.enable()  # the watchdog's SIGABRT leaves every thread's stack in the journal
     try:
-        return run_daemon(source)
+        return run_daemon(source, once=args.once)
     finally:
         log.flush(LOG_FLUSH_S)

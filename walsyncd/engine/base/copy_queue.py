@@ -87,6 +87,13 @@ class CopyQueue:
                 heapq.heappush(self._clock, (when, next(self._order), due))
                 self._wake()
 
+    def is_due(self, tracked: FollowedDatabase) -> bool:
+        """Whether a base of this database is wanted now, or under way."""
+        with self._condition:
+            due = self._due.get(tracked.row_id)
+            is_ripe = due is not None and due.when <= time.monotonic()
+            return is_ripe or any(place.row_id == tracked.row_id for place in list(self._places))
+
     def forget(self, tracked: FollowedDatabase) -> None:
         """None is wanted any more; one under way sees that by itself."""
         with self._condition:

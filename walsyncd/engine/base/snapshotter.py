@@ -158,6 +158,15 @@ class Snapshotter:
             self._taken.pop(tracked.row_id, None)
             self._work.pop(tracked.row_id, None)
 
+    def is_due(self, tracked: FollowedDatabase) -> bool:
+        """Whether a base is due now, or under way; one that waits for the WAL to restart is not due."""
+        wanted = tracked.base_wanted or tracked.base_under_way or self.failures(tracked)
+        return not tracked.base_awaits_restart and (bool(wanted) or self._copy_queue.is_due(tracked))
+
+    def failures(self, tracked: FollowedDatabase) -> int:
+        """How many bases of this database in a row were abandoned."""
+        return self._failures.get(tracked.row_id, 0)
+
     def run(self) -> None:
         """The thread: until ``stop``."""
         self._copy_queue.run()

@@ -31,6 +31,7 @@ from walsyncd.engine.daemon.databases import Databases
 from walsyncd.engine.daemon.destination import Destination, leave_old_place
 from walsyncd.engine.daemon.heartbeat import Heartbeat, status_words
 from walsyncd.engine.daemon.observability import Observability
+from walsyncd.engine.daemon.single_round import SingleRound
 from walsyncd.engine.daemon.stop_report import report_unshipped
 from walsyncd.engine.follow.environment import Environment
 from walsyncd.engine.follow.event_pump import EventPump
@@ -53,6 +54,7 @@ SWITCH_INTERVAL_S = 0.0005  # a commit crosses three threads; Python's default h
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 SIGNALS = (*STOP_SIGNALS, signal.SIGHUP)
 EXIT_OK, EXIT_CRASH, EXIT_SPOOLED = 0, 1, 75
+ONCE = "once"  # what the main thread is told when the round of `run --once` is over
 
 # The configuration as it is now and the storage that it names; raises UsageError and what the storage refuses.
 Source: TypeAlias = Callable[[], tuple[Settings, Storage]]
@@ -153,8 +155,8 @@ class Daemon:
 
     # -- the run ----------------------------------------------------------------------------------------------------
 
-    def run(self) -> int:
-        """Run until a signal or a crash."""
+    def run(self, *, once: bool = False) -> int:
+        """Run until a signal or a crash; with ``once`` until every database was seen to, once."""
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         for number in SIGNALS:
             signal.signal(number, lambda number, _frame: self._supervisor.call(signal.Signals(number).name))
@@ -162,13 +164,25 @@ class Daemon:
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         self.start()
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+        single = self._single_round() if once else None
         call = self.serve()
         if call == "crash":
             return EXIT_CRASH
+        if single is not None:
+            single.stop()
         _log.info("daemon_stopping", signal=call)
         for number in STOP_SIGNALS:
             signal.signal(number, lambda _number, _frame: os._exit(EXIT_SPOOLED))  # asked twice: at once
-        return self.stop()
+        code = self.stop()
+        return EXIT_SPOOLED if single is not None and (single.left or call != ONCE) else code
+
+    def _single_round(self) -> SingleRound:
+        look, trouble, call = self._control.look, self._observability.trouble, self._supervisor.call
+        single = SingleRound(
+            self._journal, self._databases.all, lambda: self._destination, look, trouble, lambda: call(ONCE)
+        )
+        self._supervisor.start("once", single.run)
+        return single
 
     def call(self, what: str) -> None:
         """Have ``serve`` do this, or return it."""
@@ -371,8 +385,8 @@ def _way_of(settings: Settings) -> tuple[object, ...]:
     return settings.storage, daemon.uploads_max, daemon.upload_bytes_per_second_max
 
 
-def run_daemon(source: Source) -> int:
-    """Run a daemon; the state directory is locked for as long as it runs. Returns the exit code."""
+def run_daemon(source: Source, *, once: bool = False) -> int:
+    """Run a daemon, or one round of it; the state directory is locked for as long as it runs. Returns the exit code."""
     settings, storage = source()
     with lock_state_dir(settings.daemon.state_dir):
-        return Daemon(settings, storage, source).run()
+        return Daemon(settings, storage, source).run(once=once)

@@ -55,7 +55,7 @@ class Destination:
         keeping: StorageSettings,
         removals: Removals,
     ) -> None:
-        self.storage = storage
+        self.storage, self._removals = storage, removals
         self._supervisor = supervisor
         self._threads: list[threading.Thread] = []
         self.uploader = Uploader(
@@ -117,6 +117,14 @@ class Destination:
     def pruned(self, tracked: FollowedDatabase) -> Pruned | WalsyncdError | None:
         """What came of it; None: nothing yet."""
         return self._keeping().outcome(tracked)
+
+    def is_housekeeping(self) -> bool:
+        """Whether compactions or prunings are under way or about to begin."""
+        return self._housekeeper is not None and self._housekeeper.is_busy()
+
+    def removals_made(self) -> int:
+        """How many objects this run has removed."""
+        return sum(self._removals.objects.copy().values())
 
     def _keeping(self) -> Housekeeper:
         if self._housekeeper is None:

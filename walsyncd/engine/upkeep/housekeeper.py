@@ -67,6 +67,7 @@ class Housekeeper:
         self._closing: set[int] | None = None  # databases of which an epoch may have been closed; at first, any
         self._is_stopping = False
         self._has_work = True
+        self._is_resting = False
 
     def adopt(self, tracked: FollowedDatabase) -> None:
         """Keep this one as its settings say; the base stored last lets older ones go some day."""
@@ -103,6 +104,11 @@ class Housekeeper:
         if row.kind is ObjectKind.MANIFEST or row.first == 1:
             self._may_be_closed(row.database_id)
             self.wake()
+
+    def is_busy(self) -> bool:
+        """Whether it is at work, or about to look for some."""
+        with self._condition:
+            return self._has_work or not self._is_resting
 
     def wake(self) -> None:
         """Look for work."""
@@ -225,9 +231,10 @@ class Housekeeper:
 
     def _wait(self, timeout_s: float | None) -> bool:
         with self._condition:
+            self._is_resting = True
             if self._condition.wait_for(lambda: self._has_work or self._is_stopping, timeout_s):
                 self._condition.wait_for(lambda: self._is_stopping, CALM_S)
-            self._has_work = False
+            self._has_work = self._is_resting = False
             return not self._is_stopping
 
 

@@ -1,0 +1,126 @@
+"""One round over all databases, for ``walsyncd run --once``: it is over when nothing is left that can be done now.
+
+A thread of the daemon waits for this while all others do their work as ever:
+
+1. Every database was looked at.
+2. Every object that was spooled is stored, and no base is due or under way.
+3. Compaction and pruning have done what was due.
+
+It gives up on a database that can't be read or that another daemon took, and on a base that was abandoned
+``BASE_FAILURES_MAX`` times. It gives up on everything when nothing was read, stored or removed for ``STALL_S_MAX``, or
+for ``TROUBLE_S_MAX`` while the storage is away or refuses.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+import structlog
+
+from walsyncd.adapters.journal.journal import DatabaseRow, Journal
+from walsyncd.engine.daemon.destination import Destination
+from walsyncd.engine.follow.followed_database import FollowedDatabase
+
+LOOK_S_MAX = 600.0  # the first look at a large WAL reads it whole
+TROUBLE_S_MAX = 30.0  # a storage that fails for so long is left for the next run
+STALL_S_MAX = 600.0  # a part of 8 MiB on the slowest line that is of any use takes less
+BASE_FAILURES_MAX = 3
+POLL_S = 0.1
+
+_SET_ASIDE = {"missing", "refused", "failing"}
+
+_log = structlog.get_logger()
+
+
+class SingleRound:
+    """``look`` has databases looked at, ``trouble`` says what is wrong with storage, ``done`` is called at the end."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        databases: Callable[[], Sequence[FollowedDatabase]],
+        destination: Callable[[], Destination],
+        look: Callable[[Sequence[FollowedDatabase], float], object],
+        trouble: Callable[[], str],
+        done: Callable[[], None],
+    ) -> None:
+        self._journal = journal
+        self._databases = databases
+        self._destination = destination
+        self._look = look
+        self._trouble = trouble
+        self._done = done
+        self._stopping = threading.Event()
+        self.left: dict[str, str] = {}
+        """By name what is left of each database, and why; empty if nothing is."""
+
+    def run(self) -> None:
+        """The thread: until the round is over, or ``stop``."""
+        self._look(self._databases(), LOOK_S_MAX)
+        self._wait_while(self._unfinished)
+        self.left = self._unfinished() | self._given_up()
+        for name, reason in self.left.items():
+            _log.warning("left_for_next_run", database=name, reason=reason)
+        if not self.left:
+            self._wait_while(self._is_housekeeping)
+        self._done()
+
+    def stop(self) -> None:
+        """End the thread: the daemon stops."""
+        self._stopping.set()
+
+    def _wait_while(self, remains: Callable[[], object]) -> None:
+        """Wait until nothing ``remains``, or until it is of no use to wait longer."""
+        seen, moved_s = self._progress(), time.monotonic()
+        while remains() and not self._stopping.wait(POLL_S):
+            now_s, progress = time.monotonic(), self._progress()
+            if progress != seen:
+                seen, moved_s = progress, now_s
+            if now_s - moved_s > (TROUBLE_S_MAX if self._trouble() else STALL_S_MAX):
+                return
+
+    def _progress(self) -> object:
+        """Changes whenever something was read, stored or removed."""
+        rows = self._journal.databases()
+        parts = [len(self._journal.parts(base.row.id)) for row in rows for base in self._journal.bases(row.id)]
+        return rows, parts, self._destination().removals_made()
+
+    def _unfinished(self) -> dict[str, str]:
+        """By name what can still be done, and is waited for."""
+        found = {each.name: self._awaited(each, self._row(each)) for each in self._databases()}
+        return {name: reason for name, reason in found.items() if reason}
+
+    def _awaited(self, tracked: FollowedDatabase, row: DatabaseRow) -> str:
+        if self._reason_given_up(tracked, row):
+            return ""
+        if row.state in _SET_ASIDE:  # the daemon's stop looks once more and reports it
+            return ""
+        waiting = self._journal.pending(row.id)
+        if waiting:
+            return row.error or f"{len(waiting)} objects are not uploaded"
+        if tracked.state is None:
+            return row.cause or "its next generation has not begun"
+        if self._destination().snapshotter.is_due(tracked):
+            return row.error or "a base is due and not stored"
+        return ""
+
+    def _given_up(self) -> dict[str, str]:
+        found = {each.name: self._reason_given_up(each, self._row(each)) for each in self._databases()}
+        return {name: reason for name, reason in found.items() if reason}
+
+    def _reason_given_up(self, tracked: FollowedDatabase, row: DatabaseRow) -> str:
+        destination = self._destination()
+        if destination.uploader.is_taken(tracked.row_id):
+            return row.error or "another daemon writes to it"
+        failures = destination.snapshotter.failures(tracked)
+        if failures >= BASE_FAILURES_MAX:
+            return f"its base was abandoned {failures} times"
+        return ""
+
+    def _is_housekeeping(self) -> bool:
+        return self._destination().is_housekeeping()
+
+    def _row(self, tracked: FollowedDatabase) -> DatabaseRow:
+        return self._journal.database_by_id(tracked.row_id)
