@@ -8,25 +8,31 @@ The application increments a counter with every transaction, so that a restored 
         replica.ship(every=2)           # segments of 2, 2 and 1 transactions
         replica.close_epoch(); replica.compact()
 
-``history`` lists what was shipped: position, time and counter of every commit, one second apart.
+    replica.bridge(lost=3)          # three more transactions, stored as one bridge
+    replica.heal(since=position)    # a bridge that says that what came after a position may be wrong
+
+``history`` lists what was shipped: position, time and counter of every commit, one second apart. ``lost`` lists the
+times of those that only a bridge holds.
 """
 
 from __future__ import annotations
 
 import sqlite3
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from walsyncd.adapters.storage.directory import DirectoryStorage
-from walsyncd.core.sqlite.wal import Frames, WalHeader, parse_wal_header, read_frames
+from walsyncd.core.sqlite.checksum import checksum
+from walsyncd.core.sqlite.wal import Frames, WalHeader, format_wal_header, parse_wal_header, read_frames
+from walsyncd.core.stored.bridge import BridgeSpan, SuspectSpan
 from walsyncd.core.stored.epoch import begin_stamp, restamp
 from walsyncd.core.stored.layout import BaseKey, Key, ManifestKey, SegmentKey, WholeKey, format_key
 from walsyncd.core.stored.manifest import Manifest, Range, format_manifest, range_checksum
 from walsyncd.core.stored.position import Position
-from walsyncd.core.stored.segment import Commit, Trailer, encode_segment
+from walsyncd.core.stored.segment import Commit, Trailer, decode_body, encode_segment
 from walsyncd.core.stored.zstd import zstd
 
 GENERATION = "20261122T105600Z-3f9c1a2b"
@@ -56,6 +62,7 @@ class ReplicaMaker:
         self.connection = connection
         self.page_size = page_size
         self.history: list[Shipped] = []
+        self.lost: list[int] = []
         self.generation = GENERATION
         self.epoch = 1
         self._previous = 0
@@ -141,6 +148,39 @@ class ReplicaMaker:
             frames = read_frames(rest, self._source, first=self._copied + 1, start=self._source_chain)
         return keys
 
+    def bridge(self, lost: int = 2, *, kind: str = "stopped", reason: str = "the daemon was stopped") -> SegmentKey:
+        """So many transactions of which only the state after the last one is stored."""
+        before, old, proven_ms = self.file(), self.position, self._time_ms + STEP_MS // 4
+        self.commit(lost)
+        self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        for _ in range(lost - 1):
+            self._time_ms, self._counter = self._time_ms + STEP_MS, self._counter + 1
+            self.lost.append(self._time_ms)
+        return self._store_bridge(before, BridgeSpan(old.epoch, old.frame, proven_ms, kind, reason))
+
+    def heal(self, since: Shipped, pages: int = 2) -> SegmentKey:
+        """A transaction, and a bridge of all pages after it: what came after ``since`` may be wrong."""
+        self.commit()
+        self.file()
+        span = SuspectSpan(since.position.epoch, since.position.frame, since.time_ms, pages)
+        old, reason = self.position, f"{pages} pages differed from the replica"
+        self._counter -= 1  # no transaction of the application
+        return self._store_bridge(b"", BridgeSpan(old.epoch, old.frame, self._time_ms, "scrub", reason, span))
+
+    def _store_bridge(self, before: bytes, span: BridgeSpan) -> SegmentKey:
+        """The pages of the file that are not as they were, as the first transaction of an epoch."""
+        after = self.path.read_bytes()
+        if self._frame:
+            self.close_epoch()
+        size = self.page_size
+        numbers = [
+            number
+            for number in range(1, len(after) // size + 1)
+            if number == 1 or after[(number - 1) * size : number * size] != before[(number - 1) * size : number * size]
+        ]
+        pages = [(number, after[(number - 1) * size : number * size]) for number in [*numbers, 1]]
+        return self._store(frames_of(pages, len(after) // size), span)
+
     def close_epoch(self) -> None:
         """What is shipped from now on goes into the next epoch."""
         self.ship()
@@ -149,7 +189,14 @@ class ReplicaMaker:
 
     def compact(self) -> WholeKey:
         """Store the epoch closed last as one object; its segments stay."""
-        key = WholeKey(self.generation, self.epoch - 1, self._previous, self._closed_ms, self._closed_previous)
+        key = WholeKey(
+            self.generation,
+            self.epoch - 1,
+            self._previous,
+            self._closed_ms,
+            self._closed_previous,
+            any(item.bridge for item in decode_body(self._closed) if isinstance(item, Trailer)),
+        )
         self._put(format_key(key), b"".join(self._closed))
         return key
 
@@ -186,17 +233,16 @@ class ReplicaMaker:
         new = wal[header.offset_of(self._copied + 1) :]
         return read_frames(new, header, first=self._copied + 1, start=self._source_chain)
 
-    def _store(self, frames: Frames) -> SegmentKey:
+    def _store(self, frames: Frames, bridge: BridgeSpan | None = None) -> SegmentKey:
         first = self._frame + 1
         content, stamp = restamp(frames, self._stamp)
         commits = [Commit(self._frame + frame - frames.first + 1, 0) for frame in frames.commits]
         commits = [Commit(commit.frame, self._tick(commit.frame)) for commit in commits]
         last = self._frame + frames.count
-        trailer = Trailer(self.epoch, first, last, self._stamp.chain, stamp.chain, tuple(commits))
+        trailer = Trailer(self.epoch, first, last, self._stamp.chain, stamp.chain, tuple(commits), bridge)
         body = encode_segment((self._header if first == 1 else b"") + content, trailer)
-        key = SegmentKey(
-            self.generation, self.epoch, first, last, self._time_ms, self._previous if first == 1 else None
-        )
+        previous = self._previous if first == 1 else None
+        key = SegmentKey(self.generation, self.epoch, first, last, self._time_ms, previous, bridge is not None)
         self._put(format_key(key), body)
         self._bodies.append(body)
         self._frame, self._stamp = last, stamp
@@ -213,6 +259,21 @@ class ReplicaMaker:
 
 
 _NO_WAL = WalHeader(512, big_endian=False, sequence=0, salt1=0, salt2=0, chain=(0, 0))
+
+
+def frames_of(pages: Sequence[tuple[int, bytes]], page_count: int) -> Frames:
+    """One transaction of these pages, numbered, which leaves the database with ``page_count`` pages."""
+    page_size = len(pages[0][1])
+    header = parse_wal_header(format_wal_header(page_size=page_size, big_endian=False, sequence=1, salt1=1, salt2=2))
+    assert header is not None
+    chain, data = header.chain, b""
+    for at, (number, page) in enumerate(pages, 1):
+        head = struct.pack(">2I", number, page_count if at == len(pages) else 0)
+        chain = checksum(head[:8] + page, chain, big_endian=False)
+        data += head + struct.pack(">4I", 1, 2, *chain) + page
+    frames = read_frames(data, header, first=1, start=header.chain)
+    assert frames.count == len(pages)
+    return frames
 
 
 def encode_base(raw: bytes) -> tuple[bytes, tuple[Range, ...]]:

@@ -54,6 +54,29 @@ def test_gives_the_same_file(tmp_path: Path, page_size: int) -> None:
         assert _without_counters((tmp_path / "out.db").read_bytes()) == _without_counters(expected)
 
 
+@pytest.mark.parametrize("compacted", [False, True], ids=["segments", "wholes"])
+@pytest.mark.parametrize("page_size", [512, 4096, 65536])
+def test_takes_bridges_as_segments_and_as_wholes(tmp_path: Path, page_size: int, *, compacted: bool) -> None:
+    """The file is that of the source, whether a bridge is the last thing stored or not."""
+    with make_replica(tmp_path, page_size=page_size) as maker:
+        two_epochs(maker)
+        for number in range(2):
+            maker.bridge(lost=3)
+            result = by_hand(maker, tmp_path / f"bridge{number}.db", tmp_path)
+            assert result.returncode == 0, result.stderr
+            assert counter_in(tmp_path / f"bridge{number}.db") == 13 + 5 * number
+            maker.commit(2)
+            maker.ship()
+            maker.close_epoch()
+            if compacted:
+                assert maker.compact().bridge
+                shutil.rmtree(maker.folder / "wal" / f"{maker.epoch - 1:08x}")
+        result = by_hand(maker, tmp_path / "out.db", tmp_path)
+        assert result.returncode == 0, result.stderr
+        assert counter_in(tmp_path / "out.db") == 20
+        assert _without_counters((tmp_path / "out.db").read_bytes()) == _without_counters(maker.file())
+
+
 def _place(maker: ReplicaMaker) -> str:
     return f"{maker.position.epoch:08x}-{maker.position.frame:08x}"
 

@@ -23,6 +23,10 @@ def wait(first: int, last: int, size: int = 10, *, begun: bool = False, epoch: i
     return Waiting(key(first, last, epoch=epoch), size, begun)
 
 
+def bridge(first: int, last: int) -> Waiting:
+    return Waiting(replace(key(first, last), bridge=True), 10, begun=False)
+
+
 @st.composite
 def queues(draw: st.DrawFn) -> list[Waiting]:
     """A lane: segments of growing epochs, now and then a manifest, any of them begun."""
@@ -38,7 +42,9 @@ def queues(draw: st.DrawFn) -> list[Waiting]:
             continue
         last = frame + draw(st.integers(1, 5))
         previous = (0 if epoch == 1 else 5) if frame == 0 else None
-        queue.append(Waiting(SegmentKey(G, epoch, frame + 1, last, 1000 * epoch + last, previous), size, begun))
+        bridge = frame == 0 and draw(st.booleans())
+        segment = SegmentKey(G, epoch, frame + 1, last, 1000 * epoch + last, previous, bridge)
+        queue.append(Waiting(segment, size, begun))
         frame = last
     return queue
 
@@ -57,6 +63,7 @@ def test_a_lane_sent_run_by_run_is_the_lane(queue: list[Waiting]) -> None:
         assert sum(one.size for one in taken) <= 100
         keys = [one.key for one in taken if one.key is not None]
         assert len(keys) == run.count
+        assert not any(key.bridge for key in keys)
         merged = merged_key(keys)
         assert parse_key(text(merged)) == merged
         assert (merged.generation, merged.epoch, merged.first, merged.previous) == (
@@ -86,6 +93,8 @@ def test_a_run_is_full_unless_the_next_segment_could_join(queue: list[Waiting]) 
         ([wait(1, 4), wait(5, 9, epoch=3)], Run(1, full=True)),
         ([wait(1, 4, begun=True), wait(5, 9)], Run(1, full=True)),
         ([wait(1, 4), wait(5, 9, begun=True)], Run(1, full=True)),
+        ([bridge(1, 4)], Run(1, full=True)),
+        ([bridge(1, 4), wait(5, 9)], Run(1, full=True)),
         ([wait(1, 4, MERGED_SIZE_MAX)], Run(1, full=True)),
         ([wait(1, 4, MERGED_SIZE_MAX - 1), wait(5, 9, 2)], Run(1, full=True)),
         ([wait(1, 4, MERGED_SIZE_MAX - 1), wait(5, 9, 1)], Run(2, full=True)),

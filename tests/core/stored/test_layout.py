@@ -37,8 +37,8 @@ def keys(draw: st.DrawFn) -> Key:
     base = BaseKey(G, epoch, draw(u32), f"{draw(u32):08x}")
     kinds: list[Key] = [
         SegmentKey(G, epoch, first, last, time_ms, previous if first == 1 else None),
-        SegmentKey(G, epoch, 1, last, time_ms, previous),
-        WholeKey(G, epoch, last, time_ms, previous),
+        SegmentKey(G, epoch, 1, last, time_ms, previous, draw(st.booleans())),
+        WholeKey(G, epoch, last, time_ms, previous, draw(st.booleans())),
         base,
         ManifestKey(base, epoch, max(base.frame, last), time_ms),
         PrunedKey(G, first, last, time_ms),
@@ -70,6 +70,12 @@ def test_texts_are_those_of_the_design() -> None:
         ): "wal/00000007/00000001-00000200.1795344960000.000001ff.wal.zst",
         SegmentKey(G, 7, 2, 0x200, 1795344960000): "wal/00000007/00000002-00000200.1795344960000.wal.zst",
         WholeKey(G, 7, 0x200, 1795344960000, 0x1FF): "whole/00000007-00000200.1795344960000.000001ff.wal.zst",
+        SegmentKey(
+            G, 7, 1, 0x200, 1795344960000, 0x1FF, bridge=True
+        ): "wal/00000007/00000001-00000200.1795344960000.000001ff.bridge.wal.zst",
+        WholeKey(
+            G, 7, 0x200, 1795344960000, 0x1FF, bridge=True
+        ): "whole/00000007-00000200.1795344960000.000001ff.bridge.wal.zst",
         base: "base/00000007-0000002a-0badcafe.db.zst",
         ManifestKey(base, 7, 0x2B, 1795344960000): (
             "base/00000007-0000002a-0badcafe.00000007-0000002b.1795344960000.json.zst"
@@ -91,6 +97,10 @@ def test_texts_are_those_of_the_design() -> None:
         f"{G}/wal/00000002/00000003-00000002.1795344960000.wal.zst",
         f"{G}/wal/00000002/00000002-0000000A.1795344960000.wal.zst",
         f"{G}/wal/00000002/00000002-0000000a.1795344960000.wal.zst\n",
+        f"{G}/wal/00000002/00000002-0000000a.1795344960000.bridge.wal.zst",
+        f"{G}/wal/00000002/00000001-0000000a.1795344960000.bridge.wal.zst",
+        f"{G}/wal/00000002/00000001-0000000a.1795344960000.00000001.wal.zst.bridge",
+        f"{G}/wal/00000002/00000001-0000000a.1795344960000.00000001.bridge.bridge.wal.zst",
         f"{G}/base/00000002-00000002-00000000.00000002-00000001.1795344960000.json.zst",
         f"{G}/whole/00000001-00000002.1795344960000.00000001.wal.zst",
         f"{G}/pruned/00000002-00000001.1795344960000.json",

@@ -6,6 +6,7 @@ import random
 import struct
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -13,9 +14,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.core.stored.test_bridge import bridge_spans
 from tests.wal_files import content_of, files_of, insert, recovered, wal_database
 from walsyncd.core.sqlite.wal import WAL_HEADER_SIZE, parse_wal_header, read_frames
+from walsyncd.core.stored.bridge import BridgeSpan, SuspectSpan, format_bridge
 from walsyncd.core.stored.epoch import begin_stamp, restamp
+from walsyncd.core.stored.layout import TIME_MS_MAX
 from walsyncd.core.stored.segment import (
     CONTENT_BLOCK_SIZE,
     Commit,
@@ -40,9 +44,18 @@ def trailers(draw: st.DrawFn) -> Trailer:
     first = draw(st.integers(1, 0xFFFFFFFF))
     last = draw(st.integers(first, 0xFFFFFFFF))
     frames = sorted(draw(st.sets(st.integers(first, last), max_size=20)))
-    times = sorted(draw(st.lists(st.integers(0, 2**64 - 1), min_size=len(frames), max_size=len(frames))))
+    times = sorted(draw(st.lists(st.integers(0, TIME_MS_MAX), min_size=len(frames), max_size=len(frames))))
     commits = tuple(Commit(frame, time) for frame, time in zip(frames, times, strict=True))
     return Trailer(draw(U32), first, last, draw(CHAINS), draw(CHAINS), commits)
+
+
+@st.composite
+def bridge_trailers(draw: st.DrawFn) -> Trailer:
+    span = draw(bridge_spans())
+    epoch = draw(st.integers(span.epoch + 1, 2**32 - 1)) if span.epoch < 2**32 - 1 else span.epoch
+    span = span if span.epoch < epoch else replace(span, frame=0, suspect=None)
+    commit = Commit(draw(st.integers(1, 2**32 - 1)), draw(st.integers(span.proven_ms, TIME_MS_MAX)))
+    return Trailer(epoch, 1, commit.frame, draw(CHAINS), draw(CHAINS), (commit,), span)
 
 
 def plain(first: int, last: int) -> Trailer:
@@ -61,10 +74,17 @@ def unpacked(body: bytes) -> bytes:
     return subprocess.run(["/usr/bin/zstd", "-dc"], input=body, capture_output=True, check=True).stdout
 
 
-@pytest.fixture(scope="module")
-def two_parts() -> bytes:
+def bridge() -> Trailer:
+    """The trailer of a bridge of epoch 1 that takes the place of frames 1 to 3 of ``plain``."""
+    span = BridgeSpan(1, 0, NOON_MS, "restart", "the daemon was stopped", SuspectSpan(1, 0, NOON_MS - 9, 2))
+    return replace(plain(1, 3), bridge=span)
+
+
+@pytest.fixture(scope="module", params=["plain", "bridge"])
+def two_parts(request: pytest.FixtureRequest) -> bytes:
     noise = random.Random(1).randbytes(150)
-    return encode_segment(b"A" * 400 + noise, plain(1, 3)) + encode_segment(noise + b"B" * 300, plain(4, 9))
+    first = plain(1, 3) if request.param == "plain" else bridge()
+    return encode_segment(b"A" * 400 + noise, first) + encode_segment(noise + b"B" * 300, plain(4, 9))
 
 
 def test_by_hand(tmp_path: Path) -> None:
@@ -99,7 +119,7 @@ def chains_of(wal: bytes) -> list[tuple[int, int]]:
     return [(s0, s1) for s0, s1 in chains.tolist()]
 
 
-@given(trailer=trailers())
+@given(trailer=trailers() | bridge_trailers())
 def test_trailer_format_and_parse_are_inverse(trailer: Trailer) -> None:
     """What is formatted is parsed back, and is a skippable frame that says its length."""
     data = format_trailer(trailer)
@@ -107,7 +127,7 @@ def test_trailer_format_and_parse_are_inverse(trailer: Trailer) -> None:
     assert parse_trailer(data) == trailer
 
 
-@given(content=st.binary(max_size=200), trailer=trailers(), cut=st.integers(0, 400))
+@given(content=st.binary(max_size=200), trailer=trailers() | bridge_trailers(), cut=st.integers(0, 400))
 def test_the_last_trailer_is_found_from_the_end(content: bytes, trailer: Trailer, cut: int) -> None:
     """Whatever stands before it, also the magic number itself; None if it is not all there."""
     own = format_trailer(trailer)
@@ -148,7 +168,7 @@ def test_every_truncation(two_parts: bytes) -> None:
     legal = legal_end(two_parts)
     for length in range(len(two_parts)):
         if length == legal:
-            assert decoded(two_parts[:length])[1] == [plain(1, 3)]
+            assert decoded(two_parts[:length])[1] == decoded(two_parts)[1][:1]
             continue
         with pytest.raises(CorruptError, match=f"ends at byte {length}, inside a part"):
             decoded(two_parts[:length])
@@ -156,7 +176,7 @@ def test_every_truncation(two_parts: bytes) -> None:
 
 def legal_end(body: bytes) -> int:
     """Where the first part, of frames 1 to 3, ends."""
-    trailer = format_trailer(plain(1, 3))
+    trailer = format_trailer(decoded(body)[1][0])
     return body.index(trailer) + len(trailer)
 
 
@@ -184,7 +204,8 @@ def test_random_bytes(data: bytes) -> None:
 @given(data=st.binary(max_size=100))
 def test_random_trailers(data: bytes) -> None:
     """Random bytes are no trailer, though magic, length and signature fit."""
-    for body in (data, struct.pack("<2I", 0x184D2A5E, len(data) + 4) + b"WSG1" + data):
+    head = struct.pack("<2I", 0x184D2A5E, len(data) + 4)
+    for body in (data, head + b"WSG1" + data, head + b"WSG2" + data):
         with pytest.raises(CorruptError, match="parse segment trailer"):
             parse_trailer(body)
 
@@ -256,7 +277,7 @@ def test_content_without_trailer() -> None:
 
 def test_unknown_form_of_trailer() -> None:
     """A trailer with another signature is refused with the likely reason."""
-    data = format_trailer(plain(1, 2)).replace(b"WSG1", b"WSG2")
+    data = format_trailer(plain(1, 2)).replace(b"WSG1", b"WSG3")
     with pytest.raises(CorruptError, match="newer walsyncd"):
         parse_trailer(data)
 
@@ -270,9 +291,46 @@ def test_unknown_form_of_trailer() -> None:
         Trailer(1, 2, 3, (0, 0), (0, 0), (Commit(1, 5),)),
         Trailer(1, 1, 3, (0, 0), (0, 0), (Commit(2, 5), Commit(2, 5))),
         Trailer(1, 1, 3, (0, 0), (0, 0), (Commit(2, 5), Commit(3, 4))),
+        Trailer(1, 1, 3, (0, 0), (0, 0), (Commit(2, 5), Commit(3, TIME_MS_MAX + 1))),
+        replace(bridge(), first=2),
+        replace(bridge(), commits=()),
+        replace(bridge(), commits=(Commit(2, NOON_MS + 3),)),
+        replace(bridge(), commits=(Commit(1, NOON_MS + 3), Commit(3, NOON_MS + 3))),
+        replace(bridge(), commits=(Commit(3, NOON_MS - 1),)),
+        replace(bridge(), bridge=BridgeSpan(1, 1, NOON_MS, "restart", "")),
+        replace(bridge(), bridge=BridgeSpan(2, 0, NOON_MS, "restart", "")),
     ],
 )
 def test_trailer_that_contradicts_itself(trailer: Trailer) -> None:
-    """Frames from 0 or backwards, commits outside or out of order and falling times are never written."""
+    """Frames from 0 or backwards, commits outside or out of order, falling times and odd bridges are never written."""
     with pytest.raises(AssertionError):
         format_trailer(trailer)
+
+
+def test_a_bridge_adds_its_span_after_the_commit() -> None:
+    """The trailer of a bridge is that of other segments but for its signature and the span."""
+    plainly, bridged = format_trailer(plain(1, 3)), format_trailer(bridge())
+    span = bridge().bridge
+    assert span is not None
+    cut = len(plainly) - 4
+    assert bridged[12:cut] == plainly[12:cut]
+    assert bridged[cut:-4] == format_bridge(span)
+    assert (plainly[8:12], bridged[8:12]) == (b"WSG1", b"WSG2")
+
+
+def test_trailers_without_a_bridge_are_as_they_always_were() -> None:
+    """The bytes that the first release wrote, so old objects stay readable."""
+    old = bytes.fromhex(
+        "5e2a4d18340000005753473107000000020000000300000001000000020000000300000004000000"
+        "010000000300000000262d27a20100002d389ab0"
+    )
+    trailer = Trailer(7, 2, 3, (1, 2), (3, 4), (Commit(3, NOON_MS),))
+    assert parse_trailer(old) == trailer
+    assert format_trailer(trailer) == old
+
+
+def test_a_bridge_does_not_continue_a_part() -> None:
+    """A body in which a bridge follows other frames is corrupt."""
+    body = encode_segment(b"x", plain(1, 3)) + encode_segment(b"y", bridge())
+    with pytest.raises(CorruptError, match="does not continue"):
+        decoded(body)

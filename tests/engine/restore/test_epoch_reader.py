@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -138,6 +139,26 @@ def test_trailer_that_lies_is_noticed(maker: ReplicaMaker) -> None:
         rewrite(maker, key, trailer)
         with pytest.raises(CorruptError, match=f"{format_key(key)}.*{fault}"):
             frames_read(reader_of(maker), key)
+
+
+def test_bridge_and_its_name_agree(maker: ReplicaMaker) -> None:
+    """Whether an object begins with a bridge, and after which frame, is the same in its name and in its trailer."""
+    maker.commit(3)
+    (key,) = maker.ship()
+    plain = maker.object_path(key).read_bytes()
+    bridge = maker.bridge()
+    body = maker.object_path(bridge).read_bytes()
+    assert (bridge.bridge, bridge.previous) == (True, key.last)
+    reader = EpochReader(Replica(maker.storage, maker.name), 2, PAGE_SIZE)
+    assert frames_read(reader, bridge) == list(range(1, bridge.last + 1))
+    for named, content, fault in [
+        (replace(key, bridge=True), plain, "it is not a bridge"),
+        (replace(bridge, bridge=False), body, "it is a bridge"),
+        (replace(bridge, previous=key.last + 1), body, f"follows frame {key.last}, its name {key.last + 1}"),
+    ]:
+        maker.object_path(named).write_bytes(content)
+        with pytest.raises(CorruptError, match=fault):
+            frames_read(EpochReader(Replica(maker.storage, maker.name), named.epoch, PAGE_SIZE), named)
 
 
 def test_other_page_size_is_noticed(maker: ReplicaMaker) -> None:

@@ -6,10 +6,10 @@ Bodies of adjoining segments concatenate to a legal body, so waiting segments ma
     00000005-00000005.<t2>.wal.zst            ├─> 00000001-00000009.<t3>.<previous>.wal.zst
     00000006-00000009.<t3>.wal.zst            ┘
 
-Only a run of one generation and epoch in which each begins behind the one before. One that was ever begun is
-never merged or renamed: its upload may have reached the store. At most ``MERGED_SIZE_MAX``; since a run ends only
-where the next one would not fit, n bytes of spool with segments of at most s bytes leave in no more than
-n / (MERGED_SIZE_MAX - s) + 1 objects an epoch.
+Only a run of one generation and epoch in which each begins after the one before. One that was ever begun is
+never merged or renamed: its upload may have reached the store. A bridge is never merged: its name says what it is.
+At most ``MERGED_SIZE_MAX``; since a run ends only where the next one would not fit, n bytes of spool with segments of
+at most s bytes leave in no more than n / (MERGED_SIZE_MAX - s) + 1 objects an epoch.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Run:
 def head_run(waiting: Sequence[Waiting], *, size_max: int = MERGED_SIZE_MAX) -> Run:
     """What goes up next of a lane that is not empty."""
     head = waiting[0]
-    if head.begun or head.key is None:
+    if head.begun or head.key is None or head.key.bridge:
         return Run(1, full=True)
     size = head.size
     for count, (before, after) in enumerate(pairwise(waiting), start=1):
@@ -73,8 +73,8 @@ def crowded_runs(waiting: Sequence[Waiting], *, count_min: int) -> list[tuple[in
 
 
 def adjoins(before: SegmentKey | None, after: SegmentKey | None) -> bool:
-    """Whether ``after`` continues ``before`` in the same epoch."""
-    if before is None or after is None:
+    """Whether ``after`` continues ``before`` in the same epoch, and neither is a bridge."""
+    if before is None or after is None or before.bridge or after.bridge:
         return False
     return (before.generation, before.epoch, before.last + 1) == (after.generation, after.epoch, after.first)
 

@@ -8,7 +8,9 @@ Keys are relative to the folder of one database; ``<g>`` is a generation's id (s
     <g>/pruned/<first>-<last>.<time>.json                         PrunedKey: epochs that retention removed
     <g>/wal/<epoch>/<first>-<last>.<time>.wal.zst                 SegmentKey
     <g>/wal/<epoch>/00000001-<last>.<time>.<previous>.wal.zst     … the first one of an epoch
+    <g>/wal/<epoch>/00000001-<last>.<time>.<previous>.bridge.wal.zst  … a bridge: one transaction that closes a gap
     <g>/whole/<epoch>-<last>.<time>.<previous>.wal.zst            WholeKey: a closed epoch
+    <g>/whole/<epoch>-<last>.<time>.<previous>.bridge.wal.zst     … whose first transaction is a bridge
 
 =============  =====================  ==================================================================
 field          text                   rule
@@ -38,6 +40,8 @@ OWNER_KEY = "owner.json"
 NAME_BYTES_MAX = 900  # S3 keys end at 1,024 bytes; the longest key below a database has 101
 SEGMENT_BYTES_MAX = 255  # one path segment: what file systems take (DirectoryStorage)
 
+TIME_MS_MAX = 9_999_999_999_999  # 13 digits, in the year 2286
+
 _HEX = r"([0-9a-f]{8})"
 _TIME = r"(\d{13})"
 _GENERATION = rf"({GENERATION_PATTERN.pattern})"
@@ -45,7 +49,10 @@ _GENERATION = rf"({GENERATION_PATTERN.pattern})"
 
 @dataclass(frozen=True, slots=True, order=True)
 class SegmentKey:
-    """Frames ``first`` to ``last`` of an epoch; ``previous`` only where ``first`` is 1."""
+    """Frames ``first`` to ``last`` of an epoch; ``previous`` only where ``first`` is 1.
+
+    ``bridge``: they are one transaction that closes a gap. It is the first one of its epoch.
+    """
 
     generation: str
     epoch: int
@@ -53,17 +60,19 @@ class SegmentKey:
     last: int
     time_ms: int
     previous: int | None = None
+    bridge: bool = False
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class WholeKey:
-    """A closed epoch in one object: its segments' bytes, concatenated."""
+    """A closed epoch in one object: its segments' bytes, concatenated. ``bridge``: the first of them is one."""
 
     generation: str
     epoch: int
     last: int
     time_ms: int
     previous: int
+    bridge: bool = False
 
     @property
     def first(self) -> int:
@@ -114,10 +123,10 @@ def format_key(key: Key) -> str:
     match key:
         case SegmentKey():
             tail = "" if key.previous is None else f".{key.previous:08x}"
-            name = f"{key.first:08x}-{key.last:08x}.{key.time_ms:013d}{tail}.wal.zst"
+            name = f"{key.first:08x}-{key.last:08x}.{key.time_ms:013d}{tail}{_mark(key)}.wal.zst"
             return f"{wal_folder(key.generation)}{key.epoch:08x}/{name}"
         case WholeKey():
-            name = f"{key.epoch:08x}-{key.last:08x}.{key.time_ms:013d}.{key.previous:08x}.wal.zst"
+            name = f"{key.epoch:08x}-{key.last:08x}.{key.time_ms:013d}.{key.previous:08x}{_mark(key)}.wal.zst"
             return f"{whole_folder(key.generation)}{name}"
         case BaseKey():
             return f"{_base_stem(key)}.db.zst"
@@ -125,6 +134,10 @@ def format_key(key: Key) -> str:
             return f"{_base_stem(key.base)}.{key.epoch:08x}-{key.frame:08x}.{key.time_ms:013d}.json.zst"
         case PrunedKey():
             return f"{pruned_folder(key.generation)}{key.first:08x}-{key.last:08x}.{key.time_ms:013d}.json"
+
+
+def _mark(key: SegmentKey | WholeKey) -> str:
+    return ".bridge" if key.bridge else ""
 
 
 def _base_stem(key: BaseKey) -> str:
@@ -148,14 +161,17 @@ def _segment(match: re.Match[str]) -> SegmentKey | None:
         return None
     if epoch == 1 and previous not in (None, 0):
         return None
-    return SegmentKey(match[1], epoch, first, last, int(match[7]), previous)
+    bridge = match[9] is not None
+    if bridge and first > 1:
+        return None
+    return SegmentKey(match[1], epoch, first, last, int(match[7]), previous, bridge)
 
 
 def _whole(match: re.Match[str]) -> WholeKey | None:
     epoch, last, previous = int(match[4], 16), int(match[5], 16), int(match[7], 16)
     if not _frames_fit(epoch, 1, last) or (epoch == 1 and previous):
         return None
-    return WholeKey(match[1], epoch, last, int(match[6]), previous)
+    return WholeKey(match[1], epoch, last, int(match[6]), previous, match[8] is not None)
 
 
 def _base(match: re.Match[str]) -> BaseKey | None:
@@ -183,8 +199,8 @@ def _frames_fit(epoch: int, first: int, last: int) -> bool:
 
 
 _GRAMMAR = (
-    (re.compile(rf"{_GENERATION}/wal/{_HEX}/{_HEX}-{_HEX}\.{_TIME}(?:\.{_HEX})?\.wal\.zst"), _segment),
-    (re.compile(rf"{_GENERATION}/whole/{_HEX}-{_HEX}\.{_TIME}\.{_HEX}\.wal\.zst"), _whole),
+    (re.compile(rf"{_GENERATION}/wal/{_HEX}/{_HEX}-{_HEX}\.{_TIME}(?:\.{_HEX})?(\.bridge)?\.wal\.zst"), _segment),
+    (re.compile(rf"{_GENERATION}/whole/{_HEX}-{_HEX}\.{_TIME}\.{_HEX}(\.bridge)?\.wal\.zst"), _whole),
     (re.compile(rf"{_GENERATION}/base/{_HEX}-{_HEX}-{_HEX}\.db\.zst"), _base),
     (re.compile(rf"{_GENERATION}/base/{_HEX}-{_HEX}-{_HEX}\.{_HEX}-{_HEX}\.{_TIME}\.json\.zst"), _manifest),
     (re.compile(rf"{_GENERATION}/pruned/{_HEX}-{_HEX}\.{_TIME}\.json"), _pruned),

@@ -18,6 +18,9 @@ and the trailer is, little-endian:
       36    12   for each commit: u32 frame, u64 milliseconds since 1970 when it was seen
        …     4   CRC-32 of the trailer up to here
 
+The trailer of a bridge has b"WSG2" instead, and between its one commit and the CRC what `walsyncd.core.stored.bridge`
+says. A bridge is one transaction from frame 1 on.
+
 The CRC is there because `--at` believes the times, which no other checksum covers. Each part begins where
 the one before it ended, so bodies of adjoining segments, put together, are a body again, and `zstd -dc` of
 all bodies of an epoch is its WAL. Source: RFC 8878, sections 3.1.1 (zstd frames) and 3.1.2 (skippable).
@@ -32,6 +35,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from walsyncd.core.sqlite.checksum import Buffer, Chain
+from walsyncd.core.stored.bridge import BridgeSpan, format_bridge, parse_bridge
+from walsyncd.core.stored.layout import TIME_MS_MAX
 from walsyncd.core.stored.zstd import zstd
 from walsyncd.errors import CorruptError
 
@@ -40,6 +45,7 @@ CONTENT_BLOCK_SIZE = 1024 * 1024
 _ZSTD_MAGIC = 0xFD2FB528
 _TRAILER_MAGIC = 0x184D2A5E
 _TRAILER_SIGNATURE = b"WSG1"
+_BRIDGE_SIGNATURE = b"WSG2"
 _TRAILER_HEAD = struct.Struct("<4s8I")
 _COMMIT = struct.Struct("<IQ")
 _TRAILER_SIZE_MAX = 64 * 1024 * 1024  # five million commits; 64 MiB of WAL hold 125,000 frames at most
@@ -62,7 +68,10 @@ class Commit(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Trailer:
-    """What a part holds: frames ``first`` to ``last``, the chains at both ends, and its commits in order."""
+    """What a part holds: frames ``first`` to ``last``, the chains at both ends, and its commits in order.
+
+    ``bridge`` is there if the part is one.
+    """
 
     epoch: int
     first: int
@@ -70,6 +79,7 @@ class Trailer:
     before: Chain
     after: Chain
     commits: tuple[Commit, ...]
+    bridge: BridgeSpan | None = None
 
 
 def format_trailer(trailer: Trailer) -> bytes:
@@ -77,9 +87,12 @@ def format_trailer(trailer: Trailer) -> bytes:
     fault = _fault_of(trailer)
     assert not fault, fault
     head = (trailer.epoch, trailer.first, trailer.last, *trailer.before, *trailer.after, len(trailer.commits))
-    data = _TRAILER_HEAD.pack(_TRAILER_SIGNATURE, *head) + b"".join(
+    signature = _TRAILER_SIGNATURE if trailer.bridge is None else _BRIDGE_SIGNATURE
+    data = _TRAILER_HEAD.pack(signature, *head) + b"".join(
         _COMMIT.pack(commit.frame, commit.time_ms) for commit in trailer.commits
     )
+    if trailer.bridge is not None:
+        data += format_bridge(trailer.bridge)
     data += struct.pack("<I", zlib.crc32(data))
     assert len(data) <= _TRAILER_SIZE_MAX, f"trailer of {len(data)} bytes"
     return struct.pack("<2I", _TRAILER_MAGIC, len(data)) + data
@@ -91,14 +104,17 @@ def parse_trailer(data: bytes) -> Trailer:
         raise CorruptError(f"parse segment trailer: {len(data)} bytes that begin with {data[:4].hex()}")
     (length,) = struct.unpack_from("<I", data, 4)
     signature, epoch, first, last, *chains, count = _TRAILER_HEAD.unpack_from(data, 8)
-    if signature != _TRAILER_SIGNATURE:
+    if signature not in (_TRAILER_SIGNATURE, _BRIDGE_SIGNATURE):
         raise CorruptError(f"parse segment trailer: unknown form {signature!r}", hint="written by a newer walsyncd?")
-    if length != len(data) - 8 or length != _TRAILER_HEAD.size + count * _COMMIT.size + 4:
+    commits_end = 8 + _TRAILER_HEAD.size + count * _COMMIT.size
+    rest = len(data) - 4 - commits_end
+    if length != len(data) - 8 or rest < 0 or (rest > 0) != (signature == _BRIDGE_SIGNATURE):
         raise CorruptError(f"parse segment trailer: {length} bytes do not hold {count} commits")
     if zlib.crc32(data[8:-4]) != int.from_bytes(data[-4:], "little"):
         raise CorruptError("parse segment trailer: its CRC-32 does not fit")
-    commits = tuple(map(Commit._make, _COMMIT.iter_unpack(data[8 + _TRAILER_HEAD.size : -4])))
-    trailer = Trailer(epoch, first, last, (chains[0], chains[1]), (chains[2], chains[3]), commits)
+    commits = tuple(map(Commit._make, _COMMIT.iter_unpack(data[8 + _TRAILER_HEAD.size : commits_end])))
+    bridge = parse_bridge(data[commits_end:-4]) if rest else None
+    trailer = Trailer(epoch, first, last, (chains[0], chains[1]), (chains[2], chains[3]), commits, bridge)
     if fault := _fault_of(trailer):
         raise CorruptError(f"parse segment trailer: {fault}")
     return trailer
@@ -125,6 +141,20 @@ def _fault_of(trailer: Trailer) -> str:
         if not before.frame < commit.frame <= trailer.last or commit.time_ms < before.time_ms:
             return f"{commit} follows {before} in frames up to {trailer.last}"
         before = commit
+    if before.time_ms > TIME_MS_MAX:
+        return f"{before.time_ms} ms is no time"
+    return _fault_of_bridge(trailer, trailer.bridge) if trailer.bridge else ""
+
+
+def _fault_of_bridge(trailer: Trailer, bridge: BridgeSpan) -> str:
+    """What contradicts itself in the trailer of a bridge."""
+    if trailer.first != 1 or [commit.frame for commit in trailer.commits] != [trailer.last]:
+        return f"a bridge of {len(trailer.commits)} transactions in frames {trailer.first} to {trailer.last}"
+    if (bridge.epoch, bridge.frame) > (trailer.epoch, 0):
+        return f"a bridge from epoch {bridge.epoch} frame {bridge.frame} to epoch {trailer.epoch}"
+    (commit,) = trailer.commits
+    if bridge.proven_ms > commit.time_ms:
+        return f"what was before the bridge was proven until {bridge.proven_ms} ms, and it ends at {commit.time_ms} ms"
     return ""
 
 

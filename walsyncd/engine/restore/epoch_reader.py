@@ -7,6 +7,7 @@ it; an object is read from wherever it begins, what is held already is cut, the 
 * where reading begins within an epoch, the chain before it is what its first frame continues, and the part's
   trailer must say the same: so objects can be read in any order, each by itself, if their chains join;
 * a trailer must say what the frames before it said: last frame, chain, commits;
+* a bridge is named as one, and its trailer says that it follows the frame that its name says;
 * an object that ends before the frame that its name promises was cut short.
 
 Objects overlap legally, so one that broke off on the way is read again from its beginning.
@@ -85,6 +86,7 @@ class EpochReader:
             if isinstance(item, Trailer):
                 yield from self._take(pending, end)
                 self._check_trailer(item, pending)
+                _check_bridge(key, item)
             else:
                 pending.add(item)
                 if pending.size >= BATCH_BYTES:
@@ -165,6 +167,17 @@ class EpochReader:
         self.chain = chain_before(data[:size], (after[0], after[1]), big_endian=False)
         self.start = self.chain
         self._began = self.frame, self.chain
+
+
+def _check_bridge(key: FramesKey, trailer: Trailer) -> None:
+    """The name of an object and its first trailer must agree on whether it begins with a bridge, and after what."""
+    if trailer.first != 1:
+        return
+    bridge = trailer.bridge
+    if key.bridge != (bridge is not None):
+        raise CorruptError(f"its trailer says that it {'is' if bridge else 'is not'} a bridge, its name says otherwise")
+    if bridge is not None and bridge.epoch == key.epoch - 1 and bridge.frame != key.previous:
+        raise CorruptError(f"its trailer says that the bridge follows frame {bridge.frame}, its name {key.previous}")
 
 
 class _Pending:

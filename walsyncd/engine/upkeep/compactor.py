@@ -179,7 +179,7 @@ def _whole_key(rows: Sequence[KeptRow]) -> WholeKey | None:
     if any(later.first != sooner.last + 1 for sooner, later in pairwise(keys)):
         return None
     last = keys[-1]
-    return WholeKey(last.generation, last.epoch, last.last, last.time_ms, keys[0].previous)
+    return WholeKey(last.generation, last.epoch, last.last, last.time_ms, keys[0].previous, keys[0].bridge)
 
 
 def _cut(blocks: Iterator[bytes], size: int) -> Iterator[bytes]:
