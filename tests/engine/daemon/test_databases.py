@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,6 +16,8 @@ from tests.engine.applications import locks_of
 from tests.engine.running import Place, serving, wait_for
 from tests.fakes import FakeStorage
 from walsyncd.config import Settings
+from walsyncd.config.settings import Keep
+from walsyncd.engine.follow.followed_database import FollowedDatabase
 from walsyncd.errors import UsageError
 
 
@@ -110,6 +114,66 @@ def test_other_settings_are_turned_over_without_a_break(place: Place) -> None:
         wait_for(lambda: place.row().base_key != base)
         assert place.row().generation == generation
         assert place.row("other") == next(row for row in known if row.name == "other")
+
+
+def test_every_setting_reloads_by_itself(place: Place) -> None:
+    """Whatever an entry may say: none is passed over because nobody listed it."""
+    with two_followed(place) as now:
+        entry, other = now.settings.databases
+        settings = {each.name for each in fields(entry)} - {"key", "path", "name"}
+        for name in sorted(settings):
+            changes: dict[str, Any] = {name: _another(getattr(entry, name))}
+            entry = replace(entry, **changes)
+            now.settings = replace(now.settings, databases=(entry, other))
+            assert place.ask(op="reload")["changed"] == ["app"], name
+
+
+def _another(value: object) -> object:
+    match value:
+        case bool():
+            return not value
+        case None:
+            return 3600.0
+        case Keep():
+            return replace(value, daily=value.daily + 1)
+        case float():
+            return value + 1.0
+    raise AssertionError(value)
+
+
+def test_a_reload_goes_by_what_the_last_one_said_however_late_the_follower_is(place: Place) -> None:
+    """The follower turns settings over when it comes to the database; what changed does not depend on that."""
+    now = Reloaded(place.settings("app"), FakeStorage())
+    busy, released = threading.Event(), threading.Event()
+
+    def hold_up(_tracked: FollowedDatabase) -> None:
+        busy.set()
+        released.wait()
+
+    with wal_database(place.database()), serving(now.settings, now.storage, now.read) as daemon:
+        place.sync()
+        (tracked,) = daemon.databases
+        daemon.follower.interrupt(tracked, hold_up)
+        busy.wait()
+        try:
+            tuned = replace(now.settings.databases[0], upload_interval_s=7.0)
+            now.settings = replace(now.settings, databases=(tuned,))
+            assert place.ask(op="reload")["changed"] == ["app"]
+            assert place.ask(op="reload")["changed"] == [], "nothing changed since the last reload"
+        finally:
+            released.set()
+        wait_for(lambda: tracked.spec.upload_interval_s == 7.0)
+
+
+def test_a_shorter_retention_is_kept_without_waiting_for_a_base(place: Place) -> None:
+    """What may go was planned by the old settings: not before a day. By the new ones it may go now."""
+    with two_followed(place) as now:
+        app, other = now.settings.databases
+        assert place.row().pruned_ms == 0
+        now.settings = replace(now.settings, databases=(replace(app, retention_s=1.0), other))
+        assert place.ask(op="reload")["changed"] == ["app"]
+        wait_for(lambda: place.row().pruned_ms)
+        assert place.row("other").pruned_ms == 0
 
 
 def test_presence_is_turned_on_and_off_and_ends_with_the_daemon(place: Place) -> None:

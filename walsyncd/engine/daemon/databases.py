@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import structlog
 
@@ -24,6 +24,7 @@ from walsyncd.engine.follow.followed_database import FollowedDatabase
 from walsyncd.engine.follow.follower import Follower
 from walsyncd.engine.follow.schedule import Schedule
 from walsyncd.engine.follow.wal_pairs import WalPairs
+from walsyncd.engine.upkeep.pruner import policy_of
 from walsyncd.errors import UsageError
 
 DISMISS_TIMEOUT_S = 60.0  # a round of the follower is bounded work
@@ -62,6 +63,8 @@ class Databases:
         self._lock = threading.Lock()
         self._by_id: dict[int, FollowedDatabase] = {}
         self._by_name: dict[str, FollowedDatabase] = {}
+        # What each was told last: ``FollowedDatabase.spec`` becomes that only when the follower comes to it.
+        self._specs: dict[str, DatabaseSpec] = {}
 
     def __len__(self) -> int:
         return len(self._by_id)
@@ -120,17 +123,16 @@ class Databases:
             if tracked is None:
                 self._join(spec)
                 (changed if spec.name in gone else added).append(spec.name)
-            elif _tuning(tracked.spec) != _tuning(spec):
+            elif _is_tuned(self._specs[spec.name], spec):
                 self._retune(tracked, spec)
                 changed.append(spec.name)
-            else:
-                tracked.spec = spec  # its entry may have another number
         return Changes(tuple(added), tuple(sorted(gone - wanted.keys())), tuple(changed))
 
     def _join(self, spec: DatabaseSpec) -> None:
         row = self._journal.database(spec.name, str(spec.path))
         tracked = FollowedDatabase(spec, row.id, WalPairs(spec.path))
         self._joined(tracked)
+        self._specs[spec.name] = spec
         with self._lock:
             self._by_id[row.id] = tracked
             self._by_name[spec.name] = tracked
@@ -152,11 +154,12 @@ class Databases:
             self._schedule.forget(tracked)
             with self._lock:
                 del self._by_id[tracked.row_id], self._by_name[tracked.name]
+            del self._specs[tracked.name]
             self._note_left(tracked.row_id)
 
     def _retune(self, tracked: FollowedDatabase, spec: DatabaseSpec) -> None:
         """Turn other settings over to each who goes by them; the follower's are its own, in its thread."""
-        before = tracked.spec
+        before, self._specs[spec.name] = self._specs[spec.name], spec
         tracked.presence.want(wanted=spec.presence)
         self._follower.retune(tracked, spec)
         if before.upload_interval_s != spec.upload_interval_s:
@@ -164,6 +167,8 @@ class Databases:
         if before.snapshot_interval_s != spec.snapshot_interval_s:
             self._destination().snapshotter.replan(tracked, spec.snapshot_interval_s)
         self._destination().driller.plan(tracked, spec.verify_interval_s)
+        if policy_of(before) != policy_of(spec):  # after the follower has turned the settings over
+            self._follower.interrupt(tracked, lambda tracked: self._destination().keep(tracked))
 
     def _note_left(self, database_id: int) -> None:
         cause = "it is not in the configuration any more"
@@ -175,13 +180,6 @@ def _stays(tracked: FollowedDatabase, wanted: dict[str, DatabaseSpec]) -> bool:
     return spec is not None and spec.path == tracked.path
 
 
-def _tuning(spec: DatabaseSpec) -> tuple[object, ...]:
-    return (
-        spec.upload_interval_s,
-        spec.snapshot_interval_s,
-        spec.snapshot_wal_ratio,
-        spec.retention_s,
-        spec.keep,
-        spec.presence,
-        spec.verify_interval_s,
-    )
+def _is_tuned(before: DatabaseSpec, spec: DatabaseSpec) -> bool:
+    """Whether any setting differs: all but what the entry is called and by which path it was configured."""
+    return replace(spec, entry=before.entry, configured_as=before.configured_as) != before

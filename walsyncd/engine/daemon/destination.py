@@ -108,6 +108,11 @@ class Destination:
             if self._housekeeper is not None:
                 self._housekeeper.adopt(tracked)
 
+    def keep(self, tracked: FollowedDatabase) -> None:
+        """Keep of its replica what its settings say now."""
+        if self._housekeeper is not None:
+            self._housekeeper.replan(tracked)
+
     def prune(self, databases: Iterable[FollowedDatabase]) -> None:
         """Remove what may go now; UsageError if nothing may ever."""
         housekeeper = self._keeping()

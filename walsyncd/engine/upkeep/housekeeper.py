@@ -78,6 +78,12 @@ class Housekeeper:
             self._databases[tracked.row_id] = tracked
         self.wake()
 
+    def replan(self, tracked: FollowedDatabase) -> None:
+        """It is to be kept by other rules, by which something may go already; once a day is often enough for that."""
+        if self._journal.database_by_id(tracked.row_id).base_ms is not None:
+            self._journal.prune_due(tracked.row_id, self.store_ms())
+            self.wake()
+
     def forget(self, tracked: FollowedDatabase) -> None:
         """Leave it as it is: it is not configured any more, and nothing says what to keep of it."""
         with self._condition:
