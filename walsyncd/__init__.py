@@ -1,44 +1,58 @@
 """walsyncd replicates SQLite databases to object storage: read-only, event-driven, every commit accounted for.
 
-The architecture in one look; imports point down, never up::
+Layers. Imports point down, never up::
 
-    cli ─> engine ─> adapters ─> core        errors below all; config and log are leaves; demo plays it all
+    cli ─> engine ─> adapters ─> core        errors are below all; config and log are leaves; demo plays it all
+
+Rooms. The folder says the verb, the file the noun; each folder's first line says what it is for::
 
     core/      pure: no clock, file, network, thread or log; bytes in, facts out
-        what SQLite writes      wal  walindex  walindex_hash  dbheader  checksum  arrays
-        the proof               follow  restart  follow_state
-        locks we may hold       presence
-        what we store           epoch  segment  base  manifest  layout  position  owner  zstd
-        sending                 multipart  merge  pacing  bandwidth  backoff
-        restoring               coverage  plan  moment  timeline  follow_point
-        keeping                 retention  base_schedule  drill_schedule  freelist
-    adapters/  one outside thing each, no decisions, errors translated at the edge
-        the user's files        inotify  source  statx
-        copies                  target  integrity  replica_file
-        storage                 storage (the interface)  s3 (over s3_*)  directory  open_storage  probe
-                                counting_storage  paced_reads
-        our own state           journal (over journal_*)  spool  state_disk
-        who runs us             control_socket  service_manager  exporter (of metrics)
+        sqlite/    what SQLite writes                        wal  walindex  dbheader  checksum
+        stored/    what walsyncd stores                      epoch  segment  base  manifest  layout  position
+        follow/    the proof that nothing was missed         decision  restart  follow_state  gap
+        send/      what is uploaded next, and how fast       multipart  merge  pacing  backoff
+        restore/   which objects give which position         coverage  plan  timeline
+        keep/      when bases are due, what is removed       base_schedule  retention
+    adapters/  one outside thing each, no decisions; errors are translated at the edge
+        files/     the user's files and restored ones        source  inotify  target  durable_file
+        journal/   walsyncd's own state on disk              journal (over its tables)  spool
+        storage/   where replicas are stored                 interface  directory  s3/
+        system/    who runs and watches walsyncd             control_socket  service_manager  exporter
     engine/    doers
-        wiring                  daemon  roster  shipping  supervisor  agenda  watch  outside
-        running                 control (the socket's answers)  heartbeat  pulse  leavings (of a stop)
-        seen from outside       sight ─> health (the probe)  metrics;  status
-        following               follower ─> look ─> copying, seam, birth, absence, resumption;
-                                eyes read, lives hold the descriptors and glance, collector makes segments;
-                                presence holds a database open where that is asked for
-        bases                   snapshotter ─> rota, base_copy, renewal
-        shipping                uploader ─> dispatch, lane, shipment, upload, ownership, orphans, throttle,
-                                outage, trouble, spool_limit
-        keeping                 housekeeper ─> compactor, pruner ─> removal
-        drills                  driller ─> drill ─> live_comparison
-        restoring               restorer ─> planner, commits, replica, fetch, apply ─> prefetch, epoch_reader;
-                                standby follows with a copy; verifier, salvage, survey
-    cli/       one module a command
+        threads/   named threads, and which of them hangs
+        follow/    one database's WAL becomes segments       follower ─> look ─> copy_frames, wal_restart, no_wal
+        base/      full copies while writers write           snapshotter ─> copy_queue ─> base_copy
+        ship/      journal rows become objects               uploader ─> scheduler, shipper ─> object_upload
+        restore/   a replica is listed, planned, restored    restorer ─> planner, base_fetch, replay;  verifier
+        upkeep/    compaction, pruning, drills               housekeeper ─> compactor, pruner;  drill_runner
+        daemon/    wiring, reload, status, metrics           daemon ─> databases, destination, control
+    cli/       the command line; commands/ has one module for each command
+    config/    the configuration file: schema, environment, errors that name the line
+    demo/      the story that ``walsyncd demo`` plays
 
-A commit's way: inotify wakes ``engine.follow.follower``; it reads the wal-index and the new frames
-(``engine.follow.look``), has ``core.follow.decision`` prove that nothing was missed, re-stamps the frames for our own
-WAL (``core.stored.epoch``), and puts a segment with the follow state it leads to into the journal in one
-transaction (``adapters.journal.journal``); ``engine.ship.uploader`` ships it.
+Threads. Their number is fixed, whatever the number of databases. Each of them writes only what its line says::
+
+    thread        runs                                    writes
+    main          daemon.serve: signals, reload           which databases and destinations there are
+    watcher       follow.event_pump: reads inotify        which databases are due, descriptors of -wal, -shm
+    follower      follow.follower: looks, proves          what is known of each database, rows of segments, the spool
+    upload-N      ship.uploader: requests to storage      "begun" and "stored" of rows, who owns a replica
+    snapshotter   base.snapshotter: copies databases      parts and manifests of bases
+    housekeeper   upkeep.housekeeper                      compacted epochs, what retention removes
+    driller       upkeep.drill_runner                     results of drills
+    control-N     daemon.control: answers the socket      requests that other threads carry out
+    health        daemon.storage_probe                    whether storage answers
+    log           log.queue                               stderr
+
+They share the journal (one connection, one lock) and wake-ups. The inotify queue is read under one lock by whichever
+thread needs to know what it holds: the watcher when it is woken, the follower before it believes a header.
+
+The way of a commit. inotify wakes ``engine.follow.follower``. It reads the wal-index and the new frames
+(``engine.follow.look``), has ``core.follow.decision`` prove that nothing was missed, re-stamps the frames for the
+stored WAL (``core.stored.epoch``), and puts a segment and the follow state that it leads to into the journal in one
+transaction (``adapters.journal.journal``). ``engine.ship.uploader`` ships it.
+
+One thing has two words: a *base* (in the bucket, the log and the code) is what the command line calls a *snapshot*.
 """
 
 __version__ = "0.1.0"
