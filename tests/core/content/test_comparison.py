@@ -1,0 +1,66 @@
+"""Tests of walsyncd.core.content.comparison: what a block of the file says against the map."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from walsyncd.core.content.comparison import Cipher, Tally, cipher_of, tally_of, uncertain, unexplained
+from walsyncd.core.content.page_entry import ABSENT, lock_page
+
+FRAME, FILE = 9, 8  # an entry by a frame, the same content by the file
+OTHER = 20
+
+PLAIN = b"SQLite format 3\x00" + (4096).to_bytes(2, "big") + bytes([2, 2, 0, 64, 32, 32]) + bytes(76)
+RESERVED = PLAIN[:20] + b"\x08" + PLAIN[21:]
+ENCRYPTED = bytes(range(100))
+
+
+def entries(*values: int) -> np.ndarray[tuple[int], np.dtype[np.uint64]]:
+    return np.array(values, np.uint64)
+
+
+def test_what_differs() -> None:
+    """Another content, or none in the map; where an entry came from is no difference."""
+    expected, found = entries(FRAME, FILE, FRAME, ABSENT), entries(FILE, OTHER, OTHER, FILE)
+    assert unexplained(expected, found, 5, 4096, Cipher.UNKNOWN).tolist() == [6, 7, 8]
+    assert tally_of(expected, found) == Tally(frame_same=1, frame_other=1, file_other=1)
+
+
+def test_the_lock_page_is_never_different() -> None:
+    """Whatever is there."""
+    number = lock_page(65536)
+    assert unexplained(entries(ABSENT, ABSENT), entries(FILE, FILE), number, 65536, Cipher.UNKNOWN).tolist() == [
+        number + 1
+    ]
+
+
+def test_a_cipher_that_encrypts_anew() -> None:
+    """A bridge carries what came with frames, equal or not; a scan has nothing to say about it."""
+    expected, found = entries(FRAME, FILE, FRAME, FILE), entries(OTHER, FILE, FILE, OTHER)
+    assert uncertain(expected, found, 1, 4096, Cipher.ANEW).tolist() == [1, 3, 4]
+    assert unexplained(expected, found, 1, 4096, Cipher.ANEW).tolist() == [4]
+    assert unexplained(expected, found, 1, 4096, Cipher.STABLE).tolist() == [1, 4]
+
+
+@pytest.mark.parametrize(
+    ("tally", "page_1", "cipher"),
+    [
+        (Tally(frame_other=9, file_same=9), ENCRYPTED, Cipher.ANEW),
+        (Tally(frame_other=9, file_same=9), RESERVED, Cipher.ANEW),
+        (Tally(frame_other=9, file_same=9), PLAIN, Cipher.STABLE),
+        (Tally(frame_other=9, frame_same=1), ENCRYPTED, Cipher.STABLE),
+        (Tally(frame_other=9, file_other=1), ENCRYPTED, Cipher.UNKNOWN),
+        (Tally(file_same=9), ENCRYPTED, Cipher.UNKNOWN),
+    ],
+)
+def test_it_is_known_by_what_it_does(tally: Tally, page_1: bytes, cipher: Cipher) -> None:
+    """All pages by frames differ, none by the file does, and the pages have room for a nonce."""
+    assert cipher_of(Cipher.UNKNOWN, tally, page_1) is cipher
+    assert cipher_of(Cipher.STABLE, tally, page_1) is Cipher.STABLE
+    assert cipher_of(Cipher.ANEW, tally, page_1) is Cipher.ANEW
+
+
+def test_tallies_add_up() -> None:
+    """Block by block."""
+    assert Tally(1, 2, 3, 4) + Tally(10, 20, 30, 40) == Tally(11, 22, 33, 44)

@@ -1,0 +1,149 @@
+"""The passes of a bridge: which pages to read from the file, and when what was read is a state of the database.
+
+A bridge is one transaction that leads from the position before a gap to a commit N after it. It is collected while
+writers write:
+
+1. Let S be the point before frame 1 of the WAL's current incarnation. Read the listed pages from the file, at first
+   all, and take those that differ from the map and from what was taken before. F are the pages in frames since S.
+2. If the WAL was restarted, deleted or created over frames meanwhile, a checkpoint may have copied frames into pages
+   that had been read already. The next pass reads F and what lies past the pages read.
+3. If there was a gap meanwhile, F is not known. The next pass reads all pages. What was taken stays taken.
+4. Else every page of the database at N is in the file, as it was read, or in the current incarnation's frames. Take
+   the last version of every page in these frames, whether it differs or not: a base that is begun in the same
+   incarnation starts before the bridge and needs them.
+
+Within the transaction the last version of a page wins (SQLite applies a WAL so). So it does no harm that a page was
+taken in a version that is not current any more.
+
+A page that is in F when a pass begins need not be read in it. Either the pass is the last one, then its last version
+comes from the frames, or the next pass reads it.
+
+What is held is four bytes for each frame since S.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from walsyncd.core.content.page_entry import PageNumbers, lock_page
+from walsyncd.core.sqlite.arrays import NDArray, np
+from walsyncd.core.sqlite.dbheader import parse_database_header
+
+VOIDED_MAX = 3  # passes that new gaps made worthless, before a bridge waits for a calmer time
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PageList:
+    """The pages to be read: ``numbers``, ascending, and every page past number ``beyond``."""
+
+    numbers: PageNumbers
+    beyond: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LastVersions:
+    """The pass was the last one: ``frames`` (from 1) of the incarnation hold the last version of their page.
+
+    ``size`` is that of the database at N in pages, None if the incarnation has no commit.
+    """
+
+    frames: NDArray[np.intp]
+    size: int | None
+
+
+def all_pages() -> PageList:
+    """Every page of the file."""
+    return PageList(np.empty(0, np.uint32), 0)
+
+
+class BridgePasses:
+    """What is known of the passes. The caller tells what it saw in the WAL, and asks when a pass has been read."""
+
+    def __init__(self, page_size: int) -> None:
+        self._page_size = page_size
+        self.pages = all_pages()
+        """What the next pass reads, or what the current one does."""
+        self.voided = 0
+        """How many passes in a row a gap made worthless."""
+        self._incarnation = _no_pages()
+        self._runs: list[PageNumbers] = []
+        self._before = _no_pages()  # F of the current pass, from incarnations that have ended
+        self._size: int | None = None
+        self._restarted = False
+
+    def begin_pass(self) -> PageNumbers:
+        """A pass begins; returns the pages that need not be read, being in F already."""
+        self._before, self._restarted = _no_pages(), False
+        return np.unique(self._joined())
+
+    def saw_frames(self, first: int, page_numbers: PageNumbers) -> None:
+        """Frames from number ``first`` of the current incarnation on were followed; they may be told twice."""
+        held = self._joined()
+        assert first <= len(held) + 1, f"frames from {first} after {len(held)}"
+        if first <= len(held):
+            # Those that were read and not yet believed are read again. F keeps them, which does no harm.
+            self._before = np.union1d(self._before, held[first - 1 :]).astype(np.uint32)
+            self._incarnation = held[: first - 1]
+        self._runs.append(page_numbers.astype(np.uint32))
+
+    def saw_commit(self, size: int) -> None:
+        """The last frame that was told of commits, with the database at ``size`` pages."""
+        self._size = size
+
+    def saw_restart(self) -> None:
+        """The WAL's incarnation ended, and nothing of it was missed."""
+        held = self._joined()
+        self._before = np.union1d(self._before, held).astype(np.uint32)
+        self._restarted = self._restarted or len(self._before) > 0
+        self._incarnation, self._size = _no_pages(), None
+
+    def saw_gap(self) -> None:
+        """Frames may have been missed: all pages are read again."""
+        self.voided += 1
+        self.pages = all_pages()
+        self._runs.clear()
+        self._incarnation = self._before = _no_pages()
+        self._size, self._restarted = None, False
+
+    def saw_no_frames(self) -> bool:
+        """Whether nothing since the pass began can explain a change of the file."""
+        return len(self._before) == 0 and len(self._joined()) == 0
+
+    def end_pass(self, pages_read: int) -> LastVersions | None:
+        """The pass has read the file up to page ``pages_read``, and a look that began later has caught up.
+
+        None if another pass is needed; `pages` says which.
+        """
+        held = self._joined()
+        if self._restarted:
+            self.pages = PageList(np.union1d(self._before, held).astype(np.uint32), pages_read)
+            return None
+        numbers, from_end = np.unique(held[::-1], return_index=True)
+        kept = (numbers != lock_page(self._page_size)) & (numbers <= (self._size or 0))
+        return LastVersions(np.sort(len(held) - from_end[kept]), self._size)
+
+    def _joined(self) -> PageNumbers:
+        if self._runs:
+            self._incarnation = np.concatenate([self._incarnation, *self._runs])
+            self._runs.clear()
+        return self._incarnation
+
+
+def size_without_frames(page_1: bytes, file_size: int, page_size: int) -> int:
+    """The size in pages of a database that has no WAL: page 1 says it, if it can be believed, else the file does.
+
+    A file may be longer than its database (SQLITE_FCNTL_CHUNK_SIZE), or encrypted.
+    """
+    header = parse_database_header(page_1)
+    if (
+        header is not None
+        and header.magic_ok
+        and header.page_count
+        and header.version_valid_for == header.change_counter
+    ):
+        return header.page_count
+    return file_size // page_size
+
+
+def _no_pages() -> PageNumbers:
+    return np.empty(0, np.uint32)

@@ -1,0 +1,91 @@
+"""Compares what was read from a database file with what the page map says, block by block.
+
+A page that differs is a finding only if nothing explains it. Explained are the pages that frames wrote while the file
+was read, those past the database's size at the end, and the page that SQLite's locks lie on. Nothing else is.
+
+Some ciphers encrypt a page again when a checkpoint copies it. Then every page that came with a frame differs from the
+frame's bytes, and every page that was read from the file does not. ``Tally`` counts both, so that such a database is
+recognised by what it does and not by its header. A plain database whose pages have no reserved bytes (byte 20 of the
+header) is never taken for one: a cipher of this kind needs room for a nonce in each page.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from walsyncd.core.content.page_entry import ABSENT, Entries, PageNumbers, differs, is_from_frame, lock_page
+from walsyncd.core.sqlite.arrays import NDArray, np
+from walsyncd.core.sqlite.dbheader import HEADER_SIZE, parse_database_header
+
+_RESERVED_AT = 20  # how many bytes at the end of each page are not SQLite's
+
+
+class Cipher(StrEnum):
+    """Whether the file holds the bytes of the frames that were copied into it."""
+
+    UNKNOWN = "unknown"
+    STABLE = "stable"  # it does, encrypted or not
+    ANEW = "anew"  # each copy is encrypted again
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """How many pages were compared that no frame explains, by where their entry came from and how they compared."""
+
+    frame_same: int = 0
+    frame_other: int = 0
+    file_same: int = 0
+    file_other: int = 0
+
+    def __add__(self, other: Tally) -> Tally:
+        return Tally(
+            self.frame_same + other.frame_same,
+            self.frame_other + other.frame_other,
+            self.file_same + other.file_same,
+            self.file_other + other.file_other,
+        )
+
+
+def cipher_of(known: Cipher, tally: Tally, page_1: bytes) -> Cipher:
+    """What a scan tells of the cipher; ``page_1`` is the start of the file. What was known once stays."""
+    if known is not Cipher.UNKNOWN:
+        return known
+    header = parse_database_header(page_1[:HEADER_SIZE])
+    if tally.frame_same or (header is not None and header.magic_ok and page_1[_RESERVED_AT] == 0):
+        return Cipher.STABLE
+    return Cipher.ANEW if tally.frame_other and not tally.file_other else Cipher.UNKNOWN
+
+
+def tally_of(expected: Entries, found: Entries) -> Tally:
+    """Count the pages of a block; a page without an entry in the map counts for nothing."""
+    other, by_frame, there = differs(expected, found), is_from_frame(expected), expected != ABSENT
+    counts = (
+        there & by_frame & ~other,
+        there & by_frame & other,
+        there & ~by_frame & ~other,
+        there & ~by_frame & other,
+    )
+    return Tally(*(int(np.count_nonzero(each)) for each in counts))
+
+
+def uncertain(expected: Entries, found: Entries, first: int, page_size: int, cipher: Cipher) -> PageNumbers:
+    """The pages that a bridge must carry: those that differ, and those of which the map can't tell."""
+    carried = differs(expected, found)
+    if cipher is Cipher.ANEW:
+        carried |= is_from_frame(expected)
+    return _numbers(carried, first, page_size)
+
+
+def unexplained(expected: Entries, found: Entries, first: int, page_size: int, cipher: Cipher) -> PageNumbers:
+    """The pages of a block from page ``first`` on that contradict the map, before anything explains them."""
+    other = differs(expected, found)
+    if cipher is Cipher.ANEW:
+        other &= ~is_from_frame(expected)
+    return _numbers(other, first, page_size)
+
+
+def _numbers(flags: NDArray[np.bool_], first: int, page_size: int) -> PageNumbers:
+    numbers: PageNumbers = (np.flatnonzero(flags) + first).astype(np.uint32)
+    content: PageNumbers = numbers[numbers != lock_page(page_size)]
+    return content
