@@ -14,6 +14,7 @@ import pytest
 from tests.fakes import Deaths, FakeStorage, Killed
 from walsyncd.adapters.journal.journal import Advance, Journal, NewObject, ObjectKind, ObjectRow, SpoolFile
 from walsyncd.adapters.journal.journal_schema import Connection
+from walsyncd.core.follow.gap import Gap
 from walsyncd.core.stored.layout import SegmentKey, format_key
 from walsyncd.engine.ship.ownership import Identity
 from walsyncd.engine.ship.uploader import Uploader
@@ -71,8 +72,8 @@ class Told:
     def on_rewound(self, database_id: int, reason: str) -> None:
         self.rewound.append(reason)
 
-    def on_generation_lost(self, database_id: int, reason: str) -> None:
-        self.lost.append((database_id, reason))
+    def on_generation_lost(self, database_id: int, gap: Gap) -> None:
+        self.lost.append((database_id, gap.reason))
 
 
 @dataclass

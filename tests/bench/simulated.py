@@ -29,6 +29,7 @@ from walsyncd.adapters.storage.interface import ObjectInfo
 from walsyncd.config import DatabaseSpec
 from walsyncd.core.follow.decision import Cursor
 from walsyncd.core.follow.follow_state import FollowState, Stream
+from walsyncd.core.follow.gap import Gap
 from walsyncd.core.keep.retention import DAY_MS
 from walsyncd.core.send.pacing import BURST, Bucket
 from walsyncd.core.sqlite.wal import FrameEnd, Frames
@@ -263,8 +264,8 @@ class Play:
         self._snapshotter.stored(row)
         self.keeper.stored(row)
 
-    def on_generation_lost(self, database_id: int, reason: str) -> None:
-        raise AssertionError(reason)
+    def on_generation_lost(self, database_id: int, gap: Gap) -> None:
+        raise AssertionError(gap.reason)
 
     def on_rewound(self, database_id: int, reason: str) -> None:
         raise AssertionError(reason)

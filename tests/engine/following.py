@@ -145,8 +145,8 @@ class Following:
     def gap(self) -> str:
         """The gap that a look finds; it must find one."""
         step = self.look()
-        assert step.gap, step
-        return step.gap
+        assert step.gap is not None, step
+        return step.gap.reason
 
     def die(self) -> None:
         """The daemon is gone, at once."""

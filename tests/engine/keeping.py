@@ -19,6 +19,7 @@ from walsyncd.adapters.files.inotify import Event, Kind
 from walsyncd.adapters.files.source import FileIdentity, OpenFile, Role, hot_journal, open_file
 from walsyncd.adapters.journal.journal import Journal, ObjectKind, ObjectRow
 from walsyncd.core.follow.follow_state import FollowState, format_follow_state
+from walsyncd.core.follow.gap import Gap, GapKind
 from walsyncd.core.stored.segment import decode_body
 from walsyncd.engine.follow.begin_generation import begin_state
 from walsyncd.engine.follow.look import take_step
@@ -93,7 +94,7 @@ class Keeping(Following):
             except MissingError as error:
                 return error.message
             if step.gap:
-                return step.gap
+                return step.gap.reason
             self._take_in()
             self._base_wanted = self._base_wanted or bool(step.base_wanted)
             if step.caught_up and step.again_s != 0:
@@ -157,7 +158,7 @@ class Keeping(Following):
 
     def _end_generation(self, reason: str) -> None:
         self.gaps["".join("N" if letter.isdigit() else letter for letter in reason)] += 1
-        self.journal.end_generation(self.row_id, reason, 0)
+        self.journal.end_generation(self.row_id, Gap.of(GapKind.OTHER, "{reason}", reason=reason), 0)
         self.tracked.forget()
         self.tracked.wal_pairs.rest()
         self._drop_copy()

@@ -148,8 +148,8 @@ MUTANTS = (
     mutant(
         "the tail is used though new frames reached it",
         RESTART,
-        "if new_last > cursor.frames:\n        return Gap(f\"the WAL's new frames",
-        "if False:\n        return Gap(f\"the WAL's new frames",
+        "if new_last > cursor.frames:\n        text = \"the WAL's new frames",
+        "if False:\n        text = \"the WAL's new frames",
         "core/follow/test_restart.py",
     ),
     mutant(

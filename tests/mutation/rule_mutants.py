@@ -70,8 +70,8 @@ RULE_MUTANTS = (
     mutant(
         "what remains is believed though new frames reached it",
         RESTART,
-        'if new_last > cursor.frames:\n        return Gap(f"the WAL restarted, its',
-        'if False:\n        return Gap(f"the WAL restarted, its',
+        'if new_last > cursor.frames:\n        text = "the WAL restarted, its',
+        'if False:\n        text = "the WAL restarted, its',
         "core/follow/test_restart.py",
     ),
     mutant(

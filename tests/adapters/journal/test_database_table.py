@@ -9,6 +9,8 @@ import pytest
 
 from tests.shipping import G1, G2, segment
 from walsyncd.adapters.journal.journal import Advance, Journal
+from walsyncd.core.follow.database_state import DatabaseState
+from walsyncd.core.follow.gap import Gap, GapKind
 
 
 @pytest.fixture
@@ -29,11 +31,12 @@ def test_a_database_keeps_its_row_when_it_moves(journal: Journal) -> None:
 def test_a_state_keeps_its_beginning(journal: Journal) -> None:
     """The same state again with another cause is the same state; another one begins anew."""
     row = journal.database("app", "/srv/app.db")
-    for now_ms, state, cause in [(10, "degraded", "gap"), (20, "degraded", "gap again"), (30, "following", "")]:
+    degraded, following = DatabaseState.DEGRADED, DatabaseState.FOLLOWING
+    for now_ms, state, cause in [(10, degraded, "gap"), (20, degraded, "gap again"), (30, following, "")]:
         journal.note_state(row.id, state, cause, "wait", now_ms)
         found = journal.database_by_id(row.id)
         assert (found.state, found.cause) == (state, cause)
-        assert found.state_since_ms == (30 if state == "following" else 10)
+        assert found.state_since_ms == (30 if state is following else 10)
 
 
 def test_notes_are_kept(journal: Journal) -> None:
@@ -69,8 +72,8 @@ def test_an_ended_generation_is_followed_by_nothing_until_the_next(journal: Jour
     row = journal.database("app", "/srv/app.db")
     journal.begin_generation(row.id, G1, "first", "{}", 10)
     journal.advance([Advance(row.id, "{}", (segment(1, 1),))])
-    journal.end_generation(row.id, "a gap", 20)
-    journal.end_generation(row.id, "another reason", 30)
+    journal.end_generation(row.id, Gap.of(GapKind.OTHER, "a gap"), 20)
+    journal.end_generation(row.id, Gap.of(GapKind.OTHER, "another reason"), 30)
     found = journal.database_by_id(row.id)
     assert (found.generation, found.follow, found.last_generation) == (None, None, G1)
     assert found.spooled_bytes == len(b"<1:1>")

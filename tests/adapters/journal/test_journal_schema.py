@@ -10,6 +10,7 @@ import pytest
 
 from walsyncd.adapters.journal import journal_schema
 from walsyncd.adapters.journal.journal_schema import MIGRATIONS, Connection, connect, connect_read_only
+from walsyncd.core.follow.gap import GapKind
 from walsyncd.errors import CorruptError, MissingError, TransientError, UsageError
 
 
@@ -47,6 +48,38 @@ def test_a_journal_is_migrated_once(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         with closing(connect(tmp_path / "j.db")) as connection:
             assert connection.execute("PRAGMA user_version").fetchone() == (len(MIGRATIONS) + 1,)
             assert connection.execute("SELECT extra FROM fact").fetchall() == []
+
+
+def test_generations_that_ended_before_get_a_kind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The migration gives each reason its kind by its words; from then on nothing reads the words."""
+    reasons = {
+        "3 transactions after epoch 7 frame 512 were overwritten before they were read": "overwritten",
+        "a WAL was deleted and the next one created before it could be opened": "overwritten",
+        "the first WAL that was seen after a time without one had restarted already": "overwritten",
+        "the WAL was emptied behind frame 5 while nobody was seen to use it": "uncertain",
+        "page 7 of the old WAL's last transactions is not in the database: a commit failed": "uncertain",
+        "the WAL restarted, its commits can't be counted, and where the old one ended can't be seen": "uncertain",
+        "another file was put in the database's place": "replaced",
+        "the storage changed from s3://a to s3://b": "storage",
+        "the spool reached its limit of 4GiB; 4GiB that waited for storage were dropped": "spool",
+        "the disk under the state directory is full; 12MiB that waited for storage were dropped": "spool",
+        "owner.json is gone, not the run that this journal wrote last": "owner",
+        "what its bases need would expire: the WAL has not restarted for long": "renewed",
+        "a rehearsed restore failed: 1 page differs": "damaged",
+        "something that nobody has thought of": "other",
+    }
+    with monkeypatch.context() as before:
+        before.setattr(journal_schema, "MIGRATIONS", MIGRATIONS[:5])
+        with closing(connect(tmp_path / "j.db")) as connection:
+            connection.execute("INSERT INTO database (id, name, path) VALUES (1, 'app', '/srv/app.db')")
+            for number, reason in enumerate(["", *reasons]):
+                values = (f"g{number}", 1 if reason else None, reason)
+                sql = "INSERT INTO generation VALUES (1, ?, NULL, 'test', 0, ?, ?)"
+                connection.execute(sql, values)
+    with closing(connect(tmp_path / "j.db")) as connection:
+        found = dict(connection.execute("SELECT reason_ended, kind_ended FROM generation").fetchall())
+    assert found == {"": "", **reasons}
+    assert {GapKind(kind) for kind in reasons.values()} <= set(GapKind)
 
 
 def test_a_journal_of_a_later_version_is_refused(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from tests.fakes import Killed
 from tests.shipping import G1, G2, T0, segment
 from walsyncd.adapters.journal.journal import Advance, Journal, NewObject, ObjectKind, ObjectState
 from walsyncd.adapters.journal.object_table import BLOB_SIZE_MAX
+from walsyncd.core.follow.gap import Gap, GapKind
 from walsyncd.core.stored.layout import BaseKey, ManifestKey, SegmentKey, format_key
 from walsyncd.errors import CorruptError, MissingError, TransientError
 
@@ -91,7 +92,7 @@ def test_only_the_first_object_leaves_at_once(journal: Journal) -> None:
 
 def test_an_ended_generation_takes_nothing_more(journal: Journal, tmp_path: Path) -> None:
     """Neither objects nor follow state, and no file stays."""
-    journal.end_generation(1, "a gap", 5)
+    journal.end_generation(1, Gap.of(GapKind.OTHER, "a gap"), 5)
     assert spool(journal, segment(1, 1, body=LARGE)) == []
     assert journal.advance([Advance(1, "late", ())]) == []
     journal.begin_generation(1, G2, "a gap", "new", 6)
@@ -203,9 +204,9 @@ def test_a_lost_generation_leaves_the_others(journal: Journal, tmp_path: Path) -
     journal.begin_generation(1, G2, "a gap", "{}", 5)
     spool(journal, segment(1, 1, generation=G2))
     spool(journal, segment(1, 1), database_id=2)
-    assert not journal.lose_generation(1, G1, "never taken", 6)
+    assert not journal.lose_generation(1, G1, Gap.of(GapKind.REFUSED, "never taken"), 6)
     assert [(row.database_id, row.generation) for row in journal.pending()] == [(1, G2), (2, G1)]
-    assert journal.lose_generation(1, G2, "never taken", 7)
+    assert journal.lose_generation(1, G2, Gap.of(GapKind.REFUSED, "never taken"), 7)
     assert journal.database_by_id(1).generation is None
     assert [found.reason_ended for found in journal.generations(1)] == ["a gap", "never taken"]
     assert files(tmp_path) == []

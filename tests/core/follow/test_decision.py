@@ -15,7 +15,6 @@ from walsyncd.core.follow.decision import (
     Cursor,
     DmsHolder,
     Emptied,
-    Gap,
     Idle,
     Observation,
     Restarted,
@@ -26,6 +25,7 @@ from walsyncd.core.follow.decision import (
     salts_now,
     settle,
 )
+from walsyncd.core.follow.gap import Gap
 from walsyncd.core.sqlite.wal import FrameEnd, Frames, WalHeader
 from walsyncd.core.sqlite.walindex import IndexHeader
 

@@ -1,34 +1,54 @@
-"""Reasons and their classes."""
+"""Why a generation ends: a kind and facts, from which the text is built."""
+
+from __future__ import annotations
+
+import ast
+import string
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from walsyncd.core.follow.gap import CLASSES, gap_class
-from walsyncd.engine.base.renewal import REASON
-from walsyncd.engine.follow.begin_generation import RESTARTED
+import walsyncd
+from walsyncd.core.follow.gap import Gap, GapKind
+
+PACKAGE = Path(walsyncd.__file__).parent
+NO_FACTS = {"self", "remedy", "blocked"}
 
 
-@pytest.mark.parametrize(
-    ("reason", "expected"),
-    [
-        ("3 transactions after epoch 7 frame 512 were overwritten before they were read", "overwritten"),
-        ("a new WAL could not be opened: it was deleted again at once", "overwritten"),
-        ("a WAL was deleted and the next one created before it could be opened", "overwritten"),
-        (RESTARTED, "overwritten"),
-        ("more than 256 MiB of an old WAL were left when it restarted", "overwritten"),
-        ("3 transactions after frame 5 stand before a WAL that is not the next one", "uncertain"),
-        ("frames of the old incarnation follow frame 5 though no commit is missing", "uncertain"),
-        ("the WAL was emptied behind frame 5 while nobody was seen to use it", "uncertain"),
-        ("page 7 of the old WAL's last transactions is not in the database: a commit failed", "uncertain"),
-        ("another file was put in the database's place", "replaced"),
-        ("the storage changed from s3://a to s3://b", "storage"),
-        ("the spool reached its limit of 4GiB; 4GiB that waited for storage were dropped", "spool"),
-        ("owner.json is gone, not the run that this journal wrote last", "owner"),
-        (REASON, "renewed"),
-        ("something that nobody has thought of", "other"),
-        ("", "other"),
-    ],
-)
-def test_a_reason_has_one_class_of_a_bounded_set(reason: str, expected: str) -> None:
-    """Whatever the sentence says, the label is one of these."""
-    assert gap_class(reason) == expected
-    assert gap_class(reason) in CLASSES
+def test_a_reason_is_built_from_its_facts() -> None:
+    """The kind and the facts are what code decides by; braces in a fact stay as they are."""
+    gap = Gap.of(GapKind.OVERWRITTEN, "{lost} transactions of {name} were overwritten", lost=3, name="{app}")
+    assert gap.reason == "3 transactions of {app} were overwritten"
+    assert (gap.kind, dict(gap.facts)) == (GapKind.OVERWRITTEN, {"lost": 3, "name": "{app}"})
+    assert gap == Gap.of(GapKind.OVERWRITTEN, "{lost} transactions of {name} were overwritten", name="{app}", lost=3)
+
+
+def _reasons() -> Iterator[tuple[str, ast.Call, dict[str, str]]]:
+    """Each place where a reason is made, with the texts that its function gives names to."""
+    for module in sorted(PACKAGE.rglob("*.py")):
+        functions = [node for node in ast.walk(ast.parse(module.read_text())) if isinstance(node, ast.FunctionDef)]
+        for function in functions:
+            assigned = [node for node in ast.walk(function) if isinstance(node, ast.Assign)]
+            for node in ast.walk(function):
+                if isinstance(node, ast.Call) and ast.unparse(node.func) in {"Gap.of", "gap_step"}:
+                    before = sorted(
+                        (each for each in assigned if each.lineno < node.lineno), key=lambda each: each.lineno
+                    )
+                    texts = {
+                        ast.unparse(each.targets[0]): each.value.value
+                        for each in before
+                        if isinstance(each.value, ast.Constant) and isinstance(each.value.value, str)
+                    }
+                    yield f"{module.relative_to(PACKAGE)}:{node.lineno}", node, texts
+
+
+@pytest.mark.parametrize(("place", "call", "texts"), [pytest.param(*each, id=each[0]) for each in _reasons()])
+def test_every_reason_names_exactly_its_facts(place: str, call: ast.Call, texts: dict[str, str]) -> None:
+    """A brace without a fact would end the follower, a fact without a brace would be told to nobody."""
+    text = call.args[1]
+    literal = text.value if isinstance(text, ast.Constant) else texts.get(ast.unparse(text), "")
+    assert isinstance(literal, str)
+    named = {name for _, name, _, _ in string.Formatter().parse(literal) if name is not None}
+    given = {keyword.arg for keyword in call.keywords} - NO_FACTS
+    assert named == given, place

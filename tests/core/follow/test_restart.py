@@ -7,7 +7,8 @@ import re
 import numpy as np
 import pytest
 
-from walsyncd.core.follow.decision import CounterMark, Cursor, Gap, Salts
+from walsyncd.core.follow.decision import CounterMark, Cursor
+from walsyncd.core.follow.gap import Gap
 from walsyncd.core.follow.restart import (
     EMPTY_TALLY,
     Counter,
@@ -18,7 +19,7 @@ from walsyncd.core.follow.restart import (
     prove_emptied,
     tail_is_complete,
 )
-from walsyncd.core.sqlite.wal import FrameEnd, Frames, WalHeader
+from walsyncd.core.sqlite.wal import FrameEnd, Frames, Salts, WalHeader
 from walsyncd.core.sqlite.walindex import IndexHeader
 
 OLD, NEW, LATER, OLDER = (10, 1), (11, 2), (12, 3), (9, 4)

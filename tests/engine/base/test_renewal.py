@@ -13,7 +13,7 @@ from tests.aging import Calendar
 from tests.engine.running import Place, restored_values, running, wait_for
 from walsyncd.config import Settings
 from walsyncd.core.keep.retention import DAY_MS
-from walsyncd.engine.base.renewal import REASON
+from walsyncd.engine.base.renewal import EXPIRING
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def test_an_idle_database_outlives_its_objects(place: Place, calendar: Calendar)
         wait_for(lambda: generation(place) not in {first, ""})
         place.sync()
         with place.journal() as journal:
-            assert [row.reason_ended for row in journal.generations(place.row().id)] == [REASON, ""]
+            assert [row.reason_ended for row in journal.generations(place.row().id)] == [EXPIRING.reason, ""]
         assert place.row().state == "following"
         shutil.rmtree(place.replica / "app" / first)
         assert restored_values(place) == [0, 1]

@@ -12,6 +12,7 @@ from tests.engine.following import Following, insert
 from walsyncd.adapters.journal.journal import NewObject
 from walsyncd.core.follow.decision import Cursor
 from walsyncd.core.follow.follow_state import Stream
+from walsyncd.core.follow.gap import GapKind
 from walsyncd.core.stored.epoch import Stamp
 from walsyncd.core.stored.segment import decode_body
 from walsyncd.engine.follow import copy_frames, source_reader
@@ -37,7 +38,7 @@ def test_a_look_without_news_makes_nothing(tmp_path: Path) -> None:
     with wal_database(path), Following(path, tmp_path / "f").begin() as follow:
         follow.look()
         step = follow.look()
-        assert (step.objects, step.state, step.gap) == ((), None, "")
+        assert (step.objects, step.state, step.gap) == ((), None, None)
 
 
 def test_an_uncommitted_transaction_is_not_taken(tmp_path: Path) -> None:
@@ -242,9 +243,14 @@ def _content(new: NewObject) -> bytes:
 def test_another_page_size_is_a_gap() -> None:
     """Frames of two page sizes are no WAL, nor fit one base."""
     stream = Stream("g", stamp=Stamp(4096, 1, 1, 1, (0, 0)))
-    assert copy_frames.why_not_appendable(stream, 4096) == ""
-    assert copy_frames.why_not_appendable(stream, 512) == "the page size changed from 4096 to 512 bytes"
-    assert "could not be closed" in copy_frames.why_not_appendable(Stream("g", frame=copy_frames.EPOCH_FRAMES_MAX), 512)
+    assert copy_frames.why_not_appendable(stream, 4096) is None
+    other_size = copy_frames.why_not_appendable(stream, 512)
+    assert other_size is not None
+    assert (other_size.kind, other_size.facts) == (GapKind.CHANGED, {"before": 4096, "now": 512})
+    assert other_size.reason == "the page size changed from 4096 to 512 bytes"
+    full = copy_frames.why_not_appendable(Stream("g", frame=copy_frames.EPOCH_FRAMES_MAX), 512)
+    assert full is not None
+    assert "could not be closed" in full.reason
 
 
 def test_an_exclusive_writer_is_scanned(tmp_path: Path) -> None:
@@ -295,19 +301,20 @@ def test_frames_that_were_published_without_salts(tmp_path: Path) -> None:
         undone = "INSERT INTO t SELECT randomblob(3000) FROM pragma_function_list LIMIT 14"
         app.execute("BEGIN", insert(1), "SAVEPOINT s", undone, "ROLLBACK TO s", "INSERT INTO u VALUES (1)", "COMMIT")
         step = follow.look()
-        if not step.gap:
+        if step.gap is None:
             pytest.skip(f"SQLite {sqlite3.sqlite_version} publishes none")
-        assert "without salts and checksum" in step.gap
-        assert step.remedy
-        assert step.blocked == follow.cursor.salts
+        gap = step.gap
+        assert "without salts and checksum" in gap.reason
+        assert gap.remedy
+        assert gap.blocked == follow.cursor.salts
         app.execute(insert(1), "PRAGMA wal_checkpoint")
-        assert not has_other_salts(path, step.blocked)
+        assert not has_other_salts(path, gap.blocked)
         app.execute(insert(2))
-        assert has_other_salts(path, step.blocked)
+        assert has_other_salts(path, gap.blocked)
         app.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        assert has_other_salts(path, step.blocked)
+        assert has_other_salts(path, gap.blocked)
         app.close()
-        assert has_other_salts(path, step.blocked)
+        assert has_other_salts(path, gap.blocked)
 
 
 def _many(rows: int) -> str:

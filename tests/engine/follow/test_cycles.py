@@ -107,7 +107,8 @@ def test_a_wal_that_nobody_saw_is_a_gap(tmp_path: Path) -> None:
         follow.look()
         committed(path, 1)
         assert "could not be opened" in follow.gap()
-        assert "presence = true" in follow.steps[-1].remedy
+        assert follow.steps[-1].gap is not None
+        assert "presence = true" in follow.steps[-1].gap.remedy
 
 
 def test_a_wal_that_was_taken_for_the_one_before_is_a_gap(tmp_path: Path) -> None:
@@ -152,7 +153,7 @@ def test_cycles_at_full_speed(tmp_path: Path) -> None:
         watcher = threading.Thread(target=follow.watch.run)
         watcher.start()
         with subprocess.Popen([sys.executable, "-c", script, str(path)]) as process:
-            gap = ""
+            gap = None
             while process.poll() is None and not gap:
                 gap = follow.look().gap
                 time.sleep(0.002)

@@ -13,10 +13,13 @@ from tests.adapters.files.sqlite_process import wal_database
 from tests.engine.running import WAIT_S_MAX, Place, running, wait_for
 from walsyncd.adapters.journal.journal import Advance, Journal
 from walsyncd.core.follow.decision import ProvisionalProof
+from walsyncd.core.follow.gap import Gap, GapKind
 from walsyncd.engine.base.base_copy import AbandonedError
 from walsyncd.engine.follow import follower
 from walsyncd.engine.follow.followed_database import FollowedDatabase
 from walsyncd.errors import TransientError
+
+AGAIN = Gap.of(GapKind.OTHER, "again")
 
 
 @pytest.fixture
@@ -79,7 +82,7 @@ def test_new_generations_come_ever_more_slowly(place: Place, monkeypatch: pytest
         (tracked,) = daemon.databases
         assert tracked.begin_delay_s == 60.0
         assert "waits" in place.ask(op="sync", names=["app"])["databases"]["app"]["error"]
-        daemon.follower.interrupt(tracked, lambda tracked: daemon.follower.give_way(tracked, "again", until=bool))
+        daemon.follower.interrupt(tracked, lambda tracked: daemon.follower.give_way(tracked, AGAIN, until=bool))
         wait_for(lambda: tracked.begin_delay_s == 120.0)
 
 

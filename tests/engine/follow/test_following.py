@@ -97,7 +97,8 @@ class Script:
         self.follow.tracked.drop_pending()
 
     def look(self) -> None:
-        self.gap = self.follow.look().gap
+        gap = self.follow.look().gap
+        self.gap = gap.reason if gap is not None else ""
         if not self.gap:
             self.seen = self.rows
 

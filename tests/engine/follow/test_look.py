@@ -13,9 +13,11 @@ from tests.wal_files import with_checksums
 from walsyncd.adapters.files.inotify import Event, Kind
 from walsyncd.adapters.files.source import Role
 from walsyncd.core.follow.decision import DmsHolder, Observation
+from walsyncd.core.follow.gap import Gap, GapKind
 from walsyncd.engine.follow import look
 from walsyncd.engine.follow.source_reader import SourceReader
 from walsyncd.engine.follow.step import Step
+from walsyncd.engine.follow.wal_pairs import REPLACED
 from walsyncd.errors import MissingError, RefusedError
 
 
@@ -162,7 +164,7 @@ def test_events_of_the_step_itself_count(tmp_path: Path, monkeypatch: pytest.Mon
 
         monkeypatch.setattr(SourceReader, "observe", replaced)
         step = follow.step()
-        assert (step.gap, step.objects) == ("another file was put in the database's place", ())
+        assert (step.gap, step.objects) == (Gap.of(GapKind.REPLACED, REPLACED), ())
 
 
 def test_a_wal_that_cannot_be_read_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,4 +10,4 @@ def test_the_two_ways_to_look_again() -> None:
     assert Step(again_s=0) == AT_ONCE
     assert Step(moving=True) == SHORTLY
     for step in (AT_ONCE, SHORTLY):
-        assert (step.caught_up, step.state, step.gap) == (False, None, "")
+        assert (step.caught_up, step.state, step.gap) == (False, None, None)

@@ -139,7 +139,7 @@ def test_a_wal_that_was_gone_before_it_could_be_opened(folder: Folder, event: tu
     folder.note(Role.WAL, Kind.CREATE)
     assert not folder.wal_pairs.lost
     folder.note(*event)
-    assert "deleted again at once" in folder.wal_pairs.lost
+    assert "deleted again at once" in str(folder.wal_pairs.lost)
 
 
 def test_a_wal_that_nobody_saw_and_nobody_wrote(folder: Folder) -> None:
@@ -160,7 +160,7 @@ def test_a_wal_that_cannot_be_opened_is_lost(folder: Folder, monkeypatch: pytest
 
     monkeypatch.setattr("walsyncd.engine.follow.wal_pairs.open_file", refuse)
     folder.note(Role.WAL, Kind.CREATE)
-    assert "no permission" in folder.wal_pairs.lost
+    assert "no permission" in str(folder.wal_pairs.lost)
 
 
 @pytest.mark.parametrize("role", [Role.WAL, Role.DATABASE])
@@ -171,7 +171,7 @@ def test_the_next_wal_was_opened_in_place_of_the_first(folder: Folder, role: Rol
     folder.create(Role.WAL)
     folder.note(role, Kind.MODIFY)
     folder.note(Role.WAL, Kind.DELETE)
-    assert "before it could be opened" in folder.wal_pairs.lost
+    assert "before it could be opened" in str(folder.wal_pairs.lost)
 
 
 def test_the_next_wal_was_opened_in_place_of_one_that_was_never_written(folder: Folder) -> None:
@@ -351,7 +351,7 @@ def test_too_many_lives(folder: Folder) -> None:
     for _ in range(LIVES_MAX + 1):
         folder.open()
         folder.close()
-    assert "64 times" in folder.wal_pairs.lost
+    assert "64 times" in str(folder.wal_pairs.lost)
     assert len(folder.wal_pairs.queue) == LIVES_MAX
 
 

@@ -10,6 +10,7 @@ import pytest
 from tests.fakes import FakeStorage
 from tests.shipping import G1, G2, NAME, T0, Told, segment
 from walsyncd.adapters.journal.journal import Advance, Journal, NewObject, ObjectKind, ObjectRow
+from walsyncd.core.follow.gap import Gap, GapKind
 from walsyncd.core.send.pacing import Bucket
 from walsyncd.core.stored.layout import BaseKey, ManifestKey, format_key
 from walsyncd.core.stored.owner import Owner, format_owner
@@ -237,7 +238,7 @@ def test_a_claim_can_be_wanted_without_an_object(quay: Quay) -> None:
     """A base's parts come first; without a generation there is nothing to claim."""
     assert quay.drain(check_ownership=True) == QueueResult(reached_storage=True)
     assert quay.queue.is_claimed
-    quay.journal.end_generation(1, "a gap", 0)
+    quay.journal.end_generation(1, Gap.of(GapKind.OTHER, "a gap"), 0)
     drain = quay.drain(check_ownership=True)
     assert drain.verdict is not None
     assert drain.verdict.standing is Standing.LOST
@@ -286,7 +287,7 @@ def test_a_generation_begun_since_is_nobody_elses(quay: Quay) -> None:
     quay.queue.is_claimed = False
     quay.spool(segment(2, 2))
     quay.drain(is_urgent=True)
-    quay.journal.end_generation(1, "a gap", T0)
+    quay.journal.end_generation(1, Gap.of(GapKind.OTHER, "a gap"), T0)
     quay.journal.begin_generation(1, G2, "test", "{}", T0)
     quay.spool(segment(1, 1, generation=G2))
     quay.storage.put(f"{NAME}/{segment(1, 1, generation=G2).key}x", b"", metadata={})

@@ -8,6 +8,7 @@ import pytest
 
 from tests.shipping import G1, T0, segment
 from walsyncd.adapters.journal.journal import Advance, Journal
+from walsyncd.core.follow.gap import GapKind
 from walsyncd.engine.ship.spool_limit import SpoolLimit
 
 
@@ -30,7 +31,9 @@ def test_the_database_with_most_in_a_full_spool_gives_way(tmp_path: Path) -> Non
         assert limit.is_full()
         over = limit.giving_way()
         assert list(over) == [ids[1]]
-        assert "4KiB" in over[ids[1]]
+        gap = over[ids[1]]
+        assert (gap.kind, gap.facts["bytes"]) == (GapKind.SPOOL, 5000)
+        assert "4KiB" in gap.reason
         journal.drop_spool(ids[1])
         assert not limit.is_full()
 

@@ -11,6 +11,7 @@ from tests.fakes import Call, Deaths, FakeStorage, Killed
 from tests.shipping import NAME, mortal
 from walsyncd.adapters.journal.epoch_table import Epoch
 from walsyncd.adapters.journal.journal import Journal
+from walsyncd.core.follow.gap import Gap, GapKind
 from walsyncd.core.keep.retention import HOUR_MS
 from walsyncd.core.restore.coverage import cover_epoch, listing_of
 from walsyncd.core.stored.layout import SegmentKey, WholeKey, parse_key
@@ -111,7 +112,7 @@ def test_an_ended_generation_closes_its_last_epoch(tmp_path: Path) -> None:
     with Journal.open(tmp_path / "state") as journal:
         journal.keep_bodies(ROOM)
         database_id = ship(journal, storage, history)
-        journal.end_generation(database_id, "test", 0)
+        journal.end_generation(database_id, Gap.of(GapKind.OTHER, "test"), 0)
         assert [epoch.epoch for epoch in journal.closed_epochs()] == [1, 2]
 
 

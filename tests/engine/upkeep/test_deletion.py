@@ -11,6 +11,7 @@ from structlog.testing import capture_logs
 from tests.compaction import make_history, ship
 from tests.engine.upkeep.test_housekeeper import ClockedStorage, make, segments_left
 from walsyncd.adapters.journal.journal import Journal
+from walsyncd.core.follow.gap import Gap, GapKind
 from walsyncd.core.keep.retention import HOUR_MS
 from walsyncd.engine.upkeep.deletion import DeletionRefusedError, Removals, remove
 from walsyncd.engine.upkeep.housekeeper import REFUSED_RETRY_S
@@ -49,7 +50,7 @@ def test_while_deletion_is_refused_nothing_is_compacted(tmp_path: Path) -> None:
         keeper.round()
         storage.error = RefusedError("delete objects: AccessDenied")
         storage.now_ms += HOUR_MS
-        journal.end_generation(row_id, "test", 0)  # which closes its second epoch
+        journal.end_generation(row_id, Gap.of(GapKind.OTHER, "test"), 0)  # which closes its second epoch
         assert keeper.round() == keeper.round() == REFUSED_RETRY_S
         assert (segments_left(storage), counts.wholes[row_id], counts.failures["compaction"]) == (3, 1, 2)
         storage.error = None

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 from walsyncd.adapters.files.statx import birth_ns
-from walsyncd.adapters.journal.journal_schema import Connection
+from walsyncd.adapters.journal.journal_schema import Connection, Record
 from walsyncd.adapters.journal.rows import DatabaseRow, GenerationRow
+from walsyncd.core.follow.database_state import DatabaseState
+from walsyncd.core.follow.gap import Gap, GapKind
 from walsyncd.core.keep.retention import DAY_MS
 
 _SPOOLED = "(SELECT total(size) FROM object WHERE database_id = database.id AND kind != 'base')"
@@ -28,24 +30,25 @@ class DatabaseReads(Connection):
 
     def databases(self) -> list[DatabaseRow]:
         """All databases the journal knows, also those no longer configured, by id."""
-        return [DatabaseRow(*row) for row in self._rows(f"SELECT {_DATABASE} FROM database ORDER BY id")]  # noqa: S608  constants
+        return [_database(row) for row in self._rows(f"SELECT {_DATABASE} FROM database ORDER BY id")]  # noqa: S608  constants
 
     def database_by_id(self, database_id: int) -> DatabaseRow:
         """One database; the caller has the id from the journal."""
         sql = f"SELECT {_DATABASE} FROM database WHERE id = ?"  # noqa: S608  constants
         rows = self._rows(sql, (database_id,))
         assert rows, f"no database {database_id} in the journal"
-        return DatabaseRow(*rows[0])
+        return _database(rows[0])
 
     def generations(self, database_id: int) -> list[GenerationRow]:
         """The generations that this journal began, oldest first."""
         sql = f"SELECT {_GENERATION} FROM generation WHERE database_id = ? ORDER BY generation"  # noqa: S608  constants
-        return [GenerationRow(*row) for row in self._rows(sql, (database_id,))]
+        rows = [GenerationRow(*row) for row in self._rows(sql, (database_id,))]
+        return [replace(row, kind_ended=GapKind(row.kind_ended) if row.kind_ended else None) for row in rows]
 
-    def gaps(self) -> list[tuple[str, int]]:
-        """The reasons for which generations ended, and how many ended for each."""
-        sql = "SELECT reason_ended, count(*) FROM generation WHERE ended_ms IS NOT NULL GROUP BY reason_ended"
-        return [(str(reason), int(count)) for reason, count in self._rows(sql)]
+    def gaps(self) -> dict[GapKind, int]:
+        """How many generations ended, by the kind of the reason."""
+        sql = "SELECT kind_ended, count(*) FROM generation WHERE ended_ms IS NOT NULL GROUP BY kind_ended"
+        return {GapKind(kind): int(count) for kind, count in self._rows(sql)}
 
     def generation_counts(self) -> dict[int, int]:
         """How many generations this journal began, by database."""
@@ -128,7 +131,7 @@ class DatabaseTable(DatabaseReads):
             (row,) = connection.execute("SELECT id FROM database WHERE name = ?", (name,))
         return self.database_by_id(row[0])
 
-    def note_state(self, database_id: int, state: str, cause: str, remedy: str, now_ms: int) -> None:
+    def note_state(self, database_id: int, state: DatabaseState, cause: str, remedy: str, now_ms: int) -> None:
         """Say how a database does; ``state_since_ms`` moves only with the state."""
         with self._transaction() as connection:
             connection.execute(
@@ -156,7 +159,7 @@ class DatabaseTable(DatabaseReads):
     def begin_generation(self, database_id: int, generation: str, reason: str, follow: str | None, now_ms: int) -> None:
         """Begin a history; one that still goes on ends for the same reason."""
         with self._transaction() as connection:
-            _end(connection, database_id, reason, now_ms)
+            _end(connection, database_id, Gap.of(GapKind.OTHER, "{reason}", reason=reason), now_ms)
             connection.execute(
                 "INSERT INTO generation (database_id, generation, predecessor, reason_begun, began_ms)"
                 " SELECT ?1, ?2, max(generation), ?3, ?4 FROM generation WHERE database_id = ?1",
@@ -168,10 +171,10 @@ class DatabaseTable(DatabaseReads):
                 (database_id, generation, follow),
             )
 
-    def end_generation(self, database_id: int, reason: str, now_ms: int) -> None:
+    def end_generation(self, database_id: int, gap: Gap, now_ms: int) -> None:
         """End the current history; what is spooled of it still goes up, and it stays restorable."""
         with self._transaction() as connection:
-            _end(connection, database_id, reason, now_ms)
+            _end(connection, database_id, gap, now_ms)
 
     def _update(self, database_id: int, change: str, *values: object) -> None:
         with self._transaction() as connection:
@@ -190,9 +193,15 @@ def _identity(path: Path) -> str:
         os.close(descriptor)
 
 
-def _end(connection: sqlite3.Connection, database_id: int, reason: str, now_ms: int) -> None:
+def _database(record: Record) -> DatabaseRow:
+    row = DatabaseRow(*record)
+    return replace(row, state=DatabaseState(row.state))
+
+
+def _end(connection: sqlite3.Connection, database_id: int, gap: Gap, now_ms: int) -> None:
     connection.execute(
-        "UPDATE generation SET ended_ms = ?, reason_ended = ? WHERE database_id = ? AND ended_ms IS NULL",
-        (now_ms, reason, database_id),
+        "UPDATE generation SET ended_ms = ?, reason_ended = ?, kind_ended = ?"
+        " WHERE database_id = ? AND ended_ms IS NULL",
+        (now_ms, gap.reason, gap.kind, database_id),
     )
     connection.execute("UPDATE database SET generation = NULL, follow = NULL WHERE id = ?", (database_id,))

@@ -166,7 +166,36 @@ CREATE TABLE drill (
 );
 """
 
-MIGRATIONS = (_FIRST, _COMMITS, _KEEPING, _REWINDS, _DRILLS)
+# The kind of the reason, as a bounded label; reasons of before have one by a word that stands in them.
+_GAP_KINDS = """
+ALTER TABLE generation ADD COLUMN kind_ended TEXT NOT NULL DEFAULT '';
+UPDATE generation SET kind_ended = CASE
+    WHEN reason_ended LIKE '%the storage changed%' THEN 'storage'
+    WHEN reason_ended LIKE '%would expire%' THEN 'renewed'
+    WHEN reason_ended LIKE '%the spool reached%' OR reason_ended LIKE '%disk under the state directory%'
+        OR reason_ended LIKE '%more of the spool than%' THEN 'spool'
+    WHEN reason_ended LIKE '%owner.json%' OR reason_ended LIKE '%another daemon%'
+        OR reason_ended LIKE '%the bucket has%' THEN 'owner'
+    WHEN reason_ended LIKE '%another file%' OR reason_ended LIKE '%does not exist%'
+        OR reason_ended LIKE '%deleted or moved%' OR reason_ended LIKE '%database file is gone%' THEN 'replaced'
+    WHEN reason_ended LIKE '%forked%' OR reason_ended LIKE '%rewritten%' THEN 'reverted'
+    WHEN reason_ended LIKE '%page size changed%' OR reason_ended LIKE '%went into WAL mode%' THEN 'changed'
+    WHEN reason_ended LIKE '%rehearsed restore%' THEN 'damaged'
+    WHEN reason_ended LIKE '%overwritten%' OR reason_ended LIKE '%could be opened%'
+        OR reason_ended LIKE '%could not be opened%' OR reason_ended LIKE '%could be read%'
+        OR reason_ended LIKE '%reached frame%' OR reason_ended LIKE '%restarted already%'
+        OR reason_ended LIKE '%were left when%' THEN 'overwritten'
+    WHEN reason_ended LIKE '%count%' OR reason_ended LIKE '%may have been changed%'
+        OR reason_ended LIKE '%was changed%' OR reason_ended LIKE '%wal-index%'
+        OR reason_ended LIKE '%not watched%' OR reason_ended LIKE '%can''t be seen%'
+        OR reason_ended LIKE '%reboot%' OR reason_ended LIKE '%not the next one%'
+        OR reason_ended LIKE '%no commit is missing%' OR reason_ended LIKE '%nobody was seen%'
+        OR reason_ended LIKE '%commit failed%' THEN 'uncertain'
+    ELSE 'other' END
+WHERE ended_ms IS NOT NULL;
+"""
+
+MIGRATIONS = (_FIRST, _COMMITS, _KEEPING, _REWINDS, _DRILLS, _GAP_KINDS)
 
 _AWAY = frozenset(
     {

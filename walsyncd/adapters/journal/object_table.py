@@ -28,6 +28,7 @@ from walsyncd.adapters.journal.rows import (
     object_row,
 )
 from walsyncd.adapters.journal.spool import Spool, SpoolFile, SpoolWriter
+from walsyncd.core.follow.gap import Gap
 from walsyncd.core.stored.layout import ManifestKey, format_key, parse_key
 from walsyncd.errors import CorruptError, MissingError, WalsyncdError
 
@@ -177,7 +178,7 @@ class ObjectTable(ObjectReads):
             self._blob(row)  # a file that was removed with its row is no damage
             raise
 
-    def lose_generation(self, database_id: int, generation: str, reason: str, now_ms: int) -> bool:
+    def lose_generation(self, database_id: int, generation: str, gap: Gap, now_ms: int) -> bool:
         """Drop what is spooled of a generation that can't go on; True if that was the current one.
 
         It is ended in the same transaction: nothing is ever added behind the hole.
@@ -185,9 +186,9 @@ class ObjectTable(ObjectReads):
         with self._transaction() as connection:
             rows = drop(connection, database_id, generation)
             connection.execute(
-                "UPDATE generation SET ended_ms = ?, reason_ended = ?"
+                "UPDATE generation SET ended_ms = ?, reason_ended = ?, kind_ended = ?"
                 " WHERE database_id = ? AND generation = ? AND ended_ms IS NULL",
-                (now_ms, reason, database_id, generation),
+                (now_ms, gap.reason, gap.kind, database_id, generation),
             )
             sql = "UPDATE database SET generation = NULL, follow = NULL WHERE id = ? AND generation = ?"
             was_current = connection.execute(sql, (database_id, generation)).rowcount == 1

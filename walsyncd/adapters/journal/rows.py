@@ -8,6 +8,8 @@ from enum import StrEnum
 
 from walsyncd.adapters.journal.journal_schema import Record
 from walsyncd.adapters.journal.spool import SpoolFile
+from walsyncd.core.follow.database_state import DatabaseState
+from walsyncd.core.follow.gap import GapKind
 from walsyncd.core.send.multipart import PUT_SIZE_MAX
 
 
@@ -138,7 +140,7 @@ class DatabaseRow:
     path: str
     generation: str | None
     follow: str | None
-    state: str
+    state: DatabaseState
     cause: str
     remedy: str
     state_since_ms: int
@@ -179,6 +181,7 @@ class GenerationRow:
     began_ms: int
     ended_ms: int | None
     reason_ended: str
+    kind_ended: GapKind | None
 
 
 COLUMNS = ", ".join(field.name for field in fields(ObjectRow))

@@ -93,7 +93,8 @@ def _from_journal(settings: Settings, refusal: Exception | None) -> StatusReport
     """What the journal says; before the first run there is none, and nothing was replicated yet."""
     from walsyncd.adapters.journal.journal import reader  # noqa: PLC0415
     from walsyncd.config import expand  # noqa: PLC0415
-    from walsyncd.engine.daemon.database_status import NOT_CONFIGURED, statuses, unseen  # noqa: PLC0415
+    from walsyncd.core.follow.database_state import DatabaseState  # noqa: PLC0415
+    from walsyncd.engine.daemon.database_status import statuses, unseen  # noqa: PLC0415
     from walsyncd.errors import MissingError  # noqa: PLC0415
 
     try:
@@ -104,7 +105,9 @@ def _from_journal(settings: Settings, refusal: Exception | None) -> StatusReport
             raise refusal from None
         specs = sorted(expand(settings), key=lambda spec: spec.name)
         found = [unseen(spec.name, str(spec.path)) for spec in specs]
-    kept = [database for database in found if database.state != NOT_CONFIGURED or database.spool_objects]
+    kept = [
+        database for database in found if database.state is not DatabaseState.NOT_CONFIGURED or database.spool_objects
+    ]
     return StatusReport(None, "", kept)
 
 

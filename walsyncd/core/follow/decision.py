@@ -19,11 +19,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from enum import Enum
 
+from walsyncd.core.follow.gap import Gap, GapKind
 from walsyncd.core.sqlite.checksum import Chain
-from walsyncd.core.sqlite.wal import Frames, WalHeader
+from walsyncd.core.sqlite.wal import Frames, Salts, WalHeader
 from walsyncd.core.sqlite.walindex import IndexHeader
-
-Salts = tuple[int, int]
 
 
 class DmsHolder(Enum):
@@ -121,19 +120,6 @@ class Emptied:
     """
 
 
-@dataclass(frozen=True, slots=True)
-class Gap:
-    """The history can't be proven complete; ``reason`` says why, with numbers.
-
-    ``remedy`` is what can be done against such gaps. ``blocked``: as long as the WAL has these salts, no generation
-    gets past it.
-    """
-
-    reason: str
-    remedy: str = ""
-    blocked: Salts | None = None
-
-
 Decision = Idle | Again | Copy | Restarted | Emptied | Gap
 
 
@@ -171,13 +157,14 @@ def _decide_by_index(cursor: Cursor, index: IndexHeader, wal: WalHeader | None) 
         assert wal is not None
         return Copy(_with_header(cursor, wal), index.max_frame)
     if cursor.frames and index.frame_chain != cursor.chain:
-        return Gap(f"the WAL holds another frame {cursor.frames} than the one that was shipped: history forked")
+        text = "the WAL holds another frame {frame} than the one that was shipped: history forked"
+        return Gap.of(GapKind.REVERTED, text, frame=cursor.frames)
     return Idle()
 
 
 def _fork(cursor: Cursor, held: int) -> Gap:
-    lost = cursor.frames - held
-    return Gap(f"{lost} frames that were shipped are gone from the WAL (frame {cursor.frames}): history forked")
+    text = "{lost} frames that were shipped are gone from the WAL (frame {frame}): history forked"
+    return Gap.of(GapKind.REVERTED, text, lost=cursor.frames - held, frame=cursor.frames)
 
 
 def _with_header(cursor: Cursor, wal: WalHeader) -> Cursor:
@@ -205,7 +192,8 @@ def settle(copy: Copy, read: Frames, after: Observation, *, asked: int) -> Frame
     if held < asked:
         return broken_chain(held + 1, copy.last, read.next_salts, copy.cursor.salts)
     if held == copy.last and not read.sizes[-1]:
-        return Gap(f"the last published frame, {held}, does not commit: history was rewritten")
+        text = "the last published frame, {frame}, does not commit: history was rewritten"
+        return Gap.of(GapKind.REVERTED, text, frame=held)
     return read
 
 
@@ -215,12 +203,14 @@ def broken_chain(frame: int, last: int, found: Salts | None, salts: Salts) -> Ga
     With zero salts it is SQLite's doing. Since 3.11.0 it leaves the checksums of overwritten frames to the commit;
     before 3.50.2 (measured: 3.50.1 does, 3.50.2 does not) it forgot some after ROLLBACK TO in a spilled transaction.
     """
-    which = f"frame {frame} of {last} was published"
     if found != (0, 0):
-        return Gap(f"{which} and does not continue the chain: history was rewritten")
+        text = "frame {frame} of {last} was published and does not continue the chain: history was rewritten"
+        return Gap.of(GapKind.REVERTED, text, frame=frame, last=last)
     return Gap(
-        f"{which} without salts and checksum, as older SQLite does after ROLLBACK TO in a transaction that outgrew its"
-        " cache; a crash would lose it",
+        GapKind.UNCERTAIN,
+        "frame {frame} of {last} was published without salts and checksum, as older SQLite does after ROLLBACK TO in a"
+        " transaction that outgrew its cache; a crash would lose it",
+        {"frame": frame, "last": last},
         remedy="have the application use SQLite 3.50.2 or later, or raise its PRAGMA cache_size",
         blocked=salts,
     )

@@ -16,9 +16,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from walsyncd.core.follow.decision import Cursor, Salts
+from walsyncd.core.follow.decision import Cursor
 from walsyncd.core.sqlite.checksum import Chain
-from walsyncd.core.sqlite.wal import WalHeader
+from walsyncd.core.sqlite.wal import Salts, WalHeader
 from walsyncd.core.stored.epoch import Stamp
 from walsyncd.core.stored.position import Position
 

@@ -1,15 +1,21 @@
-"""Why generations end, by class: the reasons are sentences with numbers, a metric needs a bounded set of labels.
+"""Why a generation ends: a kind from a bounded set, and the facts that its text is built from.
+
+The kind is stored in the journal and is the label of a metric. Code decides by the kind and the facts, never by the
+text, so a sentence can be reworded.
 
 ===============  ==========================================================================
-class            the generation ended because
+kind             the generation ended because
 ===============  ==========================================================================
 ``overwritten``  commits were overwritten, cut off or not seen before they were read
 ``uncertain``    it could not be proven that nothing was missed
 ``reverted``     what was shipped is gone: a fork, a file or journal that was set back
 ``replaced``     another file was put in the database's place, or it is gone
+``changed``      the database took a form that this history can't hold: page size, journal mode
 ``spool``        the spool was full, and storage away
 ``owner``        another daemon writes there, or what was stored is not there any more
 ``storage``      the configuration names another storage
+``refused``      the storage will never take an object
+``damaged``      what was spooled or stored is not what it was
 ``renewed``      what its bases need would expire; nothing was missed (``delete = false``)
 ``other``        none of these
 ===============  ==========================================================================
@@ -17,43 +23,54 @@ class            the generation ended because
 
 from __future__ import annotations
 
-# The first class of which a word stands in the reason.
-_WORDS = {
-    "storage": ("the storage changed",),
-    "renewed": ("would expire",),
-    "spool": ("the spool reached",),
-    "owner": ("owner.json", "another daemon", "the bucket has"),
-    "replaced": ("another file", "does not exist", "deleted or moved", "database file is gone"),
-    "reverted": ("forked", "rewritten"),
-    "overwritten": (
-        "overwritten",
-        "could be opened",
-        "could not be opened",
-        "could be read",
-        "reached frame",
-        "restarted already",
-        "were left when",
-    ),
-    "uncertain": (
-        "count",
-        "may have been changed",
-        "was changed",
-        "wal-index",
-        "not watched",
-        "can't be seen",
-        "reboot",
-        "not the next one",
-        "no commit is missing",
-        "nobody was seen",
-        "commit failed",
-    ),
-}
-CLASSES = (*_WORDS, "other")
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Self
+
+from walsyncd.core.sqlite.wal import Salts
 
 
-def gap_class(reason: str) -> str:
-    """The class of a reason as the journal has it."""
-    for name, words in _WORDS.items():
-        if any(word in reason for word in words):
-            return name
-    return "other"
+class GapKind(StrEnum):
+    """Why a generation ended; see the head of this file."""
+
+    OVERWRITTEN = "overwritten"
+    UNCERTAIN = "uncertain"
+    REVERTED = "reverted"
+    REPLACED = "replaced"
+    CHANGED = "changed"
+    SPOOL = "spool"
+    OWNER = "owner"
+    STORAGE = "storage"
+    REFUSED = "refused"
+    DAMAGED = "damaged"
+    RENEWED = "renewed"
+    OTHER = "other"
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """The history can't go on: ``text`` with the ``facts`` in its braces says why.
+
+    ``remedy`` is what the operator can do against such gaps. As long as the WAL has the salts ``blocked``, no
+    generation gets past it.
+    """
+
+    kind: GapKind
+    text: str
+    facts: Mapping[str, int | str] = field(default_factory=dict[str, "int | str"], hash=False)
+    remedy: str = ""
+    blocked: Salts | None = None
+
+    @classmethod
+    def of(cls, kind: GapKind, text: str, **facts: int | str) -> Self:
+        """A gap without a remedy: ``text`` names each of the facts in braces."""
+        return cls(kind, text, facts)
+
+    @property
+    def reason(self) -> str:
+        """The sentence that log, status and bucket show."""
+        return self.text.format_map(self.facts)
+
+    def __str__(self) -> str:
+        return self.reason

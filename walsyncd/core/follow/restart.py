@@ -15,8 +15,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from walsyncd.core.follow.decision import CounterMark, Cursor, Gap, Salts
-from walsyncd.core.sqlite.wal import Frames
+from walsyncd.core.follow.decision import CounterMark, Cursor
+from walsyncd.core.follow.gap import Gap, GapKind
+from walsyncd.core.sqlite.wal import Frames, Salts
 from walsyncd.core.sqlite.walindex import IndexHeader
 from walsyncd.core.sqlite.walindex_hash import BLOCK_BYTES, blocks_for
 
@@ -94,24 +95,30 @@ def prove_by_count(
     """
     need = (ichange_delta - len(new.commits)) % _MODULUS
     if need >= _MODULUS // 2:
-        return Gap(f"the wal-index counts {_MODULUS - need} commits fewer than the WAL holds")
+        text = "the wal-index counts {fewer} commits fewer than the WAL holds"
+        return Gap.of(GapKind.UNCERTAIN, text, fewer=_MODULUS - need)
     if new.doubtful or tail.doubtful:
-        return Gap("equal commit frames in a row make the commits uncountable across a restart of the WAL")
+        text = "equal commit frames in a row make the commits uncountable across a restart of the WAL"
+        return Gap.of(GapKind.UNCERTAIN, text)
     if need == 0:
         # Behind the cursor the chain shows that what stands there never committed (a spill that was rolled back);
         # behind frames of the new incarnation there is no chain to show it.
         if tail.commits or (behind == cursor.salts and new_last > cursor.frames):
-            return Gap(f"frames of the old incarnation follow frame {cursor.frames} though no commit is missing")
+            text = "frames of the old incarnation follow frame {frame} though no commit is missing"
+            return Gap.of(GapKind.UNCERTAIN, text, frame=cursor.frames)
         return RestartProof(cursor.frames)
     if len(tail.commits) > need:
-        return Gap(f"{len(tail.commits)} commits stand after frame {cursor.frames}, but only {need} were counted")
+        text = "{found} commits stand after frame {frame}, but only {counted} were counted"
+        return Gap.of(GapKind.UNCERTAIN, text, found=len(tail.commits), frame=cursor.frames, counted=need)
     if len(tail.commits) < need:
-        lost = need - len(tail.commits)
-        return Gap(f"{lost} transactions after frame {cursor.frames} of the WAL were overwritten before they were read")
+        text = "{lost} transactions after frame {frame} of the WAL were overwritten before they were read"
+        return Gap.of(GapKind.OVERWRITTEN, text, lost=need - len(tail.commits), frame=cursor.frames)
     if not succeeds(cursor.salts, new_salts):
-        return Gap(f"{need} transactions after frame {cursor.frames} stand before a WAL that is not the next one")
+        text = "{count} transactions after frame {frame} stand before a WAL that is not the next one"
+        return Gap.of(GapKind.UNCERTAIN, text, count=need, frame=cursor.frames)
     if new_last > cursor.frames:
-        return Gap(f"the WAL's new frames reached frame {new_last} while the old ones after {cursor.frames} were read")
+        text = "the WAL's new frames reached frame {reached} while the old ones after {frame} were read"
+        return Gap.of(GapKind.OVERWRITTEN, text, reached=new_last, frame=cursor.frames)
     return RestartProof(tail.commits[-1])
 
 
@@ -122,11 +129,14 @@ def prove_by_remains(cursor: Cursor, *, new_salts: Salts, new_last: int, tail: T
     page of the tail that the new incarnation lacks in the database file, in its last version.
     """
     if not succeeds(cursor.salts, new_salts):
-        return Gap("the WAL restarted more than once, or was made anew, and its commits can't be counted")
+        text = "the WAL restarted more than once, or was made again, and its commits can't be counted"
+        return Gap.of(GapKind.UNCERTAIN, text)
     if new_last > cursor.frames:
-        return Gap(f"the WAL restarted, its commits can't be counted, and its new frames passed frame {cursor.frames}")
+        text = "the WAL restarted, its commits can't be counted, and its new frames passed frame {frame}"
+        return Gap.of(GapKind.UNCERTAIN, text, frame=cursor.frames)
     if tail.next_salts is None or tail.next_salts in (cursor.salts, new_salts, (0, 0)):
-        return Gap("the WAL restarted, its commits can't be counted, and where the old one ended can't be seen")
+        text = "the WAL restarted, its commits can't be counted, and where the old one ended can't be seen"
+        return Gap.of(GapKind.UNCERTAIN, text)
     return RestartProof(tail.commits[-1] if tail.commits else cursor.frames, "remains")
 
 

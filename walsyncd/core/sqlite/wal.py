@@ -42,6 +42,8 @@ VERSION = 3007000
 PAGE_SIZES = tuple(1 << bits for bits in range(9, 17))
 
 _HEADER = struct.Struct(">8I")
+Salts = tuple[int, int]
+
 _FIELDS = 6  # of a frame header: page number, size, two salts, two checksums
 
 
@@ -57,7 +59,7 @@ class WalHeader:
     chain: Chain
 
     @property
-    def salts(self) -> tuple[int, int]:
+    def salts(self) -> Salts:
         """The name of the incarnation."""
         return self.salt1, self.salt2
 
@@ -118,7 +120,7 @@ class Frames:
     sizes: NDArray[np.uint32]
     chains: NDArray[np.uint32]
     end: FrameEnd
-    next_salts: tuple[int, int] | None
+    next_salts: Salts | None
     before: Chain
     big_endian: bool
 

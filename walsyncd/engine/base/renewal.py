@@ -13,12 +13,13 @@ import structlog
 
 from walsyncd.adapters.journal.journal import Journal
 from walsyncd.core.follow.follow_state import FollowState
+from walsyncd.core.follow.gap import Gap, GapKind
 from walsyncd.core.keep.base_schedule import must_begin_anew
 from walsyncd.core.stored.position import Position
 from walsyncd.engine.follow.environment import Environment
 from walsyncd.engine.follow.followed_database import FollowedDatabase
 
-REASON = "what its bases need would expire: the WAL has not restarted for long"
+EXPIRING = Gap.of(GapKind.RENEWED, "what its bases need would expire: the WAL has not restarted for long")
 
 _log = structlog.get_logger()
 
@@ -63,8 +64,8 @@ class Renewal:
         if tracked.state is None or tracked.state.stream.generation != generation:
             return
         position = str(tracked.state.stream.position)
-        self._journal.end_generation(tracked.row_id, REASON, self._environment.wall_ms())
+        self._journal.end_generation(tracked.row_id, EXPIRING, self._environment.wall_ms())
         tracked.forget()
         tracked.wal_pairs.rest()
-        tracked.gap_reason = REASON
-        _log.info("generation_renewed", database=tracked.name, position=position, reason=REASON)
+        tracked.gap_reason = EXPIRING.reason
+        _log.info("generation_renewed", database=tracked.name, position=position, reason=EXPIRING.reason)

@@ -32,6 +32,7 @@ from typing import Any
 
 from walsyncd.adapters.journal.journal import DatabaseRow, Journal
 from walsyncd.adapters.system.control_socket import OTHER_DAEMON
+from walsyncd.core.follow.gap import Gap, GapKind
 from walsyncd.engine.daemon.database_status import statuses
 from walsyncd.engine.daemon.databases import Databases
 from walsyncd.engine.daemon.destination import Destination
@@ -42,7 +43,7 @@ from walsyncd.engine.upkeep.deletion import Pruned
 from walsyncd.errors import TransientError, UsageError, WalsyncdError
 
 LOOK_TIMEOUT_S = 30.0
-TAKEOVER = "taken over on purpose, after another daemon had written"
+TAKEOVER = Gap.of(GapKind.OWNER, "taken over on purpose, after another daemon had written")
 RELOAD_TIMEOUT_S = 300.0  # requests to an old storage that hangs have to end first
 
 Answer = Mapping[str, Any]
@@ -128,7 +129,7 @@ class Control:
             if tracked.name in failures:
                 answer[tracked.name] = {"error": str(failures[tracked.name])}
             elif state is None:
-                answer[tracked.name] = {"error": tracked.problem or "not followed yet"}
+                answer[tracked.name] = {"error": str(tracked.report) if tracked.report.cause else "not followed yet"}
             else:
                 answer[tracked.name] = {
                     "position": str(state.stream.position),

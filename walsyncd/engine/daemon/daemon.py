@@ -26,6 +26,8 @@ from walsyncd.adapters.storage.interface import Storage
 from walsyncd.adapters.system.control_socket import ControlServer, socket_path
 from walsyncd.adapters.system.service_manager import ServiceManager
 from walsyncd.config import Settings, expand
+from walsyncd.core.follow.database_state import StateReport
+from walsyncd.core.follow.gap import Gap
 from walsyncd.engine.daemon.control import Control
 from walsyncd.engine.daemon.databases import Databases
 from walsyncd.engine.daemon.destination import Destination, leave_old_place
@@ -73,7 +75,7 @@ class Daemon:
         self._manager = ServiceManager()
         self._stalls = StallDetector()
         self._unlooked: set[int] = set()
-        self._problems: dict[int, str] = {}
+        self._reports: dict[int, StateReport] = {}
         self._reloads: deque[Future[Mapping[str, Any]]] = deque()
         self._journal = Journal.open(settings.daemon.state_dir)
         self._journal.sweep()
@@ -294,8 +296,8 @@ class Daemon:
         self._destination = self._shipping_to(settings, storage)
         self._destination.adopt(self._databases.all())
         self._destination.start()
-        for database_id, reason in left.items():
-            self.on_generation_lost(database_id, reason)
+        for database_id, gap in left.items():
+            self.on_generation_lost(database_id, gap)
 
     # -- what the others tell, or ask ---------------------------------------------------------------------------------
 
@@ -317,11 +319,11 @@ class Daemon:
         self._destination.stored(row)
         self._heart.changed()
 
-    def on_generation_lost(self, database_id: int, reason: str) -> None:
+    def on_generation_lost(self, database_id: int, gap: Gap) -> None:
         """Storage says that the current generation can't go on; the follower ends it."""
         tracked = self._databases.get(database_id)
         if tracked is not None:  # else it is not configured any more, and only what is left of it goes up
-            self.follower.interrupt(tracked, lambda tracked: self.follower.generation_lost(tracked, reason))
+            self.follower.interrupt(tracked, lambda tracked: self.follower.generation_lost(tracked, gap))
 
     def on_rewound(self, database_id: int, reason: str) -> None:
         """What was spooled last was dropped, having changed on disk: the follower reads it again."""
@@ -336,8 +338,8 @@ class Daemon:
             if not self._unlooked:
                 self._supervisor.call("looked")
         for tracked in databases:
-            if self._problems.get(tracked.row_id, "") != tracked.problem:
-                self._problems[tracked.row_id] = tracked.problem
+            if self._reports.get(tracked.row_id) != tracked.report:
+                self._reports[tracked.row_id] = tracked.report
                 self._heart.changed()
 
     def _is_spool_full(self) -> bool:
@@ -347,14 +349,15 @@ class Daemon:
         uploader = self._destination.uploader
         if uploader.outage() is None:
             return True
-        for database_id, reason in self._limit.giving_way().items():
+        for database_id, gap in self._limit.giving_way().items():
             tracked = self._databases.get(database_id)
             if tracked is not None:
-                self.follower.give_way(tracked, reason, until=lambda: self._destination.uploader.outage() is None)
+                self.follower.give_way(tracked, gap, until=lambda: self._destination.uploader.outage() is None)
             else:
-                self._journal.end_generation(database_id, reason, time.time_ns() // 1_000_000)
+                self._journal.end_generation(database_id, gap, time.time_ns() // 1_000_000)
             freed = uploader.drop_spool(database_id)
-            _log.error("spool_dropped", database=tracked.name if tracked else database_id, bytes=freed, reason=reason)
+            name = tracked.name if tracked else database_id
+            _log.error("spool_dropped", database=name, bytes=freed, reason=gap.reason)
         return False
 
     # -- what the service manager hears -----------------------------------------------------------------------------
@@ -363,7 +366,7 @@ class Daemon:
         return status_words(
             databases=len(self._databases),
             behind=self._journal.behind(),
-            troubled=sum(not tracked.is_well for tracked in self._databases.all()),
+            troubled=sum(not tracked.report.state.is_well for tracked in self._databases.all()),
             stored_ms=self._observability.stored_ms,
             storage=self._observability.trouble(),
         )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from walsyncd.adapters.journal.drill_table import DrillOutcome
 from walsyncd.adapters.journal.journal import DatabaseRow, Journal, JournalReader, ObjectKind
+from walsyncd.core.follow.database_state import DatabaseState
 from walsyncd.core.follow.follow_state import parse_follow_state
 from walsyncd.core.sqlite.wal import FRAME_HEADER_SIZE
 
@@ -22,7 +23,7 @@ class DatabaseStatus:
 
     name: str
     path: str
-    state: str
+    state: DatabaseState
     cause: str
     remedy: str
     position: str | None
@@ -51,13 +52,12 @@ class DatabaseStatus:
 
     def behind_s(self, now_ms: int) -> float:
         """For how long storage may not have had everything: of a database that is not followed nobody knows."""
-        is_known = self.state in _FOLLOWED or (self.state == "copying base" and self.has_base)
+        is_known = self.state in _FOLLOWED or (self.state is DatabaseState.COPYING_BASE and self.has_base)
         unknown_ms = 0 if is_known or not self.state_since_ms else now_ms - self.state_since_ms
         return max(self.lag_s, unknown_ms / 1000)
 
 
-NOT_CONFIGURED = "not configured"  # the state of a database that the journal knows from before
-_FOLLOWED = {"new", "following"}
+_FOLLOWED = {DatabaseState.NEW, DatabaseState.FOLLOWING}
 _PAGE_SIZE_DEFAULT = 4096  # of frames whose stamp is not known any more
 
 
@@ -75,7 +75,7 @@ def unseen(name: str, path: str) -> DatabaseStatus:
     return DatabaseStatus(
         name=name,
         path=path,
-        state="new",
+        state=DatabaseState.NEW,
         cause="",
         remedy="",
         position=None,

@@ -17,7 +17,7 @@ import structlog
 
 from walsyncd.adapters.journal.journal import Journal
 from walsyncd.config import DatabaseSpec, Settings, expand, glob_folders
-from walsyncd.engine.daemon.database_status import NOT_CONFIGURED
+from walsyncd.core.follow.database_state import DatabaseState
 from walsyncd.engine.daemon.destination import Destination
 from walsyncd.engine.follow.event_pump import EventPump
 from walsyncd.engine.follow.followed_database import FollowedDatabase
@@ -172,7 +172,7 @@ class Databases:
 
     def _note_left(self, database_id: int) -> None:
         cause = "it is not in the configuration any more"
-        self._journal.note_state(database_id, NOT_CONFIGURED, cause, "", time.time_ns() // 1_000_000)
+        self._journal.note_state(database_id, DatabaseState.NOT_CONFIGURED, cause, "", time.time_ns() // 1_000_000)
 
 
 def _stays(tracked: FollowedDatabase, wanted: dict[str, DatabaseSpec]) -> bool:

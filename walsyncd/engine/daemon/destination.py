@@ -16,6 +16,7 @@ import structlog
 from walsyncd.adapters.journal.journal import Journal, ObjectRow
 from walsyncd.adapters.storage.interface import Storage
 from walsyncd.config import StorageSettings
+from walsyncd.core.follow.gap import Gap, GapKind
 from walsyncd.engine.base.renewal import Renewal
 from walsyncd.engine.base.snapshotter import Snapshotter
 from walsyncd.engine.follow.environment import Environment
@@ -173,26 +174,26 @@ class Destination:
             thread.join()
 
 
-def leave_old_place(journal: Journal, url: str) -> dict[int, str]:
+def leave_old_place(journal: Journal, url: str) -> dict[int, Gap]:
     """End every generation that lies elsewhere than in ``url``; the row ids of the databases, and the reason."""
     before = journal.fact(PLACE_FACT)
-    left: dict[int, str] = {}
-    if before not in {None, url}:
-        reason = f"the storage changed from {before} to {url}"
+    left: dict[int, Gap] = {}
+    if before is not None and before != url:
+        gap = Gap.of(GapKind.STORAGE, "the storage changed from {before} to {now}", before=before, now=url)
         journal.forget_kept()
         for row in journal.databases():
-            _leave(journal, row.id, row.generation, reason)
-            left[row.id] = reason
+            _leave(journal, row.id, row.generation, gap)
+            left[row.id] = gap
         _log.warning("storage_changed", before=before, now=url, databases=len(left))
     if before != url:
         journal.note_fact(PLACE_FACT, url)
     return left
 
 
-def _leave(journal: Journal, database_id: int, generation: str | None, reason: str) -> None:
+def _leave(journal: Journal, database_id: int, generation: str | None, gap: Gap) -> None:
     now_ms = time.time_ns() // 1_000_000
     if generation is not None:
-        journal.lose_generation(database_id, generation, reason, now_ms)
+        journal.lose_generation(database_id, generation, gap, now_ms)
     journal.drop_spool(database_id)  # what was left of earlier ones
     for base in journal.bases(database_id):
         journal.base_dropped(base.row.id)

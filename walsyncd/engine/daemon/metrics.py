@@ -16,7 +16,6 @@ from typing import TypeVar
 from walsyncd import __version__
 from walsyncd.adapters.journal.journal import Journal, ObjectRow
 from walsyncd.adapters.storage.counting_storage import OK, Requests
-from walsyncd.core.follow.gap import gap_class
 from walsyncd.core.keep.metric import Metric
 from walsyncd.engine.daemon.database_status import statuses
 from walsyncd.engine.upkeep.deletion import JOBS, Removals
@@ -103,11 +102,8 @@ class Metrics:
         yield _gauge("last_upload_timestamp_seconds", "When something was stored last.", (), {(): last_s})
         began = {(names[each],): float(count) for each, count in self._journal.generation_counts().items()}
         yield _counter("generations", "Generations begun.", label, began)
-        gaps: Counter[tuple[str, ...]] = Counter()
-        for reason, count in self._journal.gaps():
-            gaps[gap_class(reason),] += count
-        ended = {reason: float(count) for reason, count in gaps.items()}
-        yield _counter("gaps", "Generations that ended, by the class of the reason.", ("reason",), ended)
+        ended = {(str(kind),): float(count) for kind, count in self._journal.gaps().items()}
+        yield _counter("gaps", "Generations that ended, by the kind of the reason.", ("reason",), ended)
 
     def _of_keeping(self) -> Iterator[Metric]:
         names, label, done = {row.id: row.name for row in self._journal.databases()}, ("database",), self._removals

@@ -19,10 +19,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from walsyncd.adapters.files.source import FileIdentity, Role, open_file, read_header, side_path
-from walsyncd.core.follow.decision import Cursor, DmsHolder, Observation, Salts, broken_chain, cursor_before, salts_now
+from walsyncd.core.follow.decision import Cursor, DmsHolder, Observation, broken_chain, cursor_before, salts_now
 from walsyncd.core.follow.follow_state import FollowState, Stream
+from walsyncd.core.follow.gap import Gap, GapKind
 from walsyncd.core.follow.restart import Counter, prove_emptied
-from walsyncd.core.sqlite.wal import WAL_HEADER_SIZE, parse_wal_header
+from walsyncd.core.sqlite.wal import WAL_HEADER_SIZE, Salts, parse_wal_header
 from walsyncd.core.sqlite.walindex import IndexHeader
 from walsyncd.engine.follow.copy_frames import why_not_appendable
 from walsyncd.engine.follow.environment import Environment
@@ -127,7 +128,7 @@ def first_frames(reader: SourceReader, state: FollowState) -> Step:
         if wal_pair.announced and not wal_pair.written:
             return Step(life_ended=True, again_s=0)  # nothing was ever in it
         fault = "a WAL was created and deleted, and no wal-index was seen to tell its commits from failed ones"
-        return Step(gap=fault, remedy=presence_advice(reader.tracked))
+        return gap_step(GapKind.UNCERTAIN, fault, remedy=presence_advice(reader.tracked))
     if seen.holder is DmsHolder.SETTING_UP:
         return again(reader, seen, "the wal-index is being set up")
     if seen.holder is DmsHolder.LEAVING:
@@ -135,25 +136,31 @@ def first_frames(reader: SourceReader, state: FollowState) -> Step:
     if seen.holder is not DmsHolder.LIVE:
         return _first_scan(reader, state, seen)
     if seen.index is None:
-        torn = "the wal-index header can't be read"
-        return Step(gap=f"a WAL was deleted, and {torn}") if ended else again(reader, seen, torn)
+        return _torn(reader, seen, "the wal-index header can't be read", ended=ended)
     if seen.index.max_frame == 0:
         if seen.index.ichange or (wal_pair.overwritten and wal_pair.uncounted):
-            return Step(gap=RESTARTED)
+            return gap_step(GapKind.OVERWRITTEN, RESTARTED)
         if ended:
             return Step(life_ended=True, again_s=0)
         return Step(caught_up=True, moving=reader.is_moving(None))
     if seen.wal is None or seen.wal.salts != seen.index.salts:
-        other = "the WAL's header is not the one of the wal-index"
-        return Step(gap=f"a WAL was deleted, and {other}") if ended else again(reader, seen, other)
+        return _torn(reader, seen, "the WAL's header is not the one of the wal-index", ended=ended)
     return _accept(reader, state, cursor_before(seen.wal), seen.index)
+
+
+def _torn(reader: SourceReader, seen: Observation, reason: str, *, ended: bool) -> Step:
+    """Look again at a moment in between; what a deleted WAL was left in does not change any more."""
+    if not ended:
+        return again(reader, seen, reason)
+    return gap_step(GapKind.UNCERTAIN, "a WAL was deleted, and {reason}", reason=reason)
 
 
 def _first_scan(reader: SourceReader, state: FollowState, seen: Observation) -> Step:
     """Nobody is seen to use the WAL: what its chain commits is what the next opener will recover."""
     wal = seen.wal
     if reader.wal_pair.overwritten:
-        return Step(gap="a WAL appeared whose wal-index is not in use, so its commits can't be counted")
+        text = "a WAL appeared whose wal-index is not in use, so its commits can't be counted"
+        return gap_step(GapKind.UNCERTAIN, text)
     if wal is None or reader.last_commit(cursor_before(wal)) == 0:
         return Step(caught_up=True, moving=reader.is_moving(None))
     return _accept(reader, state, cursor_before(wal), None)
@@ -172,7 +179,7 @@ def _accept(reader: SourceReader, state: FollowState, cursor: Cursor, index: Ind
     if salts_now(after) != cursor.salts or (after.index is None) != (index is None):
         return SHORTLY
     if index is not None and held != index.max_frame:
-        return gap_step(broken_chain(held + 1, index.max_frame, tally.next_salts, cursor.salts))
+        return Step(gap=broken_chain(held + 1, index.max_frame, tally.next_salts, cursor.salts))
     if fault:
         return Step(gap=fault)
     if index is not None and reader.wal_pair.overwritten:
@@ -184,18 +191,21 @@ def _accept(reader: SourceReader, state: FollowState, cursor: Cursor, index: Ind
     return Step(state=entered, mark=mark, again_s=0)
 
 
-def _doubt(reader: SourceReader, state: FollowState, cursor: Cursor, index: IndexHeader | None, commits: int) -> str:
-    """Why the first WAL after a time without one is not known to hold all that happened; empty if it is."""
+def _doubt(
+    reader: SourceReader, state: FollowState, cursor: Cursor, index: IndexHeader | None, commits: int
+) -> Gap | None:
+    """Why the first WAL after a time without one is not known to hold all that happened; None if it is."""
     header, wal_pair = cursor.header, reader.wal_pair
     assert header is not None
     if state.mode != "wal":
-        return "the database went into WAL mode"
+        return Gap.of(GapKind.CHANGED, "the database went into WAL mode")
     if not wal_pair.known_since and not _untouched(reader, state):
-        return "the database may have been changed while it had no WAL"
+        return Gap.of(GapKind.UNCERTAIN, "the database may have been changed while it had no WAL")
     if wal_pair.overwritten and (header.sequence != 0 or wal_pair.uncounted):
-        return RESTARTED
+        return Gap.of(GapKind.OVERWRITTEN, RESTARTED)
     if index is not None and (commits < index.ichange or (wal_pair.overwritten and commits != index.ichange)):
-        return f"the wal-index counts {index.ichange} commits, the WAL holds {commits}"
+        text = "the wal-index counts {counted} commits, the WAL holds {held}"
+        return Gap.of(GapKind.UNCERTAIN, text, counted=index.ichange, held=commits)
     return why_not_appendable(state.stream, header.page_size)
 
 
@@ -209,7 +219,8 @@ def leave_emptied(reader: SourceReader, state: FollowState, cursor: Cursor) -> S
     """The WAL is empty, and nobody uses it: go on as if it had just appeared, if nothing came after the cursor."""
     tracked, wal_pair = reader.tracked, reader.wal_pair
     mark = tracked.mark
-    lost = Step(gap=f"the WAL was emptied behind frame {cursor.frames} while nobody was seen to use it")
+    text = "the WAL was emptied after frame {frame} while nobody was seen to use it"
+    lost = gap_step(GapKind.UNCERTAIN, text, frame=cursor.frames)
     if (
         mark is None
         or mark.shm_serial != wal_pair.serial

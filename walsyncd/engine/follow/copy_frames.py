@@ -14,8 +14,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from walsyncd.core.follow.decision import Again, Copy, CounterMark, Cursor, Gap, Observation, settle
+from walsyncd.core.follow.decision import Again, Copy, CounterMark, Cursor, Observation, settle
 from walsyncd.core.follow.follow_state import FollowState, Stream
+from walsyncd.core.follow.gap import Gap, GapKind
 from walsyncd.core.sqlite.wal import Frames
 from walsyncd.engine.follow.followed_database import LongTransaction
 from walsyncd.engine.follow.segment_builder import SegmentBuilder
@@ -55,18 +56,20 @@ def copy_frames(reader: SourceReader, state: FollowState, copy: Copy, seen: Obse
             tracked.scanned = None
             return AT_ONCE
         case Gap() as gap:
-            return gap_step(gap)
+            return Step(gap=gap)
         case settled:
             return _take(reader, state, copy, reached, settled, seen)
 
 
-def why_not_appendable(stream: Stream, page_size: int) -> str:
-    """Why frames of that page size can't follow in the stream's epoch; empty if they can."""
+def why_not_appendable(stream: Stream, page_size: int) -> Gap | None:
+    """Why frames of that page size can't follow in the stream's epoch; None if they can."""
     if stream.stamp is not None and stream.stamp.page_size != page_size:
-        return f"the page size changed from {stream.stamp.page_size} to {page_size} bytes"
+        text = "the page size changed from {before} to {now} bytes"
+        return Gap.of(GapKind.CHANGED, text, before=stream.stamp.page_size, now=page_size)
     if stream.frame >= EPOCH_FRAMES_MAX:
-        return f"epoch {stream.epoch} has {stream.frame} frames and could not be closed: its base takes too long"
-    return ""
+        text = "epoch {epoch} has {frames} frames and could not be closed: its base takes too long"
+        return Gap.of(GapKind.CHANGED, text, epoch=stream.epoch, frames=stream.frame)
+    return None
 
 
 def _forked(reader: SourceReader, cursor: Cursor) -> Step:
@@ -74,7 +77,8 @@ def _forked(reader: SourceReader, cursor: Cursor) -> Step:
     wal = reader.observe().wal
     if wal is not None and wal.salts != cursor.salts:
         return AT_ONCE
-    return Step(gap=f"frame {cursor.frames}, which was shipped, is gone from the WAL: history forked")
+    text = "frame {frame}, which was shipped, is gone from the WAL: history forked"
+    return gap_step(GapKind.REVERTED, text, frame=cursor.frames)
 
 
 def _scan(reader: SourceReader, cursor: Cursor) -> int:

@@ -12,8 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from walsyncd.config import DatabaseSpec
-from walsyncd.core.follow.decision import CounterMark, Cursor, Observation, ProvisionalProof, Salts
+from walsyncd.core.follow.database_state import DatabaseState, StateReport
+from walsyncd.core.follow.decision import CounterMark, Cursor, Observation, ProvisionalProof
 from walsyncd.core.follow.follow_state import FollowState
+from walsyncd.core.sqlite.wal import Salts
 from walsyncd.engine.follow.presence import Presence
 from walsyncd.engine.follow.segment_builder import SegmentBuilder
 from walsyncd.engine.follow.wal_pairs import WalPairs
@@ -88,7 +90,8 @@ class FollowedDatabase:
     """Until when (monotonic) a busy database's next look waits, so that looking does not become the load."""
     streak: int = 0
     failures: int = 0
-    problem: str = ""
+    report: StateReport = field(default_factory=lambda: StateReport(DatabaseState.NEW))
+    """What was said of it last."""
     requests: list[Request] = field(default_factory=list)
     interrupts: deque[Callable[[FollowedDatabase], object]] = field(default_factory=deque)
     """What others want done in the follower's thread before it looks again."""
@@ -116,11 +119,6 @@ class FollowedDatabase:
         if self.base_awaits_restart:
             return self.state.start_epoch == self.state.stream.epoch
         return bool(self.base_wanted)
-
-    @property
-    def is_well(self) -> bool:
-        """Whether nothing is wrong with it."""
-        return not self.problem or self.problem.endswith(": ")
 
     def answer(self, asked: int) -> None:
         """Everything committed when the first ``asked`` requests came is in the state."""

@@ -19,7 +19,9 @@ import structlog
 
 from walsyncd.adapters.journal.journal import Advance, Journal, ObjectRow
 from walsyncd.config import DatabaseSpec
+from walsyncd.core.follow.database_state import DatabaseState, StateReport
 from walsyncd.core.follow.follow_state import format_follow_state, parse_follow_state
+from walsyncd.core.follow.gap import Gap, GapKind
 from walsyncd.core.stored.position import new_generation
 from walsyncd.engine.follow.begin_generation import begin_state, has_other_salts
 from walsyncd.engine.follow.environment import Environment
@@ -129,7 +131,8 @@ class Follower:
         try:
             tracked.state = parse_follow_state(row.follow)
         except ValueError as error:
-            self._end_generation(tracked, f"the journal's follow state can't be read: {error}")
+            text = "the journal's follow state can't be read: {error}"
+            self._end_generation(tracked, Gap.of(GapKind.OTHER, text, error=str(error)))
             return
         tracked.began_s = -math.inf
         if row.base_key is None or not row.base_key.startswith(tracked.state.stream.generation):
@@ -214,12 +217,12 @@ class Follower:
 
     def _carry_over(self, tracked: FollowedDatabase, step: Step, asked: int) -> None:
         """What is durable now becomes what we believe."""
-        if step.gap:
-            if step.blocked is None:
-                self._end_generation(tracked, step.gap, remedy=step.remedy)
-            else:
-                tracked.begin_when = partial(has_other_salts, tracked.path, step.blocked)
-                self._end_generation(tracked, step.gap, remedy=step.remedy, once="the WAL has begun anew")
+        if step.gap is not None:
+            once = ""
+            if step.gap.blocked is not None:
+                tracked.begin_when = partial(has_other_salts, tracked.path, step.gap.blocked)
+                once = "the WAL has begun anew"
+            self._end_generation(tracked, step.gap, once=once)
             return
         if step.state is not None:
             tracked.state = step.state
@@ -302,16 +305,16 @@ class Follower:
         tracked.busy_until = time.monotonic() + wait_s
         self._schedule.at(tracked, wait_s)
 
-    def give_way(self, tracked: FollowedDatabase, reason: str, *, until: Callable[[], bool]) -> None:
+    def give_way(self, tracked: FollowedDatabase, gap: Gap, *, until: Callable[[], bool]) -> None:
         """End the generation, and begin another only when ``until`` says so; in the follower's thread."""
         tracked.begin_when = until
-        self._end_generation(tracked, reason, once="storage is back")
+        self._end_generation(tracked, gap, once="storage is back")
 
-    def generation_lost(self, tracked: FollowedDatabase, reason: str) -> None:
+    def generation_lost(self, tracked: FollowedDatabase, gap: Gap) -> None:
         """Storage says that the generation can't go on, and the journal has ended it; in the follower's thread."""
         row = self._journal.database_by_id(tracked.row_id)
         if tracked.state is not None and row.generation != tracked.state.stream.generation:
-            self._end_generation(tracked, reason)
+            self._end_generation(tracked, gap)
 
     def rewound(self, tracked: FollowedDatabase, reason: str) -> None:
         """What was spooled last is gone, and the journal stands before it; in the follower's thread."""
@@ -323,11 +326,11 @@ class Follower:
         tracked.base_wanted = tracked.base_wanted or "the spool was read again"
         _log.warning("spool_read_again", database=tracked.name, position=str(state.stream.position), reason=reason)
 
-    def _end_generation(self, tracked: FollowedDatabase, reason: str, *, remedy: str = "", once: str = "") -> None:
+    def _end_generation(self, tracked: FollowedDatabase, gap: Gap, *, once: str = "") -> None:
         """Leave the generation; a new one begins when its time has come, and ``once`` is so."""
-        state = tracked.state
+        state, reason = tracked.state, gap.reason
         position = str(state.stream.position) if state is not None else ""
-        self._journal.end_generation(tracked.row_id, reason, self._environment.wall_ms())
+        self._journal.end_generation(tracked.row_id, gap, self._environment.wall_ms())
         lived_s = time.monotonic() - tracked.began_s
         is_calm = lived_s > max(BASE_CALM_S, 10 * tracked.begin_delay_s)
         doubled = min(BASE_DELAY_MAX_S, max(BASE_DELAY_S, tracked.begin_delay_s * 2))
@@ -338,11 +341,17 @@ class Follower:
         tracked.gap_reason = reason
         wait_s = max(0.0, tracked.begin_not_before - time.monotonic())
         _log.warning(
-            "generation_ended", database=tracked.name, position=position, reason=reason, next_base_in_s=round(wait_s)
+            "generation_ended",
+            database=tracked.name,
+            position=position,
+            kind=str(gap.kind),
+            reason=reason,
+            next_base_in_s=round(wait_s),
         )
         coming = f"a new base is taken in {wait_s:.0f} s" if wait_s else "a new base is taken"
-        hints = [coming, once and f"once {once}", remedy and f"to avoid such gaps: {remedy}"]
-        self._note(tracked, "degraded", reason, "; ".join(hint for hint in hints if hint))
+        hints = [coming, once and f"once {once}", gap.remedy and f"to avoid such gaps: {gap.remedy}"]
+        remedy = "; ".join(hint for hint in hints if hint)
+        self._note(tracked, StateReport(DatabaseState.DEGRADED, reason), remedy)
         tracked.fail_requests(TransientError(f"the generation of {tracked.name} ended: {reason}"))
         self._schedule.at(tracked, wait_s)
 
@@ -353,28 +362,28 @@ class Follower:
         tracked.fail_requests(error)
         if isinstance(error, MissingError):
             if tracked.state is not None:
-                self._end_generation(tracked, error.message)
-            self._note(tracked, "missing", error.message, error.hint)
+                self._end_generation(tracked, Gap.of(GapKind.REPLACED, "{problem}", problem=error.message))
+            self._note(tracked, StateReport(DatabaseState.MISSING, error.message), error.hint)
             self._schedule.at(tracked, SLOW_LOOK_S)
             return
-        state = "refused" if isinstance(error, RefusedError) else "failing"
-        self._note(tracked, state, error.message, error.hint)
+        state = DatabaseState.REFUSED if isinstance(error, RefusedError) else DatabaseState.FAILING
+        self._note(tracked, StateReport(state, error.message), error.hint)
         self._schedule.at(tracked, min(FAILURE_DELAY_MAX_S, 0.5 * 2 ** min(tracked.failures, 10)))
         tracked.failures += 1
 
     def _well(self, tracked: FollowedDatabase) -> None:
         tracked.failures = 0
-        self._note(tracked, "copying base" if tracked.base_wanted else "following", "", "")
+        state = DatabaseState.COPYING_BASE if tracked.base_wanted else DatabaseState.FOLLOWING
+        self._note(tracked, StateReport(state), "")
 
-    def _note(self, tracked: FollowedDatabase, state: str, cause: str, remedy: str) -> None:
-        problem = f"{state}: {cause}"
-        if problem == tracked.problem:
+    def _note(self, tracked: FollowedDatabase, report: StateReport, remedy: str) -> None:
+        if report == tracked.report:
             return
-        now_ms = self._environment.wall_ms()
+        state, cause, now_ms = report.state, report.cause, self._environment.wall_ms()
         self._journal.note_state(tracked.row_id, state, cause=cause, remedy=remedy, now_ms=now_ms)
-        tracked.problem = problem
-        if state in {"missing", "refused", "failing"}:
-            _log.warning("database_set_aside", database=tracked.name, state=state, cause=cause, remedy=remedy)
+        tracked.report = report
+        if state.is_suspended:
+            _log.warning("database_set_aside", database=tracked.name, state=str(state), cause=cause, remedy=remedy)
 
 
 def _dismissed(tracked: FollowedDatabase) -> TransientError:

@@ -20,9 +20,8 @@ import threading
 from collections import deque
 
 from walsyncd.adapters.files.source import OpenFile
-from walsyncd.core.follow.decision import Salts
 from walsyncd.core.follow.restart import succeeds
-from walsyncd.core.sqlite.wal import FRAME_HEADER_SIZE, WAL_HEADER_SIZE, parse_wal_header
+from walsyncd.core.sqlite.wal import FRAME_HEADER_SIZE, WAL_HEADER_SIZE, Salts, parse_wal_header
 from walsyncd.core.sqlite.walindex import WALINDEX_READ_SIZE, IndexHeader, parse_index_header
 
 GLANCES_MAX = 4  # the last look's, and that after the last write to the database; the others may be late

@@ -12,8 +12,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from walsyncd.core.follow.decision import Again, Copy, Cursor, Emptied, Gap, Idle, Observation, Restarted, decide
+from walsyncd.core.follow.decision import Again, Copy, Cursor, Emptied, Idle, Observation, Restarted, decide
 from walsyncd.core.follow.follow_state import FollowState
+from walsyncd.core.follow.gap import Gap, GapKind
 from walsyncd.engine.follow.begin_generation import first_frames, leave_emptied, presence_advice
 from walsyncd.engine.follow.copy_frames import copy_frames
 from walsyncd.engine.follow.environment import Environment
@@ -24,6 +25,7 @@ from walsyncd.engine.follow.segment_builder import TooLargeError
 from walsyncd.engine.follow.source_reader import SourceReader, database_identity, file_facts
 from walsyncd.engine.follow.step import AT_ONCE, Step, gap_step
 from walsyncd.engine.follow.stuck_state import again
+from walsyncd.engine.follow.wal_pairs import REPLACED
 from walsyncd.engine.follow.wal_restart import cross_restart
 
 REVOKED = (
@@ -44,13 +46,13 @@ def take_step(tracked: FollowedDatabase, environment: Environment) -> Step:
     if fault := _elsewhere(tracked, environment, state):
         return _gone(tracked, fault)
     if _is_called_in(tracked, environment):
-        return Step(gap=REVOKED)
+        return gap_step(GapKind.UNCERTAIN, REVOKED)
     try:
         step = _step(tracked, environment, state)
     except TooLargeError as error:  # no generation gets past it before the WAL begins anew
         tracked.drop_pending()
         salts = state.cursor.salts if state.cursor is not None else None
-        return Step(gap=error.message, remedy=error.hint, blocked=salts)
+        return Step(gap=Gap(GapKind.SPOOL, "{problem}", {"problem": error.message}, error.hint, salts))
     if fault := wal_pairs.replaced or wal_pairs.lost:
         return _gone(tracked, fault)
     return replace(step, caught_up=step.caught_up and len(wal_pairs.queue) <= 1)
@@ -66,8 +68,8 @@ def _step(tracked: FollowedDatabase, environment: Environment, state: FollowStat
     return _follow(reader, state, state.cursor)
 
 
-def _elsewhere(tracked: FollowedDatabase, environment: Environment, state: FollowState) -> str:
-    """What made another database, or another history, of the one that we follow; empty if nothing did."""
+def _elsewhere(tracked: FollowedDatabase, environment: Environment, state: FollowState) -> Gap | None:
+    """What made another database, or another history, of the one that we follow, if anything did."""
     wal_pairs = tracked.wal_pairs
     if wal_pairs.replaced or wal_pairs.lost:
         return wal_pairs.replaced or wal_pairs.lost
@@ -75,8 +77,8 @@ def _elsewhere(tracked: FollowedDatabase, environment: Environment, state: Follo
         wal_pairs.blind = False
         wal_pairs.look_around()
         if not file_facts(database_identity(tracked), environment.boot_id, None).is_file(state.file):
-            return "another file was put in the database's place"
-    return ""
+            return Gap.of(GapKind.REPLACED, REPLACED)
+    return None
 
 
 def _is_called_in(tracked: FollowedDatabase, environment: Environment) -> bool:
@@ -94,9 +96,10 @@ def _is_called_in(tracked: FollowedDatabase, environment: Environment) -> bool:
     return False
 
 
-def _gone(tracked: FollowedDatabase, fault: str) -> Step:
+def _gone(tracked: FollowedDatabase, fault: Gap) -> Step:
     """The gap where another file came, or a WAL that nobody saw."""
-    return Step(gap=fault, remedy=presence_advice(tracked) if fault == tracked.wal_pairs.lost else "")
+    advice = presence_advice(tracked) if fault == tracked.wal_pairs.lost else ""
+    return Step(gap=replace(fault, remedy=advice))
 
 
 def _follow(reader: SourceReader, state: FollowState, cursor: Cursor) -> Step:
@@ -107,7 +110,7 @@ def _follow(reader: SourceReader, state: FollowState, cursor: Cursor) -> Step:
         return AT_ONCE
     if ended and not wal_pair.orderly:
         fault = "the WAL was deleted, and no wal-index was seen to tell its last commits from failed ones"
-        return Step(gap=fault, remedy=presence_advice(tracked))
+        return gap_step(GapKind.UNCERTAIN, fault, remedy=presence_advice(tracked))
     if not tracked.verified:
         step = resume_following(reader, state, cursor, seen)
         if step is not None:
@@ -117,11 +120,13 @@ def _follow(reader: SourceReader, state: FollowState, cursor: Cursor) -> Step:
         tracked.waiting = None
     match decision:
         case Again(reason):
-            return Step(gap=f"the WAL was deleted, and {reason}") if ended else again(reader, seen, reason)
+            if not ended:
+                return again(reader, seen, reason)
+            return gap_step(GapKind.UNCERTAIN, "the WAL was deleted, and {reason}", reason=reason)
         case Emptied():
             return leave_emptied(reader, state, cursor)
         case Gap() as gap:
-            return gap_step(gap)
+            return Step(gap=gap)
         case Idle():
             return _idle(reader, state, cursor, seen)
         case Copy() as copy:

@@ -12,10 +12,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 from walsyncd.core.follow.follow_state import FileFacts, FollowState
+from walsyncd.core.follow.gap import GapKind
 from walsyncd.engine.follow.environment import Environment
 from walsyncd.engine.follow.followed_database import FollowedDatabase
 from walsyncd.engine.follow.source_reader import database_identity, file_facts
-from walsyncd.engine.follow.step import AT_ONCE, SHORTLY, Step
+from walsyncd.engine.follow.step import AT_ONCE, SHORTLY, Step, gap_step
+from walsyncd.engine.follow.wal_pairs import REPLACED
 
 SETTLED_MS = 2_000  # the coarsest file times that Linux keeps, those of FAT
 SETTLED_FINE_MS = 100  # where times are kept to the nanosecond, they still are those of the last tick: 10 ms at most
@@ -31,7 +33,7 @@ def look_without_wal(tracked: FollowedDatabase, environment: Environment, state:
     if wal_pairs.queue:
         return AT_ONCE
     if state.cursor is not None:
-        return Step(gap="the WAL was deleted while it was not watched")
+        return gap_step(GapKind.UNCERTAIN, "the WAL was deleted while it was not watched")
     if tracked.vouching is not None and tracked.vouching[1] is state:
         wal_pairs.confirm_known(tracked.vouching[0])
     database_writes = wal_pairs.database_writes
@@ -42,10 +44,10 @@ def look_without_wal(tracked: FollowedDatabase, environment: Environment, state:
     if wal_pairs.database_writes != database_writes:
         return SHORTLY
     if not facts.is_file(state.file):
-        return Step(gap="another file was put in the database's place")
+        return gap_step(GapKind.REPLACED, REPLACED)
     changed = not is_unchanged(facts, state.file, is_unwritten=wal_pairs.is_unwritten)
     if changed and state.mode == "wal":
-        return Step(gap="the database was changed while it had no WAL")
+        return gap_step(GapKind.UNCERTAIN, "the database was changed while it had no WAL")
     settled = is_settled(facts, environment)
     look = facts if settled else facts.unknown()
     again_s = None if settled else settling_ms(facts) / 1000

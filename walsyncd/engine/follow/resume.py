@@ -16,8 +16,10 @@ from dataclasses import replace
 
 from walsyncd.core.follow.decision import Cursor, DmsHolder, Observation, cursor_before, salts_now
 from walsyncd.core.follow.follow_state import FileFacts, FollowState
+from walsyncd.core.follow.gap import GapKind
 from walsyncd.engine.follow.source_reader import SourceReader, reached_after
-from walsyncd.engine.follow.step import AT_ONCE, Step
+from walsyncd.engine.follow.step import AT_ONCE, Step, gap_step
+from walsyncd.engine.follow.wal_pairs import REPLACED
 
 QUIET_AFTER_REBOOT_MS = 10_000
 
@@ -27,7 +29,7 @@ def resume_following(reader: SourceReader, state: FollowState, cursor: Cursor, s
     tracked = reader.tracked
     facts = reader.facts()
     if not facts.is_file(state.file):
-        return Step(gap="another file was put in the database's place")
+        return gap_step(GapKind.REPLACED, REPLACED)
     salts = salts_now(seen)
     if salts != cursor.salts:
         tracked.verified = salts is not None
@@ -39,7 +41,8 @@ def resume_following(reader: SourceReader, state: FollowState, cursor: Cursor, s
     if salts_now(reader.observe()) != cursor.salts:
         return AT_ONCE
     if held != cursor.frames:
-        return Step(gap=f"the WAL holds {held} of {cursor.frames} frames that were shipped: history forked")
+        text = "the WAL holds {held} of {shipped} frames that were shipped: history forked"
+        return gap_step(GapKind.REVERTED, text, held=held, shipped=cursor.frames)
     tracked.verified, tracked.quiet_since_ms = True, None
     return None if resumed else Step(state=replace(state, file=facts), again_s=0)
 

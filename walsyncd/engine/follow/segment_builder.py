@@ -17,9 +17,8 @@ from contextlib import contextmanager
 from walsyncd.adapters.journal.journal import Journal, NewObject, ObjectKind
 from walsyncd.adapters.journal.spool import SpoolFile, SpoolWriter
 from walsyncd.config import format_size
-from walsyncd.core.follow.decision import Salts
 from walsyncd.core.follow.follow_state import Stream
-from walsyncd.core.sqlite.wal import WAL_HEADER_SIZE, Frames
+from walsyncd.core.sqlite.wal import WAL_HEADER_SIZE, Frames, Salts
 from walsyncd.core.stored.epoch import begin_stamp, restamp
 from walsyncd.core.stored.layout import SegmentKey, format_key
 from walsyncd.core.stored.segment import Commit, SegmentWriter, Trailer

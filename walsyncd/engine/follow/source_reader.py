@@ -19,7 +19,6 @@ from walsyncd.core.follow.decision import (
     DmsHolder,
     Observation,
     ProvisionalProof,
-    Salts,
     ShmEvidence,
     mark_holds,
 )
@@ -29,6 +28,7 @@ from walsyncd.core.sqlite.wal import (
     FRAME_HEADER_SIZE,
     WAL_HEADER_SIZE,
     Frames,
+    Salts,
     WalHeader,
     parse_wal_header,
     read_frames,

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from walsyncd.adapters.journal.journal import NewObject
-from walsyncd.core.follow.decision import CounterMark, Gap, Salts
+from walsyncd.core.follow.decision import CounterMark
 from walsyncd.core.follow.follow_state import FollowState
+from walsyncd.core.follow.gap import Gap, GapKind
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +27,7 @@ class Step:
     moving: bool = False
     """Frames stand after the last published one: a commit may be on its way."""
     life_ended: bool = False
-    gap: str = ""
-    remedy: str = ""
-    """What the operator can do against such gaps."""
-    blocked: Salts | None = None
-    """No generation gets past that gap before the WAL has other salts than these."""
+    gap: Gap | None = None
     doubt: str = ""
     """Why the wal-index is not believed from now on."""
     base_wanted: str = ""
@@ -40,9 +37,9 @@ class Step:
     """What proved that nothing was missed where the WAL restarted: its count or its remains."""
 
 
-def gap_step(gap: Gap) -> Step:
-    """The step that a gap ends in."""
-    return Step(gap=gap.reason, remedy=gap.remedy, blocked=gap.blocked)
+def gap_step(kind: GapKind, text: str, *, remedy: str = "", **facts: int | str) -> Step:
+    """The step that a gap ends in; ``text`` names each of the facts in braces."""
+    return Step(gap=Gap(kind, text, facts, remedy))
 
 
 AT_ONCE = Step(again_s=0)

@@ -7,9 +7,10 @@ that never comes, is not believed any more, and the WAL itself is scanned; what 
 from __future__ import annotations
 
 from walsyncd.core.follow.decision import DmsHolder, Observation
+from walsyncd.core.follow.gap import GapKind
 from walsyncd.engine.follow.followed_database import FollowedDatabase
 from walsyncd.engine.follow.source_reader import SourceReader
-from walsyncd.engine.follow.step import SHORTLY, Step
+from walsyncd.engine.follow.step import SHORTLY, Step, gap_step
 from walsyncd.errors import TransientError
 
 PATIENCE_MS = 5_000  # a busy machine may keep a process waiting for seconds, seldom for five
@@ -37,8 +38,8 @@ def again(reader: SourceReader, seen: Observation, reason: str) -> Step:
     if not has_lasted(tracked, seen, reader.environment.monotonic_ms()):
         return SHORTLY
     tracked.waiting = None
-    lasting = f"for {PATIENCE_MS // 1000} s {reason}"
+    seconds = PATIENCE_MS // 1000
     if seen.holder is DmsHolder.NONE:
-        return Step(gap=lasting)
+        return gap_step(GapKind.UNCERTAIN, "for {seconds} s {reason}", seconds=seconds, reason=reason)
     tracked.believe_index, tracked.mark = False, None
-    return Step(again_s=0, doubt=lasting)
+    return Step(again_s=0, doubt=f"for {seconds} s {reason}")

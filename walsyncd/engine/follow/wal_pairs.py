@@ -32,11 +32,14 @@ from pathlib import Path
 from walsyncd.adapters.files.inotify import Event, Kind
 from walsyncd.adapters.files.source import Liveness, OpenFile, Role, liveness, open_file, side_path
 from walsyncd.core.follow.decision import CounterMark, ShmEvidence
+from walsyncd.core.follow.gap import Gap, GapKind
 from walsyncd.core.sqlite.walindex import WALINDEX_READ_SIZE, parse_index_header
 from walsyncd.engine.follow.index_reads import IndexReads, frames_behind
 from walsyncd.errors import WalsyncdError
 
 LIVES_MAX = 64  # descriptors held for one database: a second of the fastest cycle seen; more are a gap
+
+REPLACED = "another file was put in the database's place"
 
 _LOST_SIGHT = {Kind.OVERFLOW, Kind.WATCH_LOST, Kind.REAPPEARED}
 
@@ -97,9 +100,9 @@ class WalPairs:
     blind: bool = False
     """Events were lost: whatever they might have told has to be looked for."""
     database_writes: int = 0
-    replaced: str = ""
-    """How another file came to be at the database's path, in words; empty if none did."""
-    lost: str = ""
+    replaced: Gap | None = None
+    """How another file came to be at the database's path, if one did."""
+    lost: Gap | None = None
     """Why a life may have been missed altogether."""
     error: WalsyncdError | None = None
     """Why a -wal or -shm that exists could not be opened."""
@@ -107,7 +110,7 @@ class WalPairs:
     """Nobody follows the database now: nothing is held."""
     _vouched: int = -1
     _serial: int = 0
-    _unseen: str = ""
+    _unseen: Gap | None = None
     """Why the WAL that exists, or did a moment ago, could not be opened: it is lost as soon as something is written."""
     _mistakable: bool = False
     """The life that ended last may have been taken for a later one, which nothing was written to."""
@@ -145,7 +148,7 @@ class WalPairs:
             self.suspended = False
             while self.queue:
                 self.pop_finished()
-            self.replaced = self.lost = self._unseen = ""
+            self.replaced = self.lost = self._unseen = None
             self.blind = self._mistakable = False
             self.error = None
 
@@ -234,7 +237,7 @@ class WalPairs:
         elif kind is Kind.DELETE and last is not None:
             self._end(last)
         elif kind is Kind.DELETE:
-            self._unseen = ""
+            self._unseen = None
         elif kind in {Kind.MOVED_FROM, Kind.MOVED_TO}:
             self.database_writes += 1
             self.look_around()
@@ -254,9 +257,9 @@ class WalPairs:
 
     def _note_unseen(self) -> None:
         """A WAL came that can't be opened: unless an event tells of writes to it, nothing was in it."""
-        doubtful = self.error is not None or self._mistakable or bool(self._unseen)
+        doubtful = self.error is not None or self._mistakable or self._unseen is not None
         cause = self.error.message if self.error is not None else "it was deleted again at once"
-        self._unseen = f"a new WAL could not be opened: {cause}"
+        self._unseen = Gap.of(GapKind.OVERWRITTEN, "a new WAL could not be opened: {cause}", cause=cause)
         if doubtful:
             self.lost = self._unseen
 
@@ -281,7 +284,8 @@ class WalPairs:
         self._vouched = self.database_writes
         self._mistakable = wal_pair.written and not wal_pair.wal.size()
         if not wal_pair.wal.unlinked():
-            self.lost = "a WAL was deleted and the next one created before it could be opened"
+            text = "a WAL was deleted and the next one created before it could be opened"
+            self.lost = Gap.of(GapKind.OVERWRITTEN, text)
 
     def _note_shm(self, kind: Kind) -> None:
         last = self._alive()
@@ -304,9 +308,9 @@ class WalPairs:
 
     def _note_database(self, kind: Kind) -> None:
         if kind in {Kind.CREATE, Kind.MOVED_TO}:
-            self.replaced = "another file was put in the database's place"
+            self.replaced = Gap.of(GapKind.REPLACED, REPLACED)
         elif kind in {Kind.DELETE, Kind.MOVED_FROM}:
-            self.replaced = "the database was deleted or moved away"
+            self.replaced = Gap.of(GapKind.REPLACED, "the database was deleted or moved away")
         if kind is Kind.CLOSE_WRITE:
             return
         last = self._alive()
@@ -324,7 +328,8 @@ class WalPairs:
 
     def _append(self, wal_pair: WalPair) -> WalPair:
         if len(self.queue) >= LIVES_MAX:
-            self.lost = f"the WAL was created and deleted {LIVES_MAX} times before it could be read"
+            text = "the WAL was created and deleted {times} times before it could be read"
+            self.lost = Gap.of(GapKind.OVERWRITTEN, text, times=LIVES_MAX)
             self.queue.pop().close()
         self.queue.append(wal_pair)
         return wal_pair

@@ -47,7 +47,6 @@ from walsyncd.adapters.journal.journal import NewObject
 from walsyncd.core.follow.decision import (
     CounterMark,
     Cursor,
-    Gap,
     Observation,
     Restarted,
     broken_chain,
@@ -55,6 +54,7 @@ from walsyncd.core.follow.decision import (
     salts_now,
 )
 from walsyncd.core.follow.follow_state import FollowState
+from walsyncd.core.follow.gap import Gap, GapKind
 from walsyncd.core.follow.restart import (
     EMPTY_TALLY,
     RestartProof,
@@ -66,7 +66,7 @@ from walsyncd.core.follow.restart import (
 from walsyncd.core.sqlite.wal import FRAME_HEADER_SIZE, Frames
 from walsyncd.engine.follow.copy_frames import close_epoch_if_due, new_segment_builder, why_not_appendable
 from walsyncd.engine.follow.source_reader import SourceReader
-from walsyncd.engine.follow.step import AT_ONCE, Step, gap_step
+from walsyncd.engine.follow.step import AT_ONCE, Step
 
 TAIL_BYTES_MAX = 256 << 20  # an old incarnation's tail is held in memory until it is proven; a larger one is a gap
 
@@ -92,11 +92,11 @@ def cross_restart(
     if salts_now(after) != found.salts:
         return AT_ONCE
     if isinstance(remains, Gap):
-        return gap_step(remains)
+        return Step(gap=remains)
     proof = _prove(reader, state, cursor, found, remains, seen=seen, after=after)
     if isinstance(proof, Gap):
-        return Step(gap=proof.reason)
-    if fault := why_not_appendable(state.stream, cursor.header.page_size) if cursor.header is not None else "":
+        return Step(gap=proof)
+    if fault := why_not_appendable(state.stream, cursor.header.page_size) if cursor.header is not None else None:
         return Step(gap=fault)
     return _cross(reader, state, cursor, found, proof, remains, seen)
 
@@ -123,7 +123,8 @@ def _read_remains(reader: SourceReader, cursor: Cursor, found: Restarted) -> _Re
                 kept.append(frames)
                 size += len(frames.data)
                 if size > TAIL_BYTES_MAX:
-                    return Gap(f"more than {TAIL_BYTES_MAX >> 20} MiB of an old WAL were left when it restarted")
+                    text = "more than {mib} MiB of an old WAL were left when it restarted"
+                    return Gap.of(GapKind.OVERWRITTEN, text, mib=TAIL_BYTES_MAX >> 20)
             tail = counter.tally()
         behind = reader.salts_at(max(cursor.frames, new_last) + 1, cursor.header)
     return _Remains(new, new_last, tail, kept, behind)
@@ -155,11 +156,10 @@ def _prove(
             behind=remains.behind,
         )
     if state.file.boot_id != reader.environment.boot_id:
-        return Gap("the WAL restarted across a reboot")
+        return Gap.of(GapKind.UNCERTAIN, "the WAL restarted across a reboot")
     proof = prove_by_remains(cursor, new_salts=found.salts, new_last=reached, tail=remains.tail)
     if isinstance(proof, RestartProof):
-        fault = _not_written_back(reader, proof, found, remains)
-        return Gap(fault) if fault else proof
+        return _not_written_back(reader, proof, found, remains) or proof
     return proof
 
 
@@ -183,7 +183,7 @@ def _reached_by(reader: SourceReader, found: Restarted, after: Observation, new_
     return max(new_last, reader.last_commit(cursor_before(found.header))) if found.header is not None else new_last
 
 
-def _not_written_back(reader: SourceReader, proof: RestartProof, found: Restarted, remains: _Remains) -> str:
+def _not_written_back(reader: SourceReader, proof: RestartProof, found: Restarted, remains: _Remains) -> Gap | None:
     """A WAL is copied back whole before it restarts: see that the tail was, page by page. Says which was not.
 
     Such a page belongs to a commit that failed.
@@ -195,12 +195,13 @@ def _not_written_back(reader: SourceReader, proof: RestartProof, found: Restarte
                 wanted.pop(page, None)
     database = open_file(reader.tracked.path)
     if database is None:
-        return "the database file is gone"
+        return Gap.of(GapKind.REPLACED, "the database file is gone")
     with database:
         for page, digest in wanted.items():
             if hashlib.sha256(database.pread((page - 1) * page_size, page_size)).digest() != digest:
-                return f"page {page} of the old WAL's last transactions is not in the database: a commit failed"
-    return ""
+                text = "page {page} of the old WAL's last transactions is not in the database: a commit failed"
+                return Gap.of(GapKind.UNCERTAIN, text, page=page)
+    return None
 
 
 def _last_versions(tail: list[Frames], last: int) -> tuple[dict[int, bytes], int]:

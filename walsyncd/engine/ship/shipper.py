@@ -13,6 +13,8 @@ from typing import Protocol
 
 from walsyncd.adapters.journal.journal import DatabaseRow, Journal, ObjectRow, ObjectState
 from walsyncd.adapters.storage.interface import Storage
+from walsyncd.core.follow.database_state import DatabaseState
+from walsyncd.core.follow.gap import Gap, GapKind
 from walsyncd.core.send.merge import CROWD, Waiting, crowded_runs, head_run, merged_key
 from walsyncd.core.stored.layout import SegmentKey, format_key, parse_key
 from walsyncd.engine.ship.database_queue import Claim, DatabaseQueue
@@ -34,7 +36,7 @@ class UploadEvents(Protocol):
     def on_stored(self, row: ObjectRow) -> None:
         """An object is visible, and the journal knows."""
 
-    def on_generation_lost(self, database_id: int, reason: str) -> None:
+    def on_generation_lost(self, database_id: int, gap: Gap) -> None:
         """The current generation was ended in the journal; the follower has to begin another."""
 
     def on_rewound(self, database_id: int, reason: str) -> None:
@@ -113,7 +115,7 @@ class Shipper:
                 queue.ownership_checked(self._monotonic_ms(), self._wall_ms())
             case Standing.LOST:
                 queue.is_claimed = False
-                self._lose(queue, generation, verdict.reason)
+                self._lose(queue, generation, Gap.of(GapKind.OWNER, "{seen}", seen=verdict.reason))
             case Standing.TAKEN:
                 self._give_way(queue, verdict.reason)
         return verdict
@@ -168,10 +170,10 @@ class Shipper:
             return QueueResult(next_id=_NEXT_UNKNOWN, reached_storage=looked)
         except CorruptError as error:
             if tried or not self._rewind(queue, rows[0], str(error)):
-                self._lose(queue, rows[0].generation, str(error))
+                self._lose(queue, rows[0].generation, Gap.of(GapKind.DAMAGED, "{problem}", problem=str(error)))
             return QueueResult(next_id=_NEXT_UNKNOWN, reached_storage=looked)
         except ImpossibleError as error:
-            self._lose(queue, rows[0].generation, str(error))
+            self._lose(queue, rows[0].generation, Gap.of(GapKind.REFUSED, "{problem}", problem=str(error)))
             return QueueResult(next_id=_NEXT_UNKNOWN, reached_storage=True)
         behind = rows[run.count :]
         next_id = behind[0].id if behind else _NEXT_UNKNOWN if len(rows) == ROWS_MAX else None
@@ -205,16 +207,17 @@ class Shipper:
         self._events.on_rewound(queue.database_id, reason)
         return True
 
-    def _lose(self, queue: DatabaseQueue, generation: str, reason: str) -> None:
-        was_current = self._journal.lose_generation(queue.database_id, generation, reason, self._wall_ms())
-        get_logger(database=queue.name).warning("generation_lost", generation=generation, reason=reason)
+    def _lose(self, queue: DatabaseQueue, generation: str, gap: Gap) -> None:
+        was_current = self._journal.lose_generation(queue.database_id, generation, gap, self._wall_ms())
+        log = get_logger(database=queue.name)
+        log.warning("generation_lost", generation=generation, kind=str(gap.kind), reason=gap.reason)
         if was_current:
-            self._events.on_generation_lost(queue.database_id, reason)
+            self._events.on_generation_lost(queue.database_id, gap)
 
     def _give_way(self, queue: DatabaseQueue, reason: str) -> None:
         remedy = f"stop one of the two; to go on here, in a new generation: walsyncd takeover {queue.name}"
         now_ms = self._wall_ms()
-        self._journal.note_state(queue.database_id, "degraded", reason, remedy, now_ms)
+        self._journal.note_state(queue.database_id, DatabaseState.DEGRADED, reason, remedy, now_ms)
         self._journal.note_error(queue.database_id, reason, now_ms)
         get_logger(database=queue.name).error("database_taken", reason=reason, remedy=remedy)
 

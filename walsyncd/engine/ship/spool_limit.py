@@ -16,6 +16,7 @@ from collections.abc import Callable
 
 from walsyncd.adapters.journal.journal import Journal
 from walsyncd.config import format_size
+from walsyncd.core.follow.gap import Gap, GapKind
 
 SHORT_SPOOL_BYTES = 1 << 20  # a second of a busy database
 CHECK_SHARE = 50  # summing up the spool may take one part in so many of the time
@@ -44,7 +45,7 @@ class SpoolLimit:
     def _limit(self, missing: int) -> int:
         return min(self.bytes_max, SHORT_SPOOL_BYTES) if missing else self.bytes_max
 
-    def giving_way(self) -> dict[int, str]:
+    def giving_way(self) -> dict[int, Gap]:
         """The row ids of databases whose spool has to go to come below the limit, and the reason to be given."""
         disk = self._journal.disk
         held, missing = self._journal.spool_bytes(), disk.missing_bytes()
@@ -52,12 +53,13 @@ class SpoolLimit:
         why = "the disk under the state directory is full"
         if not missing:
             why = f"the spool reached its limit of {format_size(self.bytes_max)}"
-        dropped: dict[int, str] = {}
+        dropped: dict[int, Gap] = {}
         for row in sorted(self._journal.databases(), key=lambda row: row.spooled_bytes, reverse=True):
             if held < self._limit(missing) or not row.spooled_bytes:
                 break
             held -= row.spooled_bytes
             missing = max(0, missing - row.spooled_bytes)
-            dropped[row.id] = f"{why}; {format_size(row.spooled_bytes)} that waited for storage were dropped"
+            text = "{why}; {bytes} bytes that waited for storage were dropped"
+            dropped[row.id] = Gap.of(GapKind.SPOOL, text, why=why, bytes=row.spooled_bytes)
         self._next_s = 0.0
         return dropped

@@ -13,8 +13,7 @@ no thread wakes up.
 | is well, our disk is full| that lane tries again every second (StateError), the reserve is given up       |
 
 Decide under the lock (``engine.ship.scheduler``), act outside it. One sleeping thread at most has an alarm for the next
-moment; who leaves for an act passes the watch on, if anything is left to be done. So an event wakes a thread or
-two, however many there are.
+moment; who leaves for an act passes the watch on, if anything is left to do. So an event wakes two threads at most.
 """
 
 from __future__ import annotations
@@ -29,6 +28,7 @@ from types import TracebackType
 
 from walsyncd.adapters.journal.journal import Journal, ObjectRow
 from walsyncd.adapters.storage.interface import Storage
+from walsyncd.core.follow.gap import Gap
 from walsyncd.core.send.backoff import delay_s
 from walsyncd.core.send.pacing import Bucket, refill
 from walsyncd.core.stored.position import Position
@@ -184,11 +184,11 @@ class Uploader:
         with self._wake:
             return bool(self._queue(database_id).stopped)
 
-    def take_over(self, database_id: int, reason: str) -> None:
+    def take_over(self, database_id: int, gap: Gap) -> None:
         """Write to the database again all the same, in a generation that the follower has yet to begin."""
         row = self._journal.database_by_id(database_id)
         if row.generation is not None:
-            self._journal.lose_generation(database_id, row.generation, reason, self._wall_ms())
+            self._journal.lose_generation(database_id, row.generation, gap, self._wall_ms())
         self.drop_spool(database_id)
         with self._wake:
             queue = self._queue(database_id)

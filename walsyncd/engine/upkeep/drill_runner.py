@@ -29,6 +29,7 @@ from walsyncd.adapters.journal.journal import DatabaseRow, Journal, ObjectKind, 
 from walsyncd.adapters.storage.interface import Storage
 from walsyncd.adapters.storage.paced_reads import PacedReads
 from walsyncd.core.follow.follow_state import FollowState
+from walsyncd.core.follow.gap import Gap, GapKind
 from walsyncd.core.keep.drill_schedule import next_drill_ms
 from walsyncd.engine.follow.followed_database import FollowedDatabase
 from walsyncd.engine.restore.replica import Replica
@@ -53,7 +54,7 @@ class Driller:
         storage: Storage,
         *,
         request: Callable[[FollowedDatabase, Callable[[FollowedDatabase], object]], Future[Any]],
-        on_generation_lost: Callable[[int, str], None],
+        on_generation_lost: Callable[[int, Gap], None],
         bytes_per_s_max: float | None,
         wall_ms: Callable[[], int],
     ) -> None:
@@ -178,9 +179,9 @@ class Driller:
         remedy = REMEDY if is_replicas else "sqlite3's .recover, or a restore of an older position"
         _log.error("drill_failed", database=row.name, position=position, reason=problem, remedy=remedy)
         if is_replicas and row.generation is not None:
-            reason = f"a rehearsed restore failed: {problem}"
-            if self._journal.lose_generation(row.id, row.generation, reason, self._wall_ms()):
-                self._on_generation_lost(row.id, reason)
+            gap = Gap.of(GapKind.DAMAGED, "a rehearsed restore failed: {problem}", problem=problem)
+            if self._journal.lose_generation(row.id, row.generation, gap, self._wall_ms()):
+                self._on_generation_lost(row.id, gap)
 
     def _postpone(self, row: DatabaseRow, reason: str) -> None:
         """Try again soon; if the generation has ended, the next one has to have a base before anyway."""
