@@ -86,3 +86,11 @@ def test_a_generation_seen_in_the_bucket_raises_the_bar(journal: Journal) -> Non
     journal.note_last_generation(row.id, G2)
     journal.note_last_generation(row.id, G1)
     assert journal.database_by_id(row.id).last_generation == G2
+
+
+def test_machine_ids_are_known_until_the_machine_is_booted(journal: Journal) -> None:
+    """A container that is made again has another id; a clone of the disk runs after another boot."""
+    assert journal.note_machine("boot-1", "machine-1") == {"machine-1"}
+    assert journal.note_machine("boot-1", "machine-2") == {"machine-1", "machine-2"}
+    assert journal.note_machine("boot-1", "machine-1") == {"machine-1", "machine-2"}
+    assert journal.note_machine("boot-2", "machine-3") == {"machine-3"}

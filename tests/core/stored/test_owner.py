@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from walsyncd.core.stored.owner import Owner, format_owner, lost_reason, parse_owner
+from walsyncd.core.stored.owner import Owner, format_owner, is_ours, lost_reason, parse_owner
 from walsyncd.errors import CorruptError
 
 OLD, NOW, NEW = "20261122T105500Z-00000001", "20261122T105600Z-00000002", "20261122T105700Z-00000003"
@@ -65,7 +65,24 @@ def test_who_may_continue_a_generation(
 ) -> None:
     """Ours goes on; one that nobody can have written to begins; everything else is lost, and says to whom."""
     reason = lost_reason(
-        seen, machine_id="machine-1", runs={"run-1"}, generation=NOW, was_stored=was_stored, in_bucket=in_bucket
+        seen, machine_ids={"machine-1"}, runs={"run-1"}, generation=NOW, was_stored=was_stored, in_bucket=in_bucket
     )
     assert bool(reason) == bool(expected)
     assert expected in reason
+
+
+@pytest.mark.parametrize(
+    ("seen", "ours", "is_known"),
+    [
+        ("machine-1", {"machine-1"}, True),
+        ("machine-2", {"machine-1"}, False),
+        ("machine-2", {"machine-1", "machine-2"}, True),
+        ("host-5f2d", {"host-81aa"}, True),
+        ("host-5f2d", {"machine-1"}, True),
+        ("machine-1", {"host-81aa"}, True),
+    ],
+)
+def test_a_machine_is_asked_for_only_where_both_have_an_id(seen: str, ours: set[str], *, is_known: bool) -> None:
+    """A container's host name is another one each time, so there the run id alone decides."""
+    assert is_ours(Owner("web-1", seen, "run-1", US.since), machine_ids=ours, runs={"run-1"}) == is_known
+    assert not is_ours(Owner("web-1", seen, "run-9", US.since), machine_ids=ours, runs={"run-1"})

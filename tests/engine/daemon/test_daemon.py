@@ -11,6 +11,7 @@ import pytest
 from tests.adapters.files.sqlite_process import SqliteProcess, wal_database
 from tests.engine.running import Place, running, wait_for
 from tests.fakes import Call, FakeStorage
+from walsyncd.adapters.journal.journal import Journal
 from walsyncd.adapters.storage.directory import DirectoryStorage
 from walsyncd.adapters.storage.interface import Storage
 from walsyncd.core.restore.plan import Head
@@ -198,3 +199,40 @@ def test_a_stop_never_hangs(place: Place, monkeypatch: pytest.MonkeyPatch) -> No
         with running(place.settings("app"), storage):
             place.sync()
         assert restored(place, storage=storage) == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "goes_on"),
+    [
+        (("boot-1", "host-5f2d"), ("boot-1", "host-81aa"), True),
+        (("boot-1", "host-5f2d"), ("boot-2", "host-81aa"), True),
+        (("boot-1", "machine-1"), ("boot-1", "machine-2"), True),
+        (("boot-1", "machine-1"), ("boot-2", "machine-2"), False),
+    ],
+)
+def test_a_new_container_with_the_same_state_goes_on(
+    place: Place,
+    monkeypatch: pytest.MonkeyPatch,
+    before: tuple[str, str],
+    after: tuple[str, str],
+    *,
+    goes_on: bool,
+) -> None:
+    """Its host name, or its machine id, is another one; a clone of a disk with another machine id does not go on."""
+
+    def become(boot: str, machine: str) -> None:
+        monkeypatch.setattr("walsyncd.engine.daemon.daemon.machine_id", lambda: machine)
+        note = Journal.note_machine
+        monkeypatch.setattr(Journal, "note_machine", lambda self, _boot, machine: note(self, boot, machine))
+
+    with wal_database(place.database()) as writer:
+        become(*before)
+        with running(place.settings("app")):
+            place.sync()
+            first = place.row().generation
+        monkeypatch.undo()
+        become(*after)
+        writer.execute("insert into t values (1)")
+        with running(place.settings("app")):
+            place.sync()
+            assert (place.row().generation == first) == goes_on

@@ -34,6 +34,7 @@ from typing import Self
 
 from walsyncd.adapters.files.statx import birth_ns
 from walsyncd.core.sqlite.dbheader import HEADER_SIZE, DatabaseHeader, parse_database_header
+from walsyncd.core.stored.owner import UNNAMED
 from walsyncd.errors import RefusedError, TransientError, UsageError
 
 # O_NONBLOCK means nothing to a regular file and keeps a FIFO of that name from stopping the daemon.
@@ -333,4 +334,4 @@ def machine_id() -> str:
         text = Path("/etc/machine-id").read_text(encoding="ascii").strip()
     except (FileNotFoundError, PermissionError):
         text = ""
-    return f"host-{os.uname().nodename}" if text in {"", "uninitialized"} else text
+    return f"{UNNAMED}{os.uname().nodename}" if text in {"", "uninitialized"} else text

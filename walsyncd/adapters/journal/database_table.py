@@ -22,6 +22,8 @@ _GENERATION = ", ".join(field.name for field in fields(GenerationRow))
 
 _PRUNE_MS = f"max(prune_due_ms, pruned_ms + {DAY_MS})"  # NULL if nothing can go
 
+MACHINE = "machine"  # the boot and file system of the last run, then the machine ids since, a line each
+MACHINE_IDS_MAX = 100  # a container that is made again more often than that between two commits loses a generation
 VERIFIED = "verified_ms "  # the fact's name goes on with the database's
 
 
@@ -119,6 +121,18 @@ class DatabaseTable(DatabaseReads):
             sql = "INSERT OR REPLACE INTO fact (name, value) VALUES (?, ?)"
             connection.executemany(sql, [("run_id", run_id), ("journal_file", identity)])
         return not is_copy
+
+    def note_machine(self, boot_id: str, machine_id: str) -> frozenset[str]:
+        """Note the machine's id; returns those under which this journal ran since that boot, this one included.
+
+        A container that is made again has another id, and the same kernel and file system. A clone has not.
+        """
+        boot = f"{boot_id} {self._path.stat().st_dev}"
+        before, _, ids = (self.fact(MACHINE) or "").partition("\n")
+        known = ids.split() if before == boot else []
+        known = [*(each for each in known if each != machine_id), machine_id][-MACHINE_IDS_MAX:]
+        self.note_fact(MACHINE, "\n".join([boot, *known]))
+        return frozenset(known)
 
     def database(self, name: str, path: str) -> DatabaseRow:
         """The database called ``name``, entered if it is new, now at ``path``."""

@@ -2,9 +2,14 @@
 
 | owner.json names                 | the generation          | so                                            |
 |----------------------------------|-------------------------|-----------------------------------------------|
-| a run this journal wrote, our id | any                     | continue it                                   |
+| a run this journal wrote, ours   | any                     | continue it                                   |
 | nobody, or somebody else         | nothing of it in bucket | begin it: nobody else can have written there  |
 | nobody, or somebody else         | was written to          | lost: a clone, another daemon, an old journal |
+
+The run id decides. The machine's id is asked besides, since a clone of a disk has the same journal and often another
+machine id. It says nothing where one of the two machines has none (a container: its ``machine_id`` is ``host-`` and a
+host name that is new each time), or where this journal has run under both ids since the machine was booted (a container
+that was made again with the same state directory).
 
 JSON object: ``host``, ``machine_id``, ``run_id`` and ``since`` (RFC 3339, UTC), all text.
 """
@@ -16,6 +21,8 @@ from collections.abc import Collection
 from dataclasses import asdict, dataclass
 
 from walsyncd.errors import CorruptError
+
+UNNAMED = "host-"  # stands before the host name where a machine has no id
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +55,7 @@ def parse_owner(data: bytes) -> Owner:
 def lost_reason(
     seen: Owner | None,
     *,
-    machine_id: str,
+    machine_ids: Collection[str],
     runs: Collection[str],
     generation: str,
     was_stored: bool,
@@ -60,7 +67,7 @@ def lost_reason(
     a stored object of the generation. ``in_bucket``: ids of the generations that the folder has; they matter
     only if the owner is not this journal.
     """
-    if is_ours(seen, machine_id=machine_id, runs=runs):
+    if is_ours(seen, machine_ids=machine_ids, runs=runs):
         return ""
     newest = max(in_bucket, default="")
     if not was_stored and newest < generation:
@@ -71,6 +78,17 @@ def lost_reason(
     return f"{who}, not the run that this journal wrote last"
 
 
-def is_ours(seen: Owner | None, *, machine_id: str, runs: Collection[str]) -> bool:
-    """Whether what stands in ``owner.json`` was written by this journal on this machine."""
-    return seen is not None and seen.machine_id == machine_id and seen.run_id in runs
+def is_ours(seen: Owner | None, *, machine_ids: Collection[str], runs: Collection[str]) -> bool:
+    """Whether what stands in ``owner.json`` was written by this journal on this machine.
+
+    ``machine_ids``: this machine's id, and those that it had earlier since it was booted.
+    """
+    if seen is None or seen.run_id not in runs:
+        return False
+    has_ids = has_machine_id(seen.machine_id) and all(map(has_machine_id, machine_ids))
+    return not has_ids or seen.machine_id in machine_ids
+
+
+def has_machine_id(machine_id: str) -> bool:
+    """Whether that is the id of a machine, and not the host name of one that has none."""
+    return not machine_id.startswith(UNNAMED)

@@ -80,7 +80,7 @@ class Daemon:
         self._journal = Journal.open(settings.daemon.state_dir)
         self._journal.sweep()
         leave_old_place(self._journal, settings.storage.url)
-        self._identity = Identity(host=socket.gethostname(), machine_id=machine_id(), run_id=secrets.token_hex(16))
+        self._identity = _identity(self._journal)
         if not self._journal.begin_run(self._identity.run_id):
             _log.warning("state_dir_is_a_copy", state_dir=str(settings.daemon.state_dir))
         self._limit = SpoolLimit(self._journal, settings.daemon.spool_bytes_max)
@@ -380,6 +380,12 @@ class Daemon:
         if self._schedule.overdue_s() > limit_s:
             return "follower"
         return "upload" if self._stalls.longest_s("upload") > UPLOAD_PATIENCE * limit_s else ""
+
+
+def _identity(journal: Journal) -> Identity:
+    machine = machine_id()
+    known_as = journal.note_machine(boot_id(), machine)
+    return Identity(socket.gethostname(), machine, secrets.token_hex(16), known_as)
 
 
 def _way_of(settings: Settings) -> tuple[object, ...]:

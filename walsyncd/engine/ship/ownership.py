@@ -40,11 +40,20 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """This daemon: ``run_id`` is new at every start, ``machine_id`` is /etc/machine-id."""
+    """This daemon: ``run_id`` is new at every start, ``machine_id`` is /etc/machine-id.
+
+    ``known_as`` are ids that the same machine had earlier since it was booted, as this journal saw it.
+    """
 
     host: str
     machine_id: str
     run_id: str
+    known_as: frozenset[str] = frozenset()
+
+    @property
+    def machine_ids(self) -> frozenset[str]:
+        """Every id that is this machine's."""
+        return self.known_as | {self.machine_id}
 
 
 _OURS = Verdict(Standing.OURS)
@@ -137,12 +146,12 @@ class Ownership:
 
     def _lost_reason(self, database: DatabaseRow, generation: str, seen: Owner | None) -> str:
         runs = {run for run in (database.owner_run, database.owner_next) if run}
-        if is_ours(seen, machine_id=self._identity.machine_id, runs=runs):
+        if is_ours(seen, machine_ids=self._identity.machine_ids, runs=runs):
             return self._unknown_object(database, generation)
         in_bucket = self._generations(database.name)
         reason = lost_reason(
             seen,
-            machine_id=self._identity.machine_id,
+            machine_ids=self._identity.machine_ids,
             runs=runs,
             generation=generation,
             was_stored=database.stored_generation == generation,
