@@ -221,7 +221,7 @@ def test_a_new_container_with_the_same_state_goes_on(
     """Its host name, or its machine id, is another one; a clone of a disk with another machine id does not go on."""
 
     def become(boot: str, machine: str) -> None:
-        monkeypatch.setattr("walsyncd.engine.daemon.daemon.machine_id", lambda: machine)
+        monkeypatch.setattr("walsyncd.engine.ship.ownership.machine_id", lambda: machine)
         note = Journal.note_machine
         monkeypatch.setattr(Journal, "note_machine", lambda self, _boot, machine: note(self, boot, machine))
 

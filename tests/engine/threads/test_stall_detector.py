@@ -38,6 +38,9 @@ def test_workers_are_told_apart_by_name() -> None:
     assert begun.wait(60)
     now[0] += 7
     assert (stall_detector.longest_s("upload"), stall_detector.longest_s("follower")) == (7, 0)
+    assert stall_detector.hung(2.0, overdue_s=0) == "upload"
+    assert stall_detector.hung(2.0, overdue_s=3.0) == "follower"
+    assert stall_detector.hung(6.0, overdue_s=3.0) == ""
     done.set()
     thread.join()
     assert stall_detector.longest_s() == 0

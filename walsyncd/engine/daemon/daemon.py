@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-import secrets
 import signal
-import socket
 import sys
 import time
 from collections import deque
@@ -20,7 +18,7 @@ import numpy  # noqa: F401 - now, not with the first frame: an upgrade may have 
 import structlog
 
 from walsyncd.adapters.files.inotify import InotifyReader
-from walsyncd.adapters.files.source import boot_id, machine_id
+from walsyncd.adapters.files.source import boot_id
 from walsyncd.adapters.journal.journal import Journal, ObjectRow, lock_state_dir
 from walsyncd.adapters.storage.interface import Storage
 from walsyncd.adapters.system.control_socket import ControlServer, socket_path
@@ -40,7 +38,7 @@ from walsyncd.engine.follow.event_pump import EventPump
 from walsyncd.engine.follow.followed_database import FollowedDatabase
 from walsyncd.engine.follow.follower import Follower
 from walsyncd.engine.follow.schedule import Schedule
-from walsyncd.engine.ship.ownership import Identity
+from walsyncd.engine.ship.ownership import new_run
 from walsyncd.engine.ship.spool_limit import SpoolLimit
 from walsyncd.engine.threads.stall_detector import StallDetector
 from walsyncd.engine.threads.supervisor import Supervisor
@@ -49,7 +47,6 @@ from walsyncd.errors import TransientError, UsageError, WalsyncdError
 STOP_MARGIN_S = 15.0  # beyond that, for what is in flight and for closing
 LINGER_S = 10.0  # of that: a request that is not answered by then is left alone
 CONTROL_THREADS = 3  # a reload or a sync that takes its time does not keep `status` waiting
-UPLOAD_PATIENCE = 3.0  # watchdog intervals that one step of an upload may take: a part on a slow line
 KEPT_SHARE = 4  # of the spool's room a quarter more, for bodies that are stored and will be compacted
 SWITCH_INTERVAL_S = 0.0005  # a commit crosses three threads; Python's default hands over every 5 ms
 
@@ -80,7 +77,7 @@ class Daemon:
         self._journal = Journal.open(settings.daemon.state_dir)
         self._journal.sweep()
         leave_old_place(self._journal, settings.storage.url)
-        self._identity = _identity(self._journal)
+        self._identity = new_run(self._journal)
         if not self._journal.begin_run(self._identity.run_id):
             _log.warning("state_dir_is_a_copy", state_dir=str(settings.daemon.state_dir))
         self._limit = SpoolLimit(self._journal, settings.daemon.spool_bytes_max)
@@ -373,19 +370,7 @@ class Daemon:
 
     def _hung(self) -> str:
         """The worker that got nowhere for the watchdog's interval, or empty."""
-        limit_s = self._manager.watchdog_s or math.inf
-        for worker in ("follower", "watcher"):
-            if self._stalls.longest_s(worker) > limit_s:
-                return worker
-        if self._schedule.overdue_s() > limit_s:
-            return "follower"
-        return "upload" if self._stalls.longest_s("upload") > UPLOAD_PATIENCE * limit_s else ""
-
-
-def _identity(journal: Journal) -> Identity:
-    machine = machine_id()
-    known_as = journal.note_machine(boot_id(), machine)
-    return Identity(socket.gethostname(), machine, secrets.token_hex(16), known_as)
+        return self._stalls.hung(self._manager.watchdog_s or math.inf, overdue_s=self._schedule.overdue_s())
 
 
 def _way_of(settings: Settings) -> tuple[object, ...]:

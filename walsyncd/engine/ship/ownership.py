@@ -7,11 +7,14 @@ objects go by age ``owner.json`` is written again before it would.
 
 from __future__ import annotations
 
+import secrets
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum, auto
 
+from walsyncd.adapters.files.source import boot_id, machine_id
 from walsyncd.adapters.journal.journal import DatabaseRow, Journal
 from walsyncd.adapters.storage.interface import Storage
 from walsyncd.core.stored.layout import OWNER_KEY, SegmentKey, parse_key, wal_folder
@@ -57,6 +60,13 @@ class Identity:
 
 
 _OURS = Verdict(Standing.OURS)
+
+
+def new_run(journal: Journal) -> Identity:
+    """The identity of a run that begins with this journal now."""
+    machine = machine_id()
+    known_as = journal.note_machine(boot_id(), machine)
+    return Identity(socket.gethostname(), machine, secrets.token_hex(16), known_as)
 
 
 class Ownership:

@@ -10,6 +10,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+UPLOAD_PATIENCE = 3.0  # how many times as long a step of an upload may take: a part on a slow line
+
 
 class StallDetector:
     """Any thread works, any thread asks; each entry of the table is written by its own thread alone."""
@@ -41,3 +43,12 @@ class StallDetector:
         now_s = self._monotonic_s()
         since = [since for me, since in self._since_s.copy().items() if self._names[me].startswith(prefix)]
         return max((now_s - since_s for since_s in since), default=0.0)
+
+    def hung(self, limit_s: float, *, overdue_s: float) -> str:
+        """The worker that got nowhere for ``limit_s``, or empty; ``overdue_s``: for how long a look has been due."""
+        for worker in ("follower", "watcher"):
+            if self.longest_s(worker) > limit_s:
+                return worker
+        if overdue_s > limit_s:
+            return "follower"
+        return "upload" if self.longest_s("upload") > UPLOAD_PATIENCE * limit_s else ""
