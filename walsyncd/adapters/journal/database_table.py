@@ -41,6 +41,11 @@ class DatabaseReads(Connection):
         assert rows, f"no database {database_id} in the journal"
         return _database(rows[0])
 
+    def any_claimed(self) -> str | None:
+        """Return the name of some database whose folder this journal has claimed, or None."""
+        rows = self._rows("SELECT name FROM database WHERE owner_run IS NOT NULL ORDER BY id LIMIT 1")
+        return str(rows[0][0]) if rows else None
+
     def generations(self, database_id: int) -> list[GenerationRow]:
         """The generations that this journal began, oldest first."""
         sql = f"SELECT {_GENERATION} FROM generation WHERE database_id = ? ORDER BY generation"  # noqa: S608  constants

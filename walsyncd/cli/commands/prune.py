@@ -10,6 +10,8 @@ import argparse
 import json
 import sys
 import time
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,8 +49,7 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("prune: nothing is removed with delete = false", hint="the bucket's lifecycle rule does that")
     if not args.dry_run:
         return _ask(settings.daemon.state_dir, [args.name] if args.name else [], args.timeout)
-    storage = storage_from(settings.storage)
-    found = [(spec.name, *_look(settings, storage, spec)) for spec in _specs(settings, args.name)]
+    found = _look(settings, storage_from(settings.storage), _specs(settings, args.name))
     if args.json:
         print(json.dumps({"databases": [_as_json(*each) for each in found]}, indent=2, ensure_ascii=False))
     else:
@@ -101,20 +102,26 @@ def _specs(settings: Settings, name: str | None) -> list[DatabaseSpec]:
     return chosen
 
 
-def _look(settings: Settings, storage: Storage, spec: DatabaseSpec) -> tuple[Folder, Pruning]:
+def _look(settings: Settings, storage: Storage, specs: Sequence[DatabaseSpec]) -> list[tuple[str, Folder, Pruning]]:
+    """Return what each database's folder holds and what may go. The journal is opened and listed once for all."""
     from walsyncd.adapters.journal.journal import reader  # noqa: PLC0415
     from walsyncd.engine.upkeep.pruner import list_folder, policy_of, what_may_go  # noqa: PLC0415
 
-    folder = list_folder(storage, spec.name)
-    clock_ms = storage.clock_ms()
-    now_ms = time.time_ns() // 1_000_000 if clock_ms is None else clock_ms
-    policy = policy_of(spec)
-    try:
-        with reader(settings.daemon.state_dir) as journal:
-            row = next((row for row in journal.databases() if row.name == spec.name), None)
-            return folder, what_may_go(folder, policy, now_ms=now_ms, journal=journal, row=row)
-    except MissingError:  # another machine
-        return folder, what_may_go(folder, policy, now_ms=now_ms, journal=None, row=None)
+    found: list[tuple[str, Folder, Pruning]] = []
+    with ExitStack() as stack:
+        journal = None
+        with suppress(MissingError):  # another machine than the daemon's
+            journal = stack.enter_context(reader(settings.daemon.state_dir))
+        rows = {} if journal is None else {row.name: row for row in journal.databases()}
+        for spec in specs:
+            folder = list_folder(storage, spec.name)
+            clock_ms = storage.clock_ms()
+            now_ms = time.time_ns() // 1_000_000 if clock_ms is None else clock_ms
+            row = rows.get(spec.name)
+            found.append(
+                (spec.name, folder, what_may_go(folder, policy_of(spec), now_ms=now_ms, journal=journal, row=row))
+            )
+    return found
 
 
 def _print(name: str, folder: Folder, told: Pruning) -> None:

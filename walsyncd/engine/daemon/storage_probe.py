@@ -79,9 +79,9 @@ class StorageProbe:
 
     def _ask(self) -> None:
         storage = self._storage()
-        claimed = next((row for row in self._journal.databases() if row.owner_run is not None), None)
+        claimed = self._journal.any_claimed()
         if claimed is not None:
-            storage.get(folder_key(claimed.name, OWNER_KEY))
+            storage.get(folder_key(claimed, OWNER_KEY))
         else:
             next(iter(storage.list("")), None)
 

@@ -1,0 +1,97 @@
+"""Work for one database never touches all: what the journal is asked grows as their number, not as its square."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.adapters.files.sqlite_process import wal_database
+from tests.engine.running import Place, running, wait_for
+from walsyncd.adapters.journal.journal_schema import Connection, Record
+from walsyncd.cli import main
+
+FEW = 8
+FACTOR_MAX = 2.5  # for twice as many databases; the square would be 4
+
+
+class Asked:
+    """Counts what the journal was asked and how many rows it gave."""
+
+    queries = 0
+    rows = 0
+
+
+@contextmanager
+def counting(monkeypatch: pytest.MonkeyPatch) -> Iterator[Asked]:
+    """Count within."""
+    asked, ask = Asked(), Connection._rows
+
+    def count(self: Connection, sql: str, values: Sequence[object] = ()) -> list[Record]:
+        records = ask(self, sql, values)
+        asked.queries += 1
+        asked.rows += len(records)
+        return records
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Connection, "_rows", count)
+        yield asked
+
+
+def hosts(folder: Path, count: int) -> Place:
+    """A place with so many databases, which an application has filled and closed, and a configuration for them."""
+    place = Place(folder)
+    for number in range(count):
+        wal_database(place.database(f"app-{number}")).close()
+    lines = [
+        f'[storage]\nurl = "{place.replica.as_uri()}"\n[daemon]\nstate_dir = "{place.state}"\n',
+        *(f'[[database]]\nname = "app-{n}"\npath = "{place.database(f"app-{n}")}"\n' for n in range(count)),
+    ]
+    (folder / "config.toml").write_text("".join(lines))
+    return place
+
+
+def first_bases(place: Place, count: int) -> None:
+    """The daemon starts, and every database gets its first base."""
+    names = [f"app-{number}" for number in range(count)]
+    with running(place.settings(*names)):
+        wait_for(lambda: all([*(place.replica / name).glob("*/base/*.json.zst")] for name in names))
+
+
+def command(*words: str) -> Callable[[Place, int], None]:
+    """A command of the command line over all databases."""
+
+    def run(place: Place, _count: int) -> None:
+        assert main([*words, "--config", str(place.folder / "config.toml")]) == 0
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("work", "needs_replicas"),
+    [
+        (first_bases, False),
+        (command("status"), True),
+        (command("status", "--json"), True),
+        (command("prune", "--dry-run"), True),
+        (command("ls"), True),
+    ],
+    ids=["first bases", "status", "status --json", "prune --dry-run", "ls"],
+)
+def test_the_journal_is_asked_in_proportion(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, work: Callable[[Place, int], None], needs_replicas: bool
+) -> None:
+    """Twice as many databases: about twice as many queries, and twice as many rows."""
+    seen: list[tuple[int, int]] = []
+    for count in (FEW, 2 * FEW):
+        place = hosts(tmp_path / str(count), count)
+        if needs_replicas:
+            first_bases(place, count)
+        with counting(monkeypatch) as asked:
+            work(place, count)
+        seen.append((asked.queries, asked.rows))
+    (queries, rows), (queries_twice, rows_twice) = seen
+    assert queries_twice <= FACTOR_MAX * max(queries, FEW)
+    assert rows_twice <= FACTOR_MAX * max(rows, FEW)
