@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from walsyncd.demo import story
-from walsyncd.demo.comparison import Comparison, settled_copy
+from walsyncd.demo.page_comparison import Comparison, settled_copy
 from walsyncd.demo.stage import Stage
 from walsyncd.demo.story import Outcome, play
 

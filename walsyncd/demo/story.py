@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Protocol
 
 from walsyncd.core.stored.moment import format_moment
-from walsyncd.demo.comparison import Comparison, compare, settled_copy
 from walsyncd.demo.diary import counter_at
+from walsyncd.demo.page_comparison import Comparison, compare, settled_copy
 from walsyncd.demo.stage import NAME, Stage
 
 SHORT_S, LONG_S = 1.0, 2.0  # what the application does between two events

@@ -18,7 +18,7 @@ from tests.readme import script_by_hand
 from walsyncd.cli import main
 from walsyncd.cli.commands import demo
 from walsyncd.demo import story
-from walsyncd.demo.comparison import Comparison
+from walsyncd.demo.page_comparison import Comparison
 from walsyncd.demo.stage import NAME, Stage
 from walsyncd.demo.story import Display, Outcome
 from walsyncd.errors import WalsyncdError

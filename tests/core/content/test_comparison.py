@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from walsyncd.core.content.comparison import Cipher, Tally, cipher_of, tally_of, uncertain, unexplained
+from walsyncd.core.content.comparison import Cipher, PageTally, cipher_of, tally_of, uncertain, unexplained
 from walsyncd.core.content.page_entry import ABSENT, lock_page
 
 FRAME, FILE = 9, 8  # an entry by a frame, the same content by the file
@@ -24,7 +24,7 @@ def test_what_differs() -> None:
     """Another content, or none in the map; where an entry came from is no difference."""
     expected, found = entries(FRAME, FILE, FRAME, ABSENT), entries(FILE, OTHER, OTHER, FILE)
     assert unexplained(expected, found, 5, 4096, Cipher.UNKNOWN).tolist() == [6, 7, 8]
-    assert tally_of(expected, found) == Tally(frame_same=1, frame_other=1, file_other=1)
+    assert tally_of(expected, found) == PageTally(frame_same=1, frame_other=1, file_other=1)
 
 
 def test_the_lock_page_is_never_different() -> None:
@@ -46,15 +46,15 @@ def test_a_cipher_that_encrypts_anew() -> None:
 @pytest.mark.parametrize(
     ("tally", "page_1", "cipher"),
     [
-        (Tally(frame_other=9, file_same=9), ENCRYPTED, Cipher.ANEW),
-        (Tally(frame_other=9, file_same=9), RESERVED, Cipher.ANEW),
-        (Tally(frame_other=9, file_same=9), PLAIN, Cipher.STABLE),
-        (Tally(frame_other=9, frame_same=1), ENCRYPTED, Cipher.STABLE),
-        (Tally(frame_other=9, file_other=1), ENCRYPTED, Cipher.UNKNOWN),
-        (Tally(file_same=9), ENCRYPTED, Cipher.UNKNOWN),
+        (PageTally(frame_other=9, file_same=9), ENCRYPTED, Cipher.ANEW),
+        (PageTally(frame_other=9, file_same=9), RESERVED, Cipher.ANEW),
+        (PageTally(frame_other=9, file_same=9), PLAIN, Cipher.STABLE),
+        (PageTally(frame_other=9, frame_same=1), ENCRYPTED, Cipher.STABLE),
+        (PageTally(frame_other=9, file_other=1), ENCRYPTED, Cipher.UNKNOWN),
+        (PageTally(file_same=9), ENCRYPTED, Cipher.UNKNOWN),
     ],
 )
-def test_it_is_known_by_what_it_does(tally: Tally, page_1: bytes, cipher: Cipher) -> None:
+def test_it_is_known_by_what_it_does(tally: PageTally, page_1: bytes, cipher: Cipher) -> None:
     """All pages by frames differ, none by the file does, and the pages have room for a nonce."""
     assert cipher_of(Cipher.UNKNOWN, tally, page_1) is cipher
     assert cipher_of(Cipher.STABLE, tally, page_1) is Cipher.STABLE
@@ -63,4 +63,4 @@ def test_it_is_known_by_what_it_does(tally: Tally, page_1: bytes, cipher: Cipher
 
 def test_tallies_add_up() -> None:
     """Block by block."""
-    assert Tally(1, 2, 3, 4) + Tally(10, 20, 30, 40) == Tally(11, 22, 33, 44)
+    assert PageTally(1, 2, 3, 4) + PageTally(10, 20, 30, 40) == PageTally(11, 22, 33, 44)

@@ -4,9 +4,9 @@ A page that differs is a finding only if nothing explains it. Explained are the 
 was read, those past the database's size at the end, and the page that SQLite's locks lie on. Nothing else is.
 
 Some ciphers encrypt a page again when a checkpoint copies it. Then every page that came with a frame differs from the
-frame's bytes, and every page that was read from the file does not. ``Tally`` counts both, so that such a database is
-recognised by what it does and not by its header. A plain database whose pages have no reserved bytes (byte 20 of the
-header) is never taken for one: a cipher of this kind needs room for a nonce in each page.
+frame's bytes, and every page that was read from the file does not. ``PageTally`` counts both, so that such a database
+is recognised by what it does and not by its header. A plain database whose pages have no reserved bytes (byte 20 of
+the header) is never taken for one: a cipher of this kind needs room for a nonce in each page.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Cipher(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Tally:
+class PageTally:
     """How many pages were compared that no frame explains, by where their entry came from and how they compared."""
 
     frame_same: int = 0
@@ -38,8 +38,8 @@ class Tally:
     file_same: int = 0
     file_other: int = 0
 
-    def __add__(self, other: Tally) -> Tally:
-        return Tally(
+    def __add__(self, other: PageTally) -> PageTally:
+        return PageTally(
             self.frame_same + other.frame_same,
             self.frame_other + other.frame_other,
             self.file_same + other.file_same,
@@ -47,7 +47,7 @@ class Tally:
         )
 
 
-def cipher_of(known: Cipher, tally: Tally, page_1: bytes) -> Cipher:
+def cipher_of(known: Cipher, tally: PageTally, page_1: bytes) -> Cipher:
     """What a scan tells of the cipher; ``page_1`` is the start of the file. What was known once stays."""
     if known is not Cipher.UNKNOWN:
         return known
@@ -57,7 +57,7 @@ def cipher_of(known: Cipher, tally: Tally, page_1: bytes) -> Cipher:
     return Cipher.ANEW if tally.frame_other and not tally.file_other else Cipher.UNKNOWN
 
 
-def tally_of(expected: Entries, found: Entries) -> Tally:
+def tally_of(expected: Entries, found: Entries) -> PageTally:
     """Count the pages of a block; a page without an entry in the map counts for nothing."""
     other, by_frame, there = differs(expected, found), is_from_frame(expected), expected != ABSENT
     counts = (
@@ -66,7 +66,7 @@ def tally_of(expected: Entries, found: Entries) -> Tally:
         there & ~by_frame & ~other,
         there & ~by_frame & other,
     )
-    return Tally(*(int(np.count_nonzero(each)) for each in counts))
+    return PageTally(*(int(np.count_nonzero(each)) for each in counts))
 
 
 def uncertain(expected: Entries, found: Entries, first: int, page_size: int, cipher: Cipher) -> PageNumbers:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from walsyncd.demo.comparison import compare, settled_copy
+from walsyncd.demo.page_comparison import compare, settled_copy
 
 
 def _database(path: Path, *, counter: int = 3, page_size: int = 4096) -> sqlite3.Connection:
