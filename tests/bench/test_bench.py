@@ -47,6 +47,14 @@ def test_listing(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_slow_line(tmp_path: Path) -> None:
+    """A base and commits arrive through a line, plain and by TLS."""
+    told = run("slow_line.py", tmp_path, "--megabits=40", "--seconds=1")
+    assert told.count("of the time its bytes need") == 2
+    assert told.count("outages and bases abandoned 0") == 2
+
+
+@pytest.mark.slow
 def test_burden(tmp_path: Path) -> None:
     """With and without a daemon, into a folder and into a store."""
     told = run("burden.py", tmp_path, "--seconds=0.5", "--rounds=1", "--rate=20", "--synchronous=NORMAL")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,10 +15,17 @@ if TYPE_CHECKING:
 FOLDERS_FILE = "storage-folders"  # in the state directory: which folders were in use as storage
 
 
-def storage_from(settings: StorageSettings, *, connections_max: int = 16, state_dir: Path | None = None) -> Storage:
+def storage_from(
+    settings: StorageSettings,
+    *,
+    connections_max: int = 16,
+    state_dir: Path | None = None,
+    beat: Callable[[], None] = lambda: None,
+) -> Storage:
     """The storage of ``settings``, without a request; ``connections_max`` threads can talk to it at once.
 
-    With ``state_dir`` a folder that was in use and is gone counts as away, not as empty.
+    With ``state_dir`` a folder that was in use and is gone counts as away, not as empty. ``beat`` is called while a
+    request of several seconds gets on.
     """
     from walsyncd.adapters.storage.open_storage import open_storage  # noqa: PLC0415  a command is light until it runs
     from walsyncd.adapters.storage.s3.s3_settings import S3Settings  # noqa: PLC0415
@@ -26,4 +34,4 @@ def storage_from(settings: StorageSettings, *, connections_max: int = 16, state_
     url = how.pop("url")
     del how["delete"], how["expire_after_s"]  # what is done with a storage, not how it is reached
     memory = state_dir / FOLDERS_FILE if state_dir is not None else None
-    return open_storage(url, S3Settings(**how, connections_max=connections_max), memory=memory)
+    return open_storage(url, S3Settings(**how, connections_max=connections_max), memory=memory, beat=beat)

@@ -41,7 +41,7 @@ KEEP_MAX = 36_525
 # Below, bases would be most of what is stored; above, a restore reads more WAL than anybody waits for.
 WAL_RATIO_MIN, WAL_RATIO_MAX = 0.1, 1000.0
 
-# A request that is under way when a stop begins has to end within it: connecting takes 5 s at most besides.
+# A small request that is under way when a stop begins has to end within it: connecting takes 5 s at most besides.
 STORE_TIMEOUT_MIN_S, STORE_TIMEOUT_MAX_S = 1.0, 25.0
 
 # Classes whose objects have to be thawed for minutes or hours before they can be read.
@@ -170,6 +170,7 @@ class StorageSection(_Section):
     url: Text
     endpoint_url: Endpoint | None = None
     region: Text | None = None
+    ca_file: AbsolutePath | None = None
     access_key_id: Text | None = None
     secret_access_key: Text | None = None
     session_token: Text | None = None

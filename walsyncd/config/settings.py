@@ -16,14 +16,16 @@ class StorageSettings:
 
     ``url`` has no trailing slash: ``s3://bucket/prefix`` or ``file:///folder``. ``addressing_style`` is
     ``auto``, ``path`` or ``virtual``. Without ``access_key_id`` boto3 looks for credentials itself. Secrets
-    stay out of the value's repr, and so out of logs and tracebacks. ``encryption_key`` is the 32 bytes of SSE-C,
-    ``timeout_s`` how long a store may say nothing. Without ``delete`` nothing is ever removed; the store does that
+    stay out of the value's repr, and so out of logs and tracebacks. ``encryption_key`` is the 32 bytes of SSE-C.
+    ``ca_file`` holds the certificates of the authorities to trust. ``timeout_s`` is how long nothing may move in a
+    request: no block of a body, and no answer. Without ``delete`` nothing is ever removed; the store does that
     itself after ``expire_after_s``.
     """
 
     url: str
     endpoint_url: str | None = None
     region: str | None = None
+    ca_file: str | None = None
     access_key_id: str | None = field(default=None, repr=False)
     secret_access_key: str | None = field(default=None, repr=False)
     session_token: str | None = field(default=None, repr=False)

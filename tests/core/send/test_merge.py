@@ -8,7 +8,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from walsyncd.core.send.merge import MERGED_SIZE_MAX, Run, Waiting, adjoins, head_run, merged_key
+from walsyncd.core.send.merge import (
+    MERGED_SIZE_MAX,
+    MERGED_SIZE_MIN,
+    Run,
+    Waiting,
+    adjoins,
+    crowded_runs,
+    head_run,
+    merged_key,
+    size_max_after,
+)
 from walsyncd.core.stored.layout import SegmentKey, parse_key
 from walsyncd.core.stored.layout import format_key as text
 
@@ -111,3 +121,26 @@ def test_other_generations_do_not_adjoin() -> None:
     assert adjoins(key(1, 4), key(5, 6))
     assert not adjoins(key(1, 4), replace(key(5, 6), generation=G[:-1] + "c"))
     assert not adjoins(None, key(5, 6))
+
+
+def test_the_next_merged_object_is_smaller_than_one_that_failed() -> None:
+    """Half of it, down to a limit, and twice as much again once one of that size is stored."""
+    failed = size_max_after(MERGED_SIZE_MAX, size_max=MERGED_SIZE_MAX, is_stored=False)
+    assert failed == MERGED_SIZE_MAX // 2
+    assert size_max_after(failed, size_max=failed, is_stored=False) == failed // 2
+    assert size_max_after(MERGED_SIZE_MAX, size_max=failed, is_stored=False) == failed, "the same one, tried again"
+    assert size_max_after(MERGED_SIZE_MIN + 1, size_max=MERGED_SIZE_MIN, is_stored=False) == MERGED_SIZE_MIN
+    assert size_max_after(MERGED_SIZE_MAX, size_max=failed, is_stored=True) == failed, "it was merged before"
+    assert size_max_after(100, size_max=failed, is_stored=True) == failed, "it says nothing of the line"
+    assert size_max_after(failed, size_max=failed, is_stored=True) == MERGED_SIZE_MAX
+
+
+def test_a_small_object_that_failed_says_nothing_of_the_line() -> None:
+    """The storage is away: what gathers meanwhile is merged as ever."""
+    assert size_max_after(MERGED_SIZE_MIN, size_max=MERGED_SIZE_MAX, is_stored=False) == MERGED_SIZE_MAX
+
+
+def test_crowds_are_merged_up_to_the_same_size() -> None:
+    """A limit that was lowered holds there too."""
+    crowd = [wait(n, n) for n in range(1, 11)]
+    assert crowded_runs(crowd, count_min=2, size_max=50) == [(0, 5), (5, 10)]

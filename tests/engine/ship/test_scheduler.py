@@ -11,6 +11,8 @@ from walsyncd.core.send.pacing import Bucket
 from walsyncd.engine.ship.database_queue import DatabaseQueue
 from walsyncd.engine.ship.ownership import Standing, Verdict
 from walsyncd.engine.ship.scheduler import (
+    SINGLE_TASKS,
+    TASK_MS_MAX,
     AbortUploads,
     DrainQueue,
     Finish,
@@ -125,8 +127,38 @@ def test_tasks_leave_a_thread_for_the_lanes(dispatch: Scheduler) -> None:
     second = add_task(dispatch, 1)
     dispatch.next(0.0)
     assert dispatch.next(0.0) == Wait(None)
-    dispatch.task_ended()
+    dispatch.task_ended(None, took_ms=1.0)
     assert dispatch.next(0.0) == RunTask(second)
+
+
+@pytest.mark.parametrize(
+    ("error", "took_ms"), [(TransientError("reset"), 1.0), (None, TASK_MS_MAX + 1)], ids=["failed", "slow"]
+)
+def test_parts_go_one_at_a_time_after_two_that_failed_or_took_long(
+    error: TransientError | None, took_ms: float
+) -> None:
+    """So that a slow line has less to lose, until some have gone well; one bad part alone changes nothing."""
+    scheduler = Scheduler(tasks_running_max=3)
+    add_lane(scheduler, 1)
+    for _ in range(3):
+        add_task(scheduler, 1)
+        assert isinstance(scheduler.next(0.0), RunTask)
+    scheduler.task_ended(error, took_ms=took_ms)
+    add_task(scheduler, 1)
+    assert isinstance(scheduler.next(0.0), RunTask)
+    scheduler.task_ended(error, took_ms=took_ms)
+    scheduler.task_ended(error, took_ms=took_ms)
+    add_task(scheduler, 1)
+    assert scheduler.next(0.0) == Wait(None)
+    scheduler.task_ended(None, took_ms=1.0)
+    for _ in range(SINGLE_TASKS - 1):
+        assert isinstance(scheduler.next(0.0), RunTask)
+        add_task(scheduler, 1)
+        assert scheduler.next(0.0) == Wait(None)
+        scheduler.task_ended(None, took_ms=1.0)
+    add_task(scheduler, 1)
+    assert isinstance(scheduler.next(0.0), RunTask)
+    assert isinstance(scheduler.next(0.0), RunTask)
 
 
 def test_a_task_waits_for_its_claim(dispatch: Scheduler) -> None:
@@ -146,7 +178,7 @@ def test_the_tasks_of_a_lost_lane_are_refused(dispatch: Scheduler) -> None:
     queue, other = add_lane(dispatch, 1, is_claimed=False), add_lane(dispatch, 2)
     task, kept = add_task(dispatch, 1), add_task(dispatch, 2)
     assert dispatch.next(0.0) == RunTask(kept)
-    dispatch.task_ended()
+    dispatch.task_ended(None, took_ms=1.0)
     turn_of(dispatch, 0.0)
     verdict = Verdict(Standing.TAKEN, "another daemon")
     assert dispatch.settle(queue, QueueResult(next_id=0, reached_storage=True, verdict=verdict)) == [task]
@@ -242,7 +274,7 @@ def test_no_lane_waits_for_a_part_that_probes(dispatch: Scheduler) -> None:
     dispatch.gone_away("refused", now_ms=0.0, fraction=0.0, database_id=9)
     task, second = add_task(dispatch, 1), add_task(dispatch, 1)
     assert dispatch.next(10.0) == RunTask(task)
-    dispatch.task_ended()
+    dispatch.task_ended(None, took_ms=1.0)
     assert dispatch.next(10.0) == Wait(None)
     dispatch.mark(queue, 10)
     assert turn_of(dispatch, 10.0).queue is queue

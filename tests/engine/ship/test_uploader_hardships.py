@@ -190,3 +190,23 @@ def test_our_own_full_disk_is_no_outage(tmp_path: Path, storage: FakeStorage) ->
     events = [line["event"] for line in said]
     assert events.count("state_dir_not_writable") == 1
     assert "storage_went_away" not in events
+
+
+def test_after_a_merged_object_failed_the_next_one_is_smaller(tmp_path: Path, storage: FakeStorage) -> None:
+    """Itself it stays as it was: its name may be in the store. All arrives, in order."""
+    failures = [1]
+
+    def fail(call: Call) -> None:
+        if call.name == "put" and "/wal/" in call.key and failures[0]:
+            failures[0] -= 1
+            raise TransientError("the line broke off")
+
+    storage.before = fail
+    with run_daemon(tmp_path, storage, uploads_max=2) as run:
+        frames = range(1, 65)
+        run.spool(*[segment(frame, frame, body=b"%08d" % frame * (64 << 10)) for frame in frames])
+        run.uploader.start()
+        wait_for(lambda: run.journal.pending() == [])
+    sizes = [len(storage.objects[key].body) for key in storage.visible if "/wal/" in key]
+    assert sizes[:3] == [MERGED_SIZE_MAX, MERGED_SIZE_MAX // 2, MERGED_SIZE_MAX]
+    assert sum(sizes) == 64 * (512 << 10)

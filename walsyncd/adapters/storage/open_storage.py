@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from urllib.parse import unquote
@@ -18,10 +19,13 @@ from walsyncd.adapters.storage.s3.s3_settings import S3Settings
 from walsyncd.errors import UsageError
 
 
-def open_storage(url: str, settings: S3Settings, *, memory: Path | None = None) -> Storage:
+def open_storage(
+    url: str, settings: S3Settings, *, memory: Path | None = None, beat: Callable[[], None] = lambda: None
+) -> Storage:
     """The storage at ``url``, of which nothing is asked yet; ``settings`` say how to reach a store.
 
-    ``memory`` is the file that remembers which folders were in use (``remembered_folder``).
+    ``memory`` is the file that remembers which folders were in use (``remembered_folder``). ``beat`` is called while a
+    request of several seconds gets on.
 
     UsageError names the schemes.
     """
@@ -32,7 +36,7 @@ def open_storage(url: str, settings: S3Settings, *, memory: Path | None = None) 
             raise UsageError(f"storage url {url!r} names no bucket", hint="s3://bucket/prefix")
         from walsyncd.adapters.storage.s3.s3_storage import S3Storage  # noqa: PLC0415 - boto3 takes longer to load than a folder to list
 
-        return S3Storage(replace(settings, bucket=bucket, prefix=prefix.strip("/")))
+        return S3Storage(replace(settings, bucket=bucket, prefix=prefix.strip("/")), beat)
     if separator and scheme == "file":
         path = unquote(rest.removeprefix("localhost"))
         if not path.startswith("/"):

@@ -30,17 +30,25 @@ def run(args: argparse.Namespace) -> int:
     from walsyncd.cli import settings_from  # noqa: PLC0415
     from walsyncd.cli.configured_storage import storage_from  # noqa: PLC0415
     from walsyncd.engine.daemon.daemon import run_daemon  # noqa: PLC0415
+    from walsyncd.engine.threads.stall_detector import StallDetector  # noqa: PLC0415
+
+    stall_detector = StallDetector()
 
     def source() -> tuple[Settings, Storage]:
         settings = settings_from(args)
         daemon = settings.daemon
-        # Beside the uploads: the snapshotter, and whoever looks at a folder's owner.
-        storage = storage_from(settings.storage, connections_max=daemon.uploads_max + 2, state_dir=daemon.state_dir)
+        storage = storage_from(
+            settings.storage,
+            # Beside the uploads: the snapshotter, and whoever looks at a folder's owner.
+            connections_max=daemon.uploads_max + 2,
+            state_dir=daemon.state_dir,
+            beat=stall_detector.beat,
+        )
         log.configure_daemon(daemon.log_level, daemon.log_format)
         return settings, storage
 
     faulthandler.enable()  # the watchdog's SIGABRT leaves every thread's stack in the journal
     try:
-        return run_daemon(source, once=args.once)
+        return run_daemon(source, stall_detector, once=args.once)
     finally:
         log.flush(LOG_FLUSH_S)

@@ -21,6 +21,7 @@ from itertools import pairwise
 from walsyncd.core.stored.layout import SegmentKey
 
 MERGED_SIZE_MAX = 8 << 20  # bytes; one PUT, and a restore's memory for one segment
+MERGED_SIZE_MIN = 256 << 10  # bytes; four seconds at 0.5 Mbit/s
 CROWD = 1024  # objects that wait in one lane: from so many on, merging them before they are sent is worth the writing
 
 
@@ -56,7 +57,20 @@ def head_run(waiting: Sequence[Waiting], *, size_max: int = MERGED_SIZE_MAX) -> 
     return Run(len(waiting), full=size >= size_max)
 
 
-def crowded_runs(waiting: Sequence[Waiting], *, count_min: int) -> list[tuple[int, int]]:
+def size_max_after(size: int, *, size_max: int, is_stored: bool) -> int:
+    """How large the next merged object may be, after one of ``size`` bytes was stored, or failed on the way.
+
+    On a line that breaks off now and then a smaller one has a better chance: half of what failed, and twice as much
+    again once one of about that size is stored. What is larger was merged before, and only tried again.
+    """
+    if is_stored:
+        return min(MERGED_SIZE_MAX, 2 * size_max) if size_max // 2 <= size <= size_max else size_max
+    return max(MERGED_SIZE_MIN, min(size_max, size // 2)) if size > MERGED_SIZE_MIN else size_max
+
+
+def crowded_runs(
+    waiting: Sequence[Waiting], *, count_min: int, size_max: int = MERGED_SIZE_MAX
+) -> list[tuple[int, int]]:
     """Where (from, to) so many or more wait that could be one: worth merging before they are sent.
 
     A run grows by what it was merged into, so with c bytes to ``count_min`` segments every byte is written about
@@ -65,7 +79,7 @@ def crowded_runs(waiting: Sequence[Waiting], *, count_min: int) -> list[tuple[in
     runs = []
     start = 0
     while start < len(waiting):
-        count = head_run(waiting[start:]).count
+        count = head_run(waiting[start:], size_max=size_max).count
         if count >= count_min:
             runs.append((start, start + count))
         start += count

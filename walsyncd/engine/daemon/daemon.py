@@ -64,13 +64,19 @@ _log = structlog.get_logger()
 class Daemon:
     """One run over all databases of ``settings``; ``run`` returns the exit code. ``source`` is read by a reload."""
 
-    def __init__(self, settings: Settings, storage: Storage, source: Source | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        storage: Storage,
+        source: Source | None = None,
+        stall_detector: StallDetector | None = None,
+    ) -> None:
         self._settings = settings
         self._source = source or (lambda: (settings, storage))
         self._supervisor = Supervisor()
         call = self._supervisor.call
         self._manager = ServiceManager()
-        self._stalls = StallDetector()
+        self._stalls = stall_detector or StallDetector()
         self._unlooked: set[int] = set()
         self._reports: dict[int, StateReport] = {}
         self._reloads: deque[Future[Mapping[str, Any]]] = deque()
@@ -379,8 +385,11 @@ def _way_of(settings: Settings) -> tuple[object, ...]:
     return settings.storage, daemon.uploads_max, daemon.upload_bytes_per_second_max
 
 
-def run_daemon(source: Source, *, once: bool = False) -> int:
-    """Run a daemon, or one round of it; the state directory is locked for as long as it runs. Returns the exit code."""
+def run_daemon(source: Source, stall_detector: StallDetector, *, once: bool = False) -> int:
+    """Run a daemon, or one round of it; the state directory is locked for as long as it runs. Returns the exit code.
+
+    ``stall_detector`` learns from the storages of ``source`` that a long request gets on.
+    """
     settings, storage = source()
     with lock_state_dir(settings.daemon.state_dir):
-        return Daemon(settings, storage, source).run(once=once)
+        return Daemon(settings, storage, source, stall_detector).run(once=once)

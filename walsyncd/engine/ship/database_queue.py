@@ -79,6 +79,8 @@ class DatabaseQueue:
     """As long as a daemon that does not know of it yet may write to the claimed generation too."""
     swept_ms: float | None = None
     rewinds: int = 0
+    merge_size_max: int = MERGED_SIZE_MAX
+    """How large a merged object may be: less after one has failed on the way."""
     tried_id: int = 0
     """The object that an earlier attempt of this run may have brought into the store."""
 

@@ -20,7 +20,12 @@ from walsyncd.engine.ship.database_queue import DatabaseQueue
 from walsyncd.engine.ship.outage import DATABASES_MIN, FAILURES_MIN, Outage
 from walsyncd.engine.ship.ownership import Standing
 from walsyncd.engine.ship.shipper import QueueResult
-from walsyncd.errors import ImpossibleError, WalsyncdError
+from walsyncd.errors import ImpossibleError, TransientError, WalsyncdError
+
+# Parts share the line. On a slow one several at a time only make each of them late, and are all lost together.
+BAD_TASKS_MAX = 2
+SINGLE_TASKS = 8
+TASK_MS_MAX = 30_000.0  # a part of 8 MiB at 2 Mbit/s
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +111,8 @@ class Scheduler:
         self._tasks: deque[Task] = deque()
         self._tasks_running = 0
         self._tasks_running_max = tasks_running_max
+        self._bad_tasks = 0  # in a row
+        self._single_tasks = 0  # so many more have to go well, one at a time, before they run in parallel again
         self._crowded: set[int] = set()
         self._schedule: list[tuple[float, int]] = []  # (due, database id); a lane's queued_ms says which counts
 
@@ -189,9 +196,15 @@ class Scheduler:
         """Run ``task`` when no lane is due and its database is ours to write."""
         self._tasks.append(task)
 
-    def task_ended(self) -> None:
-        """A task that was run is over."""
+    def task_ended(self, error: WalsyncdError | None, *, took_ms: float) -> None:
+        """A task that was run is over, after ``took_ms``; ``error`` is what it raised."""
         self._tasks_running -= 1
+        is_bad = isinstance(error, TransientError) or took_ms > TASK_MS_MAX
+        self._bad_tasks = self._bad_tasks + 1 if is_bad else 0
+        if self._bad_tasks >= BAD_TASKS_MAX:
+            self._single_tasks = SINGLE_TASKS
+        elif not is_bad:
+            self._single_tasks = max(0, self._single_tasks - 1)
 
     def stop(self, at_ms: float) -> list[Task]:
         """Send what waits, without pacing, until ``at_ms``; the tasks that are not begun any more."""
@@ -306,7 +319,8 @@ class Scheduler:
         return Merge(queue)
 
     def _next_task(self, now_ms: float) -> Task | None:
-        if self._tasks_running >= self._tasks_running_max or now_ms < self.tasks_not_before_ms:
+        running_max = 1 if self._single_tasks else self._tasks_running_max
+        if self._tasks_running >= running_max or now_ms < self.tasks_not_before_ms:
             return None
         if self.outage is not None and self.outage.is_tried:
             return None

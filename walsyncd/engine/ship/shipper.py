@@ -15,13 +15,13 @@ from walsyncd.adapters.journal.journal import DatabaseRow, Journal, ObjectRow, O
 from walsyncd.adapters.storage.interface import Storage
 from walsyncd.core.follow.database_state import DatabaseState
 from walsyncd.core.follow.gap import Gap, GapKind
-from walsyncd.core.send.merge import CROWD, Waiting, crowded_runs, head_run, merged_key
+from walsyncd.core.send.merge import CROWD, Waiting, crowded_runs, head_run, merged_key, size_max_after
 from walsyncd.core.stored.layout import SegmentKey, format_key, parse_key
 from walsyncd.engine.ship.database_queue import Claim, DatabaseQueue
 from walsyncd.engine.ship.object_upload import send
 from walsyncd.engine.ship.orphaned_uploads import SWEEP_MS, abort_orphans
 from walsyncd.engine.ship.ownership import Ownership, Standing, Verdict, folder_key
-from walsyncd.errors import CorruptError, ImpossibleError, MissingError
+from walsyncd.errors import CorruptError, ImpossibleError, MissingError, TransientError
 from walsyncd.log import get_logger
 
 _NEXT_UNKNOWN = 0  # an id that no object has: look again
@@ -143,7 +143,8 @@ class Shipper:
         """Merge what waits in great numbers, of a lane that this thread has made busy. Raises StateError."""
         while True:
             rows = self._journal.pending(queue.database_id, limit=ROWS_MAX)
-            runs = crowded_runs([_waiting(row) for row in rows], count_min=CROWD)
+            size_max = queue.merge_size_max
+            runs = crowded_runs([_waiting(row) for row in rows], count_min=CROWD, size_max=size_max)
             try:
                 for start, end in runs:
                     self._gathered(rows[start:end])
@@ -153,7 +154,7 @@ class Shipper:
                 return
 
     def _send_first(self, queue: DatabaseQueue, rows: list[ObjectRow], *, is_urgent: bool, looked: bool) -> QueueResult:
-        run = head_run([_waiting(row) for row in rows])
+        run = head_run([_waiting(row) for row in rows], size_max=queue.merge_size_max)
         left = sum(row.size for row in rows)
         unpaced = is_urgent or run.full or run.count == ROWS_MAX or rows[0].id <= queue.urgent_upto
         tried = rows[0].state is ObjectState.BEGUN and (
@@ -191,7 +192,13 @@ class Shipper:
             self._journal.begun([row.id], self._wall_ms())
         queue.tried_id = row.id
         key = folder_key(queue.name, row.key)
-        send(self._journal, self._storage, row, key=key, tried=tried, before_body=self._before_body)
+        size_max = queue.merge_size_max
+        try:
+            send(self._journal, self._storage, row, key=key, tried=tried, before_body=self._before_body)
+        except TransientError:
+            queue.merge_size_max = size_max_after(row.size, size_max=size_max, is_stored=False)
+            raise
+        queue.merge_size_max = size_max_after(row.size, size_max=size_max, is_stored=True)
         queue.uploads_since_look += 1
         queue.rewinds = 0
         level = queue.level(self._monotonic_ms())

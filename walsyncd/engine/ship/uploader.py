@@ -333,13 +333,14 @@ class Uploader:
             self._scheduler.retry(act, not_before_ms=self._monotonic_ms() + 1000 * wait_s)
 
     def _run_task(self, task: Task) -> None:
+        began_ms = self._monotonic_ms()
         error = task.run()
         if isinstance(error, TransientError):
             self._gone_away(error, task.database_id, by_part=True)
         else:
             self._answered()
         with self._wake:
-            self._scheduler.task_ended()
+            self._scheduler.task_ended(error, took_ms=self._monotonic_ms() - began_ms)
 
     def _abort_leftovers(self) -> None:
         try:

@@ -15,11 +15,14 @@ from botocore.exceptions import (
     ReadTimeoutError,
     SSLError,
 )
-from urllib3.exceptions import ProtocolError
+from urllib3.connection import HTTPConnection
+from urllib3.exceptions import NewConnectionError, ProtocolError, ProxyError
+from urllib3.exceptions import SSLError as TlsError
 
 from walsyncd.adapters.storage.s3.s3_errors import RequestTarget, translate, translated
 from walsyncd.errors import RefusedError, TransientError, WalsyncdError
 
+NO_ONE = HTTPConnection("s3.example")
 TARGET = RequestTarget("b", "https://s3.example", "root/key")
 UNTRUSTED = SSLError(endpoint_url="https://s3.example", error=ssl.SSLCertVerificationError(1, "self-signed"))
 BROKEN_OFF = SSLError(endpoint_url="https://s3.example", error=ssl.SSLEOFError(8, "EOF occurred"))
@@ -31,7 +34,11 @@ REFUSED = EndpointConnectionError(
 @pytest.mark.parametrize(
     ("error", "kind", "words"),
     [
-        (UNTRUSTED, RefusedError, "AWS_CA_BUNDLE"),
+        (UNTRUSTED, RefusedError, "ca_file"),
+        (TlsError(ssl.SSLCertVerificationError(1, "self-signed")), RefusedError, "ca_file"),
+        (TlsError(ssl.SSLEOFError(8, "EOF occurred")), TransientError, "EOF occurred"),
+        (NewConnectionError(NO_ONE, "no route"), TransientError, "endpoint_url"),
+        (ProxyError("unreachable", OSError(111, "Connection refused")), TransientError, "NO_PROXY"),
         (BROKEN_OFF, TransientError, "EOF occurred"),
         (REFUSED, TransientError, "connection refused"),
         (ReadTimeoutError(endpoint_url="https://s3.example"), TransientError, "Read timeout"),

@@ -25,10 +25,11 @@ import hashlib
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import boto3.session
 import botocore.session
+from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 from botocore.config import Config
 from botocore.credentials import (
     AssumeRoleCredentialFetcher,
@@ -37,37 +38,49 @@ from botocore.credentials import (
     DeferredRefreshableCredentials,
 )
 
+from walsyncd.adapters.storage.s3.http_transport import HttpTransport
 from walsyncd.adapters.storage.s3.s3_settings import S3Settings
 from walsyncd.adapters.storage.s3.signed_put import SignedPut, content_md5
-
-if TYPE_CHECKING:
-    from mypy_boto3_s3 import S3Client
 
 STORAGE_CLASS_SIZE_MIN = 128 << 10
 _ROLE_SESSION_NAME = "walsyncd"  # what CloudTrail shows
 
 
 class S3Connection:
-    """A session, its client and the short way for PUTs; ValueError or BotoCoreError if ``settings`` can't be right.
+    """A session, its client and the short way for PUTs.
 
-    ``note_headers`` is told the headers of every answer.
+    ``note_headers`` gets the headers of every answer; ``beat`` is called whenever a body has moved. Raises ValueError,
+    OSError or BotoCoreError if ``settings`` can't be right.
     """
 
-    def __init__(self, settings: S3Settings, note_headers: Callable[[Mapping[str, str]], None]) -> None:
+    def __init__(
+        self,
+        settings: S3Settings,
+        note_headers: Callable[[Mapping[str, str]], None],
+        beat: Callable[[], None] = lambda: None,
+    ) -> None:
         session = _open_session(settings)
-        self.client = _open_client(session, settings)
+        ca_file = _ca_file(settings)
+        self.client = session.client("s3", endpoint_url=settings.endpoint_url, config=_config(settings), verify=ca_file)
+        self._transport = HttpTransport(
+            self.client.meta.endpoint_url,
+            ca_file=ca_file,
+            connect_timeout_s=settings.connect_timeout_s,
+            timeout_s=settings.timeout_s,
+            connections_max=settings.connections_max,
+            beat=beat,
+        )
         self.put = SignedPut(
             session=session,
             client=self.client,
             bucket=settings.bucket,
-            verify=_certificates(session),
-            timeouts=(settings.connect_timeout_s, settings.timeout_s),
-            connections_max=settings.connections_max,
+            transport=self._transport,
             note_headers=note_headers,
         )
         customer, new = customer_headers(settings), object_headers(settings, size=None)
         events = self.client.meta.events
         events.register("before-call.s3", _protect_body)
+        events.register("before-send.s3", self._send)  # type: ignore[arg-type]  # here the answer counts
         events.register("before-call.s3.CreateMultipartUpload", functools.partial(_add_headers, new))
         for operation in ("GetObject", "HeadObject"):
             events.register(f"before-call.s3.{operation}", functools.partial(_add_headers, customer))
@@ -75,8 +88,19 @@ class S3Connection:
 
     def close(self) -> None:
         """Close all connections."""
-        self.put.close()
+        self._transport.close()
         self.client.close()
+
+    def _send(self, request: AWSPreparedRequest, **_: object) -> AWSResponse:
+        """A request of boto3's, sent by our transport in place of its own session."""
+        body = request.body
+        assert body is None or isinstance(body, str | bytes | bytearray), "a body that is read while it is sent"
+        data = body.encode() if isinstance(body, str) else bytes(body or b"")
+        answer = self._transport.send(request.method, request.url, dict(request.headers.items()), data)
+        said = AWSResponse(request.url, answer.status, answer.headers, answer)  # type: ignore[arg-type]  # any mapping
+        if not request.stream_output:
+            said.content  # noqa: B018 - it reads all, so that the connection is free for the next request
+        return said
 
 
 def object_headers(settings: S3Settings, *, size: int | None) -> dict[str, str]:
@@ -151,16 +175,12 @@ class _RoleProvider(CredentialProvider):
         if settings.role_external_id:
             extra["ExternalId"] = settings.role_external_id
         fetcher = AssumeRoleCredentialFetcher(
-            functools.partial(self._source.client, config=_config(settings)),
+            functools.partial(self._source.client, config=_config(settings), verify=_ca_file(settings)),
             credentials,
             settings.role_arn,
             extra_args=extra,
         )
         return DeferredRefreshableCredentials(fetcher.fetch_credentials, self.METHOD)
-
-
-def _open_client(session: boto3.session.Session, settings: S3Settings) -> S3Client:
-    return session.client("s3", endpoint_url=settings.endpoint_url, config=_config(settings))
 
 
 def _config(settings: S3Settings) -> Config:
@@ -176,10 +196,12 @@ def _config(settings: S3Settings) -> Config:
     )
 
 
-def _certificates(session: boto3.session.Session) -> str | bool:
-    """The CA bundle that botocore would take (``AWS_CA_BUNDLE`` or the profile's), else the built-in one."""
-    bundle: str | None = session._session.get_config_variable("ca_bundle")  # noqa: SLF001 - not public in boto3
-    return bundle or True
+def _ca_file(settings: S3Settings) -> str | None:
+    """The certificates to trust alone: ``ca_file``, else ``AWS_CA_BUNDLE`` or the profile's; None for the system's."""
+    if settings.ca_file is not None:
+        return settings.ca_file
+    bundle: str | None = botocore.session.Session(profile=settings.profile).get_config_variable("ca_bundle")
+    return bundle
 
 
 def _add_headers(headers: Mapping[str, str], *, params: dict[str, Any], **_: object) -> None:

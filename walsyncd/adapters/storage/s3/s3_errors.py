@@ -40,7 +40,8 @@ from botocore.exceptions import (
     SSLError,
 )
 from botocore.parsers import ResponseParserError
-from urllib3.exceptions import HTTPError
+from urllib3.exceptions import HTTPError, NewConnectionError, ProxyError
+from urllib3.exceptions import SSLError as TlsError
 
 from walsyncd.errors import (
     CorruptError,
@@ -81,7 +82,7 @@ _ACTIONS: Mapping[str, str] = {  # of AWS's policies; other stores' words are cl
 }
 _REGION_HINT = "set [storage] region to the bucket's region"
 ADDRESS_HINT = "is this an S3 store, and running? Else correct [storage] endpoint_url"
-_CERTIFICATE_HINT = "trust the endpoint's certificate by AWS_CA_BUNDLE"
+_CERTIFICATE_HINT = "set ca_file in [storage], or AWS_CA_BUNDLE, to a file with the certificate of its authority"
 
 _EXPIRED_HINT = "the credentials have expired: renew them where they come from; they are looked for at every try"
 _ROLE_HINT = "correct [storage] role_arn, and let these credentials assume it"
@@ -143,8 +144,8 @@ _MEANINGS: Mapping[str, _Meaning] = {
 _UNANSWERED: tuple[tuple[tuple[type[Exception], ...], type[WalsyncdError], str], ...] = (
     ((NoCredentialsError, PartialCredentialsError), RefusedError, CREDENTIALS_HINT),
     ((CredentialRetrievalError,), RefusedError, "mend the source of the credentials"),
-    ((EndpointConnectionError,), TransientError, ADDRESS_HINT),
-    ((ProxyConnectionError,), TransientError, "correct HTTPS_PROXY or NO_PROXY"),
+    ((EndpointConnectionError, NewConnectionError), TransientError, ADDRESS_HINT),
+    ((ProxyConnectionError, ProxyError), TransientError, "correct HTTPS_PROXY or NO_PROXY in the environment"),
     ((ResponseParserError,), TransientError, ADDRESS_HINT),
     ((ConnectionError, HTTPClientError, IncompleteReadError, HTTPError), TransientError, ""),
 )
@@ -221,7 +222,7 @@ def _meaning_of_status(status: int) -> _Meaning:
 
 def _is_certificate_error(error: Exception) -> bool:
     """A handshake that broke off is a matter of the network; a certificate that is not trusted is not."""
-    return isinstance(error, SSLError) and any(
+    return isinstance(error, SSLError | TlsError | ProxyError) and any(
         isinstance(cause, ssl.SSLCertVerificationError) for cause in _causes(error)
     )
 
@@ -240,7 +241,8 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
             return
         yield cause
         wrapped = getattr(cause, "kwargs", {}).get("error") or getattr(cause, "reason", None)
-        cause = wrapped if isinstance(wrapped, BaseException) else cause.__cause__
+        held = (each for each in (wrapped, *cause.args) if isinstance(each, BaseException))
+        cause = next(held, None) or cause.__cause__ or cause.__context__
 
 
 def _text(error: object) -> str:

@@ -10,8 +10,9 @@ from typing import Literal
 class S3Settings:
     """How to reach a store; ``bucket`` and ``prefix`` come from the url, what is None from boto3's own chain.
 
-    ``connections_max`` is the number of threads that can talk to the store without waiting for a connection,
-    ``timeout_s`` how long it may say nothing. ``encryption_key`` is the 32 bytes of SSE-C.
+    ``connections_max`` is the number of threads that can talk to the store without waiting for a connection.
+    ``timeout_s`` is how long nothing may move: no block of a body, and no answer. ``ca_file`` holds the certificates of
+    the only authorities to trust. ``encryption_key`` is the 32 bytes of SSE-C.
     """
 
     bucket: str = ""
@@ -24,6 +25,7 @@ class S3Settings:
     profile: str | None = None
     role_arn: str | None = None
     role_external_id: str | None = field(default=None, repr=False)
+    ca_file: str | None = None
     addressing_style: Literal["auto", "path", "virtual"] = "auto"
     storage_class: str | None = None
     encryption: Literal["sse-s3", "sse-kms", "sse-c"] | None = None

@@ -10,7 +10,7 @@ from __future__ import annotations
 import builtins  # ``list`` is a method here
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from datetime import datetime
@@ -49,16 +49,26 @@ _Page = TypeVar("_Page")
 
 
 class S3Storage:
-    """A bucket, or a prefix in it. UsageError if ``settings`` can't be right."""
+    """A bucket, or a prefix in it. UsageError if ``settings`` can't be right.
 
-    def __init__(self, settings: S3Settings) -> None:
+    ``beat`` is called whenever a body has moved: on a slow line one request may take minutes.
+    """
+
+    def __init__(self, settings: S3Settings, beat: Callable[[], None] = lambda: None) -> None:
         self._settings = settings
+        self._beat = beat
         self._root = f"{settings.prefix.strip('/')}/" if settings.prefix.strip("/") else ""
         self._customer = customer_headers(settings)
         self._batches_deleted = True
         self._date: tuple[int, int] | None = None  # ms by the store, ns of this machine's boot-time clock
         try:
-            self._connection = S3Connection(settings, self._note_headers)
+            self._connection = S3Connection(settings, self._note_headers, beat)
+        except OSError as error:  # SSLError included
+            certificates = settings.ca_file or "the certificates of AWS_CA_BUNDLE"
+            raise UsageError(
+                f"open {self.url}: read {certificates}: {error.strerror or error}",
+                hint="ca_file in [storage] is a file of certificates in PEM that this user may read",
+            ) from error
         except (BotoCoreError, ValueError) as error:
             raise UsageError(f"open {self.url}: {error}", hint="correct [storage]") from error
         self._connecting = threading.Lock()
@@ -338,7 +348,7 @@ class S3Storage:
         """Have another connection from now on; what is under way on the old one goes on there."""
         with self._connecting:
             if self._connection is stale:  # else another thread was faster
-                self._connection = S3Connection(replace(self._settings, region=region), self._note_headers)
+                self._connection = S3Connection(replace(self._settings, region=region), self._note_headers, self._beat)
 
     @contextmanager
     def _edge(self, operation: str, key: str) -> Iterator[None]:

@@ -1,44 +1,41 @@
-"""PUT without the overhead: requests signed by botocore, sent over kept-alive connections.
+"""PUT without the overhead: requests signed by botocore, sent by our own transport.
 
 Small objects are what walsyncd sends all day. A boto3 client spends milliseconds of CPU on each and asks for
 leave first (``Expect: 100-continue``, one more round trip). Here the expensive answers, which URL the bucket
 has and how requests are signed, are asked of the client once; then a PUT is a signature and a request.
 
 Every body goes with its Content-MD5. Over TLS the payload is not hashed a second time for the signature, as
-botocore does by default (``UNSIGNED-PAYLOAD``). Source: Amazon S3 API Reference, "PutObject", "UploadPart"
-and "Authenticating Requests (AWS Signature Version 4)".
+botocore does by default (``UNSIGNED-PAYLOAD``). Source: Amazon S3 API Reference, "PutObject", "UploadPart", "Error
+responses" and "Authenticating Requests (AWS Signature Version 4)". Of botocore only what signing needs is used,
+``botocore.auth`` and ``AWSRequest``, as in AWS's own examples.
 """
 
 from __future__ import annotations
 
 import base64
 import hashlib
-import socket
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
+from xml.etree import ElementTree
 
 from botocore.auth import S3SigV4Auth
 from botocore.awsrequest import AWSRequest, AWSResponse
 from botocore.compat import HTTPHeaders
 from botocore.exceptions import ClientError, NoCredentialsError
-from botocore.httpsession import URLLib3Session
-from botocore.parsers import create_parser
-from botocore.utils import get_environ_proxies
+
+from walsyncd.adapters.storage.s3.http_transport import HttpTransport
 
 if TYPE_CHECKING:
     from boto3.session import Session
     from mypy_boto3_s3 import S3Client
 
+ANSWER_SIZE_MAX = 256 << 10  # an error's XML has a kilobyte
 _ANY_KEY = "k"
 
 
 class SignedPut:
-    """Sends PUT requests to one bucket; any thread may call it.
-
-    ``verify`` is a CA bundle or whether to verify at all; ``timeouts`` are connect and read in seconds;
-    ``note_headers`` is told the headers of every answer.
-    """
+    """Sends PUT requests to one bucket; any thread may call it. ``note_headers`` gets the headers of every answer."""
 
     def __init__(
         self,
@@ -46,29 +43,19 @@ class SignedPut:
         session: Session,
         client: S3Client,
         bucket: str,
-        verify: str | bool,
-        timeouts: tuple[float, float],
-        connections_max: int,
+        transport: HttpTransport,
         note_headers: Callable[[Mapping[str, str]], None],
     ) -> None:
         self._session = session
         self._client = client
+        self._transport = transport
         self._note_headers = note_headers
-        self._parser = create_parser("rest-xml")
-        self._http = URLLib3Session(
-            verify=verify,  # type: ignore[arg-type]  # the stubs know no bundle
-            proxies=get_environ_proxies(client.meta.endpoint_url),
-            timeout=timeouts,  # type: ignore[arg-type]  # nor two times
-            max_pool_connections=connections_max,
-            # head and body are two writes: without this the second waits 40 ms for the first one's ACK
-            socket_options=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],  # type: ignore[list-item]
-        )
         self._root = bucket_url(client, bucket)
 
     def __call__(
         self, key: str, body: bytes, *, headers: Mapping[str, str], query: Mapping[str, str]
     ) -> Mapping[str, str]:
-        """Headers of the answer to a PUT of ``key``; what the store refuses is a ClientError."""
+        """Headers of the answer to a PUT of ``key``; a part has a ``query``. A refusal is a ClientError."""
         request = AWSRequest(
             method="PUT",
             url=self._root + quote(key, safe="/~"),
@@ -77,15 +64,17 @@ class SignedPut:
             data=body,
         )
         self._sign(request)
-        answer = self._http.send(request.prepare())
+        prepared = request.prepare()
+        answer = self._transport.send("PUT", prepared.url, dict(prepared.headers.items()), body, gives_way=bool(query))
+        said = answer.read(ANSWER_SIZE_MAX)
+        if len(said) < ANSWER_SIZE_MAX:
+            answer.release_conn()
+        else:
+            answer.close()
         self._note_headers(answer.headers)
-        if not 200 <= answer.status_code < 300:
-            raise self._refusal(answer.status_code, answer.headers, answer.content)
+        if not 200 <= answer.status < 300:
+            raise ClientError(refusal(answer.status, answer.headers, said), "PutObject")
         return answer.headers
-
-    def close(self) -> None:
-        """Close the connections."""
-        self._http.close()
 
     def _sign(self, request: AWSRequest) -> None:
         credentials = self._session.get_credentials()
@@ -96,10 +85,32 @@ class SignedPut:
             region = "us-east-1"
         S3SigV4Auth(credentials.get_frozen_credentials(), "s3", region).add_auth(request)
 
-    def _refusal(self, status: int, headers: Mapping[str, str], body: bytes) -> ClientError:
-        answer = {"status_code": status, "headers": headers, "body": body}
-        parsed: Any = self._parser.parse(answer, None)  # type: ignore[arg-type]  # errors have no shape
-        return ClientError(parsed, "PutObject")
+
+def refusal(status: int, headers: Mapping[str, str], body: bytes) -> Any:
+    """What boto3 makes of an error's answer: its code, message and whatever else is named, status and headers.
+
+    An answer that is not S3's XML has the status for its code.
+    """
+    try:
+        root = ElementTree.fromstring(body)  # noqa: S314 - bounded in size, and expat bounds what entities become
+    except ElementTree.ParseError:
+        named = {}
+    else:
+        error = root if _local_name(root) == "Error" else next(iter(root), root)
+        named = {_local_name(each): (each.text or "").strip() for each in error}
+    if "Code" not in named:
+        named = {"Code": str(status), "Message": ""}
+    return {
+        "Error": named,
+        "ResponseMetadata": {
+            "HTTPStatusCode": status,
+            "HTTPHeaders": {name.lower(): value for name, value in headers.items()},
+        },
+    }
+
+
+def _local_name(element: ElementTree.Element) -> str:
+    return element.tag.rpartition("}")[2]
 
 
 def bucket_url(client: S3Client, bucket: str) -> str:

@@ -1,0 +1,135 @@
+"""Connections that count silence, not length: what a slow line, a silent store and a NAT do to a request."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
+
+import pytest
+
+from tests.scripted_store import HANG, HANG_UP, Answer, ScriptedStore, run_scripted_store
+from tests.throttle import Throttle, run_throttle
+from walsyncd.adapters.storage.s3 import progress_connection
+from walsyncd.adapters.storage.s3.s3_settings import S3Settings
+from walsyncd.adapters.storage.s3.s3_storage import S3Storage
+from walsyncd.errors import TransientError
+
+BODY = bytes(range(256)) * 4096  # 1 MiB
+
+
+@pytest.fixture
+def script() -> Iterator[ScriptedStore]:
+    """A store that says what the test wants."""
+    with run_scripted_store() as store:
+        yield store
+
+
+@pytest.fixture
+def line(script: ScriptedStore) -> Iterator[Throttle]:
+    """A fast line to it, whose connections can be dropped."""
+    with run_throttle(script.endpoint_url) as running:
+        yield running
+
+
+def through(line: Throttle, script: ScriptedStore, **settings: object) -> S3Settings:
+    """The store behind the line; nothing may be silent for long."""
+    return replace(script.settings(**settings), endpoint_url=line.endpoint_url)
+
+
+def test_a_body_may_take_longer_than_every_time_out(script: ScriptedStore) -> None:
+    """At this rate it needs three seconds, three times what a connection or an answer has: one request stores it."""
+    with run_throttle(script.endpoint_url, bytes_per_s=len(BODY) / 3) as line:
+        beats: list[None] = []
+        settings = through(line, script, connect_timeout_s=1.0, timeout_s=1.0)
+        with closing(S3Storage(settings, lambda: beats.append(None))) as storage:
+            script.will_say(Answer(headers={"ETag": '"e"'}))
+            assert storage.upload_part("base", "u", 1, BODY) == "e"
+        assert [request.body for request in script.requests] == [BODY]
+        assert line.connections == 1
+        assert len(beats) > len(BODY) >> 16, "who waits must see that it moves"
+
+
+def test_a_store_that_takes_nothing_is_given_up(script: ScriptedStore) -> None:
+    """A line that has stopped is no slow line."""
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        mute.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        settings = script.settings(endpoint_url=f"http://127.0.0.1:{mute.getsockname()[1]}", timeout_s=0.3)
+        with closing(S3Storage(settings)) as storage, pytest.raises(TransientError, match=r"[Tt]imed? ?out"):
+            storage.put("a", BODY * 8, metadata={})
+
+
+def test_an_answer_that_does_not_come_is_given_up(script: ScriptedStore) -> None:
+    """It was all sent, and nothing is said."""
+    with closing(S3Storage(script.settings(timeout_s=0.2))) as storage:
+        script.will_say(HANG)
+        with pytest.raises(TransientError, match=r"[Tt]imed out"):
+            storage.put("a", b"x", metadata={})
+        script.released.set()
+    assert len(script.requests) == 1
+
+
+@pytest.mark.parametrize("kind", ["put", "read"])
+def test_a_connection_that_a_nat_forgot_costs_no_error(
+    script: ScriptedStore, line: Throttle, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """Nothing of the request is acknowledged: it goes out again on a new connection, and arrives once."""
+    monkeypatch.setattr(progress_connection, "HOT_S_MAX", 0.0)
+    monkeypatch.setattr(progress_connection, "REUSED_PATIENCE_S", 0.2)
+    with closing(S3Storage(through(line, script))) as storage:
+        script.will_say(Answer(), Answer(body=b"there"))
+        storage.put("a", b"x", metadata={})
+        line.forget()
+        if kind == "put":
+            storage.put("b", BODY, metadata={})
+        else:
+            assert storage.get("b") == b"there"
+    assert [request.path for request in script.requests] == ["/b/a", "/b/b"]
+    assert line.connections == 2
+
+
+def test_a_connection_that_the_store_closed_costs_no_error(script: ScriptedStore) -> None:
+    """It ends as the next request arrives: no answer, and no outage."""
+    with closing(S3Storage(script.settings())) as storage:
+        script.will_say(Answer(), HANG_UP, Answer())
+        storage.put("a", b"x", metadata={})
+        storage.put("b", b"x", metadata={})
+    assert [request.path for request in script.requests] == ["/b/a", "/b/b", "/b/b"]
+
+
+def test_a_new_connection_that_is_closed_is_an_error(script: ScriptedStore) -> None:
+    """Tried once: what a store does to new connections is its own doing."""
+    with closing(S3Storage(script.settings())) as storage:
+        script.will_say(HANG_UP)
+        with pytest.raises(TransientError):
+            storage.put("a", b"x", metadata={})
+
+
+def test_a_silent_connection_is_not_used_again(
+    script: ScriptedStore, line: Throttle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A busy one is."""
+    with closing(S3Storage(through(line, script))) as storage:
+        script.will_say(Answer(), Answer(), Answer())
+        storage.put("a", b"x", metadata={})
+        storage.put("b", b"x", metadata={})
+        assert line.connections == 1
+        monkeypatch.setattr(progress_connection, "IDLE_S_MAX", 0.0)
+        storage.put("c", b"x", metadata={})
+        assert line.connections == 2
+
+
+def test_many_threads_share_the_connections(script: ScriptedStore, line: Throttle) -> None:
+    """And a dead one among them is no trouble to the others."""
+    with closing(S3Storage(through(line, script, connections_max=4))) as storage:
+        script.will_say(*[Answer()] * 16)
+        threads = [
+            threading.Thread(target=storage.put, args=(f"{n}", b"x"), kwargs={"metadata": {}}) for n in range(16)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert sorted(request.path for request in script.requests) == sorted(f"/b/{n}" for n in range(16))

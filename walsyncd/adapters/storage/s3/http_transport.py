@@ -1,0 +1,172 @@
+"""All of a store's HTTP requests: botocore signs them, urllib3 sends them over kept-alive connections.
+
+One way for all requests, boto3's too (its event ``before-send`` may answer in place of its own session), so that the
+limits of ``progress_connection`` hold for each. Bodies leave in blocks, and the parts of large objects give way to
+small ones between two blocks (``BodyLine``).
+
+The environment's proxies count (``HTTPS_PROXY``, ``HTTP_PROXY``, ``NO_PROXY``), with a name and a password in the
+proxy's URL if it wants them. Certificates are checked against ``ca_file``, else ``AWS_CA_BUNDLE``, else the system's
+authorities and those that come with botocore.
+"""
+
+from __future__ import annotations
+
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+import botocore
+from urllib3 import BaseHTTPResponse, PoolManager, ProxyManager
+from urllib3.exceptions import ProtocolError
+from urllib3.util import Timeout, make_headers, parse_url
+
+from walsyncd.adapters.storage.s3.progress_connection import StaleConnectionError, pool_classes
+
+BLOCK_SIZE = 64 << 10  # a second at 0.5 Mbit/s
+GIVE_WAY_S_MAX = 2.0  # stores end a request whose body is silent for about 20 s
+
+
+class BodyLine:
+    """The line that all bodies share. A part waits while a small object is sent, at most as long as its block took.
+
+    So on a slow line a commit has nearly all of it, and on a fast and busy one a base keeps half of its speed.
+    """
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._first = 0
+
+    @contextmanager
+    def goes_first(self) -> Iterator[None]:
+        """Something small is on its way, answer included."""
+        with self._changed:
+            self._first += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._first -= 1
+                if not self._first:
+                    self._changed.notify_all()
+
+    def give_way(self, block_s: float) -> None:
+        """Wait while something small is on its way; ``block_s`` is how long the last block took."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._first, min(block_s, GIVE_WAY_S_MAX))
+
+
+class HttpTransport:
+    """Sends requests; any thread may call. ``beat`` is called whenever a body or an answer has moved."""
+
+    def __init__(
+        self,
+        endpoint_url: str,
+        *,
+        ca_file: str | None,
+        connect_timeout_s: float,
+        timeout_s: float,
+        connections_max: int,
+        beat: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._line = BodyLine()
+        self._timeout = Timeout(connect=connect_timeout_s, read=timeout_s)
+        # Without TLS there is nothing to trust, and loading a hundred authorities takes some 20 ms.
+        context = ssl_context(ca_file) if endpoint_url.startswith("https") else None
+        self._pools = _pool_manager(_proxy_for(endpoint_url), context, connections_max)
+        self._pools.pool_classes_by_scheme = pool_classes(timeout_s, beat)
+
+    def send(
+        self, method: str, url: str, headers: Mapping[str, str], body: bytes, *, gives_way: bool = False
+    ) -> BaseHTTPResponse:
+        """The answer, whose body is still to be read. Raises urllib3's HTTPError.
+
+        ``gives_way``: other bodies go first. A connection that turns out to be dead is no error: the request is sent
+        on a new one, and so are those that come next.
+        """
+        if gives_way or not body:
+            return self._try_twice(method, url, headers, body, gives_way=gives_way)
+        with self._line.goes_first():
+            return self._try_twice(method, url, headers, body, gives_way=False)
+
+    def close(self) -> None:
+        """Close the connections that are not in use."""
+        self._pools.clear()
+
+    def _try_twice(
+        self, method: str, url: str, headers: Mapping[str, str], body: bytes, *, gives_way: bool
+    ) -> BaseHTTPResponse:
+        try:
+            return self._try(method, url, headers, body, gives_way=gives_way)
+        except ProtocolError as error:
+            if not any(isinstance(cause, StaleConnectionError) for cause in error.args):
+                raise
+        self._pools.clear()  # what forgot this connection forgot the others
+        return self._try(method, url, headers, body, gives_way=gives_way)
+
+    def _try(
+        self, method: str, url: str, headers: Mapping[str, str], body: bytes, *, gives_way: bool
+    ) -> BaseHTTPResponse:
+        pool = self._pools.connection_from_url(url)
+        is_absolute = self._pools.proxy is not None and url.startswith("http:")
+        return pool.urlopen(
+            method,
+            url if is_absolute else parse_target(url),
+            # An iterator with a known length: each block is a send of its own, with a time-out of its own.
+            body=self._blocks(body, gives_way=gives_way) if body else None,  # type: ignore[arg-type]  # blocks are bytes
+            headers={**headers, "Content-Length": str(len(body))} if body or method in {"PUT", "POST"} else headers,
+            retries=False,
+            redirect=False,
+            assert_same_host=False,
+            preload_content=False,
+            decode_content=False,
+            timeout=self._timeout,
+        )
+
+    def _blocks(self, body: bytes, *, gives_way: bool) -> Iterator[memoryview]:
+        view = memoryview(body)
+        for start in range(0, len(body), BLOCK_SIZE):
+            began_s = time.monotonic()
+            yield view[start : start + BLOCK_SIZE]
+            if gives_way:
+                self._line.give_way(time.monotonic() - began_s)
+
+
+def parse_target(url: str) -> str:
+    """Path and query as they are in the URL: what was signed is not normalized."""
+    parts = urlsplit(url)
+    return f"{parts.path or '/'}?{parts.query}" if parts.query else parts.path or "/"
+
+
+def ssl_context(ca_file: str | None) -> ssl.SSLContext:
+    """Trusts the authorities in ``ca_file`` alone, or the system's and botocore's. Raises OSError or SSLError."""
+    context = ssl.create_default_context(cafile=ca_file)
+    bundle = Path(botocore.__file__).with_name("cacert.pem")  # distributions may leave it out
+    if ca_file is None and bundle.exists():
+        context.load_verify_locations(cafile=bundle)
+    return context
+
+
+def _proxy_for(endpoint_url: str) -> str | None:
+    """The environment's proxy for this endpoint, or None."""
+    parts = urlsplit(endpoint_url)
+    host = parts.netloc.rpartition("@")[2]
+    proxy = getproxies().get(parts.scheme) or getproxies().get("all")
+    if not proxy or proxy_bypass(host):
+        return None
+    return proxy if "://" in proxy else f"http://{proxy}"
+
+
+def _pool_manager(proxy: str | None, context: ssl.SSLContext | None, connections_max: int) -> PoolManager:
+    """Of direct connections, or of those through ``proxy``; ValueError if that is no HTTP proxy."""
+    if proxy is None:
+        return PoolManager(maxsize=connections_max, ssl_context=context)
+    if not proxy.startswith(("http://", "https://")):
+        raise ValueError(f"the environment's proxy is no http:// or https:// URL but {proxy.partition('://')[0]}://")
+    parsed = parse_url(proxy)
+    auth = make_headers(proxy_basic_auth=unquote(parsed.auth)) if parsed.auth else None
+    return ProxyManager(proxy, proxy_headers=auth, maxsize=connections_max, ssl_context=context)

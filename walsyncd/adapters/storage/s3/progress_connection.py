@@ -1,0 +1,173 @@
+"""HTTP connections whose time-outs count silence, not length: a body may take as long as it keeps moving.
+
+========================  ===========================================================================================
+what can hang             the limit
+========================  ===========================================================================================
+the connection begins     the connect time-out
+a block of the body       ``silence_s`` for each block, not for the whole body
+the rest of the body in   ``silence_s`` without a byte acknowledged: the kernel buffers megabytes, which take minutes
+the kernel's buffer       at 0.5 Mbit/s (``SIOCOUTQ`` says how many are left; man 7 tcp)
+the answer                ``silence_s``, or as long as the body took, since a proxy on the way may have buffered it
+a connection used before  after ``IDLE_S_MAX`` of silence it is not used again; when nothing of a request is
+                          acknowledged within ``REUSED_PATIENCE_S``, or it is closed, a StaleConnectionError
+========================  ===========================================================================================
+
+NATs and load balancers forget a silent connection without a word: the earliest after about a minute.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import select
+import socket
+import ssl
+import struct
+import termios
+import time
+from collections.abc import Callable
+from http.client import BadStatusLine
+from typing import Any, ClassVar
+
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.response import HTTPResponse
+
+IDLE_S_MAX = 30.0
+HOT_S_MAX = 1.0  # a connection used so recently is not doubted
+REUSED_PATIENCE_S = 3.0  # more than a slow line's round trip with full queues
+BUFFERED_BYTES_MAX = 256 << 10  # not sent yet; with megabytes in there, a commit's few would share the line with all
+_POLL_MS = 50
+_GONE = select.POLLERR | select.POLLHUP | select.POLLRDHUP
+_BROKEN = (ConnectionError, BadStatusLine, ssl.SSLEOFError, ssl.SSLZeroReturnError)
+_SOCKET_OPTIONS = [
+    # Head and body are two writes: without this the second waits 40 ms for the first one's ACK.
+    (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
+    (socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, BUFFERED_BYTES_MAX),
+]
+
+
+class StaleConnectionError(ConnectionError):
+    """A connection that was used before does not work any more; the request is to be sent on a new one."""
+
+
+class ProgressConnection(HTTPConnection):
+    """The limits above. What ``notify`` holds is called whenever something has moved."""
+
+    default_socket_options = _SOCKET_OPTIONS
+    silence_s: ClassVar[float]
+    notify: ClassVar[tuple[Callable[[], None]]]
+
+    _answers = 0
+    _used_s = 0.0
+    _began_s = 0.0
+    _writes = 0
+    _is_doubted = _is_reused = False
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether it may be used for one more request."""
+        return super().is_connected and (not self._answers or self._silent_s() < IDLE_S_MAX)
+
+    def connect(self) -> None:
+        """Connect; from then on each block has ``silence_s``."""
+        super().connect()
+        self._answers = 0
+        self.sock.settimeout(self.silence_s)
+
+    def putrequest(self, method: str, url: str, skip_host: bool = False, skip_accept_encoding: bool = False) -> None:
+        """Begin a request."""
+        self._began_s, self._writes = time.monotonic(), 0
+        self._is_reused = self.sock is not None and self._answers > 0
+        self._is_doubted = self._is_reused and self._silent_s() > HOT_S_MAX
+        if self.sock is not None:
+            self.sock.settimeout(self.silence_s)
+        super().putrequest(method, url, skip_host, skip_accept_encoding)
+
+    def send(self, data: Any) -> None:
+        """Send the head, or a block; a doubted connection has to acknowledge the first block before the second."""
+        try:
+            super().send(data)
+        except _BROKEN as error:
+            if self._is_reused and not self._writes:
+                raise StaleConnectionError(str(error)) from error
+            raise
+        self._writes += 1
+        self.notify[0]()
+        if self._writes == 2:
+            self._await_acknowledgement()
+
+    def getresponse(self) -> HTTPResponse:  # type: ignore[override]  # as in urllib3's own
+        """Wait for the answer to what was sent."""
+        self._await_acknowledgement()
+        self._await_sent()
+        self.timeout = max(self.silence_s, time.monotonic() - self._began_s)
+        try:
+            answer = super().getresponse()
+        except _BROKEN as error:
+            if self._is_reused:
+                raise StaleConnectionError(str(error)) from error
+            raise
+        self._answers += 1
+        self._used_s = _boottime_s()
+        return answer
+
+    def _silent_s(self) -> float:
+        """Since the last answer, sleep of the machine included."""
+        return _boottime_s() - self._used_s
+
+    def _await_acknowledgement(self) -> None:
+        """See that the other side still knows a connection that was silent; StaleConnectionError if not."""
+        if not self._is_doubted:
+            return
+        self._is_doubted = False
+        sent, deadline_s = _unacknowledged(self.sock), time.monotonic() + REUSED_PATIENCE_S
+        left = sent
+        while left and left >= sent:
+            if _events(self.sock):
+                return  # an answer, or the end: reading shows which
+            if time.monotonic() > deadline_s:
+                raise StaleConnectionError("nothing that was sent has been acknowledged")
+            left = _unacknowledged(self.sock)
+
+    def _await_sent(self) -> None:
+        """Wait while the kernel still gets rid of the body; TimeoutError when it does not."""
+        left, moved_s = _unacknowledged(self.sock), time.monotonic()
+        while left:
+            events = _events(self.sock)
+            if events & _GONE or (events and not isinstance(self.sock, ssl.SSLSocket)):
+                return  # it is answered before the end
+            if events:  # TLS says something of its own
+                time.sleep(_POLL_MS / 1000)
+            now_left, now_s = _unacknowledged(self.sock), time.monotonic()
+            if now_left < left:
+                left, moved_s = now_left, now_s
+                self.notify[0]()
+            elif now_s - moved_s > self.silence_s:
+                raise TimeoutError(f"the store took nothing of the body for {self.silence_s:.0f} s")
+
+
+def pool_classes(silence_s: float, beat: Callable[[], None]) -> dict[str, type[HTTPConnectionPool]]:
+    """Pools by scheme for a urllib3 PoolManager, of connections with these limits."""
+    limits = {"silence_s": silence_s, "notify": (beat,)}
+    plain = type("PlainConnection", (ProgressConnection,), limits)
+    secure = type("SecureConnection", (ProgressConnection, HTTPSConnection), limits)
+    return {
+        "http": type("PlainPool", (HTTPConnectionPool,), {"ConnectionCls": plain}),
+        "https": type("SecurePool", (HTTPSConnectionPool,), {"ConnectionCls": secure}),
+    }
+
+
+def _boottime_s() -> float:
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def _unacknowledged(sock: socket.socket) -> int:
+    """Bytes in the kernel that the other side has not acknowledged."""
+    return int(struct.unpack("i", fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, b"\0" * 4))[0])
+
+
+def _events(sock: socket.socket) -> int:
+    """What poll(2) says of it within a moment: 0 for nothing."""
+    poller = select.poll()
+    poller.register(sock.fileno(), select.POLLIN | select.POLLRDHUP)
+    return sum(event for _, event in poller.poll(_POLL_MS))
