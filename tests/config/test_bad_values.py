@@ -22,6 +22,7 @@ NUMBER = "must be a whole number"
 BAD: dict[str, list[tuple[str, str]]] = {
     "storage.url": [("1", TEXT), ("''", "must not be empty"), ("'bucket'", "s3://bucket/prefix for object storage")],
     "storage.endpoint_url": [("'s3.example.com'", "http:// or https://"), ("1", TEXT)],
+    "storage.ca_file": [("'ca.pem'", PATH), ("1", TEXT)],
     "storage.region": [("''", "must not be empty"), ("1", TEXT)],
     "storage.access_key_id": [("''", "must not be empty")],
     "storage.secret_access_key": [("1", TEXT)],

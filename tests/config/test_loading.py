@@ -47,6 +47,7 @@ def test_the_examples_commented_keys_are_keys_with_their_defaults(tmp_path: Path
         "profile",
         "role_arn",
         "role_external_id",
+        "ca_file",
         "storage_class",
         "encryption",
         "kms_key_id",

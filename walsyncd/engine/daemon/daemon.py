@@ -65,24 +65,18 @@ class Daemon:
     """One run over all databases of ``settings``; ``run`` returns the exit code. ``source`` is read by a reload."""
 
     def __init__(
-        self,
-        settings: Settings,
-        storage: Storage,
-        source: Source | None = None,
-        stall_detector: StallDetector | None = None,
+        self, settings: Settings, storage: Storage, source: Source | None = None, stalls: StallDetector | None = None
     ) -> None:
         self._settings = settings
         self._source = source or (lambda: (settings, storage))
         self._supervisor = Supervisor()
         call = self._supervisor.call
         self._manager = ServiceManager()
-        self._stalls = stall_detector or StallDetector()
+        self._stalls = stalls or StallDetector()
         self._unlooked: set[int] = set()
         self._reports: dict[int, StateReport] = {}
         self._reloads: deque[Future[Mapping[str, Any]]] = deque()
-        self._journal = Journal.open(settings.daemon.state_dir)
-        self._journal.sweep()
-        leave_old_place(self._journal, settings.storage.url)
+        self._journal = _open_journal(settings)
         self._identity = new_run(self._journal)
         if not self._journal.begin_run(self._identity.run_id):
             _log.warning("state_dir_is_a_copy", state_dir=str(settings.daemon.state_dir))
@@ -377,6 +371,13 @@ class Daemon:
     def _hung(self) -> str:
         """The worker that got nowhere for the watchdog's interval, or empty."""
         return self._stalls.hung(self._manager.watchdog_s or math.inf, overdue_s=self._schedule.overdue_s())
+
+
+def _open_journal(settings: Settings) -> Journal:
+    journal = Journal.open(settings.daemon.state_dir)
+    journal.sweep()
+    leave_old_place(journal, settings.storage.url)
+    return journal
 
 
 def _way_of(settings: Settings) -> tuple[object, ...]:

@@ -1,8 +1,7 @@
 """The uploader: a fixed number of threads that bring what the journal holds into the storage.
 
 Each database has a lane (``database_queue``): strictly in order, one object at a time; lanes go in parallel.
-Parts of bases are tasks, which run when no lane is due and never take the last thread. With nothing pending
-no thread wakes up.
+Parts of bases are tasks, which run when no lane is due and never take the last thread. Idle threads sleep.
 
 | the storage              | so                                                                             |
 |--------------------------|--------------------------------------------------------------------------------|
@@ -44,7 +43,7 @@ from walsyncd.engine.threads.stall_detector import StallDetector
 from walsyncd.errors import ImpossibleError, RefusedError, StateError, TransientError
 from walsyncd.log import get_logger
 
-UPLOADS_MAX_DEFAULT = 4  # threads; a request is waiting most of its time
+UPLOADS_MAX_DEFAULT = 4  # threads; a request waits most of its time
 UPLOAD_INTERVAL_DEFAULT_S = 1.0
 REFUSED_WAIT_S = 30.0  # a person has to change something; more often would only fill the log
 STATE_WAIT_S = 1.0  # a full disk: as often as the follower looks
