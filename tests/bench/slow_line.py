@@ -19,6 +19,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from botocore.exceptions import BotoCoreError
+
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from tests.bench.rig import daemon, machine_load, mebibytes, quantile, s3_section, workplace
@@ -72,8 +74,10 @@ def measure(folder: Path, store: Store, *, megabits: float, tls: bool, seconds: 
         with daemon(folder, section, [database]) as running:
 
             def keys() -> list[tuple[str, int]]:
-                pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket)
-                return [(each["Key"], each["Size"]) for page in pages for each in page.get("Contents", [])]
+                while True:
+                    with contextlib.suppress(BotoCoreError):  # moto closes connections as it likes
+                        pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket)
+                        return [(each["Key"], each["Size"]) for page in pages for each in page.get("Contents", [])]
 
             began_s = time.monotonic()
             running.wait_for_start(1)
