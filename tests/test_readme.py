@@ -64,7 +64,7 @@ class Machine:
             "etc/systemd/system",
             "usr/local/bin",
             "usr/lib/sysusers.d",
-            "tmp",
+            "srv/restored",
             "var/lib/app",
             "state",
         ):
@@ -85,7 +85,7 @@ class Machine:
     def moved(self, text: str) -> str:
         """A command with the machine's own places in it."""
         text = text.replace(URL, self.bucket.as_uri())
-        return re.sub(r"(?<![\w:/.])/(etc|opt|tmp|usr/lib|usr/local|var/lib)/", rf"{self.root}/\1/", text)
+        return re.sub(r"(?<![\w:/.])/(etc|opt|srv|usr/lib|usr/local|var/lib)/", rf"{self.root}/\1/", text)
 
     def run(self, text: str, *, folder: Path = ROOT) -> str:
         """Run a block as a whole; what it prints."""
@@ -227,7 +227,7 @@ def test_a_machine_is_checked_started_and_synced(machine: Machine, tmp_path: Pat
     (prune,) = _sh("What is kept, and what it costs")
     assert "0 of " in machine.run(prune)
     machine.run(_sh("Restore")[0])
-    assert counter_in(machine.root / "tmp/app.db") == 3
+    assert counter_in(machine.root / "srv/restored/app.db") == 3
 
 
 def _wait_for(path: Path) -> None:
@@ -244,8 +244,8 @@ def test_every_restore_gives_what_it_says(machine: Machine, tmp_path: Path) -> N
         assert text.count(POSITION) == 1
         out = machine.run(text.replace(POSITION, str(maker.history[2].position)))
     names = ("app", "before", "exact", "elsewhere")
-    assert [counter_in(machine.root / f"tmp/{name}.db") for name in names] == [10, 5, 3, 10]
-    assert counter_in(machine.root / "tmp/all" / NAME) == 10
+    assert [counter_in(machine.root / f"srv/restored/{name}.db") for name in names] == [10, 5, 3, 10]
+    assert counter_in(machine.root / "srv/restored/all" / NAME) == 10
     assert "all of it is sound" in out.splitlines()[-1]
 
 
@@ -267,7 +267,7 @@ def test_restoring_by_hand_is_two_blocks(machine: Machine, tmp_path: Path) -> No
     with _replica(machine, tmp_path) as maker:
         (maker.folder.parent / "restore-by-hand.sh").write_text(script_by_hand())
         machine.run(usage, folder=maker.folder.parent)
-    assert counter_in(machine.root / "tmp/by-hand.db") == 10
+    assert counter_in(machine.root / "srv/restored/by-hand.db") == 10
 
 
 def test_exit_codes_are_those_of_the_help() -> None:

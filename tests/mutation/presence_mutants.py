@@ -17,7 +17,7 @@ PRESENCE_MUTANTS = (
     mutant(
         "another walsyncd is a process",
         "adapters/files/source.py",
-        "return self.liveness is not Liveness.NONE and self.pid != _OFD_PID",
+        "return self.liveness is not Liveness.NONE and self.pid != OFD_PID",
         "return self.liveness is not Liveness.NONE",
         "engine/follow/test_presence.py::test_the_lock_of_another_daemon_is_nobodys",
     ),

@@ -172,33 +172,6 @@ def test_what_cant_be_shipped_makes_the_stop_a_failure_that_names_it(machine: Ma
     assert machine.restored("app") == list(range(20))
 
 
-def test_an_application_waits_for_its_database_to_be_restored(machine: Machine) -> None:
-    """The template unit restores what is missing before another unit starts, and leaves alone what is there."""
-    machine.configure()
-    machine.insert("app", 0, 10)
-    name = "srv/data/app.db"
-    machine.write(
-        "/etc/walsyncd/config.toml",
-        '[storage]\nurl = "file:///srv/replica"\n[[database]]\npath = "/srv/data/app.db"\n',
-    )
-    machine.do("systemctl", "start", "walsyncd")
-    machine.walsyncd("sync", name)
-    machine.do("systemctl", "stop", "walsyncd")
-    machine.do("sh", "-c", "rm /srv/data/app.db*")
-    machine.do("chown", "walsyncd:walsyncd", "/srv/data")
-    instance = f"walsyncd-restore@{machine.do('systemd-escape', '--path', '/srv/data/app.db').strip()}.service"
-    machine.write(
-        "/etc/systemd/system/application.service",
-        f"[Unit]\nRequires={instance}\nAfter={instance}\n[Service]\nType=oneshot\n"
-        "ExecStart=/usr/bin/test -s /srv/data/app.db\n",
-    )
-    machine.do("systemctl", "daemon-reload")
-    machine.do("systemctl", "start", "application")
-    assert machine.do("stat", "-c", "%U:%G", "/srv/data/app.db").strip() == "walsyncd:walsyncd"
-    machine.do("systemctl", "stop", instance)
-    machine.do("systemctl", "start", "application")
-
-
 def test_the_service_and_its_stop_signal(machine: Machine) -> None:
     """A second SIGTERM ends it at once, with the exit code of something left."""
     machine.configure("app")

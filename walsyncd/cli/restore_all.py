@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from walsyncd.cli.commands.ls import replicas_from
 from walsyncd.cli.table import format_bytes, print_table
 from walsyncd.core.stored.moment import format_moment
-from walsyncd.errors import NothingToRestoreError, RefusedError, WalsyncdError, forget_locals
+from walsyncd.errors import NothingToRestoreError, WalsyncdError, forget_locals
 
 if TYPE_CHECKING:
     from walsyncd.adapters.files.target import Access
@@ -118,6 +118,7 @@ class _MemoryTurn:
 def _restore_one(
     args: argparse.Namespace, replica: Replica, request: RestoreRequest, access: Access, drain: _MemoryTurn
 ) -> DatabaseOutcome:
+    from walsyncd.adapters.files.target import is_missing  # noqa: PLC0415
     from walsyncd.core.stored.layout import check_name  # noqa: PLC0415  a command is light until it runs
     from walsyncd.engine.restore.planner import with_plan  # noqa: PLC0415
     from walsyncd.engine.restore.restorer import RestoreOptions, build_plan_of, restore_request  # noqa: PLC0415
@@ -126,18 +127,13 @@ def _restore_one(
     path = args.output / name
     try:
         check_name(name, "")
-        if args.if_missing and path.exists():
+        if args.if_missing and not is_missing(path):
             return DatabaseOutcome(name, path, kept=True)
         if args.dry_run:
             with_plan(replica, request, lambda prepared: build_plan_of(replica, prepared))
             return DatabaseOutcome(name, path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return DatabaseOutcome(
-            name, path, restore_request(replica, request, path, RestoreOptions(args.force, access, drain))
-        )
-    except OSError as error:
-        refused = RefusedError(f"make folder {path.parent}: {error.strerror}")
-        return DatabaseOutcome(name, path, error=refused)
+        how = RestoreOptions(args.force, args.if_missing, create_folder=True, access=access, progress=drain)
+        return DatabaseOutcome(name, path, restore_request(replica, request, path, how))
     except WalsyncdError as error:
         forget_locals(error)  # it is kept to the end
         return DatabaseOutcome(name, path, error=error)

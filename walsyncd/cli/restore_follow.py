@@ -30,7 +30,7 @@ def follow(args: argparse.Namespace, replica: Replica, access: Access) -> int:
     from walsyncd.engine.restore.restorer import RestoreOptions  # noqa: PLC0415  a command is light until it runs
 
     with showing_progress() as progress:
-        standby = ReadReplica(replica, args.output, RestoreOptions(args.force, access, progress))
+        standby = ReadReplica(replica, args.output, RestoreOptions(args.force, access=access, progress=progress))
     stopped = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda _number, _frame: stopped.set())

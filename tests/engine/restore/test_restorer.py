@@ -295,15 +295,16 @@ def test_open_database_is_not_replaced(tmp_path: Path) -> None:
     assert counter_in(tmp_path / "busy.db") == 0
 
 
-def test_link_is_followed(tmp_path: Path) -> None:
-    """The file behind a symbolic link is restored: SQLite looks for the WAL beside that one."""
+def test_target_that_is_a_link_is_refused(tmp_path: Path) -> None:
+    """Its owner decides where it leads to, and that may change at any moment; with force too."""
     out = tmp_path / "link.db"
     out.symlink_to(_folder(tmp_path / "real") / "app.db")
     with make_replica(tmp_path) as maker:
         maker.base()
-        restored(maker, Head(), out)
-    assert out.is_symlink()
-    assert counter_in(tmp_path / "real" / "app.db") == 0
+        for force in (False, True):
+            with pytest.raises(RefusedError, match="symbolic link"):
+                restored(maker, Head(), out, force=force)
+    assert list((tmp_path / "real").iterdir()) == []
 
 
 def test_database_that_shrank_is_cut(tmp_path: Path) -> None:

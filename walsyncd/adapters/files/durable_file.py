@@ -28,6 +28,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
+from walsyncd.adapters.files.open_folder import is_empty_folder, open_folder
 from walsyncd.errors import ImpossibleError, MissingError, RefusedError, TransientError, WalsyncdError
 
 RENAME_ATTEMPTS_MAX = 10  # a folder vanishes under a rename only when another deletes its last file just then
@@ -52,8 +53,7 @@ def write_temporary(folder: Path, fill: Callable[[BinaryIO], object]) -> Path:
     make_folders(folder)
     path = folder / secrets.token_hex(16)
     try:
-        with path.open("xb") as file:
-            leave_to_owner(path)
+        with create_file(path) as file:
             fill(file)
             file.flush()
             os.fsync(file.fileno())
@@ -81,6 +81,20 @@ def publish(temporary: Path, target: Path) -> None:
         raise
 
 
+def create_file(path: Path) -> BinaryIO:
+    """Create a file under a name that nothing has, and return it open for writing.
+
+    Root gives it to its folder's owner.
+    """
+    file = path.open("xb")  # O_EXCL: a link of that name is not followed
+    try:
+        leave_to_owner(file.fileno(), path.parent)
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
 def make_folders(path: Path) -> None:
     """``path`` and its parents, each new one durable."""
     if path.is_dir():
@@ -88,18 +102,26 @@ def make_folders(path: Path) -> None:
     make_folders(path.parent)
     with suppress(FileExistsError):
         path.mkdir()
-        leave_to_owner(path)
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            if is_empty_folder(descriptor):  # else it is not what we have just made
+                leave_to_owner(descriptor, path.parent)
+        finally:
+            os.close(descriptor)
     sync_folder(path.parent)
 
 
-def leave_to_owner(path: Path) -> None:
-    """Give what root has made to the owner of its folder.
+def leave_to_owner(descriptor: int, folder: Path) -> None:
+    """Give what root has just created in ``folder``, and has open, to the owner of that folder.
 
-    An administrator's ``check`` or ``sync`` must not lock the daemon's user out of its own folder.
+    An administrator's ``check`` or ``sync`` must not lock the daemon's user out of its own folder. What already belongs
+    to somebody else was not created by us. In a folder that everybody can write to, its owner has no claim.
     """
-    if os.geteuid() == 0:
-        parent = path.parent.stat()
-        os.chown(path, parent.st_uid, parent.st_gid)
+    if os.geteuid() != 0 or os.fstat(descriptor).st_uid != 0:
+        return
+    with open_folder(folder) as opened:
+        if opened.heir:
+            os.fchown(descriptor, *opened.heir)
 
 
 def sync_folder(path: Path) -> None:

@@ -24,7 +24,6 @@ import errno
 import fcntl
 import os
 import stat
-import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -32,6 +31,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Self
 
+from walsyncd.adapters.files.file_lock import OFD_PID, lock_bytes, lock_in_the_way
 from walsyncd.adapters.files.statx import birth_ns
 from walsyncd.core.sqlite.dbheader import HEADER_SIZE, DatabaseHeader, parse_database_header
 from walsyncd.core.stored.owner import UNNAMED
@@ -40,15 +40,9 @@ from walsyncd.errors import RefusedError, TransientError, UsageError
 # O_NONBLOCK means nothing to a regular file and keeps a FIFO of that name from stopping the daemon.
 _OPEN_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
 
-_F_OFD_GETLK = 36
-_F_OFD_SETLK = 37
-# struct flock of 64-bit Linux: type, whence, (padding,) start, length, pid, (padding); "0q" pads the end.
-_FLOCK = struct.Struct("@hhqqi0q")
 _DMS_BYTE = 128
 _LOCK_BYTES = (0x40000000, 512)
 _SHARED_BYTES = (0x40000002, 510)
-_OFD_PID = -1
-_HELD_BY_ANOTHER = {errno.EAGAIN, errno.EACCES}  # fcntl(2) leaves open which of the two
 
 _READ_HINT = (
     "let the daemon read it: by its group, by an ACL (setfacl -m u:walsyncd:r FILE, and x on every folder "
@@ -96,7 +90,7 @@ class Holder:
     @property
     def is_process(self) -> bool:
         """Whether it is a POSIX lock, as SQLite takes them; only another walsyncd has OFD locks."""
-        return self.liveness is not Liveness.NONE and self.pid != _OFD_PID
+        return self.liveness is not Liveness.NONE and self.pid != OFD_PID
 
 
 @dataclass(frozen=True, slots=True)
@@ -304,23 +298,13 @@ def take_database(database: OpenFile) -> bool:
 
 
 def _lock_shared(file: OpenFile, start: int, length: int) -> bool:
-    wanted = _FLOCK.pack(fcntl.F_RDLCK, os.SEEK_SET, start, length, 0)
     with _translated("lock", file.path):
-        try:
-            fcntl.fcntl(file.fileno(), _F_OFD_SETLK, wanted)
-        except OSError as error:
-            if error.errno in _HELD_BY_ANOTHER:
-                return False
-            raise
-    return True
+        return lock_bytes(file.fileno(), fcntl.F_RDLCK, start, length)
 
 
 def _lock_in_the_way(file: OpenFile, wanted: int, start: int, length: int) -> tuple[int, int]:
-    """The type and pid of a lock that ``wanted`` would run into; (F_UNLCK, 0) if there is none."""
-    question = _FLOCK.pack(wanted, os.SEEK_SET, start, length, 0)
     with _translated("ask for locks on", file.path):
-        kind, _, _, _, pid = _FLOCK.unpack(fcntl.fcntl(file.fileno(), _F_OFD_GETLK, question))
-    return (kind, 0) if kind == fcntl.F_UNLCK else (kind, pid)
+        return lock_in_the_way(file.fileno(), wanted, start, length)
 
 
 def boot_id() -> str:

@@ -1,7 +1,7 @@
 """The file that a restore makes: built beside its name, put in place in one step, or not at all.
 
-SQLite keeps ``-wal``, ``-shm`` and ``-journal`` beside the *resolved* path, so that is where all of this
-happens. A stale one of them would be applied to the restored file: they are moved aside, never removed.
+SQLite keeps ``-wal``, ``-shm`` and ``-journal`` beside the file. A stale one of them would be applied to the restored
+file, so they are moved aside. They are never removed.
 
 Order: partial file → bytes → fsync → ``NAME-wal`` … moved aside → rename → fsync of the folder. A kill
 before the rename leaves the old database, at worst with its WAL renamed (``NAME-wal.before-restore-…``).
@@ -9,6 +9,10 @@ before the rename leaves the old database, at worst with its WAL renamed (``NAME
 The partial file, ``.NAME.TAG.partial``, has one name for one content (``tag``) and is locked (flock) while it is built,
 so that the next restore finds what one that was killed has left, and two at a time do not write into one file. What is
 in it is believed only where its checksums fit, so it needs no record of what was done.
+
+The folder may belong to somebody who is not trusted. It is opened once (`open_folder`), every file in it is created,
+opened and renamed by its descriptor, and no link is followed. A target that is a link is refused. Owner and mode are
+set on descriptors, without special bits.
 
 Locks on the replaced file are SQLite's own (sqlite.org/lockingv3.html, os_unix.c): every open connection in WAL mode,
 and every reader or writer in the other modes, holds some of the 512 bytes from 0x40000000 on. They are all held,
@@ -19,40 +23,35 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import glob
 import os
 import secrets
 import stat
-import struct
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
-from walsyncd.adapters.files.durable_file import sync_folder
-from walsyncd.adapters.files.source import (
-    DatabaseLock,
-    Liveness,
-    Role,
-    database_lock,
-    liveness,
-    open_file,
-    side_path,
-)
-from walsyncd.errors import CorruptError, RefusedError, TransientError, UsageError, WalsyncdError
+from walsyncd.adapters.files.file_lock import lock_bytes
+from walsyncd.adapters.files.open_folder import OpenFolder, open_folder
+from walsyncd.adapters.files.source import DatabaseLock, Liveness, OpenFile, Role, database_lock, liveness
+from walsyncd.errors import CorruptError, RefusedError, TransientError, UsageError
 
 PRIVATE_MODE = 0o600  # a database may hold anything; who needs more says so, or had it before
 GROUP_MODE = 0o640  # in a folder that lets its group in
 SPACE_RESERVE_BYTES = 1024 * 1024  # folders and metadata need a little too
 KEPT_BYTES_MIN = 64 << 20  # what is fetched again in a second or two is not worth a file that somebody has to find
-_FLOCK = struct.Struct("@hhqqi0q")  # struct flock of a 64-bit Linux
+FOLLOW_SUFFIX = "-follow"
+_SIDE_SUFFIXES = (Role.WAL.value, Role.SHM.value, Role.JOURNAL.value)
 _LOCK_BYTES = 0x40000000, 512
 _BLOCK = 512  # the unit of st_blocks
+_PERMISSIONS = 0o777  # without setuid, setgid and sticky bits
+_PEEK = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY  # a FIFO or a device of that name must not stop us
 
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """Who may use the restored file; what is None is as it was, or as its folder suggests."""
+    """Who may use the restored file. What is None is as it was, or as its folder suggests."""
 
     uid: int | None = None
     gid: int | None = None
@@ -61,32 +60,90 @@ class Access:
 
 def follow_path(database: Path) -> Path:
     """Where a copy that follows a replica says how far it has come."""
-    return database.with_name(f"{database.name}-follow")
+    return database.with_name(f"{database.name}{FOLLOW_SUFFIX}")
+
+
+def is_missing(path: Path) -> bool:
+    """Whether there is no database at ``path``: no file, or one of 0 bytes without anything in its -wal."""
+    return _size(path) == 0 and _size(path.with_name(f"{path.name}{Role.WAL.value}")) == 0
+
+
+def _size(path: Path) -> int:
+    try:
+        status = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return 0
+    except OSError as error:
+        raise RefusedError(f"look for {path}: {_reason(error)}") from error
+    return status.st_size if stat.S_ISREG(status.st_mode) else -1
 
 
 class Target:
-    """A path that a database is to be restored to."""
+    """A path that a database is to be restored to. Raises UsageError if there is no folder, RefusedError for a link.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path.resolve()
-        self._folder = self.path.parent
-        self._stem = f".{self.path.name[:50]}"  # file systems take 255 bytes of a name; a letter has at most four
-        self._partial = self._folder / f"{self._stem}.partial"
+    ``create_folder`` makes the folder, owned as its parent.
+    """
+
+    def __init__(self, path: Path, *, create_folder: bool = False) -> None:
+        self._name = path.name
+        if self._name in {"", ".."}:
+            raise UsageError(f"restore to {path}: not a regular file", hint="name the file that is to be written")
+        try:
+            self._folder = open_folder(path.parent, create=create_folder)
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise UsageError(f"restore to {path}: there is no folder {path.parent}", hint="make it first") from error
+        except OSError as error:
+            raise RefusedError(f"restore to {path}: open its folder: {_reason(error)}") from error
+        self.path = self._folder.path / self._name
+        self._stem = f".{self._name[:50]}"  # file systems take 255 bytes of a name; a letter has at most four
+        self._partial = f"{self._stem}.partial"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the folder."""
+        self._folder.close()
+
+    @property
+    def folder(self) -> OpenFolder:
+        """The folder that the file is in; it is closed with the target."""
+        return self._folder
 
     def exists(self) -> bool:
-        """Whether something is there by that name."""
-        return os.path.lexists(self.path)
+        """Whether something is there by that name, also a link that leads nowhere."""
+        return self._folder.status(self._name) is not None
 
-    def check(self, *, force: bool) -> None:
-        """Refuse what must not be replaced: UsageError without ``force``, RefusedError if it is in use."""
-        if not self._folder.is_dir():
-            raise UsageError(f"restore to {self.path}: there is no folder {self._folder}", hint="make it first")
-        if self.exists() and not force:
-            raise UsageError(
-                f"restore to {self.path}: the file exists",
-                hint="--force replaces it, --if-missing leaves it as it is",
-            )
+    def check(self, *, force: bool, replace_empty: bool = False) -> None:
+        """Refuse what must not be replaced. ``replace_empty`` permits a file of 0 bytes that has no -wal.
+
+        UsageError: it exists, and ``force`` was not given. RefusedError: it is a link, or in use.
+        """
+        status = self._folder.status(self._name)
+        if status is not None:
+            self._check_kind(status)
+            if not force and not (replace_empty and self._is_empty(status)):
+                raise UsageError(
+                    f"restore to {self.path}: the file exists",
+                    hint="--force replaces it, --if-missing leaves it as it is",
+                )
         self._check_unused()
+
+    def _is_empty(self, status: os.stat_result) -> bool:
+        wal = self._folder.status(f"{self._name}{Role.WAL.value}")
+        return status.st_size == 0 and (wal is None or (stat.S_ISREG(wal.st_mode) and wal.st_size == 0))
+
+    def _check_kind(self, status: os.stat_result) -> None:
+        if stat.S_ISLNK(status.st_mode):
+            raise RefusedError(
+                f"restore to {self.path}: it is a symbolic link",
+                hint="restores follow no link: name the file that it leads to, or remove the link",
+            )
+        if not stat.S_ISREG(status.st_mode):
+            raise UsageError(f"restore to {self.path}: not a regular file", hint="remove it, or choose another name")
 
     def _check_unused(self, *, locked: bool = False) -> None:
         """As far as locks tell: an idle connection in a rollback-journal mode holds none. ``locked``: by us."""
@@ -107,13 +164,20 @@ class Target:
         free = self._free_bytes() + (os.fstat(descriptor).st_blocks * _BLOCK if descriptor is not None else 0)
         if size + SPACE_RESERVE_BYTES > free:
             raise RefusedError(
-                f"restore to {self.path}: needs {size} bytes, {free} are free in {self._folder}",
+                f"restore to {self.path}: needs {size} bytes, {free} are free in {self._folder.path}",
                 hint="the new file is built beside the old one; restore to another file system",
             )
 
     def partials(self) -> list[Path]:
         """What interrupted restores to this path have left, of any content."""
-        return sorted(self._folder.glob(f"{glob.escape(self._stem)}.*.partial"))
+        return [self._folder.path / name for name in self._partial_names()]
+
+    def _partial_names(self) -> list[str]:
+        begin, end = f"{self._stem}.", ".partial"
+        names = self._folder.names()
+        return [
+            name for name in names if name.startswith(begin) and name.endswith(end) and len(name) > len(begin + end)
+        ]
 
     @contextmanager
     def building(self, tag: str) -> Iterator[int]:
@@ -123,9 +187,9 @@ class Target:
         away, or an object did or is damaged: then the next one goes on with it. RefusedError if another process
         builds it just now.
         """
-        self._partial = self._folder / f"{self._stem}.{tag}.partial"
-        descriptor = self._open_partial()
-        inode = os.fstat(descriptor).st_ino
+        self._partial = f"{self._stem}.{tag}.partial"
+        with self._failing("create a file beside"):
+            descriptor = self._open_partial()
         kept = False
         try:
             self._remove_others()
@@ -136,9 +200,9 @@ class Target:
             kept = os.fstat(descriptor).st_blocks * _BLOCK >= KEPT_BYTES_MIN
             raise
         finally:
-            with suppress(FileNotFoundError):
-                if not kept and self._partial.stat().st_ino == inode:  # else it was published
-                    self._partial.unlink()
+            if not kept and self._names_file(self._partial, descriptor):  # else it was published
+                with suppress(FileNotFoundError):
+                    self._folder.unlink(self._partial)
             os.close(descriptor)
 
     def publish(self, descriptor: int, *, stamp: str, access: Access = Access()) -> list[Path]:
@@ -148,32 +212,46 @@ class Target:
         """
         self._give(descriptor, access)
         os.fsync(descriptor)
-        moved: list[tuple[Path, Path]] = []
+        moved: list[tuple[str, str]] = []
         with self._locked_out():
             try:
                 for stale, aside in self._stale(stamp):
-                    stale.rename(aside)
+                    self._folder.rename(stale, aside)
                     moved.append((stale, aside))
-                self._partial.rename(self.path)
+                self._folder.rename(self._partial, self._name)
             except OSError:
                 for stale, aside in moved:  # the old database stays, and may need them
-                    aside.rename(stale)
+                    self._folder.rename(aside, stale)
                 raise
-        sync_folder(self._folder)
-        return [aside for _, aside in moved]
+        self._folder.sync()
+        if not self._names_file(self._name, descriptor):
+            raise RefusedError(
+                f"restore to {self.path}: somebody else changes names in this folder",
+                hint="find out who, and try again",
+            )
+        return [self._folder.path / aside for _, aside in moved]
+
+    def _names_file(self, name: str, descriptor: int) -> bool:
+        found, ours = self._folder.status(name), os.fstat(descriptor)
+        return found is not None and os.path.samestat(found, ours)
 
     def _open_partial(self) -> int:
-        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         while True:
             try:
-                descriptor = os.open(self._partial, flags, PRIVATE_MODE)
+                descriptor = self._folder.open(self._partial, os.O_RDWR | os.O_NONBLOCK)
+            except FileNotFoundError:
+                try:
+                    descriptor = self._folder.open(self._partial, os.O_RDWR | os.O_CREAT | os.O_EXCL, PRIVATE_MODE)
+                except FileExistsError:
+                    continue
             except OSError as error:
-                raise self._failed("create a file beside", error) from error
+                if error.errno in {errno.ELOOP, errno.ENXIO, errno.EISDIR}:
+                    raise self._not_ours() from error
+                raise
             try:
                 self._take(descriptor)
-                with suppress(FileNotFoundError):
-                    if self._partial.stat().st_ino == os.fstat(descriptor).st_ino:
-                        return descriptor  # else who had the lock has published or removed it: once more
+                if self._names_file(self._partial, descriptor):
+                    return descriptor  # else who had the lock has published or removed it: once more
             except BaseException:
                 os.close(descriptor)
                 raise
@@ -183,7 +261,7 @@ class Target:
         """Lock the partial file, which must be our own: in a shared folder anybody can make one."""
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid() or status.st_nlink > 1:
-            raise RefusedError(f"restore to {self.path}: {self._partial} is not ours", hint="remove it")
+            raise self._not_ours()
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -192,86 +270,125 @@ class Target:
             ) from error
         os.fchmod(descriptor, PRIVATE_MODE)
 
+    def _not_ours(self) -> RefusedError:
+        return RefusedError(
+            f"restore to {self.path}: {self._folder.path / self._partial} is not ours", hint="remove it"
+        )
+
     def _remove_others(self) -> None:
         """What interrupted restores of other contents have left beside the same target."""
-        for found in self.partials():
-            if found == self._partial or found.is_symlink() or found.stat().st_uid != os.geteuid():
+        for name in self._partial_names():
+            status = self._folder.status(name)
+            if name == self._partial or status is None:
                 continue
-            with found.open("rb") as file, suppress(BlockingIOError):
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                found.unlink(missing_ok=True)
+            if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():
+                continue
+            with suppress(OSError):  # somebody renames it meanwhile: it is his
+                descriptor = self._folder.open(name, _PEEK)
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    self._folder.unlink(name)
+                finally:
+                    os.close(descriptor)
 
     @contextmanager
     def _locked_out(self) -> Iterator[None]:
         """Nobody has the replaced file open, and nobody can begin to use it; RefusedError if somebody does."""
         self._check_unused()
         try:
-            descriptor = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
+            descriptor = self._folder.open(self._name, os.O_RDWR | os.O_NONBLOCK)
         except OSError as error:
+            if error.errno == errno.ELOOP:
+                raise RefusedError(f"restore to {self.path}: it is a symbolic link") from error
             if error.errno not in {errno.ENOENT, errno.EACCES, errno.EROFS, errno.EISDIR}:
                 raise
             yield  # there is none, or none that we may lock; the rename says what may not be
             return
         try:
-            start, length = _LOCK_BYTES
-            lock = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, start, length, 0)
-            try:
-                fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, lock)
-            except (BlockingIOError, PermissionError) as error:
-                raise self._in_use() from error
+            if not lock_bytes(descriptor, fcntl.F_WRLCK, *_LOCK_BYTES):
+                raise self._in_use()
             self._check_unused(locked=True)
             yield
         finally:
             os.close(descriptor)
 
     def _is_locked(self) -> bool:
-        database = open_file(self.path)
+        database = self._open_existing(self._name)
         if database is None:
             return False
         with database:
             return database_lock(database) is not DatabaseLock.NONE
 
     def _is_attached(self) -> bool:
-        shm = open_file(side_path(self.path, Role.SHM))
+        shm = self._open_existing(f"{self._name}{Role.SHM.value}")
         if shm is None:
             return False
         with shm:
             return liveness(shm) is not Liveness.NONE
 
-    def _free_bytes(self) -> int:
+    def _open_existing(self, name: str) -> OpenFile | None:
+        """One of the files that are there. A link, which SQLite would not open either, is refused."""
+        path = self._folder.path / name
         try:
-            status = os.statvfs(self._folder)
+            descriptor = self._folder.open(name, _PEEK)
+        except FileNotFoundError:
+            return None
         except OSError as error:
-            raise self._failed("look for room beside", error) from error
+            if error.errno == errno.ELOOP:
+                raise RefusedError(
+                    f"restore to {self.path}: {path} is a symbolic link", hint="restores follow no link: remove it"
+                ) from error
+            raise RefusedError(f"restore to {self.path}: open {path}: {_reason(error)}") from error
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            os.close(descriptor)
+            raise UsageError(f"restore to {self.path}: {path} is not a regular file", hint="remove it")
+        return OpenFile(path, descriptor, status)
+
+    def _free_bytes(self) -> int:
+        with self._failing("look for room beside"):
+            status = os.fstatvfs(self._folder.descriptor)
         return status.f_bavail * status.f_frsize
 
     def _give(self, descriptor: int, access: Access) -> None:
-        """Owner and mode as asked for; else those of the replaced file; else as the folder suggests.
+        """Owner and mode as asked for, else those of the replaced file, else as the folder suggests.
 
-        Only root can give a file away; without ``access`` nobody else is asked to.
+        Only root can give a file away. In a folder that is open to everybody nothing is given, and a replaced file of
+        somebody else says nothing.
         """
-        folder = self._folder.stat()
-        mode = GROUP_MODE if folder.st_mode & stat.S_IXGRP else PRIVATE_MODE
-        owner = folder.st_uid, folder.st_gid
-        with suppress(FileNotFoundError):
-            replaced = self.path.stat()
-            mode, owner = stat.S_IMODE(replaced.st_mode), (replaced.st_uid, replaced.st_gid)
-        if os.geteuid() == 0:
+        heir = self._folder.heir
+        mode = GROUP_MODE if heir and self._folder.mode & stat.S_IXGRP else PRIVATE_MODE
+        owner = heir
+        replaced = self._folder.status(self._name)
+        if replaced is not None and (heir or replaced.st_uid in {0, os.geteuid()}):
+            mode, owner = replaced.st_mode & _PERMISSIONS, (replaced.st_uid, replaced.st_gid)
+        if owner is not None and os.geteuid() == 0:
             os.fchown(descriptor, *owner)
         if access.uid is not None or access.gid is not None:
             uid, gid = (-1 if number is None else number for number in (access.uid, access.gid))
             os.fchown(descriptor, uid, gid)
-        os.fchmod(descriptor, mode if access.mode is None else access.mode)
+        os.fchmod(descriptor, mode if access.mode is None else access.mode & _PERMISSIONS)
 
-    def _stale(self, stamp: str) -> Iterator[tuple[Path, Path]]:
+    def _stale(self, stamp: str) -> Iterator[tuple[str, str]]:
         """What lies beside the target, and where it is moved to: a name that nothing has."""
-        sides = [side_path(self.path, role) for role in (Role.WAL, Role.SHM, Role.JOURNAL)]
-        for stale in (*sides, follow_path(self.path)):
-            if os.path.lexists(stale):
-                aside = stale.with_name(f"{stale.name}.before-restore-{stamp}")
-                if os.path.lexists(aside):
-                    aside = aside.with_name(f"{aside.name}-{secrets.token_hex(4)}")
+        for suffix in (*_SIDE_SUFFIXES, FOLLOW_SUFFIX):
+            stale = f"{self._name}{suffix}"
+            if self._folder.status(stale) is not None:
+                aside = f"{stale}.before-restore-{stamp}"
+                if self._folder.status(aside) is not None:
+                    aside = f"{aside}-{secrets.token_hex(4)}"
                 yield stale, aside
 
-    def _failed(self, action: str, error: OSError) -> WalsyncdError:
+    @contextmanager
+    def _failing(self, action: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise self._failed(action, error) from error
+
+    def _failed(self, action: str, error: OSError) -> RefusedError:
         return RefusedError(f"restore: {action} {self.path}: {error.strerror}")
+
+
+def _reason(error: OSError) -> str:
+    return (error.strerror or str(error)).lower()

@@ -34,7 +34,7 @@ from typing import Any, BinaryIO
 
 from walsyncd.adapters.files.durable_file import (
     copy_whole,
-    leave_to_owner,
+    create_file,
     make_folders,
     publish,
     reading,
@@ -326,10 +326,14 @@ class DirectoryStorage:
         """Alone among threads and processes; a crash lets go."""
         make_folders(self._hidden)
         lock = self._hidden / "lock"
-        with lock.open("ab") as file:
-            leave_to_owner(lock)
-            fcntl.flock(file, fcntl.LOCK_EX)
+        with suppress(FileExistsError):
+            create_file(lock).close()
+        descriptor = os.open(lock, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
             yield
+        finally:
+            os.close(descriptor)
 
 
 def _listed_name(entry: os.DirEntry[str]) -> str | None:

@@ -1,15 +1,20 @@
 """``walsyncd restore``: write a database as it was at any commit, or all of them.
 
-For a service's ``ExecStartPre=``: ``walsyncd restore --if-missing -o /var/lib/app/app.db NAME``
+For a service's ``ExecStartPre=``: ``walsyncd restore --if-missing --if-replica -o /var/lib/app/app.db NAME``
 
-==========================================  ====  =====================================================
-what it finds                               exit
-==========================================  ====  =====================================================
-the file exists                             0     left as it is; neither configuration nor storage is read
-the file is missing, the replica has it     0     restored
-the file is missing, the replica is empty   3     a first start, or a wrong name: the caller decides
-anything else                               1, 4  no file appears
-==========================================  ====  =====================================================
+==============================================  =======  ================================================
+what it finds                                   exit     what it does
+==============================================  =======  ================================================
+the file exists                                 0        neither configuration nor storage is read
+it is missing, the replica has it               0        it is restored
+it is missing, there is no replica              0        nothing: a first deploy
+the same without ``--if-replica``               3        nothing: the caller decides
+it is missing, no base of the replica is whole  3        nothing: commits may be stored that need one
+the name is neither configured nor stored       2        nothing: it is probably a wrong name
+anything else                                   1, 2, 4  no file appears
+==============================================  =======  ================================================
+
+A file of 0 bytes with nothing in its -wal is missing: SQLite makes one before the first commit.
 """
 
 from __future__ import annotations
@@ -26,6 +31,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from types import FrameType
@@ -43,7 +49,7 @@ if TYPE_CHECKING:
     from walsyncd.core.restore.plan import Plan, Target
     from walsyncd.engine.restore.planner import RestoreRequest
     from walsyncd.engine.restore.replica import Replica
-    from walsyncd.engine.restore.restorer import BuildPlan, Restored
+    from walsyncd.engine.restore.restorer import BuildPlan, Restored, RestoreOptions
 
 STDOUT = Path("-")
 _TERMINATED = 128 + signal.SIGTERM  # as shells count
@@ -65,7 +71,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--generation", metavar="G", help="from this generation (default: the newest that fits)")
     existing = parser.add_mutually_exclusive_group()
     existing.add_argument("--force", action="store_true", help="replace FILE if it exists and nobody has it open")
-    existing.add_argument("--if-missing", action="store_true", help="do nothing, successfully, if FILE exists")
+    existing.add_argument(
+        "--if-missing", action="store_true", help="do nothing, successfully, if FILE exists; makes its folder if not"
+    )
+    parser.add_argument(
+        "--if-replica",
+        action="store_true",
+        help="do nothing, successfully, if there is no replica yet: a first deploy; makes FILE's folder",
+    )
     parser.add_argument(
         "--allow-partial",
         action="store_true",
@@ -75,6 +88,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--owner", metavar="USER[:GROUP]", help="who it belongs to (default: as before, or as its folder)"
     )
     parser.add_argument("--mode", metavar="MODE", help="its permissions, as in 0640 (default: as before, or 0600)")
+    parser.add_argument(
+        "--confine",
+        action="store_true",
+        help="have the kernel deny this process to write anywhere but in FILE's folder (Linux 5.13 and later)",
+    )
     parser.add_argument(
         "--follow",
         action="store_true",
@@ -90,9 +108,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Restore, and say which position it became."""
     _check(args)
-    if args.if_missing and args.output.exists() and not args.all:
+    if args.if_missing and not args.all and not _is_missing(args.output):
         _print(args, {"restored": False, "path": str(args.output)}, f"kept {args.output}: it exists")
         return 0
+    if args.confine:
+        _confine(args)
     if not args.follow:
         reuse_blocks()
     with _sigterm_unwinds():
@@ -102,6 +122,9 @@ def run(args: argparse.Namespace) -> int:
             return restore_all(args, _request(args), access_from(args))
         request = _request(args)
         replica = replica_from(args)
+        if args.if_replica and not replica.generations():
+            _say_no_replica(args, replica)
+            return 0
         if args.follow:
             from walsyncd.cli.restore_follow import follow  # noqa: PLC0415
 
@@ -120,6 +143,12 @@ def _check(args: argparse.Namespace) -> None:
         raise UsageError("--all restores every database: no --position, --generation or -o - with it")
     if args.follow and (args.all or args.at or args.position or args.generation or args.output == STDOUT):
         raise UsageError("--follow keeps one file at the head: no --all, --at, --position, --generation or -o -")
+    if args.follow and (args.if_missing or args.if_replica or args.dry_run):
+        raise UsageError("--follow goes on with the file that is there: no --if-missing, --if-replica or --dry-run")
+    if args.if_replica and args.all:
+        raise UsageError("--all restores what there is: no --if-replica with it")
+    if args.confine and (args.all or args.output == STDOUT):
+        raise UsageError("--confine is for one FILE: no --all and no -o - with it")
     if args.interval <= 0:
         raise UsageError(f"--interval {args.interval} is not more than 0")
     if not args.all and args.replica is None:
@@ -128,12 +157,44 @@ def _check(args: argparse.Namespace) -> None:
         raise UsageError("-o - and --json both want standard output")
 
 
+def _is_missing(path: Path) -> bool:
+    from walsyncd.adapters.files.target import is_missing  # noqa: PLC0415
+
+    return is_missing(path)
+
+
+def _confine(args: argparse.Namespace) -> None:
+    from walsyncd.adapters.files.target import Target as TargetFile  # noqa: PLC0415
+    from walsyncd.adapters.system.confinement import confine_writes  # noqa: PLC0415
+
+    with TargetFile(args.output, create_folder=_how(args).create_folder) as target:
+        if not confine_writes([target.folder.descriptor]):
+            print("walsyncd: note: --confine: this kernel has no Landlock; going on without it", file=sys.stderr)
+
+
+def _say_no_replica(args: argparse.Namespace, replica: Replica) -> None:
+    from walsyncd.engine.restore.restorer import check_target  # noqa: PLC0415
+
+    if args.output != STDOUT and not args.dry_run:
+        check_target(args.output, _how(args))
+    facts = {"restored": False, "path": str(args.output)}
+    _print(args, facts, f"nothing restored to {args.output}: there is no replica yet in {replica.url}")
+
+
+def _how(args: argparse.Namespace) -> RestoreOptions:
+    from walsyncd.engine.restore.restorer import RestoreOptions  # noqa: PLC0415
+
+    makes_folder = (args.if_missing or args.if_replica) and not args.dry_run
+    return RestoreOptions(args.force, args.if_missing, makes_folder, access_from(args))
+
+
 def _plan(args: argparse.Namespace, replica: Replica, request: RestoreRequest) -> None:
     from walsyncd.engine.restore.planner import with_plan  # noqa: PLC0415
     from walsyncd.engine.restore.restorer import build_plan_of, check_target  # noqa: PLC0415
 
-    if args.output != STDOUT:
-        check_target(args.output, force=args.force)
+    is_made = (args.if_missing or args.if_replica) and not args.output.parent.is_dir()
+    if args.output != STDOUT and not is_made:
+        check_target(args.output, _how(args))
     draft = with_plan(replica, request, lambda prepared: build_plan_of(replica, prepared))
     _say_notes(draft.plan)
     fetched = sum(replica.size_of(key) for key in (draft.plan.base.base, *draft.plan.objects))
@@ -175,14 +236,15 @@ def _stream(args: argparse.Namespace, replica: Replica, request: RestoreRequest)
 
 def _restore(args: argparse.Namespace, replica: Replica, request: RestoreRequest, path: Path) -> Restored:
     from walsyncd.adapters.files.target import Target as TargetFile  # noqa: PLC0415
-    from walsyncd.engine.restore.restorer import RestoreOptions, restore_request  # noqa: PLC0415
+    from walsyncd.engine.restore.restorer import restore_request  # noqa: PLC0415
 
     try:
         with showing_progress() as progress:
-            restored = restore_request(replica, request, path, RestoreOptions(args.force, access_from(args), progress))
+            restored = restore_request(replica, request, path, replace(_how(args), progress=progress))
     except (KeyboardInterrupt, SystemExit, TransientError, CorruptError):
-        for kept in TargetFile(path).partials():
-            print(f"walsyncd: note: the same command goes on from what was fetched: {kept}", file=sys.stderr)
+        with TargetFile(path) as target:
+            for kept in target.partials():
+                print(f"walsyncd: note: the same command goes on from what was fetched: {kept}", file=sys.stderr)
         raise
     _say_notes(restored.plan)
     for moved in restored.moved:

@@ -63,16 +63,22 @@ class _Silent:
 
 @dataclass(frozen=True, slots=True)
 class RestoreOptions:
-    """The ways in which a restore can be done."""
+    """The ways in which a restore can be done.
+
+    ``replace_empty`` takes a file of 0 bytes without a -wal for missing; ``create_folder`` makes the target's folder.
+    """
 
     force: bool = False
+    replace_empty: bool = False
+    create_folder: bool = False
     access: Access = field(default_factory=Access)
     progress: Progress = field(default_factory=_Silent)
 
 
-def check_target(path: Path, *, force: bool = False) -> None:
-    """Refuse early what `restore` would refuse: UsageError: the file exists; RefusedError: it is in use."""
-    TargetFile(path).check(force=force)
+def check_target(path: Path, how: RestoreOptions = RestoreOptions()) -> None:
+    """Refuse early what `restore` would refuse: UsageError: the file exists; RefusedError: it is a link, or in use."""
+    with TargetFile(path, create_folder=how.create_folder) as target:
+        target.check(force=how.force, replace_empty=how.replace_empty)
 
 
 def restore_request(
@@ -82,7 +88,7 @@ def restore_request(
 
     Errors as of `planner.find_plan` and `restore`.
     """
-    check_target(path, force=how.force)
+    check_target(path, how)
     return with_plan(replica, request, lambda prepared: _restore(replica, prepared, path, how))
 
 
@@ -103,15 +109,15 @@ def restore(
 
 
 def _restore(replica: Replica, prepared: ResolvedPlan, path: Path, how: RestoreOptions) -> Restored:
-    target = TargetFile(path)
-    target.check(force=how.force)
-    draft = build_plan_of(replica, prepared)
-    how.progress.begin(draft)
-    with target.building(_tag(replica, draft)) as descriptor:
-        target.check_space(draft.space_bytes, descriptor=descriptor)
-        applied = _build(replica, draft, descriptor, how.progress.advance)
-        stamp = format_stamp(time.time_ns() // 1_000_000)
-        moved = target.publish(descriptor, stamp=stamp, access=how.access)
+    with TargetFile(path, create_folder=how.create_folder) as target:
+        target.check(force=how.force, replace_empty=how.replace_empty)
+        draft = build_plan_of(replica, prepared)
+        how.progress.begin(draft)
+        with target.building(_tag(replica, draft)) as descriptor:
+            target.check_space(draft.space_bytes, descriptor=descriptor)
+            applied = _build(replica, draft, descriptor, how.progress.advance)
+            stamp = format_stamp(time.time_ns() // 1_000_000)
+            moved = target.publish(descriptor, stamp=stamp, access=how.access)
     return Restored(target.path, draft.plan, applied, draft.size, tuple(moved))
 
 

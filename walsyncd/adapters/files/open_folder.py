@@ -1,0 +1,250 @@
+"""A folder that is opened once and then used by its descriptor, so that nobody can put another one in its place.
+
+Restores run as root in folders that belong to the owners of the databases. Between two uses of a path, such an owner
+can rename a folder and put a symbolic link there. So the path is walked once, a component at a time, without following
+links, and every name below the folder is used relative to its descriptor and with O_NOFOLLOW (openat(2)).
+
+A link on the way is followed only where nobody but root and this process's user can have made it:
+
+==========================================================  =================
+the folder that holds the link                              the link is
+==========================================================  =================
+belongs to root or to us; nobody else may write to it       followed
+belongs to root or to us; sticky; the link is root's, ours  followed
+anything else                                               refused
+==========================================================  =================
+
+``heir`` is who owns a folder and may be given what root creates there. A folder that everybody can write to has none,
+nor has one that somebody else than root or us created below such a folder: its owner is whoever came first.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections import deque
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from walsyncd.errors import RefusedError
+
+LINKS_MAX = 40  # as path_resolution(7) has it
+NEW_FOLDER_MODE = 0o755  # at most; a new folder lets nobody in whom its parent keeps out
+_WALK_FLAGS = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+_LINK_HINT = "name the folder that it leads to, or have root make the link in a folder of root's"
+
+
+class OpenFolder:
+    """A folder by its descriptor. ``path`` is where it was found, without a link in it.
+
+    Names given to methods have no slash. Methods raise OSError, except where they say otherwise.
+    """
+
+    def __init__(self, path: Path, descriptor: int, *, is_shared: bool) -> None:
+        self.path = path
+        self.descriptor = descriptor
+        self._is_shared = is_shared
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the descriptor. It can be called twice."""
+        descriptor, self.descriptor = self.descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+    @property
+    def heir(self) -> tuple[int, int] | None:
+        """User and group that may be given what is created here, or None if the folder is open to everybody."""
+        if self._is_shared:
+            return None
+        status = os.fstat(self.descriptor)
+        return status.st_uid, status.st_gid
+
+    @property
+    def mode(self) -> int:
+        """The folder's permission bits."""
+        return stat.S_IMODE(os.fstat(self.descriptor).st_mode)
+
+    def open(self, name: str, flags: int, mode: int = 0o600) -> int:
+        """Open a file of this folder and return the descriptor. A link is never followed (ELOOP)."""
+        return os.open(name, flags | os.O_NOFOLLOW | os.O_CLOEXEC, mode, dir_fd=self.descriptor)
+
+    def status(self, name: str) -> os.stat_result | None:
+        """What the name is, a link itself and not what it leads to. Returns None if there is nothing."""
+        try:
+            return os.stat(name, dir_fd=self.descriptor, follow_symlinks=False)
+        except FileNotFoundError:
+            return None
+
+    def names(self) -> list[str]:
+        """The names in this folder, in order."""
+        return sorted(os.listdir(self.descriptor))  # noqa: PTH208  a descriptor has no Path
+
+    def rename(self, name: str, new_name: str) -> None:
+        """Give a file of this folder another name here, in one step."""
+        os.rename(name, new_name, src_dir_fd=self.descriptor, dst_dir_fd=self.descriptor)
+
+    def unlink(self, name: str) -> None:
+        """Remove a name."""
+        os.unlink(name, dir_fd=self.descriptor)
+
+    def sync(self) -> None:
+        """Make what happened to the names in this folder durable."""
+        os.fsync(self.descriptor)
+
+
+def open_folder(path: Path, *, create: bool = False) -> OpenFolder:
+    """Open a folder, by the rules of this module.
+
+    With ``create`` missing folders are made, each durable, owned as its parent. Raises RefusedError for a link that is
+    not followed, and OSError.
+    """
+    with _Walk(path) as walk:
+        while walk.left:
+            walk.step(create=create)
+        descriptor = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=walk.place.descriptor)
+        return OpenFolder(walk.place.path, descriptor, is_shared=walk.place.is_shared)
+
+
+@dataclass(slots=True)
+class _Place:
+    """A folder on the way: its descriptor (O_PATH), its path, and whether its owner may be anybody."""
+
+    descriptor: int
+    path: Path
+    is_shared: bool
+
+
+class _Walk:
+    """The way from the root, or from the working directory, to a folder."""
+
+    def __init__(self, path: Path) -> None:
+        self._whole = path
+        self._links = 0
+        self.place = _root()
+        self.left = deque(path.absolute().parts[1:])
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        os.close(self.place.descriptor)
+
+    def step(self, *, create: bool) -> None:
+        """Enter the next component, or put what a link leads to in its place."""
+        name = self.left.popleft()
+        here = self.place
+        if name == "..":
+            self._begin_again(here.path.parent)
+            return
+        try:
+            descriptor = os.open(name, _WALK_FLAGS, dir_fd=here.descriptor)
+        except FileNotFoundError:
+            if not create:
+                raise
+            descriptor = _make(here, name)
+        try:
+            status = os.fstat(descriptor)
+            if stat.S_ISLNK(status.st_mode):
+                self._follow(name, descriptor, status)
+            elif stat.S_ISDIR(status.st_mode):
+                place = _Place(os.dup(descriptor), here.path / name, is_shared=_is_shared(here, status))
+                os.close(here.descriptor)
+                self.place = place
+            else:
+                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(here.path / name))
+        finally:
+            os.close(descriptor)
+
+    def _begin_again(self, path: Path) -> None:
+        """Walk to a path that has no link in it, before what is left."""
+        os.close(self.place.descriptor)
+        self.place = _root()
+        self.left.extendleft(reversed(path.parts[1:]))
+
+    def _follow(self, name: str, link: int, status: os.stat_result) -> None:
+        self._links += 1
+        if self._links > LINKS_MAX:
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(self._whole))
+        holder = os.fstat(self.place.descriptor)
+        others_may_write = bool(holder.st_mode & (stat.S_IWGRP | stat.S_IWOTH))
+        is_kept = bool(holder.st_mode & stat.S_ISVTX) and _is_ours(status.st_uid)
+        if not _is_ours(holder.st_uid) or (others_may_write and not is_kept):
+            raise RefusedError(
+                f"open folder {self._whole}: {self.place.path / name} is a symbolic link that others can change",
+                hint=_LINK_HINT,
+            )
+        goal = Path(os.readlink("", dir_fd=link))
+        if goal.is_absolute():
+            self._begin_again(Path("/"))
+        self.left.extendleft(reversed(goal.parts[1:] if goal.is_absolute() else goal.parts))
+
+
+def _root() -> _Place:
+    return _Place(os.open("/", _WALK_FLAGS | os.O_DIRECTORY), Path("/"), is_shared=False)
+
+
+def _is_shared(parent: _Place, status: os.stat_result) -> bool:
+    """Whether a folder is open to everybody, or somebody whom nobody chose can have made it."""
+    above = os.fstat(parent.descriptor)
+    is_stranger = not _is_ours(status.st_uid)
+    is_members = bool(above.st_mode & stat.S_IWGRP) and status.st_uid != above.st_uid
+    return _is_open_to_all(status) or (is_stranger and (parent.is_shared or is_members))
+
+
+def _is_ours(uid: int) -> bool:
+    return uid in {0, os.geteuid()}
+
+
+def _is_open_to_all(status: os.stat_result) -> bool:
+    return bool(status.st_mode & (stat.S_ISVTX | stat.S_IWOTH))
+
+
+def _make(parent: _Place, name: str) -> int:
+    """Make a folder that belongs to its parent's owner, and return its descriptor."""
+    with suppress(FileExistsError):
+        os.mkdir(name, NEW_FOLDER_MODE, dir_fd=parent.descriptor)
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = os.open(name, flags, dir_fd=parent.descriptor)
+    try:
+        give_new_folder(descriptor, parent.descriptor, is_shared=parent.is_shared)
+        sync_descriptor(parent.descriptor)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def give_new_folder(descriptor: int, parent: int, *, is_shared: bool) -> None:
+    """Give an empty folder that we have just made to the owner of its parent, by descriptor.
+
+    One that is not ours, or not empty, was put there by somebody else and is left as it is.
+    """
+    status, above = os.fstat(descriptor), os.fstat(parent)
+    if status.st_uid != os.geteuid() or not is_empty_folder(descriptor):
+        return
+    if not is_shared and os.geteuid() == 0:
+        os.fchown(descriptor, above.st_uid, above.st_gid)
+    os.fchmod(descriptor, stat.S_IMODE(status.st_mode) & (0o700 if is_shared else above.st_mode & NEW_FOLDER_MODE))
+
+
+def is_empty_folder(descriptor: int) -> bool:
+    """Whether nothing is in an open folder."""
+    return not os.listdir(descriptor)
+
+
+def sync_descriptor(descriptor: int) -> None:
+    """Make what happened to the names in a folder durable. The descriptor may be one that only names it (O_PATH)."""
+    readable = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=descriptor)
+    try:
+        os.fsync(readable)
+    finally:
+        os.close(readable)
