@@ -26,7 +26,7 @@ SLOW = {"boto3", "botocore", "numpy", "rich", "s3transfer", "urllib3"}
 )
 def test_a_command_loads_what_it_uses(command: list[str], tmp_path: Path) -> None:
     """With a folder as storage none of these talks S3, checks a frame, or prints a table with borders."""
-    (tmp_path / "restored.db").touch()
+    (tmp_path / "restored.db").write_bytes(b"a database")
     state_dir = tmp_path / "state"
     Journal.open(state_dir).close()
     config = tmp_path / "config.toml"
