@@ -9,6 +9,7 @@ from pathlib import Path
 
 from walsyncd.adapters.files.statx import birth_ns
 from walsyncd.adapters.journal.journal_schema import Connection, Record
+from walsyncd.adapters.journal.page_map_table import forget_map
 from walsyncd.adapters.journal.rows import DatabaseRow, GenerationRow
 from walsyncd.core.follow.database_state import DatabaseState
 from walsyncd.core.follow.gap import Gap, GapKind
@@ -223,4 +224,7 @@ def _end(connection: sqlite3.Connection, database_id: int, gap: Gap, now_ms: int
         " WHERE database_id = ? AND ended_ms IS NULL",
         (now_ms, gap.reason, gap.kind, database_id),
     )
+    for (generation,) in connection.execute("SELECT generation FROM database WHERE id = ?", (database_id,)).fetchall():
+        if generation is not None:
+            forget_map(connection, database_id, generation)
     connection.execute("UPDATE database SET generation = NULL, follow = NULL WHERE id = ?", (database_id,))

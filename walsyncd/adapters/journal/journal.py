@@ -8,6 +8,7 @@ knows; so it is never wrong, only behind.
     <state_dir>/lock          held by the one daemon (flock)
     <state_dir>/journal.db    SQLite, WAL mode, synchronous=FULL
     <state_dir>/spool/        bodies
+    <state_dir>/maps/         page maps (``page_map_file``)
     <state_dir>/drill/        what a drill restores just now
     <state_dir>/reserve       room for making room (``state_disk``)
 """
@@ -26,6 +27,7 @@ from walsyncd.adapters.journal.drill_table import DrillReads, DrillTable
 from walsyncd.adapters.journal.epoch_table import WholeReads, WholeTable
 from walsyncd.adapters.journal.journal_schema import JOURNAL_NAME, connect, connect_read_only
 from walsyncd.adapters.journal.object_table import ObjectReads
+from walsyncd.adapters.journal.page_map_table import PageMapReads, PageMapTable
 from walsyncd.adapters.journal.rows import (
     Advance,
     Base,
@@ -64,11 +66,11 @@ __all__ = [
 ]
 
 
-class JournalReader(DatabaseReads, ObjectReads, UploadReads, BaseReads, WholeReads, DrillReads):
+class JournalReader(DatabaseReads, ObjectReads, UploadReads, BaseReads, WholeReads, DrillReads, PageMapReads):
     """A read-only view for the command line, beside a daemon or without one."""
 
 
-class Journal(DatabaseTable, WholeTable, UploadTable, BaseTable, DrillTable):
+class Journal(DatabaseTable, WholeTable, UploadTable, BaseTable, DrillTable, PageMapTable):
     """The daemon's journal. All methods may be called from any thread; each is one transaction."""
 
     disk: StateDisk

@@ -12,6 +12,8 @@ leftover       an upload that was given up and has to be aborted
 kept           a stored segment whose epoch is not one object yet, with its body if there was room
 drill          how the last rehearsed restore of a database went
 whole          an epoch on its way into one object, until its segments are seen to be gone
+page_map       which file is the page map of a database (``page_map_file``)
+redo           what the frames of a segment change in the page map, until the file holds it
 =============  ====================================================================================
 
 ``PRAGMA user_version`` counts the migrations applied. WAL mode with ``synchronous=FULL``: a transaction is on
@@ -195,7 +197,34 @@ UPDATE generation SET kind_ended = CASE
 WHERE ended_ms IS NOT NULL;
 """
 
-MIGRATIONS = (_FIRST, _COMMITS, _KEEPING, _REWINDS, _DRILLS, _GAP_KINDS)
+# ``entries`` stands last, as the blobs above do. ``id`` grows for ever: the rows of a database ascend like positions.
+_PAGE_MAPS = """
+CREATE TABLE page_map (
+    database_id INTEGER PRIMARY KEY REFERENCES database ON DELETE CASCADE,
+    generation TEXT NOT NULL,
+    map_id TEXT NOT NULL,
+    counter INTEGER NOT NULL,
+    page_size INTEGER NOT NULL,
+    cipher TEXT NOT NULL,
+    scanned_ms INTEGER NOT NULL DEFAULT 0,
+    scanned_epoch INTEGER NOT NULL DEFAULT 0,
+    scanned_frame INTEGER NOT NULL DEFAULT 0
+);
+CREATE TABLE redo (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    database_id INTEGER NOT NULL REFERENCES database ON DELETE CASCADE,
+    generation TEXT NOT NULL,
+    epoch INTEGER NOT NULL,
+    first INTEGER NOT NULL,
+    last INTEGER NOT NULL,
+    size_min INTEGER NOT NULL,
+    size INTEGER NOT NULL,
+    entries BLOB NOT NULL
+);
+CREATE INDEX redo_of_database ON redo (database_id, id);
+"""
+
+MIGRATIONS = (_FIRST, _COMMITS, _KEEPING, _REWINDS, _DRILLS, _GAP_KINDS, _PAGE_MAPS)
 
 _AWAY = frozenset(
     {

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from walsyncd.adapters.journal.journal_schema import Connection
+from walsyncd.adapters.journal.page_map_table import forget_map, insert_redo
 from walsyncd.adapters.journal.rows import (
     COLUMNS,
     UNNUMBERED,
@@ -192,6 +193,7 @@ class ObjectTable(ObjectReads):
             )
             sql = "UPDATE database SET generation = NULL, follow = NULL WHERE id = ? AND generation = ?"
             was_current = connection.execute(sql, (database_id, generation)).rowcount == 1
+            forget_map(connection, database_id, generation)
         self._remove_files(row.body_path for row in rows)
         return was_current
 
@@ -273,6 +275,9 @@ def _advance(
             # Its last commit was seen a moment ago: early enough for "nothing is deleted within an hour".
             row = replace(row, state=ObjectState.BEGUN, attempted_ms=new.time_ms)
         rows.append(insert(connection, row, body.blob))
+        if new.redo is not None:
+            place = (new.epoch, new.first, new.last)
+            insert_redo(connection, advance.database_id, new.generation, place, new.redo)
     if rows:
         connection.execute("UPDATE object SET follow_before = ? WHERE id = ?", (before, rows[0].id))
     connection.execute(

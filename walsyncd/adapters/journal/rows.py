@@ -8,6 +8,7 @@ from enum import StrEnum
 
 from walsyncd.adapters.journal.journal_schema import Record
 from walsyncd.adapters.journal.spool import SpoolFile
+from walsyncd.core.content.redo import Redo
 from walsyncd.core.follow.database_state import DatabaseState
 from walsyncd.core.follow.gap import GapKind
 from walsyncd.core.send.multipart import PUT_SIZE_MAX
@@ -62,7 +63,10 @@ class ObjectRow:
 
 @dataclass(frozen=True, slots=True)
 class NewObject:
-    """An object to be spooled; ``body`` is whole, or a durable file that the journal takes over."""
+    """An object to be spooled; ``body`` is whole, or a durable file that the journal takes over.
+
+    ``redo`` is what a segment changes in the page map.
+    """
 
     kind: ObjectKind
     key: str
@@ -73,6 +77,7 @@ class NewObject:
     time_ms: int
     generation: str
     commits: int = 0
+    redo: Redo | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,11 +245,16 @@ def drop(
 
 
 def drop_one(connection: sqlite3.Connection, row: ObjectRow) -> None:
-    """Drop one object of any kind."""
+    """Drop one object of any kind, and what a segment changed in the page map."""
     is_multipart = row.kind is ObjectKind.BASE or row.size > PUT_SIZE_MAX
     if is_multipart and row.state is ObjectState.BEGUN:
         connection.execute(
             "INSERT INTO leftover (database_id, key, upload_id) VALUES (?, ?, ?)",
             (row.database_id, row.key, row.upload_id),
+        )
+    if row.kind is ObjectKind.SEGMENT:
+        connection.execute(
+            "DELETE FROM redo WHERE database_id = ? AND generation = ? AND epoch = ? AND first >= ? AND last <= ?",
+            (row.database_id, row.generation, row.epoch, row.first, row.last),
         )
     connection.execute("DELETE FROM object WHERE id = ?", (row.id,))

@@ -1,0 +1,171 @@
+"""The journal's part of the page maps: which file is a database's map, and what the file does not hold yet.
+
+The map at the journal's position is the file with every redo row of the database applied, oldest first. A row is
+written in the transaction of its segment. It outlives the segment's row and is deleted once the file holds it, which
+never happens before the segment is stored: what is only spooled can be dropped, and then its rows go with it.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import dataclass, fields, replace
+
+from walsyncd.adapters.journal.journal_schema import Connection, Record
+from walsyncd.core.content.comparison import Cipher
+from walsyncd.core.content.redo import Redo, format_entries, parse_entries
+from walsyncd.core.stored.position import Position
+
+
+@dataclass(frozen=True, slots=True)
+class PageMapRow:
+    """The map of a database: the file's id and counter, and of what it is the map.
+
+    ``scanned_…`` is when the database file was last found to be what the map says, and the position then; 0: never.
+    """
+
+    database_id: int
+    generation: str
+    map_id: str
+    counter: int
+    page_size: int
+    cipher: Cipher
+    scanned_ms: int
+    scanned_epoch: int
+    scanned_frame: int
+
+
+@dataclass(frozen=True, slots=True)
+class RedoRow:
+    """What frames ``first`` to ``last`` of an epoch change in the map; ids ascend like positions."""
+
+    id: int
+    epoch: int
+    first: int
+    last: int
+    redo: Redo
+
+
+_MAP = ", ".join(field.name for field in fields(PageMapRow))
+_IS_STORED = (
+    "redo.generation = database.stored_generation"
+    " AND (redo.epoch, redo.last) <= (database.stored_epoch, database.stored_frame)"
+)
+
+
+class PageMapReads(Connection):
+    """What can be asked."""
+
+    def page_map(self, database_id: int) -> PageMapRow | None:
+        """The map of a database, or None if there is none."""
+        sql = f"SELECT {_MAP} FROM page_map WHERE database_id = ?"  # noqa: S608  constants
+        rows = self._rows(sql, (database_id,))
+        return _map_row(rows[0]) if rows else None
+
+    def page_maps(self) -> list[PageMapRow]:
+        """All maps."""
+        rows = self._rows(f"SELECT {_MAP} FROM page_map ORDER BY database_id")  # noqa: S608  constants
+        return [_map_row(row) for row in rows]
+
+    def redo_rows(self, database_id: int, *, stored_only: bool = False) -> list[RedoRow]:
+        """What the file of a database's map lacks, oldest first; all of it, or what is stored."""
+        sql = (
+            "SELECT redo.id, epoch, first, last, size_min, size, entries FROM redo"  # noqa: S608  constants
+            " JOIN database ON database.id = redo.database_id"
+            f" WHERE redo.database_id = ?1 AND (NOT ?2 OR ({_IS_STORED})) ORDER BY redo.id"
+        )
+        return [
+            RedoRow(row_id, epoch, first, last, parse_entries(text, size_min=size_min, size=size))
+            for row_id, epoch, first, last, size_min, size, text in self._rows(sql, (database_id, stored_only))
+        ]
+
+    def redo_waiting(self) -> list[tuple[int, int]]:
+        """For each database with a map: its id, and the bytes of redo rows that its file may take over."""
+        sql = (
+            "SELECT redo.database_id, sum(length(entries)) FROM redo"  # noqa: S608  constants
+            " JOIN database ON database.id = redo.database_id"
+            f" JOIN page_map ON page_map.database_id = redo.database_id WHERE {_IS_STORED} GROUP BY redo.database_id"
+        )
+        return [(int(row_id), int(size)) for row_id, size in self._rows(sql)]
+
+
+class PageMapTable(PageMapReads):
+    """What moves maps on. Every method is one durable step."""
+
+    def page_map_made(self, database_id: int, generation: str, map_id: str, page_size: int, before: Position) -> bool:
+        """The file ``map_id`` is the map at ``before``, once the rows after that are applied; older rows are deleted.
+
+        False if the generation is not the current one any more.
+        """
+        with self._transaction() as connection:
+            sql = "SELECT 1 FROM database WHERE id = ? AND generation = ?"
+            if connection.execute(sql, (database_id, generation)).fetchone() is None:
+                return False
+            connection.execute(
+                "INSERT OR REPLACE INTO page_map (database_id, generation, map_id, counter, page_size, cipher)"
+                " VALUES (?1, ?2, ?3, 0, ?4, 'unknown')",
+                (database_id, generation, map_id, page_size),
+            )
+            _forget_upto(connection, database_id, before)
+        return True
+
+    def redo_forgotten(self, database_id: int, before: Position) -> None:
+        """No map will ever be made of the rows up to ``before``; nothing is deleted if there is a map."""
+        with self._transaction() as connection:
+            if connection.execute("SELECT 1 FROM page_map WHERE database_id = ?", (database_id,)).fetchone() is None:
+                _forget_upto(connection, database_id, before)
+
+    def page_map_written(self, database_id: int, map_id: str, counter: int, last_id: int) -> None:
+        """The file holds the rows up to the id ``last_id``, durably."""
+        with self._transaction() as connection:
+            sql = "UPDATE page_map SET counter = ? WHERE database_id = ? AND map_id = ?"
+            if connection.execute(sql, (counter, database_id, map_id)).rowcount:
+                connection.execute("DELETE FROM redo WHERE database_id = ? AND id <= ?", (database_id, last_id))
+
+    def page_map_lost(self, database_id: int) -> None:
+        """There is no map: its file is gone, or of another history. Rows stay, for the one that is made next."""
+        with self._transaction() as connection:
+            connection.execute("DELETE FROM page_map WHERE database_id = ?", (database_id,))
+
+    def note_cipher(self, database_id: int, cipher: Cipher) -> None:
+        """How the file's pages compare with frames is known."""
+        with self._transaction() as connection:
+            connection.execute("UPDATE page_map SET cipher = ? WHERE database_id = ?", (cipher, database_id))
+
+    def note_scanned(self, database_id: int, position: Position, now_ms: int) -> None:
+        """The database file was what the map says, at ``position``."""
+        with self._transaction() as connection:
+            connection.execute(
+                "UPDATE page_map SET scanned_ms = ?, scanned_epoch = ?, scanned_frame = ?"
+                " WHERE database_id = ? AND generation = ?",
+                (now_ms, position.epoch, position.frame, database_id, position.generation),
+            )
+
+
+def _map_row(record: Record) -> PageMapRow:
+    row = PageMapRow(*record)
+    return replace(row, cipher=Cipher(row.cipher))
+
+
+def insert_redo(
+    connection: sqlite3.Connection, database_id: int, generation: str, place: tuple[int, int, int], redo: Redo
+) -> None:
+    """Enter the redo row of a segment; ``place`` is its epoch, first and last frame."""
+    connection.execute(
+        "INSERT INTO redo (database_id, generation, epoch, first, last, size_min, size, entries)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        (database_id, generation, *place, redo.size_min, redo.size, format_entries(redo)),
+    )
+
+
+def forget_map(connection: sqlite3.Connection, database_id: int, generation: str) -> None:
+    """A generation has ended: its map is of no use to the next one."""
+    for table in ("page_map", "redo"):
+        sql = f"DELETE FROM {table} WHERE database_id = ? AND generation = ?"  # noqa: S608  constants
+        connection.execute(sql, (database_id, generation))
+
+
+def _forget_upto(connection: sqlite3.Connection, database_id: int, before: Position) -> None:
+    connection.execute(
+        "DELETE FROM redo WHERE database_id = ?1 AND (generation != ?2 OR (epoch, last) <= (?3, ?4))",
+        (database_id, before.generation, before.epoch, before.frame),
+    )

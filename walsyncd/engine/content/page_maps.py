@@ -1,0 +1,133 @@
+"""The page maps of all databases: their files together with the redo rows that the journal keeps.
+
+One thread writes the files. A map that is missing, torn or of another history is no map: it is made again by a scan.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import structlog
+
+from walsyncd.adapters.journal.journal import Journal
+from walsyncd.adapters.journal.page_map_file import PageMapFile, PageMapWriter, open_page_map
+from walsyncd.adapters.journal.page_map_table import PageMapRow
+from walsyncd.core.content.page_entry import Entries
+from walsyncd.core.content.redo import Redo, apply, combined
+from walsyncd.errors import CorruptError
+
+TAKE_OVER_BYTES = 1 << 20  # of redo rows: 87,000 pages, so that a file is written once for many segments
+
+_log = structlog.get_logger()
+
+
+class PageMap:
+    """The map of one database as it was when it was opened; ``close`` it."""
+
+    def __init__(self, file: PageMapFile, row: PageMapRow, redo: Redo) -> None:
+        self.row = row
+        self._file = file
+        self._redo = redo
+
+    @property
+    def page_size(self) -> int:
+        """In bytes."""
+        return self._file.page_size
+
+    def entries(self, first: int, count: int) -> Entries:
+        """Those of ``count`` pages from number ``first`` on."""
+        return apply(self._redo, self._file.read(first, count), first)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class PageMaps:
+    """Opens, makes and writes maps; all of it in one thread."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+        self._folder = journal.folder / "maps"
+
+    def open(self, database_id: int) -> PageMap | None:
+        """The map at the journal's position, or None if there is none."""
+        row, file = self._file(database_id)
+        if row is None or file is None:
+            return None
+        try:
+            redo = combined(each.redo for each in self._journal.redo_rows(database_id))
+        except BaseException:
+            file.close()
+            raise
+        return PageMap(file, row, redo)
+
+    def writer(self, database_id: int, page_size: int) -> PageMapWriter:
+        """A context for a map that is made."""
+        return PageMapWriter(self._path(database_id), page_size)
+
+    def write(self, database_id: int) -> int:
+        """Have the file take over what is stored; returns how many rows that were."""
+        row, file = self._file(database_id)
+        if row is None or file is None:
+            return 0
+        with file:
+            rows = self._journal.redo_rows(database_id, stored_only=True)
+            if not rows:
+                return 0
+            file.take_over(combined(each.redo for each in rows), row.counter + 1)
+            self._journal.page_map_written(database_id, row.map_id, file.counter, rows[-1].id)
+        return len(rows)
+
+    def write_due(self) -> None:
+        """Write every map for which much is waiting."""
+        for database_id, size in self._journal.redo_waiting():
+            if size >= TAKE_OVER_BYTES:
+                self.write(database_id)
+
+    def sweep(self) -> None:
+        """Remove files that are no map, and forget maps without a file; before any map is used."""
+        rows = {self._path(row.database_id).name for row in self._journal.page_maps() if self._is_there(row)}
+        if self._folder.is_dir():
+            for path in self._folder.iterdir():
+                if path.name not in rows:
+                    with suppress(OSError):
+                        path.unlink()
+
+    def _is_there(self, row: PageMapRow) -> bool:
+        _, file = self._file(row.database_id)
+        if file is not None:
+            file.close()
+        return file is not None
+
+    def _file(self, database_id: int) -> tuple[PageMapRow | None, PageMapFile | None]:
+        row = self._journal.page_map(database_id)
+        if row is None:
+            return None, None
+        try:
+            file = open_page_map(self._path(database_id))
+        except CorruptError as error:
+            file, fault = None, error.message
+        else:
+            fault = "its file is gone"
+            if file is not None and (file.map_id != row.map_id or file.counter not in (row.counter, row.counter + 1)):
+                file.close()
+                file, fault = None, "its file is of another history"
+        if file is None:
+            self._journal.page_map_lost(database_id)
+            _log.warning("page_map_lost", path=str(self._path(database_id)), reason=fault)
+        return row, file
+
+    def _path(self, database_id: int) -> Path:
+        return self._folder / f"{database_id}.map"
