@@ -27,7 +27,7 @@ def test_one_pass_within_one_incarnation() -> None:
     assert passes.begin_pass().tolist() == [1, 2, 7]
     passes.saw_frames(4, pages(2, 3))
     passes.saw_commit(5)
-    found = passes.end_pass(7)
+    found = passes.end_pass(7, 5)
     assert found is not None
     assert found.frames.tolist() == [1, 4, 5]
     assert found.size == 5
@@ -41,7 +41,8 @@ def test_frames_that_are_told_again() -> None:
     passes.saw_frames(3, pages(5))
     passes.saw_frames(3, pages(6, 6))
     passes.saw_commit(9)
-    found = passes.end_pass(9)
+    passes.saw_frames(5, pages(1))
+    found = passes.end_pass(9, 4)
     assert found is not None
     assert found.frames.tolist() == [1, 2, 4]
 
@@ -55,10 +56,10 @@ def test_a_restart_over_frames_makes_another_pass() -> None:
     passes.saw_restart()
     passes.saw_frames(1, pages(3))
     passes.saw_commit(9)
-    assert passes.end_pass(8) is None
+    assert passes.end_pass(8, 1) is None
     assert listed(passes.pages, 9) == {2, 3, 4, 9}
     assert passes.begin_pass().tolist() == [3]
-    found = passes.end_pass(9)
+    found = passes.end_pass(9, 1)
     assert isinstance(found, LastVersions)
     assert found.frames.tolist() == [1]
 
@@ -69,7 +70,7 @@ def test_a_restart_over_nothing_is_none() -> None:
     passes.begin_pass()
     assert passes.saw_no_frames()
     passes.saw_restart()
-    found = passes.end_pass(8)
+    found = passes.end_pass(8, 0)
     assert found is not None
     assert (found.frames.tolist(), found.size) == ([], None)
 
@@ -81,7 +82,7 @@ def test_after_a_gap_all_is_read_again() -> None:
     passes.saw_frames(1, pages(4))
     passes.saw_commit(9)
     passes.saw_restart()
-    assert passes.end_pass(8) is None
+    assert passes.end_pass(8, 1) is None
     passes.saw_gap()
     assert passes.voided == 1
     assert listed(passes.pages, 9) == set(range(1, 10))
@@ -95,7 +96,7 @@ def test_the_lock_page_is_not_carried() -> None:
     passes.saw_frames(1, pages(number, number + 1))
     passes.saw_commit(number + 1)
     passes.begin_pass()
-    found = passes.end_pass(number + 1)
+    found = passes.end_pass(number + 1, 2)
     assert found is not None
     assert found.frames.tolist() == [2]
 
@@ -200,7 +201,7 @@ def test_what_a_bridge_makes_is_the_database(seed: int) -> None:
             tell()
             continue
         tell()
-        found = passes.end_pass(read)
+        found = passes.end_pass(read, told)
         if found is None:
             continue
         size = found.size or max(database.file)

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.wal_files import files_of, insert, wal_database
 from walsyncd.adapters.journal.journal import Journal, NewObject, SpoolFile
 from walsyncd.adapters.journal.spool import SpoolWriter
 from walsyncd.adapters.journal.state_disk import StateDisk
+from walsyncd.core.content.page_entry import differs, entries_of_pages
 from walsyncd.core.follow.follow_state import Stream
 from walsyncd.core.sqlite.wal import WAL_HEADER_SIZE, Frames, parse_wal_header, read_frames
 from walsyncd.core.stored.layout import SegmentKey, format_key
@@ -172,3 +174,19 @@ def test_times_never_decrease(journal: Journal, frames: Frames) -> None:
     """A clock that was set back makes no commit older than the one before."""
     new, stream = collect(journal, Stream(GENERATION, time_ms=5000), frames, seen_ms=1000)
     assert (new.time_ms, stream.time_ms) == (5000, 5000)
+
+
+def test_a_segment_says_what_it_changes_in_the_page_map(journal: Journal, frames: Frames) -> None:
+    """The last version of each page, and the sizes that its commits state."""
+    builder = SegmentBuilder(journal, Stream(GENERATION), page_size=4096, salts=(1, 2), seen_ms=1000)
+    for piece in frames.pieces(7):
+        builder.add(piece)
+    new, _ = builder.finish()
+    assert new.redo is not None
+    assert new.redo.pages.tolist() == sorted(set(frames.page_numbers.tolist()))
+    last = {page: row for row, page in enumerate(frames.page_numbers.tolist())}
+    size = len(frames.data) // frames.count
+    for page, entry in zip(new.redo.pages.tolist(), new.redo.entries, strict=True):
+        content = frames.data[last[page] * size + 24 : (last[page] + 1) * size]
+        assert not differs(np.array([entry]), entries_of_pages(content, 4096)).any()
+    assert (new.redo.size_min, new.redo.size) == (min(frames.sizes[frames.sizes > 0]), frames.sizes[-1])

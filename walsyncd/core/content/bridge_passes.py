@@ -109,15 +109,16 @@ class BridgePasses:
         """Whether nothing since the pass began can explain a change of the file."""
         return len(self._before) == 0 and len(self._joined()) == 0
 
-    def end_pass(self, pages_read: int) -> LastVersions | None:
-        """The pass has read the file up to page ``pages_read``, and a look that began later has caught up.
+    def end_pass(self, pages_read: int, last: int) -> LastVersions | None:
+        """The pass has read the file up to page ``pages_read``, and a look that began later has caught up to ``last``.
 
-        None if another pass is needed; `pages` says which.
+        None if another pass is needed; `pages` says which. Frames after ``last`` were told and did not commit.
         """
         held = self._joined()
         if self._restarted:
             self.pages = PageList(np.union1d(self._before, held).astype(np.uint32), pages_read)
             return None
+        held = held[:last]
         numbers, from_end = np.unique(held[::-1], return_index=True)
         kept = (numbers != lock_page(self._page_size)) & (numbers <= (self._size or 0))
         return LastVersions(np.sort(len(held) - from_end[kept]), self._size)

@@ -7,6 +7,8 @@ Some ciphers encrypt a page again when a checkpoint copies it. Then every page t
 frame's bytes, and every page that was read from the file does not. ``PageTally`` counts both, so that such a database
 is recognised by what it does and not by its header. A plain database whose pages have no reserved bytes (byte 20 of
 the header) is never taken for one: a cipher of this kind needs room for a nonce in each page.
+
+A bridge carries whatever differs. So it carries each page of such a database that came with a frame.
 """
 
 from __future__ import annotations
@@ -67,14 +69,6 @@ def tally_of(expected: Entries, found: Entries) -> PageTally:
         there & ~by_frame & other,
     )
     return PageTally(*(int(np.count_nonzero(each)) for each in counts))
-
-
-def uncertain(expected: Entries, found: Entries, first: int, page_size: int, cipher: Cipher) -> PageNumbers:
-    """The pages that a bridge must carry: those that differ, and those of which the map can't tell."""
-    carried = differs(expected, found)
-    if cipher is Cipher.ANEW:
-        carried |= is_from_frame(expected)
-    return _numbers(carried, first, page_size)
 
 
 def unexplained(expected: Entries, found: Entries, first: int, page_size: int, cipher: Cipher) -> PageNumbers:

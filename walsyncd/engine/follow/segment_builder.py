@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from walsyncd.adapters.journal.journal import Journal, NewObject, ObjectKind
 from walsyncd.adapters.journal.spool import SpoolFile, SpoolWriter
 from walsyncd.config import format_size
+from walsyncd.core.content.redo import RedoBuilder
 from walsyncd.core.follow.follow_state import Stream
 from walsyncd.core.sqlite.wal import WAL_HEADER_SIZE, Frames, Salts
 from walsyncd.core.stored.epoch import begin_stamp, restamp
@@ -58,6 +59,7 @@ class SegmentBuilder:
         self._memory_bytes = 0
         self._file: SpoolWriter | None = None
         self._commits: list[Commit] = []
+        self._redo = RedoBuilder(page_size)
         self._bytes = stream.bytes
         self._frame = stream.frame
         stamp = stream.stamp
@@ -77,6 +79,7 @@ class SegmentBuilder:
         """Take verified frames, the ones right after those taken before. After an error nothing of it is left."""
         shift = self._frame + 1 - frames.first
         self._commits.extend(Commit(commit + shift, self._seen_ms) for commit in frames.commits)
+        self._redo.add(frames)
         for piece in frames.pieces(PIECE_FRAMES):
             content, self._stamp = restamp(piece, self._stamp)
             self._bytes += len(content)
@@ -114,6 +117,7 @@ class SegmentBuilder:
             time_ms=self._seen_ms,
             generation=old.generation,
             commits=len(self._commits),
+            redo=self._redo.finish(),
         )
         began_ms = old.began_ms or self._seen_ms
         return new, Stream(
