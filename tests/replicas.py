@@ -165,7 +165,7 @@ class ReplicaMaker:
         span = SuspectSpan(since.position.epoch, since.position.frame, since.time_ms, pages)
         old, reason = self.position, f"{pages} pages differed from the replica"
         self._counter -= 1  # no transaction of the application
-        return self._store_bridge(b"", BridgeSpan(old.epoch, old.frame, self._time_ms, "scrub", reason, span))
+        return self._store_bridge(b"", BridgeSpan(old.epoch, old.frame, self._time_ms + STEP_MS, "scrub", reason, span))
 
     def _store_bridge(self, before: bytes, span: BridgeSpan) -> SegmentKey:
         """The pages of the file that are not as they were, as the first transaction of an epoch."""

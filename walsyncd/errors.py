@@ -71,6 +71,10 @@ class TargetError(WalsyncdError):
     exit_code = 4
 
 
+class SuspectError(TargetError):
+    """What a restore would give is there, but it may be wrong: the message says since when and what is known."""
+
+
 def forget_locals(error: BaseException) -> None:
     """Empty the finished frames of its traceback, and of those behind it: they hold the buffers of what has failed."""
     chained: BaseException | None = error

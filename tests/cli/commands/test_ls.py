@@ -119,3 +119,28 @@ def test_long_reasons_are_wrapped_between_words(
     told = capsys.readouterr().out
     assert max(map(len, told.splitlines())) <= 80
     assert reason in " ".join(told.split())
+
+
+def test_bridges_and_what_is_suspect_are_listed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Both ends, the span, the reason, and which positions a scrub made suspect; as values too."""
+    with make_replica(tmp_path) as maker:
+        maker.base()
+        maker.commit(2)
+        maker.ship()
+        maker.bridge(lost=3)
+        maker.heal(since=maker.history[-1], pages=2)
+        assert main(["ls", f"file://{maker.root}"]) == 0
+        told = capsys.readouterr().out
+        assert main(["ls", f"file://{maker.root}", "--json"]) == 0
+    assert "2 bridges; some positions are suspect" in told
+    assert f"{maker.history[1].position} to {maker.history[2].position}" in told
+    assert "in which commits can't be told apart (the daemon was stopped)" in told
+    assert "a scrub found 2 wrong pages, which are right again at" in told
+    (generation,) = json.loads(capsys.readouterr().out)["databases"][0]["generations"]
+    gap, healed = generation["bridges"]
+    assert gap["before"] == str(maker.history[1].position)
+    assert gap["after"]["position"] == str(maker.history[2].position)
+    assert (gap["kind"], gap["proven_ms"], gap["suspect"]) == ("stopped", maker.history[1].time_ms + 250, None)
+    assert healed["suspect"]["position"] == gap["after"]["position"]
+    assert healed["suspect"]["pages"] == 2
+    assert [span["until_ms"] for span in generation["spans"]] == [gap["proven_ms"], maker.history[-1].time_ms]

@@ -73,3 +73,17 @@ def test_empty_replica_is_3(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     """There is nothing that could be called sound."""
     assert main(["verify", f"file://{tmp_path}"]) == 3
     assert "empty" in capsys.readouterr().err
+
+
+def test_bridges_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """They are sound; what a scrub made suspect is a note."""
+    with make_replica(tmp_path) as maker:
+        maker.base()
+        maker.commit(2)
+        maker.ship()
+        maker.bridge()
+        maker.heal(since=maker.history[0])
+        assert main(["verify", f"file://{maker.root}/{maker.name}"]) == 0
+    said = capsys.readouterr().out
+    assert f"note    what came before {maker.position} is suspect: a scrub found 2 wrong pages" in said
+    assert said.endswith("5 transactions, 2 bridges in 1 generation: all of it is sound\n")

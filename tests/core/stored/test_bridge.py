@@ -29,7 +29,11 @@ def bridge_spans(draw: st.DrawFn) -> BridgeSpan:
     """Any span that contradicts nothing."""
     pairs = sorted([(draw(epochs), draw(u32)), (draw(epochs), draw(u32))])
     suspect = SuspectSpan(*pairs[0], draw(times), draw(st.integers(1, 2**32 - 1))) if draw(st.booleans()) else None
-    kind, reason = draw(st.text(max_size=KIND_BYTES_MAX // 4)), draw(st.text(max_size=REASON_BYTES_MAX // 4))
+    texts = st.characters(exclude_categories=["C", "Z"]) | st.just(" ")
+    kind, reason = (
+        draw(st.text(texts, max_size=KIND_BYTES_MAX // 4)),
+        draw(st.text(texts, max_size=REASON_BYTES_MAX // 4)),
+    )
     return BridgeSpan(*pairs[1], draw(times), kind, reason, suspect)
 
 

@@ -57,7 +57,7 @@ def test_the_end_of_a_segment_is_enough(maker: ReplicaMaker, monkeypatch: pytest
     (key,) = maker.ship()
     monkeypatch.setattr(commit_times, "TAIL_BYTES", 500)
     replica = listed(maker)
-    found = [(commit.frame, commit.time_ms) for commit in commits_of(replica, key)]
+    found = [(commit.frame, commit.time_ms) for commit in commits_of(replica, key).commits]
     assert found == [(commit.position.frame, commit.time_ms) for commit in maker.history]
     assert replica.size_of(key) > 5000
     assert read_of(replica, key, monkeypatch) == [500]
@@ -68,7 +68,7 @@ def test_longer_trailers_are_read_whole(maker: ReplicaMaker, monkeypatch: pytest
     """A segment of very many transactions: its trailer does not fit into what was asked for."""
     (key,) = maker.ship()
     monkeypatch.setattr(commit_times, "TAIL_BYTES", tail)
-    assert len(commits_of(listed(maker), key)) == 5
+    assert len(commits_of(listed(maker), key).commits) == 5
 
 
 def test_a_whole_is_read_for_the_trailers_of_all_its_parts(maker: ReplicaMaker) -> None:
@@ -76,7 +76,7 @@ def test_a_whole_is_read_for_the_trailers_of_all_its_parts(maker: ReplicaMaker) 
     maker.ship(every=2)
     maker.close_epoch()
     whole = maker.compact()
-    assert len(commits_of(listed(maker), whole)) == 5
+    assert len(commits_of(listed(maker), whole).commits) == 5
 
 
 def test_damage_names_the_object(maker: ReplicaMaker) -> None:

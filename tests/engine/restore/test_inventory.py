@@ -40,3 +40,38 @@ def test_empty_replica_has_no_generations(tmp_path: Path) -> None:
     """Nothing stored is nothing to say."""
     with make_replica(tmp_path) as maker:
         assert inventory(Replica(maker.storage, maker.name)) == []
+
+
+def test_bridges_cut_what_is_covered(tmp_path: Path) -> None:
+    """A bridge is listed with its reason. A span ends where the old position was last proven. Healing cuts nothing."""
+    with make_replica(tmp_path) as maker:
+        maker.base()
+        maker.commit(2)
+        maker.ship()
+        bridge = maker.bridge(lost=2)
+        maker.heal(since=maker.history[-1])
+        (survey,) = inventory(Replica(maker.storage, maker.name), count_commits=True)
+        (gap, healed) = survey.bridges
+        assert [(span.first.position, span.last.position) for span in survey.spans] == [
+            (Position(GENERATION, 1, 0), maker.history[1].position),
+            (maker.history[2].position, maker.position),
+        ]
+        assert [span.end_ms for span in survey.spans] == [gap.span.proven_ms, maker.history[-1].time_ms]
+        assert (gap.before, gap.after.position) == (maker.history[1].position, Position(GENERATION, 2, bridge.last))
+        assert (gap.span.reason, gap.span.suspect) == ("the daemon was stopped", None)
+        assert healed.suspect_from == gap.after
+        assert (survey.commits, survey.holes, survey.fault) == (5, 0, "")
+
+
+def test_a_bridge_that_cannot_be_read_is_a_fault(tmp_path: Path) -> None:
+    """The others are listed all the same."""
+    with make_replica(tmp_path) as maker:
+        maker.base()
+        maker.commit(1)
+        maker.ship()
+        path = maker.object_path(maker.bridge())
+        maker.bridge()
+        path.write_bytes(path.read_bytes()[:-1])
+        (survey,) = inventory(Replica(maker.storage, maker.name))
+    assert len(survey.bridges) == 1
+    assert path.name in survey.fault

@@ -2,7 +2,7 @@
 
 One row a generation: a table on a terminal that is wide enough, a few lines each on one that is not, plain columns
 elsewhere, or JSON. ``FROM`` and ``TO`` are the times between which it can be restored; ``restore --at`` takes them
-back.
+back. Bridges, and what is suspect, are listed below the table.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from walsyncd.core.restore.timeline import BASE, Span, gaps, merged, picture
 from walsyncd.core.stored.moment import format_moment, format_span
 
 if TYPE_CHECKING:
+    from walsyncd.core.restore.bridge_points import StoredBridge
     from walsyncd.core.restore.plan import Point
     from walsyncd.engine.restore.inventory import GenerationSurvey
     from walsyncd.engine.restore.replica import Replica
@@ -31,6 +32,7 @@ HEADINGS = ("DATABASE", "GENERATION", "BEGAN BECAUSE", "BASES", "FROM", "TO", "C
 
 
 PICTURE_WIDTH_MAX = 100  # wider ones are not easier to read
+BRIDGES_SHOWN_MAX = 10
 GAPS_SHOWN_MAX = 10  # a daemon that was away often; all are to be seen in the line
 
 
@@ -64,6 +66,8 @@ def run(args: argparse.Namespace) -> int:
                 _print_lines(replica, generations)
         else:
             print_table(HEADINGS, rows)
+        for replica, generations in found:
+            _print_bridges(replica, generations)
         if args.timeline or sys.stdout.isatty():
             for replica, generations in found:
                 _draw(replica, generations)
@@ -82,7 +86,7 @@ def replicas_from(args: argparse.Namespace) -> list[Replica]:
 
 def _draw(replica: Replica, generations: Sequence[GenerationSurvey]) -> None:
     """Covered time from left to right, the bases below it, and each gap in words."""
-    spans = merged(Span(s.first.time_ms, s.last.time_ms) for each in generations for s in each.spans)
+    spans = merged(Span(s.first.time_ms, max(s.first.time_ms, s.end_ms)) for each in generations for s in each.spans)
     if not spans:
         return
     bases = [base.point.time_ms for each in generations for base in each.bases]
@@ -97,6 +101,22 @@ def _draw(replica: Replica, generations: Sequence[GenerationSurvey]) -> None:
         print(f"  gap of {span}: nothing after {format_moment(gap.first_ms)} before {format_moment(gap.last_ms)}")
     if len(between) > GAPS_SHOWN_MAX:
         print(f"  and {len(between) - GAPS_SHOWN_MAX} gaps before these")
+
+
+def _print_bridges(replica: Replica, generations: Sequence[GenerationSurvey]) -> None:
+    """Each bridge in words, and which positions a scrub made suspect."""
+    bridges = [bridge for each in generations for bridge in each.bridges]
+    if not bridges:
+        return
+    print(f"\n{replica.name or replica.url}: {counted(len(bridges), 'bridge')}")
+    if len(bridges) > BRIDGES_SHOWN_MAX:
+        print(f"  {len(bridges) - BRIDGES_SHOWN_MAX} earlier ones (--json has them all)")
+    for bridge in bridges[-BRIDGES_SHOWN_MAX:]:
+        print(f"  {bridge.before} to {bridge.after.position}")
+        if bridge.is_gap:
+            print(f"    {bridge.gap_text()}")
+        if bridge.suspect_from is not None:
+            print(f"    what came before it is suspect: {bridge.suspect_text()}")
 
 
 def _rows(replica: Replica, generations: Sequence[GenerationSurvey]) -> list[tuple[str, ...]]:
@@ -125,8 +145,16 @@ def _columns(each: GenerationSurvey) -> tuple[str, ...]:
     times = [format_moment(point.time_ms) if point else "-" for point in (each.first, each.last)]
     commits = "-" if each.commits is None else str(each.commits)
     counts = str(len(each.bases)), *times, commits, str(each.objects), format_bytes(each.size)
-    holes = f"{len(each.spans) - 1} gap(s) in it" if len(each.spans) > 1 else ""
-    return each.generation, each.reason or "-", *counts, each.fault or holes
+    return each.generation, each.reason or "-", *counts, "; ".join(_remarks(each))
+
+
+def _remarks(each: GenerationSurvey) -> list[str]:
+    """What is wrong or missing in a generation, in a few words each."""
+    is_suspect = any(bridge.span.suspect is not None for bridge in each.bridges)
+    remarks = [each.fault] if each.fault else []
+    remarks += [f"{each.holes} gap(s) in it"] if each.holes and not each.fault else []
+    remarks += [counted(len(each.bridges), "bridge")] if each.bridges else []
+    return remarks + (["some positions are suspect"] if is_suspect else [])
 
 
 def _database(replica: Replica, generations: Sequence[GenerationSurvey]) -> dict[str, object]:
@@ -146,12 +174,28 @@ def _generation(each: GenerationSurvey) -> dict[str, object]:
         "predecessor": each.predecessor,
         "first": _point(each.first),
         "last": _point(each.last),
-        "spans": [{"first": _point(span.first), "last": _point(span.last)} for span in each.spans],
+        "spans": [
+            {"first": _point(span.first), "last": _point(span.last), "until_ms": span.end_ms} for span in each.spans
+        ],
+        "bridges": [_bridge(bridge) for bridge in each.bridges],
         "commits": each.commits,
         "fault": each.fault,
         "objects": each.objects,
         "size": each.size,
         "bases": [{**(_point(base.point) or {}), "size": base.size} for base in each.bases],
+    }
+
+
+def _bridge(bridge: StoredBridge) -> dict[str, object]:
+    suspect = bridge.span.suspect
+    return {
+        "before": str(bridge.before),
+        "proven": format_moment(bridge.span.proven_ms),
+        "proven_ms": bridge.span.proven_ms,
+        "after": _point(bridge.after),
+        "kind": bridge.span.kind,
+        "reason": bridge.span.reason,
+        "suspect": {**(_point(bridge.suspect_from) or {}), "pages": suspect.pages} if suspect else None,
     }
 
 

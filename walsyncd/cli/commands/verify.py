@@ -55,6 +55,7 @@ def _print(replica: Replica, result: Verification, *, quick: bool) -> None:
         for line in lines:
             print(f"{kind:8}{line}")
     what = "listed" if quick else counted(result.transactions, "transaction")
+    what += f", {counted(result.bridges, 'bridge')}" if result.bridges else ""
     read = f"{counted(result.objects, 'object')}, {result.size} bytes, {what}"
     sound = "nothing is missing" if quick else "all of it is sound"
     verdict = counted(len(result.problems), "problem") if result.problems else sound

@@ -62,7 +62,7 @@ class BridgeSpan:
 
 
 def format_bridge(span: BridgeSpan) -> bytes:
-    """The bytes that ``parse_bridge`` reads back. Texts that are too long are cut."""
+    """The bytes that ``parse_bridge`` reads back. Texts that are too long are cut, odd letters become marks."""
     fault = fault_of_bridge(span)
     assert not fault, fault
     kind, reason = _cut(span.kind, KIND_BYTES_MAX), _cut(span.reason, REASON_BYTES_MAX)
@@ -85,6 +85,8 @@ def parse_bridge(data: bytes) -> BridgeSpan:
         reason = data[_HEAD.size + kind_size :].decode()
     except UnicodeDecodeError as error:
         raise CorruptError(f"parse bridge: its texts are not UTF-8: {error}") from error
+    if not (kind + reason).isprintable():
+        raise CorruptError(f"parse bridge: its texts are not printable: {kind!r}, {reason!r}")
     if not suspect[0] and any(suspect):
         raise CorruptError(f"parse bridge: a suspect span without an epoch: {suspect}")
     span = BridgeSpan(epoch, frame, proven_ms, kind, reason, SuspectSpan(*suspect) if suspect[0] else None)
@@ -112,5 +114,6 @@ def fault_of_bridge(span: BridgeSpan) -> str:
 
 
 def _cut(text: str, size_max: int) -> bytes:
-    """The text in UTF-8, at most ``size_max`` bytes of whole letters; letters that UTF-8 lacks become marks."""
-    return text.encode(errors="replace")[:size_max].decode(errors="ignore").encode()
+    """The text in UTF-8, at most ``size_max`` bytes of whole letters that a terminal can be given."""
+    printable = "".join(letter if letter.isprintable() else "?" for letter in text)
+    return printable.encode()[:size_max].decode(errors="ignore").encode()

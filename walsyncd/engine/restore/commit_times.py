@@ -2,28 +2,50 @@
 
 A segment ends with its trailer, so its last 64 KiB tell five thousand commits. An object of several parts (a whole, or
 segments that were merged while storage was away) has a trailer at the end of each, and nothing says where: it is read.
+A bridge is the first part of its object, so nothing after it is read to learn what it says of itself.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from walsyncd.core.restore.coverage import FramesKey
+from walsyncd.core.stored.bridge import BridgeSpan
 from walsyncd.core.stored.layout import format_key
 from walsyncd.core.stored.segment import Commit, Trailer, decode_body, last_trailer
 from walsyncd.engine.restore.replica import Replica, naming_object, with_retries
+from walsyncd.errors import CorruptError
 
 TAIL_BYTES = 64 << 10
 
 
-def commits_of(replica: Replica, key: FramesKey) -> list[Commit]:
-    """All of an object, ascending. CorruptError names it."""
+@dataclass(frozen=True, slots=True)
+class ObjectCommits:
+    """The commits of an object, ascending; ``bridge`` is what the first of them says of itself, if it is one."""
+
+    commits: tuple[Commit, ...]
+    bridge: BridgeSpan | None
+
+
+def commits_of(replica: Replica, key: FramesKey) -> ObjectCommits:
+    """All of an object. CorruptError names it."""
     trailer = _only_trailer(replica, key)
-    if trailer is not None:
-        return list(trailer.commits)
     with naming_object(key):
-        parts = with_retries(lambda: list(trailers(replica, key)))
-    return [commit for part in parts for commit in part.commits]
+        parts = [trailer] if trailer is not None else with_retries(lambda: list(trailers(replica, key)))
+        if key.bridge != (parts[0].bridge is not None):
+            raise CorruptError("its name and its first trailer disagree on whether it begins with a bridge")
+    return ObjectCommits(tuple(commit for part in parts for commit in part.commits), parts[0].bridge)
+
+
+def bridge_of(replica: Replica, key: FramesKey) -> tuple[Commit, BridgeSpan]:
+    """The commit of the bridge with which an object begins, and what that says of itself. CorruptError names it."""
+    trailer = _only_trailer(replica, key)
+    with naming_object(key):
+        first = trailer if trailer is not None else with_retries(lambda: next(trailers(replica, key)))
+        if first.bridge is None:
+            raise CorruptError("its name says that it begins with a bridge, and its first trailer that it does not")
+    return first.commits[0], first.bridge
 
 
 def _only_trailer(replica: Replica, key: FramesKey) -> Trailer | None:

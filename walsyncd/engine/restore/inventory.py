@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+from walsyncd.core.restore.bridge_points import StoredBridge, bridges_after
 from walsyncd.core.restore.coverage import Coverage, End, FramesKey, GenerationListing, cover, listing_of
 from walsyncd.core.restore.plan import Point
 from walsyncd.core.stored.layout import ManifestKey
 from walsyncd.core.stored.manifest import Manifest
 from walsyncd.core.stored.position import Position
+from walsyncd.engine.restore.bridge_reader import read_bridges
 from walsyncd.engine.restore.commit_times import commits_of
 from walsyncd.engine.restore.replay import READERS
 from walsyncd.engine.restore.replica import Replica, Stored
@@ -25,21 +28,30 @@ class BaseSurvey:
 
 @dataclass(frozen=True, slots=True)
 class SpanSurvey:
-    """A piece of a generation without a hole: every commit from ``first`` to ``last`` can be restored."""
+    """A piece of a generation without a hole: every commit from ``first`` to ``last`` can be restored.
+
+    ``until_ms`` is up to when ``last`` was proven to be the newest, if a bridge follows it.
+    """
 
     first: Point
     last: Point
+    until_ms: int | None = None
+
+    @property
+    def end_ms(self) -> int:
+        """The last moment that can be restored."""
+        return self.last.time_ms if self.until_ms is None else self.until_ms
 
 
 @dataclass(frozen=True, slots=True)
 class GenerationSurvey:
     """A generation: ``first`` and ``last`` are the points between which it can be restored, if it can.
 
-    ``spans`` are those in which it really can; more than one where something is missing or was pruned. ``commits``
-    is their number, None if they were not counted.
+    ``spans`` are those in which it really can; more than one where something is missing or was pruned (``holes``), and
+    where a bridge stands for commits. ``commits`` is their number, None if they were not counted.
 
     ``reason`` says why it began, as far as a base says it; ``fault`` why what is stored after ``last`` can't
-    be used. ``size`` in bytes, of ``objects`` objects.
+    be used, or which bridges can't be read. ``size`` in bytes, of ``objects`` objects.
     """
 
     generation: str
@@ -49,6 +61,8 @@ class GenerationSurvey:
     first: Point | None
     last: Point | None
     spans: tuple[SpanSurvey, ...]
+    holes: int
+    bridges: tuple[StoredBridge, ...]
     commits: int | None
     fault: str
     objects: int
@@ -68,6 +82,8 @@ def _inventory_of(replica: Replica, generation: str, count_commits: bool) -> Gen
     (part,) = listing_of((each.key for each in stored), [generation]).generations
     coverages = [cover(part, base) for base in part.finished]
     usable = [coverage for coverage in coverages if coverage.is_usable]
+    spans = _joined(usable)
+    bridges, problems = read_bridges(replica, bridges_after(part, Position(generation, 0, 0)))
     manifest = replica.manifest(part.finished[0]) if part.finished else None
     return GenerationSurvey(
         generation=generation,
@@ -76,9 +92,11 @@ def _inventory_of(replica: Replica, generation: str, count_commits: bool) -> Gen
         bases=_bases(part, stored),
         first=_point(usable[0].base) if usable else None,
         last=_last(usable[-1]) if usable else None,
-        spans=_joined(usable),
+        spans=_split(spans, bridges, usable),
+        holes=max(0, len(spans) - 1),
+        bridges=tuple(bridges),
         commits=_count_commits(replica, usable) if count_commits else None,
-        fault=_fault(coverages),
+        fault="; ".join(filter(None, [_fault(coverages), *problems])),
         objects=len(stored),
         size=sum(each.size for each in stored),
     )
@@ -102,12 +120,32 @@ def _joined(usable: list[Coverage]) -> tuple[SpanSurvey, ...]:
     return tuple(spans)
 
 
+def _split(
+    spans: tuple[SpanSurvey, ...], bridges: Sequence[StoredBridge], usable: list[Coverage]
+) -> tuple[SpanSurvey, ...]:
+    """The spans cut where a bridge stands for commits that can't be had one by one."""
+    times = {(key.epoch, key.last): key.time_ms for coverage in usable for key in coverage.objects}
+    times |= {(coverage.base.epoch, coverage.base.frame): coverage.base.time_ms for coverage in usable}
+    found: list[SpanSurvey] = []
+    for span in spans:
+        rest = span
+        for bridge in bridges:
+            before, after = bridge.before, bridge.after
+            is_inside = rest.first.position <= before and after.position <= rest.last.position
+            if is_inside and bridge.is_gap:
+                time_ms = times.get((before.epoch, before.frame), bridge.span.proven_ms)
+                found.append(SpanSurvey(rest.first, Point(before, time_ms), bridge.span.proven_ms))
+                rest = SpanSurvey(after, rest.last)
+        found.append(rest)
+    return tuple(found)
+
+
 def _count_commits(replica: Replica, usable: list[Coverage]) -> int:
     """Different ones, whatever objects overlap."""
     keys = {key for coverage in usable for key in coverage.objects}
 
     def places(key: FramesKey) -> set[tuple[int, int]]:
-        return {(key.epoch, commit.frame) for commit in commits_of(replica, key)}
+        return {(key.epoch, commit.frame) for commit in commits_of(replica, key).commits}
 
     with ThreadPoolExecutor(READERS) as pool:
         found: set[tuple[int, int]] = set()

@@ -2,7 +2,8 @@
 
 1. *list*: bases first, then the frames from the chosen base's epoch on. A refusal is believed only after a second
    listing, of everything: LIST is no snapshot, and the nearest positions are to be named.
-2. *resolve*: a plan ends with an object; which commit in it is the last one is told by the object's trailers.
+2. *resolve*: a plan ends with an object; which commit in it is the last one is told by the object's trailers. A moment
+   inside a bridge is refused, and so is a position that a later scrub made suspect (`core.restore.bridge_points`).
 3. *prepare*: the manifest is read.
 
 Where an object is damaged, others of the same generation may give the same commit: an older base and the frames after
@@ -17,17 +18,20 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
+from walsyncd.core.restore.bridge_points import StoredBridge
 from walsyncd.core.restore.coverage import FramesKey, Listing, listing_of
-from walsyncd.core.restore.plan import AtPosition, AtTime, Plan, Point, Reason, Refusal, Target, make_plan
-from walsyncd.core.stored.layout import BaseKey, Key, ManifestKey, format_key
+from walsyncd.core.restore.plan import AtPosition, AtTime, Head, Plan, Point, Reason, Refusal, Target, make_plan
+from walsyncd.core.stored.layout import BaseKey, Key, ManifestKey, WholeKey, format_key
 from walsyncd.core.stored.manifest import Manifest
 from walsyncd.core.stored.position import Position
 from walsyncd.core.stored.segment import Commit
-from walsyncd.engine.restore.commit_times import commits_of
+from walsyncd.engine.restore.bridge_reader import read_bridge, stored_bridge, suspecting_bridge
+from walsyncd.engine.restore.commit_times import ObjectCommits, commits_of
 from walsyncd.engine.restore.replica import DamagedError, Replica
 from walsyncd.errors import (
     CorruptError,
     NothingToRestoreError,
+    SuspectError,
     TargetError,
     VanishedError,
     WalsyncdError,
@@ -101,7 +105,16 @@ def _plan_without(
     last = list(damaged.values())[-1]
     generation = last.key.generation
     try:
-        plan = find_plan(replica, request.target, generation=generation, allow_partial=True, without=damaged.keys())
+        plan = find_plan(
+            replica,
+            request.target,
+            generation=generation,
+            allow_partial=True,
+            allow_suspect=request.allow_partial,
+            without=damaged.keys(),
+        )
+    except SuspectError:
+        raise
     except (NothingToRestoreError, TargetError) as error:
         hint = "nothing else of that generation can stand in for it; `walsyncd verify` says what is still good"
         raise CorruptError(last.message, hint=hint) from error
@@ -121,20 +134,59 @@ def find_plan(
     *,
     generation: str | None = None,
     allow_partial: bool = False,
+    allow_suspect: bool | None = None,
     without: Collection[Key] = (),
 ) -> Plan:
     """The plan for a target, with its exact position; ``without`` these bases and objects of frames.
 
-    NothingToRestoreError: no finished base. TargetError: not covered; names the nearest positions.
+    ``allow_suspect`` takes a position that may be wrong; by default ``allow_partial`` says so too.
+    NothingToRestoreError: no finished base. TargetError: not covered; names the nearest positions. SuspectError.
     CorruptError: two histories, or an object that had to be looked into is damaged.
     """
-    plan = make_plan(_narrow_listing(replica, target, generation, without), target, generation=generation)
+    listing = _narrow_listing(replica, target, generation, without)
+    plan = make_plan(listing, target, generation=generation)
     if isinstance(plan, Refusal):
-        everything = replica.list_all().without(without)
-        plan = make_plan(everything, target, generation=generation, allow_partial=allow_partial)
+        listing = replica.list_all().without(without)
+        plan = make_plan(listing, target, generation=generation, allow_partial=allow_partial)
     if isinstance(plan, Refusal):
-        raise _error_of(plan, replica)
-    return resolve(replica, plan, allow_partial=allow_partial)
+        raise _error_of(_with_bridge(replica, listing, target, plan), replica)
+    resolved = resolve(replica, plan, allow_partial=allow_partial)
+    if isinstance(target, Head):
+        return resolved
+    return _without_doubt(replica, listing, resolved, allow=allow_partial if allow_suspect is None else allow_suspect)
+
+
+def _without_doubt(replica: Replica, listing: Listing, plan: Plan, *, allow: bool) -> Plan:
+    """The plan, with a note if a later scrub made suspect what it reaches; SuspectError without ``allow``."""
+    (part,) = (part for part in listing.generations if part.generation == plan.generation)
+    bridge, problems = suspecting_bridge(replica, part, plan.reached.position)
+    notes = [f"a bridge that may say more about {plan.reached.position} can't be read: {each}" for each in problems]
+    if bridge is not None:
+        if not allow:
+            message = f"restore {replica.url}: {plan.reached} is suspect: {bridge.suspect_text()}"
+            raise SuspectError(message, hint="--allow-partial restores it all the same")
+        notes.append(f"{plan.reached} is suspect: {bridge.suspect_text()}")
+    return replace(plan, notes=(*plan.notes, *notes))
+
+
+def _with_bridge(replica: Replica, listing: Listing, target: Target, refusal: Refusal) -> Refusal:
+    """The same with the bridge as the nearest point after, if that is hidden within a whole."""
+    after = refusal.after
+    if after is None or refusal.reason is Reason.FORK:
+        return refusal
+    place = after.position
+    for part in listing.generations:
+        if part.generation != place.generation:
+            continue
+        for key in part.frames:
+            if key.bridge and isinstance(key, WholeKey) and (key.epoch, key.last) == (place.epoch, place.frame):
+                try:
+                    bridge = read_bridge(replica, key).after
+                except CorruptError:
+                    return refusal
+                is_after = not isinstance(target, AtPosition) or bridge.position > target.position
+                return replace(refusal, after=bridge) if is_after else refusal
+    return refusal
 
 
 def _narrow_listing(replica: Replica, target: Target, generation: str | None, without: Collection[Key]) -> Listing:
@@ -187,33 +239,49 @@ def resolve(replica: Replica, plan: Plan, *, allow_partial: bool = False) -> Pla
     wanted = plan.reached.position
     match plan.target:
         case AtTime(time_ms) if last.time_ms > time_ms:
-            return _resolve_time(plan, last, time_ms, commits_of(replica, last))
+            return _resolve_time(plan, last, time_ms, commits_of(replica, last), allow_partial=allow_partial)
         case AtPosition() if not plan.shortfall and (last.epoch, last.last) != (wanted.epoch, wanted.frame):
-            return _resolve_position(plan, commits_of(replica, last), allow_partial=allow_partial)
+            return _resolve_position(plan, last, commits_of(replica, last), allow_partial=allow_partial)
     return plan
 
 
-def _resolve_time(plan: Plan, last: FramesKey, time_ms: int, commits: Sequence[Commit]) -> Plan:
-    held = plan.reached.position
-    for commit in reversed(commits):
+def _resolve_time(plan: Plan, last: FramesKey, time_ms: int, held: ObjectCommits, *, allow_partial: bool) -> Plan:
+    for commit in reversed(held.commits):
         position = Position(plan.generation, last.epoch, commit.frame)
-        if commit.time_ms <= time_ms and position > held:
+        if commit.time_ms <= time_ms and position > plan.reached.position:
             return replace(plan, reached=Point(position, commit.time_ms))
-    return plan
+    bridge = _bridge_of(last, held)
+    if bridge is None or not bridge.hides(time_ms) or plan.reached.position >= bridge.after.position:
+        return plan
+    message = f"{plan.target} is inside a bridge: {bridge.gap_text()}"
+    return _refused(plan, message, before=plan.reached, after=bridge.after, allow_partial=allow_partial)
 
 
-def _resolve_position(plan: Plan, commits: Sequence[Commit], *, allow_partial: bool) -> Plan:
+def _bridge_of(key: FramesKey, held: ObjectCommits) -> StoredBridge | None:
+    return stored_bridge(key, held.commits[0], held.bridge) if held.bridge else None
+
+
+def _resolve_position(plan: Plan, last: FramesKey, held: ObjectCommits, *, allow_partial: bool) -> Plan:
     wanted = plan.reached.position
     if wanted.frame == 0:
         return plan  # the end of the epoch before, or the base itself
-    for commit in commits:
+    for commit in held.commits:
         if commit.frame == wanted.frame:
             return replace(plan, reached=Point(wanted, commit.time_ms))
-    before = _nearest_before(plan, commits)
-    after = next((commit for commit in commits if commit.frame > wanted.frame), None)
-    message = f"{plan.target} is not a commit, but within a transaction; nearest before: {before}"
-    if after is not None:
-        message += f"; nearest after: {Point(replace(wanted, frame=after.frame), after.time_ms)}"
+    before = _nearest_before(plan, held.commits)
+    following = next((commit for commit in held.commits if commit.frame > wanted.frame), None)
+    after = Point(replace(wanted, frame=following.frame), following.time_ms) if following else None
+    bridge = _bridge_of(last, held)
+    if bridge is not None and wanted < bridge.after.position:
+        message = f"{plan.target} is inside a bridge: {bridge.gap_text()}"
+    else:
+        message = f"{plan.target} is not a commit, but within a transaction"
+    return _refused(plan, message, before=before, after=after, allow_partial=allow_partial)
+
+
+def _refused(plan: Plan, message: str, *, before: Point, after: Point | None, allow_partial: bool) -> Plan:
+    """The plan up to the nearest point before, if that will do; TargetError names both neighbours."""
+    message += f"; nearest before: {before}" + (f"; nearest after: {after}" if after else "")
     if allow_partial:
         return replace(plan, reached=before, shortfall=message)
     raise TargetError(f"restore: {message}", hint="--allow-partial restores the nearest position before")

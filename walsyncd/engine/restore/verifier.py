@@ -7,6 +7,7 @@ epoch           its objects in order continue one chain; trailers say what the f
 other objects   segments of a whole, overlaps: they end with the same chain as the objects before
 coverage        from every base on nothing is missing, but what retention stated
 head            restored into a file of our own, SQLite finds it sound; its base is not read again for that
+bridges         are counted; what they make suspect is a note, since it is healed
 ==============  ==========================================================================================
 
 A hole is a problem only if a second listing shows it too. What is unfinished (a base without manifest, a
@@ -18,16 +19,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from walsyncd.adapters.files.integrity import check_integrity
+from walsyncd.core.restore.bridge_points import bridges_after
 from walsyncd.core.restore.coverage import End, FramesKey, GenerationListing, cover, cover_epoch, listing_of
 from walsyncd.core.restore.plan import Head
 from walsyncd.core.sqlite.checksum import Chain
 from walsyncd.core.stored.layout import Key, ManifestKey, format_key
 from walsyncd.core.stored.manifest import Manifest
+from walsyncd.core.stored.position import Position
 from walsyncd.engine.restore.base_fetch import fetch_base
+from walsyncd.engine.restore.bridge_reader import read_bridges
 from walsyncd.engine.restore.damage_report import DamageReport, damage_report
 from walsyncd.engine.restore.epoch_reader import EpochReader
 from walsyncd.engine.restore.planner import REPLANS_MAX, RestoreRequest
@@ -57,13 +61,14 @@ class Verification:
     objects: int = 0
     size: int = 0
     transactions: int = 0
+    bridges: int = 0
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     damage_report: list[DamageReport] = field(default_factory=list)
 
     def add(self, other: Verification) -> None:
         """Count what another part of the replica showed."""
-        for name in ("generations", "bases", "objects", "size", "transactions", "problems", "notes", "damage_report"):
+        for name in (each.name for each in fields(self)):
             setattr(self, name, getattr(self, name) + getattr(other, name))
 
 
@@ -151,6 +156,7 @@ class _Generation:
             self._verify_heads()
         else:
             self._verify_contents()
+            self._note_bridges()
         result.problems += _holes(self._replica, part)
         result.notes += _unfinished(part)
         if result.problems:
@@ -180,6 +186,16 @@ class _Generation:
             self._result.problems.append(f"generation {generation}: bases of different page sizes {sorted(page_sizes)}")
         for epoch in self._part.by_epoch:
             self._verify_epoch(epoch, max(page_sizes, default=None))
+
+    def _note_bridges(self) -> None:
+        """What can't be read of them is a problem of their objects, which were read before."""
+        keys = bridges_after(self._part, Position(self._part.generation, 0, 0))
+        bridges, _ = read_bridges(self._replica, keys)
+        self._result.bridges = len(bridges)
+        for bridge in bridges:
+            if bridge.suspect_from is not None:
+                before = f"what came before {bridge.after.position} is suspect"
+                self._result.notes.append(f"{before}: {bridge.suspect_text()}")
 
     def _verify_base(self, base: ManifestKey) -> int:
         """Read a base; returns its page size, 0 if the manifest does not tell."""

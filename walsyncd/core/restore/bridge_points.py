@@ -1,0 +1,91 @@
+"""What bridges mean for a restore: moments and positions that can't be had, and those that may be wrong.
+
+1. A moment between the time up to which the old position was proven to be the newest and the time of the bridge's
+   commit is inside the bridge: commits of that time are only there together. At the first of the two the old position
+   is right, and at the second the bridge.
+2. A bridge that heals says from which good scan on the replica may have been wrong. Positions after that scan and
+   before the bridge are suspect. A scan finds nothing or is healed, so spans don't overlap: the first bridge after a
+   position that heals decides about it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from walsyncd.core.restore.coverage import FramesKey, GenerationListing
+from walsyncd.core.restore.plan import Point
+from walsyncd.core.stored.bridge import BridgeSpan
+from walsyncd.core.stored.layout import SegmentKey
+from walsyncd.core.stored.moment import format_moment, format_span
+from walsyncd.core.stored.position import Position
+
+
+@dataclass(frozen=True, slots=True)
+class StoredBridge:
+    """A bridge: ``after`` is its commit, ``span`` what it says of itself."""
+
+    after: Point
+    span: BridgeSpan
+
+    @property
+    def before(self) -> Position:
+        """The old position."""
+        return Position(self.after.position.generation, self.span.epoch, self.span.frame)
+
+    @property
+    def suspect_from(self) -> Point | None:
+        """The last good scan, if the bridge heals: what came after it is suspect."""
+        suspect = self.span.suspect
+        if suspect is None:
+            return None
+        return Point(Position(self.after.position.generation, suspect.epoch, suspect.frame), suspect.time_ms)
+
+    @property
+    def is_gap(self) -> bool:
+        """Whether commits are missing before it: a bridge that heals follows the position at which it was made."""
+        return self.span.suspect is None or self.span.proven_ms < self.after.time_ms
+
+    def hides(self, time_ms: int) -> bool:
+        """Whether a moment is inside the bridge."""
+        return self.span.proven_ms < time_ms < self.after.time_ms
+
+    def suspects(self, position: Position) -> bool:
+        """Whether a position may be wrong."""
+        start = self.suspect_from
+        return start is not None and start.position < position < self.after.position
+
+    def gap_text(self) -> str:
+        """What can't be had, and why, in a clause."""
+        missed = format_span(max(0, self.after.time_ms - self.span.proven_ms))
+        return (
+            f"the {missed} after {format_moment(self.span.proven_ms)} are one bridge, in which commits can't be told "
+            f"apart ({self.span.reason or self.span.kind or 'no reason is stated'})"
+        )
+
+    def suspect_text(self) -> str:
+        """What may be wrong, and since when, in a clause."""
+        assert self.span.suspect is not None
+        pages = self.span.suspect.pages
+        found = f"a scrub found {pages} wrong page{'s' * (pages != 1)}, which are right again at {self.after}"
+        return f"{found}; the last good scan was at {self.suspect_from}"
+
+
+def bridges_after(part: GenerationListing, position: Position) -> list[FramesKey]:
+    """One object for each bridge that may end after a position, ascending; a segment where there is one."""
+    found: dict[int, FramesKey] = {}
+    for key in part.frames:
+        if key.bridge and key.epoch >= position.epoch and not isinstance(found.get(key.epoch), SegmentKey):
+            found[key.epoch] = key
+    return [found[epoch] for epoch in sorted(found)]
+
+
+def suspecting(bridges: Iterable[StoredBridge], position: Position) -> StoredBridge | None:
+    """The bridge, of those after a position in ascending order, that makes it suspect; None if none does.
+
+    No more bridges are taken than are needed.
+    """
+    for bridge in bridges:
+        if bridge.span.suspect is not None and bridge.after.position > position:
+            return bridge if bridge.suspects(position) else None
+    return None
