@@ -59,6 +59,10 @@ class NewerFormatError(CorruptError):
     """Written by a newer walsyncd, in a form that this one can't read: nothing is wrong with it."""
 
 
+class ForkError(CorruptError):
+    """Two histories hold the same frames: nothing says which of them is the database's."""
+
+
 class NothingToRestoreError(WalsyncdError):
     """The replica is empty or has no finished base."""
 

@@ -12,6 +12,7 @@ import pytest
 
 from tests.aging import told
 from tests.engine.running import Place
+from tests.forks import OtherHistory
 from tests.readme import script_by_hand
 from tests.replicas import GENERATION, ReplicaMaker, counter_in, make_replica
 from walsyncd.adapters.storage.directory import DirectoryStorage
@@ -269,3 +270,15 @@ def _rows(path: Path) -> int:
     connection.close()
     assert rows == list(range(len(rows)))
     return len(rows)
+
+
+def test_two_whole_epochs_are_refused(tmp_path: Path) -> None:
+    """They are two histories, and SQLite would apply the first of them in silence."""
+    with make_replica(tmp_path) as maker:
+        other = OtherHistory(maker, two_epochs(maker)[3:])
+        maker.close_epoch()
+        key = maker.compact()
+        other.store_whole(key.previous)
+        result = by_hand(maker, tmp_path / "out.db", tmp_path)
+    assert result.returncode == 1
+    assert "two histories" in result.stderr

@@ -6,7 +6,8 @@ objects are intervals of them:
 1. An epoch is covered from frame 1, or, in the base's own epoch, from any object that holds the frame after
    the base's start S: a base with all stored frames from S *or from anywhere earlier* is the database.
 2. Overlaps are legal: frames that are held already are cut, the chain decides when they are read.
-   A whole epoch is preferred to its segments, a longer object to a shorter one.
+   A whole epoch is preferred to its segments, a longer object to a shorter one. What is left out must say the same,
+   which the restore compares.
 3. An epoch is followed by the next if that says, as ``previous``, the last frame held of the one before.
    A greater ``previous`` is a hole. A smaller one, or two that differ, is a fork: two histories.
 4. An object or a base beyond the last frame held proves a hole: objects become visible in order.
@@ -103,13 +104,15 @@ def _generation_of(generation: str, keys: list[Key]) -> GenerationListing:
 class EpochPlan:
     """Objects to read of one epoch, in order; together they hold frames ``first`` to ``last``.
 
-    ``objects`` is empty only for a base's own epoch of which no frame after S is stored.
+    ``objects`` is empty only for a base's own epoch of which no frame after S is stored. ``others`` hold some of the
+    same frames and are not needed: they must say the same.
     """
 
     epoch: int
     objects: tuple[FramesKey, ...]
     first: int
     last: int
+    others: tuple[FramesKey, ...] = ()
 
 
 class End(Enum):
@@ -186,7 +189,9 @@ def _run(epoch: int, keys: Sequence[FramesKey], *, after: int) -> EpochPlan:
     if longest is not None:
         chosen.append(longest)
         held = longest.last
-    return EpochPlan(epoch, tuple(chosen), chosen[0].first if chosen else after + 1, held)
+    first = chosen[0].first if chosen else after + 1
+    others = tuple(key for key in keys if key not in chosen and key.first <= held and key.last >= first)
+    return EpochPlan(epoch, tuple(chosen), first, held, others)
 
 
 def _what_follows(listing: GenerationListing, held: EpochPlan) -> tuple[End | None, str]:

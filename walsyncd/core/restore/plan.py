@@ -265,7 +265,7 @@ def _cut(coverage: Coverage, place: tuple[int, int]) -> tuple[EpochPlan, ...]:
 
 def _cut_epoch(part: EpochPlan, frame: int) -> EpochPlan:
     if frame < part.first:
-        return replace(part, objects=(), last=part.first - 1)
+        return replace(part, objects=(), last=part.first - 1, others=())
     objects: list[FramesKey] = []
     for key in part.objects:
         if objects and objects[-1].last >= frame:

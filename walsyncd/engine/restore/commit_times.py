@@ -48,12 +48,17 @@ def bridge_of(replica: Replica, key: FramesKey) -> tuple[Commit, BridgeSpan]:
     return first.commits[0], first.bridge
 
 
-def _only_trailer(replica: Replica, key: FramesKey) -> Trailer | None:
-    """That of an object of one part, if the end of it tells; None: it has to be read."""
+def end_trailer(replica: Replica, key: FramesKey) -> Trailer | None:
+    """The trailer of an object's last part; None if the end of the object does not tell."""
     size = replica.size_of(key)
     first = max(0, size - TAIL_BYTES)
     with naming_object(key):
-        trailer = last_trailer(replica.get(format_key(key), first=first, length=size - first)) if size else None
+        return last_trailer(replica.get(format_key(key), first=first, length=size - first)) if size else None
+
+
+def _only_trailer(replica: Replica, key: FramesKey) -> Trailer | None:
+    """That of an object of one part, if the end of it tells; None: it has to be read."""
+    trailer = end_trailer(replica, key)
     whole = key.epoch, key.first, key.last
     return trailer if trailer and (trailer.epoch, trailer.first, trailer.last) == whole else None
 

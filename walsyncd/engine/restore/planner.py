@@ -19,9 +19,9 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from walsyncd.core.restore.bridge_points import StoredBridge
-from walsyncd.core.restore.coverage import FramesKey, Listing, listing_of
+from walsyncd.core.restore.coverage import EpochPlan, FramesKey, Listing, listing_of
 from walsyncd.core.restore.plan import AtPosition, AtTime, Head, Plan, Point, Reason, Refusal, Target, make_plan
-from walsyncd.core.stored.layout import BaseKey, Key, ManifestKey, WholeKey, format_key
+from walsyncd.core.stored.layout import BaseKey, Key, ManifestKey, SegmentKey, WholeKey, format_key
 from walsyncd.core.stored.manifest import Manifest
 from walsyncd.core.stored.position import Position
 from walsyncd.core.stored.segment import Commit
@@ -30,6 +30,7 @@ from walsyncd.engine.restore.commit_times import ObjectCommits, commits_of
 from walsyncd.engine.restore.replica import DamagedError, Replica
 from walsyncd.errors import (
     CorruptError,
+    ForkError,
     NothingToRestoreError,
     SuspectError,
     TargetError,
@@ -125,7 +126,18 @@ def _plan_without(
     kinds = ["restored from an older base" if isinstance(key, BaseKey) else "damaged, and not used" for key in damaged]
     notes = [f"{kind}: {error.message}" for kind, error in zip(kinds, damaged.values(), strict=True)]
     notes += [note for note in plan.notes if not any(format_key(key) in note for key in damaged)]
-    return replace(plan, notes=tuple(notes), shortfall=plan.shortfall or (last.message if is_less else ""))
+    return replace(
+        plan,
+        notes=tuple(notes),
+        shortfall=plan.shortfall or (last.message if is_less else ""),
+        epochs=tuple(_comparing(epoch, damaged) for epoch in plan.epochs),
+    )
+
+
+def _comparing(epoch: EpochPlan, damaged: Collection[Key]) -> EpochPlan:
+    """The epoch with its damaged objects among those that are compared: what stands in must be the same history."""
+    lost = [key for key in damaged if isinstance(key, SegmentKey | WholeKey) and key.epoch == epoch.epoch]
+    return replace(epoch, others=(*epoch.others, *(key for key in lost if key.first <= epoch.last)))
 
 
 def find_plan(
@@ -225,7 +237,7 @@ def _error_of(refusal: Refusal, replica: Replica) -> WalsyncdError:
     if refusal.reason is Reason.EMPTY:
         return NothingToRestoreError(message)
     hint = "--allow-partial restores the nearest position before" if refusal.before else ""
-    return (CorruptError if refusal.reason is Reason.FORK else TargetError)(message, hint=hint)
+    return (ForkError if refusal.reason is Reason.FORK else TargetError)(message, hint=hint)
 
 
 def resolve(replica: Replica, plan: Plan, *, allow_partial: bool = False) -> Plan:

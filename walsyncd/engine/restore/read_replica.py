@@ -27,6 +27,7 @@ from walsyncd.core.sqlite.arrays import NDArray, np
 from walsyncd.core.sqlite.wal import FRAME_HEADER_SIZE, Frames
 from walsyncd.core.stored.layout import BaseKey, Key, ManifestKey
 from walsyncd.core.stored.position import Position
+from walsyncd.engine.restore.fork_check import left_out
 from walsyncd.engine.restore.planner import RestoreRequest
 from walsyncd.engine.restore.replay import ObjectSlice, pieces_of, read_pieces
 from walsyncd.engine.restore.replica import DamagedError, Replica
@@ -136,16 +137,16 @@ class ReadReplica:
         ]
         with self._file.update() as update:
             writer = _Writer(update, self._file.page_size)
-            transactions, page_count = self._write(pieces, writer)
+            transactions, page_count = self._write(plan, pieces, writer)
             self._note(at, reached)
             writer.finish(page_count)
         self._done(reached)
         return Moved(reached, transactions)
 
-    def _write(self, pieces: Sequence[ObjectSlice], writer: _Writer) -> tuple[int, int]:
+    def _write(self, plan: Plan, pieces: Sequence[ObjectSlice], writer: _Writer) -> tuple[int, int]:
         """The newest version of each page of every batch; transactions and the size after the last one."""
         transactions = page_count = 0
-        for piece, frames in read_pieces(self._replica, pieces, self._file.page_size):
+        for piece, frames in read_pieces(self._replica, pieces, self._file.page_size, left_out(plan)):
             commits = [frame for frame in frames.commits if frame > piece.joint]
             transactions += len(commits)
             if commits:

@@ -4,13 +4,15 @@ Objects are read by themselves, some at a time and ahead of the writing (`prefet
 back to the first. A page that a later object held is not written again: one bit a page is all that must be remembered.
 Readers keep only the pages that will be written, so that often whole objects are ready when their turn comes.
 That the objects are one history is checked where they join: the chain and the salts with which one begins are those
-with which the one before it ended. Which frames belong to whole transactions up to the target is known before the
+with which the one before it ended. Objects that hold the same frames and are not read are compared (`fork_check`).
+Which frames belong to whole transactions up to the target is known before the
 first is written (``planner.resolve``), and so is the size that the database will have (`last_size`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -23,9 +25,10 @@ from walsyncd.core.sqlite.wal import FRAME_HEADER_SIZE, Frames
 from walsyncd.core.stored.layout import format_key
 from walsyncd.engine.restore.base_fetch import Advance, Write, write_at
 from walsyncd.engine.restore.epoch_reader import EpochReader
+from walsyncd.engine.restore.fork_check import ForkCheck, LeftOut
 from walsyncd.engine.restore.prefetch import Prefetch
 from walsyncd.engine.restore.replica import Replica
-from walsyncd.errors import CorruptError
+from walsyncd.errors import CorruptError, ForkError
 
 READERS = 3  # objects read at once
 AHEAD_BYTES = 12 << 20  # of pages, of each reader: with what is in work at most 60 MiB
@@ -35,11 +38,15 @@ BATCHES_AHEAD = 2  # of 2 MiB, of each reader that keeps all frames
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """What was applied: counts, and the database's size in pages after the last commit (0: no commit)."""
+    """What was applied: counts, and the database's size in pages after the last commit (0: no commit).
+
+    ``uncompared`` are damaged objects that hold some of the same frames.
+    """
 
     transactions: int = 0
     frames: int = 0
     page_count: int = 0
+    uncompared: tuple[FramesKey, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,15 +101,16 @@ class _Ends:
 
 
 def read_pieces(
-    replica: Replica, pieces: Sequence[ObjectSlice], page_size: int
+    replica: Replica, pieces: Sequence[ObjectSlice], page_size: int, others: Sequence[LeftOut]
 ) -> Iterator[tuple[ObjectSlice, Frames]]:
     """The frames of all pieces, oldest first, read ahead; those before a joint too where objects overlap.
 
     CorruptError as of `apply_pieces`, when all was given: nothing is to be believed before the end.
     """
     ends: list[_Ends] = []
-    sources = [partial(_read, replica, page_size, piece) for piece in pieces]
-    with Prefetch(sources, threads=READERS, room=BATCHES_AHEAD) as opened:
+    forks = ForkCheck(replica, others, page_size)
+    sources = [partial(_read, replica, page_size, piece, forks) for piece in pieces]
+    with closing(forks), Prefetch(sources, threads=READERS, room=BATCHES_AHEAD) as opened:
         for piece, items in zip(pieces, opened, strict=True):
             size = 0
             for item in items:
@@ -112,16 +120,21 @@ def read_pieces(
                     size = int(item.sizes[-1])
                     yield piece, item
             _committed(piece, size)
-    _check_joints(pieces, ends)
+        _check_joints(pieces, ends)
+        forks.check()
 
 
-def _read(replica: Replica, page_size: int, piece: ObjectSlice) -> Iterator[Frames | _Ends]:
+def _read(
+    replica: Replica, page_size: int, piece: ObjectSlice, forks: ForkCheck | None = None
+) -> Iterator[Frames | _Ends]:
     """The frames of a piece, those before its joint too where objects overlap; then how it joins."""
     reader = EpochReader(replica, piece.key.epoch, page_size)
     before: Chain | None = None
     for frames in reader.read(piece.key, upto=piece.last):
         if before is None and piece.joint <= frames.last:
             before = frames.chain_after(piece.joint, reader.start)
+        if forks is not None:
+            forks.applied(piece.key, frames, reader.start, after=piece.joint)
         yield frames
     assert before is not None, "a piece without a frame after its joint"
     yield _Ends(reader.salts, before, reader.chain)
@@ -142,10 +155,21 @@ class _Batch:
 
 
 class Replay:
-    """The frames of ``pieces``, read ahead from now on, and made a database of ``page_count`` pages by ``onto``."""
+    """The frames of ``pieces``, read ahead from now on, and made a database of ``page_count`` pages by ``onto``.
 
-    def __init__(self, replica: Replica, pieces: Sequence[ObjectSlice], page_size: int, page_count: int) -> None:
+    ``others`` are compared with them.
+    """
+
+    def __init__(
+        self,
+        replica: Replica,
+        pieces: Sequence[ObjectSlice],
+        page_size: int,
+        page_count: int,
+        others: Sequence[LeftOut] = (),
+    ) -> None:
         self._pieces = pieces
+        self._forks = ForkCheck(replica, others, page_size)
         self._page_size = page_size
         self._written = _Pages(page_count)
         sources = [partial(self._select, replica, piece) for piece in reversed(pieces)]
@@ -157,6 +181,7 @@ class Replay:
     def __exit__(self, *_exception: object) -> None:
         """Stop the readers."""
         self._ahead.close()
+        self._forks.close()
 
     def onto(self, descriptor: int, *, advance: Advance = lambda _frames: None) -> Applied:
         """Write the pages into the file.
@@ -180,11 +205,12 @@ class Replay:
             self._written.close_object()
             _committed(piece, size)
         _check_joints(self._pieces, ends[::-1])
-        return Applied(transactions, sum(piece.frames for piece in self._pieces), self._written.count)
+        damaged = self._forks.check()
+        return Applied(transactions, sum(piece.frames for piece in self._pieces), self._written.count, damaged)
 
     def _select(self, replica: Replica, piece: ObjectSlice) -> Iterator[_Batch | _Ends]:
         """Read a piece, in a thread of its own: what newer ones have written by then is left out."""
-        for item in _read(replica, self._page_size, piece):
+        for item in _read(replica, self._page_size, piece, self._forks):
             yield item if isinstance(item, _Ends) else self._batch_of(item, piece)
 
     def _batch_of(self, frames: Frames, piece: ObjectSlice) -> _Batch:
@@ -218,7 +244,7 @@ def _check_joints(pieces: Sequence[ObjectSlice], ends: Sequence[_Ends]) -> None:
             continue
         if (its_ends.salts, its_ends.after) != (other_ends.salts, other_ends.before):
             name = format_key(other.key)
-            raise CorruptError(f"{name}: it does not continue the chain of {format_key(one.key)}: two histories")
+            raise ForkError(f"{name}: it does not continue the chain of {format_key(one.key)}: two histories")
 
 
 class _Pages:

@@ -14,7 +14,7 @@ import os
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -22,9 +22,11 @@ from walsyncd.adapters.files.target import Access
 from walsyncd.adapters.files.target import Target as TargetFile
 from walsyncd.core.restore.plan import Plan
 from walsyncd.core.sqlite.wal import FRAME_HEADER_SIZE
+from walsyncd.core.stored.layout import format_key
 from walsyncd.core.stored.manifest import Manifest, Range
 from walsyncd.core.stored.moment import format_stamp
 from walsyncd.engine.restore.base_fetch import Advance, fetch_base, missing_ranges, write_at
+from walsyncd.engine.restore.fork_check import left_out
 from walsyncd.engine.restore.planner import ResolvedPlan, RestoreRequest, find_plan, manifest_of, with_plan
 from walsyncd.engine.restore.replay import Applied, ObjectSlice, Replay, last_size, pieces_of
 from walsyncd.engine.restore.replica import Replica
@@ -118,7 +120,14 @@ def _restore(replica: Replica, prepared: ResolvedPlan, path: Path, how: RestoreO
             applied = _build(replica, draft, descriptor, how.progress.advance)
             stamp = format_stamp(time.time_ns() // 1_000_000)
             moved = target.publish(descriptor, stamp=stamp, access=how.access)
-    return Restored(target.path, draft.plan, applied, draft.size, tuple(moved))
+    return Restored(target.path, _noting(draft.plan, applied), applied, draft.size, tuple(moved))
+
+
+def _noting(plan: Plan, applied: Applied) -> Plan:
+    """The plan with a note for each damaged object that was not needed, unless one names it already."""
+    names = [format_key(key) for key in applied.uncompared]
+    unknown = [name for name in names if not any(name in note for note in plan.notes)]
+    return replace(plan, notes=(*plan.notes, *(f"damaged, and not needed: {name}" for name in unknown)))
 
 
 def _tag(replica: Replica, draft: BuildPlan) -> str:
@@ -163,7 +172,7 @@ def _build(replica: Replica, draft: BuildPlan, descriptor: int, advance: Advance
     """The base, while the newest frames are read already; then those, while the base is on its way to the disk."""
     manifest = draft.manifest
     with (
-        Replay(replica, draft.pieces, manifest.page_size, draft.page_count) as replay,
+        Replay(replica, draft.pieces, manifest.page_size, draft.page_count, left_out(draft.plan)) as replay,
         ThreadPoolExecutor(1, thread_name_prefix="flush") as flusher,
     ):
         missing = _missing(manifest, descriptor)
