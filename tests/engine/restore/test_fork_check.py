@@ -120,8 +120,10 @@ def test_the_other_history_does_not_stand_in_for_a_damaged_object(maker: Replica
     body = bytearray(path.read_bytes())
     body[20] ^= 1
     path.write_bytes(body)
-    with pytest.raises(ForkError):
+    with pytest.raises(CorruptError):
         case.restore(tmp_path / "out.db")
+    with pytest.raises(ForkError):
+        restore_request(case.replica, RestoreRequest(Head(), allow_partial=True), tmp_path / "out.db")
     assert not (tmp_path / "out.db").exists()
 
 
