@@ -40,7 +40,8 @@ Threads. Their number is fixed, whatever the number of databases. Each of them w
     snapshotter   base.snapshotter: copies databases      parts and manifests of bases
     housekeeper   upkeep.housekeeper                      compacted epochs, what retention removes
     driller       upkeep.drill_runner                     results of drills
-    control-N     daemon.control: answers the socket      requests that other threads carry out
+    control       system.connections: serves the socket   answers to clients
+    control-N     daemon.control: makes the answers       requests that other threads carry out
     health        daemon.storage_probe                    whether storage answers
     log           log.queue                               stderr
 

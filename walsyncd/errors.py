@@ -43,6 +43,10 @@ class ImpossibleError(WalsyncdError):
     """The other side will never take this very object: give the object up, say which."""
 
 
+class FaultError(WalsyncdError):
+    """Something failed that nobody foresaw: one thing is suspended by it, and tried again with a growing delay."""
+
+
 class MissingError(WalsyncdError):
     """A named thing (object, upload, file) is not there."""
 

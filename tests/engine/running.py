@@ -19,7 +19,7 @@ from walsyncd.config import Settings
 from walsyncd.config.settings import DaemonSettings, DatabaseEntry, StorageSettings
 from walsyncd.core.restore.plan import Head
 from walsyncd.engine.daemon.daemon import Daemon, Source
-from walsyncd.engine.daemon.sync_progress import missing
+from walsyncd.engine.daemon.sync_progress import missing, parse_sync_point
 from walsyncd.engine.restore.replica import Replica
 from walsyncd.engine.restore.restorer import find_plan, restore
 
@@ -92,7 +92,7 @@ class Place:
             asked.update(self.ask(op="sync", names=[name])["databases"][name])
             with self.journal() as journal:
                 row = next(row for row in journal.databases() if row.name == name)
-                return not missing(journal, row, asked)
+                return not missing(journal, row, parse_sync_point(asked))
 
         wait_for(is_stored)
         return str(asked["position"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import socket
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from tests.adapters.files.sqlite_process import wal_database
 from tests.engine.running import Place, running, wait_for
 from tests.fakes import Call, FakeStorage
 from walsyncd.cli import main
+from walsyncd.cli.commands import status
 from walsyncd.errors import TransientError
 
 
@@ -142,3 +144,24 @@ def test_status_says_the_price_of_presence(place: Place, capsys: pytest.CaptureF
         place.sync()
         assert main(["status", *place.config()]) == 0
     assert "app: presence is held: after a clean stop of the application its last" in capsys.readouterr().out
+
+
+def test_without_a_daemon_no_database_reads_following(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    """What the last daemon noted is not how it is now; a daemon that gives no answer is no daemon that is not there."""
+    with wal_database(place.database()), running(place.settings("app")):
+        place.sync()
+    assert main(["status", *place.config()]) == 0
+    head, _, row = capsys.readouterr().out.splitlines()
+    assert head == "daemon: not running"
+    assert row.split()[:2] == ["app", "stopped"]
+    with socket.socket(socket.AF_UNIX) as silent, pytest.MonkeyPatch.context() as patch:
+        silent.bind(str(place.state / "control.sock"))
+        silent.listen()
+        patch.setattr(status, "ANSWER_TIMEOUT_S", 0.1)
+        assert main(["status", *place.config()]) == 0
+        out = capsys.readouterr().out
+        assert "not running" not in out
+        assert "daemon: unknown: the daemon at" in out
+        assert "stopped" in out
+        assert main(["status", *place.config(), "--max-lag", "1h"]) == 1
+        assert "the daemon gave no answer" in capsys.readouterr().err

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tests.adapters.files.sqlite_process import wal_database
-from tests.engine.running import Place, running, wait_for
+from tests.engine.running import WAIT_S_MAX, Place, running, wait_for
 from tests.fakes import Call, FakeStorage
-from walsyncd.adapters.system.control_socket import ask_daemon
+from walsyncd.adapters.system.control_socket import ask, ask_daemon, socket_path
+from walsyncd.cli import main
+from walsyncd.engine.daemon.databases import Databases
+from walsyncd.engine.follow import follower, look
+from walsyncd.engine.follow.environment import Environment
+from walsyncd.engine.follow.followed_database import FollowedDatabase
+from walsyncd.engine.follow.step import Step
 from walsyncd.errors import TransientError
 
 
@@ -60,7 +67,7 @@ def test_what_is_still_to_come_is_told_until_it_is_stored(place: Place) -> None:
         assert answer["again"] == []
         storage.before = lambda _call: None
         wait_for(lambda: place.ask(op="stored", databases=asked)["waiting"] == {"app": ""})
-        void = {"app": asked["app"] | {"generation": "20200101T000000Z-00000000"}}
+        void = {"app": asked["app"] | {"position": "20200101T000000Z-00000000/00000001/00000001"}}
         assert place.ask(op="stored", databases=void)["again"] == ["app"]
 
 
@@ -80,3 +87,87 @@ def test_a_daemon_answers_for_its_own_state_directory_only(place: Place, monkeyp
         assert place.ask(op="ping", state_dir="/elsewhere")["is_other"]
         monkeypatch.setattr("walsyncd.adapters.system.control_socket.SERVICE_FOLDER", place.state)
         assert ask_daemon(place.folder / "elsewhere", {"op": "ping"}, timeout_s=10) is None
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        [],
+        None,
+        "status",
+        {},
+        {"op": 5},
+        {"op": ["status"]},
+        {"op": "x" * 10_000},
+        {"op": "sync", "names": 5},
+        {"op": "sync", "names": ["app", 5]},
+        {"op": "sync", "names": ["\udcff"]},
+        {"op": "stored", "databases": [1]},
+        {"op": "stored", "databases": {"app": 1}},
+        {"op": "stored", "databases": {"app": {"position": 1}}},
+        {"op": "snapshot"},
+        {"op": "snapshot", "name": {}},
+        {"op": "base", "name": "app", "base_key": 5},
+        {"op": "takeover", "names": {"app": 1}},
+        {"op": "prune", "names": "app"},
+        {"op": "pruned", "name": None},
+        {"op": "verified", "name": "absent"},
+    ],
+)
+def test_every_request_has_an_answer(place: Place, request_: object) -> None:
+    """What is wrong with it, in words; the daemon goes on."""
+    with running(place.settings("app")):
+        answer = ask(socket_path(place.state), request_, timeout_s=WAIT_S_MAX)  # type: ignore[arg-type]
+        assert answer is not None
+        assert answer["error"]
+        assert "Traceback" not in str(answer)
+        assert place.ask(op="ping")["pid"] > 0
+
+
+def test_a_request_that_meets_a_fault_is_an_error_and_the_daemon_goes_on(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever is raised while an answer is made."""
+
+    def fail(*_args: object) -> None:
+        raise MemoryError
+
+    with running(place.settings("app")):
+        with monkeypatch.context() as patch:
+            patch.setattr(Databases, "all", fail)
+            assert "MemoryError" in place.ask(op="status")["error"]
+        assert place.ask(op="status")["databases"]
+
+
+def test_status_counts_what_nobody_has_looked_at(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A follower that hangs in one database's look leaves the others unseen, and the status says for how long."""
+    hangs, go_on = threading.Event(), threading.Event()
+    take_step = look.take_step
+
+    def hang(tracked: FollowedDatabase, environment: Environment) -> Step:
+        if tracked.name == "app" and hangs.is_set():
+            assert go_on.wait(WAIT_S_MAX)
+        return take_step(tracked, environment)
+
+    monkeypatch.setattr(follower, "take_step", hang)
+
+    def unseen_s() -> dict[str, float]:
+        return {row["name"]: row["unseen_s"] for row in place.ask(op="status")["databases"]}
+
+    with (
+        wal_database(place.database()) as writer,
+        wal_database(place.database("other")) as other,
+        running(place.settings("app", "other")),
+    ):
+        place.sync("app")
+        place.sync("other")
+        wait_for(lambda: max(unseen_s().values()) == 0)
+        hangs.set()
+        writer.execute("insert into t values (1)")
+        wait_for(lambda: unseen_s()["app"] > 0.2)
+        other.execute("insert into t values (1)")
+        wait_for(lambda: unseen_s()["other"] > 0.2)
+        assert main(["status", *place.config(), "--max-lag", "200ms"]) == 1
+        hangs.clear()
+        go_on.set()
+        wait_for(lambda: max(unseen_s().values()) == 0)

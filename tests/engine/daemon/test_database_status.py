@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, replace
 from pathlib import Path
+
+import pytest
 
 from tests.shipping import G1, T0, segment
 from walsyncd.adapters.journal.journal import Advance, Journal, reader
-from walsyncd.engine.daemon.database_status import statuses
+from walsyncd.core.follow.database_state import DatabaseState
+from walsyncd.engine.daemon.database_status import parse_status, statuses, unseen
+from walsyncd.errors import NewerFormatError
 
 
 def test_lag_is_the_age_of_the_oldest_commit_that_waits(tmp_path: Path) -> None:
@@ -25,3 +30,28 @@ def test_lag_is_the_age_of_the_oldest_commit_that_waits(tmp_path: Path) -> None:
     assert (told["idle"].lag_s, told["idle"].spool_objects) == (0, 0)
     assert (told["idle"].error, told["idle"].error_ms) == ("storage is away", T0)
     assert told["busy"].position is None
+
+
+def test_a_daemon_of_another_version_is_understood() -> None:
+    """What it adds is left out, what it lacks has its default; what can't be left out is named."""
+    status = unseen("app", "/srv/app.db")
+    values = asdict(status)
+    assert parse_status(values | {"temperature": 20}) == status
+    assert parse_status({name: value for name, value in values.items() if name != "unseen_s"}) == status
+    with pytest.raises(NewerFormatError, match=r"has no path, state: .* another version"):
+        parse_status({name: value for name, value in values.items() if name not in {"path", "state"}})
+
+
+def test_a_state_that_only_a_newer_daemon_knows_is_no_good_one() -> None:
+    """It is shown as failing, and not as one in which nothing is wrong."""
+    values = asdict(unseen("app", "/srv/app.db"))
+    assert parse_status(values | {"state": "floating"}).state is DatabaseState.FAILING
+    assert parse_status(values | {"state": "following"}).state is DatabaseState.FOLLOWING
+
+
+def test_without_a_daemon_nobody_follows() -> None:
+    """What the last daemon noted of a trouble stays."""
+    status = unseen("app", "/srv/app.db")
+    changed = {state for state in DatabaseState if replace(status, state=state).without_daemon().state is not state}
+    assert changed == {DatabaseState.FOLLOWING, DatabaseState.COPYING_BASE}
+    assert replace(status, state=DatabaseState.FOLLOWING).without_daemon().state is DatabaseState.STOPPED

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from tests.shipping import G1, G2, T0, segment
 from walsyncd.adapters.journal.journal import Advance, Journal
-from walsyncd.engine.daemon.sync_progress import is_outdated, missing
+from walsyncd.core.stored.position import Position
+from walsyncd.engine.daemon.sync_progress import SyncPoint, is_outdated, missing, parse_sync_point
+from walsyncd.errors import UsageError
 
-ASKED = {"position": f"{G1}/00000001/00000002", "generation": G1, "object_id": 1, "by_base": False}
+ASKED = SyncPoint(position=Position(G1, 1, 2), object_id=1, rewinds=0, by_base=False)
+OTHER = replace(ASKED, position=Position(G2, 1, 2))
 
 
 def test_segments_then_the_base_are_waited_for(tmp_path: Path) -> None:
@@ -21,10 +28,26 @@ def test_segments_then_the_base_are_waited_for(tmp_path: Path) -> None:
         assert missing(journal, row, ASKED) == "1 objects wait to be uploaded"
         journal.stored(first.id, now_ms=T0, tokens=1)
         assert missing(journal, row, ASKED) == "the base is not stored yet"
-        assert missing(journal, row, {"error": "it can't be read"}) == "it can't be read"
-        assert missing(journal, row, ASKED | {"generation": G2}) == "a new generation begins"
+        assert missing(journal, row, "it can't be read") == "it can't be read"
+        assert missing(journal, row, OTHER) == "a new generation begins"
         assert not is_outdated(row, ASKED)
-        assert "read again" in missing(journal, row, ASKED | {"rewinds": 1})
-        assert is_outdated(row, ASKED | {"rewinds": 1})
-        assert is_outdated(row, ASKED | {"generation": G2})
-        assert is_outdated(row, {"error": "it can't be read"})
+        assert "read again" in missing(journal, row, replace(ASKED, rewinds=1))
+        assert is_outdated(row, replace(ASKED, rewinds=1))
+        assert is_outdated(row, OTHER)
+        assert is_outdated(row, "it can't be read")
+
+
+def test_a_point_passes_through_the_socket_whole() -> None:
+    """Parsing is the inverse of formatting, and an error comes back as its text."""
+    assert parse_sync_point(ASKED.fields()) == ASKED
+    assert parse_sync_point({"error": "it can't be read"}) == "it can't be read"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"position": "x"}, {"object_id": "1"}, {"object_id": True}, {"object_id": 2**70}, {"rewinds": None}],
+)
+def test_what_sync_never_answered_is_refused(change: dict[str, Any]) -> None:
+    """Each field of another type or out of its range."""
+    with pytest.raises(UsageError):
+        parse_sync_point({**ASKED.fields(), **change})

@@ -1,4 +1,4 @@
-"""The control socket: one request and one answer a connection, each a JSON object on a line.
+"""The control socket: one request and one answer a connection, each a message of ``frames``.
 
 ========================================  ==================================================================
 a daemon that was started                 listens, mode 0660, at
@@ -13,23 +13,25 @@ another one answers ``OTHER_DAEMON``.
 
 from __future__ import annotations
 
-import json
 import os
 import socket
-from collections.abc import Callable, Iterator, Mapping
+import time
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from walsyncd.errors import TransientError, WalsyncdError
+from walsyncd.adapters.system.frames import NoMessageError, format_message, message_size, parse_message
+from walsyncd.errors import NewerFormatError, TransientError
 
 NAME = "control.sock"
 SERVICE_FOLDER = Path("/run/walsyncd")  # what RuntimeDirectory=walsyncd makes
-LINE_BYTES_MAX = 1 << 20
-CLIENT_TIMEOUT_S = 5.0  # a client that stalls may keep the others waiting for so long
+ANSWER_BYTES_MAX = 256 << 20  # `status` has some 900 bytes for each database
+RECEIVE_BYTES = 1 << 20
 
 Answer = Mapping[str, Any]
 
+NOT_ONE_VERSION = "command and daemon must be of one version; after an upgrade: systemctl restart walsyncd"
 OTHER_DAEMON: Answer = {"error": "this is the daemon of another state directory", "is_other": True}
 
 
@@ -37,61 +39,6 @@ def socket_path(state_dir: Path, environment: Mapping[str, str] = os.environ) ->
     """Where a daemon of this state directory listens, in this environment."""
     runtime = environment.get("RUNTIME_DIRECTORY", "").partition(":")[0]
     return Path(runtime or state_dir) / NAME
-
-
-class ControlServer:
-    """Listens; ``run`` answers one client after the other until ``stop``."""
-
-    def __init__(self, path: Path, answer: Callable[[Answer], Answer]) -> None:
-        self._path = path
-        self._answer = answer
-        self._stopping = False
-        path.unlink(missing_ok=True)  # a socket left by a run that was killed; the state lock keeps others out
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            with _short(path) as address:
-                self._socket.bind(address)
-            path.chmod(0o660)
-        except OSError as error:
-            self._socket.close()
-            raise TransientError(f"listen on {path}: {error.strerror}", hint="its folder must be writable") from error
-        self._socket.listen(16)
-
-    def run(self) -> None:
-        """The thread: until ``stop``."""
-        while True:
-            try:
-                client, _ = self._socket.accept()
-            except OSError:
-                if self._stopping:
-                    return
-                raise
-            with client:
-                client.settimeout(CLIENT_TIMEOUT_S)
-                try:
-                    self._serve(client)
-                except OSError:
-                    continue  # the client went away or stalled; its command says so
-
-    def stop(self) -> None:
-        """End the thread and remove the socket."""
-        self._stopping = True
-        self._path.unlink(missing_ok=True)
-        try:
-            self._socket.shutdown(socket.SHUT_RDWR)
-        finally:
-            self._socket.close()
-
-    def _serve(self, client: socket.socket) -> None:
-        line = _read_line(client)
-        try:
-            request = json.loads(line)
-            answer = self._answer(request)
-        except WalsyncdError as error:
-            answer = {"error": error.message, "hint": error.hint}
-        except ValueError as error:
-            answer = {"error": f"request is not JSON: {error}"}
-        client.sendall(json.dumps(answer).encode() + b"\n")
 
 
 def ask_daemon(state_dir: Path, request: Answer, *, timeout_s: float) -> Answer | None:
@@ -115,11 +62,15 @@ def ask_daemon(state_dir: Path, request: Answer, *, timeout_s: float) -> Answer 
 
 
 def ask(path: Path, request: Answer, *, timeout_s: float) -> Answer | None:
-    """Ask the daemon; None if none listens. TransientError if it does not answer in time."""
+    """Ask the daemon; None if none listens.
+
+    TransientError if it does not answer in time or may not be asked, NewerFormatError if it is of another version.
+    """
+    deadline_s = time.monotonic() + timeout_s
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
         client.settimeout(timeout_s)
         try:
-            with _short(path) as address:
+            with short_address(path) as address:
                 client.connect(address)
         except (FileNotFoundError, ConnectionRefusedError):
             return None
@@ -128,15 +79,24 @@ def ask(path: Path, request: Answer, *, timeout_s: float) -> Answer | None:
                 f"connect to the daemon at {path}: {error.strerror}", hint="run as root or as the daemon's user"
             ) from error
         try:
-            client.sendall(json.dumps(request).encode() + b"\n")
-            answer: Answer = json.loads(_read_line(client))
-        except (OSError, ValueError) as error:
-            raise TransientError(f"the daemon at {path} did not answer: {error}") from error
-        return answer
+            client.sendall(format_message(request))
+            answer = parse_message(_read_message(client, deadline_s))
+        except NoMessageError as error:
+            raise NewerFormatError(
+                f"the daemon at {path} does not answer as this command expects: {error}", hint=NOT_ONE_VERSION
+            ) from error
+        except OSError as error:
+            raise TransientError(
+                f"the daemon at {path} did not answer within {timeout_s:.0f} s: {error}",
+                hint="it runs, but is busy or hangs; its log says more",
+            ) from error
+    if not isinstance(answer, dict):
+        raise NewerFormatError(f"the daemon at {path} answers with no JSON object", hint=NOT_ONE_VERSION)
+    return answer
 
 
 @contextmanager
-def _short(path: Path) -> Iterator[str]:
+def short_address(path: Path) -> Iterator[str]:
     """A name of the socket that fits the 107 bytes an address has, however deep its folder lies."""
     folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
@@ -145,11 +105,17 @@ def _short(path: Path) -> Iterator[str]:
         os.close(folder)
 
 
-def _read_line(connection: socket.socket) -> bytes:
-    held = bytearray()
-    while not held.endswith(b"\n") and len(held) < LINE_BYTES_MAX:
-        block = connection.recv(65536)
+def _read_message(connection: socket.socket, deadline_s: float) -> bytearray:
+    """A whole message, until ``deadline_s`` of the monotonic clock, however it trickles in."""
+    held, size = bytearray(), None
+    while size is None or len(held) < size:
+        left_s = deadline_s - time.monotonic()
+        if left_s <= 0:
+            raise TimeoutError("timed out")
+        connection.settimeout(left_s)
+        block = connection.recv(RECEIVE_BYTES)
         if not block:
-            break
+            raise ConnectionResetError("it closed the connection")
         held += block
-    return bytes(held)
+        size = size or message_size(held, size_max=ANSWER_BYTES_MAX)
+    return held

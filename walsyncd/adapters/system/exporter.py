@@ -6,18 +6,25 @@ this module nor what it imports.
 
 from __future__ import annotations
 
+import socket
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from prometheus_client import CollectorRegistry, start_http_server, write_to_textfile
+from prometheus_client import CollectorRegistry, write_to_textfile
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.core import Metric as Family
+from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
+from walsyncd.adapters.system.connections import ConnectionServer, RejectedError
 from walsyncd.core.keep.metric import Metric
 from walsyncd.errors import UsageError
 
+HEAD_BYTES_MAX = 16384  # of a request: Prometheus sends some 300
+HEAD_END = b"\r\n\r\n"
+JOIN_S = 5.0
 TEXTFILE_S = 15.0  # as often as Prometheus usually reads it
 
 
@@ -58,20 +65,68 @@ class Exporter:
             ) from error
 
     def _serve(self, listen: str) -> Callable[[], None]:
-        host, _, port = listen.rpartition(":")
         try:
-            server, thread = start_http_server(int(port), host.strip("[]"), self._registry)
+            listener = _listener(listen)
         except OSError as error:
             raise UsageError(
                 f"listen for metrics on {listen}: {error.strerror}", hint="choose another metrics_listen"
             ) from error
+        server = ConnectionServer(listener, receive=_receive, respond=self._respond)
+        targets = {"metrics": server.run, "metrics-answer": server.work}
+        threads = [threading.Thread(target=target, name=name, daemon=True) for name, target in targets.items()]
+        for thread in threads:
+            thread.start()
 
         def close() -> None:
-            server.shutdown()
-            server.server_close()
-            thread.join()
+            server.stop()
+            for thread in threads:
+                thread.join(JOIN_S)
 
         return close
+
+    def _respond(self, head: bytes) -> bytes:
+        lines = head.decode("latin-1").split("\r\n")
+        method = lines[0].partition(" ")[0]
+        if method not in {"GET", "HEAD"}:
+            return _response("405 Method Not Allowed", "text/plain", b"metrics are read with GET\n")
+        fields = (line.partition(":") for line in lines[1:])
+        headers = {name.strip().lower(): value.strip() for name, _, value in fields}
+        encode, content_type = choose_encoder(headers.get("accept", ""))
+        body: bytes = encode(self._registry)
+        return _response("200 OK", content_type, body, is_head=method == "HEAD")
+
+
+def _listener(listen: str) -> socket.socket:
+    host, _, port = listen.rpartition(":")
+    family, kind, _, _, address = socket.getaddrinfo(
+        host.strip("[]") or None, int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
+    listener = socket.socket(family, kind)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(64)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def _receive(held: bytearray) -> bytes | None:
+    """The head of an HTTP request, which is all of a GET."""
+    end = held.find(HEAD_END)
+    if end >= 0:
+        return bytes(held[:end])
+    if len(held) > HEAD_BYTES_MAX:
+        raise RejectedError(_response("431 Request Header Fields Too Large", "text/plain", b"too long\n"))
+    return None
+
+
+def _response(status: str, content_type: str, body: bytes, *, is_head: bool = False) -> bytes:
+    """An HTTP/1.1 response, after which the connection is closed."""
+    fields = [f"Content-Type: {content_type}", f"Content-Length: {len(body)}", "Connection: close"]
+    head = "\r\n".join([f"HTTP/1.1 {status}", *fields]).encode("latin-1") + HEAD_END
+    return head if is_head else head + body
 
 
 class _Families(Collector):

@@ -7,30 +7,43 @@ import json
 import shutil
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from walsyncd.cli.table import counted, format_bytes, print_table
 
 if TYPE_CHECKING:
     from walsyncd.config import Settings
     from walsyncd.engine.daemon.database_status import DatabaseStatus
+    from walsyncd.errors import WalsyncdError
 
 HEADINGS = ("DATABASE", "STATE", "LAG", "SPOOL", "STORED", "LAST COMMIT", "LAST BASE", "VERIFIED", "STORED POSITION")
 POSITION_WIDTH_MIN = 160  # columns: narrower terminals do without the position, which --json has
 WIDE_MIN = 120  # columns: on narrower ones a size and a day must do
 WATCH_S = 2.0
-ANSWER_TIMEOUT_S = 5.0  # then the journal says what it knows
+ANSWER_TIMEOUT_S = 15.0  # then the journal says what it knows; ten thousand databases take a second or two
+UNSEEN_SHOWN_S = 1.0  # looks are due, and late by some milliseconds, all the time
 
 
 @dataclass(frozen=True, slots=True)
 class StatusReport:
-    """What there is to show: the daemon's pid (None: none runs), trouble with the storage, the databases."""
+    """What there is to show: the daemon's pid, trouble with the storage, the databases.
+
+    Without an answer of a daemon ``pid`` is None, and ``silence`` says why one that runs gave none (empty: none runs).
+    """
 
     pid: int | None
     storage: str
     databases: Sequence[DatabaseStatus]
+    silence: str = ""
+
+    @property
+    def daemon(self) -> str:
+        """How the daemon is, in words."""
+        if self.pid is not None:
+            return f"running, pid {self.pid}"
+        return f"unknown: {self.silence}" if self.silence else "not running"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,8 +53,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "A database is following when each of its commits goes to storage, copying base\n"
         "while a full copy is made beside that, degraded when its history broke off and\n"
         "a new generation is due, missing, refused (no permission) or failing (it can't\n"
-        "be read) while it is set aside and tried again. Below the table stand the\n"
-        "cause and what helps."
+        "be read) while it is suspended and tried again, stopped while no daemon runs.\n"
+        "LAG is the age of the oldest commit that is not stored, or for how long nobody\n"
+        "has looked although a look was due. Below the table stand the cause and what\n"
+        "helps."
     )
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print one JSON object")
@@ -74,22 +89,23 @@ def run(args: argparse.Namespace) -> int:
 
 def _look(settings: Settings) -> StatusReport:
     from walsyncd.adapters.system.control_socket import ask_daemon  # noqa: PLC0415
-    from walsyncd.engine.daemon.database_status import DatabaseStatus  # noqa: PLC0415
-    from walsyncd.errors import TransientError  # noqa: PLC0415
+    from walsyncd.cli.daemon_client import told  # noqa: PLC0415
+    from walsyncd.engine.daemon.database_status import parse_status  # noqa: PLC0415
+    from walsyncd.errors import WalsyncdError  # noqa: PLC0415
 
-    answer: Mapping[str, Any] | None = None
-    refusal: TransientError | None = None
+    state_dir = settings.daemon.state_dir
     try:
-        answer = ask_daemon(settings.daemon.state_dir, {"op": "status"}, timeout_s=ANSWER_TIMEOUT_S)
-    except TransientError as error:
-        refusal = error
-    if answer is None or "error" in answer:
-        return _from_journal(settings, refusal)
-    databases = [DatabaseStatus(**database) for database in answer["databases"]]
+        answer = ask_daemon(state_dir, {"op": "status"}, timeout_s=ANSWER_TIMEOUT_S)
+        if answer is None:
+            return _from_journal(settings, None)
+        told(answer, str(state_dir))
+        databases = [parse_status(database) for database in answer["databases"]]
+    except WalsyncdError as error:
+        return _from_journal(settings, error)
     return StatusReport(answer["pid"], answer.get("storage", ""), databases)
 
 
-def _from_journal(settings: Settings, refusal: Exception | None) -> StatusReport:
+def _from_journal(settings: Settings, refusal: WalsyncdError | None) -> StatusReport:
     """What the journal says; before the first run there is none, and nothing was replicated yet."""
     from walsyncd.adapters.journal.journal import reader  # noqa: PLC0415
     from walsyncd.config import expand  # noqa: PLC0415
@@ -108,7 +124,7 @@ def _from_journal(settings: Settings, refusal: Exception | None) -> StatusReport
     kept = [
         database for database in found if database.state is not DatabaseState.NOT_CONFIGURED or database.spool_objects
     ]
-    return StatusReport(None, "", kept)
+    return StatusReport(None, "", [database.without_daemon() for database in kept], str(refusal or ""))
 
 
 def _verdict(report: StatusReport, max_lag_s: float, limit: str) -> int:
@@ -117,7 +133,7 @@ def _verdict(report: StatusReport, max_lag_s: float, limit: str) -> int:
     beyond = {name: lag_s for name, lag_s in late.items() if lag_s > max_lag_s}
     problems = [f"{name} is behind by {lag_s:.1f} s, more than {limit}" for name, lag_s in beyond.items()]
     if report.pid is None:
-        problems.append("no daemon runs")
+        problems.append(f"the daemon gave no answer: {report.silence}" if report.silence else "no daemon runs")
     for problem in problems:
         print(f"walsyncd: {problem}", file=sys.stderr)
     return 1 if problems else 0
@@ -140,7 +156,7 @@ def _event_pump(settings: Settings) -> None:
 def _print(report: StatusReport, settings: Settings) -> None:
     from walsyncd.core.follow.presence_decision import PRICE  # noqa: PLC0415
 
-    print(f"daemon: {f'running, pid {report.pid}' if report.pid else 'not running'}")
+    print(f"daemon: {report.daemon}")
     if report.storage:
         print(report.storage)
     if not report.databases:
@@ -168,7 +184,7 @@ def _cells(database: DatabaseStatus, *, is_wide: bool) -> tuple[str, ...]:
     return (
         database.name,
         database.state,
-        f"{database.lag_s:.1f} s, {format_bytes(database.lag_bytes)}" if waits else "none",
+        _lag(database),
         _size(waits, database.spool_bytes, is_wide=is_wide) if waits else "empty",
         _size(database.bucket_objects, database.bucket_bytes, is_wide=is_wide),
         moment(database.last_commit_ms),
@@ -176,6 +192,13 @@ def _cells(database: DatabaseStatus, *, is_wide: bool) -> tuple[str, ...]:
         moment(database.last_verified_ms),
         database.stored_position or "-",
     )
+
+
+def _lag(database: DatabaseStatus) -> str:
+    """The age of the oldest commit that waits, or for how long nobody has looked whether there is one."""
+    if database.unseen_s > max(database.lag_s, UNSEEN_SHOWN_S):
+        return f"{database.unseen_s:.1f} s, not looked at"
+    return f"{database.lag_s:.1f} s, {format_bytes(database.lag_bytes)}" if database.spool_objects else "none"
 
 
 def _size(objects: int, size: int, *, is_wide: bool) -> str:

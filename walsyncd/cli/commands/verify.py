@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from walsyncd.adapters.system.allocator import reuse_blocks
 from walsyncd.cli.replica_argument import is_url, replica_from
 from walsyncd.cli.table import counted
-from walsyncd.errors import TransientError
+from walsyncd.errors import NewerFormatError, TransientError
 
 if TYPE_CHECKING:
     from walsyncd.engine.restore.replica import Replica
@@ -67,5 +67,5 @@ def _tell_daemon(args: argparse.Namespace, name: str) -> None:
     from walsyncd.adapters.system.control_socket import ask_daemon  # noqa: PLC0415  a command is light until it runs
     from walsyncd.cli import settings_from  # noqa: PLC0415
 
-    with suppress(TransientError):
+    with suppress(TransientError, NewerFormatError):
         ask_daemon(settings_from(args).daemon.state_dir, {"op": "verified", "name": name}, timeout_s=5.0)

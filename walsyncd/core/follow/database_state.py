@@ -11,7 +11,8 @@ class DatabaseState(StrEnum):
 
     NEW: nobody has looked at it yet. DEGRADED: something was missed, or can't be shipped. MISSING: there is no file.
     REFUSED: it can't be followed until somebody changes something. FAILING: it could not be looked at, and the next
-    attempt may succeed. NOT_CONFIGURED: the journal knows it from before.
+    attempt may succeed. STOPPED: it would be followed if a daemon ran. NOT_CONFIGURED: the journal knows it from
+    before.
     """
 
     NEW = "new"
@@ -21,6 +22,7 @@ class DatabaseState(StrEnum):
     MISSING = "missing"
     REFUSED = "refused"
     FAILING = "failing"
+    STOPPED = "stopped"
     NOT_CONFIGURED = "not configured"
 
     @property

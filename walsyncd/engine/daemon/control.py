@@ -30,15 +30,18 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from walsyncd import __version__
 from walsyncd.adapters.journal.journal import DatabaseRow, Journal
-from walsyncd.adapters.system.control_socket import OTHER_DAEMON
+from walsyncd.adapters.system.control_socket import NOT_ONE_VERSION, OTHER_DAEMON
 from walsyncd.core.follow.gap import Gap, GapKind
 from walsyncd.engine.daemon.database_status import statuses
 from walsyncd.engine.daemon.databases import Databases
 from walsyncd.engine.daemon.destination import Destination
-from walsyncd.engine.daemon.sync_progress import is_outdated, missing
+from walsyncd.engine.daemon.request_fields import fields_of, names_field, objects_field, optional_text, text_field
+from walsyncd.engine.daemon.sync_progress import SyncPoint, is_outdated, missing, parse_sync_point
 from walsyncd.engine.follow.followed_database import FollowedDatabase
 from walsyncd.engine.follow.follower import Follower
+from walsyncd.engine.threads.boundary import boundary
 from walsyncd.engine.upkeep.deletion import Pruned
 from walsyncd.errors import TransientError, UsageError, WalsyncdError
 
@@ -47,6 +50,11 @@ TAKEOVER = Gap.of(GapKind.OWNER, "taken over on purpose, after another daemon ha
 RELOAD_TIMEOUT_S = 300.0  # requests to an old storage that hangs have to end first
 
 Answer = Mapping[str, Any]
+
+
+def is_slow(request: object) -> bool:
+    """Whether the answer may take its time: it waits for the follower or for a storage."""
+    return isinstance(request, Mapping) and request.get("op") in ("sync", "reload")
 
 
 class Control:
@@ -62,6 +70,7 @@ class Control:
         destination: Callable[[], Destination],
         reload: Callable[[], Future[Answer]],
         trouble: Callable[[], str],
+        unseen_s: Callable[[], Mapping[str, float]],
     ) -> None:
         self._state_dir = str(state_dir.resolve())
         self._journal = journal
@@ -70,40 +79,49 @@ class Control:
         self._destination = destination
         self._reload = reload
         self._trouble = trouble
+        self._unseen_s = unseen_s
 
-    def answer(self, request: Answer) -> Answer:
-        """The answer to one request; UsageError if there is none."""
-        if request.get("state_dir", self._state_dir) != self._state_dir:
+    def answer(self, request: object) -> Answer:
+        """The answer to one request, whatever it is; UsageError if there is none."""
+        fields = fields_of(request)
+        if fields.get("state_dir", self._state_dir) != self._state_dir:
             return OTHER_DAEMON
+        with boundary("request"):
+            return self._answer(fields)
+
+    def _answer(self, request: Answer) -> Answer:
         match request.get("op"):
             case "ping":
-                return {"pid": os.getpid()}
+                return {"pid": os.getpid(), "version": __version__}
             case "status":
                 return self._status()
             case "sync":
-                return self._sync(self._databases.named(request.get("names") or []))
+                return self._sync(self._databases.named(names_field(request)))
             case "stored":
-                return self._stored(request.get("databases") or {})
+                return self._stored(objects_field(request, "databases"))
             case "snapshot":
-                return self._snapshot(str(request.get("name", "")))
+                return self._snapshot(text_field(request, "name"))
             case "base":
-                return self._base(str(request.get("name", "")), request.get("base_key"))
+                return self._base(text_field(request, "name"), optional_text(request, "base_key"))
             case "verified":
-                (tracked,) = self._databases.named([str(request.get("name", ""))])
+                (tracked,) = self._databases.named([text_field(request, "name")])
                 self._journal.note_verified(tracked.name, time.time_ns() // 1_000_000)
                 self._journal.note_proven(tracked.row_id)
                 return {}
             case "prune":
-                databases = self._databases.named(request.get("names") or [])
+                databases = self._databases.named(names_field(request))
                 self._destination().prune(databases)
                 return {"names": [tracked.name for tracked in databases]}
             case "pruned":
-                return self._pruned(str(request.get("name", "")))
+                return self._pruned(text_field(request, "name"))
             case "takeover":
-                return self._take_over(self._databases.named([str(name) for name in request.get("names") or [""]]))
+                return self._take_over(self._databases.named(names_field(request) or [""]))
             case "reload":
                 return self._reloaded()
-        raise UsageError(f"the daemon does not know the request {request.get('op')!r}")
+        raise UsageError(
+            f"the daemon, version {__version__}, does not know the request {str(request.get('op'))[:40]!r}",
+            hint=NOT_ONE_VERSION,
+        )
 
     def look(self, databases: Sequence[FollowedDatabase], timeout_s: float) -> dict[str, WalsyncdError]:
         """Have all of these looked at now; those that could not be, and why."""
@@ -111,10 +129,14 @@ class Control:
         return _failures(futures, timeout_s)
 
     def _status(self) -> Answer:
-        presence = {tracked.name: tracked.presence.standing for tracked in self._databases.all()}
+        followed = self._databases.all()
+        presence = {tracked.name: tracked.presence.standing for tracked in followed}
+        unseen_s = self._unseen_s()
         rows = statuses(self._journal, now_ms=time.time_ns() // 1_000_000, configured=presence)
-        databases = [asdict(replace(row, presence=presence[row.name])) for row in rows]
-        return {"pid": os.getpid(), "storage": self._trouble(), "databases": databases}
+        databases = [
+            asdict(replace(row, presence=presence[row.name], unseen_s=unseen_s.get(row.name, 0.0))) for row in rows
+        ]
+        return {"pid": os.getpid(), "version": __version__, "storage": self._trouble(), "databases": databases}
 
     def _sync(self, databases: Sequence[FollowedDatabase]) -> Answer:
         """Look at these now; for each, the object after whose upload everything of now is stored."""
@@ -122,25 +144,24 @@ class Control:
         self._destination().uploader.urgent([tracked.row_id for tracked in databases])
         answer: dict[str, Any] = {}
         for tracked in databases:
-            rewinds, state = (
-                tracked.rewinds,
-                tracked.state,
-            )  # in this order: what is older than it claims is asked again
+            rewinds = tracked.rewinds  # before the state: what is older than it claims is asked again
+            state = tracked.state
             if tracked.name in failures:
                 answer[tracked.name] = {"error": str(failures[tracked.name])}
             elif state is None:
                 answer[tracked.name] = {"error": str(tracked.report) if tracked.report.cause else "not followed yet"}
             else:
-                answer[tracked.name] = {
-                    "position": str(state.stream.position),
-                    "generation": state.stream.generation,
-                    "object_id": self._journal.last_object_id(),
-                    "rewinds": rewinds,
-                    "by_base": state.mode == "rollback",
-                }
+                point = SyncPoint(
+                    position=state.stream.position,
+                    object_id=self._journal.last_object_id(),
+                    rewinds=rewinds,
+                    by_base=state.mode == "rollback",
+                )
+                answer[tracked.name] = point.fields()
         return {"databases": answer}
 
-    def _stored(self, asked: Mapping[str, Mapping[str, Any]]) -> Answer:
+    def _stored(self, databases: Mapping[str, Mapping[str, Any]]) -> Answer:
+        asked = {name: parse_sync_point(fields) for name, fields in databases.items()}
         rows = {name: self._row(name) for name in asked}
         waiting = {name: missing(self._journal, row, asked[name]) for name, row in rows.items()}
         again = [name for name, row in rows.items() if waiting[name] and is_outdated(row, asked[name])]

@@ -21,12 +21,14 @@ from walsyncd.adapters.files.inotify import InotifyReader
 from walsyncd.adapters.files.source import boot_id
 from walsyncd.adapters.journal.journal import Journal, ObjectRow, lock_state_dir
 from walsyncd.adapters.storage.interface import Storage
-from walsyncd.adapters.system.control_socket import ControlServer, socket_path
+from walsyncd.adapters.system.control_server import ControlServer
+from walsyncd.adapters.system.control_socket import socket_path
 from walsyncd.adapters.system.service_manager import ServiceManager
 from walsyncd.config import Settings, expand
 from walsyncd.core.follow.database_state import StateReport
 from walsyncd.core.follow.gap import Gap
-from walsyncd.engine.daemon.control import Control
+from walsyncd.engine.daemon.attention import Attention
+from walsyncd.engine.daemon.control import Control, is_slow
 from walsyncd.engine.daemon.databases import Databases
 from walsyncd.engine.daemon.destination import Destination, leave_old_place
 from walsyncd.engine.daemon.heartbeat import Heartbeat, status_words
@@ -46,7 +48,6 @@ from walsyncd.errors import TransientError, UsageError, WalsyncdError
 
 STOP_MARGIN_S = 15.0  # beyond that, for what is in flight and for closing
 LINGER_S = 10.0  # of that: a request that is not answered by then is left alone
-CONTROL_THREADS = 3  # a reload or a sync that takes its time does not keep `status` waiting
 KEPT_SHARE = 4  # of the spool's room a quarter more, for bodies that are stored and will be compacted
 SWITCH_INTERVAL_S = 0.0005  # a commit crosses three threads; Python's default hands over every 5 ms
 
@@ -82,6 +83,7 @@ class Daemon:
             _log.warning("state_dir_is_a_copy", state_dir=str(settings.daemon.state_dir))
         self._limit = SpoolLimit(self._journal, settings.daemon.spool_bytes_max)
         self._schedule = Schedule()
+        self._attention = Attention(self._schedule, self._stalls, databases=lambda: self.databases)
         self._watcher = InotifyReader()
         self._events = EventPump(
             self._watcher, self._schedule.wake, lambda: call("appeared"), stall_detector=self._stalls
@@ -101,7 +103,10 @@ class Daemon:
             stall_detector=self._stalls,
         )
         self._observability = Observability(
-            self._journal, lambda: self._databases, lambda: self._destination, changed=self._changed
+            self._journal,
+            lambda: self._destination,
+            changed=self._changed,
+            unseen_s=self._attention.unseen_s,
         )
         self._destination = self._shipping_to(settings, storage)
         self._databases = Databases(
@@ -112,17 +117,14 @@ class Daemon:
             destination=lambda: self._destination,
             joined=lambda tracked: self._unlooked.add(tracked.row_id),
         )
-        self._control = Control(
-            settings.daemon.state_dir,
-            self._journal,
-            self.follower,
-            self._databases,
-            destination=lambda: self._destination,
-            reload=self._reload_soon,
-            trouble=self._observability.trouble,
+        self._control = self._answering(settings)
+        self._server = ControlServer(socket_path(settings.daemon.state_dir), self._control.answer, is_slow=is_slow)
+        self._heart = Heartbeat(
+            self._manager,
+            words=self._words,
+            hung=self._hung,
+            wake=lambda: call("beat"),
         )
-        self._server = ControlServer(socket_path(settings.daemon.state_dir), self._control.answer)
-        self._heart = Heartbeat(self._manager, words=self._words, hung=self._hung, wake=lambda: call("beat"))
 
     @property
     def crash(self) -> BaseException | None:
@@ -150,6 +152,18 @@ class Daemon:
             follower=self.follower,
             keeping=settings.storage,
             removals=self._observability.removals,
+        )
+
+    def _answering(self, settings: Settings) -> Control:
+        return Control(
+            settings.daemon.state_dir,
+            self._journal,
+            self.follower,
+            self._databases,
+            destination=lambda: self._destination,
+            reload=self._reload_soon,
+            trouble=self._observability.trouble,
+            unseen_s=self._attention.unseen_s,
         )
 
     # -- the run ----------------------------------------------------------------------------------------------------
@@ -194,8 +208,8 @@ class Daemon:
         self._supervisor.start("watcher", self._events.run)
         self._supervisor.start("follower", self.follower.run)
         self._observability.start(self._supervisor, self._settings.daemon)
-        for number in range(1, CONTROL_THREADS + 1):
-            self._supervisor.start(f"control-{number}", self._server.run)
+        for name, target in self._server.threads().items():
+            self._supervisor.start(name, target)
         _log.info("daemon_started", databases=len(self._databases), storage=self._settings.storage.url)
         if not self._unlooked:
             self._supervisor.call("looked")

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import MISSING, dataclass, fields, replace
+from typing import Any
 
 from walsyncd.adapters.journal.drill_table import DrillOutcome
 from walsyncd.adapters.journal.journal import DatabaseRow, Journal, JournalReader, ObjectKind
 from walsyncd.core.follow.database_state import DatabaseState
 from walsyncd.core.follow.follow_state import parse_follow_state
 from walsyncd.core.sqlite.wal import FRAME_HEADER_SIZE
+from walsyncd.errors import NewerFormatError
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,15 +51,22 @@ class DatabaseStatus:
     drill_failed: bool = False
     presence: str = "off"
     """``on`` if it is asked for, ``held`` while the daemon holds the database open; only the daemon knows."""
+    unseen_s: float = 0.0
+    """For how long something may have been committed that nobody has looked at yet; only the daemon knows."""
 
     def behind_s(self, now_ms: int) -> float:
         """For how long storage may not have had everything: of a database that is not followed nobody knows."""
         is_known = self.state in _FOLLOWED or (self.state is DatabaseState.COPYING_BASE and self.has_base)
         unknown_ms = 0 if is_known or not self.state_since_ms else now_ms - self.state_since_ms
-        return max(self.lag_s, unknown_ms / 1000)
+        return max(self.lag_s, self.unseen_s, unknown_ms / 1000)
+
+    def without_daemon(self) -> DatabaseStatus:
+        """The same while no daemon runs: nobody follows it, whatever the last daemon noted."""
+        is_followed = self.state in {DatabaseState.FOLLOWING, DatabaseState.COPYING_BASE}
+        return replace(self, state=DatabaseState.STOPPED) if is_followed else self
 
 
-_FOLLOWED = {DatabaseState.NEW, DatabaseState.FOLLOWING}
+_FOLLOWED = {DatabaseState.NEW, DatabaseState.FOLLOWING, DatabaseState.STOPPED}
 _PAGE_SIZE_DEFAULT = 4096  # of frames whose stamp is not known any more
 
 
@@ -68,6 +77,29 @@ def statuses(
     names = None if configured is None else set(configured)
     rows = [row for row in journal.databases() if names is None or row.name in names]
     return [_status(journal, row, now_ms) for row in sorted(rows, key=lambda row: row.name)]
+
+
+def parse_status(values: Mapping[str, Any]) -> DatabaseStatus:
+    """One database as a daemon of any version says it: what it adds is left out, what it lacks has its default.
+
+    NewerFormatError if it lacks what has none.
+    """
+    known = {field.name: values[field.name] for field in fields(DatabaseStatus) if field.name in values}
+    lacking = [field.name for field in fields(DatabaseStatus) if field.default is MISSING and field.name not in known]
+    if lacking:
+        raise NewerFormatError(
+            f"the daemon's status has no {', '.join(lacking)}: it is of another version than this command",
+            hint="after an upgrade: systemctl restart walsyncd",
+        )
+    return DatabaseStatus(**{**known, "state": _parse_state(str(known["state"]))})
+
+
+def _parse_state(word: str) -> DatabaseState:
+    """The state of this name; one that a newer daemon knows is not one in which nothing is wrong."""
+    try:
+        return DatabaseState(word)
+    except ValueError:
+        return DatabaseState.FAILING
 
 
 def unseen(name: str, path: str) -> DatabaseStatus:
@@ -93,7 +125,10 @@ def unseen(name: str, path: str) -> DatabaseStatus:
 def _status(journal: Journal | JournalReader, row: DatabaseRow, now_ms: int) -> DatabaseStatus:
     pending = journal.pending(row.id)
     drill = journal.last_drill(row.id)
-    position, commit_ms, page_size = _followed(row)
+    try:
+        position, commit_ms, page_size = _followed(row)
+    except ValueError:  # the follower says so when it takes the database up; the others are shown all the same
+        position, commit_ms, page_size = None, 0, _PAGE_SIZE_DEFAULT
     stored = None
     if row.stored_generation is not None:
         stored = f"{row.stored_generation}/{row.stored_epoch:08x}/{row.stored_frame:08x}"

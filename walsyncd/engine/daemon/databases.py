@@ -29,6 +29,8 @@ from walsyncd.errors import UsageError
 
 DISMISS_TIMEOUT_S = 60.0  # a round of the follower is bounded work
 
+NAMES_SHOWN = 20  # in an error; there may be thousands
+
 _log = structlog.get_logger()
 
 
@@ -85,7 +87,7 @@ class Databases:
                 return list(self._by_name.values())
             unknown = [name for name in names if name not in self._by_name]
             if unknown:
-                known = ", ".join(sorted(self._by_name)) or "none"
+                known = ", ".join([*sorted(self._by_name)[:NAMES_SHOWN], "…"][: len(self._by_name)]) or "none"
                 raise UsageError(f"the daemon follows no database {unknown[0]!r}", hint=f"it follows: {known}")
             return [self._by_name[name] for name in names]
 

@@ -10,7 +10,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from walsyncd import __version__
@@ -41,7 +41,10 @@ class Shipped:
 
 
 class Metrics:
-    """Collects when asked. ``trouble`` says what is wrong with the storage, ``names`` who is followed."""
+    """Collects when asked. ``trouble`` says what is wrong with the storage.
+
+    ``unseen_s`` names the databases that are followed, each with the seconds in which nobody has looked at it.
+    """
 
     def __init__(
         self,
@@ -50,7 +53,7 @@ class Metrics:
         shipped: Shipped,
         removals: Removals,
         *,
-        names: Callable[[], list[str]],
+        unseen_s: Callable[[], Mapping[str, float]],
         trouble: Callable[[], str],
         lines_lost: Callable[[], int],
     ) -> None:
@@ -58,7 +61,7 @@ class Metrics:
         self._requests = requests
         self._shipped = shipped
         self._removals = removals
-        self._names = names
+        self._unseen_s = unseen_s
         self._trouble = trouble
         self._lines_lost = lines_lost
 
@@ -74,7 +77,9 @@ class Metrics:
 
     def _of_databases(self) -> Iterator[Metric]:
         now_ms = time.time_ns() // 1_000_000
-        rows = statuses(self._journal, now_ms=now_ms, configured=self._names())
+        unseen_s = self._unseen_s()
+        rows = statuses(self._journal, now_ms=now_ms, configured=unseen_s)
+        rows = [replace(row, unseen_s=unseen_s[row.name]) for row in rows]
         label = ("database",)
         lag = {(row.name,): row.behind_s(now_ms) for row in rows}
         yield _gauge("lag_seconds", "For how long storage may not have had everything.", label, lag)

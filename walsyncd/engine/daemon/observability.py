@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 import structlog
@@ -11,7 +11,6 @@ from walsyncd.adapters.journal.journal import Journal, ObjectRow
 from walsyncd.adapters.storage.counting_storage import CountingStorage, Requests
 from walsyncd.adapters.storage.interface import Storage
 from walsyncd.config import DaemonSettings
-from walsyncd.engine.daemon.databases import Databases
 from walsyncd.engine.daemon.destination import Destination
 from walsyncd.engine.daemon.metrics import Metrics, Shipped
 from walsyncd.engine.daemon.storage_probe import StorageProbe
@@ -27,14 +26,17 @@ _log = structlog.get_logger()
 
 
 class Observability:
-    """Watches what ``destination`` does; ``changed`` is called when the storage's health becomes another."""
+    """Watches what ``destination`` does; ``changed`` is called when the storage's health becomes another.
+
+    ``unseen_s`` says, for each database that is followed, for how long nobody has looked at it although a look was due.
+    """
 
     def __init__(
         self,
         journal: Journal,
-        roster: Callable[[], Databases],
         destination: Callable[[], Destination],
         changed: Callable[[], None],
+        unseen_s: Callable[[], Mapping[str, float]],
     ) -> None:
         self._destination = destination
         self._requests = Requests()
@@ -52,7 +54,7 @@ class Observability:
             self._requests,
             self._shipped,
             self.removals,
-            names=lambda: [tracked.name for tracked in roster().all()],
+            unseen_s=unseen_s,
             trouble=self.trouble,
             lines_lost=lines_lost,
         )

@@ -3,22 +3,70 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, TypeGuard
 
 from walsyncd.adapters.journal.journal import DatabaseRow, Journal, JournalReader
 from walsyncd.core.stored.layout import ManifestKey, parse_key
 from walsyncd.core.stored.position import Position, parse_position
+from walsyncd.errors import CorruptError, UsageError
 
 
-def missing(journal: Journal | JournalReader, row: DatabaseRow, asked: Mapping[str, Any]) -> str:
-    """What is still to come until the database is stored as ``asked`` (an answer of ``sync``); empty: nothing."""
-    if "error" in asked:
-        return str(asked["error"])
-    if row.generation is None or row.generation != asked["generation"]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SyncPoint:
+    """Up to where a database has to be stored: ``position``, and every object up to ``object_id``.
+
+    ``rewinds`` is how often the spool had been taken back when this was promised. ``by_base`` says that only a base at
+    the position will do, since the database has no WAL.
+    """
+
+    position: Position
+    object_id: int
+    rewinds: int
+    by_base: bool
+
+    def fields(self) -> dict[str, Any]:
+        """The point as the control socket carries it."""
+        return {
+            "position": str(self.position),
+            "generation": self.position.generation,
+            "object_id": self.object_id,
+            "rewinds": self.rewinds,
+            "by_base": self.by_base,
+        }
+
+
+def parse_sync_point(fields: Mapping[str, Any]) -> SyncPoint | str:
+    """Inverse of ``SyncPoint.fields``, or why there was none; UsageError if it is neither."""
+    if "error" in fields:
+        return str(fields["error"])
+    position, object_id, rewinds = (fields.get(field) for field in ("position", "object_id", "rewinds"))
+    try:
+        if isinstance(position, str) and _is_count(object_id) and _is_count(rewinds):
+            return SyncPoint(
+                position=parse_position(position),
+                object_id=object_id,
+                rewinds=rewinds,
+                by_base=fields.get("by_base") is True,
+            )
+    except (ValueError, CorruptError) as error:
+        raise UsageError(f"`databases` of a request: {error}") from error
+    raise UsageError("`databases` of a request holds, by name, what `sync` answered")
+
+
+def _is_count(value: object) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
+
+
+def missing(journal: Journal | JournalReader, row: DatabaseRow, asked: SyncPoint | str) -> str:
+    """What is still to come until the database is stored as ``asked``; empty if nothing is."""
+    if isinstance(asked, str):
+        return asked
+    if row.generation is None or row.generation != asked.position.generation:
         return row.cause or "a new generation begins"
-    if _was_rewound(row, asked):
+    if row.rewinds != asked.rewinds:
         return "what was spooled is read again"
-    pending = [waiting for waiting in journal.pending(row.id) if waiting.id <= asked["object_id"]]
+    pending = [waiting for waiting in journal.pending(row.id) if waiting.id <= asked.object_id]
     if pending:
         return row.error or f"{len(pending)} objects wait to be uploaded"
     if not _has_base(row, asked):
@@ -26,19 +74,16 @@ def missing(journal: Journal | JournalReader, row: DatabaseRow, asked: Mapping[s
     return ""
 
 
-def is_outdated(row: DatabaseRow, asked: Mapping[str, Any]) -> bool:
-    """Whether the daemon has to look anew: it could not, the generation has ended, or its spool is read again."""
-    return "error" in asked or row.generation != asked["generation"] or _was_rewound(row, asked)
+def is_outdated(row: DatabaseRow, asked: SyncPoint | str) -> bool:
+    """Whether the daemon has to look again: it could not, the generation has ended, or its spool is read again."""
+    if isinstance(asked, str):
+        return True
+    return row.generation != asked.position.generation or row.rewinds != asked.rewinds
 
 
-def _was_rewound(row: DatabaseRow, asked: Mapping[str, Any]) -> bool:
-    """Whether what was promised was dropped since, to be read again under other ids."""
-    return bool(row.rewinds != asked.get("rewinds", 0))
-
-
-def _has_base(row: DatabaseRow, asked: Mapping[str, Any]) -> bool:
+def _has_base(row: DatabaseRow, asked: SyncPoint) -> bool:
     """Whether the generation can be restored; without a WAL (``by_base``) only a base at the position will do."""
     key = parse_key(row.base_key or "")
     if not isinstance(key, ManifestKey) or key.generation != row.generation:
         return False
-    return not asked["by_base"] or Position(key.generation, key.epoch, key.frame) >= parse_position(asked["position"])
+    return not asked.by_base or Position(key.generation, key.epoch, key.frame) >= asked.position

@@ -243,6 +243,7 @@ class Follower:
         if tracked.base_can_begin:
             self._base_due(tracked)
         if step.caught_up:
+            self._schedule.seen(tracked)
             tracked.answer(asked)
         self._look_again(tracked, step)
 

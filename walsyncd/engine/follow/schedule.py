@@ -21,6 +21,8 @@ class Schedule:
     def __init__(self) -> None:
         self._condition = threading.Condition()
         self._due: dict[int, float] = {}
+        self._unseen: dict[int, float] = {}
+        """By database, when the first look was due after which not everything was seen; absent if nothing is unseen."""
         self._tracked: dict[int, FollowedDatabase] = {}
         self._heap: list[tuple[float, int, int]] = []
         self._order = itertools.count()
@@ -68,6 +70,20 @@ class Schedule:
             first = min(self._due.values(), default=math.inf)
         return max(0.0, time.monotonic() - first)
 
+    def seen(self, tracked: FollowedDatabase) -> None:
+        """A look has seen everything that was committed when it began."""
+        with self._condition:
+            self._unseen.pop(tracked.row_id, None)
+
+    def unseen_s(self) -> dict[int, float]:
+        """By database, for how long something may have been committed that nobody has looked at; only those."""
+        now = time.monotonic()
+        with self._condition:
+            since = {row_id: due for row_id, due in self._due.items() if due < now}
+            for row_id, due in self._unseen.items():
+                since[row_id] = min(due, since.get(row_id, due))
+        return {row_id: now - due for row_id, due in since.items()}
+
     def stop(self) -> None:
         """End the waiting."""
         with self._condition:
@@ -78,6 +94,7 @@ class Schedule:
         """It is not followed any more."""
         with self._condition:
             self._due.pop(tracked.row_id, None)
+            self._unseen.pop(tracked.row_id, None)
             self._tracked.pop(tracked.row_id, None)
 
     def _schedule(self, tracked: FollowedDatabase, due: float) -> None:
@@ -99,6 +116,7 @@ class Schedule:
             due, _, row_id = heapq.heappop(self._heap)
             if self._due.get(row_id) == due:  # an entry that was overtaken by an earlier one is passed over
                 del self._due[row_id]
+                self._unseen.setdefault(row_id, due)
                 taken.append(self._tracked.pop(row_id))
         while self._heap and self._due.get(self._heap[0][2]) != self._heap[0][0]:
             heapq.heappop(self._heap)

@@ -1,0 +1,173 @@
+"""Clients that are served side by side, whatever any of them does."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+
+import pytest
+
+from tests.stores import LOOPBACK
+from walsyncd.adapters.system import connections
+from walsyncd.adapters.system.connections import ConnectionServer, RejectedError
+
+WAIT_S_MAX = 60.0
+
+
+def receive(held: bytearray) -> bytes | None:
+    """A request is a line; one that begins with ``!`` is refused."""
+    if held[:1] == b"!":
+        raise RejectedError(b"refused\n")
+    return bytes(held) if held.endswith(b"\n") else None
+
+
+def echo(request: bytes) -> bytes | Callable[[], bytes]:
+    if request == b"fail\n":
+        raise ValueError("no answer for that")
+    return request
+
+
+@contextmanager
+def serving(respond: connections.Respond = echo) -> Iterator[tuple[str, int]]:
+    listener = socket.create_server((LOOPBACK, 0))
+    address = listener.getsockname()
+    server = ConnectionServer(listener, receive=receive, respond=respond)
+    threads = [threading.Thread(target=target) for target in (server.run, server.work, server.work_slowly)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield address
+    finally:
+        server.stop()
+        for thread in threads:
+            thread.join(WAIT_S_MAX)
+        assert not any(thread.is_alive() for thread in threads)
+
+
+def connect(address: tuple[str, int]) -> closing[socket.socket]:
+    return closing(socket.create_connection(address, timeout=WAIT_S_MAX))
+
+
+def read_all(client: socket.socket) -> bytes:
+    return b"".join(iter(lambda: client.recv(65536), b""))
+
+
+def ask(address: tuple[str, int], request: bytes) -> bytes:
+    with connect(address) as client:
+        client.sendall(request)
+        return read_all(client)
+
+
+def test_an_answer_comes_whole_whatever_its_size() -> None:
+    """32 MiB, which no socket takes at once."""
+    answer = bytes(32 << 20)
+    with serving(lambda _request: answer) as address:
+        assert ask(address, b"all\n") == answer
+
+
+def test_silent_and_slow_clients_hold_up_nobody() -> None:
+    """One says nothing, one sends a byte, one never takes its answer: the next client is answered."""
+    with (
+        serving(lambda request: request * 10_000_000 if request == b"much\n" else request) as address,
+        connect(address),
+        connect(address) as slow,
+        connect(address) as greedy,
+    ):
+        slow.sendall(b"h")
+        greedy.sendall(b"much\n")
+        assert greedy.recv(1) == b"m"
+        assert ask(address, b"hello\n") == b"hello\n"
+        slow.sendall(b"i\n")
+        assert read_all(slow) == b"hi\n"
+
+
+def test_quick_answers_do_not_wait_for_slow_ones() -> None:
+    """All threads for slow answers are busy, and one more such request waits."""
+    go_on = threading.Event()
+
+    def compute() -> bytes:
+        assert go_on.wait(WAIT_S_MAX)
+        return b"slow\n"
+
+    with (
+        serving(lambda request: compute if request == b"slow\n" else request) as address,
+        connect(address) as first,
+        connect(address) as second,
+    ):
+        first.sendall(b"slow\n")
+        second.sendall(b"slow\n")
+        assert ask(address, b"quick\n") == b"quick\n"
+        go_on.set()
+        assert read_all(first) == read_all(second) == b"slow\n"
+
+
+def test_a_request_has_a_deadline_and_so_has_the_taking_of_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The connection is closed; a byte now and then does not extend the first."""
+    monkeypatch.setattr(connections, "REQUEST_S_MAX", 0.3)
+    monkeypatch.setattr(connections, "ANSWER_S_MAX", 0.3)
+    with serving(lambda request: request * 10_000_000) as address, connect(address) as silent:
+        assert silent.recv(1) == b""
+        with connect(address) as greedy:
+            greedy.sendall(b"much\n")
+            time.sleep(1.0)  # the deadline passes while nothing is taken
+            assert len(read_all(greedy)) < 50_000_000
+
+
+def test_more_clients_than_are_served_cost_the_oldest_silent_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever asks at once is answered, however many connections are open."""
+    monkeypatch.setattr(connections, "CLIENTS_MAX", 3)
+    with serving() as address, connect(address) as oldest, connect(address) as second, connect(address) as third:
+        assert ask(address, b"hello\n") == b"hello\n"
+        assert oldest.recv(1) == b""
+        second.sendall(b"second\n")
+        third.sendall(b"third\n")
+        assert (read_all(second), read_all(third)) == (b"second\n", b"third\n")
+
+
+def test_what_clients_send_together_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An endless request is closed, and the others go on."""
+    monkeypatch.setattr(connections, "HELD_BYTES_MAX", 1 << 20)
+    with serving() as address, connect(address) as patient, connect(address) as endless:
+        patient.sendall(b"hel")
+        with pytest.raises(OSError, match=r"reset|Broken pipe"):
+            endless.sendall(bytes(1 << 30))
+        patient.sendall(b"lo\n")
+        assert read_all(patient) == b"hello\n"
+
+
+def test_what_is_no_request_is_told_so() -> None:
+    """With what ``receive`` says, although more was sent."""
+    with serving() as address:
+        assert ask(address, b"!" + bytes(10_000)) == b"refused\n"
+
+
+def test_a_fault_costs_the_connection_and_no_thread() -> None:
+    """In the quick thread and in a slow one."""
+
+    def fail() -> bytes:
+        raise ValueError("too late")
+
+    with serving(lambda request: fail if request == b"slow\n" else echo(request)) as address:
+        assert ask(address, b"fail\n") == b""
+        assert ask(address, b"slow\n") == b""
+        assert ask(address, b"hello\n") == b"hello\n"
+
+
+def test_a_client_that_goes_away_before_its_answer_harms_nobody() -> None:
+    """Its answer is dropped."""
+    asked, go_on = threading.Event(), threading.Event()
+
+    def compute() -> bytes:
+        asked.set()
+        assert go_on.wait(WAIT_S_MAX)
+        return bytes(1 << 20)
+
+    with serving(lambda request: compute if request == b"slow\n" else request) as address:
+        with connect(address) as hasty:
+            hasty.sendall(b"slow\n")
+            assert asked.wait(WAIT_S_MAX)
+        go_on.set()
+        assert ask(address, b"hello\n") == b"hello\n"

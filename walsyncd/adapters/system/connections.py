@@ -1,0 +1,269 @@
+"""Clients of a listening socket, served side by side by a fixed number of threads.
+
+One thread, ``run``, accepts clients, reads their requests and sends them the answers. It waits for all of them at once
+and for none in particular, so a client that is slow or silent holds up nobody. Others, ``work``, compute the answers.
+
+========================================  ===========================================================================
+limit                                     what happens beyond it
+========================================  ===========================================================================
+``CLIENTS_MAX`` connections               the oldest that is not waiting for an answer is closed
+``REQUEST_S_MAX`` until a request is      the connection is closed
+whole
+``ANSWER_S_MAX`` without a byte taken     the connection is closed
+the length of one request                 ``receive`` says what is answered instead
+``HELD_BYTES_MAX`` in requests            the connection whose bytes are too many is closed
+========================================  ===========================================================================
+
+An answer that takes its time is computed by a thread of its own kind: ``answer`` then returns a function instead of
+bytes. Quick answers therefore never wait for slow ones.
+"""
+
+from __future__ import annotations
+
+import queue
+import selectors
+import socket
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+import structlog
+
+CLIENTS_MAX = 64  # more than a host has people and monitors that ask at once
+REQUEST_S_MAX = 5.0
+ANSWER_S_MAX = 30.0
+HELD_BYTES_MAX = 64 << 20
+RECEIVE_BYTES = 65536
+SEND_BYTES = 1 << 20
+REJECTED_BYTES_MAX = 1 << 20  # of what follows a refused request: a client that still sends would miss the answer
+
+# What ``receive`` makes of the bytes held so far: a whole request, None for "more is needed".
+Receive: TypeAlias = Callable[[bytearray], bytes | None]
+# The answer to a request, or what computes it for as long as it takes.
+Respond: TypeAlias = Callable[[bytes], bytes | Callable[[], bytes]]
+
+_log = structlog.get_logger()
+
+
+class RejectedError(Exception):
+    """What a client sent is no request; ``answer`` is what it is told."""
+
+    def __init__(self, answer: bytes) -> None:
+        super().__init__(answer)
+        self.answer = answer
+
+
+@dataclass(slots=True, eq=False)
+class _Client:
+    """One connection: it reads until the request is whole, waits for its answer, then takes that."""
+
+    connection: socket.socket
+    deadline_s: float
+    held: bytearray = field(default_factory=bytearray)
+    unsent: memoryview | None = None
+    is_waiting: bool = False
+    """Its request is whole and its answer is being computed."""
+
+
+class ConnectionServer:
+    """Serves the clients of ``listener`` until ``stop``: ``run`` in one thread, ``work`` and ``work_slowly`` in others.
+
+    ``receive`` raises RejectedError for bytes that will never be a request.
+    """
+
+    def __init__(
+        self,
+        listener: socket.socket,
+        *,
+        receive: Receive,
+        respond: Respond,
+        monotonic_s: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._listener = listener
+        self._receive = receive
+        self._respond = respond
+        self._monotonic_s = monotonic_s
+        self._clients: dict[socket.socket, _Client] = {}
+        self._requests: queue.SimpleQueue[tuple[_Client, bytes] | None] = queue.SimpleQueue()
+        self._slow: queue.SimpleQueue[tuple[_Client, Callable[[], bytes]] | None] = queue.SimpleQueue()
+        self._answers: queue.SimpleQueue[tuple[_Client, bytes]] = queue.SimpleQueue()
+        self._selector = selectors.DefaultSelector()
+        self._woken, self._wake = socket.socketpair()
+        for each in (listener, self._woken, self._wake):
+            each.setblocking(False)
+        self._selector.register(listener, selectors.EVENT_READ)
+        self._selector.register(self._woken, selectors.EVENT_READ)
+        self._is_stopping = False
+
+    def run(self) -> None:
+        """The thread that reads and sends: until ``stop``."""
+        try:
+            while not self._is_stopping:
+                for key, _ in self._selector.select(self._wait_s()):
+                    self._tend(key.fileobj)
+                self._take_answers()
+                self._close_late()
+        finally:
+            self._close_all()
+
+    def work(self) -> None:
+        """A thread that computes answers: until ``stop``."""
+        while (taken := self._requests.get()) is not None:
+            client, request = taken
+            try:
+                answer = self._respond(request)
+            except Exception as error:  # noqa: BLE001 - it costs this one connection
+                self._failed(client, error)
+                continue
+            if callable(answer):
+                self._slow.put((client, answer))
+            else:
+                self._answered(client, answer)
+        self._requests.put(None)  # for the next thread of this kind
+
+    def work_slowly(self) -> None:
+        """A thread that computes answers that take their time: until ``stop``."""
+        while (taken := self._slow.get()) is not None:
+            client, compute = taken
+            try:
+                self._answered(client, compute())
+            except Exception as error:  # noqa: BLE001 - it costs this one connection
+                self._failed(client, error)
+        self._slow.put(None)
+
+    def stop(self) -> None:
+        """End all threads; answers under way are not waited for."""
+        self._is_stopping = True
+        self._requests.put(None)
+        self._slow.put(None)
+        self._wake_up()
+
+    # -- answers, in any thread ---------------------------------------------------------------------------------------
+
+    def _answered(self, client: _Client, answer: bytes) -> None:
+        self._answers.put((client, answer))
+        self._wake_up()
+
+    def _failed(self, client: _Client, error: Exception) -> None:
+        _log.error("request_failed", exc_info=error)
+        self._answered(client, b"")
+
+    def _wake_up(self) -> None:
+        with suppress(OSError):  # full: it is awake; closed: it has ended
+            self._wake.send(b"\0")
+
+    # -- connections, in the thread of ``run`` alone ------------------------------------------------------------------
+
+    def _tend(self, source: object) -> None:
+        if source is self._listener:
+            self._accept()
+        elif source is self._woken:
+            with suppress(BlockingIOError):
+                while self._woken.recv(RECEIVE_BYTES):
+                    pass
+        elif (client := self._clients.get(source)) is not None:  # type: ignore[call-overload]
+            try:
+                if client.unsent is not None:
+                    self._send(client)
+                else:
+                    self._read(client)
+            except BlockingIOError:
+                pass
+            except OSError:
+                self._close(client)  # the client went away; its command says so
+            except Exception as error:  # noqa: BLE001 - it costs this one connection
+                _log.error("request_failed", exc_info=error)
+                self._close(client)
+
+    def _accept(self) -> None:
+        try:
+            connection, _ = self._listener.accept()
+        except OSError:  # it went away again, or there are no descriptors: those that are served go on
+            time.sleep(0.01)
+            return
+        if len(self._clients) >= CLIENTS_MAX:
+            idle = next((each for each in self._clients.values() if not each.is_waiting), None)
+            if idle is None:
+                connection.close()
+                return
+            self._close(idle)
+        connection.setblocking(False)
+        self._clients[connection] = _Client(connection, self._monotonic_s() + REQUEST_S_MAX)
+        self._selector.register(connection, selectors.EVENT_READ)
+
+    def _read(self, client: _Client) -> None:
+        block = client.connection.recv(RECEIVE_BYTES)
+        if not block:
+            self._close(client)
+            return
+        client.held += block
+        try:
+            request = self._receive(client.held)
+        except RejectedError as rejected:
+            self._discard(client)
+            self._begin_answer(client, rejected.answer)
+            return
+        if request is not None:
+            client.held = bytearray()
+            client.is_waiting = True
+            self._selector.unregister(client.connection)
+            self._requests.put((client, request))
+        elif sum(len(each.held) for each in self._clients.values()) > HELD_BYTES_MAX:
+            self._close(client)
+
+    def _discard(self, client: _Client) -> None:
+        """Take what the client has sent by now: closing a socket with unread bytes would lose the answer."""
+        client.held, left = bytearray(), REJECTED_BYTES_MAX
+        with suppress(OSError):
+            while left > 0 and (block := client.connection.recv(RECEIVE_BYTES)):
+                left -= len(block)
+
+    def _take_answers(self) -> None:
+        while not self._answers.empty():
+            client, answer = self._answers.get()
+            client.is_waiting = False
+            if not answer or self._is_stopping:
+                self._close(client)
+            else:
+                self._selector.register(client.connection, selectors.EVENT_READ)
+                self._begin_answer(client, answer)
+
+    def _begin_answer(self, client: _Client, answer: bytes) -> None:
+        client.unsent = memoryview(answer)
+        client.deadline_s = self._monotonic_s() + ANSWER_S_MAX
+        self._selector.modify(client.connection, selectors.EVENT_WRITE)
+
+    def _send(self, client: _Client) -> None:
+        assert client.unsent is not None
+        sent = client.connection.send(client.unsent[:SEND_BYTES])
+        client.unsent = client.unsent[sent:]
+        client.deadline_s = self._monotonic_s() + ANSWER_S_MAX
+        if not client.unsent:
+            self._discard(client)
+            self._close(client)
+
+    def _wait_s(self) -> float | None:
+        late = [each.deadline_s for each in self._clients.values() if not each.is_waiting]
+        return max(0.0, min(late) - self._monotonic_s()) if late else None
+
+    def _close_late(self) -> None:
+        now_s = self._monotonic_s()
+        for client in list(self._clients.values()):
+            if not client.is_waiting and now_s >= client.deadline_s:
+                self._close(client)
+
+    def _close(self, client: _Client) -> None:
+        if self._clients.pop(client.connection, None) is None:
+            return
+        with suppress(KeyError, ValueError):  # one that waits for its answer is not watched
+            self._selector.unregister(client.connection)
+        client.connection.close()
+
+    def _close_all(self) -> None:
+        for client in list(self._clients.values()):
+            self._close(client)
+        self._selector.close()
+        for each in (self._listener, self._woken, self._wake):
+            each.close()

@@ -1,0 +1,54 @@
+"""Messages on the control socket: a header, then one JSON document.
+
+======  ====  =============================================
+offset  size  content
+======  ====  =============================================
+0       4     ``WSY1``: the version of this framing
+4       4     length of the document, big-endian
+8       n     the document, JSON in ASCII
+8 + n   1     a newline
+======  ====  =============================================
+
+The newline is for daemons from before there were frames: they read a line, and answer with one.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+
+HEADER = struct.Struct(">4sI")
+MAGIC = b"WSY1"
+
+
+class NoMessageError(ValueError):
+    """The bytes are not, and will not become, a message of this framing."""
+
+
+def format_message(document: object) -> bytes:
+    """The message that carries ``document``, which JSON can express."""
+    body = json.dumps(document).encode("ascii")
+    return HEADER.pack(MAGIC, len(body)) + body + b"\n"
+
+
+def message_size(held: bytes | bytearray, *, size_max: int) -> int | None:
+    """How long the message is that begins with ``held``, or None while too little of it is there to know.
+
+    NoMessageError if it is none, or if its document is longer than ``size_max``.
+    """
+    if held[: len(MAGIC)] != MAGIC[: len(held)]:
+        raise NoMessageError("it does not begin as a message does")
+    if len(held) < HEADER.size:
+        return None
+    size: int = HEADER.unpack_from(held)[1]
+    if size > size_max:
+        raise NoMessageError(f"it has {size} bytes, {size_max} are allowed")
+    return HEADER.size + size + 1
+
+
+def parse_message(message: bytes | bytearray) -> object:
+    """The document of a whole message; NoMessageError if it is not JSON."""
+    try:
+        return json.loads(bytes(message[HEADER.size :]))
+    except (ValueError, RecursionError) as error:
+        raise NoMessageError(f"it is not JSON: {error}") from error
