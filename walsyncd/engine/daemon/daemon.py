@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy  # noqa: F401 - now, not with the first frame: an upgrade may have replaced it by then
@@ -103,10 +104,7 @@ class Daemon:
             stall_detector=self._stalls,
         )
         self._observability = Observability(
-            self._journal,
-            lambda: self._destination,
-            changed=self._changed,
-            unseen_s=self._attention.unseen_s,
+            self._journal, lambda: self._destination, changed=self._changed, unseen_s=self._attention.unseen_s
         )
         self._destination = self._shipping_to(settings, storage)
         self._databases = Databases(
@@ -117,14 +115,8 @@ class Daemon:
             destination=lambda: self._destination,
             joined=lambda tracked: self._unlooked.add(tracked.row_id),
         )
-        self._control = self._answering(settings)
-        self._server = ControlServer(socket_path(settings.daemon.state_dir), self._control.answer, is_slow=is_slow)
-        self._heart = Heartbeat(
-            self._manager,
-            words=self._words,
-            hung=self._hung,
-            wake=lambda: call("beat"),
-        )
+        self._control, self._server = self._answering(settings.daemon.state_dir)
+        self._heart = Heartbeat(self._manager, words=self._words, hung=self._hung, wake=lambda: call("beat"))
 
     @property
     def crash(self) -> BaseException | None:
@@ -154,9 +146,9 @@ class Daemon:
             removals=self._observability.removals,
         )
 
-    def _answering(self, settings: Settings) -> Control:
-        return Control(
-            settings.daemon.state_dir,
+    def _answering(self, state_dir: Path) -> tuple[Control, ControlServer]:
+        control = Control(
+            state_dir,
             self._journal,
             self.follower,
             self._databases,
@@ -165,6 +157,7 @@ class Daemon:
             trouble=self._observability.trouble,
             unseen_s=self._attention.unseen_s,
         )
+        return control, ControlServer(socket_path(state_dir), control.answer, is_slow=is_slow)
 
     # -- the run ----------------------------------------------------------------------------------------------------
 
