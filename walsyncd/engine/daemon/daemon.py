@@ -32,6 +32,7 @@ from walsyncd.engine.daemon.attention import Attention
 from walsyncd.engine.daemon.control import Control, is_slow
 from walsyncd.engine.daemon.databases import Databases
 from walsyncd.engine.daemon.destination import Destination, leave_old_place
+from walsyncd.engine.daemon.full_spool import FullSpool
 from walsyncd.engine.daemon.heartbeat import Heartbeat, status_words
 from walsyncd.engine.daemon.observability import Observability
 from walsyncd.engine.daemon.single_round import SingleRound
@@ -92,6 +93,12 @@ class Daemon:
         self._environment = Environment(
             self._journal, self._events.drain, boot_id(), spool_bytes_max=lambda: self._limit.bytes_max
         )
+        full_spool = FullSpool(
+            self._journal,
+            self._limit,
+            uploader=lambda: self._destination.uploader,
+            databases=lambda: self._databases,
+        )
         self.follower = Follower(
             self._journal,
             self._environment,
@@ -99,7 +106,7 @@ class Daemon:
             offer=self._offer,
             leaves_at_once=self._leaves_at_once,
             base_due=self._base_due,
-            is_spool_full=self._is_spool_full,
+            is_spool_full=lambda: full_spool.must_wait(self.follower),
             looked=self._looked,
             stall_detector=self._stalls,
         )
@@ -345,24 +352,6 @@ class Daemon:
             if self._reports.get(tracked.row_id) != tracked.report:
                 self._reports[tracked.row_id] = tracked.report
                 self._heart.changed()
-
-    def _is_spool_full(self) -> bool:
-        """Whether the follower has to wait; with storage away, somebody has to give way instead."""
-        if not self._limit.is_full():
-            return False
-        uploader = self._destination.uploader
-        if uploader.outage() is None:
-            return True
-        for database_id, gap in self._limit.giving_way().items():
-            tracked = self._databases.get(database_id)
-            if tracked is not None:
-                self.follower.give_way(tracked, gap, until=lambda: self._destination.uploader.outage() is None)
-            else:
-                self._journal.end_generation(database_id, gap, time.time_ns() // 1_000_000)
-            freed = uploader.drop_spool(database_id)
-            name = tracked.name if tracked else database_id
-            _log.error("spool_dropped", database=name, bytes=freed, reason=gap.reason)
-        return False
 
     # -- what the service manager hears -----------------------------------------------------------------------------
 

@@ -1,0 +1,80 @@
+"""What happens when the spool is full."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from tests.shipping import G1, T0, segment
+from walsyncd.adapters.journal.journal import Advance, Journal
+from walsyncd.engine.daemon.full_spool import FullSpool
+from walsyncd.engine.follow.follower import Follower
+from walsyncd.engine.ship.spool_limit import SpoolLimit
+
+
+class World:
+    """One database with something in the spool, and doers that note what is asked of them."""
+
+    def __init__(self, journal: Journal, *, followed: bool) -> None:
+        self.row = journal.database("app", "/srv/app.db")
+        journal.begin_generation(self.row.id, G1, "test", "{}", T0)
+        journal.advance([Advance(self.row.id, "{}", (segment(1, 2),))])
+        self.is_away = False
+        self.given_way: list[str] = []
+        self.dropped: list[int] = []
+        tracked = SimpleNamespace(name="app") if followed else None
+        uploader = SimpleNamespace(outage=lambda: self.is_away or None, drop_spool=self._drop)
+        databases = SimpleNamespace(get=lambda _id: tracked)
+        self.full_spool = FullSpool(
+            journal,
+            SpoolLimit(journal, 1),
+            uploader=lambda: cast("Any", uploader),
+            databases=lambda: cast("Any", databases),
+        )
+
+    def _drop(self, database_id: int) -> int:
+        self.dropped.append(database_id)
+        return 100
+
+    def must_wait(self) -> bool:
+        def give_way(tracked: Any, _gap: object, *, until: Any) -> None:
+            self.given_way.append(tracked.name)
+            assert until() == (not self.is_away)
+
+        return self.full_spool.must_wait(cast("Follower", SimpleNamespace(give_way=give_way)))
+
+
+def test_while_the_storage_answers_the_follower_waits(tmp_path: Path) -> None:
+    """Nothing is dropped: what waits is on its way."""
+    with Journal.open(tmp_path) as journal:
+        world = World(journal, followed=True)
+        assert world.must_wait()
+        assert (world.given_way, world.dropped) == ([], [])
+
+
+def test_a_spool_with_room_keeps_nobody_waiting(tmp_path: Path) -> None:
+    """Whether the storage answers or not."""
+    with Journal.open(tmp_path) as journal:
+        world = World(journal, followed=True)
+        world.full_spool = FullSpool(
+            journal,
+            SpoolLimit(journal, 1 << 30),
+            uploader=lambda: cast("Any", None),
+            databases=lambda: cast("Any", None),
+        )
+        assert not world.must_wait()
+
+
+@pytest.mark.parametrize("followed", [True, False])
+def test_while_the_storage_is_away_the_largest_spool_gives_way(tmp_path: Path, followed: bool) -> None:
+    """Its generation ends, by the follower if it is followed, else in the journal."""
+    with Journal.open(tmp_path) as journal:
+        world = World(journal, followed=followed)
+        world.is_away = True
+        assert not world.must_wait()
+        assert world.given_way == (["app"] if followed else [])
+        assert world.dropped == [world.row.id]
+        assert (journal.database_by_id(world.row.id).generation is None) == (not followed)
