@@ -36,9 +36,10 @@ from walsyncd.core.sqlite.wal import FrameEnd, Frames
 from walsyncd.engine.base.copy_queue import CopyQueue
 from walsyncd.engine.base.snapshotter import Snapshotter
 from walsyncd.engine.follow.copy_frames import close_epoch_if_due
+from walsyncd.engine.follow.file_facts import file_facts
 from walsyncd.engine.follow.followed_database import FollowedDatabase
 from walsyncd.engine.follow.segment_builder import SegmentBuilder
-from walsyncd.engine.follow.source_reader import SourceReader, file_facts
+from walsyncd.engine.follow.source_reader import SourceReader
 from walsyncd.engine.follow.wal_pairs import WalPairs
 from walsyncd.engine.ship.database_queue import DatabaseQueue
 from walsyncd.engine.ship.ownership import Identity, Ownership
@@ -179,6 +180,7 @@ class Play:
             journal,
             self.storage,
             request=lambda tracked, then: _at_once(0, lambda: then(tracked)),
+            interrupt=_interrupt,
             submit=_at_once,
             offer=self._offer,
             abort_leftovers=lambda: None,
@@ -202,7 +204,7 @@ class Play:
             facts = file_facts(file.identity(), "boot", None)
         tracked = FollowedDatabase(spec, row.id, WalPairs(path))
         tracked.state = FollowState(Stream(GENERATION), None, 1, 0, facts)
-        tracked.base_wanted = "first generation"
+        tracked.note_base(wanted="first generation")
         self._journal.begin_generation(row.id, GENERATION, "first generation", "{}", self.now_ms)
         queue = DatabaseQueue(row.id, row.name, Bucket(BURST, self.now_ms), 1000 * self._interval_s)
         self.dispatch.queues[row.id] = queue
@@ -210,7 +212,7 @@ class Play:
 
     def commit(self, tracked: FollowedDatabase, transactions: int, *, restarts: bool = False) -> None:
         """So many transactions of one row, seen at once; the WAL restarts before if it is full."""
-        if tracked.base_wanted and tracked.row_id not in self._copy_queue.moments:
+        if tracked.base.wanted and tracked.row_id not in self._copy_queue.moments:
             self._snapshotter.adopt(tracked)
             self.keeper.adopt(tracked)
         assert tracked.state is not None
@@ -290,6 +292,10 @@ def _frames(count: int) -> Frames:
         before=(0, 0),
         big_endian=True,
     )
+
+
+def _interrupt(tracked: FollowedDatabase, then: Callable[[FollowedDatabase], object]) -> None:
+    then(tracked)
 
 
 def _at_once(_database_id: int, call: Callable[[], object], _size: int = 0) -> Future[Any]:

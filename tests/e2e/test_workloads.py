@@ -104,7 +104,7 @@ def test_a_checkpoint_of_a_new_wal_is_no_gap(tmp_path: Path) -> None:
 def test_commits_that_sqlite_wrote_without_checksums(tmp_path: Path) -> None:
     """After ROLLBACK TO in a spilled transaction SQLite 3.40 does so; no crash leaves them, and no replica has them.
 
-    It says so and what to do, and has the database again as soon as the WAL has begun anew.
+    It says so and what to do, and has the database again as soon as the WAL has restarted.
     """
     with Daemon(tmp_path, [tmp_path / "data/app.db"]) as daemon:
         file = create(daemon.data / "app.db")

@@ -17,7 +17,7 @@ from walsyncd.config import DatabaseSpec
 from walsyncd.core.follow.decision import Cursor
 from walsyncd.core.follow.follow_state import FollowState, format_follow_state, parse_follow_state
 from walsyncd.core.stored.segment import decode_body
-from walsyncd.engine.follow.begin_generation import begin_state
+from walsyncd.engine.follow.begin_generation import begin_step
 from walsyncd.engine.follow.environment import Environment
 from walsyncd.engine.follow.event_pump import EventPump
 from walsyncd.engine.follow.followed_database import FollowedDatabase
@@ -101,11 +101,11 @@ class Following:
     def begin(self) -> Self:
         """Begin a generation and copy the base, fuzzily as bases are."""
         generation = "20261122T105600Z-00000001"
-        while (state := begin_state(self.tracked, self.environment, generation)) is None:
+        while (step := begin_step(self.tracked, self.environment, generation)).state is None:
+            self.tracked.apply(step)
             time.sleep(0.001)
-        self.journal.begin_generation(self.row_id, generation, "test", format_follow_state(state), 0)
-        self.tracked.forget()
-        self.tracked.state = state
+        self.journal.begin_generation(self.row_id, generation, "test", format_follow_state(step.state), 0)
+        self.tracked.begin(step.state, "", 0)
         self.base = self.path.read_bytes()
         return self
 
@@ -114,16 +114,9 @@ class Following:
         self.tracked.presence.update()
         step = take_step(self.tracked, self.environment)
         self.steps.append(step)
-        if step.gap:
-            self.tracked.drop_pending()
-            return step
-        if step.state is not None:
+        if step.state is not None and step.gap is None:
             self.journal.advance([Advance(self.row_id, format_follow_state(step.state), step.objects)])
-            self.tracked.state = step.state
-        self.tracked.mark = step.mark or self.tracked.mark
-        if step.life_ended:
-            self.tracked.wal_pairs.pop_finished()
-            self.tracked.mark = None
+        self.tracked.apply(step)
         return step
 
     def look(self, *, until: Callable[[Step], bool] = lambda step: step.caught_up and step.again_s != 0) -> Step:

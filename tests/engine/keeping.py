@@ -21,9 +21,9 @@ from walsyncd.adapters.journal.journal import Journal, ObjectKind, ObjectRow
 from walsyncd.core.follow.follow_state import FollowState, format_follow_state
 from walsyncd.core.follow.gap import Gap, GapKind
 from walsyncd.core.stored.segment import decode_body
-from walsyncd.engine.follow.begin_generation import begin_state
+from walsyncd.engine.follow.begin_generation import begin_step
+from walsyncd.engine.follow.file_facts import file_facts
 from walsyncd.engine.follow.look import take_step
-from walsyncd.engine.follow.source_reader import file_facts
 from walsyncd.errors import MissingError
 
 STEPS_MAX = 1000
@@ -139,8 +139,7 @@ class Keeping(Following):
         if state is None:
             return False
         self.journal.begin_generation(self.row_id, generation, "test", format_follow_state(state), 0)
-        self.tracked.forget()
-        self.tracked.state = state
+        self.tracked.begin(state, "", 0)
         self.stored = Stored(generation, self.history)
         self._base_wanted = True
         return True
@@ -148,11 +147,12 @@ class Keeping(Following):
     def _first_state(self, generation: str) -> FollowState | None:
         for _ in range(STEPS_MAX):
             try:
-                state = begin_state(self.tracked, self.environment, generation)
+                step = begin_step(self.tracked, self.environment, generation)
             except MissingError:
                 return None
-            if state is not None:
-                return state
+            if step.state is not None:
+                return step.state
+            self.tracked.apply(step)
             time.sleep(0.001)
         raise AssertionError("no generation begins")
 
@@ -185,7 +185,7 @@ class Keeping(Following):
         if state.start_epoch != state.stream.epoch or not ours or is_hot:
             file.close()
             return
-        self.tracked.base_under_way = True
+        self.tracked.note_base(under_way=True)
         start = (state.start_epoch, state.start_frame)
         half = file.pread(0, identity.size // 2)
         self._copying = Copying(state.stream.generation, start, file, identity.size, identity, half)
@@ -216,7 +216,7 @@ class Keeping(Following):
         if self._copying is not None:
             self._copying.file.close()
             self._copying = None
-            self.tracked.base_under_way = False
+            self.tracked.note_base(under_way=False)
 
     # -- our own absence --------------------------------------------------------------------------------------------
 

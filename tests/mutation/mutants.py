@@ -190,8 +190,8 @@ MUTANTS = (
     mutant(
         "the tail need not be in the database",
         SEAM,
-        "fault = _not_written_back(reader, proof, found, remains)",
-        'fault = ""',
+        "return _not_written_back(reader, proof, found, remains) or proof",
+        "return proof",
         "engine/follow/test_wal_restart.py::test_a_tail_that_is_not_in_the_database_is_a_gap",
     ),
     mutant(
@@ -204,17 +204,17 @@ MUTANTS = (
     # -- from one WAL to the next
     mutant(
         "the first WAL need not be the first",
-        "engine/follow/begin_generation.py",
+        "engine/follow/new_wal.py",
         "if wal_pair.overwritten and (header.sequence != 0 or wal_pair.uncounted):",
         "if wal_pair.overwritten and wal_pair.uncounted:",
-        "engine/follow/test_begin_generation.py::test_an_incarnation_that_is_not_the_first_is_a_gap",
+        "engine/follow/test_new_wal.py::test_an_incarnation_that_is_not_the_first_is_a_gap",
     ),
     mutant(
         "the first WAL may lack a commit",
-        "engine/follow/begin_generation.py",
+        "engine/follow/new_wal.py",
         "(commits < index.ichange or (wal_pair.overwritten and commits != index.ichange))",
         "(abs(commits - index.ichange) > 1)",
-        "engine/follow/test_begin_generation.py::test_another_process_restarts_with_sequence_zero",
+        "engine/follow/test_new_wal.py::test_another_process_restarts_with_sequence_zero",
     ),
     mutant(
         "a database touched between two lives is ignored",
@@ -228,7 +228,7 @@ MUTANTS = (
         LIVES,
         "last.overwritten = last.overwritten or last.checkpointed",
         "last.overwritten = False",
-        "engine/follow/test_begin_generation.py::test_an_incarnation_that_is_not_the_first_is_a_gap",
+        "engine/follow/test_new_wal.py::test_an_incarnation_that_is_not_the_first_is_a_gap",
     ),
     mutant(
         "a count that began anew before the checkpoint is believed",
@@ -353,7 +353,7 @@ MUTANTS = (
     mutant(
         "an epoch is closed while a base is under way",
         COPYING,
-        "if stream.frame == 0 or reader.tracked.base_under_way or reader.tracked.base_wanted:",
+        "if stream.frame == 0 or reader.tracked.base.under_way or reader.tracked.base.wanted:",
         "if stream.frame == 0:",
         "engine/follow/test_copy_frames.py::test_no_epoch_is_closed_while_a_base_is_under_way",
     ),

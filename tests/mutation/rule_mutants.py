@@ -41,7 +41,7 @@ RULE_MUTANTS = (
     mutant(
         "a header that stays torn is waited for, for ever",
         "engine/follow/stuck_state.py",
-        "if now_ms - before[1] < PATIENCE_MS:",
+        "if now_ms - before.since_ms < PATIENCE_MS:",
         "if True:",
         "engine/follow/test_stuck_state.py::test_a_header_that_stays_torn",
     ),

@@ -14,6 +14,7 @@ from tests.fakes import Call, FakeStorage
 from walsyncd.adapters.journal.journal import Journal
 from walsyncd.adapters.storage.directory import DirectoryStorage
 from walsyncd.adapters.storage.interface import Storage
+from walsyncd.core.follow import next_generation
 from walsyncd.core.restore.plan import Head
 from walsyncd.engine.daemon import daemon as daemon_module
 from walsyncd.engine.daemon.daemon import EXIT_SPOOLED, Daemon
@@ -126,7 +127,7 @@ def test_a_full_spool_gives_way_and_begins_anew_when_storage_is_back(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The application's disk comes before the oldest promise; what was stored stays restorable."""
-    monkeypatch.setattr(follower, "BASE_DELAY_S", 0.01)
+    monkeypatch.setattr(next_generation, "BASE_DELAY_S", 0.01)
     monkeypatch.setattr(follower, "BEGIN_LOOK_S", 0.05)
     storage = FakeStorage()
     is_away = [False]

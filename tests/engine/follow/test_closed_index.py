@@ -16,6 +16,7 @@ from walsyncd.adapters.files.inotify import Event, Kind
 from walsyncd.adapters.files.source import Role
 from walsyncd.core.follow.decision import CLOSE_LATE_MS
 from walsyncd.engine.follow.source_reader import SourceReader
+from walsyncd.engine.follow.step import Step
 from walsyncd.engine.follow.wal_pairs import WalPairs
 
 
@@ -76,8 +77,8 @@ def test_a_connection_that_closed_beside_an_old_counter(tmp_path: Path) -> None:
         fill(app, 4100)
         follow.begin()
         closes_beside(follow, app)
-        assert follow.tracked.mark is not None
-        assert follow.tracked.mark.ichange > 4062
+        assert follow.tracked.evidence.mark is not None
+        assert follow.tracked.evidence.mark.ichange > 4062
         app.execute(CHECKPOINT, insert(1))
         recovers_two(follow, app)
 
@@ -120,8 +121,8 @@ def test_a_counter_rebuilt_in_place_is_a_gap(tmp_path: Path, more: int) -> None:
     with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
         fill(app, 5)
         follow.look()
-        assert follow.tracked.mark is not None
-        ichange, index_rebuilds = follow.tracked.mark.ichange, follow.tracked.mark.index_rebuilds
+        assert follow.tracked.evidence.mark is not None
+        ichange, index_rebuilds = follow.tracked.evidence.mark.ichange, follow.tracked.evidence.mark.index_rebuilds
         tear_header(path)
         fill(app, ichange + more, start=2000)
         app.execute(CHECKPOINT, insert(1))
@@ -142,8 +143,8 @@ def test_a_counter_rebuilt_in_place_whose_commits_were_cut_off_is_a_gap(tmp_path
         other.execute("BEGIN", "SELECT * FROM t")  # so the WAL can't restart
         app.execute(CHECKPOINT)
         follow.begin().look()
-        assert follow.tracked.mark is not None
-        ichange, frames = follow.tracked.mark.ichange, follow.cursor.frames
+        assert follow.tracked.evidence.mark is not None
+        ichange, frames = follow.tracked.evidence.mark.ichange, follow.cursor.frames
         app.execute(f"PRAGMA journal_size_limit={32 + frames * (24 + 4096)}")
         tear_header(path)
         app.execute(*(f"INSERT INTO u VALUES ({value})" for value in range(ichange)))
@@ -159,8 +160,8 @@ def test_a_counter_rebuilt_in_place_whose_commits_were_overwritten_is_a_gap(tmp_
     with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
         fill(app, 5)
         follow.look()
-        assert follow.tracked.mark is not None
-        ichange, frames = follow.tracked.mark.ichange, follow.cursor.frames
+        assert follow.tracked.evidence.mark is not None
+        ichange, frames = follow.tracked.evidence.mark.ichange, follow.cursor.frames
         tear_header(path)
         fill(app, ichange, start=2000)
         app.execute(CHECKPOINT)
@@ -175,8 +176,8 @@ def test_a_counter_rebuilt_in_place_in_an_incarnation_between_is_a_gap(tmp_path:
         app.execute("BEGIN", *("INSERT INTO t VALUES (hex(zeroblob(2000)))" for _ in range(20)), "COMMIT")
         other.execute("SELECT count(*) FROM t")
         follow.look()
-        assert follow.tracked.mark is not None
-        ichange = follow.tracked.mark.ichange
+        assert follow.tracked.evidence.mark is not None
+        ichange = follow.tracked.evidence.mark.ichange
         app.execute(CHECKPOINT)
         fill(app, 1)
         tear_header(path)
@@ -192,8 +193,8 @@ def test_a_killed_writer_whose_close_comes_late_is_a_gap(tmp_path: Path) -> None
     with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
         fill(app, 5)
         follow.look()
-        assert follow.tracked.mark is not None
-        ichange, frames = follow.tracked.mark.ichange, follow.cursor.frames
+        assert follow.tracked.evidence.mark is not None
+        ichange, frames = follow.tracked.evidence.mark.ichange, follow.cursor.frames
         with torn_header(path):
             fill(app, ichange, start=2000)
             app.execute(CHECKPOINT)
@@ -240,7 +241,7 @@ def test_a_close_long_after_a_restart(tmp_path: Path) -> None:
     with used_by_two(tmp_path) as (app, other, follow):
         app.execute(insert(1), CHECKPOINT, insert(2))
         assert not follow.look().gap
-        assert follow.tracked.provisional is not None
+        assert follow.tracked.evidence.provisional is not None
         follow.ahead_ms += CLOSE_LATE_MS
         assert not follow.look().gap
         closes_without_a_gap(app, other, follow)
@@ -254,7 +255,7 @@ def test_a_close_that_may_be_among_lost_events_calls_a_loan_in(tmp_path: Path) -
         follow.look()
         app.execute(insert(1), CHECKPOINT, insert(2))
         assert not follow.look().gap
-        assert follow.tracked.provisional is not None
+        assert follow.tracked.evidence.provisional is not None
         follow.tracked.wal_pairs.note(Event(path, Role.DATABASE, Kind.OVERFLOW))
         assert "right after the WAL restarted" in follow.gap()
 
@@ -269,6 +270,7 @@ def test_a_close_while_a_count_is_judged_calls_the_loan_in(tmp_path: Path) -> No
         reader = SourceReader(follow.tracked, follow.environment, follow.tracked.wal_pairs.current)
         follow.tracked.wal_pairs.note(Event(path, Role.SHM, Kind.CLOSE_WRITE))
         reader.accept_provisionally()
+        follow.tracked.apply(Step(evidence=reader.evidence))
         assert "right after the WAL restarted" in follow.gap()
 
 
@@ -292,7 +294,7 @@ def test_a_close_after_an_emptied_wal_began_with_other_salts(tmp_path: Path) -> 
         other.execute(insert(1))
         assert not follow.look().gap
         assert follow.cursor.salts[0] != emptied.salts[0]
-        assert follow.tracked.provisional is None
+        assert follow.tracked.evidence.provisional is None
         closes_without_a_gap(app, other, follow)
 
 

@@ -28,7 +28,8 @@ def test_a_single_commit_becomes_a_segment(tmp_path: Path) -> None:
         app.execute(insert(1))
         step = follow.look()
         assert len(step.objects) == 1
-        assert step.mark is not None
+        assert step.evidence is not None
+        assert step.evidence.mark is not None
         follow.proves(app)
 
 
@@ -160,12 +161,12 @@ def test_no_epoch_is_closed_while_a_base_is_under_way(tmp_path: Path, monkeypatc
     monkeypatch.setattr(copy_frames, "EPOCH_BYTES", 4120)
     path = tmp_path / "app.db"
     with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
-        follow.tracked.base_under_way = True
+        follow.tracked.note_base(under_way=True)
         for value in range(20):
             app.execute(insert(value))
             follow.look()
         assert follow.state.stream.epoch == 1
-        follow.tracked.base_under_way = False
+        follow.tracked.note_base(under_way=False)
         app.execute(insert(20))
         follow.look()
         assert follow.state.stream.epoch == 2
@@ -177,12 +178,12 @@ def test_no_epoch_is_closed_while_a_base_is_wanted(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(copy_frames, "EPOCH_BYTES", 4120)
     path = tmp_path / "app.db"
     with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
-        follow.tracked.base_wanted = "first generation"
+        follow.tracked.note_base(wanted="first generation")
         for value in range(20):
             app.execute(insert(value))
             follow.look()
         assert follow.state.start_epoch == follow.state.stream.epoch == 1
-        follow.tracked.base_wanted = ""
+        follow.tracked.note_base(wanted="")
         app.execute(insert(20))
         follow.look()
         assert follow.state.stream.epoch == 2
@@ -263,12 +264,11 @@ def test_an_exclusive_writer_is_scanned(tmp_path: Path) -> None:
                 app.execute(insert(value))
                 assert not follow.look().gap
             app.execute("PRAGMA cache_size=5", "BEGIN", _many(300))
-            follow.look()
-            assert follow.tracked.busy_until > 0
+            assert (follow.look().rest_until_s or 0) > 0
             app.execute("ROLLBACK", insert(6))
             follow.look()
             follow.proves(app)
-            assert follow.tracked.mark is None
+            assert follow.tracked.evidence.mark is None
 
 
 def test_a_scan_finds_its_target_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -293,7 +293,7 @@ def test_a_scan_finds_its_target_once(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_frames_that_were_published_without_salts(tmp_path: Path) -> None:
-    """No generation gets past them, and the gap says so; one does as soon as the WAL has begun anew."""
+    """No generation gets past them, and the gap says so; one does as soon as the WAL has restarted."""
     path = tmp_path / "app.db"
     with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
         app.execute("PRAGMA cache_size=5", "CREATE INDEX i ON t (x)", "CREATE TABLE u (x)")

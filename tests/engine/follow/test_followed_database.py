@@ -8,9 +8,14 @@ import pytest
 
 from tests.adapters.files.sqlite_process import wal_database
 from tests.engine.following import Following, spec_of
+from walsyncd.core.follow.follow_state import FileFacts, FollowState, Stream
+from walsyncd.core.follow.gap import Gap, GapKind
 from walsyncd.engine.follow import copy_frames
-from walsyncd.engine.follow.followed_database import FollowedDatabase
+from walsyncd.engine.follow.followed_database import BaseNeed, FollowedDatabase, Request
+from walsyncd.engine.follow.look import take_step
+from walsyncd.engine.follow.step import Step
 from walsyncd.engine.follow.wal_pairs import WalPairs
+from walsyncd.errors import TransientError
 
 
 def test_forgetting_leaves_nothing_of_the_generation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -23,11 +28,73 @@ def test_forgetting_leaves_nothing_of_the_generation(tmp_path: Path, monkeypatch
         follow.step()
         tracked = follow.tracked
         assert tracked.pending is not None
-        tracked.base_wanted = "asked for"
-        tracked.believe_index = False
+        tracked.note_base(wanted="asked for")
         tracked.forget()
-        fresh = FollowedDatabase(tracked.spec, tracked.row_id, tracked.wal_pairs, verified=True)
+        fresh = FollowedDatabase(tracked.spec, tracked.row_id, tracked.wal_pairs)
+        fresh.next_generation, fresh.mailbox = tracked.next_generation, tracked.mailbox
         assert tracked == fresh
+
+
+def test_a_step_is_believed_when_it_is_applied(tmp_path: Path) -> None:
+    """A look changes nothing of the database: what it found is all in its step, and can be lost with it."""
+    path = tmp_path / "app.db"
+    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
+        follow.look()
+        app.execute("INSERT INTO t VALUES (1)")
+        tracked = follow.tracked
+        believed = tracked.state, tracked.evidence, tracked.pending, tracked.base
+        lost = take_step(tracked, follow.environment)
+        assert lost.objects
+        assert (tracked.state, tracked.evidence, tracked.pending, tracked.base) == believed
+        follow.look()
+        assert tracked.state is not None
+        assert lost.state is not None
+        assert tracked.state.stream.position == lost.state.stream.position
+        follow.proves(app)
+
+
+def test_a_gap_leaves_what_was_believed(tmp_path: Path) -> None:
+    """Whoever handles the gap ends the generation, and still knows where it stood."""
+    path = tmp_path / "app.db"
+    with wal_database(path), Following(path, tmp_path / "f").begin() as follow:
+        follow.look()
+        state, evidence = follow.tracked.state, follow.tracked.evidence
+        follow.tracked.apply(Step(gap=Gap.of(GapKind.OTHER, "a test"), state=None, base_wanted="never"))
+        assert (follow.tracked.state, follow.tracked.evidence) == (state, evidence)
+        assert not follow.tracked.base.wanted
+
+
+def test_requests_are_taken_in_order_and_none_is_lost() -> None:
+    """The first so many are answered; one that comes meanwhile waits for the next look."""
+    path = Path("/nowhere/app.db")
+    tracked = FollowedDatabase(spec_of(path), 1, WalPairs(path))
+    first, second = Request(lambda _tracked: 1), Request(lambda _tracked: 2)
+    tracked.mailbox.ask(first)
+    asked = tracked.mailbox.asked()
+    tracked.mailbox.ask(second)
+    tracked.answer(asked)
+    assert (first.done.result(), second.done.done(), tracked.mailbox.asked()) == (1, False, 1)
+    tracked.fail_requests(TransientError("it ended"))
+    with pytest.raises(TransientError, match="it ended"):
+        second.done.result()
+
+
+@pytest.mark.parametrize(
+    ("need", "start_epoch", "can_begin"),
+    [
+        (BaseNeed(), 2, False),
+        (BaseNeed(wanted="first generation"), 1, True),
+        (BaseNeed(wanted="first generation", under_way=True), 2, False),
+        (BaseNeed(wanted="first generation", awaits_restart=True), 1, False),
+        (BaseNeed(awaits_restart=True), 2, True),
+    ],
+)
+def test_when_a_base_can_begin(need: BaseNeed, start_epoch: int, *, can_begin: bool) -> None:
+    """One that waits for a restart begins in the epoch in which the WAL's incarnation began."""
+    state = FollowState(Stream("g", epoch=2), None, start_epoch, 0, FileFacts(1, 2, None, "boot"))
+    assert need.can_begin(state) is can_begin
+    assert not need.can_begin(None)
+    assert need.wanting("asked for").wanted in {"first generation", "asked for"}
 
 
 def test_a_database_is_called_by_its_configuration() -> None:

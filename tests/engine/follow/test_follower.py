@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from tests.adapters.files.sqlite_process import wal_database
 from tests.engine.running import WAIT_S_MAX, Place, running, wait_for
 from walsyncd.adapters.journal.journal import Advance, Journal
+from walsyncd.core.follow import next_generation
 from walsyncd.core.follow.decision import ProvisionalProof
 from walsyncd.core.follow.gap import Gap, GapKind
 from walsyncd.engine.base.base_copy import AbandonedError
@@ -55,7 +57,7 @@ def test_what_the_journal_did_not_take_is_found_again(place: Place, monkeypatch:
 
 def test_a_gap_ends_the_generation_and_the_reason_is_kept(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """The journal, the state and the next generation's manifest say why; the next begins by itself."""
-    monkeypatch.setattr(follower, "BASE_DELAY_S", 0.01)
+    monkeypatch.setattr(next_generation, "BASE_DELAY_S", 0.01)
     with wal_database(place.database()) as writer, running(place.settings("app")):
         first = place.sync().partition("/")[0]
         wal = place.database().with_name("app.db-wal")
@@ -70,7 +72,7 @@ def test_a_gap_ends_the_generation_and_the_reason_is_kept(place: Place, monkeypa
 
 def test_new_generations_come_ever_more_slowly(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """Twice as late each time; ``status`` says degraded, why, and when."""
-    monkeypatch.setattr(follower, "BASE_DELAY_S", 60.0)
+    monkeypatch.setattr(next_generation, "BASE_DELAY_S", 60.0)
     with wal_database(place.database()), running(place.settings("app")) as daemon:
         place.sync()
         place.database().rename(place.folder / "moved.db")
@@ -80,10 +82,10 @@ def test_new_generations_come_ever_more_slowly(place: Place, monkeypatch: pytest
         assert "another file" in row.cause or "moved away" in row.cause
         assert "new base is taken in" in row.remedy
         (tracked,) = daemon.databases
-        assert tracked.begin_delay_s == 60.0
+        assert tracked.next_generation.delay_s == 60.0
         assert "waits" in place.ask(op="sync", names=["app"])["databases"]["app"]["error"]
         daemon.follower.interrupt(tracked, lambda tracked: daemon.follower.give_way(tracked, AGAIN, until=bool))
-        wait_for(lambda: tracked.begin_delay_s == 120.0)
+        wait_for(lambda: tracked.next_generation.delay_s == 120.0)
 
 
 def test_one_unreadable_database_does_not_disturb_the_others(place: Place) -> None:
@@ -137,14 +139,14 @@ def test_a_loan_is_over_in_time_though_nothing_happens(place: Place) -> None:
     def accept_provisionally(tracked: FollowedDatabase) -> None:
         assert tracked.wal_pairs.current is not None
         until_ms = time.monotonic_ns() // 1_000_000 + 200
-        tracked.provisional = ProvisionalProof(
-            tracked.wal_pairs.current.serial, tracked.wal_pairs.current.closed, until_ms
-        )
-        lent.append(tracked.provisional)
+        wal_pair = tracked.wal_pairs.current
+        proof = ProvisionalProof(wal_pair.serial, wal_pair.closed, until_ms)
+        tracked.evidence = replace(tracked.evidence, provisional=proof)
+        lent.append(proof)
 
     with wal_database(place.database()), running(place.settings("app")) as daemon:
         place.sync()
         (tracked,) = daemon.databases
         daemon.follower.interrupt(tracked, accept_provisionally)
-        wait_for(lambda: lent and tracked.provisional is None)
+        wait_for(lambda: lent and tracked.evidence.provisional is None)
     assert not any(ended_reasons(place))

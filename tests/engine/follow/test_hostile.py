@@ -16,6 +16,7 @@ from structlog.testing import capture_logs
 from tests.adapters.files.sqlite_process import SqliteProcess, wal_database
 from tests.engine.running import Place, running, wait_for
 from tests.fakes import Call, FakeObject, FakeStorage
+from walsyncd.core.follow import next_generation
 from walsyncd.core.restore.plan import Head
 from walsyncd.engine.follow import follower, segment_builder
 from walsyncd.engine.restore.planner import find_plan
@@ -230,7 +231,7 @@ def assert_given_up_and_begun_anew(place: Place, storage: FakeStorage, writer: S
 @pytest.fixture
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Generations begin anew after a moment, and spool files are used early."""
-    monkeypatch.setattr(follower, "BASE_DELAY_S", 0.01)
+    monkeypatch.setattr(next_generation, "BASE_DELAY_S", 0.01)
     monkeypatch.setattr(follower, "BEGIN_LOOK_S", 0.05)
     monkeypatch.setattr(segment_builder, "MEMORY_BYTES_MAX", 1 << 20)
 
@@ -248,7 +249,7 @@ def test_a_transaction_larger_than_the_spool_ends_the_generation(place: Place) -
 
 @pytest.mark.usefixtures("soon")
 def test_what_helps_against_a_transaction_that_is_too_large_is_said(place: Place) -> None:
-    """In the database's status, for as long as its WAL has not begun anew; also after a restart of the daemon."""
+    """In the database's status, for as long as its WAL has not restarted; also after a restart of the daemon."""
     storage = FakeStorage()
     settings = place.settings("app", spool_bytes_max=3 << 20)
     with wal_database(place.database()) as writer:
@@ -259,7 +260,7 @@ def test_what_helps_against_a_transaction_that_is_too_large_is_said(place: Place
                     writer.execute("create table if not exists junk (b)", "insert into junk values (zeroblob(9))")
                     writer.execute("insert into junk values (randomblob(5000000))")
                 wait_for(lambda: place.row().generation is None)
-                wait_for(lambda: "once the WAL has begun anew" in place.row().remedy)
+                wait_for(lambda: "once the WAL has restarted" in place.row().remedy)
                 assert "raise spool_bytes_max above the largest transaction" in place.row().remedy
                 assert "spool_bytes_max" in place.row().cause
 

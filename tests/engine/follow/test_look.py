@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,6 @@ from walsyncd.core.follow.decision import DmsHolder, Observation
 from walsyncd.core.follow.gap import Gap, GapKind
 from walsyncd.engine.follow import look
 from walsyncd.engine.follow.source_reader import SourceReader
-from walsyncd.engine.follow.step import Step
 from walsyncd.engine.follow.wal_pairs import REPLACED
 from walsyncd.errors import MissingError, RefusedError
 
@@ -216,10 +216,10 @@ def test_a_wal_index_that_stays_behind_is_not_believed(tmp_path: Path) -> None:
         app.execute(insert(1))
         for _ in range(2):
             assert not follow.look().objects
-            assert follow.tracked.believe_index
+            assert follow.tracked.evidence.believe_index
             follow.ahead_ms += look.LAG_MS
         assert not follow.look().gap
-        assert not follow.tracked.believe_index
+        assert not follow.tracked.evidence.believe_index
         follow.proves(app)
         app.execute(insert(2))
         follow.look()
@@ -231,10 +231,10 @@ def test_a_wal_index_that_caught_up_is_believed_again(tmp_path: Path) -> None:
     path = tmp_path / "app.db"
     with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
         follow.look()
-        follow.tracked.believe_index = False
+        follow.tracked.evidence = replace(follow.tracked.evidence, believe_index=False)
         app.execute(insert(1))
         follow.look()
-        assert follow.tracked.believe_index
+        assert follow.tracked.evidence.believe_index
         follow.proves(app)
 
 
@@ -246,7 +246,7 @@ def test_frames_of_a_rolled_back_transaction_do_not_make_it_lag(tmp_path: Path) 
         for _ in range(4):
             assert follow.look().moving
             follow.ahead_ms += look.LAG_MS
-        assert follow.tracked.believe_index
+        assert follow.tracked.evidence.believe_index
 
 
 def test_a_wal_index_being_set_up_is_looked_at_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -255,7 +255,7 @@ def test_a_wal_index_being_set_up_is_looked_at_again(tmp_path: Path, monkeypatch
     with wal_database(path), Following(path, tmp_path / "f").begin() as follow:
         follow.look()
         monkeypatch.setattr(SourceReader, "_holder", lambda _self: DmsHolder.SETTING_UP)
-        assert follow.step() == Step(moving=True)
+        assert follow.step().is_shortly
 
 
 def test_a_caught_up_look_has_no_life_left(tmp_path: Path) -> None:

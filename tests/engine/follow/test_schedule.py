@@ -41,23 +41,25 @@ def database(row_id: int) -> FollowedDatabase:
 def test_a_woken_database_is_due_at_once(clock: Clock) -> None:
     """And only once, however often it is woken; its looking again begins anew."""
     due, tracked = Schedule(), database(1)
-    tracked.relooks = 7
+    for _ in range(7):
+        due.relook(tracked)
+    assert tracked.pace.relooks == 7
     due.wake([tracked])
     due.wake([tracked])
     assert due.take() == [tracked]
     assert due._take_due(clock.now) == []
-    assert tracked.relooks == 0
+    assert tracked.pace.relooks == 0
 
 
 def test_a_busy_database_waits_its_pause(clock: Clock) -> None:
     """An event does not shorten it, a request does."""
     due, tracked = Schedule(), database(1)
-    tracked.busy_until = clock.now + 5
+    due.rest(tracked, clock.now + 5)
     due.wake([tracked])
     assert due._take_due(clock.now + 4) == []
     due.request(tracked, Request(lambda _tracked: None))
     assert due.take() == [tracked]
-    assert len(tracked.requests) == 1
+    assert tracked.mailbox.asked() == 1
 
 
 def test_the_earliest_time_counts(clock: Clock) -> None:
@@ -89,7 +91,31 @@ def test_an_interrupt_is_due_at_once(clock: Clock) -> None:
     due.at(tracked, 300)
     due.interrupt(tracked, lambda _tracked: None)
     assert due.take() == [tracked]
-    assert len(tracked.interrupts) == 1
+    assert tracked.mailbox.next_interrupt() is not None
+
+
+def test_nobody_looks_at_a_database_before_it_is_admitted(clock: Clock) -> None:
+    """The thread that joins it writes to it; what was asked meanwhile is done then."""
+    due, tracked = Schedule(), database(1)
+    tracked.mailbox.held_back = True
+    due.wake([tracked])
+    due.interrupt(tracked, lambda _tracked: None)
+    assert due._take_due(clock.now + 1) == []
+    due.admit(tracked)
+    assert due.take() == [tracked]
+    assert tracked.mailbox.next_interrupt() is not None
+
+
+def test_a_failing_database_is_tried_later_each_time(clock: Clock) -> None:
+    """Until a look succeeds."""
+    due, tracked = Schedule(), database(1)
+    for delay_s in (0.5, 1.0, 2.0):
+        due.failed(tracked)
+        assert due._take_due(clock.now + delay_s - 0.01) == []
+        assert due._take_due(clock.now + delay_s) == [tracked]
+    due.well(tracked)
+    due.failed(tracked)
+    assert due._take_due(clock.now + 0.5) == [tracked]
 
 
 def test_a_forgotten_database_never_comes(clock: Clock) -> None:
@@ -121,7 +147,7 @@ def test_nobody_is_woken_for_what_comes_later(clock: Clock, monkeypatch: pytest.
     monkeypatch.setattr(due._condition, "notify", lambda: woken.append(None))
     due.at(first, 5)
     due.at(second, 10)
-    first.busy_until = clock.now + 5
+    due.rest(first, clock.now + 5)
     due.wake([first])
     assert len(woken) == 1
     due.wake([second])

@@ -6,15 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.adapters.files.sqlite_process import SqliteProcess, wal_database
+from tests.adapters.files.sqlite_process import wal_database
 from tests.engine.following import Following, insert
 from walsyncd.adapters.files.inotify import Event, Kind
 from walsyncd.adapters.files.source import Role
 from walsyncd.core.follow.decision import Cursor, DmsHolder
 from walsyncd.engine.follow import source_reader as eyes_module
-from walsyncd.engine.follow.source_reader import SourceReader, database_identity
-from walsyncd.engine.follow.step import SHORTLY
-from walsyncd.errors import MissingError
+from walsyncd.engine.follow.source_reader import SourceReader
 
 
 def eyes_of(follow: Following) -> SourceReader:
@@ -54,7 +52,7 @@ def test_between_the_two_deletions_of_a_last_close(tmp_path: Path) -> None:
         seen = eyes_of(follow).observe()
         assert seen.holder is DmsHolder.LEAVING
         assert seen.index is None
-        assert follow.step() == SHORTLY
+        assert follow.step().is_shortly
 
 
 def test_the_queue_is_drained_before_anything_is_believed(tmp_path: Path) -> None:
@@ -153,14 +151,3 @@ def test_our_last_frame_is_still_there(tmp_path: Path) -> None:
         assert eyes_of(follow).still_holds(cursor)
         app.execute("PRAGMA wal_checkpoint", *(insert(value) for value in range(cursor.frames)))
         assert not eyes_of(follow).still_holds(cursor)
-
-
-def test_a_database_that_is_not_there(tmp_path: Path) -> None:
-    """MissingError says how it goes on."""
-    path = tmp_path / "app.db"
-    with SqliteProcess(path) as app, Following(path, tmp_path / "f") as follow:
-        app.execute("CREATE TABLE t (x)")
-        assert database_identity(follow.tracked).size > 0
-        path.unlink()
-        with pytest.raises(MissingError, match="picked up"):
-            database_identity(follow.tracked)

@@ -13,8 +13,7 @@ import pytest
 from tests.adapters.files.sqlite_process import SqliteProcess, wal_database
 from tests.engine.following import Following, closed_database, insert
 from walsyncd.core.sqlite.wal import format_wal_header
-from walsyncd.engine.follow.begin_generation import begin_state
-from walsyncd.engine.follow.step import SHORTLY
+from walsyncd.engine.follow.begin_generation import begin_step
 from walsyncd.engine.follow.stuck_state import PATIENCE_MS
 from walsyncd.errors import TransientError
 
@@ -55,14 +54,14 @@ def test_a_header_that_stays_torn(tmp_path: Path) -> None:
         app.execute(insert(1))
         tear(path)
         for _ in range(3):
-            assert follow.step() == SHORTLY
+            assert follow.step().is_shortly
         follow.ahead_ms += PATIENCE_MS
         assert "header is being written" in follow.step().doubt
         assert not follow.look().gap
         follow.proves(app)
         app.execute(insert(2))
         assert not follow.look().gap
-        assert follow.tracked.believe_index
+        assert follow.tracked.evidence.believe_index
         follow.proves(app)
 
 
@@ -75,7 +74,7 @@ def test_a_new_wal_whose_header_stays_torn(tmp_path: Path) -> None:
         follow.look()
         app.execute(insert(1))
         tear(path)
-        assert follow.step() == SHORTLY
+        assert follow.step().is_shortly
         follow.ahead_ms += PATIENCE_MS
         assert follow.step().doubt
         assert not follow.look().gap
@@ -89,7 +88,7 @@ def test_a_wal_that_is_never_the_one_of_the_wal_index(tmp_path: Path) -> None:
         follow.look()
         app.execute(insert(1))
         name_another(path)
-        assert follow.step() == SHORTLY
+        assert follow.step().is_shortly
         follow.ahead_ms += PATIENCE_MS
         assert "is not the one" in follow.step().doubt
         assert follow.gap()
@@ -103,7 +102,7 @@ def test_a_wal_whose_header_is_never_written(tmp_path: Path) -> None:
         app.kill()
         with path.with_name("app.db-wal").open("r+b") as file:
             file.write(bytes(32))
-        assert follow.step() == SHORTLY
+        assert follow.step().is_shortly
         follow.ahead_ms += PATIENCE_MS
         assert follow.gap() == "for 5 s the WAL's header is being written"
 
@@ -115,7 +114,7 @@ def test_a_wal_index_that_is_set_up_for_ever(tmp_path: Path) -> None:
         follow.look()
         app.kill()
         with setting_up(path):
-            assert follow.step() == SHORTLY
+            assert follow.step().is_shortly
             follow.ahead_ms += PATIENCE_MS
             for _ in range(2):
                 with pytest.raises(TransientError, match="setting up"):
@@ -145,7 +144,7 @@ def test_a_wal_index_that_somebody_deleted(tmp_path: Path, *, first: bool) -> No
         path.with_name("app.db-shm").unlink()
         with SqliteProcess(path) as alone:
             alone.execute("PRAGMA locking_mode=EXCLUSIVE", insert(3))
-            assert follow.step() == SHORTLY
+            assert follow.step().is_shortly
             follow.ahead_ms += PATIENCE_MS
             assert "is deleted" in follow.step().doubt
             assert not follow.look().gap
@@ -172,7 +171,7 @@ def test_a_change_begins_the_patience_anew(tmp_path: Path) -> None:
         follow.look()
         tear(path)
         for more in range(3):
-            assert follow.step() == SHORTLY
+            assert follow.step().is_shortly
             follow.ahead_ms += PATIENCE_MS
             with path.with_name("app.db-wal").open("ab") as file:
                 file.write(bytes(more + 1))
@@ -183,14 +182,18 @@ def test_a_generation_begins_behind_a_torn_header(tmp_path: Path) -> None:
     path = tmp_path / "app.db"
     with wal_database(path) as app, Following(path, tmp_path / "f") as follow:
         tear(path)
-        assert begin_state(follow.tracked, follow.environment, "g") is None
+        step = begin_step(follow.tracked, follow.environment, "g")
+        assert step.state is None
+        follow.tracked.apply(step)
         follow.ahead_ms += PATIENCE_MS
-        state = begin_state(follow.tracked, follow.environment, "g")
+        state = begin_step(follow.tracked, follow.environment, "g").state
         assert state is not None
         assert state.cursor is not None
         app.kill()
         with setting_up(path):
-            assert begin_state(follow.tracked, follow.environment, "g") is None
+            step = begin_step(follow.tracked, follow.environment, "g")
+            assert step.state is None
+            follow.tracked.apply(step)
             follow.ahead_ms += PATIENCE_MS
             with pytest.raises(TransientError, match="setting up"):
-                begin_state(follow.tracked, follow.environment, "g")
+                begin_step(follow.tracked, follow.environment, "g")

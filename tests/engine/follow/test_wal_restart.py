@@ -152,7 +152,7 @@ def test_a_rebuilt_wal_index_is_not_counted_by(tmp_path: Path) -> None:
     with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
         fill(app, 5)
         follow.look()
-        assert follow.tracked.mark is not None
+        assert follow.tracked.evidence.mark is not None
         app.kill()
         with SqliteProcess(path) as other:
             other.execute(insert(1), CHECKPOINT)
@@ -171,8 +171,8 @@ def test_a_rebuild_that_was_looked_at_is_counted_from(tmp_path: Path) -> None:
             other.execute(insert(1))
             assert not follow.look().gap
             assert not follow.look().gap
-            assert follow.tracked.mark is not None
-            assert follow.tracked.mark.ichange < 3
+            assert follow.tracked.evidence.mark is not None
+            assert follow.tracked.evidence.mark.ichange < 3
             other.execute(CHECKPOINT, insert(2))
             assert not follow.look().gap
             follow.proves(other)

@@ -7,6 +7,7 @@ stays as it is, complete up to its last commit; whoever waits for a look gets it
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 import structlog
@@ -65,7 +66,5 @@ class Renewal:
             return
         position = str(tracked.state.stream.position)
         self._journal.end_generation(tracked.row_id, EXPIRING, self._environment.wall_ms())
-        tracked.forget()
-        tracked.wal_pairs.rest()
-        tracked.gap_reason = EXPIRING.reason
+        tracked.end_generation(replace(tracked.next_generation, reason=EXPIRING.reason))
         _log.info("generation_renewed", database=tracked.name, position=position, reason=EXPIRING.reason)

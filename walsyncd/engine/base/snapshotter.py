@@ -41,8 +41,8 @@ from walsyncd.engine.base.base_copy import (
 )
 from walsyncd.engine.base.copy_queue import CopyQueue
 from walsyncd.engine.base.renewal import Renewal
+from walsyncd.engine.follow.file_facts import file_facts
 from walsyncd.engine.follow.followed_database import FollowedDatabase
-from walsyncd.engine.follow.source_reader import file_facts
 from walsyncd.errors import MissingError, StateError, WalsyncdError
 
 RETRY_S = 5.0  # after a base that was abandoned
@@ -73,7 +73,7 @@ class _Work:
 
 
 class Snapshotter:
-    """Takes the bases of all databases; ``request`` reaches the follower, ``submit`` the uploads' pool.
+    """Takes the bases of all databases; ``request`` and ``interrupt`` reach the follower, ``submit`` the uploads' pool.
 
     With a ``renewal`` a base comes by the clock even if nothing changed, since the store removes objects by their age.
     """
@@ -84,6 +84,7 @@ class Snapshotter:
         storage: Storage,
         *,
         request: Callable[[FollowedDatabase, Callable[[FollowedDatabase], object]], Future[Any]],
+        interrupt: Callable[[FollowedDatabase, Callable[[FollowedDatabase], object]], None],
         submit: Callable[[int, Callable[[], object], int], Future[Any]],
         offer: Callable[[list[ObjectRow]], None],
         abort_leftovers: Callable[[], None],
@@ -94,6 +95,7 @@ class Snapshotter:
         self._journal = journal
         self._storage = storage
         self._request = request
+        self._interrupt = interrupt
         self._submit = submit
         self._offer = offer
         self._abort_leftovers = abort_leftovers
@@ -126,8 +128,11 @@ class Snapshotter:
             position = Position(key.generation, key.epoch, key.frame)
             self._taken[tracked.row_id] = (position, row.base_ms)
             self.due(tracked, max(0.0, self._left_s(tracked, row.base_ms)))
-        tracked.base_under_way = bool(self._journal.bases(tracked.row_id)) and tracked.state is not None
-        if tracked.base_under_way or tracked.base_wanted:
+        self._interrupt(tracked, self._resume)
+
+    def _resume(self, tracked: FollowedDatabase) -> None:
+        tracked.note_base(under_way=bool(self._journal.bases(tracked.row_id)) and tracked.state is not None)
+        if tracked.base.under_way or tracked.base.wanted:
             self.due(tracked)
 
     def replan(self, tracked: FollowedDatabase, interval_s: float) -> None:
@@ -160,8 +165,9 @@ class Snapshotter:
 
     def is_due(self, tracked: FollowedDatabase) -> bool:
         """Whether a base is due now, or under way; one that waits for the WAL to restart is not due."""
-        wanted = tracked.base_wanted or tracked.base_under_way or self.failures(tracked)
-        return not tracked.base_awaits_restart and (bool(wanted) or self._copy_queue.is_due(tracked))
+        base = tracked.base
+        wanted = base.wanted or base.under_way or self.failures(tracked)
+        return not base.awaits_restart and (bool(wanted) or self._copy_queue.is_due(tracked))
 
     def failures(self, tracked: FollowedDatabase) -> int:
         """How many bases of this database in a row were abandoned."""
@@ -186,15 +192,13 @@ class Snapshotter:
     def _is_wanted(self, tracked: FollowedDatabase, state: FollowState) -> bool:
         """Whether a base is asked for, or its time has come and anything was committed since the last one."""
         taken = self._taken.get(tracked.row_id)
-        if tracked.base_wanted or taken is None:
+        if tracked.base.wanted or taken is None:
             return True
-        position, taken_ms = taken
-        if position == state.stream.position and self._renewal is None:
+        if taken[0] == state.stream.position and self._renewal is None:
             return False
         with self._lock:
             work = self._work.get(tracked.row_id)
-            is_worth_it = work is not None and self._is_worth_it(work)
-        return is_worth_it or self._left_s(tracked, taken_ms) <= 0
+        return (work is not None and self._is_worth_it(work)) or self._left_s(tracked, taken[1]) <= 0
 
     def _is_worth_it(self, work: _Work) -> bool:
         ratio = work.tracked.spec.snapshot_wal_ratio
@@ -218,7 +222,7 @@ class Snapshotter:
     def _let_go(self, tracked: FollowedDatabase, error: WalsyncdError) -> None:
         if self._copy_queue.is_stopping:
             return
-        tracked.base_under_way = False
+        self._interrupt(tracked, lambda tracked: tracked.note_base(under_way=False))
         with suppress(StateError):  # what stays in the journal is resumed or dropped by the next attempt
             for base in self._journal.bases(tracked.row_id):
                 self._drop(base)
@@ -245,20 +249,20 @@ class Snapshotter:
     def _origin(self, tracked: FollowedDatabase) -> _Origin | None:
         """In the follower's thread: where a base that begins now counts from; None: none is wanted."""
         state = tracked.state
-        tracked.base_awaits_restart = False
+        tracked.note_base(awaits_restart=False)
         if state is None:
             return None
-        if not tracked.base_under_way and not self._is_wanted(tracked, state):
+        if not tracked.base.under_way and not self._is_wanted(tracked, state):
             self._plan_next(tracked)
             return None
         if self._renewal is not None and self._renewal.begins_anew(tracked, state, self._taken.get(tracked.row_id)):
             return None
         if state.start_epoch != state.stream.epoch:
-            tracked.base_awaits_restart = True
+            tracked.note_base(awaits_restart=True)
             if self._renewal is not None:  # which waits one interval for that, and no longer
                 self.due(tracked, tracked.spec.snapshot_interval_s)
             return None
-        tracked.base_under_way = True
+        tracked.note_base(under_way=True)
         return _Origin(state.start, state, tracked.rewinds)
 
     def _copy_file(self, tracked: FollowedDatabase, origin: _Origin, file: OpenFile) -> Steps[FinishedBase]:
@@ -268,15 +272,13 @@ class Snapshotter:
             raise AbandonedError("a rollback journal waits to be played back")
         resumed = self._resumable(tracked, origin, file)
         if resumed is not None and resumed.row.state is ObjectState.STORED:
-            plan = parse_plan(resumed.plan)
-            ranges = ranges_of(self._journal.parts(resumed.row.id), plan)
-            return FinishedBase(resumed.row, plan, resumed.row.size, resumed.etag or "", ranges)
+            row, plan = resumed.row, parse_plan(resumed.plan)
+            return FinishedBase(row, plan, row.size, resumed.etag or "", ranges_of(self._journal.parts(row.id), plan))
         if resumed is not None:
             plan, row = parse_plan(resumed.plan), resumed.row
         else:
-            plan, row = begin_base(
-                world, database_id=tracked.row_id, start=origin.start, file=file, boot_id=self._boot_id
-            )
+            database_id, start = tracked.row_id, origin.start
+            plan, row = begin_base(world, database_id=database_id, start=start, file=file, boot_id=self._boot_id)
         finished = yield from BaseCopy(world, name=tracked.name, file=file, plan=plan, row=row).run()
         if quiet is not None and (file.identity() != quiet or hot_journal(tracked.path)):
             raise AbandonedError("the database was written while it was copied")
@@ -309,9 +311,8 @@ class Snapshotter:
 
         compressor = (self._compressor and self._compressor()) or FrameCompressor()
         self._compressor = ref(compressor)  # those under way keep it
-        return CopyContext(
-            self._journal, self._storage, self._submit, self._copy_queue.in_flight_max, go_on, self._now_ms, compressor
-        )
+        in_flight_max = self._copy_queue.in_flight_max
+        return CopyContext(self._journal, self._storage, self._submit, in_flight_max, go_on, self._now_ms, compressor)
 
     # -- the manifest -----------------------------------------------------------------------------------------------
 
@@ -327,7 +328,7 @@ class Snapshotter:
             if state.mode == "rollback" and state.stream.position != base.plan.start:
                 raise AbandonedError("the database was written while it was copied")
             self._spool_manifest(tracked, base, state)
-            tracked.base_under_way, tracked.base_wanted = False, ""
+            tracked.note_base(under_way=False, wanted="")
             return state.stream.position, self._now_ms()
 
         self._taken[tracked.row_id] = yield from self._ask(tracked, finish)

@@ -170,7 +170,7 @@ class Control:
     def _snapshot(self, name: str) -> Answer:
         (tracked,) = self._databases.named([name])
         before = self._row(name).base_key
-        tracked.base_wanted = tracked.base_wanted or "asked for"
+        self._follower.interrupt(tracked, _want_base)
         self._destination().snapshotter.now(tracked)
         return {"base_key": before}
 
@@ -221,3 +221,8 @@ def _failures(futures: Sequence[tuple[FollowedDatabase, Future[Any]]], timeout_s
         except FutureTimeoutError:
             failures[tracked.name] = TransientError(f"{tracked.name} was not looked at within {timeout_s:.0f} s")
     return failures
+
+
+def _want_base(tracked: FollowedDatabase) -> None:
+    """In the follower's thread."""
+    tracked.base = tracked.base.wanting("asked for")

@@ -20,7 +20,7 @@ from walsyncd.config import DatabaseSpec, Settings, expand, glob_folders
 from walsyncd.core.follow.database_state import DatabaseState
 from walsyncd.engine.daemon.destination import Destination
 from walsyncd.engine.follow.event_pump import EventPump
-from walsyncd.engine.follow.followed_database import FollowedDatabase
+from walsyncd.engine.follow.followed_database import FollowedDatabase, Mailbox
 from walsyncd.engine.follow.follower import Follower
 from walsyncd.engine.follow.schedule import Schedule
 from walsyncd.engine.follow.wal_pairs import WalPairs
@@ -132,7 +132,7 @@ class Databases:
 
     def _join(self, spec: DatabaseSpec) -> None:
         row = self._journal.database(spec.name, str(spec.path))
-        tracked = FollowedDatabase(spec, row.id, WalPairs(spec.path))
+        tracked = FollowedDatabase(spec, row.id, WalPairs(spec.path), mailbox=Mailbox(held_back=True))
         self._joined(tracked)
         self._specs[spec.name] = spec
         with self._lock:
@@ -142,7 +142,7 @@ class Databases:
         self._follower.resume(tracked)
         self._destination().adopt([tracked])
         tracked.wal_pairs.look_around()
-        self._schedule.at(tracked, 0)
+        self._schedule.admit(tracked)
 
     def _leave(self, leaving: Sequence[FollowedDatabase]) -> None:
         """Let go of these; what they have in the spool goes up all the same."""

@@ -70,20 +70,19 @@ class Destination:
             stall_detector=stall_detector,
             expire_s=keeping.expire_after_s,
         )
-        renewal: Renewal | None = None
-        if keeping.expire_after_s is not None:
-            expire_s = keeping.expire_after_s
-            renewal = Renewal(journal, environment, interrupt=follower.interrupt, expire_s=expire_s)
+        expire_s, interrupt = keeping.expire_after_s, follower.interrupt
+        renewal = expire_s and Renewal(journal, environment, interrupt=interrupt, expire_s=expire_s)
         self.snapshotter = Snapshotter(
             journal,
             storage,
             request=follower.request,
+            interrupt=interrupt,
             submit=self.uploader.submit,
             offer=self.uploader.offer,
             abort_leftovers=self.uploader.abort_leftovers,
             now_ms=environment.wall_ms,
             boot_id=environment.boot_id,
-            renewal=renewal,
+            renewal=renewal or None,
         )
         self.driller = Driller(
             journal,

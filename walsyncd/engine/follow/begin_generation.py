@@ -1,17 +1,4 @@
-"""Where following begins: a new generation, or a WAL that appeared after the last one was deleted.
-
-A generation begins before the first frame of the current incarnation: all of its frames are still in the WAL.
-
-A WAL that its last user truncated and left behind by dying is like one that appears, if no commit is missing.
-
-A WAL that appears holds all that happened since the last one was deleted if
-
-- nothing else can have changed the database between, by the events, or by its look if it was not watched;
-- nothing was written to it after the database was, as its events tell: then it holds all that was ever committed into
-  it. Else it must be the first incarnation of its file (checkpoint sequence 0), and the wal-index, not having been
-  rebuilt meanwhile, counts as many commits as it holds; that is believed on loan (``proof``);
-- the database was followed in WAL mode before: a change out of rollback mode is none that a WAL tells of.
-"""
+"""Where a new generation begins: before the first frame of the WAL's current incarnation, while it is all there."""
 
 from __future__ import annotations
 
@@ -19,28 +6,28 @@ from dataclasses import replace
 from pathlib import Path
 
 from walsyncd.adapters.files.source import FileIdentity, Role, open_file, read_header, side_path
-from walsyncd.core.follow.decision import Cursor, DmsHolder, Observation, broken_chain, cursor_before, salts_now
+from walsyncd.core.follow.decision import Cursor, DmsHolder, Observation, cursor_before
 from walsyncd.core.follow.follow_state import FollowState, Stream
-from walsyncd.core.follow.gap import Gap, GapKind
-from walsyncd.core.follow.restart import Counter, prove_emptied
 from walsyncd.core.sqlite.wal import WAL_HEADER_SIZE, Salts, parse_wal_header
-from walsyncd.core.sqlite.walindex import IndexHeader
-from walsyncd.engine.follow.copy_frames import why_not_appendable
 from walsyncd.engine.follow.environment import Environment
+from walsyncd.engine.follow.file_facts import file_facts
 from walsyncd.engine.follow.followed_database import FollowedDatabase
 from walsyncd.engine.follow.no_wal import is_settled
-from walsyncd.engine.follow.source_reader import SourceReader, database_identity, file_facts
-from walsyncd.engine.follow.step import AT_ONCE, SHORTLY, Step, gap_step
-from walsyncd.engine.follow.stuck_state import again, has_lasted
+from walsyncd.engine.follow.source_reader import SourceReader
+from walsyncd.engine.follow.step import Step
+from walsyncd.engine.follow.stuck_state import has_lasted
 from walsyncd.errors import MissingError
 
-RESTARTED = "the first WAL that was seen after a time without one had restarted already"
+_BEGIN_AGAIN = Step(again_s=0.005)
 
 ROLLBACK_VERSION = 1  # file format write version of a database with a rollback journal; 2 is WAL
 
 
-def begin_state(tracked: FollowedDatabase, environment: Environment, generation: str) -> FollowState | None:
-    """Where a new generation begins; None: look again shortly. MissingError if there is no database yet."""
+def begin_step(tracked: FollowedDatabase, environment: Environment, generation: str) -> Step:
+    """Look where a new generation begins; without a state in the step: look again shortly.
+
+    MissingError if there is no database yet.
+    """
     wal_pairs = tracked.wal_pairs
     environment.drain()
     wal_pairs.clear()
@@ -56,32 +43,40 @@ def begin_state(tracked: FollowedDatabase, environment: Environment, generation:
     mode = "rollback" if wal_pair is None and is_rollback else "wal"
     stream = Stream(generation)
     begun = FollowState(stream, None, stream.epoch, 0, facts.unknown(), mode)
-    if wal_pair is None:
-        environment.drain()
-        if wal_pairs.current is not None or wal_pairs.database_writes != database_writes:
-            return None
-        wal_pairs.confirm_known(database_writes)
-        return replace(begun, file=facts) if is_settled(facts, environment) else begun
-    reader = SourceReader(tracked, environment, wal_pair)
-    seen = reader.observe()
-    if wal_pairs.current is not wal_pair or wal_pair.ended:
-        return None
+    if wal_pair is not None:
+        reader = SourceReader(tracked, environment, wal_pair)
+        return replace(_begin_in_wal(reader, begun), evidence=reader.evidence)
+    environment.drain()
+    if wal_pairs.current is not None or wal_pairs.database_writes != database_writes:
+        return _BEGIN_AGAIN
+    wal_pairs.confirm_known(database_writes)
+    return Step(state=replace(begun, file=facts) if is_settled(facts, environment) else begun)
+
+
+def _begin_in_wal(reader: SourceReader, begun: FollowState) -> Step:
+    seen, wal_pairs = reader.observe(), reader.tracked.wal_pairs
+    if wal_pairs.current is not reader.wal_pair or reader.wal_pair.ended:
+        return _BEGIN_AGAIN
     if seen.holder is DmsHolder.SETTING_UP:
-        has_lasted(tracked, seen, environment.monotonic_ms())
-        return None
+        has_lasted(reader, seen)
+        return _BEGIN_AGAIN
     if seen.holder is not DmsHolder.LIVE:
-        return replace(begun, cursor=cursor_before(seen.wal)) if seen.wal is not None else begun
+        return Step(state=_before_wal(begun, seen))
     if seen.index is not None and seen.index.max_frame == seen.index.ichange == 0:
-        wal_pair.known_since = wal_pairs.watched  # nothing was ever committed into this WAL
-        return begun
+        wal_pairs.begin_unwritten(reader.wal_pair)
+        return Step(state=begun)
     cursor = _live_cursor(seen)
-    if cursor is None and has_lasted(tracked, seen, environment.monotonic_ms()):
-        return replace(begun, cursor=cursor_before(seen.wal)) if seen.wal is not None else begun
-    return None if cursor is None else replace(begun, cursor=cursor)
+    if cursor is None and has_lasted(reader, seen):
+        return Step(state=_before_wal(begun, seen))
+    return _BEGIN_AGAIN if cursor is None else Step(state=replace(begun, cursor=cursor))
+
+
+def _before_wal(begun: FollowState, seen: Observation) -> FollowState:
+    return replace(begun, cursor=cursor_before(seen.wal)) if seen.wal is not None else begun
 
 
 def has_other_salts(path: Path, salts: Salts) -> bool:
-    """Whether the WAL of the database at ``path`` has begun anew since it had ``salts``."""
+    """Whether the WAL of the database at ``path`` has restarted since it had ``salts``."""
     file = open_file(side_path(path, Role.WAL))
     if file is None:
         return True
@@ -109,133 +104,3 @@ def _live_cursor(seen: Observation) -> Cursor | None:
     if index.max_frame:
         return None
     return Cursor(index.salts, None, 0, (0, 0))
-
-
-def presence_advice(tracked: FollowedDatabase) -> str:
-    """What helps where lives of the WAL are too short to be seen; empty if it is in use."""
-    advice = "presence = true, for an application that opens and closes the database for every request"
-    return "" if tracked.spec.presence else advice
-
-
-def first_frames(reader: SourceReader, state: FollowState) -> Step:
-    """A WAL is there where there was none: wait for its first frames, then accept it or not."""
-    wal_pair = reader.wal_pair
-    ended = wal_pair.ended
-    seen = reader.observe()
-    if wal_pair.ended != ended:
-        return AT_ONCE
-    if ended and not wal_pair.orderly:
-        if wal_pair.announced and not wal_pair.written:
-            return Step(life_ended=True, again_s=0)  # nothing was ever in it
-        fault = "a WAL was created and deleted, and no wal-index was seen to tell its commits from failed ones"
-        return gap_step(GapKind.UNCERTAIN, fault, remedy=presence_advice(reader.tracked))
-    if seen.holder is DmsHolder.SETTING_UP:
-        return again(reader, seen, "the wal-index is being set up")
-    if seen.holder is DmsHolder.LEAVING:
-        return again(reader, seen, "the wal-index is deleted and the WAL is not")
-    if seen.holder is not DmsHolder.LIVE:
-        return _first_scan(reader, state, seen)
-    if seen.index is None:
-        return _torn(reader, seen, "the wal-index header can't be read", ended=ended)
-    if seen.index.max_frame == 0:
-        if seen.index.ichange or (wal_pair.overwritten and wal_pair.uncounted):
-            return gap_step(GapKind.OVERWRITTEN, RESTARTED)
-        if ended:
-            return Step(life_ended=True, again_s=0)
-        return Step(caught_up=True, moving=reader.is_moving(None))
-    if seen.wal is None or seen.wal.salts != seen.index.salts:
-        return _torn(reader, seen, "the WAL's header is not the one of the wal-index", ended=ended)
-    return _accept(reader, state, cursor_before(seen.wal), seen.index)
-
-
-def _torn(reader: SourceReader, seen: Observation, reason: str, *, ended: bool) -> Step:
-    """Look again at a moment in between; what a deleted WAL was left in does not change any more."""
-    if not ended:
-        return again(reader, seen, reason)
-    return gap_step(GapKind.UNCERTAIN, "a WAL was deleted, and {reason}", reason=reason)
-
-
-def _first_scan(reader: SourceReader, state: FollowState, seen: Observation) -> Step:
-    """Nobody is seen to use the WAL: what its chain commits is what the next opener will recover."""
-    wal = seen.wal
-    if reader.wal_pair.overwritten:
-        text = "a WAL appeared whose wal-index is not in use, so its commits can't be counted"
-        return gap_step(GapKind.UNCERTAIN, text)
-    if wal is None or reader.last_commit(cursor_before(wal)) == 0:
-        return Step(caught_up=True, moving=reader.is_moving(None))
-    return _accept(reader, state, cursor_before(wal), None)
-
-
-def _accept(reader: SourceReader, state: FollowState, cursor: Cursor, index: IndexHeader | None) -> Step:
-    """Judge the WAL, and see that it stayed the same meanwhile; ``index``: None if nobody uses it."""
-    counter, held = Counter(), 0
-    if index is not None:
-        for frames in reader.run(cursor, index.max_frame):
-            counter.feed(frames)
-            held = frames.last
-    tally = counter.tally()
-    fault = _doubt(reader, state, cursor, index, len(tally.commits))
-    after = reader.observe()
-    if salts_now(after) != cursor.salts or (after.index is None) != (index is None):
-        return SHORTLY
-    if index is not None and held != index.max_frame:
-        return Step(gap=broken_chain(held + 1, index.max_frame, tally.next_salts, cursor.salts))
-    if fault:
-        return Step(gap=fault)
-    if index is not None and reader.wal_pair.overwritten:
-        reader.accept_provisionally()
-    reader.tracked.verified, reader.tracked.mark = True, None
-    entered = replace(state.entered(cursor), file=reader.facts())
-    counted = index is not None and not tally.doubtful
-    mark = reader.new_mark((index.ichange - len(tally.commits)) % 2**32) if index is not None and counted else None
-    return Step(state=entered, mark=mark, again_s=0)
-
-
-def _doubt(
-    reader: SourceReader, state: FollowState, cursor: Cursor, index: IndexHeader | None, commits: int
-) -> Gap | None:
-    """Why the first WAL after a time without one is not known to hold all that happened; None if it is."""
-    header, wal_pair = cursor.header, reader.wal_pair
-    assert header is not None
-    if state.mode != "wal":
-        return Gap.of(GapKind.CHANGED, "the database went into WAL mode")
-    if not wal_pair.known_since and not _untouched(reader, state):
-        return Gap.of(GapKind.UNCERTAIN, "the database may have been changed while it had no WAL")
-    if wal_pair.overwritten and (header.sequence != 0 or wal_pair.uncounted):
-        return Gap.of(GapKind.OVERWRITTEN, RESTARTED)
-    if index is not None and (commits < index.ichange or (wal_pair.overwritten and commits != index.ichange)):
-        text = "the wal-index counts {counted} commits, the WAL holds {held}"
-        return Gap.of(GapKind.UNCERTAIN, text, counted=index.ichange, held=commits)
-    return why_not_appendable(state.stream, header.page_size)
-
-
-def _untouched(reader: SourceReader, state: FollowState) -> bool:
-    """Whether the file shows that nothing wrote to it since it was last seen without a WAL."""
-    now = file_facts(database_identity(reader.tracked), reader.environment.boot_id, None)
-    return now.looks_like(state.file) and now.boot_id == state.file.boot_id
-
-
-def leave_emptied(reader: SourceReader, state: FollowState, cursor: Cursor) -> Step:
-    """The WAL is empty, and nobody uses it: go on as if it had just appeared, if nothing came after the cursor."""
-    tracked, wal_pair = reader.tracked, reader.wal_pair
-    mark = tracked.mark
-    text = "the WAL was emptied after frame {frame} while nobody was seen to use it"
-    lost = gap_step(GapKind.UNCERTAIN, text, frame=cursor.frames)
-    if (
-        mark is None
-        or mark.shm_serial != wal_pair.serial
-        or mark.index_rebuilds != wal_pair.index_rebuilds
-        or wal_pair.ended
-    ):
-        return lost
-    if not prove_emptied(cursor, mark, reader.left_index()):
-        return lost
-    after = reader.observe()
-    if after.holder is not DmsHolder.NONE or after.wal_bytes:
-        return SHORTLY
-    if wal_pair.closed == mark.closed:
-        return again(reader, after, f"nobody has used the WAL, which was emptied behind frame {cursor.frames}")
-    if mark.index_rebuilds != wal_pair.index_rebuilds or not tracked.wal_pairs.begin_anew(wal_pair, mark):
-        return lost
-    tracked.mark = None
-    return Step(state=replace(state.entered(None), file=reader.facts()), again_s=0)

@@ -15,11 +15,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 from walsyncd.core.follow.decision import Again, Copy, CounterMark, Cursor, Observation, settle
+from walsyncd.core.follow.evidence import Scanned
 from walsyncd.core.follow.follow_state import FollowState, Stream
 from walsyncd.core.follow.gap import Gap, GapKind
 from walsyncd.core.sqlite.wal import Frames
-from walsyncd.engine.follow.followed_database import LongTransaction
-from walsyncd.engine.follow.segment_builder import SegmentBuilder
+from walsyncd.engine.follow.segment_builder import LongTransaction, SegmentBuilder
 from walsyncd.engine.follow.source_reader import BATCH_BYTES, SourceReader, reached_after
 from walsyncd.engine.follow.step import AT_ONCE, Step, gap_step
 from walsyncd.errors import WalsyncdError
@@ -33,7 +33,7 @@ SCAN_REST = 10  # a scan that found nothing new is followed by a rest of so many
 
 def copy_frames(reader: SourceReader, state: FollowState, copy: Copy, seen: Observation) -> Step:
     """Read one batch and take its whole transactions."""
-    tracked, header = reader.tracked, copy.cursor.header
+    header = copy.cursor.header
     assert header is not None
     if fault := why_not_appendable(state.stream, header.page_size):
         return Step(gap=fault)
@@ -44,16 +44,16 @@ def copy_frames(reader: SourceReader, state: FollowState, copy: Copy, seen: Obse
         if copy.last == copy.cursor.frames:
             return Step(caught_up=True)
     assert copy.last is not None
-    reached = tracked.pending.cursor if tracked.pending is not None else copy.cursor
+    reached = reader.pending.cursor if reader.pending is not None else copy.cursor
     if reached.frames >= copy.last:  # what was collected is not there any more
-        tracked.drop_pending()
+        reader.drop_pending()
         return AT_ONCE
     count = min(copy.last - reached.frames, max(1, BATCH_BYTES // header.frame_size))
     frames = reader.read(reached, count)
     match settle(copy, frames, reader.observe(), asked=reached.frames + count):
         case Again(_):
-            tracked.drop_pending()
-            tracked.scanned = None
+            reader.drop_pending()
+            reader.note(scanned=None)
             return AT_ONCE
         case Gap() as gap:
             return Step(gap=gap)
@@ -83,15 +83,15 @@ def _forked(reader: SourceReader, cursor: Cursor) -> Step:
 
 def _scan(reader: SourceReader, cursor: Cursor) -> int:
     """The last commit frame in the WAL; the cursor's own if there is none after it."""
-    tracked, clock = reader.tracked, reader.environment.monotonic_ms
-    if tracked.scanned is not None and tracked.scanned[0] == cursor.salts and tracked.scanned[1] > cursor.frames:
-        return tracked.scanned[1]
+    scanned, clock = reader.evidence.scanned, reader.environment.monotonic_ms
+    if scanned is not None and scanned.salts == cursor.salts and scanned.last > cursor.frames:
+        return scanned.last
     began_ms = clock()
     last = reader.last_commit(cursor)
-    tracked.scanned = (cursor.salts, last)
+    reader.note(scanned=Scanned(cursor.salts, last))
     if last == cursor.frames:
         now_ms = clock()
-        tracked.busy_until = (now_ms + SCAN_REST * (now_ms - began_ms)) / 1000
+        reader.rest_until_s = (now_ms + SCAN_REST * (now_ms - began_ms)) / 1000
     return last
 
 
@@ -99,28 +99,27 @@ def _take(
     reader: SourceReader, state: FollowState, copy: Copy, reached: Cursor, frames: Frames, seen: Observation
 ) -> Step:
     """Turn settled frames into a segment, or hold them until their commit is read."""
-    tracked = reader.tracked
-    pending = tracked.pending
+    pending = reader.pending
     if pending is None:
         state = close_epoch_if_due(reader, state, copy.cursor)
         pending = LongTransaction(new_segment_builder(reader, state.stream, copy.cursor), state, reached)
     whole = frames.upto(frames.commits[-1]) if frames.commits else frames
-    tracked.pending = LongTransaction(pending.collector, pending.state, reached_after(whole, reached))
+    cursor = reached_after(whole, reached)
+    reader.pending = replace(pending, cursor=cursor)
     try:
         pending.collector.add(whole)
         if not frames.commits:
             return AT_ONCE
         new, stream = pending.collector.finish()
     except WalsyncdError:  # no room in the spool
-        tracked.drop_pending()
+        reader.drop_pending()
         raise
-    cursor = tracked.pending.cursor
-    tracked.pending = None
+    reader.pending = None
     done = cursor.frames == copy.last
+    reader.note(mark=_mark_after(reader, copy.cursor, whole, seen, done=done))
     return Step(
         state=replace(pending.state, stream=stream, cursor=cursor),
         objects=(new,),
-        mark=_mark_after(reader, copy.cursor, whole, seen, done=done),
         again_s=None if done and not reader.wal_pair.ended else 0,
         caught_up=done,
         moving=done and reader.is_moving(cursor),
@@ -130,11 +129,8 @@ def _take(
 def _mark_after(
     reader: SourceReader, before: Cursor, whole: Frames, seen: Observation, *, done: bool
 ) -> CounterMark | None:
-    """The mark after ``whole``: a new one, else the old one moved on by the commits that were read since it.
-
-    The mark in the database stays at the frame where it was set, so it is given up before the cursor leaves that.
-    """
-    old, reader.tracked.mark = reader.tracked.mark, None
+    """The mark after ``whole``: a new one, else the old one moved on by the commits that were read since it."""
+    old = reader.evidence.mark
     if seen.index is None:
         return None
     if done:
@@ -165,7 +161,7 @@ def new_segment_builder(reader: SourceReader, stream: Stream, cursor: Cursor) ->
 def close_epoch_if_due(reader: SourceReader, state: FollowState, cursor: Cursor) -> FollowState:
     """The state with room in its epoch: a full or old one is closed."""
     stream = state.stream
-    if stream.frame == 0 or reader.tracked.base_under_way or reader.tracked.base_wanted:
+    if stream.frame == 0 or reader.tracked.base.under_way or reader.tracked.base.wanted:
         return state
     age_ms = reader.environment.wall_ms() - stream.began_ms
     patience = 1 if cursor.frames == 0 else EPOCH_PATIENCE

@@ -1,102 +1,143 @@
-"""One database as the daemon holds it in memory; what must outlive the process stands in the journal.
+"""One database as the daemon holds it in memory; the journal holds what must outlive the process.
 
-Owned by the follower thread. Others reach it through the follower's requests, and ``wal_pairs`` under the watch lock.
+Which thread may write what:
+
+====================================  ======================================================================
+``mailbox``                           any thread, by its methods
+``wal_pairs``, ``presence``           any thread, by their methods: the one that drains the events, and the follower
+``pace``                              any thread, through the ``Schedule`` alone, which has the lock
+all others                            the follower's; before ``Schedule.admit`` the one that joins the database
+====================================  ======================================================================
+
+Others reach the follower's thread through ``Follower.request`` and ``Follower.interrupt``. Any thread may read
+``spec``, ``state``, ``base``, ``rewinds`` and ``report``: each is one frozen value.
+
+What the daemon believes about a database changes in ``apply`` and nowhere else, except when a generation begins
+(``begin``), when it ends (``end_generation``), and when the journal takes its spool back (``go_back``).
 """
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from walsyncd.config import DatabaseSpec
 from walsyncd.core.follow.database_state import DatabaseState, StateReport
-from walsyncd.core.follow.decision import CounterMark, Cursor, Observation, ProvisionalProof
+from walsyncd.core.follow.evidence import Evidence
 from walsyncd.core.follow.follow_state import FollowState
-from walsyncd.core.sqlite.wal import Salts
+from walsyncd.core.follow.look_pace import LookPace
+from walsyncd.core.follow.next_generation import NextGeneration
 from walsyncd.engine.follow.presence import Presence
-from walsyncd.engine.follow.segment_builder import SegmentBuilder
+from walsyncd.engine.follow.segment_builder import LongTransaction
+from walsyncd.engine.follow.step import Step
 from walsyncd.engine.follow.wal_pairs import WalPairs
 from walsyncd.errors import WalsyncdError
 
 
-@dataclass(slots=True)
-class LongTransaction:
-    """A transaction of which no commit was read yet.
+@dataclass(frozen=True, slots=True)
+class BaseNeed:
+    """Whether a base of the current generation is wanted, and why; ``wanted`` is empty if none is.
 
-    ``state`` is the one that it continues, ``cursor`` the end of what was collected.
+    ``awaits_restart``: a base is due, and waits until the WAL restarts in the current epoch, since S must lie in it.
     """
 
-    collector: SegmentBuilder
-    state: FollowState
-    cursor: Cursor
+    wanted: str = ""
+    under_way: bool = False
+    awaits_restart: bool = False
+
+    def wanting(self, reason: str) -> BaseNeed:
+        """A base is wanted, for ``reason`` unless one was wanted before."""
+        return replace(self, wanted=self.wanted or reason)
+
+    def can_begin(self, state: FollowState | None) -> bool:
+        """Whether a base that is wanted, or that waited for the WAL, is to be asked for."""
+        if state is None or self.under_way:
+            return False
+        if self.awaits_restart:
+            return state.start_epoch == state.stream.epoch
+        return bool(self.wanted)
 
 
 @dataclass(slots=True)
 class Request:
-    """Somebody waits for a look that begins now: ``then`` runs in the follower thread when it has caught up."""
+    """Somebody waits for a look that begins now: ``then`` runs in the follower's thread when it has caught up."""
 
     then: Callable[[FollowedDatabase], object]
     done: Future[object] = field(default_factory=Future)
 
 
-def _at_once() -> bool:
-    return True
+@dataclass(slots=True)
+class Mailbox:
+    """What other threads want of the follower for one database; thread-safe."""
+
+    held_back: bool = False
+    """It is being joined: nobody looks at it before ``Schedule.admit``."""
+    dismissed: bool = False
+    """It is not followed any more, and each request fails."""
+    _requests: list[Request] = field(default_factory=list)
+    _interrupts: deque[Callable[[FollowedDatabase], object]] = field(default_factory=deque)
+    _lock: threading.Lock = field(default_factory=threading.Lock, compare=False)
+
+    def ask(self, request: Request) -> None:
+        """Add a request."""
+        with self._lock:
+            self._requests.append(request)
+
+    def interrupt(self, then: Callable[[FollowedDatabase], object]) -> None:
+        """Add something to be done before the database is looked at again."""
+        with self._lock:
+            self._interrupts.append(then)
+
+    def asked(self) -> int:
+        """How many requests wait."""
+        with self._lock:
+            return len(self._requests)
+
+    def take(self, count: int | None = None) -> list[Request]:
+        """Take the first ``count`` requests out, or all of them."""
+        with self._lock:
+            taken = self._requests[:count]
+            del self._requests[: len(taken)]
+            return taken
+
+    def next_interrupt(self) -> Callable[[FollowedDatabase], object] | None:
+        """What is to be done first, or None if nothing is; it stays until it is ``done``."""
+        with self._lock:
+            return self._interrupts[0] if self._interrupts else None
+
+    def interrupt_done(self) -> None:
+        """The first was done."""
+        with self._lock:
+            self._interrupts.popleft()
 
 
 @dataclass(slots=True)
 class FollowedDatabase:
-    """A database being followed."""
+    """A database being followed; see the head of this file.
+
+    ``evidence`` is what looks have found, ``pending`` a transaction of which no commit was read yet. ``rewinds``
+    counts how often the journal has taken the spool back: what was begun before that counts for nothing. ``report``
+    is what was said of the database last.
+    """
 
     spec: DatabaseSpec
     row_id: int
     wal_pairs: WalPairs
     presence: Presence = field(init=False, compare=False)
     state: FollowState | None = None
-    mark: CounterMark | None = None
-    provisional: ProvisionalProof | None = None
-    """The last count that was believed because an event had not come; that may still come."""
+    evidence: Evidence = field(default_factory=Evidence)
     pending: LongTransaction | None = None
-    believe_index: bool = True
-    lagging: tuple[Cursor, int, int] | None = None
-    """Behind which cursor a live wal-index lags, the last commit in the WAL when searched, and when that was (ms)."""
-    waiting: tuple[Observation, int] | None = None
-    """The moment in between that looks show, and since when (monotonic, ms)."""
-    scanned: tuple[Salts, int] | None = None
-    """The last commit that a scan of the WAL found: committed frames stay, so it need not be searched again."""
-    verified: bool = False
-    """This run has seen that the WAL still holds what was shipped of it."""
-    quiet_since_ms: int | None = None
-    """Since when nobody has had the database open (monotonic), while that matters: after a reboot."""
-    vouching: tuple[int, FollowState] | None = None
-    """Up to which touch of ``wal_pairs`` the database is known as soon as this state is the one that we hold."""
+    base: BaseNeed = field(default_factory=BaseNeed)
+    next_generation: NextGeneration = field(default_factory=NextGeneration)
     rewinds: int = 0
-    """How often the journal has taken the spool back; what was begun before that counts for nothing."""
-    base_under_way: bool = False
-    base_wanted: str = ""
-    """Why a base is due, or empty."""
-    base_awaits_restart: bool = False
-    """A base is due, and waits until the WAL restarts in the current epoch: S must lie in it."""
-    gap_reason: str = ""
-    begin_not_before: float = 0.0
-    begin_when: Callable[[], bool] = _at_once
-    """Whether the next generation may begin: not before storage is back, if the spool was dropped."""
-    begin_delay_s: float = 0.0
-    began_s: float = 0.0
-    relooks: int = 0
-    busy_until: float = 0.0
-    """Until when (monotonic) a busy database's next look waits, so that looking does not become the load."""
-    streak: int = 0
-    failures: int = 0
     report: StateReport = field(default_factory=lambda: StateReport(DatabaseState.NEW))
-    """What was said of it last."""
-    requests: list[Request] = field(default_factory=list)
-    interrupts: deque[Callable[[FollowedDatabase], object]] = field(default_factory=deque)
-    """What others want done in the follower's thread before it looks again."""
-    dismissed: bool = False
-    """It is not followed any more; whoever still asks is told so."""
+    pace: LookPace = field(default_factory=LookPace)
+    mailbox: Mailbox = field(default_factory=Mailbox)
 
     def __post_init__(self) -> None:
         self.presence = Presence(self.spec.path, wanted=self.spec.presence)
@@ -111,19 +152,67 @@ class FollowedDatabase:
         """The folder of its replica."""
         return self.spec.name
 
-    @property
-    def base_can_begin(self) -> bool:
-        """Whether a base that is wanted, or that waited for the WAL, is to be asked for."""
-        if self.state is None or self.base_under_way:
-            return False
-        if self.base_awaits_restart:
-            return self.state.start_epoch == self.state.stream.epoch
-        return bool(self.base_wanted)
+    # -- what the daemon believes -----------------------------------------------------------------------------------
+
+    def apply(self, step: Step) -> None:
+        """Believe what ``step`` found, now that it is durable.
+
+        A gap changes nothing but the pending transaction: whoever handles it ends the generation.
+        """
+        if step.gap is not None:
+            self.drop_pending()
+            return
+        self.pending = step.pending
+        if step.evidence is not None:
+            self.evidence = step.evidence
+        if step.state is not None:
+            self.state = step.state
+        if step.life_ended:
+            self.wal_pairs.pop_finished()
+        if step.known_upto is not None:
+            self.wal_pairs.confirm_known(step.known_upto)
+        if step.base_wanted:
+            self.base = replace(self.base, wanted=step.base_wanted)
+
+    def begin(self, state: FollowState, reason: str, now_s: float) -> None:
+        """A generation begins at ``state``, and wants a base."""
+        self.drop_pending()
+        self.state, self.evidence = state, Evidence(verified=True)
+        self.base = BaseNeed(wanted=reason)
+        self.next_generation = self.next_generation.after_begin(now_s)
+
+    def end_generation(self, following: NextGeneration) -> None:
+        """Leave everything that belongs to the generation; ``following`` is the next."""
+        self.forget()
+        self.wal_pairs.rest()
+        self.next_generation = following
+
+    def forget(self) -> None:
+        """Leave everything that belongs to the generation."""
+        self.drop_pending()
+        self.state, self.evidence, self.base = None, Evidence(), BaseNeed()
+
+    def go_back(self, state: FollowState, rewinds: int) -> None:
+        """Go on from where the journal has it now, as if the daemon began there; a base under way is void."""
+        self.drop_pending()
+        self.state, self.evidence, self.rewinds = state, Evidence(), rewinds
+        self.base = replace(self.base, under_way=False)
+
+    def note_base(self, **changes: Any) -> None:
+        """Change what is known of the generation's bases (``BaseNeed``)."""
+        self.base = replace(self.base, **changes)
+
+    def drop_pending(self) -> None:
+        """Give up what was collected of an unfinished transaction; it is read again."""
+        if self.pending is not None:
+            self.pending.collector.drop()
+            self.pending = None
+
+    # -- who waits --------------------------------------------------------------------------------------------------
 
     def answer(self, asked: int) -> None:
         """Everything committed when the first ``asked`` requests came is in the state."""
-        requests, self.requests[:asked] = self.requests[:asked], []
-        for request in requests:
+        for request in self.mailbox.take(asked):
             if not request.done.set_running_or_notify_cancel():
                 continue
             try:
@@ -134,33 +223,7 @@ class FollowedDatabase:
                 request.done.set_result(answer)
 
     def fail_requests(self, error: WalsyncdError) -> None:
-        """Whoever waits is told why there is nothing to wait for."""
-        requests, self.requests[:] = list(self.requests), []
-        for request in requests:
+        """Whoever waits hears why there is nothing to wait for."""
+        for request in self.mailbox.take():
             if request.done.set_running_or_notify_cancel():
                 request.done.set_exception(error)
-
-    def drop_pending(self) -> None:
-        """Give up what was collected of an unfinished transaction; it is read again."""
-        if self.pending is not None:
-            self.pending.collector.drop()
-            self.pending = None
-
-    def go_back(self, state: FollowState, rewinds: int) -> None:
-        """Stand where the journal has it now, as if the daemon began there."""
-        self.drop_pending()
-        self.state, self.mark, self.rewinds = state, None, rewinds
-        self.provisional = None
-        self.believe_index, self.lagging, self.scanned = True, None, None
-        self.verified, self.quiet_since_ms = False, None
-        self.vouching = None
-        self.base_under_way = False
-
-    def forget(self) -> None:
-        """Leave everything behind that belongs to the generation."""
-        self.drop_pending()
-        self.state = self.mark = self.provisional = None
-        self.believe_index, self.lagging, self.waiting, self.scanned = True, None, None, None
-        self.verified, self.quiet_since_ms = True, None
-        self.vouching = None
-        self.base_under_way, self.base_wanted, self.base_awaits_restart = False, "", False

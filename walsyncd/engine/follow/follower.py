@@ -23,7 +23,7 @@ from walsyncd.core.follow.database_state import DatabaseState, StateReport
 from walsyncd.core.follow.follow_state import format_follow_state, parse_follow_state
 from walsyncd.core.follow.gap import Gap, GapKind
 from walsyncd.core.stored.position import new_generation
-from walsyncd.engine.follow.begin_generation import begin_state, has_other_salts
+from walsyncd.engine.follow.begin_generation import begin_step, has_other_salts
 from walsyncd.engine.follow.environment import Environment
 from walsyncd.engine.follow.followed_database import FollowedDatabase, Request
 from walsyncd.engine.follow.look import take_step
@@ -32,20 +32,12 @@ from walsyncd.engine.follow.step import Step
 from walsyncd.engine.threads.stall_detector import StallDetector
 from walsyncd.errors import MissingError, RefusedError, TransientError, WalsyncdError
 
-RELOOKS_MAX = 18  # pauses of 1, 2, 4 … ms for what was written and not published: up to the slow look
 SLOW_LOOK_S = 300.0
 SLOW_LOOK_GRID_S = 10.0  # slow looks fall together, so that thousands of databases wake us rarely
 UNWATCHED_LOOK_S = 1.0
-BUSY_STREAK_S = 0.002  # a database that had news at every look is looked at less eagerly,
-BUSY_STREAK_MAX = 11  # with pauses up to 20 ms,
-BUSY_FRAMES = 250  # but not so rarely that much of a WAL comes between: by default it restarts after 1,000 pages
-BASE_DELAY_S = 1.0  # a new generation begins no sooner after the last one began, then twice as late each time …
-BASE_DELAY_MAX_S = 3600.0
-BASE_CALM_S = 600.0  # … until one has lived for so long, and ten times its delay
-FAILURE_DELAY_MAX_S = 60.0
 JOURNAL_DELAY_S = 1.0
 SPOOL_DELAY_S = 0.1
-BEGIN_LOOK_S = 2.0  # whether storage is back, or the WAL has begun anew: one small question
+BEGIN_LOOK_S = 2.0  # whether storage is back, or the WAL has restarted: one small question
 
 _log = structlog.get_logger()
 
@@ -93,7 +85,7 @@ class Follower:
         """Run ``then`` in the follower's thread once a look that begins after this call has caught up."""
         request = Request(then)
         self._schedule.request(tracked, request)
-        if tracked.dismissed:
+        if tracked.mailbox.dismissed:
             tracked.fail_requests(_dismissed(tracked))
         return request.done
 
@@ -114,7 +106,7 @@ class Follower:
         done: Future[None] = Future()
 
         def let_go(tracked: FollowedDatabase) -> None:
-            tracked.dismissed = True
+            tracked.mailbox.dismissed = True
             tracked.forget()
             tracked.wal_pairs.rest()
             done.set_result(None)
@@ -134,9 +126,9 @@ class Follower:
             text = "the journal's follow state can't be read: {error}"
             self._end_generation(tracked, Gap.of(GapKind.OTHER, text, error=str(error)))
             return
-        tracked.began_s = -math.inf
+        tracked.next_generation = replace(tracked.next_generation, began_s=-math.inf)
         if row.base_key is None or not row.base_key.startswith(tracked.state.stream.generation):
-            tracked.base_wanted = "the generation has no base yet"
+            tracked.base = tracked.base.wanting("the generation has no base yet")
 
     # -- a round ----------------------------------------------------------------------------------------------------
 
@@ -151,7 +143,7 @@ class Follower:
                     self._schedule.at(tracked, SPOOL_DELAY_S)
                 return
             for tracked in taken:
-                asked = len(tracked.requests)
+                asked = tracked.mailbox.asked()
                 step = self._step_or_aside(tracked)
                 if step is not None:
                     steps.append((tracked, step, asked))
@@ -183,10 +175,10 @@ class Follower:
             self._schedule.at(tracked, JOURNAL_DELAY_S)
 
     def _step_or_aside(self, tracked: FollowedDatabase) -> Step | None:
-        while tracked.interrupts:
-            tracked.interrupts[0](tracked)
-            tracked.interrupts.popleft()
-        if tracked.dismissed:
+        while (then := tracked.mailbox.next_interrupt()) is not None:
+            then(tracked)
+            tracked.mailbox.interrupt_done()
+        if tracked.mailbox.dismissed:
             tracked.fail_requests(_dismissed(tracked))
             return None
         try:
@@ -216,31 +208,19 @@ class Follower:
                 self._offer(rows)
 
     def _carry_over(self, tracked: FollowedDatabase, step: Step, asked: int) -> None:
-        """What is durable now becomes what we believe."""
+        """What is durable now becomes what the daemon believes."""
+        tracked.apply(step)
         if step.gap is not None:
-            once = ""
-            if step.gap.blocked is not None:
-                tracked.begin_when = partial(has_other_salts, tracked.path, step.gap.blocked)
-                once = "the WAL has begun anew"
-            self._end_generation(tracked, step.gap, once=once)
+            self._leave(tracked, step.gap)
             return
-        if step.state is not None:
-            tracked.state = step.state
-        if step.mark is not None:
-            tracked.mark = step.mark
         if step.proven_by:
             _log.debug("wal_restart_proven", database=tracked.name, by=step.proven_by)
         if step.recovered:
             _log.info("wal_tail_recovered", database=tracked.name, frames=step.recovered)
         if step.doubt:
             _log.warning("wal_index_doubted", database=tracked.name, reason=step.doubt)
-        if step.life_ended:
-            tracked.wal_pairs.pop_finished()
-            tracked.mark = None
-        if step.base_wanted:
-            tracked.base_wanted = step.base_wanted
         self._well(tracked)
-        if tracked.base_can_begin:
+        if tracked.base.can_begin(tracked.state):
             self._base_due(tracked)
         if step.caught_up:
             self._schedule.seen(tracked)
@@ -248,20 +228,18 @@ class Follower:
         self._look_again(tracked, step)
 
     def _look_again(self, tracked: FollowedDatabase, step: Step) -> None:
-        if step.objects:
-            frames = sum(new.last - new.first + 1 for new in step.objects)
-            tracked.streak = tracked.streak // 2 if frames > BUSY_FRAMES else min(tracked.streak + 1, BUSY_STREAK_MAX)
-            pause = BUSY_STREAK_S * max(0, tracked.streak - 1)
-            tracked.busy_until = time.monotonic() + pause
-        elif step.caught_up:
-            tracked.streak = 0
+        frames = sum(new.last - new.first + 1 for new in step.objects)
+        if step.rest_until_s is not None:
+            self._schedule.rest(tracked, step.rest_until_s)
+        if frames or step.caught_up:
+            self._schedule.found(tracked, frames)
+        provisional = tracked.evidence.provisional
         if step.again_s is not None:
             self._schedule.at(tracked, step.again_s)
-        elif step.moving and tracked.relooks < RELOOKS_MAX:
-            self._schedule.at(tracked, max(0.001 * 2**tracked.relooks, tracked.busy_until - time.monotonic()))
-            tracked.relooks += 1
-        elif tracked.provisional is not None:
-            self._schedule.at(tracked, (tracked.provisional.until_ms - self._environment.monotonic_ms()) / 1000)
+        elif step.moving and self._schedule.relook(tracked):
+            pass
+        elif provisional is not None:
+            self._schedule.at(tracked, (provisional.until_ms - self._environment.monotonic_ms()) / 1000)
         elif tracked.wal_pairs.watched:
             due = time.monotonic() + SLOW_LOOK_S
             grid = math.ceil(due / SLOW_LOOK_GRID_S) * SLOW_LOOK_GRID_S
@@ -273,43 +251,38 @@ class Follower:
 
     def _begin(self, tracked: FollowedDatabase) -> Step | None:
         """Begin a generation, if its time has come."""
-        wait_s = tracked.begin_not_before - time.monotonic()
-        if wait_s > 0:
+        wait_s = tracked.next_generation.wait_s(time.monotonic())
+        if not wait_s and not tracked.next_generation.may_begin():
+            wait_s = BEGIN_LOOK_S
+        if wait_s:
             tracked.fail_requests(TransientError(f"{tracked.name} waits for its next generation"))
             self._rest(tracked, wait_s)
-            return None
-        if not tracked.begin_when():
-            tracked.fail_requests(TransientError(f"{tracked.name} waits for its next generation"))
-            self._rest(tracked, BEGIN_LOOK_S)
             return None
         row = self._journal.database_by_id(tracked.row_id)
         now_ms = self._environment.wall_ms()
         now = datetime.fromtimestamp(now_ms / 1000, UTC)
         generation = new_generation(now, self._environment.entropy(), known=row.last_generation)
-        state = begin_state(tracked, self._environment, generation)
-        if state is None:
-            self._schedule.at(tracked, 0.005)
+        step = begin_step(tracked, self._environment, generation)
+        if step.state is None:  # nothing to be made durable, and nothing is said yet
+            tracked.apply(step)
+            self._schedule.at(tracked, step.again_s or 0)
             return None
-        state = replace(state, stream=replace(state.stream, time_ms=row.last_time_ms))
-        reason = tracked.gap_reason or ("first generation" if not row.last_generation else "following begins anew")
+        state = replace(step.state, stream=replace(step.state.stream, time_ms=row.last_time_ms))
+        ended = tracked.next_generation.reason
+        reason = ended or ("first generation" if not row.last_generation else "following begins again")
         self._journal.begin_generation(tracked.row_id, generation, reason, format_follow_state(state), now_ms)
-        tracked.forget()
-        tracked.state = state
-        tracked.began_s = time.monotonic()
-        tracked.begin_when = lambda: True
-        tracked.base_wanted = reason
+        tracked.begin(state, reason, time.monotonic())
         _log.info("generation_began", database=tracked.name, generation=generation, reason=reason)
         return Step(again_s=0)
 
     def _rest(self, tracked: FollowedDatabase, wait_s: float) -> None:
         """Look again in so many seconds, however busy its writers are meanwhile."""
-        tracked.busy_until = time.monotonic() + wait_s
+        self._schedule.rest(tracked, time.monotonic() + wait_s)
         self._schedule.at(tracked, wait_s)
 
     def give_way(self, tracked: FollowedDatabase, gap: Gap, *, until: Callable[[], bool]) -> None:
         """End the generation, and begin another only when ``until`` says so; in the follower's thread."""
-        tracked.begin_when = until
-        self._end_generation(tracked, gap, once="storage is back")
+        self._end_generation(tracked, gap, once="storage is back", may_begin=until)
 
     def generation_lost(self, tracked: FollowedDatabase, gap: Gap) -> None:
         """Storage says that the generation can't go on, and the journal has ended it; in the follower's thread."""
@@ -324,23 +297,27 @@ class Follower:
             return  # that history has ended anyway
         state = parse_follow_state(row.follow)
         tracked.go_back(state, row.rewinds)
-        tracked.base_wanted = tracked.base_wanted or "the spool was read again"
+        tracked.base = tracked.base.wanting("the spool was read again")
         _log.warning("spool_read_again", database=tracked.name, position=str(state.stream.position), reason=reason)
 
-    def _end_generation(self, tracked: FollowedDatabase, gap: Gap, *, once: str = "") -> None:
-        """Leave the generation; a new one begins when its time has come, and ``once`` is so."""
+    def _leave(self, tracked: FollowedDatabase, gap: Gap) -> None:
+        """The one place where a gap that a look has found is handled: the generation ends."""
+        if gap.blocked is None:
+            self._end_generation(tracked, gap)
+        else:
+            other_salts = partial(has_other_salts, tracked.path, gap.blocked)
+            self._end_generation(tracked, gap, once="the WAL has restarted", may_begin=other_salts)
+
+    def _end_generation(
+        self, tracked: FollowedDatabase, gap: Gap, *, once: str = "", may_begin: Callable[[], bool] = lambda: True
+    ) -> None:
+        """End the generation; a new one begins when its time has come, ``once`` that is so which is asked."""
         state, reason = tracked.state, gap.reason
         position = str(state.stream.position) if state is not None else ""
         self._journal.end_generation(tracked.row_id, gap, self._environment.wall_ms())
-        lived_s = time.monotonic() - tracked.began_s
-        is_calm = lived_s > max(BASE_CALM_S, 10 * tracked.begin_delay_s)
-        doubled = min(BASE_DELAY_MAX_S, max(BASE_DELAY_S, tracked.begin_delay_s * 2))
-        tracked.begin_delay_s = BASE_DELAY_S if is_calm else doubled
-        tracked.begin_not_before = tracked.began_s + tracked.begin_delay_s
-        tracked.forget()
-        tracked.wal_pairs.rest()
-        tracked.gap_reason = reason
-        wait_s = max(0.0, tracked.begin_not_before - time.monotonic())
+        now_s = time.monotonic()
+        tracked.end_generation(tracked.next_generation.after_end(reason, now_s, may_begin=may_begin))
+        wait_s = tracked.next_generation.wait_s(now_s)
         _log.warning(
             "generation_ended",
             database=tracked.name,
@@ -369,12 +346,11 @@ class Follower:
             return
         state = DatabaseState.REFUSED if isinstance(error, RefusedError) else DatabaseState.FAILING
         self._note(tracked, StateReport(state, error.message), error.hint)
-        self._schedule.at(tracked, min(FAILURE_DELAY_MAX_S, 0.5 * 2 ** min(tracked.failures, 10)))
-        tracked.failures += 1
+        self._schedule.failed(tracked)
 
     def _well(self, tracked: FollowedDatabase) -> None:
-        tracked.failures = 0
-        state = DatabaseState.COPYING_BASE if tracked.base_wanted else DatabaseState.FOLLOWING
+        self._schedule.well(tracked)
+        state = DatabaseState.COPYING_BASE if tracked.base.wanted else DatabaseState.FOLLOWING
         self._note(tracked, StateReport(state), "")
 
     def _note(self, tracked: FollowedDatabase, report: StateReport, remedy: str) -> None:

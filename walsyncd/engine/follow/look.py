@@ -13,20 +13,23 @@ from __future__ import annotations
 from dataclasses import replace
 
 from walsyncd.core.follow.decision import Again, Copy, Cursor, Emptied, Idle, Observation, Restarted, decide
+from walsyncd.core.follow.evidence import Lag
 from walsyncd.core.follow.follow_state import FollowState
 from walsyncd.core.follow.gap import Gap, GapKind
-from walsyncd.engine.follow.begin_generation import first_frames, leave_emptied, presence_advice
 from walsyncd.engine.follow.copy_frames import copy_frames
 from walsyncd.engine.follow.environment import Environment
+from walsyncd.engine.follow.file_facts import database_identity, file_facts
 from walsyncd.engine.follow.followed_database import FollowedDatabase
+from walsyncd.engine.follow.new_wal import first_frames, leave_emptied, presence_advice
 from walsyncd.engine.follow.no_wal import look_without_wal
 from walsyncd.engine.follow.resume import resume_following
 from walsyncd.engine.follow.segment_builder import TooLargeError
-from walsyncd.engine.follow.source_reader import SourceReader, database_identity, file_facts
+from walsyncd.engine.follow.source_reader import SourceReader
 from walsyncd.engine.follow.step import AT_ONCE, Step, gap_step
 from walsyncd.engine.follow.stuck_state import again
 from walsyncd.engine.follow.wal_pairs import REPLACED
 from walsyncd.engine.follow.wal_restart import cross_restart
+from walsyncd.errors import WalsyncdError
 
 REVOKED = (
     "the wal-index was closed right after the WAL restarted: if a writer was killed before, the commits were miscounted"
@@ -45,27 +48,33 @@ def take_step(tracked: FollowedDatabase, environment: Environment) -> Step:
             raise wal_pairs.error
     if fault := _elsewhere(tracked, environment, state):
         return _gone(tracked, fault)
-    if _is_called_in(tracked, environment):
-        return gap_step(GapKind.UNCERTAIN, REVOKED)
-    try:
-        step = _step(tracked, environment, state)
-    except TooLargeError as error:  # no generation gets past it before the WAL begins anew
-        tracked.drop_pending()
-        salts = state.cursor.salts if state.cursor is not None else None
-        return Step(gap=Gap(GapKind.SPOOL, "{problem}", {"problem": error.message}, error.hint, salts))
+    wal_pair = wal_pairs.current
+    if wal_pair is None:
+        step = replace(look_without_wal(tracked, environment, state), pending=tracked.pending)
+    else:
+        reader = SourceReader(tracked, environment, wal_pair)
+        if _is_revoked(reader):
+            return gap_step(GapKind.UNCERTAIN, REVOKED)
+        step = _look(reader, state)
     if fault := wal_pairs.replaced or wal_pairs.lost:
         return _gone(tracked, fault)
     return replace(step, caught_up=step.caught_up and len(wal_pairs.queue) <= 1)
 
 
-def _step(tracked: FollowedDatabase, environment: Environment, state: FollowState) -> Step:
-    wal_pair = tracked.wal_pairs.current
-    if wal_pair is None:
-        return look_without_wal(tracked, environment, state)
-    reader = SourceReader(tracked, environment, wal_pair)
-    if state.cursor is None:
-        return first_frames(reader, state)
-    return _follow(reader, state, state.cursor)
+def _look(reader: SourceReader, state: FollowState) -> Step:
+    """Look at the current WAL; the step holds all that was found."""
+    try:
+        step = first_frames(reader, state) if state.cursor is None else _follow(reader, state, state.cursor)
+    except TooLargeError as error:  # no generation gets past it before the WAL restarts
+        reader.drop_pending()
+        salts = state.cursor.salts if state.cursor is not None else None
+        return Step(gap=Gap(GapKind.SPOOL, "{problem}", {"problem": error.message}, error.hint, salts))
+    except WalsyncdError:
+        reader.tracked.drop_pending()  # the look has added to it, and no step says how much
+        raise
+    if step.life_ended:
+        reader.note(mark=None, provisional=None)
+    return replace(step, evidence=reader.evidence, pending=reader.pending, rest_until_s=reader.rest_until_s)
 
 
 def _elsewhere(tracked: FollowedDatabase, environment: Environment, state: FollowState) -> Gap | None:
@@ -76,23 +85,28 @@ def _elsewhere(tracked: FollowedDatabase, environment: Environment, state: Follo
     if wal_pairs.blind or not wal_pairs.watched:
         wal_pairs.blind = False
         wal_pairs.look_around()
-        if not file_facts(database_identity(tracked), environment.boot_id, None).is_file(state.file):
+        try:
+            identity = database_identity(tracked)
+        except WalsyncdError:
+            wal_pairs.blind = True
+            raise
+        if not file_facts(identity, environment.boot_id, None).is_file(state.file):
             return Gap.of(GapKind.REPLACED, REPLACED)
     return None
 
 
-def _is_called_in(tracked: FollowedDatabase, environment: Environment) -> bool:
-    """Whether a CLOSE_WRITE has come that a count was believed without (``proof``)."""
-    provisional, wal_pair = tracked.provisional, tracked.wal_pairs.current
+def _is_revoked(reader: SourceReader) -> bool:
+    """Whether a CLOSE_WRITE has come that a count was believed without (``wal_restart``)."""
+    provisional, wal_pair = reader.evidence.provisional, reader.wal_pair
     if provisional is None:
         return False
-    if wal_pair is None or wal_pair.serial != provisional.shm_serial:
-        tracked.provisional = None
+    if wal_pair.serial != provisional.shm_serial:
+        reader.note(provisional=None)
         return False
     if wal_pair.closed != provisional.closed:
         return True
-    if environment.monotonic_ms() >= provisional.until_ms:
-        tracked.provisional = None
+    if reader.environment.monotonic_ms() >= provisional.until_ms:
+        reader.note(provisional=None)
     return False
 
 
@@ -103,21 +117,21 @@ def _gone(tracked: FollowedDatabase, fault: Gap) -> Step:
 
 
 def _follow(reader: SourceReader, state: FollowState, cursor: Cursor) -> Step:
-    wal_pair, tracked = reader.wal_pair, reader.tracked
+    wal_pair = reader.wal_pair
     ended = wal_pair.ended
     seen = reader.observe()
     if wal_pair.ended != ended:
         return AT_ONCE
     if ended and not wal_pair.orderly:
         fault = "the WAL was deleted, and no wal-index was seen to tell its last commits from failed ones"
-        return gap_step(GapKind.UNCERTAIN, fault, remedy=presence_advice(tracked))
-    if not tracked.verified:
+        return gap_step(GapKind.UNCERTAIN, fault, remedy=presence_advice(reader.tracked))
+    if not reader.evidence.verified:
         step = resume_following(reader, state, cursor, seen)
         if step is not None:
             return step
     decision = decide(cursor, seen)
     if not isinstance(decision, Again):
-        tracked.waiting = None
+        reader.note(waiting=None)
     match decision:
         case Again(reason):
             if not ended:
@@ -136,17 +150,17 @@ def _follow(reader: SourceReader, state: FollowState, cursor: Cursor) -> Step:
 
 
 def _idle(reader: SourceReader, state: FollowState, cursor: Cursor, seen: Observation) -> Step:
-    tracked = reader.tracked
     if reader.wal_pair.ended:
-        facts = file_facts(database_identity(tracked), reader.environment.boot_id, None).unknown()
+        facts = file_facts(database_identity(reader.tracked), reader.environment.boot_id, None).unknown()
         return Step(state=replace(state.entered(None), file=facts), life_ended=True, again_s=0)
     moving = reader.is_moving(cursor)
     if seen.index is not None and _lags(reader, cursor, moving=moving):
         return AT_ONCE
     if seen.index is not None:
         reader.index_read(seen.index)
-    mark = reader.new_mark(seen.index.ichange) if seen.index is not None else None
-    return Step(mark=mark, caught_up=True, moving=moving)
+        mark = reader.new_mark(seen.index.ichange)
+        reader.note(mark=mark or reader.evidence.mark)
+    return Step(caught_up=True, moving=moving)
 
 
 def _lags(reader: SourceReader, cursor: Cursor, *, moving: bool) -> bool:
@@ -154,19 +168,18 @@ def _lags(reader: SourceReader, cursor: Cursor, *, moving: bool) -> bool:
 
     Then the WAL itself is scanned from now on. Should the commit fail after all, that shows as a fork.
     """
-    tracked, now_ms = reader.tracked, reader.environment.monotonic_ms()
+    before, now_ms = reader.evidence.lag, reader.environment.monotonic_ms()
     if not moving:
-        tracked.lagging = None
+        reader.note(lag=None)
         return False
-    before = tracked.lagging
-    if before is None or before[0] != cursor:
-        tracked.lagging = (cursor, cursor.frames, now_ms)
+    if before is None or before.cursor != cursor:
+        reader.note(lag=Lag(cursor, cursor.frames, now_ms))
         return False
-    if now_ms - before[2] < LAG_MS:
+    if now_ms - before.since_ms < LAG_MS:
         return False
     last = reader.last_commit(cursor)
-    tracked.lagging = (cursor, last, now_ms)
-    if not cursor.frames < before[1] <= last:
+    reader.note(lag=Lag(cursor, last, now_ms))
+    if not cursor.frames < before.last <= last:
         return False
-    tracked.believe_index, tracked.mark = False, None
+    reader.note(believe_index=False, mark=None)
     return True

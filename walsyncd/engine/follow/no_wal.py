@@ -14,8 +14,8 @@ from dataclasses import replace
 from walsyncd.core.follow.follow_state import FileFacts, FollowState
 from walsyncd.core.follow.gap import GapKind
 from walsyncd.engine.follow.environment import Environment
+from walsyncd.engine.follow.file_facts import database_identity, file_facts
 from walsyncd.engine.follow.followed_database import FollowedDatabase
-from walsyncd.engine.follow.source_reader import database_identity, file_facts
 from walsyncd.engine.follow.step import AT_ONCE, SHORTLY, Step, gap_step
 from walsyncd.engine.follow.wal_pairs import REPLACED
 
@@ -34,8 +34,6 @@ def look_without_wal(tracked: FollowedDatabase, environment: Environment, state:
         return AT_ONCE
     if state.cursor is not None:
         return gap_step(GapKind.UNCERTAIN, "the WAL was deleted while it was not watched")
-    if tracked.vouching is not None and tracked.vouching[1] is state:
-        wal_pairs.confirm_known(tracked.vouching[0])
     database_writes = wal_pairs.database_writes
     facts = file_facts(database_identity(tracked), environment.boot_id, None)
     environment.drain()
@@ -54,12 +52,10 @@ def look_without_wal(tracked: FollowedDatabase, environment: Environment, state:
     if changed:
         stream = state.stream.next_epoch()
         state = replace(state, stream=stream, start_epoch=stream.epoch, start_frame=0, file=look)
-        tracked.vouching = database_writes, state
-        return Step(state=state, caught_up=True, base_wanted="the database changed", again_s=again_s)
-    wal_pairs.confirm_known(database_writes)
-    if look == state.file:
-        return Step(caught_up=True, again_s=again_s)
-    return Step(state=replace(state, file=look), caught_up=True, again_s=again_s)
+        why = "the database changed"
+        return Step(state=state, known_upto=database_writes, caught_up=True, base_wanted=why, again_s=again_s)
+    now = replace(state, file=look) if look != state.file else None
+    return Step(state=now, known_upto=database_writes, caught_up=True, again_s=again_s)
 
 
 def is_unchanged(now: FileFacts, then: FileFacts, *, is_unwritten: bool) -> bool:

@@ -26,13 +26,12 @@ QUIET_AFTER_REBOOT_MS = 10_000
 
 def resume_following(reader: SourceReader, state: FollowState, cursor: Cursor, seen: Observation) -> Step | None:
     """Verify what was shipped; None: it is there, and nothing else is to be done."""
-    tracked = reader.tracked
     facts = reader.facts()
     if not facts.is_file(state.file):
         return gap_step(GapKind.REPLACED, REPLACED)
     salts = salts_now(seen)
     if salts != cursor.salts:
-        tracked.verified = salts is not None
+        reader.note(verified=salts is not None)
         return None
     resumed = _resumed(facts, state.file)
     if not resumed and not _is_settled(reader, facts, state, seen):
@@ -43,7 +42,7 @@ def resume_following(reader: SourceReader, state: FollowState, cursor: Cursor, s
     if held != cursor.frames:
         text = "the WAL holds {held} of {shipped} frames that were shipped: history forked"
         return gap_step(GapKind.REVERTED, text, held=held, shipped=cursor.frames)
-    tracked.verified, tracked.quiet_since_ms = True, None
+    reader.note(verified=True, quiet_since_ms=None)
     return None if resumed else Step(state=replace(state, file=facts), again_s=0)
 
 
@@ -56,10 +55,11 @@ def _is_settled(reader: SourceReader, facts: FileFacts, state: FollowState, seen
     """Whether what stands behind our frames will be there for the next opener, too."""
     if facts.boot_id == state.file.boot_id or seen.holder is DmsHolder.LIVE:
         return True
-    now_ms, tracked = reader.environment.monotonic_ms(), reader.tracked
-    if tracked.quiet_since_ms is None:
-        tracked.quiet_since_ms = now_ms
-    return now_ms - tracked.quiet_since_ms >= QUIET_AFTER_REBOOT_MS
+    now_ms, since_ms = reader.environment.monotonic_ms(), reader.evidence.quiet_since_ms
+    if since_ms is None:
+        reader.note(quiet_since_ms=now_ms)
+        return False
+    return now_ms - since_ms >= QUIET_AFTER_REBOOT_MS
 
 
 def _frames_held(reader: SourceReader, cursor: Cursor) -> int:

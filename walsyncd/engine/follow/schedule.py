@@ -29,28 +29,66 @@ class Schedule:
         self._stopping = False
 
     def wake(self, databases: Iterable[FollowedDatabase]) -> None:
-        """Look at these as soon as may be; their pause for looking again begins anew."""
+        """Look at these as soon as may be; their pauses for looking again begin at the shortest."""
         now = time.monotonic()
         with self._condition:
             for tracked in databases:
-                tracked.relooks = 0
-                self._schedule(tracked, max(now, tracked.busy_until))
+                tracked.pace = tracked.pace.woken()
+                self._schedule(tracked, max(now, tracked.pace.rest_until_s))
+
+    def admit(self, tracked: FollowedDatabase) -> None:
+        """It has been joined: look at it now, and do what was asked meanwhile."""
+        with self._condition:
+            tracked.mailbox.held_back = False
+            self._schedule(tracked, time.monotonic())
 
     def at(self, tracked: FollowedDatabase, delay_s: float) -> None:
         """Look at it in ``delay_s`` seconds, unless it is due before."""
         with self._condition:
             self._schedule(tracked, time.monotonic() + delay_s)
 
+    def rest(self, tracked: FollowedDatabase, until_s: float) -> None:
+        """Let no event wake it before ``until_s`` (monotonic)."""
+        with self._condition:
+            tracked.pace = tracked.pace.resting(until_s)
+
+    def found(self, tracked: FollowedDatabase, frames: int) -> None:
+        """A look found so many new frames, or caught up without any: that sets its pace."""
+        with self._condition:
+            tracked.pace = tracked.pace.found(frames, time.monotonic())
+
+    def relook(self, tracked: FollowedDatabase) -> bool:
+        """Look again for what was written and not published; False if that was done often enough."""
+        with self._condition:
+            now_s = time.monotonic()
+            delay_s = tracked.pace.relook_s(now_s)
+            if delay_s is None:
+                return False
+            tracked.pace = tracked.pace.relooked()
+            self._schedule(tracked, now_s + delay_s)
+            return True
+
+    def failed(self, tracked: FollowedDatabase) -> None:
+        """It could not be looked at: try again later, and later each time."""
+        with self._condition:
+            self._schedule(tracked, time.monotonic() + tracked.pace.failure_delay_s())
+            tracked.pace = tracked.pace.failed()
+
+    def well(self, tracked: FollowedDatabase) -> None:
+        """It could be looked at."""
+        with self._condition:
+            tracked.pace = tracked.pace.well()
+
     def request(self, tracked: FollowedDatabase, request: Request) -> None:
         """Look at it now, for somebody who waits."""
+        tracked.mailbox.ask(request)
         with self._condition:
-            tracked.requests.append(request)
             self._schedule(tracked, time.monotonic())
 
     def interrupt(self, tracked: FollowedDatabase, then: Callable[[FollowedDatabase], object]) -> None:
         """Have ``then`` run in the taking thread before the database is looked at again, which is now."""
+        tracked.mailbox.interrupt(then)
         with self._condition:
-            tracked.interrupts.append(then)
             self._schedule(tracked, time.monotonic())
 
     def take(self) -> list[FollowedDatabase]:
@@ -98,7 +136,7 @@ class Schedule:
             self._tracked.pop(tracked.row_id, None)
 
     def _schedule(self, tracked: FollowedDatabase, due: float) -> None:
-        if tracked.dismissed or due >= self._due.get(tracked.row_id, math.inf):
+        if tracked.mailbox.held_back or tracked.mailbox.dismissed or due >= self._due.get(tracked.row_id, math.inf):
             return
         self._due[tracked.row_id] = due
         self._tracked[tracked.row_id] = tracked

@@ -13,12 +13,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from walsyncd.adapters.journal.journal import Journal, NewObject, ObjectKind
 from walsyncd.adapters.journal.spool import SpoolFile, SpoolWriter
 from walsyncd.config import format_size
 from walsyncd.core.content.redo import RedoBuilder
-from walsyncd.core.follow.follow_state import Stream
+from walsyncd.core.follow.decision import Cursor
+from walsyncd.core.follow.follow_state import FollowState, Stream
 from walsyncd.core.sqlite.wal import WAL_HEADER_SIZE, Frames, Salts
 from walsyncd.core.stored.epoch import begin_stamp, restamp
 from walsyncd.core.stored.layout import SegmentKey, format_key
@@ -179,3 +181,15 @@ class SegmentBuilder:
             f" {size >> 20} MiB were not all of it",
             hint="put state_dir on a larger disk, or make room there",
         )
+
+
+@dataclass(frozen=True, slots=True)
+class LongTransaction:
+    """A transaction of which no commit was read yet.
+
+    ``state`` is the one that it continues, ``cursor`` the end of what was collected.
+    """
+
+    collector: SegmentBuilder
+    state: FollowState
+    cursor: Cursor

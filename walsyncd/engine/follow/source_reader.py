@@ -10,8 +10,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
 
-from walsyncd.adapters.files.source import FileIdentity, OpenFile, liveness, open_file
+from walsyncd.adapters.files.source import liveness
 from walsyncd.core.follow.decision import (
     CLOSE_LATE_MS,
     CounterMark,
@@ -35,25 +37,42 @@ from walsyncd.core.sqlite.wal import (
 )
 from walsyncd.core.sqlite.walindex import WALINDEX_READ_SIZE, IndexHeader, parse_index_header
 from walsyncd.engine.follow.environment import Environment
+from walsyncd.engine.follow.file_facts import database_identity, file_facts
 from walsyncd.engine.follow.followed_database import FollowedDatabase
 from walsyncd.engine.follow.index_reads import frames_behind, is_begun
 from walsyncd.engine.follow.wal_pairs import WalPair
-from walsyncd.errors import MissingError
 
 BATCH_BYTES = 4 << 20  # what one step reads: a few milliseconds of one core
 
 
 class SourceReader:
-    """Looks at ``wal_pair``, the current life of the WAL of ``tracked``."""
+    """One look at ``wal_pair``, the current WAL of ``tracked``.
+
+    ``evidence`` and ``pending`` are what the look has found so far. They become the step's, and the database is
+    changed by nobody else.
+    """
 
     def __init__(self, tracked: FollowedDatabase, environment: Environment, wal_pair: WalPair) -> None:
         self.tracked = tracked
         self.environment = environment
         self.wal_pair = wal_pair
+        self.evidence = tracked.evidence
+        self.pending = tracked.pending
+        self.rest_until_s: float | None = None
         # Counted before anything is read: an event that comes later stands out from these.
         self._reborn, self._closed = wal_pair.index_rebuilds, wal_pair.closed
         self._began_ms = environment.monotonic_ms()
         self._index_read = wal_pair.index_reads.begin()
+
+    def note(self, **found: Any) -> None:
+        """Take what was found into the evidence."""
+        self.evidence = replace(self.evidence, **found)
+
+    def drop_pending(self) -> None:
+        """Give up what was collected of an unfinished transaction; it is read again."""
+        if self.pending is not None:
+            self.pending.collector.drop()
+            self.pending = None
 
     def observe(self) -> Observation:
         """Look at the headers."""
@@ -87,16 +106,16 @@ class SourceReader:
 
     def _believes(self, index: IndexHeader | None, wal: WalHeader | None) -> bool:
         """Whether the wal-index is the truth about the WAL; one that lagged behind it may have caught up."""
-        tracked = self.tracked
-        if tracked.believe_index or self.wal_pair.ended:
+        state, lag = self.tracked.state, self.evidence.lag
+        if self.evidence.believe_index or self.wal_pair.ended:
             return True
-        cursor = tracked.state.cursor if tracked.state is not None else None
+        cursor = state.cursor if state is not None else None
         if index is None or wal is None or cursor is None:
             return False
-        behind = max(cursor.frames, tracked.lagging[1] if tracked.lagging is not None else 0)
+        behind = max(cursor.frames, lag.last if lag is not None else 0)
         if index.salts == wal.salts == cursor.salts and index.max_frame >= behind:
-            tracked.believe_index = True
-        return tracked.believe_index
+            self.note(believe_index=True)
+        return self.evidence.believe_index
 
     def left_index(self) -> IndexHeader | None:
         """The wal-index header that those left who used it last; None if they deleted it, or it is not whole."""
@@ -107,7 +126,7 @@ class SourceReader:
 
     def ichange_holds(self, index: IndexHeader | None, *, whole: bool = False) -> bool:
         """Whether iChange at the mark and in ``index`` are of one unbroken counter, by all that the queue said."""
-        mark, wal_pair = self.tracked.mark, self.wal_pair
+        mark, wal_pair = self.evidence.mark, self.wal_pair
         if mark is None or index is None or not self.tracked.wal_pairs.watched:
             return False
         now_ms = self.environment.monotonic_ms()
@@ -122,15 +141,14 @@ class SourceReader:
 
     def is_final(self, index: IndexHeader, *, whole: bool) -> bool:
         """Whether iChange would hold even if the -shm had been closed."""
-        mark, closed, now_ms = self.tracked.mark, ShmEvidence(closed=True), self.environment.monotonic_ms()
+        mark, closed, now_ms = self.evidence.mark, ShmEvidence(closed=True), self.environment.monotonic_ms()
         return mark_holds(mark, index, closed, shm_serial=self.wal_pair.serial, now_ms=now_ms, whole=whole)
 
     def accept_provisionally(self) -> None:
         """A count is believed only because no CLOSE_WRITE has come so far."""
         until_ms = self.environment.monotonic_ms() + CLOSE_LATE_MS
-        self.tracked.provisional = ProvisionalProof(
-            self.wal_pair.serial, self._closed, until_ms
-        )  # as counted before anything was judged
+        # As counted before anything was judged.
+        self.note(provisional=ProvisionalProof(self.wal_pair.serial, self._closed, until_ms))
 
     def new_mark(self, ichange: int) -> CounterMark | None:
         """A mark at this look, if the -shm kept still while it was taken."""
@@ -217,26 +235,3 @@ def reached_after(frames: Frames, before: Cursor) -> Cursor:
     if not frames.count:
         return before
     return before.advanced(frames.last, frames.chain_after(frames.last, before.chain))
-
-
-def file_facts(identity: FileIdentity, boot_id: str, wal: OpenFile | None) -> FileFacts:
-    """What to remember of a database file."""
-    return FileFacts(
-        device=identity.device,
-        inode=identity.inode,
-        birth_ns=identity.birth_ns,
-        boot_id=boot_id,
-        wal_inode=wal.identity().inode if wal is not None else 0,
-        size=identity.size,
-        mtime_ns=identity.mtime_ns,
-        ctime_ns=identity.ctime_ns,
-    )
-
-
-def database_identity(tracked: FollowedDatabase) -> FileIdentity:
-    """The database file as its path names it now; MissingError if there is none."""
-    file = open_file(tracked.path)
-    if file is None:
-        raise MissingError(f"{tracked.path} does not exist", hint="it is picked up when it appears")
-    with file:
-        return file.identity()

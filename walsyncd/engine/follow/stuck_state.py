@@ -7,8 +7,8 @@ that never comes, is not believed any more, and the WAL itself is scanned; what 
 from __future__ import annotations
 
 from walsyncd.core.follow.decision import DmsHolder, Observation
+from walsyncd.core.follow.evidence import Waiting
 from walsyncd.core.follow.gap import GapKind
-from walsyncd.engine.follow.followed_database import FollowedDatabase
 from walsyncd.engine.follow.source_reader import SourceReader
 from walsyncd.engine.follow.step import SHORTLY, Step, gap_step
 from walsyncd.errors import TransientError
@@ -16,17 +16,17 @@ from walsyncd.errors import TransientError
 PATIENCE_MS = 5_000  # a busy machine may keep a process waiting for seconds, seldom for five
 
 
-def has_lasted(tracked: FollowedDatabase, seen: Observation, now_ms: int) -> bool:
+def has_lasted(reader: SourceReader, seen: Observation) -> bool:
     """Whether every look for a while has shown exactly this; TransientError if only its user can end it."""
-    before = tracked.waiting
-    if before is None or before[0] != seen:
-        tracked.waiting = seen, now_ms
+    before, now_ms = reader.evidence.waiting, reader.environment.monotonic_ms()
+    if before is None or before.seen != seen:
+        reader.note(waiting=Waiting(seen, now_ms))
         return False
-    if now_ms - before[1] < PATIENCE_MS:
+    if now_ms - before.since_ms < PATIENCE_MS:
         return False
     if seen.holder is DmsHolder.SETTING_UP:
         raise TransientError(
-            f"look at {tracked.path}: a process has been setting up the wal-index for {PATIENCE_MS // 1000} s",
+            f"look at {reader.tracked.path}: a process has been setting up the wal-index for {PATIENCE_MS // 1000} s",
             hint="it may be stopped: lslocks shows who holds a lock on the -shm file",
         )
     return True
@@ -34,12 +34,11 @@ def has_lasted(tracked: FollowedDatabase, seen: Observation, now_ms: int) -> boo
 
 def again(reader: SourceReader, seen: Observation, reason: str) -> Step:
     """Look again, for ``reason``, as long as that helps."""
-    tracked = reader.tracked
-    if not has_lasted(tracked, seen, reader.environment.monotonic_ms()):
+    if not has_lasted(reader, seen):
         return SHORTLY
-    tracked.waiting = None
+    reader.note(waiting=None)
     seconds = PATIENCE_MS // 1000
     if seen.holder is DmsHolder.NONE:
         return gap_step(GapKind.UNCERTAIN, "for {seconds} s {reason}", seconds=seconds, reason=reason)
-    tracked.believe_index, tracked.mark = False, None
+    reader.note(believe_index=False, mark=None)
     return Step(again_s=0, doubt=f"for {seconds} s {reason}")

@@ -129,7 +129,7 @@ class WalPairs:
     def confirm_known(self, database_writes: int) -> None:
         """What ``database_writes`` counted when the caller read it is known: no event up to then changed more."""
         with self._lock:
-            self._vouched = database_writes
+            self._vouched = max(self._vouched, database_writes)
 
     def pop_finished(self) -> None:
         """The current life is read to its end."""
@@ -178,6 +178,11 @@ class WalPairs:
             wal_pair.known_since = True
             wal_pair.written = wal_pair.checkpointed = wal_pair.overwritten = wal_pair.uncounted = False
             return True
+
+    def begin_unwritten(self, wal_pair: WalPair) -> None:
+        """Nothing was ever committed into the WAL of ``wal_pair``, says its wal-index: a generation begins with it."""
+        with self._lock:
+            wal_pair.known_since = self.watched
 
     def find_shm(self) -> None:
         """Open the -shm of the current life, if its CREATE was not seen; the error if there is one and it can't be."""

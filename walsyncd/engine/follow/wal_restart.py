@@ -86,7 +86,7 @@ def cross_restart(
     reader: SourceReader, state: FollowState, cursor: Cursor, found: Restarted, seen: Observation
 ) -> Step:
     """Prove the seam between ``cursor``'s incarnation and the one found."""
-    reader.tracked.drop_pending()
+    reader.drop_pending()
     remains = _read_remains(reader, cursor, found)
     after = reader.observe()
     if salts_now(after) != found.salts:
@@ -141,7 +141,7 @@ def _prove(
     after: Observation,
 ) -> RestartProof | Gap:
     reached = _reached_by(reader, found, after, remains.new_last)
-    index, mark = seen.index, reader.tracked.mark
+    index, mark = seen.index, reader.evidence.mark
     whole = mark is not None and _is_whole(reader, cursor, found, remains, mark)
     if index is not None and mark is not None and reader.ichange_holds(index, whole=whole):
         if not reader.is_final(index, whole=whole):
@@ -241,10 +241,10 @@ def _cross(
     entered = cursor_before(found.header) if found.header is not None else Cursor(found.salts, None, 0, (0, 0))
     if seen.index is not None:
         reader.index_read(seen.index)  # an emptied WAL may begin anew, with any salts, before the next look
+    reader.note(mark=_mark_at_start(reader, remains.new, seen))
     return Step(
         state=replace(state.entered(entered), file=reader.facts()),
         objects=objects,
-        mark=_mark_at_start(reader, remains.new, seen),
         again_s=0,
         recovered=proof.last - cursor.frames,
         proven_by=proof.by,
@@ -252,8 +252,8 @@ def _cross(
 
 
 def _mark_at_start(reader: SourceReader, new: Tally, seen: Observation) -> CounterMark | None:
-    """The mark before frame 1 of the new incarnation. The old mark is at the old cursor: it is given up."""
-    old, reader.tracked.mark = reader.tracked.mark, None
+    """The mark before frame 1 of the new incarnation; the old mark is at the old cursor."""
+    old = reader.evidence.mark
     if seen.index is None or new.doubtful:
         return None
     ichange = (seen.index.ichange - len(new.commits)) % 2**32

@@ -1,0 +1,57 @@
+"""What looks at a database have found so far, beyond the follow state: a look takes it and returns the next.
+
+Nothing of it outlives the process. A start of the daemon begins with none, and so does a database whose spool was
+taken back; a new generation begins with what was seen when it began.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from walsyncd.core.follow.decision import CounterMark, Cursor, Observation, ProvisionalProof
+from walsyncd.core.sqlite.wal import Salts
+
+
+@dataclass(frozen=True, slots=True)
+class Lag:
+    """A live wal-index that lags behind the WAL: ``last`` is the last commit in it when it was searched."""
+
+    cursor: Cursor
+    last: int
+    since_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A moment in between that every look has shown since ``since_ms`` (monotonic)."""
+
+    seen: Observation
+    since_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Scanned:
+    """The last commit that a scan of the WAL found: committed frames stay, so it need not be searched again."""
+
+    salts: Salts
+    last: int
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What one look hands on to the next.
+
+    ``verified``: this run has seen that the WAL still holds what was shipped of it. ``mark`` belongs to the follow
+    state's cursor. ``provisional`` is the last count that was believed because an event had not come, which may
+    still come. ``quiet_since_ms``: since when nobody has had the database open (monotonic), while that matters,
+    which is after a reboot.
+    """
+
+    verified: bool = False
+    mark: CounterMark | None = None
+    provisional: ProvisionalProof | None = None
+    believe_index: bool = True
+    lag: Lag | None = None
+    waiting: Waiting | None = None
+    scanned: Scanned | None = None
+    quiet_since_ms: int | None = None
