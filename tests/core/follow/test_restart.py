@@ -11,9 +11,9 @@ from walsyncd.core.follow.decision import CounterMark, Cursor
 from walsyncd.core.follow.gap import Gap
 from walsyncd.core.follow.restart import (
     EMPTY_TALLY,
+    CommitTally,
     Counter,
     RestartProof,
-    Tally,
     prove_by_count,
     prove_by_remains,
     prove_emptied,
@@ -26,16 +26,16 @@ OLD, NEW, LATER, OLDER = (10, 1), (11, 2), (12, 3), (9, 4)
 CURSOR = Cursor(OLD, WalHeader(512, False, 0, *OLD, (0, 0)), 20, (5, 6))
 
 
-def commits(*numbers: int, behind: tuple[int, int] | None = None, doubtful: bool = False) -> Tally:
-    return Tally(numbers, behind, doubtful)
+def commits(*numbers: int, behind: tuple[int, int] | None = None, doubtful: bool = False) -> CommitTally:
+    return CommitTally(numbers, behind, doubtful)
 
 
 def by_count(
     delta: int,
     *,
-    new: Tally = EMPTY_TALLY,
+    new: CommitTally = EMPTY_TALLY,
     new_last: int = 0,
-    tail: Tally = EMPTY_TALLY,
+    tail: CommitTally = EMPTY_TALLY,
     behind: tuple[int, int] | None = None,
     salts: tuple[int, int] = NEW,
 ) -> RestartProof | Gap:
@@ -44,7 +44,7 @@ def by_count(
     )
 
 
-def by_remains(*, tail: Tally, new_last: int = 3, salts: tuple[int, int] = NEW) -> RestartProof | Gap:
+def by_remains(*, tail: CommitTally, new_last: int = 3, salts: tuple[int, int] = NEW) -> RestartProof | Gap:
     return prove_by_remains(CURSOR, new_salts=salts, new_last=new_last, tail=tail)
 
 
@@ -186,7 +186,7 @@ INDEX_BYTES = 32_768  # one block: 4062 frames
 
 
 def whole(
-    tail: Tally = EMPTY_TALLY,
+    tail: CommitTally = EMPTY_TALLY,
     *,
     salts: Salts = NEW,
     stands: bool = True,
@@ -248,9 +248,9 @@ def test_counting_in_pieces() -> None:
     counter = Counter()
     counter.feed(frames(1, (3, 0, A), (3, 9, A)))
     counter.feed(frames(3, (3, 9, B), behind=OLDER))
-    assert counter.tally() == Tally((2, 3), OLDER, doubtful=False)
+    assert counter.tally() == CommitTally((2, 3), OLDER, doubtful=False)
     counter.feed(frames(4, behind=None))
-    assert counter.tally() == Tally((2, 3), None, doubtful=False)
+    assert counter.tally() == CommitTally((2, 3), None, doubtful=False)
 
 
 @pytest.mark.parametrize("cut", [False, True])

@@ -22,7 +22,7 @@ class Lag:
 
 
 @dataclass(frozen=True, slots=True)
-class Waiting:
+class StuckLook:
     """A moment in between that every look has shown since ``since_ms`` (monotonic)."""
 
     seen: Observation
@@ -52,6 +52,6 @@ class Evidence:
     provisional: ProvisionalProof | None = None
     believe_index: bool = True
     lag: Lag | None = None
-    waiting: Waiting | None = None
+    waiting: StuckLook | None = None
     scanned: Scanned | None = None
     quiet_since_ms: int | None = None

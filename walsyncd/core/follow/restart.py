@@ -25,7 +25,7 @@ _MODULUS = 2**32
 
 
 @dataclass(frozen=True, slots=True)
-class Tally:
+class CommitTally:
     """Commits counted over a run of verified frames.
 
     ``commits`` are the numbers of the commit frames in order; ``next_salts`` those of the frame behind the chain
@@ -37,7 +37,7 @@ class Tally:
     doubtful: bool
 
 
-EMPTY_TALLY = Tally((), None, doubtful=False)
+EMPTY_TALLY = CommitTally((), None, doubtful=False)
 
 
 class Counter:
@@ -64,9 +64,9 @@ class Counter:
             self._commits.append(commit)
         self._next_salts = frames.next_salts
 
-    def tally(self) -> Tally:
+    def tally(self) -> CommitTally:
         """What was counted so far."""
-        return Tally(tuple(self._commits), self._next_salts, doubtful=self._doubtful)
+        return CommitTally(tuple(self._commits), self._next_salts, doubtful=self._doubtful)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +82,9 @@ def prove_by_count(
     *,
     ichange_delta: int,
     new_salts: Salts,
-    new: Tally,
+    new: CommitTally,
     new_last: int,
-    tail: Tally,
+    tail: CommitTally,
     behind: Salts | None,
 ) -> RestartProof | Gap:
     """Prove by iChange, which grew by ``ichange_delta`` since the cursor.
@@ -122,7 +122,7 @@ def prove_by_count(
     return RestartProof(tail.commits[-1])
 
 
-def prove_by_remains(cursor: Cursor, *, new_salts: Salts, new_last: int, tail: Tally) -> RestartProof | Gap:
+def prove_by_remains(cursor: Cursor, *, new_salts: Salts, new_last: int, tail: CommitTally) -> RestartProof | Gap:
     """Prove without iChange: the old incarnation's end is in sight, so nothing came after it.
 
     Holds only with the boot id unchanged, ``new_last`` read after the tail. The caller then still has to see each
@@ -144,7 +144,7 @@ def tail_is_complete(
     cursor: Cursor,
     *,
     new_salts: Salts,
-    tail: Tally,
+    tail: CommitTally,
     stands: bool,
     mark: CounterMark,
     index_bytes: int,

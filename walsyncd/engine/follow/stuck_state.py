@@ -7,7 +7,7 @@ that never comes, is not believed any more, and the WAL itself is scanned; what 
 from __future__ import annotations
 
 from walsyncd.core.follow.decision import DmsHolder, Observation
-from walsyncd.core.follow.evidence import Waiting
+from walsyncd.core.follow.evidence import StuckLook
 from walsyncd.core.follow.gap import GapKind
 from walsyncd.engine.follow.source_reader import SourceReader
 from walsyncd.engine.follow.step import SHORTLY, Step, gap_step
@@ -20,7 +20,7 @@ def has_lasted(reader: SourceReader, seen: Observation) -> bool:
     """Whether every look for a while has shown exactly this; TransientError if only its user can end it."""
     before, now_ms = reader.evidence.waiting, reader.environment.monotonic_ms()
     if before is None or before.seen != seen:
-        reader.note(waiting=Waiting(seen, now_ms))
+        reader.note(waiting=StuckLook(seen, now_ms))
         return False
     if now_ms - before.since_ms < PATIENCE_MS:
         return False

@@ -57,8 +57,8 @@ from walsyncd.core.follow.follow_state import FollowState
 from walsyncd.core.follow.gap import Gap, GapKind
 from walsyncd.core.follow.restart import (
     EMPTY_TALLY,
+    CommitTally,
     RestartProof,
-    Tally,
     prove_by_count,
     prove_by_remains,
     tail_is_complete,
@@ -75,9 +75,9 @@ TAIL_BYTES_MAX = 256 << 20  # an old incarnation's tail is held in memory until 
 class _Remains:
     """What the WAL held of both incarnations: the new one up to ``new_last``, the old one after the cursor."""
 
-    new: Tally
+    new: CommitTally
     new_last: int
-    tail: Tally
+    tail: CommitTally
     frames: list[Frames]
     behind: tuple[int, int] | None
 
@@ -251,7 +251,7 @@ def _cross(
     )
 
 
-def _mark_at_start(reader: SourceReader, new: Tally, seen: Observation) -> CounterMark | None:
+def _mark_at_start(reader: SourceReader, new: CommitTally, seen: Observation) -> CounterMark | None:
     """The mark before frame 1 of the new incarnation; the old mark is at the old cursor."""
     old = reader.evidence.mark
     if seen.index is None or new.doubtful:
