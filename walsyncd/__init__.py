@@ -35,7 +35,7 @@ Threads. Their number is fixed, whatever the number of databases. Each of them w
     thread        runs                                    writes
     main          daemon.serve: signals, reload           which databases and destinations there are
     watcher       follow.event_pump: reads inotify        which databases are due, descriptors of -wal, -shm
-    follower      follow.follower: looks, proves          what is believed of each database (followed_database), segments
+    follower      follow.follower: looks, proves          what is believed of each database, segments
     upload-N      ship.uploader: requests to storage      "begun" and "stored" of rows, who owns a replica
     snapshotter   base.snapshotter: copies databases      parts and manifests of bases
     housekeeper   upkeep.housekeeper                      compacted epochs, what retention removes
