@@ -18,7 +18,7 @@ from tests.engine.running import wait_for
 from walsyncd.core.keep import base_schedule
 from walsyncd.engine.base import copy_queue as rota_module
 from walsyncd.engine.base.base_copy import CopyWait, Steps
-from walsyncd.engine.base.copy_queue import FLIGHTS_MAX, CopyQueue
+from walsyncd.engine.base.copy_queue import FLIGHTS_MAX, SMALL_PLACES_MAX, CopyQueue
 from walsyncd.engine.follow.followed_database import FollowedDatabase
 from walsyncd.engine.follow.wal_pairs import WalPairs
 
@@ -69,7 +69,7 @@ def test_a_small_base_does_not_wait_for_a_large_one(database: Callable[[int, int
         rota.due(database(1, 1000), 0.0)
         wait_for(lambda: "1" in under_way)
         for row_id in range(2, 9):
-            rota.due(database(row_id, 5), 0.0)
+            rota.due(database(row_id, 15), 0.0)
         wait_for(lambda: len(told) == 7)
         answer.set_result(None)
         wait_for(lambda: len(told) == 8)
@@ -92,7 +92,7 @@ def test_one_that_gets_nowhere_keeps_nobody_waiting(
 
     with running(take) as rota:
         for row_id in range(1, 5):
-            rota.due(database(row_id, 5), 0.0)
+            rota.due(database(row_id, 15), 0.0)
         wait_for(lambda: len(told) == 3)
         answer.set_result(None)
         wait_for(lambda: len(told) == 4)
@@ -195,3 +195,24 @@ def test_an_earlier_wish_counts_unless_it_may_not(database: Callable[[int, int],
         assert told == ["2"]
         rota.due(one, 0.0, anew=True)
         wait_for(lambda: len(told) == 2)
+
+
+def test_small_bases_are_under_way_together(database: Callable[[int, int], FollowedDatabase]) -> None:
+    """Their requests do not wait for one another; of any other class one is under way at a time."""
+    answer: Future[Any] = Future()
+    under_way: set[int] = set()
+
+    def take(tracked: FollowedDatabase) -> Steps[None]:
+        under_way.add(tracked.row_id)
+        yield CopyWait(answer, math.inf)
+
+    with running(take) as queue:
+        for row_id in range(1, SMALL_PLACES_MAX + 2):
+            queue.due(database(row_id, 1), 0.0)
+        for row_id in (101, 102):
+            queue.due(database(row_id, 10), 0.0)
+        wait_for(lambda: len(under_way) >= SMALL_PLACES_MAX + 1)
+        assert len([row_id for row_id in under_way if row_id < 100]) == SMALL_PLACES_MAX
+        assert len([row_id for row_id in under_way if row_id > 100]) == 1
+        answer.set_result(None)
+        wait_for(lambda: len(under_way) == SMALL_PLACES_MAX + 3)

@@ -1,7 +1,8 @@
 """Which base next, and whose turn it is: one thread copies several databases by turns.
 
 A base that is due is begun as soon as no other one of its size class is under way (``base_schedule``), so a small
-database never waits for a large one, and there are few under way at a time however many are due. Each goes on by one
+database never waits for a large one, and there are few under way at a time however many are due. Of the smallest class,
+whose bases are one request each, ``SMALL_PLACES_MAX`` are under way together. Each goes on by one
 step, a range of its file or an answer of the store, and then the next one that waits for nothing, small ones first.
 One that gets no further for ``STALLED_S``, because the store refuses its folder, say, keeps its class waiting no more.
 
@@ -16,14 +17,15 @@ import itertools
 import math
 import threading
 import time
-from collections import deque
-from collections.abc import Callable
+from collections import Counter, deque
+from collections.abc import Callable, Set
 from dataclasses import dataclass
 
 from walsyncd.core.keep.base_schedule import size_class
 from walsyncd.engine.base.base_copy import CopyWait, Steps
 from walsyncd.engine.follow.followed_database import FollowedDatabase
 
+SMALL_PLACES_MAX = 8  # bases of one request each: their requests are under way together
 FLIGHTS_MAX = 2  # one is sent while the next one is begun
 STALLED_S = 30.0  # a part on a slow line takes less
 STALLED_MAX = 8  # each may hold a part in memory
@@ -127,13 +129,19 @@ class CopyQueue:
                 *_, due = heapq.heappop(self._clock)
                 self._ripe.setdefault(size_class(_size_of(due.tracked)), deque()).append(due)
             stalled = [place for place in self._places if place.is_stalled(now_s)][:STALLED_MAX]
-            free = self._ripe.keys() - {place.size_class for place in self._places if place not in stalled}
-            chosen = ((self._first(self._ripe[its_class]), its_class) for its_class in sorted(free))
-            return [(tracked, its_class) for tracked, its_class in chosen if tracked is not None]
+            taken = Counter(place.size_class for place in self._places if place not in stalled)
+            under_way = {place.row_id for place in self._places}
+            chosen: list[tuple[FollowedDatabase, int]] = []
+            for its_class, ripe in sorted(self._ripe.items()):
+                places_max = SMALL_PLACES_MAX if its_class == 0 else 1
+                while taken[its_class] < places_max and (first := self._first(ripe, under_way)) is not None:
+                    taken[its_class] += 1
+                    under_way.add(first.row_id)
+                    chosen.append((first, its_class))
+            return chosen
 
-    def _first(self, ripe: deque[_Due]) -> FollowedDatabase | None:
+    def _first(self, ripe: deque[_Due], under_way: Set[int]) -> FollowedDatabase | None:
         """Take the first one that is not under way already."""
-        under_way = {place.row_id for place in self._places}
         passed: list[_Due] = []
         found = None
         while ripe and found is None:
