@@ -113,6 +113,14 @@ def test_base_later_than_a_moment_witnesses_it() -> None:
     assert planned(listing(*keys, late), AtTime(late.time_ms - 1)).reached.position == Position(G1, 1, 4)
 
 
+def test_base_of_a_later_epoch_proves_nothing_of_the_one_before() -> None:
+    """The objects between two bases may be lost without a trace; then a moment between them is not covered."""
+    lost = listing(base((1, 0)), base((2, 0)))
+    assert refused(lost, AtTime(time_of((1, 1)))).reason is Reason.UNREACHABLE
+    kept = listing(segment(1, 1, 1), base((1, 0)), base((2, 0)))
+    assert planned(kept, AtTime(time_of((1, 1)))).reached.position == Position(G1, 1, 1)
+
+
 def test_head_falls_back_and_says_by_how_much() -> None:
     """A generation without a finished base is passed over, with a note."""
     plan = planned(listing(base((1, 0)), segment(1, 1, 4), segment(1, 1, 9, g=G2)), Head())

@@ -204,9 +204,9 @@ def _is_proven_by_later_objects(chosen: Coverage, coverages: list[Coverage], mom
     if any(key.time_ms >= moment for key in chosen.objects):
         return True
     bases = (other.base for other in coverages if other.base.generation == chosen.base.generation)
-    later = [base for base in bases if base.time_ms >= moment]
-    # Where the coverage is complete, no base lies beyond it but one before the first frame of the next epoch.
-    return any(chosen.end is End.COMPLETE or (base.epoch, base.frame) <= chosen.last for base in later)
+    # A base beyond the coverage proves nothing: the objects between may be lost. One before the first frame of an epoch
+    # has the time of the last commit before it, so the object of that commit is the proof, if it is stored.
+    return any(base.time_ms >= moment and (base.epoch, base.frame) <= chosen.last for base in bases)
 
 
 def _cut_at_time(coverage: Coverage, moment: int) -> tuple[EpochPlan, ...]:
