@@ -84,6 +84,8 @@ class DatabaseSpec:
     snapshot_wal_ratio: float = 1.0
     keep: Keep = field(default_factory=Keep)
     verify_interval_s: float | None = None
+    is_match: bool = False
+    """Whether a pattern found it, so that nobody has named this very file."""
 
 
 def expand(settings: Settings) -> list[DatabaseSpec]:
@@ -150,6 +152,7 @@ def _spec(entry: DatabaseEntry, path: str) -> DatabaseSpec:
         snapshot_wal_ratio=entry.snapshot_wal_ratio,
         keep=entry.keep,
         verify_interval_s=entry.verify_interval_s,
+        is_match=entry.is_pattern,
     )
 
 

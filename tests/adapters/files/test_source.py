@@ -82,15 +82,59 @@ def test_a_missing_file_is_none(tmp_path: Path) -> None:
 
 
 def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
-    """A folder, a FIFO (without blocking on it), a socket and a circle of links are no databases."""
+    """A folder, a FIFO (without blocking on it) and a socket are no databases."""
     (tmp_path / "folder").mkdir()
     os.mkfifo(tmp_path / "fifo")
-    (tmp_path / "circle").symlink_to("circle")
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(tmp_path / "socket"))
-        for name in ("folder", "fifo", "circle", "socket"):
+        for name in ("folder", "fifo", "socket"):
             with pytest.raises(UsageError, match=rf"open .*/{name}: not a regular file"):
                 open_file(tmp_path / name)
+
+
+@pytest.mark.parametrize("target", ["file", "nothing", "link", "folder"])
+def test_a_link_is_refused_whatever_it_leads_to(tmp_path: Path, target: str) -> None:
+    """The path was resolved: a link in the file's place, or in a folder's, has come since, and is not followed."""
+    (tmp_path / "file").touch()
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "file").touch()
+    (tmp_path / "link").symlink_to(target)
+    for path in (tmp_path / "link", tmp_path / "link" / "file"):
+        if path.parent != tmp_path and target != "folder":
+            continue
+        with pytest.raises(UsageError, match=f"open {path}: there is a symbolic link in its place"):
+            open_file(path)
+
+
+@needs_root
+@pytest.mark.root
+def test_somebody_elses_file_under_another_name_is_refused(tmp_path: Path) -> None:
+    """A hard link that a tenant made to another's file; what is his own, as `cp -al` leaves it, is not."""
+    his, theirs = tmp_path / "his", tmp_path / "theirs"
+    for number, folder in enumerate((his, theirs), 5001):
+        folder.mkdir()
+        (folder / "app.db").touch()
+        for path in (folder, folder / "app.db"):
+            os.chown(path, number, number)
+    (his / "stolen.db").hardlink_to(theirs / "app.db")
+    (tmp_path / "copy.db").hardlink_to(his / "app.db")
+    opened(his / "stolen.db").close()  # somebody named it
+    with pytest.raises(UsageError, match=r"open .*/stolen.db: it has several names"):
+        open_file(his / "stolen.db", own_only=True)
+    for path in (his / "app.db", theirs / "app.db"):
+        file = open_file(path, own_only=True)
+        assert file is not None
+        file.close()
+
+
+def test_a_link_to_an_open_file_does_not_name_it(tmp_path: Path) -> None:
+    """The file was moved away and a link to it left: SQLite keeps its side files elsewhere now."""
+    path, moved = tmp_path / "a", tmp_path / "b"
+    path.touch()
+    with opened(path) as file:
+        path.rename(moved)
+        path.symlink_to(moved)
+        assert not file.still_named()
 
 
 @needs_root
@@ -124,7 +168,7 @@ def test_a_failing_device_is_transient(tmp_path: Path, monkeypatch: pytest.Monke
     path = tmp_path / "app.db"
     path.write_bytes(b"x")
 
-    def fail(*_arguments: object) -> bytes:
+    def fail(*_arguments: object, **_options: object) -> bytes:
         raise refuse(code)
 
     with opened(path) as file:

@@ -308,13 +308,13 @@ def test_frames_that_were_published_without_salts(tmp_path: Path) -> None:
         assert gap.remedy
         assert gap.blocked == follow.cursor.salts
         app.execute(insert(1), "PRAGMA wal_checkpoint")
-        assert not has_other_salts(path, gap.blocked)
+        assert not has_other_salts(follow.tracked, gap.blocked)
         app.execute(insert(2))
-        assert has_other_salts(path, gap.blocked)
+        assert has_other_salts(follow.tracked, gap.blocked)
         app.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        assert has_other_salts(path, gap.blocked)
+        assert has_other_salts(follow.tracked, gap.blocked)
         app.close()
-        assert has_other_salts(path, gap.blocked)
+        assert has_other_salts(follow.tracked, gap.blocked)
 
 
 def _many(rows: int) -> str:

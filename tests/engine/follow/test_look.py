@@ -176,7 +176,7 @@ def test_a_wal_that_cannot_be_read_is_said(tmp_path: Path, monkeypatch: pytest.M
         follow.restart()
         follow.tracked.wal_pairs.clear()
 
-        def refuse(_path: Path) -> None:
+        def refuse(_path: Path, **_options: object) -> None:
             raise RefusedError("no permission")
 
         with monkeypatch.context() as patch:

@@ -278,7 +278,7 @@ def test_files_that_cannot_be_read_are_complained_about_once(
 ) -> None:
     """It holds nothing then, says why, and is tried again."""
 
-    def refuse(_path: Path) -> None:
+    def refuse(_path: Path, **_options: object) -> None:
         raise RefusedError("open app.db-shm: permission denied", hint="permit it")
 
     with wal_database(path):

@@ -155,7 +155,7 @@ def test_a_wal_that_nobody_saw_and_nobody_wrote(folder: Folder) -> None:
 def test_a_wal_that_cannot_be_opened_is_lost(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is there, so it may be written unseen."""
 
-    def refuse(_path: Path) -> None:
+    def refuse(_path: Path, **_options: object) -> None:
         raise RefusedError("no permission")
 
     monkeypatch.setattr("walsyncd.engine.follow.wal_pairs.open_file", refuse)
@@ -358,7 +358,7 @@ def test_too_many_lives(folder: Folder) -> None:
 def test_a_file_that_cannot_be_opened(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
     """The cause is kept, and is gone when it can."""
 
-    def refuse(_path: Path) -> None:
+    def refuse(_path: Path, **_options: object) -> None:
         raise RefusedError("no permission")
 
     folder.create(Role.WAL)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.replicas import ReplicaMaker, make_replica
+from walsyncd.adapters.files.source import open_file
 from walsyncd.core.follow.follow_state import FileFacts, FollowState, Stream
 from walsyncd.core.stored.layout import SegmentKey
 from walsyncd.engine.restore.replica import Replica
@@ -56,7 +57,8 @@ def maker(tmp_path: Path) -> Iterator[ReplicaMaker]:
 
 def drill(maker: ReplicaMaker, live: Path, follower: Follower | None = None) -> Rehearsal:
     replica = Replica(maker.storage, maker.name)
-    return rehearse(replica, maker.generation, live, maker.path.with_name("scratch.db"), follower or Follower(maker))
+    scratch = maker.path.with_name("scratch.db")
+    return rehearse(replica, maker.generation, lambda: open_file(live), scratch, follower or Follower(maker))
 
 
 def copy_of(maker: ReplicaMaker, *, page: int = 0) -> Path:

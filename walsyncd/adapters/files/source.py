@@ -1,5 +1,8 @@
 """The user's files: opened O_RDONLY, read with pread, never written; locked only where presence is asked for.
 
+No symbolic link is followed (``safe_open``): paths are resolved before they come here, and SQLite itself follows no
+link in the place of a side file.
+
 SQLite keeps three files beside a database (by its resolved path): ``-wal``, ``-shm`` and ``-journal``.
 
 Locks are asked about (``F_OFD_GETLK``), by byte (sqlite.org/walformat.html 2.3, SQLite's os_unix.c):
@@ -32,13 +35,12 @@ from pathlib import Path
 from typing import Self
 
 from walsyncd.adapters.files.file_lock import OFD_PID, lock_bytes, lock_in_the_way
+from walsyncd.adapters.files.safe_open import open_folder, open_in
 from walsyncd.adapters.files.statx import birth_ns
 from walsyncd.core.sqlite.dbheader import HEADER_SIZE, DatabaseHeader, parse_database_header
+from walsyncd.core.sqlite.match_check import FOREIGN, FOREIGN_HINT, is_foreign
 from walsyncd.core.stored.owner import UNNAMED
 from walsyncd.errors import RefusedError, TransientError, UsageError
-
-# O_NONBLOCK means nothing to a regular file and keeps a FIFO of that name from stopping the daemon.
-_OPEN_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
 
 _DMS_BYTE = 128
 _LOCK_BYTES = (0x40000000, 512)
@@ -47,6 +49,10 @@ _SHARED_BYTES = (0x40000002, 510)
 _READ_HINT = (
     "let the daemon read it: by its group, by an ACL (setfacl -m u:walsyncd:r FILE, and x on every folder "
     "above) or by the capability CAP_DAC_READ_SEARCH"
+)
+_LINK_HINT = (
+    "no link is followed in the place of a database's files; links in a configured path are, "
+    "and the path is resolved again when one of them changes"
 )
 
 
@@ -176,7 +182,7 @@ class OpenFile:
         """Whether the path names this very file now."""
         with _translated("stat", self.path):
             try:
-                status = self.path.stat()
+                status = self.path.lstat()  # a link to it is another path
             except (FileNotFoundError, NotADirectoryError):
                 return False
         return (status.st_dev, status.st_ino) == self._key
@@ -196,33 +202,37 @@ class OpenFile:
             return os.fstat(self._descriptor)
 
 
-def open_file(path: Path) -> OpenFile | None:
-    """Open a file of the user for reading, or None if there is none.
+def open_file(path: Path, *, own_only: bool = False) -> OpenFile | None:
+    """Open a file of the user for reading, or None if there is none; ``path`` is resolved.
 
-    RefusedError: no permission; UsageError: no regular file; TransientError: the device, or no descriptors.
+    ``own_only`` is for a path that nobody has named: more than one hard link is accepted only if the file's owner is
+    its folder's, since anybody may link somebody else's file into a folder of his.
+
+    RefusedError: no permission; UsageError: no regular file, or a link; TransientError: the device, or no descriptors.
     """
     with _translated("open", path):
         try:
-            descriptor = _open_unnoticed(path)
+            with open_folder(path.parent) as folder:
+                return _examined(path, open_in(folder, path.name), os.fstat(folder) if own_only else None)
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
-            if error.errno in {errno.ENXIO, errno.ELOOP}:  # a socket; symbolic links in a circle
+            if error.errno == errno.ELOOP:
+                raise UsageError(f"open {path}: there is a symbolic link in its place", hint=_LINK_HINT) from error
+            if error.errno == errno.ENXIO:  # a socket
                 raise _not_regular(path) from error
             raise
+
+
+def _examined(path: Path, descriptor: int, folder: os.stat_result | None) -> OpenFile:
     status = os.fstat(descriptor)
     if not stat.S_ISREG(status.st_mode):
         os.close(descriptor)
         raise _not_regular(path)
+    if folder is not None and is_foreign(links=status.st_nlink, owner=status.st_uid, folder_owner=folder.st_uid):
+        os.close(descriptor)
+        raise UsageError(f"open {path}: {FOREIGN}", hint=FOREIGN_HINT)
     return OpenFile(path, descriptor, status)
-
-
-def _open_unnoticed(path: Path) -> int:
-    """Open without touching the access time, where the kernel permits that (owner or CAP_FOWNER)."""
-    try:
-        return os.open(path, _OPEN_FLAGS | os.O_NOATIME)
-    except PermissionError:
-        return os.open(path, _OPEN_FLAGS)
 
 
 def _not_regular(path: Path) -> UsageError:
@@ -244,9 +254,9 @@ def read_header(database: OpenFile) -> DatabaseHeader | None:
     return parse_database_header(database.pread(0, HEADER_SIZE))
 
 
-def hot_journal(database: Path) -> bool:
+def hot_journal(database: Path, *, own_only: bool = False) -> bool:
     """Whether a rollback journal waits to be played back: -journal exists, its first byte is not zero."""
-    journal = open_file(side_path(database, Role.JOURNAL))
+    journal = open_file(side_path(database, Role.JOURNAL), own_only=own_only)
     if journal is None:
         return False
     with journal:

@@ -82,7 +82,7 @@ def _findings(settings: Settings) -> Iterator[Finding]:
     yield from _secret_findings(settings.file)
     yield from _entry_findings(settings, specs)
     for spec in specs:
-        yield from database_findings(spec.path)
+        yield from database_findings(spec.path, own_only=spec.is_match)
         yield from _presence_findings(spec)
     yield state_dir_finding(settings.daemon.state_dir)
     yield from _storage_findings(settings)
@@ -114,20 +114,20 @@ def _presence_findings(spec: DatabaseSpec) -> Iterator[Finding]:
         yield Finding("note", f"database {spec.path}", f"presence is on: {PRICE}")
 
 
-def database_findings(path: Path) -> Iterator[Finding]:
+def database_findings(path: Path, *, own_only: bool = False) -> Iterator[Finding]:
     """What there is to say about one database file and the files beside it; a single ``ok`` if nothing."""
     from walsyncd.adapters.files import source  # noqa: PLC0415
 
     subject = f"database {path}"
     try:
-        file = source.open_file(path)
+        file = source.open_file(path, own_only=own_only)
         if file is None:
             hint = "is the path right? replication starts when it appears"
             yield Finding("problem", subject, "does not exist", hint)
             return
         with file:
             findings = [*_content_findings(subject, file)]
-        findings += _companion_findings(subject, path)
+        findings += _companion_findings(subject, path, own_only=own_only)
     except WalsyncdError as error:
         findings = [Finding("problem", subject, error.message, error.hint)]
     yield from findings or [Finding("ok", subject, "a SQLite database in WAL mode")]
@@ -157,12 +157,12 @@ def _content_findings(subject: str, file: OpenFile) -> Iterator[Finding]:
         yield Finding("note", subject, "is in rollback mode: copied whole whenever it changed", hint)
 
 
-def _companion_findings(subject: str, path: Path) -> Iterator[Finding]:
+def _companion_findings(subject: str, path: Path, *, own_only: bool) -> Iterator[Finding]:
     """Whether the -wal and -shm that are there, and the folder that is to be watched, can be read."""
     from walsyncd.adapters.files.source import Role, open_file, side_path  # noqa: PLC0415
 
     for role in (Role.WAL, Role.SHM):
-        file = open_file(side_path(path, role))
+        file = open_file(side_path(path, role), own_only=own_only)
         if file is not None:
             file.close()
     if not os.access(path.parent, os.R_OK | os.X_OK):

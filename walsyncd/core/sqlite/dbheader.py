@@ -23,7 +23,7 @@ from dataclasses import dataclass
 
 HEADER_SIZE = 100
 
-_MAGIC = b"SQLite format 3\x00"
+MAGIC = b"SQLite format 3\x00"
 _FRACTIONS = bytes((64, 32, 32))
 _FIELDS = struct.Struct(">16sHBBB3sII60xI")
 _PAGE_SIZES = frozenset(1 << shift for shift in range(9, 17))
@@ -60,7 +60,7 @@ def parse_database_header(data: bytes) -> DatabaseHeader | None:
         change_counter=counter,
         page_count=pages,
         version_valid_for=valid_for,
-        magic_ok=magic == _MAGIC,
+        magic_ok=magic == MAGIC,
     )
 
 

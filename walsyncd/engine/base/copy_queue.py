@@ -205,6 +205,6 @@ class CopyQueue:
 def _size_of(tracked: FollowedDatabase) -> int:
     """The file's size in bytes; 0 if it can't be seen, which its copy tells."""
     try:
-        return tracked.path.stat().st_size
+        return tracked.path.lstat().st_size
     except OSError:
         return 0

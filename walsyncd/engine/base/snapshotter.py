@@ -12,13 +12,12 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeVar
 from weakref import ref
 
 import structlog
 
-from walsyncd.adapters.files.source import OpenFile, hot_journal, open_file, read_header
+from walsyncd.adapters.files.source import OpenFile, hot_journal, read_header
 from walsyncd.adapters.journal.journal import Advance, Base, Journal, NewObject, ObjectKind, ObjectRow, ObjectState
 from walsyncd.adapters.storage.interface import Storage
 from walsyncd.core.follow.follow_state import FollowState
@@ -238,7 +237,7 @@ class Snapshotter:
         origin = yield from self._ask(tracked, self._origin)
         if origin is None:
             return None
-        file = open_file(tracked.path)
+        file = tracked.open()
         if file is None:
             raise MissingError(f"{tracked.path} does not exist")
         with file:
@@ -268,7 +267,7 @@ class Snapshotter:
     def _copy_file(self, tracked: FollowedDatabase, origin: _Origin, file: OpenFile) -> Steps[FinishedBase]:
         world = self._world(tracked, origin)
         quiet = file.identity() if origin.state.mode == "rollback" else None
-        if quiet is not None and hot_journal(tracked.path):
+        if quiet is not None and hot_journal(tracked.path, own_only=tracked.spec.is_match):
             raise AbandonedError("a rollback journal waits to be played back")
         resumed = self._resumable(tracked, origin, file)
         if resumed is not None and resumed.row.state is ObjectState.STORED:
@@ -280,7 +279,9 @@ class Snapshotter:
             database_id, start = tracked.row_id, origin.start
             plan, row = begin_base(world, database_id=database_id, start=start, file=file, boot_id=self._boot_id)
         finished = yield from BaseCopy(world, name=tracked.name, file=file, plan=plan, row=row).run()
-        if quiet is not None and (file.identity() != quiet or hot_journal(tracked.path)):
+        if quiet is not None and (
+            file.identity() != quiet or hot_journal(tracked.path, own_only=tracked.spec.is_match)
+        ):
             raise AbandonedError("the database was written while it was copied")
         return finished
 
@@ -356,7 +357,7 @@ class Snapshotter:
             generation=plan.generation,
             predecessor=generation.predecessor or "",
             predecessor_end=generation.reason_begun if generation.predecessor else "",
-            page_size=_page_size_of(tracked.path, state),
+            page_size=_page_size_of(tracked, state),
             file_size=plan.shape.file_size,
             key=base.row.key,
             size=base.size,
@@ -387,11 +388,11 @@ class Snapshotter:
         return answer.result()
 
 
-def _page_size_of(path: Path, state: FollowState) -> int:
+def _page_size_of(tracked: FollowedDatabase, state: FollowState) -> int:
     """The page size, by the WAL if there is one, else by the file's header, which an encrypted database hides."""
     if state.stream.stamp is not None:
         return state.stream.stamp.page_size
-    file = open_file(path)
+    file = tracked.open()
     if file is None:
         return DEFAULT_PAGE_SIZE
     with file:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
-from walsyncd.adapters.files.source import FileIdentity, Role, open_file, read_header, side_path
+from walsyncd.adapters.files.source import FileIdentity, Role, read_header
 from walsyncd.core.follow.decision import Cursor, DmsHolder, Observation, cursor_before
 from walsyncd.core.follow.follow_state import FollowState, Stream
 from walsyncd.core.sqlite.wal import WAL_HEADER_SIZE, Salts, parse_wal_header
@@ -75,9 +74,9 @@ def _before_wal(begun: FollowState, seen: Observation) -> FollowState:
     return replace(begun, cursor=cursor_before(seen.wal)) if seen.wal is not None else begun
 
 
-def has_other_salts(path: Path, salts: Salts) -> bool:
-    """Whether the WAL of the database at ``path`` has restarted since it had ``salts``."""
-    file = open_file(side_path(path, Role.WAL))
+def has_other_salts(tracked: FollowedDatabase, salts: Salts) -> bool:
+    """Whether the WAL of the database has restarted since it had ``salts``."""
+    file = tracked.open(Role.WAL)
     if file is None:
         return True
     with file:
@@ -87,7 +86,7 @@ def has_other_salts(path: Path, salts: Salts) -> bool:
 
 def _database(tracked: FollowedDatabase) -> tuple[FileIdentity, bool]:
     """The database file, and whether it says that it uses a rollback journal; MissingError if there is none."""
-    file = open_file(tracked.path)
+    file = tracked.open()
     if file is None:
         raise MissingError(f"{tracked.path} does not exist", hint="it is picked up when it appears")
     with file:

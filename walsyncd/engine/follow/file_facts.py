@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from walsyncd.adapters.files.source import FileIdentity, OpenFile, open_file
+from walsyncd.adapters.files.source import FileIdentity, OpenFile
 from walsyncd.core.follow.follow_state import FileFacts
 from walsyncd.engine.follow.followed_database import FollowedDatabase
 from walsyncd.errors import MissingError
@@ -24,7 +24,7 @@ def file_facts(identity: FileIdentity, boot_id: str, wal: OpenFile | None) -> Fi
 
 def database_identity(tracked: FollowedDatabase) -> FileIdentity:
     """The database file as its path names it now; MissingError if there is none."""
-    file = open_file(tracked.path)
+    file = tracked.open()
     if file is None:
         raise MissingError(f"{tracked.path} does not exist", hint="it is picked up when it appears")
     with file:

@@ -26,6 +26,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from walsyncd.adapters.files.source import OpenFile, Role, open_file, side_path
 from walsyncd.config import DatabaseSpec
 from walsyncd.core.follow.database_state import DatabaseState, StateReport
 from walsyncd.core.follow.evidence import Evidence
@@ -140,12 +141,18 @@ class FollowedDatabase:
     mailbox: Mailbox = field(default_factory=Mailbox)
 
     def __post_init__(self) -> None:
-        self.presence = Presence(self.spec.path, wanted=self.spec.presence)
+        own_only = self.spec.is_match
+        self.presence = Presence(self.spec.path, wanted=self.spec.presence, own_only=own_only)
+        self.wal_pairs.own_only = own_only
 
     @property
     def path(self) -> Path:
         """The database file."""
         return self.spec.path
+
+    def open(self, role: Role = Role.DATABASE) -> OpenFile | None:
+        """One of its files, as its path names it now, or None if there is none; see ``open_file``."""
+        return open_file(side_path(self.path, role), own_only=self.spec.is_match)
 
     @property
     def name(self) -> str:

@@ -305,7 +305,7 @@ class Follower:
         if gap.blocked is None:
             self._end_generation(tracked, gap)
         else:
-            other_salts = partial(has_other_salts, tracked.path, gap.blocked)
+            other_salts = partial(has_other_salts, tracked, gap.blocked)
             self._end_generation(tracked, gap, once="the WAL has restarted", may_begin=other_salts)
 
     def _end_generation(

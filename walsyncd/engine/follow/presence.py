@@ -82,11 +82,13 @@ class Presence:
         path: Path,
         *,
         wanted: bool,
+        own_only: bool = False,
         monotonic_ms: Callable[[], int] = lambda: time.monotonic_ns() // 1_000_000,
     ) -> None:
         self.path = path
         self._paths = [side_path(path, role) for role in (Role.SHM, Role.WAL, Role.DATABASE)]
         self._wanted = wanted
+        self._own_only = own_only
         self._monotonic_ms = monotonic_ms
         self._lock = threading.Lock()
         self._grip: _Grip | None = None
@@ -158,7 +160,7 @@ class Presence:
         with ExitStack() as opened:
             files: list[OpenFile] = []
             for path in self._paths:
-                file = open_file(path)
+                file = open_file(path, own_only=self._own_only)
                 if file is None:
                     return None
                 files.append(opened.enter_context(file))
@@ -176,7 +178,7 @@ class Presence:
             named=grip.named,
             fits=others is Others.PROCESS or _fits(grip),
             claimed=grip.held is HeldLocks.DMS and database_lock(grip.database) is DatabaseLock.WRITER,
-            hot_journal=hot_journal(self.path),
+            hot_journal=hot_journal(self.path, own_only=self._own_only),
             alone_ms=now_ms - self._seen_ms,
         )
 

@@ -108,6 +108,8 @@ class WalPairs:
     """Why a -wal or -shm that exists could not be opened."""
     suspended: bool = False
     """Nobody follows the database now: nothing is held."""
+    own_only: bool = False
+    """Whether a file with several names must be its folder's owner's (``open_file``)."""
     _vouched: int = -1
     _serial: int = 0
     _unseen: Gap | None = None
@@ -367,7 +369,7 @@ class WalPairs:
 
     def _open(self, role: Role) -> OpenFile | None:
         try:
-            return open_file(side_path(self.path, role))
+            return open_file(side_path(self.path, role), own_only=self.own_only)
         except WalsyncdError as error:
             self.error = error
             return None

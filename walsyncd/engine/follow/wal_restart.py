@@ -42,7 +42,6 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, replace
 
-from walsyncd.adapters.files.source import open_file
 from walsyncd.adapters.journal.journal import NewObject
 from walsyncd.core.follow.decision import (
     CounterMark,
@@ -193,7 +192,7 @@ def _not_written_back(reader: SourceReader, proof: RestartProof, found: Restarte
         for frames in reader.run(cursor_before(found.header), remains.new_last):
             for page in frames.page_numbers.tolist():
                 wanted.pop(page, None)
-    database = open_file(reader.tracked.path)
+    database = reader.tracked.open()
     if database is None:
         return Gap.of(GapKind.REPLACED, "the database file is gone")
     with database:

@@ -12,12 +12,13 @@ damage, then the database itself is damaged; another base would hold the same da
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from walsyncd.adapters.files.integrity import check_integrity
-from walsyncd.adapters.files.source import open_file
+from walsyncd.adapters.files.source import OpenFile
 from walsyncd.core.follow.follow_state import FollowState, Stream
 from walsyncd.core.restore.plan import Head, Plan
 from walsyncd.core.sqlite.arrays import np
@@ -74,14 +75,17 @@ class DamagedReplicaError(CorruptError):
     """The replica can't be restored as it should."""
 
 
-def rehearse(replica: Replica, generation: str, live: Path, scratch: Path, setting: DrillHost) -> Rehearsal:
-    """Restore to ``scratch`` and look at it; the file stays. DamagedReplicaError: nothing could be restored.
+def rehearse(
+    replica: Replica, generation: str, open_live: Callable[[], OpenFile | None], scratch: Path, setting: DrillHost
+) -> Rehearsal:
+    """Restore to ``scratch`` and look at it; the file stays. ``open_live`` opens the live database.
 
+    DamagedReplicaError: nothing could be restored.
     NoRoomError, RefusedError, TransientError, StoppedError: nothing was found out.
     """
     plan = _restore(replica, generation, scratch, setting)
     setting.check()
-    compared = _Comparison(replica, plan, live, scratch, setting)
+    compared = _Comparison(replica, plan, open_live, scratch, setting)
     try:
         compared.run()
     except VanishedError as error:  # compacted or pruned meanwhile
@@ -136,12 +140,19 @@ class _Bounds:
 class _Comparison:
     """A restored file beside the live one; ``skipped`` says why they could not be compared, if so."""
 
-    def __init__(self, replica: Replica, plan: Plan, live: Path, restored: Path, setting: DrillHost) -> None:
+    def __init__(
+        self,
+        replica: Replica,
+        plan: Plan,
+        open_live: Callable[[], OpenFile | None],
+        restored: Path,
+        setting: DrillHost,
+    ) -> None:
         self._replica = replica
         self._reached = plan.reached.position
         self._base = plan.base.base
         self._page_size = manifest_of(replica, plan).page_size
-        self._live = live
+        self._open_live = open_live
         self._restored = restored
         self._setting = setting
         self._pages = 0
@@ -162,7 +173,7 @@ class _Comparison:
         before = self._look()
         if before is None:
             return
-        file = open_file(self._live)
+        file = self._open_live()
         if file is None:
             self.skipped = "it is not there"
             return

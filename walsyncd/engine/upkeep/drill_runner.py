@@ -156,7 +156,7 @@ class Driller:
         replica = Replica(self._storage, tracked.name)
         scratch = self._folder / f"{tracked.row_id}.db"
         try:
-            return rehearse(replica, generation, tracked.path, scratch, _Host(self, tracked))
+            return rehearse(replica, generation, tracked.open, scratch, _Host(self, tracked))
         finally:
             self._clear()
 
