@@ -51,6 +51,8 @@ def two_followed(place: Place) -> Iterator[Reloaded]:
     ):
         place.sync("app")
         place.sync("other")
+        # It is planned after the base was stored.
+        wait_for(lambda: all(place.row(name).prune_due_ms for name in ("app", "other")))
         yield now
 
 

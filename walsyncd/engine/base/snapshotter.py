@@ -17,7 +17,7 @@ from weakref import ref
 
 import structlog
 
-from walsyncd.adapters.files.source import OpenFile, hot_journal, read_header
+from walsyncd.adapters.files.source import OpenFile, read_header
 from walsyncd.adapters.journal.journal import Advance, Base, Journal, NewObject, ObjectKind, ObjectRow, ObjectState
 from walsyncd.adapters.storage.interface import Storage
 from walsyncd.core.follow.follow_state import FollowState
@@ -267,7 +267,7 @@ class Snapshotter:
     def _copy_file(self, tracked: FollowedDatabase, origin: _Origin, file: OpenFile) -> Steps[FinishedBase]:
         world = self._world(tracked, origin)
         quiet = file.identity() if origin.state.mode == "rollback" else None
-        if quiet is not None and hot_journal(tracked.path, own_only=tracked.spec.is_match):
+        if quiet is not None and tracked.has_hot_journal():
             raise AbandonedError("a rollback journal waits to be played back")
         resumed = self._resumable(tracked, origin, file)
         if resumed is not None and resumed.row.state is ObjectState.STORED:
@@ -279,9 +279,7 @@ class Snapshotter:
             database_id, start = tracked.row_id, origin.start
             plan, row = begin_base(world, database_id=database_id, start=start, file=file, boot_id=self._boot_id)
         finished = yield from BaseCopy(world, name=tracked.name, file=file, plan=plan, row=row).run()
-        if quiet is not None and (
-            file.identity() != quiet or hot_journal(tracked.path, own_only=tracked.spec.is_match)
-        ):
+        if quiet is not None and (file.identity() != quiet or tracked.has_hot_journal()):
             raise AbandonedError("the database was written while it was copied")
         return finished
 

@@ -26,7 +26,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from walsyncd.adapters.files.source import OpenFile, Role, open_file, side_path
+from walsyncd.adapters.files.source import OpenFile, Role, hot_journal, open_file, side_path
 from walsyncd.config import DatabaseSpec
 from walsyncd.core.follow.database_state import DatabaseState, StateReport
 from walsyncd.core.follow.evidence import Evidence
@@ -153,6 +153,10 @@ class FollowedDatabase:
     def open(self, role: Role = Role.DATABASE) -> OpenFile | None:
         """One of its files, as its path names it now, or None if there is none; see ``open_file``."""
         return open_file(side_path(self.path, role), own_only=self.spec.is_match)
+
+    def has_hot_journal(self) -> bool:
+        """Whether a rollback journal waits to be played back."""
+        return hot_journal(self.path, own_only=self.spec.is_match)
 
     @property
     def name(self) -> str:
