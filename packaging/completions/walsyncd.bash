@@ -9,7 +9,7 @@ _shtab_walsyncd_subparsers=(run check status reload sync snapshot takeover ls re
 
 _shtab_walsyncd_run_option_strings=(-h --help --config --once)
 _shtab_walsyncd_check_option_strings=(-h --help --config)
-_shtab_walsyncd_status_option_strings=(-h --help --config --json --watch --max-lag)
+_shtab_walsyncd_status_option_strings=(-h --help --config --state --json --watch --max-lag)
 _shtab_walsyncd_reload_option_strings=(-h --help --config)
 _shtab_walsyncd_sync_option_strings=(-h --help --config --timeout)
 _shtab_walsyncd_snapshot_option_strings=(-h --help --config --timeout)
@@ -35,6 +35,7 @@ _shtab_walsyncd_restore___output_COMPGEN=_shtab_compgen_files
 _shtab_walsyncd_verify___config_COMPGEN=_shtab_compgen_files
 _shtab_walsyncd_prune___config_COMPGEN=_shtab_compgen_files
 
+_shtab_walsyncd_status___state_choices=(new following 'copying base' degraded missing refused failing stopped 'not configured')
 _shtab_walsyncd_pos_0_choices=(run check status reload sync snapshot takeover ls restore verify prune demo)
 
 _shtab_walsyncd_run__h_nargs=0
@@ -42,6 +43,7 @@ _shtab_walsyncd_run___help_nargs=0
 _shtab_walsyncd_run___once_nargs=0
 _shtab_walsyncd_check__h_nargs=0
 _shtab_walsyncd_check___help_nargs=0
+_shtab_walsyncd_status_pos_0_nargs='*'
 _shtab_walsyncd_status__h_nargs=0
 _shtab_walsyncd_status___help_nargs=0
 _shtab_walsyncd_status___json_nargs=0
@@ -56,6 +58,7 @@ _shtab_walsyncd_snapshot___help_nargs=0
 _shtab_walsyncd_takeover_pos_0_nargs=+
 _shtab_walsyncd_takeover__h_nargs=0
 _shtab_walsyncd_takeover___help_nargs=0
+_shtab_walsyncd_ls_pos_0_nargs='*'
 _shtab_walsyncd_ls__h_nargs=0
 _shtab_walsyncd_ls___help_nargs=0
 _shtab_walsyncd_ls___commits_nargs=0

@@ -27,16 +27,21 @@ def _widths(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[int]
 
 def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print rows below their headings; in a pipe nothing is cut or wrapped."""
+    print("\n".join(table_lines(headings, rows)))
+
+
+def table_lines(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """The lines that ``print_table`` prints."""
     if sys.stdout.isatty():
-        _print_rich(headings, rows)
-        return
+        return _rich_lines(headings, rows)
     widths = _widths(headings, rows)
-    for row in (headings, *rows):
-        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        print("  ".join(cells).rstrip())
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in (headings, *rows)
+    ]
 
 
-def _print_rich(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+def _rich_lines(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     from rich.console import Console  # noqa: PLC0415 - a command is light until it runs
     from rich.table import Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
@@ -46,7 +51,10 @@ def _print_rich(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         table.add_column(heading, overflow="fold")
     for row in rows:
         table.add_row(*map(Text, row))  # a name may hold what rich would take for markup
-    Console().print(table)
+    console = Console()
+    with console.capture() as captured:
+        console.print(table)
+    return captured.get().splitlines()
 
 
 def format_bytes(size: int) -> str:

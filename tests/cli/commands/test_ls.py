@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -144,3 +145,32 @@ def test_bridges_and_what_is_suspect_are_listed(tmp_path: Path, capsys: pytest.C
     assert healed["suspect"]["position"] == gap["after"]["position"]
     assert healed["suspect"]["pages"] == 2
     assert [span["until_ms"] for span in generation["spans"]] == [gap["proven_ms"], maker.history[-1].time_ms]
+
+
+def test_names_and_patterns_choose_and_a_summary_counts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What has no base is first, whatever its name."""
+    file = tmp_path / "config.toml"
+    with make_replica(tmp_path) as maker:
+        maker.base()
+        maker.commit(2)
+        maker.ship()
+        root = maker.root
+    for name in ("srv/b.db", "var/c.db"):
+        shutil.copytree(root / "srv/app.db", root / name)
+    shutil.rmtree(next((root / "var/c.db").iterdir()) / "base")
+    file.write_text(f'[storage]\nurl = "file://{root}"\n[daemon]\nstate_dir = "{tmp_path}/state"\n')
+
+    def shown(*words: str) -> list[str]:
+        assert main(["ls", "--config", str(file), "--json", *words]) == 0
+        return [database["name"] for database in json.loads(capsys.readouterr().out)["databases"]]
+
+    assert shown() == ["var/c.db", "srv/app.db", "srv/b.db"]
+    assert shown("srv/*") == ["srv/app.db", "srv/b.db"]
+    assert shown("srv/b.db", "var/*") == ["var/c.db", "srv/b.db"]
+    assert main(["ls", "--config", str(file)]) == 0
+    summary = capsys.readouterr().out.splitlines()[-1]
+    assert summary.startswith("3 databases, ")
+    assert summary.endswith("1 database with a hole, damage or no base yet")
+    assert main(["ls", "--config", str(file), "other/*"]) == 2
+    assert "no database matches 'other/*'" in capsys.readouterr().err
+    assert main(["ls", f"file://{root}", "srv/b.db"]) == 2

@@ -65,10 +65,11 @@ def test_a_narrow_terminal_has_a_line_for_each_database(
         monkeypatch.setattr("sys.stdout.isatty", lambda: True)
         monkeypatch.setenv("COLUMNS", "80")
         assert main(["status", *place.config()]) == 0
-    _, headings, row = re.sub(r"\x1b\[\d*m", "", capsys.readouterr().out).splitlines()
+    _, headings, row, summary = re.sub(r"\x1b\[\d*m", "", capsys.readouterr().out).splitlines()
     assert len(headings) <= 80
     assert row.split()[:4] == ["app", "following", "none", "empty"]
     assert "objects" not in row
+    assert summary == "1 database: 1 following; nothing is behind"
 
 
 def test_status_says_why_there_is_nothing_to_show(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
@@ -151,7 +152,7 @@ def test_without_a_daemon_no_database_reads_following(place: Place, capsys: pyte
     with wal_database(place.database()), running(place.settings("app")):
         place.sync()
     assert main(["status", *place.config()]) == 0
-    head, _, row = capsys.readouterr().out.splitlines()
+    head, _, row, _ = capsys.readouterr().out.splitlines()
     assert head == "daemon: not running"
     assert row.split()[:2] == ["app", "stopped"]
     with socket.socket(socket.AF_UNIX) as silent, pytest.MonkeyPatch.context() as patch:
@@ -165,3 +166,56 @@ def test_without_a_daemon_no_database_reads_following(place: Place, capsys: pyte
         assert "stopped" in out
         assert main(["status", *place.config(), "--max-lag", "1h"]) == 1
         assert "the daemon gave no answer" in capsys.readouterr().err
+
+
+def test_names_patterns_and_states_choose(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    """In the table, in JSON and for a monitoring check; a word that matches nothing is a usage error."""
+
+    def shown(*words: str) -> list[str]:
+        assert main(["status", *place.config(), "--json", *words]) == 0
+        return [row["name"] for row in json.loads(capsys.readouterr().out)["databases"]]
+
+    with wal_database(place.database()), running(place.settings("app", "absent", "else")):
+        place.sync()
+        wait_for(lambda: place.row("else").state == place.row("absent").state == "missing")
+        assert shown() == ["absent", "else", "app"]
+        assert shown("a*") == ["absent", "app"]
+        assert shown("app") == ["app"]
+        assert shown("--state", "missing") == ["absent", "else"]
+        assert shown("--state", "missing", "--state", "following", "a*") == ["absent", "app"]
+        assert main(["status", *place.config(), "--json"]) == 0
+        summary = json.loads(capsys.readouterr().out)["summary"]
+        assert (summary["databases"], summary["states"]) == (3, {"missing": 2, "following": 1})
+        assert main(["status", *place.config(), "nothing"]) == 2
+        assert "there is no database 'nothing'" in capsys.readouterr().err
+        assert main(["status", *place.config(), "--state", "refused"]) == 0
+        assert "no database is refused" in capsys.readouterr().out
+        assert main(["status", *place.config(), "--state", "ill"]) == 2
+        assert main(["status", *place.config(), "app", "--max-lag", "1h"]) == 0
+        wait_for(lambda: main(["status", *place.config(), "absent", "--max-lag", "1ms"]) == 1)
+
+
+def test_watch_shows_what_fits_worst_first(
+    place: Place, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a terminal of 24 lines the output of 40 databases takes no more than that."""
+    names = [f"absent-{number:02d}" for number in range(40)]
+
+    def leave(_seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    with wal_database(place.database()), running(place.settings("app", *names)):
+        place.sync()
+        wait_for(lambda: all(place.row(name).state == "missing" for name in names))
+        capsys.readouterr()
+        monkeypatch.setattr("walsyncd.cli.commands.status.time.sleep", leave)
+        monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+        monkeypatch.setenv("COLUMNS", "100")
+        monkeypatch.setenv("LINES", "24")
+        assert main(["status", *place.config(), "--watch"]) == 0
+    out = re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", capsys.readouterr().out)
+    lines = sum(max(1, -(-len(line) // 100)) for line in out.splitlines())
+    assert 10 < lines < 24
+    assert "absent-00" in out
+    assert "databases that need less attention" in out
+    assert out.splitlines()[-1].startswith("41 databases: 40 missing, 1 following; worst lag")

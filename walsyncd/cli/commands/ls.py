@@ -18,9 +18,11 @@ from typing import TYPE_CHECKING
 from walsyncd.cli import settings_from
 from walsyncd.cli.configured_storage import storage_from
 from walsyncd.cli.replica_argument import is_url, replica_from, storage_from_url
+from walsyncd.cli.selection import is_pattern, select
 from walsyncd.cli.table import counted, format_bytes, is_too_wide, print_table
 from walsyncd.core.restore.timeline import BASE, Span, gaps, merged, picture
 from walsyncd.core.stored.moment import format_moment, format_span
+from walsyncd.errors import UsageError
 
 if TYPE_CHECKING:
     from walsyncd.core.restore.bridge_points import StoredBridge
@@ -39,10 +41,10 @@ GAPS_SHOWN_MAX = 10  # a daemon that was away often; all are to be seen in the l
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Which databases."""
     parser.add_argument(
-        "replica",
-        nargs="?",
+        "replicas",
+        nargs="*",
         metavar="NAME|URL",
-        help="a database (default: all below the configured storage)",
+        help="databases, by name or pattern, or a URL (default: all below the configured storage)",
     )
     parser.add_argument(
         "--commits", action="store_true", help="count them too: reads the ends of segments, and compacted epochs whole"
@@ -55,7 +57,8 @@ def run(args: argparse.Namespace) -> int:
     """List what there is; an empty storage is an empty list."""
     from walsyncd.engine.restore.inventory import inventory  # noqa: PLC0415  a command is light until it runs
 
-    found = [(replica, inventory(replica, count_commits=args.commits)) for replica in replicas_from(args)]
+    found = [(replica, inventory(replica, count_commits=args.commits)) for replica in _replicas(args)]
+    found.sort(key=lambda each: (not _needs_attention(each[1]), each[0].name))
     if args.json:
         databases = [_database(replica, generations) for replica, generations in found]
         print(json.dumps({"databases": databases}, indent=2, ensure_ascii=False))
@@ -71,7 +74,36 @@ def run(args: argparse.Namespace) -> int:
         if args.timeline or sys.stdout.isatty():
             for replica, generations in found:
                 _draw(replica, generations)
+        if len(found) > 1:
+            print(_summary([generations for _, generations in found]))
     return 0
+
+
+def _replicas(args: argparse.Namespace) -> list[Replica]:
+    """Those that are named, by name, pattern or URL; all if none is."""
+    words: list[str] = args.replicas
+    urls = [word for word in words if is_url(word)]
+    if urls and len(words) > 1:
+        raise UsageError("ls: one URL alone, or any number of names", hint=f"`walsyncd ls {urls[0]}`")
+    if not words or urls or (len(words) == 1 and not is_pattern(words[0])):
+        args.replica = words[0] if words else None
+        return replicas_from(args)
+    args.replica = None
+    return select(replicas_from(args), [word.strip("/") for word in words], name_of=lambda replica: replica.name)
+
+
+def _needs_attention(generations: Sequence[GenerationSurvey]) -> bool:
+    """Whether the newest generation has no base, a hole or damage."""
+    newest = generations[-1] if generations else None
+    return newest is None or not newest.bases or bool(newest.fault) or len(newest.spans) > 1
+
+
+def _summary(found: Sequence[Sequence[GenerationSurvey]]) -> str:
+    every = [generation for generations in found for generation in generations]
+    objects, size = sum(each.objects for each in every), sum(each.size for each in every)
+    ill = sum(map(_needs_attention, found))
+    what = f"{counted(ill, 'database')} with a hole, damage or no base yet" if ill else "nothing is missing"
+    return f"{counted(len(found), 'database')}, {counted(objects, 'object')}, {format_bytes(size)}; {what}"
 
 
 def replicas_from(args: argparse.Namespace) -> list[Replica]:

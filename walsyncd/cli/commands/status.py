@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import shutil
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
-from walsyncd.cli.table import counted, format_bytes, print_table
+from walsyncd.cli.selection import by_need, select, summary_of
+from walsyncd.cli.table import counted, format_bytes, table_lines
+from walsyncd.core.follow.database_state import DatabaseState
 
 if TYPE_CHECKING:
     from walsyncd.config import Settings
@@ -24,6 +27,7 @@ WIDE_MIN = 120  # columns: on narrower ones a size and a day must do
 WATCH_S = 2.0
 ANSWER_TIMEOUT_S = 15.0  # then the journal says what it knows; ten thousand databases take a second or two
 UNSEEN_SHOWN_S = 1.0  # looks are due, and late by some milliseconds, all the time
+_ESCAPE = re.compile(r"\x1b\[[0-9;]*m")  # colours and the like take no room
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +41,8 @@ class StatusReport:
     storage: str
     databases: Sequence[DatabaseStatus]
     silence: str = ""
+    states: Sequence[str] = ()
+    """Which states were asked for; empty if any is."""
 
     @property
     def daemon(self) -> str:
@@ -47,7 +53,7 @@ class StatusReport:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """--json, --watch, --max-lag."""
+    """NAME…, --state, --json, --watch, --max-lag."""
     parser.description = (
         f"{parser.description}\n\n"
         "A database is following when each of its commits goes to storage, copying base\n"
@@ -55,8 +61,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "a new generation is due, missing, refused (no permission) or failing (it can't\n"
         "be read) while it is suspended and tried again, stopped while no daemon runs.\n"
         "LAG is the age of the oldest commit that is not stored, or for how long nobody\n"
-        "has looked although a look was due. Below the table stand the cause and what\n"
-        "helps."
+        "has looked although a look was due. Below the table are the cause and what helps,\n"
+        "and a summary at the end. What needs attention is first."
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help="databases, by name or pattern (default: all)")
+    parser.add_argument(
+        "--state",
+        action="append",
+        default=[],
+        choices=[state.value for state in DatabaseState],
+        metavar="STATE",
+        help="only databases in this state, as the table names it; can be given more than once",
     )
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print one JSON object")
@@ -76,15 +91,27 @@ def run(args: argparse.Namespace) -> int:
     settings = settings_from(args)
     max_lag_s = parse_duration(args.max_lag) if args.max_lag else None
     if args.watch:
-        _event_pump(settings)
+        _watch(args, settings)
         return 0
-    report = _look(settings)
+    report = _selected(_look(settings), args)
     if args.json:
-        databases = [asdict(database) for database in report.databases]
-        print(json.dumps({"daemon_pid": report.pid, "storage": report.storage, "databases": databases}, indent=2))
+        facts = {
+            "daemon_pid": report.pid,
+            "storage": report.storage,
+            "summary": asdict(summary_of(report.databases, _now_ms())),
+            "databases": [asdict(database) for database in report.databases],
+        }
+        print(json.dumps(facts, indent=2))
     else:
-        _print(report, settings)
+        print("\n".join(_lines(report, settings)))
     return 0 if max_lag_s is None else _verdict(report, max_lag_s, args.max_lag)
+
+
+def _selected(report: StatusReport, args: argparse.Namespace) -> StatusReport:
+    """The databases that the command is about, those that need attention first."""
+    named = select(report.databases, args.names, name_of=lambda database: database.name)
+    chosen = [database for database in named if not args.state or database.state in args.state]
+    return replace(report, databases=by_need(chosen, _now_ms()), states=args.state)
 
 
 def _look(settings: Settings) -> StatusReport:
@@ -109,7 +136,6 @@ def _from_journal(settings: Settings, refusal: WalsyncdError | None) -> StatusRe
     """What the journal says; before the first run there is none, and nothing was replicated yet."""
     from walsyncd.adapters.journal.journal import reader  # noqa: PLC0415
     from walsyncd.config import expand  # noqa: PLC0415
-    from walsyncd.core.follow.database_state import DatabaseState  # noqa: PLC0415
     from walsyncd.engine.daemon.database_status import statuses, unseen  # noqa: PLC0415
     from walsyncd.errors import MissingError  # noqa: PLC0415
 
@@ -139,43 +165,74 @@ def _verdict(report: StatusReport, max_lag_s: float, limit: str) -> int:
     return 1 if problems else 0
 
 
-def _event_pump(settings: Settings) -> None:
+def _watch(args: argparse.Namespace, settings: Settings) -> None:
     try:
         while True:
-            report = _look(settings)
+            report = _selected(_look(settings), args)
+            lines = [time.strftime("%H:%M:%S, every 2 s until Ctrl-C")]
             if sys.stdout.isatty():
                 print("\x1b[H\x1b[2J", end="")  # home, clear
-            print(time.strftime("%H:%M:%S, every 2 s until Ctrl-C"))
-            _print(report, settings)
-            sys.stdout.flush()
+                lines += _lines(report, settings, lines_max=shutil.get_terminal_size().lines - 2)
+            else:
+                lines += _lines(report, settings)
+            print("\n".join(lines), flush=True)
             time.sleep(WATCH_S)
     except KeyboardInterrupt:
         return
 
 
-def _print(report: StatusReport, settings: Settings) -> None:
-    from walsyncd.core.follow.presence_decision import PRICE  # noqa: PLC0415
-
-    print(f"daemon: {report.daemon}")
+def _lines(report: StatusReport, settings: Settings, lines_max: int | None = None) -> list[str]:
+    """What is printed; with ``lines_max`` only as many databases as fit on so many lines of the terminal."""
+    lines = [f"daemon: {report.daemon}"]
     if report.storage:
-        print(report.storage)
+        lines.append(report.storage)
+    if not report.databases and report.states:
+        return [*lines, f"no database is {' or '.join(report.states)}"]
     if not report.databases:
         why = "has no [[database]]" if not settings.databases else "has patterns, which nothing matches at present"
-        print(f"no databases to replicate: {settings.file} {why}")
-        return
+        return [*lines, f"no databases to replicate: {settings.file} {why}"]
+    count = len(report.databases)
+    if lines_max is not None:
+        room = lines_max - len(lines) - 2  # the summary, and how many are not shown
+        count = _count_that_fits(report.databases, room)
+    lines += _table(report.databases[:count])
+    if count < len(report.databases):
+        lines.append(f"and {counted(len(report.databases) - count, 'database')} that need less attention")
+    return [*lines, str(summary_of(report.databases, _now_ms()))]
+
+
+def _count_that_fits(databases: Sequence[DatabaseStatus], room: int) -> int:
+    """How many of the first databases take at most ``room`` lines of the terminal; one at least."""
+    columns = shutil.get_terminal_size().columns
+    count = max(1, min(len(databases), room - 1))
+    while count > 1:
+        lines = _table(databases[:count])
+        used = sum(max(1, -(-len(_ESCAPE.sub("", line)) // columns)) for line in lines)
+        if used <= room:
+            break
+        count = max(1, min(count - 1, count * room // used))
+    return count
+
+
+def _table(databases: Sequence[DatabaseStatus]) -> list[str]:
+    """The table, and below it what is said of single databases."""
     columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else POSITION_WIDTH_MIN
     headings = HEADINGS if columns >= POSITION_WIDTH_MIN else HEADINGS[:-1]
-    rows = [_cells(database, is_wide=columns >= WIDE_MIN)[: len(headings)] for database in report.databases]
-    print_table(headings, rows)
-    for database in report.databases:
-        if database.cause:
-            print(f"{database.name}: {database.cause}" + (f" ({database.remedy})" if database.remedy else ""))
-        if database.error:
-            print(f"{database.name}: storage: {database.error}")
-        if database.last_drill and not database.last_drill.startswith("passed"):
-            print(f"{database.name}: drill of {_moment(database.last_drill_ms)} {database.last_drill}")
-        if database.presence != "off":
-            print(f"{database.name}: presence is {database.presence}: {PRICE}")
+    rows = [_cells(database, is_wide=columns >= WIDE_MIN)[: len(headings)] for database in databases]
+    return [*table_lines(headings, rows), *(line for database in databases for line in _remarks(database))]
+
+
+def _remarks(database: DatabaseStatus) -> Iterator[str]:
+    from walsyncd.core.follow.presence_decision import PRICE  # noqa: PLC0415
+
+    if database.cause:
+        yield f"{database.name}: {database.cause}" + (f" ({database.remedy})" if database.remedy else "")
+    if database.error:
+        yield f"{database.name}: storage: {database.error}"
+    if database.last_drill and not database.last_drill.startswith("passed"):
+        yield f"{database.name}: drill of {_moment(database.last_drill_ms)} {database.last_drill}"
+    if database.presence != "off":
+        yield f"{database.name}: presence is {database.presence}: {PRICE}"
 
 
 def _cells(database: DatabaseStatus, *, is_wide: bool) -> tuple[str, ...]:
