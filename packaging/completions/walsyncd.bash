@@ -5,7 +5,7 @@
 #    source ~/.local/share/bash_completion/walsyncd
 # See also: https://github.com/scop/bash-completion/blob/main/doc/configuration.md
 
-_shtab_walsyncd_subparsers=(run check status reload sync snapshot takeover ls restore verify prune demo)
+_shtab_walsyncd_subparsers=(run check status reload sync snapshot takeover ls restore verify prune forget demo)
 
 _shtab_walsyncd_run_option_strings=(-h --help --config --once)
 _shtab_walsyncd_check_option_strings=(-h --help --config)
@@ -18,6 +18,7 @@ _shtab_walsyncd_ls_option_strings=(-h --help --config --commits --timeline --jso
 _shtab_walsyncd_restore_option_strings=(-h --help --config -o --output --all --at --position --generation --force --if-missing --if-replica --allow-partial --owner --mode --confine --follow --interval --dry-run --json)
 _shtab_walsyncd_verify_option_strings=(-h --help --config --quick --json)
 _shtab_walsyncd_prune_option_strings=(-h --help --config --dry-run --timeout --json)
+_shtab_walsyncd_forget_option_strings=(-h --help --config --yes)
 _shtab_walsyncd_demo_option_strings=(-h --help --keep)
 _shtab_walsyncd_option_strings=(-h --help --version)
 
@@ -34,9 +35,10 @@ _shtab_walsyncd_restore__o_COMPGEN=_shtab_compgen_files
 _shtab_walsyncd_restore___output_COMPGEN=_shtab_compgen_files
 _shtab_walsyncd_verify___config_COMPGEN=_shtab_compgen_files
 _shtab_walsyncd_prune___config_COMPGEN=_shtab_compgen_files
+_shtab_walsyncd_forget___config_COMPGEN=_shtab_compgen_files
 
 _shtab_walsyncd_status___state_choices=(new following 'copying base' degraded missing refused failing stopped 'not configured')
-_shtab_walsyncd_pos_0_choices=(run check status reload sync snapshot takeover ls restore verify prune demo)
+_shtab_walsyncd_pos_0_choices=(run check status reload sync snapshot takeover ls restore verify prune forget demo)
 
 _shtab_walsyncd_run__h_nargs=0
 _shtab_walsyncd_run___help_nargs=0
@@ -83,6 +85,9 @@ _shtab_walsyncd_prune__h_nargs=0
 _shtab_walsyncd_prune___help_nargs=0
 _shtab_walsyncd_prune___dry_run_nargs=0
 _shtab_walsyncd_prune___json_nargs=0
+_shtab_walsyncd_forget__h_nargs=0
+_shtab_walsyncd_forget___help_nargs=0
+_shtab_walsyncd_forget___yes_nargs=0
 _shtab_walsyncd_demo__h_nargs=0
 _shtab_walsyncd_demo___help_nargs=0
 _shtab_walsyncd_demo___keep_nargs=0

@@ -63,6 +63,9 @@ COMMANDS = {
     ),
     "verify": Command("read a whole replica and check every object and chain", "walsyncd verify srv/app.db"),
     "prune": Command("remove what retention does not keep, or say what would go", "walsyncd prune --dry-run"),
+    "forget": Command(
+        "delete the whole replica of a database that is followed no more", "walsyncd forget srv/tenants/gone/data.db"
+    ),
     "demo": Command("play the whole story here, with embedded storage", "walsyncd demo", reads_config=False),
 }
 

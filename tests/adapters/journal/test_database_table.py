@@ -94,3 +94,28 @@ def test_machine_ids_are_known_until_the_machine_is_booted(journal: Journal) -> 
     assert journal.note_machine("boot-1", "machine-2") == {"machine-1", "machine-2"}
     assert journal.note_machine("boot-1", "machine-1") == {"machine-1", "machine-2"}
     assert journal.note_machine("boot-2", "machine-3") == {"machine-3"}
+
+
+def test_nothing_is_left_of_a_database_that_is_forgotten(tmp_path: Path) -> None:
+    """No row of any table, and no text of the file, has its name or its path; another one keeps everything."""
+    with Journal.open(tmp_path) as journal:
+        for name in ("gone", "kept"):
+            row = journal.database(name, f"/srv/{name}.db")
+            journal.begin_generation(row.id, G1, "first", "{}", 10)
+            journal.advance([Advance(row.id, None, (segment(1, 1),))])
+            journal.note_verified(name, 7)
+            journal.note_error(row.id, f"{name} has an error", 8)
+        gone, kept = journal.databases()
+        before = journal.database_by_id(kept.id)
+        journal.drop_spool(gone.id)
+        journal.forget_database(gone.id)
+        assert journal.database_by_id(gone.id).name == f"/forgotten/{gone.id}"
+        assert journal.pending(gone.id) == []
+        assert journal.generations(gone.id) == []
+        assert journal.verified_ms("gone") is None
+        assert journal.database_by_id(kept.id) == before
+        assert len(journal.pending(kept.id)) == len(journal.generations(kept.id)) == 1
+        journal.sweep_forgotten()
+        assert [row.name for row in journal.databases()] == ["kept"]
+        again = journal.database("gone", "/srv/gone.db")
+        assert (again.generation, again.error, again.last_generation) == (None, "", "")

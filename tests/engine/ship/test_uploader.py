@@ -13,7 +13,6 @@ from tests.fakes import Call, Deaths, FakeStorage
 from tests.shipping import G1, G2, NAME, WAIT_S_MAX, Run, assert_alive, mortal, run_daemon, segment, wait_for
 from walsyncd.adapters.journal import rows
 from walsyncd.adapters.journal.journal import NewObject
-from walsyncd.core.stored.position import Position
 from walsyncd.engine.ship import object_upload
 from walsyncd.errors import ImpossibleError, RefusedError, TransientError
 
@@ -56,12 +55,13 @@ def is_stored(daemon: Run, count: int) -> bool:
 def test_an_offered_object_is_stored_and_the_spool_is_empty(daemon: Run, storage: FakeStorage) -> None:
     """Body, metadata and position are right, and the row is gone."""
     daemon.uploader.start()
-    (row,) = daemon.spool(segment(1, 4))
+    (spooled,) = daemon.spool(segment(1, 4))
     wait_for(lambda: daemon.told.stored)
-    found = storage.objects[f"{NAME}/{row.key}"]
+    found = storage.objects[f"{NAME}/{spooled.key}"]
     assert found.body == b"<1:1><1:2><1:3><1:4>"
-    assert found.metadata == {"walsyncd-id": row.token}
-    assert daemon.uploader.stored_position(daemon.database_id) == Position(G1, 1, 4)
+    assert found.metadata == {"walsyncd-id": spooled.token}
+    row = daemon.journal.database_by_id(daemon.database_id)
+    assert (row.stored_generation, row.stored_epoch, row.stored_frame) == (G1, 1, 4)
     assert daemon.journal.pending() == []
 
 

@@ -25,6 +25,7 @@ _PRUNE_MS = f"max(prune_due_ms, pruned_ms + {DAY_MS})"  # NULL if nothing can go
 
 MACHINE = "machine"  # the boot and file system of the last run, then the machine ids since, a line each
 MACHINE_IDS_MAX = 100  # a container that is made again more often than that between two commits loses a generation
+FORGOTTEN = "/forgotten/"  # no database is called so: names have no slash at their beginning
 VERIFIED = "verified_ms "  # the fact's name goes on with the database's
 
 
@@ -139,6 +140,36 @@ class DatabaseTable(DatabaseReads):
         known = [*(each for each in known if each != machine_id), machine_id][-MACHINE_IDS_MAX:]
         self.note_fact(MACHINE, "\n".join([boot, *known]))
         return frozenset(known)
+
+    def forget_database(self, database_id: int) -> None:
+        """Remove all that is known of a database that nobody follows.
+
+        Its row stays without a name until ``sweep_forgotten``, since a daemon that runs counts by its id.
+        """
+        with self._transaction() as connection:
+            (name,) = connection.execute("SELECT name FROM database WHERE id = ?", (database_id,)).fetchone()
+            tables = connection.execute(
+                "SELECT t.name FROM sqlite_master AS t, pragma_table_info(t.name) AS c"
+                " WHERE t.type = 'table' AND c.name = 'database_id'"
+            ).fetchall()
+            for (table,) in tables:
+                connection.execute(f"DELETE FROM {table} WHERE database_id = ?", (database_id,))  # noqa: S608  our names
+            connection.execute("DELETE FROM fact WHERE name = ?", (VERIFIED + name,))
+            columns = connection.execute("SELECT name, dflt_value FROM pragma_table_info('database')").fetchall()
+            emptied = ", ".join(
+                f"{column} = {'NULL' if default is None else default}"
+                for column, default in columns
+                if column not in {"id", "name", "path", "state"}
+            )
+            connection.execute(
+                f"UPDATE database SET {emptied}, name = ?, state = ?, path = '' WHERE id = ?",  # noqa: S608  our names
+                (f"{FORGOTTEN}{database_id}", DatabaseState.NOT_CONFIGURED, database_id),
+            )
+
+    def sweep_forgotten(self) -> None:
+        """Remove the rows of databases that were forgotten; only before any id is in use."""
+        with self._transaction() as connection:
+            connection.execute("DELETE FROM database WHERE name LIKE ? || '%'", (FORGOTTEN,))
 
     def database(self, name: str, path: str) -> DatabaseRow:
         """The database called ``name``, entered if it is new, now at ``path``."""

@@ -96,6 +96,7 @@ class Journal(DatabaseTable, WholeTable, UploadTable, BaseTable, DrillTable, Pag
         journal = cls(connect(path), path, spool)
         journal.disk = StateDisk(state_dir)
         journal.disk.keep_reserve()
+        journal.sweep_forgotten()
         return journal
 
 

@@ -46,6 +46,25 @@ class OpenUpload:
     initiated_ms: int
 
 
+@dataclass(frozen=True, slots=True)
+class ObjectVersion:
+    """One version of an object, or a delete marker; ``size`` in bytes, 0 for a marker."""
+
+    key: str
+    version_id: str
+    size: int
+
+
+class Versions(Protocol):
+    """Every version of the objects of a storage."""
+
+    def list(self, prefix: str) -> Iterator[ObjectVersion]:
+        """Versions and delete markers of the keys that begin with ``prefix``; nothing if none are kept."""
+
+    def delete(self, versions: Sequence[ObjectVersion]) -> None:
+        """Remove these versions for good; an absent one is no error."""
+
+
 class Readable(Protocol):
     """What can be asked of a place for objects."""
 

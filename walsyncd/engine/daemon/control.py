@@ -13,6 +13,7 @@
 ``takeover``  ``names``                    ``taken``: those of them that another daemon had taken, and begin anew
 ``prune``     ``names`` (none: all)        ``names``: of those what retention does not keep is removed soon
 ``pruned``    ``name``                     ``objects``, ``size`` and keys ``left`` of that, ``error``; or ``waiting``
+``forget``    ``name``                     ``known``: whether the journal knew it; no row of it is left
 ``reload``                                 ``added``, ``removed``, ``changed``: names; ``databases``: how many
 ============  ===========================  =================================================================
 
@@ -46,6 +47,8 @@ from walsyncd.engine.upkeep.deletion import Pruned
 from walsyncd.errors import TransientError, UsageError, WalsyncdError
 
 LOOK_TIMEOUT_S = 30.0
+FORGET_POLL_S = 0.05
+FORGET_HINT = "remove it from the configuration, or its file where a pattern found it, then `walsyncd reload`"
 TAKEOVER = Gap.of(GapKind.OWNER, "taken over on purpose, after another daemon had written")
 RELOAD_TIMEOUT_S = 300.0  # requests to an old storage that hangs have to end first
 
@@ -108,16 +111,23 @@ class Control:
                 self._journal.note_verified(tracked.name, time.time_ns() // 1_000_000)
                 self._journal.note_proven(tracked.row_id)
                 return {}
+            case "takeover":
+                return self._take_over(self._databases.named(names_field(request) or [""]))
+            case "reload":
+                return self._reloaded()
+            case _:
+                return self._answer_of_deletion(request)
+
+    def _answer_of_deletion(self, request: Answer) -> Answer:
+        match request.get("op"):
             case "prune":
                 databases = self._databases.named(names_field(request))
                 self._destination().prune(databases)
                 return {"names": [tracked.name for tracked in databases]}
             case "pruned":
                 return self._pruned(text_field(request, "name"))
-            case "takeover":
-                return self._take_over(self._databases.named(names_field(request) or [""]))
-            case "reload":
-                return self._reloaded()
+            case "forget":
+                return self._forget(text_field(request, "name"))
         raise UsageError(
             f"the daemon, version {__version__}, does not know the request {str(request.get('op'))[:40]!r}",
             hint=NOT_ONE_VERSION,
@@ -198,6 +208,24 @@ class Control:
             uploader.take_over(tracked.row_id, TAKEOVER)
             self._follower.interrupt(tracked, lambda tracked: self._follower.generation_lost(tracked, TAKEOVER))
         return {"taken": [tracked.name for tracked in taken]}
+
+    def _forget(self, name: str) -> Answer:
+        """Drop what is spooled of a database that is not followed, end its uploads, and empty the journal of it."""
+        if any(tracked.name == name for tracked in self._databases.all()):
+            raise UsageError(f"forget {name}: the daemon follows it", hint=FORGET_HINT)
+        row = next((row for row in self._journal.databases() if row.name == name), None)
+        if row is None:
+            return {"known": False}
+        uploader, deadline = self._destination().uploader, time.monotonic() + LOOK_TIMEOUT_S
+        uploader.drop_spool(row.id)
+        for base in self._journal.bases(row.id):
+            self._journal.base_dropped(base.row.id)
+        while not uploader.leave(row.id, "its replica is deleted"):
+            if time.monotonic() > deadline:
+                raise TransientError(f"forget {name}: an object of it is still on its way to storage")
+            time.sleep(FORGET_POLL_S)
+        self._journal.forget_database(row.id)
+        return {"known": True}
 
     def _row(self, name: str) -> DatabaseRow:
         (tracked,) = self._databases.named([name])

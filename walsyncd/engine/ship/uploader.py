@@ -30,7 +30,6 @@ from walsyncd.adapters.storage.interface import Storage
 from walsyncd.core.follow.gap import Gap
 from walsyncd.core.send.backoff import delay_s
 from walsyncd.core.send.pacing import Bucket, refill
-from walsyncd.core.stored.position import Position
 from walsyncd.engine.ship.database_queue import DatabaseQueue
 from walsyncd.engine.ship.object_upload import abort_leftovers
 from walsyncd.engine.ship.outage import Outage
@@ -171,17 +170,17 @@ class Uploader:
             is_open = self._scheduler.outage is None and self._scheduler.stop_at_ms is None
             return is_open and self._queue(database_id).may_leave_at_once(self._monotonic_ms())
 
-    def stored_position(self, database_id: int) -> Position | None:
-        """The last position of the database that is stored."""
-        row = self._journal.database_by_id(database_id)
-        if row.stored_generation is None:
-            return None
-        return Position(row.stored_generation, row.stored_epoch, row.stored_frame)
-
     def is_taken(self, database_id: int) -> bool:
         """Whether another daemon writes to the database, so that this one does not."""
         with self._wake:
             return bool(self._queue(database_id).stopped)
+
+    def leave(self, database_id: int, reason: str) -> bool:
+        """Write nothing of a database any more; False while a request of it is under way."""
+        with self._wake:
+            queue = self._queue(database_id)
+            queue.stopped = reason
+            return not queue.is_busy
 
     def take_over(self, database_id: int, gap: Gap) -> None:
         """Write to the database again all the same, in a generation that the follower has yet to begin."""

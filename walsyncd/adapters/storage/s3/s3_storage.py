@@ -33,6 +33,7 @@ from walsyncd.adapters.storage.s3.s3_errors import (
     translated,
 )
 from walsyncd.adapters.storage.s3.s3_settings import S3Settings
+from walsyncd.adapters.storage.s3.s3_versions import S3Versions
 from walsyncd.errors import MissingError, RefusedError, TransientError, UsageError
 
 if TYPE_CHECKING:
@@ -300,6 +301,10 @@ class S3Storage:
             ]
         except MissingError:  # rclone calls it that when there never was one
             return []
+
+    def versions(self) -> S3Versions:
+        """Every version of the objects here."""
+        return S3Versions(self._settings.bucket, self._root, lambda: self._client, self._edge)
 
     def clock_ms(self) -> int | None:
         """The ``Date`` of the last answer plus the time since, sleep included; see ``Storage.clock_ms``."""

@@ -1,0 +1,109 @@
+"""Every version of the objects in a bucket, and their removal for good.
+
+A bucket that keeps versions (Backblaze B2 does by default) answers a plain DELETE by hiding the object behind a delete
+marker, and keeps and bills what was hidden. Only a DELETE with the version's id removes it.
+Source: Amazon S3 API Reference, ListObjectVersions and DeleteObjects.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any
+
+from botocore.exceptions import ClientError
+
+from walsyncd.adapters.storage.interface import ObjectVersion
+from walsyncd.adapters.storage.s3.s3_errors import error_code, error_status
+from walsyncd.errors import MissingError, RefusedError
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+DELETE_BATCH_MAX = 1000  # DeleteObjects takes no more
+_UNKNOWN_STATUS = {400, 404, 405, 501}  # of stores that have no such request
+_DENIED = {"AccessDenied", "AllAccessDisabled", "Unauthorized"}
+
+
+class S3Versions:
+    """The versions below ``root`` of a bucket; ``edge`` translates errors, ``client`` is the one of the moment."""
+
+    def __init__(
+        self,
+        bucket: str,
+        root: str,
+        client: Callable[[], S3Client],
+        edge: Callable[[str, str], AbstractContextManager[None]],
+    ) -> None:
+        self._bucket = bucket
+        self._root = root
+        self._client = client
+        self._edge = edge
+
+    def list(self, prefix: str) -> Iterator[ObjectVersion]:
+        """Versions and delete markers of the keys that begin with ``prefix``; nothing if the store keeps none.
+
+        RefusedError if the credentials may not see them.
+        """
+        with self._edge("list versions of", prefix):
+            try:
+                pages: Iterable[Any] = (
+                    self._client()
+                    .get_paginator("list_object_versions")
+                    .paginate(Bucket=self._bucket, Prefix=self._root + prefix)
+                )
+                found = [
+                    ObjectVersion(
+                        entry["Key"].removeprefix(self._root), entry.get("VersionId") or "null", entry.get("Size", 0)
+                    )
+                    for page in pages
+                    for entry in (*page.get("Versions", ()), *page.get("DeleteMarkers", ()))
+                ]
+            except ClientError as error:
+                if error_code(error) in _DENIED or error_status(error) not in _UNKNOWN_STATUS:
+                    raise
+                found = []
+        yield from found
+
+    def delete(self, versions: Sequence[ObjectVersion]) -> None:
+        """Remove these versions for good; an absent one is no error."""
+        for start in range(0, len(versions), DELETE_BATCH_MAX):
+            batch = versions[start : start + DELETE_BATCH_MAX]
+            if len(batch) == 1 or not self._delete_batch(batch):
+                for version in batch:
+                    self._delete_one(version)
+
+    def _delete_batch(self, versions: Sequence[ObjectVersion]) -> bool:
+        """Whether the store took the batch."""
+        with self._edge("delete versions from", versions[0].key):
+            try:
+                answer = self._client().delete_objects(
+                    Bucket=self._bucket,
+                    Delete={
+                        "Objects": [
+                            {"Key": self._root + version.key, "VersionId": version.version_id} for version in versions
+                        ],
+                        "Quiet": True,
+                    },
+                )
+            except ClientError as error:
+                if error_status(error) in _UNKNOWN_STATUS and error_code(error) not in _DENIED:
+                    return False
+                raise
+        refusals = [each for each in answer.get("Errors", ()) if each.get("Code") not in {"NoSuchKey", "NoSuchVersion"}]
+        if refusals:
+            key, said = refusals[0].get("Key", ""), refusals[0].get("Message") or refusals[0].get("Code", "")
+            raise RefusedError(
+                f"delete {len(refusals)} versions, first {key.removeprefix(self._root)}: {said}",
+                hint="a lock of the bucket holds them until its time is over, or s3:DeleteObjectVersion is not allowed",
+            )
+        return True
+
+    def _delete_one(self, version: ObjectVersion) -> None:
+        try:
+            with self._edge("delete version of", version.key):
+                self._client().delete_object(
+                    Bucket=self._bucket, Key=self._root + version.key, VersionId=version.version_id
+                )
+        except MissingError:  # as it should be
+            return
