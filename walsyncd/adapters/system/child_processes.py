@@ -1,0 +1,111 @@
+"""Children of this process, and what happens to them and to it: exits and signals, one at a time.
+
+All signals but those that report a fault are blocked and taken by ``wait``, so nothing interrupts anything, and the
+process works as PID 1 of a container: there the kernel ignores signals that nobody takes, and orphans of others become
+children that somebody has to reap. Children start with the mask that this process had.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+_FAULTS = {
+    signal.SIGSEGV,
+    signal.SIGBUS,
+    signal.SIGFPE,
+    signal.SIGILL,
+    signal.SIGABRT,
+    signal.SIGTRAP,
+    signal.SIGSYS,
+}
+_NEVER_BLOCKED = {signal.SIGKILL, signal.SIGSTOP}
+_TERMINAL = {signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU}  # they stop whoever is in the foreground, as ever
+_FROM_KERNEL = 128  # si_code SI_KERNEL: the terminal sent it, to every process in the foreground
+
+
+@dataclass(frozen=True, slots=True)
+class Exited:
+    """A child ended; ``code`` is its exit code, or 128 and the number of the signal that ended it."""
+
+    pid: int
+    code: int
+
+
+@dataclass(frozen=True, slots=True)
+class Signalled:
+    """This process got a signal; one ``from_terminal`` was sent to the children in its group as well."""
+
+    number: int
+    from_terminal: bool
+
+
+class ChildProcesses:
+    """Starts children and waits; a context, which gives the signals back at its end."""
+
+    def __init__(self) -> None:
+        known = signal.valid_signals() - _FAULTS - _NEVER_BLOCKED - _TERMINAL
+        self._signals = {signal.SIGCHLD, *known}
+        self._mask_before = signal.pthread_sigmask(signal.SIG_BLOCK, self._signals)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, self._mask_before)
+
+    def start(
+        self, command: Sequence[str], *, environment: Mapping[str, str] | None = None, in_background: bool = False
+    ) -> int:
+        """Start a child and return its pid; OSError if there is no such program.
+
+        One ``in_background`` is in a process group of its own, which the terminal's signals do not reach, and reads
+        nothing.
+        """
+        own = dict(os.environ if environment is None else environment)
+        mask, defaults = self._mask_before, {signal.SIGPIPE, signal.SIGXFSZ}  # which Python ignores
+        if not in_background:
+            return os.posix_spawnp(command[0], list(command), own, setsigmask=mask, setsigdef=defaults)
+        nothing = [(os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0)]
+        return os.posix_spawnp(
+            command[0], list(command), own, file_actions=nothing, setpgroup=0, setsigmask=mask, setsigdef=defaults
+        )
+
+    def wait(self, timeout_s: float | None = None) -> Exited | Signalled | None:
+        """What happened next; None if nothing did in that time."""
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        while True:
+            ended = _reaped()
+            if ended is not None:
+                return ended
+            if deadline is None:
+                info: signal.struct_siginfo | None = signal.sigwaitinfo(self._signals)
+            else:
+                info = signal.sigtimedwait(self._signals, max(0.0, deadline - time.monotonic()))
+            if info is None:
+                return _reaped()
+            if info.si_signo != signal.SIGCHLD:
+                return Signalled(info.si_signo, from_terminal=info.si_code == _FROM_KERNEL)
+
+    def send(self, pid: int, number: int) -> None:
+        """Send a signal to a child that was not reaped yet."""
+        os.kill(pid, number)
+
+
+def _reaped() -> Exited | None:
+    """A child that has ended, if there is one; also one that this process has inherited."""
+    try:
+        pid, status = os.waitpid(-1, os.WNOHANG)
+    except ChildProcessError:
+        return None
+    if pid == 0:
+        return None
+    code = os.waitstatus_to_exitcode(status)
+    return Exited(pid, 128 - code if code < 0 else code)

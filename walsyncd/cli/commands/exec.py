@@ -1,0 +1,38 @@
+"""``walsyncd exec``: an application with a daemon beside it, in one container."""
+
+from __future__ import annotations
+
+import argparse
+
+from walsyncd.errors import UsageError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command, after ``--``."""
+    parser.description = (
+        f"{parser.description}\n\n"
+        "It restores each configured file that is missing (patterns are not restored), runs the\n"
+        "daemon and COMMAND, and forwards signals to COMMAND. It ends with COMMAND's exit code,\n"
+        "after the daemon has shipped everything, or when stop_timeout and 30 s are over. If the\n"
+        "daemon fails, COMMAND goes on, stderr says so, and the daemon starts again. It can be\n"
+        "PID 1 of a container."
+    )
+    parser.add_argument("command_line", nargs=argparse.REMAINDER, metavar="COMMAND", help="after --: the application")
+    parser.epilog = (
+        f"{parser.epilog}\n\n"
+        "Otherwise the exit code is COMMAND's, 128 and the number of the signal that ended it, 127 if\n"
+        "there is no such command, or that of the restore that failed before COMMAND was started."
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run it; returns the exit code of the command."""
+    from walsyncd.cli import settings_from  # noqa: PLC0415 - a command is light until it runs
+    from walsyncd.cli.supervised_command import SupervisedCommand  # noqa: PLC0415
+
+    words: list[str] = args.command_line
+    command = words[1:] if words[:1] == ["--"] else words
+    if not command:
+        raise UsageError("exec: no command given", hint="walsyncd exec -- COMMAND ARGUMENT …")
+    options = ["--config", str(args.config)] if args.config is not None else []
+    return SupervisedCommand(settings_from(args), command, options).run()
