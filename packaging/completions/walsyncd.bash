@@ -5,9 +5,10 @@
 #    source ~/.local/share/bash_completion/walsyncd
 # See also: https://github.com/scop/bash-completion/blob/main/doc/configuration.md
 
-_shtab_walsyncd_subparsers=(run check status reload sync snapshot takeover ls restore verify prune forget demo)
+_shtab_walsyncd_subparsers=(run exec check status reload sync snapshot takeover ls restore verify prune forget demo)
 
 _shtab_walsyncd_run_option_strings=(-h --help --config --once)
+_shtab_walsyncd_exec_option_strings=(-h --help --config)
 _shtab_walsyncd_check_option_strings=(-h --help --config)
 _shtab_walsyncd_status_option_strings=(-h --help --config --state --json --watch --max-lag)
 _shtab_walsyncd_reload_option_strings=(-h --help --config)
@@ -23,6 +24,7 @@ _shtab_walsyncd_demo_option_strings=(-h --help --keep)
 _shtab_walsyncd_option_strings=(-h --help --version)
 
 _shtab_walsyncd_run___config_COMPGEN=_shtab_compgen_files
+_shtab_walsyncd_exec___config_COMPGEN=_shtab_compgen_files
 _shtab_walsyncd_check___config_COMPGEN=_shtab_compgen_files
 _shtab_walsyncd_status___config_COMPGEN=_shtab_compgen_files
 _shtab_walsyncd_reload___config_COMPGEN=_shtab_compgen_files
@@ -38,11 +40,14 @@ _shtab_walsyncd_prune___config_COMPGEN=_shtab_compgen_files
 _shtab_walsyncd_forget___config_COMPGEN=_shtab_compgen_files
 
 _shtab_walsyncd_status___state_choices=(new following 'copying base' degraded missing refused failing stopped 'not configured')
-_shtab_walsyncd_pos_0_choices=(run check status reload sync snapshot takeover ls restore verify prune forget demo)
+_shtab_walsyncd_pos_0_choices=(run exec check status reload sync snapshot takeover ls restore verify prune forget demo)
 
 _shtab_walsyncd_run__h_nargs=0
 _shtab_walsyncd_run___help_nargs=0
 _shtab_walsyncd_run___once_nargs=0
+_shtab_walsyncd_exec_pos_0_nargs=...
+_shtab_walsyncd_exec__h_nargs=0
+_shtab_walsyncd_exec___help_nargs=0
 _shtab_walsyncd_check__h_nargs=0
 _shtab_walsyncd_check___help_nargs=0
 _shtab_walsyncd_status_pos_0_nargs='*'

@@ -50,7 +50,7 @@ COMMANDS = {
     "run": Command("replicate, in the foreground", "walsyncd run --config /etc/walsyncd/config.toml"),
     "exec": Command(
         "run a command with the daemon beside it, and restore before it what is missing",
-        "walsyncd exec -- /usr/bin/app",
+        "walsyncd exec -- myapp",
     ),
     "check": Command("look at configuration, files and storage, and say every problem", "walsyncd check"),
     "status": Command("show each database: state, position, lag, spool, last error", "walsyncd status --json"),

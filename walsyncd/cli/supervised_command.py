@@ -27,7 +27,8 @@ STOP_MARGIN_S = 30.0  # what the daemon itself adds to stop_timeout for requests
 RESTART_S, RESTART_S_MAX = 1.0, 60.0
 CALM_S = 60.0  # a daemon that ran for so long starts again after a second
 NOT_FOUND, NOT_EXECUTABLE = 127, 126  # as shells count
-SPOOLED = 75
+KILL_S = 5.0  # after the last SIGTERM
+_OF_THE_COMMAND = {"NOTIFY_SOCKET", "WATCHDOG_USEC"}  # a service manager hears of the command, not of the daemon
 _STOPS = {signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP}
 
 
@@ -44,6 +45,7 @@ class SupervisedCommand:
         self._started_s = 0.0
         self._restart_s = RESTART_S
         self._restart_at_s: float | None = None
+        self._is_hurried = False
 
     def run(self) -> int:
         """Run the command to its end; returns its exit code."""
@@ -108,9 +110,7 @@ class SupervisedCommand:
     # -- the daemon -----------------------------------------------------------------------------------------------
 
     def _start_daemon(self, environment: Mapping[str, str]) -> None:
-        inherited = {
-            name: value for name, value in os.environ.items() if name not in {"NOTIFY_SOCKET", "WATCHDOG_USEC"}
-        }
+        inherited = {name: value for name, value in os.environ.items() if name not in _OF_THE_COMMAND}
         command = [*self._program, "run", *self._options]
         self._daemon = self._children.start(command, environment={**inherited, **environment}, in_background=True)
         self._started_s, self._restart_at_s = time.monotonic(), None
@@ -151,32 +151,35 @@ class SupervisedCommand:
     # -- after ----------------------------------------------------------------------------------------------------
 
     def _ship_and_stop(self) -> None:
-        """Have the daemon ship what the command committed last; a daemon that is not there gets one round."""
+        """Have the daemon ship what the command committed last.
+
+        What the daemon leaves, a base that is under way for example, is shipped by one more round in the time that is
+        left.
+        """
+        deadline_s = time.monotonic() + self._settings.daemon.stop_timeout_s + STOP_MARGIN_S
+        code: int | None = None
         if self._daemon is not None:
             self._children.send(self._daemon, signal.SIGTERM)
-        code = self._await_stop() if self._daemon is not None else None
-        if code not in {0, SPOOLED}:
+            code = self._await_stop(self._daemon, deadline_s)
+        if code != 0 and not self._is_hurried and time.monotonic() < deadline_s:
             command = [*self._program, "run", "--once", *self._options]
-            self._daemon = self._children.start(command, in_background=True)
-            code = self._await_stop()
+            code = self._await_stop(self._children.start(command, in_background=True), deadline_s)
         if code != 0:
             _say(f"not everything was shipped (exit code {code}): the next start with the same state directory does it")
 
-    def _await_stop(self) -> int:
+    def _await_stop(self, pid: int, deadline_s: float) -> int:
         """The exit code of the daemon, which is killed when its time is over; a further stop signal hurries it."""
-        limit_s = self._settings.daemon.stop_timeout_s + STOP_MARGIN_S
-        steps = [(time.monotonic() + limit_s, signal.SIGTERM), (time.monotonic() + limit_s + 5, signal.SIGKILL)]
-        assert self._daemon is not None
+        steps = [(deadline_s, signal.SIGTERM), (deadline_s + KILL_S, signal.SIGKILL)]
         while True:
             wait_s = max(0.0, steps[0][0] - time.monotonic()) if steps else None
             match self._children.wait(wait_s):
-                case Exited(ended, code) if ended == self._daemon:
-                    self._daemon = None
+                case Exited(ended, code) if ended == pid:
                     return code
                 case Signalled(number) if number in _STOPS:
-                    self._children.send(self._daemon, signal.SIGTERM)
+                    self._is_hurried = True
+                    self._children.send(pid, signal.SIGTERM)
                 case None if steps:
-                    self._children.send(self._daemon, steps.pop(0)[1])
+                    self._children.send(pid, steps.pop(0)[1])
                 case _:
                     pass
 

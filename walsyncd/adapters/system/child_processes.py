@@ -66,16 +66,16 @@ class ChildProcesses:
     ) -> int:
         """Start a child and return its pid; OSError if there is no such program.
 
-        One ``in_background`` is in a process group of its own, which the terminal's signals do not reach, and reads
-        nothing.
+        One ``in_background`` is in a process group of its own, which the terminal's signals do not reach, reads
+        nothing, and prints to standard error.
         """
         own = dict(os.environ if environment is None else environment)
         mask, defaults = self._mask_before, {signal.SIGPIPE, signal.SIGXFSZ}  # which Python ignores
         if not in_background:
             return os.posix_spawnp(command[0], list(command), own, setsigmask=mask, setsigdef=defaults)
-        nothing = [(os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0)]
+        apart = [(os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0), (os.POSIX_SPAWN_DUP2, 2, 1)]
         return os.posix_spawnp(
-            command[0], list(command), own, file_actions=nothing, setpgroup=0, setsigmask=mask, setsigdef=defaults
+            command[0], list(command), own, file_actions=apart, setpgroup=0, setsigmask=mask, setsigdef=defaults
         )
 
     def wait(self, timeout_s: float | None = None) -> Exited | Signalled | None:
