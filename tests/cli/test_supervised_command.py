@@ -18,6 +18,7 @@ import pytest
 from tests.engine.running import Place, restored_values, wait_for
 from walsyncd.adapters.system.control_socket import ask, socket_path
 from walsyncd.cli.supervised_command import _has_content
+from walsyncd.errors import TransientError
 
 END_S_MAX = 100.0
 
@@ -74,7 +75,10 @@ def said(place: Place) -> str:
 
 
 def daemon_pid(place: Place) -> int | None:
-    answer = ask(socket_path(place.state, {}), {"op": "ping"}, timeout_s=10)
+    try:
+        answer = ask(socket_path(place.state, {}), {"op": "ping"}, timeout_s=10)
+    except TransientError:  # it was killed in the middle
+        return None
     return None if answer is None else int(answer["pid"])
 
 
