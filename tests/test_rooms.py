@@ -29,7 +29,7 @@ ARROWS = {
     "engine/threads": set[str](),
     "engine/content": {"engine/threads", "engine/follow"},
     "engine/follow": {"engine/threads"},
-    "engine/base": {"engine/follow"},
+    "engine/base": {"engine/follow", "engine/threads"},
     "engine/ship": {"engine/threads"},
     "engine/restore": set[str](),
     "engine/upkeep": {"engine/follow", "engine/restore", "engine/ship"},

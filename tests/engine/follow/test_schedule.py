@@ -12,8 +12,9 @@ import pytest
 from tests.engine.following import spec_of
 from walsyncd.engine.follow import schedule
 from walsyncd.engine.follow.followed_database import FollowedDatabase, Request
-from walsyncd.engine.follow.schedule import ROUND_MAX, STALE_FACTOR, Schedule
+from walsyncd.engine.follow.schedule import ROUND_MAX, Schedule
 from walsyncd.engine.follow.wal_pairs import WalPairs
+from walsyncd.engine.threads.due_queue import STALE_FACTOR, STALE_MIN
 
 
 class Clock:
@@ -135,7 +136,7 @@ def test_a_busy_database_leaves_no_litter(clock: Clock) -> None:
         clock.now += 0.01
         due.wake([tracked])
         assert due.take() == [tracked]
-    assert len(due._heap) <= STALE_FACTOR * 2 + ROUND_MAX + 1
+    assert len(due._due._heap) <= STALE_FACTOR * 2 + STALE_MIN + 1
     clock.now += 300
     assert due.take() == [idle]
 

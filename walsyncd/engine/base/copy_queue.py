@@ -12,31 +12,22 @@ each base if there are more of these than that.
 
 from __future__ import annotations
 
-import heapq
-import itertools
 import math
 import threading
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Set
 from dataclasses import dataclass
 
 from walsyncd.core.keep.base_schedule import size_class
 from walsyncd.engine.base.base_copy import CopyWait, Steps
 from walsyncd.engine.follow.followed_database import FollowedDatabase
+from walsyncd.engine.threads.due_queue import DueQueue
 
 SMALL_PLACES_MAX = 8  # bases of one request each: their requests are under way together
 FLIGHTS_MAX = 2  # one is sent while the next one is begun
 STALLED_S = 30.0  # a part on a slow line takes less
 STALLED_MAX = 8  # each may hold a part in memory
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Due:
-    """A base that is wanted at ``when`` (monotonic, seconds); void once another one is wanted in its place."""
-
-    when: float
-    tracked: FollowedDatabase
 
 
 @dataclass(slots=True, eq=False)
@@ -59,10 +50,9 @@ class CopyQueue:
     def __init__(self, take: Callable[[FollowedDatabase], Steps[None]]) -> None:
         self._take = take
         self._condition = threading.Condition()
-        self._due: dict[int, _Due] = {}
-        self._clock: list[tuple[float, int, _Due]] = []  # a heap: those whose time has not come
-        self._order = itertools.count()
-        self._ripe: dict[int, deque[_Due]] = {}  # by size class: those whose time has come, in that order
+        self._due: DueQueue[int] = DueQueue()  # database ids whose time has not come, as far as was looked
+        self._ripe: dict[int, dict[int, float]] = {}  # by size class: those whose time has come, and when it came
+        self._wanted: dict[int, FollowedDatabase] = {}
         self._places: list[_Place] = []  # of the running thread alone
         self._is_woken = False
         self._is_stopping = False
@@ -83,23 +73,24 @@ class CopyQueue:
         """
         when = time.monotonic() + delay_s
         with self._condition:
-            known = None if anew else self._due.get(tracked.row_id)
-            if known is None or (when < known.when and may_hasten):
-                due = self._due[tracked.row_id] = _Due(when, tracked)
-                heapq.heappush(self._clock, (when, next(self._order), due))
+            known = None if anew else self._known_s(tracked.row_id)
+            if known is None or (when < known and may_hasten):
+                self._drop(tracked.row_id)
+                self._wanted[tracked.row_id] = tracked
+                self._due.put(tracked.row_id, when)
                 self._wake()
 
     def is_due(self, tracked: FollowedDatabase) -> bool:
         """Whether a base of this database is wanted now, or under way."""
         with self._condition:
-            due = self._due.get(tracked.row_id)
-            is_ripe = due is not None and due.when <= time.monotonic()
+            known = self._known_s(tracked.row_id)
+            is_ripe = known is not None and known <= time.monotonic()
             return is_ripe or any(place.row_id == tracked.row_id for place in list(self._places))
 
     def forget(self, tracked: FollowedDatabase) -> None:
         """None is wanted any more; one under way sees that by itself."""
         with self._condition:
-            self._due.pop(tracked.row_id, None)
+            self._drop(tracked.row_id)
 
     def run(self) -> None:
         """The thread: until ``stop``, which leaves what is under way where it is."""
@@ -125,9 +116,8 @@ class CopyQueue:
     def _chosen(self, now_s: float) -> list[tuple[FollowedDatabase, int]]:
         """Those that can begin, the longest due of its class first."""
         with self._condition:
-            while (when := self._next_s()) is not None and when <= now_s:
-                *_, due = heapq.heappop(self._clock)
-                self._ripe.setdefault(size_class(_size_of(due.tracked)), deque()).append(due)
+            while (when := self._due.first()) is not None and (row_id := self._due.pop(now_s)) is not None:
+                self._ripe.setdefault(size_class(_size_of(self._wanted[row_id])), {})[row_id] = when
             stalled = [place for place in self._places if place.is_stalled(now_s)][:STALLED_MAX]
             taken = Counter(place.size_class for place in self._places if place not in stalled)
             under_way = {place.row_id for place in self._places}
@@ -140,30 +130,24 @@ class CopyQueue:
                     chosen.append((first, its_class))
             return chosen
 
-    def _first(self, ripe: deque[_Due], under_way: Set[int]) -> FollowedDatabase | None:
+    def _first(self, ripe: dict[int, float], under_way: Set[int]) -> FollowedDatabase | None:
         """Take the first one that is not under way already."""
-        passed: list[_Due] = []
-        found = None
-        while ripe and found is None:
-            due = ripe.popleft()
-            if not self._is_wanted(due):
-                continue
-            if due.tracked.row_id in under_way:
-                passed.append(due)
-            else:
-                found = due.tracked
-                del self._due[found.row_id]
-        ripe.extendleft(reversed(passed))
-        return found
+        row_id = next((row_id for row_id in ripe if row_id not in under_way), None)
+        if row_id is None:
+            return None
+        del ripe[row_id]
+        return self._wanted.pop(row_id)
 
-    def _is_wanted(self, due: _Due) -> bool:
-        return self._due.get(due.tracked.row_id) is due
+    def _known_s(self, row_id: int) -> float | None:
+        """When a base of this database is wanted, or None if none is."""
+        ripe = (moments[row_id] for moments in self._ripe.values() if row_id in moments)
+        return next(ripe, self._due.get(row_id))
 
-    def _next_s(self) -> float | None:
-        """The first moment at which a base is wanted."""
-        while self._clock and not self._is_wanted(self._clock[0][2]):
-            heapq.heappop(self._clock)
-        return self._clock[0][0] if self._clock else None
+    def _drop(self, row_id: int) -> None:
+        self._wanted.pop(row_id, None)
+        self._due.discard(row_id)
+        for moments in self._ripe.values():
+            moments.pop(row_id, None)
 
     def _go_on(self, now_s: float) -> bool:
         """One step of each base that waits for nothing; whether there was one."""
@@ -184,7 +168,7 @@ class CopyQueue:
         """Until an answer, a wish, or the first moment that something waits for."""
         with self._condition:
             now_s = time.monotonic()
-            first_s = self._next_s()
+            first_s = self._due.first()
             moments = [first_s] if first_s is not None else []
             moments += [place.hold.until_s for place in self._places if place.hold.until_s < math.inf]
             if any(self._ripe.values()):  # somebody waits for a place

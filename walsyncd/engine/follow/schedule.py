@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import heapq
-import itertools
-import math
 import threading
 import time
 from collections.abc import Callable, Iterable
 
 from walsyncd.engine.follow.followed_database import FollowedDatabase, Request
+from walsyncd.engine.threads.due_queue import DueQueue
 
 ROUND_MAX = 100  # databases in one round, and so in one transaction of the journal
-STALE_FACTOR = 4  # entries kept for each database; a busy one leaves one behind for its slow look at every look
 
 
 class Schedule:
@@ -20,12 +17,10 @@ class Schedule:
 
     def __init__(self) -> None:
         self._condition = threading.Condition()
-        self._due: dict[int, float] = {}
+        self._due: DueQueue[int] = DueQueue()
         self._unseen: dict[int, float] = {}
         """By database, when the first look was due after which not everything was seen; absent if nothing is unseen."""
         self._tracked: dict[int, FollowedDatabase] = {}
-        self._heap: list[tuple[float, int, int]] = []
-        self._order = itertools.count()
         self._stopping = False
 
     def wake(self, databases: Iterable[FollowedDatabase]) -> None:
@@ -92,21 +87,22 @@ class Schedule:
             self._schedule(tracked, time.monotonic())
 
     def take(self) -> list[FollowedDatabase]:
-        """Wait for databases that are due and return them; none: the agenda was stopped."""
+        """Wait for databases that are due and return them; none if the schedule was stopped."""
         with self._condition:
             while not self._stopping:
                 now = time.monotonic()
                 taken = self._take_due(now)
                 if taken:
                     return taken
-                self._condition.wait(self._heap[0][0] - now if self._heap else None)
+                first = self._due.first()
+                self._condition.wait(None if first is None else first - now)
             return []
 
     def overdue_s(self) -> float:
         """For how long the one that is due first has been due without being taken; 0: none is."""
         with self._condition:
-            first = min(self._due.values(), default=math.inf)
-        return max(0.0, time.monotonic() - first)
+            first = self._due.first()
+        return 0.0 if first is None else max(0.0, time.monotonic() - first)
 
     def seen(self, tracked: FollowedDatabase) -> None:
         """A look has seen everything that was committed when it began."""
@@ -131,31 +127,23 @@ class Schedule:
     def forget(self, tracked: FollowedDatabase) -> None:
         """It is not followed any more."""
         with self._condition:
-            self._due.pop(tracked.row_id, None)
+            self._due.discard(tracked.row_id)
             self._unseen.pop(tracked.row_id, None)
             self._tracked.pop(tracked.row_id, None)
 
     def _schedule(self, tracked: FollowedDatabase, due: float) -> None:
-        if tracked.mailbox.held_back or tracked.mailbox.dismissed or due >= self._due.get(tracked.row_id, math.inf):
+        if tracked.mailbox.held_back or tracked.mailbox.dismissed:
             return
-        self._due[tracked.row_id] = due
         self._tracked[tracked.row_id] = tracked
-        entry = (due, next(self._order), tracked.row_id)
-        heapq.heappush(self._heap, entry)
-        if self._heap[0] is entry:  # else whoever waits wakes early enough
+        if self._due.hasten(tracked.row_id, due):  # else the waiting thread wakes early enough
             self._condition.notify()
-        if len(self._heap) > STALE_FACTOR * len(self._due) + ROUND_MAX:
-            self._heap = [entry for entry in self._heap if self._due.get(entry[2]) == entry[0]]
-            heapq.heapify(self._heap)
 
     def _take_due(self, now: float) -> list[FollowedDatabase]:
         taken: list[FollowedDatabase] = []
-        while self._heap and len(taken) < ROUND_MAX and self._heap[0][0] <= now:
-            due, _, row_id = heapq.heappop(self._heap)
-            if self._due.get(row_id) == due:  # an entry that was overtaken by an earlier one is passed over
-                del self._due[row_id]
-                self._unseen.setdefault(row_id, due)
-                taken.append(self._tracked.pop(row_id))
-        while self._heap and self._due.get(self._heap[0][2]) != self._heap[0][0]:
-            heapq.heappop(self._heap)
+        while len(taken) < ROUND_MAX and (due := self._due.first()) is not None:
+            row_id = self._due.pop(now)
+            if row_id is None:
+                break
+            self._unseen.setdefault(row_id, due)
+            taken.append(self._tracked.pop(row_id))
         return taken

@@ -58,8 +58,6 @@ class DatabaseQueue:
     is_busy: bool = False
     stopped: str = ""
     """Why not a byte more may be written, or empty."""
-    queued_ms: float | None = None
-    """When the uploader's agenda wakes for this lane."""
     not_before_ms: float = 0.0
     rows_waiting: int = 0
     """About so many objects wait that were not looked at for merging."""

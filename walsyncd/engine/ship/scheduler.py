@@ -7,7 +7,6 @@ as long as the requests of one database alone say that it is, those of the other
 
 from __future__ import annotations
 
-import heapq
 from collections import Counter, deque
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -20,6 +19,7 @@ from walsyncd.engine.ship.database_queue import DatabaseQueue
 from walsyncd.engine.ship.outage import DATABASES_MIN, FAILURES_MIN, Outage
 from walsyncd.engine.ship.ownership import Standing
 from walsyncd.engine.ship.shipper import QueueResult
+from walsyncd.engine.threads.due_queue import DueQueue
 from walsyncd.errors import ImpossibleError, TransientError, WalsyncdError
 
 # Parts share the line. On a slow one several at a time only make each of them late, and are all lost together.
@@ -114,7 +114,7 @@ class Scheduler:
         self._bad_tasks = 0  # in a row
         self._single_tasks = 0  # so many more have to go well, one at a time, before they run in parallel again
         self._crowded: set[int] = set()
-        self._schedule: list[tuple[float, int]] = []  # (due, database id); a lane's queued_ms says which counts
+        self._due: DueQueue[int] = DueQueue()  # database ids
 
     def next(self, now_ms: float) -> Job:
         """The next thing to do; it counts as begun."""
@@ -135,7 +135,7 @@ class Scheduler:
     @property
     def has_more(self) -> bool:
         """Whether anything is to be done, now or later, that nobody is at."""
-        return bool(self._schedule or self._tasks or self.has_leftovers or self._crowded)
+        return bool(self._due or self._tasks or self.has_leftovers or self._crowded)
 
     def mark(self, queue: DatabaseQueue, size: int) -> None:
         """``size`` bytes more wait in the lane."""
@@ -151,12 +151,10 @@ class Scheduler:
         self.schedule(queue)
 
     def schedule(self, queue: DatabaseQueue) -> None:
-        """Put the lane on the agenda, if it has to come sooner than it would."""
+        """Have the queue be drained when it is due, if that is sooner than it would be."""
         due_ms = queue.due_ms(is_urgent=self._is_stopping)
-        if due_ms is None or (queue.queued_ms is not None and queue.queued_ms <= due_ms):
-            return
-        queue.queued_ms = due_ms
-        heapq.heappush(self._schedule, (due_ms, queue.database_id))
+        if due_ms is not None:
+            self._due.hasten(queue.database_id, due_ms)
 
     def settle(self, queue: DatabaseQueue, drain: QueueResult) -> list[Task]:
         """The lane's turn is over; the tasks that can't be done any more."""
@@ -290,12 +288,8 @@ class Scheduler:
         return None if queue is None else self._turn_of(queue)
 
     def _due_queue(self, now_ms: float) -> DatabaseQueue | None:
-        while self._schedule and self._schedule[0][0] <= now_ms:
-            queued_ms, database_id = heapq.heappop(self._schedule)
+        while (database_id := self._due.pop(now_ms)) is not None:
             queue = self.queues[database_id]
-            if queue.queued_ms != queued_ms:
-                continue  # it was put on the agenda for an earlier moment since
-            queue.queued_ms = None
             due_ms = queue.due_ms(is_urgent=self._is_stopping)
             if due_ms is not None and due_ms <= now_ms:
                 return queue
@@ -342,7 +336,8 @@ class Scheduler:
 
     def _idle_s(self, now_ms: float) -> float | None:
         """How long nothing has to be done. What is due by now waits for something that is under way."""
-        moments = [due_ms for due_ms, _ in self._schedule[:1]]
+        first_ms = self._due.first()
+        moments = [] if first_ms is None else [first_ms]
         outage = self.outage
         if self._tasks:
             moments.append(self.tasks_not_before_ms)
@@ -351,7 +346,7 @@ class Scheduler:
                 moments.append(outage.probe_ms)
             moments = [] if outage.is_probed else [max(outage.probe_ms, moment) for moment in moments]
             if self._wants_second_opinion:
-                moments += [due_ms for due_ms, database_id in self._schedule if database_id not in self._failed]
+                moments += [due_ms for database_id, due_ms in self._due.items() if database_id not in self._failed]
         if self.stop_at_ms is not None:
             moments.append(self.stop_at_ms)
         ahead = [moment for moment in moments if moment > now_ms]
