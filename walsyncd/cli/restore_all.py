@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from walsyncd.cli.commands.ls import replicas_from
 from walsyncd.cli.table import format_bytes, print_table
 from walsyncd.core.stored.moment import format_moment
-from walsyncd.errors import NothingToRestoreError, WalsyncdError, forget_locals
+from walsyncd.errors import CorruptError, NothingToRestoreError, WalsyncdError, forget_locals
 
 if TYPE_CHECKING:
     from walsyncd.adapters.files.target import Access
@@ -137,6 +137,10 @@ def _restore_one(
     except WalsyncdError as error:
         forget_locals(error)  # it is kept to the end
         return DatabaseOutcome(name, path, error=error)
+    except Exception as error:  # noqa: BLE001  whatever one database's objects bring about, the others are restored
+        forget_locals(error)
+        odd = CorruptError(f"restore {replica.url}: {type(error).__name__}: {error}", hint="please report this")
+        return DatabaseOutcome(name, path, error=odd)
 
 
 def _print(args: argparse.Namespace, outcomes: list[DatabaseOutcome]) -> None:

@@ -50,7 +50,7 @@ def manifests(draw: st.DrawFn) -> Manifest:
         length, gap, size = (draw(st.integers(low, 10**9)) for low in (1, 0, 1))
         ranges.append(Range(raw, length, packed + gap, size, draw(st.text(alphabet="0f", max_size=5))))
         raw, packed = raw + length, packed + gap + size
-    texts = [draw(st.text(alphabet='aZ0/\\" \u00e4\u20ac\n\0', max_size=9)) for _ in range(4)]
+    texts = [draw(st.text(alphabet='aZ0/\\" \u00e4\u20ac', max_size=9)) for _ in range(4)]
     return replace(
         EXAMPLE,
         database=texts[0],
@@ -146,3 +146,50 @@ def test_a_range_is_compared_with_its_checksum_of_either_format(checksum: str) -
 def test_a_checksum_that_is_none_fits_nothing(checksum: str) -> None:
     """A part of one is not enough."""
     assert not RangeDigest(checksum).fits()
+
+
+def packed(text: str) -> bytes:
+    return zstd.compress(text.encode(errors="surrogatepass"), options={zstd.CompressionParameter.checksum_flag: 1})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[" * 1_000_000,
+        '{"a":' * 500_000,
+        "1" * 1_000_000,
+        "\ud800",
+        " " * (4 << 20) + "{}",
+        '{"format": 1e999}',
+        '{"format": NaN}',
+        '{"format": ' + "9" * 5000 + "}",
+    ],
+    ids=["lists", "objects", "digits", "surrogate", "long", "infinite", "nan", "large"],
+)
+def test_odd_json_is_corrupt(text: str) -> None:
+    """However deep, long or odd: it is damage to one object, and nothing else is raised."""
+    with pytest.raises(CorruptError):
+        parse_manifest(packed(text))
+
+
+@pytest.mark.parametrize("field", ["page_size", "file_size", "object_size", "time_ms", "format"])
+@pytest.mark.parametrize("value", [-1, 1 << 63, 10**400, 1.5, None, [], "1", True])
+def test_absurd_numbers_are_corrupt(field: str, value: object) -> None:
+    """No size, time or version is negative, or larger than a file can be."""
+    fields = json.loads(zstd.decompress(format_manifest(EXAMPLE)))
+    with pytest.raises(CorruptError):
+        parse_manifest(packed(json.dumps(fields | {field: value})))
+
+
+def test_a_window_of_128_mib_is_refused() -> None:
+    """A few bytes can't have memory allocated that no manifest needs."""
+    options: dict[int, int] = {zstd.CompressionParameter.window_log: 27}
+    writer = zstd.ZstdCompressor(options=options)
+    with pytest.raises(CorruptError):
+        parse_manifest(writer.compress(b"{}") + writer.flush())
+
+
+def test_texts_can_be_shown() -> None:
+    """What a terminal would obey becomes a mark; the base is good all the same."""
+    manifest = parse_manifest(format_manifest(replace(EXAMPLE, predecessor_end="a\x1b[2J\nb")))
+    assert manifest.predecessor_end == "a?[2J?b"

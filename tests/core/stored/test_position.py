@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from walsyncd.core.stored.position import Position, generation_time, is_generation, new_generation, parse_position
-from walsyncd.errors import UsageError
+from walsyncd.errors import RefusedError, UsageError
 
 NOW = datetime(2026, 11, 22, 10, 56, 0, 123456, tzinfo=UTC)
 u32 = st.integers(0, 2**32 - 1)
-moments = st.datetimes(datetime(1971, 1, 1), datetime(9000, 1, 1), timezones=st.just(UTC))  # noqa: DTZ001 - timezones=
+moments = st.datetimes(datetime(1971, 1, 1), datetime(2285, 12, 30), timezones=st.just(UTC))  # noqa: DTZ001 - timezones=
 
 
 @given(moment=moments, entropy=u32, epoch=u32, frame=u32)
@@ -57,3 +57,33 @@ def test_what_is_no_position_is_refused_with_an_example(text: str) -> None:
         parse_position(text)
     assert repr(text) in refused.value.message
     assert "0000002a" in refused.value.hint
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "20261322T105600Z-3f9c1a2b",
+        "20260230T105600Z-3f9c1a2b",
+        "20261122T256100Z-3f9c1a2b",
+        "00000000T000000Z-3f9c1a2b",
+        "99991231T235959Z-ffffffff",
+        "\u0662\u0660261122T105600Z-3f9c1a2b",
+        "20261122T105600Z-3F9C1A2B",
+        "20261122T105600Z-3f9c1a2b\n",
+    ],
+)
+def test_what_has_no_date_of_ours_is_no_generation(text: str) -> None:
+    """Such a name can be in any bucket: it is foreign, and asking for its time raises nothing."""
+    assert not is_generation(text)
+    assert generation_time(text).tzinfo is UTC
+    with pytest.raises(UsageError):
+        parse_position(f"{text}/00000001/0000002a")
+
+
+def test_no_id_follows_the_last_one() -> None:
+    """Whoever plants it hears of it, and no other database does."""
+    with pytest.raises(RefusedError, match="no later id can be made"):
+        new_generation(NOW, 1, known="22851231T000000Z-00000000")
+    assert is_generation(new_generation(NOW, 1, known="22851230T235959Z-ffffffff"))
+    for year in (1, 1969, 2286, 9999):
+        assert is_generation(new_generation(NOW.replace(year=year), 1))

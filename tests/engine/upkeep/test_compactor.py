@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from tests.fakes import Call, Deaths, FakeStorage, Killed
 from tests.shipping import NAME, mortal
 from walsyncd.adapters.journal.epoch_table import Epoch
 from walsyncd.adapters.journal.journal import Journal
+from walsyncd.adapters.storage.interface import ObjectInfo
 from walsyncd.core.follow.gap import Gap, GapKind
 from walsyncd.core.keep.retention import HOUR_MS
 from walsyncd.core.restore.coverage import cover_epoch, listing_of
@@ -183,3 +186,31 @@ def test_segments_stay_where_deletion_is_refused_or_the_object_has_gone(tmp_path
         run_jobs(journal, storage, HOUR_MS)
         assert_whole(storage, history)
         assert journal.kept(Epoch(database_id, history.generation, 1)) == []
+
+
+class OverwrittenStorage(FakeStorage):
+    """Wholes were written two hours after everything else."""
+
+    def list(self, prefix: str, *, start_after: str = "") -> Iterator[ObjectInfo]:
+        for info in super().list(prefix, start_after=start_after):
+            yield replace(info, modified_ms=2 * HOUR_MS if "/whole/" in info.key else 0)
+
+
+@pytest.mark.parametrize("harm", ["garbage of the same size", "other size", "removed", "the same again"])
+def test_segments_stay_where_the_object_was_overwritten(tmp_path: Path, harm: str) -> None:
+    """After it was read back somebody wrote it again: it is read once more. The segments stay unless it is sound."""
+    history, storage = make_history(tmp_path), OverwrittenStorage()
+    with Journal.open(tmp_path / "state") as journal:
+        journal.keep_bodies(ROOM)
+        ship(journal, storage, history)
+        run_jobs(journal, storage, 0)
+        (name,) = [name for name in storage.objects if "/whole/" in name]
+        body = storage.objects[name].body
+        bodies = {"garbage of the same size": bytes(len(body)), "other size": body + b"x", "the same again": body}
+        if harm == "removed":
+            storage.delete([name])
+        else:
+            storage.put(name, bodies[harm], metadata={})
+        run_jobs(journal, storage, HOUR_MS)
+    left = sum(isinstance(key, SegmentKey) and key.epoch == 1 for key in keys(storage))
+    assert left == (0 if harm == "the same again" else 3)

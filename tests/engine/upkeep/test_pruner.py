@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -13,20 +14,46 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from tests.fakes import Deaths, FakeStorage, Killed
-from tests.lifetimes import OPERATIONS, CopyContext, live
+from tests.lifetimes import OPERATIONS, T0, CopyContext, live
 from tests.shipping import NAME, mortal
 from walsyncd.adapters.journal.journal import Journal
 from walsyncd.adapters.storage.interface import ObjectInfo
 from walsyncd.core.keep.retention import DAY_MS, HOUR_MS, HeldObject, Policy
 from walsyncd.core.restore.coverage import listing_of
 from walsyncd.core.restore.plan import Head, Plan, make_plan
-from walsyncd.core.stored.layout import PrunedKey, format_key, parse_key
+from walsyncd.core.stored.layout import BaseKey, Key, ManifestKey, PrunedKey, format_key, parse_key
+from walsyncd.core.stored.manifest import Manifest, format_manifest
 from walsyncd.core.stored.position import Position
+from walsyncd.core.stored.zstd import zstd
 from walsyncd.engine.upkeep.deletion import Removals
 from walsyncd.engine.upkeep.pruner import Pruner, list_folder
 from walsyncd.errors import RefusedError
 
 POLICY = Policy(7 * DAY_MS)
+
+
+def body_of(key: Key) -> bytes:
+    """A manifest that fits its name and a base of one byte; of everything else one byte."""
+    if not isinstance(key, ManifestKey):
+        return b"x"
+    start = Position(key.generation, key.base.epoch, key.base.frame)
+    return format_manifest(
+        Manifest(
+            database=NAME,
+            generation=key.generation,
+            predecessor="",
+            predecessor_end="",
+            page_size=4096,
+            file_size=0,
+            key=format_key(key.base),
+            size=1,
+            etag="",
+            start=start,
+            consistent_from=Position(key.generation, key.epoch, key.frame),
+            time_ms=key.time_ms,
+            ranges=(),
+        )
+    )
 
 
 class AgedStorage(FakeStorage):
@@ -38,7 +65,7 @@ class AgedStorage(FakeStorage):
         self.stubborn: set[str] = set()
         self.unbatched: set[str] = set()
         for key in world.stored:
-            self.put(f"{NAME}/{format_key(key)}", b"x", metadata={})
+            self.put(f"{NAME}/{format_key(key)}", body_of(key), metadata={})
         self.calls.clear()
 
     def list(self, prefix: str, *, start_after: str = "") -> Iterator[ObjectInfo]:
@@ -205,3 +232,95 @@ def test_statements_are_small_objects_of_their_own(tmp_path: Path) -> None:
         pruner.prune(database_id, POLICY)
     stated = [parse_key(name.removeprefix(f"{NAME}/")) for name in storage.objects if "/pruned/" in name]
     assert [(key.first, key.last) for key in stated if isinstance(key, PrunedKey)] == [(1, 12)]
+
+
+def planted(world: CopyContext, epoch: int, kind: str) -> dict[Key, bytes]:
+    """A base that nobody wrote, at the start of an epoch and as old as that, and what its objects hold."""
+    generation = world.generation if kind != "later generation" else "20261230T000000Z-00000000"
+    base = BaseKey(generation, epoch if kind != "later generation" else 1, 0, "badbadba")
+    manifest = ManifestKey(base, base.epoch, 0, world.everything[_base_of(world, epoch)].modified_ms)
+    bodies: dict[Key, bytes] = {base: b"x", manifest: body_of(manifest)}
+    if kind in {"garbage", "later generation"}:
+        bodies[manifest] = b"no manifest"
+    if kind == "deep":
+        bodies[manifest] = zstd.compress(b"[" * 1_000_000)
+    if kind == "other size":
+        bodies[base] = b"xx"
+    if kind == "other base":
+        bodies[manifest] = body_of(_base_of(world, epoch))
+    return bodies
+
+
+def _base_of(world: CopyContext, epoch: int) -> ManifestKey:
+    return next(key for key in world.everything if isinstance(key, ManifestKey) and key.epoch == epoch)
+
+
+@pytest.mark.parametrize("kind", ["garbage", "deep", "other size", "other base", "later generation"])
+@pytest.mark.parametrize("epoch", [1, 5, 12, 13, 20])
+def test_a_planted_base_lets_nothing_go(tmp_path: Path, kind: str, epoch: int) -> None:
+    """Wherever it lies, and however it is wrong: what goes is no more than what would have gone without it."""
+    world = old_world()
+    storage, honest = AgedStorage(world), AgedStorage(world)
+    for key, body in planted(world, epoch, kind).items():
+        storage.put(f"{NAME}/{format_key(key)}", body, metadata={})
+        world.everything[key] = HeldObject(key, T0, len(body))
+    for number, each in enumerate((honest, storage)):
+        with Journal.open(tmp_path / str(number)) as journal:
+            pruner, database_id = make(journal, each)
+            pruner.prune(database_id, POLICY)
+    assert set(honest.objects) <= set(storage.objects)
+    assert broken(world, storage) == []
+
+
+def test_the_only_good_base_stays_where_a_newer_one_is_damaged(tmp_path: Path) -> None:
+    """It would be older than retention and no rule would keep it; what is wrong is told once."""
+    world = CopyContext()
+    world.base()
+    world.commit()
+    world.close()
+    world.base()
+    good, damaged = (key for key in world.stored if isinstance(key, ManifestKey))
+    world.now_ms += 30 * DAY_MS
+    storage = AgedStorage(world)
+    storage.put(f"{NAME}/{format_key(damaged)}", b"damaged", metadata={})
+    with Journal.open(tmp_path) as journal, capture_logs() as logs:
+        pruner, database_id = make(journal, storage)
+        pruner.prune(database_id, POLICY)
+    assert f"{NAME}/{format_key(good)}" in storage.objects
+    assert f"{NAME}/{format_key(good.base)}" in storage.objects
+    (told,) = [log for log in logs if log["event"] == "bases_not_believed"]
+    assert format_key(damaged) in told["first"]
+
+
+def test_a_base_that_the_journal_did_not_write_lets_nothing_go(tmp_path: Path) -> None:
+    """However well it is made, it is newer than the newest that the journal knows."""
+    world = CopyContext()
+    world.base()
+    world.commit()
+    world.close()
+    world.base()
+    good, forged = (key for key in world.stored if isinstance(key, ManifestKey))
+    world.now_ms += 30 * DAY_MS
+    storage = AgedStorage(world)
+    for known, is_kept in ((good, True), (forged, False)):
+        with Journal.open(tmp_path) as journal:
+            make(journal, storage)
+        with closing(sqlite3.connect(tmp_path / "journal.db")) as connection, connection:
+            connection.execute("UPDATE database SET base_key = ?", (format_key(known),))
+        with Journal.open(tmp_path) as journal:
+            pruner, database_id = make(journal, storage)
+            pruner.prune(database_id, POLICY)
+        assert (f"{NAME}/{format_key(good.base)}" in storage.objects) == is_kept
+
+
+def test_where_no_base_can_be_read_nothing_goes(tmp_path: Path) -> None:
+    """Not even what would go by its age: somebody may still make something of it."""
+    world = old_world()
+    storage = AgedStorage(world)
+    for name in [name for name in storage.objects if name.endswith(".json.zst")]:
+        storage.put(name, b"damaged", metadata={})
+    before = set(storage.objects)
+    with Journal.open(tmp_path) as journal:
+        pruner, database_id = make(journal, storage)
+        pruner.prune(database_id, POLICY)
+    assert set(storage.objects) == before

@@ -105,7 +105,7 @@ def _specs(settings: Settings, name: str | None) -> list[DatabaseSpec]:
 def _look(settings: Settings, storage: Storage, specs: Sequence[DatabaseSpec]) -> list[tuple[str, Folder, Pruning]]:
     """Return what each database's folder holds and what may go. The journal is opened and listed once for all."""
     from walsyncd.adapters.journal.journal import reader  # noqa: PLC0415
-    from walsyncd.engine.upkeep.pruner import list_folder, policy_of, what_may_go  # noqa: PLC0415
+    from walsyncd.engine.upkeep.pruner import list_folder, policy_of, trustworthy_pruning  # noqa: PLC0415
 
     found: list[tuple[str, Folder, Pruning]] = []
     with ExitStack() as stack:
@@ -118,9 +118,12 @@ def _look(settings: Settings, storage: Storage, specs: Sequence[DatabaseSpec]) -
             clock_ms = storage.clock_ms()
             now_ms = time.time_ns() // 1_000_000 if clock_ms is None else clock_ms
             row = rows.get(spec.name)
-            found.append(
-                (spec.name, folder, what_may_go(folder, policy_of(spec), now_ms=now_ms, journal=journal, row=row))
+            decided = trustworthy_pruning(
+                storage, folder, policy_of(spec), now_ms=now_ms, journal=journal, row=row, name=spec.name
             )
+            for fault in decided.doubted.values():
+                print(f"walsyncd: note: {spec.name}: a base does not count: {fault}", file=sys.stderr)
+            found.append((spec.name, folder, decided.told))
     return found
 
 

@@ -79,13 +79,15 @@ class Pruning:
     """What to do: store ``statements`` (empty objects), then delete ``steps`` one after the other.
 
     The keys of one step may go in any order. ``next_ms``: when more may go if nothing is stored meanwhile, by
-    the store's clock; None: never.
+    the store's clock; None: never. ``relied`` are the bases that stay and because of which others go: before anything
+    is deleted they must be read, since a name proves nothing.
     """
 
     statements: tuple[PrunedKey, ...]
     steps: tuple[tuple[Key, ...], ...]
     going: tuple[Going, ...]
     next_ms: int | None
+    relied: tuple[ManifestKey, ...] = ()
 
 
 def decide(
@@ -107,7 +109,14 @@ def decide(
     steps = _steps([*reasons, *obsolete], kept)
     reasons |= dict.fromkeys((key for key in obsolete if key in world.held), _STATED_AGAIN)
     going = tuple(Going(world.held[key], reason) for key, reason in reasons.items())
-    return Pruning(tuple(statements), steps, going, _next_ms(world, reasons))
+    return Pruning(tuple(statements), steps, going, _next_ms(world, reasons), _relied(world, kept))
+
+
+def _relied(world: _AgedListing, kept: frozenset[ManifestKey]) -> tuple[ManifestKey, ...]:
+    """The old bases that stay; where there are none, the newest that stays."""
+    usable = kept & world.usable
+    old = [base for base in usable if world.is_old(base)]
+    return tuple(sorted(old or sorted(usable, key=_age_order)[-1:], key=_age_order))
 
 
 class _AgedListing:

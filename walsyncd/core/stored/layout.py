@@ -43,7 +43,7 @@ SEGMENT_BYTES_MAX = 255  # one path segment: what file systems take (DirectorySt
 TIME_MS_MAX = 9_999_999_999_999  # 13 digits, in the year 2286
 
 _HEX = r"([0-9a-f]{8})"
-_TIME = r"(\d{13})"
+_TIME = r"([0-9]{13})"
 _GENERATION = rf"({GENERATION_PATTERN.pattern})"
 
 
@@ -149,7 +149,7 @@ def parse_key(text: str) -> Key | None:
     for pattern, build in _GRAMMAR:
         match = pattern.fullmatch(text)
         if match is not None:
-            return build(match)
+            return build(match) if is_generation(match[1]) else None
     return None
 
 

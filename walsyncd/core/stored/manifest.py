@@ -29,13 +29,18 @@ from typing import Any
 
 from xxhash import xxh3_64, xxh3_64_hexdigest
 
+from walsyncd.core.stored.layout import TIME_MS_MAX
 from walsyncd.core.stored.position import Position
 from walsyncd.core.stored.zstd import zstd
 from walsyncd.errors import CorruptError, NewerFormatError
 
 FORMAT_VERSION = 2
 _SHA256_DIGITS = 32  # the first 16 bytes
-MANIFEST_BYTES_MAX = 16 * 1024 * 1024  # 16,384 ranges take about a MiB of JSON, with those that fill up parts two
+MANIFEST_BYTES_MAX = 4 * 1024 * 1024  # 16,384 ranges take about a MiB of JSON, with those that fill up parts two
+_NUMBER_MAX = 1 << 62  # no file and no object is as large
+_TEXT_MAX = 4096  # letters; keys and names are shorter, and so is every reason
+# 8 MiB, what RFC 8878 asks every decoder to take
+_DECOMPRESSION: dict[int, int] = {zstd.DecompressionParameter.window_log_max: 23}
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +129,7 @@ def parse_manifest(body: bytes) -> Manifest:
     try:
         manifest = _build(fields)
     except (KeyError, TypeError, ValueError) as error:
-        raise CorruptError(f"read base manifest: {type(error).__name__}: {error}") from error
+        raise CorruptError(f"read base manifest: {type(error).__name__}: {str(error)[:200]}") from error
     fault = _fault(manifest)
     if fault:
         raise CorruptError(f"read base manifest: {fault}")
@@ -134,12 +139,12 @@ def parse_manifest(body: bytes) -> Manifest:
 def _fields(body: bytes) -> dict[str, Any]:
     try:
         # A decompressor of its own: a few bytes can claim gigabytes, and max_length is the limit.
-        decompressor = zstd.ZstdDecompressor()
+        decompressor = zstd.ZstdDecompressor(options=_DECOMPRESSION)
         text = decompressor.decompress(body, MANIFEST_BYTES_MAX)
         if not decompressor.eof or decompressor.unused_data:
             raise CorruptError(f"read base manifest: {len(body)} bytes are not one zstd frame")
         fields = json.loads(text)
-    except (zstd.ZstdError, ValueError) as error:
+    except (zstd.ZstdError, ValueError, RecursionError) as error:
         raise CorruptError(f"read base manifest: {error}") from error
     if not isinstance(fields, dict):
         raise CorruptError("read base manifest: not a JSON object")
@@ -150,15 +155,15 @@ def _build(fields: dict[str, Any]) -> Manifest:
     generation = _text(fields["generation"])
     return Manifest(
         format_version=_number(fields["format"]),
-        database=_text(fields["database"]),
+        database=_printable(fields["database"]),
         generation=generation,
-        predecessor=_text(fields["predecessor"]),
-        predecessor_end=_text(fields["predecessor_end"]),
+        predecessor=_printable(fields["predecessor"]),
+        predecessor_end=_printable(fields["predecessor_end"]),
         page_size=_number(fields["page_size"]),
         file_size=_number(fields["file_size"]),
         key=_text(fields["object"]),
         size=_number(fields["object_size"]),
-        etag=_text(fields["etag"]),
+        etag=_printable(fields["etag"]),
         start=_position(generation, fields["start"]),
         consistent_from=_position(generation, fields["consistent"]),
         time_ms=_number(fields["time_ms"]),
@@ -177,21 +182,28 @@ def _range(offset: int, length: int, object_offset: int, object_length: int, che
 
 
 def _number(value: object) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise ValueError(f"{value!r} is not a number from 0")
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= _NUMBER_MAX:
+        raise ValueError(f"{value!r:.99} is not a number from 0 that a size can be")
     return value
 
 
 def _text(value: object) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"{value!r} is not a text")
+    if not isinstance(value, str) or len(value) > _TEXT_MAX:
+        raise TypeError(f"{value!r:.99} is not a text of at most {_TEXT_MAX} letters")
     return value
+
+
+def _printable(value: object) -> str:
+    """A text for people: what a terminal would obey, or can't show, becomes a mark."""
+    return "".join(letter if letter.isprintable() else "?" for letter in _text(value))
 
 
 def _fault(manifest: Manifest) -> str:
     size = manifest.page_size
     if not 512 <= size <= 65536 or size & (size - 1):
         return f"page size {size} is not a power of two from 512 to 65536"
+    if manifest.time_ms > TIME_MS_MAX:
+        return f"time {manifest.time_ms} ms is no time"
     if manifest.consistent_from < manifest.start:
         return f"consistent from {manifest.consistent_from}, before its start {manifest.start}"
     return _fault_of_ranges(manifest)

@@ -22,6 +22,8 @@ from dataclasses import asdict, dataclass
 
 from walsyncd.errors import CorruptError
 
+OWNER_BYTES_MAX = 8192  # what is written takes some 200
+
 UNNAMED = "host-"  # stands before the host name where a machine has no id
 
 
@@ -46,10 +48,19 @@ def format_owner(owner: Owner) -> bytes:
 def parse_owner(data: bytes) -> Owner:
     """Inverse of ``format_owner``; keys it does not know are passed over, CorruptError if one is missing."""
     try:
+        if len(data) > OWNER_BYTES_MAX:
+            raise ValueError
         fields = json.loads(data)
-        return Owner(*(str(fields[name]) for name in ("host", "machine_id", "run_id", "since")))
+        return Owner(*(_text(fields[name]) for name in ("host", "machine_id", "run_id", "since")))
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise CorruptError(f"read owner.json: {data[:100]!r} does not name an owner") from error
+
+
+def _text(value: object) -> str:
+    """A text of a line, which can be shown."""
+    if not isinstance(value, str) or not value.isprintable():
+        raise TypeError
+    return value
 
 
 def lost_reason(

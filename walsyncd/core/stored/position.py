@@ -10,9 +10,10 @@ import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from walsyncd.errors import UsageError
+from walsyncd.errors import RefusedError, UsageError
 
-GENERATION_PATTERN = re.compile(r"(\d{8}T\d{6}Z)-([0-9a-f]{8})")
+GENERATION_PATTERN = re.compile(r"([0-9]{8}T[0-9]{6}Z)-([0-9a-f]{8})")
+_FIRST, _LAST = datetime(1970, 1, 1, tzinfo=UTC), datetime(2285, 12, 31, tzinfo=UTC)  # 13 digits of ms until 2286
 _POSITION_PATTERN = re.compile(rf"({GENERATION_PATTERN.pattern})/([0-9a-f]{{8}})/([0-9a-f]{{8}})")
 
 
@@ -34,7 +35,7 @@ class Position:
 def parse_position(text: str) -> Position:
     """Inverse of ``str(position)``; UsageError names the text and the form."""
     match = _POSITION_PATTERN.fullmatch(text)
-    if match is None:
+    if match is None or not is_generation(match[1]):
         raise UsageError(
             f"position {text!r} is not GENERATION/EPOCH/FRAME",
             hint="for example 20261122T105600Z-3f9c1a2b/00000001/0000002a; `walsyncd ls` shows them",
@@ -43,21 +44,35 @@ def parse_position(text: str) -> Position:
 
 
 def is_generation(text: str) -> bool:
-    """Whether a name looks like a generation's id."""
-    return GENERATION_PATTERN.fullmatch(text) is not None
+    """Whether a name is a generation's id: of that form, and with a date that exists and of which ids are made."""
+    return GENERATION_PATTERN.fullmatch(text) is not None and _moment_of(text) is not None
 
 
 def new_generation(now: datetime, entropy: int, *, known: str = "") -> str:
     """An id that starts at ``now`` (aware) and is greater than ``known``, whatever the clock says.
 
-    ``entropy`` gives 32 random bits; ``known`` is the greatest id of the database in journal and bucket.
+    ``entropy`` gives 32 random bits; ``known`` is the greatest id of the database in journal and bucket. RefusedError
+    if no id can follow that.
     """
-    moment = now.astimezone(UTC).replace(microsecond=0)
+    moment = min(max(now.astimezone(UTC).replace(microsecond=0), _FIRST), _LAST)
     if known and f"{moment:%Y%m%dT%H%M%SZ}" <= known[:16]:
         moment = generation_time(known) + timedelta(seconds=1)
+        if moment > _LAST:
+            raise RefusedError(
+                f"begin a generation: the replica has {known}, and no later id can be made",
+                hint="no clock wrote that: look into the bucket, and remove that folder",
+            )
     return f"{moment:%Y%m%dT%H%M%SZ}-{entropy & 0xFFFFFFFF:08x}"
 
 
 def generation_time(generation: str) -> datetime:
-    """When a generation says it began (UTC)."""
-    return datetime.strptime(generation[:16], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+    """When a generation says it began (UTC); what is no id (``is_generation``) began never, in 1970."""
+    return _moment_of(generation) or _FIRST
+
+
+def _moment_of(generation: str) -> datetime | None:
+    try:
+        moment = datetime.strptime(generation[:16], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+    except ValueError:
+        return None
+    return moment if _FIRST <= moment <= _LAST else None

@@ -48,7 +48,7 @@ _TRAILER_SIGNATURE = b"WSG1"
 _BRIDGE_SIGNATURE = b"WSG2"
 _TRAILER_HEAD = struct.Struct("<4s8I")
 _COMMIT = struct.Struct("<IQ")
-_TRAILER_SIZE_MAX = 64 * 1024 * 1024  # five million commits; 64 MiB of WAL hold 125,000 frames at most
+_TRAILER_SIZE_MAX = 8 * 1024 * 1024  # 700,000 commits; the 256 MiB that are read at once hold 500,000 frames at most
 # What zstd leaves of a piece after a frame comes back as a copy, once per part: so the first ones of a part are small.
 _FEED_SIZE, _FEED_SIZE_MAX = 16 * 1024, 512 * 1024
 _COMPRESSION: dict[int, int] = {

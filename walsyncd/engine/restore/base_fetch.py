@@ -23,6 +23,8 @@ from walsyncd.errors import CorruptError
 THREADS = 4
 BLOCK_BYTES = 4 << 20  # packed bytes of one request; a thread holds one block, twice while it is received
 PIECE_BYTES = 1 << 20  # unpacked bytes written at once
+# 8 MiB, the window with which bases are written
+_DECOMPRESSION: dict[int, int] = {zstd.DecompressionParameter.window_log_max: 23}
 Write = Callable[[bytes | memoryview, int], object]
 Advance = Callable[[int], object]
 
@@ -100,7 +102,7 @@ def _unpack(blocks: Iterator[bytes], part: Range, write: Write) -> None:
     """Write a range as it is unpacked; CorruptError if it is not what the manifest says."""
     # A decompressor of its own, since a few bytes can claim gigabytes; one byte more than there must be, so that
     # it gets to the end of the frame and checks zstd's own checksum.
-    decompressor = zstd.ZstdDecompressor()
+    decompressor = zstd.ZstdDecompressor(options=_DECOMPRESSION)
     digest = RangeDigest(part.checksum)
     size = 0
     while not decompressor.eof and size <= part.length:

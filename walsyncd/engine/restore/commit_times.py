@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from walsyncd.core.restore.coverage import FramesKey
+from walsyncd.core.sqlite.wal import FRAME_HEADER_SIZE, WAL_HEADER_SIZE
 from walsyncd.core.stored.bridge import BridgeSpan
 from walsyncd.core.stored.layout import format_key
 from walsyncd.core.stored.segment import Commit, Trailer, decode_body, last_trailer
@@ -18,6 +19,7 @@ from walsyncd.engine.restore.replica import Replica, naming_object, with_retries
 from walsyncd.errors import CorruptError
 
 TAIL_BYTES = 64 << 10
+PAGE_SIZE_MAX = 65536
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +66,15 @@ def _only_trailer(replica: Replica, key: FramesKey) -> Trailer | None:
 
 
 def trailers(replica: Replica, key: FramesKey) -> Iterator[Trailer]:
-    """The trailers of an object, all of which is read. CorruptError; TransientError if it breaks off."""
+    """The trailers of an object, all of which is read. CorruptError; TransientError if it breaks off.
+
+    A few bytes can claim terabytes of content. No more is unpacked than the frames of the object's name can take.
+    """
+    left = WAL_HEADER_SIZE + (key.last - key.first + 1) * (FRAME_HEADER_SIZE + PAGE_SIZE_MAX)
     for item in decode_body(replica.stream(format_key(key))):
         if isinstance(item, Trailer):
             yield item
+            continue
+        left -= len(item)
+        if left < 0:
+            raise CorruptError("it holds more than the frames that its name says")

@@ -16,6 +16,7 @@ from walsyncd.engine.restore.bridge_reader import read_bridges
 from walsyncd.engine.restore.commit_times import commits_of
 from walsyncd.engine.restore.replay import READERS
 from walsyncd.engine.restore.replica import Replica, Stored
+from walsyncd.errors import CorruptError
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +71,7 @@ class GenerationSurvey:
 
 
 def inventory(replica: Replica, *, count_commits: bool = False) -> list[GenerationSurvey]:
-    """All generations, oldest first. CorruptError if the manifest that tells a reason is damaged.
+    """All generations, oldest first. A manifest that should tell a reason and can't be read is a fault of its own.
 
     Commits are in the objects, not in their names: counting them reads the end of each segment, and all of each whole.
     """
@@ -84,7 +85,7 @@ def _inventory_of(replica: Replica, generation: str, count_commits: bool) -> Gen
     usable = [coverage for coverage in coverages if coverage.is_usable]
     spans = _joined(usable)
     bridges, problems = read_bridges(replica, bridges_after(part, Position(generation, 0, 0)))
-    manifest = replica.manifest(part.finished[0]) if part.finished else None
+    manifest, fault = _first_manifest(replica, part)
     return GenerationSurvey(
         generation=generation,
         reason=_reason(manifest),
@@ -96,10 +97,20 @@ def _inventory_of(replica: Replica, generation: str, count_commits: bool) -> Gen
         holes=max(0, len(spans) - 1),
         bridges=tuple(bridges),
         commits=_count_commits(replica, usable) if count_commits else None,
-        fault="; ".join(filter(None, [_fault(coverages), *problems])),
+        fault="; ".join(filter(None, [_fault(coverages), fault, *problems])),
         objects=len(stored),
         size=sum(each.size for each in stored),
     )
+
+
+def _first_manifest(replica: Replica, part: GenerationListing) -> tuple[Manifest | None, str]:
+    """The manifest that says why the generation began, or what is wrong with it."""
+    if not part.finished:
+        return None, ""
+    try:
+        return replica.manifest(part.finished[0]), ""
+    except CorruptError as error:
+        return None, error.message
 
 
 def spans_of(part: GenerationListing) -> tuple[SpanSurvey, ...]:

@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from itertools import islice
 from typing import TypeVar
 
 from walsyncd.adapters.storage.interface import Readable, Storage
@@ -28,11 +30,12 @@ from walsyncd.core.stored.layout import (
     wal_folder,
     whole_folder,
 )
-from walsyncd.core.stored.manifest import Manifest, parse_manifest
+from walsyncd.core.stored.manifest import MANIFEST_BYTES_MAX, Manifest, parse_manifest
 from walsyncd.core.stored.position import Position, is_generation
-from walsyncd.errors import CorruptError, MissingError, NewerFormatError, TransientError, VanishedError
+from walsyncd.errors import CorruptError, MissingError, NewerFormatError, RefusedError, TransientError, VanishedError
 
 ATTEMPTS_MAX = 6  # with core.backoff's delays half a minute at most: a restore that fails can be run again
+OBJECTS_MAX = 2_000_000  # of one listing: about 700 MB; what a replica keeps is some thousands
 FOLDERS_DEEP_MAX = 64  # of a name below the prefix: 900 bytes of names are not deeper in practice
 
 T = TypeVar("T")
@@ -96,7 +99,7 @@ class Replica:
     def manifest(self, key: ManifestKey) -> Manifest:
         """Read a manifest; CorruptError names the object, also if it speaks of another base than its key."""
         with naming_object(key):
-            manifest = parse_manifest(self.get(format_key(key)))
+            manifest = parse_manifest(self.get(format_key(key), length=MANIFEST_BYTES_MAX + 1))
             start = Position(key.generation, key.base.epoch, key.base.frame)
             consistent_from = Position(key.generation, key.epoch, key.frame)
             stated = manifest.key, manifest.start, manifest.consistent_from
@@ -135,7 +138,10 @@ class Replica:
 
     def _list(self, folder: str, *, start_after: str = "") -> Iterator[Stored]:
         after = self._prefix + start_after if start_after else ""
-        found = with_retries(lambda: list(self._storage.list(self._prefix + folder, start_after=after)))
+        listed = partial(self._storage.list, self._prefix + folder, start_after=after)
+        found = with_retries(lambda: list(islice(listed(), OBJECTS_MAX + 1)))
+        if len(found) > OBJECTS_MAX:
+            raise RefusedError(f"list {self.url}/{folder}: it holds more than {OBJECTS_MAX} objects")
         for info in found:
             key = parse_key(info.key.removeprefix(self._prefix))
             if key is not None:

@@ -18,7 +18,7 @@ from walsyncd.adapters.files.source import boot_id, machine_id
 from walsyncd.adapters.journal.journal import DatabaseRow, Journal
 from walsyncd.adapters.storage.interface import Storage
 from walsyncd.core.stored.layout import OWNER_KEY, SegmentKey, parse_key, wal_folder
-from walsyncd.core.stored.owner import Owner, format_owner, is_ours, lost_reason, parse_owner
+from walsyncd.core.stored.owner import OWNER_BYTES_MAX, Owner, format_owner, is_ours, lost_reason, parse_owner
 from walsyncd.core.stored.position import is_generation
 from walsyncd.errors import CorruptError, MissingError, TransientError
 
@@ -148,7 +148,7 @@ class Ownership:
 
     def _seen(self, name: str) -> Owner | None:
         try:
-            return parse_owner(self._storage.get(folder_key(name, OWNER_KEY)))
+            return parse_owner(self._storage.get(folder_key(name, OWNER_KEY), length=OWNER_BYTES_MAX + 1))
         except MissingError:
             return None
         except CorruptError:  # whoever wrote that, it was not us

@@ -4,12 +4,16 @@ Statements first, then step after step; each is listed again before the next beg
 and keep the object. What a batch left is deleted one by one; what is there even then stops the pruning and is
 reported. A folder is listed when its time has come, at most once a day: what may go next follows from the last
 listing and from what was stored since. What is not ours by its name is never touched, and reported.
+
+Names prove nothing: a base that was planted, or that is damaged, must not make good ones go. So before anything is
+deleted, the bases that stay are read (`trustworthy_pruning`). One that is not what it should be counts as not there,
+and is reported.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import structlog
 
@@ -17,10 +21,13 @@ from walsyncd.adapters.journal.journal import DatabaseRow, Journal, JournalReade
 from walsyncd.adapters.storage.interface import Storage
 from walsyncd.config import DatabaseSpec
 from walsyncd.core.keep.retention import DAY_MS, HeldObject, Policy, Pruning, decide
-from walsyncd.core.stored.layout import BaseKey, Key, ManifestKey, SegmentKey, format_key, parse_key
+from walsyncd.core.restore.coverage import base_order
+from walsyncd.core.stored.layout import BaseKey, Key, ManifestKey, SegmentKey, WholeKey, format_key, parse_key
 from walsyncd.core.stored.position import is_generation
+from walsyncd.engine.restore.replica import OBJECTS_MAX, Replica
 from walsyncd.engine.ship.ownership import folder_key
 from walsyncd.engine.upkeep.deletion import KEPT_HINT, Pruned, Removals, remove
+from walsyncd.errors import CorruptError, RefusedError
 
 DELETE_BATCH_MAX = 1000  # keys in one request of S3
 STATEMENT = b"{}\n"  # the key says all
@@ -54,6 +61,8 @@ def list_folder(storage: Storage, name: str) -> Folder:
                 foreign.append(info.key)
             else:
                 held.append(HeldObject(key, info.modified_ms, info.size))
+            if len(held) + len(foreign) > OBJECTS_MAX:
+                raise RefusedError(f"list {name}: its folder holds more than {OBJECTS_MAX} objects")
     return Folder(tuple(held), tuple(foreign))
 
 
@@ -66,6 +75,69 @@ def what_may_go(
     under_way = {key for base in bases if isinstance(key := parse_key(base.row.key), BaseKey)}
     passed = {proven} if isinstance(proven, ManifestKey) else set()
     return decide(folder.held, policy, now_ms=now_ms, proven=passed, under_way=under_way)
+
+
+@dataclass(frozen=True, slots=True)
+class TrustworthyPruning:
+    """A decision that relies on bases that were read; ``doubted`` says what is wrong with those that do not count."""
+
+    told: Pruning
+    doubted: Mapping[ManifestKey, str]
+
+
+def trustworthy_pruning(
+    storage: Storage,
+    folder: Folder,
+    policy: Policy,
+    *,
+    now_ms: int,
+    journal: JournalReader | Journal | None,
+    row: DatabaseRow | None,
+    name: str,
+) -> TrustworthyPruning:
+    """Decide, read what the decision relies on, and decide again without what is not what it should be.
+
+    Nothing goes where no base remains that could be read. Raises what the storage raises.
+    """
+    replica = Replica(storage, name)
+    read: set[ManifestKey] = set()
+    doubted: dict[ManifestKey, str] = {}
+    while True:
+        apart = {*doubted, *(manifest.base for manifest in doubted)}  # they stay, for somebody to look at
+        counted = replace(folder, held=tuple(each for each in folder.held if each.key not in apart))
+        told = what_may_go(counted, policy, now_ms=now_ms, journal=journal, row=row)
+        if not told.steps:
+            return TrustworthyPruning(told, doubted)
+        if not told.relied:
+            return TrustworthyPruning(replace(told, statements=(), steps=(), going=()), doubted)
+        unread = [base for base in told.relied if base not in read]
+        faults = {base: fault for base in unread if (fault := _fault_of(replica, counted, base, row))}
+        read.update(base for base in unread if base not in faults)
+        doubted |= faults
+        if not faults:
+            return TrustworthyPruning(told, doubted)
+
+
+def _fault_of(replica: Replica, folder: Folder, base: ManifestKey, row: DatabaseRow | None) -> str:
+    """What is wrong with a base; empty if its manifest can be read and its object is there as it says."""
+    newest = parse_key(row.base_key) if row is not None and row.base_key else None
+    if isinstance(newest, ManifestKey) and (base.generation, base_order(base)) > (
+        newest.generation,
+        base_order(newest),
+    ):
+        return f"{format_key(base)}: it is newer than every base that this journal knows"
+    try:
+        manifest = replica.manifest(base)
+    except CorruptError as error:
+        return error.message
+    size = next((each.size for each in folder.held if each.key == base.base), None)
+    if size != manifest.size:
+        return f"{manifest.key}: it has {size} bytes, its manifest says {manifest.size}"
+    return ""
+
+
+def _order(base: ManifestKey) -> tuple[str, tuple[int, int, int]]:
+    return base.generation, base_order(base)
 
 
 class Pruner:
@@ -93,7 +165,13 @@ class Pruner:
         if folder.foreign:
             _log.warning("foreign_objects", database=row.name, objects=len(folder.foreign), first=folder.foreign[0])
         now_ms = self._store_ms()
-        told = what_may_go(folder, policy, now_ms=now_ms, journal=self._journal, row=row)
+        decided = trustworthy_pruning(
+            self._storage, folder, policy, now_ms=now_ms, journal=self._journal, row=row, name=row.name
+        )
+        told = decided.told
+        if decided.doubted:
+            fault = next(iter(decided.doubted.values()))
+            _log.error("bases_not_believed", database=row.name, bases=len(decided.doubted), first=fault)
         leftover = self._replaced(row, folder)
         left: set[str] = set()
         if told.statements or told.steps or leftover:
@@ -119,14 +197,18 @@ class Pruner:
         return pruned
 
     def _replaced(self, row: DatabaseRow, folder: Folder) -> list[Key]:
-        """Segments that a compaction had deleted and that are there all the same; epochs without are done with."""
+        """Segments that a compaction had deleted and that are there all the same; epochs without are done with.
+
+        They stay if the object that took their place is not there as it was written.
+        """
         segments = [each.key for each in folder.held if isinstance(each.key, SegmentKey)]
+        sizes = {format_key(each.key): each.size for each in folder.held if isinstance(each.key, WholeKey)}
         found: list[Key] = []
         for whole in self._journal.wholes(row.id):
-            if whole.state == "replaced":
+            if whole.state == "replaced" and sizes.get(whole.key, whole.size) == whole.size:
                 epoch = whole.epoch
                 own = [key for key in segments if (key.generation, key.epoch) == (epoch.generation, epoch.epoch)]
-                found += own
+                found += own if whole.key in sizes else []
                 if not own:
                     self._journal.epoch_forgotten(epoch)
         return found
