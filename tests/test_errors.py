@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from walsyncd import errors
-from walsyncd.errors import WalsyncdError, forget_locals
+from walsyncd.errors import WalsyncdError, forget_locals, one_line, printable
 
 
 def test_the_text_has_the_way_out() -> None:
@@ -41,3 +41,10 @@ def test_an_error_that_is_kept_holds_nothing_of_what_failed() -> None:
     assert sys.getrefcount(buffer) > held
     forget_locals(caught.value)
     assert sys.getrefcount(buffer) == held
+
+
+def test_text_of_others_is_fit_for_a_terminal() -> None:
+    """Line feeds stay in a text and are escaped in a line; the escapes are Python's."""
+    assert printable("a\tb\x1b[0m\nc\x7f") == "a\\tb\\x1b[0m\nc\\x7f"
+    assert one_line("a\nb") == "a\\nb"
+    assert printable("naïve 文字 ✓") == "naïve 文字 ✓"

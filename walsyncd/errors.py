@@ -83,6 +83,26 @@ class SuspectError(TargetError):
     """What a restore would give is there, but it may be wrong: the message says since when and what is known."""
 
 
+def printable(text: str) -> str:
+    """``text`` fit for a terminal: line feeds stay, other control characters and lone surrogates become escapes.
+
+    A name that somebody else chose could otherwise move the cursor, change colours or forge lines by overwriting.
+    """
+    return "".join(each if each in _PRINTED or each.isprintable() else _escape(each) for each in text)
+
+
+def one_line(text: str) -> str:
+    """``printable``, with line feeds as escapes too: for what has one line, as a name in a table."""
+    return printable(text).replace("\n", "\\n")
+
+
+def _escape(character: str) -> str:
+    return character.encode("unicode_escape", "surrogatepass").decode("ascii")
+
+
+_PRINTED = {" ", "\n"}
+
+
 def forget_locals(error: BaseException) -> None:
     """Empty the finished frames of its traceback, and of those behind it: they hold the buffers of what has failed."""
     chained: BaseException | None = error

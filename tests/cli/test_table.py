@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from walsyncd.cli.table import _rich_lines, counted, format_bytes, print_table
+from walsyncd.cli import main
+from walsyncd.cli.table import _rich_lines, counted, format_bytes, print_table, say
 
 
 def test_in_a_pipe_nothing_is_cut(capsys: pytest.CaptureFixture[str]) -> None:
@@ -29,3 +30,20 @@ def test_one_is_not_many() -> None:
 def test_a_name_is_never_markup() -> None:
     """A table on a terminal shows names as they are."""
     assert "[red]" in "".join(_rich_lines(("NAME",), [("[red]a[/]",)]))
+
+
+def test_what_others_chose_can_not_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    """Neither a cell, whose line feeds would forge rows, nor a line; letters of any language stay."""
+    name = "\x1b]0;owned\x07\x9b2J\nüñ\u202e\udcff"
+    print_table(("NAME",), [(name,)])
+    say(f"{name}: it failed")
+    shown = capsys.readouterr().out
+    assert shown == (
+        "NAME\n\\x1b]0;owned\\x07\\x9b2J\\nüñ\\u202e\\udcff\n\\x1b]0;owned\\x07\\x9b2J\nüñ\\u202e\\udcff: it failed\n"
+    )
+
+
+def test_an_error_can_not_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    """What a command ends with, whatever is quoted in it."""
+    assert main(["status", "--config", "/absent/\x1b[31m"]) == 2
+    assert "\x1b" not in capsys.readouterr().err

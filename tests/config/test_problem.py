@@ -98,3 +98,31 @@ def test_values_are_shown_but_not_secrets() -> None:
     """The wrong value is part of the message, unless it is a credential."""
     assert _problem(daemon={"log_level": "loud"}).value == "'loud'"
     assert _problem(storage={"url": "s3://bucket", "secret_access_key": 12345}).value == ""
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"storage": "s3cret"},
+        {"storage": ["s3cret"]},
+        {"storage": [{"url": "s3://bucket", "secret_access_key": "s3cret"}]},
+        {"storage": {"url": {"secret_access_key": "s3cret"}}},
+        {"storage": {"url": "s3://bucket", "secret_access_key": ["s3cret"]}},
+        {"daemon": [{"token": "s3cret"}]},
+        {"database": {"secret_access_key": "s3cret"}},
+        {"defaults": "s3cret"},
+    ],
+)
+def test_what_is_wrong_as_a_whole_is_not_shown(content: dict[str, object]) -> None:
+    """It may hold a secret: only what is wrong with a key of its own is printed."""
+    with pytest.raises(ValidationError) as caught:
+        ConfigFile(**{"storage": {"url": "s3://bucket"}, **content})  # type: ignore[arg-type]
+    problems = [problem_of(details) for details in caught.value.errors(include_url=False)]
+    assert problems
+    assert "s3cret" not in f"{error_of(FILE, problems)}"
+
+
+def test_credentials_in_a_url_are_not_shown() -> None:
+    """The rest of it is."""
+    problem = _problem(daemon={"uploads_max": "https://key:s3cret@store.example/x"})
+    assert problem.value == "'https://…@store.example/x'"

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, Protocol, cast
 
 from walsyncd import __version__
-from walsyncd.errors import UsageError, WalsyncdError
+from walsyncd.errors import UsageError, WalsyncdError, printable
 
 if TYPE_CHECKING:  # pydantic takes as long to import as everything else here together
     from walsyncd.config import Settings
@@ -170,4 +170,4 @@ def _module(name: str) -> CommandModule:
 
 def _say(error: WalsyncdError) -> None:
     lines = [f"walsyncd: {error.message}", *([f"  hint: {error.hint}"] if error.hint else [])]
-    print("\n".join(lines), file=sys.stderr)
+    print(printable("\n".join(lines)), file=sys.stderr)

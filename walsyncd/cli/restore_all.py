@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from walsyncd.cli.commands.ls import replicas_from
-from walsyncd.cli.table import format_bytes, print_table
+from walsyncd.cli.table import format_bytes, print_table, say
 from walsyncd.core.stored.moment import format_moment
 from walsyncd.errors import CorruptError, NothingToRestoreError, WalsyncdError, forget_locals
 
@@ -151,7 +151,7 @@ def _print(args: argparse.Namespace, outcomes: list[DatabaseOutcome]) -> None:
     failed = sum(each.error is not None for each in outcomes)
     sizes = sum(each.restored.size for each in outcomes if each.restored)
     done = sum(each.restored is not None for each in outcomes)
-    print(f"\n{done} of {len(outcomes)} restored to {args.output}, {format_bytes(sizes)}; {failed} failed")
+    say(f"\n{done} of {len(outcomes)} restored to {args.output}, {format_bytes(sizes)}; {failed} failed")
 
 
 def _row(outcome: DatabaseOutcome) -> tuple[str, ...]:

@@ -15,8 +15,9 @@ import time
 from typing import TYPE_CHECKING
 
 from walsyncd.cli.progress import showing_progress
+from walsyncd.cli.table import say
 from walsyncd.core.stored.moment import format_moment, format_span
-from walsyncd.errors import TransientError
+from walsyncd.errors import TransientError, printable
 
 if TYPE_CHECKING:
     from walsyncd.adapters.files.target import Access
@@ -35,7 +36,7 @@ def follow(args: argparse.Namespace, replica: Replica, access: Access) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda _number, _frame: stopped.set())
     try:
-        print(f"walsyncd: {args.output} follows {replica.url} from {standby.point}", file=sys.stderr, flush=True)
+        say(f"walsyncd: {args.output} follows {replica.url} from {standby.point}", file=sys.stderr, flush=True)
         while not stopped.is_set():
             moved = _look(standby)
             if moved:
@@ -50,14 +51,14 @@ def _look(standby: ReadReplica) -> Moved | None:
     try:
         return standby.look()
     except TransientError as error:
-        print(f"walsyncd: storage is away: {error.message}", file=sys.stderr, flush=True)
+        say(f"walsyncd: storage is away: {error.message}", file=sys.stderr, flush=True)
         return None
 
 
 def _say(args: argparse.Namespace, moved: Moved) -> None:
     lag_ms = max(0, time.time_ns() // 1_000_000 - moved.point.time_ms)
     if moved.rebuilt:
-        print(f"walsyncd: note: compared with a new restore: {moved.rebuilt}", file=sys.stderr)
+        say(f"walsyncd: note: compared with a new restore: {moved.rebuilt}", file=sys.stderr)
     facts: dict[str, object] = {
         "position": str(moved.point.position),
         "time": format_moment(moved.point.time_ms),
@@ -66,4 +67,4 @@ def _say(args: argparse.Namespace, moved: Moved) -> None:
         "rebuilt": moved.rebuilt,
     }
     line = f"{facts['position']}  {facts['time']}  {moved.transactions} transactions  lag {format_span(lag_ms)}"
-    print(json.dumps(facts) if args.json else line, flush=True)
+    print(json.dumps(facts) if args.json else printable(line), flush=True)

@@ -5,9 +5,17 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Sequence
+from typing import TextIO
+
+from walsyncd.errors import one_line, printable
 
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 _UNIT = 1024
+
+
+def say(text: str, *, file: TextIO | None = None, flush: bool = False) -> None:
+    """Print a line for people; what others chose in it (names, paths, what a store said) can't steer the terminal."""
+    print(printable(text), file=file, flush=flush)
 
 
 def counted(count: int, noun: str) -> str:
@@ -31,7 +39,8 @@ def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 def table_lines(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """The lines that ``print_table`` prints."""
+    """The lines that ``print_table`` prints; what others chose in a cell can't steer the terminal."""
+    rows = [[one_line(cell) for cell in row] for row in rows]
     if sys.stdout.isatty():
         return _rich_lines(headings, rows)
     widths = _widths(headings, rows)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import date, datetime, time
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -38,6 +40,9 @@ _MESSAGES = {
 }
 
 
+_CREDENTIALS = re.compile(r"//[^/@\s]+@")  # in a URL
+
+
 @dataclass(frozen=True, slots=True)
 class Problem:
     """One thing that is wrong: ``key`` as ``database[2].path``, ``value`` as text ("" for none to show)."""
@@ -64,14 +69,24 @@ def problem_of(details: ErrorDetails) -> Problem:
     """A validation error in the words of this configuration."""
     location = details["loc"]
     message, hint = _explain(details)
-    is_secret = not _SECRETS.isdisjoint(map(str, location))
+    is_secret = not _SECRETS.isdisjoint(map(str, location)) or not _is_of_one_key(details)
     shows_value = not is_secret and details["type"] not in {"missing", "extra_forbidden"}
     return Problem(name_key(location), _format_value(details["input"]) if shows_value else "", message, hint)
 
 
+def _is_of_one_key(details: ErrorDetails) -> bool:
+    """Whether the value is that of one key alone: a section that is wrong as a whole may hold a secret."""
+    value = details["input"]
+    return len(details["loc"]) > 1 and all(map(_is_scalar, value if isinstance(value, list) else [value]))
+
+
+def _is_scalar(value: object) -> bool:
+    return isinstance(value, str | int | float | bool | datetime | date | time)
+
+
 def _format_value(value: object) -> str:
     """As it stands in the file, nearly: TOML takes single quotes, too."""
-    return str(value).lower() if isinstance(value, bool) else repr(value)
+    return str(value).lower() if isinstance(value, bool) else _CREDENTIALS.sub("//…@", repr(value))
 
 
 def unknown_variables() -> Iterator[Problem]:

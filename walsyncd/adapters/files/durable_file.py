@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from walsyncd.adapters.files.open_folder import is_empty_folder, open_folder
+from walsyncd.adapters.files.private_modes import NEW_FILE_MODE, NEW_FOLDER_MODE
 from walsyncd.errors import ImpossibleError, MissingError, RefusedError, TransientError, WalsyncdError
 
 RENAME_ATTEMPTS_MAX = 10  # a folder vanishes under a rename only when another deletes its last file just then
@@ -84,9 +85,10 @@ def publish(temporary: Path, target: Path) -> None:
 def create_file(path: Path) -> BinaryIO:
     """Create a file under a name that nothing has, and return it open for writing.
 
-    Root gives it to its folder's owner.
+    Only its owner and its group may read it, whatever the umask is. Root gives it to its folder's owner.
     """
-    file = path.open("xb")  # O_EXCL: a link of that name is not followed
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    file = os.fdopen(os.open(path, flags, NEW_FILE_MODE), "wb")
     try:
         leave_to_owner(file.fileno(), path.parent)
     except BaseException:
@@ -101,7 +103,7 @@ def make_folders(path: Path) -> None:
         return
     make_folders(path.parent)
     with suppress(FileExistsError):
-        path.mkdir()
+        path.mkdir(mode=NEW_FOLDER_MODE)
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
             if is_empty_folder(descriptor):  # else it is not what we have just made

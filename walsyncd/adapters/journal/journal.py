@@ -21,6 +21,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from walsyncd.adapters.files.private_modes import tighten
 from walsyncd.adapters.journal.base_table import BaseReads, BaseTable
 from walsyncd.adapters.journal.database_table import DatabaseReads, DatabaseTable
 from walsyncd.adapters.journal.drill_table import DrillReads, DrillTable
@@ -93,6 +94,7 @@ class Journal(DatabaseTable, WholeTable, UploadTable, BaseTable, DrillTable, Pag
         except OSError as error:
             raise _unusable(state_dir, error) from error
         path = state_dir / JOURNAL_NAME
+        _make_private(state_dir, path)
         journal = cls(connect(path), path, spool)
         journal.disk = StateDisk(state_dir)
         journal.disk.keep_reserve()
@@ -144,6 +146,15 @@ def lock_state_dir(state_dir: Path) -> StateLock:
     os.ftruncate(descriptor, 0)
     os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
     return StateLock(descriptor)
+
+
+def _make_private(state_dir: Path, path: Path) -> None:
+    """See that only the owner and the group can read what is there; SQLite gives -wal and -shm the journal's mode."""
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
+        tighten(state_dir)
+    except OSError as error:
+        raise _unusable(state_dir, error) from error
 
 
 def _unusable(state_dir: Path, error: OSError) -> UsageError:

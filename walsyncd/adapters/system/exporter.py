@@ -25,6 +25,7 @@ from walsyncd.errors import UsageError
 HEAD_BYTES_MAX = 16384  # of a request: Prometheus sends some 300
 HEAD_END = b"\r\n\r\n"
 JOIN_S = 5.0
+TEXTFILE_MODE = 0o644  # node_exporter is another user
 TEXTFILE_S = 15.0  # as often as Prometheus usually reads it
 
 
@@ -59,6 +60,7 @@ class Exporter:
         self._written_s = time.monotonic()
         try:
             write_to_textfile(str(self._textfile), self._registry)
+            self._textfile.chmod(TEXTFILE_MODE)
         except OSError as error:
             raise UsageError(
                 f"write metrics to {self._textfile}: {error.strerror}", hint="the unit needs ReadWritePaths= for it"

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Literal
 
 from walsyncd.cli import settings_from
 from walsyncd.cli.configured_storage import FOLDERS_FILE, storage_from
-from walsyncd.cli.table import counted
+from walsyncd.cli.table import counted, say
 from walsyncd.errors import WalsyncdError
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
     settings = settings_from(args)
     has_problem = False
     for finding in _findings(settings):
-        print(finding)
+        say(str(finding))
         has_problem |= finding.kind == "problem"
     return 1 if has_problem else 0
 

@@ -19,7 +19,7 @@ from walsyncd.cli import settings_from
 from walsyncd.cli.configured_storage import storage_from
 from walsyncd.cli.replica_argument import is_url, replica_from, storage_from_url
 from walsyncd.cli.selection import is_pattern, select
-from walsyncd.cli.table import counted, format_bytes, is_too_wide, print_table
+from walsyncd.cli.table import counted, format_bytes, is_too_wide, print_table, say
 from walsyncd.core.restore.timeline import BASE, Span, gaps, merged, picture
 from walsyncd.core.stored.moment import format_moment, format_span
 from walsyncd.errors import UsageError
@@ -125,14 +125,14 @@ def _draw(replica: Replica, generations: Sequence[GenerationSurvey]) -> None:
     width = min(PICTURE_WIDTH_MAX, shutil.get_terminal_size().columns - 2)
     line, marks = picture(spans, bases, width)
     first, last = format_moment(spans[0].first_ms), format_moment(spans[-1].last_ms)
-    print(f"\n{replica.name or replica.url}: {first} to {last}")
-    print(f"  {line}\n  {marks}".rstrip() + f"  ({BASE} base)")
+    say(f"\n{replica.name or replica.url}: {first} to {last}")
+    say(f"  {line}\n  {marks}".rstrip() + f"  ({BASE} base)")
     between = gaps(spans)
     for gap in between[-GAPS_SHOWN_MAX:]:
         span = format_span(gap.last_ms - gap.first_ms)
-        print(f"  gap of {span}: nothing after {format_moment(gap.first_ms)} before {format_moment(gap.last_ms)}")
+        say(f"  gap of {span}: nothing after {format_moment(gap.first_ms)} before {format_moment(gap.last_ms)}")
     if len(between) > GAPS_SHOWN_MAX:
-        print(f"  and {len(between) - GAPS_SHOWN_MAX} gaps before these")
+        say(f"  and {len(between) - GAPS_SHOWN_MAX} gaps before these")
 
 
 def _print_bridges(replica: Replica, generations: Sequence[GenerationSurvey]) -> None:
@@ -140,15 +140,15 @@ def _print_bridges(replica: Replica, generations: Sequence[GenerationSurvey]) ->
     bridges = [bridge for each in generations for bridge in each.bridges]
     if not bridges:
         return
-    print(f"\n{replica.name or replica.url}: {counted(len(bridges), 'bridge')}")
+    say(f"\n{replica.name or replica.url}: {counted(len(bridges), 'bridge')}")
     if len(bridges) > BRIDGES_SHOWN_MAX:
         print(f"  {len(bridges) - BRIDGES_SHOWN_MAX} earlier ones (--json has them all)")
     for bridge in bridges[-BRIDGES_SHOWN_MAX:]:
-        print(f"  {bridge.before} to {bridge.after.position}")
+        say(f"  {bridge.before} to {bridge.after.position}")
         if bridge.is_gap:
-            print(f"    {bridge.gap_text()}")
+            say(f"    {bridge.gap_text()}")
         if bridge.suspect_from is not None:
-            print(f"    what came before it is suspect: {bridge.suspect_text()}")
+            say(f"    what came before it is suspect: {bridge.suspect_text()}")
 
 
 def _rows(replica: Replica, generations: Sequence[GenerationSurvey]) -> list[tuple[str, ...]]:
@@ -160,17 +160,17 @@ def _rows(replica: Replica, generations: Sequence[GenerationSurvey]) -> list[tup
 
 def _print_lines(replica: Replica, generations: Sequence[GenerationSurvey]) -> None:
     """The same on a narrow terminal: what is to be copied stands in one line."""
-    print(replica.name or replica.url)
+    say(replica.name or replica.url)
     if not generations:
-        print("  nothing stored yet")
+        say("  nothing stored yet")
     for each in generations:
         generation, reason, _, first, last, *_, remark = _columns(each)
         counts = [counted(len(each.bases), "base"), counted(each.objects, "object"), format_bytes(each.size)]
         counts += [] if each.commits is None else [counted(each.commits, "commit")]
-        print(f"  {generation}")
+        say(f"  {generation}")
         width = shutil.get_terminal_size().columns
         for text in filter(None, (f"began because: {reason}", f"{first} to {last}", ", ".join(counts), remark)):
-            print(textwrap.fill(text, width, initial_indent=" " * 4, subsequent_indent=" " * 6))
+            say(textwrap.fill(text, width, initial_indent=" " * 4, subsequent_indent=" " * 6))
 
 
 def _columns(each: GenerationSurvey) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from walsyncd.cli import settings_from
 from walsyncd.cli.configured_storage import storage_from
 from walsyncd.cli.daemon_client import Deadline, call
-from walsyncd.cli.table import format_bytes
+from walsyncd.cli.table import format_bytes, say
 from walsyncd.core.stored.moment import format_moment
 from walsyncd.errors import MissingError, UsageError, WalsyncdError
 
@@ -65,7 +65,7 @@ def _ask(state_dir: Path, names: list[str], timeout: str) -> int:
     deadline = Deadline(parse_duration(timeout))
     answers = [(name, _outcome(state_dir, name, deadline)) for name in _asked(state_dir, names)]
     for name, (done, said) in answers:
-        print(f"{name}: {said}" if done else f"walsyncd: prune {name}: {said}", file=sys.stdout if done else sys.stderr)
+        say(f"{name}: {said}" if done else f"walsyncd: prune {name}: {said}", file=sys.stdout if done else sys.stderr)
     return 0 if all(done for _, (done, _) in answers) else 1
 
 
@@ -131,12 +131,12 @@ def _print(name: str, folder: Folder, told: Pruning) -> None:
     from walsyncd.core.stored.layout import format_key  # noqa: PLC0415
 
     for each in told.going:
-        print(f"{name}/{format_key(each.held.key)}  {format_bytes(each.held.size)}  {each.reason}")
+        say(f"{name}/{format_key(each.held.key)}  {format_bytes(each.held.size)}  {each.reason}")
     for key in folder.foreign:
-        print(f"{key}  foreign: never touched")
+        say(f"{key}  foreign: never touched")
     size = format_bytes(sum(each.held.size for each in told.going))
     after = f"; more may go at {format_moment(told.next_ms)}" if told.next_ms is not None else ""
-    print(f"{name}: {len(told.going)} of {len(folder.held)} objects would go, {size}{after}")
+    say(f"{name}: {len(told.going)} of {len(folder.held)} objects would go, {size}{after}")
 
 
 def _as_json(name: str, folder: Folder, told: Pruning) -> dict[str, object]:

@@ -40,7 +40,7 @@ from typing import TYPE_CHECKING, NoReturn
 from walsyncd.adapters.system.allocator import reuse_blocks
 from walsyncd.cli.progress import showing_progress
 from walsyncd.cli.replica_argument import replica_from
-from walsyncd.cli.table import format_bytes
+from walsyncd.cli.table import format_bytes, say
 from walsyncd.core.stored.moment import format_moment, moment_ms, parse_moment
 from walsyncd.errors import CorruptError, TransientError, UsageError
 
@@ -169,7 +169,7 @@ def _confine(args: argparse.Namespace) -> None:
 
     with TargetFile(args.output, create_folder=_how(args).create_folder) as target:
         if not confine_writes([target.folder.descriptor]):
-            print("walsyncd: note: --confine: this kernel has no Landlock; going on without it", file=sys.stderr)
+            say("walsyncd: note: --confine: this kernel has no Landlock; going on without it", file=sys.stderr)
 
 
 def _say_no_replica(args: argparse.Namespace, replica: Replica) -> None:
@@ -229,7 +229,7 @@ def _stream(args: argparse.Namespace, replica: Replica, request: RestoreRequest)
         raise UsageError("-o -: standard output is a terminal", hint="redirect it: walsyncd restore … -o - > FILE")
     with tempfile.TemporaryDirectory(prefix="walsyncd-") as folder:
         restored = _restore(args, replica, request, Path(folder) / "restored.db")
-        print(_sentence(restored).replace(str(restored.path), "to standard output"), file=sys.stderr)
+        say(_sentence(restored).replace(str(restored.path), "to standard output"), file=sys.stderr)
         with restored.path.open("rb") as file:
             shutil.copyfileobj(file, sys.stdout.buffer)
 
@@ -244,11 +244,11 @@ def _restore(args: argparse.Namespace, replica: Replica, request: RestoreRequest
     except (KeyboardInterrupt, SystemExit, TransientError, CorruptError):
         with TargetFile(path) as target:
             for kept in target.partials():
-                print(f"walsyncd: note: the same command goes on from what was fetched: {kept}", file=sys.stderr)
+                say(f"walsyncd: note: the same command goes on from what was fetched: {kept}", file=sys.stderr)
         raise
     _say_notes(restored.plan)
     for moved in restored.moved:
-        print(f"walsyncd: note: moved a stale file aside: {moved}", file=sys.stderr)
+        say(f"walsyncd: note: moved a stale file aside: {moved}", file=sys.stderr)
     return restored
 
 
@@ -258,7 +258,7 @@ def _say_result(args: argparse.Namespace, restored: Restored) -> None:
 
 def _say_notes(plan: Plan) -> None:
     for note in (*plan.notes, *([f"partial: {plan.shortfall}"] if plan.shortfall else [])):
-        print(f"walsyncd: note: {note}", file=sys.stderr)
+        say(f"walsyncd: note: {note}", file=sys.stderr)
 
 
 def access_from(args: argparse.Namespace) -> Access:
@@ -303,7 +303,7 @@ def _moment_ms(text: str) -> int:
     time_ms, now_ms = moment_ms(_zoned(parse_moment(text))), time.time_ns() // 1_000_000
     if time_ms > now_ms:
         moment, now = format_moment(time_ms), format_moment(now_ms)
-        print(f"walsyncd: note: --at {moment} is in the future: here it is {now}", file=sys.stderr)
+        say(f"walsyncd: note: --at {moment} is in the future: here it is {now}", file=sys.stderr)
     return time_ms
 
 
@@ -359,7 +359,10 @@ def _results(restored: Restored) -> dict[str, object]:
 
 
 def _print(args: argparse.Namespace, facts: dict[str, object], sentence: str) -> None:
-    print(json.dumps(facts, indent=2, ensure_ascii=False) if args.json else sentence)
+    if args.json:
+        print(json.dumps(facts, indent=2, ensure_ascii=False))
+    else:
+        say(sentence)
 
 
 @contextmanager

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 
+from walsyncd.cli.table import say
+
 DEFAULT_TIMEOUT = "1h"
 
 
@@ -31,9 +33,9 @@ def run(args: argparse.Namespace) -> int:
     while True:
         answer = call(state_dir, {"op": "base", "name": args.name, "base_key": before})
         if answer["base_key"] is not None:
-            print(f"{args.name} {answer['base_key']}")
+            say(f"{args.name} {answer['base_key']}")
             return 0
         if not deadline.pause():
             break
-    print(f"walsyncd: the base of {args.name} is not stored after {args.timeout}: {answer['why']}", file=sys.stderr)
+    say(f"walsyncd: the base of {args.name} is not stored after {args.timeout}: {answer['why']}", file=sys.stderr)
     return 1

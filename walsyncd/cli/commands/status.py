@@ -13,8 +13,9 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
 from walsyncd.cli.selection import by_need, select, summary_of
-from walsyncd.cli.table import counted, format_bytes, table_lines
+from walsyncd.cli.table import counted, format_bytes, say, table_lines
 from walsyncd.core.follow.database_state import DatabaseState
+from walsyncd.errors import one_line
 
 if TYPE_CHECKING:
     from walsyncd.config import Settings
@@ -161,7 +162,7 @@ def _verdict(report: StatusReport, max_lag_s: float, limit: str) -> int:
     if report.pid is None:
         problems.append(f"the daemon gave no answer: {report.silence}" if report.silence else "no daemon runs")
     for problem in problems:
-        print(f"walsyncd: {problem}", file=sys.stderr)
+        say(f"walsyncd: {problem}", file=sys.stderr)
     return 1 if problems else 0
 
 
@@ -183,9 +184,9 @@ def _watch(args: argparse.Namespace, settings: Settings) -> None:
 
 def _lines(report: StatusReport, settings: Settings, lines_max: int | None = None) -> list[str]:
     """What is printed; with ``lines_max`` only as many databases as fit on so many lines of the terminal."""
-    lines = [f"daemon: {report.daemon}"]
+    lines = [one_line(f"daemon: {report.daemon}")]
     if report.storage:
-        lines.append(report.storage)
+        lines.append(one_line(report.storage))
     if not report.databases and report.states:
         return [*lines, f"no database is {' or '.join(report.states)}"]
     if not report.databases:
@@ -226,13 +227,13 @@ def _remarks(database: DatabaseStatus) -> Iterator[str]:
     from walsyncd.core.follow.presence_decision import PRICE  # noqa: PLC0415
 
     if database.cause:
-        yield f"{database.name}: {database.cause}" + (f" ({database.remedy})" if database.remedy else "")
+        yield one_line(f"{database.name}: {database.cause}" + (f" ({database.remedy})" if database.remedy else ""))
     if database.error:
-        yield f"{database.name}: storage: {database.error}"
+        yield one_line(f"{database.name}: storage: {database.error}")
     if database.last_drill and not database.last_drill.startswith("passed"):
-        yield f"{database.name}: drill of {_moment(database.last_drill_ms)} {database.last_drill}"
+        yield one_line(f"{database.name}: drill of {_moment(database.last_drill_ms)} {database.last_drill}")
     if database.presence != "off":
-        yield f"{database.name}: presence is {database.presence}: {PRICE}"
+        yield one_line(f"{database.name}: presence is {database.presence}: {PRICE}")
 
 
 def _cells(database: DatabaseStatus, *, is_wide: bool) -> tuple[str, ...]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 
+from walsyncd.cli.table import say
+
 DEFAULT_TIMEOUT = "60s"
 
 
@@ -33,11 +35,11 @@ def run(args: argparse.Namespace) -> int:
         answer = call(state_dir, {"op": "stored", "databases": {name: asked[name] for name in waiting}})
         waiting = {name: why for name, why in answer["waiting"].items() if why}
         for name in sorted(answer["waiting"].keys() - waiting.keys()):
-            print(f"{name} {asked[name]['position']}")
+            say(f"{name} {asked[name]['position']}")
         if waiting and not deadline.pause():
             break
         if answer["again"]:
             asked.update(call(state_dir, {"op": "sync", "names": answer["again"]})["databases"])
     for name, why in sorted(waiting.items()):
-        print(f"walsyncd: {name} is not stored after {args.timeout}: {why}", file=sys.stderr)
+        say(f"walsyncd: {name} is not stored after {args.timeout}: {why}", file=sys.stderr)
     return 1 if waiting else 0

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from walsyncd.cli.table import say
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """NAME."""
@@ -17,5 +19,5 @@ def run(args: argparse.Namespace) -> int:
 
     answer = call(settings_from(args).daemon.state_dir, {"op": "takeover", "names": args.names})
     for name in args.names:
-        print(f"{name}: {'a new generation begins here' if name in answer['taken'] else 'it is ours already'}")
+        say(f"{name}: {'a new generation begins here' if name in answer['taken'] else 'it is ours already'}")
     return 0

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from walsyncd.adapters.system.allocator import reuse_blocks
 from walsyncd.cli.replica_argument import is_url, replica_from
-from walsyncd.cli.table import counted
+from walsyncd.cli.table import counted, say
 from walsyncd.errors import NewerFormatError, TransientError
 
 if TYPE_CHECKING:
@@ -53,13 +53,13 @@ def _print(replica: Replica, result: Verification, *, quick: bool) -> None:
     consequences = [line for each in result.damage_report for line in each.lines()]
     for kind, lines in (("problem", result.problems), ("so", consequences), ("note", result.notes)):
         for line in lines:
-            print(f"{kind:8}{line}")
+            say(f"{kind:8}{line}")
     what = "listed" if quick else counted(result.transactions, "transaction")
     what += f", {counted(result.bridges, 'bridge')}" if result.bridges else ""
     read = f"{counted(result.objects, 'object')}, {result.size} bytes, {what}"
     sound = "nothing is missing" if quick else "all of it is sound"
     verdict = counted(len(result.problems), "problem") if result.problems else sound
-    print(f"verified {replica.url}: {read} in {counted(result.generations, 'generation')}: {verdict}")
+    say(f"verified {replica.url}: {read} in {counted(result.generations, 'generation')}: {verdict}")
 
 
 def _tell_daemon(args: argparse.Namespace, name: str) -> None:

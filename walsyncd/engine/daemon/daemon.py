@@ -19,6 +19,7 @@ import numpy  # noqa: F401 - now, not with the first frame: an upgrade may have 
 import structlog
 
 from walsyncd.adapters.files.inotify import InotifyReader
+from walsyncd.adapters.files.private_modes import keep_private
 from walsyncd.adapters.files.source import boot_id
 from walsyncd.adapters.journal.journal import Journal, ObjectRow, lock_state_dir
 from walsyncd.adapters.storage.interface import Storage
@@ -387,6 +388,7 @@ def run_daemon(source: Source, stall_detector: StallDetector, *, once: bool = Fa
 
     ``stall_detector`` learns from the storages of ``source`` that a long request gets on.
     """
+    keep_private()
     settings, storage = source()
     with lock_state_dir(settings.daemon.state_dir):
         return Daemon(settings, storage, source, stall_detector).run(once=once)

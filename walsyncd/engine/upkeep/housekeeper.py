@@ -17,6 +17,7 @@ from typing import Any
 
 import structlog
 
+from walsyncd.adapters.files.private_modes import folder_of_url, tighten
 from walsyncd.adapters.journal.journal import Journal, ObjectKind, ObjectRow
 from walsyncd.adapters.storage.interface import Storage
 from walsyncd.core.keep.retention import GRACE_MS
@@ -31,6 +32,8 @@ CLOCK_OFF_MS = 300_000  # a clock that far from the store's deletes nothing
 CALM_S = 1.0  # what comes together is done together: thousands of databases begin, or close an epoch, at a time
 RETRY_S = 300.0  # after a job that failed; everything here can wait
 REFUSED_RETRY_S = 3600.0  # after a deletion that was refused; somebody has to allow it first
+
+PRIVATE_FACT = "private "  # the fact's name goes on with the storage's URL
 
 _log = structlog.get_logger()
 
@@ -130,9 +133,25 @@ class Housekeeper:
 
     def run(self) -> None:
         """The thread: until ``stop``."""
+        self._make_private()
         wait_s: float | None = 0.0
         while self._wait(wait_s):
             wait_s = self.round()
+
+    def _make_private(self) -> None:
+        """Once for each folder that is a storage: take from everybody else what older versions let them read."""
+        url = self._storage.url
+        folder, fact = folder_of_url(url), PRIVATE_FACT + url
+        if folder is None or self._journal.fact(fact) is not None:
+            return
+        try:
+            changed = tighten(folder)
+        except OSError as error:
+            _log.warning("replica_not_private", folder=str(folder), reason=str(error), remedy=f"chmod -R o= {folder}")
+            return
+        self._journal.note_fact(fact, "yes")
+        if changed:
+            _log.info("replica_made_private", folder=str(folder), files=changed)
 
     def round(self) -> float | None:
         """Do what is due; seconds until something is due again, None: not before something is stored."""
