@@ -85,6 +85,7 @@ def test_the_package_is_sound(package: Path) -> None:
     for name in (
         "man8/walsyncd.8.gz",
         "man5/walsyncd.toml.5.gz",
+        "man7/walsyncd-trust.7.gz",
         "completions/walsyncd",
         "vendor-completions/_walsyncd",
     ):

@@ -15,7 +15,13 @@ from walsyncd.config.schema import SECTIONS
 
 ROOT = Path(__file__).parents[2]
 PACKAGING = ROOT / "packaging"
-MADE = ("man/walsyncd.8", "man/walsyncd.toml.5", "completions/walsyncd.bash", "completions/_walsyncd")
+MADE = (
+    "man/walsyncd.8",
+    "man/walsyncd.toml.5",
+    "man/walsyncd-trust.7",
+    "completions/walsyncd.bash",
+    "completions/_walsyncd",
+)
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +50,7 @@ def test_the_page_names_every_key(made: Path) -> None:
     assert [key for key in sorted(keys) if f'.BR "{key}" ' not in page] == []
 
 
-@pytest.mark.parametrize("name", ["walsyncd.8", "walsyncd.toml.5"])
+@pytest.mark.parametrize("name", ["walsyncd.8", "walsyncd.toml.5", "walsyncd-trust.7"])
 def test_groff_has_no_complaint(made: Path, name: str) -> None:
     """No unknown request, no undefined string."""
     if shutil.which("groff") is None:

@@ -1,0 +1,103 @@
+"""The control socket is sent whatever comes: every client has an answer or an end, and the daemon goes on."""
+
+from __future__ import annotations
+
+import json
+import random
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from tests.adapters.files.sqlite_process import wal_database
+from tests.engine.running import Place, running
+from tests.fuzz.seeds import fuzz
+from walsyncd.adapters.system.control_socket import socket_path
+from walsyncd.adapters.system.frames import HEADER, MAGIC, NoMessageError, format_message, parse_message
+
+OPS = ("ping", "status", "stored", "snapshot", "base", "verified", "pruned", "takeover", "", "sync\0")
+FIELDS = ("name", "names", "databases", "base_key", "state_dir", "op")
+WORDS = ("app", "", "absent", "../app", "a" * 5000, "\ud800", "\x1b[2J", "20200101T000000Z-00000000/00000001/00000001")
+
+
+def value(rng: random.Random, depth: int = 3) -> Any:
+    """Something that JSON can say."""
+    choices: list[Callable[[], Any]] = [
+        lambda: rng.choice(WORDS),
+        lambda: rng.choice((None, True, False)),
+        lambda: rng.choice((0, -1, 2**31, 2**63, 10**400, 1e308)),
+    ]
+    if depth:
+        choices += [
+            lambda: [value(rng, depth - 1) for _ in range(rng.randrange(4))],
+            lambda: {rng.choice(WORDS + FIELDS): value(rng, depth - 1) for _ in range(rng.randrange(4))},
+        ]
+    return rng.choice(choices)()
+
+
+def request(rng: random.Random) -> bytes:
+    """A request that is nearly one, or is none at all."""
+    fields = {rng.choice(FIELDS): value(rng) for _ in range(rng.randrange(4))}
+    message = bytearray(format_message({**fields, "op": rng.choice(OPS)} if rng.random() < 0.8 else value(rng)))
+    kind = rng.randrange(8)
+    if kind == 0:  # some bytes are others
+        for _ in range(rng.randrange(1, 10)):
+            message[rng.randrange(len(message))] = rng.randrange(256)
+    elif kind == 1:  # it ends too soon
+        del message[rng.randrange(len(message)) :]
+    elif kind == 2:  # the length is a lie
+        message[: HEADER.size] = HEADER.pack(MAGIC, rng.choice((0, 1, len(message) // 2, len(message) * 2, 2**32 - 1)))
+    elif kind == 3:  # no message at all
+        message = bytearray(rng.randbytes(rng.randrange(200)))
+    elif kind == 4:  # more than was asked for
+        message += rng.randbytes(rng.randrange(100_000))
+    elif kind == 5:  # deep
+        body = rng.choice((b"[", b'{"op":')) * rng.randrange(1, 50_000)
+        message = bytearray(HEADER.pack(MAGIC, len(body)) + body + b"\n")
+    return bytes(message)
+
+
+def send(path: Path, sent: bytes, rng: random.Random) -> bytes:
+    """What comes back for this, sent in pieces, by a client that then says no more."""
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(60)
+        client.connect(str(path))
+        try:
+            cut = rng.randrange(len(sent) + 1)
+            client.sendall(sent[:cut])
+            client.sendall(sent[cut:])
+            client.shutdown(socket.SHUT_WR)
+            return b"".join(iter(lambda: client.recv(65536), b""))
+        except ConnectionError:  # it was refused before all of it was sent
+            return b""
+
+
+def test_whatever_is_sent_has_an_answer_or_an_end(tmp_path: Path) -> None:
+    """An answer is an object; after each, the daemon answers an honest request."""
+    place = Place(tmp_path)
+    with wal_database(place.database()), running(place.settings("app")) as daemon:
+        path = socket_path(place.state)
+
+        def case(rng: random.Random) -> None:
+            answer = send(path, request(rng), rng)
+            if answer.startswith(MAGIC):
+                assert isinstance(parse_message(answer), dict)
+            elif answer:
+                assert "error" in json.loads(answer)
+            if rng.random() < 0.1:
+                assert place.ask(op="ping")["pid"] > 0
+
+        fuzz(case)
+        assert place.ask(op="status")["databases"]
+        assert daemon.crash is None
+
+
+def test_a_message_is_read_or_refused() -> None:
+    """Whatever its bytes are; never anything but NoMessageError."""
+
+    def case(rng: random.Random) -> None:
+        with suppress(NoMessageError):
+            parse_message(request(rng))
+
+    fuzz(case)
