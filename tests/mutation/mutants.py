@@ -121,7 +121,7 @@ MUTANTS = (
         "engine/follow/look.py",
         "if ended and not wal_pair.orderly:",
         "if False:",
-        "engine/follow/test_interleavings.py::test_an_exclusive_writer_that_closes_is_a_gap",
+        "engine/follow/test_interleavings.py::test_a_wal_that_was_removed_beside_an_exclusive_writer",
     ),
     # -- across a restart of the WAL
     mutant(

@@ -48,7 +48,7 @@ RULE_MUTANTS = (
     mutant(
         "a wal-index that somebody deleted is that of a last close",
         EYES,
-        "return DmsHolder.LEAVING if holder is DmsHolder.NONE else holder",
+        "return DmsHolder.LEAVING if wal_pair.shm.unlinked() else DmsHolder.NONE",
         "return DmsHolder.LIVE",
         "engine/follow/test_stuck_state.py::test_a_wal_index_that_somebody_deleted",
     ),

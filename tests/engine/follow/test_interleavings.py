@@ -77,8 +77,8 @@ def test_new_frames_that_pass_ours_while_the_tail_is_read(tmp_path: Path, monkey
         assert follow.gap().startswith(f"the WAL's new frames reached frame {frame + 1} ")
 
 
-def test_an_exclusive_writer_that_closes_is_a_gap(tmp_path: Path) -> None:
-    """Without a wal-index its last commit can't be told from a phantom behind it."""
+def test_an_exclusive_writer_that_closes(tmp_path: Path) -> None:
+    """Without a wal-index the events tell that SQLite deleted the WAL, and its chain what was committed."""
     path = tmp_path / "app.db"
     app = SqliteProcess(path)
     app.execute("PRAGMA locking_mode=EXCLUSIVE", "PRAGMA journal_mode=WAL", "CREATE TABLE t (x)", insert(1))
@@ -86,7 +86,22 @@ def test_an_exclusive_writer_that_closes_is_a_gap(tmp_path: Path) -> None:
         follow.look()
         app.execute(insert(2))
         assert not follow.look().gap
+        app.execute(insert(3))
         app.close()
+        assert not follow.look().gap
+        with SqliteProcess(path) as other:
+            follow.proves(other)
+
+
+def test_a_wal_that_was_removed_beside_an_exclusive_writer(tmp_path: Path) -> None:
+    """Nobody closed it before: it was not SQLite."""
+    path = tmp_path / "app.db"
+    app = SqliteProcess(path)
+    app.execute("PRAGMA locking_mode=EXCLUSIVE", "PRAGMA journal_mode=WAL", "CREATE TABLE t (x)", insert(1))
+    with app, Following(path, tmp_path / "f").begin() as follow:
+        follow.look()
+        app.kill()
+        path.with_name("app.db-wal").unlink()
         assert (
             follow.gap() == "the WAL was deleted, and no wal-index was seen to tell its last commits from failed ones"
         )

@@ -12,9 +12,11 @@ import pytest
 
 from tests.adapters.files.sqlite_process import SqliteProcess, wal_database
 from tests.engine.following import Following, closed_database, insert
+from walsyncd.core.follow.gap import GapKind
 from walsyncd.core.sqlite.wal import format_wal_header
 from walsyncd.engine.follow.begin_generation import begin_step
 from walsyncd.engine.follow.stuck_state import PATIENCE_MS
+from walsyncd.engine.follow.wal_pairs import NEW_INDEX
 from walsyncd.errors import TransientError
 
 _LOCKER = (
@@ -126,42 +128,35 @@ def test_a_wal_index_that_is_set_up_for_ever(tmp_path: Path) -> None:
             follow.proves(other)
 
 
-@pytest.mark.parametrize("first", [True, False])
-def test_a_wal_index_that_somebody_deleted(tmp_path: Path, *, first: bool) -> None:
-    """It was no last close, so an exclusive writer may come that has its own: the WAL is scanned."""
-    path = tmp_path / "app.db"
-    with wal_database(path) as app, Following(path, tmp_path / "f") as follow:
-        if first:
-            app.close()
-            follow.begin().look()
-            app = SqliteProcess(path)  # noqa: PLW2901
-            app.execute("SELECT * FROM t")
-            follow.watch.drain()
-            app.execute(insert(1))
-        else:
-            follow.begin().look()
-        app.kill()
-        path.with_name("app.db-shm").unlink()
-        with SqliteProcess(path) as alone:
-            alone.execute("PRAGMA locking_mode=EXCLUSIVE", insert(3))
-            assert follow.step().is_shortly
-            follow.ahead_ms += PATIENCE_MS
-            assert "is deleted" in follow.step().doubt
-            assert not follow.look().gap
-            alone.execute(insert(4))
-            assert not follow.look().gap
-            follow.proves(alone)
-
-
-def test_a_wal_index_that_was_deleted_under_its_users(tmp_path: Path) -> None:
-    """They go on with it, and it tells what they commit."""
+@pytest.mark.parametrize("is_killed", [True, False])
+def test_a_wal_index_that_somebody_deleted(tmp_path: Path, *, is_killed: bool) -> None:
+    """A last close deletes the WAL right after it; if that does not come, it was none, whoever uses it still."""
     path = tmp_path / "app.db"
     with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
         follow.look()
+        if is_killed:
+            app.kill()
         path.with_name("app.db-shm").unlink()
-        app.execute(insert(1))
-        assert not follow.look().gap
-        follow.proves(app)
+        assert follow.step().is_shortly
+        follow.ahead_ms += PATIENCE_MS
+        gap = follow.step().gap
+        assert gap is not None
+        assert (gap.kind, "removed the -shm" in gap.reason) == (GapKind.DOUBT, True)
+
+
+@pytest.mark.parametrize("looked", [True, False])
+def test_a_new_wal_index_beside_the_old_wal(tmp_path: Path, *, looked: bool) -> None:
+    """Two processes that know nothing of each other write to one WAL: that is said at once."""
+    path = tmp_path / "app.db"
+    with wal_database(path), Following(path, tmp_path / "f").begin() as follow:
+        if looked:
+            follow.look()
+        path.with_name("app.db-shm").unlink()
+        with SqliteProcess(path) as other:
+            other.execute("SELECT * FROM t")
+            gap = follow.look().gap
+            assert gap is not None
+            assert (gap.kind, gap.reason) == (GapKind.DOUBT, NEW_INDEX)
 
 
 def test_a_change_begins_the_patience_anew(tmp_path: Path) -> None:

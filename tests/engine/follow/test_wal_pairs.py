@@ -10,7 +10,8 @@ import pytest
 from walsyncd.adapters.files.inotify import Event, Kind
 from walsyncd.adapters.files.source import Role
 from walsyncd.core.follow.decision import CounterMark, ShmEvidence
-from walsyncd.engine.follow.wal_pairs import LIVES_MAX, WalPair, WalPairs
+from walsyncd.engine.follow.wal_pair import WalPair
+from walsyncd.engine.follow.wal_pairs import LIVES_MAX, WalPairs
 from walsyncd.errors import RefusedError
 
 
@@ -261,8 +262,9 @@ def test_a_wal_opened_before_its_event_was_read(folder: Folder) -> None:
     folder.delete(Role.WAL, told=False)
     for role in (Role.WAL, Role.SHM):
         folder.note(role, Kind.CREATE)
-    for role in (Role.SHM, Role.WAL):
-        folder.note(role, Kind.DELETE)
+    folder.note(Role.SHM, Kind.DELETE)
+    folder.note(Role.SHM, Kind.CLOSE_WRITE)
+    folder.note(Role.WAL, Kind.DELETE)
     (wal_pair,) = folder.wal_pairs.queue
     assert (wal_pair.known_since, wal_pair.ended, wal_pair.orderly) == (True, True, True)
     assert not folder.wal_pairs.lost

@@ -10,6 +10,7 @@ Locks are asked about (``F_OFD_GETLK``), by byte (sqlite.org/walformat.html 2.3,
 | file | bytes | what a lock there says |
 |---|---|---|
 | -shm | 128 (DMS) | F_RDLCK: a process uses the database; F_WRLCK: one is setting the -shm up |
+| -shm | 121 | F_WRLCK: a checkpoint is under way |
 | database | 0x40000000, 1 | PENDING |
 | database | 0x40000001, 1 | RESERVED |
 | database | 0x40000002, 510 | SHARED as F_RDLCK, EXCLUSIVE as F_WRLCK |
@@ -43,6 +44,7 @@ from walsyncd.core.stored.owner import UNNAMED
 from walsyncd.errors import RefusedError, TransientError, UsageError
 
 _DMS_BYTE = 128
+_CHECKPOINT_BYTE = 121
 _LOCK_BYTES = (0x40000000, 512)
 _SHARED_BYTES = (0x40000002, 510)
 
@@ -282,6 +284,12 @@ def dms_holder(shm: OpenFile) -> Holder:
 def liveness(shm: OpenFile) -> Liveness:
     """Whether a process uses the database; ask on a descriptor that the path still names."""
     return dms_holder(shm).liveness
+
+
+def is_checkpointing(shm: OpenFile) -> bool:
+    """Whether a process is copying the WAL back into the database."""
+    kind, _ = _lock_in_the_way(shm, fcntl.F_WRLCK, _CHECKPOINT_BYTE, 1)
+    return kind != fcntl.F_UNLCK
 
 
 def database_lock(database: OpenFile) -> DatabaseLock:

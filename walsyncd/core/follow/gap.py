@@ -8,6 +8,7 @@ kind             the generation ended because
 ===============  ==========================================================================
 ``overwritten``  commits were overwritten, cut off or not seen before they were read
 ``uncertain``    it could not be proven that nothing was missed
+``doubt``        somebody else than SQLite may have written to the database or its side files
 ``reverted``     what was shipped is gone: a fork, a file or journal that was set back
 ``replaced``     another file was put in the database's place, or it is gone
 ``changed``      the database took a form that this history can't hold: page size, journal mode
@@ -36,6 +37,7 @@ class GapKind(StrEnum):
 
     OVERWRITTEN = "overwritten"
     UNCERTAIN = "uncertain"
+    DOUBT = "doubt"
     REVERTED = "reverted"
     REPLACED = "replaced"
     CHANGED = "changed"

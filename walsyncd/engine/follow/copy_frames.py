@@ -19,6 +19,7 @@ from walsyncd.core.follow.evidence import Scanned
 from walsyncd.core.follow.follow_state import FollowState, Stream
 from walsyncd.core.follow.gap import Gap, GapKind
 from walsyncd.core.sqlite.wal import Frames
+from walsyncd.engine.follow.no_wal import end_of_wal
 from walsyncd.engine.follow.segment_builder import LongTransaction, SegmentBuilder
 from walsyncd.engine.follow.source_reader import BATCH_BYTES, SourceReader, reached_after
 from walsyncd.engine.follow.step import AT_ONCE, Step, gap_step
@@ -42,7 +43,8 @@ def copy_frames(reader: SourceReader, state: FollowState, copy: Copy, seen: Obse
             return _forked(reader, copy.cursor)
         copy = Copy(copy.cursor, _scan(reader, copy.cursor))
         if copy.last == copy.cursor.frames:
-            return Step(caught_up=True)
+            is_over = reader.wal_pair.ended
+            return end_of_wal(reader.tracked, reader.environment, state) if is_over else Step(caught_up=True)
     assert copy.last is not None
     reached = reader.pending.cursor if reader.pending is not None else copy.cursor
     if reached.frames >= copy.last:  # what was collected is not there any more

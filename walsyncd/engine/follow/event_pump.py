@@ -16,6 +16,7 @@ import structlog
 from walsyncd.adapters.files.inotify import InotifyReader, Kind
 from walsyncd.adapters.files.source import Role
 from walsyncd.engine.follow.followed_database import FollowedDatabase
+from walsyncd.engine.follow.wal_pair import Drains
 from walsyncd.engine.threads.stall_detector import StallDetector
 
 # A busy writer makes several events a commit, which the kernel folds into one only while nobody reads them. After
@@ -45,6 +46,7 @@ class EventPump:
         self._appeared = appeared
         self._stall_detector = stall_detector or StallDetector()
         self._lock = threading.Lock()
+        self._drains = Drains()
         self._tracked: dict[Path, FollowedDatabase] = {}
         self._folders: set[Path] = set()
         self._unwatched: set[Path] = set()
@@ -56,6 +58,7 @@ class EventPump:
             self._tracked[tracked.path] = tracked
             self._watcher.add(tracked.path)
             tracked.wal_pairs.watched = self._watcher.is_watched(tracked.path)
+            tracked.wal_pairs.drains = self._drains
 
     def remove(self, tracked: FollowedDatabase) -> None:
         """Watch it no longer."""
@@ -83,6 +86,7 @@ class EventPump:
         touched: dict[int, FollowedDatabase] = {}
         appeared = False
         with self._lock:
+            self._drains.count += 1
             for event in self._watcher.drain():
                 only_writes = only_writes and event.kind is Kind.MODIFY and event.role is not Role.SHM
                 if event.role is Role.DIRECTORY:

@@ -21,7 +21,7 @@ from walsyncd.engine.follow.environment import Environment
 from walsyncd.engine.follow.file_facts import database_identity, file_facts
 from walsyncd.engine.follow.followed_database import FollowedDatabase
 from walsyncd.engine.follow.new_wal import first_frames, leave_emptied, presence_advice
-from walsyncd.engine.follow.no_wal import look_without_wal
+from walsyncd.engine.follow.no_wal import end_of_wal, look_without_wal
 from walsyncd.engine.follow.resume import resume_following
 from walsyncd.engine.follow.segment_builder import TooLargeError
 from walsyncd.engine.follow.source_reader import SourceReader
@@ -56,6 +56,10 @@ def take_step(tracked: FollowedDatabase, environment: Environment) -> Step:
         if _is_revoked(reader):
             return gap_step(GapKind.UNCERTAIN, REVOKED)
         step = _look(reader, state)
+        if wal_pairs.explain_writes(environment.monotonic_ms()):  # it may be a checkpoint that is not over yet
+            step = replace(step, caught_up=False, moving=True)
+        if wal_pair.doubt is not None:
+            return _doubted(wal_pair.doubt)
     if fault := wal_pairs.replaced or wal_pairs.lost:
         return _gone(tracked, fault)
     return replace(step, caught_up=step.caught_up and len(wal_pairs.queue) <= 1)
@@ -110,6 +114,11 @@ def _is_revoked(reader: SourceReader) -> bool:
     return False
 
 
+def _doubted(doubt: Gap) -> Step:
+    """The one place where a doubt is handled: what the database holds is not known any more."""
+    return Step(gap=doubt)
+
+
 def _gone(tracked: FollowedDatabase, fault: Gap) -> Step:
     """The gap where another file came, or a WAL that nobody saw."""
     advice = presence_advice(tracked) if fault == tracked.wal_pairs.lost else ""
@@ -151,8 +160,7 @@ def _follow(reader: SourceReader, state: FollowState, cursor: Cursor) -> Step:
 
 def _idle(reader: SourceReader, state: FollowState, cursor: Cursor, seen: Observation) -> Step:
     if reader.wal_pair.ended:
-        facts = file_facts(database_identity(reader.tracked), reader.environment.boot_id, None).unknown()
-        return Step(state=replace(state.entered(None), file=facts), life_ended=True, again_s=0)
+        return end_of_wal(reader.tracked, reader.environment, state)
     moving = reader.is_moving(cursor)
     if seen.index is not None and _lags(reader, cursor, moving=moving):
         return AT_ONCE

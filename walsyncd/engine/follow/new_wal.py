@@ -81,6 +81,8 @@ def _first_scan(reader: SourceReader, state: FollowState, seen: Observation) -> 
         text = "a WAL appeared whose wal-index is not in use, so its commits can't be counted"
         return gap_step(GapKind.UNCERTAIN, text)
     if wal is None or reader.last_commit(cursor_before(wal)) == 0:
+        if reader.wal_pair.ended:
+            return Step(life_ended=True, again_s=0)
         return Step(caught_up=True, moving=reader.is_moving(None))
     return _accept(reader, state, cursor_before(wal), None)
 

@@ -58,6 +58,12 @@ def look_without_wal(tracked: FollowedDatabase, environment: Environment, state:
     return Step(state=now, known_upto=database_writes, caught_up=True, again_s=again_s)
 
 
+def end_of_wal(tracked: FollowedDatabase, environment: Environment, state: FollowState) -> Step:
+    """The WAL is read to its end, and SQLite has deleted it."""
+    facts = file_facts(database_identity(tracked), environment.boot_id, None).unknown()
+    return Step(state=replace(state.entered(None), file=facts), life_ended=True, again_s=0)
+
+
 def is_unchanged(now: FileFacts, then: FileFacts, *, is_unwritten: bool) -> bool:
     """Whether nothing wrote to the database since ``then``; ``is_unwritten``: no event tells of it, and one would."""
     if is_unwritten:

@@ -39,8 +39,7 @@ from walsyncd.core.sqlite.walindex import WALINDEX_READ_SIZE, IndexHeader, parse
 from walsyncd.engine.follow.environment import Environment
 from walsyncd.engine.follow.file_facts import database_identity, file_facts
 from walsyncd.engine.follow.followed_database import FollowedDatabase
-from walsyncd.engine.follow.index_reads import frames_behind, is_begun
-from walsyncd.engine.follow.wal_pairs import WalPair
+from walsyncd.engine.follow.wal_pair import WalPair, frames_behind, is_begun
 
 BATCH_BYTES = 4 << 20  # what one step reads: a few milliseconds of one core
 
@@ -94,15 +93,13 @@ class SourceReader:
         if not wal_pair.ended and (wal_pair.shm is None or not wal_pair.shm.still_named()):
             wal_pairs.find_shm()
         if wal_pair.shm is None:
-            return DmsHolder.NONE
+            return DmsHolder.LEAVING if wal_pair.shm_gone and not wal_pair.ended else DmsHolder.NONE
         if wal_pair.ended:
             return DmsHolder.LIVE if wal_pair.shm.unlinked() else DmsHolder.NONE
         holder = DmsHolder(liveness(wal_pair.shm).value)
         if wal_pair.shm.still_named():
             return holder
-        if not wal_pair.shm.unlinked():
-            return DmsHolder.NONE
-        return DmsHolder.LEAVING if holder is DmsHolder.NONE else holder
+        return DmsHolder.LEAVING if wal_pair.shm.unlinked() else DmsHolder.NONE
 
     def _believes(self, index: IndexHeader | None, wal: WalHeader | None) -> bool:
         """Whether the wal-index is the truth about the WAL; one that lagged behind it may have caught up."""

@@ -38,6 +38,8 @@ def again(reader: SourceReader, seen: Observation, reason: str) -> Step:
         return SHORTLY
     reader.note(waiting=None)
     seconds = PATIENCE_MS // 1000
+    if seen.holder is DmsHolder.LEAVING:
+        return gap_step(GapKind.DOUBT, "somebody has removed the -shm file of a database in use")
     if seen.holder is DmsHolder.NONE:
         return gap_step(GapKind.UNCERTAIN, "for {seconds} s {reason}", seconds=seconds, reason=reason)
     reader.note(believe_index=False, mark=None)

@@ -30,63 +30,29 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from walsyncd.adapters.files.inotify import Event, Kind
-from walsyncd.adapters.files.source import Liveness, OpenFile, Role, liveness, open_file, side_path
-from walsyncd.core.follow.decision import CounterMark, ShmEvidence
+from walsyncd.adapters.files.source import (
+    Liveness,
+    OpenFile,
+    Role,
+    liveness,
+    open_file,
+    side_path,
+)
+from walsyncd.core.follow.decision import CounterMark
 from walsyncd.core.follow.gap import Gap, GapKind
+from walsyncd.core.follow.write_trail import WriteTrail
 from walsyncd.core.sqlite.walindex import WALINDEX_READ_SIZE, parse_index_header
-from walsyncd.engine.follow.index_reads import IndexReads, frames_behind
+from walsyncd.engine.follow.wal_pair import Drains, WalPair, frames_behind, is_busy
 from walsyncd.errors import WalsyncdError
 
 LIVES_MAX = 64  # descriptors held for one database: a second of the fastest cycle seen; more are a gap
 
 REPLACED = "another file was put in the database's place"
+NEW_INDEX = "a new wal-index appeared beside the old WAL: somebody has removed the -shm file of a database in use"
+WRITTEN = "the database was written while it had a WAL, and no checkpoint explains it"
+CLOSED = "a process that had the database open for writing closed it, and by the order of events it was not SQLite"
 
 _LOST_SIGHT = {Kind.OVERFLOW, Kind.WATCH_LOST, Kind.REAPPEARED}
-
-
-@dataclass(slots=True)
-class WalPair:
-    """One -wal file and the -shm that goes with it."""
-
-    wal: OpenFile
-    shm: OpenFile | None = None
-    serial: int = 0
-    """Counts the -shm descriptors, so that a mark knows its own."""
-    announced: bool = False
-    """Its CREATE event was seen."""
-    known_since: bool = False
-    """Announced, and nothing but a WAL changed the database since its content was known."""
-    index_rebuilds: int = 0
-    """Events after which the -shm may be counting anew; events are counted, so that none is lost between threads."""
-    closed: int = 0
-    """CLOSE_WRITE events of the -shm."""
-    closed_at_write: int = 0
-    """What ``closed`` counted when the -wal or the database was last written."""
-    written: bool = False
-    """The -wal was written since its CREATE."""
-    checkpointed: bool = False
-    """The database was written meanwhile."""
-    overwritten: bool = False
-    """The -wal was written after that: frames of this life may have been overwritten or cut off."""
-    uncounted: bool = False
-    """The -shm may have begun to count anew after the first frame, so iChange may leave out what was overwritten."""
-    index_reads: IndexReads = field(default_factory=IndexReads)
-    shm_gone: bool = False
-    ended: bool = False
-    orderly: bool = False
-    """It ended as a last close ends it: -shm deleted first, then -wal."""
-    old_descriptors: list[OpenFile] = field(default_factory=list)
-    """Earlier -shm files, which the follower may still be reading."""
-
-    def evidence(self, mark: CounterMark) -> ShmEvidence:
-        """What the queue said of the -shm since the mark was set."""
-        return ShmEvidence(index_rebuilds=self.index_rebuilds != mark.index_rebuilds, closed=self.closed != mark.closed)
-
-    def close(self) -> None:
-        """Let the descriptors go."""
-        for file in (self.wal, self.shm, *self.old_descriptors):
-            if file is not None:
-                file.close()
 
 
 @dataclass(slots=True)
@@ -106,10 +72,12 @@ class WalPairs:
     """Why a life may have been missed altogether."""
     error: WalsyncdError | None = None
     """Why a -wal or -shm that exists could not be opened."""
+    drains: Drains = field(default_factory=Drains)
     suspended: bool = False
     """Nobody follows the database now: nothing is held."""
     own_only: bool = False
     """Whether a file with several names must be its folder's owner's (``open_file``)."""
+    _trail: WriteTrail = field(default_factory=WriteTrail)
     _vouched: int = -1
     _serial: int = 0
     _unseen: Gap | None = None
@@ -195,11 +163,27 @@ class WalPairs:
                 raise self.error
 
     def index_read(self) -> None:
-        """Read the wal-index if the database was written since that was done last; after each drain."""
+        """Read the wal-index; after each drain that told of anything of this database."""
         with self._lock:
             last = self._alive()
-            if last is not None and last.index_reads.due:
+            if last is None:
+                return
+            if last.index_reads.due:
                 self._index_read(last)
+            last.read_checkpoints(self.drains)
+
+    def explain_writes(self, now_ms: int) -> bool:
+        """Look whether a checkpoint explains what was written to the database; whether that may still come."""
+        with self._lock:
+            last = self.queue[0]
+            write, shm = last.checkpoints.unexplained, last.shm
+            if last.ended or write is None:
+                return False
+            reading = last.read_checkpoints(self.drains)
+            busy = is_busy(self.path, shm, own_only=self.own_only)
+            if not last.checkpoints.explain(reading, is_busy=busy, now_ms=now_ms):
+                last.doubt = last.doubt or Gap.of(GapKind.DOUBT, WRITTEN)
+            return last.checkpoints.unexplained is not None and not busy
 
     def note(self, event: Event) -> None:
         """Take one event in, in queue order."""
@@ -207,6 +191,9 @@ class WalPairs:
             if event.kind in _LOST_SIGHT:
                 self._note_lost_sight(event.kind)
                 return
+            last, doubt = self._alive(), self._note_trail(event)
+            if last is not None:
+                last.doubt = last.doubt or doubt
             if self.suspended:
                 self.database_writes += 1
                 return
@@ -220,7 +207,32 @@ class WalPairs:
                 case Role.DATABASE:
                     self._note_database(event.kind)
 
+    def _note_trail(self, event: Event) -> Gap | None:
+        """Keep the order of events; why this one was not SQLite's doing, if that is so."""
+        trail = self._trail
+        match event.role, event.kind:
+            case Role.WAL, Kind.CREATE:
+                trail.wal_created()
+            case Role.WAL, Kind.MODIFY:
+                trail.wal_written()
+            case Role.WAL, Kind.CLOSE_WRITE:
+                trail.wal_closed()
+            case Role.SHM, Kind.DELETE:
+                trail.shm_deleted()
+            case Role.SHM, Kind.CLOSE_WRITE:
+                trail.shm_closed()
+            case Role.SHM, Kind.CREATE | Kind.MOVED_TO if not trail.shm_seen():
+                return Gap.of(GapKind.DOUBT, NEW_INDEX)
+            case Role.SHM, Kind.MODIFY:
+                trail.shm_seen()
+            case Role.DATABASE, Kind.MODIFY:
+                trail.database_written()
+            case Role.DATABASE, Kind.CLOSE_WRITE if not trail.database_closed():
+                return Gap.of(GapKind.DOUBT, CLOSED)
+        return None
+
     def _note_lost_sight(self, kind: Kind) -> None:
+        self._trail.events_lost()
         self.database_writes += 1
         self.blind = True
         self.watched = kind is Kind.REAPPEARED or (self.watched and kind is not Kind.WATCH_LOST)
@@ -230,6 +242,7 @@ class WalPairs:
             wal_pair.closed_at_write = -1
             wal_pair.closed += 1  # one may be among what was lost
             wal_pair.index_reads.forget()
+            wal_pair.checkpoints.forget()
         if self._unseen:
             self.lost = self._unseen
         if not self.suspended:
@@ -287,7 +300,7 @@ class WalPairs:
             wal_pair.announced = wal_pair.shm_gone = False  # nothing was in it, and what we hold is the next one
             return
         wal_pair.ended = True
-        wal_pair.orderly = wal_pair.shm_gone and wal_pair.shm is not None and wal_pair.shm.unlinked()
+        wal_pair.judge_end(self._trail)
         self._vouched = self.database_writes
         self._mistakable = wal_pair.written and not wal_pair.wal.size()
         if not wal_pair.wal.unlinked():
@@ -324,14 +337,14 @@ class WalPairs:
         if last is None:
             self.database_writes += 1
         else:
+            last.checkpoints.written(self.drains.count, has_index=last.shm is not None)
             last.checkpointed = True
             last.closed_at_write = last.closed
             last.index_reads.database_written()
 
     def _alive(self) -> WalPair | None:
         """The life that goes on."""
-        last = self.queue[-1] if self.queue else None
-        return None if last is None or last.ended else last
+        return self.queue[-1] if self.queue and not self.queue[-1].ended else None
 
     def _append(self, wal_pair: WalPair) -> WalPair:
         if len(self.queue) >= LIVES_MAX:
@@ -339,6 +352,7 @@ class WalPairs:
             self.lost = Gap.of(GapKind.OVERWRITTEN, text, times=LIVES_MAX)
             self.queue.pop().close()
         self.queue.append(wal_pair)
+        self._trail.wal_created()
         return wal_pair
 
     def _catch_shm(self, wal_pair: WalPair) -> None:

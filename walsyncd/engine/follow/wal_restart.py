@@ -21,7 +21,7 @@ cut them off, as it cuts the file to the journal_size_limit. So any of these let
 (``tail_is_complete``):
 
 - **Nothing is hidden**, so T = R: a glance at the wal-index, which shows all that the old incarnation ever held, ends
-  where the tail ends (``engine.follow.index_reads``).
+  where the tail ends (``engine.follow.wal_pair``).
 - **Nothing is hidden**, since a frame of a third incarnation is right behind the tail: the file was not cut there, and
   our own frame, which stands before it, was not overwritten, hence none after it. With salts of neither
   incarnation it is none of the old one's; with zeros it could be (``broken_chain``). What ends with the file shows

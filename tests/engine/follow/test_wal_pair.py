@@ -1,4 +1,4 @@
-"""Tests of walsyncd.engine.follow.index_reads: which look at the wal-index shows all of an incarnation that is over."""
+"""Tests of walsyncd.engine.follow.wal_pair: which look at the wal-index shows all of an incarnation that is over."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.adapters.files.sqlite_process import SqliteProcess, wal_database
 from tests.engine.following import insert
 from walsyncd.adapters.files.source import Role, open_file, side_path
 from walsyncd.core.sqlite.walindex import IndexHeader, parse_index_header
-from walsyncd.engine.follow.index_reads import GLANCES_MAX, IndexReads, frames_behind
+from walsyncd.engine.follow.wal_pair import GLANCES_MAX, IndexReads, frames_behind
 
 
 def shows(last: int) -> IndexHeader:

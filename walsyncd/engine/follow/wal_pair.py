@@ -18,11 +18,20 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from dataclasses import dataclass, field
+from pathlib import Path
 
-from walsyncd.adapters.files.source import OpenFile
+from walsyncd.adapters.files.source import DatabaseLock, OpenFile, database_lock, is_checkpointing, open_file
+from walsyncd.core.follow.checkpoint_evidence import CheckpointEvidence
+from walsyncd.core.follow.decision import CounterMark, ShmEvidence
+from walsyncd.core.follow.gap import Gap, GapKind
 from walsyncd.core.follow.restart import succeeds
+from walsyncd.core.follow.write_trail import WriteTrail
 from walsyncd.core.sqlite.wal import FRAME_HEADER_SIZE, WAL_HEADER_SIZE, Salts, parse_wal_header
 from walsyncd.core.sqlite.walindex import WALINDEX_READ_SIZE, IndexHeader, parse_index_header
+
+_SALTS, _BACKFILLED = slice(32, 40), slice(96, 100)  # of the wal-index's header (``core.sqlite.walindex``)
+REMOVED = "the WAL was removed, and not as SQLite removes it when the last connection closes"
 
 GLANCES_MAX = 4  # the last look's, and that after the last write to the database; the others may be late
 
@@ -52,6 +61,18 @@ def is_begun(wal: OpenFile, salts: Salts) -> bool:
     """
     header = parse_wal_header(wal.pread(0, WAL_HEADER_SIZE))
     return wal.size() > 0 if header is None else not succeeds(header.salts, salts)
+
+
+def is_busy(database: Path, shm: OpenFile | None, *, own_only: bool) -> bool:
+    """Whether a process copies the WAL back, or has the database for itself; without a -shm: has any lock on it."""
+    file = open_file(database, own_only=own_only)
+    if file is None:
+        return False
+    with file:
+        lock = database_lock(file)
+    if shm is None:
+        return lock is not DatabaseLock.NONE
+    return lock is DatabaseLock.WRITER or is_checkpointing(shm)
 
 
 class IndexRead:
@@ -139,3 +160,80 @@ class IndexReads:
 
     def _all(self) -> list[IndexRead]:
         return [*self._taken, *([self._begun] if self._begun is not None else [])]
+
+
+@dataclass(slots=True)
+class Drains:
+    """How often the event queue was drained; counted before each drain begins."""
+
+    count: int = 0
+
+
+@dataclass(slots=True)
+class WalPair:
+    """One -wal file and the -shm that goes with it."""
+
+    wal: OpenFile
+    shm: OpenFile | None = None
+    serial: int = 0
+    """Counts the -shm descriptors, so that a mark knows its own."""
+    announced: bool = False
+    """Its CREATE event was seen."""
+    known_since: bool = False
+    """Announced, and nothing but a WAL changed the database since its content was known."""
+    index_rebuilds: int = 0
+    """Events after which the -shm may be counting anew; events are counted, so that none is lost between threads."""
+    closed: int = 0
+    """CLOSE_WRITE events of the -shm."""
+    closed_at_write: int = 0
+    """What ``closed`` counted when the -wal or the database was last written."""
+    written: bool = False
+    """The -wal was written since its CREATE."""
+    checkpointed: bool = False
+    """The database was written meanwhile."""
+    overwritten: bool = False
+    """The -wal was written after that: frames of this life may have been overwritten or cut off."""
+    uncounted: bool = False
+    """The -shm may have begun to count anew after the first frame, so iChange may leave out what was overwritten."""
+    index_reads: IndexReads = field(default_factory=IndexReads)
+    checkpoints: CheckpointEvidence = field(default_factory=CheckpointEvidence)
+    doubt: Gap | None = None
+    """Why somebody else than SQLite may have written to the files of this WAL."""
+    shm_gone: bool = False
+    ended: bool = False
+    orderly: bool = False
+    """It ended as SQLite ends it (``write_trail``)."""
+    old_descriptors: list[OpenFile] = field(default_factory=list)
+    """Earlier -shm files, which the follower may still be reading."""
+
+    def evidence(self, mark: CounterMark) -> ShmEvidence:
+        """What the queue said of the -shm since the mark was set."""
+        return ShmEvidence(index_rebuilds=self.index_rebuilds != mark.index_rebuilds, closed=self.closed != mark.closed)
+
+    def close(self) -> None:
+        """Let the descriptors go."""
+        for file in (self.wal, self.shm, *self.old_descriptors):
+            if file is not None:
+                file.close()
+
+    def judge_end(self, trail: WriteTrail) -> None:
+        """-wal is deleted now: whether SQLite deleted it, by its files and the events."""
+        if self.shm_gone and self.shm is not None and self.shm.unlinked():
+            index = parse_index_header(self.shm.pread(0, WALINDEX_READ_SIZE))
+            is_copied_back = index is None or index.backfilled == index.max_frame  # a torn one is the look's to judge
+            self.orderly = trail.ends_with_index() and is_copied_back
+        elif self.shm_gone:
+            self.orderly = trail.ends_with_index() and trail.ends_copied_back()
+        else:
+            self.orderly = trail.ends_without_index(is_empty=not self.wal.size())
+        if self.shm_gone and not self.orderly:
+            self.doubt = self.doubt or Gap.of(GapKind.DOUBT, REMOVED)
+
+    def read_checkpoints(self, drains: Drains) -> bytes | None:
+        """The salts and nBackfill of the wal-index, as bytes: whether they are torn is no matter here."""
+        if self.shm is None:
+            return None
+        header = self.shm.pread(0, WALINDEX_READ_SIZE)
+        reading = header[_SALTS] + header[_BACKFILLED]
+        self.checkpoints.read(drains.count, reading)
+        return reading

@@ -1,0 +1,121 @@
+"""Who wrote to a database, by the order of events: each script is a word an event, as the queue tells them."""
+
+from __future__ import annotations
+
+import pytest
+
+from walsyncd.core.follow.write_trail import WriteTrail
+
+
+def told(script: str) -> tuple[WriteTrail, list[str]]:
+    """The trail after ``script``, and the words that were not SQLite's doing."""
+    trail = WriteTrail()
+    events = {
+        "wal+": trail.wal_created,
+        "wal": trail.wal_written,
+        "wal.": trail.wal_closed,
+        "shm+": trail.shm_seen,
+        "shm.": trail.shm_closed,
+        "shm-": trail.shm_deleted,
+        "db": trail.database_written,
+        "db.": trail.database_closed,
+    }
+    foreign = [word for word in script.split() if events[word]() is False]
+    return trail, foreign
+
+
+LAST_CLOSE = "wal+ shm+ wal db shm- shm. wal."
+
+
+def test_a_last_close() -> None:
+    """-shm is deleted and closed, then -wal; the database is closed last, and was written before."""
+    trail, foreign = told(LAST_CLOSE)
+    assert trail.ends_with_index()
+    assert trail.ends_copied_back()
+    assert not foreign
+    assert not told(f"{LAST_CLOSE} db.")[1]
+
+
+@pytest.mark.parametrize(
+    ("script", "why"),
+    [
+        ("wal+ shm+ wal shm-", "nothing closed -shm after its DELETE"),
+        ("wal+ shm+ wal shm. wal. db. shm-", "it was closed before: who had it open was killed"),
+        ("wal+ shm+ wal db shm- db shm. wal.", "the database was written between the DELETEs"),
+        ("wal+ shm+ wal db shm- shm. wal. db.", "the database was closed between the DELETEs"),
+    ],
+)
+def test_what_is_no_last_close(script: str, why: str) -> None:
+    """The events are those of rm, or of a copy between the two DELETEs."""
+    assert not told(script)[0].ends_with_index(), why
+
+
+@pytest.mark.parametrize(
+    ("script", "ends"),
+    [
+        ("wal+ shm+ wal db", True),
+        ("wal+ shm+ db wal", False),
+        ("wal+ shm+", True),
+        ("wal+ wal db wal+ shm+ wal", False),
+    ],
+)
+def test_whether_all_was_copied_back(script: str, *, ends: bool) -> None:
+    """The last write of the WAL's life was to the database, or none was to the WAL."""
+    assert told(script)[0].ends_copied_back() is ends
+
+
+@pytest.mark.parametrize(
+    ("script", "ends"),
+    [
+        ("wal+ wal db wal.", True),
+        ("wal+ wal.", True),
+        ("wal+ wal wal.", False),
+        ("wal+ wal db wal. db.", False),
+        ("wal+ wal db db. wal.", False),
+        ("wal+ shm+ wal db wal.", False),
+        ("wal+ wal db", False),
+    ],
+)
+def test_an_end_in_exclusive_mode(script: str, *, ends: bool) -> None:
+    """-wal is closed, and deleted next; a killed process closes the database after it."""
+    assert told(script)[0].ends_without_index(is_empty=False) is ends
+
+
+def test_an_emptied_wal_ends_in_exclusive_mode() -> None:
+    """TRUNCATE writes it last."""
+    assert told("wal+ wal db wal wal.")[0].ends_without_index(is_empty=True)
+
+
+@pytest.mark.parametrize(
+    ("script", "foreign"),
+    [
+        ("wal+ shm+ wal wal. db.", []),
+        ("wal+ shm+ wal db wal. db.", []),
+        ("wal+ shm+ wal wal. wal. wal. db. db. db.", []),
+        ("wal+ shm+ wal wal. db. wal wal. db.", []),
+        ("wal+ shm+ wal db.", ["db."]),
+        ("wal+ shm+ wal wal. db db.", ["db."]),
+        ("wal+ shm+ wal wal. db. wal db.", ["db."]),
+    ],
+)
+def test_who_closes_the_database(script: str, foreign: list[str]) -> None:
+    """A connection closes -wal before it; closes in a row are one event where nobody reads the queue."""
+    assert told(script)[1] == foreign
+
+
+def test_the_last_close_of_the_life_before_may_be_told_in_the_next() -> None:
+    """Whoever opens next is faster than the closing of the database."""
+    assert not told(f"{LAST_CLOSE} wal+ shm+ wal db.")[1]
+
+
+def test_a_new_index_beside_an_old_wal() -> None:
+    """SQLite never makes one; with a new WAL it does."""
+    assert told("wal+ shm+ wal shm- shm+")[1] == ["shm+"]
+    assert not told(f"{LAST_CLOSE} wal+ shm+")[1]
+
+
+def test_lost_events_are_held_against_nobody() -> None:
+    """The close of -wal may be among them."""
+    trail, _ = told("wal+ shm+ wal db")
+    trail.events_lost()
+    assert trail.database_closed()

@@ -1,0 +1,200 @@
+"""What somebody else than SQLite does to the files of a database is doubted; what SQLite does is not."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.adapters.files.sqlite_process import SqliteProcess, wal_database
+from tests.engine.following import Following, insert
+from walsyncd.core.follow.gap import GapKind
+from walsyncd.engine.follow.wal_pair import REMOVED
+from walsyncd.engine.follow.wal_pairs import CLOSED, WRITTEN
+
+CHECKPOINT = "PRAGMA wal_checkpoint"
+
+
+def doubt(follow: Following) -> str:
+    """The doubt that looks end in; there must be one."""
+    gap = follow.look(until=lambda _step: False).gap
+    assert gap is not None
+    assert gap.kind is GapKind.DOUBT, gap
+    return gap.reason
+
+
+def believes(follow: Following) -> bool:
+    """Whether looks end without a gap, also when all had time to become quiet."""
+    return follow.look().gap is None and follow.settled().gap is None
+
+
+def copied(path: Path) -> Path:
+    backup = path.with_name("backup.db")
+    shutil.copyfile(path, backup)
+    return backup
+
+
+def test_a_backup_that_is_copied_over(tmp_path: Path) -> None:
+    """Beside a live application: cp truncates the file, writes it and closes it, and no checkpoint explains that."""
+    path = tmp_path / "app.db"
+    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
+        app.execute(CHECKPOINT)
+        backup = copied(path)
+        assert believes(follow)
+        app.execute(insert(1))
+        assert believes(follow)
+        shutil.copyfile(backup, path)
+        assert doubt(follow) in {WRITTEN, CLOSED}
+
+
+def test_a_page_that_is_written_by_a_process_that_keeps_the_file_open(tmp_path: Path) -> None:
+    """There is no close that could tell; nBackfill and the salts stand still."""
+    path = tmp_path / "app.db"
+    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
+        for statement in (insert(1), CHECKPOINT, insert(2)):
+            app.execute(statement)
+            assert believes(follow)
+        descriptor = os.open(path, os.O_RDWR)
+        os.pwrite(descriptor, b"\xff" * 100, 8192 - 100)
+        assert doubt(follow) == WRITTEN
+        os.close(descriptor)
+
+
+def test_a_page_that_is_written_through_a_mapping(tmp_path: Path) -> None:
+    """No MODIFY tells of it, the close does: nobody closed -wal before."""
+    path = tmp_path / "app.db"
+    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
+        app.execute(insert(1), CHECKPOINT)
+        assert believes(follow)
+        with path.open("r+b") as file, mmap.mmap(file.fileno(), 0) as mapped:
+            mapped[-50:] = b"\xff" * 50
+        assert doubt(follow) == CLOSED
+
+
+@pytest.mark.parametrize("is_killed", [True, False])
+@pytest.mark.parametrize("looked", [True, False])
+def test_side_files_that_are_removed(tmp_path: Path, *, is_killed: bool, looked: bool) -> None:
+    """``rm -f app.db-*`` is no last close: commits that were not copied back are gone."""
+    path = tmp_path / "app.db"
+    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
+        follow.look()
+        app.execute(insert(1), insert(2))
+        if looked:
+            follow.look()
+        if is_killed:
+            app.kill()
+        for side_file in ("app.db-shm", "app.db-wal"):
+            path.with_name(side_file).unlink()
+        assert doubt(follow) == REMOVED
+
+
+def test_side_files_that_are_removed_before_a_commit(tmp_path: Path) -> None:
+    """All was copied back; the application still commits into the file that has no name any more."""
+    path = tmp_path / "app.db"
+    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
+        follow.look()
+        app.execute(CHECKPOINT)
+        follow.look()
+        for side_file in ("app.db-shm", "app.db-wal"):
+            path.with_name(side_file).unlink()
+        assert doubt(follow) == REMOVED
+
+
+def test_side_files_that_are_removed_after_a_close_of_the_index(tmp_path: Path) -> None:
+    """Another connection closes -shm between the DELETEs; the wal-index says that not all was copied back."""
+    path = tmp_path / "app.db"
+    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
+        app.execute(insert(1))
+        follow.look()
+        path.with_name("app.db-shm").unlink()
+        app.kill()
+        path.with_name("app.db-wal").unlink()
+        assert doubt(follow) == REMOVED
+
+
+Act = Callable[[Path, SqliteProcess], None]
+
+
+def is_doubted(follow: Following) -> bool:
+    """Whether looks end in a doubt; commits that were overwritten before anybody looked are a gap of another kind."""
+    gap = follow.look().gap or follow.settled().gap
+    return gap is not None and gap.kind is GapKind.DOUBT
+
+
+def _opens_and_reads(path: Path, _app: SqliteProcess) -> None:
+    with SqliteProcess(path) as other:
+        other.execute("SELECT * FROM t")
+        other.close()
+
+
+def _opens_writes_and_dies(path: Path, _app: SqliteProcess) -> None:
+    with SqliteProcess(path) as other:
+        other.execute(insert(7), CHECKPOINT, insert(8))
+
+
+def _three_connections_of_one_process(path: Path, _app: SqliteProcess) -> None:
+    script = (
+        "import sqlite3, sys\n"
+        "three = [sqlite3.connect(sys.argv[1], isolation_level=None) for _ in range(3)]\n"
+        "for value, each in enumerate(three): each.execute(f'INSERT INTO t VALUES ({value})')\n"
+        "three[1].execute('PRAGMA wal_checkpoint')\n"
+        "for each in three: each.close()\n"
+    )
+    subprocess.run([sys.executable, "-c", script, str(path)], check=True)
+
+
+def _checkpoints(_path: Path, app: SqliteProcess) -> None:
+    for value, kind in enumerate(("PASSIVE", "FULL", "RESTART", "TRUNCATE")):
+        app.execute(insert(value), f"PRAGMA wal_checkpoint({kind})")
+
+
+def _vacuums(_path: Path, app: SqliteProcess) -> None:
+    app.execute("DELETE FROM t WHERE x > 0", "VACUUM", CHECKPOINT)
+
+
+def _reads_only(path: Path, _app: SqliteProcess) -> None:
+    with SqliteProcess(f"file:{path}?mode=ro") as other:
+        other.execute("SELECT * FROM t")
+        other.close()
+
+
+def _closes_last(path: Path, app: SqliteProcess) -> None:
+    with SqliteProcess(path) as other:
+        other.execute(insert(9))
+        app.close()
+        other.close()
+
+
+HONEST = (
+    _opens_and_reads,
+    _opens_writes_and_dies,
+    _three_connections_of_one_process,
+    _checkpoints,
+    _vacuums,
+    _reads_only,
+    _closes_last,
+)
+
+
+@pytest.mark.parametrize("looks", [True, False])
+@pytest.mark.parametrize("act", HONEST, ids=[act.__name__[1:] for act in HONEST])
+def test_what_applications_do_is_not_doubted(tmp_path: Path, act: Act, *, looks: bool) -> None:
+    """However their looks fall between."""
+    path = tmp_path / "app.db"
+    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
+        assert believes(follow)
+        for value in range(3):
+            app.execute(insert(value))
+            if looks:
+                follow.look()
+        act(path, app)
+        assert not is_doubted(follow)
+        with SqliteProcess(path) as other:
+            other.execute(insert(100))
+            assert not is_doubted(follow)

@@ -1,0 +1,92 @@
+"""The rules about who wrote to a database and who ended its WAL, left out one by one."""
+
+from __future__ import annotations
+
+from tests.mutation.mutants import EYES, LIVES, mutant
+
+TRAIL = "core/follow/write_trail.py"
+CHECKPOINTS = "core/follow/checkpoint_evidence.py"
+PAIR = "engine/follow/wal_pair.py"
+DOUBTS = "engine/follow/test_doubts.py"
+
+DOUBT_MUTANTS = (
+    mutant(
+        "whoever removes -shm and -wal is a last connection",
+        PAIR,
+        "self.orderly = trail.ends_with_index() and is_copied_back",
+        "self.orderly = is_copied_back",
+        "core/follow/test_write_trail.py",
+        f"{DOUBTS}::test_side_files_that_are_removed_before_a_commit",
+    ),
+    mutant(
+        "a last close need not have copied everything back",
+        PAIR,
+        "index is None or index.backfilled == index.max_frame",
+        "True",
+        f"{DOUBTS}::test_side_files_that_are_removed_after_a_close_of_the_index",
+    ),
+    mutant(
+        "the database may be written between the two DELETEs",
+        TRAIL,
+        "return self.shm_deleted_at < self.shm_closed_at and self.shm_deleted_at > max(",
+        "return self.shm_deleted_at < self.shm_closed_at or self.shm_deleted_at > max(",
+        "core/follow/test_write_trail.py",
+    ),
+    mutant(
+        "a new wal-index may come to an old WAL",
+        TRAIL,
+        "return not self.shm_deleted_at",
+        "return True",
+        "engine/follow/test_stuck_state.py::test_a_new_wal_index_beside_the_old_wal",
+    ),
+    mutant(
+        "a wal-index that was deleted beside its WAL is waited for, for ever",
+        "engine/follow/stuck_state.py",
+        "if seen.holder is DmsHolder.LEAVING:",
+        "if False:",
+        "engine/follow/test_stuck_state.py::test_a_wal_index_that_somebody_deleted",
+    ),
+    mutant(
+        "a wal-index that was deleted goes on if somebody uses it",
+        EYES,
+        "return DmsHolder.LEAVING if wal_pair.shm.unlinked() else DmsHolder.NONE",
+        "return holder if wal_pair.shm.unlinked() else DmsHolder.NONE",
+        "engine/follow/test_stuck_state.py::test_a_wal_index_that_somebody_deleted",
+    ),
+    mutant(
+        "every write to the database is a checkpoint",
+        CHECKPOINTS,
+        "return write.looks < LOOKS_MAX",
+        "return True",
+        "core/follow/test_checkpoint_evidence.py",
+        f"{DOUBTS}::test_a_page_that_is_written_by_a_process_that_keeps_the_file_open",
+    ),
+    mutant(
+        "a write is compared with the header after the last drain",
+        CHECKPOINTS,
+        "if number <= drain - 2",
+        "if number <= drain - 1",
+        "core/follow/test_checkpoint_evidence.py",
+    ),
+    mutant(
+        "a checkpoint that is under way is doubted",
+        CHECKPOINTS,
+        "if is_busy or now_ms - write.looked_ms < LOOK_MS:",
+        "if now_ms - write.looked_ms < LOOK_MS:",
+        "core/follow/test_checkpoint_evidence.py",
+    ),
+    mutant(
+        "whoever closes the database is SQLite",
+        LIVES,
+        "case Role.DATABASE, Kind.CLOSE_WRITE if not trail.database_closed():",
+        "case Role.DATABASE, Kind.CLOSE_WRITE if not (trail.database_closed() or True):",
+        f"{DOUBTS}::test_a_page_that_is_written_through_a_mapping",
+    ),
+    mutant(
+        "doubts are not looked at",
+        "engine/follow/look.py",
+        "if wal_pair.doubt is not None:",
+        "if False:",
+        f"{DOUBTS}::test_a_page_that_is_written_through_a_mapping",
+    ),
+)
