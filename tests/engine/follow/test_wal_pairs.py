@@ -262,9 +262,8 @@ def test_a_wal_opened_before_its_event_was_read(folder: Folder) -> None:
     folder.delete(Role.WAL, told=False)
     for role in (Role.WAL, Role.SHM):
         folder.note(role, Kind.CREATE)
-    folder.note(Role.SHM, Kind.DELETE)
-    folder.note(Role.SHM, Kind.CLOSE_WRITE)
-    folder.note(Role.WAL, Kind.DELETE)
+    for role, kind in ((Role.SHM, Kind.DELETE), (Role.SHM, Kind.CLOSE_WRITE), (Role.WAL, Kind.DELETE)):
+        folder.note(role, kind)
     (wal_pair,) = folder.wal_pairs.queue
     assert (wal_pair.known_since, wal_pair.ended, wal_pair.orderly) == (True, True, True)
     assert not folder.wal_pairs.lost
