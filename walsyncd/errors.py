@@ -32,7 +32,7 @@ class TransientError(WalsyncdError):
 
 
 class StateError(TransientError):
-    """Our own state directory can't be written or read now: somebody must make room; the storage is not away."""
+    """Our own files can't be written or read now: somebody must make room; the storage is not away."""
 
 
 class RefusedError(WalsyncdError):

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from walsyncd.cli.progress import showing_progress
 from walsyncd.cli.table import say
 from walsyncd.core.stored.moment import format_moment, format_span
-from walsyncd.errors import TransientError, printable
+from walsyncd.errors import StateError, TransientError, printable
 
 if TYPE_CHECKING:
     from walsyncd.adapters.files.target import Access
@@ -37,8 +37,12 @@ def follow(args: argparse.Namespace, replica: Replica, access: Access) -> int:
         signal.signal(number, lambda _number, _frame: stopped.set())
     try:
         say(f"walsyncd: {args.output} follows {replica.url} from {standby.point}", file=sys.stderr, flush=True)
+        waiting = ""
         while not stopped.is_set():
-            moved = _look(standby)
+            moved, reason = _look(standby)
+            if reason != waiting:
+                say(f"walsyncd: {reason or 'goes on'}", file=sys.stderr, flush=True)
+                waiting = reason
             if moved:
                 _say(args, moved)
             stopped.wait(args.interval)
@@ -47,12 +51,14 @@ def follow(args: argparse.Namespace, replica: Replica, access: Access) -> int:
     return 0
 
 
-def _look(standby: ReadReplica) -> Moved | None:
+def _look(standby: ReadReplica) -> tuple[Moved | None, str]:
+    """What moved, or why nothing can move now: storage that is away, or a disk that is full. Both are waited for."""
     try:
-        return standby.look()
+        return standby.look(), ""
+    except StateError as error:
+        return None, f"waits: {error}"
     except TransientError as error:
-        say(f"walsyncd: storage is away: {error.message}", file=sys.stderr, flush=True)
-        return None
+        return None, f"waits: storage is away: {error.message}"
 
 
 def _say(args: argparse.Namespace, moved: Moved) -> None:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import os
+import re
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from tests.adapters.files.sqlite_process import SqliteProcess
+from walsyncd.adapters.files.open_folder import open_folder
 from walsyncd.adapters.files.replica_file import ReplicaFile
-from walsyncd.errors import RefusedError
+from walsyncd.errors import RefusedError, StateError
 
 PAGE_SIZE = 4096
 
@@ -26,16 +32,23 @@ def path(tmp_path: Path) -> Path:
     return found
 
 
+@contextmanager
+def opened(path: Path) -> Iterator[ReplicaFile]:
+    with open_folder(path.parent) as folder:
+        file = ReplicaFile(folder, path.name)
+        yield file
+        file.close()
+
+
 @pytest.fixture
 def standby(path: Path) -> Iterator[ReplicaFile]:
-    file = ReplicaFile(path)
-    yield file
-    file.close()
+    with opened(path) as file:
+        yield file
 
 
 def rows_of(path: Path, text: str) -> tuple[np.ndarray[tuple[int, int], np.dtype[np.uint8]], int]:
     """The frames that make the first row say ``text``; and the size in pages."""
-    raw = path.read_bytes().replace(b"before", text.encode())
+    raw = re.sub(b"before|first!", text.encode(), path.read_bytes())
     count = len(raw) // PAGE_SIZE
     rows = np.zeros((count, 24 + PAGE_SIZE), np.uint8)
     rows[:, 3] = np.arange(1, count + 1)
@@ -88,15 +101,14 @@ def test_update_that_is_given_up_leaves_no_trace(path: Path, standby: ReplicaFil
 
 def test_index_that_was_lost_is_recovered_with_the_update(path: Path, tmp_path: Path) -> None:
     """All that SQLite needs is in the WAL: after a crash it finds the transaction there."""
-    file = ReplicaFile(path)
-    rows, count = rows_of(path, "crash!")
-    with file.update() as update:
-        update.add(rows)
-        update.commit(count)
-    crashed = tmp_path / "crashed.db"
-    crashed.write_bytes(path.read_bytes())
-    Path(f"{crashed}-wal").write_bytes(Path(f"{path}-wal").read_bytes())
-    file.close()
+    with opened(path) as file:
+        rows, count = rows_of(path, "crash!")
+        with file.update() as update:
+            update.add(rows)
+            update.commit(count)
+        crashed = tmp_path / "crashed.db"
+        crashed.write_bytes(path.read_bytes())
+        Path(f"{crashed}-wal").write_bytes(Path(f"{path}-wal").read_bytes())
     assert seen(crashed) == "crash!"
 
 
@@ -121,8 +133,8 @@ def test_commit_of_somebody_else_is_noticed(path: Path, standby: ReplicaFile) ->
 def test_what_is_no_database_is_refused(tmp_path: Path) -> None:
     """An encrypted one looks like that."""
     (tmp_path / "noise.db").write_bytes(bytes(range(256)) * 32)
-    with pytest.raises(RefusedError, match="encrypted"):
-        ReplicaFile(tmp_path / "noise.db")
+    with pytest.raises(RefusedError, match="encrypted"), opened(tmp_path / "noise.db"):
+        pass
 
 
 def test_full_disk_is_refused_and_nothing_is_seen(
@@ -141,8 +153,133 @@ def test_full_disk_is_refused_and_nothing_is_seen(
 
     with monkeypatch.context() as patched:
         patched.setattr("walsyncd.adapters.files.replica_file.os.fsync", full)
-        with pytest.raises(RefusedError, match="no space left"):
+        with pytest.raises(StateError, match="no space left"):
             update()
     assert seen(path) == "before"
     update()
     assert seen(path) == "later!"
+
+
+def apply(file: ReplicaFile, path: Path, text: str) -> None:
+    rows, count = rows_of(path, text)
+    with file.update() as update:
+        update.add(rows)
+        update.commit(count)
+
+
+def test_process_that_follows_has_no_connection_of_sqlites() -> None:
+    """Closing any descriptor of a file drops the locks of such a connection."""
+    modules = "walsyncd.cli.restore_follow, walsyncd.engine.restore.read_replica"
+    script = f"import sys, {modules}\nprint('sqlite3' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
+
+
+def test_wal_is_copied_back_beside_a_reader_in_another_process(path: Path, standby: ReplicaFile) -> None:
+    """As far as the reader needs nothing of it; the reader's state stays, and the next one is seen afterwards."""
+    with SqliteProcess(f"file:{path}?mode=rw") as reader:
+        apply(standby, path, "first!")
+        reader.execute("BEGIN")
+        assert reader.execute("SELECT a FROM t") == [["first!"]]
+        apply(standby, path, "second")
+        assert not standby.checkpoint()
+        assert reader.execute("SELECT a FROM t") == [["first!"]]
+        reader.execute("COMMIT")
+        assert standby.checkpoint()
+        assert standby.wal_bytes == 0
+        assert reader.execute("SELECT a FROM t") == [["second"]]
+
+
+def test_checkpoint_of_somebody_else_is_no_write(path: Path, standby: ReplicaFile) -> None:
+    """Readers may copy the WAL back and empty it."""
+    with SqliteProcess(f"file:{path}?mode=rw") as reader:
+        apply(standby, path, "first!")
+        assert reader.execute("PRAGMA wal_checkpoint(TRUNCATE)") == [[0, 0, 0]]
+        assert standby.wal_bytes == 0
+        apply(standby, path, "second")
+        assert reader.execute("SELECT a FROM t") == [["second"]]
+
+
+def test_index_that_is_damaged_is_recovered_beside_a_reader(path: Path, standby: ReplicaFile) -> None:
+    """A follower that was killed between the two copies of the header leaves it so."""
+    with SqliteProcess(f"file:{path}?mode=rw") as reader:
+        apply(standby, path, "first!")
+        shm = os.open(f"{path}-shm", os.O_RDWR)
+        os.pwrite(shm, b"\xff", 60)
+        os.close(shm)
+        apply(standby, path, "second")
+        assert reader.execute("SELECT a FROM t") == [["second"]]
+        assert reader.execute("PRAGMA integrity_check") == [["ok"]]
+
+
+def test_copy_that_a_reader_recovered_is_gone_on_with(path: Path) -> None:
+    """Killed, it leaves -wal and -shm. The next reader finds nobody there, and makes the index again."""
+    script = (
+        "import os, sys\nfrom pathlib import Path\n"
+        "from tests.adapters.files.test_replica_file import apply, opened\n"
+        "with opened(Path(sys.argv[1])) as file:\n"
+        "    apply(file, Path(sys.argv[1]), 'killed')\n    os.kill(os.getpid(), 9)\n"
+    )
+    killed = subprocess.run([sys.executable, "-c", script, str(path)], check=False)
+    assert killed.returncode == -9
+    assert Path(f"{path}-wal").stat().st_size > 0
+    with SqliteProcess(f"file:{path}?mode=ro") as reader:
+        assert reader.execute("SELECT a FROM t") == [["killed"]]
+        with opened(path) as file:
+            apply(file, path, "later!")
+            assert reader.execute("SELECT a FROM t") == [["later!"]]
+    assert seen(path) == "later!"
+
+
+def test_rollback_mode_is_left_before_the_first_update(path: Path) -> None:
+    """Also for a reader that had looked at the file before; while somebody reads it, it is refused."""
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA journal_mode = DELETE")
+    with SqliteProcess(f"file:{path}?mode=ro") as reader:
+        reader.execute("BEGIN")
+        assert reader.execute("SELECT a FROM t") == [["before"]]
+        with pytest.raises(RefusedError, match="has it open"), opened(path):
+            pass
+        reader.execute("COMMIT")
+        with opened(path) as file:
+            apply(file, path, "after!")
+            assert reader.execute("SELECT a FROM t") == [["after!"]]
+
+
+@pytest.mark.parametrize("suffix", ["", "-wal", "-shm"])
+def test_file_that_somebody_took_away_is_noticed(path: Path, suffix: str) -> None:
+    """What is written to a file without a name is seen by nobody."""
+    with open_folder(path.parent) as folder:
+        file = ReplicaFile(folder, path.name)
+        Path(f"{path}{suffix}").rename(f"{path}.away")
+        with pytest.raises(RefusedError, match="moved, removed or replaced"):
+            apply(file, path.with_name("copy.db.away") if not suffix else path, "unseen")
+        file.close()
+
+
+@pytest.mark.parametrize("suffix", ["", "-wal", "-shm"])
+def test_link_is_not_followed(path: Path, tmp_path: Path, suffix: str) -> None:
+    """Whoever owns the folder decides where it leads to."""
+    victim = tmp_path / "victim"
+    victim.write_bytes(path.read_bytes())
+    for name in (f"{path}{suffix}", *([] if suffix else [f"{path}-wal", f"{path}-shm"])):
+        Path(name).unlink(missing_ok=True)
+    Path(f"{path}{suffix}").symlink_to(victim)
+    with pytest.raises(RefusedError, match="symbolic links"), opened(path):
+        pass
+    assert victim.read_bytes()[:16] == b"SQLite format 3\0"
+
+
+def test_files_are_removed_at_the_end_unless_somebody_reads(path: Path) -> None:
+    """As the last connection does it."""
+    with SqliteProcess(f"file:{path}?mode=rw") as reader:
+        assert reader.execute("SELECT a FROM t") == [["before"]]
+        with opened(path) as file:
+            apply(file, path, "first!")
+        assert Path(f"{path}-shm").exists()
+        assert reader.execute("SELECT a FROM t") == [["first!"]]
+    with opened(path) as file:
+        apply(file, path, "second")
+    assert not Path(f"{path}-shm").exists()
+    assert not Path(f"{path}-wal").exists()
+    assert seen(path) == "second"

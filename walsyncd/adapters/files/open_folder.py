@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import errno
 import os
+import secrets
 import stat
 from collections import deque
 from contextlib import suppress
@@ -95,6 +96,25 @@ class OpenFolder:
     def unlink(self, name: str) -> None:
         """Remove a name."""
         os.unlink(name, dir_fd=self.descriptor)
+
+    def write(self, name: str, content: bytes) -> None:
+        """Put a file in place in one step, durably. Root gives it to the folder's heir."""
+        temporary = f".{secrets.token_hex(16)}"
+        descriptor = self.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+        try:
+            if os.geteuid() == 0 and self.heir:
+                os.fchown(descriptor, *self.heir)
+            with os.fdopen(descriptor, "wb", closefd=False) as file:
+                file.write(content)
+            os.fsync(descriptor)
+            self.rename(temporary, name)
+        except OSError:
+            with suppress(FileNotFoundError):
+                self.unlink(temporary)
+            raise
+        finally:
+            os.close(descriptor)
+        self.sync()
 
     def sync(self) -> None:
         """Make what happened to the names in this folder durable."""

@@ -2,94 +2,222 @@
 
 What a writer of SQLite does (wal.c; sqlite.org/walformat.html, section 2.3), and we after it:
 
-1. hold the WRITER lock (byte 120 of the -shm), which no two writers, no recovery and no restart of the WAL can share;
+1. hold the WRITER lock, which no two writers, no recovery and no restart of the WAL can share;
 2. append the frames after mxFrame, with the WAL's salts and chain; only the last one has a size, so that all are one
    transaction; fsync;
-3. enter them into the wal-index's hash tables, behind mxFrame where no reader looks;
+3. enter them into the wal-index's hash tables, after mxFrame where no reader looks;
 4. publish: the second copy of the wal-index's header, then the first, with iChange + 1 and the new mxFrame.
 
-A reader sees the header before or after, so the state before or after; a kill leaves frames that nobody counts. Locks
-are those of an open file description: they stand beside SQLite's own in this process and do not fall with them.
+A reader sees the header before or after, so the state before or after; a kill leaves frames that nobody counts.
 
-A connection of SQLite's beside it keeps -wal and -shm alive, recovers them after a crash, and checkpoints. Nothing
-else may write to the file; that somebody did shows in iChange.
+There is no connection of SQLite's in this process. SQLite's locks are a process's, and closing any descriptor of the
+file drops them (fcntl(2)): a process that has both would lose its locks, and the next reader would take a live
+wal-index for a stale one and empty it. So we do ourselves what a connection does: hold DMS and SHARED as long as the
+file is open, which keeps -wal and -shm where they are; recover the wal-index from the WAL after a kill; and copy the
+WAL back.
+
+Nothing else may write to the file. That somebody did shows in the wal-index's header, which then is not the one that
+was published last. A checkpoint of somebody else is no write.
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
-import mmap
 import os
 import secrets
-import sqlite3
+import stat
 import struct
-import threading
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import replace
-from pathlib import Path
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 
-from walsyncd.adapters.files.source import Role, side_path
+from walsyncd.adapters.files.file_lock import lock_bytes
+from walsyncd.adapters.files.open_folder import OpenFolder
+from walsyncd.adapters.files.source import Role
+from walsyncd.adapters.files.wal_copy import copy_back, recover_frames, write_whole
+from walsyncd.adapters.files.wal_index_file import (
+    CKPT,
+    MARK_UNUSED,
+    MARKS,
+    READ0,
+    READ1,
+    WRITER,
+    WalIndexFile,
+)
 from walsyncd.core.sqlite.arrays import NDArray, np
 from walsyncd.core.sqlite.checksum import frame_chains
+from walsyncd.core.sqlite.dbheader import HEADER_SIZE, parse_database_header
 from walsyncd.core.sqlite.wal import WAL_HEADER_SIZE, format_wal_header, parse_wal_header
-from walsyncd.core.sqlite.walindex import IndexHeader, format_index_header, parse_index_header
-from walsyncd.core.sqlite.walindex_hash import BLOCK_BYTES, add_frames, blocks_for
+from walsyncd.core.sqlite.walindex import IndexHeader
 from walsyncd.core.stored.epoch import Stamp
-from walsyncd.errors import CorruptError, RefusedError
+from walsyncd.errors import CorruptError, RefusedError, StateError
 
 LOCK_WAIT_S = 30.0  # only recovery and a checkpoint that empties the WAL hold the lock, for a few seconds at most
-CHECKPOINT_WAIT_MS = 2000  # for readers of the WAL, when it is to be emptied
-_WRITER_BYTE = 120
-_FLOCK = struct.Struct("@hhqqi0q")
+CHECKPOINT_WAIT_S = 2.0  # for readers, when the WAL is copied back or begun again
+_ALL_LOCKS = 0x40000000, 512  # PENDING, RESERVED and SHARED of the database file
+_SHARED = 0x40000002, 510
+_JOURNAL_MODES = slice(18, 20)  # of the database header: 2 and 2 is WAL
+_CHANGE_COUNTERS = 24, 92  # who has the file open looks there whether it changed
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+
+
+FOREIGN_WRITE_HINT = "restore it again with --force; whatever reads a copy that is followed must not write"
+
+
+class ForeignWriteError(RefusedError):
+    """Somebody else has committed to the file: what it holds is not known any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class _State:
+    """What the wal-index said after our last commit: nobody else may change it but by a checkpoint."""
+
+    ichange: int
+    salts: tuple[int, int]
+    max_frame: int
+    chain: tuple[int, int]
 
 
 class ReplicaFile:
-    """A database in WAL mode at ``path`` that we alone write to. RefusedError if SQLite can't use it."""
+    """A database in WAL mode that we alone write to. Raises RefusedError if it can't be used.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    It uses ``folder`` and does not close it. All methods raise RefusedError for what the system refuses, and
+    StateError if there is no room.
+    """
+
+    def __init__(self, folder: OpenFolder, name: str) -> None:
+        self.path = folder.path / name
+        self._folder = folder
+        self._name = name
+        with ExitStack() as opened, self._translated():
+            self._database = self._open(name, opened)
+            self._take_shared()
+            self.page_size = self._into_wal_mode()
+            self._wal = self._open(f"{name}{Role.WAL.value}", opened, create=True)
+            self._index = WalIndexFile(self._open(f"{name}{Role.SHM.value}", opened, create=True))
+            folder.sync()  # a commit in a WAL whose name is lost would be lost
+            if not self._index.attach(LOCK_WAIT_S):
+                raise RefusedError(f"follow with {self.path}: another process is setting up its wal-index")
+            self._state = _state_of(self._header())
+            opened.pop_all()
+
+    def _open(self, name: str, opened: ExitStack, *, create: bool = False) -> int:
+        """Open one of the files. One that is created belongs to whom the database belongs to, as SQLite has it."""
+        flags = os.O_RDWR | os.O_NONBLOCK
         try:
-            self._keeper = sqlite3.connect(path, isolation_level=None, timeout=LOCK_WAIT_S)
-            (mode,) = self._keeper.execute("PRAGMA journal_mode = WAL").fetchone()
-            self._keeper.execute("SELECT count(*) FROM sqlite_schema").fetchone()
-            self._keeper.execute(f"PRAGMA busy_timeout = {CHECKPOINT_WAIT_MS}")
-            (self.page_size,) = self._keeper.execute("PRAGMA page_size").fetchone()
-        except sqlite3.Error as error:
+            descriptor = self._folder.open(name, flags)
+        except FileNotFoundError:
+            if not create:
+                raise
+            descriptor = self._folder.open(name, flags | os.O_CREAT | os.O_EXCL)
+            status = os.fstat(self._database)
+            if os.geteuid() == 0:
+                os.fchown(descriptor, status.st_uid, status.st_gid)
+            os.fchmod(descriptor, status.st_mode & 0o777)
+        opened.callback(os.close, descriptor)
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise RefusedError(f"follow with {self.path}: {name} is not a regular file", hint="remove it")
+        return descriptor
+
+    def _take_shared(self) -> None:
+        if not lock_bytes(self._database, fcntl.F_RDLCK, *_SHARED):
+            raise RefusedError(f"follow with {self.path}: another process has it for itself", hint="stop that process")
+
+    def _into_wal_mode(self) -> int:
+        """Have readers look for a WAL, and return the page size. Only while nobody reads it in another mode."""
+        raw = os.pread(self._database, HEADER_SIZE, 0)
+        header = parse_database_header(raw)
+        if header is None or not header.magic_ok or header.page_size is None:
             raise RefusedError(
-                f"follow with {path}: {error}", hint="an encrypted database can be restored, but not followed"
-            ) from error
-        if mode != "wal":
-            raise RefusedError(f"follow with {path}: SQLite leaves it in {mode} mode")
-        self._wal = os.open(side_path(path, Role.WAL), os.O_RDWR | os.O_CLOEXEC)
-        self._shm = os.open(side_path(path, Role.SHM), os.O_RDWR | os.O_CLOEXEC)
-        self._map = mmap.mmap(self._shm, os.fstat(self._shm).st_size)
-        self._barrier = threading.Lock()
-        self._ichange = self._header().ichange
+                f"follow with {self.path}: file is not a database",
+                hint="an encrypted or an empty database can be restored, but not followed",
+            )
+        if raw[_JOURNAL_MODES] != b"\2\2":
+            if not lock_bytes(self._database, fcntl.F_WRLCK, *_ALL_LOCKS):
+                raise RefusedError(f"follow with {self.path}: a process has it open", hint="stop its readers first")
+            counter = struct.pack(">I", (int.from_bytes(raw[24:28], "big") + 1) & 0xFFFFFFFF)
+            for offset in _CHANGE_COUNTERS:
+                os.pwrite(self._database, counter, offset)
+            os.pwrite(self._database, b"\2\2", _JOURNAL_MODES.start)
+            os.fsync(self._database)
+            lock_bytes(self._database, fcntl.F_UNLCK, *_ALL_LOCKS)
+            self._take_shared()
+        return header.page_size
 
     def close(self) -> None:
-        """SQLite empties the WAL if nobody reads. Closing a descriptor drops its locks: ours are closed after it."""
-        self._keeper.close()
-        self._map.close()
-        os.close(self._shm)
+        """Copy the WAL back; -wal and -shm are removed if nobody else uses the file."""
+        with self._translated():
+            self.checkpoint()
+            if lock_bytes(self._database, fcntl.F_WRLCK, *_ALL_LOCKS) and not self.wal_bytes and self._is_named():
+                for role in (Role.WAL, Role.SHM):
+                    self._folder.unlink(f"{self._name}{role.value}")
+        self._index.close()
         os.close(self._wal)
+        os.close(self._database)
 
     def checkpoint(self) -> bool:
-        """Copy the WAL back and empty it; False if readers are in the way, or others wrote meanwhile."""
-        with self._translated():
-            busy, _, _ = self._keeper.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-        return bool(busy == 0)
+        """Copy the WAL back, as far as readers permit, and begin it again if none of them needs it any more.
+
+        Returns whether the whole database is in the database file now.
+        """
+        with (
+            self._translated(),
+            self._index.alone(WRITER, wait_s=LOCK_WAIT_S) as writes,
+            self._index.alone(CKPT) as ours,
+        ):
+            if not writes or not ours:
+                return False
+            header = self._header(locked=True)
+            if header.backfilled < header.max_frame and not self._copy_back(header):
+                return False
+            with self._index.alone(READ1, MARKS - 1, wait_s=CHECKPOINT_WAIT_S if self.wal_bytes else 0) as unread:
+                if unread and header.max_frame:
+                    self._begin_again(header)
+            return True
+
+    def _copy_back(self, header: IndexHeader) -> bool:
+        with self._index.alone(READ0, wait_s=CHECKPOINT_WAIT_S) as held:
+            if not held:
+                return False
+            safe = self._index.safe_frame(header)
+            if header.backfilled < safe:
+                os.fsync(self._wal)
+                self._index.set_backfilled(header.backfilled, attempted=safe)
+                frames = range(header.backfilled + 1, safe + 1)
+                copy_back(self._wal, self._database, frames, page_size=self.page_size, page_count=header.page_count)
+                if safe == header.max_frame:
+                    os.ftruncate(self._database, header.page_count * self.page_size)
+                os.fsync(self._database)
+                self._index.set_backfilled(safe, attempted=safe)
+            return safe == header.max_frame
+
+    def _begin_again(self, header: IndexHeader) -> None:
+        """The next transaction begins the WAL at its start. Nobody reads it, and all of it is in the database."""
+        salts = (header.salts[0] + 1) & 0xFFFFFFFF, secrets.randbits(32)
+        header = replace(header, max_frame=0, salts=salts)
+        self._index.publish(header)
+        self._index.set_backfilled(0, attempted=0)
+        for number in range(1, MARKS):
+            self._index.set_mark(number, 0 if number == 1 else MARK_UNUSED)
+        os.ftruncate(self._wal, 0)
+        self._state = _state_of(header)
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
-        """What the system or SQLite refuses is RefusedError; the copy stays at the commit that it had reached."""
+        """The copy stays at the commit that it had reached, whatever the system refuses."""
         try:
             yield
         except OSError as error:
-            raise RefusedError(f"follow with {self.path}: {(error.strerror or str(error)).lower()}") from error
-        except sqlite3.Error as error:
-            raise RefusedError(f"follow with {self.path}: {error}") from error
+            reason = f"follow with {self.path}: {(error.strerror or str(error)).lower()}"
+            if error.errno in _FULL:
+                raise StateError(reason, hint="make room on its file system") from error
+            raise RefusedError(reason) from error
+
+    @property
+    def database(self) -> int:
+        """The descriptor of the database file, which holds all commits after a `checkpoint` that was complete."""
+        return self._database
 
     @property
     def wal_bytes(self) -> int:
@@ -99,67 +227,62 @@ class ReplicaFile:
     @contextmanager
     def update(self) -> Iterator[Update]:
         """One transaction; it exists only once ``commit`` has returned. RefusedError if somebody else wrote."""
-        with self._translated(), self._writer_lock():
-            header = self._header()
-            if header.ichange != self._ichange:
+        with self._translated(), self._index.alone(WRITER, wait_s=LOCK_WAIT_S) as held:
+            if not held:
+                raise RefusedError(f"follow with {self.path}: another process holds its write lock")
+            if not self._is_named():
                 raise RefusedError(
-                    f"follow with {self.path}: another process has written to it",
-                    hint="restore it anew; whatever reads a copy that is followed must not write",
+                    f"follow with {self.path}: somebody has moved, removed or replaced it, or its -wal or -shm",
+                    hint="start the command again: it compares the file with what is stored",
+                )
+            header = self._header(locked=True)
+            if not self._is_ours(header):
+                raise ForeignWriteError(
+                    f"follow with {self.path}: another process has written to it", hint=FOREIGN_WRITE_HINT
                 )
             yield Update(self, self._wal, header)
 
+    def _is_named(self) -> bool:
+        """Whether the names still mean the files that we have open."""
+        suffixes = ("", Role.WAL.value, Role.SHM.value)
+        for suffix, descriptor in zip(suffixes, (self._database, self._wal, self._index.descriptor), strict=True):
+            found = self._folder.status(f"{self._name}{suffix}")
+            if found is None or not os.path.samestat(found, os.fstat(descriptor)):
+                return False
+        return True
+
+    def _is_ours(self, header: IndexHeader) -> bool:
+        """Whether nobody has committed: all is as we left it, or the WAL was copied back and emptied by somebody."""
+        now = _state_of(header)
+        was_recovered = replace(now, ichange=self._state.ichange) == self._state
+        was_emptied = header.max_frame == 0 and header.ichange == self._state.ichange
+        return was_recovered or was_emptied
+
     def publish(self, header: IndexHeader, first: int, page_numbers: list[int]) -> None:
         """Let readers see frames that are in the WAL from ``first`` on; only within an update."""
-        size = blocks_for(header.max_frame) * BLOCK_BYTES
-        if len(self._map) < size:
-            have = os.fstat(self._shm).st_size
-            os.pwrite(self._shm, bytes(max(0, size - have)), have)
-            self._map.close()
-            self._map = mmap.mmap(self._shm, max(size, have))
-        with memoryview(self._map) as view:
-            add_frames(view, first, page_numbers)
-        copy = format_index_header(header)
-        self._in_order()
-        self._map[48:96] = copy
-        self._in_order()
-        self._map[:48] = copy
-        self._in_order()
-        self._ichange = header.ichange
+        self._index.enter(first, page_numbers)
+        self._index.publish(header)
+        self._state = _state_of(header)
 
-    def _in_order(self) -> None:
-        """What was stored before is seen before what is stored after: a lock's release and acquisition say so."""
-        for _ in range(2):
-            with self._barrier:
-                pass
-
-    def _header(self) -> IndexHeader:
-        header = parse_index_header(self._map[:136])
-        if header is None:  # somebody died while publishing: SQLite's next reader recovers it
-            self._keeper.execute("SELECT count(*) FROM sqlite_schema").fetchone()
-            header = parse_index_header(self._map[:136])
+    def _header(self, *, locked: bool = False) -> IndexHeader:
+        """The wal-index's header, recovered from the WAL if need be. ``locked``: we are the WRITER already."""
+        header = self._index.header()
+        if header is None:
+            with ExitStack() as stack:
+                held = locked or stack.enter_context(self._index.alone(WRITER, wait_s=LOCK_WAIT_S))
+                if not held:
+                    raise RefusedError(f"follow with {self.path}: another process holds its write lock")
+                header = self._index.header()
+                if header is None:
+                    recover_frames(self._wal, self._index, page_size=self.page_size, wait_s=LOCK_WAIT_S)
+                    header = self._index.header()
         if header is None:
             raise CorruptError(f"follow with {self.path}: its wal-index can't be read")
         return header
 
-    @contextmanager
-    def _writer_lock(self) -> Iterator[None]:
-        self._header()  # recovered, if need be, while we do not hold the lock that recovery wants
-        deadline_s = time.monotonic() + LOCK_WAIT_S
-        while not self._lock(fcntl.F_WRLCK):
-            if time.monotonic() > deadline_s:
-                raise RefusedError(f"follow with {self.path}: another process holds its write lock")
-            time.sleep(0.005)
-        try:
-            yield
-        finally:
-            self._lock(fcntl.F_UNLCK)
 
-    def _lock(self, kind: int) -> bool:
-        try:
-            fcntl.fcntl(self._shm, fcntl.F_OFD_SETLK, _FLOCK.pack(kind, os.SEEK_SET, _WRITER_BYTE, 1, 0))
-        except (BlockingIOError, PermissionError):
-            return False
-        return True
+def _state_of(header: IndexHeader) -> _State:
+    return _State(header.ichange, header.salts, header.max_frame, header.frame_chain)
 
 
 class Update:
@@ -170,7 +293,7 @@ class Update:
         self._wal = wal
         self._header = header
         self._stamp = self._begin()
-        self._next = header.max_frame + 1
+        self._next = self._header.max_frame + 1
         self._numbers: list[int] = []
 
     def _begin(self) -> Stamp:
@@ -198,10 +321,7 @@ class Update:
         chains = frame_chains(rows.data.cast("B"), size, stamp.chain, big_endian=False)
         rows[:, 16:24] = chains.astype(">u4").view(np.uint8)
         offset = WAL_HEADER_SIZE + (self._next - 1 + len(self._numbers)) * size
-        view = rows.data.cast("B")
-        while view:
-            written = os.pwrite(self._wal, view, offset)
-            view, offset = view[written:], offset + written
+        write_whole(self._wal, rows.data.cast("B"), offset)
         self._stamp = replace(stamp, chain=(int(chains[-1][0]), int(chains[-1][1])))
         self._numbers += np.ascontiguousarray(rows[:, :4]).view(">u4")[:, 0].tolist()
 

@@ -205,10 +205,13 @@ class Target:
                     self._folder.unlink(self._partial)
             os.close(descriptor)
 
-    def publish(self, descriptor: int, *, stamp: str, access: Access = Access()) -> list[Path]:
+    def publish(
+        self, descriptor: int, *, stamp: str, access: Access = Access(), follow_point: bytes | None = None
+    ) -> list[Path]:
         """Make the built file durable and give it the target's name; returns what was moved aside.
 
-        ``stamp`` ends the names of what is moved.
+        ``stamp`` ends the names of what is moved. ``follow_point`` is put beside the file before it appears, so that a
+        copy that follows is never without.
         """
         self._give(descriptor, access)
         os.fsync(descriptor)
@@ -218,6 +221,8 @@ class Target:
                 for stale, aside in self._stale(stamp):
                     self._folder.rename(stale, aside)
                     moved.append((stale, aside))
+                if follow_point is not None:
+                    self._folder.write(f"{self._name}{FOLLOW_SUFFIX}", follow_point)
                 self._folder.rename(self._partial, self._name)
             except OSError:
                 for stale, aside in moved:  # the old database stays, and may need them

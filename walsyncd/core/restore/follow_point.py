@@ -3,6 +3,9 @@
 ``applied``   a position that it has reached, or passed by some of the frames up to ``intended``
 ``intended``  the position of the transaction that is, or was, being put into it
 ``time_ms``   when the commit at ``intended`` was seen
+``file``      which file the copy is (inode number and, where known, time of birth): another one of the same name may
+              hold anything. Notes that an older walsyncd wrote do not have it
+``stopped``   why it is followed no more until somebody restores it again: another process has written to it
 
 Written before each transaction. Applied again from ``applied`` on, to ``intended`` or any later position and in one
 transaction, frames give the same pages whatever part of them was there: so no second write is needed after it.
@@ -27,6 +30,8 @@ class FollowPoint:
     applied: Position
     intended: Position
     time_ms: int
+    file: str = ""
+    stopped: str = ""
 
 
 def format_follow_point(point: FollowPoint) -> bytes:
@@ -37,6 +42,8 @@ def format_follow_point(point: FollowPoint) -> bytes:
         "applied": str(point.applied),
         "intended": str(point.intended),
         "time_ms": point.time_ms,
+        "file": point.file,
+        "stopped": point.stopped,
     }
     return json.dumps(fields, indent=1).encode() + b"\n"
 
@@ -48,6 +55,12 @@ def parse_follow_point(data: bytes) -> FollowPoint:
         if fields["format"] != FORMAT_VERSION:
             raise ValueError(f"format {fields['format']}")
         positions = parse_position(fields["applied"]), parse_position(fields["intended"])
-        return FollowPoint(str(fields["replica"]), *positions, int(fields["time_ms"]))
+        return FollowPoint(
+            str(fields["replica"]),
+            *positions,
+            int(fields["time_ms"]),
+            str(fields.get("file", "")),
+            str(fields.get("stopped", "")),
+        )
     except (ValueError, KeyError, TypeError, UsageError) as error:
         raise CorruptError(f"read where the copy stands: {error}", hint="restore it anew with --force") from error

@@ -36,25 +36,32 @@ def blocks_for(frame: int) -> int:
 
 
 def add_frames(index: memoryview, first: int, page_numbers: list[int]) -> None:
-    """Enter frames from ``first`` on into a writable index that has all blocks for them.
-
-    The number is written before the slot that leads to it, since others read meanwhile.
-    """
+    """Enter frames from ``first`` on into a writable index that has all blocks for them."""
     at = 0
-    for block, start, count in _pieces(first, len(page_numbers)):
-        numbers, slots = _tables(index, block)
-        _forget_from(numbers, slots, start)
-        for place, page in enumerate(page_numbers[at : at + count], start):
-            numbers[place - 1] = page
-            slot = page * _PRIME % _SLOTS
-            while slots[slot]:
-                slot = (slot + 1) % _SLOTS
-            slots[slot] = place
+    for block, start, count in pieces_of(first, len(page_numbers)):
+        view = index[block * BLOCK_BYTES : (block + 1) * BLOCK_BYTES]
+        add_to_block(view, block, start, page_numbers[at : at + count])
         at += count
 
 
-def _pieces(first: int, count: int) -> Iterator[tuple[int, int, int]]:
-    """Block, index in it of the first frame (from 1), and number of frames there."""
+def add_to_block(content: memoryview, block: int, start: int, page_numbers: list[int]) -> None:
+    """Enter frames into one block, the first of them at place ``start`` (from 1); ``content`` is the whole block.
+
+    The number is written before the slot that leads to it, since others read meanwhile.
+    """
+    numbers = content[WALINDEX_READ_SIZE if block == 0 else 0 : _HASH_OFFSET].cast("I")
+    slots = content[_HASH_OFFSET:BLOCK_BYTES].cast("H")
+    _forget_from(numbers, slots, start)
+    for place, page in enumerate(page_numbers, start):
+        numbers[place - 1] = page
+        slot = page * _PRIME % _SLOTS
+        while slots[slot]:
+            slot = (slot + 1) % _SLOTS
+        slots[slot] = place
+
+
+def pieces_of(first: int, count: int) -> Iterator[tuple[int, int, int]]:
+    """Where ``count`` frames from ``first`` on are entered: block, place in it of the first (from 1), and how many."""
     while count:
         block = blocks_for(first) - 1
         before = 0 if block == 0 else _FIRST_FRAMES + (block - 1) * _FRAMES
@@ -62,12 +69,6 @@ def _pieces(first: int, count: int) -> Iterator[tuple[int, int, int]]:
         taken = min(count, room)
         yield block, first - before, taken
         first, count = first + taken, count - taken
-
-
-def _tables(index: memoryview, block: int) -> tuple[memoryview, memoryview]:
-    start = block * BLOCK_BYTES
-    numbers = index[start + (WALINDEX_READ_SIZE if block == 0 else 0) : start + _HASH_OFFSET].cast("I")
-    return numbers, index[start + _HASH_OFFSET : start + BLOCK_BYTES].cast("H")
 
 
 def _forget_from(numbers: memoryview, slots: memoryview, start: int) -> None:

@@ -11,14 +11,18 @@ one transaction: the file itself is never replaced, since readers have it open.
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import structlog
 
-from walsyncd.adapters.files.durable_file import publish, write_temporary, writing
-from walsyncd.adapters.files.replica_file import ReplicaFile, Update
+from walsyncd.adapters.files.durable_file import reading, writing
+from walsyncd.adapters.files.replica_file import FOREIGN_WRITE_HINT, ForeignWriteError, ReplicaFile, Update
+from walsyncd.adapters.files.statx import birth_ns
+from walsyncd.adapters.files.target import Target as TargetFile
 from walsyncd.adapters.files.target import follow_path
 from walsyncd.core.restore.coverage import Coverage, End, cover, listing_of
 from walsyncd.core.restore.follow_point import FollowPoint, format_follow_point, parse_follow_point
@@ -32,11 +36,12 @@ from walsyncd.engine.restore.planner import RestoreRequest
 from walsyncd.engine.restore.replay import ObjectSlice, pieces_of, read_pieces
 from walsyncd.engine.restore.replica import DamagedError, Replica
 from walsyncd.engine.restore.restorer import RestoreOptions, restore_request
-from walsyncd.errors import RefusedError, UsageError, VanishedError
+from walsyncd.errors import RefusedError, StateError, TransientError, UsageError, VanishedError
 
 HOLES_MAX = 30  # looks at which the same hole is seen before it is believed: a segment may still be on its way
 WAL_BYTES_MAX = 16 << 20  # of the copy's own WAL, before it is emptied: large enough that it is seldom
 PAGES_A_BATCH = 1024
+NOTE_BYTES_MAX = 64 << 10  # names and URLs are far shorter
 _JOURNAL_MODES = slice(18, 20)  # of page 1: 2 and 2 is WAL
 
 _log = structlog.get_logger()
@@ -56,14 +61,30 @@ class ReadReplica:
 
     def __init__(self, replica: Replica, path: Path, how: RestoreOptions) -> None:
         self._replica = replica
-        self._path = path.resolve()
         self._holes = 0
         self._damaged: set[Key] = set()
-        if how.force or not follow_path(self._path).exists() or not self._path.exists():
-            reached = restore_request(replica, RestoreRequest(Head()), self._path, how).plan.reached
-            self._note(reached.position, reached)
-        self._point = self._read()
-        self._file = ReplicaFile(self._path)
+        with ExitStack() as opened:
+            self._target = opened.enter_context(TargetFile(path))
+            self._path = self._target.path
+            self._note_name = follow_path(self._path).name
+            if how.force or not self._is_followed():
+                restore_request(
+                    replica, RestoreRequest(Head()), self._path, replace(how, follow_point=self._first_point)
+                )
+            self._point = self._read()
+            self._file = ReplicaFile(self._target.folder, self._path.name)
+            opened.pop_all()
+        is_known = self._point.file in {"", _identity(self._file.database)}
+        self._doubt = "" if is_known else "it is not the file that was followed before"
+
+    def _is_followed(self) -> bool:
+        return self._target.exists() and self._target.folder.status(self._note_name) is not None
+
+    def _first_point(self, reached: Point, descriptor: int) -> bytes:
+        file = _identity(descriptor)
+        return format_follow_point(
+            FollowPoint(self._replica.url, reached.position, reached.position, reached.time_ms, file)
+        )
 
     @property
     def point(self) -> Point:
@@ -71,14 +92,25 @@ class ReadReplica:
         return Point(self._point.applied, self._point.time_ms)
 
     def close(self) -> None:
-        """Say where the copy stands; its WAL is emptied if nobody reads."""
+        """Stop following; its WAL is emptied if nobody reads."""
         self._file.close()
+        self._target.close()
 
     def look(self) -> Moved | None:
         """Apply what is new. TransientError if the storage is away: look again.
 
         CorruptError if an object is damaged and no other holds the same frames.
         """
+        try:
+            return self._look()
+        except ForeignWriteError as error:
+            with self._noting():
+                self._write_point(replace(self._point, stopped=error.message))
+            raise
+
+    def _look(self) -> Moved | None:
+        if self._doubt:
+            return self._rebuild(self._doubt)
         newest = self._newer_generation()
         if newest:
             return self._rebuild(f"generation {newest} has begun")
@@ -156,22 +188,43 @@ class ReadReplica:
 
     def _rebuild(self, why: str) -> Moved:
         """Restore the head beside the copy, and write what differs."""
-        beside = self._path.with_name(f".{self._path.name[:50]}.next")
+        folder, name = self._target.folder, f".{self._path.name[:50]}.next"
         try:
-            restored = restore_request(self._replica, RestoreRequest(Head()), beside, RestoreOptions(force=True))
-            emptied = self._file.checkpoint()
+            restored = restore_request(
+                self._replica, RestoreRequest(Head()), folder.path / name, RestoreOptions(force=True)
+            )
             reached = restored.plan.reached
-            with self._file.update() as update, beside.open("rb") as new, self._path.open("rb", buffering=0) as old:
-                _check_page_size(new.fileno(), self._file.page_size)
-                writer = _Writer(update, self._file.page_size)
-                for first, pages in _differing(new.fileno(), old.fileno() if emptied else None, self._file.page_size):
-                    writer.add_pages(first, pages)
-                self._note(self._point.applied, reached)
-                writer.finish(restored.size // self._file.page_size)
+            with self._opened(name) as new:
+                is_whole = self._file.checkpoint()
+                _check_page_size(new, self._file.page_size)
+                with self._file.update() as update:
+                    writer = _Writer(update, self._file.page_size)
+                    old = self._file.database if is_whole else None
+                    for first, pages in _differing(new, old, self._file.page_size):
+                        writer.add_pages(first, pages)
+                    self._note(self._point.applied, reached)
+                    writer.finish(restored.size // self._file.page_size)
         finally:
-            beside.unlink(missing_ok=True)
+            with suppress(OSError):
+                folder.unlink(name)
         self._done(reached)
+        if self._doubt or not self._point.file:
+            self._point = replace(self._point, file=_identity(self._file.database))
+            self._note(reached.position, reached)
+            self._doubt = ""
         return Moved(reached, restored.applied.transactions, rebuilt=why)
+
+    @contextmanager
+    def _opened(self, name: str) -> Iterator[int]:
+        """A file in the copy's folder, which its owner may have replaced by anything."""
+        with reading("read", self._target.folder.path / name):
+            descriptor = self._target.folder.open(name, os.O_RDONLY | os.O_NONBLOCK)
+        try:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise RefusedError(f"read {self._target.folder.path / name}: not a regular file", hint="remove it")
+            yield descriptor
+        finally:
+            os.close(descriptor)
 
     def _done(self, reached: Point) -> None:
         self._point = replace(self._point, applied=reached.position, intended=reached.position, time_ms=reached.time_ms)
@@ -180,19 +233,38 @@ class ReadReplica:
             self._file.checkpoint()
 
     def _note(self, applied: Position, intended: Point) -> None:
-        point = FollowPoint(self._replica.url, applied, intended.position, intended.time_ms)
-        path = follow_path(self._path)
-        with writing("note where the copy stands", path):
-            publish(write_temporary(path.parent, lambda file: file.write(format_follow_point(point))), path)
+        with self._noting():
+            self._write_point(
+                replace(self._point, applied=applied, intended=intended.position, time_ms=intended.time_ms)
+            )
+
+    @contextmanager
+    def _noting(self) -> Iterator[None]:
+        try:
+            with writing("note how far the copy has come", self._target.folder.path / self._note_name):
+                yield
+        except TransientError as error:  # the disk, and not the storage
+            raise StateError(error.message, hint=error.hint) from error
+
+    def _write_point(self, point: FollowPoint) -> None:
+        self._target.folder.write(self._note_name, format_follow_point(point))
 
     def _read(self) -> FollowPoint:
-        point = parse_follow_point(follow_path(self._path).read_bytes())
+        with self._opened(self._note_name) as descriptor:
+            point = parse_follow_point(os.pread(descriptor, NOTE_BYTES_MAX, 0))
         if point.replica != self._replica.url:
             raise UsageError(
                 f"follow {self._replica.url} with {self._path}: it follows {point.replica}",
-                hint="choose another file, or --force to restore it anew",
+                hint="choose another file, or --force to restore it again",
             )
+        if point.stopped:
+            raise RefusedError(point.stopped, hint=FOREIGN_WRITE_HINT)
         return point
+
+
+def _identity(descriptor: int) -> str:
+    """Which file it is, on this file system: inode numbers are used again, so with the time of birth where known."""
+    return f"{os.fstat(descriptor).st_ino}:{birth_ns(descriptor) or ''}"
 
 
 def _after(piece: ObjectSlice, at: Position) -> ObjectSlice:

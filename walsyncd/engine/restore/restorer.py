@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,7 +20,7 @@ from typing import Protocol
 
 from walsyncd.adapters.files.target import Access
 from walsyncd.adapters.files.target import Target as TargetFile
-from walsyncd.core.restore.plan import Plan
+from walsyncd.core.restore.plan import Plan, Point
 from walsyncd.core.sqlite.wal import FRAME_HEADER_SIZE
 from walsyncd.core.stored.layout import format_key
 from walsyncd.core.stored.manifest import Manifest, Range
@@ -68,6 +68,7 @@ class RestoreOptions:
     """The ways in which a restore can be done.
 
     ``replace_empty`` takes a file of 0 bytes without a -wal for missing; ``create_folder`` makes the target's folder.
+    ``follow_point`` says what a copy that follows has beside it, from where it was restored to and its descriptor.
     """
 
     force: bool = False
@@ -75,6 +76,7 @@ class RestoreOptions:
     create_folder: bool = False
     access: Access = field(default_factory=Access)
     progress: Progress = field(default_factory=_Silent)
+    follow_point: Callable[[Point, int], bytes] | None = None
 
 
 def check_target(path: Path, how: RestoreOptions = RestoreOptions()) -> None:
@@ -119,7 +121,8 @@ def _restore(replica: Replica, prepared: ResolvedPlan, path: Path, how: RestoreO
             target.check_space(draft.space_bytes, descriptor=descriptor)
             applied = _build(replica, draft, descriptor, how.progress.advance)
             stamp = format_stamp(time.time_ns() // 1_000_000)
-            moved = target.publish(descriptor, stamp=stamp, access=how.access)
+            point = how.follow_point(draft.plan.reached, descriptor) if how.follow_point else None
+            moved = target.publish(descriptor, stamp=stamp, access=how.access, follow_point=point)
     return Restored(target.path, _noting(draft.plan, applied), applied, draft.size, tuple(moved))
 
 

@@ -1,0 +1,144 @@
+"""The wal-index of a database that we write to: its header, its hash tables, its locks (sqlite.org/walformat.html).
+
+Locks, by byte of the -shm:
+
+====  ========  ============================================================================
+byte  name      who holds it for itself
+====  ========  ============================================================================
+120   WRITER    who appends to the WAL, begins it again, or recovers the index
+121   CKPT      who copies the WAL back, or recovers the index
+122   RECOVER   who recovers the index
+123   READ0     who copies back; readers of the database file alone share it
+124   READ1     to 127, READ4: who begins the WAL again; readers up to a mark share theirs
+128   DMS       shared by everybody who uses the index; for itself by who sets it up
+====  ========  ============================================================================
+
+They are taken as locks of the open file description (``file_lock``). The file is read and written with pread and
+pwrite, which is coherent with the mappings of others: one that somebody truncates is a short read, and not a SIGBUS.
+Between two pwrites the kernel takes and releases the inode's lock, so others see them in their order.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import struct
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from walsyncd.adapters.files.file_lock import lock_bytes, lock_in_the_way
+from walsyncd.core.sqlite.walindex import (
+    WALINDEX_READ_SIZE,
+    IndexHeader,
+    format_index_header,
+    parse_index_header,
+)
+from walsyncd.core.sqlite.walindex_hash import BLOCK_BYTES, add_to_block, pieces_of
+
+WRITER, CKPT, RECOVER, READ0, READ1 = 120, 121, 122, 123, 124
+MARKS = 5
+MARK_UNUSED = 0xFFFFFFFF
+_DMS = 128
+_COPY_SIZE = 48
+_BACKFILLED, _MARKS, _ATTEMPTED = 96, 100, 128
+_POLL_S = 0.002
+
+
+class WalIndexFile:
+    """An open -shm. Methods raise OSError; they belong to one thread."""
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+
+    def close(self) -> None:
+        """Close it, which gives up all locks."""
+        os.close(self.descriptor)
+
+    def attach(self, wait_s: float) -> bool:
+        """Hold DMS, shared, as every connection does. An index that nobody uses is emptied first: it may be stale.
+
+        Returns False if somebody was setting it up all the time.
+        """
+        return _until(self._attach, wait_s)
+
+    def _attach(self) -> bool:
+        held, _ = lock_in_the_way(self.descriptor, fcntl.F_WRLCK, _DMS, 1)
+        if held == fcntl.F_UNLCK and lock_bytes(self.descriptor, fcntl.F_WRLCK, _DMS, 1):
+            os.ftruncate(self.descriptor, 0)
+        return held != fcntl.F_WRLCK and lock_bytes(self.descriptor, fcntl.F_RDLCK, _DMS, 1)
+
+    @contextmanager
+    def alone(self, first: int, count: int = 1, *, wait_s: float = 0.0) -> Iterator[bool]:
+        """Hold ``count`` lock bytes from ``first`` on for ourselves. Yields False if others held them all the time."""
+        held = _until(lambda: lock_bytes(self.descriptor, fcntl.F_WRLCK, first, count), wait_s)
+        try:
+            yield held
+        finally:
+            if held:
+                lock_bytes(self.descriptor, fcntl.F_UNLCK, first, count)
+
+    def header(self) -> IndexHeader | None:
+        """The header, or None if it can't be trusted: it was never written, or somebody died while writing it."""
+        return parse_index_header(os.pread(self.descriptor, WALINDEX_READ_SIZE, 0))
+
+    def publish(self, header: IndexHeader) -> None:
+        """Let others see it: they believe a header only when both copies are equal, and read the first one first."""
+        copy = format_index_header(header)
+        os.pwrite(self.descriptor, copy, _COPY_SIZE)
+        os.pwrite(self.descriptor, copy, 0)
+
+    def enter(self, first: int, page_numbers: list[int]) -> None:
+        """Enter frames into the hash tables. Nobody looks at those past the header's last frame."""
+        at = 0
+        for block, start, count in pieces_of(first, len(page_numbers)):
+            content = bytearray(os.pread(self.descriptor, BLOCK_BYTES, block * BLOCK_BYTES).ljust(BLOCK_BYTES, b"\0"))
+            add_to_block(memoryview(content), block, start, page_numbers[at : at + count])
+            skipped = WALINDEX_READ_SIZE if block == 0 else 0  # the header may change meanwhile
+            self.reserve(block + 1)
+            os.pwrite(self.descriptor, memoryview(content)[skipped:], block * BLOCK_BYTES + skipped)
+            at += count
+
+    def reserve(self, blocks: int) -> None:
+        """Make the file at least so many blocks long, with room on the disk: a reader maps it and writes its mark."""
+        if os.fstat(self.descriptor).st_size < blocks * BLOCK_BYTES:
+            os.posix_fallocate(self.descriptor, 0, blocks * BLOCK_BYTES)
+
+    def set_backfilled(self, frame: int, *, attempted: int) -> None:
+        """How many frames were copied back, and up to where it was begun."""
+        os.pwrite(self.descriptor, struct.pack("=I", attempted), _ATTEMPTED)
+        os.pwrite(self.descriptor, struct.pack("=I", frame), _BACKFILLED)
+
+    def set_mark(self, number: int, frame: int) -> None:
+        """The last frame that readers who share this READ lock look at; only while we hold it for ourselves."""
+        os.pwrite(self.descriptor, struct.pack("=I", frame), _MARKS + 4 * number)
+
+    def reset_marks(self, frame: int) -> None:
+        """After a recovery: READ1 reads up to ``frame``, the others are unused. Those in use stay as they are."""
+        os.pwrite(self.descriptor, struct.pack("=I", 0), _MARKS)
+        for number in range(1, MARKS):
+            with self.alone(READ0 + number) as held:
+                if held:
+                    self.set_mark(number, frame if number == 1 and frame else MARK_UNUSED)
+
+    def safe_frame(self, header: IndexHeader) -> int:
+        """The last frame that can be copied back: readers up to an earlier one still need the database without it."""
+        safe = header.max_frame
+        for number in range(1, MARKS):
+            if header.read_marks[number] >= safe:
+                continue
+            with self.alone(READ0 + number) as held:
+                if held:
+                    self.set_mark(number, safe if number == 1 else MARK_UNUSED)
+                else:
+                    safe = header.read_marks[number]
+        return safe
+
+
+def _until(attempt: Callable[[], bool], wait_s: float) -> bool:
+    deadline_s = time.monotonic() + wait_s
+    while not attempt():
+        if time.monotonic() >= deadline_s:
+            return False
+        time.sleep(_POLL_S)
+    return True
