@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from walsyncd.cli.table import format_bytes
+from walsyncd.config.units import format_size
 from walsyncd.core.stored.moment import format_span
 
 if TYPE_CHECKING:
@@ -78,5 +78,5 @@ class Lines:
     def _line(self, elapsed_s: float) -> str:
         rate = self._done / elapsed_s
         left = format_span(int((self._total - self._done) / rate * 1000)) if rate else "?"
-        done = f"{format_bytes(self._done)} of {format_bytes(self._total)}"
-        return f"walsyncd: restoring: {done}, {format_bytes(int(rate))}/s, {left} left"
+        done = f"{format_size(self._done)} of {format_size(self._total)}"
+        return f"walsyncd: restoring: {done}, {format_size(int(rate))}/s, {left} left"

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from walsyncd.cli.commands.ls import replicas_from
-from walsyncd.cli.table import format_bytes, print_table, say
+from walsyncd.cli.table import print_table, say
+from walsyncd.config.units import format_size
 from walsyncd.core.stored.moment import format_moment
 from walsyncd.errors import CorruptError, NothingToRestoreError, WalsyncdError, forget_locals
 
@@ -151,7 +152,7 @@ def _print(args: argparse.Namespace, outcomes: list[DatabaseOutcome]) -> None:
     failed = sum(each.error is not None for each in outcomes)
     sizes = sum(each.restored.size for each in outcomes if each.restored)
     done = sum(each.restored is not None for each in outcomes)
-    say(f"\n{done} of {len(outcomes)} restored to {args.output}, {format_bytes(sizes)}; {failed} failed")
+    say(f"\n{done} of {len(outcomes)} restored to {args.output}, {format_size(sizes)}; {failed} failed")
 
 
 def _row(outcome: DatabaseOutcome) -> tuple[str, ...]:
@@ -160,7 +161,7 @@ def _row(outcome: DatabaseOutcome) -> tuple[str, ...]:
     if outcome.restored is None:
         return outcome.name, "kept" if outcome.kept else "can be restored", "-", "-", ""
     reached = outcome.restored.plan.reached
-    size = format_bytes(outcome.restored.size)
+    size = format_size(outcome.restored.size)
     notes = "".join(f" ({note})" for note in outcome.restored.plan.notes)
     return outcome.name, "restored", format_moment(reached.time_ms), size, f"{reached.position}{notes}"
 

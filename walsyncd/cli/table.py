@@ -1,4 +1,4 @@
-"""Tables for people: by rich on a terminal, plain columns of full width in a pipe; and sizes."""
+"""Tables for people: by rich on a terminal, plain columns of full width in a pipe."""
 
 from __future__ import annotations
 
@@ -8,9 +8,6 @@ from collections.abc import Sequence
 from typing import TextIO
 
 from walsyncd.errors import one_line, printable
-
-_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
-_UNIT = 1024
 
 
 def say(text: str, *, file: TextIO | None = None, flush: bool = False) -> None:
@@ -64,13 +61,3 @@ def _rich_lines(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[
     with console.capture() as captured:
         console.print(table)
     return captured.get().splitlines()
-
-
-def format_bytes(size: int) -> str:
-    """A size for people, in the largest unit that it fills: ``12.3 MiB``."""
-    value = float(size)
-    for unit in _UNITS[:-1]:
-        if value < _UNIT:
-            return f"{size} B" if unit == "B" else f"{value:.1f} {unit}"
-        value /= _UNIT
-    return f"{value:.1f} {_UNITS[-1]}"

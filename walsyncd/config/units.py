@@ -31,6 +31,8 @@ _SIZE_UNITS = {
     "GB": 10**9,
     "TB": 10**12,
 }
+_PRINTED_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
+_STEP = 1024
 _SIZE_UNITS_FOLDED = {unit.casefold(): scale for unit, scale in _SIZE_UNITS.items()}
 
 # Fifteen digits hold every size and every duration that can occur, and keep the arithmetic exact.
@@ -66,6 +68,10 @@ def parse_size(text: str) -> int:
 
 
 def format_size(size: int) -> str:
-    """Inverse of ``parse_size``, in the largest unit that divides ``size`` (bytes)."""
-    scale, unit = max((scale, unit) for unit, scale in _SIZE_UNITS.items() if size % scale == 0 or scale == 1)
-    return f"{size // scale}{unit}" if size else "0B"
+    """A size in bytes for people, in the largest unit that it fills: ``12.3 MiB``. `parse_size` reads whole ones."""
+    value = float(size)
+    for unit in _PRINTED_UNITS[:-1]:
+        if value < _STEP:
+            return f"{size} B" if unit == "B" else f"{value:.1f} {unit}"
+        value /= _STEP
+    return f"{value:.1f} {_PRINTED_UNITS[-1]}"

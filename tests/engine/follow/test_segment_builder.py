@@ -139,7 +139,7 @@ def test_one_that_is_too_large_leaves_no_file(
     def take(limit: int) -> None:
         collect_with(journal, limit, frames)
 
-    with pytest.raises(TooLargeError, match="spool_bytes_max, 100B") as told:
+    with pytest.raises(TooLargeError, match="spool_bytes_max, 100 B") as told:
         take(100)
     assert "raise spool_bytes_max" in told.value.hint
     assert list(spool.iterdir()) == []

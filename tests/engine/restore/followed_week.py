@@ -53,7 +53,7 @@ while True:
 class Week:
     """The source, the follower and the readers; ``happened`` counts what was done to them."""
 
-    def __init__(self, maker: ReplicaMaker, folder: Path, seed: int) -> None:
+    def __init__(self, maker: ReplicaMaker, logs: Path, folder: Path, seed: int) -> None:
         self.maker = maker
         self.out = folder / "copy.db"
         self.happened: Counter[str] = Counter()
@@ -62,7 +62,7 @@ class Week:
         self._random = random.Random(seed)
         self._follower: subprocess.Popen[str] | None = None
         self._readers: list[subprocess.Popen[str]] = []
-        self._log = folder / "readers"
+        self._logs = logs
         self._room = folder / "filler"
 
     def begin(self, readers: int) -> None:
@@ -83,7 +83,7 @@ class Week:
         """Start the follower, as a service manager does whenever it ended."""
         url = f"file://{self.maker.root}/{self.maker.name}"
         command = [sys.executable, "-m", "walsyncd", "restore", url, "-o", str(self.out), "--follow"]
-        log = (self.out.parent / "follower").open("a")
+        log = (self._logs / "follower.log").open("a")
         self._follower = subprocess.Popen([*command, "--interval", "0.02"], stdout=log, stderr=log, text=True)
         log.close()
 
@@ -91,19 +91,19 @@ class Week:
         """Start the follower again if it ended by itself, and note why; fail if a reader saw something wrong."""
         assert self._follower is not None
         if self._follower.poll() is not None:
-            last = (self.out.parent / "follower").read_text().strip().rpartition("\n")[2]
+            last = (self._logs / "follower.log").read_text().strip().rpartition("\n")[2]
             self.refused.append(f"{self._follower.returncode}: {last}")
             self.follow()
         for number, reader in enumerate(self._readers):
             assert reader.poll() is None, (
-                self._log.with_name(f"readers-{number}").read_text()[-300:],
+                (self._logs / f"reader-{number}.log").read_text()[-300:],
                 reader.returncode,
             )
 
     def read(self, number: int) -> None:
         """Start a reader. Every second one may write, so that it recovers and checkpoints what it finds."""
         program = READER.format(path=self.out, mode="rw" if number % 2 else "ro", rows=ROWS)
-        log = self._log.with_name(f"readers-{number}").open("w")
+        log = (self._logs / f"reader-{number}.log").open("w")
         self._readers[number : number + 1] = [
             subprocess.Popen([sys.executable, "-c", program], stdout=log, stderr=log, text=True)
         ]
@@ -208,7 +208,7 @@ class Week:
     def catches_up(self) -> bool:
         """Whether every reader has seen the last transaction."""
         self.tend()
-        seen = [self._log.with_name(f"readers-{number}").read_text().split() for number in range(len(self._readers))]
+        seen = [(self._logs / f"reader-{number}.log").read_text().split() for number in range(len(self._readers))]
         return all(numbers and numbers[-1] == str(self.written) for numbers in seen)
 
     def end(self) -> None:
@@ -231,7 +231,7 @@ def live(folder: Path, copy_folder: Path, *, transactions: int, seed: int, disk_
     """A week of so many transactions. AssertionError if a reader saw something wrong, or the copy stays behind."""
     chance = random.Random(seed)
     with make_replica(folder) as maker:
-        week = Week(maker, copy_folder, seed)
+        week = Week(maker, folder, copy_folder, seed)
         try:
             week.begin(readers=3)
             while week.written < transactions:

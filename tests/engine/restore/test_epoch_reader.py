@@ -13,6 +13,7 @@ from walsyncd.adapters.storage.directory import DirectoryStorage
 from walsyncd.core.stored.layout import SegmentKey, format_key
 from walsyncd.core.stored.segment import Trailer, decode_body, encode_segment
 from walsyncd.engine.restore import epoch_reader
+from walsyncd.engine.restore import replica as replica_module
 from walsyncd.engine.restore.commit_times import trailers
 from walsyncd.engine.restore.epoch_reader import EpochReader
 from walsyncd.engine.restore.replica import Replica
@@ -89,7 +90,7 @@ def test_reading_can_begin_within_an_epoch(maker: ReplicaMaker) -> None:
 def test_broken_stream_is_read_again(maker: ReplicaMaker, monkeypatch: pytest.MonkeyPatch) -> None:
     """What came before the break is not handed out twice."""
     monkeypatch.setattr(epoch_reader, "BATCH_BYTES", 1)
-    monkeypatch.setattr(epoch_reader, "pause", lambda _attempt: None)
+    monkeypatch.setattr(replica_module, "pause", lambda _attempt: None)
     maker.commit(200)
     (key,) = maker.ship()
     whole = DirectoryStorage.stream

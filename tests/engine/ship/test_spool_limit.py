@@ -33,7 +33,7 @@ def test_the_database_with_most_in_a_full_spool_gives_way(tmp_path: Path) -> Non
         assert list(over) == [ids[1]]
         gap = over[ids[1]]
         assert (gap.kind, gap.facts["bytes"]) == (GapKind.SPOOL, 5000)
-        assert "4KiB" in gap.reason
+        assert "4.0 KiB" in gap.reason
         journal.drop_spool(ids[1])
         assert not limit.is_full()
 

@@ -18,7 +18,8 @@ from walsyncd.cli import settings_from
 from walsyncd.cli.configured_storage import storage_from
 from walsyncd.cli.daemon_client import call
 from walsyncd.cli.replica_argument import is_url, storage_from_url
-from walsyncd.cli.table import counted, format_bytes
+from walsyncd.cli.table import counted
+from walsyncd.config.units import format_size
 from walsyncd.core.stored.moment import format_moment
 from walsyncd.errors import NothingToRestoreError, UsageError, WalsyncdError
 
@@ -144,7 +145,7 @@ def _say_nothing_there(subject: Subject) -> None:
 def _show(subject: Subject, remains: Remains, versions_refused: str) -> None:
     counts = counted(remains.generations, "generation"), counted(len(remains.objects), "object")
     place = f", in {subject.storage.url}" if subject.folder else ""
-    lines = [f"{subject.title}{place}:", f"  {', '.join(counts)}, {format_bytes(remains.size)}"]
+    lines = [f"{subject.title}{place}:", f"  {', '.join(counts)}, {format_size(remains.size)}"]
     if len(remains.versions) > len(remains.objects):
         lines.append(f"  {counted(len(remains.versions), 'version')} and delete markers in all: the store keeps them")
     if remains.uploads:
@@ -197,7 +198,7 @@ def _erase(subject: Subject, eraser: Eraser, remains: Remains, *, has_daemon: bo
     if has_daemon:
         time.sleep(CALM_S)
         removed += eraser.erase()
-    print(f"{subject.title}: {counted(removed, 'object')} deleted, {format_bytes(remains.size)}; nothing is left")
+    print(f"{subject.title}: {counted(removed, 'object')} deleted, {format_size(remains.size)}; nothing is left")
     if eraser.versions_refused:
         raise WalsyncdError(
             f"forget {subject.title}: versions could not be seen: {eraser.versions_refused}",

@@ -19,7 +19,8 @@ from walsyncd.cli import settings_from
 from walsyncd.cli.configured_storage import storage_from
 from walsyncd.cli.replica_argument import is_url, replica_from, storage_from_url
 from walsyncd.cli.selection import is_pattern, select
-from walsyncd.cli.table import counted, format_bytes, is_too_wide, print_table, say
+from walsyncd.cli.table import counted, is_too_wide, print_table, say
+from walsyncd.config.units import format_size
 from walsyncd.core.restore.timeline import BASE, Span, gaps, merged, picture
 from walsyncd.core.stored.moment import format_moment, format_span
 from walsyncd.errors import UsageError
@@ -103,7 +104,7 @@ def _summary(found: Sequence[Sequence[GenerationSurvey]]) -> str:
     objects, size = sum(each.objects for each in every), sum(each.size for each in every)
     ill = sum(map(_needs_attention, found))
     what = f"{counted(ill, 'database')} with a hole, damage or no base yet" if ill else "nothing is missing"
-    return f"{counted(len(found), 'database')}, {counted(objects, 'object')}, {format_bytes(size)}; {what}"
+    return f"{counted(len(found), 'database')}, {counted(objects, 'object')}, {format_size(size)}; {what}"
 
 
 def replicas_from(args: argparse.Namespace) -> list[Replica]:
@@ -165,7 +166,7 @@ def _print_lines(replica: Replica, generations: Sequence[GenerationSurvey]) -> N
         say("  nothing stored yet")
     for each in generations:
         generation, reason, _, first, last, *_, remark = _columns(each)
-        counts = [counted(len(each.bases), "base"), counted(each.objects, "object"), format_bytes(each.size)]
+        counts = [counted(len(each.bases), "base"), counted(each.objects, "object"), format_size(each.size)]
         counts += [] if each.commits is None else [counted(each.commits, "commit")]
         say(f"  {generation}")
         width = shutil.get_terminal_size().columns
@@ -176,7 +177,7 @@ def _print_lines(replica: Replica, generations: Sequence[GenerationSurvey]) -> N
 def _columns(each: GenerationSurvey) -> tuple[str, ...]:
     times = [format_moment(point.time_ms) if point else "-" for point in (each.first, each.last)]
     commits = "-" if each.commits is None else str(each.commits)
-    counts = str(len(each.bases)), *times, commits, str(each.objects), format_bytes(each.size)
+    counts = str(len(each.bases)), *times, commits, str(each.objects), format_size(each.size)
     return each.generation, each.reason or "-", *counts, "; ".join(_remarks(each))
 
 

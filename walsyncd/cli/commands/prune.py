@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING
 from walsyncd.cli import settings_from
 from walsyncd.cli.configured_storage import storage_from
 from walsyncd.cli.daemon_client import Deadline, call
-from walsyncd.cli.table import format_bytes, say
+from walsyncd.cli.table import say
+from walsyncd.config.units import format_size
 from walsyncd.core.stored.moment import format_moment
 from walsyncd.errors import MissingError, UsageError, WalsyncdError
 
@@ -88,7 +89,7 @@ def _outcome(state_dir: Path, name: str, deadline: Deadline) -> tuple[bool, str]
         from walsyncd.engine.upkeep.deletion import KEPT_HINT  # noqa: PLC0415
 
         return False, f"{len(answer['left'])} objects are still there, first {answer['left'][0]} (hint: {KEPT_HINT})"
-    return True, f"{answer['objects']} objects removed, {format_bytes(answer['size'])}"
+    return True, f"{answer['objects']} objects removed, {format_size(answer['size'])}"
 
 
 def _specs(settings: Settings, name: str | None) -> list[DatabaseSpec]:
@@ -131,10 +132,10 @@ def _print(name: str, folder: Folder, told: Pruning) -> None:
     from walsyncd.core.stored.layout import format_key  # noqa: PLC0415
 
     for each in told.going:
-        say(f"{name}/{format_key(each.held.key)}  {format_bytes(each.held.size)}  {each.reason}")
+        say(f"{name}/{format_key(each.held.key)}  {format_size(each.held.size)}  {each.reason}")
     for key in folder.foreign:
         say(f"{key}  foreign: never touched")
-    size = format_bytes(sum(each.held.size for each in told.going))
+    size = format_size(sum(each.held.size for each in told.going))
     after = f"; more may go at {format_moment(told.next_ms)}" if told.next_ms is not None else ""
     say(f"{name}: {len(told.going)} of {len(folder.held)} objects would go, {size}{after}")
 

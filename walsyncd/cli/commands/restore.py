@@ -40,7 +40,8 @@ from typing import TYPE_CHECKING, NoReturn
 from walsyncd.adapters.system.allocator import reuse_blocks
 from walsyncd.cli.progress import showing_progress
 from walsyncd.cli.replica_argument import replica_from
-from walsyncd.cli.table import format_bytes, say
+from walsyncd.cli.table import say
+from walsyncd.config.units import format_size
 from walsyncd.core.stored.moment import format_moment, moment_ms, parse_moment
 from walsyncd.errors import CorruptError, TransientError, UsageError
 
@@ -202,7 +203,7 @@ def _plan(args: argparse.Namespace, replica: Replica, request: RestoreRequest) -
     sentences = [
         f"would restore {args.output}: {_where(draft.plan)}, {draft.size} bytes",
         f"  base    {draft.manifest.key}, consistent from {draft.manifest.consistent_from}",
-        f"  epochs  {_epochs(draft)}, {len(draft.plan.objects)} objects; {format_bytes(fetched)} to fetch in all",
+        f"  epochs  {_epochs(draft)}, {len(draft.plan.objects)} objects; {format_size(fetched)} to fetch in all",
         f"  limit   {_limit(draft)}",
     ]
     _print(args, _facts(args.output, draft.plan) | facts, "\n".join(sentences))

@@ -13,7 +13,8 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
 from walsyncd.cli.selection import by_need, select, summary_of
-from walsyncd.cli.table import counted, format_bytes, say, table_lines
+from walsyncd.cli.table import counted, say, table_lines
+from walsyncd.config.units import format_size
 from walsyncd.core.follow.database_state import DatabaseState
 from walsyncd.errors import one_line
 
@@ -256,11 +257,11 @@ def _lag(database: DatabaseStatus) -> str:
     """The age of the oldest commit that waits, or for how long nobody has looked whether there is one."""
     if database.unseen_s > max(database.lag_s, UNSEEN_SHOWN_S):
         return f"{database.unseen_s:.1f} s, not looked at"
-    return f"{database.lag_s:.1f} s, {format_bytes(database.lag_bytes)}" if database.spool_objects else "none"
+    return f"{database.lag_s:.1f} s, {format_size(database.lag_bytes)}" if database.spool_objects else "none"
 
 
 def _size(objects: int, size: int, *, is_wide: bool) -> str:
-    return f"{counted(objects, 'object')}, {format_bytes(size)}" if is_wide else format_bytes(size)
+    return f"{counted(objects, 'object')}, {format_size(size)}" if is_wide else format_size(size)
 
 
 def _day_or_time(time_ms: int | None) -> str:

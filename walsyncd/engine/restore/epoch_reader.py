@@ -30,8 +30,8 @@ from walsyncd.core.sqlite.wal import (
 )
 from walsyncd.core.stored.layout import format_key
 from walsyncd.core.stored.segment import Trailer, decode_body
-from walsyncd.engine.restore.replica import ATTEMPTS_MAX, Replica, naming_object, pause
-from walsyncd.errors import CorruptError, TransientError
+from walsyncd.engine.restore.replica import Attempts, Replica, naming_object
+from walsyncd.errors import CorruptError
 
 BATCH_BYTES = 2 * 1024 * 1024  # frames verified and handed on at once; bounds what a reader holds
 
@@ -69,16 +69,9 @@ class EpochReader:
         CorruptError names the object. ``key`` must hold the frame after ``frame``, or be the first one read.
         """
         end = key.last if upto is None else min(upto, key.last)
-        for attempt in range(1, ATTEMPTS_MAX + 1):
-            try:
-                with naming_object(key):
-                    yield from self._read_once(key, end)
-            except TransientError:
-                if attempt == ATTEMPTS_MAX:
-                    raise
-                pause(attempt)
-            else:
-                return
+        for attempt in Attempts():
+            with attempt, naming_object(key):
+                yield from self._read_once(key, end)
 
     def _read_once(self, key: FramesKey, end: int) -> Iterator[Frames]:
         pending = _Pending(key.first)

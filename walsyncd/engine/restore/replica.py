@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -181,12 +181,37 @@ def _has_owner(storage: Storage, prefix: str) -> bool:
 
 def with_retries(action: Callable[[], T]) -> T:
     """Do it, and again with growing delays while the storage is away."""
-    for attempt in range(1, ATTEMPTS_MAX):
-        try:
+    for attempt in Attempts():
+        with attempt:
             return action()
+    raise AssertionError("the last attempt returns or raises")
+
+
+class Attempts:
+    """Attempts at something, each to be entered. One that ends with TransientError is followed by a delay and the next.
+
+    The last one raises. An attempt that ends otherwise is the last.
+    """
+
+    def __init__(self) -> None:
+        self._has_failed = False
+
+    def __iter__(self) -> Iterator[AbstractContextManager[None]]:
+        for number in range(1, ATTEMPTS_MAX + 1):
+            self._has_failed = False
+            yield self._attempt(number)
+            if not self._has_failed:
+                return
+
+    @contextmanager
+    def _attempt(self, number: int) -> Iterator[None]:
+        try:
+            yield
         except TransientError:
-            pause(attempt)
-    return action()
+            if number == ATTEMPTS_MAX:
+                raise
+            self._has_failed = True
+            pause(number)
 
 
 def pause(attempt: int) -> None:

@@ -46,7 +46,7 @@ from walsyncd.errors import (
     WalsyncdError,
 )
 
-HEADS = 8  # requests at a time, as many as uploads by default
+HEADS = 8  # requests at a time, as many as `uploads_max` has by default
 
 
 @dataclass(slots=True)

@@ -42,7 +42,7 @@ from walsyncd.engine.threads.stall_detector import StallDetector
 from walsyncd.errors import ImpossibleError, RefusedError, StateError, TransientError
 from walsyncd.log import get_logger
 
-UPLOADS_MAX_DEFAULT = 4  # threads; a request waits most of its time
+UPLOADS_MAX_DEFAULT = 8  # threads; a request waits most of its time
 UPLOAD_INTERVAL_DEFAULT_S = 1.0
 REFUSED_WAIT_S = 30.0  # a person has to change something; more often would only fill the log
 STATE_WAIT_S = 1.0  # a full disk: as often as the follower looks
