@@ -63,7 +63,7 @@ COMMANDS = {
     "ls": Command("list databases, generations, bases, covered time, sizes", "walsyncd ls srv/app.db"),
     "restore": Command(
         "write a database as it was at any commit",
-        'walsyncd restore srv/app.db -o /tmp/app.db --at "2026-11-22 10:56:00"',
+        'walsyncd restore srv/app.db -o /srv/restored/app.db --at "2026-11-22 10:56:00"',
     ),
     "verify": Command("read a whole replica and check every object and chain", "walsyncd verify srv/app.db"),
     "prune": Command("remove what retention does not keep, or say what would go", "walsyncd prune --dry-run"),

@@ -83,6 +83,17 @@ def test_names_are_those_of_the_folder_that_was_opened(tmp_path: Path) -> None:
     assert not (tmp_path / "victim").exists()
 
 
+def test_file_is_written_in_one_step(tmp_path: Path) -> None:
+    """What a killed process has left, or a link of that name, is in nobody's way and is not followed."""
+    (tmp_path / ".note.new").symlink_to(tmp_path / "victim")
+    (tmp_path / "note").symlink_to(tmp_path / "victim")
+    with open_folder(tmp_path) as folder:
+        for content in (b"one", b"two"):
+            folder.write("note", content)
+            assert (tmp_path / "note").read_bytes() == content
+        assert folder.names() == ["note"]
+
+
 @pytest.mark.root
 @needs_root
 @pytest.mark.parametrize(

@@ -283,3 +283,11 @@ def test_files_are_removed_at_the_end_unless_somebody_reads(path: Path) -> None:
     assert not Path(f"{path}-shm").exists()
     assert not Path(f"{path}-wal").exists()
     assert seen(path) == "second"
+
+
+def test_two_that_follow_into_one_file_do_not_meet(path: Path, standby: ReplicaFile) -> None:
+    """The second is refused, and the first goes on."""
+    with pytest.raises(RefusedError, match="another process follows"), opened(path):
+        pass
+    apply(standby, path, "first!")
+    assert seen(path) == "first!"

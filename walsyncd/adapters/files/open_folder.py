@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import errno
 import os
-import secrets
 import stat
 from collections import deque
 from contextlib import suppress
@@ -99,7 +98,9 @@ class OpenFolder:
 
     def write(self, name: str, content: bytes) -> None:
         """Put a file in place in one step, durably. Root gives it to the folder's heir."""
-        temporary = f".{secrets.token_hex(16)}"
+        temporary = f".{name}.new"
+        with suppress(FileNotFoundError):
+            self.unlink(temporary)  # of somebody who was killed
         descriptor = self.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
         try:
             if os.geteuid() == 0 and self.heir:

@@ -92,6 +92,7 @@ class ReplicaFile:
         self._name = name
         with ExitStack() as opened, self._translated():
             self._database = self._open(name, opened)
+            self._be_the_only_one()
             self._take_shared()
             self.page_size = self._into_wal_mode()
             self._wal = self._open(f"{name}{Role.WAL.value}", opened, create=True)
@@ -119,6 +120,15 @@ class ReplicaFile:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise RefusedError(f"follow with {self.path}: {name} is not a regular file", hint="remove it")
         return descriptor
+
+    def _be_the_only_one(self) -> None:
+        """Each of two that follow into one file would take the other's commits for a foreign process's."""
+        try:
+            fcntl.flock(self._database, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise RefusedError(
+                f"follow with {self.path}: another process follows with it", hint="stop one of the two"
+            ) from error
 
     def _take_shared(self) -> None:
         if not lock_bytes(self._database, fcntl.F_RDLCK, *_SHARED):

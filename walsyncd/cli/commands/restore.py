@@ -271,9 +271,12 @@ def access_from(args: argparse.Namespace) -> Access:
     user, _, group = (args.owner or "").partition(":")
     try:
         uid = (int(user) if user.isdecimal() else pwd.getpwnam(user).pw_uid) if user else None
+    except KeyError as error:
+        raise UsageError(f"--owner {args.owner!r}: there is no user {user!r}", hint="a name, or a number") from error
+    try:
         gid = (int(group) if group.isdecimal() else grp.getgrnam(group).gr_gid) if group else None
     except KeyError as error:
-        raise UsageError(f"--owner {args.owner!r}: {error.args[0]}") from error
+        raise UsageError(f"--owner {args.owner!r}: there is no group {group!r}", hint="a name, or a number") from error
     return Access(uid, gid, int(args.mode, 8) if args.mode else None)
 
 
