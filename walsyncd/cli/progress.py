@@ -1,4 +1,4 @@
-"""How far a restore is, on stderr: a bar with rate and time left on a terminal, elsewhere a line every few seconds."""
+"""Shows on stderr how far a restore is: a bar with rate and time left on a terminal, else a line every few seconds."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LINE_EVERY_S = 5.0  # a log is read later: few lines, but a sign of life
 
 @contextmanager
 def showing_progress() -> Iterator[Progress]:
-    """What a restore reports to while it runs."""
+    """Yield what a restore reports its progress to."""
     if not sys.stderr.isatty():
         yield Lines()
         return
@@ -35,23 +35,23 @@ def showing_progress() -> Iterator[Progress]:
 
 
 class OnTerminal:
-    """A bar; it is gone when the restore is over."""
+    """A bar, which disappears when the restore is over."""
 
     def __init__(self, bar: Bar) -> None:
         self._bar = bar
         self._task = bar.add_task("restore", total=None)
 
     def begin(self, draft: BuildPlan) -> None:
-        """From the start."""
+        """Begin at 0."""
         self._bar.reset(self._task, total=draft.work_bytes)
 
     def advance(self, raw_bytes: int) -> None:
-        """Move it."""
+        """Move the bar."""
         self._bar.advance(self._task, raw_bytes)
 
 
 class Lines:
-    """Lines of text; none for what is over at once."""
+    """Lines of text. A restore that is over within seconds prints none."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -59,13 +59,13 @@ class Lines:
         self._began_s = self._said_s = time.monotonic()
 
     def begin(self, draft: BuildPlan) -> None:
-        """From the start."""
+        """Begin at 0."""
         with self._lock:
             self._total, self._done = draft.work_bytes, 0
             self._began_s = self._said_s = time.monotonic()
 
     def advance(self, raw_bytes: int) -> None:
-        """Count, and say so now and then."""
+        """Count, and print a line every few seconds."""
         now_s = time.monotonic()
         with self._lock:
             self._done += raw_bytes

@@ -1,6 +1,6 @@
 """``NAME|URL``: which replica a command is about.
 
-A URL is the folder of a database, no configuration needed; a name is one below the configured storage.
+A URL is the folder of a database and needs no configuration. A name is a folder below the configured storage.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def is_url(text: str) -> bool:
 
 
 def replica_from(args: argparse.Namespace) -> Replica:
-    """The replica that ``args.replica`` names; UsageError lists the known names if it is none of them."""
+    """Return the replica that ``args.replica`` names. Raises UsageError with the known names if it is none of them."""
     from walsyncd.engine.restore.replica import Replica  # noqa: PLC0415  a command is light until it runs
 
     if is_url(args.replica):
@@ -41,14 +41,14 @@ def replica_from(args: argparse.Namespace) -> Replica:
 
 
 def storage_from_url(args: argparse.Namespace) -> Storage:
-    """The storage whose root is the folder that ``args.replica`` names."""
+    """Return the storage whose root is the folder that ``args.replica`` names."""
     from walsyncd.config import storage_at  # noqa: PLC0415
 
     return storage_from(storage_at(args.replica, args.config))
 
 
 def is_configured(settings: Settings, name: str) -> bool:
-    """Whether an entry stands for that name, or a pattern could: its file need not exist on this machine."""
+    """Whether an entry has that name, or a pattern could match it. The file need not exist on this machine."""
     from walsyncd.core.stored.layout import default_name  # noqa: PLC0415
 
     for entry in settings.databases:

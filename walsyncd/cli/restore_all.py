@@ -1,8 +1,8 @@
 """``walsyncd restore --all``: every database of a storage, when a host was lost.
 
-Each goes to its name below the output folder. Small ones are restored many at a time, beside one large one: they share
-a fixed room in memory, of which a large one fills most, and it keeps a disk busy by itself. One that fails does not
-stop the others.
+Each database is restored to its name below the output folder. Many small ones are restored at a time, beside one large
+one: they share a fixed amount of memory, of which a large one takes most, and a large one keeps a disk busy by itself.
+A database that fails does not stop the others.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from walsyncd.engine.restore.restorer import BuildPlan, Restored
 
 AT_ONCE = 8
-ROOM_BYTES = 96 << 20  # for buffers: with all that is loaded besides, the process stays below 256 MiB (measured: 249)
-LARGE_BYTES = 72 << 20  # what a restore's buffers come to at most; those of a small one are no larger than its work
+ROOM_BYTES = 96 << 20  # for buffers; with all that is loaded besides, the process stays below 256 MiB (measured: 249)
+LARGE_BYTES = 72 << 20  # the buffers of one restore at most; those of a small one are no larger than what it reads
 HEADINGS = ("DATABASE", "RESULT", "TIME", "SIZE", "POSITION OR REASON")
 
 
@@ -45,7 +45,7 @@ class DatabaseOutcome:
 
 
 def restore_all(args: argparse.Namespace, request: RestoreRequest, access: Access) -> int:
-    """Restore them, print a table, and return the exit code: 1 if any failed."""
+    """Restore all databases, print a table, and return the exit code, which is 1 if any failed."""
     replicas = replicas_from(args)
     if not replicas:
         raise NothingToRestoreError("restore --all: there is no database in the storage")
@@ -71,14 +71,14 @@ def restore_all(args: argparse.Namespace, request: RestoreRequest, access: Acces
 
 
 class _SharedMemory:
-    """Memory that restores share."""
+    """An amount of memory that restores share."""
 
     def __init__(self, size: int) -> None:
         self._free = self._size = size
         self._condition = threading.Condition()
 
     def take(self, wanted: int) -> int:
-        """Wait for so many bytes, at most all there are; returns how many they are."""
+        """Wait until ``wanted`` bytes are free, or all there are if that is less. Returns how many were taken."""
         taken = min(wanted, self._size)
         with self._condition:
             self._condition.wait_for(lambda: self._free >= taken)
@@ -86,14 +86,14 @@ class _SharedMemory:
         return taken
 
     def give_back(self, taken: int) -> None:
-        """Let others have them."""
+        """Free what `take` returned."""
         with self._condition:
             self._free += taken
             self._condition.notify_all()
 
 
 class _MemoryTurn:
-    """Progress that nobody sees: a restore waits until there is room for it, and all end when the command does."""
+    """One restore's part of the memory. As its progress it makes it wait for memory, and end when the command ends."""
 
     def __init__(self, room: _SharedMemory, stopped: threading.Event) -> None:
         self._room = room
@@ -101,18 +101,18 @@ class _MemoryTurn:
         self._taken = 0
 
     def begin(self, draft: BuildPlan) -> None:
-        """Wait for its room; where it is planned anew it keeps what it has."""
+        """Wait for memory. A restore that is planned again keeps what it has."""
         if not self._taken:
             self._taken = self._room.take(min(draft.work_bytes, LARGE_BYTES))
         self.advance(0)
 
     def advance(self, raw_bytes: int) -> None:
-        """KeyboardInterrupt, as the main thread had it."""
+        """Raise KeyboardInterrupt once the command has ended, as the main thread did."""
         if self._stopped.is_set():
             raise KeyboardInterrupt
 
     def end(self) -> None:
-        """Let the next ones."""
+        """Free the memory."""
         self._room.give_back(self._taken)
 
 

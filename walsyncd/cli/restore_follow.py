@@ -1,7 +1,7 @@
 """``walsyncd restore --follow``: a restored copy that others read is kept up to date until it is stopped.
 
-One line for each time that it moved, with how far it is behind: how long ago the commit that readers see now was seen
-beside the application. SIGINT and SIGTERM end it, between two transactions; the next one goes on from there.
+It prints one line each time that the copy moved, with its lag: how long ago the commit that readers see now was seen
+beside the application. SIGINT and SIGTERM end it between two transactions. The next run goes on from there.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def follow(args: argparse.Namespace, replica: Replica, access: Access) -> int:
-    """Follow until a signal says stop; 0 then."""
+    """Follow until a signal says stop, and return 0."""
     from walsyncd.engine.restore.read_replica import ReadReplica  # noqa: PLC0415
     from walsyncd.engine.restore.restorer import RestoreOptions  # noqa: PLC0415  a command is light until it runs
 
@@ -52,7 +52,7 @@ def follow(args: argparse.Namespace, replica: Replica, access: Access) -> int:
 
 
 def _look(standby: ReadReplica) -> tuple[Moved | None, str]:
-    """What moved, or why nothing can move now: storage that is away, or a disk that is full. Both are waited for."""
+    """Return what moved, or why nothing can move now: the storage is away, or the disk is full. Both are waited for."""
     try:
         return standby.look(), ""
     except StateError as error:

@@ -24,7 +24,7 @@ def test_parse_is_the_inverse_of_format() -> None:
 @pytest.mark.parametrize("data", [b"", b"[]", b"{}", b"\xff", b'{"format": 2}'])
 def test_what_is_none_is_refused(data: bytes) -> None:
     """With the way out."""
-    with pytest.raises(CorruptError, match="where the copy stands") as caught:
+    with pytest.raises(CorruptError, match="how far the copy has come") as caught:
         parse_follow_point(data)
     assert "--force" in caught.value.hint
 

@@ -50,7 +50,7 @@ _MEANINGS: dict[int, tuple[type[WalsyncdError], str]] = {
 
 
 def write_temporary(folder: Path, fill: Callable[[BinaryIO], object]) -> Path:
-    """A durable new file in ``folder`` (made if need be) that ``fill`` wrote and nobody else knows."""
+    """Write a durable new file in ``folder`` with ``fill``, under a random name. The folder is made if need be."""
     make_folders(folder)
     path = folder / secrets.token_hex(16)
     try:
@@ -65,7 +65,7 @@ def write_temporary(folder: Path, fill: Callable[[BinaryIO], object]) -> Path:
 
 
 def publish(temporary: Path, target: Path) -> None:
-    """Rename ``temporary`` to ``target`` durably, in one step; folders on the way are made."""
+    """Rename ``temporary`` to ``target`` durably, in one step. Folders on the way are made."""
     try:
         for attempts_left in reversed(range(RENAME_ATTEMPTS_MAX)):
             try:
@@ -98,7 +98,7 @@ def create_file(path: Path) -> BinaryIO:
 
 
 def make_folders(path: Path) -> None:
-    """``path`` and its parents, each new one durable."""
+    """Make ``path`` and its parents where they are missing, each of them durable."""
     if path.is_dir():
         return
     make_folders(path.parent)
@@ -136,7 +136,7 @@ def sync_folder(path: Path) -> None:
 
 
 def copy_whole(source: Path, target: BinaryIO) -> None:
-    """Append a file to an open one, within the kernel."""
+    """Append a whole file to an open one. The kernel copies the bytes."""
     with source.open("rb") as file:
         left = os.fstat(file.fileno()).st_size
         while left:

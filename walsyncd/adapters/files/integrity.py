@@ -1,8 +1,8 @@
-"""Whether SQLite finds a restored file sound: ``PRAGMA integrity_check``, where its pages can be read.
+"""Asks SQLite whether a restored file is sound: ``PRAGMA integrity_check``, where its pages can be read.
 
-The file is ours and nobody else's, so it is opened read-only and ``immutable``: no lock, no -wal, no -shm. An encrypted
-database can't be read, and one that needs an extension (a tokenizer, a collation) can't be checked without it: that is
-said, and no verdict on the replica.
+Nobody else uses the file, so it is opened read-only and ``immutable``: SQLite takes no lock and makes no -wal or -shm.
+An encrypted database can't be read, and one that needs an extension (a tokenizer, a collation) can't be checked
+without it. The answer then says so, and is no verdict on the replica.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from urllib.parse import quote
 
 from walsyncd.core.sqlite.dbheader import HEADER_SIZE, parse_database_header
 
-MESSAGES_MAX = 10  # of SQLite's; more of them say nothing new
-STEPS_BETWEEN_QUESTIONS = 100_000  # of SQLite's machine, a few milliseconds: how soon somebody who stops us is heard
+MESSAGES_MAX = 10  # of SQLite's messages; more of them say nothing new
+STEPS_BETWEEN_QUESTIONS = 100_000  # steps of SQLite's virtual machine, a few milliseconds: how soon a stop is noticed
 _DAMAGE = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 
 
 @dataclass(frozen=True, slots=True)
 class Integrity:
-    """What is wrong with the file, or why that can't be told; both empty: SQLite finds it sound."""
+    """What is wrong with the file, or why SQLite can't tell. Both are empty if SQLite finds it sound."""
 
     problems: tuple[str, ...] = ()
     unchecked: str = ""
 
 
 def check_integrity(path: Path, *, is_stopped: Callable[[], bool] = lambda: False) -> Integrity:
-    """Have SQLite read every page of a closed database file that nobody writes to."""
+    """Have SQLite read every page of a database file that nobody has open."""
     with path.open("rb") as file:
         header = parse_database_header(file.read(HEADER_SIZE))
     if header is None:

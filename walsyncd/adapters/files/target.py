@@ -6,9 +6,9 @@ file, so they are moved aside. They are never removed.
 Order: partial file → bytes → fsync → ``NAME-wal`` … moved aside → rename → fsync of the folder. A kill
 before the rename leaves the old database, at worst with its WAL renamed (``NAME-wal.before-restore-…``).
 
-The partial file, ``.NAME.TAG.partial``, has one name for one content (``tag``) and is locked (flock) while it is built,
-so that the next restore finds what one that was killed has left, and two at a time do not write into one file. What is
-in it is believed only where its checksums fit, so it needs no record of what was done.
+The partial file, ``.NAME.TAG.partial``, has one name for one content (``tag``), so that the next restore finds what one
+that was killed has left. It is locked (flock) while it is built, so that two restores do not write into one file. Its
+content is believed only where its checksums fit, so no record of what was done is needed.
 
 The folder may belong to somebody who is not trusted. It is opened once (`open_folder`), every file in it is created,
 opened and renamed by its descriptor, and no link is followed. A target that is a link is refused. Owner and mode are
@@ -16,7 +16,7 @@ set on descriptors, without special bits.
 
 Locks on the replaced file are SQLite's own (sqlite.org/lockingv3.html, os_unix.c): every open connection in WAL mode,
 and every reader or writer in the other modes, holds some of the 512 bytes from 0x40000000 on. They are all held,
-as an open file description's lock, from before the last look until the rename: nobody can begin in between.
+as an open file description's lock, from before the last check until the rename. So nobody can begin in between.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from walsyncd.errors import CorruptError, RefusedError, TransientError, UsageErr
 PRIVATE_MODE = 0o600  # a database may hold anything; who needs more says so, or had it before
 GROUP_MODE = 0o640  # in a folder that lets its group in
 SPACE_RESERVE_BYTES = 1024 * 1024  # folders and metadata need a little too
-KEPT_BYTES_MIN = 64 << 20  # what is fetched again in a second or two is not worth a file that somebody has to find
+KEPT_BYTES_MIN = 64 << 20  # less is fetched again in a second or two, and is not worth a file that somebody has to find
 FOLLOW_SUFFIX = "-follow"
 _SIDE_SUFFIXES = (Role.WAL.value, Role.SHM.value, Role.JOURNAL.value)
 _LOCK_BYTES = 0x40000000, 512
@@ -146,7 +146,7 @@ class Target:
             raise UsageError(f"restore to {self.path}: not a regular file", hint="remove it, or choose another name")
 
     def _check_unused(self, *, locked: bool = False) -> None:
-        """As far as locks tell: an idle connection in a rollback-journal mode holds none. ``locked``: by us."""
+        """Check the locks. An idle connection in a rollback-journal mode holds none. ``locked``: we hold ours."""
         if (not locked and self._is_locked()) or self._is_attached():
             raise self._in_use()
 
@@ -169,7 +169,7 @@ class Target:
             )
 
     def partials(self) -> list[Path]:
-        """What interrupted restores to this path have left, of any content."""
+        """The partial files that interrupted restores to this path have left, of any content."""
         return [self._folder.path / name for name in self._partial_names()]
 
     def _partial_names(self) -> list[str]:
@@ -181,11 +181,11 @@ class Target:
 
     @contextmanager
     def building(self, tag: str) -> Iterator[int]:
-        """A descriptor of the partial file, with what an earlier restore of the same content left in it.
+        """Yield a descriptor of the partial file, with what an earlier restore of the same content left in it.
 
-        It is removed at the end unless it was published, or is large and the restore was interrupted, storage went
-        away, or an object did or is damaged: then the next one goes on with it. RefusedError if another process
-        builds it just now.
+        The file is removed at the end unless it was published. It is also kept if it is large and the restore was
+        interrupted, storage went away, or an object vanished or is damaged: the next restore goes on with it. Raises
+        RefusedError if another process is building it.
         """
         self._partial = f"{self._stem}.{tag}.partial"
         with self._failing("create a file beside"):
@@ -256,7 +256,7 @@ class Target:
             try:
                 self._take(descriptor)
                 if self._names_file(self._partial, descriptor):
-                    return descriptor  # else who had the lock has published or removed it: once more
+                    return descriptor  # else the process that had the lock has published or removed it: try again
             except BaseException:
                 os.close(descriptor)
                 raise
@@ -281,14 +281,14 @@ class Target:
         )
 
     def _remove_others(self) -> None:
-        """What interrupted restores of other contents have left beside the same target."""
+        """Remove what interrupted restores of other contents have left beside the same target."""
         for name in self._partial_names():
             status = self._folder.status(name)
             if name == self._partial or status is None:
                 continue
             if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():
                 continue
-            with suppress(OSError):  # somebody renames it meanwhile: it is his
+            with suppress(OSError):  # somebody else renames it meanwhile, or builds it
                 descriptor = self._folder.open(name, _PEEK)
                 try:
                     fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -298,7 +298,7 @@ class Target:
 
     @contextmanager
     def _locked_out(self) -> Iterator[None]:
-        """Nobody has the replaced file open, and nobody can begin to use it; RefusedError if somebody does."""
+        """Keep everybody from beginning to use the replaced file. Raises RefusedError if somebody has it open."""
         self._check_unused()
         try:
             descriptor = self._folder.open(self._name, os.O_RDWR | os.O_NONBLOCK)
@@ -307,7 +307,7 @@ class Target:
                 raise RefusedError(f"restore to {self.path}: it is a symbolic link") from error
             if error.errno not in {errno.ENOENT, errno.EACCES, errno.EROFS, errno.EISDIR}:
                 raise
-            yield  # there is none, or none that we may lock; the rename says what may not be
+            yield  # there is none, or none that we may lock; the rename raises what is not permitted
             return
         try:
             if not lock_bytes(descriptor, fcntl.F_WRLCK, *_LOCK_BYTES):
@@ -332,7 +332,7 @@ class Target:
             return liveness(shm) is not Liveness.NONE
 
     def _open_existing(self, name: str) -> OpenFile | None:
-        """One of the files that are there. A link, which SQLite would not open either, is refused."""
+        """Open a file that is there, or return None. A link is refused, as SQLite refuses one."""
         path = self._folder.path / name
         try:
             descriptor = self._folder.open(name, _PEEK)
@@ -356,10 +356,10 @@ class Target:
         return status.f_bavail * status.f_frsize
 
     def _give(self, descriptor: int, access: Access) -> None:
-        """Owner and mode as asked for, else those of the replaced file, else as the folder suggests.
+        """Set owner and mode: as asked for, else those of the replaced file, else as the folder suggests.
 
         Only root can give a file away. In a folder that is open to everybody nothing is given, and a replaced file of
-        somebody else says nothing.
+        somebody else does not count.
         """
         heir = self._folder.heir
         mode = GROUP_MODE if heir and self._folder.mode & stat.S_IXGRP else PRIVATE_MODE
@@ -375,7 +375,7 @@ class Target:
         os.fchmod(descriptor, mode if access.mode is None else access.mode & _PERMISSIONS)
 
     def _stale(self, stamp: str) -> Iterator[tuple[str, str]]:
-        """What lies beside the target, and where it is moved to: a name that nothing has."""
+        """Yield each file that lies beside the target, and the name that it is moved to, which nothing has yet."""
         for suffix in (*_SIDE_SUFFIXES, FOLLOW_SUFFIX):
             stale = f"{self._name}{suffix}"
             if self._folder.status(stale) is not None:

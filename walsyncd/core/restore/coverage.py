@@ -1,11 +1,11 @@
 """Coverage: which frames the stored objects hold from a base on, and where and why that ends.
 
-A listing is what one LIST of a database told, as parsed keys. Frames of an epoch are numbered from 1 and
+A listing is what one LIST of a database returned, as parsed keys. Frames of an epoch are numbered from 1, and
 objects are intervals of them:
 
 1. An epoch is covered from frame 1, or, in the base's own epoch, from any object that holds the frame after
    the base's start S: a base with all stored frames from S *or from anywhere earlier* is the database.
-2. Overlaps are legal: frames that are held already are cut, the chain decides when they are read.
+2. Overlaps are legal: frames that are covered already are cut, and the chain decides when they are read.
    A whole epoch is preferred to its segments, a longer object to a shorter one. What is left out must say the same,
    which the restore compares.
 3. An epoch is followed by the next if that says, as ``previous``, the last frame held of the one before.
@@ -29,7 +29,7 @@ FramesKey = SegmentKey | WholeKey
 
 @dataclass(frozen=True)  # not slotted: cached_property keeps its values in __dict__
 class GenerationListing:
-    """What is stored of one generation; tuples in key order."""
+    """What is stored of one generation. The tuples are in key order."""
 
     generation: str
     bases: tuple[BaseKey, ...] = ()
@@ -45,7 +45,7 @@ class GenerationListing:
 
     @cached_property
     def finished(self) -> tuple[ManifestKey, ...]:
-        """Bases that can be used, oldest N first: with a manifest, and with the object it speaks of."""
+        """Bases that can be used, oldest N first: those with a manifest and with the object that it names."""
         stored = set(self.bases)
         return tuple(sorted((m for m in self.manifests if m.base in stored), key=base_order))
 
@@ -70,7 +70,7 @@ class Listing:
     generations: tuple[GenerationListing, ...]
 
     def without(self, keys: Collection[Key]) -> Listing:
-        """The same without these bases and frames; manifests stay, since they tell up to where there were frames."""
+        """Return the same without these bases and frames. Manifests stay: they say up to where there were frames."""
         kept = [
             replace(
                 part,
@@ -83,7 +83,7 @@ class Listing:
 
 
 def listing_of(keys: Iterable[Key], generations: Iterable[str] = ()) -> Listing:
-    """Sort keys, of any order, by generation; ``generations`` names those that may have none."""
+    """Group keys by generation. ``generations`` adds some that may have no key."""
     found: dict[str, list[Key]] = {generation: [] for generation in generations}
     for key in keys:
         found.setdefault(key.generation, []).append(key)
@@ -126,7 +126,7 @@ class End(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Coverage:
-    """All that can be applied on a base, up to ``last`` (epoch, frame), and why it ends there."""
+    """All that can be applied to a base, up to ``last`` (epoch, frame), and why it ends there."""
 
     base: ManifestKey
     epochs: tuple[EpochPlan, ...]
@@ -157,7 +157,7 @@ def cover(listing: GenerationListing, base: ManifestKey) -> Coverage:
 
 
 def cover_epoch(listing: GenerationListing, epoch: int) -> EpochPlan:
-    """What is held of an epoch from its first stored frame on, whatever the bases are."""
+    """Return what is covered of an epoch from its first stored frame on, whatever the bases are."""
     keys = listing.by_epoch[epoch]
     return _run(epoch, keys, after=min(key.first for key in keys) - 1)
 
@@ -173,7 +173,7 @@ def _first_epoch(listing: GenerationListing, base: ManifestKey) -> EpochPlan:
 
 
 def _run(epoch: int, keys: Sequence[FramesKey], *, after: int) -> EpochPlan:
-    """The fewest objects that hold every frame from ``after + 1`` on, up to the first hole."""
+    """Return the fewest objects that hold every frame from ``after + 1`` on, up to the first hole."""
     wholes = [key for key in keys if isinstance(key, WholeKey)]
     chosen: list[FramesKey] = [max(wholes, key=lambda key: key.last)] if wholes else []
     held = max([after, *(key.last for key in chosen)])
@@ -195,7 +195,7 @@ def _run(epoch: int, keys: Sequence[FramesKey], *, after: int) -> EpochPlan:
 
 
 def _what_follows(listing: GenerationListing, held: EpochPlan) -> tuple[End | None, str]:
-    """Why the coverage ends after ``held``; None if the next epoch continues it."""
+    """Return why the coverage ends after ``held``, or None if the next epoch continues it."""
     epoch, last = held.epoch, held.last
     beyond = [key for key in listing.by_epoch.get(epoch, ()) if key.first > last + 1]
     if beyond:
@@ -227,7 +227,7 @@ def _epoch_join(listing: GenerationListing, held: EpochPlan) -> tuple[End | None
 
 
 def _after_the_last(listing: GenerationListing, held: EpochPlan) -> tuple[End, str]:
-    """No later epoch has frames; but a finished base says up to where there were some."""
+    """Return why the coverage ends where no later epoch has frames. A base may say that there were some."""
     beyond = [m for m in listing.manifests if (m.epoch, m.frame) > (held.epoch, held.last)]
     if not beyond:
         return End.COMPLETE, ""

@@ -1,14 +1,15 @@
-"""Where a copy that follows a replica stands: a JSON file beside it, ``NAME-follow``.
+"""How far a copy that follows a replica has come: a JSON file beside it, ``NAME-follow``.
 
-``applied``   a position that it has reached, or passed by some of the frames up to ``intended``
-``intended``  the position of the transaction that is, or was, being put into it
+``applied``   a position that the copy has reached; it may also hold some of the frames up to ``intended``
+``intended``  the position of the transaction that is, or was, being applied
 ``time_ms``   when the commit at ``intended`` was seen
-``file``      which file the copy is (inode number and, where known, time of birth): another one of the same name may
+``file``      which file the copy is (inode number and, where known, time of birth): another file of that name may
               hold anything. Notes that an older walsyncd wrote do not have it
 ``stopped``   why it is followed no more until somebody restores it again: another process has written to it
 
-Written before each transaction. Applied again from ``applied`` on, to ``intended`` or any later position and in one
-transaction, frames give the same pages whatever part of them was there: so no second write is needed after it.
+It is written before each transaction. If the frames after ``applied`` are applied again, up to ``intended`` or any
+later position and in one transaction, they give the same pages whatever part of them was there. So no second write is
+needed after the transaction.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ FORMAT_VERSION = 1
 
 @dataclass(frozen=True, slots=True)
 class FollowPoint:
-    """See the module; ``replica`` is the URL of the folder that it follows."""
+    """The fields of the file (see the module). ``replica`` is the URL of the folder that is followed."""
 
     replica: str
     applied: Position
@@ -35,7 +36,7 @@ class FollowPoint:
 
 
 def format_follow_point(point: FollowPoint) -> bytes:
-    """The file's content."""
+    """Return the content of the file."""
     fields = {
         "format": FORMAT_VERSION,
         "replica": point.replica,
@@ -49,7 +50,7 @@ def format_follow_point(point: FollowPoint) -> bytes:
 
 
 def parse_follow_point(data: bytes) -> FollowPoint:
-    """Inverse of ``format_follow_point``; CorruptError."""
+    """Inverse of ``format_follow_point``. Raises CorruptError."""
     try:
         fields = json.loads(data)
         if fields["format"] != FORMAT_VERSION:
@@ -63,4 +64,4 @@ def parse_follow_point(data: bytes) -> FollowPoint:
             str(fields.get("stopped", "")),
         )
     except (ValueError, KeyError, TypeError, UsageError) as error:
-        raise CorruptError(f"read where the copy stands: {error}", hint="restore it anew with --force") from error
+        raise CorruptError(f"read how far the copy has come: {error}", hint="restore it again with --force") from error

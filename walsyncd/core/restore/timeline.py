@@ -1,4 +1,4 @@
-"""A history of covered spans as one line of text, in which no gap is too short to be seen.
+"""Draws covered spans of time as one line of text, in which no gap is too short to be seen.
 
 =====  ===============================================
 ``█``  all of the moments in it can be restored
@@ -26,7 +26,7 @@ class Span:
 
 
 def merged(spans: Iterable[Span]) -> list[Span]:
-    """The same moments in ascending spans that do not touch."""
+    """Return the same moments in ascending spans that do not touch."""
     found: list[Span] = []
     for span in sorted(spans):
         if found and span.first_ms <= found[-1].last_ms:
@@ -37,12 +37,12 @@ def merged(spans: Iterable[Span]) -> list[Span]:
 
 
 def gaps(spans: Sequence[Span]) -> list[Span]:
-    """What lies between merged spans, their ends not included."""
+    """Return what lies between merged spans, their ends not included."""
     return [Span(one.last_ms, other.first_ms) for one, other in pairwise(spans)]
 
 
 def picture(spans: Sequence[Span], bases_ms: Iterable[int], width: int) -> tuple[str, str]:
-    """A line for merged spans, from the first moment to the last, and one with the bases below it."""
+    """Return a line for merged spans, from the first moment to the last, and a line with the bases below it."""
     if not spans:
         return NONE * width, ""
     start, length = spans[0].first_ms, max(1, spans[-1].last_ms - spans[0].first_ms)

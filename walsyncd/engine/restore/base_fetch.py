@@ -1,10 +1,10 @@
 """Fetches a base: its ranges in parallel, each verified, each written where it belongs.
 
 A range is a zstd frame of its own; the manifest says where it lies in the object and what its raw bytes must hash to.
-Neighbours are asked for together, since a request costs as much as a megabyte; one that is larger than a block is
-unpacked as it comes. So memory is bounded by threads, blocks and zstd's window, not by the database.
+Neighbours are fetched by one request, since a request costs as much as a megabyte. A range that is larger than a block
+is unpacked while it arrives. So memory is bounded by threads, blocks and zstd's window, not by the database.
 
-Ranges that are in the file already are not fetched again: the hash says so, whoever wrote them and whenever.
+Ranges that are in the file already are not fetched again. Their hash proves what they hold, whoever wrote them.
 """
 
 from __future__ import annotations
@@ -38,16 +38,16 @@ def fetch_base(
     ranges: Sequence[Range] | None = None,
     advance: Advance = lambda _raw_bytes: None,
 ) -> None:
-    """Have ``write(raw, offset)`` called for all of the file, or of ``ranges``, in any order, from several threads.
+    """Call ``write(raw, offset)`` for the whole file, or for ``ranges``, in any order and from several threads.
 
-    What was written is right only when this returns. CorruptError names the base's object and the range.
+    What was written is verified only when this returns. Raises CorruptError with the base's object and the range.
     """
     wanted = manifest.ranges if ranges is None else ranges
     with naming_object(key.base), ThreadPoolExecutor(THREADS, thread_name_prefix="fetch") as pool:
         running: set[Future[None]] = set()
         try:
             for group in _groups(wanted):
-                if len(running) >= 2 * THREADS:  # a bounded number wait, so that an error stops it soon
+                if len(running) >= 2 * THREADS:  # few wait, so that an error ends the fetch soon
                     done, running = wait(running, return_when=FIRST_COMPLETED)
                     _raise_first(done)
                 running.add(pool.submit(_fetch, replica, manifest.key, group, write, advance))
@@ -63,7 +63,7 @@ def _raise_first(done: set[Future[None]]) -> None:
 
 
 def _groups(ranges: Sequence[Range]) -> Iterator[list[Range]]:
-    """Ranges that one request fetches: they follow one another in the object."""
+    """Yield the ranges that one request fetches. They follow one another in the object."""
     group: list[Range] = []
     for part in ranges:
         if group and part.object_offset + part.object_length - group[0].object_offset > BLOCK_BYTES:
@@ -99,9 +99,9 @@ def _blocks(replica: Replica, name: str, first: int, end: int) -> Iterator[bytes
 
 
 def _unpack(blocks: Iterator[bytes], part: Range, write: Write) -> None:
-    """Write a range as it is unpacked; CorruptError if it is not what the manifest says."""
-    # A decompressor of its own, since a few bytes can claim gigabytes; one byte more than there must be, so that
-    # it gets to the end of the frame and checks zstd's own checksum.
+    """Write a range while it is unpacked. Raises CorruptError if it is not what the manifest says."""
+    # The output is limited, since a few bytes can claim gigabytes. The limit is one byte more than there must be, so
+    # that the decompressor gets to the end of the frame and checks zstd's own checksum.
     decompressor = zstd.ZstdDecompressor(options=_DECOMPRESSION)
     digest = RangeDigest(part.checksum)
     size = 0
@@ -122,7 +122,7 @@ def _unpack(blocks: Iterator[bytes], part: Range, write: Write) -> None:
 
 
 def missing_ranges(manifest: Manifest, descriptor: int) -> list[Range]:
-    """Those ranges of a file that are not in it as the manifest says."""
+    """Return the ranges that the file does not hold as the manifest says."""
     size = os.fstat(descriptor).st_size
     return [part for part in manifest.ranges if part.offset + part.length > size or not _is_there(part, descriptor)]
 
@@ -135,7 +135,7 @@ def _is_there(part: Range, descriptor: int) -> bool:
 
 
 def write_at(descriptor: int) -> Write:
-    """A ``write`` that puts bytes into an open file, one call at a time: the file system would have the others spin."""
+    """Return a ``write`` for an open file. It does one call at a time: the file system would have the others spin."""
     drain = threading.Lock()
 
     def write(raw: bytes | memoryview, offset: int) -> None:

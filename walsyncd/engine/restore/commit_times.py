@@ -1,4 +1,4 @@
-"""Which commits an object holds, and when each was seen, without its frames where that can be had.
+"""Which commits an object holds, and when each was seen. Where possible its frames are not read.
 
 A segment ends with its trailer, so its last 64 KiB tell five thousand commits. An object of several parts (a whole, or
 segments that were merged while storage was away) has a trailer at the end of each, and nothing says where: it is read.
@@ -31,7 +31,7 @@ class ObjectCommits:
 
 
 def commits_of(replica: Replica, key: FramesKey) -> ObjectCommits:
-    """All of an object. CorruptError names it."""
+    """Return all commits of an object. Raises CorruptError with its name."""
     trailer = _only_trailer(replica, key)
     with naming_object(key):
         parts = [trailer] if trailer is not None else with_retries(lambda: list(trailers(replica, key)))
@@ -51,7 +51,7 @@ def bridge_of(replica: Replica, key: FramesKey) -> tuple[Commit, BridgeSpan]:
 
 
 def end_trailer(replica: Replica, key: FramesKey) -> Trailer | None:
-    """The trailer of an object's last part; None if the end of the object does not tell."""
+    """Return the trailer of an object's last part, or None if the end of the object does not hold all of it."""
     size = replica.size_of(key)
     first = max(0, size - TAIL_BYTES)
     with naming_object(key):
@@ -59,14 +59,14 @@ def end_trailer(replica: Replica, key: FramesKey) -> Trailer | None:
 
 
 def _only_trailer(replica: Replica, key: FramesKey) -> Trailer | None:
-    """That of an object of one part, if the end of it tells; None: it has to be read."""
+    """Return the trailer of an object of one part, or None if the object has to be read for it."""
     trailer = end_trailer(replica, key)
     whole = key.epoch, key.first, key.last
     return trailer if trailer and (trailer.epoch, trailer.first, trailer.last) == whole else None
 
 
 def trailers(replica: Replica, key: FramesKey) -> Iterator[Trailer]:
-    """The trailers of an object, all of which is read. CorruptError; TransientError if it breaks off.
+    """Yield the trailers of an object, which is read whole. Raises CorruptError, or TransientError if it breaks off.
 
     A few bytes can claim terabytes of content. No more is unpacked than the frames of the object's name can take.
     """

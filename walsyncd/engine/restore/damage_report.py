@@ -1,8 +1,7 @@
 """What damage means for restoring: which commits of a generation are still good, and which are lost.
 
-What is good is what the sound objects cover. What was there reaches from the first base to the last frame that
-anything stored speaks of. The rest between them is lost, but for what retention has stated, which was given up on
-purpose.
+What is good is what the sound objects cover. What was there reaches from the first base to the last frame that anything
+stored mentions. The rest between them is lost, except what retention stated: that was given up on purpose.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ class DamageReport:
 
 
 def damage_report(part: GenerationListing, damaged: Collection[Key]) -> DamageReport:
-    """What is left of a generation without its damaged objects."""
+    """Return what is left of a generation without its damaged objects."""
     sound = replace(
         part,
         bases=tuple(key for key in part.bases if key not in damaged),
@@ -53,7 +52,7 @@ def damage_report(part: GenerationListing, damaged: Collection[Key]) -> DamageRe
 
 
 def _lost(part: GenerationListing, good: tuple[SpanSurvey, ...]) -> Iterator[SpanSurvey]:
-    """The gaps before, between and after what is good."""
+    """Return the gaps before, between and after what is good."""
     bases = [_point(part, base.epoch, base.frame, base.time_ms) for base in part.manifests]
     ends = bases + [_point(part, key.epoch, key.last, key.time_ms) for key in part.frames]
     reached = min(bases, key=_place)

@@ -1,7 +1,7 @@
 """Reads the frames of an epoch from its objects and verifies each of them once more.
 
-An epoch is one WAL in pieces. The reader holds the number of the last frame and the running checksum after
-it; an object is read from wherever it begins, what is held already is cut, the rest must continue the chain:
+An epoch is one WAL in pieces. The reader keeps the number of the last frame and the running checksum after it. An
+object is read from where it begins, frames that were read before are cut, and the rest must continue the chain:
 
 * a part that does not continue it is damaged, or of another history (a fork);
 * where reading begins within an epoch, the chain before it is what its first frame continues, and the part's
@@ -37,7 +37,7 @@ BATCH_BYTES = 2 * 1024 * 1024  # frames verified and handed on at once; bounds w
 
 
 class EpochReader:
-    """The frames of one epoch, in order; ``frame`` is the last one held, ``chain`` the checksum after it.
+    """Reads the frames of one epoch in order. ``frame`` is the last one read, ``chain`` the checksum after it.
 
     Without ``page_size`` the epoch's own header says what it is, and reading has to begin with frame 1.
     """
@@ -54,19 +54,19 @@ class EpochReader:
 
     @property
     def page_size(self) -> int | None:
-        """Bytes of a page, as given or as the epoch's header said; None as long as neither did."""
+        """The size of a page in bytes, as given or as the epoch's header said, or None while neither is known."""
         return self._header.page_size if self._header else self._page_size
 
     @property
     def salts(self) -> tuple[int, int]:
-        """Those of the epoch; known when frames have been read."""
+        """The salts of the epoch. Known once frames have been read."""
         assert self._header is not None, "nothing was read"
         return self._header.salts
 
     def read(self, key: FramesKey, *, upto: int | None = None) -> Iterator[Frames]:
-        """Those frames of an object that are not held yet, at most up to ``upto``, in verified batches.
+        """Yield the frames of an object that were not read before, at most up to ``upto``, in verified batches.
 
-        CorruptError names the object. ``key`` must hold the frame after ``frame``, or be the first one read.
+        ``key`` must hold the frame after ``frame``, or be the first object read. Raises CorruptError with its name.
         """
         end = key.last if upto is None else min(upto, key.last)
         for attempt in Attempts():
@@ -90,7 +90,7 @@ class EpochReader:
             raise CorruptError(f"it ends with frame {pending.next_frame - 1}, its name says {key.last}")
 
     def _take(self, pending: _Pending, end: int) -> Iterator[Frames]:
-        """Verify the whole frames that are pending, without those that are held already."""
+        """Verify the whole frames that are pending, without those that were read before."""
         data = pending.take()
         if pending.header_due:
             data = self._take_header(data)
@@ -174,7 +174,7 @@ def _check_bridge(key: FramesKey, trailer: Trailer) -> None:
 
 
 class _Pending:
-    """Content of an object not looked at yet; ``next_frame`` is the number of the frame it begins with."""
+    """Content of an object that is not verified yet. ``next_frame`` is the number of the frame it begins with."""
 
     def __init__(self, first: int) -> None:
         self._blocks: list[bytes] = []
@@ -190,7 +190,7 @@ class _Pending:
         self.size += len(content)
 
     def take(self) -> memoryview:
-        """All of it; what does not end a frame is to be given back."""
+        """Return all of it. The caller adds again what is no whole frame."""
         data = memoryview(b"".join(self._blocks))
         self._blocks, self.size = [], 0
         return data

@@ -1,4 +1,4 @@
-"""What a replica holds, for people: generations, why each began, what each covers, how much it takes."""
+"""Tells people what a replica holds: generations, why each began, what each covers, how much it takes."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class GenerationSurvey:
 
 
 def inventory(replica: Replica, *, count_commits: bool = False) -> list[GenerationSurvey]:
-    """All generations, oldest first. A manifest that should tell a reason and can't be read is a fault of its own.
+    """Return all generations, oldest first. A manifest that should say a reason and can't be read is a fault.
 
     Commits are in the objects, not in their names: counting them reads the end of each segment, and all of each whole.
     """
@@ -114,13 +114,13 @@ def _first_manifest(replica: Replica, part: GenerationListing) -> tuple[Manifest
 
 
 def spans_of(part: GenerationListing) -> tuple[SpanSurvey, ...]:
-    """What can be restored of a generation, as far as names tell; ascending."""
+    """Return the spans of a generation that can be restored, as far as names say, ascending."""
     coverages = [cover(part, base) for base in part.finished]
     return _joined([coverage for coverage in coverages if coverage.is_usable])
 
 
 def _joined(usable: list[Coverage]) -> tuple[SpanSurvey, ...]:
-    """Coverages, of ascending bases, put together where one reaches the base of the next."""
+    """Join the coverages of ascending bases where one reaches the base of the next."""
     spans: list[SpanSurvey] = []
     for coverage in usable:
         first, last = _point(coverage.base), _last(coverage)
@@ -152,7 +152,7 @@ def _split(
 
 
 def _count_commits(replica: Replica, usable: list[Coverage]) -> int:
-    """Different ones, whatever objects overlap."""
+    """Count the commits, each once although objects overlap."""
     keys = {key for coverage in usable for key in coverage.objects}
 
     def places(key: FramesKey) -> set[tuple[int, int]]:

@@ -1,15 +1,15 @@
 """Finds the plan of a restore: lists, plans, and asks the last object which of its commits is the last one.
 
 1. *list*: bases first, then the frames from the chosen base's epoch on. A refusal is believed only after a second
-   listing, of everything: LIST is no snapshot, and the nearest positions are to be named.
-2. *resolve*: a plan ends with an object; which commit in it is the last one is told by the object's trailers. A moment
+   listing, of everything: LIST is no snapshot, and the nearest positions must be named.
+2. *resolve*: a plan ends with an object, and the object's trailers say which commit in it is the last one. A moment
    inside a bridge is refused, and so is a position that a later scrub made suspect (`core.restore.bridge_points`).
 3. *prepare*: the manifest is read.
 
 Where an object is damaged, others of the same generation may give the same commit: an older base and the frames after
 it, the segments of a whole, the whole of a segment. No other generation does, so that is never tried.
 
-What pruning or compaction removes meanwhile is listed and planned anew.
+If pruning or compaction removes something meanwhile, it is listed and planned again.
 """
 
 from __future__ import annotations
@@ -39,14 +39,16 @@ from walsyncd.errors import (
     forget_locals,
 )
 
-REPLANS_MAX = 5  # compaction and pruning touch an epoch a few times at most; a replica that goes on changing is ill
+REPLANS_MAX = (
+    5  # compaction and pruning touch an epoch a few times at most; a replica that changes more often is damaged
+)
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class RestoreRequest:
-    """What somebody wants restored: a target, perhaps of one generation, perhaps less than that."""
+    """What is to be restored: a target, optionally of one generation, and whether less will do (``allow_partial``)."""
 
     target: Target
     generation: str | None = None
@@ -62,14 +64,14 @@ class ResolvedPlan:
 
 
 def prepare(replica: Replica, request: RestoreRequest) -> ResolvedPlan:
-    """The plan for a wish, on a base whose manifest can be read. Errors as of `find_plan` and `with_plan`."""
+    """Return the plan for a request, on a base whose manifest can be read. Raises as `find_plan` and `with_plan` do."""
     return with_plan(replica, request, lambda prepared: prepared)
 
 
 def with_plan(replica: Replica, request: RestoreRequest, use: Callable[[ResolvedPlan], T]) -> T:
-    """``use`` the plan for a wish; plan again where objects vanish, and without those that are damaged.
+    """Call ``use`` with the plan for a request. Plan again if objects vanish, and without those that are damaged.
 
-    CorruptError if without them that generation does not give the same commit; NewerFormatError.
+    Raises CorruptError if that generation does not give the same commit without them, and NewerFormatError.
     """
     damaged: dict[Key, DamagedError] = {}
     wanted: Plan | None = None  # before any object was seen to be damaged
@@ -93,14 +95,14 @@ def with_plan(replica: Replica, request: RestoreRequest, use: Callable[[Resolved
 
 
 def manifest_of(replica: Replica, plan: Plan) -> Manifest:
-    """The manifest of a plan's base; DamagedError."""
+    """Return the manifest of a plan's base. Raises DamagedError."""
     return replica.manifest(plan.base)
 
 
 def _plan_without(
     replica: Replica, request: RestoreRequest, damaged: Mapping[Key, DamagedError], wanted: Plan | None
 ) -> Plan:
-    """A plan without the damaged objects, that reaches what was ``wanted`` with them."""
+    """Return a plan without the damaged objects that reaches what ``wanted`` reached with them."""
     if not damaged:
         return find_plan(replica, request.target, generation=request.generation, allow_partial=request.allow_partial)
     last = list(damaged.values())[-1]
@@ -149,7 +151,7 @@ def find_plan(
     allow_suspect: bool | None = None,
     without: Collection[Key] = (),
 ) -> Plan:
-    """The plan for a target, with its exact position; ``without`` these bases and objects of frames.
+    """Return the plan for a target, with its exact position, ``without`` these bases and objects of frames.
 
     ``allow_suspect`` takes a position that may be wrong; by default ``allow_partial`` says so too.
     NothingToRestoreError: no finished base. TargetError: not covered; names the nearest positions. SuspectError.
@@ -202,9 +204,9 @@ def _with_bridge(replica: Replica, listing: Listing, target: Target, refusal: Re
 
 
 def _narrow_listing(replica: Replica, target: Target, generation: str | None, without: Collection[Key]) -> Listing:
-    """Bases, and of the generation that will be restored the frames from its base's epoch on.
+    """List the bases, and the frames of the generation to restore from its base's epoch on.
 
-    Which base that is depends on bases and target alone, so it is asked of a listing that has nothing else.
+    Which base that is depends on bases and target alone, so a listing that has nothing else decides it.
     """
     bases = replica.bases().without(without)
     chosen = _likely_base(bases, target, generation)
@@ -241,9 +243,9 @@ def _error_of(refusal: Refusal, replica: Replica) -> WalsyncdError:
 
 
 def resolve(replica: Replica, plan: Plan, *, allow_partial: bool = False) -> Plan:
-    """The plan with the exact commit that it reaches, where the target lies within its last object.
+    """Return the plan with the exact commit that it reaches, if the target lies within its last object.
 
-    TargetError if the target is a frame that does not commit; it names the commits around it.
+    Raises TargetError with the commits around it if the target is a frame that does not commit.
     """
     if not plan.objects:
         return plan
@@ -292,7 +294,7 @@ def _resolve_position(plan: Plan, last: FramesKey, held: ObjectCommits, *, allow
 
 
 def _refused(plan: Plan, message: str, *, before: Point, after: Point | None, allow_partial: bool) -> Plan:
-    """The plan up to the nearest point before, if that will do; TargetError names both neighbours."""
+    """Return the plan up to the nearest point before, if that will do. Else raise TargetError with both neighbours."""
     message += f"; nearest before: {before}" + (f"; nearest after: {after}" if after else "")
     if allow_partial:
         return replace(plan, reached=before, shortfall=message)
@@ -300,7 +302,7 @@ def _refused(plan: Plan, message: str, *, before: Point, after: Point | None, al
 
 
 def _nearest_before(plan: Plan, commits: Sequence[Commit]) -> Point:
-    """The last commit before a frame in the plan's last object: in that object, or where it begins."""
+    """Return the last commit before a frame of the plan's last object: one in that object, or where it begins."""
     wanted = plan.reached.position
     base = plan.base
     points = [Point(Position(plan.generation, base.epoch, base.frame), base.time_ms)]

@@ -1,7 +1,7 @@
-"""Several iterators run ahead in threads; what they give is taken one after the other, in order.
+"""Runs several iterators ahead in threads. The caller takes their items one source after the other, in order.
 
-Each of them has a queue of its own, so a bounded amount waits whatever the number of sources. An error of a source
-comes out where its items do. Whoever stops taking waits for what is under way: a block of an object at most.
+Each source has a queue of its own, so a bounded amount waits whatever the number of sources. An error of a source is
+raised where its items are taken. A caller that stops early waits for what is under way, a block of an object at most.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ _END = object()
 
 
 class Prefetch(Generic[T]):
-    """Runs ``threads`` of the sources at a time, each ahead of who takes its items until these fill ``room``.
+    """Runs ``threads`` of the sources at a time. Each runs ahead of the caller until its items fill ``room``.
 
-    ``weigh`` says how much of it an item takes: without it each takes 1. The one that does not fit still comes in.
+    ``weigh`` returns how much of the room an item takes, 1 by default. The first item that does not fit is still taken.
     """
 
     def __init__(
@@ -53,14 +53,14 @@ class Prefetch(Generic[T]):
         self.close()
 
     def close(self) -> None:
-        """Stop all that run; nothing is left running afterwards."""
+        """Stop all sources, and return when none of them runs any more."""
         self._stopped.set()
         for waiting in self._queues:
             waiting.let_go()
         self._pool.shutdown()
 
     def __iter__(self) -> Iterator[Iterator[T]]:
-        """The items of each source in turn; those of one must be taken before the next is asked for."""
+        """The items of each source in turn. Those of one source must be taken before the next source is asked for."""
         while self._queues:
             yield self._items(self._queues[0])
             self._begin_next()
@@ -91,13 +91,13 @@ class Prefetch(Generic[T]):
                 try:
                     raise item.error
                 finally:
-                    del item  # else it and its traceback hold one another
+                    del item  # else the error and its traceback keep each other alive
             yield item  # type: ignore[misc]  # what a source gave
         self._queues.remove(items)
 
 
 class _Queue:
-    """What one source gave and nobody has taken; whoever puts something in waits while it is full."""
+    """The items of one source that nobody has taken yet. ``put`` waits while it is full."""
 
     def __init__(self, room: int, stopped: threading.Event) -> None:
         self._free = room
@@ -123,7 +123,7 @@ class _Queue:
         return item
 
     def let_go(self) -> None:
-        """Nobody takes any more, all is stopped: whoever waits to put something in goes on."""
+        """Nothing is taken any more. A source that waits in ``put`` goes on, and ends."""
         with self._changed:
             self._items.clear()
             self._changed.notify_all()

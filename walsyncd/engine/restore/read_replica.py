@@ -1,11 +1,13 @@
 """Keeps a restored copy up to date while others read it: `restore --follow`.
 
-A look lists what is stored after the copy's position and applies it as one transaction (`adapters.replica_file`), so
-that readers see commits of the source and nothing between them. Where a newer generation has a finished base, or what
-comes next is gone for good, the new head is restored beside the copy, and the pages that differ are written, again as
-one transaction: the file itself is never replaced, since readers have it open.
+A look lists what is stored after the copy's position and applies it as one transaction
+(`walsyncd.adapters.files.replica_file`). So readers see commits of the source and nothing between them. If a newer
+generation has a finished base, if what comes next is gone for good, or if the file is not the one that was followed
+before, the head is restored beside the copy, and the pages that differ are written, again as one transaction. The file
+itself is never replaced, since readers have it open.
 
-``NAME-follow`` says where the copy stands (`core.follow_point`); a copy without it is not followed.
+``NAME-follow`` says how far the copy has come (`walsyncd.core.restore.follow_point`). A copy without it is not
+followed.
 """
 
 from __future__ import annotations
@@ -38,8 +40,8 @@ from walsyncd.engine.restore.replica import DamagedError, Replica
 from walsyncd.engine.restore.restorer import RestoreOptions, restore_request
 from walsyncd.errors import RefusedError, StateError, TransientError, UsageError, VanishedError
 
-HOLES_MAX = 30  # looks at which the same hole is seen before it is believed: a segment may still be on its way
-WAL_BYTES_MAX = 16 << 20  # of the copy's own WAL, before it is emptied: large enough that it is seldom
+HOLES_MAX = 30  # looks that see the same hole before it is believed: a segment may still be on its way
+WAL_BYTES_MAX = 16 << 20  # of the copy's own WAL before it is copied back and emptied
 PAGES_A_BATCH = 1024
 NOTE_BYTES_MAX = 64 << 10  # names and URLs are far shorter
 _JOURNAL_MODES = slice(18, 20)  # of page 1: 2 and 2 is WAL
@@ -57,7 +59,10 @@ class Moved:
 
 
 class ReadReplica:
-    """A copy at ``path``; restored if there is none. UsageError, RefusedError, and what a restore raises."""
+    """A copy at ``path``, which is restored if there is none.
+
+    Raises UsageError, RefusedError and what a restore raises.
+    """
 
     def __init__(self, replica: Replica, path: Path, how: RestoreOptions) -> None:
         self._replica = replica
@@ -88,18 +93,20 @@ class ReadReplica:
 
     @property
     def point(self) -> Point:
-        """The commit that readers see; after a kill perhaps one that is not complete before the first `look`."""
+        """The commit that readers see. After a kill they may see a later one before the first `look`."""
         return Point(self._point.applied, self._point.time_ms)
 
     def close(self) -> None:
-        """Stop following; its WAL is emptied if nobody reads."""
+        """Stop following. The copy's WAL is emptied if nobody reads."""
         self._file.close()
         self._target.close()
 
     def look(self) -> Moved | None:
-        """Apply what is new. TransientError if the storage is away: look again.
+        """Apply what is new, and return what was applied, or None.
 
-        CorruptError if an object is damaged and no other holds the same frames.
+        Raises TransientError if the storage is away and StateError if the disk is full: a later look may succeed.
+        Raises CorruptError if an object is damaged and no other one holds the same frames, and ForeignWriteError if
+        another process has written to the copy.
         """
         try:
             return self._look()
@@ -116,13 +123,13 @@ class ReadReplica:
             return self._rebuild(f"generation {newest} has begun")
         coverage = self._cover()
         place = coverage.last
-        # What a killed run may have put into the copy already is gone through whole, in one transaction.
+        # A killed run may have applied a part of these frames already. All are applied again, in one transaction.
         due = Position(self._generation, *place)
         if due > self._point.applied and due >= self._point.intended:
             try:
                 return self._apply(coverage)
             except VanishedError:
-                return None  # compaction: listed anew at the next look
+                return None  # compaction removed it; the next look lists again
             except DamagedError as error:
                 self._damaged.add(error.key)
                 if self._cover().last < place:
@@ -142,7 +149,7 @@ class ReadReplica:
         return self._point.applied.generation
 
     def _newer_generation(self) -> str:
-        """One that can be restored; without a finished base the old one's end is still the head."""
+        """A newer generation with a finished base, or "". Without a base the end of the old one is still the head."""
         names = [name for name in self._replica.generations() if name > self._generation]
         if not names:
             return ""
@@ -150,7 +157,7 @@ class ReadReplica:
         return max(finished & set(names), default="")
 
     def _cover(self) -> Coverage:
-        """What is stored after the copy, which is a base like any other."""
+        """What is stored after the copy. To the planner the copy is a base like any other."""
         at = self._point.applied
         base = BaseKey(at.generation, at.epoch, at.frame, "0" * 8)
         itself = ManifestKey(base, at.epoch, at.frame, self._point.time_ms)
@@ -176,7 +183,7 @@ class ReadReplica:
         return Moved(reached, transactions)
 
     def _write(self, plan: Plan, pieces: Sequence[ObjectSlice], writer: _Writer) -> tuple[int, int]:
-        """The newest version of each page of every batch; transactions and the size after the last one."""
+        """Write the last version of each page of every batch. Returns the transactions and the size after them."""
         transactions = page_count = 0
         for piece, frames in read_pieces(self._replica, pieces, self._file.page_size, left_out(plan)):
             commits = [frame for frame in frames.commits if frame > piece.joint]
@@ -187,7 +194,7 @@ class ReadReplica:
         return transactions, page_count
 
     def _rebuild(self, why: str) -> Moved:
-        """Restore the head beside the copy, and write what differs."""
+        """Restore the head beside the copy, and write the pages that differ as one transaction."""
         folder, name = self._target.folder, f".{self._path.name[:50]}.next"
         try:
             restored = restore_request(
@@ -216,7 +223,7 @@ class ReadReplica:
 
     @contextmanager
     def _opened(self, name: str) -> Iterator[int]:
-        """A file in the copy's folder, which its owner may have replaced by anything."""
+        """Open a file in the copy's folder. The folder's owner may have put anything in its place."""
         with reading("read", self._target.folder.path / name):
             descriptor = self._target.folder.open(name, os.O_RDONLY | os.O_NONBLOCK)
         try:
@@ -263,7 +270,7 @@ class ReadReplica:
 
 
 def _identity(descriptor: int) -> str:
-    """Which file it is, on this file system: inode numbers are used again, so with the time of birth where known."""
+    """Which file it is on this file system. Inode numbers are used again, so the time of birth is added where known."""
     return f"{os.fstat(descriptor).st_ino}:{birth_ns(descriptor) or ''}"
 
 
@@ -281,7 +288,10 @@ def _check_page_size(descriptor: int, page_size: int) -> None:
 
 
 def _differing(new: int, old: int | None, page_size: int) -> Iterator[tuple[int, bytes]]:
-    """Runs of pages, by the number of the first, that are not the same in both files; all of them without ``old``."""
+    """Yield the blocks of pages that differ between both files, with the number of the first page of each.
+
+    Without ``old`` all blocks are yielded.
+    """
     size = os.fstat(new).st_size
     step = PAGES_A_BATCH * page_size
     for offset in range(0, size, step):
@@ -294,15 +304,17 @@ def _differing(new: int, old: int | None, page_size: int) -> Iterator[tuple[int,
 
 
 class _Writer:
-    """Turns frames of many transactions into those of one: no sizes, but in the very last."""
+    """Makes one transaction of the frames of many: only the very last frame has a size."""
 
     def __init__(self, update: Update, page_size: int) -> None:
         self._update = update
         self._page_size = page_size
-        self._held: NDArray[np.uint8] | None = None  # the last batch: which frame is the last is not known before
+        self._held: NDArray[np.uint8] | None = (
+            None  # the last batch: it is not known before the end which frame is the last
+        )
 
     def add(self, frames: Frames, *, after: int) -> None:
-        """The last version in this run of every page that a frame after ``after`` has."""
+        """Add the last version in this run of each page that frames after ``after`` hold."""
         skipped = max(0, after - frames.first + 1)
         if skipped >= frames.count:
             return
@@ -311,7 +323,7 @@ class _Writer:
         self._add(rows[np.sort(frames.count - 1 - last)].copy())
 
     def add_pages(self, first: int, pages: bytes) -> None:
-        """Pages that follow one another."""
+        """Add pages that follow one another; ``first`` is the number of the first one."""
         count = len(pages) // self._page_size
         rows = np.zeros((count, FRAME_HEADER_SIZE + self._page_size), np.uint8)
         rows[:, :4] = np.arange(first, first + count, dtype=">u4").view(np.uint8).reshape(count, 4)
@@ -319,7 +331,7 @@ class _Writer:
         self._add(rows)
 
     def finish(self, page_count: int) -> None:
-        """The last frame commits."""
+        """Make the last frame the commit, and commit."""
         assert self._held is not None, "a transaction without a page"
         self._held[-1, 4:8] = np.frombuffer(page_count.to_bytes(4, "big"), np.uint8)
         self._flush()

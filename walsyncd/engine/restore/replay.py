@@ -1,12 +1,12 @@
-"""Applies frames to a database file: of each page only the last version, newest object first.
+"""Applies frames to a database file: only the last version of each page, newest object first.
 
-Objects are read by themselves, some at a time and ahead of the writing (`prefetch`), from the last one
-back to the first. A page that a later object held is not written again: one bit a page is all that must be remembered.
-Readers keep only the pages that will be written, so that often whole objects are ready when their turn comes.
-That the objects are one history is checked where they join: the chain and the salts with which one begins are those
-with which the one before it ended. Objects that hold the same frames and are not read are compared (`fork_check`).
-Which frames belong to whole transactions up to the target is known before the
-first is written (``planner.resolve``), and so is the size that the database will have (`last_size`).
+Each object is read by itself, some at a time and ahead of the writing (`prefetch`), from the last one back to the
+first. A page that a later object held is not written again, so one bit a page must be remembered. Readers keep only the
+pages that will be written, so often whole objects are ready when their turn comes. That the objects are one history is
+checked where they join: an object must begin with the chain and the salts with which the one before it ended. Objects
+that hold the same frames and are not read are compared (`fork_check`). Which frames belong to whole transactions up to
+the target is known before the first is written (``planner.resolve``), and so is the size of the database
+(`last_size`).
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ BATCHES_AHEAD = 2  # of 2 MiB, of each reader that keeps all frames
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """What was applied: counts, and the database's size in pages after the last commit (0: no commit).
+    """What was applied: counts, and the database's size in pages after the last commit (0 without a commit).
 
     ``uncompared`` are damaged objects that hold some of the same frames.
     """
@@ -51,7 +51,7 @@ class Applied:
 
 @dataclass(frozen=True, slots=True)
 class ObjectSlice:
-    """An object to read: frames up to ``last``; those up to ``joint`` are in the piece before it."""
+    """An object to read up to frame ``last``. The frames up to ``joint`` are in the piece before it."""
 
     key: FramesKey
     last: int
@@ -64,7 +64,7 @@ class ObjectSlice:
 
 
 def pieces_of(plan: Plan) -> list[ObjectSlice]:
-    """What a resolved plan applies, in order."""
+    """Return what a resolved plan applies, in order."""
     stop = plan.reached.position
     pieces: list[ObjectSlice] = []
     for epoch in plan.epochs:
@@ -78,7 +78,7 @@ def pieces_of(plan: Plan) -> list[ObjectSlice]:
 
 
 def last_size(replica: Replica, pieces: Sequence[ObjectSlice], page_size: int) -> int:
-    """The database's size in pages after the last of these; 0 if there are none."""
+    """Return the database's size in pages after the last of these, or 0 if there are none."""
     if not pieces:
         return 0
     sizes = [frames.sizes[-1] for frames in _read(replica, page_size, pieces[-1]) if isinstance(frames, Frames)]
@@ -103,9 +103,9 @@ class _Ends:
 def read_pieces(
     replica: Replica, pieces: Sequence[ObjectSlice], page_size: int, others: Sequence[LeftOut]
 ) -> Iterator[tuple[ObjectSlice, Frames]]:
-    """The frames of all pieces, oldest first, read ahead; those before a joint too where objects overlap.
+    """Yield the frames of all pieces, oldest first, read ahead. Where objects overlap, frames before a joint come too.
 
-    CorruptError as of `apply_pieces`, when all was given: nothing is to be believed before the end.
+    Raises CorruptError as `Replay.onto` does, after the last frame. Nothing may be believed before the end.
     """
     ends: list[_Ends] = []
     forks = ForkCheck(replica, others, page_size)
@@ -127,7 +127,7 @@ def read_pieces(
 def _read(
     replica: Replica, page_size: int, piece: ObjectSlice, forks: ForkCheck | None = None
 ) -> Iterator[Frames | _Ends]:
-    """The frames of a piece, those before its joint too where objects overlap; then how it joins."""
+    """Yield the frames of a piece, also those before its joint where objects overlap, and then how it joins."""
     reader = EpochReader(replica, piece.key.epoch, page_size)
     before: Chain | None = None
     for frames in reader.read(piece.key, upto=piece.last):
@@ -142,9 +142,10 @@ def _read(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Batch:
-    """Of a run of frames the last version of each page that is still wanted, by ascending number.
+    """The last version, in a run of frames, of each page that is still wanted, by ascending number.
 
-    ``pages`` has shape (count, page size); ``transactions`` end in the run, ``size`` is what its last frame says.
+    ``pages`` has shape (count, page size). ``transactions`` is how many end in the run, ``size`` the size field of its
+    last frame.
     """
 
     numbers: NDArray[np.uint32]
@@ -155,7 +156,7 @@ class _Batch:
 
 
 class Replay:
-    """The frames of ``pieces``, read ahead from now on, and made a database of ``page_count`` pages by ``onto``.
+    """Reads the frames of ``pieces`` ahead from now on; ``onto`` makes a database of ``page_count`` pages of them.
 
     ``others`` are compared with them.
     """
@@ -186,8 +187,8 @@ class Replay:
     def onto(self, descriptor: int, *, advance: Advance = lambda _frames: None) -> Applied:
         """Write the pages into the file.
 
-        ``advance`` is told how many bytes of frames were applied. CorruptError names an object that is damaged, that
-        does not commit where it has to, or that is of another history than its neighbour.
+        ``advance`` is called with the bytes of frames that were applied. Raises CorruptError with the name of an object
+        that is damaged, that does not commit where it has to, or that is of another history than its neighbour.
         """
         write = write_at(descriptor)
         ends: list[_Ends] = []
@@ -209,7 +210,7 @@ class Replay:
         return Applied(transactions, sum(piece.frames for piece in self._pieces), self._written.count, damaged)
 
     def _select(self, replica: Replica, piece: ObjectSlice) -> Iterator[_Batch | _Ends]:
-        """Read a piece, in a thread of its own: what newer ones have written by then is left out."""
+        """Read a piece, in a thread of its own. Pages that newer pieces have written by then are left out."""
         for item in _read(replica, self._page_size, piece, self._forks):
             yield item if isinstance(item, _Ends) else self._batch_of(item, piece)
 
@@ -226,7 +227,7 @@ class Replay:
         )
 
     def _write(self, batch: _Batch, write: Write) -> None:
-        """What is still wanted now that all newer objects are written."""
+        """Write the pages that are still wanted now that all newer objects are written."""
         wanted = self._written.wanted(batch.numbers)
         numbers, pages = (batch.numbers, batch.pages) if wanted.all() else (batch.numbers[wanted], batch.pages[wanted])
         self._written.wrote(numbers)
@@ -248,7 +249,7 @@ def _check_joints(pieces: Sequence[ObjectSlice], ends: Sequence[_Ends]) -> None:
 
 
 class _Pages:
-    """Which pages are in their last version already: those of later objects, and those past the end."""
+    """Which pages have their last version already: those of later objects, and those past the end."""
 
     def __init__(self, count: int) -> None:
         self.count = count
@@ -263,11 +264,11 @@ class _Pages:
         return inside & ~done
 
     def wrote(self, numbers: NDArray[np.uint32]) -> None:
-        """Note pages of the object that is being applied; a later frame of it may write them again."""
+        """Note pages of the object that is being applied. A later frame of that object may write them again."""
         self._open.append(numbers)
 
     def close_object(self) -> None:
-        """What was written is final from now on."""
+        """End an object: what it wrote is final."""
         if self._open:
             numbers = np.concatenate(self._open)
             np.bitwise_or.at(self._bits, numbers >> 3, (1 << (numbers & 7)).astype(np.uint8))
@@ -275,7 +276,7 @@ class _Pages:
 
 
 def _last_versions(numbers: NDArray[np.uint32]) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
-    """Each number once, ascending, and where it stands last. `np.unique` would load numpy.ma first, for nothing."""
+    """Return each number once, ascending, and the last place of each. `np.unique` would load numpy.ma for nothing."""
     order = np.argsort(numbers, kind="stable")
     ascending = numbers[order]
     is_last = np.append(ascending[1:] != ascending[:-1], True)
@@ -283,7 +284,7 @@ def _last_versions(numbers: NDArray[np.uint32]) -> tuple[NDArray[np.uint32], NDA
 
 
 def _runs(numbers: NDArray[np.uint32]) -> Iterator[slice]:
-    """Slices of ascending numbers that follow one another."""
+    """Yield the slices of ascending numbers that follow one another."""
     if len(numbers):
         breaks = [0, *(np.flatnonzero(np.diff(numbers) != 1) + 1).tolist(), len(numbers)]
         yield from (slice(first, end) for first, end in pairwise(breaks))

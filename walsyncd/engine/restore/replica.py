@@ -1,7 +1,7 @@
-"""A replica: one database's folder in the storage, read.
+"""Reads a replica: one database's folder in the storage.
 
-Keys are those of ``core.stored.layout``, relative to the folder. What is away is asked for again a few times; an
-object that was listed and is not there any more is VanishedError, since a reader planned with it.
+Keys are those of ``core.stored.layout``, relative to the folder. While the storage is away a request is repeated a few
+times. An object that was listed and is not there any more raises VanishedError, since a reader planned with it.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Stored:
 
 
 class Replica:
-    """One database in a storage; ``name`` is its folder, "" where that is the storage's root itself."""
+    """One database in a storage. ``name`` is its folder, or "" if that is the storage's root itself."""
 
     def __init__(self, storage: Readable, name: str = "") -> None:
         self._storage = storage
@@ -69,18 +69,18 @@ class Replica:
         return [name for name in with_retries(lambda: self._storage.folders(self._prefix)) if is_generation(name)]
 
     def objects(self, generation: str) -> Iterator[Stored]:
-        """Everything of a generation that is ours."""
+        """Yield all objects of a generation whose names are ours."""
         return self._list(f"{generation}/")
 
     def list_all(self) -> Listing:
-        """A listing of everything: what a refusal and a second look need."""
+        """Return a listing of everything, which a refusal and a second look need."""
         generations = self.generations()
         return listing_of((stored.key for g in generations for stored in self.objects(g)), generations)
 
     def bases(self) -> Listing:
-        """Bases, manifests and pruned statements of all generations; in those without a manifest all objects.
+        """Return bases, manifests and pruned statements of all generations, and all objects where there is no manifest.
 
-        The second: by how much a head falls back behind such a generation is told by its segments.
+        The segments of such a generation tell how much a head that falls back misses.
         """
         generations = self.generations()
         keys: list[Key] = []
@@ -92,12 +92,12 @@ class Replica:
         return listing_of(keys, generations)
 
     def frames_from(self, generation: str, epoch: int) -> list[Key]:
-        """Segments and wholes of ``epoch`` and all later ones."""
+        """Return segments and wholes of ``epoch`` and all later epochs."""
         folders = wal_folder(generation), whole_folder(generation)
         return [key for folder in folders for key in self._keys(folder, start_after=before_epoch(folder, epoch))]
 
     def manifest(self, key: ManifestKey) -> Manifest:
-        """Read a manifest; CorruptError names the object, also if it speaks of another base than its key."""
+        """Read a manifest. Raises CorruptError with its name, also if it is of another base than its key says."""
         with naming_object(key):
             manifest = parse_manifest(self.get(format_key(key), length=MANIFEST_BYTES_MAX + 1))
             start = Position(key.generation, key.base.epoch, key.base.frame)
@@ -108,20 +108,20 @@ class Replica:
         return manifest
 
     def size_of(self, key: Key) -> int:
-        """Bytes of an object as the last listing that had it said; 0 if none had."""
+        """The size of an object in bytes as the last listing said, or 0 if no listing had it."""
         return self._sizes.get(key, 0)
 
     def head_size(self, key: Key) -> int | None:
-        """Bytes of an object as HEAD says; None if it is not there."""
+        """The size of an object in bytes as HEAD says, or None if it is not there."""
         found = with_retries(lambda: self._storage.head(self._prefix + format_key(key)))
         return None if found is None else found.size
 
     def get(self, key: str, *, first: int = 0, length: int | None = None) -> bytes:
-        """Bytes of an object; VanishedError, which does not name it, if it is absent."""
+        """Return bytes of an object. Raises VanishedError, which does not name it, if it is absent."""
         return with_retries(lambda: self._get(key, first, length))
 
     def stream(self, key: str) -> Iterator[bytes]:
-        """An object's bytes in blocks; VanishedError as `get`. TransientError passes: who reads goes on."""
+        """Yield an object's bytes in blocks. Raises VanishedError as `get`. The caller repeats after TransientError."""
         try:
             yield from self._storage.stream(self._prefix + key)
         except MissingError as error:
@@ -180,7 +180,7 @@ def _has_owner(storage: Storage, prefix: str) -> bool:
 
 
 def with_retries(action: Callable[[], T]) -> T:
-    """Do it, and again with growing delays while the storage is away."""
+    """Call ``action``, again after growing delays while the storage is away. The last attempt raises TransientError."""
     for attempt in Attempts():
         with attempt:
             return action()
@@ -220,7 +220,7 @@ def pause(attempt: int) -> None:
 
 
 class DamagedError(CorruptError):
-    """An object is not what it must be; ``key`` is its own: another object that holds the same may do."""
+    """An object is not what it must be. ``key`` is its key: another object that holds the same may serve."""
 
     def __init__(self, message: str, *, key: Key, hint: str = "") -> None:
         super().__init__(message, hint=hint)
@@ -229,7 +229,7 @@ class DamagedError(CorruptError):
 
 @contextmanager
 def naming_object(key: Key) -> Iterator[None]:
-    """Put an object's name before the CorruptError that speaks of it; DamagedError, unless it vanished or is newer."""
+    """Put an object's name before a CorruptError and make it a DamagedError, unless the object vanished or is newer."""
     try:
         yield
     except DamagedError:

@@ -36,7 +36,7 @@ __all__ = ["Restored", "check_target", "find_plan", "restore", "restore_request"
 
 @dataclass(frozen=True, slots=True)
 class Restored:
-    """What a restore made; ``plan.reached`` is the exact position. ``size`` in bytes."""
+    """What a restore made. ``plan.reached`` is the exact position, ``size`` is in bytes, ``moved`` are stale files."""
 
     path: Path
     plan: Plan
@@ -46,29 +46,30 @@ class Restored:
 
 
 class Progress(Protocol):
-    """Who wants to hear how far a restore is; called from several threads."""
+    """Is told how far a restore is. Its methods are called from several threads."""
 
     def begin(self, draft: BuildPlan) -> None:
-        """What is going to be done; once more if it has to be planned anew."""
+        """The restore begins, and this is what it does. Called again if it has to be planned again."""
 
     def advance(self, raw_bytes: int) -> object:
-        """So many more of ``draft.work_bytes`` are done."""
+        """Count ``raw_bytes`` more of ``draft.work_bytes`` as done."""
 
 
 class _Silent:
     def begin(self, draft: BuildPlan) -> None:
-        """Nobody wants to know."""
+        """Do nothing."""
 
     def advance(self, raw_bytes: int) -> None:
-        """Nobody wants to know."""
+        """Do nothing."""
 
 
 @dataclass(frozen=True, slots=True)
 class RestoreOptions:
-    """The ways in which a restore can be done.
+    """How a restore is done.
 
-    ``replace_empty`` takes a file of 0 bytes without a -wal for missing; ``create_folder`` makes the target's folder.
-    ``follow_point`` says what a copy that follows has beside it, from where it was restored to and its descriptor.
+    ``force`` replaces a file that exists. ``replace_empty`` replaces a file of 0 bytes that has no -wal.
+    ``create_folder`` makes the target's folder. ``follow_point`` returns the content of the note beside a copy that is
+    followed; it is called with the point that was reached and with the descriptor of the new file.
     """
 
     force: bool = False
@@ -80,7 +81,7 @@ class RestoreOptions:
 
 
 def check_target(path: Path, how: RestoreOptions = RestoreOptions()) -> None:
-    """Refuse early what `restore` would refuse: UsageError: the file exists; RefusedError: it is a link, or in use."""
+    """Raise early what `restore` would raise: UsageError if the file exists, RefusedError if it is a link or in use."""
     with TargetFile(path, create_folder=how.create_folder) as target:
         target.check(force=how.force, replace_empty=how.replace_empty)
 
@@ -88,9 +89,9 @@ def check_target(path: Path, how: RestoreOptions = RestoreOptions()) -> None:
 def restore_request(
     replica: Replica, request: RestoreRequest, path: Path, how: RestoreOptions = RestoreOptions()
 ) -> Restored:
-    """Plan and restore, again if objects vanish meanwhile, and without what is damaged.
+    """Plan a restore and do it. It is planned again if objects vanish meanwhile, and without objects that are damaged.
 
-    Errors as of `planner.find_plan` and `restore`.
+    Raises what `planner.find_plan` and `restore` raise.
     """
     check_target(path, how)
     return with_plan(replica, request, lambda prepared: _restore(replica, prepared, path, how))
@@ -99,10 +100,10 @@ def restore_request(
 def restore(
     replica: Replica, plan: Plan, path: Path, *, force: bool = False, progress: Progress | None = None
 ) -> Restored:
-    """Build the database that a resolved plan describes and put it at ``path``; with that base and no other.
+    """Build the database that a resolved plan describes and put it at ``path``. No other base is tried.
 
-    UsageError: the file exists. RefusedError: it is in use, there is no room, or no permission. CorruptError
-    names the object that is damaged or missing.
+    Raises UsageError if the file exists, RefusedError if it is in use or if room or permission is lacking, and
+    CorruptError with the name of the object that is damaged or missing.
     """
     return _restore(
         replica,
@@ -134,13 +135,13 @@ def _noting(plan: Plan, applied: Applied) -> Plan:
 
 
 def _tag(replica: Replica, draft: BuildPlan) -> str:
-    """Names a base of a replica: what a partial file has of it serves any later restore from it."""
+    """A name for a base of a replica. A partial file with it serves any later restore from the same base."""
     return hashlib.sha256(f"{replica.url} {draft.manifest.key}".encode()).hexdigest()[:8]
 
 
 @dataclass(frozen=True, slots=True)
 class BuildPlan:
-    """What is going to be built: the plan's pieces, and the size in pages after the last one (0: the base's)."""
+    """What is built: the plan's pieces, and the size in pages after the last one (0 if the base's size remains)."""
 
     plan: Plan
     manifest: Manifest
@@ -149,30 +150,30 @@ class BuildPlan:
 
     @property
     def size(self) -> int:
-        """Of the finished file, in bytes."""
+        """The size of the finished file in bytes."""
         return self.page_count * self.manifest.page_size or self.manifest.file_size
 
     @property
     def space_bytes(self) -> int:
-        """What building it takes: the base is written whole, even if the database shrank later."""
+        """The room that building takes. The base is written whole, even if the database shrank later."""
         return max(self.size, self.manifest.file_size)
 
     @property
     def work_bytes(self) -> int:
-        """Raw bytes that are read."""
+        """How many raw bytes are read."""
         frame_size = FRAME_HEADER_SIZE + self.manifest.page_size
         return self.manifest.file_size + sum(piece.frames for piece in self.pieces) * frame_size
 
 
 def build_plan_of(replica: Replica, prepared: ResolvedPlan) -> BuildPlan:
-    """What a plan makes; reads its last object. CorruptError names it."""
+    """Return what a plan builds. Reads its last object, and raises CorruptError with its name if it is damaged."""
     pieces = tuple(pieces_of(prepared.plan))
     page_count = last_size(replica, pieces, prepared.manifest.page_size)
     return BuildPlan(prepared.plan, prepared.manifest, pieces, page_count)
 
 
 def _build(replica: Replica, draft: BuildPlan, descriptor: int, advance: Advance) -> Applied:
-    """The base, while the newest frames are read already; then those, while the base is on its way to the disk."""
+    """Write the base while the newest frames are read ahead, then the frames while the base is flushed to the disk."""
     manifest = draft.manifest
     with (
         Replay(replica, draft.pieces, manifest.page_size, draft.page_count, left_out(draft.plan)) as replay,
@@ -186,11 +187,11 @@ def _build(replica: Replica, draft: BuildPlan, descriptor: int, advance: Advance
         try:
             applied = replay.onto(descriptor, advance=advance)
         finally:
-            flushed.result()  # an error is told once only, to whoever asks first: no partial file may survive it
+            flushed.result()  # the kernel reports a write error once only: no partial file may survive it
     os.ftruncate(descriptor, draft.size)
     return applied
 
 
 def _missing(manifest: Manifest, descriptor: int) -> Sequence[Range]:
-    """Without those that an interrupted restore has left."""
+    """The base's ranges, without those that an interrupted restore has left in the file."""
     return missing_ranges(manifest, descriptor) if os.fstat(descriptor).st_size else manifest.ranges

@@ -10,9 +10,9 @@ head            restored into a file of our own, SQLite finds it sound; its base
 bridges         are counted; what they make suspect is a note, since it is healed
 ==============  ==========================================================================================
 
-A hole is a problem only if a second listing shows it too. What is unfinished (a base without manifest, a
-generation without base) restores nothing, but is no damage: a note. What retention or a compaction removes meanwhile
-is seen in another listing, and the generation is begun again.
+A hole is a problem only if a second listing shows it too. What is unfinished (a base without a manifest, a generation
+without a base) restores nothing, but is no damage, so it is a note. If retention or a compaction removes something
+meanwhile, another listing shows that, and the generation is read again.
 """
 
 from __future__ import annotations
@@ -67,13 +67,13 @@ class Verification:
     damage_report: list[DamageReport] = field(default_factory=list)
 
     def add(self, other: Verification) -> None:
-        """Count what another part of the replica showed."""
+        """Add the result of another part of the replica."""
         for name in (each.name for each in fields(self)):
             setattr(self, name, getattr(self, name) + getattr(other, name))
 
 
 def verify(replica: Replica, *, quick: bool = False, scratch: Path | None = None) -> Verification:
-    """Read all of a replica, or only what LIST and HEAD say. NothingToRestoreError if there is nothing in it.
+    """Read all of a replica, or only what LIST and HEAD say. Raises NothingToRestoreError if it is empty.
 
     With ``scratch`` the head is restored to that file, and SQLite checks it; the file stays.
     """
@@ -120,7 +120,7 @@ class _Head:
 
 
 def _verify_with_retries(replica: Replica, generation: str, *, quick: bool, sound: ManifestKey | None) -> Verification:
-    """A generation; again if objects went meanwhile that another listing does not show any more."""
+    """Verify a generation, again if objects vanish meanwhile that another listing does not show any more."""
     for _ in range(REPLANS_MAX):
         try:
             return _Generation(replica, generation, sound, believes_absence=False).verify(quick=quick)
@@ -150,7 +150,7 @@ class _Generation:
         )
 
     def verify(self, *, quick: bool) -> Verification:
-        """VanishedError if an object is absent that the listing had, unless that is to be believed."""
+        """Verify it. Raises VanishedError if an object of the listing is absent, unless absence is believed."""
         part, result = self._part, self._result
         if quick:
             self._verify_heads()
@@ -164,7 +164,7 @@ class _Generation:
         return result
 
     def _verify_heads(self) -> None:
-        """Every object answers to HEAD with the size that the listing said."""
+        """Check that HEAD gives each object the size that the listing said."""
         with ThreadPoolExecutor(HEADS) as pool:
             sizes = list(pool.map(self._replica.head_size, [each.key for each in self._stored]))
         for each, size in zip(self._stored, sizes, strict=True):
@@ -198,7 +198,7 @@ class _Generation:
                 self._result.notes.append(f"{before}: {bridge.suspect_text()}")
 
     def _verify_base(self, base: ManifestKey) -> int:
-        """Read a base; returns its page size, 0 if the manifest does not tell."""
+        """Read a base, and return its page size, or 0 if the manifest can't be read."""
         sizes = {each.key: each.size for each in self._stored}
         manifest: Manifest | None = None
         try:
@@ -242,11 +242,11 @@ class _Generation:
 
 
 def _discard(_raw: bytes | memoryview, _offset: int) -> None:
-    """Reading was the point."""
+    """Do nothing: reading alone verifies."""
 
 
 def _follow(reader: EpochReader, key: FramesKey, chains: dict[int, Chain], ends: set[int]) -> int:
-    """Read an object on the reader's chain, note the chain after certain frames; returns its transactions."""
+    """Read an object on the reader's chain and note the chain after certain frames. Returns its transactions."""
     transactions = last_commit = 0
     for frames in reader.read(key):
         transactions += len(frames.commits)
@@ -260,7 +260,7 @@ def _follow(reader: EpochReader, key: FramesKey, chains: dict[int, Chain], ends:
 
 
 def _compare(reader: EpochReader, key: FramesKey, chains: dict[int, Chain]) -> None:
-    """An object by itself: whole, and at its end where the others are."""
+    """Read an object by itself. It must be whole, and end with the same chain as the others."""
     for _ in reader.read(key):
         pass
     if chains.get(key.last, reader.chain) != reader.chain:
@@ -268,7 +268,7 @@ def _compare(reader: EpochReader, key: FramesKey, chains: dict[int, Chain]) -> N
 
 
 def _holes(replica: Replica, part: GenerationListing) -> list[str]:
-    """What is missing; believed only if a second listing shows it too."""
+    """Return what is missing. It is believed only if a second listing shows it too."""
     first = _hole_details(part)
     if not first:
         return []
