@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import stat
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -83,6 +85,27 @@ def test_what_is_there_needs_force_or_is_kept(
     assert kept.read_bytes() == b"mine"
     assert restored(tmp_path, "--force") == 0
     assert counter_in(kept) == 2
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_nothing_is_given_to_who_made_the_folder(host: list[ReplicaMaker], tmp_path: Path) -> None:
+    """In a folder that everybody can write to, somebody else may have been there first, perhaps with links."""
+    (tmp_path / "shared").mkdir()
+    (tmp_path / "shared").chmod(0o1777)
+    out = tmp_path / "shared" / "out"
+    (out / "srv").mkdir(parents=True)
+    (tmp_path / "victim").mkdir()
+    (out / "var").symlink_to(tmp_path / "victim")
+    for path in (out, out / "srv", out / "var"):
+        os.chown(path, 12345, 12345, follow_symlinks=False)
+    url = f"file://{tmp_path}/replica"
+    assert main(["restore", "--all", url, "-o", str(out)]) == 1
+    assert list((tmp_path / "victim").iterdir()) == []
+    for name in NAMES[:2]:
+        status = (out / name).stat()
+        assert (status.st_uid, stat.S_IMODE(status.st_mode)) == (0, 0o600)
+    assert len(host) == 3
 
 
 def test_restores_share_a_room_in_memory(
