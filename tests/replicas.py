@@ -17,6 +17,7 @@ times of those that only a bridge holds.
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import struct
 from collections.abc import Iterator, Sequence
@@ -256,6 +257,8 @@ class ReplicaMaker:
 
     def _put(self, key: str, body: bytes) -> None:
         self.storage.put(f"{self.name}/{key}", body, metadata={})
+        stored_ns = self._time_ms * 1_000_000  # as the store's clock would say
+        os.utime(self.root / self.name / key, ns=(stored_ns, stored_ns))
 
 
 _NO_WAL = WalHeader(512, big_endian=False, sequence=0, salt1=0, salt2=0, chain=(0, 0))

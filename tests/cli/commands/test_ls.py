@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 from dataclasses import replace
@@ -174,3 +175,22 @@ def test_names_and_patterns_choose_and_a_summary_counts(tmp_path: Path, capsys: 
     assert main(["ls", "--config", str(file), "other/*"]) == 2
     assert "no database matches 'other/*'" in capsys.readouterr().err
     assert main(["ls", f"file://{root}", "srv/b.db"]) == 2
+
+
+def test_times_that_cannot_be_trusted_are_listed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """From when to when, and how far the clock was ahead."""
+    with make_replica(tmp_path) as maker:
+        maker.base()
+        maker.commit(2)
+        key = maker.ship(every=1)[1]
+        stored_ns = (key.time_ms - 7_200_000) * 1_000_000
+        os.utime(maker.object_path(key), ns=(stored_ns, stored_ns))
+        assert main(["ls", f"file://{maker.root}"]) == 0
+        told = capsys.readouterr().out
+        assert main(["ls", f"file://{maker.root}", "--json"]) == 0
+    assert "times after 2026-11-22T10:56:01.000Z and before the next commit can't be trusted" in told
+    assert "2 h ahead of the store's" in told
+    (generation,) = json.loads(capsys.readouterr().out)["databases"][0]["generations"]
+    assert generation["doubtful_times"] == [
+        {"first_ms": maker.history[0].time_ms, "last_ms": None, "ahead_ms": 7_200_000}
+    ]

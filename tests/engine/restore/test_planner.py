@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -15,6 +16,7 @@ from walsyncd.core.restore.plan import AtPosition, AtTime, Head, Target
 from walsyncd.core.stored.layout import ManifestKey, format_key
 from walsyncd.core.stored.manifest import format_manifest, parse_manifest
 from walsyncd.core.stored.position import Position
+from walsyncd.engine.restore.inventory import inventory
 from walsyncd.engine.restore.planner import REPLANS_MAX, ResolvedPlan, RestoreRequest, prepare, with_plan
 from walsyncd.engine.restore.replica import Replica, naming_object
 from walsyncd.engine.restore.restorer import restore_request
@@ -259,3 +261,33 @@ def test_an_error_that_is_kept_holds_no_buffers(maker: ReplicaMaker) -> None:
         assert [buffer() for buffer in buffers[:-1]] == [None] * (len(buffers) - 1)
     finally:
         gc.enable()
+
+
+@pytest.mark.parametrize("is_last", [False, True])
+def test_moments_of_a_clock_that_was_ahead_are_refused(maker: ReplicaMaker, *, is_last: bool) -> None:
+    """Between the trusted times around them; these and all others are restored, and so is every position."""
+    maker.base()
+    maker.commit(5)
+    keys = maker.ship(every=1)
+    for key in keys[2:] if is_last else keys[2:4]:
+        stored_ns = (key.time_ms - 86_400_000) * 1_000_000  # a day before it was seen
+        os.utime(maker.object_path(key), ns=(stored_ns, stored_ns))
+    history = maker.history
+    trusted = history[:2] if is_last else [*history[:2], history[4]]
+    for each in trusted:
+        plan = prepare(replica_of(maker), RestoreRequest(AtTime(each.time_ms))).plan
+        assert plan.reached.position == each.position
+    for time_ms in (history[1].time_ms + 1, history[2].time_ms, history[3].time_ms, history[4].time_ms - 1):
+        with pytest.raises(TargetError, match="a clock was 1 d ahead") as caught:
+            prepare(replica_of(maker), RestoreRequest(AtTime(time_ms)))
+        assert caught.value.exit_code == 4
+        assert (str(history[4].position) in caught.value.message) != is_last
+        plan = prepare(replica_of(maker), RestoreRequest(AtTime(time_ms), allow_partial=True)).plan
+        assert plan.shortfall
+    for each in history:
+        assert (
+            prepare(replica_of(maker), RestoreRequest(AtPosition(each.position))).plan.reached.position == each.position
+        )
+    (survey,) = inventory(replica_of(maker))
+    (span,) = survey.doubtful
+    assert (span.first_ms, span.last_ms) == (history[1].time_ms, None if is_last else history[4].time_ms)

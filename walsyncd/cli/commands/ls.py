@@ -13,6 +13,7 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from walsyncd.cli import settings_from
@@ -72,6 +73,7 @@ def run(args: argparse.Namespace) -> int:
             print_table(HEADINGS, rows)
         for replica, generations in found:
             _print_bridges(replica, generations)
+            _print_doubtful(replica, generations)
         if args.timeline or sys.stdout.isatty():
             for replica, generations in found:
                 _draw(replica, generations)
@@ -152,6 +154,13 @@ def _print_bridges(replica: Replica, generations: Sequence[GenerationSurvey]) ->
             say(f"    what came before it is suspect: {bridge.suspect_text()}")
 
 
+def _print_doubtful(replica: Replica, generations: Sequence[GenerationSurvey]) -> None:
+    """The times that ``--at`` refuses because a clock was wrong."""
+    for each in generations:
+        for span in each.doubtful:
+            print(f"\n{replica.name or replica.url}: {each.generation}: {span}")
+
+
 def _rows(replica: Replica, generations: Sequence[GenerationSurvey]) -> list[tuple[str, ...]]:
     name = replica.name or replica.url
     if not generations:
@@ -187,6 +196,7 @@ def _remarks(each: GenerationSurvey) -> list[str]:
     remarks = [each.fault] if each.fault else []
     remarks += [f"{each.holes} gap(s) in it"] if each.holes and not each.fault else []
     remarks += [counted(len(each.bridges), "bridge")] if each.bridges else []
+    remarks += ["some times can't be trusted"] if each.doubtful else []
     return remarks + (["some positions are suspect"] if is_suspect else [])
 
 
@@ -211,6 +221,7 @@ def _generation(each: GenerationSurvey) -> dict[str, object]:
             {"first": _point(span.first), "last": _point(span.last), "until_ms": span.end_ms} for span in each.spans
         ],
         "bridges": [_bridge(bridge) for bridge in each.bridges],
+        "doubtful_times": [asdict(span) for span in each.doubtful],
         "commits": each.commits,
         "fault": each.fault,
         "objects": each.objects,

@@ -120,7 +120,7 @@ def _look(settings: Settings, storage: Storage, specs: Sequence[DatabaseSpec]) -
             now_ms = time.time_ns() // 1_000_000 if clock_ms is None else clock_ms
             row = rows.get(spec.name)
             decided = trustworthy_pruning(
-                storage, folder, policy_of(spec), now_ms=now_ms, journal=journal, row=row, name=spec.name
+                storage, folder, policy_of(spec), now_ms=now_ms, journal=journal, row=row, name=spec.name, sound=set()
             )
             for fault in decided.doubted.values():
                 print(f"walsyncd: note: {spec.name}: a base does not count: {fault}", file=sys.stderr)

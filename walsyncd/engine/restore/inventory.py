@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from walsyncd.core.restore.bridge_points import StoredBridge, bridges_after
+from walsyncd.core.restore.clock_doubt import DoubtfulSpan, doubtful_spans
 from walsyncd.core.restore.coverage import Coverage, End, FramesKey, GenerationListing, cover, listing_of
 from walsyncd.core.restore.plan import Point
 from walsyncd.core.stored.layout import ManifestKey
@@ -51,6 +52,8 @@ class GenerationSurvey:
     ``spans`` are those in which it really can; more than one where something is missing or was pruned (``holes``), and
     where a bridge stands for commits. ``commits`` is their number, None if they were not counted.
 
+    ``doubtful`` are moments that can't be asked for, because a clock was ahead.
+
     ``reason`` says why it began, as far as a base says it; ``fault`` why what is stored after ``last`` can't
     be used, or which bridges can't be read. ``size`` in bytes, of ``objects`` objects.
     """
@@ -64,6 +67,7 @@ class GenerationSurvey:
     spans: tuple[SpanSurvey, ...]
     holes: int
     bridges: tuple[StoredBridge, ...]
+    doubtful: tuple[DoubtfulSpan, ...]
     commits: int | None
     fault: str
     objects: int
@@ -96,6 +100,7 @@ def _inventory_of(replica: Replica, generation: str, count_commits: bool) -> Gen
         spans=_split(spans, bridges, usable),
         holes=max(0, len(spans) - 1),
         bridges=tuple(bridges),
+        doubtful=tuple(doubtful_spans(replica.timed(part.frames))),
         commits=_count_commits(replica, usable) if count_commits else None,
         fault="; ".join(filter(None, [_fault(coverages), fault, *problems])),
         objects=len(stored),

@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from walsyncd.core.restore.bridge_points import StoredBridge
+from walsyncd.core.restore.clock_doubt import doubtful_spans
 from walsyncd.core.restore.coverage import EpochPlan, FramesKey, Listing, listing_of
 from walsyncd.core.restore.plan import AtPosition, AtTime, Head, Plan, Point, Reason, Refusal, Target, make_plan
 from walsyncd.core.stored.layout import BaseKey, Key, ManifestKey, SegmentKey, WholeKey, format_key
@@ -167,7 +168,23 @@ def find_plan(
     resolved = resolve(replica, plan, allow_partial=allow_partial)
     if isinstance(target, Head):
         return resolved
+    if isinstance(target, AtTime):
+        resolved = _with_trusted_time(replica, listing, resolved, target, allow_partial=allow_partial)
     return _without_doubt(replica, listing, resolved, allow=allow_partial if allow_suspect is None else allow_suspect)
+
+
+def _with_trusted_time(replica: Replica, listing: Listing, plan: Plan, target: AtTime, *, allow_partial: bool) -> Plan:
+    """The plan, unless a clock was ahead when commits near the target were seen; TargetError names the neighbours."""
+    (part,) = (part for part in listing.generations if part.generation == plan.generation)
+    span = next((span for span in doubtful_spans(replica.timed(part.frames)) if span.holds(target.time_ms)), None)
+    if span is None or plan.shortfall:
+        return plan
+    after = [Point(Position(key.generation, key.epoch, key.last), key.time_ms) for key in part.frames]
+    later = min(
+        (point for point in after if span.last_ms == point.time_ms), key=lambda point: point.position, default=None
+    )
+    message = f"{target} can't be told: {span}"
+    return _refused(plan, message, before=plan.reached, after=later, allow_partial=allow_partial)
 
 
 def _without_doubt(replica: Replica, listing: Listing, plan: Plan, *, allow: bool) -> Plan:

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from typing import TypeVar
 
-from walsyncd.adapters.storage.interface import Readable, Storage
-from walsyncd.core.restore.coverage import Listing, listing_of
+from walsyncd.adapters.storage.interface import ObjectInfo, Readable, Storage
+from walsyncd.core.restore.clock_doubt import TimedObject
+from walsyncd.core.restore.coverage import FramesKey, Listing, listing_of
 from walsyncd.core.send.backoff import delay_s
 from walsyncd.core.stored.layout import (
     OWNER_KEY,
@@ -58,6 +59,7 @@ class Replica:
         self._prefix = f"{name}/" if name else ""
         self.name = name
         self._sizes: dict[Key, int] = {}
+        self._stored_ms: dict[Key, int] = {}
 
     @property
     def url(self) -> str:
@@ -111,9 +113,17 @@ class Replica:
         """The size of an object in bytes as the last listing said, or 0 if no listing had it."""
         return self._sizes.get(key, 0)
 
+    def timed(self, keys: Iterable[FramesKey]) -> list[TimedObject]:
+        """These objects, which were listed, with the moments at which the store took them."""
+        return [TimedObject((key.epoch, key.last), key.time_ms, self._stored_ms[key]) for key in keys]
+
+    def head(self, key: Key) -> ObjectInfo | None:
+        """What HEAD says of an object; None if it is not there."""
+        return with_retries(lambda: self._storage.head(self._prefix + format_key(key)))
+
     def head_size(self, key: Key) -> int | None:
         """The size of an object in bytes as HEAD says, or None if it is not there."""
-        found = with_retries(lambda: self._storage.head(self._prefix + format_key(key)))
+        found = self.head(key)
         return None if found is None else found.size
 
     def get(self, key: str, *, first: int = 0, length: int | None = None) -> bytes:
@@ -146,6 +156,7 @@ class Replica:
             key = parse_key(info.key.removeprefix(self._prefix))
             if key is not None:
                 self._sizes[key] = info.size
+                self._stored_ms[key] = info.modified_ms
                 yield Stored(key, info.size, info.modified_ms)
 
 

@@ -24,6 +24,7 @@ from walsyncd.core.keep.retention import DAY_MS, HeldObject, Policy, Pruning, de
 from walsyncd.core.restore.coverage import base_order
 from walsyncd.core.stored.layout import BaseKey, Key, ManifestKey, SegmentKey, WholeKey, format_key, parse_key
 from walsyncd.core.stored.position import is_generation
+from walsyncd.engine.restore.base_fetch import fetch_base
 from walsyncd.engine.restore.replica import OBJECTS_MAX, Replica
 from walsyncd.engine.ship.ownership import folder_key
 from walsyncd.engine.upkeep.deletion import KEPT_HINT, Pruned, Removals, remove
@@ -94,9 +95,11 @@ def trustworthy_pruning(
     journal: JournalReader | Journal | None,
     row: DatabaseRow | None,
     name: str,
+    sound: set[tuple[ManifestKey, str]],
 ) -> TrustworthyPruning:
     """Decide, read what the decision relies on, and decide again without what is not what it should be.
 
+    ``sound`` are bases with their ETags that were read whole before; those that are read now are added.
     Nothing goes where no base remains that could be read. Raises what the storage raises.
     """
     replica = Replica(storage, name)
@@ -111,29 +114,43 @@ def trustworthy_pruning(
         if not told.relied:
             return TrustworthyPruning(replace(told, statements=(), steps=(), going=()), doubted)
         unread = [base for base in told.relied if base not in read]
-        faults = {base: fault for base in unread if (fault := _fault_of(replica, counted, base, row))}
+        faults = {base: fault for base in unread if (fault := _fault_of(base, row) or _damage(replica, base, sound))}
         read.update(base for base in unread if base not in faults)
         doubted |= faults
         if not faults:
             return TrustworthyPruning(told, doubted)
 
 
-def _fault_of(replica: Replica, folder: Folder, base: ManifestKey, row: DatabaseRow | None) -> str:
-    """What is wrong with a base; empty if its manifest can be read and its object is there as it says."""
+def _fault_of(base: ManifestKey, row: DatabaseRow | None) -> str:
+    """Says so if a base is newer than the newest one that this journal wrote."""
     newest = parse_key(row.base_key) if row is not None and row.base_key else None
-    if isinstance(newest, ManifestKey) and (base.generation, base_order(base)) > (
-        newest.generation,
-        base_order(newest),
-    ):
+    if isinstance(newest, ManifestKey) and _order(base) > _order(newest):
         return f"{format_key(base)}: it is newer than every base that this journal knows"
+    return ""
+
+
+def _damage(replica: Replica, base: ManifestKey, sound: set[tuple[ManifestKey, str]]) -> str:
+    """What is wrong with a base; empty if its manifest can be read and its object is the one that it speaks of.
+
+    Size and ETag tell that. Where the ETag is another one (the bucket was copied, or somebody wrote the object again)
+    the object is read.
+    """
     try:
         manifest = replica.manifest(base)
+        info = replica.head(base.base)
+        if info is None or info.size != manifest.size:
+            size = "no" if info is None else info.size
+            return f"{manifest.key}: it has {size} bytes, its manifest says {manifest.size}"
+        if info.etag != manifest.etag and (base, info.etag) not in sound:
+            fetch_base(replica, base, manifest, _discard)
+            sound.add((base, info.etag))
     except CorruptError as error:
         return error.message
-    size = next((each.size for each in folder.held if each.key == base.base), None)
-    if size != manifest.size:
-        return f"{manifest.key}: it has {size} bytes, its manifest says {manifest.size}"
     return ""
+
+
+def _discard(_raw: bytes | memoryview, _offset: int) -> None:
+    """Reading was the point."""
 
 
 def _order(base: ManifestKey) -> tuple[str, tuple[int, int, int]]:
@@ -157,6 +174,7 @@ class Pruner:
         self._removals = removals
         self._may_delete = may_delete
         self._store_ms = store_ms
+        self._sound: set[tuple[ManifestKey, str]] = set()
 
     def prune(self, database_id: int, policy: Policy) -> Pruned:
         """List, decide, remove, note. Raises what the storage and ``may_delete`` raise."""
@@ -166,7 +184,14 @@ class Pruner:
             _log.warning("foreign_objects", database=row.name, objects=len(folder.foreign), first=folder.foreign[0])
         now_ms = self._store_ms()
         decided = trustworthy_pruning(
-            self._storage, folder, policy, now_ms=now_ms, journal=self._journal, row=row, name=row.name
+            self._storage,
+            folder,
+            policy,
+            now_ms=now_ms,
+            journal=self._journal,
+            row=row,
+            name=row.name,
+            sound=self._sound,
         )
         told = decided.told
         if decided.doubted:

@@ -1,0 +1,73 @@
+"""Times that were taken while a clock was ahead are found by when the store took the objects."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from walsyncd.core.restore.clock_doubt import AHEAD_MS_MAX, DoubtfulSpan, TimedObject, doubtful_spans
+
+NOON_MS = 1_795_953_600_000
+DAY_MS = 86_400_000
+
+
+def at(number: int, time_ms: int, *, stored_ms: int | None = None) -> TimedObject:
+    """An object that the store took a second after its commit, unless another time is given."""
+    return TimedObject((1, number), time_ms, time_ms + 1000 if stored_ms is None else stored_ms)
+
+
+def test_times_of_a_right_clock_are_trusted() -> None:
+    """Also where an outage delayed the upload, or the clocks are some minutes apart."""
+    objects = [at(1, NOON_MS), at(2, NOON_MS + 1, stored_ms=NOON_MS + DAY_MS), at(3, NOON_MS + 2, stored_ms=NOON_MS)]
+    assert doubtful_spans(objects) == []
+    assert doubtful_spans([at(1, NOON_MS + AHEAD_MS_MAX, stored_ms=NOON_MS)]) == []
+    assert doubtful_spans([]) == []
+
+
+def test_a_clock_that_was_ahead_makes_a_span() -> None:
+    """From the last trusted time to the next one; its ends can be asked for."""
+    objects = [
+        at(1, NOON_MS),
+        at(2, NOON_MS + DAY_MS, stored_ms=NOON_MS + 5000),
+        at(3, NOON_MS + DAY_MS, stored_ms=NOON_MS + 9000),
+        at(4, NOON_MS + DAY_MS + 7, stored_ms=NOON_MS + DAY_MS + 8),
+    ]
+    (span,) = doubtful_spans(reversed(objects))
+    assert span == DoubtfulSpan(NOON_MS, NOON_MS + DAY_MS + 7, DAY_MS - 5000)
+    assert [span.holds(ms) for ms in (NOON_MS, NOON_MS + 1, NOON_MS + DAY_MS + 6, NOON_MS + DAY_MS + 7)] == [
+        False,
+        True,
+        True,
+        False,
+    ]
+
+
+def test_a_span_at_an_end_is_open() -> None:
+    """What comes next may have any time, and so may have what came before."""
+    late = at(1, NOON_MS + DAY_MS, stored_ms=NOON_MS)
+    (span,) = doubtful_spans([late])
+    assert (span.first_ms, span.last_ms) == (None, None)
+    assert span.holds(0)
+    assert span.holds(NOON_MS + 9 * DAY_MS)
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 5_000_000), st.integers(0, 900_000)), max_size=30),
+    st.integers(0, 30),
+    st.integers(AHEAD_MS_MAX * 2 + 900_000, DAY_MS),
+)
+def test_no_moment_of_a_clock_that_was_ahead_is_believed(
+    commits: list[tuple[int, int]], wrong: int, ahead_ms: int
+) -> None:
+    """From one commit on the clock is ahead for two of them. What is shown never goes back."""
+    objects, shown_ms = [], 0
+    truth = sorted(NOON_MS + each for each, _ in commits)
+    for number, true_ms in enumerate(truth):
+        is_wrong = wrong <= number < wrong + 2
+        shown_ms = max(shown_ms, true_ms + (ahead_ms if is_wrong else 0))
+        objects.append(TimedObject((1, number + 1), shown_ms, true_ms + commits[number][1]))
+    spans = doubtful_spans(objects)
+    for number, true_ms in enumerate(truth):
+        found = [each for each, shown in enumerate(objects) if shown.time_ms <= true_ms]
+        is_right = bool(found) and truth[found[-1]] == true_ms
+        assert is_right or any(span.holds(true_ms) for span in spans), number

@@ -1,0 +1,46 @@
+"""``python -m tests.fuzz PART [--seed N] [--seconds S]``: feed one part of walsyncd with what strangers could send it.
+
+A part is a function of a seed and an empty folder. It raises an AssertionError if a promise was broken. Everything else
+that it raises is broken too: there must be an answer for every input. Each seed is a case of its own, and the first one
+that fails is printed with the command that does it again. A new part is a module here and a line in ``PARTS``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.fuzz import bucket
+
+PARTS: dict[str, Callable[[int, Path], None]] = {"bucket": bucket.fuzz}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
+    parser.add_argument("part", choices=PARTS)
+    parser.add_argument("--seed", type=int, default=1, help="the first seed (default: 1)")
+    parser.add_argument("--seconds", type=float, default=0, help="go on with the seeds after it for so long")
+    args = parser.parse_args()
+    end, seed = time.monotonic() + args.seconds, args.seed
+    while True:
+        with tempfile.TemporaryDirectory(prefix="walsyncd-fuzz-") as folder:
+            try:
+                PARTS[args.part](seed, Path(folder))
+            except Exception:  # noqa: BLE001  whatever it is, the seed has to be told
+                traceback.print_exc()
+                print(f"\nbroken: python -m tests.fuzz {args.part} --seed {seed}", file=sys.stderr)
+                return 1
+        if time.monotonic() >= end:
+            break
+        seed += 1
+    print(f"{args.part}: {seed - args.seed + 1} seeds, nothing broken")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
