@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import shutil
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
+import apsw
 import pytest
 
 from tests.replicas import ReplicaMaker, make_replica
@@ -153,3 +157,49 @@ def test_no_room_and_no_time(maker: ReplicaMaker) -> None:
         follower.stops_after = steps
         with pytest.raises(StoppedError):
             drill(maker, copy_of(maker), follower)
+
+
+class Encrypted:
+    """A connection of SQLite3 Multiple Ciphers that answers as sqlite3's does, as far as the maker asks."""
+
+    def __init__(self, path: Path, cipher: str) -> None:
+        self._connection = apsw.Connection(str(path))
+        for statement in (f"PRAGMA cipher = '{cipher}'", "PRAGMA key = 'secret'", "PRAGMA page_size = 4096"):
+            self.execute(statement)
+
+    def execute(self, statement: str) -> list[tuple[object, ...]]:
+        return list(self._connection.execute(statement))
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+@pytest.mark.parametrize("harm", ["none", "page that a frame holds", "page that no frame holds"])
+@pytest.mark.parametrize("cipher", ["chacha20", "sqlcipher", "ascon128", "aegis", "aes256cbc", "aes128cbc", "rc4"])
+def test_encrypted_databases_raise_no_false_alarm(tmp_path: Path, cipher: str, harm: str) -> None:
+    """Also where each checkpoint encrypts the pages again; what differs besides is found as ever."""
+    with closing(Encrypted(tmp_path / "app.db", cipher)) as connection:
+        for statement in (
+            "PRAGMA journal_mode = WAL",
+            "PRAGMA wal_autocheckpoint = 0",
+            "CREATE TABLE old (payload BLOB)",
+            "INSERT INTO old SELECT randomblob(300) FROM json_each('[" + ",".join(["1"] * 200) + "]')",
+            "CREATE TABLE counter (value INTEGER)",
+            "INSERT INTO counter VALUES (0)",
+            "CREATE TABLE t (id INTEGER PRIMARY KEY, payload BLOB)",
+            "PRAGMA wal_checkpoint(TRUNCATE)",
+        ):
+            connection.execute(statement)
+        maker = ReplicaMaker(tmp_path, cast("sqlite3.Connection", connection), 4096, "srv/app.db")
+        maker.base()
+        maker.commit(5, rows=20)
+        maker.ship(every=2)
+        maker.checkpoint()
+        page = {"none": 0, "page that a frame holds": 20, "page that no frame holds": 4}[harm]
+        done = drill(maker, copy_of(maker, page=page))
+    encrypts_again = cipher in {"chacha20", "sqlcipher", "ascon128", "aegis"}
+    if harm == "none":
+        assert done.problem == ""
+        assert ("encrypts again at each checkpoint" in done.detail) == encrypts_again
+    elif harm == "page that no frame holds" or not encrypts_again:
+        assert "differ" in done.problem

@@ -13,7 +13,13 @@ from tests.replicas import make_replica
 from walsyncd.adapters.files.source import open_file
 from walsyncd.core.stored.position import Position
 from walsyncd.engine.restore.replica import Replica
-from walsyncd.engine.upkeep.live_comparison import Differences, differences, meaningless, written_between
+from walsyncd.engine.upkeep.live_comparison import (
+    Differences,
+    differences,
+    encrypted_again,
+    meaningless,
+    written_between,
+)
 
 PAGE = 4096
 
@@ -35,6 +41,38 @@ def test_pages_that_differ_are_found(tmp_path: Path) -> None:
     one.write_bytes(raw[: PAGE * 599])
     found = compared(one, other)
     assert (found.pages, found.numbers.tolist(), found.zeros) == (600, [3, 401, 600], frozenset({401, 600}))
+
+
+def test_pages_of_which_a_part_is_equal_are_told_apart(tmp_path: Path) -> None:
+    """By chance one byte in 256 is equal; a cipher leaves no more than that."""
+    raw = np.random.default_rng(1).bytes(3 * PAGE)
+    changed = bytearray(raw)
+    changed[PAGE : 2 * PAGE] = np.random.default_rng(2).bytes(PAGE)
+    changed[2 * PAGE : 2 * PAGE + PAGE // 2] = np.random.default_rng(3).bytes(PAGE // 2)
+    (tmp_path / "live").write_bytes(raw)
+    (tmp_path / "restored").write_bytes(changed)
+    found = compared(tmp_path / "live", tmp_path / "restored")
+    assert (found.numbers.tolist(), found.alike) == ([2, 3], frozenset({3}))
+
+
+@pytest.mark.parametrize(
+    ("left", "applied", "alike", "expected"),
+    [
+        ([1, 2, 3], [1, 2, 3], [], True),
+        ([1, 2, 3], [1, 2, 3], [1], True),  # the header of page 1 may be plain
+        ([1, 2, 3], [1, 2, 3, 99], [], True),  # cut off since
+        ([1, 2, 3], [1, 2, 3], [2], False),
+        ([1, 2, 3], [1, 2, 3, 4], [], False),  # one page that a frame holds is equal
+        ([1, 2, 3, 4], [1, 2, 3], [], False),  # one page differs that no frame holds
+        ([], [], [], False),
+    ],
+)
+def test_pages_encrypted_again_are_recognised(
+    left: list[int], applied: list[int], alike: list[int], *, expected: bool
+) -> None:
+    """All that frames hold differ, no others do, and nothing in them is alike."""
+    found = Differences(50, np.array(left, np.int64), frozenset(), frozenset(alike))
+    assert encrypted_again(found, np.array(left, np.int64), np.array(applied, np.int64)) == expected
 
 
 def test_longer_live_file_is_no_difference(tmp_path: Path) -> None:
@@ -67,11 +105,11 @@ def test_zeros_of_free_pages_mean_nothing(tmp_path: Path) -> None:
         connection.execute("DELETE FROM t WHERE rowid > 3")
     count = path.stat().st_size // PAGE
     every = frozenset(range(1, count + 1))
-    free = set(meaningless(path, PAGE, Differences(count, np.array([]), every)))
+    free = set(meaningless(path, PAGE, Differences(count, np.array([]), every, frozenset())))
     assert 2 <= len(free) < count - 3
     assert 2 not in free, "the table's root"
     path.write_bytes(b"\x17" * PAGE * 3)
-    assert set(meaningless(path, PAGE, Differences(3, np.array([]), frozenset({2})))) == {2}, "encrypted"
+    assert set(meaningless(path, PAGE, Differences(3, np.array([]), frozenset({2}), frozenset()))) == {2}, "encrypted"
 
 
 def test_frames_between_two_positions(tmp_path: Path) -> None:

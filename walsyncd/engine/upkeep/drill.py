@@ -27,7 +27,15 @@ from walsyncd.core.stored.position import Position
 from walsyncd.engine.restore.planner import REPLANS_MAX, find_plan, manifest_of
 from walsyncd.engine.restore.replica import Replica
 from walsyncd.engine.restore.restorer import BuildPlan, restore
-from walsyncd.engine.upkeep.live_comparison import DIFFERENT_MAX, Differences, differences, meaningless, written_between
+from walsyncd.engine.upkeep.live_comparison import (
+    DIFFERENT_MAX,
+    Differences,
+    Numbers,
+    differences,
+    encrypted_again,
+    meaningless,
+    written_between,
+)
 from walsyncd.errors import CorruptError, NothingToRestoreError, RefusedError, TargetError, VanishedError
 
 DAMAGED_THEMSELVES = "the database itself is damaged, and the replica holds what it is"
@@ -151,12 +159,14 @@ class _Comparison:
         self._replica = replica
         self._reached = plan.reached.position
         self._base = plan.base.base
+        self._first = Position(plan.generation, plan.epochs[0].epoch, plan.epochs[0].first - 1) if plan.epochs else None
         self._page_size = manifest_of(replica, plan).page_size
         self._open_live = open_live
         self._restored = restored
         self._setting = setting
         self._pages = 0
         self._changed = 0
+        self.encrypted = 0
         self.skipped = ""
         self.problem = ""
 
@@ -166,6 +176,8 @@ class _Comparison:
         if self.skipped:
             return f"not compared with the live file: {self.skipped}"
         changed = f", {self._changed} more were written meanwhile" if self._changed else ""
+        if self.encrypted:
+            changed += f", {self.encrypted} that a cipher encrypts again at each checkpoint can't be"
         return f"{self._pages} pages compared with the live file{changed}"
 
     def run(self) -> None:
@@ -209,7 +221,26 @@ class _Comparison:
             if not len(left):
                 break
         self._changed = len(found.numbers) - len(left)
+        if len(left) and self._is_encrypted_again(found, left, start, stream, written.size_min):
+            self.encrypted = len(left)
+            return
         self.problem = _told(left.tolist(), self._reached)
+
+    def _is_encrypted_again(
+        self, found: Differences, left: Numbers, start: Position, stream: Stream, size_min: int
+    ) -> bool:
+        """Whether these are all pages that frames hold, encrypted again by the checkpoint that copied them.
+
+        Pages past the smallest size ``size_min`` were left out of ``left`` before.
+        """
+        if self._first is None:
+            return False
+        applied = written_between(self._replica, self._page_size, self._first, self._reached, stream.previous)
+        since = written_between(self._replica, self._page_size, start, stream.position, stream.previous)
+        if applied is None or since is None:
+            return False
+        numbers = applied.numbers[~since.explains(applied.numbers)]
+        return encrypted_again(found, left, numbers[numbers <= size_min])
 
     def _look(self) -> FollowState | None:
         state = self._setting.look()

@@ -17,6 +17,11 @@ Four kinds of page differ for nothing:
 - free leaves, whose content SQLite does not write (``freelist``). In an encrypted file nobody can tell which pages
   are free, but none in use is all zeros
 
+Some ciphers encrypt a page again when a checkpoint copies it: SQLite3 Multiple Ciphers does so with its default cipher
+and with others. Such a file never has the bytes of a frame, so a restored file differs from it in every page that a
+frame holds. That is recognised by two signs together: of the pages that the restore took from frames and that nobody
+wrote since, not one is equal, and in each of them nearly all bytes are others. Then these pages can't be compared.
+
 Without a WAL (a rollback journal) pages change in place and no frame tells: only a file that is equal says something.
 """
 
@@ -39,6 +44,7 @@ from walsyncd.engine.restore.replica import Replica
 
 BLOCK_BYTES = 1 << 20  # of each file; a multiple of every page size
 LOCK_BYTE = 0x40000000  # SQLite's pending byte
+ALIKE_MIN = 0.1  # of a page's bytes; by chance one in 256 is equal
 DIFFERENT_MAX = 1 << 20  # pages: what a database writes in the minutes between; more is not worth looking for
 
 PAGES_MAX = 1 << 32  # beyond any page number
@@ -48,17 +54,22 @@ Numbers: TypeAlias = "NDArray[np.int64]"
 
 @dataclass(frozen=True, slots=True)
 class Differences:
-    """The numbers of pages that differ, and which of those are zeros in the live file; ``pages`` in all."""
+    """The numbers of pages that differ, and which of those are zeros in the live file; ``pages`` in all.
+
+    ``alike`` are those of them in which a part of the bytes is equal.
+    """
 
     pages: int
     numbers: Numbers
     zeros: frozenset[int]
+    alike: frozenset[int]
 
 
 def differences(live: OpenFile, restored: Path, page_size: int, check: Callable[[], None]) -> Differences:
     """Read both files; ``check`` is called for every block, and may raise. Zeros stand for what the live one lacks."""
     found: list[Numbers] = []
     zeros: set[int] = set()
+    alike: set[int] = set()
     pages = restored.stat().st_size // page_size  # a file that ends within a page is no database of SQLite's
     with restored.open("rb", buffering=0) as file:
         offset = 0
@@ -71,9 +82,24 @@ def differences(live: OpenFile, restored: Path, page_size: int, check: Callable[
             rows = np.flatnonzero((ours != theirs).any(axis=1))
             numbers = rows + (offset // page_size + 1)
             zeros.update(numbers[~theirs[rows].any(axis=1)].tolist())
+            alike.update(numbers[(ours[rows] == theirs[rows]).mean(axis=1) > ALIKE_MIN].tolist())
             found.append(numbers[numbers != LOCK_BYTE // page_size + 1])
             offset += len(block)
-    return Differences(pages, np.concatenate([np.empty(0, np.int64), *found]), frozenset(zeros))
+    return Differences(pages, np.concatenate([np.empty(0, np.int64), *found]), frozenset(zeros), frozenset(alike))
+
+
+def encrypted_again(found: Differences, left: Numbers, applied: Numbers) -> bool:
+    """Whether the pages ``left`` differ because a cipher encrypts them at each checkpoint.
+
+    ``applied`` are the pages that the restored file has from frames, without those that were written since.
+    """
+    in_file = applied[applied <= found.pages]
+    return (
+        bool(len(left))
+        and bool(np.isin(in_file, left).all())
+        and bool(np.isin(left, in_file).all())
+        and not any(number in found.alike for number in left.tolist() if number > 1)
+    )
 
 
 def meaningless(restored: Path, page_size: int, found: Differences) -> Collection[int]:
