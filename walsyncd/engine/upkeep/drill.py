@@ -210,18 +210,20 @@ class _Comparison:
         """Find every page that differs in the frames since, or else why it means nothing."""
         left = found.numbers
         base = self._base
+        size_min = 0
         for since in (start, min(start, Position(base.generation, base.epoch, base.frame))):
             written = written_between(self._replica, self._page_size, since, stream.position, stream.previous)
             if written is None:
                 self.skipped = "what was written meanwhile is not listed"
                 return
-            explained = written.explains(left) if since is start else left > written.size_min
+            size_min = written.size_min
+            explained = written.explains(left) if since is start else left > size_min
             left = left[~explained]
             left = left[~np.isin(left, list(meaningless(self._restored, self._page_size, found)))]
             if not len(left):
                 break
         self._changed = len(found.numbers) - len(left)
-        if len(left) and self._is_encrypted_again(found, left, start, stream, written.size_min):
+        if len(left) and self._is_encrypted_again(found, left, start, stream, size_min):
             self.encrypted = len(left)
             return
         self.problem = _told(left.tolist(), self._reached)
