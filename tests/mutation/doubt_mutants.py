@@ -89,4 +89,11 @@ DOUBT_MUTANTS = (
         "if False:",
         f"{DOUBTS}::test_a_page_that_is_written_through_a_mapping",
     ),
+    mutant(
+        "what was written while the daemon was away does not matter",
+        "engine/follow/resume.py",
+        "if state.seen is not None and not state.seen.explains(reader.database_seen()):",
+        "if False:",
+        f"{DOUBTS}::test_a_database_that_is_written_while_the_daemon_is_away",
+    ),
 )

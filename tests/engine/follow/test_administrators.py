@@ -29,7 +29,9 @@ QUIET_LOOKS = 5
 SEED = int(os.environ.get("WALSYNCD_SEED", "1"))
 STATES = ("frames", "copied back", "truncated", "idle", "running")
 WATCHERS = ("watching", "stopped", "present")
-ROWS = "SELECT * FROM t ORDER BY rowid"
+ROWS = "SELECT x FROM t UNION ALL SELECT x FROM u UNION ALL SELECT x FROM v"
+# Pages that the WAL does not hold, so that it matters what the database file holds.
+FILL = "INSERT INTO {table} SELECT printf('%08d', value) || hex(zeroblob(1000)) FROM json_each('[1,2,3,4,5,6]')"
 
 
 class Files:
@@ -41,6 +43,7 @@ class Files:
         self.backup = folder / "backup.db"
         self.state = state
         self.app: SqliteProcess | None = wal_database(self.path)
+        self.app.execute("CREATE TABLE u (x)", "CREATE TABLE v (x)", FILL.format(table="u"), FILL.format(table="v"))
         self.app.execute("CREATE INDEX i ON t (x)", *(insert(value) for value in range(1, 4)))
         self.old_wal = self.wal.read_bytes()
         with closing(sqlite3.connect(self.path)) as source, closing(sqlite3.connect(self.backup)) as target:
@@ -48,6 +51,7 @@ class Files:
             with target:
                 target.execute("DELETE FROM t WHERE x = 2")
                 target.execute("INSERT INTO t VALUES (999), (1000)")
+                target.execute("UPDATE u SET x = 'another ' || substr(x, 9)")
         self.app.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def enter(self) -> None:

@@ -15,6 +15,7 @@ import pytest
 from tests.adapters.files.sqlite_process import SqliteProcess, wal_database
 from tests.engine.following import Following, insert
 from walsyncd.core.follow.gap import GapKind
+from walsyncd.engine.follow.resume import WRITTEN_MEANWHILE
 from walsyncd.engine.follow.wal_pair import REMOVED
 from walsyncd.engine.follow.wal_pairs import CLOSED, WRITTEN
 
@@ -107,15 +108,39 @@ def test_side_files_that_are_removed_before_a_commit(tmp_path: Path) -> None:
 
 
 def test_side_files_that_are_removed_after_a_close_of_the_index(tmp_path: Path) -> None:
-    """Another connection closes -shm between the DELETEs; the wal-index says that not all was copied back."""
+    """Somebody closes -shm between the DELETEs; the wal-index says that not all was copied back."""
     path = tmp_path / "app.db"
     with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
         app.execute(insert(1))
         follow.look()
-        path.with_name("app.db-shm").unlink()
-        app.kill()
+        with path.with_name("app.db-shm").open("r+b"):
+            path.with_name("app.db-shm").unlink()
         path.with_name("app.db-wal").unlink()
         assert doubt(follow) == REMOVED
+
+
+@pytest.mark.parametrize("checkpoints", [True, False])
+def test_a_database_that_is_written_while_the_daemon_is_away(tmp_path: Path, *, checkpoints: bool) -> None:
+    """A checkpoint of the WAL explains it, and nothing else does; who only reads writes nothing."""
+    path = tmp_path / "app.db"
+    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
+        app.execute(insert(1))
+        follow.look()
+        follow.die()
+        app.execute("SELECT * FROM t")
+        assert believes(follow.restart())
+        follow.die()
+        if checkpoints:
+            app.execute(CHECKPOINT)
+        else:
+            with path.open("r+b") as file:
+                file.write(path.read_bytes())
+        follow.restart()
+        if checkpoints:
+            assert believes(follow)
+            follow.proves(app)
+        else:
+            assert doubt(follow) == WRITTEN_MEANWHILE
 
 
 Act = Callable[[Path, SqliteProcess], None]

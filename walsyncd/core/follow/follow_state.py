@@ -6,6 +6,7 @@ It is written in the same transaction as the segments that lead to it, so the tw
     cursor     where we stand in the source's WAL (None: there was no WAL)
     start      the stored position just before the first frame of the cursor's incarnation
     file       which file the database is, and what it looked like when no WAL existed
+    seen       the database file and nBackfill at the last commit that was read from a WAL
     mode       "wal", or "rollback": no WAL was ever seen, and a base is taken whenever the file changed
 """
 
@@ -92,6 +93,24 @@ class FileFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class SeenBesideWal:
+    """The database file while it had a WAL, and how far that was copied back (None: there was no wal-index).
+
+    Read in this order: the wal-index, the file. A checkpoint writes the file before it stores nBackfill.
+    """
+
+    salts: Salts | None
+    backfilled: int | None
+    size: int
+    mtime_ns: int
+
+    def explains(self, now: SeenBesideWal) -> bool:
+        """Whether nothing but a checkpoint of the WAL need have written the file since."""
+        is_written = (self.size, self.mtime_ns) != (now.size, now.mtime_ns)
+        return not is_written or (self.salts, self.backfilled) != (now.salts, now.backfilled)
+
+
+@dataclass(frozen=True, slots=True)
 class FollowState:
     """One database's standing; see the head of this file."""
 
@@ -101,6 +120,7 @@ class FollowState:
     start_frame: int
     file: FileFacts
     mode: str = "wal"
+    seen: SeenBesideWal | None = None
 
     @property
     def start(self) -> Position:
@@ -110,7 +130,7 @@ class FollowState:
     def entered(self, cursor: Cursor | None) -> FollowState:
         """The state at the beginning of another incarnation (None: no WAL is left)."""
         stream = self.stream
-        return replace(self, cursor=cursor, start_epoch=stream.epoch, start_frame=stream.frame)
+        return replace(self, cursor=cursor, start_epoch=stream.epoch, start_frame=stream.frame, seen=None)
 
 
 def format_follow_state(state: FollowState) -> str:
@@ -132,6 +152,7 @@ def format_follow_state(state: FollowState) -> str:
         "header": None if cursor is None or cursor.header is None else _format_header(cursor.header),
         "start": [state.start_epoch, state.start_frame],
         "mode": state.mode,
+        "seen": None if state.seen is None else _format_seen(state.seen),
         "file": {name: getattr(state.file, name) for name in FileFacts.__dataclass_fields__},
     }
     return json.dumps(facts, separators=(",", ":"))
@@ -151,6 +172,7 @@ def parse_follow_state(text: str) -> FollowState:
             start_frame,
             FileFacts(**facts["file"]),
             facts["mode"],
+            _parse_seen(facts.get("seen")),
         )
     except (KeyError, TypeError) as error:
         raise ValueError(f"follow state lacks or misstates {error}") from error
@@ -166,6 +188,17 @@ def _parse_stamp(fields: list[int] | None) -> Stamp | None:
         return None
     page_size, sequence, salt1, salt2, s0, s1 = fields
     return Stamp(page_size, sequence, salt1, salt2, (s0, s1))
+
+
+def _format_seen(seen: SeenBesideWal) -> list[Any]:
+    return [seen.salts, seen.backfilled, seen.size, seen.mtime_ns]
+
+
+def _parse_seen(fields: list[Any] | None) -> SeenBesideWal | None:
+    if fields is None:
+        return None
+    salts, backfilled, size, mtime_ns = fields
+    return SeenBesideWal(None if salts is None else (salts[0], salts[1]), backfilled, size, mtime_ns)
 
 
 def _parse_cursor(facts: Mapping[str, Any]) -> Cursor | None:

@@ -44,7 +44,10 @@ def begin_step(tracked: FollowedDatabase, environment: Environment, generation: 
     begun = FollowState(stream, None, stream.epoch, 0, facts.unknown(), mode)
     if wal_pair is not None:
         reader = SourceReader(tracked, environment, wal_pair)
-        return replace(_begin_in_wal(reader, begun), evidence=reader.evidence)
+        step = _begin_in_wal(reader, begun)
+        if step.state is not None and step.state.cursor is not None:
+            step = replace(step, state=replace(step.state, seen=reader.database_seen()))
+        return replace(step, evidence=reader.evidence)
     environment.drain()
     if wal_pairs.current is not None or wal_pairs.database_writes != database_writes:
         return _BEGIN_AGAIN

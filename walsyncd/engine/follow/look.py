@@ -76,6 +76,8 @@ def _look(reader: SourceReader, state: FollowState) -> Step:
     except WalsyncdError:
         reader.tracked.drop_pending()  # the look has added to it, and no step says how much
         raise
+    if step.state is not None and step.state.cursor is not None:
+        step = replace(step, state=replace(step.state, seen=reader.database_seen()))
     if step.life_ended:
         reader.note(mark=None, provisional=None)
     return replace(step, evidence=reader.evidence, pending=reader.pending, rest_until_s=reader.rest_until_s)

@@ -1,6 +1,7 @@
 """What must be seen once after a start of the daemon, before the WAL is believed to go on where we stopped.
 
-- The database is the file that we followed, else it is a gap.
+- The database is the file that we followed, else it is a gap. What was written to it since is a checkpoint's if
+  nBackfill or the salts have moved, too.
 - In the same boot and with the same -wal, our last frame with its checksum stands for all frames before it. After a
   reboot, or behind another -wal, blocks before it may be lost: then the chain is verified from frame 1 on.
 - After a reboot, frames after ours count once a live connection has published them, or when nobody has had the
@@ -22,6 +23,7 @@ from walsyncd.engine.follow.step import AT_ONCE, Step, gap_step
 from walsyncd.engine.follow.wal_pairs import REPLACED
 
 QUIET_AFTER_REBOOT_MS = 10_000
+WRITTEN_MEANWHILE = "the database was written while the daemon did not watch it, and no checkpoint explains it"
 
 
 def resume_following(reader: SourceReader, state: FollowState, cursor: Cursor, seen: Observation) -> Step | None:
@@ -29,6 +31,8 @@ def resume_following(reader: SourceReader, state: FollowState, cursor: Cursor, s
     facts = reader.facts()
     if not facts.is_file(state.file):
         return gap_step(GapKind.REPLACED, REPLACED)
+    if state.seen is not None and not state.seen.explains(reader.database_seen()):
+        return gap_step(GapKind.DOUBT, WRITTEN_MEANWHILE)
     salts = salts_now(seen)
     if salts != cursor.salts:
         reader.note(verified=salts is not None)

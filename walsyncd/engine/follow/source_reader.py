@@ -24,7 +24,7 @@ from walsyncd.core.follow.decision import (
     ShmEvidence,
     mark_holds,
 )
-from walsyncd.core.follow.follow_state import FileFacts
+from walsyncd.core.follow.follow_state import FileFacts, SeenBesideWal
 from walsyncd.core.follow.restart import Counter
 from walsyncd.core.sqlite.wal import (
     FRAME_HEADER_SIZE,
@@ -120,6 +120,13 @@ class SourceReader:
         if shm is None or not shm.still_named():
             return None
         return parse_index_header(shm.pread(0, WALINDEX_READ_SIZE))
+
+    def database_seen(self) -> SeenBesideWal:
+        """What the database file looks like now, and how far the WAL was copied back before."""
+        index = self.left_index()
+        identity = database_identity(self.tracked)
+        salts, backfilled = (index.salts, index.backfilled) if index is not None else (None, None)
+        return SeenBesideWal(salts, backfilled, identity.size, identity.mtime_ns)
 
     def ichange_holds(self, index: IndexHeader | None, *, whole: bool = False) -> bool:
         """Whether iChange at the mark and in ``index`` are of one unbroken counter, by all that the queue said."""
