@@ -96,4 +96,18 @@ DOUBT_MUTANTS = (
         "if False:",
         f"{DOUBTS}::test_a_database_that_is_written_while_the_daemon_is_away",
     ),
+    mutant(
+        "a wal-index that nobody seems to use is stale, even if it counts on",
+        "engine/follow/copy_frames.py",
+        "return counted is not None and counted != index.ichange",
+        "return False",
+        f"{DOUBTS}::test_an_application_that_drops_its_locks",
+    ),
+    mutant(
+        "a WAL of another format is an empty one",
+        EYES,
+        "if wal is None and is_unknown_wal(head):",
+        "if False:",
+        f"{DOUBTS}::test_a_wal_of_another_format_is_refused",
+    ),
 )

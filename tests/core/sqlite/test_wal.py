@@ -16,11 +16,13 @@ from hypothesis import strategies as st
 from tests.wal_files import PAGE_SIZES, content_of, files_of, insert, recovered, wal_database, with_checksums
 from walsyncd.core.sqlite.wal import (
     MAGIC,
+    VERSION,
     WAL_HEADER_SIZE,
     FrameEnd,
     Frames,
     WalHeader,
     format_wal_header,
+    is_unknown_wal,
     parse_wal_header,
     read_frames,
 )
@@ -252,3 +254,18 @@ def test_pieces_are_the_whole(small_wal: bytes, count_max: int) -> None:
     assert all(piece.count <= count_max for piece in pieces)
     assert [piece.first for piece in pieces] == list(range(1, whole.count + 1, count_max))
     assert pieces[-1].chains[-1].tolist() == whole.chains[-1].tolist()
+
+
+@pytest.mark.parametrize(
+    ("head", "unknown"),
+    [
+        (b"", False),
+        (bytes(32), False),
+        (struct.pack(">8I", MAGIC, VERSION, 4096, 0, 1, 2, 3, 4), False),
+        (struct.pack(">8I", MAGIC | 1, 3021000, 4096, 0, 1, 2, 3, 4), True),
+        (b"SQLite format 3\0" * 2, True),
+    ],
+)
+def test_a_wal_of_another_format(head: bytes, *, unknown: bool) -> None:
+    """What is short, zero, or has a wrong checksum is what a crash leaves; another magic or version is not."""
+    assert is_unknown_wal(head) is unknown

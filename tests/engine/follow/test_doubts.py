@@ -5,6 +5,7 @@ from __future__ import annotations
 import mmap
 import os
 import shutil
+import struct
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,9 +16,12 @@ import pytest
 from tests.adapters.files.sqlite_process import SqliteProcess, wal_database
 from tests.engine.following import Following, insert
 from walsyncd.core.follow.gap import GapKind
+from walsyncd.core.sqlite.wal import MAGIC
+from walsyncd.engine.follow.copy_frames import UNLOCKED
 from walsyncd.engine.follow.resume import WRITTEN_MEANWHILE
 from walsyncd.engine.follow.wal_pair import REMOVED
 from walsyncd.engine.follow.wal_pairs import CLOSED, WRITTEN
+from walsyncd.errors import RefusedError
 
 CHECKPOINT = "PRAGMA wal_checkpoint"
 
@@ -141,6 +145,55 @@ def test_a_database_that_is_written_while_the_daemon_is_away(tmp_path: Path, *, 
             follow.proves(app)
         else:
             assert doubt(follow) == WRITTEN_MEANWHILE
+
+
+def test_an_application_that_drops_its_locks(tmp_path: Path) -> None:
+    """Its wal-index looks stale, but counts on, and tells of commits that the WAL's chain does not reach."""
+    path = tmp_path / "app.db"
+    wal_database(path).close()
+    script = (
+        "import sqlite3, sys\n"
+        "connection = sqlite3.connect(sys.argv[1], isolation_level=None)\n"
+        "connection.execute('SELECT * FROM t').fetchall()\n"
+        "open(sys.argv[1] + '-shm').close()\n"
+        "for line in sys.stdin:\n"
+        "    connection.execute(line)\n"
+        "    print(flush=True)\n"
+    )
+    arguments = [sys.executable, "-c", script, str(path)]
+    with subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as app:
+
+        def execute(statement: str) -> None:
+            assert app.stdin is not None
+            assert app.stdout is not None
+            print(statement, file=app.stdin, flush=True)
+            app.stdout.readline()
+
+        execute(insert(1))
+        with Following(path, tmp_path / "f").begin() as follow:
+            execute(insert(2))
+            assert believes(follow)
+            execute(insert(3))
+            last = path.with_name("app.db-wal").stat().st_size - 4096 - 24
+            with path.with_name("app.db-wal").open("r+b") as wal:
+                wal.seek(last + 8)
+                wal.write(bytes(16))
+            assert believes(follow)
+            execute(insert(4))
+            assert doubt(follow) == UNLOCKED
+        app.kill()
+
+
+def test_a_wal_of_another_format_is_refused(tmp_path: Path) -> None:
+    """It is no empty one: its commits would be missed in silence."""
+    path = tmp_path / "app.db"
+    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
+        follow.look()
+        app.kill()
+        with path.with_name("app.db-wal").open("r+b") as wal:
+            wal.write(struct.pack(">2I", MAGIC, 3021000))
+        with pytest.raises(RefusedError, match="no WAL of SQLite 3"):
+            follow.look()
 
 
 Act = Callable[[Path, SqliteProcess], None]

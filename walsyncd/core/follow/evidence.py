@@ -44,7 +44,8 @@ class Evidence:
     ``verified``: this run has seen that the WAL still holds what was shipped of it. ``mark`` belongs to the follow
     state's cursor. ``provisional`` is the last count that was believed because an event had not come, which may
     still come. ``quiet_since_ms``: since when nobody has had the database open (monotonic), while that matters,
-    which is after a reboot.
+    which is after a reboot. ``stale_ichange`` is the count of a wal-index that nobody seems to use though it tells of
+    frames that the WAL does not hold.
     """
 
     verified: bool = False
@@ -55,3 +56,4 @@ class Evidence:
     waiting: StuckLook | None = None
     scanned: Scanned | None = None
     quiet_since_ms: int | None = None
+    stale_ichange: int | None = None

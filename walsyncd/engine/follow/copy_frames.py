@@ -29,6 +29,7 @@ EPOCH_BYTES = 64 << 20
 EPOCH_MS = 3_600_000
 EPOCH_PATIENCE = 4  # so many times the above an epoch waits for the WAL's next restart before it is cut inside
 EPOCH_FRAMES_MAX = 1 << 31  # a frame's number has 32 bits, and an epoch with a base under way is not closed
+UNLOCKED = "a process uses the wal-index without SQLite's locks, and the WAL does not hold what it commits"
 SCAN_REST = 10  # a scan that found nothing new is followed by a rest of so many times as long
 
 
@@ -42,6 +43,8 @@ def copy_frames(reader: SourceReader, state: FollowState, copy: Copy, seen: Obse
         if not reader.still_holds(copy.cursor):
             return _forked(reader, copy.cursor)
         copy = Copy(copy.cursor, _scan(reader, copy.cursor))
+        if _is_index_used(reader, copy):
+            return gap_step(GapKind.DOUBT, UNLOCKED)
         if copy.last == copy.cursor.frames:
             is_over = reader.wal_pair.ended
             return end_of_wal(reader.tracked, reader.environment, state) if is_over else Step(caught_up=True)
@@ -81,6 +84,18 @@ def _forked(reader: SourceReader, cursor: Cursor) -> Step:
         return AT_ONCE
     text = "frame {frame}, which was shipped, is gone from the WAL: history forked"
     return gap_step(GapKind.REVERTED, text, frame=cursor.frames)
+
+
+def _is_index_used(reader: SourceReader, copy: Copy) -> bool:
+    """Whether the wal-index, which nobody seems to use, tells of more than the WAL's chain holds, and counts on.
+
+    A process that opens and closes the -shm by itself drops SQLite's locks (fcntl(2)).
+    """
+    index, counted = reader.left_index(), reader.evidence.stale_ichange
+    if index is None or copy.last is None or index.salts != copy.cursor.salts or index.max_frame <= copy.last:
+        return False
+    reader.note(stale_ichange=index.ichange)
+    return counted is not None and counted != index.ichange
 
 
 def _scan(reader: SourceReader, cursor: Cursor) -> int:

@@ -32,6 +32,7 @@ from walsyncd.core.sqlite.wal import (
     Frames,
     Salts,
     WalHeader,
+    is_unknown_wal,
     parse_wal_header,
     read_frames,
 )
@@ -40,6 +41,7 @@ from walsyncd.engine.follow.environment import Environment
 from walsyncd.engine.follow.file_facts import database_identity, file_facts
 from walsyncd.engine.follow.followed_database import FollowedDatabase
 from walsyncd.engine.follow.wal_pair import WalPair, frames_behind, is_begun
+from walsyncd.errors import RefusedError
 
 BATCH_BYTES = 4 << 20  # what one step reads: a few milliseconds of one core
 
@@ -79,7 +81,13 @@ class SourceReader:
         index = None
         if holder is DmsHolder.LIVE and self.wal_pair.shm is not None:
             index = parse_index_header(self.wal_pair.shm.pread(0, WALINDEX_READ_SIZE))
-        wal = parse_wal_header(self.wal_pair.wal.pread(0, WAL_HEADER_SIZE))
+        head = self.wal_pair.wal.pread(0, WAL_HEADER_SIZE)
+        wal = parse_wal_header(head)
+        if wal is None and is_unknown_wal(head):
+            raise RefusedError(
+                f"read {self.wal_pair.wal.path}: it begins with {head[:8].hex(' ', 4)}, which is no WAL of SQLite 3",
+                hint="PRAGMA journal_mode=wal is followed, wal2 and the WALs of other forks are not",
+            )
         size = self.wal_pair.wal.size()
         if not self._believes(index, wal):
             holder, index = DmsHolder.NONE, None
