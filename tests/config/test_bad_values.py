@@ -60,6 +60,7 @@ BAD: dict[str, list[tuple[str, str]]] = {
         ("'127.0.0.1:99999'", 'for example "127.0.0.1:9187"'),
     ],
     "daemon.metrics_textfile": [("'walsyncd.prom'", PATH)],
+    "defaults.storage": [("1", TEXT), ("''", "must not be empty"), ("'elsewhere'", "[storage.elsewhere]")],
     "defaults.upload_interval": [("'1 hour'", DURATION), ("'36526d'", LENGTH)],
     "defaults.snapshot_interval": [("24", DURATION)],
     "defaults.snapshot_wal_ratio": [("0", "at least 0.1"), ("nan", "at most 1000"), ("'big'", "must be a number")],
@@ -70,6 +71,7 @@ BAD: dict[str, list[tuple[str, str]]] = {
     "defaults.presence": [("'maybe'", BOOLEAN), ("2", BOOLEAN)],
     "defaults.verify_interval": [("'sometimes'", 'or "off"'), ("7", DURATION)],
     "database.path": [("'app.db'", PATH), ("1", TEXT)],
+    "database.storage": [("1", TEXT), ("'elsewhere'", "known are 'default'")],
     "database.name": [("5", TEXT), ("'../a'", "path segment '..'")],
 }
 BAD |= {f"database.{key}": BAD[f"defaults.{key}"] for key in DefaultsSection.model_fields}

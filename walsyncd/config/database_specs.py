@@ -70,7 +70,8 @@ _NETWORK_HINT = "wal-index shared memory and inotify do not work there; run wals
 class DatabaseSpec:
     """One database to replicate: ``path`` is resolved, ``configured_as`` is the path before that.
 
-    ``name`` is the folder of the replica; ``entry`` is how messages call the entry (``database[2]``).
+    ``name`` is the folder of the replica in ``storage`` (a ``[storage.NAME]``, empty for ``[storage]``). ``entry`` is
+    how messages call the entry (``database[2]``).
     """
 
     path: Path
@@ -86,6 +87,7 @@ class DatabaseSpec:
     verify_interval_s: float | None = None
     is_match: bool = False
     """Whether a pattern found it, so that nobody has named this very file."""
+    storage: str = ""
 
 
 def expand(settings: Settings) -> list[DatabaseSpec]:
@@ -96,7 +98,7 @@ def expand(settings: Settings) -> list[DatabaseSpec]:
     specs = [_spec(entry, path) for entry in settings.databases for path in _paths(entry)]
     mounts = parse_mounts(MOUNTS_FILE.read_text(encoding="utf-8", errors="surrogateescape"))
     problems = [
-        *_name_problems(specs, settings.storage.prefix),
+        *_name_problems(specs, settings),
         *_twin_problems(specs),
         *_state_dir_problems(settings.daemon.state_dir, specs),
         *_network_problems(settings.daemon.state_dir, specs, mounts),
@@ -153,14 +155,15 @@ def _spec(entry: DatabaseEntry, path: str) -> DatabaseSpec:
         keep=entry.keep,
         verify_interval_s=entry.verify_interval_s,
         is_match=entry.is_pattern,
+        storage=entry.storage,
     )
 
 
-def _name_problems(specs: Sequence[DatabaseSpec], prefix: str) -> Iterator[Problem]:
+def _name_problems(specs: Sequence[DatabaseSpec], settings: Settings) -> Iterator[Problem]:
     """Names that storage can't take, among them those that only a pattern's matches show."""
     for spec in specs:
         try:
-            check_name(spec.name, prefix)
+            check_name(spec.name, settings.storage_of(spec.storage).prefix)
         except UsageError as error:
             yield _problem(spec, error.message, error.hint)
 

@@ -29,10 +29,12 @@ def _deletion_problems(storage: StorageSettings) -> Iterator[Problem]:
     if storage.delete and storage.expire_after_s is not None:
         shown = repr(format_duration(storage.expire_after_s))
         message = "is for delete = false: a lifecycle rule would remove what this daemon needs"
-        yield Problem("storage.expire_after", shown, message, "write delete = false, or remove the rule and this key")
+        yield Problem(
+            f"{storage.section}.expire_after", shown, message, "write delete = false, or remove the rule and this key"
+        )
     if not storage.delete and storage.expire_after_s is None:
         hint = 'the age at which the bucket\'s lifecycle rule removes objects, for example expire_after = "30d"'
-        yield Problem("storage.expire_after", "", "is missing beside delete = false", hint)
+        yield Problem(f"{storage.section}.expire_after", "", "is missing beside delete = false", hint)
 
 
 def _entry_problems(entry: DatabaseEntry) -> Iterator[Problem]:
@@ -60,4 +62,4 @@ def _expiry_problems(storage: StorageSettings, entry: DatabaseEntry) -> Iterator
     if storage.expire_after_s is not None and storage.expire_after_s <= least_s:
         shown, least = format_duration(storage.expire_after_s), format_duration(least_s)
         message = f"is not longer than twice retention + snapshot_interval of {entry.key}, {least!r}"
-        yield Problem("storage.expire_after", repr(shown), message, "a longer rule, or a shorter retention")
+        yield Problem(f"{storage.section}.expire_after", repr(shown), message, "a longer rule, or a shorter retention")

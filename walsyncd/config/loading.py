@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -16,7 +16,7 @@ from walsyncd.config.keeping import keeping_problems
 from walsyncd.config.problem import Problem, error_of, problem_of, unknown_variables
 from walsyncd.config.schema import ConfigFile, DatabaseSection, DefaultsSection
 from walsyncd.config.settings import DaemonSettings, DatabaseEntry, Keep, Settings, StorageSettings
-from walsyncd.config.storage_section import URL_HINT, storage_settings, url_problem
+from walsyncd.config.storage_section import DEFAULT_NAME, URL_HINT, all_storages, url_problem
 from walsyncd.core.stored.layout import check_name, default_name
 from walsyncd.errors import UsageError
 
@@ -34,25 +34,29 @@ def load(path: Path | None) -> Settings:
 
 
 def storage_at(url: str, path: Path | None) -> StorageSettings:
-    """How to reach ``url``: the ``[storage]`` of the configuration, if there is one, with another address.
+    """How to reach ``url``: as the storage that it is in, else as ``[storage]``, if there is one, at another address.
 
     For commands that are told a replica's URL, which work on a machine without any configuration.
     """
     file = find_file(path)
     content = _read(file, missing_ok=file == DEFAULT_FILE)
     storage = content.get("storage", {})
-    content["storage"] = storage | {"url": url} if isinstance(storage, dict) else storage
+    content["storage"] = {"url": url} | storage if isinstance(storage, dict) else storage
     settings = _settings(file, content)
     problem = url_problem(url)
     if problem:
         raise UsageError(f"address {url!r}: {problem}", hint=URL_HINT)
-    return replace(settings.storage, url=url.rstrip("/"))
+    around = [each for each in settings.storages if f"{url}/".startswith(f"{each.url}/")]
+    nearest = max(around, key=lambda each: len(each.url), default=settings.storage)
+    return replace(nearest, url=url.rstrip("/"))
 
 
 def secrets_in(file: Path) -> list[str]:
     """The keys of ``[storage]`` in this file, the environment apart, that nobody else may know."""
     storage = _read(file).get("storage", {})
-    return [name for name in ("secret_access_key", "session_token") if isinstance(storage, dict) and name in storage]
+    sections = [storage, *storage.values()] if isinstance(storage, dict) else []
+    names = ("secret_access_key", "session_token")
+    return [name for section in sections if isinstance(section, dict) for name in names if name in section]
 
 
 def find_file(path: Path | None) -> Path:
@@ -91,14 +95,30 @@ def _settings(file: Path, content: Mapping[str, Any]) -> Settings:
         raise UsageError(
             f"configuration from the environment: {error}", hint="a variable for a whole section must be JSON"
         ) from None
-    storage, storage_problems = storage_settings(parsed.storage)
+    storages, storage_problems = all_storages(parsed.storage)
     databases = tuple(_entry(number, section, parsed.defaults) for number, section in enumerate(parsed.database, 1))
     problems += storage_problems
-    problems += [problem for entry in databases for problem in _entry_problems(entry, storage.prefix)]
-    problems += keeping_problems(storage, databases)
+    names = {each.name: each for each in storages}
+    problems += _selection_problems(parsed, sorted(names))
+    for entry in databases:
+        problems += _entry_problems(entry, names[entry.storage].prefix if entry.storage in names else "")
+    for name, storage in names.items():
+        problems += keeping_problems(storage, [entry for entry in databases if entry.storage == name])
     if problems:
         raise error_of(file, problems)
-    return Settings(file=file, storage=storage, daemon=_daemon(parsed), databases=databases)
+    return Settings(
+        file=file, storage=storages[0], daemon=_daemon(parsed), databases=databases, others=tuple(storages[1:])
+    )
+
+
+def _selection_problems(parsed: ConfigFile, names: Sequence[str]) -> Iterator[Problem]:
+    """Databases that select a storage which is not there."""
+    chosen = [(f"database[{number}]", each.storage) for number, each in enumerate(parsed.database, 1)]
+    for key, name in [("defaults", parsed.defaults.storage), *chosen]:
+        if name is not None and name != DEFAULT_NAME and name not in names:
+            known = ", ".join(map(repr, [DEFAULT_NAME, *filter(None, names)]))
+            hint = f"known are {known}; or add [storage.{name}] with its url"
+            yield Problem(f"{key}.storage", repr(name), "there is no such storage", hint)
 
 
 def _daemon(parsed: ConfigFile) -> DaemonSettings:
@@ -130,12 +150,17 @@ def _entry(number: int, section: DatabaseSection, defaults: DefaultsSection) -> 
         presence=presence,
         snapshot_wal_ratio=section.snapshot_wal_ratio or defaults.snapshot_wal_ratio,
         verify_interval_s=verify_s or None,
+        storage=_storage_name(section.storage or defaults.storage),
         keep=Keep(
             daily=defaults.keep_daily if section.keep_daily is None else section.keep_daily,
             weekly=defaults.keep_weekly if section.keep_weekly is None else section.keep_weekly,
             monthly=defaults.keep_monthly if section.keep_monthly is None else section.keep_monthly,
         ),
     )
+
+
+def _storage_name(selected: str | None) -> str:
+    return "" if selected in {None, DEFAULT_NAME} else str(selected)
 
 
 def _entry_problems(entry: DatabaseEntry, prefix: str) -> Iterator[Problem]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pydantic_core import ErrorDetails
 
-from walsyncd.config.schema import ENVIRONMENT_PREFIX, SECTIONS
+from walsyncd.config.schema import ENVIRONMENT_PREFIX, SECTIONS, DestinationSection
 from walsyncd.errors import UsageError
 
 _SECRETS = {"access_key_id", "secret_access_key", "session_token", "role_external_id"}
@@ -70,7 +70,7 @@ def problem_of(details: ErrorDetails) -> Problem:
     location = details["loc"]
     message, hint = _explain(details)
     is_secret = not _SECRETS.isdisjoint(map(str, location)) or not _is_of_one_key(details)
-    shows_value = not is_secret and details["type"] not in {"missing", "extra_forbidden"}
+    shows_value = not is_secret and not _is_unknown(details) and details["type"] != "missing"
     return Problem(name_key(location), _format_value(details["input"]) if shows_value else "", message, hint)
 
 
@@ -82,6 +82,20 @@ def _is_of_one_key(details: ErrorDetails) -> bool:
 
 def _is_scalar(value: object) -> bool:
     return isinstance(value, str | int | float | bool | datetime | date | time)
+
+
+def _is_unknown(details: ErrorDetails) -> bool:
+    """Whether it is a key that does not exist: in [storage] that would be a section of its own."""
+    location = details["loc"]
+    in_storage = location[0] == "storage" and len(location) == 2 and location[1] not in DestinationSection.model_fields
+    return details["type"] == "extra_forbidden" or (details["type"] == "model_type" and in_storage)
+
+
+def _is_clash(details: ErrorDetails) -> bool:
+    """Whether a [storage.NAME] has the name of a key."""
+    location = details["loc"]
+    in_storage = location[0] == "storage" and len(location) == 2 and location[1] in DestinationSection.model_fields
+    return in_storage and details["type"] != "missing" and isinstance(details["input"], dict)
 
 
 def _format_value(value: object) -> str:
@@ -103,8 +117,9 @@ def name_key(location: Sequence[int | str]) -> str:
     """``database[2].path``, counted from 1; the variable if that is where the value came from."""
     section = f"{ENVIRONMENT_PREFIX}{location[0]}"
     text = "".join(f"[{part + 1}]" if isinstance(part, int) else f".{part}" for part in location)[1:]
-    if len(location) > 1 and (variable := _set_variable(f"{section}__{location[1]}")):
-        return f"environment {variable}"
+    for depth in range(len(location), 1, -1):
+        if variable := _set_variable("__".join([section, *map(str, location[1:depth])])):
+            return f"environment {variable}"
     variable = _set_variable(section)
     return f"environment {variable}: {text}" if variable else text
 
@@ -117,12 +132,16 @@ def _set_variable(name: str) -> str:
 def _explain(details: ErrorDetails) -> tuple[str, str]:
     """Message and hint for one validation error."""
     kind, location, context = details["type"], details["loc"], details.get("ctx", {})
+    if _is_clash(details):
+        return "is a key of [storage], so that no storage can have this name", "choose another name"
     if kind == "walsyncd":
         return context["message"], context["hint"]
-    if kind == "extra_forbidden":
+    if _is_unknown(details):
         return "there is no such key", _suggest_key(location)
     if kind == "missing":
-        return "is missing", _MISSING_HINTS.get(str(location[-1]), "")
+        hint = _MISSING_HINTS.get(str(location[-1]), "")
+        named = f"[storage.{location[1]}]" if len(location) > 2 else "[storage]"
+        return "is missing", hint.replace("to [storage]", f"to {named}")
     if kind in {"list_type", "model_type"}:
         return _explain_shape(str(location[0]))
     return _MESSAGES[kind].format_map(context) if kind in _MESSAGES else details["msg"].lower(), ""

@@ -164,8 +164,8 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-class StorageSection(_Section):
-    """``[storage]``."""
+class DestinationSection(_Section):
+    """``[storage.NAME]``: one storage."""
 
     url: Text
     endpoint_url: Endpoint | None = None
@@ -187,6 +187,18 @@ class StorageSection(_Section):
     expire_after: Duration | None = None
 
 
+class StorageSection(DestinationSection):
+    """``[storage]``: the one for every database that names no other; a table in it is a ``[storage.NAME]``."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, DestinationSection] = Field(init=False)
+
+    @property
+    def named(self) -> dict[str, DestinationSection]:
+        """The others, by name."""
+        return self.__pydantic_extra__
+
+
 class DaemonSection(_Section):
     """``[daemon]``."""
 
@@ -205,6 +217,7 @@ class DaemonSection(_Section):
 class DefaultsSection(_Section):
     """``[defaults]``."""
 
+    storage: Text | None = None
     upload_interval: Duration = 1.0
     snapshot_interval: Duration = 86_400.0
     snapshot_wal_ratio: WalRatio = 1.0
@@ -221,6 +234,7 @@ class DatabaseSection(_Section):
 
     path: AbsolutePath
     name: str | None = None
+    storage: Text | None = None
     upload_interval: Duration | None = None
     snapshot_interval: Duration | None = None
     snapshot_wal_ratio: WalRatio | None = None

@@ -14,6 +14,7 @@ from typing import Literal
 class StorageSettings:
     """Where the replicas are and how to get in.
 
+    ``name`` is that of a ``[storage.NAME]``, empty for ``[storage]`` itself.
     ``url`` has no trailing slash: ``s3://bucket/prefix`` or ``file:///folder``. ``addressing_style`` is
     ``auto``, ``path`` or ``virtual``. Without ``access_key_id`` boto3 looks for credentials itself. Secrets
     stay out of the value's repr, and so out of logs and tracebacks. ``encryption_key`` is the 32 bytes of SSE-C.
@@ -23,6 +24,7 @@ class StorageSettings:
     """
 
     url: str
+    name: str = ""
     endpoint_url: str | None = None
     region: str | None = None
     ca_file: str | None = None
@@ -40,6 +42,11 @@ class StorageSettings:
     timeout_s: float = 20.0
     delete: bool = True
     expire_after_s: float | None = None
+
+    @property
+    def section(self) -> str:
+        """How messages call the section that it comes from."""
+        return f"storage.{self.name}" if self.name else "storage"
 
     @property
     def prefix(self) -> str:
@@ -80,7 +87,8 @@ class Keep:
 class DatabaseEntry:
     """One ``[[database]]`` as configured: ``path`` is absolute and may be a pattern.
 
-    ``key`` is how messages call the entry, ``database[2]``, counted from 1. ``verify_interval_s`` None: no drills.
+    ``key`` is how messages call the entry, ``database[2]``, counted from 1. ``storage`` is the name of a
+    ``[storage.NAME]``, empty for ``[storage]``. ``verify_interval_s`` None: no drills.
     """
 
     key: str
@@ -93,6 +101,7 @@ class DatabaseEntry:
     snapshot_wal_ratio: float = 1.0
     keep: Keep = field(default_factory=Keep)
     verify_interval_s: float | None = None
+    storage: str = ""
 
     @property
     def is_pattern(self) -> bool:
@@ -102,9 +111,19 @@ class DatabaseEntry:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """A whole configuration, with the file that it came from."""
+    """A whole configuration, with the file that it came from; ``others`` are the ``[storage.NAME]``."""
 
     file: Path
     storage: StorageSettings
     daemon: DaemonSettings
     databases: tuple[DatabaseEntry, ...]
+    others: tuple[StorageSettings, ...] = ()
+
+    @property
+    def storages(self) -> tuple[StorageSettings, ...]:
+        """All storages, ``[storage]`` first; no two have one url."""
+        return (self.storage, *self.others)
+
+    def storage_of(self, name: str) -> StorageSettings:
+        """The storage of a database whose entry names it so; the caller has the name from this configuration."""
+        return next(each for each in self.storages if each.name == name)

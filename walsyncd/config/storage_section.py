@@ -1,9 +1,10 @@
-"""``[storage]``: what its keys must be to each other, and the secrets that stand in files of their own.
+"""``[storage]`` and each ``[storage.NAME]``: what the keys must be to each other, and secrets in files of their own.
 
 Credentials are taken from the first of these that has any:
 
 1. ``access_key_id`` and ``secret_access_key`` (``session_token``) of ``[storage]``, file or environment
 2. files of these names in ``$CREDENTIALS_DIRECTORY`` (systemd's ``LoadCredential=``)
+   (of ``[storage.NAME]``: ``NAME.access_key_id`` and so on)
 3. boto3's own chain: ``AWS_…`` variables, ``~/.aws``, the instance's role; ``profile`` chooses in it
 
 The key of SSE-C is in ``sse_c_key_file``, or the file ``sse_c_key`` in ``$CREDENTIALS_DIRECTORY``: 32 bytes, as
@@ -15,34 +16,41 @@ from __future__ import annotations
 import base64
 import binascii
 import os
+import re
 import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from walsyncd.config.problem import Problem, name_key
-from walsyncd.config.schema import StorageSection
+from walsyncd.config.schema import DestinationSection, StorageSection
 from walsyncd.config.settings import StorageSettings
 
 URL_HINT = "s3://bucket/prefix for object storage, file:///folder for a folder"
 
+DEFAULT_NAME = "default"  # what a [[database]] calls [storage] itself, where [defaults] names another
+
+# As the environment has them, too, where names have no case and two underscores begin the next part.
+_NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]|_(?!_))*")
 _KEY_NAMES = ("access_key_id", "secret_access_key", "session_token")
 _SSE_C_KEY_BYTES = 32  # AES-256
 _SSE_C_HINT = "32 bytes or their base64, readable by its owner only: head -c 32 /dev/urandom > KEY; chmod 600 KEY"
 _LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
 
-def storage_settings(section: StorageSection) -> tuple[StorageSettings, list[Problem]]:
+def storage_settings(section: DestinationSection, name: str = "") -> tuple[StorageSettings, list[Problem]]:
     """The settings that ``section`` and the credentials beside it give, and what is wrong with them."""
-    keys, problems = _credentials(section)
+    keys, problems = _credentials(section, name)
     problem = url_problem(section.url)
     if problem:
-        problems.append(Problem(name_key(("storage", "url")), repr(section.url), problem, URL_HINT))
-    problems += _lone_keys(section)
-    encryption_key, key_problems = _encryption_key(section) if section.encryption == "sse-c" else (None, [])
+        problems.append(Problem(_key(name, "url"), repr(section.url), problem, URL_HINT))
+    problems += _lone_keys(section, name)
+    encryption_key, key_problems = _encryption_key(section, name) if section.encryption == "sse-c" else (None, [])
     problems += key_problems
-    fields = section.model_dump(exclude={"timeout", "sse_c_key_file", "expire_after"})
+    own_keys = set(DestinationSection.model_fields) - {"timeout", "sse_c_key_file", "expire_after"}
+    fields = section.model_dump(include=own_keys)
     own = {
+        "name": name,
         "url": section.url.rstrip("/"),
         "encryption_key": encryption_key,
         "timeout_s": section.timeout,
@@ -51,19 +59,48 @@ def storage_settings(section: StorageSection) -> tuple[StorageSettings, list[Pro
     return StorageSettings(**(fields | keys | own)), problems
 
 
-def _credentials(section: StorageSection) -> tuple[dict[str, str | None], list[Problem]]:
+def all_storages(section: StorageSection) -> tuple[list[StorageSettings], list[Problem]]:
+    """``[storage]`` and the others by name, and what is wrong with them or between them."""
+    storages: list[StorageSettings] = []
+    problems: list[Problem] = []
+    for name, each in {"": section, **section.named}.items():
+        settings, found = storage_settings(each, name)
+        problems += found
+        if name and (not _NAME.fullmatch(name) or name == DEFAULT_NAME):
+            hint = f"lower-case letters, digits, - and _, and not {DEFAULT_NAME!r}, which means [storage] itself"
+            problems.append(Problem(f"storage.{name}", "", "is no name for a storage", hint))
+        twin = next((other for other in storages if other.url == settings.url), None)
+        if twin is not None:
+            hint = "give it a prefix of its own, or select the other one"
+            problems.append(Problem(_key(name, "url"), repr(settings.url), f"is the place of [{twin.section}]", hint))
+        storages.append(settings)
+    return storages, problems
+
+
+def _key(destination: str, key: str) -> str:
+    """How messages call a key of a section; ``key`` empty: the beginning of that."""
+    location = ("storage", destination, key) if destination else ("storage", key)
+    return name_key(location) if key else f"{'.'.join(location)}"
+
+
+def _file_name(destination: str, key: str) -> str:
+    """The file in ``$CREDENTIALS_DIRECTORY`` that has a secret."""
+    return f"{destination}.{key}" if destination else key
+
+
+def _credentials(section: DestinationSection, destination: str) -> tuple[dict[str, str | None], list[Problem]]:
     keys = {name: getattr(section, name) for name in _KEY_NAMES}
-    problems = [*_key_problems(keys, "storage.")]
+    problems = [*_key_problems(keys, _key(destination, ""))]
     if section.profile and any(keys.values()):
         message = "there are explicit keys as well"
-        problems.append(Problem("storage.profile", repr(section.profile), message, "remove one of the two"))
+        problems.append(Problem(_key(destination, "profile"), repr(section.profile), message, "remove one of the two"))
     if not section.profile and not any(keys.values()):
-        keys, credential_problems = _systemd_credentials()
+        keys, credential_problems = _systemd_credentials(destination)
         problems += credential_problems
     return keys, problems
 
 
-def _lone_keys(section: StorageSection) -> Iterator[Problem]:
+def _lone_keys(section: DestinationSection, destination: str) -> Iterator[Problem]:
     """Keys that mean nothing without another one: whoever wrote them expects something else to happen."""
     needs = (
         ("kms_key_id", 'encryption = "sse-kms"', section.encryption == "sse-kms"),
@@ -72,19 +109,19 @@ def _lone_keys(section: StorageSection) -> Iterator[Problem]:
     )
     for name, wanted, is_there in needs:
         if getattr(section, name) is not None and not is_there:
-            yield Problem(name_key(("storage", name)), "", f"needs {wanted} beside it", "add it, or remove this one")
+            yield Problem(_key(destination, name), "", f"needs {wanted} beside it", "add it, or remove this one")
     endpoint = urlsplit(section.endpoint_url or "https://")
     if section.encryption == "sse-c" and endpoint.scheme == "http" and endpoint.hostname not in _LOOPBACK:
         message = "sse-c would send its key in the clear"
-        yield Problem(name_key(("storage", "endpoint_url")), repr(section.endpoint_url), message, "use https://")
+        yield Problem(_key(destination, "endpoint_url"), repr(section.endpoint_url), message, "use https://")
 
 
-def _encryption_key(section: StorageSection) -> tuple[bytes | None, list[Problem]]:
+def _encryption_key(section: DestinationSection, destination: str) -> tuple[bytes | None, list[Problem]]:
     folder = os.environ.get("CREDENTIALS_DIRECTORY")
-    credential = Path(folder, "sse_c_key") if folder else None
+    credential = Path(folder, _file_name(destination, "sse_c_key")) if folder else None
     if section.sse_c_key_file is None and (credential is None or not credential.exists()):
-        hint = "set sse_c_key_file, or LoadCredential=sse_c_key:… in the unit"
-        return None, [Problem(name_key(("storage", "encryption")), "'sse-c'", "there is no key for it", hint)]
+        hint = f"set sse_c_key_file, or LoadCredential={_file_name(destination, 'sse_c_key')}:… in the unit"
+        return None, [Problem(_key(destination, "encryption"), "'sse-c'", "there is no key for it", hint)]
     file = Path(section.sse_c_key_file) if section.sse_c_key_file is not None else credential
     assert file is not None
     try:
@@ -111,13 +148,13 @@ def _unpacked(content: bytes) -> bytes | None:
     return key if len(key) == _SSE_C_KEY_BYTES else None
 
 
-def _systemd_credentials() -> tuple[dict[str, str | None], list[Problem]]:
+def _systemd_credentials(destination: str) -> tuple[dict[str, str | None], list[Problem]]:
     """The keys in ``$CREDENTIALS_DIRECTORY``, None for those that are not there."""
     folder = os.environ.get("CREDENTIALS_DIRECTORY")
     keys: dict[str, str | None] = dict.fromkeys(_KEY_NAMES)
     problems = []
     for name in _KEY_NAMES if folder else ():
-        file = Path(folder or "", name)
+        file = Path(folder or "", _file_name(destination, name))
         try:
             keys[name] = file.read_text(encoding="utf-8").strip() or None
         except FileNotFoundError:
@@ -125,7 +162,7 @@ def _systemd_credentials() -> tuple[dict[str, str | None], list[Problem]]:
         except (OSError, UnicodeDecodeError) as error:
             hint = "see LoadCredential= of the unit"
             problems.append(Problem(f"credential {file}", "", f"can't be read: {error}", hint))
-    return keys, problems or [*_key_problems(keys, f"credential {folder}/")]
+    return keys, problems or [*_key_problems(keys, f"credential {folder}/{_file_name(destination, '')}")]
 
 
 def _key_problems(keys: Mapping[str, str | None], where: str) -> Iterator[Problem]:
