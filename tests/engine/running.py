@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from walsyncd.adapters.journal.journal import DatabaseRow, JournalReader, reader
 from walsyncd.adapters.storage.directory import DirectoryStorage
@@ -18,12 +18,28 @@ from walsyncd.adapters.system.control_socket import ask, socket_path
 from walsyncd.config import Settings
 from walsyncd.config.settings import DaemonSettings, DatabaseEntry, StorageSettings
 from walsyncd.core.restore.plan import Head
-from walsyncd.engine.daemon.daemon import Daemon, Source
+from walsyncd.engine.daemon.daemon import Daemon
+from walsyncd.engine.daemon.destinations import OpenStorage
 from walsyncd.engine.daemon.sync_progress import missing, parse_sync_point
 from walsyncd.engine.restore.replica import Replica
 from walsyncd.engine.restore.restorer import find_plan, restore
 
 WAIT_S_MAX = 30.0
+
+# The one storage of a test, or several by url, or none: then folders are opened.
+Given: TypeAlias = Storage | Mapping[str, Storage] | None
+Source: TypeAlias = Callable[[], tuple[Settings, Given]]
+
+
+def opening(storage: Given) -> OpenStorage:
+    """How the daemon opens the storages of its configuration."""
+
+    def open_storage(how: StorageSettings) -> Storage:
+        if isinstance(storage, Mapping):
+            return storage[how.url]
+        return storage or DirectoryStorage(Path(how.url.removeprefix("file://")))
+
+    return open_storage
 
 
 @dataclass
@@ -99,7 +115,7 @@ class Place:
 
 
 @contextmanager
-def serving(settings: Settings, storage: Storage | None = None, source: Source | None = None) -> Iterator[Daemon]:
+def serving(settings: Settings, storage: Given = None, source: Source | None = None) -> Iterator[Daemon]:
     """Like ``running``, with a thread that does what the main thread does: it takes reloads."""
     with running(settings, storage, source) as daemon:
         thread = threading.Thread(target=daemon.serve)
@@ -112,10 +128,14 @@ def serving(settings: Settings, storage: Storage | None = None, source: Source |
 
 
 @contextmanager
-def running(settings: Settings, storage: Storage | None = None, source: Source | None = None) -> Iterator[Daemon]:
+def running(settings: Settings, storage: Given = None, source: Source | None = None) -> Iterator[Daemon]:
     """A daemon that is stopped in good order at the end; a crash of one of its threads fails the test."""
-    folder = Path(settings.storage.url.removeprefix("file://"))
-    daemon = Daemon(settings, storage or DirectoryStorage(folder), source)
+
+    def read() -> tuple[Settings, OpenStorage]:
+        given, opened = (source or (lambda: (settings, storage)))()
+        return given, opening(opened)
+
+    daemon = Daemon(settings, opening(storage), read)
     daemon.start()
     try:
         yield daemon

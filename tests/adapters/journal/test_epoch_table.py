@@ -45,7 +45,7 @@ def test_without_deletion_nothing_is_kept(tmp_path: Path) -> None:
         journal.keep_bodies(1 << 30)
         database_id = ship(journal, storage, history)
         journal.whole_begun(Epoch(database_id, history.generation, 1), "key", 1, 0)
-        journal.keep_bodies(None)
+        journal.forget_kept(1)
         assert (journal.wholes(database_id), journal.closed_epochs()) == ([], [])
         row = journal.database_by_id(database_id)
         assert row.bucket_objects == len(history.segments)

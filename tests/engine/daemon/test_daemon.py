@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.adapters.files.sqlite_process import SqliteProcess, wal_database
-from tests.engine.running import Place, running, wait_for
+from tests.engine.running import Place, opening, running, wait_for
 from tests.fakes import Call, FakeStorage
 from walsyncd.adapters.journal.journal import Journal
 from walsyncd.adapters.storage.directory import DirectoryStorage
@@ -185,7 +185,7 @@ def test_a_stop_never_hangs(place: Place, monkeypatch: pytest.MonkeyPatch) -> No
             answer.wait()
 
     with wal_database(place.database()) as writer:
-        daemon = Daemon(place.settings("app"), storage)
+        daemon = Daemon(place.settings("app"), opening(storage))
         daemon.start()
         try:
             place.sync()

@@ -26,12 +26,16 @@ class World:
         self.given_way: list[str] = []
         self.dropped: list[int] = []
         tracked = SimpleNamespace(name="app") if followed else None
-        uploader = SimpleNamespace(outage=lambda: self.is_away or None, drop_spool=self._drop)
+        here = SimpleNamespace(uploader=SimpleNamespace(outage=lambda: self.is_away or None, drop_spool=self._drop))
+        away = SimpleNamespace(uploader=SimpleNamespace(outage=lambda: True))
+        self.others: list[SimpleNamespace] = []
+        self.other_away = away
+        destinations = SimpleNamespace(of=lambda _id: here, all=lambda: [here, *self.others])
         databases = SimpleNamespace(get=lambda _id: tracked)
         self.full_spool = FullSpool(
             journal,
             SpoolLimit(journal, 1),
-            uploader=lambda: cast("Any", uploader),
+            destinations=lambda: cast("Any", destinations),
             databases=lambda: cast("Any", databases),
         )
 
@@ -55,6 +59,15 @@ def test_while_the_storage_answers_the_follower_waits(tmp_path: Path) -> None:
         assert (world.given_way, world.dropped) == ([], [])
 
 
+def test_another_storage_that_is_away_drops_nothing_of_this_one(tmp_path: Path) -> None:
+    """What fills the spool is on its way: the follower waits for that."""
+    with Journal.open(tmp_path) as journal:
+        world = World(journal, followed=True)
+        world.others.append(world.other_away)
+        assert world.must_wait()
+        assert world.dropped == []
+
+
 def test_a_spool_with_room_keeps_nobody_waiting(tmp_path: Path) -> None:
     """Whether the storage answers or not."""
     with Journal.open(tmp_path) as journal:
@@ -62,7 +75,7 @@ def test_a_spool_with_room_keeps_nobody_waiting(tmp_path: Path) -> None:
         world.full_spool = FullSpool(
             journal,
             SpoolLimit(journal, 1 << 30),
-            uploader=lambda: cast("Any", None),
+            destinations=lambda: cast("Any", None),
             databases=lambda: cast("Any", None),
         )
         assert not world.must_wait()

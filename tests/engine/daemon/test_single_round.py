@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.adapters.files.sqlite_process import wal_database
-from tests.engine.running import Place, restored_values
+from tests.engine.running import Place, opening, restored_values
 from tests.fakes import Call, FakeStorage
 from walsyncd.adapters.storage.directory import DirectoryStorage
 from walsyncd.adapters.storage.interface import Storage
@@ -29,7 +29,7 @@ def place(tmp_path: Path) -> Place:
 @contextmanager
 def one_round(settings: Settings, storage: Storage) -> Iterator[dict[str, str]]:
     """What is left of each database when the round is over, before the daemon stops."""
-    daemon = Daemon(settings, storage)
+    daemon = Daemon(settings, opening(storage))
     daemon.start()
     single = daemon._single_round()
     try:

@@ -159,7 +159,7 @@ def test_a_full_disk_under_the_state_directory_ends_a_generation_and_harms_nobod
         old = place.row().generation
         away.now = True
         writer.execute("create table junk (b)")
-        wait_for(lambda: daemon._destination.uploader.outage() is not None)
+        wait_for(lambda: daemon._destinations.all()[0].uploader.outage() is not None)
 
         def gave_way() -> bool:
             writer.execute("insert into junk values (randomblob(200000))")

@@ -110,7 +110,7 @@ def test_damaged_object_ends_the_generation(place: Place, capsys: pytest.Capture
         raw[len(raw) // 2] ^= 1
         base.write_bytes(raw)
         (tracked,) = daemon.databases
-        daemon._destination.driller.plan(tracked, 0.2)  # as a reload would
+        daemon._destinations.all()[0].driller.plan(tracked, 0.2)  # as a reload would
         wait_for(lambda: place.row().generation not in {None, first})
         row = place.row()
         drilled(place, DrillOutcome.PASSED)
@@ -132,7 +132,7 @@ def test_difference_from_the_live_file_is_found(place: Place) -> None:
             file.seek(20 * 4096 + 2000)
             file.write(b"not SQLite's")
         (tracked,) = daemon.databases
-        daemon._destination.driller.plan(tracked, 0.2)  # as a reload would
+        daemon._destinations.all()[0].driller.plan(tracked, 0.2)  # as a reload would
         row = drilled(place, DrillOutcome.FAILED)
         wait_for(lambda: place.row().generation != first)
     assert row.detail.startswith("1 page differs from the live database at ")
@@ -219,5 +219,5 @@ def test_off_is_off(place: Place) -> None:
     """By default nothing is restored, whatever is stored."""
     with application(place), running(place.settings("app")) as daemon:
         place.sync()
-        assert daemon._destination.driller.round() is None
+        assert daemon._destinations.all()[0].driller.round() is None
     assert last_drill(place) is None

@@ -43,9 +43,10 @@ class DatabaseReads(Connection):
         assert rows, f"no database {database_id} in the journal"
         return _database(rows[0])
 
-    def any_claimed(self) -> str | None:
-        """Return the name of some database whose folder this journal has claimed, or None."""
-        rows = self._rows("SELECT name FROM database WHERE owner_run IS NOT NULL ORDER BY id LIMIT 1")
+    def any_claimed(self, place: str) -> str | None:
+        """Return the name of some database that this journal has claimed in the storage at ``place``, or None."""
+        sql = "SELECT name FROM database WHERE owner_run IS NOT NULL AND place = ? ORDER BY id LIMIT 1"
+        rows = self._rows(sql, (place,))
         return str(rows[0][0]) if rows else None
 
     def generations(self, database_id: int) -> list[GenerationRow]:
@@ -181,6 +182,10 @@ class DatabaseTable(DatabaseReads):
             )
             (row,) = connection.execute("SELECT id FROM database WHERE name = ?", (name,))
         return self.database_by_id(row[0])
+
+    def note_place(self, database_id: int, url: str) -> None:
+        """The database's replica is in the storage at ``url`` from now on."""
+        self._update(database_id, "place = ?", url)
 
     def note_state(self, database_id: int, state: DatabaseState, cause: str, remedy: str, now_ms: int) -> None:
         """Say how a database does; ``state_since_ms`` moves only with the state."""

@@ -9,7 +9,7 @@ room: ``bodies_bytes_max`` for all together. ``replaced`` stays until a listing 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from walsyncd.adapters.journal.journal_schema import Connection
@@ -96,13 +96,11 @@ class WholeReads(Connection):
 class WholeTable(WholeReads, ObjectTable):
     """What moves closed epochs on. Every method is one durable step."""
 
-    def keep_bodies(self, bytes_max: int | None) -> None:
-        """From now on note stored segments, with bodies up to ``bytes_max`` together; None: forget them all."""
-        if bytes_max is None:
-            self.forget_kept()
+    def keep_bodies(self, bytes_max: int, is_kept: Callable[[int], bool] = lambda _database_id: True) -> None:
+        """From now on note stored segments of the databases that are kept, with bodies up to ``bytes_max`` together."""
         sql = "SELECT coalesce(sum(size), 0) FROM kept WHERE body IS NOT NULL OR body_path IS NOT NULL"
         self._kept_bytes = int(self._rows(sql)[0][0])
-        self._kept_bytes_max = bytes_max
+        self._kept_bytes_max, self._is_kept = bytes_max, is_kept
 
     def kept_blocks(self, epoch: Epoch, row: KeptRow) -> Iterator[bytes]:
         """A kept body, in blocks of bounded size; CorruptError if its file can't be read."""
@@ -145,12 +143,13 @@ class WholeTable(WholeReads, ObjectTable):
             for table in ("kept", "whole"):
                 connection.execute(f"DELETE FROM {table} WHERE {_OF_EPOCH}", _values(epoch))  # noqa: S608  constants
 
-    def forget_kept(self) -> None:
-        """No epoch becomes one object: deletion is not allowed, or all of it lies elsewhere."""
-        for record in self._rows("SELECT DISTINCT database_id, generation, epoch FROM kept"):
+    def forget_kept(self, database_id: int) -> None:
+        """No epoch of the database becomes one object: deletion is not allowed, or all of it is elsewhere."""
+        sql = "SELECT DISTINCT database_id, generation, epoch FROM kept WHERE database_id = ?"
+        for record in self._rows(sql, (database_id,)):
             self.epoch_forgotten(Epoch(*record))
         with self._transaction() as connection:
-            connection.execute("DELETE FROM whole")
+            connection.execute("DELETE FROM whole WHERE database_id = ?", (database_id,))
 
     def _drop_bodies(self, epoch: Epoch) -> None:
         """The rows first: a file without a row is swept, a row without its file is not."""

@@ -224,7 +224,14 @@ CREATE TABLE redo (
 CREATE INDEX redo_of_database ON redo (database_id, id);
 """
 
-MIGRATIONS = (_FIRST, _COMMITS, _KEEPING, _REWINDS, _DRILLS, _GAP_KINDS, _PAGE_MAPS)
+# Which storage a database's replica is in, by its URL; before that all were in one.
+_PLACES = """
+ALTER TABLE database ADD COLUMN place TEXT;
+UPDATE database SET place = (SELECT value FROM fact WHERE name = 'storage_url');
+DELETE FROM fact WHERE name = 'storage_url';
+"""
+
+MIGRATIONS = (_FIRST, _COMMITS, _KEEPING, _REWINDS, _DRILLS, _GAP_KINDS, _PAGE_MAPS, _PLACES)
 
 _AWAY = frozenset(
     {

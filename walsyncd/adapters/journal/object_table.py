@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -79,6 +79,7 @@ class ObjectTable(ObjectReads):
         self._spool = spool
         self._kept_bytes = 0
         self._kept_bytes_max: int | None = None
+        self._is_kept: Callable[[int], bool] = lambda _database_id: True
 
     def spool_file_writer(self) -> SpoolWriter:
         """A context for a body that comes in blocks; its ``finish()`` goes into a NewObject."""
@@ -129,7 +130,7 @@ class ObjectTable(ObjectReads):
             connection.execute(sql, (tokens, now_ms, row.database_id))
             if row.kind is ObjectKind.SEGMENT:
                 _segment_stored(connection, row, now_ms)
-                if self._kept_bytes_max is not None:
+                if self._kept_bytes_max is not None and self._is_kept(row.database_id):
                     kept = self._kept_bytes + row.size <= self._kept_bytes_max
                     keep(connection, object_id, with_body=kept)
             else:

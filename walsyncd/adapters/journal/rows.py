@@ -138,6 +138,7 @@ class DatabaseRow:
     ``base_bytes`` is the size of the newest base as stored, ``wal_bytes`` what segments took since. In storage are
     ``bucket_objects`` of ``bucket_bytes``, as far as we know. ``proven_key`` is the manifest of the base that passed
     a verification last. ``pruned_ms`` and ``prune_due_ms`` go by the store's clock; due None: nothing can go.
+    ``place`` is the URL of the storage that its replica is in, None before the first.
     """
 
     id: int
@@ -173,6 +174,7 @@ class DatabaseRow:
     proven_key: str | None
     pruned_ms: int
     prune_due_ms: int | None
+    place: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,9 +16,10 @@ OK, AWAY, REFUSED, FAILED = "ok", "away", "refused", "failed"
 
 
 class Requests:
-    """How often what was asked and how it ended, over the storages of one run; any thread may call."""
+    """How often what was asked and how it ended, of one storage or of all (``total``); any thread may call."""
 
-    def __init__(self) -> None:
+    def __init__(self, total: Requests | None = None) -> None:
+        self._total = total
         self._lock = threading.Lock()
         self._counts: Counter[tuple[str, str]] = Counter()
         self._answered_s = 0.0
@@ -33,10 +34,15 @@ class Requests:
             result = _result(error)
             raise
         finally:
-            with self._lock:
-                self._counts[kind, result] += 1
-                if result in {OK, FAILED}:
-                    self._answered_s = time.monotonic()
+            self._note(kind, result)
+            if self._total is not None:
+                self._total._note(kind, result)  # noqa: SLF001 - another one of the same class
+
+    def _note(self, kind: str, result: str) -> None:
+        with self._lock:
+            self._counts[kind, result] += 1
+            if result in {OK, FAILED}:
+                self._answered_s = time.monotonic()
 
     def counts(self) -> dict[tuple[str, str], int]:
         """By kind (a method of Storage) and result."""

@@ -7,8 +7,10 @@ import faulthandler
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from walsyncd.adapters.storage.interface import Storage
-    from walsyncd.config import Settings
+    from walsyncd.config import Settings, StorageSettings
 
 
 LOG_FLUSH_S = 5.0  # a journal that takes nothing for so long takes nothing
@@ -34,18 +36,17 @@ def run(args: argparse.Namespace) -> int:
 
     stall_detector = StallDetector()
 
-    def source() -> tuple[Settings, Storage]:
+    def source() -> tuple[Settings, Callable[[StorageSettings], Storage]]:
         settings = settings_from(args)
         daemon = settings.daemon
-        storage = storage_from(
-            settings.storage,
+
+        def open_storage(how: StorageSettings) -> Storage:
             # Beside the uploads: the snapshotter, and whoever looks at a folder's owner.
-            connections_max=daemon.uploads_max + 2,
-            state_dir=daemon.state_dir,
-            beat=stall_detector.beat,
-        )
+            connections_max, beat = daemon.uploads_max + 2, stall_detector.beat
+            return storage_from(how, connections_max=connections_max, state_dir=daemon.state_dir, beat=beat)
+
         log.configure_daemon(daemon.log_level, daemon.log_format)
-        return settings, storage
+        return settings, open_storage
 
     faulthandler.enable()  # the watchdog's SIGABRT leaves every thread's stack in the journal
     try:

@@ -37,7 +37,7 @@ from walsyncd.adapters.system.control_socket import NOT_ONE_VERSION, OTHER_DAEMO
 from walsyncd.core.follow.gap import Gap, GapKind
 from walsyncd.engine.daemon.database_status import statuses
 from walsyncd.engine.daemon.databases import Databases
-from walsyncd.engine.daemon.destination import Destination
+from walsyncd.engine.daemon.destinations import Destinations
 from walsyncd.engine.daemon.request_fields import fields_of, names_field, objects_field, optional_text, text_field
 from walsyncd.engine.daemon.sync_progress import SyncPoint, is_outdated, missing, parse_sync_point
 from walsyncd.engine.follow.followed_database import FollowedDatabase
@@ -70,7 +70,7 @@ class Control:
         follower: Follower,
         roster: Databases,
         *,
-        destination: Callable[[], Destination],
+        destinations: Destinations,
         reload: Callable[[], Future[Answer]],
         trouble: Callable[[], str],
         unseen_s: Callable[[], Mapping[str, float]],
@@ -79,7 +79,7 @@ class Control:
         self._journal = journal
         self._follower = follower
         self._databases = roster
-        self._destination = destination
+        self._destinations = destinations
         self._reload = reload
         self._trouble = trouble
         self._unseen_s = unseen_s
@@ -121,9 +121,7 @@ class Control:
     def _answer_of_deletion(self, request: Answer) -> Answer:
         match request.get("op"):
             case "prune":
-                databases = self._databases.named(names_field(request))
-                self._destination().prune(databases)
-                return {"names": [tracked.name for tracked in databases]}
+                return self._prune(self._databases.named(names_field(request)))
             case "pruned":
                 return self._pruned(text_field(request, "name"))
             case "forget":
@@ -151,7 +149,7 @@ class Control:
     def _sync(self, databases: Sequence[FollowedDatabase]) -> Answer:
         """Look at these now; for each, the object after whose upload everything of now is stored."""
         failures = self.look(databases, LOOK_TIMEOUT_S)
-        self._destination().uploader.urgent([tracked.row_id for tracked in databases])
+        self._destinations.urgent(tracked.row_id for tracked in databases)
         answer: dict[str, Any] = {}
         for tracked in databases:
             rewinds = tracked.rewinds  # before the state: what is older than it claims is asked again
@@ -181,7 +179,7 @@ class Control:
         (tracked,) = self._databases.named([name])
         before = self._row(name).base_key
         self._follower.interrupt(tracked, _want_base)
-        self._destination().snapshotter.now(tracked)
+        self._destinations.of(tracked.row_id).snapshotter.now(tracked)
         return {"base_key": before}
 
     def _base(self, name: str, before: object) -> Answer:
@@ -191,9 +189,14 @@ class Control:
             "why": row.error or row.cause or row.state,
         }
 
+    def _prune(self, databases: Sequence[FollowedDatabase]) -> Answer:
+        for tracked in databases:
+            self._destinations.of(tracked.row_id).prune([tracked])
+        return {"names": [tracked.name for tracked in databases]}
+
     def _pruned(self, name: str) -> Answer:
         (tracked,) = self._databases.named([name])
-        match self._destination().pruned(tracked):
+        match self._destinations.of(tracked.row_id).pruned(tracked):
             case None:
                 return {"waiting": True}
             case Pruned() as pruned:
@@ -202,10 +205,10 @@ class Control:
                 raise error
 
     def _take_over(self, databases: Sequence[FollowedDatabase]) -> Answer:
-        uploader = self._destination().uploader
-        taken = [tracked for tracked in databases if uploader.is_taken(tracked.row_id)]
+        uploaders = {tracked.row_id: self._destinations.of(tracked.row_id).uploader for tracked in databases}
+        taken = [tracked for tracked in databases if uploaders[tracked.row_id].is_taken(tracked.row_id)]
         for tracked in taken:
-            uploader.take_over(tracked.row_id, TAKEOVER)
+            uploaders[tracked.row_id].take_over(tracked.row_id, TAKEOVER)
             self._follower.interrupt(tracked, lambda tracked: self._follower.generation_lost(tracked, TAKEOVER))
         return {"taken": [tracked.name for tracked in taken]}
 

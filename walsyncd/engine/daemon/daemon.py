@@ -10,7 +10,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -26,13 +25,14 @@ from walsyncd.adapters.storage.interface import Storage
 from walsyncd.adapters.system.control_server import ControlServer
 from walsyncd.adapters.system.control_socket import socket_path
 from walsyncd.adapters.system.service_manager import ServiceManager
-from walsyncd.config import Settings, expand
+from walsyncd.config import Settings, StorageSettings, expand
 from walsyncd.core.follow.database_state import StateReport
 from walsyncd.core.follow.gap import Gap
 from walsyncd.engine.daemon.attention import Attention
 from walsyncd.engine.daemon.control import Control, is_slow
 from walsyncd.engine.daemon.databases import Databases
-from walsyncd.engine.daemon.destination import Destination, leave_old_place
+from walsyncd.engine.daemon.destination import Destination
+from walsyncd.engine.daemon.destinations import Destinations, OpenStorage
 from walsyncd.engine.daemon.full_spool import FullSpool
 from walsyncd.engine.daemon.heartbeat import Heartbeat, status_words
 from walsyncd.engine.daemon.observability import Observability
@@ -47,7 +47,7 @@ from walsyncd.engine.ship.ownership import new_run
 from walsyncd.engine.ship.spool_limit import SpoolLimit
 from walsyncd.engine.threads.stall_detector import StallDetector
 from walsyncd.engine.threads.supervisor import Supervisor
-from walsyncd.errors import TransientError, UsageError, WalsyncdError
+from walsyncd.errors import UsageError, WalsyncdError
 
 STOP_MARGIN_S = 15.0  # beyond that, for what is in flight and for closing
 LINGER_S = 10.0  # of that: a request that is not answered by then is left alone
@@ -59,8 +59,8 @@ SIGNALS = (*STOP_SIGNALS, signal.SIGHUP)
 EXIT_OK, EXIT_CRASH, EXIT_SPOOLED = 0, 1, 75
 ONCE = "once"  # what the main thread is told when the round of `run --once` is over
 
-# The configuration as it is now and the storage that it names; raises UsageError and what the storage refuses.
-Source: TypeAlias = Callable[[], tuple[Settings, Storage]]
+# The configuration as it is now, and how its storages are opened; raises UsageError.
+Source: TypeAlias = Callable[[], tuple[Settings, OpenStorage]]
 
 _log = structlog.get_logger()
 
@@ -69,10 +69,10 @@ class Daemon:
     """One run over all databases of ``settings``; ``run`` returns the exit code. ``source`` is read by a reload."""
 
     def __init__(
-        self, settings: Settings, storage: Storage, source: Source | None = None, stalls: StallDetector | None = None
+        self, settings: Settings, opener: OpenStorage, source: Source | None = None, stalls: StallDetector | None = None
     ) -> None:
         self._settings = settings
-        self._source = source or (lambda: (settings, storage))
+        self._source = source or (lambda: (settings, opener))
         self._supervisor = Supervisor()
         call = self._supervisor.call
         self._manager = ServiceManager()
@@ -80,7 +80,8 @@ class Daemon:
         self._unlooked: set[int] = set()
         self._reports: dict[int, StateReport] = {}
         self._reloads: deque[Future[Mapping[str, Any]]] = deque()
-        self._journal = _open_journal(settings)
+        self._journal = Journal.open(settings.daemon.state_dir)
+        self._journal.sweep()
         self._identity = new_run(self._journal)
         if not self._journal.begin_run(self._identity.run_id):
             _log.warning("state_dir_is_a_copy", state_dir=str(settings.daemon.state_dir))
@@ -97,7 +98,7 @@ class Daemon:
         full_spool = FullSpool(
             self._journal,
             self._limit,
-            uploader=lambda: self._destination.uploader,
+            destinations=lambda: self._destinations,
             databases=lambda: self._databases,
         )
         self.follower = Follower(
@@ -112,15 +113,16 @@ class Daemon:
             stall_detector=self._stalls,
         )
         self._observability = Observability(
-            self._journal, lambda: self._destination, changed=self._changed, unseen_s=self._attention.unseen_s
+            self._journal, lambda: self._destinations, unseen_s=self._attention.unseen_s
         )
-        self._destination = self._shipping_to(settings, storage)
+        self._destinations = Destinations(self._journal, self._shipping_to)
+        self._destinations.settle(settings, opener, ())
         self._databases = Databases(
             self._journal,
             self._events,
             self._schedule,
             self.follower,
-            destination=lambda: self._destination,
+            destinations=self._destinations,
             joined=lambda tracked: self._unlooked.add(tracked.row_id),
         )
         self._control, self._server = self._answering(settings.daemon.state_dir)
@@ -136,12 +138,17 @@ class Daemon:
         """All databases that are followed."""
         return self._databases.all()
 
-    def _shipping_to(self, settings: Settings, storage: Storage) -> Destination:
-        bodies_max = settings.daemon.spool_bytes_max // KEPT_SHARE
-        self._journal.keep_bodies(bodies_max if settings.storage.delete else None)
-        return Destination(
+    def _shipping_to(
+        self, settings: Settings, how: StorageSettings, storage: Storage, owns: Callable[[int], bool]
+    ) -> Destination:
+        def is_kept(database_id: int) -> bool:
+            return self._destinations.of(database_id).keeping.delete
+
+        self._journal.keep_bodies(settings.daemon.spool_bytes_max // KEPT_SHARE, is_kept)
+        counted, requests = self._observability.counted(storage)
+        destination = Destination(
             self._journal,
-            self._observability.counted(storage),
+            counted,
             self._environment,
             self,
             self._supervisor,
@@ -150,9 +157,14 @@ class Daemon:
             bytes_per_s_max=settings.daemon.upload_bytes_per_second_max,
             stall_detector=self._stalls,
             follower=self.follower,
-            keeping=settings.storage,
+            keeping=how,
             removals=self._observability.removals,
+            requests=requests,
+            changed=self._changed,
+            owns=owns,
         )
+        destination.probe.probe_every(settings.daemon.probe_interval_s)
+        return destination
 
     def _answering(self, state_dir: Path) -> tuple[Control, ControlServer]:
         control = Control(
@@ -160,7 +172,7 @@ class Daemon:
             self._journal,
             self.follower,
             self._databases,
-            destination=lambda: self._destination,
+            destinations=self._destinations,
             reload=self._reload_soon,
             trouble=self._observability.trouble,
             unseen_s=self._attention.unseen_s,
@@ -192,9 +204,7 @@ class Daemon:
 
     def _single_round(self) -> SingleRound:
         look, trouble, call = self._control.look, self._observability.trouble, self._supervisor.call
-        single = SingleRound(
-            self._journal, self._databases.all, lambda: self._destination, look, trouble, lambda: call(ONCE)
-        )
+        single = SingleRound(self._journal, self._databases.all, self._destinations, look, trouble, lambda: call(ONCE))
         self._supervisor.start("once", single.run)
         return single
 
@@ -204,11 +214,12 @@ class Daemon:
 
     def start(self) -> None:
         """Start all threads and follow every database."""
-        self._destination.start()
+        self._destinations.start()
         self._databases.begin(self._settings)
+        self._destinations.finish(self._settings)
         self._supervisor.start("watcher", self._events.run)
         self._supervisor.start("follower", self.follower.run)
-        self._observability.start(self._supervisor, self._settings.daemon)
+        self._observability.start(self._settings.daemon)
         for name, target in self._server.threads().items():
             self._supervisor.start(name, target)
         _log.info("daemon_started", databases=len(self._databases), storage=self._settings.storage.url)
@@ -240,8 +251,8 @@ class Daemon:
         deadline = time.monotonic() + timeout_s
         self._manager.tell("STOPPING=1", "STATUS=stopping: ships what is committed")
         self._manager.extend(timeout_s + STOP_MARGIN_S)
-        destination, databases = self._destination, self._databases.all()
-        destination.wind_down()
+        databases = self._databases.all()
+        self._destinations.wind_down()
         unseen = self._control.look(databases, timeout_s / 2)
         for tracked in databases:
             tracked.presence.want(wanted=False)
@@ -249,8 +260,8 @@ class Daemon:
         self._events.stop()
         self._observability.stop()
         self._server.stop()
-        destination.uploader.urgent([tracked.row_id for tracked in databases])
-        if not destination.uploader.stop(max(0.0, deadline - time.monotonic()), linger_s=LINGER_S):
+        self._destinations.urgent(tracked.row_id for tracked in databases)
+        if not self._destinations.stop(max(0.0, deadline - time.monotonic()), linger_s=LINGER_S):
             _log.warning("uploads_left_in_flight", remedy="the next start finds out what came of them")
         self._supervisor.join(1.0)
         is_clean = report_unshipped(self._journal, databases, unseen)
@@ -286,30 +297,21 @@ class Daemon:
                 future.set_result(answer)
         self._heart.ready()
 
-    def _turn_over(self, settings: Settings, storage: Storage) -> Mapping[str, Any]:
+    def _turn_over(self, settings: Settings, open_storage: OpenStorage) -> Mapping[str, Any]:
         specs = expand(settings)
         before = self._settings
         if settings.daemon.state_dir != before.daemon.state_dir:
             raise UsageError("reload: state_dir can't change while the daemon runs", hint="systemctl restart walsyncd")
-        if _way_of(settings) != _way_of(before):
-            self._ship_to(settings, storage)
+        self._destinations.settle(settings, open_storage, self._databases.all())
         self._observability.settle(settings.daemon)
+        for destination in self._destinations.all():
+            destination.probe.probe_every(settings.daemon.probe_interval_s)
         self._limit.bytes_max = settings.daemon.spool_bytes_max
         self._settings = settings
         changes = self._databases.change(settings, specs)
+        self._destinations.finish(settings)
         self._supervisor.call("appeared")  # what came up between the look and the watching
         return {"databases": len(self._databases), **asdict(changes)}
-
-    def _ship_to(self, settings: Settings, storage: Storage) -> None:
-        with suppress(TransientError):  # a storage that is away may come back; one that refuses us is refused
-            next(iter(storage.list("")), None)
-        self._destination.stop()
-        left = leave_old_place(self._journal, settings.storage.url)
-        self._destination = self._shipping_to(settings, storage)
-        self._destination.adopt(self._databases.all())
-        self._destination.start()
-        for database_id, gap in left.items():
-            self.on_generation_lost(database_id, gap)
 
     # -- what the others tell, or ask ---------------------------------------------------------------------------------
 
@@ -317,18 +319,20 @@ class Daemon:
         self._heart.changed()
 
     def _offer(self, rows: list[ObjectRow]) -> None:
-        self._destination.uploader.offer(rows)
+        for database_id in dict.fromkeys(row.database_id for row in rows):
+            mine = [row for row in rows if row.database_id == database_id]
+            self._destinations.of(database_id).uploader.offer(mine)
 
     def _leaves_at_once(self, database_id: int) -> bool:
-        return self._destination.uploader.may_leave_at_once(database_id)
+        return self._destinations.of(database_id).uploader.may_leave_at_once(database_id)
 
     def _base_due(self, tracked: FollowedDatabase) -> None:
-        self._destination.snapshotter.due(tracked)
+        self._destinations.of(tracked.row_id).snapshotter.due(tracked)
 
     def on_stored(self, row: ObjectRow) -> None:
         """An object became visible: whoever waits for it sees it in the journal."""
         self._observability.on_stored(row)
-        self._destination.stored(row)
+        self._destinations.of(row.database_id).stored(row)
         self._heart.changed()
 
     def on_generation_lost(self, database_id: int, gap: Gap) -> None:
@@ -370,25 +374,12 @@ class Daemon:
         return self._stalls.hung(self._manager.watchdog_s or math.inf, overdue_s=self._schedule.overdue_s())
 
 
-def _open_journal(settings: Settings) -> Journal:
-    journal = Journal.open(settings.daemon.state_dir)
-    journal.sweep()
-    leave_old_place(journal, settings.storage.url)
-    return journal
-
-
-def _way_of(settings: Settings) -> tuple[object, ...]:
-    """What the uploads are made for."""
-    daemon = settings.daemon
-    return settings.storage, daemon.uploads_max, daemon.upload_bytes_per_second_max
-
-
 def run_daemon(source: Source, stall_detector: StallDetector, *, once: bool = False) -> int:
     """Run a daemon, or one round of it; the state directory is locked for as long as it runs. Returns the exit code.
 
     ``stall_detector`` learns from the storages of ``source`` that a long request gets on.
     """
     keep_private()
-    settings, storage = source()
+    settings, open_storage = source()
     with lock_state_dir(settings.daemon.state_dir):
-        return Daemon(settings, storage, source, stall_detector).run(once=once)
+        return Daemon(settings, open_storage, source, stall_detector).run(once=once)

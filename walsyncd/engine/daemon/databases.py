@@ -1,7 +1,7 @@
 """The databases that are followed: who joins, who leaves, and whose settings change.
 
 A database is known by its name, the folder of its replica. One that keeps name and path stays, whatever its settings
-become; with another path it leaves and joins anew. What did not change notices nothing.
+become; with another path, or in another storage, it leaves and joins again. What did not change notices nothing.
 
 Changed by the main thread alone, read by any.
 """
@@ -18,7 +18,7 @@ import structlog
 from walsyncd.adapters.journal.journal import Journal
 from walsyncd.config import DatabaseSpec, Settings, expand, glob_folders
 from walsyncd.core.follow.database_state import DatabaseState
-from walsyncd.engine.daemon.destination import Destination
+from walsyncd.engine.daemon.destinations import Destinations
 from walsyncd.engine.follow.event_pump import EventPump
 from walsyncd.engine.follow.followed_database import FollowedDatabase, Mailbox
 from walsyncd.engine.follow.follower import Follower
@@ -44,7 +44,7 @@ class Changes:
 
 
 class Databases:
-    """``destination`` gives the one in force; ``joined`` is told of each new database before it is looked at."""
+    """``joined`` is told of each new database before it is looked at."""
 
     def __init__(
         self,
@@ -53,14 +53,14 @@ class Databases:
         schedule: Schedule,
         follower: Follower,
         *,
-        destination: Callable[[], Destination],
+        destinations: Destinations,
         joined: Callable[[FollowedDatabase], None],
     ) -> None:
         self._journal = journal
         self._event_pump = watch
         self._schedule = schedule
         self._follower = follower
-        self._destination = destination
+        self._destinations = destinations
         self._joined = joined
         self._lock = threading.Lock()
         self._by_id: dict[int, FollowedDatabase] = {}
@@ -109,13 +109,13 @@ class Databases:
             return
         for spec in specs:
             if spec.name not in self._by_name:
-                self._join(spec)
+                self._join(spec, settings)
 
     def change(self, settings: Settings, specs: Iterable[DatabaseSpec]) -> Changes:
         """Follow exactly ``specs``, which is what ``settings`` expand to."""
         self._event_pump.watch_folders(glob_folders(settings))
         wanted = {spec.name: spec for spec in specs}
-        leaving = [tracked for tracked in self.all() if not _stays(tracked, wanted)]
+        leaving = [tracked for tracked in self.all() if not self._stays(tracked, wanted.get(tracked.name), settings)]
         gone = {tracked.name for tracked in leaving}
         self._leave(leaving)
         added: list[str] = []
@@ -123,16 +123,19 @@ class Databases:
         for spec in wanted.values():
             tracked = self._by_name.get(spec.name)
             if tracked is None:
-                self._join(spec)
+                self._join(spec, settings)
                 (changed if spec.name in gone else added).append(spec.name)
             elif _is_tuned(self._specs[spec.name], spec):
                 self._retune(tracked, spec)
                 changed.append(spec.name)
         return Changes(tuple(added), tuple(sorted(gone - wanted.keys())), tuple(changed))
 
-    def _join(self, spec: DatabaseSpec) -> None:
+    def _join(self, spec: DatabaseSpec, settings: Settings) -> None:
         row = self._journal.database(spec.name, str(spec.path))
+        left = self._destinations.enter(row, settings.storage_of(spec.storage).url)
         tracked = FollowedDatabase(spec, row.id, WalPairs(spec.path), mailbox=Mailbox(held_back=True))
+        if left is not None:
+            tracked.next_generation = replace(tracked.next_generation, reason=left.reason)
         self._joined(tracked)
         self._specs[spec.name] = spec
         with self._lock:
@@ -140,7 +143,7 @@ class Databases:
             self._by_name[spec.name] = tracked
         self._event_pump.add(tracked)
         self._follower.resume(tracked)
-        self._destination().adopt([tracked])
+        self._destinations.of(row.id).adopt([tracked])
         tracked.wal_pairs.look_around()
         self._schedule.admit(tracked)
 
@@ -149,7 +152,7 @@ class Databases:
         for tracked in leaving:
             self._event_pump.remove(tracked)
             tracked.presence.want(wanted=False)
-            self._destination().forget(tracked)
+            self._destinations.of(tracked.row_id).forget(tracked)
         for done in [self._follower.dismiss(tracked) for tracked in leaving]:
             done.result(DISMISS_TIMEOUT_S)
         for tracked in leaving:
@@ -162,24 +165,26 @@ class Databases:
     def _retune(self, tracked: FollowedDatabase, spec: DatabaseSpec) -> None:
         """Turn other settings over to each who goes by them; the follower's are its own, in its thread."""
         before, self._specs[spec.name] = self._specs[spec.name], spec
+        destination = self._destinations.of(tracked.row_id)
         tracked.presence.want(wanted=spec.presence)
         self._follower.retune(tracked, spec)
         if before.upload_interval_s != spec.upload_interval_s:
-            self._destination().uploader.pace(tracked.row_id, spec.upload_interval_s)
+            destination.uploader.pace(tracked.row_id, spec.upload_interval_s)
         if before.snapshot_interval_s != spec.snapshot_interval_s:
-            self._destination().snapshotter.replan(tracked, spec.snapshot_interval_s)
-        self._destination().driller.plan(tracked, spec.verify_interval_s)
+            destination.snapshotter.replan(tracked, spec.snapshot_interval_s)
+        destination.driller.plan(tracked, spec.verify_interval_s)
         if policy_of(before) != policy_of(spec):  # after the follower has turned the settings over
-            self._follower.interrupt(tracked, lambda tracked: self._destination().keep(tracked))
+            self._follower.interrupt(tracked, destination.keep)
 
     def _note_left(self, database_id: int) -> None:
         cause = "it is not in the configuration any more"
         self._journal.note_state(database_id, DatabaseState.NOT_CONFIGURED, cause, "", time.time_ns() // 1_000_000)
 
-
-def _stays(tracked: FollowedDatabase, wanted: dict[str, DatabaseSpec]) -> bool:
-    spec = wanted.get(tracked.name)
-    return spec is not None and spec.path == tracked.path
+    def _stays(self, tracked: FollowedDatabase, spec: DatabaseSpec | None, settings: Settings) -> bool:
+        """Whether ``spec`` is for the same file and the same storage."""
+        if spec is None or spec.path != tracked.path:
+            return False
+        return self._destinations.place(tracked.row_id) == settings.storage_of(spec.storage).url
 
 
 def _is_tuned(before: DatabaseSpec, spec: DatabaseSpec) -> bool:

@@ -1,24 +1,24 @@
-"""Everything that talks to one storage: the uploads and the bases. It is replaced whole when the storage changes.
+"""Everything that talks to one storage: the uploads and the bases. It is replaced whole when its settings change.
 
-A storage at another url is another place: what was stored or spooled for the old one is of no use there, so every
-generation ends and begins anew (``leave_old_place``). New credentials, another endpoint or more connections to the same
-place end nothing: like after a restart, each database is claimed again before it is written next.
+A storage at another url is another place: what was stored or spooled for the old one is of no use there, so a
+database's generation ends and begins again (``leave_place``). New credentials, another endpoint or more connections to
+the same place end nothing: like after a restart, each database is claimed again before it is written next.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
-import structlog
-
-from walsyncd.adapters.journal.journal import Journal, ObjectRow
+from walsyncd.adapters.journal.journal import DatabaseRow, Journal, ObjectRow
+from walsyncd.adapters.storage.counting_storage import Requests
 from walsyncd.adapters.storage.interface import Storage
 from walsyncd.config import StorageSettings
 from walsyncd.core.follow.gap import Gap, GapKind
 from walsyncd.engine.base.renewal import Renewal
 from walsyncd.engine.base.snapshotter import Snapshotter
+from walsyncd.engine.daemon.storage_probe import StorageProbe
 from walsyncd.engine.follow.environment import Environment
 from walsyncd.engine.follow.followed_database import FollowedDatabase
 from walsyncd.engine.follow.follower import Follower
@@ -32,13 +32,9 @@ from walsyncd.engine.upkeep.drill_runner import Driller
 from walsyncd.engine.upkeep.housekeeper import Housekeeper
 from walsyncd.errors import UsageError, WalsyncdError
 
-PLACE_FACT = "storage_url"  # the place that the journal's generations are in
-
-_log = structlog.get_logger()
-
 
 class Destination:
-    """The uploader and the snapshotter of ``storage``; both begin with ``start``."""
+    """The uploader and the snapshotter of ``storage``, for the databases that ``owns``; both begin with ``start``."""
 
     def __init__(
         self,
@@ -55,8 +51,11 @@ class Destination:
         follower: Follower,
         keeping: StorageSettings,
         removals: Removals,
+        requests: Requests,
+        changed: Callable[[], None],
+        owns: Callable[[int], bool],
     ) -> None:
-        self.storage, self._removals = storage, removals
+        self.storage, self.keeping, self._removals = storage, keeping, removals
         self._supervisor = supervisor
         self._threads: list[threading.Thread] = []
         self.uploader = Uploader(
@@ -69,6 +68,10 @@ class Destination:
             bytes_per_s_max=bytes_per_s_max,
             stall_detector=stall_detector,
             expire_s=keeping.expire_after_s,
+            owns=owns,
+        )
+        self.probe = StorageProbe(
+            journal, storage, requests, place=keeping.url, heard=self.uploader.heard, changed=changed
         )
         expire_s, interrupt = keeping.expire_after_s, follower.interrupt
         renewal = expire_s and Renewal(journal, environment, interrupt=interrupt, expire_s=expire_s)
@@ -96,7 +99,13 @@ class Destination:
         self._housekeeper: Housekeeper | None = None
         if keeping.delete:
             self._housekeeper = Housekeeper(
-                journal, storage, ownership, submit=self.uploader.submit, wall_ms=environment.wall_ms, removals=removals
+                journal,
+                storage,
+                ownership,
+                submit=self.uploader.submit,
+                wall_ms=environment.wall_ms,
+                removals=removals,
+                owns=owns,
             )
 
     def adopt(self, databases: Iterable[FollowedDatabase]) -> None:
@@ -131,6 +140,15 @@ class Destination:
         """How many objects this run has removed."""
         return sum(self._removals.objects.copy().values())
 
+    def trouble(self) -> str:
+        """What is wrong with the storage, in words, or empty."""
+        named = f"storage {self.keeping.name}" if self.keeping.name else "storage"
+        outage = self.uploader.outage()
+        if outage is not None:
+            return f"{named} is away: {outage.reason}"
+        refusal = self.probe.refusal or self.uploader.refusal()
+        return f"{named} refuses: {refusal}" if refusal else ""
+
     def _keeping(self) -> Housekeeper:
         if self._housekeeper is None:
             raise UsageError("prune: nothing is removed with delete = false", hint="a lifecycle rule does that")
@@ -148,6 +166,7 @@ class Destination:
         self.uploader.start()
         self._threads.append(self._supervisor.start("snapshotter", self.snapshotter.run))
         self._threads.append(self._supervisor.start("driller", self.driller.run))
+        self._threads.append(self._supervisor.start("health", self.probe.run))
         if self._housekeeper is not None:
             self._threads.append(self._supervisor.start("housekeeper", self._housekeeper.run))
 
@@ -162,6 +181,7 @@ class Destination:
         """Begin nothing more but uploads."""
         self.snapshotter.stop()
         self.driller.stop()
+        self.probe.stop()
         if self._housekeeper is not None:
             self._housekeeper.stop()
 
@@ -173,26 +193,15 @@ class Destination:
             thread.join()
 
 
-def leave_old_place(journal: Journal, url: str) -> dict[int, Gap]:
-    """End every generation that lies elsewhere than in ``url``; the row ids of the databases, and the reason."""
-    before = journal.fact(PLACE_FACT)
-    left: dict[int, Gap] = {}
-    if before is not None and before != url:
-        gap = Gap.of(GapKind.STORAGE, "the storage changed from {before} to {now}", before=before, now=url)
-        journal.forget_kept()
-        for row in journal.databases():
-            _leave(journal, row.id, row.generation, gap)
-            left[row.id] = gap
-        _log.warning("storage_changed", before=before, now=url, databases=len(left))
-    if before != url:
-        journal.note_fact(PLACE_FACT, url)
-    return left
-
-
-def _leave(journal: Journal, database_id: int, generation: str | None, gap: Gap) -> None:
+def leave_place(journal: Journal, row: DatabaseRow, url: str) -> Gap:
+    """Give up what a database has elsewhere, for the storage at ``url``; the reason that its generation ends."""
+    gap = Gap.of(GapKind.STORAGE, "the storage changed from {before} to {now}", before=row.place or "", now=url)
     now_ms = time.time_ns() // 1_000_000
-    if generation is not None:
-        journal.lose_generation(database_id, generation, gap, now_ms)
-    journal.drop_spool(database_id)  # what was left of earlier ones
-    for base in journal.bases(database_id):
+    if row.generation is not None:
+        journal.lose_generation(row.id, row.generation, gap, now_ms)
+    journal.drop_spool(row.id)  # what was left of earlier ones
+    for base in journal.bases(row.id):
         journal.base_dropped(base.row.id)
+    journal.forget_kept(row.id)
+    journal.note_place(row.id, url)
+    return gap

@@ -1,50 +1,56 @@
-"""What happens when the spool is full: following waits, or, while the storage is away, somebody gives way."""
+"""What happens when the spool is full: following waits, or, while a storage is away, somebody gives way."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 
 import structlog
 
 from walsyncd.adapters.journal.journal import Journal
 from walsyncd.engine.daemon.databases import Databases
+from walsyncd.engine.daemon.destinations import Destinations
 from walsyncd.engine.follow.follower import Follower
 from walsyncd.engine.ship.spool_limit import SpoolLimit
-from walsyncd.engine.ship.uploader import Uploader
 
 _log = structlog.get_logger()
 
 
 class FullSpool:
-    """Called by the follower before each round. ``uploader`` is the one of the storage that is used now."""
+    """Called by the follower before each round."""
 
     def __init__(
         self,
         journal: Journal,
         limit: SpoolLimit,
         *,
-        uploader: Callable[[], Uploader],
+        destinations: Callable[[], Destinations],
         databases: Callable[[], Databases],
     ) -> None:
         self._journal = journal
         self._limit = limit
-        self._uploader = uploader
+        self._destinations = destinations
         self._databases = databases
 
     def must_wait(self, follower: Follower) -> bool:
-        """Whether the follower has to wait; with storage away, the largest spools are dropped instead."""
+        """Whether the follower has to wait; the largest spools for a storage that is away are dropped instead."""
         if not self._limit.is_full():
             return False
-        if self._uploader().outage() is None:
+        if all(each.uploader.outage() is None for each in self._destinations().all()):
             return True
-        for database_id, gap in self._limit.giving_way().items():
+        dropped = self._limit.giving_way(lambda each: not self._is_answering(each))
+        for database_id, gap in dropped.items():
             tracked = self._databases().get(database_id)
             if tracked is not None:
-                follower.give_way(tracked, gap, until=lambda: self._uploader().outage() is None)
+                follower.give_way(tracked, gap, until=partial(self._is_answering, database_id))
             else:
                 self._journal.end_generation(database_id, gap, time.time_ns() // 1_000_000)
-            freed = self._uploader().drop_spool(database_id)
+            freed = self._destinations().of(database_id).uploader.drop_spool(database_id)
             name = tracked.name if tracked else database_id
             _log.error("spool_dropped", database=name, bytes=freed, reason=gap.reason)
-        return False
+        return not dropped  # what fills the spool is on its way to a storage that answers
+
+    def _is_answering(self, database_id: int) -> bool:
+        """Whether the storage of this database is not away."""
+        return self._destinations().of(database_id).uploader.outage() is None

@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 import structlog
 
 from walsyncd.adapters.journal.journal import DatabaseRow, Journal
-from walsyncd.engine.daemon.destination import Destination
+from walsyncd.engine.daemon.destinations import Destinations
 from walsyncd.engine.follow.followed_database import FollowedDatabase
 
 LOOK_S_MAX = 600.0  # the first look at a large WAL reads it whole
@@ -41,14 +41,14 @@ class SingleRound:
         self,
         journal: Journal,
         databases: Callable[[], Sequence[FollowedDatabase]],
-        destination: Callable[[], Destination],
+        destinations: Destinations,
         look: Callable[[Sequence[FollowedDatabase], float], object],
         trouble: Callable[[], str],
         done: Callable[[], None],
     ) -> None:
         self._journal = journal
         self._databases = databases
-        self._destination = destination
+        self._destinations = destinations
         self._look = look
         self._trouble = trouble
         self._done = done
@@ -85,7 +85,7 @@ class SingleRound:
         """Changes whenever something was read, stored or removed."""
         rows = self._journal.databases()
         parts = [len(self._journal.parts(base.row.id)) for row in rows for base in self._journal.bases(row.id)]
-        return rows, parts, self._destination().removals_made()
+        return rows, parts, self._destinations.all()[0].removals_made()
 
     def _unfinished(self) -> dict[str, str]:
         """By name what can still be done, and is waited for."""
@@ -102,7 +102,7 @@ class SingleRound:
             return row.error or f"{len(waiting)} objects are not uploaded"
         if tracked.state is None:
             return row.cause or "its next generation has not begun"
-        if self._destination().snapshotter.is_due(tracked):
+        if self._destinations.of(tracked.row_id).snapshotter.is_due(tracked):
             return row.error or "a base is due and not stored"
         return ""
 
@@ -111,7 +111,7 @@ class SingleRound:
         return {name: reason for name, reason in found.items() if reason}
 
     def _reason_given_up(self, tracked: FollowedDatabase, row: DatabaseRow) -> str:
-        destination = self._destination()
+        destination = self._destinations.of(tracked.row_id)
         if destination.uploader.is_taken(tracked.row_id):
             return row.error or "another daemon writes to it"
         failures = destination.snapshotter.failures(tracked)
@@ -120,7 +120,7 @@ class SingleRound:
         return ""
 
     def _is_housekeeping(self) -> bool:
-        return self._destination().is_housekeeping()
+        return any(each.is_housekeeping() for each in self._destinations.all())
 
     def _row(self, tracked: FollowedDatabase) -> DatabaseRow:
         return self._journal.database_by_id(tracked.row_id)

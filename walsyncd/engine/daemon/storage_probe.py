@@ -22,19 +22,24 @@ _log = structlog.get_logger()
 
 
 class StorageProbe:
-    """``interval_s`` None: never probes. ``heard`` is told what came of a probe: None, or that it was away."""
+    """``place`` is the URL by which the journal knows the storage. ``interval_s`` None: never probes.
+
+    ``heard`` is told what came of a probe: None, or that it was away.
+    """
 
     def __init__(
         self,
         journal: Journal,
-        storage: Callable[[], Storage],
+        storage: Storage,
         requests: Requests,
         *,
+        place: str,
         heard: Callable[[TransientError | None], None],
         changed: Callable[[], None],
     ) -> None:
         self._journal = journal
         self._storage = storage
+        self._place = place
         self._requests = requests
         self._heard = heard
         self._changed = changed
@@ -78,8 +83,7 @@ class StorageProbe:
         self._heard(None)
 
     def _ask(self) -> None:
-        storage = self._storage()
-        claimed = self._journal.any_claimed()
+        storage, claimed = self._storage, self._journal.any_claimed(self._place)
         if claimed is not None:
             storage.get(folder_key(claimed, OWNER_KEY))
         else:
@@ -88,9 +92,9 @@ class StorageProbe:
     def _note(self, refusal: RefusedError | None) -> None:
         before, self.refusal = self.refusal, str(refusal or "")
         if refusal and not before:
-            _log.error("storage_refused", url=self._storage().url, reason=refusal.message, remedy=refusal.hint)
+            _log.error("storage_refused", url=self._storage.url, reason=refusal.message, remedy=refusal.hint)
         elif before and not refusal:
-            _log.info("storage_accepted", url=self._storage().url)
+            _log.info("storage_accepted", url=self._storage.url)
         if self.refusal != before:
             self._changed()
 

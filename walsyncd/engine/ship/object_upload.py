@@ -82,9 +82,13 @@ def _is_ours(info: ObjectInfo, row: ObjectRow) -> bool:
     return info.size == row.size and (named or bare(info.etag) == row.md5)
 
 
-def abort_leftovers(journal: Journal, storage: Storage) -> None:
-    """Abort the uploads of objects that were given up. Raises what the storage raises."""
+def abort_leftovers(
+    journal: Journal, storage: Storage, owns: Callable[[int], bool] = lambda _database_id: True
+) -> None:
+    """Abort the uploads of objects that were given up, of databases that ``owns``. Raises what the storage raises."""
     for leftover in journal.leftovers():
+        if not owns(leftover.database_id):
+            continue
         key = folder_key(journal.database_by_id(leftover.database_id).name, leftover.key)
         if leftover.upload_id is None:
             ids = [upload.upload_id for upload in storage.list_uploads(key) if upload.key == key]

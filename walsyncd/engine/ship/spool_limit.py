@@ -45,8 +45,11 @@ class SpoolLimit:
     def _limit(self, missing: int) -> int:
         return min(self.bytes_max, SHORT_SPOOL_BYTES) if missing else self.bytes_max
 
-    def giving_way(self) -> dict[int, Gap]:
-        """The row ids of databases whose spool has to go to come below the limit, and the reason to be given."""
+    def giving_way(self, is_stuck: Callable[[int], bool] = lambda _database_id: True) -> dict[int, Gap]:
+        """The row ids of databases whose spool has to go to come below the limit, and the reason to be given.
+
+        Only those that ``is_stuck``: the storage of the others takes what they have.
+        """
         disk = self._journal.disk
         held, missing = self._journal.spool_bytes(), disk.missing_bytes()
         disk.give_reserve()  # to drop something takes room in the journal
@@ -57,6 +60,8 @@ class SpoolLimit:
         for row in sorted(self._journal.databases(), key=lambda row: row.spooled_bytes, reverse=True):
             if held < self._limit(missing) or not row.spooled_bytes:
                 break
+            if not is_stuck(row.id):
+                continue
             held -= row.spooled_bytes
             missing = max(0, missing - row.spooled_bytes)
             text = "{why}; {bytes} bytes that waited for storage were dropped"

@@ -49,7 +49,7 @@ STATE_WAIT_S = 1.0  # a full disk: as often as the follower looks
 
 
 class Uploader:
-    """Ships what is spooled. ``crash`` is given what should never happen. Any thread may call."""
+    """Ships what is spooled of the databases that ``owns``. ``crash`` is given a bug. Any thread may call."""
 
     def __init__(
         self,
@@ -63,12 +63,13 @@ class Uploader:
         stall_detector: StallDetector | None = None,
         bytes_per_s_max: float | None = None,
         expire_s: float | None = None,
+        owns: Callable[[int], bool] = lambda _database_id: True,
         wall_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
         monotonic_ms: Callable[[], float] = lambda: time.monotonic() * 1000,
     ) -> None:
         self._journal = journal
         self._storage = storage
-        self._crash = crash
+        self._crash, self._owns = crash, owns
         self._stall_detector = stall_detector or StallDetector()
         self._wall_ms = wall_ms
         self._monotonic_ms = monotonic_ms
@@ -91,14 +92,14 @@ class Uploader:
         self._wake = threading.Condition()
         # Guarded by the lock of _wake:
         self._scheduler = Scheduler(tasks_running_max=max(1, uploads_max - 1))
-        self._scheduler.has_leftovers = bool(journal.leftovers())
+        self._scheduler.has_leftovers = any(owns(each.database_id) for each in journal.leftovers())
         self._alarm_ms: float | None = None
         self._is_broken = self._is_left = False  # left: in a request, and nobody waits for it any more
 
     def start(self) -> None:
         """Begin to work; what earlier runs left in the journal goes first."""
         for database in self._journal.databases():
-            if database.spooled_bytes:
+            if database.spooled_bytes and self._owns(database.id):
                 self._mark(database.id, database.spooled_bytes)
         for thread in self._threads:
             thread.start()
@@ -342,7 +343,7 @@ class Uploader:
 
     def _abort_leftovers(self) -> None:
         try:
-            abort_leftovers(self._journal, self._storage)
+            abort_leftovers(self._journal, self._storage, self._owns)
         except StateError as error:
             self._upload_errors.state_failed(error)
         except TransientError as error:
@@ -374,8 +375,6 @@ class Uploader:
         if over is not None:
             away_s = round((self._monotonic_ms() - over.since_ms) / 1000, 1)
             get_logger().info("storage_came_back", url=self._storage.url, away_s=away_s)
-
-    # Under the lock.
 
     def _queue(self, database_id: int, interval_s: float = UPLOAD_INTERVAL_DEFAULT_S) -> DatabaseQueue:
         queue = self._scheduler.queues.get(database_id)

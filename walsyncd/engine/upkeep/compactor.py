@@ -47,7 +47,7 @@ _log = structlog.get_logger()
 class Compactor:
     """``submit`` runs a request once the database is ours to write, ``may_delete`` raises if nothing may go now.
 
-    ``store_ms`` is the store's clock.
+    ``store_ms`` is the store's clock, ``owns`` whether a database's replica is in this storage.
     """
 
     def __init__(
@@ -59,8 +59,10 @@ class Compactor:
         may_delete: Callable[[int], None],
         store_ms: Callable[[], int],
         removals: Removals,
+        owns: Callable[[int], bool] = lambda _database_id: True,
     ) -> None:
         self._journal = journal
+        self._owns = owns
         self._storage = storage
         self._removals = removals
         self._submit = submit
@@ -76,17 +78,18 @@ class Compactor:
             closed = self._journal.closed_epochs()
         else:
             closed = [epoch for each in sorted(databases) for epoch in self._journal.closed_epochs(each)]
-        return [partial(self.compact, epoch) for epoch in closed]
+        return [partial(self.compact, epoch) for epoch in closed if self._owns(epoch.database_id)]
 
     def replacements(self) -> list[Callable[[], None]]:
         """Epochs whose segments may go now; each raises what the storage and ``may_delete`` raise."""
         ripe = self._journal.wholes_stored(self._store_ms() - REPLACED_AFTER_MS)
-        return [partial(self.replace, whole) for whole in ripe]
+        return [partial(self.replace, whole) for whole in ripe if self._owns(whole.epoch.database_id)]
 
     def next_ms(self) -> int | None:
         """When segments are to go next, by the store's clock."""
-        stored_ms = self._journal.next_whole_ms()
-        return None if stored_ms is None else stored_ms + REPLACED_AFTER_MS
+        stored = self._journal.wholes_stored(self._store_ms())
+        moments = [whole.at_ms for whole in stored if self._owns(whole.epoch.database_id)]
+        return min(moments) + REPLACED_AFTER_MS if moments else None
 
     def compact(self, epoch: Epoch) -> None:
         """Make one object of a closed epoch and read it back."""

@@ -39,7 +39,10 @@ _log = structlog.get_logger()
 
 
 class Housekeeper:
-    """Compacts and prunes what can be; ``submit`` is the uploads' pool, ``wall_ms`` this machine's clock."""
+    """Compacts and prunes what can be; ``submit`` is the uploads' pool, ``wall_ms`` this machine's clock.
+
+    ``owns`` says whether a database's replica is in this storage.
+    """
 
     def __init__(
         self,
@@ -50,6 +53,7 @@ class Housekeeper:
         submit: Callable[[int, Callable[[], object]], Future[Any]],
         wall_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
         removals: Removals | None = None,
+        owns: Callable[[int], bool] = lambda _database_id: True,
     ) -> None:
         self._journal = journal
         self._storage = storage
@@ -59,7 +63,7 @@ class Housekeeper:
         self._removals = counts = removals or Removals()
         may_delete, store_ms = self.may_delete, self.store_ms
         self._compactor = Compactor(
-            journal, storage, submit=submit, may_delete=may_delete, store_ms=store_ms, removals=counts
+            journal, storage, submit=submit, may_delete=may_delete, store_ms=store_ms, removals=counts, owns=owns
         )
         self._pruner = Pruner(journal, storage, may_delete=may_delete, store_ms=store_ms, removals=counts)
         self._asked: Counter[int] = Counter()

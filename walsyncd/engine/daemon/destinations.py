@@ -1,0 +1,175 @@
+"""Which storage each database's replica is in: one ``Destination`` for each storage that is in use.
+
+A storage is known by its url, and so is the place of a database in the journal. A reload compares:
+
+==========================================  ==========================================================================
+the configuration says                      and so
+==========================================  ==========================================================================
+another url for a database                  it leaves, and joins there with a new generation (``enter``)
+other keys for the same url                 the destination is replaced; nothing ends
+a url that was not in use                   a destination begins, before a database joins it
+no word of a url any more                   its destination ends after the databases have left; what others, which are
+                                            configured no more, had in the spool for it is dropped
+==========================================  ==========================================================================
+
+Each destination has threads, ownership, outage, refusals and limits of its own, so that none waits for another. Only
+the spool is shared. A second copy of a database would be a second place of it, with a journal row of its own.
+
+Changed by the main thread alone, read by any.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import TypeAlias
+
+import structlog
+
+from walsyncd.adapters.journal.journal import DatabaseRow, Journal
+from walsyncd.adapters.storage.interface import Storage
+from walsyncd.config import Settings, StorageSettings
+from walsyncd.core.follow.gap import Gap
+from walsyncd.engine.daemon.destination import Destination, leave_place
+from walsyncd.engine.follow.followed_database import FollowedDatabase
+from walsyncd.errors import TransientError
+
+OpenStorage: TypeAlias = Callable[[StorageSettings], Storage]
+# A destination by a configuration, one of its storages, that storage when it is open, and which databases are in it.
+Make: TypeAlias = Callable[[Settings, StorageSettings, Storage, Callable[[int], bool]], Destination]
+
+_log = structlog.get_logger()
+
+
+class Destinations:
+    """``make`` builds one. Nothing is open before the first ``settle``."""
+
+    def __init__(self, journal: Journal, make: Make) -> None:
+        self._journal = journal
+        self._make = make
+        self._places = {row.id: row.place for row in journal.databases() if row.place is not None}
+        self._by_url: dict[str, Destination] = {}
+        self._ways: dict[str, object] = {}
+        self._default = ""
+        self._is_started = False
+
+    def of(self, database_id: int) -> Destination:
+        """The destination of a database; of one that is in none any more, the default."""
+        return self._by_url.get(self._places.get(database_id, ""), self._by_url[self._default])
+
+    def all(self) -> list[Destination]:
+        """Every destination that is in use, ``[storage]`` first."""
+        return [self._by_url[self._default], *(each for url, each in self._by_url.items() if url != self._default)]
+
+    def place(self, database_id: int) -> str | None:
+        """The url of the storage that a database is in."""
+        return self._places.get(database_id)
+
+    def trouble(self) -> str:
+        """What is wrong with any of the storages, in words, or empty."""
+        return "; ".join(filter(None, (each.trouble() for each in self.all())))
+
+    def urgent(self, database_ids: Iterable[int]) -> None:
+        """What these databases have spooled leaves without waiting for a token."""
+        ids = list(database_ids)
+        for destination in self.all():
+            mine = [each for each in ids if self.of(each) is destination]
+            if mine:
+                destination.uploader.urgent(mine)
+
+    def start(self) -> None:
+        """Begin; what earlier runs left goes first."""
+        self._is_started = True
+        for each in self.all():
+            each.start()
+
+    def settle(self, settings: Settings, open_storage: OpenStorage, databases: Collection[FollowedDatabase]) -> None:
+        """Have a destination for each storage that is in use; ``databases`` are followed at present.
+
+        Raises what a storage raises that refuses us, and changes nothing then. One that is away may come back.
+        """
+        changed = [each for each in _in_use(settings, self._places) if self._ways.get(each.url) != _way(settings, each)]
+        opened = [(each, open_storage(each)) for each in changed]
+        if self._is_started:
+            for _, storage in opened:
+                with suppress(TransientError):
+                    next(iter(storage.list("")), None)
+        for each, storage in opened:
+            self._replace(settings, each, storage, databases)
+        self._default = settings.storage.url
+
+    def enter(self, row: DatabaseRow, url: str) -> Gap | None:
+        """A database is in the storage at ``url`` from now on; what it has elsewhere is given up.
+
+        Returns why its generation ended, or None if that goes on.
+        """
+        gap = None
+        if row.place is None:
+            self._journal.note_place(row.id, url)
+        elif row.place != url:
+            gap = leave_place(self._journal, row, url)
+            _log.warning("storage_changed", database=row.name, before=row.place, now=url)
+        self._places[row.id] = url
+        return gap
+
+    def finish(self, settings: Settings) -> None:
+        """End the destinations that the configuration does not know any more; the databases have left them."""
+        known = {each.url for each in settings.storages}
+        for row in self._journal.databases():
+            if row.place is not None and row.place not in known:
+                self.enter(row, settings.storage.url)
+        for url in [url for url in self._by_url if url not in known]:
+            self._by_url.pop(url).stop()
+            self._ways.pop(url)
+
+    def wind_down(self) -> None:
+        """Begin nothing more but uploads."""
+        for each in self.all():
+            each.wind_down()
+
+    def stop(self, timeout_s: float, *, linger_s: float) -> bool:
+        """Ship what is spooled for at most ``timeout_s``, everywhere at once; False if a request is still under way."""
+        destinations = self.all()
+
+        def stop(destination: Destination) -> bool:
+            return destination.uploader.stop(timeout_s, linger_s=linger_s)
+
+        if len(destinations) == 1:
+            return stop(destinations[0])
+        with ThreadPoolExecutor(len(destinations), thread_name_prefix="stop") as pool:
+            return all(list(pool.map(stop, destinations)))
+
+    def _replace(
+        self, settings: Settings, how: StorageSettings, storage: Storage, databases: Collection[FollowedDatabase]
+    ) -> None:
+        url = how.url
+        before = self._by_url.get(url)
+        if before is not None:
+            before.stop()
+        if not how.delete:
+            for database_id in [each for each, place in self._places.items() if place == url]:
+                self._journal.forget_kept(database_id)
+
+        def owns(database_id: int) -> bool:
+            return self._places.get(database_id) == url
+
+        destination = self._make(settings, how, storage, owns)
+        self._by_url[url] = destination
+        self._ways[url] = _way(settings, how)
+        if self._is_started:
+            destination.adopt([tracked for tracked in databases if owns(tracked.row_id)])
+            destination.start()
+
+
+def _in_use(settings: Settings, places: dict[int, str]) -> list[StorageSettings]:
+    """The storages that have, or may have, a database: ``[storage]`` always, so that it is known whether it answers."""
+    selected = {"", *(entry.storage for entry in settings.databases)}
+    held = set(places.values())
+    return [each for each in settings.storages if each.name in selected or each.url in held]
+
+
+def _way(settings: Settings, storage: StorageSettings) -> object:
+    """What a destination is made for; what it is called is no part of that, but for messages."""
+    daemon = settings.daemon
+    return storage, daemon.uploads_max, daemon.upload_bytes_per_second_max
