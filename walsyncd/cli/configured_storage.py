@@ -32,6 +32,6 @@ def storage_from(
 
     how = asdict(settings)
     url = how.pop("url")
-    del how["delete"], how["expire_after_s"]  # what is done with a storage, not how it is reached
+    del how["name"], how["delete"], how["expire_after_s"]  # what it is called and used for, not how it is reached
     memory = state_dir / FOLDERS_FILE if state_dir is not None else None
     return open_storage(url, S3Settings(**how, connections_max=connections_max), memory=memory, beat=beat)

@@ -1,12 +1,14 @@
 """``NAME|URL``: which replica a command is about.
 
-A URL is the folder of a database and needs no configuration. A name is a folder below the configured storage.
+A URL is the folder of a database and needs no configuration. A name is a folder below the storage that its entry in the
+configuration selects. A name without an entry is looked for in every storage.
 """
 
 from __future__ import annotations
 
 import argparse
 import fnmatch
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from walsyncd.cli import settings_from
@@ -15,7 +17,7 @@ from walsyncd.errors import UsageError
 
 if TYPE_CHECKING:
     from walsyncd.adapters.storage.interface import Storage
-    from walsyncd.config import Settings
+    from walsyncd.config import DatabaseEntry, Settings
     from walsyncd.engine.restore.replica import Replica
 
 NAMES_SHOWN_MAX = 20  # in an error; `walsyncd ls` shows all
@@ -32,12 +34,21 @@ def replica_from(args: argparse.Namespace) -> Replica:
 
     if is_url(args.replica):
         return Replica(storage_from_url(args))
-    settings = settings_from(args)
-    storage = storage_from(settings.storage)
-    replica = Replica(storage, args.replica.strip("/"))
-    if not is_configured(settings, replica.name) and not replica.generations():
-        raise _unknown(replica.name, storage, settings)
-    return replica
+    settings, name = settings_from(args), args.replica.strip("/")
+    entry = configured_entry(settings, name)
+    if entry is not None:
+        return Replica(storage_from(settings.storage_of(entry.storage)), name)
+    storages = storages_from(settings)
+    replicas = (Replica(storage, name) for storage in storages)
+    found = next((replica for replica in replicas if replica.generations()), None)
+    if found is None:
+        raise _unknown(name, storages, settings)
+    return found
+
+
+def storages_from(settings: Settings) -> list[Storage]:
+    """Every storage of the configuration, ``[storage]`` first."""
+    return [storage_from(each) for each in settings.storages]
 
 
 def storage_from_url(args: argparse.Namespace) -> Storage:
@@ -48,24 +59,34 @@ def storage_from_url(args: argparse.Namespace) -> Storage:
 
 
 def is_configured(settings: Settings, name: str) -> bool:
-    """Whether an entry has that name, or a pattern could match it. The file need not exist on this machine."""
+    """Whether an entry has that name, or a pattern could match it."""
+    return configured_entry(settings, name) is not None
+
+
+def configured_entry(settings: Settings, name: str) -> DatabaseEntry | None:
+    """The entry that has that name, or a pattern that could match it. The file need not exist on this machine."""
     from walsyncd.core.stored.layout import default_name  # noqa: PLC0415
 
     for entry in settings.databases:
         if entry.is_pattern and fnmatch.fnmatchcase(name, default_name(entry.path)):
-            return True
+            return entry
         if not entry.is_pattern and name == (entry.name or default_name(entry.path)):
-            return True
-    return False
+            return entry
+    return None
 
 
-def _unknown(name: str, storage: Storage, settings: Settings) -> UsageError:
+def _unknown(name: str, storages: Sequence[Storage], settings: Settings) -> UsageError:
     from walsyncd.core.stored.layout import default_name  # noqa: PLC0415
     from walsyncd.engine.restore.replica import find_replicas  # noqa: PLC0415
 
     entries = [entry for entry in settings.databases if not entry.is_pattern]
-    known = {*find_replicas(storage), *(entry.name or default_name(entry.path) for entry in entries)}
+    stored = [found for storage in storages for found in find_replicas(storage)]
+    known = {*stored, *(entry.name or default_name(entry.path) for entry in entries)}
     shown = sorted(known - {""})[:NAMES_SHOWN_MAX]
     more = f" and {len(known) - len(shown)} more" if len(known) > len(shown) else ""
-    listed = f"known: {', '.join(shown)}{more}" if shown else f"there is no database in {storage.url}"
+    listed = (
+        f"known: {', '.join(shown)}{more}"
+        if shown
+        else f"there is no database in {' or '.join(each.url for each in storages)}"
+    )
     return UsageError(f"no database {name!r}; {listed}", hint="`walsyncd ls` shows all of them")

@@ -16,7 +16,7 @@ from tests.engine.applications import locks_of
 from tests.engine.running import Place, serving, wait_for
 from tests.fakes import FakeStorage
 from walsyncd.config import Settings
-from walsyncd.config.settings import Keep
+from walsyncd.config.settings import Keep, StorageSettings
 from walsyncd.engine.follow.followed_database import FollowedDatabase
 from walsyncd.errors import UsageError
 
@@ -122,6 +122,7 @@ def test_every_setting_reloads_by_itself(place: Place) -> None:
     """Whatever an entry may say: none is passed over because nobody listed it."""
     with two_followed(place) as now:
         entry, other = now.settings.databases
+        now.settings = replace(now.settings, others=(StorageSettings("fake://elsewhere", name="elsewhere"),))
         settings = {each.name for each in fields(entry)} - {"key", "path", "name"}
         for name in sorted(settings):
             changes: dict[str, Any] = {name: _another(getattr(entry, name))}
@@ -140,6 +141,8 @@ def _another(value: object) -> object:
             return replace(value, daily=value.daily + 1)
         case float():
             return value + 1.0
+        case str():
+            return "elsewhere"
     raise AssertionError(value)
 
 

@@ -27,7 +27,7 @@ from walsyncd.errors import WalsyncdError
 
 if TYPE_CHECKING:
     from walsyncd.adapters.files.source import OpenFile
-    from walsyncd.config import DatabaseSpec, Settings
+    from walsyncd.config import DatabaseSpec, Settings, StorageSettings
 
 # The smallest page of SQLite; the file is a whole number of pages, also when it is encrypted.
 _PAGE_SIZE_MIN = 512
@@ -85,7 +85,8 @@ def _findings(settings: Settings) -> Iterator[Finding]:
         yield from database_findings(spec.path, own_only=spec.is_match)
         yield from _presence_findings(spec)
     yield state_dir_finding(settings.daemon.state_dir)
-    yield from _storage_findings(settings)
+    for storage in settings.storages:
+        yield from _storage_findings(settings, storage)
 
 
 def _secret_findings(file: Path) -> Iterator[Finding]:
@@ -186,15 +187,19 @@ def state_dir_finding(state_dir: Path) -> Finding:
         return Finding("problem", subject, f"can't be written: {error.strerror}", hint)
 
 
-def _storage_findings(settings: Settings) -> Iterator[Finding]:
+def _storage_findings(settings: Settings, how: StorageSettings) -> Iterator[Finding]:
+    """Whether a storage can be used, and whether a database is to go there."""
     from walsyncd.adapters.storage.probe import probe  # noqa: PLC0415
 
-    subject = f"storage {settings.storage.url}"
+    subject = f"storage {how.url}"
+    if how.name and all(entry.storage != how.name for entry in settings.databases):
+        hint = f'storage = "{how.name}" in a [[database]] selects it'
+        yield Finding("note", f"[{how.section}]", "no database selects it", hint)
     state_dir = settings.daemon.state_dir
     has_run = (state_dir / FOLDERS_FILE).exists()  # else there is nothing to remember, and it stays so
     try:
-        storage = storage_from(settings.storage, state_dir=state_dir if has_run else None)
-        remarks = probe(storage, deletes=settings.storage.delete)
+        storage = storage_from(how, state_dir=state_dir if has_run else None)
+        remarks = probe(storage, deletes=how.delete)
     except WalsyncdError as error:
         yield Finding("problem", subject, error.message, error.hint)
         return

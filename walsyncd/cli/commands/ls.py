@@ -17,8 +17,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from walsyncd.cli import settings_from
-from walsyncd.cli.configured_storage import storage_from
-from walsyncd.cli.replica_argument import is_url, replica_from, storage_from_url
+from walsyncd.cli.replica_argument import is_url, replica_from, storage_from_url, storages_from
 from walsyncd.cli.selection import is_pattern, select
 from walsyncd.cli.table import counted, is_too_wide, print_table, say
 from walsyncd.config.units import format_size
@@ -46,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "replicas",
         nargs="*",
         metavar="NAME|URL",
-        help="databases, by name or pattern, or a URL (default: all below the configured storage)",
+        help="databases, by name or pattern, or a URL (default: all below the configured storages)",
     )
     parser.add_argument(
         "--commits", action="store_true", help="count them too: reads the ends of segments, and compacted epochs whole"
@@ -110,13 +109,13 @@ def _summary(found: Sequence[Sequence[GenerationSurvey]]) -> str:
 
 
 def replicas_from(args: argparse.Namespace) -> list[Replica]:
-    """The one that is named, or all below a folder: the storage's, or that of a URL which is no database."""
+    """The one that is named, or all below a folder: each storage's, or that of a URL which is no database."""
     from walsyncd.engine.restore.replica import Replica, find_replicas  # noqa: PLC0415
 
     if args.replica and not is_url(args.replica):
         return [replica_from(args)]
-    storage = storage_from_url(args) if args.replica else storage_from(settings_from(args).storage)
-    return [Replica(storage, name) for name in find_replicas(storage)]
+    storages = [storage_from_url(args)] if args.replica else storages_from(settings_from(args))
+    return [Replica(storage, name) for storage in storages for name in find_replicas(storage)]
 
 
 def _draw(replica: Replica, generations: Sequence[GenerationSurvey]) -> None:

@@ -46,17 +46,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Ask the daemon, or look."""
     settings = settings_from(args)
-    if not settings.storage.delete:
-        raise UsageError("prune: nothing is removed with delete = false", hint="the bucket's lifecycle rule does that")
+    if not any(each.delete for each in settings.storages):
+        raise _never_removed("storage")
     if not args.dry_run:
         return _ask(settings.daemon.state_dir, [args.name] if args.name else [], args.timeout)
-    found = _look(settings, storage_from(settings.storage), _specs(settings, args.name))
+    found = _look(settings, _specs(settings, args.name))
     if args.json:
         print(json.dumps({"databases": [_as_json(*each) for each in found]}, indent=2, ensure_ascii=False))
     else:
         for name, folder, told in found:
             _print(name, folder, told)
     return 0
+
+
+def _never_removed(section: str) -> UsageError:
+    text = f"prune: nothing is removed with delete = false in [{section}]"
+    return UsageError(text, hint="the bucket's lifecycle rule does that")
 
 
 def _ask(state_dir: Path, names: list[str], timeout: str) -> int:
@@ -97,13 +102,16 @@ def _specs(settings: Settings, name: str | None) -> list[DatabaseSpec]:
 
     specs = expand(settings)
     chosen = [spec for spec in specs if name in (None, spec.name)]
+    for spec in chosen:
+        if name is not None and not settings.storage_of(spec.storage).delete:
+            raise _never_removed(settings.storage_of(spec.storage).section)
     if name is not None and not chosen:
         known = ", ".join(spec.name for spec in specs) or "none"
         raise UsageError(f"no database {name!r} is configured", hint=f"configured: {known}")
-    return chosen
+    return [spec for spec in chosen if settings.storage_of(spec.storage).delete]
 
 
-def _look(settings: Settings, storage: Storage, specs: Sequence[DatabaseSpec]) -> list[tuple[str, Folder, Pruning]]:
+def _look(settings: Settings, specs: Sequence[DatabaseSpec]) -> list[tuple[str, Folder, Pruning]]:
     """Return what each database's folder holds and what may go. The journal is opened and listed once for all."""
     from walsyncd.adapters.journal.journal import reader  # noqa: PLC0415
     from walsyncd.engine.upkeep.pruner import list_folder, policy_of, trustworthy_pruning  # noqa: PLC0415
@@ -114,7 +122,12 @@ def _look(settings: Settings, storage: Storage, specs: Sequence[DatabaseSpec]) -
         with suppress(MissingError):  # another machine than the daemon's
             journal = stack.enter_context(reader(settings.daemon.state_dir))
         rows = {} if journal is None else {row.name: row for row in journal.databases()}
+        storages: dict[str, Storage] = {}
         for spec in specs:
+            how = settings.storage_of(spec.storage)
+            if how.name not in storages:
+                storages[how.name] = storage_from(how)
+            storage = storages[how.name]
             folder = list_folder(storage, spec.name)
             clock_ms = storage.clock_ms()
             now_ms = time.time_ns() // 1_000_000 if clock_ms is None else clock_ms

@@ -190,6 +190,9 @@ class Control:
         }
 
     def _prune(self, databases: Sequence[FollowedDatabase]) -> Answer:
+        """Of several storages those count in which anything may be removed; with one that never is, it is refused."""
+        pruned = [tracked for tracked in databases if self._destinations.of(tracked.row_id).keeping.delete]
+        databases = pruned or databases
         for tracked in databases:
             self._destinations.of(tracked.row_id).prune([tracked])
         return {"names": [tracked.name for tracked in databases]}

@@ -55,8 +55,7 @@ class Destination:
         changed: Callable[[], None],
         owns: Callable[[int], bool],
     ) -> None:
-        self.storage, self.keeping, self._removals = storage, keeping, removals
-        self._supervisor = supervisor
+        self.storage, self.keeping, self._removals, self._supervisor = storage, keeping, removals, supervisor
         self._threads: list[threading.Thread] = []
         self.uploader = Uploader(
             journal,
@@ -73,39 +72,28 @@ class Destination:
         self.probe = StorageProbe(
             journal, storage, requests, place=keeping.url, heard=self.uploader.heard, changed=changed
         )
-        expire_s, interrupt = keeping.expire_after_s, follower.interrupt
-        renewal = expire_s and Renewal(journal, environment, interrupt=interrupt, expire_s=expire_s)
+        request = follower.request
         self.snapshotter = Snapshotter(
             journal,
             storage,
-            request=follower.request,
-            interrupt=interrupt,
+            request=request,
+            interrupt=follower.interrupt,
             submit=self.uploader.submit,
             offer=self.uploader.offer,
             abort_leftovers=self.uploader.abort_leftovers,
             now_ms=environment.wall_ms,
             boot_id=environment.boot_id,
-            renewal=renewal or None,
+            renewal=_renewal(journal, environment, follower, keeping.expire_after_s),
         )
+        lost, wall_ms = events.on_generation_lost, environment.wall_ms
         self.driller = Driller(
-            journal,
-            storage,
-            request=follower.request,
-            on_generation_lost=events.on_generation_lost,
-            bytes_per_s_max=bytes_per_s_max,
-            wall_ms=environment.wall_ms,
+            journal, storage, request=request, on_generation_lost=lost, bytes_per_s_max=bytes_per_s_max, wall_ms=wall_ms
         )
-        ownership = Ownership(journal, storage, identity, environment.wall_ms)
         self._housekeeper: Housekeeper | None = None
         if keeping.delete:
+            ownership, submit = Ownership(journal, storage, identity, wall_ms), self.uploader.submit
             self._housekeeper = Housekeeper(
-                journal,
-                storage,
-                ownership,
-                submit=self.uploader.submit,
-                wall_ms=environment.wall_ms,
-                removals=removals,
-                owns=owns,
+                journal, storage, ownership, submit=submit, wall_ms=wall_ms, removals=removals, owns=owns
             )
 
     def adopt(self, databases: Iterable[FollowedDatabase]) -> None:
@@ -191,6 +179,13 @@ class Destination:
         self.uploader.stop()
         for thread in self._threads:
             thread.join()
+
+
+def _renewal(journal: Journal, environment: Environment, follower: Follower, expire_s: float | None) -> Renewal | None:
+    """Where objects go by age, bases are renewed by the clock."""
+    if expire_s is None:
+        return None
+    return Renewal(journal, environment, interrupt=follower.interrupt, expire_s=expire_s)
 
 
 def leave_place(journal: Journal, row: DatabaseRow, url: str) -> Gap:
