@@ -25,12 +25,13 @@ Rooms. The folder says the verb, the file the noun; each folder's first line say
         ship/      journal rows become objects               uploader ─> scheduler, shipper ─> object_upload
         restore/   a replica is listed, planned, restored    restorer ─> planner, base_fetch, replay;  verifier
         upkeep/    compaction, pruning, drills               housekeeper ─> compactor, pruner;  drill_runner
-        daemon/    wiring, reload, status, metrics           daemon ─> databases, destination, control
+        daemon/    wiring, reload, status, metrics           daemon ─> databases, destinations, control
     cli/       the command line; commands/ has one module for each command
     config/    the configuration file: schema, environment, errors that name the line
     demo/      the story that ``walsyncd demo`` plays
 
-Threads. Their number is fixed, whatever the number of databases. Each of them writes only what its line says::
+Threads. Their number is fixed, whatever the number of databases; each storage that is in use has those of ship, base,
+upkeep and health for itself. Each of them writes only what its line says::
 
     thread        runs                                    writes
     main          daemon.serve: signals, reload           which databases and destinations there are

@@ -161,3 +161,19 @@ def test_a_journal_that_is_being_made_is_no_riddle(tmp_path: Path) -> None:
         connection.execute("pragma journal_mode=wal")
         with pytest.raises(TransientError, match="being made"):
             connect_read_only(path)
+
+
+def test_the_one_storage_of_before_is_the_place_of_every_database(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A journal from when there was one storage for all; of a database that joins later nothing is known yet."""
+    path = tmp_path / "journal.db"
+    with monkeypatch.context() as before:
+        before.setattr(journal_schema, "MIGRATIONS", MIGRATIONS[: MIGRATIONS.index(journal_schema._PLACES)])
+        with closing(connect(path)) as connection:
+            connection.execute("INSERT INTO database (name, path) VALUES ('app', '/srv/app.db')")
+            connection.execute("INSERT INTO fact (name, value) VALUES ('storage_url', 's3://bucket')")
+    with closing(connect(path)) as connection:
+        connection.execute("INSERT INTO database (name, path) VALUES ('new', '/srv/new.db')")
+        rows = connection.execute("SELECT name, place FROM database ORDER BY id").fetchall()
+    assert rows == [("app", "s3://bucket"), ("new", None)]
