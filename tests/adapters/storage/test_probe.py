@@ -12,7 +12,8 @@ import pytest
 
 from tests.scripted_store import Answer, ScriptedStore, refusal, run_scripted_store
 from walsyncd.adapters.storage.directory import DirectoryStorage
-from walsyncd.adapters.storage.probe import Remark, probe
+from walsyncd.adapters.storage.probe import probe
+from walsyncd.adapters.storage.remark import Remark
 from walsyncd.adapters.storage.s3.s3_storage import S3Storage
 
 DENIED = refusal(403, "AccessDenied")

@@ -21,9 +21,10 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from contextlib import suppress
 
 from walsyncd.adapters.storage.interface import Storage
+from walsyncd.adapters.storage.remark import Remark
 from walsyncd.adapters.storage.s3.s3_connection import STORAGE_CLASS_SIZE_MIN
 from walsyncd.adapters.storage.s3.s3_storage import S3Storage
 from walsyncd.errors import WalsyncdError
@@ -31,16 +32,6 @@ from walsyncd.errors import WalsyncdError
 CLOCK_SKEW_MAX_S = 300.0  # with a clock further off neither times nor ages can be trusted; stores refuse 15 minutes
 _BODY = b"written by walsyncd check, can be deleted\n".ljust(STORAGE_CLASS_SIZE_MIN, b".")
 _LIED = "the store said yes, but the check object shows that it was not done"
-
-
-@dataclass(frozen=True, slots=True)
-class Remark:
-    """What a step has shown; ``is_problem``: the storage can't be used like this."""
-
-    step: str
-    text: str
-    hint: str = ""
-    is_problem: bool = True
 
 
 def probe(storage: Storage, wall_s: Callable[[], float] = time.time, *, deletes: bool = True) -> list[Remark]:
@@ -52,6 +43,27 @@ def probe(storage: Storage, wall_s: Callable[[], float] = time.time, *, deletes:
     failure = _tried("write", lambda: bool(storage.put(key, _BODY, metadata={}) or True))
     remarks = [failure] if failure else _steps(storage, key, deletes=deletes)
     return [*remarks, *_clock(storage, wall_s()), *_region(storage)]
+
+
+def rules(storage: Storage, *, deletes: bool, expire_after_s: float | None) -> list[Remark]:
+    """What the store's own rules cost or take away, where it has any (``s3.bucket_rules``); and its conditions."""
+    if not isinstance(storage, S3Storage):
+        return []
+    key = f".walsyncd-check-{secrets.token_hex(8)}"
+    remarks = storage.rules(deletes=deletes, expire_after_s=expire_after_s)
+    try:
+        is_honoured = storage.honours_conditions(key, _BODY)
+    except WalsyncdError:  # the probe has said what is wrong
+        return remarks
+    finally:
+        if deletes:
+            with suppress(WalsyncdError):
+                storage.delete([key])
+    if not is_honoured:
+        text = "the store overwrites although it was told not to (no conditional writes)"
+        hint = "two daemons for one folder are found out later then, by what each reads back: run only one"
+        remarks.append(Remark("conditions", text, hint, is_problem=False))
+    return remarks
 
 
 def _steps(storage: Storage, key: str, *, deletes: bool) -> list[Remark]:

@@ -189,7 +189,7 @@ def state_dir_finding(state_dir: Path) -> Finding:
 
 def _storage_findings(settings: Settings, how: StorageSettings) -> Iterator[Finding]:
     """Whether a storage can be used, and whether a database is to go there."""
-    from walsyncd.adapters.storage.probe import probe  # noqa: PLC0415
+    from walsyncd.adapters.storage.probe import probe, rules  # noqa: PLC0415
 
     subject = f"storage {how.url}"
     if how.name and all(entry.storage != how.name for entry in settings.databases):
@@ -200,6 +200,8 @@ def _storage_findings(settings: Settings, how: StorageSettings) -> Iterator[Find
     try:
         storage = storage_from(how, state_dir=state_dir if has_run else None)
         remarks = probe(storage, deletes=how.delete)
+        if not any(remark.is_problem for remark in remarks):
+            remarks += rules(storage, deletes=how.delete, expire_after_s=how.expire_after_s)
     except WalsyncdError as error:
         yield Finding("problem", subject, error.message, error.hint)
         return

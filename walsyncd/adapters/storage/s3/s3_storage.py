@@ -1,8 +1,7 @@
 """Storage in a bucket of an S3-compatible store.
 
-Writes of objects and parts take the short way of ``s3_put``; everything else is boto3. Conditional writes are not
-honoured everywhere (some stores overwrite and answer 200), so ``put_if`` looks before and reads back after.
-Source: Amazon S3 API Reference.
+Writes of objects and parts take the short way of ``signed_put``; everything else is boto3. Conditional writes are not
+honoured everywhere, so ``put_if`` looks before and reads back after. Source: Amazon S3 API Reference.
 """
 
 from __future__ import annotations
@@ -20,6 +19,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from botocore.exceptions import BotoCoreError, ClientError
 
 from walsyncd.adapters.storage.interface import ObjectInfo, OpenUpload, StoredPart
+from walsyncd.adapters.storage.remark import Remark
+from walsyncd.adapters.storage.s3.bucket_rules import BucketRules
 from walsyncd.adapters.storage.s3.checked_put import NO_QUERY, CheckedPut
 from walsyncd.adapters.storage.s3.s3_connection import S3Connection, customer_headers, object_headers
 from walsyncd.adapters.storage.s3.s3_errors import (
@@ -100,8 +101,7 @@ class S3Storage:
 
     def put_if(self, key: str, body: bytes, *, etag: str | None) -> bool:
         """See ``Storage.put_if``."""
-        found = self.head(key)
-        if (found.etag if found else None) != etag:
+        if ((found := self.head(key)) and found.etag) != etag:
             return False
         with self._edge("write object conditionally", key):
             if not self._put_on_condition(key, body, etag):
@@ -110,6 +110,24 @@ class S3Storage:
             return self.get(key) == body
         except MissingError:
             return False
+
+    def honours_conditions(self, key: str, body: bytes) -> bool:
+        """Whether a second write of ``key``, only if it is absent, is refused."""
+        headers = object_headers(self._settings, size=len(body))
+        with self._edge("write object conditionally", key):
+            self._put(key, body, headers=headers)
+            try:
+                self._put(key, body, headers={**headers, "If-None-Match": "*"})
+            except ClientError as error:
+                if error_status(error) == 412:
+                    return True
+                if error_status(error) != 501:
+                    raise
+        return False
+
+    def rules(self, *, deletes: bool, expire_after_s: float | None) -> list[Remark]:
+        """What the bucket's own rules cost, or take away."""
+        return BucketRules(self._client, self._settings.bucket, self._root, deletes, expire_after_s).remarks()
 
     def _put_on_condition(self, key: str, body: bytes, etag: str | None) -> bool:
         condition = {"If-None-Match": "*"} if etag is None else {"If-Match": f'"{etag}"'}
