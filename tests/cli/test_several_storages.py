@@ -79,3 +79,16 @@ def test_check_tries_each_and_notes_one_without_a_database(config: Path, capsys:
     out = capsys.readouterr().out
     assert out.count("can be reached, written and read") == 3
     assert 'note    [storage.spare]: no database selects it (hint: storage = "spare" in a [[database]]' in out
+
+
+def test_forget_finds_what_is_left_of_a_database(
+    tmp_path: Path, config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In whichever storage; one that has moved is found in the next one when the first is empty."""
+    store(tmp_path, "eu", "old")
+    store(tmp_path, "spare", "old")
+    for left in ("spare", ""):
+        assert main(["forget", "old", "--yes", "--config", str(config)]) == 0
+        capsys.readouterr()
+        have = [name for name in ("eu", "spare") if list((tmp_path / name / "replica").rglob("*.zst"))]
+        assert have == ([left] if left else [])

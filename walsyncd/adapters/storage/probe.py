@@ -21,7 +21,6 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 
 from walsyncd.adapters.storage.interface import Storage
 from walsyncd.adapters.storage.remark import Remark
@@ -46,24 +45,8 @@ def probe(storage: Storage, wall_s: Callable[[], float] = time.time, *, deletes:
 
 
 def rules(storage: Storage, *, deletes: bool, expire_after_s: float | None) -> list[Remark]:
-    """What the store's own rules cost or take away, where it has any (``s3.bucket_rules``); and its conditions."""
-    if not isinstance(storage, S3Storage):
-        return []
-    key = f".walsyncd-check-{secrets.token_hex(8)}"
-    remarks = storage.rules(deletes=deletes, expire_after_s=expire_after_s)
-    try:
-        is_honoured = storage.honours_conditions(key, _BODY)
-    except WalsyncdError:  # the probe has said what is wrong
-        return remarks
-    finally:
-        if deletes:
-            with suppress(WalsyncdError):
-                storage.delete([key])
-    if not is_honoured:
-        text = "the store overwrites although it was told not to (no conditional writes)"
-        hint = "two daemons for one folder are found out later then, by what each reads back: run only one"
-        remarks.append(Remark("conditions", text, hint, is_problem=False))
-    return remarks
+    """What the store's own rules cost or take away, where it has any (``s3.bucket_rules``)."""
+    return storage.rules(deletes=deletes, expire_after_s=expire_after_s) if isinstance(storage, S3Storage) else []
 
 
 def _steps(storage: Storage, key: str, *, deletes: bool) -> list[Remark]:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from walsyncd.cli import settings_from
 from walsyncd.cli.configured_storage import storage_from
 from walsyncd.cli.daemon_client import call
-from walsyncd.cli.replica_argument import is_url, storage_from_url
+from walsyncd.cli.replica_argument import is_url, storage_from_url, storages_from
 from walsyncd.cli.table import counted
 from walsyncd.config.units import format_size
 from walsyncd.core.stored.moment import format_moment
@@ -82,15 +82,24 @@ def _subject(args: argparse.Namespace) -> Subject:
     settings = _settings(args, is_needed=not is_url(args.replica))
     if is_url(args.replica):
         storage = storage_from_url(args)
-        if settings is not None and storage.url.startswith(f"{settings.storage.url}/"):
-            name = storage.url.removeprefix(f"{settings.storage.url}/")
-            return Subject(storage_from(settings.storage), name, name, settings)
+        around = [each for each in (settings.storages if settings else ()) if storage.url.startswith(f"{each.url}/")]
+        if around:
+            nearest = max(around, key=lambda each: len(each.url))
+            name = storage.url.removeprefix(f"{nearest.url}/")
+            return Subject(storage_from(nearest), name, name, settings)
         return Subject(storage, "", None, settings)
     assert settings is not None
     name = args.replica.strip("/")
     if not name:
         raise UsageError("forget: no database given", hint="`walsyncd ls` shows them")
-    return Subject(storage_from(settings.storage), name, name, settings)
+    return Subject(_storage_with(settings, name), name, name, settings)
+
+
+def _storage_with(settings: Settings, name: str) -> Storage:
+    """The first storage that has anything of the database: it may have moved, and left an older part behind."""
+    storages = storages_from(settings)
+    holding = (storage for storage in storages if next(iter(storage.list(f"{name}/")), None) is not None)
+    return storages[0] if len(storages) == 1 else next(holding, storages[0])
 
 
 def _settings(args: argparse.Namespace, *, is_needed: bool) -> Settings | None:

@@ -222,7 +222,7 @@ class Control:
         row = next((row for row in self._journal.databases() if row.name == name), None)
         if row is None:
             return {"known": False}
-        uploader, deadline = self._destination().uploader, time.monotonic() + LOOK_TIMEOUT_S
+        uploader, deadline = self._destinations.of(row.id).uploader, time.monotonic() + LOOK_TIMEOUT_S
         uploader.drop_spool(row.id)
         for base in self._journal.bases(row.id):
             self._journal.base_dropped(base.row.id)

@@ -1,4 +1,4 @@
-"""A bucket's own rules that cost money, or take away what walsyncd needs. They are only read.
+"""A bucket's own rules that cost money, or take away what walsyncd needs. They are read, and one object is written.
 
 ===========================================  ===============  =========================================================
 rule                                         is a             because
@@ -10,6 +10,7 @@ nothing expires, beside ``delete = false``   note             the bucket grows f
 objects move to an archive                   problem          a restore can't read them at once
 uploads are aborted after a day              note             a base that takes longer begins again
 Object Lock keeps what is deleted            note             it is billed for so long
+conditional writes are not honoured          note             two daemons for one folder are found out later
 ===========================================  ===============  =========================================================
 
 A rule that is for objects with a tag does not apply, since walsyncd sets no tags. What the credentials may not ask is a
@@ -19,6 +20,7 @@ note, and what the store does not know is nothing. Sources: Amazon S3 API Refere
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -38,6 +40,7 @@ _ARCHIVES = frozenset({"GLACIER", "DEEP_ARCHIVE"})
 _ABSENT_CODES = frozenset(
     {"NoSuchLifecycleConfiguration", "ObjectLockConfigurationNotFoundError", "NoSuchConfiguration"}
 )
+_UNKNOWN_CONDITION = 501
 _UNKNOWN_STATUSES = frozenset({400, 404, 405, 501})
 _OLD_VERSIONS_HINT = "a lifecycle rule with NoncurrentVersionExpiration (1 day) and ExpiredObjectDeleteMarker ends them"
 
@@ -70,6 +73,7 @@ class BucketRules:
             *_of_archives(rules),
             *_of_uploads(rules),
             *self._of_lock(lock),
+            *self._of_conditions(f"{self._root}.walsyncd-check-{secrets.token_hex(8)}"),
         ]
 
     def _ask(self, step: str, action: str, question: Callable[..., Any]) -> Mapping[str, Any] | None:
@@ -132,6 +136,24 @@ class BucketRules:
             text = f"Object Lock keeps every object for {span}: what is deleted before is hidden, and billed"
             hint = "delete = false with expire_after, or a bucket without a default retention"
             yield Remark("object lock", text, hint, is_problem=False)
+
+    def _of_conditions(self, key: str) -> Iterator[Remark]:
+        """Write an object, and see whether writing it again, only if it is absent, is refused."""
+        try:
+            self._client.put_object(Bucket=self._bucket, Key=key)
+            try:
+                self._client.put_object(Bucket=self._bucket, Key=key, IfNoneMatch="*")
+            except ClientError as error:
+                if error_status(error) != _UNKNOWN_CONDITION:
+                    return
+            finally:
+                if self._deletes:
+                    self._client.delete_object(Bucket=self._bucket, Key=key)
+        except (BotoCoreError, ClientError, HTTPError):  # whether it can be written was found out before
+            return
+        text = "the store overwrites although it was told not to (no conditional writes)"
+        hint = "two daemons for one folder are found out later then, by what each reads back: run only one"
+        yield Remark("conditions", text, hint, is_problem=False)
 
 
 def _of_archives(rules: Sequence[Mapping[str, Any]]) -> Iterator[Remark]:

@@ -111,20 +111,6 @@ class S3Storage:
         except MissingError:
             return False
 
-    def honours_conditions(self, key: str, body: bytes) -> bool:
-        """Whether a second write of ``key``, only if it is absent, is refused."""
-        headers = object_headers(self._settings, size=len(body))
-        with self._edge("write object conditionally", key):
-            self._put(key, body, headers=headers)
-            try:
-                self._put(key, body, headers={**headers, "If-None-Match": "*"})
-            except ClientError as error:
-                if error_status(error) == 412:
-                    return True
-                if error_status(error) != 501:
-                    raise
-        return False
-
     def rules(self, *, deletes: bool, expire_after_s: float | None) -> list[Remark]:
         """What the bucket's own rules cost, or take away."""
         return BucketRules(self._client, self._settings.bucket, self._root, deletes, expire_after_s).remarks()
