@@ -54,6 +54,8 @@ def test_each_database_is_in_the_storage_that_it_selects(place: Place) -> None:
         place.sync("a")
         place.sync("b")
         assert (place.row("a").place, place.row("b").place) == (DEFAULT, EU)
+        shown = {each["name"]: each["storage"] for each in place.ask(op="status")["databases"]}
+        assert shown == {"a": DEFAULT, "b": EU}
         assert place.ask(op="prune", names=["a", "b"])["names"] == ["a", "b"]
         wait_for(lambda: all("waiting" not in place.ask(op="pruned", name=name) for name in "ab"))
     assert (folders(stores[DEFAULT]), folders(stores[EU])) == ({"a"}, {"b"})

@@ -43,6 +43,8 @@ class DatabaseStatus:
     bucket_bytes: int = 0
     bucket_objects: int = 0
     """What is stored, as far as the journal knows: counted as it goes, and listed when something may go."""
+    storage: str = ""
+    """The URL of the storage that its replica is in, empty before the first."""
     has_base: bool = False
     """Whether the generation can be restored."""
     last_drill_ms: int | None = None
@@ -157,6 +159,7 @@ def _status(journal: Journal | JournalReader, row: DatabaseRow, now_ms: int) -> 
         drill_failed=drill is not None and drill.outcome is DrillOutcome.FAILED,
         bucket_bytes=row.bucket_bytes,
         bucket_objects=row.bucket_objects,
+        storage=row.place or "",
         has_base=row.generation is not None and (row.base_key or "").startswith(row.generation),
     )
 
