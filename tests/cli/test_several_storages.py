@@ -65,6 +65,21 @@ def test_ls_shows_all_of_them(tmp_path: Path, config: Path, capsys: pytest.Captu
     }
 
 
+def test_ls_shows_what_it_can_and_ends_with_what_failed(
+    tmp_path: Path, config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A storage that is out of reach hides nothing of the others."""
+    store(tmp_path, "eu", "there")
+    text = config.read_text().replace(f"file://{tmp_path}/spare/replica", "s3://spare")
+    keys = 'endpoint_url = "http://127.0.0.1:9"\nregion = "r"\naccess_key_id = "a"\nsecret_access_key = "b"\n'
+    config.write_text(text.replace("[daemon]", f"{keys}[daemon]"))
+    assert main(["ls", "--config", str(config)]) == 1
+    out, err = capsys.readouterr()
+    assert "there" in out
+    assert "s3://spare" in err
+    assert main(["ls", "there", "--config", str(config)]) == 0
+
+
 def test_prune_looks_into_the_right_one(tmp_path: Path, config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Without a daemon, too."""
     store(tmp_path, "eu", "there")

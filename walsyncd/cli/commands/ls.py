@@ -23,7 +23,7 @@ from walsyncd.cli.table import counted, is_too_wide, print_table, say
 from walsyncd.config.units import format_size
 from walsyncd.core.restore.timeline import BASE, Span, gaps, merged, picture
 from walsyncd.core.stored.moment import format_moment, format_span
-from walsyncd.errors import UsageError
+from walsyncd.errors import UsageError, WalsyncdError
 
 if TYPE_CHECKING:
     from walsyncd.core.restore.bridge_points import StoredBridge
@@ -58,7 +58,8 @@ def run(args: argparse.Namespace) -> int:
     """List what there is; an empty storage is an empty list."""
     from walsyncd.engine.restore.inventory import inventory  # noqa: PLC0415  a command is light until it runs
 
-    found = [(replica, inventory(replica, count_commits=args.commits)) for replica in _replicas(args)]
+    failures: list[WalsyncdError] = []
+    found = [(replica, inventory(replica, count_commits=args.commits)) for replica in _replicas(args, failures)]
     found.sort(key=lambda each: (not _needs_attention(each[1]), each[0].name))
     if args.json:
         databases = [_database(replica, generations) for replica, generations in found]
@@ -78,10 +79,12 @@ def run(args: argparse.Namespace) -> int:
                 _draw(replica, generations)
         if len(found) > 1:
             print(_summary([generations for _, generations in found]))
+    if failures:
+        raise failures[0]  # after what the other storages have
     return 0
 
 
-def _replicas(args: argparse.Namespace) -> list[Replica]:
+def _replicas(args: argparse.Namespace, failures: list[WalsyncdError]) -> list[Replica]:
     """Those that are named, by name, pattern or URL; all if none is."""
     words: list[str] = args.replicas
     urls = [word for word in words if is_url(word)]
@@ -89,9 +92,11 @@ def _replicas(args: argparse.Namespace) -> list[Replica]:
         raise UsageError("ls: one URL alone, or any number of names", hint=f"`walsyncd ls {urls[0]}`")
     if not words or urls or (len(words) == 1 and not is_pattern(words[0])):
         args.replica = words[0] if words else None
-        return replicas_from(args)
+        return replicas_from(args, failures)
     args.replica = None
-    return select(replicas_from(args), [word.strip("/") for word in words], name_of=lambda replica: replica.name)
+    return select(
+        replicas_from(args, failures), [word.strip("/") for word in words], name_of=lambda replica: replica.name
+    )
 
 
 def _needs_attention(generations: Sequence[GenerationSurvey]) -> bool:
@@ -108,14 +113,25 @@ def _summary(found: Sequence[Sequence[GenerationSurvey]]) -> str:
     return f"{counted(len(found), 'database')}, {counted(objects, 'object')}, {format_size(size)}; {what}"
 
 
-def replicas_from(args: argparse.Namespace) -> list[Replica]:
-    """The one that is named, or all below a folder: each storage's, or that of a URL which is no database."""
+def replicas_from(args: argparse.Namespace, failures: list[WalsyncdError] | None = None) -> list[Replica]:
+    """The one that is named, or all below a folder: each storage's, or that of a URL which is no database.
+
+    With ``failures`` one of several storages may fail; why is added there.
+    """
     from walsyncd.engine.restore.replica import Replica, find_replicas  # noqa: PLC0415
 
     if args.replica and not is_url(args.replica):
         return [replica_from(args)]
     storages = [storage_from_url(args)] if args.replica else storages_from(settings_from(args))
-    return [Replica(storage, name) for storage in storages for name in find_replicas(storage)]
+    replicas: list[Replica] = []
+    for storage in storages:
+        try:
+            replicas += [Replica(storage, name) for name in find_replicas(storage)]
+        except WalsyncdError as error:
+            if failures is None or len(storages) == 1:
+                raise
+            failures.append(error)
+    return replicas
 
 
 def _draw(replica: Replica, generations: Sequence[GenerationSurvey]) -> None:

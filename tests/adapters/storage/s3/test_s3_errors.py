@@ -63,6 +63,12 @@ def test_an_answer_without_a_body_is_called_by_its_status() -> None:
     assert "the store answered 403 Forbidden (hint:" in str(translate("look at object", TARGET, error))
 
 
+def test_a_connection_is_not_called_by_its_class() -> None:
+    """The endpoint is named already."""
+    said = str(translate("list", TARGET, NewConnectionError(NO_ONE, "no route")))
+    assert said.startswith("list s3://b/root/key at https://s3.example: no route")
+
+
 def test_message_is_one_short_line() -> None:
     """However long a library's message is, ours is one line that can be read."""
     error = BotoCoreError()

@@ -149,6 +149,7 @@ _UNANSWERED: tuple[tuple[tuple[type[Exception], ...], type[WalsyncdError], str],
     ((ResponseParserError,), TransientError, ADDRESS_HINT),
     ((ConnectionError, HTTPClientError, IncompleteReadError, HTTPError), TransientError, ""),
 )
+_CONNECTION = re.compile(r"^\w+\(host='[^']*', port=\w+\): ")
 _CAUSES_MAX = 8  # a chain has three or four
 _TRANSIENT_STATUSES = frozenset({408, 409, 425, 429})
 
@@ -246,5 +247,5 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def _text(error: object) -> str:
-    """One line, of bounded length, whatever a library put into its message."""
-    return " ".join(str(error).split())[:300]
+    """One line, of bounded length, whatever a library put into its message; without urllib3's name for a connection."""
+    return _CONNECTION.sub("", " ".join(str(error).split()))[:300]
