@@ -29,6 +29,11 @@ ACTIONS = {
     Kind.HEAD: "s3:GetObject",  # and ListBucket, else what is absent is answered by 403
     Kind.DELETE: "s3:DeleteObject",
 }
+RULES = {  # of the bucket, which `check` reads
+    "versioning": "s3:GetBucketVersioning",
+    "lifecycle": "s3:GetLifecycleConfiguration",
+    "object-lock": "s3:GetBucketObjectLockConfiguration",
+}
 PREFIX = "hosts/web-1"
 
 
@@ -56,7 +61,7 @@ def _is_allowed(name: str, kind: Kind, target: str) -> bool:
     for statement in _statements(name):
         wanted = statement.get("Condition", {}).get("StringLike", {}).get("s3:prefix", "*")
         actions = statement["Action"] if isinstance(statement["Action"], list) else [statement["Action"]]
-        fits = ACTIONS[kind] in actions and fnmatch.fnmatchcase(resource, statement["Resource"])
+        fits = RULES.get(url.query, ACTIONS[kind]) in actions and fnmatch.fnmatchcase(resource, statement["Resource"])
         if fits and fnmatch.fnmatchcase(prefix, wanted):
             return True
     return False
@@ -88,5 +93,5 @@ def test_what_is_asked_is_allowed(tmp_path: Path, seaweedfs: Store) -> None:
 
 def test_nothing_more_is_allowed() -> None:
     """Every action of a policy is one that an operation of ours needs; restoring changes nothing."""
-    assert set(_actions("daemon")) == set(ACTIONS.values())
+    assert set(_actions("daemon")) == {*ACTIONS.values(), *RULES.values()}
     assert set(_actions("restore")) == {"s3:GetObject", "s3:ListBucket"}
