@@ -167,7 +167,7 @@ class _Walk:
             self._begin_again(here.path.parent)
             return
         try:
-            descriptor = os.open(name, _WALK_FLAGS, dir_fd=here.descriptor)
+            descriptor = _open_component(here, name)
         except FileNotFoundError:
             if not create:
                 raise
@@ -207,6 +207,14 @@ class _Walk:
         if goal.is_absolute():
             self._begin_again(Path("/"))
         self.left.extendleft(reversed(goal.parts[1:] if goal.is_absolute() else goal.parts))
+
+
+def _open_component(parent: _Place, name: str) -> int:
+    """Open a folder, or whatever else it is. O_DIRECTORY mounts a folder that is mounted on demand."""
+    try:
+        return os.open(name, _WALK_FLAGS | os.O_DIRECTORY, dir_fd=parent.descriptor)
+    except NotADirectoryError:
+        return os.open(name, _WALK_FLAGS, dir_fd=parent.descriptor)
 
 
 def _root() -> _Place:
