@@ -10,7 +10,7 @@ import pytest
 
 from tests.engine.restore.followed_week import live
 
-TRANSACTIONS = 150
+TRANSACTIONS = 80
 
 
 @pytest.fixture

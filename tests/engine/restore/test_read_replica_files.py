@@ -11,9 +11,11 @@ import pytest
 from tests.adapters.files.sqlite_process import SqliteProcess
 from tests.engine.restore.test_read_replica import content, following
 from tests.replicas import NEXT_GENERATION, ReplicaMaker, make_replica
+from walsyncd.adapters.files import replica_file as replica_file_module
 from walsyncd.adapters.files.open_folder import OpenFolder
 from walsyncd.adapters.files.target import follow_path
-from walsyncd.errors import RefusedError, WalsyncdError
+from walsyncd.engine.restore import read_replica as read_replica_module
+from walsyncd.errors import RefusedError, StateError, WalsyncdError
 
 
 @pytest.fixture
@@ -120,3 +122,46 @@ def test_links_in_the_place_of_its_files_are_not_followed(maker: ReplicaMaker, t
         with pytest.raises(RefusedError, match="symbolic link"):
             read_replica.look()
     assert (victim.read_bytes(), victim.stat().st_uid) == (b"root's", 0)
+
+
+def test_wal_that_fills_the_disk_is_copied_back(
+    maker: ReplicaMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed with a long WAL, it must not wait for room that it takes itself."""
+    out = tmp_path / "copy.db"
+    with following(maker, out) as read_replica:
+        maker.commit(3, rows=100)
+        maker.ship()
+        assert read_replica.look()
+        assert Path(f"{out}-wal").stat().st_size > 0
+        maker.commit(1)
+        maker.ship()
+
+        def full(_descriptor: int, _data: memoryview, _offset: int) -> None:
+            raise OSError(28, "No space left on device")
+
+        with monkeypatch.context() as patched:
+            patched.setattr("walsyncd.adapters.files.replica_file.write_whole", full)
+            with pytest.raises(StateError, match="no space left"):
+                read_replica.look()
+        assert Path(f"{out}-wal").stat().st_size == 0
+        assert read_replica.look()
+        assert content(out) == content(maker.path)
+
+
+def test_long_wal_is_emptied_once_its_reader_is_gone(
+    maker: ReplicaMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also when no further transaction comes."""
+    monkeypatch.setattr(read_replica_module, "WAL_BYTES_MAX", 1000)
+    monkeypatch.setattr(replica_file_module, "CHECKPOINT_WAIT_S", 0)
+    out = tmp_path / "copy.db"
+    with following(maker, out) as read_replica, SqliteProcess(f"file:{out}?mode=ro") as reader:
+        maker.commit(3, rows=10)
+        maker.ship()
+        reader.execute("BEGIN", "SELECT count(*) FROM t")
+        assert read_replica.look()
+        assert Path(f"{out}-wal").stat().st_size > 0
+        reader.execute("COMMIT")
+        assert read_replica.look() is None
+        assert Path(f"{out}-wal").stat().st_size == 0

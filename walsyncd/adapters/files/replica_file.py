@@ -166,10 +166,10 @@ class ReplicaFile:
         os.close(self._wal)
         os.close(self._database)
 
-    def checkpoint(self) -> bool:
+    def checkpoint(self, *, wait_s: float = CHECKPOINT_WAIT_S) -> bool:
         """Copy the WAL back, as far as readers permit, and begin it again if none of them needs it any more.
 
-        Returns whether the whole database is in the database file now.
+        ``wait_s`` is for readers. Returns whether the whole database is in the database file now.
         """
         with (
             self._translated(),
@@ -179,15 +179,15 @@ class ReplicaFile:
             if not writes or not ours:
                 return False
             header = self._header(locked=True)
-            if header.backfilled < header.max_frame and not self._copy_back(header):
+            if header.backfilled < header.max_frame and not self._copy_back(header, wait_s):
                 return False
-            with self._index.alone(READ1, MARKS - 1, wait_s=CHECKPOINT_WAIT_S if self.wal_bytes else 0) as unread:
+            with self._index.alone(READ1, MARKS - 1, wait_s=wait_s if self.wal_bytes else 0) as unread:
                 if unread and header.max_frame:
                     self._begin_again(header)
             return True
 
-    def _copy_back(self, header: IndexHeader) -> bool:
-        with self._index.alone(READ0, wait_s=CHECKPOINT_WAIT_S) as held:
+    def _copy_back(self, header: IndexHeader, wait_s: float) -> bool:
+        with self._index.alone(READ0, wait_s=wait_s) as held:
             if not held:
                 return False
             safe = self._index.safe_frame(header)

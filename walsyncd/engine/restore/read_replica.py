@@ -108,8 +108,13 @@ class ReadReplica:
         Raises CorruptError if an object is damaged and no other one holds the same frames, and ForeignWriteError if
         another process has written to the copy.
         """
+        if self._file.wal_bytes > WAL_BYTES_MAX:  # readers were in the way after the last transaction
+            self._file.checkpoint(wait_s=0)
         try:
             return self._look()
+        except StateError:
+            self._file.checkpoint()  # the copy's own WAL may be what fills the disk
+            raise
         except ForeignWriteError as error:
             with self._noting():
                 self._write_point(replace(self._point, stopped=error.message))
