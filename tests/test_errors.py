@@ -48,3 +48,10 @@ def test_text_of_others_is_fit_for_a_terminal() -> None:
     assert printable("a\tb\x1b[0m\nc\x7f") == "a\\tb\\x1b[0m\nc\\x7f"
     assert one_line("a\nb") == "a\\nb"
     assert printable("naïve 文字 ✓") == "naïve 文字 ✓"
+
+
+def test_an_error_that_is_behind_itself_has_an_end() -> None:
+    """One instance, raised again while what it caused is handled."""
+    inner, outer = ValueError("inner"), WalsyncdError("outer")
+    outer.__cause__, inner.__context__ = inner, outer
+    forget_locals(outer)

@@ -32,7 +32,7 @@ ARROWS = {
     "engine/base": {"engine/follow", "engine/threads"},
     "engine/ship": {"engine/threads"},
     "engine/restore": set[str](),
-    "engine/upkeep": {"engine/follow", "engine/restore", "engine/ship"},
+    "engine/upkeep": {"engine/follow", "engine/restore", "engine/ship", "engine/threads"},
     "engine/daemon": {
         "engine/base",
         "engine/content",

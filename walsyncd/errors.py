@@ -106,6 +106,8 @@ _PRINTED = {" ", "\n"}
 def forget_locals(error: BaseException) -> None:
     """Empty the finished frames of its traceback, and of those behind it: they hold the buffers of what has failed."""
     chained: BaseException | None = error
-    while chained is not None:
+    seen: set[int] = set()  # an error that is raised again may be behind itself
+    while chained is not None and id(chained) not in seen:
+        seen.add(id(chained))
         traceback.clear_frames(chained.__traceback__)
         chained = chained.__cause__ or chained.__context__

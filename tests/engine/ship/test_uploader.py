@@ -14,6 +14,7 @@ from tests.shipping import G1, G2, NAME, WAIT_S_MAX, Run, assert_alive, mortal, 
 from walsyncd.adapters.journal import rows
 from walsyncd.adapters.journal.journal import NewObject
 from walsyncd.engine.ship import object_upload
+from walsyncd.engine.ship.scheduler import Scheduler
 from walsyncd.errors import ImpossibleError, RefusedError, TransientError
 
 LARGE = bytes(range(256)) * 1000  # four parts of at most 70,000 bytes
@@ -266,13 +267,29 @@ def test_a_task_gets_its_error_back(daemon: Run) -> None:
         future.result(WAIT_S_MAX)
 
 
-def test_a_bug_in_a_thread_is_handed_on(tmp_path: Path, storage: FakeStorage) -> None:
-    """Whoever ends the process is told, and the other threads stop."""
+def test_a_fault_in_the_work_for_an_object_is_told_by_its_database(tmp_path: Path, storage: FakeStorage) -> None:
+    """It is tried again, and ends no thread."""
 
     def fail(_call: Call) -> None:
         raise ZeroDivisionError
 
     storage.before = fail
+    with run_daemon(tmp_path, storage, uploads_max=2) as run:
+        run.uploader.start()
+        run.spool(segment(1, 1))
+        wait_for(lambda: "ZeroDivisionError" in run.journal.database_by_id(run.database_id).error)
+        storage.before = lambda _call: None
+        wait_for(lambda: run.told.stored)
+    assert run.told.crashes == []
+
+
+def test_a_bug_in_a_thread_is_handed_on(tmp_path: Path, storage: FakeStorage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever ends the process is told, and the other threads stop."""
+
+    def fail(*_args: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(Scheduler, "settle", fail)
     with run_daemon(tmp_path, storage, uploads_max=2) as run:
         run.uploader.start()
         run.spool(segment(1, 1))

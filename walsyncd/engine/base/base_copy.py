@@ -46,6 +46,7 @@ from walsyncd.core.stored.manifest import Range
 from walsyncd.core.stored.position import Position
 from walsyncd.errors import CorruptError, MissingError, RefusedError, StateError, TransientError, WalsyncdError
 
+BASE_BYTES_MAX = 5 << 40  # the largest object of S3
 REFUSED_DELAY_S = 30.0
 TOLD_ATTEMPTS = 3  # one request that fails is nobody's concern
 REFUSALS_MAX = 2  # as for segments: a store that refuses the parts that it lists has another idea of the upload than we
@@ -356,6 +357,11 @@ def begin_base(
 ) -> tuple[BasePlan, ObjectRow]:
     """Note a new base, under a key of its own."""
     identity = file.identity()
+    if identity.size > BASE_BYTES_MAX:
+        raise RefusedError(
+            f"copy {file.path}: its {identity.size} bytes are more than one object in S3 can hold",
+            hint="a file of that size is sparse or damaged: du shows what it really takes",
+        )
     plan = BasePlan(
         start.generation,
         start.epoch,

@@ -42,13 +42,13 @@ from walsyncd.engine.base.copy_queue import CopyQueue
 from walsyncd.engine.base.renewal import Renewal
 from walsyncd.engine.follow.file_facts import file_facts
 from walsyncd.engine.follow.followed_database import FollowedDatabase
+from walsyncd.engine.threads.boundary import boundary
 from walsyncd.errors import MissingError, StateError, WalsyncdError
 
 RETRY_S = 5.0  # after a base that was abandoned
 RETRY_MAX_S = 300.0
 REQUEST_TIMEOUT_S = 60.0
 DEFAULT_PAGE_SIZE = 4096
-
 T = TypeVar("T")
 _log = structlog.get_logger()
 
@@ -200,8 +200,8 @@ class Snapshotter:
         return (work is not None and self._is_worth_it(work)) or self._left_s(tracked, taken[1]) <= 0
 
     def _is_worth_it(self, work: _Work) -> bool:
-        ratio = work.tracked.spec.snapshot_wal_ratio
-        return is_due_by_work(wal_bytes=work.wal_bytes, base_bytes=work.base_bytes, ratio=ratio)
+        spec = work.tracked.spec
+        return is_due_by_work(wal_bytes=work.wal_bytes, base_bytes=work.base_bytes, ratio=spec.snapshot_wal_ratio)
 
     def _left_s(self, tracked: FollowedDatabase, taken_ms: int) -> float:
         return spread_s(tracked.spec.snapshot_interval_s, tracked.row_id) - (self._now_ms() - taken_ms) / 1000
@@ -210,11 +210,12 @@ class Snapshotter:
 
     def _take(self, tracked: FollowedDatabase) -> Steps[None]:
         try:
-            finished = yield from self._copy(tracked)
-            if finished is not None:
-                yield from self._publish_manifest(tracked, finished)
-                self._failures.pop(tracked.row_id, None)
-                self._plan_next(tracked)
+            with boundary("copy_base", database=tracked.name):
+                finished = yield from self._copy(tracked)
+                if finished is not None:
+                    yield from self._publish_manifest(tracked, finished)
+                    self._failures.pop(tracked.row_id, None)
+                    self._plan_next(tracked)
         except WalsyncdError as error:
             self._let_go(tracked, error)
 

@@ -45,9 +45,10 @@ from walsyncd.engine.follow.follower import Follower
 from walsyncd.engine.follow.schedule import Schedule
 from walsyncd.engine.ship.ownership import new_run
 from walsyncd.engine.ship.spool_limit import SpoolLimit
+from walsyncd.engine.threads.boundary import boundary
 from walsyncd.engine.threads.stall_detector import StallDetector
 from walsyncd.engine.threads.supervisor import Supervisor
-from walsyncd.errors import UsageError, WalsyncdError
+from walsyncd.errors import FaultError, UsageError, WalsyncdError
 
 STOP_MARGIN_S = 15.0  # beyond that, for what is in flight and for closing
 LINGER_S = 10.0  # of that: a request that is not answered by then is left alone
@@ -236,7 +237,8 @@ class Daemon:
                 case "looked":
                     self._heart.ready()
                 case "appeared":
-                    self._databases.look_around(self._settings)
+                    with suppress(FaultError), boundary("match_patterns"):
+                        self._databases.look_around(self._settings)
                     self._heart.changed()
                 case "reload" | "SIGHUP":
                     self._reload()
@@ -286,7 +288,8 @@ class Daemon:
         waiting = [self._reloads.popleft() for _ in range(len(self._reloads))]
         self._manager.reloading()
         try:
-            answer = self._turn_over(*self._source())
+            with boundary("reload"):
+                answer = self._turn_over(*self._source())
         except WalsyncdError as error:
             _log.error("reload_refused", reason=error.message, remedy=error.hint)
             for future in waiting:

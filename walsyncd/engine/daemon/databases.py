@@ -11,6 +11,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass, replace
 
 import structlog
@@ -24,8 +25,9 @@ from walsyncd.engine.follow.followed_database import FollowedDatabase, Mailbox
 from walsyncd.engine.follow.follower import Follower
 from walsyncd.engine.follow.schedule import Schedule
 from walsyncd.engine.follow.wal_pairs import WalPairs
+from walsyncd.engine.threads.boundary import boundary
 from walsyncd.engine.upkeep.pruner import policy_of
-from walsyncd.errors import UsageError
+from walsyncd.errors import StateError, UsageError, WalsyncdError
 
 DISMISS_TIMEOUT_S = 60.0  # a round of the follower is bounded work
 
@@ -141,10 +143,16 @@ class Databases:
         with self._lock:
             self._by_id[row.id] = tracked
             self._by_name[spec.name] = tracked
-        self._event_pump.add(tracked)
-        self._follower.resume(tracked)
-        self._destinations.of(row.id).adopt([tracked])
-        tracked.wal_pairs.look_around()
+        try:
+            with boundary("watch", database=tracked.name):
+                self._event_pump.add(tracked)
+                self._follower.resume(tracked)
+                self._destinations.of(row.id).adopt([tracked])
+                tracked.wal_pairs.look_around()
+        except StateError:
+            raise
+        except WalsyncdError as error:  # the follower's look says what is wrong
+            tracked.wal_pairs.fail(error)
         self._schedule.admit(tracked)
 
     def _leave(self, leaving: Sequence[FollowedDatabase]) -> None:
@@ -153,8 +161,11 @@ class Databases:
             self._event_pump.remove(tracked)
             tracked.presence.want(wanted=False)
             self._destinations.of(tracked.row_id).forget(tracked)
-        for done in [self._follower.dismiss(tracked) for tracked in leaving]:
-            done.result(DISMISS_TIMEOUT_S)
+        for tracked, done in [(each, self._follower.dismiss(each)) for each in leaving]:
+            try:
+                done.result(DISMISS_TIMEOUT_S)
+            except FutureTimeoutError:  # it is dismissed as soon as the follower gets to it
+                _log.warning("database_not_let_go", database=tracked.name, waited_s=DISMISS_TIMEOUT_S)
         for tracked in leaving:
             self._schedule.forget(tracked)
             with self._lock:

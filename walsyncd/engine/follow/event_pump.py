@@ -9,15 +9,18 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 
 import structlog
 
-from walsyncd.adapters.files.inotify import InotifyReader, Kind
+from walsyncd.adapters.files.inotify import Event, InotifyReader, Kind
 from walsyncd.adapters.files.source import Role
 from walsyncd.engine.follow.followed_database import FollowedDatabase
 from walsyncd.engine.follow.wal_pair import Drains
+from walsyncd.engine.threads.boundary import boundary
 from walsyncd.engine.threads.stall_detector import StallDetector
+from walsyncd.errors import WalsyncdError
 
 # A busy writer makes several events a commit, which the kernel folds into one only while nobody reads them. After
 # so many drains in a row that told of writes alone, closer together than that, the queue is left to fill for a while.
@@ -56,6 +59,7 @@ class EventPump:
         """Watch a database from now on."""
         with self._lock:
             self._tracked[tracked.path] = tracked
+            tracked.wal_pairs.watched = False  # unless all goes well: it is looked at every second then
             self._watcher.add(tracked.path)
             tracked.wal_pairs.watched = self._watcher.is_watched(tracked.path)
             tracked.wal_pairs.drains = self._drains
@@ -94,12 +98,12 @@ class EventPump:
                     continue
                 tracked = self._tracked.get(event.path)
                 if tracked is not None:
-                    tracked.wal_pairs.note(event)
-                    tracked.presence.note(event)
+                    _note(tracked, event)
                     touched[tracked.row_id] = tracked
         for tracked in touched.values():
-            tracked.wal_pairs.index_read()
-            tracked.presence.update()
+            with suppress(WalsyncdError), boundary("read_index", database=tracked.name):
+                tracked.wal_pairs.index_read()
+                tracked.presence.update()
         if touched:
             self._wake(touched.values())
         if appeared:
@@ -137,3 +141,13 @@ class EventPump:
         """End the thread."""
         self._stopping = True
         self._watcher.wake()
+
+
+def _note(tracked: FollowedDatabase, event: Event) -> None:
+    """Give the database its event. If that fails, what the event told is lost, as if the queue had overflowed."""
+    try:
+        with boundary("note_event", database=tracked.name):
+            tracked.wal_pairs.note(event)
+            tracked.presence.note(event)
+    except WalsyncdError as error:
+        tracked.wal_pairs.fail(error)

@@ -37,7 +37,8 @@ from walsyncd.engine.follow.presence import Presence
 from walsyncd.engine.follow.segment_builder import LongTransaction
 from walsyncd.engine.follow.step import Step
 from walsyncd.engine.follow.wal_pairs import WalPairs
-from walsyncd.errors import WalsyncdError
+from walsyncd.engine.threads.boundary import boundary
+from walsyncd.errors import FaultError, WalsyncdError
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,13 +222,25 @@ class FollowedDatabase:
 
     # -- who waits --------------------------------------------------------------------------------------------------
 
+    def do_interrupts(self) -> None:
+        """Do what others want done first; what the journal prevents stays, what meets a fault is given up."""
+        while (then := self.mailbox.next_interrupt()) is not None:
+            try:
+                with boundary("interrupt", database=self.name):
+                    then(self)
+            except FaultError:
+                self.mailbox.interrupt_done()
+                raise
+            self.mailbox.interrupt_done()
+
     def answer(self, asked: int) -> None:
         """Everything committed when the first ``asked`` requests came is in the state."""
         for request in self.mailbox.take(asked):
             if not request.done.set_running_or_notify_cancel():
                 continue
             try:
-                answer = request.then(self)
+                with boundary("answer_request", database=self.name):
+                    answer = request.then(self)
             except WalsyncdError as error:  # theirs who asked
                 request.done.set_exception(error)
             else:

@@ -10,10 +10,11 @@ import math
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 import structlog
 
@@ -29,8 +30,9 @@ from walsyncd.engine.follow.followed_database import FollowedDatabase, Request
 from walsyncd.engine.follow.look import take_step
 from walsyncd.engine.follow.schedule import Schedule
 from walsyncd.engine.follow.step import Step
+from walsyncd.engine.threads.boundary import boundary
 from walsyncd.engine.threads.stall_detector import StallDetector
-from walsyncd.errors import MissingError, RefusedError, TransientError, WalsyncdError
+from walsyncd.errors import FaultError, MissingError, RefusedError, StateError, TransientError, WalsyncdError
 
 SLOW_LOOK_S = 300.0
 SLOW_LOOK_GRID_S = 10.0  # slow looks fall together, so that thousands of databases wake us rarely
@@ -38,6 +40,9 @@ UNWATCHED_LOOK_S = 1.0
 JOURNAL_DELAY_S = 1.0
 SPOOL_DELAY_S = 0.1
 BEGIN_LOOK_S = 2.0  # whether storage is back, or the WAL has restarted: one small question
+
+# A database, its step, and how many requests had come before the look.
+_Taken: TypeAlias = tuple[FollowedDatabase, Step, int]
 
 _log = structlog.get_logger()
 
@@ -107,9 +112,11 @@ class Follower:
 
         def let_go(tracked: FollowedDatabase) -> None:
             tracked.mailbox.dismissed = True
-            tracked.forget()
-            tracked.wal_pairs.rest()
-            done.set_result(None)
+            try:
+                tracked.forget()
+                tracked.wal_pairs.rest()
+            finally:
+                done.set_result(None)
 
         self._schedule.interrupt(tracked, let_go)
         return done
@@ -134,7 +141,7 @@ class Follower:
 
     def round(self, taken: list[FollowedDatabase]) -> None:
         """One step for each of these databases."""
-        steps: list[tuple[FollowedDatabase, Step, int]] = []
+        steps: list[_Taken] = []
         for tracked in taken:
             self._update_presence(tracked)
         try:
@@ -147,7 +154,7 @@ class Follower:
                 step = self._step_or_aside(tracked)
                 if step is not None:
                     steps.append((tracked, step, asked))
-            self._make_durable(steps)
+            steps = self._make_durable(steps)
         except TransientError as error:  # the journal: nothing was made durable, so nothing has happened
             self._postpone(taken, error)
             return
@@ -156,15 +163,19 @@ class Follower:
             _log.info("journal_writable_again")
         for tracked, step, asked in steps:
             try:
-                self._carry_over(tracked, step, asked)
+                with boundary("carry_over", database=tracked.name):
+                    self._carry_over(tracked, step, asked)
             except TransientError as error:  # the journal again; what was not noted is found again
                 self._postpone([tracked], error)
+            except FaultError as error:  # what is held in memory may be half of what is durable by now
+                self._end_generation(tracked, Gap.of(GapKind.OTHER, "{fault}", fault=error.message))
 
     def _update_presence(self, tracked: FollowedDatabase) -> None:
         """Before the look, so that this sees how the locks stand from now on; whatever else may keep it waiting."""
-        due_s = tracked.presence.update()
-        if due_s is not None:
-            self._schedule.at(tracked, due_s)
+        with suppress(FaultError), boundary("update_presence", database=tracked.name):
+            due_s = tracked.presence.update()
+            if due_s is not None:
+                self._schedule.at(tracked, due_s)
 
     def _postpone(self, taken: list[FollowedDatabase], error: TransientError) -> None:
         if error.message != self._journal_problem:
@@ -175,22 +186,39 @@ class Follower:
             self._schedule.at(tracked, JOURNAL_DELAY_S)
 
     def _step_or_aside(self, tracked: FollowedDatabase) -> Step | None:
-        while (then := tracked.mailbox.next_interrupt()) is not None:
-            then(tracked)
-            tracked.mailbox.interrupt_done()
-        if tracked.mailbox.dismissed:
-            tracked.fail_requests(_dismissed(tracked))
-            return None
         try:
-            return self._step(tracked)
+            tracked.do_interrupts()
+            if tracked.mailbox.dismissed:
+                tracked.fail_requests(_dismissed(tracked))
+                return None
+            with boundary("look", database=tracked.name):
+                return self._step(tracked)
+        except StateError:
+            raise
         except WalsyncdError as error:
             self._set_aside(tracked, error)
             return None
 
     def _step(self, tracked: FollowedDatabase) -> Step | None:
+        tracked.wal_pairs.close_old()
         return self._begin(tracked) if tracked.state is None else take_step(tracked, self._environment)
 
-    def _make_durable(self, steps: list[tuple[FollowedDatabase, Step, int]]) -> None:
+    def _make_durable(self, steps: list[_Taken]) -> list[_Taken]:
+        """Write what was found in one transaction; the steps that are durable.
+
+        Where that meets a fault, each database has a transaction of its own, so that the fault costs one of them.
+        """
+        try:
+            with boundary("make_durable", databases=len(steps)):
+                self._advance(steps)
+                return steps
+        except FaultError as error:
+            if len(steps) == 1:
+                self._set_aside(steps[0][0], error)
+                return []
+        return [each for step in steps for each in self._make_durable([step])]
+
+    def _advance(self, steps: list[_Taken]) -> None:
         advances = [
             Advance(
                 tracked.row_id,
@@ -337,6 +365,7 @@ class Follower:
 
     def _set_aside(self, tracked: FollowedDatabase, error: WalsyncdError) -> None:
         """The database can't be looked at: say so, try later; the others don't notice."""
+        tracked.drop_pending()
         tracked.fail_requests(error)
         if isinstance(error, MissingError):
             if tracked.state is not None:

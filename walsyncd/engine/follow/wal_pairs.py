@@ -231,11 +231,30 @@ class WalPairs:
                 return Gap.of(GapKind.DOUBT, CLOSED)
         return None
 
+    def fail(self, error: WalsyncdError) -> None:
+        """An event could not be taken in: what it told is lost, as when the queue overflows. The next look retries."""
+        with self._lock:
+            self._lose_events()
+            self.error = error
+
+    def close_old(self) -> None:
+        """Close the earlier -shm files; the follower calls this between two looks, while it reads none of them."""
+        with self._lock:
+            for wal_pair in self.queue:
+                while wal_pair.old_descriptors:
+                    wal_pair.old_descriptors.pop().close()
+
     def _note_lost_sight(self, kind: Kind) -> None:
+        self.watched = kind is Kind.REAPPEARED or (self.watched and kind is not Kind.WATCH_LOST)
+        self._lose_events()
+        if not self.suspended:
+            self.look_around()
+
+    def _lose_events(self) -> None:
+        """Events were lost: anything may have happened."""
         self._trail.events_lost()
         self.database_writes += 1
         self.blind = True
-        self.watched = kind is Kind.REAPPEARED or (self.watched and kind is not Kind.WATCH_LOST)
         for wal_pair in self.queue:
             wal_pair.index_rebuilds += 1
             wal_pair.written = wal_pair.checkpointed = wal_pair.overwritten = wal_pair.uncounted = True
@@ -245,8 +264,6 @@ class WalPairs:
             wal_pair.checkpoints.forget()
         if self._unseen:
             self.lost = self._unseen
-        if not self.suspended:
-            self.look_around()
 
     def _note_wal(self, kind: Kind) -> None:
         last = self._alive()
@@ -362,6 +379,11 @@ class WalPairs:
         if shm is None:
             return
         if not wal_pair.wal.still_named():
+            shm.close()
+            return
+        if len(wal_pair.old_descriptors) >= LIVES_MAX:
+            text = "the wal-index was replaced {times} times before it could be read"
+            self.lost = Gap.of(GapKind.OVERWRITTEN, text, times=LIVES_MAX)
             shm.close()
             return
         if wal_pair.shm is not None:

@@ -19,6 +19,7 @@ from walsyncd.engine.ship.database_queue import DatabaseQueue
 from walsyncd.engine.ship.outage import DATABASES_MIN, FAILURES_MIN, Outage
 from walsyncd.engine.ship.ownership import Standing
 from walsyncd.engine.ship.shipper import QueueResult
+from walsyncd.engine.threads.boundary import boundary
 from walsyncd.engine.threads.due_queue import DueQueue
 from walsyncd.errors import ImpossibleError, TransientError, WalsyncdError
 
@@ -38,11 +39,12 @@ class Task:
     size: int = 0
 
     def run(self) -> WalsyncdError | None:
-        """Do it; what it raised, if that is the world's doing and not a bug."""
+        """Do it; what it raised."""
         if not self.future.set_running_or_notify_cancel():
             return None
         try:
-            result = self.call()
+            with boundary("send_part"):
+                result = self.call()
         except WalsyncdError as error:
             self.future.set_exception(error)
             return error

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from walsyncd.adapters.journal.journal import Journal
 from walsyncd.engine.ship.database_queue import DatabaseQueue
-from walsyncd.errors import RefusedError, StateError, TransientError
+from walsyncd.errors import FaultError, RefusedError, StateError, TransientError
 from walsyncd.log import get_logger
 
 
@@ -43,6 +43,10 @@ class UploadErrors:
         self._note(queue, f"storage refuses: {error.message} (hint: {remedy})")
         if is_news:
             get_logger(database=queue.name).error("storage_refused", url=self._url, reason=str(error))
+
+    def failed(self, queue: DatabaseQueue, error: FaultError) -> None:
+        """Something failed that nobody foresaw, and the log has its traceback."""
+        self._note(queue, str(error))
 
     def over(self, queue: DatabaseQueue) -> None:
         """The storage took what the lane had to send."""

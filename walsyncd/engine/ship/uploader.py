@@ -22,8 +22,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from contextlib import ExitStack
-from types import TracebackType
+from contextlib import suppress
 
 from walsyncd.adapters.journal.journal import Journal, ObjectRow
 from walsyncd.adapters.storage.interface import Storage
@@ -38,8 +37,9 @@ from walsyncd.engine.ship.rate_limiter import RateLimiter
 from walsyncd.engine.ship.scheduler import AbortUploads, DrainQueue, Finish, Job, Merge, RunTask, Scheduler, Task, Wait
 from walsyncd.engine.ship.shipper import Shipper, UploadEvents
 from walsyncd.engine.ship.upload_errors import UploadErrors
+from walsyncd.engine.threads.boundary import boundary
 from walsyncd.engine.threads.stall_detector import StallDetector
-from walsyncd.errors import ImpossibleError, RefusedError, StateError, TransientError
+from walsyncd.errors import FaultError, ImpossibleError, RefusedError, StateError, TransientError
 from walsyncd.log import get_logger
 
 UPLOADS_MAX_DEFAULT = 8  # threads; a request waits most of its time
@@ -223,29 +223,22 @@ class Uploader:
         else:
             self._gone_away(error)
 
-    # The threads.
-
     def _work(self) -> None:
-        with ExitStack() as stack:
-            stack.push(self._report)
+        try:
             while (act := self._next_act()) is not None:
                 with self._stall_detector.work():
                     self._do(act)
                 del act  # else a part's body is in memory until the next act
+        except BaseException as error:  # noqa: BLE001 - whoever ends the process is told: a bug is never swallowed
+            self._report(error)
 
-    def _report(
-        self, _kind: type[BaseException] | None, error: BaseException | None, _trace: TracebackType | None
-    ) -> bool:
-        """Hand what ended a thread to whoever ends the process: a bug is never swallowed."""
-        if error is None:
-            return False
+    def _report(self, error: BaseException) -> None:
         with self._wake:
             self._is_broken = True
             self._wake.notify_all()
             is_left = self._is_left
         if not is_left:  # else the journal was closed under it
             self._crash(error)
-        return True
 
     def _next_act(self) -> Job | None:
         """The next thing to do, when its moment has come; None: the thread's work is done."""
@@ -295,7 +288,8 @@ class Uploader:
     def _drain_queue(self, act: DrainQueue) -> None:
         queue = act.queue
         try:
-            result = self._shipper.drain(queue, is_urgent=act.is_urgent, check_ownership=act.check_ownership)
+            with boundary("upload", database=queue.name):
+                result = self._shipper.drain(queue, is_urgent=act.is_urgent, check_ownership=act.check_ownership)
         except StateError as error:
             self._upload_errors.state_failed(error)
             self._retry(act, STATE_WAIT_S)
@@ -311,6 +305,10 @@ class Uploader:
             wait_s = min(REFUSED_WAIT_S, 2.0 ** min(queue.failures, 10))  # one spurious refusal costs a second
             self._retry(act, wait_s * random.uniform(0.5, 1.0))  # noqa: S311  not a secret
             return
+        except FaultError as error:
+            self._upload_errors.failed(queue, error)
+            self._retry(act, min(REFUSED_WAIT_S, 2.0 ** min(queue.failures, 10)))
+            return
         if result.reached_storage:
             self._answered()
             self._upload_errors.over(queue)
@@ -321,7 +319,8 @@ class Uploader:
 
     def _merge(self, queue: DatabaseQueue) -> None:
         try:
-            self._shipper.merge_waiting(queue)
+            with suppress(FaultError), boundary("merge", database=queue.name):  # unmerged it goes up all the same
+                self._shipper.merge_waiting(queue)
         except StateError as error:
             self._upload_errors.state_failed(error)
         with self._wake:
@@ -343,13 +342,14 @@ class Uploader:
 
     def _abort_leftovers(self) -> None:
         try:
-            abort_leftovers(self._journal, self._storage, self._owns)
+            with boundary("abort_uploads"):
+                abort_leftovers(self._journal, self._storage, self._owns)
         except StateError as error:
             self._upload_errors.state_failed(error)
         except TransientError as error:
             self._gone_away(error)
             self.abort_leftovers()
-        except RefusedError as error:  # nothing depends on it; the next run tries again
+        except (RefusedError, FaultError) as error:  # nothing depends on it; the next run tries again
             self._answered()
             get_logger().warning("leftovers_kept", reason=str(error))
         else:

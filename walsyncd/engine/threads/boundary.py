@@ -25,11 +25,15 @@ _log = structlog.get_logger()
 
 
 @contextmanager
-def boundary(work: str, **subject: object) -> Iterator[None]:
-    """Do ``work``, named for the log, on ``subject``; FaultError for whatever else than a WalsyncdError it raises."""
+def boundary(work: str, *, passes: tuple[type[Exception], ...] = (), **subject: object) -> Iterator[None]:
+    """Do ``work``, named for the log, on ``subject``.
+
+    FaultError for whatever it raises, unless that is a WalsyncdError or one of ``passes``.
+    """
+    expected: tuple[type[Exception], ...] = (WalsyncdError, CancelledError, *passes)
     try:
         yield
-    except (WalsyncdError, CancelledError):
+    except expected:
         raise
     except Exception as error:
         _log.error("work_failed", work=work, **subject, exc_info=error)

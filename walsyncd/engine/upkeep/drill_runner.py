@@ -33,6 +33,7 @@ from walsyncd.core.follow.gap import Gap, GapKind
 from walsyncd.core.keep.drill_schedule import next_drill_ms
 from walsyncd.engine.follow.followed_database import FollowedDatabase
 from walsyncd.engine.restore.replica import Replica
+from walsyncd.engine.threads.boundary import boundary
 from walsyncd.engine.upkeep.drill import DamagedReplicaError, Rehearsal, StoppedError, rehearse
 from walsyncd.errors import RefusedError, TransientError, WalsyncdError
 
@@ -138,7 +139,8 @@ class Driller:
         began_ms = self._wall_ms()
         _log.info("drill_began", database=row.name)
         try:
-            done = self._rehearse(tracked, row.generation)
+            with boundary("drill", passes=(StoppedError,), database=row.name):
+                done = self._rehearse(tracked, row.generation)
         except StoppedError:
             return
         except DamagedReplicaError as error:

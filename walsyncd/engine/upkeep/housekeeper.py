@@ -23,6 +23,7 @@ from walsyncd.adapters.storage.interface import Storage
 from walsyncd.core.keep.retention import GRACE_MS
 from walsyncd.engine.follow.followed_database import FollowedDatabase
 from walsyncd.engine.ship.ownership import Ownership, Standing
+from walsyncd.engine.threads.boundary import boundary
 from walsyncd.engine.upkeep.compactor import Compactor
 from walsyncd.engine.upkeep.deletion import DeletionRefusedError, Pruned, Removals
 from walsyncd.engine.upkeep.pruner import Pruner, policy_of
@@ -239,7 +240,8 @@ class Housekeeper:
 
     def _tried(self, kind: str, job: Callable[[], None]) -> Exception | None:
         try:
-            job()
+            with boundary(kind):
+                job()
         except WalsyncdError as error:
             self._removals.failed(kind)
             self._say(error)
