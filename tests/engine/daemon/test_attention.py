@@ -49,16 +49,16 @@ def test_a_database_is_unseen_from_when_its_look_is_due_until_one_has_seen_all()
     schedule, app, later = Schedule(), followed("app", 1), followed("later", 2)
     attention = Attention(schedule, StallDetector(), lambda: [app, later])
     schedule.at(later, 3600)
-    assert attention.unseen_s() == {"app": 0, "later": 0}
+    assert {name: each.unseen_s for name, each in attention.waits().items()} == {"app": 0, "later": 0}
     schedule.wake([app])
     assert schedule.take() == [app]
-    wait_for(lambda: attention.unseen_s()["app"] > 0.05)
+    wait_for(lambda: attention.waits()["app"].unseen_s > 0.05)
     schedule.at(app, 3600)
-    before = attention.unseen_s()["app"]
+    before = attention.waits()["app"].unseen_s
     time.sleep(0.01)
-    assert attention.unseen_s()["app"] > before
+    assert attention.waits()["app"].unseen_s > before
     schedule.seen(app)
-    assert attention.unseen_s() == {"app": 0, "later": 0}
+    assert {name: each.unseen_s for name, each in attention.waits().items()} == {"app": 0, "later": 0}
 
 
 def test_while_the_watcher_hangs_no_database_is_seen() -> None:
@@ -66,4 +66,4 @@ def test_while_the_watcher_hangs_no_database_is_seen() -> None:
     stalls, app = StallDetector(), followed("app", 1)
     attention = Attention(Schedule(), stalls, lambda: [app])
     with working(stalls, "watcher"):
-        wait_for(lambda: attention.unseen_s()["app"] > 0.05)
+        wait_for(lambda: attention.waits()["app"].unseen_s > 0.05)

@@ -229,6 +229,8 @@ def _remarks(database: DatabaseStatus) -> Iterator[str]:
 
     if database.cause:
         yield one_line(f"{database.name}: {database.cause}" + (f" ({database.remedy})" if database.remedy else ""))
+    if database.waiting_base:
+        yield one_line(f"{database.name}: {database.waiting_base}")
     if database.error:
         yield one_line(f"{database.name}: storage: {database.error}")
     if database.last_drill and not database.last_drill.startswith("passed"):
@@ -257,6 +259,8 @@ def _lag(database: DatabaseStatus) -> str:
     """The age of the oldest commit that waits, or for how long nobody has looked whether there is one."""
     if database.unseen_s > max(database.lag_s, UNSEEN_SHOWN_S):
         return f"{database.unseen_s:.1f} s, not looked at"
+    if database.unbased_s > max(database.lag_s, UNSEEN_SHOWN_S):
+        return f"{database.unbased_s:.1f} s, in no base"
     return f"{database.lag_s:.1f} s, {format_size(database.lag_bytes)}" if database.spool_objects else "none"
 
 

@@ -180,8 +180,6 @@ class Snapshotter:
         """End the thread, abandoning what is under way; it goes on at the next start."""
         self._copy_queue.stop()
 
-    # -- when -------------------------------------------------------------------------------------------------------
-
     def _plan_next(self, tracked: FollowedDatabase) -> None:
         """The next base by the clock."""
         _, taken_ms = self._taken[tracked.row_id]
@@ -222,13 +220,14 @@ class Snapshotter:
     def _let_go(self, tracked: FollowedDatabase, error: WalsyncdError) -> None:
         if self._copy_queue.is_stopping:
             return
-        self._interrupt(tracked, lambda tracked: tracked.note_base(under_way=False))
+        failures = self._failures.get(tracked.row_id, 0) + 1
+        self._interrupt(tracked, lambda tracked: tracked.base_failed(failures, error.message))
         with suppress(StateError):  # what stays in the journal is resumed or dropped by the next attempt
             for base in self._journal.bases(tracked.row_id):
                 self._drop(base)
         if tracked.state is None:
             return  # the follower asks again when the next generation begins
-        failures = self._failures[tracked.row_id] = self._failures.get(tracked.row_id, 0) + 1
+        self._failures[tracked.row_id] = failures
         delay_s = min(RETRY_MAX_S, RETRY_S * 2.0 ** min(failures - 1, 10))
         if not isinstance(error, MissingError):
             _log.warning("base_abandoned", database=tracked.name, reason=str(error), next_try_in_s=delay_s)
@@ -258,18 +257,18 @@ class Snapshotter:
         if self._renewal is not None and self._renewal.begins_anew(tracked, state, self._taken.get(tracked.row_id)):
             return None
         if state.start_epoch != state.stream.epoch:
-            tracked.note_base(awaits_restart=True)
+            tracked.base_waits()
             if self._renewal is not None:  # which waits one interval for that, and no longer
                 self.due(tracked, tracked.spec.snapshot_interval_s)
             return None
-        tracked.note_base(under_way=True)
+        tracked.note_base(under_way=True, waits_since_s=None)
         return _Origin(state.start, state, tracked.rewinds)
 
     def _copy_file(self, tracked: FollowedDatabase, origin: _Origin, file: OpenFile) -> Steps[FinishedBase]:
         world = self._world(tracked, origin)
         quiet = file.identity() if origin.state.mode == "rollback" else None
-        if quiet is not None and tracked.has_hot_journal():
-            raise AbandonedError("a rollback journal waits to be played back")
+        if why := tracked.disturbance(file, origin.state):
+            raise AbandonedError(why)
         resumed = self._resumable(tracked, origin, file)
         if resumed is not None and resumed.row.state is ObjectState.STORED:
             row, plan = resumed.row, parse_plan(resumed.plan)
@@ -280,7 +279,7 @@ class Snapshotter:
             database_id, start = tracked.row_id, origin.start
             plan, row = begin_base(world, database_id=database_id, start=start, file=file, boot_id=self._boot_id)
         finished = yield from BaseCopy(world, name=tracked.name, file=file, plan=plan, row=row).run()
-        if quiet is not None and (file.identity() != quiet or tracked.has_hot_journal()):
+        if tracked.disturbance(file, origin.state) or (quiet is not None and file.identity() != quiet):
             raise AbandonedError("the database was written while it was copied")
         return finished
 
@@ -328,7 +327,7 @@ class Snapshotter:
             if state.mode == "rollback" and state.stream.position != base.plan.start:
                 raise AbandonedError("the database was written while it was copied")
             self._spool_manifest(tracked, base, state)
-            tracked.note_base(under_way=False, wanted="")
+            tracked.note_base(under_way=False, wanted="", problem="", unbased_since_s=None)
             return state.stream.position, self._now_ms()
 
         self._taken[tracked.row_id] = yield from self._ask(tracked, finish)

@@ -1,12 +1,23 @@
-"""Databases that nobody has looked at, although a look is due."""
+"""What databases wait for: a look that is due, a base that stores their changes, a WAL that restarts."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 from walsyncd.engine.follow.followed_database import FollowedDatabase
 from walsyncd.engine.follow.schedule import Schedule
 from walsyncd.engine.threads.stall_detector import StallDetector
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Waits:
+    """For how long, in seconds; 0 if for nothing. See the fields of ``DatabaseStatus`` of these names."""
+
+    unseen_s: float
+    unbased_s: float
+    base_waits_s: float
 
 
 class Attention:
@@ -19,8 +30,19 @@ class Attention:
         self._stalls = stalls
         self._databases = databases
 
-    def unseen_s(self) -> dict[str, float]:
-        """By name, for how long something may have been committed that nobody has looked at."""
-        waiting_s = self._schedule.unseen_s()
+    def waits(self) -> dict[str, Waits]:
+        """What each database that is followed waits for, by name."""
+        unseen_s, now_s = self._schedule.unseen_s(), time.monotonic()
         blind_s = self._stalls.longest_s("watcher")  # no event gets through meanwhile
-        return {each.name: max(blind_s, waiting_s.get(each.row_id, 0.0)) for each in self._databases()}
+        return {
+            each.name: Waits(
+                unseen_s=max(blind_s, unseen_s.get(each.row_id, 0.0)),
+                unbased_s=_since(each.base.unbased_since_s, now_s),
+                base_waits_s=_since(each.base.waits_since_s, now_s),
+            )
+            for each in self._databases()
+        }
+
+
+def _since(moment_s: float | None, now_s: float) -> float:
+    return 0.0 if moment_s is None else max(0.0, now_s - moment_s)

@@ -35,7 +35,8 @@ from walsyncd import __version__
 from walsyncd.adapters.journal.journal import DatabaseRow, Journal
 from walsyncd.adapters.system.control_socket import NOT_ONE_VERSION, OTHER_DAEMON
 from walsyncd.core.follow.gap import Gap, GapKind
-from walsyncd.engine.daemon.database_status import statuses
+from walsyncd.engine.daemon.attention import Waits
+from walsyncd.engine.daemon.database_status import AWAITS_RESTART, RESTART_REMEDY, statuses
 from walsyncd.engine.daemon.databases import Databases
 from walsyncd.engine.daemon.destinations import Destinations
 from walsyncd.engine.daemon.request_fields import fields_of, names_field, objects_field, optional_text, text_field
@@ -73,7 +74,7 @@ class Control:
         destinations: Destinations,
         reload: Callable[[], Future[Answer]],
         trouble: Callable[[], str],
-        unseen_s: Callable[[], Mapping[str, float]],
+        waits: Callable[[], Mapping[str, Waits]],
     ) -> None:
         self._state_dir = str(state_dir.resolve())
         self._journal = journal
@@ -82,7 +83,7 @@ class Control:
         self._destinations = destinations
         self._reload = reload
         self._trouble = trouble
-        self._unseen_s = unseen_s
+        self._waits = waits
 
     def answer(self, request: object) -> Answer:
         """The answer to one request, whatever it is; UsageError if there is none."""
@@ -139,11 +140,9 @@ class Control:
     def _status(self) -> Answer:
         followed = self._databases.all()
         presence = {tracked.name: tracked.presence.standing for tracked in followed}
-        unseen_s = self._unseen_s()
+        waits = self._waits()
         rows = statuses(self._journal, now_ms=time.time_ns() // 1_000_000, configured=presence)
-        databases = [
-            asdict(replace(row, presence=presence[row.name], unseen_s=unseen_s.get(row.name, 0.0))) for row in rows
-        ]
+        databases = [asdict(replace(row, presence=presence[row.name], **asdict(waits[row.name]))) for row in rows]
         return {"pid": os.getpid(), "version": __version__, "storage": self._trouble(), "databases": databases}
 
     def _sync(self, databases: Sequence[FollowedDatabase]) -> Answer:
@@ -186,7 +185,7 @@ class Control:
         row = self._row(name)
         return {
             "base_key": row.base_key if row.base_key != before else None,
-            "why": row.error or row.cause or row.state,
+            "why": row.error or row.cause or self._why_no_base(name) or row.state,
         }
 
     def _prune(self, databases: Sequence[FollowedDatabase]) -> Answer:
@@ -196,6 +195,10 @@ class Control:
         for tracked in databases:
             self._destinations.of(tracked.row_id).prune([tracked])
         return {"names": [tracked.name for tracked in databases]}
+
+    def _why_no_base(self, name: str) -> str:
+        (tracked,) = self._databases.named([name])
+        return f"{AWAITS_RESTART} ({RESTART_REMEDY})" if tracked.base.awaits_restart else ""
 
     def _pruned(self, name: str) -> Answer:
         (tracked,) = self._databases.named([name])

@@ -10,6 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -113,9 +114,7 @@ class Daemon:
             looked=self._looked,
             stall_detector=self._stalls,
         )
-        self._observability = Observability(
-            self._journal, lambda: self._destinations, unseen_s=self._attention.unseen_s
-        )
+        self._observability = Observability(self._journal, lambda: self._destinations, waits=self._attention.waits)
         self._destinations = Destinations(self._journal, self._shipping_to)
         self._destinations.settle(settings, opener, ())
         self._databases = Databases(
@@ -176,7 +175,7 @@ class Daemon:
             destinations=self._destinations,
             reload=self._reload_soon,
             trouble=self._observability.trouble,
-            unseen_s=self._attention.unseen_s,
+            waits=self._attention.waits,
         )
         return control, ControlServer(socket_path(state_dir), control.answer, is_slow=is_slow)
 

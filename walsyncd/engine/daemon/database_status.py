@@ -55,12 +55,23 @@ class DatabaseStatus:
     """``on`` if it is asked for, ``held`` while the daemon holds the database open; only the daemon knows."""
     unseen_s: float = 0.0
     """For how long something may have been committed that nobody has looked at yet; only the daemon knows."""
+    unbased_s: float = 0.0
+    """For how long a change is in no base, where only bases store changes; only the daemon knows."""
+    base_waits_s: float = 0.0
+    """For how long a base has been due and has waited for the WAL to restart; only the daemon knows."""
 
     def behind_s(self, now_ms: int) -> float:
         """For how long storage may not have had everything: of a database that is not followed nobody knows."""
         is_known = self.state in _FOLLOWED or (self.state is DatabaseState.COPYING_BASE and self.has_base)
         unknown_ms = 0 if is_known or not self.state_since_ms else now_ms - self.state_since_ms
-        return max(self.lag_s, self.unseen_s, unknown_ms / 1000)
+        return max(self.lag_s, self.unseen_s, self.unbased_s, unknown_ms / 1000)
+
+    @property
+    def waiting_base(self) -> str:
+        """What a base that is due has waited for, for long; empty if for nothing."""
+        if self.base_waits_s < WAITS_TOLD_S:
+            return ""
+        return f"a base has been due for {self.base_waits_s / 60:.0f} minutes: {AWAITS_RESTART} ({RESTART_REMEDY})"
 
     def without_daemon(self) -> DatabaseStatus:
         """The same while no daemon runs: nobody follows it, whatever the last daemon noted."""
@@ -68,6 +79,12 @@ class DatabaseStatus:
         return replace(self, state=DatabaseState.STOPPED) if is_followed else self
 
 
+WAITS_TOLD_S = 600.0  # by default a WAL restarts after 1,000 pages, and whenever nobody reads
+AWAITS_RESTART = "it waits for the WAL to restart, since all of the current one must be in one stored epoch"
+RESTART_REMEDY = (
+    "let the application checkpoint: wal_autocheckpoint above 0, no reader that stays open for ever; "
+    "PRAGMA wal_checkpoint(TRUNCATE) ends it at once"
+)
 _FOLLOWED = {DatabaseState.NEW, DatabaseState.FOLLOWING, DatabaseState.STOPPED}
 _PAGE_SIZE_DEFAULT = 4096  # of frames whose stamp is not known any more
 

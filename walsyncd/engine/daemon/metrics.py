@@ -10,13 +10,14 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import TypeVar
 
 from walsyncd import __version__
 from walsyncd.adapters.journal.journal import Journal, ObjectRow
 from walsyncd.adapters.storage.counting_storage import OK, Requests
 from walsyncd.core.keep.metric import Metric
+from walsyncd.engine.daemon.attention import Waits
 from walsyncd.engine.daemon.database_status import statuses
 from walsyncd.engine.upkeep.deletion import JOBS, Removals
 
@@ -43,7 +44,7 @@ class Shipped:
 class Metrics:
     """Collects when asked. ``trouble`` says what is wrong with the storage.
 
-    ``unseen_s`` names the databases that are followed, each with the seconds in which nobody has looked at it.
+    ``waits`` names the databases that are followed, and says what each of them waits for.
     """
 
     def __init__(
@@ -53,7 +54,7 @@ class Metrics:
         shipped: Shipped,
         removals: Removals,
         *,
-        unseen_s: Callable[[], Mapping[str, float]],
+        waits: Callable[[], Mapping[str, Waits]],
         trouble: Callable[[], str],
         lines_lost: Callable[[], int],
     ) -> None:
@@ -61,7 +62,7 @@ class Metrics:
         self._requests = requests
         self._shipped = shipped
         self._removals = removals
-        self._unseen_s = unseen_s
+        self._waits = waits
         self._trouble = trouble
         self._lines_lost = lines_lost
 
@@ -77,9 +78,9 @@ class Metrics:
 
     def _of_databases(self) -> Iterator[Metric]:
         now_ms = time.time_ns() // 1_000_000
-        unseen_s = self._unseen_s()
-        rows = statuses(self._journal, now_ms=now_ms, configured=unseen_s)
-        rows = [replace(row, unseen_s=unseen_s[row.name]) for row in rows]
+        waits = self._waits()
+        rows = statuses(self._journal, now_ms=now_ms, configured=waits)
+        rows = [replace(row, **asdict(waits[row.name])) for row in rows]
         label = ("database",)
         lag = {(row.name,): row.behind_s(now_ms) for row in rows}
         yield _gauge("lag_seconds", "For how long storage may not have had everything.", label, lag)
@@ -93,6 +94,8 @@ class Metrics:
         yield _gauge("last_base_timestamp_seconds", "When the last base was stored.", label, base)
         sound = {(row.name,): (row.last_verified_ms or 0) / 1000 for row in rows}
         yield _gauge("last_verified_timestamp_seconds", "When the replica was last found sound.", label, sound)
+        waiting = {(row.name,): row.base_waits_s for row in rows}
+        yield _gauge("base_waiting_seconds", "For how long a due base waits for the WAL to restart.", label, waiting)
         failed = {(row.name,): float(row.drill_failed) for row in rows}
         yield _gauge("drill_failed", "Whether the last rehearsed restore failed.", label, failed)
 

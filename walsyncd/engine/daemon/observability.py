@@ -11,6 +11,7 @@ from walsyncd.adapters.journal.journal import Journal, ObjectRow
 from walsyncd.adapters.storage.counting_storage import CountingStorage, Requests
 from walsyncd.adapters.storage.interface import Storage
 from walsyncd.config import DaemonSettings
+from walsyncd.engine.daemon.attention import Waits
 from walsyncd.engine.daemon.destinations import Destinations
 from walsyncd.engine.daemon.metrics import Metrics, Shipped
 from walsyncd.engine.upkeep.deletion import Removals
@@ -26,14 +27,14 @@ _log = structlog.get_logger()
 class Observability:
     """Watches what ``destinations`` do.
 
-    ``unseen_s`` says, for each database that is followed, for how long nobody has looked at it although a look was due.
+    ``waits`` says what each database that is followed waits for, and for how long.
     """
 
     def __init__(
         self,
         journal: Journal,
         destinations: Callable[[], Destinations],
-        unseen_s: Callable[[], Mapping[str, float]],
+        waits: Callable[[], Mapping[str, Waits]],
     ) -> None:
         self._destinations = destinations
         self._requests = Requests()
@@ -44,7 +45,7 @@ class Observability:
             self._requests,
             self._shipped,
             self.removals,
-            unseen_s=unseen_s,
+            waits=waits,
             trouble=self.trouble,
             lines_lost=lines_lost,
         )

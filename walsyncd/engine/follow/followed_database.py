@@ -19,6 +19,7 @@ What the daemon believes about a database changes in ``apply`` and nowhere else,
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -26,19 +27,30 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from walsyncd.adapters.files.source import OpenFile, Role, hot_journal, open_file, side_path
+from walsyncd.adapters.files.source import (
+    DatabaseLock,
+    OpenFile,
+    Role,
+    database_lock,
+    hot_journal,
+    open_file,
+    side_path,
+)
 from walsyncd.config import DatabaseSpec
 from walsyncd.core.follow.database_state import DatabaseState, StateReport
 from walsyncd.core.follow.evidence import Evidence
 from walsyncd.core.follow.follow_state import FollowState
 from walsyncd.core.follow.look_pace import LookPace
 from walsyncd.core.follow.next_generation import NextGeneration
+from walsyncd.core.stored.layout import ManifestKey, parse_key
 from walsyncd.engine.follow.presence import Presence
 from walsyncd.engine.follow.segment_builder import LongTransaction
 from walsyncd.engine.follow.step import Step
 from walsyncd.engine.follow.wal_pairs import WalPairs
 from walsyncd.engine.threads.boundary import boundary
 from walsyncd.errors import FaultError, WalsyncdError
+
+TOLD_FAILURES = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +63,12 @@ class BaseNeed:
     wanted: str = ""
     under_way: bool = False
     awaits_restart: bool = False
+    waits_since_s: float | None = None
+    """Since when a base has been due and has waited for that (monotonic)."""
+    unbased_since_s: float | None = None
+    """Since when a change is in no base, where only bases store changes (monotonic)."""
+    problem: str = ""
+    """Why no base could be taken, after several attempts."""
 
     def wanting(self, reason: str) -> BaseNeed:
         """A base is wanted, for ``reason`` unless one was wanted before."""
@@ -155,6 +173,18 @@ class FollowedDatabase:
         """One of its files, as its path names it now, or None if there is none; see ``open_file``."""
         return open_file(side_path(self.path, role), own_only=self.spec.is_match)
 
+    def disturbance(self, file: OpenFile, state: FollowState) -> str:
+        """Why a copy would be no committed state now, if the database has no WAL at ``state``; else empty.
+
+        Encryption hides the mode in the header, so it is not asked. The modes MEMORY and OFF leave no journal, so a
+        writer is known by its lock alone.
+        """
+        if state.cursor is not None or self.wal_pairs.current is not None:
+            return ""
+        if self.has_hot_journal():
+            return "a rollback journal waits to be played back"
+        return "a writer is in the middle of a transaction" if database_lock(file) is DatabaseLock.WRITER else ""
+
     def has_hot_journal(self) -> bool:
         """Whether a rollback journal waits to be played back."""
         return hot_journal(self.path, own_only=self.spec.is_match)
@@ -184,7 +214,9 @@ class FollowedDatabase:
         if step.known_upto is not None:
             self.wal_pairs.confirm_known(step.known_upto)
         if step.base_wanted:
-            self.base = replace(self.base, wanted=step.base_wanted)
+            since_s = self.base.unbased_since_s
+            unbased_since_s = time.monotonic() if since_s is None else since_s
+            self.base = replace(self.base, wanted=step.base_wanted, unbased_since_s=unbased_since_s)
 
     def begin(self, state: FollowState, reason: str, now_s: float) -> None:
         """A generation begins at ``state``, and wants a base."""
@@ -209,6 +241,25 @@ class FollowedDatabase:
         self.drop_pending()
         self.state, self.evidence, self.rewinds = state, Evidence(), rewinds
         self.base = replace(self.base, under_way=False)
+
+    def resume_base(self, base_key: str, stored_s: float) -> None:
+        """Want what the last base lacks; it was stored at ``stored_s`` (monotonic), an empty key is none."""
+        assert self.state is not None
+        position, key = self.state.stream.position, parse_key(base_key)
+        if not base_key.startswith(position.generation):
+            self.base = self.base.wanting("the generation has no base yet")
+        elif self.state.mode == "rollback" and isinstance(key, ManifestKey) and key.epoch < position.epoch:
+            self.note_base(wanted="the database changed", unbased_since_s=stored_s)
+
+    def base_failed(self, failures: int, reason: str) -> None:
+        """A base was abandoned, ``failures`` times in a row by now; once is nobody's concern."""
+        problem = f"no base could be taken {failures} times: {reason}" if failures >= TOLD_FAILURES else ""
+        self.note_base(under_way=False, problem=problem)
+
+    def base_waits(self) -> None:
+        """A base is due, and waits for the WAL to restart."""
+        since_s = self.base.waits_since_s
+        self.note_base(awaits_restart=True, waits_since_s=time.monotonic() if since_s is None else since_s)
 
     def note_base(self, **changes: Any) -> None:
         """Change what is known of the generation's bases (``BaseNeed``)."""

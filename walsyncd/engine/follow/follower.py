@@ -38,6 +38,7 @@ SLOW_LOOK_S = 300.0
 SLOW_LOOK_GRID_S = 10.0  # slow looks fall together, so that thousands of databases wake us rarely
 UNWATCHED_LOOK_S = 1.0
 JOURNAL_DELAY_S = 1.0
+BASE_REMEDY = "a pause in the writing of some seconds, or WAL mode, in which a base needs none"
 SPOOL_DELAY_S = 0.1
 BEGIN_LOOK_S = 2.0  # whether storage is back, or the WAL has restarted: one small question
 
@@ -134,8 +135,8 @@ class Follower:
             self._end_generation(tracked, Gap.of(GapKind.OTHER, text, error=str(error)))
             return
         tracked.next_generation = replace(tracked.next_generation, began_s=-math.inf)
-        if row.base_key is None or not row.base_key.startswith(tracked.state.stream.generation):
-            tracked.base = tracked.base.wanting("the generation has no base yet")
+        age_s = (self._environment.wall_ms() - (row.base_ms or 0)) / 1000
+        tracked.resume_base(row.base_key or "", time.monotonic() - age_s)
 
     # -- a round ----------------------------------------------------------------------------------------------------
 
@@ -379,8 +380,10 @@ class Follower:
 
     def _well(self, tracked: FollowedDatabase) -> None:
         self._schedule.well(tracked)
-        state = DatabaseState.COPYING_BASE if tracked.base.wanted else DatabaseState.FOLLOWING
-        self._note(tracked, StateReport(state), "")
+        base = tracked.base
+        state = DatabaseState.COPYING_BASE if base.wanted else DatabaseState.FOLLOWING
+        report = StateReport(DatabaseState.DEGRADED, base.problem) if base.problem else StateReport(state)
+        self._note(tracked, report, BASE_REMEDY if base.problem else "")
 
     def _note(self, tracked: FollowedDatabase, report: StateReport, remedy: str) -> None:
         if report == tracked.report:

@@ -21,7 +21,8 @@ from collections import deque
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from walsyncd.adapters.files.source import DatabaseLock, OpenFile, database_lock, is_checkpointing, open_file
+from walsyncd.adapters.files.inotify import Event, Kind
+from walsyncd.adapters.files.source import DatabaseLock, OpenFile, Role, database_lock, is_checkpointing, open_file
 from walsyncd.core.follow.checkpoint_evidence import CheckpointEvidence
 from walsyncd.core.follow.decision import CounterMark, ShmEvidence
 from walsyncd.core.follow.gap import Gap, GapKind
@@ -31,9 +32,35 @@ from walsyncd.core.sqlite.wal import FRAME_HEADER_SIZE, WAL_HEADER_SIZE, Salts, 
 from walsyncd.core.sqlite.walindex import WALINDEX_READ_SIZE, IndexHeader, parse_index_header
 
 _SALTS, _BACKFILLED = slice(32, 40), slice(96, 100)  # of the wal-index's header (``core.sqlite.walindex``)
+NEW_INDEX = "a new wal-index appeared beside the old WAL: somebody has removed the -shm file of a database in use"
+CLOSED = "a process that had the database open for writing closed it, and by the order of events it was not SQLite"
 REMOVED = "the WAL was removed, and not as SQLite removes it when the last connection closes"
 
 GLANCES_MAX = 4  # the last look's, and that after the last write to the database; the others may be late
+
+
+def note_trail(trail: WriteTrail, event: Event) -> Gap | None:
+    """Keep the order of events; why this one was not SQLite's doing, if that is so."""
+    match event.role, event.kind:
+        case Role.WAL, Kind.CREATE:
+            trail.wal_created()
+        case Role.WAL, Kind.MODIFY:
+            trail.wal_written()
+        case Role.WAL, Kind.CLOSE_WRITE:
+            trail.wal_closed()
+        case Role.SHM, Kind.DELETE:
+            trail.shm_deleted()
+        case Role.SHM, Kind.CLOSE_WRITE:
+            trail.shm_closed()
+        case Role.SHM, Kind.CREATE | Kind.MOVED_TO if not trail.shm_seen():
+            return Gap.of(GapKind.DOUBT, NEW_INDEX)
+        case Role.SHM, Kind.MODIFY:
+            trail.shm_seen()
+        case Role.DATABASE, Kind.MODIFY:
+            trail.database_written()
+        case Role.DATABASE, Kind.CLOSE_WRITE if not trail.database_closed():
+            return Gap.of(GapKind.DOUBT, CLOSED)
+    return None
 
 
 def frames_behind(wal: OpenFile, shm: OpenFile, index: IndexHeader) -> bool:

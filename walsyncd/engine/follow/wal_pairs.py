@@ -42,15 +42,13 @@ from walsyncd.core.follow.decision import CounterMark
 from walsyncd.core.follow.gap import Gap, GapKind
 from walsyncd.core.follow.write_trail import WriteTrail
 from walsyncd.core.sqlite.walindex import WALINDEX_READ_SIZE, parse_index_header
-from walsyncd.engine.follow.wal_pair import Drains, WalPair, frames_behind, is_busy
+from walsyncd.engine.follow.wal_pair import Drains, WalPair, frames_behind, is_busy, note_trail
 from walsyncd.errors import WalsyncdError
 
 LIVES_MAX = 64  # descriptors held for one database: a second of the fastest cycle seen; more are a gap
 
 REPLACED = "another file was put in the database's place"
-NEW_INDEX = "a new wal-index appeared beside the old WAL: somebody has removed the -shm file of a database in use"
 WRITTEN = "the database was written while it had a WAL, and no checkpoint explains it"
-CLOSED = "a process that had the database open for writing closed it, and by the order of events it was not SQLite"
 
 _LOST_SIGHT = {Kind.OVERFLOW, Kind.WATCH_LOST, Kind.REAPPEARED}
 
@@ -191,7 +189,7 @@ class WalPairs:
             if event.kind in _LOST_SIGHT:
                 self._note_lost_sight(event.kind)
                 return
-            last, doubt = self._alive(), self._note_trail(event)
+            last, doubt = self._alive(), note_trail(self._trail, event)
             if last is not None:
                 last.doubt = last.doubt or doubt
             if self.suspended:
@@ -206,30 +204,6 @@ class WalPairs:
                     self.database_writes += 1
                 case Role.DATABASE:
                     self._note_database(event.kind)
-
-    def _note_trail(self, event: Event) -> Gap | None:
-        """Keep the order of events; why this one was not SQLite's doing, if that is so."""
-        trail = self._trail
-        match event.role, event.kind:
-            case Role.WAL, Kind.CREATE:
-                trail.wal_created()
-            case Role.WAL, Kind.MODIFY:
-                trail.wal_written()
-            case Role.WAL, Kind.CLOSE_WRITE:
-                trail.wal_closed()
-            case Role.SHM, Kind.DELETE:
-                trail.shm_deleted()
-            case Role.SHM, Kind.CLOSE_WRITE:
-                trail.shm_closed()
-            case Role.SHM, Kind.CREATE | Kind.MOVED_TO if not trail.shm_seen():
-                return Gap.of(GapKind.DOUBT, NEW_INDEX)
-            case Role.SHM, Kind.MODIFY:
-                trail.shm_seen()
-            case Role.DATABASE, Kind.MODIFY:
-                trail.database_written()
-            case Role.DATABASE, Kind.CLOSE_WRITE if not trail.database_closed():
-                return Gap.of(GapKind.DOUBT, CLOSED)
-        return None
 
     def fail(self, error: WalsyncdError) -> None:
         """An event could not be taken in: what it told is lost, as when the queue overflows. The next look retries."""

@@ -1,0 +1,95 @@
+"""States that last: no base can be taken, or a base that is due has to wait; both are said, with the cause."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.adapters.files.sqlite_process import SqliteProcess, wal_database
+from tests.engine.running import Place, restored_values, running, wait_for
+from walsyncd.cli import main
+from walsyncd.engine.base import snapshotter
+from walsyncd.engine.daemon import database_status
+from walsyncd.engine.follow import copy_frames
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return Place(tmp_path)
+
+
+@pytest.mark.parametrize("mode", ["memory", "off", "delete"])
+def test_half_a_transaction_is_no_base(
+    place: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], mode: str
+) -> None:
+    """Where a writer leaves no journal it is known by its lock. After three attempts the database is degraded."""
+    monkeypatch.setattr(snapshotter, "RETRY_S", 0.05)
+    path = place.database()
+    with SqliteProcess(path) as writer:
+        writer.execute(f"pragma journal_mode = {mode}", "create table t (x)", "pragma cache_size = 2", "begin")
+        writer.execute(*[f"insert into t values ({number * 10**9})" for number in range(3000)])  # the cache spills
+        with running(place.settings("app")):
+            wait_for(lambda: place.row().state == "degraded")
+            cause = place.row().cause
+            assert "no base could be taken" in cause
+            assert "writer is in the middle" in cause or "rollback journal" in cause
+            assert place.row().base_key is None
+            assert main(["status", *place.config(), "--max-lag", "10ms"]) == 1
+            assert "app is behind by" in capsys.readouterr().err
+            writer.execute("commit")
+            place.sync()
+            wait_for(lambda: place.row().state == "following")
+    assert len(restored_values(place)) == 3000
+
+
+def test_lag_of_a_database_without_a_wal_is_the_age_of_what_is_in_no_base(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It grows while no base can be taken, also across a restart of the daemon, and ends with the next base."""
+    monkeypatch.setattr(snapshotter, "RETRY_S", 0.05)
+    path = place.database()
+
+    def unbased_s() -> float:
+        (row,) = place.ask(op="status")["databases"]
+        return float(row["unbased_s"])
+
+    with SqliteProcess(path) as writer:
+        writer.execute("create table t (x)")
+        with running(place.settings("app")):
+            place.sync()
+            wait_for(lambda: unbased_s() == 0)
+            writer.execute("insert into t values (1)")
+            writer.execute("begin immediate")
+            wait_for(lambda: unbased_s() > 0.3)
+        with running(place.settings("app")):
+            wait_for(lambda: unbased_s() > 0.3)
+            writer.execute("commit")
+            place.sync()
+            wait_for(lambda: unbased_s() == 0)
+    assert restored_values(place) == [1]
+
+
+def test_a_base_that_waits_for_the_wal_says_so(
+    place: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A WAL that never restarts: `snapshot` and `status` say what is waited for, and what ends it."""
+    monkeypatch.setattr(copy_frames, "EPOCH_BYTES", 10_000)
+    monkeypatch.setattr(database_status, "WAITS_TOLD_S", 0.0)
+    with wal_database(place.database()) as writer, running(place.settings("app")):
+        place.sync()
+        writer.execute("PRAGMA wal_autocheckpoint = 0")
+        for number in range(40):
+            writer.execute(f"insert into t values ({number})")
+            place.ask(op="sync", names=["app"])
+        place.sync()
+        assert main(["snapshot", *place.config(), "app", "--timeout", "300ms"]) == 1
+        assert "waits for the WAL to restart" in capsys.readouterr().err
+        assert main(["status", *place.config()]) == 0
+        assert "wal_checkpoint(TRUNCATE)" in capsys.readouterr().out
+        (row,) = place.ask(op="status")["databases"]
+        assert row["base_waits_s"] > 0
+        writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        writer.execute("insert into t values (41)")
+        assert main(["snapshot", *place.config(), "app", "--timeout", "60s"]) == 0
+        wait_for(lambda: place.ask(op="status")["databases"][0]["base_waits_s"] == 0)
