@@ -19,8 +19,8 @@ from walsyncd.core.follow.gap import GapKind
 from walsyncd.core.sqlite.wal import MAGIC
 from walsyncd.engine.follow.copy_frames import UNLOCKED
 from walsyncd.engine.follow.resume import WRITTEN_MEANWHILE
-from walsyncd.engine.follow.wal_pair import REMOVED
-from walsyncd.engine.follow.wal_pairs import CLOSED, WRITTEN
+from walsyncd.engine.follow.wal_pair import CLOSED, REMOVED
+from walsyncd.engine.follow.wal_pairs import WRITTEN
 from walsyncd.errors import RefusedError
 
 CHECKPOINT = "PRAGMA wal_checkpoint"

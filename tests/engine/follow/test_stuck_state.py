@@ -16,7 +16,7 @@ from walsyncd.core.follow.gap import GapKind
 from walsyncd.core.sqlite.wal import format_wal_header
 from walsyncd.engine.follow.begin_generation import begin_step
 from walsyncd.engine.follow.stuck_state import PATIENCE_MS
-from walsyncd.engine.follow.wal_pairs import NEW_INDEX
+from walsyncd.engine.follow.wal_pair import NEW_INDEX
 from walsyncd.errors import TransientError
 
 _LOCKER = (
