@@ -174,7 +174,7 @@ class Daemon:
             self._databases,
             destinations=self._destinations,
             reload=self._reload_soon,
-            trouble=self._observability.trouble,
+            trouble=self._observability.remarks,
             waits=self._attention.waits,
         )
         return control, ControlServer(socket_path(state_dir), control.answer, is_slow=is_slow)
@@ -368,7 +368,7 @@ class Daemon:
             behind=self._journal.behind(),
             troubled=sum(not tracked.report.state.is_well for tracked in self._databases.all()),
             stored_ms=self._observability.stored_ms,
-            storage=self._observability.trouble(),
+            storage=self._observability.remarks(),
         )
 
     def _hung(self) -> str:

@@ -18,6 +18,7 @@ from walsyncd.adapters.journal.journal import Journal, ObjectRow
 from walsyncd.adapters.storage.counting_storage import OK, Requests
 from walsyncd.core.keep.metric import Metric
 from walsyncd.engine.daemon.attention import Waits
+from walsyncd.engine.daemon.clock_watch import ClockWatch
 from walsyncd.engine.daemon.database_status import statuses
 from walsyncd.engine.upkeep.deletion import JOBS, Removals
 
@@ -57,6 +58,7 @@ class Metrics:
         waits: Callable[[], Mapping[str, Waits]],
         trouble: Callable[[], str],
         lines_lost: Callable[[], int],
+        clock: ClockWatch,
     ) -> None:
         self._journal = journal
         self._requests = requests
@@ -65,6 +67,7 @@ class Metrics:
         self._waits = waits
         self._trouble = trouble
         self._lines_lost = lines_lost
+        self._clock = clock
 
     def collect(self) -> Iterator[Metric]:
         """Every metric there is."""
@@ -130,6 +133,8 @@ class Metrics:
         yield _counter("requests", "Requests to storage, by kind and result.", ("kind", "result"), requests)
         again = sum(count for (kind, result), count in counts.items() if kind == "upload_part" and result != OK)
         yield _counter("part_retries", "Parts of bases that have to be sent again.", (), {(): float(again)})
+        text = "How far this machine's clock is ahead of the store's."
+        yield _gauge("clock_ahead_seconds", text, (), {(): self._clock.ahead_s()})
         yield _gauge("storage_up", "Whether storage answers and takes us.", (), {(): float(not self._trouble())})
 
 

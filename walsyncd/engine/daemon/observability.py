@@ -12,6 +12,7 @@ from walsyncd.adapters.storage.counting_storage import CountingStorage, Requests
 from walsyncd.adapters.storage.interface import Storage
 from walsyncd.config import DaemonSettings
 from walsyncd.engine.daemon.attention import Waits
+from walsyncd.engine.daemon.clock_watch import ClockWatch
 from walsyncd.engine.daemon.destinations import Destinations
 from walsyncd.engine.daemon.metrics import Metrics, Shipped
 from walsyncd.engine.upkeep.deletion import Removals
@@ -40,6 +41,7 @@ class Observability:
         self._requests = Requests()
         self._shipped = Shipped()
         self.removals = Removals()
+        self._clock = ClockWatch(lambda: [each.storage for each in destinations().all()])
         self._metrics = Metrics(
             journal,
             self._requests,
@@ -48,6 +50,7 @@ class Observability:
             waits=waits,
             trouble=self.trouble,
             lines_lost=lines_lost,
+            clock=self._clock,
         )
         self._exporter: Exporter | None = None
         self._problem = ""
@@ -65,6 +68,11 @@ class Observability:
     def on_stored(self, row: ObjectRow) -> None:
         """An object was stored."""
         self._shipped.note(row)
+        self._clock.compare()
+
+    def remarks(self) -> str:
+        """What is wrong with the storage, or with this machine's clock beside the store's, in words, or empty."""
+        return "; ".join(filter(None, (self.trouble(), self._clock.words())))
 
     def trouble(self) -> str:
         """What is wrong with the storage, in words, or empty."""
