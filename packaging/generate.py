@@ -2,7 +2,8 @@
 
 ``python packaging/generate.py [FOLDER]`` writes ``man/`` and ``completions/`` into the folder, this one by default. The
 command line is the one of ``walsyncd.cli``; the configuration's keys are those of ``config.example.toml``, with the
-comments above them. What is committed has to be what this makes: a test compares.
+comments above them; the pages of section 7 are Markdown beside them, which people read on the web. What is committed
+has to be what this makes: a test compares.
 """
 
 from __future__ import annotations
@@ -40,6 +41,8 @@ def main(folder: Path) -> None:
     for template in sorted((PACKAGING / "man").glob("*.in")):
         page = re.sub("@([A-Z_]+)@", lambda found: values[found[1]], template.read_text())
         _write(folder / "man" / template.stem, re.sub("\n\n+", "\n", page) if "EXAMPLE" not in page else page)
+    for page in sorted((PACKAGING / "man").glob("*.7.md")):
+        _write(folder / "man" / page.stem, "\n".join(_page(page.read_text())))
     whole = build_parser(*COMMANDS)
     _complete_files(whole)
     _write(folder / "completions" / "walsyncd.bash", shtab.complete(whole, "bash"))
@@ -143,6 +146,63 @@ def _entries(example: str) -> Iterator[_Entry]:
             entry = _Entry(line)
         elif line:
             entry.said.append(line.removeprefix("#").strip())
+
+
+# -- section 7, from Markdown ------------------------------------------------------------------------------------------
+
+_NUMBER = re.compile(r"^(\d+)\. ")
+
+
+def _page(text: str) -> Iterator[str]:
+    """A page in roff. It knows headings, paragraphs, fenced blocks, lists, tables, and what stands inside a line."""
+    title, _, body = text.partition("\n")
+    name, subject = re.match(r"# (\S+)\(7\): (.*)", title).groups()  # type: ignore[union-attr]
+    yield f'.TH {name.upper()} 7 "" "walsyncd {__version__}" "Miscellaneous"'
+    yield ".SH NAME"
+    yield f"{name} \\- {_roff(subject)}"
+    if not body.lstrip().startswith("## "):
+        yield ".SH DESCRIPTION"
+    for block in re.findall(r"```\w*\n.*?^```$|(?:^(?!```)[^\n]+\n?)+", body, re.MULTILINE | re.DOTALL):
+        yield from _block(block.rstrip("\n"))
+    yield ".SH SEE ALSO"
+    yield ".BR walsyncd (8),"
+    yield ".BR walsyncd.toml (5)"
+
+
+def _block(block: str) -> Iterator[str]:
+    lines = block.splitlines()
+    if block.startswith("```"):
+        yield from (".PP", ".RS", ".EX")
+        yield from (line if not line.startswith((".", "'")) else f"\\&{line}" for line in map(_roff, lines[1:-1]))
+        yield from (".EE", ".RE")
+    elif block.startswith("#"):
+        level, _, heading = block.partition(" ")
+        yield f"{'.SH' if level == '##' else '.SS'} {_quoted(heading)}"
+    elif block.startswith("|"):
+        rows = [[_inside(cell.strip()) for cell in line.strip("|").split("|")] for line in lines]
+        for row in rows[2:]:
+            yield ".TP"
+            yield _line(row[0])
+            yield _line("; ".join(f"{head}: {cell}" for head, cell in zip(rows[0][1:], row[1:], strict=True) if cell))
+    elif block.startswith("- ") or _NUMBER.match(block):
+        for item in re.split(r"\n(?=- |\d+\. )", block):
+            number = _NUMBER.match(item)
+            yield f'.IP "{number[1]}." 4' if number else ".IP \\(bu 2"
+            yield _line(_inside(" ".join(item[number.end() if number else 2 :].split())))
+    else:
+        yield ".PP"
+        yield _line(_inside(" ".join(lines)))
+
+
+def _inside(text: str) -> str:
+    """Bold and code as fonts; a link is its text."""
+    text = _roff(re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", text))
+    text = re.sub(r"\*\*(.+?)\*\*", r"\\fB\1\\fR", text)
+    return re.sub(r"`([^`]+)`", r"\\fB\1\\fR", text)
+
+
+def _line(text: str) -> str:
+    return f"\\&{text}" if text[:1] in {".", "'"} else text
 
 
 # -- roff ------------------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""The README's code blocks, so that tests run what users read."""
+"""The code blocks of the README and of the manual's pages, so that tests run what users read."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 README = Path(__file__).parents[1] / "README.md"
+PAGES = {page.name.split("-")[1].split(".")[0]: page for page in (README.parent / "packaging/man").glob("*.7.md")}
 _BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -24,9 +25,9 @@ class Block:
         return self.text.startswith("#!")
 
 
-def blocks(language: str) -> list[Block]:
-    """All blocks of a language, in order."""
-    text = README.read_text(encoding="utf-8")
+def blocks(language: str, page: Path = README) -> list[Block]:
+    """All blocks of a language on a page, in order."""
+    text = page.read_text(encoding="utf-8")
     found = []
     for match in _BLOCK.finditer(text):
         headings = re.findall(r"^## (.*)$", text[: match.start()], re.MULTILINE)

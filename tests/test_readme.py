@@ -1,4 +1,4 @@
-"""Every command of the README runs, on a machine below a temporary folder."""
+"""Every command of the README and of the pages of section 7 runs, on a machine below a temporary folder."""
 
 from __future__ import annotations
 
@@ -7,17 +7,18 @@ import os
 import re
 import shlex
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
-from tests.readme import README, blocks, script_by_hand
+from tests.readme import PAGES, README, blocks, script_by_hand
 from tests.replicas import ReplicaMaker, counter_in, make_replica
 from walsyncd.cli import EXIT_CODES
 from walsyncd.config import load
@@ -43,12 +44,28 @@ SH_BLOCKS = Counter(
     {
         "See it": 2,
         "Install": 2,
-        "Configure and check": 3,
-        "Restore": 4,
+        "Configure and check": 2,
+        "Restore": 3,
         "Restore by hand": 2,
-        "What is kept, and what it costs": 1,
     }
 )
+
+# On the pages of section 7, by page and section.
+PAGE_BLOCKS = Counter(
+    {
+        ("operating", "See how it goes"): 1,
+        ("operating", "Change the configuration"): 1,
+        ("operating", "Run it once"): 1,
+        ("operating", "Verify and rehearse"): 1,
+        ("operating", "Forget a database"): 1,
+        ("costs", "What is kept"): 1,
+        ("containers", "One container: exec"): 1,
+        ("containers", "Without a daemon"): 1,
+        ("litestream", "Beside each other for a week"): 1,
+        ("litestream", "Then stop Litestream and undo what it asked for"): 1,
+    }
+)
+README_LINES_MAX = 200
 
 
 class Machine:
@@ -145,14 +162,21 @@ def _replica(machine: Machine, folder: Path) -> Iterator[ReplicaMaker]:
         yield maker
 
 
-def _sh(section: str) -> list[str]:
-    return [block.text for block in blocks("sh") if block.section == section]
+def _sh(section: str, page: str = "") -> list[str]:
+    return [block.text for block in blocks("sh", PAGES[page] if page else README) if block.section == section]
 
 
 def test_no_block_is_forgotten() -> None:
     """A new one needs a test here."""
     assert Counter(block.section for block in blocks("sh")) == SH_BLOCKS
-    assert Counter(block.language for block in blocks("")) == Counter()
+    found = Counter((name, block.section) for name, page in PAGES.items() for block in blocks("sh", page))
+    assert found == PAGE_BLOCKS
+    assert [block for page in (README, *PAGES.values()) for block in blocks("", page)] == []
+
+
+def test_the_readme_is_short() -> None:
+    """What else there is to say is on the pages that it names."""
+    assert len(README.read_text(encoding="utf-8").splitlines()) <= README_LINES_MAX
 
 
 def test_the_two_set_up_commands_are_what_ci_runs() -> None:
@@ -193,18 +217,22 @@ def test_the_configuration_is_valid(tmp_path: Path) -> None:
     assert [entry.path for entry in settings.databases] == [f"/{NAME}", "/srv/tenants/*/data.db"]
 
 
-def test_what_is_kept_is_valid(tmp_path: Path) -> None:
-    """Keep rules go with what is built in, and a store that removes by age with room to spare."""
-    _, drills, rules, without_deletion = blocks("toml")
+def test_what_the_pages_configure_is_valid(tmp_path: Path) -> None:
+    """Notifications, drills, keep rules, and a store that removes by age with room to spare."""
     file = tmp_path / "config.toml"
-    file.write_text(f'[storage]\nurl = "{URL}"\n{drills.text}\n[[database]]\npath = "/{NAME}"\n')
-    assert load(file).databases[0].verify_interval_s == 7 * 86_400
-    file.write_text(f'[storage]\nurl = "{URL}"\n{rules.text}\n[[database]]\npath = "/{NAME}"\n')
+    notify, drills = blocks("toml", PAGES["operating"])
+    rules, without_deletion = blocks("toml", PAGES["costs"])
+    rest = f'[[database]]\npath = "/{NAME}"\n'
+    file.write_text(f'[storage]\nurl = "{URL}"\n{notify.text}\n{drills.text}\n{rest}')
+    settings = load(file)
+    assert settings.databases[0].verify_interval_s == 7 * 86_400
+    assert settings.notify.is_wanted
+    file.write_text(f'[storage]\nurl = "{URL}"\n{rules.text}\n{rest}')
     (entry,) = load(file).databases
     assert (entry.keep.daily, entry.keep.weekly, entry.keep.monthly) == (14, 8, 12)
-    file.write_text(f'{without_deletion.text}\nurl = "{URL}"\n[[database]]\npath = "/{NAME}"\n')
+    file.write_text(f'{without_deletion.text}\nurl = "{URL}"\n{rest}')
     assert load(file).storage.expire_after_s == 30 * 86_400
-    for policy in blocks("json"):
+    for policy in blocks("json", PAGES["costs"]):
         assert json.loads(policy.text)
 
 
@@ -215,16 +243,18 @@ def test_a_machine_is_checked_started_and_synced(machine: Machine, tmp_path: Pat
         maker.commit(3)
         maker.checkpoint()
         machine.database.write_bytes(maker.path.read_bytes())
-    start, status, sync = _sh("Configure and check")
+    start, status = _sh("Configure and check")
+    (sync,) = _sh("Change the configuration", "operating")
     assert "problem" not in machine.run(start)
     assert (machine.root / "systemctl").read_text() == "enable --now walsyncd\n"
     _wait_for(machine.root / "state/control.sock")
     assert machine.run(status).startswith("daemon: running")
+    assert NAME in machine.run(_sh("See how it goes", "operating")[0])
     synced, snapshot = machine.run(sync).splitlines()
     assert synced.startswith(f"{NAME} ")
     assert snapshot.startswith(f"{NAME} ")
     assert len(list(machine.bucket.rglob("base/*.json.zst"))) >= 1
-    (prune,) = _sh("What is kept, and what it costs")
+    (prune,) = _sh("What is kept", "costs")
     assert "0 of " in machine.run(prune)
     machine.run(_sh("Restore")[0])
     assert counter_in(machine.root / "srv/restored/app.db") == 3
@@ -240,7 +270,7 @@ def _wait_for(path: Path) -> None:
 def test_every_restore_gives_what_it_says(machine: Machine, tmp_path: Path) -> None:
     """The head, a moment, a position, a URL without a configuration; and verify finds all sound."""
     with _replica(machine, tmp_path) as maker:
-        text = "".join(_sh("Restore"))
+        text = "".join([*_sh("Restore"), *_sh("Verify and rehearse", "operating")])
         assert text.count(POSITION) == 1
         out = machine.run(text.replace(POSITION, str(maker.history[2].position)))
     names = ("app", "before", "exact", "elsewhere")
@@ -251,7 +281,7 @@ def test_every_restore_gives_what_it_says(machine: Machine, tmp_path: Path) -> N
 
 def test_a_service_restores_what_is_missing_and_only_that(machine: Machine, tmp_path: Path) -> None:
     """Twice the same command: the second time the file is there, whatever it is."""
-    (block,) = blocks("ini")
+    block = next(block for block in blocks("ini", PAGES["operating"]) if "ExecStartPre" in block.text)
     (command,) = re.findall(r"^ExecStartPre=/usr/local/bin/(.*)$", block.text, re.MULTILINE)
     with _replica(machine, tmp_path):
         machine.run(command)
@@ -272,14 +302,59 @@ def test_restoring_by_hand_is_two_blocks(machine: Machine, tmp_path: Path) -> No
 
 def test_exit_codes_are_those_of_the_help() -> None:
     """Numbers and first words."""
-    table = dict(re.findall(r"^\| (\d+) \| ([^;:|]*?)[;:|]", README.read_text(encoding="utf-8"), re.MULTILINE))
+    text = PAGES["operating"].read_text(encoding="utf-8")
+    table = dict(re.findall(r"^\| (\d+) \| ([^;:|]*?)[;:|]", text, re.MULTILINE))
     said = dict(re.findall(r"^  (\d)  (.*)$", EXIT_CODES, re.MULTILINE))
     assert said.items() <= {number: text.strip() for number, text in table.items()}.items()
 
 
 def test_links_lead_somewhere() -> None:
     """Files of the repository, and headings of the page."""
-    text = README.read_text(encoding="utf-8")
-    headings = {heading.lower().replace(" ", "-") for heading in re.findall(r"^## (.*)$", text, re.MULTILINE)}
-    for link in re.findall(r"\]\(([^)]*)\)", text):
-        assert link[1:] in headings if link.startswith("#") else (ROOT / link).exists(), link
+    for page in (README, *PAGES.values()):
+        text = page.read_text(encoding="utf-8")
+        for link in re.findall(r"\]\(([^)]*)\)", text):
+            name, _, heading = link.partition("#")
+            target = page.parent / name if name else page
+            assert target.exists(), f"{page.name}: {link}"
+            if heading:
+                headings = re.findall(r"^##+ (.*)$", target.read_text(encoding="utf-8"), re.MULTILINE)
+                assert heading in {each.lower().replace(" ", "-") for each in headings}, f"{page.name}: {link}"
+
+
+def test_once_exec_and_forget_run_as_the_pages_say(machine: Machine) -> None:
+    """A round ships everything; an application runs beside a daemon; a replica that is followed no more goes."""
+    machine.configure()
+    with closing(sqlite3.connect(machine.database)) as connection:
+        connection.execute("CREATE TABLE t (x)")
+    for page, section in (("operating", "Run it once"), ("containers", "Without a daemon")):
+        machine.run(_sh(section, page)[0])
+    assert len(list(machine.bucket.rglob("base/*.json.zst"))) == 1
+    (command,) = _sh("One container: exec", "containers")
+    assert "an application runs here" in machine.run(command)
+    (forget,) = _sh("Forget a database", "operating")
+    gone = "srv/tenants/gone/data.db"
+    (machine.bucket / NAME).rename(machine.bucket / "moved")
+    (machine.bucket / gone).parent.mkdir(parents=True)
+    (machine.bucket / "moved").rename(machine.bucket / gone)
+    assert "nothing is left" in machine.run(forget)
+    assert list(machine.bucket.rglob("*.zst")) == []
+
+
+def test_leaving_litestream(machine: Machine, tmp_path: Path) -> None:
+    """Its tables and its folder go, and the database is as the application left it; the two can be compared before."""
+    with _replica(machine, tmp_path) as maker:
+        machine.database.write_bytes(maker.path.read_bytes())
+        check, *_ = _sh("Beside each other for a week", "litestream")
+        machine.run(f"install -d -m 0700 /srv/restored\n{check}")
+    assert counter_in(machine.root / "srv/restored/compared.db") == 10
+    (sql,) = blocks("sql", PAGES["litestream"])
+    with closing(sqlite3.connect(machine.database)) as connection:
+        connection.execute("CREATE TABLE _litestream_seq (id INTEGER PRIMARY KEY, seq INTEGER)")
+        connection.execute("CREATE TABLE _litestream_lock (id INTEGER)")
+        connection.executescript(sql.text)
+        left = connection.execute("SELECT name FROM sqlite_master WHERE name LIKE '%litestream%'").fetchall()
+    assert left == []
+    folder = machine.database.with_name(f".{machine.database.name}-litestream")
+    folder.mkdir()
+    machine.run(_sh("Then stop Litestream and undo what it asked for", "litestream")[0])
+    assert not folder.exists()

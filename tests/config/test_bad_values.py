@@ -53,6 +53,9 @@ BAD: dict[str, list[tuple[str, str]]] = {
         ("false", 'or "off"'),
         ("'100ms'", 'at least "1s"; the default is "1m", "off" never asks'),
     ],
+    "notify.heartbeat_url": [("'hc-ping.com/x'", "http:// or https://"), ("1", TEXT)],
+    "notify.heartbeat_interval": [("60", DURATION), ("'1s'", 'at least "10s"; the default is "1m"')],
+    "notify.problem_url": [("'ftp://host/x'", "http:// or https://"), ("'https://host:x/'", "http:// or https://")],
     "daemon.stop_timeout": [("30", DURATION), ("'0s'", LENGTH), ("'-5s'", DURATION), ("['30s']", DURATION)],
     "daemon.metrics_listen": [
         ("9187", 'for example "127.0.0.1:9187"'),
@@ -75,7 +78,7 @@ BAD: dict[str, list[tuple[str, str]]] = {
     "database.name": [("5", TEXT), ("'../a'", "path segment '..'")],
 }
 BAD |= {f"database.{key}": BAD[f"defaults.{key}"] for key in DefaultsSection.model_fields}
-SECRET = {"access_key_id", "secret_access_key", "session_token", "role_external_id"}
+SECRET = {"access_key_id", "secret_access_key", "session_token", "role_external_id", "heartbeat_url", "problem_url"}
 
 
 def file_with(folder: Path, key: str, value: str) -> Path:

@@ -39,6 +39,8 @@ def test_the_examples_commented_keys_are_keys_with_their_defaults(tmp_path: Path
     optional = {
         "metrics_listen",
         "metrics_textfile",
+        "heartbeat_url",
+        "problem_url",
         "endpoint_url",
         "region",
         "access_key_id",

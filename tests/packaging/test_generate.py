@@ -15,13 +15,8 @@ from walsyncd.config.schema import SECTIONS
 
 ROOT = Path(__file__).parents[2]
 PACKAGING = ROOT / "packaging"
-MADE = (
-    "man/walsyncd.8",
-    "man/walsyncd.toml.5",
-    "man/walsyncd-trust.7",
-    "completions/walsyncd.bash",
-    "completions/_walsyncd",
-)
+PAGES = ("walsyncd.8", "walsyncd.toml.5", *(page.name for page in sorted((PACKAGING / "man").glob("*.7"))))
+MADE = (*(f"man/{page}" for page in PAGES), "completions/walsyncd.bash", "completions/_walsyncd")
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +45,7 @@ def test_the_page_names_every_key(made: Path) -> None:
     assert [key for key in sorted(keys) if f'.BR "{key}" ' not in page] == []
 
 
-@pytest.mark.parametrize("name", ["walsyncd.8", "walsyncd.toml.5", "walsyncd-trust.7"])
+@pytest.mark.parametrize("name", PAGES)
 def test_groff_has_no_complaint(made: Path, name: str) -> None:
     """No unknown request, no undefined string."""
     if shutil.which("groff") is None:
@@ -80,3 +75,31 @@ def test_bash_completes_commands_and_options(made: Path) -> None:
 def test_the_example_is_toml() -> None:
     """Also with every default put in force."""
     tomllib.loads((ROOT / "config.example.toml").read_text())
+
+
+def test_every_page_is_part_of_the_package() -> None:
+    """Of the wheel and of the Debian package."""
+    data = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"][
+        "shared-data"
+    ]
+    missing = [page for page in PAGES if data.get(f"packaging/man/{page}") != f"share/man/man{page[-1]}/{page}"]
+    assert missing == []
+    assert "packaging/man/walsyncd-*.7" in (PACKAGING / "debian/rules").read_text()
+
+
+def test_markdown_becomes_roff() -> None:
+    """What the pages use: a line that begins with a dot is no request, and a backslash stays one."""
+    page = runpy.run_path(str(PACKAGING / "generate.py"))["_page"]
+    text = (
+        "# x(7): a thing\n\n## Part\n\n.dot `a-b` and **bold** [link](there)\n\n```sh\n.x \\y\n```\n\n"
+        "- one\n  more\n- two\n\n1. first\n\n| a | b |\n|---|---|\n| c | d |\n"
+    )
+    assert list(page(text))[3:-3] == [
+        '.SH "Part"',
+        ".PP",
+        "\\&.dot \\fBa\\-b\\fR and \\fBbold\\fR link",
+        *(".PP", ".RS", ".EX", "\\&.x \\ey", ".EE", ".RE"),
+        *(".IP \\(bu 2", "one more", ".IP \\(bu 2", "two"),
+        *('.IP "1." 4', "first"),
+        *(".TP", "c", "b: d"),
+    ]

@@ -6,13 +6,14 @@
 from walsyncd.config.database_specs import DatabaseSpec, expand
 from walsyncd.config.loading import load, secrets_in, storage_at
 from walsyncd.config.patterns import glob_folders
-from walsyncd.config.settings import DaemonSettings, DatabaseEntry, Settings, StorageSettings
+from walsyncd.config.settings import DaemonSettings, DatabaseEntry, NotifySettings, Settings, StorageSettings
 from walsyncd.config.units import format_duration, format_size, parse_duration, parse_size
 
 __all__ = [
     "DaemonSettings",
     "DatabaseEntry",
     "DatabaseSpec",
+    "NotifySettings",
     "Settings",
     "StorageSettings",
     "expand",

@@ -15,7 +15,7 @@ from pydantic_settings import SettingsError
 from walsyncd.config.keeping import keeping_problems
 from walsyncd.config.problem import Problem, error_of, problem_of, unknown_variables
 from walsyncd.config.schema import ConfigFile, DatabaseSection, DefaultsSection
-from walsyncd.config.settings import DaemonSettings, DatabaseEntry, Keep, Settings, StorageSettings
+from walsyncd.config.settings import DaemonSettings, DatabaseEntry, Keep, NotifySettings, Settings, StorageSettings
 from walsyncd.config.storage_section import DEFAULT_NAME, URL_HINT, all_storages, url_problem
 from walsyncd.core.stored.layout import check_name, default_name
 from walsyncd.errors import UsageError
@@ -52,11 +52,13 @@ def storage_at(url: str, path: Path | None) -> StorageSettings:
 
 
 def secrets_in(file: Path) -> list[str]:
-    """The keys of ``[storage]`` in this file, the environment apart, that nobody else may know."""
-    storage = _read(file).get("storage", {})
-    sections = [storage, *storage.values()] if isinstance(storage, dict) else []
-    names = ("secret_access_key", "session_token")
-    return [name for section in sections if isinstance(section, dict) for name in names if name in section]
+    """The keys in this file, the environment apart, that nobody else may know."""
+    content = _read(file)
+    storage, notify = content.get("storage", {}), content.get("notify", {})
+    of_storage = ("secret_access_key", "session_token")
+    sections = [(each, of_storage) for each in ([storage, *storage.values()] if isinstance(storage, dict) else [])]
+    sections.append((notify, ("heartbeat_url", "problem_url")))
+    return [name for section, names in sections if isinstance(section, dict) for name in names if name in section]
 
 
 def find_file(path: Path | None) -> Path:
@@ -107,7 +109,12 @@ def _settings(file: Path, content: Mapping[str, Any]) -> Settings:
     if problems:
         raise error_of(file, problems)
     return Settings(
-        file=file, storage=storages[0], daemon=_daemon(parsed), databases=databases, others=tuple(storages[1:])
+        file=file,
+        storage=storages[0],
+        daemon=_daemon(parsed),
+        databases=databases,
+        others=tuple(storages[1:]),
+        notify=_notify(parsed),
     )
 
 
@@ -135,6 +142,11 @@ def _daemon(parsed: ConfigFile) -> DaemonSettings:
         metrics_listen=section.metrics_listen,
         metrics_textfile=Path(section.metrics_textfile) if section.metrics_textfile else None,
     )
+
+
+def _notify(parsed: ConfigFile) -> NotifySettings:
+    section = parsed.notify
+    return NotifySettings(section.heartbeat_url, section.heartbeat_interval, section.problem_url)
 
 
 def _entry(number: int, section: DatabaseSection, defaults: DefaultsSection) -> DatabaseEntry:

@@ -15,7 +15,7 @@ from pydantic_core import ErrorDetails
 from walsyncd.config.schema import ENVIRONMENT_PREFIX, SECTIONS, DestinationSection
 from walsyncd.errors import UsageError
 
-_SECRETS = {"access_key_id", "secret_access_key", "session_token", "role_external_id"}
+_SECRETS = {"access_key_id", "secret_access_key", "session_token", "role_external_id", "heartbeat_url", "problem_url"}
 
 _MISSING_HINTS = {
     "storage": 'add [storage] with url = "s3://bucket/prefix" or url = "file:///folder"',

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
@@ -31,6 +32,9 @@ UPLOAD_RATE_MIN = 1 << 10
 # What a probe learns is not worth more requests than that.
 PROBE_INTERVAL_MIN_S = 1.0
 PORT_MAX = 65_535
+
+# Receivers count in minutes, and some refuse who asks too often.
+HEARTBEAT_INTERVAL_MIN_S = 10.0
 
 # Each upload is a thread and a connection; more than this only queues in the kernel.
 UPLOADS_MAX = 256
@@ -123,6 +127,24 @@ def _http(url: str) -> str:
     return url
 
 
+def _hook_url(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+        is_complete = parts.scheme in {"http", "https"} and bool(parts.hostname) and (parts.port or 1) > 0
+    except ValueError:
+        is_complete = False
+    if not is_complete or any(character <= " " for character in url):
+        raise _refuse("is not an http:// or https:// URL", 'for example "https://hc-ping.com/…"')
+    return url
+
+
+def _heartbeat_interval(value: object) -> float:
+    seconds = _duration(value)
+    if seconds < HEARTBEAT_INTERVAL_MIN_S:
+        raise _refuse("is too often to ask", 'at least "10s"; the default is "1m"')
+    return seconds
+
+
 def _store_timeout(value: object) -> float:
     seconds = _duration(value)
     if not STORE_TIMEOUT_MIN_S <= seconds <= STORE_TIMEOUT_MAX_S:
@@ -155,6 +177,8 @@ Text = Annotated[str, Field(min_length=1)]
 Endpoint = Annotated[str, AfterValidator(_http)]
 StoreTimeout = Annotated[float, BeforeValidator(_store_timeout)]
 ProbeInterval = Annotated[float | None, BeforeValidator(_probe_interval)]
+HookUrl = Annotated[str, AfterValidator(_hook_url)]
+HeartbeatInterval = Annotated[float, BeforeValidator(_heartbeat_interval)]
 Listen = Annotated[str, BeforeValidator(_listen)]
 StorageClass = Annotated[str, AfterValidator(_storage_class)]
 RoleArn = Annotated[str, AfterValidator(_role_arn)]
@@ -246,6 +270,14 @@ class DatabaseSection(_Section):
     verify_interval: VerifyInterval | None = None
 
 
+class NotifySection(_Section):
+    """``[notify]``."""
+
+    heartbeat_url: HookUrl | None = None
+    heartbeat_interval: HeartbeatInterval = 60.0
+    problem_url: HookUrl | None = None
+
+
 class ConfigFile(BaseSettings):
     """The whole file, given as keyword arguments; the environment wins over it."""
 
@@ -255,6 +287,7 @@ class ConfigFile(BaseSettings):
     daemon: DaemonSection = DaemonSection()
     defaults: DefaultsSection = DefaultsSection()
     database: list[DatabaseSection] = Field(default_factory=list)
+    notify: NotifySection = NotifySection()
 
     @classmethod
     def settings_customise_sources(
@@ -274,4 +307,5 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "daemon": DaemonSection,
     "defaults": DefaultsSection,
     "database": DatabaseSection,
+    "notify": NotifySection,
 }

@@ -75,6 +75,20 @@ class DaemonSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class NotifySettings:
+    """Whom the daemon tells how it goes; None: nobody. The URLs are secrets."""
+
+    heartbeat_url: str | None = field(default=None, repr=False)
+    heartbeat_interval_s: float = 60.0
+    problem_url: str | None = field(default=None, repr=False)
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether there is anybody to tell."""
+        return self.heartbeat_url is not None or self.problem_url is not None
+
+
+@dataclass(frozen=True, slots=True)
 class Keep:
     """Of how many days, weeks and months older than the retention a base is kept."""
 
@@ -118,6 +132,7 @@ class Settings:
     daemon: DaemonSettings
     databases: tuple[DatabaseEntry, ...]
     others: tuple[StorageSettings, ...] = ()
+    notify: NotifySettings = field(default_factory=NotifySettings)
 
     @property
     def storages(self) -> tuple[StorageSettings, ...]:

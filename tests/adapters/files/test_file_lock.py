@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from walsyncd.adapters.files.file_lock import OFD_PID, lock_bytes, lock_in_the_way
+from walsyncd.adapters.files.file_lock import OFD_PID, has_ofd_locks, lock_bytes, lock_in_the_way
 
 
 @pytest.fixture
@@ -53,3 +53,20 @@ def test_what_is_no_conflict_is_raised(tmp_path: Path) -> None:
         assert caught.value.errno == errno.EBADF
     finally:
         os.close(descriptor)
+
+
+def test_a_kernel_without_such_locks_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It refuses the question as invalid; other errors are not that."""
+    assert has_ofd_locks()
+
+    def refuse(number: int) -> None:
+        def fail(*_arguments: object) -> None:
+            raise OSError(number, os.strerror(number))
+
+        monkeypatch.setattr(fcntl, "fcntl", fail)
+
+    refuse(errno.EINVAL)
+    assert not has_ofd_locks()
+    refuse(errno.EIO)
+    with pytest.raises(OSError, match="Input/output"):
+        has_ofd_locks()

@@ -230,3 +230,21 @@ def test_a_secret_that_everybody_can_read_is_a_problem(tmp_path: Path, capsys: p
     file.chmod(0o644)
     main(["check", "--config", str(file)])
     assert "everybody can read it" not in capsys.readouterr().out
+
+
+def test_who_is_told_is_shown_without_the_secret(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The host of each URL, and nothing is sent to it."""
+    file = tmp_path / "config.toml"
+    file.write_text(
+        f'[storage]\nurl = "{(tmp_path / "replica").as_uri()}"\n[daemon]\nstate_dir = "{tmp_path}/state"\n'
+        '[notify]\nheartbeat_url = "https://hc-ping.invalid/geheim"\nproblem_url = "https://ntfy.invalid/geheim"\n'
+    )
+    file.chmod(0o600)
+    main(["check", "--config", str(file)])
+    out = capsys.readouterr().out
+    assert "ok      notify.heartbeat_url: https://hc-ping.invalid/… is asked every 60 s" in out
+    assert "ok      notify.problem_url: https://ntfy.invalid/… gets a report" in out
+    assert "geheim" not in out
+    file.chmod(0o644)
+    main(["check", "--config", str(file)])
+    assert "it holds heartbeat_url" in capsys.readouterr().out

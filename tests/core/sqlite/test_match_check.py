@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import random
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -28,7 +29,7 @@ def test_a_second_name_counts_for_the_owner_of_the_folder_only(
 def test_a_database_is_one(tmp_path: Path) -> None:
     """As SQLite writes it, before its first transaction, and encrypted."""
     path = tmp_path / "a.db"
-    with sqlite3.connect(path) as connection:
+    with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute("CREATE TABLE t (x)")
     assert not is_no_database(path.read_bytes()[:512], path.stat().st_size)
     assert not is_no_database(b"", 0)

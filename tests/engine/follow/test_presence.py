@@ -130,6 +130,8 @@ def test_the_lock_of_another_daemon_is_nobodys(path: Path, present: Presence, cl
     app.close()
     present.update()
     assert (another.held, present.held) == (True, False)
+    assert "holds OFD locks" in present.hindrance
+    assert another.hindrance == ""
     with SqliteProcess(path) as app:
         app.execute(insert(1))
         another.update()

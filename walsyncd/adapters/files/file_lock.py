@@ -12,11 +12,30 @@ import os
 import struct
 
 OFD_PID = -1  # what the kernel gives for the holder of such a lock
+# What is said where the kernel has none, and what helps.
+NO_OFD_LOCKS = (
+    "this kernel has no OFD locks, so nobody can be asked who has a database open: WAL databases are not followed",
+    "run the daemon on a Linux kernel of 3.15 or newer, not in a sandbox that imitates one",
+)
 _F_OFD_GETLK = 36
 _F_OFD_SETLK = 37
 # struct flock of 64-bit Linux: type, whence, (padding,) start, length, pid, (padding); "0q" pads the end.
 _FLOCK = struct.Struct("@hhqqi0q")
 _HELD_BY_ANOTHER = {errno.EAGAIN, errno.EACCES}  # fcntl(2) leaves open which of the two
+
+
+def has_ofd_locks() -> bool:
+    """Whether this kernel knows such locks; gVisor's, for one, may not."""
+    descriptor = os.memfd_create("walsyncd-locks", os.MFD_CLOEXEC)
+    try:
+        lock_in_the_way(descriptor, fcntl.F_RDLCK, 0, 1)
+    except OSError as error:
+        if error.errno in {errno.EINVAL, errno.ENOSYS}:
+            return False
+        raise
+    finally:
+        os.close(descriptor)
+    return True
 
 
 def lock_bytes(descriptor: int, kind: int, start: int, length: int) -> bool:

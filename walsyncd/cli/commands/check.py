@@ -84,6 +84,8 @@ def _findings(settings: Settings) -> Iterator[Finding]:
     for spec in specs:
         yield from database_findings(spec.path, own_only=spec.is_match)
         yield from _presence_findings(spec)
+    yield from _kernel_findings()
+    yield from _notify_findings(settings)
     yield state_dir_finding(settings.daemon.state_dir)
     for storage in settings.storages:
         yield from _storage_findings(settings, storage)
@@ -105,6 +107,25 @@ def _entry_findings(settings: Settings, specs: list[DatabaseSpec]) -> Iterator[F
     for entry in settings.databases:
         if entry.key not in found:
             yield Finding("note", f"{entry.key} {entry.path}", "nothing matches at present")
+
+
+def _kernel_findings() -> Iterator[Finding]:
+    from walsyncd.adapters.files.file_lock import NO_OFD_LOCKS, has_ofd_locks  # noqa: PLC0415
+
+    if not has_ofd_locks():
+        yield Finding("problem", "kernel", *NO_OFD_LOCKS)
+
+
+def _notify_findings(settings: Settings) -> Iterator[Finding]:
+    """Who is told; nothing is sent, since a heartbeat would say that a daemon runs."""
+    from walsyncd.adapters.system.web_hook import shown  # noqa: PLC0415
+
+    notify = settings.notify
+    if notify.heartbeat_url is not None:
+        often = f"every {notify.heartbeat_interval_s:.0f} s while nothing is wrong"
+        yield Finding("ok", "notify.heartbeat_url", f"{shown(notify.heartbeat_url)} is asked {often}")
+    if notify.problem_url is not None:
+        yield Finding("ok", "notify.problem_url", f"{shown(notify.problem_url)} gets a report of each problem")
 
 
 def _presence_findings(spec: DatabaseSpec) -> Iterator[Finding]:

@@ -235,6 +235,8 @@ def _remarks(database: DatabaseStatus) -> Iterator[str]:
         yield one_line(f"{database.name}: storage: {database.error}")
     if database.last_drill and not database.last_drill.startswith("passed"):
         yield one_line(f"{database.name}: drill of {_moment(database.last_drill_ms)} {database.last_drill}")
+    if database.presence_hindrance:
+        yield one_line(f"{database.name}: presence is not held: {database.presence_hindrance}")
     if database.presence != "off":
         yield one_line(f"{database.name}: presence is {database.presence}: {PRICE}")
 

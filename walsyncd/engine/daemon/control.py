@@ -140,9 +140,11 @@ class Control:
     def _status(self) -> Answer:
         followed = self._databases.all()
         presence = {tracked.name: tracked.presence.standing for tracked in followed}
+        hindered = {tracked.name: tracked.presence.hindrance for tracked in followed}
         waits = self._waits()
         rows = statuses(self._journal, now_ms=time.time_ns() // 1_000_000, configured=presence)
-        databases = [asdict(replace(row, presence=presence[row.name], **asdict(waits[row.name]))) for row in rows]
+        known = [replace(row, presence=presence[row.name], presence_hindrance=hindered[row.name]) for row in rows]
+        databases = [asdict(replace(row, **asdict(waits[row.name]))) for row in known]
         return {"pid": os.getpid(), "version": __version__, "storage": self._trouble(), "databases": databases}
 
     def _sync(self, databases: Sequence[FollowedDatabase]) -> Answer:

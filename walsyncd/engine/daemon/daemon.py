@@ -114,7 +114,9 @@ class Daemon:
             looked=self._looked,
             stall_detector=self._stalls,
         )
-        self._observability = Observability(self._journal, lambda: self._destinations, waits=self._attention.waits)
+        self._observability = Observability(
+            self._journal, lambda: self._destinations, self._attention.waits, lambda: self.databases
+        )
         self._destinations = Destinations(self._journal, self._shipping_to)
         self._destinations.settle(settings, opener, ())
         self._databases = Databases(
@@ -219,7 +221,8 @@ class Daemon:
         self._destinations.finish(self._settings)
         self._supervisor.start("watcher", self._events.run)
         self._supervisor.start("follower", self.follower.run)
-        self._observability.start(self._settings.daemon)
+        self._observability.start(self._settings.daemon, self._settings.notify)
+        self._supervisor.start("notifier", self._observability.notifier.run)
         for name, target in self._server.threads().items():
             self._supervisor.start(name, target)
         _log.info("daemon_started", databases=len(self._databases), storage=self._settings.storage.url)
@@ -305,7 +308,7 @@ class Daemon:
         if settings.daemon.state_dir != before.daemon.state_dir:
             raise UsageError("reload: state_dir can't change while the daemon runs", hint="systemctl restart walsyncd")
         self._destinations.settle(settings, open_storage, self._databases.all())
-        self._observability.settle(settings.daemon)
+        self._observability.settle(settings.daemon, settings.notify)
         for destination in self._destinations.all():
             destination.probe.probe_every(settings.daemon.probe_interval_s)
         self._limit.bytes_max = settings.daemon.spool_bytes_max
@@ -319,6 +322,7 @@ class Daemon:
 
     def _changed(self) -> None:
         self._heart.changed()
+        self._observability.changed()
 
     def _offer(self, rows: list[ObjectRow]) -> None:
         for database_id in dict.fromkeys(row.database_id for row in rows):
@@ -358,7 +362,7 @@ class Daemon:
         for tracked in databases:
             if self._reports.get(tracked.row_id) != tracked.report:
                 self._reports[tracked.row_id] = tracked.report
-                self._heart.changed()
+                self._changed()
 
     # -- what the service manager hears -----------------------------------------------------------------------------
 

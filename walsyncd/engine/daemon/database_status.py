@@ -51,6 +51,8 @@ class DatabaseStatus:
     last_drill: str = ""
     """How it ended, ``passed``, ``failed`` or ``skipped``, and what it looked at or found."""
     drill_failed: bool = False
+    presence_hindrance: str = ""
+    """Why the locks of ``presence`` are not held although they are wanted; empty if that may pass by itself."""
     presence: str = "off"
     """``on`` if it is asked for, ``held`` while the daemon holds the database open; only the daemon knows."""
     unseen_s: float = 0.0

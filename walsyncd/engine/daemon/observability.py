@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import socket
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import structlog
 
+from walsyncd.adapters.files.file_lock import NO_OFD_LOCKS, has_ofd_locks
+from walsyncd.adapters.journal.drill_table import DrillOutcome, DrillRow
 from walsyncd.adapters.journal.journal import Journal, ObjectRow
 from walsyncd.adapters.storage.counting_storage import CountingStorage, Requests
 from walsyncd.adapters.storage.interface import Storage
-from walsyncd.config import DaemonSettings
+from walsyncd.config import DaemonSettings, NotifySettings
 from walsyncd.engine.daemon.attention import Waits
 from walsyncd.engine.daemon.clock_watch import ClockWatch
 from walsyncd.engine.daemon.destinations import Destinations
 from walsyncd.engine.daemon.metrics import Metrics, Shipped
+from walsyncd.engine.daemon.notifier import Complaint, Notifier, complaints_of
+from walsyncd.engine.follow.followed_database import FollowedDatabase
 from walsyncd.engine.upkeep.deletion import Removals
 from walsyncd.errors import UsageError, WalsyncdError
 from walsyncd.log import lines_lost
 
 if TYPE_CHECKING:
     from walsyncd.adapters.system.exporter import Exporter
+
+NOBODY = NotifySettings()
 
 _log = structlog.get_logger()
 
@@ -36,6 +43,7 @@ class Observability:
         journal: Journal,
         destinations: Callable[[], Destinations],
         waits: Callable[[], Mapping[str, Waits]],
+        followed: Callable[[], Sequence[FollowedDatabase]],
     ) -> None:
         self._destinations = destinations
         self._requests = Requests()
@@ -52,6 +60,10 @@ class Observability:
             lines_lost=lines_lost,
             clock=self._clock,
         )
+        self._journal = journal
+        self._followed = followed
+        self.notifier = Notifier(socket.gethostname(), self._complaints)
+        """Its ``run`` is a thread of the daemon."""
         self._exporter: Exporter | None = None
         self._problem = ""
 
@@ -78,15 +90,18 @@ class Observability:
         """What is wrong with the storage, in words, or empty."""
         return self._destinations().trouble()
 
-    def start(self, daemon: DaemonSettings) -> None:
+    def start(self, daemon: DaemonSettings, notify: NotifySettings = NOBODY) -> None:
         """Begin, by these settings. Where metrics can't be shown (a port is taken), replication does without them."""
+        if not has_ofd_locks():
+            _log.warning("ofd_locks_missing", reason=NO_OFD_LOCKS[0], remedy=NO_OFD_LOCKS[1])
         try:
-            self.settle(daemon)
+            self.settle(daemon, notify)
         except UsageError as error:
             remedy = f"{error.hint}, or free it and reload: until then there are none"
             _log.error("metrics_not_shown", reason=error.message, remedy=remedy)
+            self.notifier.settle(notify)
 
-    def settle(self, daemon: DaemonSettings) -> None:
+    def settle(self, daemon: DaemonSettings, notify: NotifySettings = NOBODY) -> None:
         """Go by these settings; UsageError if metrics can't be shown there, and what was shown before stays."""
         listen, textfile = daemon.metrics_listen, daemon.metrics_textfile
         if self._exporter is None and (listen or textfile):
@@ -96,6 +111,11 @@ class Observability:
             self._exporter = Exporter(self._metrics.collect)
         if self._exporter is not None:
             self._exporter.settle(listen=listen, textfile=textfile)
+        self.notifier.settle(notify)
+
+    def changed(self) -> None:
+        """A database, or the storage, may be well now or not."""
+        self.notifier.wake()
 
     def due_s(self) -> float | None:
         """In how many seconds ``beat`` wants to be called; None: not by itself."""
@@ -115,6 +135,17 @@ class Observability:
             self._problem = ""
 
     def stop(self) -> None:
-        """Show nothing any more."""
+        """Show nothing and tell nobody any more."""
+        self.notifier.stop()
         if self._exporter is not None:
             self._exporter.settle(listen=None, textfile=None)
+
+    def _complaints(self) -> list[Complaint] | None:
+        rows = {row.id: row for row in self._journal.databases()}
+        followed = self._followed()
+        failed_drills = {each.row_id for each in followed if _has_failed(self._journal.last_drill(each.row_id))}
+        return complaints_of(followed, rows, trouble=self.trouble(), failed_drills=failed_drills)
+
+
+def _has_failed(drill: DrillRow | None) -> bool:
+    return drill is not None and drill.outcome is DrillOutcome.FAILED

@@ -54,6 +54,10 @@ _log = structlog.get_logger()
 
 
 Standing = Literal["off", "on", "held"]
+OTHER_OFD_LOCKS = (
+    "who has the database open holds OFD locks, as another walsyncd does and some drivers of SQLite do (ncruces' for "
+    "Go): the two can't be told apart, so presence does not join them"
+)
 
 
 @dataclass(slots=True)
@@ -94,12 +98,18 @@ class Presence:
         self._grip: _Grip | None = None
         self._seen_ms = 0
         self._problem = ""
+        self._is_beside_ofd_locks = False
 
     @property
     def held(self) -> bool:
         """Whether both locks are held."""
         grip = self._grip
         return grip is not None and grip.held is HeldLocks.BOTH
+
+    @property
+    def hindrance(self) -> str:
+        """Why the locks are not held although they are wanted, if that will not pass by itself; or empty."""
+        return OTHER_OFD_LOCKS if self._wanted and self._is_beside_ofd_locks and not self.held else ""
 
     @property
     def standing(self) -> Standing:
@@ -170,6 +180,7 @@ class Presence:
 
     def _look(self, grip: _Grip) -> Seen:
         others = _others(grip.shm)
+        self._is_beside_ofd_locks = others is Others.DAEMON
         now_ms = self._monotonic_ms()
         if others is Others.PROCESS:
             self._seen_ms = now_ms

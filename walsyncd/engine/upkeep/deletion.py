@@ -12,7 +12,7 @@ from walsyncd.errors import RefusedError
 
 KEPT_HINT = "the store said yes and lists them all the same; if no lock holds them, ask who runs it"
 JOBS = ("compaction", "pruning")
-_WAY_OUT = "or write delete = false, and let a lifecycle rule remove what is old (README: Without the right to delete)"
+_WAY_OUT = "or write delete = false, and let a lifecycle rule remove what is old (walsyncd-costs(7))"
 
 
 class DeletionRefusedError(RefusedError):

@@ -206,7 +206,7 @@ def _answered(about: str, target: RequestTarget, error: ClientError) -> Walsyncd
     if error.operation_name == "AssumeRole" and kind is RefusedError:
         hint = _ROLE_HINT
     elif hint == _PERMISSION_HINT and error.operation_name in _ACTIONS:
-        hint = f"allow these credentials {_ACTIONS[error.operation_name]} there (README: the least rights)"
+        hint = f"allow these credentials {_ACTIONS[error.operation_name]} there (walsyncd-bucket(7): the least rights)"
     said = str(error.response.get("Error", {}).get("Message") or "").strip()
     named = [] if code == str(status) else [code]  # the answer to a HEAD names nothing
     answer = ": ".join([*named, said] if said and said != code else named)

@@ -1,0 +1,72 @@
+"""Requests to URLs that somebody watches: a heartbeat is a GET, a report a POST of JSON.
+
+Such a URL is a secret as a whole: who knows it can send heartbeats in the daemon's name. So messages name its scheme
+and host alone. Redirects are not followed, a body of the answer is not read, and a proxy comes from the environment.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+from urllib.request import getproxies, proxy_bypass
+
+from urllib3 import PoolManager, ProxyManager
+from urllib3.exceptions import HTTPError
+from urllib3.util import Timeout, make_headers
+
+from walsyncd import __version__
+from walsyncd.errors import TransientError
+
+TIMEOUT_S = 10.0  # to connect, and for each piece of the answer
+_OK = range(200, 300)
+
+
+def get(url: str) -> None:
+    """Ask the URL; TransientError if the answer is no success."""
+    _request("GET", url, None)
+
+
+def post(url: str, facts: Mapping[str, Any]) -> None:
+    """Send facts as JSON; TransientError if the answer is no success."""
+    _request("POST", url, json.dumps(facts, ensure_ascii=False).encode())
+
+
+def with_suffix(url: str, suffix: str) -> str:
+    """The URL with more at the end of its path, before its query."""
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(path=parts.path.rstrip("/") + suffix))
+
+
+def shown(url: str) -> str:
+    """What a message may show of the URL."""
+    parts = urlsplit(url)
+    port = f":{parts.port}" if parts.port else ""
+    return f"{parts.scheme}://{parts.hostname}{port}/…"
+
+
+def _request(method: str, url: str, body: bytes | None) -> None:
+    parts = urlsplit(url)
+    headers = {"User-Agent": f"walsyncd/{__version__}"}
+    if body is not None:
+        headers["Content-Type"] = "application/json; charset=utf-8"
+    if parts.username is not None:
+        headers |= make_headers(basic_auth=f"{parts.username}:{parts.password or ''}")
+    bare = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], fragment=""))
+    try:
+        with _pool(parts.scheme, parts.hostname or "") as pool:
+            answer = pool.request(method, bare, body=body, headers=headers, preload_content=False)
+            answer.close()
+    except (HTTPError, ValueError, OSError) as error:
+        # The text of these errors has the URL in it.
+        raise TransientError(f"{method} {shown(url)}: {type(error).__name__}") from None
+    if answer.status not in _OK:
+        raise TransientError(f"{method} {shown(url)}: the answer is {answer.status}")
+
+
+def _pool(scheme: str, host: str) -> PoolManager:
+    """Connections for one request: the next one comes too late to use the same."""
+    how: dict[str, Any] = {"retries": False, "timeout": Timeout(connect=TIMEOUT_S, read=TIMEOUT_S)}
+    proxy = None if proxy_bypass(host) else getproxies().get(scheme)
+    return ProxyManager(proxy, **how) if proxy else PoolManager(**how)

@@ -1,0 +1,228 @@
+"""Tells people who have no Prometheus how it goes: a heartbeat that stops, and a report of each problem.
+
+The heartbeat's URL is asked every ``heartbeat_interval`` while nothing is wrong, and its ``/fail`` while something is,
+the first time at once. The problem's URL gets one POST when a problem begins and one when it is over::
+
+    {"event": "began", "host": "web-1", "database": "srv/app.db", "problem": "missing", "text": "…", "remedy": "…",
+     "since": "2026-11-22T10:56:00.000Z", "time": "2026-11-22T10:56:01.000Z"}
+
+``database`` is null for a problem of the storage as a whole. All of it is one thread's work, so nothing else ever waits
+for a receiver. Reports that can't be delivered wait in order, ``WAITING_MAX`` at most, and are tried again.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+
+from walsyncd.adapters.journal.journal import DatabaseRow
+from walsyncd.adapters.system.web_hook import get, post, with_suffix
+from walsyncd.config import NotifySettings
+from walsyncd.core.follow.database_state import DatabaseState
+from walsyncd.core.stored.moment import format_moment
+from walsyncd.engine.follow.followed_database import FollowedDatabase
+from walsyncd.errors import TransientError
+
+CHECK_S = 10.0  # what nobody told of is seen as late as that
+CALM_S = 1.0  # a change is looked at after that: thousands of databases change together, and some at once again
+WAITING_MAX = 1000  # reports; a receiver that is dead for long does not fill the memory
+RETRY_S, RETRY_MAX_S = 2.0, 60.0
+
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Complaint:
+    """One thing that is wrong, with a database (None: with the storage as a whole): ``kind`` is a bounded word."""
+
+    database: str | None
+    kind: str
+    text: str
+    remedy: str = ""
+
+    @property
+    def key(self) -> tuple[str | None, str]:
+        """Two complaints with one key are the same problem, whatever their texts."""
+        return self.database, self.kind
+
+
+def complaints_of(
+    followed: Sequence[FollowedDatabase],
+    rows: Mapping[int, DatabaseRow],
+    *,
+    trouble: str,
+    failed_drills: Collection[int],
+) -> list[Complaint] | None:
+    """What is wrong now; None until each database was looked at once.
+
+    ``trouble`` is the storage's as a whole. While there is one, what it refuses of single databases is part of it.
+    """
+    if any(tracked.report.state is DatabaseState.NEW for tracked in followed):
+        return None
+    found = [Complaint(None, "storage", trouble)] if trouble else []
+    for tracked in followed:
+        row = rows.get(tracked.row_id)
+        if row is None:
+            continue
+        if not tracked.report.state.is_well:
+            found.append(Complaint(row.name, str(tracked.report.state), tracked.report.cause, row.remedy))
+        if row.error and not trouble:
+            found.append(Complaint(row.name, "storage", row.error))
+        if row.id in failed_drills:
+            found.append(Complaint(row.name, "drill", "the last rehearsed restore failed", "walsyncd status says why"))
+    return found
+
+
+class Notifier:
+    """``complaints`` lists what is wrong now, None while that is not known: at the start. Any thread may call."""
+
+    def __init__(
+        self,
+        host: str,
+        complaints: Callable[[], Sequence[Complaint] | None],
+        *,
+        wall_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+    ) -> None:
+        self._host = host
+        self._complaints = complaints
+        self._wall_ms = wall_ms
+        self._condition = threading.Condition()
+        self._settings = NotifySettings()
+        self._is_woken = self._is_stopping = False
+        # Of the running thread alone:
+        self._known: dict[tuple[str | None, str], tuple[Complaint, int]] = {}
+        self._waiting: deque[dict[str, Any]] = deque()
+        self._beat_due_s = 0.0
+        self._post_due_s = 0.0
+        self._retry_s = RETRY_S
+        self._unreachable: dict[str, str] = {}
+
+    def settle(self, settings: NotifySettings) -> None:
+        """Go by these settings from now on."""
+        with self._condition:
+            self._settings = settings
+        self.wake()
+
+    def wake(self) -> None:
+        """Something may be wrong now that was not, or be well again."""
+        with self._condition:
+            if self._settings.is_wanted:
+                self._is_woken = True
+                self._condition.notify()
+
+    def stop(self) -> None:
+        """End the thread after the request under way."""
+        with self._condition:
+            self._is_stopping = True
+            self._condition.notify()
+
+    def run(self) -> None:
+        """The thread: until ``stop``."""
+        wait_s: float | None = None
+        while self._wait(wait_s):
+            wait_s = self.round(time.monotonic())
+
+    def round(self, now_s: float) -> float | None:
+        """Do what is due at this moment (monotonic); seconds until something is due again, None: nothing is."""
+        settings = self._settings
+        if not settings.is_wanted:
+            self._known.clear()
+            self._waiting.clear()
+            return None
+        complaints = self._complaints()
+        if complaints is None:
+            return CALM_S
+        is_news = self._compare(complaints)
+        moments = [now_s + CHECK_S]
+        if settings.heartbeat_url is not None:
+            if is_news or now_s >= self._beat_due_s:
+                self._beat_due_s = now_s + settings.heartbeat_interval_s
+                self._beat(settings.heartbeat_url, is_well=not self._known)
+            moments.append(self._beat_due_s)
+        if settings.problem_url is None:
+            self._waiting.clear()
+        elif self._waiting:
+            if now_s >= self._post_due_s:
+                self._deliver(settings.problem_url, now_s)
+            if self._waiting:
+                moments.append(self._post_due_s)
+        return max(0.0, min(moments) - time.monotonic())
+
+    def _compare(self, complaints: Sequence[Complaint]) -> bool:
+        """Note what began and what is over; whether the first began, or the last is over."""
+        was_well, now_ms = not self._known, self._wall_ms()
+        found = {complaint.key: complaint for complaint in complaints}
+        for key, (complaint, since_ms) in list(self._known.items()):
+            if key not in found:
+                del self._known[key]
+                self._report("ended", complaint, since_ms, now_ms)
+        for key, complaint in found.items():
+            if key not in self._known:
+                self._known[key] = (complaint, now_ms)
+                self._report("began", complaint, now_ms, now_ms)
+        return was_well != (not self._known)
+
+    def _report(self, event: str, complaint: Complaint, since_ms: int, now_ms: int) -> None:
+        if self._settings.problem_url is None:
+            return
+        if len(self._waiting) >= WAITING_MAX:
+            self._waiting.popleft()
+            self._failed("problem_url", f"more than {WAITING_MAX} reports wait: the oldest are dropped")
+        self._waiting.append(
+            {
+                "event": event,
+                "host": self._host,
+                "database": complaint.database,
+                "problem": complaint.kind,
+                "text": complaint.text,
+                "remedy": complaint.remedy,
+                "since": format_moment(since_ms),
+                "time": format_moment(now_ms),
+            }
+        )
+
+    def _beat(self, url: str, *, is_well: bool) -> None:
+        try:
+            get(url if is_well else with_suffix(url, "/fail"))
+        except TransientError as error:
+            self._failed("heartbeat_url", error.message)
+        else:
+            self._reached("heartbeat_url")
+
+    def _deliver(self, url: str, now_s: float) -> None:
+        """Send what waits, in order, until one is not taken or the next heartbeat is due."""
+        until_s = time.monotonic() + CHECK_S
+        while self._waiting and time.monotonic() < until_s and not self._is_stopping:
+            try:
+                post(url, self._waiting[0])
+            except TransientError as error:
+                self._post_due_s = now_s + self._retry_s
+                self._retry_s = min(RETRY_MAX_S, self._retry_s * 2)
+                self._failed("problem_url", error.message)
+                return
+            self._waiting.popleft()
+            self._retry_s = RETRY_S
+            self._reached("problem_url")
+
+    def _failed(self, which: str, reason: str) -> None:
+        """Say it once, until it works again or fails in another way."""
+        if self._unreachable.get(which) != reason:
+            self._unreachable[which] = reason
+            _log.warning("notification_failed", receiver=which, reason=reason, remedy="it is tried again")
+
+    def _reached(self, which: str) -> None:
+        if self._unreachable.pop(which, None) is not None:
+            _log.info("notification_delivered_again", receiver=which)
+
+    def _wait(self, timeout_s: float | None) -> bool:
+        with self._condition:
+            if self._condition.wait_for(lambda: self._is_woken or self._is_stopping, timeout_s):
+                self._condition.wait_for(lambda: self._is_stopping, CALM_S)
+            self._is_woken = False
+            return not self._is_stopping
