@@ -27,7 +27,7 @@ def test_without_a_daemon_the_way_out_is_named(place: Place, capsys: pytest.Capt
     assert main(["status", *place.config()]) == 0
     out = capsys.readouterr().out
     assert "daemon: not running" in out
-    assert "following" in out
+    assert "stopped" in out
 
 
 def test_a_deadline_ends_and_none_does_not() -> None:
