@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.mutation.mutants import EYES, LIVES, mutant
+from tests.mutation.mutants import EYES, mutant
 
 TRAIL = "core/follow/write_trail.py"
 CHECKPOINTS = "core/follow/checkpoint_evidence.py"
@@ -76,18 +76,25 @@ DOUBT_MUTANTS = (
         "core/follow/test_checkpoint_evidence.py",
     ),
     mutant(
+        "a write that no event tells of did not happen",
+        PAIR,
+        "if untold_ms >= LATE_EVENT_MS:",
+        "if False:",
+        f"{DOUBTS}::test_a_page_that_is_written_through_a_hard_link",
+    ),
+    mutant(
         "whoever closes the database is SQLite",
-        LIVES,
-        "case Role.DATABASE, Kind.CLOSE_WRITE if not trail.database_closed():",
+        PAIR,
+        "case Role.DATABASE, Kind.CLOSE_WRITE if not trail.database_closed() and trail.is_just_written(drain):",
         "case Role.DATABASE, Kind.CLOSE_WRITE if not (trail.database_closed() or True):",
-        f"{DOUBTS}::test_a_page_that_is_written_through_a_mapping",
+        f"{DOUBTS}::test_a_copy_while_a_checkpoint_runs",
     ),
     mutant(
         "doubts are not looked at",
         "engine/follow/look.py",
         "if wal_pair.doubt is not None:",
         "if False:",
-        f"{DOUBTS}::test_a_page_that_is_written_through_a_mapping",
+        f"{DOUBTS}::test_a_copy_while_a_checkpoint_runs",
     ),
     mutant(
         "what was written while the daemon was away does not matter",

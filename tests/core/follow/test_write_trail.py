@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from walsyncd.core.follow.write_trail import WriteTrail
+from walsyncd.core.follow.write_trail import JUST_DRAINS, WriteTrail
 
 
 def told(script: str) -> tuple[WriteTrail, list[str]]:
@@ -114,8 +114,28 @@ def test_a_new_index_beside_an_old_wal() -> None:
     assert not told(f"{LAST_CLOSE} wal+ shm+")[1]
 
 
+def test_who_only_opens_and_closes_writes_nothing() -> None:
+    """Its close counts against it right beside a write alone."""
+    trail = WriteTrail()
+    assert not trail.is_just_written(1)
+    trail.database_written(drain=5)
+    assert trail.is_just_written(5 + JUST_DRAINS)
+    assert not trail.is_just_written(6 + JUST_DRAINS)
+
+
+def test_a_change_that_no_event_tells_of() -> None:
+    """It counts from the look that showed it first; an event, however late, explains it."""
+    trail = WriteTrail()
+    assert [trail.untold_ms(look, now_ms) for look, now_ms in (((1, 1), 0), ((1, 1), 10))] == [-1, -1]
+    assert [trail.untold_ms((1, 2), now_ms) for now_ms in (20, 120)] == [0, 100]
+    trail.database_written()
+    assert trail.untold_ms((1, 2), 220) == -1
+
+
 def test_lost_events_are_held_against_nobody() -> None:
     """The close of -wal may be among them."""
     trail, _ = told("wal+ shm+ wal db")
+    trail.untold_ms((1, 1), 0)
     trail.events_lost()
     assert trail.database_closed()
+    assert trail.untold_ms((2, 2), 1_000) == -1

@@ -19,7 +19,7 @@ from walsyncd.core.follow.gap import GapKind
 from walsyncd.core.sqlite.wal import MAGIC
 from walsyncd.engine.follow.copy_frames import UNLOCKED
 from walsyncd.engine.follow.resume import WRITTEN_MEANWHILE
-from walsyncd.engine.follow.wal_pair import CLOSED, REMOVED
+from walsyncd.engine.follow.wal_pair import CLOSED, LATE_EVENT_MS, REMOVED, UNTOLD
 from walsyncd.engine.follow.wal_pairs import WRITTEN
 from walsyncd.errors import RefusedError
 
@@ -72,13 +72,56 @@ def test_a_page_that_is_written_by_a_process_that_keeps_the_file_open(tmp_path: 
 
 
 def test_a_page_that_is_written_through_a_mapping(tmp_path: Path) -> None:
-    """No MODIFY tells of it, the close does: nobody closed -wal before."""
+    """No event tells of it, the file's time does."""
     path = tmp_path / "app.db"
     with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
         app.execute(insert(1), CHECKPOINT)
         assert believes(follow)
         with path.open("r+b") as file, mmap.mmap(file.fileno(), 0) as mapped:
             mapped[-50:] = b"\xff" * 50
+        follow.step()
+        follow.ahead_ms += LATE_EVENT_MS
+        assert doubt(follow) == UNTOLD
+
+
+def test_a_page_that_is_written_through_a_hard_link(tmp_path: Path) -> None:
+    """The folder's watch sees the other folder's events not."""
+    path = tmp_path / "app.db"
+    (tmp_path / "other").mkdir()
+    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
+        app.execute(insert(1), CHECKPOINT)
+        assert believes(follow)
+        (tmp_path / "other" / "link.db").hardlink_to(path)
+        with (tmp_path / "other" / "link.db").open("r+b") as file:
+            file.write(path.read_bytes())
+        follow.step()
+        follow.ahead_ms += LATE_EVENT_MS
+        assert doubt(follow) == UNTOLD
+
+
+def test_a_connection_that_never_reads(tmp_path: Path) -> None:
+    """It closes the database without having opened -wal, and has written nothing."""
+    path = tmp_path / "app.db"
+    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
+        app.execute(insert(1), CHECKPOINT)
+        assert believes(follow)
+        with SqliteProcess(path) as other:
+            other.close()
+        assert believes(follow)
+        app.execute(insert(2))
+        assert believes(follow)
+        follow.proves(app)
+
+
+def test_a_copy_while_a_checkpoint_runs(tmp_path: Path) -> None:
+    """The checkpoint would explain the write; that it was closed by somebody else does not fit."""
+    path = tmp_path / "app.db"
+    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
+        app.execute(insert(1))
+        assert believes(follow)
+        backup = copied(path)
+        app.execute(CHECKPOINT)
+        shutil.copyfile(backup, path)
         assert doubt(follow) == CLOSED
 
 

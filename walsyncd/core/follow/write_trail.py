@@ -15,6 +15,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+JUST_DRAINS = 2  # the last write and the close of whoever copies a file over are told together
+
+
+@dataclass(frozen=True, slots=True)
+class FileSeen:
+    """The database's size and mtime when ``event`` was the last that told of a write to it.
+
+    ``changed_ms`` is since when they are others without such an event.
+    """
+
+    look: tuple[int, int]
+    event: int
+    changed_ms: int | None = None
+
 
 @dataclass(slots=True)
 class WriteTrail:
@@ -32,6 +46,9 @@ class WriteTrail:
     shm_seen_at: int = 0
     shm_deleted_at: int = 0
     shm_closed_at: int = 0
+    written_in: int = 0
+    """The drain of the queue that told of the last write to the database."""
+    seen: FileSeen | None = None
 
     def wal_created(self) -> None:
         """A WAL begins, with a wal-index of its own."""
@@ -40,9 +57,10 @@ class WriteTrail:
         self.shm_seen_at = self.shm_deleted_at = self.shm_closed_at = 0
 
     def events_lost(self) -> None:
-        """Events were lost: the next close of the database is not held against anybody."""
+        """Events were lost: neither the next close of the database nor a change of it is held against anybody."""
         self.events += 1
         self.wal_closed_at = self.events
+        self.seen = None
 
     def wal_written(self) -> None:
         """MODIFY of -wal."""
@@ -70,9 +88,10 @@ class WriteTrail:
         self.events += 1
         self.shm_deleted_at = self.shm_seen_at = self.events
 
-    def database_written(self) -> None:
-        """MODIFY of the database."""
+    def database_written(self, drain: int = 0) -> None:
+        """MODIFY of the database, told by drain number ``drain``."""
         self.events += 1
+        self.written_in = drain
         self.database_written_at = self.events
 
     def database_closed(self) -> bool:
@@ -82,6 +101,20 @@ class WriteTrail:
         is_paired = self.wal_closed_at > max(self.database_written_at, self.database_closed_at)
         self.database_closed_at = self.events
         return is_paired or is_repeated
+
+    def is_just_written(self, drain: int) -> bool:
+        """Whether a write was told of just before drain number ``drain``: who only opens and closes writes nothing."""
+        return self.database_written_at > 0 and drain - self.written_in <= JUST_DRAINS
+
+    def untold_ms(self, look: tuple[int, int], now_ms: int) -> int:
+        """For how long the database's size and mtime have been others without an event; -1 if they are not."""
+        seen = self.seen
+        if seen is None or seen.event != self.database_written_at or look == seen.look:
+            self.seen = FileSeen(look, self.database_written_at)
+            return -1
+        changed_ms = now_ms if seen.changed_ms is None else seen.changed_ms
+        self.seen = FileSeen(seen.look, seen.event, changed_ms)
+        return now_ms - changed_ms
 
     def ends_with_index(self) -> bool:
         """Whether -wal, which is deleted now, is deleted by a last connection that used the wal-index."""

@@ -90,12 +90,12 @@ def parse_wal_header(data: Buffer) -> WalHeader | None:
 def is_unknown_wal(data: Buffer) -> bool:
     """Whether ``data``, the beginning of a WAL, is of a format that only another SQLite can read: wal2, or a later one.
 
-    What is too short or begins with zeros holds nothing: a crash leaves such files, and SQLite begins them again.
+    What does not begin with the magic number holds nothing: a crash leaves such files, and SQLite begins them again.
     """
     if len(data) < WAL_HEADER_SIZE:
         return False
     magic, version, *_ = _HEADER.unpack_from(data)
-    return bool(magic != 0 and (magic & ~1 != MAGIC or version != VERSION))
+    return bool(magic & ~1 == MAGIC and version != VERSION)
 
 
 def format_wal_header(*, page_size: int, big_endian: bool, sequence: int, salt1: int, salt2: int) -> bytes:

@@ -56,7 +56,9 @@ def take_step(tracked: FollowedDatabase, environment: Environment) -> Step:
         if _is_revoked(reader):
             return gap_step(GapKind.UNCERTAIN, REVOKED)
         step = _look(reader, state)
-        if wal_pairs.explain_writes(environment.monotonic_ms()):  # it may be a checkpoint that is not over yet
+        now_ms = environment.monotonic_ms()
+        waits = wal_pairs.look_at_file(now_ms)
+        if wal_pairs.explain_writes(now_ms) or waits:  # it may be a checkpoint that is not over yet
             step = replace(step, caught_up=False, moving=True)
         if wal_pair.doubt is not None:
             return _doubted(wal_pair.doubt)

@@ -34,12 +34,14 @@ from walsyncd.core.sqlite.walindex import WALINDEX_READ_SIZE, IndexHeader, parse
 _SALTS, _BACKFILLED = slice(32, 40), slice(96, 100)  # of the wal-index's header (``core.sqlite.walindex``)
 NEW_INDEX = "a new wal-index appeared beside the old WAL: somebody has removed the -shm file of a database in use"
 CLOSED = "a process that had the database open for writing closed it, and by the order of events it was not SQLite"
+UNTOLD = "the database was written through another name, or through a mapping: no event in its folder tells of it"
+LATE_EVENT_MS = 200  # the event is queued after the write: megabytes on a busy machine
 REMOVED = "the WAL was removed, and not as SQLite removes it when the last connection closes"
 
 GLANCES_MAX = 4  # the last look's, and that after the last write to the database; the others may be late
 
 
-def note_trail(trail: WriteTrail, event: Event) -> Gap | None:
+def note_trail(trail: WriteTrail, event: Event, drain: int) -> Gap | None:
     """Keep the order of events; why this one was not SQLite's doing, if that is so."""
     match event.role, event.kind:
         case Role.WAL, Kind.CREATE:
@@ -57,8 +59,8 @@ def note_trail(trail: WriteTrail, event: Event) -> Gap | None:
         case Role.SHM, Kind.MODIFY:
             trail.shm_seen()
         case Role.DATABASE, Kind.MODIFY:
-            trail.database_written()
-        case Role.DATABASE, Kind.CLOSE_WRITE if not trail.database_closed():
+            trail.database_written(drain)
+        case Role.DATABASE, Kind.CLOSE_WRITE if not trail.database_closed() and trail.is_just_written(drain):
             return Gap.of(GapKind.DOUBT, CLOSED)
     return None
 
@@ -255,6 +257,18 @@ class WalPair:
             self.orderly = trail.ends_without_index(is_empty=not self.wal.size())
         if self.shm_gone and not self.orderly:
             self.doubt = self.doubt or Gap.of(GapKind.DOUBT, REMOVED)
+
+    def look_at_file(self, database: Path, trail: WriteTrail, now_ms: int) -> bool:
+        """Doubt a change of the database that no event tells of; whether one may still come."""
+        file = open_file(database)
+        if file is None:
+            return False
+        with file:
+            identity = file.identity()
+        untold_ms = trail.untold_ms((identity.size, identity.mtime_ns), now_ms)
+        if untold_ms >= LATE_EVENT_MS:
+            self.doubt = self.doubt or Gap.of(GapKind.DOUBT, UNTOLD)
+        return 0 <= untold_ms < LATE_EVENT_MS
 
     def read_checkpoints(self, drains: Drains) -> bytes | None:
         """The salts and nBackfill of the wal-index, as bytes: whether they are torn is no matter here."""

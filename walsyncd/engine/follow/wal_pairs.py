@@ -118,6 +118,7 @@ class WalPairs:
                 self.pop_finished()
             self.replaced = self.lost = self._unseen = None
             self.blind = self._mistakable = False
+            self._trail.seen = None
             self.error = None
 
     def look_around(self) -> None:
@@ -183,13 +184,19 @@ class WalPairs:
                 last.doubt = last.doubt or Gap.of(GapKind.DOUBT, WRITTEN)
             return last.checkpoints.unexplained is not None and not busy
 
+    def look_at_file(self, now_ms: int) -> bool:
+        """See that the database did not change without an event; whether one that is late may still come."""
+        with self._lock:
+            last = self._alive()
+            return self.watched and last is not None and last.look_at_file(self.path, self._trail, now_ms)
+
     def note(self, event: Event) -> None:
         """Take one event in, in queue order."""
         with self._lock:
             if event.kind in _LOST_SIGHT:
                 self._note_lost_sight(event.kind)
                 return
-            last, doubt = self._alive(), note_trail(self._trail, event)
+            last, doubt = self._alive(), note_trail(self._trail, event, self.drains.count)
             if last is not None:
                 last.doubt = last.doubt or doubt
             if self.suspended:
