@@ -32,12 +32,13 @@ class History:
         return b"".join(body for key, body in self.segments if key.epoch == epoch)
 
 
-def make_history(folder: Path, *, segments: int = 3, page_size: int = 512) -> History:
-    """Two epochs of so many segments each."""
+def make_history(folder: Path, *, segments: int = 3, page_size: int = 512, bridge: bool = False) -> History:
+    """Two epochs of so many segments each; the first begins with a bridge besides, if that is asked for."""
     place = folder / f"history-{next(_folders)}"
     place.mkdir()
     keys: list[SegmentKey] = []
     with make_replica(place, page_size=page_size) as maker:
+        keys += [maker.bridge()] if bridge else []
         for epoch in range(EPOCHS):
             maker.commit(segments)
             keys += maker.ship(every=1)

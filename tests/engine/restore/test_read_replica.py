@@ -52,6 +52,26 @@ def content(path: Path) -> tuple[int, int]:
     return found
 
 
+@pytest.mark.parametrize("compacted", [False, True])
+def test_copy_crosses_bridges(maker: ReplicaMaker, tmp_path: Path, *, compacted: bool) -> None:
+    """A bridge is one transaction for readers, as a segment and at the beginning of a whole."""
+    out = tmp_path / "copy.db"
+    with following(maker, out) as read_replica:
+        for lost in (1, 5):
+            bridge = maker.bridge(lost=lost)
+            if compacted:
+                maker.commit()
+                more = maker.ship()
+                maker.close_epoch()
+                maker.compact()
+                for key in (bridge, *more):
+                    maker.remove(key)
+            moved = read_replica.look()
+            assert moved is not None
+            assert (moved.point.position, moved.rebuilt) == (maker.history[-1].position, "")
+            assert content(out)[0] == maker.history[-1].counter
+
+
 def test_copy_reaches_every_commit_that_is_stored(maker: ReplicaMaker, tmp_path: Path) -> None:
     """Segment by segment, across epochs, wholes and a database that shrinks."""
     out = tmp_path / "copy.db"

@@ -17,7 +17,9 @@ from walsyncd.adapters.storage.interface import ObjectInfo
 from walsyncd.core.follow.gap import Gap, GapKind
 from walsyncd.core.keep.retention import HOUR_MS
 from walsyncd.core.restore.coverage import cover_epoch, listing_of
-from walsyncd.core.stored.layout import SegmentKey, WholeKey, parse_key
+from walsyncd.core.stored.layout import SegmentKey, WholeKey, format_key, parse_key
+from walsyncd.engine.restore.bridge_reader import read_bridge
+from walsyncd.engine.restore.replica import Replica
 from walsyncd.errors import RefusedError, TransientError
 
 ROOM = 1 << 30
@@ -68,6 +70,21 @@ def test_a_closed_epoch_becomes_one_object_and_its_segments_go_an_hour_later(tmp
         assert_whole(storage, history)
         assert [type(key) for key in sorted(keys(storage), key=lambda key: key.epoch)] == [WholeKey, *[SegmentKey] * 3]
         assert journal.closed_epochs() == []
+
+
+def test_an_epoch_that_begins_with_a_bridge_says_so_as_one_object(tmp_path: Path) -> None:
+    """The field of the name is kept, and so is what the trailer of the bridge says."""
+    history, storage = make_history(tmp_path, bridge=True), FakeStorage()
+    with Journal.open(tmp_path / "state") as journal:
+        journal.keep_bodies(ROOM)
+        ship(journal, storage, history)
+        run_jobs(journal, storage, 0)
+        run_jobs(journal, storage, HOUR_MS)
+    assert_whole(storage, history)
+    (whole,) = [key for key in keys(storage) if isinstance(key, WholeKey)]
+    assert (whole.epoch, whole.bridge) == (1, True)
+    assert format_key(whole).endswith(".bridge.wal.zst")
+    assert read_bridge(Replica(storage, NAME), whole).span.reason == "the daemon was stopped"
 
 
 def test_killed_anywhere_the_end_is_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
