@@ -29,7 +29,7 @@ from walsyncd.adapters.journal.journal import Journal
 from walsyncd.adapters.storage.interface import Storage, StoredPart
 from walsyncd.core.keep.retention import HOUR_MS
 from walsyncd.core.send.multipart import PUT_SIZE_MAX, part_size
-from walsyncd.core.stored.layout import SegmentKey, WholeKey, before_epoch, format_key, parse_key, whole_folder
+from walsyncd.core.stored.layout import SegmentKey, WholeKey, format_key, parse_key
 from walsyncd.engine.restore.epoch_reader import EpochReader
 from walsyncd.engine.restore.replica import Replica
 from walsyncd.engine.ship.object_upload import ID_METADATA
@@ -115,7 +115,7 @@ class Compactor:
         _log.info("epoch_compacted", database=name, key=format_key(key), segments=len(rows))
 
     def replace(self, whole: WholeRow) -> None:
-        """Delete the segments that an object was made of, if a listing shows it as it was when it was read back."""
+        """Delete the segments that an object was made of, if the store has it as it was when it was read back."""
         database_id = whole.epoch.database_id
         name = self._journal.database_by_id(database_id).name
         self._may_delete(database_id)
@@ -130,15 +130,12 @@ class Compactor:
         self._removals.removed(database_id, len(rows), sum(row.size for row in rows))
 
     def _is_as_written(self, name: str, whole: WholeRow) -> bool:
-        """Whether the object is listed with its size; it is read again if it was written after it was read back."""
+        """Whether the object is there with its size. It is read again if it was written after it was read back."""
         key = parse_key(whole.key)
         if not isinstance(key, WholeKey):
             return False
-        folder = whole_folder(key.generation)
-        start_after = folder_key(name, before_epoch(folder, key.epoch))
-        listed = self._storage.list(folder_key(name, folder), start_after=start_after)
-        found = next((info for info in listed if info.key >= folder_key(name, whole.key)), None)
-        if found is None or (found.key, found.size) != (folder_key(name, whole.key), whole.size):
+        found = self._storage.head(folder_key(name, whole.key))
+        if found is None or found.size != whole.size:
             return False
         if found.modified_ms <= whole.at_ms:
             return True
