@@ -10,6 +10,7 @@ Rooms. The folder says the verb, the file the noun; each folder's first line say
         sqlite/    what SQLite writes                        wal  walindex  dbheader  checksum
         stored/    what walsyncd stores                      epoch  segment  base  manifest  layout  position
         follow/    the proof that nothing was missed         decision  restart  follow_state  gap
+        content/   what each page of a replica is            page_entry  redo  comparison  bridge_passes
         send/      what is uploaded next, and how fast       multipart  merge  pacing  backoff
         restore/   which objects give which position         coverage  plan  timeline
         keep/      when bases are due, what is removed       base_schedule  retention
@@ -21,6 +22,7 @@ Rooms. The folder says the verb, the file the noun; each folder's first line say
     engine/    doers
         threads/   named threads, and which of them hangs
         follow/    one database's WAL becomes segments       follower ─> look ─> copy_frames, wal_restart, no_wal
+        content/   page maps, and bridges over gaps          page_content ─> map_making, bridges ─> gap_bridge
         base/      full copies while writers write           snapshotter ─> copy_queue ─> base_copy
         ship/      journal rows become objects               uploader ─> scheduler, shipper ─> object_upload
         restore/   a replica is listed, planned, restored    restorer ─> planner, base_fetch, replay;  verifier
@@ -39,6 +41,7 @@ upkeep and health for itself. Each of them writes only what its line says::
     follower      follow.follower: looks, proves          what is believed of each database, segments
     upload-N      ship.uploader: requests to storage      "begun" and "stored" of rows, who owns a replica
     snapshotter   base.snapshotter: copies databases      parts and manifests of bases
+    scanner       content.scan_queue: reads files, paced  page maps, bodies of bridges
     housekeeper   upkeep.housekeeper                      compacted epochs, what retention removes
     driller       upkeep.drill_runner                     results of drills
     control       system.connections: serves the socket   answers to clients

@@ -287,7 +287,7 @@ class Storm:
             match line["event"]:
                 case "generation_began":
                     report.generations += 1
-                case "generation_ended":
+                case "generation_ended" | "gap_found":
                     reason = re.sub(r"\d+", "N", line["reason"])
                     report.gaps[reason] = report.gaps.get(reason, 0) + 1
                 case "base_copied":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,8 @@ from walsyncd.adapters.journal.journal import Journal
 from walsyncd.adapters.storage.directory import DirectoryStorage
 from walsyncd.adapters.storage.interface import Storage
 from walsyncd.core.follow import next_generation
-from walsyncd.core.restore.plan import Head
+from walsyncd.core.restore.plan import AtPosition, Head
+from walsyncd.core.stored.position import parse_position
 from walsyncd.engine.daemon import daemon as daemon_module
 from walsyncd.engine.daemon.daemon import EXIT_SPOOLED, Daemon
 from walsyncd.engine.follow import follower
@@ -104,23 +106,26 @@ def test_a_base_is_taken_when_somebody_asks(place: Place) -> None:
         assert restored(place) == list(range(21))
 
 
-def test_another_file_in_its_place_ends_the_generation(place: Place) -> None:
-    """A restored backup moved over the database: the history of the old file is not continued."""
+def test_another_file_in_its_place_is_a_gap(place: Place) -> None:
+    """A restored backup moved over the database: it is bridged, or a new generation begins; no position is lost."""
     with wal_database(place.database()) as writer:
         insert(writer, 1)
         writer.close()
     with running(place.settings("app")):
-        place.sync()
+        position = place.sync()
         old = place.row().generation
         with wal_database(place.folder / "other.db") as writer:
             insert(writer, 100)
             writer.close()
         (place.folder / "other.db").rename(place.database())
-        wait_for(lambda: place.row().generation != old)
-        with place.journal() as journal:
-            ended = journal.generations(place.row().id)[0].reason_ended
-        assert "another file" in ended
-    assert restored(place) == [0, 1], "the old generation stays restorable up to its last position"
+        wait_for(lambda: place.row().generation != old or list(place.replica.rglob("*.bridge.wal.zst")))
+        place.sync()
+    assert restored(place) == [0, 100]
+    out = place.folder / "before.db"
+    replica = Replica(DirectoryStorage(place.replica), "app")
+    restore(replica, find_plan(replica, AtPosition(parse_position(position))), out)
+    with closing(sqlite3.connect(out)) as connection:
+        assert connection.execute("SELECT x FROM t ORDER BY x").fetchall() == [(0,), (1,)]
 
 
 def test_a_full_spool_gives_way_and_begins_anew_when_storage_is_back(

@@ -180,6 +180,12 @@ class OpenFile:
         """Whether both descriptors are on one file."""
         return self._key == other._key
 
+    def duplicate(self) -> OpenFile:
+        """Another descriptor on the same file, which is closed by itself."""
+        with _translated("duplicate a descriptor of", self.path):
+            descriptor = fcntl.fcntl(self._descriptor, fcntl.F_DUPFD_CLOEXEC, 0)
+        return OpenFile(self.path, descriptor, os.fstat(descriptor))
+
     def still_named(self) -> bool:
         """Whether the path names this very file now."""
         with _translated("stat", self.path):

@@ -86,6 +86,16 @@ class BaseTable(BaseReads):
                 "UPDATE object SET state = 'stored', etag = ?, size = ? WHERE id = ?", (etag, size, object_id)
             )
 
+    def gap_found(self, database_id: int, follow: str) -> None:
+        """``follow`` says that a gap is bridged; every base under way is worthless."""
+        with self._transaction() as connection:
+            connection.execute("UPDATE database SET follow = ? WHERE id = ?", (follow, database_id))
+            sql = "SELECT id FROM object WHERE kind = 'base' AND database_id = ?"
+            for (object_id,) in connection.execute(sql, (database_id,)).fetchall():
+                row = fetch(connection, object_id)
+                assert row is not None
+                drop_one(connection, row)
+
     def base_dropped(self, object_id: int) -> None:
         """The base is worthless; an upload still open becomes a leftover."""
         with self._transaction() as connection:

@@ -56,8 +56,11 @@ class DatabaseReads(Connection):
         return [replace(row, kind_ended=GapKind(row.kind_ended) if row.kind_ended else None) for row in rows]
 
     def gaps(self) -> dict[GapKind, int]:
-        """How many generations ended, by the kind of the reason."""
-        sql = "SELECT kind_ended, count(*) FROM generation WHERE ended_ms IS NOT NULL GROUP BY kind_ended"
+        """How many gaps there were, by their kind: those that were bridged, and those that ended a generation."""
+        sql = (
+            "SELECT kind, count(*) FROM (SELECT kind_ended AS kind FROM generation WHERE ended_ms IS NOT NULL"
+            " UNION ALL SELECT kind FROM bridged) GROUP BY kind"
+        )
         return {GapKind(kind): int(count) for kind, count in self._rows(sql)}
 
     def generation_counts(self) -> dict[int, int]:

@@ -13,6 +13,7 @@ kept           a stored segment whose epoch is not one object yet, with its body
 drill          how the last rehearsed restore of a database went
 whole          an epoch on its way into one object, until its segments are seen to be gone
 page_map       which file is the page map of a database (``page_map_file``)
+bridged        a gap that was bridged: of which kind it was, and the epoch that begins with its bridge
 redo           what the frames of a segment change in the page map, until the file holds it
 =============  ====================================================================================
 
@@ -231,7 +232,19 @@ UPDATE database SET place = (SELECT value FROM fact WHERE name = 'storage_url');
 DELETE FROM fact WHERE name = 'storage_url';
 """
 
-MIGRATIONS = (_FIRST, _COMMITS, _KEEPING, _REWINDS, _DRILLS, _GAP_KINDS, _PAGE_MAPS, _PLACES)
+# Gaps that were bridged: the generation went on. They count like those that ended one.
+_BRIDGED = """
+CREATE TABLE bridged (
+    id INTEGER PRIMARY KEY,
+    database_id INTEGER NOT NULL REFERENCES database ON DELETE CASCADE,
+    generation TEXT NOT NULL,
+    epoch INTEGER NOT NULL,
+    kind TEXT NOT NULL,
+    at_ms INTEGER NOT NULL
+);
+"""
+
+MIGRATIONS = (_FIRST, _COMMITS, _KEEPING, _REWINDS, _DRILLS, _GAP_KINDS, _PAGE_MAPS, _PLACES, _BRIDGED)
 
 _AWAY = frozenset(
     {

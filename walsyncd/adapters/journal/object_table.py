@@ -279,6 +279,9 @@ def _advance(
         if new.redo is not None:
             place = (new.epoch, new.first, new.last)
             insert_redo(connection, advance.database_id, new.generation, place, new.redo)
+        if new.bridged:
+            sql = "INSERT INTO bridged (database_id, generation, epoch, kind, at_ms) VALUES (?, ?, ?, ?, ?)"
+            connection.execute(sql, (advance.database_id, new.generation, new.epoch, new.bridged, new.time_ms))
     if rows:
         connection.execute("UPDATE object SET follow_before = ? WHERE id = ?", (before, rows[0].id))
     connection.execute(

@@ -65,7 +65,7 @@ class ObjectRow:
 class NewObject:
     """An object to be spooled; ``body`` is whole, or a durable file that the journal takes over.
 
-    ``redo`` is what a segment changes in the page map.
+    ``redo`` is what a segment changes in the page map, ``bridged`` the kind of the gap that it closes (empty: none).
     """
 
     kind: ObjectKind
@@ -78,6 +78,7 @@ class NewObject:
     generation: str
     commits: int = 0
     redo: Redo | None = None
+    bridged: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ It is written in the same transaction as the segments that lead to it, so the tw
     file       which file the database is, and what it looked like when no WAL existed
     seen       the database file and nBackfill at the last commit that was read from a WAL
     mode       "wal", or "rollback": no WAL was ever seen, and a base is taken whenever the file changed
+    gap        what was missed after this position, while it is bridged; else absent
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from walsyncd.core.follow.decision import Cursor
+from walsyncd.core.follow.gap import Gap, GapKind
 from walsyncd.core.sqlite.checksum import Chain
 from walsyncd.core.sqlite.wal import Salts, WalHeader
 from walsyncd.core.stored.epoch import Stamp
@@ -121,6 +123,7 @@ class FollowState:
     file: FileFacts
     mode: str = "wal"
     seen: SeenBesideWal | None = None
+    gap: Gap | None = None
 
     @property
     def start(self) -> Position:
@@ -153,6 +156,7 @@ def format_follow_state(state: FollowState) -> str:
         "start": [state.start_epoch, state.start_frame],
         "mode": state.mode,
         "seen": None if state.seen is None else _format_seen(state.seen),
+        **({} if state.gap is None else {"gap": [str(state.gap.kind), state.gap.reason]}),
         "file": {name: getattr(state.file, name) for name in FileFacts.__dataclass_fields__},
     }
     return json.dumps(facts, separators=(",", ":"))
@@ -173,6 +177,7 @@ def parse_follow_state(text: str) -> FollowState:
             FileFacts(**facts["file"]),
             facts["mode"],
             _parse_seen(facts.get("seen")),
+            _parse_gap(facts.get("gap")),
         )
     except (KeyError, TypeError) as error:
         raise ValueError(f"follow state lacks or misstates {error}") from error
@@ -181,6 +186,13 @@ def parse_follow_state(text: str) -> FollowState:
 def _format_header(header: WalHeader) -> list[int]:
     order = int(header.big_endian)
     return [header.page_size, order, header.sequence, header.salt1, header.salt2, *header.chain]
+
+
+def _parse_gap(fields: list[str] | None) -> Gap | None:
+    if fields is None:
+        return None
+    kind, reason = fields
+    return Gap(GapKind(kind), "{reason}", {"reason": reason})
 
 
 def _parse_stamp(fields: list[int] | None) -> Stamp | None:

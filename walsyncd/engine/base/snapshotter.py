@@ -59,7 +59,7 @@ class _Origin:
 
     start: Position
     state: FollowState
-    rewinds: int
+    unbroken: tuple[int, int]
 
 
 @dataclass(slots=True)
@@ -262,7 +262,7 @@ class Snapshotter:
                 self.due(tracked, tracked.spec.snapshot_interval_s)
             return None
         tracked.note_base(under_way=True, waits_since_s=None)
-        return _Origin(state.start, state, tracked.rewinds)
+        return _Origin(state.start, state, (tracked.rewinds, tracked.gaps))
 
     def _copy_file(self, tracked: FollowedDatabase, origin: _Origin, file: OpenFile) -> Steps[FinishedBase]:
         world = self._world(tracked, origin)
@@ -305,8 +305,8 @@ class Snapshotter:
             state = tracked.state
             if state is None or state.stream.generation != origin.start.generation:
                 raise AbandonedError("the generation ended")
-            if tracked.rewinds != origin.rewinds:
-                raise AbandonedError("the spool is read again")
+            if (tracked.rewinds, tracked.gaps) != origin.unbroken:
+                raise AbandonedError("the spool is read again, or a gap is bridged")
 
         compressor = (self._compressor and self._compressor()) or FrameCompressor()
         self._compressor = ref(compressor)  # those under way keep it

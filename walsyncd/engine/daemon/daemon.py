@@ -29,6 +29,7 @@ from walsyncd.adapters.system.service_manager import ServiceManager
 from walsyncd.config import Settings, StorageSettings, expand
 from walsyncd.core.follow.database_state import StateReport
 from walsyncd.core.follow.gap import Gap
+from walsyncd.engine.content.page_content import PageContent
 from walsyncd.engine.daemon.attention import Attention
 from walsyncd.engine.daemon.control import Control, is_slow
 from walsyncd.engine.daemon.databases import Databases
@@ -97,11 +98,9 @@ class Daemon:
         self._environment = Environment(
             self._journal, self._events.drain, boot_id(), spool_bytes_max=lambda: self._limit.bytes_max
         )
+        self._content = PageContent(self._journal, self._environment, self._schedule, lambda: self.follower.request)
         full_spool = FullSpool(
-            self._journal,
-            self._limit,
-            destinations=lambda: self._destinations,
-            databases=lambda: self._databases,
+            self._journal, self._limit, destinations=lambda: self._destinations, databases=lambda: self._databases
         )
         self.follower = Follower(
             self._journal,
@@ -113,6 +112,7 @@ class Daemon:
             is_spool_full=lambda: full_spool.must_wait(self.follower),
             looked=self._looked,
             stall_detector=self._stalls,
+            begin_bridge=self._content.begin_bridge,
         )
         self._observability = Observability(
             self._journal, lambda: self._destinations, self._attention.waits, lambda: self.databases
@@ -164,6 +164,7 @@ class Daemon:
             requests=requests,
             changed=self._changed,
             owns=owns,
+            content=self._content,
         )
         destination.probe.probe_every(settings.daemon.probe_interval_s)
         return destination
@@ -221,6 +222,7 @@ class Daemon:
         self._destinations.finish(self._settings)
         self._supervisor.start("watcher", self._events.run)
         self._supervisor.start("follower", self.follower.run)
+        self._supervisor.start("scanner", self._content.queue.run)
         self._observability.start(self._settings.daemon, self._settings.notify)
         self._supervisor.start("notifier", self._observability.notifier.run)
         for name, target in self._server.threads().items():
@@ -262,6 +264,7 @@ class Daemon:
             tracked.presence.want(wanted=False)
         self._schedule.stop()
         self._events.stop()
+        self._content.queue.stop()
         self._observability.stop()
         self._server.stop()
         self._destinations.urgent(tracked.row_id for tracked in databases)
@@ -270,7 +273,7 @@ class Daemon:
         self._supervisor.join(1.0)
         is_clean = report_unshipped(self._journal, databases, unseen)
         for tracked in databases:
-            tracked.wal_pairs.clear()
+            tracked.release()
         self._watcher.close()
         left = len(self._journal.pending())
         self._journal.close()

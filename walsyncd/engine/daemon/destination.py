@@ -18,6 +18,7 @@ from walsyncd.config import StorageSettings
 from walsyncd.core.follow.gap import Gap, GapKind
 from walsyncd.engine.base.renewal import Renewal
 from walsyncd.engine.base.snapshotter import Snapshotter
+from walsyncd.engine.content.page_content import PageContent
 from walsyncd.engine.daemon.storage_probe import StorageProbe
 from walsyncd.engine.follow.environment import Environment
 from walsyncd.engine.follow.followed_database import FollowedDatabase
@@ -54,9 +55,10 @@ class Destination:
         requests: Requests,
         changed: Callable[[], None],
         owns: Callable[[int], bool],
+        content: PageContent,
     ) -> None:
         self.storage, self.keeping, self._removals, self._supervisor = storage, keeping, removals, supervisor
-        self._threads: list[threading.Thread] = []
+        self._content, self._threads = content, list[threading.Thread]()
         self.uploader = Uploader(
             journal,
             storage,
@@ -72,7 +74,7 @@ class Destination:
         self.probe = StorageProbe(
             journal, storage, requests, place=keeping.url, heard=self.uploader.heard, changed=changed
         )
-        request = follower.request
+        request, lost, wall_ms = follower.request, events.on_generation_lost, environment.wall_ms
         self.snapshotter = Snapshotter(
             journal,
             storage,
@@ -81,11 +83,10 @@ class Destination:
             submit=self.uploader.submit,
             offer=self.uploader.offer,
             abort_leftovers=self.uploader.abort_leftovers,
-            now_ms=environment.wall_ms,
+            now_ms=wall_ms,
             boot_id=environment.boot_id,
             renewal=_renewal(journal, environment, follower, keeping.expire_after_s),
         )
-        lost, wall_ms = events.on_generation_lost, environment.wall_ms
         self.driller = Driller(
             journal, storage, request=request, on_generation_lost=lost, bytes_per_s_max=bytes_per_s_max, wall_ms=wall_ms
         )
@@ -101,6 +102,7 @@ class Destination:
         for tracked in databases:
             self.uploader.pace(tracked.row_id, tracked.spec.upload_interval_s)
             self.snapshotter.adopt(tracked)
+            self._content.adopt(tracked)
             self.driller.plan(tracked, tracked.spec.verify_interval_s)
             if self._housekeeper is not None:
                 self._housekeeper.adopt(tracked)
@@ -145,6 +147,7 @@ class Destination:
     def forget(self, tracked: FollowedDatabase) -> None:
         """It is not followed any more."""
         self.snapshotter.forget(tracked)
+        self._content.forget(tracked)
         self.driller.plan(tracked, None)
         if self._housekeeper is not None:
             self._housekeeper.forget(tracked)
@@ -161,6 +164,7 @@ class Destination:
     def stored(self, row: ObjectRow) -> None:
         """An object became visible."""
         self.snapshotter.stored(row)
+        self._content.stored(row)
         self.driller.stored(row)
         if self._housekeeper is not None:
             self._housekeeper.stored(row)

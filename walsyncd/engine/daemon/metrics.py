@@ -114,7 +114,7 @@ class Metrics:
         began = {(names[each],): float(count) for each, count in self._journal.generation_counts().items()}
         yield _counter("generations", "Generations begun.", label, began)
         ended = {(str(kind),): float(count) for kind, count in self._journal.gaps().items()}
-        yield _counter("gaps", "Generations that ended, by the kind of the reason.", ("reason",), ended)
+        yield _counter("gaps", "Gaps, bridged or not, and other ends of generations, by kind.", ("reason",), ended)
 
     def _of_keeping(self) -> Iterator[Metric]:
         names, label, done = {row.id: row.name for row in self._journal.databases()}, ("database",), self._removals

@@ -20,7 +20,7 @@ from walsyncd.core.follow.follow_state import FollowState, Stream
 from walsyncd.core.follow.gap import Gap, GapKind
 from walsyncd.core.sqlite.wal import Frames
 from walsyncd.engine.follow.no_wal import end_of_wal
-from walsyncd.engine.follow.segment_builder import LongTransaction, SegmentBuilder
+from walsyncd.engine.follow.segment_builder import FrameCollector, LongTransaction, SegmentBuilder
 from walsyncd.engine.follow.source_reader import BATCH_BYTES, SourceReader, reached_after
 from walsyncd.engine.follow.step import AT_ONCE, Step, gap_step
 from walsyncd.errors import WalsyncdError
@@ -119,7 +119,7 @@ def _take(
     pending = reader.pending
     if pending is None:
         state = close_epoch_if_due(reader, state, copy.cursor)
-        pending = LongTransaction(new_segment_builder(reader, state.stream, copy.cursor), state, reached)
+        pending = LongTransaction(new_collector(reader, state.stream, copy.cursor), state, reached)
     whole = frames.upto(frames.commits[-1]) if frames.commits else frames
     cursor = reached_after(whole, reached)
     reader.pending = replace(pending, cursor=cursor)
@@ -136,7 +136,7 @@ def _take(
     reader.note(mark=_mark_after(reader, copy.cursor, whole, seen, done=done))
     return Step(
         state=replace(pending.state, stream=stream, cursor=cursor),
-        objects=(new,),
+        objects=() if new is None else (new,),
         again_s=None if done and not reader.wal_pair.ended else 0,
         caught_up=done,
         moving=done and reader.is_moving(cursor),
@@ -161,9 +161,11 @@ def _mark_after(
     return None if tally.doubtful else old.grown(len(tally.commits))
 
 
-def new_segment_builder(reader: SourceReader, stream: Stream, cursor: Cursor) -> SegmentBuilder:
-    """A segment to be filled from the end of ``stream`` on."""
+def new_collector(reader: SourceReader, stream: Stream, cursor: Cursor) -> FrameCollector:
+    """A segment to be filled from the end of ``stream`` on, or what takes its frames while a gap is bridged."""
     assert cursor.header is not None
+    if reader.tracked.bridge is not None:
+        return reader.tracked.bridge.collector(stream)
     environment = reader.environment
     return SegmentBuilder(
         environment.journal,

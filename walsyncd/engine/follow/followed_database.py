@@ -25,7 +25,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from walsyncd.adapters.files.source import (
     DatabaseLock,
@@ -39,12 +39,13 @@ from walsyncd.adapters.files.source import (
 from walsyncd.config import DatabaseSpec
 from walsyncd.core.follow.database_state import DatabaseState, StateReport
 from walsyncd.core.follow.evidence import Evidence
-from walsyncd.core.follow.follow_state import FollowState
+from walsyncd.core.follow.follow_state import FollowState, Stream
+from walsyncd.core.follow.gap import Gap
 from walsyncd.core.follow.look_pace import LookPace
 from walsyncd.core.follow.next_generation import NextGeneration
 from walsyncd.core.stored.layout import ManifestKey, parse_key
 from walsyncd.engine.follow.presence import Presence
-from walsyncd.engine.follow.segment_builder import LongTransaction
+from walsyncd.engine.follow.segment_builder import FrameCollector, LongTransaction
 from walsyncd.engine.follow.step import Step
 from walsyncd.engine.follow.wal_pairs import WalPairs
 from walsyncd.engine.threads.boundary import boundary
@@ -81,6 +82,32 @@ class BaseNeed:
         if self.awaits_restart:
             return state.start_epoch == state.stream.epoch
         return bool(self.wanted)
+
+
+class Bridging(Protocol):
+    """A gap that is bridged. It takes the steps of the database, which ships nothing until the bridge is made.
+
+    ``old`` is the state before the gap. ``is_impossible``: the gap that ``step`` found last is not to be bridged.
+    """
+
+    old: FollowState
+    gap: Gap
+    is_impossible: bool
+
+    def collector(self, stream: Stream) -> FrameCollector:
+        """What takes the frames that are followed meanwhile."""
+
+    def step(self) -> Step | None:
+        """Take one step, or None if there is nothing to be done now."""
+
+    def applied(self, step: Step) -> None:
+        """The database has applied a step that was not the last one."""
+
+    def gap_again(self, gap: Gap) -> None:
+        """Something was missed meanwhile."""
+
+    def drop(self) -> None:
+        """Give the bridge up."""
 
 
 @dataclass(slots=True)
@@ -141,8 +168,10 @@ class FollowedDatabase:
     """A database being followed; see the head of this file.
 
     ``evidence`` is what looks have found, ``pending`` a transaction of which no commit was read yet. ``rewinds``
-    counts how often the journal has taken the spool back: what was begun before that counts for nothing. ``report``
-    is what was said of the database last.
+    counts how often the journal has taken the spool back: what was begun before that counts for nothing. ``gaps``
+    counts the gaps that were bridged: no base or scan holds across one. ``bridge`` is the one under way. Until
+    ``proven_ms`` (since 1970) ``state`` was proven to be the newest; 0 if no look has shown that yet. ``report`` is
+    what was said of the database last.
     """
 
     spec: DatabaseSpec
@@ -155,6 +184,9 @@ class FollowedDatabase:
     base: BaseNeed = field(default_factory=BaseNeed)
     next_generation: NextGeneration = field(default_factory=NextGeneration)
     rewinds: int = 0
+    gaps: int = 0
+    bridge: Bridging | None = None
+    proven_ms: int = 0
     report: StateReport = field(default_factory=lambda: StateReport(DatabaseState.NEW))
     pace: LookPace = field(default_factory=LookPace)
     mailbox: Mailbox = field(default_factory=Mailbox)
@@ -194,6 +226,12 @@ class FollowedDatabase:
         """The folder of its replica."""
         return self.spec.name
 
+    @property
+    def generation(self) -> str | None:
+        """The current history, or None between two."""
+        state = self.bridge.old if self.bridge is not None else self.state
+        return None if state is None else state.stream.generation
+
     # -- what the daemon believes -----------------------------------------------------------------------------------
 
     def apply(self, step: Step) -> None:
@@ -205,6 +243,8 @@ class FollowedDatabase:
             self.drop_pending()
             return
         self.pending = step.pending
+        if step.bridged:
+            self.drop_bridge()
         if step.evidence is not None:
             self.evidence = step.evidence
         if step.state is not None:
@@ -234,11 +274,13 @@ class FollowedDatabase:
     def forget(self) -> None:
         """Leave everything that belongs to the generation."""
         self.drop_pending()
+        self.drop_bridge()
         self.state, self.evidence, self.base = None, Evidence(), BaseNeed()
 
     def go_back(self, state: FollowState, rewinds: int) -> None:
         """Go on from where the journal has it now, as if the daemon began there; a base under way is void."""
         self.drop_pending()
+        self.drop_bridge()
         self.state, self.evidence, self.rewinds = state, Evidence(), rewinds
         self.base = replace(self.base, under_way=False)
 
@@ -260,6 +302,36 @@ class FollowedDatabase:
         """A base is due, and waits for the WAL to restart."""
         since_s = self.base.waits_since_s
         self.note_base(awaits_restart=True, waits_since_s=time.monotonic() if since_s is None else since_s)
+
+    def begin_bridge(self, bridge: Bridging) -> None:
+        """A gap was found: what came after is bridged, and nothing that was begun before holds across it."""
+        self.drop_bridge()
+        self.bridge = bridge
+        self.gaps += 1
+        self.follow_again()
+        self.base = replace(self.base, under_way=False, awaits_restart=False)
+
+    def follow_again(self) -> None:
+        """Leave the WAL; the bridge that is under way begins to follow it again."""
+        self.drop_pending()
+        self.state, self.evidence = None, Evidence()
+        self.wal_pairs.rest()
+
+    def follow_from(self, state: FollowState) -> None:
+        """Follow from ``state`` on, before the first frame of the WAL's current incarnation."""
+        self.drop_pending()
+        self.state, self.evidence = state, Evidence(verified=True)
+
+    def release(self) -> None:
+        """Close every descriptor: the daemon stops."""
+        self.drop_bridge()
+        self.wal_pairs.clear()
+
+    def drop_bridge(self) -> None:
+        """Give up the bridge that is under way."""
+        bridge, self.bridge = self.bridge, None
+        if bridge is not None:
+            bridge.drop()
 
     def note_base(self, **changes: Any) -> None:
         """Change what is known of the generation's bases (``BaseNeed``)."""

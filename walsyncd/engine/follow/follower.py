@@ -28,15 +28,12 @@ from walsyncd.engine.follow.begin_generation import begin_step, has_other_salts
 from walsyncd.engine.follow.environment import Environment
 from walsyncd.engine.follow.followed_database import FollowedDatabase, Request
 from walsyncd.engine.follow.look import take_step
-from walsyncd.engine.follow.schedule import Schedule
+from walsyncd.engine.follow.schedule import SLOW_LOOK_S, Schedule
 from walsyncd.engine.follow.step import Step
 from walsyncd.engine.threads.boundary import boundary
 from walsyncd.engine.threads.stall_detector import StallDetector
 from walsyncd.errors import FaultError, MissingError, RefusedError, StateError, TransientError, WalsyncdError
 
-SLOW_LOOK_S = 300.0
-SLOW_LOOK_GRID_S = 10.0  # slow looks fall together, so that thousands of databases wake us rarely
-UNWATCHED_LOOK_S = 1.0
 JOURNAL_DELAY_S = 1.0
 BASE_REMEDY = "a pause in the writing of some seconds, or WAL mode, in which a base needs none"
 SPOOL_DELAY_S = 0.1
@@ -53,7 +50,7 @@ class Follower:
 
     ``offer`` hands new objects to the uploader, ``leaves_at_once`` asks it whether a database's next one would go up
     without waiting, ``base_due`` tells the snapshotter, ``is_spool_full`` says whether to wait, ``looked`` is told
-    after each round which databases it was about.
+    after each round which databases it was about. ``begin_bridge`` begins to bridge a gap; False: a base is needed.
     """
 
     def __init__(
@@ -68,7 +65,9 @@ class Follower:
         is_spool_full: Callable[[], bool],
         looked: Callable[[list[FollowedDatabase]], None] = lambda _databases: None,
         stall_detector: StallDetector | None = None,
+        begin_bridge: Callable[[FollowedDatabase, Gap], bool] = lambda _tracked, _gap: False,
     ) -> None:
+        self._begin_bridge = begin_bridge
         self._journal = journal
         self._environment = environment
         self._schedule = schedule
@@ -79,6 +78,7 @@ class Follower:
         self._looked = looked
         self._stall_detector = stall_detector or StallDetector()
         self._journal_problem = ""
+        self._round_ms = 0
 
     def run(self) -> None:
         """The thread: until the agenda is stopped."""
@@ -137,11 +137,14 @@ class Follower:
         tracked.next_generation = replace(tracked.next_generation, began_s=-math.inf)
         age_s = (self._environment.wall_ms() - (row.base_ms or 0)) / 1000
         tracked.resume_base(row.base_key or "", time.monotonic() - age_s)
+        if tracked.state.gap is not None:
+            self._leave(tracked, tracked.state.gap)
 
     # -- a round ----------------------------------------------------------------------------------------------------
 
     def round(self, taken: list[FollowedDatabase]) -> None:
         """One step for each of these databases."""
+        self._round_ms = self._environment.wall_ms()
         steps: list[_Taken] = []
         for tracked in taken:
             self._update_presence(tracked)
@@ -202,6 +205,8 @@ class Follower:
 
     def _step(self, tracked: FollowedDatabase) -> Step | None:
         tracked.wal_pairs.close_old()
+        if tracked.bridge is not None:
+            return tracked.bridge.step()
         return self._begin(tracked) if tracked.state is None else take_step(tracked, self._environment)
 
     def _make_durable(self, steps: list[_Taken]) -> list[_Taken]:
@@ -229,7 +234,7 @@ class Follower:
                 rewinds=tracked.rewinds,
             )
             for tracked, step, _ in steps
-            if step.state is not None and not step.gap
+            if step.state is not None and not step.gap and (tracked.bridge is None or step.bridged)
         ]
         if advances:
             rows = self._journal.advance(advances)
@@ -242,6 +247,12 @@ class Follower:
         if step.gap is not None:
             self._leave(tracked, step.gap)
             return
+        if tracked.bridge is not None:
+            tracked.bridge.applied(step)
+            self._schedule.look_again(tracked, step, self._environment.monotonic_ms)
+            return
+        if step.bridged:
+            self._base_due(tracked)  # one that the gap made worthless, or whose time has come
         if step.proven_by:
             _log.debug("wal_restart_proven", database=tracked.name, by=step.proven_by)
         if step.recovered:
@@ -253,28 +264,9 @@ class Follower:
             self._base_due(tracked)
         if step.caught_up:
             self._schedule.seen(tracked)
+            tracked.proven_ms = self._round_ms
             tracked.answer(asked)
-        self._look_again(tracked, step)
-
-    def _look_again(self, tracked: FollowedDatabase, step: Step) -> None:
-        frames = sum(new.last - new.first + 1 for new in step.objects)
-        if step.rest_until_s is not None:
-            self._schedule.rest(tracked, step.rest_until_s)
-        if frames or step.caught_up:
-            self._schedule.found(tracked, frames)
-        provisional = tracked.evidence.provisional
-        if step.again_s is not None:
-            self._schedule.at(tracked, step.again_s)
-        elif step.moving and self._schedule.relook(tracked):
-            pass
-        elif provisional is not None:
-            self._schedule.at(tracked, (provisional.until_ms - self._environment.monotonic_ms()) / 1000)
-        elif tracked.wal_pairs.watched:
-            due = time.monotonic() + SLOW_LOOK_S
-            grid = math.ceil(due / SLOW_LOOK_GRID_S) * SLOW_LOOK_GRID_S
-            self._schedule.at(tracked, grid - time.monotonic())
-        else:
-            self._schedule.at(tracked, UNWATCHED_LOOK_S)
+        self._schedule.look_again(tracked, step, self._environment.monotonic_ms)
 
     # -- generations ------------------------------------------------------------------------------------------------
 
@@ -316,32 +308,38 @@ class Follower:
     def generation_lost(self, tracked: FollowedDatabase, gap: Gap) -> None:
         """Storage says that the generation can't go on, and the journal has ended it; in the follower's thread."""
         row = self._journal.database_by_id(tracked.row_id)
-        if tracked.state is not None and row.generation != tracked.state.stream.generation:
+        if tracked.generation is not None and row.generation != tracked.generation:
             self._end_generation(tracked, gap)
 
     def rewound(self, tracked: FollowedDatabase, reason: str) -> None:
         """What was spooled last is gone, and the journal stands before it; in the follower's thread."""
         row = self._journal.database_by_id(tracked.row_id)
-        if tracked.state is None or row.follow is None or row.generation != tracked.state.stream.generation:
+        if tracked.generation is None or row.follow is None or row.generation != tracked.generation:
             return  # that history has ended anyway
-        state = parse_follow_state(row.follow)
+        state, bridge = parse_follow_state(row.follow), tracked.bridge
         tracked.go_back(state, row.rewinds)
+        if bridge is not None:
+            self._leave(tracked, bridge.gap)
+            return
         tracked.base = tracked.base.wanting("the spool was read again")
         _log.warning("spool_read_again", database=tracked.name, position=str(state.stream.position), reason=reason)
 
     def _leave(self, tracked: FollowedDatabase, gap: Gap) -> None:
-        """The one place where a gap that a look has found is handled: the generation ends."""
-        if gap.blocked is None:
-            self._end_generation(tracked, gap)
-        else:
+        """The one place where a gap that a look has found is handled: it is bridged, or the generation ends."""
+        if gap.blocked is not None:
             other_salts = partial(has_other_salts, tracked, gap.blocked)
             self._end_generation(tracked, gap, once="the WAL has restarted", may_begin=other_salts)
+        elif self._begin_bridge(tracked, gap):
+            remedy = "the pages that differ are shipped, and the generation goes on"
+            self._note(tracked, StateReport(DatabaseState.DEGRADED, gap.reason), remedy)
+        else:
+            self._end_generation(tracked, gap)
 
     def _end_generation(
         self, tracked: FollowedDatabase, gap: Gap, *, once: str = "", may_begin: Callable[[], bool] = lambda: True
     ) -> None:
         """End the generation; a new one begins when its time has come, ``once`` that is so which is asked."""
-        state, reason = tracked.state, gap.reason
+        state, reason = tracked.bridge.old if tracked.bridge is not None else tracked.state, gap.reason
         position = str(state.stream.position) if state is not None else ""
         self._journal.end_generation(tracked.row_id, gap, self._environment.wall_ms())
         now_s = time.monotonic()
@@ -369,7 +367,7 @@ class Follower:
         tracked.drop_pending()
         tracked.fail_requests(error)
         if isinstance(error, MissingError):
-            if tracked.state is not None:
+            if tracked.generation is not None:
                 self._end_generation(tracked, Gap.of(GapKind.REPLACED, "{problem}", problem=error.message))
             self._note(tracked, StateReport(DatabaseState.MISSING, error.message), error.hint)
             self._schedule.at(tracked, SLOW_LOOK_S)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Iterable
 
 from walsyncd.engine.follow.followed_database import FollowedDatabase, Request
+from walsyncd.engine.follow.step import Step
 from walsyncd.engine.threads.due_queue import DueQueue
 
+SLOW_LOOK_S = 300.0
+SLOW_LOOK_GRID_S = 10.0  # slow looks fall together, so that thousands of databases wake us rarely
+UNWATCHED_LOOK_S = 1.0
 ROUND_MAX = 100  # databases in one round, and so in one transaction of the journal
 
 
@@ -85,6 +90,27 @@ class Schedule:
         tracked.mailbox.interrupt(then)
         with self._condition:
             self._schedule(tracked, time.monotonic())
+
+    def look_again(self, tracked: FollowedDatabase, step: Step, monotonic_ms: Callable[[], int]) -> None:
+        """Look at it when ``step``, which it has applied, asks for that."""
+        frames = sum(new.last - new.first + 1 for new in step.objects)
+        if step.rest_until_s is not None:
+            self.rest(tracked, step.rest_until_s)
+        if frames or step.caught_up:
+            self.found(tracked, frames)
+        provisional = tracked.evidence.provisional
+        if step.again_s is not None:
+            self.at(tracked, step.again_s)
+        elif step.moving and self.relook(tracked):
+            pass
+        elif provisional is not None:
+            self.at(tracked, (provisional.until_ms - monotonic_ms()) / 1000)
+        elif tracked.wal_pairs.watched:
+            due = time.monotonic() + SLOW_LOOK_S
+            grid = math.ceil(due / SLOW_LOOK_GRID_S) * SLOW_LOOK_GRID_S
+            self.at(tracked, grid - time.monotonic())
+        else:
+            self.at(tracked, UNWATCHED_LOOK_S)
 
     def take(self) -> list[FollowedDatabase]:
         """Wait for databases that are due and return them; none if the schedule was stopped."""

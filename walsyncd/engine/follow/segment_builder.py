@@ -14,6 +14,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Protocol
 
 from walsyncd.adapters.journal.journal import Journal, NewObject, ObjectKind
 from walsyncd.adapters.journal.spool import SpoolFile, SpoolWriter
@@ -183,6 +184,19 @@ class SegmentBuilder:
         )
 
 
+class FrameCollector(Protocol):
+    """Takes the frames of a transaction: a segment in the making, or what stands in for one while a gap is bridged."""
+
+    def add(self, frames: Frames) -> None:
+        """Take verified frames, the ones right after those taken before."""
+
+    def finish(self) -> tuple[NewObject | None, Stream]:
+        """What is to be shipped, if anything is, and the stream after it."""
+
+    def drop(self) -> None:
+        """Give up what was taken."""
+
+
 @dataclass(frozen=True, slots=True)
 class LongTransaction:
     """A transaction of which no commit was read yet.
@@ -190,6 +204,6 @@ class LongTransaction:
     ``state`` is the one that it continues, ``cursor`` the end of what was collected.
     """
 
-    collector: SegmentBuilder
+    collector: FrameCollector
     state: FollowState
     cursor: Cursor

@@ -31,6 +31,8 @@ class Step:
     known_upto: int | None = None
     """The number of the last write to the database whose effect ``state`` holds (``WalPairs.database_writes``)."""
     base_wanted: str = ""
+    bridged: bool = False
+    """``objects`` is the bridge over a gap, and ``state`` is that after it."""
     again_s: float | None = None
     """Look again after so many seconds; 0: at once."""
     moving: bool = False

@@ -63,7 +63,7 @@ from walsyncd.core.follow.restart import (
     tail_is_complete,
 )
 from walsyncd.core.sqlite.wal import FRAME_HEADER_SIZE, Frames
-from walsyncd.engine.follow.copy_frames import close_epoch_if_due, new_segment_builder, why_not_appendable
+from walsyncd.engine.follow.copy_frames import close_epoch_if_due, new_collector, why_not_appendable
 from walsyncd.engine.follow.source_reader import SourceReader
 from walsyncd.engine.follow.step import AT_ONCE, Step
 
@@ -230,12 +230,12 @@ def _cross(
     objects: tuple[NewObject, ...] = ()
     if proof.last > cursor.frames:
         state = close_epoch_if_due(reader, state, cursor)
-        collector = new_segment_builder(reader, state.stream, cursor)
+        collector = new_collector(reader, state.stream, cursor)
         for frames in remains.frames:
             if frames.count and frames.first <= proof.last:
                 collector.add(frames.upto(min(proof.last, frames.last)))
         new, stream = collector.finish()
-        objects = (new,)
+        objects = () if new is None else (new,)
         state = replace(state, stream=stream)
     entered = cursor_before(found.header) if found.header is not None else Cursor(found.salts, None, 0, (0, 0))
     if seen.index is not None:

@@ -1,0 +1,249 @@
+"""A database that is followed, mapped and bridged step by step, beside an application in a process of its own.
+
+Nothing runs by itself: the test says when the follower looks, when the scans' thread reads a block, and when an object
+is stored. So whatever happens between two of these can be tried, again and again from one seed.
+"""
+
+from __future__ import annotations
+
+import random
+import shutil
+import sqlite3
+import time
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from tests.adapters.files.sqlite_process import SqliteError, SqliteProcess
+from tests.engine.following import spec_of
+from walsyncd.adapters.files.inotify import InotifyReader
+from walsyncd.adapters.files.source import boot_id
+from walsyncd.adapters.journal.journal import Journal, ObjectKind
+from walsyncd.core.stored.segment import decode_body
+from walsyncd.engine.content import bridge_body, gap_bridge, map_making
+from walsyncd.engine.content.bridges import Bridges
+from walsyncd.engine.content.map_making import MapMaker
+from walsyncd.engine.content.page_maps import PageMaps
+from walsyncd.engine.content.scan_queue import ScanQueue
+from walsyncd.engine.follow.environment import Environment
+from walsyncd.engine.follow.event_pump import EventPump
+from walsyncd.engine.follow.followed_database import FollowedDatabase
+from walsyncd.engine.follow.follower import Follower
+from walsyncd.engine.follow.schedule import Schedule
+from walsyncd.engine.follow.wal_pairs import WalPairs
+
+ROUNDS_MAX = 4000
+
+
+class Gaps:
+    """The database, its application, its replica (``base`` and ``wals``), and the daemon's parts."""
+
+    def __init__(self, folder: Path, patch: pytest.MonkeyPatch, *, page_size: int, auto_vacuum: int) -> None:
+        for module, name in ((gap_bridge, "RETRY_S"), (gap_bridge, "BACK_OFF_S"), (map_making, "RETRY_S")):
+            patch.setattr(module, name, 0.0)
+        patch.setattr(bridge_body, "SMALL_BYTES", 1 << 40)
+        self.folder = folder
+        self.path = folder / "app.db"
+        self.journal = Journal.open(folder / "state")
+        self.row_id = self.journal.database("app", str(self.path)).id
+        self.generations = 0
+        self.bridges = 0
+        self.base = b""
+        self.wals: dict[int, bytes] = {}
+        self._generation = ""
+        self.make(page_size=page_size, auto_vacuum=auto_vacuum)
+        self.open()
+
+    def make(self, *, page_size: int, auto_vacuum: int) -> None:
+        """A new database, with an application that has it open."""
+        self.app = SqliteProcess(self.path)
+        self.app.execute(
+            f"PRAGMA page_size = {page_size}",
+            f"PRAGMA auto_vacuum = {auto_vacuum}",
+            "PRAGMA journal_mode = WAL",
+            "PRAGMA synchronous = OFF",
+            "CREATE TABLE t (x INTEGER PRIMARY KEY, y)",
+            "CREATE INDEX i ON t (y)",
+        )
+
+    def open(self) -> None:
+        """Start the daemon's parts, with nothing but what is on disk."""
+        self.watcher = InotifyReader()
+        self.watch = EventPump(self.watcher, lambda _databases: None, lambda: None)
+        self.environment = environment = Environment(self.journal, self.watch.drain, boot_id())
+        self.schedule = Schedule()
+        self.queue = ScanQueue()
+        maps = PageMaps(self.journal)
+        maps.sweep()
+        self.follower = Follower(
+            self.journal,
+            environment,
+            self.schedule,
+            offer=lambda _rows: None,
+            leaves_at_once=lambda _row_id: False,
+            base_due=lambda _tracked: None,
+            is_spool_full=lambda: False,
+            begin_bridge=Bridges(self.journal, environment, self.schedule, self.queue, maps).begin,
+        )
+        self.maps = maps
+        self.maker = MapMaker(self.journal, maps, self.queue, self.follower.request, boot_id=boot_id())
+        self.tracked = FollowedDatabase(spec_of(self.path), self.row_id, WalPairs(self.path))
+        self.watch.add(self.tracked)
+        self.tracked.wal_pairs.look_around()
+        self.follower.resume(self.tracked)
+        self.maker.due(self.tracked)
+
+    def die(self) -> None:
+        """The daemon is gone, with all that it did not write."""
+        for scan in self.queue._scans:
+            scan.steps.close()
+        self.queue.stop()
+        self.tracked.drop_bridge()
+        self.tracked.drop_pending()
+        self.tracked.wal_pairs.clear()
+        self.watcher.close()
+        self.journal.sweep()
+
+    def look(self) -> None:
+        """One round of the follower."""
+        self.follower.round([self.tracked])
+        generation = self.tracked.generation
+        if generation is not None and generation != self._generation:
+            self._begin(generation)
+
+    def _begin(self, generation: str) -> None:
+        """A base, as simple as may be: it is read in one go, after the generation began."""
+        self._generation = generation
+        self.generations += 1
+        self.base, self.wals = self.path.read_bytes(), {}
+        with self.journal._transaction() as connection:
+            connection.execute("UPDATE database SET base_key = ?", (f"{generation}/base/x",))
+        self.maker.due(self.tracked)
+
+    def scan(self) -> bool:
+        """One block of a scan, or whatever a scan does next; False if there is none."""
+        scans = sorted(self.queue._scans, key=lambda scan: not scan.urgent)
+        if not scans:
+            return False
+        if next(scans[0].steps, None) is None:
+            self.queue._scans.remove(scans[0])
+        return True
+
+    def store(self, count: int = 1 << 30) -> None:
+        """Some of what is spooled becomes visible."""
+        for row in self.journal.pending(self.row_id)[:count]:
+            assert row.kind is ObjectKind.SEGMENT
+            content = b"".join(x for x in decode_body([self.journal.body(row)]) if isinstance(x, bytes))
+            if row.generation == self._generation:
+                self.wals[row.epoch] = self.wals.get(row.epoch, b"") + content
+            self.bridges += ".bridge." in row.key
+            self.journal.stored(row.id, now_ms=1, tokens=1.0)
+
+    def has_map(self) -> bool:
+        return self.journal.page_map(self.row_id) is not None
+
+    def settle(self, *, mapped: bool = True) -> None:
+        """Until everything is followed, bridged and stored, and there is a map if one is wanted."""
+        for _ in range(ROUNDS_MAX):
+            self.look()
+            moved = self.scan()
+            self.store()
+            position = self.tracked.state
+            self.follower.request(self.tracked, lambda _tracked: None)
+            self.look()
+            done = self.tracked.bridge is None and self.tracked.state is not None and self.tracked.state == position
+            if done and not moved and not self.tracked.mailbox.asked() and (self.has_map() or not mapped):
+                return
+            if mapped and not moved and not self.has_map():
+                self.maker.due(self.tracked)
+            if self.tracked.generation is None:
+                time.sleep(0.01)  # the next one begins by the clock
+        raise AssertionError(f"not settled: {self.tracked.report}")
+
+    def sql(self, *statements: str) -> None:
+        """What the application does; what SQLite refuses is part of the game."""
+        try:
+            self.app.execute(*statements)
+        except SqliteError:
+            self.app.execute("SELECT 1")
+
+    def reopen(self, *, kill: bool) -> None:
+        if kill:
+            self.app.kill()
+        else:
+            self.app.close()
+        self.app = SqliteProcess(self.path)
+        self.app.execute("PRAGMA synchronous = OFF", "SELECT count(*) FROM t")
+
+    def live(self) -> bytes:
+        """The database as SQLite sees it, in one file."""
+        copy = self.folder / "live.db"
+        shutil.copyfile(self.path, copy)
+        wal = Path(f"{self.path}-wal")
+        if wal.exists():
+            shutil.copyfile(wal, f"{copy}-wal")
+        with closing(sqlite3.connect(copy)) as connection:
+            connection.execute("PRAGMA user_version").fetchall()
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        return copy.read_bytes()
+
+    def restored(self) -> bytes:
+        """What SQLite makes of the base and the stored WALs, as the README's script does it."""
+        path = self.folder / "restored.db"
+        path.write_bytes(self.base)
+        for _, wal in sorted(self.wals.items()):
+            Path(f"{path}-wal").write_bytes(wal)
+            with closing(sqlite3.connect(path)) as connection:
+                connection.execute("PRAGMA user_version")
+            assert not Path(f"{path}-wal").exists()
+        with closing(sqlite3.connect(path)) as connection:
+            assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        return path.read_bytes()
+
+    def check(self) -> None:
+        """The restored file is the live one, byte for byte."""
+        live, restored = self.live(), self.restored()
+        size = int.from_bytes(live[16:18], "big") or 65536
+        size = 65536 if size == 1 else size
+        other = [
+            at // size + 1
+            for at in range(0, max(len(live), len(restored)), size)
+            if live[at : at + size] != restored[at : at + size]
+        ]
+        assert not other, f"pages {other[:20]} of {len(live) // size} differ, {len(restored) // size} restored"
+
+    def close(self) -> None:
+        self.app.kill()
+        self.die()
+        self.journal.close()
+
+
+def happens(gaps: Gaps, chance: random.Random) -> None:
+    """Something that an application does."""
+    low = chance.randint(1, 400)
+    usual = ["insert", "update", "checkpoint"]
+    rare = ["delete", "blob", "vacuum", "incremental", "table", "reopen", "kill", "rollback"]
+    match chance.choice([*usual, *usual, "checkpoint", *rare]):
+        case "insert":
+            rows = ", ".join(f"(randomblob({chance.randint(1, 900)}))" for _ in range(chance.randint(1, 30)))
+            gaps.sql(f"INSERT INTO t (y) VALUES {rows}")
+        case "update":
+            gaps.sql(f"UPDATE t SET y = randomblob(300) WHERE x % 97 = {low % 97}")
+        case "delete":
+            gaps.sql(f"DELETE FROM t WHERE x BETWEEN {low} AND {low + chance.randint(0, 200)}")
+        case "blob":
+            gaps.sql(f"INSERT OR REPLACE INTO t VALUES ({low}, zeroblob({chance.randint(1, 200_000)}))")
+        case "checkpoint":
+            mode = chance.choice(["PASSIVE", "FULL", "RESTART", "TRUNCATE"])
+            gaps.sql(f"PRAGMA wal_checkpoint({mode})")
+        case "vacuum":
+            gaps.sql("VACUUM")
+        case "incremental":
+            gaps.sql("PRAGMA incremental_vacuum(20)")
+        case "table":
+            gaps.sql("DROP TABLE IF EXISTS u", "CREATE TABLE u AS SELECT * FROM t LIMIT 50")
+        case "reopen" | "kill" as how:
+            gaps.reopen(kill=how == "kill")
+        case _:
+            gaps.sql("BEGIN", "PRAGMA cache_size = 2", "DELETE FROM t WHERE x % 3 = 0", "ROLLBACK")

@@ -1,0 +1,68 @@
+"""Tests of gaps in a whole daemon: they are bridged, the generation goes on, and restores are exact."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from tests.engine.running import Place, running, wait_for
+from walsyncd.adapters.storage.directory import DirectoryStorage
+from walsyncd.core.restore.plan import Head
+from walsyncd.engine.restore.replica import Replica
+from walsyncd.engine.restore.restorer import find_plan, restore
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return Place(tmp_path)
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, isolation_level=None, timeout=30)
+    connection.execute("PRAGMA journal_mode = WAL")
+    return connection
+
+
+def has_map(place: Place) -> bool:
+    with place.journal() as journal:
+        return journal.page_map(journal.databases()[0].id) is not None
+
+
+def restored(place: Place, name: str = "restored.db") -> Path:
+    target = place.folder / name
+    target.unlink(missing_ok=True)
+    replica = Replica(DirectoryStorage(place.replica), "app")
+    restore(replica, find_plan(replica, Head()), target)
+    return target
+
+
+def same_content(live: Path, copy: Path) -> None:
+    """Byte for byte, once the live one is closed and so checkpointed."""
+    assert copy.read_bytes() == live.read_bytes()
+
+
+def test_a_gap_is_bridged(place: Place) -> None:
+    """The daemon was away while the WAL restarted several times: same generation, exact restore, few pages."""
+    path = place.database()
+    with closing(connect(path)) as app:
+        app.execute("CREATE TABLE t (x, y)")
+        app.executemany("INSERT INTO t VALUES (?, ?)", [(number, bytes(3000)) for number in range(500)])
+        with running(place.settings("app")):
+            place.sync()
+            wait_for(lambda: has_map(place))
+            generation = place.row().generation
+        for number in range(5):
+            app.execute("UPDATE t SET y = randomblob(3000) WHERE x % 100 = ?", (number,))
+            app.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        app.execute("INSERT INTO t VALUES (1000, 'after')")
+        with running(place.settings("app")):
+            place.sync()
+            app.execute("INSERT INTO t VALUES (1001, 'later')")
+            place.sync()
+            assert place.row().generation == generation
+            bridges = list(place.replica.rglob("*.bridge.wal.zst"))
+            assert len(bridges) == 1
+    same_content(path, restored(place))

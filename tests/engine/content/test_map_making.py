@@ -1,0 +1,116 @@
+"""Tests of walsyncd.engine.content.map_making: the map that a scan makes is what a restore gives."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from tests.engine.content.gaps import Gaps, happens
+from tests.shipping import G1
+from walsyncd.adapters.journal.page_map_table import RedoRow
+from walsyncd.core.content.page_entry import differs, entries_of_pages
+from walsyncd.core.content.redo import nothing_to_redo
+from walsyncd.core.stored.position import Position
+from walsyncd.engine.content.map_making import follows
+from walsyncd.engine.content.scan_queue import BLOCK_BYTES
+
+
+@pytest.fixture
+def gaps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Gaps]:
+    with closing(Gaps(tmp_path, monkeypatch, page_size=4096, auto_vacuum=0)) as gaps:
+        yield gaps
+
+
+def is_what_a_restore_gives(gaps: Gaps) -> bool:
+    """Whether the map has the entries of the restored file, page for page."""
+    content = gaps.restored()
+    page_map = gaps.maps.open(gaps.row_id)
+    assert page_map is not None
+    with page_map:
+        size = page_map.page_size
+        entries = page_map.entries(1, len(content) // size + 5)
+    assert not entries[len(content) // size :].any()
+    return not differs(entries[: len(content) // size], entries_of_pages(content, size)).any()
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_map_is_made_beside_a_writer(tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commits, checkpoints and restarts between the blocks that are read; and the map goes on with every segment."""
+    monkeypatch.setattr("walsyncd.engine.content.map_making.BLOCK_BYTES", 4096)
+    chance = random.Random(seed)
+    with closing(Gaps(tmp_path, monkeypatch, page_size=chance.choice([512, 4096]), auto_vacuum=seed % 3)) as gaps:
+        for _ in range(6):
+            happens(gaps, chance)
+        gaps.look()
+        for _ in range(chance.randint(5, 60)):
+            happens(gaps, chance)
+            gaps.look()
+            gaps.scan()
+            if chance.random() < 0.3:
+                gaps.store(1)
+        gaps.settle()
+        assert is_what_a_restore_gives(gaps)
+        for _ in range(5):
+            happens(gaps, chance)
+            gaps.look()
+        gaps.settle()
+        assert is_what_a_restore_gives(gaps)
+
+
+def test_a_map_counts_only_once_what_it_holds_is_stored(gaps: Gaps) -> None:
+    """The file holds frames that are spooled only: taken back, they are in no replica."""
+    gaps.sql("INSERT INTO t (y) VALUES (randomblob(500000))")
+    gaps.look()
+    while gaps.scan():
+        gaps.look()
+        if any(scan.until_s for scan in gaps.queue._scans) and gaps.tracked.mailbox.asked() == 0:
+            gaps.sql("UPDATE t SET y = randomblob(500000)", "PRAGMA wal_checkpoint(TRUNCATE)")
+            gaps.look()
+            break
+    for _ in range(20):
+        gaps.scan()
+        gaps.look()
+    assert not gaps.has_map()
+    gaps.settle()
+    assert is_what_a_restore_gives(gaps)
+    assert BLOCK_BYTES % 65536 == 0
+
+
+def test_a_database_without_wal_mode_wakes_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its map is not tried again by the clock, but with the first segment that is stored."""
+    with closing(Gaps(tmp_path, monkeypatch, page_size=4096, auto_vacuum=0)) as gaps:
+        gaps.die()
+        gaps.app.execute("PRAGMA journal_mode = DELETE")
+        gaps.open()
+        for _ in range(50):
+            gaps.look()
+            gaps.scan()
+        assert gaps.tracked.state is not None
+        assert gaps.tracked.state.mode == "rollback"
+        assert gaps.queue._scans == []
+        assert not gaps.has_map()
+        gaps.maker.stored(gaps.tracked)
+        assert len(gaps.queue._scans) == 1
+        gaps.maker.stored(gaps.tracked)
+        assert len(gaps.queue._scans) == 1
+
+
+def row(epoch: int, first: int, last: int) -> RedoRow:
+    return RedoRow(1, epoch, first, last, nothing_to_redo())
+
+
+def test_rows_must_follow_one_another() -> None:
+    """From the start to the end, over epochs; one that is missing would leave pages of which nothing is known."""
+    start = Position(G1, 2, 5)
+    assert follows([row(2, 6, 9), row(2, 10, 10), row(3, 1, 4)], start, Position(G1, 3, 4))
+    assert follows([], start, start)
+    assert follows([row(2, 6, 9)], start, Position(G1, 3, 0))
+    assert not follows([], start, Position(G1, 2, 6))
+    assert not follows([row(2, 7, 9)], start, Position(G1, 2, 9))
+    assert not follows([row(2, 6, 9), row(2, 11, 12)], start, Position(G1, 2, 12))
+    assert not follows([row(3, 2, 4)], start, Position(G1, 3, 4))
+    assert not follows([row(2, 6, 9)], start, Position(G1, 2, 8))

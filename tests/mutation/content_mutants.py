@@ -1,0 +1,83 @@
+"""Rules of the page map and of bridges left out: sizes, last versions, passes, and what is durable when."""
+
+from __future__ import annotations
+
+from tests.mutation.mutants import Mutant, mutant
+
+PASSES = "core/content/bridge_passes.py"
+REDO = "core/content/redo.py"
+
+CONTENT_MUTANTS: tuple[Mutant, ...] = (
+    # -- the map
+    mutant(
+        "a smaller size forgets nothing in the frames before it",
+        REDO,
+        "if size < self._greatest:",
+        "if False:",
+        "core/content/test_redo.py",
+    ),
+    mutant(
+        "a smaller size forgets nothing in the map",
+        REDO,
+        "if redo.size_min < first + len(changed) - 1:",
+        "if False:",
+        "core/content/test_redo.py",
+    ),
+    mutant(
+        "the file takes over what is only spooled",
+        "engine/content/page_maps.py",
+        "stored_only=True",
+        "stored_only=False",
+        "engine/content/test_page_maps.py::test_only_what_is_stored_reaches_the_file",
+    ),
+    mutant(
+        "redo rows stay when their segments are dropped",
+        "adapters/journal/rows.py",
+        "if row.kind is ObjectKind.SEGMENT:",
+        "if False:",
+        "adapters/journal/test_page_map_table.py",
+    ),
+    mutant(
+        "a map counts before what it holds is stored",
+        "engine/content/map_making.py",
+        "yield from self._stored(tracked, position, end.unbroken)",
+        "pass",
+        "engine/content/test_map_making.py::test_a_map_counts_only_once_what_it_holds_is_stored",
+    ),
+    # -- the bridge
+    mutant(
+        "a restart over frames needs no other pass",
+        PASSES,
+        "self._restarted = self._restarted or len(self._before) > 0",
+        "pass",
+        "core/content/test_bridge_passes.py",
+    ),
+    mutant(
+        "the next pass leaves out what lies past the pages that were read",
+        PASSES,
+        "astype(np.uint32), pages_read)",
+        "astype(np.uint32), 1 << 30)",
+        "core/content/test_bridge_passes.py",
+    ),
+    mutant(
+        "after a gap only some pages are read again",
+        PASSES,
+        "self.voided += 1\n        self.pages = all_pages()",
+        "self.voided += 1",
+        "core/content/test_bridge_passes.py",
+    ),
+    mutant(
+        "a base under way lives through a gap",
+        "adapters/journal/base_table.py",
+        "drop_one(connection, row)\n\n    def base_dropped",
+        "pass\n\n    def base_dropped",
+        "engine/content/test_bridges.py::test_a_base_under_way_is_worthless",
+    ),
+    mutant(
+        "a gap is forgotten by a daemon that dies before it is bridged",
+        "engine/content/bridges.py",
+        "old = replace(state, gap=gap)",
+        "old = state",
+        "engine/content/test_bridges.py::test_the_gap_is_in_the_journal_until_it_is_bridged",
+    ),
+)

@@ -1,0 +1,84 @@
+"""Whether a gap can be bridged, and what a bridge is compared with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import structlog
+
+from walsyncd.adapters.journal.journal import Journal
+from walsyncd.core.follow.follow_state import FollowState, Stream, format_follow_state
+from walsyncd.core.follow.gap import Gap
+from walsyncd.engine.content.bridge_body import BridgeBody, BridgeImpossibleError
+from walsyncd.engine.content.gap_bridge import GapBridge
+from walsyncd.engine.content.page_maps import PageMaps
+from walsyncd.engine.content.scan_queue import ScanQueue
+from walsyncd.engine.follow.environment import Environment
+from walsyncd.engine.follow.followed_database import FollowedDatabase
+from walsyncd.engine.follow.schedule import Schedule
+
+DATABASE_SHARE = 2  # a bridge of more than one part in so many of the database is dropped: a base costs less
+SPOOL_SHARE = 4  # and so is one of more than one part in so many of the spool
+
+_log = structlog.get_logger()
+
+
+class Bridges:
+    """Begins bridges; ``begin`` is for the follower's thread."""
+
+    def __init__(
+        self, journal: Journal, environment: Environment, schedule: Schedule, queue: ScanQueue, maps: PageMaps
+    ) -> None:
+        self._journal = journal
+        self._environment = environment
+        self._schedule = schedule
+        self._queue = queue
+        self._maps = maps
+
+    def begin(self, tracked: FollowedDatabase, gap: Gap) -> bool:
+        """Begin to bridge the gap after the database's state, or go on with that; False if a base is needed."""
+        bridge, state = tracked.bridge, tracked.state
+        if bridge is not None and not bridge.is_impossible:
+            bridge.gap_again(gap)
+            return True
+        if bridge is not None or state is None:
+            return False
+        row, page_map = self._journal.database_by_id(tracked.row_id), self._journal.page_map(tracked.row_id)
+        generation = state.stream.generation
+        if page_map is None or page_map.generation != generation or not (row.base_key or "").startswith(generation):
+            return False
+        old = replace(state, gap=gap)
+        self._journal.gap_found(tracked.row_id, format_follow_state(old))
+        bridge = GapBridge(
+            tracked,
+            self._environment,
+            self._schedule,
+            self._queue,
+            self._opener(tracked, old),
+            old=old,
+            gap=gap,
+            page_size=page_map.page_size,
+            proven_ms=max(tracked.proven_ms, state.stream.time_ms),
+        )
+        tracked.begin_bridge(bridge)
+        self._schedule.at(tracked, 0)
+        position = str(state.stream.position)
+        _log.warning("gap_found", database=tracked.name, position=position, kind=str(gap.kind), reason=gap.reason)
+        return True
+
+    def _opener(self, tracked: FollowedDatabase, old: FollowState) -> Callable[[Stream, int], BridgeBody]:
+        def open_body(stream: Stream, file_bytes: int) -> BridgeBody:
+            page_map = self._maps.open(tracked.row_id)
+            if page_map is None or page_map.row.generation != old.stream.generation:
+                raise BridgeImpossibleError("there is no page map")
+            return BridgeBody(
+                self._journal,
+                page_map,
+                stream,
+                self._environment.salts(),
+                pages_bytes_max=file_bytes // DATABASE_SHARE,
+                body_bytes_max=self._environment.spool_bytes_max() // SPOOL_SHARE,
+            )
+
+        return open_body

@@ -1,0 +1,385 @@
+"""One gap of one database while it is bridged: what the follower does instead of shipping, until the bridge is made.
+
+1. **Looking.** The follower follows the WAL's current incarnation from its frame 1 on, proves each restart as ever,
+   and keeps page numbers instead of frames.
+2. **Reading.** The scans' thread reads the listed pages of the file (``core.content.bridge_passes``) meanwhile.
+3. **Read.** A look that begins after the last byte was read says whether the pass was the last one.
+4. **Finishing.** The scans' thread takes the last versions from the WAL. Nothing is followed beyond N meanwhile, so
+   that the next frame that is shipped is the one after N.
+
+The bridge and the follow state at N are one transaction of the journal. Until then the journal has the old position
+with the gap noted, and a restart of the daemon begins again.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
+from enum import Enum, auto
+from typing import TypeAlias
+
+import structlog
+
+from walsyncd.adapters.files.source import OpenFile, open_file
+from walsyncd.adapters.journal.journal import NewObject, SpoolFile
+from walsyncd.core.content.bridge_passes import BridgePasses, LastVersions, PageList, size_without_frames
+from walsyncd.core.content.page_entry import PageNumbers, entries_of_frames, entries_of_pages
+from walsyncd.core.follow.follow_state import FollowState, Stream
+from walsyncd.core.follow.gap import Gap, GapKind
+from walsyncd.core.sqlite.arrays import np
+from walsyncd.core.sqlite.wal import Frames, Salts
+from walsyncd.core.stored.bridge import BridgeSpan
+from walsyncd.engine.content.bridge_body import BridgeBody, BridgeImpossibleError
+from walsyncd.engine.content.bridge_sources import frames_upto, pages_of, runs_of
+from walsyncd.engine.content.scan_queue import BLOCK_BYTES, ScanQueue, ScanSteps, ScanWait
+from walsyncd.engine.follow.begin_generation import begin_step
+from walsyncd.engine.follow.environment import Environment
+from walsyncd.engine.follow.file_facts import file_facts
+from walsyncd.engine.follow.followed_database import FollowedDatabase
+from walsyncd.engine.follow.look import take_step
+from walsyncd.engine.follow.schedule import Schedule
+from walsyncd.engine.follow.step import Step, gap_step
+from walsyncd.errors import TransientError, WalsyncdError
+
+RETRY_S = 5.0  # after the file or the spool could not be read or written
+BACK_OFF_S = 60.0  # after passes that new gaps made worthless
+VOIDED_MAX = 3
+RECHECK_S = 1.0  # while the scans' thread is at work, which wakes the follower when it is done
+
+_log = structlog.get_logger()
+
+
+# Opens the body of a bridge, by the stream that it begins and the size of the file in bytes; BridgeImpossibleError if
+# there is no map to compare with any more.
+OpenBody: TypeAlias = Callable[[Stream, int], BridgeBody]
+
+
+class _Phase(Enum):
+    LOOKING = auto()
+    READING = auto()
+    READ = auto()
+    FINISHING = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class _PassRead:
+    """What a pass read: up to page ``pages`` of a file of ``file_bytes``. ``changed``: its times or size did."""
+
+    pages: int
+    page_1: bytes
+    file_bytes: int
+    changed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """The bridge, and our side after it."""
+
+    new: NewObject
+    stream: Stream
+    size: int
+
+
+class FrameNumbers:
+    """Takes frames as a segment does, and keeps the numbers of their pages."""
+
+    def __init__(self, passes: BridgePasses, stream: Stream) -> None:
+        self._passes = passes
+        self._stream = stream
+        self._size = 0
+
+    def add(self, frames: Frames) -> None:
+        """Take verified frames."""
+        self._passes.saw_frames(frames.first, frames.page_numbers)
+        commits = frames.sizes[frames.sizes != 0]
+        self._size = int(commits[-1]) if len(commits) else self._size
+
+    def finish(self) -> tuple[None, Stream]:
+        """The last frame taken was a commit; nothing is shipped, and the stream stays where it is."""
+        self._passes.saw_commit(self._size)
+        return None, self._stream
+
+    def drop(self) -> None:
+        """Nothing is held that would have to be removed."""
+
+
+class GapBridge:
+    """Bridges the gap after ``old``; all methods are for the follower's thread, unless they say otherwise."""
+
+    def __init__(
+        self,
+        tracked: FollowedDatabase,
+        environment: Environment,
+        schedule: Schedule,
+        queue: ScanQueue,
+        open_body: OpenBody,
+        *,
+        old: FollowState,
+        gap: Gap,
+        page_size: int,
+        proven_ms: int,
+    ) -> None:
+        self.old = old
+        self.gap = gap
+        self.is_impossible = False
+        """A base is needed: the gap that ``step`` found last is not to be bridged."""
+        self._tracked = tracked
+        self._environment = environment
+        self._schedule = schedule
+        self._queue = queue
+        self._open_body = open_body
+        self._page_size = page_size
+        self._proven_ms = proven_ms
+        self._passes = BridgePasses(page_size)
+        self._phase = _Phase.LOOKING
+        self._body: BridgeBody | None = None
+        self._attempt = 0
+        """Counts what the scans' thread is asked for; what was asked before counts for nothing."""
+        self._answer: Future[object] = Future()
+        self._read: _PassRead | None = None
+        self._salts: Salts | None = None
+        self._not_before_s = 0.0
+
+    def collector(self, stream: Stream) -> FrameNumbers:
+        """What takes the frames that are followed meanwhile."""
+        return FrameNumbers(self._passes, stream)
+
+    def step(self) -> Step | None:
+        """Take one step, or None if there is nothing to be done now."""
+        tracked = self._tracked
+        if (wait_s := self._not_before_s - time.monotonic()) > 0:
+            self._schedule.at(tracked, wait_s)
+            return None
+        if self._phase in {_Phase.READING, _Phase.FINISHING} and self._answer.done():
+            error = self._answer.exception()
+            if error is not None:
+                return self._failed(error)
+        if self._phase is _Phase.FINISHING:
+            return self._finished()
+        if tracked.state is None:
+            return self._begin()
+        if self._phase is _Phase.READING and self._answer.done():
+            found = self._answer.result()
+            assert isinstance(found, _PassRead)
+            self._read, self._phase = found, _Phase.READ
+        return take_step(tracked, self._environment)
+
+    def applied(self, step: Step) -> None:
+        """The database has applied a step that was not the last one."""
+        state = self._tracked.state
+        if state is None:
+            return
+        salts = state.cursor.salts if state.cursor is not None else None
+        if salts != self._salts:
+            self._passes.saw_restart()
+            self._salts = salts
+        if not step.caught_up:
+            return
+        if self._phase is _Phase.LOOKING:
+            self._begin_pass(state)
+        elif self._phase is _Phase.READ:
+            self._end_pass(state)
+
+    def gap_again(self, gap: Gap) -> None:
+        """Something was missed meanwhile: all pages are read again."""
+        self._passes.saw_gap()
+        self._attempt += 1
+        self._phase = _Phase.LOOKING
+        self._tracked.follow_again()
+        wait_s = 0.0
+        if self._passes.voided % VOIDED_MAX == 0:
+            wait_s = BACK_OFF_S * 2 ** min(5, self._passes.voided // VOIDED_MAX - 1)
+            _log.warning(
+                "bridge_voided",
+                database=self._tracked.name,
+                reason=gap.reason,
+                passes=self._passes.voided,
+                next_try_in_s=wait_s,
+                remedy="backpressure = true keeps the writers from overwriting what was not read",
+            )
+        self._not_before_s = time.monotonic() + wait_s
+        self._schedule.at(self._tracked, wait_s)
+
+    def drop(self) -> None:
+        """Give the bridge up; what was written of it is removed."""
+        self._attempt += 1
+        if self._queue.is_stopping:  # and its thread has ended
+            self._drop_body()
+        else:
+            self._queue.call(self._drop_body)
+
+    # -- the follower's thread --------------------------------------------------------------------------------------
+
+    def _begin(self) -> Step:
+        """Begin before frame 1 of the WAL's current incarnation."""
+        tracked, old = self._tracked, self.old.stream
+        step = begin_step(tracked, self._environment, old.generation)
+        if step.state is None:
+            return step
+        state = step.state
+        if state.mode != "wal":
+            self.is_impossible = True
+            text = "{reason}, and the database left WAL mode"
+            return gap_step(GapKind.CHANGED, text, reason=self.gap.reason)
+        header = state.cursor.header if state.cursor is not None else None
+        if header is not None and header.page_size != self._page_size:
+            self.is_impossible = True
+            text = "{reason}, and the page size changed"
+            return gap_step(GapKind.CHANGED, text, reason=self.gap.reason)
+        stream = old if old.frame == 0 else old.next_epoch()
+        tracked.follow_from(replace(state, stream=stream, start_epoch=stream.epoch, start_frame=0))
+        self._salts = state.cursor.salts if state.cursor is not None else None
+        return Step(again_s=0)
+
+    def _failed(self, error: BaseException) -> Step | None:
+        """The scans' thread could not do what it was asked for."""
+        if isinstance(error, BridgeImpossibleError):
+            self.is_impossible = True
+            text = "{reason}, and it is not bridged: {why}"
+            return gap_step(self.gap.kind, text, reason=self.gap.reason, why=error.message)
+        if not isinstance(error, WalsyncdError):
+            raise error
+        _log.warning("bridge_failed", database=self._tracked.name, reason=error.message, next_try_in_s=RETRY_S)
+        self.drop()
+        self._passes = BridgePasses(self._page_size)
+        self._phase = _Phase.LOOKING
+        self._tracked.follow_again()
+        self._not_before_s = time.monotonic() + RETRY_S
+        self._schedule.at(self._tracked, RETRY_S)
+        return None
+
+    def _begin_pass(self, state: FollowState) -> None:
+        skipped = self._passes.begin_pass()
+        self._attempt += 1
+        self._answer, self._phase = Future(), _Phase.READING
+        self._queue.add(self._read_steps(self._attempt, self._answer, self._passes.pages, skipped, state), urgent=True)
+
+    def _end_pass(self, state: FollowState) -> None:
+        assert self._read is not None
+        if self._read.changed and self._passes.saw_no_frames():
+            text = "the database was written while it had no WAL"
+            self.gap_again(Gap.of(GapKind.UNCERTAIN, text))
+            return
+        found = self._passes.end_pass(self._read.pages, state.cursor.frames if state.cursor is not None else 0)
+        if found is None:
+            self._begin_pass(state)
+            return
+        wal_pair = self._tracked.wal_pairs.current
+        wal = wal_pair.wal.duplicate() if wal_pair is not None and len(found.frames) else None
+        self._attempt += 1
+        self._answer, self._phase = Future(), _Phase.FINISHING
+        steps = self._finish_steps(self._attempt, self._answer, found, state, self._read, wal)
+        self._queue.add(steps, urgent=True)
+
+    def _finished(self) -> Step | None:
+        if not self._answer.done():
+            self._schedule.at(self._tracked, RECHECK_S)
+            return None
+        found, state = self._answer.result(), self._tracked.state
+        assert isinstance(found, _Made)
+        assert state is not None
+        _log.info(
+            "gap_bridged",
+            database=self._tracked.name,
+            reason=self.gap.reason,
+            position=str(found.stream.position),
+            stored_bytes=found.size,
+        )
+        return Step(state=replace(state, stream=found.stream), objects=(found.new,), bridged=True, again_s=0)
+
+    # -- the scans' thread ------------------------------------------------------------------------------------------
+
+    def _read_steps(
+        self, attempt: int, answer: Future[object], pages: PageList, skipped: PageNumbers, state: FollowState
+    ) -> ScanSteps:
+        yield from self._answered(answer, lambda: self._read_pass(attempt, answer, pages, skipped, state))
+
+    def _finish_steps(
+        self,
+        attempt: int,
+        answer: Future[object],
+        found: LastVersions,
+        state: FollowState,
+        read: _PassRead,
+        wal: OpenFile | None,
+    ) -> ScanSteps:
+        try:
+            yield from self._answered(answer, lambda: self._finish(attempt, answer, found, state, read, wal))
+        finally:
+            if wal is not None:
+                wal.close()
+
+    def _answered(self, answer: Future[object], steps: Callable[[], ScanSteps]) -> ScanSteps:
+        """Do ``steps``, which set the answer; an error becomes the answer."""
+        try:
+            yield from steps()
+        except WalsyncdError as error:
+            answer.set_exception(error)
+        self._schedule.at(self._tracked, 0)
+
+    def _read_pass(
+        self, attempt: int, answer: Future[object], pages: PageList, skipped: PageNumbers, state: FollowState
+    ) -> ScanSteps:
+        file = open_file(self._tracked.path)
+        if file is None:
+            raise TransientError(f"{self._tracked.path} does not exist")
+        with file:
+            before, size = file.identity(), self._page_size
+            if not file_facts(before, self._environment.boot_id, None).is_file(state.file):
+                raise TransientError("another file was put in the database's place")
+            if self._body is None:
+                self._body = self._open_body(state.stream, before.size)
+            self._body.begin_pass()
+            count = before.size // size
+            page_1 = file.pread(0, size)
+            for first, last in runs_of(pages, count, max(1, BLOCK_BYTES // size)):
+                if attempt != self._attempt:
+                    return
+                block = file.pread((first - 1) * size, (last - first + 1) * size)
+                block = block[: len(block) // size * size]
+                numbers = np.arange(first, first + len(block) // size, dtype=np.uint32)
+                wanted = numbers[~np.isin(numbers, skipped)]
+                self._body.take_differing(first, block, entries_of_pages(block, size), wanted)
+                yield ScanWait(len(block))
+            if not file.still_named():
+                raise TransientError("another file was put in the database's place")
+            after = file.identity()
+        changed = (before.size, before.mtime_ns, before.ctime_ns) != (after.size, after.mtime_ns, after.ctime_ns)
+        answer.set_result(_PassRead(count, page_1, before.size, changed))
+
+    def _finish(
+        self,
+        attempt: int,
+        answer: Future[object],
+        found: LastVersions,
+        state: FollowState,
+        read: _PassRead,
+        wal: OpenFile | None,
+    ) -> ScanSteps:
+        body = self._body
+        assert body is not None
+        page_1 = read.page_1
+        if wal is not None and state.cursor is not None:
+            for frames in frames_upto(wal, state.cursor):
+                if attempt != self._attempt:
+                    return
+                rows = found.frames[(found.frames >= frames.first) & (found.frames <= frames.last)] - frames.first
+                pages = pages_of(frames, rows, self._page_size)
+                body.take(pages, entries_of_frames(frames.data, self._page_size, rows))
+                page_1 = next((bytes(content) for number, content in pages if number == 1), page_1)
+                yield ScanWait()
+        size = found.size or size_without_frames(read.page_1, read.file_bytes, self._page_size)
+        old, gap = self.old.stream, self.gap
+        span = BridgeSpan(old.epoch, old.frame, max(self._proven_ms, 0), str(gap.kind), gap.reason)
+        seen_ms = max(self._environment.wall_ms(), old.time_ms, self._proven_ms)
+        new, stream = body.finish(page_1, size, span, seen_ms)
+        self._body = None
+        assert isinstance(new.body, SpoolFile)
+        answer.set_result(_Made(new, stream, new.body.size))
+
+    def _drop_body(self) -> None:
+        body, self._body = self._body, None
+        if body is not None:
+            body.drop()

@@ -1,0 +1,195 @@
+"""Makes the page map of a database that has none, by a scan of its file.
+
+Let S be the stored position before frame 1 of the WAL's current incarnation when the first byte is read, and N the
+position of a look that begins after the last byte. A page that no frame from S through N holds has one content, which
+the file has. What the others are at N, the redo rows after S say, which are kept for that. So file entries and rows
+after S are the map at N, and at every position after it, but not before: **it counts only once N is stored**. A spool
+that is dropped takes the follow state back to before N, with the rows, and the file has content of frames that are
+gone.
+
+The replica is taken to be right at that moment. Whether it is, drills tell.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+
+from walsyncd.adapters.files.source import open_file, read_header
+from walsyncd.adapters.journal.journal import Journal, ObjectKind
+from walsyncd.adapters.journal.page_map_table import RedoRow
+from walsyncd.core.content.bridge_passes import size_without_frames
+from walsyncd.core.content.page_entry import ABSENT, entries_of_pages, lock_page
+from walsyncd.core.follow.follow_state import FollowState
+from walsyncd.core.stored.position import Position
+from walsyncd.engine.content.page_maps import PageMaps
+from walsyncd.engine.content.scan_queue import BLOCK_BYTES, ScanQueue, ScanSteps, ScanWait
+from walsyncd.engine.follow.file_facts import file_facts
+from walsyncd.engine.follow.followed_database import FollowedDatabase
+from walsyncd.errors import TransientError, WalsyncdError
+
+RETRY_S = 60.0
+POLL_S = 0.05  # for an answer of the follower
+STORED_POLL_S = 1.0
+STORED_WAIT_S = 600.0  # then the next attempt begins at a later S, which may be stored sooner
+
+Request = Callable[[FollowedDatabase, Callable[[FollowedDatabase], object]], "Future[Any]"]
+
+_log = structlog.get_logger()
+
+
+class _NotYetError(WalsyncdError):
+    """Nothing can change that but a commit."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScanOrigin:
+    """Where a database was when a look had caught up; ``unbroken`` is equal as long as nothing was missed since."""
+
+    state: FollowState
+    unbroken: tuple[str, int, int]
+
+
+def origin_of(tracked: FollowedDatabase) -> ScanOrigin | None:
+    """In the follower's thread; None if the file can't be compared with the replica now."""
+    state = tracked.state
+    if state is None or state.mode != "wal" or tracked.bridge is not None:
+        return None
+    return ScanOrigin(state, (state.stream.generation, tracked.gaps, tracked.rewinds))
+
+
+class MapMaker:
+    """Makes maps in the scans' thread; ``request`` reaches the follower."""
+
+    def __init__(self, journal: Journal, maps: PageMaps, queue: ScanQueue, request: Request, *, boot_id: str) -> None:
+        self._journal = journal
+        self._maps = maps
+        self._queue = queue
+        self._request = request
+        self._boot_id = boot_id
+        self._under_way: set[int] = set()
+        self._waiting: set[int] = set()
+        """Databases of which no map can be made before the next segment: nothing wakes the daemon for them."""
+
+    def due(self, tracked: FollowedDatabase, delay_s: float = 0.0) -> None:
+        """Make the map of this database if it has none, in ``delay_s`` seconds; any thread."""
+        self._queue.add(self._steps(tracked), delay_s=delay_s)
+
+    def stored(self, tracked: FollowedDatabase) -> None:
+        """A segment of it became visible: what could not be mapped before may be now; any thread."""
+        if tracked.row_id in self._waiting:
+            self._waiting.discard(tracked.row_id)
+            self.due(tracked)
+
+    def _steps(self, tracked: FollowedDatabase) -> ScanSteps:
+        if tracked.row_id in self._under_way or tracked.mailbox.dismissed or not self._is_wanted(tracked):
+            return
+        self._under_way.add(tracked.row_id)
+        try:
+            yield from self._make(tracked)
+        except _NotYetError as error:
+            self._waiting.add(tracked.row_id)
+            _log.debug("page_map_not_made", database=tracked.name, reason=error.message)
+        except WalsyncdError as error:
+            _log.info("page_map_not_made", database=tracked.name, reason=error.message, next_try_in_s=RETRY_S)
+            self.due(tracked, RETRY_S)
+        finally:
+            self._under_way.discard(tracked.row_id)
+
+    def _is_wanted(self, tracked: FollowedDatabase) -> bool:
+        row = self._journal.database_by_id(tracked.row_id)
+        if row.generation is None or not (row.base_key or "").startswith(row.generation):
+            return False  # the first base of a generation asks again
+        return self._journal.page_map(tracked.row_id) is None
+
+    def _make(self, tracked: FollowedDatabase) -> ScanSteps:
+        began_s = time.monotonic()
+        answer = self._request(tracked, origin_of)
+        yield from answered(answer)
+        origin = answer.result()
+        if origin is None:
+            if tracked.bridge is None:
+                raise _NotYetError("the database is not in WAL mode")
+            raise TransientError("a gap is being bridged")
+        file = open_file(tracked.path)
+        if file is None:
+            raise TransientError(f"{tracked.path} does not exist")
+        with file:
+            if not origin.state.file.is_file(file_facts(file.identity(), self._boot_id, None)):
+                raise TransientError("another file was put in the database's place")
+            stamp, header = origin.state.stream.stamp, read_header(file)
+            page_size = stamp.page_size if stamp is not None else header.page_size if header is not None else None
+            if page_size is None:
+                raise _NotYetError("the page size is not known before the first commit")
+            self._journal.redo_forgotten(tracked.row_id, origin.state.start)
+            with self._maps.writer(tracked.row_id, page_size) as writer:
+                count, at = file.size() // page_size, 1
+                page_1 = file.pread(0, page_size)
+                while at <= count:
+                    pages = min(count - at + 1, max(1, BLOCK_BYTES // page_size))
+                    block = file.pread((at - 1) * page_size, pages * page_size).ljust(pages * page_size, b"\0")
+                    entries = entries_of_pages(block, page_size)
+                    if at <= lock_page(page_size) < at + pages:
+                        entries[lock_page(page_size) - at] = ABSENT
+                    writer.add(entries)
+                    at += pages
+                    yield ScanWait(len(block))
+                if not file.still_named():
+                    raise TransientError("another file was put in the database's place")
+                answer = self._request(tracked, origin_of)
+                yield from answered(answer)
+                end = answer.result()
+                if end is None or end.unbroken != origin.unbroken:
+                    raise TransientError("something was missed while the file was read")
+                position = end.state.stream.position
+                yield from self._stored(tracked, position, end.unbroken)
+                rows = [row for row in self._journal.redo_rows(tracked.row_id) if _is_after(row, origin.state.start)]
+                upto = [row for row in rows if (row.epoch, row.last) <= (position.epoch, position.frame)]
+                if not follows(upto, origin.state.start, position):
+                    raise TransientError("what the last frames changed is not known")
+                size = upto[-1].redo.size if upto else size_without_frames(page_1, file.size(), page_size)
+                writer.finish(size)
+                generation = position.generation
+                if not self._journal.page_map_made(
+                    tracked.row_id, generation, writer.map_id, page_size, origin.state.start
+                ):
+                    raise TransientError("the generation ended")
+        _log.info("page_map_made", database=tracked.name, pages=size, seconds=round(time.monotonic() - began_s, 3))
+
+    def _stored(self, tracked: FollowedDatabase, position: Position, unbroken: tuple[str, int, int]) -> ScanSteps:
+        """Wait until everything up to ``position`` is stored."""
+        until_s = time.monotonic() + STORED_WAIT_S
+        while any(
+            row.kind is ObjectKind.SEGMENT and (row.epoch, row.first) <= (position.epoch, position.frame)
+            for row in self._journal.pending(tracked.row_id)
+        ):
+            if time.monotonic() > until_s:
+                raise TransientError("what was committed while the file was read is not stored yet")
+            yield ScanWait(until_s=time.monotonic() + STORED_POLL_S)
+        if (position.generation, tracked.gaps, tracked.rewinds) != unbroken:
+            raise TransientError("something was missed while the file was read")
+
+
+def answered(answer: Future[Any]) -> ScanSteps:
+    """Wait for an answer of the follower."""
+    while not answer.done():
+        yield ScanWait(until_s=time.monotonic() + POLL_S)
+
+
+def _is_after(row: RedoRow, start: Position) -> bool:
+    return (row.epoch, row.last) > (start.epoch, start.frame)
+
+
+def follows(rows: Sequence[RedoRow], start: Position, end: Position) -> bool:
+    """Whether ``rows`` are of every frame after ``start`` up to ``end``."""
+    epoch, frame = start.epoch, start.frame
+    for row in rows:
+        if (row.epoch, row.first) not in {(epoch, frame + 1), (epoch + 1, 1)}:
+            return False
+        epoch, frame = row.epoch, row.last
+    return (epoch, frame) == (end.epoch, end.frame) or (epoch + 1, 0) == (end.epoch, end.frame)

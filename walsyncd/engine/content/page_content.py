@@ -1,0 +1,64 @@
+"""What each page of each replica is, kept and used: the scans' thread, the maps, and the bridges."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any
+
+from walsyncd.adapters.journal.journal import Journal, ObjectKind, ObjectRow
+from walsyncd.core.follow.gap import Gap
+from walsyncd.engine.content.bridges import Bridges
+from walsyncd.engine.content.map_making import MapMaker, Request
+from walsyncd.engine.content.page_maps import PageMaps
+from walsyncd.engine.content.scan_queue import ScanQueue
+from walsyncd.engine.follow.environment import Environment
+from walsyncd.engine.follow.followed_database import FollowedDatabase
+from walsyncd.engine.follow.schedule import Schedule
+
+WRITE_SEGMENTS = 64  # stored segments between two looks at what the maps' files may take over
+
+
+class PageContent:
+    """One for the process; ``request`` gives what reaches the follower, which is made after this."""
+
+    def __init__(
+        self, journal: Journal, environment: Environment, schedule: Schedule, request: Callable[[], Request]
+    ) -> None:
+        self._journal = journal
+        self.queue = ScanQueue()
+        self._maps = PageMaps(journal)
+        self._bridges = Bridges(journal, environment, schedule, self.queue, self._maps)
+        self._request = request
+        self._maker = MapMaker(journal, self._maps, self.queue, self._ask, boot_id=environment.boot_id)
+        self._tracked: dict[int, FollowedDatabase] = {}
+        self._stored = 0
+        self._maps.sweep()  # what a crash left
+
+    def begin_bridge(self, tracked: FollowedDatabase, gap: Gap) -> bool:
+        """Bridge a gap; False if a base is needed. In the follower's thread."""
+        return self._bridges.begin(tracked, gap)
+
+    def adopt(self, tracked: FollowedDatabase) -> None:
+        """Keep its map; one that has none gets one."""
+        self._tracked[tracked.row_id] = tracked
+        self._maker.due(tracked)
+
+    def forget(self, tracked: FollowedDatabase) -> None:
+        """It is not followed any more."""
+        self._tracked.pop(tracked.row_id, None)
+
+    def stored(self, row: ObjectRow) -> None:
+        """An object became visible. A generation's first base is followed by its map; segments fill the maps' files."""
+        tracked = self._tracked.get(row.database_id)
+        if row.kind is ObjectKind.MANIFEST and tracked is not None:
+            self._maker.due(tracked)
+        if row.kind is ObjectKind.SEGMENT and tracked is not None:
+            self._maker.stored(tracked)
+        if row.kind is ObjectKind.SEGMENT:
+            self._stored += 1
+            if self._stored % WRITE_SEGMENTS == 0:
+                self.queue.call(self._maps.write_due)
+
+    def _ask(self, tracked: FollowedDatabase, then: Callable[[FollowedDatabase], object]) -> Future[Any]:
+        return self._request()(tracked, then)
