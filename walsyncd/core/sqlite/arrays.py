@@ -1,6 +1,6 @@
-"""numpy, loaded when it is first used: most commands check no frame, and it is a third of what they would load.
+"""numpy, imported when it is first used. Most commands check no frame, and numpy is a third of what they would load.
 
-``np`` here is numpy in everything but that; each of its attributes is looked up once.
+``np`` behaves like the numpy module otherwise. Each of its attributes is looked up once.
 """
 
 from __future__ import annotations

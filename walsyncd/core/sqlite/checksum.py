@@ -1,6 +1,6 @@
 """The checksum of SQLite's WAL and wal-index (sqlite.org/fileformat2.html, section 4.2).
 
-The input is an even number of 32-bit words ``x[0..n-1]``, big- or little-endian; the state is two u32:
+The input is an even number of 32-bit words ``x[0..n-1]``, big- or little-endian. The state is two u32:
 
     for i in 0, 2, 4 … n-2:        (modulo 2^32)
         s0 += x[i]   + s1
@@ -12,13 +12,13 @@ the Fibonacci numbers F(0) = 0, F(1) = 1, …:
     M^k = [[F(2k-1), F(2k)], [F(2k), F(2k+1)]]
     a word with r words after it adds  x * F(r)  to s0  and  x * F(r+1)  to s1
 
-So chains of the same words from two starts differ after k steps by M^k times what they differed by before.
-And a row of n words is a product with 2 x n weights, and rows are chained by ``next = M^(n/2) * chain + sum``.
-M has determinant 1, so a chain can be followed backwards too.
+If the same words are chained from two starts, the results differ after k steps by M^k times the difference of the
+starts. The sum of a row of n words is a product with 2 x n weights, and rows are chained by
+``next = M^(n/2) * chain + sum``. M has determinant 1, so a chain can also be followed backwards.
 
-A frame of the WAL is a 24-byte header and a page. Its checksum covers words 0 and 1 of the header (page
-number and size) and the page, and starts from the checksum of the frame before, of the WAL header for
-frame 1. Salts and the checksum itself, words 2 to 5, are left out: their weights are zero.
+A frame of the WAL is a 24-byte header and a page. Its checksum covers words 0 and 1 of the header (page number and
+size) and the page. It starts from the checksum of the frame before; for frame 1 from that of the WAL header. Words 2
+to 5, the salts and the checksum itself, are left out: their weights are zero.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ Words: TypeAlias = "NDArray[np.uint32]"
 _UNCOVERED = slice(2, 6)
 _LOOP_WORDS_MAX = 64  # below this the plain loop is faster than a numpy call (measured)
 _ROW_WORDS = 1024
-_BLOCK_BYTES = 256 * 1024  # rows in work stay in the second-level cache
+_BLOCK_BYTES = 256 * 1024  # rows that are being worked on stay in the second-level cache
 
 
 def checksum(data: Buffer, start: Chain, *, big_endian: bool) -> Chain:
-    """The checksum of ``data`` (a multiple of 8 bytes), continuing from ``start``."""
+    """Return the checksum of ``data`` (a multiple of 8 bytes), continuing from ``start``."""
     assert len(data) % 8 == 0, f"checksum of {len(data)} bytes: not a multiple of 8"
     if len(data) <= _LOOP_WORDS_MAX * 4:
         return _loop(data, start, big_endian=big_endian)
@@ -55,9 +55,9 @@ def checksum(data: Buffer, start: Chain, *, big_endian: bool) -> Chain:
 
 
 def frame_chains(frames: Buffer, frame_size: int, start: Chain, *, big_endian: bool) -> Words:
-    """The checksum after each of whole ``frames``, shape (count, 2), continuing from ``start``.
+    """Return the checksum after each of the whole ``frames``, shape (count, 2), continuing from ``start``.
 
-    It is computed from the bytes; what the frames' headers say about it is not looked at.
+    It is computed from the bytes. The checksums in the frames' headers are not looked at.
     """
     words = frame_size // 4
     rows = np.frombuffer(frames, ">u4" if big_endian else "<u4").reshape(-1, words)
@@ -65,7 +65,7 @@ def frame_chains(frames: Buffer, frame_size: int, start: Chain, *, big_endian: b
 
 
 def chain_before(frame: Buffer, after: Chain, *, big_endian: bool) -> Chain:
-    """The checksum that one whole frame continued, if the one after it is ``after``: the step is invertible."""
+    """Return the checksum before one whole frame, given the one ``after`` it: the step is invertible."""
     (own,) = frame_chains(frame, len(frame), (0, 0), big_endian=big_endian)
     (low, middle), (_, high) = _powers(len(frame) // 4 - 4)[0]
     s0, s1 = (after[0] - int(own[0])) & 0xFFFFFFFF, (after[1] - int(own[1])) & 0xFFFFFFFF
@@ -74,9 +74,9 @@ def chain_before(frame: Buffer, after: Chain, *, big_endian: bool) -> Chain:
 
 
 def moved_chains(chains: Words, frame_size: int, before: Chain, start: Chain) -> Words:
-    """The chains of frames that are ``chains`` when they continue from ``before``, as they continue from ``start``.
+    """Return the ``chains`` of frames that continued from ``before`` as they are if the frames continue from ``start``.
 
-    For the same order of words; it takes no look at the frames.
+    Both are of the same byte order. The frames themselves are not needed.
     """
     if not len(chains):
         return chains
@@ -87,7 +87,7 @@ def moved_chains(chains: Words, frame_size: int, before: Chain, start: Chain) ->
 
 
 def _loop(data: Buffer, start: Chain, *, big_endian: bool) -> Chain:
-    """The definition itself, for a few words."""
+    """Compute a checksum by its definition, for a few words."""
     s0, s1 = start
     for x, y in struct.iter_unpack(">2I" if big_endian else "<2I", data):
         s0 = (s0 + x + s1) & 0xFFFFFFFF
@@ -96,13 +96,13 @@ def _loop(data: Buffer, start: Chain, *, big_endian: bool) -> Chain:
 
 
 def _row_chains(rows: NDArray[np.uint32], weights: Words, covered: int, start: Chain) -> Words:
-    """The chain after each row; ``covered`` is the number of words of a row that count."""
+    """Return the chain after each row; ``covered`` is the number of words of a row that the checksum covers."""
     chains = np.empty((len(rows), 2), np.uint32)
     before = np.array(start, np.uint32)
     step = max(1, _BLOCK_BYTES // (4 * rows.shape[1]))
     for at in range(0, len(rows), step):
         block = chains[at : at + step]
-        # astype turns foreign byte order into native words, block by block, and is free otherwise
+        # astype converts a foreign byte order to native words, block by block; otherwise it costs nothing
         words = rows[at : at + step].astype(np.uint32, copy=False)
         np.einsum("ij,kj->ik", words, weights, out=block)
         _accumulate(block, covered, before)
@@ -138,7 +138,7 @@ def _weights(words: int) -> Words:
 
 @lru_cache(maxsize=16)
 def _frame_weights(words: int) -> Words:
-    """The weights of a frame's words: like a row without the words that are left out."""
+    """The weights of a frame's words: those of a row, with zeros for the words that the checksum leaves out."""
     return _frozen(np.insert(_weights(words - 4), [_UNCOVERED.start] * 4, np.uint32(0), axis=1))
 
 
@@ -163,7 +163,7 @@ def _repeated(words: int, count: int) -> Words:
 
 
 def _frozen(values: Words) -> Words:
-    """Read-only and in rows: the caches are shared between threads."""
+    """Return the values contiguous and read-only, since the caches are shared between threads."""
     values = np.ascontiguousarray(values)
     values.flags.writeable = False
     return values

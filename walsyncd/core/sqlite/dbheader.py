@@ -11,9 +11,9 @@
 | 28 | 4 | size in pages, believed only if 92 equals 24 |
 | 92 | 4 | the change counter at which the size was written ("version valid for") |
 
-An encrypted database has other bytes here: SQLCipher encrypts from 16 on and puts its salt before, SEE
-leaves 16-23 alone. So the page size is given exactly where the payload fractions vouch for it, and every
-other field is noise unless ``magic_ok``.
+An encrypted database has other bytes here: SQLCipher encrypts from 16 on and puts its salt before that, SEE leaves
+16-23 unencrypted. So the page size is known if and only if the payload fractions are right, and every other field is
+noise unless ``magic_ok``.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _WAL_VERSION = 2
 
 @dataclass(frozen=True, slots=True)
 class DatabaseHeader:
-    """What the header says; ``page_size`` in bytes, None where it can't be told."""
+    """The fields of the header. ``page_size`` is in bytes, and None if it is not known."""
 
     page_size: int | None
     write_version: int
@@ -44,12 +44,12 @@ class DatabaseHeader:
 
     @property
     def wal_mode(self) -> bool:
-        """Whether a plain database says that it is in WAL mode; an encrypted one never says."""
+        """Whether the header says that the database is in WAL mode; that of an encrypted database never does."""
         return self.magic_ok and self.write_version == self.read_version == _WAL_VERSION
 
 
 def parse_database_header(data: bytes) -> DatabaseHeader | None:
-    """The header at the start of ``data``, or None if that is shorter than 100 bytes (an empty database)."""
+    """Return the header at the start of ``data``, or None if that is shorter than 100 bytes (an empty database)."""
     if len(data) < HEADER_SIZE:
         return None
     magic, size, write, read, _, fractions, counter, pages, valid_for = _FIELDS.unpack_from(data)

@@ -2,13 +2,13 @@
 
 | where | offset | bytes | what |
 |---|---|---|---|
-| page 1 | 32 | 4 | number of the first trunk page, 0: none |
+| page 1 | 32 | 4 | number of the first trunk page, 0 if there is none |
 | page 1 | 36 | 4 | free pages in all |
-| trunk | 0 | 4 | number of the next trunk page, 0: none |
+| trunk | 0 | 4 | number of the next trunk page, 0 if there is none |
 | trunk | 4 | 4 | how many leaves follow |
 | trunk | 8 | 4 each | numbers of free leaves |
 
-SQLite does not write the content of a leaf: what a file has there means nothing.
+SQLite does not write the content of a leaf, so the bytes that a file has there mean nothing.
 """
 
 from __future__ import annotations
@@ -18,7 +18,10 @@ from collections.abc import Callable
 
 
 def free_leaves(page: Callable[[int], bytes], page_count: int) -> frozenset[int]:
-    """The numbers of all leaves; of a list that is damaged those up to the damage. ``page`` gives one by number."""
+    """Return the numbers of all leaves. ``page`` returns a page by its number.
+
+    If the list is damaged, only the leaves before the damage are returned.
+    """
     if not page_count:
         return frozenset()
     (trunk,) = struct.unpack_from(">I", page(1), 32)

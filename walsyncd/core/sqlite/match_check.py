@@ -1,11 +1,12 @@
-"""Whether a file that nobody named, a match of a pattern, may be taken for a database.
+"""Whether a file that only matches a pattern, and that nobody named, may be followed as a database.
 
-**Whose it is.** Anybody may give somebody else's file a second name in a folder of his (a hard link). So a file with
-more than one name counts only if its owner is its folder's owner. An administrator's ``cp -al`` passes that.
+**Who owns it.** Anybody can give somebody else's file a second name (a hard link) in a folder of their own. So a file
+with more than one name is accepted only if its owner is its folder's owner. An administrator's ``cp -al`` passes that.
 
 **What it is.** A SQLite file begins with "SQLite format 3" and a zero byte, unless it is encrypted. An encrypted file
-is a whole number of pages, at least 512 bytes each, of random bytes. Half of those have their highest bit set: among
-512, fewer than 192 by chance once in 10^8 files. An archive's header has next to none, and text is valid UTF-8.
+is a whole number of pages, at least 512 bytes each, of random bytes. Half of random bytes have their highest bit set.
+Of 512 random bytes, fewer than 192 have it set in one of 10^8 files. An archive's header has next to none, and text is
+valid UTF-8.
 """
 
 from __future__ import annotations
@@ -23,14 +24,14 @@ FOREIGN_HINT = (
 
 
 def is_foreign(*, links: int, owner: int, folder_owner: int) -> bool:
-    """Whether the file may be somebody else's, under another name."""
+    """Whether the file may be a hard link to somebody else's file."""
     return links > 1 and owner != folder_owner
 
 
 def is_no_database(head: bytes, size: int) -> bool:
-    """Whether a file of ``size`` bytes that begins with ``head`` (its first 512 bytes) is none of SQLite's for sure.
+    """Whether a file of ``size`` bytes that begins with ``head`` (its first 512 bytes) is certainly no SQLite database.
 
-    An empty file may become one.
+    An empty file may become a database.
     """
     if not size or head.startswith(MAGIC):
         return False

@@ -13,16 +13,16 @@ The file is a header and then frames, counted from 1, all of one size.
     24  checksum-1
     28  checksum-2
 
-The last bit of the magic says how the checksums read their input: 0 little-endian, 1 big-endian words.
+The last bit of the magic is the byte order in which the checksums read words: 0 little-endian, 1 big-endian.
 The header's checksum covers its first 24 bytes. A frame is valid if and only if
 
 1. its salts are those of the header,
 2. its page number is not 0, and
 3. its checksum continues the chain: it covers the frame header's first 8 bytes and the page, and starts from
-   the checksum of the frame before, of the WAL header for frame 1.
+   the checksum of the frame before; for frame 1 from that of the WAL header.
 
-The first frame that is not valid ends the log, whatever follows: when SQLite starts the log anew it
-overwrites from the beginning, and frames of the old incarnation stay behind the new ones.
+The first frame that is not valid ends the log, whatever follows it. When SQLite restarts the log, it overwrites it
+from the beginning, and frames of the old incarnation remain after the new ones.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ _FIELDS = 6  # of a frame header: page number, size, two salts, two checksums
 
 @dataclass(frozen=True, slots=True)
 class WalHeader:
-    """What the first 32 bytes of a WAL say. ``chain`` is the header's own checksum, where frame 1 starts."""
+    """The fields of the first 32 bytes of a WAL. ``chain`` is the header's own checksum, from which frame 1 starts."""
 
     page_size: int
     big_endian: bool
@@ -60,21 +60,21 @@ class WalHeader:
 
     @property
     def salts(self) -> Salts:
-        """The name of the incarnation."""
+        """Both salts, which identify the incarnation."""
         return self.salt1, self.salt2
 
     @property
     def frame_size(self) -> int:
-        """Bytes of a frame: header and page."""
+        """Size of a frame in bytes: header and page."""
         return FRAME_HEADER_SIZE + self.page_size
 
     def offset_of(self, frame: int) -> int:
-        """Where ``frame`` (from 1) begins in the file; also the length of a WAL of ``frame - 1`` frames."""
+        """Return where ``frame`` (from 1) begins in the file. A WAL of ``frame - 1`` frames is as long."""
         return WAL_HEADER_SIZE + (frame - 1) * self.frame_size
 
 
 def parse_wal_header(data: Buffer) -> WalHeader | None:
-    """The header that ``data`` begins with; None if SQLite would not take it as one."""
+    """Return the header that ``data`` begins with, or None if SQLite would not accept it."""
     if len(data) < WAL_HEADER_SIZE:
         return None
     magic, version, page_size, sequence, salt1, salt2, *stored = _HEADER.unpack_from(data)
@@ -90,7 +90,8 @@ def parse_wal_header(data: Buffer) -> WalHeader | None:
 def is_unknown_wal(data: Buffer) -> bool:
     """Whether ``data``, the beginning of a WAL, is of a format that only another SQLite can read: wal2, or a later one.
 
-    What does not begin with the magic number holds nothing: a crash leaves such files, and SQLite begins them again.
+    A file that does not begin with the magic number holds nothing. A crash leaves such files, and SQLite overwrites
+    them.
     """
     if len(data) < WAL_HEADER_SIZE:
         return False
@@ -99,7 +100,7 @@ def is_unknown_wal(data: Buffer) -> bool:
 
 
 def format_wal_header(*, page_size: int, big_endian: bool, sequence: int, salt1: int, salt2: int) -> bytes:
-    """The 32 bytes that `parse_wal_header` reads back."""
+    """Return the 32 bytes that `parse_wal_header` reads back."""
     assert page_size in PAGE_SIZES, f"page size {page_size}"
     head = struct.pack(">6I", MAGIC | big_endian, VERSION, page_size, sequence, salt1, salt2)
     return head + struct.pack(">2I", *checksum(head, (0, 0), big_endian=big_endian))
@@ -116,12 +117,12 @@ class FrameEnd(Enum):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Frames:
-    """A run of valid frames, and what stands after it.
+    """A run of valid frames, and what follows it.
 
-    ``data`` holds exactly these frames. The arrays have one row a frame: page number, size (0 where the frame
-    does not commit), and the running checksum after it, shape (count, 2); ``before`` is that before the first, and
-    ``big_endian`` how it reads words. ``next_salts`` are those of the first frame not taken, if its header is there;
-    a frame cut short counts as not there for ``end``.
+    ``data`` holds exactly these frames. The arrays have one row for each frame: page number, size (0 if the frame does
+    not commit), and the running checksum after it, shape (count, 2). ``before`` is the checksum before the first
+    frame, and ``big_endian`` its byte order. ``next_salts`` are the salts of the first frame that is not part of the
+    run, or None if its header is not in the data. For ``end``, a frame that is cut short is not in the data.
     """
 
     data: memoryview
@@ -147,7 +148,7 @@ class Frames:
         return commits
 
     def chain_after(self, frame: int, start: Chain) -> Chain:
-        """The running checksum after ``frame``; ``start`` is that before the first."""
+        """Return the running checksum after ``frame``; ``start`` is the one before the first frame."""
         assert self.first - 1 <= frame <= self.last, f"frame {frame} not in {self.first}..{self.last}"
         if frame < self.first:
             return start
@@ -155,7 +156,7 @@ class Frames:
         return int(s0), int(s1)
 
     def upto(self, frame: int) -> Frames:
-        """The same run cut after ``frame``; what follows a cut is no longer said."""
+        """Return the same run cut after ``frame``. It does not say what followed the cut."""
         assert self.first - 1 <= frame <= self.last, f"frame {frame} not in {self.first}..{self.last}"
         if frame == self.last:
             return self
@@ -174,7 +175,7 @@ class Frames:
         )
 
     def pieces(self, count_max: int) -> Iterator[Frames]:
-        """The same run in pieces of at most ``count_max`` frames, which fit a processor's cache better."""
+        """Yield the same run in pieces of at most ``count_max`` frames, which fit a processor's cache better."""
         size = len(self.data) // self.count if self.count else 0
         for start in range(0, self.count, count_max):
             stop = min(start + count_max, self.count)
@@ -193,9 +194,9 @@ class Frames:
 
 
 def read_frames(data: Buffer, header: WalHeader, *, first: int, start: Chain) -> Frames:
-    """The valid frames that ``data`` begins with, whole ones only.
+    """Return the valid frames that ``data`` begins with, whole ones only.
 
-    ``first`` is the number of the first; ``start`` the chain before it, ``header.chain`` for frame 1.
+    ``first`` is the number of the first frame. ``start`` is the chain before it: ``header.chain`` for frame 1.
     """
     view = memoryview(data).toreadonly()
     size = header.frame_size
@@ -221,18 +222,18 @@ def read_frames(data: Buffer, header: WalHeader, *, first: int, start: Chain) ->
 
 
 def _fields(frames: memoryview, frame_size: int) -> NDArray[np.uint32]:
-    """The headers of whole frames as native numbers, shape (count, 6)."""
+    """Return the headers of whole frames as native numbers, shape (count, 6)."""
     words = np.frombuffer(frames, ">u4").reshape(-1, frame_size // 4)
     return words[:, :_FIELDS].astype(np.uint32)
 
 
 def _leading(flags: NDArray[np.bool_]) -> int:
-    """How many flags are true before the first that is not."""
+    """Return how many flags are true before the first that is false."""
     return len(flags) if flags.all() else int(flags.argmin())
 
 
 def _what_follows(rest: memoryview, header: WalHeader) -> tuple[FrameEnd, tuple[int, int] | None]:
-    """Why the run ended before ``rest``, and the salts found there."""
+    """Return why the run ended before ``rest``, and the salts that were found there."""
     if len(rest) < FRAME_HEADER_SIZE:
         return FrameEnd.DATA, None
     salt1, salt2 = struct.unpack_from(">2I", rest, 8)

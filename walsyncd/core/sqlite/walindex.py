@@ -6,7 +6,7 @@
        8     4   iChange: grows by 1 with each commit
       12     1   isInit
       13     1   bigEndCksum: the WAL's checksums read big-endian words
-      14     2   szPage: 1 means 65536, 0 that nothing was committed since recovery found an empty WAL
+      14     2   szPage: 1 means 65536; 0 means that nothing was committed since recovery found an empty WAL
       16     4   mxFrame: the last committed frame
       20     4   nPage: size of the database in pages
       24     8   aFrameCksum: running checksum after mxFrame
@@ -17,11 +17,11 @@
      100    20   aReadMark[5]
      120    16   lock bytes, nBackfillAttempted, unused
 
-Numbers are in the byte order of the machine, and aCksum reads native words; but aSalt is copied byte for
-byte from the WAL header, so it is big-endian everywhere.
+Numbers are in the byte order of the machine, and aCksum reads native words. aSalt, however, is copied byte for byte
+from the WAL header, so it is big-endian everywhere.
 
-A writer changes the second copy first, then the first, and readers hold no lock meanwhile. So the header
-is trusted only if both copies are equal, isInit is set, and aCksum fits.
+A writer changes the second copy first, then the first, and readers hold no lock meanwhile. So the header is trusted
+only if both copies are equal, isInit is set, and aCksum is right.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ _CHECKPOINT = struct.Struct("=I5I")
 
 @dataclass(frozen=True, slots=True)
 class IndexHeader:
-    """What the wal-index says about the WAL; ``page_size`` is 0 while it does not know.
+    """The fields of the wal-index header. ``page_size`` is 0 while the wal-index does not know it.
 
-    ``salts`` compare equal to `WalHeader.salts` of the same incarnation, ``frame_chain`` to the chain
-    after frame ``max_frame``.
+    In the same incarnation, ``salts`` are equal to `WalHeader.salts`, and ``frame_chain`` is the chain after frame
+    ``max_frame``.
     """
 
     ichange: int
@@ -60,7 +60,7 @@ class IndexHeader:
 
 
 def format_index_header(header: IndexHeader) -> bytes:
-    """One of the two copies (48 bytes) that `parse_index_header` reads back."""
+    """Return one of the two copies (48 bytes) that `parse_index_header` reads back."""
     page = 1 if header.page_size == 65536 else header.page_size
     salts = struct.pack(">2I", *header.salts)
     counts = header.max_frame, header.page_count, *header.frame_chain
@@ -69,9 +69,9 @@ def format_index_header(header: IndexHeader) -> bytes:
 
 
 def parse_index_header(data: Buffer) -> IndexHeader | None:
-    """The header that the wal-index begins with; None if it can't be trusted (yet).
+    """Return the header that the wal-index begins with, or None if it can't be trusted (yet).
 
-    ``data`` are the first `WALINDEX_READ_SIZE` bytes, or more; fewer give None.
+    ``data`` are the first `WALINDEX_READ_SIZE` bytes or more. Returns None if there are fewer.
     """
     if len(data) < WALINDEX_READ_SIZE:
         return None

@@ -1,6 +1,6 @@
 """The hash tables of SQLite's wal-index: which frame holds which page (sqlite.org/walformat.html, section 2.2).
 
-The wal-index is blocks of 32,768 bytes. Block 0 begins with the 136 bytes of ``walindex``:
+The wal-index consists of blocks of 32,768 bytes. Block 0 begins with the 136 bytes of ``walindex``:
 
 ===========  =======================  ============================================
              block 0                  any other
@@ -10,9 +10,9 @@ aPgno        u32[4062] at 136         u32[4096] at 0: page number of each frame
 aHash        u16[8192] at 16384       u16[8192] at 16384
 ===========  =======================  ============================================
 
-``aHash`` finds a page: slot ``(page * 383) % 8192``, and from there on the next free one; it holds the frame's index
-in the block, from 1, and 0 where nothing is. Entries past mxFrame are of nobody: a reader passes over them, a writer
-removes them before it adds its own. Numbers are in the byte order of the machine.
+``aHash`` finds a page. Its entry is in slot ``(page * 383) % 8192``, or in the next slot that was free. A slot holds
+the frame's index in the block, from 1, or 0 if it is free. Entries after mxFrame are not valid: a reader ignores them,
+and a writer removes them before it adds its own. Numbers are in the byte order of the machine.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _FRAMES = _HASH_OFFSET // 4
 
 
 def blocks_for(frame: int) -> int:
-    """How many blocks an index up to ``frame`` has; one at least."""
+    """Return how many blocks an index up to ``frame`` has: at least one."""
     return 1 + max(0, -(-(frame - _FIRST_FRAMES) // _FRAMES))
 
 
@@ -47,7 +47,7 @@ def add_frames(index: memoryview, first: int, page_numbers: list[int]) -> None:
 def add_to_block(content: memoryview, block: int, start: int, page_numbers: list[int]) -> None:
     """Enter frames into one block, the first of them at place ``start`` (from 1); ``content`` is the whole block.
 
-    The number is written before the slot that leads to it, since others read meanwhile.
+    The page number is written before the slot that leads to it, since others read meanwhile.
     """
     numbers = content[WALINDEX_READ_SIZE if block == 0 else 0 : _HASH_OFFSET].cast("I")
     slots = content[_HASH_OFFSET:BLOCK_BYTES].cast("H")
@@ -61,7 +61,7 @@ def add_to_block(content: memoryview, block: int, start: int, page_numbers: list
 
 
 def pieces_of(first: int, count: int) -> Iterator[tuple[int, int, int]]:
-    """Where ``count`` frames from ``first`` on are entered: block, place in it of the first (from 1), and how many."""
+    """Yield where ``count`` frames from ``first`` on are entered: block, place of the first in it, and count."""
     while count:
         block = blocks_for(first) - 1
         before = 0 if block == 0 else _FIRST_FRAMES + (block - 1) * _FRAMES
@@ -72,7 +72,7 @@ def pieces_of(first: int, count: int) -> Iterator[tuple[int, int, int]]:
 
 
 def _forget_from(numbers: memoryview, slots: memoryview, start: int) -> None:
-    """Remove the entries that a writer left who never committed."""
+    """Remove the entries of a writer that never committed."""
     if start > 1 and not numbers[start - 1]:
         return
     found = np.frombuffer(slots, np.uint16)
