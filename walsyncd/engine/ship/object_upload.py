@@ -1,7 +1,7 @@
-"""One object's way through S3: a small one is one PUT, a large one a multipart upload.
+"""Uploads one object to S3: a small one by one PUT, a large one by a multipart upload.
 
-Nothing is taken for granted after a failure: whether a PUT arrived is asked with HEAD, which parts arrived
-with ListParts. ``walsyncd-id`` in an object's metadata says that it is ours, bytes and all.
+Nothing is assumed after a failure: HEAD shows whether a PUT arrived, ListParts shows which parts arrived.
+``walsyncd-id`` in an object's metadata proves that the object is ours and has our bytes.
 """
 
 from __future__ import annotations
@@ -50,9 +50,9 @@ def send(
 ) -> None:
     """Bring a begun object into the storage under ``key`` (from the storage's root).
 
-    ``tried``: an earlier attempt may have reached the store. ``before_body`` waits until so many bytes may leave.
-    Raises what the storage raises; ImpossibleError also if another object is there; CorruptError if the spooled
-    bytes have changed; MissingError if the row was dropped meanwhile.
+    ``tried`` means that an earlier attempt may have reached the store. ``before_body`` waits until that many bytes may
+    be sent. Raises what the storage raises, ImpossibleError also if another object is there, CorruptError if the
+    spooled bytes have changed, and MissingError if the row was dropped meanwhile.
     """
     if row.size > PUT_SIZE_MAX:
         MultipartUpload(journal, storage, row, key=key, tried=tried, before_body=before_body).run()
@@ -63,14 +63,14 @@ def send(
 
 
 def is_stored(storage: Storage, row: ObjectRow, key: str) -> bool:
-    """Whether the object is there; ImpossibleError if another one is."""
+    """Whether the object is there. Raises ImpossibleError if another one is."""
     info = storage.head(key)
     if info is None:
         return False
     if _is_ours(info, row):
         return True
     if info.size == row.size and ID_METADATA not in info.metadata:
-        return False  # a store that keeps no metadata: cheaper to send again than to tell
+        return False  # a store that keeps no metadata: sending again costs less than finding out
     raise ImpossibleError(
         f"store {key}: another object of {info.size} bytes is there ({row.size} were to be written)",
         hint="two daemons write to one folder, or somebody changed the bucket",
@@ -85,7 +85,7 @@ def _is_ours(info: ObjectInfo, row: ObjectRow) -> bool:
 def abort_leftovers(
     journal: Journal, storage: Storage, owns: Callable[[int], bool] = lambda _database_id: True
 ) -> None:
-    """Abort the uploads of objects that were given up, of databases that ``owns``. Raises what the storage raises."""
+    """Abort the uploads of abandoned objects of the databases that ``owns`` accepts. Raises what the storage raises."""
     for leftover in journal.leftovers():
         if not owns(leftover.database_id):
             continue
@@ -122,7 +122,7 @@ class MultipartUpload:
         self._answers = Answers()
 
     def run(self) -> None:
-        """Go on from wherever the upload is until the object is stored."""
+        """Continue from wherever the upload is until the object is stored."""
         self._record = replace(self._record, parts=self._planned())
         while True:
             try:
@@ -150,7 +150,7 @@ class MultipartUpload:
                 self._answers = replace(self._answers, missing=True)
 
     def _planned(self) -> tuple[Part, ...]:
-        """The parts' rows, durable before the upload is opened; the whole body is read and compared once."""
+        """The parts' rows, durable before the upload is opened. The whole body is read and compared once."""
         rows = self._journal.parts(self._row.id)
         if not rows:
             rows = list(self._cut())
@@ -164,7 +164,7 @@ class MultipartUpload:
             body = self._journal.body_part(self._row, offset, length)
             whole.update(body)
             md5 = hashlib.md5(body, usedforsecurity=False).hexdigest()
-            del body  # else it is still there while the next one is read
+            del body  # otherwise it would stay in memory while the next one is read
             yield PartRow(number, length, md5)
         if whole.hexdigest() != self._row.md5:
             raise self._changed()

@@ -1,4 +1,4 @@
-"""Open multipart uploads that nobody will finish: found by listing a database's folder, and aborted.
+"""Finds open multipart uploads that nobody will finish, by listing a database's folder, and aborts them.
 
 | the upload's key is                    | and                             | so                                  |
 |----------------------------------------|---------------------------------|-------------------------------------|
@@ -6,9 +6,9 @@
 | a base or segment of a generation that | the journal has an object of it | leave it: under way, or a leftover  |
 | this journal began                     | the journal knows nothing of it | abort: a request that landed late   |
 | any other                              | the upload is older than 7 days | abort: we are the owner             |
-|                                        | it is younger                   | leave it: somebody may be at it     |
+|                                        | it is younger                   | leave it: another writer may use it |
 
-Only a database's owner asks: when it has claimed the database, and once a day while it writes.
+Only a database's owner looks for them: when it has claimed the database, and once a day while it writes.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from walsyncd.engine.ship.ownership import folder_key
 from walsyncd.errors import ImpossibleError, RefusedError
 from walsyncd.log import get_logger
 
-FOREIGN_AGE_MS = 7 * 86_400_000  # the longest that any store is known to keep an open upload
+FOREIGN_AGE_MS = 7 * 86_400_000  # no store is known to keep an open upload for longer
 SWEEP_MS = 86_400_000.0
 
 
 def abort_orphans(journal: Journal, storage: Storage, *, database_id: int, name: str, wall_ms: int) -> int:
-    """Abort what nobody will finish in a database's folder; how many. Raises TransientError of the storage.
+    """Abort the orphaned uploads in a database's folder and return their number. Raises TransientError of the storage.
 
-    A store that does not list uploads, or does not let us, keeps them; its own rules remove them some day.
+    A store that does not list uploads, or does not allow it, keeps them until its own rules remove them.
     """
     folder = folder_key(name, "")
     try:

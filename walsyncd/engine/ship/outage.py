@@ -1,11 +1,12 @@
-"""A storage that is away: since when, why, and when the next one may try.
+"""A storage outage: since when, why, and when the next request may try.
 
-One request that failed is no outage: its lane, or its base, tries again, and nobody else waits. The storage is away
-when requests of ``DATABASES_MIN`` databases have failed and none was answered since, or ``FAILURES_MIN`` of one, if no
-other asks. As long as no second one says so, the others still try: they are witnesses (``engine.ship.scheduler``).
+One failed request is no outage: its queue, or its base, tries again, and nothing else waits. The storage is away when
+requests of ``DATABASES_MIN`` databases have failed and none was answered since, or ``FAILURES_MIN`` requests of one
+database if no other one has requests. Until a second database confirms the outage, the queues of the others still try
+(a second opinion, ``engine.ship.scheduler``).
 
-While it is away one request at a time probes it; the others wait, instead of all workers hammering it. A base's part
-may probe as well, but no lane waits for what comes of that: it can be minutes under way.
+During an outage one request at a time probes the storage and the others wait, so that the workers do not all load it. A
+base's part may be a probe as well, but no queue waits for its result: it can take minutes.
 """
 
 from __future__ import annotations
@@ -14,15 +15,15 @@ from dataclasses import dataclass, replace
 
 from walsyncd.core.send.backoff import delay_s
 
-DATABASES_MIN = 2  # that fail one after the other, with no answer to anybody between
-FAILURES_MIN = 3  # of one database: with back-off a second or two, unless each is a time-out
+DATABASES_MIN = 2  # that fail one after the other, with no request answered in between
+FAILURES_MIN = 3  # of one database: with back-off this takes a second or two, unless each one times out
 
 
 @dataclass(frozen=True, slots=True)
 class Outage:
-    """``since_ms`` and ``probe_ms`` by the monotonic clock; ``is_probed``: a request is under way.
+    """An outage; ``since_ms`` and ``probe_ms`` are of the monotonic clock.
 
-    ``is_tried``: so is a base's part.
+    ``is_probed`` means that a request is under way as a probe, ``is_tried`` that a base's part is.
     """
 
     since_ms: float
@@ -34,22 +35,22 @@ class Outage:
 
 
 def begin(reason: str, *, now_ms: float, fraction: float) -> Outage:
-    """The first request failed; ``fraction`` is a random number in [0, 1)."""
+    """Begin an outage after the first failed request; ``fraction`` is a random number in [0, 1)."""
     return Outage(now_ms, reason, 1, now_ms + 1000 * delay_s(1, fraction=fraction))
 
 
 def probe(outage: Outage, *, by_part: bool = False) -> Outage:
-    """A request is on its way to see."""
+    """Note that a probe is under way."""
     return replace(outage, is_tried=True) if by_part else replace(outage, is_probed=True)
 
 
 def unprobe(outage: Outage) -> Outage:
-    """The probe ended without having asked the storage."""
+    """Note that the probe ended without a request to the storage."""
     return replace(outage, is_probed=False)
 
 
 def worsen(outage: Outage, reason: str, *, now_ms: float, fraction: float, by_part: bool = False) -> Outage:
-    """A probe failed too. What was under way before the outage began and fails now is no news."""
+    """Note that a probe failed too. A request that was under way before the outage began changes nothing by failing."""
     if not (outage.is_tried if by_part else outage.is_probed):
         return outage
     outage = replace(outage, is_tried=False) if by_part else replace(outage, is_probed=False)

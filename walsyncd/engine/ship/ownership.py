@@ -1,8 +1,8 @@
-"""Who may write to a database's folder: one daemon at a time, and it says so in ``owner.json``.
+"""Decides who may write to a database's folder: one daemon at a time, which is named in ``owner.json``.
 
-Before the first write of a run: read → decide (``core.stored.owner``) → our run id durable in the journal → write
-it, on the condition that nothing has changed since it was read. While writing, look again now and then; where
-objects go by age ``owner.json`` is written again before it would.
+Before the first write of a run: read → decide (``core.stored.owner``) → make our run id durable in the journal → write
+``owner.json``, on the condition that it has not changed since it was read. While writing, it is checked now and then.
+Where objects expire by age, ``owner.json`` is written again before it expires.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ from walsyncd.core.stored.owner import OWNER_BYTES_MAX, Owner, format_owner, is_
 from walsyncd.core.stored.position import is_generation
 from walsyncd.errors import CorruptError, MissingError, TransientError
 
-_RACES_MAX = 3  # two daemons that start at once settle it in one round; more is a store that lies
+_RACES_MAX = 3  # two daemons that start at once settle it in one round; after more, the store answers wrongly
 
 
 class Standing(Enum):
-    """How we stand to a database's folder."""
+    """Our claim to a database's folder."""
 
     OURS = auto()
-    LOST = auto()  # this generation can't be continued; another one may be begun
-    TAKEN = auto()  # another daemon writes here now: not a byte more
+    LOST = auto()  # this generation can't be continued, but another one may be begun
+    TAKEN = auto()  # another daemon writes here now: nothing more may be written
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """A standing, and why if it is not OURS."""
+    """A standing, and the reason if it is not OURS."""
 
     standing: Standing
     reason: str = ""
@@ -45,7 +45,7 @@ class Verdict:
 class Identity:
     """This daemon: ``run_id`` is new at every start, ``machine_id`` is /etc/machine-id.
 
-    ``known_as`` are ids that the same machine had earlier since it was booted, as this journal saw it.
+    ``known_as`` are the ids that this machine had earlier since its boot, as far as this journal has seen them.
     """
 
     host: str
@@ -55,7 +55,7 @@ class Identity:
 
     @property
     def machine_ids(self) -> frozenset[str]:
-        """Every id that is this machine's."""
+        """Every id of this machine."""
         return self.known_as | {self.machine_id}
 
 
@@ -63,16 +63,16 @@ _OURS = Verdict(Standing.OURS)
 
 
 def new_run(journal: Journal) -> Identity:
-    """The identity of a run that begins with this journal now."""
+    """Return the identity of a run that begins with this journal now."""
     machine = machine_id()
     known_as = journal.note_machine(boot_id(), machine)
     return Identity(socket.gethostname(), machine, secrets.token_hex(16), known_as)
 
 
 class Ownership:
-    """Claims databases for this run and looks whether they still are ours. Any thread may call.
+    """Claims databases for this run and checks that they still are ours. Any thread may call.
 
-    ``expire_s``: the age at which the store removes objects, None: never.
+    ``expire_s`` is the age at which the store removes objects; it is None if the store keeps them.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class Ownership:
         self._expire_s = expire_s
 
     def claim(self, database: DatabaseRow, generation: str) -> Verdict:
-        """Make ``generation`` of the database ours to write, or say why it can't go on.
+        """Claim ``generation`` of the database for writing, or return why it can't be continued.
 
         Raises TransientError and RefusedError of the storage.
         """
@@ -103,12 +103,13 @@ class Ownership:
                 return Verdict(Standing.LOST, reason)
             if self._write(database, info.etag if info else None):
                 return _OURS
-            # Somebody was faster; or it was us: a request sent again below us finds what its first sending wrote.
+            # Another writer was faster, or we were: an HTTP client that repeats a request finds what the first one
+            # wrote.
             database = self._journal.database_by_id(database.id)
         raise TransientError(f"claim {database.name}: its owner.json changes whenever it is read")
 
     def look(self, database: DatabaseRow, *, doubted: str | None = None) -> Verdict:
-        """Whether the database still is ours, in the middle of a run; and ``doubted``, a generation, if one is."""
+        """Check whether the database still is ours in the middle of a run, and also the generation ``doubted``."""
         seen = self._seen(database.name)
         if seen is None:
             return Verdict(Standing.LOST, "owner.json is gone from the bucket")
@@ -121,7 +122,7 @@ class Ownership:
         return _OURS
 
     def look_for_another(self, database: DatabaseRow, generation: str, *, after: str) -> Verdict:
-        """Whether segments behind the key ``after`` hold the same frames twice: then two daemons wrote them."""
+        """Whether segments after the key ``after`` hold the same frames twice: then two daemons wrote them."""
         cut, before = len(folder_key(database.name, "")), (0, 0)
         folder, start = wal_folder(generation), folder_key(database.name, after)
         for info in self._storage.list(folder_key(database.name, folder), start_after=start):
@@ -138,7 +139,7 @@ class Ownership:
         return _OURS
 
     def _keep_young(self, database: DatabaseRow, seen: Owner) -> None:
-        """Write ``owner.json`` again if it is half as old as it may be; a race is found out by the next look."""
+        """Write ``owner.json`` again at half of its maximum age. The next check detects a race."""
         if self._expire_s is None:
             return
         age_s = self._wall_ms() / 1000 - datetime.fromisoformat(seen.since).timestamp()
@@ -151,7 +152,7 @@ class Ownership:
             return parse_owner(self._storage.get(folder_key(name, OWNER_KEY), length=OWNER_BYTES_MAX + 1))
         except MissingError:
             return None
-        except CorruptError:  # whoever wrote that, it was not us
+        except CorruptError:  # it was not written by us
             return Owner("unknown", "unknown", "unreadable", "unknown")
 
     def _lost_reason(self, database: DatabaseRow, generation: str, seen: Owner | None) -> str:
@@ -176,7 +177,7 @@ class Ownership:
         return [folder for folder in folders if is_generation(folder)]
 
     def _unknown_object(self, database: DatabaseRow, generation: str) -> str:
-        """Says so if the bucket is ahead of the journal: the journal, or the whole machine, was set back."""
+        """Return a reason if the bucket is ahead of the journal: the journal or the machine was restored."""
         known = {row.key for row in self._journal.pending(database.id)}
         after = database.stored_key if database.stored_generation == generation else None
         start_after = folder_key(database.name, after) if after else ""
@@ -199,5 +200,5 @@ class Ownership:
 
 
 def folder_key(name: str, key: str) -> str:
-    """A key of a database's folder as the storage knows it; ``name`` "" is the storage's root."""
+    """Return a key of a database's folder as a key of the storage; ``name`` is "" for the storage's root."""
     return f"{name}/{key}" if name else key

@@ -1,7 +1,7 @@
-"""Holds all uploads together to ``upload_bytes_per_second_max`` (``bandwidth``); without a limit it does nothing.
+"""Limits the rate of all uploads together to ``upload_bytes_per_second_max``; without a limit it does nothing.
 
-A segment waits here, in its thread. A base's part is not begun before its moment, and so takes no thread from the
-segments meanwhile.
+The rule is in ``bandwidth``. A segment waits here, in its thread. A base's part is only begun when it may be sent, so
+it never keeps a thread from the segments by waiting.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from collections.abc import Callable
 
 from walsyncd.core.send.bandwidth import RateLimit
 
-BEAT_S = 1.0  # who waits for the line is not hanging, and says so
-BODY_SLACK_MS = 5.0  # a wait shorter than that costs more than it evens out
+BEAT_S = 1.0  # a waiting thread reports this often that it is not stuck
+BODY_SLACK_MS = 5.0  # a shorter wait costs more than it evens out
 
 
 class RateLimiter:
-    """Any thread may call. ``monotonic_ms`` is the clock, ``beat`` is called now and then by who waits."""
+    """Any thread may call. ``monotonic_ms`` is the clock; a waiting thread calls ``beat`` now and then."""
 
     def __init__(
         self,
@@ -32,7 +32,7 @@ class RateLimiter:
         self._is_open = False
 
     def wait_for_segment(self, size: int) -> None:
-        """Wait until a segment's next ``size`` bytes may leave, and count them."""
+        """Wait until a segment's next ``size`` bytes may be sent, and count them."""
         with self._changed:
             while self._line is not None and not self._is_open:
                 wait_ms = self._line.segments_until_ms - self._monotonic_ms()
@@ -44,19 +44,19 @@ class RateLimiter:
                 self._line = self._line.segment_sent(size, now_ms=self._monotonic_ms())
 
     def part_begins(self, size: int) -> None:
-        """A base's part of ``size`` bytes leaves."""
+        """Count a base's part of ``size`` bytes that is sent now."""
         with self._changed:
             if self._line is not None:
                 self._line = self._line.part_sent(size, now_ms=self._monotonic_ms())
 
     @property
     def parts_not_before_ms(self) -> float:
-        """When the next part of a base may leave."""
+        """Return when the next part of a base may be sent."""
         with self._changed:
             return 0.0 if self._line is None else self._line.all_until_ms
 
     def open(self) -> None:
-        """Hold nobody back any more: the daemon stops."""
+        """Stop limiting: the daemon stops."""
         with self._changed:
             self._is_open = True
             self._changed.notify_all()

@@ -1,8 +1,8 @@
-"""What the uploader's threads do next: lanes that are due, then leftovers, then tasks; or how long to wait.
+"""Chooses the next job of an uploader thread: queues that are due, then leftovers, then tasks; or how long to wait.
 
-Decides only: no clock, no lock, no storage. Whoever calls holds the uploader's lock and passes the time in
-(monotonic, milliseconds). While the storage is away there is one thing at a time, and not before its moment; but
-as long as the requests of one database alone say that it is, those of the others go on (``engine.ship.outage``).
+It only decides: it has no clock, lock or storage. The caller holds the uploader's lock and passes the time (monotonic,
+milliseconds). During an outage there is one job at a time, and not before its moment. But while only one database's
+requests have failed, those of the others continue (``engine.ship.outage``).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from walsyncd.engine.threads.boundary import boundary
 from walsyncd.engine.threads.due_queue import DueQueue
 from walsyncd.errors import ImpossibleError, TransientError, WalsyncdError
 
-# Parts share the line. On a slow one several at a time only make each of them late, and are all lost together.
+# Parts share the bandwidth. On a slow line, several at a time only delay each other and all fail together.
 BAD_TASKS_MAX = 2
 SINGLE_TASKS = 8
 TASK_MS_MAX = 30_000.0  # a part of 8 MiB at 2 Mbit/s
@@ -31,7 +31,7 @@ TASK_MS_MAX = 30_000.0  # a part of 8 MiB at 2 Mbit/s
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """Something to be done in a thread of the uploader: a part of a base, with a body of ``size`` bytes."""
+    """A job for a thread of the uploader: a part of a base, with a body of ``size`` bytes."""
 
     database_id: int
     call: Callable[[], object]
@@ -39,7 +39,7 @@ class Task:
     size: int = 0
 
     def run(self) -> WalsyncdError | None:
-        """Do it; what it raised."""
+        """Run the task. Returns the error that it raised, or None."""
         if not self.future.set_running_or_notify_cancel():
             return None
         try:
@@ -52,14 +52,14 @@ class Task:
         return None
 
     def refuse(self, reason: str) -> None:
-        """It will not be done."""
+        """Fail the task without running it."""
         if self.future.set_running_or_notify_cancel():
             self.future.set_exception(ImpossibleError(f"write to the database's folder: {reason}"))
 
 
 @dataclass(frozen=True, slots=True)
 class DrainQueue:
-    """Have ``queue``, now busy, look into the journal and send."""
+    """Read the journal and send what is pending in ``queue``, which is now busy."""
 
     queue: DatabaseQueue
     is_urgent: bool
@@ -75,51 +75,51 @@ class RunTask:
 
 @dataclass(frozen=True, slots=True)
 class Merge:
-    """Have ``queue``, now busy, merge what waits in the journal: the storage is away."""
+    """Merge what is pending in ``queue``, which is now busy: the storage is away."""
 
     queue: DatabaseQueue
 
 
 @dataclass(frozen=True, slots=True)
 class AbortUploads:
-    """Abort the uploads that were given up."""
+    """Abort the uploads of abandoned objects."""
 
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Nothing to do for ``timeout_s`` seconds; None: until something changes."""
+    """Nothing to do for ``timeout_s`` seconds; without a timeout, until something changes."""
 
     timeout_s: float | None
 
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """The thread's work is done."""
+    """The thread shall end."""
 
 
 Job: TypeAlias = DrainQueue | RunTask | Merge | AbortUploads | Wait | Finish
 
 
 class Scheduler:
-    """The lanes of all databases, the tasks, and the state of the storage."""
+    """The queues of all databases, the tasks, and the state of the storage."""
 
     def __init__(self, *, tasks_running_max: int) -> None:
         self.queues: dict[int, DatabaseQueue] = {}
         self.outage: Outage | None = None
         self.has_leftovers = False
         self.stop_at_ms: float | None = None
-        self._failed: Counter[int] = Counter()  # whose requests failed, and how often, since any was answered
-        self.tasks_not_before_ms = 0.0  # when the line is free for a base's next part
+        self._failed: Counter[int] = Counter()  # failed requests by database since any request was answered
+        self.tasks_not_before_ms = 0.0  # when the bandwidth allows a base's next part
         self._tasks: deque[Task] = deque()
         self._tasks_running = 0
         self._tasks_running_max = tasks_running_max
         self._bad_tasks = 0  # in a row
-        self._single_tasks = 0  # so many more have to go well, one at a time, before they run in parallel again
+        self._single_tasks = 0  # how many more must succeed, one at a time, before tasks run in parallel again
         self._crowded: set[int] = set()
         self._due: DueQueue[int] = DueQueue()  # database ids
 
     def next(self, now_ms: float) -> Job:
-        """The next thing to do; it counts as begun."""
+        """Return the next job, which counts as begun."""
         if self._is_finished(now_ms):
             return Finish()
         if self._may_try(now_ms):
@@ -136,11 +136,11 @@ class Scheduler:
 
     @property
     def has_more(self) -> bool:
-        """Whether anything is to be done, now or later, that nobody is at."""
+        """Whether there is work, now or later, that no thread has taken."""
         return bool(self._due or self._tasks or self.has_leftovers or self._crowded)
 
     def mark(self, queue: DatabaseQueue, size: int) -> None:
-        """``size`` bytes more wait in the lane."""
+        """Note that ``size`` more bytes are pending in the queue."""
         queue.has_work = True
         queue.bytes_waiting += size
         queue.rows_waiting += 1
@@ -148,18 +148,18 @@ class Scheduler:
         self.schedule(queue)
 
     def merged(self, queue: DatabaseQueue) -> None:
-        """What waits in the lane was merged."""
+        """Note that the pending objects of the queue were merged."""
         queue.is_busy = False
         self.schedule(queue)
 
     def schedule(self, queue: DatabaseQueue) -> None:
-        """Have the queue be drained when it is due, if that is sooner than it would be."""
+        """Have the queue drained when it is due, if that is sooner than planned."""
         due_ms = queue.due_ms(is_urgent=self._is_stopping)
         if due_ms is not None:
             self._due.hasten(queue.database_id, due_ms)
 
     def settle(self, queue: DatabaseQueue, drain: QueueResult) -> list[Task]:
-        """The lane's turn is over; the tasks that can't be done any more."""
+        """End a drain of the queue. Returns the tasks that can't be done any more."""
         queue.is_busy = False
         queue.failures = 0
         queue.not_before_ms = 0.0
@@ -180,12 +180,13 @@ class Scheduler:
         return failed
 
     def retry(self, act: DrainQueue, *, not_before_ms: float) -> None:
-        """The lane's turn failed."""
+        """Plan another attempt after a failed drain."""
         queue = act.queue
         queue.is_busy = False
         queue.has_work = True
         queue.check_ownership |= act.check_ownership
-        # What waited still does. How much was not learned; the next turn finds out, without a token.
+        # The pending objects are still there, but their size was not learned. The next drain finds out, without a
+        # token.
         queue.bytes_waiting = max(queue.bytes_waiting, MERGED_SIZE_MAX)
         queue.failures += 1
         queue.not_before_ms = not_before_ms
@@ -193,11 +194,11 @@ class Scheduler:
         self.schedule(queue)
 
     def add_task(self, task: Task) -> None:
-        """Run ``task`` when no lane is due and its database is ours to write."""
+        """Run ``task`` when no queue is due and its database is ours to write."""
         self._tasks.append(task)
 
     def task_ended(self, error: WalsyncdError | None, *, took_ms: float) -> None:
-        """A task that was run is over, after ``took_ms``; ``error`` is what it raised."""
+        """Note that a task has ended after ``took_ms``; ``error`` is what it raised."""
         self._tasks_running -= 1
         is_bad = isinstance(error, TransientError) or took_ms > TASK_MS_MAX
         self._bad_tasks = self._bad_tasks + 1 if is_bad else 0
@@ -207,7 +208,7 @@ class Scheduler:
             self._single_tasks = max(0, self._single_tasks - 1)
 
     def stop(self, at_ms: float) -> list[Task]:
-        """Send what waits, without pacing, until ``at_ms``; the tasks that are not begun any more."""
+        """Send what is pending, without pacing, until ``at_ms``. Returns the tasks that will not be begun."""
         self.stop_at_ms = at_ms
         for queue in self.queues.values():
             self.schedule(queue)
@@ -217,9 +218,9 @@ class Scheduler:
     def gone_away(
         self, reason: str, *, now_ms: float, fraction: float, database_id: int | None = None, by_part: bool = False
     ) -> bool:
-        """A request found the storage away; True if it is, and that is news.
+        """Note that a request found the storage away. Returns True if an outage has begun with that.
 
-        ``database_id``: on whose behalf it was made; None: on nobody's, but to see whether it is away.
+        ``database_id`` is the database that the request was for. It is None for a request that only probed the storage.
         """
         if database_id is not None:
             self._failed[database_id] += 1
@@ -235,13 +236,13 @@ class Scheduler:
         return True
 
     def answered(self) -> Outage | None:
-        """The storage has answered; the outage that is over with that."""
+        """Note that the storage has answered. Returns the outage that this ends, if any."""
         self._failed.clear()
         over, self.outage = self.outage, None
         return over
 
     def _note_crowd(self, queue: DatabaseQueue) -> None:
-        """What waits in great numbers while the storage is away is merged."""
+        """Plan a merge if many objects are pending while the storage is away."""
         if self.outage is not None and queue.rows_waiting >= CROWD and not queue.is_busy:
             self._crowded.add(queue.database_id)
 
@@ -265,7 +266,7 @@ class Scheduler:
         return len(self._failed) < DATABASES_MIN
 
     def _second_opinion(self, now_ms: float) -> DatabaseQueue | None:
-        """A lane that is due, although the storage is said to be away: by one other database alone."""
+        """A due queue that may try although another database, the only one so far, found the storage away."""
         if self.outage is None or not self._wants_second_opinion:
             return None
         suspects: list[DatabaseQueue] = []
@@ -286,7 +287,7 @@ class Scheduler:
         if task is not None:
             self._tasks_running += 1
             return RunTask(task)
-        queue = self._due_queue(now_ms)  # one that has to be claimed for a task
+        queue = self._due_queue(now_ms)  # a queue that must be claimed for a task
         return None if queue is None else self._turn_of(queue)
 
     def _due_queue(self, now_ms: float) -> DatabaseQueue | None:
@@ -299,7 +300,7 @@ class Scheduler:
         return None
 
     def _turn_of(self, queue: DatabaseQueue) -> DrainQueue:
-        """Clear the latches first, then have the journal looked at."""
+        """Clear the latches before the journal is read."""
         drain = DrainQueue(queue, is_urgent=self._is_stopping, check_ownership=queue.check_ownership)
         queue.has_work = queue.check_ownership = False
         queue.bytes_waiting = 0
@@ -326,7 +327,7 @@ class Scheduler:
                 del self._tasks[index]
                 queue.tasks_since_look += 1
                 return task
-            if not queue.is_busy:  # else its turn may be the claim; when it is over we come by again
+            if not queue.is_busy:  # if busy, its drain may be the claim, and the task is chosen again after it
                 queue.check_ownership = True
                 self.schedule(queue)
         return None
@@ -337,7 +338,7 @@ class Scheduler:
         return taken
 
     def _idle_s(self, now_ms: float) -> float | None:
-        """How long nothing has to be done. What is due by now waits for something that is under way."""
+        """How long there is nothing to do. What is due already waits for a job that is under way."""
         first_ms = self._due.first()
         moments = [] if first_ms is None else [first_ms]
         outage = self.outage

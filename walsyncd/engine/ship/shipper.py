@@ -1,8 +1,8 @@
-"""One turn of a lane: claim or look, read the journal, merge, send the first object.
+"""Drains a queue once: claim or check ownership, read the journal, merge, send the first object.
 
-Durable order: merged row → marked begun → S3 → marked stored. Whatever ends a generation here (another
-daemon wrote, an object the store will never take, spooled bytes that changed) drops the generation's
-remaining objects with it: behind a hole nothing may follow.
+Durable order: merged row → marked begun → S3 → marked stored. If a generation ends here (another daemon wrote, the
+store will never take an object, spooled bytes have changed), its remaining objects are dropped with it: nothing may
+follow a hole.
 """
 
 from __future__ import annotations
@@ -24,31 +24,31 @@ from walsyncd.engine.ship.ownership import Ownership, Standing, Verdict, folder_
 from walsyncd.errors import CorruptError, ImpossibleError, MissingError, TransientError
 from walsyncd.log import get_logger
 
-_NEXT_UNKNOWN = 0  # an id that no object has: look again
-ROWS_MAX = 4096  # looked at once: a merged object of rows of 2 KiB is full by then
+_NEXT_UNKNOWN = 0  # an id that no object has: the next drain looks again
+ROWS_MAX = 4096  # read at once: a merged object of rows of 2 KiB is full by then
 
-REWINDS_MAX = 3  # in a row: a disk that spoils whatever is written to it is no place for a spool
+REWINDS_MAX = 3  # in a row: a disk that corrupts what is written to it is unfit for a spool
 
 
 class UploadEvents(Protocol):
-    """What the uploader tells; called in its threads, without any lock held."""
+    """What the uploader reports. Called in its threads, without any lock held."""
 
     def on_stored(self, row: ObjectRow) -> None:
-        """An object is visible, and the journal knows."""
+        """An object is visible, and the journal records it."""
 
     def on_generation_lost(self, database_id: int, gap: Gap) -> None:
-        """The current generation was ended in the journal; the follower has to begin another."""
+        """The current generation was ended in the journal; the follower must begin another."""
 
     def on_rewound(self, database_id: int, reason: str) -> None:
-        """What was spooled last was dropped; the follower has to read it again."""
+        """What was spooled last was dropped; the follower must read it again."""
 
 
 @dataclass(frozen=True, slots=True)
 class QueueResult:
-    """How a turn ended. ``next_id``: the object that is next, as far as the turn has seen; None: none.
+    """How a drain ended; ``next_id`` is the next object as far as the drain has read, None if there is none.
 
-    ``bytes_left`` were seen to wait. ``reached_storage``: it answered, so it is not away. ``verdict``: the
-    lane is not ours.
+    ``bytes_left`` are the pending bytes that were seen. ``reached_storage`` means that the storage answered, so it is
+    not away. A ``verdict`` means that the queue is not ours.
     """
 
     next_id: int | None = None
@@ -58,7 +58,7 @@ class QueueResult:
 
 
 class Shipper:
-    """Does the turns; stateless but for what it was given, so any number of threads may use it."""
+    """Drains queues. It keeps no state of its own, so any number of threads may use it."""
 
     def __init__(
         self,
@@ -82,7 +82,7 @@ class Shipper:
         self._monotonic_ms = monotonic_ms
 
     def drain(self, queue: DatabaseQueue, *, is_urgent: bool, check_ownership: bool) -> QueueResult:
-        """Do one turn of a lane that this thread has made busy. Raises TransientError and RefusedError."""
+        """Drain a queue that this thread has made busy, once. Raises TransientError and RefusedError."""
         rows = self._journal.pending(queue.database_id, limit=ROWS_MAX)
         if not rows and not check_ownership:
             return QueueResult()
@@ -121,7 +121,7 @@ class Shipper:
         return verdict
 
     def _look_for_another(self, queue: DatabaseQueue, database: DatabaseRow, generation: str) -> Verdict:
-        """Whether somebody else wrote to the generation since it was claimed: at the first look, and at a late one."""
+        """Whether another daemon has written to the generation since the claim, at the first and at a late check."""
         claimed = queue.claimed
         is_late = claimed is not None and claimed.is_old(self._monotonic_ms())
         if claimed is None or (claimed.is_seen and not is_late):
@@ -140,7 +140,7 @@ class Shipper:
             queue.swept_ms = now_ms
 
     def merge_waiting(self, queue: DatabaseQueue) -> None:
-        """Merge what waits in great numbers, of a lane that this thread has made busy. Raises StateError."""
+        """Merge the pending objects of a queue that this thread has made busy. Raises StateError."""
         while True:
             rows = self._journal.pending(queue.database_id, limit=ROWS_MAX)
             size_max = queue.merge_size_max
@@ -148,7 +148,7 @@ class Shipper:
             try:
                 for start, end in runs:
                     self._gathered(rows[start:end])
-            except (MissingError, CorruptError):  # dropped meanwhile, or it is told when it is its turn
+            except (MissingError, CorruptError):  # dropped meanwhile, or reported when it is sent
                 return
             if not runs:
                 return
@@ -164,7 +164,7 @@ class Shipper:
             return QueueResult(next_id=rows[0].id, bytes_left=left, reached_storage=looked)
         try:
             row = self._gathered(rows[: run.count])
-            if run.count == ROWS_MAX and not run.full:  # more of it may stand behind
+            if run.count == ROWS_MAX and not run.full:  # more of it may follow
                 return QueueResult(next_id=row.id, bytes_left=left, reached_storage=looked)
             self._send(queue, row, tried=tried)
         except MissingError:  # dropped meanwhile
@@ -181,7 +181,7 @@ class Shipper:
         return QueueResult(next_id=next_id, bytes_left=left - row.size, reached_storage=True)
 
     def _gathered(self, rows: Sequence[ObjectRow]) -> ObjectRow:
-        """The rows as one; MissingError if one of them was dropped meanwhile."""
+        """Return the rows as one. Raises MissingError if one of them was dropped meanwhile."""
         if len(rows) == 1:
             return rows[0]
         keys = [key for row in rows if isinstance(key := parse_key(row.key), SegmentKey)]
@@ -207,7 +207,7 @@ class Shipper:
             self._events.on_stored(row)
 
     def _rewind(self, queue: DatabaseQueue, row: ObjectRow, reason: str) -> bool:
-        """Have what is spooled from ``row`` on, which never left, read again."""
+        """Have the follower read again what is spooled from ``row`` on, none of which was sent."""
         if queue.rewinds >= REWINDS_MAX or not self._journal.rewind(row):
             return False
         queue.rewinds += 1

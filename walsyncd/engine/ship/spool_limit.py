@@ -1,12 +1,12 @@
-"""The spool is bounded.
+"""Limits the size of the spool.
 
-While storage answers, a full spool makes the follower wait: what it has not read yet stands in the WALs. While storage
-is away, the oldest promise wins, which is the application's disk: the database that has the most in the spool loses
-all of that, loudly; its generation ends, and another begins when storage is back. Nothing is ever dropped one by
-one: what is in storage stays whole up to its last position.
+While storage answers, a full spool makes the follower wait: what it has not read yet stays in the WALs. During an
+outage the oldest promise comes first, which is to spare the application's disk: the database that has the most in the
+spool loses all of it, with an error in the log. Its generation ends, and another begins when storage is back. Single
+objects are never dropped: what is in storage stays complete up to its last position.
 
-A disk that is short (``adapters.journal.state_disk``) bounds the spool more narrowly than the configuration does, to
-``SHORT_SPOOL_BYTES``: enough for following to go on with what storage takes, and no more of the application's disk.
+When the disk is nearly full (``adapters.journal.state_disk``), the limit is ``SHORT_SPOOL_BYTES`` instead of the
+configured one: enough to go on following while storage takes the objects, without using more of the disk.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from walsyncd.config import format_size
 from walsyncd.core.follow.gap import Gap, GapKind
 
 SHORT_SPOOL_BYTES = 1 << 20  # a second of a busy database
-CHECK_SHARE = 50  # summing up the spool may take one part in so many of the time
+CHECK_SHARE = 50  # computing the spool's size may take at most one part in this many of the time
 
 
 class SpoolLimit:
-    """Holds the spool to ``bytes_max``, the configuration's ``spool_bytes_max``."""
+    """Limits the spool to ``bytes_max``, the configuration's ``spool_bytes_max``."""
 
     def __init__(self, journal: Journal, bytes_max: int, monotonic_s: Callable[[], float] = time.monotonic) -> None:
         self._journal = journal
@@ -46,13 +46,13 @@ class SpoolLimit:
         return min(self.bytes_max, SHORT_SPOOL_BYTES) if missing else self.bytes_max
 
     def giving_way(self, is_stuck: Callable[[int], bool] = lambda _database_id: True) -> dict[int, Gap]:
-        """The row ids of databases whose spool has to go to come below the limit, and the reason to be given.
+        """Return the row ids of the databases whose spool must be dropped to get below the limit, with the reason.
 
-        Only those that ``is_stuck``: the storage of the others takes what they have.
+        Only databases for which ``is_stuck`` holds are chosen: the storage of the others takes their objects.
         """
         disk = self._journal.disk
         held, missing = self._journal.spool_bytes(), disk.missing_bytes()
-        disk.give_reserve()  # to drop something takes room in the journal
+        disk.give_reserve()  # dropping rows takes room in the journal
         why = "the disk under the state directory is full"
         if not missing:
             why = f"the spool reached its limit of {format_size(self.bytes_max)}"

@@ -1,6 +1,6 @@
-"""What keeps uploads from going on, in words: once in the log when it begins and when it ends, and at its database.
+"""Reports why uploads do not succeed: in the log when it begins and when it ends, and in the database's status.
 
-``walsyncd status`` shows a database's words until the next upload of it has succeeded.
+``walsyncd status`` shows the reason until the next upload of the database has succeeded.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from walsyncd.log import get_logger
 
 
 class UploadErrors:
-    """Notes and ends troubles. Any thread may call that has made the lane busy."""
+    """Notes upload errors and their ends. A thread may call for a queue that it has made busy."""
 
     def __init__(self, journal: Journal, url: str, wall_ms: Callable[[], int]) -> None:
         self._journal = journal
@@ -25,16 +25,19 @@ class UploadErrors:
         self._refused: set[int] = set()
         self._state_problem = ""
         self.refusal = ""
-        """Why the storage refuses some database at present, or empty."""
+        """Why the storage refuses at least one database at present; empty if it refuses none."""
 
     def away(self, queue: DatabaseQueue, error: TransientError, *, is_away: bool) -> None:
-        """The storage did not answer the lane, or nobody (``is_away``), of which the log has one line for all."""
+        """Note that the storage did not answer.
+
+        If ``is_away``, it answers nobody, and the log has one line for all queues.
+        """
         remedy = error.hint or "nothing is lost: what waits is tried again at least once a minute until it answers"
         what = "storage is away" if is_away else "not stored yet"
         self._note(queue, f"{what}: {error.message} (hint: {remedy})")
 
     def refused(self, queue: DatabaseQueue, error: RefusedError) -> None:
-        """The storage said no."""
+        """Note that the storage refused the queue's request."""
         remedy = error.hint or "change the permissions; it is tried again every half minute"
         with self._lock:
             is_news = not self._refused
@@ -45,11 +48,11 @@ class UploadErrors:
             get_logger(database=queue.name).error("storage_refused", url=self._url, reason=str(error))
 
     def failed(self, queue: DatabaseQueue, error: FaultError) -> None:
-        """Something failed that nobody foresaw, and the log has its traceback."""
+        """Note an unforeseen fault; its traceback is in the log."""
         self._note(queue, str(error))
 
     def over(self, queue: DatabaseQueue) -> None:
-        """The storage took what the lane had to send."""
+        """Note that the storage took the queue's object."""
         with self._lock:
             was_refused = queue.database_id in self._refused
             self._refused.discard(queue.database_id)
@@ -64,7 +67,7 @@ class UploadErrors:
             get_logger().info("state_dir_writable_again")
 
     def state_failed(self, error: StateError) -> None:
-        """Our own disk is full or broken: that is no outage of the storage."""
+        """Note that our own disk is full or broken, which is no outage of the storage."""
         self._journal.disk.give_reserve()
         with self._lock:
             is_news, self._state_problem = not self._state_problem, error.message

@@ -1,18 +1,19 @@
-"""The uploader: a fixed number of threads that bring what the journal holds into the storage.
+"""The uploader: a fixed number of threads that upload the objects of the journal.
 
-Each database has a lane (``database_queue``): strictly in order, one object at a time; lanes go in parallel.
-Parts of bases are tasks, which run when no lane is due and never take the last thread. Idle threads sleep.
+Each database has a queue (``database_queue``): strictly in order, one object at a time. Queues go in parallel. Parts of
+bases are tasks, which run when no queue is due and never take the last thread. Idle threads sleep.
 
-| the storage              | so                                                                             |
-|--------------------------|--------------------------------------------------------------------------------|
-| fails (TransientError)   | that lane tries again, exponential, jitter, for ever; nobody else waits        |
-| is away (engine.outage)  | one request at a time probes it, and the rest waits                            |
-| refuses (RefusedError)   | that lane tries again, up to every half minute; its database says why          |
-| never takes an object    | the generation ends (``engine.ship.shipper``), the follower begins another         |
-| is well, our disk is full| that lane tries again every second (StateError), the reserve is given up       |
+| the storage              | so                                                                                |
+|--------------------------|-----------------------------------------------------------------------------------|
+| fails (TransientError)   | that queue tries again, for ever, with exponential back-off and jitter            |
+| is away (`outage`)       | one request at a time probes it, and the rest waits                               |
+| refuses (RefusedError)   | that queue tries again, at most every half minute; its status shows the reason    |
+| never takes an object    | the generation ends (``engine.ship.shipper``), the follower begins another        |
+| is well, our disk is full| that queue tries again every second (StateError), the reserve is released         |
 
-Decide under the lock (``engine.ship.scheduler``), act outside it. One sleeping thread at most has an alarm for the next
-moment; who leaves for an act passes the watch on, if anything is left to do. So an event wakes two threads at most.
+It decides under the lock (``engine.ship.scheduler``) and acts outside it. At most one idle thread sleeps with a
+timeout. A thread that takes a job wakes another one to keep time if work remains, so an event wakes at most two
+threads.
 """
 
 from __future__ import annotations
@@ -42,14 +43,14 @@ from walsyncd.engine.threads.stall_detector import StallDetector
 from walsyncd.errors import FaultError, ImpossibleError, RefusedError, StateError, TransientError
 from walsyncd.log import get_logger
 
-UPLOADS_MAX_DEFAULT = 8  # threads; a request waits most of its time
+UPLOADS_MAX_DEFAULT = 8  # threads; a request mostly waits
 UPLOAD_INTERVAL_DEFAULT_S = 1.0
-REFUSED_WAIT_S = 30.0  # a person has to change something; more often would only fill the log
-STATE_WAIT_S = 1.0  # a full disk: as often as the follower looks
+REFUSED_WAIT_S = 30.0  # a person has to change something; retrying more often would only fill the log
+STATE_WAIT_S = 1.0  # a full disk is checked as often as by the follower
 
 
 class Uploader:
-    """Ships what is spooled of the databases that ``owns``. ``crash`` is given a bug. Any thread may call."""
+    """Ships what is spooled of the databases that ``owns`` accepts. ``crash`` gets a bug. Any thread may call."""
 
     def __init__(
         self,
@@ -94,10 +95,10 @@ class Uploader:
         self._scheduler = Scheduler(tasks_running_max=max(1, uploads_max - 1))
         self._scheduler.has_leftovers = any(owns(each.database_id) for each in journal.leftovers())
         self._alarm_ms: float | None = None
-        self._is_broken = self._is_left = False  # left: in a request, and nobody waits for it any more
+        self._is_broken = self._is_left = False  # left: in a request that nobody waits for any more
 
     def start(self) -> None:
-        """Begin to work; what earlier runs left in the journal goes first."""
+        """Start the threads; what earlier runs left in the journal is sent first."""
         for database in self._journal.databases():
             if database.spooled_bytes and self._owns(database.id):
                 self._mark(database.id, database.spooled_bytes)
@@ -105,11 +106,11 @@ class Uploader:
             thread.start()
 
     def stop(self, timeout_s: float = 0.0, *, linger_s: float | None = None) -> bool:
-        """Ship what is spooled for at most ``timeout_s``, finish what is in flight, end the threads.
+        """Ship what is spooled for at most ``timeout_s``, finish the requests in flight, end the threads.
 
-        With a storage that is away nothing more is tried. Tasks not begun are cancelled. What is in flight is waited
-        for ``linger_s`` beyond that, None: to its end. False if something still is, which counts for nothing then: the
-        journal may be closed, and the next run finds out what came of it.
+        During an outage nothing more is tried. Tasks not begun are cancelled. Requests in flight are awaited for
+        ``linger_s`` beyond that, or to their end if it is None. Returns False if one is still under way. Its result is
+        then ignored: the journal may be closed, and the next run finds out what became of it.
         """
         until_ms = self._monotonic_ms() + 1000 * timeout_s
         with self._wake:
@@ -134,7 +135,7 @@ class Uploader:
             self._schedule(queue)
 
     def offer(self, rows: Sequence[ObjectRow]) -> None:
-        """These objects were journaled just now."""
+        """Note that these objects were journaled just now."""
         for row in rows:
             self._mark(row.database_id, row.size)
 
@@ -156,13 +157,13 @@ class Uploader:
         return future
 
     def urgent(self, database_ids: Sequence[int]) -> None:
-        """What these databases have spooled by now leaves without waiting for a token."""
+        """Send what these databases have spooled by now without waiting for tokens."""
         upto = self._journal.last_object_id()
         with self._wake:
             for database_id in database_ids:
                 queue = self._queue(database_id)
                 queue.urgent_upto = upto
-                queue.not_before_ms = 0.0  # who asks may have mended what was refused
+                queue.not_before_ms = 0.0  # the caller may have fixed the cause of a refusal
                 self._schedule(queue)
 
     def may_leave_at_once(self, database_id: int) -> bool:
@@ -172,19 +173,19 @@ class Uploader:
             return is_open and self._queue(database_id).may_leave_at_once(self._monotonic_ms())
 
     def is_taken(self, database_id: int) -> bool:
-        """Whether another daemon writes to the database, so that this one does not."""
+        """Whether another daemon writes to the database, and this one does not."""
         with self._wake:
             return bool(self._queue(database_id).stopped)
 
     def leave(self, database_id: int, reason: str) -> bool:
-        """Write nothing of a database any more; False while a request of it is under way."""
+        """Write nothing of a database any more. Returns False while a request of it is under way."""
         with self._wake:
             queue = self._queue(database_id)
             queue.stopped = reason
             return not queue.is_busy
 
     def take_over(self, database_id: int, gap: Gap) -> None:
-        """Write to the database again all the same, in a generation that the follower has yet to begin."""
+        """Write again to a database that was taken over, in a generation that the follower has yet to begin."""
         row = self._journal.database_by_id(database_id)
         if row.generation is not None:
             self._journal.lose_generation(database_id, row.generation, gap, self._wall_ms())
@@ -196,28 +197,28 @@ class Uploader:
             self._schedule(queue)
 
     def drop_spool(self, database_id: int) -> int:
-        """Drop all that the database has spooled, and abort what is open of it; bytes freed."""
+        """Drop all that the database has spooled and abort its open upload. Returns the number of bytes freed."""
         freed = self._journal.drop_spool(database_id)
         self.abort_leftovers()
         return freed
 
     def abort_leftovers(self) -> None:
-        """Uploads were given up in the journal: abort them soon."""
+        """Have the uploads that the journal holds as abandoned aborted soon."""
         with self._wake:
             self._scheduler.has_leftovers = True
             self._wake.notify()
 
     def outage(self) -> Outage | None:
-        """Since when and why the storage is away, or None."""
+        """The current outage, or None."""
         with self._wake:
             return self._scheduler.outage
 
     def refusal(self) -> str:
-        """Why the storage refuses some database at present, or empty."""
+        """Why the storage refuses at least one database at present; empty if it refuses none."""
         return self._upload_errors.refusal
 
     def heard(self, error: TransientError | None) -> None:
-        """Somebody else's request was answered (None), or found the storage away."""
+        """Note the result of a request made elsewhere: answered (None), or the error that shows the storage away."""
         if error is None:
             self._answered()
         else:
@@ -228,8 +229,8 @@ class Uploader:
             while (act := self._next_act()) is not None:
                 with self._stall_detector.work():
                     self._do(act)
-                del act  # else a part's body is in memory until the next act
-        except BaseException as error:  # noqa: BLE001 - whoever ends the process is told: a bug is never swallowed
+                del act  # otherwise a part's body stays in memory until the next job
+        except BaseException as error:  # noqa: BLE001 - a bug is never swallowed: ``crash`` ends the process
             self._report(error)
 
     def _report(self, error: BaseException) -> None:
@@ -237,11 +238,11 @@ class Uploader:
             self._is_broken = True
             self._wake.notify_all()
             is_left = self._is_left
-        if not is_left:  # else the journal was closed under it
+        if not is_left:  # otherwise the journal was closed under it
             self._crash(error)
 
     def _next_act(self) -> Job | None:
-        """The next thing to do, when its moment has come; None: the thread's work is done."""
+        """Return the next job when its moment has come. Returns None if the thread shall end."""
         with self._wake:
             while not self._is_broken:
                 self._scheduler.tasks_not_before_ms = self._rate_limiter.parts_not_before_ms
@@ -261,7 +262,7 @@ class Uploader:
             return None
 
     def _sleep(self, timeout_s: float | None) -> None:
-        """Sleep until woken; with an alarm, if no other thread has one that rings as soon."""
+        """Sleep until woken. There is a timeout unless another thread sleeps with one that ends as soon."""
         if timeout_s is None:
             self._wake.wait()
             return
@@ -319,7 +320,7 @@ class Uploader:
 
     def _merge(self, queue: DatabaseQueue) -> None:
         try:
-            with suppress(FaultError), boundary("merge", database=queue.name):  # unmerged it goes up all the same
+            with suppress(FaultError), boundary("merge", database=queue.name):  # else they are sent unmerged
                 self._shipper.merge_waiting(queue)
         except StateError as error:
             self._upload_errors.state_failed(error)
