@@ -1,18 +1,18 @@
 """How long to wait before trying again: exponential, with full jitter, capped.
 
-Attempt ``n`` (from 1) waits a random time between 0 and ``min(cap, base * 2^(n-1))``. Full jitter spreads
-those who failed together over the whole span, so that they do not come back together.
+Attempt ``n`` (from 1) waits a random time between 0 and ``min(cap, base * 2^(n-1))``. Full jitter spreads clients
+that failed together over the whole span, so that they do not retry together.
 """
 
 from __future__ import annotations
 
-BASE_S = 0.5  # two requests' time: an outage shorter than that is noticed by nobody
+BASE_S = 0.5  # the time of two requests: nobody notices an outage that is shorter
 CAP_S = 60.0  # how late an uploader may notice that storage is back
 _DOUBLINGS_MAX = 32  # far above every cap; keeps 2^n a small number
 
 
 def delay_s(attempt: int, *, fraction: float, base_s: float = BASE_S, cap_s: float = CAP_S) -> float:
-    """Seconds to wait before the next try, after ``attempt`` failures in a row (from 1).
+    """Return the seconds to wait before the next try, after ``attempt`` failures in a row (from 1).
 
     ``fraction`` is a random number in [0, 1) that the caller has drawn.
     """

@@ -1,11 +1,11 @@
-"""How fast bodies may leave, all of them together, segments before the parts of bases.
+"""The bandwidth limit for all bodies together. Segments go before the parts of bases.
 
-Each body takes ``size / bytes_per_s`` of the line; a moment says until when the line is taken by what was sent so far:
+Each body occupies the line for ``size / bytes_per_s``. A moment says until when the bodies sent so far occupy it:
 
-    a segment leaves when no segment takes the line any more, however far behind the bases are
-    a base's part leaves when nothing takes the line any more
+    a segment is sent when no segment occupies the line any more, however late the bases are
+    a base's part is sent when nothing occupies the line any more
 
-So bases get what segments leave over, and together they are never faster than the limit but for what is under way.
+So bases get the bandwidth that segments leave. Together they never exceed the limit, except for what is under way.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class RateLimit:
-    """Until when (milliseconds of some clock) segments, and everything together, take the line."""
+    """Until when (milliseconds of some clock) segments occupy the line, and until when everything together does."""
 
     bytes_per_s: float
     segments_until_ms: float = 0.0
     all_until_ms: float = 0.0
 
     def segment_sent(self, size: int, *, now_ms: float) -> RateLimit:
-        """The line after a segment of ``size`` bytes that leaves now."""
+        """Return the state of the line after a segment of ``size`` bytes that is sent now."""
         took_ms = 1000 * size / self.bytes_per_s
         return RateLimit(
             self.bytes_per_s,
@@ -31,6 +31,6 @@ class RateLimit:
         )
 
     def part_sent(self, size: int, *, now_ms: float) -> RateLimit:
-        """The line after a base's part of ``size`` bytes that leaves now."""
+        """Return the state of the line after a base's part of ``size`` bytes that is sent now."""
         until_ms = max(self.all_until_ms, now_ms) + 1000 * size / self.bytes_per_s
         return RateLimit(self.bytes_per_s, self.segments_until_ms, until_ms)

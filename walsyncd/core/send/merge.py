@@ -1,15 +1,16 @@
-"""Which segments waiting in the spool go up as one object, and under which key.
+"""Which waiting segments of the spool are uploaded as one object, and under which key.
 
-Bodies of adjoining segments concatenate to a legal body, so waiting segments may be merged:
+The concatenated bodies of adjoining segments are a legal body, so waiting segments may be merged:
 
     00000001-00000004.<t1>.<previous>.wal.zst ┐
     00000005-00000005.<t2>.wal.zst            ├─> 00000001-00000009.<t3>.<previous>.wal.zst
     00000006-00000009.<t3>.wal.zst            ┘
 
-Only a run of one generation and epoch in which each begins after the one before. One that was ever begun is
-never merged or renamed: its upload may have reached the store. A bridge is never merged: its name says what it is.
-At most ``MERGED_SIZE_MAX``; since a run ends only where the next one would not fit, n bytes of spool with segments of
-at most s bytes leave in no more than n / (MERGED_SIZE_MAX - s) + 1 objects an epoch.
+A run has segments of one generation and epoch only, each of which begins after the one before. A segment whose upload
+was ever begun is never merged or renamed, because the upload may have reached the store. A bridge is never merged,
+because its name says what it is. A run has at most ``MERGED_SIZE_MAX`` bytes. It ends only where the next segment
+would not fit, so n bytes of spool with segments of at most s bytes become no more than
+n / (MERGED_SIZE_MAX - s) + 1 objects an epoch.
 """
 
 from __future__ import annotations
@@ -22,12 +23,12 @@ from walsyncd.core.stored.layout import SegmentKey
 
 MERGED_SIZE_MAX = 8 << 20  # bytes; one PUT, and a restore's memory for one segment
 MERGED_SIZE_MIN = 256 << 10  # bytes; four seconds at 0.5 Mbit/s
-CROWD = 1024  # objects that wait in one lane: from so many on, merging them before they are sent is worth the writing
+CROWD = 1024  # objects waiting in one queue: from here on, merging them before they are sent is worth the writes
 
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """An object in its lane: ``key`` is None for what is no segment; ``size`` in bytes."""
+    """An object in its queue. ``key`` is None if it is not a segment; ``size`` is in bytes."""
 
     key: SegmentKey | None
     size: int
@@ -36,14 +37,14 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """The first ``count`` (≥ 1) objects go up as one; ``full``: waiting longer would gather nothing more."""
+    """The first ``count`` (≥ 1) objects are uploaded as one. ``full`` says that waiting longer would add nothing."""
 
     count: int
     full: bool
 
 
 def head_run(waiting: Sequence[Waiting], *, size_max: int = MERGED_SIZE_MAX) -> Run:
-    """What goes up next of a lane that is not empty."""
+    """Return which objects of a queue that is not empty are uploaded next."""
     head = waiting[0]
     if head.begun or head.key is None or head.key.bridge:
         return Run(1, full=True)
@@ -58,10 +59,11 @@ def head_run(waiting: Sequence[Waiting], *, size_max: int = MERGED_SIZE_MAX) -> 
 
 
 def size_max_after(size: int, *, size_max: int, is_stored: bool) -> int:
-    """How large the next merged object may be, after one of ``size`` bytes was stored, or failed on the way.
+    """Return how large the next merged object may be, after one of ``size`` bytes was stored or failed on the way.
 
-    On a line that breaks off now and then a smaller one has a better chance: half of what failed, and twice as much
-    again once one of about that size is stored. What is larger was merged before, and only tried again.
+    On a line that breaks now and then, a smaller object has a better chance. So the limit is halved after a failure,
+    and doubled once an object of about that size is stored. An object above the limit was merged before, and is only
+    tried again.
     """
     if is_stored:
         return min(MERGED_SIZE_MAX, 2 * size_max) if size_max // 2 <= size <= size_max else size_max
@@ -71,9 +73,9 @@ def size_max_after(size: int, *, size_max: int, is_stored: bool) -> int:
 def crowded_runs(
     waiting: Sequence[Waiting], *, count_min: int, size_max: int = MERGED_SIZE_MAX
 ) -> list[tuple[int, int]]:
-    """Where (from, to) so many or more wait that could be one: worth merging before they are sent.
+    """Return the runs (from, to) of at least ``count_min`` objects, which are worth merging before they are sent.
 
-    A run grows by what it was merged into, so with c bytes to ``count_min`` segments every byte is written about
+    A merged object is part of the next run. So if ``count_min`` segments have c bytes, every byte is written about
     MERGED_SIZE_MAX / 2c times.
     """
     runs = []
@@ -94,6 +96,6 @@ def adjoins(before: SegmentKey | None, after: SegmentKey | None) -> bool:
 
 
 def merged_key(keys: Sequence[SegmentKey]) -> SegmentKey:
-    """The key of the object that a run becomes: begins like the first, ends like the last."""
+    """Return the key of the object that a run becomes: it begins like the first and ends like the last."""
     assert all(adjoins(before, after) for before, after in pairwise(keys)), "not a run"
     return replace(keys[0], last=keys[-1].last, time_ms=keys[-1].time_ms)

@@ -1,20 +1,20 @@
-"""What to do next for one multipart upload, from the journal's rows and what the store said.
+"""The next step of one multipart upload, decided from the journal's rows and the store's answers.
 
-Order: part sizes and MD5s durable → CreateMultipartUpload → its id durable → UploadPart (ETag durable) for
-each part → CompleteMultipartUpload. After a crash the journal is behind the store by at most one of these:
+The order is: part sizes and MD5s durable → CreateMultipartUpload → its id durable → UploadPart (ETag durable) for
+each part → CompleteMultipartUpload. After a crash the journal lags the store by at most one of these:
 
 | the journal says      | the store may have      | so                                                     |
 |-----------------------|-------------------------|--------------------------------------------------------|
 | begun, no upload id   | an upload opened        | find it by listing that exact key, else open one       |
-| an upload id          | parts we know not of    | list the parts; one with our MD5 and size is ours      |
-| all parts stored      | completed the upload    | the upload is missing: HEAD tells                      |
-| an upload id          | purged the upload       | the upload is missing, so is the object: begin again   |
+| an upload id          | parts we don't know of  | list the parts; one with our MD5 and size is ours      |
+| all parts stored      | completed the upload    | the upload is missing: HEAD shows the object           |
+| an upload id          | purged the upload       | the upload and the object are missing: begin again     |
 
-ListParts may show a number twice (a part sent twice, SeaweedFS): any entry with our MD5 and size counts. An
-ETag that is no MD5 (encryption with KMS) is ours if it is the one the store acknowledged the part with.
+ListParts may show a number twice (a part sent twice, SeaweedFS): any entry with our MD5 and size counts. An ETag that
+is not an MD5 (encryption with KMS) is ours if the store acknowledged the part with it.
 
-Source: docs.aws.amazon.com/AmazonS3/latest/API (ListParts, CompleteMultipartUpload); parts are numbered from
-1 to 10,000, all but the last of at least 5 MiB, and for some stores of one size.
+Source: docs.aws.amazon.com/AmazonS3/latest/API (ListParts, CompleteMultipartUpload). Parts are numbered from 1 to
+10,000. All but the last have at least 5 MiB; some stores demand that they have one size.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
-PUT_SIZE_MAX = 8 << 20  # bytes; up to here one request does
+PUT_SIZE_MAX = 8 << 20  # bytes; up to here one request is enough
 PART_SIZE_MIN = 8 << 20  # bytes; above the 5 MiB that every store demands
 _PARTS_AIMED_AT = 9_000  # of 10,000 allowed: room for what compresses worse than estimated
-_REFUSALS_MAX = 2  # a store that refuses listed parts twice has another idea of this upload than we
+_REFUSALS_MAX = 2  # a store that refuses listed parts more often disagrees with us about this upload
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A part as the journal knows it: ``md5`` in hex; ``etag`` once the store acknowledged it."""
+    """A part as the journal has it. ``md5`` is in hex; ``etag`` is None until the store has acknowledged the part."""
 
     number: int
     size: int
@@ -50,7 +50,7 @@ class Listed:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """The journal's rows of one upload; ``tried``: an attempt was made before this one."""
+    """The journal's rows of one upload. ``tried`` says that an attempt was made before this one."""
 
     tried: bool
     upload_id: str | None
@@ -59,11 +59,11 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """What the store said during this attempt; None: not asked yet.
+    """What the store answered during this attempt. A value is None if the store was not asked yet.
 
-    ``uploads``: ids of the open uploads of exactly this key, oldest first. ``listed``: the record's ETags are
-    from ListParts (see ``adopt``). ``missing``: the upload is unknown to the store. ``stored``: whether HEAD
-    shows our object. ``refusals``: how often Complete refused the parts.
+    ``uploads`` are the ids of the open uploads of exactly this key, oldest first. ``listed`` says that the record's
+    ETags are from ListParts (see ``adopt``). ``missing`` says that the store does not know the upload. ``stored`` says
+    whether HEAD shows our object. ``refusals`` is how often Complete refused the parts.
     """
 
     uploads: tuple[str, ...] | None = None
@@ -80,7 +80,7 @@ class FindUploads:
 
 @dataclass(frozen=True, slots=True)
 class AdoptUpload:
-    """Take ``upload_id`` for ours and abort ``surplus``."""
+    """Use ``upload_id`` as ours and abort the uploads in ``surplus``."""
 
     upload_id: str
     surplus: tuple[str, ...]
@@ -98,7 +98,7 @@ class ListParts:
 
 @dataclass(frozen=True, slots=True)
 class SendPart:
-    """Send this part; the journal's row of it is durable."""
+    """Send this part, whose row in the journal is durable."""
 
     part: Part
 
@@ -131,7 +131,7 @@ Step: TypeAlias = (
 
 
 def next_step(record: Record, answers: Answers) -> Step:
-    """The one thing to do now; afterwards ask again with what it brought."""
+    """Return the one thing to do now. The caller does it and asks again with the result."""
     if answers.stored:
         return Finished()
     if record.upload_id is None:
@@ -157,7 +157,7 @@ def _opening(record: Record, answers: Answers) -> Step:
 
 
 def adopt(parts: Sequence[Part], listed: Sequence[Listed]) -> tuple[Part, ...]:
-    """The parts with the ETags under which the store has them, bytes and all; None for the others."""
+    """Return the parts with the ETags of those that the store holds with the same bytes, and None for the others."""
     entries: dict[tuple[int, int], list[str]] = {}
     for entry in listed:
         entries.setdefault((entry.number, entry.size), []).append(entry.etag)
@@ -170,19 +170,19 @@ def _held(part: Part, etags: Sequence[str]) -> str | None:
 
 
 def bare(etag: str) -> str:
-    """An ETag without its quotes."""
+    """Return an ETag without its quotes, in lower case."""
     return etag.strip('"').lower()
 
 
 def part_size(size: int) -> int:
-    """The one size of all parts but the last, for an object of about ``size`` bytes.
+    """Return the one size of all parts but the last, for an object of about ``size`` bytes.
 
-    1 % more than estimated leaves room for what does not compress.
+    It allows for 1 % more than estimated, since some data does not compress.
     """
     return max(PART_SIZE_MIN, -(-size * 101 // (100 * _PARTS_AIMED_AT)))
 
 
 def cut(size: int, *, part_size: int) -> list[tuple[int, int]]:
-    """Offset and length of each part of an object of ``size`` bytes, in order; the last may be shorter."""
+    """Return offset and length of each part of an object of ``size`` bytes, in order. The last may be shorter."""
     assert size > 0, "nothing to upload"
     return [(offset, min(part_size, size - offset)) for offset in range(0, size, part_size)]

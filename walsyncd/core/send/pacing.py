@@ -1,11 +1,11 @@
-"""The token bucket that batches a busy database's uploads and lets a quiet one's leave at once.
+"""The token bucket that batches a busy database's uploads and sends a quiet one's at once.
 
-One token is one object. Tokens flow in at one per ``interval_ms`` up to ``BURST``, so that
+One token is one object. One token is added per ``interval_ms``, up to ``BURST``, so that
 
     objects sent within any span of time  ≤  BURST + span / interval_ms
 
-(the mean is one per interval, which is what a month's bill follows), while commits that come more sparsely
-than that never wait. The level is kept in the journal: a restart is no new burst.
+The mean is one object per interval, and a month's bill follows the mean. Commits that are further apart than that
+never wait. The level is kept in the journal, so a restart does not allow a new burst.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-BURST = 10.0  # DESIGN section 7: commits of one user's click leave one by one, a bulk load does not
+BURST = 10.0  # DESIGN section 7: the commits of one user's click are sent one by one, those of a bulk load are not
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class Bucket:
 
 
 def refill(bucket: Bucket, *, now_ms: float, interval_ms: float) -> Bucket:
-    """The bucket at ``now_ms``. A clock that went back gives nothing, and takes nothing."""
+    """Return the bucket at ``now_ms``. A clock that went back adds no tokens and removes none."""
     if interval_ms <= 0:
         return Bucket(BURST, now_ms)
     gained = max(0.0, now_ms - bucket.at_ms) / interval_ms
@@ -33,17 +33,17 @@ def refill(bucket: Bucket, *, now_ms: float, interval_ms: float) -> Bucket:
 
 
 def take(bucket: Bucket, *, now_ms: float, interval_ms: float) -> Bucket | None:
-    """The bucket with one token less, or None if there is none yet."""
+    """Return the bucket with one token less, or None if it has no whole token yet."""
     filled = refill(bucket, now_ms=now_ms, interval_ms=interval_ms)
     return Bucket(filled.level - 1.0, now_ms) if filled.level >= 1.0 else None
 
 
 def due_ms(bucket: Bucket, *, interval_ms: float) -> float:
-    """The moment from which ``take`` succeeds; may be long past."""
+    """Return the moment from which ``take`` succeeds. It may be long past."""
     if bucket.level >= 1.0 or interval_ms <= 0:
         return bucket.at_ms
     moment = bucket.at_ms + (1.0 - bucket.level) * interval_ms
-    # Rounding must not let the waiter come a hair too early, again and again.
+    # Rounding must not wake the waiter slightly too early, again and again.
     while take(bucket, now_ms=moment, interval_ms=interval_ms) is None:
         moment = math.nextafter(moment, math.inf) + 0.001
     return moment
