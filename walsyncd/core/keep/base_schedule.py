@@ -1,23 +1,23 @@
-"""When a base is due: by work, or by the clock; never for a database that did not change.
+"""When a base is due: by stored work, or by the clock. No base is due for a database that did not change.
 
-A restore applies all that was stored since a base, so a base is worth taking once that is as much as the base
-itself: ``snapshot_wal_ratio``. Many databases that were first copied together come due together; each takes a
-little off its interval, by a number of its own, so that they drift apart.
+A restore applies everything that was stored since a base. So a base is worth taking once that is as much as the base
+itself (``snapshot_wal_ratio``). Databases that were first copied together would all be due together. So each shortens
+its interval a little, by a number of its own, and they drift apart.
 
 Where a lifecycle rule removes objects at any time after an age E, each base lasts until E after the oldest object that
-it needs: the first segment of the epoch in which it begins, stored at o. With retention R and interval I, the moment
-R ago needs a base that was ready by then, so the next base has to be ready by o + E - R. A base by the clock does not
-help where the WAL has not restarted for long: it begins in the same epoch, and needs the same segments. So
+it needs. That is the first segment of the epoch in which it begins, stored at o. With retention R and interval I, the
+moment R ago needs a base that was ready by then, so the next base has to be ready by o + E - R. A base by the clock
+does not help if the WAL has not restarted for long: it begins in the same epoch, and needs the same segments. So
 
 1. a base is taken only while ``now + I < o + E / 2``;
-2. one that can't begin, for the WAL has not restarted in the current epoch, is given up when it is an I late;
+2. a base that can't begin, because the WAL has not restarted in the current epoch, is given up when it is an I late.
 
-else the generation begins anew, and stores the WAL again from its first frame. As E > 2 (R + I) (``config.keeping``),
-the base after one that was taken at b comes at b + I, or at b + 2 I by the second rule, while it has time until
-o + E - R > b + I + E / 2 - R: E / 2 - R - I more, for what may delay it.
+Otherwise a new generation begins, and stores the WAL again from its first frame. Since E > 2 (R + I)
+(``config.keeping``), the base after one that was taken at b comes at b + I, or at b + 2 I by the second rule. It has
+time until o + E - R > b + I + E / 2 - R, so E / 2 - R - I remains for delays.
 
-Bases take turns, but only with those of another size class: one that waits for its turn waits for a base of at most
-sixteen times its size, and those of all classes together are few.
+Only bases of one size class wait for one another, so a base waits for one of at most sixteen times its size. Bases of
+different classes are copied by turns. There are few classes, so few bases are under way at a time.
 
 | class | file                | class | file               |
 |-------|---------------------|-------|--------------------|
@@ -29,21 +29,21 @@ sixteen times its size, and those of all classes together are few.
 from __future__ import annotations
 
 WORK_BYTES_MIN = 8 << 20  # stored WAL of that size is applied in a second; a tiny database needs no base for less
-WORK_PAUSE_S = 300.0  # between two bases by work: each reads the whole file
+WORK_PAUSE_S = 300.0  # between two bases by work, since each reads the whole file
 CLOCK_STEP_MS = 300_000  # a clock that is set back by less was not wrong
 SMALL_SIZE = 8 << 20  # below it a base is one request
-_CLASS_BITS = 4  # a class reaches to sixteen times the size of the one before
+_CLASS_BITS = 4  # the limit of a class is sixteen times that of the one before
 _SPREAD = 0.1
 _GOLDEN = 0.6180339887498949  # its multiples fill the circle evenly, however many there are
 
 
 def is_due_by_work(*, wal_bytes: int, base_bytes: int, ratio: float) -> bool:
-    """Whether so much was stored since a base of ``base_bytes`` (both as stored) that another one is worth it."""
+    """Whether enough was stored since a base of ``base_bytes`` (both as stored) to make another base worth it."""
     return wal_bytes > max(WORK_BYTES_MIN, ratio * base_bytes)
 
 
 def spread_s(interval_s: float, number: int) -> float:
-    """The interval of the database with that number: up to a tenth shorter."""
+    """Return the interval of the database with that number: up to a tenth shorter than ``interval_s``."""
     return interval_s * (1.0 - _SPREAD * (number * _GOLDEN % 1.0))
 
 
@@ -57,22 +57,23 @@ def must_begin_anew(
     interval_ms: int,
     expire_ms: int,
 ) -> bool:
-    """Whether a base of this generation would go by age before enough others came.
+    """Whether a new generation must begin, because a base of this one would expire before enough others follow.
 
-    ``epoch_began_ms``: when the first commit of the current epoch was seen, 0 without any. ``base_ms``: when the
-    generation's last base was taken. ``can_begin``: the WAL restarted in the current epoch, or has no frame before it.
+    ``epoch_began_ms`` is when the first commit of the current epoch was seen, or 0 if there is none. ``base_ms`` is
+    when the generation's last base was taken. ``can_begin`` says that the WAL restarted in the current epoch, or has no
+    frame before it.
     """
     if generation_began_ms > now_ms + CLOCK_STEP_MS:
-        return True  # the clock was ahead then, and tells no age
+        return True  # the clock was ahead then, so the age is unknown
     if not can_begin:
         return now_ms >= (generation_began_ms if base_ms is None else base_ms) + 2 * interval_ms
     if not epoch_began_ms:
         return False
-    # Commits are never seen before those that came earlier, so a clock that was ahead once dates later ones wrongly.
+    # No commit's time is before that of an earlier one, so a clock that was once ahead dates later commits wrongly.
     oldest_ms = epoch_began_ms if epoch_began_ms <= now_ms else generation_began_ms
     return now_ms + interval_ms >= oldest_ms + expire_ms // 2
 
 
 def size_class(file_size: int) -> int:
-    """The class of a database file of so many bytes; see above."""
+    """Return the class of a database file of ``file_size`` bytes; see above."""
     return ((file_size // SMALL_SIZE).bit_length() + _CLASS_BITS - 1) // _CLASS_BITS

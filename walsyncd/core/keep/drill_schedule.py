@@ -1,20 +1,23 @@
 """When a database's restore is rehearsed next.
 
-Time is cut into spans of ``interval_ms`` that begin at a moment of the database's own (a hash of its name): so many
-databases spread over the whole interval, and no restart moves them. In each span there is one drill. One whose moment
-passed while nobody was there is due as soon as somebody is, but not all of them at once: up to an hour later, by the
-same hash.
+Time is divided into spans of ``interval_ms``, which begin at a moment of the database's own (a hash of its name). So
+the drills of many databases spread over the whole interval, and a restart of the daemon does not move them. Each span
+has one drill. If a drill's moment passed while no daemon ran, the drill is due after the start, up to an hour later by
+the same hash, so that overdue drills do not all run at once.
 """
 
 from __future__ import annotations
 
 import hashlib
 
-LATE_SPREAD_MS = 3_600_000  # of overdue drills after a start
+LATE_SPREAD_MS = 3_600_000  # overdue drills spread over that time after a start
 
 
 def next_drill_ms(name: str, *, interval_ms: int, last_ms: int, started_ms: int) -> int:
-    """The next moment after the drill (or the database's beginning) at ``last_ms``; all in ms since 1970."""
+    """Return the next moment after the last drill (or the database's beginning) at ``last_ms``.
+
+    All times are in ms since 1970.
+    """
     fraction = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8]) / 2**64
     offset_ms = int(fraction * interval_ms)
     due_ms = ((last_ms - offset_ms) // interval_ms + 1) * interval_ms + offset_ms

@@ -1,4 +1,4 @@
-"""One number that is told about a daemon, for each value of its labels."""
+"""One number that a daemon reports about itself, for each value of its labels."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """``values`` has a number for the values of ``labels``, in their order; ``text`` says what it is.
+    """A metric. ``values`` has a number for each combination of values of ``labels``, in their order.
 
-    One that ``counts`` only grows while a daemon runs.
+    ``text`` describes the metric. One that ``counts`` only grows while a daemon runs.
     """
 
     name: str

@@ -1,28 +1,29 @@
-"""Retention: what of a database may be removed from storage, in which order, and why.
+"""Retention: which objects of a database may be removed from storage, in which order, and why.
 
-The promise, at every moment and wherever a pruning was killed:
+The promise holds at every moment, wherever a pruning was killed:
 
 1. Every transaction stored within the last ``retention`` can be restored exactly, and so can the state that was
-   the newest when that span began. Of what is older the bases that a rule keeps can be restored.
-2. The newest base that can be used is never removed, nor is the newest that a drill or verify has passed unless
-   another such base is kept.
+   the newest when that span began. Of older states, those of the bases that a rule keeps can be restored.
+2. The newest usable base is never removed. The newest base that a drill or verify has passed is not removed either,
+   unless another such base is kept.
 
-How that follows:
+These rules keep it:
 
-- Age counts by the store's clock, from when an object was stored: never before its commits were made. The clock
-  that stamped the keys may have been wrong, and stays out of it. ``GRACE_MS`` more lets a restore end that began
-  within the promise.
-- The *anchor* of a generation is its newest usable base that is older than that and does not lie behind a younger
-  frame. From its epoch on everything is kept. The newest generation with a usable base of that age shows the
-  database at the beginning of the span; generations after it are kept whole, those before it have an anchor only
-  if something in them is young.
-- ``keep_daily``, ``keep_weekly``, ``keep_monthly``: of the bases older than the span, the newest one of each of so
-  many days, weeks (from Monday), months in UTC that have any, by the time that its key says; with the epochs from
-  its start to where it is consistent. A base that was passed over once is never the newest of its day later.
-- Whole epochs and bases go, nothing smaller.
+- Age counts by the store's clock, from when an object was stored, which is never before its commits were made. The
+  clock that stamped the keys may have been wrong and is not used. ``GRACE_MS`` is added so that a restore that began
+  within the promise can end.
+- The *anchor* of a generation is its newest usable base that is older than that and does not come after a younger
+  frame. Everything from its epoch on is kept. The newest generation with a usable base of that age shows the
+  database at the beginning of the span. Generations after it are kept whole. A generation before it has an anchor
+  only if something in it is young.
+- ``keep_daily``, ``keep_weekly``, ``keep_monthly`` count days, weeks (from Monday) and months in UTC. They keep, of
+  the bases older than the span, the newest of each of that many days, weeks and months that have any, by the time in
+  its key, with the epochs from its start to where it is consistent. A base that was once passed over never becomes
+  the newest of its day later.
+- Only whole epochs and whole bases are removed.
 
-The order: statements in ``pruned/``, manifests, the bases they spoke of, epochs, statements that newer ones
-contain. Epochs behind a base that stays go backwards, so that what is left of them is always a beginning.
+The order is: statements in ``pruned/``, manifests, the bases that they describe, epochs, statements that newer ones
+contain. Epochs after a base that is kept are deleted backwards, so that what is left of them is always a beginning.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ from walsyncd.core.stored.layout import BaseKey, Key, ManifestKey, PrunedKey, Se
 HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS
 GRACE_MS = HOUR_MS  # a restore of 100 GB takes less; one that takes longer plans again
-UNFINISHED_MS = DAY_MS  # a base's manifest follows within minutes, or its daemon knows it as under way
+UNFINISHED_MS = DAY_MS  # a base's manifest follows within minutes, or its daemon knows that the base is under way
 
 _UNFINISHED = "never finished: it has no manifest"
 _LOST_BASE = "its base is missing"
@@ -49,7 +50,7 @@ _STATED_AGAIN = "another statement contains it"
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What is promised; ``keep_…`` count days, weeks and months before the last ``retention_ms``."""
+    """What is promised. The ``keep_…`` fields count days, weeks and months before the last ``retention_ms``."""
 
     retention_ms: int
     keep_daily: int = 0
@@ -59,7 +60,7 @@ class Policy:
 
 @dataclass(frozen=True, slots=True)
 class HeldObject:
-    """A stored object; ``modified_ms`` by the store's clock, ``size`` in bytes."""
+    """A stored object. ``modified_ms`` is by the store's clock, ``size`` in bytes."""
 
     key: Key
     modified_ms: int
@@ -78,9 +79,9 @@ class Going:
 class Pruning:
     """What to do: store ``statements`` (empty objects), then delete ``steps`` one after the other.
 
-    The keys of one step may go in any order. ``next_ms``: when more may go if nothing is stored meanwhile, by
-    the store's clock; None: never. ``relied`` are the bases that stay and because of which others go: before anything
-    is deleted they must be read, since a name proves nothing.
+    The keys of one step may be deleted in any order. ``next_ms`` is when more may be removed if nothing is stored
+    meanwhile, by the store's clock, or None if never. ``relied`` are the bases that stay and because of which others
+    are removed. They must be read before anything is deleted, since a name proves nothing.
     """
 
     statements: tuple[PrunedKey, ...]
@@ -98,9 +99,9 @@ def decide(
     proven: Collection[ManifestKey] = (),
     under_way: Collection[BaseKey] = (),
 ) -> Pruning:
-    """What may go of a database at ``now_ms`` by the store's clock.
+    """Return what may be removed of a database at ``now_ms`` by the store's clock.
 
-    ``proven``: bases that a drill or verify has passed. ``under_way``: bases whose manifest is still to come.
+    ``proven`` are bases that a drill or verify has passed. ``under_way`` are bases whose manifest is not stored yet.
     """
     world = _AgedListing({each.key: each for each in held}, now_ms, policy, frozenset(proven), frozenset(under_way))
     kept = _kept_bases(world)
@@ -113,7 +114,7 @@ def decide(
 
 
 def _relied(world: _AgedListing, kept: frozenset[ManifestKey]) -> tuple[ManifestKey, ...]:
-    """The old bases that stay; where there are none, the newest that stays."""
+    """Return the old bases that stay, or the newest that stays if none of them is old."""
     usable = kept & world.usable
     old = [base for base in usable if world.is_old(base)]
     return tuple(sorted(old or sorted(usable, key=_age_order)[-1:], key=_age_order))
@@ -145,7 +146,7 @@ class _AgedListing:
         self.anchors = {part.generation: self._anchor(part) for part in self.parts}
 
     def at(self, now_ms: int, without: Collection[Key]) -> _AgedListing:
-        """The same world at another time, less some objects."""
+        """Return the same listing at another time, without some objects."""
         held = {key: each for key, each in self.held.items() if key not in without}
         return _AgedListing(held, now_ms, self.policy, self.proven, self.under_way)
 
@@ -153,7 +154,7 @@ class _AgedListing:
         return self.held[key].modified_ms <= self.horizon_ms
 
     def is_young(self, part: GenerationListing) -> bool:
-        """Whether anything in it is promised."""
+        """Whether anything in the generation is promised."""
         return any(not self.is_old(key) for key in (*part.bases, *part.manifests, *part.frames))
 
     def is_kept_whole(self, part: GenerationListing) -> bool:
@@ -173,14 +174,14 @@ class _AgedListing:
 
 
 def _is_usable(part: GenerationListing, base: ManifestKey) -> bool:
-    """Whether the frames that make the base consistent are all there."""
+    """Whether all frames that make the base consistent are listed."""
     needed = range(base.base.epoch, base.epoch + 1)
     frames = tuple(key for epoch in needed for key in part.by_epoch.get(epoch, ()))
     return cover(replace(part, frames=frames), base).is_usable
 
 
 def _kept_bases(world: _AgedListing) -> frozenset[ManifestKey]:
-    """All manifests that stay."""
+    """Return all manifests that stay."""
     kept: set[ManifestKey] = set(_thinned(world.old, world.policy))
     for part in world.parts:
         anchor = world.anchors[part.generation]
@@ -196,7 +197,7 @@ def _kept_bases(world: _AgedListing) -> frozenset[ManifestKey]:
 
 
 def _thinned(bases: Iterable[ManifestKey], policy: Policy) -> Iterator[ManifestKey]:
-    """The newest base of each of the newest days, weeks and months that have any."""
+    """Yield the newest base of each of the newest days, weeks and months that have any."""
     rules: tuple[tuple[int, Callable[[int], int]], ...] = (
         (policy.keep_daily, lambda ms: ms // DAY_MS),
         (policy.keep_weekly, lambda ms: (ms // DAY_MS + 3) // 7),  # 1970 began on a Thursday
@@ -263,7 +264,7 @@ def _going_epochs(world: _AgedListing, kept: frozenset[ManifestKey]) -> Iterator
 
 
 def _statements(world: _AgedListing, going: Collection[Key]) -> tuple[list[PrunedKey], list[PrunedKey]]:
-    """What to state before epochs go, and which statements nobody needs after that."""
+    """Return what to state before epochs are removed, and which statements nobody needs after that."""
     new: list[PrunedKey] = []
     obsolete: list[PrunedKey] = []
     for part in world.parts:
@@ -277,7 +278,7 @@ def _statements(world: _AgedListing, going: Collection[Key]) -> tuple[list[Prune
 
 
 def _stated(part: GenerationListing, epochs: Collection[int], now_ms: int) -> list[PrunedKey]:
-    """One statement for each run of removed epochs that some of these belong to; stored already, or new."""
+    """Return one statement, stored or new, for each run of removed epochs that contains one of ``epochs``."""
     ranges = _merged([(key.first, key.last) for key in part.pruned] + [(epoch, epoch) for epoch in epochs])
     concerned = [each for each in ranges if any(each[0] <= epoch <= each[1] for epoch in epochs)]
     present = {(key.first, key.last): key for key in part.pruned}
@@ -289,7 +290,7 @@ def _contains(outer: PrunedKey, inner: PrunedKey) -> bool:
 
 
 def _merged(ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
-    """The same numbers in as few ranges as possible."""
+    """Return the same numbers in as few ranges as possible."""
     found: list[tuple[int, int]] = []
     for first, last in sorted(ranges):
         if found and first <= found[-1][1] + 1:
@@ -327,7 +328,10 @@ def _backwards(frames: Iterable[FramesKey]) -> tuple[FramesKey, ...]:
 
 
 def _next_ms(world: _AgedListing, going: Collection[Key]) -> int | None:
-    """When time alone may change the answer: the next object becomes old, if anything would go once all are."""
+    """Return when time alone may change the decision, or None if it never does.
+
+    That is when the next object becomes old, provided that anything would be removed once all are.
+    """
     until_old_ms = world.policy.retention_ms + GRACE_MS
     rest = {key: each.modified_ms for key, each in world.held.items() if key not in going}
     end_ms = max(rest.values(), default=world.now_ms) + until_old_ms + UNFINISHED_MS
