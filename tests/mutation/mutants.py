@@ -333,8 +333,8 @@ MUTANTS = (
     mutant(
         "a base begins where the copy began, not its incarnation",
         SNAPSHOTTER,
-        "return _Origin(state.start, state, tracked.rewinds)",
-        "return _Origin(state.stream.position, state, tracked.rewinds)",
+        "return _Origin(state.start, state, (tracked.rewinds, tracked.gaps))",
+        "return _Origin(state.stream.position, state, (tracked.rewinds, tracked.gaps))",
         "engine/base/test_snapshotter.py::test_the_first_base_counts_from_the_first_frame_of_the_wal",
         "engine/base/test_snapshotter.py::test_a_later_base_counts_from_the_incarnation_it_was_copied_in",
     ),
@@ -343,8 +343,11 @@ MUTANTS = (
         SNAPSHOTTER,
         (
             (
-                "        return _Origin(state.start, state, tracked.rewinds)\n",
-                "        self._early = state\n        return _Origin(state.start, state, tracked.rewinds)\n",
+                "        return _Origin(state.start, state, (tracked.rewinds, tracked.gaps))\n",
+                (
+                    "        self._early = state\n"
+                    "        return _Origin(state.start, state, (tracked.rewinds, tracked.gaps))\n"
+                ),
             ),
             ("self._spool_manifest(tracked, base, state)\n", "self._spool_manifest(tracked, base, self._early)\n"),
         ),

@@ -149,8 +149,11 @@ RULE_MUTANTS = (
                 "_log = structlog.get_logger()\n_EARLY: dict[Position, FollowState] = {}\n",
             ),
             (
-                "        return _Origin(state.start, state, tracked.rewinds)\n",
-                "        return _Origin(_EARLY.setdefault(state.start, state).start, state, tracked.rewinds)\n",
+                "        return _Origin(state.start, state, (tracked.rewinds, tracked.gaps))\n",
+                (
+                    "        start = _EARLY.setdefault(state.start, state).start\n"
+                    "        return _Origin(start, state, (tracked.rewinds, tracked.gaps))\n"
+                ),
             ),
             (
                 "self._spool_manifest(tracked, base, state)\n",
@@ -164,7 +167,10 @@ RULE_MUTANTS = (
         "a copy of a database in rollback mode counts though it was written meanwhile",
         SNAPSHOTTER,
         (
-            ("if quiet is not None and (file.identity() != quiet or hot_journal(tracked.path)):", "if False:"),
+            (
+                "if tracked.disturbance(file, origin.state) or (quiet is not None and file.identity() != quiet):",
+                "if False:",
+            ),
             ('if state.mode == "rollback" and state.stream.position != base.plan.start:', "if False:"),
         ),
         ("engine/base/test_snapshotter.py::test_a_rollback_database_that_is_written_while_it_is_copied",),
