@@ -165,3 +165,18 @@ def test_long_wal_is_emptied_once_its_reader_is_gone(
         reader.execute("COMMIT")
         assert read_replica.look() is None
         assert Path(f"{out}-wal").stat().st_size == 0
+
+
+def test_long_backlog_is_applied_in_several_transactions(
+    maker: ReplicaMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each ends with an object, so the copy's own WAL stays short."""
+    monkeypatch.setattr(read_replica_module, "WAL_BYTES_MAX", 1000)
+    out = tmp_path / "copy.db"
+    with following(maker, out) as read_replica:
+        maker.commit(3, rows=20)
+        keys = maker.ship(every=1)
+        reached = [read_replica.look() for _ in keys]
+        assert [moved and moved.point.position.frame for moved in reached] == [key.last for key in keys]
+        assert read_replica.look() is None
+        assert content(out) == content(maker.path)

@@ -173,8 +173,7 @@ class ReadReplica:
 
     def _apply(self, coverage: Coverage) -> Moved:
         at = self._point.applied
-        time_ms = max([self._point.time_ms, *(key.time_ms for key in coverage.objects)])
-        reached = Point(Position(self._generation, *coverage.last), time_ms)
+        reached = self._next_point(coverage)
         plan = Plan(Head(), coverage.base, coverage.epochs, reached)
         pieces = [
             _after(piece, at) for piece in pieces_of(plan) if (piece.key.epoch, piece.last) > (at.epoch, at.frame)
@@ -186,6 +185,19 @@ class ReadReplica:
             writer.finish(page_count)
         self._done(reached)
         return Moved(reached, transactions)
+
+    def _next_point(self, coverage: Coverage) -> Point:
+        """Where the next transaction ends: after some objects, so that a long backlog does not fill the disk."""
+        at, time_ms, place, left = self._point.applied, self._point.time_ms, coverage.last, WAL_BYTES_MAX
+        for key in coverage.objects:
+            if (key.epoch, key.last) <= (at.epoch, at.frame):
+                continue
+            time_ms = max(time_ms, key.time_ms)
+            left -= (key.last - key.first + 1) * (FRAME_HEADER_SIZE + self._file.page_size)
+            if left <= 0 and Position(self._generation, key.epoch, key.last) >= self._point.intended:
+                place = key.epoch, key.last
+                break
+        return Point(Position(self._generation, *place), time_ms)
 
     def _write(self, plan: Plan, pieces: Sequence[ObjectSlice], writer: _Writer) -> tuple[int, int]:
         """Write the last version of each page of every batch. Returns the transactions and the size after them."""
