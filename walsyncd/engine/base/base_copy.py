@@ -1,11 +1,11 @@
-"""One base's way into storage: read the file range by range, send parts as they fill, complete.
+"""Copies one base into storage: read the file range by range, send parts as they fill, complete the object.
 
-Nothing is locked and no quiet moment is needed: what changes under the copy is in the frames that are followed
-meanwhile. A part's bytes are in memory until the store has it; its row is durable before it is sent, so a copy that
-was interrupted goes on with the part that is missing.
+Nothing is locked and no quiet moment is needed: pages that change during the copy are in the frames that are followed
+meanwhile. A part's bytes stay in memory until the store has it. Its row is durable before it is sent, so an interrupted
+copy continues with the first missing part.
 
-A copy never keeps its thread waiting: it is cut into steps, one range or one answer each, and says after each what it
-waits for (``CopyWait``). So one thread copies several databases by turns (``engine.base.copy_queue``).
+A copy never keeps its thread waiting. It is a sequence of steps, one range or one answer each, and reports after each
+step what it waits for (``CopyWait``). So one thread interleaves several copies (``engine.base.copy_queue``).
 """
 
 from __future__ import annotations
@@ -48,20 +48,20 @@ from walsyncd.errors import CorruptError, MissingError, RefusedError, StateError
 
 BASE_BYTES_MAX = 5 << 40  # the largest object of S3
 REFUSED_DELAY_S = 30.0
-TOLD_ATTEMPTS = 3  # one request that fails is nobody's concern
-REFUSALS_MAX = 2  # as for segments: a store that refuses the parts that it lists has another idea of the upload than we
+TOLD_ATTEMPTS = 3  # a single failed request is not worth a report
+REFUSALS_MAX = 2  # as for segments: a store that refuses the parts that it lists disagrees with us about the upload
 
 T = TypeVar("T")
 _log = structlog.get_logger()
 
 
 class AbandonedError(WalsyncdError):
-    """The base is worthless by now: the generation ended, the file changed, or the daemon stops."""
+    """The base has become worthless: the generation ended, the file changed, or the daemon stops."""
 
 
 @dataclass(frozen=True, slots=True)
 class BasePlan:
-    """What a base under way must find unchanged to go on: the file, the boot, where its frames begin (S)."""
+    """What must be unchanged for a base under way to continue: the file, the boot, and the first frame to apply (S)."""
 
     generation: str
     epoch: int
@@ -74,11 +74,11 @@ class BasePlan:
 
     @property
     def start(self) -> Position:
-        """S."""
+        """The first frame that a restore applies to this base (S)."""
         return Position(self.generation, self.epoch, self.frame)
 
     def to_json(self) -> str:
-        """The plan as the journal keeps it."""
+        """Return the plan as it is stored in the journal."""
         return json.dumps(asdict(self))
 
 
@@ -101,7 +101,7 @@ class FinishedBase:
 
 @dataclass(frozen=True, slots=True)
 class CopyWait:
-    """What a base waits for before its next step: an answer, or a moment of the monotonic clock; else its turn."""
+    """What a base waits for before its next step: an answer or a moment of the monotonic clock, whichever is first."""
 
     answer: Future[Any] | None = None
     until_s: float = 0.0
@@ -116,12 +116,12 @@ Steps: TypeAlias = Generator[CopyWait, None, T]
 
 @dataclass(frozen=True, slots=True)
 class CopyContext:
-    """Where a base goes and who helps.
+    """What a base copy needs from its surroundings.
 
-    ``submit`` runs a task in the uploads' pool once the database is ours to write and so many bytes may leave.
+    ``submit`` runs a task in the uploads' pool once the database is ours to write and that many bytes may be sent.
 
-    ``go_on`` raises AbandonedError when the copy has become pointless; ``in_flight_max`` is how many parts may be on
-    their way, in memory, besides the one being filled. All bases under way share ``compressor``.
+    ``go_on`` raises AbandonedError when the copy has become pointless. ``in_flight_max`` is the limit of parts in
+    flight, in memory, besides the one being filled. All bases under way share ``compressor``.
     """
 
     journal: Journal
@@ -135,9 +135,9 @@ class CopyContext:
     def retry_until_answered(
         self, database_id: int, launch: Callable[[], Future[T]], first: Future[T] | None = None
     ) -> Steps[T]:
-        """Launch a request until the store answers; what can't succeed by waiting is raised.
+        """Launch a request until the store answers. An error that waiting can't fix is raised.
 
-        ``first``: one that was launched already. What keeps failing is told by the database's status.
+        ``first`` is a request that was launched already. The database's status reports an error that persists.
         """
         attempt, refused, told = 0, False, False
         while True:
@@ -168,7 +168,7 @@ class CopyContext:
             yield CopyWait(until_s=time.monotonic() + wait_s)
 
     def _tell(self, database_id: int, words: str) -> None:
-        with suppress(StateError):  # our own disk; it is told with the next attempt
+        with suppress(StateError):  # our own disk; the next attempt reports it again
             self.journal.note_error(database_id, words, self.now_ms())
 
 
@@ -183,10 +183,10 @@ class BaseCopy:
         self._row = row
         self._in_flight: deque[tuple[PackedPart, Future[str]]] = deque()
         self._replaced = False
-        """A part that the store had acknowledged was sent again, with what the file holds by now."""
+        """A part that the store had acknowledged was sent again, with the file's present content."""
 
     def run(self) -> Steps[FinishedBase]:
-        """Copy what is missing and complete the object; AbandonedError or CorruptError if that can't be."""
+        """Copy what is missing and complete the object. Raises AbandonedError or CorruptError if that is impossible."""
         if self._row.upload_id is None and self._plan.shape.file_size < self._plan.shape.part_size:
             return (yield from self._put_whole())
         try:
@@ -201,7 +201,7 @@ class BaseCopy:
         return self._finished(etag)
 
     def _ask(self, request: Callable[[], T], size: int = 0) -> Steps[T]:
-        """What the store answers to a request, made when the database is ours to write."""
+        """Return the store's answer to a request, which is made when the database is ours to write."""
         world, database_id = self._world, self._row.database_id
         return world.retry_until_answered(database_id, lambda: world.submit(database_id, request, size))
 
@@ -227,9 +227,9 @@ class BaseCopy:
         self._upload_id = upload_id
 
     def _adopt(self, upload_id: str) -> Steps[None]:
-        """Take over what the store has of an upload, and send again what is missing of it.
+        """Take over the parts that the store has of an upload, and send the missing ones again.
 
-        MissingError if the store does not know the upload any more.
+        Raises MissingError if the store does not know the upload any more.
         """
         world, row = self._world, self._row
         self._upload_id = upload_id
@@ -280,7 +280,7 @@ class BaseCopy:
         yield from self._await_all()
 
     def _read(self, offset: int, length: int) -> bytes:
-        """A raw range; what a checkpoint cut off meanwhile is zero-filled."""
+        """Read a raw range. What a checkpoint has cut off meanwhile is filled with zeros."""
         self._world.go_on()
         return self._file.pread(offset, length).ljust(length, b"\0")
 
@@ -305,13 +305,16 @@ class BaseCopy:
             yield from self._await_oldest()
 
     def _await_oldest(self) -> Steps[None]:
-        """Wait for the oldest part in flight; one that failed is sent again, from here, not from the pool."""
+        """Wait for the oldest part in flight. A part that failed is sent again from here, not from the pool."""
         part, future = self._in_flight.popleft()
         etag = yield from self._world.retry_until_answered(self._row.database_id, lambda: self._launch(part), future)
         self._world.journal.part_stored(self._row.id, part.number, etag)
 
     def _complete(self) -> Steps[str]:
-        """The object's ETag. Parts that the store refuses are compared with what it lists before it is asked again."""
+        """Complete the upload and return the object's ETag.
+
+        Refused parts are compared with the store's list before a retry.
+        """
         for _ in range(REFUSALS_MAX):
             try:
                 return (yield from self._complete_once())
@@ -333,10 +336,10 @@ class BaseCopy:
         return FinishedBase(self._row, self._plan, size, etag, ranges_of(parts, self._plan))
 
     def _completed_before(self, error: MissingError) -> Steps[str]:
-        """The upload is gone. If the answer to a Complete was lost, the object is there.
+        """Return the object's ETag if the upload is gone because it was completed and the answer was lost.
 
-        But not if a part was replaced after that Complete: the object may hold the one before, and its ranges then
-        lie elsewhere than the journal says.
+        A part that was replaced after that Complete makes the object useless: it may hold the previous part, and its
+        ranges are then not where the journal says.
         """
         found = yield from self._ask(lambda: self._world.storage.head(self._key))
         if found is None or found.metadata.get("walsyncd-id") != self._row.token or self._replaced:
@@ -345,7 +348,7 @@ class BaseCopy:
 
 
 def ranges_of(parts: Sequence[PartRow], plan: BasePlan) -> tuple[Range, ...]:
-    """All ranges of a base, from its parts' rows."""
+    """Return all ranges of a base, from its parts' rows."""
     size = plan.shape.part_size
     return tuple(
         placement for part in parts for placement in placed(parse_ranges(part.detail), part=part.number, part_size=size)
@@ -355,7 +358,7 @@ def ranges_of(parts: Sequence[PartRow], plan: BasePlan) -> tuple[Range, ...]:
 def begin_base(
     world: CopyContext, *, database_id: int, start: Position, file: OpenFile, boot_id: str
 ) -> tuple[BasePlan, ObjectRow]:
-    """Note a new base, under a key of its own."""
+    """Write a new base to the journal, under a key of its own."""
     identity = file.identity()
     if identity.size > BASE_BYTES_MAX:
         raise RefusedError(
@@ -388,7 +391,7 @@ def begin_base(
 
 
 def can_resume(plan: BasePlan, row: ObjectRow, file: OpenFile, *, generation: str, boot_id: str) -> bool:
-    """Whether a base that an earlier run began may go on."""
+    """Whether a base that an earlier run began can be continued."""
     identity = file.identity()
     same = (plan.device, plan.inode, plan.birth_ns) == (identity.device, identity.inode, identity.birth_ns)
     stored = row.state is ObjectState.STORED

@@ -1,13 +1,13 @@
-"""Which base next, and whose turn it is: one thread copies several databases by turns.
+"""Schedules base copies: one thread interleaves the copies of several databases.
 
-A base that is due is begun as soon as no other one of its size class is under way (``base_schedule``), so a small
-database never waits for a large one, and there are few under way at a time however many are due. Of the smallest class,
-whose bases are one request each, ``SMALL_PLACES_MAX`` are under way together. Each goes on by one
-step, a range of its file or an answer of the store, and then the next one that waits for nothing, small ones first.
-One that gets no further for ``STALLED_S``, because the store refuses its folder, say, keeps its class waiting no more.
+A base that is due begins as soon as no other one of its size class is under way (``base_schedule``). So a small
+database never waits for a large one, and few bases are under way however many are due. Of the smallest class, whose
+bases are one request each, ``SMALL_PLACES_MAX`` are under way together. Each copy advances by one step, a range of its
+file or an answer of the store, and then the next copy that waits for nothing has its turn, small ones first. A copy
+that makes no progress for ``STALLED_S``, for example because the store refuses its folder, no longer delays its class.
 
-In memory are one part that is being filled for each base under way, and ``FLIGHTS_MAX`` parts on their way, or one for
-each base if there are more of these than that.
+In memory are one part that is being filled for each base under way, and ``FLIGHTS_MAX`` parts in flight, or one for
+each base if there are more bases than that.
 """
 
 from __future__ import annotations
@@ -45,31 +45,31 @@ class _Place:
 
 
 class CopyQueue:
-    """Any thread may ask for bases; one runs them. ``take`` are the steps of a database's base, from its start."""
+    """Any thread may request bases; one runs them. ``take`` returns the steps of a database's base, from its start."""
 
     def __init__(self, take: Callable[[FollowedDatabase], Steps[None]]) -> None:
         self._take = take
         self._condition = threading.Condition()
-        self._due: DueQueue[int] = DueQueue()  # database ids whose time has not come, as far as was looked
-        self._ripe: dict[int, dict[int, float]] = {}  # by size class: those whose time has come, and when it came
+        self._due: DueQueue[int] = DueQueue()  # ids of databases that were not due yet when last checked
+        self._ripe: dict[int, dict[int, float]] = {}  # by size class: the databases that are due, and since when
         self._wanted: dict[int, FollowedDatabase] = {}
-        self._places: list[_Place] = []  # of the running thread alone
+        self._places: list[_Place] = []  # used by the running thread alone
         self._is_woken = False
         self._is_stopping = False
 
     @property
     def is_stopping(self) -> bool:
-        """Whether all is to be left as it is, for the next run."""
+        """Whether everything shall be left as it is, for the next run."""
         return self._is_stopping
 
     def in_flight_max(self) -> int:
-        """How many parts a base may have on their way now."""
+        """How many parts of one base may be in flight now."""
         return max(1, FLIGHTS_MAX // max(1, len(self._places)))
 
     def due(self, tracked: FollowedDatabase, delay_s: float, *, may_hasten: bool = True, anew: bool = False) -> None:
-        """A base is wanted in ``delay_s`` seconds, or when it was asked for before if that is sooner.
+        """Request a base in ``delay_s`` seconds; an earlier request stays if it is sooner.
 
-        ``may_hasten`` False: no sooner than was asked for before; ``anew``: what was asked for before is void.
+        Without ``may_hasten`` an earlier request is not moved forward. With ``anew`` an earlier request is void.
         """
         when = time.monotonic() + delay_s
         with self._condition:
@@ -81,19 +81,19 @@ class CopyQueue:
                 self._wake()
 
     def is_due(self, tracked: FollowedDatabase) -> bool:
-        """Whether a base of this database is wanted now, or under way."""
+        """Whether a base of this database is due or under way."""
         with self._condition:
             known = self._known_s(tracked.row_id)
             is_ripe = known is not None and known <= time.monotonic()
             return is_ripe or any(place.row_id == tracked.row_id for place in list(self._places))
 
     def forget(self, tracked: FollowedDatabase) -> None:
-        """None is wanted any more; one under way sees that by itself."""
+        """Cancel the request for a base. A copy that is under way notices by itself that it is no longer wanted."""
         with self._condition:
             self._drop(tracked.row_id)
 
     def run(self) -> None:
-        """The thread: until ``stop``, which leaves what is under way where it is."""
+        """Run the thread until ``stop``, which leaves the copies under way where they are."""
         try:
             while not self._is_stopping:
                 with self._condition:
@@ -114,7 +114,7 @@ class CopyQueue:
             self._condition.notify_all()
 
     def _chosen(self, now_s: float) -> list[tuple[FollowedDatabase, int]]:
-        """Those that can begin, the longest due of its class first."""
+        """Return the bases that can begin, the longest due of each class first."""
         with self._condition:
             while (when := self._due.first()) is not None and (row_id := self._due.pop(now_s)) is not None:
                 self._ripe.setdefault(size_class(_size_of(self._wanted[row_id])), {})[row_id] = when
@@ -131,7 +131,7 @@ class CopyQueue:
             return chosen
 
     def _first(self, ripe: dict[int, float], under_way: Set[int]) -> FollowedDatabase | None:
-        """Take the first one that is not under way already."""
+        """Take the first one that is not under way yet."""
         row_id = next((row_id for row_id in ripe if row_id not in under_way), None)
         if row_id is None:
             return None
@@ -150,7 +150,7 @@ class CopyQueue:
             moments.pop(row_id, None)
 
     def _go_on(self, now_s: float) -> bool:
-        """One step of each base that waits for nothing; whether there was one."""
+        """Advance each base that waits for nothing by one step. Returns whether there was one."""
         able = [place for place in self._places if not place.hold.holds(now_s)]
         for place in sorted(able, key=lambda place: place.size_class):
             if self._is_stopping:
@@ -165,13 +165,13 @@ class CopyQueue:
         return bool(able)
 
     def _sleep(self) -> None:
-        """Until an answer, a wish, or the first moment that something waits for."""
+        """Sleep until an answer, a request, or the first moment that something waits for."""
         with self._condition:
             now_s = time.monotonic()
             first_s = self._due.first()
             moments = [first_s] if first_s is not None else []
             moments += [place.hold.until_s for place in self._places if place.hold.until_s < math.inf]
-            if any(self._ripe.values()):  # somebody waits for a place
+            if any(self._ripe.values()):  # a database waits for its class
                 stalls = [place.since_s + STALLED_S for place in self._places]
                 moments += [moment for moment in stalls if moment > now_s]
             left_s = max(0.0, min(moments) - now_s) if moments else None
@@ -187,7 +187,7 @@ class CopyQueue:
 
 
 def _size_of(tracked: FollowedDatabase) -> int:
-    """The file's size in bytes; 0 if it can't be seen, which its copy tells."""
+    """Return the file's size in bytes. Returns 0 if it can't be read; the copy then reports why."""
     try:
         return tracked.path.lstat().st_size
     except OSError:

@@ -1,7 +1,8 @@
-"""Renewal: where objects go by age (``delete = false``), a generation begins anew before its bases would fail.
+"""Begins a new generation in time where the store removes objects by age (``delete = false``).
 
-Whether it has to is decided when a base is due (``base_schedule``), in the follower's thread. The old generation
-stays as it is, complete up to its last commit; whoever waits for a look gets it in the new one.
+Without it, the generation's bases would expire. Whether a new generation is needed is decided when a base is due
+(``base_schedule``), in the follower's thread. The old generation stays as it is, complete up to its last commit. A
+caller that waits for a look gets it in the new one.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ _log = structlog.get_logger()
 
 
 class Renewal:
-    """``interrupt`` is the follower's; objects may go ``expire_s`` seconds after they were stored."""
+    """``interrupt`` is the follower's; the store may remove objects ``expire_s`` seconds after they were stored."""
 
     def __init__(
         self,
@@ -42,7 +43,7 @@ class Renewal:
         self._expire_ms = round(1000 * expire_s)
 
     def begins_anew(self, tracked: FollowedDatabase, state: FollowState, taken: tuple[Position, int] | None) -> bool:
-        """Whether the generation ends instead of having another base; ``taken``: the last base's N, and when (ms)."""
+        """Whether the generation ends instead of getting another base; ``taken`` is the last base's N and time (ms)."""
         stream = state.stream
         began_ms = next(
             row.began_ms for row in self._journal.generations(tracked.row_id) if row.generation == stream.generation
@@ -61,7 +62,7 @@ class Renewal:
         return is_over
 
     def _leave(self, tracked: FollowedDatabase, *, generation: str) -> None:
-        """In the follower's thread, which begins the next generation in the same turn."""
+        """End the generation, in the follower's thread, which begins the next one in the same round."""
         if tracked.state is None or tracked.state.stream.generation != generation:
             return
         position = str(tracked.state.stream.position)

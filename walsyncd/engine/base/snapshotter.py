@@ -1,7 +1,7 @@
-"""The snapshotter: takes bases whenever one is due, in one thread, in which they take turns (``copy_queue``).
+"""The snapshotter: takes bases when they are due, in one thread that interleaves them (``copy_queue``).
 
-S comes from the follower before the first byte is read, N from a look that begins after the object was completed;
-the manifest goes into the database's lane behind every segment up to N.
+S comes from the follower before the first byte is read. N comes from a look that begins after the object was completed.
+The manifest goes into the database's queue after every segment up to N.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ _log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class _Origin:
-    """What the follower says at the start of a base."""
+    """The follower's state at the start of a base."""
 
     start: Position
     state: FollowState
@@ -64,7 +64,7 @@ class _Origin:
 
 @dataclass(slots=True)
 class _Work:
-    """What a restore would apply on the newest base: bytes as stored, since it began to count."""
+    """What a restore would apply to the newest base: the stored bytes since it was taken."""
 
     tracked: FollowedDatabase
     base_bytes: int
@@ -74,7 +74,7 @@ class _Work:
 class Snapshotter:
     """Takes the bases of all databases; ``request`` and ``interrupt`` reach the follower, ``submit`` the uploads' pool.
 
-    With a ``renewal`` a base comes by the clock even if nothing changed, since the store removes objects by their age.
+    With a ``renewal`` bases are also taken at intervals when nothing changes, since the store removes objects by age.
     """
 
     def __init__(
@@ -109,16 +109,16 @@ class Snapshotter:
         self._work: dict[int, _Work] = {}
 
     def due(self, tracked: FollowedDatabase, delay_s: float = 0.0) -> None:
-        """A base of this database is wanted, in ``delay_s`` seconds; if it is under way already, nothing changes."""
+        """Request a base of this database in ``delay_s`` seconds. A base that is under way already is not affected."""
         self._copy_queue.due(tracked, delay_s, may_hasten=tracked.row_id not in self._failures)
 
     def now(self, tracked: FollowedDatabase) -> None:
-        """Somebody asks for a base of this database now."""
+        """Request a base of this database now, for a user."""
         self._failures.pop(tracked.row_id, None)
         self._copy_queue.due(tracked, 0.0, anew=True)
 
     def adopt(self, tracked: FollowedDatabase) -> None:
-        """Take up what an earlier run left: the time of the last base, and a base under way."""
+        """Load what an earlier run left: the time of the last base, and a base under way."""
         row = self._journal.database_by_id(tracked.row_id)
         with self._lock:
             self._work[tracked.row_id] = _Work(tracked, row.base_bytes, row.wal_bytes)
@@ -135,7 +135,7 @@ class Snapshotter:
             self.due(tracked)
 
     def replan(self, tracked: FollowedDatabase, interval_s: float) -> None:
-        """Bases are wanted at another interval; one that has become due comes now."""
+        """Apply another interval between bases. A base that is due by it is taken now."""
         with self._lock:
             taken = self._taken.get(tracked.row_id)
         if taken is not None:
@@ -143,7 +143,7 @@ class Snapshotter:
             self.due(tracked, max(0.0, left_s))
 
     def stored(self, row: ObjectRow) -> None:
-        """A segment became visible: enough of them make a base worth its while."""
+        """Note that a segment became visible. A base is due when a restore would apply enough of them."""
         with self._lock:
             work, taken = self._work.get(row.database_id), self._taken.get(row.database_id)
             if work is None or taken is None or row.kind is not ObjectKind.SEGMENT:
@@ -155,7 +155,7 @@ class Snapshotter:
             self.due(work.tracked, max(0.0, wait_s))
 
     def forget(self, tracked: FollowedDatabase) -> None:
-        """It is not followed any more; a base under way is given up when its copy sees that."""
+        """Stop taking bases of this database, which is no longer followed. A copy under way ends when it notices."""
         self._copy_queue.forget(tracked)
         self._failures.pop(tracked.row_id, None)
         with self._lock:
@@ -163,31 +163,31 @@ class Snapshotter:
             self._work.pop(tracked.row_id, None)
 
     def is_due(self, tracked: FollowedDatabase) -> bool:
-        """Whether a base is due now, or under way; one that waits for the WAL to restart is not due."""
+        """Whether a base is due or under way. One that waits for the WAL to restart does not count."""
         base = tracked.base
         wanted = base.wanted or base.under_way or self.failures(tracked)
         return not base.awaits_restart and (bool(wanted) or self._copy_queue.is_due(tracked))
 
     def failures(self, tracked: FollowedDatabase) -> int:
-        """How many bases of this database in a row were abandoned."""
+        """How many bases of this database were abandoned in a row."""
         return self._failures.get(tracked.row_id, 0)
 
     def run(self) -> None:
-        """The thread: until ``stop``."""
+        """Run the thread until ``stop``."""
         self._copy_queue.run()
 
     def stop(self) -> None:
-        """End the thread, abandoning what is under way; it goes on at the next start."""
+        """End the thread and leave the bases under way; they continue at the next start."""
         self._copy_queue.stop()
 
     def _plan_next(self, tracked: FollowedDatabase) -> None:
-        """The next base by the clock."""
+        """Request the next base by the interval."""
         _, taken_ms = self._taken[tracked.row_id]
         left_s = self._left_s(tracked, taken_ms)
         self.due(tracked, left_s if left_s > 0 else tracked.spec.snapshot_interval_s)
 
     def _is_wanted(self, tracked: FollowedDatabase, state: FollowState) -> bool:
-        """Whether a base is asked for, or its time has come and anything was committed since the last one."""
+        """Whether a base was requested, or is due and something was committed since the last one."""
         taken = self._taken.get(tracked.row_id)
         if tracked.base.wanted or taken is None:
             return True
@@ -226,7 +226,7 @@ class Snapshotter:
             for base in self._journal.bases(tracked.row_id):
                 self._drop(base)
         if tracked.state is None:
-            return  # the follower asks again when the next generation begins
+            return  # the follower requests a base again when the next generation begins
         self._failures[tracked.row_id] = failures
         delay_s = min(RETRY_MAX_S, RETRY_S * 2.0 ** min(failures - 1, 10))
         if not isinstance(error, MissingError):
@@ -246,7 +246,7 @@ class Snapshotter:
             return (yield from self._copy_file(tracked, origin, file))
 
     def _origin(self, tracked: FollowedDatabase) -> _Origin | None:
-        """In the follower's thread: where a base that begins now counts from; None: none is wanted."""
+        """Return where a base that begins now starts, or None if none is wanted. Runs in the follower's thread."""
         state = tracked.state
         tracked.note_base(awaits_restart=False)
         if state is None:
@@ -258,7 +258,7 @@ class Snapshotter:
             return None
         if state.start_epoch != state.stream.epoch:
             tracked.base_waits()
-            if self._renewal is not None:  # which waits one interval for that, and no longer
+            if self._renewal is not None:  # renewal waits at most one interval for the restart
                 self.due(tracked, tracked.spec.snapshot_interval_s)
             return None
         tracked.note_base(under_way=True, waits_since_s=None)
@@ -309,14 +309,14 @@ class Snapshotter:
                 raise AbandonedError("the spool is read again, or a gap is bridged")
 
         compressor = (self._compressor and self._compressor()) or FrameCompressor()
-        self._compressor = ref(compressor)  # those under way keep it
+        self._compressor = ref(compressor)  # the bases under way keep it alive
         in_flight_max = self._copy_queue.in_flight_max
         return CopyContext(self._journal, self._storage, self._submit, in_flight_max, go_on, self._now_ms, compressor)
 
     # -- the manifest -----------------------------------------------------------------------------------------------
 
     def _publish_manifest(self, tracked: FollowedDatabase, base: FinishedBase) -> Steps[None]:
-        """Find N and put the manifest into the lane, behind the segments up to N."""
+        """Find N and put the manifest into the database's queue, after the segments up to N."""
 
         def finish(tracked: FollowedDatabase) -> tuple[Position, int]:
             state = tracked.state
@@ -347,7 +347,7 @@ class Snapshotter:
         assert key is not None
         generation = next(g for g in self._journal.generations(tracked.row_id) if g.generation == plan.generation)
         stream = state.stream
-        # Without a commit of this generation, or without a WAL at all, the base shows the database as it is now.
+        # Without a commit of this generation, or without a WAL, the base shows the database as it is now.
         has_commits = state.mode != "rollback" and (stream.epoch, stream.frame) != (1, 0)
         time_ms = stream.time_ms if has_commits else max(stream.time_ms, self._now_ms())
         manifest = Manifest(
@@ -378,7 +378,7 @@ class Snapshotter:
         self._offer(self._journal.advance([Advance(tracked.row_id, None, (new,), rewinds=tracked.rewinds)]))
 
     def _ask(self, tracked: FollowedDatabase, then: Callable[[FollowedDatabase], T]) -> Steps[T]:
-        """What ``then`` gives in the follower's thread, after a look that begins now."""
+        """Return what ``then`` returns in the follower's thread, after a look that begins now."""
         answer: Future[T] = self._request(tracked, then)
         yield CopyWait(answer, time.monotonic() + REQUEST_TIMEOUT_S)
         if not answer.done() and answer.cancel():
@@ -387,7 +387,7 @@ class Snapshotter:
 
 
 def _page_size_of(tracked: FollowedDatabase, state: FollowState) -> int:
-    """The page size, by the WAL if there is one, else by the file's header, which an encrypted database hides."""
+    """Return the page size from the WAL if there is one, else from the file's header, which encryption hides."""
     if state.stream.stamp is not None:
         return state.stream.stamp.page_size
     file = tracked.open()

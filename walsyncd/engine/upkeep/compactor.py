@@ -1,16 +1,16 @@
-"""The compactor: the segments of a closed epoch become one object, and go an hour after it was read back.
+"""The compactor: turns the segments of a closed epoch into one object, and deletes them an hour after it was read back.
 
 | durable step              | what the bucket shows                     | killed here: the next run                 |
 |---------------------------|-------------------------------------------|-------------------------------------------|
 | begun (its key)           | the segments                              | writes the same bytes to the same key     |
-| written, read back        | the segments, and all of them in one      | the same                                  |
+| written, read back        | the segments, and one object of them all  | the same                                  |
 | stored (when)             | the same                                  | waits for the hour to end                 |
-| owner looked at, deleting | one object, and some segments beside it   | deletes them again: absent ones are no error |
+| owner checked, deleting   | one object, and some of the segments      | deletes them again: absent ones are no error |
 | replaced                  | one object                                | a listing shows whether it is so          |
 
-A reader prefers the one object, so it is right at every moment; whoever planned with segments has an hour to
-read them. The bytes come from the journal where it kept them, else from the store. Nothing waits for any of this:
-neither the follower nor the lanes, whose turns come before our requests.
+A reader prefers the one object, so the replica is right at every moment. A reader that planned with segments has an
+hour to read them. The bytes come from the journal where it kept them, else from the store. Nothing waits for any of
+this: neither the follower nor the upload queues, which are served before our requests.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from walsyncd.engine.ship.ownership import folder_key
 from walsyncd.engine.upkeep.deletion import Removals, remove
 from walsyncd.errors import CorruptError, MissingError
 
-SEGMENTS_MIN = 2  # one object is no fewer than one
+SEGMENTS_MIN = 2  # one segment is one object already
 REPLACED_AFTER_MS = HOUR_MS  # for readers that planned with the segments, and for requests that land late
 
 T = TypeVar("T")
@@ -45,9 +45,9 @@ _log = structlog.get_logger()
 
 
 class Compactor:
-    """``submit`` runs a request once the database is ours to write, ``may_delete`` raises if nothing may go now.
+    """``submit`` runs a request once the database is ours to write, ``may_delete`` raises if deletion is forbidden now.
 
-    ``store_ms`` is the store's clock, ``owns`` whether a database's replica is in this storage.
+    ``store_ms`` is the store's clock, ``owns`` tests whether a database's replica is in this storage.
     """
 
     def __init__(
@@ -70,9 +70,9 @@ class Compactor:
         self._store_ms = store_ms
 
     def compactions(self, databases: Collection[int] | None) -> list[Callable[[], None]]:
-        """Epochs to put together now; each raises what the storage raises.
+        """Return jobs for the epochs to compact now; each raises what the storage raises.
 
-        ``databases`` are those of which an epoch may have been closed, None: any of them.
+        ``databases`` are those of which an epoch may have been closed; it is None if any may be concerned.
         """
         if databases is None:
             closed = self._journal.closed_epochs()
@@ -81,18 +81,21 @@ class Compactor:
         return [partial(self.compact, epoch) for epoch in closed if self._owns(epoch.database_id)]
 
     def replacements(self) -> list[Callable[[], None]]:
-        """Epochs whose segments may go now; each raises what the storage and ``may_delete`` raise."""
+        """Return jobs for the epochs whose segments may be deleted now.
+
+        They raise what the storage and ``may_delete`` raise.
+        """
         ripe = self._journal.wholes_stored(self._store_ms() - REPLACED_AFTER_MS)
         return [partial(self.replace, whole) for whole in ripe if self._owns(whole.epoch.database_id)]
 
     def next_ms(self) -> int | None:
-        """When segments are to go next, by the store's clock."""
+        """Return when segments are to be deleted next, by the store's clock."""
         stored = self._journal.wholes_stored(self._store_ms())
         moments = [whole.at_ms for whole in stored if self._owns(whole.epoch.database_id)]
         return min(moments) + REPLACED_AFTER_MS if moments else None
 
     def compact(self, epoch: Epoch) -> None:
-        """Make one object of a closed epoch and read it back."""
+        """Write one object of a closed epoch and read it back."""
         rows = self._journal.kept(epoch)
         key = _whole_key(rows)
         if key is None:
@@ -104,7 +107,8 @@ class Compactor:
             self._write(epoch, rows, folder_key(name, format_key(key)))
             self._read_back(name, key)
         except (MissingError, CorruptError) as error:
-            # The segments stay as they are, for `verify` to tell what is wrong; readers would prefer what we wrote.
+            # The segments stay as they are, so that `verify` can find the fault; readers would prefer the object we
+            # wrote.
             _log.error("epoch_not_compacted", database=name, epoch=key.epoch, reason=error.message)
             self._journal.epoch_forgotten(epoch)
             self._removals.failed("compaction")
@@ -158,7 +162,7 @@ class Compactor:
         self._do(epoch.database_id, lambda: self._storage.put(key, body, metadata=metadata))
 
     def _write_parts(self, database_id: int, key: str, parts: Iterator[bytes]) -> None:
-        """From the first part on: what an earlier attempt left open is given up."""
+        """Upload from the first part on. An upload that an earlier attempt left open is abandoned."""
         storage = self._storage
         for left in storage.list_uploads(key):
             if left.key == key:
@@ -179,7 +183,7 @@ class Compactor:
                 yield from self._storage.stream(folder_key(name, row.key))
 
     def _read_back(self, name: str, key: WholeKey) -> None:
-        """Every frame and every trailer, from the store; CorruptError says what is wrong."""
+        """Read every frame and every trailer from the store. Raises CorruptError with what is wrong."""
         reader = EpochReader(Replica(self._storage, name), key.epoch, None)
         for _ in reader.read(key):
             pass
@@ -190,7 +194,7 @@ class Compactor:
 
 
 def _whole_key(rows: Sequence[KeptRow]) -> WholeKey | None:
-    """The one object's key; None if this journal does not know all segments, or there is only one."""
+    """Return the one object's key. Returns None if this journal does not know all segments, or there is only one."""
     keys = [key for row in rows if isinstance(key := parse_key(row.key), SegmentKey)]
     if len(keys) < SEGMENTS_MIN or keys[0].previous is None:
         return None
@@ -201,7 +205,7 @@ def _whole_key(rows: Sequence[KeptRow]) -> WholeKey | None:
 
 
 def _cut(blocks: Iterator[bytes], size: int) -> Iterator[bytes]:
-    """The same bytes in pieces of exactly ``size``, but for the last."""
+    """Yield the same bytes in pieces of exactly ``size``, except the last one."""
     held = bytearray()
     for block in blocks:
         held += block

@@ -1,4 +1,4 @@
-"""Removal: what housekeeping deletes, counted. A store that refuses deletion is told apart from one that fails."""
+"""Deletions by housekeeping, counted. A store that refuses deletion is distinguished from one that fails."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _WAY_OUT = "or write delete = false, and let a lifecycle rule remove what is old
 
 
 class DeletionRefusedError(RefusedError):
-    """The store lets nothing be deleted: every other deletion would be refused as well."""
+    """The store refuses deletion: every other one would be refused as well."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pruned:
-    """What a pruning removed, ``size`` in bytes; ``left`` are keys that the store keeps although it said they went."""
+    """What a pruning removed (``size`` in bytes); ``left`` are keys that the store kept but reported as deleted."""
 
     objects: int
     size: int
@@ -30,7 +30,7 @@ class Pruned:
 
 @dataclass(slots=True)
 class Removals:
-    """What this run has removed and put together, by the database's row id, and how often a kind of job failed."""
+    """What this run has removed and compacted, by the database's row id, and how often a kind of job failed."""
 
     objects: Counter[int] = field(default_factory=Counter)
     size: Counter[int] = field(default_factory=Counter)
@@ -39,24 +39,24 @@ class Removals:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def removed(self, database_id: int, objects: int, size: int) -> None:
-        """So many objects are gone, of so many bytes."""
+        """Count this many removed objects, of this many bytes in all."""
         with self._lock:
             self.objects[database_id] += objects
             self.size[database_id] += size
 
     def put_together(self, database_id: int) -> None:
-        """The segments of an epoch have become one object."""
+        """Count an epoch whose segments were compacted into one object."""
         with self._lock:
             self.wholes[database_id] += 1
 
     def failed(self, job: str) -> None:
-        """One of ``JOBS`` was not done."""
+        """Count a failed job, one of ``JOBS``."""
         with self._lock:
             self.failures[job] += 1
 
 
 def remove(storage: Storage, names: Sequence[str]) -> None:
-    """Delete objects; DeletionRefusedError says what to do about it."""
+    """Delete objects. Raises DeletionRefusedError with what to do about it."""
     try:
         storage.delete(names)
     except RefusedError as error:

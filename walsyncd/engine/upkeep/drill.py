@@ -1,13 +1,13 @@
-"""One drill: a database is restored from storage, compared with the live one, checked by SQLite, and removed.
+"""One restore drill: restores a database from storage, compares it with the live one, has SQLite check it, removes it.
 
 ==========  ===========================================================================================
-restored    the head of the current generation, from its newest base; nothing that is damaged is worked around
-compared    page by page with the live file, as far as that proves anything (`walsyncd.engine.upkeep.live_comparison`)
-checked     ``integrity_check``, where pages can be read (`walsyncd.adapters.files.integrity`)
+restored    the head of the current generation, from its newest base; no damage is worked around compared    page by
+page with the live file, as far as that proves anything (`walsyncd.engine.upkeep.live_comparison`) checked
+``integrity_check``, where pages can be read (`walsyncd.adapters.files.integrity`)
 ==========  ===========================================================================================
 
-A replica that fails is given up: its generation ends. If the restored file equals the live one and SQLite finds
-damage, then the database itself is damaged; another base would hold the same damage, so the generation goes on.
+A replica that fails is abandoned: its generation ends. If the restored file equals the live one and SQLite finds
+damage, then the database itself is damaged. Another base would hold the same damage, so the generation continues.
 """
 
 from __future__ import annotations
@@ -42,35 +42,35 @@ DAMAGED_THEMSELVES = "the database itself is damaged, and the replica holds what
 
 
 class StoppedError(Exception):
-    """The daemon stops, and the drill with it; nothing was found out."""
+    """The daemon stops, and the drill with it. Nothing was found out."""
 
 
 class NoRoomError(RefusedError):
-    """The disk is too short for a drill."""
+    """The disk has too little room for a drill."""
 
 
 class DrillHost(Protocol):
-    """What a drill needs of the daemon; each raises StoppedError when that stops, and TransientError."""
+    """What a drill needs of the daemon. Each method raises TransientError, and StoppedError when the daemon stops."""
 
     def check(self) -> None:
-        """Nothing, while the daemon runs."""
+        """Raise StoppedError if the daemon stops."""
 
     def is_stopped(self) -> bool:
-        """Whether it stops."""
+        """Whether the daemon stops."""
 
     def look(self) -> FollowState | None:
-        """Where the follower stands after a look that begins now; None: it follows nothing."""
+        """Return the follower's state after a look that begins now, or None if it is not following."""
 
     def wait_stored(self) -> bool:
-        """Wait until all that was found so far is stored; False if that takes too long."""
+        """Wait until everything found so far is stored. Returns False if that takes too long."""
 
     def room_bytes(self) -> int:
-        """How much of the disk a drill may take."""
+        """How many bytes of the disk a drill may take."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rehearsal:
-    """How a drill ended: ``problem`` is empty if it passed. ``is_replicas``: the replica is to blame."""
+    """How a drill ended: ``problem`` is empty if it passed, ``is_replicas`` means that the fault is the replica's."""
 
     position: Position
     manifest_key: str
@@ -80,16 +80,16 @@ class Rehearsal:
 
 
 class DamagedReplicaError(CorruptError):
-    """The replica can't be restored as it should."""
+    """The replica can't be restored correctly."""
 
 
 def rehearse(
     replica: Replica, generation: str, open_live: Callable[[], OpenFile | None], scratch: Path, setting: DrillHost
 ) -> Rehearsal:
-    """Restore to ``scratch`` and look at it; the file stays. ``open_live`` opens the live database.
+    """Restore to ``scratch`` and check the result; the file stays. ``open_live`` opens the live database.
 
-    DamagedReplicaError: nothing could be restored.
-    NoRoomError, RefusedError, TransientError, StoppedError: nothing was found out.
+    Raises DamagedReplicaError if nothing could be restored. NoRoomError, RefusedError, TransientError and StoppedError
+    mean that nothing was found out.
     """
     plan = _restore(replica, generation, scratch, setting)
     setting.check()
@@ -113,7 +113,7 @@ def rehearse(
 
 
 def _restore(replica: Replica, generation: str, scratch: Path, setting: DrillHost) -> Plan:
-    """Again if objects vanish that another listing does not show; DamagedReplicaError."""
+    """Restore, with a new plan if objects vanish meanwhile. Raises DamagedReplicaError."""
     for attempt in range(1, REPLANS_MAX + 1):
         try:
             plan = find_plan(replica, Head(), generation=generation)
@@ -128,7 +128,7 @@ def _restore(replica: Replica, generation: str, scratch: Path, setting: DrillHos
 
 
 class _Bounds:
-    """Begins only if there is room, and hears when the daemon stops."""
+    """Lets a restore begin only if there is room, and ends it when the daemon stops."""
 
     def __init__(self, setting: DrillHost) -> None:
         self._setting = setting
@@ -146,7 +146,7 @@ class _Bounds:
 
 
 class _Comparison:
-    """A restored file beside the live one; ``skipped`` says why they could not be compared, if so."""
+    """A restored file and the live one; ``skipped`` is the reason if they could not be compared."""
 
     def __init__(
         self,
@@ -181,7 +181,7 @@ class _Comparison:
         return f"{self._pages} pages compared with the live file{changed}"
 
     def run(self) -> None:
-        """Compare; errors of reading frames and files pass."""
+        """Compare the files. Errors of reading frames and files are raised."""
         before = self._look()
         if before is None:
             return
@@ -207,7 +207,7 @@ class _Comparison:
             self._explain(found, min(before.start, self._reached), after.stream)
 
     def _explain(self, found: Differences, start: Position, stream: Stream) -> None:
-        """Find every page that differs in the frames since, or else why it means nothing."""
+        """Look for every page that differs in the frames since, or find a reason why the difference means nothing."""
         left = found.numbers
         base = self._base
         size_min = 0
@@ -231,9 +231,9 @@ class _Comparison:
     def _is_encrypted_again(
         self, found: Differences, left: Numbers, start: Position, stream: Stream, size_min: int
     ) -> bool:
-        """Whether these are all pages that frames hold, encrypted again by the checkpoint that copied them.
+        """Whether these are all the pages that frames hold, encrypted again by the checkpoint that copied them.
 
-        Pages past the smallest size ``size_min`` were left out of ``left`` before.
+        Pages past the smallest size ``size_min`` have already been left out of ``left``.
         """
         if self._first is None:
             return False

@@ -1,15 +1,14 @@
-"""The driller: one thread that rehearses restores, one at a time, each database at a moment of its own.
+"""Runs restore drills: one thread, one drill at a time, each database at a moment of its own.
 
-It sleeps until the next drill is due (`drill_schedule`); the journal knows when the last one was. What is
-restored lies in ``drill/`` in the state directory for as long as it is looked at; what a killed daemon left there is
-removed at the start.
+The thread sleeps until the next drill is due (`drill_schedule`); the journal has the time of the last one. The restored
+file is in ``drill/`` in the state directory while it is examined. What a killed daemon left there is removed at the
+start.
 
 ====================  =========================================================================================
-passed                noted, with the base that it proves: retention keeps one such base
-failed                shouted (log, status, metrics); if the replica is to blame, its generation ends
-skipped               no room, no right to read: noted with the reason, tried again at the next moment
-storage is away       tried again in a few minutes, and so is a generation that ended while it was looked at
-the daemon stops      forgotten: it is due again
+passed                noted, with the base that it proves: retention keeps one such base failed                reported
+(log, status, metrics); if the fault is the replica's, its generation ends skipped               no room, no permission
+to read: noted with the reason, tried again at the next moment storage is away       tried again in a few minutes, and
+so is a generation that ended during the drill the daemon stops      forgotten: the drill is due again
 ====================  =========================================================================================
 """
 
@@ -38,16 +37,16 @@ from walsyncd.engine.upkeep.drill import DamagedReplicaError, Rehearsal, Stopped
 from walsyncd.errors import RefusedError, TransientError, WalsyncdError
 
 FOLDER = "drill"
-BYTES_PER_S_MAX = 32 << 20  # a gigabyte in half a minute, and a fast line is hardly touched
-RETRY_S = 300.0  # after storage was away; a drill can wait
-STORED_S_MAX = 300.0  # for what was written beside a drill: many upload intervals
+BYTES_PER_S_MAX = 32 << 20  # a gigabyte in half a minute, which hardly loads a fast line
+RETRY_S = 300.0  # after an outage; a drill can wait
+STORED_S_MAX = 300.0  # for what was written during a drill: many upload intervals
 REMEDY = "`walsyncd verify` says what is wrong with which object; a new base is taken"
 
 _log = structlog.get_logger()
 
 
 class Driller:
-    """``request`` asks the follower for a look, ``on_generation_lost`` has it begin anew."""
+    """``request`` asks the follower for a look, ``on_generation_lost`` has it begin a new generation."""
 
     def __init__(
         self,
@@ -71,11 +70,11 @@ class Driller:
         self._not_before_s: dict[int, float] = {}
         self._is_stopping = False
         self._has_news = False
-        self._is_waiting = False  # a drill, for something that others do
+        self._is_waiting = False  # a drill waits for another thread
         self._started_ms = wall_ms()
 
     def plan(self, tracked: FollowedDatabase, interval_s: float | None) -> None:
-        """Rehearse it so often from now on; None: not at all."""
+        """Drill the database at this interval from now on; None ends its drills."""
         with self._condition:
             if interval_s is None:
                 self._intervals.pop(tracked.row_id, None)
@@ -84,7 +83,7 @@ class Driller:
             self._tell()
 
     def stored(self, row: ObjectRow) -> None:
-        """An object became visible: a base may be the first one; a drill may wait for a segment."""
+        """Note that an object became visible: a base may be the first one, and a drill may wait for a segment."""
         with self._condition:
             if row.kind is ObjectKind.MANIFEST:
                 self._tell()
@@ -92,20 +91,20 @@ class Driller:
                 self._condition.notify_all()
 
     def stop(self) -> None:
-        """End the thread, and the drill that is under way."""
+        """End the thread and the drill that is under way."""
         with self._condition:
             self._is_stopping = True
             self._tell()
 
     def run(self) -> None:
-        """The thread: until ``stop``."""
+        """Run the thread until ``stop``."""
         self._clear()
         wait_s = self.round()
         while self._wait(wait_s):
             wait_s = self.round()
 
     def round(self) -> float | None:
-        """Rehearse what is due; seconds until something is, None: nothing is, until somebody says so."""
+        """Run the drills that are due. Returns the seconds until the next one, or None if none is planned."""
         while True:
             with self._condition:
                 if self._is_stopping:
@@ -120,7 +119,7 @@ class Driller:
             self._drill(tracked)
 
     def _due(self, tracked: FollowedDatabase, interval_s: float) -> tuple[float, FollowedDatabase] | None:
-        """In how many seconds; None while its generation has no base."""
+        """Return the seconds until the drill is due. Returns None while the generation has no base."""
         row = self._journal.database_by_id(tracked.row_id)
         if not _is_restorable(row):
             return None
@@ -172,7 +171,7 @@ class Driller:
         _log.info("drill_passed", database=row.name, position=position, detail=done.detail, seconds=seconds)
 
     def _failed(self, row: DatabaseRow, began_ms: int, position: str, problem: str, *, is_replicas: bool) -> None:
-        """Shout; a replica that can't be trusted is given up, unless that has happened meanwhile."""
+        """Report a failed drill. A damaged replica's generation is ended, unless it has ended meanwhile."""
         current = self._journal.database_by_id(row.id)
         if current.generation != row.generation:
             self._postpone(row, "its history ended meanwhile")
@@ -186,7 +185,7 @@ class Driller:
                 self._on_generation_lost(row.id, gap)
 
     def _postpone(self, row: DatabaseRow, reason: str) -> None:
-        """Try again soon; if the generation has ended, the next one has to have a base before anyway."""
+        """Try again soon. If the generation has ended, the next one must have a base first anyway."""
         if self._journal.database_by_id(row.id).generation == row.generation:
             self._not_before_s[row.id] = time.monotonic() + RETRY_S
         _log.warning("drill_postponed", database=row.name, reason=reason)
@@ -211,7 +210,7 @@ class Driller:
     # -- waiting ------------------------------------------------------------------------------------------------------
 
     def pause(self, seconds: float) -> None:
-        """Wait; StoppedError as soon as the daemon stops."""
+        """Wait this long. Raises StoppedError as soon as the daemon stops."""
         with self._condition:
             if self._is_stopping or (seconds and self._condition.wait_for(lambda: self._is_stopping, seconds)):
                 raise StoppedError
@@ -221,11 +220,11 @@ class Driller:
         return self._is_stopping
 
     def room_bytes(self) -> int:
-        """How much of the state directory's disk a drill may take."""
+        """How many bytes of the state directory's disk a drill may take."""
         return self._journal.disk.room_bytes()
 
     def look(self, tracked: FollowedDatabase) -> FollowState | None:
-        """Where the follower stands after a look that begins now."""
+        """Return the follower's state after a look that begins now."""
         future = self._request(tracked, lambda tracked: tracked.state)
         future.add_done_callback(lambda _future: self._nudge())
         if not self._wait_until(future.done, RETRY_S):
@@ -234,7 +233,7 @@ class Driller:
         return state
 
     def wait_stored(self, tracked: FollowedDatabase) -> bool:
-        """Wait until every segment that there is now is stored."""
+        """Wait until every segment that exists now is stored."""
         object_id = self._journal.last_object_id()
 
         def is_stored() -> bool:
@@ -244,7 +243,7 @@ class Driller:
         return self._wait_until(is_stored, STORED_S_MAX)
 
     def _wait_until(self, fact: Callable[[], bool], timeout_s: float) -> bool:
-        """Wait for what others do; StoppedError as soon as the daemon stops."""
+        """Wait for another thread's work. Raises StoppedError as soon as the daemon stops."""
         with self._condition:
             self._is_waiting = True
             is_so = self._condition.wait_for(lambda: self._is_stopping or fact(), timeout_s)
@@ -269,7 +268,7 @@ class Driller:
 
 
 class _Host:
-    """The daemon, as the drill of one database sees it."""
+    """The daemon's side of one database's drill."""
 
     def __init__(self, driller: Driller, tracked: FollowedDatabase) -> None:
         self._driller = driller

@@ -1,11 +1,11 @@
-"""The whole replica of a database is removed for good: a tenant left, and the law or the contract requires it.
+"""Removes the whole replica of a database for good, for example because a law or a contract requires it.
 
 What belongs to the replica is ``owner.json`` and everything in folders that are named like generations. Databases whose
-names begin with this one's, and objects that somebody else put beside, are not touched.
+names begin with this one's are not touched, nor are other objects in the folder.
 
 1. Every version and delete marker is removed by its id, where the store keeps versions.
 2. Every object that is listed is removed, and every open upload is aborted.
-3. Both are listed again. It is over when a listing shows nothing.
+3. Both are listed again. The replica is erased when a listing shows nothing.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from walsyncd.engine.ship.ownership import folder_key
 from walsyncd.engine.upkeep.deletion import KEPT_HINT
 from walsyncd.errors import CorruptError, MissingError, RefusedError
 
-ROUNDS_MAX = 5  # a store that shows what it has deleted for a while is listed again so many times
+ROUNDS_MAX = 5  # a store that lists deleted objects for a while is listed again this many times
 T = TypeVar("T")
-BATCH = 1000  # the progress is reported after so many deletions; stores take no more at a time
+BATCH = 1000  # progress is reported after this many deletions; stores take no more at a time
 
 
 @dataclass(frozen=True, slots=True)
 class Remains:
-    """What there is of a replica.
+    """What is left of a replica.
 
     ``versions`` has all versions and delete markers, those of ``objects`` included, and is empty where none are kept.
     ``foreign`` counts objects in the folder that are not walsyncd's.
@@ -43,7 +43,7 @@ class Remains:
 
     @property
     def is_empty(self) -> bool:
-        """Whether there is nothing of a replica."""
+        """Whether nothing is left of the replica."""
         return not (self.objects or self.versions or self.uploads)
 
     @property
@@ -53,25 +53,25 @@ class Remains:
 
     @property
     def generations(self) -> int:
-        """How many generations there are, those that are only left as versions included."""
+        """The number of generations, including those of which only versions are left."""
         keys = [*(info.key for info in self.objects), *(version.key for version in self.versions)]
         return len({part for key in keys for part in key.split("/") if is_generation(part)})
 
     @property
     def last_ms(self) -> int | None:
-        """When an object was stored last (milliseconds since 1970, by the store), None for never."""
+        """When an object was stored last (milliseconds since 1970, by the store). None if none is left."""
         return max((info.modified_ms for info in self.objects), default=None)
 
 
 class Eraser:
-    """Removes the replica ``name`` of ``storage``; ``versions`` is None where the store keeps none."""
+    """Removes the replica ``name`` from ``storage``; ``versions`` is None where the store keeps none."""
 
     def __init__(self, storage: Storage, name: str, versions: Versions | None) -> None:
         self._storage = storage
         self._name = name
         self._versions = versions
         self.versions_refused = ""
-        """Why the store did not list or delete versions, or empty."""
+        """Why the store did not list or delete versions; empty if it did."""
 
     def look(self) -> Remains:
         """List everything."""
@@ -83,9 +83,11 @@ class Eraser:
         return Remains(objects, versions, uploads, self._owner(), self._count_foreign(listed))
 
     def erase(self, progress: Callable[[int], None] = lambda _count: None) -> int:
-        """Remove everything; returns how many objects and versions went. ``progress`` is told how many so far.
+        """Remove everything and return the number of objects and versions removed.
 
-        RefusedError names what the store keeps, and raises what the store raises.
+        ``progress`` gets that number so far.
+
+        Raises RefusedError with what the store keeps, and raises what the store raises.
         """
         removed = 0
         for _ in range(ROUNDS_MAX):
@@ -130,7 +132,7 @@ class Eraser:
         return own == OWNER_KEY or bool(rest and is_generation(first))
 
     def _count_foreign(self, listed: list[ObjectInfo]) -> int:
-        """Objects that lie in the folder itself; those in folders below may be other databases'."""
+        """Count objects directly in the folder; those in folders below may belong to other databases."""
         start = len(folder_key(self._name, ""))
         return sum("/" not in info.key[start:] and not self._is_ours(info.key) for info in listed)
 

@@ -1,8 +1,8 @@
-"""The housekeeper: one thread for what has time. It sleeps until something is due, and an idle daemon never wakes it.
+"""The housekeeper: one thread for work that can wait. It sleeps until something is due; an idle daemon never wakes it.
 
-Jobs that fail are tried again later, and what is wrong is said once; nothing depends on any of them. A store that
-refuses deletion ends the round: deletions come first, so nothing is compacted meanwhile. What may be deleted is decided
-by the store's clock, and nothing is while ours and the store's are more than ``CLOCK_OFF_MS`` apart.
+Failed jobs are tried again later, and each problem is reported once; nothing depends on any of them. A store that
+refuses deletion ends the round: deletions come first, so nothing is compacted meanwhile. The store's clock decides what
+may be deleted. Nothing is deleted while it and this machine's clock differ by more than ``CLOCK_OFF_MS``.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ from walsyncd.engine.upkeep.deletion import DeletionRefusedError, Pruned, Remova
 from walsyncd.engine.upkeep.pruner import Pruner, policy_of
 from walsyncd.errors import RefusedError, WalsyncdError
 
-CLOCK_OFF_MS = 300_000  # a clock that far from the store's deletes nothing
-CALM_S = 1.0  # what comes together is done together: thousands of databases begin, or close an epoch, at a time
-RETRY_S = 300.0  # after a job that failed; everything here can wait
-REFUSED_RETRY_S = 3600.0  # after a deletion that was refused; somebody has to allow it first
+CLOCK_OFF_MS = 300_000  # with a larger difference from the store's clock nothing is deleted
+CALM_S = 1.0  # thousands of databases may begin, or close an epoch, at once: this gathers them into one round
+RETRY_S = 300.0  # after a failed job; everything here can wait
+REFUSED_RETRY_S = 3600.0  # after a refused deletion; a person has to allow it first
 
-PRIVATE_FACT = "private "  # the fact's name goes on with the storage's URL
+PRIVATE_FACT = "private "  # followed by the storage's URL in the fact's name
 
 _log = structlog.get_logger()
 
 
 class Housekeeper:
-    """Compacts and prunes what can be; ``submit`` is the uploads' pool, ``wall_ms`` this machine's clock.
+    """Compacts and prunes what is due; ``submit`` is the uploads' pool, ``wall_ms`` this machine's clock.
 
-    ``owns`` says whether a database's replica is in this storage.
+    ``owns`` tests whether a database's replica is in this storage.
     """
 
     def __init__(
@@ -72,13 +72,13 @@ class Housekeeper:
         self._said: set[str] = set()
         self._condition = threading.Condition()
         self._databases: dict[int, FollowedDatabase] = {}
-        self._closing: set[int] | None = None  # databases of which an epoch may have been closed; at first, any
+        self._closing: set[int] | None = None  # databases of which an epoch may have been closed; None means any
         self._is_stopping = False
         self._has_work = True
         self._is_resting = False
 
     def adopt(self, tracked: FollowedDatabase) -> None:
-        """Keep this one as its settings say; the base stored last lets older ones go some day."""
+        """Keep this replica as its settings say. The base stored last allows older ones to be deleted some day."""
         row = self._journal.database_by_id(tracked.row_id)
         if row.base_ms is not None and row.base_ms > row.pruned_ms:
             self._journal.prune_due(tracked.row_id, row.base_ms + _until_old_ms(tracked))
@@ -87,19 +87,22 @@ class Housekeeper:
         self.wake()
 
     def replan(self, tracked: FollowedDatabase) -> None:
-        """It is to be kept by other rules, by which something may go already; once a day is often enough for that."""
+        """Apply other rules of retention, which may allow deletions now.
+
+        The folder is still listed at most once a day.
+        """
         if self._journal.database_by_id(tracked.row_id).base_ms is not None:
             self._journal.prune_due(tracked.row_id, self.store_ms())
             self.wake()
 
     def forget(self, tracked: FollowedDatabase) -> None:
-        """Leave it as it is: it is not configured any more, and nothing says what to keep of it."""
+        """Leave the replica as it is: it is no longer configured, so no rules of retention apply."""
         with self._condition:
             self._databases.pop(tracked.row_id, None)
         self._may_be_closed(tracked.row_id)
 
     def prune_now(self, tracked: FollowedDatabase) -> None:
-        """Somebody asks for it, and then for its ``outcome``."""
+        """Request a pruning; ``outcome`` then returns its result."""
         with self._condition:
             self._asked[tracked.row_id] += 1
             self._outcomes.pop(tracked.row_id, None)
@@ -107,11 +110,14 @@ class Housekeeper:
         self.wake()
 
     def outcome(self, tracked: FollowedDatabase) -> Pruned | WalsyncdError | None:
-        """What came of the first pruning that began since it was asked for last; None: nothing yet."""
+        """Return the result of the first pruning that began after the last request, or None if there is none yet."""
         return self._outcomes.get(tracked.row_id)
 
     def stored(self, row: ObjectRow) -> None:
-        """An object became visible: a manifest lets what is before it go some day, a new epoch closes the last."""
+        """Note that an object became visible.
+
+        A manifest allows older objects to be deleted some day; a new epoch closes the last.
+        """
         tracked = self._databases.get(row.database_id)
         if row.kind is ObjectKind.MANIFEST and tracked is not None:
             self._journal.prune_due(row.database_id, self.store_ms() + _until_old_ms(tracked))
@@ -120,12 +126,12 @@ class Housekeeper:
             self.wake()
 
     def is_busy(self) -> bool:
-        """Whether it is at work, or about to look for some."""
+        """Whether it is working or about to look for work."""
         with self._condition:
             return self._has_work or not self._is_resting
 
     def wake(self) -> None:
-        """Look for work."""
+        """Have the thread look for work."""
         with self._condition:
             self._has_work = True
             self._condition.notify()
@@ -137,14 +143,14 @@ class Housekeeper:
             self._condition.notify()
 
     def run(self) -> None:
-        """The thread: until ``stop``."""
+        """Run the thread until ``stop``."""
         self._make_private()
         wait_s: float | None = 0.0
         while self._wait(wait_s):
             wait_s = self.round()
 
     def _make_private(self) -> None:
-        """Once for each folder that is a storage: take from everybody else what older versions let them read."""
+        """Remove, once for each folder that is a storage, the read permissions that older versions gave others."""
         url = self._storage.url
         folder, fact = folder_of_url(url), PRIVATE_FACT + url
         if folder is None or self._journal.fact(fact) is not None:
@@ -159,7 +165,10 @@ class Housekeeper:
             _log.info("replica_made_private", folder=str(folder), files=changed)
 
     def round(self) -> float | None:
-        """Do what is due; seconds until something is due again, None: not before something is stored."""
+        """Do what is due.
+
+        Returns the seconds until something is due again, or None if nothing is before an object is stored.
+        """
         failed = False
         with self._condition:
             closing, self._closing = self._closing, set()
@@ -184,12 +193,12 @@ class Housekeeper:
         return max(1.0, (min(moments) - now_ms) / 1000) if moments else None
 
     def store_ms(self) -> int:
-        """The store's clock; a folder has none but ours."""
+        """The store's clock, or this machine's for a folder, which has none."""
         clock_ms = self._storage.clock_ms()
         return self._wall_ms() if clock_ms is None else clock_ms
 
     def may_delete(self, database_id: int) -> None:
-        """Raises if nothing of the database may be deleted now: not ours, or a clock is wrong."""
+        """Raise RefusedError if nothing of the database may be deleted now: it is not ours, or a clock is wrong."""
         database = self._journal.database_by_id(database_id)
         verdict = self._submit(database_id, lambda: self._ownership.look(database)).result()
         if verdict.standing is not Standing.OURS:
@@ -202,7 +211,7 @@ class Housekeeper:
             )
 
     def _jobs(self, closing: set[int] | None) -> list[tuple[str, Callable[[], None]]]:
-        """Deletions first: the compactor's, then prunings, then what is to be compacted."""
+        """Return what is due. Deletions come first: the compactor's, then prunings, then compactions."""
         due = self._journal.prunes_due(self.store_ms())
         with self._condition:
             databases = [tracked for row_id in due if (tracked := self._databases.get(row_id)) is not None]
@@ -225,7 +234,10 @@ class Housekeeper:
             raise
 
     def _note_outcome(self, tracked: FollowedDatabase, outcome: Pruned | WalsyncdError, asked: int) -> None:
-        """Of a pruning that began after it was asked for so many times; whoever asked later gets another one."""
+        """Note the result of a pruning that began after ``asked`` requests.
+
+        A later request gets a pruning of its own.
+        """
         with self._condition:
             is_answer = self._asked[tracked.row_id] == asked
             if is_answer:
@@ -251,9 +263,9 @@ class Housekeeper:
         return None
 
     def _say(self, error: WalsyncdError) -> None:
-        """Once, until a round goes well; a deletion that is refused is no news for another object."""
+        """Report an error once until a round succeeds. A refused deletion is reported once for all objects."""
         if isinstance(error, DeletionRefusedError):
-            for tracked in self._all():  # whoever waits hears it now: nothing is tried for long
+            for tracked in self._all():  # all callers get the result now, since nothing is tried for long
                 self._outcomes.setdefault(tracked.row_id, error)
         words = "deletion_refused" if isinstance(error, DeletionRefusedError) else error.message
         if words not in self._said:

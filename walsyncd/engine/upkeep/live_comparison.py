@@ -1,28 +1,28 @@
-"""Compares a restored file with the live database file, page by page, without a lock and beside its writers.
+"""Compares a restored file with the live database file, page by page, without a lock and while others write to it.
 
 Why that proves anything. Let ``P`` be the position restored and ``S`` the stored position just before frame 1 of the
-incarnation that a look finds current *before* the live file is read (``FollowState.start``); let ``Q`` be the position
+incarnation that a look finds current *before* the live file is read (``FollowState.start``). Let ``Q`` be the position
 of a look that begins *after* that, in the same generation: so the follower has proven that nothing was missed between.
 A page that no frame after min(S, P) up to Q holds has one content v at all of these positions. Before the first look
-the file had v, since a WAL is copied back whole before it restarts; and whatever a checkpoint wrote into the file
-since comes from those frames. So the file has v, and so must the restored one. Pages that differ are looked for in
-the frames, which were stored meanwhile; one that is in none of them is a difference.
+the file had v, since a WAL is copied back whole before it restarts. Whatever a checkpoint has written into the file
+since comes from those frames. So the file has v, and so must the restored one. Pages that differ are looked up in the
+frames, which were stored meanwhile. One that is in none of them is a difference.
 
-Four kinds of page differ for nothing:
+Four kinds of page may differ although nothing is wrong:
 
 - the one that SQLite's locks lie on
 - those cut off by a commit after min(S, P), which makes the database smaller without a frame for them
-- those past the smallest size since the base: a checkpoint does not copy frames that lie past the database's end, and
-  if the database grows again over such a page without writing it, the file has not what the last frame had
-- free leaves, whose content SQLite does not write (``freelist``). In an encrypted file nobody can tell which pages
-  are free, but none in use is all zeros
+- those past the smallest size since the base: a checkpoint does not copy frames that lie past the database's end. If
+  the database grows again over such a page without writing it, the file does not have the content of the last frame
+- free leaves, whose content SQLite does not write (``freelist``). In an encrypted file it is unknown which pages are
+  free, but none in use is all zeros
 
 Some ciphers encrypt a page again when a checkpoint copies it: SQLite3 Multiple Ciphers does so with its default cipher
 and with others. Such a file never has the bytes of a frame, so a restored file differs from it in every page that a
-frame holds. That is recognised by two signs together: of the pages that the restore took from frames and that nobody
-wrote since, not one is equal, and in each of them nearly all bytes are others. Then these pages can't be compared.
+frame holds. Two signs together identify this. Of the pages that the restore took from frames and that were not written
+since, not one is equal; and in each of them nearly all bytes differ. Then these pages can't be compared.
 
-Without a WAL (a rollback journal) pages change in place and no frame tells: only a file that is equal says something.
+Without a WAL (a rollback journal) pages change in place and no frames record it. Then only equality proves something.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from walsyncd.engine.restore.replica import Replica
 BLOCK_BYTES = 1 << 20  # of each file; a multiple of every page size
 LOCK_BYTE = 0x40000000  # SQLite's pending byte
 ALIKE_MIN = 0.1  # of a page's bytes; by chance one in 256 is equal
-DIFFERENT_MAX = 1 << 20  # pages: what a database writes in the minutes between; more is not worth looking for
+DIFFERENT_MAX = 1 << 20  # pages: what a database writes in the minutes between; a larger difference is not explained
 
 PAGES_MAX = 1 << 32  # beyond any page number
 
@@ -54,7 +54,7 @@ Numbers: TypeAlias = "NDArray[np.int64]"
 
 @dataclass(frozen=True, slots=True)
 class Differences:
-    """The numbers of pages that differ, and which of those are zeros in the live file; ``pages`` in all.
+    """The numbers of the pages that differ, and those of them that are zeros in the live file; ``pages`` is the total.
 
     ``alike`` are those of them in which a part of the bytes is equal.
     """
@@ -66,11 +66,14 @@ class Differences:
 
 
 def differences(live: OpenFile, restored: Path, page_size: int, check: Callable[[], None]) -> Differences:
-    """Read both files; ``check`` is called for every block, and may raise. Zeros stand for what the live one lacks."""
+    """Read both files and return how they differ. Pages missing from the live file count as zeros.
+
+    ``check`` is called for every block and may raise.
+    """
     found: list[Numbers] = []
     zeros: set[int] = set()
     alike: set[int] = set()
-    pages = restored.stat().st_size // page_size  # a file that ends within a page is no database of SQLite's
+    pages = restored.stat().st_size // page_size  # a file that ends within a page is no SQLite database
     with restored.open("rb", buffering=0) as file:
         offset = 0
         while block := file.read(min(BLOCK_BYTES, pages * page_size - offset)):
@@ -89,7 +92,7 @@ def differences(live: OpenFile, restored: Path, page_size: int, check: Callable[
 
 
 def encrypted_again(found: Differences, left: Numbers, applied: Numbers) -> bool:
-    """Whether the pages ``left`` differ because a cipher encrypts them at each checkpoint.
+    """Whether the pages ``left`` differ because a cipher encrypts them again at each checkpoint.
 
     ``applied`` are the pages that the restored file has from frames, without those that were written since.
     """
@@ -103,7 +106,7 @@ def encrypted_again(found: Differences, left: Numbers, applied: Numbers) -> bool
 
 
 def meaningless(restored: Path, page_size: int, found: Differences) -> Collection[int]:
-    """Those that SQLite had no reason to write."""
+    """Return the pages that SQLite had no reason to write."""
     with restored.open("rb") as file:
 
         def page(number: int) -> bytes:
@@ -118,20 +121,21 @@ def meaningless(restored: Path, page_size: int, found: Differences) -> Collectio
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What frames hold: the numbers of their pages, and the smallest size, in pages, that a commit of them states."""
+    """What frames hold: their page numbers, and the smallest size, in pages, that one of their commits records."""
 
     numbers: Numbers
     size_min: int
 
     def explains(self, numbers: Numbers) -> NDArray[np.bool_]:
-        """Which of these pages were written or cut off."""
+        """Test for each of these pages whether it was written or cut off."""
         return np.isin(numbers, self.numbers) | (numbers > self.size_min)
 
 
 def written_between(replica: Replica, page_size: int, after: Position, upto: Position, previous: int) -> Written | None:
-    """The frames after one position up to another, both of one generation; None if these are not all stored.
+    """Return what the frames after one position up to another hold, or None if they are not all stored.
 
-    ``previous`` is the last frame of the epoch before ``upto``'s. CorruptError if they are damaged.
+    Both positions are of one generation. ``previous`` is the last frame of the epoch before ``upto``'s. Raises
+    CorruptError if the frames are damaged.
     """
     generation = after.generation
     keys = replica.frames_from(generation, after.epoch)

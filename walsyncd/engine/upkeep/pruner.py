@@ -1,13 +1,14 @@
-"""The pruner: removes from a database's folder what ``core.keep.retention`` says may go, and looks whether it went.
+"""The pruner: removes from a database's folder what ``core.keep.retention`` allows, and checks that it is gone.
 
-Statements first, then step after step; each is listed again before the next begins, since stores exist that say yes
-and keep the object. What a batch left is deleted one by one; what is there even then stops the pruning and is
-reported. A folder is listed when its time has come, at most once a day: what may go next follows from the last
-listing and from what was stored since. What is not ours by its name is never touched, and reported.
+Statements are written first, then the steps follow in order. Each step's objects are listed again before the next step
+begins, since some stores report success and keep the object. What a batch left is deleted one by one. If something is
+there even then, the pruning stops and reports it. A folder is listed when it is due, at most once a day: the next time
+follows from the last listing and from what was stored since. Objects that are not ours by name are reported and never
+touched.
 
-Names prove nothing: a base that was planted, or that is damaged, must not make good ones go. So before anything is
-deleted, the bases that stay are read (`trustworthy_pruning`). One that is not what it should be counts as not there,
-and is reported.
+Names prove nothing: a base that was planted, or that is damaged, must not cause good ones to be deleted. So before
+anything is deleted, the bases that stay are read (`trustworthy_pruning`). A base that is not as it should be counts as
+absent, and is reported.
 """
 
 from __future__ import annotations
@@ -31,14 +32,14 @@ from walsyncd.engine.upkeep.deletion import KEPT_HINT, Pruned, Removals, remove
 from walsyncd.errors import CorruptError, RefusedError
 
 DELETE_BATCH_MAX = 1000  # keys in one request of S3
-STATEMENT = b"{}\n"  # the key says all
+STATEMENT = b"{}\n"  # all of the information is in the key
 
 _log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
 class Folder:
-    """What a database's folder holds: ours, and the keys of what is not."""
+    """What a database's folder holds: our objects, and the keys of foreign ones."""
 
     held: tuple[HeldObject, ...]
     foreign: tuple[str, ...]
@@ -51,7 +52,7 @@ def policy_of(spec: DatabaseSpec) -> Policy:
 
 
 def list_folder(storage: Storage, name: str) -> Folder:
-    """All generations of a database; other folders below it may be other databases, and are not looked at."""
+    """List all generations of a database. Other folders below it may be other databases, and are not listed."""
     cut = len(folder_key(name, ""))
     held: list[HeldObject] = []
     foreign: list[str] = []
@@ -70,7 +71,7 @@ def list_folder(storage: Storage, name: str) -> Folder:
 def what_may_go(
     folder: Folder, policy: Policy, *, now_ms: int, journal: JournalReader | Journal | None, row: DatabaseRow | None
 ) -> Pruning:
-    """The decision, with what a journal knows of proven bases and of those under way."""
+    """Return what may be deleted, given the journal's proven bases and those under way."""
     proven = parse_key(row.proven_key) if row is not None and row.proven_key else None
     bases = journal.bases(row.id) if journal is not None and row is not None else []
     under_way = {key for base in bases if isinstance(key := parse_key(base.row.key), BaseKey)}
@@ -80,7 +81,7 @@ def what_may_go(
 
 @dataclass(frozen=True, slots=True)
 class TrustworthyPruning:
-    """A decision that relies on bases that were read; ``doubted`` says what is wrong with those that do not count."""
+    """A decision based on bases that were read; ``doubted`` is what is wrong with those that do not count."""
 
     told: Pruning
     doubted: Mapping[ManifestKey, str]
@@ -97,16 +98,16 @@ def trustworthy_pruning(
     name: str,
     sound: set[tuple[ManifestKey, str]],
 ) -> TrustworthyPruning:
-    """Decide, read what the decision relies on, and decide again without what is not what it should be.
+    """Decide, read the bases that the decision relies on, and decide again without those that are faulty.
 
-    ``sound`` are bases with their ETags that were read whole before; those that are read now are added.
-    Nothing goes where no base remains that could be read. Raises what the storage raises.
+    ``sound`` are bases with their ETags that were read whole before; those that are read now are added. Nothing is
+    deleted if no readable base would remain. Raises what the storage raises.
     """
     replica = Replica(storage, name)
     read: set[ManifestKey] = set()
     doubted: dict[ManifestKey, str] = {}
     while True:
-        apart = {*doubted, *(manifest.base for manifest in doubted)}  # they stay, for somebody to look at
+        apart = {*doubted, *(manifest.base for manifest in doubted)}  # they stay, so that a person can examine them
         counted = replace(folder, held=tuple(each for each in folder.held if each.key not in apart))
         told = what_may_go(counted, policy, now_ms=now_ms, journal=journal, row=row)
         if not told.steps:
@@ -122,7 +123,7 @@ def trustworthy_pruning(
 
 
 def _fault_of(base: ManifestKey, row: DatabaseRow | None) -> str:
-    """Says so if a base is newer than the newest one that this journal wrote."""
+    """Return what is wrong if a base is newer than the newest one that this journal wrote."""
     newest = parse_key(row.base_key) if row is not None and row.base_key else None
     if isinstance(newest, ManifestKey) and _order(base) > _order(newest):
         return f"{format_key(base)}: it is newer than every base that this journal knows"
@@ -130,10 +131,10 @@ def _fault_of(base: ManifestKey, row: DatabaseRow | None) -> str:
 
 
 def _damage(replica: Replica, base: ManifestKey, sound: set[tuple[ManifestKey, str]]) -> str:
-    """What is wrong with a base; empty if its manifest can be read and its object is the one that it speaks of.
+    """Return what is wrong with a base; empty if its manifest can be read and describes the stored object.
 
-    Size and ETag tell that. Where the ETag is another one (the bucket was copied, or somebody wrote the object again)
-    the object is read.
+    Size and ETag decide that. If the ETag differs (the bucket was copied, or the object was written again), the object
+    is read.
     """
     try:
         manifest = replica.manifest(base)
@@ -150,7 +151,7 @@ def _damage(replica: Replica, base: ManifestKey, sound: set[tuple[ManifestKey, s
 
 
 def _discard(_raw: bytes | memoryview, _offset: int) -> None:
-    """Reading was the point."""
+    """Ignore the bytes; only reading them matters."""
 
 
 def _order(base: ManifestKey) -> tuple[str, tuple[int, int, int]]:
@@ -158,7 +159,7 @@ def _order(base: ManifestKey) -> tuple[str, tuple[int, int, int]]:
 
 
 class Pruner:
-    """``may_delete`` raises if nothing of a database may go now; ``store_ms`` is the store's clock."""
+    """``may_delete`` raises if nothing of a database may be deleted now; ``store_ms`` is the store's clock."""
 
     def __init__(
         self,
@@ -177,7 +178,7 @@ class Pruner:
         self._sound: set[tuple[ManifestKey, str]] = set()
 
     def prune(self, database_id: int, policy: Policy) -> Pruned:
-        """List, decide, remove, note. Raises what the storage and ``may_delete`` raise."""
+        """List, decide, remove, and note the result. Raises what the storage and ``may_delete`` raise."""
         row = self._journal.database_by_id(database_id)
         folder = list_folder(self._storage, row.name)
         if folder.foreign:
@@ -222,9 +223,9 @@ class Pruner:
         return pruned
 
     def _replaced(self, row: DatabaseRow, folder: Folder) -> list[Key]:
-        """Segments that a compaction had deleted and that are there all the same; epochs without are done with.
+        """Return segments that are there although a compaction deleted them; epochs without any are forgotten.
 
-        They stay if the object that took their place is not there as it was written.
+        They stay if the object that replaced them is not there as it was written.
         """
         segments = [each.key for each in folder.held if isinstance(each.key, SegmentKey)]
         sizes = {format_key(each.key): each.size for each in folder.held if isinstance(each.key, WholeKey)}
@@ -239,7 +240,10 @@ class Pruner:
         return found
 
     def _carry_out(self, name: str, told: Pruning, leftover: Sequence[Key]) -> set[str]:
-        """The keys that the store keeps although it was told to delete them; nothing was done after these."""
+        """Carry out the steps.
+
+        Returns the keys that the store kept although they were deleted; later steps are then skipped.
+        """
         for statement in told.statements:
             self._storage.put(folder_key(name, format_key(statement)), STATEMENT, metadata={})
         for step in (tuple(leftover), *told.steps):
@@ -264,5 +268,5 @@ class Pruner:
 
 
 def _depth(name: str) -> int:
-    """How many segments of a key lie below ``base``, ``pruned``, ``wal`` or ``whole``."""
+    """How many path segments of a key are below ``base``, ``pruned``, ``wal`` or ``whole``."""
     return 2 if name.split("/")[-3] == "wal" else 1
