@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from tests.engine.content.gaps import Gaps, happens
+from tests.fakes import Deaths, Killed
+from walsyncd.adapters.journal.journal import Journal, SpoolWriter
 
 
 @pytest.fixture
@@ -40,7 +42,58 @@ def test_a_gap_costs_the_pages_that_changed(gaps: Gaps) -> None:
     gaps.check()
 
 
-@pytest.mark.parametrize("seed", range(40))
+def dying(deaths: Deaths, patch: pytest.MonkeyPatch) -> None:
+    """Points of death before and after each write of the spool and of the journal."""
+
+    def watched(call: Callable[..., object]) -> Callable[..., object]:
+        def wrapped(*arguments: object, **named: object) -> object:
+            deaths.point()
+            result = call(*arguments, **named)
+            deaths.point()
+            return result
+
+        return wrapped
+
+    for owner, name in (
+        (SpoolWriter, "write"),
+        (SpoolWriter, "finish"),
+        (Journal, "advance"),
+        (Journal, "gap_found"),
+        (Journal, "stored"),
+        (Journal, "page_map_made"),
+        (Journal, "redo_forgotten"),
+    ):
+        patch.setattr(owner, name, watched(getattr(owner, name)))
+
+
+# A process that is killed closes its files; one that only plays dead does not.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_whenever_it_dies_the_gap_is_bridged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The daemon dies at each write in turn, until it gets through; each time the next one goes on."""
+    deaths = Deaths(0)
+    with closing(Gaps(tmp_path, monkeypatch, page_size=1024, auto_vacuum=1)) as gaps:
+        gaps.sql("INSERT INTO t (y) VALUES " + ", ".join("(randomblob(900))" for _ in range(120)))
+        gaps.settle()
+        dying(deaths, monkeypatch)
+        for at in range(1, 200):
+            missed(gaps, f"UPDATE t SET y = randomblob(900) WHERE x % 7 = {at % 7}", "INSERT INTO t (y) VALUES (2)")
+            deaths.passed, deaths.at = 0, at
+            try:
+                gaps.settle()
+            except Killed:
+                gaps.die()
+                deaths.is_dead, deaths.at = False, 0
+                gaps.open()
+                gaps.settle()
+            else:
+                assert at > 10
+                break
+            gaps.check()
+        gaps.check()
+        assert gaps.generations == 1
+
+
+@pytest.mark.parametrize("seed", range(16))
 def test_the_daemon_dies_and_looks_late(tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Applications, kills, gaps inside bridges at random; after each round the restored file is the live one."""
     chance = random.Random(seed)
