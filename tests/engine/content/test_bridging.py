@@ -5,12 +5,15 @@ from __future__ import annotations
 import sqlite3
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.engine.running import Place, running, wait_for
 from walsyncd.adapters.storage.directory import DirectoryStorage
 from walsyncd.core.restore.plan import Head
+from walsyncd.engine.content import gap_bridge
+from walsyncd.engine.content.bridge_body import BridgeBody
 from walsyncd.engine.restore.replica import Replica
 from walsyncd.engine.restore.restorer import find_plan, restore
 
@@ -65,4 +68,34 @@ def test_a_gap_is_bridged(place: Place) -> None:
             assert place.row().generation == generation
             bridges = list(place.replica.rglob("*.bridge.wal.zst"))
             assert len(bridges) == 1
+    same_content(path, restored(place))
+
+
+def test_a_fault_in_a_scan_costs_a_try_and_not_the_daemon(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is raised while a gap is bridged: it is tried again, and the daemon goes on."""
+    path = place.database()
+    with closing(connect(path)) as app:
+        app.execute("CREATE TABLE t (x, y)")
+        app.executemany("INSERT INTO t VALUES (?, ?)", [(number, bytes(3000)) for number in range(200)])
+        with running(place.settings("app")):
+            place.sync()
+            wait_for(lambda: has_map(place))
+            generation = place.row().generation
+        for _ in range(3):
+            app.execute("UPDATE t SET y = randomblob(3000) WHERE x < 3")
+            app.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        app.execute("INSERT INTO t VALUES (1000, 'after')")
+        faults = iter([ZeroDivisionError("once")])
+        take = BridgeBody.take_differing
+
+        def fails_once(*arguments: Any) -> None:
+            for fault in faults:
+                raise fault
+            take(*arguments)
+
+        monkeypatch.setattr(BridgeBody, "take_differing", fails_once)
+        monkeypatch.setattr(gap_bridge, "RETRY_S", 0.0)
+        with running(place.settings("app")):
+            place.sync()
+            assert place.row().generation == generation
     same_content(path, restored(place))

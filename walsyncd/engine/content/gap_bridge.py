@@ -41,6 +41,7 @@ from walsyncd.engine.follow.followed_database import FollowedDatabase
 from walsyncd.engine.follow.look import take_step
 from walsyncd.engine.follow.schedule import Schedule
 from walsyncd.engine.follow.step import Step, gap_step
+from walsyncd.engine.threads.boundary import boundary
 from walsyncd.errors import TransientError, WalsyncdError
 
 RETRY_S = 5.0  # after the file or the spool could not be read or written
@@ -314,7 +315,8 @@ class GapBridge:
     def _answered(self, answer: Future[object], steps: Callable[[], ScanSteps]) -> ScanSteps:
         """Do ``steps``, which set the answer; an error becomes the answer."""
         try:
-            yield from steps()
+            with boundary("bridge a gap", database=self._tracked.name):
+                yield from steps()
         except WalsyncdError as error:
             answer.set_exception(error)
         self._schedule.at(self._tracked, 0)

@@ -31,6 +31,7 @@ from walsyncd.engine.content.page_maps import PageMaps
 from walsyncd.engine.content.scan_queue import BLOCK_BYTES, ScanQueue, ScanSteps, ScanWait
 from walsyncd.engine.follow.file_facts import file_facts
 from walsyncd.engine.follow.followed_database import FollowedDatabase
+from walsyncd.engine.threads.boundary import boundary
 from walsyncd.errors import TransientError, WalsyncdError
 
 RETRY_S = 60.0
@@ -91,7 +92,8 @@ class MapMaker:
             return
         self._under_way.add(tracked.row_id)
         try:
-            yield from self._make(tracked)
+            with boundary("make a page map", database=tracked.name):
+                yield from self._make(tracked)
         except _NotYetError as error:
             self._waiting.add(tracked.row_id)
             _log.debug("page_map_not_made", database=tracked.name, reason=error.message)
