@@ -1,9 +1,9 @@
 """One restore drill: restores a database from storage, compares it with the live one, has SQLite check it, removes it.
 
 ==========  ===========================================================================================
-restored    the head of the current generation, from its newest base; no damage is worked around compared    page by
-page with the live file, as far as that proves anything (`walsyncd.engine.upkeep.live_comparison`) checked
-``integrity_check``, where pages can be read (`walsyncd.adapters.files.integrity`)
+restored    the head of the current generation, from its newest base; no damage is worked around
+compared    page by page with the live file, as far as that proves anything (`walsyncd.engine.upkeep.live_comparison`)
+checked     ``integrity_check``, where pages can be read (`walsyncd.adapters.files.integrity`)
 ==========  ===========================================================================================
 
 A replica that fails is abandoned: its generation ends. If the restored file equals the live one and SQLite finds

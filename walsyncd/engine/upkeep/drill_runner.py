@@ -5,10 +5,11 @@ file is in ``drill/`` in the state directory while it is examined. What a killed
 start.
 
 ====================  =========================================================================================
-passed                noted, with the base that it proves: retention keeps one such base failed                reported
-(log, status, metrics); if the fault is the replica's, its generation ends skipped               no room, no permission
-to read: noted with the reason, tried again at the next moment storage is away       tried again in a few minutes, and
-so is a generation that ended during the drill the daemon stops      forgotten: the drill is due again
+passed                noted, with the base that it proves: retention keeps one such base
+failed                reported (log, status, metrics); if the fault is the replica's, its generation ends
+skipped               no room, no permission to read: noted with the reason, tried again at the next moment
+storage is away       tried again in a few minutes, and so is a generation that ended during the drill
+the daemon stops      forgotten: the drill is due again
 ====================  =========================================================================================
 """
 
