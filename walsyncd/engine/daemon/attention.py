@@ -1,4 +1,4 @@
-"""What databases wait for: a look that is due, a base that stores their changes, a WAL that restarts."""
+"""Reports what databases wait for: a look that is due, a base that stores their changes, a WAL that restarts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from walsyncd.engine.threads.stall_detector import StallDetector
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Waits:
-    """For how long, in seconds; 0 if for nothing. See the fields of ``DatabaseStatus`` of these names."""
+    """How long a database has waited, in seconds; 0 if it does not.
+
+    See the fields of ``DatabaseStatus`` of these names.
+    """
 
     unseen_s: float
     unbased_s: float
@@ -21,7 +24,7 @@ class Waits:
 
 
 class Attention:
-    """Any thread asks. ``databases`` gives those that are followed."""
+    """Any thread may ask. ``databases`` returns those that are followed."""
 
     def __init__(
         self, schedule: Schedule, stalls: StallDetector, databases: Callable[[], Iterable[FollowedDatabase]]
@@ -31,9 +34,9 @@ class Attention:
         self._databases = databases
 
     def waits(self) -> dict[str, Waits]:
-        """What each database that is followed waits for, by name."""
+        """Return what each followed database waits for, by name."""
         unseen_s, now_s = self._schedule.unseen_s(), time.monotonic()
-        blind_s = self._stalls.longest_s("watcher")  # no event gets through meanwhile
+        blind_s = self._stalls.longest_s("watcher")  # no event is delivered meanwhile
         return {
             each.name: Waits(
                 unseen_s=max(blind_s, unseen_s.get(each.row_id, 0.0)),

@@ -1,4 +1,4 @@
-"""Whether this machine's clock agrees with the store's, by the ``Date`` of its answers.
+"""Compares this machine's clock with the store's, by the ``Date`` of its answers.
 
 The times in the bucket are this machine's. While its clock is far off they are wrong, `restore --at` finds other
 commits than it should, and nothing is deleted (``engine.upkeep.housekeeper``).
@@ -20,7 +20,7 @@ _log = structlog.get_logger()
 
 
 class ClockWatch:
-    """Compares when it is told to; any thread may. A storage without a clock of its own agrees with every clock."""
+    """Compares the clocks on request, from any thread. A storage without a clock of its own agrees with every clock."""
 
     def __init__(
         self,
@@ -32,13 +32,13 @@ class ClockWatch:
         self._is_off = False
 
     def ahead_s(self) -> float:
-        """By how many seconds this machine's clock is ahead of a store's, of the one that it differs from most."""
+        """By how many seconds this machine's clock is ahead of the store whose clock differs most."""
         clocks = [storage.clock_ms() for storage in self._storages()]
         ahead = [(self._wall_ms() - store_ms) / 1000 for store_ms in clocks if store_ms is not None]
         return max(ahead, key=abs, default=0.0)
 
     def words(self) -> str:
-        """What is wrong with this machine's clock, or empty."""
+        """What is wrong with this machine's clock; empty if it agrees."""
         ahead_s = self.ahead_s()
         if abs(ahead_s) * 1000 <= CLOCK_OFF_MS:
             return ""
@@ -46,7 +46,7 @@ class ClockWatch:
         return f"this machine's clock is {abs(ahead_s):.0f} s {where} the store's: {REMEDY}"
 
     def compare(self) -> None:
-        """Say once that the clocks differ, and once that they agree again."""
+        """Log once that the clocks differ, and once that they agree again."""
         words = self.words()
         was_off, self._is_off = self._is_off, bool(words)
         if words and not was_off:

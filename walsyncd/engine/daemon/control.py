@@ -1,19 +1,19 @@
-"""What the daemon answers on its control socket.
+"""Answers the requests on the daemon's control socket.
 
 ============  ===========================  =================================================================
-``op``        takes                        gives
+``op``        takes                        returns
 ============  ===========================  =================================================================
 ``ping``                                   ``pid``
 ``status``                                 ``pid``, ``storage``: its trouble; ``databases``, each a ``DatabaseStatus``
 ``sync``      ``names`` (none: all)        ``databases``: by name what has to be stored, after a look just now
-``stored``    ``databases``, as ``sync``   ``waiting``: by name what is still to come; ``again``: ask ``sync``
-``snapshot``  ``name``                     ``base_key``: the last base before the one that is wanted
+``stored``    ``databases``, as ``sync``   ``waiting``: by name what is not stored yet; ``again``: ask ``sync``
+``snapshot``  ``name``                     ``base_key``: the last base before the one that is requested
 ``base``      ``name``, ``base_key``       ``base_key`` of a newer base or None, and ``why``
-``verified``  ``name``                     nothing: its replica was found sound by whoever asks
-``takeover``  ``names``                    ``taken``: those of them that another daemon had taken, and begin anew
-``prune``     ``names`` (none: all)        ``names``: of those what retention does not keep is removed soon
+``verified``  ``name``                     nothing: the caller has found its replica sound
+``takeover``  ``names``                    ``taken``: those that had been taken over; each begins a new generation
+``prune``     ``names`` (none: all)        ``names``: those of which objects not kept by retention are removed soon
 ``pruned``    ``name``                     ``objects``, ``size`` and keys ``left`` of that, ``error``; or ``waiting``
-``forget``    ``name``                     ``known``: whether the journal knew it; no row of it is left
+``forget``    ``name``                     ``known``: whether the journal knew it; none of its rows is left
 ``reload``                                 ``added``, ``removed``, ``changed``: names; ``databases``: how many
 ============  ===========================  =================================================================
 
@@ -57,7 +57,7 @@ Answer = Mapping[str, Any]
 
 
 def is_slow(request: object) -> bool:
-    """Whether the answer may take its time: it waits for the follower or for a storage."""
+    """Whether the answer may take long because it waits for the follower or for a storage."""
     return isinstance(request, Mapping) and request.get("op") in ("sync", "reload")
 
 
@@ -86,7 +86,7 @@ class Control:
         self._waits = waits
 
     def answer(self, request: object) -> Answer:
-        """The answer to one request, whatever it is; UsageError if there is none."""
+        """Return the answer to any request. Raises UsageError if there is none."""
         fields = fields_of(request)
         if fields.get("state_dir", self._state_dir) != self._state_dir:
             return OTHER_DAEMON
@@ -133,7 +133,7 @@ class Control:
         )
 
     def look(self, databases: Sequence[FollowedDatabase], timeout_s: float) -> dict[str, WalsyncdError]:
-        """Have all of these looked at now; those that could not be, and why."""
+        """Have all of these looked at now. Returns those for which it failed, with the error."""
         futures = [(tracked, self._follower.request(tracked, lambda _tracked: None)) for tracked in databases]
         return _failures(futures, timeout_s)
 
@@ -148,12 +148,12 @@ class Control:
         return {"pid": os.getpid(), "version": __version__, "storage": self._trouble(), "databases": databases}
 
     def _sync(self, databases: Sequence[FollowedDatabase]) -> Answer:
-        """Look at these now; for each, the object after whose upload everything of now is stored."""
+        """Look at these now. Returns, for each, the object after whose upload all of its present content is stored."""
         failures = self.look(databases, LOOK_TIMEOUT_S)
         self._destinations.urgent(tracked.row_id for tracked in databases)
         answer: dict[str, Any] = {}
         for tracked in databases:
-            rewinds = tracked.rewinds  # before the state: what is older than it claims is asked again
+            rewinds = tracked.rewinds  # read before the state: if it changes meanwhile, the caller must ask again
             state = tracked.state
             if tracked.name in failures:
                 answer[tracked.name] = {"error": str(failures[tracked.name])}
@@ -191,7 +191,10 @@ class Control:
         }
 
     def _prune(self, databases: Sequence[FollowedDatabase]) -> Answer:
-        """Of several storages those count in which anything may be removed; with one that never is, it is refused."""
+        """Request prunings.
+
+        With several storages, those count that allow deletion; if none does, the request is refused.
+        """
         pruned = [tracked for tracked in databases if self._destinations.of(tracked.row_id).keeping.delete]
         databases = pruned or databases
         for tracked in databases:
@@ -221,7 +224,7 @@ class Control:
         return {"taken": [tracked.name for tracked in taken]}
 
     def _forget(self, name: str) -> Answer:
-        """Drop what is spooled of a database that is not followed, end its uploads, and empty the journal of it."""
+        """Drop the spool of a database that is not followed, abort its uploads, and delete its rows of the journal."""
         if any(tracked.name == name for tracked in self._databases.all()):
             raise UsageError(f"forget {name}: the daemon follows it", hint=FORGET_HINT)
         row = next((row for row in self._journal.databases() if row.name == name), None)
@@ -263,5 +266,5 @@ def _failures(futures: Sequence[tuple[FollowedDatabase, Future[Any]]], timeout_s
 
 
 def _want_base(tracked: FollowedDatabase) -> None:
-    """In the follower's thread."""
+    """Note the request for a base, in the follower's thread."""
     tracked.base = tracked.base.wanting("asked for")

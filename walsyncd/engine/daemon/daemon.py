@@ -1,4 +1,4 @@
-"""The daemon: wires the doers together, takes reloads, and stops in good order."""
+"""The daemon: connects its parts, reloads the configuration, and stops in order."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import numpy  # noqa: F401 - now, not with the first frame: an upgrade may have replaced it by then
+import numpy  # noqa: F401 - imported now, not with the first frame: an upgrade may have replaced it by then
 import structlog
 
 from walsyncd.adapters.files.inotify import InotifyReader
@@ -52,24 +52,24 @@ from walsyncd.engine.threads.stall_detector import StallDetector
 from walsyncd.engine.threads.supervisor import Supervisor
 from walsyncd.errors import FaultError, UsageError, WalsyncdError
 
-STOP_MARGIN_S = 15.0  # beyond that, for what is in flight and for closing
-LINGER_S = 10.0  # of that: a request that is not answered by then is left alone
-KEPT_SHARE = 4  # of the spool's room a quarter more, for bodies that are stored and will be compacted
-SWITCH_INTERVAL_S = 0.0005  # a commit crosses three threads; Python's default hands over every 5 ms
+STOP_MARGIN_S = 15.0  # for requests in flight and for closing, after the time for shipping
+LINGER_S = 10.0  # of that margin: a request without an answer by then is abandoned
+KEPT_SHARE = 4  # adds a quarter of the spool's limit, for bodies that are stored and will be compacted
+SWITCH_INTERVAL_S = 0.0005  # a commit passes through three threads; by default Python switches between them every 5 ms
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 SIGNALS = (*STOP_SIGNALS, signal.SIGHUP)
 EXIT_OK, EXIT_CRASH, EXIT_SPOOLED = 0, 1, 75
-ONCE = "once"  # what the main thread is told when the round of `run --once` is over
+ONCE = "once"  # what the main thread receives when the round of `run --once` is over
 
-# The configuration as it is now, and how its storages are opened; raises UsageError.
+# Returns the current configuration, and a function that opens its storages. Raises UsageError.
 Source: TypeAlias = Callable[[], tuple[Settings, OpenStorage]]
 
 _log = structlog.get_logger()
 
 
 class Daemon:
-    """One run over all databases of ``settings``; ``run`` returns the exit code. ``source`` is read by a reload."""
+    """One run over all databases of ``settings``; ``run`` returns the exit code. A reload calls ``source``."""
 
     def __init__(
         self, settings: Settings, opener: OpenStorage, source: Source | None = None, stalls: StallDetector | None = None
@@ -132,7 +132,7 @@ class Daemon:
 
     @property
     def crash(self) -> BaseException | None:
-        """What ended one of the threads, if anything did."""
+        """The error that ended one of the threads, if any did."""
         return self._supervisor.crash
 
     @property
@@ -185,11 +185,12 @@ class Daemon:
     # -- the run ----------------------------------------------------------------------------------------------------
 
     def run(self, *, once: bool = False) -> int:
-        """Run until a signal or a crash; with ``once`` until every database was seen to, once."""
+        """Run until a signal or a crash; with ``once``, until every database was processed once."""
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         for number in SIGNALS:
             signal.signal(number, lambda number, _frame: self._supervisor.call(signal.Signals(number).name))
-        # Threads inherit the mask. One that took a signal would leave this one asleep, which alone runs handlers.
+        # Threads inherit the mask. A signal that another thread took would not wake this one, which alone runs
+        # handlers.
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         self.start()
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
@@ -201,7 +202,7 @@ class Daemon:
             single.stop()
         _log.info("daemon_stopping", signal=call)
         for number in STOP_SIGNALS:
-            signal.signal(number, lambda _number, _frame: os._exit(EXIT_SPOOLED))  # asked twice: at once
+            signal.signal(number, lambda _number, _frame: os._exit(EXIT_SPOOLED))  # a second one: at once
         code = self.stop()
         return EXIT_SPOOLED if single is not None and (single.left or call != ONCE) else code
 
@@ -232,7 +233,7 @@ class Daemon:
             self._supervisor.call("looked")
 
     def serve(self) -> str:
-        """Do what is asked for until it is to stop; by which signal, or "crash"."""
+        """Serve requests until the daemon shall stop. Returns the name of the signal, or "crash"."""
         while True:
             due_s = [each for each in (self._heart.due_s(), self._observability.due_s()) if each is not None]
             match self._supervisor.wait(min(due_s, default=None)):
@@ -252,7 +253,10 @@ class Daemon:
             self._observability.beat()
 
     def stop(self, timeout_s: float | None = None) -> int:
-        """Take a last look at everything, ship what there is time for, say what stays; returns the exit code."""
+        """Look at every database once more, ship as much as time permits, report what is not stored.
+
+        Returns the exit code.
+        """
         timeout_s = self._settings.daemon.stop_timeout_s if timeout_s is None else timeout_s
         deadline = time.monotonic() + timeout_s
         self._manager.tell("STOPPING=1", "STATUS=stopping: ships what is committed")
@@ -289,7 +293,7 @@ class Daemon:
         return future
 
     def _reload(self) -> None:
-        """Read the configuration again and go by it; what is refused changes nothing."""
+        """Read the configuration again and apply it. One that is refused changes nothing."""
         waiting = [self._reloads.popleft() for _ in range(len(self._reloads))]
         self._manager.reloading()
         try:
@@ -318,7 +322,7 @@ class Daemon:
         self._settings = settings
         changes = self._databases.change(settings, specs)
         self._destinations.finish(settings)
-        self._supervisor.call("appeared")  # what came up between the look and the watching
+        self._supervisor.call("appeared")  # for files that appeared between the look and the watch
         return {"databases": len(self._databases), **asdict(changes)}
 
     # -- what the others tell, or ask ---------------------------------------------------------------------------------
@@ -339,25 +343,25 @@ class Daemon:
         self._destinations.of(tracked.row_id).snapshotter.due(tracked)
 
     def on_stored(self, row: ObjectRow) -> None:
-        """An object became visible: whoever waits for it sees it in the journal."""
+        """Note that an object became visible. A caller that waits for it sees it in the journal."""
         self._observability.on_stored(row)
         self._destinations.of(row.database_id).stored(row)
         self._heart.changed()
 
     def on_generation_lost(self, database_id: int, gap: Gap) -> None:
-        """Storage says that the current generation can't go on; the follower ends it."""
+        """Have the follower end the current generation, which the storage can't continue."""
         tracked = self._databases.get(database_id)
-        if tracked is not None:  # else it is not configured any more, and only what is left of it goes up
+        if tracked is not None:  # otherwise it is not configured any more, and only its remaining objects are uploaded
             self.follower.interrupt(tracked, lambda tracked: self.follower.generation_lost(tracked, gap))
 
     def on_rewound(self, database_id: int, reason: str) -> None:
-        """What was spooled last was dropped, having changed on disk: the follower reads it again."""
+        """Have the follower read again what was spooled last, which was dropped because it had changed on disk."""
         tracked = self._databases.get(database_id)
         if tracked is not None:
             self.follower.interrupt(tracked, lambda tracked: self.follower.rewound(tracked, reason))
 
     def _looked(self, databases: list[FollowedDatabase]) -> None:
-        """The follower was at these; the start is over when it was at all of them."""
+        """Note that the follower has looked at these. The start is complete when it has looked at all."""
         if self._unlooked:
             self._unlooked.difference_update(tracked.row_id for tracked in databases)
             if not self._unlooked:
@@ -379,14 +383,14 @@ class Daemon:
         )
 
     def _hung(self) -> str:
-        """The worker that got nowhere for the watchdog's interval, or empty."""
+        """The worker that made no progress for the watchdog's interval; empty if there is none."""
         return self._stalls.hung(self._manager.watchdog_s or math.inf, overdue_s=self._schedule.overdue_s())
 
 
 def run_daemon(source: Source, stall_detector: StallDetector, *, once: bool = False) -> int:
-    """Run a daemon, or one round of it; the state directory is locked for as long as it runs. Returns the exit code.
+    """Run a daemon, or one round of it, and return the exit code. The state directory is locked meanwhile.
 
-    ``stall_detector`` learns from the storages of ``source`` that a long request gets on.
+    ``stall_detector`` learns from the storages of ``source`` that a long request makes progress.
     """
     keep_private()
     settings, open_storage = source()

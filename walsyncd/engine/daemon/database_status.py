@@ -1,4 +1,4 @@
-"""How every database stands, from the journal alone: with a daemon beside it or without one."""
+"""The status of every database, computed from the journal alone, with or without a running daemon."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ from walsyncd.errors import NewerFormatError
 
 @dataclass(frozen=True, slots=True)
 class DatabaseStatus:
-    """One database. ``position`` is followed, ``stored_position`` in storage; None before the first.
+    """The status of one database. ``position`` is followed, ``stored_position`` is in storage; None before the first.
 
-    ``lag_s`` is the age of the oldest commit that is not stored yet (0: nothing waits), ``lag_bytes`` the size of the
-    frames that are not stored, ``spool_bytes`` and ``spool_objects`` what waits, compressed. Times are milliseconds
-    since 1970, None for never; ``last_verified_ms``: when its replica was last read whole and found sound.
+    ``lag_s`` is the age of the oldest commit that is not stored yet (0 if all are), ``lag_bytes`` the size of the
+    frames that are not stored, ``spool_bytes`` and ``spool_objects`` what is spooled, compressed. Times are
+    milliseconds since 1970, None for never. ``last_verified_ms`` is when its replica was last read whole and found
+    sound.
     """
 
     name: str
@@ -42,46 +43,49 @@ class DatabaseStatus:
     last_verified_ms: int | None = None
     bucket_bytes: int = 0
     bucket_objects: int = 0
-    """What is stored, as far as the journal knows: counted as it goes, and listed when something may go."""
+    """What is stored, as far as the journal knows.
+
+    It is counted with each upload, and listed when something may be deleted.
+    """
     storage: str = ""
-    """The URL of the storage that its replica is in, empty before the first."""
+    """The URL of the storage that its replica is in; empty before the first."""
     has_base: bool = False
     """Whether the generation can be restored."""
     last_drill_ms: int | None = None
     last_drill: str = ""
-    """How it ended, ``passed``, ``failed`` or ``skipped``, and what it looked at or found."""
+    """The result, ``passed``, ``failed`` or ``skipped``, and what was examined or found."""
     drill_failed: bool = False
     presence_hindrance: str = ""
-    """Why the locks of ``presence`` are not held although they are wanted; empty if that may pass by itself."""
+    """Why the locks of ``presence`` are not held although they are configured; empty if that may pass by itself."""
     presence: str = "off"
-    """``on`` if it is asked for, ``held`` while the daemon holds the database open; only the daemon knows."""
+    """``on`` if it is configured, ``held`` while the daemon holds the database open. Only the daemon knows."""
     unseen_s: float = 0.0
-    """For how long something may have been committed that nobody has looked at yet; only the daemon knows."""
+    """For how long there may have been a commit that has not been looked at. Only the daemon knows."""
     unbased_s: float = 0.0
-    """For how long a change is in no base, where only bases store changes; only the daemon knows."""
+    """For how long a change is in no base, if only bases store changes. Only the daemon knows."""
     base_waits_s: float = 0.0
-    """For how long a base has been due and has waited for the WAL to restart; only the daemon knows."""
+    """For how long a base has been due and has waited for the WAL to restart. Only the daemon knows."""
 
     def behind_s(self, now_ms: int) -> float:
-        """For how long storage may not have had everything: of a database that is not followed nobody knows."""
+        """For how long storage may have lacked something. It is unknown for a database that is not followed."""
         is_known = self.state in _FOLLOWED or (self.state is DatabaseState.COPYING_BASE and self.has_base)
         unknown_ms = 0 if is_known or not self.state_since_ms else now_ms - self.state_since_ms
         return max(self.lag_s, self.unseen_s, self.unbased_s, unknown_ms / 1000)
 
     @property
     def waiting_base(self) -> str:
-        """What a base that is due has waited for, for long; empty if for nothing."""
+        """What a base that is due has been waiting for, for a long time; empty if there is none."""
         if self.base_waits_s < WAITS_TOLD_S:
             return ""
         return f"a base has been due for {self.base_waits_s / 60:.0f} minutes: {AWAITS_RESTART} ({RESTART_REMEDY})"
 
     def without_daemon(self) -> DatabaseStatus:
-        """The same while no daemon runs: nobody follows it, whatever the last daemon noted."""
+        """The same status while no daemon runs: the database is not followed, whatever the last daemon noted."""
         is_followed = self.state in {DatabaseState.FOLLOWING, DatabaseState.COPYING_BASE}
         return replace(self, state=DatabaseState.STOPPED) if is_followed else self
 
 
-WAITS_TOLD_S = 600.0  # by default a WAL restarts after 1,000 pages, and whenever nobody reads
+WAITS_TOLD_S = 600.0  # by default a WAL restarts after 1,000 pages, at any time without a reader
 AWAITS_RESTART = "it waits for the WAL to restart, since all of the current one must be in one stored epoch"
 RESTART_REMEDY = (
     "let the application checkpoint: wal_autocheckpoint above 0, no reader that stays open for ever; "
@@ -94,16 +98,17 @@ _PAGE_SIZE_DEFAULT = 4096  # of frames whose stamp is not known any more
 def statuses(
     journal: Journal | JournalReader, *, now_ms: int, configured: Iterable[str] | None = None
 ) -> list[DatabaseStatus]:
-    """All databases of the journal, or only those ``configured``, by name."""
+    """Return the status of all databases of the journal, or only of those ``configured``, by name."""
     names = None if configured is None else set(configured)
     rows = [row for row in journal.databases() if names is None or row.name in names]
     return [_status(journal, row, now_ms) for row in sorted(rows, key=lambda row: row.name)]
 
 
 def parse_status(values: Mapping[str, Any]) -> DatabaseStatus:
-    """One database as a daemon of any version says it: what it adds is left out, what it lacks has its default.
+    """Parse one database's status as a daemon of any version sends it.
 
-    NewerFormatError if it lacks what has none.
+    Unknown fields are ignored and missing ones have their defaults. Raises NewerFormatError if a field without a
+    default is missing.
     """
     known = {field.name: values[field.name] for field in fields(DatabaseStatus) if field.name in values}
     lacking = [field.name for field in fields(DatabaseStatus) if field.default is MISSING and field.name not in known]
@@ -116,7 +121,7 @@ def parse_status(values: Mapping[str, Any]) -> DatabaseStatus:
 
 
 def _parse_state(word: str) -> DatabaseState:
-    """The state of this name; one that a newer daemon knows is not one in which nothing is wrong."""
+    """Return the state of this name. A state that only a newer daemon knows does not count as healthy."""
     try:
         return DatabaseState(word)
     except ValueError:
@@ -124,7 +129,7 @@ def _parse_state(word: str) -> DatabaseState:
 
 
 def unseen(name: str, path: str) -> DatabaseStatus:
-    """A configured database before any daemon has run."""
+    """Return the status of a configured database before any daemon has run."""
     return DatabaseStatus(
         name=name,
         path=path,
@@ -148,7 +153,7 @@ def _status(journal: Journal | JournalReader, row: DatabaseRow, now_ms: int) -> 
     drill = journal.last_drill(row.id)
     try:
         position, commit_ms, page_size = _followed(row)
-    except ValueError:  # the follower says so when it takes the database up; the others are shown all the same
+    except ValueError:  # the follower reports it when it begins with the database; the others are shown all the same
         position, commit_ms, page_size = None, 0, _PAGE_SIZE_DEFAULT
     stored = None
     if row.stored_generation is not None:
@@ -184,7 +189,7 @@ def _status(journal: Journal | JournalReader, row: DatabaseRow, now_ms: int) -> 
 
 
 def _followed(row: DatabaseRow) -> tuple[str | None, int, int]:
-    """Position, time of the last commit, page size."""
+    """Return the position, the time of the last commit and the page size."""
     if row.follow is None:
         return None, 0, _PAGE_SIZE_DEFAULT
     stream = parse_follow_state(row.follow).stream

@@ -1,7 +1,8 @@
-"""The databases that are followed: who joins, who leaves, and whose settings change.
+"""The databases that are followed, and their changes: which are added, which are removed, and whose settings change.
 
-A database is known by its name, the folder of its replica. One that keeps name and path stays, whatever its settings
-become; with another path, or in another storage, it leaves and joins again. What did not change notices nothing.
+A database is identified by its name, the folder of its replica. One that keeps name and path stays, however its
+settings change. With another path, or in another storage, it leaves and joins again. Unchanged databases are not
+affected.
 
 Changed by the main thread alone, read by any.
 """
@@ -38,7 +39,7 @@ _log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """What a configuration changes, by name."""
+    """What a new configuration changes, by name."""
 
     added: tuple[str, ...]
     removed: tuple[str, ...]
@@ -46,7 +47,7 @@ class Changes:
 
 
 class Databases:
-    """``joined`` is told of each new database before it is looked at."""
+    """``joined`` is called with each new database before it is looked at."""
 
     def __init__(
         self,
@@ -67,7 +68,7 @@ class Databases:
         self._lock = threading.Lock()
         self._by_id: dict[int, FollowedDatabase] = {}
         self._by_name: dict[str, FollowedDatabase] = {}
-        # What each was told last: ``FollowedDatabase.spec`` becomes that only when the follower comes to it.
+        # The latest specification of each. ``FollowedDatabase.spec`` follows only when the follower gets to it.
         self._specs: dict[str, DatabaseSpec] = {}
 
     def __len__(self) -> int:
@@ -79,11 +80,14 @@ class Databases:
             return list(self._by_id.values())
 
     def get(self, database_id: int) -> FollowedDatabase | None:
-        """By the journal's row id; None: it is not followed, though something of it may be left in the spool."""
+        """Return the database of a row id of the journal.
+
+        Returns None if it is not followed, even if its spool is not empty.
+        """
         return self._by_id.get(database_id)
 
     def named(self, names: Sequence[str]) -> list[FollowedDatabase]:
-        """These databases, or all; UsageError names the ones there are."""
+        """Return these databases, or all. Raises UsageError with the names that exist."""
         with self._lock:
             if not names:
                 return list(self._by_name.values())
@@ -94,15 +98,15 @@ class Databases:
             return [self._by_name[name] for name in names]
 
     def begin(self, settings: Settings) -> None:
-        """Follow what the configuration names; the journal says so of what it does not name any more."""
-        self._event_pump.watch_folders(glob_folders(settings))  # before looking, so that nothing comes up in between
+        """Follow the databases of the configuration, and note in the journal which ones it no longer names."""
+        self._event_pump.watch_folders(glob_folders(settings))  # watched before looking, so that no new file is missed
         self.change(settings, expand(settings))
         for row in self._journal.databases():
             if row.id not in self._by_id:
                 self._note_left(row.id)
 
     def look_around(self, settings: Settings) -> None:
-        """New names came up in the folders of patterns: follow what matches now besides what did before."""
+        """Follow files that newly match the patterns, besides what is followed already."""
         self._event_pump.watch_folders(glob_folders(settings))
         try:
             specs = expand(settings)
@@ -114,7 +118,7 @@ class Databases:
                 self._join(spec, settings)
 
     def change(self, settings: Settings, specs: Iterable[DatabaseSpec]) -> Changes:
-        """Follow exactly ``specs``, which is what ``settings`` expand to."""
+        """Follow exactly ``specs``, the expansion of ``settings``."""
         self._event_pump.watch_folders(glob_folders(settings))
         wanted = {spec.name: spec for spec in specs}
         leaving = [tracked for tracked in self.all() if not self._stays(tracked, wanted.get(tracked.name), settings)]
@@ -151,12 +155,12 @@ class Databases:
                 tracked.wal_pairs.look_around()
         except StateError:
             raise
-        except WalsyncdError as error:  # the follower's look says what is wrong
+        except WalsyncdError as error:  # the follower's look reports what is wrong
             tracked.wal_pairs.fail(error)
         self._schedule.admit(tracked)
 
     def _leave(self, leaving: Sequence[FollowedDatabase]) -> None:
-        """Let go of these; what they have in the spool goes up all the same."""
+        """Stop following these. What they have in the spool is still uploaded."""
         for tracked in leaving:
             self._event_pump.remove(tracked)
             tracked.presence.want(wanted=False)
@@ -174,7 +178,7 @@ class Databases:
             self._note_left(tracked.row_id)
 
     def _retune(self, tracked: FollowedDatabase, spec: DatabaseSpec) -> None:
-        """Turn other settings over to each who goes by them; the follower's are its own, in its thread."""
+        """Pass the new settings to each part that uses them. The follower applies its own in its thread."""
         before, self._specs[spec.name] = self._specs[spec.name], spec
         destination = self._destinations.of(tracked.row_id)
         tracked.presence.want(wanted=spec.presence)
@@ -184,7 +188,7 @@ class Databases:
         if before.snapshot_interval_s != spec.snapshot_interval_s:
             destination.snapshotter.replan(tracked, spec.snapshot_interval_s)
         destination.driller.plan(tracked, spec.verify_interval_s)
-        if policy_of(before) != policy_of(spec):  # after the follower has turned the settings over
+        if policy_of(before) != policy_of(spec):  # after the follower has applied the settings
             self._follower.interrupt(tracked, destination.keep)
 
     def _note_left(self, database_id: int) -> None:
@@ -199,5 +203,5 @@ class Databases:
 
 
 def _is_tuned(before: DatabaseSpec, spec: DatabaseSpec) -> bool:
-    """Whether any setting differs: all but what the entry is called and by which path it was configured."""
+    """Whether any setting differs, except the entry's name and the path by which it was configured."""
     return replace(spec, entry=before.entry, configured_as=before.configured_as) != before

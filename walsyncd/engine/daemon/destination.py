@@ -1,8 +1,8 @@
-"""Everything that talks to one storage: the uploads and the bases. It is replaced whole when its settings change.
+"""Everything that uses one storage: the uploads and the bases. It is replaced as a whole when its settings change.
 
-A storage at another url is another place: what was stored or spooled for the old one is of no use there, so a
-database's generation ends and begins again (``leave_place``). New credentials, another endpoint or more connections to
-the same place end nothing: like after a restart, each database is claimed again before it is written next.
+A storage at another url is another place: objects stored or spooled for the old one are of no use there, so a
+database's generation ends and another begins (``leave_place``). New credentials, another endpoint or more connections
+to the same place end nothing: as after a restart, each database is claimed again before the next write.
 """
 
 from __future__ import annotations
@@ -35,7 +35,10 @@ from walsyncd.errors import UsageError, WalsyncdError
 
 
 class Destination:
-    """The uploader and the snapshotter of ``storage``, for the databases that ``owns``; both begin with ``start``."""
+    """The uploader and the snapshotter of ``storage``, for the databases that ``owns`` accepts.
+
+    ``start`` starts both.
+    """
 
     def __init__(
         self,
@@ -98,7 +101,7 @@ class Destination:
             )
 
     def adopt(self, databases: Iterable[FollowedDatabase]) -> None:
-        """Ship these from now on; a base that was under way goes on."""
+        """Ship these from now on. A base that was under way continues."""
         for tracked in databases:
             self.uploader.pace(tracked.row_id, tracked.spec.upload_interval_s)
             self.snapshotter.adopt(tracked)
@@ -108,18 +111,18 @@ class Destination:
                 self._housekeeper.adopt(tracked)
 
     def keep(self, tracked: FollowedDatabase) -> None:
-        """Keep of its replica what its settings say now."""
+        """Apply the present rules of retention to its replica."""
         if self._housekeeper is not None:
             self._housekeeper.replan(tracked)
 
     def prune(self, databases: Iterable[FollowedDatabase]) -> None:
-        """Remove what may go now; UsageError if nothing may ever."""
+        """Remove what may be deleted now. Raises UsageError if nothing may ever be."""
         housekeeper = self._keeping()
         for tracked in databases:
             housekeeper.prune_now(tracked)
 
     def pruned(self, tracked: FollowedDatabase) -> Pruned | WalsyncdError | None:
-        """What came of it; None: nothing yet."""
+        """Return the result of the pruning, or None if there is none yet."""
         return self._keeping().outcome(tracked)
 
     def is_housekeeping(self) -> bool:
@@ -131,7 +134,7 @@ class Destination:
         return sum(self._removals.objects.copy().values())
 
     def trouble(self) -> str:
-        """What is wrong with the storage, in words, or empty."""
+        """What is wrong with the storage, in words; empty if nothing is."""
         named = f"storage {self.keeping.name}" if self.keeping.name else "storage"
         outage = self.uploader.outage()
         if outage is not None:
@@ -145,7 +148,7 @@ class Destination:
         return self._housekeeper
 
     def forget(self, tracked: FollowedDatabase) -> None:
-        """It is not followed any more."""
+        """Stop working for this database, which is no longer followed."""
         self.snapshotter.forget(tracked)
         self._content.forget(tracked)
         self.driller.plan(tracked, None)
@@ -153,7 +156,7 @@ class Destination:
             self._housekeeper.forget(tracked)
 
     def start(self) -> None:
-        """Begin; what earlier runs left goes first."""
+        """Start the threads; what earlier runs left is sent first."""
         self.uploader.start()
         self._threads.append(self._supervisor.start("snapshotter", self.snapshotter.run))
         self._threads.append(self._supervisor.start("driller", self.driller.run))
@@ -162,7 +165,7 @@ class Destination:
             self._threads.append(self._supervisor.start("housekeeper", self._housekeeper.run))
 
     def stored(self, row: ObjectRow) -> None:
-        """An object became visible."""
+        """Note that an object became visible."""
         self.snapshotter.stored(row)
         self._content.stored(row)
         self.driller.stored(row)
@@ -170,7 +173,7 @@ class Destination:
             self._housekeeper.stored(row)
 
     def wind_down(self) -> None:
-        """Begin nothing more but uploads."""
+        """Begin nothing but uploads any more."""
         self.snapshotter.stop()
         self.driller.stop()
         self.probe.stop()
@@ -178,7 +181,7 @@ class Destination:
             self._housekeeper.stop()
 
     def stop(self) -> None:
-        """End at once, but for requests in flight; the rest is in the journal for the next one."""
+        """End at once, except for requests in flight. The rest is in the journal for the next destination."""
         self.wind_down()
         self.uploader.stop()
         for thread in self._threads:
@@ -186,19 +189,22 @@ class Destination:
 
 
 def _renewal(journal: Journal, environment: Environment, follower: Follower, expire_s: float | None) -> Renewal | None:
-    """Where objects go by age, bases are renewed by the clock."""
+    """Return a renewal if the store removes objects by age: then bases are renewed at intervals."""
     if expire_s is None:
         return None
     return Renewal(journal, environment, interrupt=follower.interrupt, expire_s=expire_s)
 
 
 def leave_place(journal: Journal, row: DatabaseRow, url: str) -> Gap:
-    """Give up what a database has elsewhere, for the storage at ``url``; the reason that its generation ends."""
+    """Abandon what a database has in another storage, in favour of the one at ``url``.
+
+    Returns why its generation ends.
+    """
     gap = Gap.of(GapKind.STORAGE, "the storage changed from {before} to {now}", before=row.place or "", now=url)
     now_ms = time.time_ns() // 1_000_000
     if row.generation is not None:
         journal.lose_generation(row.id, row.generation, gap, now_ms)
-    journal.drop_spool(row.id)  # what was left of earlier ones
+    journal.drop_spool(row.id)  # what was left of earlier generations
     for base in journal.bases(row.id):
         journal.base_dropped(base.row.id)
     journal.forget_kept(row.id)

@@ -1,15 +1,15 @@
-"""Which storage each database's replica is in: one ``Destination`` for each storage that is in use.
+"""Maps each database to the storage of its replica: one ``Destination`` for each storage that is in use.
 
-A storage is known by its url, and so is the place of a database in the journal. A reload compares:
+A storage is identified by its url, and so is the place of a database in the journal. A reload compares:
 
 ==========================================  ==========================================================================
-the configuration says                      and so
+the configuration has                       and so
 ==========================================  ==========================================================================
 another url for a database                  it leaves, and joins there with a new generation (``enter``)
 other keys for the same url                 the destination is replaced; nothing ends
 a url that was not in use                   a destination begins, before a database joins it
-no word of a url any more                   its destination ends after the databases have left; what others, which are
-                                            configured no more, had in the spool for it is dropped
+no more mention of a url                    its destination ends after the databases have left; what databases that
+                                            are no longer configured had in the spool for it is dropped
 ==========================================  ==========================================================================
 
 Each destination has threads, ownership, outage, refusals and limits of its own, so that none waits for another. Only
@@ -36,14 +36,14 @@ from walsyncd.engine.follow.followed_database import FollowedDatabase
 from walsyncd.errors import TransientError
 
 OpenStorage: TypeAlias = Callable[[StorageSettings], Storage]
-# A destination by a configuration, one of its storages, that storage when it is open, and which databases are in it.
+# Makes a destination from a configuration, one of its storages, that storage opened, and a test for its databases.
 Make: TypeAlias = Callable[[Settings, StorageSettings, Storage, Callable[[int], bool]], Destination]
 
 _log = structlog.get_logger()
 
 
 class Destinations:
-    """``make`` builds one. Nothing is open before the first ``settle``."""
+    """``make`` builds a destination. Nothing is open before the first ``settle``."""
 
     def __init__(self, journal: Journal, make: Make) -> None:
         self._journal = journal
@@ -55,7 +55,7 @@ class Destinations:
         self._is_started = False
 
     def of(self, database_id: int) -> Destination:
-        """The destination of a database; of one that is in none any more, the default."""
+        """Return the destination of a database, or the default one if it is in none any more."""
         return self._by_url.get(self._places.get(database_id, ""), self._by_url[self._default])
 
     def all(self) -> list[Destination]:
@@ -67,11 +67,11 @@ class Destinations:
         return self._places.get(database_id)
 
     def trouble(self) -> str:
-        """What is wrong with any of the storages, in words, or empty."""
+        """What is wrong with any of the storages, in words; empty if nothing is."""
         return "; ".join(filter(None, (each.trouble() for each in self.all())))
 
     def urgent(self, database_ids: Iterable[int]) -> None:
-        """What these databases have spooled leaves without waiting for a token."""
+        """Send what these databases have spooled without waiting for a token."""
         ids = list(database_ids)
         for destination in self.all():
             mine = [each for each in ids if self.of(each) is destination]
@@ -79,15 +79,15 @@ class Destinations:
                 destination.uploader.urgent(mine)
 
     def start(self) -> None:
-        """Begin; what earlier runs left goes first."""
+        """Start the destinations; what earlier runs left is sent first."""
         self._is_started = True
         for each in self.all():
             each.start()
 
     def settle(self, settings: Settings, open_storage: OpenStorage, databases: Collection[FollowedDatabase]) -> None:
-        """Have a destination for each storage that is in use; ``databases`` are followed at present.
+        """Have a destination for each storage that is in use; ``databases`` are those followed at present.
 
-        Raises what a storage raises that refuses us, and changes nothing then. One that is away may come back.
+        Raises what a storage raises that refuses us, and changes nothing then. A storage that is away is no error.
         """
         changed = [each for each in _in_use(settings, self._places) if self._ways.get(each.url) != _way(settings, each)]
         opened = [(each, open_storage(each)) for each in changed]
@@ -100,9 +100,9 @@ class Destinations:
         self._default = settings.storage.url
 
     def enter(self, row: DatabaseRow, url: str) -> Gap | None:
-        """A database is in the storage at ``url`` from now on; what it has elsewhere is given up.
+        """Move a database to the storage at ``url``; what it has in another one is abandoned.
 
-        Returns why its generation ended, or None if that goes on.
+        Returns why its generation ended, or None if it continues.
         """
         gap = None
         if row.place is None:
@@ -114,7 +114,7 @@ class Destinations:
         return gap
 
     def finish(self, settings: Settings) -> None:
-        """End the destinations that the configuration does not know any more; the databases have left them."""
+        """End the destinations that are no longer configured, after the databases have left them."""
         known = {each.url for each in settings.storages}
         for row in self._journal.databases():
             if row.place is not None and row.place not in known:
@@ -124,12 +124,15 @@ class Destinations:
             self._ways.pop(url)
 
     def wind_down(self) -> None:
-        """Begin nothing more but uploads."""
+        """Begin nothing but uploads any more."""
         for each in self.all():
             each.wind_down()
 
     def stop(self, timeout_s: float, *, linger_s: float) -> bool:
-        """Ship what is spooled for at most ``timeout_s``, everywhere at once; False if a request is still under way."""
+        """Ship what is spooled for at most ``timeout_s``, everywhere at once.
+
+        Returns False if a request is still under way.
+        """
         destinations = self.all()
 
         def stop(destination: Destination) -> bool:
@@ -163,13 +166,13 @@ class Destinations:
 
 
 def _in_use(settings: Settings, places: dict[int, str]) -> list[StorageSettings]:
-    """The storages that have, or may have, a database: ``[storage]`` always, so that it is known whether it answers."""
+    """Return the storages that have a database, and always ``[storage]``, so that its health is known."""
     selected = {"", *(entry.storage for entry in settings.databases)}
     held = set(places.values())
     return [each for each in settings.storages if each.name in selected or each.url in held]
 
 
 def _way(settings: Settings, storage: StorageSettings) -> object:
-    """What a destination is made for; what it is called is no part of that, but for messages."""
+    """The settings that require a new destination when they change. The storage's name counts only for messages."""
     daemon = settings.daemon
     return storage, daemon.uploads_max, daemon.upload_bytes_per_second_max

@@ -1,4 +1,4 @@
-"""What happens when the spool is full: following waits, or, while a storage is away, somebody gives way."""
+"""Decides what happens when the spool is full: the follower waits, or during an outage databases lose their spool."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class FullSpool:
         self._databases = databases
 
     def must_wait(self, follower: Follower) -> bool:
-        """Whether the follower has to wait; the largest spools for a storage that is away are dropped instead."""
+        """Whether the follower has to wait. The largest spools for a storage that is away are dropped instead."""
         if not self._limit.is_full():
             return False
         if all(each.uploader.outage() is None for each in self._destinations().all()):
@@ -49,8 +49,8 @@ class FullSpool:
             freed = self._destinations().of(database_id).uploader.drop_spool(database_id)
             name = tracked.name if tracked else database_id
             _log.error("spool_dropped", database=name, bytes=freed, reason=gap.reason)
-        return not dropped  # what fills the spool is on its way to a storage that answers
+        return not dropped  # what fills the spool is being sent to a storage that answers
 
     def _is_answering(self, database_id: int) -> bool:
-        """Whether the storage of this database is not away."""
+        """Whether this database's storage is not away."""
         return self._destinations().of(database_id).uploader.outage() is None

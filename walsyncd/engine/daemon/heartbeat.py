@@ -1,10 +1,10 @@
-"""What the service manager hears: that the daemon is ready, how it goes in words, and that it is alive.
+"""Notifies the service manager that the daemon is ready, how it is, and that it is alive.
 
-It wakes nobody by itself. The main thread asks ``due_s`` how long it may sleep and calls ``beat`` when it woke:
+It has no thread of its own. The main thread asks ``due_s`` how long it may sleep and calls ``beat`` when it wakes up:
 
-- ``changed`` (any thread) says that the words may be others now; they are told at most every ``REFRESH_S``.
-- The watchdog is due at half its interval, and is fed only while ``hung`` names nobody.
-- Until ``ready`` the time for the start is extended, as long as nobody hangs.
+- ``changed`` (any thread) notes that the status text may have changed; it is sent at most every ``REFRESH_S``.
+- The watchdog is due at half its interval. It is fed only while ``hung`` names no worker.
+- Until ``ready`` the time for the start is extended, as long as no worker hangs.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _log = structlog.get_logger()
 
 
 class Heartbeat:
-    """``words`` gives the text of ``systemctl status``, ``hung`` who hangs, ``wake`` has the main thread call."""
+    """``words`` is the text of ``systemctl status``, ``hung`` the worker that hangs, ``wake`` has ``beat`` run."""
 
     def __init__(
         self,
@@ -50,20 +50,20 @@ class Heartbeat:
         self._hangs = ""
 
     def changed(self) -> None:
-        """The words may be others now."""
+        """Note that the status text may have changed."""
         with self._lock:
             was_changed, self._is_changed = self._is_changed, True
         if not was_changed:
             self._wake()
 
     def ready(self) -> None:
-        """The start, or a reload, is over."""
+        """Note that the start, or a reload, is complete."""
         self._is_ready = True
         self._told = self._words()
         self._manager.tell("READY=1", f"STATUS={self._told}")
 
     def due_s(self) -> float | None:
-        """In how many seconds ``beat`` wants to be called; None: not by itself."""
+        """Return in how many seconds ``beat`` must be called. Returns None if nothing is due."""
         now_s = self._monotonic_s()
         moments = [self._alive_s + every_s] if (every_s := self._every_s()) is not None else []
         if self._is_changed:
@@ -71,7 +71,7 @@ class Heartbeat:
         return max(0.0, min(moments) - now_s) if moments else None
 
     def beat(self) -> None:
-        """Tell what is due; the main thread alone."""
+        """Send what is due. Called by the main thread alone."""
         now_s = self._monotonic_s()
         if self._is_changed and now_s >= self._refreshed_s + REFRESH_S:
             self._refresh(now_s)
@@ -88,7 +88,7 @@ class Heartbeat:
 
     def _refresh(self, now_s: float) -> None:
         with self._lock:
-            self._is_changed = False  # before looking: what changes meanwhile is told next time
+            self._is_changed = False  # cleared before looking: a change meanwhile is sent next time
         self._refreshed_s = now_s
         words = self._words()
         if words != self._told:
@@ -109,9 +109,10 @@ class Heartbeat:
 
 
 def status_words(*, databases: int, behind: int, troubled: int, stored_ms: int, storage: str) -> str:
-    """How it goes, for people; ``stored_ms`` is when something was stored last (0: never), ``storage`` its trouble.
+    """Return a status text for people.
 
-    The moment stands there as such: "3 s ago" would be wrong as soon as it has been read.
+    ``stored_ms`` is when something was stored last (0 for never), ``storage`` is what is wrong with it. The time is
+    absolute, since "3 s ago" would be wrong soon after.
     """
     if databases:
         words = [f"{databases} database{'s' * (databases != 1)}", f"{behind} behind"]

@@ -1,7 +1,7 @@
-"""The numbers for Prometheus, computed from the journal and from counts when it asks: nothing runs in between.
+"""Computes the metrics for Prometheus from the journal and from counts on each request; nothing runs in between.
 
-Counters of what was shipped begin at 0 with every run, as Prometheus expects; gaps and generations come from the
-journal and outlive it. How they are shown is ``adapters.system.exporter``'s.
+Counters of what was shipped begin at 0 with every run, as Prometheus expects. Gaps and generations come from the
+journal and outlive the run. ``adapters.system.exporter`` publishes them.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Shipped:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def note(self, row: ObjectRow) -> None:
-        """An object was stored just now."""
+        """Count an object that was stored just now."""
         with self._lock:
             self.transactions[row.database_id] += row.commits
             self.size[row.database_id] += row.size
@@ -43,9 +43,9 @@ class Shipped:
 
 
 class Metrics:
-    """Collects when asked. ``trouble`` says what is wrong with the storage.
+    """Collects the metrics on request. ``trouble`` returns what is wrong with the storage.
 
-    ``waits`` names the databases that are followed, and says what each of them waits for.
+    ``waits`` returns the followed databases by name, and what each of them waits for.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Metrics:
         self._clock = clock
 
     def collect(self) -> Iterator[Metric]:
-        """Every metric there is."""
+        """Yield every metric."""
         yield from self._of_databases()
         yield from self._of_shipping()
         yield from self._of_storage()

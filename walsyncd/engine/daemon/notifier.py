@@ -1,13 +1,13 @@
-"""Tells people who have no Prometheus how it goes: a heartbeat that stops, and a report of each problem.
+"""Notifies people who have no Prometheus: a heartbeat that stops, and a report of each problem.
 
-The heartbeat's URL is asked every ``heartbeat_interval`` while nothing is wrong, and its ``/fail`` while something is,
-the first time at once. The problem's URL gets one POST when a problem begins and one when it is over::
+The heartbeat's URL is requested every ``heartbeat_interval`` while nothing is wrong, and its ``/fail`` while something
+is, the first time at once. The problem's URL gets one POST when a problem begins and one when it is over::
 
     {"event": "began", "host": "web-1", "database": "srv/app.db", "problem": "missing", "text": "…", "remedy": "…",
      "since": "2026-11-22T10:56:00.000Z", "time": "2026-11-22T10:56:01.000Z"}
 
-``database`` is null for a problem of the storage as a whole. All of it is one thread's work, so nothing else ever waits
-for a receiver. Reports that can't be delivered wait in order, ``WAITING_MAX`` at most, and are tried again.
+``database`` is null for a problem of the storage as a whole. One thread does all of it, so nothing else ever waits for
+a receiver. Reports that can't be delivered wait in order, at most ``WAITING_MAX`` of them, and are tried again.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from walsyncd.core.stored.moment import format_moment
 from walsyncd.engine.follow.followed_database import FollowedDatabase
 from walsyncd.errors import TransientError
 
-CHECK_S = 10.0  # what nobody told of is seen as late as that
-CALM_S = 1.0  # a change is looked at after that: thousands of databases change together, and some at once again
-WAITING_MAX = 1000  # reports; a receiver that is dead for long does not fill the memory
+CHECK_S = 10.0  # changes without a notification are seen this late
+CALM_S = 1.0  # a change is examined after that: thousands of databases change together, and some change back at once
+WAITING_MAX = 1000  # reports; a receiver that is down for long must not fill the memory
 RETRY_S, RETRY_MAX_S = 2.0, 60.0
 
 _log = structlog.get_logger()
@@ -39,7 +39,7 @@ _log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Complaint:
-    """One thing that is wrong, with a database (None: with the storage as a whole): ``kind`` is a bounded word."""
+    """One problem of a database, or of the storage as a whole (None). ``kind`` is one of a fixed set of words."""
 
     database: str | None
     kind: str
@@ -48,7 +48,7 @@ class Complaint:
 
     @property
     def key(self) -> tuple[str | None, str]:
-        """Two complaints with one key are the same problem, whatever their texts."""
+        """Two complaints with the same key are the same problem, even with different texts."""
         return self.database, self.kind
 
 
@@ -59,9 +59,9 @@ def complaints_of(
     trouble: str,
     failed_drills: Collection[int],
 ) -> list[Complaint] | None:
-    """What is wrong now; None until each database was looked at once.
+    """Return what is wrong now, or None until each database was looked at once.
 
-    ``trouble`` is the storage's as a whole. While there is one, what it refuses of single databases is part of it.
+    ``trouble`` is the storage's as a whole. While there is one, refusals of single databases are part of it.
     """
     if any(tracked.report.state is DatabaseState.NEW for tracked in followed):
         return None
@@ -80,7 +80,7 @@ def complaints_of(
 
 
 class Notifier:
-    """``complaints`` lists what is wrong now, None while that is not known: at the start. Any thread may call."""
+    """``complaints`` returns what is wrong now, or None while that is unknown, at the start. Any thread may call."""
 
     def __init__(
         self,
@@ -95,7 +95,7 @@ class Notifier:
         self._condition = threading.Condition()
         self._settings = NotifySettings()
         self._is_woken = self._is_stopping = False
-        # Of the running thread alone:
+        # Used by the running thread alone.
         self._known: dict[tuple[str | None, str], tuple[Complaint, int]] = {}
         self._waiting: deque[dict[str, Any]] = deque()
         self._beat_due_s = 0.0
@@ -104,13 +104,13 @@ class Notifier:
         self._unreachable: dict[str, str] = {}
 
     def settle(self, settings: NotifySettings) -> None:
-        """Go by these settings from now on."""
+        """Apply these settings from now on."""
         with self._condition:
             self._settings = settings
         self.wake()
 
     def wake(self) -> None:
-        """Something may be wrong now that was not, or be well again."""
+        """Note that a problem may have begun or ended."""
         with self._condition:
             if self._settings.is_wanted:
                 self._is_woken = True
@@ -123,13 +123,13 @@ class Notifier:
             self._condition.notify()
 
     def run(self) -> None:
-        """The thread: until ``stop``."""
+        """Run the thread until ``stop``."""
         wait_s: float | None = None
         while self._wait(wait_s):
             wait_s = self.round(time.monotonic())
 
     def round(self, now_s: float) -> float | None:
-        """Do what is due at this moment (monotonic); seconds until something is due again, None: nothing is."""
+        """Do what is due at this moment (monotonic). Returns the seconds until something is due again, or None."""
         settings = self._settings
         if not settings.is_wanted:
             self._known.clear()
@@ -155,7 +155,7 @@ class Notifier:
         return max(0.0, min(moments) - time.monotonic())
 
     def _compare(self, complaints: Sequence[Complaint]) -> bool:
-        """Note what began and what is over; whether the first began, or the last is over."""
+        """Note which problems began and which are over. Returns whether the first began or the last is over."""
         was_well, now_ms = not self._known, self._wall_ms()
         found = {complaint.key: complaint for complaint in complaints}
         for key, (complaint, since_ms) in list(self._known.items()):
@@ -196,7 +196,7 @@ class Notifier:
             self._reached("heartbeat_url")
 
     def _deliver(self, url: str, now_s: float) -> None:
-        """Send what waits, in order, until one is not taken or the next heartbeat is due."""
+        """Send the waiting reports in order, until one is not accepted or the next heartbeat is due."""
         until_s = time.monotonic() + CHECK_S
         while self._waiting and time.monotonic() < until_s and not self._is_stopping:
             try:
@@ -211,7 +211,7 @@ class Notifier:
             self._reached("problem_url")
 
     def _failed(self, which: str, reason: str) -> None:
-        """Say it once, until it works again or fails in another way."""
+        """Log a failure once, until it works again or fails in another way."""
         if self._unreachable.get(which) != reason:
             self._unreachable[which] = reason
             _log.warning("notification_failed", receiver=which, reason=reason, remedy="it is tried again")

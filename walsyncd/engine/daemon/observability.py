@@ -1,4 +1,4 @@
-"""What can be seen of a daemon from outside: the storages' health and the metrics."""
+"""What can be observed of a daemon from outside: the storages' health and the metrics."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _log = structlog.get_logger()
 class Observability:
     """Watches what ``destinations`` do.
 
-    ``waits`` says what each database that is followed waits for, and for how long.
+    ``waits`` returns what each followed database waits for, and for how long.
     """
 
     def __init__(
@@ -63,35 +63,38 @@ class Observability:
         self._journal = journal
         self._followed = followed
         self.notifier = Notifier(socket.gethostname(), self._complaints)
-        """Its ``run`` is a thread of the daemon."""
+        """The probe; its ``run`` is a thread of the daemon."""
         self._exporter: Exporter | None = None
         self._problem = ""
 
     @property
     def stored_ms(self) -> int:
-        """When something was stored last (milliseconds since 1970), 0 for never."""
+        """When something was stored last (milliseconds since 1970), or 0 for never."""
         return self._shipped.last_ms
 
     def counted(self, storage: Storage) -> tuple[Storage, Requests]:
-        """The storage to be used in its place, which counts, and its counts."""
+        """Return a storage to be used instead, which counts its requests, and its counts."""
         requests = Requests(self._requests)
         return CountingStorage(storage, requests), requests
 
     def on_stored(self, row: ObjectRow) -> None:
-        """An object was stored."""
+        """Note that an object was stored."""
         self._shipped.note(row)
         self._clock.compare()
 
     def remarks(self) -> str:
-        """What is wrong with the storage, or with this machine's clock beside the store's, in words, or empty."""
+        """What is wrong with the storage, or with this machine's clock compared with the store's; empty if nothing."""
         return "; ".join(filter(None, (self.trouble(), self._clock.words())))
 
     def trouble(self) -> str:
-        """What is wrong with the storage, in words, or empty."""
+        """What is wrong with the storage, in words; empty if nothing is."""
         return self._destinations().trouble()
 
     def start(self, daemon: DaemonSettings, notify: NotifySettings = NOBODY) -> None:
-        """Begin, by these settings. Where metrics can't be shown (a port is taken), replication does without them."""
+        """Start with these settings.
+
+        If metrics can't be published (a port is taken), replication works without them.
+        """
         if not has_ofd_locks():
             _log.warning("ofd_locks_missing", reason=NO_OFD_LOCKS[0], remedy=NO_OFD_LOCKS[1])
         try:
@@ -102,10 +105,13 @@ class Observability:
             self.notifier.settle(notify)
 
     def settle(self, daemon: DaemonSettings, notify: NotifySettings = NOBODY) -> None:
-        """Go by these settings; UsageError if metrics can't be shown there, and what was shown before stays."""
+        """Apply these settings.
+
+        Raises UsageError if metrics can't be published by them; the previous way then stays.
+        """
         listen, textfile = daemon.metrics_listen, daemon.metrics_textfile
         if self._exporter is None and (listen or textfile):
-            # Only for those who want it: an HTTP server and a library that nothing else here needs.
+            # Imported only if configured: an HTTP server and a library that nothing else here needs.
             from walsyncd.adapters.system.exporter import Exporter  # noqa: PLC0415
 
             self._exporter = Exporter(self._metrics.collect)
@@ -114,15 +120,15 @@ class Observability:
         self.notifier.settle(notify)
 
     def changed(self) -> None:
-        """A database, or the storage, may be well now or not."""
+        """Note that a problem of a database or of the storage may have begun or ended."""
         self.notifier.wake()
 
     def due_s(self) -> float | None:
-        """In how many seconds ``beat`` wants to be called; None: not by itself."""
+        """Return in how many seconds ``beat`` must be called. Returns None if nothing is due."""
         return None if self._exporter is None else self._exporter.due_s()
 
     def beat(self) -> None:
-        """Write the metrics' file if it is time; a file that can't be written is said once."""
+        """Write the metrics file if it is due. A failure to write it is logged once."""
         if self._exporter is None or self._exporter.due_s() != 0:
             return
         try:
@@ -135,7 +141,7 @@ class Observability:
             self._problem = ""
 
     def stop(self) -> None:
-        """Show nothing and tell nobody any more."""
+        """Publish and notify nothing any more."""
         self.notifier.stop()
         if self._exporter is not None:
             self._exporter.settle(listen=None, textfile=None)

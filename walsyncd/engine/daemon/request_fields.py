@@ -1,6 +1,6 @@
-"""The fields of a request on the control socket, which may hold anything that JSON can say.
+"""The fields of a request on the control socket, which may hold any JSON.
 
-Each function returns a field as what it has to be, or raises UsageError with the field's name and what was found.
+Each function returns a field in its required type, or raises UsageError with the field's name and what was found.
 """
 
 from __future__ import annotations
@@ -15,24 +15,24 @@ NAMES_MAX = 100_000  # databases in one request
 
 
 def fields_of(request: object) -> Mapping[str, Any]:
-    """The request itself: an object."""
+    """Return the request itself, which must be an object."""
     if not isinstance(request, Mapping):
         raise UsageError(f"a request is a JSON object, not {_shown(request)}")
     return request
 
 
 def text_field(request: Mapping[str, Any], field: str) -> str:
-    """A text that is required."""
+    """Return a required text."""
     return _text(request.get(field), field)
 
 
 def optional_text(request: Mapping[str, Any], field: str) -> str | None:
-    """A text, or None if there is none."""
+    """Return a text, or None if there is none."""
     return None if request.get(field) is None else text_field(request, field)
 
 
 def names_field(request: Mapping[str, Any], field: str = "names") -> Sequence[str]:
-    """A list of names, empty if there is none."""
+    """Return a list of names, empty if there is none."""
     names = request.get(field)
     if names is None:
         return []
@@ -42,7 +42,7 @@ def names_field(request: Mapping[str, Any], field: str = "names") -> Sequence[st
 
 
 def objects_field(request: Mapping[str, Any], field: str) -> Mapping[str, Mapping[str, Any]]:
-    """An object of objects by name, empty if there is none."""
+    """Return an object of objects by name, empty if there is none."""
     objects = request.get(field)
     if objects is None:
         return {}
@@ -52,7 +52,7 @@ def objects_field(request: Mapping[str, Any], field: str) -> Mapping[str, Mappin
 
 
 def _text(value: object, field: str) -> str:
-    """A text that can be a name: lone surrogates, which JSON can write, are in none."""
+    """Return a text that can be a name. Lone surrogates, which JSON allows, are in no name."""
     if not isinstance(value, str):
         raise UsageError(f"`{field}` of a request is a text, not {_shown(value)}")
     try:

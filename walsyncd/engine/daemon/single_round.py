@@ -1,14 +1,14 @@
-"""One round over all databases, for ``walsyncd run --once``: it is over when nothing is left that can be done now.
+"""One round over all databases, for ``walsyncd run --once``. It is over when nothing is left that can be done now.
 
-A thread of the daemon waits for this while all others do their work as ever:
+A thread of the daemon waits for this while all others work as usual:
 
 1. Every database was looked at.
 2. Every object that was spooled is stored, and no base is due or under way.
 3. Compaction and pruning have done what was due.
 
-It gives up on a database that can't be read or that another daemon took, and on a base that was abandoned
-``BASE_FAILURES_MAX`` times. It gives up on everything when nothing was read, stored or removed for ``STALL_S_MAX``, or
-for ``TROUBLE_S_MAX`` while the storage is away or refuses.
+It stops waiting for a database that can't be read or that another daemon has taken over, and for a base that was
+abandoned ``BASE_FAILURES_MAX`` times. It stops waiting for everything when nothing was read, stored or removed for
+``STALL_S_MAX``, or for ``TROUBLE_S_MAX`` while the storage is away or refuses.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from walsyncd.engine.daemon.destinations import Destinations
 from walsyncd.engine.follow.followed_database import FollowedDatabase
 
 LOOK_S_MAX = 600.0  # the first look at a large WAL reads it whole
-TROUBLE_S_MAX = 30.0  # a storage that fails for so long is left for the next run
-STALL_S_MAX = 600.0  # a part of 8 MiB on the slowest line that is of any use takes less
+TROUBLE_S_MAX = 30.0  # a storage that fails for this long is left for the next run
+STALL_S_MAX = 600.0  # a part of 8 MiB on the slowest usable line takes less
 BASE_FAILURES_MAX = 3
 POLL_S = 0.1
 
@@ -35,7 +35,7 @@ _log = structlog.get_logger()
 
 
 class SingleRound:
-    """``look`` has databases looked at, ``trouble`` says what is wrong with storage, ``done`` is called at the end."""
+    """``look`` looks at databases, ``trouble`` is what is wrong with storage, ``done`` is called at the end."""
 
     def __init__(
         self,
@@ -54,10 +54,10 @@ class SingleRound:
         self._done = done
         self._stopping = threading.Event()
         self.left: dict[str, str] = {}
-        """By name what is left of each database, and why; empty if nothing is."""
+        """What is left of each database, and why, by name; empty if nothing is."""
 
     def run(self) -> None:
-        """The thread: until the round is over, or ``stop``."""
+        """Run the thread until the round is over, or until ``stop``."""
         self._look(self._databases(), LOOK_S_MAX)
         self._wait_while(self._unfinished)
         self.left = self._unfinished() | self._given_up()
@@ -72,7 +72,7 @@ class SingleRound:
         self._stopping.set()
 
     def _wait_while(self, remains: Callable[[], object]) -> None:
-        """Wait until nothing ``remains``, or until it is of no use to wait longer."""
+        """Wait until nothing ``remains``, or until waiting longer is of no use."""
         seen, moved_s = self._progress(), time.monotonic()
         while remains() and not self._stopping.wait(POLL_S):
             now_s, progress = time.monotonic(), self._progress()
@@ -82,13 +82,13 @@ class SingleRound:
                 return
 
     def _progress(self) -> object:
-        """Changes whenever something was read, stored or removed."""
+        """A value that changes whenever something was read, stored or removed."""
         rows = self._journal.databases()
         parts = [len(self._journal.parts(base.row.id)) for row in rows for base in self._journal.bases(row.id)]
         return rows, parts, self._destinations.all()[0].removals_made()
 
     def _unfinished(self) -> dict[str, str]:
-        """By name what can still be done, and is waited for."""
+        """What can still be done and is waited for, by name."""
         found = {each.name: self._awaited(each, self._row(each)) for each in self._databases()}
         return {name: reason for name, reason in found.items() if reason}
 

@@ -1,4 +1,4 @@
-"""What a stop leaves behind: everything that is not in storage is said, and makes the exit code another.
+"""Reports everything that is not in storage when the daemon stops, which also changes the exit code.
 
 A host that is being retired must not look clean. What is left is safe on disk, and the next start ships it.
 """
@@ -19,7 +19,10 @@ _log = structlog.get_logger()
 def report_unshipped(
     journal: Journal, databases: Sequence[FollowedDatabase], unseen: Mapping[str, WalsyncdError]
 ) -> bool:
-    """Log what is not in storage; whether that is nothing. ``unseen``: whom the last look failed for, and why."""
+    """Log what is not in storage.
+
+    Returns whether everything is; ``unseen`` are the errors of the last look, by name.
+    """
     return not (_say_spool(journal) + _say_bases(journal, databases) + _say_unseen(unseen))
 
 
@@ -37,7 +40,7 @@ def _say_spool(journal: Journal) -> int:
 
 
 def _say_bases(journal: Journal, databases: Sequence[FollowedDatabase]) -> int:
-    """Without a base the newest generation restores nothing."""
+    """Report missing bases: without one the newest generation can't be restored."""
     bare = []
     for tracked in databases:
         row = journal.database_by_id(tracked.row_id)
@@ -48,7 +51,10 @@ def _say_bases(journal: Journal, databases: Sequence[FollowedDatabase]) -> int:
 
 
 def _say_unseen(unseen: Mapping[str, WalsyncdError]) -> int:
-    """What was committed last may not have been read; of a database that is missing there is nothing to read."""
+    """Report failed looks, after which the last commits may not have been read.
+
+    A missing database has nothing to read.
+    """
     failed = {name: error for name, error in unseen.items() if not isinstance(error, MissingError)}
     for name, error in failed.items():
         _log.warning("last_look_failed", database=name, reason=error.message, remedy=error.hint)

@@ -1,7 +1,8 @@
-"""Whether the storage still takes us, also with nothing to ship: a key that was revoked shows within a minute.
+"""Checks that the storage still accepts us, also when nothing is shipped: a revoked key shows within a minute.
 
-One small request (GET of an ``owner.json``: the answer to a HEAD could not say why it is no) when the storage has not
-answered anything for ``interval_s``, for the daemon as a whole: an idle database makes none, and a busy host neither.
+It makes one small request (GET of an ``owner.json``, since a refused HEAD does not say why) when the storage has not
+answered anything for ``interval_s``. That is one request for the whole daemon, not for each idle database, and a busy
+host makes none.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ _log = structlog.get_logger()
 
 
 class StorageProbe:
-    """``place`` is the URL by which the journal knows the storage. ``interval_s`` None: never probes.
+    """``place`` is the URL by which the journal knows the storage. It never probes if ``interval_s`` is None.
 
-    ``heard`` is told what came of a probe: None, or that it was away.
+    ``heard`` gets the result of a probe: None if it was answered, else the error that shows the storage away.
     """
 
     def __init__(
@@ -47,16 +48,16 @@ class StorageProbe:
         self._stopping = False
         self.interval_s: float | None = None
         self.refusal = ""
-        """Why the storage refused the last probe, and what helps; or empty."""
+        """Why the storage refused the last probe, and the remedy; empty if it did not."""
 
     def run(self) -> None:
-        """The thread: until ``stop``."""
+        """Run the thread until ``stop``."""
         while self._wait():
             if self.interval_s is not None and self._requests.silent_s() >= self.interval_s:
                 self.probe()
 
     def probe_every(self, interval_s: float | None) -> None:
-        """Probe at this interval from now on; None: not at all."""
+        """Probe at this interval from now on; None ends the probes."""
         with self._condition:
             self.interval_s = interval_s
             self._condition.notify()
@@ -68,7 +69,7 @@ class StorageProbe:
             self._condition.notify()
 
     def probe(self) -> None:
-        """Ask one thing of the storage, and say what came of it if that is news."""
+        """Make one request to the storage, and log a result that is new."""
         try:
             self._ask()
         except TransientError as error:
@@ -76,7 +77,7 @@ class StorageProbe:
             return
         except RefusedError as error:
             self._note(error)
-        except WalsyncdError:  # it answered
+        except WalsyncdError:  # the storage answered
             self._note(None)
         else:
             self._note(None)
@@ -99,7 +100,7 @@ class StorageProbe:
             self._changed()
 
     def _wait(self) -> bool:
-        """Until the next probe may be due; False: to stop."""
+        """Wait until the next probe may be due. Returns False to stop."""
         with self._condition:
             if self.interval_s is None:
                 self._condition.wait_for(lambda: self._stopping or self.interval_s is not None)

@@ -1,4 +1,4 @@
-"""What is still to come until a database is stored as somebody asked for it."""
+"""Computes what is still missing until a database is stored as a ``sync`` requires."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from walsyncd.errors import CorruptError, UsageError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SyncPoint:
-    """Up to where a database has to be stored: ``position``, and every object up to ``object_id``.
+    """How much of a database has to be stored: up to ``position``, and every object up to ``object_id``.
 
-    ``rewinds`` is how often the spool had been taken back when this was promised. ``by_base`` says that only a base at
-    the position will do, since the database has no WAL.
+    ``rewinds`` is how often the spool had been read again when this was promised. ``by_base`` means that only a base at
+    the position is enough, since the database has no WAL.
     """
 
     position: Position
@@ -26,7 +26,7 @@ class SyncPoint:
     by_base: bool
 
     def fields(self) -> dict[str, Any]:
-        """The point as the control socket carries it."""
+        """Return the point as fields for the control socket."""
         return {
             "position": str(self.position),
             "generation": self.position.generation,
@@ -37,7 +37,10 @@ class SyncPoint:
 
 
 def parse_sync_point(fields: Mapping[str, Any]) -> SyncPoint | str:
-    """Inverse of ``SyncPoint.fields``, or why there was none; UsageError if it is neither."""
+    """Inverse of ``SyncPoint.fields``.
+
+    Returns a text if it says why there was no point; raises UsageError for other fields.
+    """
     if "error" in fields:
         return str(fields["error"])
     position, object_id, rewinds = (fields.get(field) for field in ("position", "object_id", "rewinds"))
@@ -59,7 +62,7 @@ def _is_count(value: object) -> TypeGuard[int]:
 
 
 def missing(journal: Journal | JournalReader, row: DatabaseRow, asked: SyncPoint | str) -> str:
-    """What is still to come until the database is stored as ``asked``; empty if nothing is."""
+    """Return what is still missing until the database is stored as ``asked``; empty if nothing is."""
     if isinstance(asked, str):
         return asked
     if row.generation is None or row.generation != asked.position.generation:
@@ -75,14 +78,14 @@ def missing(journal: Journal | JournalReader, row: DatabaseRow, asked: SyncPoint
 
 
 def is_outdated(row: DatabaseRow, asked: SyncPoint | str) -> bool:
-    """Whether the daemon has to look again: it could not, the generation has ended, or its spool is read again."""
+    """Whether the daemon has to look again: the look failed, the generation has ended, or its spool is read again."""
     if isinstance(asked, str):
         return True
     return row.generation != asked.position.generation or row.rewinds != asked.rewinds
 
 
 def _has_base(row: DatabaseRow, asked: SyncPoint) -> bool:
-    """Whether the generation can be restored; without a WAL (``by_base``) only a base at the position will do."""
+    """Whether the generation can be restored. Without a WAL (``by_base``) this needs a base at the position."""
     key = parse_key(row.base_key or "")
     if not isinstance(key, ManifestKey) or key.generation != row.generation:
         return False
