@@ -7,11 +7,12 @@ part           whole frames while they fit, the last of a shorter range, then on
                all demand 5 MiB
 =============  ==================================================================================
 
-What is alike in a database is often megabytes apart, in pages that were written at another time. So ranges are as long
-as zstd's window may be for a decompressor that was not told of it, and long distance matching looks through all of it.
+Similar data in a database is often megabytes apart, in pages that were written at another time. So ranges have at
+least 8 MiB, the largest window that every zstd decoder accepts by default, and long distance matching searches all of
+that window.
 
 A part that is read again after a crash keeps its number, its ranges and its size, whatever its pages compress to by
-then; if they don't fit any more, the base is begun anew.
+then. If they don't fit any more, the base is begun again.
 """
 
 from __future__ import annotations
@@ -24,16 +25,17 @@ from walsyncd.core.stored.manifest import Range, range_checksum
 from walsyncd.core.stored.zstd import zstd
 
 RANGE_SIZE_MIN = 8 << 20
-RANGES_MAX = 16_384  # besides those that fill up a part
+RANGES_MAX = 16_384  # without those that fill up a part
 PART_SIZE_MIN = 8 << 20
 PARTS_MAX = 9_000  # of 10,000 that S3 allows
 SKIPPABLE_MAGIC = 0x184D2A50
 _SKIPPABLE_HEAD = 8
-_FILLER_UNIT = 64 << 10  # a range that fills up a part: of so many bytes, and an eighth of a whole one at least
-_FILLER_MARGIN = 1.05  # it may compress worse than the range before it, and again when it is read again
+_FILLER_UNIT = 64 << 10  # a range that fills up a part is a multiple of it, and at least an eighth of a whole range
+_FILLER_MARGIN = 1.05  # it may compress worse than the range before it, and worse when it is read again
 
-_WORKERS = min(2, zstd.CompressionParameter.nb_workers.bounds()[1])  # 0: a libzstd without threads
-# About 200 MB/s on two cores. Of what 1 MiB without long distance matching gives, random rows become 0.82, texts 0.48.
+_WORKERS = min(2, zstd.CompressionParameter.nb_workers.bounds()[1])  # 0 if libzstd was built without threads
+# About 200 MB/s on two cores. Random rows take 0.82, and texts 0.48, of the size that ranges of 1 MiB without long
+# distance matching give.
 _OPTIONS: dict[int, int] = {
     zstd.CompressionParameter.compression_level: 3,
     zstd.CompressionParameter.checksum_flag: 1,
@@ -56,13 +58,16 @@ class Shape:
     part_size: int
 
     def ranges(self, start: int = 0) -> list[tuple[int, int]]:
-        """Offset and length of every range from raw offset ``start`` on."""
+        """Return offset and length of every range from raw offset ``start`` on."""
         size, step = self.file_size, self.range_size
         return [(offset, min(step, size - offset)) for offset in range(start, size, step)]
 
 
 def shape_of(file_size: int) -> Shape:
-    """The shape for a file; a part holds a whole range at least even if nothing compresses, so that parts stay few."""
+    """Return the shape for a file.
+
+    A part holds at least one whole range even if nothing compresses, so that the parts stay few.
+    """
     range_size = max(RANGE_SIZE_MIN, -(-file_size // RANGES_MAX))
     count = -(-file_size // range_size)
     in_a_part = -(-count // PARTS_MAX)
@@ -70,20 +75,20 @@ def shape_of(file_size: int) -> Shape:
 
 
 def _bound(length: int) -> int:
-    """What zstd makes of incompressible bytes, generously."""
+    """Return a generous limit of the size that zstd gives to ``length`` incompressible bytes."""
     return length + length // 128 + 512
 
 
 @dataclass(frozen=True, slots=True)
 class PackedPart:
-    """A part's body and its ranges; ``object_offset`` counts from the start of the part."""
+    """A part's body and its ranges. Their ``object_offset`` counts from the start of the part."""
 
     number: int
     body: bytes
     ranges: tuple[Range, ...]
 
     def padded(self, size: int) -> PackedPart | None:
-        """The same part at exactly ``size`` bytes, or None if it is too large for that."""
+        """Return the same part at exactly ``size`` bytes, or None if it is too large for that."""
         left = size - len(self.body)
         if left == 0:
             return self
@@ -91,18 +96,18 @@ class PackedPart:
 
 
 class FrameCompressor:
-    """Makes zstd frames of ranges, in one thread. It holds about 35 MiB and two threads of zstd's until it is gone."""
+    """Makes zstd frames of ranges, in one thread. It holds about 35 MiB and two zstd threads as long as it exists."""
 
     def __init__(self) -> None:
         self._zstd = zstd.ZstdCompressor(options=_OPTIONS)
 
     def frame(self, raw: bytes) -> bytes:
-        """One range's frame."""
+        """Return the frame of one range."""
         return self._zstd.compress(raw, zstd.ZstdCompressor.FLUSH_FRAME)
 
 
 class Packer:
-    """Packs ranges, which come in order from raw offset ``reached`` on, into parts of ``shape`` from ``first`` on."""
+    """Packs ranges into parts of ``shape``, numbered from ``first``. Ranges come in order from raw ``reached`` on."""
 
     def __init__(self, shape: Shape, compressor: FrameCompressor, *, first: int = 1, reached: int = 0) -> None:
         self.reached = reached
@@ -114,11 +119,11 @@ class Packer:
         self._ranges: list[Range] = []
         self._used = 0
         self._rate = 1.0  # of the last frame: what a raw byte became
-        # A part that holds so much may be filled up: more parts than S3 allows don't come of it.
+        # A part that holds that much may be filled up without making more parts than S3 allows.
         self._whole = (shape.part_size - _SKIPPABLE_HEAD) // _bound(shape.range_size) * shape.range_size
 
     def wanted(self) -> int:
-        """How many raw bytes the next range should have: fewer than a whole one if these are to fill up the part."""
+        """Return how many raw bytes the next range should have: fewer than a whole range if they fill up the part."""
         whole = self._shape.range_size
         if sum(part.length for part in self._ranges) < max(1, self._whole):
             return whole
@@ -127,9 +132,10 @@ class Packer:
         return fitting if whole // 8 <= fitting < whole else whole
 
     def add(self, raw: bytes) -> PackedPart | None:
-        """Take the next range, unless it does not fit: a shorter one may, or is in the way of a whole one.
+        """Take the next range. Returns the part before it if that is full, or else None.
 
-        If none will, the part is returned; else None. Where the next range begins is in ``reached`` either way.
+        A range that does not fit is not taken if a shorter one may fit, or if it is itself shorter than a whole range.
+        In every case, ``reached`` is where the next range begins.
         """
         frame = self._compressor.frame(raw)
         self._rate = len(frame) / len(raw)
@@ -147,7 +153,7 @@ class Packer:
         return full
 
     def finish(self) -> PackedPart | None:
-        """The last part, as long as it is; None if there is nothing left."""
+        """Return the last part at the size that it has, or None if there is nothing left."""
         return self._cut(self._used) if self._frames else None
 
     def _fits(self, more: int) -> bool:
@@ -164,7 +170,7 @@ class Packer:
 
 
 def whole_body(ranges: Iterable[bytes], compressor: FrameCompressor, *, reached: int = 0) -> PackedPart:
-    """Ranges from raw offset ``reached`` on in one piece, as a small base is; of none an empty zstd frame."""
+    """Return ranges from raw offset ``reached`` on as one part, as a small base has. No ranges give an empty frame."""
     packer = Packer(Shape(0, RANGE_SIZE_MIN, 1 << 62), compressor, reached=reached)
     for raw in ranges:
         packer.add(raw)
@@ -172,14 +178,14 @@ def whole_body(ranges: Iterable[bytes], compressor: FrameCompressor, *, reached:
 
 
 def padding(size: int) -> bytes:
-    """A skippable zstd frame of ``size`` bytes, 8 at least (RFC 8878, 3.1.2)."""
+    """Return a skippable zstd frame of ``size`` bytes, at least 8 (RFC 8878, 3.1.2)."""
     assert size >= _SKIPPABLE_HEAD
     content = size - _SKIPPABLE_HEAD
     return SKIPPABLE_MAGIC.to_bytes(4, "little") + content.to_bytes(4, "little") + bytes(content)
 
 
 def format_ranges(ranges: Sequence[Range]) -> str:
-    """A part's ranges as the journal keeps them."""
+    """Return a part's ranges as the journal keeps them."""
     rows = [[r.offset, r.length, r.object_offset, r.object_length, r.checksum] for r in ranges]
     return json.dumps(rows, separators=(",", ":"))
 
@@ -190,6 +196,6 @@ def parse_ranges(text: str) -> tuple[Range, ...]:
 
 
 def placed(ranges: Sequence[Range], *, part: int, part_size: int) -> list[Range]:
-    """Ranges of part number ``part`` with offsets that count from the start of the object."""
+    """Return the ranges of part number ``part`` with offsets that count from the start of the object."""
     shift = (part - 1) * part_size
     return [Range(r.offset, r.length, r.object_offset + shift, r.object_length, r.checksum) for r in ranges]

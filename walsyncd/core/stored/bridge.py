@@ -1,9 +1,9 @@
-"""What a bridge says of itself: which span of the history it stands for, and why.
+"""What a bridge says about itself: which span of the history it covers, and why.
 
 A bridge is the first transaction of an epoch. It holds every page that may have changed in a gap, so it leads from the
-position before the gap (the old position) to the commit at which it ends. What was committed in between can't be
-restored one by one. A bridge that heals what a scrub found wrong has no gap before it. It says from which position on
-the replica may have been wrong.
+position before the gap (the old position) to the commit at which it ends. The commits in between can't be restored one
+by one. A bridge that repairs what a scrub found wrong has no gap before it. It says from which position on the replica
+may have been wrong.
 
 The fields follow the commits in the trailer of the bridge's segment (`walsyncd.core.stored.segment`), little-endian:
 
@@ -11,7 +11,7 @@ The fields follow the commits in the trailer of the bridge's segment (`walsyncd.
        0     4   epoch of the old position
        4     4   frame of the old position
        8     8   time up to which the old position was proven to be the newest, ms since 1970
-      16     4   epoch of the last good scan (0: nothing is suspect)
+      16     4   epoch of the last good scan (0 if nothing is suspect)
       20     4   frame of the last good scan
       24     8   time of the last good scan, ms since 1970
       32     4   number of pages that were wrong
@@ -31,7 +31,7 @@ from walsyncd.core.stored.layout import TIME_MS_MAX
 from walsyncd.errors import CorruptError
 
 KIND_BYTES_MAX = 64
-REASON_BYTES_MAX = 1024  # a sentence with some numbers; the longest reason of today takes 200
+REASON_BYTES_MAX = 1024  # a sentence with some numbers; the longest reason so far takes 200
 
 _HEAD = struct.Struct("<IIQIIQIHH")
 
@@ -50,7 +50,7 @@ class SuspectSpan:
 class BridgeSpan:
     """The old position, until when it was proven to be the newest, and why the bridge was needed.
 
-    ``suspect`` is there if the bridge heals what a scrub found wrong.
+    ``suspect`` is set if the bridge repairs what a scrub found wrong.
     """
 
     epoch: int
@@ -62,7 +62,10 @@ class BridgeSpan:
 
 
 def format_bridge(span: BridgeSpan) -> bytes:
-    """The bytes that ``parse_bridge`` reads back. Texts that are too long are cut, odd letters become marks."""
+    """Return the bytes that ``parse_bridge`` reads back.
+
+    Texts that are too long are cut, and characters that can't be printed become question marks.
+    """
     fault = fault_of_bridge(span)
     assert not fault, fault
     kind, reason = _cut(span.kind, KIND_BYTES_MAX), _cut(span.reason, REASON_BYTES_MAX)
@@ -72,7 +75,7 @@ def format_bridge(span: BridgeSpan) -> bytes:
 
 
 def parse_bridge(data: bytes) -> BridgeSpan:
-    """Inverse of ``format_bridge``; CorruptError if the bytes are not exactly that."""
+    """Inverse of ``format_bridge``. Raises CorruptError if the bytes are not exactly that."""
     if len(data) < _HEAD.size:
         raise CorruptError(f"parse bridge: {len(data)} bytes are too few")
     epoch, frame, proven_ms, *suspect, kind_size, reason_size = _HEAD.unpack_from(data)
@@ -96,7 +99,7 @@ def parse_bridge(data: bytes) -> BridgeSpan:
 
 
 def fault_of_bridge(span: BridgeSpan) -> str:
-    """What contradicts itself in a span; empty if nothing does."""
+    """Return what is contradictory in a span, or an empty text if nothing is."""
     if not span.epoch:
         return "the old position has no epoch"
     if span.proven_ms > TIME_MS_MAX:
@@ -114,6 +117,6 @@ def fault_of_bridge(span: BridgeSpan) -> str:
 
 
 def _cut(text: str, size_max: int) -> bytes:
-    """The text in UTF-8, at most ``size_max`` bytes of whole letters that a terminal can be given."""
+    """Return the text in UTF-8: at most ``size_max`` bytes of whole characters that a terminal can print."""
     printable = "".join(letter if letter.isprintable() else "?" for letter in text)
     return printable.encode()[:size_max].decode(errors="ignore").encode()

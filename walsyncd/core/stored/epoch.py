@@ -1,14 +1,14 @@
 """An epoch: the WAL that we store, built from the frames of any number of SQLite's incarnations.
 
-It is a WAL like SQLite's own (`walsyncd.core.sqlite.wal`): the header has magic 0x377f0682 (little-endian words),
-the number of the epoch as checkpoint sequence number, and salts of the epoch's own. A frame keeps its page
-number, size and page; salts and running checksum are the epoch's:
+It is a WAL like SQLite's own (`walsyncd.core.sqlite.wal`). The header has magic 0x377f0682 (little-endian words), the
+number of the epoch as checkpoint sequence number, and the epoch's own salts. A frame keeps its page number, size and
+page. Its salts and running checksum are the epoch's:
 
     source frame   page number | size | source's salts | source's checksum | page
     stored frame   page number | size | epoch's salts  | epoch's checksum  | page
 
-So SQLite takes the stored frames of many incarnations as one log, and the same source frames from the same
-stamp on always give the same bytes.
+So SQLite reads the stored frames of many incarnations as one log. The same source frames with the same first stamp
+always give the same bytes.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Stamp:
 
 
 def begin_stamp(page_size: int, epoch: int, salts: tuple[int, int]) -> tuple[bytes, Stamp]:
-    """The WAL header of an epoch (32 bytes), and the stamp for its frame 1."""
+    """Return the WAL header of an epoch (32 bytes), and the stamp for its frame 1."""
     salt1, salt2 = salts
     data = format_wal_header(page_size=page_size, big_endian=False, sequence=epoch, salt1=salt1, salt2=salt2)
     header = parse_wal_header(data)
@@ -41,7 +41,7 @@ def begin_stamp(page_size: int, epoch: int, salts: tuple[int, int]) -> tuple[byt
 
 
 def restamp(frames: Frames, stamp: Stamp) -> tuple[bytes, Stamp]:
-    """The frames as the epoch stores them, and the stamp for the frame after them."""
+    """Return the frames as the epoch stores them, and the stamp for the frame after them."""
     if frames.count == 0:
         return b"", stamp
     size = FRAME_HEADER_SIZE + stamp.page_size
@@ -60,7 +60,7 @@ def restamp(frames: Frames, stamp: Stamp) -> tuple[bytes, Stamp]:
 
 
 def _joined(headers: bytes, source: memoryview, size: int) -> bytes:
-    """The pages of ``source`` behind ``headers``: one copy, where stamping a copy would take two."""
+    """Return the pages of ``source``, each after its header. This copies once; stamping a copy would copy twice."""
     pieces: list[bytes | memoryview] = []
     for row in range(len(source) // size):
         pieces.append(headers[row * FRAME_HEADER_SIZE : (row + 1) * FRAME_HEADER_SIZE])

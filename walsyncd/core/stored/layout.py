@@ -1,4 +1,4 @@
-"""Object names: what lies where in a database's folder of the bucket.
+"""Object names: which objects are where in a database's folder of the bucket.
 
 Keys are relative to the folder of one database; ``<g>`` is a generation's id (see ``position``)::
 
@@ -23,8 +23,8 @@ random         8 lower-case hex       a key of its own for every attempt at a ba
 time           13 decimal digits      ms since 1970 when the last commit was seen; never decreases
 =============  =====================  ==================================================================
 
-Text of fixed width sorts like the numbers, so a LIST of ``wal/`` comes in the order of positions. What does
-not fit this grammar exactly is foreign: ``parse_key`` answers None and the object is left alone.
+Text of fixed width sorts like the numbers, so a LIST of ``wal/`` is in the order of positions. A key that does not
+match this grammar exactly is foreign: ``parse_key`` returns None and the object is left alone.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from walsyncd.errors import UsageError
 OWNER_KEY = "owner.json"
 
 NAME_BYTES_MAX = 900  # S3 keys end at 1,024 bytes; the longest key below a database has 101
-SEGMENT_BYTES_MAX = 255  # one path segment: what file systems take (DirectoryStorage)
+SEGMENT_BYTES_MAX = 255  # one path segment: the limit of file systems (DirectoryStorage)
 
 TIME_MS_MAX = 9_999_999_999_999  # 13 digits, in the year 2286
 
@@ -49,9 +49,9 @@ _GENERATION = rf"({GENERATION_PATTERN.pattern})"
 
 @dataclass(frozen=True, slots=True, order=True)
 class SegmentKey:
-    """Frames ``first`` to ``last`` of an epoch; ``previous`` only where ``first`` is 1.
+    """Frames ``first`` to ``last`` of an epoch. ``previous`` is set only if ``first`` is 1.
 
-    ``bridge``: they are one transaction that closes a gap. It is the first one of its epoch.
+    ``bridge`` says that they are one transaction that closes a gap. It is the first one of its epoch.
     """
 
     generation: str
@@ -65,7 +65,7 @@ class SegmentKey:
 
 @dataclass(frozen=True, slots=True, order=True)
 class WholeKey:
-    """A closed epoch in one object: its segments' bytes, concatenated. ``bridge``: the first of them is one."""
+    """A closed epoch in one object: the bytes of its segments, concatenated. If ``bridge``, the first is a bridge."""
 
     generation: str
     epoch: int
@@ -76,7 +76,7 @@ class WholeKey:
 
     @property
     def first(self) -> int:
-        """The first frame, as a segment has it."""
+        """The first frame, as in a segment's key."""
         return 1
 
 
@@ -92,7 +92,7 @@ class BaseKey:
 
 @dataclass(frozen=True, slots=True, order=True)
 class ManifestKey:
-    """What makes a base valid; ``epoch`` and ``frame`` are N, from which on the base is consistent."""
+    """The manifest that makes a base valid. The base is consistent from ``epoch`` and ``frame`` (N) on."""
 
     base: BaseKey
     epoch: int
@@ -107,7 +107,7 @@ class ManifestKey:
 
 @dataclass(frozen=True, slots=True, order=True)
 class PrunedKey:
-    """States, before it happens, that retention removes epochs ``first`` to ``last``; the key says all."""
+    """A statement, made beforehand, that retention removes epochs ``first`` to ``last``. The key contains all of it."""
 
     generation: str
     first: int
@@ -119,7 +119,7 @@ Key = SegmentKey | WholeKey | BaseKey | ManifestKey | PrunedKey
 
 
 def format_key(key: Key) -> str:
-    """The object's name, relative to the database's folder."""
+    """Return the object's name, relative to the database's folder."""
     match key:
         case SegmentKey():
             tail = "" if key.previous is None else f".{key.previous:08x}"
@@ -145,7 +145,7 @@ def _base_stem(key: BaseKey) -> str:
 
 
 def parse_key(text: str) -> Key | None:
-    """Inverse of ``format_key``; None for what is not ours (``owner.json`` too)."""
+    """Inverse of ``format_key``. Returns None for a key that is not ours, and for ``owner.json``."""
     for pattern, build in _GRAMMAR:
         match = pattern.fullmatch(text)
         if match is not None:
@@ -208,36 +208,36 @@ _GRAMMAR = (
 
 
 def base_folder(generation: str) -> str:
-    """Prefix of bases and their manifests."""
+    """Return the prefix of bases and their manifests."""
     return f"{generation}/base/"
 
 
 def wal_folder(generation: str) -> str:
-    """Prefix of segments."""
+    """Return the prefix of segments."""
     return f"{generation}/wal/"
 
 
 def whole_folder(generation: str) -> str:
-    """Prefix of closed epochs."""
+    """Return the prefix of closed epochs."""
     return f"{generation}/whole/"
 
 
 def pruned_folder(generation: str) -> str:
-    """Prefix of what retention states."""
+    """Return the prefix of retention's statements."""
     return f"{generation}/pruned/"
 
 
 def before_epoch(folder: str, epoch: int) -> str:
-    """What to LIST after, in ``wal/`` or ``whole/``, to be given ``epoch`` and all later ones.
+    """Return the key after which a LIST of ``wal/`` or ``whole/`` shows ``epoch`` and all later ones.
 
-    Behind all keys of the epoch before, and never the name of a "folder": asked for what follows ``wal/00000001``,
-    SeaweedFS leaves out everything in it.
+    It sorts after all keys of the epoch before. It is never the name of a "folder", because a LIST after
+    ``wal/00000001`` leaves out everything in that folder on SeaweedFS.
     """
     return f"{folder}{epoch - 1:08x}~"
 
 
 def check_name(name: str, prefix: str) -> None:
-    """Refuse a database's name that can't be the folder of a replica; UsageError says why."""
+    """Raise UsageError, with the reason, if a database's name can't be the folder of a replica."""
     try:
         size = len(f"{prefix}/{name}".encode())
     except UnicodeEncodeError as error:
@@ -268,5 +268,5 @@ def _segment_fault(segment: str) -> str:
 
 
 def default_name(path: str) -> str:
-    """The name of a database that was given none: its absolute path without the leading slash."""
+    """Return the name of a database that was given none: its absolute path without the leading slash."""
     return path.lstrip("/")

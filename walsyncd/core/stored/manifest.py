@@ -1,9 +1,9 @@
-"""The manifest of a base: what the object holds, from where it counts, and how to read it range by range.
+"""The manifest of a base: what the object holds, from which position on it is valid, and where its ranges are.
 
-One zstd frame with content checksum around a JSON object:
+It is one zstd frame, with content checksum, of a JSON object:
 
 ===============  ================================================================================
-``format``       2; a reader refuses what is newer
+``format``       2; a reader refuses newer formats
 ``database``     name of the database
 ``generation``   id; ``predecessor`` the one before ("" for the first), ``predecessor_end`` why that ended
 ``page_size``    512 … 65536
@@ -15,9 +15,9 @@ One zstd frame with content checksum around a JSON object:
 ``ranges``       [[offset, length, object_offset, object_length, checksum], …]
 ===============  ================================================================================
 
-Ranges follow one another from 0 to ``file_size`` without a hole; each is one zstd frame of the object, and
-what lies between those frames is padding (zstd skippable frames). ``checksum`` is the raw range's XXH3-64, in
-hex, to find damage as fast as memory is read; of 32 digits, as all were in format 1, the begin of its SHA-256.
+Ranges follow one another from 0 to ``file_size`` without a hole. Each is one zstd frame of the object, and the bytes
+between those frames are padding (zstd skippable frames). ``checksum`` is the raw range's XXH3-64 in hex, which finds
+damage as fast as memory is read. A checksum of 32 digits, as all were in format 1, is the beginning of its SHA-256.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ from walsyncd.errors import CorruptError, NewerFormatError
 
 FORMAT_VERSION = 2
 _SHA256_DIGITS = 32  # the first 16 bytes
-MANIFEST_BYTES_MAX = 4 * 1024 * 1024  # 16,384 ranges take about a MiB of JSON, with those that fill up parts two
+MANIFEST_BYTES_MAX = 4 * 1024 * 1024  # 16,384 ranges take about 1 MiB of JSON, with those that fill up parts 2 MiB
 _NUMBER_MAX = 1 << 62  # no file and no object is as large
-_TEXT_MAX = 4096  # letters; keys and names are shorter, and so is every reason
-# 8 MiB, what RFC 8878 asks every decoder to take
+_TEXT_MAX = 4096  # characters; keys and names are shorter, and so is every reason
+# 8 MiB, which RFC 8878 recommends every decoder to support
 _DECOMPRESSION: dict[int, int] = {zstd.DecompressionParameter.window_log_max: 23}
 
 
@@ -56,7 +56,7 @@ class Range:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """A finished base; ``key``, ``size`` and ``etag`` are those of its object."""
+    """A finished base. ``key``, ``size`` and ``etag`` are those of its object."""
 
     database: str
     generation: str
@@ -75,28 +75,28 @@ class Manifest:
 
 
 def range_checksum(raw: bytes | memoryview) -> str:
-    """What a manifest says of a raw range: 16 hex digits."""
+    """Return the checksum of a raw range as a manifest has it: 16 hex digits."""
     return xxh3_64_hexdigest(raw)
 
 
 class RangeDigest:
-    """Compares a raw range, which comes in pieces, with its ``checksum``."""
+    """Compares a raw range, which is given in pieces, with its ``checksum``."""
 
     def __init__(self, checksum: str) -> None:
         self._checksum = checksum
         self._digest = hashlib.sha256() if len(checksum) == _SHA256_DIGITS else xxh3_64()
 
     def update(self, raw: bytes) -> None:
-        """The next piece."""
+        """Add the next piece."""
         self._digest.update(raw)
 
     def fits(self) -> bool:
-        """Whether all was given, and is what it was."""
+        """Whether the pieces are the whole range, unchanged."""
         return self._digest.hexdigest()[:_SHA256_DIGITS] == self._checksum
 
 
 def format_manifest(manifest: Manifest) -> bytes:
-    """The body of the manifest's object."""
+    """Return the body of the manifest's object."""
     fields = {
         "format": manifest.format_version,
         "database": manifest.database,
@@ -118,7 +118,10 @@ def format_manifest(manifest: Manifest) -> bytes:
 
 
 def parse_manifest(body: bytes) -> Manifest:
-    """Inverse of ``format_manifest``; CorruptError says what is wrong with it, NewerFormatError if nothing is."""
+    """Inverse of ``format_manifest``.
+
+    Raises CorruptError, which says what is wrong, or NewerFormatError if the manifest is of a newer format.
+    """
     fields = _fields(body)
     version = fields.get("format")
     if isinstance(version, int) and version > FORMAT_VERSION:
@@ -138,7 +141,7 @@ def parse_manifest(body: bytes) -> Manifest:
 
 def _fields(body: bytes) -> dict[str, Any]:
     try:
-        # A decompressor of its own: a few bytes can claim gigabytes, and max_length is the limit.
+        # This decompressor takes a limit (max_length), since a few bytes can claim to be gigabytes.
         decompressor = zstd.ZstdDecompressor(options=_DECOMPRESSION)
         text = decompressor.decompress(body, MANIFEST_BYTES_MAX)
         if not decompressor.eof or decompressor.unused_data:
@@ -194,7 +197,7 @@ def _text(value: object) -> str:
 
 
 def _printable(value: object) -> str:
-    """A text for people: what a terminal would obey, or can't show, becomes a mark."""
+    """Return a text for people: characters that a terminal would obey, or can't show, become question marks."""
     return "".join(letter if letter.isprintable() else "?" for letter in _text(value))
 
 

@@ -1,7 +1,7 @@
 """Moments: milliseconds since 1970 inside, RFC 3339 in UTC outside.
 
-``20261122T105600Z`` names files; ``2026-11-22T10:56:00.123Z`` is for people, and ``restore --at`` takes it
-back exactly. A time without an offset (``2026-11-22 10:56:00``) is local: the caller says which zone that is.
+``20261122T105600Z`` is used in the names of files. ``2026-11-22T10:56:00.123Z`` is for people, and ``restore --at``
+reads it back exactly. A time without an offset (``2026-11-22 10:56:00``) is local: the caller says in which zone.
 """
 
 from __future__ import annotations
@@ -17,17 +17,20 @@ _FORM = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d
 
 
 def format_moment(time_ms: int) -> str:
-    """RFC 3339 in UTC with milliseconds."""
+    """Return a moment as RFC 3339, in UTC with milliseconds."""
     return f"{_utc(time_ms):%Y-%m-%dT%H:%M:%S}.{time_ms % 1000:03d}Z"
 
 
 def format_stamp(time_ms: int) -> str:
-    """To the second and without punctuation, for names of files."""
+    """Return a moment to the second and without punctuation, for names of files."""
     return f"{_utc(time_ms):%Y%m%dT%H%M%SZ}"
 
 
 def parse_moment(text: str) -> datetime:
-    """RFC 3339 → aware; ``YYYY-MM-DD HH:MM:SS`` → naive, in the caller's zone. UsageError names the forms."""
+    """Return an aware moment for RFC 3339, or a naive one, in the caller's zone, for ``YYYY-MM-DD HH:MM:SS``.
+
+    Raises UsageError, which names the forms.
+    """
     match = _FORM.fullmatch(text.strip())
     try:
         if match is None:
@@ -41,17 +44,17 @@ def parse_moment(text: str) -> datetime:
 
 
 def _six_digits(text: str, fraction: str | None) -> str:
-    """``fromisoformat`` takes at most microseconds; what is finer never matters, and is cut off."""
+    """Cut a fraction to microseconds. ``fromisoformat`` takes no more digits, and they never matter."""
     return text if fraction is None else text.replace(fraction, fraction[:7], 1)
 
 
 def moment_ms(moment: datetime) -> int:
-    """Milliseconds since 1970 of an aware moment, rounded down."""
+    """Return the milliseconds since 1970 of an aware moment, rounded down."""
     return (moment - _EPOCH) // _MILLISECOND
 
 
 def format_span(span_ms: int) -> str:
-    """A duration in its two greatest units: ``250 ms``, ``3 min 20 s``, ``2 d 4 h``."""
+    """Return a duration in its two greatest units: ``250 ms``, ``3 min 20 s``, ``2 d 4 h``."""
     if span_ms < 1000:
         return f"{span_ms} ms"
     parts: list[str] = []

@@ -3,15 +3,15 @@
 | owner.json names                 | the generation          | so                                            |
 |----------------------------------|-------------------------|-----------------------------------------------|
 | a run this journal wrote, ours   | any                     | continue it                                   |
-| nobody, or somebody else         | nothing of it in bucket | begin it: nobody else can have written there  |
+| nobody, or somebody else         | nothing of it in bucket | begin it: nobody else can have written it     |
 | nobody, or somebody else         | was written to          | lost: a clone, another daemon, an old journal |
 
-The run id decides. The machine's id is asked besides, since a clone of a disk has the same journal and often another
-machine id. It says nothing where one of the two machines has none (a container: its ``machine_id`` is ``host-`` and a
-host name that is new each time), or where this journal has run under both ids since the machine was booted (a container
-that was made again with the same state directory).
+The run id decides. The machine's id is compared too, since a clone of a disk has the same journal and often another
+machine id. It proves nothing if one of the two machines has none (in a container, ``machine_id`` is ``host-`` and a
+host name that is new each time). Nor does it if this journal has run under both ids since the machine was booted (a
+container that was created again with the same state directory).
 
-JSON object: ``host``, ``machine_id``, ``run_id`` and ``since`` (RFC 3339, UTC), all text.
+The file is a JSON object with ``host``, ``machine_id``, ``run_id`` and ``since`` (RFC 3339, UTC), all text.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from dataclasses import asdict, dataclass
 
 from walsyncd.errors import CorruptError
 
-OWNER_BYTES_MAX = 8192  # what is written takes some 200
+OWNER_BYTES_MAX = 8192  # walsyncd writes some 200
 
-UNNAMED = "host-"  # stands before the host name where a machine has no id
+UNNAMED = "host-"  # prefix of the host name if a machine has no id
 
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """One run of one daemon; ``since`` is when it wrote that."""
+    """One run of one daemon. ``since`` is when it wrote ``owner.json``."""
 
     host: str
     machine_id: str
@@ -41,12 +41,12 @@ class Owner:
 
 
 def format_owner(owner: Owner) -> bytes:
-    """The bytes of ``owner.json``."""
+    """Return the bytes of ``owner.json``."""
     return json.dumps(asdict(owner), indent=1).encode() + b"\n"
 
 
 def parse_owner(data: bytes) -> Owner:
-    """Inverse of ``format_owner``; keys it does not know are passed over, CorruptError if one is missing."""
+    """Inverse of ``format_owner``. Ignores unknown keys, and raises CorruptError if a key is missing."""
     try:
         if len(data) > OWNER_BYTES_MAX:
             raise ValueError
@@ -57,7 +57,7 @@ def parse_owner(data: bytes) -> Owner:
 
 
 def _text(value: object) -> str:
-    """A text of a line, which can be shown."""
+    """Return a text of one line that can be printed."""
     if not isinstance(value, str) or not value.isprintable():
         raise TypeError
     return value
@@ -72,11 +72,11 @@ def lost_reason(
     was_stored: bool,
     in_bucket: Collection[str],
 ) -> str:
-    """Why ``generation`` can't be continued; empty if it can.
+    """Return why ``generation`` can't be continued, or an empty text if it can.
 
-    ``runs``: what this journal wrote into owner.json last, or may have. ``was_stored``: the journal knows of
-    a stored object of the generation. ``in_bucket``: ids of the generations that the folder has; they matter
-    only if the owner is not this journal.
+    ``runs`` are the runs that this journal wrote into owner.json last, or may have written. ``was_stored`` says that
+    the journal knows of a stored object of the generation. ``in_bucket`` are the ids of the generations in the folder.
+    They matter only if the owner is not this journal.
     """
     if is_ours(seen, machine_ids=machine_ids, runs=runs):
         return ""
@@ -90,9 +90,9 @@ def lost_reason(
 
 
 def is_ours(seen: Owner | None, *, machine_ids: Collection[str], runs: Collection[str]) -> bool:
-    """Whether what stands in ``owner.json`` was written by this journal on this machine.
+    """Whether this journal wrote ``owner.json`` on this machine.
 
-    ``machine_ids``: this machine's id, and those that it had earlier since it was booted.
+    ``machine_ids`` are this machine's id and those that it had earlier since it was booted.
     """
     if seen is None or seen.run_id not in runs:
         return False
@@ -101,5 +101,5 @@ def is_ours(seen: Owner | None, *, machine_ids: Collection[str], runs: Collectio
 
 
 def has_machine_id(machine_id: str) -> bool:
-    """Whether that is the id of a machine, and not the host name of one that has none."""
+    """Whether this is the id of a machine, and not the host name of a machine that has none."""
     return not machine_id.startswith(UNNAMED)

@@ -1,7 +1,7 @@
 """Positions: generation / epoch / frame, always at a commit frame.
 
-A position's text is ``20261122T105600Z-3f9c1a2b/00000007/00000200``: the generation's id, then epoch and
-frame as 8 lower-case hex digits. Ids and positions sort by time as text.
+The text of a position is ``20261122T105600Z-3f9c1a2b/00000007/00000200``: the generation's id, then epoch and frame as
+8 lower-case hex digits. As text, ids and positions sort by time.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _POSITION_PATTERN = re.compile(rf"({GENERATION_PATTERN.pattern})/([0-9a-f]{{8}})
 
 @dataclass(frozen=True, slots=True, order=True)
 class Position:
-    """A commit of a database: every frame up to and including ``frame`` of ``epoch`` is applied.
+    """A commit of a database, at which every frame up to and including ``frame`` of ``epoch`` is applied.
 
     ``frame`` 0 is the state before the first frame of the epoch.
     """
@@ -33,7 +33,7 @@ class Position:
 
 
 def parse_position(text: str) -> Position:
-    """Inverse of ``str(position)``; UsageError names the text and the form."""
+    """Inverse of ``str(position)``. Raises UsageError, which names the text and the form."""
     match = _POSITION_PATTERN.fullmatch(text)
     if match is None or not is_generation(match[1]):
         raise UsageError(
@@ -44,15 +44,15 @@ def parse_position(text: str) -> Position:
 
 
 def is_generation(text: str) -> bool:
-    """Whether a name is a generation's id: of that form, and with a date that exists and of which ids are made."""
+    """Whether a name is a generation's id: it has that form, and a date that exists and that an id can have."""
     return GENERATION_PATTERN.fullmatch(text) is not None and _moment_of(text) is not None
 
 
 def new_generation(now: datetime, entropy: int, *, known: str = "") -> str:
-    """An id that starts at ``now`` (aware) and is greater than ``known``, whatever the clock says.
+    """Return an id that starts at ``now`` (aware) and is greater than ``known``, whatever the clock says.
 
-    ``entropy`` gives 32 random bits; ``known`` is the greatest id of the database in journal and bucket. RefusedError
-    if no id can follow that.
+    ``entropy`` gives 32 random bits. ``known`` is the greatest id of the database in journal and bucket. Raises
+    RefusedError if no id can follow it.
     """
     moment = min(max(now.astimezone(UTC).replace(microsecond=0), _FIRST), _LAST)
     if known and f"{moment:%Y%m%dT%H%M%SZ}" <= known[:16]:
@@ -66,7 +66,7 @@ def new_generation(now: datetime, entropy: int, *, known: str = "") -> str:
 
 
 def generation_time(generation: str) -> datetime:
-    """When a generation says it began (UTC); what is no id (``is_generation``) began never, in 1970."""
+    """Return when a generation began (UTC) by its id, or 1970 if it is not an id (``is_generation``)."""
     return _moment_of(generation) or _FIRST
 
 

@@ -1,29 +1,29 @@
-"""The body of a segment object: whole transactions of one epoch, compressed, and what a WAL can't say.
+"""The body of a segment object: whole transactions of one epoch, compressed, with facts that a WAL has no place for.
 
-A body is one or more parts, each
+A body consists of one or more parts, each of them
 
     zstd frame       level 1, with content checksum: the WAL header (32 bytes) if ``first`` is 1, the frames
-    skippable frame  u32 0x184D2A5E, u32 length, then the trailer; every zstd tool passes over it
+    skippable frame  u32 0x184D2A5E, u32 length, then the trailer; every zstd tool skips it
 
-and the trailer is, little-endian:
+The trailer is little-endian:
 
     offset  size
        0     4   b"WSG1"
        4     4   epoch
        8     4   first frame
       12     4   last frame
-      16     8   chain before the first frame: two u32; for frame 1 the checksum of the WAL header
+      16     8   chain before the first frame: two u32 (for frame 1 the checksum of the WAL header)
       24     8   chain after the last frame
       32     4   number of commits
       36    12   for each commit: u32 frame, u64 milliseconds since 1970 when it was seen
        …     4   CRC-32 of the trailer up to here
 
-The trailer of a bridge has b"WSG2" instead, and between its one commit and the CRC what `walsyncd.core.stored.bridge`
-says. A bridge is one transaction from frame 1 on.
+The trailer of a bridge has b"WSG2" instead, and the fields of `walsyncd.core.stored.bridge` between its one commit and
+the CRC. A bridge is one transaction from frame 1 on.
 
-The CRC is there because `--at` believes the times, which no other checksum covers. Each part begins where
-the one before it ended, so bodies of adjoining segments, put together, are a body again, and `zstd -dc` of
-all bodies of an epoch is its WAL. Source: RFC 8878, sections 3.1.1 (zstd frames) and 3.1.2 (skippable).
+The CRC is needed because `--at` relies on the times, which no other checksum covers. Each part begins where the one
+before it ended. So the concatenated bodies of adjoining segments are a body again, and `zstd -dc` of all bodies of an
+epoch is its WAL. Source: RFC 8878, sections 3.1.1 (zstd frames) and 3.1.2 (skippable).
 """
 
 from __future__ import annotations
@@ -49,18 +49,18 @@ _BRIDGE_SIGNATURE = b"WSG2"
 _TRAILER_HEAD = struct.Struct("<4s8I")
 _COMMIT = struct.Struct("<IQ")
 _TRAILER_SIZE_MAX = 8 * 1024 * 1024  # 700,000 commits; the 256 MiB that are read at once hold 500,000 frames at most
-# What zstd leaves of a piece after a frame comes back as a copy, once per part: so the first ones of a part are small.
+# zstd returns the rest of a piece after a frame as a copy, once per part. So the first pieces of a part are small.
 _FEED_SIZE, _FEED_SIZE_MAX = 16 * 1024, 512 * 1024
 _COMPRESSION: dict[int, int] = {
     zstd.CompressionParameter.compression_level: 1,
     zstd.CompressionParameter.checksum_flag: 1,
 }
-# 8 MiB, what RFC 8878 asks every decoder to take; level 1 writes 512 KiB
+# 8 MiB, which RFC 8878 recommends every decoder to support; level 1 writes 512 KiB
 _DECOMPRESSION: dict[int, int] = {zstd.DecompressionParameter.window_log_max: 23}
 
 
 class Commit(NamedTuple):
-    """A frame that commits, and when it was seen: milliseconds since 1970. A restore makes one for each transaction."""
+    """A frame that commits, and when it was seen (milliseconds since 1970). A restore makes one per transaction."""
 
     frame: int
     time_ms: int
@@ -70,7 +70,7 @@ class Commit(NamedTuple):
 class Trailer:
     """What a part holds: frames ``first`` to ``last``, the chains at both ends, and its commits in order.
 
-    ``bridge`` is there if the part is one.
+    ``bridge`` is set if the part is a bridge.
     """
 
     epoch: int
@@ -83,7 +83,7 @@ class Trailer:
 
 
 def format_trailer(trailer: Trailer) -> bytes:
-    """The skippable frame that `parse_trailer` reads back."""
+    """Return the skippable frame that `parse_trailer` reads back."""
     fault = _fault_of(trailer)
     assert not fault, fault
     head = (trailer.epoch, trailer.first, trailer.last, *trailer.before, *trailer.after, len(trailer.commits))
@@ -99,7 +99,7 @@ def format_trailer(trailer: Trailer) -> bytes:
 
 
 def parse_trailer(data: bytes) -> Trailer:
-    """The trailer in a whole skippable frame; CorruptError if it is not exactly one."""
+    """Return the trailer of a whole skippable frame. Raises CorruptError if the bytes are not exactly one."""
     if len(data) < 8 + _TRAILER_HEAD.size + 4 or data[:4] != struct.pack("<I", _TRAILER_MAGIC):
         raise CorruptError(f"parse segment trailer: {len(data)} bytes that begin with {data[:4].hex()}")
     (length,) = struct.unpack_from("<I", data, 4)
@@ -121,7 +121,10 @@ def parse_trailer(data: bytes) -> Trailer:
 
 
 def last_trailer(tail: bytes) -> Trailer | None:
-    """The trailer with which a body ends, by the end of that body; None if it is longer than ``tail``, or damaged."""
+    """Return the last trailer of the body that ends with ``tail``.
+
+    Returns None if the trailer is longer than ``tail``, or damaged.
+    """
     magic = struct.pack("<I", _TRAILER_MAGIC)
     at = len(tail)
     while (at := tail.rfind(magic, 0, at)) >= 0:
@@ -133,7 +136,7 @@ def last_trailer(tail: bytes) -> Trailer | None:
 
 
 def _fault_of(trailer: Trailer) -> str:
-    """What contradicts itself in a trailer; empty if nothing does."""
+    """Return what is contradictory in a trailer, or an empty text if nothing is."""
     if not 1 <= trailer.first <= trailer.last:
         return f"frames {trailer.first} to {trailer.last}"
     before = Commit(trailer.first - 1, 0)
@@ -147,7 +150,7 @@ def _fault_of(trailer: Trailer) -> str:
 
 
 def _fault_of_bridge(trailer: Trailer, bridge: BridgeSpan) -> str:
-    """What contradicts itself in the trailer of a bridge."""
+    """Return what is contradictory in the trailer of a bridge, or an empty text."""
     if trailer.first != 1 or [commit.frame for commit in trailer.commits] != [trailer.last]:
         return f"a bridge of {len(trailer.commits)} transactions in frames {trailer.first} to {trailer.last}"
     if (bridge.epoch, bridge.frame) > (trailer.epoch, 0):
@@ -159,7 +162,7 @@ def _fault_of_bridge(trailer: Trailer, bridge: BridgeSpan) -> str:
 
 
 def encode_segment(content: Buffer, trailer: Trailer) -> bytes:
-    """The body of one segment: ``content`` are its frames, after the WAL header if it begins with frame 1."""
+    """Return the body of one segment: ``content`` are its frames, after the WAL header if it begins with frame 1."""
     return zstd.compress(content, options=_COMPRESSION) + format_trailer(trailer)
 
 
@@ -170,19 +173,19 @@ class SegmentWriter:
         self._compressor = zstd.ZstdCompressor(options=_COMPRESSION)
 
     def feed(self, content: Buffer) -> bytes:
-        """Take the next piece of content; returns what can be written of the body, often nothing."""
+        """Take the next piece of content. Returns the bytes of the body that are ready, often none."""
         return self._compressor.compress(content)
 
     def finish(self, trailer: Trailer) -> bytes:
-        """The rest of the body."""
+        """Return the rest of the body."""
         return self._compressor.flush(zstd.ZstdCompressor.FLUSH_FRAME) + format_trailer(trailer)
 
 
 def decode_body(blocks: Iterable[bytes]) -> Iterator[bytes | Trailer]:
-    """Content and trailers of a body, in the order in which they stand there.
+    """Yield content and trailers of a body, in the order of the body.
 
-    ``blocks`` are the body in pieces of any size. Content comes in pieces of at most `CONTENT_BLOCK_SIZE`;
-    it is whole only when its trailer has come. CorruptError names the offset in the body.
+    ``blocks`` are the body in pieces of any size. Content comes in pieces of at most `CONTENT_BLOCK_SIZE`. It is
+    complete only when its trailer has come. Raises CorruptError, which names the offset in the body.
     """
     source = _Source(blocks)
     before: Trailer | None = None
@@ -194,7 +197,7 @@ def decode_body(blocks: Iterable[bytes]) -> Iterator[bytes | Trailer]:
 
 
 def _decode_content(source: _Source) -> Iterator[bytes]:
-    """The content of the zstd frame that begins here."""
+    """Yield the content of the zstd frame that begins here."""
     start = source.offset
     magic = source.exactly(4)
     if magic != struct.pack("<I", _ZSTD_MAGIC):
@@ -217,7 +220,7 @@ def _decode_content(source: _Source) -> Iterator[bytes]:
 
 
 def _decode_trailer(source: _Source, before: Trailer | None) -> Trailer:
-    """The trailer that begins here; it continues ``before``."""
+    """Return the trailer that begins here and continues ``before``."""
     start = source.offset
     head = source.exactly(8)
     magic, length = struct.unpack("<2I", head)
@@ -244,7 +247,7 @@ def _adjoins(before: Trailer, after: Trailer) -> bool:
 
 
 class _Source:
-    """The bytes of a body, taken in small pieces; ``offset`` is that of the next one."""
+    """The bytes of a body, read in small pieces. ``offset`` is that of the next byte."""
 
     def __init__(self, blocks: Iterable[bytes]) -> None:
         self._blocks = iter(blocks)
@@ -261,7 +264,7 @@ class _Source:
         return False
 
     def some(self, size_max: int) -> bytes:
-        """At least one byte, at most ``size_max``, of one block."""
+        """Read at least one byte and at most ``size_max``, of one block."""
         if self.at_end():
             raise CorruptError(f"decode segment: the body ends at byte {self.offset}, inside a part")
         piece = bytes(self._block[self._taken : self._taken + size_max])
@@ -275,7 +278,7 @@ class _Source:
         return bytes(pieces)
 
     def give_back(self, size: int) -> None:
-        """Undo the taking of the last ``size`` bytes, part of what `some` returned last."""
+        """Put back the last ``size`` bytes, which are part of what `some` returned last."""
         assert size <= self._taken, f"give back {size} bytes of {self._taken}"
         self._move(-size)
 

@@ -1,4 +1,4 @@
-"""The standard library's zstd API, from ``backports.zstd`` before Python 3.14 (PEP 784)."""
+"""The standard library's zstd API (PEP 784). Before Python 3.14 it comes from ``backports.zstd``."""
 
 import sys
 
