@@ -1,6 +1,6 @@
-"""Which worker is on one piece of work, and since when: a worker that never comes back from one hangs.
+"""Which workers are busy with a piece of work, and since when. A worker that never finishes one hangs.
 
-A worker that waits for work is well. Idle threads do nothing here, so being watched costs no wake-up.
+A worker that waits for work is well. Idle threads do nothing here, so watching them causes no wake-up.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-UPLOAD_PATIENCE = 3.0  # how many times as long a step of an upload may take: a part on a slow line
+UPLOAD_PATIENCE = 3.0  # a step of an upload may take that many times the limit: a part on a slow line
 
 
 class StallDetector:
-    """Any thread works, any thread asks; each entry of the table is written by its own thread alone."""
+    """A table of the busy threads. Any thread may read it; only its own thread writes an entry."""
 
     def __init__(self, monotonic_s: Callable[[], float] = time.monotonic) -> None:
         self._monotonic_s = monotonic_s
@@ -23,7 +23,7 @@ class StallDetector:
 
     @contextmanager
     def work(self) -> Iterator[None]:
-        """The calling thread is on a piece of work."""
+        """Note that the calling thread is busy with a piece of work, as long as the context lasts."""
         me = threading.get_ident()
         self._names[me] = threading.current_thread().name
         self._since_s[me] = self._monotonic_s()
@@ -33,19 +33,22 @@ class StallDetector:
             self._since_s.pop(me, None)
 
     def beat(self) -> None:
-        """The calling thread got on with what it is at."""
+        """Note that the calling thread made progress with its piece of work."""
         me = threading.get_ident()
         if me in self._since_s:
             self._since_s[me] = self._monotonic_s()
 
     def longest_s(self, prefix: str = "") -> float:
-        """For how long the slowest of the workers so named has been on its piece of work; 0: none is."""
+        """Return for how long the slowest worker whose name begins so has been busy, or 0 if none is busy."""
         now_s = self._monotonic_s()
         since = [since for me, since in self._since_s.copy().items() if self._names[me].startswith(prefix)]
         return max((now_s - since_s for since_s in since), default=0.0)
 
     def hung(self, limit_s: float, *, overdue_s: float) -> str:
-        """The worker that got nowhere for ``limit_s``, or empty; ``overdue_s``: for how long a look has been due."""
+        """Return the worker that made no progress for ``limit_s``, or an empty text.
+
+        ``overdue_s`` is for how long the follower's next look has been due.
+        """
         for worker in ("follower", "watcher"):
             if self.longest_s(worker) > limit_s:
                 return worker
