@@ -9,8 +9,8 @@ other                  ``<6>{"event": "segment_stored", …}``: the syslog level
                        (sd-daemon(3)), then one JSON object
 =====================  ==========================================================================
 
-A log that can't be written is not the caller's trouble: replication goes on, and ``lines_lost`` counts. The daemon's
-lines go through a queue (``log.queue``), so that a reader who stalls never stops a thread.
+A line that can't be written does not fail in the caller: replication continues, and ``lines_lost`` counts it. The
+daemon's lines go through a queue (``log.queue``), so that a stalled reader never stops a thread.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ _SYSLOG_LEVELS = {"debug": 7, "info": 6, "warning": 4, "error": 3, "exception": 
 
 
 class _Lines:
-    """Where lines go: a stream whose failures are counted instead of raised; any thread may write.
+    """Writes lines to a stream, and counts its failures instead of raising them. Any thread may write.
 
-    Without a stream it is what ``sys.stderr`` is when a line comes.
+    Without a stream, each line goes to what ``sys.stderr`` is at that moment.
     """
 
     def __init__(self, stream: TextIO | None) -> None:
@@ -49,7 +49,7 @@ class _Lines:
         self.lost = 0
 
     def msg(self, line: str) -> None:
-        """Write one line whole, or count it."""
+        """Write one whole line, or count it as lost."""
         with self._lock:
             try:
                 self.write(line)
@@ -57,7 +57,7 @@ class _Lines:
                 self.lost += 1
 
     def write(self, line: str) -> None:
-        """Write one line whole; OSError or ValueError if that can't be."""
+        """Write one whole line. Raises OSError or ValueError if that is not possible."""
         stream = self._stream or sys.stderr
         stream.write(line + "\n")
         stream.flush()
@@ -66,7 +66,7 @@ class _Lines:
 
 
 class _LibraryHandler(logging.Handler):
-    """Takes what boto3 and urllib3 say through ``logging`` over into our log."""
+    """Passes what boto3 and urllib3 log through ``logging`` to our log."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Log one record as an event of its own."""
@@ -76,7 +76,7 @@ class _LibraryHandler(logging.Handler):
 
 
 class _Queued:
-    """Lines, or the journal's entries, that a thread writes; ``write`` raises OSError when it can't."""
+    """Lines, or entries of the journal, that a thread writes. ``write`` raises OSError if it can't."""
 
     def __init__(self, write: Callable[[_Line], None], say_dropped: Callable[[int], _Line]) -> None:
         self._send = write
@@ -85,11 +85,11 @@ class _Queued:
 
     @property
     def lost(self) -> int:
-        """Lines dropped, or not taken."""
+        """Lines that were dropped or could not be written."""
         return self._failed + self.queue.dropped
 
     def msg(self, line: _Line) -> None:
-        """Have it written soon."""
+        """Queue a line, which is written soon."""
         self.queue.put(line)
 
     debug = info = warning = error = critical = msg
@@ -113,7 +113,10 @@ def configure(level: str, stream: TextIO | None = None) -> None:
 
 
 def configure_daemon(level: str, log_format: str) -> None:
-    """Log from ``level`` on through a queue; ``log_format`` is ``auto``, ``json`` or ``journal``. Again: the level."""
+    """Log from ``level`` on through a queue. ``log_format`` is ``auto``, ``json`` or ``journal``.
+
+    A second call sets the level again, and keeps the queue.
+    """
     global _lines  # noqa: PLW0603  there is one log in a process
     is_native = log_format == "journal" or (log_format == "auto" and journald.is_stderr())
     render = _render_natively if is_native else _form(sys.stderr.isatty())
@@ -124,7 +127,7 @@ def configure_daemon(level: str, log_format: str) -> None:
 
 
 def flush(timeout_s: float) -> None:
-    """Wait until everything said so far is written, but not longer."""
+    """Wait until every line so far is written, but at most ``timeout_s``."""
     if isinstance(_lines, _Queued):
         _lines.queue.flush(timeout_s)
 
@@ -136,12 +139,12 @@ def _take_over_libraries() -> None:
 
 
 def get_logger(**bound: object) -> FilteringBoundLogger:
-    """A logger that adds ``bound`` to each of its lines."""
+    """Return a logger that adds ``bound`` to each of its lines."""
     return cast("FilteringBoundLogger", structlog.get_logger(**bound))
 
 
 def lines_lost() -> int:
-    """Lines that could not be written since ``configure``."""
+    """Return how many lines could not be written since ``configure``."""
     return _lines.lost
 
 
@@ -165,12 +168,12 @@ _MOMENT = structlog.processors.TimeStamper(fmt="iso", utc=True, key="time")
 
 
 def _render_for_journal(_logger: WrappedLogger, _method: str, event: EventDict) -> str:
-    """``<N>`` and the event as JSON, ``event`` first; what JSON has no form for is written as its text."""
+    """Return ``<N>`` and the event as JSON, ``event`` first. Values that JSON can't express are written as text."""
     return f"<{_SYSLOG_LEVELS[event['level']]}>{_json(event)}"
 
 
 def _render_entry(_logger: WrappedLogger, _method: str, event: EventDict) -> bytes:
-    """The datagram for the journal, with the event as JSON for people."""
+    """Return the datagram for the journal, with the event as JSON for people."""
     return journald.entry(_json(event), _SYSLOG_LEVELS[event["level"]], event)
 
 

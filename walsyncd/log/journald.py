@@ -1,4 +1,4 @@
-r"""systemd's journal in its own protocol: an entry is a datagram of fields (systemd.io/JOURNAL_NATIVE_PROTOCOL).
+r"""systemd's journal in its native protocol: an entry is a datagram of fields (systemd.io/JOURNAL_NATIVE_PROTOCOL).
 
 ====================================  ==================================================================
 field                                 in the datagram
@@ -7,8 +7,8 @@ without a line feed                   ``NAME=value\n``
 with one                              ``NAME\\n``, its size (64 bit, little-endian), the value, ``\n``
 ====================================  ==================================================================
 
-``MESSAGE`` is the same JSON object as on stderr; each fact of it is a field of its own besides (``DATABASE=``,
-``GENERATION=`` …), and what operators should know more about has a ``MESSAGE_ID`` with an entry in
+``MESSAGE`` is the same JSON object as on stderr. Each fact of it is also a field of its own (``DATABASE=``,
+``GENERATION=`` …). Events about which operators should know more have a ``MESSAGE_ID`` with an entry in
 ``systemd/walsyncd.catalog``, which ``journalctl -x`` shows.
 """
 
@@ -21,7 +21,7 @@ import struct
 from collections.abc import Mapping
 
 SOCKET = "/run/systemd/journal/socket"
-VALUE_BYTES_MAX = 32 << 10  # a datagram has to fit the socket's buffer; journalctl shows less of a field anyway
+VALUE_BYTES_MAX = 32 << 10  # a datagram has to fit into the socket's buffer; journalctl shows less of a field anyway
 
 MESSAGE_IDS = {
     "database_set_aside": "6c1f2e0b7a2d4f4b9a3c5de0f1a7c801",
@@ -46,7 +46,7 @@ def is_stderr(environment: Mapping[str, str] = os.environ) -> bool:
 
 
 def entry(message: str, priority: int, facts: Mapping[str, object]) -> bytes:
-    """The datagram of one entry; ``facts`` has ``event``."""
+    """Return the datagram of one entry. ``facts`` includes ``event``."""
     event = str(facts["event"])
     fields = {"MESSAGE": message, "PRIORITY": str(priority), "SYSLOG_IDENTIFIER": "walsyncd"}
     if event in MESSAGE_IDS:
@@ -56,7 +56,7 @@ def entry(message: str, priority: int, facts: Mapping[str, object]) -> bytes:
 
 
 def send(datagram: bytes) -> None:
-    """Give it to the journal; waits while that does not read. OSError if there is none."""
+    """Send an entry to the journal, and wait while the journal does not read. Raises OSError if there is no journal."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
         sender.sendto(datagram, SOCKET)
 
@@ -69,5 +69,5 @@ def _field(name: str, value: str) -> bytes:
 
 
 def _name(key: str) -> str:
-    """A field's name: capitals, digits and underscores, no underscore first."""
+    """Return a field's name: capitals, digits and underscores, with a capital first."""
     return re.sub(r"[^A-Z0-9_]", "_", key.upper()).lstrip("_0123456789")[:64] or "FACT"

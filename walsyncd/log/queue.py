@@ -1,7 +1,7 @@
-"""Lines on their way out: whoever logs never waits for whoever reads.
+"""A queue of lines to write, so that the threads that log never wait for the reader of the log.
 
-One thread writes; up to ``LINES_MAX`` lines wait for it. What comes beyond that is dropped, counted, and said in a line
-of its own as soon as there is room again.
+One thread writes, and up to ``LINES_MAX`` lines wait for it. Further lines are dropped and counted. Their number is
+logged in a line of its own as soon as half of the queue is free again.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
-LINES_MAX = 10_000  # some megabytes; at info level the talk of hours
+LINES_MAX = 10_000  # some megabytes; at info level the lines of hours
 
 
 class Queue(Generic[T]):
-    """``write`` gets one item after the other, in a thread of its own; ``say_dropped`` makes an item of a count."""
+    """Calls ``write`` with each item in turn, in a thread of its own. ``say_dropped`` makes an item of a count."""
 
     def __init__(self, write: Callable[[T], None], say_dropped: Callable[[int], T], lines_max: int = LINES_MAX) -> None:
         self._write = write
@@ -33,7 +33,7 @@ class Queue(Generic[T]):
         threading.Thread(target=self._run, name="log", daemon=True).start()
 
     def put(self, item: T) -> None:
-        """Have it written, or drop it; returns at once."""
+        """Queue an item, or drop it if the queue is full. Returns at once."""
         with self._condition:
             if len(self._waiting) >= self._lines_max:
                 self.dropped += 1
@@ -46,7 +46,7 @@ class Queue(Generic[T]):
             self._condition.notify_all()
 
     def flush(self, timeout_s: float) -> bool:
-        """Wait until all is written; False if that takes longer."""
+        """Wait until all is written. Returns False if that takes longer than ``timeout_s``."""
         deadline = time.monotonic() + timeout_s
         with self._condition:
             return self._condition.wait_for(
