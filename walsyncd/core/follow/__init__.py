@@ -1,1 +1,1 @@
-"""The proof: which frames are new, and whether anything between two looks was missed."""
+"""The proof: which frames are new, and whether anything was missed between two looks."""

@@ -1,12 +1,13 @@
-"""Whether a write to the database was a checkpoint of its WAL: then nBackfill or the salts move in the wal-index.
+"""Whether a write to the database was a checkpoint of its WAL: then nBackfill or the salts change in the wal-index.
 
-A checkpoint stores nBackfill after it has written, and a look may fall between the two. So the write is compared with
-what the wal-index showed before the look before: a header that was read after the last events were drained may
-hold the end of a checkpoint of which one more write is still to be told (measured: up to 96 % false doubts).
+A checkpoint stores nBackfill after it has written the database, and a look may fall between the two. So a write is
+compared with what the wal-index showed before the previous look. A header that was read after the last events were
+drained may already hold the end of a checkpoint although the event of one of its writes is still to come (measured: up
+to 96 % false doubts).
 
-While a process holds the CKPT lock, or the database for itself, the write waits for its explanation. Otherwise it is
-doubted after ``LOOKS_MAX`` more looks at least a millisecond apart. Without a wal-index a lock on the database is all
-the evidence that there can be.
+While a process holds the CKPT lock, or has the database for itself, the write waits for its explanation. Otherwise it
+is doubted after ``LOOKS_MAX`` more looks that are at least a millisecond apart. Without a wal-index, a lock on the
+database is all the evidence that there can be.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ READS_MAX = 4
 
 @dataclass(frozen=True, slots=True)
 class Unexplained:
-    """A write to the database that no checkpoint explains so far; ``before`` is what the wal-index showed before it."""
+    """A write to the database that no checkpoint explains so far. ``before`` is what the wal-index showed before it."""
 
     before: bytes
     looks: int = 0
@@ -32,8 +33,8 @@ class Unexplained:
 class CheckpointEvidence:
     """What the wal-index of one WAL showed, and the last write that it has to explain.
 
-    A reading is the bytes of the salts and of nBackfill, and None without a wal-index. Drains of the event queue are
-    counted: a reading of ``drain`` was over before drain ``drain + 1`` began.
+    A reading is the bytes of the salts and of nBackfill, or None without a wal-index. Drains of the event queue are
+    counted. A reading of ``drain`` was finished before drain ``drain + 1`` began.
     """
 
     unexplained: Unexplained | None = None
@@ -45,18 +46,18 @@ class CheckpointEvidence:
         return self.unexplained is not None
 
     def read(self, drain: int, reading: bytes) -> None:
-        """The wal-index showed this."""
+        """Keep what the wal-index showed."""
         if self._reads and self._reads[-1][0] == drain:
             self._reads.pop()
         self._reads.append((drain, reading))
 
     def forget(self) -> None:
-        """Events were lost: nothing is known of the writes."""
+        """Forget everything: events were lost, so nothing is known of the writes."""
         self.unexplained = None
         self._reads.clear()
 
     def written(self, drain: int, *, has_index: bool) -> None:
-        """Drain number ``drain`` told of a write to the database."""
+        """Take in that drain number ``drain`` had an event of a write to the database."""
         before = next((reading for number, reading in reversed(self._reads) if number <= drain - 2), None)
         if not has_index:
             before = b""
@@ -64,10 +65,10 @@ class CheckpointEvidence:
             self.unexplained = Unexplained(before)
 
     def explain(self, reading: bytes | None, *, is_busy: bool, now_ms: int) -> bool:
-        """Look whether the write is explained by now; False: it is doubted.
+        """Look whether the write is explained by now. Returns False if it is doubted.
 
-        ``is_busy``: a process holds the CKPT lock, or has the database for itself; without a wal-index: any lock on
-        the database.
+        ``is_busy``: a process holds the CKPT lock, or has the database for itself. Without a wal-index, it means that
+        a process holds any lock on the database.
         """
         write = self.unexplained
         if write is None:

@@ -1,4 +1,4 @@
-"""What the daemon says of a database: one word from a bounded set."""
+"""The state of a database as the daemon reports it: one word from a bounded set."""
 
 from __future__ import annotations
 
@@ -7,12 +7,15 @@ from enum import StrEnum
 
 
 class DatabaseState(StrEnum):
-    """How a database does; the journal and ``status`` hold the word.
+    """The state of a database. The journal stores the word, and ``status`` prints it.
 
-    NEW: nobody has looked at it yet. DEGRADED: something was missed, or can't be shipped. MISSING: there is no file.
-    REFUSED: it can't be followed until somebody changes something. FAILING: it could not be looked at, and the next
-    attempt may succeed. STOPPED: it would be followed if a daemon ran. NOT_CONFIGURED: the journal knows it from
-    before.
+    - NEW: nobody has looked at it yet.
+    - DEGRADED: something was missed, or can't be shipped.
+    - MISSING: there is no file.
+    - REFUSED: it can't be followed until somebody changes something.
+    - FAILING: it could not be looked at, and the next attempt may succeed.
+    - STOPPED: it would be followed if a daemon ran.
+    - NOT_CONFIGURED: the journal knows it from an earlier configuration.
     """
 
     NEW = "new"
@@ -32,7 +35,7 @@ class DatabaseState(StrEnum):
 
     @property
     def is_suspended(self) -> bool:
-        """Whether a database in this state is not looked at, but for attempts from time to time."""
+        """Whether a database in this state is not followed. It is still tried from time to time."""
         return self in _SUSPENDED
 
 
@@ -42,7 +45,7 @@ _SUSPENDED = frozenset({DatabaseState.MISSING, DatabaseState.REFUSED, DatabaseSt
 
 @dataclass(frozen=True, slots=True)
 class StateReport:
-    """What is said of a database: its state, and why it is in it if that is not well."""
+    """The state of a database, and the cause if the state is not well."""
 
     state: DatabaseState
     cause: str = ""

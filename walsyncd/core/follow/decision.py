@@ -3,15 +3,16 @@
 The rule (https://sqlite.org/fileformat2.html section 4, https://sqlite.org/walformat.html):
 
 - A frame counts if its salts are those of the WAL header and its checksum continues the chain before it.
-- Committed are the frames up to mxFrame of the wal-index, if a process uses it; nobody using it, the frames up to
-  the last commit frame of the chain, for that is what the next opener will recover.
-- Committed frames never change while the salts stay. So with unchanged salts the chain alone proves that nothing
-  was missed, and fewer frames or another chain are a fork; with new salts ``core.follow.restart`` must prove it.
+- If a process uses the wal-index, the frames up to its mxFrame are committed. If nobody uses it, the frames up to the
+  last commit frame of the chain are committed, because that is what the next opener will recover.
+- Committed frames never change while the salts stay the same. So with unchanged salts the chain alone proves that
+  nothing was missed, and fewer frames or another chain are a fork. With new salts, ``core.follow.restart`` must prove
+  that nothing was missed.
 - A restart publishes its salts in the wal-index, then writes the WAL's header, then frames. So what was read is good
   if the salts are the same after the reading.
 
-A look is: ``decide`` on what is seen, read what the decision asks for, then ``settle`` with what is seen after the
-reading. Everything here is a value; the caller does the reading.
+A look has three parts: ``decide`` on what is seen, read what the decision asks for, then ``settle`` with what is seen
+after the reading. Everything here is a value; the caller does the reading.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ from walsyncd.core.sqlite.walindex import IndexHeader
 class DmsHolder(Enum):
     """Who uses the database, by the lock on the wal-index's DMS byte.
 
-    LEAVING: nobody, and the -shm is deleted while the -wal is not, as in a last close; if that lasts, it was none.
+    LEAVING: nobody uses it, and the -shm is deleted while the -wal is not. A last close looks like this for a moment;
+    if the state lasts, it was no last close.
     """
 
     LIVE = "live"
@@ -39,9 +41,9 @@ class DmsHolder(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Cursor:
-    """Where we stand in the source's WAL: frames 1 to ``frames`` of the incarnation ``salts`` are ours.
+    """A position in the source's WAL: frames 1 to ``frames`` of the incarnation ``salts`` are ours.
 
-    ``frames`` is 0 or a commit frame, ``chain`` the running checksum after it. ``header`` is None until SQLite
+    ``frames`` is 0 or a commit frame, and ``chain`` is the running checksum after it. ``header`` is None until SQLite
     writes it, which it does together with the incarnation's first frame.
     """
 
@@ -51,22 +53,23 @@ class Cursor:
     chain: Chain
 
     def advanced(self, frames: int, chain: Chain) -> Cursor:
-        """The cursor after the commit frame ``frames`` of the same incarnation."""
+        """Return the cursor after the commit frame ``frames`` of the same incarnation."""
         assert self.header is not None
         assert frames > self.frames
         return replace(self, frames=frames, chain=chain)
 
 
 def cursor_before(header: WalHeader) -> Cursor:
-    """The cursor before the first frame of the incarnation of ``header``."""
+    """Return the cursor before the first frame of the incarnation of ``header``."""
     return Cursor(header.salts, header, 0, header.chain)
 
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """What a look sees: the holder (asked first), the wal-index header, the WAL's header (None: none valid).
+    """What a look sees: the holder (asked first), the wal-index header, and the WAL's header.
 
-    ``wal_bytes`` is the size of the WAL. A live wal-index that is not to be believed shows as ``DmsHolder.NONE``.
+    A header is None if there is no valid one. ``wal_bytes`` is the size of the WAL. A live wal-index that is not to be
+    believed shows as ``DmsHolder.NONE``.
     """
 
     holder: DmsHolder
@@ -77,19 +80,19 @@ class Observation:
 
 @dataclass(frozen=True, slots=True)
 class Idle:
-    """Nothing new."""
+    """There is nothing new."""
 
 
 @dataclass(frozen=True, slots=True)
 class Again:
-    """This look shows a moment in between: look again shortly."""
+    """This look shows an intermediate state of SQLite: look again shortly."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """Read frames ``first`` to ``last`` (None: to the end of the chain) in the cursor's incarnation."""
+    """Read frames ``first`` to ``last`` of the cursor's incarnation, or to the end of the chain if ``last`` is None."""
 
     cursor: Cursor
     last: int | None
@@ -102,9 +105,9 @@ class Copy:
 
 @dataclass(frozen=True, slots=True)
 class Restarted:
-    """The WAL began anew as ``salts``: prove the seam before frames 1 to ``last`` are followed.
+    """The WAL restarted with ``salts``: prove the restart before frames 1 to ``last`` are followed.
 
-    ``header`` is None while the new incarnation has no frame; ``last`` is None if the chain must tell.
+    ``header`` is None while the new incarnation has no frame. ``last`` is None if only the chain can show it.
     """
 
     salts: Salts
@@ -114,9 +117,9 @@ class Restarted:
 
 @dataclass(frozen=True, slots=True)
 class Emptied:
-    """The WAL is empty, and nobody uses it: ``prove_emptied``, or it is a gap.
+    """The WAL is empty, and nobody uses it: it is a gap unless ``prove_emptied`` proves otherwise.
 
-    So it is before frame 1, too: an incarnation of which we have seen no frame may have come and gone.
+    This holds for a cursor before frame 1 too: an incarnation of which we have seen no frame may have come and gone.
     """
 
 
@@ -124,7 +127,7 @@ Decision = Idle | Again | Copy | Restarted | Emptied | Gap
 
 
 def decide(cursor: Cursor, seen: Observation) -> Decision:
-    """What a look that saw ``seen`` has to do."""
+    """Return what a look that saw ``seen`` has to do."""
     if seen.holder is DmsHolder.SETTING_UP:
         return Again("the wal-index is being set up")
     if seen.holder is DmsHolder.LEAVING:
@@ -168,18 +171,18 @@ def _fork(cursor: Cursor, held: int) -> Gap:
 
 
 def _with_header(cursor: Cursor, wal: WalHeader) -> Cursor:
-    """The cursor, with the header that SQLite wrote in the meantime.
+    """Return the cursor with the header that SQLite wrote in the meantime.
 
-    Until a frame is committed, each writer that tries writes the header anew, with a checkpoint sequence of its own.
+    Until a frame is committed, each writer that tries writes the header again, with a checkpoint sequence of its own.
     """
     return cursor if cursor.frames else cursor_before(wal)
 
 
 def settle(copy: Copy, read: Frames, after: Observation, *, asked: int) -> Frames | Again | Gap:
-    """What was read, if it may be used, or why not; ``copy.last`` is known by now.
+    """Return what was read if it may be used, else why not. ``copy.last`` is known by now.
 
-    ``read`` holds verified frames from ``read.first`` on, of those up to ``asked`` that were to be read; ``after`` was
-    seen after the reading. A published frame that does not continue the chain means that the WAL restarted under the
+    ``read`` holds verified frames from ``read.first`` on, of those up to ``asked`` that were to be read. ``after`` was
+    seen after the reading. A published frame that does not continue the chain means that the WAL restarted during the
     reading, or that history was rewritten.
     """
     assert copy.last is not None
@@ -198,10 +201,11 @@ def settle(copy: Copy, read: Frames, after: Observation, *, asked: int) -> Frame
 
 
 def broken_chain(frame: int, last: int, found: Salts | None, salts: Salts) -> Gap:
-    """The gap at a published frame that does not continue the chain of ``salts``; ``found`` are its own.
+    """Return the gap at a published frame that does not continue the chain of ``salts``; ``found`` are its own salts.
 
-    With zero salts it is SQLite's doing. Since 3.11.0 it leaves the checksums of overwritten frames to the commit;
-    before 3.50.2 (measured: 3.50.1 does, 3.50.2 does not) it forgot some after ROLLBACK TO in a spilled transaction.
+    A frame with zero salts is SQLite's own doing. Since 3.11.0, SQLite computes the checksums of overwritten frames
+    only at the commit. Before 3.50.2 (measured: 3.50.1 does, 3.50.2 does not) it forgot some of them after ROLLBACK TO
+    in a spilled transaction.
     """
     if found != (0, 0):
         text = "frame {frame} of {last} was published and does not continue the chain: history was rewritten"
@@ -217,7 +221,7 @@ def broken_chain(frame: int, last: int, found: Salts | None, salts: Salts) -> Ga
 
 
 def salts_now(seen: Observation) -> Salts | None:
-    """The salts of the current incarnation: the live wal-index's, else the WAL header's, None if unknown."""
+    """Return the salts of the current incarnation: the live wal-index's, else the WAL header's, or None if unknown."""
     if seen.holder is DmsHolder.LIVE and seen.index is not None:
         return seen.index.salts
     return seen.wal.salts if seen.wal is not None else None
@@ -225,10 +229,10 @@ def salts_now(seen: Observation) -> Salts | None:
 
 @dataclass(frozen=True, slots=True)
 class CounterMark:
-    """iChange as it was when the cursor stood where it stands; ``seen_ms`` by the monotonic clock, before it was read.
+    """The value of iChange at the cursor's position.
 
-    ``shm_serial`` names the descriptor it was read through, ``index_rebuilds`` and ``closed`` count the events
-    of its -shm until then.
+    ``seen_ms`` is a moment of the monotonic clock before iChange was read. ``shm_serial`` names the descriptor through
+    which it was read. ``index_rebuilds`` and ``closed`` count the events of its -shm until then.
     """
 
     ichange: int
@@ -238,16 +242,17 @@ class CounterMark:
     closed: int = 0
 
     def grown(self, commits: int) -> CounterMark:
-        """The mark for a cursor that is so many commits further."""
+        """Return the mark for a cursor that is ``commits`` commits further."""
         return replace(self, ichange=(self.ichange + commits) % 2**32)
 
 
 @dataclass(frozen=True, slots=True)
 class ShmEvidence:
-    """What the event queue, drained after the header was read, says of the -shm since the mark.
+    """The events of the -shm since the mark, from an event queue that was drained after the header was read.
 
-    ``index_rebuilds``: MODIFY, CREATE, MOVED, or events may be lost; ``closed``: CLOSE_WRITE. The DELETE of the
-    very file that we hold is none: whoever still had it open counts on in it, and nobody can join them.
+    ``index_rebuilds``: there was a MODIFY, CREATE or MOVED, or events may be lost. ``closed``: there was a CLOSE_WRITE.
+    The DELETE of the very file that we hold counts as neither: the processes that still had it open go on counting in
+    it, and nobody can join them.
     """
 
     index_rebuilds: bool = False
@@ -256,10 +261,10 @@ class ShmEvidence:
 
 @dataclass(frozen=True, slots=True)
 class ProvisionalProof:
-    """A count that was believed on the word of the events alone, which may be late.
+    """A count that was believed because of the events alone, and events may be late.
 
-    ``shm_serial`` names the -shm, ``closed`` counts the CLOSE_WRITE events that it had had by then; one more before
-    ``until_ms``, by the monotonic clock, may be that of a writer killed before.
+    ``shm_serial`` names the -shm, and ``closed`` counts the CLOSE_WRITE events that it had had by then. One more of
+    them before ``until_ms`` (monotonic) may be that of a writer that was killed before.
     """
 
     shm_serial: int
@@ -267,7 +272,7 @@ class ProvisionalProof:
     until_ms: int
 
 
-CLOSE_LATE_MS = 10_000  # so late a killed process may close what it has lost its locks on; 25 ms measured
+CLOSE_LATE_MS = 10_000  # a killed process may close its files this long after it lost its locks; 25 ms measured
 CLOSE_ICHANGE_BASE = 1_000
 CLOSE_ICHANGE_PER_MS = 1_000  # no counter rebuilt from 0 can have grown faster: a commit takes more than 1 µs
 
@@ -283,8 +288,8 @@ def mark_holds(
 ) -> bool:
     """Whether iChange then and iChange now are values of one unbroken counter, or it would show if they are not.
 
-    ``whole``: what ``tail_is_complete`` says of the mark's incarnation. A counter that was rebuilt in between
-    lacks the commits before the mark, so it asks for fewer than were made.
+    ``whole`` is what ``tail_is_complete`` returned for the mark's incarnation. A counter that was rebuilt in between
+    lacks the commits before the mark, so it asks for fewer commits than were made.
     """
     if mark is None or evidence.index_rebuilds or mark.shm_serial != shm_serial:
         return False

@@ -1,7 +1,7 @@
-"""What looks at a database have found so far, beyond the follow state: a look takes it and returns the next.
+"""What the looks at a database have found so far, beyond the follow state. A look takes one and returns the next.
 
-Nothing of it outlives the process. A start of the daemon begins with none, and so does a database whose spool was
-taken back; a new generation begins with what was seen when it began.
+None of it outlives the process. A start of the daemon begins without evidence, and so does a database whose spool was
+taken back. A new generation begins with what was seen when it began.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from walsyncd.core.sqlite.wal import Salts
 
 @dataclass(frozen=True, slots=True)
 class Lag:
-    """A live wal-index that lags behind the WAL: ``last`` is the last commit in it when it was searched."""
+    """A live wal-index that lags behind the WAL. ``last`` is the last commit that a search of the WAL found."""
 
     cursor: Cursor
     last: int
@@ -23,7 +23,7 @@ class Lag:
 
 @dataclass(frozen=True, slots=True)
 class StuckLook:
-    """A moment in between that every look has shown since ``since_ms`` (monotonic)."""
+    """An intermediate state that every look has shown since ``since_ms`` (monotonic)."""
 
     seen: Observation
     since_ms: int
@@ -31,7 +31,7 @@ class StuckLook:
 
 @dataclass(frozen=True, slots=True)
 class Scanned:
-    """The last commit that a scan of the WAL found: committed frames stay, so it need not be searched again."""
+    """The last commit that a scan of the WAL found. Committed frames stay, so it need not be searched again."""
 
     salts: Salts
     last: int
@@ -41,11 +41,11 @@ class Scanned:
 class Evidence:
     """What one look hands on to the next.
 
-    ``verified``: this run has seen that the WAL still holds what was shipped of it. ``mark`` belongs to the follow
-    state's cursor. ``provisional`` is the last count that was believed because an event had not come, which may
-    still come. ``quiet_since_ms``: since when nobody has had the database open (monotonic), while that matters,
-    which is after a reboot. ``stale_ichange`` is the count of a wal-index that nobody seems to use though it tells of
-    frames that the WAL does not hold.
+    ``verified``: this run of the daemon has seen that the WAL still holds what was shipped of it. ``mark`` belongs to
+    the follow state's cursor. ``provisional`` is the last count that was believed because an event had not come; the
+    event may still come. ``quiet_since_ms`` is since when nobody has had the database open (monotonic); it is kept
+    only while it matters, which is after a reboot. ``stale_ichange`` is the count of a wal-index that nobody seems to
+    use although it has frames that the WAL does not hold.
     """
 
     verified: bool = False

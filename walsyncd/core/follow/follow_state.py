@@ -1,14 +1,14 @@
 """The follow state: everything that a restart of the daemon must know of a database, as one JSON text.
 
-It is written in the same transaction as the segments that lead to it, so the two never disagree:
+It is written in the same transaction as the segments that lead to it, so the two never disagree.
 
-    stream     where our stored WAL stands: generation, epoch, frame, salts, running checksum
-    cursor     where we stand in the source's WAL (None: there was no WAL)
+    stream     where our stored WAL ends: generation, epoch, frame, salts, running checksum
+    cursor     our position in the source's WAL (None: there was no WAL)
     start      the stored position just before the first frame of the cursor's incarnation
     file       which file the database is, and what it looked like when no WAL existed
     seen       the database file and nBackfill at the last commit that was read from a WAL
     mode       "wal", or "rollback": no WAL was ever seen, and a base is taken whenever the file changed
-    gap        what was missed after this position, while it is bridged; else absent
+    gap        what was missed after this position, while it is bridged; absent otherwise
 """
 
 from __future__ import annotations
@@ -30,10 +30,11 @@ FORMAT = 1
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """Our side: the next frame stored is ``frame`` + 1 of ``epoch``; ``stamp`` is None before an epoch's first frame.
+    """Our stored WAL. The next frame to be stored is ``frame`` + 1 of ``epoch``.
 
-    ``previous`` is the last frame of the epoch before, ``bytes`` the size of this epoch's WAL so far, ``began_ms``
-    when its first commit was seen, ``time_ms`` when the last commit of the database was seen (never decreasing).
+    ``stamp`` is None before an epoch's first frame. ``previous`` is the last frame of the epoch before, and ``bytes``
+    is the size of this epoch's WAL so far. ``began_ms`` is when its first commit was seen. ``time_ms`` is when the
+    last commit of the database was seen; it never decreases.
     """
 
     generation: str
@@ -51,16 +52,16 @@ class Stream:
         return Position(self.generation, self.epoch, self.frame)
 
     def next_epoch(self) -> Stream:
-        """The stream at the start of the next epoch."""
+        """Return the stream at the start of the next epoch."""
         return Stream(self.generation, self.epoch + 1, previous=self.frame, time_ms=self.time_ms)
 
 
 @dataclass(frozen=True, slots=True)
 class FileFacts:
-    """The database file: which one it is, and its look while there was no WAL (``known``), else zeros.
+    """The database file: which one it is, and its size and times while there was no WAL (``known``), else zeros.
 
-    The look is only taken down once the file had been quiet for longer than its times are coarse; so whatever is
-    written after that changes them.
+    Size and times are recorded only once the file has been quiet for longer than the granularity of its times. So any
+    later write changes the times.
     """
 
     device: int
@@ -74,11 +75,11 @@ class FileFacts:
 
     @property
     def known(self) -> bool:
-        """Whether the look was taken down."""
+        """Whether size and times were recorded."""
         return self.ctime_ns != 0
 
     def unknown(self) -> FileFacts:
-        """The same file, of unknown look."""
+        """Return the same file with unknown size and times."""
         return replace(self, size=0, mtime_ns=0, ctime_ns=0)
 
     def is_file(self, other: FileFacts) -> bool:
@@ -86,19 +87,20 @@ class FileFacts:
         return (self.device, self.inode, self.birth_ns) == (other.device, other.inode, other.birth_ns)
 
     def has_content_of(self, other: FileFacts) -> bool:
-        """Whether it is the same file, and neither size nor mtime contradict that nothing wrote to it."""
+        """Whether it is the same file, and neither its size nor its mtime shows a write."""
         return self.is_file(other) and (self.size, self.mtime_ns) == (other.size, other.mtime_ns)
 
     def looks_like(self, other: FileFacts) -> bool:
-        """Whether it is the same file and nothing at all was done to it since ``other``, a known look."""
+        """Whether it is the same file and nothing at all was done to it since ``other``, which must be ``known``."""
         return other.known and self.has_content_of(other) and self.ctime_ns == other.ctime_ns
 
 
 @dataclass(frozen=True, slots=True)
 class SeenBesideWal:
-    """The database file while it had a WAL, and how far that was copied back (None: there was no wal-index).
+    """The database file while it had a WAL, and how far the WAL was copied back.
 
-    Read in this order: the wal-index, the file. A checkpoint writes the file before it stores nBackfill.
+    ``salts`` and ``backfilled`` are None if there was no wal-index. The wal-index is read before the file, because a
+    checkpoint writes the file before it stores nBackfill.
     """
 
     salts: Salts | None
@@ -107,14 +109,14 @@ class SeenBesideWal:
     mtime_ns: int
 
     def explains(self, now: SeenBesideWal) -> bool:
-        """Whether nothing but a checkpoint of the WAL need have written the file since."""
+        """Whether a checkpoint of the WAL suffices to explain what was written to the file since."""
         is_written = (self.size, self.mtime_ns) != (now.size, now.mtime_ns)
         return not is_written or (self.salts, self.backfilled) != (now.salts, now.backfilled)
 
 
 @dataclass(frozen=True, slots=True)
 class FollowState:
-    """One database's standing; see the head of this file."""
+    """What must be known to follow one database; see the head of this file."""
 
     stream: Stream
     cursor: Cursor | None
@@ -131,13 +133,13 @@ class FollowState:
         return Position(self.stream.generation, self.start_epoch, self.start_frame)
 
     def entered(self, cursor: Cursor | None) -> FollowState:
-        """The state at the beginning of another incarnation (None: no WAL is left)."""
+        """Return the state at the beginning of another incarnation, or without a WAL if ``cursor`` is None."""
         stream = self.stream
         return replace(self, cursor=cursor, start_epoch=stream.epoch, start_frame=stream.frame, seen=None)
 
 
 def format_follow_state(state: FollowState) -> str:
-    """The state as JSON text."""
+    """Return the state as JSON text."""
     stream, cursor, stamp = state.stream, state.cursor, state.stream.stamp
     facts = {
         "format": FORMAT,
@@ -163,7 +165,7 @@ def format_follow_state(state: FollowState) -> str:
 
 
 def parse_follow_state(text: str) -> FollowState:
-    """Inverse of ``format_follow_state``; ValueError if the text is not one."""
+    """Inverse of ``format_follow_state``. Raises ValueError if the text is not a follow state."""
     try:
         facts = json.loads(text)
         if facts["format"] != FORMAT:

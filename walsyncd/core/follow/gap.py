@@ -1,23 +1,23 @@
 """Why a generation ends: a kind from a bounded set, and the facts that its text is built from.
 
 The kind is stored in the journal and is the label of a metric. Code decides by the kind and the facts, never by the
-text, so a sentence can be reworded.
+text, so the text can be reworded.
 
 ===============  ==========================================================================
 kind             the generation ended because
 ===============  ==========================================================================
 ``overwritten``  commits were overwritten, cut off or not seen before they were read
 ``uncertain``    it could not be proven that nothing was missed
-``doubt``        somebody else than SQLite may have written to the database or its side files
+``doubt``        something other than SQLite may have written to the database or its side files
 ``reverted``     what was shipped is gone: a fork, a file or journal that was set back
-``replaced``     another file was put in the database's place, or it is gone
+``replaced``     another file was put in the database's place, or the database is gone
 ``changed``      the database took a form that this history can't hold: page size, journal mode
-``spool``        the spool was full, and storage away
+``spool``        the spool was full while storage could not be reached
 ``owner``        another daemon writes there, or what was stored is not there any more
 ``storage``      the configuration names another storage
 ``refused``      the storage will never take an object
 ``damaged``      what was spooled or stored is not what it was
-``renewed``      what its bases need would expire; nothing was missed (``delete = false``)
+``renewed``      objects that its bases need would expire; nothing was missed (``delete = false``)
 ``other``        none of these
 ===============  ==========================================================================
 """
@@ -52,10 +52,10 @@ class GapKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """The history can't go on: ``text`` with the ``facts`` in its braces says why.
+    """Why the history can't go on: ``text``, with the ``facts`` in its braces.
 
     ``remedy`` is what the operator can do against such gaps. As long as the WAL has the salts ``blocked``, no
-    generation gets past it.
+    generation gets past the gap.
     """
 
     kind: GapKind
@@ -66,7 +66,7 @@ class Gap:
 
     @classmethod
     def of(cls, kind: GapKind, text: str, **facts: int | str) -> Self:
-        """A gap without a remedy: ``text`` names each of the facts in braces."""
+        """Return a gap without a remedy. ``text`` names each of the facts in braces."""
         return cls(kind, text, facts)
 
     @property

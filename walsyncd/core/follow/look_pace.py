@@ -1,14 +1,17 @@
-"""How soon a database is looked at again: eagerly after a write, patiently while it is busy or fails."""
+"""How soon a database is looked at again: soon after a write, less often while it is busy or fails."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-RELOOKS_MAX = 18  # pauses of 1, 2, 4 … ms for what was written and not published: up to the slow look
+RELOOKS_MAX = 18  # pauses of 1, 2, 4 … ms while something is written and not published: they last until the slow look
 RELOOK_S = 0.001
-BUSY_STREAK_S = 0.002  # a database that had news at every look is looked at less eagerly,
-BUSY_STREAK_MAX = 11  # with pauses up to 20 ms,
-BUSY_FRAMES = 250  # but not so rarely that much of a WAL comes between: by default it restarts after 1,000 pages
+# A database that had new frames at every look is looked at less often, with pauses of up to 20 ms. A look that finds
+# more than BUSY_FRAMES halves the streak, so that not much of a WAL comes between two looks: by default a WAL restarts
+# after 1,000 pages.
+BUSY_STREAK_S = 0.002
+BUSY_STREAK_MAX = 11
+BUSY_FRAMES = 250
 FAILURE_DELAY_S = 0.5
 FAILURE_DELAY_MAX_S = 60.0
 
@@ -17,7 +20,7 @@ FAILURE_DELAY_MAX_S = 60.0
 class LookPace:
     """The pace of one database; moments are monotonic seconds.
 
-    ``rest_until_s`` is when its next look may come, whatever wakes it, so that looking does not become the load.
+    The next look comes no earlier than ``rest_until_s``, whatever wakes it, so that looking does not become the load.
     """
 
     rest_until_s: float = 0.0
@@ -26,38 +29,38 @@ class LookPace:
     failures: int = 0
 
     def woken(self) -> LookPace:
-        """An event came: the pauses of looking again begin at the shortest."""
+        """Return the pace after an event: the pauses between repeated looks start at the shortest again."""
         return replace(self, relooks=0) if self.relooks else self
 
     def resting(self, until_s: float) -> LookPace:
-        """No look before ``until_s``, however busy its writers are."""
+        """Return the pace with no look before ``until_s``, however busy the writers are."""
         return replace(self, rest_until_s=until_s)
 
     def found(self, frames: int, now_s: float) -> LookPace:
-        """A look found so many new frames; 0: it caught up without any."""
+        """Return the pace after a look that found ``frames`` new frames, or that caught up without any if it is 0."""
         if not frames:
             return replace(self, streak=0) if self.streak else self
         streak = self.streak // 2 if frames > BUSY_FRAMES else min(self.streak + 1, BUSY_STREAK_MAX)
         return replace(self, streak=streak, rest_until_s=now_s + BUSY_STREAK_S * max(0, streak - 1))
 
     def relooked(self) -> LookPace:
-        """One more look for what was written and not published."""
+        """Return the pace with one more look counted for something that is written and not published."""
         return replace(self, relooks=self.relooks + 1)
 
     def relook_s(self, now_s: float) -> float | None:
-        """The pause before that look, or None if there were enough of them."""
+        """Return the pause before that look, or None if there were enough such looks."""
         if self.relooks >= RELOOKS_MAX:
             return None
         return max(RELOOK_S * 2.0**self.relooks, self.rest_until_s - now_s)
 
     def failed(self) -> LookPace:
-        """A look could not be taken."""
+        """Return the pace after a look that failed."""
         return replace(self, failures=self.failures + 1)
 
     def failure_delay_s(self) -> float:
-        """The pause after a failure, before it is counted."""
+        """Return the pause after a failure. It is asked for before the failure is counted."""
         return min(FAILURE_DELAY_MAX_S, FAILURE_DELAY_S * 2.0 ** min(self.failures, 10))
 
     def well(self) -> LookPace:
-        """A look was taken."""
+        """Return the pace after a look that succeeded."""
         return replace(self, failures=0) if self.failures else self

@@ -1,19 +1,21 @@
 """Presence: to hold what an idle connection of SQLite holds, so that no close is the last one.
 
 An application that opens and closes the database for every request creates and deletes the WAL each time. SQLite's last
-close checkpoints and deletes only if it gets the database for itself, and an opener rebuilds the wal-index only if no
-process uses it (sqlite.org/walformat.html 2.3, unixLockSharedMemory in SQLite's os_unix.c). So two shared locks keep
-the WAL and the count of commits going: on the DMS byte of the -shm, and on the SHARED bytes of the database.
+close checkpoints and deletes the WAL only if it gets the database for itself. An opener rebuilds the wal-index only if
+no process uses it (sqlite.org/walformat.html 2.3, unixLockSharedMemory in SQLite's os_unix.c). So two shared locks keep
+the WAL and the count of commits going: one on the DMS byte of the -shm, and one on the SHARED bytes of the database.
 
-- **Never first on DMS.** The lock says "this wal-index is in use, believe it". Over a stale one (a power cut, a copied
-  or a restored folder) it suppresses SQLite's recovery, and the next commit overwrites committed ones. So it is taken
-  only beside a process, whose lock shows that the wal-index is good; that of another walsyncd shows nothing. Then the
-  path must still name the file, and a process must still be there, else it is given up at once. Nor is it kept over
-  a wal-index that does not fit its WAL any more: somebody put another one there while nobody had it open.
-- The database only after and together with DMS, and not while somebody has it for himself, or waits to.
-- Neither with a hot journal: to play it back somebody needs the database for himself.
-- Neither for longer than ``ALONE_MS`` without another process: who wants the database for himself (exclusive mode,
-  unix-excl) gets it then. What an event tells of counts as seen; other daemons do not.
+- **Never first on DMS.** The lock means "this wal-index is in use, believe it". Held on a stale wal-index (after a
+  power cut, in a copied or restored folder), it suppresses SQLite's recovery, and the next commit overwrites committed
+  ones. So the lock is taken only while a process holds it, which shows that the wal-index is good; the lock of another
+  walsyncd shows nothing. After it is taken, the path must still name the file and a process must still be there, else
+  the lock is given up at once. Nor is it kept on a wal-index that does not fit its WAL any more: somebody put another
+  WAL there while nobody had the database open.
+- The database is locked only after and together with DMS, and not while a process has the database for itself, or
+  waits to.
+- Neither lock is held with a hot journal: to play it back, a process needs the database for itself.
+- Neither lock is held for longer than ``ALONE_MS`` without another process. Then a process that wants the database for
+  itself (exclusive mode, unix-excl) gets it. A process that only an event shows counts as seen; other daemons do not.
 - Nothing else is ever locked, above all no slot of the wal-index.
 """
 
@@ -31,7 +33,7 @@ PRICE = (
 
 
 class HeldLocks(Enum):
-    """What we hold."""
+    """Which locks we hold."""
 
     NOTHING = "nothing"
     DMS = "DMS"
@@ -39,7 +41,7 @@ class HeldLocks(Enum):
 
 
 class Others(Enum):
-    """Who else holds the DMS byte, as far as one question tells."""
+    """Who else holds the DMS byte, as far as one query of the lock shows."""
 
     NOBODY = "nobody"
     PROCESS = "a process that uses SQLite"
@@ -49,11 +51,11 @@ class Others(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What is seen, all of it on the descriptors that the locks are on or would be on.
+    """What is seen, all of it through the descriptors that hold the locks or would hold them.
 
-    ``named``: the paths of database, -wal and -shm name these files. ``fits``: the wal-index is that of the WAL;
-    not looked at beside a process. ``claimed``: somebody has the database for himself, or waits to. ``alone_ms``: for
-    how long no other process has been seen.
+    ``named``: the paths of database, -wal and -shm name these files. ``fits``: the wal-index is that of the WAL; this
+    is not checked while a process is there. ``claimed``: a process has the database for itself, or waits to.
+    ``alone_ms``: for how long no other process has been seen.
     """
 
     others: Others
@@ -76,14 +78,14 @@ class TakeDatabase:
 
 @dataclass(frozen=True, slots=True)
 class Stay:
-    """Leave everything as it is; ``look_ms``: look again then, None if an event will tell."""
+    """Leave everything as it is. Look again after ``look_ms``, or at the next event if that is None."""
 
     look_ms: int | None
 
 
 @dataclass(frozen=True, slots=True)
 class GiveUp:
-    """Let go of whatever is held; ``reason`` says why."""
+    """Release whatever is held, because of ``reason``."""
 
     reason: str
 
@@ -92,7 +94,7 @@ Decision = TakeDms | TakeDatabase | Stay | GiveUp
 
 
 def decide(held: HeldLocks, seen: Seen) -> Decision:
-    """What to do about a database for which presence is asked."""
+    """Return what to do about a database whose settings ask for presence."""
     if fault := _in_the_way(seen):
         return GiveUp(fault)
     match held:
@@ -115,7 +117,7 @@ def _in_the_way(seen: Seen) -> str:
 
 
 def _stay(seen: Seen) -> Decision:
-    """The close of a process is an event, so nothing need be looked for before that."""
+    """Stay while a process is there: its close is an event, so no look is needed before. Else stay for ``ALONE_MS``."""
     if seen.others is Others.PROCESS:
         return Stay(None)
     if seen.alone_ms >= ALONE_MS:

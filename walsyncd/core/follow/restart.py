@@ -1,13 +1,13 @@
-"""The seam between two incarnations of a WAL: the proof that no commit fell into it.
+"""A WAL restart: the proof that no commit was missed between two incarnations of a WAL.
 
 Every commit adds exactly 1 to iChange, whatever the salts. So with
 
     need = iChange now - iChange at the cursor - commits of the new incarnation     (modulo 2^32)
 
-exactly ``need`` commits were made after the cursor in the old incarnation. They may still stand behind the new
-incarnation's frames, since a restart does not shrink the file; there they carry the old salts and continue the
-old chain. ``prove_by_count`` is that proof. Where iChange can't be used (after our own absence, or no wal-index),
-``prove_by_remains`` needs what lies behind the old incarnation's last frame to show that it ended there.
+exactly ``need`` commits were made after the cursor in the old incarnation. They may still be in the file after the new
+incarnation's frames, since a restart does not shrink the file. There they have the old salts and continue the old
+chain. ``prove_by_count`` is that proof. Where iChange can't be used (after our own absence, or without a wal-index),
+what follows the old incarnation's last frame in the file must show that it ended there (``prove_by_remains``).
 """
 
 from __future__ import annotations
@@ -28,8 +28,9 @@ _MODULUS = 2**32
 class CommitTally:
     """Commits counted over a run of verified frames.
 
-    ``commits`` are the numbers of the commit frames in order; ``next_salts`` those of the frame behind the chain
-    (None: end of the file). ``doubtful``: two commit frames in a row were equal (pad frames), so counts lie.
+    ``commits`` are the numbers of the commit frames in order. ``next_salts`` are the salts of the frame after the
+    chain, or None at the end of the file. ``doubtful``: two commit frames in a row were equal (pad frames), so the
+    count may be wrong.
     """
 
     commits: tuple[int, ...]
@@ -43,7 +44,7 @@ EMPTY_TALLY = CommitTally((), None, doubtful=False)
 class Counter:
     """Counts the commits of a run of frames that is read in several pieces.
 
-    ``number`` and ``frame`` (header and page) are the commit frame before the run: it can have been padded, too.
+    ``number`` and ``frame`` (header and page) are the commit frame before the run: it can have been padded too.
     """
 
     def __init__(self, number: int = 0, frame: bytes = b"") -> None:
@@ -53,7 +54,7 @@ class Counter:
         self._next_salts: Salts | None = None
 
     def feed(self, frames: Frames) -> None:
-        """Count one more piece, the one right after the last."""
+        """Count one more piece, which follows the last one directly."""
         size = len(frames.data) // frames.count if frames.count else 0
         for commit in frames.commits:
             start = (commit - frames.first) * size
@@ -65,13 +66,16 @@ class Counter:
         self._next_salts = frames.next_salts
 
     def tally(self) -> CommitTally:
-        """What was counted so far."""
+        """Return what was counted so far."""
         return CommitTally(tuple(self._commits), self._next_salts, doubtful=self._doubtful)
 
 
 @dataclass(frozen=True, slots=True)
 class RestartProof:
-    """Proven: take the old incarnation up to commit frame ``last`` (the cursor's own frame: nothing), then go on."""
+    """The restart is proven: take the old incarnation up to commit frame ``last``, then go on.
+
+    Nothing is taken if ``last`` is the cursor's own frame.
+    """
 
     last: int
     by: Literal["count", "remains"] = "count"
@@ -87,11 +91,11 @@ def prove_by_count(
     tail: CommitTally,
     behind: Salts | None,
 ) -> RestartProof | Gap:
-    """Prove by iChange, which grew by ``ichange_delta`` since the cursor.
+    """Prove the restart by iChange, which grew by ``ichange_delta`` since the cursor.
 
-    ``new``: the commits of the new incarnation; ``tail``: those after the cursor in the old one, as
-    far as readable (empty if ``new_last`` passed the cursor); ``behind``: the salts of the frame after the greater of
-    the two. The caller saw after the reading that the new incarnation is current, and how far it came: ``new_last``.
+    ``new`` are the commits of the new incarnation. ``tail`` are those after the cursor in the old one, as far as they
+    can be read; it is empty if ``new_last`` passed the cursor. ``behind`` are the salts of the frame after the greater
+    of the two. The caller saw after the reading that the new incarnation is current, and that it reached ``new_last``.
     """
     need = (ichange_delta - len(new.commits)) % _MODULUS
     if need >= _MODULUS // 2:
@@ -101,8 +105,8 @@ def prove_by_count(
         text = "equal commit frames in a row make the commits uncountable across a restart of the WAL"
         return Gap.of(GapKind.UNCERTAIN, text)
     if need == 0:
-        # Behind the cursor the chain shows that what stands there never committed (a spill that was rolled back);
-        # behind frames of the new incarnation there is no chain to show it.
+        # After the cursor, the chain shows that the frames there never committed (a spill that was rolled back).
+        # After frames of the new incarnation there is no chain that could show it.
         if tail.commits or (behind == cursor.salts and new_last > cursor.frames):
             text = "frames of the old incarnation follow frame {frame} though no commit is missing"
             return Gap.of(GapKind.UNCERTAIN, text, frame=cursor.frames)
@@ -123,10 +127,10 @@ def prove_by_count(
 
 
 def prove_by_remains(cursor: Cursor, *, new_salts: Salts, new_last: int, tail: CommitTally) -> RestartProof | Gap:
-    """Prove without iChange: the old incarnation's end is in sight, so nothing came after it.
+    """Prove the restart without iChange: the old incarnation's end can be seen, so nothing came after it.
 
-    Holds only with the boot id unchanged, ``new_last`` read after the tail. The caller then still has to see each
-    page of the tail that the new incarnation lacks in the database file, in its last version.
+    This holds only if the boot id is unchanged and ``new_last`` was read after the tail. The caller must then still
+    find, in the database file, the last version of each page of the tail that the new incarnation lacks.
     """
     if not succeeds(cursor.salts, new_salts):
         text = "the WAL restarted more than once, or was made again, and its commits can't be counted"
@@ -152,11 +156,12 @@ def tail_is_complete(
 ) -> bool:
     """Whether the old incarnation held no commit after ``tail``, or by the count far too many for its wal-index.
 
-    One of these shows it (``engine.follow.wal_restart`` says why):
+    One of these shows it (``engine.follow.wal_restart`` gives the reasons):
 
-    - One of ``last_glances`` at the wal-index, which show all of the incarnation that they are of, ends with ``tail``.
-    - A frame of a third incarnation is right behind ``tail``, and the cursor's frame ``stands``, seen after that.
-    - The wal-index, of ``index_bytes`` now, would have grown if as many commits as ``mark`` counts were hidden.
+    - One of the index reads in ``last_glances`` ends with ``tail``. Each of them shows all of its incarnation.
+    - A frame of a third incarnation follows ``tail`` directly, and the cursor's frame is still there, as seen after
+      that (``stands``).
+    - The wal-index, which has ``index_bytes`` now, would have grown if as many commits as ``mark`` counts were hidden.
     """
     last = tail.commits[-1] if tail.commits else cursor.frames
     if any((index.salts, index.max_frame) == (cursor.salts, last) for index in last_glances):
@@ -169,11 +174,11 @@ def tail_is_complete(
 
 
 def prove_emptied(cursor: Cursor, mark: CounterMark | None, index: IndexHeader | None) -> bool:
-    """Whether the WAL was truncated right behind the cursor, by what those who died left in the wal-index.
+    """Whether the WAL was truncated right after the cursor, by the wal-index that the processes that died left.
 
-    It counts no commit since the mark, and the truncation that it tells of is the first restart after the cursor's
-    incarnation, or the one that began this if it has no frame. The caller knows that nobody wrote after the first of
-    those died who used it since the mark.
+    It does if the wal-index counts no commit since the mark, and if the truncation that it shows is the first restart
+    after the cursor's incarnation, or the one that began this incarnation if that has no frame. The caller knows that
+    nobody wrote after the first death of a process that used the wal-index since the mark.
     """
     if mark is None or index is None or index.max_frame:
         return False

@@ -4,25 +4,25 @@ What SQLite does, in every version that was tried (3.25 to 3.54, through Python,
 
 - The last connection writes the database (its checkpoint), deletes -shm, closes it, closes -wal, deletes it, and
   closes the database. No event of the database comes between the two DELETEs. ``rm`` closes nothing between them.
-- Without a wal-index (exclusive mode) -wal is closed and deleted, with nothing in between.
-- A connection closes -wal before the database. So a database that is closed by a writer was SQLite's only if -wal was
-  closed after the last write to the database and after its last close. Closes that follow one another count as one,
-  as the kernel makes one event of them where nobody reads it.
-- -shm is deleted by the last connection alone, right before -wal. A new -shm beside an old -wal was never made so.
+- Without a wal-index (exclusive mode), -wal is closed and deleted, with nothing in between.
+- A connection closes -wal before the database. So a close of the database by a writer was SQLite's only if -wal was
+  closed after the last write to the database and after the database's last close. Closes that follow one another count
+  as one, because the kernel merges them into one event while nobody reads the queue.
+- Only the last connection deletes -shm, right before -wal. So SQLite never creates a new -shm next to an old -wal.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-JUST_DRAINS = 2  # the last write and the close of whoever copies a file over are told together
+JUST_DRAINS = 2  # a program that copies a file over it closes right after its last write: both events come together
 
 
 @dataclass(frozen=True, slots=True)
 class FileSeen:
-    """The database's size and mtime when ``event`` was the last that told of a write to it.
+    """The database's size and mtime when ``event`` was the last event of a write to it.
 
-    ``changed_ms`` is since when they are others without such an event.
+    ``changed_ms`` is since when they have been different without such an event.
     """
 
     look: tuple[int, int]
@@ -32,9 +32,9 @@ class FileSeen:
 
 @dataclass(slots=True)
 class WriteTrail:
-    """The numbers of the last events of one database, over all lives of its WAL; 0 if there was none.
+    """The numbers of the last events of one database, across all its WAL pairs; 0 if there was none.
 
-    Told of every event in the queue's order. ``shm_…`` and ``wal_began`` are those of the current WAL.
+    It must be given every event in queue order. ``shm_…`` and ``wal_began`` belong to the current WAL.
     """
 
     events: int = 0
@@ -47,55 +47,55 @@ class WriteTrail:
     shm_deleted_at: int = 0
     shm_closed_at: int = 0
     written_in: int = 0
-    """The drain of the queue that told of the last write to the database."""
+    """The drain of the queue that had the event of the last write to the database."""
     seen: FileSeen | None = None
 
     def wal_created(self) -> None:
-        """A WAL begins, with a wal-index of its own."""
+        """Take in that a WAL begins, with a wal-index of its own."""
         self.events += 1
         self.wal_began = self.events
         self.shm_seen_at = self.shm_deleted_at = self.shm_closed_at = 0
 
     def events_lost(self) -> None:
-        """Events were lost: neither the next close of the database nor a change of it is held against anybody."""
+        """Take in that events were lost: neither the next close of the database nor a change of it is a doubt then."""
         self.events += 1
         self.wal_closed_at = self.events
         self.seen = None
 
     def wal_written(self) -> None:
-        """MODIFY of -wal."""
+        """Take in a MODIFY of -wal."""
         self.events += 1
         self.wal_written_at = self.events
 
     def wal_closed(self) -> None:
-        """CLOSE_WRITE of -wal."""
+        """Take in a CLOSE_WRITE of -wal."""
         self.events += 1
         self.wal_closed_at = self.events
 
     def shm_seen(self) -> bool:
-        """-shm was created or written; False: it appeared beside a WAL whose own was deleted."""
+        """Take in that -shm was created or written. Returns False if the WAL's own -shm was deleted before."""
         self.events += 1
         self.shm_seen_at = self.events
         return not self.shm_deleted_at
 
     def shm_closed(self) -> None:
-        """CLOSE_WRITE of -shm."""
+        """Take in a CLOSE_WRITE of -shm."""
         self.events += 1
         self.shm_closed_at = self.shm_seen_at = self.events
 
     def shm_deleted(self) -> None:
-        """DELETE of -shm."""
+        """Take in a DELETE of -shm."""
         self.events += 1
         self.shm_deleted_at = self.shm_seen_at = self.events
 
     def database_written(self, drain: int = 0) -> None:
-        """MODIFY of the database, told by drain number ``drain``."""
+        """Take in a MODIFY of the database from drain number ``drain``."""
         self.events += 1
         self.written_in = drain
         self.database_written_at = self.events
 
     def database_closed(self) -> bool:
-        """CLOSE_WRITE of the database; False: by the order of the events, SQLite did not have it open."""
+        """Take in a CLOSE_WRITE of the database. Returns False if, by the order of events, it was not SQLite's."""
         is_repeated = self.database_closed_at == self.events != 0
         self.events += 1
         is_paired = self.wal_closed_at > max(self.database_written_at, self.database_closed_at)
@@ -103,11 +103,11 @@ class WriteTrail:
         return is_paired or is_repeated
 
     def is_just_written(self, drain: int) -> bool:
-        """Whether a write was told of just before drain number ``drain``: who only opens and closes writes nothing."""
+        """Whether an event of a write came just before drain number ``drain``. A mere open and close writes nothing."""
         return self.database_written_at > 0 and drain - self.written_in <= JUST_DRAINS
 
     def untold_ms(self, look: tuple[int, int], now_ms: int) -> int:
-        """For how long the database's size and mtime have been others without an event; -1 if they are not."""
+        """Return for how long the database's size and mtime have differed without an event, or -1 if they do not."""
         seen = self.seen
         if seen is None or seen.event != self.database_written_at or look == seen.look:
             self.seen = FileSeen(look, self.database_written_at)
@@ -117,19 +117,19 @@ class WriteTrail:
         return now_ms - changed_ms
 
     def ends_with_index(self) -> bool:
-        """Whether -wal, which is deleted now, is deleted by a last connection that used the wal-index."""
+        """Whether it is a last connection with a wal-index that deletes -wal now."""
         return self.shm_deleted_at < self.shm_closed_at and self.shm_deleted_at > max(
             self.database_written_at, self.database_closed_at
         )
 
     def ends_copied_back(self) -> bool:
-        """Whether the last write to either file, before -wal is deleted now, was to the database."""
+        """Whether the last write to either file before the deletion of -wal, which happens now, was to the database."""
         return self.database_written_at > max(self.wal_written_at, self.wal_began) or (
             self.wal_written_at < self.wal_began
         )
 
     def ends_without_index(self, *, is_empty: bool) -> bool:
-        """Whether -wal, which is deleted now, is deleted by a connection in exclusive mode; ``is_empty``: -wal is."""
+        """Whether it is a connection in exclusive mode that deletes -wal now. ``is_empty``: -wal is empty."""
         if self.shm_seen_at or not self.events or self.wal_closed_at != self.events:
             return False
         if self.database_closed_at > max(self.wal_written_at, self.database_written_at):
