@@ -1,4 +1,4 @@
-"""A storage that counts what is asked of another one: each request by kind, and how it ended."""
+"""A storage that counts the requests to another one, by kind and result."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ OK, AWAY, REFUSED, FAILED = "ok", "away", "refused", "failed"
 
 
 class Requests:
-    """How often what was asked and how it ended, of one storage or of all (``total``); any thread may call."""
+    """Counts of requests and results, of one storage or of all (``total``). Any thread may call."""
 
     def __init__(self, total: Requests | None = None) -> None:
         self._total = total
@@ -26,7 +26,7 @@ class Requests:
 
     @contextmanager
     def counted(self, kind: str) -> Iterator[None]:
-        """One request of this kind."""
+        """Count one request of this kind, with its result."""
         result = OK
         try:
             yield
@@ -45,17 +45,17 @@ class Requests:
                 self._answered_s = time.monotonic()
 
     def counts(self) -> dict[tuple[str, str], int]:
-        """By kind (a method of Storage) and result."""
+        """Return the counts by kind (a method of Storage) and result."""
         with self._lock:
             return dict(self._counts)
 
     def silent_s(self) -> float:
-        """For how long the storage has not answered anything."""
+        """Return for how many seconds the storage has not answered anything."""
         return time.monotonic() - self._answered_s
 
 
 class CountingStorage:
-    """``inner``, with each of its methods counted in ``requests``."""
+    """Forwards to ``inner`` and counts each method's calls in ``requests``."""
 
     def __init__(self, inner: Storage, requests: Requests) -> None:
         self._inner = inner
@@ -92,7 +92,7 @@ class CountingStorage:
             yield from self._inner.stream(key)
 
     def list(self, prefix: str, *, start_after: str = "") -> Iterator[ObjectInfo]:
-        """See ``Storage.list``; one listing, whatever its pages."""
+        """See ``Storage.list``. A listing counts once, however many pages it has."""
         with self._counted("list"):
             yield from self._inner.list(prefix, start_after=start_after)
 

@@ -1,19 +1,19 @@
-"""Storage in a folder: each object is the plain file of its key, so that any tool can read and copy it.
+"""Storage in a folder: each object is a plain file at its key, so that any tool can read and copy it.
 
 ::
 
-    <key>                                  an object, whole or not there
+    <key>                                  an object, complete or absent
     .walsyncd/temporary/<random>           being written; what a killed process left is swept after a day
     .walsyncd/uploads/<id>/upload          an open multipart upload: JSON of key, time and metadata
-    .walsyncd/uploads/<id>/<number>-<MD5>  a part of it; a number sent twice with other bytes is there twice
+    .walsyncd/uploads/<id>/<number>-<MD5>  a part of it; a number sent twice with different bytes is there twice
     .walsyncd/metadata/<SHA-256 of key>    JSON of metadata that can't be computed from the object
-    .walsyncd/lock                         held (flock) by ``put_if`` while it looks and writes
+    .walsyncd/lock                         held (flock) by ``put_if`` while it compares and writes
 
-``.walsyncd`` is never listed. All of it must be one file system.
+``.walsyncd`` is never listed. All of it must be on one file system.
 
-An ETag is modification time, size and inode, which cost no reading; a copied folder has others. The metadata
-``walsyncd-id`` of an object put whole is the SHA-256 of its body: ``head`` computes it, nothing is kept.
-Other metadata is kept with the ETag of the file it belongs to and counts for no other.
+An ETag is modification time, size and inode, which need no reading. A copied folder has other ETags. The metadata
+``walsyncd-id`` of an object that was put whole is the SHA-256 of its body: ``head`` computes it, nothing is kept. Other
+metadata is kept with the ETag of the file it belongs to, and is ignored for any other.
 """
 
 from __future__ import annotations
@@ -48,12 +48,12 @@ from walsyncd.errors import CorruptError, MissingError, UsageError
 
 HIDDEN = ".walsyncd"
 BLOCK_SIZE = 1 << 20
-LEFTOVER_SECONDS_MAX = 86_400.0  # a temporary file lives for seconds, that of a large base for hours at most
+LEFTOVER_SECONDS_MAX = 86_400.0  # a temporary file exists for seconds, that of a large base for hours at most
 _DERIVED = "walsyncd-id"
 
 
 class DirectoryStorage:
-    """A folder as storage; it is made when the first object is written, and has to stay (``memory`` remembers it)."""
+    """A folder as storage. It is created when the first object is written, and must then stay (see ``memory``)."""
 
     def __init__(self, root: Path, memory: Path | None = None) -> None:
         self._root = root.absolute()
@@ -68,14 +68,14 @@ class DirectoryStorage:
         return self._root.as_uri()
 
     def put(self, key: str, body: bytes, *, metadata: Mapping[str, str]) -> str:
-        """See ``Storage.put``; the ETag is not an MD5."""
+        """See ``Storage.put``. The ETag is not an MD5."""
         target = self._path(key)
         derived = {_DERIVED: hashlib.sha256(body).hexdigest()}
         with writing("write object", target):
             return self._publish(key, self._write(body), {} if metadata == derived else metadata)
 
     def put_if(self, key: str, body: bytes, *, etag: str | None) -> bool:
-        """See ``Storage.put_if``; exact among all processes that write it by ``put_if`` only."""
+        """See ``Storage.put_if``. It is exact among all processes that write only by ``put_if``."""
         target = self._path(key)
         with writing("write object conditionally", target), self._locked():
             if (_etag(target.stat()) if target.exists() else None) != etag:
@@ -84,7 +84,7 @@ class DirectoryStorage:
         return True
 
     def head(self, key: str) -> ObjectInfo | None:
-        """See ``Storage.head``; reads the object, unless its metadata was kept."""
+        """See ``Storage.head``. Reads the object unless its metadata was kept."""
         target = self._path(key)
         try:
             with reading("look at object", target), target.open("rb") as file:
@@ -111,7 +111,7 @@ class DirectoryStorage:
                 yield block
 
     def list(self, prefix: str, *, start_after: str = "") -> Iterator[ObjectInfo]:
-        """See ``Storage.list``: in the order of whole keys, as S3 does, not folder by folder."""
+        """See ``Storage.list``. The order is that of whole keys, as in S3, not folder by folder."""
         folder = prefix.rpartition("/")[0]
         if folder:
             self._path(folder)
@@ -129,9 +129,9 @@ class DirectoryStorage:
                 yield info
 
     def _names(self, folder: str) -> Sequence[str]:
-        """Names in ``folder`` (empty or ending in ``/``); those of folders end in ``/``, which sorts them.
+        """Return the names in ``folder`` (empty or ending in ``/``). Those of folders end in ``/``, which sorts them.
 
-        Text sorts by code points, hence as UTF-8 does by bytes. Links and special files are not ours.
+        Text sorts by code points, which is the order of its UTF-8 bytes. Links and special files are not ours.
         """
         self._place.require()
         path = self._root / folder
@@ -150,14 +150,14 @@ class DirectoryStorage:
             return None
 
     def folders(self, prefix: str) -> builtins.list[str]:
-        """See ``Storage.folders``; a folder without an object in it does not count."""
+        """See ``Storage.folders``. A folder without an object in it does not count."""
         if prefix:
             self._path(prefix.removesuffix("/"))
         names = [name for name in self._names(prefix) if name.endswith("/")]
         return sorted(name.removesuffix("/") for name in names if any(self._walk(prefix + name, "", "")))
 
     def delete(self, keys: Sequence[str]) -> None:
-        """See ``Storage.delete``; folders that become empty go as well."""
+        """See ``Storage.delete``. Folders that become empty are removed as well."""
         folders = set()
         for key in keys:
             target = self._path(key)
@@ -171,12 +171,12 @@ class DirectoryStorage:
                 self._settle(folder)
 
     def _settle(self, folder: Path) -> None:
-        """Make deletions in ``folder`` durable; remove it and its parents as far as they are empty."""
+        """Make deletions in ``folder`` durable, and remove it and its parents as far as they are empty."""
         while folder != self._root:
             try:
                 folder.rmdir()
             except FileNotFoundError:
-                pass  # another was faster
+                pass  # another process was faster
             except OSError as error:
                 if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                     raise
@@ -201,7 +201,7 @@ class DirectoryStorage:
         folder, _ = self._open_upload(key, upload_id)
         with reading(f"upload part {number} of", self._path(key)):
             temporary = self._write(body)
-            try:  # not publish: an upload that was aborted meanwhile must not come back
+            try:  # not by ``publish``: an upload that was aborted meanwhile must not reappear
                 temporary.rename(folder / f"{number:05d}-{etag}")
             except FileNotFoundError:
                 temporary.unlink()
@@ -239,7 +239,7 @@ class DirectoryStorage:
             folder, _ = self._open_upload(key, upload_id)
             with reading("abort upload of", self._path(key)):
                 self._drop_upload(folder)
-        except MissingError:  # as it should be
+        except MissingError:  # already aborted
             return
 
     def list_uploads(self, prefix: str) -> builtins.list[OpenUpload]:
@@ -247,19 +247,19 @@ class DirectoryStorage:
         self._place.require()
         found = []
         for path in sorted(self._uploads.glob("*/upload")):
-            with suppress(MissingError):  # finished since the folder was read
+            with suppress(MissingError):  # finished after the folder was read
                 upload = _read_json(path)
                 found.append(OpenUpload(upload["key"], path.parent.name, upload["initiated_ms"]))
         return sorted(filter(lambda upload: upload.key.startswith(prefix), found), key=lambda upload: upload.key)
 
     def clock_ms(self) -> int | None:
-        """None: a folder has no clock of its own."""
+        """Return None: a folder has no clock of its own."""
         return None
 
     def _path(self, key: str) -> Path:
-        """The file of ``key``; UsageError for keys that would leave the root, or that only S3 can hold.
+        """Return the file of ``key``. Raises UsageError for keys that would leave the root, or that only S3 can hold.
 
-        TransientError if the whole folder has gone away.
+        Raises TransientError if the whole folder has disappeared.
         """
         self._place.require()
         segments = key.split("/")
@@ -274,8 +274,8 @@ class DirectoryStorage:
         return write_temporary(self._temporary, lambda file: file.write(body))
 
     def _publish(self, key: str, temporary: Path, metadata: Mapping[str, str]) -> str:
-        """Give a temporary file its key, after what ``head`` can't derive was kept; the ETag."""
-        etag = _etag(temporary.stat())  # a rename does not change it
+        """Give a temporary file its key, after keeping the metadata that ``head`` can't derive. Returns the ETag."""
+        etag = _etag(temporary.stat())  # the rename does not change it
         if metadata:
             kept = json.dumps({"key": key, "etag": etag, "metadata": dict(metadata)})
             publish(self._write(kept.encode()), self._metadata_path(key))
@@ -293,7 +293,7 @@ class DirectoryStorage:
         return dict(kept["metadata"]) if kept["etag"] == etag else None
 
     def _open_upload(self, key: str, upload_id: str) -> tuple[Path, dict[str, Any]]:
-        """Folder and description; MissingError unless this upload of this key is open."""
+        """Return folder and description. Raises MissingError unless this upload of this key is open."""
         target = self._path(key)
         if upload_id.isalnum():
             with suppress(MissingError):
@@ -303,14 +303,14 @@ class DirectoryStorage:
         raise MissingError(f"upload {upload_id!r} of {target} is not open")
 
     def _drop_upload(self, folder: Path) -> None:
-        """First out of sight in one step, so that no half of an upload is ever taken for a whole."""
+        """Rename the upload away in one step before deleting it, so that half of it is never taken for a whole."""
         make_folders(self._temporary)
         doomed = folder.rename(self._temporary / folder.name)
         sync_folder(self._uploads)
-        shutil.rmtree(doomed, ignore_errors=True)  # the rest goes with the next sweep
+        shutil.rmtree(doomed, ignore_errors=True)  # the next sweep removes the rest
 
     def _sweep(self) -> None:
-        """Remove what killed processes left half written."""
+        """Remove what killed processes left half-written."""
         make_folders(self._temporary)
         for path in self._temporary.iterdir():
             with suppress(FileNotFoundError):
@@ -323,7 +323,7 @@ class DirectoryStorage:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        """Alone among threads and processes; a crash lets go."""
+        """Exclude other threads and processes. A crash releases the lock."""
         make_folders(self._hidden)
         lock = self._hidden / "lock"
         with suppress(FileExistsError):
@@ -345,7 +345,7 @@ def _listed_name(entry: os.DirEntry[str]) -> str | None:
 
 
 def _is_utf8(name: str) -> bool:
-    """Whether a name has no bytes that Python had to smuggle in as surrogates."""
+    """Whether a name has no bytes that Python represents as surrogates."""
     return not any("\ud800" <= letter <= "\udfff" for letter in name)
 
 

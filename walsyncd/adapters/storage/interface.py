@@ -1,9 +1,9 @@
-"""Object storage as the engine sees it: one small interface, implemented by ``s3`` and ``directory``.
+"""The interface of object storage that the engine uses, implemented by ``s3`` and ``directory``.
 
-Keys are relative to the storage's root (the ``url`` of the configuration), ``/``-separated. Every method may
-raise TransientError (away, overloaded), RefusedError (permission, credentials, no such bucket) or
-ImpossibleError (this object will never be taken); what else a method raises stands with it.
-All methods may be called from any thread.
+Keys are relative to the storage's root (the ``url`` of the configuration), ``/``-separated. Every method may raise
+TransientError (away, overloaded), RefusedError (permission, credentials, no such bucket) or ImpossibleError (this
+object will never be accepted). Other errors are documented with the method that raises them. All methods may be called
+from any thread.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True)
 class ObjectInfo:
-    """An object as LIST or HEAD tells: ``size`` in bytes, ``modified_ms`` since 1970 by the store's clock.
+    """An object as LIST or HEAD reports it: ``size`` in bytes, ``modified_ms`` since 1970 by the store's clock.
 
     ``metadata`` has lower-case keys and is empty in listings.
     """
@@ -30,7 +30,7 @@ class ObjectInfo:
 
 @dataclass(frozen=True, slots=True)
 class StoredPart:
-    """A part of an open multipart upload; a number can be listed twice."""
+    """A part of an open multipart upload. A number can be listed twice."""
 
     number: int
     size: int
@@ -59,71 +59,74 @@ class Versions(Protocol):
     """Every version of the objects of a storage."""
 
     def list(self, prefix: str) -> Iterator[ObjectVersion]:
-        """Versions and delete markers of the keys that begin with ``prefix``; nothing if none are kept."""
+        """Yield versions and delete markers of the keys that begin with ``prefix``; nothing if none are kept."""
 
     def delete(self, versions: Sequence[ObjectVersion]) -> None:
-        """Remove these versions for good; an absent one is no error."""
+        """Remove these versions for good. An absent one is no error."""
 
 
 class Readable(Protocol):
-    """What can be asked of a place for objects."""
+    """The methods that read from a storage."""
 
     @property
     def url(self) -> str:
-        """Where the root is, as in the configuration, without a trailing slash."""
+        """The root's URL as in the configuration, without a trailing slash."""
 
     def head(self, key: str) -> ObjectInfo | None:
-        """What is known of ``key``, or None."""
+        """Return what is known of ``key``, or None if it is absent."""
 
     def get(self, key: str, *, first: int = 0, length: int | None = None) -> bytes:
-        """The object's bytes from ``first`` on, at most ``length``; MissingError if it is absent."""
+        """Return the object's bytes from ``first`` on, at most ``length``. Raises MissingError if it is absent."""
 
     def stream(self, key: str) -> Iterator[bytes]:
-        """The object's bytes in blocks of bounded size; MissingError, TransientError if it breaks off."""
+        """Yield the object's bytes in blocks of bounded size.
+
+        Raises MissingError, or TransientError if the answer breaks off.
+        """
 
     def list(self, prefix: str, *, start_after: str = "") -> Iterator[ObjectInfo]:
-        """Objects whose key begins with ``prefix``, in key order, strictly after ``start_after``."""
+        """Yield the objects whose key begins with ``prefix``, in key order, strictly after ``start_after``."""
 
     def folders(self, prefix: str) -> builtins.list[str]:
-        """Names of the folders directly below ``prefix`` (which is empty or ends in ``/``), sorted."""
+        """Return the sorted names of the folders directly below ``prefix`` (which is empty or ends in ``/``)."""
 
 
 class Storage(Readable, Protocol):
-    """A place for objects that are written once and never modified."""
+    """A store for objects that are written once and never modified."""
 
     def put(self, key: str, body: bytes, *, metadata: Mapping[str, str]) -> str:
-        """Store ``body`` whole under ``key`` and return its ETag; Content-MD5 protects the way."""
+        """Store ``body`` whole under ``key`` and return its ETag. Content-MD5 protects the transfer."""
 
     def put_if(self, key: str, body: bytes, *, etag: str | None) -> bool:
-        """Replace ``key`` only if its ETag is ``etag`` (None: only if absent); False if it was not.
+        """Replace ``key`` only if its ETag is ``etag`` (None: only if it is absent). Returns False if it was not.
 
-        Stores that do not honour conditions answer by writing and reading back.
+        For stores that do not honour conditions, this compares, writes and reads back.
         """
 
     def delete(self, keys: Sequence[str]) -> None:
-        """Remove objects; an absent one is no error."""
+        """Remove objects. An absent one is no error."""
 
     def create_upload(self, key: str, *, metadata: Mapping[str, str]) -> str:
         """Open a multipart upload and return its id."""
 
     def upload_part(self, key: str, upload_id: str, number: int, body: bytes) -> str:
-        """Store part ``number`` (from 1) and return its ETag; MissingError if the upload is unknown."""
+        """Store part ``number`` (from 1) and return its ETag. Raises MissingError if the upload is unknown."""
 
     def list_parts(self, key: str, upload_id: str) -> builtins.list[StoredPart]:
-        """All parts the store has, of all pages; MissingError if the upload is unknown."""
+        """Return all parts the store has, of all pages. Raises MissingError if the upload is unknown."""
 
     def complete_upload(self, key: str, upload_id: str, parts: Sequence[StoredPart]) -> str:
         """Make the object of ``parts`` visible and return its ETag.
 
-        MissingError if the upload is unknown, CorruptError if the store does not accept the parts (list
-        again, send again what differs).
+        Raises MissingError if the upload is unknown, and CorruptError if the store does not accept the parts. Then list
+        them again and send again those that differ.
         """
 
     def abort_upload(self, key: str, upload_id: str) -> None:
-        """Give an upload up; an unknown one is no error."""
+        """Abort an upload. An unknown one is no error."""
 
     def list_uploads(self, prefix: str) -> builtins.list[OpenUpload]:
-        """Open uploads whose key begins with ``prefix``."""
+        """Return the open uploads whose key begins with ``prefix``."""
 
     def clock_ms(self) -> int | None:
-        """The store's own time by its last answer (``Date``), or None before any and for a folder."""
+        """Return the store's time by its last answer (``Date``). Returns None before any answer, and for a folder."""

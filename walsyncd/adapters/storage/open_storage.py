@@ -1,4 +1,4 @@
-"""From a url to a storage.
+"""Creates the storage for a url.
 
 | url                    | storage                                        |
 |------------------------|------------------------------------------------|
@@ -22,12 +22,12 @@ from walsyncd.errors import UsageError
 def open_storage(
     url: str, settings: S3Settings, *, memory: Path | None = None, beat: Callable[[], None] = lambda: None
 ) -> Storage:
-    """The storage at ``url``, of which nothing is asked yet; ``settings`` say how to reach a store.
+    """Return the storage at ``url`` without making a request; ``settings`` are used for an S3 store.
 
     ``memory`` is the file that remembers which folders were in use (``remembered_folder``). ``beat`` is called while a
-    request of several seconds gets on.
+    request of several seconds makes progress.
 
-    UsageError names the schemes.
+    Raises UsageError with the known schemes.
     """
     scheme, separator, rest = url.partition("://")
     if separator and scheme == "s3":

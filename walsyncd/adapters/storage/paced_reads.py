@@ -1,6 +1,6 @@
-"""A storage that is only read, no faster than so many bytes a second, by whoever has time.
+"""A read-only view of a storage that limits the bytes read per second, for readers that can wait.
 
-``pause`` waits for so many seconds and is called before every request too, with 0: it ends the reading by raising.
+``pause`` waits for a number of seconds. It is also called with 0 before every request, and ends the reading by raising.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from collections.abc import Callable, Iterator
 
 from walsyncd.adapters.storage.interface import ObjectInfo, Readable
 
-SLACK_S = 0.005  # a wait shorter than that costs more than it evens out
+SLACK_S = 0.005  # a shorter wait costs more than it evens out
 
 
 class PacedReads:
-    """``inner``, slowly; several threads together are no faster."""
+    """Reads from ``inner`` slowly; several threads share the limit."""
 
     def __init__(
         self,
@@ -67,7 +67,7 @@ class PacedReads:
         return self._inner.folders(prefix)
 
     def _took(self, size: int) -> None:
-        """These bytes have taken the line for a while; wait until that is over."""
+        """Count bytes that were read, and wait until the limit allows more."""
         with self._lock:
             now_s = self._monotonic_s()
             self._taken_until_s = max(now_s, self._taken_until_s) + size / self._bytes_per_s

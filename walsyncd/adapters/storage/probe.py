@@ -1,18 +1,18 @@
-"""A proof that a storage can be used: every kind of request is made once, on an object of its own.
+"""Proves that a storage can be used, by making every kind of request once, on an object of its own.
 
 =======  ================================================================  =====================================
 step     what is done                                                      what it needs of a bucket's policy
 =======  ================================================================  =====================================
 write    put an object of 128 KiB, which the storage class applies to      s3:PutObject
-read     read it, and look at it                                           s3:GetObject
+read     GET and HEAD it                                                   s3:GetObject
 list     list it by its key                                                s3:ListBucket
 upload   begin an upload, send a part, list both, abort                    s3:PutObject, s3:AbortMultipartUpload,
                                                                            s3:ListMultipartUploadParts,
                                                                            s3:ListBucketMultipartUploads
-delete   delete the object and see that it is gone, unless nothing ever    s3:DeleteObject
-         is (``delete = false``)
+delete   delete the object and check that it is gone (not with             s3:DeleteObject
+         ``delete = false``)
 clock    compare this machine's with the store's                           nothing
-region   see whether the store sent us elsewhere                           nothing
+region   check whether the store redirected us                             nothing
 =======  ================================================================  =====================================
 """
 
@@ -28,15 +28,15 @@ from walsyncd.adapters.storage.s3.s3_connection import STORAGE_CLASS_SIZE_MIN
 from walsyncd.adapters.storage.s3.s3_storage import S3Storage
 from walsyncd.errors import WalsyncdError
 
-CLOCK_SKEW_MAX_S = 300.0  # with a clock further off neither times nor ages can be trusted; stores refuse 15 minutes
+CLOCK_SKEW_MAX_S = 300.0  # with a larger difference neither times nor ages can be trusted; stores refuse 15 minutes
 _BODY = b"written by walsyncd check, can be deleted\n".ljust(STORAGE_CLASS_SIZE_MIN, b".")
 _LIED = "the store said yes, but the check object shows that it was not done"
 
 
 def probe(storage: Storage, wall_s: Callable[[], float] = time.time, *, deletes: bool = True) -> list[Remark]:
-    """What there is to say about ``storage``; nothing if it can be used as it is.
+    """Return remarks about ``storage``; none if it can be used as it is.
 
-    Where nothing can be written the rest is not tried. Unless it ``deletes``, the check's object stays.
+    If nothing can be written, the other steps are skipped. Unless it ``deletes``, the probe's object stays.
     """
     key = f".walsyncd-check-{secrets.token_hex(8)}"
     failure = _tried("write", lambda: bool(storage.put(key, _BODY, metadata={}) or True))
@@ -45,7 +45,7 @@ def probe(storage: Storage, wall_s: Callable[[], float] = time.time, *, deletes:
 
 
 def rules(storage: Storage, *, deletes: bool, expire_after_s: float | None) -> list[Remark]:
-    """What the store's own rules cost or take away, where it has any (``s3.bucket_rules``)."""
+    """Return remarks about the store's own rules that cost money or remove objects (``s3.bucket_rules``)."""
     return storage.rules(deletes=deletes, expire_after_s=expire_after_s) if isinstance(storage, S3Storage) else []
 
 

@@ -1,4 +1,4 @@
-"""What there is to say about a storage when it is checked."""
+"""A finding about a storage that is checked."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Remark:
-    """What a step has shown; ``is_problem``: the storage can't be used like this."""
+    """What a step has found; ``is_problem`` means that the storage can't be used like this."""
 
     step: str
     text: str

@@ -1,8 +1,8 @@
-"""A storage folder that was there once must still be there: else its disk is not mounted.
+"""Remembers that a storage folder was in use; if it is gone later, its disk is not mounted.
 
-Whoever writes objects makes ``<folder>/.walsyncd`` first. Once that was seen, a folder without it is a mount point
-without its disk, say, and not an empty replica: nothing is read from it, and nothing is made in it. So that this
-holds across restarts, the folder's path is noted in a file of the state directory, one path a line.
+A writer of objects creates ``<folder>/.walsyncd`` first. Once that was seen, a folder without it is probably a mount
+point without its disk, and not an empty replica: nothing is read from it or created in it. To know this after a
+restart, the folder's path is noted in a file of the state directory, one path per line.
 """
 
 from __future__ import annotations
@@ -16,7 +16,10 @@ from walsyncd.errors import MissingError, TransientError
 
 
 class RememberedFolder:
-    """``mark`` is what is made first in ``root``; ``memory`` the file that remembers, None: only this object does."""
+    """``mark`` is created first in ``root``.
+
+    ``memory`` is the file that remembers; without it, only this object does.
+    """
 
     def __init__(self, root: Path, mark: Path, memory: Path | None) -> None:
         self._root = root
@@ -27,7 +30,7 @@ class RememberedFolder:
         self._is_asked = False
 
     def require(self) -> None:
-        """TransientError if the folder was there once and is not now."""
+        """Raise TransientError if the folder was there once and is not now."""
         if self._mark.is_dir():
             if not self._was_seen:
                 self._note()
@@ -64,4 +67,4 @@ class RememberedFolder:
 
     @property
     def _line(self) -> str:
-        return repr(str(self._root))[1:-1]  # on one line, whatever its name
+        return repr(str(self._root))[1:-1]  # on one line, whatever characters the name has

@@ -1,1 +1,1 @@
-"""The store that speaks S3."""
+"""Storage in S3-compatible stores."""

@@ -1,20 +1,20 @@
-"""A bucket's own rules that cost money, or take away what walsyncd needs. They are read, and one object is written.
+"""Finds a bucket's own rules that cost money or remove what walsyncd needs. It reads them, and writes one object.
 
 ===========================================  ===============  =========================================================
 rule                                         is a             because
 ===========================================  ===============  =========================================================
-versions are kept, and no rule ends them     note             what is deleted stays, and is billed
-objects expire, beside ``delete = true``     problem          the rule removes what the daemon still needs
+versions are kept, and no rule ends them     note             deleted objects stay and are billed
+objects expire, with ``delete = true``       problem          the rule removes what the daemon still needs
 objects expire before ``expire_after``       problem          as above
-nothing expires, beside ``delete = false``   note             the bucket grows for ever
+nothing expires, with ``delete = false``     note             the bucket grows for ever
 objects move to an archive                   problem          a restore can't read them at once
 uploads are aborted after a day              note             a base that takes longer begins again
-Object Lock keeps what is deleted            note             it is billed for so long
-conditional writes are not honoured          note             two daemons for one folder are found out later
+Object Lock keeps deleted objects            note             they are billed for that time
+conditional writes are not honoured          note             two daemons for one folder are detected later
 ===========================================  ===============  =========================================================
 
-A rule that is for objects with a tag does not apply, since walsyncd sets no tags. What the credentials may not ask is a
-note, and what the store does not know is nothing. Sources: Amazon S3 API Reference, "GetBucketVersioning",
+A rule for objects with a tag does not apply, since walsyncd sets no tags. A question that the credentials may not ask
+is a note. One that the store does not know is ignored. Sources: Amazon S3 API Reference, "GetBucketVersioning",
 "GetBucketLifecycleConfiguration", "GetObjectLockConfiguration".
 """
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 DAY_S = 86_400.0
-# Classes that have to be thawed before they can be read.
+# Classes whose objects must be restored from the archive before they can be read.
 _ARCHIVES = frozenset({"GLACIER", "DEEP_ARCHIVE"})
 _ABSENT_CODES = frozenset(
     {"NoSuchLifecycleConfiguration", "ObjectLockConfigurationNotFoundError", "NoSuchConfiguration"}
@@ -46,7 +46,7 @@ _OLD_VERSIONS_HINT = "a lifecycle rule with NoncurrentVersionExpiration (1 day) 
 
 
 class BucketRules:
-    """Asks a bucket for its rules; ``root`` is the prefix of all keys. ``expire_after_s`` is the configuration's."""
+    """Requests a bucket's rules; ``root`` is the prefix of all keys. ``expire_after_s`` is the configuration's."""
 
     def __init__(self, client: S3Client, bucket: str, root: str, deletes: bool, expire_after_s: float | None) -> None:
         self._client = client
@@ -57,7 +57,7 @@ class BucketRules:
         self._unasked: list[Remark] = []
 
     def remarks(self) -> list[Remark]:
-        """What there is to say."""
+        """Return all remarks."""
         lifecycle = self._ask(
             "lifecycle", "s3:GetLifecycleConfiguration", self._client.get_bucket_lifecycle_configuration
         )
@@ -77,7 +77,7 @@ class BucketRules:
         ]
 
     def _ask(self, step: str, action: str, question: Callable[..., Any]) -> Mapping[str, Any] | None:
-        """The answer, {} if there is no such rule, or None if it is not known."""
+        """Return the answer, {} if there is no such rule, or None if it is unknown."""
         try:
             answer: Mapping[str, Any] = question(Bucket=self._bucket)
         except ClientError as error:
@@ -87,12 +87,12 @@ class BucketRules:
                 text = f"the bucket's rules could not be read: the store answered {error_code(error)}"
                 self._unasked.append(Remark(step, text, f"allow {action} to have them checked", is_problem=False))
             return None
-        except (BotoCoreError, HTTPError):  # whether it answers at all has been found out before
+        except (BotoCoreError, HTTPError):  # an earlier step has found out whether the store answers at all
             return None
         return answer
 
     def _applies(self, rule: Mapping[str, Any]) -> bool:
-        """Whether a rule is in force for objects of ours."""
+        """Whether a rule is in force for our objects."""
         chosen = rule.get("Filter") or {}
         joined = chosen.get("And") or {}
         if rule.get("Status") != "Enabled" or "Tag" in chosen or joined.get("Tags"):
@@ -138,7 +138,7 @@ class BucketRules:
             yield Remark("object lock", text, hint, is_problem=False)
 
     def _of_conditions(self, key: str) -> Iterator[Remark]:
-        """Write an object, and see whether writing it again, only if it is absent, is refused."""
+        """Write an object, and check that writing it again only if absent is refused."""
         try:
             self._client.put_object(Bucket=self._bucket, Key=key)
             try:
@@ -149,7 +149,7 @@ class BucketRules:
             finally:
                 if self._deletes:
                     self._client.delete_object(Bucket=self._bucket, Key=key)
-        except (BotoCoreError, ClientError, HTTPError):  # whether it can be written was found out before
+        except (BotoCoreError, ClientError, HTTPError):  # an earlier step has found out whether it can be written
             return
         text = "the store overwrites although it was told not to (no conditional writes)"
         hint = "two daemons for one folder are found out later then, by what each reads back: run only one"
@@ -173,7 +173,7 @@ def _of_uploads(rules: Sequence[Mapping[str, Any]]) -> Iterator[Remark]:
 
 
 def _expiry(rule: Mapping[str, Any]) -> str:
-    """When a rule removes current objects, in words, or empty."""
+    """When a rule removes current objects, in words; empty if it does not."""
     expiration = rule.get("Expiration") or {}
     if expiration.get("Days"):
         return f"after {expiration['Days']} days"

@@ -1,19 +1,19 @@
-"""x-amz-checksum-crc32 beside Content-MD5, where a probe has shown that the store verifies it.
+"""Sends x-amz-checksum-crc32 in addition to Content-MD5, where a probe has shown that the store verifies it.
 
-Some stores refuse the header, some keep it unread. So nobody gets one before the probe, which rides with the first
-``owner.json`` that a run writes: the right bytes, with a checksum of others.
+Some stores refuse the header, some ignore it. So none is sent before the probe, which uses the first ``owner.json``
+that a run writes: the right bytes with a wrong checksum.
 
 =============================  ===============================  ==========================================
 the wrong checksum is          and then the right one           so
 =============================  ===============================  ==========================================
-refused                        taken                            it is verified: every body has one
+refused                        accepted                         it is verified: every body has one
 refused                        refused                          unknown there: written without, never sent
-taken: the bytes are right     not tried                        unread there: written again without
+accepted                       not tried                        ignored there: written again without
 =============================  ===============================  ==========================================
 
-The parts of an upload are another matter (AWS wants to know the algorithm when an upload begins, and then all
-checksums when it is completed): where one is refused, parts go without from then on. Content-MD5 protects them.
-Sources: Amazon S3 API Reference, "PutObject", "UploadPart"; Amazon S3 User Guide, "Checking object integrity".
+The parts of an upload are treated separately (AWS wants to know the algorithm when an upload begins, and then all
+checksums when it is completed): if one is refused, parts have none from then on. Content-MD5 protects them. Sources:
+Amazon S3 API Reference, "PutObject", "UploadPart"; Amazon S3 User Guide, "Checking object integrity".
 """
 
 from __future__ import annotations
@@ -36,16 +36,16 @@ _REFUSED_STATUSES = frozenset({400, 501})
 
 
 class Send(Protocol):
-    """One PUT."""
+    """Sends one PUT."""
 
     def __call__(
         self, key: str, body: bytes, *, headers: Mapping[str, str], query: Mapping[str, str] = NO_QUERY
     ) -> Mapping[str, str]:
-        """The headers of its answer; a ClientError if it is refused."""
+        """Return the headers of the answer. Raises ClientError if it is refused."""
 
 
 class CheckedPut:
-    """PUTs with the checksum that the store verifies; any thread may call."""
+    """PUTs with a checksum if the store verifies it. Any thread may call."""
 
     def __init__(self, send: Send) -> None:
         self._send = send
@@ -55,13 +55,16 @@ class CheckedPut:
 
     @property
     def verified(self) -> bool | None:
-        """What a probe has shown; None: there was none yet."""
+        """The result of the probe, or None before it."""
         return self._verified
 
     def __call__(
         self, key: str, body: bytes, *, headers: Mapping[str, str], query: Mapping[str, str] = NO_QUERY
     ) -> Mapping[str, str]:
-        """Send it; once more without a checksum, if the store does not take that after all. A part has a ``query``."""
+        """Send a body, and once more without a checksum if the store does not accept that after all.
+
+        Parts have a ``query``.
+        """
         with self._lock:
             wanted = self._verified and (self._of_parts or not query)
         if wanted:
@@ -77,9 +80,10 @@ class CheckedPut:
         return self._send(key, body, headers=headers, query=query)
 
     def probe(self, key: str, body: bytes, *, headers: Mapping[str, str]) -> str | None:
-        """See whether checksums are verified, while an object is written.
+        """Find out whether checksums are verified, by writing an object.
 
-        The ETag of what was written with a wrong one; empty if it was written as it should be, None if it was not.
+        Returns the ETag of what was written with a wrong checksum. Returns an empty text if the object was written
+        correctly, and None if it was not written.
         """
         try:
             answer = self._send(key, body, headers={**headers, CHECKSUM_HEADER: wrong_checksum(body)})
@@ -100,7 +104,7 @@ class CheckedPut:
         return ""
 
     def parts_refused(self, error: ClientError | None = None) -> None:
-        """Parts go without from now on; ``error`` is what an upload was refused with, if it was."""
+        """Send parts without checksums from now on; ``error`` is the error that refused an upload, if any."""
         if error is None or _is_refusal(error):
             with self._lock:
                 self._of_parts = False
@@ -111,20 +115,20 @@ class CheckedPut:
 
 
 def checksum(body: bytes) -> str:
-    """The value of the header: CRC-32, big-endian, in base64."""
+    """Return the value of the header: CRC-32, big-endian, in base64."""
     return base64.b64encode(zlib.crc32(body).to_bytes(4, "big")).decode("ascii")
 
 
 def wrong_checksum(body: bytes) -> str:
-    """That of other bytes."""
+    """Return the checksum of other bytes."""
     return base64.b64encode((zlib.crc32(body) ^ 1).to_bytes(4, "big")).decode("ascii")
 
 
 def _is_refusal(error: ClientError) -> bool:
-    """Whether it can be the checksum that the store refuses, wrong or unknown."""
+    """Whether the store may be refusing the checksum, as wrong or unknown."""
     return error_status(error) in _REFUSED_STATUSES
 
 
 def _is_unknown(error: ClientError) -> bool:
-    """Whether the store says that it can do nothing with a checksum; a body that was damaged is another matter."""
+    """Whether the store does not support checksums. A body that was damaged in transfer has another error."""
     return _is_refusal(error) and error_code(error) in _UNKNOWN_CODES

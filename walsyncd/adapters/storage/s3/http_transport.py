@@ -1,11 +1,11 @@
-"""All of a store's HTTP requests: botocore signs them, urllib3 sends them over kept-alive connections.
+"""Sends all HTTP requests to a store: botocore signs them, urllib3 sends them over kept-alive connections.
 
-One way for all requests, boto3's too (its event ``before-send`` may answer in place of its own session), so that the
-limits of ``progress_connection`` hold for each. Bodies leave in blocks, and the parts of large objects give way to
-small ones between two blocks (``BodyLine``).
+All requests use it, also boto3's (its event ``before-send`` may answer in place of its own session), so that the limits
+of ``progress_connection`` apply to each. Bodies are sent in blocks, and the parts of large objects give way to small
+objects between two blocks (``BodyLine``).
 
-The environment's proxies count (``HTTPS_PROXY``, ``HTTP_PROXY``, ``NO_PROXY``), with a name and a password in the
-proxy's URL if it wants them. Certificates are checked against ``ca_file``, else ``AWS_CA_BUNDLE``, else the system's
+The environment's proxies are used (``HTTPS_PROXY``, ``HTTP_PROXY``, ``NO_PROXY``), with a name and a password in the
+proxy's URL if it requires them. Certificates are checked against ``ca_file``, else ``AWS_CA_BUNDLE``, else the system's
 authorities and those that come with botocore.
 """
 
@@ -32,9 +32,9 @@ GIVE_WAY_S_MAX = 2.0  # stores end a request whose body is silent for about 20 s
 
 
 class BodyLine:
-    """The line that all bodies share. A part waits while a small object is sent, at most as long as its block took.
+    """Shares the bandwidth among bodies. A part waits while a small object is sent, at most as long as its block took.
 
-    So on a slow line a commit has nearly all of it, and on a fast and busy one a base keeps half of its speed.
+    So on a slow line a commit gets nearly all of it, and on a fast and busy one a base keeps half of its speed.
     """
 
     def __init__(self) -> None:
@@ -43,7 +43,7 @@ class BodyLine:
 
     @contextmanager
     def goes_first(self) -> Iterator[None]:
-        """Something small is on its way, answer included."""
+        """Have parts wait while a small object is sent and answered."""
         with self._changed:
             self._first += 1
         try:
@@ -55,13 +55,16 @@ class BodyLine:
                     self._changed.notify_all()
 
     def give_way(self, block_s: float) -> None:
-        """Wait while something small is on its way; ``block_s`` is how long the last block took."""
+        """Wait while a small object is being sent; ``block_s`` is how long the last block took."""
         with self._changed:
             self._changed.wait_for(lambda: not self._first, min(block_s, GIVE_WAY_S_MAX))
 
 
 class HttpTransport:
-    """Sends requests; any thread may call. ``beat`` is called whenever a body or an answer has moved."""
+    """Sends requests.
+
+    Any thread may call. ``beat`` is called whenever a part of a body or an answer was transferred.
+    """
 
     def __init__(
         self,
@@ -75,7 +78,7 @@ class HttpTransport:
     ) -> None:
         self._line = BodyLine()
         self._timeout = Timeout(connect=connect_timeout_s, read=timeout_s)
-        # Without TLS there is nothing to trust, and loading a hundred authorities takes some 20 ms.
+        # Without TLS no certificates are needed, and loading a hundred authorities takes some 20 ms.
         context = ssl_context(ca_file) if endpoint_url.startswith("https") else None
         self._pools = _pool_manager(_proxy_for(endpoint_url), context, connections_max)
         self._pools.pool_classes_by_scheme = pool_classes(timeout_s, beat)
@@ -83,10 +86,10 @@ class HttpTransport:
     def send(
         self, method: str, url: str, headers: Mapping[str, str], body: bytes, *, gives_way: bool = False
     ) -> BaseHTTPResponse:
-        """The answer, whose body is still to be read. Raises urllib3's HTTPError.
+        """Send a request and return the answer, whose body is still to be read. Raises urllib3's HTTPError.
 
-        ``gives_way``: other bodies go first. A connection that turns out to be dead is no error: the request is sent
-        on a new one, and so are those that come next.
+        With ``gives_way`` other bodies go first. A connection that turns out to be dead is no error: this request and
+        those after it are sent on a new one.
         """
         if gives_way or not body:
             return self._try_twice(method, url, headers, body, gives_way=gives_way)
@@ -105,7 +108,7 @@ class HttpTransport:
         except ProtocolError as error:
             if not any(isinstance(cause, StaleConnectionError) for cause in error.args):
                 raise
-        self._pools.clear()  # what forgot this connection forgot the others
+        self._pools.clear()  # the device that forgot this connection has probably forgotten the others
         return self._try(method, url, headers, body, gives_way=gives_way)
 
     def _try(
@@ -116,7 +119,7 @@ class HttpTransport:
         return pool.urlopen(
             method,
             url if is_absolute else parse_target(url),
-            # An iterator with a known length: each block is a send of its own, with a time-out of its own.
+            # An iterator with a known length: each block is sent on its own, with its own time-out.
             body=self._blocks(body, gives_way=gives_way) if body else None,  # type: ignore[arg-type]  # blocks are bytes
             headers={**headers, "Content-Length": str(len(body))} if body or method in {"PUT", "POST"} else headers,
             retries=False,
@@ -137,22 +140,25 @@ class HttpTransport:
 
 
 def parse_target(url: str) -> str:
-    """Path and query as they are in the URL: what was signed is not normalized."""
+    """Return path and query as they are in the URL: what was signed must not be normalized."""
     parts = urlsplit(url)
     return f"{parts.path or '/'}?{parts.query}" if parts.query else parts.path or "/"
 
 
 def ssl_context(ca_file: str | None) -> ssl.SSLContext:
-    """Trusts the authorities in ``ca_file`` alone, or the system's and botocore's. Raises OSError or SSLError."""
+    """Return a context that trusts only the authorities in ``ca_file``, or else the system's and botocore's.
+
+    Raises OSError or SSLError.
+    """
     context = ssl.create_default_context(cafile=ca_file)
-    bundle = Path(botocore.__file__).with_name("cacert.pem")  # distributions may leave it out
+    bundle = Path(botocore.__file__).with_name("cacert.pem")  # distributions may omit it
     if ca_file is None and bundle.exists():
         context.load_verify_locations(cafile=bundle)
     return context
 
 
 def _proxy_for(endpoint_url: str) -> str | None:
-    """The environment's proxy for this endpoint, or None."""
+    """Return the environment's proxy for this endpoint, or None."""
     parts = urlsplit(endpoint_url)
     host = parts.netloc.rpartition("@")[2]
     proxy = getproxies().get(parts.scheme) or getproxies().get("all")
@@ -162,7 +168,10 @@ def _proxy_for(endpoint_url: str) -> str | None:
 
 
 def _pool_manager(proxy: str | None, context: ssl.SSLContext | None, connections_max: int) -> PoolManager:
-    """Of direct connections, or of those through ``proxy``; ValueError if that is no HTTP proxy."""
+    """Return a pool of direct connections, or of those through ``proxy``.
+
+    Raises ValueError if that is no HTTP proxy.
+    """
     if proxy is None:
         return PoolManager(maxsize=connections_max, ssl_context=context)
     if not proxy.startswith(("http://", "https://")):

@@ -1,4 +1,4 @@
-"""HTTP connections whose time-outs count silence, not length: a body may take as long as it keeps moving.
+"""HTTP connections whose time-outs limit silence, not duration: a body may take any time while it makes progress.
 
 ========================  ===========================================================================================
 what can hang             the limit
@@ -6,13 +6,13 @@ what can hang             the limit
 the connection begins     the connect time-out
 a block of the body       ``silence_s`` for each block, not for the whole body
 the rest of the body in   ``silence_s`` without a byte acknowledged: the kernel buffers megabytes, which take minutes
-the kernel's buffer       at 0.5 Mbit/s (``SIOCOUTQ`` says how many are left; man 7 tcp)
+the kernel's buffer       at 0.5 Mbit/s (``SIOCOUTQ`` reports how many are left; man 7 tcp)
 the answer                ``silence_s``, or as long as the body took, since a proxy on the way may have buffered it
-a connection used before  after ``IDLE_S_MAX`` of silence it is not used again; when nothing of a request is
-                          acknowledged within ``REUSED_PATIENCE_S``, or it is closed, a StaleConnectionError
+a connection used before  after ``IDLE_S_MAX`` of silence it is not used again; StaleConnectionError if nothing of a
+                          request is acknowledged within ``REUSED_PATIENCE_S``, or if it is closed
 ========================  ===========================================================================================
 
-NATs and load balancers forget a silent connection without a word: the earliest after about a minute.
+NATs and load balancers drop a silent connection without notice: the earliest after about a minute.
 """
 
 from __future__ import annotations
@@ -33,25 +33,25 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.response import HTTPResponse
 
 IDLE_S_MAX = 30.0
-HOT_S_MAX = 1.0  # a connection used so recently is not doubted
+HOT_S_MAX = 1.0  # a connection used so recently is assumed to work
 REUSED_PATIENCE_S = 3.0  # more than a slow line's round trip with full queues
-BUFFERED_BYTES_MAX = 256 << 10  # not sent yet; with megabytes in there, a commit's few would share the line with all
+BUFFERED_BYTES_MAX = 256 << 10  # not sent yet; a commit's few bytes would have to compete with megabytes
 _POLL_MS = 50
 _GONE = select.POLLERR | select.POLLHUP | select.POLLRDHUP
 _BROKEN = (ConnectionError, BadStatusLine, ssl.SSLEOFError, ssl.SSLZeroReturnError)
 _SOCKET_OPTIONS = [
-    # Head and body are two writes: without this the second waits 40 ms for the first one's ACK.
+    # Head and body are two writes: without this option the second waits 40 ms for the first one's ACK.
     (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
     (socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, BUFFERED_BYTES_MAX),
 ]
 
 
 class StaleConnectionError(ConnectionError):
-    """A connection that was used before does not work any more; the request is to be sent on a new one."""
+    """A connection that was used before does not work any more. The request must be sent on a new one."""
 
 
 class ProgressConnection(HTTPConnection):
-    """The limits above. What ``notify`` holds is called whenever something has moved."""
+    """A connection with the limits above. The callback in ``notify`` is called whenever bytes were transferred."""
 
     default_socket_options = _SOCKET_OPTIONS
     silence_s: ClassVar[float]
@@ -65,11 +65,11 @@ class ProgressConnection(HTTPConnection):
 
     @property
     def is_connected(self) -> bool:
-        """Whether it may be used for one more request."""
+        """Whether it may be used for another request."""
         return super().is_connected and (not self._answers or self._silent_s() < IDLE_S_MAX)
 
     def connect(self) -> None:
-        """Connect; from then on each block has ``silence_s``."""
+        """Connect. From then on each block has ``silence_s``."""
         super().connect()
         self._answers = 0
         self.sock.settimeout(self.silence_s)
@@ -84,7 +84,10 @@ class ProgressConnection(HTTPConnection):
         super().putrequest(method, url, skip_host, skip_accept_encoding)
 
     def send(self, data: Any) -> None:
-        """Send the head, or a block; a doubted connection has to acknowledge the first block before the second."""
+        """Send the head, or a block.
+
+        A doubtful connection must acknowledge the first block before the second is sent.
+        """
         try:
             super().send(data)
         except _BROKEN as error:
@@ -112,11 +115,11 @@ class ProgressConnection(HTTPConnection):
         return answer
 
     def _silent_s(self) -> float:
-        """Since the last answer, sleep of the machine included."""
+        """Return the seconds since the last answer, including the time that the machine was suspended."""
         return _boottime_s() - self._used_s
 
     def _await_acknowledgement(self) -> None:
-        """See that the other side still knows a connection that was silent; StaleConnectionError if not."""
+        """Check that the other side still knows a connection that was silent. Raises StaleConnectionError if not."""
         if not self._is_doubted:
             return
         self._is_doubted = False
@@ -130,13 +133,13 @@ class ProgressConnection(HTTPConnection):
             left = _unacknowledged(self.sock)
 
     def _await_sent(self) -> None:
-        """Wait while the kernel still gets rid of the body; TimeoutError when it does not."""
+        """Wait while the kernel still sends the body. Raises TimeoutError if it makes no progress."""
         left, moved_s = _unacknowledged(self.sock), time.monotonic()
         while left:
             events = _events(self.sock)
             if events & _GONE or (events and not isinstance(self.sock, ssl.SSLSocket)):
                 return  # it is answered before the end
-            if events:  # TLS says something of its own
+            if events:  # a message of TLS itself
                 time.sleep(_POLL_MS / 1000)
             now_left, now_s = _unacknowledged(self.sock), time.monotonic()
             if now_left < left:
@@ -147,7 +150,7 @@ class ProgressConnection(HTTPConnection):
 
 
 def pool_classes(silence_s: float, beat: Callable[[], None]) -> dict[str, type[HTTPConnectionPool]]:
-    """Pools by scheme for a urllib3 PoolManager, of connections with these limits."""
+    """Return pools by scheme for a urllib3 PoolManager, of connections with these limits."""
     limits = {"silence_s": silence_s, "notify": (beat,)}
     plain = type("PlainConnection", (ProgressConnection,), limits)
     secure = type("SecureConnection", (ProgressConnection, HTTPSConnection), limits)
@@ -162,12 +165,12 @@ def _boottime_s() -> float:
 
 
 def _unacknowledged(sock: socket.socket) -> int:
-    """Bytes in the kernel that the other side has not acknowledged."""
+    """Return how many bytes in the kernel the other side has not acknowledged."""
     return int(struct.unpack("i", fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, b"\0" * 4))[0])
 
 
 def _events(sock: socket.socket) -> int:
-    """What poll(2) says of it within a moment: 0 for nothing."""
+    """Return what poll(2) reports within a moment: 0 for nothing."""
     poller = select.poll()
     poller.register(sock.fileno(), select.POLLIN | select.POLLRDHUP)
     return sum(event for _, event in poller.poll(_POLL_MS))

@@ -1,10 +1,10 @@
-"""The way to a bucket: a boto3 session and client, made once and shared by all threads, and what goes with requests.
+"""The connection to a bucket: a boto3 session and client, created once and shared by all threads, and request headers.
 
-boto3's own retries are off: how long to go on is decided upstairs. Every body carries Content-MD5, which all
-stores verify; ``x-amz-checksum-*`` goes only where the store is known to verify it (``checked_put``).
+boto3's own retries are off: the engine decides about retries. Every body has Content-MD5, which all stores verify;
+``x-amz-checksum-*`` is only sent where the store is known to verify it (``checked_put``).
 
 =========================  ================================================  ===================================
-requests                   headers beside                                    for
+requests                   additional headers                                for
 =========================  ================================================  ===================================
 PutObject, Create…Upload   x-amz-storage-class                               ``storage_class``
 PutObject, Create…Upload   x-amz-server-side-encryption, -aws-kms-key-id     ``encryption`` sse-s3 and sse-kms
@@ -12,9 +12,9 @@ these and UploadPart,      x-amz-server-side-encryption-customer-algorithm,  ``e
 GetObject, HeadObject      -key, -key-MD5                                    forgets the key after each request
 =========================  ================================================  ===================================
 
-Sources: Amazon S3 API Reference, "PutObject", "CreateMultipartUpload", "UploadPart", "GetObject"; Amazon S3 User
-Guide, "Using server-side encryption with customer-provided keys". Classes below "Standard" bill at least 128 KiB
-for an object ("Using Amazon S3 storage classes"), so a smaller one stays in the bucket's own class.
+Sources: Amazon S3 API Reference, "PutObject", "CreateMultipartUpload", "UploadPart", "GetObject"; Amazon S3 User Guide,
+"Using server-side encryption with customer-provided keys". Classes below "Standard" bill at least 128 KiB for an object
+("Using Amazon S3 storage classes"), so a smaller one stays in the bucket's own class.
 """
 
 from __future__ import annotations
@@ -43,14 +43,14 @@ from walsyncd.adapters.storage.s3.s3_settings import S3Settings
 from walsyncd.adapters.storage.s3.signed_put import SignedPut, content_md5
 
 STORAGE_CLASS_SIZE_MIN = 128 << 10
-_ROLE_SESSION_NAME = "walsyncd"  # what CloudTrail shows
+_ROLE_SESSION_NAME = "walsyncd"  # the name in CloudTrail
 
 
 class S3Connection:
-    """A session, its client and the short way for PUTs.
+    """A session, its client and a fast way for PUTs.
 
-    ``note_headers`` gets the headers of every answer; ``beat`` is called whenever a body has moved. Raises ValueError,
-    OSError or BotoCoreError if ``settings`` can't be right.
+    ``note_headers`` gets the headers of every answer. ``beat`` is called whenever a part of a body was transferred.
+    Raises ValueError, OSError or BotoCoreError if ``settings`` are invalid.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class S3Connection:
         customer, new = customer_headers(settings), object_headers(settings, size=None)
         events = self.client.meta.events
         events.register("before-call.s3", _protect_body)
-        events.register("before-send.s3", self._send)  # type: ignore[arg-type]  # here the answer counts
+        events.register("before-send.s3", self._send)  # type: ignore[arg-type] # here the return value is used
         events.register("before-call.s3.CreateMultipartUpload", functools.partial(_add_headers, new))
         for operation in ("GetObject", "HeadObject"):
             events.register(f"before-call.s3.{operation}", functools.partial(_add_headers, customer))
@@ -92,19 +92,19 @@ class S3Connection:
         self.client.close()
 
     def _send(self, request: AWSPreparedRequest, **_: object) -> AWSResponse:
-        """A request of boto3's, sent by our transport in place of its own session."""
+        """Send a request of boto3's by our transport, in place of its own session."""
         body = request.body
         assert body is None or isinstance(body, str | bytes | bytearray), "a body that is read while it is sent"
         data = body.encode() if isinstance(body, str) else bytes(body or b"")
         answer = self._transport.send(request.method, request.url, dict(request.headers.items()), data)
         said = AWSResponse(request.url, answer.status, answer.headers, answer)  # type: ignore[arg-type]  # any mapping
         if not request.stream_output:
-            said.content  # noqa: B018 - it reads all, so that the connection is free for the next request
+            said.content  # noqa: B018 - reads everything, so that the connection is free for the next request
         return said
 
 
 def object_headers(settings: S3Settings, *, size: int | None) -> dict[str, str]:
-    """What a new object of ``size`` bytes (None: large, of parts) is written with."""
+    """Return the headers for a new object of ``size`` bytes; ``size`` is None for a large one, made of parts."""
     headers = customer_headers(settings)
     if settings.storage_class and (size is None or size >= STORAGE_CLASS_SIZE_MIN):
         headers["x-amz-storage-class"] = settings.storage_class
@@ -112,7 +112,7 @@ def object_headers(settings: S3Settings, *, size: int | None) -> dict[str, str]:
         headers["x-amz-server-side-encryption"] = "AES256"
     if settings.encryption == "sse-kms":
         headers["x-amz-server-side-encryption"] = "aws:kms"
-        # One data key for many objects, else each of them is a request to KMS, which bills it.
+        # One data key for many objects: otherwise each object is a request to KMS, which bills it.
         headers["x-amz-server-side-encryption-bucket-key-enabled"] = "true"
         if settings.kms_key_id:
             headers["x-amz-server-side-encryption-aws-kms-key-id"] = settings.kms_key_id
@@ -120,7 +120,7 @@ def object_headers(settings: S3Settings, *, size: int | None) -> dict[str, str]:
 
 
 def customer_headers(settings: S3Settings) -> dict[str, str]:
-    """What every request that writes or reads an object's bytes says of SSE-C."""
+    """Return the SSE-C headers of every request that writes or reads an object's bytes."""
     if settings.encryption != "sse-c" or settings.encryption_key is None:
         return {}
     key = settings.encryption_key
@@ -135,9 +135,9 @@ def customer_headers(settings: S3Settings) -> dict[str, str]:
 
 def _open_session(settings: S3Settings) -> boto3.session.Session:
     if (settings.access_key_id is None) != (settings.secret_access_key is None):
-        raise ValueError("access_key_id and secret_access_key go together")  # boto3 would take neither
+        raise ValueError("access_key_id and secret_access_key go together")  # boto3 would use neither
     core = botocore.session.Session(profile=settings.profile)
-    # boto3's guess at each date's format takes three quarters of the time of a LIST
+    # boto3 guesses each date's format, which takes three quarters of the time of a LIST.
     core.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=_parse_moment)
     session = boto3.session.Session(
         botocore_session=core,
@@ -150,7 +150,7 @@ def _open_session(settings: S3Settings) -> boto3.session.Session:
 
 
 def _session_of_role(source: boto3.session.Session, settings: S3Settings) -> boto3.session.Session:
-    """A session that assumes the role with the credentials of ``source``, and again before they expire."""
+    """Return a session that assumes the role with the credentials of ``source``, and again before they expire."""
     core = botocore.session.Session(profile=settings.profile)
     core.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=_parse_moment)
     core.register_component("credential_provider", CredentialResolver([_RoleProvider(source, settings)]))
@@ -158,7 +158,7 @@ def _session_of_role(source: boto3.session.Session, settings: S3Settings) -> bot
 
 
 class _RoleProvider(CredentialProvider):
-    """Credentials of ``role_arn``, by STS; nothing is asked before the first request."""
+    """Credentials of ``role_arn``, by STS. Nothing is requested before the first use."""
 
     METHOD = "assume-role"
 
@@ -197,7 +197,7 @@ def _config(settings: S3Settings) -> Config:
 
 
 def _ca_file(settings: S3Settings) -> str | None:
-    """The certificates to trust alone: ``ca_file``, else ``AWS_CA_BUNDLE`` or the profile's; None for the system's."""
+    """The only certificates to trust: ``ca_file``, else ``AWS_CA_BUNDLE`` or the profile's; None for the system's."""
     if settings.ca_file is not None:
         return settings.ca_file
     bundle: str | None = botocore.session.Session(profile=settings.profile).get_config_variable("ca_bundle")
@@ -209,14 +209,14 @@ def _add_headers(headers: Mapping[str, str], *, params: dict[str, Any], **_: obj
 
 
 def _protect_body(params: dict[str, Any], **_: object) -> None:
-    """Content-MD5 instead of the CRC32 that botocore adds where a checksum is compulsory (DeleteObjects)."""
+    """Send Content-MD5 instead of the CRC32 that botocore adds where a checksum is required (DeleteObjects)."""
     if params["body"]:
         params["context"].pop("checksum", None)
         params["headers"]["Content-MD5"] = content_md5(params["body"])
 
 
 def _parse_moment(value: str | float) -> datetime:
-    """A time as S3 writes it: ISO 8601 in bodies, RFC 9110 in headers."""
+    """Parse a time as S3 writes it: ISO 8601 in bodies, RFC 9110 in headers."""
     if not isinstance(value, str):
         return datetime.fromtimestamp(value, UTC)
     moment = datetime.fromisoformat(value) if value[:1].isdigit() else parsedate_to_datetime(value)

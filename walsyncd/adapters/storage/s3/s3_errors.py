@@ -1,20 +1,20 @@
-"""What an S3 store's refusals mean: botocore's exceptions become walsyncd's, once, at the edge.
+"""The meaning of an S3 store's errors: botocore's exceptions become walsyncd's, once, at the edge.
 
 ========================================  ================  ==========================================
-the store, or the way to it, says         class             because
+the store, or the way to it, reports      class             because
 ========================================  ================  ==========================================
-timeouts, broken connections, 5xx, 429    TransientError    the same again later will do
+timeouts, broken connections, 5xx, 429    TransientError    the same request may succeed later
 BadDigest, IncompleteBody                 TransientError    the body was damaged on the way
-credentials, permission, bucket, region   RefusedError      somebody must change something
-EntityTooLarge, KeyTooLongError …         ImpossibleError   this very object will never be taken
+credentials, permission, bucket, region   RefusedError      a person must change something
+EntityTooLarge, KeyTooLongError …         ImpossibleError   this object will never be accepted
 NoSuchKey, NoSuchUpload                   MissingError      it is not there
 InvalidPart, InvalidPartOrder             CorruptError      the parts are not what we believe
-any other 4xx                             RefusedError      unknown: retried slowly and said aloud
+any other 4xx                             RefusedError      unknown: retried slowly and reported
 ========================================  ================  ==========================================
 
-A Complete that fails after its ``200 OK`` carries one of the same codes in its body; botocore raises it like
-any other. Sources: Amazon S3 API Reference, "Error responses" and "CompleteMultipartUpload"; the codes of
-other stores as they came from SeaweedFS, rclone and moto.
+A Complete that fails after its ``200 OK`` has one of the same codes in its body; botocore raises it like any other.
+Sources: Amazon S3 API Reference, "Error responses" and "CompleteMultipartUpload"; the codes of other stores as observed
+with SeaweedFS, rclone and moto.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ from walsyncd.errors import (
 
 @dataclass(frozen=True, slots=True)
 class RequestTarget:
-    """What a message must name: the bucket, where it is, and for most operations the full key in it."""
+    """What a message must name: the bucket, its location, and for most operations the full key in it."""
 
     bucket: str
     endpoint: str
@@ -67,7 +67,7 @@ class RequestTarget:
 
 CREDENTIALS_HINT = "correct access_key_id and secret_access_key in [storage] or the environment"
 _PERMISSION_HINT = "allow these credentials to list, read, write and delete there"
-_ACTIONS: Mapping[str, str] = {  # of AWS's policies; other stores' words are close to them
+_ACTIONS: Mapping[str, str] = {  # the names in AWS's policies; those of other stores are similar
     "PutObject": "s3:PutObject",
     "CreateMultipartUpload": "s3:PutObject",
     "CompleteMultipartUpload": "s3:PutObject",
@@ -90,7 +90,7 @@ _ROLE_HINT = "correct [storage] role_arn, and let these credentials assume it"
 EXPIRED_CODES = frozenset({"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired"})
 _REDIRECT_CODES = frozenset({"PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException"})
 _REDIRECT_STATUSES = frozenset({301, 302, 307, 308})
-_REGION_PATTERN = re.compile("[a-z0-9-]{1,63}")  # nothing that could lead a host name elsewhere
+_REGION_PATTERN = re.compile("[a-z0-9-]{1,63}")  # nothing that could redirect a host name
 
 _Meaning = tuple[type[WalsyncdError], str]
 
@@ -140,7 +140,7 @@ _MEANINGS: Mapping[str, _Meaning] = {
     "OperationAborted": (TransientError, "another operation on the same key was under way"),
     "ConditionalRequestConflict": (TransientError, "another operation on the same key was under way"),
 }
-# The first row that fits counts.
+# The first row that fits applies.
 _UNANSWERED: tuple[tuple[tuple[type[Exception], ...], type[WalsyncdError], str], ...] = (
     ((NoCredentialsError, PartialCredentialsError), RefusedError, CREDENTIALS_HINT),
     ((CredentialRetrievalError,), RefusedError, "mend the source of the credentials"),
@@ -156,7 +156,7 @@ _TRANSIENT_STATUSES = frozenset({408, 409, 425, 429})
 
 @contextmanager
 def translated(operation: str, target: RequestTarget) -> Iterator[None]:
-    """Let nothing of botocore or urllib3 out; ``operation`` begins the message (``write object``)."""
+    """Translate all errors of botocore and urllib3; ``operation`` begins the message (``write object``)."""
     try:
         yield
     except (BotoCoreError, ClientError, HTTPError) as error:
@@ -164,7 +164,7 @@ def translated(operation: str, target: RequestTarget) -> Iterator[None]:
 
 
 def translate(operation: str, target: RequestTarget, error: Exception) -> WalsyncdError:
-    """The error to raise for ``error``, which came while doing ``operation`` to ``target``."""
+    """Return the error to raise for ``error``, which occurred during ``operation`` on ``target``."""
     about = f"{operation} {target}"
     if isinstance(error, ClientError):
         return _answered(about, target, error)
@@ -177,17 +177,17 @@ def translate(operation: str, target: RequestTarget, error: Exception) -> Walsyn
 
 
 def error_code(error: ClientError) -> str:
-    """The store's own name for its refusal; the HTTP status where it gave none."""
+    """Return the store's own name for its refusal, or the HTTP status if it gave none."""
     return str(error.response.get("Error", {}).get("Code") or error_status(error))
 
 
 def error_status(error: ClientError) -> int:
-    """The HTTP status that carried the refusal, 0 if unknown."""
+    """Return the HTTP status of the refusal, 0 if unknown."""
     return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode") or 0)
 
 
 def redirect_region(error: ClientError) -> str:
-    """The region in which the bucket is, where a store says so instead of doing what it was asked; else empty."""
+    """Return the bucket's region if the store reports it instead of answering; else empty."""
     if error_code(error) not in _REDIRECT_CODES and error_status(error) not in _REDIRECT_STATUSES:
         return ""
     headers = error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
@@ -208,7 +208,7 @@ def _answered(about: str, target: RequestTarget, error: ClientError) -> Walsyncd
     elif hint == _PERMISSION_HINT and error.operation_name in _ACTIONS:
         hint = f"allow these credentials {_ACTIONS[error.operation_name]} there (walsyncd-bucket(7): the least rights)"
     said = str(error.response.get("Error", {}).get("Message") or "").strip()
-    named = [] if code == str(status) else [code]  # the answer to a HEAD names nothing
+    named = [] if code == str(status) else [code]  # the answer to a HEAD has no code
     answer = ": ".join([*named, said] if said and said != code else named)
     return kind(f"{about}: the store answered {status} {answer}".rstrip(), hint=hint)
 
@@ -222,20 +222,20 @@ def _meaning_of_status(status: int) -> _Meaning:
 
 
 def _is_certificate_error(error: Exception) -> bool:
-    """A handshake that broke off is a matter of the network; a certificate that is not trusted is not."""
+    """Whether a certificate is not trusted. A handshake that broke off is a fault of the network instead."""
     return isinstance(error, SSLError | TlsError | ProxyError) and any(
         isinstance(cause, ssl.SSLCertVerificationError) for cause in _causes(error)
     )
 
 
 def _reason(error: Exception) -> str:
-    """What the operating system said, which botocore's message leaves out."""
+    """Return the operating system's reason, which botocore's message omits."""
     said = [cause.strerror for cause in _causes(error) if isinstance(cause, OSError) and cause.strerror]
     return f" ({said[-1].lower()})" if said else ""
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """An error and what it wraps, in botocore's, urllib3's or Python's own way."""
+    """Yield an error and the errors that it wraps, in botocore's, urllib3's or Python's own way."""
     cause: object = error
     for _ in range(_CAUSES_MAX):
         if not isinstance(cause, BaseException):
@@ -247,5 +247,5 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def _text(error: object) -> str:
-    """One line, of bounded length, whatever a library put into its message; without urllib3's name for a connection."""
+    """Return one line of bounded length from a library's message, without urllib3's name for a connection."""
     return _CONNECTION.sub("", " ".join(str(error).split()))[:300]

@@ -1,4 +1,4 @@
-"""How to reach a bucket: values only, so that they can be had without loading boto3."""
+"""The settings for reaching a bucket: values only, so that they can be used without loading boto3."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Literal
 
 @dataclass(frozen=True, slots=True)
 class S3Settings:
-    """How to reach a store; ``bucket`` and ``prefix`` come from the url, what is None from boto3's own chain.
+    """How to reach a store. ``bucket`` and ``prefix`` come from the url; boto3's own chain supplies what is None.
 
-    ``connections_max`` is the number of threads that can talk to the store without waiting for a connection.
-    ``timeout_s`` is how long nothing may move: no block of a body, and no answer. ``ca_file`` holds the certificates of
-    the only authorities to trust. ``encryption_key`` is the 32 bytes of SSE-C.
+    ``connections_max`` is the number of threads that can use the store without waiting for a connection. ``timeout_s``
+    limits the time without progress: no block of a body, and no answer. ``ca_file`` has the certificates of the only
+    authorities to trust. ``encryption_key`` is the 32 bytes of SSE-C.
     """
 
     bucket: str = ""

@@ -1,7 +1,7 @@
 """Storage in a bucket of an S3-compatible store.
 
-Writes of objects and parts take the short way of ``signed_put``; everything else is boto3. Conditional writes are not
-honoured everywhere, so ``put_if`` looks before and reads back after. Source: Amazon S3 API Reference.
+Writes of objects and parts use the fast way of ``signed_put``; everything else is boto3. Not every store honours
+conditional writes, so ``put_if`` compares before and reads back after. Source: Amazon S3 API Reference.
 """
 
 from __future__ import annotations
@@ -51,9 +51,9 @@ _Page = TypeVar("_Page")
 
 
 class S3Storage:
-    """A bucket, or a prefix in it. UsageError if ``settings`` can't be right.
+    """A bucket, or a prefix in it. Raises UsageError if ``settings`` are invalid.
 
-    ``beat`` is called whenever a body has moved: on a slow line one request may take minutes.
+    ``beat`` is called whenever a part of a body was transferred: on a slow line one request may take minutes.
     """
 
     def __init__(self, settings: S3Settings, beat: Callable[[], None] = lambda: None) -> None:
@@ -85,7 +85,7 @@ class S3Storage:
 
     @property
     def region_found(self) -> str:
-        """The region where the bucket turned out to be, if that is not the one of the settings; else empty."""
+        """The bucket's actual region, if it is not the one of the settings; else empty."""
         return self._region_found
 
     def close(self) -> None:
@@ -112,7 +112,7 @@ class S3Storage:
             return False
 
     def rules(self, *, deletes: bool, expire_after_s: float | None) -> list[Remark]:
-        """What the bucket's own rules cost, or take away."""
+        """Return remarks about the bucket's own rules that cost money or remove objects."""
         return BucketRules(self._client, self._settings.bucket, self._root, deletes, expire_after_s).remarks()
 
     def _put_on_condition(self, key: str, body: bytes, etag: str | None) -> bool:
@@ -129,7 +129,7 @@ class S3Storage:
                 return False
             if error_status(error) != 501:
                 raise
-            self._put(key, body, headers=headers)  # the store knows no conditions
+            self._put(key, body, headers=headers)  # the store does not support conditions
         return True
 
     def head(self, key: str) -> ObjectInfo | None:
@@ -152,7 +152,7 @@ class S3Storage:
             try:
                 answer = self._client.get_object(**request)
             except ClientError as error:
-                if error_status(error) == 416:  # nothing there from ``first`` on
+                if error_status(error) == 416:  # no bytes from ``first`` on
                     return b""
                 raise
             with closing(answer["Body"]) as body:
@@ -180,7 +180,7 @@ class S3Storage:
                 yield ObjectInfo(key, entry["Size"], _unquoted(entry.get("ETag", "")), modified_ms, {})
 
     def folders(self, prefix: str) -> builtins.list[str]:
-        """See ``Storage.folders``; some stores show a folder for a while after its last object went."""
+        """See ``Storage.folders``. Some stores list a folder for a while after its last object was deleted."""
         pages = self._list_pages(prefix, delimiter="/")
         names = {each["Prefix"] for page in pages for each in page.get("CommonPrefixes", ())}
         return sorted(name.removeprefix(self._root + prefix).removesuffix("/") for name in names)
@@ -198,12 +198,15 @@ class S3Storage:
             request["Delimiter"] = delimiter
         pages = self._client.get_paginator("list_objects_v2").paginate(**request)
         for page in self._each("list", prefix, pages):
-            if "IsTruncated" not in page:  # a web page, say; without this an empty replica
+            if "IsTruncated" not in page:  # perhaps a web page; without this check it would be an empty replica
                 raise TransientError(f"list {self._target(prefix)}: the answer is not S3's", hint=ADDRESS_HINT)
             yield page
 
     def delete(self, keys: Sequence[str]) -> None:
-        """See ``Storage.delete``. A single object goes by DELETE: stores exist whose batches say yes and keep it."""
+        """See ``Storage.delete``.
+
+        A single object is deleted by DELETE: some stores confirm a batch and keep the object.
+        """
         for start in range(0, len(keys), DELETE_BATCH_MAX):
             batch = keys[start : start + DELETE_BATCH_MAX]
             if len(batch) == 1 or not self._batches_deleted or not self._delete_batch(batch):
@@ -211,7 +214,7 @@ class S3Storage:
                     self._delete_one(key)
 
     def _delete_batch(self, keys: Sequence[str]) -> bool:
-        """Whether the store took the batch; one that has no DeleteObjects at all is not asked again."""
+        """Return whether the store accepted the batch. A store without DeleteObjects is not asked again."""
         with self._edge("delete objects from", keys[0]):
             try:
                 answer = self._client.delete_objects(
@@ -234,7 +237,7 @@ class S3Storage:
         try:
             with self._edge("delete object", key):
                 self._client.delete_object(Bucket=self._settings.bucket, Key=self._root + key)
-        except MissingError:  # as it should be
+        except MissingError:  # already deleted
             return
 
     def create_upload(self, key: str, *, metadata: Mapping[str, str]) -> str:
@@ -276,7 +279,7 @@ class S3Storage:
                     },
                 )
             except ClientError as error:
-                self._put.parts_refused(error)  # perhaps it wants checksums here too: the next upload has none
+                self._put.parts_refused(error)  # perhaps it requires checksums here too: the next upload has none
                 raise
         return _unquoted(answer.get("ETag", ""))
 
@@ -287,11 +290,11 @@ class S3Storage:
                 self._client.abort_multipart_upload(
                     Bucket=self._settings.bucket, Key=self._root + key, UploadId=upload_id
                 )
-        except MissingError:  # as it should be
+        except MissingError:  # already aborted
             return
 
     def list_uploads(self, prefix: str) -> builtins.list[OpenUpload]:
-        """See ``Storage.list_uploads``; some stores want the exact key as ``prefix``."""
+        """See ``Storage.list_uploads``. Some stores require the exact key as ``prefix``."""
         pages = self._client.get_paginator("list_multipart_uploads").paginate(
             Bucket=self._settings.bucket, Prefix=self._root + prefix
         )
@@ -303,15 +306,15 @@ class S3Storage:
                 for page in self._each("list uploads of", prefix, pages)
                 for upload in page.get("Uploads", ())
             ]
-        except MissingError:  # rclone calls it that when there never was one
+        except MissingError:  # rclone reports this if there never was one
             return []
 
     def versions(self) -> S3Versions:
-        """Every version of the objects here."""
+        """Return the versions of the objects in this storage."""
         return S3Versions(self._settings.bucket, self._root, lambda: self._client, self._edge)
 
     def clock_ms(self) -> int | None:
-        """The ``Date`` of the last answer plus the time since, sleep included; see ``Storage.clock_ms``."""
+        """Return the ``Date`` of the last answer plus the time since, suspend included; see ``Storage.clock_ms``."""
         if self._date is None:
             return None
         store_ms, boottime_ns = self._date
@@ -321,7 +324,7 @@ class S3Storage:
         try:
             moment = parsedate_to_datetime(headers["Date"])
         except (KeyError, ValueError):
-            return  # a store without a clock: none is better than a wrong one
+            return  # a store without a clock: no time is better than a wrong one
         self._date = (_milliseconds(moment), time.clock_gettime_ns(time.CLOCK_BOOTTIME))
 
     def _target(self, key: str) -> RequestTarget:
@@ -332,7 +335,7 @@ class S3Storage:
         return self._fresh().client
 
     def _fresh(self) -> S3Connection:
-        """The connection; a new one if the credentials of the last one have expired: they are looked for anew."""
+        """Return the connection. A new one looks for credentials again if the last ones have expired."""
         connection = self._connection
         if connection is self._expired:
             self._connect(connection, connection.client.meta.region_name)
@@ -341,7 +344,7 @@ class S3Storage:
     def _send(
         self, key: str, body: bytes, *, headers: Mapping[str, str], query: Mapping[str, str] = NO_QUERY
     ) -> Mapping[str, str]:
-        """A PUT, sent once more where the store says that the bucket is in another region (boto3 does so by itself)."""
+        """Send a PUT, and once more if the store reports that the bucket is in another region, as boto3 does."""
         connection = self._fresh()
         try:
             return connection.put(self._root + key, body, headers=headers, query=query)
@@ -354,9 +357,9 @@ class S3Storage:
         return self._connection.put(self._root + key, body, headers=headers, query=query)
 
     def _connect(self, stale: S3Connection, region: str | None) -> None:
-        """Have another connection from now on; what is under way on the old one goes on there."""
+        """Use another connection from now on. Requests on the old one continue there."""
         with self._connecting:
-            if self._connection is stale:  # else another thread was faster
+            if self._connection is stale:  # otherwise another thread was faster
                 self._connection = S3Connection(replace(self._settings, region=region), self._note_headers, self._beat)
 
     @contextmanager
@@ -372,7 +375,7 @@ class S3Storage:
             raise
 
     def _each(self, operation: str, key: str, pages: Iterable[_Page]) -> Iterator[_Page]:
-        """The same pages, their errors translated."""
+        """Yield the same pages, with their errors translated."""
         source = iter(pages)
         while True:
             with self._edge(operation, key):

@@ -1,8 +1,8 @@
-"""Every version of the objects in a bucket, and their removal for good.
+"""Lists every version of the objects in a bucket, and removes them for good.
 
 A bucket that keeps versions (Backblaze B2 does by default) answers a plain DELETE by hiding the object behind a delete
-marker, and keeps and bills what was hidden. Only a DELETE with the version's id removes it.
-Source: Amazon S3 API Reference, ListObjectVersions and DeleteObjects.
+marker, and keeps and bills what is hidden. Only a DELETE with the version's id removes it. Source: Amazon S3 API
+Reference, ListObjectVersions and DeleteObjects.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 DELETE_BATCH_MAX = 1000  # DeleteObjects takes no more
-_UNKNOWN_STATUS = {400, 404, 405, 501}  # of stores that have no such request
+_UNKNOWN_STATUS = {400, 404, 405, 501}  # of stores without such a request
 _DENIED = {"AccessDenied", "AllAccessDisabled", "Unauthorized"}
 
 
 class S3Versions:
-    """The versions below ``root`` of a bucket; ``edge`` translates errors, ``client`` is the one of the moment."""
+    """The versions below ``root`` of a bucket; ``edge`` translates errors, ``client`` returns the current client."""
 
     def __init__(
         self,
@@ -41,9 +41,9 @@ class S3Versions:
         self._edge = edge
 
     def list(self, prefix: str) -> Iterator[ObjectVersion]:
-        """Versions and delete markers of the keys that begin with ``prefix``; nothing if the store keeps none.
+        """Yield versions and delete markers of the keys that begin with ``prefix``; nothing if the store keeps none.
 
-        RefusedError if the credentials may not see them.
+        Raises RefusedError if the credentials may not list them.
         """
         with self._edge("list versions of", prefix):
             try:
@@ -66,7 +66,7 @@ class S3Versions:
         yield from found
 
     def delete(self, versions: Sequence[ObjectVersion]) -> None:
-        """Remove these versions for good; an absent one is no error."""
+        """Remove these versions for good. An absent one is no error."""
         for start in range(0, len(versions), DELETE_BATCH_MAX):
             batch = versions[start : start + DELETE_BATCH_MAX]
             if len(batch) == 1 or not self._delete_batch(batch):
@@ -74,7 +74,7 @@ class S3Versions:
                     self._delete_one(version)
 
     def _delete_batch(self, versions: Sequence[ObjectVersion]) -> bool:
-        """Whether the store took the batch."""
+        """Return whether the store accepted the batch."""
         with self._edge("delete versions from", versions[0].key):
             try:
                 answer = self._client().delete_objects(
@@ -105,5 +105,5 @@ class S3Versions:
                 self._client().delete_object(
                     Bucket=self._bucket, Key=self._root + version.key, VersionId=version.version_id
                 )
-        except MissingError:  # as it should be
+        except MissingError:  # already deleted
             return

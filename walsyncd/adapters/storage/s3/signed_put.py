@@ -1,13 +1,13 @@
-"""PUT without the overhead: requests signed by botocore, sent by our own transport.
+"""A fast PUT: requests are signed by botocore and sent by our own transport.
 
-Small objects are what walsyncd sends all day. A boto3 client spends milliseconds of CPU on each and asks for
-leave first (``Expect: 100-continue``, one more round trip). Here the expensive answers, which URL the bucket
-has and how requests are signed, are asked of the client once; then a PUT is a signature and a request.
+walsyncd mostly sends small objects. A boto3 client spends milliseconds of CPU on each and waits for permission first
+(``Expect: 100-continue``, one more round trip). Here the client is asked only once for what is expensive: the bucket's
+URL and how requests are signed. After that a PUT is a signature and a request.
 
-Every body goes with its Content-MD5. Over TLS the payload is not hashed a second time for the signature, as
-botocore does by default (``UNSIGNED-PAYLOAD``). Source: Amazon S3 API Reference, "PutObject", "UploadPart", "Error
-responses" and "Authenticating Requests (AWS Signature Version 4)". Of botocore only what signing needs is used,
-``botocore.auth`` and ``AWSRequest``, as in AWS's own examples.
+Every body has its Content-MD5. Over TLS the payload is not hashed a second time for the signature, as botocore does by
+default (``UNSIGNED-PAYLOAD``). Source: Amazon S3 API Reference, "PutObject", "UploadPart", "Error responses" and
+"Authenticating Requests (AWS Signature Version 4)". Only what signing needs is used of botocore, ``botocore.auth`` and
+``AWSRequest``, as in AWS's own examples.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _ANY_KEY = "k"
 
 
 class SignedPut:
-    """Sends PUT requests to one bucket; any thread may call it. ``note_headers`` gets the headers of every answer."""
+    """Sends PUT requests to one bucket. Any thread may call. ``note_headers`` gets the headers of every answer."""
 
     def __init__(
         self,
@@ -55,7 +55,10 @@ class SignedPut:
     def __call__(
         self, key: str, body: bytes, *, headers: Mapping[str, str], query: Mapping[str, str]
     ) -> Mapping[str, str]:
-        """Headers of the answer to a PUT of ``key``; a part has a ``query``. A refusal is a ClientError."""
+        """Return the headers of the answer to a PUT of ``key``; a part has a ``query``.
+
+        Raises ClientError if it is refused.
+        """
         request = AWSRequest(
             method="PUT",
             url=self._root + quote(key, safe="/~"),
@@ -87,12 +90,12 @@ class SignedPut:
 
 
 def refusal(status: int, headers: Mapping[str, str], body: bytes) -> Any:
-    """What boto3 makes of an error's answer: its code, message and whatever else is named, status and headers.
+    """Parse an error's answer as boto3 does: its code, message and other fields, status and headers.
 
-    An answer that is not S3's XML has the status for its code.
+    An answer that is not S3's XML has the status as its code.
     """
     try:
-        root = ElementTree.fromstring(body)  # noqa: S314 - bounded in size, and expat bounds what entities become
+        root = ElementTree.fromstring(body)  # noqa: S314 - bounded in size, and expat limits the expansion of entities
     except ElementTree.ParseError:
         named = {}
     else:
@@ -114,10 +117,10 @@ def _local_name(element: ElementTree.Element) -> str:
 
 
 def bucket_url(client: S3Client, bucket: str) -> str:
-    """Where the client sends the requests for a bucket, with a trailing slash; nothing is sent.
+    """Return the URL to which the client sends a bucket's requests, with a trailing slash; nothing is sent.
 
-    Not by a presigned URL: those go to AWS's global endpoint. GetObjectAcl stands for any request, since
-    nobody else makes one; the handler takes the place of the network.
+    A presigned URL would have AWS's global endpoint. GetObjectAcl is used as the example, since walsyncd makes no such
+    request otherwise; the handler answers in place of the network.
     """
     asked: list[str] = []
 
@@ -133,5 +136,5 @@ def bucket_url(client: S3Client, bucket: str) -> str:
 
 
 def content_md5(body: bytes) -> str:
-    """The value of the Content-MD5 header."""
+    """Return the value of the Content-MD5 header."""
     return base64.b64encode(hashlib.md5(body, usedforsecurity=False).digest()).decode("ascii")
