@@ -1,4 +1,4 @@
-"""What lies in the demo's bucket, told from the names of the files alone."""
+"""What the demo's bucket contains, found from the names of the files alone."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from walsyncd.core.stored.position import Position
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """Objects of a database's folder and their bytes; ``stored`` is the last position that they reach."""
+    """The objects of a database's folder, counted, and their bytes. ``stored`` is the last position that they reach."""
 
     objects: int
     size: int
@@ -22,7 +22,7 @@ class Contents:
 
 
 def contents(folder: Path) -> Contents:
-    """What is in a database's folder now; objects that come or go meanwhile may or may not be counted."""
+    """Return what a database's folder contains now. Objects that come or go meanwhile may or may not be counted."""
     found = list(_objects(folder))
     keys = [key for key in (parse_key(name) for name, _ in found) if key is not None]
     ends = [Position(key.generation, key.epoch, key.last) for key in keys if isinstance(key, SegmentKey | WholeKey)]

@@ -1,4 +1,4 @@
-"""How the story is told: live on a terminal, a line for each phase elsewhere."""
+"""How the demo's phases are shown: live on a terminal, otherwise with a line for each phase."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ REFRESHES_PER_S = 8
 
 @dataclass(frozen=True, slots=True)
 class Counters:
-    """What moves while the story plays: ``stored`` is the position that the bucket reaches."""
+    """What changes while the story plays. ``stored`` is the position that the bucket reaches."""
 
     commits: int
     objects: int
@@ -30,7 +30,7 @@ class Counters:
 
 
 class PlainDisplay:
-    """A line when a phase has ended: seconds since the start, title, result."""
+    """Prints a line when a phase has ended: seconds since the start, title, result."""
 
     def __init__(self, out: TextIO) -> None:
         self._out = out
@@ -43,21 +43,21 @@ class PlainDisplay:
     def __exit__(
         self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
     ) -> None:
-        """Nothing is left to do."""
+        """Do nothing: every line is written already."""
 
     def begin(self, title: str) -> None:
-        """A phase begins."""
+        """Begin a phase."""
         self._title = title
 
     def end(self, result: str, *, is_good: bool = True) -> None:
-        """It ended."""
+        """End the phase."""
         verdict = "" if is_good else "DIFFERS  "
         self._out.write(f"{time.monotonic() - self._began:5.1f} s  {self._title}: {verdict}{result}\n")
         self._out.flush()
 
 
 class LiveDisplay:
-    """Phases with their results, the present one with a spinner, and counters that move below."""
+    """Shows the phases with their results, the current one with a spinner, and the counters below."""
 
     def __init__(self, console: Console, counters: Callable[[], Counters]) -> None:
         self._counters = counters
@@ -80,12 +80,12 @@ class LiveDisplay:
         self._live.stop()
 
     def begin(self, title: str) -> None:
-        """A phase begins."""
+        """Begin a phase."""
         self._title = title
         self._spinner = Spinner("dots", Text(title, "bold"), style="cyan")
 
     def end(self, result: str, *, is_good: bool = True) -> None:
-        """It ended."""
+        """End the phase."""
         self._live.console.print(self._line("✓", "green", result) if is_good else self._line("✗", "red", result))
         self._title, self._spinner = "", None
 

@@ -1,4 +1,4 @@
-"""Whether a restored database is the one that was: page for page, by the application's counter, and to SQLite."""
+"""Compares a restored database with the original: page by page, by the application's counter, and by SQLite's check."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ PAGES_SHOWN_MAX = 5
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """A restored database beside what it must be; ``pages_differing`` are counted from 1, as SQLite does.
+    """The result of comparing a restored database with the expected one.
 
-    A page that only one of the two has differs. ``integrity`` is what SQLite's integrity check said.
+    ``pages_differing`` are counted from 1, as in SQLite. A page that only one of the two has differs. ``integrity`` is
+    the result of SQLite's integrity check.
     """
 
     what: str
@@ -27,12 +28,12 @@ class Comparison:
 
     @property
     def is_equal(self) -> bool:
-        """Whether everything that was compared is as it must be."""
+        """Whether everything that was compared is as expected."""
         return not self.faults
 
     @property
     def faults(self) -> list[str]:
-        """What is not as it must be."""
+        """What is not as expected."""
         faults = []
         if self.pages_differing:
             shown = ", ".join(map(str, self.pages_differing[:PAGES_SHOWN_MAX]))
@@ -50,7 +51,7 @@ class Comparison:
 
 
 def settled_copy(database: Path, target: Path) -> Path:
-    """A copy of a database at rest, its WAL copied back into it; the original is only read.
+    """Copy a database, checkpoint the copy's WAL into it, and return the copy. The original is only read.
 
     Nobody may write to the original meanwhile. Connections may be open.
     """
@@ -64,7 +65,7 @@ def settled_copy(database: Path, target: Path) -> Path:
 
 
 def compare(what: str, restored: Path, expected: Path, counter_expected: int) -> Comparison:
-    """Compare a restored file with a settled copy; the restored one is opened by SQLite after its pages are read."""
+    """Compare a restored file with a settled copy. SQLite opens the restored file only after its pages are read."""
     pages = list(zip_longest(_pages(restored), _pages(expected)))
     differing = tuple(number for number, (left, right) in enumerate(pages, 1) if left != right)
     counter, integrity = _ask(restored)
@@ -79,7 +80,7 @@ def _pages(path: Path) -> list[bytes]:
 
 
 def _ask(path: Path) -> tuple[int, str]:
-    """The counter, -1 if it can't be read, and what the integrity check says."""
+    """Return the counter, or -1 if it can't be read, and the result of the integrity check."""
     try:
         with closing(sqlite3.connect(path)) as connection:
             lines = [line for (line,) in connection.execute("PRAGMA integrity_check")]

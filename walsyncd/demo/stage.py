@@ -1,14 +1,14 @@
-"""The demo's folder and its processes, each stopped by its own id whatever happens.
+"""The demo's folder and its processes. Each process is stopped by its own id, whatever happens.
 
 ::
 
     <folder>/data/app.db       the application's database
-    <folder>/diary.txt         what the application says that it committed
+    <folder>/diary.txt         the application's record of its commits
     <folder>/config.toml       the daemon's configuration
-    <folder>/state/            its journal and spool
+    <folder>/state/            the daemon's journal and spool
     <folder>/replica/app.db/   the bucket: one folder for one database
-    <folder>/daemon.log        what the daemon says
-    <folder>/restored/         restored databases, and copies of what they must be
+    <folder>/daemon.log        the daemon's log
+    <folder>/restored/         restored databases, and copies that they must equal
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from walsyncd.demo.diary import Entry, read_diary
 from walsyncd.errors import WalsyncdError
 
 NAME = "app.db"
-COMMAND_TIMEOUT_S = 60.0  # a machine that is slow, not one that hangs
+COMMAND_TIMEOUT_S = 60.0  # enough for a slow machine
 WAIT_TIMEOUT_S = 240.0  # see SYNC_TIMEOUT
-STOP_TIMEOUT_S = 40.0  # the daemon ships what is left for up to 30 s
+STOP_TIMEOUT_S = 40.0  # the daemon takes up to 30 s to upload the rest
 POLL_S = 0.05
 LOG_LINES_SHOWN = 5
 
@@ -53,9 +53,9 @@ name = "{name}"
 
 
 class Stage:
-    """Where the demo plays, as a context: leaving it ends the processes; the folder is its maker's.
+    """The folder and the processes of the demo, as a context. Leaving it ends the processes, and keeps the folder.
 
-    ``kills`` and ``equal`` count what has happened so far: kills of the daemon, comparisons that held.
+    ``kills`` counts the kills of the daemon so far, and ``equal`` the comparisons that found no difference.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -88,7 +88,7 @@ class Stage:
     # The application
 
     def start_application(self) -> None:
-        """Start it; it waits for a word."""
+        """Start the application, which waits for a command."""
         with self._log.open("ab") as log:
             self._application = subprocess.Popen(
                 [*_python("walsyncd.demo.writer"), str(self.database), str(self._diary)],
@@ -97,11 +97,11 @@ class Stage:
                 stderr=log,
                 text=True,
                 env=_environment(),
-                start_new_session=True,  # a Ctrl-C is ours: it is we who end the others
+                start_new_session=True,  # a Ctrl-C reaches only this process, which ends the others
             )
 
     def tell(self, command: str) -> None:
-        """Have the application do something else from now on (see ``writer``); returns when it does."""
+        """Make the application do something else from now on (see ``writer``). Returns when it does."""
         application = self._application
         assert application is not None
         assert application.stdin is not None
@@ -116,7 +116,7 @@ class Stage:
             raise self._failure(f"the application did not {command}")
 
     def end_application(self) -> None:
-        """Have it close its connection and end."""
+        """Make the application close its connection and end."""
         application = self._application
         assert application is not None
         _close_pipes(application)
@@ -124,13 +124,13 @@ class Stage:
             raise self._failure(f"the application ended with {application.returncode}")
 
     def diary(self) -> list[Entry]:
-        """What the application committed so far."""
+        """Return what the application committed so far."""
         return read_diary(self._diary)
 
     # The daemon
 
     def start_daemon(self) -> None:
-        """``walsyncd run``, with its log in a file."""
+        """Start ``walsyncd run``, with its log in a file."""
         with self._log.open("ab") as log:
             self._daemon = subprocess.Popen(
                 [*_python("walsyncd"), "run", "--config", str(self.config)],
@@ -142,7 +142,7 @@ class Stage:
             )
 
     def kill_daemon(self) -> None:
-        """SIGKILL: no instruction of it runs after this one."""
+        """Send SIGKILL to the daemon, which runs no instruction after that."""
         assert self._daemon is not None
         self._check_daemon()
         self._daemon.kill()
@@ -150,7 +150,7 @@ class Stage:
         self.kills += 1
 
     def stop_daemon(self) -> None:
-        """SIGTERM: it ships what is left and ends with 0."""
+        """Send SIGTERM to the daemon, which uploads the rest and ends with 0."""
         assert self._daemon is not None
         self._check_daemon()
         self._daemon.terminate()
@@ -158,12 +158,12 @@ class Stage:
             raise self._failure(f"walsyncd run ended with {self._daemon.returncode}")
 
     def play(self, seconds: float) -> None:
-        """Let everybody go on for a while."""
+        """Let all processes run for a while."""
         end = time.monotonic() + seconds
         self.wait_until(lambda: time.monotonic() >= end, "the time is up")
 
     def wait_until(self, is_so: Callable[[], bool], what: str) -> None:
-        """Wait for something; WalsyncdError if the daemon ended (unless it was killed), or it takes too long."""
+        """Wait for something. Raises WalsyncdError if the daemon ended (unless it was killed) or it takes too long."""
         deadline = time.monotonic() + WAIT_TIMEOUT_S
         while not is_so():
             if self._daemon is not None and self._daemon.returncode is None:
@@ -173,13 +173,16 @@ class Stage:
             time.sleep(POLL_S)
 
     def contents(self) -> Contents:
-        """What the bucket holds."""
+        """Return what the bucket contains."""
         return contents(self._bucket)
 
     # The commands
 
     def run(self, *arguments: str) -> str:
-        """Run ``walsyncd`` with these arguments and the demo's configuration; what it printed, or WalsyncdError."""
+        """Run ``walsyncd`` with these arguments and the demo's configuration, and return what it printed.
+
+        Raises WalsyncdError if the command fails.
+        """
         command, *rest = arguments
         try:
             result = subprocess.run(
@@ -211,17 +214,20 @@ class Stage:
 def _close_pipes(process: subprocess.Popen[str] | None) -> None:
     for pipe in (process.stdin, process.stdout) if process is not None else ():
         if pipe is not None:
-            with suppress(BrokenPipeError):  # a command that nobody reads any more
+            with suppress(BrokenPipeError):  # nobody reads the last command any more
                 pipe.close()
 
 
 def _python(module: str) -> list[str]:
-    """This Python with a module; ``-P``: the folder that we were started in has no part in it."""
+    """Return a command that runs a module in this Python. ``-P`` keeps the working directory out of the import path."""
     return [sys.executable, "-P", "-m", module]
 
 
 def _environment() -> dict[str, str]:
-    """Ours, so that this walsyncd is found, without settings that would lead the demo to somebody's bucket."""
+    """Return our environment without settings that would lead the demo to somebody's bucket.
+
+    The processes find this walsyncd in it.
+    """
     inherited = {name: value for name, value in os.environ.items() if not name.upper().startswith("WALSYNCD_")}
     inherited.pop("RUNTIME_DIRECTORY", None)
     here = Path(walsyncd.__file__).parents[1]

@@ -1,13 +1,13 @@
-"""The story in its phases: what happens, and what must be true at the end.
+"""The phases of the demo: what happens, and what must be true at the end.
 
-Three moments are marked while it plays, each in a pause of the application, and restored at the end:
+Three moments are marked meanwhile, each in a pause of the application. They are restored at the end:
 
 ==================  ==========================  ==================================================================
-mark                asked for by                why the application pauses
+mark                restored with               why the application pauses
 ==================  ==========================  ==================================================================
-before the kills    ``--position``              so that its files can be copied, to be compared page for page
-between             ``--at``                    … and the time of a commit is when walsyncd saw it, a moment later
-the head            nothing                     it has ended
+before the kills    ``--position``              so that its files can be copied and compared page by page
+between             ``--at``                    … and because walsyncd sees a commit a moment after it was made
+the head            no option                   it has ended
 ==================  ==========================  ==================================================================
 """
 
@@ -24,24 +24,24 @@ from walsyncd.demo.diary import counter_at
 from walsyncd.demo.page_comparison import Comparison, compare, settled_copy
 from walsyncd.demo.stage import NAME, Stage
 
-SHORT_S, LONG_S = 1.0, 2.0  # what the application does between two events
-SYNC_TIMEOUT = "4m"  # seconds as a rule; a history that had to begin anew waits for its base, at most one a minute
-MARGIN_S = 0.05  # between a moment to restore and the next commit: --at knows milliseconds
+SHORT_S, LONG_S = 1.0, 2.0  # how long the application works between two events
+SYNC_TIMEOUT = "4m"  # usually seconds; a new generation waits for its base, at most one a minute
+MARGIN_S = 0.05  # between a moment to restore and the next commit, since --at is exact to the millisecond
 
 
 class Display(Protocol):
-    """Who tells the story."""
+    """Shows the phases to the user."""
 
     def begin(self, title: str) -> None:
-        """A phase begins."""
+        """Begin a phase."""
 
     def end(self, result: str, *, is_good: bool = True) -> None:
-        """It ended."""
+        """End the phase."""
 
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """A moment to be restored: how to ask for it, a copy of the database as it was, and its last commit."""
+    """A moment to be restored: the options that ask for it, a copy of the database as it was, and its last commit."""
 
     what: str
     question: tuple[str, ...]
@@ -51,9 +51,9 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The whole story in numbers; ``size`` is the bucket's, in bytes.
+    """The result of the demo in numbers. ``size`` is the bucket's, in bytes.
 
-    ``generations`` says for each unbroken history why it began; one of them is all that there should be.
+    ``generations`` has, for each unbroken history, the reason why it began. There should be only one.
     """
 
     commits: int
@@ -65,12 +65,12 @@ class Outcome:
 
     @property
     def is_good(self) -> bool:
-        """Whether every comparison held."""
+        """Whether every comparison found the databases equal."""
         return all(comparison.is_equal for comparison in self.comparisons)
 
 
 def play(stage: Stage, display: Display) -> Outcome:
-    """Play it; WalsyncdError if it can't go on. All processes have ended when it returns."""
+    """Play all phases. Raises WalsyncdError if one can't go on. All processes have ended when it returns."""
     with stage:
         _begin(stage, display)
         marks = [_mark_position(stage, display)]
@@ -115,7 +115,7 @@ def _mark_position(stage: Stage, display: Display) -> Mark:
 def _mark_moment(stage: Stage, display: Display) -> Mark:
     display.begin("a quiet moment to come back to")
     stage.tell("pause")
-    _sync(stage)  # its clock says when it saw a commit: it has seen them all now
+    _sync(stage)  # a commit has the time at which walsyncd saw it, and now it has seen all of them
     time_ms = time.time_ns() // 1_000_000
     expected = settled_copy(stage.database, stage.folder / "restored" / "expected-moment.db")
     counter = counter_at(stage.diary(), time_ms)
@@ -171,7 +171,7 @@ def _compare(stage: Stage, display: Display, mark: Mark) -> Comparison:
 
 
 def _finish(stage: Stage, display: Display) -> tuple[str, ...]:
-    """Have the replica read from end to end, stop the daemon; why each generation began."""
+    """Verify the whole replica, stop the daemon, and return why each generation began."""
     display.begin("walsyncd verify; walsyncd ls; stop the daemon")
     said = stage.run("verify", NAME)
     (database,) = json.loads(stage.run("ls", NAME, "--json"))["databases"]
@@ -181,5 +181,5 @@ def _finish(stage: Stage, display: Display) -> tuple[str, ...]:
 
 
 def _sync(stage: Stage) -> str:
-    """Have everything stored; the position that is reached."""
+    """Wait until everything is stored, and return the position that is reached."""
     return stage.run("sync", NAME, "--timeout", SYNC_TIMEOUT).split()[-1]

@@ -1,7 +1,7 @@
 """The demo's application, a process of its own: ``python -m walsyncd.demo.writer DATABASE DIARY``.
 
-It knows nothing of walsyncd. It reads commands from stdin, a word on a line, and answers each with the same
-word on stdout as soon as it is so; the end of stdin ends it, however its parent went away.
+It knows nothing of walsyncd. It reads commands from stdin, one word on a line. It answers each with the same word on
+stdout as soon as it obeys it. It ends at the end of stdin, so it never outlives its parent.
 
 =========  =========================================================================================
 command    what it does from then on
@@ -9,12 +9,12 @@ command    what it does from then on
 ``write``  transactions of some rows, deletes that shrink the file
 ``stir``   also transactions larger than the cache, rolled back or not, checkpoints of every mode and
            short-lived second connections
-``close``  closes its connection, the last one, and opens it again; then as before
+``close``  closes its connection, the last one, and opens it again; then it continues as before
 ``pause``  nothing: the connection stays open
 =========  =========================================================================================
 
-It checkpoints only when it stirs, and after an idle moment: a WAL that begins anew twice before the daemon
-looked can't be proven complete, and costs a new generation.
+It checkpoints only after ``stir``, and only after an idle moment. A WAL that restarts twice before the daemon looks
+can't be proven complete, and costs a new generation.
 """
 
 from __future__ import annotations
@@ -52,14 +52,14 @@ CREATE INDEX IF NOT EXISTS note_title ON note (title);
 
 @dataclass(frozen=True, slots=True)
 class Act:
-    """Something that an application does, and how often beside the others."""
+    """One kind of application action, and its relative frequency."""
 
     do: Callable[[Application], None]
     weight: int
 
 
 class Application:
-    """One database, opened; ``step`` does the next thing, by chance but repeatably."""
+    """An application with one open database. ``step`` does the next action, at random but repeatably."""
 
     def __init__(self, database: Path, diary: TextIO, chance: random.Random) -> None:
         self._database = database
@@ -70,7 +70,7 @@ class Application:
         self._rounds = 0
 
     def close(self) -> None:
-        """Close the connection; as the last one, SQLite then checkpoints and deletes the WAL."""
+        """Close the connection. It is the last one, so SQLite checkpoints and deletes the WAL."""
         self._connection.close()
 
     def reopen(self) -> None:
@@ -79,28 +79,28 @@ class Application:
         self._connection = _connect(self._database)
 
     def step(self, acts: tuple[Act, ...]) -> None:
-        """Do one of these."""
+        """Do one of these actions, chosen at random by weight."""
         (act,) = self._chance.choices(acts, [act.weight for act in acts])
         act.do(self)
 
     def small(self) -> None:
-        """A transaction of a few rows."""
+        """Commit a transaction of a few rows."""
         with self._transaction(self._connection):
             self._insert(self._connection, self._chance.randint(1, 4))
 
     def large(self) -> None:
-        """A transaction that does not fit into the cache: its pages reach the WAL before it commits."""
+        """Commit a transaction that does not fit into the cache, so its pages reach the WAL before it commits."""
         with self._transaction(self._connection):
             self._insert(self._connection, LARGE_ROWS)
 
     def rename(self) -> None:
-        """A transaction that changes rows all over the file."""
+        """Commit a transaction that changes rows all over the file."""
         remainder = self._chance.randrange(50)
         with self._transaction(self._connection):
             self._connection.execute("UPDATE note SET title = title || '.' WHERE id % 50 = ?", [remainder])
 
     def forget(self) -> None:
-        """A transaction that deletes the older half if there are many; the file gets shorter."""
+        """Commit a transaction that deletes the older half of the rows if there are many. The file gets shorter."""
         (rows,) = self._connection.execute("SELECT count(*) FROM note").fetchone()
         with self._transaction(self._connection):
             if rows > ROWS_MAX:
@@ -108,20 +108,20 @@ class Application:
                 self._connection.execute(f"DELETE FROM note WHERE id IN ({half})", [rows // 2])  # noqa: S608
 
     def change_its_mind(self) -> None:
-        """A large transaction that is rolled back, then a larger one in its place in the WAL."""
+        """Roll back a large transaction, then commit a larger one, which takes its place in the WAL."""
         self._connection.execute("BEGIN IMMEDIATE")
         self._insert(self._connection, LARGE_ROWS // 2)
         self._connection.execute("ROLLBACK")
         self.large()
 
     def checkpoint(self) -> None:
-        """One of SQLite's four checkpoints, each in its turn, when the application is idle for a moment."""
+        """Run SQLite's four kinds of checkpoint by turns, after an idle moment."""
         time.sleep(IDLE_S)
         self._rounds += 1
         self._connection.execute(f"PRAGMA wal_checkpoint({CHECKPOINTS[self._rounds % len(CHECKPOINTS)]})").fetchall()
 
     def second_connection(self) -> None:
-        """Another connection comes, commits and goes."""
+        """Open another connection, commit in it and close it."""
         with closing(_connect(self._database)) as other, self._transaction(other):
             self._insert(other, 2)
 
@@ -167,7 +167,7 @@ def _connect(database: Path) -> sqlite3.Connection:
 
 
 def run(application: Application, commands: TextIO, answers: TextIO, chance: random.Random) -> None:
-    """Obey until the commands end."""
+    """Obey the commands until they end."""
     acts: tuple[Act, ...] = ()
     while True:
         gap_s = chance.expovariate(1 / GAP_S) if acts else None
