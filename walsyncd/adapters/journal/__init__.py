@@ -1,1 +1,1 @@
-"""walsyncd's own state on disk: the journal (SQLite), the spool and the room that they have."""
+"""walsyncd's own state on disk: the journal (SQLite), the spool and its disk space."""

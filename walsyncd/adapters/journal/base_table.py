@@ -22,10 +22,10 @@ from walsyncd.adapters.journal.rows import (
 
 
 class BaseReads(Connection):
-    """What is known of bases under way."""
+    """Queries about bases under way."""
 
     def bases(self, database_id: int | None = None) -> list[Base]:
-        """Bases whose manifest is not stored yet, of one database or all, oldest first."""
+        """Return the bases whose manifest is not stored yet, of one database or all, oldest first."""
         sql = (
             f"SELECT {COLUMNS}, plan, etag FROM object"  # noqa: S608  constants
             " WHERE kind = 'base' AND (?1 IS NULL OR database_id = ?1) ORDER BY id"
@@ -34,7 +34,7 @@ class BaseReads(Connection):
 
 
 class BaseTable(BaseReads):
-    """What moves bases on. Every method is one durable step."""
+    """Steps of bases. Every method is one durable step."""
 
     def base_begun(
         self,
@@ -49,7 +49,7 @@ class BaseTable(BaseReads):
         frame: int,
         now_ms: int,
     ) -> ObjectRow:
-        """A base is about to be opened as a multipart upload; ``epoch`` and ``frame`` are its start S."""
+        """Note that a base is about to be opened as a multipart upload; ``epoch`` and ``frame`` are its start S."""
         new = ObjectRow(
             id=UNNUMBERED,
             database_id=database_id,
@@ -75,19 +75,19 @@ class BaseTable(BaseReads):
         return row
 
     def base_planned(self, object_id: int, plan: str) -> None:
-        """The snapshotter's own JSON has changed."""
+        """Replace the snapshotter's own JSON."""
         with self._transaction() as connection:
             connection.execute("UPDATE object SET plan = ? WHERE id = ?", (plan, object_id))
 
     def base_stored(self, object_id: int, *, etag: str, size: int) -> None:
-        """The upload was completed; the row stays until the manifest is stored."""
+        """Note that the upload was completed. The row stays until the manifest is stored."""
         with self._transaction() as connection:
             connection.execute(
                 "UPDATE object SET state = 'stored', etag = ?, size = ? WHERE id = ?", (etag, size, object_id)
             )
 
     def gap_found(self, database_id: int, follow: str) -> None:
-        """``follow`` says that a gap is bridged; every base under way is worthless."""
+        """Note in ``follow`` that a gap is bridged. Every base under way becomes worthless."""
         with self._transaction() as connection:
             connection.execute("UPDATE database SET follow = ? WHERE id = ?", (follow, database_id))
             sql = "SELECT id FROM object WHERE kind = 'base' AND database_id = ?"
@@ -97,7 +97,7 @@ class BaseTable(BaseReads):
                 drop_one(connection, row)
 
     def base_dropped(self, object_id: int) -> None:
-        """The base is worthless; an upload still open becomes a leftover."""
+        """Drop a worthless base. An upload that is still open becomes a leftover."""
         with self._transaction() as connection:
             row = fetch(connection, object_id)
             if row is not None:

@@ -1,4 +1,4 @@
-"""The journal's databases and their generations: where each stands, who writes to it, why a history ended."""
+"""The journal's databases and their generations: their states, their owners, and why a history ended."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ _DATABASE = ", ".join(
 )
 _GENERATION = ", ".join(field.name for field in fields(GenerationRow))
 
-_PRUNE_MS = f"max(prune_due_ms, pruned_ms + {DAY_MS})"  # NULL if nothing can go
+_PRUNE_MS = f"max(prune_due_ms, pruned_ms + {DAY_MS})"  # NULL if nothing may be deleted
 
-MACHINE = "machine"  # the boot and file system of the last run, then the machine ids since, a line each
-MACHINE_IDS_MAX = 100  # a container that is made again more often than that between two commits loses a generation
-FORGOTTEN = "/forgotten/"  # no database is called so: names have no slash at their beginning
-VERIFIED = "verified_ms "  # the fact's name goes on with the database's
+MACHINE = "machine"  # the boot and file system of the last run, then the machine ids since, one per line
+MACHINE_IDS_MAX = 100  # a container that is created again more often between two commits loses a generation
+FORGOTTEN = "/forgotten/"  # no database has such a name: names do not begin with a slash
+VERIFIED = "verified_ms "  # followed by the database's name in the fact's name
 
 
 class DatabaseReads(Connection):
-    """What can be asked, by the daemon and by a reader beside it."""
+    """Queries for the daemon and for the command line."""
 
     def databases(self) -> list[DatabaseRow]:
-        """All databases the journal knows, also those no longer configured, by id."""
+        """Return all databases the journal knows, also those no longer configured, by id."""
         return [_database(row) for row in self._rows(f"SELECT {_DATABASE} FROM database ORDER BY id")]  # noqa: S608  constants
 
     def database_by_id(self, database_id: int) -> DatabaseRow:
-        """One database; the caller has the id from the journal."""
+        """Return one database, whose id the caller has from the journal."""
         sql = f"SELECT {_DATABASE} FROM database WHERE id = ?"  # noqa: S608  constants
         rows = self._rows(sql, (database_id,))
         assert rows, f"no database {database_id} in the journal"
@@ -50,13 +50,13 @@ class DatabaseReads(Connection):
         return str(rows[0][0]) if rows else None
 
     def generations(self, database_id: int) -> list[GenerationRow]:
-        """The generations that this journal began, oldest first."""
+        """Return the generations that this journal began, oldest first."""
         sql = f"SELECT {_GENERATION} FROM generation WHERE database_id = ? ORDER BY generation"  # noqa: S608  constants
         rows = [GenerationRow(*row) for row in self._rows(sql, (database_id,))]
         return [replace(row, kind_ended=GapKind(row.kind_ended) if row.kind_ended else None) for row in rows]
 
     def gaps(self) -> dict[GapKind, int]:
-        """How many gaps there were, by their kind: those that were bridged, and those that ended a generation."""
+        """Return the number of gaps by kind: those that were bridged, and those that ended a generation."""
         sql = (
             "SELECT kind, count(*) FROM (SELECT kind_ended AS kind FROM generation WHERE ended_ms IS NOT NULL"
             " UNION ALL SELECT kind FROM bridged) GROUP BY kind"
@@ -64,64 +64,64 @@ class DatabaseReads(Connection):
         return {GapKind(kind): int(count) for kind, count in self._rows(sql)}
 
     def generation_counts(self) -> dict[int, int]:
-        """How many generations this journal began, by database."""
+        """Return how many generations this journal began, by database."""
         return dict(self._rows("SELECT database_id, count(*) FROM generation GROUP BY database_id"))
 
     def prunes_due(self, now_ms: int) -> list[int]:
-        """The databases whose folders are to be listed now: something may go, and the last listing is a day old."""
+        """Return the databases to list now: a deletion is due, and the last listing of the folder is a day old."""
         sql = f"SELECT id FROM database WHERE {_PRUNE_MS} <= ? ORDER BY id"  # noqa: S608  constants
         return [row_id for (row_id,) in self._rows(sql, (now_ms,))]
 
     def next_prune_ms(self, now_ms: int) -> int | None:
-        """When the next database after ``now_ms`` becomes one of ``prunes_due``; None: not by itself."""
+        """Return when the next database after ``now_ms`` becomes one of ``prunes_due``, or None if none will."""
         sql = f"SELECT min({_PRUNE_MS}) FROM database WHERE {_PRUNE_MS} > ?"  # noqa: S608  constants
         ((moment,),) = self._rows(sql, (now_ms,))
         return None if moment is None else int(moment)
 
     def fact(self, name: str) -> str | None:
-        """A fact noted before, or None."""
+        """Return a fact noted before, or None."""
         rows = self._rows("SELECT value FROM fact WHERE name = ?", (name,))
         return str(rows[0][0]) if rows else None
 
     def verified_ms(self, name: str) -> int | None:
-        """When a database's replica was last read whole and found sound, or None."""
+        """Return when a database's replica was last read whole and found sound, or None."""
         value = self.fact(VERIFIED + name)
         return None if value is None else int(value)
 
 
 class DatabaseTable(DatabaseReads):
-    """What the daemon notes."""
+    """Changes by the daemon."""
 
     def note_fact(self, name: str, value: str) -> None:
-        """Remember a fact of this machine or run."""
+        """Store a fact of this machine or run."""
         with self._transaction() as connection:
             connection.execute("INSERT OR REPLACE INTO fact (name, value) VALUES (?, ?)", (name, value))
 
     def note_verified(self, name: str, now_ms: int) -> None:
-        """The database's replica was read whole and found sound."""
+        """Note that the database's replica was read whole and found sound."""
         self.note_fact(VERIFIED + name, str(now_ms))
 
     def note_proven(self, database_id: int) -> None:
-        """The newest base was restored from, or read, and found sound."""
+        """Note that the newest base was restored from, or read, and found sound."""
         self._update(database_id, "proven_key = coalesce(base_key, proven_key)")
 
     def prune_due(self, database_id: int, at_ms: int) -> None:
-        """Something in storage may go at ``at_ms`` by the store's clock."""
+        """Note that something in storage may be deleted at ``at_ms`` by the store's clock."""
         self._update(database_id, "prune_due_ms = min(coalesce(prune_due_ms, ?1), ?1)", at_ms)
 
     def prune_asked(self, database_id: int) -> None:
-        """Somebody wants to see it pruned, however long ago that was done."""
+        """Note a user's request to prune, however recent the last pruning was."""
         self._update(database_id, "prune_due_ms = 0, pruned_ms = 0")
 
     def note_pruned(self, database_id: int, now_ms: int, due_ms: int | None, *, objects: int, size: int) -> None:
-        """The folder was listed at ``now_ms``; so much is left in it, of which more may go at ``due_ms``."""
+        """Note a listing of the folder at ``now_ms``, what is left in it, and when more may be deleted (``due_ms``)."""
         change = "pruned_ms = ?, prune_due_ms = ?, bucket_objects = ?, bucket_bytes = ?"
         self._update(database_id, change, now_ms, due_ms, objects, size)
 
     def begin_run(self, run_id: str) -> bool:
-        """Note the run that begins; False if this journal is a copy of the one that the runs before had.
+        """Note the run that begins. Returns False if this journal is a copy of the one that the earlier runs had.
 
-        The original may still be at work. So a copy owns nothing that runs before it wrote to.
+        The original may still be in use. So a copy owns nothing that earlier runs wrote to.
         """
         identity = _identity(self._path)
         with self._transaction() as connection:
@@ -134,9 +134,9 @@ class DatabaseTable(DatabaseReads):
         return not is_copy
 
     def note_machine(self, boot_id: str, machine_id: str) -> frozenset[str]:
-        """Note the machine's id; returns those under which this journal ran since that boot, this one included.
+        """Note the machine's id. Returns the ids under which this journal ran since that boot, this one included.
 
-        A container that is made again has another id, and the same kernel and file system. A clone has not.
+        A container that is created again has another id, but the same kernel and file system. A clone has not.
         """
         boot = f"{boot_id} {self._path.stat().st_dev}"
         before, _, ids = (self.fact(MACHINE) or "").partition("\n")
@@ -146,9 +146,9 @@ class DatabaseTable(DatabaseReads):
         return frozenset(known)
 
     def forget_database(self, database_id: int) -> None:
-        """Remove all that is known of a database that nobody follows.
+        """Remove all that is known of a database that is not followed.
 
-        Its row stays without a name until ``sweep_forgotten``, since a daemon that runs counts by its id.
+        Its row stays without a name until ``sweep_forgotten``, since a running daemon relies on its id.
         """
         with self._transaction() as connection:
             (name,) = connection.execute("SELECT name FROM database WHERE id = ?", (database_id,)).fetchone()
@@ -171,12 +171,12 @@ class DatabaseTable(DatabaseReads):
             )
 
     def sweep_forgotten(self) -> None:
-        """Remove the rows of databases that were forgotten; only before any id is in use."""
+        """Remove the rows of forgotten databases. Call it only before any id is in use."""
         with self._transaction() as connection:
             connection.execute("DELETE FROM database WHERE name LIKE ? || '%'", (FORGOTTEN,))
 
     def database(self, name: str, path: str) -> DatabaseRow:
-        """The database called ``name``, entered if it is new, now at ``path``."""
+        """Return the database called ``name``, added if it is new, now at ``path``."""
         with self._transaction() as connection:
             connection.execute(
                 "INSERT INTO database (name, path) VALUES (?, ?)"
@@ -187,11 +187,11 @@ class DatabaseTable(DatabaseReads):
         return self.database_by_id(row[0])
 
     def note_place(self, database_id: int, url: str) -> None:
-        """The database's replica is in the storage at ``url`` from now on."""
+        """Note that the database's replica is in the storage at ``url`` from now on."""
         self._update(database_id, "place = ?", url)
 
     def note_state(self, database_id: int, state: DatabaseState, cause: str, remedy: str, now_ms: int) -> None:
-        """Say how a database does; ``state_since_ms`` moves only with the state."""
+        """Note a database's state; ``state_since_ms`` changes only with the state."""
         with self._transaction() as connection:
             connection.execute(
                 "UPDATE database SET state_since_ms = iif(state = ?1, state_since_ms, ?4),"
@@ -200,23 +200,23 @@ class DatabaseTable(DatabaseReads):
             )
 
     def note_error(self, database_id: int, text: str, now_ms: int) -> None:
-        """Say what went wrong last; an empty text: it is over."""
+        """Note the last error; an empty text means that it is over."""
         self._update(database_id, "error = ?, error_ms = ?", text, now_ms)
 
     def note_last_generation(self, database_id: int, generation: str) -> None:
-        """A generation was seen in the bucket: later ids must be greater."""
+        """Note a generation that was seen in the bucket: later ids must be greater."""
         self._update(database_id, "last_generation = max(last_generation, ?)", generation)
 
     def claim_begun(self, database_id: int, run_id: str) -> None:
-        """``run_id`` is about to be written to the database's ``owner.json``."""
+        """Note that ``run_id`` is about to be written to the database's ``owner.json``."""
         self._update(database_id, "owner_next = ?", run_id)
 
     def claimed(self, database_id: int, run_id: str) -> None:
-        """``run_id`` stands in the database's ``owner.json``."""
+        """Note that ``run_id`` is in the database's ``owner.json``."""
         self._update(database_id, "owner_run = ?, owner_next = NULL", run_id)
 
     def begin_generation(self, database_id: int, generation: str, reason: str, follow: str | None, now_ms: int) -> None:
-        """Begin a history; one that still goes on ends for the same reason."""
+        """Begin a history. One that has not ended ends for the same reason."""
         with self._transaction() as connection:
             _end(connection, database_id, Gap.of(GapKind.OTHER, "{reason}", reason=reason), now_ms)
             connection.execute(
@@ -231,7 +231,7 @@ class DatabaseTable(DatabaseReads):
             )
 
     def end_generation(self, database_id: int, gap: Gap, now_ms: int) -> None:
-        """End the current history; what is spooled of it still goes up, and it stays restorable."""
+        """End the current history. What is spooled of it is still uploaded, and it stays restorable."""
         with self._transaction() as connection:
             _end(connection, database_id, gap, now_ms)
 
@@ -241,9 +241,10 @@ class DatabaseTable(DatabaseReads):
 
 
 def _identity(path: Path) -> str:
-    """What a file keeps for life and a copy of it does not have.
+    """Return what a file keeps as long as it exists and a copy of it does not have.
 
-    O_PATH: closing any other descriptor would drop the locks that SQLite holds on the journal (fcntl(2)).
+    O_PATH is used because closing any other descriptor would drop the locks that SQLite holds on the journal
+    (fcntl(2)).
     """
     descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
     try:

@@ -1,4 +1,4 @@
-"""The journal's drills: how the last rehearsed restore of each database went."""
+"""The journal's drills: the result of each database's last restore drill."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class DrillOutcome(StrEnum):
 class DrillRow:
     """A drill at ``at_ms`` (since 1970); ``position`` is what was restored, "" if nothing was.
 
-    ``detail`` says what was looked at, or what went wrong.
+    ``detail`` is what was examined, or what went wrong.
     """
 
     database_id: int
@@ -32,10 +32,10 @@ class DrillRow:
 
 
 class DrillReads(Connection):
-    """What can be asked."""
+    """Queries."""
 
     def last_drill(self, database_id: int) -> DrillRow | None:
-        """The last one of a database."""
+        """Return the last drill of a database, or None."""
         sql = "SELECT database_id, at_ms, outcome, position, detail FROM drill WHERE database_id = ?"
         for row_id, at_ms, outcome, position, detail in self._rows(sql, (database_id,)):
             return DrillRow(row_id, at_ms, DrillOutcome(outcome), position, detail)
@@ -43,10 +43,13 @@ class DrillReads(Connection):
 
 
 class DrillTable(DrillReads):
-    """What the daemon notes."""
+    """Changes by the daemon."""
 
     def note_drill(self, row: DrillRow, *, name: str, proven_key: str | None) -> None:
-        """How it ended; one that passed proves the replica of ``name`` and the base of the manifest ``proven_key``."""
+        """Note a result.
+
+        A drill that passed proves the replica of ``name`` and the base of the manifest ``proven_key``.
+        """
         with self._transaction() as connection:
             connection.execute("INSERT OR REPLACE INTO drill VALUES (?, ?, ?, ?, ?)", astuple(row))
             if row.outcome is DrillOutcome.PASSED:

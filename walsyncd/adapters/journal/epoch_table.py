@@ -1,9 +1,9 @@
-"""The journal's closed epochs: stored segments that are to become one object, and how far that has come.
+"""The journal's closed epochs: stored segments that are to become one object, and the progress of that.
 
     segment stored → kept ──(epoch closed)──> begun ──(read back)──> stored ──(an hour, segments deleted)──> replaced
 
-Rows of ``kept`` name the segments of an epoch, so that no listing is needed, and hold their bodies while there is
-room: ``bodies_bytes_max`` for all together. ``replaced`` stays until a listing shows that the segments have gone.
+Rows of ``kept`` name the segments of an epoch, so that no listing is needed. They hold their bodies while there is
+room: ``bodies_bytes_max`` for all together. ``replaced`` stays until a listing shows that the segments are gone.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Epoch:
 
 @dataclass(frozen=True, slots=True)
 class KeptRow:
-    """A stored segment; ``has_body`` says whether its bytes are still here."""
+    """A stored segment; ``has_body`` means that its bytes are still here."""
 
     first: int
     last: int
@@ -41,7 +41,7 @@ class KeptRow:
 
 @dataclass(frozen=True, slots=True)
 class WholeRow:
-    """An epoch in one object: ``state`` since ``at_ms`` by the store's clock."""
+    """An epoch in one object, in ``state`` since ``at_ms`` by the store's clock."""
 
     epoch: Epoch
     key: str
@@ -51,10 +51,10 @@ class WholeRow:
 
 
 class WholeReads(Connection):
-    """What is known of closed epochs."""
+    """Queries about closed epochs."""
 
     def closed_epochs(self, database_id: int | None = None) -> list[Epoch]:
-        """Epochs, of one database or all, that nothing can be added to and that are not one object, oldest first."""
+        """Return the closed epochs, of one database or all, that are not one object yet, oldest first."""
         sql = (
             "SELECT DISTINCT k.database_id, k.generation, k.epoch FROM kept k JOIN database d ON d.id = k.database_id"
             " LEFT JOIN whole w ON w.database_id = k.database_id AND w.generation = k.generation"
@@ -70,21 +70,21 @@ class WholeReads(Connection):
         return [Epoch(*row) for row in self._rows(sql + " AND k.database_id = ?" + order, (database_id,))]
 
     def kept(self, epoch: Epoch) -> list[KeptRow]:
-        """The epoch's segments in order, as far as this journal knows them."""
+        """Return the epoch's segments in order, as far as this journal knows them."""
         columns = "first, last, key, size, body_path, body IS NOT NULL OR body_path IS NOT NULL"
         sql = f"SELECT {columns} FROM kept WHERE {_OF_EPOCH} ORDER BY first"  # noqa: S608  constants
         return [KeptRow(*row) for row in self._rows(sql, _values(epoch))]
 
     def wholes(self, database_id: int) -> list[WholeRow]:
-        """Epochs of a database on their way into one object."""
+        """Return the epochs of a database that are becoming one object."""
         return self._wholes("database_id = ?", database_id)
 
     def wholes_stored(self, by_ms: int) -> list[WholeRow]:
-        """Epochs of all databases in one object since ``by_ms`` or before, whose segments still stand."""
+        """Return all databases' epochs that became one object by ``by_ms`` and whose segments still exist."""
         return self._wholes("state = 'stored' AND at_ms <= ?", by_ms)
 
     def next_whole_ms(self) -> int | None:
-        """When the first of these was stored, whenever that was."""
+        """Return when the first of these was stored, at any time."""
         ((moment,),) = self._rows("SELECT min(at_ms) FROM whole WHERE state = 'stored'")
         return None if moment is None else int(moment)
 
@@ -94,16 +94,16 @@ class WholeReads(Connection):
 
 
 class WholeTable(WholeReads, ObjectTable):
-    """What moves closed epochs on. Every method is one durable step."""
+    """Steps of closed epochs. Every method is one durable step."""
 
     def keep_bodies(self, bytes_max: int, is_kept: Callable[[int], bool] = lambda _database_id: True) -> None:
-        """From now on note stored segments of the databases that are kept, with bodies up to ``bytes_max`` together."""
+        """Keep stored segments from now on, if ``is_kept`` their database, with bodies up to ``bytes_max`` in all."""
         sql = "SELECT coalesce(sum(size), 0) FROM kept WHERE body IS NOT NULL OR body_path IS NOT NULL"
         self._kept_bytes = int(self._rows(sql)[0][0])
         self._kept_bytes_max, self._is_kept = bytes_max, is_kept
 
     def kept_blocks(self, epoch: Epoch, row: KeptRow) -> Iterator[bytes]:
-        """A kept body, in blocks of bounded size; CorruptError if its file can't be read."""
+        """Yield a kept body in blocks of bounded size. Raises CorruptError if its file can't be read."""
         if row.body_path is not None:
             yield from self._spool.blocks(row.body_path)
             return
@@ -111,13 +111,13 @@ class WholeTable(WholeReads, ObjectTable):
         yield from (record[0] for record in self._rows(sql, (*_values(epoch), row.first)))
 
     def whole_begun(self, epoch: Epoch, key: str, size: int, now_ms: int) -> None:
-        """The epoch is about to be written as one object."""
+        """Note that the epoch is about to be written as one object."""
         with self._transaction() as connection:
             sql = "INSERT OR REPLACE INTO whole VALUES (?, ?, ?, ?, ?, 'begun', ?)"
             connection.execute(sql, (*_values(epoch), key, size, now_ms))
 
     def whole_stored(self, epoch: Epoch, now_ms: int) -> None:
-        """The object was read back and is what it must be: the bodies are not needed any more."""
+        """Note that the object was read back and is correct. The bodies are then no longer needed."""
         self._drop_bodies(epoch)
         with self._transaction() as connection:
             sql = f"UPDATE whole SET state = 'stored', at_ms = ? WHERE {_OF_EPOCH} RETURNING size"  # noqa: S608
@@ -125,7 +125,7 @@ class WholeTable(WholeReads, ObjectTable):
             _count(connection, epoch.database_id, objects=1, size=size)
 
     def whole_replaced(self, epoch: Epoch, now_ms: int) -> None:
-        """The store was told to delete the segments."""
+        """Note that the segments were deleted from the store."""
         rows = self.kept(epoch)
         with self._transaction() as connection:
             sql = f"UPDATE whole SET state = 'replaced', at_ms = ? WHERE {_OF_EPOCH}"  # noqa: S608  constants
@@ -134,17 +134,17 @@ class WholeTable(WholeReads, ObjectTable):
             size = sum(row.size for row in rows)
             _count(connection, epoch.database_id, objects=-len(rows), size=-size)
             sql = "UPDATE database SET prune_due_ms = coalesce(prune_due_ms, ?) WHERE id = ?"
-            connection.execute(sql, (now_ms, epoch.database_id))  # whose listing shows whether they went
+            connection.execute(sql, (now_ms, epoch.database_id))  # the pruning's listing shows whether they are gone
 
     def epoch_forgotten(self, epoch: Epoch) -> None:
-        """Nothing more is to be done about it."""
+        """Forget an epoch for which nothing is left to do."""
         self._drop_bodies(epoch)
         with self._transaction() as connection:
             for table in ("kept", "whole"):
                 connection.execute(f"DELETE FROM {table} WHERE {_OF_EPOCH}", _values(epoch))  # noqa: S608  constants
 
     def forget_kept(self, database_id: int) -> None:
-        """No epoch of the database becomes one object: deletion is not allowed, or all of it is elsewhere."""
+        """Forget the kept segments of a database: deletion is not allowed, or its replica is in another storage."""
         sql = "SELECT DISTINCT database_id, generation, epoch FROM kept WHERE database_id = ?"
         for record in self._rows(sql, (database_id,)):
             self.epoch_forgotten(Epoch(*record))
@@ -152,7 +152,7 @@ class WholeTable(WholeReads, ObjectTable):
             connection.execute("DELETE FROM whole WHERE database_id = ?", (database_id,))
 
     def _drop_bodies(self, epoch: Epoch) -> None:
-        """The rows first: a file without a row is swept, a row without its file is not."""
+        """Remove the bodies. Rows come first: a file without a row is swept, a row without its file is not."""
         rows = [row for row in self.kept(epoch) if row.has_body]
         with self._transaction() as connection:
             sql = f"UPDATE kept SET body = NULL, body_path = NULL WHERE {_OF_EPOCH}"  # noqa: S608  constants

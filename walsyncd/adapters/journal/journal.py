@@ -1,15 +1,15 @@
-"""walsyncd's own database: what is spooled, uploaded, in flight, and where each database stands.
+"""walsyncd's own database: what is spooled, uploaded and in flight, and the state of each database.
 
-The order is always: body → row → marked begun → S3 call → marked stored → body removed, each step durable
-before the next. Bodies up to 64 KiB lie in their row (one fsync, no file), larger ones in the spool folder.
-After a crash the journal may know less than the store by the one object per database whose key and bytes it
-knows; so it is never wrong, only behind.
+The order is always: body → row → marked begun → S3 call → marked stored → body removed, each step durable before the
+next. Bodies up to 64 KiB are in their row (one fsync, no file), larger ones in the spool folder. After a crash the
+journal may lack what happened to one object per database, whose key and bytes it knows. So it is never wrong, only
+late.
 
     <state_dir>/lock          held by the one daemon (flock)
     <state_dir>/journal.db    SQLite, WAL mode, synchronous=FULL
     <state_dir>/spool/        bodies
     <state_dir>/maps/         page maps (``page_map_file``)
-    <state_dir>/drill/        what a drill restores just now
+    <state_dir>/drill/        the file that a drill is restoring
     <state_dir>/reserve       room for making room (``state_disk``)
 """
 
@@ -68,25 +68,25 @@ __all__ = [
 
 
 class JournalReader(DatabaseReads, ObjectReads, UploadReads, BaseReads, WholeReads, DrillReads, PageMapReads):
-    """A read-only view for the command line, beside a daemon or without one."""
+    """A read-only view for the command line, with or without a running daemon."""
 
 
 class Journal(DatabaseTable, WholeTable, UploadTable, BaseTable, DrillTable, PageMapTable):
     """The daemon's journal. All methods may be called from any thread; each is one transaction."""
 
     disk: StateDisk
-    """What the state directory lies on."""
+    """The disk of the state directory."""
 
     @property
     def folder(self) -> Path:
-        """The state directory."""
+        """Return the state directory."""
         return self._path.parent
 
     @classmethod
     def open(cls, state_dir: Path) -> Self:
         """Open or create the journal of a state directory.
 
-        CorruptError (with the way out), StateError, UsageError if the directory can't be used.
+        Raises CorruptError (with the remedy), StateError, and UsageError if the directory can't be used.
         """
         try:
             state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -103,19 +103,19 @@ class Journal(DatabaseTable, WholeTable, UploadTable, BaseTable, DrillTable, Pag
 
 
 def reader(state_dir: Path) -> JournalReader:
-    """The journal of a state directory, read only; MissingError if there is none."""
+    """Return the journal of a state directory, read only. Raises MissingError if there is none."""
     path = state_dir / JOURNAL_NAME
     return JournalReader(connect_read_only(path), path)
 
 
 class StateLock:
-    """Keeps a second daemon out of a state directory until it is closed or the process ends."""
+    """Excludes a second daemon from a state directory until it is closed or the process ends."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
 
     def close(self) -> None:
-        """Let the next one in."""
+        """Release the lock."""
         os.close(self._descriptor)
 
     def __enter__(self) -> Self:
@@ -128,7 +128,7 @@ class StateLock:
 
 
 def lock_state_dir(state_dir: Path) -> StateLock:
-    """Take the state directory for this process; UsageError names the process that has it."""
+    """Lock the state directory for this process. Raises UsageError with the process that has locked it."""
     try:
         state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor = os.open(state_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -149,7 +149,7 @@ def lock_state_dir(state_dir: Path) -> StateLock:
 
 
 def _make_private(state_dir: Path, path: Path) -> None:
-    """See that only the owner and the group can read what is there; SQLite gives -wal and -shm the journal's mode."""
+    """Allow only the owner and the group to read the files; SQLite gives -wal and -shm the journal's mode."""
     try:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
         tighten(state_dir)

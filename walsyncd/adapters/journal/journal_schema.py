@@ -1,24 +1,24 @@
-"""The journal's tables, and the connection that they are reached through.
+"""The journal's tables, and the connection to them.
 
 =============  ====================================================================================
 table          a row is
 =============  ====================================================================================
 fact           a fact of this machine and run (``run_id``, boot id …), by name
-database       a database of the configuration, now or once, and where it stands
+database       a database of the configuration, now or once, and its state
 generation     a generation that this journal began, and why it began and ended
-object         an object on its way; removed when stored (a base: when its manifest is)
+object         an object to be uploaded; removed when stored (a base: when its manifest is)
 part           a part of an object's multipart upload
-leftover       an upload that was given up and has to be aborted
+leftover       an abandoned upload that has to be aborted
 kept           a stored segment whose epoch is not one object yet, with its body if there was room
-drill          how the last rehearsed restore of a database went
-whole          an epoch on its way into one object, until its segments are seen to be gone
+drill          the result of the last restore drill of a database
+whole          an epoch that is becoming one object, until its segments are seen to be gone
 page_map       which file is the page map of a database (``page_map_file``)
-bridged        a gap that was bridged: of which kind it was, and the epoch that begins with its bridge
+bridged        a gap that was bridged: its kind, and the epoch that begins with its bridge
 redo           what the frames of a segment change in the page map, until the file holds it
 =============  ====================================================================================
 
-``PRAGMA user_version`` counts the migrations applied. WAL mode with ``synchronous=FULL``: a transaction is on
-disk when COMMIT returns (sqlite.org/pragma.html#pragma_synchronous).
+``PRAGMA user_version`` counts the migrations applied. WAL mode with ``synchronous=FULL``: a transaction is on disk when
+COMMIT returns (sqlite.org/pragma.html#pragma_synchronous).
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ from walsyncd.core.send.pacing import BURST
 from walsyncd.errors import CorruptError, MissingError, StateError, TransientError, UsageError
 
 JOURNAL_NAME = "journal.db"
-_BUSY_MS = 10_000  # a reader never blocks a writer in WAL mode; this is for a checkpoint of somebody's shell
+_BUSY_MS = 10_000  # a reader never blocks a writer in WAL mode; this is for a checkpoint by a user's shell
 
-Record: TypeAlias = tuple[Any, ...]  # a row as sqlite3 gives it: its types are the schema's
+Record: TypeAlias = tuple[Any, ...]  # a row as sqlite3 returns it: its types are the schema's
 
-# The blob stands last: SQLite reads a row's columns in order, and large ones spill into a chain of pages.
+# The blob comes last: SQLite reads a row's columns in order, and large ones spill into a chain of pages.
 _FIRST = f"""
 CREATE TABLE fact (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE database (
@@ -153,7 +153,7 @@ CREATE TABLE whole (
 ) WITHOUT ROWID;
 """
 
-# Where following stood before an object, so that its frames can be read again; and how often that was done.
+# The follow state before an object, so that its frames can be read again; and how often that was done.
 _REWINDS = """
 ALTER TABLE object ADD COLUMN follow_before TEXT;
 ALTER TABLE database ADD COLUMN rewinds INTEGER NOT NULL DEFAULT 0;
@@ -169,7 +169,7 @@ CREATE TABLE drill (
 );
 """
 
-# The kind of the reason, as a bounded label; reasons of before have one by a word that stands in them.
+# The kind of the reason, as a bounded label; earlier reasons get one by a word that occurs in them.
 _GAP_KINDS = """
 ALTER TABLE generation ADD COLUMN kind_ended TEXT NOT NULL DEFAULT '';
 UPDATE generation SET kind_ended = CASE
@@ -198,7 +198,7 @@ UPDATE generation SET kind_ended = CASE
 WHERE ended_ms IS NOT NULL;
 """
 
-# ``entries`` stands last, as the blobs above do. ``id`` grows for ever: the rows of a database ascend like positions.
+# ``entries`` comes last, as the blobs above do. ``id`` only grows: the rows of a database ascend like positions.
 _PAGE_MAPS = """
 CREATE TABLE page_map (
     database_id INTEGER PRIMARY KEY REFERENCES database ON DELETE CASCADE,
@@ -225,14 +225,14 @@ CREATE TABLE redo (
 CREATE INDEX redo_of_database ON redo (database_id, id);
 """
 
-# Which storage a database's replica is in, by its URL; before that all were in one.
+# Which storage a database's replica is in, by its URL; earlier all were in one.
 _PLACES = """
 ALTER TABLE database ADD COLUMN place TEXT;
 UPDATE database SET place = (SELECT value FROM fact WHERE name = 'storage_url');
 DELETE FROM fact WHERE name = 'storage_url';
 """
 
-# Gaps that were bridged: the generation went on. They count like those that ended one.
+# Gaps that were bridged: the generation continued. They are counted like those that ended one.
 _BRIDGED = """
 CREATE TABLE bridged (
     id INTEGER PRIMARY KEY,
@@ -260,7 +260,7 @@ _BROKEN = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 
 
 class Connection:
-    """A connection to the journal and its lock: any thread may call, transactions follow one another."""
+    """A connection to the journal, and its lock. Any thread may call; transactions are serialized."""
 
     def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
         self._connection = connection
@@ -268,7 +268,7 @@ class Connection:
         self._lock = threading.Lock()
 
     def close(self) -> None:
-        """Close the connection; SQLite then folds its WAL into the file."""
+        """Close the connection. SQLite then copies its WAL into the file."""
         with self._lock:
             self._connection.close()
 
@@ -280,7 +280,7 @@ class Connection:
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
-        """All statements within are durable together, or not at all."""
+        """Make all statements within durable together, or none."""
         with self._lock, translated("write", self._path):
             self._connection.execute("BEGIN IMMEDIATE")
             try:
@@ -297,7 +297,7 @@ class Connection:
 
 @contextmanager
 def translated(doing: str, path: Path) -> Iterator[None]:
-    """SQLite's refusals as walsyncd's; what remains (constraints, syntax) is a bug and goes through."""
+    """Translate SQLite's refusals to walsyncd's. Other errors (constraints, syntax) are bugs and are not translated."""
     try:
         yield
     except sqlite3.DatabaseError as error:
@@ -315,7 +315,7 @@ def translated(doing: str, path: Path) -> Iterator[None]:
 
 
 def connect(path: Path) -> sqlite3.Connection:
-    """Open the journal for writing, create or migrate it; CorruptError, StateError, UsageError."""
+    """Open the journal for writing; create or migrate it. Raises CorruptError, StateError or UsageError."""
     with translated("open", path):
         connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         try:
@@ -327,11 +327,11 @@ def connect(path: Path) -> sqlite3.Connection:
 
 
 def connect_read_only(path: Path) -> sqlite3.Connection:
-    """Open the journal beside a daemon, or without one; MissingError if there is none."""
+    """Open the journal for reading, with or without a running daemon. Raises MissingError if there is none."""
     if not path.exists():
         raise MissingError(f"read journal {path}: it does not exist", hint="has `walsyncd run` been started?")
     with translated("read", path):
-        # A cleanly closed journal has no -wal; SQLite would have to create one, which a mere reader may not.
+        # A cleanly closed journal has no -wal; SQLite would have to create one, which a reader may not.
         closed = not path.with_name(path.name + "-wal").exists()
         mode = "mode=ro&immutable=1" if closed else "mode=ro"
         uri = f"file:{quote(str(path.absolute()))}?{mode}"

@@ -1,4 +1,4 @@
-"""The journal's objects: segments and manifests on their way, in the order in which they become visible.
+"""The journal's objects: segments and manifests to be uploaded, in the order in which they become visible.
 
 spooled ──(begun)──> begun ──(stored)──> row removed, body removed
    └──(merge)──> one spooled row in the place of several
@@ -37,25 +37,25 @@ BLOB_SIZE_MAX = 64 << 10  # bytes; measured: up to here one fsync of the journal
 
 
 class ObjectReads(Connection):
-    """What can be asked, by the daemon and by a reader beside it."""
+    """Queries for the daemon and for the command line."""
 
     def pending(self, database_id: int | None = None, *, limit: int = -1) -> list[ObjectRow]:
-        """Segments and manifests not stored yet, of one database or all, in order; at most ``limit``."""
+        """Return segments and manifests not stored yet, of one database or all, in order; at most ``limit``."""
         whose = "" if database_id is None else "AND database_id = ?"
         sql = f"SELECT {COLUMNS} FROM object WHERE kind != 'base' {whose} ORDER BY id LIMIT ?"  # noqa: S608  constants
         values = (limit,) if database_id is None else (database_id, limit)
         return [object_row(record) for record in self._rows(sql, values)]
 
     def spool_bytes(self) -> int:
-        """What all databases have spooled."""
+        """Return the bytes that all databases have spooled."""
         return int(self._rows("SELECT coalesce(sum(size), 0) FROM object WHERE kind != 'base'")[0][0])
 
     def behind(self) -> int:
-        """How many databases have something spooled."""
+        """Return how many databases have something spooled."""
         return int(self._rows("SELECT count(DISTINCT database_id) FROM object WHERE kind != 'base'")[0][0])
 
     def last_object_id(self) -> int:
-        """The greatest id ever given to an object; 0 before the first."""
+        """Return the greatest id ever given to an object; 0 before the first."""
         records = self._rows("SELECT seq FROM sqlite_sequence WHERE name = 'object'")
         return int(records[0][0]) if records else 0
 
@@ -72,7 +72,7 @@ class _Body:
 
 
 class ObjectTable(ObjectReads):
-    """What moves objects on. Every method is one durable step."""
+    """Steps of objects. Every method is one durable step."""
 
     def __init__(self, connection: sqlite3.Connection, path: Path, spool: Spool) -> None:
         super().__init__(connection, path)
@@ -82,20 +82,20 @@ class ObjectTable(ObjectReads):
         self._is_kept: Callable[[int], bool] = lambda _database_id: True
 
     def spool_file_writer(self) -> SpoolWriter:
-        """A context for a body that comes in blocks; its ``finish()`` goes into a NewObject."""
+        """Return a context for a body that comes in blocks; the result of its ``finish()`` is for a NewObject."""
         return self._spool.writer()
 
     def advance(self, advances: Sequence[Advance]) -> list[ObjectRow]:
-        """Spool objects and follow state of any number of databases in one transaction; the rows made.
+        """Spool objects and follow state of any number of databases in one transaction. Returns the new rows.
 
-        Objects of a generation that is not the database's current one (it ended meanwhile) are not taken, nor what
-        follows on from objects that were dropped; and the follow state that comes with them neither.
+        Objects of a generation that is not the database's current one (it ended meanwhile) are rejected, and so are
+        those that follow on from dropped objects. The follow state that comes with them is then rejected too.
         """
         objects = [new for advance in advances for new in advance.objects]
         bodies: list[_Body] = []
         try:
             for new in objects:
-                bodies.append(self._keep(new.body))  # noqa: PERF401  what was kept before a failure is removed
+                bodies.append(self._keep(new.body))  # noqa: PERF401  after a failure, those before are removed
             left = iter(bodies)
             rows: list[ObjectRow] = []
             with self._transaction() as connection:
@@ -109,17 +109,16 @@ class ObjectTable(ObjectReads):
         return rows
 
     def begun(self, ids: Sequence[int], now_ms: int) -> None:
-        """An attempt to write these objects is about to be made."""
+        """Note that an attempt to write these objects is about to be made."""
         with self._transaction() as connection:
             sql = "UPDATE object SET state = 'begun', attempted_ms = ? WHERE id = ?"
             connection.executemany(sql, [(now_ms, object_id) for object_id in ids])
 
     def stored(self, object_id: int, *, now_ms: int, tokens: float) -> bool:
-        """The store acknowledged the object: note how far the database is, remove row, then body.
+        """Note that the store acknowledged the object: advance the database, remove the row, then the body.
 
-        A segment's may be kept until its epoch becomes one object (``journal_wholes``).
-
-        ``tokens`` of the database's bucket are left. False if the row was dropped meanwhile.
+        A segment's body may be kept until its epoch becomes one object (``epoch_table``). ``tokens`` of the database's
+        bucket are left. Returns False if the row was dropped meanwhile.
         """
         kept = False
         with self._transaction() as connection:
@@ -143,7 +142,7 @@ class ObjectTable(ObjectReads):
     def merge(self, rows: Sequence[ObjectRow], key: str) -> ObjectRow:
         """Make one spooled object of several adjoining ones, none of which was ever begun.
 
-        It takes the place of the first. MissingError if a row was dropped meanwhile, CorruptError if a body
+        It takes the place of the first. Raises MissingError if a row was dropped meanwhile, and CorruptError if a body
         has changed.
         """
         body = self._concatenated(rows)
@@ -163,14 +162,17 @@ class ObjectTable(ObjectReads):
         return merged
 
     def body(self, row: ObjectRow) -> bytes:
-        """The whole body; MissingError if the row was dropped meanwhile, CorruptError if it has changed."""
+        """Return the whole body.
+
+        Raises MissingError if the row was dropped meanwhile, CorruptError if it has changed.
+        """
         body = self.body_part(row, 0, row.size + 1)
         if hashlib.md5(body, usedforsecurity=False).hexdigest() != row.md5:
             raise CorruptError(f"read spooled object {row.key}: its {len(body)} bytes have changed on disk")
         return body
 
     def body_part(self, row: ObjectRow, offset: int, length: int) -> bytes:
-        """``length`` bytes of the body from ``offset`` on, not compared with anything; errors of ``body``."""
+        """Return ``length`` bytes of the body from ``offset`` on, without verifying them. Raises as ``body`` does."""
         if row.body_path is None:
             blob: bytes = self._blob(row) or b""
             return blob[offset : offset + length]
@@ -181,9 +183,9 @@ class ObjectTable(ObjectReads):
             raise
 
     def lose_generation(self, database_id: int, generation: str, gap: Gap, now_ms: int) -> bool:
-        """Drop what is spooled of a generation that can't go on; True if that was the current one.
+        """Drop what is spooled of a generation that can't continue. Returns True if it was the current one.
 
-        It is ended in the same transaction: nothing is ever added behind the hole.
+        It is ended in the same transaction: nothing is ever added after the hole.
         """
         with self._transaction() as connection:
             rows = drop(connection, database_id, generation)
@@ -199,10 +201,10 @@ class ObjectTable(ObjectReads):
         return was_current
 
     def rewind(self, row: ObjectRow) -> bool:
-        """Drop an object that no attempt was made to write, and all behind it, so that they are read again.
+        """Drop an object that was never attempted, and all objects after it, so that they are read again.
 
-        Following stands where it stood before it. False, and nothing is dropped, if that is not known or the
-        generation is not the current one.
+        The follow state returns to the one before the object. Returns False, and drops nothing, if that is unknown or
+        the generation is not the current one.
         """
         with self._transaction() as connection:
             sql = (
@@ -219,14 +221,14 @@ class ObjectTable(ObjectReads):
         return True
 
     def drop_spool(self, database_id: int) -> int:
-        """Drop all segments and manifests that a database has spooled; bytes freed."""
+        """Drop all segments and manifests that a database has spooled. Returns the number of bytes freed."""
         with self._transaction() as connection:
             rows = drop(connection, database_id)
         self._remove_files(row.body_path for row in rows)
         return sum(row.size for row in rows)
 
     def sweep(self) -> int:
-        """Remove spool files that no row names (a crash left them); only before anything is spooled."""
+        """Remove spool files that no row names (a crash left them). Call it only before anything is spooled."""
         named = self._rows(
             "SELECT body_path FROM object WHERE body_path IS NOT NULL"
             " UNION ALL SELECT body_path FROM kept WHERE body_path IS NOT NULL"
@@ -273,7 +275,7 @@ def _advance(
     for index, (new, body) in enumerate(objects):
         row = _spooled(advance.database_id, new, body)
         if advance.begin and index == 0:
-            # Its last commit was seen a moment ago: early enough for "nothing is deleted within an hour".
+            # Its last commit was seen a moment ago, early enough for "nothing is deleted within an hour".
             row = replace(row, state=ObjectState.BEGUN, attempted_ms=new.time_ms)
         rows.append(insert(connection, row, body.blob))
         if new.redo is not None:

@@ -3,15 +3,15 @@ r"""The file of a page map: one entry of 8 bytes for each page of a database, in
     offset       size
          0          8   b"WSPMAP1\\0"
          8         16   the file's id, random
-        24          8   counter: how often it was written since it was made
+        24          8   counter: how often it was written since it was created
         32          4   page size
         36          4   CRC-32 of the bytes before
       4096  8 a page    the entries (``core.content.page_entry``), little-endian, of pages 1, 2, 3 …; 0 past the end
 
 The file is written rarely: it takes over redo rows up to what is stored. The order is entries and counter, fsync, and
 only then the one transaction of the journal that deletes the rows and notes the counter. So whatever a crash leaves of
-the entries belongs to rows that are still there, and the file with the rows is the map. Both the id and the counter
-must be the journal's, or the counter one more; else the file is of another history, and there is no map.
+the entries belongs to rows that still exist, and the file with the rows is the map. The id must be the journal's. The
+counter must be the journal's, or one more. Otherwise the file is of another history, and there is no map.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _BLOCK = 512  # entries written at once: 4 KiB
 
 
 class PageMapFile:
-    """An open map; ``close`` it. Errors of the disk are StateError."""
+    """An open map, to be closed with ``close``. Errors of the disk raise StateError."""
 
     def __init__(self, path: Path, descriptor: int, map_id: str, counter: int, page_size: int) -> None:
         self.path = path
@@ -49,7 +49,7 @@ class PageMapFile:
         self._descriptor = descriptor
 
     def read(self, first: int, count: int) -> Entries:
-        """The entries of ``count`` pages from number ``first`` on."""
+        """Return the entries of ``count`` pages from number ``first`` on."""
         with _translated(f"read page map {self.path}"):
             data = os.pread(self._descriptor, count * ENTRY_SIZE, ENTRIES_AT + (first - 1) * ENTRY_SIZE)
         whole = len(data) // ENTRY_SIZE
@@ -63,10 +63,10 @@ class PageMapFile:
             return max(0, os.fstat(self._descriptor).st_size - ENTRIES_AT) // ENTRY_SIZE
 
     def take_over(self, redo: Redo, counter: int) -> None:
-        """Make ``redo`` part of the file, durably, and set its counter; the journal's rows may be deleted then.
+        """Make ``redo`` part of the file, durably, and set its counter. After that the journal's rows may be deleted.
 
-        ``counter`` is one more than the journal's. The file's own may be one more already, if the journal did not hear
-        of the last write.
+        ``counter`` is one more than the journal's. The file's own may be one more already, if the last write was not
+        noted in the journal.
         """
         with _translated(f"write page map {self.path}"):
             if redo.size_min < self.pages():
@@ -81,7 +81,7 @@ class PageMapFile:
             os.fsync(self._descriptor)
 
     def close(self) -> None:
-        """Close the descriptor; once is enough."""
+        """Close the descriptor. It can be called twice."""
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:
             os.close(descriptor)
@@ -99,7 +99,7 @@ class PageMapFile:
 
 
 class PageMapWriter:
-    """Makes a map from entries that come in order; leaving the context without ``finish`` removes it."""
+    """Writes a map from entries that come in order. Leaving the context without ``finish`` removes it."""
 
     def __init__(self, path: Path, page_size: int) -> None:
         self.map_id = secrets.token_hex(16)
@@ -120,7 +120,7 @@ class PageMapWriter:
         self._at += len(data)
 
     def finish(self, size: int) -> None:
-        """Make the map of a database of ``size`` pages durable under its name; its counter is 0."""
+        """Make the map of a database of ``size`` pages durable under its name, with the counter 0."""
         with _translated(f"write page map {self._path}"):
             if (end := ENTRIES_AT + size * ENTRY_SIZE) < self._at:
                 os.ftruncate(self._descriptor, end)
@@ -140,7 +140,7 @@ class PageMapWriter:
 
 
 def open_page_map(path: Path) -> PageMapFile | None:
-    """Open the map at ``path``, or None if there is none; CorruptError if it is not one."""
+    """Open the map at ``path``, or return None if there is none. Raises CorruptError if it is not a map."""
     with _translated(f"open page map {path}"):
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)

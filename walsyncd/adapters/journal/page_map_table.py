@@ -2,7 +2,7 @@
 
 The map at the journal's position is the file with every redo row of the database applied, oldest first. A row is
 written in the transaction of its segment. It outlives the segment's row and is deleted once the file holds it, which
-never happens before the segment is stored: what is only spooled can be dropped, and then its rows go with it.
+never happens before the segment is stored. What is only spooled can be dropped, and its redo rows with it.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from walsyncd.core.stored.position import Position
 
 @dataclass(frozen=True, slots=True)
 class PageMapRow:
-    """The map of a database: the file's id and counter, and of what it is the map.
+    """The map of a database: the file's id and counter, and what it is the map of.
 
-    ``scanned_…`` is when the database file was last found to be what the map says, and the position then; 0: never.
+    ``scanned_…`` is when the database file was last found to agree with the map, and the position then; 0 for never.
     """
 
     database_id: int
@@ -36,7 +36,7 @@ class PageMapRow:
 
 @dataclass(frozen=True, slots=True)
 class RedoRow:
-    """What frames ``first`` to ``last`` of an epoch change in the map; ids ascend like positions."""
+    """What frames ``first`` to ``last`` of an epoch change in the map. Ids ascend like positions."""
 
     id: int
     epoch: int
@@ -53,21 +53,21 @@ _IS_STORED = (
 
 
 class PageMapReads(Connection):
-    """What can be asked."""
+    """Queries."""
 
     def page_map(self, database_id: int) -> PageMapRow | None:
-        """The map of a database, or None if there is none."""
+        """Return the map of a database, or None if there is none."""
         sql = f"SELECT {_MAP} FROM page_map WHERE database_id = ?"  # noqa: S608  constants
         rows = self._rows(sql, (database_id,))
         return _map_row(rows[0]) if rows else None
 
     def page_maps(self) -> list[PageMapRow]:
-        """All maps."""
+        """Return all maps."""
         rows = self._rows(f"SELECT {_MAP} FROM page_map ORDER BY database_id")  # noqa: S608  constants
         return [_map_row(row) for row in rows]
 
     def redo_rows(self, database_id: int, *, stored_only: bool = False) -> list[RedoRow]:
-        """What the file of a database's map lacks, oldest first; all of it, or what is stored."""
+        """Return what the file of a database's map lacks, oldest first: all of it, or only what is stored."""
         sql = (
             "SELECT redo.id, epoch, first, last, size_min, size, entries FROM redo"  # noqa: S608  constants
             " JOIN database ON database.id = redo.database_id"
@@ -79,7 +79,7 @@ class PageMapReads(Connection):
         ]
 
     def redo_waiting(self) -> list[tuple[int, int]]:
-        """For each database with a map: its id, and the bytes of redo rows that its file may take over."""
+        """Return, for each database with a map, its id and the bytes of redo rows that its file may take over."""
         sql = (
             "SELECT redo.database_id, sum(length(entries)) FROM redo"  # noqa: S608  constants
             " JOIN database ON database.id = redo.database_id"
@@ -89,12 +89,12 @@ class PageMapReads(Connection):
 
 
 class PageMapTable(PageMapReads):
-    """What moves maps on. Every method is one durable step."""
+    """Steps of maps. Every method is one durable step."""
 
     def page_map_made(self, database_id: int, generation: str, map_id: str, page_size: int, before: Position) -> bool:
-        """The file ``map_id`` is the map at ``before``, once the rows after that are applied; older rows are deleted.
+        """Note that ``map_id`` with the rows after ``before`` is the map, and delete older rows.
 
-        False if the generation is not the current one any more.
+        Returns False if the generation is not the current one any more.
         """
         with self._transaction() as connection:
             sql = "SELECT 1 FROM database WHERE id = ? AND generation = ?"
@@ -109,30 +109,30 @@ class PageMapTable(PageMapReads):
         return True
 
     def redo_forgotten(self, database_id: int, before: Position) -> None:
-        """No map will ever be made of the rows up to ``before``; nothing is deleted if there is a map."""
+        """Delete the rows up to ``before``, of which no map will be made. Deletes nothing if there is a map."""
         with self._transaction() as connection:
             if connection.execute("SELECT 1 FROM page_map WHERE database_id = ?", (database_id,)).fetchone() is None:
                 _forget_upto(connection, database_id, before)
 
     def page_map_written(self, database_id: int, map_id: str, counter: int, last_id: int) -> None:
-        """The file holds the rows up to the id ``last_id``, durably."""
+        """Note that the file durably holds the rows up to the id ``last_id``."""
         with self._transaction() as connection:
             sql = "UPDATE page_map SET counter = ? WHERE database_id = ? AND map_id = ?"
             if connection.execute(sql, (counter, database_id, map_id)).rowcount:
                 connection.execute("DELETE FROM redo WHERE database_id = ? AND id <= ?", (database_id, last_id))
 
     def page_map_lost(self, database_id: int) -> None:
-        """There is no map: its file is gone, or of another history. Rows stay, for the one that is made next."""
+        """Forget a map whose file is gone, or of another history. The rows stay for the next map."""
         with self._transaction() as connection:
             connection.execute("DELETE FROM page_map WHERE database_id = ?", (database_id,))
 
     def note_cipher(self, database_id: int, cipher: Cipher) -> None:
-        """How the file's pages compare with frames is known."""
+        """Note how the file's pages compare with frames."""
         with self._transaction() as connection:
             connection.execute("UPDATE page_map SET cipher = ? WHERE database_id = ?", (cipher, database_id))
 
     def note_scanned(self, database_id: int, position: Position, now_ms: int) -> None:
-        """The database file was what the map says, at ``position``."""
+        """Note that the database file agreed with the map at ``position``."""
         with self._transaction() as connection:
             connection.execute(
                 "UPDATE page_map SET scanned_ms = ?, scanned_epoch = ?, scanned_frame = ?"
@@ -149,7 +149,7 @@ def _map_row(record: Record) -> PageMapRow:
 def insert_redo(
     connection: sqlite3.Connection, database_id: int, generation: str, place: tuple[int, int, int], redo: Redo
 ) -> None:
-    """Enter the redo row of a segment; ``place`` is its epoch, first and last frame."""
+    """Add the redo row of a segment; ``place`` is its epoch, first and last frame."""
     connection.execute(
         "INSERT INTO redo (database_id, generation, epoch, first, last, size_min, size, entries)"
         " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
@@ -158,7 +158,7 @@ def insert_redo(
 
 
 def forget_map(connection: sqlite3.Connection, database_id: int, generation: str) -> None:
-    """A generation has ended: its map is of no use to the next one."""
+    """Forget the map of a generation that has ended: it is of no use to the next one."""
     for table in ("page_map", "redo"):
         sql = f"DELETE FROM {table} WHERE database_id = ? AND generation = ?"  # noqa: S608  constants
         connection.execute(sql, (database_id, generation))

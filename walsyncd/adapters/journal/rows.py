@@ -1,4 +1,4 @@
-"""What the journal holds, as values, and how an object's row is read, entered and dropped."""
+"""The journal's contents as values, and how an object's row is read, added and dropped."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from walsyncd.core.send.multipart import PUT_SIZE_MAX
 
 
 class ObjectKind(StrEnum):
-    """What an object is to the restore."""
+    """The role of an object in a restore."""
 
     SEGMENT = "segment"
     BASE = "base"
@@ -23,7 +23,7 @@ class ObjectKind(StrEnum):
 
 
 class ObjectState(StrEnum):
-    """How far an object has come; rows of stored segments and manifests are removed at once."""
+    """The progress of an object. Rows of stored segments and manifests are removed at once."""
 
     SPOOLED = "spooled"
     BEGUN = "begun"
@@ -32,13 +32,13 @@ class ObjectState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ObjectRow:
-    """An object on its way; ids are the order in which a database's objects become visible.
+    """An object to be uploaded. Ids are the order in which a database's objects become visible.
 
-    ``key`` is relative to the database's folder, ``size`` in bytes, ``md5`` in hex; ``token`` is what its
-    metadata calls ``walsyncd-id`` (SHA-256 of the body; of a base: random). ``epoch``, ``first``, ``last``
-    and ``time_ms`` are those of the key (a base: its start in ``epoch`` and ``last``). ``body_path`` is the
-    bare name of a spool file, None if the body is in the row. ``attempted_ms``: the last attempt to write
-    it. ``commits``: how many transactions a segment holds.
+    ``key`` is relative to the database's folder, ``size`` in bytes, ``md5`` in hex. ``token`` is ``walsyncd-id`` in its
+    metadata (SHA-256 of the body; of a base: random). ``epoch``, ``first``, ``last`` and ``time_ms`` are those of the
+    key (a base: its start in ``epoch`` and ``last``). ``body_path`` is the bare name of a spool file, None if the body
+    is in the row. ``attempted_ms`` is the last attempt to write it, ``commits`` the number of transactions in a
+    segment.
     """
 
     id: int
@@ -83,11 +83,11 @@ class NewObject:
 
 @dataclass(frozen=True, slots=True)
 class Advance:
-    """One step of a database: the objects and the follow state (JSON) that they lead to, or neither.
+    """One step of a database: the objects and the follow state (JSON) that they lead to, or only one of these.
 
-    ``follow`` None leaves the follow state as it is. ``begin``: the first object leaves at once, so its row
-    is written as begun already (one fsync less on the way of a single commit). ``rewinds`` is the database's count
-    when the step was taken (None: any): what follows on from something that was dropped since is not taken.
+    Without ``follow`` the follow state stays as it is. With ``begin`` the first object is sent at once, so its row is
+    written as begun already (one fsync less for a single commit). ``rewinds`` is the database's count when the step was
+    taken (None: any): a step that follows on from something that was dropped since is rejected.
     """
 
     database_id: int
@@ -119,7 +119,7 @@ class Base:
 
 @dataclass(frozen=True, slots=True)
 class Leftover:
-    """An upload that was given up; ``upload_id`` None: whatever is open under exactly this key."""
+    """An abandoned upload. Without ``upload_id`` it is whatever is open under exactly this key."""
 
     id: int
     database_id: int
@@ -129,17 +129,17 @@ class Leftover:
 
 @dataclass(frozen=True, slots=True)
 class DatabaseRow:
-    """Where a database stands.
+    """The state of a database.
 
-    ``generation`` is None between two generations; ``last_generation`` is the greatest id ever seen.
-    ``owner_run`` is the run id that we know stands in its ``owner.json``, ``owner_next`` the one that we may
-    have written there since. ``tokens`` of its bucket were there at ``tokens_ms``. ``stored_…`` is the
-    segment stored last, ``base_…`` the manifest. ``…_ms`` are milliseconds since 1970, 0 for never.
+    ``generation`` is None between two generations; ``last_generation`` is the greatest id ever seen. ``owner_run`` is
+    the run id that we know to be in its ``owner.json``, ``owner_next`` the one that we may have written there since.
+    ``tokens`` is the content of its bucket at ``tokens_ms``. ``stored_…`` is the segment stored last, ``base_…`` the
+    manifest. ``…_ms`` are milliseconds since 1970, 0 for never.
 
-    ``base_bytes`` is the size of the newest base as stored, ``wal_bytes`` what segments took since. In storage are
-    ``bucket_objects`` of ``bucket_bytes``, as far as we know. ``proven_key`` is the manifest of the base that passed
-    a verification last. ``pruned_ms`` and ``prune_due_ms`` go by the store's clock; due None: nothing can go.
-    ``place`` is the URL of the storage that its replica is in, None before the first.
+    ``base_bytes`` is the size of the newest base as stored, ``wal_bytes`` that of the segments since. In storage are
+    ``bucket_objects`` of ``bucket_bytes``, as far as we know. ``proven_key`` is the manifest of the base that passed a
+    verification last. ``pruned_ms`` and ``prune_due_ms`` are times of the store's clock; the latter is None if nothing
+    can be deleted. ``place`` is the URL of the storage that its replica is in, None before the first.
     """
 
     id: int
@@ -180,7 +180,7 @@ class DatabaseRow:
 
 @dataclass(frozen=True, slots=True)
 class GenerationRow:
-    """One unbroken history; ``ended_ms`` is None while it goes on."""
+    """One unbroken history; ``ended_ms`` is None until it ends."""
 
     database_id: int
     generation: str
@@ -197,23 +197,23 @@ _PLACES = ", ".join("?" for _ in fields(ObjectRow))
 _INSERT = f"INSERT INTO object ({COLUMNS}, body) VALUES ({_PLACES}, ?)"  # noqa: S608  constants
 _FETCH = f"SELECT {COLUMNS} FROM object WHERE id = ?"  # noqa: S608  constants
 
-UNNUMBERED = 0  # the id of a row that the journal has yet to give one
+UNNUMBERED = 0  # the id of a row before the journal gives it one
 
 
 def object_row(record: Record) -> ObjectRow:
-    """A record as it was selected by ``COLUMNS``."""
+    """Return the object of a record that was selected by ``COLUMNS``."""
     row = ObjectRow(*record)
     return replace(row, kind=ObjectKind(row.kind), state=ObjectState(row.state))
 
 
 def fetch(connection: sqlite3.Connection, object_id: int) -> ObjectRow | None:
-    """One object, or None if it was dropped or is stored."""
+    """Return one object, or None if it was dropped or is stored."""
     record = connection.execute(_FETCH, (object_id,)).fetchone()
     return None if record is None else object_row(record)
 
 
 def insert(connection: sqlite3.Connection, row: ObjectRow, blob: bytes | None) -> ObjectRow:
-    """Enter ``row`` under its id, or under the next one if it is unnumbered."""
+    """Add ``row`` under its id, or under the next one if it is unnumbered."""
     values = [getattr(row, field.name) for field in fields(ObjectRow)]
     made = connection.execute(_INSERT, [row.id or None, *values[1:], blob]).lastrowid
     assert made is not None, "an inserted row has an id"
@@ -221,7 +221,7 @@ def insert(connection: sqlite3.Connection, row: ObjectRow, blob: bytes | None) -
 
 
 def keep(connection: sqlite3.Connection, object_id: int, *, with_body: bool) -> None:
-    """Note a stored segment, from its row, for the time when its epoch becomes one object."""
+    """Keep a stored segment, from its row, for the time when its epoch becomes one object."""
     connection.execute(
         "INSERT OR REPLACE INTO kept (database_id, generation, epoch, first, last, key, size, body_path, body)"
         " SELECT database_id, generation, epoch, first, last, key, size, iif(?2, body_path, NULL), iif(?2, body, NULL)"
@@ -233,7 +233,7 @@ def keep(connection: sqlite3.Connection, object_id: int, *, with_body: bool) -> 
 def drop(
     connection: sqlite3.Connection, database_id: int, generation: str | None = None, *, with_bases: bool = False
 ) -> list[ObjectRow]:
-    """Drop the segments and manifests of a database, or of one generation; their bodies are to be removed.
+    """Drop the segments and manifests of a database, or of one generation. The caller removes their bodies.
 
     Uploads that may be open in the store are kept as leftovers.
     """
@@ -248,7 +248,7 @@ def drop(
 
 
 def drop_one(connection: sqlite3.Connection, row: ObjectRow) -> None:
-    """Drop one object of any kind, and what a segment changed in the page map."""
+    """Drop one object of any kind, and its segment's changes of the page map."""
     is_multipart = row.kind is ObjectKind.BASE or row.size > PUT_SIZE_MAX
     if is_multipart and row.state is ObjectState.BEGUN:
         connection.execute(

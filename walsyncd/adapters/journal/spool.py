@@ -1,8 +1,8 @@
 """The spool folder: bodies that are too large for their row of the journal, one file each.
 
-Order: temporary name → bytes → fsync → rename → fsync of the folder; only then may a row name the file. So
-a file with the suffix ``.body`` is whole, a ``.part`` one is never looked at, and either without a row is
-litter of a crash that ``sweep`` removes.
+Order: temporary name → bytes → fsync → rename → fsync of the folder. Only then may a row name the file. So a file with
+the suffix ``.body`` is complete and a ``.part`` file is never read. ``sweep`` removes either if it has no row, since a
+crash left it.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class SpoolFile:
 
 
 class SpoolWriter:
-    """Writes one body of any size block by block; leaving the context without ``finish`` removes it."""
+    """Writes one body of any size block by block. Leaving the context without ``finish`` removes it."""
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / f"{secrets.token_hex(8)}{_WHOLE}"
@@ -48,7 +48,7 @@ class SpoolWriter:
             self._file = os.fdopen(os.open(self._unfinished, flags, 0o600), "wb")
 
     def write(self, block: bytes) -> None:
-        """Append ``block``; StateError if the disk has no room."""
+        """Append ``block``. Raises StateError if the disk has no room."""
         self._size += len(block)
         self._md5.update(block)
         self._sha256.update(block)
@@ -79,14 +79,14 @@ class SpoolWriter:
 
 
 class Spool:
-    """The folder itself. Files are named by their bare name, so that the state directory can be moved."""
+    """The folder itself. Files are known by their bare name, so that the state directory can be moved."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(mode=0o700, exist_ok=True)
         self.folder = folder
 
     def writer(self) -> SpoolWriter:
-        """A context for a body that comes in blocks."""
+        """Return a context for a body that comes in blocks."""
         return SpoolWriter(self.folder)
 
     def write(self, body: bytes) -> SpoolFile:
@@ -96,7 +96,10 @@ class Spool:
             return writer.finish()
 
     def read(self, name: str, *, offset: int = 0, length: int = -1) -> bytes:
-        """``length`` bytes from ``offset`` on (all: -1), or fewer at the end; CorruptError if unreadable."""
+        """Return ``length`` bytes from ``offset`` on (all: -1), or fewer at the end.
+
+        Raises CorruptError if unreadable.
+        """
         try:
             with (self.folder / name).open("rb") as file:
                 file.seek(offset)
@@ -105,20 +108,20 @@ class Spool:
             raise CorruptError(f"read spool file {name}: {error.strerror}") from error
 
     def blocks(self, name: str) -> Iterator[bytes]:
-        """A body in blocks of bounded size."""
+        """Yield a body in blocks of bounded size."""
         offset = 0
         while block := self.read(name, offset=offset, length=_READ_ONCE):
             yield block
             offset += len(block)
 
     def remove(self, names: Collection[str]) -> None:
-        """Remove bodies whose rows are gone; what can't be removed is litter for the next ``sweep``."""
+        """Remove bodies whose rows are gone. What can't be removed is left for the next ``sweep``."""
         for name in names:
             with suppress(OSError):
                 (self.folder / name).unlink(missing_ok=True)
 
     def sweep(self, keep: Collection[str]) -> int:
-        """Remove everything but ``keep``; how many files that were."""
+        """Remove everything but ``keep``. Returns the number of files removed."""
         with _writing(self.folder):
             litter = [path for path in self.folder.iterdir() if path.name not in keep]
             for path in litter:
