@@ -1,8 +1,8 @@
-"""Children of this process, and what happens to them and to it: exits and signals, one at a time.
+"""Children of this process, and the events of both: exits and signals, one at a time.
 
-All signals but those that report a fault are blocked and taken by ``wait``, so nothing interrupts anything, and the
-process works as PID 1 of a container: there the kernel ignores signals that nobody takes, and orphans of others become
-children that somebody has to reap. Children start with the mask that this process had.
+All signals except those that report a fault are blocked and taken by ``wait``, so they interrupt nothing. The process
+also works as PID 1 of a container. There, the kernel ignores signals that nobody takes, and orphans of other processes
+become children that PID 1 has to reap. Children start with the signal mask that this process had.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ _FAULTS = {
     signal.SIGSYS,
 }
 _NEVER_BLOCKED = {signal.SIGKILL, signal.SIGSTOP}
-_TERMINAL = {signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU}  # they stop whoever is in the foreground, as ever
+_TERMINAL = {signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU}  # they stop the processes of a terminal as usual
 _FROM_KERNEL = 128  # si_code SI_KERNEL: the terminal sent it, to every process in the foreground
 
 
 @dataclass(frozen=True, slots=True)
 class Exited:
-    """A child ended; ``code`` is its exit code, or 128 and the number of the signal that ended it."""
+    """A child ended. ``code`` is its exit code, or 128 plus the number of the signal that ended it."""
 
     pid: int
     code: int
@@ -39,14 +39,14 @@ class Exited:
 
 @dataclass(frozen=True, slots=True)
 class Signalled:
-    """This process got a signal; one ``from_terminal`` was sent to the children in its group as well."""
+    """This process received a signal. One ``from_terminal`` was sent to the children in its group as well."""
 
     number: int
     from_terminal: bool
 
 
 class ChildProcesses:
-    """Starts children and waits; a context, which gives the signals back at its end."""
+    """Starts children and waits for events. It is a context, which restores the signal mask at its end."""
 
     def __init__(self) -> None:
         known = signal.valid_signals() - _FAULTS - _NEVER_BLOCKED - _TERMINAL
@@ -64,13 +64,13 @@ class ChildProcesses:
     def start(
         self, command: Sequence[str], *, environment: Mapping[str, str] | None = None, in_background: bool = False
     ) -> int:
-        """Start a child and return its pid; OSError if there is no such program.
+        """Start a child and return its pid. Raises OSError if there is no such program.
 
-        One ``in_background`` is in a process group of its own, which the terminal's signals do not reach, reads
-        nothing, and prints to standard error.
+        A child ``in_background`` is in a process group of its own, which the terminal's signals do not reach. It reads
+        nothing and prints to standard error.
         """
         own = dict(os.environ if environment is None else environment)
-        mask, defaults = self._mask_before, {signal.SIGPIPE, signal.SIGXFSZ}  # which Python ignores
+        mask, defaults = self._mask_before, {signal.SIGPIPE, signal.SIGXFSZ}  # Python ignores these two
         if not in_background:
             return os.posix_spawnp(command[0], list(command), own, setsigmask=mask, setsigdef=defaults)
         apart = [(os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0), (os.POSIX_SPAWN_DUP2, 2, 1)]
@@ -79,7 +79,7 @@ class ChildProcesses:
         )
 
     def wait(self, timeout_s: float | None = None) -> Exited | Signalled | None:
-        """What happened next; None if nothing did in that time."""
+        """Return the next event, or None if there was none within ``timeout_s``."""
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         while True:
             ended = _reaped()
@@ -95,12 +95,12 @@ class ChildProcesses:
                 return Signalled(info.si_signo, from_terminal=info.si_code == _FROM_KERNEL)
 
     def send(self, pid: int, number: int) -> None:
-        """Send a signal to a child that was not reaped yet."""
+        """Send a signal to a child that is not reaped yet."""
         os.kill(pid, number)
 
 
 def _reaped() -> Exited | None:
-    """A child that has ended, if there is one; also one that this process has inherited."""
+    """Reap and return a child that has ended, or None. It may be one that this process has inherited."""
     try:
         pid, status = os.waitpid(-1, os.WNOHANG)
     except ChildProcessError:

@@ -1,7 +1,7 @@
 """Confines this process to writing below some folders, by Landlock (landlock(7), Linux 5.13 and later).
 
-A restore runs as root in a folder that may belong to somebody who is not trusted. The kernel then sees to it that no
-mistake of ours creates, changes or removes a file anywhere else. Reading, sockets and open files stay as they are.
+A restore may run as root in a folder that belongs to somebody who is not trusted. Confined, no mistake of ours can
+create, change or remove a file anywhere else. Reading, sockets and open files are not affected.
 
 =======  ===========================================================
 version  what it can deny beyond the version before
@@ -25,13 +25,13 @@ from enum import IntFlag
 
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446  # the same on every architecture
 _PR_SET_NO_NEW_PRIVS = 38
-_VERSION = 1  # landlock_create_ruleset: tell the version
+_VERSION = 1  # landlock_create_ruleset: return the version
 _RULE_PATH_BENEATH = 1
 _TRUNCATE_SINCE = 3
 
 
 class _Right(IntFlag):
-    """Bits of LANDLOCK_ACCESS_FS_…, those that change something."""
+    """The bits of LANDLOCK_ACCESS_FS_… for rights that change something."""
 
     WRITE_FILE = 1 << 1
     REMOVE_DIR = 1 << 4
@@ -52,7 +52,7 @@ _ALLOWED = _Right.WRITE_FILE | _Right.REMOVE_FILE | _Right.MAKE_REG | _Right.MAK
 def confine_writes(folders: Sequence[int]) -> bool:
     """Let this thread, and what it starts, write below these open folders and nowhere else.
 
-    Returns False, and changes nothing, where the kernel does not offer that. Raises OSError for anything else.
+    Returns False, and changes nothing, if the kernel does not offer that. Raises OSError for any other failure.
     """
     system = ctypes.CDLL(None, use_errno=True)
     version = system.syscall(_CREATE_RULESET, None, ctypes.c_size_t(0), _VERSION)

@@ -1,7 +1,7 @@
-"""Clients of a listening socket, served side by side by a fixed number of threads.
+"""Serves the clients of a listening socket side by side, with a fixed number of threads.
 
-One thread, ``run``, accepts clients, reads their requests and sends them the answers. It waits for all of them at once
-and for none in particular, so a client that is slow or silent holds up nobody. Others, ``work``, compute the answers.
+One thread, ``run``, accepts clients, reads their requests and sends them the answers. It waits for all of them at
+once, so a slow or silent client delays nobody. Other threads, ``work``, compute the answers.
 
 ========================================  ===========================================================================
 limit                                     what happens beyond it
@@ -10,12 +10,12 @@ limit                                     what happens beyond it
 ``REQUEST_S_MAX`` until a request is      the connection is closed
 whole
 ``ANSWER_S_MAX`` without a byte taken     the connection is closed
-the length of one request                 ``receive`` says what is answered instead
-``HELD_BYTES_MAX`` in requests            the connection whose bytes are too many is closed
+the length of one request                 ``receive`` raises RejectedError with the answer
+``HELD_BYTES_MAX`` in requests            the connection whose bytes exceed it is closed
 ========================================  ===========================================================================
 
-An answer that takes its time is computed by a thread of its own kind: ``answer`` then returns a function instead of
-bytes. Quick answers therefore never wait for slow ones.
+A slow answer is computed by a thread of another kind, ``work_slowly``: ``respond`` then returns a function instead of
+bytes. So quick answers never wait for slow ones.
 """
 
 from __future__ import annotations
@@ -31,24 +31,24 @@ from typing import TypeAlias
 
 import structlog
 
-CLIENTS_MAX = 64  # more than a host has people and monitors that ask at once
+CLIENTS_MAX = 64  # more than the people and monitors of a host that ask at once
 REQUEST_S_MAX = 5.0
 ANSWER_S_MAX = 30.0
 HELD_BYTES_MAX = 64 << 20
 RECEIVE_BYTES = 65536
 SEND_BYTES = 1 << 20
-REJECTED_BYTES_MAX = 1 << 20  # of what follows a refused request: a client that still sends would miss the answer
+REJECTED_BYTES_MAX = 1 << 20  # read after a refused request, since a client that still sends would miss the answer
 
-# What ``receive`` makes of the bytes held so far: a whole request, None for "more is needed".
+# Returns the whole request that the bytes held so far are, or None if more bytes are needed.
 Receive: TypeAlias = Callable[[bytearray], bytes | None]
-# The answer to a request, or what computes it for as long as it takes.
+# Returns the answer to a request, or a function that computes it slowly.
 Respond: TypeAlias = Callable[[bytes], bytes | Callable[[], bytes]]
 
 _log = structlog.get_logger()
 
 
 class RejectedError(Exception):
-    """What a client sent is no request; ``answer`` is what it is told."""
+    """What a client sent is not a request. ``answer`` is sent to it."""
 
     def __init__(self, answer: bytes) -> None:
         super().__init__(answer)
@@ -57,14 +57,14 @@ class RejectedError(Exception):
 
 @dataclass(slots=True, eq=False)
 class _Client:
-    """One connection: it reads until the request is whole, waits for its answer, then takes that."""
+    """One connection. Its request is read until it is whole, its answer is computed, and then sent."""
 
     connection: socket.socket
     deadline_s: float
     held: bytearray = field(default_factory=bytearray)
     unsent: memoryview | None = None
     is_waiting: bool = False
-    """Its request is whole and its answer is being computed."""
+    """Whether its request is whole and its answer is being computed."""
 
 
 class ConnectionServer:
@@ -98,7 +98,7 @@ class ConnectionServer:
         self._is_stopping = False
 
     def run(self) -> None:
-        """The thread that reads and sends: until ``stop``."""
+        """Read requests and send answers until ``stop``."""
         try:
             while not self._is_stopping:
                 for key, _ in self._selector.select(self._wait_s()):
@@ -109,7 +109,7 @@ class ConnectionServer:
             self._close_all()
 
     def work(self) -> None:
-        """A thread that computes answers: until ``stop``."""
+        """Compute quick answers until ``stop``."""
         while (taken := self._requests.get()) is not None:
             client, request = taken
             try:
@@ -124,7 +124,7 @@ class ConnectionServer:
         self._requests.put(None)  # for the next thread of this kind
 
     def work_slowly(self) -> None:
-        """A thread that computes answers that take their time: until ``stop``."""
+        """Compute slow answers until ``stop``."""
         while (taken := self._slow.get()) is not None:
             client, compute = taken
             try:
@@ -134,7 +134,7 @@ class ConnectionServer:
         self._slow.put(None)
 
     def stop(self) -> None:
-        """End all threads; answers under way are not waited for."""
+        """End all threads, without waiting for answers under way."""
         self._is_stopping = True
         self._requests.put(None)
         self._slow.put(None)
@@ -151,7 +151,7 @@ class ConnectionServer:
         self._answered(client, b"")
 
     def _wake_up(self) -> None:
-        with suppress(OSError):  # full: it is awake; closed: it has ended
+        with suppress(OSError):  # if it is full, the thread is awake; if it is closed, the thread has ended
             self._wake.send(b"\0")
 
     # -- connections, in the thread of ``run`` alone ------------------------------------------------------------------
@@ -172,7 +172,7 @@ class ConnectionServer:
             except BlockingIOError:
                 pass
             except OSError:
-                self._close(client)  # the client went away; its command says so
+                self._close(client)  # the client went away, and its command reports that
             except Exception as error:  # noqa: BLE001 - it costs this one connection
                 _log.error("request_failed", exc_info=error)
                 self._close(client)
@@ -180,7 +180,7 @@ class ConnectionServer:
     def _accept(self) -> None:
         try:
             connection, _ = self._listener.accept()
-        except OSError:  # it went away again, or there are no descriptors: those that are served go on
+        except OSError:  # it went away again, or there are no descriptors; connected clients are still served
             time.sleep(0.01)
             return
         if len(self._clients) >= CLIENTS_MAX:
@@ -214,7 +214,7 @@ class ConnectionServer:
             self._close(client)
 
     def _discard(self, client: _Client) -> None:
-        """Take what the client has sent by now: closing a socket with unread bytes would lose the answer."""
+        """Read what the client has sent by now, since closing a socket with unread bytes would lose the answer."""
         client.held, left = bytearray(), REJECTED_BYTES_MAX
         with suppress(OSError):
             while left > 0 and (block := client.connection.recv(RECEIVE_BYTES)):
@@ -257,7 +257,7 @@ class ConnectionServer:
     def _close(self, client: _Client) -> None:
         if self._clients.pop(client.connection, None) is None:
             return
-        with suppress(KeyError, ValueError):  # one that waits for its answer is not watched
+        with suppress(KeyError, ValueError):  # a client that waits for its answer is not registered
             self._selector.unregister(client.connection)
         client.connection.close()
 

@@ -1,4 +1,4 @@
-"""The daemon's side of the control socket: clients are served side by side, by a fixed number of threads."""
+"""The daemon's side of the control socket. A fixed number of threads serves the clients side by side."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from walsyncd.adapters.system.frames import NoMessageError, format_message, mess
 from walsyncd.errors import TransientError, WalsyncdError
 
 REQUEST_BYTES_MAX = 16 << 20  # `stored` names each database with its position: some 200 bytes for each of 10,000
-SLOW_THREADS = 2  # a reload or a sync that takes its time keeps no other request waiting
+SLOW_THREADS = 2  # so that a slow reload or sync delays no other request
 
 
 class ControlServer:
-    """Listens at ``path`` and has ``answer`` answer each request, until ``stop``.
+    """Listens at ``path`` and answers each request with ``answer``, until ``stop``.
 
-    ``is_slow`` says which requests may take their time.
+    ``is_slow`` says which requests may take long.
     """
 
     def __init__(
@@ -32,7 +32,7 @@ class ControlServer:
         self._path = path
         self._answer = answer
         self._is_slow = is_slow
-        path.unlink(missing_ok=True)  # a socket left by a run that was killed; the state lock keeps others out
+        path.unlink(missing_ok=True)  # a killed run left its socket; the state lock keeps other daemons out
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             with short_address(path) as address:
@@ -45,7 +45,7 @@ class ControlServer:
         self._connections = ConnectionServer(listener, receive=_receive, respond=self._respond)
 
     def threads(self) -> dict[str, Callable[[], None]]:
-        """What to run, each in a thread of its own, by the thread's name: until ``stop``."""
+        """Return what to run until ``stop``, each in a thread of its own, by the name of the thread."""
         connections = self._connections
         slow = {f"control-slow-{number}": connections.work_slowly for number in range(1, SLOW_THREADS + 1)}
         return {"control": connections.run, "control-answer": connections.work, **slow}
@@ -73,7 +73,7 @@ class ControlServer:
 
 
 def _receive(held: bytearray) -> bytes | None:
-    """A whole request; one in the form of before there were frames is told so in that form."""
+    """Return a whole request. One in the old form, from before there were frames, is refused in that form."""
     try:
         size = message_size(held, size_max=REQUEST_BYTES_MAX)
     except NoMessageError as error:

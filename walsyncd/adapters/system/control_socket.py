@@ -1,13 +1,13 @@
-"""The control socket: one request and one answer a connection, each a message of ``frames``.
+"""The control socket: each connection has one request and one answer, each a message of ``frames``.
 
 ========================================  ==================================================================
-a daemon that was started                 listens, mode 0660, at
+a daemon that was started                 listens with mode 0660 at
 ========================================  ==================================================================
 as a service (``$RUNTIME_DIRECTORY``)     ``/run/walsyncd/control.sock``: the group may enter that folder
 by hand                                   ``control.sock`` in its state directory
 ========================================  ==================================================================
 
-A command looks in both, its own ``$RUNTIME_DIRECTORY`` included, and says which state directory it means; a daemon of
+A command looks in both places, and in its own ``$RUNTIME_DIRECTORY``. It names its state directory, and a daemon of
 another one answers ``OTHER_DAEMON``.
 """
 
@@ -25,7 +25,7 @@ from walsyncd.adapters.system.frames import NoMessageError, format_message, mess
 from walsyncd.errors import NewerFormatError, TransientError
 
 NAME = "control.sock"
-SERVICE_FOLDER = Path("/run/walsyncd")  # what RuntimeDirectory=walsyncd makes
+SERVICE_FOLDER = Path("/run/walsyncd")  # RuntimeDirectory=walsyncd creates it
 ANSWER_BYTES_MAX = 256 << 20  # `status` has some 900 bytes for each database
 RECEIVE_BYTES = 1 << 20
 
@@ -36,15 +36,15 @@ OTHER_DAEMON: Answer = {"error": "this is the daemon of another state directory"
 
 
 def socket_path(state_dir: Path, environment: Mapping[str, str] = os.environ) -> Path:
-    """Where a daemon of this state directory listens, in this environment."""
+    """Return where a daemon of this state directory listens, in this environment."""
     runtime = environment.get("RUNTIME_DIRECTORY", "").partition(":")[0]
     return Path(runtime or state_dir) / NAME
 
 
 def ask_daemon(state_dir: Path, request: Answer, *, timeout_s: float) -> Answer | None:
-    """Ask the daemon of a state directory, wherever it listens; None if none does.
+    """Ask the daemon of a state directory, wherever it listens. Returns its answer, or None if no daemon listens.
 
-    TransientError if it does not answer in time, or may not be asked.
+    Raises TransientError if it does not answer in time, or may not be asked.
     """
     refusal: TransientError | None = None
     question = {**request, "state_dir": str(state_dir.resolve())}
@@ -62,9 +62,10 @@ def ask_daemon(state_dir: Path, request: Answer, *, timeout_s: float) -> Answer 
 
 
 def ask(path: Path, request: Answer, *, timeout_s: float) -> Answer | None:
-    """Ask the daemon; None if none listens.
+    """Ask the daemon that listens at ``path``. Returns its answer, or None if no daemon listens.
 
-    TransientError if it does not answer in time or may not be asked, NewerFormatError if it is of another version.
+    Raises TransientError if it does not answer in time or may not be asked, and NewerFormatError if it is of another
+    version.
     """
     deadline_s = time.monotonic() + timeout_s
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
@@ -97,7 +98,7 @@ def ask(path: Path, request: Answer, *, timeout_s: float) -> Answer | None:
 
 @contextmanager
 def short_address(path: Path) -> Iterator[str]:
-    """A name of the socket that fits the 107 bytes an address has, however deep its folder lies."""
+    """Yield a name of the socket that fits into the 107 bytes of an address, however long the path of its folder is."""
     folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         yield f"/proc/self/fd/{folder}/{path.name}"
@@ -106,7 +107,7 @@ def short_address(path: Path) -> Iterator[str]:
 
 
 def _read_message(connection: socket.socket, deadline_s: float) -> bytearray:
-    """A whole message, until ``deadline_s`` of the monotonic clock, however it trickles in."""
+    """Return a whole message, which must arrive by ``deadline_s`` of the monotonic clock, in however many pieces."""
     held, size = bytearray(), None
     while size is None or len(held) < size:
         left_s = deadline_s - time.monotonic()

@@ -1,6 +1,6 @@
-"""Metrics as Prometheus takes them: by HTTP, in a file for node_exporter's textfile collector, or both.
+"""Exports metrics to Prometheus: by HTTP, in a file for node_exporter's textfile collector, or both.
 
-All names begin with ``walsyncd_``; nothing is computed before somebody asks. Whoever shows no metrics needs neither
+All names begin with ``walsyncd_``. Nothing is computed before it is asked for. A daemon without metrics needs neither
 this module nor what it imports.
 """
 
@@ -30,7 +30,7 @@ TEXTFILE_S = 15.0  # as often as Prometheus usually reads it
 
 
 class Exporter:
-    """Shows ``metrics``, which is called each time; nothing before ``settle``."""
+    """Exports ``metrics``, which is called each time. It exports nothing before ``settle``."""
 
     def __init__(self, metrics: Callable[[], Iterable[Metric]]) -> None:
         self._registry = CollectorRegistry(auto_describe=False)
@@ -41,7 +41,10 @@ class Exporter:
         self._close: Callable[[], None] = _nothing
 
     def settle(self, *, listen: str | None, textfile: Path | None) -> None:
-        """Show them there from now on, and nowhere else; UsageError if the address can't be had: all is as before."""
+        """Export to these two from now on, and nowhere else.
+
+        Raises UsageError, and changes nothing, if it can't listen at the address.
+        """
         if listen != self._listen:
             close = self._serve(listen) if listen is not None else _nothing
             self._close()
@@ -50,11 +53,14 @@ class Exporter:
             self._textfile, self._written_s = textfile, -TEXTFILE_S
 
     def due_s(self) -> float | None:
-        """In how many seconds the file wants to be written again; None: there is none."""
+        """Return in how many seconds the file is due to be written again, or None if there is no file."""
         return None if self._textfile is None else max(0.0, self._written_s + TEXTFILE_S - time.monotonic())
 
     def write(self) -> None:
-        """Write the file, whole; TransientError of the journal and UsageError if the file can't be written."""
+        """Write the whole file, if there is one.
+
+        Raises UsageError if the file can't be written. A TransientError of the journal passes.
+        """
         if self._textfile is None:
             return
         self._written_s = time.monotonic()
@@ -115,7 +121,7 @@ def _listener(listen: str) -> socket.socket:
 
 
 def _receive(held: bytearray) -> bytes | None:
-    """The head of an HTTP request, which is all of a GET."""
+    """Return the head of an HTTP request, which is all of a GET. Returns None if it is not whole yet."""
     end = held.find(HEAD_END)
     if end >= 0:
         return bytes(held[:end])
@@ -125,14 +131,14 @@ def _receive(held: bytearray) -> bytes | None:
 
 
 def _response(status: str, content_type: str, body: bytes, *, is_head: bool = False) -> bytes:
-    """An HTTP/1.1 response, after which the connection is closed."""
+    """Return an HTTP/1.1 response, after which the connection is closed."""
     fields = [f"Content-Type: {content_type}", f"Content-Length: {len(body)}", "Connection: close"]
     head = "\r\n".join([f"HTTP/1.1 {status}", *fields]).encode("latin-1") + HEAD_END
     return head if is_head else head + body
 
 
 class _Families(Collector):
-    """prometheus_client's form of the same numbers."""
+    """The same numbers in the form of prometheus_client."""
 
     def __init__(self, metrics: Callable[[], Iterable[Metric]]) -> None:
         self._metrics = metrics

@@ -9,7 +9,7 @@ offset  size  content
 8 + n   1     a newline
 ======  ====  =============================================
 
-The newline is for daemons from before there were frames: they read a line, and answer with one.
+The newline is for daemons from before there were frames, which read a line and answer with one.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ class NoMessageError(ValueError):
 
 
 def format_message(document: object) -> bytes:
-    """The message that carries ``document``, which JSON can express."""
+    """Return the message that carries ``document``, which JSON can express."""
     body = json.dumps(document).encode("ascii")
     return HEADER.pack(MAGIC, len(body)) + body + b"\n"
 
 
 def message_size(held: bytes | bytearray, *, size_max: int) -> int | None:
-    """How long the message is that begins with ``held``, or None while too little of it is there to know.
+    """Return the length of the message that begins with ``held``, or None while too few bytes are there to know.
 
-    NoMessageError if it is none, or if its document is longer than ``size_max``.
+    Raises NoMessageError if it is not a message, or if its document is longer than ``size_max``.
     """
     if held[: len(MAGIC)] != MAGIC[: len(held)]:
         raise NoMessageError("it does not begin as a message does")
@@ -47,7 +47,7 @@ def message_size(held: bytes | bytearray, *, size_max: int) -> int | None:
 
 
 def parse_message(message: bytes | bytearray) -> object:
-    """The document of a whole message; NoMessageError if it is not JSON."""
+    """Return the document of a whole message. Raises NoMessageError if it is not JSON."""
     try:
         return json.loads(bytes(message[HEADER.size :]))
     except (ValueError, RecursionError) as error:

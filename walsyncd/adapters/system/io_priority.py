@@ -1,6 +1,6 @@
-"""The I/O priority of a thread (ioprio_set(2)): the idle class is served when nobody else wants the disk.
+"""The I/O priority of a thread (ioprio_set(2)). The idle class is served when nobody else uses the disk.
 
-Only some of the kernel's schedulers heed it, so it does not replace a pace.
+Only some of the kernel's I/O schedulers obey it, so it does not replace a limit of the read rate.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _CLASS_SHIFT = 13
 
 
 def lower_io_priority() -> bool:
-    """Put the calling thread into the idle class; False if the system does not let us, which costs only speed."""
+    """Put the calling thread into the idle class. Returns False if that is not possible, which costs only speed."""
     number = _SYSCALL.get(platform.machine())
     if number is None:
         return False

@@ -1,17 +1,17 @@
-"""What the service manager is told (sd_notify(3)): one datagram of ``NAME=value`` lines to ``$NOTIFY_SOCKET``.
+"""Reports to the service manager (sd_notify(3)): one datagram of ``NAME=value`` lines to ``$NOTIFY_SOCKET``.
 
 =====================================  ========================================================
-line                                   says
+line                                   meaning
 =====================================  ========================================================
-``READY=1``                            started, or done with a reload
+``READY=1``                            started, or finished a reload
 ``RELOADING=1``, ``MONOTONIC_USEC=n``  a reload begins; both in one datagram
 ``STOPPING=1``                         a stop began
-``STATUS=text``                        how it goes, in words
+``STATUS=text``                        the state, in words
 ``WATCHDOG=1``                         alive; due within ``$WATCHDOG_USEC`` microseconds
 ``EXTEND_TIMEOUT_USEC=n``              that much more time is needed for what is under way
 =====================================  ========================================================
 
-Without a service manager nothing is sent. One that does not take a message is not our trouble.
+Without a service manager nothing is sent. A message that it does not take is dropped.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ SEND_TIMEOUT_S = 1.0  # PID 1 reads its socket at once, or is in trouble itself
 
 
 class ServiceManager:
-    """The one that ``environment`` names, if any. ``watchdog_s``: how often it wants to hear, or None."""
+    """The service manager in ``environment``, if any. ``watchdog_s`` is how often it expects WATCHDOG=1, or None."""
 
     def __init__(self, environment: Mapping[str, str] = os.environ) -> None:
         address = environment.get("NOTIFY_SOCKET", "")
@@ -42,16 +42,16 @@ class ServiceManager:
             sender.sendto("\n".join(lines).encode(), self._address)
 
     def reloading(self) -> None:
-        """A reload begins; ``READY=1`` must follow, however it ends."""
+        """Report that a reload begins. ``READY=1`` must follow, however it ends."""
         self.tell("RELOADING=1", f"MONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
 
     def extend(self, seconds: float) -> None:
-        """What is under way takes up to so many seconds from now."""
+        """Report that what is under way takes up to ``seconds`` from now."""
         self.tell(f"EXTEND_TIMEOUT_USEC={int(seconds * 1_000_000)}")
 
 
 def _watchdog_s(environment: Mapping[str, str]) -> float | None:
-    """``$WATCHDOG_USEC``, unless ``$WATCHDOG_PID`` is another process (sd_watchdog_enabled(3))."""
+    """Return ``$WATCHDOG_USEC`` in seconds, or None if ``$WATCHDOG_PID`` names another one (sd_watchdog_enabled(3))."""
     microseconds = environment.get("WATCHDOG_USEC", "")
     if not microseconds.isdigit() or int(microseconds) == 0:
         return None

@@ -1,7 +1,8 @@
-"""Requests to URLs that somebody watches: a heartbeat is a GET, a report a POST of JSON.
+"""Requests to URLs of a monitoring service: a heartbeat is a GET, a report is a POST of JSON.
 
-Such a URL is a secret as a whole: who knows it can send heartbeats in the daemon's name. So messages name its scheme
-and host alone. Redirects are not followed, a body of the answer is not read, and a proxy comes from the environment.
+Such a URL is a secret as a whole, since everybody who knows it can send heartbeats in the daemon's name. So messages
+name only its scheme and host. Redirects are not followed, the body of an answer is not read, and a proxy is taken from
+the environment.
 """
 
 from __future__ import annotations
@@ -24,23 +25,23 @@ _OK = range(200, 300)
 
 
 def get(url: str) -> None:
-    """Ask the URL; TransientError if the answer is no success."""
+    """Send a GET. Raises TransientError if the answer is not a success."""
     _request("GET", url, None)
 
 
 def post(url: str, facts: Mapping[str, Any]) -> None:
-    """Send facts as JSON; TransientError if the answer is no success."""
+    """Send facts as JSON in a POST. Raises TransientError if the answer is not a success."""
     _request("POST", url, json.dumps(facts, ensure_ascii=False).encode())
 
 
 def with_suffix(url: str, suffix: str) -> str:
-    """The URL with more at the end of its path, before its query."""
+    """Return the URL with ``suffix`` at the end of its path, before its query."""
     parts = urlsplit(url)
     return urlunsplit(parts._replace(path=parts.path.rstrip("/") + suffix))
 
 
 def shown(url: str) -> str:
-    """What a message may show of the URL."""
+    """Return what a message may show of the URL."""
     parts = urlsplit(url)
     port = f":{parts.port}" if parts.port else ""
     return f"{parts.scheme}://{parts.hostname}{port}/…"
@@ -59,14 +60,14 @@ def _request(method: str, url: str, body: bytes | None) -> None:
             answer = pool.request(method, bare, body=body, headers=headers, preload_content=False)
             answer.close()
     except (HTTPError, ValueError, OSError) as error:
-        # The text of these errors has the URL in it.
+        # The text of these errors contains the URL.
         raise TransientError(f"{method} {shown(url)}: {type(error).__name__}") from None
     if answer.status not in _OK:
         raise TransientError(f"{method} {shown(url)}: the answer is {answer.status}")
 
 
 def _pool(scheme: str, host: str) -> PoolManager:
-    """Connections for one request: the next one comes too late to use the same."""
+    """Return connections for one request. The next request comes too late to use the same ones."""
     how: dict[str, Any] = {"retries": False, "timeout": Timeout(connect=TIMEOUT_S, read=TIMEOUT_S)}
     proxy = None if proxy_bypass(host) else getproxies().get(scheme)
     return ProxyManager(proxy, **how) if proxy else PoolManager(**how)
