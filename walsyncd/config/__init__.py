@@ -1,6 +1,6 @@
 """The configuration: a leaf that turns TOML, environment and disk into frozen values.
 
-``load`` gives ``Settings``, ``expand`` the databases that its entries stand for on this disk, at this moment.
+``load`` returns ``Settings``. ``expand`` returns the databases that its entries mean on this disk, at this moment.
 """
 
 from walsyncd.config.database_specs import DatabaseSpec, expand

@@ -1,13 +1,12 @@
-"""Which databases the entries stand for on this disk, at this moment.
+"""Which databases the entries of the configuration mean on this disk, at this moment.
 
-An entry is a path or a pattern (``*``, ``?``, ``[…]``, ``**`` for folders of any depth). A path stands for
-its file whether or not it exists, since it may appear; a pattern stands for the regular files that match it,
-without SQLite's own ``-wal``, ``-shm`` and ``-journal``. SQLite finds these beside the *resolved* path, and
-so do we.
+An entry is a path or a pattern (``*``, ``?``, ``[…]``, ``**`` for folders of any depth). A path means its file whether
+or not it exists, since it may be created later. A pattern means the regular files that match it, without SQLite's own
+``-wal``, ``-shm`` and ``-journal``. SQLite finds these beside the *resolved* path, and so do we.
 
-Refused, because it would go wrong in silence: the same file twice (one replica would overwrite the other's
-history), a state directory below a folder that we watch (our own writes would wake us), and network file
-systems (the wal-index is memory shared on one machine, and inotify sees only this one's changes).
+Three things are refused because they would go wrong silently: the same file twice (one replica would overwrite the
+other's history), a state directory below a folder that we watch (our own writes would wake us), and network file
+systems (the wal-index is memory shared on one machine, and inotify sees only this machine's changes).
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ MOUNTS_FILE = Path("/proc/self/mountinfo")
 
 _COMPANIONS = ("-wal", "-shm", "-journal")
 
-# File systems whose other side is another machine, by their names in the kernel's mount table.
+# File systems that other machines also write, by their names in the kernel's mount table.
 _NETWORK_TYPES = {
     "9p",
     "afs",
@@ -68,10 +67,10 @@ _NETWORK_HINT = "wal-index shared memory and inotify do not work there; run wals
 
 @dataclass(frozen=True, slots=True)
 class DatabaseSpec:
-    """One database to replicate: ``path`` is resolved, ``configured_as`` is the path before that.
+    """One database to replicate. ``path`` is resolved; ``configured_as`` is the path before that.
 
-    ``name`` is the folder of the replica in ``storage`` (a ``[storage.NAME]``, empty for ``[storage]``). ``entry`` is
-    how messages call the entry (``database[2]``).
+    ``name`` is the folder of the replica in ``storage`` (the name of a ``[storage.NAME]``, empty for ``[storage]``).
+    ``entry`` is the name of the entry in messages (``database[2]``).
     """
 
     path: Path
@@ -86,14 +85,14 @@ class DatabaseSpec:
     keep: Keep = field(default_factory=Keep)
     verify_interval_s: float | None = None
     is_match: bool = False
-    """Whether a pattern found it, so that nobody has named this very file."""
+    """Whether a pattern matched it, so that nobody has named this very file."""
     storage: str = ""
 
 
 def expand(settings: Settings) -> list[DatabaseSpec]:
-    """The databases on this disk now, in the order of the entries, a pattern's matches sorted.
+    """Return the databases on this disk now, in the order of the entries, with a pattern's matches sorted.
 
-    UsageError names every entry that can't be replicated and why.
+    Raises UsageError, which names every entry that can't be replicated and why.
     """
     specs = [_spec(entry, path) for entry in settings.databases for path in _paths(entry)]
     mounts = parse_mounts(MOUNTS_FILE.read_text(encoding="utf-8", errors="surrogateescape"))
@@ -109,9 +108,10 @@ def expand(settings: Settings) -> list[DatabaseSpec]:
 
 
 def parse_mounts(text: str) -> dict[Path, str]:
-    """Where which kind of file system is mounted, by ``/proc/self/mountinfo`` (man 5 proc).
+    """Return the kind of file system at each mount point, from ``/proc/self/mountinfo`` (man 5 proc).
 
-    Field 5 is where, the first one after a lone ``-`` the kind; the last mount over a folder is the one seen.
+    Field 5 is the mount point, and the first field after a lone ``-`` is the kind. The last mount over a folder is the
+    visible one.
     """
     mounts = {}
     for line in text.splitlines():
@@ -122,7 +122,7 @@ def parse_mounts(text: str) -> dict[Path, str]:
 
 
 def network_mount(path: Path, mounts: Mapping[Path, str]) -> str:
-    """The network file system that ``path`` (resolved) is on, as ``nfs4 at /mnt``, or ""."""
+    """Return the network file system that ``path`` (resolved) is on, as ``nfs4 at /mnt``, or "" if it is on none."""
     folder = next((folder for folder in (path, *path.parents) if folder in mounts), None)
     return f"{mounts[folder]} at {folder}" if folder and mounts[folder] in _NETWORK_TYPES else ""
 
@@ -137,7 +137,7 @@ def _paths(entry: DatabaseEntry) -> list[str]:
 def _is_regular(path: str) -> bool:
     try:
         return stat.S_ISREG(os.stat(path).st_mode)  # noqa: PTH116
-    except OSError:  # gone since, or a link to nowhere: the next expansion finds it if it comes
+    except OSError:  # deleted meanwhile, or a dangling link; the next expansion finds the file if it appears
         return False
 
 
@@ -160,7 +160,7 @@ def _spec(entry: DatabaseEntry, path: str) -> DatabaseSpec:
 
 
 def _name_problems(specs: Sequence[DatabaseSpec], settings: Settings) -> Iterator[Problem]:
-    """Names that storage can't take, among them those that only a pattern's matches show."""
+    """Yield the names that storage can't take, including those of a pattern's matches."""
     for spec in specs:
         try:
             check_name(spec.name, settings.storage_of(spec.storage).prefix)
@@ -169,7 +169,7 @@ def _name_problems(specs: Sequence[DatabaseSpec], settings: Settings) -> Iterato
 
 
 def _twin_problems(specs: Sequence[DatabaseSpec]) -> Iterator[Problem]:
-    """Two entries, or two matches, for one file or one name."""
+    """Yield each entry or match that has the file or the name of an earlier one."""
     seen: dict[object, DatabaseSpec] = {}
     for spec in specs:
         first = next((seen[identity] for identity in _identities(spec) if identity in seen), None)
@@ -184,7 +184,7 @@ def _twin_problems(specs: Sequence[DatabaseSpec]) -> Iterator[Problem]:
 
 
 def _identities(spec: DatabaseSpec) -> list[object]:
-    """What no two databases may share: the resolved path, the file behind it, the replica's folder."""
+    """Return what no two databases may share: the resolved path, the replica's folder, and the file's inode."""
     try:
         status = spec.path.stat()
     except OSError:

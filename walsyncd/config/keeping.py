@@ -1,8 +1,9 @@
-"""What is kept: retention, keep rules, ``delete`` and ``expire_after`` must not contradict each other.
+"""Checks that retention, keep rules, ``delete`` and ``expire_after`` do not contradict each other.
 
-A lifecycle rule (``delete = false``) goes by age alone. The oldest moment of the promised span needs the base
-before it, which is up to ``snapshot_interval`` older, and frames that are older still by as much as an epoch
-lasts; all of it has to outlive the span, with room to spare: twice the two together.
+A lifecycle rule (``delete = false``) removes objects by age alone. The oldest moment of the promised span needs the
+base before it, which is up to ``snapshot_interval`` older. It also needs frames that are older than that by up to the
+length of an epoch. All of these have to outlive the span with a margin, so ``expire_after`` must be longer than twice
+the sum of ``retention`` and ``snapshot_interval``.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ _DAYS_A_WEEK, _DAYS_A_MONTH = 7, 31
 
 
 def keeping_problems(storage: StorageSettings, databases: Sequence[DatabaseEntry]) -> Iterator[Problem]:
-    """Everything that contradicts itself."""
+    """Yield every contradiction."""
     yield from _deletion_problems(storage)
     for entry in databases:
         yield from _entry_problems(entry)

@@ -1,4 +1,4 @@
-"""From a TOML file, the environment and systemd's credentials to ``Settings``; all problems at once."""
+"""Makes ``Settings`` of a TOML file, the environment and systemd's credentials. Reports all problems at once."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ FILE_VARIABLE = "WALSYNCD_CONFIG"
 
 
 def load(path: Path | None) -> Settings:
-    """The configuration in ``path``, else in ``$WALSYNCD_CONFIG``, else in ``/etc/walsyncd/config.toml``.
+    """Return the configuration in ``path``, else in ``$WALSYNCD_CONFIG``, else in ``/etc/walsyncd/config.toml``.
 
-    UsageError names the file and every key that is wrong, with its value and the way out.
+    Raises UsageError, which names the file and every wrong key, with its value and what to do.
     """
     file = find_file(path)
     return _settings(file, _read(file))
 
 
 def storage_at(url: str, path: Path | None) -> StorageSettings:
-    """How to reach ``url``: as the storage that it is in, else as ``[storage]``, if there is one, at another address.
+    """Return how to reach ``url``: with the settings of the storage that contains it, else with those of ``[storage]``.
 
-    For commands that are told a replica's URL, which work on a machine without any configuration.
+    This is for commands that are given a replica's URL. They work on a machine without any configuration.
     """
     file = find_file(path)
     content = _read(file, missing_ok=file == DEFAULT_FILE)
@@ -52,7 +52,7 @@ def storage_at(url: str, path: Path | None) -> StorageSettings:
 
 
 def secrets_in(file: Path) -> list[str]:
-    """The keys in this file, the environment apart, that nobody else may know."""
+    """Return the keys in this file that are secret. The environment is not looked at."""
     content = _read(file)
     storage, notify = content.get("storage", {}), content.get("notify", {})
     of_storage = ("secret_access_key", "session_token")
@@ -62,7 +62,7 @@ def secrets_in(file: Path) -> list[str]:
 
 
 def find_file(path: Path | None) -> Path:
-    """Where the configuration is, whether or not it exists."""
+    """Return the path of the configuration, whether or not it exists."""
     return path or Path(os.environ.get(FILE_VARIABLE) or DEFAULT_FILE)
 
 
@@ -119,7 +119,7 @@ def _settings(file: Path, content: Mapping[str, Any]) -> Settings:
 
 
 def _selection_problems(parsed: ConfigFile, names: Sequence[str]) -> Iterator[Problem]:
-    """Databases that select a storage which is not there."""
+    """Yield a problem for each database that selects a storage that does not exist."""
     chosen = [(f"database[{number}]", each.storage) for number, each in enumerate(parsed.database, 1)]
     for key, name in [("defaults", parsed.defaults.storage), *chosen]:
         if name is not None and name != DEFAULT_NAME and name not in names:

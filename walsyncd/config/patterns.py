@@ -1,7 +1,7 @@
-"""Which folders can make a pattern match more than it does now.
+"""The folders in which a new file or folder can make a pattern match more than now.
 
-For ``/srv/tenants/*/data.db`` these are ``/srv/tenants`` (another tenant may come) and every folder in it (its
-``data.db`` may come).
+For ``/srv/tenants/*/data.db`` these are ``/srv/tenants`` (a tenant may be added) and every folder in it (its
+``data.db`` may be created).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from walsyncd.config.settings import Settings
 
 
 def glob_folders(settings: Settings) -> list[Path]:
-    """The existing folders to watch for new matches of all patterns of the configuration, sorted."""
+    """Return the existing folders to watch for new matches of all patterns of the configuration, sorted."""
     folders = {folder for entry in settings.databases if entry.is_pattern for folder in _folders(entry.path)}
     return sorted(folders)
 

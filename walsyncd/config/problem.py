@@ -1,4 +1,4 @@
-"""What is wrong with a configuration, said so that it can be put right: key, value, message, hint."""
+"""What is wrong with a configuration and how to correct it: key, value, message, hint."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _MISSING_HINTS = {
     "path": "each [[database]] needs the path of a SQLite file",
 }
 
-# By pydantic's error type; the braces are filled from the error's context.
+# By pydantic's error type. The braces are filled from the error's context.
 _MESSAGES = {
     "string_type": "must be text in quotes",
     "string_too_short": "must not be empty",
@@ -45,7 +45,7 @@ _CREDENTIALS = re.compile(r"//[^/@\s]+@")  # in a URL
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing that is wrong: ``key`` as ``database[2].path``, ``value`` as text ("" for none to show)."""
+    """One thing that is wrong. ``key`` is like ``database[2].path``; ``value`` is text, or "" if none is shown."""
 
     key: str
     value: str
@@ -58,7 +58,7 @@ class Problem:
 
 
 def error_of(file: Path, problems: Sequence[Problem]) -> UsageError:
-    """All problems of ``file`` as one error; the hints of several stand in its text."""
+    """Return all problems of ``file`` as one error. If there are several, their hints are in its text."""
     if len(problems) == 1:
         return UsageError(f"configuration {file}: {problems[0]}", hint=problems[0].hint)
     lines = [f"{problem} (hint: {problem.hint})" if problem.hint else str(problem) for problem in problems]
@@ -66,7 +66,7 @@ def error_of(file: Path, problems: Sequence[Problem]) -> UsageError:
 
 
 def problem_of(details: ErrorDetails) -> Problem:
-    """A validation error in the words of this configuration."""
+    """Return a validation error in the words of this configuration."""
     location = details["loc"]
     message, hint = _explain(details)
     is_secret = not _SECRETS.isdisjoint(map(str, location)) or not _is_of_one_key(details)
@@ -75,7 +75,7 @@ def problem_of(details: ErrorDetails) -> Problem:
 
 
 def _is_of_one_key(details: ErrorDetails) -> bool:
-    """Whether the value is that of one key alone: a section that is wrong as a whole may hold a secret."""
+    """Whether the value is that of a single key. A section that is wrong as a whole may contain a secret."""
     value = details["input"]
     return len(details["loc"]) > 1 and all(map(_is_scalar, value if isinstance(value, list) else [value]))
 
@@ -85,7 +85,7 @@ def _is_scalar(value: object) -> bool:
 
 
 def _is_unknown(details: ErrorDetails) -> bool:
-    """Whether it is a key that does not exist: in [storage] that would be a section of its own."""
+    """Whether the key does not exist. An unknown key in [storage] is parsed as a [storage.NAME]."""
     location = details["loc"]
     in_storage = location[0] == "storage" and len(location) == 2 and location[1] not in DestinationSection.model_fields
     return details["type"] == "extra_forbidden" or (details["type"] == "model_type" and in_storage)
@@ -99,12 +99,12 @@ def _is_clash(details: ErrorDetails) -> bool:
 
 
 def _format_value(value: object) -> str:
-    """As it stands in the file, nearly: TOML takes single quotes, too."""
+    """Return the value roughly as TOML writes it (single quotes are valid too)."""
     return str(value).lower() if isinstance(value, bool) else _CREDENTIALS.sub("//…@", repr(value))
 
 
 def unknown_variables() -> Iterator[Problem]:
-    """Variables that name no section: pydantic-settings would pass over them in silence."""
+    """Yield the variables that name no section, which pydantic-settings would ignore silently."""
     for variable in sorted(os.environ):
         section, nested, _ = variable.upper().removeprefix(ENVIRONMENT_PREFIX).partition("__")
         is_ours = variable.upper().startswith(ENVIRONMENT_PREFIX) and nested
@@ -114,7 +114,7 @@ def unknown_variables() -> Iterator[Problem]:
 
 
 def name_key(location: Sequence[int | str]) -> str:
-    """``database[2].path``, counted from 1; the variable if that is where the value came from."""
+    """Return the name of a key, ``database[2].path``, counted from 1. Names the variable if the value came from one."""
     section = f"{ENVIRONMENT_PREFIX}{location[0]}"
     text = "".join(f"[{part + 1}]" if isinstance(part, int) else f".{part}" for part in location)[1:]
     for depth in range(len(location), 1, -1):
@@ -125,12 +125,12 @@ def name_key(location: Sequence[int | str]) -> str:
 
 
 def _set_variable(name: str) -> str:
-    """The variable of that name as it is set, in whichever case, or ""."""
+    """Return the name of a variable as it is set, in upper or lower case, or "" if it is not set."""
     return next((known for known in os.environ if known.casefold() == name.casefold()), "")
 
 
 def _explain(details: ErrorDetails) -> tuple[str, str]:
-    """Message and hint for one validation error."""
+    """Return message and hint for one validation error."""
     kind, location, context = details["type"], details["loc"], details.get("ctx", {})
     if _is_clash(details):
         return "is a key of [storage], so that no storage can have this name", "choose another name"
@@ -154,7 +154,7 @@ def _explain_shape(section: str) -> tuple[str, str]:
 
 
 def _suggest_key(location: Sequence[int | str]) -> str:
-    """The key that is spelt nearly so, or else the section that has this very key."""
+    """Return a hint: the key with a similar spelling, or else the section that has this very key."""
     key, section = str(location[-1]), SECTIONS.get(str(location[0]))
     own = list(section.model_fields if section and len(location) > 1 else SECTIONS)
     homes = [name for name, section in SECTIONS.items() if key in section.model_fields]

@@ -1,8 +1,8 @@
-"""The configuration file's form: sections, keys, defaults and limits.
+"""The configuration file's schema: sections, keys, defaults and limits.
 
-TOML, and the environment over it: ``WALSYNCD_STORAGE__URL`` is ``url`` of ``[storage]``. The sections and
-their keys are the classes below; a key that stands in none of them is an error, since a misspelt
-``retention`` must not become the default one in silence.
+The file is TOML, and the environment overrides it: ``WALSYNCD_STORAGE__URL`` is ``url`` of ``[storage]``. The sections
+and their keys are the classes below. A key that is in none of them is an error, since a misspelt ``retention`` must not
+silently mean the default.
 """
 
 from __future__ import annotations
@@ -20,32 +20,32 @@ from walsyncd.errors import UsageError
 
 ENVIRONMENT_PREFIX = "WALSYNCD_"
 
-# A century: what is longer than that makes no date any more, and means "for ever" anyway.
+# A century. Anything longer may exceed the range of dates, and means "for ever" anyway.
 DURATION_MAX_S = 36_525 * 86_400.0
 
-# One frame with a page of the largest size (65536) has to fit, with room to spare.
+# One frame with a page of the largest size (65536) has to fit, with a margin.
 SPOOL_BYTES_MIN = 128 << 10
 
-# Bytes a second: the one page of a smallest commit, every four seconds.
+# Bytes a second: the one page of the smallest commit, every four seconds.
 UPLOAD_RATE_MIN = 1 << 10
 
-# What a probe learns is not worth more requests than that.
+# The result of a probe is not worth more requests than that.
 PROBE_INTERVAL_MIN_S = 1.0
 PORT_MAX = 65_535
 
-# Receivers count in minutes, and some refuse who asks too often.
+# Receivers count in minutes, and some refuse requests that come too often.
 HEARTBEAT_INTERVAL_MIN_S = 10.0
 
 # Each upload is a thread and a connection; more than this only queues in the kernel.
 UPLOADS_MAX = 256
 
-# A century of days, about.
+# About a century of days.
 KEEP_MAX = 36_525
 
-# Below, bases would be most of what is stored; above, a restore reads more WAL than anybody waits for.
+# Below the minimum, bases would be most of what is stored. Above the maximum, a restore would read too much WAL.
 WAL_RATIO_MIN, WAL_RATIO_MAX = 0.1, 1000.0
 
-# A small request that is under way when a stop begins has to end within it: connecting takes 5 s at most besides.
+# A small request that is under way when a stop begins has to end within the stop. Connecting takes up to 5 s more.
 STORE_TIMEOUT_MIN_S, STORE_TIMEOUT_MAX_S = 1.0, 25.0
 
 # Classes whose objects have to be thawed for minutes or hours before they can be read.
@@ -55,12 +55,12 @@ _ROLE_ARN_PATTERN = re.compile(r"arn:[a-z0-9-]*:(iam|sts):[a-z0-9-]*:[0-9A-Za-z-
 
 
 def _refuse(message: str, hint: str) -> PydanticCustomError:
-    """A refusal that pydantic collects with the others instead of stopping at it."""
+    """Return an error that pydantic collects with the others instead of stopping at it."""
     return PydanticCustomError("walsyncd", "{message}", {"message": message, "hint": hint})
 
 
 def _duration(value: object, other: str = "") -> float:
-    """``other``: what the key takes besides."""
+    """Return the seconds of a duration. ``other`` completes the hint with the other values that the key takes."""
     try:
         seconds = parse_duration(str(value))
     except UsageError as error:
@@ -71,7 +71,7 @@ def _duration(value: object, other: str = "") -> float:
 
 
 def _probe_interval(value: object) -> float | None:
-    """None: off."""
+    """Return the seconds of a duration, or None for ``off``."""
     if value == "off":
         return None
     seconds = _duration(value, '; or "off"')
@@ -109,7 +109,7 @@ def _upload_rate(value: object) -> int:
 
 
 def _verify_interval(value: object) -> float:
-    """0: off."""
+    """Return the seconds of a duration, or 0 for ``off``."""
     return 0.0 if value == "off" else _duration(value, '; or "off"')
 
 
@@ -212,14 +212,14 @@ class DestinationSection(_Section):
 
 
 class StorageSection(DestinationSection):
-    """``[storage]``: the one for every database that names no other; a table in it is a ``[storage.NAME]``."""
+    """``[storage]``: the storage of every database that names no other. A table in it is a ``[storage.NAME]``."""
 
     model_config = ConfigDict(extra="allow")
     __pydantic_extra__: dict[str, DestinationSection] = Field(init=False)
 
     @property
     def named(self) -> dict[str, DestinationSection]:
-        """The others, by name."""
+        """The other storages, by name."""
         return self.__pydantic_extra__
 
 
@@ -254,7 +254,7 @@ class DefaultsSection(_Section):
 
 
 class DatabaseSection(_Section):
-    """One ``[[database]]``; what it leaves out comes from ``[defaults]``."""
+    """One ``[[database]]``. Keys that it leaves out come from ``[defaults]``."""
 
     path: AbsolutePath
     name: str | None = None
@@ -279,7 +279,7 @@ class NotifySection(_Section):
 
 
 class ConfigFile(BaseSettings):
-    """The whole file, given as keyword arguments; the environment wins over it."""
+    """The whole file, given as keyword arguments. The environment overrides it."""
 
     model_config = SettingsConfigDict(extra="forbid", env_prefix=ENVIRONMENT_PREFIX, env_nested_delimiter="__")
 
@@ -298,7 +298,7 @@ class ConfigFile(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Environment, then file; nothing else (no .env of a working directory, no secrets folder)."""
+        """Return the environment, then the file, nothing else (no .env of a working directory, no secrets folder)."""
         return env_settings, init_settings
 
 

@@ -1,6 +1,6 @@
-"""What the engine gets to see of a configuration: frozen values, checked, in seconds and bytes.
+"""The configuration as the engine sees it: frozen values, checked, in seconds and bytes.
 
-Nothing here knows TOML, the environment or pydantic; ``loading`` makes these values.
+Nothing here knows TOML, the environment or pydantic. ``loading`` makes these values.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from typing import Literal
 
 @dataclass(frozen=True, slots=True)
 class StorageSettings:
-    """Where the replicas are and how to get in.
+    """Where the replicas are and how to access them.
 
     ``name`` is that of a ``[storage.NAME]``, empty for ``[storage]`` itself.
     ``url`` has no trailing slash: ``s3://bucket/prefix`` or ``file:///folder``. ``addressing_style`` is
     ``auto``, ``path`` or ``virtual``. Without ``access_key_id`` boto3 looks for credentials itself. Secrets
-    stay out of the value's repr, and so out of logs and tracebacks. ``encryption_key`` is the 32 bytes of SSE-C.
-    ``ca_file`` holds the certificates of the authorities to trust. ``timeout_s`` is how long nothing may move in a
-    request: no block of a body, and no answer. Without ``delete`` nothing is ever removed; the store does that
-    itself after ``expire_after_s``.
+    are not in the value's repr, and so not in logs and tracebacks. ``encryption_key`` is the 32 bytes of SSE-C.
+    ``ca_file`` has the certificates of the authorities to trust. ``timeout_s`` is the longest time in which a request
+    may make no progress: no block of a body, and no answer. Without ``delete`` walsyncd removes nothing; the store does
+    that itself after ``expire_after_s``.
     """
 
     url: str
@@ -45,7 +45,7 @@ class StorageSettings:
 
     @property
     def section(self) -> str:
-        """How messages call the section that it comes from."""
+        """The name, in messages, of the section that it comes from."""
         return f"storage.{self.name}" if self.name else "storage"
 
     @property
@@ -56,10 +56,10 @@ class StorageSettings:
 
 @dataclass(frozen=True, slots=True)
 class DaemonSettings:
-    """The daemon as a whole; ``spool_bytes_max`` bounds what waits on disk for storage.
+    """The daemon as a whole. ``spool_bytes_max`` limits what waits on disk for storage.
 
-    ``upload_bytes_per_second_max`` None: as fast as it goes.
-    ``probe_interval_s`` None: an idle daemon asks nothing. ``metrics_listen`` is ``host:port``.
+    ``upload_bytes_per_second_max`` is None if there is no limit. ``probe_interval_s`` is None if an idle daemon makes
+    no requests. ``metrics_listen`` is ``host:port``.
     """
 
     state_dir: Path
@@ -76,7 +76,7 @@ class DaemonSettings:
 
 @dataclass(frozen=True, slots=True)
 class NotifySettings:
-    """Whom the daemon tells how it goes; None: nobody. The URLs are secrets."""
+    """Where the daemon reports its state. A URL is None if nothing is sent there. The URLs are secrets."""
 
     heartbeat_url: str | None = field(default=None, repr=False)
     heartbeat_interval_s: float = 60.0
@@ -84,13 +84,13 @@ class NotifySettings:
 
     @property
     def is_wanted(self) -> bool:
-        """Whether there is anybody to tell."""
+        """Whether there is a URL to report to."""
         return self.heartbeat_url is not None or self.problem_url is not None
 
 
 @dataclass(frozen=True, slots=True)
 class Keep:
-    """Of how many days, weeks and months older than the retention a base is kept."""
+    """For how many days, weeks and months that are older than the retention a base is kept."""
 
     daily: int = 0
     weekly: int = 0
@@ -99,10 +99,10 @@ class Keep:
 
 @dataclass(frozen=True, slots=True)
 class DatabaseEntry:
-    """One ``[[database]]`` as configured: ``path`` is absolute and may be a pattern.
+    """One ``[[database]]`` as configured. ``path`` is absolute and may be a pattern.
 
-    ``key`` is how messages call the entry, ``database[2]``, counted from 1. ``storage`` is the name of a
-    ``[storage.NAME]``, empty for ``[storage]``. ``verify_interval_s`` None: no drills.
+    ``key`` is the name of the entry in messages, ``database[2]``, counted from 1. ``storage`` is the name of a
+    ``[storage.NAME]``, empty for ``[storage]``. ``verify_interval_s`` is None if there are no drills.
     """
 
     key: str
@@ -119,13 +119,13 @@ class DatabaseEntry:
 
     @property
     def is_pattern(self) -> bool:
-        """Whether ``path`` stands for every file that matches it."""
+        """Whether ``path`` means every file that matches it."""
         return any(character in self.path for character in "*?[")
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """A whole configuration, with the file that it came from; ``others`` are the ``[storage.NAME]``."""
+    """A whole configuration, with the file that it came from. ``others`` are the ``[storage.NAME]``."""
 
     file: Path
     storage: StorageSettings
@@ -136,9 +136,9 @@ class Settings:
 
     @property
     def storages(self) -> tuple[StorageSettings, ...]:
-        """All storages, ``[storage]`` first; no two have one url."""
+        """All storages, ``[storage]`` first. No two have the same url."""
         return (self.storage, *self.others)
 
     def storage_of(self, name: str) -> StorageSettings:
-        """The storage of a database whose entry names it so; the caller has the name from this configuration."""
+        """Return the storage of that name, which must be from an entry of this configuration."""
         return next(each for each in self.storages if each.name == name)

@@ -1,14 +1,14 @@
-"""``[storage]`` and each ``[storage.NAME]``: what the keys must be to each other, and secrets in files of their own.
+"""``[storage]`` and each ``[storage.NAME]``: rules between their keys, and secrets in files of their own.
 
 Credentials are taken from the first of these that has any:
 
 1. ``access_key_id`` and ``secret_access_key`` (``session_token``) of ``[storage]``, file or environment
 2. files of these names in ``$CREDENTIALS_DIRECTORY`` (systemd's ``LoadCredential=``)
-   (of ``[storage.NAME]``: ``NAME.access_key_id`` and so on)
+   (for ``[storage.NAME]``: ``NAME.access_key_id`` and so on)
 3. boto3's own chain: ``AWS_…`` variables, ``~/.aws``, the instance's role; ``profile`` chooses in it
 
-The key of SSE-C is in ``sse_c_key_file``, or the file ``sse_c_key`` in ``$CREDENTIALS_DIRECTORY``: 32 bytes, as
-they are or in base64. It is never a key of the configuration, which others may be allowed to read.
+The key of SSE-C is in ``sse_c_key_file``, or in the file ``sse_c_key`` in ``$CREDENTIALS_DIRECTORY``. It is 32 bytes,
+raw or in base64. It is never a key of the configuration, which others may be allowed to read.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from walsyncd.config.settings import StorageSettings
 
 URL_HINT = "s3://bucket/prefix for object storage, file:///folder for a folder"
 
-DEFAULT_NAME = "default"  # what a [[database]] calls [storage] itself, where [defaults] names another
+DEFAULT_NAME = "default"  # a [[database]] selects [storage] by it if [defaults] selects another
 
-# As the environment has them, too, where names have no case and two underscores begin the next part.
+# Names must also work in the environment, where they have no case and two underscores begin the next part.
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]|_(?!_))*")
 _KEY_NAMES = ("access_key_id", "secret_access_key", "session_token")
 _SSE_C_KEY_BYTES = 32  # AES-256
@@ -39,7 +39,7 @@ _LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
 
 def storage_settings(section: DestinationSection, name: str = "") -> tuple[StorageSettings, list[Problem]]:
-    """The settings that ``section`` and the credentials beside it give, and what is wrong with them."""
+    """Return the settings from ``section`` and its credentials, and what is wrong with them."""
     keys, problems = _credentials(section, name)
     problem = url_problem(section.url)
     if problem:
@@ -60,7 +60,7 @@ def storage_settings(section: DestinationSection, name: str = "") -> tuple[Stora
 
 
 def all_storages(section: StorageSection) -> tuple[list[StorageSettings], list[Problem]]:
-    """``[storage]`` and the others by name, and what is wrong with them or between them."""
+    """Return ``[storage]`` and the others, and what is wrong with them or between them."""
     storages: list[StorageSettings] = []
     problems: list[Problem] = []
     for name, each in {"": section, **section.named}.items():
@@ -78,13 +78,13 @@ def all_storages(section: StorageSection) -> tuple[list[StorageSettings], list[P
 
 
 def _key(destination: str, key: str) -> str:
-    """How messages call a key of a section; ``key`` empty: the beginning of that."""
+    """Return the name of a key of a section in messages. If ``key`` is empty, it is the beginning of that name."""
     location = ("storage", destination, key) if destination else ("storage", key)
     return name_key(location) if key else f"{'.'.join(location)}"
 
 
 def _file_name(destination: str, key: str) -> str:
-    """The file in ``$CREDENTIALS_DIRECTORY`` that has a secret."""
+    """Return the name of the file in ``$CREDENTIALS_DIRECTORY`` that has a secret."""
     return f"{destination}.{key}" if destination else key
 
 
@@ -101,7 +101,7 @@ def _credentials(section: DestinationSection, destination: str) -> tuple[dict[st
 
 
 def _lone_keys(section: DestinationSection, destination: str) -> Iterator[Problem]:
-    """Keys that mean nothing without another one: whoever wrote them expects something else to happen."""
+    """Yield the keys that have no effect without another one, which their author did not expect."""
     needs = (
         ("kms_key_id", 'encryption = "sse-kms"', section.encryption == "sse-kms"),
         ("sse_c_key_file", 'encryption = "sse-c"', section.encryption == "sse-c"),
@@ -138,7 +138,7 @@ def _encryption_key(section: DestinationSection, destination: str) -> tuple[byte
 
 
 def _unpacked(content: bytes) -> bytes | None:
-    """The key in a file's content."""
+    """Return the key in a file's content, or None if there is none."""
     if len(content) == _SSE_C_KEY_BYTES:
         return content
     try:
@@ -149,7 +149,7 @@ def _unpacked(content: bytes) -> bytes | None:
 
 
 def _systemd_credentials(destination: str) -> tuple[dict[str, str | None], list[Problem]]:
-    """The keys in ``$CREDENTIALS_DIRECTORY``, None for those that are not there."""
+    """Return the keys in ``$CREDENTIALS_DIRECTORY``, None for those that are missing, and what is wrong with them."""
     folder = os.environ.get("CREDENTIALS_DIRECTORY")
     keys: dict[str, str | None] = dict.fromkeys(_KEY_NAMES)
     problems = []
@@ -166,7 +166,7 @@ def _systemd_credentials(destination: str) -> tuple[dict[str, str | None], list[
 
 
 def _key_problems(keys: Mapping[str, str | None], where: str) -> Iterator[Problem]:
-    """A key id and its secret come together; a session token needs both."""
+    """Yield what is missing: a key id and its secret need each other, and a session token needs both."""
     if not any(keys.values()):
         return
     for name in ("access_key_id", "secret_access_key"):
@@ -176,7 +176,7 @@ def _key_problems(keys: Mapping[str, str | None], where: str) -> Iterator[Proble
 
 
 def url_problem(url: str) -> str:
-    """What is wrong with a storage URL, or ""."""
+    """Return what is wrong with a storage URL, or ""."""
     scheme, _, rest = url.partition("://")
     if scheme not in {"s3", "file"} or not rest:
         return "is not an s3:// or file:// URL"

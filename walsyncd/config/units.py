@@ -8,8 +8,9 @@ size      B, KiB MiB GiB TiB (1024),    ``"64KiB"``       bytes, an int
           kB MB GB TB (1000)
 ========  ============================  ================  =====================
 
-A number, then one unit; a size without a unit counts bytes, a duration without one is refused (seconds?
-milliseconds?). Durations are exact to the millisecond, sizes to the byte; upper and lower case are the same.
+The text is a number, then one unit. A size without a unit counts bytes. A duration without a unit is refused, since it
+could mean seconds or milliseconds. Durations are exact to the millisecond, sizes to the byte. Upper and lower case are
+the same.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ _QUANTITY_PATTERN = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,15})?)\s*([A-Za-z]*)")
 
 
 def parse_duration(text: str) -> float:
-    """Seconds of ``"500ms"``, ``"1s"``, ``"7d"``; UsageError says which form is meant."""
+    """Return the seconds of ``"500ms"``, ``"1s"``, ``"7d"``. Raises UsageError, which names the form."""
     match = _QUANTITY_PATTERN.fullmatch(text.strip())
     scale_ms = _DURATION_UNITS_MS.get(match[2].lower()) if match else None
     if match is None or scale_ms is None:
@@ -58,7 +59,7 @@ def format_duration(seconds: float) -> str:
 
 
 def parse_size(text: str) -> int:
-    """Bytes of ``"64KiB"``, ``"4GiB"``, ``"10MB"``, ``"4096"``; UsageError says which form is meant."""
+    """Return the bytes of ``"64KiB"``, ``"4GiB"``, ``"10MB"``, ``"4096"``. Raises UsageError, which names the form."""
     match = _QUANTITY_PATTERN.fullmatch(text.strip())
     scale = _SIZE_UNITS_FOLDED.get(match[2].casefold() or "b") if match else None
     size = Decimal(match[1]) * scale if match and scale else None
@@ -68,7 +69,7 @@ def parse_size(text: str) -> int:
 
 
 def format_size(size: int) -> str:
-    """A size in bytes for people, in the largest unit that it fills: ``12.3 MiB``. `parse_size` reads whole ones."""
+    """Return a size in bytes for people, in its largest unit: ``12.3 MiB``. `parse_size` reads whole ones."""
     value = float(size)
     for unit in _PRINTED_UNITS[:-1]:
         if value < _STEP:
