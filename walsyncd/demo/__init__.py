@@ -1,1 +1,1 @@
-"""The demo: an application that writes, the daemon killed beside it, and proof that nothing was lost."""
+"""The demo: an application that writes, a daemon that is killed meanwhile, and proof that nothing was lost."""

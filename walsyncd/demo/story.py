@@ -25,7 +25,7 @@ from walsyncd.demo.page_comparison import Comparison, compare, settled_copy
 from walsyncd.demo.stage import NAME, Stage
 
 SHORT_S, LONG_S = 1.0, 2.0  # how long the application works between two events
-SYNC_TIMEOUT = "4m"  # usually seconds; a new generation waits for its base, at most one a minute
+SYNC_TIMEOUT = "4m"  # usually seconds; a new generation waits for its delay and its base
 MARGIN_S = 0.05  # between a moment to restore and the next commit, since --at is exact to the millisecond
 
 

@@ -14,7 +14,7 @@ from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
-LINES_MAX = 10_000  # some megabytes; at info level the lines of hours
+LINES_MAX = 10_000  # some megabytes; at info level this is hours of logging
 
 
 class Queue(Generic[T]):
@@ -29,7 +29,7 @@ class Queue(Generic[T]):
         self._is_writing = False
         self._unsaid = 0
         self.dropped = 0
-        """Lines that found no room."""
+        """How many items were dropped because the queue was full."""
         threading.Thread(target=self._run, name="log", daemon=True).start()
 
     def put(self, item: T) -> None:

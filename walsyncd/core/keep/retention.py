@@ -222,7 +222,7 @@ def _age_order(base: ManifestKey) -> tuple[str, tuple[int, int, int], BaseKey]:
     return base.generation, base_order(base), base.base
 
 
-# -- what goes ------------------------------------------------------------------------------------------------------
+# -- what is removed ------------------------------------------------------------------------------------------------
 
 
 def _going_bases(world: _AgedListing, kept: frozenset[ManifestKey]) -> Iterator[tuple[Key, str]]:
@@ -324,7 +324,7 @@ def _backwards(frames: Iterable[FramesKey]) -> tuple[FramesKey, ...]:
     return tuple(sorted(frames, key=lambda key: key.first, reverse=True))
 
 
-# -- when again -----------------------------------------------------------------------------------------------------
+# -- when to decide again -------------------------------------------------------------------------------------------
 
 
 def _next_ms(world: _AgedListing, going: Collection[Key]) -> int | None:

@@ -14,7 +14,7 @@ UPLOAD_PATIENCE = 3.0  # a step of an upload may take that many times the limit:
 
 
 class StallDetector:
-    """A table of the busy threads. Any thread may read it; only its own thread writes an entry."""
+    """A table of the busy threads. Any thread may read it. Each thread writes only its own entry."""
 
     def __init__(self, monotonic_s: Callable[[], float] = time.monotonic) -> None:
         self._monotonic_s = monotonic_s
