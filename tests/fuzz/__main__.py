@@ -15,9 +15,13 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.fuzz import bucket
+from tests.fuzz import bucket, control, names
 
-PARTS: dict[str, Callable[[int, Path], None]] = {"bucket": bucket.fuzz}
+PARTS: dict[str, Callable[[int, Path], None]] = {
+    "bucket": bucket.fuzz,
+    "control": control.fuzz,
+    "names": names.fuzz,
+}
 
 
 def main() -> int:

@@ -8,13 +8,13 @@ import pytest
 
 from tests.fuzz.__main__ import PARTS
 
-SEEDS = 40
+SEEDS = {"bucket": 40, "control": 6, "names": 40}  # some seconds each
 
 
 @pytest.mark.parametrize("part", PARTS)
 def test_nothing_breaks(tmp_path: Path, part: str) -> None:
     """There is an answer for every input, and no promise is broken by any."""
-    for seed in range(SEEDS):
+    for seed in range(SEEDS[part]):
         folder = tmp_path / str(seed)
         folder.mkdir()
         PARTS[part](seed, folder)

@@ -1,17 +1,17 @@
-"""Names, keys and positions that others chose: a parser has an answer for each, and no terminal is steered by one."""
+"""Names, keys and positions that others chose: a parser has an answer for each, and none of them steers a terminal."""
 
 from __future__ import annotations
 
 import random
 import string
 from contextlib import suppress
+from pathlib import Path
 
-from tests.fuzz.seeds import fuzz
 from walsyncd.core.stored.layout import check_name, default_name, format_key, parse_key
 from walsyncd.core.stored.position import is_generation, parse_position
 from walsyncd.errors import UsageError, one_line, printable
 
-CASES = 3000
+CASES = 100  # for one seed: each takes microseconds
 SAMPLES = (
     "20261122T105600Z-3f9c1a2b/base/00000001-0000002a-0badcafe.db.zst",
     "20261122T105600Z-3f9c1a2b/base/00000001-0000002a-0badcafe.00000001-0000002b.1763809000000.json.zst",
@@ -45,50 +45,39 @@ def name(rng: random.Random) -> str:
     return "".join(letters)
 
 
-def test_a_key_is_parsed_to_what_formats_to_it_or_is_none() -> None:
-    """A name in the bucket is a claim."""
-
-    def case(rng: random.Random) -> None:
+def fuzz(seed: int, _folder: Path) -> None:
+    """Give ``CASES`` names to every parser of names, and to what makes text fit for a terminal."""
+    rng = random.Random(seed)
+    for _ in range(CASES):
         text = name(rng)
-        key = parse_key(text)
-        assert key is None or format_key(key) == text
-
-    fuzz(case, cases=CASES)
+        for check in (check_key, check_position, check_database_name, check_terminal):
+            check(text)
 
 
-def test_a_position_is_parsed_or_refused() -> None:
-    """By UsageError alone."""
-
-    def case(rng: random.Random) -> None:
-        text = name(rng)
-        is_generation(text)
-        with suppress(UsageError):
-            assert str(parse_position(text)) == text
-
-    fuzz(case, cases=CASES)
+def check_key(text: str) -> None:
+    """A key is parsed to what formats to the same text, or is none."""
+    key = parse_key(text)
+    assert key is None or format_key(key) == text
 
 
-def test_a_database_s_name_is_taken_or_refused() -> None:
-    """What is taken is a folder within the prefix."""
-
-    def case(rng: random.Random) -> None:
-        text = name(rng)
-        with suppress(UsageError):
-            check_name(text, "hosts/web-1/")
-            assert not {"", ".", ".."} & set(text.split("/"))
-            assert len(text.encode()) <= 900
-        default_name(f"/{text}")
-
-    fuzz(case, cases=CASES)
+def check_position(text: str) -> None:
+    """A position is parsed, or refused by UsageError alone."""
+    is_generation(text)
+    with suppress(UsageError):
+        assert str(parse_position(text)) == text
 
 
-def test_no_text_steers_a_terminal() -> None:
-    """Whatever it is, it can be printed, and holds no control character but line feeds."""
+def check_database_name(text: str) -> None:
+    """A name that is taken is a folder within the prefix."""
+    with suppress(UsageError):
+        check_name(text, "hosts/web-1/")
+        assert not {"", ".", ".."} & set(text.split("/"))
+        assert len(text.encode()) <= 900
+    default_name(f"/{text}")
 
-    def case(rng: random.Random) -> None:
-        text = name(rng)
-        assert all(each.isprintable() or each == "\n" for each in printable(text))
-        assert one_line(text).isprintable()
-        printable(text).encode()
 
-    fuzz(case, cases=CASES)
+def check_terminal(text: str) -> None:
+    """Every text can be printed, and then holds no control character but line feeds."""
+    assert all(each.isprintable() or each == "\n" for each in printable(text))
+    assert one_line(text).isprintable()
+    printable(text).encode()
