@@ -1,20 +1,20 @@
-"""Files that are there whole or not at all, power cuts included.
+"""Writes files that are complete or absent, even after a power cut.
 
-Write under another name, fsync the file, rename it, fsync the folder; a new folder is not safe before its
-parent was fsynced. Source: rename(2), fsync(2) ("does not necessarily ensure that the entry in the directory
-has also reached disk").
+Write under another name, fsync the file, rename it, fsync the folder. A new folder is not safe before its parent was
+fsynced. Source: rename(2), fsync(2) ("does not necessarily ensure that the entry in the directory has also reached
+disk").
 
-The operating system's refusals become walsyncd's here:
+The operating system's errors become walsyncd's here:
 
 ================================  ================  ===============================================
 errno                             class             because
 ================================  ================  ===============================================
 ENOENT                            MissingError      it is not there
-EACCES, EPERM, EROFS, EXDEV       RefusedError      somebody must change something
-ENAMETOOLONG, EFBIG               ImpossibleError   the file system will never take this file
+EACCES, EPERM, EROFS, EXDEV       RefusedError      a person must change something
+ENAMETOOLONG, EFBIG               ImpossibleError   the file system will never accept this file
 EISDIR, ENOTDIR, EEXIST           by direction      a file where a folder must be, or the reverse:
-                                                    impossible to write, not there to read
-any other (ENOSPC, EIO, ESTALE)   TransientError    the same again later may do
+                                                    impossible to write, absent when reading
+any other (ENOSPC, EIO, ESTALE)   TransientError    the same operation may succeed later
 ================================  ================  ===============================================
 """
 
@@ -32,7 +32,7 @@ from walsyncd.adapters.files.open_folder import is_empty_folder, open_folder
 from walsyncd.adapters.files.private_modes import NEW_FILE_MODE, NEW_FOLDER_MODE
 from walsyncd.errors import ImpossibleError, MissingError, RefusedError, TransientError, WalsyncdError
 
-RENAME_ATTEMPTS_MAX = 10  # a folder vanishes under a rename only when another deletes its last file just then
+RENAME_ATTEMPTS_MAX = 10  # a folder vanishes under a rename only if another process deletes its last file just then
 _CONFLICTS = frozenset({errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENOTEMPTY})
 _CONFLICT_HINT = "a name can't be a file and a folder at once: rename one of the databases"
 _ACCESS_HINT = "give walsyncd's user access to it"
@@ -50,7 +50,7 @@ _MEANINGS: dict[int, tuple[type[WalsyncdError], str]] = {
 
 
 def write_temporary(folder: Path, fill: Callable[[BinaryIO], object]) -> Path:
-    """Write a durable new file in ``folder`` with ``fill``, under a random name. The folder is made if need be."""
+    """Write a durable new file in ``folder`` with ``fill``, under a random name. A missing folder is created."""
     make_folders(folder)
     path = folder / secrets.token_hex(16)
     try:
@@ -65,7 +65,7 @@ def write_temporary(folder: Path, fill: Callable[[BinaryIO], object]) -> Path:
 
 
 def publish(temporary: Path, target: Path) -> None:
-    """Rename ``temporary`` to ``target`` durably, in one step. Folders on the way are made."""
+    """Rename ``temporary`` to ``target`` durably, in one step. Missing folders on the way are created."""
     try:
         for attempts_left in reversed(range(RENAME_ATTEMPTS_MAX)):
             try:
@@ -83,7 +83,7 @@ def publish(temporary: Path, target: Path) -> None:
 
 
 def create_file(path: Path) -> BinaryIO:
-    """Create a file under a name that nothing has, and return it open for writing.
+    """Create a file under an unused name, and return it open for writing.
 
     Only its owner and its group may read it, whatever the umask is. Root gives it to its folder's owner.
     """
@@ -98,7 +98,7 @@ def create_file(path: Path) -> BinaryIO:
 
 
 def make_folders(path: Path) -> None:
-    """Make ``path`` and its parents where they are missing, each of them durable."""
+    """Create ``path`` and its parents where they are missing, each of them durable."""
     if path.is_dir():
         return
     make_folders(path.parent)
@@ -106,7 +106,7 @@ def make_folders(path: Path) -> None:
         path.mkdir(mode=NEW_FOLDER_MODE)
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
-            if is_empty_folder(descriptor):  # else it is not what we have just made
+            if is_empty_folder(descriptor):  # otherwise it is not the one that we have just created
                 leave_to_owner(descriptor, path.parent)
         finally:
             os.close(descriptor)
@@ -116,8 +116,8 @@ def make_folders(path: Path) -> None:
 def leave_to_owner(descriptor: int, folder: Path) -> None:
     """Give what root has just created in ``folder``, and has open, to the owner of that folder.
 
-    An administrator's ``check`` or ``sync`` must not lock the daemon's user out of its own folder. What already belongs
-    to somebody else was not created by us. In a folder that everybody can write to, its owner has no claim.
+    An administrator's ``check`` or ``sync`` must not lock the daemon's user out of its own folder. What already has
+    another owner was not created by us. In a folder that everybody can write to, its owner has no claim.
     """
     if os.geteuid() != 0 or os.fstat(descriptor).st_uid != 0:
         return
@@ -127,7 +127,7 @@ def leave_to_owner(descriptor: int, folder: Path) -> None:
 
 
 def sync_folder(path: Path) -> None:
-    """Make what happened to the names in a folder durable."""
+    """Make changes of the names in a folder durable."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
@@ -148,7 +148,7 @@ def copy_whole(source: Path, target: BinaryIO) -> None:
 
 @contextmanager
 def reading(operation: str, path: Path) -> Iterator[None]:
-    """Translate what the operating system refuses while reading; ``operation`` begins the message."""
+    """Translate the operating system's errors while reading; ``operation`` begins the message."""
     try:
         yield
     except OSError as error:
@@ -157,7 +157,7 @@ def reading(operation: str, path: Path) -> Iterator[None]:
 
 @contextmanager
 def writing(operation: str, path: Path) -> Iterator[None]:
-    """Translate what the operating system refuses while writing; ``operation`` begins the message."""
+    """Translate the operating system's errors while writing; ``operation`` begins the message."""
     try:
         yield
     except OSError as error:

@@ -1,27 +1,26 @@
-"""One inotify instance for all databases: which file of which database something happened to (inotify(7)).
+"""One inotify instance for all databases: reports which file of which database had an event (inotify(7)).
 
-Watches are on folders, never on files (a watch on a file dies when it is replaced). One watch serves all
-databases of a folder; files of others in it cost a dictionary lookup an event. What is asked of a folder:
+Watches are on folders, never on files (a watch on a file ends when it is replaced). One watch serves all databases of a
+folder; each event of another file in it costs a dictionary lookup. The mask of a watch:
 
-| a folder that | is asked for |
+| a folder that | has |
 |---|---|
 | leads to one of the others | DELETE, MOVED_FROM, MOVED_TO |
 | is listed (for a glob pattern), or lacks a folder that is awaited | CREATE as well |
 | holds databases | MODIFY and CLOSE_WRITE as well |
 
-and all of them for DELETE_SELF and MOVE_SELF. Every folder from ``/`` down is watched, so that a renamed
-parent or a switched symbolic link is seen: a folder whose path leads to another inode is WATCH_LOST, then
-REAPPEARED if there is one. A deleted folder that somebody still has open sends no DELETE_SELF; the DELETE in
-its parent tells.
+and all of them have DELETE_SELF and MOVE_SELF. Every folder from ``/`` down is watched, so that a renamed parent or a
+switched symbolic link is seen: a folder whose path leads to another inode is WATCH_LOST, then REAPPEARED if there is
+one. A deleted folder that a process still has open sends no DELETE_SELF, but its parent sends DELETE.
 
-IN_EXCL_UNLINK is not set: a write to, or the close of, an unlinked -wal or -shm must be seen, and a spurious
-event costs a look. IN_ATTRIB is not asked for: an unlink shows as DELETE whoever holds the file.
+IN_EXCL_UNLINK is not set: a write to, or the close of, an unlinked -wal or -shm must be seen, and a spurious event
+costs only a look. IN_ATTRIB is not set: an unlink is reported as DELETE even if the file is open.
 
-Not seen, whatever the mask: writes through mmap; writes through a hard link in another folder; another file
+Three things are not seen with any mask: writes through mmap; writes through a hard link in another folder; another file
 system mounted over a watched folder, until ``recheck``.
 
-Events are hints: they coalesce, and after an overflow everything must be looked at. The kernel uses no watch
-descriptor twice. The mask of a watch only ever grows: too much of it costs wake-ups, too little events.
+Events are hints: they coalesce, and after an overflow everything must be looked at. The kernel uses no watch descriptor
+twice. The mask of a watch only ever grows: too large a mask costs wake-ups, too small a mask loses events.
 """
 
 from __future__ import annotations
@@ -63,7 +62,7 @@ _TROUBLE = {
 
 
 class Kind(Enum):
-    """What happened; from APPEARED on it is not the kernel's word but our conclusion."""
+    """What happened. The kinds from APPEARED on are our conclusions, not the kernel's events."""
 
     MODIFY = "modify"
     CLOSE_WRITE = "close write"
@@ -74,7 +73,7 @@ class Kind(Enum):
     APPEARED = "appeared"  # a new name in a listed folder; the event's path is that name
     OVERFLOW = "overflow"  # events were lost
     WATCH_LOST = "watch lost"  # the folder is gone, or is another one
-    REAPPEARED = "reappeared"  # the folder is there and watched (again); anything may have happened in it
+    REAPPEARED = "reappeared"  # the folder exists and is watched (again); anything may have happened in it
 
 
 _KINDS = {
@@ -85,7 +84,7 @@ _KINDS = {
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """``path`` is the database's, whatever the role; with Role.DIRECTORY a listed folder or a name in it.
+    """An event. ``path`` is the database's for every role; with Role.DIRECTORY it is a listed folder or a name in it.
 
     OVERFLOW, WATCH_LOST and REAPPEARED come once for a database, with Role.DATABASE.
     """
@@ -102,16 +101,16 @@ class _Named(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class _Folder:
-    """A node of the tree of folders from ``/`` to those of interest."""
+    """A node of the tree of folders, from ``/`` to the watched ones."""
 
     path: Path
     parent: _Folder | None
     children: dict[str, _Folder] = field(default_factory=dict)
     names: dict[str, _Named] = field(default_factory=dict)  # file name → what it is
-    listings: int = 0  # how many want its new names
+    listings: int = 0  # how many callers want its new names
     absent: set[str] = field(default_factory=set)  # children that are not watched
     watch: int | None = None
-    asked: int = 0  # the mask of the watch, as far as this folder asked for it
+    asked: int = 0  # the mask of the watch, as far as this folder needs it
     trouble: str = ""  # why there is no watch although the folder may exist
 
     def mask(self) -> int:
@@ -120,7 +119,7 @@ class _Folder:
         return _LISTS if self.listings or self.absent else _LEADS
 
     def events(self, kind: Kind) -> Iterator[Event]:
-        """An event for everything of interest in this very folder."""
+        """Yield an event for each database and listing of this folder itself."""
         for named in self.names.values():
             if named.role is Role.DATABASE:
                 yield Event(named.database, Role.DATABASE, kind)
@@ -160,12 +159,12 @@ class InotifyReader:
         self.close()
 
     def close(self) -> None:
-        """Give up every watch; no thread may be in ``wait``."""
+        """Remove every watch. No thread may be in ``wait``."""
         self._inotify.close()
         os.close(self._alarm)
 
     def add(self, database: Path) -> None:
-        """Watch a database, which need not exist, nor its folder; twice is once."""
+        """Watch a database. It need not exist, nor its folder. Adding it twice has no further effect."""
         with self._changing():
             folder = self._folder(database.parent)
             for role in FILE_ROLES:
@@ -173,7 +172,7 @@ class InotifyReader:
             self._arm(folder)
 
     def remove(self, database: Path) -> None:
-        """Stop watching a database; an unknown one is no error."""
+        """Stop watching a database. An unknown one is no error."""
         with self._changing():
             folder = self._folders.get(database.parent)
             if folder is None:
@@ -183,14 +182,14 @@ class InotifyReader:
             self._prune(folder)
 
     def add_directory(self, path: Path) -> None:
-        """Tell about new names in a folder (APPEARED), those of databases and their side files apart."""
+        """Report new names in a folder (APPEARED), except those of databases and their side files."""
         with self._changing():
             folder = self._folder(path)
             folder.listings += 1
             self._arm(folder)
 
     def remove_directory(self, path: Path) -> None:
-        """Take one ``add_directory`` back."""
+        """Undo one ``add_directory``."""
         with self._changing():
             folder = self._folders.get(path)
             if folder is None or not folder.listings:
@@ -199,7 +198,7 @@ class InotifyReader:
             self._prune(folder)
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Block until there are events (True), ``wake`` is called or ``timeout`` seconds are over (False)."""
+        """Block until there are events (True), ``wake`` is called or ``timeout`` seconds have passed (False)."""
         ready = {fd for fd, _ in self._poll.poll(None if timeout is None else math.ceil(timeout * 1000))}
         if self._alarm in ready:
             os.eventfd_read(self._alarm)
@@ -211,10 +210,10 @@ class InotifyReader:
         os.eventfd_write(self._alarm, 1)
 
     def drain(self) -> list[Event]:
-        """All events that were queued before this call (and perhaps more), in that order; never blocks.
+        """Return all events that were queued before this call (and perhaps more), in that order. It never blocks.
 
-        Of two threads that drain, each gets a part. So hold one lock over the call and over what follows from
-        it, else a thread can find the queue empty before the other has noted what was in it.
+        Two threads that drain get a part each. So hold one lock over the call and over the processing of the events.
+        Otherwise a thread can find the queue empty before the other has processed what was in it.
         """
         with self._lock:
             for watch, mask, _, name in self._inotify.read(timeout=0):
@@ -223,18 +222,18 @@ class InotifyReader:
             return found
 
     def recheck(self) -> None:
-        """Look whether every path still leads to the watched folder: for what no event tells."""
+        """Check that every path still leads to the watched folder, for changes without an event."""
         with self._changing():
             self._recheck()
 
     def is_watched(self, database: Path) -> bool:
-        """Whether events tell what happens to this database."""
+        """Whether events report what happens to this database."""
         with self._lock:
             folder = self._folders.get(database.parent)
             return folder is not None and not _blind(folder)
 
     def unwatched(self) -> dict[Path, str]:
-        """Databases of which no event will tell, with the cause: these must be looked at by the clock."""
+        """Return the databases without events, with the cause. They must be looked at periodically."""
         with self._lock:
             causes = ((folder, _blind(folder)) for folder in self._folders.values() if folder.names)
             return {
@@ -247,20 +246,20 @@ class InotifyReader:
 
     @contextlib.contextmanager
     def _changing(self) -> Iterator[None]:
-        """Under the lock; what a change of the tree discovers wakes the waiting thread."""
+        """Hold the lock, and wake the waiting thread if a change of the tree has caused events."""
         with self._lock:
             yield
             if self._found:
                 self.wake()
 
     def _take(self, watch: int, mask: int, name: str) -> None:
-        """One event of the kernel."""
+        """Process one event of the kernel."""
         if mask & _OVERFLOW:
             for folder in self._folders.values():
                 self._found.extend(folder.events(Kind.OVERFLOW))
             self._recheck()
             return
-        # No folders: an event of a watch that was given up. A copy, as arming changes the list.
+        # No folders: an event of a watch that was removed. A copy, as arming changes the list.
         for folder in tuple(self._by_watch.get(watch, ())):
             if mask & _SELF:
                 self._arm(folder)
@@ -281,7 +280,7 @@ class InotifyReader:
             self._arm(child)
 
     def _folder(self, path: Path) -> _Folder:
-        """The node of ``path``, made and armed with those above it if need be."""
+        """Return the node of ``path``. If it is new, it is created and armed, with those above it."""
         if not path.is_absolute():
             raise UsageError(f"watch {path}: not an absolute path")
         folder = self._folders.get(path)
@@ -292,7 +291,7 @@ class InotifyReader:
         return folder
 
     def _prune(self, folder: _Folder) -> None:
-        """Forget a folder that is of no interest any more, and those above it."""
+        """Remove a folder that is no longer needed, and those above it."""
         parent = folder.parent
         if parent is None or folder.names or folder.listings or folder.children:
             return
@@ -302,7 +301,7 @@ class InotifyReader:
         self._prune(parent)
 
     def _recheck(self) -> None:
-        # A folder comes after its parent in this dictionary, so that it is armed under a settled one.
+        # A folder comes after its parent in this dictionary, so that its parent has been armed before it.
         for folder in tuple(self._folders.values()):
             self._arm(folder)
 
@@ -310,7 +309,7 @@ class InotifyReader:
         """Bring a folder's watch in line with what its path leads to now; report it if that changed."""
         watch = self._ask(folder)
         if watch is None and not folder.trouble and self._await(folder):
-            watch = self._ask(folder)  # it may have come before its parent was asked to tell
+            watch = self._ask(folder)  # it may have appeared before its parent's watch reported new names
         if watch == folder.watch:
             return
         if folder.watch is not None:
@@ -323,7 +322,7 @@ class InotifyReader:
             self._arm(child)
 
     def _ask(self, folder: _Folder) -> int | None:
-        """The kernel's watch for what the path leads to: for the same inode the same one as before."""
+        """Return the kernel's watch for what the path leads to. The same inode has the same watch as before."""
         folder.asked |= folder.mask()
         try:
             watch = self._inotify.add_watch(folder.path, folder.asked | flags.MASK_ADD)
@@ -335,7 +334,7 @@ class InotifyReader:
         return int(watch)
 
     def _await(self, folder: _Folder) -> bool:
-        """Have the parent tell when the folder appears; whether it does so only from now on."""
+        """Have the parent report when the folder appears. Returns whether it did not do so before."""
         parent = folder.parent
         if parent is None:
             return False
@@ -352,7 +351,7 @@ class InotifyReader:
             folder.parent.absent.discard(folder.path.name)
 
     def _give_up(self, folder: _Folder) -> None:
-        """Let go of the folder's watch, and of the kernel's if nobody else needs it."""
+        """Remove the folder's watch, and the kernel's if no other folder uses it."""
         watch, folder.watch = folder.watch, None
         if watch is None:
             return
@@ -360,12 +359,12 @@ class InotifyReader:
         peers.remove(folder)
         if not peers:
             del self._by_watch[watch]
-            with contextlib.suppress(OSError):  # EINVAL: the folder's end was its end
+            with contextlib.suppress(OSError):  # EINVAL: the kernel removed the watch with the folder
                 self._inotify.rm_watch(watch)
 
 
 def _blind(folder: _Folder) -> str:
-    """Why no event can tell about a folder, or "" if it is watched, or absent and awaited."""
+    """Return why no event can report about a folder. Returns "" if it is watched, or absent and awaited."""
     while folder.watch is None and not folder.trouble and folder.parent is not None:
         folder = folder.parent
     return folder.trouble if folder.watch is None else ""

@@ -1,8 +1,8 @@
-"""Asks SQLite whether a restored file is sound: ``PRAGMA integrity_check``, where its pages can be read.
+"""Has SQLite check whether a restored file is sound: ``PRAGMA integrity_check``, where its pages can be read.
 
-Nobody else uses the file, so it is opened read-only and ``immutable``: SQLite takes no lock and makes no -wal or -shm.
-An encrypted database can't be read, and one that needs an extension (a tokenizer, a collation) can't be checked
-without it. The answer then says so, and is no verdict on the replica.
+Nothing else uses the file, so it is opened read-only and ``immutable``: SQLite takes no lock and creates no -wal or
+-shm. An encrypted database can't be read, and one that needs an extension (a tokenizer, a collation) can't be checked
+without it. The result then says so, and is no verdict on the replica.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from urllib.parse import quote
 
 from walsyncd.core.sqlite.dbheader import HEADER_SIZE, parse_database_header
 
-MESSAGES_MAX = 10  # of SQLite's messages; more of them say nothing new
-STEPS_BETWEEN_QUESTIONS = 100_000  # steps of SQLite's virtual machine, a few milliseconds: how soon a stop is noticed
+MESSAGES_MAX = 10  # of SQLite's messages; more of them add nothing
+STEPS_BETWEEN_QUESTIONS = 100_000  # steps of SQLite's virtual machine, a few milliseconds: the delay of a stop
 _DAMAGE = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 
 
 @dataclass(frozen=True, slots=True)
 class Integrity:
-    """What is wrong with the file, or why SQLite can't tell. Both are empty if SQLite finds it sound."""
+    """What is wrong with the file, or why SQLite can't check it. Both are empty if SQLite finds it sound."""
 
     problems: tuple[str, ...] = ()
     unchecked: str = ""
 
 
 def check_integrity(path: Path, *, is_stopped: Callable[[], bool] = lambda: False) -> Integrity:
-    """Have SQLite read every page of a database file that nobody has open."""
+    """Have SQLite read every page of a database file that nothing has open."""
     with path.open("rb") as file:
         header = parse_database_header(file.read(HEADER_SIZE))
     if header is None:

@@ -1,10 +1,10 @@
-"""A folder that is opened once and then used by its descriptor, so that nobody can put another one in its place.
+"""A folder that is opened once and then used by its descriptor, so that it can't be replaced by another one.
 
 Restores run as root in folders that belong to the owners of the databases. Between two uses of a path, such an owner
 can rename a folder and put a symbolic link there. So the path is walked once, a component at a time, without following
 links, and every name below the folder is used relative to its descriptor and with O_NOFOLLOW (openat(2)).
 
-A link on the way is followed only where nobody but root and this process's user can have made it:
+A link on the way is followed only where only root and this process's user can have created it:
 
 ==========================================================  =================
 the folder that holds the link                              the link is
@@ -14,8 +14,8 @@ belongs to root or to us; sticky; the link is root's, ours  followed
 anything else                                               refused
 ==========================================================  =================
 
-``heir`` is who owns a folder and may be given what root creates there. A folder that everybody can write to has none,
-nor has one that somebody else than root or us created below such a folder: its owner is whoever came first.
+``heir`` is the owner of a folder, to whom root may give what it creates there. A folder that everybody can write to has
+no heir. Nor has one below such a folder that was created by anybody but root or us: any user can have been first.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ from typing import Self
 
 from walsyncd.errors import RefusedError
 
-LINKS_MAX = 40  # as path_resolution(7) has it
-NEW_FOLDER_MODE = 0o755  # at most; a new folder lets nobody in whom its parent keeps out
+LINKS_MAX = 40  # as in path_resolution(7)
+NEW_FOLDER_MODE = 0o755  # at most; a new folder admits nobody whom its parent excludes
 _WALK_FLAGS = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _LINK_HINT = "name the folder that it leads to, or have root make the link in a folder of root's"
 
@@ -40,7 +40,7 @@ _LINK_HINT = "name the folder that it leads to, or have root make the link in a 
 class OpenFolder:
     """A folder by its descriptor. ``path`` is where it was found, without a link in it.
 
-    Names given to methods have no slash. Methods raise OSError, except where they say otherwise.
+    Names given to methods have no slash. Methods raise OSError unless stated otherwise.
     """
 
     def __init__(self, path: Path, descriptor: int, *, is_shared: bool) -> None:
@@ -62,7 +62,7 @@ class OpenFolder:
 
     @property
     def heir(self) -> tuple[int, int] | None:
-        """User and group that may be given what is created here, or None if the folder is open to everybody."""
+        """User and group that may be given what is created here. It is None if the folder is open to everybody."""
         if self._is_shared:
             return None
         status = os.fstat(self.descriptor)
@@ -78,7 +78,7 @@ class OpenFolder:
         return os.open(name, flags | os.O_NOFOLLOW | os.O_CLOEXEC, mode, dir_fd=self.descriptor)
 
     def status(self, name: str) -> os.stat_result | None:
-        """What the name is, a link itself and not what it leads to. Returns None if there is nothing."""
+        """Return the status of the name; for a link, that of the link itself. Returns None if there is nothing."""
         try:
             return os.stat(name, dir_fd=self.descriptor, follow_symlinks=False)
         except FileNotFoundError:
@@ -100,7 +100,7 @@ class OpenFolder:
         """Put a file in place in one step, durably. Root gives it to the folder's heir."""
         temporary = f".{name}.new"
         with suppress(FileNotFoundError):
-            self.unlink(temporary)  # of somebody who was killed
+            self.unlink(temporary)  # left by a killed process
         descriptor = self.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
         try:
             if os.geteuid() == 0 and self.heir:
@@ -118,15 +118,15 @@ class OpenFolder:
         self.sync()
 
     def sync(self) -> None:
-        """Make what happened to the names in this folder durable."""
+        """Make changes of the names in this folder durable."""
         os.fsync(self.descriptor)
 
 
 def open_folder(path: Path, *, create: bool = False) -> OpenFolder:
     """Open a folder, by the rules of this module.
 
-    With ``create`` missing folders are made, each durable, owned as its parent. Raises RefusedError for a link that is
-    not followed, and OSError.
+    With ``create`` missing folders are created, each durable and owned as its parent. Raises RefusedError for a link
+    that is not followed, and OSError.
     """
     with _Walk(path) as walk:
         while walk.left:
@@ -137,7 +137,7 @@ def open_folder(path: Path, *, create: bool = False) -> OpenFolder:
 
 @dataclass(slots=True)
 class _Place:
-    """A folder on the way: its descriptor (O_PATH), its path, and whether its owner may be anybody."""
+    """A folder on the way: its descriptor (O_PATH), its path, and whether anybody may be its owner."""
 
     descriptor: int
     path: Path
@@ -160,7 +160,7 @@ class _Walk:
         os.close(self.place.descriptor)
 
     def step(self, *, create: bool) -> None:
-        """Enter the next component, or put what a link leads to in its place."""
+        """Enter the next component, or replace it by what a link leads to."""
         name = self.left.popleft()
         here = self.place
         if name == "..":
@@ -186,7 +186,7 @@ class _Walk:
             os.close(descriptor)
 
     def _begin_again(self, path: Path) -> None:
-        """Walk to a path that has no link in it, before what is left."""
+        """Walk to a path that has no link in it, before the remaining components."""
         os.close(self.place.descriptor)
         self.place = _root()
         self.left.extendleft(reversed(path.parts[1:]))
@@ -210,7 +210,7 @@ class _Walk:
 
 
 def _open_component(parent: _Place, name: str) -> int:
-    """Open a folder, or whatever else it is. O_DIRECTORY mounts a folder that is mounted on demand."""
+    """Open a folder, or whatever else has the name. O_DIRECTORY mounts a folder that is mounted on demand."""
     try:
         return os.open(name, _WALK_FLAGS | os.O_DIRECTORY, dir_fd=parent.descriptor)
     except NotADirectoryError:
@@ -222,7 +222,7 @@ def _root() -> _Place:
 
 
 def _is_shared(parent: _Place, status: os.stat_result) -> bool:
-    """Whether a folder is open to everybody, or somebody whom nobody chose can have made it."""
+    """Whether a folder is open to everybody, or may have been created by an arbitrary user."""
     above = os.fstat(parent.descriptor)
     is_stranger = not _is_ours(status.st_uid)
     is_members = bool(above.st_mode & stat.S_IWGRP) and status.st_uid != above.st_uid
@@ -238,7 +238,7 @@ def _is_open_to_all(status: os.stat_result) -> bool:
 
 
 def _make(parent: _Place, name: str) -> int:
-    """Make a folder that belongs to its parent's owner, and return its descriptor."""
+    """Create a folder that belongs to its parent's owner, and return its descriptor."""
     with suppress(FileExistsError):
         os.mkdir(name, NEW_FOLDER_MODE, dir_fd=parent.descriptor)
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -253,9 +253,9 @@ def _make(parent: _Place, name: str) -> int:
 
 
 def give_new_folder(descriptor: int, parent: int, *, is_shared: bool) -> None:
-    """Give an empty folder that we have just made to the owner of its parent, by descriptor.
+    """Give an empty folder that we have just created to the owner of its parent, by descriptor.
 
-    One that is not ours, or not empty, was put there by somebody else and is left as it is.
+    One that is not ours, or not empty, was created by another process and is left as it is.
     """
     status, above = os.fstat(descriptor), os.fstat(parent)
     if status.st_uid != os.geteuid() or not is_empty_folder(descriptor):
@@ -266,12 +266,12 @@ def give_new_folder(descriptor: int, parent: int, *, is_shared: bool) -> None:
 
 
 def is_empty_folder(descriptor: int) -> bool:
-    """Whether nothing is in an open folder."""
+    """Whether an open folder is empty."""
     return not os.listdir(descriptor)
 
 
 def sync_descriptor(descriptor: int) -> None:
-    """Make what happened to the names in a folder durable. The descriptor may be one that only names it (O_PATH)."""
+    """Make changes of the names in a folder durable. The descriptor may be one that only names it (O_PATH)."""
     readable = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=descriptor)
     try:
         os.fsync(readable)

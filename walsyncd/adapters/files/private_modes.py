@@ -1,6 +1,6 @@
-"""Nobody but the owner and the group may see what walsyncd keeps: its state, its spool and the objects in a folder.
+"""Only the owner and the group may read what walsyncd keeps: its state, its spool and the objects in a folder.
 
-New files are made with these modes, whatever the umask is. ``tighten`` is for those that older versions made.
+New files are created with these modes, whatever the umask is. ``tighten`` is for files of older versions.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ _OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 def keep_private() -> None:
-    """Have this process create nothing that everybody may read, or that the group may write."""
+    """Have this process create nothing that others may read, or that the group may write."""
     os.umask(os.umask(0o077) | UMASK)
 
 
 def tighten(root: Path) -> int:
-    """Take from everybody else all rights to ``root`` and to what is below it; how many files and folders had any.
+    """Remove all rights of others to ``root`` and to what is below it. Returns how many files and folders had any.
 
-    Links are not followed. What belongs to another user, or goes away meanwhile, is left as it is.
+    Links are not followed. What belongs to another user, or vanishes meanwhile, is left as it is.
     """
     changed = 0
     if not root.is_dir():
@@ -38,7 +38,7 @@ def tighten(root: Path) -> int:
 
 
 def folder_of_url(url: str) -> Path | None:
-    """The folder that a ``file://`` URL names, or None for another URL."""
+    """Return the folder that a ``file://`` URL names, or None for another URL."""
     parts = urlsplit(url)
     return Path(unquote(parts.path)) if parts.scheme == "file" else None
 

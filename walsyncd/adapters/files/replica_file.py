@@ -1,6 +1,6 @@
-"""A database file that others read while it is kept up to date: transactions appended to its WAL, as SQLite does it.
+"""A database file that others read while it is kept current: transactions are appended to its WAL, as SQLite does it.
 
-What a writer of SQLite does (wal.c; sqlite.org/walformat.html, section 2.3), and we after it:
+A writer of SQLite does the following (wal.c; sqlite.org/walformat.html, section 2.3), and so do we:
 
 1. hold the WRITER lock, which no two writers, no recovery and no restart of the WAL can share;
 2. append the frames after mxFrame, with the WAL's salts and chain; only the last one has a size, so that all are one
@@ -8,16 +8,15 @@ What a writer of SQLite does (wal.c; sqlite.org/walformat.html, section 2.3), an
 3. enter them into the wal-index's hash tables, after mxFrame where no reader looks;
 4. publish: the second copy of the wal-index's header, then the first, with iChange + 1 and the new mxFrame.
 
-A reader sees the header before or after, so the state before or after; a kill leaves frames that nobody counts.
+A reader sees the header before or after, so the state before or after. A kill leaves frames that do not count.
 
-There is no connection of SQLite's in this process. SQLite's locks are a process's, and closing any descriptor of the
-file drops them (fcntl(2)): a process that has both would lose its locks, and the next reader would take a live
-wal-index for a stale one and empty it. So we do ourselves what a connection does: hold DMS and SHARED as long as the
-file is open, which keeps -wal and -shm where they are; recover the wal-index from the WAL after a kill; and copy the
-WAL back.
+This process has no SQLite connection to the file. SQLite's locks belong to a process, and closing any descriptor of the
+file releases them (fcntl(2)). A process with both would lose its locks, and the next reader would take a live wal-index
+for a stale one and empty it. So this class does what a connection does. It holds DMS and SHARED as long as the file is
+open, which keeps -wal and -shm in place. It recovers the wal-index from the WAL after a kill, and copies the WAL back.
 
-Nothing else may write to the file. That somebody did shows in the wal-index's header, which then is not the one that
-was published last. A checkpoint of somebody else is no write.
+Nothing else may write to the file. A foreign write shows in the wal-index's header, which then is not the one that was
+published last. A checkpoint by another process is no write.
 """
 
 from __future__ import annotations
@@ -54,11 +53,11 @@ from walsyncd.core.stored.epoch import Stamp
 from walsyncd.errors import CorruptError, RefusedError, StateError
 
 LOCK_WAIT_S = 30.0  # only recovery and a checkpoint that empties the WAL hold the lock, for a few seconds at most
-CHECKPOINT_WAIT_S = 2.0  # for readers, when the WAL is copied back or begun again
+CHECKPOINT_WAIT_S = 2.0  # for readers, when the WAL is copied back or restarted
 _ALL_LOCKS = 0x40000000, 512  # PENDING, RESERVED and SHARED of the database file
 _SHARED = 0x40000002, 510
 _JOURNAL_MODES = slice(18, 20)  # of the database header: 2 and 2 is WAL
-_CHANGE_COUNTERS = 24, 92  # who has the file open looks there whether it changed
+_CHANGE_COUNTERS = 24, 92  # processes that have the file open look there whether it changed
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
@@ -66,12 +65,12 @@ FOREIGN_WRITE_HINT = "restore it again with --force; whatever reads a copy that 
 
 
 class ForeignWriteError(RefusedError):
-    """Somebody else has committed to the file: what it holds is not known any more."""
+    """Another process has committed to the file, so its content is not known any more."""
 
 
 @dataclass(frozen=True, slots=True)
 class _State:
-    """What the wal-index said after our last commit: nobody else may change it but by a checkpoint."""
+    """The content of the wal-index after our last commit. Only a checkpoint by another process may change it."""
 
     ichange: int
     salts: tuple[int, int]
@@ -80,10 +79,10 @@ class _State:
 
 
 class ReplicaFile:
-    """A database in WAL mode that we alone write to. Raises RefusedError if it can't be used.
+    """A database in WAL mode to which only this process writes. Raises RefusedError if it can't be used.
 
-    It uses ``folder`` and does not close it. All methods raise RefusedError for what the system refuses, and
-    StateError if there is no room.
+    It uses ``folder`` and does not close it. All methods raise RefusedError for the system's errors, and StateError if
+    there is no room.
     """
 
     def __init__(self, folder: OpenFolder, name: str) -> None:
@@ -104,7 +103,7 @@ class ReplicaFile:
             opened.pop_all()
 
     def _open(self, name: str, opened: ExitStack, *, create: bool = False) -> int:
-        """Open one of the files. One that is created belongs to whom the database belongs to, as SQLite has it."""
+        """Open one of the files. A created one belongs to the owner of the database, as with SQLite."""
         flags = os.O_RDWR | os.O_NONBLOCK
         try:
             descriptor = self._folder.open(name, flags)
@@ -122,7 +121,7 @@ class ReplicaFile:
         return descriptor
 
     def _be_the_only_one(self) -> None:
-        """Each of two that follow into one file would take the other's commits for a foreign process's."""
+        """Lock the file: two processes that follow into it would take each other's commits for foreign writes."""
         try:
             fcntl.flock(self._database, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -135,7 +134,10 @@ class ReplicaFile:
             raise RefusedError(f"follow with {self.path}: another process has it for itself", hint="stop that process")
 
     def _into_wal_mode(self) -> int:
-        """Have readers look for a WAL, and return the page size. Only while nobody reads it in another mode."""
+        """Have readers look for a WAL, and return the page size.
+
+        Only possible while nobody reads it in another mode.
+        """
         raw = os.pread(self._database, HEADER_SIZE, 0)
         header = parse_database_header(raw)
         if header is None or not header.magic_ok or header.page_size is None:
@@ -156,7 +158,7 @@ class ReplicaFile:
         return header.page_size
 
     def close(self) -> None:
-        """Copy the WAL back; -wal and -shm are removed if nobody else uses the file."""
+        """Copy the WAL back. -wal and -shm are removed if no other process uses the file."""
         with self._translated():
             self.checkpoint()
             if lock_bytes(self._database, fcntl.F_WRLCK, *_ALL_LOCKS) and not self.wal_bytes and self._is_named():
@@ -167,9 +169,9 @@ class ReplicaFile:
         os.close(self._database)
 
     def checkpoint(self, *, wait_s: float = CHECKPOINT_WAIT_S) -> bool:
-        """Copy the WAL back, as far as readers permit, and begin it again if none of them needs it any more.
+        """Copy the WAL back as far as readers permit, and restart it if no reader needs it any more.
 
-        ``wait_s`` is for readers. Returns whether the whole database is in the database file now.
+        ``wait_s`` is the time to wait for readers. Returns whether the whole database is in the database file now.
         """
         with (
             self._translated(),
@@ -203,7 +205,10 @@ class ReplicaFile:
             return safe == header.max_frame
 
     def _begin_again(self, header: IndexHeader) -> None:
-        """The next transaction begins the WAL at its start. Nobody reads it, and all of it is in the database."""
+        """Restart the WAL: the next transaction begins at its start.
+
+        It has no readers, and all of it is in the database.
+        """
         salts = (header.salts[0] + 1) & 0xFFFFFFFF, secrets.randbits(32)
         header = replace(header, max_frame=0, salts=salts)
         self._index.publish(header)
@@ -215,7 +220,7 @@ class ReplicaFile:
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
-        """The copy stays at the commit that it had reached, whatever the system refuses."""
+        """Translate errors. After any of them the copy stays at the commit that it had reached."""
         try:
             yield
         except OSError as error:
@@ -236,7 +241,10 @@ class ReplicaFile:
 
     @contextmanager
     def update(self) -> Iterator[Update]:
-        """One transaction; it exists only once ``commit`` has returned. RefusedError if somebody else wrote."""
+        """Yield a transaction, which exists only once ``commit`` has returned.
+
+        Raises RefusedError after a foreign write.
+        """
         with self._translated(), self._index.alone(WRITER, wait_s=LOCK_WAIT_S) as held:
             if not held:
                 raise RefusedError(f"follow with {self.path}: another process holds its write lock")
@@ -253,7 +261,7 @@ class ReplicaFile:
             yield Update(self, self._wal, header)
 
     def _is_named(self) -> bool:
-        """Whether the names still mean the files that we have open."""
+        """Whether the names still refer to the files that we have open."""
         suffixes = ("", Role.WAL.value, Role.SHM.value)
         for suffix, descriptor in zip(suffixes, (self._database, self._wal, self._index.descriptor), strict=True):
             found = self._folder.status(f"{self._name}{suffix}")
@@ -262,20 +270,20 @@ class ReplicaFile:
         return True
 
     def _is_ours(self, header: IndexHeader) -> bool:
-        """Whether nobody has committed: all is as we left it, or the WAL was copied back and emptied by somebody."""
+        """Whether nobody else has committed: all is unchanged, or a process copied the WAL back and emptied it."""
         now = _state_of(header)
         was_recovered = replace(now, ichange=self._state.ichange) == self._state
         was_emptied = header.max_frame == 0 and header.ichange == self._state.ichange
         return was_recovered or was_emptied
 
     def publish(self, header: IndexHeader, first: int, page_numbers: list[int]) -> None:
-        """Let readers see frames that are in the WAL from ``first`` on; only within an update."""
+        """Let readers see frames that are in the WAL from ``first`` on. Only allowed within an update."""
         self._index.enter(first, page_numbers)
         self._index.publish(header)
         self._state = _state_of(header)
 
     def _header(self, *, locked: bool = False) -> IndexHeader:
-        """The wal-index's header, recovered from the WAL if need be. ``locked``: we are the WRITER already."""
+        """Return the wal-index's header, recovered from the WAL if need be; ``locked`` if we hold WRITER already."""
         header = self._index.header()
         if header is None:
             with ExitStack() as stack:
@@ -296,7 +304,7 @@ def _state_of(header: IndexHeader) -> _State:
 
 
 class Update:
-    """Frames on their way into the WAL, none of which anybody sees before `commit`."""
+    """Frames that are being appended to the WAL. Nobody sees them before `commit`."""
 
     def __init__(self, file: ReplicaFile, wal: int, header: IndexHeader) -> None:
         self._file = file
@@ -307,7 +315,7 @@ class Update:
         self._numbers: list[int] = []
 
     def _begin(self) -> Stamp:
-        """Continue the WAL; an empty one begins with a header, in salts that no frame left in the file has."""
+        """Continue the WAL. An empty one begins with a header, with salts that no frame left in the file has."""
         found, page_size = self._header, self._file.page_size
         if found.max_frame:
             if found.big_endian:
@@ -322,7 +330,9 @@ class Update:
         return Stamp(page_size, 0, *salts, chain=header.chain)
 
     def add(self, rows: NDArray[np.uint8]) -> None:
-        """Append frames, a row each: page number and page are given, sizes too (0, but in the last before `commit`).
+        """Append frames, a row each.
+
+        Page number, page and size are set (a size of 0 except in the last row before `commit`).
 
         Salts and checksums are put into the rows.
         """
@@ -336,7 +346,7 @@ class Update:
         self._numbers += np.ascontiguousarray(rows[:, :4]).view(">u4")[:, 0].tolist()
 
     def commit(self, page_count: int) -> None:
-        """Make it durable, then visible."""
+        """Make the transaction durable, then visible."""
         os.fsync(self._wal)
         header = replace(
             self._header,

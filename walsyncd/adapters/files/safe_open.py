@@ -1,15 +1,15 @@
 """Opens the file that a resolved path names, for reading, and follows no symbolic link on the way.
 
-The owner of a folder may put a link, a FIFO or somebody else's file in a file's place at any moment, also between two
+The owner of a folder may put a link, a FIFO or another user's file in a file's place at any moment, also between two
 system calls. So nothing is reached by name twice:
 
-1. The folder is opened by openat2(2) with RESOLVE_NO_SYMLINKS. A path that was resolved before holds no link; one that
-   has come since is refused (ELOOP).
+1. The folder is opened by openat2(2) with RESOLVE_NO_SYMLINKS. A path that was resolved before holds no link. One that
+   was created since is refused (ELOOP).
 2. The file is opened relative to that descriptor with O_NOFOLLOW, so that a link in its place is refused as well.
-3. The caller asks the descriptors, by fstat, which file and which folder these are.
+3. The caller checks the descriptors, by fstat, for which file and which folder these are.
 
 Where the kernel has no openat2 (before Linux 5.6), or a sandbox forbids it (EPERM), each folder on the way is opened
-with O_NOFOLLOW instead. The answer is the same, with a system call for each folder.
+with O_NOFOLLOW instead. The result is the same, with a system call for each folder.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-# O_NONBLOCK means nothing to a regular file and keeps a FIFO of that name from stopping the daemon.
+# O_NONBLOCK has no effect on a regular file and keeps a FIFO of that name from stopping the daemon.
 _FILE_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK | os.O_NOFOLLOW
 _FOLDER_FLAGS = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 
@@ -38,7 +38,10 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 @contextmanager
 def open_folder(folder: Path) -> Iterator[int]:
-    """A descriptor of the folder, to open files relative to it; OSError, with ELOOP if a link is on the way."""
+    """Yield a descriptor of the folder, to open files relative to it.
+
+    Raises OSError, with ELOOP for a link on the way.
+    """
     try:
         descriptor = _openat2(folder)
     except OSError as error:
@@ -52,9 +55,9 @@ def open_folder(folder: Path) -> Iterator[int]:
 
 
 def open_in(folder: int, name: str) -> int:
-    """A read-only descriptor of a file in an open folder; OSError, with ELOOP if it is a symbolic link.
+    """Return a read-only descriptor of a file in an open folder. Raises OSError, with ELOOP for a symbolic link.
 
-    The access time is not touched where the kernel permits that, which is for the owner and with CAP_FOWNER.
+    The access time is not changed where the kernel permits that, which is for the owner and with CAP_FOWNER.
     """
     try:
         return os.open(name, _FILE_FLAGS | os.O_NOATIME, dir_fd=folder)
@@ -86,7 +89,7 @@ def _open_step_by_step(folder: Path) -> int:
 def _open_below(above: int, part: str, folder: Path) -> int:
     try:
         return os.open(part, _FOLDER_FLAGS | os.O_NOFOLLOW, dir_fd=above)
-    except NotADirectoryError:  # so Linux calls a link, too, where it was to open a folder
+    except NotADirectoryError:  # Linux also reports this for a link where it was to open a folder
         if stat.S_ISLNK(os.stat(part, dir_fd=above, follow_symlinks=False).st_mode):
             raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(folder)) from None
         raise

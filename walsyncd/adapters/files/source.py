@@ -1,13 +1,13 @@
-"""The user's files: opened O_RDONLY, read with pread, never written; locked only where presence is asked for.
+"""The user's files: opened O_RDONLY, read with pread, never written, and locked only if presence is configured.
 
 No symbolic link is followed (``safe_open``): paths are resolved before they come here, and SQLite itself follows no
 link in the place of a side file.
 
 SQLite keeps three files beside a database (by its resolved path): ``-wal``, ``-shm`` and ``-journal``.
 
-Locks are asked about (``F_OFD_GETLK``), by byte (sqlite.org/walformat.html 2.3, SQLite's os_unix.c):
+Locks are queried (``F_OFD_GETLK``) by byte (sqlite.org/walformat.html 2.3, SQLite's os_unix.c):
 
-| file | bytes | what a lock there says |
+| file | bytes | what a lock there means |
 |---|---|---|
 | -shm | 128 (DMS) | F_RDLCK: a process uses the database; F_WRLCK: one is setting the -shm up |
 | -shm | 121 | F_WRLCK: a checkpoint is under way |
@@ -15,11 +15,10 @@ Locks are asked about (``F_OFD_GETLK``), by byte (sqlite.org/walformat.html 2.3,
 | database | 0x40000001, 1 | RESERVED |
 | database | 0x40000002, 510 | SHARED as F_RDLCK, EXCLUSIVE as F_WRLCK |
 
-``take_dms`` and ``take_database`` take what an idle connection of SQLite holds, shared, and nothing takes any other
-lock. They are locks of the open file description (fcntl(2), F_OFD_SETLK): closing that descriptor gives them up, and
-closing another one does not. POSIX locks of a process vanish when it closes *any* descriptor of the file. This process
-holds none of those on these files and opens none of them through SQLite, so opening and closing them harms nobody,
-however often.
+``take_dms`` and ``take_database`` take the shared locks of an idle SQLite connection. Nothing takes any other lock.
+They are locks of the open file description (fcntl(2), F_OFD_SETLK): closing that descriptor releases them, and closing
+another one does not. POSIX locks of a process vanish when it closes *any* descriptor of the file. This process holds
+none of those on these files and opens none of them through SQLite, so opening and closing them never affects a lock.
 """
 
 from __future__ import annotations
@@ -81,7 +80,7 @@ class Liveness(Enum):
 
 
 class DatabaseLock(Enum):
-    """What somebody holds on the database file itself."""
+    """The lock that another process holds on the database file itself."""
 
     NONE = "none"
     SHARED = "shared"
@@ -90,20 +89,20 @@ class DatabaseLock(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """Who holds the DMS byte: ``pid`` is 0 in another pid namespace (or of nobody), -1 for an OFD lock."""
+    """The holder of the DMS byte. ``pid`` is 0 in another pid namespace (or without a holder), -1 for an OFD lock."""
 
     liveness: Liveness
     pid: int
 
     @property
     def is_process(self) -> bool:
-        """Whether it is a POSIX lock, as SQLite takes them; only another walsyncd has OFD locks."""
+        """Whether it is a POSIX lock, as SQLite takes them. Only another walsyncd has OFD locks."""
         return self.liveness is not Liveness.NONE and self.pid != OFD_PID
 
 
 @dataclass(frozen=True, slots=True)
 class FileIdentity:
-    """One moment of one file; times in ns since 1970, ``birth_ns`` None where the file system keeps none."""
+    """The state of a file at one moment. Times are ns since 1970; ``birth_ns`` is None if the file system has none."""
 
     device: int
     inode: int
@@ -114,7 +113,7 @@ class FileIdentity:
 
 
 def side_path(database: Path, role: Role) -> Path:
-    """Where SQLite keeps the file of that role, beside the resolved path."""
+    """Return the path where SQLite keeps the file of that role, beside the resolved path."""
     return database.with_name(database.name + role.value)
 
 
@@ -124,7 +123,7 @@ def is_side_name(name: str) -> bool:
 
 
 class OpenFile:
-    """A descriptor on one of the user's files; the file stays whole behind it when it is unlinked.
+    """A descriptor of one of the user's files. The file stays readable by it after it was unlinked.
 
     Every method may raise TransientError (the device) or RefusedError (permission).
     """
@@ -144,11 +143,11 @@ class OpenFile:
         self.close()
 
     def fileno(self) -> int:
-        """The descriptor, for questions that this class doesn't know."""
+        """Return the descriptor, for queries that this class does not have."""
         return self._descriptor
 
     def pread(self, offset: int, length: int) -> bytes:
-        """``length`` bytes from ``offset``, fewer only at the end of the file."""
+        """Return ``length`` bytes from ``offset``, fewer only at the end of the file."""
         with _translated(f"read {length} bytes at {offset} of", self.path):
             block = os.pread(self._descriptor, length, offset)
             if not block or len(block) == length:
@@ -165,7 +164,7 @@ class OpenFile:
         return self._status().st_size
 
     def identity(self) -> FileIdentity:
-        """The file as it is now, whatever the path names by now."""
+        """Return the state of the open file, whatever the path names now."""
         status = self._status()
         return FileIdentity(
             device=status.st_dev,
@@ -177,11 +176,11 @@ class OpenFile:
         )
 
     def is_same(self, other: OpenFile) -> bool:
-        """Whether both descriptors are on one file."""
+        """Whether both descriptors are of the same file."""
         return self._key == other._key
 
     def duplicate(self) -> OpenFile:
-        """Another descriptor on the same file, which is closed by itself."""
+        """Return another descriptor of the same file, to be closed separately."""
         with _translated("duplicate a descriptor of", self.path):
             descriptor = fcntl.fcntl(self._descriptor, fcntl.F_DUPFD_CLOEXEC, 0)
         return OpenFile(self.path, descriptor, os.fstat(descriptor))
@@ -190,7 +189,7 @@ class OpenFile:
         """Whether the path names this very file now."""
         with _translated("stat", self.path):
             try:
-                status = self.path.lstat()  # a link to it is another path
+                status = self.path.lstat()  # a link to it counts as another file
             except (FileNotFoundError, NotADirectoryError):
                 return False
         return (status.st_dev, status.st_ino) == self._key
@@ -200,7 +199,7 @@ class OpenFile:
         return self._status().st_nlink == 0
 
     def close(self) -> None:
-        """Close the descriptor; once is enough."""
+        """Close the descriptor. It can be called twice."""
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:
             os.close(descriptor)
@@ -211,12 +210,13 @@ class OpenFile:
 
 
 def open_file(path: Path, *, own_only: bool = False) -> OpenFile | None:
-    """Open a file of the user for reading, or None if there is none; ``path`` is resolved.
+    """Open a file of the user for reading, or return None if there is none; ``path`` is resolved.
 
-    ``own_only`` is for a path that nobody has named: more than one hard link is accepted only if the file's owner is
-    its folder's, since anybody may link somebody else's file into a folder of his.
+    ``own_only`` is for a path that no person has named: more than one hard link is accepted only if the file's owner is
+    its folder's, since anybody may link another user's file into a folder of their own.
 
-    RefusedError: no permission; UsageError: no regular file, or a link; TransientError: the device, or no descriptors.
+    Raises RefusedError without permission, UsageError for a link or another file that is not regular, and
+    TransientError for the device or a lack of descriptors.
     """
     with _translated("open", path):
         try:
@@ -258,12 +258,12 @@ def _translated(action: str, path: Path) -> Iterator[None]:
 
 
 def read_header(database: OpenFile) -> DatabaseHeader | None:
-    """The database's header, or None if the file is shorter than one."""
+    """Return the database's header, or None if the file is shorter than one."""
     return parse_database_header(database.pread(0, HEADER_SIZE))
 
 
 def hot_journal(database: Path, *, own_only: bool = False) -> bool:
-    """Whether a rollback journal waits to be played back: -journal exists, its first byte is not zero."""
+    """Whether a rollback journal is to be played back: -journal exists and its first byte is not zero."""
     journal = open_file(side_path(database, Role.JOURNAL), own_only=own_only)
     if journal is None:
         return False
@@ -272,10 +272,9 @@ def hot_journal(database: Path, *, own_only: bool = False) -> bool:
 
 
 def dms_holder(shm: OpenFile) -> Holder:
-    """Who holds the DMS byte of the wal-index; one of them, if they are several.
+    """Return the holder of the DMS byte of the wal-index; one of them, if there are several.
 
-    F_WRLCK is asked about, since it is what any lock of anybody would block. A lock of our own on the same
-    descriptor is not shown.
+    The query is for F_WRLCK, which conflicts with any lock. A lock of our own on the same descriptor is not shown.
     """
     kind, pid = _lock_in_the_way(shm, fcntl.F_WRLCK, _DMS_BYTE, 1)
     match kind:
@@ -288,7 +287,7 @@ def dms_holder(shm: OpenFile) -> Holder:
 
 
 def liveness(shm: OpenFile) -> Liveness:
-    """Whether a process uses the database; ask on a descriptor that the path still names."""
+    """Whether a process uses the database. Ask with a descriptor that the path still names."""
     return dms_holder(shm).liveness
 
 
@@ -299,7 +298,7 @@ def is_checkpointing(shm: OpenFile) -> bool:
 
 
 def database_lock(database: OpenFile) -> DatabaseLock:
-    """The strongest lock of others on the database file; PENDING and RESERVED are a writer's."""
+    """Return the strongest lock of others on the database file; PENDING and RESERVED are a writer's."""
     for question, answer in ((fcntl.F_RDLCK, DatabaseLock.WRITER), (fcntl.F_WRLCK, DatabaseLock.SHARED)):
         kind, _ = _lock_in_the_way(database, question, *_LOCK_BYTES)
         if kind != fcntl.F_UNLCK:
@@ -308,16 +307,16 @@ def database_lock(database: OpenFile) -> DatabaseLock:
 
 
 def take_dms(shm: OpenFile) -> bool:
-    """Lock the DMS byte, shared, until ``shm`` is closed; False: somebody is setting the wal-index up.
+    """Lock the DMS byte, shared, until ``shm`` is closed. Returns False if a process is setting the wal-index up.
 
-    Only beside a process that holds it (``presence_decision``): the next one to open the database will believe the
-    wal-index because of it.
+    Only allowed while another process holds it (``presence_decision``): the next process to open the database will
+    trust the wal-index because of this lock.
     """
     return _lock_shared(shm, _DMS_BYTE, 1)
 
 
 def take_database(database: OpenFile) -> bool:
-    """Lock the SHARED bytes, shared, until ``database`` is closed; False: somebody has it for himself."""
+    """Lock the SHARED bytes, shared, until ``database`` is closed. Returns False if a process has an exclusive lock."""
     return _lock_shared(database, *_SHARED_BYTES)
 
 
@@ -332,12 +331,12 @@ def _lock_in_the_way(file: OpenFile, wanted: int, start: int, length: int) -> tu
 
 
 def boot_id() -> str:
-    """The kernel's id of this boot."""
+    """Return the kernel's id of this boot."""
     return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
 
 
 def machine_id() -> str:
-    """This machine's id (machine-id(5)); a container often has none, its host name is all that is its own."""
+    """Return this machine's id (machine-id(5)). A container often has none; then its host name is used."""
     try:
         text = Path("/etc/machine-id").read_text(encoding="ascii").strip()
     except (FileNotFoundError, PermissionError):

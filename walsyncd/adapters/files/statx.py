@@ -1,4 +1,4 @@
-"""The birth time of a file, by statx(2): os.stat shows none on Linux.
+"""Reads the birth time of a file by statx(2), since os.stat has none on Linux.
 
 | offset in struct statx | bytes | what (native byte order) |
 |---|---|---|
@@ -36,7 +36,7 @@ _statx = _find()
 
 
 def birth_ns(descriptor: int) -> int | None:
-    """When the open file was created (ns since 1970), or None where nothing keeps or tells it."""
+    """Return when the open file was created (ns since 1970), or None if that is not known."""
     if _statx is None:
         return None
     buffer = ctypes.create_string_buffer(_SIZE)

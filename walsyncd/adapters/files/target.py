@@ -1,22 +1,22 @@
-"""The file that a restore makes: built beside its name, put in place in one step, or not at all.
+"""The file that a restore creates: built beside its name, and put in place in one step or not at all.
 
 SQLite keeps ``-wal``, ``-shm`` and ``-journal`` beside the file. A stale one of them would be applied to the restored
 file, so they are moved aside. They are never removed.
 
-Order: partial file → bytes → fsync → ``NAME-wal`` … moved aside → rename → fsync of the folder. A kill
-before the rename leaves the old database, at worst with its WAL renamed (``NAME-wal.before-restore-…``).
+Order: partial file → bytes → fsync → ``NAME-wal`` … moved aside → rename → fsync of the folder. A kill before the
+rename leaves the old database, at worst with its WAL renamed (``NAME-wal.before-restore-…``).
 
-The partial file, ``.NAME.TAG.partial``, has one name for one content (``tag``), so that the next restore finds what one
-that was killed has left. It is locked (flock) while it is built, so that two restores do not write into one file. Its
-content is believed only where its checksums fit, so no record of what was done is needed.
+The partial file, ``.NAME.TAG.partial``, has one name for one content (``tag``), so that the next restore finds what a
+killed one has left. It is locked (flock) while it is built, so that two restores do not write into one file. Its
+content is only trusted where its checksums match, so no record of what was done is needed.
 
-The folder may belong to somebody who is not trusted. It is opened once (`open_folder`), every file in it is created,
-opened and renamed by its descriptor, and no link is followed. A target that is a link is refused. Owner and mode are
-set on descriptors, without special bits.
+The folder may belong to an untrusted user. It is opened once (`open_folder`), every file in it is created, opened and
+renamed by its descriptor, and no link is followed. A target that is a link is refused. Owner and mode are set on
+descriptors, without special bits.
 
 Locks on the replaced file are SQLite's own (sqlite.org/lockingv3.html, os_unix.c): every open connection in WAL mode,
-and every reader or writer in the other modes, holds some of the 512 bytes from 0x40000000 on. They are all held,
-as an open file description's lock, from before the last check until the rename. So nobody can begin in between.
+and every reader or writer in the other modes, holds some of the 512 bytes from 0x40000000 on. They are all held, as an
+open file description's lock, from before the last check until the rename. So nobody can begin in between.
 """
 
 from __future__ import annotations
@@ -37,21 +37,21 @@ from walsyncd.adapters.files.open_folder import OpenFolder, open_folder
 from walsyncd.adapters.files.source import DatabaseLock, Liveness, OpenFile, Role, database_lock, liveness
 from walsyncd.errors import CorruptError, RefusedError, TransientError, UsageError
 
-PRIVATE_MODE = 0o600  # a database may hold anything; who needs more says so, or had it before
-GROUP_MODE = 0o640  # in a folder that lets its group in
+PRIVATE_MODE = 0o600  # a database may hold anything; wider access must be requested, or have existed before
+GROUP_MODE = 0o640  # in a folder that its group may read
 SPACE_RESERVE_BYTES = 1024 * 1024  # folders and metadata need a little too
-KEPT_BYTES_MIN = 64 << 20  # less is fetched again in a second or two, and is not worth a file that somebody has to find
+KEPT_BYTES_MIN = 64 << 20  # less is fetched again in a second or two, and is not worth a leftover file
 FOLLOW_SUFFIX = "-follow"
 _SIDE_SUFFIXES = (Role.WAL.value, Role.SHM.value, Role.JOURNAL.value)
 _LOCK_BYTES = 0x40000000, 512
 _BLOCK = 512  # the unit of st_blocks
 _PERMISSIONS = 0o777  # without setuid, setgid and sticky bits
-_PEEK = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY  # a FIFO or a device of that name must not stop us
+_PEEK = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY  # a FIFO or a device of that name must not block us
 
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """Who may use the restored file. What is None is as it was, or as its folder suggests."""
+    """Access to the restored file. What is None stays as it was, or follows its folder."""
 
     uid: int | None = None
     gid: int | None = None
@@ -59,7 +59,7 @@ class Access:
 
 
 def follow_path(database: Path) -> Path:
-    """Where a copy that follows a replica says how far it has come."""
+    """Return the path of the file in which a copy that follows a replica records its progress."""
     return database.with_name(f"{database.name}{FOLLOW_SUFFIX}")
 
 
@@ -81,7 +81,7 @@ def _size(path: Path) -> int:
 class Target:
     """A path that a database is to be restored to. Raises UsageError if there is no folder, RefusedError for a link.
 
-    ``create_folder`` makes the folder, owned as its parent.
+    ``create_folder`` creates the folder, owned as its parent.
     """
 
     def __init__(self, path: Path, *, create_folder: bool = False) -> None:
@@ -95,7 +95,7 @@ class Target:
         except OSError as error:
             raise RefusedError(f"restore to {path}: open its folder: {_reason(error)}") from error
         self.path = self._folder.path / self._name
-        self._stem = f".{self._name[:50]}"  # file systems take 255 bytes of a name; a letter has at most four
+        self._stem = f".{self._name[:50]}"  # file systems allow 255 bytes in a name; a letter has at most four
         self._partial = f"{self._stem}.partial"
 
     def __enter__(self) -> Self:
@@ -114,13 +114,13 @@ class Target:
         return self._folder
 
     def exists(self) -> bool:
-        """Whether something is there by that name, also a link that leads nowhere."""
+        """Whether the name exists, also as a link that leads nowhere."""
         return self._folder.status(self._name) is not None
 
     def check(self, *, force: bool, replace_empty: bool = False) -> None:
         """Refuse what must not be replaced. ``replace_empty`` permits a file of 0 bytes that has no -wal.
 
-        UsageError: it exists, and ``force`` was not given. RefusedError: it is a link, or in use.
+        Raises UsageError if it exists and ``force`` was not given, and RefusedError if it is a link or in use.
         """
         status = self._folder.status(self._name)
         if status is not None:
@@ -146,7 +146,7 @@ class Target:
             raise UsageError(f"restore to {self.path}: not a regular file", hint="remove it, or choose another name")
 
     def _check_unused(self, *, locked: bool = False) -> None:
-        """Check the locks. An idle connection in a rollback-journal mode holds none. ``locked``: we hold ours."""
+        """Check the locks. An idle connection in a rollback-journal mode holds none; ``locked`` if we hold ours."""
         if (not locked and self._is_locked()) or self._is_attached():
             raise self._in_use()
 
@@ -157,9 +157,9 @@ class Target:
         )
 
     def check_space(self, size: int, *, descriptor: int | None = None) -> None:
-        """RefusedError if the folder's file system has no room for ``size`` bytes beside what is there.
+        """Raise RefusedError if the folder's file system has no room for ``size`` more bytes.
 
-        ``descriptor`` is that of the partial file, whose bytes are part of them.
+        ``descriptor`` is that of the partial file, whose bytes count towards them.
         """
         free = self._free_bytes() + (os.fstat(descriptor).st_blocks * _BLOCK if descriptor is not None else 0)
         if size + SPACE_RESERVE_BYTES > free:
@@ -169,7 +169,7 @@ class Target:
             )
 
     def partials(self) -> list[Path]:
-        """The partial files that interrupted restores to this path have left, of any content."""
+        """Return the partial files that interrupted restores to this path have left, of any content."""
         return [self._folder.path / name for name in self._partial_names()]
 
     def _partial_names(self) -> list[str]:
@@ -184,7 +184,7 @@ class Target:
         """Yield a descriptor of the partial file, with what an earlier restore of the same content left in it.
 
         The file is removed at the end unless it was published. It is also kept if it is large and the restore was
-        interrupted, storage went away, or an object vanished or is damaged: the next restore goes on with it. Raises
+        interrupted, storage went away, or an object vanished or is damaged: the next restore continues with it. Raises
         RefusedError if another process is building it.
         """
         self._partial = f"{self._stem}.{tag}.partial"
@@ -200,7 +200,7 @@ class Target:
             kept = os.fstat(descriptor).st_blocks * _BLOCK >= KEPT_BYTES_MIN
             raise
         finally:
-            if not kept and self._names_file(self._partial, descriptor):  # else it was published
+            if not kept and self._names_file(self._partial, descriptor):  # otherwise it was published
                 with suppress(FileNotFoundError):
                     self._folder.unlink(self._partial)
             os.close(descriptor)
@@ -208,10 +208,10 @@ class Target:
     def publish(
         self, descriptor: int, *, stamp: str, access: Access = Access(), follow_point: bytes | None = None
     ) -> list[Path]:
-        """Make the built file durable and give it the target's name; returns what was moved aside.
+        """Make the built file durable and give it the target's name. Returns what was moved aside.
 
         ``stamp`` ends the names of what is moved. ``follow_point`` is put beside the file before it appears, so that a
-        copy that follows is never without.
+        copy that follows always has one.
         """
         self._give(descriptor, access)
         os.fsync(descriptor)
@@ -256,14 +256,14 @@ class Target:
             try:
                 self._take(descriptor)
                 if self._names_file(self._partial, descriptor):
-                    return descriptor  # else the process that had the lock has published or removed it: try again
+                    return descriptor  # otherwise the process that had the lock has published or removed it: try again
             except BaseException:
                 os.close(descriptor)
                 raise
             os.close(descriptor)
 
     def _take(self, descriptor: int) -> None:
-        """Lock the partial file, which must be our own: in a shared folder anybody can make one."""
+        """Lock the partial file, which must be our own: in a shared folder any user can create one."""
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid() or status.st_nlink > 1:
             raise self._not_ours()
@@ -288,7 +288,7 @@ class Target:
                 continue
             if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():
                 continue
-            with suppress(OSError):  # somebody else renames it meanwhile, or builds it
+            with suppress(OSError):  # another process renames it meanwhile, or builds it
                 descriptor = self._folder.open(name, _PEEK)
                 try:
                     fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -298,7 +298,7 @@ class Target:
 
     @contextmanager
     def _locked_out(self) -> Iterator[None]:
-        """Keep everybody from beginning to use the replaced file. Raises RefusedError if somebody has it open."""
+        """Keep other processes from beginning to use the replaced file. Raises RefusedError if one has it open."""
         self._check_unused()
         try:
             descriptor = self._folder.open(self._name, os.O_RDWR | os.O_NONBLOCK)
@@ -332,7 +332,7 @@ class Target:
             return liveness(shm) is not Liveness.NONE
 
     def _open_existing(self, name: str) -> OpenFile | None:
-        """Open a file that is there, or return None. A link is refused, as SQLite refuses one."""
+        """Open an existing file, or return None. A link is refused, as SQLite refuses one."""
         path = self._folder.path / name
         try:
             descriptor = self._folder.open(name, _PEEK)
@@ -356,10 +356,10 @@ class Target:
         return status.f_bavail * status.f_frsize
 
     def _give(self, descriptor: int, access: Access) -> None:
-        """Set owner and mode: as asked for, else those of the replaced file, else as the folder suggests.
+        """Set owner and mode: as requested, else those of the replaced file, else those that the folder implies.
 
-        Only root can give a file away. In a folder that is open to everybody nothing is given, and a replaced file of
-        somebody else does not count.
+        Only root can change a file's owner. In a folder that is open to everybody the owner stays, and a replaced file
+        of another user does not count.
         """
         heir = self._folder.heir
         mode = GROUP_MODE if heir and self._folder.mode & stat.S_IXGRP else PRIVATE_MODE
@@ -375,7 +375,7 @@ class Target:
         os.fchmod(descriptor, mode if access.mode is None else access.mode & _PERMISSIONS)
 
     def _stale(self, stamp: str) -> Iterator[tuple[str, str]]:
-        """Yield each file that lies beside the target, and the name that it is moved to, which nothing has yet."""
+        """Yield each side file of the target, and an unused name that it is moved to."""
         for suffix in (*_SIDE_SUFFIXES, FOLLOW_SUFFIX):
             stale = f"{self._name}{suffix}"
             if self._folder.status(stale) is not None:

@@ -1,4 +1,4 @@
-"""What SQLite does with a whole WAL: copy it back into the database, and recover its wal-index (wal.c).
+"""Processes a whole WAL as SQLite does: copies it back into the database, and recovers its wal-index (wal.c).
 
 Both are done under the locks that SQLite takes for them (``wal_index_file``).
 """
@@ -26,9 +26,9 @@ BATCH_BYTES = 2 << 20
 
 
 def copy_back(wal: int, database: int, frames: range, *, page_size: int, page_count: int) -> None:
-    """Write the last version of each page that ``frames`` hold into the database file, by ascending page number.
+    """Write the last version of each page in ``frames`` into the database file, by ascending page number.
 
-    Pages after ``page_count`` are of a database that was larger. The caller holds READ0 and syncs the file.
+    Pages after ``page_count`` are from when the database was larger. The caller holds READ0 and syncs the file.
     """
     last: dict[int, int] = {}
     size = FRAME_HEADER_SIZE + page_size
@@ -52,7 +52,7 @@ def _read_whole(wal: int, length: int, offset: int) -> bytes:
 
 
 def write_whole(descriptor: int, data: memoryview, offset: int) -> None:
-    """Write all of ``data``; one pwrite may write a part of it only."""
+    """Write all of ``data``; a single pwrite may write only a part of it."""
     while data:
         written = os.pwrite(descriptor, data, offset)
         data, offset = data[written:], offset + written
@@ -63,7 +63,7 @@ def _offset(frame: int, frame_size: int) -> int:
 
 
 def recover_frames(wal: int, index: WalIndexFile, *, page_size: int, wait_s: float) -> None:
-    """Make the wal-index say what the WAL holds up to its last commit; the caller is the WRITER.
+    """Update the wal-index to the WAL's content up to its last commit. The caller holds WRITER.
 
     Others may use the index meanwhile: what is right in it stays as it is. Raises RefusedError if they are in the way.
     """
@@ -78,7 +78,7 @@ def recover_frames(wal: int, index: WalIndexFile, *, page_size: int, wait_s: flo
 
 
 def _read(wal: int, index: WalIndexFile, page_size: int) -> IndexHeader:
-    """The header for what the WAL holds; its frames are entered into the hash tables."""
+    """Return the header for the WAL's content, and enter its frames into the hash tables."""
     marks = (0, 0, 0, 0, 0)
     header = parse_wal_header(os.pread(wal, WAL_HEADER_SIZE, 0))
     if header is None or header.page_size != page_size:

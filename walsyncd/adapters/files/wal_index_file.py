@@ -3,19 +3,19 @@
 Locks, by byte of the -shm:
 
 ====  ========  ============================================================================
-byte  name      who holds it for itself
+byte  name      held exclusively by
 ====  ========  ============================================================================
-120   WRITER    who appends to the WAL, begins it again, or recovers the index
-121   CKPT      who copies the WAL back, or recovers the index
-122   RECOVER   who recovers the index
-123   READ0     who copies back; readers of the database file alone share it
-124   READ1     to 127, READ4: who begins the WAL again; readers up to a mark share theirs
-128   DMS       shared by everybody who uses the index; for itself by who sets it up
+120   WRITER    a process that appends to the WAL, restarts it, or recovers the index
+121   CKPT      one that copies the WAL back, or recovers the index
+122   RECOVER   one that recovers the index
+123   READ0     one that copies back; shared by readers of the database file alone
+124   READ1     to 127, READ4: one that restarts the WAL; readers up to a mark share theirs
+128   DMS       one that sets the index up; shared by every process that uses it
 ====  ========  ============================================================================
 
 They are taken as locks of the open file description (``file_lock``). The file is read and written with pread and
-pwrite, which is coherent with the mappings of others: one that somebody truncates is a short read, and not a SIGBUS.
-Between two pwrites the kernel takes and releases the inode's lock, so others see them in their order.
+pwrite, which is coherent with the mappings of others: a truncated file is a short read, and not a SIGBUS. Between two
+pwrites the kernel takes and releases the inode's lock, so others see them in their order.
 """
 
 from __future__ import annotations
@@ -46,19 +46,19 @@ _POLL_S = 0.002
 
 
 class WalIndexFile:
-    """An open -shm. Methods raise OSError; they belong to one thread."""
+    """An open -shm. Methods raise OSError. It belongs to one thread."""
 
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
 
     def close(self) -> None:
-        """Close it, which gives up all locks."""
+        """Close the file, which releases all locks."""
         os.close(self.descriptor)
 
     def attach(self, wait_s: float) -> bool:
         """Hold DMS, shared, as every connection does. An index that nobody uses is emptied first: it may be stale.
 
-        Returns False if somebody was setting it up all the time.
+        Returns False if another process was setting it up all the time.
         """
         return _until(self._attach, wait_s)
 
@@ -70,7 +70,7 @@ class WalIndexFile:
 
     @contextmanager
     def alone(self, first: int, count: int = 1, *, wait_s: float = 0.0) -> Iterator[bool]:
-        """Hold ``count`` lock bytes from ``first`` on for ourselves. Yields False if others held them all the time."""
+        """Hold ``count`` lock bytes from ``first`` on exclusively. Yields False if others held them all the time."""
         held = _until(lambda: lock_bytes(self.descriptor, fcntl.F_WRLCK, first, count), wait_s)
         try:
             yield held
@@ -79,11 +79,14 @@ class WalIndexFile:
                 lock_bytes(self.descriptor, fcntl.F_UNLCK, first, count)
 
     def header(self) -> IndexHeader | None:
-        """The header, or None if it can't be trusted: it was never written, or somebody died while writing it."""
+        """Return the header.
+
+        Returns None if it can't be trusted: it was never written, or a process died while writing it.
+        """
         return parse_index_header(os.pread(self.descriptor, WALINDEX_READ_SIZE, 0))
 
     def publish(self, header: IndexHeader) -> None:
-        """Let others see it: they believe a header only when both copies are equal, and read the first one first."""
+        """Publish the header: others trust it only when both copies are equal, and read the first one first."""
         copy = format_index_header(header)
         os.pwrite(self.descriptor, copy, _COPY_SIZE)
         os.pwrite(self.descriptor, copy, 0)
@@ -100,21 +103,24 @@ class WalIndexFile:
             at += count
 
     def reserve(self, blocks: int) -> None:
-        """Make the file at least so many blocks long, with room on the disk: a reader maps it and writes its mark."""
+        """Extend the file to at least this many blocks, with room on the disk: a reader maps it and writes its mark."""
         if os.fstat(self.descriptor).st_size < blocks * BLOCK_BYTES:
             os.posix_fallocate(self.descriptor, 0, blocks * BLOCK_BYTES)
 
     def set_backfilled(self, frame: int, *, attempted: int) -> None:
-        """How many frames were copied back, and up to where it was begun."""
+        """Note how many frames were copied back, and up to which frame that was begun."""
         os.pwrite(self.descriptor, struct.pack("=I", attempted), _ATTEMPTED)
         os.pwrite(self.descriptor, struct.pack("=I", frame), _BACKFILLED)
 
     def set_mark(self, number: int, frame: int) -> None:
-        """The last frame that readers who share this READ lock look at; only while we hold it for ourselves."""
+        """Set the last frame that readers who share this READ lock look at.
+
+        Only allowed while we hold it exclusively.
+        """
         os.pwrite(self.descriptor, struct.pack("=I", frame), _MARKS + 4 * number)
 
     def reset_marks(self, frame: int) -> None:
-        """After a recovery: READ1 reads up to ``frame``, the others are unused. Those in use stay as they are."""
+        """Reset the marks after a recovery: READ1 reads up to ``frame``, the others are unused. Those in use stay."""
         os.pwrite(self.descriptor, struct.pack("=I", 0), _MARKS)
         for number in range(1, MARKS):
             with self.alone(READ0 + number) as held:
@@ -122,7 +128,10 @@ class WalIndexFile:
                     self.set_mark(number, frame if number == 1 and frame else MARK_UNUSED)
 
     def safe_frame(self, header: IndexHeader) -> int:
-        """The last frame that can be copied back: readers up to an earlier one still need the database without it."""
+        """Return the last frame that can be copied back.
+
+        Readers up to an earlier one still need the database without it.
+        """
         safe = header.max_frame
         for number in range(1, MARKS):
             if header.read_marks[number] >= safe:

@@ -35,7 +35,7 @@ class StateDisk:
         return max(0, wanted - found.f_bavail * found.f_frsize)
 
     def room_bytes(self) -> int:
-        """Return the bytes that temporary work may use: free space minus 10 % of the disk, but at most minus 1 GiB."""
+        """Return the bytes that temporary work may use: free space minus 10 % of the disk (at most 1 GiB)."""
         try:
             found = os.statvfs(self._state_dir)
         except OSError:
