@@ -21,7 +21,6 @@ import argparse
 import os
 import random
 import signal
-import socket
 import sqlite3
 import subprocess
 import sys
@@ -130,14 +129,15 @@ def _is_harsh(statement: str) -> bool:
 
 def _calm(control: str) -> None:
     """Have the daemon that listens there, if any, look at everything once more."""
-    with socket.socket(socket.AF_UNIX) as client:
-        try:
-            client.connect(control)
-            client.sendall(b'{"op": "sync"}\n')
-            while client.recv(65536):
-                continue
-        except (FileNotFoundError, ConnectionError):
-            return
+    from walsyncd.adapters.system.control_socket import NOT_ONE_VERSION, ask
+    from walsyncd.errors import TransientError
+
+    try:
+        answer = ask(Path(control), {"op": "sync"}, timeout_s=STOP_SECONDS_MAX)
+    except (TransientError, FileNotFoundError):  # it was killed, or has not begun yet
+        return
+    # A database may have no generation just now. A request that is not understood would calm nobody, and unnoticed.
+    assert answer is None or answer.get("hint") != NOT_ONE_VERSION, answer
 
 
 # -- who does it ----------------------------------------------------------------------------------------------------
