@@ -1,11 +1,11 @@
-"""The command line: one module a command, imported only when that command is asked for.
+"""The command line: one module for each command, imported only when that command is run.
 
-A command's module has two functions and is light at import (what the engine needs is imported in ``run``)::
+A command's module has two functions and is cheap to import (what the engine needs is imported in ``run``)::
 
     def add_arguments(parser: argparse.ArgumentParser) -> None: ...
     def run(args: argparse.Namespace) -> int: ...          # the exit code
 
-Results go to stdout, everything else to stderr. This is the one place where an error ends a command.
+Results go to stdout, everything else to stderr. This is the only place where an error ends a command.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, NoReturn, Protocol, cast
 from walsyncd import __version__
 from walsyncd.errors import UsageError, WalsyncdError, printable
 
-if TYPE_CHECKING:  # pydantic takes as long to import as everything else here together
+if TYPE_CHECKING:  # importing pydantic takes as long as all other imports here together
     from walsyncd.config import Settings
 
 EXIT_CODES = """exit codes:
@@ -33,13 +33,13 @@ EXIT_CODES = """exit codes:
   3  nothing to restore
   4  the target can't be reached"""
 
-INTERRUPTED = 130  # 128 + SIGINT, as shells count
-GARBAGE_AFTER = 100_000  # new objects; a command makes many that stay, and looking among them takes a tenth of its time
+INTERRUPTED = 130  # 128 + SIGINT, as in shells
+GARBAGE_AFTER = 100_000  # new objects; most stay, and collecting among them takes a tenth of a command's time
 
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """What the help says of a command; ``reads_config`` gives it ``--config``."""
+    """What the help shows of a command; ``reads_config`` gives it ``--config``."""
 
     summary: str
     example: str
@@ -75,24 +75,24 @@ COMMANDS = {
 
 
 class CommandModule(Protocol):
-    """A module of this package that is a command."""
+    """A module of this package that implements a command."""
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Declare the command's own arguments."""
 
     def run(self, args: argparse.Namespace) -> int:
-        """Do it and return the exit code."""
+        """Run the command and return the exit code."""
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser that says what is wrong in the form of all other errors."""
+    """A parser that reports errors in the form of all other errors."""
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(message, hint=f"`{self.prog} --help` shows what it takes")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command that ``argv`` (without the program's name) asks for; returns the exit code."""
+    """Run the command in ``argv`` (without the program's name) and return the exit code."""
     try:
         code = _run(sys.argv[1:] if argv is None else argv)
         sys.stdout.flush()
@@ -102,14 +102,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
-        # Who read our output has gone. Python flushes stdout once more at exit, which must not fail again.
+        # The reader of our output has closed it. Python flushes stdout again at exit, which must not fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     return code
 
 
 def settings_from(args: argparse.Namespace) -> Settings:
-    """The configuration that ``--config`` names; UsageError says what is wrong with it."""
+    """Return the configuration that ``--config`` names. Raises UsageError with what is wrong with it."""
     from walsyncd.config import load  # noqa: PLC0415  see above
 
     config: Path | None = args.config
@@ -117,7 +117,7 @@ def settings_from(args: argparse.Namespace) -> Settings:
 
 
 def build_parser(*chosen: str) -> argparse.ArgumentParser:
-    """The parser of all commands; only those that are ``chosen`` are imported and know their arguments."""
+    """Return the parser of all commands; only those that are ``chosen`` are imported and have their arguments."""
     parser = _Parser(
         prog="walsyncd",
         description="Replicates SQLite databases to object storage: every commit accounted for.",

@@ -1,4 +1,4 @@
-"""From the configuration's ``[storage]`` to an open storage: adapters know no configuration."""
+"""Opens the storages of the configuration, since adapters do not know the configuration."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from walsyncd.config import StorageSettings
 
 
-FOLDERS_FILE = "storage-folders"  # in the state directory: which folders were in use as storage
+FOLDERS_FILE = "storage-folders"  # in the state directory: lists the folders that were in use as storage
 
 
 def storage_from(
@@ -22,16 +22,16 @@ def storage_from(
     state_dir: Path | None = None,
     beat: Callable[[], None] = lambda: None,
 ) -> Storage:
-    """The storage of ``settings``, without a request; ``connections_max`` threads can talk to it at once.
+    """Return the storage of ``settings`` without making a request; ``connections_max`` threads can use it at once.
 
     With ``state_dir`` a folder that was in use and is gone counts as away, not as empty. ``beat`` is called while a
-    request of several seconds gets on.
+    request of several seconds makes progress.
     """
     from walsyncd.adapters.storage.open_storage import open_storage  # noqa: PLC0415  a command is light until it runs
     from walsyncd.adapters.storage.s3.s3_settings import S3Settings  # noqa: PLC0415
 
     how = asdict(settings)
     url = how.pop("url")
-    del how["name"], how["delete"], how["expire_after_s"]  # what it is called and used for, not how it is reached
+    del how["name"], how["delete"], how["expire_after_s"]  # its name and its use, not how it is reached
     memory = state_dir / FOLDERS_FILE if state_dir is not None else None
     return open_storage(url, S3Settings(**how, connections_max=connections_max), memory=memory, beat=beat)

@@ -1,4 +1,4 @@
-"""Talking to the daemon of a state directory."""
+"""Sends requests to the daemon of a state directory."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ POLL_S = 0.02
 
 
 def call(state_dir: Path, request: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The daemon's answer; the error that it says, TransientError if none runs."""
+    """Return the daemon's answer. Raises the error in the answer, or TransientError if no daemon is running."""
     return told(ask_daemon(state_dir, request, timeout_s=ANSWER_TIMEOUT_S), f"state directory {state_dir}")
 
 
 def told(answer: Mapping[str, Any] | None, whose: str) -> Mapping[str, Any]:
-    """An answer that says no, or none at all, as an error."""
+    """Return the answer. Raises its error if it has one, or TransientError if there is no answer."""
     if answer is None:
         raise TransientError(f"no daemon runs on {whose}", hint="systemctl start walsyncd, or `walsyncd run`")
     if "error" in answer:
@@ -35,7 +35,7 @@ class Deadline:
         self._end = None if timeout_s is None else time.monotonic() + timeout_s
 
     def pause(self) -> bool:
-        """Wait a little; False if the time is up."""
+        """Wait a little. Returns False if the time is up."""
         if self._end is not None and time.monotonic() >= self._end:
             return False
         time.sleep(POLL_S)

@@ -1,4 +1,4 @@
-"""Shows on stderr how far a restore is: a bar with rate and time left on a terminal, else a line every few seconds."""
+"""Shows a restore's progress on stderr: a bar with rate and time left on a terminal, else a line every few seconds."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
     from walsyncd.engine.restore.restorer import BuildPlan, Progress
 
-LINE_EVERY_S = 5.0  # a log is read later: few lines, but a sign of life
+LINE_EVERY_S = 5.0  # a log is read later: few lines, but enough to see that the restore works
 
 
 @contextmanager
 def showing_progress() -> Iterator[Progress]:
-    """Yield what a restore reports its progress to."""
+    """Yield the object that a restore reports its progress to."""
     if not sys.stderr.isatty():
         yield Lines()
         return
@@ -35,7 +35,7 @@ def showing_progress() -> Iterator[Progress]:
 
 
 class OnTerminal:
-    """A bar, which disappears when the restore is over."""
+    """A bar, which disappears when the restore is complete."""
 
     def __init__(self, bar: Bar) -> None:
         self._bar = bar
@@ -51,7 +51,7 @@ class OnTerminal:
 
 
 class Lines:
-    """Lines of text. A restore that is over within seconds prints none."""
+    """Lines of text. A restore that takes only seconds prints none."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -65,7 +65,7 @@ class Lines:
             self._began_s = self._said_s = time.monotonic()
 
     def advance(self, raw_bytes: int) -> None:
-        """Count, and print a line every few seconds."""
+        """Count the bytes, and print a line every few seconds."""
         now_s = time.monotonic()
         with self._lock:
             self._done += raw_bytes

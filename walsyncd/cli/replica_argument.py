@@ -1,7 +1,7 @@
-"""``NAME|URL``: which replica a command is about.
+"""Resolves ``NAME|URL``: the replica that a command is about.
 
 A URL is the folder of a database and needs no configuration. A name is a folder below the storage that its entry in the
-configuration selects. A name without an entry is looked for in every storage.
+configuration selects. A name without an entry is searched for in every storage.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def is_url(text: str) -> bool:
 
 
 def replica_from(args: argparse.Namespace) -> Replica:
-    """Return the replica that ``args.replica`` names. Raises UsageError with the known names if it is none of them."""
+    """Return the replica that ``args.replica`` names. Raises UsageError with the known names if there is none."""
     from walsyncd.engine.restore.replica import Replica  # noqa: PLC0415  a command is light until it runs
 
     if is_url(args.replica):
@@ -47,7 +47,7 @@ def replica_from(args: argparse.Namespace) -> Replica:
 
 
 def storages_from(settings: Settings) -> list[Storage]:
-    """Every storage of the configuration, ``[storage]`` first."""
+    """Return every storage of the configuration, ``[storage]`` first."""
     return [storage_from(each) for each in settings.storages]
 
 
@@ -64,7 +64,10 @@ def is_configured(settings: Settings, name: str) -> bool:
 
 
 def configured_entry(settings: Settings, name: str) -> DatabaseEntry | None:
-    """The entry that has that name, or a pattern that could match it. The file need not exist on this machine."""
+    """Return the entry that has that name, or a pattern that could match it.
+
+    The file need not exist on this machine.
+    """
     from walsyncd.core.stored.layout import default_name  # noqa: PLC0415
 
     for entry in settings.databases:

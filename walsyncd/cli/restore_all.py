@@ -1,7 +1,7 @@
-"""``walsyncd restore --all``: every database of a storage, when a host was lost.
+"""``walsyncd restore --all``: restores every database of a storage, when a host was lost.
 
-Each database is restored to its name below the output folder. Many small ones are restored at a time, beside one large
-one: they share a fixed amount of memory, of which a large one takes most, and a large one keeps a disk busy by itself.
+Each database is restored to its name below the output folder. Many small ones and one large one are restored at a
+time. They share a fixed amount of memory, of which a large one takes most, and it keeps a disk busy by itself.
 A database that fails does not stop the others.
 """
 
@@ -28,14 +28,14 @@ if TYPE_CHECKING:
     from walsyncd.engine.restore.restorer import BuildPlan, Restored
 
 AT_ONCE = 8
-ROOM_BYTES = 96 << 20  # for buffers; with all that is loaded besides, the process stays below 256 MiB (measured: 249)
-LARGE_BYTES = 72 << 20  # the buffers of one restore at most; those of a small one are no larger than what it reads
+ROOM_BYTES = 96 << 20  # for buffers; with all else that is loaded, the process stays below 256 MiB (measured: 249)
+LARGE_BYTES = 72 << 20  # the maximum of one restore's buffers; those of a small one are no larger than what it reads
 HEADINGS = ("DATABASE", "RESULT", "TIME", "SIZE", "POSITION OR REASON")
 
 
 @dataclass(frozen=True, slots=True)
 class DatabaseOutcome:
-    """What became of one database."""
+    """The result for one database."""
 
     name: str
     path: Path
@@ -93,7 +93,10 @@ class _SharedMemory:
 
 
 class _MemoryTurn:
-    """One restore's part of the memory. As its progress it makes it wait for memory, and end when the command ends."""
+    """One restore's share of the memory.
+
+    It is passed as the restore's progress. So it can make the restore wait for memory, and end it with the command.
+    """
 
     def __init__(self, room: _SharedMemory, stopped: threading.Event) -> None:
         self._room = room
@@ -101,7 +104,7 @@ class _MemoryTurn:
         self._taken = 0
 
     def begin(self, draft: BuildPlan) -> None:
-        """Wait for memory. A restore that is planned again keeps what it has."""
+        """Wait for memory. A restore that is planned again keeps its share."""
         if not self._taken:
             self._taken = self._room.take(min(draft.work_bytes, LARGE_BYTES))
         self.advance(0)

@@ -1,7 +1,8 @@
-"""``walsyncd restore --follow``: a restored copy that others read is kept up to date until it is stopped.
+"""``walsyncd restore --follow``: keeps a restored copy that others read current until it is stopped.
 
-It prints one line each time that the copy moved, with its lag: how long ago the commit that readers see now was seen
-beside the application. SIGINT and SIGTERM end it between two transactions. The next run goes on from there.
+It prints one line each time that the copy advances, with its lag: how long ago the commit that readers see now was
+observed at the application's database. SIGINT and SIGTERM end it between two transactions. The next run continues from
+there.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def follow(args: argparse.Namespace, replica: Replica, access: Access) -> int:
-    """Follow until a signal says stop, and return 0."""
+    """Follow until a signal, and return 0."""
     from walsyncd.engine.restore.read_replica import ReadReplica  # noqa: PLC0415
     from walsyncd.engine.restore.restorer import RestoreOptions  # noqa: PLC0415  a command is light until it runs
 
@@ -52,7 +53,10 @@ def follow(args: argparse.Namespace, replica: Replica, access: Access) -> int:
 
 
 def _look(standby: ReadReplica) -> tuple[Moved | None, str]:
-    """Return what moved, or why nothing can move now: the storage is away, or the disk is full. Both are waited for."""
+    """Return what advanced, or why nothing can now: the storage is away, or the disk is full.
+
+    It waits for both to end.
+    """
     try:
         return standby.look(), ""
     except StateError as error:

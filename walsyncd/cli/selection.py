@@ -1,7 +1,7 @@
-"""Which databases a command is about, by name or by pattern; and which of them need attention first.
+"""Selects the databases that a command is about, by name or pattern, and sorts those first that need attention.
 
 A word with ``*``, ``?`` or ``[`` is a pattern over whole names, in which ``*`` matches slashes too. Every other word is
-a name. A word that matches nothing is an error, since a misspelt name must not look like a database that is well.
+a name. A word that matches nothing is an error, since a misspelt name must not look like a healthy database.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 NAMES_SHOWN_MAX = 20  # in an error; `walsyncd status` and `walsyncd ls` show all
 
-# What needs attention most is first; states that are not here come after these.
+# The states that most need attention come first; states that are not here come after these.
 _ORDER = (
     DatabaseState.REFUSED,
     DatabaseState.FAILING,
@@ -34,14 +34,14 @@ T = TypeVar("T")
 
 
 def is_pattern(word: str) -> bool:
-    """Whether a word stands for every name that matches it."""
+    """Whether a word is a pattern, which selects every name that matches it."""
     return any(character in word for character in "*?[")
 
 
 def select(items: Iterable[T], words: Sequence[str], *, name_of: Callable[[T], str]) -> list[T]:
-    """The items whose name is one of ``words`` or matches one; all items if there are no words.
+    """Return the items whose name is one of ``words`` or matches one; all items if there are no words.
 
-    UsageError names a word that matches nothing, and the names that there are.
+    Raises UsageError with a word that matches nothing, and the names that exist.
     """
     every = list(items)
     if not words:
@@ -63,7 +63,7 @@ def select(items: Iterable[T], words: Sequence[str], *, name_of: Callable[[T], s
 
 
 def by_need(databases: Iterable[DatabaseStatus], now_ms: int) -> list[DatabaseStatus]:
-    """The databases that need attention most first: by state, by what went wrong, by lag, then by name."""
+    """Sort the databases that most need attention first: by state, by errors, by lag, then by name."""
 
     def need(database: DatabaseStatus) -> tuple[int, bool, float, str]:
         rank = _ORDER.index(database.state) if database.state in _ORDER else len(_ORDER)
@@ -77,7 +77,7 @@ def by_need(databases: Iterable[DatabaseStatus], now_ms: int) -> list[DatabaseSt
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """How many databases are in each state, and which one is furthest behind (``worst`` is "" if none is)."""
+    """How many databases are in each state, and which one has the greatest lag (``worst`` is "" if none has any)."""
 
     databases: int
     states: dict[str, int]
@@ -92,7 +92,7 @@ class Summary:
 
 
 def summary_of(databases: Sequence[DatabaseStatus], now_ms: int) -> Summary:
-    """The summary of these databases, the most frequent state first."""
+    """Return the summary of these databases, the most frequent state first."""
     states = Counter(str(database.state) for database in databases)
     late = {database.name: database.behind_s(now_ms) for database in databases}
     worst = max(late, key=lambda name: late[name], default="")

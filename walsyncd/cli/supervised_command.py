@@ -1,8 +1,8 @@
-"""A command with a daemon beside it: ``walsyncd exec``, for containers that hold one application.
+"""``walsyncd exec``: runs a command and a daemon, for containers that hold one application.
 
-1. What is missing is restored. If that fails the command is not started: it would begin an empty database.
-2. The daemon starts. The command starts when the daemon follows its databases, or after ``READY_S_MAX`` without it.
-3. Signals go to the command. If the daemon ends, the command goes on, and the daemon is started again.
+1. Missing databases are restored. If that fails the command is not started: it would begin an empty database.
+2. The daemon starts. The command starts when the daemon follows its databases, or without it after ``READY_S_MAX``.
+3. Signals go to the command. If the daemon ends, the command continues, and the daemon is started again.
 4. When the command has ended the daemon ships what is left, for ``stop_timeout`` and a margin at most.
 """
 
@@ -25,15 +25,15 @@ READY_S_MAX = 10.0
 READY_POLL_S = 0.02
 STOP_MARGIN_S = 30.0  # what the daemon itself adds to stop_timeout for requests in flight, and for closing
 RESTART_S, RESTART_S_MAX = 1.0, 60.0
-CALM_S = 60.0  # a daemon that ran for so long starts again after a second
-NOT_FOUND, NOT_EXECUTABLE = 127, 126  # as shells count
+CALM_S = 60.0  # a daemon that ran for this long is restarted after a second
+NOT_FOUND, NOT_EXECUTABLE = 127, 126  # as in shells
 KILL_S = 5.0  # after the last SIGTERM
-_OF_THE_COMMAND = {"NOTIFY_SOCKET", "WATCHDOG_USEC"}  # a service manager hears of the command, not of the daemon
+_OF_THE_COMMAND = {"NOTIFY_SOCKET", "WATCHDOG_USEC"}  # the service manager supervises the command
 _STOPS = {signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP}
 
 
 class SupervisedCommand:
-    """``options`` are what every command of walsyncd gets: ``--config FILE``, or nothing."""
+    """``options`` are passed to every walsyncd command: ``--config FILE``, or nothing."""
 
     def __init__(self, settings: Settings, command: Sequence[str], options: Sequence[str]) -> None:
         self._settings = settings
@@ -48,7 +48,7 @@ class SupervisedCommand:
         self._is_hurried = False
 
     def run(self) -> int:
-        """Run the command to its end; returns its exit code."""
+        """Run the command to its end and return its exit code."""
         with ChildProcesses() as self._children:
             code = self._restore()
             if code is not None:
@@ -67,7 +67,7 @@ class SupervisedCommand:
     # -- before ---------------------------------------------------------------------------------------------------
 
     def _restore(self) -> int | None:
-        """Restore each configured file that is missing; an exit code if the command can't start, else None."""
+        """Restore each configured file that is missing. Returns an exit code if the command can't start, else None."""
         from walsyncd.core.stored.layout import default_name  # noqa: PLC0415
 
         for entry in self._settings.databases:
@@ -95,7 +95,7 @@ class SupervisedCommand:
                     pass
 
     def _start_daemon_and_wait(self) -> None:
-        """Until it follows every database, has ended, or ``READY_S_MAX`` is over."""
+        """Start the daemon and wait until it follows every database, has ended, or ``READY_S_MAX`` is over."""
         address = f"walsyncd-{os.getpid()}-{secrets.token_hex(8)}"
         with closing(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)) as listener:
             listener.bind(f"\0{address}")
@@ -116,7 +116,7 @@ class SupervisedCommand:
         self._started_s, self._restart_at_s = time.monotonic(), None
 
     def _note_exit(self, event: Exited) -> None:
-        """The daemon may be the child that ended: the command goes on, and the daemon starts again."""
+        """Note the end of a child. If it was the daemon, the command continues, and the daemon is to be restarted."""
         if event.pid != self._daemon:
             return
         now_s = time.monotonic()
@@ -133,7 +133,7 @@ class SupervisedCommand:
     # -- the command ----------------------------------------------------------------------------------------------
 
     def _watch(self, pid: int) -> int:
-        """Until the command has ended; its exit code."""
+        """Wait until the command has ended, and return its exit code."""
         while True:
             wait_s = None if self._restart_at_s is None else max(0.0, self._restart_at_s - time.monotonic())
             match self._children.wait(wait_s):
@@ -153,8 +153,8 @@ class SupervisedCommand:
     def _ship_and_stop(self) -> None:
         """Have the daemon ship what the command committed last.
 
-        What the daemon leaves, a base that is under way for example, is shipped by one more round in the time that is
-        left.
+        What the daemon leaves, for example a base that is under way, is shipped by one more round in the remaining
+        time.
         """
         deadline_s = time.monotonic() + self._settings.daemon.stop_timeout_s + STOP_MARGIN_S
         code: int | None = None
@@ -168,7 +168,7 @@ class SupervisedCommand:
             _say(f"not everything was shipped (exit code {code}): the next start with the same state directory does it")
 
     def _await_stop(self, pid: int, deadline_s: float) -> int:
-        """The exit code of the daemon, which is killed when its time is over; a further stop signal hurries it."""
+        """Return the daemon's exit code. It is killed when its time is over; another stop signal ends it sooner."""
         steps = [(deadline_s, signal.SIGTERM), (deadline_s + KILL_S, signal.SIGKILL)]
         while True:
             wait_s = max(0.0, steps[0][0] - time.monotonic()) if steps else None
@@ -185,7 +185,7 @@ class SupervisedCommand:
 
 
 def _has_content(path: Path) -> bool:
-    """Whether there is a file that a restore would keep: one of 0 bytes may be missing."""
+    """Whether there is a file that a restore would keep. One of 0 bytes may count as missing."""
     try:
         return path.stat().st_size > 0
     except OSError:
@@ -193,7 +193,7 @@ def _has_content(path: Path) -> bool:
 
 
 def _is_ready(listener: socket.socket) -> bool:
-    """Whether the daemon has said that it follows its databases."""
+    """Whether the daemon has reported that it follows its databases."""
     try:
         return b"READY=1" in listener.recv(1 << 16).splitlines()
     except BlockingIOError:

@@ -1,4 +1,4 @@
-"""Tables for people: by rich on a terminal, plain columns of full width in a pipe."""
+"""Prints tables for people: by rich on a terminal, plain columns of full width in a pipe."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from walsyncd.errors import one_line, printable
 
 
 def say(text: str, *, file: TextIO | None = None, flush: bool = False) -> None:
-    """Print a line for people; what others chose in it (names, paths, what a store said) can't steer the terminal."""
+    """Print a line for people. Foreign text in it (names, paths, a store's messages) can't control the terminal."""
     print(printable(text), file=file, flush=flush)
 
 
@@ -21,7 +21,7 @@ def counted(count: int, noun: str) -> str:
 
 
 def is_too_wide(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> bool:
-    """Whether cells would have to be folded on this terminal; in a pipe there is no end of a line."""
+    """Whether cells would have to be folded on this terminal. In a pipe lines have no limit."""
     wanted = sum(_widths(headings, rows)) + 2 * (len(headings) - 1)
     return sys.stdout.isatty() and wanted > shutil.get_terminal_size().columns
 
@@ -31,12 +31,12 @@ def _widths(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[int]
 
 
 def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print rows below their headings; in a pipe nothing is cut or wrapped."""
+    """Print rows below their headings. In a pipe nothing is cut or wrapped."""
     print("\n".join(table_lines(headings, rows)))
 
 
 def table_lines(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """The lines that ``print_table`` prints; what others chose in a cell can't steer the terminal."""
+    """Return the lines that ``print_table`` prints. Foreign text in a cell can't control the terminal."""
     rows = [[one_line(cell) for cell in row] for row in rows]
     if sys.stdout.isatty():
         return _rich_lines(headings, rows)

@@ -1,10 +1,10 @@
-"""``walsyncd check``: looks at configuration, databases, state directory and storage, and says every problem.
+"""``walsyncd check``: examines configuration, databases, state directory and storage, and reports every problem.
 
 ============  ==================================================================  ====
 line          meaning                                                             exit
 ============  ==================================================================  ====
 ``ok``        as it should be
-``note``      works, but perhaps not as meant
+``note``      works, but perhaps not as intended
 ``problem``   replication will not work like this                                 1
 ============  ==================================================================  ====
 """
@@ -29,16 +29,16 @@ if TYPE_CHECKING:
     from walsyncd.adapters.files.source import OpenFile
     from walsyncd.config import DatabaseSpec, Settings, StorageSettings
 
-# The smallest page of SQLite; the file is a whole number of pages, also when it is encrypted.
+# The smallest page of SQLite. The file is a whole number of pages, also when it is encrypted.
 _PAGE_SIZE_MIN = 512
 
-# What SQLite's header says at 18 and 19: 1 rollback journal, 2 WAL; nothing else is defined.
+# SQLite's header at 18 and 19: 1 for a rollback journal, 2 for WAL; nothing else is defined.
 _FORMAT_VERSION_MAX = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One line of the result: about what, and what there is to say."""
+    """One line of the result: what was examined, and what was found."""
 
     kind: Literal["ok", "note", "problem"]
     subject: str
@@ -51,7 +51,7 @@ class Finding:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Nothing beyond ``--config``."""
+    """Add no arguments besides ``--config``."""
     parser.description = (
         f"{parser.description}\n\n"
         "Each line begins with ok, with note (it works, but perhaps not as meant: no\n"
@@ -61,7 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print a line for everything looked at; 1 if any of them is a problem."""
+    """Print a line for everything examined. Returns 1 if any line is a problem."""
     settings = settings_from(args)
     has_problem = False
     for finding in _findings(settings):
@@ -77,7 +77,7 @@ def _findings(settings: Settings) -> Iterator[Finding]:
     subject = f"configuration {settings.file}"
     if settings.databases:
         yield Finding("ok", subject, counted(len(specs), "database"))
-    else:  # the service runs without, and waits for a reload
+    else:  # the service runs without a database, and waits for a reload
         yield Finding("note", subject, "no databases are configured", 'add a [[database]] with its path = "/…"')
     yield from _secret_findings(settings.file)
     yield from _entry_findings(settings, specs)
@@ -92,7 +92,7 @@ def _findings(settings: Settings) -> Iterator[Finding]:
 
 
 def _secret_findings(file: Path) -> Iterator[Finding]:
-    """A secret that everybody on this machine can read is none."""
+    """Report secrets that every user of this machine can read."""
     from walsyncd.config import secrets_in  # noqa: PLC0415
 
     mode = stat.S_IMODE(file.stat().st_mode)
@@ -117,7 +117,7 @@ def _kernel_findings() -> Iterator[Finding]:
 
 
 def _notify_findings(settings: Settings) -> Iterator[Finding]:
-    """Who is told; nothing is sent, since a heartbeat would say that a daemon runs."""
+    """Report who is notified. Nothing is sent, since a heartbeat would mean that a daemon runs."""
     from walsyncd.adapters.system.web_hook import shown  # noqa: PLC0415
 
     notify = settings.notify
@@ -129,7 +129,7 @@ def _notify_findings(settings: Settings) -> Iterator[Finding]:
 
 
 def _presence_findings(spec: DatabaseSpec) -> Iterator[Finding]:
-    """The price of presence, for whoever asked for it."""
+    """Report the price of presence where it is configured."""
     from walsyncd.core.follow.presence_decision import PRICE  # noqa: PLC0415
 
     if spec.presence:
@@ -137,7 +137,7 @@ def _presence_findings(spec: DatabaseSpec) -> Iterator[Finding]:
 
 
 def database_findings(path: Path, *, own_only: bool = False) -> Iterator[Finding]:
-    """What there is to say about one database file and the files beside it; a single ``ok`` if nothing."""
+    """Report on one database file and the files beside it: a single ``ok`` if there is nothing to report."""
     from walsyncd.adapters.files import source  # noqa: PLC0415
 
     subject = f"database {path}"
@@ -180,7 +180,7 @@ def _content_findings(subject: str, file: OpenFile) -> Iterator[Finding]:
 
 
 def _companion_findings(subject: str, path: Path, *, own_only: bool) -> Iterator[Finding]:
-    """Whether the -wal and -shm that are there, and the folder that is to be watched, can be read."""
+    """Report whether existing -wal and -shm files, and the folder to be watched, can be read."""
     from walsyncd.adapters.files.source import Role, open_file, side_path  # noqa: PLC0415
 
     for role in (Role.WAL, Role.SHM):
@@ -193,7 +193,7 @@ def _companion_findings(subject: str, path: Path, *, own_only: bool) -> Iterator
 
 
 def state_dir_finding(state_dir: Path) -> Finding:
-    """Whether the journal and the spool can be written."""
+    """Report whether the journal and the spool can be written."""
     subject = f"state directory {state_dir}"
     nearest = next(folder for folder in (state_dir, *state_dir.parents) if folder.exists())
     hint = f"make it a folder that this user (uid {os.geteuid()}) may write to"
@@ -209,7 +209,7 @@ def state_dir_finding(state_dir: Path) -> Finding:
 
 
 def _storage_findings(settings: Settings, how: StorageSettings) -> Iterator[Finding]:
-    """Whether a storage can be used, and whether a database is to go there."""
+    """Report whether a storage can be used, and whether it is used by a database."""
     from walsyncd.adapters.storage.probe import probe, rules  # noqa: PLC0415
 
     subject = f"storage {how.url}"
@@ -217,7 +217,7 @@ def _storage_findings(settings: Settings, how: StorageSettings) -> Iterator[Find
         hint = f'storage = "{how.name}" in a [[database]] selects it'
         yield Finding("note", f"[{how.section}]", "no database selects it", hint)
     state_dir = settings.daemon.state_dir
-    has_run = (state_dir / FOLDERS_FILE).exists()  # else there is nothing to remember, and it stays so
+    has_run = (state_dir / FOLDERS_FILE).exists()  # otherwise no folder was noted as in use, and it stays so
     try:
         storage = storage_from(how, state_dir=state_dir if has_run else None)
         remarks = probe(storage, deletes=how.delete)

@@ -1,6 +1,6 @@
-"""``walsyncd demo``: the whole story on this machine, with a folder as its bucket.
+"""``walsyncd demo``: demonstrates everything on this machine, with a folder as its bucket.
 
-Exit 0 only if every restored database was equal to what it must be, page for page.
+The exit code is 0 only if every restored database was as expected, page for page.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ TITLE = "walsyncd demo: an application writes, the daemon beside it is killed, a
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Whether to clear up."""
+    """Add ``--keep``."""
     parser.add_argument("--keep", action="store_true", help="leave everything for looking around, and say where")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Play the story in a temporary folder; 1 if a restored database differs."""
+    """Run the demo in a temporary folder. Returns 1 if a restored database differs."""
     from walsyncd.demo.stage import Stage  # noqa: PLC0415  a command is light until it runs
     from walsyncd.demo.story import play  # noqa: PLC0415
 
@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def summary(outcome: Outcome) -> str:
-    """The last words."""
+    """Return the final text."""
     lines = [
         f"{outcome.commits} commits, {outcome.kills} kills, {outcome.objects} objects, {outcome.size} bytes",
         *(f"a new base was needed: {reason}" for reason in outcome.generations[1:]),
@@ -83,7 +83,7 @@ def _folder(*, keep: bool) -> Iterator[Path]:
 
 
 def _what_to_try(folder: Path) -> str:
-    """Where it is and what can be done there."""
+    """Return where the folder is and what can be tried there."""
     program = sys.argv[0] if Path(sys.argv[0]).name == "walsyncd" else f"{sys.executable} -m walsyncd"
     config = f"--config {folder}/config.toml"
     return f"""
@@ -97,10 +97,10 @@ everything is left in {folder}; look around:
 
 @contextmanager
 def _signals_unwind() -> Iterator[None]:
-    """A demo that is terminated ends its processes and removes its folder, as one that is interrupted does."""
+    """Let SIGTERM end the demo's processes and remove its folder, as an interrupt does."""
 
     def unwind(number: int, _frame: FrameType | None) -> NoReturn:
-        raise SystemExit(128 + number)  # as shells count
+        raise SystemExit(128 + number)  # as in shells
 
     before = {number: signal.signal(number, unwind) for number in (signal.SIGTERM, signal.SIGHUP)}
     try:

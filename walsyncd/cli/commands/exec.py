@@ -1,4 +1,4 @@
-"""``walsyncd exec``: an application with a daemon beside it, in one container."""
+"""``walsyncd exec``: runs an application and a daemon in one container."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from walsyncd.errors import UsageError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The command, after ``--``."""
+    """Add the command, after ``--``."""
     parser.description = (
         f"{parser.description}\n\n"
         "It restores each configured file that is missing (patterns are not restored), runs the\n"
@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run it; returns the exit code of the command."""
+    """Run it, and return the exit code of the command."""
     from walsyncd.cli import settings_from  # noqa: PLC0415 - a command is light until it runs
     from walsyncd.cli.supervised_command import SupervisedCommand  # noqa: PLC0415
 

@@ -1,7 +1,7 @@
-"""``walsyncd forget``: delete the whole replica of a database that is followed no more.
+"""``walsyncd forget``: deletes the whole replica of a database that is no longer followed.
 
-It shows what there is and asks. It refuses while the configuration has the database, or while a daemon follows it. The
-journal's rows go first, so that the daemon uploads nothing more, then the objects, with all their versions.
+It shows what exists and asks. It refuses while the configuration has the database, or while a daemon follows it. The
+journal's rows are deleted first, so that the daemon uploads nothing more, then the objects, with all their versions.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ if TYPE_CHECKING:
     from walsyncd.config import Settings
     from walsyncd.engine.upkeep.erasure import Eraser, Remains
 
-CALM_S = 2.0  # an upload that was under way when the daemon was told may still arrive
+CALM_S = 2.0  # an upload that was under way when the daemon was notified may still arrive
 
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """The replica, and what this machine's configuration calls it (None: it does not know it)."""
+    """The replica, and its name in this machine's configuration (None if it is not configured)."""
 
     storage: Storage
     folder: str
@@ -42,12 +42,12 @@ class Subject:
 
     @property
     def title(self) -> str:
-        """As people know it."""
+        """The name to show to the user."""
         return self.folder or self.storage.url
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """NAME|URL and --yes."""
+    """Add NAME|URL and --yes."""
     parser.description = (
         f"{parser.description}\n\n"
         "Nothing can be restored afterwards. Remove the database from the configuration first,\n"
@@ -59,7 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Delete it, and say what went; 1 if something is left or the answer was no."""
+    """Delete the replica, and print what was deleted. Returns 1 if something is left or the answer was no."""
     from walsyncd.engine.upkeep.erasure import Eraser  # noqa: PLC0415 - a command is light until it runs
 
     subject = _subject(args)
@@ -96,14 +96,14 @@ def _subject(args: argparse.Namespace) -> Subject:
 
 
 def _storage_with(settings: Settings, name: str) -> Storage:
-    """The first storage that has anything of the database: it may have moved, and left an older part behind."""
+    """Return the first storage that has anything of the database, which may have left an older part in another."""
     storages = storages_from(settings)
     holding = (storage for storage in storages if next(iter(storage.list(f"{name}/")), None) is not None)
     return storages[0] if len(storages) == 1 else next(holding, storages[0])
 
 
 def _settings(args: argparse.Namespace, *, is_needed: bool) -> Settings | None:
-    """The configuration; with a URL a machine need not have one, but one that is there counts."""
+    """Return the configuration. With a URL a machine need not have one, but an existing one is used."""
     from walsyncd.config.loading import find_file  # noqa: PLC0415
 
     if not is_needed and args.config is None and not find_file(None).exists():
@@ -125,7 +125,7 @@ def _refuse_if_followed(settings: Settings, name: str) -> None:
 
 
 def _versions_of(storage: Storage) -> Versions | None:
-    """The versions that the storage keeps; a folder has none."""
+    """Return the versions that the storage keeps, or None for a folder."""
     versions: Callable[[], Versions] | None = getattr(storage, "versions", None)
     return versions() if versions is not None else None
 
@@ -171,7 +171,7 @@ def _show(subject: Subject, remains: Remains, versions_refused: str) -> None:
 
 
 def _is_confirmed(subject: Subject) -> bool:
-    """Whether the answer is yes, or the name; no answer is no."""
+    """Whether the answer is yes, or the name. No answer counts as no."""
     question = f"Delete all of it? Nothing of {subject.title} can be restored then. [y/N] "
     print(question, end="", file=sys.stderr, flush=True)
     answer = sys.stdin.readline().strip()
@@ -179,7 +179,7 @@ def _is_confirmed(subject: Subject) -> bool:
 
 
 def _forget_in_journal(subject: Subject) -> bool:
-    """Have the journal know nothing of it any more; whether a daemon runs."""
+    """Remove the database from the journal. Returns whether a daemon is running."""
     from walsyncd.adapters.journal.journal import Journal, lock_state_dir  # noqa: PLC0415
     from walsyncd.adapters.system.control_socket import ask_daemon  # noqa: PLC0415
 
@@ -218,6 +218,6 @@ def _erase(subject: Subject, eraser: Eraser, remains: Remains, *, has_daemon: bo
 
 
 def _tell(count: int, began_s: float) -> None:
-    """On a terminal, how many are gone of a deletion that takes its time."""
+    """Print on a terminal how many objects a long deletion has removed so far."""
     if sys.stderr.isatty() and time.monotonic() - began_s > CALM_S:
         print(f"\r{count} deleted", end="", file=sys.stderr, flush=True)

@@ -1,8 +1,8 @@
-"""``walsyncd ls``: databases, generations, bases, covered time, sizes.
+"""``walsyncd ls``: lists databases, generations, bases, covered time, sizes.
 
-One row a generation: a table on a terminal that is wide enough, a few lines each on one that is not, plain columns
-elsewhere, or JSON. ``FROM`` and ``TO`` are the times between which it can be restored; ``restore --at`` takes them
-back. Bridges, and what is suspect, are listed below the table.
+The output has one row for each generation: a table on a terminal that is wide enough, a few lines each on one that is
+not, plain columns elsewhere, or JSON. ``FROM`` and ``TO`` are the times between which it can be restored, in the form
+that ``restore --at`` takes. Bridges and suspect positions are listed below the table.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ if TYPE_CHECKING:
 HEADINGS = ("DATABASE", "GENERATION", "BEGAN BECAUSE", "BASES", "FROM", "TO", "COMMITS", "OBJECTS", "SIZE", "REMARK")
 
 
-PICTURE_WIDTH_MAX = 100  # wider ones are not easier to read
+PICTURE_WIDTH_MAX = 100  # a wider picture is not easier to read
 BRIDGES_SHOWN_MAX = 10
-GAPS_SHOWN_MAX = 10  # a daemon that was away often; all are to be seen in the line
+GAPS_SHOWN_MAX = 10  # for a daemon that was often away; the line shows all gaps
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Which databases."""
+    """Add the databases and the forms of output."""
     parser.add_argument(
         "replicas",
         nargs="*",
@@ -55,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """List what there is; an empty storage is an empty list."""
+    """List what exists. An empty storage is an empty list."""
     from walsyncd.engine.restore.inventory import inventory  # noqa: PLC0415  a command is light until it runs
 
     failures: list[WalsyncdError] = []
@@ -80,12 +80,12 @@ def run(args: argparse.Namespace) -> int:
         if len(found) > 1:
             print(_summary([generations for _, generations in found]))
     if failures:
-        raise failures[0]  # after what the other storages have
+        raise failures[0]  # after the output of the other storages
     return 0
 
 
 def _replicas(args: argparse.Namespace, failures: list[WalsyncdError]) -> list[Replica]:
-    """Those that are named, by name, pattern or URL; all if none is."""
+    """Return the replicas given by name, pattern or URL; all if none is given."""
     words: list[str] = args.replicas
     urls = [word for word in words if is_url(word)]
     if urls and len(words) > 1:
@@ -114,9 +114,9 @@ def _summary(found: Sequence[Sequence[GenerationSurvey]]) -> str:
 
 
 def replicas_from(args: argparse.Namespace, failures: list[WalsyncdError] | None = None) -> list[Replica]:
-    """The one that is named, or all below a folder: each storage's, or that of a URL which is no database.
+    """Return the replica that is named, or all below a folder: each storage's, or that of a URL which is no database.
 
-    With ``failures`` one of several storages may fail; why is added there.
+    With ``failures`` a single storage may fail if there are several; its error is added there.
     """
     from walsyncd.engine.restore.replica import Replica, find_replicas  # noqa: PLC0415
 
@@ -135,7 +135,7 @@ def replicas_from(args: argparse.Namespace, failures: list[WalsyncdError] | None
 
 
 def _draw(replica: Replica, generations: Sequence[GenerationSurvey]) -> None:
-    """Covered time from left to right, the bases below it, and each gap in words."""
+    """Draw the covered time from left to right, the bases below it, and describe each gap."""
     spans = merged(Span(s.first.time_ms, max(s.first.time_ms, s.end_ms)) for each in generations for s in each.spans)
     if not spans:
         return
@@ -154,7 +154,7 @@ def _draw(replica: Replica, generations: Sequence[GenerationSurvey]) -> None:
 
 
 def _print_bridges(replica: Replica, generations: Sequence[GenerationSurvey]) -> None:
-    """Each bridge in words, and which positions a scrub made suspect."""
+    """Describe each bridge, and which positions a scrub made suspect."""
     bridges = [bridge for each in generations for bridge in each.bridges]
     if not bridges:
         return
@@ -170,7 +170,7 @@ def _print_bridges(replica: Replica, generations: Sequence[GenerationSurvey]) ->
 
 
 def _print_doubtful(replica: Replica, generations: Sequence[GenerationSurvey]) -> None:
-    """The times that ``--at`` refuses because a clock was wrong."""
+    """Print the times that ``--at`` refuses because a clock was wrong."""
     for each in generations:
         for span in each.doubtful:
             print(f"\n{replica.name or replica.url}: {each.generation}: {span}")
@@ -184,7 +184,7 @@ def _rows(replica: Replica, generations: Sequence[GenerationSurvey]) -> list[tup
 
 
 def _print_lines(replica: Replica, generations: Sequence[GenerationSurvey]) -> None:
-    """The same on a narrow terminal: what is to be copied stands in one line."""
+    """Print the same on a narrow terminal: text to be copied is on one line."""
     say(replica.name or replica.url)
     if not generations:
         say("  nothing stored yet")
@@ -206,7 +206,7 @@ def _columns(each: GenerationSurvey) -> tuple[str, ...]:
 
 
 def _remarks(each: GenerationSurvey) -> list[str]:
-    """What is wrong or missing in a generation, in a few words each."""
+    """Describe briefly what is wrong or missing in a generation."""
     is_suspect = any(bridge.span.suspect is not None for bridge in each.bridges)
     remarks = [each.fault] if each.fault else []
     remarks += [f"{each.holes} gap(s) in it"] if each.holes and not each.fault else []

@@ -1,7 +1,7 @@
-"""``walsyncd prune``: remove what is older than retention promises, or with ``--dry-run`` say what would go and why.
+"""``walsyncd prune``: removes what retention does not keep, or with ``--dry-run`` lists what would go and why.
 
-Only the daemon removes, since it alone knows that the folder is its own; it does so by itself once a day, and at
-once when this command asks, which then waits and says what went.
+Only the daemon removes objects, since only it knows that the folder is its own. It does so by itself once a day, and at
+once when this command asks. The command then waits and prints what was removed.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ DEFAULT_TIMEOUT = "1h"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Which databases, and whether only to look."""
+    """Add the databases, ``--dry-run``, ``--timeout`` and ``--json``."""
     parser.add_argument("name", nargs="?", metavar="NAME", help="a database (default: all that are configured)")
     parser.add_argument("--dry-run", action="store_true", help="remove nothing: say what would go and why")
     parser.add_argument(
@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Ask the daemon, or look."""
+    """Have the daemon prune, or only look."""
     settings = settings_from(args)
     if not any(each.delete for each in settings.storages):
         raise _never_removed("storage")
@@ -65,7 +65,7 @@ def _never_removed(section: str) -> UsageError:
 
 
 def _ask(state_dir: Path, names: list[str], timeout: str) -> int:
-    """Have the daemon do it, and wait; 1 if it was not done for one of them."""
+    """Have the daemon prune, and wait. Returns 1 if it failed for a database."""
     from walsyncd.config import parse_duration  # noqa: PLC0415  a command is light until it runs
 
     deadline = Deadline(parse_duration(timeout))
@@ -80,7 +80,7 @@ def _asked(state_dir: Path, names: list[str]) -> list[str]:
 
 
 def _outcome(state_dir: Path, name: str, deadline: Deadline) -> tuple[bool, str]:
-    """Whether it was done, and what there is to say."""
+    """Return whether the database was pruned, and what to print."""
     while True:
         try:
             answer = call(state_dir, {"op": "pruned", "name": name})
@@ -112,14 +112,17 @@ def _specs(settings: Settings, name: str | None) -> list[DatabaseSpec]:
 
 
 def _look(settings: Settings, specs: Sequence[DatabaseSpec]) -> list[tuple[str, Folder, Pruning]]:
-    """Return what each database's folder holds and what may go. The journal is opened and listed once for all."""
+    """Return what each database's folder holds and what may be deleted.
+
+    The journal is opened and listed once for all.
+    """
     from walsyncd.adapters.journal.journal import reader  # noqa: PLC0415
     from walsyncd.engine.upkeep.pruner import list_folder, policy_of, trustworthy_pruning  # noqa: PLC0415
 
     found: list[tuple[str, Folder, Pruning]] = []
     with ExitStack() as stack:
         journal = None
-        with suppress(MissingError):  # another machine than the daemon's
+        with suppress(MissingError):  # the daemon may run on another machine
             journal = stack.enter_context(reader(settings.daemon.state_dir))
         rows = {} if journal is None else {row.name: row for row in journal.databases()}
         storages: dict[str, Storage] = {}

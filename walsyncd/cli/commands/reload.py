@@ -1,4 +1,4 @@
-"""``walsyncd reload``: have the daemon read its configuration again, and wait for what it says."""
+"""``walsyncd reload``: has the daemon read its configuration again, and waits for the result."""
 
 from __future__ import annotations
 
@@ -10,15 +10,18 @@ from typing import Any
 
 from walsyncd.cli.table import counted
 
-ANSWER_TIMEOUT_S = 330.0  # what the daemon gives itself, and a little more
+ANSWER_TIMEOUT_S = 330.0  # the daemon's own limit, and a little more
 
 
 def add_arguments(_parser: argparse.ArgumentParser) -> None:
-    """Nothing beyond ``--config``."""
+    """Add no arguments besides ``--config``."""
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print what changed; an error if the daemon refuses the configuration, which leaves the old one in force."""
+    """Print what changed.
+
+    Raises the daemon's error if it refuses the configuration; then the old one remains in force.
+    """
     changes = _ask(args)
     parts = [f"{len(changes[what])} {what}" for what in ("added", "removed", "changed") if changes[what]]
     print(", ".join([f"reloaded: {counted(changes['databases'], 'database')}", *parts]))
@@ -26,7 +29,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _ask(args: argparse.Namespace) -> Mapping[str, Any]:
-    """The daemon's answer. Run by the unit, its runtime directory says which daemon, and no configuration is read."""
+    """Return the daemon's answer. In the unit, its runtime directory identifies the daemon without a configuration."""
     from walsyncd.adapters.system.control_socket import NAME, ask, ask_daemon  # noqa: PLC0415 - light until it runs
     from walsyncd.cli.daemon_client import told  # noqa: PLC0415
 

@@ -1,4 +1,4 @@
-"""``walsyncd restore``: write a database as it was at any commit, or all of them.
+"""``walsyncd restore``: writes a database, or all of them, as of any commit.
 
 For a service's ``ExecStartPre=``: ``walsyncd restore --if-missing --if-replica -o /var/lib/app/app.db NAME``
 
@@ -14,7 +14,7 @@ the name is neither configured nor stored       2        nothing: it is probably
 anything else                                   1, 2, 4  no file appears
 ==============================================  =======  ================================================
 
-A file of 0 bytes with nothing in its -wal is missing: SQLite makes one before the first commit.
+A file of 0 bytes with nothing in its -wal counts as missing: SQLite creates one before the first commit.
 """
 
 from __future__ import annotations
@@ -53,12 +53,12 @@ if TYPE_CHECKING:
     from walsyncd.engine.restore.restorer import BuildPlan, Restored, RestoreOptions
 
 STDOUT = Path("-")
-_TERMINATED = 128 + signal.SIGTERM  # as shells count
+_TERMINATED = 128 + signal.SIGTERM  # as in shells
 _MODE = re.compile(r"0?[0-7]{3}")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What and where to, as of when, and what to do with a file that is there."""
+    """Add what to restore, where to, as of when, and what to do with an existing file."""
     parser.add_argument("replica", nargs="?", metavar="NAME|URL", help="a database's name, or the URL of its folder")
     parser.add_argument(
         "-o", "--output", type=Path, required=True, metavar="FILE", help="the file to write; - is standard output"
@@ -107,7 +107,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Restore, and say which position it became."""
+    """Restore, and print which position was restored."""
     _check(args)
     if args.if_missing and not args.all and not _is_missing(args.output):
         _print(args, {"restored": False, "path": str(args.output)}, f"kept {args.output}: it exists")
@@ -216,7 +216,7 @@ def _epochs(draft: BuildPlan) -> str:
 
 
 def _limit(draft: BuildPlan) -> str:
-    """Why not farther."""
+    """Return why the plan ends where it does."""
     from walsyncd.core.restore.plan import Head  # noqa: PLC0415
 
     if draft.plan.shortfall:
@@ -225,7 +225,7 @@ def _limit(draft: BuildPlan) -> str:
 
 
 def _stream(args: argparse.Namespace, replica: Replica, request: RestoreRequest) -> None:
-    """To standard output, by way of a temporary file: pages come in no order."""
+    """Restore to standard output, by way of a temporary file: pages are not written in order."""
     if sys.stdout.isatty():
         raise UsageError("-o -: standard output is a terminal", hint="redirect it: walsyncd restore … -o - > FILE")
     with tempfile.TemporaryDirectory(prefix="walsyncd-") as folder:
@@ -263,7 +263,7 @@ def _say_notes(plan: Plan) -> None:
 
 
 def access_from(args: argparse.Namespace) -> Access:
-    """What ``--owner`` and ``--mode`` say; UsageError if there is no such user, group or mode."""
+    """Return what ``--owner`` and ``--mode`` request. Raises UsageError if there is no such user, group or mode."""
     from walsyncd.adapters.files.target import Access  # noqa: PLC0415
 
     if args.mode is not None and not _MODE.fullmatch(args.mode):
@@ -303,7 +303,7 @@ def _target(args: argparse.Namespace) -> Target:
 
 
 def _moment_ms(text: str) -> int:
-    """The moment that somebody typed; if it is yet to come, they hear of it: a wrong day or zone is likely."""
+    """Parse a moment that a user typed. One in the future is reported: the day or the zone is probably wrong."""
     time_ms, now_ms = moment_ms(_zoned(parse_moment(text))), time.time_ns() // 1_000_000
     if time_ms > now_ms:
         moment, now = format_moment(time_ms), format_moment(now_ms)
@@ -312,7 +312,7 @@ def _moment_ms(text: str) -> int:
 
 
 def _zoned(moment: datetime) -> datetime:
-    """A naive moment is local time; where clocks are changed, that can be two moments, or none."""
+    """Take a naive moment as local time, which is ambiguous or does not exist at a clock change."""
     if moment.tzinfo is not None:
         return moment
     earlier, later = (moment.replace(fold=fold).astimezone() for fold in (0, 1))
@@ -371,7 +371,7 @@ def _print(args: argparse.Namespace, facts: dict[str, object], sentence: str) ->
 
 @contextmanager
 def _sigterm_unwinds() -> Iterator[None]:
-    """A restore that is terminated removes its temporary file, as one that fails does."""
+    """Let SIGTERM remove the temporary file, as a failure does."""
 
     def unwind(_number: int, _frame: FrameType | None) -> NoReturn:
         raise SystemExit(_TERMINATED)

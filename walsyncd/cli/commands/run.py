@@ -1,4 +1,4 @@
-"""``walsyncd run``: the daemon, in the foreground."""
+"""``walsyncd run``: runs the daemon in the foreground."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     from walsyncd.config import Settings, StorageSettings
 
 
-LOG_FLUSH_S = 5.0  # a journal that takes nothing for so long takes nothing
+LOG_FLUSH_S = 5.0  # if the journal accepts nothing for this long, it will not
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """--once; everything else stands in the configuration."""
+    """Add --once; everything else is in the configuration."""
     parser.add_argument(
         "--once",
         action="store_true",
@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run until SIGTERM or SIGINT, or once; a second one stops at once. SIGHUP reads the configuration again."""
+    """Run until SIGTERM or SIGINT, or once. A second signal stops at once. SIGHUP reads the configuration again."""
     from walsyncd import log  # noqa: PLC0415 - a command is light until it runs
     from walsyncd.cli import settings_from  # noqa: PLC0415
     from walsyncd.cli.configured_storage import storage_from  # noqa: PLC0415
@@ -41,14 +41,14 @@ def run(args: argparse.Namespace) -> int:
         daemon = settings.daemon
 
         def open_storage(how: StorageSettings) -> Storage:
-            # Beside the uploads: the snapshotter, and whoever looks at a folder's owner.
+            # In addition to the uploads: the snapshotter, and a check of a folder's owner.
             connections_max, beat = daemon.uploads_max + 2, stall_detector.beat
             return storage_from(how, connections_max=connections_max, state_dir=daemon.state_dir, beat=beat)
 
         log.configure_daemon(daemon.log_level, daemon.log_format)
         return settings, open_storage
 
-    faulthandler.enable()  # the watchdog's SIGABRT leaves every thread's stack in the journal
+    faulthandler.enable()  # the watchdog's SIGABRT writes every thread's stack to the journal
     try:
         return run_daemon(source, stall_detector, once=args.once)
     finally:

@@ -1,4 +1,4 @@
-"""``walsyncd snapshot``: a new base now."""
+"""``walsyncd snapshot``: takes a new base now."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ DEFAULT_TIMEOUT = "1h"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """NAME and --timeout."""
+    """Add NAME and --timeout."""
     parser.add_argument("name", metavar="NAME", help="the database")
     parser.add_argument(
         "--timeout",
@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the manifest of the new base once it is stored; 1 if that took too long."""
+    """Print the manifest of the new base once it is stored. Returns 1 if that took too long."""
     from walsyncd.cli import settings_from  # noqa: PLC0415 - a command is light until it runs
     from walsyncd.cli.daemon_client import Deadline, call  # noqa: PLC0415
     from walsyncd.config import parse_duration  # noqa: PLC0415

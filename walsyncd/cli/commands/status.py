@@ -1,4 +1,4 @@
-"""``walsyncd status``: each database's state, from the daemon if one runs, else from the journal."""
+"""``walsyncd status``: shows each database's state, from the daemon if one is running, else from the journal."""
 
 from __future__ import annotations
 
@@ -24,19 +24,20 @@ if TYPE_CHECKING:
     from walsyncd.errors import WalsyncdError
 
 HEADINGS = ("DATABASE", "STATE", "LAG", "SPOOL", "STORED", "LAST COMMIT", "LAST BASE", "VERIFIED", "STORED POSITION")
-POSITION_WIDTH_MIN = 160  # columns: narrower terminals do without the position, which --json has
-WIDE_MIN = 120  # columns: on narrower ones a size and a day must do
+POSITION_WIDTH_MIN = 160  # columns: narrower terminals omit the position, which --json has
+WIDE_MIN = 120  # columns: narrower terminals show only a size and a day
 WATCH_S = 2.0
-ANSWER_TIMEOUT_S = 15.0  # then the journal says what it knows; ten thousand databases take a second or two
-UNSEEN_SHOWN_S = 1.0  # looks are due, and late by some milliseconds, all the time
+ANSWER_TIMEOUT_S = 15.0  # then the journal is used; the status of ten thousand databases takes a second or two
+UNSEEN_SHOWN_S = 1.0  # shorter delays of a look are normal
 _ESCAPE = re.compile(r"\x1b\[[0-9;]*m")  # colours and the like take no room
 
 
 @dataclass(frozen=True, slots=True)
 class StatusReport:
-    """What there is to show: the daemon's pid, trouble with the storage, the databases.
+    """The contents of the output: the daemon's pid, trouble with the storage, the databases.
 
-    Without an answer of a daemon ``pid`` is None, and ``silence`` says why one that runs gave none (empty: none runs).
+    Without an answer of a daemon ``pid`` is None. Then ``silence`` is why a running one gave none (empty: none is
+    running).
     """
 
     pid: int | None
@@ -44,18 +45,18 @@ class StatusReport:
     databases: Sequence[DatabaseStatus]
     silence: str = ""
     states: Sequence[str] = ()
-    """Which states were asked for; empty if any is."""
+    """The requested states; empty for any."""
 
     @property
     def daemon(self) -> str:
-        """How the daemon is, in words."""
+        """The daemon's state, in words."""
         if self.pid is not None:
             return f"running, pid {self.pid}"
         return f"unknown: {self.silence}" if self.silence else "not running"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """NAME…, --state, --json, --watch, --max-lag."""
+    """Add NAME…, --state, --json, --watch, --max-lag."""
     parser.description = (
         f"{parser.description}\n\n"
         "A database is following when each of its commits goes to storage, copying base\n"
@@ -86,7 +87,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the table or the JSON; 0 whatever the states are, unless ``--max-lag`` says what is too much."""
+    """Print the table or the JSON. Returns 0 for any states, unless ``--max-lag`` is exceeded."""
     from walsyncd.cli import settings_from  # noqa: PLC0415 - light until it runs
     from walsyncd.config import parse_duration  # noqa: PLC0415
 
@@ -110,7 +111,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _selected(report: StatusReport, args: argparse.Namespace) -> StatusReport:
-    """The databases that the command is about, those that need attention first."""
+    """Select the databases that the command is about, those that need attention first."""
     named = select(report.databases, args.names, name_of=lambda database: database.name)
     chosen = [database for database in named if not args.state or database.state in args.state]
     return replace(report, databases=by_need(chosen, _now_ms()), states=args.state)
@@ -135,7 +136,7 @@ def _look(settings: Settings) -> StatusReport:
 
 
 def _from_journal(settings: Settings, refusal: WalsyncdError | None) -> StatusReport:
-    """What the journal says; before the first run there is none, and nothing was replicated yet."""
+    """Return the report from the journal. Before the first run there is none, and nothing was replicated yet."""
     from walsyncd.adapters.journal.journal import reader  # noqa: PLC0415
     from walsyncd.config import expand  # noqa: PLC0415
     from walsyncd.engine.daemon.database_status import statuses, unseen  # noqa: PLC0415
@@ -156,7 +157,7 @@ def _from_journal(settings: Settings, refusal: WalsyncdError | None) -> StatusRe
 
 
 def _verdict(report: StatusReport, max_lag_s: float, limit: str) -> int:
-    """What a monitoring check has to say, on stderr."""
+    """Print a monitoring check's result on stderr and return its exit code."""
     late = {database.name: database.behind_s(_now_ms()) for database in report.databases}
     beyond = {name: lag_s for name, lag_s in late.items() if lag_s > max_lag_s}
     problems = [f"{name} is behind by {lag_s:.1f} s, more than {limit}" for name, lag_s in beyond.items()]
@@ -173,7 +174,7 @@ def _watch(args: argparse.Namespace, settings: Settings) -> None:
             report = _selected(_look(settings), args)
             lines = [time.strftime("%H:%M:%S, every 2 s until Ctrl-C")]
             if sys.stdout.isatty():
-                print("\x1b[H\x1b[2J", end="")  # home, clear
+                print("\x1b[H\x1b[2J", end="")  # cursor home, clear the screen
                 lines += _lines(report, settings, lines_max=shutil.get_terminal_size().lines - 2)
             else:
                 lines += _lines(report, settings)
@@ -184,7 +185,10 @@ def _watch(args: argparse.Namespace, settings: Settings) -> None:
 
 
 def _lines(report: StatusReport, settings: Settings, lines_max: int | None = None) -> list[str]:
-    """What is printed; with ``lines_max`` only as many databases as fit on so many lines of the terminal."""
+    """Return the lines to print.
+
+    With ``lines_max`` only as many databases as fit on this many lines of the terminal.
+    """
     lines = [one_line(f"daemon: {report.daemon}")]
     if report.storage:
         lines.append(one_line(report.storage))
@@ -195,7 +199,7 @@ def _lines(report: StatusReport, settings: Settings, lines_max: int | None = Non
         return [*lines, f"no databases to replicate: {settings.file} {why}"]
     count = len(report.databases)
     if lines_max is not None:
-        room = lines_max - len(lines) - 2  # the summary, and how many are not shown
+        room = lines_max - len(lines) - 2  # for the summary, and for the number of databases not shown
         count = _count_that_fits(report.databases, room)
     lines += _table(report.databases[:count])
     if count < len(report.databases):
@@ -204,7 +208,7 @@ def _lines(report: StatusReport, settings: Settings, lines_max: int | None = Non
 
 
 def _count_that_fits(databases: Sequence[DatabaseStatus], room: int) -> int:
-    """How many of the first databases take at most ``room`` lines of the terminal; one at least."""
+    """How many of the first databases take at most ``room`` lines of the terminal; at least one."""
     columns = shutil.get_terminal_size().columns
     count = max(1, min(len(databases), room - 1))
     while count > 1:
@@ -217,7 +221,7 @@ def _count_that_fits(databases: Sequence[DatabaseStatus], room: int) -> int:
 
 
 def _table(databases: Sequence[DatabaseStatus]) -> list[str]:
-    """The table, and below it what is said of single databases."""
+    """Return the table, and below it the remarks about single databases."""
     columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else POSITION_WIDTH_MIN
     headings = HEADINGS if columns >= POSITION_WIDTH_MIN else HEADINGS[:-1]
     rows = [_cells(database, is_wide=columns >= WIDE_MIN)[: len(headings)] for database in databases]
@@ -258,7 +262,7 @@ def _cells(database: DatabaseStatus, *, is_wide: bool) -> tuple[str, ...]:
 
 
 def _lag(database: DatabaseStatus) -> str:
-    """The age of the oldest commit that waits, or for how long nobody has looked whether there is one."""
+    """Return the age of the oldest pending commit, or how long it has not been checked whether there is one."""
     if database.unseen_s > max(database.lag_s, UNSEEN_SHOWN_S):
         return f"{database.unseen_s:.1f} s, not looked at"
     if database.unbased_s > max(database.lag_s, UNSEEN_SHOWN_S):

@@ -1,4 +1,4 @@
-"""``walsyncd sync``: ship what is committed now, wait until it is stored."""
+"""``walsyncd sync``: ships what is committed now, and waits until it is stored."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ DEFAULT_TIMEOUT = "60s"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """NAME… and --timeout."""
+    """Add NAME… and --timeout."""
     parser.add_argument("names", nargs="*", metavar="NAME", help="databases (default: all)")
     parser.add_argument(
         "--timeout",
@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print each database's position once it is stored with a base below it; 1 if one was not in time."""
+    """Print each database's position once it is stored with a base. Returns 1 if one was not stored in time."""
     from walsyncd.cli import settings_from  # noqa: PLC0415 - a command is light until it runs
     from walsyncd.cli.daemon_client import Deadline, call  # noqa: PLC0415
     from walsyncd.config import parse_duration  # noqa: PLC0415

@@ -1,4 +1,4 @@
-"""``walsyncd takeover``: take databases back that another daemon writes to now."""
+"""``walsyncd takeover``: takes back databases that another daemon writes to now."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from walsyncd.cli.table import say
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """NAME."""
+    """Add NAME."""
     parser.add_argument("names", nargs="+", metavar="NAME", help="a database")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print which databases begin a new generation; those that nobody took go on as they are."""
+    """Print which databases begin a new generation. Those that were not taken over continue as they are."""
     from walsyncd.cli import settings_from  # noqa: PLC0415 - a command is light until it runs
     from walsyncd.cli.daemon_client import call  # noqa: PLC0415
 

@@ -1,7 +1,7 @@
-"""``walsyncd verify``: read a whole replica and check every object and chain, up to the head, and the head's content.
+"""``walsyncd verify``: reads a whole replica and checks every object and chain, up to the head, and the head's content.
 
-The head is restored into a temporary folder ($TMPDIR) for that. A line for each problem and note, what the problems
-mean for restoring, then one that sums up; exit 1 if there is a problem, 3 if there is nothing.
+For that the head is restored into a temporary folder ($TMPDIR). The output has a line for each problem and note, what
+the problems mean for restoring, and a summary. The exit code is 1 if there is a problem, 3 if there is nothing.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Which replica, and how thoroughly."""
+    """Add the replica, and how thoroughly to check it."""
     parser.add_argument("replica", metavar="NAME|URL", help="a database's name, or the URL of its folder")
     parser.add_argument("--quick", action="store_true", help="only what listings and HEAD say: reads no object")
     parser.add_argument("--json", action="store_true", help="the result as JSON")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print what is wrong; 1 if anything is."""
+    """Print what is wrong. Returns 1 if anything is."""
     from walsyncd.engine.restore.verifier import verify  # noqa: PLC0415  a command is light until it runs
 
     reuse_blocks()
@@ -63,7 +63,7 @@ def _print(replica: Replica, result: Verification, *, quick: bool) -> None:
 
 
 def _tell_daemon(args: argparse.Namespace, name: str) -> None:
-    """The daemon, if one runs, remembers when its replica was found sound: `status` and the metrics show it."""
+    """Have a running daemon note that its replica was found sound: `status` and the metrics show when."""
     from walsyncd.adapters.system.control_socket import ask_daemon  # noqa: PLC0415  a command is light until it runs
     from walsyncd.cli import settings_from  # noqa: PLC0415
 
