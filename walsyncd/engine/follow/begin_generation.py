@@ -1,4 +1,4 @@
-"""Where a new generation begins: before the first frame of the WAL's current incarnation, while it is all there."""
+"""Where a new generation begins: before frame 1 of the WAL's current incarnation, all of which is still there."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ ROLLBACK_VERSION = 1  # file format write version of a database with a rollback 
 
 
 def begin_step(tracked: FollowedDatabase, environment: Environment, generation: str) -> Step:
-    """Look where a new generation begins; without a state in the step: look again shortly.
+    """Look where a new generation begins. If the step has no state, look again shortly.
 
-    MissingError if there is no database yet.
+    Raises MissingError if there is no database yet.
     """
     wal_pairs = tracked.wal_pairs
     environment.drain()
@@ -88,7 +88,10 @@ def has_other_salts(tracked: FollowedDatabase, salts: Salts) -> bool:
 
 
 def _database(tracked: FollowedDatabase) -> tuple[FileIdentity, bool]:
-    """The database file, and whether it says that it uses a rollback journal; MissingError if there is none."""
+    """Return the database file's identity, and whether its header says that it uses a rollback journal.
+
+    Raises MissingError if there is no file.
+    """
     file = tracked.open()
     if file is None:
         raise MissingError(f"{tracked.path} does not exist", hint="it is picked up when it appears")

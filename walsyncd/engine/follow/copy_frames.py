@@ -1,13 +1,13 @@
 """The commonest step: new frames of the incarnation that we follow become a segment.
 
-- One step reads one batch, and takes its whole transactions. A transaction larger than that is collected over
-  several steps, nothing of it being durable before its commit.
+- One step reads one batch, and takes its whole transactions. A larger transaction is collected over several steps, and
+  nothing of it is durable before its commit.
 - What was read counts only if the headers, looked at again, show the same incarnation.
-- An epoch is closed when it is full or old: where the WAL restarted, if that comes soon enough, since a base can only
-  begin in the epoch in which the WAL's current incarnation began; never while a base is under way or wanted, for a
-  WAL that never restarts would not let it begin.
-- Without a wal-index the last commit must be searched. A search that found none costs much when a transaction grows
-  for long, so the next one waits in proportion.
+- An epoch is closed when it is full or old. It is closed where the WAL restarts, if that comes soon enough, because a
+  base can only begin in the epoch in which the WAL's current incarnation began. It is never closed while a base is
+  under way or wanted, because the base could then not begin if the WAL never restarts.
+- Without a wal-index, the last commit must be searched for. A search that finds none is expensive while a transaction
+  grows for a long time, so the next one waits in proportion.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from walsyncd.errors import WalsyncdError
 
 EPOCH_BYTES = 64 << 20
 EPOCH_MS = 3_600_000
-EPOCH_PATIENCE = 4  # so many times the above an epoch waits for the WAL's next restart before it is cut inside
-EPOCH_FRAMES_MAX = 1 << 31  # a frame's number has 32 bits, and an epoch with a base under way is not closed
+EPOCH_PATIENCE = 4  # at this many times the above, an epoch no longer waits for a restart to be closed
+EPOCH_FRAMES_MAX = 1 << 31  # a frame number has 32 bits, and an epoch with a base under way is not closed
 UNLOCKED = "a process uses the wal-index without SQLite's locks, and the WAL does not hold what it commits"
-SCAN_REST = 10  # a scan that found nothing new is followed by a rest of so many times as long
+SCAN_REST = 10  # a scan that found nothing new is followed by a rest of this many times its duration
 
 
 def copy_frames(reader: SourceReader, state: FollowState, copy: Copy, seen: Observation) -> Step:
@@ -67,7 +67,7 @@ def copy_frames(reader: SourceReader, state: FollowState, copy: Copy, seen: Obse
 
 
 def why_not_appendable(stream: Stream, page_size: int) -> Gap | None:
-    """Why frames of that page size can't follow in the stream's epoch; None if they can."""
+    """Return why frames of that page size can't follow in the stream's epoch, or None if they can."""
     if stream.stamp is not None and stream.stamp.page_size != page_size:
         text = "the page size changed from {before} to {now} bytes"
         return Gap.of(GapKind.CHANGED, text, before=stream.stamp.page_size, now=page_size)
@@ -78,7 +78,7 @@ def why_not_appendable(stream: Stream, page_size: int) -> Gap | None:
 
 
 def _forked(reader: SourceReader, cursor: Cursor) -> Step:
-    """The cursor's frame is another one: the WAL restarted just now, or history was rewritten."""
+    """Return the step where the cursor's frame is another one: the WAL restarted just now, or history was rewritten."""
     wal = reader.observe().wal
     if wal is not None and wal.salts != cursor.salts:
         return AT_ONCE
@@ -87,7 +87,7 @@ def _forked(reader: SourceReader, cursor: Cursor) -> Step:
 
 
 def _is_index_used(reader: SourceReader, copy: Copy) -> bool:
-    """Whether the wal-index, which nobody seems to use, tells of more than the WAL's chain holds, and counts on.
+    """Whether a wal-index that nobody seems to use has more frames than the WAL's chain, and goes on counting.
 
     A process that opens and closes the -shm by itself drops SQLite's locks (fcntl(2)).
     """
@@ -99,7 +99,7 @@ def _is_index_used(reader: SourceReader, copy: Copy) -> bool:
 
 
 def _scan(reader: SourceReader, cursor: Cursor) -> int:
-    """The last commit frame in the WAL; the cursor's own if there is none after it."""
+    """Return the last commit frame in the WAL, or the cursor's own frame if there is none after it."""
     scanned, clock = reader.evidence.scanned, reader.environment.monotonic_ms
     if scanned is not None and scanned.salts == cursor.salts and scanned.last > cursor.frames:
         return scanned.last
@@ -146,7 +146,7 @@ def _take(
 def _mark_after(
     reader: SourceReader, before: Cursor, whole: Frames, seen: Observation, *, done: bool
 ) -> CounterMark | None:
-    """The mark after ``whole``: a new one, else the old one moved on by the commits that were read since it."""
+    """Return the mark after ``whole``: a new one, else the old one advanced by the commits that were read since it."""
     old = reader.evidence.mark
     if seen.index is None:
         return None
@@ -162,7 +162,7 @@ def _mark_after(
 
 
 def new_collector(reader: SourceReader, stream: Stream, cursor: Cursor) -> FrameCollector:
-    """A segment to be filled from the end of ``stream`` on, or what takes its frames while a gap is bridged."""
+    """Return an empty segment after the end of ``stream``, or what takes its frames while a gap is bridged."""
     assert cursor.header is not None
     if reader.tracked.bridge is not None:
         return reader.tracked.bridge.collector(stream)
@@ -178,7 +178,7 @@ def new_collector(reader: SourceReader, stream: Stream, cursor: Cursor) -> Frame
 
 
 def close_epoch_if_due(reader: SourceReader, state: FollowState, cursor: Cursor) -> FollowState:
-    """The state with room in its epoch: a full or old one is closed."""
+    """Return the state with room in its epoch: an epoch that is full or old is closed."""
     stream = state.stream
     if stream.frame == 0 or reader.tracked.base.under_way or reader.tracked.base.wanted:
         return state

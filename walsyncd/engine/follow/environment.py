@@ -1,4 +1,4 @@
-"""What a look needs of the world besides the database's own files."""
+"""What a look needs besides the database's own files."""
 
 from __future__ import annotations
 
@@ -24,5 +24,5 @@ class Environment:
     entropy: Callable[[], int] = lambda: secrets.randbits(32)
 
     def salts(self) -> tuple[int, int]:
-        """Salts for an epoch."""
+        """Return random salts for an epoch."""
         return self.entropy(), self.entropy()

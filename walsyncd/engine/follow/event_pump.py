@@ -1,7 +1,6 @@
-"""The thread that reads inotify: it opens descriptors, takes the two locks of presence and marks databases, no more.
+"""The thread that reads inotify. It only opens descriptors, takes the two locks of presence, and marks databases.
 
-The queue is drained under one lock by whoever needs to know: this thread when woken, the follower before it believes
-a header.
+Two threads drain the queue, under one lock: this one when it is woken, and the follower before it believes a header.
 """
 
 from __future__ import annotations
@@ -22,9 +21,9 @@ from walsyncd.engine.threads.boundary import boundary
 from walsyncd.engine.threads.stall_detector import StallDetector
 from walsyncd.errors import WalsyncdError
 
-# A busy writer makes several events a commit, which the kernel folds into one only while nobody reads them. After
-# so many drains in a row that told of writes alone, closer together than that, the queue is left to fill for a while.
-# A file that comes or goes ends the burst, since its life may last a millisecond.
+# A busy writer causes several events per commit, which the kernel merges into one only while nobody reads them. After
+# BURST_DRAINS drains in a row that had events of writes alone and were less than BURST_GAP_S apart, the queue is left
+# to fill for BURST_PAUSE_S. A file that is created or deleted ends the burst, since it may exist only a millisecond.
 BURST_DRAINS = 8
 BURST_GAP_S = 0.01
 BURST_PAUSE_S = 0.002
@@ -35,7 +34,7 @@ _log = structlog.get_logger()
 
 
 class EventPump:
-    """Hands every event to its database; ``wake`` is told which databases to look at."""
+    """Hands every event to its database, and calls ``wake`` with the databases to look at."""
 
     def __init__(
         self,
@@ -59,19 +58,19 @@ class EventPump:
         """Watch a database from now on."""
         with self._lock:
             self._tracked[tracked.path] = tracked
-            tracked.wal_pairs.watched = False  # unless all goes well: it is looked at every second then
+            tracked.wal_pairs.watched = False  # stays so if this fails; then it is looked at every second
             self._watcher.add(tracked.path)
             tracked.wal_pairs.watched = self._watcher.is_watched(tracked.path)
             tracked.wal_pairs.drains = self._drains
 
     def remove(self, tracked: FollowedDatabase) -> None:
-        """Watch it no longer."""
+        """Stop watching a database."""
         with self._lock:
             self._watcher.remove(tracked.path)
             del self._tracked[tracked.path]
 
     def watch_folders(self, folders: Iterable[Path]) -> None:
-        """Tell ``appeared`` of new names in these folders from now on."""
+        """Call ``appeared`` when new names appear in these folders, from now on."""
         with self._lock:
             wanted = set(folders)
             for folder in wanted - self._folders:
@@ -85,7 +84,7 @@ class EventPump:
         self._take_in()
 
     def _take_in(self) -> bool:
-        """Take in all queued events; whether they told of nothing but writes to files that we hold open anyway."""
+        """Take in all queued events. Returns whether all of them were writes to files that we hold open anyway."""
         only_writes = True
         touched: dict[int, FollowedDatabase] = {}
         appeared = False
@@ -111,7 +110,7 @@ class EventPump:
         return only_writes
 
     def run(self) -> None:
-        """The thread: until ``stop``."""
+        """Run the thread until ``stop``."""
         checked_s = -RECHECK_S
         while not self._stopping:
             if time.monotonic() - checked_s >= RECHECK_S:
@@ -122,9 +121,9 @@ class EventPump:
                 self.drain()
 
     def _recheck(self) -> None:
-        """See that the watches are where they should be, and say once of which databases no events tell.
+        """Check that the watches are in place, and log it when databases become unwatched or are all watched again.
 
-        These are looked at every second instead.
+        An unwatched database is looked at every second instead.
         """
         with self._lock:
             self._watcher.recheck()
@@ -144,7 +143,7 @@ class EventPump:
 
 
 def _note(tracked: FollowedDatabase, event: Event) -> None:
-    """Give the database its event. If that fails, what the event told is lost, as if the queue had overflowed."""
+    """Hand the database its event. If that fails, the event is lost, as if the queue had overflowed."""
     try:
         with boundary("note_event", database=tracked.name):
             tracked.wal_pairs.note(event)

@@ -1,4 +1,4 @@
-"""Which file a database is, and what it looks like."""
+"""Which file a database is, with its size and times."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from walsyncd.errors import MissingError
 
 
 def file_facts(identity: FileIdentity, boot_id: str, wal: OpenFile | None) -> FileFacts:
-    """What to remember of a database file."""
+    """Return what the follow state keeps of a database file."""
     return FileFacts(
         device=identity.device,
         inode=identity.inode,
@@ -23,7 +23,7 @@ def file_facts(identity: FileIdentity, boot_id: str, wal: OpenFile | None) -> Fi
 
 
 def database_identity(tracked: FollowedDatabase) -> FileIdentity:
-    """The database file as its path names it now; MissingError if there is none."""
+    """Return the identity of the file that the database's path names now. Raises MissingError if there is none."""
     file = tracked.open()
     if file is None:
         raise MissingError(f"{tracked.path} does not exist", hint="it is picked up when it appears")

@@ -4,12 +4,12 @@ Which thread may write what:
 
 ====================================  ======================================================================
 ``mailbox``                           any thread, by its methods
-``wal_pairs``, ``presence``           any thread, by their methods: the one that drains the events, and the follower
-``pace``                              any thread, through the ``Schedule`` alone, which has the lock
-all others                            the follower's; before ``Schedule.admit`` the one that joins the database
+``wal_pairs``, ``presence``           any thread, by their methods; used by the event pump and the follower
+``pace``                              any thread, but only through the ``Schedule``, which has the lock
+all others                            the follower's; before ``Schedule.admit`` the one that adds the database
 ====================================  ======================================================================
 
-Others reach the follower's thread through ``Follower.request`` and ``Follower.interrupt``. Any thread may read
+Other threads reach the follower's thread through ``Follower.request`` and ``Follower.interrupt``. Any thread may read
 ``spec``, ``state``, ``base``, ``rewinds`` and ``report``: each is one frozen value.
 
 What the daemon believes about a database changes in ``apply`` and nowhere else, except when a generation begins
@@ -56,27 +56,28 @@ TOLD_FAILURES = 3
 
 @dataclass(frozen=True, slots=True)
 class BaseNeed:
-    """Whether a base of the current generation is wanted, and why; ``wanted`` is empty if none is.
+    """Whether a base of the current generation is wanted, and why. ``wanted`` is empty if none is.
 
-    ``awaits_restart``: a base is due, and waits until the WAL restarts in the current epoch, since S must lie in it.
+    ``awaits_restart``: a base is due, and waits until the WAL restarts in the current epoch, because the base's start
+    S must lie in that epoch.
     """
 
     wanted: str = ""
     under_way: bool = False
     awaits_restart: bool = False
     waits_since_s: float | None = None
-    """Since when a base has been due and has waited for that (monotonic)."""
+    """Since when a base has been due and has waited for that restart (monotonic)."""
     unbased_since_s: float | None = None
-    """Since when a change is in no base, where only bases store changes (monotonic)."""
+    """Since when there is a change that is in no base, where only bases store changes (monotonic)."""
     problem: str = ""
     """Why no base could be taken, after several attempts."""
 
     def wanting(self, reason: str) -> BaseNeed:
-        """A base is wanted, for ``reason`` unless one was wanted before."""
+        """Return that a base is wanted. The reason is ``reason``, unless a base was wanted before."""
         return replace(self, wanted=self.wanted or reason)
 
     def can_begin(self, state: FollowState | None) -> bool:
-        """Whether a base that is wanted, or that waited for the WAL, is to be asked for."""
+        """Whether to ask for a base now that is wanted, or that has waited for a restart of the WAL."""
         if state is None or self.under_way:
             return False
         if self.awaits_restart:
@@ -85,9 +86,9 @@ class BaseNeed:
 
 
 class Bridging(Protocol):
-    """A gap that is bridged. It takes the steps of the database, which ships nothing until the bridge is made.
+    """A gap that is being bridged. It takes the database's steps, and nothing is shipped until the bridge is made.
 
-    ``old`` is the state before the gap. ``is_impossible``: the gap that ``step`` found last is not to be bridged.
+    ``old`` is the state before the gap. ``is_impossible``: the gap that ``step`` found last can't be bridged.
     """
 
     old: FollowState
@@ -95,16 +96,16 @@ class Bridging(Protocol):
     is_impossible: bool
 
     def collector(self, stream: Stream) -> FrameCollector:
-        """What takes the frames that are followed meanwhile."""
+        """Return what takes the frames that are followed meanwhile."""
 
     def step(self) -> Step | None:
-        """Take one step, or None if there is nothing to be done now."""
+        """Take one step. Returns None if there is nothing to be done now."""
 
     def applied(self, step: Step) -> None:
-        """The database has applied a step that was not the last one."""
+        """Take in a step that the database has applied and that was not the last one."""
 
     def gap_again(self, gap: Gap) -> None:
-        """Something was missed meanwhile."""
+        """Begin again, because something was missed meanwhile."""
 
     def drop(self) -> None:
         """Give the bridge up."""
@@ -112,7 +113,7 @@ class Bridging(Protocol):
 
 @dataclass(slots=True)
 class Request:
-    """Somebody waits for a look that begins now: ``then`` runs in the follower's thread when it has caught up."""
+    """A request for a look that begins now. ``then`` runs in the follower's thread when that look has caught up."""
 
     then: Callable[[FollowedDatabase], object]
     done: Future[object] = field(default_factory=Future)
@@ -120,12 +121,12 @@ class Request:
 
 @dataclass(slots=True)
 class Mailbox:
-    """What other threads want of the follower for one database; thread-safe."""
+    """What other threads want from the follower for one database; thread-safe."""
 
     held_back: bool = False
-    """It is being joined: nobody looks at it before ``Schedule.admit``."""
+    """The database is being added: nobody looks at it before ``Schedule.admit``."""
     dismissed: bool = False
-    """It is not followed any more, and each request fails."""
+    """The database is not followed any more, and each request fails."""
     _requests: list[Request] = field(default_factory=list)
     _interrupts: deque[Callable[[FollowedDatabase], object]] = field(default_factory=deque)
     _lock: threading.Lock = field(default_factory=threading.Lock, compare=False)
@@ -141,7 +142,7 @@ class Mailbox:
             self._interrupts.append(then)
 
     def asked(self) -> int:
-        """How many requests wait."""
+        """Return how many requests wait."""
         with self._lock:
             return len(self._requests)
 
@@ -153,12 +154,12 @@ class Mailbox:
             return taken
 
     def next_interrupt(self) -> Callable[[FollowedDatabase], object] | None:
-        """What is to be done first, or None if nothing is; it stays until it is ``done``."""
+        """Return what is to be done first, or None if nothing is. It stays until ``interrupt_done``."""
         with self._lock:
             return self._interrupts[0] if self._interrupts else None
 
     def interrupt_done(self) -> None:
-        """The first was done."""
+        """Remove the first interrupt, which was done."""
         with self._lock:
             self._interrupts.popleft()
 
@@ -167,11 +168,11 @@ class Mailbox:
 class FollowedDatabase:
     """A database being followed; see the head of this file.
 
-    ``evidence`` is what looks have found, ``pending`` a transaction of which no commit was read yet. ``rewinds``
-    counts how often the journal has taken the spool back: what was begun before that counts for nothing. ``gaps``
-    counts the gaps that were bridged: no base or scan holds across one. ``bridge`` is the one under way. Until
-    ``proven_ms`` (since 1970) ``state`` was proven to be the newest; 0 if no look has shown that yet. ``report`` is
-    what was said of the database last.
+    ``evidence`` is what looks have found. ``pending`` is a transaction of which no commit was read yet. ``rewinds``
+    counts how often the journal has taken the spool back; what was begun before such a rewind is void. ``gaps`` counts
+    the gaps that were bridged; no base or scan is valid across one. ``bridge`` is the bridge under way. ``proven_ms``
+    (since 1970) is the last moment for which ``state`` was proven to be the newest, or 0 if no look has shown that
+    yet. ``report`` is the last state that was reported.
     """
 
     spec: DatabaseSpec
@@ -202,14 +203,15 @@ class FollowedDatabase:
         return self.spec.path
 
     def open(self, role: Role = Role.DATABASE) -> OpenFile | None:
-        """One of its files, as its path names it now, or None if there is none; see ``open_file``."""
+        """Open the file that its path names now. Returns None if there is none; see ``open_file``."""
         return open_file(side_path(self.path, role), own_only=self.spec.is_match)
 
     def disturbance(self, file: OpenFile, state: FollowState) -> str:
-        """Why a copy would be no committed state now, if the database has no WAL at ``state``; else empty.
+        """Return why a copy made now would not be a committed state, or an empty text if it would be one.
 
-        Encryption hides the mode in the header, so it is not asked. The modes MEMORY and OFF leave no journal, so a
-        writer is known by its lock alone.
+        The text is empty, too, if the database has a WAL or ``state`` has one. Encryption hides the journal mode in
+        the header, so the header is not read. The modes MEMORY and OFF leave no journal, so only the lock shows a
+        writer.
         """
         if state.cursor is not None or self.wal_pairs.current is not None:
             return ""
@@ -223,12 +225,12 @@ class FollowedDatabase:
 
     @property
     def name(self) -> str:
-        """The folder of its replica."""
+        """The name of the folder of its replica."""
         return self.spec.name
 
     @property
     def generation(self) -> str | None:
-        """The current history, or None between two."""
+        """The current generation, or None between two generations."""
         state = self.bridge.old if self.bridge is not None else self.state
         return None if state is None else state.stream.generation
 
@@ -237,7 +239,7 @@ class FollowedDatabase:
     def apply(self, step: Step) -> None:
         """Believe what ``step`` found, now that it is durable.
 
-        A gap changes nothing but the pending transaction: whoever handles it ends the generation.
+        A gap changes nothing but the pending transaction. The follower then bridges it or ends the generation.
         """
         if step.gap is not None:
             self.drop_pending()
@@ -259,33 +261,36 @@ class FollowedDatabase:
             self.base = replace(self.base, wanted=step.base_wanted, unbased_since_s=unbased_since_s)
 
     def begin(self, state: FollowState, reason: str, now_s: float) -> None:
-        """A generation begins at ``state``, and wants a base."""
+        """Begin a generation at ``state``, which wants a base."""
         self.drop_pending()
         self.state, self.evidence = state, Evidence(verified=True)
         self.base = BaseNeed(wanted=reason)
         self.next_generation = self.next_generation.after_begin(now_s)
 
     def end_generation(self, following: NextGeneration) -> None:
-        """Leave everything that belongs to the generation; ``following`` is the next."""
+        """Drop everything that belongs to the generation, and suspend its WAL pairs. ``following`` is the next one."""
         self.forget()
         self.wal_pairs.rest()
         self.next_generation = following
 
     def forget(self) -> None:
-        """Leave everything that belongs to the generation."""
+        """Drop everything that belongs to the generation."""
         self.drop_pending()
         self.drop_bridge()
         self.state, self.evidence, self.base = None, Evidence(), BaseNeed()
 
     def go_back(self, state: FollowState, rewinds: int) -> None:
-        """Go on from where the journal has it now, as if the daemon began there; a base under way is void."""
+        """Continue from the journal's state of now, as after a start of the daemon. A base under way is void."""
         self.drop_pending()
         self.drop_bridge()
         self.state, self.evidence, self.rewinds = state, Evidence(), rewinds
         self.base = replace(self.base, under_way=False)
 
     def resume_base(self, base_key: str, stored_s: float) -> None:
-        """Want what the last base lacks; it was stored at ``stored_s`` (monotonic), an empty key is none."""
+        """Want a base if the last one lacks something.
+
+        ``stored_s`` is when it was stored (monotonic). An empty ``base_key`` means that there is none.
+        """
         assert self.state is not None
         position, key = self.state.stream.position, parse_key(base_key)
         if not base_key.startswith(position.generation):
@@ -294,17 +299,17 @@ class FollowedDatabase:
             self.note_base(wanted="the database changed", unbased_since_s=stored_s)
 
     def base_failed(self, failures: int, reason: str) -> None:
-        """A base was abandoned, ``failures`` times in a row by now; once is nobody's concern."""
+        """Note that a base was abandoned, ``failures`` times in a row by now. A single failure is not reported."""
         problem = f"no base could be taken {failures} times: {reason}" if failures >= TOLD_FAILURES else ""
         self.note_base(under_way=False, problem=problem)
 
     def base_waits(self) -> None:
-        """A base is due, and waits for the WAL to restart."""
+        """Note that a base is due, and waits for the WAL to restart."""
         since_s = self.base.waits_since_s
         self.note_base(awaits_restart=True, waits_since_s=time.monotonic() if since_s is None else since_s)
 
     def begin_bridge(self, bridge: Bridging) -> None:
-        """A gap was found: what came after is bridged, and nothing that was begun before holds across it."""
+        """Begin to bridge a gap that was found. Nothing that was begun before is valid across it."""
         self.drop_bridge()
         self.bridge = bridge
         self.gaps += 1
@@ -312,18 +317,18 @@ class FollowedDatabase:
         self.base = replace(self.base, under_way=False, awaits_restart=False)
 
     def follow_again(self) -> None:
-        """Leave the WAL; the bridge that is under way begins to follow it again."""
+        """Drop what is known of the WAL. The bridge that is under way begins to follow it again."""
         self.drop_pending()
         self.state, self.evidence = None, Evidence()
         self.wal_pairs.rest()
 
     def follow_from(self, state: FollowState) -> None:
-        """Follow from ``state`` on, before the first frame of the WAL's current incarnation."""
+        """Follow from ``state`` on, which is before the first frame of the WAL's current incarnation."""
         self.drop_pending()
         self.state, self.evidence = state, Evidence(verified=True)
 
     def release(self) -> None:
-        """Close every descriptor: the daemon stops."""
+        """Close every descriptor, because the daemon stops."""
         self.drop_bridge()
         self.wal_pairs.clear()
 
@@ -338,7 +343,7 @@ class FollowedDatabase:
         self.base = replace(self.base, **changes)
 
     def drop_pending(self) -> None:
-        """Give up what was collected of an unfinished transaction; it is read again."""
+        """Give up what was collected of an unfinished transaction. It will be read again."""
         if self.pending is not None:
             self.pending.collector.drop()
             self.pending = None
@@ -346,7 +351,10 @@ class FollowedDatabase:
     # -- who waits --------------------------------------------------------------------------------------------------
 
     def do_interrupts(self) -> None:
-        """Do what others want done first; what the journal prevents stays, what meets a fault is given up."""
+        """Do what other threads want done first.
+
+        An interrupt that the journal prevents stays, and one that meets a fault is given up.
+        """
         while (then := self.mailbox.next_interrupt()) is not None:
             try:
                 with boundary("interrupt", database=self.name):
@@ -357,20 +365,20 @@ class FollowedDatabase:
             self.mailbox.interrupt_done()
 
     def answer(self, asked: int) -> None:
-        """Everything committed when the first ``asked`` requests came is in the state."""
+        """Answer the first ``asked`` requests: everything that was committed when they came is in the state."""
         for request in self.mailbox.take(asked):
             if not request.done.set_running_or_notify_cancel():
                 continue
             try:
                 with boundary("answer_request", database=self.name):
                     answer = request.then(self)
-            except WalsyncdError as error:  # theirs who asked
+            except WalsyncdError as error:  # it belongs to the caller who asked
                 request.done.set_exception(error)
             else:
                 request.done.set_result(answer)
 
     def fail_requests(self, error: WalsyncdError) -> None:
-        """Whoever waits hears why there is nothing to wait for."""
+        """Fail all requests with the reason why there is nothing to wait for."""
         for request in self.mailbox.take():
             if request.done.set_running_or_notify_cancel():
                 request.done.set_exception(error)

@@ -1,7 +1,7 @@
 """The follower: one thread for all databases. It looks, makes what it found durable, and goes on.
 
-A round takes the databases that are due, one step each, and writes what they found in one transaction of the
-journal; only then does it become what the daemon believes.
+A round takes one step for each database that is due, and writes what the steps found in one transaction of the
+journal. Only after that does the daemon believe it.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from walsyncd.errors import FaultError, MissingError, RefusedError, StateError, 
 JOURNAL_DELAY_S = 1.0
 BASE_REMEDY = "a pause in the writing of some seconds, or WAL mode, in which a base needs none"
 SPOOL_DELAY_S = 0.1
-BEGIN_LOOK_S = 2.0  # whether storage is back, or the WAL has restarted: one small question
+BEGIN_LOOK_S = 2.0  # between two checks whether storage is back, or the WAL has restarted; each is cheap
 
 # A database, its step, and how many requests had come before the look.
 _Taken: TypeAlias = tuple[FollowedDatabase, Step, int]
@@ -48,9 +48,10 @@ _log = structlog.get_logger()
 class Follower:
     """Follows every database in ``tracked`` (by journal row id).
 
-    ``offer`` hands new objects to the uploader, ``leaves_at_once`` asks it whether a database's next one would go up
-    without waiting, ``base_due`` tells the snapshotter, ``is_spool_full`` says whether to wait, ``looked`` is told
-    after each round which databases it was about. ``begin_bridge`` begins to bridge a gap; False: a base is needed.
+    ``offer`` hands new objects to the uploader. ``leaves_at_once`` asks it whether a database's next object would be
+    uploaded without waiting. ``base_due`` notifies the snapshotter. ``is_spool_full`` is asked whether to wait.
+    ``looked`` gets the databases of each round after it. ``begin_bridge`` begins to bridge a gap, and returns False if
+    a base is needed.
     """
 
     def __init__(
@@ -81,7 +82,7 @@ class Follower:
         self._round_ms = 0
 
     def run(self) -> None:
-        """The thread: until the agenda is stopped."""
+        """Run the thread until the schedule is stopped."""
         while taken := self._schedule.take():
             with self._stall_detector.work():
                 self.round(taken)
@@ -100,7 +101,7 @@ class Follower:
         self._schedule.interrupt(tracked, then)
 
     def retune(self, tracked: FollowedDatabase, spec: DatabaseSpec) -> None:
-        """Follow it by other settings from its next look on, which is now; path and name are the same."""
+        """Follow it with other settings from its next look on, which is now. Path and name stay the same."""
 
         def turn_over(tracked: FollowedDatabase) -> None:
             tracked.spec = spec
@@ -108,7 +109,7 @@ class Follower:
         self._schedule.interrupt(tracked, turn_over)
 
     def dismiss(self, tracked: FollowedDatabase) -> Future[None]:
-        """Follow it no more; the future is done when nothing of it is held."""
+        """Stop following it. The future is done when nothing of it is held any more."""
         done: Future[None] = Future()
 
         def let_go(tracked: FollowedDatabase) -> None:
@@ -123,7 +124,7 @@ class Follower:
         return done
 
     def resume(self, tracked: FollowedDatabase) -> None:
-        """Take a database up where the journal has it."""
+        """Continue a database where the journal has it."""
         row = self._journal.database_by_id(tracked.row_id)
         tracked.rewinds = row.rewinds
         if row.follow is None or row.generation is None:
@@ -143,7 +144,7 @@ class Follower:
     # -- a round ----------------------------------------------------------------------------------------------------
 
     def round(self, taken: list[FollowedDatabase]) -> None:
-        """One step for each of these databases."""
+        """Take one step for each of these databases."""
         self._round_ms = self._environment.wall_ms()
         steps: list[_Taken] = []
         for tracked in taken:
@@ -171,11 +172,11 @@ class Follower:
                     self._carry_over(tracked, step, asked)
             except TransientError as error:  # the journal again; what was not noted is found again
                 self._postpone([tracked], error)
-            except FaultError as error:  # what is held in memory may be half of what is durable by now
+            except FaultError as error:  # memory may hold only half of what is durable by now
                 self._end_generation(tracked, Gap.of(GapKind.OTHER, "{fault}", fault=error.message))
 
     def _update_presence(self, tracked: FollowedDatabase) -> None:
-        """Before the look, so that this sees how the locks stand from now on; whatever else may keep it waiting."""
+        """Update the locks before the look, even if the look has to wait, so that it sees them as they will be."""
         with suppress(FaultError), boundary("update_presence", database=tracked.name):
             due_s = tracked.presence.update()
             if due_s is not None:
@@ -210,9 +211,9 @@ class Follower:
         return self._begin(tracked) if tracked.state is None else take_step(tracked, self._environment)
 
     def _make_durable(self, steps: list[_Taken]) -> list[_Taken]:
-        """Write what was found in one transaction; the steps that are durable.
+        """Write what was found in one transaction. Returns the steps that are durable.
 
-        Where that meets a fault, each database has a transaction of its own, so that the fault costs one of them.
+        If that meets a fault, each database gets a transaction of its own, so that the fault affects only one of them.
         """
         try:
             with boundary("make_durable", databases=len(steps)):
@@ -242,7 +243,7 @@ class Follower:
                 self._offer(rows)
 
     def _carry_over(self, tracked: FollowedDatabase, step: Step, asked: int) -> None:
-        """What is durable now becomes what the daemon believes."""
+        """Believe a step that is durable now."""
         tracked.apply(step)
         if step.gap is not None:
             self._leave(tracked, step.gap)
@@ -252,7 +253,7 @@ class Follower:
             self._schedule.look_again(tracked, step, self._environment.monotonic_ms)
             return
         if step.bridged:
-            self._base_due(tracked)  # one that the gap made worthless, or whose time has come
+            self._base_due(tracked)  # a base that the gap made worthless, or one that is due
         if step.proven_by:
             _log.debug("wal_restart_proven", database=tracked.name, by=step.proven_by)
         if step.recovered:
@@ -271,7 +272,7 @@ class Follower:
     # -- generations ------------------------------------------------------------------------------------------------
 
     def _begin(self, tracked: FollowedDatabase) -> Step | None:
-        """Begin a generation, if its time has come."""
+        """Begin a generation, if it may begin now."""
         wait_s = tracked.next_generation.wait_s(time.monotonic())
         if not wait_s and not tracked.next_generation.may_begin():
             wait_s = BEGIN_LOOK_S
@@ -284,7 +285,7 @@ class Follower:
         now = datetime.fromtimestamp(now_ms / 1000, UTC)
         generation = new_generation(now, self._environment.entropy(), known=row.last_generation)
         step = begin_step(tracked, self._environment, generation)
-        if step.state is None:  # nothing to be made durable, and nothing is said yet
+        if step.state is None:  # there is nothing to make durable or to report yet
             tracked.apply(step)
             self._schedule.at(tracked, step.again_s or 0)
             return None
@@ -297,22 +298,22 @@ class Follower:
         return Step(again_s=0)
 
     def _rest(self, tracked: FollowedDatabase, wait_s: float) -> None:
-        """Look again in so many seconds, however busy its writers are meanwhile."""
+        """Look again in ``wait_s`` seconds, however busy its writers are meanwhile."""
         self._schedule.rest(tracked, time.monotonic() + wait_s)
         self._schedule.at(tracked, wait_s)
 
     def give_way(self, tracked: FollowedDatabase, gap: Gap, *, until: Callable[[], bool]) -> None:
-        """End the generation, and begin another only when ``until`` says so; in the follower's thread."""
+        """End the generation, and begin another only once ``until`` returns True. For the follower's thread."""
         self._end_generation(tracked, gap, once="storage is back", may_begin=until)
 
     def generation_lost(self, tracked: FollowedDatabase, gap: Gap) -> None:
-        """Storage says that the generation can't go on, and the journal has ended it; in the follower's thread."""
+        """End a generation that storage shows can't go on, as the journal has done. For the follower's thread."""
         row = self._journal.database_by_id(tracked.row_id)
         if tracked.generation is not None and row.generation != tracked.generation:
             self._end_generation(tracked, gap)
 
     def rewound(self, tracked: FollowedDatabase, reason: str) -> None:
-        """What was spooled last is gone, and the journal stands before it; in the follower's thread."""
+        """Go back to the journal's state, because what was spooled last is gone. For the follower's thread."""
         row = self._journal.database_by_id(tracked.row_id)
         if tracked.generation is None or row.follow is None or row.generation != tracked.generation:
             return  # that history has ended anyway
@@ -325,7 +326,7 @@ class Follower:
         _log.warning("spool_read_again", database=tracked.name, position=str(state.stream.position), reason=reason)
 
     def _leave(self, tracked: FollowedDatabase, gap: Gap) -> None:
-        """The one place where a gap that a look has found is handled: it is bridged, or the generation ends."""
+        """Handle a gap that a look has found, in this one place: it is bridged, or the generation ends."""
         if gap.blocked is not None:
             other_salts = partial(has_other_salts, tracked, gap.blocked)
             self._end_generation(tracked, gap, once="the WAL has restarted", may_begin=other_salts)
@@ -338,7 +339,7 @@ class Follower:
     def _end_generation(
         self, tracked: FollowedDatabase, gap: Gap, *, once: str = "", may_begin: Callable[[], bool] = lambda: True
     ) -> None:
-        """End the generation; a new one begins when its time has come, ``once`` that is so which is asked."""
+        """End the generation. The next begins after its delay, when ``may_begin`` (named by ``once``) allows it."""
         state, reason = tracked.bridge.old if tracked.bridge is not None else tracked.state, gap.reason
         position = str(state.stream.position) if state is not None else ""
         self._journal.end_generation(tracked.row_id, gap, self._environment.wall_ms())
@@ -363,7 +364,7 @@ class Follower:
     # -- states -----------------------------------------------------------------------------------------------------
 
     def _set_aside(self, tracked: FollowedDatabase, error: WalsyncdError) -> None:
-        """The database can't be looked at: say so, try later; the others don't notice."""
+        """Report a database that can't be looked at, and try it later. The others are not affected."""
         tracked.drop_pending()
         tracked.fail_requests(error)
         if isinstance(error, MissingError):

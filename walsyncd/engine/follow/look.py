@@ -1,11 +1,11 @@
-"""One look at one database: sight, decide, read, settle.
+"""One look at one database: observe, decide, read, settle.
 
-A look takes one or several steps; each reads one bounded batch or crosses one seam, so that no database waits behind
-another's gigabyte. ``decision`` and ``restart`` decide; ``resumption``, ``copying``, ``proof``, ``birth`` and
-``absence`` read what they ask for. Nothing is made durable here.
+A look takes one or several steps. Each step reads one bounded batch or crosses one WAL restart, so that no database
+waits for another's gigabyte. ``decision`` and ``restart`` decide. ``resume``, ``copy_frames``, ``wal_restart``,
+``new_wal`` and ``no_wal`` read what they ask for. Nothing is made durable here.
 
-What the event queue says while a step is taken counts as much as what it said before: if another file came to the
-database's place, or a WAL may have been missed, the step is void.
+Events that come while a step is taken count as much as those that came before. If another file came to the database's
+place, or a WAL may have been missed, the step is void.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from walsyncd.errors import WalsyncdError
 REVOKED = (
     "the wal-index was closed right after the WAL restarted: if a writer was killed before, the commits were miscounted"
 )
-LAG_MS = 290_000  # about the time between two slow looks: a wal-index behind the WAL for so long stays behind
+LAG_MS = 290_000  # about the time between two slow looks: a wal-index that lags for so long does not catch up
 
 
 def take_step(tracked: FollowedDatabase, environment: Environment) -> Step:
@@ -68,7 +68,7 @@ def take_step(tracked: FollowedDatabase, environment: Environment) -> Step:
 
 
 def _look(reader: SourceReader, state: FollowState) -> Step:
-    """Look at the current WAL; the step holds all that was found."""
+    """Look at the current WAL. The step holds all that was found."""
     try:
         step = first_frames(reader, state) if state.cursor is None else _follow(reader, state, state.cursor)
     except TooLargeError as error:  # no generation gets past it before the WAL restarts
@@ -76,7 +76,7 @@ def _look(reader: SourceReader, state: FollowState) -> Step:
         salts = state.cursor.salts if state.cursor is not None else None
         return Step(gap=Gap(GapKind.SPOOL, "{problem}", {"problem": error.message}, error.hint, salts))
     except WalsyncdError:
-        reader.tracked.drop_pending()  # the look has added to it, and no step says how much
+        reader.tracked.drop_pending()  # the look has added to it, and no step reports how much
         raise
     if step.state is not None and step.state.cursor is not None:
         step = replace(step, state=replace(step.state, seen=reader.database_seen()))
@@ -86,7 +86,7 @@ def _look(reader: SourceReader, state: FollowState) -> Step:
 
 
 def _elsewhere(tracked: FollowedDatabase, environment: Environment, state: FollowState) -> Gap | None:
-    """What made another database, or another history, of the one that we follow, if anything did."""
+    """Return why this is another database or another history than the one that we follow, or None if it is not."""
     wal_pairs = tracked.wal_pairs
     if wal_pairs.replaced or wal_pairs.lost:
         return wal_pairs.replaced or wal_pairs.lost
@@ -104,7 +104,7 @@ def _elsewhere(tracked: FollowedDatabase, environment: Environment, state: Follo
 
 
 def _is_revoked(reader: SourceReader) -> bool:
-    """Whether a CLOSE_WRITE has come that a count was believed without (``wal_restart``)."""
+    """Whether a CLOSE_WRITE has come whose absence let a count be believed (``wal_restart``)."""
     provisional, wal_pair = reader.evidence.provisional, reader.wal_pair
     if provisional is None:
         return False
@@ -119,12 +119,12 @@ def _is_revoked(reader: SourceReader) -> bool:
 
 
 def _doubted(doubt: Gap) -> Step:
-    """The one place where a doubt is handled: what the database holds is not known any more."""
+    """Return the gap of a doubt: what the database holds is not known any more. All doubts are handled here."""
     return Step(gap=doubt)
 
 
 def _gone(tracked: FollowedDatabase, fault: Gap) -> Step:
-    """The gap where another file came, or a WAL that nobody saw."""
+    """Return the gap where another file came, or where a WAL was missed."""
     advice = presence_advice(tracked) if fault == tracked.wal_pairs.lost else ""
     return Step(gap=replace(fault, remedy=advice))
 
@@ -176,9 +176,9 @@ def _idle(reader: SourceReader, state: FollowState, cursor: Cursor, seen: Observ
 
 
 def _lags(reader: SourceReader, cursor: Cursor, *, moving: bool) -> bool:
-    """Whether the live wal-index is not the writer's: a valid commit stands unpublished at two slow looks.
+    """Whether the live wal-index is not the writer's: two slow looks show the same valid commit unpublished.
 
-    Then the WAL itself is scanned from now on. Should the commit fail after all, that shows as a fork.
+    Then the WAL itself is scanned from now on. If the commit fails after all, that shows as a fork.
     """
     before, now_ms = reader.evidence.lag, reader.environment.monotonic_ms()
     if not moving:

@@ -1,14 +1,16 @@
 """A WAL that appeared: whether it holds all that happened since the last one was deleted.
 
-A WAL that its last user truncated and left behind by dying is like one that appears, if no commit is missing.
+A WAL that its last user truncated and then left by dying is treated like one that appears, if no commit is missing.
 
-A WAL that appears holds all that happened since the last one was deleted if
+A WAL that appears holds all that happened since the last one was deleted if all of this is true:
 
-- nothing else can have changed the database between, by the events, or by its look if it was not watched;
-- nothing was written to it after the database was, as its events tell: then it holds all that was ever committed into
-  it. Else it must be the first incarnation of its file (checkpoint sequence 0), and the wal-index, not having been
-  rebuilt meanwhile, counts as many commits as it holds; that is believed provisionally (``wal_restart``);
-- the database was followed in WAL mode before: a change out of rollback mode is none that a WAL tells of.
+- Nothing else can have changed the database in between. The events show that, or the file's size and times do if it
+  was not watched.
+- By its events, the WAL was not written after the database was written. Then it holds all that was ever committed into
+  it. Otherwise it must be the first incarnation of its file (checkpoint sequence 0), and the wal-index, which must not
+  have been rebuilt meanwhile, must count as many commits as the WAL holds. That count is believed provisionally
+  (``wal_restart``).
+- The database was followed in WAL mode before, because no WAL holds the change out of rollback mode.
 """
 
 from __future__ import annotations
@@ -31,13 +33,13 @@ RESTARTED = "the first WAL that was seen after a time without one had restarted 
 
 
 def presence_advice(tracked: FollowedDatabase) -> str:
-    """What helps where lives of the WAL are too short to be seen; empty if it is in use."""
+    """Return the setting that helps where WALs exist too shortly to be seen. Empty if it is in use."""
     advice = "presence = true, for an application that opens and closes the database for every request"
     return "" if tracked.spec.presence else advice
 
 
 def first_frames(reader: SourceReader, state: FollowState) -> Step:
-    """A WAL is there where there was none: wait for its first frames, then accept it or not."""
+    """Look at a WAL where there was none: wait for its first frames, then accept it or not."""
     wal_pair = reader.wal_pair
     ended = wal_pair.ended
     seen = reader.observe()
@@ -68,14 +70,14 @@ def first_frames(reader: SourceReader, state: FollowState) -> Step:
 
 
 def _torn(reader: SourceReader, seen: Observation, reason: str, *, ended: bool) -> Step:
-    """Look again at a moment in between; what a deleted WAL was left in does not change any more."""
+    """Look again at an intermediate state. It is a gap in a deleted WAL, which does not change any more."""
     if not ended:
         return again(reader, seen, reason)
     return gap_step(GapKind.UNCERTAIN, "a WAL was deleted, and {reason}", reason=reason)
 
 
 def _first_scan(reader: SourceReader, state: FollowState, seen: Observation) -> Step:
-    """Nobody is seen to use the WAL: what its chain commits is what the next opener will recover."""
+    """Look at a WAL that nobody is seen to use: the next opener will recover what its chain commits."""
     wal = seen.wal
     if reader.wal_pair.overwritten:
         text = "a WAL appeared whose wal-index is not in use, so its commits can't be counted"
@@ -88,7 +90,7 @@ def _first_scan(reader: SourceReader, state: FollowState, seen: Observation) -> 
 
 
 def _accept(reader: SourceReader, state: FollowState, cursor: Cursor, index: IndexHeader | None) -> Step:
-    """Judge the WAL, and see that it stayed the same meanwhile; ``index``: None if nobody uses it."""
+    """Judge the WAL, and check that it stayed the same meanwhile. ``index`` is None if nobody uses the WAL."""
     counter, held = Counter(), 0
     if index is not None:
         for frames in reader.run(cursor, index.max_frame):
@@ -115,7 +117,7 @@ def _accept(reader: SourceReader, state: FollowState, cursor: Cursor, index: Ind
 def _doubt(
     reader: SourceReader, state: FollowState, cursor: Cursor, index: IndexHeader | None, commits: int
 ) -> Gap | None:
-    """Why the first WAL after a time without one is not known to hold all that happened; None if it is."""
+    """Return why the first WAL after a time without one may not hold all that happened, or None if it does."""
     header, wal_pair = cursor.header, reader.wal_pair
     assert header is not None
     if state.mode != "wal":
@@ -137,7 +139,7 @@ def _untouched(reader: SourceReader, state: FollowState) -> bool:
 
 
 def leave_emptied(reader: SourceReader, state: FollowState, cursor: Cursor) -> Step:
-    """The WAL is empty, and nobody uses it: go on as if it had just appeared, if nothing came after the cursor."""
+    """Leave a WAL that is empty and unused: if nothing came after the cursor, it is as if it had just appeared."""
     wal_pair, mark = reader.wal_pair, reader.evidence.mark
     text = "the WAL was emptied after frame {frame} while nobody was seen to use it"
     lost = gap_step(GapKind.UNCERTAIN, text, frame=cursor.frames)

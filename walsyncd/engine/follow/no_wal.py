@@ -1,10 +1,10 @@
 """While there is no WAL: whether anything changed the database.
 
-- Nothing did if no event tells of it since its content was known, or if the file looks as it did when that look was
-  taken down. The look is the net under the events: by size and mtime also where no event came.
-- A look is taken down once the file has been quiet for longer than file times are coarse.
-- The database in WAL mode may not change without a WAL: that is a gap. In rollback mode every change makes an epoch of
-  its own, empty but for the base that is wanted then; it is known once that epoch is durable.
+- Nothing did if there was no event of a change since its content was known, or if the file's size and times are as
+  they were when they were recorded. Size and mtime are compared also where no event came, in case one was missed.
+- Size and times are recorded once the file has been quiet for longer than the granularity of file times.
+- A database in WAL mode may not change without a WAL: that is a gap. In rollback mode every change makes an epoch of
+  its own, which is empty but for the base that is wanted then. The change is known once that epoch is durable.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from walsyncd.engine.follow.step import AT_ONCE, SHORTLY, Step, gap_step
 from walsyncd.engine.follow.wal_pairs import REPLACED
 
 SETTLED_MS = 2_000  # the coarsest file times that Linux keeps, those of FAT
-SETTLED_FINE_MS = 100  # where times are kept to the nanosecond, they still are those of the last tick: 10 ms at most
+SETTLED_FINE_MS = 100  # times in nanoseconds still are those of the last clock tick, 10 ms ago at most
 _NS = 1_000_000
 
 
@@ -59,13 +59,16 @@ def look_without_wal(tracked: FollowedDatabase, environment: Environment, state:
 
 
 def end_of_wal(tracked: FollowedDatabase, environment: Environment, state: FollowState) -> Step:
-    """The WAL is read to its end, and SQLite has deleted it."""
+    """Return the step after a WAL that was read to its end and that SQLite has deleted."""
     facts = file_facts(database_identity(tracked), environment.boot_id, None).unknown()
     return Step(state=replace(state.entered(None), file=facts), life_ended=True, again_s=0)
 
 
 def is_unchanged(now: FileFacts, then: FileFacts, *, is_unwritten: bool) -> bool:
-    """Whether nothing wrote to the database since ``then``; ``is_unwritten``: no event tells of it, and one would."""
+    """Whether nothing wrote to the database since ``then``.
+
+    ``is_unwritten``: there was no event of a write, and there would have been one.
+    """
     if is_unwritten:
         return not then.known or now.has_content_of(then)
     return now.looks_like(then)
@@ -77,9 +80,10 @@ def is_settled(facts: FileFacts, environment: Environment) -> bool:
 
 
 def settling_ms(facts: FileFacts) -> int:
-    """How long a file must have been quiet, by how fine its file system keeps times.
+    """Return how long a file must have been quiet, by the granularity of its file system's times.
 
-    A time that is no whole number of milliseconds shows that it does not round to such (FAT: 2 s, exFAT: 10 ms).
+    A time that is not a whole number of milliseconds shows that the file system does not round to such (FAT rounds to
+    2 s, exFAT to 10 ms).
     """
     is_fine = facts.ctime_ns % _NS and facts.mtime_ns % _NS
     return SETTLED_FINE_MS if is_fine else SETTLED_MS

@@ -1,10 +1,11 @@
-"""Being present at a database: takes, keeps and gives up what ``core.follow.presence_decision`` decides.
+"""Presence at a database: takes, keeps and gives up the locks as ``core.follow.presence_decision`` decides.
 
-Called by whoever drains the event queue (an application may have the database open for a millisecond only: nothing
-slower is done here than to open three descriptors, to ask and to lock), and by the follower before its looks.
+It is called by the thread that drains the event queue, and by the follower before its looks. An application may have
+the database open for only a millisecond, so nothing slower is done here than to open three descriptors, to query locks
+and to lock.
 
-The descriptors are of their own and closed together, the database's first: that gives the locks up. A question about
-the DMS byte on any other descriptor shows our lock, as it must: while it is held, the next opener believes the
+Presence has descriptors of its own and closes them together, the database's first. That releases the locks. A query of
+the DMS byte through any other descriptor shows our lock, as it must: while it is held, the next opener believes the
 wal-index, and so does the follower.
 """
 
@@ -62,7 +63,7 @@ OTHER_OFD_LOCKS = (
 
 @dataclass(slots=True)
 class _Grip:
-    """The descriptors that the locks are on and that of the WAL, and which locks are taken."""
+    """The descriptors that hold the locks, the one of the WAL, and which locks are taken."""
 
     shm: OpenFile
     wal: OpenFile
@@ -79,7 +80,7 @@ class _Grip:
 
 
 class Presence:
-    """Presence at one database, or none if it is not ``wanted``; thread-safe."""
+    """Presence at one database, or none if it is not ``wanted``. Thread-safe."""
 
     def __init__(
         self,
@@ -108,12 +109,12 @@ class Presence:
 
     @property
     def hindrance(self) -> str:
-        """Why the locks are not held although they are wanted, if that will not pass by itself; or empty."""
+        """Why wanted locks are not held, if that will not pass by itself. Empty otherwise."""
         return OTHER_OFD_LOCKS if self._wanted and self._is_beside_ofd_locks and not self.held else ""
 
     @property
     def standing(self) -> Standing:
-        """For status: whether it is wanted, and held now."""
+        """Whether presence is wanted, and held now, as ``status`` shows it."""
         if not self._wanted:
             return "off"
         return "held" if self.held else "on"
@@ -126,12 +127,12 @@ class Presence:
                 self._give_up("it is turned off")
 
     def note(self, event: Event) -> None:
-        """Take one event in: whoever closed the wal-index had it open, however shortly."""
+        """Take one event in. A process that closed the wal-index had it open, however briefly."""
         if event.role is Role.SHM and event.kind is Kind.CLOSE_WRITE:
             self._seen_ms = self._monotonic_ms()
 
     def update(self) -> float | None:
-        """Take, keep or give up; in how many seconds to do so again (None: an event will tell)."""
+        """Take, keep or give up the locks. Returns in how many seconds to do so again, or None to wait for an event."""
         with self._lock:
             try:
                 return self._update() if self._wanted else None
@@ -153,7 +154,7 @@ class Presence:
         return None
 
     def _act(self, grip: _Grip) -> Decision:
-        """Do what is decided on what is seen now; the decision, or why it could not be done."""
+        """Carry out what is decided on what is seen now. Returns the decision, or why it could not be carried out."""
         decision = decide(grip.held, self._look(grip))
         match decision:
             case TakeDms() if take_dms(grip.shm):
@@ -166,7 +167,7 @@ class Presence:
         return decision
 
     def _reach(self) -> _Grip | None:
-        """Descriptors of the files, if all of them are there."""
+        """Open the files. Returns None if not all of them exist."""
         with ExitStack() as opened:
             files: list[OpenFile] = []
             for path in self._paths:
@@ -202,14 +203,14 @@ class Presence:
             _log.debug("presence_given_up", path=str(self.path), reason=reason)
 
     def _complain(self, error: WalsyncdError) -> None:
-        """Say once why it can't be."""
+        """Log once why presence is not possible."""
         if error.message != self._problem:
             self._problem = error.message
             _log.warning("presence_failed", path=str(self.path), reason=error.message, remedy=error.hint)
 
 
 def _fits(grip: _Grip) -> bool:
-    """Whether the last frame that the wal-index knows of stands in the WAL; a header that is not whole is rebuilt."""
+    """Whether the last frame in the wal-index is in the WAL. An incomplete header counts, since SQLite rebuilds it."""
     index = parse_index_header(grip.shm.pread(0, WALINDEX_READ_SIZE))
     if index is None or not index.max_frame:
         return True

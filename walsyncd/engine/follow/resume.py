@@ -1,14 +1,14 @@
 """What must be seen once after a start of the daemon, before the WAL is believed to go on where we stopped.
 
-- The database is the file that we followed, else it is a gap. What was written to it since is a checkpoint's if
-  nBackfill or the salts have moved, too.
-- In the same boot and with the same -wal, our last frame with its checksum stands for all frames before it. After a
-  reboot, or behind another -wal, blocks before it may be lost: then the chain is verified from frame 1 on.
-- After a reboot, frames after ours count once a live connection has published them, or when nobody has had the
+- The database is the file that we followed, else it is a gap. If it was written since, that was a checkpoint if
+  nBackfill or the salts have changed too.
+- In the same boot and with the same -wal, our last frame with its checksum proves all frames before it. After a
+  reboot, or with another -wal, blocks before it may be lost, so the chain is verified from frame 1 on.
+- After a reboot, frames after ours count once a live connection has published them, or once nobody has had the
   database open for a while.
-- With other salts it is the seam that must be proven, which asks for the boot itself.
+- With other salts, the restart must be proven. That proof checks the boot itself.
 
-Only then is the standing taken down as one of this boot and this -wal.
+Only then does the follow state record this boot and this -wal.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ WRITTEN_MEANWHILE = "the database was written while the daemon did not watch it,
 
 
 def resume_following(reader: SourceReader, state: FollowState, cursor: Cursor, seen: Observation) -> Step | None:
-    """Verify what was shipped; None: it is there, and nothing else is to be done."""
+    """Verify what was shipped. Returns None if it is there and nothing else is to be done."""
     facts = reader.facts()
     if not facts.is_file(state.file):
         return gap_step(GapKind.REPLACED, REPLACED)
@@ -51,12 +51,12 @@ def resume_following(reader: SourceReader, state: FollowState, cursor: Cursor, s
 
 
 def _resumed(now: FileFacts, then: FileFacts) -> bool:
-    """Whether neither the machine nor the -wal began anew."""
+    """Whether the machine was not rebooted and the -wal is the same file."""
     return (now.boot_id, now.wal_inode) == (then.boot_id, then.wal_inode)
 
 
 def _is_settled(reader: SourceReader, facts: FileFacts, state: FollowState, seen: Observation) -> bool:
-    """Whether what stands behind our frames will be there for the next opener, too."""
+    """Whether the frames after ours will also be there for the next opener."""
     if facts.boot_id == state.file.boot_id or seen.holder is DmsHolder.LIVE:
         return True
     now_ms, since_ms = reader.environment.monotonic_ms(), reader.evidence.quiet_since_ms
@@ -67,7 +67,7 @@ def _is_settled(reader: SourceReader, facts: FileFacts, state: FollowState, seen
 
 
 def _frames_held(reader: SourceReader, cursor: Cursor) -> int:
-    """How many of the frames up to the cursor are as they were; one less than all if only the last is another."""
+    """Return how many of the frames up to the cursor are unchanged, which is one less if only the last differs."""
     if cursor.header is None:
         return cursor.frames
     reached = cursor_before(cursor.header)

@@ -1,4 +1,4 @@
-"""Which databases to look at, and when: those an event woke at once, the others when their time has come."""
+"""Which databases to look at, and when: at once if an event woke them, else at their scheduled time."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from walsyncd.engine.follow.step import Step
 from walsyncd.engine.threads.due_queue import DueQueue
 
 SLOW_LOOK_S = 300.0
-SLOW_LOOK_GRID_S = 10.0  # slow looks fall together, so that thousands of databases wake us rarely
+SLOW_LOOK_GRID_S = 10.0  # slow looks are aligned to this grid, so that thousands of databases seldom wake us
 UNWATCHED_LOOK_S = 1.0
 ROUND_MAX = 100  # databases in one round, and so in one transaction of the journal
 
 
 class Schedule:
-    """Thread-safe; one thread takes, any may wake. A database is due at most once, at its earliest time."""
+    """Thread-safe. One thread takes, and any may wake. A database is due at most once, at its earliest time."""
 
     def __init__(self) -> None:
         self._condition = threading.Condition()
         self._due: DueQueue[int] = DueQueue()
         self._unseen: dict[int, float] = {}
-        """By database, when the first look was due after which not everything was seen; absent if nothing is unseen."""
+        """By database: when the first look after the last complete one was due. Absent if nothing is unseen."""
         self._tracked: dict[int, FollowedDatabase] = {}
         self._stopping = False
 
     def wake(self, databases: Iterable[FollowedDatabase]) -> None:
-        """Look at these as soon as may be; their pauses for looking again begin at the shortest."""
+        """Look at these as soon as they may be looked at. Their pauses between repeated looks start at the shortest."""
         now = time.monotonic()
         with self._condition:
             for tracked in databases:
@@ -37,7 +37,7 @@ class Schedule:
                 self._schedule(tracked, max(now, tracked.pace.rest_until_s))
 
     def admit(self, tracked: FollowedDatabase) -> None:
-        """It has been joined: look at it now, and do what was asked meanwhile."""
+        """Look now at a database that has been added, and do what was asked meanwhile."""
         with self._condition:
             tracked.mailbox.held_back = False
             self._schedule(tracked, time.monotonic())
@@ -53,12 +53,12 @@ class Schedule:
             tracked.pace = tracked.pace.resting(until_s)
 
     def found(self, tracked: FollowedDatabase, frames: int) -> None:
-        """A look found so many new frames, or caught up without any: that sets its pace."""
+        """Set the pace after a look that found ``frames`` new frames, or that caught up without any."""
         with self._condition:
             tracked.pace = tracked.pace.found(frames, time.monotonic())
 
     def relook(self, tracked: FollowedDatabase) -> bool:
-        """Look again for what was written and not published; False if that was done often enough."""
+        """Look again for something that is written and not published. Returns False if that was done often enough."""
         with self._condition:
             now_s = time.monotonic()
             delay_s = tracked.pace.relook_s(now_s)
@@ -69,30 +69,30 @@ class Schedule:
             return True
 
     def failed(self, tracked: FollowedDatabase) -> None:
-        """It could not be looked at: try again later, and later each time."""
+        """Schedule the next attempt after a failed look, later each time."""
         with self._condition:
             self._schedule(tracked, time.monotonic() + tracked.pace.failure_delay_s())
             tracked.pace = tracked.pace.failed()
 
     def well(self, tracked: FollowedDatabase) -> None:
-        """It could be looked at."""
+        """Note that a look succeeded."""
         with self._condition:
             tracked.pace = tracked.pace.well()
 
     def request(self, tracked: FollowedDatabase, request: Request) -> None:
-        """Look at it now, for somebody who waits."""
+        """Look at it now, for a caller that waits."""
         tracked.mailbox.ask(request)
         with self._condition:
             self._schedule(tracked, time.monotonic())
 
     def interrupt(self, tracked: FollowedDatabase, then: Callable[[FollowedDatabase], object]) -> None:
-        """Have ``then`` run in the taking thread before the database is looked at again, which is now."""
+        """Run ``then`` in the thread that takes, before the database is looked at again, which is now."""
         tracked.mailbox.interrupt(then)
         with self._condition:
             self._schedule(tracked, time.monotonic())
 
     def look_again(self, tracked: FollowedDatabase, step: Step, monotonic_ms: Callable[[], int]) -> None:
-        """Look at it when ``step``, which it has applied, asks for that."""
+        """Look at it again when ``step``, which it has applied, asks for it."""
         frames = sum(new.last - new.first + 1 for new in step.objects)
         if step.rest_until_s is not None:
             self.rest(tracked, step.rest_until_s)
@@ -113,7 +113,7 @@ class Schedule:
             self.at(tracked, UNWATCHED_LOOK_S)
 
     def take(self) -> list[FollowedDatabase]:
-        """Wait for databases that are due and return them; none if the schedule was stopped."""
+        """Wait for databases that are due and return them. Returns an empty list if the schedule was stopped."""
         with self._condition:
             while not self._stopping:
                 now = time.monotonic()
@@ -125,18 +125,18 @@ class Schedule:
             return []
 
     def overdue_s(self) -> float:
-        """For how long the one that is due first has been due without being taken; 0: none is."""
+        """Return for how long the earliest database has been due without being taken, or 0 if none is due."""
         with self._condition:
             first = self._due.first()
         return 0.0 if first is None else max(0.0, time.monotonic() - first)
 
     def seen(self, tracked: FollowedDatabase) -> None:
-        """A look has seen everything that was committed when it began."""
+        """Note that a look has seen everything that was committed when it began."""
         with self._condition:
             self._unseen.pop(tracked.row_id, None)
 
     def unseen_s(self) -> dict[int, float]:
-        """By database, for how long something may have been committed that nobody has looked at; only those."""
+        """Return, by database, for how long something may have been committed unseen. The others are absent."""
         now = time.monotonic()
         with self._condition:
             since = {row_id: due for row_id, due in self._due.items() if due < now}
@@ -145,13 +145,13 @@ class Schedule:
         return {row_id: now - due for row_id, due in since.items()}
 
     def stop(self) -> None:
-        """End the waiting."""
+        """End the waiting in ``take``."""
         with self._condition:
             self._stopping = True
             self._condition.notify_all()
 
     def forget(self, tracked: FollowedDatabase) -> None:
-        """It is not followed any more."""
+        """Drop a database that is not followed any more."""
         with self._condition:
             self._due.discard(tracked.row_id)
             self._unseen.pop(tracked.row_id, None)
@@ -161,7 +161,7 @@ class Schedule:
         if tracked.mailbox.held_back or tracked.mailbox.dismissed:
             return
         self._tracked[tracked.row_id] = tracked
-        if self._due.hasten(tracked.row_id, due):  # else the waiting thread wakes early enough
+        if self._due.hasten(tracked.row_id, due):  # otherwise the waiting thread wakes early enough
             self._condition.notify()
 
     def _take_due(self, now: float) -> list[FollowedDatabase]:

@@ -1,11 +1,11 @@
 """Verified frames on their way into a segment: re-stamped, compressed, and held in memory or in a spool file.
 
-A transaction can be larger than memory, so content goes through the compressor as it comes, and what it gives
-goes to a spool file as soon as it is more than ``MEMORY_BYTES_MAX``.
+A transaction can be larger than memory, so content is compressed as it comes. The compressed bytes go to a spool file
+as soon as there are more than ``MEMORY_BYTES_MAX``.
 
-A transaction can be larger than the spool, too. One that takes more than ``spool_bytes_max`` by itself, or so much of
-the disk that it alone makes that short (``state_disk``), would never get through, and meanwhile take the
-application's disk again and again: it is given up at once, and with it the generation.
+A transaction can also be larger than the spool. One that needs more than ``spool_bytes_max`` by itself, or so much of
+the disk that it alone makes space short (``state_disk``), could never be stored, and each attempt would fill the
+application's disk again. So it is given up at once, and the generation with it.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ from walsyncd.core.stored.segment import Commit, SegmentWriter, Trailer
 from walsyncd.errors import StateError, WalsyncdError
 
 MEMORY_BYTES_MAX = 8 << 20  # what merging puts into one object at most; see core.merge
-PIECE_FRAMES = 64  # re-stamped at once: measured a fifth faster than 4 MiB in one go
+PIECE_FRAMES = 64  # re-stamped together; a fifth faster than 4 MiB in one go (measured)
 
 
 class TooLargeError(WalsyncdError):
-    """The transaction never fits into the spool: the generation can't go on behind it."""
+    """The transaction will never fit into the spool, so the generation can't go on after it."""
 
 
 class SegmentBuilder:
-    """One segment in the making, from the end of ``stream`` on.
+    """Builds one segment, which begins at the end of ``stream``.
 
-    ``salts`` are for the epoch, if its first frame is still to come; ``seen_ms`` is when the commits were seen. No
+    ``salts`` are those of the epoch if its first frame is still to come. ``seen_ms`` is when the commits were seen. No
     spool file becomes larger than ``file_bytes_max``.
     """
 
@@ -75,11 +75,11 @@ class SegmentBuilder:
 
     @property
     def frames(self) -> int:
-        """How many frames were taken."""
+        """How many frames were added."""
         return self._frame - self._stream.frame
 
     def add(self, frames: Frames) -> None:
-        """Take verified frames, the ones right after those taken before. After an error nothing of it is left."""
+        """Add verified frames, which directly follow those added before. After an error nothing of it is left."""
         shift = self._frame + 1 - frames.first
         self._commits.extend(Commit(commit + shift, self._seen_ms) for commit in frames.commits)
         self._redo.add(frames)
@@ -90,7 +90,7 @@ class SegmentBuilder:
         self._frame += frames.count
 
     def finish(self) -> tuple[NewObject, Stream]:
-        """The segment, and the stream after it; the last frame taken must have been a commit."""
+        """Return the segment and the stream after it. The last frame added must have been a commit."""
         old = self._stream
         assert self._commits
         assert self._commits[-1].frame == self._frame
@@ -147,7 +147,7 @@ class SegmentBuilder:
 
     @contextmanager
     def _room(self) -> Iterator[None]:
-        """Whatever fails within, what was written of the file is gone; a full disk may be its own doing."""
+        """Remove the spool file if the body fails. Raises TooLargeError if the file itself has filled the disk."""
         try:
             yield
         except StateError:
@@ -161,7 +161,7 @@ class SegmentBuilder:
             raise
 
     def _look_at_room(self) -> None:
-        """Raise TooLargeError if there will never be enough, StateError if there is not for now."""
+        """Raise TooLargeError if there will never be enough room, or StateError if there is not enough now."""
         size = self._memory_bytes
         if size > self._file_bytes_max:
             limit = format_size(self._file_bytes_max)
@@ -170,7 +170,7 @@ class SegmentBuilder:
                 hint="raise spool_bytes_max above the largest transaction, or commit more often",
             )
         missing = self._journal.disk.missing_bytes()
-        if not 0 < missing <= size:  # there is room, or somebody else took it
+        if not 0 < missing <= size:  # there is room, or something else took it
             return
         if self._journal.spool_bytes() > size:
             raise StateError(
@@ -185,23 +185,23 @@ class SegmentBuilder:
 
 
 class FrameCollector(Protocol):
-    """Takes the frames of a transaction: a segment in the making, or what stands in for one while a gap is bridged."""
+    """Takes the frames of a transaction: a segment builder, or what replaces it while a gap is bridged."""
 
     def add(self, frames: Frames) -> None:
-        """Take verified frames, the ones right after those taken before."""
+        """Add verified frames, which directly follow those added before."""
 
     def finish(self) -> tuple[NewObject | None, Stream]:
-        """What is to be shipped, if anything is, and the stream after it."""
+        """Return what is to be shipped, or None if nothing is, and the stream after it."""
 
     def drop(self) -> None:
-        """Give up what was taken."""
+        """Give up what was added."""
 
 
 @dataclass(frozen=True, slots=True)
 class LongTransaction:
     """A transaction of which no commit was read yet.
 
-    ``state`` is the one that it continues, ``cursor`` the end of what was collected.
+    ``state`` is the state that it continues, and ``cursor`` is the end of what was collected.
     """
 
     collector: FrameCollector

@@ -1,9 +1,9 @@
 """Reading one database's files for a look: headers, and verified frames in bounded batches.
 
-- The holder of the wal-index is asked about on a descriptor that the path names, then the wal-index is read, then the
-  WAL's header, then the event queue is drained; only then is anything believed.
-- A -shm that was deleted while its -wal still is there, or was deleted after it, is what a last close leaves: its
-  last mxFrame tells what was committed, as a live one would.
+- The holder of the wal-index is queried through a descriptor that the path names. Then the wal-index is read, then the
+  WAL's header, and then the event queue is drained. Only then is anything believed.
+- A last close leaves a deleted -shm, whose -wal still exists or was deleted after it. Its last mxFrame shows what was
+  committed, as that of a live one would.
 - A live wal-index that lags behind the WAL is not believed until it has caught up.
 """
 
@@ -49,8 +49,8 @@ BATCH_BYTES = 4 << 20  # what one step reads: a few milliseconds of one core
 class SourceReader:
     """One look at ``wal_pair``, the current WAL of ``tracked``.
 
-    ``evidence`` and ``pending`` are what the look has found so far. They become the step's, and the database is
-    changed by nobody else.
+    ``evidence`` and ``pending`` are what the look has found so far. They become the step's. Nothing else changes the
+    database.
     """
 
     def __init__(self, tracked: FollowedDatabase, environment: Environment, wal_pair: WalPair) -> None:
@@ -60,23 +60,23 @@ class SourceReader:
         self.evidence = tracked.evidence
         self.pending = tracked.pending
         self.rest_until_s: float | None = None
-        # Counted before anything is read: an event that comes later stands out from these.
+        # Counted before anything is read, so that an event that comes later makes a difference.
         self._reborn, self._closed = wal_pair.index_rebuilds, wal_pair.closed
         self._began_ms = environment.monotonic_ms()
         self._index_read = wal_pair.index_reads.begin()
 
     def note(self, **found: Any) -> None:
-        """Take what was found into the evidence."""
+        """Add what was found to the evidence."""
         self.evidence = replace(self.evidence, **found)
 
     def drop_pending(self) -> None:
-        """Give up what was collected of an unfinished transaction; it is read again."""
+        """Give up what was collected of an unfinished transaction. It will be read again."""
         if self.pending is not None:
             self.pending.collector.drop()
             self.pending = None
 
     def observe(self) -> Observation:
-        """Look at the headers."""
+        """Read the headers."""
         holder = self._holder()
         index = None
         if holder is DmsHolder.LIVE and self.wal_pair.shm is not None:
@@ -110,7 +110,7 @@ class SourceReader:
         return DmsHolder.LEAVING if wal_pair.shm.unlinked() else DmsHolder.NONE
 
     def _believes(self, index: IndexHeader | None, wal: WalHeader | None) -> bool:
-        """Whether the wal-index is the truth about the WAL; one that lagged behind it may have caught up."""
+        """Whether to believe the wal-index. One that lagged behind the WAL may have caught up."""
         state, lag = self.tracked.state, self.evidence.lag
         if self.evidence.believe_index or self.wal_pair.ended:
             return True
@@ -123,21 +123,21 @@ class SourceReader:
         return self.evidence.believe_index
 
     def left_index(self) -> IndexHeader | None:
-        """The wal-index header that those left who used it last; None if they deleted it, or it is not whole."""
+        """Return the wal-index header that its last users left, or None if they deleted it or it is not whole."""
         shm = self.wal_pair.shm
         if shm is None or not shm.still_named():
             return None
         return parse_index_header(shm.pread(0, WALINDEX_READ_SIZE))
 
     def database_seen(self) -> SeenBesideWal:
-        """What the database file looks like now, and how far the WAL was copied back before."""
+        """Return the database file's size and mtime now, and how far the WAL had been copied back before that."""
         index = self.left_index()
         identity = database_identity(self.tracked)
         salts, backfilled = (index.salts, index.backfilled) if index is not None else (None, None)
         return SeenBesideWal(salts, backfilled, identity.size, identity.mtime_ns)
 
     def ichange_holds(self, index: IndexHeader | None, *, whole: bool = False) -> bool:
-        """Whether iChange at the mark and in ``index`` are of one unbroken counter, by all that the queue said."""
+        """Whether iChange at the mark and in ``index`` are of one unbroken counter, by all events so far."""
         mark, wal_pair = self.evidence.mark, self.wal_pair
         if mark is None or index is None or not self.tracked.wal_pairs.watched:
             return False
@@ -157,13 +157,13 @@ class SourceReader:
         return mark_holds(mark, index, closed, shm_serial=self.wal_pair.serial, now_ms=now_ms, whole=whole)
 
     def accept_provisionally(self) -> None:
-        """A count is believed only because no CLOSE_WRITE has come so far."""
+        """Note that a count is believed only because no CLOSE_WRITE has come so far."""
         until_ms = self.environment.monotonic_ms() + CLOSE_LATE_MS
-        # As counted before anything was judged.
+        # The count is the one from before anything was judged.
         self.note(provisional=ProvisionalProof(self.wal_pair.serial, self._closed, until_ms))
 
     def new_mark(self, ichange: int) -> CounterMark | None:
-        """A mark at this look, if the -shm kept still while it was taken."""
+        """Return a mark at this look, or None if the -shm had an event meanwhile or is not watched."""
         mark = CounterMark(ichange, self._began_ms, self.wal_pair.serial, self._reborn, self._closed)
         evidence = self.wal_pair.evidence(mark)
         if evidence.index_rebuilds or evidence.closed or not self.tracked.wal_pairs.watched:
@@ -171,7 +171,7 @@ class SourceReader:
         return mark
 
     def read(self, reached: Cursor, count: int) -> Frames:
-        """Verified frames after ``reached``, ``count`` at most; ``next_salts`` tells what stands behind them."""
+        """Read at most ``count`` verified frames after ``reached``. ``next_salts`` shows what follows them."""
         header = reached.header
         assert header is not None
         first = reached.frames + 1
@@ -179,7 +179,7 @@ class SourceReader:
         return read_frames(data, header, first=first, start=reached.chain)
 
     def run(self, start: Cursor, last: int | None) -> Iterator[Frames]:
-        """All verified frames after ``start`` up to ``last`` (None: while the chain holds), batch by batch."""
+        """Read all verified frames after ``start`` in batches, up to ``last``, or to the end of the chain if None."""
         header = start.header
         assert header is not None
         batch = max(1, BATCH_BYTES // header.frame_size)
@@ -193,7 +193,7 @@ class SourceReader:
             reached = reached_after(frames, reached)
 
     def last_commit(self, start: Cursor) -> int:
-        """The last commit frame of the chain after ``start``; the frame of ``start`` itself if there is none."""
+        """Return the last commit frame of the chain after ``start``, or the frame of ``start`` if there is none."""
         found = start.frames
         for frames in self.run(start, None):
             if frames.commits:
@@ -201,19 +201,19 @@ class SourceReader:
         return found
 
     def counter(self, cursor: Cursor) -> Counter:
-        """A counter of the commits after ``cursor``."""
+        """Return a counter for the commits after ``cursor``."""
         if cursor.header is None or not cursor.frames:
             return Counter()
         header = cursor.header
         return Counter(cursor.frames, self.wal_pair.wal.pread(header.offset_of(cursor.frames), header.frame_size))
 
     def salts_at(self, frame: int, header: WalHeader) -> Salts | None:
-        """The salts that frame number ``frame`` carries, whatever they are; None behind the end of the file."""
+        """Return the salts of frame number ``frame``, whatever they are, or None after the end of the file."""
         head = self._frame_header(frame, header)
         return (_u32(head, 8), _u32(head, 12)) if len(head) == FRAME_HEADER_SIZE else None
 
     def still_holds(self, cursor: Cursor) -> bool:
-        """Whether the cursor's frame is where it was, with its checksum: all frames before it lead up to that."""
+        """Whether the cursor's frame is where it was, with its checksum, which covers all frames before it."""
         if cursor.header is None or not cursor.frames:
             return True
         head = self._frame_header(cursor.frames, cursor.header)
@@ -224,17 +224,19 @@ class SourceReader:
         return self.wal_pair.wal.pread(header.offset_of(frame), FRAME_HEADER_SIZE)
 
     def is_moving(self, cursor: Cursor | None) -> bool:
-        """Whether a frame stands after the cursor that may be published any moment.
+        """Whether there is a frame after the cursor that may be published any moment.
 
-        A restart that was announced shows when the WAL's header is no longer the one of the incarnation before. Frames
-        with zero salts are no frames, but older SQLite publishes some (``broken_chain``), which has to be seen in time.
+        After a restart that was only announced, it is whether the WAL's header is no longer that of the incarnation
+        before it.
+        Frames with zero salts are no frames, but older SQLite publishes some (``broken_chain``), and that has to be
+        seen in time.
         """
         if cursor is not None and cursor.header is not None:
             return self.salts_at(cursor.frames + 1, cursor.header) in {cursor.salts, (0, 0)}
         return self.wal_pair.wal.size() > 0 if cursor is None else is_begun(self.wal_pair.wal, cursor.salts)
 
     def facts(self) -> FileFacts:
-        """Which file the database is now; its look is not known while there is a WAL."""
+        """Return which file the database is now. Size and times are not recorded while there is a WAL."""
         return file_facts(database_identity(self.tracked), self.environment.boot_id, self.wal_pair.wal).unknown()
 
 
@@ -243,7 +245,7 @@ def _u32(head: bytes, at: int) -> int:
 
 
 def reached_after(frames: Frames, before: Cursor) -> Cursor:
-    """The cursor at the end of ``frames``, which were read after ``before``."""
+    """Return the cursor at the end of ``frames``, which were read after ``before``."""
     if not frames.count:
         return before
     return before.advanced(frames.last, frames.chain_after(frames.last, before.chain))

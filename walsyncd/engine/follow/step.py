@@ -1,4 +1,4 @@
-"""What one step of a look found: all of it. The follower makes it durable, then the database applies it."""
+"""All that one step of a look found. The follower makes it durable, then the database applies it."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from walsyncd.engine.follow.segment_builder import LongTransaction
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """Facts found and what follows from them.
+    """The facts found, and what follows from them.
 
-    ``caught_up``: everything that was committed when the step began is in ``state``. ``gap``: the generation can't go
-    on, for that reason. ``life_ended``: the current WAL is read to its end. An absent ``state`` or ``evidence`` stays
-    as it was.
+    ``caught_up``: everything that was committed when the step began is in ``state``. ``gap`` is why the generation
+    can't go on. ``life_ended``: the current WAL is read to its end. If ``state`` or ``evidence`` is None, the
+    database's stays as it was.
     """
 
     state: FollowState | None = None
@@ -32,28 +32,28 @@ class Step:
     """The number of the last write to the database whose effect ``state`` holds (``WalPairs.database_writes``)."""
     base_wanted: str = ""
     bridged: bool = False
-    """``objects`` is the bridge over a gap, and ``state`` is that after it."""
+    """``objects`` is the bridge over a gap, and ``state`` is the one after it."""
     again_s: float | None = None
-    """Look again after so many seconds; 0: at once."""
+    """Look again after this many seconds, at once if 0."""
     moving: bool = False
-    """There are frames after the last published one: a commit may be on its way."""
+    """There are frames after the last published one, so a commit may be under way."""
     rest_until_s: float | None = None
-    """No look before then (monotonic): this one was costly and found nothing."""
+    """Do not look before then (monotonic), because this look was costly and found nothing."""
     doubt: str = ""
     """Why the wal-index is not believed from now on."""
     recovered: int = 0
-    """Frames taken from behind a WAL that had restarted."""
+    """How many frames were taken from the old incarnation of a WAL that had restarted."""
     proven_by: str = ""
     """What proved that nothing was missed where the WAL restarted: its count or its remains."""
 
     @property
     def is_shortly(self) -> bool:
-        """Whether it found nothing but a moment in between: the look is repeated shortly."""
+        """Whether it found only an intermediate state, so that the look is repeated shortly."""
         return replace(self, evidence=None, pending=None) == SHORTLY
 
 
 def gap_step(kind: GapKind, text: str, *, remedy: str = "", **facts: int | str) -> Step:
-    """The step that a gap ends in; ``text`` names each of the facts in braces."""
+    """Return the step for a gap. ``text`` names each of the facts in braces."""
     return Step(gap=Gap(kind, text, facts, remedy))
 
 

@@ -1,7 +1,8 @@
-"""Moments in between that do not pass: SQLite is through them in microseconds, unless a process stops or dies there.
+"""Intermediate states that do not pass. SQLite leaves them in microseconds, unless a process stops or dies there.
 
-A look that keeps showing the same one is not repeated for ever: a wal-index whose header stays torn, or names a WAL
-that never comes, is not believed any more, and the WAL itself is scanned; what only its user can end is said.
+A look that keeps showing the same state is not repeated for ever. If the header of the wal-index stays torn, or names
+a WAL that never comes, the wal-index is not believed any more and the WAL itself is scanned. A state that only the
+process in it can end is reported.
 """
 
 from __future__ import annotations
@@ -13,11 +14,14 @@ from walsyncd.engine.follow.source_reader import SourceReader
 from walsyncd.engine.follow.step import SHORTLY, Step, gap_step
 from walsyncd.errors import TransientError
 
-PATIENCE_MS = 5_000  # a busy machine may keep a process waiting for seconds, seldom for five
+PATIENCE_MS = 5_000  # a busy machine may keep a process waiting for seconds, but seldom for five
 
 
 def has_lasted(reader: SourceReader, seen: Observation) -> bool:
-    """Whether every look for a while has shown exactly this; TransientError if only its user can end it."""
+    """Whether every look for a while has shown exactly this.
+
+    Raises TransientError if only the process that causes the state can end it.
+    """
     before, now_ms = reader.evidence.waiting, reader.environment.monotonic_ms()
     if before is None or before.seen != seen:
         reader.note(waiting=StuckLook(seen, now_ms))

@@ -1,17 +1,18 @@
-"""IndexReads at the wal-index in use: how far an incarnation had come when it was left for the next one.
+"""A -wal file with its -shm, and the index reads of that: how far an incarnation had come when the next one began.
 
-SQLite restarts a WAL only when all of it is copied back. Whoever copies its last frame sets the size of the database
-then (walCheckpoint calls ftruncate in every version, be the size as it was), and whoever writes the first frame of the
-next incarnation writes the WAL's header before. All of these are events. So if a commit came after a glance, and the
-incarnation is over, the queue tells after the glance, in this order, of
+An index read is a remembered read of the header of a wal-index in use. SQLite restarts a WAL only when all of it is
+copied back. The process that copies its last frame then sets the size of the database (walCheckpoint calls ftruncate in
+every version, even if the size stays the same). The process that writes the first frame of the next incarnation writes
+the WAL's header before it. All of these are events. So if a commit came after an index read, and the incarnation is
+over, the queue has these events after the index read, in this order:
 
-1. a write to the WAL: its frames. It can have come before the glance only if they stood there already, behind the last
-   one that the wal-index told of, or in a WAL that was begun with other salts, which it does not tell of before the
-   first commit;
-2. a write to the database: the checkpoint that copied them back;
-3. a write to the WAL: the header of the next incarnation, if that holds a frame.
+1. A write to the WAL: the commit's frames. It can have come before the index read only if the frames were there
+   already, after the last frame that the wal-index showed, or in a WAL that was begun with other salts, which the
+   wal-index does not show before the first commit.
+2. A write to the database: the checkpoint that copied them back.
+3. A write to the WAL: the header of the next incarnation, if that holds a frame.
 
-A glance that these did not follow shows all that its incarnation ever held.
+An index read that these did not follow shows all that its incarnation ever held.
 """
 
 from __future__ import annotations
@@ -35,14 +36,14 @@ _SALTS, _BACKFILLED = slice(32, 40), slice(96, 100)  # of the wal-index's header
 NEW_INDEX = "a new wal-index appeared beside the old WAL: somebody has removed the -shm file of a database in use"
 CLOSED = "a process that had the database open for writing closed it, and by the order of events it was not SQLite"
 UNTOLD = "the database was written through another name, or through a mapping: no event in its folder tells of it"
-LATE_EVENT_MS = 200  # the event is queued after the write: megabytes on a busy machine
+LATE_EVENT_MS = 200  # the event is queued after the write, which may be of megabytes on a busy machine
 REMOVED = "the WAL was removed, and not as SQLite removes it when the last connection closes"
 
-GLANCES_MAX = 4  # the last look's, and that after the last write to the database; the others may be late
+GLANCES_MAX = 4  # that of the last look, and that after the last write to the database; the others may be late
 
 
 def note_trail(trail: WriteTrail, event: Event, drain: int) -> Gap | None:
-    """Keep the order of events; why this one was not SQLite's doing, if that is so."""
+    """Keep the order of events. Returns why this event was not caused by SQLite, or None if it may have been."""
     match event.role, event.kind:
         case Role.WAL, Kind.CREATE:
             trail.wal_created()
@@ -66,7 +67,7 @@ def note_trail(trail: WriteTrail, event: Event, drain: int) -> Gap | None:
 
 
 def frames_behind(wal: OpenFile, shm: OpenFile, index: IndexHeader) -> bool:
-    """Whether frames of its incarnation, or without salts, may stand behind the last one that ``index`` tells of.
+    """Whether frames of its incarnation, or without salts, may come after the last one that ``index`` shows.
 
     The wal-index is read again afterwards: in another incarnation they may be overwritten already.
     """
@@ -86,14 +87,15 @@ def frames_behind(wal: OpenFile, shm: OpenFile, index: IndexHeader) -> bool:
 def is_begun(wal: OpenFile, salts: Salts) -> bool:
     """Whether the WAL's header is not the one of the incarnation before that of ``salts``, which has no frame yet.
 
-    Whoever has never checkpointed begins it with salts of its own, which are published with its first commit only.
+    A connection that has never checkpointed begins the WAL with salts of its own, and publishes them only with its
+    first commit.
     """
     header = parse_wal_header(wal.pread(0, WAL_HEADER_SIZE))
     return wal.size() > 0 if header is None else not succeeds(header.salts, salts)
 
 
 def is_busy(database: Path, shm: OpenFile | None, *, own_only: bool) -> bool:
-    """Whether a process copies the WAL back, or has the database for itself; without a -shm: has any lock on it."""
+    """Whether a process copies the WAL back or has the database for itself; without a -shm, whether one locks it."""
     file = open_file(database, own_only=own_only)
     if file is None:
         return False
@@ -105,39 +107,39 @@ def is_busy(database: Path, shm: OpenFile | None, *, own_only: bool) -> bool:
 
 
 class IndexRead:
-    """One glance, and how much of the above has followed it. It begins before the wal-index is read."""
+    """One index read, and how many of the above events have followed it. It begins before the wal-index is read."""
 
     def __init__(self) -> None:
         self.index: IndexHeader | None = None
         self._followed_by = 0
 
     def wal_written(self) -> None:
-        """The WAL was written."""
+        """Take in a write to the WAL."""
         if self._followed_by in {0, 2}:
             self._followed_by += 1
 
     def database_written(self) -> None:
-        """The database was written."""
+        """Take in a write to the database."""
         if self._followed_by == 1:
             self._followed_by = 2
 
     def shows_all(self, *, followed: bool) -> bool:
-        """Whether no commit came after it, if its incarnation is over; ``followed`` by one that holds a frame."""
+        """Whether no commit came after it, if its incarnation is over. ``followed``: the next one holds a frame."""
         return self._followed_by < (3 if followed else 2)
 
 
 class IndexReads:
-    """The last glances at one -shm; thread-safe. Told of every event in queue order."""
+    """The last index reads of one -shm. Thread-safe. It must be given every event in queue order."""
 
     def __init__(self) -> None:
         self.due = True
-        """Whether the database was written since the last glance."""
+        """Whether the database was written since the last index read."""
         self._begun: IndexRead | None = None
         self._taken: deque[IndexRead] = deque(maxlen=GLANCES_MAX)
         self._lock = threading.Lock()
 
     def add(self, index: IndexHeader, *, moving: bool) -> None:
-        """A whole glance, by somebody who keeps events from being told meanwhile."""
+        """Add a complete index read. The caller keeps events from being taken in meanwhile."""
         index_read = IndexRead()
         index_read.index = index
         if moving:
@@ -146,13 +148,13 @@ class IndexReads:
             self._taken.append(index_read)
 
     def begin(self) -> IndexRead:
-        """A glance from now on; the follower has one at a time."""
+        """Begin an index read. The follower has one at a time."""
         with self._lock:
             self._begun = IndexRead()
             return self._begun
 
     def take(self, index_read: IndexRead, index: IndexHeader, *, moving: bool) -> None:
-        """Keep it: ``index`` was seen; ``moving``, seen after that: frames of its incarnation stand behind."""
+        """Keep an index read that saw ``index``. ``moving``, seen after that: ``frames_behind`` it."""
         with self._lock:
             index_read.index = index
             if moving:
@@ -162,27 +164,27 @@ class IndexReads:
                 self._taken.append(index_read)
 
     def database_written(self) -> None:
-        """The database was written, perhaps by a checkpoint."""
+        """Take in a write to the database, perhaps by a checkpoint."""
         with self._lock:
             self.due = True
             for index_read in self._all():
                 index_read.database_written()
 
     def wal_written(self) -> None:
-        """The WAL was written."""
+        """Take in a write to the WAL."""
         with self._lock:
             for index_read in self._all():
                 index_read.wal_written()
 
     def forget(self) -> None:
-        """Events may be lost."""
+        """Forget all index reads, because events may be lost."""
         with self._lock:
             self.due = True
             self._begun = None
             self._taken.clear()
 
     def last(self, *, followed: bool) -> tuple[IndexHeader, ...]:
-        """What those show that show all of their incarnation, if that is over."""
+        """Return the headers of the index reads that show all of their incarnation, if that is over."""
         with self._lock:
             good = (index_read.index for index_read in self._taken if index_read.shows_all(followed=followed))
             return tuple(index for index in good if index is not None)
@@ -193,7 +195,7 @@ class IndexReads:
 
 @dataclass(slots=True)
 class Drains:
-    """How often the event queue was drained; counted before each drain begins."""
+    """How often the event queue was drained. It is counted before each drain begins."""
 
     count: int = 0
 
@@ -209,25 +211,25 @@ class WalPair:
     announced: bool = False
     """Its CREATE event was seen."""
     known_since: bool = False
-    """Announced, and nothing but a WAL changed the database since its content was known."""
+    """It was announced, and nothing but a WAL changed the database since its content was known."""
     index_rebuilds: int = 0
-    """Events after which the -shm may be counting anew; events are counted, so that none is lost between threads."""
+    """How many events came after which the -shm may count from 0 again. A count loses none between threads."""
     closed: int = 0
-    """CLOSE_WRITE events of the -shm."""
+    """How many CLOSE_WRITE events of the -shm there were."""
     closed_at_write: int = 0
-    """What ``closed`` counted when the -wal or the database was last written."""
+    """The value of ``closed`` when the -wal or the database was last written."""
     written: bool = False
     """The -wal was written since its CREATE."""
     checkpointed: bool = False
     """The database was written meanwhile."""
     overwritten: bool = False
-    """The -wal was written after that: frames of this life may have been overwritten or cut off."""
+    """The -wal was written after that, so frames of this WAL pair may have been overwritten or cut off."""
     uncounted: bool = False
-    """The -shm may have begun to count anew after the first frame, so iChange may leave out what was overwritten."""
+    """The -shm may have begun to count from 0 after the first frame, so iChange may lack what was overwritten."""
     index_reads: IndexReads = field(default_factory=IndexReads)
     checkpoints: CheckpointEvidence = field(default_factory=CheckpointEvidence)
     doubt: Gap | None = None
-    """Why somebody else than SQLite may have written to the files of this WAL."""
+    """Why something other than SQLite may have written to the files of this WAL."""
     shm_gone: bool = False
     ended: bool = False
     orderly: bool = False
@@ -236,20 +238,20 @@ class WalPair:
     """Earlier -shm files, which the follower may still be reading."""
 
     def evidence(self, mark: CounterMark) -> ShmEvidence:
-        """What the queue said of the -shm since the mark was set."""
+        """Return the events of the -shm since the mark was set."""
         return ShmEvidence(index_rebuilds=self.index_rebuilds != mark.index_rebuilds, closed=self.closed != mark.closed)
 
     def close(self) -> None:
-        """Let the descriptors go."""
+        """Close the descriptors."""
         for file in (self.wal, self.shm, *self.old_descriptors):
             if file is not None:
                 file.close()
 
     def judge_end(self, trail: WriteTrail) -> None:
-        """-wal is deleted now: whether SQLite deleted it, by its files and the events."""
+        """Judge by the files and the events whether it is SQLite that deletes -wal now."""
         if self.shm_gone and self.shm is not None and self.shm.unlinked():
             index = parse_index_header(self.shm.pread(0, WALINDEX_READ_SIZE))
-            is_copied_back = index is None or index.backfilled == index.max_frame  # a torn one is the look's to judge
+            is_copied_back = index is None or index.backfilled == index.max_frame  # a torn one is judged by the look
             self.orderly = trail.ends_with_index() and is_copied_back
         elif self.shm_gone:
             self.orderly = trail.ends_with_index() and trail.ends_copied_back()
@@ -259,7 +261,7 @@ class WalPair:
             self.doubt = self.doubt or Gap.of(GapKind.DOUBT, REMOVED)
 
     def look_at_file(self, database: Path, trail: WriteTrail, now_ms: int) -> bool:
-        """Doubt a change of the database that no event tells of; whether one may still come."""
+        """Doubt a change of the database that came without an event. Returns whether the event may still come."""
         file = open_file(database)
         if file is None:
             return False
@@ -271,7 +273,7 @@ class WalPair:
         return 0 <= untold_ms < LATE_EVENT_MS
 
     def read_checkpoints(self, drains: Drains) -> bytes | None:
-        """The salts and nBackfill of the wal-index, as bytes: whether they are torn is no matter here."""
+        """Return the salts and nBackfill of the wal-index as bytes. It does not matter here if they are torn."""
         if self.shm is None:
             return None
         header = self.shm.pread(0, WALINDEX_READ_SIZE)

@@ -1,24 +1,24 @@
-"""The lives of a database's WAL: which -wal file with which -shm, and what happened in between.
+"""The WAL pairs of a database: which -wal file goes with which -shm, and what happened in between.
 
-SQLite creates -wal, then -shm, when the first connection opens; the last one to close deletes -shm, then -wal. An
-application that opens and closes for every commit makes many lives a second, so each is caught at its CREATE event
-by an open descriptor, behind which it stays whole, and the follower takes them in order.
+SQLite creates -wal, then -shm, when the first connection opens. The last one to close deletes -shm, then -wal. An
+application that opens and closes for every commit makes many WAL pairs a second. So each is opened at its CREATE event;
+through the descriptor its content stays readable, and the follower takes the pairs in order.
 
-- The CREATE of a -wal that comes and goes again before it can be opened is a life that nobody saw: ``lost``, if it was
-  ever written. So is one whose descriptor turns out, at its DELETE, to be on a file that is not deleted: it was opened
-  too late, on the next.
-- What is written to a -wal or a database raises MODIFY, in order. So a -wal without MODIFY held no commit, and one
-  without MODIFY after one of the database holds all that was ever committed into it: SQLite overwrites or cuts off only
+- If a -wal is deleted again before it can be opened at its CREATE, nobody saw that pair. It is ``lost`` if it was ever
+  written. So is a pair whose descriptor turns out, at its DELETE, to be of a file that is not deleted: it was opened
+  too late, and the descriptor is that of the next pair.
+- A write to a -wal or a database causes a MODIFY, in order. So a -wal without MODIFY held no commit. A -wal without
+  MODIFY after one of the database holds all that was ever committed into it, because SQLite overwrites or cuts off only
   what it has copied back.
-- A -shm belongs to a life only if the life's -wal has its name still when the -shm is open: it is younger than the
-  -wal and is deleted before it.
-- ``database_writes`` counts what may have changed the database while it had no WAL. ``confirm_known`` says up to
-  which of them the follower knows its content, and the DELETE of a -wal does too; so a life is witnessed if none
+- A -shm belongs to a pair only if the pair's -wal still has its name when the -shm is open, because the -shm is younger
+  than the -wal and is deleted before it.
+- ``database_writes`` counts what may have changed the database while it had no WAL. ``confirm_known`` reports up to
+  which of these the follower knows its content, and so does the DELETE of a -wal. A pair is ``known_since`` if none
   came after that.
-- Nothing is known from the absence of events while nothing watches, or when some were lost.
+- The absence of events shows nothing while nothing watches, or when some were lost.
 
-Called by whoever drains the event queue (does nothing slower than opening a file), by the follower and at the start:
-each public method holds the lock. Only the follower closes descriptors, since it reads through them.
+The callers are the thread that drains the event queue (so nothing slower than opening a file is done), the follower,
+and the start. Each public method holds the lock. Only the follower closes descriptors, since it reads through them.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from walsyncd.core.sqlite.walindex import WALINDEX_READ_SIZE, parse_index_header
 from walsyncd.engine.follow.wal_pair import Drains, WalPair, frames_behind, is_busy, note_trail
 from walsyncd.errors import WalsyncdError
 
-LIVES_MAX = 64  # descriptors held for one database: a second of the fastest cycle seen; more are a gap
+LIVES_MAX = 64  # descriptors held for one database: one second of the fastest cycle seen; more are a gap
 
 REPLACED = "another file was put in the database's place"
 WRITTEN = "the database was written while it had a WAL, and no checkpoint explains it"
@@ -55,63 +55,63 @@ _LOST_SIGHT = {Kind.OVERFLOW, Kind.WATCH_LOST, Kind.REAPPEARED}
 
 @dataclass(slots=True)
 class WalPairs:
-    """All lives of one database that the follower has not finished with, oldest first."""
+    """All WAL pairs of one database that the follower has not finished, oldest first."""
 
     path: Path
     queue: deque[WalPair] = field(default_factory=deque)
     watched: bool = True
-    """Whether events come; without them their absence says nothing."""
+    """Whether events come. If not, their absence shows nothing."""
     blind: bool = False
-    """Events were lost: whatever they might have told has to be looked for."""
+    """Events were lost: whatever they might have shown has to be looked for."""
     database_writes: int = 0
     replaced: Gap | None = None
     """How another file came to be at the database's path, if one did."""
     lost: Gap | None = None
-    """Why a life may have been missed altogether."""
+    """Why a WAL pair may have been missed altogether."""
     error: WalsyncdError | None = None
     """Why a -wal or -shm that exists could not be opened."""
     drains: Drains = field(default_factory=Drains)
     suspended: bool = False
-    """Nobody follows the database now: nothing is held."""
+    """Nobody follows the database now, so nothing is held."""
     own_only: bool = False
     """Whether a file with several names must be its folder's owner's (``open_file``)."""
     _trail: WriteTrail = field(default_factory=WriteTrail)
     _vouched: int = -1
     _serial: int = 0
     _unseen: Gap | None = None
-    """Why the WAL that exists, or did a moment ago, could not be opened: it is lost as soon as something is written."""
+    """Why the WAL that exists, or did just now, could not be opened. It is lost as soon as something is written."""
     _mistakable: bool = False
-    """The life that ended last may have been taken for a later one, which nothing was written to."""
+    """The pair that ended last may have been mistaken for a later one, to which nothing was written."""
     _lock: threading.RLock = field(default_factory=threading.RLock)
 
     @property
     def current(self) -> WalPair | None:
-        """The life that the follower reads."""
+        """The WAL pair that the follower reads."""
         return self.queue[0] if self.queue else None
 
     @property
     def is_unwritten(self) -> bool:
-        """Whether events would have told if anything had changed the database since its content was known."""
+        """Whether no event of a change has come since the database's content was known, and one would have come."""
         return self.watched and self.database_writes == self._vouched
 
     def confirm_known(self, database_writes: int) -> None:
-        """What ``database_writes`` counted when the caller read it is known: no event up to then changed more."""
+        """Note that the content is known. The caller read ``database_writes`` before it, so it has all those writes."""
         with self._lock:
             self._vouched = max(self._vouched, database_writes)
 
     def pop_finished(self) -> None:
-        """The current life is read to its end."""
+        """Remove the current WAL pair, which was read to its end."""
         with self._lock:
             self.queue.popleft().close()
 
     def rest(self) -> None:
-        """Let everything go until ``clear``: between two generations no life is of any use."""
+        """Close everything and stay suspended until ``clear``: between two generations no WAL pair is of any use."""
         with self._lock:
             self.clear()
             self.suspended = True
 
     def clear(self) -> None:
-        """Forget everything: a new generation begins, or the database is given up."""
+        """Forget everything, because a new generation begins or the database is given up."""
         with self._lock:
             self.suspended = False
             while self.queue:
@@ -122,7 +122,7 @@ class WalPairs:
             self.error = None
 
     def look_around(self) -> None:
-        """Open what exists now: at the start, where nothing watches, and when events were lost."""
+        """Open what exists now. This is for the start, where nothing watches, and when events were lost."""
         with self._lock:
             self.error = None
             last = self._alive()
@@ -137,9 +137,10 @@ class WalPairs:
             self._catch_shm(last)
 
     def begin_anew(self, wal_pair: WalPair, mark: CounterMark) -> bool:
-        """Take ``wal_pair``, whose -wal is empty, for a new one, unless it was written after somebody closed its -shm.
+        """Treat ``wal_pair``, whose -wal is empty, as new, unless it was written after its -shm was closed.
 
-        True: all who used the wal-index are gone since ``mark``, and nobody who uses none wrote after them.
+        Returns True if it is new: all processes that used the wal-index are gone since ``mark``, and no process without
+        one wrote after them.
         """
         with self._lock:
             if wal_pair.closed == mark.closed or wal_pair.closed_at_write != mark.closed or not self.watched:
@@ -149,12 +150,12 @@ class WalPairs:
             return True
 
     def begin_unwritten(self, wal_pair: WalPair) -> None:
-        """Nothing was ever committed into the WAL of ``wal_pair``, says its wal-index: a generation begins with it."""
+        """Begin a generation with ``wal_pair``. By its wal-index, nothing was ever committed into its WAL."""
         with self._lock:
             wal_pair.known_since = self.watched
 
     def find_shm(self) -> None:
-        """Open the -shm of the current life, if its CREATE was not seen; the error if there is one and it can't be."""
+        """Open the -shm of the current pair if its CREATE was not seen. Raises why an existing one can't be opened."""
         with self._lock:
             self.error = None
             self._catch_shm(self.queue[0])
@@ -162,7 +163,7 @@ class WalPairs:
                 raise self.error
 
     def index_read(self) -> None:
-        """Read the wal-index; after each drain that told of anything of this database."""
+        """Read the wal-index. This is called after each drain that had an event of this database."""
         with self._lock:
             last = self._alive()
             if last is None:
@@ -172,7 +173,7 @@ class WalPairs:
             last.read_checkpoints(self.drains)
 
     def explain_writes(self, now_ms: int) -> bool:
-        """Look whether a checkpoint explains what was written to the database; whether that may still come."""
+        """Look whether a checkpoint explains what was written to the database. Returns whether one may still do so."""
         with self._lock:
             last = self.queue[0]
             write, shm = last.checkpoints.unexplained, last.shm
@@ -185,7 +186,7 @@ class WalPairs:
             return last.checkpoints.unexplained is not None and not busy
 
     def look_at_file(self, now_ms: int) -> bool:
-        """See that the database did not change without an event; whether one that is late may still come."""
+        """Check that the database did not change without an event. Returns whether a late event may still come."""
         with self._lock:
             last = self._alive()
             return self.watched and last is not None and last.look_at_file(self.path, self._trail, now_ms)
@@ -213,13 +214,13 @@ class WalPairs:
                     self._note_database(event.kind)
 
     def fail(self, error: WalsyncdError) -> None:
-        """An event could not be taken in: what it told is lost, as when the queue overflows. The next look retries."""
+        """Note that an event could not be taken in. It is lost, as when the queue overflows. The next look retries."""
         with self._lock:
             self._lose_events()
             self.error = error
 
     def close_old(self) -> None:
-        """Close the earlier -shm files; the follower calls this between two looks, while it reads none of them."""
+        """Close the earlier -shm files. The follower calls this between two looks, while it reads none of them."""
         with self._lock:
             for wal_pair in self.queue:
                 while wal_pair.old_descriptors:
@@ -232,7 +233,7 @@ class WalPairs:
             self.look_around()
 
     def _lose_events(self) -> None:
-        """Events were lost: anything may have happened."""
+        """Take in that events were lost, so that anything may have happened."""
         self._trail.events_lost()
         self.database_writes += 1
         self.blind = True
@@ -240,7 +241,7 @@ class WalPairs:
             wal_pair.index_rebuilds += 1
             wal_pair.written = wal_pair.checkpointed = wal_pair.overwritten = wal_pair.uncounted = True
             wal_pair.closed_at_write = -1
-            wal_pair.closed += 1  # one may be among what was lost
+            wal_pair.closed += 1  # there may be one among the lost events
             wal_pair.index_reads.forget()
             wal_pair.checkpoints.forget()
         if self._unseen:
@@ -262,7 +263,7 @@ class WalPairs:
 
     def _note_birth(self, last: WalPair | None) -> None:
         if last is not None and last.announced:
-            last.ended = True  # its DELETE was never told
+            last.ended = True  # its DELETE never came
             last = None
         if last is None:
             wal = self._open(Role.WAL)
@@ -274,7 +275,7 @@ class WalPairs:
         last.known_since = self.is_unwritten
 
     def _note_unseen(self) -> None:
-        """A WAL came that can't be opened: unless an event tells of writes to it, nothing was in it."""
+        """Note a new WAL that can't be opened. Unless there is an event of a write to it, nothing was in it."""
         doubtful = self.error is not None or self._mistakable or self._unseen is not None
         cause = self.error.message if self.error is not None else "it was deleted again at once"
         self._unseen = Gap.of(GapKind.OVERWRITTEN, "a new WAL could not be opened: {cause}", cause=cause)
@@ -292,10 +293,10 @@ class WalPairs:
             last.index_reads.wal_written()
 
     def _end(self, wal_pair: WalPair) -> None:
-        """The -wal was deleted; that we hold the very file that was, its link count shows."""
+        """Take in that the -wal was deleted. The link count shows whether we hold the very file that was deleted."""
         untold = not (wal_pair.written or wal_pair.checkpointed or self._mistakable)
         if untold and wal_pair.announced and not wal_pair.wal.unlinked():
-            wal_pair.announced = wal_pair.shm_gone = False  # nothing was in it, and what we hold is the next one
+            wal_pair.announced = wal_pair.shm_gone = False  # nothing was in it, and we hold the next one
             return
         wal_pair.ended = True
         wal_pair.judge_end(self._trail)
@@ -310,7 +311,7 @@ class WalPairs:
         if last is None:
             return
         if kind is Kind.CLOSE_WRITE:
-            if not last.shm_gone:  # after the DELETE it is the closing of whoever deleted it
+            if not last.shm_gone:  # after the DELETE it is the close of the process that deleted it
                 last.closed += 1
                 last.uncounted = last.uncounted or last.written
         elif kind is Kind.DELETE:
@@ -341,7 +342,7 @@ class WalPairs:
             last.index_reads.database_written()
 
     def _alive(self) -> WalPair | None:
-        """The life that goes on."""
+        """Return the WAL pair that has not ended, or None if all have."""
         return self.queue[-1] if self.queue and not self.queue[-1].ended else None
 
     def _append(self, wal_pair: WalPair) -> WalPair:
@@ -378,7 +379,7 @@ class WalPairs:
         wal_pair.index_reads.due = False
         if wal_pair.shm is None or not self.watched:
             return
-        with contextlib.suppress(WalsyncdError):  # the follower's look will say it
+        with contextlib.suppress(WalsyncdError):  # the follower's look will report it
             if liveness(wal_pair.shm) is Liveness.LIVE and wal_pair.shm.still_named():
                 index = parse_index_header(wal_pair.shm.pread(0, WALINDEX_READ_SIZE))
                 if index is not None:

@@ -1,40 +1,42 @@
-"""Crossing a seam: the WAL began anew. Take what is left of the old incarnation, prove it complete, go on.
+"""Crosses a WAL restart: takes what is left of the old incarnation, proves that it is complete, and goes on.
 
 1. Count the commits of the new incarnation, as far as the wal-index had published it.
-2. Read what stands of the old one after the cursor, and the salts behind both.
-3. Look at the headers again: the same incarnation, and how far it has come by now.
-4. Prove, by iChange if it can be used, else by what remains; the latter only in the same boot, and if the database
-   file shows that the WAL was copied back whole before it restarted.
-5. Ship the rest and stand before frame 1 of the new incarnation.
+2. Read what is left of the old incarnation after the cursor, and the salts of the frame after both.
+3. Look at the headers again: the incarnation must be the same, and they show how far it has come by now.
+4. Prove the restart by iChange if it can be used, else by what remains. The latter is possible only in the same boot,
+   and only if the database file shows that the WAL was copied back whole before it restarted.
+5. Ship the rest, and move the cursor before frame 1 of the new incarnation.
 
-A CLOSE_WRITE on the wal-index may be that of a writer that was killed between the two copies of its header: then the
-counter was rebuilt from 0, and no event tells. Let C be the count at the mark, T the commits that were made after it in
-the old incarnation, R those that can be read, N those of the new one. The count asks for what it has grown by, less N:
+A CLOSE_WRITE on the wal-index may be that of a writer that was killed between the two copies of its header. Then the
+counter was rebuilt from 0, and no event shows it. Let C be the count at the mark, T the commits that were made after it
+in the old incarnation, R those of them that can be read, and N the commits of the new incarnation. The count asks for
+as many commits as it has grown by, less N:
 
-- never rebuilt: it stands at C + T + N and asks for T;
-- rebuilt in the old incarnation, after B of the T: it stands at T - B + N and asks for T - B - C;
-- rebuilt in the new one, after B of the N: it stands at N - B and asks for -B - C.
+- never rebuilt: it is C + T + N and asks for T;
+- rebuilt in the old incarnation, after B of the T: it is T - B + N and asks for T - B - C;
+- rebuilt in the new one, after B of the N: it is N - B and asks for -B - C.
 
-It is believed where it asks for R. So a rebuilt count is believed if C + B = T - R: if just so many commits are hidden
-(or if C + B = 0 and R = 0 in the third case). They are overwritten; or the first commit after the restart has
-cut them off, as it cuts the file to the journal_size_limit. So any of these lets a count be believed
-(``tail_is_complete``):
+It is believed if it asks for R. So a rebuilt count is believed if C + B = T - R, that is, if exactly C + B commits are
+hidden (or if C + B = 0 and R = 0 in the third case). They are hidden if they were overwritten, or if the first commit
+after the restart has cut them off, since it cuts the file to the journal_size_limit. So any of these lets a count be
+believed (``tail_is_complete``):
 
-- **Nothing is hidden**, so T = R: a glance at the wal-index, which shows all that the old incarnation ever held, ends
-  where the tail ends (``engine.follow.wal_pair``).
-- **Nothing is hidden**, since a frame of a third incarnation is right behind the tail: the file was not cut there, and
-  our own frame, which stands before it, was not overwritten, hence none after it. With salts of neither
-  incarnation it is none of the old one's; with zeros it could be (``broken_chain``). What ends with the file shows
-  nothing: a journal_size_limit of just so many frames cuts there.
-- **So many can't be hidden**: C commits have C frames at least, all behind the tail. If the wal-index has no room
-  for these, it would have grown, which is an event (MODIFY) that makes the mark void.
+- **Nothing is hidden**, so T = R: an index read that shows all that the old incarnation ever held ends where the tail
+  ends (``engine.follow.wal_pair``).
+- **Nothing is hidden**, because a frame of a third incarnation directly follows the tail. So the file was not cut
+  there, and our own frame, which comes before it, was not overwritten, hence none after ours was. A frame with the
+  salts of neither incarnation is none of the old one's; one with zero salts could be (``broken_chain``). A tail that
+  ends with the file shows nothing, because a journal_size_limit of exactly that many frames cuts there.
+- **So many can't be hidden**: C commits have at least C frames, all of them after the tail. If the wal-index has no
+  room for these, it would have grown, and that is an event (MODIFY) that makes the mark void.
 
-The last two hold if the new incarnation is the very next, for the sums above leave out any between. The first holds
-anyway, since any between that held a commit would have been copied back, too. The fourth reason to believe is time
-(``mark_holds``).
+The last two hold only if the new incarnation is the very next one, because the sums above leave out any in between. The
+first holds in any case, because an incarnation in between that held a commit would also have been copied back. The
+fourth reason to believe a count is time (``mark_holds``).
 
-A killed process loses its locks before its files are closed, so that CLOSE_WRITE may come after we have looked. A count
-that only its absence speaks for is therefore believed on loan: one that comes soon after is a gap (``look``).
+A killed process loses its locks before its files are closed, so its CLOSE_WRITE may come after we have looked. If only
+the absence of a CLOSE_WRITE supports a count, the proof is therefore provisional: one that comes soon after turns it
+into a gap (``look``).
 """
 
 from __future__ import annotations
@@ -72,7 +74,7 @@ TAIL_BYTES_MAX = 256 << 20  # an old incarnation's tail is held in memory until 
 
 @dataclass(frozen=True, slots=True)
 class _Remains:
-    """What the WAL held of both incarnations: the new one up to ``new_last``, the old one after the cursor."""
+    """What the WAL held of both incarnations: of the new one up to ``new_last``, of the old one after the cursor."""
 
     new: CommitTally
     new_last: int
@@ -84,7 +86,7 @@ class _Remains:
 def cross_restart(
     reader: SourceReader, state: FollowState, cursor: Cursor, found: Restarted, seen: Observation
 ) -> Step:
-    """Prove the seam between ``cursor``'s incarnation and the one found."""
+    """Prove the restart between ``cursor``'s incarnation and the one found, and cross it."""
     reader.drop_pending()
     remains = _read_remains(reader, cursor, found)
     after = reader.observe()
@@ -176,16 +178,16 @@ def _is_whole(reader: SourceReader, cursor: Cursor, found: Restarted, remains: _
 
 
 def _reached_by(reader: SourceReader, found: Restarted, after: Observation, new_last: int) -> int:
-    """How far the new incarnation has come after the old one's rest was read."""
+    """Return how far the new incarnation has come after the rest of the old one was read."""
     if after.index is not None:
         return max(new_last, after.index.max_frame)
     return max(new_last, reader.last_commit(cursor_before(found.header))) if found.header is not None else new_last
 
 
 def _not_written_back(reader: SourceReader, proof: RestartProof, found: Restarted, remains: _Remains) -> Gap | None:
-    """A WAL is copied back whole before it restarts: see that the tail was, page by page. Says which was not.
+    """Return a gap for the first page of the tail that was not copied back, or None if all of them were.
 
-    Such a page belongs to a commit that failed.
+    A WAL is copied back whole before it restarts, so such a page belongs to a commit that failed.
     """
     wanted, page_size = _last_versions(remains.frames, proof.last)
     if found.header is not None:
@@ -204,7 +206,10 @@ def _not_written_back(reader: SourceReader, proof: RestartProof, found: Restarte
 
 
 def _last_versions(tail: list[Frames], last: int) -> tuple[dict[int, bytes], int]:
-    """Digest of the last version of each page up to frame ``last`` that the last commit keeps; and the page size."""
+    """Return the page size, and the digest of each page's last version up to frame ``last``.
+
+    Only pages that the last commit keeps are in it.
+    """
     versions: dict[int, bytes] = {}
     page_size, page_count = 0, 0
     for frames in tail:
@@ -226,7 +231,7 @@ def _cross(
     remains: _Remains,
     seen: Observation,
 ) -> Step:
-    """Take the proven tail and stand before the first frame of the new incarnation."""
+    """Take the proven tail, and move the cursor before the first frame of the new incarnation."""
     objects: tuple[NewObject, ...] = ()
     if proof.last > cursor.frames:
         state = close_epoch_if_due(reader, state, cursor)
@@ -239,7 +244,7 @@ def _cross(
         state = replace(state, stream=stream)
     entered = cursor_before(found.header) if found.header is not None else Cursor(found.salts, None, 0, (0, 0))
     if seen.index is not None:
-        reader.index_read(seen.index)  # an emptied WAL may begin anew, with any salts, before the next look
+        reader.index_read(seen.index)  # an emptied WAL may begin again, with any salts, before the next look
     reader.note(mark=_mark_at_start(reader, remains.new, seen))
     return Step(
         state=replace(state.entered(entered), file=reader.facts()),
@@ -251,7 +256,7 @@ def _cross(
 
 
 def _mark_at_start(reader: SourceReader, new: CommitTally, seen: Observation) -> CounterMark | None:
-    """The mark before frame 1 of the new incarnation; the old mark is at the old cursor."""
+    """Return the mark before frame 1 of the new incarnation. The old mark is at the old cursor."""
     old = reader.evidence.mark
     if seen.index is None or new.doubtful:
         return None
