@@ -139,9 +139,9 @@ def _restore_one(
         how = RestoreOptions(args.force, args.if_missing, create_folder=True, access=access, progress=drain)
         return DatabaseOutcome(name, path, restore_request(replica, request, path, how))
     except WalsyncdError as error:
-        forget_locals(error)  # it is kept to the end
+        forget_locals(error)  # errors are kept to the end
         return DatabaseOutcome(name, path, error=error)
-    except Exception as error:  # noqa: BLE001  whatever one database's objects bring about, the others are restored
+    except Exception as error:  # noqa: BLE001  a fault in one database must not stop the others
         forget_locals(error)
         odd = CorruptError(f"restore {replica.url}: {type(error).__name__}: {error}", hint="please report this")
         return DatabaseOutcome(name, path, error=odd)

@@ -89,7 +89,7 @@ class OpenFolder:
         return sorted(os.listdir(self.descriptor))  # noqa: PTH208  a descriptor has no Path
 
     def rename(self, name: str, new_name: str) -> None:
-        """Give a file of this folder another name here, in one step."""
+        """Rename a file within this folder, in one step."""
         os.rename(name, new_name, src_dir_fd=self.descriptor, dst_dir_fd=self.descriptor)
 
     def unlink(self, name: str) -> None:

@@ -34,7 +34,7 @@ class BaseReads(Connection):
 
 
 class BaseTable(BaseReads):
-    """Steps of bases. Every method is one durable step."""
+    """Changes to bases under way. Every method is one durable step."""
 
     def base_begun(
         self,
@@ -87,7 +87,7 @@ class BaseTable(BaseReads):
             )
 
     def gap_found(self, database_id: int, follow: str) -> None:
-        """Note in ``follow`` that a gap is bridged. Every base under way becomes worthless."""
+        """Store a follow state in which a gap is bridged. Every base under way becomes worthless."""
         with self._transaction() as connection:
             connection.execute("UPDATE database SET follow = ? WHERE id = ?", (follow, database_id))
             sql = "SELECT id FROM object WHERE kind = 'base' AND database_id = ?"

@@ -94,10 +94,10 @@ class WholeReads(Connection):
 
 
 class WholeTable(WholeReads, ObjectTable):
-    """Steps of closed epochs. Every method is one durable step."""
+    """Changes to closed epochs. Every method is one durable step."""
 
     def keep_bodies(self, bytes_max: int, is_kept: Callable[[int], bool] = lambda _database_id: True) -> None:
-        """Keep stored segments from now on, if ``is_kept`` their database, with bodies up to ``bytes_max`` in all."""
+        """Keep stored segments of the databases that ``is_kept`` accepts, with bodies up to ``bytes_max`` in all."""
         sql = "SELECT coalesce(sum(size), 0) FROM kept WHERE body IS NOT NULL OR body_path IS NOT NULL"
         self._kept_bytes = int(self._rows(sql)[0][0])
         self._kept_bytes_max, self._is_kept = bytes_max, is_kept

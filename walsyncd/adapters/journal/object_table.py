@@ -72,7 +72,7 @@ class _Body:
 
 
 class ObjectTable(ObjectReads):
-    """Steps of objects. Every method is one durable step."""
+    """Changes to objects. Every method is one durable step."""
 
     def __init__(self, connection: sqlite3.Connection, path: Path, spool: Spool) -> None:
         super().__init__(connection, path)

@@ -89,7 +89,7 @@ class PageMapReads(Connection):
 
 
 class PageMapTable(PageMapReads):
-    """Steps of maps. Every method is one durable step."""
+    """Changes to maps. Every method is one durable step."""
 
     def page_map_made(self, database_id: int, generation: str, map_id: str, page_size: int, before: Position) -> bool:
         """Note that ``map_id`` with the rows after ``before`` is the map, and delete older rows.

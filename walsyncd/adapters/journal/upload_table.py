@@ -23,7 +23,7 @@ class UploadReads(Connection):
 
 
 class UploadTable(UploadReads):
-    """Steps of uploads. Every method is one durable step."""
+    """Changes to uploads. Every method is one durable step."""
 
     def upload_opened(self, object_id: int, upload_id: str, part_size: int) -> bool:
         """Note that the store has opened a multipart upload. Returns False if the row was dropped meanwhile."""

@@ -217,7 +217,7 @@ def _storage_findings(settings: Settings, how: StorageSettings) -> Iterator[Find
         hint = f'storage = "{how.name}" in a [[database]] selects it'
         yield Finding("note", f"[{how.section}]", "no database selects it", hint)
     state_dir = settings.daemon.state_dir
-    has_run = (state_dir / FOLDERS_FILE).exists()  # otherwise no folder was noted as in use, and it stays so
+    has_run = (state_dir / FOLDERS_FILE).exists()  # else a check would remember a folder first
     try:
         storage = storage_from(how, state_dir=state_dir if has_run else None)
         remarks = probe(storage, deletes=how.delete)

@@ -107,7 +107,7 @@ class CopyWait:
     until_s: float = 0.0
 
     def holds(self, now_s: float) -> bool:
-        """Whether neither has come."""
+        """Whether the base still has to wait."""
         return now_s < self.until_s and not (self.answer is not None and self.answer.done())
 
 

@@ -139,7 +139,7 @@ class CopyQueue:
         return self._wanted.pop(row_id)
 
     def _known_s(self, row_id: int) -> float | None:
-        """When a base of this database is wanted, or None if none is."""
+        """Return when a base of this database is due (monotonic, seconds), or None if none is requested."""
         ripe = (moments[row_id] for moments in self._ripe.values() if row_id in moments)
         return next(ripe, self._due.get(row_id))
 

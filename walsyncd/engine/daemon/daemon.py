@@ -325,7 +325,7 @@ class Daemon:
         self._supervisor.call("appeared")  # for files that appeared between the look and the watch
         return {"databases": len(self._databases), **asdict(changes)}
 
-    # -- what the others tell, or ask ---------------------------------------------------------------------------------
+    # -- notices from other threads -----------------------------------------------------------------------------------
 
     def _changed(self) -> None:
         self._heart.changed()
@@ -371,7 +371,7 @@ class Daemon:
                 self._reports[tracked.row_id] = tracked.report
                 self._changed()
 
-    # -- what the service manager hears -----------------------------------------------------------------------------
+    # -- status for the service manager -----------------------------------------------------------------------------
 
     def _words(self) -> str:
         return status_words(

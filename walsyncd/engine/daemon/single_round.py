@@ -68,7 +68,7 @@ class SingleRound:
         self._done()
 
     def stop(self) -> None:
-        """End the thread: the daemon stops."""
+        """End the thread because the daemon stops."""
         self._stopping.set()
 
     def _wait_while(self, remains: Callable[[], object]) -> None:

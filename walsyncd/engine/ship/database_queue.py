@@ -52,7 +52,7 @@ class DatabaseQueue:
     bytes_waiting: int = 0
     """At least this many bytes are spooled; a hint that a full object has gathered."""
     urgent_upto: int = 0
-    """Objects up to this id leave without a token."""
+    """Objects up to this id are sent without a token."""
     check_ownership: bool = False
     """A base's part waits for the queue to be claimed."""
     is_busy: bool = False
@@ -120,7 +120,7 @@ class DatabaseQueue:
             self.is_doubted = True
 
     def ownership_checked(self, now_ms: float, wall_ms: float) -> None:
-        """owner.json was read, and it names us."""
+        """Note that owner.json was read, and that it names us."""
         self.is_claimed = True
         self.is_doubted = False
         self.wall_ahead_ms = wall_ms - now_ms

@@ -142,7 +142,7 @@ class Uploader:
     def submit(self, database_id: int, task: Callable[[], object], size: int = 0) -> Future[object]:
         """Have ``task`` (a part of a base, ``size`` bytes) run in a thread once the database is ours to write.
 
-        The future gets what it returns or raises; ImpossibleError if the database is not ours any more.
+        The future gets what it returns or raises, or ImpossibleError if the database is not ours any more.
         """
         future: Future[object] = Future()
         with self._wake:
@@ -356,7 +356,7 @@ class Uploader:
         else:
             self._answered()
 
-    # What the storage said.
+    # The storage's answers.
 
     def _gone_away(self, error: TransientError, database_id: int | None = None, *, by_part: bool = False) -> None:
         with self._wake:
