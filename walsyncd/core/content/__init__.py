@@ -1,1 +1,1 @@
-"""The page map: what each page of a replica is, and what a scan of the file and a bridge make of it."""
+"""Page maps: the content of each page of a replica, and how scans and bridges use it."""

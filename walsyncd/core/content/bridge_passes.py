@@ -1,24 +1,25 @@
-"""The passes of a bridge: which pages to read from the file, and when what was read is a state of the database.
+"""The passes of a bridge: which pages to read from the file, and when the pages read are a state of the database.
 
 A bridge is one transaction that leads from the position before a gap to a commit N after it. It is collected while
 writers write:
 
-1. Let S be the point before frame 1 of the WAL's current incarnation. Read the listed pages from the file, at first
-   all, and take those that differ from the map and from what was taken before. F are the pages in frames since S.
+1. Let S be the point before frame 1 of the WAL's current incarnation. Read the listed pages from the file (in the
+   first pass all of them), and take those that differ from the map and from what was taken before. Let F be the pages
+   in frames since S.
 2. If the WAL was restarted, deleted or created over frames meanwhile, a checkpoint may have copied frames into pages
-   that had been read already. The next pass reads F and what lies past the pages read.
+   that had been read already. The next pass reads F and the pages past those read.
 3. If there was a gap meanwhile, F is not known. The next pass reads all pages. What was taken stays taken.
-4. Else every page of the database at N is in the file, as it was read, or in the current incarnation's frames. Take
-   the last version of every page in these frames, whether it differs or not: a base that is begun in the same
+4. Otherwise every page of the database at N is in the file, as it was read, or in the current incarnation's frames.
+   Take the last version of every page in these frames, whether it differs or not: a base that is begun in the same
    incarnation starts before the bridge and needs them.
 
-Within the transaction the last version of a page wins (SQLite applies a WAL so). So it does no harm that a page was
-taken in a version that is not current any more.
+Within the transaction the last version of a page wins, because SQLite applies a WAL that way. So it does no harm that a
+page was taken in a version that is not current any more.
 
-A page that is in F when a pass begins need not be read in it. Either the pass is the last one, then its last version
-comes from the frames, or the next pass reads it.
+A page that is in F when a pass begins need not be read in that pass. If the pass is the last one, the page's last
+version comes from the frames; otherwise the next pass reads it.
 
-What is held is four bytes for each frame since S.
+Memory holds four bytes for each frame since S.
 """
 
 from __future__ import annotations
@@ -29,12 +30,12 @@ from walsyncd.core.content.page_entry import PageNumbers, lock_page
 from walsyncd.core.sqlite.arrays import NDArray, np
 from walsyncd.core.sqlite.dbheader import parse_database_header
 
-VOIDED_MAX = 3  # passes that new gaps made worthless, before a bridge waits for a calmer time
+VOIDED_MAX = 3  # a bridge waits for a calmer time after this many passes that new gaps made worthless
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PageList:
-    """The pages to be read: ``numbers``, ascending, and every page past number ``beyond``."""
+    """The pages to be read: those in ``numbers``, which ascend, and every page past number ``beyond``."""
 
     numbers: PageNumbers
     beyond: int
@@ -42,9 +43,9 @@ class PageList:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LastVersions:
-    """The pass was the last one: ``frames`` (from 1) of the incarnation hold the last version of their page.
+    """The result of the last pass: ``frames`` (from 1) of the incarnation hold the last version of their page.
 
-    ``size`` is that of the database at N in pages, None if the incarnation has no commit.
+    ``size`` is the size of the database at N in pages, or None if the incarnation has no commit.
     """
 
     frames: NDArray[np.intp]
@@ -52,17 +53,17 @@ class LastVersions:
 
 
 def all_pages() -> PageList:
-    """Every page of the file."""
+    """Return the list of every page of the file."""
     return PageList(np.empty(0, np.uint32), 0)
 
 
 class BridgePasses:
-    """What is known of the passes. The caller tells what it saw in the WAL, and asks when a pass has been read."""
+    """What is known of the passes. The caller reports what it saw in the WAL, and asks when a pass has been read."""
 
     def __init__(self, page_size: int) -> None:
         self._page_size = page_size
         self.pages = all_pages()
-        """What the next pass reads, or what the current one does."""
+        """What the current pass reads, or the next one if none is under way."""
         self.voided = 0
         """How many passes in a row a gap made worthless."""
         self._incarnation = _no_pages()
@@ -72,33 +73,33 @@ class BridgePasses:
         self._restarted = False
 
     def begin_pass(self) -> PageNumbers:
-        """A pass begins; returns the pages that need not be read, being in F already."""
+        """Begin a pass. Returns the pages that need not be read because they are in F already."""
         self._before, self._restarted = _no_pages(), False
         return np.unique(self._joined())
 
     def saw_frames(self, first: int, page_numbers: PageNumbers) -> None:
-        """Frames from number ``first`` of the current incarnation on were followed; they may be told twice."""
+        """Take in followed frames of the current incarnation, from ``first`` on. They may be reported twice."""
         held = self._joined()
         assert first <= len(held) + 1, f"frames from {first} after {len(held)}"
         if first <= len(held):
-            # Those that were read and not yet believed are read again. F keeps them, which does no harm.
+            # Frames that were read and not yet believed are read again. F keeps them, which does no harm.
             self._before = np.union1d(self._before, held[first - 1 :]).astype(np.uint32)
             self._incarnation = held[: first - 1]
         self._runs.append(page_numbers.astype(np.uint32))
 
     def saw_commit(self, size: int) -> None:
-        """The last frame that was told of commits, with the database at ``size`` pages."""
+        """Take in that the last reported frame commits, with a database of ``size`` pages."""
         self._size = size
 
     def saw_restart(self) -> None:
-        """The WAL's incarnation ended, and nothing of it was missed."""
+        """Take in that the WAL's incarnation ended, and that nothing of it was missed."""
         held = self._joined()
         self._before = np.union1d(self._before, held).astype(np.uint32)
         self._restarted = self._restarted or len(self._before) > 0
         self._incarnation, self._size = _no_pages(), None
 
     def saw_gap(self) -> None:
-        """Frames may have been missed: all pages are read again."""
+        """Take in that frames may have been missed, so that all pages are read again."""
         self.voided += 1
         self.pages = all_pages()
         self._runs.clear()
@@ -110,9 +111,10 @@ class BridgePasses:
         return len(self._before) == 0 and len(self._joined()) == 0
 
     def end_pass(self, pages_read: int, last: int) -> LastVersions | None:
-        """The pass has read the file up to page ``pages_read``, and a look that began later has caught up to ``last``.
+        """End a pass that has read up to page ``pages_read``. A look that began later has caught up to ``last``.
 
-        None if another pass is needed; `pages` says which. Frames after ``last`` were told and did not commit.
+        Returns None if another pass is needed, which reads ``pages``. Frames after ``last`` were reported and did not
+        commit.
         """
         held = self._joined()
         if self._restarted:
@@ -131,7 +133,7 @@ class BridgePasses:
 
 
 def size_without_frames(page_1: bytes, file_size: int, page_size: int) -> int:
-    """The size in pages of a database that has no WAL: page 1 says it, if it can be believed, else the file does.
+    """Return the size in pages of a database without a WAL: by page 1 if it can be believed, else by the file.
 
     A file may be longer than its database (SQLITE_FCNTL_CHUNK_SIZE), or encrypted.
     """

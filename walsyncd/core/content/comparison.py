@@ -1,14 +1,15 @@
-"""Compares what was read from a database file with what the page map says, block by block.
+"""Compares what was read from a database file with the page map, block by block.
 
-A page that differs is a finding only if nothing explains it. Explained are the pages that frames wrote while the file
-was read, those past the database's size at the end, and the page that SQLite's locks lie on. Nothing else is.
+A page that differs is a finding only if nothing explains it. A difference is explained for the pages that frames wrote
+while the file was read, for those past the database's size at the end, and for the page of SQLite's lock bytes. Nothing
+else is explained.
 
 Some ciphers encrypt a page again when a checkpoint copies it. Then every page that came with a frame differs from the
 frame's bytes, and every page that was read from the file does not. ``PageTally`` counts both, so that such a database
 is recognised by what it does and not by its header. A plain database whose pages have no reserved bytes (byte 20 of
 the header) is never taken for one: a cipher of this kind needs room for a nonce in each page.
 
-A bridge carries whatever differs. So it carries each page of such a database that came with a frame.
+A bridge carries every page that differs. So it carries each page of such a database that came with a frame.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from walsyncd.core.content.page_entry import ABSENT, Entries, PageNumbers, diffe
 from walsyncd.core.sqlite.arrays import NDArray, np
 from walsyncd.core.sqlite.dbheader import HEADER_SIZE, parse_database_header
 
-_RESERVED_AT = 20  # how many bytes at the end of each page are not SQLite's
+_RESERVED_AT = 20  # the header's byte with the number of bytes at the end of each page that SQLite does not use
 
 
 class Cipher(StrEnum):
@@ -33,7 +34,7 @@ class Cipher(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class PageTally:
-    """How many pages were compared that no frame explains, by where their entry came from and how they compared."""
+    """Counts of the compared pages that no frame explains, by the source of their entry and the result."""
 
     frame_same: int = 0
     frame_other: int = 0
@@ -50,7 +51,7 @@ class PageTally:
 
 
 def cipher_of(known: Cipher, tally: PageTally, page_1: bytes) -> Cipher:
-    """What a scan tells of the cipher; ``page_1`` is the start of the file. What was known once stays."""
+    """Return what a scan shows of the cipher. ``page_1`` is the start of the file. A known result stays."""
     if known is not Cipher.UNKNOWN:
         return known
     header = parse_database_header(page_1[:HEADER_SIZE])
@@ -60,7 +61,7 @@ def cipher_of(known: Cipher, tally: PageTally, page_1: bytes) -> Cipher:
 
 
 def tally_of(expected: Entries, found: Entries) -> PageTally:
-    """Count the pages of a block; a page without an entry in the map counts for nothing."""
+    """Count the pages of a block. A page without an entry in the map is not counted."""
     other, by_frame, there = differs(expected, found), is_from_frame(expected), expected != ABSENT
     counts = (
         there & by_frame & ~other,
@@ -72,7 +73,7 @@ def tally_of(expected: Entries, found: Entries) -> PageTally:
 
 
 def unexplained(expected: Entries, found: Entries, first: int, page_size: int, cipher: Cipher) -> PageNumbers:
-    """The pages of a block from page ``first`` on that contradict the map, before anything explains them."""
+    """Return the pages of a block from page ``first`` on that contradict the map, before anything explains them."""
     other = differs(expected, found)
     if cipher is Cipher.ANEW:
         other &= ~is_from_frame(expected)

@@ -1,16 +1,16 @@
-"""The entry of a page map: one number for each page, the hash of the content that a restore would give.
+"""The entries of a page map: one number for each page, a hash of the content that a restore would produce.
 
 An entry has 64 bits:
 
     0            there is no entry: the page does not exist in the replica, or its content is not known
-    bits 1 … 63  those of the XXH3 of the page (64 bits, no seed)
+    bits 1 … 63  bits 1 … 63 of the XXH3 of the page (64 bits, no seed)
     bit 0        1 if the content came with a frame, 0 if it was read from the database file
 
-Bit 0 matters only where pages are encrypted anew when a checkpoint copies them (SQLite3 Multiple Ciphers with its
-default cipher, among others). The file never has the frame's bytes then, so an entry that came with a frame says
-nothing about the file. `differs` ignores the bit, `is_unknown` reads it.
+Bit 0 matters only where pages are encrypted again when a checkpoint copies them (SQLite3 Multiple Ciphers with its
+default cipher, among others). The file never has the frame's bytes then, so an entry that came with a frame does not
+describe the file. ``differs`` ignores the bit, and ``is_from_frame`` reads it.
 
-The page that SQLite's locks lie on never holds content, so it never has an entry (sqlite.org/fileformat2.html, 1.4).
+The page of SQLite's lock bytes never holds content, so it never has an entry (sqlite.org/fileformat2.html, 1.4).
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ ABSENT = 0
 LOCK_BYTE = 0x40000000
 
 _FROM_FRAME = 1
-_SMALLEST = 2  # the entry of a page whose hash has no other bit than bit 0, since 0 means that there is none
+_SMALLEST = 2  # the entry of a page whose hash has no bit but bit 0, since 0 means that there is no entry
 
 
 def lock_page(page_size: int) -> int:
-    """The number of the page that SQLite's locks lie on."""
+    """Return the number of the page of SQLite's lock bytes."""
     return LOCK_BYTE // page_size + 1
 
 
 def entries_of_pages(pages: Buffer, page_size: int) -> Entries:
-    """The entries of whole pages that were read from the database file."""
+    """Return the entries of whole pages that were read from the database file."""
     assert len(pages) % page_size == 0, f"{len(pages)} bytes are not whole pages of {page_size}"
     view = memoryview(pages)
     digest = xxhash.xxh3_64_intdigest
@@ -49,7 +49,7 @@ def entries_of_pages(pages: Buffer, page_size: int) -> Entries:
 
 
 def entries_of_frames(frames: Buffer, page_size: int, rows: NDArray[np.intp]) -> Entries:
-    """The entries of the pages in these frames; ``rows`` are the frames' indices in ``frames``, from 0."""
+    """Return the entries of the pages in some frames. ``rows`` are their indices in ``frames``, from 0."""
     view = memoryview(frames)
     size = FRAME_HEADER_SIZE + page_size
     digest = xxhash.xxh3_64_intdigest
@@ -65,13 +65,13 @@ def _entries(hashes: list[int], *, from_frame: bool) -> Entries:
 
 
 def differs(expected: Entries, found: Entries) -> NDArray[np.bool_]:
-    """Where the content is another one, or where one of both has no entry."""
+    """Return where the content differs, or where one of the two has no entry."""
     both: NDArray[np.bool_] = (expected != ABSENT) & (found != ABSENT)
     other: NDArray[np.bool_] = (expected | np.uint64(_FROM_FRAME)) != (found | np.uint64(_FROM_FRAME))
     return ~both | other
 
 
 def is_from_frame(entries: Entries) -> NDArray[np.bool_]:
-    """Where the content came with a frame."""
+    """Return where the content came with a frame."""
     by_frame: NDArray[np.bool_] = (entries & np.uint64(_FROM_FRAME)) != 0
     return by_frame

@@ -1,6 +1,6 @@
-"""Pages as frames of a stored epoch: what a bridge is made of.
+"""Pages as frames of a stored epoch, which make up a bridge.
 
-Only the last frame of a bridge commits. SQLite applies a transaction that holds a page twice with its last version.
+Only the last frame of a bridge commits. If a transaction holds a page twice, SQLite applies the last version.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from walsyncd.core.stored.epoch import Stamp
 
 
 def frames_of_pages(pages: Sequence[tuple[int, Buffer]], stamp: Stamp, *, size: int = 0) -> tuple[bytes, Stamp]:
-    """The frames that hold these pages (number, content), and the stamp after them.
+    """Return the frames that hold these pages (number, content), and the stamp after them.
 
-    The last one commits with a database of ``size`` pages, 0 if none of them does.
+    The last one commits with a database of ``size`` pages. If ``size`` is 0, none of them commits.
     """
     if not pages:
         return b"", stamp

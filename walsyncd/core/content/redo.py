@@ -1,18 +1,18 @@
-"""Redo rows: what a run of frames makes of a page map.
+"""Redo rows: the changes that a run of frames makes to a page map.
 
-The map file is written rarely, so what the frames since then changed waits in the journal, one row for each segment.
-A row holds the last content of each page that its frames wrote, the smallest size that one of its commits stated,
-and the size that its last commit stated. Sizes are in pages.
+The map file is written rarely. Changes by frames since then wait in the journal, one row for each segment. A row holds
+the last content of each page that its frames wrote, the smallest size that one of its commits stated, and the size that
+its last commit stated. Sizes are in pages.
 
 **A commit forgets every page past its size, at that commit.** The database may become larger again in the same row,
-or in a later one. A page that comes back then is another one. So
+or in a later one. A page that comes back then is a new page. So
 
 - a page counts only if no commit from its frame on states a smaller size than its number;
 - to apply a row, first drop every entry past its smallest size, then set those that it holds.
 
-Two rows in a row are one row (`combined`), so the same rule applies rows to a map and adds them up.
+Consecutive rows can be combined into one (``combined``), by the same rule that applies a row to a map.
 
-The text of a row's entries is ``count`` page numbers (u32) and then as many entries (u64), little-endian.
+The stored form of a row's entries is ``count`` page numbers (u32), then as many entries (u64), little-endian.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _PAIR_BYTES = 12
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Redo:
-    """What to change in a map: ``pages`` ascend, ``entries`` belong to them; see the head of this file."""
+    """Changes to a map. ``pages`` ascend, and ``entries`` belong to them; see the head of this file."""
 
     pages: PageNumbers
     entries: Entries
@@ -50,12 +50,12 @@ class Redo:
 
 
 def nothing_to_redo() -> Redo:
-    """The row that changes nothing; its size is `SIZE_MAX`, which means that no commit stated one."""
+    """Return the row that changes nothing. Its size is ``SIZE_MAX``, which means that no commit stated one."""
     return Redo(np.empty(0, np.uint32), np.empty(0, np.uint64), SIZE_MAX, SIZE_MAX)
 
 
 class RedoBuilder:
-    """Collects a row from frames that come in runs; the frames of a transaction may come in several."""
+    """Collects a row from frames that come in runs. The frames of one transaction may come in several runs."""
 
     def __init__(self, page_size: int) -> None:
         self._page_size = page_size
@@ -65,11 +65,11 @@ class RedoBuilder:
         self._greatest = 0  # no page in ``_parts`` has a greater number
 
     def add(self, frames: Frames) -> None:
-        """Take verified frames, the ones right after those taken before."""
+        """Add verified frames, which directly follow those added before."""
         if not frames.count:
             return
         stated = np.where(frames.sizes == 0, np.uint32(SIZE_MAX), frames.sizes)
-        # The smallest size that a commit from this frame on states, for each frame.
+        # For each frame: the smallest size that a commit from this frame on states.
         smallest = np.minimum.accumulate(stated[::-1])[::-1]
         self._forget_past(int(smallest[0]))
         counts = (frames.page_numbers <= smallest) & (frames.page_numbers != lock_page(self._page_size))
@@ -82,7 +82,7 @@ class RedoBuilder:
             self._size = int(commits[-1])
 
     def finish(self) -> Redo:
-        """The row; the last frame taken must have been a commit."""
+        """Return the row. The last frame added must have been a commit."""
         pages, entries = _last_wins(self._parts)
         return Redo(pages, entries, self._size_min, self._size)
 
@@ -94,7 +94,7 @@ class RedoBuilder:
 
 
 def combined(rows: Iterable[Redo]) -> Redo:
-    """What rows do one after the other, as one row."""
+    """Return one row that does the same as these rows one after the other."""
     parts: list[tuple[PageNumbers, Entries]] = []
     smallest, size = SIZE_MAX, SIZE_MAX
     for row in reversed(list(rows)):
@@ -106,7 +106,7 @@ def combined(rows: Iterable[Redo]) -> Redo:
 
 
 def apply(redo: Redo, entries: Entries, first: int) -> Entries:
-    """The entries of the pages from number ``first`` on, after ``redo``; ``entries`` stay as they are."""
+    """Return the ``entries`` of the pages from number ``first`` on after ``redo``, as a new array."""
     changed = entries.copy()
     if redo.size_min < first + len(changed) - 1:
         changed[max(0, redo.size_min + 1 - first) :] = ABSENT
@@ -116,12 +116,12 @@ def apply(redo: Redo, entries: Entries, first: int) -> Entries:
 
 
 def format_entries(redo: Redo) -> bytes:
-    """The page numbers and entries of a row, as the journal keeps them."""
+    """Return the page numbers and entries of a row, as the journal stores them."""
     return redo.pages.astype("<u4").tobytes() + redo.entries.astype("<u8").tobytes()
 
 
 def parse_entries(text: bytes, *, size_min: int, size: int) -> Redo:
-    """Inverse of ``format_entries``; ValueError if the text is not one."""
+    """Inverse of ``format_entries``. Raises ValueError if the text is not valid."""
     count, rest = divmod(len(text), _PAIR_BYTES)
     if rest:
         raise ValueError(f"{len(text)} bytes are no pages and entries")
@@ -140,6 +140,6 @@ def _last_wins(parts: list[tuple[PageNumbers, Entries]]) -> tuple[PageNumbers, E
 
 
 def _last_of_each(pages: PageNumbers) -> tuple[PageNumbers, NDArray[np.intp]]:
-    """The different page numbers, ascending, and where each stands last."""
+    """Return the distinct page numbers, ascending, and the last index of each."""
     different, from_end = np.unique(pages[::-1], return_index=True)
     return different, len(pages) - 1 - from_end

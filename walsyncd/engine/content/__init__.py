@@ -1,1 +1,1 @@
-"""What each page of a replica is, compared with the database file: page maps, scans, bridges and scrubs."""
+"""The content of each page of a replica, compared with the database file: page maps, scans, bridges and scrubs."""

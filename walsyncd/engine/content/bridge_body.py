@@ -1,6 +1,7 @@
-"""The body of a bridge in the making: one transaction of pages, in a temporary file of the spool.
+"""Builds the body of a bridge: one transaction of pages, in a temporary file of the spool.
 
-Until its row is in the journal a restart drops the file and begins again. All methods run in the scans' thread.
+Until its row is in the journal, a restart of the daemon drops the file and begins again. All methods run in the scan
+thread.
 """
 
 from __future__ import annotations
@@ -23,17 +24,17 @@ from walsyncd.core.stored.segment import Commit, SegmentWriter, Trailer
 from walsyncd.engine.content.page_maps import PageMap
 from walsyncd.errors import WalsyncdError
 
-SMALL_BYTES = 1 << 20  # a bridge of so little is never worse than a base, which is two objects and a history that ends
+SMALL_BYTES = 1 << 20  # so small a bridge is never worse than a base, which takes two objects and ends the generation
 
 
 class BridgeImpossibleError(WalsyncdError):
-    """A base is needed: it costs less, the spool has no room for the bridge, or there is no page map."""
+    """A base is needed, because it costs less, the spool has no room for the bridge, or there is no page map."""
 
 
 class BridgeBody:
-    """A bridge from the position that ``page_map`` is the map of, as the first transaction of ``stream``'s epoch.
+    """A bridge from the position of ``page_map``, as the first transaction of ``stream``'s epoch.
 
-    ``pages_bytes_max`` bounds the pages, ``body_bytes_max`` the compressed body.
+    ``pages_bytes_max`` limits the pages, and ``body_bytes_max`` the compressed body.
     """
 
     def __init__(
@@ -63,18 +64,18 @@ class BridgeBody:
 
     @property
     def page_size(self) -> int:
-        """In bytes."""
+        """The page size in bytes."""
         return self._page_map.page_size
 
     def begin_pass(self) -> None:
-        """What was taken so far is compared with from now on."""
+        """From now on, compare the file also with what was taken so far."""
         self._taken = combined([self._taken, *self._parts])
         self._parts.clear()
 
     def take_differing(self, first: int, block: Buffer, entries: Entries, wanted: PageNumbers | None) -> None:
         """Take the pages of a block of the file that differ from the map and from what was taken before this pass.
 
-        The block begins with page ``first``. ``wanted``: only these of it, None for all.
+        The block begins with page ``first``. Only the pages in ``wanted`` are taken, or any of the block if it is None.
         """
         expected = apply(self._taken, self._page_map.entries(first, len(entries)), first)
         numbers = (np.flatnonzero(differs(expected, entries)) + first).astype(np.uint32)
@@ -86,7 +87,7 @@ class BridgeBody:
         self.take(pages, entries[numbers.astype(np.intp) - first])
 
     def take(self, pages: Sequence[tuple[int, Buffer]], entries: Entries) -> None:
-        """Take these pages; BridgeImpossibleError if they are too many."""
+        """Take these pages. Raises BridgeImpossibleError if there are too many."""
         self._write(pages, 0)
         if pages:
             ascending = np.argsort([number for number, _ in pages], kind="stable")
@@ -95,7 +96,7 @@ class BridgeBody:
             self._parts.append(Redo(numbers, entries[ascending], nothing.size_min, nothing.size))
 
     def finish(self, page_1: bytes, size: int, span: BridgeSpan, seen_ms: int) -> tuple[NewObject, Stream]:
-        """Commit with page 1 as it is at N and a database of ``size`` pages; the object, and the stream after it."""
+        """Commit with page 1 of N and a database of ``size`` pages. Returns the object and the stream after it."""
         self._write([(1, page_1)], size)
         stream = self._stream
         trailer = Trailer(

@@ -14,7 +14,7 @@ from walsyncd.errors import TransientError
 
 
 def runs_of(pages: PageList, count: int, length_max: int) -> list[tuple[int, int]]:
-    """The pages of a list in a file of ``count`` pages, as runs of adjoining ones of at most ``length_max``."""
+    """Return the listed pages of a file of ``count`` pages as runs (first, last) of at most ``length_max`` pages."""
     listed = pages.numbers[(pages.numbers <= min(count, pages.beyond))].astype(np.int64)
     ends = np.flatnonzero(np.diff(listed, append=-1) != 1)
     runs: list[tuple[int, int]] = []
@@ -30,7 +30,7 @@ def _cut(first: int, last: int, length_max: int) -> list[tuple[int, int]]:
 
 
 def frames_upto(wal: OpenFile, cursor: Cursor) -> Iterator[Frames]:
-    """The verified frames of the cursor's incarnation in batches; TransientError if they are not there any more."""
+    """Read the verified frames up to ``cursor`` in batches. Raises TransientError if they are not there any more."""
     header = cursor.header
     assert header is not None
     reached = cursor_before(header)
@@ -48,7 +48,7 @@ def frames_upto(wal: OpenFile, cursor: Cursor) -> Iterator[Frames]:
 
 
 def pages_of(frames: Frames, rows: NDArray[np.intp], page_size: int) -> list[tuple[int, memoryview]]:
-    """The pages in these frames: number and content."""
+    """Return the pages in some of these frames, as (number, content)."""
     size = FRAME_HEADER_SIZE + page_size
     return [
         (int(frames.page_numbers[row]), frames.data[row * size + FRAME_HEADER_SIZE : (row + 1) * size])

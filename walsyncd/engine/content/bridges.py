@@ -18,14 +18,14 @@ from walsyncd.engine.follow.environment import Environment
 from walsyncd.engine.follow.followed_database import FollowedDatabase
 from walsyncd.engine.follow.schedule import Schedule
 
-DATABASE_SHARE = 2  # a bridge of more than one part in so many of the database is dropped: a base costs less
-SPOOL_SHARE = 4  # and so is one of more than one part in so many of the spool
+DATABASE_SHARE = 2  # a bridge larger than 1/DATABASE_SHARE of the database is dropped, because a base costs less
+SPOOL_SHARE = 4  # and so is one larger than 1/SPOOL_SHARE of the spool
 
 _log = structlog.get_logger()
 
 
 class Bridges:
-    """Begins bridges; ``begin`` is for the follower's thread."""
+    """Begins bridges. ``begin`` is for the follower's thread."""
 
     def __init__(
         self, journal: Journal, environment: Environment, schedule: Schedule, queue: ScanQueue, maps: PageMaps
@@ -37,7 +37,7 @@ class Bridges:
         self._maps = maps
 
     def begin(self, tracked: FollowedDatabase, gap: Gap) -> bool:
-        """Begin to bridge the gap after the database's state, or go on with that; False if a base is needed."""
+        """Begin or continue to bridge the gap after the database's state. Returns False if a base is needed."""
         bridge, state = tracked.bridge, tracked.state
         if bridge is not None and not bridge.is_impossible:
             bridge.gap_again(gap)

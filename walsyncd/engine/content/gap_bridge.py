@@ -1,14 +1,14 @@
-"""One gap of one database while it is bridged: what the follower does instead of shipping, until the bridge is made.
+"""One gap of one database while it is bridged: what the follower does instead of shipping.
 
-1. **Looking.** The follower follows the WAL's current incarnation from its frame 1 on, proves each restart as ever,
+1. **Looking.** The follower follows the WAL's current incarnation from its frame 1 on, proves each restart as always,
    and keeps page numbers instead of frames.
-2. **Reading.** The scans' thread reads the listed pages of the file (``core.content.bridge_passes``) meanwhile.
-3. **Read.** A look that begins after the last byte was read says whether the pass was the last one.
-4. **Finishing.** The scans' thread takes the last versions from the WAL. Nothing is followed beyond N meanwhile, so
-   that the next frame that is shipped is the one after N.
+2. **Reading.** The scan thread reads the listed pages of the file (``core.content.bridge_passes``) meanwhile.
+3. **Read.** A look that begins after the last byte was read shows whether the pass was the last one.
+4. **Finishing.** The scan thread takes the last versions from the WAL. Nothing is followed beyond N meanwhile, so that
+   the next frame that is shipped is the one after N.
 
-The bridge and the follow state at N are one transaction of the journal. Until then the journal has the old position
-with the gap noted, and a restart of the daemon begins again.
+The bridge and the follow state at N are written in one transaction of the journal. Until then the journal has the old
+position with the gap noted, and a restart of the daemon begins the bridge again.
 """
 
 from __future__ import annotations
@@ -47,13 +47,13 @@ from walsyncd.errors import TransientError, WalsyncdError
 RETRY_S = 5.0  # after the file or the spool could not be read or written
 BACK_OFF_S = 60.0  # after passes that new gaps made worthless
 VOIDED_MAX = 3
-RECHECK_S = 1.0  # while the scans' thread is at work, which wakes the follower when it is done
+RECHECK_S = 1.0  # while the scan thread is at work; it wakes the follower when it is done
 
 _log = structlog.get_logger()
 
 
-# Opens the body of a bridge, by the stream that it begins and the size of the file in bytes; BridgeImpossibleError if
-# there is no map to compare with any more.
+# Opens the body of a bridge, given the stream that it begins and the size of the file in bytes. Raises
+# BridgeImpossibleError if the map to compare with is gone.
 OpenBody: TypeAlias = Callable[[Stream, int], BridgeBody]
 
 
@@ -66,7 +66,10 @@ class _Phase(Enum):
 
 @dataclass(frozen=True, slots=True)
 class _PassRead:
-    """What a pass read: up to page ``pages`` of a file of ``file_bytes``. ``changed``: its times or size did."""
+    """What a pass read, up to page ``pages`` of a file of ``file_bytes``.
+
+    ``changed``: the file's times or size changed meanwhile.
+    """
 
     pages: int
     page_1: bytes
@@ -76,7 +79,7 @@ class _PassRead:
 
 @dataclass(frozen=True, slots=True)
 class _Made:
-    """The bridge, and our side after it."""
+    """The finished bridge, the stream after it, and its size in bytes."""
 
     new: NewObject
     stream: Stream
@@ -84,7 +87,7 @@ class _Made:
 
 
 class FrameNumbers:
-    """Takes frames as a segment does, and keeps the numbers of their pages."""
+    """Takes frames as a segment builder does, and keeps only the numbers of their pages."""
 
     def __init__(self, passes: BridgePasses, stream: Stream) -> None:
         self._passes = passes
@@ -92,22 +95,22 @@ class FrameNumbers:
         self._size = 0
 
     def add(self, frames: Frames) -> None:
-        """Take verified frames."""
+        """Add verified frames."""
         self._passes.saw_frames(frames.first, frames.page_numbers)
         commits = frames.sizes[frames.sizes != 0]
         self._size = int(commits[-1]) if len(commits) else self._size
 
     def finish(self) -> tuple[None, Stream]:
-        """The last frame taken was a commit; nothing is shipped, and the stream stays where it is."""
+        """Note that the last frame added was a commit. Nothing is shipped, and the stream stays where it is."""
         self._passes.saw_commit(self._size)
         return None, self._stream
 
     def drop(self) -> None:
-        """Nothing is held that would have to be removed."""
+        """Do nothing: nothing is held that would have to be removed."""
 
 
 class GapBridge:
-    """Bridges the gap after ``old``; all methods are for the follower's thread, unless they say otherwise."""
+    """Bridges the gap after ``old``. All methods are for the follower's thread, except those of the scan thread."""
 
     def __init__(
         self,
@@ -125,7 +128,7 @@ class GapBridge:
         self.old = old
         self.gap = gap
         self.is_impossible = False
-        """A base is needed: the gap that ``step`` found last is not to be bridged."""
+        """A base is needed, because the gap that ``step`` found last can't be bridged."""
         self._tracked = tracked
         self._environment = environment
         self._schedule = schedule
@@ -137,18 +140,18 @@ class GapBridge:
         self._phase = _Phase.LOOKING
         self._body: BridgeBody | None = None
         self._attempt = 0
-        """Counts what the scans' thread is asked for; what was asked before counts for nothing."""
+        """Counts the requests to the scan thread. All but the last are void."""
         self._answer: Future[object] = Future()
         self._read: _PassRead | None = None
         self._salts: Salts | None = None
         self._not_before_s = 0.0
 
     def collector(self, stream: Stream) -> FrameNumbers:
-        """What takes the frames that are followed meanwhile."""
+        """Return what takes the frames that are followed meanwhile."""
         return FrameNumbers(self._passes, stream)
 
     def step(self) -> Step | None:
-        """Take one step, or None if there is nothing to be done now."""
+        """Take one step. Returns None if there is nothing to be done now."""
         tracked = self._tracked
         if (wait_s := self._not_before_s - time.monotonic()) > 0:
             self._schedule.at(tracked, wait_s)
@@ -168,7 +171,7 @@ class GapBridge:
         return take_step(tracked, self._environment)
 
     def applied(self, step: Step) -> None:
-        """The database has applied a step that was not the last one."""
+        """Take in a step that the database has applied and that was not the last one."""
         state = self._tracked.state
         if state is None:
             return
@@ -184,7 +187,7 @@ class GapBridge:
             self._end_pass(state)
 
     def gap_again(self, gap: Gap) -> None:
-        """Something was missed meanwhile: all pages are read again."""
+        """Read all pages again, because something was missed meanwhile."""
         self._passes.saw_gap()
         self._attempt += 1
         self._phase = _Phase.LOOKING
@@ -204,7 +207,7 @@ class GapBridge:
         self._schedule.at(self._tracked, wait_s)
 
     def drop(self) -> None:
-        """Give the bridge up; what was written of it is removed."""
+        """Give the bridge up, and remove what was written of it."""
         self._attempt += 1
         if self._queue.is_stopping:  # and its thread has ended
             self._drop_body()
@@ -235,7 +238,7 @@ class GapBridge:
         return Step(again_s=0)
 
     def _failed(self, error: BaseException) -> Step | None:
-        """The scans' thread could not do what it was asked for."""
+        """Handle a request that the scan thread could not fulfil."""
         if isinstance(error, BridgeImpossibleError):
             self.is_impossible = True
             text = "{reason}, and it is not bridged: {why}"
@@ -290,7 +293,7 @@ class GapBridge:
         )
         return Step(state=replace(state, stream=found.stream), objects=(found.new,), bridged=True, again_s=0)
 
-    # -- the scans' thread ------------------------------------------------------------------------------------------
+    # -- the scan thread --------------------------------------------------------------------------------------------
 
     def _read_steps(
         self, attempt: int, answer: Future[object], pages: PageList, skipped: PageNumbers, state: FollowState
@@ -313,7 +316,7 @@ class GapBridge:
                 wal.close()
 
     def _answered(self, answer: Future[object], steps: Callable[[], ScanSteps]) -> ScanSteps:
-        """Do ``steps``, which set the answer; an error becomes the answer."""
+        """Run ``steps``, which set the answer. An error becomes the answer."""
         try:
             with boundary("bridge a gap", database=self._tracked.name):
                 yield from steps()

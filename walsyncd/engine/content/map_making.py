@@ -1,13 +1,13 @@
 """Makes the page map of a database that has none, by a scan of its file.
 
 Let S be the stored position before frame 1 of the WAL's current incarnation when the first byte is read, and N the
-position of a look that begins after the last byte. A page that no frame from S through N holds has one content, which
-the file has. What the others are at N, the redo rows after S say, which are kept for that. So file entries and rows
-after S are the map at N, and at every position after it, but not before: **it counts only once N is stored**. A spool
-that is dropped takes the follow state back to before N, with the rows, and the file has content of frames that are
-gone.
+position of a look that begins after the last byte. A page that no frame from S through N holds has the same content all
+the time, and it is in the file. For the other pages the redo rows after S, which are kept for that, have the content at
+N. So the entries of the file with the rows after S are the map at N and at every position after it, but not before:
+**it counts only once N is stored**. If the spool is dropped, the follow state goes back to before N, and the rows with
+it, while the file has content of frames that are gone.
 
-The replica is taken to be right at that moment. Whether it is, drills tell.
+The replica is assumed to be right at that moment. Drills check whether it is.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ from walsyncd.engine.threads.boundary import boundary
 from walsyncd.errors import TransientError, WalsyncdError
 
 RETRY_S = 60.0
-POLL_S = 0.05  # for an answer of the follower
+POLL_S = 0.05  # while waiting for an answer of the follower
 STORED_POLL_S = 1.0
-STORED_WAIT_S = 600.0  # then the next attempt begins at a later S, which may be stored sooner
+STORED_WAIT_S = 600.0  # after this the next attempt begins at a later S, which may be stored sooner
 
 Request = Callable[[FollowedDatabase, Callable[[FollowedDatabase], object]], "Future[Any]"]
 
@@ -45,19 +45,19 @@ _log = structlog.get_logger()
 
 
 class _NotYetError(WalsyncdError):
-    """Nothing can change that but a commit."""
+    """The map can't be made before the next commit."""
 
 
 @dataclass(frozen=True, slots=True)
 class ScanOrigin:
-    """Where a database was when a look had caught up; ``unbroken`` is equal as long as nothing was missed since."""
+    """Where a database was when a look had caught up. ``unbroken`` stays equal as long as nothing was missed since."""
 
     state: FollowState
     unbroken: tuple[str, int, int]
 
 
 def origin_of(tracked: FollowedDatabase) -> ScanOrigin | None:
-    """In the follower's thread; None if the file can't be compared with the replica now."""
+    """Return the origin of a scan, or None if the file can't be compared now. For the follower's thread."""
     state = tracked.state
     if state is None or state.mode != "wal" or tracked.bridge is not None:
         return None
@@ -65,7 +65,7 @@ def origin_of(tracked: FollowedDatabase) -> ScanOrigin | None:
 
 
 class MapMaker:
-    """Makes maps in the scans' thread; ``request`` reaches the follower."""
+    """Makes maps in the scan thread. ``request`` reaches the follower."""
 
     def __init__(self, journal: Journal, maps: PageMaps, queue: ScanQueue, request: Request, *, boot_id: str) -> None:
         self._journal = journal
@@ -75,14 +75,14 @@ class MapMaker:
         self._boot_id = boot_id
         self._under_way: set[int] = set()
         self._waiting: set[int] = set()
-        """Databases of which no map can be made before the next segment: nothing wakes the daemon for them."""
+        """Databases whose map can't be made before the next segment. Nothing wakes the daemon for them."""
 
     def due(self, tracked: FollowedDatabase, delay_s: float = 0.0) -> None:
-        """Make the map of this database if it has none, in ``delay_s`` seconds; any thread."""
+        """Make the map of this database if it has none, in ``delay_s`` seconds. For any thread."""
         self._queue.add(self._steps(tracked), delay_s=delay_s)
 
     def stored(self, tracked: FollowedDatabase) -> None:
-        """A segment of it became visible: what could not be mapped before may be now; any thread."""
+        """Try again a map that could not be made, now that a segment of the database became visible. For any thread."""
         if tracked.row_id in self._waiting:
             self._waiting.discard(tracked.row_id)
             self.due(tracked)
@@ -188,7 +188,7 @@ def _is_after(row: RedoRow, start: Position) -> bool:
 
 
 def follows(rows: Sequence[RedoRow], start: Position, end: Position) -> bool:
-    """Whether ``rows`` are of every frame after ``start`` up to ``end``."""
+    """Whether ``rows`` cover every frame after ``start`` up to ``end``."""
     epoch, frame = start.epoch, start.frame
     for row in rows:
         if (row.epoch, row.first) not in {(epoch, frame + 1), (epoch + 1, 1)}:

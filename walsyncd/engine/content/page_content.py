@@ -1,4 +1,4 @@
-"""What each page of each replica is, kept and used: the scans' thread, the maps, and the bridges."""
+"""The page content of all replicas: the scan thread, the page maps, and the bridges."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from walsyncd.engine.follow.environment import Environment
 from walsyncd.engine.follow.followed_database import FollowedDatabase
 from walsyncd.engine.follow.schedule import Schedule
 
-WRITE_SEGMENTS = 64  # stored segments between two looks at what the maps' files may take over
+WRITE_SEGMENTS = 64  # stored segments between two checks of what the map files may take over
 
 
 class PageContent:
-    """One for the process; ``request`` gives what reaches the follower, which is made after this."""
+    """One for the process. ``request`` returns what reaches the follower, which is created after this."""
 
     def __init__(
         self, journal: Journal, environment: Environment, schedule: Schedule, request: Callable[[], Request]
@@ -36,20 +36,20 @@ class PageContent:
         self._maps.sweep()  # what a crash left
 
     def begin_bridge(self, tracked: FollowedDatabase, gap: Gap) -> bool:
-        """Bridge a gap; False if a base is needed. In the follower's thread."""
+        """Bridge a gap. Returns False if a base is needed. For the follower's thread."""
         return self._bridges.begin(tracked, gap)
 
     def adopt(self, tracked: FollowedDatabase) -> None:
-        """Keep its map; one that has none gets one."""
+        """Maintain the map of a database from now on, and make one if it has none."""
         self._tracked[tracked.row_id] = tracked
         self._maker.due(tracked)
 
     def forget(self, tracked: FollowedDatabase) -> None:
-        """It is not followed any more."""
+        """Drop a database that is not followed any more."""
         self._tracked.pop(tracked.row_id, None)
 
     def stored(self, row: ObjectRow) -> None:
-        """An object became visible. A generation's first base is followed by its map; segments fill the maps' files."""
+        """Take in that an object became visible. A first base lets a map be made, and segments fill the map files."""
         tracked = self._tracked.get(row.database_id)
         if row.kind is ObjectKind.MANIFEST and tracked is not None:
             self._maker.due(tracked)

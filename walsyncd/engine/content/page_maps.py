@@ -1,6 +1,6 @@
-"""The page maps of all databases: their files together with the redo rows that the journal keeps.
+"""The page maps of all databases: their files together with the redo rows in the journal.
 
-One thread writes the files. A map that is missing, torn or of another history is no map: it is made again by a scan.
+One thread writes the files. A map that is missing, torn or of another history is not used: a scan makes it again.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _log = structlog.get_logger()
 
 
 class PageMap:
-    """The map of one database as it was when it was opened; ``close`` it."""
+    """The map of one database as of its opening. The caller must ``close`` it."""
 
     def __init__(self, file: PageMapFile, row: PageMapRow, redo: Redo) -> None:
         self.row = row
@@ -34,11 +34,11 @@ class PageMap:
 
     @property
     def page_size(self) -> int:
-        """In bytes."""
+        """The page size in bytes."""
         return self._file.page_size
 
     def entries(self, first: int, count: int) -> Entries:
-        """Those of ``count`` pages from number ``first`` on."""
+        """Return the entries of ``count`` pages from number ``first`` on."""
         return apply(self._redo, self._file.read(first, count), first)
 
     def close(self) -> None:
@@ -55,14 +55,14 @@ class PageMap:
 
 
 class PageMaps:
-    """Opens, makes and writes maps; all of it in one thread."""
+    """Opens, makes and writes maps, all in one thread."""
 
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
         self._folder = journal.folder / "maps"
 
     def open(self, database_id: int) -> PageMap | None:
-        """The map at the journal's position, or None if there is none."""
+        """Return the map at the journal's position, or None if there is none."""
         row, file = self._file(database_id)
         if row is None or file is None:
             return None
@@ -74,11 +74,11 @@ class PageMaps:
         return PageMap(file, row, redo)
 
     def writer(self, database_id: int, page_size: int) -> PageMapWriter:
-        """A context for a map that is made."""
+        """Return the context in which a map is made."""
         return PageMapWriter(self._path(database_id), page_size)
 
     def write(self, database_id: int) -> int:
-        """Have the file take over what is stored; returns how many rows that were."""
+        """Move the rows of stored segments into the file. Returns how many rows that were."""
         row, file = self._file(database_id)
         if row is None or file is None:
             return 0
@@ -91,13 +91,13 @@ class PageMaps:
         return len(rows)
 
     def write_due(self) -> None:
-        """Write every map for which much is waiting."""
+        """Write every map that has many redo rows waiting."""
         for database_id, size in self._journal.redo_waiting():
             if size >= TAKE_OVER_BYTES:
                 self.write(database_id)
 
     def sweep(self) -> None:
-        """Remove files that are no map, and forget maps without a file; before any map is used."""
+        """Remove files that are no map, and forget maps without a file. This is called before any map is used."""
         rows = {self._path(row.database_id).name for row in self._journal.page_maps() if self._is_there(row)}
         if self._folder.is_dir():
             for path in self._folder.iterdir():

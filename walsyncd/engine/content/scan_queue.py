@@ -1,10 +1,10 @@
-"""The scans' thread: reads database files block by block, one scan at a time and at a bounded pace.
+"""The scan thread: it reads database files block by block, one scan at a time and at a limited pace.
 
-All scans share one pace, since they may share a disk: unpaced, a scan from a cold page cache slows a busy writer to a
-tenth (measured). The thread's I/O priority is the idle class in addition.
+All scans share one pace, because they may share a disk. Without a limit, a scan from a cold page cache slows a busy
+writer to a tenth (measured). In addition, the thread's I/O priority is the idle class.
 
-A scan is a generator that says after each block what it waits for (``ScanWait``). The first urgent one that waits for
-nothing goes on, else the first of the others. So a scan that is in doubt now interrupts one that has a day.
+A scan is a generator that yields after each block what it waits for (``ScanWait``). The first urgent scan that waits
+for nothing continues, else the first of the others. So an urgent scan interrupts one that has a day.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ BLOCK_BYTES = 256 << 10  # a multiple of every page size
 
 @dataclass(frozen=True, slots=True)
 class ScanWait:
-    """A scan read ``size`` bytes, and goes on when its turn comes, no sooner than ``until_s`` (monotonic)."""
+    """A scan has read ``size`` bytes. It continues when its turn comes, no sooner than ``until_s`` (monotonic)."""
 
     size: int = 0
     until_s: float = 0.0
@@ -40,7 +40,7 @@ class _Scan:
 
 
 class ScanQueue:
-    """Any thread may add scans; ``run`` is the thread that does them. ``between`` runs in it after each scan."""
+    """Any thread may add scans. ``run`` is the thread that does them, and calls ``between`` after each scan."""
 
     def __init__(
         self,
@@ -58,13 +58,13 @@ class ScanQueue:
         self._stopping = False
 
     def add(self, steps: ScanSteps, *, urgent: bool = False, delay_s: float = 0.0) -> None:
-        """Do this scan when its turn comes, in ``delay_s`` seconds at the earliest."""
+        """Add a scan that is done when its turn comes, in ``delay_s`` seconds at the earliest."""
         with self._condition:
             self._scans.append(_Scan(steps, urgent, self._monotonic_s() + delay_s))
             self._condition.notify()
 
     def call(self, then: Callable[[], None]) -> None:
-        """Run ``then`` in the scans' thread, before the next block of any scan."""
+        """Run ``then`` in the scan thread, before the next block of any scan."""
 
         def steps() -> ScanSteps:
             then()
@@ -73,7 +73,7 @@ class ScanQueue:
         self.add(steps(), urgent=True)
 
     def stop(self) -> None:
-        """End the thread after the block that is being read; scans that have not ended are closed."""
+        """End the thread after the block that is being read. Scans that have not ended are closed."""
         with self._condition:
             self._stopping = True
             self._condition.notify_all()
@@ -84,7 +84,7 @@ class ScanQueue:
         return self._stopping
 
     def run(self) -> None:
-        """The thread: until ``stop``."""
+        """Run the thread until ``stop``."""
         lower_io_priority()
         while (scan := self._next()) is not None:
             wait = next(scan.steps, None)
@@ -99,7 +99,7 @@ class ScanQueue:
             left.steps.close()
 
     def _next(self) -> _Scan | None:
-        """The scan whose turn it is, once the pace permits it; None: the thread is to end."""
+        """Return the scan whose turn it is, once the pace permits it, or None if the thread is to end."""
         with self._condition:
             while not self._stopping:
                 now_s = self._monotonic_s()
