@@ -3,7 +3,7 @@
 It is written in the same transaction as the segments that lead to it, so the two never disagree.
 
     stream     where our stored WAL ends: generation, epoch, frame, salts, running checksum
-    cursor     our position in the source's WAL (None: there was no WAL)
+    cursor     our position in the source's WAL, or None if there was no WAL
     start      the stored position just before the first frame of the cursor's incarnation
     file       which file the database is, and what it looked like when no WAL existed
     seen       the database file and nBackfill at the last commit that was read from a WAL

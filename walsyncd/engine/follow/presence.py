@@ -210,7 +210,7 @@ class Presence:
 
 
 def _fits(grip: _Grip) -> bool:
-    """Whether the last frame in the wal-index is in the WAL. An incomplete header counts, since SQLite rebuilds it."""
+    """Whether the last frame of the wal-index is in the WAL, or its header is not whole, so that SQLite rebuilds it."""
     index = parse_index_header(grip.shm.pread(0, WALINDEX_READ_SIZE))
     if index is None or not index.max_frame:
         return True

@@ -95,7 +95,10 @@ def is_begun(wal: OpenFile, salts: Salts) -> bool:
 
 
 def is_busy(database: Path, shm: OpenFile | None, *, own_only: bool) -> bool:
-    """Whether a process copies the WAL back or has the database for itself; without a -shm, whether one locks it."""
+    """Whether a process copies the WAL back, or has the database for itself.
+
+    Without a -shm, any lock on the database counts.
+    """
     file = open_file(database, own_only=own_only)
     if file is None:
         return False

@@ -74,7 +74,7 @@ class WalPairs:
     suspended: bool = False
     """Nobody follows the database now, so nothing is held."""
     own_only: bool = False
-    """Whether a file with several names must be its folder's owner's (``open_file``)."""
+    """Whether a file with several names must belong to its folder's owner (``open_file``)."""
     _trail: WriteTrail = field(default_factory=WriteTrail)
     _vouched: int = -1
     _serial: int = 0
