@@ -109,3 +109,15 @@ def test_once_exits_75_and_names_what_is_left(place: Place) -> None:
     assert done.returncode == 75, done.stderr
     lines = [json.loads(line[3:]) for line in done.stderr.splitlines()]
     assert "app" in {line["database"] for line in lines if line["event"] == "last_look_failed"}
+
+
+def test_a_configuration_that_is_refused_leaves_nothing_behind(place: Place) -> None:
+    """The state directory is inside a folder of databases: exit code 2, and no state directory is created."""
+    command = [sys.executable, "-m", "walsyncd", "run", *place.config()]
+    file, state = Path(command[-1]), place.database().parent / "state"
+    file.write_text(file.read_text().replace(str(place.state), str(state)))
+    with wal_database(place.database()):
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    assert "daemon.state_dir" in done.stderr
+    assert not state.exists()

@@ -390,9 +390,11 @@ class Daemon:
 def run_daemon(source: Source, stall_detector: StallDetector, *, once: bool = False) -> int:
     """Run a daemon, or one round of it, and return the exit code. The state directory is locked meanwhile.
 
-    ``stall_detector`` learns from the storages of ``source`` that a long request makes progress.
+    ``stall_detector`` learns from the storages of ``source`` that a long request makes progress. A configuration that
+    is refused creates nothing, neither a state directory nor a journal in one.
     """
     keep_private()
     settings, open_storage = source()
+    expand(settings)
     with lock_state_dir(settings.daemon.state_dir):
         return Daemon(settings, open_storage, source, stall_detector).run(once=once)
