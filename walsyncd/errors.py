@@ -35,6 +35,10 @@ class StateError(TransientError):
     """Our own files can't be written or read now: somebody must make room; the storage is not away."""
 
 
+class CorruptStateError(WalsyncdError):
+    """Our own journal is damaged: no database and no object is at fault, and the process ends."""
+
+
 class RefusedError(WalsyncdError):
     """The other side says no (permission, credentials, missing bucket): retry slowly and say so."""
 
@@ -81,6 +85,9 @@ class TargetError(WalsyncdError):
 
 class SuspectError(TargetError):
     """What a restore would give is there, but it may be wrong: the message says since when and what is known."""
+
+
+STATE_ERRORS = (StateError, CorruptStateError)  # our own state is at fault, never the database or object in hand
 
 
 def printable(text: str) -> str:

@@ -11,7 +11,7 @@ import pytest
 from walsyncd.adapters.journal import journal_schema
 from walsyncd.adapters.journal.journal_schema import MIGRATIONS, Connection, connect, connect_read_only
 from walsyncd.core.follow.gap import GapKind
-from walsyncd.errors import CorruptError, MissingError, TransientError, UsageError
+from walsyncd.errors import CorruptStateError, MissingError, TransientError, UsageError
 
 
 def test_a_commit_is_on_disk_when_it_returns(tmp_path: Path) -> None:
@@ -96,12 +96,12 @@ def test_a_broken_journal_says_the_way_out(tmp_path: Path, content: bytes) -> No
     """Move it away: every database then begins a new generation."""
     path = tmp_path / "j.db"
     path.write_bytes(content)
-    with pytest.raises(CorruptError, match="new generation"):
+    with pytest.raises(CorruptStateError, match="new generation"):
         connect(path)
 
 
 def test_damage_found_later_is_corruption_too(tmp_path: Path) -> None:
-    """Not a bug of ours."""
+    """It is no bug, and the daemon is told, whatever the caller does with the error."""
     path = tmp_path / "j.db"
     with closing(connect(path)) as connection:
         size = connection.execute("PRAGMA page_size").fetchone()[0]
@@ -110,8 +110,12 @@ def test_damage_found_later_is_corruption_too(tmp_path: Path) -> None:
     for page in (root - 1 for (root,) in roots):
         data[page * size : page * size + 100] = b"\xff" * 100
     path.write_bytes(data)
-    with Connection(connect(path), path) as ledger, pytest.raises(CorruptError, match="move"):
-        ledger._rows("SELECT * FROM fact, database, object")
+    found: list[CorruptStateError] = []
+    with Connection(connect(path), path) as ledger:
+        ledger.on_corrupt = found.append
+        with pytest.raises(CorruptStateError, match="move") as raised:
+            ledger._rows("SELECT * FROM fact, database, object")
+    assert found == [raised.value]
 
 
 def test_a_full_disk_is_transient(tmp_path: Path) -> None:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
 
 from tests.adapters.files.sqlite_process import wal_database
 from tests.engine.running import Place, wait_for
+from walsyncd.adapters.journal.journal_schema import JOURNAL_NAME
 from walsyncd.adapters.system.control_socket import ask, socket_path
 
 
@@ -121,3 +123,24 @@ def test_a_configuration_that_is_refused_leaves_nothing_behind(place: Place) -> 
     assert done.returncode == 2
     assert "daemon.state_dir" in done.stderr
     assert not state.exists()
+
+
+def test_a_journal_that_is_damaged_while_it_runs_ends_the_process(place: Place) -> None:
+    """No database is suspended for it: the log says what is damaged and what to do, and the exit code is 1."""
+    place.database()  # its folder
+    with process(place) as running:
+        wait_for(lambda: is_up(place) and place.row().state == "missing")
+        journal = place.state / JOURNAL_NAME
+        with closing(sqlite3.connect(journal, isolation_level=None)) as other:
+            other.execute("INSERT INTO fact VALUES ('damage', 'begins')")  # what the daemon has cached is outdated now
+            (page_size,) = other.execute("PRAGMA page_size").fetchone()
+            (root,) = other.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'generation'").fetchone()
+            other.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            with journal.open("r+b") as file:
+                file.seek((root - 1) * page_size)
+                file.write(b"\xff" * page_size)
+            with wal_database(place.database()):  # the follower begins its first generation
+                _, log = running.communicate(timeout=60)
+    assert running.returncode == 1
+    assert f"move {journal} away" in log
+    assert '"failing"' not in log

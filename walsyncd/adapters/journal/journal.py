@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -44,7 +45,7 @@ from walsyncd.adapters.journal.rows import (
 from walsyncd.adapters.journal.spool import Spool, SpoolFile, SpoolWriter
 from walsyncd.adapters.journal.state_disk import StateDisk
 from walsyncd.adapters.journal.upload_table import UploadReads, UploadTable
-from walsyncd.errors import UsageError
+from walsyncd.errors import CorruptStateError, UsageError
 
 __all__ = [
     "Advance",
@@ -83,10 +84,12 @@ class Journal(DatabaseTable, WholeTable, UploadTable, BaseTable, DrillTable, Pag
         return self._path.parent
 
     @classmethod
-    def open(cls, state_dir: Path) -> Self:
+    def open(cls, state_dir: Path, *, on_corrupt: Callable[[CorruptStateError], None] = lambda _error: None) -> Self:
         """Open or create the journal of a state directory.
 
-        Raises CorruptError (with the remedy), StateError, and UsageError if the directory can't be used.
+        ``on_corrupt`` is called by the thread that later finds it damaged, before it raises the error.
+
+        Raises CorruptStateError (with the remedy), StateError, and UsageError if the directory can't be used.
         """
         try:
             state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -96,6 +99,7 @@ class Journal(DatabaseTable, WholeTable, UploadTable, BaseTable, DrillTable, Pag
         path = state_dir / JOURNAL_NAME
         _make_private(state_dir, path)
         journal = cls(connect(path), path, spool)
+        journal.on_corrupt = on_corrupt
         journal.disk = StateDisk(state_dir)
         journal.disk.keep_reserve()
         journal.sweep_forgotten()

@@ -25,14 +25,14 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self, TypeAlias
 from urllib.parse import quote
 
 from walsyncd.core.send.pacing import BURST
-from walsyncd.errors import CorruptError, MissingError, StateError, TransientError, UsageError
+from walsyncd.errors import CorruptStateError, MissingError, StateError, TransientError, UsageError
 
 JOURNAL_NAME = "journal.db"
 _BUSY_MS = 10_000  # a reader never blocks a writer in WAL mode; this is for a checkpoint by a user's shell
@@ -266,6 +266,8 @@ class Connection:
         self._connection = connection
         self._path = path
         self._lock = threading.Lock()
+        self.on_corrupt: Callable[[CorruptStateError], None] = lambda _error: None
+        """Is called by the thread that finds the journal damaged, before it raises the error."""
 
     def close(self) -> None:
         """Close the connection. SQLite then copies its WAL into the file."""
@@ -281,7 +283,7 @@ class Connection:
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
         """Make all statements within durable together, or none."""
-        with self._lock, translated("write", self._path):
+        with self._lock, self._translated("write"):
             self._connection.execute("BEGIN IMMEDIATE")
             try:
                 yield self._connection
@@ -291,8 +293,17 @@ class Connection:
                     self._connection.execute("ROLLBACK")
 
     def _rows(self, sql: str, values: Sequence[object] = ()) -> list[Record]:
-        with self._lock, translated("read", self._path):
+        with self._lock, self._translated("read"):
             return self._connection.execute(sql, values).fetchall()
+
+    @contextmanager
+    def _translated(self, doing: str) -> Iterator[None]:
+        try:
+            with translated(doing, self._path):
+                yield
+        except CorruptStateError as error:
+            self.on_corrupt(error)
+            raise
 
 
 @contextmanager
@@ -303,7 +314,7 @@ def translated(doing: str, path: Path) -> Iterator[None]:
     except sqlite3.DatabaseError as error:
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
         if code in _BROKEN:
-            raise CorruptError(
+            raise CorruptStateError(
                 f"{doing} journal {path}: {error}",
                 hint=f"move {path} away; every database then begins a new generation",
             ) from error
@@ -315,7 +326,7 @@ def translated(doing: str, path: Path) -> Iterator[None]:
 
 
 def connect(path: Path) -> sqlite3.Connection:
-    """Open the journal for writing; create or migrate it. Raises CorruptError, StateError or UsageError."""
+    """Open the journal for writing; create or migrate it. Raises CorruptStateError, StateError or UsageError."""
     with translated("open", path):
         connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         try:

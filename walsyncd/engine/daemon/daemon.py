@@ -83,7 +83,7 @@ class Daemon:
         self._unlooked: set[int] = set()
         self._reports: dict[int, StateReport] = {}
         self._reloads: deque[Future[Mapping[str, Any]]] = deque()
-        self._journal = Journal.open(settings.daemon.state_dir)
+        self._journal = Journal.open(settings.daemon.state_dir, on_corrupt=self._supervisor.crashed)
         self._journal.sweep()
         self._identity = new_run(self._journal)
         if not self._journal.begin_run(self._identity.run_id):
@@ -390,8 +390,7 @@ class Daemon:
 def run_daemon(source: Source, stall_detector: StallDetector, *, once: bool = False) -> int:
     """Run a daemon, or one round of it, and return the exit code. The state directory is locked meanwhile.
 
-    ``stall_detector`` learns from the storages of ``source`` that a long request makes progress. A configuration that
-    is refused creates nothing, neither a state directory nor a journal in one.
+    A configuration that is refused creates nothing. ``stall_detector`` learns from storages that a request gets on.
     """
     keep_private()
     settings, open_storage = source()

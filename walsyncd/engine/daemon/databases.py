@@ -28,7 +28,7 @@ from walsyncd.engine.follow.schedule import Schedule
 from walsyncd.engine.follow.wal_pairs import WalPairs
 from walsyncd.engine.threads.boundary import boundary
 from walsyncd.engine.upkeep.pruner import policy_of
-from walsyncd.errors import StateError, UsageError, WalsyncdError
+from walsyncd.errors import STATE_ERRORS, UsageError, WalsyncdError
 
 DISMISS_TIMEOUT_S = 60.0  # a round of the follower is bounded work
 
@@ -153,7 +153,7 @@ class Databases:
                 self._follower.resume(tracked)
                 self._destinations.of(row.id).adopt([tracked])
                 tracked.wal_pairs.look_around()
-        except StateError:
+        except STATE_ERRORS:
             raise
         except WalsyncdError as error:  # the follower's look reports what is wrong
             tracked.wal_pairs.fail(error)

@@ -32,7 +32,7 @@ from walsyncd.engine.follow.schedule import SLOW_LOOK_S, Schedule
 from walsyncd.engine.follow.step import Step
 from walsyncd.engine.threads.boundary import boundary
 from walsyncd.engine.threads.stall_detector import StallDetector
-from walsyncd.errors import FaultError, MissingError, RefusedError, StateError, TransientError, WalsyncdError
+from walsyncd.errors import STATE_ERRORS, FaultError, MissingError, RefusedError, TransientError, WalsyncdError
 
 JOURNAL_DELAY_S = 1.0
 BASE_REMEDY = "a pause in the writing of some seconds, or WAL mode, in which a base needs none"
@@ -198,7 +198,7 @@ class Follower:
                 return None
             with boundary("look", database=tracked.name):
                 return self._step(tracked)
-        except StateError:
+        except STATE_ERRORS:
             raise
         except WalsyncdError as error:
             self._set_aside(tracked, error)

@@ -29,7 +29,9 @@ class Supervisor:
         return thread
 
     def crashed(self, error: BaseException) -> None:
-        """Report that the calling thread met a bug, after which the process must end."""
+        """Report that the calling thread met a bug, or damage to our own state, after which the process must end."""
+        if error is self.crash:  # it was reported where it was found, and ends the thread now
+            return
         _log.critical("thread_crashed", thread=threading.current_thread().name, exc_info=error)
         with self._condition:
             if self.crash is None:
