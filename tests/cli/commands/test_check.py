@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.adapters.files.sqlite_process import SqliteProcess
 from walsyncd.cli import main
 from walsyncd.cli.commands import check
 
@@ -248,3 +249,37 @@ def test_who_is_told_is_shown_without_the_secret(tmp_path: Path, capsys: pytest.
     file.chmod(0o644)
     main(["check", "--config", str(file)])
     assert "it holds heartbeat_url" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("is_reader_open", [False, True])
+def test_a_wal_that_never_restarts_is_a_note(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_reader_open: bool
+) -> None:
+    """By wal_autocheckpoint=0, or by a reader that stays open; with the remedy, and only until it is copied back."""
+    monkeypatch.setattr(check, "UNCOPIED_BYTES_MAX", 1 << 20)
+    file = _database(tmp_path / "app.db")
+    with SqliteProcess(file) as reader, SqliteProcess(file) as writer:
+        if is_reader_open:
+            reader.execute("begin", "select * from t")
+        else:
+            writer.execute("pragma wal_autocheckpoint = 0")
+        writer.execute("insert into t values (zeroblob(500000))")
+        assert _texts(file) == ["ok      a SQLite database in WAL mode"]
+        writer.execute("insert into t values (zeroblob(5000000))", "insert into t values (1)")
+        (note,) = _texts(file)
+        assert note.startswith("note    no checkpoint has copied the last 5.")
+        assert "PRAGMA wal_checkpoint(TRUNCATE)" in note
+        if is_reader_open:
+            reader.execute("commit")
+        writer.execute("pragma wal_checkpoint(passive)")
+        assert _texts(file) == ["ok      a SQLite database in WAL mode"]
+
+
+def test_a_wal_that_a_killed_process_left_is_no_note(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever opens the database next recovers it first, so these counts are void."""
+    monkeypatch.setattr(check, "UNCOPIED_BYTES_MAX", 1 << 20)
+    file = _database(tmp_path / "app.db")
+    with SqliteProcess(file) as writer:
+        writer.execute("pragma wal_autocheckpoint = 0", "insert into t values (zeroblob(5000000))")
+        writer.kill()
+    assert _texts(file) == ["ok      a SQLite database in WAL mode"]

@@ -73,7 +73,7 @@ def test_lag_of_a_database_without_a_wal_is_the_age_of_what_is_in_no_base(
 def test_a_base_that_waits_for_the_wal_says_so(
     place: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A WAL that never restarts: `snapshot` and `status` say what is waited for, and what ends it."""
+    """A WAL that never restarts: `snapshot`, `status` and `check` say what is waited for, and what ends it."""
     monkeypatch.setattr(copy_frames, "EPOCH_BYTES", 10_000)
     monkeypatch.setattr(database_status, "WAITS_TOLD_S", 0.0)
     with wal_database(place.database()) as writer, running(place.settings("app")):
@@ -89,6 +89,10 @@ def test_a_base_that_waits_for_the_wal_says_so(
         assert "wal_checkpoint(TRUNCATE)" in capsys.readouterr().out
         (row,) = place.ask(op="status")["databases"]
         assert row["base_waits_s"] > 0
+        assert main(["check", *place.config()]) == 1
+        out = capsys.readouterr().out
+        assert f"problem database {place.database()}: the daemon says: a base has been due for" in out
+        assert out.count("wal_checkpoint(TRUNCATE)") == 1
         writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         writer.execute("insert into t values (41)")
         assert main(["snapshot", *place.config(), "app", "--timeout", "60s"]) == 0

@@ -16,6 +16,7 @@ import os
 import stat
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -31,6 +32,12 @@ if TYPE_CHECKING:
 
 # The smallest page of SQLite. The file is a whole number of pages, also when it is encrypted.
 _PAGE_SIZE_MIN = 512
+
+ANSWER_TIMEOUT_S = 15.0  # for a daemon; what it does not say in this time is left out
+
+# By default SQLite copies the WAL back at every commit that leaves 1,000 pages in it, which are 4 MiB. A large
+# transaction is copied back by its own commit. So 16 times as much is not a moment between two checkpoints.
+UNCOPIED_BYTES_MAX = 64 << 20
 
 # SQLite's header at 18 and 19: 1 for a rollback journal, 2 for WAL; nothing else is defined.
 _FORMAT_VERSION_MAX = 2
@@ -55,8 +62,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         f"{parser.description}\n\n"
         "Each line begins with ok, with note (it works, but perhaps not as meant: no\n"
-        "database is configured, a pattern matches nothing), or with problem\n"
-        "(replication will not work like this: exit 1)."
+        "database is configured, a pattern matches nothing, a WAL never restarts), or\n"
+        "with problem (replication will not work like this: exit 1)."
     )
 
 
@@ -84,6 +91,7 @@ def _findings(settings: Settings) -> Iterator[Finding]:
     for spec in specs:
         yield from database_findings(spec.path, own_only=spec.is_match)
         yield from _presence_findings(spec)
+    yield from _base_findings(settings)
     yield from _kernel_findings()
     yield from _notify_findings(settings)
     yield state_dir_finding(settings.daemon.state_dir)
@@ -136,6 +144,20 @@ def _presence_findings(spec: DatabaseSpec) -> Iterator[Finding]:
         yield Finding("note", f"database {spec.path}", f"presence is on: {PRICE}")
 
 
+def _base_findings(settings: Settings) -> Iterator[Finding]:
+    """Bases that have waited for a long time for a WAL to restart. Only a running daemon knows them."""
+    from walsyncd.adapters.system.control_socket import ask_daemon  # noqa: PLC0415
+    from walsyncd.engine.daemon.database_status import RESTART_REMEDY, parse_status  # noqa: PLC0415
+
+    state_dir = settings.daemon.state_dir
+    with suppress(WalsyncdError):  # no daemon that answers is no problem of the configuration
+        answer = ask_daemon(state_dir, {"op": "status"}, timeout_s=ANSWER_TIMEOUT_S) or {}
+        for row in map(parse_status, answer.get("databases", [])):
+            if row.waiting_base:
+                text = f"the daemon says: {row.waiting_base.removesuffix(f' ({RESTART_REMEDY})')}"
+                yield Finding("problem", f"database {row.path}", text, RESTART_REMEDY)
+
+
 def database_findings(path: Path, *, own_only: bool = False) -> Iterator[Finding]:
     """Report on one database file and the files beside it: a single ``ok`` if there is nothing to report."""
     from walsyncd.adapters.files import source  # noqa: PLC0415
@@ -150,6 +172,7 @@ def database_findings(path: Path, *, own_only: bool = False) -> Iterator[Finding
         with file:
             findings = [*_content_findings(subject, file)]
         findings += _companion_findings(subject, path, own_only=own_only)
+        findings += _wal_findings(subject, path, own_only=own_only)
     except WalsyncdError as error:
         findings = [Finding("problem", subject, error.message, error.hint)]
     yield from findings or [Finding("ok", subject, "a SQLite database in WAL mode")]
@@ -190,6 +213,30 @@ def _companion_findings(subject: str, path: Path, *, own_only: bool) -> Iterator
     if not os.access(path.parent, os.R_OK | os.X_OK):
         text = f"its folder {path.parent} can't be read"
         yield Finding("problem", subject, text, "inotify needs read permission there")
+
+
+def _wal_findings(subject: str, path: Path, *, own_only: bool) -> Iterator[Finding]:
+    """Whether the application's checkpoints keep up. A WAL that is not copied back whole never restarts.
+
+    A WAL that a killed process left is not reported: whoever opens the database next recovers it first.
+    """
+    from walsyncd.adapters.files.source import Liveness, Role, liveness, open_file, side_path  # noqa: PLC0415
+    from walsyncd.config import format_size  # noqa: PLC0415
+    from walsyncd.core.sqlite.wal import FRAME_HEADER_SIZE  # noqa: PLC0415
+    from walsyncd.core.sqlite.walindex import WALINDEX_READ_SIZE, parse_index_header  # noqa: PLC0415
+    from walsyncd.engine.daemon.database_status import RESTART_REMEDY  # noqa: PLC0415
+
+    shm = open_file(side_path(path, Role.SHM), own_only=own_only)
+    if shm is None:
+        return
+    with shm:
+        index = parse_index_header(shm.pread(0, WALINDEX_READ_SIZE))
+        if index is None or liveness(shm) is not Liveness.LIVE:
+            return
+    size = (index.max_frame - index.backfilled) * (index.page_size + FRAME_HEADER_SIZE)
+    if size >= UNCOPIED_BYTES_MAX:
+        text = f"no checkpoint has copied the last {format_size(size)} of its WAL back: it does not restart like this,"
+        yield Finding("note", subject, f"{text} and a base that is due may have to wait", RESTART_REMEDY)
 
 
 def state_dir_finding(state_dir: Path) -> Finding:
