@@ -40,6 +40,8 @@ def parse(words: Sequence[str]) -> list[Options]:
     parser.add_argument("--writers", type=int, default=3, help="of the first database (default: 3)")
     parser.add_argument("--checkpoints", type=float, default=5.0, metavar="RATE", help="a second (default: 5)")
     parser.add_argument("--kills", type=float, default=1.0, metavar="RATE", help="a second (default: 1)")
+    share = "share of strikes in which somebody changes a database's files (default: 0.15)"
+    parser.add_argument("--administrators", type=float, default=0.15, metavar="SHARE", help=share)
     parser.add_argument("--presence", action=argparse.BooleanOptionalAction, help="(default: drawn for each database)")
     given = vars(parser.parse_args(words))
     seeds = given.pop("seed")
@@ -50,7 +52,7 @@ def parse(words: Sequence[str]) -> list[Options]:
 def again(options: Options) -> str:
     """The command that repeats a storm."""
     words = [sys.executable, "-m", "tests.torture", "--seed", str(options.seed)]
-    for name in ("seconds", "databases", "writers", "checkpoints", "kills"):
+    for name in ("seconds", "databases", "writers", "checkpoints", "kills", "administrators"):
         words += [f"--{name}", str(getattr(options, name))]
     if options.presence is not None:
         words.append("--presence" if options.presence else "--no-presence")

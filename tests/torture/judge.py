@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
+import sqlite3
 from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -17,7 +19,10 @@ from walsyncd.core.stored.position import Position
 from walsyncd.core.stored.segment import Trailer, decode_body
 from walsyncd.engine.restore.replica import Replica
 from walsyncd.engine.restore.restorer import find_plan, restore
-from walsyncd.errors import WalsyncdError
+from walsyncd.errors import TargetError, WalsyncdError
+
+EXACT_SAMPLES = 4  # positions whose file was seen before, restored again in each pause
+BRIDGE_SAMPLES = 6  # positions inside bridges that are asked for in each pause
 
 
 @dataclass(slots=True)
@@ -26,6 +31,10 @@ class Verdicts:
 
     heads: int = 0
     positions: int = 0
+    exact: int = 0
+    """Positions that were restored again, byte for byte as the database was."""
+    refused: int = 0
+    """Positions inside bridges, which can't be restored."""
     wrong: list[str] = field(default_factory=list)
     unsound_sources: list[str] = field(default_factory=list)
 
@@ -40,6 +49,10 @@ class Judge:
         self._scratch = scratch / f"{database.stem}-restored.db"
         self._chance = chance
         self._before = b""
+        self._known: set[bytes] = {b""}  # the chain of each state that the database had
+        self._files: set[bytes] = set()  # the digests of files that an administrator made, sound or not
+        self._exact: dict[Position, bytes] = {}
+        self._promised_from: int | None = None  # what an administrator did took back the promises before
         self.verdicts = Verdicts()
 
     def look(self) -> None:
@@ -56,16 +69,41 @@ class Judge:
         if live is None:
             return
         self._judge_head(live)
+        self._judge_exact()
+        self._judge_bridges()
         before: tuple[Position, int] | None = None
         for position in sorted(self._sampled(samples)):
             standing = self._restored(position)
             if standing is None:
+                continue
+            if self._promised_from is not None:  # there are several histories
+                if standing.chains[-1] not in self._known:
+                    self._wrong(position, f"its transaction {standing.n} was never committed")
                 continue
             if standing.n > live.n or standing.chains != live.chains[: standing.n + 1]:
                 self._wrong(position, f"its transaction {standing.n} is not the one that was committed")
             if before is not None and standing.n < before[1]:
                 self._wrong(position, f"it has {standing.n} transactions, {before[0]} has {before[1]}")
             before = position, standing.n
+
+    def administered(self) -> bytes | None:
+        """Take down what the database is while somebody changes its files; its content, None if it is not sound.
+
+        Only what the applications are told from now on must be in it.
+        """
+        self._promised_from = self._oracle.stat().st_size if self._oracle.exists() else 0
+        try:
+            content = file_of(self._database)
+        except (sqlite3.DatabaseError, OSError):
+            return None
+        self._files.add(hashlib.sha256(content).digest())
+        copy = self._scratch.with_name(f"{self._database.stem}-administered.db")
+        copy.write_bytes(content)
+        try:
+            self._known.update(standing_of(copy).chains)
+        except UnsoundError:
+            return None
+        return content
 
     def _live(self) -> Standing | None:
         """The live database with its WAL; None if SQLite itself did not keep it sound, and nothing can be judged."""
@@ -76,15 +114,17 @@ class Judge:
         except UnsoundError as error:
             self.verdicts.unsound_sources.append(f"{self._database.name}: {error}")
             return None
-        for number, chain in self._promised():
+        self._known.update(live.chains)
+        self._known.update(chain for _, chain in self._promised(0))
+        for number, chain in self._promised(self._promised_from or 0):
             if number > live.n or live.chains[number] != chain:
                 self.verdicts.unsound_sources.append(f"{self._database.name}: transaction {number} is lost")
                 return None
         return live
 
-    def _promised(self) -> Iterator[tuple[int, bytes]]:
-        """What the applications were told is committed; a last line may be cut by a kill."""
-        text = self._oracle.read_text() if self._oracle.exists() else ""
+    def _promised(self, offset: int) -> Iterator[tuple[int, bytes]]:
+        """What the applications were told is committed, from there on; a last line may be cut by a kill."""
+        text = self._oracle.read_text()[offset:] if self._oracle.exists() else ""
         for line in text.rpartition("\n")[0].splitlines():
             number, _, chain = line.partition(" ")
             yield int(number), bytes.fromhex(chain)
@@ -96,7 +136,7 @@ class Judge:
         if self._scratch.read_bytes() == self._before:
             return
         if standing != live:
-            promised = max((number for number, _ in self._promised()), default=0)
+            promised = max((number for number, _ in self._promised(self._promised_from or 0)), default=0)
             told = f"the applications were told of {promised}"
             self._wrong(None, f"the head has {standing.n} transactions, the database {live.n}, {told}")
         pages = differing_pages(self._scratch, self._database)
@@ -108,14 +148,44 @@ class Judge:
             plan = find_plan(self._replica, Head() if position is None else AtPosition(position))
             restore(self._replica, plan, self._scratch, force=True)
             standing = standing_of(self._scratch)
-        except (WalsyncdError, UnsoundError) as error:
+        except UnsoundError as error:
+            if position is None or self._digest() not in self._files:  # else an administrator made it so
+                self._wrong(position, str(error))
+            return None
+        except WalsyncdError as error:
             self._wrong(position, str(error))
             return None
         if position is None:
             self.verdicts.heads += 1
+            self._exact[plan.reached.position] = self._digest()
         else:
             self.verdicts.positions += 1
         return standing
+
+    def _judge_exact(self) -> None:
+        """What was the head in an earlier pause is still every byte of it, whatever was bridged since."""
+        for position in self._chance.sample(sorted(self._exact), min(EXACT_SAMPLES, len(self._exact))):
+            if self._restored(position) is None:
+                continue
+            self.verdicts.exact += 1
+            if self._digest() != self._exact[position]:
+                self._wrong(position, "it is not the file that was restored when it was the head")
+
+    def _judge_bridges(self) -> None:
+        """A position inside a bridge is refused."""
+        inside = sorted(
+            {position for generation in self._replica.generations() for position in self._inside(generation)}
+        )
+        for position in self._chance.sample(inside, min(BRIDGE_SAMPLES, len(inside))):
+            try:
+                find_plan(self._replica, AtPosition(position))
+            except TargetError:
+                self.verdicts.refused += 1
+            else:
+                self._wrong(position, "it is inside a bridge, and is offered")
+
+    def _digest(self) -> bytes:
+        return hashlib.sha256(self._scratch.read_bytes()).digest()
 
     def _wrong(self, position: Position | None, what: str) -> None:
         self.verdicts.wrong.append(f"{self._database.name} at {position or 'the head'}: {what}")
@@ -141,6 +211,15 @@ class Judge:
         commits = {position for key in frames for position in self._commits(key)} | {first}
         ordered = sorted(commits)
         return ordered[bisect_left(ordered, first) :]
+
+    def _inside(self, generation: str) -> Iterator[Position]:
+        """Of each bridge a position that is not its end, drawn by chance."""
+        for stored in self._replica.objects(generation):
+            key = stored.key
+            if isinstance(key, SegmentKey | WholeKey) and key.bridge:
+                first = next(self._commits(key)).frame
+                if first > 1:
+                    yield Position(generation, key.epoch, self._chance.randrange(1, first))
 
     def _commits(self, key: SegmentKey | WholeKey) -> Iterator[Position]:
         for piece in decode_body([self._replica.get(format_key(key))]):

@@ -51,12 +51,13 @@ class Standing:
     chains: tuple[bytes, ...]
 
 
-def create(file: Path, *, page_size: int) -> None:
-    """An empty ledger in WAL mode."""
+def create(file: Path, *, page_size: int, filler_bytes: int = 0) -> None:
+    """An empty ledger in WAL mode, in a database of at least ``filler_bytes`` that nobody changes."""
     file.parent.mkdir(parents=True, exist_ok=True)
     with closing(sqlite3.connect(file, isolation_level=None)) as connection:
         for statement in (f"PRAGMA page_size={page_size}", "PRAGMA journal_mode=WAL", *SCHEMA):
             connection.execute(statement)
+        connection.execute("CREATE TABLE filler AS SELECT randomblob(?) AS data", (filler_bytes,))
 
 
 def digest(identity: int, data: bytes) -> int:

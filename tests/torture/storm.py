@@ -6,31 +6,35 @@ everything is synced, and a `Judge` restores and compares.
 
 from __future__ import annotations
 
+import os
 import random
 import re
-import subprocess
-import sys
+import signal
 import time
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event, Thread
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
-from tests.e2e.daemon import ROOT, Daemon, base_environment
-from tests.torture.application import UNSOUND
+from tests.e2e.daemon import Daemon
+from tests.torture.administrator import Administrator, Steps, create_release
 from tests.torture.judge import Judge
 from tests.torture.ledger import create
+from tests.torture.victim import Victim
 from walsyncd.core.sqlite.wal import WAL_HEADER_SIZE, parse_wal_header
 
 PAGE_SIZES = (512, 1024, 4096, 4096, 4096, 65536)
 PACES_S = (0.0, 0.0, 0.002, 0.02)
+FILLER_BYTES = (0, 3 << 20, 10 << 20)  # a bridge of more than half of the database is none
+LINK_SHARE = 0.3  # of the databases: their path has a link
+STALL_S = 1.0
 PRESENCE_SHARE = 0.4  # of the databases, unless it is said
 CHAPTER_S = 7.0  # of storm between two pauses
 HASTY_SYNC = "4s"
 SAMPLES = 12  # positions restored in each pause, besides the ends of all generations
-STOP_S_MAX = 60.0
 SALTS_POLL_S = 0.01
 RESTARTS_BETWEEN_POLLS_MAX = 1000
 
@@ -47,6 +51,8 @@ class Options:
     kills: float = 1.0
     presence: bool | None = None
     """At all databases or at none; None: drawn for each."""
+    administrators: float = 0.15
+    """The share of strikes in which somebody changes a database's files."""
 
 
 @dataclass(slots=True)
@@ -68,75 +74,19 @@ class Report:
     application_kills: int = 0
     daemon_kills: int = 0
     daemon_stops: int = 0
+    daemon_stalls: int = 0
+    administrators: dict[str, int] = field(default_factory=dict)
+    bridges: int = 0
     heads_compared: int = 0
     positions_compared: int = 0
+    exact_compared: int = 0
+    """Positions that were the head before, restored again byte for byte."""
+    inside_refused: int = 0
+    """Positions inside bridges that were asked for."""
+    faults: list[str] = field(default_factory=list)
+    """Work of the daemon that met an exception that nobody foresaw."""
     unsound_sources: list[str] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
-
-
-class Victim:
-    """One application's process; killed, it can be started again."""
-
-    def __init__(self, *arguments: str, seed: str, log: Path) -> None:
-        self._arguments = arguments
-        self._seed = seed
-        self._log = log
-        self._starts = 0
-        self._process: subprocess.Popen[str] | None = None
-
-    def start(self) -> Self:
-        """Another process of the same kind."""
-        assert self._process is None
-        self._starts += 1
-        program = [sys.executable, "-m", "tests.torture.application", *self._arguments]
-        with self._log.open("ab") as log:
-            self._process = subprocess.Popen(
-                [*program, "--seed", f"{self._seed}/{self._starts}"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                text=True,
-                env=base_environment(),
-                cwd=ROOT,
-            )
-        return self
-
-    @property
-    def runs(self) -> bool:
-        """Whether it was started and not ended by us."""
-        return self._process is not None
-
-    def kill(self) -> None:
-        """End it at once."""
-        process, self._process = self._process, None
-        if process is not None:
-            process.kill()
-            process.communicate()
-
-    def end(self) -> None:
-        """Let it close its database and end."""
-        process, self._process = self._process, None
-        if process is not None:
-            said, _ = process.communicate("end\n", timeout=STOP_S_MAX)
-            assert process.returncode in {0, UNSOUND}, f"an application failed: {said}{self._log.read_text()[-3000:]}"
-
-    def tell(self, order: str) -> None:
-        """Give an order."""
-        process = self._process
-        if process is not None and process.stdin is not None and process.poll() is None:
-            process.stdin.write(f"{order}\n")
-            process.stdin.flush()
-
-    def await_pause(self) -> None:
-        """Until it does nothing any more; one that ended by itself must have had a reason."""
-        process = self._process
-        if process is None or process.stdout is None:
-            return
-        said = process.stdout.readline().strip()
-        if said != "paused":
-            code = process.wait(STOP_S_MAX)
-            assert code == UNSOUND, f"an application ended with {code}: {said}{self._log.read_text()[-3000:]}"
-            self.kill()
 
 
 class Storm:
@@ -149,19 +99,20 @@ class Storm:
         self._chance = random.Random(options.seed)
         self._stack = ExitStack()
         self._still = Event()
-        self._files = [folder / f"data/d{number}.db" for number in range(options.databases)]
+        self._files = [self._place(number) for number in range(options.databases)]
         self._oracles = {file: folder / f"{file.stem}.oracle" for file in self._files}
         self._daemon = Daemon(folder, [self._entry(file) for file in self._files], defaults={"snapshot_interval": "4s"})
         self._judges = [
             Judge(file, self._oracles[file], self._daemon.replica, folder, self._chance) for file in self._files
         ]
+        self._administrators = {file: Administrator(file, folder, self._chance) for file in self._files}
         self._victims: list[Victim] = []
         self._watcher = Thread(target=self._count_restarts)
 
     def __enter__(self) -> Self:
         self._stack.__enter__()
         for number, file in enumerate(self._files):
-            create(file, page_size=self._chance.choice(PAGE_SIZES))
+            create(file, page_size=self._chance.choice(PAGE_SIZES), filler_bytes=self._chance.choice(FILLER_BYTES))
             self._populate(file, crowd=number == 0)
         self._stack.enter_context(self._daemon)
         for victim in self._victims:
@@ -175,6 +126,14 @@ class Storm:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stack.__exit__(kind, error, trace)
+
+    def _place(self, number: int) -> Path:
+        """Where a database lies: in a folder, or behind a link to one."""
+        if self._chance.random() >= LINK_SHARE:
+            return self._folder / f"data/d{number}.db"
+        link = self._folder / f"data/current-{number}"
+        create_release(link)
+        return link / f"d{number}.db"
 
     def _entry(self, file: Path) -> dict[str, str | bool]:
         """A database as the configuration has it."""
@@ -199,7 +158,7 @@ class Storm:
         for role, pace in paced:
             arguments = (role, str(file), str(self._oracles[file]), "--kind", kind, "--pace", str(pace))
             seed = f"{options.seed}/{len(self._victims)}"
-            self._victims.append(Victim(*arguments, seed=seed, log=self._folder / "applications.log"))
+            self._victims.append(Victim(*arguments, file=file, seed=seed, log=self._folder / "applications.log"))
 
     # -- the storm --------------------------------------------------------------------------------------------------
 
@@ -226,6 +185,9 @@ class Storm:
                 self._strike()
 
     def _strike(self) -> None:
+        if self.options.administrators and self._chance.random() < self.options.administrators:
+            self._administer(self._chance.randrange(len(self._files)))
+            return
         if self._chance.random() < 0.25:
             self._strike_daemon()
             return
@@ -242,6 +204,9 @@ class Storm:
 
     def _strike_daemon(self) -> None:
         assert self._daemon.exit_code() is None, "the daemon ended by itself"
+        if self._chance.random() < 0.3:
+            self._stall_daemon()
+            return
         if self._chance.random() < 0.7:
             self._daemon.kill()
             self.report.daemon_kills += 1
@@ -250,6 +215,51 @@ class Storm:
             self.report.daemon_stops += 1
         time.sleep(self._chance.choice([0.0, 0.0, 0.2, 1.0]))
         self._daemon.start()
+
+    def _stall_daemon(self) -> None:
+        """Have it do nothing for a while, as on a machine that is too busy."""
+        pid = self._daemon.pid
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            time.sleep(STALL_S)
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        self.report.daemon_stalls += 1
+
+    def _administer(self, number: int) -> None:
+        """Somebody changes the files of a database: after its applications ended, or beside connections that rest."""
+        judge, administrator = self._judges[number], self._administrators[self._files[number]]
+        victims = [victim for victim in self._victims if victim.file == self._files[number]]
+        rest = self._chance.choice([True, False])
+        for victim in victims:
+            if rest:
+                victim.tell("pause")
+                victim.await_pause()
+            elif self._chance.random() < 0.7:
+                victim.kill()
+            else:
+                victim.end()
+        content = judge.administered()
+        if content is not None:
+            administrator.back_up(content)
+            name, steps = administrator.act()
+            self.report.administrators[name] = self.report.administrators.get(name, 0) + 1
+            content = self._do(steps, judge)
+        for victim in victims:
+            victim.kill()
+        if judge.administered() is None:
+            assert self._do(administrator.repair(), judge) is not None, "a backup is not sound"
+        for victim in victims:
+            victim.start()
+
+    def _do(self, steps: Steps, judge: Judge) -> bytes | None:
+        """Take these steps, with a pause after each; the content of the database, None if it is not sound."""
+        content = None
+        for step in steps:
+            step()
+            content = judge.administered()
+            time.sleep(self._chance.choice([0.0, 0.0, 0.05, 0.5]))
+        return content
 
     # -- judgement --------------------------------------------------------------------------------------------------
 
@@ -280,30 +290,40 @@ class Storm:
         for judge in self._judges:
             report.heads_compared += judge.verdicts.heads
             report.positions_compared += judge.verdicts.positions
+            report.exact_compared += judge.verdicts.exact
+            report.inside_refused += judge.verdicts.refused
             report.wrong += judge.verdicts.wrong
             report.unsound_sources += judge.verdicts.unsound_sources
         report.transactions = sum(path.read_text().count("\n") for path in self._oracles.values() if path.exists())
         for line in self._daemon.lines():
-            match line["event"]:
-                case "generation_began":
-                    report.generations += 1
-                case "generation_ended" | "gap_found":
-                    reason = re.sub(r"\d+", "N", line["reason"])
-                    report.gaps[reason] = report.gaps.get(reason, 0) + 1
-                case "base_copied":
-                    report.bases += 1
-                case "wal_restart_proven" if line["by"] == "count":
-                    report.proven_by_count += 1
-                case "wal_restart_proven":
-                    report.proven_by_remains += 1
-                case "wal_tail_recovered":
-                    report.recovered_tails += 1
-                    report.recovered_frames += line["frames"]
+            self._count(line)
         for file in self._files:
             if not report.unsound_sources:
                 verified = self._daemon.walsyncd("verify", file.stem)
                 if verified.code:
                     report.wrong.append(f"verify {file.stem}: {verified.stdout}{verified.stderr}")
+
+    def _count(self, line: Mapping[str, Any]) -> None:
+        report = self.report
+        match line["event"]:
+            case "generation_began":
+                report.generations += 1
+            case "generation_ended" | "gap_found":
+                reason = re.sub(r"\d+", "N", line["reason"])
+                report.gaps[reason] = report.gaps.get(reason, 0) + 1
+            case "base_copied":
+                report.bases += 1
+            case "gap_bridged":
+                report.bridges += 1
+            case "work_failed":
+                report.faults.append(f"{line['work']}: {line.get('exception', '')[-400:]}")
+            case "wal_restart_proven" if line["by"] == "count":
+                report.proven_by_count += 1
+            case "wal_restart_proven":
+                report.proven_by_remains += 1
+            case "wal_tail_recovered":
+                report.recovered_tails += 1
+                report.recovered_frames += line["frames"]
 
     def _count_restarts(self) -> None:
         """Follow salt-1, which every restart of a WAL raises by 1; a new WAL counts once."""
