@@ -39,7 +39,7 @@ _shtab_walsyncd_verify___config_COMPGEN=_shtab_compgen_files
 _shtab_walsyncd_prune___config_COMPGEN=_shtab_compgen_files
 _shtab_walsyncd_forget___config_COMPGEN=_shtab_compgen_files
 
-_shtab_walsyncd_status___state_choices=(new following 'copying base' degraded missing refused failing stopped 'not configured')
+_shtab_walsyncd_status___state_choices=(new following 'copying base' degraded missing refused failing suspended stopped 'not configured')
 _shtab_walsyncd_pos_0_choices=(run exec check status reload sync snapshot takeover ls restore verify prune forget demo)
 
 _shtab_walsyncd_run__h_nargs=0

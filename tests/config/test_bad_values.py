@@ -75,6 +75,7 @@ BAD: dict[str, list[tuple[str, str]]] = {
     "defaults.verify_interval": [("'sometimes'", 'or "off"'), ("7", DURATION)],
     "database.path": [("'app.db'", PATH), ("1", TEXT)],
     "database.storage": [("1", TEXT), ("'elsewhere'", "known are 'default'")],
+    "database.exclude": [("'/srv/test/*'", "must be a list")],
     "database.name": [("5", TEXT), ("'../a'", "path segment '..'")],
 }
 BAD |= {f"database.{key}": BAD[f"defaults.{key}"] for key in DefaultsSection.model_fields}

@@ -221,6 +221,10 @@ def test_without_any_keys_the_choice_is_left_to_boto3(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
+        ('path = "/a/*"\nexclude = ["b"]', "database[1].exclude[1] = 'b': is a relative path"),
+        ('path = "/a/*"\nexclude = ["/a/b", 7]', "database[1].exclude[2] = 7: must be text in quotes"),
+        ('path = "/a.db"\nexclude = ["/a/*"]', "database[1].exclude = ['/a/*']: path is no pattern"),
+        ('path = "/a/*/../b.db"', "database[1].path = '/a/*/../b.db': goes through .. after a wildcard"),
         ('path = "/a/*.db"\nname = "x"', "database[1].name = 'x': a pattern has no single name"),
         ('path = "/a.db"\nname = "/x"', "database[1].name = '/x'"),
         ('path = "/a.db"\nname = "20261122T105600Z-3f9c1a2b"', "database[1].name"),
@@ -231,6 +235,15 @@ def test_without_any_keys_the_choice_is_left_to_boto3(tmp_path: Path) -> None:
 def test_names_that_no_replica_can_have_are_refused(tmp_path: Path, entry: str, message: str) -> None:
     """Before anything is written under them."""
     assert message in _refusal(tmp_path, f"{MINIMAL}[[database]]\n{entry}\n").message
+
+
+def test_what_a_pattern_is_not_to_match(tmp_path: Path) -> None:
+    """Patterns themselves; none by default."""
+    file = tmp_path / "config.toml"
+    file.write_text(f'{MINIMAL}[[database]]\npath = "/a/*.db"\nexclude = ["/a/x.db", "/a//test-*/"]\n')
+    assert load(file).databases[0].exclude == ("/a/x.db", "/a/test-*")
+    file.write_text(f'{MINIMAL}[[database]]\npath = "/a/*.db"\n')
+    assert load(file).databases[0].exclude == ()
 
 
 def test_names_are_limited_together_with_the_prefix(tmp_path: Path) -> None:

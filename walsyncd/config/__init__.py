@@ -3,9 +3,11 @@
 ``load`` returns ``Settings``. ``expand`` returns the databases that its entries mean on this disk, at this moment.
 """
 
-from walsyncd.config.database_specs import DatabaseSpec, expand
+from walsyncd.config.database_search import expand, find_databases
+from walsyncd.config.database_specs import DatabaseSpec, Found, Suspended
+from walsyncd.config.links import resolve
 from walsyncd.config.loading import load, secrets_in, storage_at
-from walsyncd.config.patterns import glob_folders
+from walsyncd.config.patterns import NewNames, SearchStoppedError
 from walsyncd.config.settings import DaemonSettings, DatabaseEntry, NotifySettings, Settings, StorageSettings
 from walsyncd.config.units import format_duration, format_size, parse_duration, parse_size
 
@@ -13,16 +15,21 @@ __all__ = [
     "DaemonSettings",
     "DatabaseEntry",
     "DatabaseSpec",
+    "Found",
+    "NewNames",
     "NotifySettings",
+    "SearchStoppedError",
     "Settings",
     "StorageSettings",
+    "Suspended",
     "expand",
+    "find_databases",
     "format_duration",
     "format_size",
-    "glob_folders",
     "load",
     "parse_duration",
     "parse_size",
+    "resolve",
     "secrets_in",
     "storage_at",
 ]

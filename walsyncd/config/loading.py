@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
 from walsyncd.config.keeping import keeping_problems
+from walsyncd.config.patterns import fixed_part
 from walsyncd.config.problem import Problem, error_of, problem_of, unknown_variables
 from walsyncd.config.schema import ConfigFile, DatabaseSection, DefaultsSection
 from walsyncd.config.settings import DaemonSettings, DatabaseEntry, Keep, NotifySettings, Settings, StorageSettings
@@ -156,6 +157,7 @@ def _entry(number: int, section: DatabaseSection, defaults: DefaultsSection) -> 
         key=f"database[{number}]",
         path=str(PurePosixPath(section.path)),
         name=section.name,
+        exclude=tuple(str(PurePosixPath(pattern)) for pattern in section.exclude),
         upload_interval_s=section.upload_interval or defaults.upload_interval,
         snapshot_interval_s=section.snapshot_interval or defaults.snapshot_interval,
         retention_s=section.retention or defaults.retention,
@@ -176,6 +178,12 @@ def _storage_name(selected: str | None) -> str:
 
 
 def _entry_problems(entry: DatabaseEntry, prefix: str) -> Iterator[Problem]:
+    if entry.exclude and not entry.is_pattern:
+        hint = "only a pattern in path matches anything that could be excluded"
+        yield Problem(f"{entry.key}.exclude", repr(list(entry.exclude)), "path is no pattern", hint)
+    if entry.is_pattern and ".." in entry.path.removeprefix(fixed_part(entry.path)).split("/"):
+        hint = "write the pattern without it"
+        yield Problem(f"{entry.key}.path", repr(entry.path), "goes through .. after a wildcard", hint)
     if entry.name is not None and entry.is_pattern:
         hint = "remove it: each match is named after its path; or write one [[database]] for each"
         yield Problem(f"{entry.key}.name", repr(entry.name), "a pattern has no single name", hint)

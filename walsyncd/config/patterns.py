@@ -1,31 +1,212 @@
-"""The folders in which a new file or folder can make a pattern match more than now.
+"""What a pattern matches on this disk, and which new names in which folders can make it match more.
 
-For ``/srv/tenants/*/data.db`` these are ``/srv/tenants`` (a tenant may be added) and every folder in it (its
-``data.db`` may be created).
+``*``, ``?`` and ``[…]`` stand for characters of one name, ``**`` for folders of any depth. As in a shell, a name that
+begins with a dot is matched only by a part that does. For ``/srv/tenants/*/data.db`` the folders to watch are
+``/srv/tenants`` (another tenant may come) and every folder in it (its ``data.db`` may come).
+
+Below the fixed part, ``/srv/tenants``, tenants may do as they like. So nothing there is followed that may lead
+elsewhere: a symbolic link is a match that can't be taken, never a way, which also ends the circles that links can make.
+What is looked at has a limit (``ENTRIES_MAX``), and ``exclude`` cuts off whole folders.
 """
 
 from __future__ import annotations
 
-import glob
-from collections.abc import Iterator
+import fnmatch
+import functools
+import os
+import re
+import stat
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from walsyncd.config.settings import Settings
+ENTRIES_MAX = 1_000_000  # names that are looked at for one pattern: some seconds of one core
+_MAGIC = re.compile(r"[*?[]")
+_ANY_FOLDERS = "**"
+_SKIPPED = "lost+found"  # every ext file system has one, which only root can list
 
 
-def glob_folders(settings: Settings) -> list[Path]:
-    """Return the existing folders to watch for new matches of all patterns of the configuration, sorted."""
-    folders = {folder for entry in settings.databases if entry.is_pattern for folder in _folders(entry.path)}
-    return sorted(folders)
+class SearchStoppedError(Exception):
+    """The caller does not wait for the answer any more."""
 
 
-def _folders(pattern: str) -> Iterator[Path]:
-    parts = Path(pattern).parts
-    first = next(at for at, part in enumerate(parts) if glob.has_magic(part))
-    for at in range(first, len(parts)):
-        parent = Path(*parts[:at])
-        if not glob.has_magic(str(parent)):
-            yield parent
-            continue
-        for match in glob.glob(f"{parent}/", recursive=True):  # noqa: PTH207 - Path.glob takes no absolute pattern
-            yield Path(match)
+@dataclass(frozen=True, slots=True)
+class NewNames:
+    """The new names in ``folder`` that matter: ``names`` of whatever it is, ``folders`` of folders only."""
+
+    folder: str
+    names: frozenset[str]
+    folders: frozenset[str] = frozenset()
+    exclude: tuple[str, ...] = ()
+
+    def wants(self, name: str, *, is_folder: bool) -> bool:
+        """Whether something of that name is worth looking at."""
+        parts = self.names | self.folders if is_folder else self.names
+        return any(matches_part(name, part) for part in parts) and not is_excluded(
+            _join(self.folder, name), self.exclude
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """One match, with ``link``, the symbolic link that it is or is behind, or "" if there is none."""
+
+    path: str
+    link: str = ""
+
+
+@dataclass(slots=True)
+class Matches:
+    """All that a pattern matches; ``unlisted`` are the folders that could not be listed, with the reason."""
+
+    found: list[Match] = field(default_factory=list)
+    watched: list[NewNames] = field(default_factory=list)
+    unlisted: dict[str, str] = field(default_factory=dict)
+    is_cut: bool = False
+    """Whether there is more than ``ENTRIES_MAX`` names to look at."""
+
+
+def is_pattern(path: str) -> bool:
+    """Whether a path stands for every file that matches it."""
+    return _MAGIC.search(path) is not None
+
+
+def fixed_part(pattern: str) -> str:
+    """The folder that the pattern's first part with a wildcard is in."""
+    return _split(pattern)[0]
+
+
+def matches_part(name: str, part: str) -> bool:
+    """Whether one name is matched by one part of a pattern."""
+    if name.startswith(".") and not part.startswith("."):
+        return False
+    return part == _ANY_FOLDERS or _compiled(part)(name) is not None
+
+
+def is_excluded(path: str, exclude: Sequence[str]) -> bool:
+    """Whether one of these patterns matches the path, or a folder that it is in."""
+    return any(_matches_parts(path.split("/")[1:], pattern.split("/")[1:]) for pattern in exclude)
+
+
+def matches_of(
+    pattern: str, exclude: Sequence[str] = (), *, entries_max: int = ENTRIES_MAX, is_stopped: Callable[[], bool]
+) -> Matches:
+    """Look for everything that matches; SearchStoppedError as soon as ``is_stopped`` says so."""
+    walk = _Walk(pattern, tuple(exclude), entries_max, is_stopped)
+    walk.run()
+    walk.matches.found.sort(key=lambda match: match.path)
+    return walk.matches
+
+
+class _Walk:
+    """One search: a list of folders with the part of the pattern that their names are held against."""
+
+    def __init__(
+        self, pattern: str, exclude: tuple[str, ...], entries_max: int, is_stopped: Callable[[], bool]
+    ) -> None:
+        self.matches = Matches()
+        fixed, self._parts = _split(pattern)
+        self._exclude = exclude
+        self._left = entries_max
+        self._is_stopped = is_stopped
+        self._waiting: list[tuple[str, int]] = [(fixed, 0)]
+        self._seen: set[tuple[str, int]] = set()
+        self._matched: set[str] = set()
+
+    def run(self) -> None:
+        while self._waiting and not self.matches.is_cut:
+            if self._is_stopped():
+                raise SearchStoppedError
+            step = self._waiting.pop()
+            if step not in self._seen:
+                self._seen.add(step)
+                self._visit(*step)
+
+    def _visit(self, folder: str, at: int) -> None:
+        part, is_last = self._parts[at], at == len(self._parts) - 1
+        names, folders = (frozenset({part}), frozenset[str]()) if is_last else (frozenset[str](), frozenset({part}))
+        if part == _ANY_FOLDERS and is_last:
+            folders = frozenset({part})
+        self.matches.watched.append(NewNames(folder, names, folders, self._exclude))
+        if part == _ANY_FOLDERS and not is_last:
+            self._waiting.append((folder, at + 1))  # it stands for no folder as well
+        for path, mode in self._entries(folder, part):
+            if is_excluded(path, self._exclude):
+                continue
+            if part == _ANY_FOLDERS and stat.S_ISDIR(mode):
+                self._waiting.append((path, at))
+            elif is_last:
+                self._match(path, path if stat.S_ISLNK(mode) else "")
+            elif part == _ANY_FOLDERS:
+                continue
+            elif stat.S_ISDIR(mode):
+                self._waiting.append((path, at + 1))
+            elif stat.S_ISLNK(mode):
+                self._behind(path, at + 1)
+
+    def _behind(self, link: str, at: int) -> None:
+        """A link where a folder should be: it is a match if what it leads to would make one."""
+        rest = self._parts[at:]
+        path = _join(link, *rest) if not any(map(is_pattern, rest)) else link
+        if os.path.lexists(path) if path != link else Path(link).is_dir():
+            self._match(path, link)
+
+    def _match(self, path: str, link: str) -> None:
+        if path not in self._matched:
+            self._matched.add(path)
+            self.matches.found.append(Match(path, link))
+
+    def _entries(self, folder: str, part: str) -> Iterator[tuple[str, int]]:
+        """The path and the kind (as a mode) of what is in the folder and matched by the part."""
+        try:
+            if not is_pattern(part):
+                self._count()
+                path = _join(folder, part)
+                yield path, os.lstat(path).st_mode
+                return
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    self._count()
+                    if self.matches.is_cut:
+                        return
+                    if matches_part(entry.name, part) and entry.name != _SKIPPED:
+                        yield entry.path, _kind(entry)
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        except OSError as error:
+            if not folder.endswith(f"/{_SKIPPED}"):
+                self.matches.unlisted[folder] = error.strerror or str(error)
+
+    def _count(self) -> None:
+        self._left -= 1
+        self.matches.is_cut = self._left < 0
+
+
+def _kind(entry: os.DirEntry[str]) -> int:
+    if entry.is_symlink():
+        return stat.S_IFLNK
+    return stat.S_IFDIR if entry.is_dir(follow_symlinks=False) else stat.S_IFREG
+
+
+def _join(folder: str, *names: str) -> str:
+    return "/".join([folder.rstrip("/"), *names])
+
+
+def _split(pattern: str) -> tuple[str, list[str]]:
+    parts = pattern.split("/")[1:]
+    first = next(at for at, part in enumerate(parts) if is_pattern(part))
+    return "/" + "/".join(parts[:first]), parts[first:]
+
+
+def _matches_parts(names: Sequence[str], parts: Sequence[str]) -> bool:
+    """Whether the parts match all names, or the first ones, which are a folder then."""
+    if not parts:
+        return True
+    if parts[0] == _ANY_FOLDERS:
+        return any(_matches_parts(names[at:], parts[1:]) for at in range(len(names) + 1))
+    return bool(names) and _compiled(parts[0])(names[0]) is not None and _matches_parts(names[1:], parts[1:])
+
+
+@functools.lru_cache(maxsize=4096)
+def _compiled(part: str) -> Callable[[str], re.Match[str] | None]:
+    return re.compile(fnmatch.translate(part)).match

@@ -257,6 +257,7 @@ class DatabaseSection(_Section):
     """One ``[[database]]``. Keys that it leaves out come from ``[defaults]``."""
 
     path: AbsolutePath
+    exclude: list[AbsolutePath] = Field(default_factory=list)
     name: str | None = None
     storage: Text | None = None
     upload_interval: Duration | None = None

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from walsyncd.config.patterns import is_pattern
+
 
 @dataclass(frozen=True, slots=True)
 class StorageSettings:
@@ -116,11 +118,13 @@ class DatabaseEntry:
     keep: Keep = field(default_factory=Keep)
     verify_interval_s: float | None = None
     storage: str = ""
+    exclude: tuple[str, ...] = ()
+    """Patterns of what ``path``, a pattern, is not to match."""
 
     @property
     def is_pattern(self) -> bool:
-        """Whether ``path`` means every file that matches it."""
-        return any(character in self.path for character in "*?[")
+        """Whether ``path`` stands for every file that matches it."""
+        return is_pattern(self.path)
 
 
 @dataclass(frozen=True, slots=True)

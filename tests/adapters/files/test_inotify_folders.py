@@ -238,6 +238,27 @@ def test_new_names_of_a_listed_folder(watcher: InotifyReader, tmp_path: Path) ->
     assert watcher.drain() == [Event(listed / name, Role.DIRECTORY, Kind.APPEARED) for name in names]
 
 
+def test_only_names_that_are_wanted_appear(watcher: InotifyReader, tmp_path: Path) -> None:
+    """By any of those who asked, until they take it back."""
+
+    def databases(name: str, _is_folder: bool) -> bool:
+        return name.endswith(".db")
+
+    def folders(_name: str, is_folder: bool) -> bool:
+        return is_folder
+
+    watcher.add_directory(tmp_path, databases)
+    watcher.add_directory(tmp_path, folders)
+    (tmp_path / "a.db").touch()
+    (tmp_path / "temporary").touch()
+    (tmp_path / "tenant").mkdir()
+    assert [event.path.name for event in watcher.drain()] == ["a.db", "tenant"]
+    watcher.remove_directory(tmp_path, folders)
+    (tmp_path / "another").mkdir()
+    (tmp_path / "b.db").touch()
+    assert [event.path.name for event in watcher.drain()] == ["b.db"]
+
+
 def test_a_watched_database_does_not_appear(watcher: InotifyReader, tmp_path: Path) -> None:
     """A name that is watched already has its own events in a listed folder."""
     path = tmp_path / "app.db"

@@ -14,7 +14,7 @@ from tests.adapters.files.sqlite_process import wal_database
 from tests.engine.running import wait_for
 from walsyncd.adapters.files.inotify import InotifyReader
 from walsyncd.adapters.files.source import Role, side_path
-from walsyncd.config import DatabaseSpec
+from walsyncd.config import DatabaseSpec, NewNames
 from walsyncd.engine.follow.event_pump import EventPump
 from walsyncd.engine.follow.followed_database import FollowedDatabase
 from walsyncd.engine.follow.wal_pairs import WalPairs
@@ -89,16 +89,52 @@ def test_new_names_in_a_folder_of_a_pattern_are_told(tmp_path: Path) -> None:
 
     with InotifyReader() as watcher:
         watch = EventPump(watcher, nobody, appeared)
-        watch.watch_folders([tmp_path])
+        assert watch.watch_folders({tmp_path: frozenset({NewNames(str(tmp_path), frozenset({"*.db"}))})})
+        for number in range(100):
+            (tmp_path / f"etilqs_{number}").touch()
+        watch.drain()
+        assert not told, "no pattern matches these"
+        (tmp_path / "a.db").touch()
+        watch.drain()
+        assert told
+        told.clear()
+        wanted = {NewNames(str(tmp_path), frozenset({"*.db"})), NewNames(str(tmp_path), frozenset(), frozenset({"*"}))}
+        assert not watch.watch_folders({tmp_path: frozenset(wanted)}), "the folder was watched before"
         (tmp_path / "tenant").mkdir()
         watch.drain()
         assert told
-        watch.watch_folders([])
+        watch.watch_folders({})
         watch.drain()
         told.clear()
         (tmp_path / "another").mkdir()
         watch.drain()
         assert told == []
+
+
+@pytest.mark.parametrize("what", ["write", "replace", "remove", "folder"])
+def test_another_file_in_a_databases_place_is_told(tmp_path: Path, what: str) -> None:
+    """A link may be what came: the paths are resolved again. A write is none of that."""
+    told: list[bool] = []
+    path = tmp_path / "data" / "app.db"
+    path.parent.mkdir()
+    path.write_bytes(b"x")
+    (path.parent / "other").touch()
+    with InotifyReader() as watcher:
+        watch = EventPump(watcher, lambda _databases: None, lambda: told.append(True))
+        watch.add(tracked_at(path))
+        watch.drain()
+        told.clear()
+        match what:
+            case "write":
+                path.write_bytes(b"y")
+            case "replace":
+                (path.parent / "other").rename(path)
+            case "remove":
+                path.unlink()
+            case _:
+                path.parent.rename(tmp_path / "moved")
+        watch.drain()
+        assert bool(told) is (what != "write")
 
 
 def test_a_burst_is_of_writes_alone(tmp_path: Path) -> None:

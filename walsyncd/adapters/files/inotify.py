@@ -16,8 +16,8 @@ one. A deleted folder that a process still has open sends no DELETE_SELF, but it
 IN_EXCL_UNLINK is not set: a write to, or the close of, an unlinked -wal or -shm must be seen, and a spurious event
 costs only a look. IN_ATTRIB is not set: an unlink is reported as DELETE even if the file is open.
 
-Three things are not seen with any mask: writes through mmap; writes through a hard link in another folder; another file
-system mounted over a watched folder, until ``recheck``.
+Not seen, whatever the mask: writes through mmap; writes through a hard link in another folder. Another file system
+that is mounted over a watched folder is told of by the kernel's mount table, which can be polled (proc(5)).
 
 Events are hints: they coalesce, and after an overflow everything must be looked at. The kernel uses no watch descriptor
 twice. The mask of a watch only ever grows: too large a mask costs wake-ups, too small a mask loses events.
@@ -30,12 +30,12 @@ import errno
 import math
 import os
 import select
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 from threading import Lock
-from typing import NamedTuple, Self
+from typing import NamedTuple, Self, TypeAlias
 
 from inotify_simple import INotify, flags
 
@@ -43,6 +43,8 @@ from walsyncd.adapters.files.source import FILE_ROLES, Role, is_side_name, side_
 from walsyncd.errors import RefusedError, UsageError
 
 __all__ = ["Event", "InotifyReader", "Kind", "Role"]
+
+MOUNTS_FILE = "/proc/self/mountinfo"
 
 _LEADS = int(flags.ONLYDIR | flags.DELETE_SELF | flags.MOVE_SELF | flags.DELETE | flags.MOVED_FROM | flags.MOVED_TO)
 _LISTS = int(_LEADS | flags.CREATE)
@@ -53,6 +55,10 @@ _OVERFLOW = int(flags.Q_OVERFLOW)
 _SELF = int(flags.DELETE_SELF | flags.MOVE_SELF | flags.UNMOUNT | flags.IGNORED)
 _NAMES = int(flags.CREATE | flags.DELETE | flags.MOVED_FROM | flags.MOVED_TO)
 _NEW_NAMES = int(flags.CREATE | flags.MOVED_TO)
+_IS_FOLDER = int(flags.ISDIR)
+
+# Whether a new name matters, and it is a folder's.
+Wants: TypeAlias = Callable[[str, bool], bool]
 
 _ABSENT = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
 _TROUBLE = {
@@ -107,7 +113,7 @@ class _Folder:
     parent: _Folder | None
     children: dict[str, _Folder] = field(default_factory=dict)
     names: dict[str, _Named] = field(default_factory=dict)  # file name → what it is
-    listings: int = 0  # how many callers want its new names
+    listings: list[Wants] = field(default_factory=list)  # who wants its new names, and which
     absent: set[str] = field(default_factory=set)  # children that are not watched
     watch: int | None = None
     asked: int = 0  # the mask of the watch, as far as this folder needs it
@@ -118,6 +124,11 @@ class _Folder:
             return _HOLDS
         return _LISTS if self.listings or self.absent else _LEADS
 
+    def is_wanted(self, name: str, mask: int) -> bool:
+        """Whether anybody wants to hear of this new name."""
+        is_folder = bool(mask & _IS_FOLDER)
+        return not is_side_name(name) and any(wants(name, is_folder) for wants in self.listings)
+
     def events(self, kind: Kind) -> Iterator[Event]:
         """Yield an event for each database and listing of this folder itself."""
         for named in self.names.values():
@@ -125,6 +136,10 @@ class _Folder:
                 yield Event(named.database, Role.DATABASE, kind)
         if self.listings:
             yield Event(self.path, Role.DIRECTORY, kind)
+
+
+def _any_name(_name: str, _is_folder: bool) -> bool:
+    return True
 
 
 class InotifyReader:
@@ -144,6 +159,8 @@ class InotifyReader:
         self._poll = select.poll()
         self._poll.register(self._inotify.fileno(), select.POLLIN)
         self._poll.register(self._alarm, select.POLLIN)
+        self._mounts = os.open(MOUNTS_FILE, os.O_RDONLY | os.O_CLOEXEC)
+        self._poll.register(self._mounts, select.POLLPRI)
         self._lock = Lock()
         self._root = _Folder(Path("/"), None)
         self._folders: dict[Path, _Folder] = {self._root.path: self._root}
@@ -162,6 +179,7 @@ class InotifyReader:
         """Remove every watch. No thread may be in ``wait``."""
         self._inotify.close()
         os.close(self._alarm)
+        os.close(self._mounts)
 
     def add(self, database: Path) -> None:
         """Watch a database. It need not exist, nor its folder. Adding it twice has no further effect."""
@@ -181,20 +199,20 @@ class InotifyReader:
                 folder.names.pop(side_path(database, role).name, None)
             self._prune(folder)
 
-    def add_directory(self, path: Path) -> None:
-        """Report new names in a folder (APPEARED), except those of databases and their side files."""
+    def add_directory(self, path: Path, wants: Wants = _any_name) -> None:
+        """Tell about new names that ``wants`` wants in a folder (APPEARED), but for databases and their side files."""
         with self._changing():
             folder = self._folder(path)
-            folder.listings += 1
+            folder.listings.append(wants)
             self._arm(folder)
 
-    def remove_directory(self, path: Path) -> None:
-        """Undo one ``add_directory``."""
+    def remove_directory(self, path: Path, wants: Wants = _any_name) -> None:
+        """Take one ``add_directory`` back."""
         with self._changing():
             folder = self._folders.get(path)
-            if folder is None or not folder.listings:
+            if folder is None or wants not in folder.listings:
                 return
-            folder.listings -= 1
+            folder.listings.remove(wants)
             self._prune(folder)
 
     def wait(self, timeout: float | None = None) -> bool:
@@ -202,6 +220,8 @@ class InotifyReader:
         ready = {fd for fd, _ in self._poll.poll(None if timeout is None else math.ceil(timeout * 1000))}
         if self._alarm in ready:
             os.eventfd_read(self._alarm)
+        if self._mounts in ready:
+            self.recheck()
         with self._lock:
             return self._inotify.fileno() in ready or bool(self._found)
 
@@ -273,7 +293,7 @@ class InotifyReader:
             self._found.extend(Event(*named, kind) for bit, kind in _KINDS.items() if mask & bit)
         if not mask & _NAMES:
             return
-        if folder.listings and named is None and mask & _NEW_NAMES and not is_side_name(name):
+        if folder.listings and named is None and mask & _NEW_NAMES and folder.is_wanted(name, mask):
             self._found.append(Event(folder.path / name, Role.DIRECTORY, Kind.APPEARED))
         child = folder.children.get(name)
         if child is not None:

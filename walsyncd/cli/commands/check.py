@@ -78,9 +78,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _findings(settings: Settings) -> Iterator[Finding]:
-    from walsyncd.config import expand  # noqa: PLC0415  a command is light until it runs
+    from walsyncd.adapters.files.match_examination import examine_match  # noqa: PLC0415  a command is light until it runs
+    from walsyncd.config import find_databases  # noqa: PLC0415
 
-    specs = expand(settings)
+    found = find_databases(settings, examine=examine_match)
+    specs = found.checked(settings)
     subject = f"configuration {settings.file}"
     if settings.databases:
         yield Finding("ok", subject, counted(len(specs), "database"))
@@ -88,6 +90,8 @@ def _findings(settings: Settings) -> Iterator[Finding]:
         yield Finding("note", subject, "no databases are configured", 'add a [[database]] with its path = "/…"')
     yield from _secret_findings(settings.file)
     yield from _entry_findings(settings, specs)
+    for each in found.suspended:
+        yield Finding("problem", f"{each.entry} {each.path}", f"{each.cause}: it is suspended", each.remedy)
     for spec in specs:
         yield from database_findings(spec.path, own_only=spec.is_match)
         yield from _presence_findings(spec)

@@ -63,6 +63,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "while a full copy is made beside that, degraded when its history broke off and\n"
         "a new generation is due, missing, refused (no permission) or failing (it can't\n"
         "be read) while it is suspended and tried again, stopped while no daemon runs.\n"
+        "What a pattern matches and can't be a database (a link, a folder, no SQLite\n"
+        "file) is suspended for as long as it is that.\n"
         "LAG is the age of the oldest commit that is not stored, or for how long nobody\n"
         "has looked although a look was due. Below the table are the cause and what helps,\n"
         "and a summary at the end. What needs attention is first."
@@ -136,20 +138,25 @@ def _look(settings: Settings) -> StatusReport:
 
 
 def _from_journal(settings: Settings, refusal: WalsyncdError | None) -> StatusReport:
-    """Return the report from the journal. Before the first run there is none, and nothing was replicated yet."""
+    """What the journal says; before the first run there is none, and nothing was replicated yet."""
+    from walsyncd.adapters.files.match_examination import examine_match  # noqa: PLC0415
     from walsyncd.adapters.journal.journal import reader  # noqa: PLC0415
-    from walsyncd.config import expand  # noqa: PLC0415
-    from walsyncd.engine.daemon.database_status import statuses, unseen  # noqa: PLC0415
+    from walsyncd.config import find_databases  # noqa: PLC0415
+    from walsyncd.engine.daemon.database_status import statuses, suspended_status, unseen  # noqa: PLC0415
     from walsyncd.errors import MissingError  # noqa: PLC0415
 
     try:
         with reader(settings.daemon.state_dir) as journal:
-            found = statuses(journal, now_ms=_now_ms())
+            known = {row.name for row in journal.databases() if row.generation is not None}
+            suspended = find_databases(settings, examine=examine_match, followed=known).suspended
+            found = statuses(journal, now_ms=_now_ms(), suspended=suspended)
     except MissingError:
         if refusal is not None:
             raise refusal from None
-        specs = sorted(expand(settings), key=lambda spec: spec.name)
-        found = [unseen(spec.name, str(spec.path)) for spec in specs]
+        there = find_databases(settings, examine=examine_match)
+        found = [unseen(spec.name, str(spec.path)) for spec in there.checked(settings)]
+        found += [suspended_status(each) for each in there.suspended]
+        found.sort(key=lambda database: database.name)
     kept = [
         database for database in found if database.state is not DatabaseState.NOT_CONFIGURED or database.spool_objects
     ]

@@ -9,13 +9,10 @@ from enum import StrEnum
 class DatabaseState(StrEnum):
     """The state of a database. The journal stores the word, and ``status`` prints it.
 
-    - NEW: nobody has looked at it yet.
-    - DEGRADED: something was missed, or can't be shipped.
-    - MISSING: there is no file.
-    - REFUSED: it can't be followed until somebody changes something.
-    - FAILING: it could not be looked at, and the next attempt may succeed.
-    - STOPPED: it would be followed if a daemon ran.
-    - NOT_CONFIGURED: the journal knows it from an earlier configuration.
+    NEW: nobody has looked at it yet. DEGRADED: something was missed, or can't be shipped. MISSING: there is no file.
+    REFUSED: it can't be followed until somebody changes something. FAILING: it could not be looked at, and the next
+    attempt may succeed. SUSPENDED: something is configured that can't be a database of ours. STOPPED: it would be
+    followed if a daemon ran. NOT_CONFIGURED: the journal knows it from before.
     """
 
     NEW = "new"
@@ -25,6 +22,7 @@ class DatabaseState(StrEnum):
     MISSING = "missing"
     REFUSED = "refused"
     FAILING = "failing"
+    SUSPENDED = "suspended"
     STOPPED = "stopped"
     NOT_CONFIGURED = "not configured"
 
@@ -40,7 +38,7 @@ class DatabaseState(StrEnum):
 
 
 _WELL = frozenset({DatabaseState.NEW, DatabaseState.FOLLOWING, DatabaseState.COPYING_BASE})
-_SUSPENDED = frozenset({DatabaseState.MISSING, DatabaseState.REFUSED, DatabaseState.FAILING})
+_SUSPENDED = frozenset({DatabaseState.MISSING, DatabaseState.REFUSED, DatabaseState.FAILING, DatabaseState.SUSPENDED})
 
 
 @dataclass(frozen=True, slots=True)

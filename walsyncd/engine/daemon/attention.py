@@ -18,9 +18,9 @@ class Waits:
     See the fields of ``DatabaseStatus`` of these names.
     """
 
-    unseen_s: float
-    unbased_s: float
-    base_waits_s: float
+    unseen_s: float = 0.0
+    unbased_s: float = 0.0
+    base_waits_s: float = 0.0
 
 
 class Attention:

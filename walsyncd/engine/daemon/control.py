@@ -25,7 +25,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -73,6 +73,7 @@ class Control:
         *,
         destinations: Destinations,
         reload: Callable[[], Future[Answer]],
+        find_again: Callable[[], Future[None]],
         trouble: Callable[[], str],
         waits: Callable[[], Mapping[str, Waits]],
     ) -> None:
@@ -82,6 +83,7 @@ class Control:
         self._databases = roster
         self._destinations = destinations
         self._reload = reload
+        self._find_again = find_again
         self._trouble = trouble
         self._waits = waits
 
@@ -100,7 +102,7 @@ class Control:
             case "status":
                 return self._status()
             case "sync":
-                return self._sync(self._databases.named(names_field(request)))
+                return self._sync(names_field(request))
             case "stored":
                 return self._stored(objects_field(request, "databases"))
             case "snapshot":
@@ -139,16 +141,26 @@ class Control:
 
     def _status(self) -> Answer:
         followed = self._databases.all()
+        suspended = self._databases.suspended
         presence = {tracked.name: tracked.presence.standing for tracked in followed}
         hindered = {tracked.name: tracked.presence.hindrance for tracked in followed}
         waits = self._waits()
-        rows = statuses(self._journal, now_ms=time.time_ns() // 1_000_000, configured=presence)
-        known = [replace(row, presence=presence[row.name], presence_hindrance=hindered[row.name]) for row in rows]
-        databases = [asdict(replace(row, **asdict(waits[row.name]))) for row in known]
+        rows = statuses(self._journal, now_ms=time.time_ns() // 1_000_000, configured=presence, suspended=suspended)
+        known = [
+            replace(row, presence=presence.get(row.name, "off"), presence_hindrance=hindered.get(row.name, ""))
+            for row in rows
+        ]
+        databases = [asdict(replace(row, **asdict(waits.get(row.name, Waits())))) for row in known]
         return {"pid": os.getpid(), "version": __version__, "storage": self._trouble(), "databases": databases}
 
-    def _sync(self, databases: Sequence[FollowedDatabase]) -> Answer:
-        """Look at these now. Returns, for each, the object after whose upload all of its present content is stored."""
+    def _sync(self, names: Sequence[str]) -> Answer:
+        """Look at these now; for each, the object after whose upload everything of now is stored.
+
+        First their paths are resolved again: a link that was switched a moment ago counts.
+        """
+        if self._databases.moved(self._databases.named(names)):
+            wait([self._find_again()], LOOK_TIMEOUT_S)
+        databases = self._databases.named(names)
         failures = self.look(databases, LOOK_TIMEOUT_S)
         self._destinations.urgent(tracked.row_id for tracked in databases)
         answer: dict[str, Any] = {}

@@ -10,7 +10,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -26,7 +25,7 @@ from walsyncd.adapters.storage.interface import Storage
 from walsyncd.adapters.system.control_server import ControlServer
 from walsyncd.adapters.system.control_socket import socket_path
 from walsyncd.adapters.system.service_manager import ServiceManager
-from walsyncd.config import Settings, StorageSettings, expand
+from walsyncd.config import Found, Settings, StorageSettings
 from walsyncd.core.follow.database_state import StateReport
 from walsyncd.core.follow.gap import Gap
 from walsyncd.engine.content.page_content import PageContent
@@ -38,6 +37,7 @@ from walsyncd.engine.daemon.destinations import Destinations, OpenStorage
 from walsyncd.engine.daemon.full_spool import FullSpool
 from walsyncd.engine.daemon.heartbeat import Heartbeat, status_words
 from walsyncd.engine.daemon.observability import Observability
+from walsyncd.engine.daemon.path_finder import PathFinder
 from walsyncd.engine.daemon.single_round import SingleRound
 from walsyncd.engine.daemon.stop_report import report_unshipped
 from walsyncd.engine.follow.environment import Environment
@@ -50,7 +50,7 @@ from walsyncd.engine.ship.spool_limit import SpoolLimit
 from walsyncd.engine.threads.boundary import boundary
 from walsyncd.engine.threads.stall_detector import StallDetector
 from walsyncd.engine.threads.supervisor import Supervisor
-from walsyncd.errors import FaultError, UsageError, WalsyncdError
+from walsyncd.errors import UsageError, WalsyncdError
 
 STOP_MARGIN_S = 15.0  # for requests in flight and for closing, after the time for shipping
 LINGER_S = 10.0  # of that margin: a request without an answer by then is abandoned
@@ -77,7 +77,6 @@ class Daemon:
         self._settings = settings
         self._source = source or (lambda: (settings, opener))
         self._supervisor = Supervisor()
-        call = self._supervisor.call
         self._manager = ServiceManager()
         self._stalls = stalls or StallDetector()
         self._unlooked: set[int] = set()
@@ -92,9 +91,8 @@ class Daemon:
         self._schedule = Schedule()
         self._attention = Attention(self._schedule, self._stalls, databases=lambda: self.databases)
         self._watcher = InotifyReader()
-        self._events = EventPump(
-            self._watcher, self._schedule.wake, lambda: call("appeared"), stall_detector=self._stalls
-        )
+        self._finder = PathFinder(lambda: self._settings, self._find, lambda: self.call("found"))
+        self._events = EventPump(self._watcher, self._schedule.wake, self._finder.wake, stall_detector=self._stalls)
         self._environment = Environment(
             self._journal, self._events.drain, boot_id(), spool_bytes_max=lambda: self._limit.bytes_max
         )
@@ -115,7 +113,11 @@ class Daemon:
             begin_bridge=self._content.begin_bridge,
         )
         self._observability = Observability(
-            self._journal, lambda: self._destinations, self._attention.waits, lambda: self.databases
+            self._journal,
+            lambda: self._destinations,
+            self._attention.waits,
+            lambda: self.databases,
+            suspended=lambda: self._databases.suspended,
         )
         self._destinations = Destinations(self._journal, self._shipping_to)
         self._destinations.settle(settings, opener, ())
@@ -128,7 +130,7 @@ class Daemon:
             joined=lambda tracked: self._unlooked.add(tracked.row_id),
         )
         self._control, self._server = self._answering(settings.daemon.state_dir)
-        self._heart = Heartbeat(self._manager, words=self._words, hung=self._hung, wake=lambda: call("beat"))
+        self._heart = Heartbeat(self._manager, words=self._words, hung=self._hung, wake=lambda: self.call("beat"))
 
     @property
     def crash(self) -> BaseException | None:
@@ -177,6 +179,7 @@ class Daemon:
             self._databases,
             destinations=self._destinations,
             reload=self._reload_soon,
+            find_again=self._finder.look_now,
             trouble=self._observability.remarks,
             waits=self._attention.waits,
         )
@@ -224,6 +227,8 @@ class Daemon:
         self._supervisor.start("watcher", self._events.run)
         self._supervisor.start("follower", self.follower.run)
         self._supervisor.start("scanner", self._content.queue.run)
+        self._finder.wake()  # what came up between the look and the watching
+        self._supervisor.start("path finder", self._finder.run)
         self._observability.start(self._settings.daemon, self._settings.notify)
         self._supervisor.start("notifier", self._observability.notifier.run)
         for name, target in self._server.threads().items():
@@ -241,9 +246,8 @@ class Daemon:
                     pass
                 case "looked":
                     self._heart.ready()
-                case "appeared":
-                    with suppress(FaultError), boundary("match_patterns"):
-                        self._databases.look_around(self._settings)
+                case "found":
+                    self._databases.take(self._finder, self._settings)
                     self._heart.changed()
                 case "reload" | "SIGHUP":
                     self._reload()
@@ -263,6 +267,7 @@ class Daemon:
         self._manager.extend(timeout_s + STOP_MARGIN_S)
         databases = self._databases.all()
         self._destinations.wind_down()
+        self._finder.stop()
         unseen = self._control.look(databases, timeout_s / 2)
         for tracked in databases:
             tracked.presence.want(wanted=False)
@@ -310,7 +315,8 @@ class Daemon:
         self._heart.ready()
 
     def _turn_over(self, settings: Settings, open_storage: OpenStorage) -> Mapping[str, Any]:
-        specs = expand(settings)
+        found = self._databases.find(settings)
+        specs = found.checked(settings)
         before = self._settings
         if settings.daemon.state_dir != before.daemon.state_dir:
             raise UsageError("reload: state_dir can't change while the daemon runs", hint="systemctl restart walsyncd")
@@ -320,12 +326,15 @@ class Daemon:
             destination.probe.probe_every(settings.daemon.probe_interval_s)
         self._limit.bytes_max = settings.daemon.spool_bytes_max
         self._settings = settings
-        changes = self._databases.change(settings, specs)
+        changes = self._databases.change(settings, found, specs)
         self._destinations.finish(settings)
-        self._supervisor.call("appeared")  # for files that appeared between the look and the watch
+        self._finder.wake()  # what came up between the look and the watching
         return {"databases": len(self._databases), **asdict(changes)}
 
     # -- notices from other threads -----------------------------------------------------------------------------------
+
+    def _find(self, settings: Settings, is_stopped: Callable[[], bool]) -> Found:
+        return self._databases.find(settings, is_stopped)
 
     def _changed(self) -> None:
         self._heart.changed()
@@ -377,7 +386,8 @@ class Daemon:
         return status_words(
             databases=len(self._databases),
             behind=self._journal.behind(),
-            troubled=sum(not tracked.report.state.is_well for tracked in self._databases.all()),
+            troubled=len(self._databases.suspended)
+            + sum(not tracked.report.state.is_well for tracked in self._databases.all()),
             stored_ms=self._observability.stored_ms,
             storage=self._observability.remarks(),
         )

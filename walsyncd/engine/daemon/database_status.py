@@ -8,6 +8,7 @@ from typing import Any
 
 from walsyncd.adapters.journal.drill_table import DrillOutcome
 from walsyncd.adapters.journal.journal import DatabaseRow, Journal, JournalReader, ObjectKind
+from walsyncd.config import Suspended
 from walsyncd.core.follow.database_state import DatabaseState
 from walsyncd.core.follow.follow_state import parse_follow_state
 from walsyncd.core.sqlite.wal import FRAME_HEADER_SIZE
@@ -96,12 +97,29 @@ _PAGE_SIZE_DEFAULT = 4096  # of frames whose stamp is not known any more
 
 
 def statuses(
-    journal: Journal | JournalReader, *, now_ms: int, configured: Iterable[str] | None = None
+    journal: Journal | JournalReader,
+    *,
+    now_ms: int,
+    configured: Iterable[str] | None = None,
+    suspended: Iterable[Suspended] = (),
 ) -> list[DatabaseStatus]:
-    """Return the status of all databases of the journal, or only of those ``configured``, by name."""
-    names = None if configured is None else set(configured)
+    """All databases of the journal, or only those ``configured``, and what is ``suspended``; by name."""
+    why = {each.name: each for each in suspended}
+    names = None if configured is None else {*configured, *why}
     rows = [row for row in journal.databases() if names is None or row.name in names]
-    return [_status(journal, row, now_ms) for row in sorted(rows, key=lambda row: row.name)]
+    found = {row.name: _status(journal, row, now_ms) for row in rows}
+    for name, each in why.items():
+        found[name] = suspended_status(each, found.get(name))
+    return [found[name] for name in sorted(found)]
+
+
+def suspended_status(why: Suspended, status: DatabaseStatus | None = None) -> DatabaseStatus:
+    """The row of what can't be replicated; ``status`` is that of its database, if there is one."""
+    status = status or unseen(why.name, why.path)
+    is_known = status.state is DatabaseState.SUSPENDED
+    since_ms = status.state_since_ms if is_known else why.since_ms or None
+    state = DatabaseState.SUSPENDED
+    return replace(status, state=state, cause=why.cause, remedy=why.remedy, state_since_ms=since_ms)
 
 
 def parse_status(values: Mapping[str, Any]) -> DatabaseStatus:

@@ -2,7 +2,7 @@
 
 A database is identified by its name, the folder of its replica. One that keeps name and path stays, however its
 settings change. With another path, or in another storage, it leaves and joins again. Unchanged databases are not
-affected.
+affected. What is configured and can't be replicated is suspended: it has a row in ``status``, and nobody else notices.
 
 Changed by the main thread alone, read by any.
 """
@@ -13,14 +13,17 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import TimeoutError as FutureTimeoutError
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import structlog
 
+from walsyncd.adapters.files.match_examination import examine_match
 from walsyncd.adapters.journal.journal import Journal
-from walsyncd.config import DatabaseSpec, Settings, expand, glob_folders
+from walsyncd.config import DatabaseSpec, Found, Settings, Suspended, find_databases, resolve
 from walsyncd.core.follow.database_state import DatabaseState
 from walsyncd.engine.daemon.destinations import Destinations
+from walsyncd.engine.daemon.path_finder import PathFinder
 from walsyncd.engine.follow.event_pump import EventPump
 from walsyncd.engine.follow.followed_database import FollowedDatabase, Mailbox
 from walsyncd.engine.follow.follower import Follower
@@ -28,9 +31,11 @@ from walsyncd.engine.follow.schedule import Schedule
 from walsyncd.engine.follow.wal_pairs import WalPairs
 from walsyncd.engine.threads.boundary import boundary
 from walsyncd.engine.upkeep.pruner import policy_of
-from walsyncd.errors import STATE_ERRORS, UsageError, WalsyncdError
+from walsyncd.errors import STATE_ERRORS, FaultError, RefusedError, UsageError, WalsyncdError
 
 DISMISS_TIMEOUT_S = 60.0  # a round of the follower is bounded work
+JOINS_MAX = 50  # between two looks at what else the main thread has to do: each is some milliseconds
+LINES_MAX = 20  # of the log, about matches that can't be replicated: whoever may create files may create many
 
 NAMES_SHOWN = 20  # in an error; there may be thousands
 
@@ -70,6 +75,9 @@ class Databases:
         self._by_name: dict[str, FollowedDatabase] = {}
         # The latest specification of each. ``FollowedDatabase.spec`` follows only when the follower gets to it.
         self._specs: dict[str, DatabaseSpec] = {}
+        self._paths: dict[str, str] = {}  # where the journal has each database that it knows
+        self.suspended: tuple[Suspended, ...] = ()
+        """What is configured and can't be replicated."""
 
     def __len__(self) -> int:
         return len(self._by_id)
@@ -92,34 +100,70 @@ class Databases:
             if not names:
                 return list(self._by_name.values())
             unknown = [name for name in names if name not in self._by_name]
+            for each in self.suspended:
+                if each.name in unknown:
+                    raise RefusedError(f"{each.name} is suspended: {each.cause}", hint=each.remedy)
             if unknown:
                 known = ", ".join([*sorted(self._by_name)[:NAMES_SHOWN], "…"][: len(self._by_name)]) or "none"
                 raise UsageError(f"the daemon follows no database {unknown[0]!r}", hint=f"it follows: {known}")
             return [self._by_name[name] for name in names]
 
+    def find(self, settings: Settings, is_stopped: Callable[[], bool] = lambda: False) -> Found:
+        """What these settings stand for now; who is followed goes before other matches of the same file."""
+        followed = {tracked.name for tracked in self.all()}
+        return find_databases(settings, examine=examine_match, followed=followed, is_stopped=is_stopped)
+
     def begin(self, settings: Settings) -> None:
-        """Follow the databases of the configuration, and note in the journal which ones it no longer names."""
-        self._event_pump.watch_folders(glob_folders(settings))  # watched before looking, so that no new file is missed
-        self.change(settings, expand(settings))
+        """Follow what the configuration names; the journal says so of what it does not name any more.
+
+        UsageError if a named path can't be followed. Who was followed by the last run goes before other matches of the
+        same file.
+        """
+        rows = self._journal.databases()
+        self._paths = {row.name: row.path for row in rows}
+        known = {row.name for row in rows if row.generation is not None}
+        found = find_databases(settings, examine=examine_match, followed=known)
+        self.change(settings, found, found.checked(settings))
         for row in self._journal.databases():
             if row.id not in self._by_id:
                 self._note_left(row.id)
 
-    def look_around(self, settings: Settings) -> None:
-        """Follow files that newly match the patterns, besides what is followed already."""
-        self._event_pump.watch_folders(glob_folders(settings))
-        try:
-            specs = expand(settings)
-        except UsageError as error:
-            _log.error("databases_refused", reason=error.message, remedy=error.hint)
+    def take(self, finder: PathFinder, settings: Settings) -> None:
+        """Take what was found, if it was found by the settings in force; if there may be more, it looks again."""
+        finding = finder.take()
+        if finding is None:
             return
-        for spec in specs:
-            if spec.name not in self._by_name:
-                self._join(spec, settings)
+        try:
+            with suppress(FaultError), boundary("match_patterns"):
+                if finding.settings is not settings or self.update(settings, finding.found):
+                    finder.wake()
+        finally:
+            finding.applied()
 
-    def change(self, settings: Settings, specs: Iterable[DatabaseSpec]) -> Changes:
-        """Follow exactly ``specs``, the expansion of ``settings``."""
-        self._event_pump.watch_folders(glob_folders(settings))
+    def update(self, settings: Settings, found: Found) -> bool:
+        """Paths and patterns stand for something else: follow what they stand for now besides what did before.
+
+        Settings stay as they are. Returns whether there is more to do: some databases join at a time, so that signals
+        are answered, and folders that are watched from now on must be looked at again.
+        """
+        is_wider = self._event_pump.watch_folders(found.watched)
+        self._suspend(found.suspended)
+        joining = [spec for spec in found.specs if not self._follows(spec)]
+        for spec in joining[:JOINS_MAX]:
+            tracked = self._by_name.get(spec.name)
+            if tracked is not None:
+                _log.warning("path_leads_elsewhere", database=spec.name, before=str(tracked.path), now=str(spec.path))
+                self._leave([tracked])
+            self._join(spec, settings)
+        return is_wider or len(joining) > JOINS_MAX
+
+    def moved(self, databases: Iterable[FollowedDatabase]) -> list[FollowedDatabase]:
+        """Those whose configured path leads elsewhere now."""
+        return [tracked for tracked in databases if resolve(tracked.spec.configured_as).path != tracked.path]
+
+    def change(self, settings: Settings, found: Found, specs: Iterable[DatabaseSpec]) -> Changes:
+        """Follow exactly ``specs``, which are those that were ``found`` by these settings."""
+        self._event_pump.watch_folders(found.watched)
         wanted = {spec.name: spec for spec in specs}
         leaving = [tracked for tracked in self.all() if not self._stays(tracked, wanted.get(tracked.name), settings)]
         gone = {tracked.name for tracked in leaving}
@@ -134,10 +178,35 @@ class Databases:
             elif _is_tuned(self._specs[spec.name], spec):
                 self._retune(tracked, spec)
                 changed.append(spec.name)
+        self._suspend(found.suspended)
         return Changes(tuple(added), tuple(sorted(gone - wanted.keys())), tuple(changed))
 
+    def _follows(self, spec: DatabaseSpec) -> bool:
+        tracked = self._by_name.get(spec.name)
+        return tracked is not None and tracked.path == spec.path
+
+    def _suspend(self, suspended: Sequence[Suspended]) -> None:
+        """These can't be replicated; who is among them and was followed is left."""
+        known = {(each.name, each.cause) for each in self.suspended}
+        self.suspended = suspended = tuple(suspended)
+        new = [each for each in suspended if (each.name, each.cause) not in known]
+        for each in new[:LINES_MAX]:
+            _log.warning(
+                "database_suspended", database=each.name, state="suspended", cause=each.cause, remedy=each.remedy
+            )
+        if len(new) > LINES_MAX:
+            _log.warning("databases_suspended", count=len(new), remedy="walsyncd status names them")
+        for each in suspended:
+            tracked = self._by_name.get(each.name)
+            if tracked is not None:
+                self._leave([tracked])
+                now_ms = time.time_ns() // 1_000_000
+                self._journal.note_state(tracked.row_id, DatabaseState.SUSPENDED, each.cause, each.remedy, now_ms)
+
     def _join(self, spec: DatabaseSpec, settings: Settings) -> None:
-        row = self._journal.database(spec.name, str(spec.path))
+        path = str(spec.path)
+        before, self._paths[spec.name] = self._paths.get(spec.name, path), path
+        row = self._journal.database(spec.name, path)
         left = self._destinations.enter(row, settings.storage_of(spec.storage).url)
         tracked = FollowedDatabase(spec, row.id, WalPairs(spec.path), mailbox=Mailbox(held_back=True))
         if left is not None:
@@ -151,6 +220,8 @@ class Databases:
             with boundary("watch", database=tracked.name):
                 self._event_pump.add(tracked)
                 self._follower.resume(tracked)
+                if before != path:
+                    self._follower.path_changed(tracked)
                 self._destinations.of(row.id).adopt([tracked])
                 tracked.wal_pairs.look_around()
         except STATE_ERRORS:

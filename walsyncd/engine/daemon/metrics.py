@@ -9,13 +9,14 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import TypeVar
 
 from walsyncd import __version__
 from walsyncd.adapters.journal.journal import Journal, ObjectRow
 from walsyncd.adapters.storage.counting_storage import OK, Requests
+from walsyncd.config import Suspended
 from walsyncd.core.keep.metric import Metric
 from walsyncd.engine.daemon.attention import Waits
 from walsyncd.engine.daemon.clock_watch import ClockWatch
@@ -43,7 +44,7 @@ class Shipped:
 
 
 class Metrics:
-    """Collects the metrics on request. ``trouble`` returns what is wrong with the storage.
+    """Collects when asked. ``trouble`` says what is wrong with the storage, ``suspended`` what can't be replicated.
 
     ``waits`` returns the followed databases by name, and what each of them waits for.
     """
@@ -56,6 +57,7 @@ class Metrics:
         removals: Removals,
         *,
         waits: Callable[[], Mapping[str, Waits]],
+        suspended: Callable[[], Sequence[Suspended]],
         trouble: Callable[[], str],
         lines_lost: Callable[[], int],
         clock: ClockWatch,
@@ -65,6 +67,7 @@ class Metrics:
         self._shipped = shipped
         self._removals = removals
         self._waits = waits
+        self._suspended = suspended
         self._trouble = trouble
         self._lines_lost = lines_lost
         self._clock = clock
@@ -82,8 +85,8 @@ class Metrics:
     def _of_databases(self) -> Iterator[Metric]:
         now_ms = time.time_ns() // 1_000_000
         waits = self._waits()
-        rows = statuses(self._journal, now_ms=now_ms, configured=waits)
-        rows = [replace(row, **asdict(waits[row.name])) for row in rows]
+        rows = statuses(self._journal, now_ms=now_ms, configured=waits, suspended=self._suspended())
+        rows = [replace(row, **asdict(waits.get(row.name, Waits()))) for row in rows]
         label = ("database",)
         lag = {(row.name,): row.behind_s(now_ms) for row in rows}
         yield _gauge("lag_seconds", "For how long storage may not have had everything.", label, lag)

@@ -13,7 +13,7 @@ from walsyncd.adapters.journal.drill_table import DrillOutcome, DrillRow
 from walsyncd.adapters.journal.journal import Journal, ObjectRow
 from walsyncd.adapters.storage.counting_storage import CountingStorage, Requests
 from walsyncd.adapters.storage.interface import Storage
-from walsyncd.config import DaemonSettings, NotifySettings
+from walsyncd.config import DaemonSettings, NotifySettings, Suspended
 from walsyncd.engine.daemon.attention import Waits
 from walsyncd.engine.daemon.clock_watch import ClockWatch
 from walsyncd.engine.daemon.destinations import Destinations
@@ -35,7 +35,8 @@ _log = structlog.get_logger()
 class Observability:
     """Watches what ``destinations`` do.
 
-    ``waits`` returns what each followed database waits for, and for how long.
+    ``waits`` says what each database that is followed waits for, and for how long; ``suspended`` what is configured and
+    can't be replicated.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class Observability:
         destinations: Callable[[], Destinations],
         waits: Callable[[], Mapping[str, Waits]],
         followed: Callable[[], Sequence[FollowedDatabase]],
+        suspended: Callable[[], Sequence[Suspended]],
     ) -> None:
         self._destinations = destinations
         self._requests = Requests()
@@ -56,6 +58,7 @@ class Observability:
             self._shipped,
             self.removals,
             waits=waits,
+            suspended=suspended,
             trouble=self.trouble,
             lines_lost=lines_lost,
             clock=self._clock,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -15,6 +15,7 @@ import structlog
 
 from walsyncd.adapters.files.inotify import Event, InotifyReader, Kind
 from walsyncd.adapters.files.source import Role
+from walsyncd.config import NewNames
 from walsyncd.engine.follow.followed_database import FollowedDatabase
 from walsyncd.engine.follow.wal_pair import Drains
 from walsyncd.engine.threads.boundary import boundary
@@ -30,11 +31,17 @@ BURST_PAUSE_S = 0.002
 
 RECHECK_S = 60.0  # mounts and limits change without an event
 
+_WRITES = {Kind.MODIFY, Kind.CLOSE_WRITE}
+
 _log = structlog.get_logger()
 
 
 class EventPump:
-    """Hands every event to its database, and calls ``wake`` with the databases to look at."""
+    """Hands every event to its database; ``wake`` is told which databases to look at.
+
+    ``appeared`` is called when paths and patterns may stand for something else now: a name that is waited for came up,
+    or something else than a write happened to a database.
+    """
 
     def __init__(
         self,
@@ -50,7 +57,7 @@ class EventPump:
         self._lock = threading.Lock()
         self._drains = Drains()
         self._tracked: dict[Path, FollowedDatabase] = {}
-        self._folders: set[Path] = set()
+        self._folders: dict[Path, dict[NewNames, Callable[[str, bool], bool]]] = {}
         self._unwatched: set[Path] = set()
         self._stopping = False
 
@@ -69,15 +76,21 @@ class EventPump:
             self._watcher.remove(tracked.path)
             del self._tracked[tracked.path]
 
-    def watch_folders(self, folders: Iterable[Path]) -> None:
-        """Call ``appeared`` when new names appear in these folders, from now on."""
+    def watch_folders(self, folders: Mapping[Path, frozenset[NewNames]]) -> bool:
+        """Tell ``appeared`` of these new names in these folders from now on; whether any folder is a new one."""
         with self._lock:
-            wanted = set(folders)
-            for folder in wanted - self._folders:
-                self._watcher.add_directory(folder)
-            for folder in self._folders - wanted:
-                self._watcher.remove_directory(folder)
-            self._folders = wanted
+            before, self._folders = self._folders, {folder: {} for folder in folders}
+            for folder, wanted in folders.items():
+                known = before.get(folder, {})
+                for names in wanted:
+                    wants = self._folders[folder][names] = known.get(names) or _filter(names)
+                    if names not in known:
+                        self._watcher.add_directory(folder, wants)
+            for folder, known in before.items():
+                for names, wants in known.items():
+                    if names not in folders.get(folder, ()):
+                        self._watcher.remove_directory(folder, wants)
+            return not folders.keys() <= before.keys()
 
     def drain(self) -> None:
         """Take in all queued events."""
@@ -97,6 +110,7 @@ class EventPump:
                     continue
                 tracked = self._tracked.get(event.path)
                 if tracked is not None:
+                    appeared = appeared or (event.role is Role.DATABASE and event.kind not in _WRITES)
                     _note(tracked, event)
                     touched[tracked.row_id] = tracked
         for tracked in touched.values():
@@ -140,6 +154,13 @@ class EventPump:
         """End the thread."""
         self._stopping = True
         self._watcher.wake()
+
+
+def _filter(names: NewNames) -> Callable[[str, bool], bool]:
+    def wants(name: str, is_folder: bool) -> bool:
+        return names.wants(name, is_folder=is_folder)
+
+    return wants
 
 
 def _note(tracked: FollowedDatabase, event: Event) -> None:

@@ -1,0 +1,129 @@
+"""Tests of walsyncd.engine.daemon.path_finder: how often it looks, not how fast."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.engine.running import Place, wait_for
+from walsyncd.config import Found, SearchStoppedError, Settings
+from walsyncd.engine.daemon import path_finder
+from walsyncd.engine.daemon.path_finder import PathFinder
+
+NOTHING = Found([], [], [], {})
+
+
+class Looks:
+    """A finder in a thread of its own; each look waits until it may go on."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.count = 0
+        self.ready = 0
+        self.go_on = threading.Event()
+        self.go_on.set()
+        self.error: OSError | None = None
+        self.finder = PathFinder(lambda: self.settings, self._find, self._is_ready)
+
+    def _find(self, _settings: Settings, is_stopped: Callable[[], bool]) -> Found:
+        self.count += 1
+        while not self.go_on.wait(0.01):
+            if is_stopped():
+                raise SearchStoppedError
+        if self.error is not None:
+            raise self.error
+        return NOTHING
+
+    def _is_ready(self) -> None:
+        self.ready += 1
+
+    @contextmanager
+    def running(self) -> Iterator[PathFinder]:
+        thread = threading.Thread(target=self.finder.run)
+        thread.start()
+        try:
+            yield self.finder
+        finally:
+            self.finder.stop()
+            thread.join()
+
+
+@pytest.fixture
+def looks(tmp_path: Path) -> Looks:
+    return Looks(Place(tmp_path).settings())
+
+
+def test_a_storm_of_events_costs_a_look_a_pause(looks: Looks, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever wakes it ten thousand times during a pause has it look once."""
+    monkeypatch.setattr(path_finder, "PAUSE_S", 3600.0)
+    with looks.running() as finder:
+        finder.wake()
+        wait_for(lambda: looks.ready == 1)
+        for _ in range(10_000):
+            finder.wake()
+        time.sleep(0.05)
+        assert looks.count == 1
+
+
+def test_what_comes_up_during_a_look_is_looked_for_again(looks: Looks, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may have come after its folder was listed."""
+    monkeypatch.setattr(path_finder, "PAUSE_S", 0.0)
+    monkeypatch.setattr(path_finder, "PAUSE_FACTOR", 0.0)
+    looks.go_on.clear()
+    with looks.running() as finder:
+        finder.wake()
+        wait_for(lambda: looks.count == 1)
+        finder.wake()
+        looks.go_on.set()
+        wait_for(lambda: looks.ready == 2)
+
+
+def test_it_looks_without_being_woken(looks: Looks, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For what no event tells."""
+    monkeypatch.setattr(path_finder, "PAUSE_S", 0.0)
+    monkeypatch.setattr(path_finder, "RECHECK_S", 0.01)
+    with looks.running():
+        wait_for(lambda: looks.ready >= 3)
+
+
+def test_who_waits_is_answered_when_it_was_applied(looks: Looks, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At once, whatever the pause; also if another look came before anybody took what this one found."""
+    monkeypatch.setattr(path_finder, "PAUSE_S", 3600.0)
+    with looks.running() as finder:
+        first = finder.look_now()
+        wait_for(lambda: looks.ready == 1)
+        second = finder.look_now()
+        wait_for(lambda: looks.ready == 2)
+        assert not first.done()
+        finding = finder.take()
+        assert finding is not None
+        assert finding.settings is looks.settings
+        assert finder.take() is None
+        finding.applied()
+        assert first.done()
+        assert second.done()
+
+
+def test_a_stop_does_not_wait_for_a_look(looks: Looks) -> None:
+    """A tree without end is no reason to stay."""
+    looks.go_on.clear()
+    with looks.running() as finder:
+        finder.wake()
+        wait_for(lambda: looks.count == 1)
+    assert looks.ready == 0
+
+
+def test_a_look_that_fails_is_tried_again(looks: Looks, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who waits hears it; the thread goes on."""
+    monkeypatch.setattr(path_finder, "PAUSE_S", 0.0)
+    looks.error = OSError("no descriptors")
+    with looks.running() as finder:
+        assert isinstance(finder.look_now().exception(30.0), OSError)
+        looks.error = None
+        finder.wake()
+        wait_for(lambda: looks.ready)

@@ -1,0 +1,121 @@
+"""The thread that finds out which databases the configuration stands for, again and again: paths and patterns change.
+
+It looks when an event says that it may find something else (a new name that a pattern matches, another link on the way
+of a path, another file in a database's place, a mount), and once a minute for what no event tells. However many events
+come, it looks at most once a second, and rests nine times as long as a look takes. So neither a storm of temporary
+files nor an endless tree keeps a core busy, and the main thread, which takes what was found, answers signals meanwhile.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+
+import structlog
+
+from walsyncd.config import Found, SearchStoppedError, Settings
+
+PAUSE_S = 1.0
+PAUSE_FACTOR = 9.0
+RECHECK_S = 60.0
+
+_log = structlog.get_logger()
+
+
+@dataclass(slots=True)
+class FoundPaths:
+    """What a look by these settings found; whoever waits for it is answered when it has been applied."""
+
+    settings: Settings
+    found: Found
+    waiting: list[Future[None]]
+
+    def applied(self) -> None:
+        """The databases are followed, or left, by what was found."""
+        for future in self.waiting:
+            future.set_result(None)
+
+
+class PathFinder:
+    """Looks by ``find``, and calls ``ready`` when there is something to take; ``settings`` gives those in force."""
+
+    def __init__(
+        self,
+        settings: Callable[[], Settings],
+        find: Callable[[Settings, Callable[[], bool]], Found],
+        ready: Callable[[], None],
+    ) -> None:
+        self._settings = settings
+        self._find = find
+        self._ready = ready
+        self._condition = threading.Condition()
+        self._is_woken = False
+        self._is_stopping = False
+        self._waiting: list[Future[None]] = []
+        self._finding: FoundPaths | None = None
+
+    def wake(self) -> None:
+        """Look again soon."""
+        with self._condition:
+            self._is_woken = True
+            self._condition.notify()
+
+    def look_now(self) -> Future[None]:
+        """Look at once; the future is done when what was found is applied."""
+        future: Future[None] = Future()
+        with self._condition:
+            self._waiting.append(future)
+            self._condition.notify()
+        return future
+
+    def take(self) -> FoundPaths | None:
+        """What the last look found, once; None if it was taken already."""
+        with self._condition:
+            finding, self._finding = self._finding, None
+            return finding
+
+    def run(self) -> None:
+        """The thread: until ``stop``."""
+        pause_s = 0.0
+        while self._wait(pause_s):
+            began_s = time.monotonic()
+            try:
+                self._look()
+            except SearchStoppedError:
+                return
+            except OSError as error:
+                _log.error("databases_not_looked_for", reason=str(error), remedy="tried again within a minute")
+            pause_s = max(PAUSE_S, PAUSE_FACTOR * (time.monotonic() - began_s))
+
+    def stop(self) -> None:
+        """End the thread, in the middle of a look if need be."""
+        with self._condition:
+            self._is_stopping = True
+            self._condition.notify()
+
+    def _look(self) -> None:
+        with self._condition:
+            self._is_woken = False  # before looking: what comes up meanwhile is looked for again
+            waiting, self._waiting = self._waiting, []
+        settings = self._settings()
+        try:
+            found = self._find(settings, lambda: self._is_stopping)
+        except OSError as error:
+            for future in waiting:
+                future.set_exception(error)
+            raise
+        with self._condition:
+            before = self._finding.waiting if self._finding is not None else []
+            self._finding = FoundPaths(settings, found, [*before, *waiting])
+        self._ready()
+
+    def _wait(self, pause_s: float) -> bool:
+        """Wait until it is time to look; False: the daemon stops."""
+        with self._condition:
+            self._condition.wait_for(lambda: self._waiting or self._is_stopping, pause_s)
+            left_s = max(0.0, RECHECK_S - pause_s)
+            self._condition.wait_for(lambda: self._waiting or self._is_woken or self._is_stopping, left_s)
+            return not self._is_stopping
