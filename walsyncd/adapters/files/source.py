@@ -306,6 +306,15 @@ def database_lock(database: OpenFile) -> DatabaseLock:
     return DatabaseLock.NONE
 
 
+def posix_lock_holder(database: OpenFile) -> int | None:
+    """The pid of a process that has a lock on the database as SQLite takes them (0: in another pid namespace).
+
+    None: nobody has, or only another walsyncd.
+    """
+    kind, pid = _lock_in_the_way(database, fcntl.F_WRLCK, *_LOCK_BYTES)
+    return None if kind == fcntl.F_UNLCK or pid == OFD_PID else pid
+
+
 def take_dms(shm: OpenFile) -> bool:
     """Lock the DMS byte, shared, until ``shm`` is closed. Returns False if a process is setting the wal-index up.
 

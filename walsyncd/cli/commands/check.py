@@ -15,6 +15,7 @@ import argparse
 import os
 import stat
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -95,6 +96,7 @@ def _findings(settings: Settings) -> Iterator[Finding]:
     for spec in specs:
         yield from database_findings(spec.path, own_only=spec.is_match)
         yield from _presence_findings(spec)
+        yield from _other_path_findings(spec)
     yield from _base_findings(settings)
     yield from _kernel_findings()
     yield from _notify_findings(settings)
@@ -160,6 +162,24 @@ def _base_findings(settings: Settings) -> Iterator[Finding]:
             if row.waiting_base:
                 text = f"the daemon says: {row.waiting_base.removesuffix(f' ({RESTART_REMEDY})')}"
                 yield Finding("problem", f"database {row.path}", text, RESTART_REMEDY)
+
+
+def _other_path_findings(spec: DatabaseSpec) -> Iterator[Finding]:
+    """Whether an application uses it by another path: looked at for some seconds if it seems so."""
+    from walsyncd.adapters.files.other_path_sign import other_path_sign  # noqa: PLC0415
+    from walsyncd.core.follow.other_path import APART_MS, ELSEWHERE, ELSEWHERE_HINT, OtherPath  # noqa: PLC0415
+
+    found = OtherPath()
+    while not found.is_certain:
+        try:
+            sign = other_path_sign(spec.path, own_only=spec.is_match)
+        except WalsyncdError:  # said already
+            return
+        if not sign.is_bare or not sign.is_locked:
+            return
+        found = found.seen(time.monotonic_ns() // 1_000_000)
+        time.sleep(APART_MS / 1000 + 0.01)
+    yield Finding("problem", f"database {spec.path}", ELSEWHERE, ELSEWHERE_HINT)
 
 
 def database_findings(path: Path, *, own_only: bool = False) -> Iterator[Finding]:

@@ -113,11 +113,7 @@ class Daemon:
             begin_bridge=self._content.begin_bridge,
         )
         self._observability = Observability(
-            self._journal,
-            lambda: self._destinations,
-            self._attention.waits,
-            lambda: self.databases,
-            suspended=lambda: self._databases.suspended,
+            self._journal, lambda: self._destinations, self._attention.waits, lambda: self._databases
         )
         self._destinations = Destinations(self._journal, self._shipping_to)
         self._destinations.settle(settings, opener, ())
@@ -386,8 +382,7 @@ class Daemon:
         return status_words(
             databases=len(self._databases),
             behind=self._journal.behind(),
-            troubled=len(self._databases.suspended)
-            + sum(not tracked.report.state.is_well for tracked in self._databases.all()),
+            troubled=self._databases.troubled(),
             stored_ms=self._observability.stored_ms,
             storage=self._observability.remarks(),
         )

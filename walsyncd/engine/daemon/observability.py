@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 import structlog
@@ -13,13 +13,13 @@ from walsyncd.adapters.journal.drill_table import DrillOutcome, DrillRow
 from walsyncd.adapters.journal.journal import Journal, ObjectRow
 from walsyncd.adapters.storage.counting_storage import CountingStorage, Requests
 from walsyncd.adapters.storage.interface import Storage
-from walsyncd.config import DaemonSettings, NotifySettings, Suspended
+from walsyncd.config import DaemonSettings, NotifySettings
 from walsyncd.engine.daemon.attention import Waits
 from walsyncd.engine.daemon.clock_watch import ClockWatch
+from walsyncd.engine.daemon.databases import Databases
 from walsyncd.engine.daemon.destinations import Destinations
 from walsyncd.engine.daemon.metrics import Metrics, Shipped
 from walsyncd.engine.daemon.notifier import Complaint, Notifier, complaints_of
-from walsyncd.engine.follow.followed_database import FollowedDatabase
 from walsyncd.engine.upkeep.deletion import Removals
 from walsyncd.errors import UsageError, WalsyncdError
 from walsyncd.log import lines_lost
@@ -35,8 +35,8 @@ _log = structlog.get_logger()
 class Observability:
     """Watches what ``destinations`` do.
 
-    ``waits`` says what each database that is followed waits for, and for how long; ``suspended`` what is configured and
-    can't be replicated.
+    ``waits`` says what each database that is followed waits for, and for how long; ``databases`` gives all of them, and
+    what is configured and can't be replicated.
     """
 
     def __init__(
@@ -44,8 +44,7 @@ class Observability:
         journal: Journal,
         destinations: Callable[[], Destinations],
         waits: Callable[[], Mapping[str, Waits]],
-        followed: Callable[[], Sequence[FollowedDatabase]],
-        suspended: Callable[[], Sequence[Suspended]],
+        databases: Callable[[], Databases],
     ) -> None:
         self._destinations = destinations
         self._requests = Requests()
@@ -58,13 +57,13 @@ class Observability:
             self._shipped,
             self.removals,
             waits=waits,
-            suspended=suspended,
+            suspended=lambda: databases().suspended,
             trouble=self.trouble,
             lines_lost=lines_lost,
             clock=self._clock,
         )
         self._journal = journal
-        self._followed = followed
+        self._databases = databases
         self.notifier = Notifier(socket.gethostname(), self._complaints)
         """The probe; its ``run`` is a thread of the daemon."""
         self._exporter: Exporter | None = None
@@ -151,7 +150,7 @@ class Observability:
 
     def _complaints(self) -> list[Complaint] | None:
         rows = {row.id: row for row in self._journal.databases()}
-        followed = self._followed()
+        followed = self._databases().all()
         failed_drills = {each.row_id for each in followed if _has_failed(self._journal.last_drill(each.row_id))}
         return complaints_of(followed, rows, trouble=self.trouble(), failed_drills=failed_drills)
 

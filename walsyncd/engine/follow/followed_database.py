@@ -43,13 +43,14 @@ from walsyncd.core.follow.follow_state import FollowState, Stream
 from walsyncd.core.follow.gap import Gap
 from walsyncd.core.follow.look_pace import LookPace
 from walsyncd.core.follow.next_generation import NextGeneration
+from walsyncd.core.follow.other_path import DELETED, DELETED_HINT, ELSEWHERE, ELSEWHERE_HINT, OtherPath
 from walsyncd.core.stored.layout import ManifestKey, parse_key
 from walsyncd.engine.follow.presence import Presence
 from walsyncd.engine.follow.segment_builder import FrameCollector, LongTransaction
 from walsyncd.engine.follow.step import Step
 from walsyncd.engine.follow.wal_pairs import WalPairs
 from walsyncd.engine.threads.boundary import boundary
-from walsyncd.errors import FaultError, WalsyncdError
+from walsyncd.errors import FaultError, RefusedError, WalsyncdError
 
 TOLD_FAILURES = 3
 
@@ -190,6 +191,11 @@ class FollowedDatabase:
     proven_ms: int = 0
     report: StateReport = field(default_factory=lambda: StateReport(DatabaseState.NEW))
     pace: LookPace = field(default_factory=LookPace)
+    other_path: OtherPath = field(default_factory=OtherPath)
+    writes_seen: int = 0
+    """What ``WalPairs.database_writes`` counted at the last look without a WAL."""
+    had_wal: bool = False
+    """A -wal was seen beside the file, and whenever there was none since, somebody had the database open."""
     mailbox: Mailbox = field(default_factory=Mailbox)
 
     def __post_init__(self) -> None:
@@ -364,8 +370,19 @@ class FollowedDatabase:
                 raise
             self.mailbox.interrupt_done()
 
+    def other_path_error(self) -> RefusedError | None:
+        """Why nothing that is committed arrives, or None if that is not so."""
+        if not self.other_path.is_certain:
+            return None
+        if self.had_wal:
+            return RefusedError(DELETED, hint=DELETED_HINT)
+        return RefusedError(ELSEWHERE, hint=ELSEWHERE_HINT)
+
     def answer(self, asked: int) -> None:
-        """Answer the first ``asked`` requests: everything that was committed when they came is in the state."""
+        """Everything committed when the first ``asked`` requests came is in the state, if anything arrives at all."""
+        error = self.other_path_error()
+        if error is not None:
+            self.fail_requests(error)
         for request in self.mailbox.take(asked):
             if not request.done.set_running_or_notify_cancel():
                 continue

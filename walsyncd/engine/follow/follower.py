@@ -26,12 +26,10 @@ from walsyncd.core.follow.gap import Gap, GapKind
 from walsyncd.core.stored.position import new_generation
 from walsyncd.engine.follow.begin_generation import begin_step, has_other_salts
 from walsyncd.engine.follow.environment import Environment
-from walsyncd.engine.follow.file_facts import database_identity, file_facts
 from walsyncd.engine.follow.followed_database import FollowedDatabase, Request
 from walsyncd.engine.follow.look import take_step
 from walsyncd.engine.follow.schedule import SLOW_LOOK_S, Schedule
 from walsyncd.engine.follow.step import Step
-from walsyncd.engine.follow.wal_pairs import REPLACED
 from walsyncd.engine.threads.boundary import boundary
 from walsyncd.engine.threads.stall_detector import StallDetector
 from walsyncd.errors import STATE_ERRORS, FaultError, MissingError, RefusedError, TransientError, WalsyncdError
@@ -130,10 +128,6 @@ class Follower:
         row = self._journal.database_by_id(tracked.row_id)
         tracked.rewinds = row.rewinds
         if row.follow is None or row.generation is None:
-            ended = self._journal.generations(tracked.row_id)[-1:]
-            tracked.next_generation = replace(
-                tracked.next_generation, reason="".join(row.reason_ended for row in ended)
-            )
             return
         try:
             tracked.state = parse_follow_state(row.follow)
@@ -146,13 +140,6 @@ class Follower:
         tracked.resume_base(row.base_key or "", time.monotonic() - age_s)
         if tracked.state.gap is not None:
             self._leave(tracked, tracked.state.gap)
-
-    def path_changed(self, tracked: FollowedDatabase) -> None:
-        """Its path is another than the journal had: unless that leads to the very same file, its history ends."""
-        with suppress(WalsyncdError):  # what is wrong with the file shows at the look
-            facts = file_facts(database_identity(tracked), self._environment.boot_id, None)
-            if tracked.state is not None and not facts.is_file(tracked.state.file):
-                self._end_generation(tracked, Gap.of(GapKind.REPLACED, REPLACED))
 
     # -- a round ----------------------------------------------------------------------------------------------------
 
@@ -392,10 +379,10 @@ class Follower:
 
     def _well(self, tracked: FollowedDatabase) -> None:
         self._schedule.well(tracked)
-        base = tracked.base
-        state = DatabaseState.COPYING_BASE if base.wanted else DatabaseState.FOLLOWING
-        report = StateReport(DatabaseState.DEGRADED, base.problem) if base.problem else StateReport(state)
-        self._note(tracked, report, BASE_REMEDY if base.problem else "")
+        base, error = tracked.base, tracked.other_path_error()
+        cause, remedy = (error.message, error.hint) if error is not None else (base.problem, BASE_REMEDY)
+        well = DatabaseState.COPYING_BASE if base.wanted else DatabaseState.FOLLOWING
+        self._note(tracked, StateReport(DatabaseState.DEGRADED if cause else well, cause), remedy if cause else "")
 
     def _note(self, tracked: FollowedDatabase, report: StateReport, remedy: str) -> None:
         if report == tracked.report:

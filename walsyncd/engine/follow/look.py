@@ -16,6 +16,7 @@ from walsyncd.core.follow.decision import Again, Copy, Cursor, Emptied, Idle, Ob
 from walsyncd.core.follow.evidence import Lag
 from walsyncd.core.follow.follow_state import FollowState
 from walsyncd.core.follow.gap import Gap, GapKind
+from walsyncd.core.follow.other_path import OtherPath
 from walsyncd.engine.follow.copy_frames import copy_frames
 from walsyncd.engine.follow.environment import Environment
 from walsyncd.engine.follow.file_facts import database_identity, file_facts
@@ -52,6 +53,7 @@ def take_step(tracked: FollowedDatabase, environment: Environment) -> Step:
     if wal_pair is None:
         step = replace(look_without_wal(tracked, environment, state), pending=tracked.pending)
     else:
+        tracked.other_path, tracked.had_wal = OtherPath(), True
         reader = SourceReader(tracked, environment, wal_pair)
         if _is_revoked(reader):
             return gap_step(GapKind.UNCERTAIN, REVOKED)

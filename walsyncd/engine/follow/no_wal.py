@@ -1,18 +1,21 @@
 """While there is no WAL: whether anything changed the database.
 
-- Nothing did if there was no event of a change since its content was known, or if the file's size and times are as
-  they were when they were recorded. Size and mtime are compared also where no event came, in case one was missed.
-- Size and times are recorded once the file has been quiet for longer than the granularity of file times.
-- A database in WAL mode may not change without a WAL: that is a gap. In rollback mode every change makes an epoch of
-  its own, which is empty but for the base that is wanted then. The change is known once that epoch is durable.
+- Nothing did if no event tells of it since its content was known, or if the file looks as it did when that look was
+  taken down. The look is the net under the events: by size and mtime also where no event came.
+- A look is taken down once the file has been quiet for longer than file times are coarse.
+- The database in WAL mode may not change without a WAL: that is a gap. In rollback mode every change makes an epoch of
+  its own, empty but for the base that is wanted then; it is known once that epoch is durable.
+- An application that uses the database by another path has its WAL elsewhere (``core.follow.other_path``).
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
 
+from walsyncd.adapters.files.other_path_sign import other_path_sign
 from walsyncd.core.follow.follow_state import FileFacts, FollowState
 from walsyncd.core.follow.gap import GapKind
+from walsyncd.core.follow.other_path import APART_MS, OtherPath
 from walsyncd.engine.follow.environment import Environment
 from walsyncd.engine.follow.file_facts import database_identity, file_facts
 from walsyncd.engine.follow.followed_database import FollowedDatabase
@@ -22,6 +25,7 @@ from walsyncd.engine.follow.wal_pairs import REPLACED
 SETTLED_MS = 2_000  # the coarsest file times that Linux keeps, those of FAT
 SETTLED_FINE_MS = 100  # times in nanoseconds still are those of the last clock tick, 10 ms ago at most
 _NS = 1_000_000
+CERTAIN_LOOK_S = 10.0  # whether it is over
 
 
 def look_without_wal(tracked: FollowedDatabase, environment: Environment, state: FollowState) -> Step:
@@ -34,6 +38,7 @@ def look_without_wal(tracked: FollowedDatabase, environment: Environment, state:
         return AT_ONCE
     if state.cursor is not None:
         return gap_step(GapKind.UNCERTAIN, "the WAL was deleted while it was not watched")
+    hidden_s = look_for_other_path(tracked, environment)
     database_writes = wal_pairs.database_writes
     facts = file_facts(database_identity(tracked), environment.boot_id, None)
     environment.drain()
@@ -48,14 +53,15 @@ def look_without_wal(tracked: FollowedDatabase, environment: Environment, state:
         return gap_step(GapKind.UNCERTAIN, "the database was changed while it had no WAL")
     settled = is_settled(facts, environment)
     look = facts if settled else facts.unknown()
-    again_s = None if settled else settling_ms(facts) / 1000
+    again_s = hidden_s if settled else settling_ms(facts) / 1000
     if changed:
         stream = state.stream.next_epoch()
         state = replace(state, stream=stream, start_epoch=stream.epoch, start_frame=0, file=look)
         why = "the database changed"
         return Step(state=state, known_upto=database_writes, caught_up=True, base_wanted=why, again_s=again_s)
     now = replace(state, file=look) if look != state.file else None
-    return Step(state=now, known_upto=database_writes, caught_up=True, again_s=again_s)
+    is_doubtful = hidden_s is not None and not tracked.other_path.is_certain
+    return Step(state=now, known_upto=database_writes, caught_up=not is_doubtful, again_s=again_s)
 
 
 def end_of_wal(tracked: FollowedDatabase, environment: Environment, state: FollowState) -> Step:
@@ -87,3 +93,23 @@ def settling_ms(facts: FileFacts) -> int:
     """
     is_fine = facts.ctime_ns % _NS and facts.mtime_ns % _NS
     return SETTLED_FINE_MS if is_fine else SETTLED_MS
+
+
+def look_for_other_path(tracked: FollowedDatabase, environment: Environment) -> float | None:
+    """Count a sign, if this look at a database without a WAL shows one.
+
+    Returns in how many seconds to look again for that alone, or None if there is no need to.
+    """
+    now_ms, writes = environment.monotonic_ms(), tracked.wal_pairs.database_writes
+    is_written, tracked.writes_seen = writes != tracked.writes_seen, writes
+    sign = other_path_sign(tracked.path, own_only=tracked.spec.is_match)
+    is_locked = sign.is_locked
+    if not sign.is_bare:
+        tracked.other_path = OtherPath()
+        return None
+    tracked.had_wal = tracked.had_wal and is_locked
+    before = tracked.other_path
+    tracked.other_path = before.seen(now_ms) if is_locked or is_written else before.unseen(now_ms)
+    if tracked.other_path.is_certain:
+        return CERTAIN_LOOK_S
+    return APART_MS / 1000 if is_locked else None

@@ -1,0 +1,58 @@
+"""Whether an application uses the database by another path, so that its -wal is in another folder.
+
+A single file that is bind-mounted elsewhere, as by a container's ``-v ./app.db:/app/app.db``, is the same file, and
+SQLite keeps its -wal beside the path that it was given. Nothing of that arrives here. What can be seen is a **sign**:
+
+1. the database's header says WAL mode, there is neither a -wal nor a -journal beside it, and
+2. a process holds a POSIX lock on it (every connection does from its first read on), or the file was written.
+
+An application that is used by this path shows a sign only for the milliseconds between the deletion of its -wal and the
+end of its last close, and each -wal that comes begins the count again. So ``SIGNS_MIN`` signs, ``APART_MS`` apart from
+each other and ``SPAN_MS`` from the first to the last, are certain. A lock is sufficient and not necessary: whoever is
+closed whenever we look shows none, but writes.
+
+The same signs show that somebody deleted the -wal of a running application; that one was beside the file before.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+SIGNS_MIN = 3
+APART_MS = 1_000
+SPAN_MS = 3_000  # 300 times the longest that an honest last close was seen to take
+FORGOTTEN_MS = 600_000  # without another sign
+
+ELSEWHERE = "an application uses it by another path: it has no -wal beside this file, although it is in WAL mode"
+ELSEWHERE_HINT = (
+    "its commits do not arrive here: give the container the folder, not the single file, or let the application use "
+    "the path that the configuration names"
+)
+DELETED = "its -wal was deleted while an application uses it"
+DELETED_HINT = "restart the application at once: what it commits is only in a file that has no name any more"
+
+
+@dataclass(frozen=True, slots=True)
+class OtherPath:
+    """The signs seen so far; moments are monotonic milliseconds."""
+
+    signs: int = 0
+    first_ms: int = 0
+    last_ms: int = 0
+
+    @property
+    def is_certain(self) -> bool:
+        """Whether there were enough of them."""
+        return self.signs >= SIGNS_MIN and self.last_ms - self.first_ms >= SPAN_MS
+
+    def seen(self, now_ms: int) -> OtherPath:
+        """A look shows a sign."""
+        if not self.signs or now_ms - self.last_ms > FORGOTTEN_MS:
+            return OtherPath(1, now_ms, now_ms)
+        if now_ms - self.last_ms < APART_MS:
+            return self
+        return OtherPath(self.signs + 1, self.first_ms, now_ms)
+
+    def unseen(self, now_ms: int) -> OtherPath:
+        """A look shows none, which says nothing by itself."""
+        return OtherPath() if now_ms - self.last_ms > FORGOTTEN_MS else self
