@@ -25,7 +25,7 @@ from walsyncd.adapters.storage.interface import Storage
 from walsyncd.adapters.system.control_server import ControlServer
 from walsyncd.adapters.system.control_socket import socket_path
 from walsyncd.adapters.system.service_manager import ServiceManager
-from walsyncd.config import Found, Settings, StorageSettings
+from walsyncd.config import Settings, StorageSettings
 from walsyncd.core.follow.database_state import StateReport
 from walsyncd.core.follow.gap import Gap
 from walsyncd.engine.content.page_content import PageContent
@@ -91,7 +91,11 @@ class Daemon:
         self._schedule = Schedule()
         self._attention = Attention(self._schedule, self._stalls, databases=lambda: self.databases)
         self._watcher = InotifyReader()
-        self._finder = PathFinder(lambda: self._settings, self._find, lambda: self.call("found"))
+        self._finder = PathFinder(
+            lambda: self._settings,
+            lambda *a: self._databases.find(*a),
+            lambda: self.call("found"),  # noqa: PLW0108
+        )
         self._events = EventPump(self._watcher, self._schedule.wake, self._finder.wake, stall_detector=self._stalls)
         self._environment = Environment(
             self._journal, self._events.drain, boot_id(), spool_bytes_max=lambda: self._limit.bytes_max
@@ -188,8 +192,7 @@ class Daemon:
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         for number in SIGNALS:
             signal.signal(number, lambda number, _frame: self._supervisor.call(signal.Signals(number).name))
-        # Threads inherit the mask. A signal that another thread took would not wake this one, which alone runs
-        # handlers.
+        # Threads inherit the mask: a signal must wake this thread, which alone runs handlers.
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         self.start()
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
@@ -253,10 +256,7 @@ class Daemon:
             self._observability.beat()
 
     def stop(self, timeout_s: float | None = None) -> int:
-        """Look at every database once more, ship as much as time permits, report what is not stored.
-
-        Returns the exit code.
-        """
+        """Look once more, ship as much as time permits, report what is not stored. Returns the exit code."""
         timeout_s = self._settings.daemon.stop_timeout_s if timeout_s is None else timeout_s
         deadline = time.monotonic() + timeout_s
         self._manager.tell("STOPPING=1", "STATUS=stopping: ships what is committed")
@@ -328,9 +328,6 @@ class Daemon:
         return {"databases": len(self._databases), **asdict(changes)}
 
     # -- notices from other threads -----------------------------------------------------------------------------------
-
-    def _find(self, settings: Settings, is_stopped: Callable[[], bool]) -> Found:
-        return self._databases.find(settings, is_stopped)
 
     def _changed(self) -> None:
         self._heart.changed()

@@ -357,10 +357,7 @@ class FollowedDatabase:
     # -- who waits --------------------------------------------------------------------------------------------------
 
     def do_interrupts(self) -> None:
-        """Do what other threads want done first.
-
-        An interrupt that the journal prevents stays, and one that meets a fault is given up.
-        """
+        """Do what other threads want first. What the journal prevents stays; what meets a fault is given up."""
         while (then := self.mailbox.next_interrupt()) is not None:
             try:
                 with boundary("interrupt", database=self.name):
