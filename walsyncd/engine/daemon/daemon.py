@@ -25,7 +25,7 @@ from walsyncd.adapters.storage.interface import Storage
 from walsyncd.adapters.system.control_server import ControlServer
 from walsyncd.adapters.system.control_socket import socket_path
 from walsyncd.adapters.system.service_manager import ServiceManager
-from walsyncd.config import Settings, StorageSettings
+from walsyncd.config import Settings, StorageSettings, expand
 from walsyncd.core.follow.database_state import StateReport
 from walsyncd.core.follow.gap import Gap
 from walsyncd.engine.content.page_content import PageContent
@@ -91,11 +91,7 @@ class Daemon:
         self._schedule = Schedule()
         self._attention = Attention(self._schedule, self._stalls, databases=lambda: self.databases)
         self._watcher = InotifyReader()
-        self._finder = PathFinder(
-            lambda: self._settings,
-            lambda *a: self._databases.find(*a),
-            lambda: self.call("found"),  # noqa: PLW0108
-        )
+        self._finder = PathFinder(lambda: self._settings, lambda *a: self._databases.find(*a), self._found)  # noqa: PLW0108
         self._events = EventPump(self._watcher, self._schedule.wake, self._finder.wake, stall_detector=self._stalls)
         self._environment = Environment(
             self._journal, self._events.drain, boot_id(), spool_bytes_max=lambda: self._limit.bytes_max
@@ -329,6 +325,9 @@ class Daemon:
 
     # -- notices from other threads -----------------------------------------------------------------------------------
 
+    def _found(self) -> None:
+        self.call("found")
+
     def _changed(self) -> None:
         self._heart.changed()
         self._observability.changed()
@@ -372,8 +371,6 @@ class Daemon:
             if self._reports.get(tracked.row_id) != tracked.report:
                 self._reports[tracked.row_id] = tracked.report
                 self._changed()
-
-    # -- status for the service manager -----------------------------------------------------------------------------
 
     def _words(self) -> str:
         return status_words(
