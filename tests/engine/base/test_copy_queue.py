@@ -145,7 +145,7 @@ def test_who_is_forgotten_is_not_begun(database: Callable[[int, int], FollowedDa
         told.append(tracked.name)
         yield CopyWait(answer, math.inf)
 
-    one, two = database(1, 5), database(2, 5)
+    one, two = database(1, 15), database(2, 15)
     with running(take) as rota:
         rota.due(one, 0.0)
         wait_for(lambda: told)

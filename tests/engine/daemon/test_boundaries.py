@@ -42,10 +42,11 @@ PLACES: dict[str, tuple[object, str, Callable[..., bool]]] = {
     "base": (Snapshotter, "_origin", lambda _, tracked: tracked.name == "app"),
     "manifest": (Snapshotter, "_spool_manifest", lambda _, tracked, *__: tracked.name == "app"),
     "upload": (Shipper, "drain", lambda _, queue, **__: queue.name == "app"),
-    "patterns": (Databases, "look_around", lambda *_: True),
+    "patterns": (Databases, "update", lambda *_: True),
     "compaction": (Compactor, "compact", lambda *_: True),
     "pruning": (Housekeeper, "_prune", lambda _, tracked: tracked.name == "app"),
-    "request": (Control, "_sync", lambda _, databases: any(tracked.name == "app" for tracked in databases)),
+    "search": (Databases, "find", lambda *_: True),
+    "request": (Control, "_sync", lambda _, names: "app" in names),
 }
 
 
@@ -88,7 +89,7 @@ def test_a_fault_costs_one_database_for_as_long_as_it_lasts(
         other.execute("insert into t values (1)")
         app.execute("insert into t values (1)")
         place.sync("other")
-        daemon.call("appeared")
+        daemon._finder.wake()
         place.ask(op="prune", names=["app"])
         place.ask(op="sync", names=["app"])
         if where != "compaction":  # no epoch is closed yet

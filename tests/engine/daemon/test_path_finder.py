@@ -14,6 +14,7 @@ from tests.engine.running import Place, wait_for
 from walsyncd.config import Found, SearchStoppedError, Settings
 from walsyncd.engine.daemon import path_finder
 from walsyncd.engine.daemon.path_finder import PathFinder
+from walsyncd.errors import FaultError
 
 NOTHING = Found([], [], [], {})
 
@@ -123,7 +124,7 @@ def test_a_look_that_fails_is_tried_again(looks: Looks, monkeypatch: pytest.Monk
     monkeypatch.setattr(path_finder, "PAUSE_S", 0.0)
     looks.error = OSError("no descriptors")
     with looks.running() as finder:
-        assert isinstance(finder.look_now().exception(30.0), OSError)
+        assert isinstance(finder.look_now().exception(30.0), FaultError)
         looks.error = None
         finder.wake()
         wait_for(lambda: looks.ready)

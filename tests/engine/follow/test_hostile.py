@@ -244,7 +244,7 @@ def test_a_transaction_larger_than_the_spool_ends_the_generation(place: Place) -
     with wal_database(place.database()) as writer, capture_logs() as said, running(settings, storage):
         assert_given_up_and_begun_anew(place, storage, writer, 5 << 20)
     (ended,) = [line for line in said if line["event"] == "generation_ended"]
-    assert ended["reason"] == "a transaction takes more of the spool than spool_bytes_max, 3MiB"
+    assert ended["reason"] == "a transaction takes more of the spool than spool_bytes_max, 3.0 MiB"
 
 
 @pytest.mark.usefixtures("soon")

@@ -103,22 +103,6 @@ def test_no_slot_of_the_wal_index_is_locked(path: Path, present: Presence) -> No
         assert [line[6:8] for line in held if line[1] == "OFDLCK" and line[5].endswith(f":{inode}")] == [["128", "128"]]
 
 
-def test_no_file_of_a_user_is_opened_by_sqlite() -> None:
-    """A POSIX lock of this process would go whenever any descriptor of the file is closed; so there is none.
-
-    SQLite is for the journal, for restored files of our own (read as immutable, without a lock), and for the copy that
-    ``restore --follow`` keeps, in a process of its own.
-    """
-    package = Path(presence_module.__file__).parents[2]
-    users = {
-        str(file.relative_to(package).with_suffix(""))
-        for file in package.rglob("*.py")
-        if "import sqlite3" in file.read_text(encoding="utf-8")
-    }
-    others = {name for name in users if not name.startswith(("demo/", "adapters/journal/"))}
-    assert others == {"adapters/files/integrity", "adapters/files/replica_file"}
-
-
 # Who else is there
 
 

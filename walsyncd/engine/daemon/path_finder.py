@@ -17,6 +17,8 @@ from dataclasses import dataclass
 import structlog
 
 from walsyncd.config import Found, SearchStoppedError, Settings
+from walsyncd.engine.threads.boundary import boundary
+from walsyncd.errors import WalsyncdError
 
 PAUSE_S = 1.0
 PAUSE_FACTOR = 9.0
@@ -84,9 +86,7 @@ class PathFinder:
             began_s = time.monotonic()
             try:
                 self._look()
-            except SearchStoppedError:
-                return
-            except OSError as error:
+            except WalsyncdError as error:
                 _log.error("databases_not_looked_for", reason=str(error), remedy="tried again within a minute")
             pause_s = max(PAUSE_S, PAUSE_FACTOR * (time.monotonic() - began_s))
 
@@ -102,15 +102,25 @@ class PathFinder:
             waiting, self._waiting = self._waiting, []
         settings = self._settings()
         try:
-            found = self._find(settings, lambda: self._is_stopping)
-        except OSError as error:
+            with boundary("search_databases"):
+                found = self._search(settings)
+        except WalsyncdError as error:
             for future in waiting:
                 future.set_exception(error)
             raise
+        if found is None:
+            return
         with self._condition:
             before = self._finding.waiting if self._finding is not None else []
             self._finding = FoundPaths(settings, found, [*before, *waiting])
         self._ready()
+
+    def _search(self, settings: Settings) -> Found | None:
+        """Return what is found, or None if the daemon stops."""
+        try:
+            return self._find(settings, lambda: self._is_stopping)
+        except SearchStoppedError:
+            return None
 
     def _wait(self, pause_s: float) -> bool:
         """Wait until it is time to look; False: the daemon stops."""
