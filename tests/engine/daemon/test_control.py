@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
+from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import pytest
 
@@ -13,12 +16,15 @@ from tests.engine.running import WAIT_S_MAX, Place, running, wait_for
 from tests.fakes import Call, FakeStorage
 from walsyncd.adapters.system.control_socket import ask, ask_daemon, socket_path
 from walsyncd.cli import main
+from walsyncd.engine.daemon import control
 from walsyncd.engine.daemon.databases import Databases
 from walsyncd.engine.follow import follower, look
 from walsyncd.engine.follow.environment import Environment
 from walsyncd.engine.follow.followed_database import FollowedDatabase
 from walsyncd.engine.follow.step import Step
-from walsyncd.errors import TransientError
+from walsyncd.errors import TransientError, WalsyncdError
+
+Futures: TypeAlias = Sequence[tuple[FollowedDatabase, Future[Any]]]
 
 
 @pytest.fixture
@@ -69,6 +75,24 @@ def test_what_is_still_to_come_is_told_until_it_is_stored(place: Place) -> None:
         wait_for(lambda: place.ask(op="stored", databases=asked)["waiting"] == {"app": ""})
         void = {"app": asked["app"] | {"position": "20200101T000000Z-00000000/00000001/00000001"}}
         assert place.ask(op="stored", databases=void)["again"] == ["app"]
+
+
+def test_what_a_sync_reached_is_said_though_a_gap_is_bridged_now(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The position is one that can be restored, not the one from which the bridge follows the WAL."""
+    failures = control._failures
+
+    def found_a_gap(futures: Futures, timeout_s: float) -> dict[str, WalsyncdError]:
+        found = failures(futures, timeout_s)
+        for tracked, _ in futures:
+            assert tracked.state is not None
+            tracked.state = replace(tracked.state, stream=tracked.state.stream.next_epoch())
+        return found
+
+    with wal_database(place.database()), running(place.settings("app")):
+        position = place.sync()
+        monkeypatch.setattr(control, "_failures", found_a_gap)
+        assert place.ask(op="sync", names=["app"])["databases"]["app"]["position"] == position
+        monkeypatch.undo()
 
 
 def test_a_base_is_asked_for_and_awaited(place: Place) -> None:

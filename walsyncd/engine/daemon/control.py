@@ -34,6 +34,7 @@ from typing import Any
 from walsyncd import __version__
 from walsyncd.adapters.journal.journal import DatabaseRow, Journal
 from walsyncd.adapters.system.control_socket import NOT_ONE_VERSION, OTHER_DAEMON
+from walsyncd.core.follow.follow_state import FollowState
 from walsyncd.core.follow.gap import Gap, GapKind
 from walsyncd.engine.daemon.attention import Waits
 from walsyncd.engine.daemon.database_status import AWAITS_RESTART, RESTART_REMEDY, statuses
@@ -161,15 +162,16 @@ class Control:
         if self._databases.moved(self._databases.named(names)):
             wait([self._find_again()], LOOK_TIMEOUT_S)
         databases = self._databases.named(names)
-        failures = self.look(databases, LOOK_TIMEOUT_S)
+        futures = [(tracked, self._follower.request(tracked, _reached)) for tracked in databases]
+        failures = _failures(futures, LOOK_TIMEOUT_S)
         self._destinations.urgent(tracked.row_id for tracked in databases)
         answer: dict[str, Any] = {}
-        for tracked in databases:
-            rewinds = tracked.rewinds  # read before the state: if it changes meanwhile, the caller must ask again
-            state = tracked.state
+        for tracked, future in futures:
             if tracked.name in failures:
                 answer[tracked.name] = {"error": str(failures[tracked.name])}
-            elif state is None:
+                continue
+            rewinds, state = future.result()
+            if state is None:
                 answer[tracked.name] = {"error": str(tracked.report) if tracked.report.cause else "not followed yet"}
             else:
                 point = SyncPoint(
@@ -275,6 +277,11 @@ def _failures(futures: Sequence[tuple[FollowedDatabase, Future[Any]]], timeout_s
         except FutureTimeoutError:
             failures[tracked.name] = TransientError(f"{tracked.name} was not looked at within {timeout_s:.0f} s")
     return failures
+
+
+def _reached(tracked: FollowedDatabase) -> tuple[int, FollowState | None]:
+    """Return what a look has reached, in the follower's thread: a gap found later is bridged from another state."""
+    return tracked.rewinds, tracked.state
 
 
 def _want_base(tracked: FollowedDatabase) -> None:
