@@ -14,12 +14,15 @@ from tests.adapters.files.sqlite_process import wal_database
 from tests.engine.running import WAIT_S_MAX, Place, running, wait_for
 from walsyncd.adapters.journal.journal import Advance, Journal
 from walsyncd.core.follow import next_generation
+from walsyncd.core.follow.database_state import DatabaseState
 from walsyncd.core.follow.decision import ProvisionalProof
 from walsyncd.core.follow.gap import Gap, GapKind
+from walsyncd.core.send.pacing import Bucket
 from walsyncd.engine.base.base_copy import AbandonedError
-from walsyncd.engine.follow import follower
+from walsyncd.engine.follow import follower, schedule
 from walsyncd.engine.follow.followed_database import FollowedDatabase
-from walsyncd.errors import TransientError
+from walsyncd.engine.follow.look import take_step
+from walsyncd.errors import RefusedError, TransientError
 
 AGAIN = Gap.of(GapKind.OTHER, "again")
 
@@ -101,6 +104,40 @@ def test_one_unreadable_database_does_not_disturb_the_others(place: Place) -> No
         with wal_database(bad):
             place.sync("bad")
         assert place.row("bad").state == "following"
+
+
+@pytest.mark.parametrize("tokens", [10.0, 9.0])  # the last state that is written at once is a good one, or a bad one
+def test_a_state_that_flaps_is_written_a_few_times_and_is_right_in_the_end(
+    place: Place, monkeypatch: pytest.MonkeyPatch, tokens: float
+) -> None:
+    """Each look has another state than the one before: the journal takes ten, and then one per interval."""
+    interval_s = 0.5
+    monkeypatch.setattr(schedule, "NOTE_INTERVAL_MS", interval_s * 1000)
+    note_state = Journal.note_state
+    looks: list[int] = []
+    notes: list[DatabaseState] = []
+
+    def flapping(*args: Any) -> Any:
+        looks.append(1)
+        if len(looks) % 2 and len(looks) < 100:
+            raise RefusedError("read it: permission denied")
+        return take_step(*args)
+
+    def counted(self: Journal, database_id: int, state: DatabaseState, **facts: Any) -> None:
+        notes.append(state)
+        note_state(self, database_id, state, **facts)
+
+    with wal_database(place.database()) as writer, running(place.settings("app")) as daemon:
+        place.sync()
+        daemon.databases[0].notes = Bucket(tokens, time.monotonic() * 1000)
+        monkeypatch.setattr(Journal, "note_state", counted)
+        monkeypatch.setattr(follower, "take_step", flapping)
+        began_s = time.monotonic()
+        while len(looks) < 100:
+            writer.execute("insert into t values (1)")
+        assert len(notes) <= 10 + (time.monotonic() - began_s) / interval_s + 1
+        wait_for(lambda: place.row().state != "refused")  # nobody writes any more
+        place.sync()
 
 
 def test_a_follow_state_that_cannot_be_read_begins_a_new_generation(place: Place) -> None:

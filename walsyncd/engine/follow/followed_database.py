@@ -44,6 +44,7 @@ from walsyncd.core.follow.gap import Gap
 from walsyncd.core.follow.look_pace import LookPace
 from walsyncd.core.follow.next_generation import NextGeneration
 from walsyncd.core.follow.other_path import DELETED, DELETED_HINT, ELSEWHERE, ELSEWHERE_HINT, OtherPath
+from walsyncd.core.send.pacing import BURST, Bucket
 from walsyncd.core.stored.layout import ManifestKey, parse_key
 from walsyncd.engine.follow.presence import Presence
 from walsyncd.engine.follow.segment_builder import FrameCollector, LongTransaction
@@ -173,7 +174,7 @@ class FollowedDatabase:
     counts how often the journal has taken the spool back; what was begun before such a rewind is void. ``gaps`` counts
     the gaps that were bridged; no base or scan is valid across one. ``bridge`` is the bridge under way. ``proven_ms``
     (since 1970) is the last moment for which ``state`` was proven to be the newest, or 0 if no look has shown that
-    yet. ``report`` is the last state that was reported.
+    yet. ``report`` is the last state that was reported, and ``notes`` says how many more may be now.
     """
 
     spec: DatabaseSpec
@@ -192,11 +193,11 @@ class FollowedDatabase:
     report: StateReport = field(default_factory=lambda: StateReport(DatabaseState.NEW))
     pace: LookPace = field(default_factory=LookPace)
     other_path: OtherPath = field(default_factory=OtherPath)
-    writes_seen: int = 0
-    """What ``WalPairs.database_writes`` counted at the last look without a WAL."""
+    writes_seen: int = 0  # what ``WalPairs.database_writes`` counted at the last look without a WAL
     had_wal: bool = False
     """A -wal was seen beside the file, and whenever there was none since, somebody had the database open."""
     mailbox: Mailbox = field(default_factory=Mailbox)
+    notes: Bucket = field(default_factory=lambda: Bucket(BURST, 0.0))
 
     def __post_init__(self) -> None:
         own_only = self.spec.is_match

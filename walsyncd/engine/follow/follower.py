@@ -385,7 +385,7 @@ class Follower:
         self._note(tracked, StateReport(DatabaseState.DEGRADED if cause else well, cause), remedy if cause else "")
 
     def _note(self, tracked: FollowedDatabase, report: StateReport, remedy: str) -> None:
-        if report == tracked.report:
+        if report == tracked.report or not self._schedule.may_note(tracked):
             return
         state, cause, now_ms = report.state, report.cause, self._environment.wall_ms()
         self._journal.note_state(tracked.row_id, state, cause=cause, remedy=remedy, now_ms=now_ms)

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 
+from walsyncd.core.send.pacing import due_ms, take
 from walsyncd.engine.follow.followed_database import FollowedDatabase, Request
 from walsyncd.engine.follow.step import Step
 from walsyncd.engine.threads.due_queue import DueQueue
@@ -14,6 +15,9 @@ from walsyncd.engine.threads.due_queue import DueQueue
 SLOW_LOOK_S = 300.0
 SLOW_LOOK_GRID_S = 10.0  # slow looks are aligned to this grid, so that thousands of databases seldom wake us
 UNWATCHED_LOOK_S = 1.0
+# The journal takes ten states of a database at once, and ten a minute after that. A commit takes some milliseconds, so
+# that a hundred databases whose states flap take less than a tenth of the journal's time.
+NOTE_INTERVAL_MS = 6000.0
 ROUND_MAX = 100  # databases in one round, and so in one transaction of the journal
 
 
@@ -78,6 +82,19 @@ class Schedule:
         """Note that a look succeeded."""
         with self._condition:
             tracked.pace = tracked.pace.well()
+
+    def may_note(self, tracked: FollowedDatabase) -> bool:
+        """Whether a state of the database may be written to the journal now.
+
+        If its state changes too often, it is looked at again when it may be, and has the state that is true then.
+        """
+        now_ms = time.monotonic() * 1000
+        taken = take(tracked.notes, now_ms=now_ms, interval_ms=NOTE_INTERVAL_MS)
+        if taken is None:
+            self.at(tracked, (due_ms(tracked.notes, interval_ms=NOTE_INTERVAL_MS) - now_ms) / 1000)
+            return False
+        tracked.notes = taken
+        return True
 
     def request(self, tracked: FollowedDatabase, request: Request) -> None:
         """Look at it now, for a caller that waits."""
