@@ -104,6 +104,21 @@ def test_no_color_is_respected(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "frame=7" in stream.getvalue()
 
 
+def test_text_that_others_chose_does_not_steer_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither as a value, nor in a list, nor in the traceback of a fault: only our line feeds are left."""
+    monkeypatch.setenv("NO_COLOR", "1")
+    stream, name = _Terminal(), "\x1b]0;x\x07\x9b2J\u202e\ud800\r"
+    log.configure("info", stream)
+    try:
+        raise ValueError(name)
+    except ValueError as error:
+        log.get_logger(database=name).error("work_failed", reason=f"open\n{name}", names=[name], exc_info=error)
+    text = stream.getvalue()
+    assert [each for each in text if each != "\n" and not each.isprintable()] == []
+    assert text.splitlines()[0].count("\\x1b]0;x") == 3
+    assert "ValueError: \\x1b]0;x" in text
+
+
 def test_a_log_that_cant_be_written_is_counted_not_raised() -> None:
     """Replication does not end because a terminal was closed."""
     log.configure("info", _Broken())

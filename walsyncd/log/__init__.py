@@ -10,7 +10,8 @@ other                  ``<6>{"event": "segment_stored", …}``: the syslog level
 =====================  ==========================================================================
 
 A line that can't be written does not fail in the caller: replication continues, and ``lines_lost`` counts it. The
-daemon's lines go through a queue (``log.queue``), so that a stalled reader never stops a thread.
+daemon's lines go through a queue (``log.queue``), so that a stalled reader never stops a thread. Each database has a
+limit of lines (``log.line_limit``). Text that others chose is escaped before it reaches a terminal.
 """
 
 from __future__ import annotations
@@ -20,13 +21,16 @@ import logging
 import os
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Sequence
 from typing import Any, TextIO, TypeAlias, cast
 
 import structlog
 from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
 
+from walsyncd.errors import one_line, printable
 from walsyncd.log import journald
+from walsyncd.log.line_limit import LineLimit
 from walsyncd.log.queue import Queue
 
 _Line: TypeAlias = Any  # text for stderr, a datagram for the journal
@@ -102,6 +106,8 @@ class _Queued:
 
 
 _lines: _Lines | _Queued = _Lines(None)
+_limit = LineLimit()
+_FOLDED = "log_lines_folded"
 
 
 def configure(level: str, stream: TextIO | None = None) -> None:
@@ -150,17 +156,40 @@ def lines_lost() -> int:
 
 def _route(level: str, render: Sequence[Processor]) -> None:
     structlog.configure(
-        processors=[structlog.contextvars.merge_contextvars, structlog.processors.add_log_level, *render],
+        processors=[structlog.contextvars.merge_contextvars, structlog.processors.add_log_level, _limited, *render],
         wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
         logger_factory=lambda *_: _lines,
         cache_logger_on_first_use=False,
     )
 
 
+def _limited(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Leave a line out if its database has logged too many. Debug lines are not counted, since they were asked for."""
+    if event["level"] == "debug" or event["event"] == _FOLDED:
+        return event
+    for database, count in _limit.folded().items():
+        get_logger(database=database).warning(_FOLDED, count=count)
+    if "database" in event and not _limit.take(str(event["database"])):
+        raise structlog.DropEvent
+    return event
+
+
+def _escaped(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Make each text fit for a terminal. Values of other types are rendered as ``repr`` does, which escapes them."""
+    return {key: one_line(value) if isinstance(value, str) else value for key, value in event.items()}
+
+
+def _escaped_traceback(stream: TextIO, exc_info: Any) -> None:
+    """Write a traceback, which may quote such text too."""
+    stream.write("\n" + printable("".join(traceback.format_exception(*exc_info))))
+
+
 def _form(is_terminal: bool) -> Sequence[Processor]:
     if is_terminal:
         moment = structlog.processors.TimeStamper(fmt="%H:%M:%S", utc=False, key="timestamp")
-        return [moment, structlog.dev.ConsoleRenderer(colors=not os.environ.get("NO_COLOR"))]
+        colors = not os.environ.get("NO_COLOR")
+        renderer = structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=_escaped_traceback)
+        return [moment, _escaped, renderer]
     return [_MOMENT, structlog.processors.format_exc_info, _render_for_journal]
 
 
