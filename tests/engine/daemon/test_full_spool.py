@@ -8,11 +8,21 @@ from typing import Any, cast
 
 import pytest
 
+from tests.adapters.files.sqlite_process import wal_database
+from tests.engine.running import Place, running, wait_for
+from tests.fakes import Call, FakeStorage
 from tests.shipping import G1, T0, segment
 from walsyncd.adapters.journal.journal import Advance, Journal
 from walsyncd.engine.daemon.full_spool import FullSpool
 from walsyncd.engine.follow.follower import Follower
+from walsyncd.engine.ship import spool_limit
 from walsyncd.engine.ship.spool_limit import SpoolLimit
+from walsyncd.errors import RefusedError
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return Place(tmp_path)
 
 
 class World:
@@ -91,3 +101,35 @@ def test_while_the_storage_is_away_the_largest_spool_gives_way(tmp_path: Path, f
         assert world.given_way == (["app"] if followed else [])
         assert world.dropped == [world.row.id]
         assert (journal.database_by_id(world.row.id).generation is None) == (not followed)
+
+
+def test_a_database_that_storage_refuses_leaves_room_for_the_others(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its backlog never shrinks. It waits at three quarters of the spool, and the other's commits are stored."""
+    monkeypatch.setattr(spool_limit, "CHECK_SHARE", 0)
+    storage = FakeStorage()
+
+    def refuse(call: Call) -> None:
+        if call.name == "put" and call.key.startswith("app/") and "/wal/" in call.key:
+            raise RefusedError("put: AccessDenied")
+
+    settings = place.settings("app", "other", spool_bytes_max=400_000)
+    with (
+        wal_database(place.database()) as app,
+        wal_database(place.database("other")) as other,
+        running(settings, storage),
+    ):
+        place.sync("app")
+        place.sync("other")
+        storage.before = refuse
+        while (spooled := place.row("app").spooled_bytes) < 300_000:
+            app.execute("insert into t values (randomblob(10000))")
+            wait_for(lambda: place.row("app").spooled_bytes > spooled)
+        for value in range(1, 4):
+            app.execute(*["insert into t values (randomblob(10000))"] * 10)
+            other.execute(f"insert into t values ({value})")
+            place.sync("other")
+        assert place.row("app").spooled_bytes == spooled
+        storage.before = lambda _call: None
+        place.sync("app")

@@ -108,6 +108,7 @@ class Daemon:
             leaves_at_once=self._leaves_at_once,
             base_due=self._base_due,
             is_spool_full=lambda: full_spool.must_wait(self.follower),
+            has_too_much=full_spool.has_too_much,
             looked=self._looked,
             stall_detector=self._stalls,
             begin_bridge=self._content.begin_bridge,

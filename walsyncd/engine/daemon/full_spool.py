@@ -51,6 +51,10 @@ class FullSpool:
             _log.error("spool_dropped", database=name, bytes=freed, reason=gap.reason)
         return not dropped  # what fills the spool is being sent to a storage that answers
 
+    def has_too_much(self, database_id: int) -> bool:
+        """Whether a database has to wait, because the rest of the spool is for the others."""
+        return self._limit.has_too_much(database_id) and self._is_answering(database_id)
+
     def _is_answering(self, database_id: int) -> bool:
         """Whether this database's storage is not away."""
         return self._destinations().of(database_id).uploader.outage() is None

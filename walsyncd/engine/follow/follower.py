@@ -49,9 +49,9 @@ class Follower:
     """Follows every database in ``tracked`` (by journal row id).
 
     ``offer`` hands new objects to the uploader. ``leaves_at_once`` asks it whether a database's next object would be
-    uploaded without waiting. ``base_due`` notifies the snapshotter. ``is_spool_full`` is asked whether to wait.
-    ``looked`` gets the databases of each round after it. ``begin_bridge`` begins to bridge a gap, and returns False if
-    a base is needed.
+    uploaded without waiting. ``base_due`` notifies the snapshotter. ``is_spool_full`` is asked whether to wait,
+    ``has_too_much`` whether one database has to. ``looked`` gets the databases of each round after it. ``begin_bridge``
+    begins to bridge a gap, and returns False if a base is needed.
     """
 
     def __init__(
@@ -64,6 +64,7 @@ class Follower:
         leaves_at_once: Callable[[int], bool],
         base_due: Callable[[FollowedDatabase], None],
         is_spool_full: Callable[[], bool],
+        has_too_much: Callable[[int], bool] = lambda _database_id: False,
         looked: Callable[[list[FollowedDatabase]], None] = lambda _databases: None,
         stall_detector: StallDetector | None = None,
         begin_bridge: Callable[[FollowedDatabase, Gap], bool] = lambda _tracked, _gap: False,
@@ -75,7 +76,7 @@ class Follower:
         self._offer = offer
         self._leaves_at_once = leaves_at_once
         self._base_due = base_due
-        self._is_spool_full = is_spool_full
+        self._is_spool_full, self._has_too_much = is_spool_full, has_too_much
         self._looked = looked
         self._stall_detector = stall_detector or StallDetector()
         self._journal_problem = ""
@@ -150,11 +151,11 @@ class Follower:
         for tracked in taken:
             self._update_presence(tracked)
         try:
-            if self._is_spool_full():
-                for tracked in taken:
-                    self._schedule.at(tracked, SPOOL_DELAY_S)
-                return
+            is_full = self._is_spool_full()
             for tracked in taken:
+                if is_full or self._has_too_much(tracked.row_id):
+                    self._schedule.at(tracked, SPOOL_DELAY_S)
+                    continue
                 asked = tracked.mailbox.asked()
                 step = self._step_or_aside(tracked)
                 if step is not None:
@@ -163,7 +164,7 @@ class Follower:
         except TransientError as error:  # the journal: nothing was made durable, so nothing has happened
             self._postpone(taken, error)
             return
-        if self._journal_problem:
+        if self._journal_problem and not is_full:
             self._journal_problem = ""
             _log.info("journal_writable_again")
         for tracked, step, asked in steps:

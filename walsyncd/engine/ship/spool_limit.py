@@ -5,6 +5,10 @@ outage the oldest promise comes first, which is to spare the application's disk:
 spool loses all of it, with an error in the log. Its generation ends, and another begins when storage is back. Single
 objects are never dropped: what is in storage stays complete up to its last position.
 
+One database must not take the whole spool from the others. The last part of it is for those that have less than their
+equal share. A database that has more waits while its storage answers. During an outage it does not wait, but it is the
+first to lose its spool.
+
 When the disk is nearly full (``adapters.journal.state_disk``), the limit is ``SHORT_SPOOL_BYTES`` instead of the
 configured one: enough to go on following while storage takes the objects, without using more of the disk.
 """
@@ -19,6 +23,7 @@ from walsyncd.config import format_size
 from walsyncd.core.follow.gap import Gap, GapKind
 
 SHORT_SPOOL_BYTES = 1 << 20  # a second of a busy database
+RESERVED_PART = 4  # the last quarter: enough for many quiet databases, and a busy one has the rest of it
 CHECK_SHARE = 50  # computing the spool's size may take at most one part in this many of the time
 
 
@@ -32,6 +37,7 @@ class SpoolLimit:
         self._next_s = 0.0
         self._held = 0
         self._missing = 0
+        self._over_share: frozenset[int] = frozenset()
 
     def is_full(self) -> bool:
         """Whether nothing more should be spooled for now."""
@@ -39,8 +45,22 @@ class SpoolLimit:
         if now_s >= self._next_s:
             self._held = self._journal.spool_bytes()
             self._missing = self._journal.disk.missing_bytes()
+            self._over_share = self._find_over_share()
             self._next_s = now_s + CHECK_SHARE * (self._monotonic_s() - now_s)
         return self._held >= self._limit(self._missing)
+
+    def has_too_much(self, database_id: int) -> bool:
+        """Whether this database has more than its share while the spool is nearly full, as of the last `is_full`."""
+        return database_id in self._over_share
+
+    def _find_over_share(self) -> frozenset[int]:
+        bytes_max = self._limit(self._missing)
+        if self._held < bytes_max - bytes_max // RESERVED_PART:
+            return frozenset()
+        rows = self._journal.databases()
+        spooled = [row for row in rows if row.spooled_bytes]
+        sharers = min(len(rows), len(spooled) + 1)  # one of those that have nothing in the spool now may be next
+        return frozenset(row.id for row in spooled if row.spooled_bytes * sharers > bytes_max)
 
     def _limit(self, missing: int) -> int:
         return min(self.bytes_max, SHORT_SPOOL_BYTES) if missing else self.bytes_max
