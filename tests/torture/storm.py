@@ -11,8 +11,8 @@ import random
 import re
 import signal
 import time
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event, Thread
@@ -30,7 +30,8 @@ PAGE_SIZES = (512, 1024, 4096, 4096, 4096, 65536)
 PACES_S = (0.0, 0.0, 0.002, 0.02)
 FILLER_BYTES = (0, 3 << 20, 10 << 20)  # a bridge of more than half of the database is none
 LINK_SHARE = 0.3  # of the databases: their path has a link
-STALL_S = 1.0
+STALL_S = 2.0  # at most
+STALL_SHARE = 0.4  # of what administrators do: beside a daemon that hears of it later
 PRESENCE_SHARE = 0.4  # of the databases, unless it is said
 CHAPTER_S = 7.0  # of storm between two pauses
 HASTY_SYNC = "4s"
@@ -186,7 +187,7 @@ class Storm:
 
     def _strike(self) -> None:
         if self.options.administrators and self._chance.random() < self.options.administrators:
-            self._administer(self._chance.randrange(len(self._files)))
+            self._administer_stalled(self._chance.randrange(len(self._files)))
             return
         if self._chance.random() < 0.25:
             self._strike_daemon()
@@ -205,7 +206,8 @@ class Storm:
     def _strike_daemon(self) -> None:
         assert self._daemon.exit_code() is None, "the daemon ended by itself"
         if self._chance.random() < 0.3:
-            self._stall_daemon()
+            with self._stalled_daemon():
+                pass
             return
         if self._chance.random() < 0.7:
             self._daemon.kill()
@@ -216,15 +218,25 @@ class Storm:
         time.sleep(self._chance.choice([0.0, 0.0, 0.2, 1.0]))
         self._daemon.start()
 
-    def _stall_daemon(self) -> None:
-        """Have it do nothing for a while, as on a machine that is too busy."""
+    @contextmanager
+    def _stalled_daemon(self) -> Iterator[None]:
+        """Have it do nothing meanwhile, as on a machine that is too busy."""
         pid = self._daemon.pid
         os.kill(pid, signal.SIGSTOP)
         try:
-            time.sleep(STALL_S)
+            yield
+            time.sleep(self._chance.uniform(0, STALL_S))
         finally:
             os.kill(pid, signal.SIGCONT)
         self.report.daemon_stalls += 1
+
+    def _administer_stalled(self, number: int) -> None:
+        """Have the daemon hear of all of it at once, and perhaps of what the applications did next."""
+        if self._chance.random() < STALL_SHARE:
+            with self._stalled_daemon():
+                self._administer(number)
+        else:
+            self._administer(number)
 
     def _administer(self, number: int) -> None:
         """Somebody changes the files of a database: after its applications ended, or beside connections that rest."""
