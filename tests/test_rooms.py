@@ -27,6 +27,7 @@ ARROWS = {
     "adapters/journal": {"adapters/files"},
     "adapters/system": set[str](),
     "engine/threads": set[str](),
+    "engine/backpressure": {"engine/threads"},
     "engine/content": {"engine/threads", "engine/follow"},
     "engine/follow": {"engine/threads"},
     "engine/base": {"engine/follow", "engine/threads"},
@@ -34,6 +35,7 @@ ARROWS = {
     "engine/restore": set[str](),
     "engine/upkeep": {"engine/follow", "engine/restore", "engine/ship", "engine/threads"},
     "engine/daemon": {
+        "engine/backpressure",
         "engine/base",
         "engine/content",
         "engine/follow",

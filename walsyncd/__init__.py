@@ -22,6 +22,7 @@ Rooms. The folder says the verb, the file the noun; each folder's first line say
     engine/    doers
         threads/   named threads, and which of them hangs
         follow/    one database's WAL becomes segments       follower ─> look ─> copy_frames, wal_restart, no_wal
+        backpressure/  a child that slows fast writers       backpressure ─> mark_process ─> mark_hold
         content/   page maps, and bridges over gaps          page_content ─> map_making, bridges ─> gap_bridge
         base/      full copies while writers write           snapshotter ─> copy_queue ─> base_copy
         ship/      journal rows become objects               uploader ─> scheduler, shipper ─> object_upload
@@ -41,6 +42,7 @@ upkeep and health for itself. Each of them writes only what its line says::
     follower      follow.follower: looks, proves          what is believed of each database, segments
     upload-N      ship.uploader: requests to storage      "begun" and "stored" of rows, who owns a replica
     snapshotter   base.snapshotter: copies databases      parts and manifests of bases
+    backpressure  backpressure.backpressure               what is known of its child process
     scanner       content.scan_queue: reads files, paced  page maps, bodies of bridges
     housekeeper   upkeep.housekeeper                      compacted epochs, what retention removes
     driller       upkeep.drill_runner                     results of drills

@@ -72,6 +72,8 @@ BAD: dict[str, list[tuple[str, str]]] = {
     "defaults.keep_weekly": [("'4w'", NUMBER)],
     "defaults.keep_monthly": [("40000", "at most 36525")],
     "defaults.presence": [("'maybe'", BOOLEAN), ("2", BOOLEAN)],
+    "defaults.backpressure": [("'maybe'", BOOLEAN), ("2", BOOLEAN)],
+    "defaults.wal_bytes_max": [("'big'", '"10MB"'), ("'1MiB'", 'at least "4MiB"')],
     "defaults.verify_interval": [("'sometimes'", 'or "off"'), ("7", DURATION)],
     "database.path": [("'app.db'", PATH), ("1", TEXT)],
     "database.storage": [("1", TEXT), ("'elsewhere'", "known are 'default'")],

@@ -67,6 +67,14 @@ def test_drills_are_off_unless_asked_for() -> None:
     assert (parsed.defaults.verify_interval, parsed.database[0].verify_interval) == (604_800.0, 0.0)
 
 
+def test_backpressure_can_be_asked_for() -> None:
+    """Off by default; a database inherits what it leaves out."""
+    assert (_parse().defaults.backpressure, _parse().defaults.wal_bytes_max) == (False, 256 << 20)
+    assert _parse(defaults={"backpressure": True, "wal_bytes_max": "1GiB"}).defaults.wal_bytes_max == 1 << 30
+    assert _parse(database=[{"path": "/a", "backpressure": True}]).database[0].backpressure
+    assert _parse(defaults={"backpressure": True}, database=[{"path": "/a"}]).database[0].backpressure is None
+
+
 def test_presence_can_be_asked_for() -> None:
     """For all databases, or for one; a database's own word counts."""
     assert _parse(defaults={"presence": True}).defaults.presence

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.mutation.backpressure_mutants import BACKPRESSURE_MUTANTS
 from tests.mutation.content_mutants import CONTENT_MUTANTS
 from tests.mutation.doubt_mutants import DOUBT_MUTANTS
 from tests.mutation.mutants import MUTANTS as MUTANTS_OF_THE_PROOF
@@ -22,7 +23,15 @@ from tests.mutation.path_mutants import PATH_MUTANTS
 from tests.mutation.presence_mutants import PRESENCE_MUTANTS
 from tests.mutation.rule_mutants import RULE_MUTANTS
 
-MUTANTS = MUTANTS_OF_THE_PROOF + RULE_MUTANTS + PRESENCE_MUTANTS + DOUBT_MUTANTS + CONTENT_MUTANTS + PATH_MUTANTS
+MUTANTS = (
+    MUTANTS_OF_THE_PROOF
+    + RULE_MUTANTS
+    + PRESENCE_MUTANTS
+    + DOUBT_MUTANTS
+    + CONTENT_MUTANTS
+    + PATH_MUTANTS
+    + BACKPRESSURE_MUTANTS
+)
 ROOT = Path(__file__).parents[2]
 TESTS_FAILED = 1  # pytest's exit code; a mutant that can't be imported gives another
 

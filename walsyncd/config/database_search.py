@@ -269,6 +269,8 @@ def _spec(entry: DatabaseEntry, path: str, resolved: Path) -> DatabaseSpec:
         verify_interval_s=entry.verify_interval_s,
         is_match=entry.is_pattern,
         storage=entry.storage,
+        backpressure=entry.backpressure,
+        wal_bytes_max=entry.wal_bytes_max,
     )
 
 

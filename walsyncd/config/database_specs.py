@@ -8,7 +8,7 @@ from pathlib import Path
 
 from walsyncd.config.patterns import NewNames
 from walsyncd.config.problem import Problem, error_of
-from walsyncd.config.settings import Keep, Settings
+from walsyncd.config.settings import WAL_BYTES_MAX, Keep, Settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +33,8 @@ class DatabaseSpec:
     is_match: bool = False
     """Whether a pattern matched it, so that nobody has named this very file."""
     storage: str = ""
+    backpressure: bool = False
+    wal_bytes_max: int = WAL_BYTES_MAX
 
 
 @dataclass(frozen=True, slots=True)

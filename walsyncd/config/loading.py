@@ -152,6 +152,7 @@ def _notify(parsed: ConfigFile) -> NotifySettings:
 
 def _entry(number: int, section: DatabaseSection, defaults: DefaultsSection) -> DatabaseEntry:
     presence = section.presence if section.presence is not None else defaults.presence
+    backpressure = section.backpressure if section.backpressure is not None else defaults.backpressure
     verify_s = section.verify_interval if section.verify_interval is not None else defaults.verify_interval
     return DatabaseEntry(
         key=f"database[{number}]",
@@ -165,6 +166,8 @@ def _entry(number: int, section: DatabaseSection, defaults: DefaultsSection) -> 
         snapshot_wal_ratio=section.snapshot_wal_ratio or defaults.snapshot_wal_ratio,
         verify_interval_s=verify_s or None,
         storage=_storage_name(section.storage or defaults.storage),
+        backpressure=backpressure,
+        wal_bytes_max=section.wal_bytes_max or defaults.wal_bytes_max,
         keep=Keep(
             daily=defaults.keep_daily if section.keep_daily is None else section.keep_daily,
             weekly=defaults.keep_weekly if section.keep_weekly is None else section.keep_weekly,

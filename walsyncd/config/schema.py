@@ -15,6 +15,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from walsyncd.config.settings import WAL_BYTES_MAX
 from walsyncd.config.units import parse_duration, parse_size
 from walsyncd.errors import UsageError
 
@@ -25,6 +26,9 @@ DURATION_MAX_S = 36_525 * 86_400.0
 
 # One frame with a page of the largest size (65536) has to fit, with a margin.
 SPOOL_BYTES_MIN = 128 << 10
+
+# SQLite's own checkpoint comes after 1000 pages, which are 4 MiB: backpressure would never hold what is smaller.
+WAL_BYTES_MIN = 4 << 20
 
 # Bytes a second: the one page of the smallest commit, every four seconds.
 UPLOAD_RATE_MIN = 1 << 10
@@ -95,6 +99,16 @@ def _spool_size(value: object) -> int:
         raise _refuse("is not a size", error.hint) from None
     if size < SPOOL_BYTES_MIN:
         raise _refuse("is too small to hold a transaction", 'at least "128KiB"; the default is "4GiB"')
+    return size
+
+
+def _wal_size(value: object) -> int:
+    try:
+        size = parse_size(str(value))
+    except UsageError as error:
+        raise _refuse("is not a size", error.hint) from None
+    if size < WAL_BYTES_MIN:
+        raise _refuse("is less than the WAL of many applications", 'at least "4MiB"; the default is "256MiB"')
     return size
 
 
@@ -169,6 +183,7 @@ def _role_arn(arn: str) -> str:
 Duration = Annotated[float, BeforeValidator(_duration)]
 VerifyInterval = Annotated[float, BeforeValidator(_verify_interval)]
 SpoolSize = Annotated[int, BeforeValidator(_spool_size)]
+WalSize = Annotated[int, BeforeValidator(_wal_size)]
 UploadRate = Annotated[int, BeforeValidator(_upload_rate)]
 AbsolutePath = Annotated[str, AfterValidator(_absolute)]
 KeepCount = Annotated[int, Field(ge=0, le=KEEP_MAX)]
@@ -250,6 +265,8 @@ class DefaultsSection(_Section):
     keep_weekly: KeepCount = 0
     keep_monthly: KeepCount = 0
     presence: bool = False
+    backpressure: bool = False
+    wal_bytes_max: WalSize = WAL_BYTES_MAX
     verify_interval: VerifyInterval = 0.0
 
 
@@ -268,6 +285,8 @@ class DatabaseSection(_Section):
     keep_weekly: KeepCount | None = None
     keep_monthly: KeepCount | None = None
     presence: bool | None = None
+    backpressure: bool | None = None
+    wal_bytes_max: WalSize | None = None
     verify_interval: VerifyInterval | None = None
 
 

@@ -11,6 +11,8 @@ from typing import Literal
 
 from walsyncd.config.patterns import is_pattern
 
+WAL_BYTES_MAX = 256 << 20  # with it, a gap is bridged in seconds, and no small disk is filled by one WAL
+
 
 @dataclass(frozen=True, slots=True)
 class StorageSettings:
@@ -120,6 +122,8 @@ class DatabaseEntry:
     storage: str = ""
     exclude: tuple[str, ...] = ()
     """Patterns of what ``path``, a pattern, is not to match."""
+    backpressure: bool = False
+    wal_bytes_max: int = WAL_BYTES_MAX
 
     @property
     def is_pattern(self) -> bool:

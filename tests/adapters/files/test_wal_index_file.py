@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.adapters.files.sqlite_process import wal_database
-from walsyncd.adapters.files.wal_index_file import CKPT, MARK_UNUSED, READ0, READ1, WRITER, WalIndexFile
-from walsyncd.core.sqlite.walindex import IndexHeader
+from walsyncd.adapters.files.wal_index_file import CKPT, READ0, READ1, WRITER, WalIndexFile
+from walsyncd.core.sqlite.walindex import MARK_UNUSED, IndexHeader
 from walsyncd.core.sqlite.walindex_hash import BLOCK_BYTES
 
 HEADER = IndexHeader(5, False, 4096, 7, 3, (1, 2), (3, 4), 0, (0, 0, 0, 0, 0))

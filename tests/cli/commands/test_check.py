@@ -74,6 +74,17 @@ def test_presence_has_its_price_said(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "journal_mode=DELETE and locking_mode=EXCLUSIVE are refused" in note
 
 
+def test_backpressure_has_its_price_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A note, no problem: which checkpoints are busy, and how far the WAL may grow."""
+    config = _config(tmp_path, _database(tmp_path / "app" / "app.db"))
+    config.write_text(config.read_text() + "backpressure = true\n")
+    code, lines = _check(config, capsys)
+    assert code == 0
+    (note,) = [line for line in lines if line.startswith("note")]
+    assert "backpressure is on: RESTART and TRUNCATE checkpoints of the application are busy or wait" in note
+    assert "up to wal_bytes_max" in note
+
+
 def test_every_problem_is_said_before_the_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The first problem does not hide the others."""
     absent, folder = tmp_path / "a" / "absent.db", tmp_path / "b"

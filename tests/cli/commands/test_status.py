@@ -147,6 +147,20 @@ def test_status_says_the_price_of_presence(place: Place, capsys: pytest.CaptureF
     assert "app: presence is held: after a clean stop of the application its last" in capsys.readouterr().out
 
 
+def test_status_says_the_price_of_backpressure(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    """Where it is asked for, and what is in its way."""
+    settings = place.settings("app")
+    held = replace(settings, databases=tuple(replace(entry, backpressure=True) for entry in settings.databases))
+    with wal_database(place.database()), running(held) as daemon:
+        place.sync()
+        assert main(["status", *place.config()]) == 0
+        assert "app: backpressure is on: RESTART and TRUNCATE checkpoints" in capsys.readouterr().out
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(daemon._databases.backpressure, "hindrance", lambda _id: "somebody uses no locks")
+            assert main(["status", *place.config()]) == 0
+        assert "app: backpressure has no effect: somebody uses no locks" in capsys.readouterr().out
+
+
 def test_without_a_daemon_no_database_reads_following(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
     """What the last daemon noted is not how it is now; a daemon that gives no answer is no daemon that is not there."""
     with wal_database(place.database()), running(place.settings("app")):

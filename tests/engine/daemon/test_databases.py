@@ -139,6 +139,8 @@ def _another(value: object) -> object:
             return 3600.0
         case Keep():
             return replace(value, daily=value.daily + 1)
+        case int():
+            return value + 1
         case float():
             return value + 1.0
         case str():

@@ -225,6 +225,10 @@ class InotifyReader:
         with self._lock:
             return self._inotify.fileno() in ready or bool(self._found)
 
+    def fileno(self) -> int:
+        """The descriptor that is readable while events wait, for who waits for other things as well."""
+        return int(self._inotify.fileno())
+
     def wake(self) -> None:
         """Make ``wait`` return, now or at its next call."""
         os.eventfd_write(self._alarm, 1)

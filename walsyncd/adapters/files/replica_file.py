@@ -37,7 +37,6 @@ from walsyncd.adapters.files.source import Role
 from walsyncd.adapters.files.wal_copy import copy_back, recover_frames, write_whole
 from walsyncd.adapters.files.wal_index_file import (
     CKPT,
-    MARK_UNUSED,
     MARKS,
     READ0,
     READ1,
@@ -48,7 +47,7 @@ from walsyncd.core.sqlite.arrays import NDArray, np
 from walsyncd.core.sqlite.checksum import frame_chains
 from walsyncd.core.sqlite.dbheader import HEADER_SIZE, parse_database_header
 from walsyncd.core.sqlite.wal import WAL_HEADER_SIZE, format_wal_header, parse_wal_header
-from walsyncd.core.sqlite.walindex import IndexHeader
+from walsyncd.core.sqlite.walindex import MARK_UNUSED, IndexHeader
 from walsyncd.core.stored.epoch import Stamp
 from walsyncd.errors import CorruptError, RefusedError, StateError
 

@@ -29,6 +29,7 @@ from contextlib import contextmanager
 
 from walsyncd.adapters.files.file_lock import lock_bytes, lock_in_the_way
 from walsyncd.core.sqlite.walindex import (
+    MARK_UNUSED,
     WALINDEX_READ_SIZE,
     IndexHeader,
     format_index_header,
@@ -38,7 +39,6 @@ from walsyncd.core.sqlite.walindex_hash import BLOCK_BYTES, add_to_block, pieces
 
 WRITER, CKPT, RECOVER, READ0, READ1 = 120, 121, 122, 123, 124
 MARKS = 5
-MARK_UNUSED = 0xFFFFFFFF
 _DMS = 128
 _COPY_SIZE = 48
 _BACKFILLED, _MARKS, _ATTEMPTED = 96, 100, 128

@@ -95,7 +95,7 @@ def _findings(settings: Settings) -> Iterator[Finding]:
         yield Finding("problem", f"{each.entry} {each.path}", f"{each.cause}: it is suspended", each.remedy)
     for spec in specs:
         yield from database_findings(spec.path, own_only=spec.is_match)
-        yield from _presence_findings(spec)
+        yield from _price_findings(spec)
         yield from _other_path_findings(spec)
     yield from _base_findings(settings)
     yield from _kernel_findings()
@@ -142,12 +142,14 @@ def _notify_findings(settings: Settings) -> Iterator[Finding]:
         yield Finding("ok", "notify.problem_url", f"{shown(notify.problem_url)} gets a report of each problem")
 
 
-def _presence_findings(spec: DatabaseSpec) -> Iterator[Finding]:
-    """Report the price of presence where it is configured."""
-    from walsyncd.core.follow.presence_decision import PRICE  # noqa: PLC0415
+def _price_findings(spec: DatabaseSpec) -> Iterator[Finding]:
+    """Report the price of presence and of backpressure, if they are configured."""
+    from walsyncd.core.follow import backpressure_decision, presence_decision  # noqa: PLC0415
 
     if spec.presence:
-        yield Finding("note", f"database {spec.path}", f"presence is on: {PRICE}")
+        yield Finding("note", f"database {spec.path}", f"presence is on: {presence_decision.PRICE}")
+    if spec.backpressure:
+        yield Finding("note", f"database {spec.path}", f"backpressure is on: {backpressure_decision.PRICE}")
 
 
 def _base_findings(settings: Settings) -> Iterator[Finding]:

@@ -236,6 +236,7 @@ def _table(databases: Sequence[DatabaseStatus]) -> list[str]:
 
 
 def _remarks(database: DatabaseStatus) -> Iterator[str]:
+    from walsyncd.core.follow.backpressure_decision import PRICE as PRICE_OF_BACKPRESSURE  # noqa: PLC0415
     from walsyncd.core.follow.presence_decision import PRICE  # noqa: PLC0415
 
     if database.cause:
@@ -250,6 +251,10 @@ def _remarks(database: DatabaseStatus) -> Iterator[str]:
         yield one_line(f"{database.name}: presence is not held: {database.presence_hindrance}")
     if database.presence != "off":
         yield one_line(f"{database.name}: presence is {database.presence}: {PRICE}")
+    if database.backpressure_hindrance:
+        yield one_line(f"{database.name}: backpressure has no effect: {database.backpressure_hindrance}")
+    if database.backpressure != "off":
+        yield one_line(f"{database.name}: backpressure is on: {PRICE_OF_BACKPRESSURE}")
 
 
 def _cells(database: DatabaseStatus, *, is_wide: bool) -> tuple[str, ...]:

@@ -34,6 +34,8 @@ from walsyncd.core.sqlite.checksum import Buffer, Chain, checksum
 from walsyncd.core.sqlite.wal import PAGE_SIZES, VERSION
 
 WALINDEX_READ_SIZE = 136
+MARK_UNUSED = 0xFFFFFFFF
+"""The value of a read mark that no reader uses."""
 
 _COPY_SIZE = 48
 _COPY = struct.Struct("=I4xIBBHII2I8s2I")
@@ -98,3 +100,8 @@ def parse_index_header(data: Buffer) -> IndexHeader | None:
         backfilled=backfilled,
         read_marks=(m0, m1, m2, m3, m4),
     )
+
+
+def parse_read_marks(data: Buffer) -> tuple[int, ...]:
+    """Return the values of aReadMark, which no checksum covers; empty if ``data`` is too short."""
+    return _CHECKPOINT.unpack_from(data, 2 * _COPY_SIZE)[1:] if len(data) >= WALINDEX_READ_SIZE else ()

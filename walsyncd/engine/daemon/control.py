@@ -151,6 +151,7 @@ class Control:
             replace(row, presence=presence.get(row.name, "off"), presence_hindrance=hindered.get(row.name, ""))
             for row in rows
         ]
+        known = [replace(row, **self._databases.backpressure_words(row.name)) for row in known]
         databases = [asdict(replace(row, **asdict(waits.get(row.name, Waits())))) for row in known]
         return {"pid": os.getpid(), "version": __version__, "storage": self._trouble(), "databases": databases}
 

@@ -225,6 +225,7 @@ class Daemon:
         self._supervisor.start("scanner", self._content.queue.run)
         self._finder.wake()  # what came up between the look and the watching
         self._supervisor.start("path finder", self._finder.run)
+        self._supervisor.start("backpressure", self._databases.backpressure.run)
         self._observability.start(self._settings.daemon, self._settings.notify)
         self._supervisor.start("notifier", self._observability.notifier.run)
         for name, target in self._server.threads().items():
@@ -262,8 +263,7 @@ class Daemon:
         self._destinations.wind_down()
         self._finder.stop()
         unseen = self._control.look(databases, timeout_s / 2)
-        for tracked in databases:
-            tracked.presence.want(wanted=False)
+        self._databases.hold_nothing()
         self._schedule.stop()
         self._events.stop()
         self._content.queue.stop()
@@ -368,6 +368,7 @@ class Daemon:
             self._unlooked.difference_update(tracked.row_id for tracked in databases)
             if not self._unlooked:
                 self._supervisor.call("looked")
+        self._databases.tell_copied(databases)
         for tracked in databases:
             if self._reports.get(tracked.row_id) != tracked.report:
                 self._reports[tracked.row_id] = tracked.report

@@ -60,6 +60,10 @@ class DatabaseStatus:
     """Why the locks of ``presence`` are not held although they are configured; empty if that may pass by itself."""
     presence: str = "off"
     """``on`` if it is configured, ``held`` while the daemon holds the database open. Only the daemon knows."""
+    backpressure_hindrance: str = ""
+    """Why ``backpressure`` has no effect although it is configured; empty if nothing is known to be in the way."""
+    backpressure: str = "off"
+    """``on`` if it is configured. Only the daemon knows."""
     unseen_s: float = 0.0
     """For how long there may have been a commit that has not been looked at. Only the daemon knows."""
     unbased_s: float = 0.0

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from typing import Any
 
 import structlog
 
@@ -23,6 +24,8 @@ from walsyncd.adapters.journal.journal import Journal
 from walsyncd.config import DatabaseSpec, Found, Settings, Suspended, find_databases, resolve
 from walsyncd.core.follow.database_state import DatabaseState
 from walsyncd.core.follow.gap import Gap, GapKind
+from walsyncd.engine.backpressure.backpressure import Backpressure
+from walsyncd.engine.backpressure.mark_hold import HoldTarget
 from walsyncd.engine.daemon.destinations import Destinations
 from walsyncd.engine.daemon.path_finder import PathFinder
 from walsyncd.engine.follow.event_pump import EventPump
@@ -72,6 +75,7 @@ class Databases:
         self._follower = follower
         self._destinations = destinations
         self._joined = joined
+        self.backpressure = Backpressure()
         self._lock = threading.Lock()
         self._by_id: dict[int, FollowedDatabase] = {}
         self._by_name: dict[str, FollowedDatabase] = {}
@@ -118,6 +122,20 @@ class Databases:
         """What these settings stand for now; who is followed goes before other matches of the same file."""
         followed = {tracked.name for tracked in self.all()}
         return find_databases(settings, examine=examine_match, followed=followed, is_stopped=is_stopped)
+
+    def tell_copied(self, databases: Iterable[FollowedDatabase]) -> None:
+        """Tell backpressure how far the WALs of these are copied, after they were looked at."""
+        for tracked in databases:
+            if tracked.spec.backpressure:
+                cursor = tracked.state.cursor if tracked.state is not None else None
+                self.backpressure.copied(tracked.row_id, cursor)
+
+    def backpressure_words(self, name: str) -> dict[str, Any]:
+        """What a status says of backpressure at one database: two fields of `DatabaseStatus`."""
+        tracked = self._by_name.get(name)
+        if tracked is None or not tracked.spec.backpressure:
+            return {}
+        return {"backpressure": "on", "backpressure_hindrance": self.backpressure.hindrance(tracked.row_id)}
 
     def begin(self, settings: Settings) -> None:
         """Follow what the configuration names; the journal says so of what it does not name any more.
@@ -166,6 +184,12 @@ class Databases:
     def moved(self, databases: Iterable[FollowedDatabase]) -> list[FollowedDatabase]:
         """Those whose configured path leads elsewhere now."""
         return [tracked for tracked in databases if resolve(tracked.spec.configured_as).path != tracked.path]
+
+    def hold_nothing(self) -> None:
+        """Give up every lock: the daemon stops."""
+        self.backpressure.stop()
+        for tracked in self.all():
+            tracked.presence.want(wanted=False)
 
     def change(self, settings: Settings, found: Found, specs: Iterable[DatabaseSpec]) -> Changes:
         """Follow exactly ``specs``, which are those that were ``found`` by these settings."""
@@ -219,6 +243,7 @@ class Databases:
             tracked.next_generation = replace(tracked.next_generation, reason=left.reason)
         self._joined(tracked)
         self._specs[spec.name] = spec
+        self.backpressure.want(row.id, _hold_target(spec))
         with self._lock:
             self._by_id[row.id] = tracked
             self._by_name[spec.name] = tracked
@@ -246,6 +271,7 @@ class Databases:
         for tracked in leaving:
             self._event_pump.remove(tracked)
             tracked.presence.want(wanted=False)
+            self.backpressure.forget(tracked.row_id)
             self._destinations.of(tracked.row_id).forget(tracked)
         for tracked, done in [(each, self._follower.dismiss(each)) for each in leaving]:
             try:
@@ -264,6 +290,7 @@ class Databases:
         before, self._specs[spec.name] = self._specs[spec.name], spec
         destination = self._destinations.of(tracked.row_id)
         tracked.presence.want(wanted=spec.presence)
+        self.backpressure.want(tracked.row_id, _hold_target(spec))
         self._follower.retune(tracked, spec)
         if before.upload_interval_s != spec.upload_interval_s:
             destination.uploader.pace(tracked.row_id, spec.upload_interval_s)
@@ -282,6 +309,10 @@ class Databases:
         if spec is None or spec.path != tracked.path:
             return False
         return self._destinations.place(tracked.row_id) == settings.storage_of(spec.storage).url
+
+
+def _hold_target(spec: DatabaseSpec) -> HoldTarget | None:
+    return HoldTarget(spec.path, spec.is_match, spec.wal_bytes_max) if spec.backpressure else None
 
 
 def _is_tuned(before: DatabaseSpec, spec: DatabaseSpec) -> bool:

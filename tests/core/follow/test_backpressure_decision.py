@@ -1,0 +1,184 @@
+"""Tests of walsyncd.core.follow.backpressure_decision."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from walsyncd.core.follow.backpressure_decision import (
+    HOLD_MS_MAX,
+    IDLE_MS,
+    VOID,
+    Copied,
+    Decision,
+    Held,
+    HoldState,
+    KeepMark,
+    ReleaseMark,
+    SeenIndex,
+    TakeMark,
+    decide_hold,
+)
+from walsyncd.core.sqlite.walindex import MARK_UNUSED, IndexHeader
+
+OLD, NEW = (1, 2), (3, 4)
+LIMIT = 256 << 20
+NOW = 10_000
+FREE = (0, 0, MARK_UNUSED, MARK_UNUSED, MARK_UNUSED)
+INDEX = IndexHeader(9, False, 4096, 10, 5, (0, 0), NEW, 0, (0, 0, MARK_UNUSED, MARK_UNUSED, MARK_UNUSED))
+SEEN = SeenIndex(
+    index=INDEX,
+    marks=FREE,
+    is_used=True,
+    is_named=True,
+    is_touched=False,
+    is_written=True,
+    is_checkpointing=False,
+    copied=Copied(OLD, 1000),
+    now_ms=NOW,
+)
+HOLDING = HoldState(NEW, 5, 1000, moved_ms=NOW - 1, held=Held(4, NEW, NOW - 10))
+FREED = HoldState(OLD, 1000)
+
+
+def looked(state: HoldState, seen: SeenIndex, limit: int = LIMIT) -> Decision:
+    return decide_hold(state.after(seen), seen, limit)
+
+
+def test_it_is_taken_right_after_a_restart() -> None:
+    """Before anything can be lost: the salts are new, and the follower is still in the old incarnation."""
+    assert looked(FREED, SEEN) == TakeMark((4, 3, 2))
+    assert looked(replace(FREED, is_over=True), SEEN) == TakeMark((4, 3, 2))
+
+
+def test_only_unused_marks_and_never_0_or_1() -> None:
+    """A checkpoint stops at a used one, and SQLite needs the first two."""
+    used = replace(SEEN, marks=(MARK_UNUSED, MARK_UNUSED, MARK_UNUSED, 7, 0))
+    assert looked(FREED, used) == TakeMark((2,))
+    assert looked(FREED, replace(SEEN, marks=(MARK_UNUSED, MARK_UNUSED, 1, 7, 0))) == KeepMark()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"is_used": False},
+        {"is_named": False},
+        {"is_touched": True},
+        {"index": None},
+        {"marks": ()},
+        {"copied": None},
+    ],
+)
+def test_nothing_is_taken_where_it_may_do_harm(change: dict[str, Any]) -> None:
+    """No process with POSIX locks, another file, a header that is not whole, and nobody who follows."""
+    assert isinstance(looked(FREED, replace(SEEN, **change)), ReleaseMark)
+
+
+def test_nothing_is_taken_on_an_idle_wal() -> None:
+    """A WAL that did not move within the last milliseconds does not restart."""
+    state = HoldState(NEW, 10, moved_ms=NOW - IDLE_MS)
+    assert looked(state, replace(SEEN, is_written=False)) == KeepMark()
+    assert looked(replace(state, moved_ms=NOW - IDLE_MS + 1), replace(SEEN, is_written=False)) == TakeMark((4, 3, 2))
+
+
+def test_it_is_kept_until_everything_is_copied_and_the_wal_may_restart() -> None:
+    """Copied alone is not enough: the next commits would be lost."""
+    copied = replace(SEEN, copied=Copied(NEW, 10))
+    assert looked(HOLDING, SEEN) == KeepMark()
+    assert looked(HOLDING, copied) == KeepMark()
+    backfilled = replace(copied, index=replace(INDEX, backfilled=10))
+    release = looked(HOLDING, backfilled)
+    assert isinstance(release, ReleaseMark)
+    assert release.is_over
+    assert not release.is_limit
+    assert looked(HOLDING, replace(backfilled, copied=Copied(NEW, 9))) == KeepMark()
+    assert looked(HOLDING, replace(backfilled, copied=Copied(OLD, 10))) == KeepMark(), "copied of another incarnation"
+
+
+def test_a_checkpoint_past_half_of_the_last_size_ends_it() -> None:
+    """With the size at which the WAL restarted last; before that the application may checkpoint for another reason."""
+    checkpoint = replace(SEEN, copied=Copied(NEW, 10), is_checkpointing=True)
+    assert looked(replace(HOLDING, restart_frames=20), checkpoint) == KeepMark()
+    ended = looked(replace(HOLDING, restart_frames=19), checkpoint)
+    assert isinstance(ended, ReleaseMark)
+    assert ended.is_over
+    assert looked(replace(HOLDING, restart_frames=0), checkpoint) == KeepMark(), "no restart was seen"
+
+
+def test_not_again_before_the_salts_change() -> None:
+    """Once the WAL may restart, a new lock would only be in the way."""
+    over = HoldState(NEW, 10, 1000, moved_ms=NOW, is_over=True)
+    assert looked(over, SEEN) == KeepMark()
+    newer = replace(SEEN, index=replace(INDEX, salts=(5, 6), max_frame=0))
+    assert looked(over, newer) == TakeMark((4, 3, 2))
+    assert over.after(newer).restart_frames == 10
+
+
+def test_an_idle_wal_is_released_and_taken_again_when_it_moves() -> None:
+    """The application's own RESTART checkpoint finds nothing in its way."""
+    idle = replace(HOLDING, frames=10, moved_ms=NOW - IDLE_MS)
+    quiet = replace(SEEN, is_written=False, copied=Copied(NEW, 10))
+    release = looked(idle, quiet)
+    assert isinstance(release, ReleaseMark)
+    assert not release.is_over
+    assert looked(idle, replace(quiet, copied=Copied(NEW, 9))) == KeepMark(), "it is not copied yet"
+    again = replace(idle, held=None)
+    assert looked(again, replace(SEEN, copied=Copied(NEW, 9))) == TakeMark((4, 3, 2))
+
+
+def test_time_and_size_end_it() -> None:
+    """Then a gap is taken, and bridged."""
+    late = replace(SEEN, now_ms=HOLDING.held.since_ms + HOLD_MS_MAX if HOLDING.held else 0)
+    large = replace(SEEN, index=replace(INDEX, max_frame=100))
+    for decision in (looked(HOLDING, late), looked(HOLDING, large, 100 * 4120 - 1)):
+        assert isinstance(decision, ReleaseMark)
+        assert decision.is_over
+        assert decision.is_limit
+    assert looked(HOLDING, large, 100 * 4120) == KeepMark()
+    assert looked(HOLDING, replace(late, now_ms=late.now_ms - 1)) == KeepMark()
+    torn = replace(late, index=None)
+    assert isinstance(looked(HOLDING, torn), ReleaseMark), "a torn header stops no clock"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"marks": (0, 0, MARK_UNUSED, MARK_UNUSED, 0)},
+        {"marks": ()},
+        {"is_used": False},
+        {"is_named": False},
+        {"is_touched": True},
+        {"copied": None},
+    ],
+)
+def test_it_is_given_up_at_once(change: dict[str, Any]) -> None:
+    """And taken again at a later look, if all is well again."""
+    decision = looked(HOLDING, replace(SEEN, **change))
+    assert isinstance(decision, ReleaseMark)
+    assert not decision.is_over
+    assert not decision.is_void
+
+
+def test_a_torn_header_is_forgiven_once() -> None:
+    """A commit writes it while we read; one that is torn twice was left by a process that died."""
+    torn = replace(SEEN, index=None)
+    assert looked(HOLDING, torn) == KeepMark()
+    assert isinstance(looked(replace(HOLDING, was_torn=True), torn), ReleaseMark)
+
+
+def test_a_restart_while_it_is_held_makes_it_void() -> None:
+    """Somebody uses no locks."""
+    newer = replace(SEEN, index=replace(INDEX, salts=(5, 6)))
+    assert looked(HOLDING, newer) == ReleaseMark(VOID, is_void=True)
+    assert looked(HoldState(NEW, 10, is_void=True), newer) == KeepMark()
+
+
+def test_it_sleeps_where_nothing_can_happen() -> None:
+    """No look is due without an event, once the incarnation is over or the WAL is idle."""
+    assert HOLDING.is_active(NOW + 10_000)
+    assert HoldState(NEW, 1, moved_ms=NOW).is_active(NOW + IDLE_MS - 1)
+    assert not HoldState(NEW, 1, moved_ms=NOW).is_active(NOW + IDLE_MS)
+    assert not HoldState(NEW, 1, moved_ms=NOW, is_over=True).is_active(NOW)
+    assert not HoldState(NEW, 1, moved_ms=NOW, is_void=True).is_active(NOW)

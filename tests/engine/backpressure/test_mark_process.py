@@ -1,0 +1,169 @@
+"""Tests of walsyncd.engine.backpressure.mark_process: whoever dies or stops, the lock does not outlive it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.adapters.files.sqlite_process import SqliteProcess, wal_database
+from tests.engine.following import insert
+from tests.engine.running import wait_for
+from walsyncd.adapters.files.source import Role, side_path
+
+# What the daemon is to the child: it names a database whose WAL it never copies, and answers.
+_PARENT = """
+import sys, threading
+from pathlib import Path
+from walsyncd.core.follow.decision import Cursor
+from walsyncd.engine.backpressure.backpressure import Backpressure
+from walsyncd.engine.backpressure.mark_hold import HoldTarget
+backpressure = Backpressure()
+thread = threading.Thread(target=backpressure.run)
+thread.start()
+backpressure.copied(1, Cursor((0, 0), None, 0, (0, 0)))
+backpressure.want(1, HoldTarget(Path(sys.argv[1]), False, 1 << 28))
+while backpressure.child_pid is None:
+    pass
+print(backpressure.child_pid, flush=True)
+sys.stdin.read()
+backpressure.stop()
+thread.join()
+"""
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "app.db"
+
+
+@pytest.fixture
+def app(path: Path) -> Iterator[SqliteProcess]:
+    with wal_database(path) as process:
+        yield process
+
+
+@contextmanager
+def parent(path: Path) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """A process with a child that holds, and the pid of that child."""
+    command = [sys.executable, "-c", _PARENT, str(path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            yield process, int(process.stdout.readline())
+        finally:
+            process.send_signal(signal.SIGCONT)
+            process.kill()
+
+
+def is_locked(path: Path) -> bool:
+    """Whether anybody has an OFD lock on a read mark."""
+    inode = side_path(path, Role.SHM).stat().st_ino
+    lines = [line.split() for line in Path("/proc/locks").read_text(encoding="ascii").splitlines()]
+    return any(line[1] == "OFDLCK" and line[5].endswith(f":{inode}") and 123 <= int(line[6]) <= 127 for line in lines)
+
+
+def take(path: Path, app: SqliteProcess) -> None:
+    """Restart the WAL and write, until the child holds a lock: its longest hold may just have ended."""
+
+    def written() -> bool:
+        app.execute("PRAGMA busy_timeout=5000", "PRAGMA wal_checkpoint(RESTART)", insert(1))
+        deadline_s = time.monotonic() + 0.2
+        while time.monotonic() < deadline_s:
+            if is_locked(path):
+                return True
+        return False
+
+    wait_for(written)
+
+
+def is_gone(pid: int) -> bool:
+    """Whether there is no such process, or only its exit code."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
+
+
+def test_killed_with_the_lock(path: Path, app: SqliteProcess) -> None:
+    """The kernel gives it up, and the WAL restarts."""
+    with parent(path) as (_, child):
+        take(path, app)
+        os.kill(child, signal.SIGKILL)
+        wait_for(lambda: not is_locked(path))
+        assert app.execute("PRAGMA busy_timeout=10000", "PRAGMA wal_checkpoint(TRUNCATE)")[0][0] == 0
+
+
+def test_the_daemon_is_killed(path: Path, app: SqliteProcess) -> None:
+    """The child sees its socket close, and ends."""
+    with parent(path) as (process, child):
+        take(path, app)
+        process.kill()
+        wait_for(lambda: is_gone(child))
+        assert not is_locked(path)
+
+
+def test_the_daemon_stops_in_good_order(path: Path, app: SqliteProcess) -> None:
+    """Its child ends with it."""
+    with parent(path) as (process, child):
+        take(path, app)
+        assert process.stdin is not None
+        process.stdin.close()
+        assert process.wait(60) == 0
+        assert is_gone(child)
+        assert not is_locked(path)
+
+
+def test_the_daemon_is_stopped_by_a_signal(path: Path, app: SqliteProcess) -> None:
+    """Nobody answers the child, so it ends the next time that it would hold; the daemon starts another afterwards."""
+    with parent(path) as (process, child):
+        take(path, app)
+        process.send_signal(signal.SIGSTOP)
+
+        def has_ended() -> bool:
+            app.execute("PRAGMA busy_timeout=5000", "PRAGMA wal_checkpoint(RESTART)", insert(1))
+            return is_gone(child) or not is_locked(path)
+
+        wait_for(has_ended)
+        for number in range(20):  # nothing takes a lock again, however often the WAL restarts
+            assert app.execute("PRAGMA wal_checkpoint(RESTART)")[0][0] == 0
+            app.execute(insert(number))
+            time.sleep(0.01)
+            assert not is_locked(path)
+        process.send_signal(signal.SIGCONT)
+        take(path, app)
+
+
+def test_signals_do_not_end_it(path: Path, app: SqliteProcess) -> None:
+    """Those that a terminal or a service manager sends to all: the daemon decides, by closing the socket."""
+    with parent(path) as (_, child):
+        take(path, app)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            os.kill(child, number)
+        take(path, app)
+        assert not is_gone(child)
+
+
+def test_idle_costs_nothing(path: Path, app: SqliteProcess) -> None:
+    """It sleeps: no context switch without an event."""
+    with parent(path) as (_, child):
+        take(path, app)
+        wait_for(lambda: not is_locked(path))
+
+        def switches() -> int:
+            lines = Path(f"/proc/{child}/status").read_text(encoding="ascii").splitlines()
+            return sum(int(line.split()[1]) for line in lines if "ctxt_switches" in line)
+
+        def is_still() -> bool:
+            before = switches()
+            time.sleep(1)
+            return switches() == before
+
+        wait_for(is_still)

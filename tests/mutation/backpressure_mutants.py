@@ -1,0 +1,60 @@
+"""The rules of backpressure, left out one by one."""
+
+from __future__ import annotations
+
+from tests.mutation.mutants import mutant
+
+BACKPRESSURE = "core/follow/backpressure_decision.py"
+ITS_TEST = "core/follow/test_backpressure_decision.py"
+HOLD = "engine/backpressure/mark_hold.py"
+HOLD_TEST = "engine/backpressure/test_mark_hold.py"
+
+BACKPRESSURE_MUTANTS = (
+    mutant("mark 1 is locked", BACKPRESSURE, "MARKS = (4, 3, 2)", "MARKS = (4, 3, 2, 1)", ITS_TEST),
+    mutant(
+        "a used mark is locked",
+        BACKPRESSURE,
+        "for mark in MARKS if seen.marks[mark] == MARK_UNUSED)",
+        "for mark in MARKS)",
+        ITS_TEST,
+    ),
+    mutant("a read mark is locked where nobody is", BACKPRESSURE, "if not seen.is_used:", "if False:", HOLD_TEST),
+    mutant(
+        "a read mark stays locked though the wal-index was written",
+        BACKPRESSURE,
+        "if seen.is_touched or not seen.is_named:",
+        "if not seen.is_named:",
+        HOLD_TEST,
+    ),
+    mutant(
+        "an idle WAL stays locked", BACKPRESSURE, 'return ReleaseMark("the WAL is idle")', "return KeepMark()", ITS_TEST
+    ),
+    mutant(
+        "a read mark is locked for ever",
+        BACKPRESSURE,
+        "if held is not None and seen.now_ms - held.since_ms >= HOLD_MS_MAX:",
+        "if False:",
+        ITS_TEST,
+    ),
+    mutant(
+        "a restart while a mark is locked goes unnoticed",
+        BACKPRESSURE,
+        "if held is not None and index is not None and index.salts != held.salts:",
+        "if False:",
+        HOLD_TEST,
+    ),
+    mutant(
+        "a read mark is given up as soon as all is copied",
+        BACKPRESSURE,
+        "if _nears_restart(state, seen, index):",
+        "if True:",
+        ITS_TEST,
+    ),
+    mutant(
+        "a read mark is given up before all is copied",
+        BACKPRESSURE,
+        "copied.salts == index.salts and copied.frames >= index.max_frame",
+        "copied.frames >= index.max_frame",
+        ITS_TEST,
+    ),
+)

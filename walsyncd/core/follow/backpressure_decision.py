@@ -1,0 +1,197 @@
+"""Backpressure: one lock that keeps a writer from restarting the WAL before the follower has copied it.
+
+SQLite restarts a WAL only if it can lock the read marks 1 to 4 for itself. A shared lock on one *unused* mark prevents
+that, and nothing else: every checkpoint still copies everything back, because nobody reads up to that mark. The
+application sees no error, and its WAL grows until the follower has caught up.
+
+- **Which mark.** 4, 3 or 2, if its value is `MARK_UNUSED`, which is read again after locking. Never a used mark, since
+  a checkpoint stops there. Never mark 1, which SQLite needs for a WAL that was just emptied, and never mark 0.
+- **When it is taken.** As soon as the WAL has restarted, before there is anything to lose, and only if a process holds
+  the DMS byte by a POSIX lock, the wal-index header is whole, and the WAL moved within the last ``IDLE_MS``.
+- **When it is given up, for this incarnation.** The follower has copied up to mxFrame, and either the checkpoint has
+  copied back as much (nBackfill = mxFrame > 0), or the WAL is past half the size at which it restarted last and a
+  checkpoint is under way. So a WAL that grows normally is held only until the follower has read the last frame.
+  ``HOLD_MS_MAX`` and ``wal_bytes_max`` end it as well.
+- **When it is given up until the next look.** The mark is used, the process is gone, the -shm was changed or its path
+  names another file, the header was not whole at two looks in a row, the WAL is idle and copied, or nobody follows.
+- **When it is void.** A WAL that restarts although the lock is held is used without SQLite's locks
+  (locking_mode=EXCLUSIVE, entered late). Nothing is locked again as long as that -shm exists.
+
+No proof of the follower depends on the lock. It makes a gap rare, not impossible.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from walsyncd.core.sqlite.wal import FRAME_HEADER_SIZE, Salts
+from walsyncd.core.sqlite.walindex import MARK_UNUSED, IndexHeader
+
+MARKS = (4, 3, 2)
+IDLE_MS = 20
+HOLD_MS_MAX = 500
+
+PRICE = (
+    "RESTART and TRUNCATE checkpoints of the application are busy or wait while the lock is held, and other writers "
+    "without a busy timeout then get 'database is locked'; the WAL may grow up to wal_bytes_max"
+)
+VOID = (
+    "the WAL restarted although a read mark was locked: an application has the database for itself "
+    "(locking_mode=EXCLUSIVE) and uses no locks, so backpressure has no effect on it"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Copied:
+    """How far the follower has read: ``frames`` frames of the incarnation with these salts."""
+
+    salts: Salts
+    frames: int
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A lock that is held: on which mark, in which incarnation, and since when (monotonic)."""
+
+    mark: int
+    salts: Salts
+    since_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class SeenIndex:
+    """What one look at the wal-index shows.
+
+    ``index`` is None if the header is not whole. ``marks`` are the values of all read marks, whole header or not; none
+    if the -shm is too short. ``is_used``: a process holds the DMS byte by a POSIX lock. ``is_named``: the path names
+    this file. ``is_touched``: the -shm was written, created, deleted or renamed since the last look. ``is_written``:
+    the -wal was written since then. ``is_checkpointing``: the CKPT byte is locked.
+    """
+
+    index: IndexHeader | None
+    marks: tuple[int, ...]
+    is_used: bool
+    is_named: bool
+    is_touched: bool
+    is_written: bool
+    is_checkpointing: bool
+    copied: Copied | None
+    now_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class HoldState:
+    """What is remembered of one -shm from look to look.
+
+    ``frames`` is how far the incarnation with ``salts`` has come. ``restart_frames`` is how far the one before had come
+    when the WAL restarted; 0 if no restart was seen. ``is_over``: nothing is locked again in this incarnation.
+    ``is_void``: nothing is locked again in this -shm.
+    """
+
+    salts: Salts | None = None
+    frames: int = 0
+    restart_frames: int = 0
+    moved_ms: int = -IDLE_MS
+    was_torn: bool = False
+    is_over: bool = False
+    is_void: bool = False
+    held: Held | None = None
+
+    def after(self, seen: SeenIndex) -> HoldState:
+        """What is known after a look."""
+        moved_ms = seen.now_ms if seen.is_written else self.moved_ms
+        index = seen.index
+        if index is None:
+            return replace(self, moved_ms=moved_ms)
+        if index.salts != self.salts:
+            ended = self.frames if self.salts is not None else 0
+            return replace(
+                self,
+                salts=index.salts,
+                frames=index.max_frame,
+                restart_frames=ended or self.restart_frames,
+                moved_ms=seen.now_ms if self.salts is not None else moved_ms,
+                is_over=False,
+            )
+        if index.max_frame != self.frames:
+            moved_ms = seen.now_ms
+        return replace(self, frames=index.max_frame, moved_ms=moved_ms)
+
+    def is_active(self, now_ms: int) -> bool:
+        """Whether a look is due although no event asks for one."""
+        may_take = not self.is_over and not self.is_void and now_ms - self.moved_ms < IDLE_MS
+        return self.held is not None or may_take
+
+
+@dataclass(frozen=True, slots=True)
+class TakeMark:
+    """Lock the first of these marks that can be locked, then look again."""
+
+    marks: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class KeepMark:
+    """Leave everything as it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseMark:
+    """Give the lock up, if one is held. ``is_limit``: the follower has not copied everything."""
+
+    reason: str
+    is_over: bool = False
+    is_void: bool = False
+    is_limit: bool = False
+
+
+Decision = TakeMark | KeepMark | ReleaseMark
+
+
+def decide_hold(state: HoldState, seen: SeenIndex, wal_bytes_max: int) -> Decision:
+    """Return what to do; ``state`` is that after the look that has ``seen`` this."""
+    if reason := _in_the_way(state, seen):
+        return ReleaseMark(reason)
+    index, held = seen.index, state.held
+    if held is not None and index is not None and index.salts != held.salts:
+        return ReleaseMark(VOID, is_void=True)
+    if held is not None and seen.now_ms - held.since_ms >= HOLD_MS_MAX:
+        return ReleaseMark(f"it was held for {HOLD_MS_MAX} ms", is_over=True, is_limit=True)
+    if index is None:
+        return KeepMark()
+    if index.max_frame * (index.page_size + FRAME_HEADER_SIZE) > wal_bytes_max:
+        return ReleaseMark("the WAL is larger than wal_bytes_max", is_over=True, is_limit=held is not None)
+    if _has_caught_up(seen, index):
+        if _nears_restart(state, seen, index):
+            return ReleaseMark("the follower has copied everything", is_over=True)
+        if seen.now_ms - state.moved_ms >= IDLE_MS:
+            return ReleaseMark("the WAL is idle")
+    if held is not None or state.is_over or state.is_void or seen.now_ms - state.moved_ms >= IDLE_MS:
+        return KeepMark()
+    free = tuple(mark for mark in MARKS if seen.marks[mark] == MARK_UNUSED)
+    return TakeMark(free) if free else KeepMark()
+
+
+def _in_the_way(state: HoldState, seen: SeenIndex) -> str:
+    """Why nothing may be locked now, whoever has copied what; empty if nothing is in the way."""
+    if seen.is_touched or not seen.is_named:
+        return "the wal-index was changed, or is another file"
+    if not seen.marks or (state.held is not None and seen.marks[state.held.mark] != MARK_UNUSED):
+        return "the read mark is used"
+    if not seen.is_used:
+        return "no process uses the database by SQLite's locks"
+    if seen.index is None and (state.held is None or state.was_torn):
+        return "the header of the wal-index is not whole"
+    return "nobody follows the WAL" if seen.copied is None else ""
+
+
+def _has_caught_up(seen: SeenIndex, index: IndexHeader) -> bool:
+    copied = seen.copied
+    return copied is not None and copied.salts == index.salts and copied.frames >= index.max_frame
+
+
+def _nears_restart(state: HoldState, seen: SeenIndex, index: IndexHeader) -> bool:
+    """Whether the WAL may restart soon, so that keeping the lock would be in the way of that."""
+    if index.backfilled == index.max_frame > 0:
+        return True
+    return seen.is_checkpointing and 0 < state.restart_frames < 2 * index.max_frame

@@ -1,0 +1,151 @@
+"""The child process that holds the locks of backpressure, for all databases that ask for it.
+
+It does nothing else, because a lock is useless in a process that stalls while it waits for the reader's work. It sleeps
+until an event of a WAL or a message comes. While a lock is held it looks every ``LOOK_MS``.
+
+It talks with the daemon over standard input, a socket that keeps messages apart. Each message is a JSON object.
+
+=============  =======================  ======================================================
+from           key with database's id   others
+=============  =======================  ======================================================
+the daemon     ``add``                  ``path``, ``own_only``, ``wal_bytes_max``
+the daemon     ``remove``
+the daemon     ``copied``               ``salts`` (null: nobody follows it), ``frames``
+the daemon     ``alive`` (true)         the answer to ``alive``
+the child      ``alive`` (true)         asks whether the daemon is not stopped
+the child      ``hindrance``            ``reason``; empty if a lock was taken again
+the child      ``limit``                ``reason``: given up before everything was copied
+=============  =======================  ======================================================
+
+It ends when the daemon closes the socket, and when the daemon has not answered for ``SILENCE_MS`` while a lock is held.
+The daemon may be stopped by a signal then, and the lock would let the WAL grow without end.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import socket
+import sys
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from walsyncd.adapters.files.inotify import InotifyReader
+from walsyncd.core.follow.backpressure_decision import Copied
+from walsyncd.engine.backpressure.mark_hold import HoldTarget, MarkHold
+
+LOOK_MS = 1
+ASK_MS = 100
+SILENCE_MS = 500
+MESSAGE_BYTES_MAX = 1 << 16
+EXIT_CLOSED, EXIT_SILENT = 0, 3
+
+
+class MarkProcess:
+    """The loop; ``channel`` is the socket to the daemon."""
+
+    def __init__(self, channel: socket.socket, watcher: InotifyReader) -> None:
+        self._channel = channel
+        self._channel.setblocking(False)
+        self._watcher = watcher
+        self._holds: dict[int, MarkHold] = {}
+        self._by_path: dict[Path, MarkHold] = {}
+        self._asked_ms = 0
+        self._unanswered_since_ms: int | None = None
+
+    def run(self) -> int:
+        """Run until the daemon is gone or silent. Returns the exit code."""
+        poll = select.poll()
+        poll.register(self._channel, select.POLLIN)
+        poll.register(self._watcher.fileno(), select.POLLIN)
+        while True:
+            is_active = any(hold.is_due(_now_ms()) for hold in self._holds.values())
+            poll.poll(LOOK_MS if is_active else None)
+            if not self._take_messages():
+                return EXIT_CLOSED
+            for event in self._watcher.drain():
+                if event.path in self._by_path:
+                    self._by_path[event.path].note(event)
+            now_ms = _now_ms()
+            for hold in self._holds.values():
+                if hold.is_due(now_ms) and (hold.is_held or not self._is_silent(now_ms)):
+                    hold.look(now_ms)
+            if any(hold.is_held for hold in self._holds.values()):
+                if self._is_silent(now_ms):
+                    return EXIT_SILENT
+                self._ask(now_ms)
+            time.sleep(LOOK_MS / 1000)  # a busy writer makes thousands of events a second: one look serves them
+
+    def _is_silent(self, now_ms: int) -> bool:
+        since_ms = self._unanswered_since_ms
+        return since_ms is not None and now_ms - since_ms >= SILENCE_MS
+
+    def _ask(self, now_ms: int) -> None:
+        if self._unanswered_since_ms is None and now_ms - self._asked_ms >= ASK_MS:
+            self._asked_ms = self._unanswered_since_ms = now_ms
+            self._say({"alive": True})
+
+    def _take_messages(self) -> bool:
+        """Take what the daemon has sent. Returns False if it has closed the socket."""
+        while True:
+            try:
+                message = self._channel.recv(MESSAGE_BYTES_MAX)
+            except BlockingIOError:
+                return True
+            except OSError:
+                return False
+            if not message:
+                return False
+            self._take(json.loads(message))
+
+    def _take(self, message: dict[str, Any]) -> None:
+        match message:
+            case {"add": int(number), "path": str(path), "own_only": bool(own_only), "wal_bytes_max": int(size)}:
+                self._remove(number)
+                hold = MarkHold(HoldTarget(Path(path), own_only, size), partial(self._report, number))
+                self._holds[number] = self._by_path[Path(path)] = hold
+                self._watcher.add(Path(path))
+            case {"remove": int(number)}:
+                self._remove(number)
+            case {"copied": int(number), "salts": salts, "frames": int(frames)}:
+                if number in self._holds:
+                    self._holds[number].copied = Copied((salts[0], salts[1]), frames) if salts else None
+            case {"alive": True}:
+                self._unanswered_since_ms = None
+
+    def _remove(self, number: int) -> None:
+        hold = self._holds.pop(number, None)
+        if hold is not None:
+            hold.close()
+            path = next(path for path, each in self._by_path.items() if each is hold)
+            del self._by_path[path]
+            self._watcher.remove(path)
+
+    def _report(self, number: int, kind: str, reason: str) -> None:
+        self._say({kind: number, "reason": reason})
+
+    def _say(self, message: dict[str, Any]) -> None:
+        try:
+            self._channel.send(json.dumps(message).encode("ascii"))
+        except OSError:  # the daemon is stopped or gone: the next look finds out
+            return
+
+
+def _now_ms() -> int:
+    return time.monotonic_ns() // 1_000_000
+
+
+def main() -> int:
+    """Run the child process; its end is the daemon's to decide, by closing the socket."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    with socket.socket(fileno=os.dup(sys.stdin.fileno())) as channel, InotifyReader() as watcher:
+        return MarkProcess(channel, watcher).run()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
