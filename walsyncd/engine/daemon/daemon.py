@@ -277,9 +277,8 @@ class Daemon:
         for tracked in databases:
             tracked.release()
         self._watcher.close()
-        left = len(self._journal.pending())
+        _log.info("daemon_stopped", left_in_spool=len(self._journal.pending()))
         self._journal.close()
-        _log.info("daemon_stopped", left_in_spool=left)
         return EXIT_OK if is_clean else EXIT_SPOOLED
 
     # -- a reload ---------------------------------------------------------------------------------------------------
