@@ -5,7 +5,7 @@
 #    source ~/.local/share/bash_completion/walsyncd
 # See also: https://github.com/scop/bash-completion/blob/main/doc/configuration.md
 
-_shtab_walsyncd_subparsers=(run exec check status reload sync snapshot takeover ls restore verify prune forget demo)
+_shtab_walsyncd_subparsers=(run exec check status reload sync snapshot scrub takeover ls restore verify prune forget demo)
 
 _shtab_walsyncd_run_option_strings=(-h --help --config --once)
 _shtab_walsyncd_exec_option_strings=(-h --help --config)
@@ -14,6 +14,7 @@ _shtab_walsyncd_status_option_strings=(-h --help --config --state --json --watch
 _shtab_walsyncd_reload_option_strings=(-h --help --config)
 _shtab_walsyncd_sync_option_strings=(-h --help --config --timeout)
 _shtab_walsyncd_snapshot_option_strings=(-h --help --config --timeout)
+_shtab_walsyncd_scrub_option_strings=(-h --help --config --timeout --json)
 _shtab_walsyncd_takeover_option_strings=(-h --help --config)
 _shtab_walsyncd_ls_option_strings=(-h --help --config --commits --timeline --json)
 _shtab_walsyncd_restore_option_strings=(-h --help --config -o --output --all --at --position --generation --force --if-missing --if-replica --allow-partial --owner --mode --confine --follow --interval --dry-run --json)
@@ -30,6 +31,7 @@ _shtab_walsyncd_status___config_COMPGEN=_shtab_compgen_files
 _shtab_walsyncd_reload___config_COMPGEN=_shtab_compgen_files
 _shtab_walsyncd_sync___config_COMPGEN=_shtab_compgen_files
 _shtab_walsyncd_snapshot___config_COMPGEN=_shtab_compgen_files
+_shtab_walsyncd_scrub___config_COMPGEN=_shtab_compgen_files
 _shtab_walsyncd_takeover___config_COMPGEN=_shtab_compgen_files
 _shtab_walsyncd_ls___config_COMPGEN=_shtab_compgen_files
 _shtab_walsyncd_restore___config_COMPGEN=_shtab_compgen_files
@@ -40,7 +42,7 @@ _shtab_walsyncd_prune___config_COMPGEN=_shtab_compgen_files
 _shtab_walsyncd_forget___config_COMPGEN=_shtab_compgen_files
 
 _shtab_walsyncd_status___state_choices=(new following 'copying base' degraded missing refused failing suspended stopped 'not configured')
-_shtab_walsyncd_pos_0_choices=(run exec check status reload sync snapshot takeover ls restore verify prune forget demo)
+_shtab_walsyncd_pos_0_choices=(run exec check status reload sync snapshot scrub takeover ls restore verify prune forget demo)
 
 _shtab_walsyncd_run__h_nargs=0
 _shtab_walsyncd_run___help_nargs=0
@@ -62,6 +64,10 @@ _shtab_walsyncd_sync__h_nargs=0
 _shtab_walsyncd_sync___help_nargs=0
 _shtab_walsyncd_snapshot__h_nargs=0
 _shtab_walsyncd_snapshot___help_nargs=0
+_shtab_walsyncd_scrub_pos_0_nargs='*'
+_shtab_walsyncd_scrub__h_nargs=0
+_shtab_walsyncd_scrub___help_nargs=0
+_shtab_walsyncd_scrub___json_nargs=0
 _shtab_walsyncd_takeover_pos_0_nargs=+
 _shtab_walsyncd_takeover__h_nargs=0
 _shtab_walsyncd_takeover___help_nargs=0

@@ -75,6 +75,7 @@ BAD: dict[str, list[tuple[str, str]]] = {
     "defaults.backpressure": [("'maybe'", BOOLEAN), ("2", BOOLEAN)],
     "defaults.wal_bytes_max": [("'big'", '"10MB"'), ("'1MiB'", 'at least "4MiB"')],
     "defaults.verify_interval": [("'sometimes'", 'or "off"'), ("7", DURATION)],
+    "defaults.scrub_interval": [("'sometimes'", 'or "off"'), ("24", DURATION)],
     "database.path": [("'app.db'", PATH), ("1", TEXT)],
     "database.storage": [("1", TEXT), ("'elsewhere'", "known are 'default'")],
     "database.exclude": [("'/srv/test/*'", "must be a list")],

@@ -75,6 +75,13 @@ def test_backpressure_can_be_asked_for() -> None:
     assert _parse(defaults={"backpressure": True}, database=[{"path": "/a"}]).database[0].backpressure is None
 
 
+def test_scrubs_come_daily_unless_they_are_off() -> None:
+    """Or at another interval for one."""
+    assert _parse().defaults.scrub_interval == 86_400.0
+    parsed = _parse(defaults={"scrub_interval": "off"}, database=[{"path": "/a", "scrub_interval": "7d"}])
+    assert (parsed.defaults.scrub_interval, parsed.database[0].scrub_interval) == (0.0, 604_800.0)
+
+
 def test_presence_can_be_asked_for() -> None:
     """For all databases, or for one; a database's own word counts."""
     assert _parse(defaults={"presence": True}).defaults.presence

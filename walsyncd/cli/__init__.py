@@ -57,6 +57,7 @@ COMMANDS = {
     "reload": Command("have the daemon read its configuration again", "walsyncd reload"),
     "sync": Command("ship what is committed now, wait until it is stored", "walsyncd sync srv/app.db"),
     "snapshot": Command("make a new base now", "walsyncd snapshot srv/app.db"),
+    "scrub": Command("compare live files with what the replicas hold, now", "walsyncd scrub srv/app.db"),
     "takeover": Command(
         "write again to databases that another daemon took, in a new generation", "walsyncd takeover srv/app.db"
     ),

@@ -267,6 +267,7 @@ def _spec(entry: DatabaseEntry, path: str, resolved: Path) -> DatabaseSpec:
         snapshot_wal_ratio=entry.snapshot_wal_ratio,
         keep=entry.keep,
         verify_interval_s=entry.verify_interval_s,
+        scrub_interval_s=entry.scrub_interval_s,
         is_match=entry.is_pattern,
         storage=entry.storage,
         backpressure=entry.backpressure,

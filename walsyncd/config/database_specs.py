@@ -30,6 +30,7 @@ class DatabaseSpec:
     snapshot_wal_ratio: float = 1.0
     keep: Keep = field(default_factory=Keep)
     verify_interval_s: float | None = None
+    scrub_interval_s: float | None = None
     is_match: bool = False
     """Whether a pattern matched it, so that nobody has named this very file."""
     storage: str = ""

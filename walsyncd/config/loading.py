@@ -154,6 +154,7 @@ def _entry(number: int, section: DatabaseSection, defaults: DefaultsSection) -> 
     presence = section.presence if section.presence is not None else defaults.presence
     backpressure = section.backpressure if section.backpressure is not None else defaults.backpressure
     verify_s = section.verify_interval if section.verify_interval is not None else defaults.verify_interval
+    scrub_s = section.scrub_interval if section.scrub_interval is not None else defaults.scrub_interval
     return DatabaseEntry(
         key=f"database[{number}]",
         path=str(PurePosixPath(section.path)),
@@ -165,6 +166,7 @@ def _entry(number: int, section: DatabaseSection, defaults: DefaultsSection) -> 
         presence=presence,
         snapshot_wal_ratio=section.snapshot_wal_ratio or defaults.snapshot_wal_ratio,
         verify_interval_s=verify_s or None,
+        scrub_interval_s=scrub_s or None,
         storage=_storage_name(section.storage or defaults.storage),
         backpressure=backpressure,
         wal_bytes_max=section.wal_bytes_max or defaults.wal_bytes_max,

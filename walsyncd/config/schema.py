@@ -268,6 +268,7 @@ class DefaultsSection(_Section):
     backpressure: bool = False
     wal_bytes_max: WalSize = WAL_BYTES_MAX
     verify_interval: VerifyInterval = 0.0
+    scrub_interval: VerifyInterval = 86_400.0
 
 
 class DatabaseSection(_Section):
@@ -288,6 +289,7 @@ class DatabaseSection(_Section):
     backpressure: bool | None = None
     wal_bytes_max: WalSize | None = None
     verify_interval: VerifyInterval | None = None
+    scrub_interval: VerifyInterval | None = None
 
 
 class NotifySection(_Section):

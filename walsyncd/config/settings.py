@@ -107,6 +107,7 @@ class DatabaseEntry:
 
     ``key`` is the name of the entry in messages, ``database[2]``, counted from 1. ``storage`` is the name of a
     ``[storage.NAME]``, empty for ``[storage]``. ``verify_interval_s`` is None if there are no drills.
+    ``scrub_interval_s`` is None if nothing is scrubbed unless asked for.
     """
 
     key: str
@@ -119,6 +120,7 @@ class DatabaseEntry:
     snapshot_wal_ratio: float = 1.0
     keep: Keep = field(default_factory=Keep)
     verify_interval_s: float | None = None
+    scrub_interval_s: float | None = None
     storage: str = ""
     exclude: tuple[str, ...] = ()
     """Patterns of what ``path``, a pattern, is not to match."""

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from walsyncd.engine.daemon.request_fields import fields_of, names_field, objects_field, optional_text, text_field
+from walsyncd.engine.daemon.request_fields import (
+    fields_of,
+    names_field,
+    number_field,
+    objects_field,
+    optional_text,
+    text_field,
+)
 from walsyncd.errors import UsageError
 
 
@@ -14,6 +21,7 @@ def test_fields_come_as_what_they_have_to_be() -> None:
     assert fields_of(request) == request
     assert text_field(request, "name") == "app"
     assert optional_text(request, "base_key") is None
+    assert number_field({"ticket": 5}, "ticket") == 5
     assert names_field(request) == ["a", "b"]
     assert objects_field(request, "databases") == {"a": {"position": "x"}}
     assert names_field({}) == []
@@ -32,6 +40,13 @@ def test_a_name_is_a_text(value: object) -> None:
     """Without surrogates, which the journal can't hold."""
     with pytest.raises(UsageError, match="`name` of a request"):
         text_field({"name": value}, "name")
+
+
+@pytest.mark.parametrize("value", [None, "5", -1, True, 1.5, []])
+def test_a_number_is_whole(value: object) -> None:
+    """And not negative."""
+    with pytest.raises(UsageError, match="`ticket` of a request"):
+        number_field({"ticket": value}, "ticket")
 
 
 @pytest.mark.parametrize("value", [5, "app", {"app": 1}, [5], [["app"]], ["a"] * 100_001])

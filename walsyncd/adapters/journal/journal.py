@@ -42,6 +42,7 @@ from walsyncd.adapters.journal.rows import (
     ObjectState,
     PartRow,
 )
+from walsyncd.adapters.journal.scrub_table import ScrubReads, ScrubTable
 from walsyncd.adapters.journal.spool import Spool, SpoolFile, SpoolWriter
 from walsyncd.adapters.journal.state_disk import StateDisk
 from walsyncd.adapters.journal.upload_table import UploadReads, UploadTable
@@ -68,11 +69,13 @@ __all__ = [
 ]
 
 
-class JournalReader(DatabaseReads, ObjectReads, UploadReads, BaseReads, WholeReads, DrillReads, PageMapReads):
+class JournalReader(
+    DatabaseReads, ObjectReads, UploadReads, BaseReads, WholeReads, DrillReads, PageMapReads, ScrubReads
+):
     """A read-only view for the command line, with or without a running daemon."""
 
 
-class Journal(DatabaseTable, WholeTable, UploadTable, BaseTable, DrillTable, PageMapTable):
+class Journal(DatabaseTable, WholeTable, UploadTable, BaseTable, DrillTable, PageMapTable, ScrubTable):
     """The daemon's journal. All methods may be called from any thread; each is one transaction."""
 
     disk: StateDisk

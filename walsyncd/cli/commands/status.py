@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import compress
 from typing import TYPE_CHECKING
 
 from walsyncd.cli.selection import by_need, select, summary_of
@@ -23,7 +24,19 @@ if TYPE_CHECKING:
     from walsyncd.engine.daemon.database_status import DatabaseStatus
     from walsyncd.errors import WalsyncdError
 
-HEADINGS = ("DATABASE", "STATE", "LAG", "SPOOL", "STORED", "LAST COMMIT", "LAST BASE", "VERIFIED", "STORED POSITION")
+HEADINGS = (
+    "DATABASE",
+    "STATE",
+    "LAG",
+    "SPOOL",
+    "STORED",
+    "LAST COMMIT",
+    "LAST BASE",
+    "VERIFIED",
+    "SCRUBBED",
+    "STORED POSITION",
+)
+SCRUBBED_WIDTH_MIN = 182  # columns: narrower terminals omit when it was scrubbed
 POSITION_WIDTH_MIN = 160  # columns: narrower terminals omit the position, which --json has
 WIDE_MIN = 120  # columns: narrower terminals show only a size and a day
 WATCH_S = 2.0
@@ -229,9 +242,11 @@ def _count_that_fits(databases: Sequence[DatabaseStatus], room: int) -> int:
 
 def _table(databases: Sequence[DatabaseStatus]) -> list[str]:
     """Return the table, and below it the remarks about single databases."""
-    columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else POSITION_WIDTH_MIN
-    headings = HEADINGS if columns >= POSITION_WIDTH_MIN else HEADINGS[:-1]
-    rows = [_cells(database, is_wide=columns >= WIDE_MIN)[: len(headings)] for database in databases]
+    columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else SCRUBBED_WIDTH_MIN
+    widths_min = {"SCRUBBED": SCRUBBED_WIDTH_MIN, "STORED POSITION": POSITION_WIDTH_MIN}
+    shown = [columns >= widths_min.get(heading, 0) for heading in HEADINGS]
+    headings = tuple(compress(HEADINGS, shown))
+    rows = [tuple(compress(_cells(database, is_wide=columns >= WIDE_MIN), shown)) for database in databases]
     return [*table_lines(headings, rows), *(line for database in databases for line in _remarks(database))]
 
 
@@ -247,6 +262,9 @@ def _remarks(database: DatabaseStatus) -> Iterator[str]:
         yield one_line(f"{database.name}: storage: {database.error}")
     if database.last_drill and not database.last_drill.startswith("passed"):
         yield one_line(f"{database.name}: drill of {_moment(database.last_drill_ms)} {database.last_drill}")
+    if database.scrub_differing:
+        words = f"the comparison of {_moment(database.last_scrub_ms)} with its replica: {database.last_scrub}"
+        yield one_line(f"{database.name}: {words}; `walsyncd ls` shows which positions are suspect")
     if database.presence_hindrance:
         yield one_line(f"{database.name}: presence is not held: {database.presence_hindrance}")
     if database.presence != "off":
@@ -269,6 +287,7 @@ def _cells(database: DatabaseStatus, *, is_wide: bool) -> tuple[str, ...]:
         moment(database.last_commit_ms),
         moment(database.last_base_ms),
         moment(database.last_verified_ms),
+        moment(database.last_scrub_ms),
         database.stored_position or "-",
     )
 

@@ -17,6 +17,7 @@ kind             the generation ended because
 ``storage``      the configuration names another storage
 ``refused``      the storage will never take an object
 ``damaged``      what was spooled or stored is not what it was
+``differs``      a scrub found pages that are not what the replica says they are; nothing was missed
 ``renewed``      objects that its bases need would expire; nothing was missed (``delete = false``)
 ``other``        none of these
 ===============  ==========================================================================
@@ -47,6 +48,7 @@ class GapKind(StrEnum):
     REFUSED = "refused"
     DAMAGED = "damaged"
     RENEWED = "renewed"
+    DIFFERS = "differs"
     OTHER = "other"
 
 

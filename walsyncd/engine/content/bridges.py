@@ -8,8 +8,10 @@ from dataclasses import replace
 import structlog
 
 from walsyncd.adapters.journal.journal import Journal
+from walsyncd.adapters.journal.page_map_table import PageMapRow
 from walsyncd.core.follow.follow_state import FollowState, Stream, format_follow_state
-from walsyncd.core.follow.gap import Gap
+from walsyncd.core.follow.gap import Gap, GapKind
+from walsyncd.core.stored.bridge import SuspectSpan
 from walsyncd.engine.content.bridge_body import BridgeBody, BridgeImpossibleError
 from walsyncd.engine.content.gap_bridge import GapBridge
 from walsyncd.engine.content.page_maps import PageMaps
@@ -60,12 +62,24 @@ class Bridges:
             gap=gap,
             page_size=page_map.page_size,
             proven_ms=max(tracked.proven_ms, state.stream.time_ms),
+            suspect=self._suspect(page_map, state) if gap.kind is GapKind.DIFFERS else None,
         )
         tracked.begin_bridge(bridge)
         self._schedule.at(tracked, 0)
         position = str(state.stream.position)
         _log.warning("gap_found", database=tracked.name, position=position, kind=str(gap.kind), reason=gap.reason)
         return True
+
+    def _suspect(self, page_map: PageMapRow, state: FollowState) -> SuspectSpan:
+        """Which positions the difference that a scrub found makes doubtful: those since the last good one."""
+        scrub = self._journal.last_scrub(page_map.database_id)
+        pages = max(1, scrub.differing) if scrub is not None else 1
+        epoch, frame, time_ms = page_map.scanned_epoch, page_map.scanned_frame, page_map.scanned_ms
+        if not epoch:  # none yet in this generation
+            epoch, frame, time_ms = 1, 0, self._journal.generations(page_map.database_id)[-1].began_ms
+        position = state.stream.position
+        epoch, frame = min((epoch, frame), (position.epoch, position.frame))  # the spool may have been read again
+        return SuspectSpan(epoch, frame, time_ms, pages)
 
     def _opener(self, tracked: FollowedDatabase, old: FollowState) -> Callable[[Stream, int], BridgeBody]:
         def open_body(stream: Stream, file_bytes: int) -> BridgeBody:

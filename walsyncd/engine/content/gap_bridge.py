@@ -30,7 +30,7 @@ from walsyncd.core.follow.follow_state import FollowState, Stream
 from walsyncd.core.follow.gap import Gap, GapKind
 from walsyncd.core.sqlite.arrays import np
 from walsyncd.core.sqlite.wal import Frames, Salts
-from walsyncd.core.stored.bridge import BridgeSpan
+from walsyncd.core.stored.bridge import BridgeSpan, SuspectSpan
 from walsyncd.engine.content.bridge_body import BridgeBody, BridgeImpossibleError
 from walsyncd.engine.content.bridge_sources import frames_upto, pages_of, runs_of
 from walsyncd.engine.content.scan_queue import BLOCK_BYTES, ScanQueue, ScanSteps, ScanWait
@@ -124,6 +124,7 @@ class GapBridge:
         gap: Gap,
         page_size: int,
         proven_ms: int,
+        suspect: SuspectSpan | None = None,
     ) -> None:
         self.old = old
         self.gap = gap
@@ -136,6 +137,7 @@ class GapBridge:
         self._open_body = open_body
         self._page_size = page_size
         self._proven_ms = proven_ms
+        self._suspect = suspect
         self._passes = BridgePasses(page_size)
         self._phase = _Phase.LOOKING
         self._body: BridgeBody | None = None
@@ -377,7 +379,7 @@ class GapBridge:
                 yield ScanWait()
         size = found.size or size_without_frames(read.page_1, read.file_bytes, self._page_size)
         old, gap = self.old.stream, self.gap
-        span = BridgeSpan(old.epoch, old.frame, max(self._proven_ms, 0), str(gap.kind), gap.reason)
+        span = BridgeSpan(old.epoch, old.frame, max(self._proven_ms, 0), str(gap.kind), gap.reason, self._suspect)
         seen_ms = max(self._environment.wall_ms(), old.time_ms, self._proven_ms)
         new, stream = body.finish(page_1, size, span, seen_ms)
         self._body = None

@@ -9,28 +9,31 @@ from typing import Any
 from walsyncd.adapters.journal.journal import Journal, ObjectKind, ObjectRow
 from walsyncd.core.follow.gap import Gap
 from walsyncd.engine.content.bridges import Bridges
-from walsyncd.engine.content.map_making import MapMaker, Request
+from walsyncd.engine.content.map_making import MapMaker
 from walsyncd.engine.content.page_maps import PageMaps
 from walsyncd.engine.content.scan_queue import ScanQueue
+from walsyncd.engine.content.scrubs import Scrubs
 from walsyncd.engine.follow.environment import Environment
 from walsyncd.engine.follow.followed_database import FollowedDatabase
+from walsyncd.engine.follow.follower import Follower
 from walsyncd.engine.follow.schedule import Schedule
 
 WRITE_SEGMENTS = 64  # stored segments between two checks of what the map files may take over
 
 
 class PageContent:
-    """One for the process. ``request`` returns what reaches the follower, which is created after this."""
+    """One for the process. ``follower`` returns the follower, which is created after this."""
 
     def __init__(
-        self, journal: Journal, environment: Environment, schedule: Schedule, request: Callable[[], Request]
+        self, journal: Journal, environment: Environment, schedule: Schedule, follower: Callable[[], Follower]
     ) -> None:
         self._journal = journal
         self.queue = ScanQueue()
         self._maps = PageMaps(journal)
         self._bridges = Bridges(journal, environment, schedule, self.queue, self._maps)
-        self._request = request
+        self._follower = follower
         self._maker = MapMaker(journal, self._maps, self.queue, self._ask, boot_id=environment.boot_id)
+        self.scrubs = Scrubs(journal, environment, schedule, self.queue, self._maps, request=self._ask, heal=self._heal)
         self._tracked: dict[int, FollowedDatabase] = {}
         self._stored = 0
         self._maps.sweep()  # what a crash left
@@ -43,10 +46,12 @@ class PageContent:
         """Maintain the map of a database from now on, and make one if it has none."""
         self._tracked[tracked.row_id] = tracked
         self._maker.due(tracked)
+        self.scrubs.plan(tracked, tracked.spec.scrub_interval_s)
 
     def forget(self, tracked: FollowedDatabase) -> None:
         """Drop a database that is not followed any more."""
         self._tracked.pop(tracked.row_id, None)
+        self.scrubs.forget(tracked)
 
     def stored(self, row: ObjectRow) -> None:
         """Take in that an object became visible. A first base lets a map be made, and segments fill the map files."""
@@ -61,4 +66,7 @@ class PageContent:
                 self.queue.call(self._maps.write_due)
 
     def _ask(self, tracked: FollowedDatabase, then: Callable[[FollowedDatabase], object]) -> Future[Any]:
-        return self._request()(tracked, then)
+        return self._follower().request(tracked, then)
+
+    def _heal(self, tracked: FollowedDatabase, gap: Gap) -> None:
+        self._follower().leave(tracked, gap)

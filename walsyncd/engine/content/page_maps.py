@@ -60,6 +60,8 @@ class PageMaps:
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
         self._folder = journal.folder / "maps"
+        self.held: set[int] = set()
+        """Databases whose file takes nothing over, because a scrub needs the rows."""
 
     def open(self, database_id: int) -> PageMap | None:
         """Return the map at the journal's position, or None if there is none."""
@@ -93,7 +95,7 @@ class PageMaps:
     def write_due(self) -> None:
         """Write every map that has many redo rows waiting."""
         for database_id, size in self._journal.redo_waiting():
-            if size >= TAKE_OVER_BYTES:
+            if size >= TAKE_OVER_BYTES and database_id not in self.held:
                 self.write(database_id)
 
     def sweep(self) -> None:

@@ -11,6 +11,8 @@
 ``base``      ``name``, ``base_key``       ``base_key`` of a newer base or None, and ``why``
 ``verified``  ``name``                     nothing: the caller has found its replica sound
 ``takeover``  ``names``                    ``taken``: those that had been taken over; each begins a new generation
+``scrub``     ``names`` (none: all)        ``databases``: by name the ``ticket`` of a comparison that begins now
+``scrubbed``  ``databases``, as ``scrub``   ``done``: by name a ``ScrubResult`` of those that have ended
 ``prune``     ``names`` (none: all)        ``names``: those of which objects not kept by retention are removed soon
 ``pruned``    ``name``                     ``objects``, ``size`` and keys ``left`` of that, ``error``; or ``waiting``
 ``forget``    ``name``                     ``known``: whether the journal knew it; none of its rows is left
@@ -36,11 +38,19 @@ from walsyncd.adapters.journal.journal import DatabaseRow, Journal
 from walsyncd.adapters.system.control_socket import NOT_ONE_VERSION, OTHER_DAEMON
 from walsyncd.core.follow.follow_state import FollowState
 from walsyncd.core.follow.gap import Gap, GapKind
+from walsyncd.engine.content.scrubs import Scrubs
 from walsyncd.engine.daemon.attention import Waits
 from walsyncd.engine.daemon.database_status import AWAITS_RESTART, RESTART_REMEDY, statuses
 from walsyncd.engine.daemon.databases import Databases
 from walsyncd.engine.daemon.destinations import Destinations
-from walsyncd.engine.daemon.request_fields import fields_of, names_field, objects_field, optional_text, text_field
+from walsyncd.engine.daemon.request_fields import (
+    fields_of,
+    names_field,
+    number_field,
+    objects_field,
+    optional_text,
+    text_field,
+)
 from walsyncd.engine.daemon.sync_progress import SyncPoint, is_outdated, missing, parse_sync_point
 from walsyncd.engine.follow.followed_database import FollowedDatabase
 from walsyncd.engine.follow.follower import Follower
@@ -115,6 +125,11 @@ class Control:
                 self._journal.note_verified(tracked.name, time.time_ns() // 1_000_000)
                 self._journal.note_proven(tracked.row_id)
                 return {}
+            case "scrub":
+                databases = self._databases.named(names_field(request))
+                return {"databases": {each.name: {"ticket": self._scrubs_of(each).now(each)} for each in databases}}
+            case "scrubbed":
+                return {"done": self._scrubbed(objects_field(request, "databases"))}
             case "takeover":
                 return self._take_over(self._databases.named(names_field(request) or [""]))
             case "reload":
@@ -190,6 +205,17 @@ class Control:
         waiting = {name: missing(self._journal, row, asked[name]) for name, row in rows.items()}
         again = [name for name, row in rows.items() if waiting[name] and is_outdated(row, asked[name])]
         return {"waiting": waiting, "again": again}
+
+    def _scrubs_of(self, tracked: FollowedDatabase) -> Scrubs:
+        return self._destinations.of(tracked.row_id).content.scrubs
+
+    def _scrubbed(self, asked: Mapping[str, Mapping[str, Any]]) -> Answer:
+        tickets = {name: number_field(fields, "ticket") for name, fields in asked.items()}
+        found = {
+            tracked.name: self._scrubs_of(tracked).result(tracked, tickets[tracked.name])
+            for tracked in (self._databases.named(list(tickets)) if tickets else [])
+        }
+        return {name: asdict(result) for name, result in found.items() if result is not None}
 
     def _snapshot(self, name: str) -> Answer:
         (tracked,) = self._databases.named([name])

@@ -96,7 +96,7 @@ class Daemon:
         self._environment = Environment(
             self._journal, self._events.drain, boot_id(), spool_bytes_max=lambda: self._limit.bytes_max
         )
-        self._content = PageContent(self._journal, self._environment, self._schedule, lambda: self.follower.request)
+        self._content = PageContent(self._journal, self._environment, self._schedule, lambda: self.follower)
         full_spool = FullSpool(
             self._journal, self._limit, destinations=lambda: self._destinations, databases=lambda: self._databases
         )

@@ -8,6 +8,7 @@ from typing import Any
 
 from walsyncd.adapters.journal.drill_table import DrillOutcome
 from walsyncd.adapters.journal.journal import DatabaseRow, Journal, JournalReader, ObjectKind
+from walsyncd.adapters.journal.scrub_table import ScrubRow
 from walsyncd.config import Suspended
 from walsyncd.core.follow.database_state import DatabaseState
 from walsyncd.core.follow.follow_state import parse_follow_state
@@ -42,6 +43,12 @@ class DatabaseStatus:
     state_since_ms: int | None = None
     lag_bytes: int = 0
     last_verified_ms: int | None = None
+    last_scrub_ms: int | None = None
+    last_scrub: str = ""
+    """What the last comparison of the file with the replica compared and found, or why it compared nothing."""
+    scrub_differing: int = 0
+    """How many pages differed in the last one."""
+    scrub_differing_total: int = 0
     bucket_bytes: int = 0
     bucket_objects: int = 0
     """What is stored, as far as the journal knows.
@@ -173,6 +180,7 @@ def unseen(name: str, path: str) -> DatabaseStatus:
 def _status(journal: Journal | JournalReader, row: DatabaseRow, now_ms: int) -> DatabaseStatus:
     pending = journal.pending(row.id)
     drill = journal.last_drill(row.id)
+    scrub = journal.last_scrub(row.id)
     try:
         position, commit_ms, page_size = _followed(row)
     except ValueError:  # the follower reports it when it begins with the database; the others are shown all the same
@@ -203,11 +211,21 @@ def _status(journal: Journal | JournalReader, row: DatabaseRow, now_ms: int) -> 
         last_drill_ms=drill.at_ms if drill else None,
         last_drill=f"{drill.outcome}: {drill.detail}" if drill else "",
         drill_failed=drill is not None and drill.outcome is DrillOutcome.FAILED,
+        last_scrub_ms=(scrub.at_ms or None) if scrub else None,
+        last_scrub=_scrub_words(scrub) if scrub else "",
+        scrub_differing=scrub.differing if scrub else 0,
+        scrub_differing_total=scrub.differing_total if scrub else 0,
         bucket_bytes=row.bucket_bytes,
         bucket_objects=row.bucket_objects,
         storage=row.place or "",
         has_base=row.generation is not None and (row.base_key or "").startswith(row.generation),
     )
+
+
+def _scrub_words(scrub: ScrubRow) -> str:
+    if scrub.skipped:
+        return f"skipped: {scrub.skipped}"
+    return f"{scrub.pages} pages compared, {scrub.differing or 'none'} differed"
 
 
 def _followed(row: DatabaseRow) -> tuple[str | None, int, int]:

@@ -297,6 +297,8 @@ class Databases:
         if before.snapshot_interval_s != spec.snapshot_interval_s:
             destination.snapshotter.replan(tracked, spec.snapshot_interval_s)
         destination.driller.plan(tracked, spec.verify_interval_s)
+        if before.scrub_interval_s != spec.scrub_interval_s:
+            destination.content.scrubs.plan(tracked, spec.scrub_interval_s)
         if policy_of(before) != policy_of(spec):  # after the follower has applied the settings
             self._follower.interrupt(tracked, destination.keep)
 

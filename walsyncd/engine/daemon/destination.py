@@ -61,7 +61,7 @@ class Destination:
         content: PageContent,
     ) -> None:
         self.storage, self.keeping, self._removals, self._supervisor = storage, keeping, removals, supervisor
-        self._content, self._threads = content, list[threading.Thread]()
+        self.content, self._threads = content, list[threading.Thread]()
         self.uploader = Uploader(
             journal,
             storage,
@@ -105,7 +105,7 @@ class Destination:
         for tracked in databases:
             self.uploader.pace(tracked.row_id, tracked.spec.upload_interval_s)
             self.snapshotter.adopt(tracked)
-            self._content.adopt(tracked)
+            self.content.adopt(tracked)
             self.driller.plan(tracked, tracked.spec.verify_interval_s)
             if self._housekeeper is not None:
                 self._housekeeper.adopt(tracked)
@@ -150,7 +150,7 @@ class Destination:
     def forget(self, tracked: FollowedDatabase) -> None:
         """Stop working for this database, which is no longer followed."""
         self.snapshotter.forget(tracked)
-        self._content.forget(tracked)
+        self.content.forget(tracked)
         self.driller.plan(tracked, None)
         if self._housekeeper is not None:
             self._housekeeper.forget(tracked)
@@ -167,7 +167,7 @@ class Destination:
     def stored(self, row: ObjectRow) -> None:
         """Note that an object became visible."""
         self.snapshotter.stored(row)
-        self._content.stored(row)
+        self.content.stored(row)
         self.driller.stored(row)
         if self._housekeeper is not None:
             self._housekeeper.stored(row)

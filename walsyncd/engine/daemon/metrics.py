@@ -104,6 +104,10 @@ class Metrics:
         yield _gauge("base_waiting_seconds", "For how long a due base waits for the WAL to restart.", label, waiting)
         failed = {(row.name,): float(row.drill_failed) for row in rows}
         yield _gauge("drill_failed", "Whether the last rehearsed restore failed.", label, failed)
+        scrubbed = {(row.name,): (row.last_scrub_ms or 0) / 1000 for row in rows}
+        yield _gauge("last_scrub_timestamp_seconds", "When file and replica were last compared.", label, scrubbed)
+        differing = {(row.name,): float(row.scrub_differing_total) for row in rows}
+        yield _counter("scrub_differences", "Pages that were not what the replica says.", label, differing)
 
     def _of_shipping(self) -> Iterator[Metric]:
         names = {row.id: row.name for row in self._journal.databases()}

@@ -31,6 +31,14 @@ def optional_text(request: Mapping[str, Any], field: str) -> str | None:
     return None if request.get(field) is None else text_field(request, field)
 
 
+def number_field(request: Mapping[str, Any], field: str) -> int:
+    """Return a required whole number, which is not negative."""
+    number = request.get(field)
+    if not isinstance(number, int) or isinstance(number, bool) or number < 0:
+        raise UsageError(f"`{field}` of a request is a number, not {_shown(number)}")
+    return number
+
+
 def names_field(request: Mapping[str, Any], field: str = "names") -> Sequence[str]:
     """Return a list of names, empty if there is none."""
     names = request.get(field)

@@ -140,7 +140,7 @@ class Follower:
         age_s = (self._environment.wall_ms() - (row.base_ms or 0)) / 1000
         tracked.resume_base(row.base_key or "", time.monotonic() - age_s)
         if tracked.state.gap is not None:
-            self._leave(tracked, tracked.state.gap)
+            self.leave(tracked, tracked.state.gap)
 
     # -- a round ----------------------------------------------------------------------------------------------------
 
@@ -247,7 +247,7 @@ class Follower:
         """Believe a step that is durable now."""
         tracked.apply(step)
         if step.gap is not None:
-            self._leave(tracked, step.gap)
+            self.leave(tracked, step.gap)
             return
         if tracked.bridge is not None:
             tracked.bridge.applied(step)
@@ -321,12 +321,12 @@ class Follower:
         state, bridge = parse_follow_state(row.follow), tracked.bridge
         tracked.go_back(state, row.rewinds)
         if bridge is not None:
-            self._leave(tracked, bridge.gap)
+            self.leave(tracked, bridge.gap)
             return
         tracked.base = tracked.base.wanting("the spool was read again")
         _log.warning("spool_read_again", database=tracked.name, position=str(state.stream.position), reason=reason)
 
-    def _leave(self, tracked: FollowedDatabase, gap: Gap) -> None:
+    def leave(self, tracked: FollowedDatabase, gap: Gap) -> None:
         """Handle a gap that a look has found, in this one place: it is bridged, or the generation ends."""
         if gap.blocked is not None:
             other_salts = partial(has_other_salts, tracked, gap.blocked)

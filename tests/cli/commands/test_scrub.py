@@ -1,0 +1,59 @@
+"""``walsyncd scrub``."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from tests.engine.content.test_scrubs import change_behind_its_back, connect, fill, has_map
+from tests.engine.running import Place, running, wait_for
+from walsyncd.cli import main
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return Place(tmp_path)
+
+
+def test_scrub_says_what_differed(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    """By its exit code too; an unknown name is refused with those that are known."""
+    with closing(connect(place.database())) as app, running(place.settings("app")):
+        fill(app)
+        place.sync()
+        wait_for(lambda: has_map(place))
+        app.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        place.sync()
+        assert main(["scrub", *place.config()]) == 0
+        assert capsys.readouterr().out.endswith(" pages compared, none differs\n")
+        change_behind_its_back(place, 40)
+        assert main(["scrub", *place.config(), "app", "--json"]) == 1
+        (found,) = json.loads(capsys.readouterr().out)["databases"]
+        assert (found["name"], found["differing"], found["skipped"]) == ("app", 1, "")
+        assert main(["status", *place.config()]) == 0
+        assert "1 differed" in capsys.readouterr().out
+        assert main(["scrub", *place.config(), "other"]) == 1
+        assert "it follows: app" in capsys.readouterr().err
+
+
+def test_what_is_not_compared_is_said(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    """A database without a WAL, and a scrub that is not over in time."""
+    with closing(sqlite3.connect(place.database(), isolation_level=None)) as app:
+        app.execute("CREATE TABLE t (x)")
+        with running(place.settings("app")) as daemon:
+            place.sync()
+            assert main(["scrub", *place.config(), "app"]) == 0
+            assert "skipped: the database is not in WAL mode" in capsys.readouterr().out
+            daemon._content.scrubs._under_way.add(1)
+            assert main(["scrub", *place.config(), "app", "--timeout", "10ms"]) == 1
+            assert "is not compared after 10ms" in capsys.readouterr().err
+            daemon._content.scrubs._under_way.clear()
+
+
+def test_without_a_daemon(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    """The error says so, and how to start one."""
+    assert main(["scrub", *place.config()]) == 1
+    assert "no daemon runs" in capsys.readouterr().err

@@ -1,0 +1,258 @@
+"""Tests of walsyncd.engine.content.scrubs, in a whole daemon: a replica that is wrong is found, reported and healed."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import threading
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import apsw
+import pytest
+from structlog.testing import capture_logs
+
+from tests.adapters.files.sqlite_process import SqliteProcess
+from tests.engine.running import Place, running, wait_for
+from walsyncd.adapters.storage.directory import DirectoryStorage
+from walsyncd.cli import main
+from walsyncd.config import Settings
+from walsyncd.core.content.comparison import Cipher
+from walsyncd.core.follow.gap import GapKind
+from walsyncd.core.restore.plan import Head
+from walsyncd.engine.content import page_content, page_maps
+from walsyncd.engine.content.bridges import Bridges
+from walsyncd.engine.restore.replica import Replica
+from walsyncd.engine.restore.restorer import find_plan, restore
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return Place(tmp_path)
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, isolation_level=None, timeout=60)
+    connection.execute("PRAGMA journal_mode = WAL")
+    return connection
+
+
+def scrub(place: Place, name: str = "app") -> Mapping[str, Any]:
+    """Compare now; what it found."""
+    asked = place.ask(op="scrub", names=[name])["databases"]
+    done: dict[str, Any] = {}
+
+    def is_over() -> bool:
+        done.update(place.ask(op="scrubbed", databases=asked)["done"])
+        return bool(done)
+
+    wait_for(is_over)
+    return dict(done[name])
+
+
+def has_map(place: Place) -> bool:
+    with place.journal() as journal:
+        return journal.page_map(journal.databases()[0].id) is not None
+
+
+def fill(app: sqlite3.Connection) -> None:
+    app.execute("CREATE TABLE t (x INTEGER PRIMARY KEY, y)")
+    app.executemany("INSERT INTO t VALUES (?, ?)", [(number, bytes([number % 250]) * 3000) for number in range(300)])
+
+
+def change_behind_its_back(place: Place, page: int) -> None:
+    """By another name of the file, in another folder, and with its times put back."""
+    path, link = place.database(), place.folder / "link.db"
+    before = path.stat()
+    os.link(path, link)
+    with link.open("r+b") as file:
+        file.seek((page - 1) * 4096 + 2000)
+        file.write(b"not what was committed")
+    os.utime(link, ns=(before.st_atime_ns, before.st_mtime_ns))
+    link.unlink()
+
+
+def scrubbing(settings: Settings, interval_s: float) -> Settings:
+    return replace(settings, databases=tuple(replace(each, scrub_interval_s=interval_s) for each in settings.databases))
+
+
+def restored(place: Place) -> bytes:
+    target = place.folder / "restored.db"
+    target.unlink(missing_ok=True)
+    replica = Replica(DirectoryStorage(place.replica), "app")
+    restore(replica, find_plan(replica, Head()), target)
+    return target.read_bytes()
+
+
+def test_a_page_that_nobody_committed_is_found_and_healed(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    """It is an error once, the positions since the last good scrub are suspect, and the next scrub is clean."""
+    path = place.database()
+    with closing(connect(path)) as app, running(place.settings("app")):
+        fill(app)
+        place.sync()
+        wait_for(lambda: has_map(place))
+        app.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        good = place.sync()
+        first = scrub(place)
+        assert (first["differing"], first["skipped"]) == (0, "")
+        assert first["pages"] > 200
+        app.execute("INSERT INTO t VALUES (1000, 'since the last good scrub')")
+        since = place.sync()
+        app.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        place.sync()
+        generation = place.row().generation
+        change_behind_its_back(place, 100)
+        with capture_logs() as logs:
+            assert scrub(place)["differing"] == 1
+        (error,) = [line for line in logs if line["event"] == "replica_differs"]
+        assert (error["first"], error["log_level"]) == ([100], "error")
+        wait_for(lambda: len(list(place.replica.rglob("*.bridge.wal.zst"))) == 1)
+        place.sync()
+        assert scrub(place)["differing"] == 0
+        (status,) = place.ask(op="status")["databases"]
+        assert (status["scrub_differing"], status["scrub_differing_total"]) == (0, 1)
+        assert status["last_scrub_ms"]
+        assert place.row().generation == generation
+        assert main(["ls", *place.config(), "app", "--json"]) == 0
+        (bridge,) = json.loads(capsys.readouterr().out)["databases"][0]["generations"][0]["bridges"]
+        assert bridge["suspect"]["pages"] == 1
+        assert bridge["suspect"]["position"] == good
+        target = ["-o", str(place.folder / "suspect.db"), "--position", since]
+        assert main(["restore", *place.config(), "app", *target]) == 4
+        assert main(["restore", *place.config(), "app", "-o", str(place.folder / "good.db"), "--position", good]) == 0
+    assert restored(place) == path.read_bytes()
+    assert b"not what was committed" in path.read_bytes()
+
+
+def test_a_scrub_comes_by_itself(place: Place) -> None:
+    """At its interval, again and again, and no more once that is off."""
+    settings = place.settings("app")
+    with closing(connect(place.database())) as app, running(scrubbing(settings, 0.2)):
+        fill(app)
+        place.sync()
+        wait_for(lambda: has_map(place))
+        app.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        place.sync()
+
+        def last_ms() -> int:
+            with place.journal() as journal:
+                row = journal.last_scrub(1)
+                return row.at_ms if row is not None and not row.skipped else 0
+
+        wait_for(lambda: last_ms() > 0)
+        first_ms = last_ms()
+        wait_for(lambda: last_ms() > first_ms)
+        change_behind_its_back(place, 50)
+        wait_for(lambda: bool(list(place.replica.rglob("*.bridge.wal.zst"))))
+
+
+def test_what_cannot_be_healed_begins_again(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no bridge can be made a new base is taken, which is the live file."""
+    monkeypatch.setattr(Bridges, "begin", lambda *_: False)
+    with closing(connect(place.database())) as app, running(place.settings("app")):
+        fill(app)
+        place.sync()
+        wait_for(lambda: has_map(place))
+        app.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        place.sync()
+        before = place.row().generation
+        change_behind_its_back(place, 60)
+        assert scrub(place)["differing"] == 1
+        wait_for(lambda: place.row().generation not in {None, before})
+        place.sync()
+    assert restored(place) == place.database().read_bytes()
+
+
+def test_nothing_is_compared_without_a_wal(place: Place) -> None:
+    """It says so, and that is no error."""
+    with closing(sqlite3.connect(place.database(), isolation_level=None)) as app:
+        app.execute("CREATE TABLE t (x)")
+        with running(place.settings("app")):
+            place.sync()
+            assert "WAL mode" in scrub(place)["skipped"]
+            (status,) = place.ask(op="status")["databases"]
+            assert status["last_scrub"].startswith("skipped: ")
+            assert status["last_scrub_ms"] is None
+
+
+@pytest.mark.parametrize("auto_vacuum", [0, 1])
+def test_an_honest_database_raises_no_alarm(place: Place, monkeypatch: pytest.MonkeyPatch, auto_vacuum: int) -> None:
+    """Whatever it does meanwhile: writes, checkpoints of all modes, VACUUM, shrinks, closes and opens."""
+    monkeypatch.setattr(page_content, "WRITE_SEGMENTS", 3)
+    monkeypatch.setattr(page_maps, "TAKE_OVER_BYTES", 1)
+    path = place.database()
+    with closing(sqlite3.connect(path, isolation_level=None)) as app:
+        app.execute(f"PRAGMA auto_vacuum = {auto_vacuum}")
+        app.execute("PRAGMA journal_mode = WAL")
+        fill(app)
+    with SqliteProcess(path) as reader, running(place.settings("app")):
+        reader.execute("SELECT count(*) FROM t")
+        place.sync()
+        wait_for(lambda: has_map(place))
+        stop = threading.Event()
+        worker = threading.Thread(target=work_honestly, args=(path, stop))
+        worker.start()
+        try:
+            results = [scrub(place) for _ in range(10)]
+        finally:
+            stop.set()
+            worker.join()
+        results.append(scrub(place))
+        assert [each["differing"] for each in results] == [0] * 11
+        assert results[-1]["skipped"] == ""
+        with place.journal() as journal:
+            assert GapKind.DIFFERS not in journal.gaps()
+
+
+def work_honestly(path: Path, stop: threading.Event) -> None:
+    """In a process of its own: who closes a file that SQLite has open in the same process drops SQLite's locks."""
+    random = Random(5)
+    operations = (
+        "VACUUM",
+        "DELETE FROM t WHERE x > 200",
+        "INSERT OR REPLACE INTO t SELECT x + 100, randomblob(3000) FROM t WHERE x BETWEEN 50 AND 200",
+        "PRAGMA wal_checkpoint(TRUNCATE)",
+        "PRAGMA wal_checkpoint(RESTART)",
+        "PRAGMA wal_checkpoint(PASSIVE)",
+    )
+    while not stop.is_set():
+        with SqliteProcess(path) as app:
+            app.execute("PRAGMA wal_autocheckpoint = 50")
+            for _ in range(random.randrange(5, 30)):
+                app.execute(f"UPDATE t SET y = randomblob(3000) WHERE x % 40 = {random.randrange(40)}")
+                stop.wait(0.01)
+            app.execute(random.choice(operations))
+            if random.randrange(2):
+                app.close()
+            else:
+                app.kill()
+
+
+@pytest.mark.parametrize("cipher", ["chacha20", "aes256cbc"])
+def test_an_encrypted_database_raises_no_alarm(place: Place, cipher: str) -> None:
+    """Also where each page is encrypted again when it is copied from the WAL."""
+    if not hasattr(apsw, "mc_version"):
+        pytest.skip("another apsw than that of apsw-sqlite3mc is installed")
+    with SqliteProcess(place.database(), module="apsw") as app:
+        app.execute(f"PRAGMA cipher = '{cipher}'", "PRAGMA key = 'a key'", "PRAGMA journal_mode=WAL")
+        app.execute("CREATE TABLE t (x)", *["INSERT INTO t VALUES (randomblob(3000))"] * 40)
+        with running(place.settings("app")):
+            place.sync()
+            app.execute("PRAGMA wal_checkpoint(TRUNCATE)", "INSERT INTO t VALUES (1)")
+            place.sync()
+            wait_for(lambda: has_map(place))
+            app.execute("UPDATE t SET x = randomblob(3000) WHERE rowid < 20", "PRAGMA wal_checkpoint(TRUNCATE)")
+            place.sync()
+            for _ in range(2):
+                found = scrub(place)
+                assert (found["differing"], found["skipped"]) == (0, "")
+                assert found["pages"] > 40
+            with place.journal() as journal:
+                page_map = journal.page_map(1)
+                assert page_map is not None
+                assert page_map.cipher is (Cipher.ANEW if cipher == "chacha20" else Cipher.STABLE)

@@ -1,0 +1,54 @@
+"""The journal's scrubs: how the last comparison of each database's file with its page map ended."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from walsyncd.adapters.journal.journal_schema import Connection
+
+
+@dataclass(frozen=True, slots=True)
+class ScrubRow:
+    """The last scrub that ended, at ``at_ms`` (since 1970; 0: none yet).
+
+    It compared ``pages`` pages, of which ``differing`` differed; ``differing_total`` is the sum over all scrubs.
+    ``skipped`` says why a later one compared nothing; empty if none was skipped since.
+    """
+
+    database_id: int
+    at_ms: int
+    pages: int
+    differing: int
+    differing_total: int
+    skipped: str
+
+
+class ScrubReads(Connection):
+    """What can be asked."""
+
+    def last_scrub(self, database_id: int) -> ScrubRow | None:
+        """The last one of a database."""
+        sql = "SELECT database_id, at_ms, pages, differing, differing_total, skipped FROM scrub WHERE database_id = ?"
+        rows = self._rows(sql, (database_id,))
+        return ScrubRow(*rows[0]) if rows else None
+
+
+class ScrubTable(ScrubReads):
+    """What the daemon notes."""
+
+    def note_scrub(self, database_id: int, *, at_ms: int, pages: int, differing: int) -> None:
+        """A scrub ended."""
+        with self._transaction() as connection:
+            connection.execute(
+                "INSERT INTO scrub VALUES (?1, ?2, ?3, ?4, ?4, '') ON CONFLICT (database_id) DO UPDATE SET"
+                " at_ms = ?2, pages = ?3, differing = ?4, differing_total = differing_total + ?4, skipped = ''",
+                (database_id, at_ms, pages, differing),
+            )
+
+    def note_scrub_skipped(self, database_id: int, reason: str) -> None:
+        """A scrub could compare nothing."""
+        with self._transaction() as connection:
+            connection.execute(
+                "INSERT INTO scrub VALUES (?1, 0, 0, 0, 0, ?2) ON CONFLICT (database_id) DO UPDATE SET skipped = ?2",
+                (database_id, reason),
+            )

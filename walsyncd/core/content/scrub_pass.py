@@ -1,0 +1,86 @@
+"""What one reading of a database file says against the page map, once it is known what frames explain.
+
+Let S be the point before frame 1 of the WAL's current incarnation when the first byte is read, and N the position of a
+look that begins after the last byte. A page that a frame from S through N holds is explained, and so is a page past
+the database's size at N. Every other page must have the map's entry.
+
+Pages whose entry came with a frame are kept apart: in a file that a cipher encrypts again they always differ
+(``comparison``), and whether it is such a file is known only at the end.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from walsyncd.core.content.comparison import Cipher, PageTally, cipher_of
+from walsyncd.core.content.page_entry import ABSENT, Entries, PageNumbers, differs, is_from_frame, lock_page
+from walsyncd.core.sqlite.arrays import np
+from walsyncd.core.sqlite.dbheader import parse_database_header
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ScrubFinding:
+    """``pages`` contradict the map, of ``compared`` that no frame explains. ``cipher`` is what is known of it now."""
+
+    pages: PageNumbers
+    compared: int
+    cipher: Cipher
+
+
+class ScrubPass:
+    """Takes the blocks of the file as they are read; holds four bytes for each page that differs."""
+
+    def __init__(self, page_size: int) -> None:
+        self._page_size = page_size
+        self._same = PageTally()
+        self._by_frame: list[PageNumbers] = []
+        self._by_file: list[PageNumbers] = []
+        self._unknown: list[PageNumbers] = []
+        self._taken = 0
+
+    def take(self, numbers: PageNumbers, expected: Entries, found: Entries) -> None:
+        """Take pages as the map has them, and as the file has them."""
+        other, by_frame, there = differs(expected, found), is_from_frame(expected), expected != ABSENT
+        self._by_frame.append(numbers[there & other & by_frame])
+        self._by_file.append(numbers[there & other & ~by_frame])
+        self._unknown.append(numbers[~there])
+        same = there & ~other
+        self._same += PageTally(
+            frame_same=int(np.count_nonzero(same & by_frame)), file_same=int(np.count_nonzero(same & ~by_frame))
+        )
+        self._taken += int(np.count_nonzero(there))
+
+    def lacks(self, numbers: PageNumbers) -> None:
+        """The file ends before these pages, which the database has."""
+        self._by_file.append(numbers)
+        self._taken += len(numbers)
+
+    def end(self, explained: PageNumbers, size: int | None, cipher: Cipher, page_1: bytes) -> ScrubFinding:
+        """All was taken. ``explained`` are the pages in frames from S through N.
+
+        ``size`` is that of the database at N in pages; None: not known, then the map's is taken.
+        """
+
+        def unexplained(parts: list[PageNumbers]) -> PageNumbers:
+            numbers = np.concatenate([np.empty(0, np.uint32), *parts]).astype(np.uint32)
+            kept = ~np.isin(numbers, explained) & (numbers != lock_page(self._page_size))
+            if size is not None:
+                kept &= numbers <= size
+            content: PageNumbers = numbers[kept]
+            return content
+
+        by_frame, by_file = unexplained(self._by_frame), unexplained(self._by_file)
+        if size is not None:  # a page that the database has and the map has not
+            by_file = np.union1d(by_file, unexplained(self._unknown)).astype(np.uint32)
+        tally = self._same + PageTally(frame_other=len(by_frame), file_other=len(by_file))
+        cipher = cipher_of(cipher, tally, page_1)
+        pages = np.union1d(by_frame, by_file).astype(np.uint32) if cipher is Cipher.STABLE else by_file
+        return ScrubFinding(pages, self._taken, cipher)
+
+
+def believed_size(page_1: bytes) -> int | None:
+    """The size in pages that page 1 states, if it can be believed; for a database without frames."""
+    header = parse_database_header(page_1)
+    if header is None or not header.magic_ok or header.version_valid_for != header.change_counter:
+        return None
+    return header.page_count or None

@@ -1,0 +1,196 @@
+"""One scrub of one database: its file is compared with what the page map says that the replica holds.
+
+Let S be the follower's position when the first byte is read, and N that of a look that begins after the last byte.
+Everything between must have been followed without a gap. Frames of the WAL's incarnation at S, read from the WAL, and
+those after S up to N, known from the redo rows, explain the pages that they hold (``core.content.scrub_pass``). All
+others must be what the map says. What differs is read a second time, at a later S and N, before it is believed.
+
+Nothing of a database without a map or without WAL mode is compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from walsyncd.adapters.files.source import OpenFile
+from walsyncd.adapters.journal.journal import Journal
+from walsyncd.core.content.bridge_passes import PageList, all_pages
+from walsyncd.core.content.page_entry import PageNumbers, entries_of_pages
+from walsyncd.core.content.scrub_pass import ScrubFinding, ScrubPass, believed_size
+from walsyncd.core.follow.follow_state import FollowState
+from walsyncd.core.sqlite.arrays import np
+from walsyncd.engine.content.bridge_sources import frames_upto, runs_of
+from walsyncd.engine.content.map_making import Request, ScanOrigin, answered, follows, origin_of
+from walsyncd.engine.content.page_maps import PageMap, PageMaps
+from walsyncd.engine.content.scan_queue import BLOCK_BYTES, ScanWait
+from walsyncd.engine.follow.file_facts import file_facts
+from walsyncd.engine.follow.followed_database import FollowedDatabase
+from walsyncd.errors import TransientError, WalsyncdError
+
+EVERY_PAGE = 1 << 32
+
+
+class NotComparedError(WalsyncdError):
+    """There is nothing to compare with; the next scrub asks again."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Scrubbed:
+    """What a scrub found; ``origin`` is where the database was when it began."""
+
+    origin: ScanOrigin
+    finding: ScrubFinding
+
+
+@dataclass(frozen=True, slots=True)
+class _Start:
+    origin: ScanOrigin
+    wal: OpenFile | None
+
+
+ScrubSteps: TypeAlias = Generator[ScanWait, None, Scrubbed]
+_Frames: TypeAlias = "tuple[PageNumbers, int | None]"  # the pages in frames, and the size at the last commit
+
+
+class Scrub:
+    """Runs in the scans' thread; ``request`` reaches the follower."""
+
+    def __init__(self, journal: Journal, maps: PageMaps, request: Request, *, boot_id: str) -> None:
+        self._journal = journal
+        self._maps = maps
+        self._request = request
+        self._boot_id = boot_id
+
+    def steps(self, tracked: FollowedDatabase) -> ScrubSteps:
+        """Compare the database now. TransientError: it could not be compared just now."""
+        self._maps.held.add(tracked.row_id)
+        try:
+            found = yield from self._compare(tracked, all_pages())
+            if len(found.finding.pages):
+                again = PageList(found.finding.pages, EVERY_PAGE)
+                second = yield from self._compare(tracked, again)
+                finding = ScrubFinding(second.finding.pages, found.finding.compared, second.finding.cipher)
+                found = Scrubbed(found.origin if not len(finding.pages) else second.origin, finding)
+        finally:
+            self._maps.held.discard(tracked.row_id)
+        return found
+
+    def _compare(self, tracked: FollowedDatabase, pages: PageList) -> ScrubSteps:
+        self._check(tracked)
+        answer = self._request(tracked, _start)
+        try:
+            yield from answered(answer)
+            start: _Start | None = answer.result()
+            if start is None:
+                raise _not_now(tracked)
+            before, size_before = yield from _frames_before(start)
+        finally:
+            answer.add_done_callback(_close_wal)
+        page_map = self._maps.open(tracked.row_id)
+        if page_map is None or page_map.row.generation != start.origin.state.stream.generation:
+            if page_map is not None:
+                page_map.close()
+            raise NotComparedError("there is no page map of its history yet")
+        with page_map:
+            scrub, page_1, count = ScrubPass(page_map.page_size), b"", 0
+            file = tracked.open()
+            if file is None:
+                raise TransientError(f"{tracked.path} does not exist")
+            with file:
+                facts = file_facts(file.identity(), self._boot_id, None)
+                if not start.origin.state.file.is_file(facts):
+                    raise TransientError("another file was put in the database's place")
+                page_1, count = file.pread(0, page_map.page_size), file.size() // page_map.page_size
+                yield from _read(file, page_map, pages, count, scrub)
+                if not file.still_named():
+                    raise TransientError("another file was put in the database's place")
+            after, size_after = yield from self._frames_after(tracked, start.origin)
+            explained = np.union1d(before, after).astype(np.uint32)
+            known = size_after if size_after is not None else size_before
+            size = known if known is not None else believed_size(page_1)
+            if size is not None and size > count:
+                beyond = np.arange(count + 1, size + 1, dtype=np.uint32)
+                scrub.lacks(beyond if pages.beyond == 0 else beyond[np.isin(beyond, pages.numbers)])
+            return Scrubbed(start.origin, scrub.end(explained, size, page_map.row.cipher, page_1))
+
+    def _check(self, tracked: FollowedDatabase) -> None:
+        if self._journal.page_map(tracked.row_id) is not None:
+            return
+        state = tracked.state
+        if state is not None and state.mode != "wal":
+            raise NotComparedError("the database is not in WAL mode")
+        raise NotComparedError("there is no page map yet")
+
+    def _frames_after(self, tracked: FollowedDatabase, origin: ScanOrigin) -> Generator[ScanWait, None, _Frames]:
+        """The pages in frames after S up to N, where N is the position of a look that begins now."""
+        answer = self._request(tracked, origin_of)
+        yield from answered(answer)
+        end: ScanOrigin | None = answer.result()
+        if end is None or end.unbroken != origin.unbroken:
+            raise TransientError("something was missed while the file was read")
+        start, position = origin.state.stream.position, end.state.stream.position
+        rows = [
+            row
+            for row in self._journal.redo_rows(tracked.row_id)
+            if (start.epoch, start.frame) < (row.epoch, row.last) <= (position.epoch, position.frame)
+        ]
+        if not follows(rows, start, position):
+            raise TransientError("what the last frames changed is not known")
+        numbers = np.concatenate([np.empty(0, np.uint32), *(row.redo.pages for row in rows)])
+        return np.unique(numbers).astype(np.uint32), rows[-1].redo.size if rows else None
+
+
+def _start(tracked: FollowedDatabase) -> _Start | None:
+    """In the follower's thread: where it is, and a descriptor of the WAL if frames lie in it."""
+    origin = origin_of(tracked)
+    if origin is None:
+        return None
+    cursor, pair = origin.state.cursor, tracked.wal_pairs.current
+    if cursor is None or not cursor.frames:
+        return _Start(origin, None)
+    return _Start(origin, pair.wal.duplicate()) if pair is not None else None
+
+
+def _close_wal(answer: Any) -> None:
+    if not answer.cancelled() and answer.exception() is None and answer.result() is not None:
+        wal = answer.result().wal
+        if wal is not None:
+            wal.close()
+
+
+def _not_now(tracked: FollowedDatabase) -> WalsyncdError:
+    state = tracked.state
+    if tracked.bridge is None and state is not None and state.mode != "wal":
+        return NotComparedError("the database is not in WAL mode")
+    return TransientError("the database's history was broken off just now")
+
+
+def _frames_before(start: _Start) -> Generator[ScanWait, None, _Frames]:
+    """The pages in the frames of the WAL's incarnation at S, and the database's size at the last commit of these."""
+    state: FollowState = start.origin.state
+    if start.wal is None or state.cursor is None:
+        return np.empty(0, np.uint32), None
+    runs: list[PageNumbers] = []
+    size = 0
+    for frames in frames_upto(start.wal, state.cursor):
+        runs.append(np.unique(frames.page_numbers).astype(np.uint32))
+        commits = frames.sizes[frames.sizes != 0]
+        size = int(commits[-1]) if len(commits) else size
+        yield ScanWait(len(frames.data))
+    return np.unique(np.concatenate(runs)).astype(np.uint32), size or None
+
+
+def _read(
+    file: OpenFile, page_map: PageMap, pages: PageList, count: int, scrub: ScrubPass
+) -> Generator[ScanWait, None, None]:
+    size = page_map.page_size
+    for first, last in runs_of(pages, count, max(1, BLOCK_BYTES // size)):
+        block = file.pread((first - 1) * size, (last - first + 1) * size)
+        block = block[: len(block) // size * size]
+        if block:
+            found = entries_of_pages(block, size)
+            numbers = np.arange(first, first + len(found), dtype=np.uint32)
+            scrub.take(numbers, page_map.entries(first, len(found)), found)
+        yield ScanWait(len(block))

@@ -1,0 +1,224 @@
+"""The scrubs of all databases: each at a moment of its own, and those that are asked for.
+
+A scrub runs in the scans' thread. One entry in its queue waits for the next scrub that is due, so nothing wakes the
+daemon in between. A difference is reported and healed by a bridge, and the positions since the last good scrub are
+suspect.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import structlog
+
+from walsyncd.adapters.journal.journal import Journal
+from walsyncd.core.follow.gap import Gap, GapKind
+from walsyncd.core.keep.drill_schedule import next_drill_ms
+from walsyncd.engine.content.map_making import Request
+from walsyncd.engine.content.page_maps import PageMaps
+from walsyncd.engine.content.scan_queue import ScanQueue, ScanSteps, ScanWait
+from walsyncd.engine.content.scrub_steps import NotComparedError, Scrub, Scrubbed
+from walsyncd.engine.follow.environment import Environment
+from walsyncd.engine.follow.followed_database import FollowedDatabase
+from walsyncd.engine.follow.schedule import Schedule
+from walsyncd.engine.threads.boundary import boundary
+from walsyncd.engine.threads.due_queue import DueQueue
+from walsyncd.errors import WalsyncdError
+
+ATTEMPTS = 10
+ATTEMPT_S = 1.0  # between two of them: the WAL was overwritten, or a gap is being bridged
+RETRY_S = 300.0  # after so many
+BUSY_POLL_S = 0.1  # while the database is scrubbed already
+SHOWN = 10  # page numbers in the log
+REMEDY = (
+    "the pages are shipped as they are now; `walsyncd ls` shows which positions are suspect; "
+    "`sqlite3 FILE 'PRAGMA integrity_check'` says whether the live file is sound"
+)
+
+_Over: TypeAlias = "Generator[ScanWait, None, bool]"
+_Attempts: TypeAlias = "Generator[ScanWait, None, tuple[ScrubResult, bool]]"
+# Has the follower handle the gap, in its thread.
+Heal: TypeAlias = Callable[[FollowedDatabase, Gap], None]
+
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class ScrubResult:
+    """How a scrub ended; ``skipped`` says why nothing was compared, and is empty otherwise."""
+
+    pages: int = 0
+    differing: int = 0
+    skipped: str = ""
+
+
+class Scrubs:
+    """Any thread may plan and ask."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        environment: Environment,
+        schedule: Schedule,
+        queue: ScanQueue,
+        maps: PageMaps,
+        *,
+        request: Request,
+        heal: Heal,
+    ) -> None:
+        self._journal = journal
+        self._environment = environment
+        self._schedule = schedule
+        self._queue = queue
+        self._heal = heal
+        self._scrub = Scrub(journal, maps, request, boot_id=environment.boot_id)
+        self._started_ms = environment.wall_ms()
+        self._lock = threading.Lock()
+        self._planned: dict[int, tuple[FollowedDatabase, float]] = {}
+        self._due = DueQueue[int]()
+        self._armed_s: float | None = None
+        """When the entry in the queue that waits for the next scrub goes on (monotonic)."""
+        self._under_way: set[int] = set()
+        self._tickets = itertools.count(1)
+        self._results: dict[int, tuple[int, ScrubResult]] = {}
+
+    def plan(self, tracked: FollowedDatabase, interval_s: float | None) -> None:
+        """Scrub the database at this interval from now on; None ends that."""
+        with self._lock:
+            self._planned.pop(tracked.row_id, None)
+            self._due.discard(tracked.row_id)
+            if interval_s is not None:
+                self._planned[tracked.row_id] = tracked, interval_s
+                self._due.put(tracked.row_id, self._next_s(tracked, interval_s))
+            self._arm()
+
+    def forget(self, tracked: FollowedDatabase) -> None:
+        """It is not followed any more."""
+        self.plan(tracked, None)
+        self._results.pop(tracked.row_id, None)
+
+    def now(self, tracked: FollowedDatabase) -> int:
+        """Scrub the database as soon as its turn comes; returns what ``result`` is asked with."""
+        ticket = next(self._tickets)
+        self._queue.add(self._steps(tracked, ticket))
+        return ticket
+
+    def result(self, tracked: FollowedDatabase, ticket: int) -> ScrubResult | None:
+        """The result of a scrub that was asked for, or of a later one; None if it has not ended."""
+        known = self._results.get(tracked.row_id)
+        return known[1] if known is not None and known[0] >= ticket else None
+
+    # -- when -------------------------------------------------------------------------------------------------------
+
+    def _next_s(self, tracked: FollowedDatabase, interval_s: float) -> float:
+        """When it is due (monotonic)."""
+        last, now_ms = self._journal.last_scrub(tracked.row_id), self._environment.wall_ms()
+        generations = self._journal.generations(tracked.row_id)
+        began_ms = generations[0].began_ms if generations else now_ms
+        due_ms = next_drill_ms(
+            f"scrub of {tracked.name}",
+            interval_ms=max(1, round(1000 * interval_s)),
+            last_ms=last.at_ms if last is not None and last.at_ms else began_ms,
+            started_ms=self._started_ms,
+        )
+        return time.monotonic() + (due_ms - now_ms) / 1000
+
+    def _arm(self) -> None:
+        first_s = self._due.first()
+        if first_s is None or (self._armed_s is not None and self._armed_s <= first_s):
+            return
+        self._armed_s = first_s
+        self._queue.add(self._when_due(first_s), delay_s=max(0.0, first_s - time.monotonic()))
+
+    def _when_due(self, armed_s: float) -> ScanSteps:
+        while True:
+            with self._lock:
+                row_id = self._due.pop(time.monotonic()) if self._armed_s == armed_s else None
+                planned = self._planned.get(row_id) if row_id is not None else None
+                if row_id is None or planned is None:
+                    if self._armed_s == armed_s:
+                        self._armed_s = None
+                    self._arm()
+                    return
+            tracked, interval_s = planned
+            is_over = yield from self._scrubbed(tracked, next(self._tickets))
+            with self._lock:
+                if self._planned.get(tracked.row_id) == planned:
+                    soon_s = time.monotonic() + min(RETRY_S, interval_s)
+                    due_s = max(self._next_s(tracked, interval_s), time.monotonic() + interval_s / 2)
+                    self._due.put(tracked.row_id, due_s if is_over else soon_s)
+
+    # -- in the scans' thread -----------------------------------------------------------------------------------------
+
+    def _steps(self, tracked: FollowedDatabase, ticket: int) -> ScanSteps:
+        yield from self._scrubbed(tracked, ticket)
+
+    def _scrubbed(self, tracked: FollowedDatabase, ticket: int) -> _Over:
+        """Scrub it; False: it is to be tried again soon."""
+        while tracked.row_id in self._under_way:
+            yield ScanWait(until_s=time.monotonic() + BUSY_POLL_S)
+        self._under_way.add(tracked.row_id)
+        try:
+            result, is_over = yield from self._attempts(tracked)
+        finally:
+            self._under_way.discard(tracked.row_id)
+        self._results[tracked.row_id] = ticket, result
+        return is_over
+
+    def _attempts(self, tracked: FollowedDatabase) -> _Attempts:
+        reason = ""
+        for _ in range(ATTEMPTS):
+            if tracked.mailbox.dismissed:
+                return ScrubResult(skipped="it is not followed any more"), True
+            try:
+                with boundary("scrub", database=tracked.name):
+                    found = yield from self._scrub.steps(tracked)
+                    return self._found(tracked, found), True
+            except NotComparedError as error:
+                self._journal.note_scrub_skipped(tracked.row_id, error.message)
+                _log.info("scrub_skipped", database=tracked.name, reason=error.message)
+                return ScrubResult(skipped=error.message), True
+            except WalsyncdError as error:
+                reason = error.message
+            yield ScanWait(until_s=time.monotonic() + ATTEMPT_S)
+        self._journal.note_scrub_skipped(tracked.row_id, reason)
+        _log.warning("scrub_postponed", database=tracked.name, reason=reason, next_try_in_s=RETRY_S)
+        return ScrubResult(skipped=reason), False
+
+    def _found(self, tracked: FollowedDatabase, found: Scrubbed) -> ScrubResult:
+        pages, compared = found.finding.pages, found.finding.compared
+        now_ms, position = self._environment.wall_ms(), found.origin.state.stream.position
+        self._journal.note_cipher(tracked.row_id, found.finding.cipher)
+        self._journal.note_scrub(tracked.row_id, at_ms=now_ms, pages=compared, differing=len(pages))
+        if not len(pages):
+            self._journal.note_scanned(tracked.row_id, position, now_ms)
+            _log.info("replica_compared", database=tracked.name, position=str(position), pages=compared)
+            return ScrubResult(compared)
+        shown = pages[:SHOWN].tolist()
+        _log.error(
+            "replica_differs",
+            database=tracked.name,
+            position=str(position),
+            differing=len(pages),
+            pages=compared,
+            first=shown,
+            remedy=REMEDY,
+        )
+        text = "a comparison of the file with its replica found {pages} that differ, first page {first}"
+        counted = f"{len(pages)} page" + ("s" if len(pages) > 1 else "")
+        gap = Gap.of(GapKind.DIFFERS, text, pages=counted, first=shown[0])
+
+        def heal(tracked: FollowedDatabase) -> None:
+            state = tracked.state
+            if state is None or tracked.bridge is not None:
+                return  # a gap is bridged just now, with every page that differs; or a base is coming
+            if (state.stream.generation, tracked.gaps, tracked.rewinds) == found.origin.unbroken:
+                self._heal(tracked, gap)
+
+        self._schedule.interrupt(tracked, heal)
+        return ScrubResult(compared, len(pages))
