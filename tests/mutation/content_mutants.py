@@ -80,4 +80,26 @@ CONTENT_MUTANTS: tuple[Mutant, ...] = (
         "old = state",
         "engine/content/test_bridges.py::test_the_gap_is_in_the_journal_until_it_is_bridged",
     ),
+    # -- the scrub
+    mutant(
+        "a scrub takes what frames explain for a difference",
+        "core/content/scrub_pass.py",
+        "kept = ~np.isin(numbers, explained) &",
+        "kept = np.ones(len(numbers), np.bool_) &",
+        "core/content/test_scrub_pass.py",
+    ),
+    mutant(
+        "a scrub takes what lies past the size for a difference",
+        "core/content/scrub_pass.py",
+        "kept &= numbers <= size",
+        "pass",
+        "core/content/test_scrub_pass.py",
+    ),
+    mutant(
+        "a scrub believes what it read across a gap",
+        "engine/content/scrub_steps.py",
+        "if end is None or end.unbroken != origin.unbroken:",
+        "if end is None:",
+        "engine/content/test_scrub_steps.py",
+    ),
 )
