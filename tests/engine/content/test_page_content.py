@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sqlite3
-from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from tests.adapters.files.sqlite_process import SqliteProcess
 from tests.engine.running import Place, running, wait_for
 from walsyncd.engine.content import map_making, page_content, page_maps
 
@@ -18,15 +17,14 @@ def test_a_daemon_keeps_the_map_of_its_database(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(page_maps, "TAKE_OVER_BYTES", 1)
     monkeypatch.setattr(map_making, "RETRY_S", 0.2)
     place = Place(tmp_path)
-    with closing(sqlite3.connect(place.database(), isolation_level=None)) as app:
-        app.execute("PRAGMA journal_mode = WAL")
-        app.execute("CREATE TABLE t (x)")
+    with SqliteProcess(place.database()) as app:
+        app.execute("PRAGMA journal_mode = WAL", "CREATE TABLE t (x)")
         with running(place.settings("app")):
             place.sync()
             with place.journal() as journal:
                 wait_for(lambda: journal.page_map(1) is not None)
                 for value in range(5):
-                    app.execute("INSERT INTO t VALUES (?)", (value,))
+                    app.execute(f"INSERT INTO t VALUES ({value})")
                     place.sync()
                 wait_for(lambda: journal.redo_rows(1) == [])
                 made = journal.page_map(1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -121,6 +122,19 @@ def test_damaged_object_ends_the_generation(place: Place, capsys: pytest.Capture
     assert "drill_failed" in capsys.readouterr().err
 
 
+def write_unseen(place: Place, offset: int, content: bytes) -> None:
+    """Write into the database through a second name in another folder, and put its times back: nothing tells of it."""
+    times = place.database().stat()
+    other = place.folder / "elsewhere" / "app.db"
+    other.parent.mkdir()
+    other.hardlink_to(place.database())
+    with other.open("r+b") as file:
+        file.seek(offset)
+        file.write(content)
+    os.utime(other, ns=(times.st_atime_ns, times.st_mtime_ns))
+    other.unlink()
+
+
 def test_difference_from_the_live_file_is_found(place: Place) -> None:
     """A page that no commit wrote and that is another one in the live file."""
     with application(place) as connection, running(drilling(place, interval_s=None)) as daemon:
@@ -128,9 +142,7 @@ def test_difference_from_the_live_file_is_found(place: Place) -> None:
         connection.execute("INSERT INTO t (payload) VALUES ('so that there is a WAL')")
         place.sync()
         first = place.row().generation
-        with place.database().open("r+b") as file:
-            file.seek(20 * 4096 + 2000)
-            file.write(b"not SQLite's")
+        write_unseen(place, 20 * 4096 + 2000, b"not SQLite's")
         (tracked,) = daemon.databases
         daemon._destinations.all()[0].driller.plan(tracked, 0.2)  # as a reload would
         row = drilled(place, DrillOutcome.FAILED)
