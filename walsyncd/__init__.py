@@ -48,7 +48,9 @@ upkeep and health for itself. Each of them writes only what its line says::
     driller       upkeep.drill_runner                     results of drills
     control       system.connections: serves the socket   answers to clients
     control-N     daemon.control: makes the answers       requests that other threads carry out
+    path finder   daemon.path_finder: paths, patterns     what the configuration means on disk now
     health        daemon.storage_probe                    whether storage answers
+    notifier      daemon.notifier: [notify]               nothing
     log           log.queue                               stderr
 
 They share the journal (one connection, one lock) and wake-ups. The inotify queue is read under one lock by whichever
