@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import threading
 import time
@@ -24,7 +25,7 @@ from walsyncd.engine.daemon.sync_progress import missing, parse_sync_point
 from walsyncd.engine.restore.replica import Replica
 from walsyncd.engine.restore.restorer import find_plan, restore
 
-WAIT_S_MAX = 120.0  # the machine may be busy with other tests
+WAIT_S_MAX = float(os.environ.get("WALSYNCD_TESTS_WAIT_S", "120"))  # generous: machines are busy
 
 # The one storage of a test, or several by url, or none: then folders are opened.
 Given: TypeAlias = Storage | Mapping[str, Storage] | None

@@ -69,7 +69,8 @@ class Tree:
         # What is compiled is kept by the hash of its source: by time and size a mutant may look like the file it is of.
         by_hash = py_compile.PycInvalidationMode.CHECKED_HASH
         compileall.compile_dir(folder / "walsyncd", quiet=1, invalidation_mode=by_hash)
-        plain = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTEST_ADDOPTS": ""}
+        # What a mutant breaks may never happen: a test that waits for it must fail in time.
+        plain = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTEST_ADDOPTS": "", "WALSYNCD_TESTS_WAIT_S": "30"}
         self._runner = subprocess.Popen(
             [sys.executable, "-c", _RUNNER],
             cwd=folder,
@@ -129,6 +130,7 @@ def test_the_whole_proof_passes(tree: Tree) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)  # an answer that comes too late would be taken for the next mutant's
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
 def test_a_broken_proof_is_noticed(tree: Tree, mutant: Mutant) -> None:
     """The tests that are asked fail, and not for want of a program that runs."""

@@ -268,10 +268,10 @@ class FollowedDatabase:
             self.base = replace(self.base, wanted=step.base_wanted, unbased_since_s=unbased_since_s)
 
     def begin(self, state: FollowState, reason: str, now_s: float) -> None:
-        """Begin a generation at ``state``, which wants a base."""
+        """Begin a generation at ``state``, which wants a base. Without a WAL the file is in none until then."""
         self.drop_pending()
         self.state, self.evidence = state, Evidence(verified=True)
-        self.base = BaseNeed(wanted=reason)
+        self.base = BaseNeed(wanted=reason, unbased_since_s=now_s if state.mode == "rollback" else None)
         self.next_generation = self.next_generation.after_begin(now_s)
 
     def end_generation(self, following: NextGeneration) -> None:
