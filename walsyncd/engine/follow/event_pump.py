@@ -22,13 +22,6 @@ from walsyncd.engine.threads.boundary import boundary
 from walsyncd.engine.threads.stall_detector import StallDetector
 from walsyncd.errors import WalsyncdError
 
-# A busy writer causes several events per commit, which the kernel merges into one only while nobody reads them. After
-# BURST_DRAINS drains in a row that had events of writes alone and were less than BURST_GAP_S apart, the queue is left
-# to fill for BURST_PAUSE_S. A file that is created or deleted ends the burst, since it may exist only a millisecond.
-BURST_DRAINS = 8
-BURST_GAP_S = 0.01
-BURST_PAUSE_S = 0.002
-
 RECHECK_S = 60.0  # mounts and limits change without an event
 
 _WRITES = {Kind.MODIFY, Kind.CLOSE_WRITE}
