@@ -8,6 +8,7 @@ the connections that exist, without a word, as a NAT does that has forgotten the
 from __future__ import annotations
 
 import ctypes
+import select
 import socket
 import ssl
 import struct
@@ -86,7 +87,9 @@ def run_throttle(
             threading.Thread(target=serve, args=(client.dup(),), daemon=True).start()
 
     def serve(client: socket.socket) -> None:
-        with suppress(OSError):
+        with suppress(
+            OSError, ValueError
+        ):  # a ValueError comes from select, after another thread closed the connection
             if tls is not None:
                 client = tls.wrap_socket(client, server_side=True)
             open_ends.append(client)
@@ -94,9 +97,10 @@ def run_throttle(
             open_ends.append(store)
             store.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            threading.Thread(target=answer, args=(store, client), daemon=True).start()
+            end = client if tls is None else _SharedTls(client)
+            threading.Thread(target=answer, args=(store, end), daemon=True).start()
             while True:
-                piece = client.recv(PIECE)
+                piece = end.recv(PIECE)
                 if not piece:
                     store.shutdown(socket.SHUT_WR)
                     return
@@ -104,8 +108,8 @@ def run_throttle(
                 line.pass_by(len(piece))
                 store.sendall(piece)
 
-    def answer(store: socket.socket, client: socket.socket) -> None:
-        with suppress(OSError):
+    def answer(store: socket.socket, client: socket.socket | _SharedTls) -> None:
+        with suppress(OSError, ValueError):
             while piece := store.recv(1 << 16):
                 client.sendall(piece)
         for end in (store, client):
@@ -122,6 +126,35 @@ def run_throttle(
             with suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
             end.close()
+
+
+class _SharedTls:
+    """A TLS connection that one thread reads while another one writes. OpenSSL allows one call at a time."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._lock = threading.Lock()
+        connection.setblocking(False)
+
+    def recv(self, size: int) -> bytes:
+        """As of a socket that blocks."""
+        while True:
+            with suppress(ssl.SSLWantReadError), self._lock:
+                return self._connection.recv(size)
+            select.select([self._connection], [], [])
+
+    def sendall(self, piece: bytes) -> None:
+        """As of a socket that blocks."""
+        left = memoryview(piece)
+        while left:
+            with suppress(ssl.SSLWantWriteError), self._lock:
+                left = left[self._connection.send(left) :]
+                continue
+            select.select([], [self._connection], [])
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._connection.close()
 
 
 def _drop_packets(sock: socket.socket) -> None:

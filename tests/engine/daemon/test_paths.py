@@ -132,6 +132,15 @@ def test_a_link_that_appears_after_the_start(
             renamed_over(place.folder / path, "../2/app.db")
 
 
+def test_a_link_from_a_file_at_rest_to_one_in_use(place: Place, releases: tuple[SqliteProcess, SqliteProcess]) -> None:
+    """The first has no WAL any more when the link is switched, the second has one."""
+    (place.folder / "current").symlink_to("releases/1")
+    with switched(place, at(place, "current/app.db"), "releases/2/app.db"):
+        releases[0].close()
+        place.sync()
+        renamed_over(place.folder / "current", "releases/2")
+
+
 @pytest.mark.usefixtures("releases")
 def test_another_folder_in_the_folders_place(place: Place) -> None:
     """Renamed, and another one renamed to its name: there is no link at all."""

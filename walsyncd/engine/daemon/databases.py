@@ -23,20 +23,18 @@ from walsyncd.adapters.files.match_examination import examine_match
 from walsyncd.adapters.journal.journal import Journal
 from walsyncd.config import DatabaseSpec, Found, Settings, Suspended, find_databases, resolve
 from walsyncd.core.follow.database_state import DatabaseState
-from walsyncd.core.follow.gap import Gap, GapKind
 from walsyncd.engine.backpressure.backpressure import Backpressure
 from walsyncd.engine.backpressure.mark_hold import HoldTarget
 from walsyncd.engine.daemon.destinations import Destinations
 from walsyncd.engine.daemon.path_finder import PathFinder
 from walsyncd.engine.follow.event_pump import EventPump
-from walsyncd.engine.follow.file_facts import database_identity, file_facts
 from walsyncd.engine.follow.followed_database import FollowedDatabase, Mailbox
 from walsyncd.engine.follow.follower import Follower
 from walsyncd.engine.follow.schedule import Schedule
-from walsyncd.engine.follow.wal_pairs import REPLACED, WalPairs
+from walsyncd.engine.follow.wal_pairs import WalPairs
 from walsyncd.engine.threads.boundary import boundary
 from walsyncd.engine.upkeep.pruner import policy_of
-from walsyncd.errors import STATE_ERRORS, FaultError, MissingError, RefusedError, UsageError, WalsyncdError
+from walsyncd.errors import STATE_ERRORS, FaultError, RefusedError, UsageError, WalsyncdError
 
 DISMISS_TIMEOUT_S = 60.0  # a round of the follower is bounded work
 JOINS_MAX = 50  # between two looks at what else the main thread has to do: each is some milliseconds
@@ -255,11 +253,10 @@ class Databases:
                     ended = self._journal.generations(row.id)[-1:]
                     reason = "".join(each.reason_ended for each in ended)
                     tracked.next_generation = replace(tracked.next_generation, reason=reason)
-                is_moved = before != path and _is_another_file(tracked)
                 self._destinations.of(row.id).adopt([tracked])
                 tracked.wal_pairs.look_around()
-                if is_moved:
-                    tracked.wal_pairs.replaced = Gap.of(GapKind.REPLACED, REPLACED)
+                if before != path:
+                    tracked.wal_pairs.blind = True  # so that the first look asks whether it is the same file
         except STATE_ERRORS:
             raise
         except WalsyncdError as error:  # the follower's look reports what is wrong
@@ -320,11 +317,3 @@ def _hold_target(spec: DatabaseSpec) -> HoldTarget | None:
 def _is_tuned(before: DatabaseSpec, spec: DatabaseSpec) -> bool:
     """Whether any setting differs, except the entry's name and the path by which it was configured."""
     return replace(spec, entry=before.entry, configured_as=before.configured_as) != before
-
-
-def _is_another_file(tracked: FollowedDatabase) -> bool:
-    """Whether its path leads to another file than its history is of; what is wrong with the file shows at the look."""
-    with suppress(MissingError):
-        facts = file_facts(database_identity(tracked), "", None)
-        return tracked.state is not None and not facts.is_file(tracked.state.file)
-    return False
