@@ -87,7 +87,7 @@ PRESENCE_MUTANTS = (
     mutant(
         "frames that are not published yet are none",
         "engine/follow/wal_pair.py",
-        "return len(head) == FRAME_HEADER_SIZE and salts in {index.salts, (0, 0)}",
+        "return found is not None and found.salts in {index.salts, (0, 0)}",
         "return False",
         "engine/follow/test_wal_pair.py::test_frames_behind_the_last_one",
     ),

@@ -39,11 +39,10 @@ def test_a_base_is_durable_before_its_upload(journal: Journal) -> None:
 def test_plan_and_parts_come_back(journal: Journal) -> None:
     """With the sender's own detail."""
     row = begin(journal)
-    journal.base_planned(row.id, "[1]")
     journal.upload_opened(row.id, "upload-1", 8)
     journal.part_begun(row.id, 1, 8, "aa", '{"range": 1}')
     (base,) = journal.bases(1)
-    assert (base.plan, base.row.upload_id) == ("[1]", "upload-1")
+    assert (base.plan, base.row.upload_id) == ("{}", "upload-1")
     assert journal.parts(row.id) == [PartRow(1, 8, "aa", None, '{"range": 1}')]
 
 

@@ -23,6 +23,7 @@ from walsyncd.core.sqlite.wal import (
     WalHeader,
     format_wal_header,
     is_unknown_wal,
+    parse_frame_header,
     parse_wal_header,
     read_frames,
 )
@@ -68,9 +69,10 @@ def test_real_wal_is_read_whole(tmp_path: Path, page_size: int, big_endian: bool
     assert frames.commits[-1] == frames.last == frames.count
     assert frames.sizes[-1] == pages
     assert set(frames.page_numbers.tolist()) <= set(range(1, pages + 1))
-    assert frames.chain_after(frames.last, header.chain) == struct.unpack_from(
-        ">2I", wal, header.offset_of(frames.last) + 16
-    )
+    last = parse_frame_header(wal[header.offset_of(frames.last) :])
+    assert last is not None
+    assert (last.page_number, last.database_pages) == (frames.page_numbers[-1], pages)
+    assert (last.salts, last.chain) == (header.salts, frames.chain_after(frames.last, header.chain))
     assert (frames.end, frames.next_salts) == (FrameEnd.DATA, None)
 
 

@@ -175,10 +175,6 @@ class OpenFile:
             ctime_ns=status.st_ctime_ns,
         )
 
-    def is_same(self, other: OpenFile) -> bool:
-        """Whether both descriptors are of the same file."""
-        return self._key == other._key
-
     def duplicate(self) -> OpenFile:
         """Return another descriptor of the same file, to be closed separately."""
         with _translated("duplicate a descriptor of", self.path):

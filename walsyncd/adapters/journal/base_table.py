@@ -74,11 +74,6 @@ class BaseTable(BaseReads):
             connection.execute("UPDATE object SET plan = ? WHERE id = ?", (plan, row.id))
         return row
 
-    def base_planned(self, object_id: int, plan: str) -> None:
-        """Replace the snapshotter's own JSON."""
-        with self._transaction() as connection:
-            connection.execute("UPDATE object SET plan = ? WHERE id = ?", (plan, object_id))
-
     def base_stored(self, object_id: int, *, etag: str, size: int) -> None:
         """Note that the upload was completed. The row stays until the manifest is stored."""
         with self._transaction() as connection:

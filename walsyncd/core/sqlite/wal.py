@@ -42,6 +42,7 @@ VERSION = 3007000
 PAGE_SIZES = tuple(1 << bits for bits in range(9, 17))
 
 _HEADER = struct.Struct(">8I")
+_FRAME_HEADER = struct.Struct(">6I")
 Salts = tuple[int, int]
 
 _FIELDS = 6  # of a frame header: page number, size, two salts, two checksums
@@ -85,6 +86,24 @@ def parse_wal_header(data: Buffer) -> WalHeader | None:
     if chain != tuple(stored):
         return None
     return WalHeader(page_size, big_endian, sequence, salt1, salt2, chain)
+
+
+@dataclass(frozen=True, slots=True)
+class FrameHeader:
+    """The fields of the 24 bytes before each page. ``chain`` is the running checksum after the frame."""
+
+    page_number: int
+    database_pages: int
+    salts: Salts
+    chain: Chain
+
+
+def parse_frame_header(data: Buffer) -> FrameHeader | None:
+    """Return the frame header that ``data`` begins with, unverified, or None if ``data`` is shorter than one."""
+    if len(data) < FRAME_HEADER_SIZE:
+        return None
+    page_number, pages, salt1, salt2, sum1, sum2 = _FRAME_HEADER.unpack_from(data)
+    return FrameHeader(page_number, pages, (salt1, salt2), (sum1, sum2))
 
 
 def is_unknown_wal(data: Buffer) -> bool:
@@ -234,10 +253,10 @@ def _leading(flags: NDArray[np.bool_]) -> int:
 
 def _what_follows(rest: memoryview, header: WalHeader) -> tuple[FrameEnd, tuple[int, int] | None]:
     """Return why the run ended before ``rest``, and the salts that were found there."""
-    if len(rest) < FRAME_HEADER_SIZE:
+    following = parse_frame_header(rest)
+    if following is None:
         return FrameEnd.DATA, None
-    salt1, salt2 = struct.unpack_from(">2I", rest, 8)
-    salts = (salt1, salt2)
+    salts = following.salts
     if len(rest) < header.frame_size:
         return FrameEnd.DATA, salts
     if salts == header.salts:

@@ -11,7 +11,6 @@ wal-index, and so does the follower.
 
 from __future__ import annotations
 
-import struct
 import threading
 import time
 from collections.abc import Callable
@@ -47,7 +46,7 @@ from walsyncd.core.follow.presence_decision import (
     TakeDms,
     decide,
 )
-from walsyncd.core.sqlite.wal import FRAME_HEADER_SIZE, WAL_HEADER_SIZE, parse_wal_header
+from walsyncd.core.sqlite.wal import FRAME_HEADER_SIZE, WAL_HEADER_SIZE, parse_frame_header, parse_wal_header
 from walsyncd.core.sqlite.walindex import WALINDEX_READ_SIZE, parse_index_header
 from walsyncd.errors import WalsyncdError
 
@@ -217,8 +216,8 @@ def _fits(grip: _Grip) -> bool:
     wal = parse_wal_header(grip.wal.pread(0, WAL_HEADER_SIZE))
     if wal is None or wal.salts != index.salts:
         return False
-    head = grip.wal.pread(wal.offset_of(index.max_frame), FRAME_HEADER_SIZE)
-    return head[8:] == struct.pack(">4I", *index.salts, *index.frame_chain)
+    last = parse_frame_header(grip.wal.pread(wal.offset_of(index.max_frame), FRAME_HEADER_SIZE))
+    return last is not None and (last.salts, last.chain) == (index.salts, index.frame_chain)
 
 
 def _others(shm: OpenFile) -> Others:

@@ -29,7 +29,7 @@ from walsyncd.core.follow.decision import CounterMark, ShmEvidence
 from walsyncd.core.follow.gap import Gap, GapKind
 from walsyncd.core.follow.restart import succeeds
 from walsyncd.core.follow.write_trail import WriteTrail
-from walsyncd.core.sqlite.wal import FRAME_HEADER_SIZE, WAL_HEADER_SIZE, Salts, parse_wal_header
+from walsyncd.core.sqlite.wal import FRAME_HEADER_SIZE, WAL_HEADER_SIZE, Salts, parse_frame_header, parse_wal_header
 from walsyncd.core.sqlite.walindex import WALINDEX_READ_SIZE, IndexHeader, parse_index_header
 
 _SALTS, _BACKFILLED = slice(32, 40), slice(96, 100)  # of the wal-index's header (``core.sqlite.walindex``)
@@ -74,14 +74,13 @@ def frames_behind(wal: OpenFile, shm: OpenFile, index: IndexHeader) -> bool:
     if not index.page_size:
         return True
     offset = WAL_HEADER_SIZE + index.max_frame * (FRAME_HEADER_SIZE + index.page_size)
-    head = wal.pread(offset, FRAME_HEADER_SIZE)
-    salts = int.from_bytes(head[8:12], "big"), int.from_bytes(head[12:16], "big")
+    found = parse_frame_header(wal.pread(offset, FRAME_HEADER_SIZE))
     now = parse_index_header(shm.pread(0, WALINDEX_READ_SIZE))
     if now is None or now.salts != index.salts:
         return True
     if not index.max_frame and is_begun(wal, index.salts):
         return True
-    return len(head) == FRAME_HEADER_SIZE and salts in {index.salts, (0, 0)}
+    return found is not None and found.salts in {index.salts, (0, 0)}
 
 
 def is_begun(wal: OpenFile, salts: Salts) -> bool:

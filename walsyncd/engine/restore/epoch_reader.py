@@ -15,7 +15,6 @@ Objects overlap legally, so one that broke off on the way is read again from its
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterator
 
 from walsyncd.core.restore.coverage import FramesKey
@@ -25,6 +24,7 @@ from walsyncd.core.sqlite.wal import (
     WAL_HEADER_SIZE,
     Frames,
     WalHeader,
+    parse_frame_header,
     parse_wal_header,
     read_frames,
 )
@@ -152,12 +152,12 @@ class EpochReader:
         if self._page_size is None:
             raise CorruptError("the epoch's first frames and page size are not known")
         size = FRAME_HEADER_SIZE + self._page_size
-        if len(data) < size:
+        head = parse_frame_header(data)
+        if head is None or len(data) < size:
             raise CorruptError("it begins with less than a frame")
-        salt1, salt2, *after = struct.unpack_from(">4I", data, 8)
-        self._header = WalHeader(self._page_size, False, self._epoch, salt1, salt2, chain=(0, 0))
+        self._header = WalHeader(self._page_size, False, self._epoch, *head.salts, chain=(0, 0))
         self.frame = first - 1
-        self.chain = chain_before(data[:size], (after[0], after[1]), big_endian=False)
+        self.chain = chain_before(data[:size], head.chain, big_endian=False)
         self.start = self.chain
         self._began = self.frame, self.chain
 
