@@ -20,11 +20,13 @@ def test_a_bucket_gets_every_setting(monkeypatch: pytest.MonkeyPatch) -> None:
     storage = storage_from(
         StorageSettings(
             url="s3://bucket/prefix",
-            endpoint_url="http://127.0.0.1:9",
-            region="eu-central-1",
-            access_key_id="id",
-            secret_access_key="secret",  # noqa: S106  of nothing
-            addressing_style="path",
+            options={
+                "endpoint_url": "http://127.0.0.1:9",
+                "region": "eu-central-1",
+                "access_key_id": "id",
+                "secret_access_key": "secret",
+                "addressing_style": "path",
+            },
         ),
         connections_max=3,
     )

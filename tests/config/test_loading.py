@@ -197,12 +197,12 @@ def test_credentials_come_from_systemd_unless_they_are_configured(
     monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
     (tmp_path / "access_key_id").write_text("id\n")
     (tmp_path / "secret_access_key").write_text("secret\n")
-    storage = load(_write(tmp_path, MINIMAL)).storage
-    assert (storage.access_key_id, storage.secret_access_key, storage.session_token) == ("id", "secret", None)
+    options = load(_write(tmp_path, MINIMAL)).storage.options
+    assert (options["access_key_id"], options["secret_access_key"], options["session_token"]) == ("id", "secret", None)
 
     own = load(_write(tmp_path, MINIMAL + 'access_key_id = "own"\nsecret_access_key = "x"\n')).storage
-    assert (own.access_key_id, own.secret_access_key) == ("own", "x")
-    assert load(_write(tmp_path, MINIMAL + 'profile = "p"\n')).storage.access_key_id is None
+    assert (own.options["access_key_id"], own.options["secret_access_key"]) == ("own", "x")
+    assert load(_write(tmp_path, MINIMAL + 'profile = "p"\n')).storage.options["access_key_id"] is None
 
 
 def test_half_a_credential_of_systemd_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -214,8 +214,8 @@ def test_half_a_credential_of_systemd_is_refused(tmp_path: Path, monkeypatch: py
 
 def test_without_any_keys_the_choice_is_left_to_boto3(tmp_path: Path) -> None:
     """No key is invented."""
-    storage = load(_write(tmp_path, MINIMAL)).storage
-    assert (storage.access_key_id, storage.secret_access_key, storage.profile) == (None, None, None)
+    options = load(_write(tmp_path, MINIMAL)).storage.options
+    assert [options[key] for key in ("access_key_id", "secret_access_key", "profile")] == [None, None, None]
 
 
 @pytest.mark.parametrize(
@@ -272,14 +272,14 @@ def test_an_address_needs_no_configuration(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(loading, "DEFAULT_FILE", tmp_path / "absent.toml")
     monkeypatch.setenv("WALSYNCD_STORAGE__ENDPOINT_URL", "http://127.0.0.1:9000")
     storage = storage_at("s3://bucket/prefix/app/", None)
-    assert (storage.url, storage.endpoint_url) == ("s3://bucket/prefix/app", "http://127.0.0.1:9000")
+    assert (storage.url, storage.options["endpoint_url"]) == ("s3://bucket/prefix/app", "http://127.0.0.1:9000")
 
 
 def test_an_address_takes_the_rest_from_the_configuration(tmp_path: Path) -> None:
     """The endpoint is that of [storage], the url the one that was asked for."""
     file = _write(tmp_path, MINIMAL + 'endpoint_url = "https://s3.example.com"\n')
     storage = storage_at("s3://other/app", file)
-    assert (storage.url, storage.endpoint_url) == ("s3://other/app", "https://s3.example.com")
+    assert (storage.url, storage.options["endpoint_url"]) == ("s3://other/app", "https://s3.example.com")
 
 
 def test_an_address_with_a_file_that_was_asked_for_needs_it(tmp_path: Path) -> None:

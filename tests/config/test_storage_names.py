@@ -34,7 +34,7 @@ def test_each_database_selects_its_storage(tmp_path: Path) -> None:
     )
     assert [each.storage for each in settings.databases] == ["tenant_a", ""]
     tenant = settings.storage_of("tenant_a")
-    assert (tenant.url, tenant.access_key_id, tenant.region) == ("s3://tenant/sqlite", "a", None)
+    assert (tenant.url, tenant.options["access_key_id"], tenant.options["region"]) == ("s3://tenant/sqlite", "a", None)
     assert settings.storage_of("") is settings.storage
     assert [each.section for each in settings.storages] == ["storage", "storage.tenant_a"]
 
@@ -44,7 +44,7 @@ def test_variables_reach_every_key(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("WALSYNCD_STORAGE__TENANT_A__REGION", "eu-west-3")
     monkeypatch.setenv("WALSYNCD_STORAGE__OTHER__URL", "s3://other")
     settings = _load(tmp_path, DEFAULT + TENANT)
-    assert settings.storage_of("tenant_a").region == "eu-west-3"
+    assert settings.storage_of("tenant_a").options["region"] == "eu-west-3"
     assert settings.storage_of("tenant_a").url == "s3://tenant/sqlite"
     assert settings.storage_of("other").url == "s3://other"
     monkeypatch.setenv("WALSYNCD_STORAGE__TENANT_A__TIMEOUT", "forever")
@@ -60,7 +60,8 @@ def test_credentials_of_systemd_have_the_name_before_them(tmp_path: Path, monkey
     assert "eu.secret_access_key: is missing beside access_key_id" in _refusal(tmp_path, text)
     (tmp_path / "eu.secret_access_key").write_text("t")
     settings = _load(tmp_path, text)
-    assert [(each.access_key_id, each.secret_access_key) for each in settings.storages] == [("d", "s"), ("e", "t")]
+    keys = [(each.options["access_key_id"], each.options["secret_access_key"]) for each in settings.storages]
+    assert keys == [("d", "s"), ("e", "t")]
 
 
 @pytest.mark.parametrize(
@@ -115,5 +116,5 @@ def test_an_address_is_reached_as_the_storage_that_it_is_in(tmp_path: Path) -> N
     """With its credentials; any other is reached as [storage] is."""
     file = tmp_path / "config.toml"
     file.write_text(DEFAULT + TENANT)
-    assert storage_at("s3://tenant/sqlite/app", file).access_key_id == "a"
-    assert storage_at("s3://tenant/sqlite-old/app", file).access_key_id is None
+    assert storage_at("s3://tenant/sqlite/app", file).options["access_key_id"] == "a"
+    assert storage_at("s3://tenant/sqlite-old/app", file).options["access_key_id"] is None

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from walsyncd.adapters.storage.s3.s3_settings import S3Settings
 from walsyncd.config import load
 from walsyncd.config.settings import StorageSettings
 from walsyncd.errors import UsageError
@@ -40,9 +41,10 @@ def test_everything_arrives(tmp_path: Path) -> None:
         timeout = "1500ms"
         """,
     )
-    assert settings.role_arn == "arn:aws:iam::123456789012:role/backup/walsyncd"
-    assert (settings.role_external_id, settings.storage_class) == ("external", "GLACIER_IR")
-    assert (settings.encryption, settings.kms_key_id, settings.timeout_s) == ("sse-kms", "alias/backup", 1.5)
+    s3 = S3Settings(**settings.options)
+    assert s3.role_arn == "arn:aws:iam::123456789012:role/backup/walsyncd"
+    assert (s3.role_external_id, s3.storage_class) == ("external", "GLACIER_IR")
+    assert (s3.encryption, s3.kms_key_id, s3.timeout_s) == ("sse-kms", "alias/backup", 1.5)
     assert "external" not in repr(settings)
 
 
@@ -74,7 +76,7 @@ def test_what_cannot_be_right(tmp_path: Path, text: str, words: str) -> None:
 def test_the_key_of_sse_c_is_in_a_file(tmp_path: Path, content: bytes) -> None:
     """As it is or in base64; it is not shown."""
     settings = _load(tmp_path, f'encryption = "sse-c"\nsse_c_key_file = "{_key_file(tmp_path, content)}"')
-    assert settings.encryption_key == KEY
+    assert settings.options["encryption_key"] == KEY
     assert repr(KEY) not in repr(settings)
 
 
@@ -82,7 +84,7 @@ def test_the_key_of_sse_c_is_a_credential(tmp_path: Path, monkeypatch: pytest.Mo
     """Systemd's credential is taken where no file is named."""
     _key_file(tmp_path, KEY, 0o400)
     monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
-    assert _load(tmp_path, 'encryption = "sse-c"').encryption_key == KEY
+    assert _load(tmp_path, 'encryption = "sse-c"').options["encryption_key"] == KEY
 
 
 def test_a_key_that_others_can_read_is_refused(tmp_path: Path) -> None:
@@ -108,4 +110,4 @@ def test_the_key_of_sse_c_does_not_go_over_the_network_in_the_clear(tmp_path: Pa
     key = f'encryption = "sse-c"\nsse_c_key_file = "{_key_file(tmp_path, KEY)}"\n'
     with pytest.raises(UsageError, match=r"in the clear.*https://"):
         _load(tmp_path, f'{key}endpoint_url = "http://s3.example.com"')
-    assert _load(tmp_path, f'{key}endpoint_url = "http://127.0.0.1:9000"').encryption_key == KEY
+    assert _load(tmp_path, f'{key}endpoint_url = "http://127.0.0.1:9000"').options["encryption_key"] == KEY

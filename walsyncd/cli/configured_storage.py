@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,10 +27,6 @@ def storage_from(
     request of several seconds makes progress.
     """
     from walsyncd.adapters.storage.open_storage import open_storage  # noqa: PLC0415  a command is light until it runs
-    from walsyncd.adapters.storage.s3.s3_settings import S3Settings  # noqa: PLC0415
 
-    how = asdict(settings)
-    url = how.pop("url")
-    del how["name"], how["delete"], how["expire_after_s"]  # its name and its use, not how it is reached
     memory = state_dir / FOLDERS_FILE if state_dir is not None else None
-    return open_storage(url, S3Settings(**how, connections_max=connections_max), memory=memory, beat=beat)
+    return open_storage(settings.url, settings.options, connections_max=connections_max, memory=memory, beat=beat)

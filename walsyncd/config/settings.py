@@ -5,9 +5,10 @@ Nothing here knows TOML, the environment or pydantic. ``loading`` makes these va
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from walsyncd.config.patterns import is_pattern
 
@@ -18,32 +19,17 @@ WAL_BYTES_MAX = 256 << 20  # with it, a gap is bridged in seconds, and no small 
 class StorageSettings:
     """Where the replicas are and how to access them.
 
-    ``name`` is that of a ``[storage.NAME]``, empty for ``[storage]`` itself.
-    ``url`` has no trailing slash: ``s3://bucket/prefix`` or ``file:///folder``. ``addressing_style`` is
-    ``auto``, ``path`` or ``virtual``. Without ``access_key_id`` boto3 looks for credentials itself. Secrets
-    are not in the value's repr, and so not in logs and tracebacks. ``encryption_key`` is the 32 bytes of SSE-C.
-    ``ca_file`` has the certificates of the authorities to trust. ``timeout_s`` is the longest time in which a request
-    may make no progress: no block of a body, and no answer. Without ``delete`` walsyncd removes nothing; the store does
-    that itself after ``expire_after_s``.
+    ``name`` is that of a ``[storage.NAME]``, empty for ``[storage]`` itself. ``url`` has no trailing slash:
+    ``s3://bucket/prefix`` or ``file:///folder``. Without ``delete`` walsyncd removes nothing. The store does that
+    itself after ``expire_after_s``.
+
+    ``options`` are for the backend of the URL's scheme alone, which declares what they mean (``s3.s3_settings``). Some
+    are secrets, so they are not in the value's repr, and so not in logs and tracebacks.
     """
 
     url: str
     name: str = ""
-    endpoint_url: str | None = None
-    region: str | None = None
-    ca_file: str | None = None
-    access_key_id: str | None = field(default=None, repr=False)
-    secret_access_key: str | None = field(default=None, repr=False)
-    session_token: str | None = field(default=None, repr=False)
-    profile: str | None = None
-    role_arn: str | None = None
-    role_external_id: str | None = field(default=None, repr=False)
-    addressing_style: Literal["auto", "path", "virtual"] = "auto"
-    storage_class: str | None = None
-    encryption: Literal["sse-s3", "sse-kms", "sse-c"] | None = None
-    kms_key_id: str | None = None
-    encryption_key: bytes | None = field(default=None, repr=False)
-    timeout_s: float = 20.0
+    options: Mapping[str, Any] = field(default_factory=dict, repr=False)
     delete: bool = True
     expire_after_s: float | None = None
 

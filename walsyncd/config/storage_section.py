@@ -32,6 +32,8 @@ DEFAULT_NAME = "default"  # a [[database]] selects [storage] by it if [defaults]
 
 # Names must also work in the environment, where they have no case and two underscores begin the next part.
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]|_(?!_))*")
+# Keys that no backend gets as they are.
+_NO_OPTIONS = {"url", "delete", "expire_after", "timeout", "sse_c_key_file"}
 _KEY_NAMES = ("access_key_id", "secret_access_key", "session_token")
 _SSE_C_KEY_BYTES = 32  # AES-256
 _SSE_C_HINT = "32 bytes or their base64, readable by its owner only: head -c 32 /dev/urandom > KEY; chmod 600 KEY"
@@ -47,16 +49,10 @@ def storage_settings(section: DestinationSection, name: str = "") -> tuple[Stora
     problems += _lone_keys(section, name)
     encryption_key, key_problems = _encryption_key(section, name) if section.encryption == "sse-c" else (None, [])
     problems += key_problems
-    own_keys = set(DestinationSection.model_fields) - {"timeout", "sse_c_key_file", "expire_after"}
-    fields = section.model_dump(include=own_keys)
-    own = {
-        "name": name,
-        "url": section.url.rstrip("/"),
-        "encryption_key": encryption_key,
-        "timeout_s": section.timeout,
-        "expire_after_s": section.expire_after,
-    }
-    return StorageSettings(**(fields | keys | own)), problems
+    options = section.model_dump(exclude=_NO_OPTIONS) | keys
+    options |= {"encryption_key": encryption_key, "timeout_s": section.timeout}
+    url, expire_after_s = section.url.rstrip("/"), section.expire_after
+    return StorageSettings(url, name, options, section.delete, expire_after_s), problems
 
 
 def all_storages(section: StorageSection) -> tuple[list[StorageSettings], list[Problem]]:

@@ -6,7 +6,6 @@ import pytest
 
 from walsyncd.adapters.storage.directory import DirectoryStorage
 from walsyncd.adapters.storage.open_storage import open_storage
-from walsyncd.adapters.storage.s3.s3_settings import S3Settings
 from walsyncd.adapters.storage.s3.s3_storage import S3Storage
 from walsyncd.errors import UsageError
 
@@ -25,7 +24,7 @@ from walsyncd.errors import UsageError
 )
 def test_url(url: str, kind: type, canonical: str) -> None:
     """The scheme chooses; the storage says its url without a trailing slash."""
-    storage = open_storage(url, S3Settings(region="eu-central-1"))
+    storage = open_storage(url, {"region": "eu-central-1"})
     assert type(storage) is kind
     assert storage.url == canonical
 
@@ -36,4 +35,4 @@ def test_url(url: str, kind: type, canonical: str) -> None:
 def test_url_that_is_none(url: str) -> None:
     """Anything else is a usage error that shows a url as it should be."""
     with pytest.raises(UsageError, match=r"s3://bucket|file:///"):
-        open_storage(url, S3Settings())
+        open_storage(url, {})

@@ -58,7 +58,8 @@ def test_new_credentials_for_the_same_place_end_nothing(place: Place) -> None:
     source = (settings, old)
     with wal_database(place.database()) as writer, serving(settings, old, lambda: source):
         generation = place.sync().split("/")[0]
-        source = (replace(settings, storage=replace(settings.storage, access_key_id="k", secret_access_key="s")), new)  # noqa: S106
+        keys = {"access_key_id": "k", "secret_access_key": "s"}
+        source = (replace(settings, storage=replace(settings.storage, options=keys)), new)
         assert "error" not in place.ask(op="reload")
         calls = len(old.calls)
         writer.execute("insert into t values (1)")

@@ -11,7 +11,9 @@ from __future__ import annotations
 import builtins  # ``list`` is a method here
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
+
+from walsyncd.adapters.storage.remark import Remark
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,3 +132,14 @@ class Storage(Readable, Protocol):
 
     def clock_ms(self) -> int | None:
         """Return the store's time by its last answer (``Date``). Returns None before any answer, and for a folder."""
+
+
+@runtime_checkable
+class HasRules(Protocol):
+    """What a storage with settings of its own has in addition, for ``walsyncd check``."""
+
+    def rules(self, *, deletes: bool, expire_after_s: float | None) -> list[Remark]:
+        """Return remarks about the store's own rules that cost money or remove objects. Makes requests."""
+
+    def findings(self) -> list[Remark]:
+        """Return remarks about how the store is reached, from the answers so far."""

@@ -8,9 +8,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 
 from walsyncd.adapters.storage.directory import DirectoryStorage
@@ -20,12 +20,18 @@ from walsyncd.errors import UsageError
 
 
 def open_storage(
-    url: str, settings: S3Settings, *, memory: Path | None = None, beat: Callable[[], None] = lambda: None
+    url: str,
+    options: Mapping[str, Any],
+    *,
+    connections_max: int = 16,
+    memory: Path | None = None,
+    beat: Callable[[], None] = lambda: None,
 ) -> Storage:
-    """Return the storage at ``url`` without making a request; ``settings`` are used for an S3 store.
+    """Return the storage at ``url`` without making a request; ``connections_max`` threads can use it at once.
 
-    ``memory`` is the file that remembers which folders were in use (``remembered_folder``). ``beat`` is called while a
-    request of several seconds makes progress.
+    ``options`` are those of the backend that the scheme chooses (``S3Settings``; a folder has none). ``memory`` is the
+    file that remembers which folders were in use (``remembered_folder``). ``beat`` is called while a request of several
+    seconds makes progress.
 
     Raises UsageError with the known schemes.
     """
@@ -36,7 +42,8 @@ def open_storage(
             raise UsageError(f"storage url {url!r} names no bucket", hint="s3://bucket/prefix")
         from walsyncd.adapters.storage.s3.s3_storage import S3Storage  # noqa: PLC0415 - boto3 takes longer to load than a folder to list
 
-        return S3Storage(replace(settings, bucket=bucket, prefix=prefix.strip("/")), beat)
+        place = S3Settings(bucket, prefix.strip("/"), connections_max=connections_max, **options)
+        return S3Storage(place, beat)
     if separator and scheme == "file":
         path = unquote(rest.removeprefix("localhost"))
         if not path.startswith("/"):

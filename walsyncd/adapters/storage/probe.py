@@ -22,14 +22,13 @@ import secrets
 import time
 from collections.abc import Callable, Iterator
 
-from walsyncd.adapters.storage.interface import Storage
+from walsyncd.adapters.storage.interface import HasRules, Storage
 from walsyncd.adapters.storage.remark import Remark
-from walsyncd.adapters.storage.s3.s3_connection import STORAGE_CLASS_SIZE_MIN
-from walsyncd.adapters.storage.s3.s3_storage import S3Storage
 from walsyncd.errors import WalsyncdError
 
 CLOCK_SKEW_MAX_S = 300.0  # with a larger difference neither times nor ages can be trusted; stores refuse 15 minutes
-_BODY = b"written by walsyncd check, can be deleted\n".ljust(STORAGE_CLASS_SIZE_MIN, b".")
+_BODY_SIZE = 128 << 10  # smaller objects are not put into a storage class that has a minimal size
+_BODY = b"written by walsyncd check, can be deleted\n".ljust(_BODY_SIZE, b".")
 _LIED = "the store said yes, but the check object shows that it was not done"
 
 
@@ -41,12 +40,12 @@ def probe(storage: Storage, wall_s: Callable[[], float] = time.time, *, deletes:
     key = f".walsyncd-check-{secrets.token_hex(8)}"
     failure = _tried("write", lambda: bool(storage.put(key, _BODY, metadata={}) or True))
     remarks = [failure] if failure else _steps(storage, key, deletes=deletes)
-    return [*remarks, *_clock(storage, wall_s()), *_region(storage)]
+    return [*remarks, *_clock(storage, wall_s()), *(storage.findings() if isinstance(storage, HasRules) else [])]
 
 
 def rules(storage: Storage, *, deletes: bool, expire_after_s: float | None) -> list[Remark]:
-    """Return remarks about the store's own rules that cost money or remove objects (``s3.bucket_rules``)."""
-    return storage.rules(deletes=deletes, expire_after_s=expire_after_s) if isinstance(storage, S3Storage) else []
+    """Return remarks about the store's own rules that cost money or remove objects; none if it has no rules."""
+    return storage.rules(deletes=deletes, expire_after_s=expire_after_s) if isinstance(storage, HasRules) else []
 
 
 def _steps(storage: Storage, key: str, *, deletes: bool) -> list[Remark]:
@@ -92,10 +91,3 @@ def _clock(storage: Storage, wall_s: float) -> Iterator[Remark]:
         direction = "ahead of" if ahead_s > 0 else "behind"
         text = f"this machine's clock is {abs(ahead_s):.0f} s {direction} the store's"
         yield Remark("clock", text, "set the clock, and have NTP keep it")
-
-
-def _region(storage: Storage) -> Iterator[Remark]:
-    region = storage.region_found if isinstance(storage, S3Storage) else ""
-    if region:
-        text = f"the bucket is in {region}: the store sends every first request there"
-        yield Remark("region", text, f'set [storage] region = "{region}"', is_problem=False)

@@ -1,4 +1,7 @@
-"""The settings for reaching a bucket: values only, so that they can be used without loading boto3."""
+"""The settings for reaching a bucket: values only, so that they can be used without loading boto3.
+
+The keys of ``[storage]`` in ``config.schema`` have the same names. The configuration passes them here as ``options``.
+"""
 
 from __future__ import annotations
 

@@ -83,11 +83,6 @@ class S3Storage:
         """``s3://bucket/prefix``."""
         return f"s3://{self._settings.bucket}/{self._root}".rstrip("/")
 
-    @property
-    def region_found(self) -> str:
-        """The bucket's actual region, if it is not the one of the settings; else empty."""
-        return self._region_found
-
     def close(self) -> None:
         """Close all connections."""
         self._connection.close()
@@ -111,9 +106,15 @@ class S3Storage:
         except MissingError:
             return False
 
-    def rules(self, *, deletes: bool, expire_after_s: float | None) -> list[Remark]:
-        """Return remarks about the bucket's own rules that cost money or remove objects."""
+    def rules(self, *, deletes: bool, expire_after_s: float | None) -> builtins.list[Remark]:
+        """See ``HasRules.rules``."""
         return BucketRules(self._client, self._settings.bucket, self._root, deletes, expire_after_s).remarks()
+
+    def findings(self) -> builtins.list[Remark]:
+        """See ``HasRules.findings``."""
+        region = self._region_found  # set by a redirect: it is not the one of the settings
+        text = f"the bucket is in {region}: the store sends every first request there"
+        return [Remark("region", text, f'set [storage] region = "{region}"', is_problem=False)] if region else []
 
     def _put_on_condition(self, key: str, body: bytes, etag: str | None) -> bool:
         condition = {"If-None-Match": "*"} if etag is None else {"If-Match": f'"{etag}"'}
