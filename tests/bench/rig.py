@@ -118,9 +118,18 @@ class Daemon:
 
 @contextmanager
 def daemon(
-    folder: Path, storage: str, databases: Sequence[Path | str], *, options: str = "", level: str = "info"
+    folder: Path,
+    storage: str,
+    databases: Sequence[Path | str],
+    *,
+    options: str = "",
+    level: str = "info",
+    preload: Path | None = None,
 ) -> Iterator[Daemon]:
-    """The daemon, following these paths or patterns; ``options`` are lines of ``[defaults]``."""
+    """The daemon, following these paths or patterns; ``options`` are lines of ``[defaults]``.
+
+    ``preload`` is a library for LD_PRELOAD.
+    """
     state_dir = folder / "state"
     sections = "".join(f'[[database]]\npath = "{path}"\n' for path in databases)
     config = folder / "walsyncd.toml"
@@ -128,7 +137,8 @@ def daemon(
     config.write_text(f"{storage}{head}[defaults]\n{options}\n{sections}")
     log = folder / "daemon.log"
     arguments = [sys.executable, "-m", "walsyncd", "run", "--config", str(config)]
-    with log.open("ab") as output, subprocess.Popen(arguments, env=clean_environment(), stderr=output) as process:
+    environment = clean_environment() | ({"LD_PRELOAD": str(preload)} if preload is not None else {})
+    with log.open("ab") as output, subprocess.Popen(arguments, env=environment, stderr=output) as process:
         try:
             yield Daemon(process, state_dir, log)
         finally:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.bench.sustain import bisect
+
 BENCH = Path(__file__).parent
 TIMEOUT_S = 110
 
@@ -77,9 +79,23 @@ def test_idle(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_sustain(tmp_path: Path) -> None:
+    """A rate is searched without backpressure, and the writer's pace is told with it; what is kept is restored."""
+    told = run("sustain.py", tmp_path, "--seconds=0.5", "--trials=1", "--cases=folder")
+    assert "highest rate without a gap" in told
+    assert told.count("with backpressure") == 1
+
+
+@pytest.mark.slow
 def test_cycles(tmp_path: Path) -> None:
     """With presence and without."""
     told = run("cycles.py", tmp_path, "--cycles=20", "--rates", "0")
     assert "presence off" in told
     assert "presence on" in told
     assert told.count("missed 0") == 2
+
+
+def test_bisection_returns_the_highest_kept_rate() -> None:
+    """Each trial halves what is left, and a rate that was not kept is never returned."""
+    assert bisect(0.0, 1000.0, 10, lambda rate: rate <= 700) == pytest.approx(700, abs=1)
+    assert bisect(0.0, 1000.0, 3, lambda _rate: False) == 0.0

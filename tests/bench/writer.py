@@ -13,10 +13,11 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS entry (
@@ -24,6 +25,8 @@ CREATE TABLE IF NOT EXISTS entry (
 );
 CREATE INDEX IF NOT EXISTS entry_name ON entry (name);
 """
+TIMES_MAX = 50_000
+_Rows: TypeAlias = Sequence[tuple[object, ...]]
 INSERT = "INSERT INTO entry (name, city, amount, seen, note) VALUES (?, ?, ?, ?, ?)"
 _WORDS = (
     "the",
@@ -43,9 +46,9 @@ _WORDS = (
 _CITIES = ("Zürich", "Oslo", "Porto", "Kraków", "Graz", "Lyon", "Bergen", "Utrecht")
 
 
-def row(source: random.Random) -> tuple[str, str, float, int, str]:
-    """A row as applications have them: names, numbers, a few words."""
-    note = " ".join(source.choices(_WORDS, k=source.randrange(4, 24)))
+def row(source: random.Random, size: int = 0) -> tuple[str, str, float, int, str]:
+    """A row as applications have them: names, numbers, a few words; ``size``: so many bytes of words instead."""
+    note = " ".join(source.choices(_WORDS, k=size or source.randrange(4, 24)))[: size or None]
     name = f"{source.choice(_WORDS)}.{source.randrange(1_000_000)}"
     return name, source.choice(_CITIES), round(source.random() * 1000, 2), source.getrandbits(40), note
 
@@ -63,7 +66,7 @@ def connect(path: Path, synchronous: str = "NORMAL") -> sqlite3.Connection:
 class Written:
     """What a writer did: its commits, the seconds from first to last, those spent in commits.
 
-    ``returned_s``: when each commit of a paced writer returned, by the monotonic clock.
+    ``returned_s``: when each commit of a paced writer returned, by the monotonic clock; empty above ``TIMES_MAX``.
     """
 
     commits: int
@@ -94,11 +97,17 @@ class Writer:
 
 @contextmanager
 def writer(
-    path: Path, *, rate: float = 0.0, seconds: float = 0.0, commits: int = 0, synchronous: str = "NORMAL"
+    path: Path,
+    *,
+    rate: float = 0.0,
+    seconds: float = 0.0,
+    commits: int = 0,
+    synchronous: str = "NORMAL",
+    row_bytes: int = 0,
 ) -> Iterator[Writer]:
     """A writer that writes for so long, or so many commits, at every ``write()``."""
     arguments = [sys.executable, __file__, str(path), f"--rate={rate}", f"--seconds={seconds}"]
-    arguments += [f"--commits={commits}", f"--synchronous={synchronous}"]
+    arguments += [f"--commits={commits}", f"--synchronous={synchronous}", f"--row-bytes={row_bytes}"]
     with subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         if process.stdout.readline() != "ready\n":
@@ -108,9 +117,10 @@ def writer(
         process.stdin.close()
 
 
-def _paced(connection: sqlite3.Connection, source: random.Random, rate: float, seconds: float) -> Written:
-    rows = [row(source) for _ in range(1000)]
-    returned = []
+def _paced(connection: sqlite3.Connection, source: random.Random, rows: _Rows, rate: float, seconds: float) -> Written:
+    returned: list[float] = []
+    keeps_times = rate * seconds <= TIMES_MAX
+    number = 0
     committing = 0.0
     began = time.monotonic()
     for number in range(1, int(rate * seconds) + 1):
@@ -120,13 +130,14 @@ def _paced(connection: sqlite3.Connection, source: random.Random, rate: float, s
             time.sleep(pause)
         asked = time.monotonic()
         connection.execute(INSERT, rows[number % len(rows)])
-        returned.append(time.monotonic())
-        committing += returned[-1] - asked
-    return Written(len(returned), time.monotonic() - began, committing, returned)
+        now = time.monotonic()
+        if keeps_times:
+            returned.append(now)
+        committing += now - asked
+    return Written(number, time.monotonic() - began, committing, returned)
 
 
-def _tight(connection: sqlite3.Connection, source: random.Random, seconds: float, commits: int) -> Written:
-    rows = [row(source) for _ in range(1000)]
+def _tight(connection: sqlite3.Connection, rows: _Rows, seconds: float, commits: int) -> Written:
     began = time.monotonic()
     end = began + seconds
     number = 0
@@ -144,15 +155,17 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=0.0)
     parser.add_argument("--commits", type=int, default=0)
     parser.add_argument("--synchronous", default="NORMAL")
+    parser.add_argument("--row-bytes", type=int, default=0)
     asked = parser.parse_args()
     connection = connect(asked.path, asked.synchronous)
     source = random.Random(7)
+    rows = [row(source, asked.row_bytes) for _ in range(1000)]
     print("ready", flush=True)
     for _ in sys.stdin:
         if asked.rate:
-            written = _paced(connection, source, asked.rate, asked.seconds)
+            written = _paced(connection, source, rows, asked.rate, asked.seconds)
         else:
-            written = _tight(connection, source, asked.seconds, asked.commits)
+            written = _tight(connection, rows, asked.seconds, asked.commits)
         print(json.dumps(asdict(written)), flush=True)
     connection.close()
 
