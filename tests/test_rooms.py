@@ -19,7 +19,7 @@ ARROWS = {
     "core/follow": {"core/sqlite", "core/stored"},
     "core/send": {"core/stored"},
     "core/restore": {"core/sqlite", "core/stored"},
-    "core/content": {"core/sqlite", "core/stored"},
+    "core/content": {"core/follow", "core/sqlite", "core/stored"},
     "core/keep": {"core/restore", "core/stored"},
     "adapters/files": set[str](),
     "adapters/storage": {"adapters/files", "adapters/storage/s3"},

@@ -80,6 +80,42 @@ CONTENT_MUTANTS: tuple[Mutant, ...] = (
         "old = state",
         "engine/content/test_bridges.py::test_the_gap_is_in_the_journal_until_it_is_bridged",
     ),
+    # -- a doubt that the content clears
+    mutant(
+        "frames that were not compared are no reason for a bridge",
+        "core/content/cleared_doubt.py",
+        "if not found.is_whole or not _same_frames(old, now):",
+        "if not found.is_whole:",
+        "core/content/test_cleared_doubt.py",
+    ),
+    mutant(
+        "pages that are not there are no difference",
+        "core/content/cleared_doubt.py",
+        "return bool(np.isin(beyond, found.pages).all())",
+        "return True",
+        "core/content/test_cleared_doubt.py",
+    ),
+    mutant(
+        "a map of a larger database is one of this",
+        "core/content/cleared_doubt.py",
+        "if file.map_has_more or (",
+        "if (",
+        "core/content/test_cleared_doubt.py",
+    ),
+    mutant(
+        "what was missed for certain is taken for a doubt",
+        "engine/content/gap_bridge.py",
+        "is_doubt=self._is_doubt,",
+        "is_doubt=True,",
+        "engine/content/test_bridge_scan.py",
+    ),
+    mutant(
+        "a pass over some pages clears a doubt",
+        "core/content/bridge_passes.py",
+        "is_whole = self.pages.is_all and",
+        "is_whole = True and",
+        "core/content/test_cleared_doubt.py",
+    ),
     # -- the scrub
     mutant(
         "a scrub takes what frames explain for a difference",

@@ -13,7 +13,7 @@ from walsyncd.core.follow.follow_state import parse_follow_state
 from walsyncd.core.follow.gap import Gap, GapKind
 from walsyncd.engine.content.bridges import Bridges
 
-GAP = Gap.of(GapKind.UNCERTAIN, "commits {count} are missing", count=3)
+GAP = Gap.of(GapKind.OVERWRITTEN, "commits {count} are missing", count=3)
 
 
 @pytest.fixture
@@ -33,13 +33,13 @@ def test_the_gap_is_in_the_journal_until_it_is_bridged(gaps: Gaps) -> None:
     assert bridges(gaps).begin(gaps.tracked, GAP)
     follow = gaps.journal.database_by_id(gaps.row_id).follow
     assert follow is not None
-    assert parse_follow_state(follow).gap == Gap.of(GapKind.UNCERTAIN, "{reason}", reason="commits 3 are missing")
+    assert parse_follow_state(follow).gap == Gap.of(GapKind.OVERWRITTEN, "{reason}", reason="commits 3 are missing")
     gaps.die()
     gaps.open()
     assert gaps.tracked.bridge is not None
     gaps.settle()
     assert gaps.bridges == 1
-    assert gaps.journal.gaps() == {GapKind.UNCERTAIN: 1}
+    assert gaps.journal.gaps() == {GapKind.OVERWRITTEN: 1}
     assert gaps.tracked.state is not None
     assert gaps.tracked.state.gap is None
     gaps.check()

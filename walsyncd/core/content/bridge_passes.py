@@ -40,16 +40,25 @@ class PageList:
     numbers: PageNumbers
     beyond: int
 
+    @property
+    def is_all(self) -> bool:
+        """Whether it lists every page."""
+        return self.beyond == 0
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LastVersions:
     """The result of the last pass: ``frames`` (from 1) of the incarnation hold the last version of their page.
 
-    ``size`` is the size of the database at N in pages, or None if the incarnation has no commit.
+    ``pages`` are the numbers of these pages, ascending. ``size`` is the size of the database at N in pages, or None if
+    the incarnation has no commit. ``is_whole``: this pass alone has read all pages that no such frame holds, and no
+    frame of another incarnation came in between.
     """
 
     frames: NDArray[np.intp]
+    pages: PageNumbers
     size: int | None
+    is_whole: bool
 
 
 def all_pages() -> PageList:
@@ -69,13 +78,15 @@ class BridgePasses:
         self._incarnation = _no_pages()
         self._runs: list[PageNumbers] = []
         self._before = _no_pages()  # F of the current pass, from incarnations that have ended
+        self._skipped = _no_pages()  # pages in F when the current pass began
         self._size: int | None = None
         self._restarted = False
 
     def begin_pass(self) -> PageNumbers:
         """Begin a pass. Returns the pages that need not be read because they are in F already."""
         self._before, self._restarted = _no_pages(), False
-        return np.unique(self._joined())
+        self._skipped = np.unique(self._joined()).astype(np.uint32)
+        return self._skipped
 
     def saw_frames(self, first: int, page_numbers: PageNumbers) -> None:
         """Take in followed frames of the current incarnation, from ``first`` on. They may be reported twice."""
@@ -123,7 +134,9 @@ class BridgePasses:
         held = held[:last]
         numbers, from_end = np.unique(held[::-1], return_index=True)
         kept = (numbers != lock_page(self._page_size)) & (numbers <= (self._size or 0))
-        return LastVersions(np.sort(len(held) - from_end[kept]), self._size)
+        pages = numbers[kept].astype(np.uint32)
+        is_whole = self.pages.is_all and len(self._before) == 0 and bool(np.isin(self._skipped, held).all())
+        return LastVersions(np.sort(len(held) - from_end[kept]), pages, self._size, is_whole)
 
     def _joined(self) -> PageNumbers:
         if self._runs:

@@ -67,6 +67,15 @@ class BridgeBody:
         """The page size in bytes."""
         return self._page_map.page_size
 
+    @property
+    def taken(self) -> PageNumbers:
+        """The pages that were taken so far, ascending."""
+        return combined([self._taken, *self._parts]).pages
+
+    def map_has_more(self, size: int) -> bool:
+        """Whether the map has pages past number ``size``."""
+        return self._page_map.has_more(size)
+
     def begin_pass(self) -> None:
         """From now on, compare the file also with what was taken so far."""
         self._taken = combined([self._taken, *self._parts])

@@ -9,40 +9,48 @@
 
 The bridge and the follow state at N are written in one transaction of the journal. Until then the journal has the old
 position with the gap noted, and a restart of the daemon begins the bridge again.
+
+If something only may have been missed, and the content shows that nothing was (``core.content.cleared_doubt``), there
+is no bridge: following goes on from the old position.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import Enum, auto
-from typing import TypeAlias
 
 import structlog
 
-from walsyncd.adapters.files.source import OpenFile, open_file
-from walsyncd.adapters.journal.journal import NewObject, SpoolFile
-from walsyncd.core.content.bridge_passes import BridgePasses, LastVersions, PageList, size_without_frames
-from walsyncd.core.content.page_entry import PageNumbers, entries_of_frames, entries_of_pages
+from walsyncd.adapters.files.source import OpenFile
+from walsyncd.core.content.bridge_passes import BridgePasses, LastVersions, PageList
+from walsyncd.core.content.cleared_doubt import DOUBTS
+from walsyncd.core.content.page_entry import PageNumbers
 from walsyncd.core.follow.follow_state import FollowState, Stream
 from walsyncd.core.follow.gap import Gap, GapKind
-from walsyncd.core.sqlite.arrays import np
-from walsyncd.core.sqlite.wal import Frames, Salts
+from walsyncd.core.sqlite.wal import Salts
 from walsyncd.core.stored.bridge import BridgeSpan, SuspectSpan
-from walsyncd.engine.content.bridge_body import BridgeBody, BridgeImpossibleError
-from walsyncd.engine.content.bridge_sources import frames_upto, pages_of, runs_of
-from walsyncd.engine.content.scan_queue import BLOCK_BYTES, ScanQueue, ScanSteps, ScanWait
+from walsyncd.engine.content.bridge_body import BridgeImpossibleError
+from walsyncd.engine.content.bridge_scan import (
+    BridgeMade,
+    BridgeScan,
+    Cleared,
+    FinishSteps,
+    OpenBody,
+    PassRead,
+    PassSteps,
+)
+from walsyncd.engine.content.frame_numbers import FrameNumbers
+from walsyncd.engine.content.scan_queue import ScanQueue, ScanSteps
 from walsyncd.engine.follow.begin_generation import begin_step
 from walsyncd.engine.follow.environment import Environment
-from walsyncd.engine.follow.file_facts import file_facts
 from walsyncd.engine.follow.followed_database import FollowedDatabase
 from walsyncd.engine.follow.look import take_step
 from walsyncd.engine.follow.schedule import Schedule
 from walsyncd.engine.follow.step import Step, gap_step
 from walsyncd.engine.threads.boundary import boundary
-from walsyncd.errors import TransientError, WalsyncdError
+from walsyncd.errors import WalsyncdError
 
 RETRY_S = 5.0  # after the file or the spool could not be read or written
 BACK_OFF_S = 60.0  # after passes that new gaps made worthless
@@ -52,61 +60,11 @@ RECHECK_S = 1.0  # while the scan thread is at work; it wakes the follower when 
 _log = structlog.get_logger()
 
 
-# Opens the body of a bridge, given the stream that it begins and the size of the file in bytes. Raises
-# BridgeImpossibleError if the map to compare with is gone.
-OpenBody: TypeAlias = Callable[[Stream, int], BridgeBody]
-
-
 class _Phase(Enum):
     LOOKING = auto()
     READING = auto()
     READ = auto()
     FINISHING = auto()
-
-
-@dataclass(frozen=True, slots=True)
-class _PassRead:
-    """What a pass read, up to page ``pages`` of a file of ``file_bytes``.
-
-    ``changed``: the file's times or size changed meanwhile.
-    """
-
-    pages: int
-    page_1: bytes
-    file_bytes: int
-    changed: bool
-
-
-@dataclass(frozen=True, slots=True)
-class _Made:
-    """The finished bridge, the stream after it, and its size in bytes."""
-
-    new: NewObject
-    stream: Stream
-    size: int
-
-
-class FrameNumbers:
-    """Takes frames as a segment builder does, and keeps only the numbers of their pages."""
-
-    def __init__(self, passes: BridgePasses, stream: Stream) -> None:
-        self._passes = passes
-        self._stream = stream
-        self._size = 0
-
-    def add(self, frames: Frames) -> None:
-        """Add verified frames."""
-        self._passes.saw_frames(frames.first, frames.page_numbers)
-        commits = frames.sizes[frames.sizes != 0]
-        self._size = int(commits[-1]) if len(commits) else self._size
-
-    def finish(self) -> tuple[None, Stream]:
-        """Note that the last frame added was a commit. Nothing is shipped, and the stream stays where it is."""
-        self._passes.saw_commit(self._size)
-        return None, self._stream
-
-    def drop(self) -> None:
-        """Do nothing: nothing is held that would have to be removed."""
 
 
 class GapBridge:
@@ -134,19 +92,19 @@ class GapBridge:
         self._environment = environment
         self._schedule = schedule
         self._queue = queue
-        self._open_body = open_body
         self._page_size = page_size
         self._proven_ms = proven_ms
         self._suspect = suspect
         self._passes = BridgePasses(page_size)
         self._phase = _Phase.LOOKING
-        self._body: BridgeBody | None = None
+        self._scan = BridgeScan(tracked.path, open_body, boot_id=environment.boot_id, page_size=page_size, old=old)
         self._attempt = 0
         """Counts the requests to the scan thread. All but the last are void."""
         self._answer: Future[object] = Future()
-        self._read: _PassRead | None = None
+        self._read: PassRead | None = None
         self._salts: Salts | None = None
         self._not_before_s = 0.0
+        self._is_doubt = gap.kind in DOUBTS
 
     def collector(self, stream: Stream) -> FrameNumbers:
         """Return what takes the frames that are followed meanwhile."""
@@ -168,7 +126,7 @@ class GapBridge:
             return self._begin()
         if self._phase is _Phase.READING and self._answer.done():
             found = self._answer.result()
-            assert isinstance(found, _PassRead)
+            assert isinstance(found, PassRead)
             self._read, self._phase = found, _Phase.READ
         return take_step(tracked, self._environment)
 
@@ -191,6 +149,7 @@ class GapBridge:
     def gap_again(self, gap: Gap) -> None:
         """Read all pages again, because something was missed meanwhile."""
         self._passes.saw_gap()
+        self._is_doubt = self._is_doubt and gap.kind in DOUBTS
         self._attempt += 1
         self._phase = _Phase.LOOKING
         self._tracked.follow_again()
@@ -212,9 +171,9 @@ class GapBridge:
         """Give the bridge up, and remove what was written of it."""
         self._attempt += 1
         if self._queue.is_stopping:  # and its thread has ended
-            self._drop_body()
+            self._scan.drop()
         else:
-            self._queue.call(self._drop_body)
+            self._queue.call(self._scan.drop)
 
     # -- the follower's thread --------------------------------------------------------------------------------------
 
@@ -276,7 +235,7 @@ class GapBridge:
         wal = wal_pair.wal.duplicate() if wal_pair is not None and len(found.frames) else None
         self._attempt += 1
         self._answer, self._phase = Future(), _Phase.FINISHING
-        steps = self._finish_steps(self._attempt, self._answer, found, state, self._read, wal)
+        steps = self._finish_steps(self._attempt, self._answer, found, state, wal)
         self._queue.add(steps, urgent=True)
 
     def _finished(self) -> Step | None:
@@ -284,8 +243,10 @@ class GapBridge:
             self._schedule.at(self._tracked, RECHECK_S)
             return None
         found, state = self._answer.result(), self._tracked.state
-        assert isinstance(found, _Made)
         assert state is not None
+        if isinstance(found, Cleared):
+            return self._cleared(found, state)
+        assert isinstance(found, BridgeMade)
         _log.info(
             "gap_bridged",
             database=self._tracked.name,
@@ -295,98 +256,56 @@ class GapBridge:
         )
         return Step(state=replace(state, stream=found.stream), objects=(found.new,), bridged=True, again_s=0)
 
+    def _cleared(self, found: Cleared, state: FollowState) -> Step:
+        """Go on from the old position, of which the replica holds everything up to N."""
+        old = self.old
+        _log.info(
+            "doubt_cleared",
+            database=self._tracked.name,
+            reason=self.gap.reason,
+            position=str(old.stream.position),
+            pages=found.pages,
+        )
+        start = old.start if state.cursor is not None and state.cursor.frames else old.stream.position
+        state = replace(state, stream=old.stream, start_epoch=start.epoch, start_frame=start.frame)
+        return Step(state=state, bridged=True, again_s=0)
+
     # -- the scan thread --------------------------------------------------------------------------------------------
 
     def _read_steps(
         self, attempt: int, answer: Future[object], pages: PageList, skipped: PageNumbers, state: FollowState
     ) -> ScanSteps:
-        yield from self._answered(answer, lambda: self._read_pass(attempt, answer, pages, skipped, state))
+        yield from self._answered(answer, self._scan.read(pages, skipped, state, lambda: attempt != self._attempt))
 
     def _finish_steps(
-        self,
-        attempt: int,
-        answer: Future[object],
-        found: LastVersions,
-        state: FollowState,
-        read: _PassRead,
-        wal: OpenFile | None,
+        self, attempt: int, answer: Future[object], found: LastVersions, state: FollowState, wal: OpenFile | None
     ) -> ScanSteps:
+        old, gap = self.old.stream, self.gap
+        assert self._read is not None
+        steps = self._scan.finish(
+            found,
+            state,
+            self._read,
+            wal,
+            span=BridgeSpan(old.epoch, old.frame, max(self._proven_ms, 0), str(gap.kind), gap.reason, self._suspect),
+            seen_ms=max(self._environment.wall_ms(), old.time_ms, self._proven_ms),
+            is_doubt=self._is_doubt,
+            is_void=lambda: attempt != self._attempt,
+        )
         try:
-            yield from self._answered(answer, lambda: self._finish(attempt, answer, found, state, read, wal))
+            yield from self._answered(answer, steps)
         finally:
             if wal is not None:
                 wal.close()
 
-    def _answered(self, answer: Future[object], steps: Callable[[], ScanSteps]) -> ScanSteps:
-        """Run ``steps``, which set the answer. An error becomes the answer."""
+    def _answered(self, answer: Future[object], steps: PassSteps | FinishSteps) -> ScanSteps:
+        """Run ``steps``, whose result becomes the answer, as an error does."""
         try:
             with boundary("bridge a gap", database=self._tracked.name):
-                yield from steps()
+                found = yield from steps
         except WalsyncdError as error:
             answer.set_exception(error)
+        else:
+            if found is not None:
+                answer.set_result(found)
         self._schedule.at(self._tracked, 0)
-
-    def _read_pass(
-        self, attempt: int, answer: Future[object], pages: PageList, skipped: PageNumbers, state: FollowState
-    ) -> ScanSteps:
-        file = open_file(self._tracked.path)
-        if file is None:
-            raise TransientError(f"{self._tracked.path} does not exist")
-        with file:
-            before, size = file.identity(), self._page_size
-            if not file_facts(before, self._environment.boot_id, None).is_file(state.file):
-                raise TransientError("another file was put in the database's place")
-            if self._body is None:
-                self._body = self._open_body(state.stream, before.size)
-            self._body.begin_pass()
-            count = before.size // size
-            page_1 = file.pread(0, size)
-            for first, last in runs_of(pages, count, max(1, BLOCK_BYTES // size)):
-                if attempt != self._attempt:
-                    return
-                block = file.pread((first - 1) * size, (last - first + 1) * size)
-                block = block[: len(block) // size * size]
-                numbers = np.arange(first, first + len(block) // size, dtype=np.uint32)
-                wanted = numbers[~np.isin(numbers, skipped)]
-                self._body.take_differing(first, block, entries_of_pages(block, size), wanted)
-                yield ScanWait(len(block))
-            if not file.still_named():
-                raise TransientError("another file was put in the database's place")
-            after = file.identity()
-        changed = (before.size, before.mtime_ns, before.ctime_ns) != (after.size, after.mtime_ns, after.ctime_ns)
-        answer.set_result(_PassRead(count, page_1, before.size, changed))
-
-    def _finish(
-        self,
-        attempt: int,
-        answer: Future[object],
-        found: LastVersions,
-        state: FollowState,
-        read: _PassRead,
-        wal: OpenFile | None,
-    ) -> ScanSteps:
-        body = self._body
-        assert body is not None
-        page_1 = read.page_1
-        if wal is not None and state.cursor is not None:
-            for frames in frames_upto(wal, state.cursor):
-                if attempt != self._attempt:
-                    return
-                rows = found.frames[(found.frames >= frames.first) & (found.frames <= frames.last)] - frames.first
-                pages = pages_of(frames, rows, self._page_size)
-                body.take(pages, entries_of_frames(frames.data, self._page_size, rows))
-                page_1 = next((bytes(content) for number, content in pages if number == 1), page_1)
-                yield ScanWait()
-        size = found.size or size_without_frames(read.page_1, read.file_bytes, self._page_size)
-        old, gap = self.old.stream, self.gap
-        span = BridgeSpan(old.epoch, old.frame, max(self._proven_ms, 0), str(gap.kind), gap.reason, self._suspect)
-        seen_ms = max(self._environment.wall_ms(), old.time_ms, self._proven_ms)
-        new, stream = body.finish(page_1, size, span, seen_ms)
-        self._body = None
-        assert isinstance(new.body, SpoolFile)
-        answer.set_result(_Made(new, stream, new.body.size))
-
-    def _drop_body(self) -> None:
-        body, self._body = self._body, None
-        if body is not None:
-            body.drop()

@@ -15,7 +15,7 @@ import structlog
 from walsyncd.adapters.journal.journal import Journal
 from walsyncd.adapters.journal.page_map_file import PageMapFile, PageMapWriter, open_page_map
 from walsyncd.adapters.journal.page_map_table import PageMapRow
-from walsyncd.core.content.page_entry import Entries
+from walsyncd.core.content.page_entry import ABSENT, Entries
 from walsyncd.core.content.redo import Redo, apply, combined
 from walsyncd.errors import CorruptError
 
@@ -40,6 +40,10 @@ class PageMap:
     def entries(self, first: int, count: int) -> Entries:
         """Return the entries of ``count`` pages from number ``first`` on."""
         return apply(self._redo, self._file.read(first, count), first)
+
+    def has_more(self, size: int) -> bool:
+        """Whether it has entries of pages past number ``size``. Of these, only the lock page may have none."""
+        return bool((self.entries(size + 1, 2) != ABSENT).any())
 
     def close(self) -> None:
         """Close the file."""
