@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import re
 import socket
+import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -110,6 +113,12 @@ def test_a_monitoring_check_is_told_who_is_behind(place: Place, capsys: pytest.C
         storage.before = lambda _call: None
 
 
+def _sleep_by(monkeypatch: pytest.MonkeyPatch, sleep: Callable[[float], None]) -> None:
+    """Have ``--watch`` wait by this. The daemon's threads are in the same process, and go on with the real one."""
+    replaced = SimpleNamespace(**{**vars(time), "sleep": sleep})
+    monkeypatch.setattr("walsyncd.cli.commands.status.time", replaced)
+
+
 def test_watch_keeps_the_table_until_ctrl_c(
     place: Place, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -121,7 +130,7 @@ def test_watch_keeps_the_table_until_ctrl_c(
         if wait is not None:
             raise wait
 
-    monkeypatch.setattr("walsyncd.cli.commands.status.time.sleep", sleep)
+    _sleep_by(monkeypatch, sleep)
     assert main(["status", *place.config(), "--watch"]) == 0
     assert capsys.readouterr().out.count("daemon: not running") == 2
 
@@ -222,7 +231,7 @@ def test_watch_shows_what_fits_worst_first(
         place.sync()
         wait_for(lambda: all(place.row(name).state == "missing" for name in names))
         capsys.readouterr()
-        monkeypatch.setattr("walsyncd.cli.commands.status.time.sleep", leave)
+        _sleep_by(monkeypatch, leave)
         monkeypatch.setattr("sys.stdout.isatty", lambda: True)
         monkeypatch.setenv("COLUMNS", "100")
         monkeypatch.setenv("LINES", "24")
