@@ -21,6 +21,7 @@ ARROWS = {
     "core/restore": {"core/sqlite", "core/stored"},
     "core/content": {"core/follow", "core/sqlite", "core/stored"},
     "core/keep": {"core/restore", "core/stored"},
+    "core/rollback": {"core/sqlite"},
     "adapters/files": set[str](),
     "adapters/storage": {"adapters/files", "adapters/storage/s3"},
     "adapters/storage/s3": {"adapters/storage"},

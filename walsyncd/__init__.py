@@ -7,10 +7,11 @@ Layers. Imports point down, never up::
 Rooms. The folder says the verb, the file the noun; each folder's first line says what it is for::
 
     core/      pure: no clock, file, network, thread or log; bytes in, facts out
-        sqlite/    what SQLite writes                        wal  walindex  dbheader  checksum
+        sqlite/    what SQLite writes                        wal  walindex  rollback_journal  dbheader
         stored/    what walsyncd stores                      epoch  segment  base  manifest  layout  position
         follow/    the proof that nothing was missed         decision  restart  follow_state  gap
         content/   what each page of a replica is            page_entry  redo  comparison  bridge_passes
+        rollback/  which pages a -journal proves changed     changed_pages  journal_trail
         send/      what is uploaded next, and how fast       multipart  merge  pacing  backoff
         restore/   which objects give which position         coverage  plan  timeline
         keep/      when bases are due, what is removed       base_schedule  retention

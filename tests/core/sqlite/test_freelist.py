@@ -6,7 +6,7 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-from walsyncd.core.sqlite.freelist import free_leaves
+from walsyncd.core.sqlite.freelist import all_free_pages, free_leaves
 
 PAGE = 512
 
@@ -56,3 +56,25 @@ def test_damaged_list_ends(tmp_path: Path) -> None:
     assert leaves_of(bytes(raw)) <= leaves_of(make(tmp_path / "other.db"))
     raw[start + 4 : start + 8] = b"\xff" * 4
     assert leaves_of(bytes(raw)) == frozenset()
+
+
+def all_free(raw: bytes, count: int, page_count: int) -> frozenset[int] | None:
+    return all_free_pages(
+        lambda number: raw[(number - 1) * PAGE : number * PAGE],
+        first_trunk=int.from_bytes(raw[32:36]),
+        count=count,
+        page_count=page_count,
+    )
+
+
+def test_all_free_pages_are_as_many_as_page_1_states(tmp_path: Path) -> None:
+    """Trunks and leaves; one more or one less, or one past the end of the database, is no list."""
+    raw = make(tmp_path / "app.db")
+    counted, size = int.from_bytes(raw[36:40]), len(raw) // PAGE
+    free = all_free(raw, counted, size)
+    assert free is not None
+    assert len(free) == counted
+    assert leaves_of(raw) < free
+    for count, page_count in ((counted - 1, size), (counted + 1, size), (counted, max(free) - 1)):
+        assert all_free(raw, count, page_count) is None
+    assert all_free_pages(lambda _number: b"", first_trunk=0, count=0, page_count=9) == frozenset()

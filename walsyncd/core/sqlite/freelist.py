@@ -16,6 +16,8 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 
+_TRUNK_HEADER = struct.Struct(">2I")
+
 
 def free_leaves(page: Callable[[int], bytes], page_count: int) -> frozenset[int]:
     """Return the numbers of all leaves. ``page`` returns a page by its number.
@@ -35,3 +37,24 @@ def free_leaves(page: Callable[[int], bytes], page_count: int) -> frozenset[int]
             break
         leaves.update(struct.unpack_from(f">{count}I", content, 8))
     return frozenset(leaves)
+
+
+def all_free_pages(
+    page: Callable[[int], bytes], *, first_trunk: int, count: int, page_count: int
+) -> frozenset[int] | None:
+    """Return the numbers of all trunks and leaves, or None unless they are exactly ``count`` pages of the database."""
+    free: set[int] = set()
+    trunk, found = first_trunk, 0
+    while trunk:
+        content = page(trunk) if 1 < trunk <= page_count and found < count else b""
+        if len(content) < _TRUNK_HEADER.size:
+            return None
+        next_trunk, leaf_count = _TRUNK_HEADER.unpack_from(content)
+        found += 1 + leaf_count
+        if found > count or leaf_count > len(content) // 4 - 2:
+            return None
+        free.add(trunk)
+        free.update(struct.unpack_from(f">{leaf_count}I", content, _TRUNK_HEADER.size))
+        trunk = next_trunk
+    is_whole = found == len(free) == count
+    return frozenset(free) if is_whole and (not free or (min(free) > 1 and max(free) <= page_count)) else None

@@ -1,0 +1,202 @@
+"""Which pages may differ between two committed states of a database in rollback mode, by the journals in between.
+
+A journal holds each page that its transaction changed as it was before, with two exceptions:
+
+- A page past the old size of the database is not journalled. The old size is that of the journalled page 1. The
+  journal's header has the size of the *file*, which is larger after a savepoint that was rolled back.
+- A leaf that is taken from the freelist is not journalled. So all pages of the freelist before each transaction count.
+  The list is walked from the journalled page 1: a trunk is taken from the journal, else from the journals of later
+  transactions, else from the file. It must have as many pages as page 1 says, because a transaction that makes the
+  database smaller cuts trunks off without journalling them.
+
+A journal leads from counter c to c + 1 if its page 1 has counter c. The journals are a proof only if there is one for
+each step, and if every write to the database is accounted for (``journal_trail``). More pages than changed do no harm.
+Therefore the pages of all other journals count as well: their transactions were rolled back. A leaf that such a
+transaction took and wrote keeps what was written, so the pages that were free before it count, too.
+
+Everything else is a reason to scan.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TypeAlias
+
+from walsyncd.core.rollback.journal_trail import Doubt
+from walsyncd.core.sqlite.arrays import NDArray, np
+from walsyncd.core.sqlite.dbheader import DatabaseHeader, parse_database_header
+from walsyncd.core.sqlite.freelist import all_free_pages
+from walsyncd.core.sqlite.rollback_journal import JournalFault, RollbackJournal
+
+STEPS_MAX = 4096  # transactions between two states; more of them change so much that a scan is as good
+
+_FREELIST = struct.Struct(">2I")
+_FREELIST_AT = 32
+_ROLLBACK_VERSION = 1
+_LOCK_BYTE = 0x40000000
+
+PageNumbers: TypeAlias = "NDArray[np.uint32]"
+
+
+class NoProof(StrEnum):
+    """Why journals that are accounted for do not show which pages changed."""
+
+    NO_HEADER = "page 1 is not a plain database header"
+    WAL = "the database is or was in WAL mode"
+    STEP_MISSING = "a transaction left no journal"
+    OTHER_STATE = "a journal belongs to neither state nor to one in between"
+    TOO_MANY_STEPS = "too many transactions"
+    OTHER_PAGE_SIZE = "the page size has changed"
+    FREELIST = "the freelist before a transaction could not be rebuilt"
+
+
+ScanReason: TypeAlias = Doubt | JournalFault | NoProof
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ChangedPages:
+    """Every page that may differ is in ``numbers``, which ascend and are not greater than ``page_count``.
+
+    ``page_count`` is the size of the database in the later state, and ``counter`` its change counter.
+    """
+
+    numbers: PageNumbers
+    page_count: int
+    counter: int
+    counter_before: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """All journals of the transactions that began at one value of the counter; all but one were rolled back.
+
+    It has no journal if all were, because the file itself is in that state.
+    """
+
+    header: DatabaseHeader
+    page_1: bytes
+    journals: tuple[RollbackJournal, ...]
+
+
+def changed_pages(
+    counter_before: int,
+    page_1: bytes,
+    journals: Sequence[RollbackJournal | JournalFault],
+    page: Callable[[int], bytes],
+    page_size: int,
+) -> ChangedPages | ScanReason:
+    """Return the pages that may differ between the state with ``counter_before`` and the file as it is now.
+
+    ``page_1`` is the start of page 1 now, and ``page`` reads a page of the file. Both are of one committed state.
+    ``journals`` are all journals of the time in between, and the caller has found no ``Doubt``.
+    """
+    now = parse_database_header(page_1)
+    if now is None or not _is_plain(now):
+        return NoProof.NO_HEADER
+    if not _is_rollback(now):
+        return NoProof.WAL
+    if now.page_size != page_size:
+        return NoProof.OTHER_PAGE_SIZE
+    usable: list[RollbackJournal] = []
+    for each in journals:
+        if isinstance(each, RollbackJournal):
+            usable.append(each)
+        elif each is not JournalFault.NEVER_SYNCED:
+            return each
+    steps = _steps(counter_before, now, page_1, usable)
+    if isinstance(steps, NoProof):
+        return steps
+    free = _free_before(steps, page)
+    if free is None:
+        return NoProof.FREELIST
+    numbers = {1, *free}
+    for journal in usable:
+        numbers.update(journal.records)
+    smallest = min((step.header.page_count for step in steps), default=now.page_count)
+    numbers.update(range(smallest + 1, now.page_count + 1))
+    numbers.discard(_LOCK_BYTE // page_size + 1)
+    in_file = np.array(sorted(numbers), np.uint32)
+    return ChangedPages(in_file[in_file <= now.page_count], now.page_count, now.change_counter, counter_before)
+
+
+def _is_plain(header: DatabaseHeader) -> bool:
+    """Whether counter and size of the header can be believed."""
+    return header.magic_ok and header.page_count > 0 and header.change_counter == header.version_valid_for
+
+
+def _is_rollback(header: DatabaseHeader) -> bool:
+    return header.write_version == header.read_version == _ROLLBACK_VERSION
+
+
+def _steps(
+    counter_before: int, now: DatabaseHeader, page_1: bytes, journals: Sequence[RollbackJournal]
+) -> list[_Step] | NoProof:
+    """Return the steps that lead to ``now``, the oldest first, and one for transactions that were rolled back then."""
+    count = (now.change_counter - counter_before) % 2**32
+    if count > STEPS_MAX:
+        return NoProof.TOO_MANY_STEPS
+    by_step: dict[int, list[RollbackJournal]] = defaultdict(list)
+    for journal in journals:
+        header = None if journal.page_1 is None else parse_database_header(journal.page_1)
+        if header is None:
+            continue  # it has no page 1: the transaction was rolled back, and took nothing from the freelist
+        if not _is_plain(header):
+            return NoProof.NO_HEADER
+        if not _is_rollback(header):
+            return NoProof.WAL
+        if header.page_size != now.page_size:
+            return NoProof.OTHER_PAGE_SIZE
+        by_step[(header.change_counter - counter_before) % 2**32].append(journal)
+    if any(step > count for step in by_step):
+        return NoProof.OTHER_STATE
+    steps = []
+    for step in range(count):
+        first = by_step[step][0].page_1 if by_step[step] else None
+        header = None if first is None else parse_database_header(first)
+        if first is None or header is None:
+            return NoProof.STEP_MISSING
+        steps.append(_Step(header, first, tuple(by_step[step])))
+    if by_step[count]:
+        steps.append(_Step(now, page_1, ()))
+    return steps
+
+
+def _free_before(steps: Sequence[_Step], page: Callable[[int], bytes]) -> frozenset[int] | None:
+    """Return the pages that were free before any of the steps, or None if a freelist could not be rebuilt."""
+    free: frozenset[int] = frozenset()
+    for index in reversed(range(len(steps))):
+        step = steps[index]
+        first_trunk, count = _FREELIST.unpack_from(step.page_1, _FREELIST_AT)
+        pages = all_free_pages(
+            _PagesBefore(steps[index:], page).page,
+            first_trunk=first_trunk,
+            count=count,
+            page_count=step.header.page_count,
+        )
+        if pages is None:
+            return None
+        free |= pages
+    return free
+
+
+class _PagesBefore:
+    """The pages of the database before the first of some steps that lead to the file as it is."""
+
+    def __init__(self, steps: Sequence[_Step], page: Callable[[int], bytes]) -> None:
+        self._steps = steps
+        self._page = page
+
+    def page(self, number: int) -> bytes:
+        for journal in self._journals():
+            content = journal.page(number)
+            if content is not None:
+                return content
+        return self._page(number)
+
+    def _journals(self) -> Iterator[RollbackJournal]:
+        for step in self._steps:
+            yield from step.journals

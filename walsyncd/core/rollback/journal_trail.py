@@ -1,0 +1,129 @@
+"""Whether the journals that were seen account for every write to a database, by the order of the files' events.
+
+The change counter in page 1 is no proof by itself. A transaction that is rolled back leaves a journal that looks like
+that of the next commit, and a commit in journal mode MEMORY or OFF leaves none. So a write to the database is accepted
+only where it belongs:
+
+- between CREATE and DELETE of a journal whose descriptor is held (``DELETE``); or
+- once, between two runs of writes to a journal that exists all the time (``PERSIST``). That file holds only the last
+  transaction. A second run of writes to the database may be another transaction, or the same one after the cache was
+  full. In exclusive mode the counter does not show the difference.
+
+A write to the database after the end of the journal is not accepted even where SQLite makes it: it cuts the file there
+when the database has become smaller.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Doubt(StrEnum):
+    """Why the journals do not account for every write."""
+
+    STRAY_WRITE = "the database was written without a journal"
+    JOURNAL_MISSED = "a journal was gone before it was opened"
+    JOURNAL_REUSED = "a journal that is kept may have been used by several transactions"
+    JOURNAL_UNKNOWN = "the journal was there before the database was watched"
+    JOURNAL_MOVED = "the journal was renamed, or another file was put in its place"
+    WAL = "the database was in WAL mode in between"
+    EVENTS_LOST = "events were lost"
+    REPLACED = "another file was put in the database's place"
+    TOO_MANY = "too many journals, or too large ones, were kept open"
+
+
+class JournalNow(StrEnum):
+    """What -journal is at a quiet moment, when the database file is in a committed state."""
+
+    ABSENT = "absent"
+    IDLE = "idle"  # it exists and nobody writes to it: PERSIST
+    IN_USE = "in use"  # somebody holds RESERVED, and has written nothing to the database yet
+
+
+@dataclass(slots=True)
+class JournalTrail:
+    """What the events since the last committed state show. It must be given every event in queue order."""
+
+    doubt: Doubt | None = None
+    """The first reason for doubt since the last ``restart``."""
+    is_open: bool = False
+    """A journal was created, and has not been deleted."""
+    is_kept: bool = False
+    """A journal was there at the last ``restart``, and has not been deleted."""
+    is_journal_written: bool = False
+    """The journal that exists now was written."""
+    database_runs: int = 0
+    """Runs of writes to the database, with writes to that journal between them."""
+    _last_was_journal: bool = False
+
+    def restart(self, journal: JournalNow) -> None:
+        """Begin at a quiet moment whose content is known."""
+        self.doubt = None
+        if journal is JournalNow.IN_USE:
+            if not self.is_open or self.database_runs:
+                self.raise_doubt(Doubt.JOURNAL_UNKNOWN)
+            return
+        self.is_open = False
+        self.is_kept = journal is JournalNow.IDLE
+        self._begin_runs()
+
+    def journal_created(self, *, is_held: bool) -> None:
+        """Take in a CREATE of -journal. ``is_held``: its own descriptor, of no other journal, is held."""
+        if not is_held:
+            self.raise_doubt(Doubt.JOURNAL_MISSED)
+        if self.is_open or self.is_kept:
+            self.raise_doubt(Doubt.JOURNAL_MOVED)
+        self.is_open, self.is_kept = True, False
+        self._begin_runs()
+
+    def journal_written(self) -> None:
+        """Take in a MODIFY of -journal."""
+        if not self.is_open and not self.is_kept:
+            self.raise_doubt(Doubt.JOURNAL_UNKNOWN)
+        self.is_journal_written = self._last_was_journal = True
+
+    def journal_deleted(self, *, is_held: bool) -> None:
+        """Take in a DELETE of -journal. ``is_held``: the held descriptor is of the file that was deleted."""
+        if not self.is_open:
+            self.raise_doubt(Doubt.JOURNAL_UNKNOWN)
+        elif not is_held:
+            self.raise_doubt(Doubt.JOURNAL_MISSED)
+        self.is_open = self.is_kept = False
+        self._begin_runs()
+
+    def database_written(self) -> None:
+        """Take in a MODIFY of the database."""
+        is_in_window = self.is_open or (self.is_kept and self.is_journal_written)
+        if not is_in_window:
+            self.raise_doubt(Doubt.STRAY_WRITE)
+        if self._last_was_journal or not self.database_runs:
+            self.database_runs += 1
+        self._last_was_journal = False
+
+    def raise_doubt(self, doubt: Doubt) -> None:
+        """Take in what no rule above explains."""
+        self.doubt = self.doubt or doubt
+
+    def doubt_now(self, journal: JournalNow) -> Doubt | None:
+        """Return why the journals do not account for every write up to a quiet moment, or None if they do."""
+        if self.doubt is not None:
+            return self.doubt
+        match journal:
+            case JournalNow.ABSENT:
+                return Doubt.JOURNAL_MISSED if self.is_open or self.is_kept else None
+            case JournalNow.IN_USE:
+                return None if self.is_open and not self.database_runs else Doubt.JOURNAL_UNKNOWN
+            case JournalNow.IDLE:
+                return self._doubt_of_idle()
+
+    def _doubt_of_idle(self) -> Doubt | None:
+        if not self.is_open and not self.is_kept:
+            return Doubt.JOURNAL_UNKNOWN
+        if self.database_runs and not self._last_was_journal:
+            return Doubt.STRAY_WRITE
+        return Doubt.JOURNAL_REUSED if self.database_runs > 1 else None
+
+    def _begin_runs(self) -> None:
+        self.database_runs = 0
+        self.is_journal_written = self._last_was_journal = False

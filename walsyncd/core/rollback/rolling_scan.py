@@ -1,0 +1,55 @@
+"""Reads a large database file while transactions change it, until what was read is one committed state.
+
+A scan of a large file does not fit between two commits. So it is read in passes, like a bridge:
+
+1. At a quiet moment the first pass begins, with all pages of the database. It reads them whatever writers do meanwhile.
+2. At each quiet moment from then on, the pages that changed since the one before are added up (``changed_pages``).
+3. The next pass begins at a quiet moment. It reads the pages that changed since the pass before it began.
+4. When few enough pages are left, they are read within one quiet moment. What was read last of each page is then the
+   state of that moment.
+
+It needs the journal of every transaction from the first moment on, of one that was rolled back as well: a page may have
+been read while it had content that was never committed. Without one, the scan begins again.
+
+The pages past the size of the database at the beginning of the first pass are among those that changed.
+"""
+
+from __future__ import annotations
+
+from walsyncd.core.rollback.changed_pages import ChangedPages, PageNumbers
+from walsyncd.core.sqlite.arrays import np
+
+
+class RollingScan:
+    """What is left to be read. It begins at a quiet moment, with the size and the change counter of that moment."""
+
+    def __init__(self, counter: int, page_count: int) -> None:
+        self.counter = counter
+        """The change counter of the last quiet moment."""
+        self.page_count = page_count
+        """The size of the database at the last quiet moment."""
+        self.passes = 0
+        """How many passes have begun."""
+        self._changed: PageNumbers = np.arange(1, page_count + 1, dtype=np.uint32)
+
+    def add(self, changed: ChangedPages) -> bool:
+        """Take in what changed up to a quiet moment. Returns False if it does not begin at the moment before."""
+        if changed.counter_before != self.counter:
+            return False
+        self.counter, self.page_count = changed.counter, changed.page_count
+        joined: PageNumbers = np.union1d(self._changed, changed.numbers).astype(np.uint32)
+        self._changed = joined[joined <= changed.page_count]
+        return True
+
+    def left(self) -> PageNumbers:
+        """Return the pages, ascending, whose last reading may be older than the last quiet moment."""
+        return self._changed
+
+    def begin_pass(self) -> PageNumbers:
+        """Begin a pass at the last quiet moment. Returns the pages that it reads, ascending.
+
+        Every page must have been read when the next pass begins, or when the pages that are ``left`` are read.
+        """
+        numbers, self._changed = self._changed, np.empty(0, np.uint32)
+        self.passes += 1
+        return numbers
