@@ -50,13 +50,13 @@ def test_all_scans_share_one_pace() -> None:
     """Two that read 1,000 bytes each take as long as one that reads 2,000, by the queue's clock."""
     now, read_at, ended = [0.0], list[float](), threading.Event()
     queue = ScanQueue(bytes_per_s_max=1000, monotonic_s=lambda: now[0])
-    wait = queue._condition.wait
+    wait = queue._alarm.wait
 
     def time_passes(timeout_s: float | None = None) -> bool:
         now[0] += timeout_s or 0.0
         return wait(0.001)
 
-    queue._condition.wait = time_passes  # type: ignore[method-assign, assignment]
+    queue._alarm.wait = time_passes  # type: ignore[method-assign, assignment]
 
     def scan() -> ScanSteps:
         for _ in range(4):

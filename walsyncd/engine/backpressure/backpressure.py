@@ -21,6 +21,7 @@ import structlog
 from walsyncd.core.follow.decision import Cursor
 from walsyncd.engine.backpressure.mark_hold import HoldTarget
 from walsyncd.engine.backpressure.mark_process import MESSAGE_BYTES_MAX
+from walsyncd.engine.threads.alarm import Alarm
 from walsyncd.engine.threads.boundary import boundary
 from walsyncd.errors import FaultError
 
@@ -36,7 +37,8 @@ class Backpressure:
     """All methods but ``run`` may be called by any thread. Databases are named by their row id of the journal."""
 
     def __init__(self) -> None:
-        self._changed = threading.Condition()
+        self._alarm = Alarm()
+        self._lock = threading.Lock()
         self._sending = threading.Lock()
         self._targets: dict[int, HoldTarget] = {}
         self._copied: dict[int, Cursor | None] = {}
@@ -44,7 +46,6 @@ class Backpressure:
         self._logged_s: dict[int, float] = {}
         self._channel: socket.socket | None = None
         self._child: subprocess.Popen[bytes] | None = None
-        self._is_stopping = False
 
     @property
     def child_pid(self) -> int | None:
@@ -58,7 +59,7 @@ class Backpressure:
 
     def want(self, database_id: int, target: HoldTarget | None) -> None:
         """Slow the writers of this database from now on, or (None) no longer."""
-        with self._changed:
+        with self._lock:
             if self._targets.get(database_id) == target:
                 return
             self._hindrances.pop(database_id, None)
@@ -70,7 +71,7 @@ class Backpressure:
                 self._add(database_id, target)
             if not self._targets:
                 self._hang_up()
-            self._changed.notify_all()
+        self._alarm.wake()
 
     def copied(self, database_id: int, cursor: Cursor | None) -> None:
         """Tell how far a database is copied, or (None) that nobody follows its WAL; this never waits."""
@@ -87,25 +88,19 @@ class Backpressure:
 
     def run(self) -> None:
         """The thread: until ``stop``."""
-        while self._wait_until_wanted():
-            with suppress(FaultError), boundary("backpressure"):
-                self._serve()
-            with self._changed:
-                if self._targets and not self._is_stopping:
-                    self._changed.wait(START_AGAIN_S)
+        wait_s: float | None = None
+        while self._alarm.wait(wait_s):
+            if self._targets:
+                with suppress(FaultError), boundary("backpressure"):
+                    self._serve()
+            wait_s = START_AGAIN_S if self._targets else None
 
     def stop(self) -> None:
         """Give up all locks and end the thread."""
-        with self._changed:
-            self._is_stopping = True
+        with self._lock:
             self._targets.clear()
             self._hang_up()
-            self._changed.notify_all()
-
-    def _wait_until_wanted(self) -> bool:
-        with self._changed:
-            self._changed.wait_for(lambda: self._targets or self._is_stopping)
-            return not self._is_stopping
+        self._alarm.stop()
 
     def _serve(self) -> None:
         """Start a child and answer it until it ends."""
@@ -116,7 +111,7 @@ class Backpressure:
                 command = [sys.executable, "-P", "-m", MODULE]
                 child = subprocess.Popen(command, stdin=theirs.fileno(), stdout=subprocess.DEVNULL, process_group=0)
             try:
-                with self._changed:
+                with self._lock:
                     self._channel, self._child = ours, child
                     for database_id, target in self._targets.items():
                         self._add(database_id, target)
@@ -126,7 +121,7 @@ class Backpressure:
             finally:
                 child.kill()  # the kernel gives its locks up
                 code = child.wait()
-                with self._changed, self._sending:
+                with self._lock, self._sending:
                     self._channel = self._child = None
                     is_wanted = bool(self._targets)
         if is_wanted:
@@ -151,7 +146,7 @@ class Backpressure:
                     self._note_limit(database_id, reason)
 
     def _note_hindrance(self, database_id: int, reason: str) -> None:
-        with self._changed:
+        with self._lock:
             target = self._targets.get(database_id)
             if target is not None:
                 self._hindrances[database_id] = reason

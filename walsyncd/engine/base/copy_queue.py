@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from walsyncd.core.keep.base_schedule import size_class
 from walsyncd.engine.base.base_copy import CopyWait, Steps
 from walsyncd.engine.follow.followed_database import FollowedDatabase
+from walsyncd.engine.threads.alarm import Alarm
 from walsyncd.engine.threads.due_queue import DueQueue
 
 SMALL_PLACES_MAX = 8  # bases of one request each: their requests are under way together
@@ -49,18 +50,17 @@ class CopyQueue:
 
     def __init__(self, take: Callable[[FollowedDatabase], Steps[None]]) -> None:
         self._take = take
-        self._condition = threading.Condition()
+        self._alarm = Alarm()
+        self._lock = threading.Lock()
         self._due: DueQueue[int] = DueQueue()  # ids of databases that were not due yet when last checked
         self._ripe: dict[int, dict[int, float]] = {}  # by size class: the databases that are due, and since when
         self._wanted: dict[int, FollowedDatabase] = {}
         self._places: list[_Place] = []  # used by the running thread alone
-        self._is_woken = False
-        self._is_stopping = False
 
     @property
     def is_stopping(self) -> bool:
         """Whether everything shall be left as it is, for the next run."""
-        return self._is_stopping
+        return self._alarm.is_stopped
 
     def in_flight_max(self) -> int:
         """How many parts of one base may be in flight now."""
@@ -72,50 +72,46 @@ class CopyQueue:
         Without ``may_hasten`` an earlier request is not moved forward. With ``anew`` an earlier request is void.
         """
         when = time.monotonic() + delay_s
-        with self._condition:
+        with self._lock:
             known = None if anew else self._known_s(tracked.row_id)
             if known is None or (when < known and may_hasten):
                 self._drop(tracked.row_id)
                 self._wanted[tracked.row_id] = tracked
                 self._due.put(tracked.row_id, when)
-                self._wake()
+                self._alarm.wake()
 
     def is_due(self, tracked: FollowedDatabase) -> bool:
         """Whether a base of this database is due or under way."""
-        with self._condition:
+        with self._lock:
             known = self._known_s(tracked.row_id)
             is_ripe = known is not None and known <= time.monotonic()
             return is_ripe or any(place.row_id == tracked.row_id for place in list(self._places))
 
     def forget(self, tracked: FollowedDatabase) -> None:
         """Cancel the request for a base. A copy that is under way notices by itself that it is no longer wanted."""
-        with self._condition:
+        with self._lock:
             self._drop(tracked.row_id)
 
     def run(self) -> None:
         """Run the thread until ``stop``, which leaves the copies under way where they are."""
         try:
-            while not self._is_stopping:
-                with self._condition:
-                    self._is_woken = False
+            wait_s: float | None = 0.0
+            while self._alarm.wait(wait_s):
                 now_s = time.monotonic()
                 for each, its_class in self._chosen(now_s):
                     self._places.append(_Place(each.row_id, its_class, self._take(each), CopyWait(), now_s))
-                if not self._go_on(time.monotonic()):
-                    self._sleep()
+                wait_s = 0.0 if self._go_on(time.monotonic()) else self._idle_s()
         finally:
             for place in self._places:
                 place.steps.close()
 
     def stop(self) -> None:
         """End the thread."""
-        with self._condition:
-            self._is_stopping = True
-            self._condition.notify_all()
+        self._alarm.stop()
 
     def _chosen(self, now_s: float) -> list[tuple[FollowedDatabase, int]]:
         """Return the bases that can begin, the longest due of each class first."""
-        with self._condition:
+        with self._lock:
             while (when := self._due.first()) is not None and (row_id := self._due.pop(now_s)) is not None:
                 self._ripe.setdefault(size_class(_size_of(self._wanted[row_id])), {})[row_id] = when
             stalled = [place for place in self._places if place.is_stalled(now_s)][:STALLED_MAX]
@@ -153,7 +149,7 @@ class CopyQueue:
         """Advance each base that waits for nothing by one step. Returns whether there was one."""
         able = [place for place in self._places if not place.hold.holds(now_s)]
         for place in sorted(able, key=lambda place: place.size_class):
-            if self._is_stopping:
+            if self._alarm.is_stopped:
                 break
             try:
                 place.hold, place.since_s = next(place.steps), now_s
@@ -161,12 +157,12 @@ class CopyQueue:
                 self._places.remove(place)
                 continue
             if place.hold.answer is not None:
-                place.hold.answer.add_done_callback(lambda _answer: self._answered())
+                place.hold.answer.add_done_callback(lambda _answer: self._alarm.wake())
         return bool(able)
 
-    def _sleep(self) -> None:
-        """Sleep until an answer, a request, or the first moment that something waits for."""
-        with self._condition:
+    def _idle_s(self) -> float | None:
+        """Return the seconds until the first moment that something waits for, or None if there is none."""
+        with self._lock:
             now_s = time.monotonic()
             first_s = self._due.first()
             moments = [first_s] if first_s is not None else []
@@ -174,16 +170,7 @@ class CopyQueue:
             if any(self._ripe.values()):  # a database waits for its class
                 stalls = [place.since_s + STALLED_S for place in self._places]
                 moments += [moment for moment in stalls if moment > now_s]
-            left_s = max(0.0, min(moments) - now_s) if moments else None
-            self._condition.wait_for(lambda: self._is_woken or self._is_stopping, left_s)
-
-    def _answered(self) -> None:
-        with self._condition:
-            self._wake()
-
-    def _wake(self) -> None:
-        self._is_woken = True
-        self._condition.notify()
+            return max(0.0, min(moments) - now_s) if moments else None
 
 
 def _size_of(tracked: FollowedDatabase) -> int:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from walsyncd.adapters.system.io_priority import lower_io_priority
+from walsyncd.engine.threads.alarm import Alarm
 
 BYTES_PER_S_MAX = 64 << 20  # costs a busy writer 5 % at most, and 4 to 8 % of a core (measured)
 BLOCK_BYTES = 256 << 10  # a multiple of every page size
@@ -52,16 +53,16 @@ class ScanQueue:
         self._bytes_per_s_max = bytes_per_s_max
         self._between = between
         self._monotonic_s = monotonic_s
-        self._condition = threading.Condition()
+        self._alarm = Alarm()
+        self._lock = threading.Lock()
         self._scans: list[_Scan] = []
         self._next_s = 0.0
-        self._stopping = False
 
     def add(self, steps: ScanSteps, *, urgent: bool = False, delay_s: float = 0.0) -> None:
         """Add a scan that is done when its turn comes, in ``delay_s`` seconds at the earliest."""
-        with self._condition:
+        with self._lock:
             self._scans.append(_Scan(steps, urgent, self._monotonic_s() + delay_s))
-            self._condition.notify()
+        self._alarm.wake()
 
     def call(self, then: Callable[[], None]) -> None:
         """Run ``then`` in the scan thread, before the next block of any scan."""
@@ -74,14 +75,12 @@ class ScanQueue:
 
     def stop(self) -> None:
         """End the thread after the block that is being read. Scans that have not ended are closed."""
-        with self._condition:
-            self._stopping = True
-            self._condition.notify_all()
+        self._alarm.stop()
 
     @property
     def is_stopping(self) -> bool:
         """Whether the thread is to end."""
-        return self._stopping
+        return self._alarm.is_stopped
 
     def run(self) -> None:
         """Run the thread until ``stop``."""
@@ -89,7 +88,7 @@ class ScanQueue:
         while (scan := self._next()) is not None:
             wait = next(scan.steps, None)
             if wait is None:
-                with self._condition:
+                with self._lock:
                     self._scans.remove(scan)
                 self._between()
                 continue
@@ -100,13 +99,14 @@ class ScanQueue:
 
     def _next(self) -> _Scan | None:
         """Return the scan whose turn it is, once the pace permits it, or None if the thread is to end."""
-        with self._condition:
-            while not self._stopping:
-                now_s = self._monotonic_s()
-                ready = [scan for scan in self._scans if scan.until_s <= now_s]
-                if ready and now_s >= self._next_s:
-                    return next((scan for scan in ready if scan.urgent), ready[0])
-                due_s = min((scan.until_s for scan in self._scans), default=None)
-                wait_s = None if due_s is None else max(due_s, self._next_s) - now_s
-                self._condition.wait(wait_s)
-            return None
+        wait_s: float | None = 0.0
+        while self._alarm.wait(wait_s):
+            with self._lock:
+                scans = list(self._scans)
+            now_s = self._monotonic_s()
+            ready = [scan for scan in scans if scan.until_s <= now_s]
+            if ready and now_s >= self._next_s:
+                return next((scan for scan in ready if scan.urgent), ready[0])
+            due_s = min((scan.until_s for scan in scans), default=None)
+            wait_s = None if due_s is None else max(due_s, self._next_s) - now_s
+        return None

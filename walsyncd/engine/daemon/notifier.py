@@ -12,7 +12,6 @@ a receiver. Reports that can't be delivered wait in order, at most ``WAITING_MAX
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -27,6 +26,7 @@ from walsyncd.config import NotifySettings
 from walsyncd.core.follow.database_state import DatabaseState
 from walsyncd.core.stored.moment import format_moment
 from walsyncd.engine.follow.followed_database import FollowedDatabase
+from walsyncd.engine.threads.alarm import Alarm
 from walsyncd.errors import TransientError
 
 CHECK_S = 10.0  # changes without a notification are seen this late
@@ -92,9 +92,8 @@ class Notifier:
         self._host = host
         self._complaints = complaints
         self._wall_ms = wall_ms
-        self._condition = threading.Condition()
+        self._alarm = Alarm()
         self._settings = NotifySettings()
-        self._is_woken = self._is_stopping = False
         # Used by the running thread alone.
         self._known: dict[tuple[str | None, str], tuple[Complaint, int]] = {}
         self._waiting: deque[dict[str, Any]] = deque()
@@ -105,27 +104,22 @@ class Notifier:
 
     def settle(self, settings: NotifySettings) -> None:
         """Apply these settings from now on."""
-        with self._condition:
-            self._settings = settings
+        self._settings = settings
         self.wake()
 
     def wake(self) -> None:
         """Note that a problem may have begun or ended."""
-        with self._condition:
-            if self._settings.is_wanted:
-                self._is_woken = True
-                self._condition.notify()
+        if self._settings.is_wanted:
+            self._alarm.wake()
 
     def stop(self) -> None:
         """End the thread after the request under way."""
-        with self._condition:
-            self._is_stopping = True
-            self._condition.notify()
+        self._alarm.stop()
 
     def run(self) -> None:
         """Run the thread until ``stop``."""
         wait_s: float | None = None
-        while self._wait(wait_s):
+        while self._alarm.wait(wait_s, calm_s=CALM_S):
             wait_s = self.round(time.monotonic())
 
     def round(self, now_s: float) -> float | None:
@@ -198,7 +192,7 @@ class Notifier:
     def _deliver(self, url: str, now_s: float) -> None:
         """Send the waiting reports in order, until one is not accepted or the next heartbeat is due."""
         until_s = time.monotonic() + CHECK_S
-        while self._waiting and time.monotonic() < until_s and not self._is_stopping:
+        while self._waiting and time.monotonic() < until_s and not self._alarm.is_stopped:
             try:
                 post(url, self._waiting[0])
             except TransientError as error:
@@ -219,10 +213,3 @@ class Notifier:
     def _reached(self, which: str) -> None:
         if self._unreachable.pop(which, None) is not None:
             _log.info("notification_delivered_again", receiver=which)
-
-    def _wait(self, timeout_s: float | None) -> bool:
-        with self._condition:
-            if self._condition.wait_for(lambda: self._is_woken or self._is_stopping, timeout_s):
-                self._condition.wait_for(lambda: self._is_stopping, CALM_S)
-            self._is_woken = False
-            return not self._is_stopping

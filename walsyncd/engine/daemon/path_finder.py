@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import structlog
 
 from walsyncd.config import Found, SearchStoppedError, Settings
+from walsyncd.engine.threads.alarm import Alarm
 from walsyncd.engine.threads.boundary import boundary
 from walsyncd.errors import WalsyncdError
 
@@ -53,36 +54,33 @@ class PathFinder:
         self._settings = settings
         self._find = find
         self._ready = ready
-        self._condition = threading.Condition()
-        self._is_woken = False
-        self._is_stopping = False
+        self._alarm = Alarm()
+        self._lock = threading.Lock()
         self._waiting: list[Future[None]] = []
         self._finding: FoundPaths | None = None
 
     def wake(self) -> None:
         """Look again soon."""
-        with self._condition:
-            self._is_woken = True
-            self._condition.notify()
+        self._alarm.wake()
 
     def look_now(self) -> Future[None]:
         """Look at once; the future is done when what was found is applied."""
         future: Future[None] = Future()
-        with self._condition:
+        with self._lock:
             self._waiting.append(future)
-            self._condition.notify()
+        self._alarm.wake(urgent=True)
         return future
 
     def take(self) -> FoundPaths | None:
         """What the last look found, once; None if it was taken already."""
-        with self._condition:
+        with self._lock:
             finding, self._finding = self._finding, None
             return finding
 
     def run(self) -> None:
         """The thread: until ``stop``."""
         pause_s = 0.0
-        while self._wait(pause_s):
+        while self._alarm.pause(pause_s) and self._alarm.wait(max(0.0, RECHECK_S - pause_s)):
             began_s = time.monotonic()
             try:
                 self._look()
@@ -92,13 +90,10 @@ class PathFinder:
 
     def stop(self) -> None:
         """End the thread, in the middle of a look if need be."""
-        with self._condition:
-            self._is_stopping = True
-            self._condition.notify()
+        self._alarm.stop()
 
     def _look(self) -> None:
-        with self._condition:
-            self._is_woken = False  # before looking: what comes up meanwhile is looked for again
+        with self._lock:
             waiting, self._waiting = self._waiting, []
         settings = self._settings()
         try:
@@ -110,7 +105,7 @@ class PathFinder:
             raise
         if found is None:
             return
-        with self._condition:
+        with self._lock:
             before = self._finding.waiting if self._finding is not None else []
             self._finding = FoundPaths(settings, found, [*before, *waiting])
         self._ready()
@@ -118,14 +113,6 @@ class PathFinder:
     def _search(self, settings: Settings) -> Found | None:
         """Return what is found, or None if the daemon stops."""
         try:
-            return self._find(settings, lambda: self._is_stopping)
+            return self._find(settings, lambda: self._alarm.is_stopped)
         except SearchStoppedError:
             return None
-
-    def _wait(self, pause_s: float) -> bool:
-        """Wait until it is time to look; False: the daemon stops."""
-        with self._condition:
-            self._condition.wait_for(lambda: self._waiting or self._is_stopping, pause_s)
-            left_s = max(0.0, RECHECK_S - pause_s)
-            self._condition.wait_for(lambda: self._waiting or self._is_woken or self._is_stopping, left_s)
-            return not self._is_stopping

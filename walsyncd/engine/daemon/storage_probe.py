@@ -7,7 +7,6 @@ host makes none.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 
 import structlog
@@ -17,6 +16,7 @@ from walsyncd.adapters.storage.counting_storage import Requests
 from walsyncd.adapters.storage.interface import Storage
 from walsyncd.core.stored.layout import OWNER_KEY
 from walsyncd.engine.ship.ownership import folder_key
+from walsyncd.engine.threads.alarm import Alarm
 from walsyncd.errors import RefusedError, TransientError, WalsyncdError
 
 _log = structlog.get_logger()
@@ -44,29 +44,25 @@ class StorageProbe:
         self._requests = requests
         self._heard = heard
         self._changed = changed
-        self._condition = threading.Condition()
-        self._stopping = False
+        self._alarm = Alarm()
         self.interval_s: float | None = None
         self.refusal = ""
         """Why the storage refused the last probe, and the remedy; empty if it did not."""
 
     def run(self) -> None:
         """Run the thread until ``stop``."""
-        while self._wait():
+        while self._alarm.wait(self._rest_s()):
             if self.interval_s is not None and self._requests.silent_s() >= self.interval_s:
                 self.probe()
 
     def probe_every(self, interval_s: float | None) -> None:
         """Probe at this interval from now on; None ends the probes."""
-        with self._condition:
-            self.interval_s = interval_s
-            self._condition.notify()
+        self.interval_s = interval_s
+        self._alarm.wake()
 
     def stop(self) -> None:
         """End the thread."""
-        with self._condition:
-            self._stopping = True
-            self._condition.notify()
+        self._alarm.stop()
 
     def probe(self) -> None:
         """Make one request to the storage, and log a result that is new."""
@@ -99,13 +95,9 @@ class StorageProbe:
         if self.refusal != before:
             self._changed()
 
-    def _wait(self) -> bool:
-        """Wait until the next probe may be due. Returns False to stop."""
-        with self._condition:
-            if self.interval_s is None:
-                self._condition.wait_for(lambda: self._stopping or self.interval_s is not None)
-            elif not self._stopping:
-                silent_s = self._requests.silent_s()
-                rest_s = self.interval_s - silent_s
-                self._condition.wait(rest_s if rest_s > 0 else self.interval_s)
-            return not self._stopping
+    def _rest_s(self) -> float | None:
+        """Return the seconds until the next probe may be due, or None while there are no probes."""
+        if self.interval_s is None:
+            return None
+        rest_s = self.interval_s - self._requests.silent_s()
+        return rest_s if rest_s > 0 else self.interval_s

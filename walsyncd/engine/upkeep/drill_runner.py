@@ -33,6 +33,7 @@ from walsyncd.core.follow.gap import Gap, GapKind
 from walsyncd.core.keep.drill_schedule import next_drill_ms
 from walsyncd.engine.follow.followed_database import FollowedDatabase
 from walsyncd.engine.restore.replica import Replica
+from walsyncd.engine.threads.alarm import Alarm
 from walsyncd.engine.threads.boundary import boundary
 from walsyncd.engine.upkeep.drill import DamagedReplicaError, Rehearsal, StoppedError, rehearse
 from walsyncd.errors import RefusedError, TransientError, WalsyncdError
@@ -66,50 +67,44 @@ class Driller:
         self._folder = journal.folder / FOLDER
         bytes_per_s = min(BYTES_PER_S_MAX, bytes_per_s_max or BYTES_PER_S_MAX)
         self._storage = PacedReads(storage, bytes_per_s, self.pause)
-        self._condition = threading.Condition()
+        self._alarm = Alarm()
+        self._lock = threading.Lock()
         self._intervals: dict[int, tuple[FollowedDatabase, float]] = {}
         self._not_before_s: dict[int, float] = {}
-        self._is_stopping = False
-        self._has_news = False
         self._is_waiting = False  # a drill waits for another thread
         self._started_ms = wall_ms()
 
     def plan(self, tracked: FollowedDatabase, interval_s: float | None) -> None:
         """Drill the database at this interval from now on; None ends its drills."""
-        with self._condition:
+        with self._lock:
             if interval_s is None:
                 self._intervals.pop(tracked.row_id, None)
             else:
                 self._intervals[tracked.row_id] = tracked, interval_s
-            self._tell()
+        self._alarm.wake()
 
     def stored(self, row: ObjectRow) -> None:
         """Note that an object became visible: a base may be the first one, and a drill may wait for a segment."""
-        with self._condition:
-            if row.kind is ObjectKind.MANIFEST:
-                self._tell()
-            elif self._is_waiting:
-                self._condition.notify_all()
+        if row.kind is ObjectKind.MANIFEST or self._is_waiting:
+            self._alarm.wake()
 
     def stop(self) -> None:
         """End the thread and the drill that is under way."""
-        with self._condition:
-            self._is_stopping = True
-            self._tell()
+        self._alarm.stop()
 
     def run(self) -> None:
         """Run the thread until ``stop``."""
         self._clear()
         wait_s = self.round()
-        while self._wait(wait_s):
+        while self._alarm.wait(wait_s):
             wait_s = self.round()
 
     def round(self) -> float | None:
         """Run the drills that are due. Returns the seconds until the next one, or None if none is planned."""
         while True:
-            with self._condition:
-                if self._is_stopping:
-                    return None
+            if self._alarm.is_stopped:
+                return None
+            with self._lock:
                 planned = list(self._intervals.values())
             dues = [due for due in (self._due(tracked, interval_s) for tracked, interval_s in planned) if due]
             if not dues:
@@ -212,13 +207,12 @@ class Driller:
 
     def pause(self, seconds: float) -> None:
         """Wait this long. Raises StoppedError as soon as the daemon stops."""
-        with self._condition:
-            if self._is_stopping or (seconds and self._condition.wait_for(lambda: self._is_stopping, seconds)):
-                raise StoppedError
+        if not self._alarm.pause(seconds):
+            raise StoppedError
 
     def is_stopping(self) -> bool:
         """Whether the daemon stops."""
-        return self._is_stopping
+        return self._alarm.is_stopped
 
     def room_bytes(self) -> int:
         """How many bytes of the state directory's disk a drill may take."""
@@ -227,7 +221,7 @@ class Driller:
     def look(self, tracked: FollowedDatabase) -> FollowState | None:
         """Return the follower's state after a look that begins now."""
         future = self._request(tracked, lambda tracked: tracked.state)
-        future.add_done_callback(lambda _future: self._nudge())
+        future.add_done_callback(lambda _future: self._alarm.wake())
         if not self._wait_until(future.done, RETRY_S):
             raise TransientError(f"{tracked.name} was not looked at within {RETRY_S:.0f} s")
         state: FollowState | None = future.result()
@@ -245,27 +239,13 @@ class Driller:
 
     def _wait_until(self, fact: Callable[[], bool], timeout_s: float) -> bool:
         """Wait for another thread's work. Raises StoppedError as soon as the daemon stops."""
-        with self._condition:
-            self._is_waiting = True
-            is_so = self._condition.wait_for(lambda: self._is_stopping or fact(), timeout_s)
-            self._is_waiting = False
-            if self._is_stopping:
+        until_s = time.monotonic() + timeout_s
+        self._is_waiting = True
+        while not (is_so := fact()) and (left_s := until_s - time.monotonic()) > 0:
+            if not self._alarm.wait(left_s):
                 raise StoppedError
-            return is_so
-
-    def _nudge(self) -> None:
-        with self._condition:
-            self._condition.notify_all()
-
-    def _tell(self) -> None:
-        self._has_news = True
-        self._condition.notify_all()
-
-    def _wait(self, timeout_s: float | None) -> bool:
-        with self._condition:
-            self._condition.wait_for(lambda: self._has_news or self._is_stopping, timeout_s)
-            self._has_news = False
-            return not self._is_stopping
+        self._is_waiting = False
+        return is_so
 
 
 class _Host:

@@ -23,6 +23,7 @@ from walsyncd.adapters.storage.interface import Storage
 from walsyncd.core.keep.retention import GRACE_MS
 from walsyncd.engine.follow.followed_database import FollowedDatabase
 from walsyncd.engine.ship.ownership import Ownership, Standing
+from walsyncd.engine.threads.alarm import Alarm
 from walsyncd.engine.threads.boundary import boundary
 from walsyncd.engine.upkeep.compactor import Compactor
 from walsyncd.engine.upkeep.deletion import DeletionRefusedError, Pruned, Removals
@@ -70,19 +71,18 @@ class Housekeeper:
         self._asked: Counter[int] = Counter()
         self._outcomes: dict[int, Pruned | WalsyncdError] = {}
         self._said: set[str] = set()
-        self._condition = threading.Condition()
+        self._alarm = Alarm()
+        self._alarm.wake()  # for what earlier runs left
+        self._lock = threading.Lock()
         self._databases: dict[int, FollowedDatabase] = {}
         self._closing: set[int] | None = None  # databases of which an epoch may have been closed; None means any
-        self._is_stopping = False
-        self._has_work = True
-        self._is_resting = False
 
     def adopt(self, tracked: FollowedDatabase) -> None:
         """Keep this replica as its settings say. The base stored last allows older ones to be deleted some day."""
         row = self._journal.database_by_id(tracked.row_id)
         if row.base_ms is not None and row.base_ms > row.pruned_ms:
             self._journal.prune_due(tracked.row_id, row.base_ms + _until_old_ms(tracked))
-        with self._condition:
+        with self._lock:
             self._databases[tracked.row_id] = tracked
         self.wake()
 
@@ -97,13 +97,13 @@ class Housekeeper:
 
     def forget(self, tracked: FollowedDatabase) -> None:
         """Leave the replica as it is: it is no longer configured, so no rules of retention apply."""
-        with self._condition:
+        with self._lock:
             self._databases.pop(tracked.row_id, None)
         self._may_be_closed(tracked.row_id)
 
     def prune_now(self, tracked: FollowedDatabase) -> None:
         """Request a pruning; ``outcome`` then returns its result."""
-        with self._condition:
+        with self._lock:
             self._asked[tracked.row_id] += 1
             self._outcomes.pop(tracked.row_id, None)
         self._journal.prune_asked(tracked.row_id)
@@ -127,26 +127,21 @@ class Housekeeper:
 
     def is_busy(self) -> bool:
         """Whether it is working or about to look for work."""
-        with self._condition:
-            return self._has_work or not self._is_resting
+        return not self._alarm.is_idle()
 
     def wake(self) -> None:
         """Have the thread look for work."""
-        with self._condition:
-            self._has_work = True
-            self._condition.notify()
+        self._alarm.wake()
 
     def stop(self) -> None:
         """End the thread after the request under way; the rest is in the journal."""
-        with self._condition:
-            self._is_stopping = True
-            self._condition.notify()
+        self._alarm.stop()
 
     def run(self) -> None:
         """Run the thread until ``stop``."""
         self._make_private()
         wait_s: float | None = 0.0
-        while self._wait(wait_s):
+        while self._alarm.wait(wait_s, calm_s=CALM_S):
             wait_s = self.round()
 
     def _make_private(self) -> None:
@@ -170,15 +165,15 @@ class Housekeeper:
         Returns the seconds until something is due again, or None if nothing is before an object is stored.
         """
         failed = False
-        with self._condition:
+        with self._lock:
             closing, self._closing = self._closing, set()
         for kind, job in self._jobs(closing):
-            if self._is_stopping:
+            if self._alarm.is_stopped:
                 return None
             error = self._tried(kind, job)
             failed |= error is not None
             if failed:
-                with self._condition:
+                with self._lock:
                     self._closing = None
             if isinstance(error, DeletionRefusedError):
                 return REFUSED_RETRY_S
@@ -213,7 +208,7 @@ class Housekeeper:
     def _jobs(self, closing: set[int] | None) -> list[tuple[str, Callable[[], None]]]:
         """Return what is due. Deletions come first: the compactor's, then prunings, then compactions."""
         due = self._journal.prunes_due(self.store_ms())
-        with self._condition:
+        with self._lock:
             databases = [tracked for row_id in due if (tracked := self._databases.get(row_id)) is not None]
         return [
             *(("compaction", job) for job in self._compactor.replacements()),
@@ -222,7 +217,7 @@ class Housekeeper:
         ]
 
     def _all(self) -> list[FollowedDatabase]:
-        with self._condition:
+        with self._lock:
             return list(self._databases.values())
 
     def _prune(self, tracked: FollowedDatabase) -> None:
@@ -238,7 +233,7 @@ class Housekeeper:
 
         A later request gets a pruning of its own.
         """
-        with self._condition:
+        with self._lock:
             is_answer = self._asked[tracked.row_id] == asked
             if is_answer:
                 self._outcomes[tracked.row_id] = outcome
@@ -246,7 +241,7 @@ class Housekeeper:
             self.prune_now(tracked)
 
     def _may_be_closed(self, database_id: int) -> None:
-        with self._condition:
+        with self._lock:
             if self._closing is not None:
                 self._closing.add(database_id)
 
@@ -271,14 +266,6 @@ class Housekeeper:
         if words not in self._said:
             self._said.add(words)
             _log.warning("housekeeping_postponed", reason=error.message, remedy=error.hint)
-
-    def _wait(self, timeout_s: float | None) -> bool:
-        with self._condition:
-            self._is_resting = True
-            if self._condition.wait_for(lambda: self._has_work or self._is_stopping, timeout_s):
-                self._condition.wait_for(lambda: self._is_stopping, CALM_S)
-            self._has_work = self._is_resting = False
-            return not self._is_stopping
 
 
 def _until_old_ms(tracked: FollowedDatabase) -> int:

@@ -1,0 +1,80 @@
+"""How a thread waits. No test measures time: a wait that would never end has no timeout, or one of an hour."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from walsyncd.engine.threads.alarm import Alarm
+
+HOUR_S = 3600.0
+
+
+@contextmanager
+def waiting(alarm: Alarm, count: list[bool]) -> Iterator[None]:
+    """Another thread waits again and again, until the stop."""
+
+    def run() -> None:
+        while alarm.wait(HOUR_S):
+            count.append(True)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield
+    finally:
+        alarm.stop()
+        thread.join()
+
+
+def until(fact: object) -> None:
+    assert callable(fact)
+    while not fact():
+        threading.Event().wait(0.001)
+
+
+def test_a_wake_up_before_the_wait_counts_once() -> None:
+    """The thread worked when there was more to do; after that nothing is left."""
+    alarm = Alarm()
+    alarm.wake()
+    alarm.wake()
+    assert alarm.wait()
+    assert alarm.wait(0.0), "a timeout is no reason to end"
+    count: list[bool] = []
+    with waiting(alarm, count):
+        until(alarm.is_idle)
+        assert not count
+        alarm.wake()
+        until(lambda: len(count) == 1 and alarm.is_idle())
+
+
+def test_a_stop_ends_every_wait() -> None:
+    """Whether it comes before or during it, and whatever else has woken the thread."""
+    alarm = Alarm()
+    alarm.wake()
+    alarm.stop()
+    assert alarm.is_stopped
+    assert not alarm.wait()
+    assert not alarm.wait(calm_s=HOUR_S)
+    assert not alarm.pause(HOUR_S)
+
+
+def test_wake_ups_that_come_together_are_one() -> None:
+    """A thousand databases begin at once: the thread is not idle from the first on, and has one round for all."""
+    alarm = Alarm()
+    alarm.wake()
+    assert not alarm.is_idle()
+    assert alarm.wait(calm_s=0.001)
+    assert alarm.wait(0.0)
+
+
+def test_only_what_is_urgent_ends_a_pause() -> None:
+    """And it is still there for the wait after it."""
+    alarm = Alarm()
+    alarm.wake()
+    assert alarm.pause(0.001)
+    alarm.wake(urgent=True)
+    assert alarm.pause(HOUR_S)
+    assert alarm.wait()
+    assert alarm.pause(0.001), "it was taken"
