@@ -44,7 +44,7 @@ class Calendar:
     def rule(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Be the daemon's wall clock from now on."""
         clock = SimpleNamespace(time_ns=lambda: 1_000_000 * self.now_ms, monotonic_ns=time.monotonic_ns)
-        monkeypatch.setattr("walsyncd.engine.follow.environment.time", clock)
+        monkeypatch.setattr("walsyncd.adapters.system.clock.time", clock)
 
 
 class AgingStorage(CountingStorage):

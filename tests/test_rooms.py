@@ -23,7 +23,7 @@ ARROWS = {
     "core/keep": {"core/restore", "core/stored"},
     "core/rollback": {"core/sqlite"},
     "adapters/files": set[str](),
-    "adapters/storage": {"adapters/files", "adapters/storage/s3"},
+    "adapters/storage": {"adapters/files", "adapters/storage/s3", "adapters/system"},
     "adapters/storage/s3": {"adapters/storage"},
     "adapters/journal": {"adapters/files"},
     "adapters/system": set[str](),

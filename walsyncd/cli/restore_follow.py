@@ -12,9 +12,9 @@ import json
 import signal
 import sys
 import threading
-import time
 from typing import TYPE_CHECKING
 
+from walsyncd.adapters.system import clock
 from walsyncd.cli.progress import showing_progress
 from walsyncd.cli.table import say
 from walsyncd.core.stored.moment import format_moment, format_span
@@ -66,7 +66,7 @@ def _look(standby: ReadReplica) -> tuple[Moved | None, str]:
 
 
 def _say(args: argparse.Namespace, moved: Moved) -> None:
-    lag_ms = max(0, time.time_ns() // 1_000_000 - moved.point.time_ms)
+    lag_ms = max(0, clock.wall_ms() - moved.point.time_ms)
     if moved.rebuilt:
         say(f"walsyncd: note: compared with a new restore: {moved.rebuilt}", file=sys.stderr)
     facts: dict[str, object] = {

@@ -44,6 +44,7 @@ from walsyncd.adapters.files.durable_file import (
 )
 from walsyncd.adapters.storage.interface import ObjectInfo, OpenUpload, StoredPart
 from walsyncd.adapters.storage.remembered_folder import RememberedFolder
+from walsyncd.adapters.system import clock
 from walsyncd.errors import CorruptError, MissingError, UsageError
 
 HIDDEN = ".walsyncd"
@@ -189,7 +190,7 @@ class DirectoryStorage:
         """See ``Storage.create_upload``."""
         target = self._path(key)
         upload_id = secrets.token_hex(16)
-        upload = {"key": key, "initiated_ms": time.time_ns() // 1_000_000, "metadata": dict(metadata)}
+        upload = {"key": key, "initiated_ms": clock.wall_ms(), "metadata": dict(metadata)}
         with writing("begin upload of", target):
             self._sweep()
             publish(self._write(json.dumps(upload).encode()), self._uploads / upload_id / "upload")

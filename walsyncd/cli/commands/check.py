@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from walsyncd.adapters.system import clock
 from walsyncd.cli import settings_from
 from walsyncd.cli.configured_storage import FOLDERS_FILE, storage_from
 from walsyncd.cli.table import counted, say
@@ -179,7 +180,7 @@ def _other_path_findings(spec: DatabaseSpec) -> Iterator[Finding]:
             return
         if not sign.is_bare or not sign.is_locked:
             return
-        found = found.seen(time.monotonic_ns() // 1_000_000)
+        found = found.seen(clock.monotonic_ms())
         time.sleep(APART_MS / 1000 + 0.01)
     yield Finding("problem", f"database {spec.path}", ELSEWHERE, ELSEWHERE_HINT)
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import time
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from walsyncd.adapters.system import clock
 from walsyncd.cli import settings_from
 from walsyncd.cli.configured_storage import storage_from
 from walsyncd.cli.daemon_client import Deadline, call
@@ -133,7 +133,7 @@ def _look(settings: Settings, specs: Sequence[DatabaseSpec]) -> list[tuple[str, 
             storage = storages[how.name]
             folder = list_folder(storage, spec.name)
             clock_ms = storage.clock_ms()
-            now_ms = time.time_ns() // 1_000_000 if clock_ms is None else clock_ms
+            now_ms = clock.wall_ms() if clock_ms is None else clock_ms
             row = rows.get(spec.name)
             decided = trustworthy_pruning(
                 storage, folder, policy_of(spec), now_ms=now_ms, journal=journal, row=row, name=spec.name, sound=set()

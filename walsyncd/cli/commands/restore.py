@@ -28,7 +28,6 @@ import shutil
 import signal
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -37,6 +36,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
+from walsyncd.adapters.system import clock
 from walsyncd.adapters.system.allocator import reuse_blocks
 from walsyncd.cli.progress import showing_progress
 from walsyncd.cli.replica_argument import replica_from
@@ -304,7 +304,7 @@ def _target(args: argparse.Namespace) -> Target:
 
 def _moment_ms(text: str) -> int:
     """Parse a moment that a user typed. One in the future is reported: the day or the zone is probably wrong."""
-    time_ms, now_ms = moment_ms(_zoned(parse_moment(text))), time.time_ns() // 1_000_000
+    time_ms, now_ms = moment_ms(_zoned(parse_moment(text))), clock.wall_ms()
     if time_ms > now_ms:
         moment, now = format_moment(time_ms), format_moment(now_ms)
         say(f"walsyncd: note: --at {moment} is in the future: here it is {now}", file=sys.stderr)

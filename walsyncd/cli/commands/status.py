@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from itertools import compress
 from typing import TYPE_CHECKING
 
+from walsyncd.adapters.system import clock
 from walsyncd.cli.selection import by_need, select, summary_of
 from walsyncd.cli.table import counted, say, table_lines
 from walsyncd.config.units import format_size
@@ -116,7 +117,7 @@ def run(args: argparse.Namespace) -> int:
         facts = {
             "daemon_pid": report.pid,
             "storage": report.storage,
-            "summary": asdict(summary_of(report.databases, _now_ms())),
+            "summary": asdict(summary_of(report.databases, clock.wall_ms())),
             "databases": [asdict(database) for database in report.databases],
         }
         print(json.dumps(facts, indent=2))
@@ -129,7 +130,7 @@ def _selected(report: StatusReport, args: argparse.Namespace) -> StatusReport:
     """Select the databases that the command is about, those that need attention first."""
     named = select(report.databases, args.names, name_of=lambda database: database.name)
     chosen = [database for database in named if not args.state or database.state in args.state]
-    return replace(report, databases=by_need(chosen, _now_ms()), states=args.state)
+    return replace(report, databases=by_need(chosen, clock.wall_ms()), states=args.state)
 
 
 def _look(settings: Settings) -> StatusReport:
@@ -162,7 +163,7 @@ def _from_journal(settings: Settings, refusal: WalsyncdError | None) -> StatusRe
         with reader(settings.daemon.state_dir) as journal:
             known = {row.name for row in journal.databases() if row.generation is not None}
             suspended = find_databases(settings, examine=examine_match, followed=known).suspended
-            found = statuses(journal, now_ms=_now_ms(), suspended=suspended)
+            found = statuses(journal, now_ms=clock.wall_ms(), suspended=suspended)
     except MissingError:
         if refusal is not None:
             raise refusal from None
@@ -178,7 +179,7 @@ def _from_journal(settings: Settings, refusal: WalsyncdError | None) -> StatusRe
 
 def _verdict(report: StatusReport, max_lag_s: float, limit: str) -> int:
     """Print a monitoring check's result on stderr and return its exit code."""
-    late = {database.name: database.behind_s(_now_ms()) for database in report.databases}
+    late = {database.name: database.behind_s(clock.wall_ms()) for database in report.databases}
     beyond = {name: lag_s for name, lag_s in late.items() if lag_s > max_lag_s}
     problems = [f"{name} is behind by {lag_s:.1f} s, more than {limit}" for name, lag_s in beyond.items()]
     if report.pid is None:
@@ -224,7 +225,7 @@ def _lines(report: StatusReport, settings: Settings, lines_max: int | None = Non
     lines += _table(report.databases[:count])
     if count < len(report.databases):
         lines.append(f"and {counted(len(report.databases) - count, 'database')} that need less attention")
-    return [*lines, str(summary_of(report.databases, _now_ms()))]
+    return [*lines, str(summary_of(report.databases, clock.wall_ms()))]
 
 
 def _count_that_fits(databases: Sequence[DatabaseStatus], room: int) -> int:
@@ -314,7 +315,3 @@ def _moment(time_ms: int | None) -> str:
     if time_ms is None:
         return "-"
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(time_ms / 1000))
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000

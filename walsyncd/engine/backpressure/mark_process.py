@@ -35,6 +35,7 @@ from pathlib import Path
 from typing import Any
 
 from walsyncd.adapters.files.inotify import InotifyReader
+from walsyncd.adapters.system import clock
 from walsyncd.core.follow.backpressure_decision import Copied
 from walsyncd.engine.backpressure.mark_hold import HoldTarget, MarkHold
 
@@ -63,14 +64,14 @@ class MarkProcess:
         poll.register(self._channel, select.POLLIN)
         poll.register(self._watcher.fileno(), select.POLLIN)
         while True:
-            is_active = any(hold.is_due(_now_ms()) for hold in self._holds.values())
+            is_active = any(hold.is_due(clock.monotonic_ms()) for hold in self._holds.values())
             poll.poll(LOOK_MS if is_active else None)
             if not self._take_messages():
                 return EXIT_CLOSED
             for event in self._watcher.drain():
                 if event.path in self._by_path:
                     self._by_path[event.path].note(event)
-            now_ms = _now_ms()
+            now_ms = clock.monotonic_ms()
             for hold in self._holds.values():
                 if hold.is_due(now_ms) and (hold.is_held or not self._is_silent(now_ms)):
                     hold.look(now_ms)
@@ -133,10 +134,6 @@ class MarkProcess:
             self._channel.send(json.dumps(message).encode("ascii"))
         except OSError:  # the daemon is stopped or gone: the next look finds out
             return
-
-
-def _now_ms() -> int:
-    return time.monotonic_ns() // 1_000_000
 
 
 def main() -> int:

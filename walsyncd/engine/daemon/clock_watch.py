@@ -6,12 +6,12 @@ commits than it should, and nothing is deleted (``engine.upkeep.housekeeper``).
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable
 
 import structlog
 
 from walsyncd.adapters.storage.interface import Storage
+from walsyncd.adapters.system import clock
 from walsyncd.engine.upkeep.housekeeper import CLOCK_OFF_MS
 
 REMEDY = "set the clock (timedatectl): until then times in the bucket are wrong, and nothing is deleted"
@@ -25,7 +25,7 @@ class ClockWatch:
     def __init__(
         self,
         storages: Callable[[], Iterable[Storage]],
-        wall_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+        wall_ms: Callable[[], int] = clock.wall_ms,
     ) -> None:
         self._storages = storages
         self._wall_ms = wall_ms

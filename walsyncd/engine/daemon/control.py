@@ -35,6 +35,7 @@ from typing import Any
 
 from walsyncd import __version__
 from walsyncd.adapters.journal.journal import DatabaseRow, Journal
+from walsyncd.adapters.system import clock
 from walsyncd.adapters.system.control_socket import NOT_ONE_VERSION, OTHER_DAEMON
 from walsyncd.core.follow.follow_state import FollowState
 from walsyncd.core.follow.gap import Gap, GapKind
@@ -122,7 +123,7 @@ class Control:
                 return self._base(text_field(request, "name"), optional_text(request, "base_key"))
             case "verified":
                 (tracked,) = self._databases.named([text_field(request, "name")])
-                self._journal.note_verified(tracked.name, time.time_ns() // 1_000_000)
+                self._journal.note_verified(tracked.name, clock.wall_ms())
                 self._journal.note_proven(tracked.row_id)
                 return {}
             case "scrub":
@@ -161,7 +162,7 @@ class Control:
         presence = {tracked.name: tracked.presence.standing for tracked in followed}
         hindered = {tracked.name: tracked.presence.hindrance for tracked in followed}
         waits = self._waits()
-        rows = statuses(self._journal, now_ms=time.time_ns() // 1_000_000, configured=presence, suspended=suspended)
+        rows = statuses(self._journal, now_ms=clock.wall_ms(), configured=presence, suspended=suspended)
         known = [
             replace(row, presence=presence.get(row.name, "off"), presence_hindrance=hindered.get(row.name, ""))
             for row in rows

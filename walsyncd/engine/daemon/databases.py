@@ -10,7 +10,6 @@ Changed by the main thread alone, read by any.
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import suppress
@@ -21,6 +20,7 @@ import structlog
 
 from walsyncd.adapters.files.match_examination import examine_match
 from walsyncd.adapters.journal.journal import Journal
+from walsyncd.adapters.system import clock
 from walsyncd.config import DatabaseSpec, Found, Settings, Suspended, find_databases, resolve
 from walsyncd.core.follow.database_state import DatabaseState
 from walsyncd.engine.backpressure.backpressure import Backpressure
@@ -228,7 +228,7 @@ class Databases:
             tracked = self._by_name.get(each.name)
             if tracked is not None:
                 self._leave([tracked])
-                now_ms = time.time_ns() // 1_000_000
+                now_ms = clock.wall_ms()
                 self._journal.note_state(tracked.row_id, DatabaseState.SUSPENDED, each.cause, each.remedy, now_ms)
 
     def _join(self, spec: DatabaseSpec, settings: Settings) -> None:
@@ -301,7 +301,7 @@ class Databases:
 
     def _note_left(self, database_id: int) -> None:
         cause = "it is not in the configuration any more"
-        self._journal.note_state(database_id, DatabaseState.NOT_CONFIGURED, cause, "", time.time_ns() // 1_000_000)
+        self._journal.note_state(database_id, DatabaseState.NOT_CONFIGURED, cause, "", clock.wall_ms())
 
     def _stays(self, tracked: FollowedDatabase, spec: DatabaseSpec | None, settings: Settings) -> bool:
         """Whether ``spec`` is for the same file and the same storage."""

@@ -8,12 +8,12 @@ to the same place end nothing: as after a restart, each database is claimed agai
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterable
 
 from walsyncd.adapters.journal.journal import DatabaseRow, Journal, ObjectRow
 from walsyncd.adapters.storage.counting_storage import Requests
 from walsyncd.adapters.storage.interface import Storage
+from walsyncd.adapters.system import clock
 from walsyncd.config import StorageSettings
 from walsyncd.core.follow.gap import Gap, GapKind
 from walsyncd.engine.base.renewal import Renewal
@@ -201,7 +201,7 @@ def leave_place(journal: Journal, row: DatabaseRow, url: str) -> Gap:
     Returns why its generation ends.
     """
     gap = Gap.of(GapKind.STORAGE, "the storage changed from {before} to {now}", before=row.place or "", now=url)
-    now_ms = time.time_ns() // 1_000_000
+    now_ms = clock.wall_ms()
     if row.generation is not None:
         journal.lose_generation(row.id, row.generation, gap, now_ms)
     journal.drop_spool(row.id)  # what was left of earlier generations

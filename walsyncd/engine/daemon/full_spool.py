@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from functools import partial
 
 import structlog
 
 from walsyncd.adapters.journal.journal import Journal
+from walsyncd.adapters.system import clock
 from walsyncd.engine.daemon.databases import Databases
 from walsyncd.engine.daemon.destinations import Destinations
 from walsyncd.engine.follow.follower import Follower
@@ -45,7 +45,7 @@ class FullSpool:
             if tracked is not None:
                 follower.give_way(tracked, gap, until=partial(self._is_answering, database_id))
             else:
-                self._journal.end_generation(database_id, gap, time.time_ns() // 1_000_000)
+                self._journal.end_generation(database_id, gap, clock.wall_ms())
             freed = self._destinations().of(database_id).uploader.drop_spool(database_id)
             name = tracked.name if tracked else database_id
             _log.error("spool_dropped", database=name, bytes=freed, reason=gap.reason)

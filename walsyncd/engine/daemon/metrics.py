@@ -7,7 +7,6 @@ journal and outlive the run. ``adapters.system.exporter`` publishes them.
 from __future__ import annotations
 
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -16,6 +15,7 @@ from typing import TypeVar
 from walsyncd import __version__
 from walsyncd.adapters.journal.journal import Journal, ObjectRow
 from walsyncd.adapters.storage.counting_storage import OK, Requests
+from walsyncd.adapters.system import clock
 from walsyncd.config import Suspended
 from walsyncd.core.keep.metric import Metric
 from walsyncd.engine.daemon.attention import Waits
@@ -40,7 +40,7 @@ class Shipped:
         with self._lock:
             self.transactions[row.database_id] += row.commits
             self.size[row.database_id] += row.size
-            self.last_ms = time.time_ns() // 1_000_000
+            self.last_ms = clock.wall_ms()
 
 
 class Metrics:
@@ -83,7 +83,7 @@ class Metrics:
         yield _counter("log_lines_lost", "Lines of the log that could not be written.", (), {(): lost})
 
     def _of_databases(self) -> Iterator[Metric]:
-        now_ms = time.time_ns() // 1_000_000
+        now_ms = clock.wall_ms()
         waits = self._waits()
         rows = statuses(self._journal, now_ms=now_ms, configured=waits, suspended=self._suspended())
         rows = [replace(row, **asdict(waits.get(row.name, Waits()))) for row in rows]

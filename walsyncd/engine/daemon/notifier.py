@@ -21,6 +21,7 @@ from typing import Any
 import structlog
 
 from walsyncd.adapters.journal.journal import DatabaseRow
+from walsyncd.adapters.system import clock
 from walsyncd.adapters.system.web_hook import get, post, with_suffix
 from walsyncd.config import NotifySettings
 from walsyncd.core.follow.database_state import DatabaseState
@@ -87,7 +88,7 @@ class Notifier:
         host: str,
         complaints: Callable[[], Sequence[Complaint] | None],
         *,
-        wall_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+        wall_ms: Callable[[], int] = clock.wall_ms,
     ) -> None:
         self._host = host
         self._complaints = complaints

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import secrets
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from walsyncd.adapters.journal.journal import Journal
+from walsyncd.adapters.system import clock
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,8 +18,8 @@ class Environment:
     journal: Journal
     drain: Callable[[], None]
     boot_id: str
-    wall_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000
-    monotonic_ms: Callable[[], int] = lambda: time.monotonic_ns() // 1_000_000
+    wall_ms: Callable[[], int] = clock.wall_ms
+    monotonic_ms: Callable[[], int] = clock.monotonic_ms
     spool_bytes_max: Callable[[], int] = lambda: sys.maxsize
     entropy: Callable[[], int] = lambda: secrets.randbits(32)
 

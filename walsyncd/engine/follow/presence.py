@@ -12,7 +12,6 @@ wal-index, and so does the follower.
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -35,6 +34,7 @@ from walsyncd.adapters.files.source import (
     take_database,
     take_dms,
 )
+from walsyncd.adapters.system import clock
 from walsyncd.core.follow.presence_decision import (
     Decision,
     GiveUp,
@@ -87,7 +87,7 @@ class Presence:
         *,
         wanted: bool,
         own_only: bool = False,
-        monotonic_ms: Callable[[], int] = lambda: time.monotonic_ns() // 1_000_000,
+        monotonic_ms: Callable[[], int] = clock.monotonic_ms,
     ) -> None:
         self.path = path
         self._paths = [side_path(path, role) for role in (Role.SHM, Role.WAL, Role.DATABASE)]

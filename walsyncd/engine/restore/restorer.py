@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -20,6 +19,7 @@ from typing import Protocol
 
 from walsyncd.adapters.files.target import Access
 from walsyncd.adapters.files.target import Target as TargetFile
+from walsyncd.adapters.system import clock
 from walsyncd.core.restore.plan import Plan, Point
 from walsyncd.core.sqlite.wal import FRAME_HEADER_SIZE
 from walsyncd.core.stored.layout import format_key
@@ -121,7 +121,7 @@ def _restore(replica: Replica, prepared: ResolvedPlan, path: Path, how: RestoreO
         with target.building(_tag(replica, draft)) as descriptor:
             target.check_space(draft.space_bytes, descriptor=descriptor)
             applied = _build(replica, draft, descriptor, how.progress.advance)
-            stamp = format_stamp(time.time_ns() // 1_000_000)
+            stamp = format_stamp(clock.wall_ms())
             point = how.follow_point(draft.plan.reached, descriptor) if how.follow_point else None
             moved = target.publish(descriptor, stamp=stamp, access=how.access, follow_point=point)
     return Restored(target.path, _noting(draft.plan, applied), applied, draft.size, tuple(moved))

@@ -7,9 +7,9 @@ it never keeps a thread from the segments by waiting.
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 
+from walsyncd.adapters.system import clock
 from walsyncd.core.send.bandwidth import RateLimit
 
 BEAT_S = 1.0  # a waiting thread reports this often that it is not stuck
@@ -22,7 +22,7 @@ class RateLimiter:
     def __init__(
         self,
         bytes_per_s: float | None,
-        monotonic_ms: Callable[[], float] = lambda: time.monotonic() * 1000,
+        monotonic_ms: Callable[[], float] = clock.monotonic_ms,
         beat: Callable[[], None] = lambda: None,
     ) -> None:
         self._line = None if bytes_per_s is None else RateLimit(bytes_per_s)

@@ -8,7 +8,6 @@ may be deleted. Nothing is deleted while it and this machine's clock differ by m
 from __future__ import annotations
 
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future
@@ -20,6 +19,7 @@ import structlog
 from walsyncd.adapters.files.private_modes import folder_of_url, tighten
 from walsyncd.adapters.journal.journal import Journal, ObjectKind, ObjectRow
 from walsyncd.adapters.storage.interface import Storage
+from walsyncd.adapters.system import clock
 from walsyncd.core.keep.retention import GRACE_MS
 from walsyncd.engine.follow.followed_database import FollowedDatabase
 from walsyncd.engine.ship.ownership import Ownership, Standing
@@ -53,7 +53,7 @@ class Housekeeper:
         ownership: Ownership,
         *,
         submit: Callable[[int, Callable[[], object]], Future[Any]],
-        wall_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+        wall_ms: Callable[[], int] = clock.wall_ms,
         removals: Removals | None = None,
         owns: Callable[[int], bool] = lambda _database_id: True,
     ) -> None:

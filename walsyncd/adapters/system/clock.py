@@ -1,0 +1,19 @@
+"""This machine's clocks, in milliseconds. What a test sets takes them as values named ``wall_ms`` and ``monotonic_ms``.
+
+The wall clock is for times that are stored or shown. It can be set, forward and back. The monotonic clock is for how
+long something takes, and for deadlines.
+"""
+
+from __future__ import annotations
+
+import time
+
+
+def wall_ms() -> int:
+    """Return the milliseconds since 1970 by the wall clock."""
+    return time.time_ns() // 1_000_000
+
+
+def monotonic_ms() -> int:
+    """Return the milliseconds since some moment of this boot."""
+    return time.monotonic_ns() // 1_000_000
