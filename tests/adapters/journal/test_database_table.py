@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,15 @@ def test_a_generation_names_its_predecessor_and_why(journal: Journal) -> None:
     assert (second.predecessor, second.ended_ms, second.reason_begun) == (G1, None, "a gap")
     found = journal.database_by_id(row.id)
     assert (found.generation, found.follow, found.last_generation) == (G2, "[]", G2)
+
+
+def test_a_generation_has_a_base_once_a_manifest_of_it_is_stored(journal: Journal) -> None:
+    """The base of the generation before it does not count, and without a generation none does."""
+    row = journal.database("app", "/srv/app.db")
+    key = f"{G1}/base/manifest"
+    rows = [replace(row, generation=each, base_key=key) for each in (G1, G2, None)]
+    assert [each.has_base for each in rows] == [True, False, False]
+    assert not replace(row, generation=G1).has_base
 
 
 def test_an_ended_generation_is_followed_by_nothing_until_the_next(journal: Journal) -> None:

@@ -16,6 +16,7 @@ from walsyncd.core.stored.layout import (
     before_epoch,
     check_name,
     default_name,
+    folder_key,
     format_key,
     parse_key,
     wal_folder,
@@ -159,3 +160,10 @@ def test_bad_names_are_refused_with_the_reason(name: str, fault: str) -> None:
 def test_default_name_is_the_path_without_its_slash() -> None:
     """A database without a name is called as its path."""
     assert default_name("/var/lib/app/app.db") == "var/lib/app/app.db"
+
+
+def test_keys_lie_in_the_databases_folder() -> None:
+    """Or in the storage's root, if that is the folder."""
+    assert folder_key("a/b", "owner.json") == "a/b/owner.json"
+    assert folder_key("", "owner.json") == "owner.json"
+    assert (folder_key("a", ""), folder_key("", "")) == ("a/", "")

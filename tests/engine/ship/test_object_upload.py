@@ -11,8 +11,9 @@ from tests.fakes import Call, FakeStorage
 from tests.shipping import G1, begun_journal, segment
 from walsyncd.adapters.journal import rows
 from walsyncd.adapters.journal.journal import Advance, Journal, ObjectRow
+from walsyncd.core.stored.layout import ID_METADATA
 from walsyncd.engine.ship import object_upload
-from walsyncd.engine.ship.object_upload import ID_METADATA, abort_leftovers, is_stored, send
+from walsyncd.engine.ship.object_upload import abort_leftovers, is_stored, send
 from walsyncd.errors import CorruptError, ImpossibleError, MissingError, TransientError
 
 SMALL, LARGE = b"small", bytes(range(250)) * 1000  # parts of 70,000: three and a shorter one

@@ -12,7 +12,7 @@ from tests.fakes import Call, Deaths, FakeStorage, Killed
 from tests.shipping import G1, G2, NAME, T0, begun_journal, mortal, segment
 from walsyncd.adapters.journal.journal import Advance, Journal
 from walsyncd.core.stored.owner import Owner, format_owner, parse_owner
-from walsyncd.engine.ship.ownership import Identity, Ownership, Standing, Verdict, folder_key
+from walsyncd.engine.ship.ownership import Identity, Ownership, Standing, Verdict
 from walsyncd.errors import TransientError
 
 OWNER = f"{NAME}/owner.json"
@@ -177,13 +177,6 @@ def test_a_race_is_settled_by_reading_again(journal: Journal, storage: FakeStora
     races[0] = 99
     with pytest.raises(TransientError, match=r"owner\.json"):
         claim(journal, storage, "run-2")
-
-
-def test_keys_lie_in_the_databases_folder() -> None:
-    """Or in the storage's root, if that is the folder."""
-    assert folder_key("a/b", "owner.json") == "a/b/owner.json"
-    assert folder_key("", "owner.json") == "owner.json"
-    assert (folder_key("a", ""), folder_key("", "")) == ("a/", "")
 
 
 def test_where_objects_go_by_age_the_owner_is_written_again(journal: Journal, storage: FakeStorage) -> None:

@@ -177,6 +177,11 @@ class DatabaseRow:
     prune_due_ms: int | None
     place: str | None = None
 
+    @property
+    def has_base(self) -> bool:
+        """Whether there is a generation that has a base in storage, so that it can be restored."""
+        return self.generation is not None and (self.base_key or "").startswith(self.generation)
+
 
 @dataclass(frozen=True, slots=True)
 class GenerationRow:

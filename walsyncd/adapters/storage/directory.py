@@ -45,12 +45,12 @@ from walsyncd.adapters.files.durable_file import (
 from walsyncd.adapters.storage.interface import ObjectInfo, OpenUpload, StoredPart
 from walsyncd.adapters.storage.remembered_folder import RememberedFolder
 from walsyncd.adapters.system import clock
+from walsyncd.core.stored.layout import ID_METADATA
 from walsyncd.errors import CorruptError, MissingError, UsageError
 
 HIDDEN = ".walsyncd"
 BLOCK_SIZE = 1 << 20
 LEFTOVER_SECONDS_MAX = 86_400.0  # a temporary file exists for seconds, that of a large base for hours at most
-_DERIVED = "walsyncd-id"
 
 
 class DirectoryStorage:
@@ -71,7 +71,7 @@ class DirectoryStorage:
     def put(self, key: str, body: bytes, *, metadata: Mapping[str, str]) -> str:
         """See ``Storage.put``. The ETag is not an MD5."""
         target = self._path(key)
-        derived = {_DERIVED: hashlib.sha256(body).hexdigest()}
+        derived = {ID_METADATA: hashlib.sha256(body).hexdigest()}
         with writing("write object", target):
             return self._publish(key, self._write(body), {} if metadata == derived else metadata)
 
@@ -92,7 +92,7 @@ class DirectoryStorage:
                 status = os.fstat(file.fileno())
                 metadata = self._kept_metadata(key, _etag(status))
                 if metadata is None:
-                    metadata = {_DERIVED: hashlib.file_digest(file, "sha256").hexdigest()}
+                    metadata = {ID_METADATA: hashlib.file_digest(file, "sha256").hexdigest()}
                 return _info(key, status, metadata)
         except MissingError:
             return None

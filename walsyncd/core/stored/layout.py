@@ -36,6 +36,7 @@ from walsyncd.core.stored.position import GENERATION_PATTERN, is_generation
 from walsyncd.errors import UsageError
 
 OWNER_KEY = "owner.json"
+ID_METADATA = "walsyncd-id"  # in an object's metadata: proves that it is ours and has our bytes
 
 NAME_BYTES_MAX = 900  # S3 keys end at 1,024 bytes; the longest key below a database has 101
 SEGMENT_BYTES_MAX = 255  # one path segment: the limit of file systems (DirectoryStorage)
@@ -270,3 +271,8 @@ def _segment_fault(segment: str) -> str:
 def default_name(path: str) -> str:
     """Return the name of a database that was given none: its absolute path without the leading slash."""
     return path.lstrip("/")
+
+
+def folder_key(name: str, key: str) -> str:
+    """Return a key of a database's folder as a key of the storage; ``name`` is "" for the storage's root."""
+    return f"{name}/{key}" if name else key

@@ -41,7 +41,7 @@ from walsyncd.core.stored.base import (
     shape_of,
     whole_body,
 )
-from walsyncd.core.stored.layout import BaseKey, format_key
+from walsyncd.core.stored.layout import ID_METADATA, BaseKey, format_key
 from walsyncd.core.stored.manifest import Range
 from walsyncd.core.stored.position import Position
 from walsyncd.errors import CorruptError, MissingError, RefusedError, StateError, TransientError, WalsyncdError
@@ -209,7 +209,7 @@ class BaseCopy:
 
     def _put_whole(self) -> Steps[FinishedBase]:
         part = whole_body((self._read(*place) for place in self._plan.shape.ranges()), self._world.compressor)
-        metadata = {"walsyncd-id": hashlib.sha256(part.body).hexdigest()}
+        metadata = {ID_METADATA: hashlib.sha256(part.body).hexdigest()}
         storage = self._world.storage
         etag = yield from self._ask(lambda: storage.put(self._key, part.body, metadata=metadata), len(part.body))
         self._world.journal.base_stored(self._row.id, etag=etag, size=len(part.body))
@@ -219,7 +219,7 @@ class BaseCopy:
 
     def _open(self) -> Steps[None]:
         world, row = self._world, self._row
-        metadata = {"walsyncd-id": row.token}
+        metadata = {ID_METADATA: row.token}
         upload_id = yield from self._ask(lambda: world.storage.create_upload(self._key, metadata=metadata))
         if not world.journal.upload_opened(row.id, upload_id, self._plan.shape.part_size):
             yield from self._ask(lambda: world.storage.abort_upload(self._key, upload_id))
@@ -342,7 +342,7 @@ class BaseCopy:
         ranges are then not where the journal says.
         """
         found = yield from self._ask(lambda: self._world.storage.head(self._key))
-        if found is None or found.metadata.get("walsyncd-id") != self._row.token or self._replaced:
+        if found is None or found.metadata.get(ID_METADATA) != self._row.token or self._replaced:
             raise AbandonedError(f"the store gave up the upload of {self._key}") from error
         return found.etag
 

@@ -105,7 +105,7 @@ class MapMaker:
 
     def _is_wanted(self, tracked: FollowedDatabase) -> bool:
         row = self._journal.database_by_id(tracked.row_id)
-        if row.generation is None or not (row.base_key or "").startswith(row.generation):
+        if not row.has_base:
             return False  # the first base of a generation asks again
         return self._journal.page_map(tracked.row_id) is None
 

@@ -218,7 +218,7 @@ def _status(journal: Journal | JournalReader, row: DatabaseRow, now_ms: int) -> 
         bucket_bytes=row.bucket_bytes,
         bucket_objects=row.bucket_objects,
         storage=row.place or "",
-        has_base=row.generation is not None and (row.base_key or "").startswith(row.generation),
+        has_base=row.has_base,
     )
 
 

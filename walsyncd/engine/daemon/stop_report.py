@@ -44,7 +44,7 @@ def _say_bases(journal: Journal, databases: Sequence[FollowedDatabase]) -> int:
     bare = []
     for tracked in databases:
         row = journal.database_by_id(tracked.row_id)
-        if row.generation is not None and not (row.base_key or "").startswith(row.generation):
+        if row.generation is not None and not row.has_base:
             bare.append(tracked)
             _log.warning("base_unfinished", database=row.name, generation=row.generation)
     return len(bare)

@@ -14,8 +14,7 @@ import structlog
 from walsyncd.adapters.journal.journal import Journal
 from walsyncd.adapters.storage.counting_storage import Requests
 from walsyncd.adapters.storage.interface import Storage
-from walsyncd.core.stored.layout import OWNER_KEY
-from walsyncd.engine.ship.ownership import folder_key
+from walsyncd.core.stored.layout import OWNER_KEY, folder_key
 from walsyncd.engine.threads.alarm import Alarm
 from walsyncd.errors import RefusedError, TransientError, WalsyncdError
 

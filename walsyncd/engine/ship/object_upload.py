@@ -33,10 +33,8 @@ from walsyncd.core.send.multipart import (
     next_step,
     part_size,
 )
-from walsyncd.engine.ship.ownership import folder_key
+from walsyncd.core.stored.layout import ID_METADATA, folder_key
 from walsyncd.errors import CorruptError, ImpossibleError, MissingError, TransientError
-
-ID_METADATA = "walsyncd-id"
 
 
 def send(
@@ -82,6 +80,12 @@ def _is_ours(info: ObjectInfo, row: ObjectRow) -> bool:
     return info.size == row.size and (named or bare(info.etag) == row.md5)
 
 
+def open_uploads(storage: Storage, key: str) -> list[str]:
+    """Return the ids of the open uploads of exactly this key, oldest first."""
+    found = [upload for upload in storage.list_uploads(key) if upload.key == key]
+    return [upload.upload_id for upload in sorted(found, key=lambda upload: upload.initiated_ms)]
+
+
 def abort_leftovers(
     journal: Journal, storage: Storage, owns: Callable[[int], bool] = lambda _database_id: True
 ) -> None:
@@ -90,10 +94,7 @@ def abort_leftovers(
         if not owns(leftover.database_id):
             continue
         key = folder_key(journal.database_by_id(leftover.database_id).name, leftover.key)
-        if leftover.upload_id is None:
-            ids = [upload.upload_id for upload in storage.list_uploads(key) if upload.key == key]
-        else:
-            ids = [leftover.upload_id]
+        ids = open_uploads(storage, key) if leftover.upload_id is None else [leftover.upload_id]
         for upload_id in ids:
             storage.abort_upload(key, upload_id)
         journal.leftover_aborted(leftover.id)
@@ -170,9 +171,7 @@ class MultipartUpload:
             raise self._changed()
 
     def _find_uploads(self) -> None:
-        found = [upload for upload in self._storage.list_uploads(self._key) if upload.key == self._key]
-        found.sort(key=lambda upload: upload.initiated_ms)
-        self._answers = replace(self._answers, uploads=tuple(upload.upload_id for upload in found))
+        self._answers = replace(self._answers, uploads=tuple(open_uploads(self._storage, self._key)))
 
     def _adopt_upload(self, upload_id: str, surplus: tuple[str, ...]) -> None:
         for other in surplus:

@@ -17,8 +17,7 @@ from collections.abc import Collection
 
 from walsyncd.adapters.journal.journal import Journal
 from walsyncd.adapters.storage.interface import OpenUpload, Storage
-from walsyncd.core.stored.layout import BaseKey, SegmentKey, parse_key
-from walsyncd.engine.ship.ownership import folder_key
+from walsyncd.core.stored.layout import BaseKey, SegmentKey, folder_key, parse_key
 from walsyncd.errors import ImpossibleError, RefusedError
 from walsyncd.log import get_logger
 

@@ -17,7 +17,7 @@ from enum import Enum, auto
 from walsyncd.adapters.files.source import boot_id, machine_id
 from walsyncd.adapters.journal.journal import DatabaseRow, Journal
 from walsyncd.adapters.storage.interface import Storage
-from walsyncd.core.stored.layout import OWNER_KEY, SegmentKey, parse_key, wal_folder
+from walsyncd.core.stored.layout import OWNER_KEY, SegmentKey, folder_key, parse_key, wal_folder
 from walsyncd.core.stored.owner import OWNER_BYTES_MAX, Owner, format_owner, is_ours, lost_reason, parse_owner
 from walsyncd.core.stored.position import is_generation
 from walsyncd.errors import CorruptError, MissingError, TransientError
@@ -197,8 +197,3 @@ class Ownership:
             return False
         self._journal.claimed(database.id, me.run_id)
         return True
-
-
-def folder_key(name: str, key: str) -> str:
-    """Return a key of a database's folder as a key of the storage; ``name`` is "" for the storage's root."""
-    return f"{name}/{key}" if name else key

@@ -16,11 +16,11 @@ from walsyncd.adapters.storage.interface import Storage
 from walsyncd.core.follow.database_state import DatabaseState
 from walsyncd.core.follow.gap import Gap, GapKind
 from walsyncd.core.send.merge import CROWD, Waiting, crowded_runs, head_run, merged_key, size_max_after
-from walsyncd.core.stored.layout import SegmentKey, format_key, parse_key
+from walsyncd.core.stored.layout import SegmentKey, folder_key, format_key, parse_key
 from walsyncd.engine.ship.database_queue import Claim, DatabaseQueue
 from walsyncd.engine.ship.object_upload import send
 from walsyncd.engine.ship.orphaned_uploads import SWEEP_MS, abort_orphans
-from walsyncd.engine.ship.ownership import Ownership, Standing, Verdict, folder_key
+from walsyncd.engine.ship.ownership import Ownership, Standing, Verdict
 from walsyncd.errors import CorruptError, ImpossibleError, MissingError, TransientError
 from walsyncd.log import get_logger
 

@@ -29,11 +29,10 @@ from walsyncd.adapters.journal.journal import Journal
 from walsyncd.adapters.storage.interface import Storage, StoredPart
 from walsyncd.core.keep.retention import HOUR_MS
 from walsyncd.core.send.multipart import PUT_SIZE_MAX, part_size
-from walsyncd.core.stored.layout import SegmentKey, WholeKey, format_key, parse_key
+from walsyncd.core.stored.layout import ID_METADATA, SegmentKey, WholeKey, folder_key, format_key, parse_key
 from walsyncd.engine.restore.epoch_reader import EpochReader
 from walsyncd.engine.restore.replica import Replica
-from walsyncd.engine.ship.object_upload import ID_METADATA
-from walsyncd.engine.ship.ownership import folder_key
+from walsyncd.engine.ship.object_upload import open_uploads
 from walsyncd.engine.upkeep.deletion import Removals, remove
 from walsyncd.errors import CorruptError, MissingError
 
@@ -164,9 +163,8 @@ class Compactor:
     def _write_parts(self, database_id: int, key: str, parts: Iterator[bytes]) -> None:
         """Upload from the first part on. An upload that an earlier attempt left open is abandoned."""
         storage = self._storage
-        for left in storage.list_uploads(key):
-            if left.key == key:
-                storage.abort_upload(key, left.upload_id)
+        for left in open_uploads(storage, key):
+            storage.abort_upload(key, left)
         upload_id = self._do(database_id, lambda: storage.create_upload(key, metadata={}))
         stored = []
         for number, body in enumerate(parts, 1):

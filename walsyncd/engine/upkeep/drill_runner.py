@@ -117,7 +117,7 @@ class Driller:
     def _due(self, tracked: FollowedDatabase, interval_s: float) -> tuple[float, FollowedDatabase] | None:
         """Return the seconds until the drill is due. Returns None while the generation has no base."""
         row = self._journal.database_by_id(tracked.row_id)
-        if not _is_restorable(row):
+        if not row.has_base:
             return None
         last = self._journal.last_drill(row.id)
         began_ms = self._journal.generations(row.id)[0].began_ms if last is None else last.at_ms
@@ -269,7 +269,3 @@ class _Host:
 
     def room_bytes(self) -> int:
         return self._driller.room_bytes()
-
-
-def _is_restorable(row: DatabaseRow) -> bool:
-    return row.generation is not None and (row.base_key or "").startswith(row.generation)

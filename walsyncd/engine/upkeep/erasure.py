@@ -15,10 +15,9 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from walsyncd.adapters.storage.interface import ObjectInfo, ObjectVersion, Storage, Versions
-from walsyncd.core.stored.layout import OWNER_KEY
+from walsyncd.core.stored.layout import OWNER_KEY, folder_key
 from walsyncd.core.stored.owner import Owner, parse_owner
 from walsyncd.core.stored.position import is_generation
-from walsyncd.engine.ship.ownership import folder_key
 from walsyncd.engine.upkeep.deletion import KEPT_HINT
 from walsyncd.errors import CorruptError, MissingError, RefusedError
 

@@ -23,11 +23,19 @@ from walsyncd.adapters.storage.interface import Storage
 from walsyncd.config import DatabaseSpec
 from walsyncd.core.keep.retention import DAY_MS, HeldObject, Policy, Pruning, decide
 from walsyncd.core.restore.coverage import base_order
-from walsyncd.core.stored.layout import BaseKey, Key, ManifestKey, SegmentKey, WholeKey, format_key, parse_key
+from walsyncd.core.stored.layout import (
+    BaseKey,
+    Key,
+    ManifestKey,
+    SegmentKey,
+    WholeKey,
+    folder_key,
+    format_key,
+    parse_key,
+)
 from walsyncd.core.stored.position import is_generation
 from walsyncd.engine.restore.base_fetch import fetch_base
 from walsyncd.engine.restore.replica import OBJECTS_MAX, Replica
-from walsyncd.engine.ship.ownership import folder_key
 from walsyncd.engine.upkeep.deletion import KEPT_HINT, Pruned, Removals, remove
 from walsyncd.errors import CorruptError, RefusedError
 
