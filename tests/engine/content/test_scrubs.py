@@ -23,10 +23,13 @@ from walsyncd.adapters.storage.directory import DirectoryStorage
 from walsyncd.cli import main
 from walsyncd.config import Settings
 from walsyncd.core.content.comparison import Cipher
+from walsyncd.core.follow.follow_state import parse_follow_state
 from walsyncd.core.follow.gap import GapKind
 from walsyncd.core.restore.plan import Head
 from walsyncd.engine.content import page_content, page_maps
 from walsyncd.engine.content.bridges import Bridges
+from walsyncd.engine.content.scrub_steps import Scrub, ScrubSteps
+from walsyncd.engine.follow.followed_database import FollowedDatabase
 from walsyncd.engine.restore.replica import Replica
 from walsyncd.engine.restore.restorer import find_plan, restore
 
@@ -256,3 +259,65 @@ def test_an_encrypted_database_raises_no_alarm(place: Place, cipher: str) -> Non
                 page_map = journal.page_map(1)
                 assert page_map is not None
                 assert page_map.cipher is (Cipher.ANEW if cipher == "chacha20" else Cipher.STABLE)
+
+
+def test_a_small_database_is_compared_after_an_absence(place: Place) -> None:
+    """A backup was copied over it while no daemon ran, and a checkpoint came after that, which seems to explain it."""
+    path = place.database()
+    settings = scrubbing(place.settings("app"), 86_400)
+    app = SqliteProcess(path)
+    app.execute("PRAGMA journal_mode = WAL", "CREATE TABLE t (x, y)")
+    numbers = "WITH RECURSIVE r(n) AS (SELECT 1 UNION SELECT n + 1 FROM r LIMIT 300)"
+    app.execute(f"INSERT INTO t {numbers} SELECT n, zeroblob(3000) FROM r")
+    app.execute("PRAGMA wal_checkpoint(TRUNCATE)", "INSERT INTO t VALUES (0, 0)")
+    with running(settings):
+        place.sync()
+        wait_for(lambda: has_map(place))
+        generation = place.row().generation
+    before = path.stat()
+    with path.open("r+b") as file:
+        file.seek(99 * 4096 + 2000)
+        file.write(b"other")
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    app.execute("PRAGMA wal_checkpoint(PASSIVE)")
+    with capture_logs() as logs, running(settings):
+        wait_for(lambda: len(list(place.replica.rglob("*.bridge.wal.zst"))) == 1)
+        place.sync()
+        assert place.row().generation == generation
+    assert [line["differing"] for line in logs if line["event"] == "replica_differs"] in ([1], [])
+    app.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    app.kill()
+    assert restored(place) == path.read_bytes()
+
+
+def test_what_nobody_touched_meanwhile_is_not_read_again(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thousand idle databases are not read at each start of the daemon."""
+    path = place.database()
+    settings = scrubbing(place.settings("app"), 86_400)
+    with closing(connect(path)) as app:
+        fill(app)
+    with running(settings):
+        place.sync()
+        with closing(connect(path)) as app:
+            app.execute("INSERT INTO t VALUES (1000, 1)")
+        place.sync()
+        wait_for(lambda: has_map(place))
+        wait_for(lambda: is_known(place))
+    begun: list[str] = []
+    steps = Scrub.steps
+
+    def counted(scrub: Scrub, tracked: FollowedDatabase) -> ScrubSteps:
+        begun.append(tracked.name)
+        return steps(scrub, tracked)
+
+    monkeypatch.setattr(Scrub, "steps", counted)
+    with running(settings):
+        place.sync()
+        assert scrub(place)["differing"] == 0  # it was asked for after the one that a start may want
+    assert begun == ["app"]
+
+
+def is_known(place: Place) -> bool:
+    """Whether the file's size and times are in the journal."""
+    follow = place.row().follow
+    return follow is not None and parse_follow_state(follow).file.known

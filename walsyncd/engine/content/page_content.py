@@ -46,7 +46,7 @@ class PageContent:
         """Maintain the map of a database from now on, and make one if it has none."""
         self._tracked[tracked.row_id] = tracked
         self._maker.due(tracked)
-        self.scrubs.plan(tracked, tracked.spec.scrub_interval_s)
+        self.scrubs.plan(tracked, tracked.spec.scrub_interval_s, was_away=True)
 
     def forget(self, tracked: FollowedDatabase) -> None:
         """Drop a database that is not followed any more."""

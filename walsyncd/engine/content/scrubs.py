@@ -1,4 +1,4 @@
-"""The scrubs of all databases: each at a moment of its own, and those that are asked for.
+"""The scrubs of all databases: each at a moment of its own, soon after a start of the daemon, and those asked for.
 
 A scrub runs in the scans' thread. One entry in its queue waits for the next scrub that is due, so nothing wakes the
 daemon in between. A difference is reported and healed by a bridge, and the positions since the last good scrub are
@@ -18,12 +18,14 @@ import structlog
 
 from walsyncd.adapters.journal.journal import Journal
 from walsyncd.core.follow.gap import Gap, GapKind
+from walsyncd.core.keep.absence_scan import scan_delay_s
 from walsyncd.core.keep.drill_schedule import next_drill_ms
 from walsyncd.engine.content.map_making import Request
 from walsyncd.engine.content.page_maps import PageMaps
 from walsyncd.engine.content.scan_queue import ScanQueue, ScanSteps, ScanWait
 from walsyncd.engine.content.scrub_steps import NotComparedError, Scrub, Scrubbed
 from walsyncd.engine.follow.environment import Environment
+from walsyncd.engine.follow.file_facts import database_identity, file_facts
 from walsyncd.engine.follow.followed_database import FollowedDatabase
 from walsyncd.engine.follow.schedule import Schedule
 from walsyncd.engine.threads.boundary import boundary
@@ -87,14 +89,20 @@ class Scrubs:
         self._tickets = itertools.count(1)
         self._results: dict[int, tuple[int, ScrubResult]] = {}
 
-    def plan(self, tracked: FollowedDatabase, interval_s: float | None) -> None:
-        """Scrub the database at this interval from now on; None ends that."""
+    def plan(self, tracked: FollowedDatabase, interval_s: float | None, *, was_away: bool = False) -> None:
+        """Scrub the database at this interval from now on; None ends that.
+
+        ``was_away``: nobody has watched the database until now, so the first scrub comes soon.
+        """
+        soon_s = self._after_absence_s(tracked) if was_away else None
         with self._lock:
             self._planned.pop(tracked.row_id, None)
             self._due.discard(tracked.row_id)
             if interval_s is not None:
                 self._planned[tracked.row_id] = tracked, interval_s
                 self._due.put(tracked.row_id, self._next_s(tracked, interval_s))
+                if soon_s is not None:
+                    self._due.hasten(tracked.row_id, soon_s)
             self._arm()
 
     def forget(self, tracked: FollowedDatabase) -> None:
@@ -127,6 +135,23 @@ class Scrubs:
             started_ms=self._started_ms,
         )
         return time.monotonic() + (due_ms - now_ms) / 1000
+
+    def _after_absence_s(self, tracked: FollowedDatabase) -> float | None:
+        """When to compare the file because nobody watched it (monotonic). None if there is no need to.
+
+        A file that looks as it did when it was last seen without a WAL, with its ctime, was not touched.
+        """
+        state = tracked.state
+        if state is None or self._journal.page_map(tracked.row_id) is None:
+            return None
+        try:
+            identity = database_identity(tracked)
+        except WalsyncdError:
+            return None  # the look says what is wrong
+        boot_id = self._environment.boot_id
+        if state.file.boot_id == boot_id and file_facts(identity, boot_id, None).looks_like(state.file):
+            return None
+        return time.monotonic() + scan_delay_s(tracked.name, identity.size)
 
     def _arm(self) -> None:
         first_s = self._due.first()
