@@ -17,6 +17,7 @@ import pytest
 from tests.mutation.backpressure_mutants import BACKPRESSURE_MUTANTS
 from tests.mutation.content_mutants import CONTENT_MUTANTS
 from tests.mutation.doubt_mutants import DOUBT_MUTANTS
+from tests.mutation.journal_mutants import JOURNAL_MUTANTS
 from tests.mutation.mutants import MUTANTS as MUTANTS_OF_THE_PROOF
 from tests.mutation.mutants import Mutant
 from tests.mutation.path_mutants import PATH_MUTANTS
@@ -31,6 +32,7 @@ MUTANTS = (
     + CONTENT_MUTANTS
     + PATH_MUTANTS
     + BACKPRESSURE_MUTANTS
+    + JOURNAL_MUTANTS
 )
 ROOT = Path(__file__).parents[2]
 TESTS_FAILED = 1  # pytest's exit code; a mutant that can't be imported gives another

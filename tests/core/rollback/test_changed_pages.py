@@ -85,6 +85,8 @@ def test_trunks_are_those_before_each_transaction() -> None:
         journal((1, page_1(6, trunk=5, free=2)), (4, trunk(0, 7)), (5, trunk(0, 6))),
     ]
     assert named(proof(5, page_1(7), journals, {4: trunk(0, 9), 5: ANY})) == [1, 4, 5, 6, 7]
+    journals[0] = journal((1, page_1(5, trunk=4, free=2)), (4, trunk(0, 8)))
+    assert named(proof(5, page_1(7), journals, {4: trunk(0, 9), 5: ANY})) == [1, 4, 5, 6, 8]
 
 
 def test_pages_of_transactions_that_were_rolled_back() -> None:

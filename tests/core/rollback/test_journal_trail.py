@@ -4,25 +4,27 @@ from __future__ import annotations
 
 import pytest
 
-from walsyncd.core.rollback.journal_trail import Doubt, JournalNow, JournalTrail
+from walsyncd.core.rollback.journal_trail import Doubt, FileEvent, JournalNow, JournalTrail
 
 ABSENT, IDLE, IN_USE = JournalNow.ABSENT, JournalNow.IDLE, JournalNow.IN_USE
 
+LETTERS: dict[str, FileEvent | Doubt] = {
+    "C": FileEvent.JOURNAL_CREATED,
+    "c": FileEvent.JOURNAL_CREATED_UNHELD,
+    "J": FileEvent.JOURNAL_WRITTEN,
+    "D": FileEvent.DATABASE_WRITTEN,
+    "X": FileEvent.JOURNAL_DELETED,
+    "x": FileEvent.JOURNAL_DELETED_UNHELD,
+    "W": Doubt.WAL,
+}
+
 
 def trail(events: str, at_first: JournalNow = ABSENT) -> JournalTrail:
-    """C: the journal is created; c: without a descriptor; J, D: writes; X: it is deleted; x: another is held."""
+    """Capital letters: the journal is held."""
     seen = JournalTrail()
     seen.restart(at_first)
     for event in events:
-        match event:
-            case "C" | "c":
-                seen.journal_created(is_held=event == "C")
-            case "X" | "x":
-                seen.journal_deleted(is_held=event == "X")
-            case "J":
-                seen.journal_written()
-            case "D":
-                seen.database_written()
+        seen.take(LETTERS[event])
     return seen
 
 
@@ -50,6 +52,9 @@ def test_orders_that_sqlite_makes(events: str, at_first: JournalNow, at_last: Jo
     ("events", "at_first", "at_last", "doubt"),
     [
         ("D", ABSENT, ABSENT, Doubt.STRAY_WRITE),  # MEMORY, OFF
+        ("DJ", IDLE, IDLE, Doubt.STRAY_WRITE),
+        ("cJ", ABSENT, IN_USE, Doubt.JOURNAL_MISSED),
+        ("CJDXW", ABSENT, ABSENT, Doubt.WAL),
         ("CJXD", ABSENT, ABSENT, Doubt.STRAY_WRITE),  # rolled back, then MEMORY
         ("CJDXD", ABSENT, ABSENT, Doubt.STRAY_WRITE),  # VACUUM cuts the file
         ("cJDx", ABSENT, ABSENT, Doubt.JOURNAL_MISSED),

@@ -33,6 +33,17 @@ class Doubt(StrEnum):
     TOO_MANY = "too many journals, or too large ones, were kept open"
 
 
+class FileEvent(StrEnum):
+    """An event of -journal or of the database. A journal is held if the descriptor is its own and of no other."""
+
+    JOURNAL_CREATED = "journal created"
+    JOURNAL_CREATED_UNHELD = "journal created, and not held"
+    JOURNAL_WRITTEN = "journal written"
+    JOURNAL_DELETED = "journal deleted"
+    JOURNAL_DELETED_UNHELD = "journal deleted, and not held"
+    DATABASE_WRITTEN = "database written"
+
+
 class JournalNow(StrEnum):
     """What -journal is at a quiet moment, when the database file is in a committed state."""
 
@@ -67,6 +78,20 @@ class JournalTrail:
         self.is_open = False
         self.is_kept = journal is JournalNow.IDLE
         self._begin_runs()
+
+    def take(self, event: FileEvent | Doubt) -> None:
+        """Take in one event, or what no event explains."""
+        match event:
+            case FileEvent.JOURNAL_CREATED | FileEvent.JOURNAL_CREATED_UNHELD:
+                self.journal_created(is_held=event is FileEvent.JOURNAL_CREATED)
+            case FileEvent.JOURNAL_DELETED | FileEvent.JOURNAL_DELETED_UNHELD:
+                self.journal_deleted(is_held=event is FileEvent.JOURNAL_DELETED)
+            case FileEvent.JOURNAL_WRITTEN:
+                self.journal_written()
+            case FileEvent.DATABASE_WRITTEN:
+                self.database_written()
+            case _:
+                self.raise_doubt(event)
 
     def journal_created(self, *, is_held: bool) -> None:
         """Take in a CREATE of -journal. ``is_held``: its own descriptor, of no other journal, is held."""
