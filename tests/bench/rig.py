@@ -42,10 +42,10 @@ def seaweedfs(folder: Path) -> Iterator[Store]:
         yield store
 
 
-def clean_environment() -> dict[str, str]:
-    """The environment without what would configure walsyncd or boto3."""
+def clean_environment(tree: Path = ROOT) -> dict[str, str]:
+    """The environment without what would configure walsyncd or boto3, for the walsyncd of ``tree``."""
     ours = {name: value for name, value in os.environ.items() if not name.startswith(("WALSYNCD_", "AWS_"))}
-    return {**ours, "AWS_EC2_METADATA_DISABLED": "true", "NO_PROXY": "127.0.0.1", "PYTHONPATH": str(ROOT)}
+    return {**ours, "AWS_EC2_METADATA_DISABLED": "true", "NO_PROXY": "127.0.0.1", "PYTHONPATH": str(tree)}
 
 
 def s3_section(store: Store, bucket: str, endpoint_url: str | None = None) -> str:
@@ -125,8 +125,9 @@ def daemon(
     options: str = "",
     level: str = "info",
     preload: Path | None = None,
+    tree: Path = ROOT,
 ) -> Iterator[Daemon]:
-    """The daemon, following these paths or patterns; ``options`` are lines of ``[defaults]``.
+    """The daemon of ``tree``, following these paths or patterns; ``options`` are lines of ``[defaults]``.
 
     ``preload`` is a library for LD_PRELOAD.
     """
@@ -137,8 +138,8 @@ def daemon(
     config.write_text(f"{storage}{head}[defaults]\n{options}\n{sections}")
     log = folder / "daemon.log"
     arguments = [sys.executable, "-m", "walsyncd", "run", "--config", str(config)]
-    environment = clean_environment() | ({"LD_PRELOAD": str(preload)} if preload is not None else {})
-    with log.open("ab") as output, subprocess.Popen(arguments, env=environment, stderr=output) as process:
+    environment = clean_environment(tree) | ({"LD_PRELOAD": str(preload)} if preload is not None else {})
+    with log.open("ab") as output, subprocess.Popen(arguments, env=environment, cwd=tree, stderr=output) as process:
         try:
             yield Daemon(process, state_dir, log)
         finally:

@@ -87,6 +87,14 @@ def test_sustain(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_cpu(tmp_path: Path) -> None:
+    """One database and several, whatever the work."""
+    told = run("cpu.py", tmp_path, "--seconds=0.5", "--work", "1x20", "3x2")
+    assert told.count("ms CPU a commit") == 2
+    assert "gap:" not in told
+
+
+@pytest.mark.slow
 def test_cycles(tmp_path: Path) -> None:
     """With presence and without."""
     told = run("cycles.py", tmp_path, "--cycles=20", "--rates", "0")

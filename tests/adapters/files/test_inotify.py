@@ -153,6 +153,26 @@ def test_files_of_others_are_dropped(watcher: InotifyReader, tmp_path: Path) -> 
     assert watcher.drain() == []
 
 
+def test_what_a_write_means_is_forgotten_when_the_watches_change(watcher: InotifyReader, tmp_path: Path) -> None:
+    """A file that was nobody's becomes a database, and is nobody's again; the folder may also be another one."""
+    folder, path = tmp_path / "apps", tmp_path / "apps" / "app.db"
+    folder.mkdir()
+    watcher.add(folder / "other.db")
+    for is_watched in (False, True, False, True):
+        for _ in range(2):
+            path.write_bytes(b"x")
+            assert (Kind.MODIFY in kinds(watcher, path)) == is_watched
+        (watcher.remove if is_watched else watcher.add)(path)
+    watcher.add(path)
+    folder.rename(tmp_path / "old")
+    folder.mkdir()
+    kinds(watcher, path)
+    path.write_bytes(b"x")
+    assert Kind.MODIFY in kinds(watcher, path)
+    (tmp_path / "old" / "app.db").write_bytes(b"x")
+    assert kinds(watcher, path) == []
+
+
 def test_databases_share_the_watch_of_their_folder(watcher: InotifyReader, tmp_path: Path) -> None:
     """Two databases of a folder have one watch, which outlives the removal of one of them."""
     first, second = tmp_path / "1.db", tmp_path / "2.db"

@@ -34,7 +34,7 @@ def folder(path: Path) -> Path:
 
 def watch_count(watcher: InotifyReader) -> int:
     """What the kernel counts, by the descriptor's fdinfo."""
-    text = Path(f"/proc/self/fdinfo/{watcher._inotify.fileno()}").read_text(encoding="ascii")
+    text = Path(f"/proc/self/fdinfo/{watcher._queue.inotify.fileno()}").read_text(encoding="ascii")
     return sum(line.startswith("inotify wd:") for line in text.splitlines())
 
 
@@ -166,7 +166,7 @@ def test_an_overflow_that_swallowed_the_loss_of_a_folder(watcher: InotifyReader,
     path = folder(tmp_path / "a") / "app.db"
     watcher.add(path)
     path.parent.rename(tmp_path / "b")
-    watcher._inotify.read(timeout=0)  # what the kernel would have dropped
+    watcher._queue.inotify.read(timeout=0)  # what the kernel would have dropped
     watcher._take(-1, 0x4000, "")
     assert kinds(watcher, path) == [Kind.OVERFLOW, Kind.WATCH_LOST]
 
@@ -177,7 +177,7 @@ def test_what_no_event_told_is_found_by_a_recheck(watcher: InotifyReader, tmp_pa
     watcher.add(path)
     path.parent.rename(tmp_path / "b")
     path.parent.mkdir()
-    watcher._inotify.read(timeout=0)
+    watcher._queue.inotify.read(timeout=0)
     assert not watcher.wait(timeout=0)
     watcher.recheck()
     assert watcher.wait(timeout=0)
@@ -193,7 +193,7 @@ def test_beyond_the_limit_of_watches(watcher: InotifyReader, tmp_path: Path, mon
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as limit:
-        limit.setattr(watcher._inotify, "add_watch", refuse)
+        limit.setattr(watcher._queue.inotify, "add_watch", refuse)
         watcher.add(far)
         assert list(watcher.unwatched()) == [far]
         assert "max_user_watches" in watcher.unwatched()[far]
@@ -206,14 +206,14 @@ def test_a_missing_folder_under_an_unwatched_one(
     watcher: InotifyReader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A folder that nobody can tell the coming of is unwatched too; without trouble above, it is awaited."""
-    watch = watcher._inotify.add_watch
+    watch = watcher._queue.inotify.add_watch
 
     def refuse(path: Path, mask: int) -> int:
         if path == tmp_path:
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         return int(watch(path, mask))
 
-    monkeypatch.setattr(watcher._inotify, "add_watch", refuse)
+    monkeypatch.setattr(watcher._queue.inotify, "add_watch", refuse)
     watcher.add(tmp_path / "a" / "app.db")
     assert "read permission" in watcher.unwatched()[tmp_path / "a" / "app.db"]
     folder(tmp_path / "b")

@@ -15,7 +15,8 @@ from tests.engine.running import wait_for
 from walsyncd.adapters.files.inotify import InotifyReader
 from walsyncd.adapters.files.source import Role, side_path
 from walsyncd.config import DatabaseSpec, NewNames
-from walsyncd.engine.follow.event_pump import EventPump
+from walsyncd.engine.follow import event_pump
+from walsyncd.engine.follow.event_pump import QUICK_DRAINS, EventPump
 from walsyncd.engine.follow.followed_database import FollowedDatabase
 from walsyncd.engine.follow.wal_pairs import WalPairs
 
@@ -42,6 +43,53 @@ def test_a_new_wal_is_held_before_anybody_looks(tmp_path: Path) -> None:
             thread.join()
         assert tracked in woken
         tracked.wal_pairs.clear()
+
+
+def test_only_writes_to_wals_may_be_left_in_the_queue(tmp_path: Path) -> None:
+    """A checkpoint may not, nor the birth of a WAL. What other files do is of no interest.
+
+    While a database has no WAL, one may be created and deleted within a pause.
+    """
+    with InotifyReader() as watcher:
+        watch = EventPump(watcher, lambda _databases: None, lambda: None)
+        tracked = tracked_at(tmp_path / "app.db")
+        watch.add(tracked)
+        with wal_database(tracked.path) as app:
+            assert not watch._take_in()
+            app.execute("INSERT INTO t VALUES (0)")
+            (tmp_path / "other.log").write_bytes(b"x")
+            assert watch._take_in()
+            assert watch._may_pause()
+            app.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            assert not watch._take_in()
+            app.close()
+            assert watch._may_pause()
+            watch.drain()
+            assert not watch._may_pause()
+        watch.remove(tracked)
+        tracked.wal_pairs.clear()
+
+
+def test_a_stream_of_writes_is_left_in_the_queue_for_a_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pauses begin after several quick drains of nothing but writes, and end with the stream."""
+    monkeypatch.setattr(event_pump, "QUICK_S", 60.0)
+    with InotifyReader() as watcher:
+        pauses: list[int] = []
+        drains = iter([False, *[True] * (QUICK_DRAINS + 2), False, True])
+        watch = EventPump(watcher, lambda _databases: None, lambda: None)
+        monkeypatch.setattr(watcher, "wait", lambda _timeout: True)
+        monkeypatch.setattr(watcher, "pause", lambda _timeout: pauses.append(1))
+
+        def take_in() -> bool:
+            only_writes = next(drains, None)
+            if only_writes is None:
+                watch.stop()
+            return bool(only_writes)
+
+        monkeypatch.setattr(watch, "_take_in", take_in)
+        monkeypatch.setattr(watch, "_may_pause", lambda: True)
+        watch.run()
+        assert len(pauses) == 3
 
 
 def test_presence_is_taken_before_anybody_looks(tmp_path: Path) -> None:

@@ -27,9 +27,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import math
-import os
-import select
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum
@@ -37,14 +34,13 @@ from pathlib import Path
 from threading import Lock
 from typing import NamedTuple, Self, TypeAlias
 
-from inotify_simple import INotify, flags
+from inotify_simple import flags
 
+from walsyncd.adapters.files.inotify_queue import MODIFY, InotifyQueue, parse_record
 from walsyncd.adapters.files.source import FILE_ROLES, Role, is_side_name, side_path
-from walsyncd.errors import RefusedError, UsageError
+from walsyncd.errors import UsageError
 
 __all__ = ["Event", "InotifyReader", "Kind", "Role"]
-
-MOUNTS_FILE = "/proc/self/mountinfo"
 
 _LEADS = int(flags.ONLYDIR | flags.DELETE_SELF | flags.MOVE_SELF | flags.DELETE | flags.MOVED_FROM | flags.MOVED_TO)
 _LISTS = int(_LEADS | flags.CREATE)
@@ -56,6 +52,7 @@ _SELF = int(flags.DELETE_SELF | flags.MOVE_SELF | flags.UNMOUNT | flags.IGNORED)
 _NAMES = int(flags.CREATE | flags.DELETE | flags.MOVED_FROM | flags.MOVED_TO)
 _NEW_NAMES = int(flags.CREATE | flags.MOVED_TO)
 _IS_FOLDER = int(flags.ISDIR)
+_WRITES_MAX = 4096  # other files of the watched folders count as well
 
 # Whether a new name matters, and it is a folder's.
 Wants: TypeAlias = Callable[[str, bool], bool]
@@ -149,24 +146,14 @@ class InotifyReader:
     """
 
     def __init__(self) -> None:
-        try:
-            self._inotify = INotify(nonblocking=True)
-        except OSError as error:
-            raise RefusedError(
-                f"start inotify: {error.strerror}", hint="raise fs.inotify.max_user_instances or LimitNOFILE"
-            ) from error
-        self._alarm = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self._poll = select.poll()
-        self._poll.register(self._inotify.fileno(), select.POLLIN)
-        self._poll.register(self._alarm, select.POLLIN)
-        self._mounts = os.open(MOUNTS_FILE, os.O_RDONLY | os.O_CLOEXEC)
-        self._poll.register(self._mounts, select.POLLPRI)
+        self._queue = InotifyQueue()
         self._lock = Lock()
         self._root = _Folder(Path("/"), None)
         self._folders: dict[Path, _Folder] = {self._root.path: self._root}
         # Two paths can lead to one inode, and an inode has one watch.
         self._by_watch: dict[int, list[_Folder]] = {}
         self._found: list[Event] = []  # not drained yet
+        self._writes: dict[bytes, tuple[Event, ...]] = {}  # what a MODIFY means, by its bytes; any change clears it
         self._arm(self._root)
 
     def __enter__(self) -> Self:
@@ -177,9 +164,7 @@ class InotifyReader:
 
     def close(self) -> None:
         """Remove every watch. No thread may be in ``wait``."""
-        self._inotify.close()
-        os.close(self._alarm)
-        os.close(self._mounts)
+        self._queue.close()
 
     def add(self, database: Path) -> None:
         """Watch a database. It need not exist, nor its folder. Adding it twice has no further effect."""
@@ -217,21 +202,23 @@ class InotifyReader:
 
     def wait(self, timeout: float | None = None) -> bool:
         """Block until there are events (True), ``wake`` is called or ``timeout`` seconds have passed (False)."""
-        ready = {fd for fd, _ in self._poll.poll(None if timeout is None else math.ceil(timeout * 1000))}
-        if self._alarm in ready:
-            os.eventfd_read(self._alarm)
-        if self._mounts in ready:
+        has_events, has_mounts = self._queue.wait(timeout)
+        if has_mounts:
             self.recheck()
         with self._lock:
-            return self._inotify.fileno() in ready or bool(self._found)
+            return has_events or bool(self._found)
+
+    def pause(self, timeout: float) -> None:
+        """Block for ``timeout`` seconds, whatever events come, or until ``wake`` is called. ``wait`` then returns."""
+        self._queue.pause(timeout)
 
     def fileno(self) -> int:
         """The descriptor that is readable while events wait, for who waits for other things as well."""
-        return int(self._inotify.fileno())
+        return self._queue.fileno()
 
     def wake(self) -> None:
         """Make ``wait`` return, now or at its next call."""
-        os.eventfd_write(self._alarm, 1)
+        self._queue.wake()
 
     def drain(self) -> list[Event]:
         """Return all events that were queued before this call (and perhaps more), in that order. It never blocks.
@@ -240,8 +227,8 @@ class InotifyReader:
         Otherwise a thread can find the queue empty before the other has processed what was in it.
         """
         with self._lock:
-            for watch, mask, _, name in self._inotify.read(timeout=0):
-                self._take(watch, mask, name)
+            for record in self._queue.records():
+                self._take_record(record)
             found, self._found = self._found, []
             return found
 
@@ -272,12 +259,25 @@ class InotifyReader:
     def _changing(self) -> Iterator[None]:
         """Hold the lock, and wake the waiting thread if a change of the tree has caused events."""
         with self._lock:
+            self._writes.clear()
             yield
             if self._found:
                 self.wake()
 
+    def _take_record(self, record: bytes) -> None:
+        """Process one event of the kernel. What a MODIFY means is remembered."""
+        known = self._writes.get(record)
+        if known is not None:
+            self._found += known
+            return
+        count, (watch, mask, name) = len(self._found), parse_record(record)
+        self._take(watch, mask, name)
+        if mask == MODIFY:
+            if len(self._writes) >= _WRITES_MAX:
+                self._writes.clear()
+            self._writes[record] = tuple(self._found[count:])
+
     def _take(self, watch: int, mask: int, name: str) -> None:
-        """Process one event of the kernel."""
         if mask & _OVERFLOW:
             for folder in self._folders.values():
                 self._found.extend(folder.events(Kind.OVERFLOW))
@@ -349,7 +349,7 @@ class InotifyReader:
         """Return the kernel's watch for what the path leads to. The same inode has the same watch as before."""
         folder.asked |= folder.mask()
         try:
-            watch = self._inotify.add_watch(folder.path, folder.asked | flags.MASK_ADD)
+            watch = self._queue.inotify.add_watch(folder.path, folder.asked | flags.MASK_ADD)
         except OSError as error:
             absent = error.errno in _ABSENT
             folder.trouble = "" if absent else _TROUBLE.get(error.errno or 0, str(error.strerror))
@@ -370,6 +370,7 @@ class InotifyReader:
 
     def _hold(self, folder: _Folder, watch: int) -> None:
         folder.watch = watch
+        self._writes.clear()
         self._by_watch.setdefault(watch, []).append(folder)
         if folder.parent is not None:
             folder.parent.absent.discard(folder.path.name)
@@ -377,6 +378,7 @@ class InotifyReader:
     def _give_up(self, folder: _Folder) -> None:
         """Remove the folder's watch, and the kernel's if no other folder uses it."""
         watch, folder.watch = folder.watch, None
+        self._writes.clear()
         if watch is None:
             return
         peers = self._by_watch[watch]
@@ -384,7 +386,7 @@ class InotifyReader:
         if not peers:
             del self._by_watch[watch]
             with contextlib.suppress(OSError):  # EINVAL: the kernel removed the watch with the folder
-                self._inotify.rm_watch(watch)
+                self._queue.inotify.rm_watch(watch)
 
 
 def _blind(folder: _Folder) -> str:

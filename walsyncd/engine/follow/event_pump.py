@@ -24,6 +24,14 @@ from walsyncd.errors import WalsyncdError
 
 RECHECK_S = 60.0  # mounts and limits change without an event
 
+# While writes to WALs come faster than this, several times in a row, they are left in the kernel's queue for this long
+# after each drain, where they merge. Any other event ends that, and the first writes of a quiet database never wait.
+# Nothing is left there while a database has no WAL: one that is created may be gone again before the pause is over.
+PAUSE_S = 0.005
+QUICK_S = 0.0075  # between the beginnings of two drains
+QUICK_DRAINS = 4
+PAUSE_DATABASES_MAX = 100  # each is checked before a pause
+
 _WRITES = {Kind.MODIFY, Kind.CLOSE_WRITE}
 
 _log = structlog.get_logger()
@@ -90,14 +98,13 @@ class EventPump:
         self._take_in()
 
     def _take_in(self) -> bool:
-        """Take in all queued events. Returns whether all of them were writes to files that we hold open anyway."""
+        """Take in all queued events. Returns whether all of them were writes to WALs."""
         only_writes = True
         touched: dict[int, FollowedDatabase] = {}
         appeared = False
         with self._lock:
             self._drains.count += 1
             for event in self._watcher.drain():
-                only_writes = only_writes and event.kind is Kind.MODIFY and event.role is not Role.SHM
                 if event.role is Role.DIRECTORY:
                     appeared = True
                     continue
@@ -105,6 +112,7 @@ class EventPump:
                 if tracked is not None:
                     appeared = appeared or (event.role is Role.DATABASE and event.kind not in _WRITES)
                     _note(tracked, event)
+                    only_writes = only_writes and event.kind is Kind.MODIFY and event.role is Role.WAL
                     touched[tracked.row_id] = tracked
         for tracked in touched.values():
             with suppress(WalsyncdError), boundary("read_index", database=tracked.name):
@@ -114,18 +122,31 @@ class EventPump:
             self._wake(touched.values())
         if appeared:
             self._appeared()
-        return only_writes
+        return only_writes and not appeared
 
     def run(self) -> None:
         """Run the thread until ``stop``."""
-        checked_s = -RECHECK_S
+        checked_s = drained_s = -RECHECK_S
+        quick_drains = 0
         while not self._stopping:
             if time.monotonic() - checked_s >= RECHECK_S:
                 checked_s = time.monotonic()
                 self._recheck()
             self._watcher.wait(RECHECK_S)
+            before_s, drained_s = drained_s, time.monotonic()
             with self._stall_detector.work():
-                self.drain()
+                only_writes = self._take_in()
+            is_quick = only_writes and drained_s - before_s < QUICK_S
+            quick_drains = quick_drains + 1 if is_quick else 0
+            if quick_drains >= QUICK_DRAINS and self._may_pause():
+                self._watcher.pause(PAUSE_S)
+
+    def _may_pause(self) -> bool:
+        """Whether each database has a WAL that is in use, so that no event is urgent."""
+        with self._lock:
+            if len(self._tracked) > PAUSE_DATABASES_MAX:
+                return False
+            return all(tracked.wal_pairs.is_alive for tracked in self._tracked.values())
 
     def _recheck(self) -> None:
         """Check that the watches are in place, and log it when databases become unwatched or are all watched again.

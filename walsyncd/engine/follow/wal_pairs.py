@@ -90,6 +90,11 @@ class WalPairs:
         return self.queue[0] if self.queue else None
 
     @property
+    def is_alive(self) -> bool:
+        """Whether a WAL exists, as far as events have told."""
+        return self._alive() is not None
+
+    @property
     def is_unwritten(self) -> bool:
         """Whether no event of a change has come since the database's content was known, and one would have come."""
         return self.watched and self.database_writes == self._vouched
