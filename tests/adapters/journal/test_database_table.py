@@ -29,6 +29,27 @@ def test_a_database_keeps_its_row_when_it_moves(journal: Journal) -> None:
     assert [found.name for found in journal.databases()] == ["app"]
 
 
+def test_databases_join_together(journal: Journal) -> None:
+    """Known ones keep their row and their storage, and all that join are returned by name."""
+    old = journal.database("old", "/srv/old.db")
+    journal.note_place(old.id, "s3://first")
+    rows = journal.join({"old": ("/mnt/old.db", "s3://second"), "new": ("/srv/new.db", "s3://second")})
+    assert rows["old"].id == old.id
+    assert [(row.name, row.path, row.place) for row in journal.databases()] == [
+        ("old", "/mnt/old.db", "s3://first"),
+        ("new", "/srv/new.db", "s3://second"),
+    ]
+    assert list(rows.values()) == journal.databases()
+
+
+def test_a_pruning_is_due_at_its_earliest_moment(journal: Journal) -> None:
+    """Several databases in one transaction; a later moment does not postpone it."""
+    ids = [journal.database(name, f"/srv/{name}.db").id for name in ("a", "b")]
+    for moment in (20, 10, 30):
+        journal.prunes_become_due(dict.fromkeys(ids, moment))
+    assert [row.prune_due_ms for row in journal.databases()] == [10, 10]
+
+
 def test_a_state_keeps_its_beginning(journal: Journal) -> None:
     """The same state again with another cause is the same state; another one begins anew."""
     row = journal.database("app", "/srv/app.db")

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from walsyncd.adapters.journal import journal_schema
-from walsyncd.adapters.journal.journal_schema import MIGRATIONS, Connection, connect, connect_read_only
+from walsyncd.adapters.journal.journal_schema import MIGRATIONS, Connection, connect
+from walsyncd.adapters.journal.read_only import connect_read_only
 from walsyncd.core.follow.gap import GapKind
-from walsyncd.errors import CorruptStateError, MissingError, TransientError, UsageError
+from walsyncd.errors import CorruptStateError, TransientError, UsageError
 
 
 def test_a_commit_is_on_disk_when_it_returns(tmp_path: Path) -> None:
@@ -134,37 +135,18 @@ def test_our_own_mistakes_go_through(tmp_path: Path) -> None:
         ledger._rows("SELECT * FROM nowhere")
 
 
-@pytest.mark.parametrize("is_open", [True, False], ids=["beside a daemon", "without one"])
-def test_a_reader_reads_and_leaves_no_trace(tmp_path: Path, is_open: bool) -> None:
-    """With a daemon's -wal and -shm there, and after a clean end; it can't write."""
+def test_a_query_waits_for_no_transaction(tmp_path: Path) -> None:
+    """It has a connection of its own: it sees what is committed, while somebody else's fsync is under way."""
     path = tmp_path / "j.db"
-    with Connection(connect(path), path) as writer:
-        with writer._transaction() as connection:
+    with Connection(connect(path), path) as ledger:
+        ledger.read_separately()
+        with ledger._transaction() as connection:
             connection.execute("INSERT INTO fact VALUES ('a', '1')")
-        if not is_open:
-            writer.close()
-        before = sorted(tmp_path.iterdir())
-        with Connection(connect_read_only(path), path) as reader:
-            assert reader._rows("SELECT * FROM fact") == [("a", "1")]
-            with pytest.raises(TransientError, match="readonly"):
-                reader._rows("DELETE FROM fact")
-        assert sorted(tmp_path.iterdir()) == before
-
-
-def test_no_journal_is_nothing_to_read(tmp_path: Path) -> None:
-    """And a reader makes none."""
-    with pytest.raises(MissingError, match="does not exist"):
-        connect_read_only(tmp_path / "j.db")
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_journal_that_is_being_made_is_no_riddle(tmp_path: Path) -> None:
-    """A reader that comes between the file and its tables is told to ask again."""
-    path = tmp_path / "j.db"
-    with closing(sqlite3.connect(path)) as connection:
-        connection.execute("pragma journal_mode=wal")
-        with pytest.raises(TransientError, match="being made"):
-            connect_read_only(path)
+            assert ledger._rows("SELECT * FROM fact") == []
+        assert ledger._rows("SELECT * FROM fact") == [("a", "1")]
+        with pytest.raises(TransientError, match="readonly"):
+            ledger._rows("DELETE FROM fact")
+    assert not path.with_name("j.db-wal").exists()
 
 
 def test_the_one_storage_of_before_is_the_place_of_every_database(

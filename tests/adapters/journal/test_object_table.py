@@ -106,7 +106,7 @@ def test_a_failed_step_leaves_nothing(journal: Journal, tmp_path: Path, monkeypa
     with journal.spool_file_writer() as writer:
         writer.write(LARGE)
         file = writer.finish()
-    journal._rows("PRAGMA max_page_count = 1")
+    journal._connection.execute("PRAGMA max_page_count = 1")
     objects = (segment(1, 1, body=LARGE), segment(2, 2, body=b"x" * 60_000), segment(3, 3, body=file))
     with pytest.raises(TransientError):
         journal.advance([Advance(1, "new", objects)])

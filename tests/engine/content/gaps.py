@@ -96,7 +96,7 @@ class Gaps:
 
     def die(self) -> None:
         """The daemon is gone, with all that it did not write."""
-        for scan in self.queue._scans:
+        for scan in self.queue._scans.values():
             scan.steps.close()
         self.queue.stop()
         self.tracked.drop_bridge()
@@ -123,11 +123,11 @@ class Gaps:
 
     def scan(self) -> bool:
         """One block of a scan, or whatever a scan does next; False if there is none."""
-        scans = sorted(self.queue._scans, key=lambda scan: not scan.urgent)
+        scans = sorted(self.queue._scans.values(), key=lambda scan: scan.rank)
         if not scans:
             return False
         if next(scans[0].steps, None) is None:
-            self.queue._scans.remove(scans[0])
+            del self.queue._scans[scans[0].number]
         return True
 
     def store(self, count: int = 1 << 30) -> None:

@@ -83,7 +83,7 @@ def test_a_database_without_wal_mode_wakes_nobody(tmp_path: Path, monkeypatch: p
             gaps.scan()
         assert gaps.tracked.state is not None
         assert gaps.tracked.state.mode == "rollback"
-        assert gaps.queue._scans == []
+        assert not gaps.queue._scans
         assert not gaps.has_map()
         gaps.maker.stored(gaps.tracked)
         assert len(gaps.queue._scans) == 1

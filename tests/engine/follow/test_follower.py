@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 
 from tests.adapters.files.sqlite_process import wal_database
 from tests.engine.running import WAIT_S_MAX, Place, running, wait_for
-from walsyncd.adapters.journal.journal import Advance, Journal
+from walsyncd.adapters.journal.journal import Advance, Journal, StateNote
 from walsyncd.core.follow import next_generation
 from walsyncd.core.follow.database_state import DatabaseState
 from walsyncd.core.follow.decision import ProvisionalProof
@@ -113,7 +114,7 @@ def test_a_state_that_flaps_is_written_a_few_times_and_is_right_in_the_end(
     """Each look has another state than the one before: the journal takes ten, and then one per interval."""
     interval_s = 0.5
     monkeypatch.setattr(schedule, "NOTE_INTERVAL_MS", interval_s * 1000)
-    note_state = Journal.note_state
+    note_states = Journal.note_states
     looks: list[int] = []
     notes: list[DatabaseState] = []
 
@@ -123,14 +124,14 @@ def test_a_state_that_flaps_is_written_a_few_times_and_is_right_in_the_end(
             raise RefusedError("read it: permission denied")
         return take_step(*args)
 
-    def counted(self: Journal, database_id: int, state: DatabaseState, **facts: Any) -> None:
-        notes.append(state)
-        note_state(self, database_id, state, **facts)
+    def counted(self: Journal, written: Sequence[StateNote]) -> None:
+        notes.extend(note.state for note in written)
+        note_states(self, written)
 
     with wal_database(place.database()) as writer, running(place.settings("app")) as daemon:
         place.sync()
         daemon.databases[0].notes = Bucket(tokens, time.monotonic() * 1000)
-        monkeypatch.setattr(Journal, "note_state", counted)
+        monkeypatch.setattr(Journal, "note_states", counted)
         monkeypatch.setattr(follower, "take_step", flapping)
         began_s = time.monotonic()
         while len(looks) < 100:

@@ -60,6 +60,34 @@ def test_a_first_claim_writes_who_we_are(journal: Journal, storage: FakeStorage)
     assert journal.database_by_id(1).owner_run == "run-1"
 
 
+def test_a_new_database_is_claimed_by_the_fewest_requests(tmp_path: Path, storage: FakeStorage) -> None:
+    """One, if the storage was empty when the run began to write, and one more for each database if it was not."""
+    with Journal.open(tmp_path / "other") as journal:
+        for run, asks in (("run-1", []), ("run-2", ["folders"])):
+            owner = ownership(journal, storage, run)
+            for number, first in enumerate((["list"], [])):
+                name = f"{run}-{number}"
+                row = journal.database(name, f"/srv/{name}.db")
+                journal.begin_generation(row.id, G1, "first", "{}", 0)
+                storage.calls.clear()
+                verdict = owner.claim(journal.database_by_id(row.id), G1)
+                assert (verdict.standing, verdict.is_new) == (Standing.OURS, True)
+                assert storage.names() == [*first, *asks, "put_if"]
+
+
+def test_who_claims_first_in_an_empty_storage_has_it(journal: Journal, storage: FakeStorage) -> None:
+    """A new ``owner.json`` of somebody else is seen, and so are the generations that came with it."""
+    owner = ownership(journal, storage, "run-1")
+    other = journal.database("other", "/srv/other.db")
+    journal.begin_generation(other.id, G1, "first", "{}", 0)
+    assert owner.claim(journal.database_by_id(other.id), G1).is_new
+    storage.put(OWNER, STRANGER, metadata={})
+    storage.put(f"{NAME}/{G2}/wal/x", b"", metadata={})
+    lost = owner.claim(journal.database_by_id(1), G1)
+    assert (lost.standing, lost.is_new) == (Standing.LOST, False)
+    assert G2 in lost.reason
+
+
 def test_the_next_run_continues(journal: Journal, storage: FakeStorage) -> None:
     """On the same machine, with the same journal."""
     claim(journal, storage, "run-1")

@@ -14,9 +14,11 @@ from walsyncd.adapters.journal.rows import (
     ObjectKind,
     ObjectRow,
     ObjectState,
+    StoredBase,
     drop_one,
     fetch,
     insert,
+    note_base_stored,
     object_row,
 )
 
@@ -77,9 +79,7 @@ class BaseTable(BaseReads):
     def base_stored(self, object_id: int, *, etag: str, size: int) -> None:
         """Note that the upload was completed. The row stays until the manifest is stored."""
         with self._transaction() as connection:
-            connection.execute(
-                "UPDATE object SET state = 'stored', etag = ?, size = ? WHERE id = ?", (etag, size, object_id)
-            )
+            note_base_stored(connection, StoredBase(object_id, etag, size))
 
     def gap_found(self, database_id: int, follow: str) -> None:
         """Store a follow state in which a gap is bridged. Every base under way becomes worthless."""

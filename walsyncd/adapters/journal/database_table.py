@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 
 from walsyncd.adapters.files.statx import birth_ns
 from walsyncd.adapters.journal.journal_schema import Connection, Record
 from walsyncd.adapters.journal.page_map_table import forget_map
-from walsyncd.adapters.journal.rows import DatabaseRow, GenerationRow
+from walsyncd.adapters.journal.rows import DatabaseRow, GenerationBegun, GenerationRow, StateNote
 from walsyncd.core.follow.database_state import DatabaseState
 from walsyncd.core.follow.gap import Gap, GapKind
 from walsyncd.core.keep.retention import DAY_MS
@@ -107,7 +109,14 @@ class DatabaseTable(DatabaseReads):
 
     def prune_due(self, database_id: int, at_ms: int) -> None:
         """Note that something in storage may be deleted at ``at_ms`` by the store's clock."""
-        self._update(database_id, "prune_due_ms = min(coalesce(prune_due_ms, ?1), ?1)", at_ms)
+        self.prunes_become_due({database_id: at_ms})
+
+    def prunes_become_due(self, moments: Mapping[int, int]) -> None:
+        """Note, by database, when something in storage may be deleted (ms, by the store's clock)."""
+        with self._transaction() as connection:
+            connection.executemany(
+                "UPDATE database SET prune_due_ms = min(coalesce(prune_due_ms, ?2), ?2) WHERE id = ?1", moments.items()
+            )
 
     def prune_asked(self, database_id: int) -> None:
         """Note a user's request to prune, however recent the last pruning was."""
@@ -177,14 +186,23 @@ class DatabaseTable(DatabaseReads):
 
     def database(self, name: str, path: str) -> DatabaseRow:
         """Return the database called ``name``, added if it is new, now at ``path``."""
+        return self.join({name: (path, None)})[name]
+
+    def join(self, databases: Mapping[str, tuple[str, str | None]]) -> dict[str, DatabaseRow]:
+        """Return the databases of these names, added if they are new, each now at its path.
+
+        The second value is the URL of the storage that a replica begins in, if it is in none yet.
+        """
         with self._transaction() as connection:
-            connection.execute(
-                "INSERT INTO database (name, path) VALUES (?, ?)"
-                " ON CONFLICT (name) DO UPDATE SET path = excluded.path WHERE path != excluded.path",
-                (name, path),
+            connection.executemany(
+                "INSERT INTO database (name, path, place) VALUES (?, ?, ?)"
+                " ON CONFLICT (name) DO UPDATE SET path = excluded.path, place = coalesce(place, excluded.place)"
+                " WHERE path != excluded.path OR place IS NULL",
+                [(name, path, place) for name, (path, place) in databases.items()],
             )
-            (row,) = connection.execute("SELECT id FROM database WHERE name = ?", (name,))
-        return self.database_by_id(row[0])
+        sql = f"SELECT {_DATABASE} FROM database WHERE name IN (SELECT value FROM json_each(?)) ORDER BY id"  # noqa: S608
+        rows = [_database(row) for row in self._rows(sql, (json.dumps([*databases]),))]
+        return {row.name: row for row in rows}
 
     def note_place(self, database_id: int, url: str) -> None:
         """Note that the database's replica is in the storage at ``url`` from now on."""
@@ -192,11 +210,15 @@ class DatabaseTable(DatabaseReads):
 
     def note_state(self, database_id: int, state: DatabaseState, cause: str, remedy: str, now_ms: int) -> None:
         """Note a database's state; ``state_since_ms`` changes only with the state."""
+        self.note_states([StateNote(database_id, state, cause, remedy, now_ms)])
+
+    def note_states(self, notes: Sequence[StateNote]) -> None:
+        """Note the states of any number of databases in one transaction, the last one of a database last."""
         with self._transaction() as connection:
-            connection.execute(
+            connection.executemany(
                 "UPDATE database SET state_since_ms = iif(state = ?1, state_since_ms, ?4),"
                 " state = ?1, cause = ?2, remedy = ?3 WHERE id = ?5",
-                (state, cause, remedy, now_ms, database_id),
+                [(note.state, note.cause, note.remedy, note.now_ms, note.database_id) for note in notes],
             )
 
     def note_error(self, database_id: int, text: str, now_ms: int) -> None:
@@ -218,17 +240,7 @@ class DatabaseTable(DatabaseReads):
     def begin_generation(self, database_id: int, generation: str, reason: str, follow: str | None, now_ms: int) -> None:
         """Begin a history. One that has not ended ends for the same reason."""
         with self._transaction() as connection:
-            _end(connection, database_id, Gap.of(GapKind.OTHER, "{reason}", reason=reason), now_ms)
-            connection.execute(
-                "INSERT INTO generation (database_id, generation, predecessor, reason_begun, began_ms)"
-                " SELECT ?1, ?2, max(generation), ?3, ?4 FROM generation WHERE database_id = ?1",
-                (database_id, generation, reason, now_ms),
-            )
-            connection.execute(
-                "UPDATE database SET generation = ?2, follow = ?3,"
-                " last_generation = max(last_generation, ?2) WHERE id = ?1",
-                (database_id, generation, follow),
-            )
+            begin_history(connection, GenerationBegun(database_id, generation, reason, follow, now_ms))
 
     def end_generation(self, database_id: int, gap: Gap, now_ms: int) -> None:
         """End the current history. What is spooled of it is still uploaded, and it stays restorable."""
@@ -256,6 +268,20 @@ def _identity(path: Path) -> str:
 def _database(record: Record) -> DatabaseRow:
     row = DatabaseRow(*record)
     return replace(row, state=DatabaseState(row.state))
+
+
+def begin_history(connection: sqlite3.Connection, begun: GenerationBegun) -> None:
+    """Begin a history. One that has not ended ends for the same reason."""
+    _end(connection, begun.database_id, Gap.of(GapKind.OTHER, "{reason}", reason=begun.reason), begun.now_ms)
+    connection.execute(
+        "INSERT INTO generation (database_id, generation, predecessor, reason_begun, began_ms)"
+        " SELECT ?1, ?2, max(generation), ?3, ?4 FROM generation WHERE database_id = ?1",
+        (begun.database_id, begun.generation, begun.reason, begun.now_ms),
+    )
+    connection.execute(
+        "UPDATE database SET generation = ?2, follow = ?3, last_generation = max(last_generation, ?2) WHERE id = ?1",
+        (begun.database_id, begun.generation, begun.follow),
+    )
 
 
 def _end(connection: sqlite3.Connection, database_id: int, gap: Gap, now_ms: int) -> None:

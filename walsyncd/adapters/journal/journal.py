@@ -27,13 +27,15 @@ from walsyncd.adapters.journal.base_table import BaseReads, BaseTable
 from walsyncd.adapters.journal.database_table import DatabaseReads, DatabaseTable
 from walsyncd.adapters.journal.drill_table import DrillReads, DrillTable
 from walsyncd.adapters.journal.epoch_table import WholeReads, WholeTable
-from walsyncd.adapters.journal.journal_schema import JOURNAL_NAME, connect, connect_read_only
+from walsyncd.adapters.journal.journal_schema import JOURNAL_NAME, connect
 from walsyncd.adapters.journal.object_table import ObjectReads
 from walsyncd.adapters.journal.page_map_table import PageMapReads, PageMapTable
+from walsyncd.adapters.journal.read_only import connect_read_only
 from walsyncd.adapters.journal.rows import (
     Advance,
     Base,
     DatabaseRow,
+    GenerationBegun,
     GenerationRow,
     Leftover,
     NewObject,
@@ -41,6 +43,8 @@ from walsyncd.adapters.journal.rows import (
     ObjectRow,
     ObjectState,
     PartRow,
+    StateNote,
+    StoredBase,
 )
 from walsyncd.adapters.journal.scrub_table import ScrubReads, ScrubTable
 from walsyncd.adapters.journal.spool import Spool, SpoolFile, SpoolWriter
@@ -52,6 +56,7 @@ __all__ = [
     "Advance",
     "Base",
     "DatabaseRow",
+    "GenerationBegun",
     "GenerationRow",
     "Journal",
     "JournalReader",
@@ -64,6 +69,8 @@ __all__ = [
     "SpoolFile",
     "SpoolWriter",
     "StateLock",
+    "StateNote",
+    "StoredBase",
     "lock_state_dir",
     "reader",
 ]
@@ -102,6 +109,7 @@ class Journal(DatabaseTable, WholeTable, UploadTable, BaseTable, DrillTable, Pag
         path = state_dir / JOURNAL_NAME
         _make_private(state_dir, path)
         journal = cls(connect(path), path, spool)
+        journal.read_separately()
         journal.on_corrupt = on_corrupt
         journal.disk = StateDisk(state_dir)
         journal.disk.keep_reserve()

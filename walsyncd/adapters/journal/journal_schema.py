@@ -29,13 +29,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self, TypeAlias
-from urllib.parse import quote
 
 from walsyncd.core.send.pacing import BURST
-from walsyncd.errors import CorruptStateError, MissingError, StateError, TransientError, UsageError
+from walsyncd.errors import CorruptStateError, StateError, UsageError
 
 JOURNAL_NAME = "journal.db"
-_BUSY_MS = 10_000  # a reader never blocks a writer in WAL mode; this is for a checkpoint by a user's shell
+BUSY_MS = 10_000  # a reader never blocks a writer in WAL mode; this is for a checkpoint by a user's shell
 
 Record: TypeAlias = tuple[Any, ...]  # a row as sqlite3 returns it: its types are the schema's
 
@@ -274,14 +273,21 @@ class Connection:
     """A connection to the journal, and its lock. Any thread may call; transactions are serialized."""
 
     def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
-        self._connection = connection
+        self._connection = self._reading = connection
         self._path = path
-        self._lock = threading.Lock()
+        self._lock = self._read_lock = threading.Lock()
         self.on_corrupt: Callable[[CorruptStateError], None] = lambda _error: None
         """Is called by the thread that finds the journal damaged, before it raises the error."""
 
+    def read_separately(self) -> None:
+        """Read by a connection of its own from now on, so that no query waits for the fsync of a transaction."""
+        self._reading, self._read_lock = connect_reader(self._path), threading.Lock()
+
     def close(self) -> None:
-        """Close the connection. SQLite then copies its WAL into the file."""
+        """Close the connections. SQLite then copies its WAL into the file."""
+        with self._read_lock:
+            if self._reading is not self._connection:
+                self._reading.close()
         with self._lock:
             self._connection.close()
 
@@ -304,8 +310,8 @@ class Connection:
                     self._connection.execute("ROLLBACK")
 
     def _rows(self, sql: str, values: Sequence[object] = ()) -> list[Record]:
-        with self._lock, self._translated("read"):
-            return self._connection.execute(sql, values).fetchall()
+        with self._read_lock, self._translated("read"):
+            return self._reading.execute(sql, values).fetchall()
 
     @contextmanager
     def _translated(self, doing: str) -> Iterator[None]:
@@ -348,42 +354,27 @@ def connect(path: Path) -> sqlite3.Connection:
         return connection
 
 
-def connect_read_only(path: Path) -> sqlite3.Connection:
-    """Open the journal for reading, with or without a running daemon. Raises MissingError if there is none."""
-    if not path.exists():
-        raise MissingError(f"read journal {path}: it does not exist", hint="has `walsyncd run` been started?")
-    with translated("read", path):
-        # A cleanly closed journal has no -wal; SQLite would have to create one, which a reader may not.
-        closed = not path.with_name(path.name + "-wal").exists()
-        mode = "mode=ro&immutable=1" if closed else "mode=ro"
-        uri = f"file:{quote(str(path.absolute()))}?{mode}"
-        connection = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
-        try:
-            connection.execute(f"PRAGMA busy_timeout = {_BUSY_MS}")
-            version = _check_version(connection, path)
-            if version == 0:
-                raise TransientError(f"read journal {path}: it is being made", hint="ask again in a moment")
-            if version < len(MIGRATIONS):
-                raise TransientError(
-                    f"read journal {path}: an older walsyncd wrote it", hint="restart the daemon, which brings it up"
-                )
-        except BaseException:
-            connection.close()
-            raise
+def connect_reader(path: Path) -> sqlite3.Connection:
+    """Open the journal, which this process has open for writing, for its queries."""
+    with translated("open", path):
+        connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        connection.execute(f"PRAGMA busy_timeout = {BUSY_MS}")
+        connection.execute("PRAGMA query_only = ON")
         return connection
 
 
 def _prepare(connection: sqlite3.Connection, path: Path) -> None:
-    connection.execute(f"PRAGMA busy_timeout = {_BUSY_MS}")
+    connection.execute(f"PRAGMA busy_timeout = {BUSY_MS}")
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute("PRAGMA foreign_keys = ON")
-    applied = _check_version(connection, path)
+    applied = check_version(connection, path)
     for version, script in enumerate(MIGRATIONS[applied:], start=applied + 1):
         connection.executescript(f"BEGIN IMMEDIATE; {script} PRAGMA user_version = {version}; COMMIT;")
 
 
-def _check_version(connection: sqlite3.Connection, path: Path) -> int:
+def check_version(connection: sqlite3.Connection, path: Path) -> int:
+    """Return how many migrations were applied. Raises UsageError if a newer walsyncd applied more."""
     version = int(connection.execute("PRAGMA user_version").fetchone()[0])
     if version > len(MIGRATIONS):
         raise UsageError(

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from walsyncd.adapters.journal.database_table import begin_history
 from walsyncd.adapters.journal.journal_schema import Connection
 from walsyncd.adapters.journal.page_map_table import forget_map, insert_redo
 from walsyncd.adapters.journal.rows import (
@@ -26,6 +27,7 @@ from walsyncd.adapters.journal.rows import (
     fetch,
     insert,
     keep,
+    note_base_stored,
     object_row,
 )
 from walsyncd.adapters.journal.spool import Spool, SpoolFile, SpoolWriter
@@ -265,12 +267,17 @@ class ObjectTable(ObjectReads):
 def _advance(
     connection: sqlite3.Connection, advance: Advance, objects: Sequence[tuple[NewObject, _Body]]
 ) -> list[ObjectRow]:
+    if advance.begins is not None:
+        begin_history(connection, advance.begins)
+        return []
     sql = "SELECT generation, follow, rewinds FROM database WHERE id = ?"
     current, before, rewinds = connection.execute(sql, (advance.database_id,)).fetchone()
     if current is None or any(new.generation != current for new, _ in objects):
         return []
     if advance.rewinds not in (None, rewinds):
         return []
+    if advance.base is not None:
+        note_base_stored(connection, advance.base)
     rows = []
     for index, (new, body) in enumerate(objects):
         row = _spooled(advance.database_id, new, body)

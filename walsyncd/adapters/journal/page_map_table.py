@@ -110,6 +110,8 @@ class PageMapTable(PageMapReads):
 
     def redo_forgotten(self, database_id: int, before: Position) -> None:
         """Delete the rows up to ``before``, of which no map will be made. Deletes nothing if there is a map."""
+        if not self._rows("SELECT 1 FROM redo WHERE database_id = ? LIMIT 1", (database_id,)):
+            return  # only newer ones can be added meanwhile
         with self._transaction() as connection:
             if connection.execute("SELECT 1 FROM page_map WHERE database_id = ?", (database_id,)).fetchone() is None:
                 _forget_upto(connection, database_id, before)

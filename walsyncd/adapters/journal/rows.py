@@ -82,12 +82,33 @@ class NewObject:
 
 
 @dataclass(frozen=True, slots=True)
+class GenerationBegun:
+    """A generation that begins at ``now_ms`` with this follow state (JSON, or None)."""
+
+    database_id: int
+    generation: str
+    reason: str
+    follow: str | None
+    now_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class StoredBase:
+    """What the store said of a base, by the id of its row: its ETag, and its size in bytes."""
+
+    object_id: int
+    etag: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
 class Advance:
     """One step of a database: the objects and the follow state (JSON) that they lead to, or only one of these.
 
     Without ``follow`` the follow state stays as it is. With ``begin`` the first object is sent at once, so its row is
     written as begun already (one fsync less for a single commit). ``rewinds`` is the database's count when the step was
-    taken (None: any): a step that follows on from something that was dropped since is rejected.
+    taken (None: any): a step that follows on from something that was dropped since is rejected. If a generation
+    ``begins``, there is nothing else. With a manifest comes its ``base``.
     """
 
     database_id: int
@@ -95,6 +116,19 @@ class Advance:
     objects: tuple[NewObject, ...]
     begin: bool = False
     rewinds: int | None = None
+    begins: GenerationBegun | None = None
+    base: StoredBase | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StateNote:
+    """The state of a database since ``now_ms``, for ``status``."""
+
+    database_id: int
+    state: DatabaseState
+    cause: str
+    remedy: str
+    now_ms: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,6 +257,12 @@ def insert(connection: sqlite3.Connection, row: ObjectRow, blob: bytes | None) -
     made = connection.execute(_INSERT, [row.id or None, *values[1:], blob]).lastrowid
     assert made is not None, "an inserted row has an id"
     return replace(row, id=made)
+
+
+def note_base_stored(connection: sqlite3.Connection, base: StoredBase) -> None:
+    """Note that a base is in the store. Its row stays until its manifest is stored."""
+    sql = "UPDATE object SET state = 'stored', etag = ?, size = ? WHERE id = ?"
+    connection.execute(sql, (base.etag, base.size, base.object_id))
 
 
 def keep(connection: sqlite3.Connection, object_id: int, *, with_body: bool) -> None:

@@ -212,7 +212,7 @@ class BaseCopy:
         metadata = {ID_METADATA: hashlib.sha256(part.body).hexdigest()}
         storage = self._world.storage
         etag = yield from self._ask(lambda: storage.put(self._key, part.body, metadata=metadata), len(part.body))
-        self._world.journal.base_stored(self._row.id, etag=etag, size=len(part.body))
+        # It can't be resumed, so that it is stored is noted with its manifest.
         return FinishedBase(self._row, self._plan, len(part.body), etag, part.ranges)
 
     # -- a large one: parts -----------------------------------------------------------------------------------------

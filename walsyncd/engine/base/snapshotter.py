@@ -17,14 +17,21 @@ from weakref import ref
 
 import structlog
 
-from walsyncd.adapters.files.source import OpenFile, read_header
-from walsyncd.adapters.journal.journal import Advance, Base, Journal, NewObject, ObjectKind, ObjectRow, ObjectState
+from walsyncd.adapters.files.source import OpenFile
+from walsyncd.adapters.journal.journal import (
+    Advance,
+    Base,
+    Journal,
+    ObjectKind,
+    ObjectRow,
+    ObjectState,
+    StoredBase,
+)
 from walsyncd.adapters.storage.interface import Storage
 from walsyncd.core.follow.follow_state import FollowState
 from walsyncd.core.keep.base_schedule import WORK_PAUSE_S, is_due_by_work, spread_s
 from walsyncd.core.stored.base import FrameCompressor
-from walsyncd.core.stored.layout import ManifestKey, format_key, parse_key
-from walsyncd.core.stored.manifest import Manifest, format_manifest
+from walsyncd.core.stored.layout import ManifestKey, parse_key
 from walsyncd.core.stored.position import Position
 from walsyncd.engine.base.base_copy import (
     AbandonedError,
@@ -39,6 +46,7 @@ from walsyncd.engine.base.base_copy import (
     ranges_of,
 )
 from walsyncd.engine.base.copy_queue import CopyQueue
+from walsyncd.engine.base.manifest_making import manifest_object
 from walsyncd.engine.base.renewal import Renewal
 from walsyncd.engine.follow.file_facts import file_facts
 from walsyncd.engine.follow.followed_database import FollowedDatabase
@@ -48,7 +56,6 @@ from walsyncd.errors import MissingError, StateError, WalsyncdError
 RETRY_S = 5.0  # after a base that was abandoned
 RETRY_MAX_S = 300.0
 REQUEST_TIMEOUT_S = 60.0
-DEFAULT_PAGE_SIZE = 4096
 T = TypeVar("T")
 _log = structlog.get_logger()
 
@@ -342,40 +349,12 @@ class Snapshotter:
         )
 
     def _spool_manifest(self, tracked: FollowedDatabase, base: FinishedBase, state: FollowState) -> None:
-        plan, position = base.plan, state.stream.position
-        key = parse_key(base.row.key)
-        assert key is not None
-        generation = next(g for g in self._journal.generations(tracked.row_id) if g.generation == plan.generation)
-        stream = state.stream
-        # Without a commit of this generation, or without a WAL, the base shows the database as it is now.
-        has_commits = state.mode != "rollback" and (stream.epoch, stream.frame) != (1, 0)
-        time_ms = stream.time_ms if has_commits else max(stream.time_ms, self._now_ms())
-        manifest = Manifest(
-            database=tracked.name,
-            generation=plan.generation,
-            predecessor=generation.predecessor or "",
-            predecessor_end=generation.reason_begun if generation.predecessor else "",
-            page_size=_page_size_of(tracked, state),
-            file_size=plan.shape.file_size,
-            key=base.row.key,
-            size=base.size,
-            etag=base.etag,
-            start=plan.start,
-            consistent_from=position,
-            time_ms=time_ms,
-            ranges=base.ranges,
-        )
-        new = NewObject(
-            kind=ObjectKind.MANIFEST,
-            key=format_key(ManifestKey(key, position.epoch, position.frame, time_ms)),  # type: ignore[arg-type]
-            body=format_manifest(manifest),
-            epoch=position.epoch,
-            first=position.frame,
-            last=position.frame,
-            time_ms=time_ms,
-            generation=plan.generation,
-        )
-        self._offer(self._journal.advance([Advance(tracked.row_id, None, (new,), rewinds=tracked.rewinds)]))
+        generations = self._journal.generations(tracked.row_id)
+        generation = next(each for each in generations if each.generation == base.plan.generation)
+        new = manifest_object(tracked, base, state, generation, now_ms=self._now_ms())
+        stored = StoredBase(base.row.id, base.etag, base.size)
+        advance = Advance(tracked.row_id, None, (new,), rewinds=tracked.rewinds, base=stored)
+        self._offer(self._journal.advance([advance]))
 
     def _ask(self, tracked: FollowedDatabase, then: Callable[[FollowedDatabase], T]) -> Steps[T]:
         """Return what ``then`` returns in the follower's thread, after a look that begins now."""
@@ -384,15 +363,3 @@ class Snapshotter:
         if not answer.done() and answer.cancel():
             raise AbandonedError("the follower did not get to the database in time")
         return answer.result()
-
-
-def _page_size_of(tracked: FollowedDatabase, state: FollowState) -> int:
-    """Return the page size from the WAL if there is one, else from the file's header, which encryption hides."""
-    if state.stream.stamp is not None:
-        return state.stream.stamp.page_size
-    file = tracked.open()
-    if file is None:
-        return DEFAULT_PAGE_SIZE
-    with file:
-        header = read_header(file)
-    return header.page_size or DEFAULT_PAGE_SIZE if header is not None else DEFAULT_PAGE_SIZE

@@ -9,10 +9,12 @@ for nothing continues, else the first of the others. So an urgent scan interrupt
 
 from __future__ import annotations
 
+import heapq
+import itertools
 import threading
 import time
 from collections.abc import Callable, Generator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TypeAlias
 
 from walsyncd.adapters.system.io_priority import lower_io_priority
@@ -37,7 +39,14 @@ ScanSteps: TypeAlias = Generator[ScanWait, None, None]
 class _Scan:
     steps: ScanSteps
     urgent: bool
-    until_s: float = field(default=0.0)
+    number: int
+    """Scans are numbered as they are added."""
+    until_s: float = 0.0
+
+    @property
+    def rank(self) -> tuple[bool, int]:
+        """The least of those that wait for nothing continues."""
+        return not self.urgent, self.number
 
 
 class ScanQueue:
@@ -55,13 +64,19 @@ class ScanQueue:
         self._monotonic_s = monotonic_s
         self._alarm = Alarm()
         self._lock = threading.Lock()
-        self._scans: list[_Scan] = []
+        self._numbers = itertools.count()
+        self._scans: dict[int, _Scan] = {}  # by number: all that have not ended
+        # Each scan is in one of the two, except the one that reads its block. There may be one for each database.
+        self._ready: list[tuple[tuple[bool, int], _Scan]] = []
+        self._waiting: list[tuple[float, int, _Scan]] = []
         self._next_s = 0.0
 
     def add(self, steps: ScanSteps, *, urgent: bool = False, delay_s: float = 0.0) -> None:
         """Add a scan that is done when its turn comes, in ``delay_s`` seconds at the earliest."""
         with self._lock:
-            self._scans.append(_Scan(steps, urgent, self._monotonic_s() + delay_s))
+            scan = _Scan(steps, urgent, next(self._numbers), self._monotonic_s() + delay_s)
+            self._scans[scan.number] = scan
+            self._put(scan)
         self._alarm.wake()
 
     def call(self, then: Callable[[], None]) -> None:
@@ -89,24 +104,34 @@ class ScanQueue:
             wait = next(scan.steps, None)
             if wait is None:
                 with self._lock:
-                    self._scans.remove(scan)
+                    del self._scans[scan.number]
                 self._between()
                 continue
             scan.until_s = wait.until_s
+            with self._lock:
+                self._put(scan)
             self._next_s = max(self._next_s, self._monotonic_s()) + wait.size / self._bytes_per_s_max
-        for left in self._scans:
+        for left in self._scans.values():
             left.steps.close()
 
+    def _put(self, scan: _Scan) -> None:
+        heapq.heappush(self._waiting, (scan.until_s, scan.number, scan))
+
     def _next(self) -> _Scan | None:
-        """Return the scan whose turn it is, once the pace permits it, or None if the thread is to end."""
+        """Take the scan whose turn it is, once the pace permits it. Returns None if the thread is to end."""
         wait_s: float | None = 0.0
         while self._alarm.wait(wait_s):
-            with self._lock:
-                scans = list(self._scans)
             now_s = self._monotonic_s()
-            ready = [scan for scan in scans if scan.until_s <= now_s]
-            if ready and now_s >= self._next_s:
-                return next((scan for scan in ready if scan.urgent), ready[0])
-            due_s = min((scan.until_s for scan in scans), default=None)
-            wait_s = None if due_s is None else max(due_s, self._next_s) - now_s
+            with self._lock:
+                while self._waiting and self._waiting[0][0] <= now_s:
+                    scan = heapq.heappop(self._waiting)[2]
+                    heapq.heappush(self._ready, (scan.rank, scan))
+                if self._ready and now_s >= self._next_s:
+                    return heapq.heappop(self._ready)[1]
+                wait_s = self._wait_s(now_s)
         return None
+
+    def _wait_s(self, now_s: float) -> float | None:
+        if self._ready:
+            return self._next_s - now_s
+        return max(self._waiting[0][0], self._next_s) - now_s if self._waiting else None

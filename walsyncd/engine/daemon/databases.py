@@ -19,7 +19,7 @@ from typing import Any
 import structlog
 
 from walsyncd.adapters.files.match_examination import examine_match
-from walsyncd.adapters.journal.journal import Journal
+from walsyncd.adapters.journal.journal import DatabaseRow, Journal
 from walsyncd.adapters.system import clock
 from walsyncd.config import DatabaseSpec, Found, Settings, Suspended, find_databases, resolve
 from walsyncd.core.follow.database_state import DatabaseState
@@ -176,7 +176,9 @@ class Databases:
             if tracked is not None:
                 _log.warning("path_leads_elsewhere", database=spec.name, before=str(tracked.path), now=str(spec.path))
                 self._leave([tracked])
-            self._join(spec, settings)
+        rows = self._rows_of(joining[:JOINS_MAX], settings)
+        for spec in joining[:JOINS_MAX]:
+            self._join(spec, settings, rows[spec.name])
         return is_wider or len(joining) > JOINS_MAX
 
     def moved(self, databases: Iterable[FollowedDatabase]) -> list[FollowedDatabase]:
@@ -198,10 +200,11 @@ class Databases:
         self._leave(leaving)
         added: list[str] = []
         changed: list[str] = []
+        rows = self._rows_of([spec for spec in wanted.values() if spec.name not in self._by_name], settings)
         for spec in wanted.values():
             tracked = self._by_name.get(spec.name)
             if tracked is None:
-                self._join(spec, settings)
+                self._join(spec, settings, rows[spec.name])
                 (changed if spec.name in gone else added).append(spec.name)
             elif _is_tuned(self._specs[spec.name], spec):
                 self._retune(tracked, spec)
@@ -231,10 +234,16 @@ class Databases:
                 now_ms = clock.wall_ms()
                 self._journal.note_state(tracked.row_id, DatabaseState.SUSPENDED, each.cause, each.remedy, now_ms)
 
-    def _join(self, spec: DatabaseSpec, settings: Settings) -> None:
+    def _rows_of(self, specs: Sequence[DatabaseSpec], settings: Settings) -> dict[str, DatabaseRow]:
+        """The journal's rows of databases that join, by name: one transaction for all of them."""
+        if not specs:
+            return {}
+        places = {spec.name: (str(spec.path), settings.storage_of(spec.storage).url) for spec in specs}
+        return self._journal.join(places)
+
+    def _join(self, spec: DatabaseSpec, settings: Settings, row: DatabaseRow) -> None:
         path = str(spec.path)
         before, self._paths[spec.name] = self._paths.get(spec.name, path), path
-        row = self._journal.database(spec.name, path)
         left = self._destinations.enter(row, settings.storage_of(spec.storage).url)
         tracked = FollowedDatabase(spec, row.id, WalPairs(spec.path), mailbox=Mailbox(held_back=True))
         if left is not None:

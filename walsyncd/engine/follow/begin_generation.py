@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime
 
 from walsyncd.adapters.files.source import FileIdentity, Role, read_header
+from walsyncd.adapters.journal.journal import Advance, GenerationBegun
 from walsyncd.core.follow.decision import Cursor, DmsHolder, Observation, cursor_before
-from walsyncd.core.follow.follow_state import FollowState, Stream
+from walsyncd.core.follow.follow_state import FollowState, Stream, format_follow_state
 from walsyncd.core.sqlite.wal import WAL_HEADER_SIZE, Salts, parse_wal_header
+from walsyncd.core.stored.position import new_generation
 from walsyncd.engine.follow.environment import Environment
 from walsyncd.engine.follow.file_facts import file_facts
 from walsyncd.engine.follow.followed_database import FollowedDatabase
@@ -20,6 +24,36 @@ from walsyncd.errors import MissingError
 _BEGIN_AGAIN = Step(again_s=0.005)
 
 ROLLBACK_VERSION = 1  # file format write version of a database with a rollback journal; 2 is WAL
+
+
+def begin_generation(tracked: FollowedDatabase, environment: Environment) -> Step:
+    """Return the step that begins the next generation of a database. If it has no state, look again shortly.
+
+    Raises MissingError if there is no database yet.
+    """
+    row = environment.journal.database_by_id(tracked.row_id)
+    now = datetime.fromtimestamp(environment.wall_ms() / 1000, UTC)
+    generation = new_generation(now, environment.entropy(), known=row.last_generation)
+    step = begin_step(tracked, environment, generation)
+    if step.state is None:
+        return step
+    state = replace(step.state, stream=replace(step.state.stream, time_ms=row.last_time_ms))
+    reason = "following begins again" if row.last_generation else "first generation"
+    return Step(state=state, begins=tracked.next_generation.reason or reason)
+
+
+def advance_by(tracked: FollowedDatabase, step: Step, *, now_ms: int, at_once: Callable[[int], bool]) -> Advance:
+    """Return what the journal makes durable of a step with a state.
+
+    ``at_once`` is asked whether the next object of a database would be sent without waiting.
+    """
+    assert step.state is not None, "a step without a state changes nothing"
+    follow = format_follow_state(step.state)
+    if step.begins:
+        begins = GenerationBegun(tracked.row_id, step.state.stream.generation, step.begins, follow, now_ms)
+        return Advance(tracked.row_id, follow, (), begins=begins)
+    begin = bool(step.objects) and at_once(tracked.row_id)
+    return Advance(tracked.row_id, follow, step.objects, begin=begin, rewinds=tracked.rewinds)
 
 
 def begin_step(tracked: FollowedDatabase, environment: Environment, generation: str) -> Step:

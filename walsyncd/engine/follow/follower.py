@@ -12,24 +12,23 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import replace
-from datetime import UTC, datetime
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import structlog
 
-from walsyncd.adapters.journal.journal import Advance, Journal, ObjectRow
+from walsyncd.adapters.journal.journal import Journal, ObjectRow, StateNote
+from walsyncd.adapters.journal.state_notes import StateNotes
 from walsyncd.config import DatabaseSpec
 from walsyncd.core.follow.database_state import DatabaseState, StateReport
-from walsyncd.core.follow.follow_state import format_follow_state, parse_follow_state
+from walsyncd.core.follow.follow_state import parse_follow_state
 from walsyncd.core.follow.gap import Gap, GapKind
-from walsyncd.core.stored.position import new_generation
-from walsyncd.engine.follow.begin_generation import begin_step, has_other_salts
+from walsyncd.engine.follow.begin_generation import advance_by, begin_generation, has_other_salts
 from walsyncd.engine.follow.environment import Environment
 from walsyncd.engine.follow.followed_database import FollowedDatabase, Request
 from walsyncd.engine.follow.look import take_step
 from walsyncd.engine.follow.schedule import SLOW_LOOK_S, Schedule
-from walsyncd.engine.follow.step import Step
+from walsyncd.engine.follow.step import AT_ONCE, Step
 from walsyncd.engine.threads.boundary import boundary
 from walsyncd.engine.threads.stall_detector import StallDetector
 from walsyncd.errors import STATE_ERRORS, FaultError, MissingError, RefusedError, TransientError, WalsyncdError
@@ -41,6 +40,8 @@ BEGIN_LOOK_S = 2.0  # between two checks whether storage is back, or the WAL has
 
 # A database, its step, and how many requests had come before the look.
 _Taken: TypeAlias = tuple[FollowedDatabase, Step, int]
+T = TypeVar("T")
+R = TypeVar("R")
 
 _log = structlog.get_logger()
 
@@ -81,6 +82,7 @@ class Follower:
         self._stall_detector = stall_detector or StallDetector()
         self._journal_problem = ""
         self._round_ms = 0
+        self._notes = StateNotes(journal)  # written at the end of a round, before anybody is answered
 
     def run(self) -> None:
         """Run the thread until the schedule is stopped."""
@@ -167,14 +169,25 @@ class Follower:
         if self._journal_problem and not is_full:
             self._journal_problem = ""
             _log.info("journal_writable_again")
-        for tracked, step, asked in steps:
-            try:
-                with boundary("carry_over", database=tracked.name):
-                    self._carry_over(tracked, step, asked)
-            except TransientError as error:  # the journal again; what was not noted is found again
-                self._postpone([tracked], error)
-            except FaultError as error:  # memory may hold only half of what is durable by now
-                self._end_generation(tracked, Gap.of(GapKind.OTHER, "{fault}", fault=error.message))
+        seen = [(tracked, asked) for tracked, step, asked in steps if self._within(tracked, self._carry_over, step)]
+        try:
+            self._notes.write()
+        except TransientError as error:
+            self._postpone(taken, error)
+            return
+        for tracked, asked in seen:
+            self._within(tracked, FollowedDatabase.answer, asked)
+
+    def _within(self, tracked: FollowedDatabase, do: Callable[[FollowedDatabase, T], R], what: T) -> R | None:
+        """Return what ``do`` returns, after a step was made durable. Returns None if it fails."""
+        try:
+            with boundary("carry_over", database=tracked.name):
+                return do(tracked, what)
+        except TransientError as error:  # the journal again; what was not noted is found again
+            self._postpone([tracked], error)
+        except FaultError as error:  # memory may hold only half of what is durable by now
+            self._end_generation(tracked, Gap.of(GapKind.OTHER, "{fault}", fault=error.message))
+        return None
 
     def _update_presence(self, tracked: FollowedDatabase) -> None:
         """Update the locks before the look, even if the look has to wait, so that it sees them as they will be."""
@@ -228,31 +241,27 @@ class Follower:
 
     def _advance(self, steps: list[_Taken]) -> None:
         advances = [
-            Advance(
-                tracked.row_id,
-                format_follow_state(step.state),
-                step.objects,
-                begin=bool(step.objects) and self._leaves_at_once(tracked.row_id),
-                rewinds=tracked.rewinds,
-            )
+            advance_by(tracked, step, now_ms=self._round_ms, at_once=self._leaves_at_once)
             for tracked, step, _ in steps
             if step.state is not None and not step.gap and (tracked.bridge is None or step.bridged)
         ]
-        if advances:
-            rows = self._journal.advance(advances)
-            if rows:
-                self._offer(rows)
+        if advances and (rows := self._journal.advance(advances)):
+            self._offer(rows)
 
-    def _carry_over(self, tracked: FollowedDatabase, step: Step, asked: int) -> None:
-        """Believe a step that is durable now."""
+    def _carry_over(self, tracked: FollowedDatabase, step: Step) -> bool:
+        """Believe a step that is durable now. Returns whether everything committed before the look is in the state."""
+        if step.begins and step.state is not None:
+            tracked.begin(step.state, step.begins, time.monotonic())
+            _log.info("generation_began", database=tracked.name, generation=tracked.generation, reason=step.begins)
+            step = AT_ONCE
         tracked.apply(step)
         if step.gap is not None:
             self.leave(tracked, step.gap)
-            return
+            return False
         if tracked.bridge is not None:
             tracked.bridge.applied(step)
             self._schedule.look_again(tracked, step, self._environment.monotonic_ms)
-            return
+            return False
         if step.bridged:
             self._base_due(tracked)  # a base that the gap made worthless, or one that is due
         if step.proven_by:
@@ -267,8 +276,8 @@ class Follower:
         if step.caught_up:
             self._schedule.seen(tracked)
             tracked.proven_ms = self._round_ms
-            tracked.answer(asked)
         self._schedule.look_again(tracked, step, self._environment.monotonic_ms)
+        return step.caught_up
 
     # -- generations ------------------------------------------------------------------------------------------------
 
@@ -281,22 +290,12 @@ class Follower:
             tracked.fail_requests(TransientError(f"{tracked.name} waits for its next generation"))
             self._rest(tracked, wait_s)
             return None
-        row = self._journal.database_by_id(tracked.row_id)
-        now_ms = self._environment.wall_ms()
-        now = datetime.fromtimestamp(now_ms / 1000, UTC)
-        generation = new_generation(now, self._environment.entropy(), known=row.last_generation)
-        step = begin_step(tracked, self._environment, generation)
-        if step.state is None:  # there is nothing to make durable or to report yet
-            tracked.apply(step)
-            self._schedule.at(tracked, step.again_s or 0)
-            return None
-        state = replace(step.state, stream=replace(step.state.stream, time_ms=row.last_time_ms))
-        ended = tracked.next_generation.reason
-        reason = ended or ("first generation" if not row.last_generation else "following begins again")
-        self._journal.begin_generation(tracked.row_id, generation, reason, format_follow_state(state), now_ms)
-        tracked.begin(state, reason, time.monotonic())
-        _log.info("generation_began", database=tracked.name, generation=generation, reason=reason)
-        return Step(again_s=0)
+        step = begin_generation(tracked, self._environment)
+        if step.state is not None:
+            return step
+        tracked.apply(step)  # there is nothing to make durable or to report yet
+        self._schedule.at(tracked, step.again_s or 0)
+        return None
 
     def _rest(self, tracked: FollowedDatabase, wait_s: float) -> None:
         """Look again in ``wait_s`` seconds, however busy its writers are meanwhile."""
@@ -388,8 +387,8 @@ class Follower:
     def _note(self, tracked: FollowedDatabase, report: StateReport, remedy: str) -> None:
         if report == tracked.report or not self._schedule.may_note(tracked):
             return
-        state, cause, now_ms = report.state, report.cause, self._environment.wall_ms()
-        self._journal.note_state(tracked.row_id, state, cause=cause, remedy=remedy, now_ms=now_ms)
+        state, cause = report.state, report.cause
+        self._notes.add(StateNote(tracked.row_id, state, cause, remedy, self._environment.wall_ms()))
         tracked.report = report
         if state.is_suspended:
             _log.warning("database_set_aside", database=tracked.name, state=str(state), cause=cause, remedy=remedy)

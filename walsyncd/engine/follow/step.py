@@ -30,6 +30,8 @@ class Step:
     life_ended: bool = False
     known_upto: int | None = None
     """The number of the last write to the database whose effect ``state`` holds (``WalPairs.database_writes``)."""
+    begins: str = ""
+    """A generation begins at ``state``, for this reason."""
     base_wanted: str = ""
     bridged: bool = False
     """``objects`` is the bridge over a gap, and ``state`` is the one after it."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import secrets
 import socket
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -35,10 +36,11 @@ class Standing(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """A standing, and the reason if it is not OURS."""
+    """A standing, and the reason if it is not OURS. ``is_new``: nothing of the database was stored before."""
 
     standing: Standing
     reason: str = ""
+    is_new: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,12 +91,18 @@ class Ownership:
         self._identity = identity
         self._wall_ms = wall_ms
         self._expire_s = expire_s
+        self._lock = threading.Lock()
+        self._began_empty: bool | None = None  # guarded by the lock; None until it is asked for
 
     def claim(self, database: DatabaseRow, generation: str) -> Verdict:
         """Claim ``generation`` of the database for writing, or return why it can't be continued.
 
         Raises TransientError and RefusedError of the storage.
         """
+        if self._is_unwritten(database) and not self._stored_before(database.name):
+            if self._write(database, None):
+                return Verdict(Standing.OURS, is_new=True)
+            database = self._journal.database_by_id(database.id)
         for _ in range(_RACES_MAX):
             info = self._storage.head(folder_key(database.name, OWNER_KEY))
             seen = self._seen(database.name) if info else None
@@ -107,6 +115,22 @@ class Ownership:
             # wrote.
             database = self._journal.database_by_id(database.id)
         raise TransientError(f"claim {database.name}: its owner.json changes whenever it is read")
+
+    def _is_unwritten(self, database: DatabaseRow) -> bool:
+        """Whether no run of this journal has written to the database's folder."""
+        return database.owner_run is None and database.owner_next is None and database.stored_generation is None
+
+    def _stored_before(self, name: str) -> bool:
+        """Whether the folder may have a generation. Nothing is listed where the storage began as an empty one.
+
+        In that case whoever has written there since wrote an ``owner.json`` first, and a new one is refused.
+        """
+        with self._lock:
+            if self._began_empty is None:
+                self._began_empty = next(iter(self._storage.list("")), None) is None
+            if self._began_empty:
+                return False
+        return bool(self._generations(name))
 
     def look(self, database: DatabaseRow, *, doubted: str | None = None) -> Verdict:
         """Check whether the database still is ours in the middle of a run, and also the generation ``doubted``."""

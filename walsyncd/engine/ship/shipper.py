@@ -111,6 +111,8 @@ class Shipper:
             queue.claimed = Claim(generation, continued, self._monotonic_ms()) if continued else None
         match verdict.standing:
             case Standing.OURS:
+                if verdict.is_new:  # nobody can have left an open upload
+                    queue.swept_ms = self._monotonic_ms()
                 self._sweep(queue)
                 queue.ownership_checked(self._monotonic_ms(), self._wall_ms())
             case Standing.LOST:

@@ -76,14 +76,15 @@ class Housekeeper:
         self._lock = threading.Lock()
         self._databases: dict[int, FollowedDatabase] = {}
         self._closing: set[int] | None = None  # databases of which an epoch may have been closed; None means any
+        self._dues: dict[int, int] = {}  # when prunings become due, which the next round writes down
 
     def adopt(self, tracked: FollowedDatabase) -> None:
         """Keep this replica as its settings say. The base stored last allows older ones to be deleted some day."""
         row = self._journal.database_by_id(tracked.row_id)
-        if row.base_ms is not None and row.base_ms > row.pruned_ms:
-            self._journal.prune_due(tracked.row_id, row.base_ms + _until_old_ms(tracked))
         with self._lock:
             self._databases[tracked.row_id] = tracked
+            if row.base_ms is not None and row.base_ms > row.pruned_ms:
+                self._due_later(tracked.row_id, row.base_ms + _until_old_ms(tracked))
         self.wake()
 
     def replan(self, tracked: FollowedDatabase) -> None:
@@ -120,7 +121,8 @@ class Housekeeper:
         """
         tracked = self._databases.get(row.database_id)
         if row.kind is ObjectKind.MANIFEST and tracked is not None:
-            self._journal.prune_due(row.database_id, self.store_ms() + _until_old_ms(tracked))
+            with self._lock:
+                self._due_later(row.database_id, self.store_ms() + _until_old_ms(tracked))
         if row.kind is ObjectKind.MANIFEST or row.first == 1:
             self._may_be_closed(row.database_id)
             self.wake()
@@ -167,6 +169,9 @@ class Housekeeper:
         failed = False
         with self._lock:
             closing, self._closing = self._closing, set()
+            dues, self._dues = self._dues, {}
+        if dues:
+            self._journal.prunes_become_due(dues)
         for kind, job in self._jobs(closing):
             if self._alarm.is_stopped:
                 return None
@@ -239,6 +244,10 @@ class Housekeeper:
                 self._outcomes[tracked.row_id] = outcome
         if not is_answer:
             self.prune_now(tracked)
+
+    def _due_later(self, database_id: int, at_ms: int) -> None:
+        """Have the next round note when a pruning is due. If it is lost, ``adopt`` finds it again."""
+        self._dues[database_id] = min(at_ms, self._dues.get(database_id, at_ms))
 
     def _may_be_closed(self, database_id: int) -> None:
         with self._lock:

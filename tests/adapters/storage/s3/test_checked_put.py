@@ -44,9 +44,9 @@ def sent(script: ScriptedStore) -> list[str | None]:
 
 def verify(script: ScriptedStore, storage: S3Storage) -> None:
     """Let the store refuse a wrong checksum and take the right one."""
-    script.will_say(ABSENT, BAD_DIGEST, WRITTEN, THERE)
+    script.will_say(ABSENT, BAD_DIGEST, WRITTEN, THERE, WRITTEN)  # it does not honour conditions
     assert storage.put_if("owner.json", b"mine", etag=None)
-    assert sent(script) == [WRONG, RIGHT]
+    assert sent(script) == [WRONG, RIGHT, RIGHT]
 
 
 def test_a_store_that_refuses_the_wrong_one_gets_one_with_every_body(script: ScriptedStore, storage: S3Storage) -> None:
@@ -64,20 +64,20 @@ def test_a_store_that_refuses_the_wrong_one_gets_one_with_every_body(script: Scr
 
 def test_a_store_that_takes_the_wrong_one_gets_none(script: ScriptedStore, storage: S3Storage) -> None:
     """Some keep it and show it: the object is written again, if it is still that one."""
-    script.will_say(ABSENT, WRITTEN, WRITTEN, THERE, WRITTEN)
+    script.will_say(ABSENT, WRITTEN, WRITTEN, THERE, WRITTEN, WRITTEN)
     assert storage.put_if("owner.json", b"mine", etag=None)
-    assert [request.headers.get("if-match") for request in script.requests] == [None, None, '"e1"', None]
+    assert [request.headers.get("if-match") for request in script.requests] == [None, None, '"e1"', None, None]
     storage.put("a", b"mine", metadata={})
-    assert sent(script) == [WRONG, None, None]
+    assert sent(script) == [WRONG, None, None, None]
 
 
 def test_a_store_that_knows_none_gets_none(script: ScriptedStore, storage: S3Storage) -> None:
     """It refuses the wrong and the right one alike."""
     unknown = refusal(400, "InvalidArgument", "Unsupported header")
-    script.will_say(ABSENT, unknown, unknown, WRITTEN, THERE, WRITTEN)
+    script.will_say(ABSENT, unknown, unknown, WRITTEN, THERE, WRITTEN, WRITTEN)
     assert storage.put_if("owner.json", b"mine", etag=None)
     storage.put("a", b"mine", metadata={})
-    assert sent(script) == [WRONG, RIGHT, None, None]
+    assert sent(script) == [WRONG, RIGHT, None, None, None]
 
 
 @pytest.mark.parametrize("answer", [refusal(412, "PreconditionFailed"), refusal(503, "SlowDown"), refusal(403, "No")])

@@ -1,7 +1,8 @@
 """Storage in a bucket of an S3-compatible store.
 
 Writes of objects and parts use the fast way of ``signed_put``; everything else is boto3. Not every store honours
-conditional writes, so ``put_if`` compares before and reads back after. Source: Amazon S3 API Reference.
+conditional writes. Until the store was seen to do so, ``put_if`` compares before and reads back after. Source: Amazon
+S3 API Reference.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from walsyncd.adapters.storage.interface import ObjectInfo, OpenUpload, StoredPa
 from walsyncd.adapters.storage.remark import Remark
 from walsyncd.adapters.storage.s3.bucket_rules import BucketRules
 from walsyncd.adapters.storage.s3.checked_put import NO_QUERY, CheckedPut
+from walsyncd.adapters.storage.s3.conditional_put import ConditionalPut
 from walsyncd.adapters.storage.s3.s3_connection import S3Connection, customer_headers, object_headers
 from walsyncd.adapters.storage.s3.s3_errors import (
     ADDRESS_HINT,
@@ -77,6 +79,7 @@ class S3Storage:
         self._expired: S3Connection | None = None
         self._region_found = ""
         self._put = CheckedPut(self._send)
+        self._put_if = ConditionalPut(self._put, settings)
 
     @property
     def url(self) -> str:
@@ -95,16 +98,25 @@ class S3Storage:
         return _unquoted(answer.get("ETag", ""))
 
     def put_if(self, key: str, body: bytes, *, etag: str | None) -> bool:
-        """See ``Storage.put_if``."""
-        if ((found := self.head(key)) and found.etag) != etag:
+        """See ``Storage.put_if``.
+
+        Once the store was seen to refuse what is to be refused, one request decides.
+        """
+        if not self._put_if.is_honoured and ((found := self.head(key)) and found.etag) != etag:
             return False
         with self._edge("write object conditionally", key):
-            if not self._put_on_condition(key, body, etag):
+            if not self._put_if(key, body, etag=etag):
                 return False
+        if self._put_if.is_honoured:
+            return True
         try:
-            return self.get(key) == body
+            if self.get(key) != body:
+                return False
         except MissingError:
             return False
+        with self._edge("write object conditionally", key):
+            self._put_if.try_out(key, body)
+        return True
 
     def rules(self, *, deletes: bool, expire_after_s: float | None) -> builtins.list[Remark]:
         """See ``HasRules.rules``."""
@@ -115,23 +127,6 @@ class S3Storage:
         region = self._region_found  # set by a redirect: it is not the one of the settings
         text = f"the bucket is in {region}: the store sends every first request there"
         return [Remark("region", text, f'set [storage] region = "{region}"', is_problem=False)] if region else []
-
-    def _put_on_condition(self, key: str, body: bytes, etag: str | None) -> bool:
-        condition = {"If-None-Match": "*"} if etag is None else {"If-Match": f'"{etag}"'}
-        headers = object_headers(self._settings, size=len(body))
-        try:
-            if self._put.verified is None:
-                found = self._put.probe(key, body, headers=headers | condition)
-                if found is not None:
-                    return not found or self._put_on_condition(key, body, found)
-            self._put(key, body, headers=headers | condition)
-        except ClientError as error:
-            if error_status(error) == 412 or error_code(error) == "NoSuchKey":
-                return False
-            if error_status(error) != 501:
-                raise
-            self._put(key, body, headers=headers)  # the store does not support conditions
-        return True
 
     def head(self, key: str) -> ObjectInfo | None:
         """See ``Storage.head``."""

@@ -1,0 +1,207 @@
+"""What many small databases cost: the first base of each, then the commands that go over all of them.
+
+    python -m tests.bench.many --databases 1000
+
+Each database is a small WAL database that nobody has open, in a folder of its own. The daemon takes the first base of
+each. Then it ends, and each command runs in a process of its own: seconds, CPU seconds, and the peak of its memory.
+With a store (SeaweedFS on this machine), Litestream replicates the same databases into a bucket of its own, and both
+are printed as a ratio. Litestream has no command that restores or prunes all databases, so those rows are walsyncd's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from tests.bench.restore import Run, run
+from tests.bench.rig import (
+    Usage,
+    clean_environment,
+    daemon,
+    folder_section,
+    machine_load,
+    mebibytes,
+    s3_section,
+    seaweedfs,
+    workplace,
+)
+from tests.bench.writer import connect
+from tests.stores import ACCESS_KEY_ID, SECRET_ACCESS_KEY, Store, program
+from walsyncd.adapters.storage.s3.s3_storage import S3Storage
+
+FOLDER, SEAWEEDFS = "folder", "seaweedfs"
+COMMANDS: tuple[tuple[str, ...], ...] = (
+    ("status",),
+    ("check",),
+    ("ls",),
+    ("prune", "--dry-run"),
+)
+WAIT_S_MAX = 3600.0
+POLL_S = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Bases:
+    """What the first bases of all databases took."""
+
+    seconds: float
+    cpu_s: float
+    rss_bytes: int
+
+
+def make_databases(folder: Path, count: int, size: int) -> str:
+    """Make so many databases of about ``size`` bytes, and return the pattern that finds them."""
+    template = folder / "template.db"
+    folder.mkdir(parents=True)
+    with closing(connect(template, "OFF")) as connection:
+        while template.stat().st_size < size:
+            connection.execute("INSERT INTO entry (name, city, note) VALUES ('a', 'b', hex(randomblob(400)))")
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    for number in range(count):
+        place = folder / f"tenant-{number:05}"
+        place.mkdir()
+        shutil.copyfile(template, place / "data.db")
+    template.unlink()
+    return str(folder / "*" / "data.db")
+
+
+def first_bases(folder: Path, storage: str, pattern: str, count: int) -> Bases:
+    """Start the daemon, and wait until each database has a base and nothing is left to ship."""
+    began = time.monotonic()
+    with daemon(folder, storage, [pattern], level="warning") as follower:
+        while len(rows := follower.databases()) < count or not all(
+            row.base_key and not row.spooled_bytes for row in rows
+        ):
+            if follower.process.poll() is not None or time.monotonic() > began + WAIT_S_MAX:
+                raise RuntimeError(f"the daemon did not come that far:\n{follower.log.read_text()[-4000:]}")
+            time.sleep(POLL_S)
+        seconds, usage = time.monotonic() - began, Usage.of(follower.process.pid)
+    return Bases(seconds, usage.cpu_s, usage.rss_bytes)
+
+
+def commands(folder: Path, count: int) -> dict[str, Run]:
+    """Run each command over all databases."""
+    config = ["--config", str(folder / "walsyncd.toml")]
+    start = [sys.executable, "-m", "walsyncd"]
+    done = {" ".join(words): run([*start, *words, *config]) for words in COMMANDS}
+    out = folder / "restored"
+    done["restore --all"] = run([*start, "restore", "--all", "-o", str(out), *config])
+    if (restored := len([*out.glob("**/data.db")])) != count:
+        raise RuntimeError(f"{restored} of {count} databases were restored")
+    return done
+
+
+def litestream_bases(folder: Path, store: Store, count: int) -> Bases:
+    """Have Litestream replicate the same databases, and wait until each has an object."""
+    bucket, folder = store.make_bucket(), folder / "litestream"
+    databases = sorted(folder.parent.glob("tenants/*/data.db"))
+    folder.mkdir()
+    config = folder / "litestream.yml"
+    entries = (
+        f"  - path: {database}\n    replica:\n      type: s3\n      bucket: {bucket}\n"
+        f"      path: {database.parent.name}\n"
+        f"      endpoint: {store.endpoint_url}\n      region: us-east-1\n      force-path-style: true\n"
+        f"      access-key-id: {ACCESS_KEY_ID}\n      secret-access-key: {SECRET_ACCESS_KEY}\n"
+        for database in databases
+    )
+    config.write_text("dbs:\n" + "".join(entries))
+    storage, began = S3Storage(store.settings(bucket)), time.monotonic()
+    with closing(storage), litestream(folder, config) as process:
+        while len(storage.folders("")) < count:
+            if process.poll() is not None or time.monotonic() > began + WAIT_S_MAX:
+                raise RuntimeError("Litestream did not come that far")
+            time.sleep(POLL_S)
+        seconds, usage = time.monotonic() - began, Usage.of(process.pid)
+    return Bases(seconds, usage.cpu_s, usage.rss_bytes)
+
+
+@contextmanager
+def litestream(folder: Path, config: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A running ``litestream replicate``."""
+    arguments = [program("litestream"), "replicate", "-config", str(config)]
+    with (
+        (folder / "litestream.log").open("wb") as log,
+        subprocess.Popen(arguments, env=clean_environment(), stdout=log, stderr=log) as process,
+    ):
+        try:
+            yield process
+        finally:
+            process.terminate()
+            process.wait()
+
+
+def report_bases(name: str, bases: Bases, count: int, other: Bases | None) -> None:
+    """Print what the first bases took."""
+    each = f"{1000 * bases.seconds / count:.2f} ms and {1000 * bases.cpu_s / count:.2f} ms CPU each"
+    print(
+        f"{name:10} first bases of {count}   {bases.seconds:7.2f} s   CPU {bases.cpu_s:7.2f} s   "
+        f"RSS {mebibytes(bases.rss_bytes)}   ({each})"
+    )
+    if other is not None:
+        print(
+            f"{'':10} Litestream / walsyncd = {other.seconds / bases.seconds:.2f} of the time, "
+            f"{other.cpu_s / bases.cpu_s:.2f} of the CPU, {other.rss_bytes / bases.rss_bytes:.2f} of the memory"
+        )
+
+
+def report_commands(name: str, done: dict[str, Run]) -> None:
+    """Print what each command took."""
+    for words, took in done.items():
+        print(
+            f"{name:10} {words:22} {took.seconds:7.2f} s   CPU {took.cpu_s:7.2f} s   peak {mebibytes(took.peak_bytes)}"
+        )
+
+
+def measure(folder: Path, *, count: int, size: int, storages: list[str]) -> None:
+    """Run the benchmark in ``folder`` and print what came out."""
+    with machine_load() as load:
+        pattern = make_databases(folder / "tenants", count, size)
+        for name in storages:
+            (folder / name).mkdir()
+            if name == FOLDER:
+                measure_one(folder / name, folder_section(folder / name / "bucket"), pattern, count)
+                continue
+            with seaweedfs(folder) as store:
+                other = litestream_bases(folder, store, count) if has_litestream() else None
+                measure_one(folder / name, s3_section(store, store.make_bucket()), pattern, count, other)
+        print(load())
+
+
+def measure_one(folder: Path, storage: str, pattern: str, count: int, other: Bases | None = None) -> None:
+    """Measure one storage."""
+    report_bases(folder.name, first_bases(folder, storage, pattern, count), count, other)
+    report_commands(folder.name, commands(folder, count))
+
+
+def has_litestream() -> bool:
+    """Whether Litestream is installed."""
+    try:
+        program("litestream")
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def main() -> None:
+    """Parse arguments, measure."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--databases", type=int, default=1000)
+    parser.add_argument("--kibibytes", type=int, default=92, help="of each database")
+    parser.add_argument("--storages", nargs="+", choices=(FOLDER, SEAWEEDFS), default=[FOLDER, SEAWEEDFS])
+    parser.add_argument("--folder", type=Path, help="work below this folder")
+    asked = parser.parse_args()
+    with workplace(asked.folder) as folder:
+        measure(folder, count=asked.databases, size=asked.kibibytes << 10, storages=asked.storages)
+
+
+if __name__ == "__main__":
+    main()

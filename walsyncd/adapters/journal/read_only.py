@@ -1,0 +1,35 @@
+"""Opens the journal for the command line, which reads it beside the daemon or without one, and never writes."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+from urllib.parse import quote
+
+from walsyncd.adapters.journal.journal_schema import BUSY_MS, MIGRATIONS, check_version, translated
+from walsyncd.errors import MissingError, TransientError
+
+
+def connect_read_only(path: Path) -> sqlite3.Connection:
+    """Open the journal for reading, with or without a running daemon. Raises MissingError if there is none."""
+    if not path.exists():
+        raise MissingError(f"read journal {path}: it does not exist", hint="has `walsyncd run` been started?")
+    with translated("read", path):
+        # A cleanly closed journal has no -wal; SQLite would have to create one, which a reader may not.
+        closed = not path.with_name(path.name + "-wal").exists()
+        mode = "mode=ro&immutable=1" if closed else "mode=ro"
+        uri = f"file:{quote(str(path.absolute()))}?{mode}"
+        connection = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
+        try:
+            connection.execute(f"PRAGMA busy_timeout = {BUSY_MS}")
+            version = check_version(connection, path)
+            if version == 0:
+                raise TransientError(f"read journal {path}: it is being made", hint="ask again in a moment")
+            if version < len(MIGRATIONS):
+                raise TransientError(
+                    f"read journal {path}: an older walsyncd wrote it", hint="restart the daemon, which brings it up"
+                )
+        except BaseException:
+            connection.close()
+            raise
+        return connection
