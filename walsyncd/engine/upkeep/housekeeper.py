@@ -170,8 +170,12 @@ class Housekeeper:
         with self._lock:
             closing, self._closing = self._closing, set()
             dues, self._dues = self._dues, {}
-        if dues:
-            self._journal.prunes_become_due(dues)
+        if dues and self._tried("pruning", partial(self._journal.prunes_become_due, dues)) is not None:
+            with self._lock:
+                for database_id, at_ms in dues.items():
+                    self._due_later(database_id, at_ms)
+                self._closing = None
+            return RETRY_S
         for kind, job in self._jobs(closing):
             if self._alarm.is_stopped:
                 return None
