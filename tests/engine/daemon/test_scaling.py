@@ -54,10 +54,11 @@ def hosts(folder: Path, count: int) -> Place:
 
 
 def first_bases(place: Place, count: int) -> None:
-    """The daemon starts, and every database gets its first base."""
+    """The daemon starts, and every database gets its first base and its page map."""
     names = [f"app-{number}" for number in range(count)]
     with running(place.settings(*names)):
         wait_for(lambda: all([*(place.replica / name).glob("*/base/*.json.zst")] for name in names))
+        wait_for(lambda: len([*(place.state / "maps").glob("*.map")]) == count)
 
 
 def command(*words: str) -> Callable[[Place, int], None]:

@@ -191,7 +191,7 @@ def test_changed_bytes_are_never_sent(journal: Journal, storage: FakeStorage, tm
     """Nor is an upload opened for them."""
     row = begun(journal, body)
     if row.body_path is None:
-        journal._rows("UPDATE object SET body = x'00'")
+        journal._connection.execute("UPDATE object SET body = x'00'")
     else:
         (tmp_path / "spool" / row.body_path).write_bytes(b"x" + body[1:])
     with pytest.raises(CorruptError, match="changed on disk"):
