@@ -80,6 +80,21 @@ CONTENT_MUTANTS: tuple[Mutant, ...] = (
         "old = state",
         "engine/content/test_bridges.py::test_the_gap_is_in_the_journal_until_it_is_bridged",
     ),
+    # -- a full spool
+    mutant(
+        "what was begun is taken back",
+        "adapters/journal/object_table.py",
+        "if _has_begun(row)), default=0)",
+        "if False), default=0)",
+        "adapters/journal/test_object_table.py",
+    ),
+    mutant(
+        "the follow state stays when its objects are taken back",
+        "adapters/journal/object_table.py",
+        "connection.execute(sql, (first[1], database_id))",
+        "pass",
+        "adapters/journal/test_object_table.py",
+    ),
     # -- a doubt that the content clears
     mutant(
         "frames that were not compared are no reason for a bridge",

@@ -240,3 +240,35 @@ def test_a_kill_between_body_and_row_leaves_litter_that_is_swept(
     assert len(files(tmp_path)) == 2
     assert journal.sweep() == 1
     assert files(tmp_path) == [kept]
+
+
+def test_what_is_not_begun_is_taken_back(journal: Journal, tmp_path: Path) -> None:
+    """The state is the one before it; what was begun stays, for it may reach storage, and the next follows it."""
+    begun = journal.advance([Advance(1, "one", (segment(1, 2),), begin=True)])
+    journal.advance([Advance(1, "two", (segment(3, 3, body=LARGE),))])
+    journal.advance([Advance(1, "three", (segment(4, 5),))])
+    freed = journal.take_back(1)
+    assert freed is not None
+    assert freed > len(LARGE)
+    assert journal.pending(1) == begun
+    row = journal.database_by_id(1)
+    assert (row.follow, row.generation, row.rewinds) == ("one", G1, 1)
+    assert files(tmp_path) == []
+
+
+def test_nothing_is_taken_back_where_all_of_it_was_begun(journal: Journal) -> None:
+    """Its generation has to end instead."""
+    rows = journal.advance([Advance(1, "one", (segment(1, 2),), begin=True)])
+    assert journal.take_back(1) is None
+    assert journal.pending(1) == rows
+    assert journal.database_by_id(1).follow == "one"
+
+
+def test_what_is_left_of_older_generations_is_taken_back_too(journal: Journal) -> None:
+    """It takes room, and nothing will follow it."""
+    journal.advance([Advance(1, "one", (segment(1, 2),))])
+    journal.begin_generation(1, G2, "again", "{}", T0)
+    journal.advance([Advance(1, "two", (segment(1, 2, generation=G2),))])
+    assert journal.take_back(1) is not None
+    assert journal.pending(1) == []
+    assert journal.database_by_id(1).follow == "{}"

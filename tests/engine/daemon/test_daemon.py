@@ -18,6 +18,8 @@ from walsyncd.adapters.storage.interface import Storage
 from walsyncd.core.follow import next_generation
 from walsyncd.core.restore.plan import AtPosition, Head
 from walsyncd.core.stored.position import parse_position
+from walsyncd.engine.content import gap_bridge
+from walsyncd.engine.content.map_making import MapMaker
 from walsyncd.engine.daemon import daemon as daemon_module
 from walsyncd.engine.daemon.daemon import EXIT_SPOOLED, Daemon
 from walsyncd.engine.follow import follower
@@ -131,7 +133,8 @@ def test_another_file_in_its_place_is_a_gap(place: Place) -> None:
 def test_a_full_spool_gives_way_and_begins_anew_when_storage_is_back(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The application's disk comes before the oldest promise; what was stored stays restorable."""
+    """The application's disk comes before the oldest promise; what was stored stays restorable. There is no map."""
+    monkeypatch.setattr(MapMaker, "due", lambda *_: None)
     monkeypatch.setattr(next_generation, "BASE_DELAY_S", 0.01)
     monkeypatch.setattr(follower, "BEGIN_LOOK_S", 0.05)
     storage = FakeStorage()
@@ -161,6 +164,48 @@ def test_a_full_spool_gives_way_and_begins_anew_when_storage_is_back(
         place.sync()
         assert place.row().generation != old
         assert restored(place, storage=storage) == [0, 1, 2]
+
+
+def test_a_full_spool_costs_a_bridge(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was dropped is in the database, and few pages of it differ; what was begun before reaches storage first."""
+    monkeypatch.setattr(gap_bridge, "BEGIN_LOOK_S", 0.05)
+    storage = FakeStorage()
+    is_away = [False]
+
+    def before(_call: Call) -> None:
+        if is_away[0]:
+            raise TransientError("storage is away")
+
+    storage.before = before
+    with wal_database(place.database()) as writer, running(place.settings("app", spool_bytes_max=400_000), storage):
+        writer.execute("create table hot (y)", *["insert into hot values (randomblob(2000))"] * 20)
+        insert(writer, 1)
+        place.sync()
+        wait_for(lambda: has_map(place))
+        old = place.row().generation
+        is_away[0] = True
+        tried = len(storage.calls)
+        writer.execute("update hot set y = randomblob(2000)")
+        wait_for(lambda: any(call.name == "put" and "/wal/" in call.key for call in storage.calls[tried:]))
+
+        def gave_way() -> bool:
+            writer.execute("update hot set y = randomblob(2000)")
+            return "the spool reached its limit" in place.row().cause
+
+        wait_for(gave_way)
+        assert place.row().spooled_bytes < 200_000
+        insert(writer, 2)
+        is_away[0] = False
+        wait_for(lambda: any(".bridge." in key for key in list(storage.objects)))
+        insert(writer, 3)
+        place.sync()
+        assert place.row().generation == old
+        assert restored(place, storage=storage) == [0, 1, 2, 3]
+
+
+def has_map(place: Place) -> bool:
+    with place.journal() as journal:
+        return journal.page_map(journal.databases()[0].id) is not None
 
 
 def test_what_is_left_of_a_database_no_longer_configured_goes_up_all_the_same(place: Place) -> None:

@@ -13,6 +13,7 @@ from tests.engine.running import Place, running, wait_for
 from tests.fakes import Call, FakeStorage
 from tests.shipping import G1, T0, segment
 from walsyncd.adapters.journal.journal import Advance, Journal
+from walsyncd.core.follow.gap import Gap, GapKind
 from walsyncd.engine.daemon.full_spool import FullSpool
 from walsyncd.engine.follow.follower import Follower
 from walsyncd.engine.ship import spool_limit
@@ -35,8 +36,18 @@ class World:
         self.is_away = False
         self.given_way: list[str] = []
         self.dropped: list[int] = []
+        self.left: list[tuple[str, Gap]] = []
         tracked = SimpleNamespace(name="app") if followed else None
-        here = SimpleNamespace(uploader=SimpleNamespace(outage=lambda: self.is_away or None, drop_spool=self._drop))
+        self.taken_back: list[str] = []
+        self.can_bridge = False
+        self.bridged_once: list[str] = []
+        bridge = SimpleNamespace(wait_for=lambda is_so, what: self.bridged_once.append(f"{what} {is_so()}"))
+        if tracked is not None:
+            tracked.row_id, tracked.bridge = self.row.id, bridge
+        uploader = SimpleNamespace(
+            outage=lambda: self.is_away or None, drop_spool=self._drop, abort_leftovers=lambda: None
+        )
+        here = SimpleNamespace(uploader=uploader, content=SimpleNamespace(take_back=self._take_back))
         away = SimpleNamespace(uploader=SimpleNamespace(outage=lambda: True))
         self.others: list[SimpleNamespace] = []
         self.other_away = away
@@ -53,12 +64,17 @@ class World:
         self.dropped.append(database_id)
         return 100
 
+    def _take_back(self, tracked: Any) -> int | None:
+        self.taken_back.append(tracked.name)
+        return 100 if self.can_bridge else None
+
     def must_wait(self) -> bool:
         def give_way(tracked: Any, _gap: object, *, until: Any) -> None:
             self.given_way.append(tracked.name)
             assert until() == (not self.is_away)
 
-        return self.full_spool.must_wait(cast("Follower", SimpleNamespace(give_way=give_way)))
+        follower = SimpleNamespace(give_way=give_way, leave=lambda tracked, gap: self.left.append((tracked.name, gap)))
+        return self.full_spool.must_wait(cast("Follower", follower))
 
 
 def test_while_the_storage_answers_the_follower_waits(tmp_path: Path) -> None:
@@ -101,6 +117,17 @@ def test_while_the_storage_is_away_the_largest_spool_gives_way(tmp_path: Path, f
         assert world.given_way == (["app"] if followed else [])
         assert world.dropped == [world.row.id]
         assert (journal.database_by_id(world.row.id).generation is None) == (not followed)
+
+
+def test_what_can_be_bridged_keeps_its_generation(tmp_path: Path) -> None:
+    """What was begun stays, and the bridge waits for storage."""
+    with Journal.open(tmp_path) as journal:
+        world = World(journal, followed=True)
+        world.is_away = world.can_bridge = True
+        assert not world.must_wait()
+        assert (world.taken_back, world.given_way, world.dropped) == (["app"], [], [])
+        assert [(name, gap.kind) for name, gap in world.left] == [("app", GapKind.SPOOL)]
+        assert world.bridged_once == ["storage is back False"]
 
 
 def test_a_database_that_storage_refuses_leaves_room_for_the_others(

@@ -24,6 +24,7 @@ from walsyncd.adapters.journal.rows import (
     ObjectRow,
     ObjectState,
     drop,
+    drop_one,
     fetch,
     insert,
     keep,
@@ -222,6 +223,32 @@ class ObjectTable(ObjectReads):
         self._remove_files(dropped.body_path for dropped in rows)
         return True
 
+    def take_back(self, database_id: int) -> int | None:
+        """Drop what a database has spooled and has not begun to store, and its bases under way.
+
+        The follow state returns to the one before that. What was begun stays, because it may reach storage yet, and
+        the next object must follow it. Returns the number of bytes freed, or None if nothing can be dropped like this.
+        """
+        with self._transaction() as connection:
+            sql = f"SELECT {COLUMNS}, follow_before FROM object WHERE database_id = ? ORDER BY id"  # noqa: S608  constants
+            records = connection.execute(sql, (database_id,)).fetchall()
+            current = connection.execute("SELECT generation FROM database WHERE id = ?", (database_id,)).fetchone()[0]
+            rows = [(object_row(record[:-1]), record[-1]) for record in records]
+            going_on = [(row, before) for row, before in rows if row.generation == current]
+            kept_upto = max((row.id for row, _ in going_on if _has_begun(row)), default=0)
+            first = next(((row.id, before) for row, before in going_on if before and row.id > kept_upto), None)
+            if first is None:
+                return None
+            dropped = [
+                row for row, _ in rows if row.id >= first[0] or row.generation != current or row.kind is ObjectKind.BASE
+            ]
+            for row in dropped:
+                drop_one(connection, row)
+            sql = "UPDATE database SET follow = ?, rewinds = rewinds + 1 WHERE id = ?"
+            connection.execute(sql, (first[1], database_id))
+        self._remove_files(row.body_path for row in dropped)
+        return sum(row.size for row in dropped if row.kind is not ObjectKind.BASE)
+
     def drop_spool(self, database_id: int) -> int:
         """Drop all segments and manifests that a database has spooled. Returns the number of bytes freed."""
         with self._transaction() as connection:
@@ -298,6 +325,10 @@ def _advance(
         (advance.follow, max((row.time_ms for row in rows), default=0), advance.database_id),
     )
     return rows
+
+
+def _has_begun(row: ObjectRow) -> bool:
+    return row.kind is not ObjectKind.BASE and row.state is not ObjectState.SPOOLED
 
 
 def _spooled(database_id: int, new: NewObject, body: _Body) -> ObjectRow:

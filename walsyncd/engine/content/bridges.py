@@ -9,7 +9,7 @@ import structlog
 
 from walsyncd.adapters.journal.journal import Journal
 from walsyncd.adapters.journal.page_map_table import PageMapRow
-from walsyncd.core.follow.follow_state import FollowState, Stream, format_follow_state
+from walsyncd.core.follow.follow_state import FollowState, Stream, format_follow_state, parse_follow_state
 from walsyncd.core.follow.gap import Gap, GapKind
 from walsyncd.core.stored.bridge import SuspectSpan
 from walsyncd.engine.content.bridge_body import BridgeBody, BridgeImpossibleError
@@ -46,9 +46,8 @@ class Bridges:
             return True
         if bridge is not None or state is None:
             return False
-        row, page_map = self._journal.database_by_id(tracked.row_id), self._journal.page_map(tracked.row_id)
-        generation = state.stream.generation
-        if page_map is None or page_map.generation != generation or not (row.base_key or "").startswith(generation):
+        page_map = self._usable_map(tracked, state.stream.generation)
+        if page_map is None:
             return False
         old = replace(state, gap=gap)
         self._journal.gap_found(tracked.row_id, format_follow_state(old))
@@ -69,6 +68,28 @@ class Bridges:
         position = str(state.stream.position)
         _log.warning("gap_found", database=tracked.name, position=position, kind=str(gap.kind), reason=gap.reason)
         return True
+
+    def take_back(self, tracked: FollowedDatabase) -> int | None:
+        """Drop what the database has spooled but for what was begun. Returns the number of bytes freed.
+
+        The caller reports the gap that this makes. Returns None, and drops nothing, if such a gap can't be bridged.
+        """
+        generation = tracked.generation
+        if generation is None or self._usable_map(tracked, generation) is None:
+            return None
+        freed = self._journal.take_back(tracked.row_id)
+        if freed is None:
+            return None
+        row = self._journal.database_by_id(tracked.row_id)
+        assert row.follow is not None
+        tracked.go_back(parse_follow_state(row.follow), row.rewinds)
+        return freed
+
+    def _usable_map(self, tracked: FollowedDatabase, generation: str) -> PageMapRow | None:
+        """The map to compare with, if the generation has one, and a base to which a bridge can be added."""
+        row, page_map = self._journal.database_by_id(tracked.row_id), self._journal.page_map(tracked.row_id)
+        is_usable = page_map is not None and page_map.generation == generation
+        return page_map if is_usable and (row.base_key or "").startswith(generation) else None
 
     def _suspect(self, page_map: PageMapRow, state: FollowState) -> SuspectSpan:
         """Which positions the difference that a scrub found makes doubtful: those since the last good one."""

@@ -17,6 +17,7 @@ is no bridge: following goes on from the old position.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import replace
 from enum import Enum, auto
@@ -50,11 +51,12 @@ from walsyncd.engine.follow.look import take_step
 from walsyncd.engine.follow.schedule import Schedule
 from walsyncd.engine.follow.step import Step, gap_step
 from walsyncd.engine.threads.boundary import boundary
-from walsyncd.errors import WalsyncdError
+from walsyncd.errors import TransientError, WalsyncdError
 
 RETRY_S = 5.0  # after the file or the spool could not be read or written
 BACK_OFF_S = 60.0  # after passes that new gaps made worthless
 VOIDED_MAX = 3
+BEGIN_LOOK_S = 2.0  # between two checks whether the bridge may begin; each is cheap
 RECHECK_S = 1.0  # while the scan thread is at work; it wakes the follower when it is done
 
 _log = structlog.get_logger()
@@ -105,6 +107,8 @@ class GapBridge:
         self._salts: Salts | None = None
         self._not_before_s = 0.0
         self._is_doubt = gap.kind in DOUBTS
+        self._may_begin: Callable[[], bool] = lambda: True
+        self._once = ""
 
     def collector(self, stream: Stream) -> FrameNumbers:
         """Return what takes the frames that are followed meanwhile."""
@@ -113,9 +117,14 @@ class GapBridge:
     def step(self) -> Step | None:
         """Take one step. Returns None if there is nothing to be done now."""
         tracked = self._tracked
-        if (wait_s := self._not_before_s - time.monotonic()) > 0:
+        wait_s = self._not_before_s - time.monotonic()
+        if wait_s <= 0 and self._once and not self._may_begin():
+            tracked.fail_requests(TransientError(f"{tracked.name} waits until {self._once}"))
+            wait_s = BEGIN_LOOK_S
+        if wait_s > 0:
             self._schedule.at(tracked, wait_s)
             return None
+        self._once = ""
         if self._phase in {_Phase.READING, _Phase.FINISHING} and self._answer.done():
             error = self._answer.exception()
             if error is not None:
@@ -166,6 +175,10 @@ class GapBridge:
             )
         self._not_before_s = time.monotonic() + wait_s
         self._schedule.at(self._tracked, wait_s)
+
+    def wait_for(self, is_so: Callable[[], bool], what: str) -> None:
+        """Do nothing before ``is_so``, which ``what`` names, returns True."""
+        self._may_begin, self._once = is_so, what
 
     def drop(self) -> None:
         """Give the bridge up, and remove what was written of it."""

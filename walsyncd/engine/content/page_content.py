@@ -42,6 +42,10 @@ class PageContent:
         """Bridge a gap. Returns False if a base is needed. For the follower's thread."""
         return self._bridges.begin(tracked, gap)
 
+    def take_back(self, tracked: FollowedDatabase) -> int | None:
+        """Drop what a database has spooled, to be bridged (``Bridges.take_back``). For the follower's thread."""
+        return self._bridges.take_back(tracked)
+
     def adopt(self, tracked: FollowedDatabase) -> None:
         """Maintain the map of a database from now on, and make one if it has none."""
         self._tracked[tracked.row_id] = tracked

@@ -1,4 +1,8 @@
-"""Decides what happens when the spool is full: the follower waits, or during an outage databases lose their spool."""
+"""Decides what happens when the spool is full: the follower waits, or during an outage databases lose their spool.
+
+What was not begun is dropped, and the gap that this makes is bridged when storage is back. A database of which that is
+not possible, because it has no page map or no base, ends its generation.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +13,10 @@ import structlog
 
 from walsyncd.adapters.journal.journal import Journal
 from walsyncd.adapters.system import clock
+from walsyncd.core.follow.gap import Gap
 from walsyncd.engine.daemon.databases import Databases
 from walsyncd.engine.daemon.destinations import Destinations
+from walsyncd.engine.follow.followed_database import FollowedDatabase
 from walsyncd.engine.follow.follower import Follower
 from walsyncd.engine.ship.spool_limit import SpoolLimit
 
@@ -42,14 +48,32 @@ class FullSpool:
         dropped = self._limit.giving_way(lambda each: not self._is_answering(each))
         for database_id, gap in dropped.items():
             tracked = self._databases().get(database_id)
-            if tracked is not None:
-                follower.give_way(tracked, gap, until=partial(self._is_answering, database_id))
-            else:
-                self._journal.end_generation(database_id, gap, clock.wall_ms())
-            freed = self._destinations().of(database_id).uploader.drop_spool(database_id)
+            freed = self._taken_back(tracked, gap, follower) if tracked is not None else 0
+            if not freed:
+                freed = self._dropped(database_id, tracked, gap, follower)
             name = tracked.name if tracked else database_id
             _log.error("spool_dropped", database=name, bytes=freed, reason=gap.reason)
         return not dropped  # what fills the spool is being sent to a storage that answers
+
+    def _taken_back(self, tracked: FollowedDatabase, gap: Gap, follower: Follower) -> int:
+        """Drop what is not begun, to be bridged when storage is back. Returns the number of bytes freed."""
+        destination = self._destinations().of(tracked.row_id)
+        freed = destination.content.take_back(tracked)
+        if freed is None:
+            return 0
+        follower.leave(tracked, gap)
+        if tracked.bridge is not None:
+            tracked.bridge.wait_for(partial(self._is_answering, tracked.row_id), "storage is back")
+        destination.uploader.abort_leftovers()
+        return freed
+
+    def _dropped(self, database_id: int, tracked: FollowedDatabase | None, gap: Gap, follower: Follower) -> int:
+        """End the generation, and drop all that is spooled. Returns the number of bytes freed."""
+        if tracked is not None:
+            follower.give_way(tracked, gap, until=partial(self._is_answering, database_id))
+        else:
+            self._journal.end_generation(database_id, gap, clock.wall_ms())
+        return self._destinations().of(database_id).uploader.drop_spool(database_id)
 
     def has_too_much(self, database_id: int) -> bool:
         """Whether a database has to wait, because the rest of the spool is for the others."""

@@ -109,6 +109,9 @@ class Bridging(Protocol):
     def gap_again(self, gap: Gap) -> None:
         """Begin again, because something was missed meanwhile."""
 
+    def wait_for(self, is_so: Callable[[], bool], what: str) -> None:
+        """Wait until ``is_so``, which ``what`` names."""
+
     def drop(self) -> None:
         """Give the bridge up."""
 
@@ -216,9 +219,8 @@ class FollowedDatabase:
     def disturbance(self, file: OpenFile, state: FollowState) -> str:
         """Return why a copy made now would not be a committed state, or an empty text if it would be one.
 
-        The text is empty, too, if the database has a WAL or ``state`` has one. Encryption hides the journal mode in
-        the header, so the header is not read. The modes MEMORY and OFF leave no journal, so only the lock shows a
-        writer.
+        It is empty, too, if the database has a WAL or ``state`` has one. The header is not read, because encryption
+        hides the journal mode. The modes MEMORY and OFF leave no journal, so only the lock shows a writer.
         """
         if state.cursor is not None or self.wal_pairs.current is not None:
             return ""
@@ -318,8 +320,7 @@ class FollowedDatabase:
     def begin_bridge(self, bridge: Bridging) -> None:
         """Begin to bridge a gap that was found. Nothing that was begun before is valid across it."""
         self.drop_bridge()
-        self.bridge = bridge
-        self.gaps += 1
+        self.bridge, self.gaps = bridge, self.gaps + 1
         self.follow_again()
         self.base = replace(self.base, under_way=False, awaits_restart=False)
 
@@ -341,9 +342,9 @@ class FollowedDatabase:
 
     def drop_bridge(self) -> None:
         """Give up the bridge that is under way."""
-        bridge, self.bridge = self.bridge, None
-        if bridge is not None:
-            bridge.drop()
+        if self.bridge is not None:
+            self.bridge.drop()
+        self.bridge = None
 
     def note_base(self, **changes: Any) -> None:
         """Change what is known of the generation's bases (``BaseNeed``)."""
@@ -378,8 +379,7 @@ class FollowedDatabase:
 
     def answer(self, asked: int) -> None:
         """Everything committed when the first ``asked`` requests came is in the state, if anything arrives at all."""
-        error = self.other_path_error()
-        if error is not None:
+        if (error := self.other_path_error()) is not None:
             self.fail_requests(error)
         for request in self.mailbox.take(asked):
             if not request.done.set_running_or_notify_cancel():

@@ -2,8 +2,8 @@
 
 While storage answers, a full spool makes the follower wait: what it has not read yet stays in the WALs. During an
 outage the oldest promise comes first, which is to spare the application's disk: the database that has the most in the
-spool loses all of it, with an error in the log. Its generation ends, and another begins when storage is back. Single
-objects are never dropped: what is in storage stays complete up to its last position.
+spool loses it, with an error in the log. When storage is back, the gap is bridged, or another generation begins
+(``engine.daemon.full_spool``). What is in storage stays complete up to its last position.
 
 One database must not take the whole spool from the others. The last part of it is for those that have less than their
 equal share. A database that has more waits while its storage answers. During an outage it does not wait, but it is the
