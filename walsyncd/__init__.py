@@ -25,6 +25,7 @@ Rooms. The folder says the verb, the file the noun; each folder's first line say
         follow/    one database's WAL becomes segments       follower ─> look ─> copy_frames, wal_restart, no_wal
         backpressure/  a child that slows fast writers       backpressure ─> mark_process ─> mark_hold
         content/   page maps, and bridges over gaps          page_content ─> map_making, bridges ─> gap_bridge
+        rollback/  databases without a WAL                   rollback_mode ─> database_scans ─> page_scan
         base/      full copies while writers write           snapshotter ─> copy_queue ─> base_copy
         ship/      journal rows become objects               uploader ─> scheduler, shipper ─> object_upload
         restore/   a replica is listed, planned, restored    restorer ─> planner, base_fetch, replay;  verifier

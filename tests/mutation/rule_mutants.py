@@ -162,19 +162,6 @@ RULE_MUTANTS = (
         ),
         ("engine/base/test_snapshotter.py::test_a_base_that_is_resumed_is_consistent_from_after_its_end",),
     ),
-    # Either of the two looks suffices: the file itself, and whether its change made an epoch of its own meanwhile.
-    Mutant(
-        "a copy of a database in rollback mode counts though it was written meanwhile",
-        SNAPSHOTTER,
-        (
-            (
-                "if tracked.disturbance(file, origin.state) or (quiet is not None and file.identity() != quiet):",
-                "if False:",
-            ),
-            ('if state.mode == "rollback" and state.stream.position != base.plan.start:', "if False:"),
-        ),
-        ("engine/base/test_snapshotter.py::test_a_rollback_database_that_is_written_while_it_is_copied",),
-    ),
     mutant(
         "a base goes on with another file, in another boot",
         "engine/base/base_copy.py",

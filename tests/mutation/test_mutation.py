@@ -22,6 +22,7 @@ from tests.mutation.mutants import MUTANTS as MUTANTS_OF_THE_PROOF
 from tests.mutation.mutants import Mutant
 from tests.mutation.path_mutants import PATH_MUTANTS
 from tests.mutation.presence_mutants import PRESENCE_MUTANTS
+from tests.mutation.rollback_mutants import ROLLBACK_MUTANTS
 from tests.mutation.rule_mutants import RULE_MUTANTS
 
 MUTANTS = (
@@ -30,6 +31,7 @@ MUTANTS = (
     + PRESENCE_MUTANTS
     + DOUBT_MUTANTS
     + CONTENT_MUTANTS
+    + ROLLBACK_MUTANTS
     + PATH_MUTANTS
     + BACKPRESSURE_MUTANTS
     + JOURNAL_MUTANTS

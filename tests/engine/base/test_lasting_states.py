@@ -9,9 +9,9 @@ import pytest
 from tests.adapters.files.sqlite_process import SqliteProcess, wal_database
 from tests.engine.running import Place, restored_values, running, wait_for
 from walsyncd.cli import main
-from walsyncd.engine.base import snapshotter
 from walsyncd.engine.daemon import database_status
 from walsyncd.engine.follow import copy_frames
+from walsyncd.engine.rollback import database_scans
 
 
 @pytest.fixture
@@ -20,20 +20,18 @@ def place(tmp_path: Path) -> Place:
 
 
 @pytest.mark.parametrize("mode", ["memory", "off", "delete"])
-def test_half_a_transaction_is_no_base(
+def test_half_a_transaction_is_shipped_by_nobody(
     place: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], mode: str
 ) -> None:
-    """Where a writer leaves no journal it is known by its lock. After three attempts the database is degraded."""
-    monkeypatch.setattr(snapshotter, "RETRY_S", 0.05)
+    """Where a writer leaves no journal it is known by its lock. If it takes long, the database is degraded."""
+    monkeypatch.setattr(database_scans, "TOLD_S", 0.2)
     path = place.database()
     with SqliteProcess(path) as writer:
         writer.execute(f"pragma journal_mode = {mode}", "create table t (x)", "pragma cache_size = 2", "begin")
         writer.execute(*[f"insert into t values ({number * 10**9})" for number in range(3000)])  # the cache spills
         with running(place.settings("app")):
             wait_for(lambda: place.row().state == "degraded")
-            cause = place.row().cause
-            assert "no base could be taken" in cause
-            assert "writer is in the middle" in cause or "rollback journal" in cause
+            assert "a writer is in the middle of a transaction" in place.row().cause
             assert place.row().base_key is None
             assert main(["status", *place.config(), "--max-lag", "10ms"]) == 1
             assert "app is behind by" in capsys.readouterr().err
@@ -43,31 +41,24 @@ def test_half_a_transaction_is_no_base(
     assert len(restored_values(place)) == 3000
 
 
-def test_lag_of_a_database_without_a_wal_is_the_age_of_what_is_in_no_base(
-    place: Place, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It grows while no base can be taken, also across a restart of the daemon, and ends with the next base."""
-    monkeypatch.setattr(snapshotter, "RETRY_S", 0.05)
+def test_lag_of_a_database_without_a_wal_is_the_age_of_what_is_not_shipped(place: Place) -> None:
+    """It grows while a writer holds the file, and ends with the next scan."""
     path = place.database()
 
-    def unbased_s() -> float:
+    def behind_s() -> float:
         (row,) = place.ask(op="status")["databases"]
-        return float(row["unbased_s"])
+        return max(float(row["unseen_s"]), float(row["unbased_s"]))
 
-    with SqliteProcess(path) as writer:
-        writer.execute("create table t (x)")
-        with running(place.settings("app")):
-            place.sync()
-            wait_for(lambda: unbased_s() == 0)
-            writer.execute("insert into t values (1)")
-            writer.execute("begin immediate")
-            wait_for(lambda: unbased_s() > 0.3)
-        with running(place.settings("app")):
-            wait_for(lambda: unbased_s() > 0.3)
-            writer.execute("commit")
-            place.sync()
-            wait_for(lambda: unbased_s() == 0)
-    assert restored_values(place) == [1]
+    with SqliteProcess(path) as writer, running(place.settings("app")):
+        writer.execute("create table t (x)", "insert into t values (1)")
+        place.sync()
+        wait_for(lambda: behind_s() == 0)
+        writer.execute("pragma locking_mode = exclusive", "insert into t values (2)")
+        wait_for(lambda: behind_s() > 0.5)
+        writer.execute("pragma locking_mode = normal", "select * from t")
+        place.sync()
+        wait_for(lambda: behind_s() == 0)
+    assert restored_values(place) == [1, 2]
 
 
 def test_a_base_that_waits_for_the_wal_says_so(

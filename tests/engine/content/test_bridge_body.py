@@ -48,8 +48,7 @@ def body(journal: Journal, *, pages_bytes_max: int = 1 << 20, body_bytes_max: in
     page_map = PageMaps(journal).open(1)
     assert page_map is not None
     stream = Stream(G1, epoch=2, previous=7)
-    limits = {"pages_bytes_max": pages_bytes_max, "body_bytes_max": body_bytes_max}
-    return BridgeBody(journal, page_map, stream, (1, 2), **limits)
+    return BridgeBody(journal, page_map, stream, (1, 2), pages_bytes_max=pages_bytes_max, body_bytes_max=body_bytes_max)
 
 
 def offer(made: BridgeBody, first: int, pages: list[bytes], wanted: list[int] | None = None) -> None:
@@ -64,8 +63,8 @@ def offer_all(made: BridgeBody, pages: list[bytes]) -> None:
 
 
 def decoded(new: NewObject) -> tuple[Frames, Trailer]:
-    assert isinstance(new.body, SpoolFile)
-    *content, trailer = decode_body([new.body.path.read_bytes()])
+    body = new.body.path.read_bytes() if isinstance(new.body, SpoolFile) else new.body
+    *content, trailer = decode_body([body])
     data = b"".join(piece for piece in content if isinstance(piece, bytes))
     header = parse_wal_header(data)
     assert header is not None

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tests.adapters.files.sqlite_process import SqliteProcess
 from tests.engine.following import Following
-from walsyncd.engine.follow.file_facts import database_identity, file_facts
+from walsyncd.core.follow.follow_state import FileFacts
+from walsyncd.engine.follow.file_facts import SETTLED_FINE_MS, SETTLED_MS, database_identity, file_facts, settling_ms
 from walsyncd.errors import MissingError
+
+LOOK = FileFacts(1, 2, 3, "boot", 0, 4096, 1, 1)
 
 
 def test_a_database_that_is_not_there(tmp_path: Path) -> None:
@@ -36,3 +40,15 @@ def test_a_file_is_what_it_is_and_what_it_looks_like(tmp_path: Path) -> None:
         (tmp_path / "new").write_bytes(b"three")
         (tmp_path / "new").rename(path)
         assert not file_facts(database_identity(follow.tracked), "boot", None).is_file(after)
+
+
+def test_how_long_a_file_settles() -> None:
+    """A moment where times are fine; two seconds where either of them may be rounded."""
+    fine, coarse = 1_795_372_922_352_197_993, 1_795_372_922_350_000_000
+    for mtime, ctime, expected in (
+        (fine, fine, SETTLED_FINE_MS),
+        (coarse, fine, SETTLED_MS),
+        (fine, coarse, SETTLED_MS),
+        (fine // 10**9 * 10**9, fine // 10**9 * 10**9, SETTLED_MS),
+    ):
+        assert settling_ms(replace(LOOK, mtime_ns=mtime, ctime_ns=ctime)) == expected

@@ -11,10 +11,11 @@ from tests.engine.following import Following, spec_of
 from walsyncd.core.follow.follow_state import FileFacts, FollowState, Stream
 from walsyncd.core.follow.gap import Gap, GapKind
 from walsyncd.engine.follow import copy_frames
-from walsyncd.engine.follow.followed_database import BaseNeed, FollowedDatabase, Request
+from walsyncd.engine.follow.followed_database import BaseNeed, FollowedDatabase
 from walsyncd.engine.follow.look import take_step
 from walsyncd.engine.follow.step import Step
 from walsyncd.engine.follow.wal_pairs import WalPairs
+from walsyncd.engine.threads.mailbox import Request
 from walsyncd.errors import TransientError
 
 

@@ -9,8 +9,9 @@ from pathlib import Path
 from tests.adapters.files.sqlite_process import SqliteProcess, wal_database
 from tests.engine.following import Following, closed_database, insert
 from walsyncd.core.follow.follow_state import FileFacts
+from walsyncd.engine.follow.file_facts import SETTLED_MS
 from walsyncd.engine.follow.look import take_step
-from walsyncd.engine.follow.no_wal import SETTLED_FINE_MS, SETTLED_MS, is_unchanged, settling_ms
+from walsyncd.engine.follow.no_wal import is_unchanged
 
 LOOK = FileFacts(1, 2, 3, "boot", 0, 4096, 1000, 1000)
 
@@ -52,18 +53,6 @@ def test_a_look_too_young_is_not_taken_down(tmp_path: Path) -> None:
         assert step.again_s is not None
         follow.die()
         assert follow.restart().gap() == "the database was changed while it had no WAL"
-
-
-def test_how_long_a_file_settles() -> None:
-    """A moment where times are fine; two seconds where either of them may be rounded."""
-    fine, coarse = 1_795_372_922_352_197_993, 1_795_372_922_350_000_000
-    for mtime, ctime, expected in (
-        (fine, fine, SETTLED_FINE_MS),
-        (coarse, fine, SETTLED_MS),
-        (fine, coarse, SETTLED_MS),
-        (fine // 10**9 * 10**9, fine // 10**9 * 10**9, SETTLED_MS),
-    ):
-        assert settling_ms(replace(LOOK, mtime_ns=mtime, ctime_ns=ctime)) == expected
 
 
 def test_a_write_shows_in_the_times_of_a_settled_file(tmp_path: Path) -> None:

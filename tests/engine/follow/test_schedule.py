@@ -11,10 +11,11 @@ import pytest
 
 from tests.engine.following import spec_of
 from walsyncd.engine.follow import schedule
-from walsyncd.engine.follow.followed_database import FollowedDatabase, Request
+from walsyncd.engine.follow.followed_database import FollowedDatabase
 from walsyncd.engine.follow.schedule import ROUND_MAX, Schedule
 from walsyncd.engine.follow.wal_pairs import WalPairs
 from walsyncd.engine.threads.due_queue import STALE_FACTOR, STALE_MIN
+from walsyncd.engine.threads.mailbox import Request
 
 
 class Clock:

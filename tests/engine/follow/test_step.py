@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
+from tests.engine.following import spec_of
+from walsyncd.core.follow.follow_state import FileFacts, FollowState, Stream
+from walsyncd.engine.follow.followed_database import FollowedDatabase
 from walsyncd.engine.follow.step import AT_ONCE, SHORTLY, Step
+from walsyncd.engine.follow.wal_pairs import WalPairs
+
+G1 = "20261122T105600Z-00000001"
 
 
 def test_the_two_ways_to_look_again() -> None:
@@ -11,3 +20,53 @@ def test_the_two_ways_to_look_again() -> None:
     assert Step(moving=True) == SHORTLY
     for step in (AT_ONCE, SHORTLY):
         assert (step.caught_up, step.state, step.gap) == (False, None, None)
+
+
+class StillScans:
+    """Scans with or without a map, and with or without trouble."""
+
+    def __init__(self, *, has_map: bool, trouble: tuple[str, str] | None = None) -> None:
+        self._has_map, self._trouble = has_map, trouble
+        self.dropped = 0
+
+    def has_map(self) -> bool:
+        return self._has_map
+
+    def trouble(self) -> tuple[str, str] | None:
+        return self._trouble
+
+    def drop(self) -> None:
+        self.dropped += 1
+
+
+def database(path: Path, scans: Any, mode: str = "rollback") -> FollowedDatabase:
+    tracked = FollowedDatabase(spec_of(path), 1, WalPairs(path))
+    tracked.scans = scans
+    tracked.state = FollowState(Stream(G1), None, 1, 0, FileFacts(1, 2, 3, "boot"), mode)
+    return tracked
+
+
+def test_only_without_a_map_and_a_wal_bases_hold_the_changes(tmp_path: Path) -> None:
+    """Then `sync` waits for a base."""
+    for has_map, mode, needs in ((True, "rollback", False), (False, "rollback", True), (False, "wal", False)):
+        assert database(tmp_path / "app.db", StillScans(has_map=has_map), mode).needs_bases() is needs
+
+
+def test_the_trouble_of_scans_is_reported_before_that_of_bases(tmp_path: Path) -> None:
+    """It is why the base is not ready, too."""
+    tracked = database(tmp_path / "app.db", StillScans(has_map=True, trouble=("a writer", "wait")))
+    tracked.note_base(problem="no base could be taken")
+    assert tracked.trouble("pause") == ("a writer", "wait")
+    tracked.scans = None
+    assert tracked.trouble("pause") == ("no base could be taken", "pause")
+
+
+def test_scans_are_dropped_with_all_that_they_follow(tmp_path: Path) -> None:
+    """When the generation ends, when the spool is taken back, and when the daemon stops."""
+    scans = StillScans(has_map=True)
+    tracked = database(tmp_path / "app.db", scans)
+    assert tracked.state is not None
+    tracked.go_back(tracked.state, 1)
+    tracked.forget()
+    tracked.release()
+    assert scans.dropped == 3

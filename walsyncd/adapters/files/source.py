@@ -302,6 +302,11 @@ def database_lock(database: OpenFile) -> DatabaseLock:
     return DatabaseLock.NONE
 
 
+def lock_of_others(database: OpenFile, start: int, length: int) -> int:
+    """Return the kind of lock of others that keeps a reader from these bytes: F_WRLCK, or F_UNLCK if there is none."""
+    return _lock_in_the_way(database, fcntl.F_RDLCK, start, length)[0]
+
+
 def posix_lock_holder(database: OpenFile) -> int | None:
     """The pid of a process that has a lock on the database as SQLite takes them (0: in another pid namespace).
 

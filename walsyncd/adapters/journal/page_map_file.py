@@ -51,11 +51,7 @@ class PageMapFile:
     def read(self, first: int, count: int) -> Entries:
         """Return the entries of ``count`` pages from number ``first`` on."""
         with _translated(f"read page map {self.path}"):
-            data = os.pread(self._descriptor, count * ENTRY_SIZE, ENTRIES_AT + (first - 1) * ENTRY_SIZE)
-        whole = len(data) // ENTRY_SIZE
-        entries = np.full(count, ABSENT, np.uint64)
-        entries[:whole] = np.frombuffer(data, "<u8", whole)
-        return entries
+            return _read(self._descriptor, first, count)
 
     def pages(self) -> int:
         """How many pages it has entries for."""
@@ -101,10 +97,11 @@ class PageMapFile:
 class PageMapWriter:
     """Writes a map from entries that come in order. Leaving the context without ``finish`` removes it."""
 
-    def __init__(self, path: Path, page_size: int) -> None:
+    def __init__(self, path: Path, page_size: int, *, suffix: str = ".part") -> None:
         self.map_id = secrets.token_hex(16)
         self._path = path
-        self._unfinished = path.with_name(path.name + ".part")
+        self._unfinished = path.with_name(path.name + suffix)
+        self._is_finished = False
         self._at = ENTRIES_AT
         with _translated(f"write page map {path}"):
             path.parent.mkdir(mode=0o700, exist_ok=True)
@@ -119,13 +116,22 @@ class PageMapWriter:
             _pwrite(self._descriptor, data, self._at)
         self._at += len(data)
 
-    def finish(self, size: int) -> None:
-        """Make the map of a database of ``size`` pages durable under its name, with the counter 0."""
+    def read(self, first: int, count: int) -> Entries:
+        """Return the entries of ``count`` pages from number ``first`` on, as far as they were added."""
+        with _translated(f"read page map {self._path}"):
+            return _read(self._descriptor, first, count)
+
+    def finish(self, size: int | None) -> None:
+        """Make the map of a database of ``size`` pages durable under its name, with the counter 0.
+
+        If ``size`` is None, every entry that was added counts.
+        """
         with _translated(f"write page map {self._path}"):
-            if (end := ENTRIES_AT + size * ENTRY_SIZE) < self._at:
+            if size is not None and (end := ENTRIES_AT + size * ENTRY_SIZE) < self._at:
                 os.ftruncate(self._descriptor, end)
             os.fsync(self._descriptor)
             self._unfinished.rename(self._path)
+            self._is_finished = True
             sync_folder(self._path.parent)
 
     def __enter__(self) -> Self:
@@ -134,9 +140,17 @@ class PageMapWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        os.close(self._descriptor)
-        with suppress(OSError):
-            self._unfinished.unlink(missing_ok=True)
+        self.close()
+
+    def close(self) -> None:
+        """Close the file, and remove it if it was not finished. It can be called twice."""
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor < 0:
+            return
+        os.close(descriptor)
+        if not self._is_finished:
+            with suppress(OSError):
+                self._unfinished.unlink(missing_ok=True)
 
 
 def open_page_map(path: Path) -> PageMapFile | None:
@@ -157,6 +171,14 @@ def open_page_map(path: Path) -> PageMapFile | None:
         raise CorruptError(f"open page map {path}: its header is damaged", hint="it is made again from the database")
     _, map_id, counter, page_size = _HEAD.unpack(head[: _HEAD.size])
     return PageMapFile(path, descriptor, map_id.hex(), counter, page_size)
+
+
+def _read(descriptor: int, first: int, count: int) -> Entries:
+    data = os.pread(descriptor, count * ENTRY_SIZE, ENTRIES_AT + (first - 1) * ENTRY_SIZE)
+    whole = len(data) // ENTRY_SIZE
+    entries = np.full(count, ABSENT, np.uint64)
+    entries[:whole] = np.frombuffer(data, "<u8", whole)
+    return entries
 
 
 def _head(map_id: str, counter: int, page_size: int) -> bytes:

@@ -49,6 +49,12 @@ class WriteTrail:
     written_in: int = 0
     """The drain of the queue that had the event of the last write to the database."""
     seen: FileSeen | None = None
+    file_events: int = 0
+    """How many events may have been of a change of the database file; losses of events are among them."""
+
+    def file_changed(self) -> None:
+        """Take in an event of the database, other than a close, or of -wal."""
+        self.file_events += 1
 
     def wal_created(self) -> None:
         """Take in that a WAL begins, with a wal-index of its own."""
@@ -61,6 +67,7 @@ class WriteTrail:
         self.events += 1
         self.wal_closed_at = self.events
         self.seen = None
+        self.file_events += 1
 
     def wal_written(self) -> None:
         """Take in a MODIFY of -wal."""

@@ -120,8 +120,8 @@ class CopyContext:
 
     ``submit`` runs a task in the uploads' pool once the database is ours to write and that many bytes may be sent.
 
-    ``go_on`` raises AbandonedError when the copy has become pointless. ``in_flight_max`` is the limit of parts in
-    flight, in memory, besides the one being filled. All bases under way share ``compressor``.
+    ``go_on`` raises AbandonedError when the copy is pointless. ``in_flight_max`` is the limit of parts in flight, in
+    memory, besides the one being filled. All bases under way share ``compressor``. ``took`` gets what was read.
     """
 
     journal: Journal
@@ -131,6 +131,7 @@ class CopyContext:
     go_on: Callable[[], None]
     now_ms: Callable[[], int]
     compressor: FrameCompressor
+    took: Callable[[int, bytes], None] = lambda _offset, _content: None
 
     def retry_until_answered(
         self, database_id: int, launch: Callable[[], Future[T]], first: Future[T] | None = None
@@ -261,8 +262,7 @@ class BaseCopy:
         return padded
 
     def _send_rest(self) -> Steps[None]:
-        parts = self._world.journal.parts(self._row.id)
-        reached = 0
+        parts, reached = self._world.journal.parts(self._row.id), 0
         if parts:
             last = parse_ranges(parts[-1].detail)[-1]
             reached = last.offset + last.length
@@ -274,15 +274,16 @@ class BaseCopy:
             if full is not None:
                 yield from self._send(full)
             yield CopyWait()
-        rest = packer.finish()
-        if rest is not None:
+        if (rest := packer.finish()) is not None:
             yield from self._send(rest)
         yield from self._await_all()
 
     def _read(self, offset: int, length: int) -> bytes:
         """Read a raw range. What a checkpoint has cut off meanwhile is filled with zeros."""
         self._world.go_on()
-        return self._file.pread(offset, length).ljust(length, b"\0")
+        content = self._file.pread(offset, length).ljust(length, b"\0")
+        self._world.took(offset, content)
+        return content
 
     def _send(self, part: PackedPart) -> Steps[None]:
         world, row = self._world, self._row

@@ -21,8 +21,8 @@ def manifest_object(
     position = stream.position
     key = parse_key(base.row.key)
     assert isinstance(key, BaseKey), "a base has a base's key"
-    # Without a commit of this generation, or without a WAL, the base shows the database as it is now.
-    has_commits = state.mode != "rollback" and (stream.epoch, stream.frame) != (1, 0)
+    # Without a commit of this generation, or where only bases hold changes, the base shows the database as it is now.
+    has_commits = stream.frame > 0 or (state.mode != "rollback" and stream.epoch > 1)
     time_ms = stream.time_ms if has_commits else max(stream.time_ms, now_ms)
     manifest = Manifest(
         database=tracked.name,

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 from weakref import ref
 
@@ -30,9 +30,11 @@ from walsyncd.adapters.journal.journal import (
 from walsyncd.adapters.storage.interface import Storage
 from walsyncd.core.follow.follow_state import FollowState
 from walsyncd.core.keep.base_schedule import WORK_PAUSE_S, is_due_by_work, spread_s
+from walsyncd.core.sqlite.dbheader import HEADER_SIZE
 from walsyncd.core.stored.base import FrameCompressor
 from walsyncd.core.stored.layout import ManifestKey, parse_key
 from walsyncd.core.stored.position import Position
+from walsyncd.engine.base.base_closing import close_base, is_closed
 from walsyncd.engine.base.base_copy import (
     AbandonedError,
     BaseCopy,
@@ -50,6 +52,7 @@ from walsyncd.engine.base.manifest_making import manifest_object
 from walsyncd.engine.base.renewal import Renewal
 from walsyncd.engine.follow.file_facts import file_facts
 from walsyncd.engine.follow.followed_database import FollowedDatabase
+from walsyncd.engine.follow.step import BaseReading
 from walsyncd.engine.threads.boundary import boundary
 from walsyncd.errors import MissingError, StateError, WalsyncdError
 
@@ -217,8 +220,7 @@ class Snapshotter:
         try:
             with boundary("copy_base", database=tracked.name):
                 finished = yield from self._copy(tracked)
-                if finished is not None:
-                    yield from self._publish_manifest(tracked, finished)
+                if finished:
                     self._failures.pop(tracked.row_id, None)
                     self._plan_next(tracked)
         except WalsyncdError as error:
@@ -240,17 +242,30 @@ class Snapshotter:
             _log.warning("base_abandoned", database=tracked.name, reason=str(error), next_try_in_s=delay_s)
         self._copy_queue.due(tracked, delay_s, anew=True)
 
-    def _copy(self, tracked: FollowedDatabase) -> Steps[FinishedBase | None]:
+    def _copy(self, tracked: FollowedDatabase) -> Steps[bool]:
+        """Copy a base and publish its manifest. Returns False if none is wanted now."""
         origin = yield from self._ask(tracked, self._origin)
         if origin is None:
-            return None
-        file = tracked.open()
-        if file is None:
+            return False
+        if (file := tracked.open()) is None:
             raise MissingError(f"{tracked.path} does not exist")
         with file:
             if not origin.state.file.is_file(file_facts(file.identity(), self._boot_id, None)):
                 raise AbandonedError("another file was put in the database's place")
-            return (yield from self._copy_file(tracked, origin, file))
+            reading = self._reading(tracked, origin, file)
+            try:
+                base = yield from self._copy_file(tracked, origin, file, reading)
+                yield from self._publish(tracked, base, reading)
+            finally:
+                if reading is not None:
+                    reading.drop()
+        return True
+
+    def _reading(self, tracked: FollowedDatabase, origin: _Origin, file: OpenFile) -> BaseReading | None:
+        """Return what takes in the copied pages, if a scan will ship what changes meanwhile."""
+        if origin.state.mode != "rollback" or tracked.scans is None:
+            return None
+        return tracked.scans.begin_base(file.pread(0, HEADER_SIZE))
 
     def _origin(self, tracked: FollowedDatabase) -> _Origin | None:
         """Return where a base that begins now starts, or None if none is wanted. Runs in the follower's thread."""
@@ -271,10 +286,12 @@ class Snapshotter:
         tracked.note_base(under_way=True, waits_since_s=None)
         return _Origin(state.start, state, (tracked.rewinds, tracked.gaps))
 
-    def _copy_file(self, tracked: FollowedDatabase, origin: _Origin, file: OpenFile) -> Steps[FinishedBase]:
-        world = self._world(tracked, origin)
-        quiet = file.identity() if origin.state.mode == "rollback" else None
-        if why := tracked.disturbance(file, origin.state):
+    def _copy_file(
+        self, tracked: FollowedDatabase, origin: _Origin, file: OpenFile, reading: BaseReading | None
+    ) -> Steps[FinishedBase]:
+        world = self._world(tracked, origin, reading)
+        quiet = file.identity() if origin.state.mode == "rollback" and reading is None else None
+        if reading is None and (why := tracked.disturbance(file, origin.state)):
             raise AbandonedError(why)
         resumed = self._resumable(tracked, origin, file)
         if resumed is not None and resumed.row.state is ObjectState.STORED:
@@ -286,7 +303,7 @@ class Snapshotter:
             database_id, start = tracked.row_id, origin.start
             plan, row = begin_base(world, database_id=database_id, start=start, file=file, boot_id=self._boot_id)
         finished = yield from BaseCopy(world, name=tracked.name, file=file, plan=plan, row=row).run()
-        if tracked.disturbance(file, origin.state) or (quiet is not None and file.identity() != quiet):
+        if (reading is None and tracked.disturbance(file, origin.state)) or quiet not in {None, file.identity()}:
             raise AbandonedError("the database was written while it was copied")
         return finished
 
@@ -305,7 +322,7 @@ class Snapshotter:
         self._journal.base_dropped(base.row.id)
         self._abort_leftovers()
 
-    def _world(self, tracked: FollowedDatabase, origin: _Origin) -> CopyContext:
+    def _world(self, tracked: FollowedDatabase, origin: _Origin, reading: BaseReading | None) -> CopyContext:
         def go_on() -> None:
             if self._copy_queue.is_stopping:
                 raise AbandonedError("the daemon stops")
@@ -318,26 +335,33 @@ class Snapshotter:
         compressor = (self._compressor and self._compressor()) or FrameCompressor()
         self._compressor = ref(compressor)  # the bases under way keep it alive
         in_flight_max = self._copy_queue.in_flight_max
-        return CopyContext(self._journal, self._storage, self._submit, in_flight_max, go_on, self._now_ms, compressor)
+        world = CopyContext(self._journal, self._storage, self._submit, in_flight_max, go_on, self._now_ms, compressor)
+        return world if reading is None else replace(world, took=reading.took)
 
     # -- the manifest -----------------------------------------------------------------------------------------------
 
-    def _publish_manifest(self, tracked: FollowedDatabase, base: FinishedBase) -> Steps[None]:
-        """Find N and put the manifest into the database's queue, after the segments up to N."""
+    def _publish(self, tracked: FollowedDatabase, base: FinishedBase, reading: BaseReading | None) -> Steps[None]:
+        """Find N and put the manifest into the database's queue, after the segments up to N.
 
-        def finish(tracked: FollowedDatabase) -> tuple[Position, int]:
+        With a ``reading``, N is the position after a scan that ships what the base lacks.
+        """
+
+        def finish(tracked: FollowedDatabase) -> None:
             state = tracked.state
             if state is None or state.stream.generation != base.plan.generation:
                 raise AbandonedError("the generation ended")
             if base.row.id not in {known.row.id for known in self._journal.bases(tracked.row_id)}:
                 raise AbandonedError("the spool is read again")
-            if state.mode == "rollback" and state.stream.position != base.plan.start:
+            if state.mode == "rollback" and not is_closed(base, state, reading):
                 raise AbandonedError("the database was written while it was copied")
             self._spool_manifest(tracked, base, state)
             tracked.note_base(under_way=False, wanted="", problem="", unbased_since_s=None)
-            return state.stream.position, self._now_ms()
+            self._taken[tracked.row_id] = state.stream.position, self._now_ms()
 
-        self._taken[tracked.row_id] = yield from self._ask(tracked, finish)
+        if reading is None:
+            yield from self._ask(tracked, finish)
+        else:
+            yield from close_base(self._interrupt, tracked, base, reading, finish)
         with self._lock:
             self._work[tracked.row_id] = _Work(tracked, base.size, 0)
         _log.info(

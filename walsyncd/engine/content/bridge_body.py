@@ -1,15 +1,18 @@
-"""Builds the body of a bridge: one transaction of pages, in a temporary file of the spool.
+"""Builds one transaction of pages: the body of a bridge, or of a segment where there is no WAL.
 
-Until its row is in the journal, a restart of the daemon drops the file and begins again. All methods run in the scan
-thread.
+It is in memory while it is small, and in a temporary file of the spool after that. Until its row is in the journal, a
+restart of the daemon drops it and begins again. All methods run in the scan thread.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Protocol
 
 from walsyncd.adapters.journal.journal import Journal, NewObject, ObjectKind
+from walsyncd.adapters.journal.spool import SpoolWriter
 from walsyncd.core.content.page_entry import Entries, PageNumbers, differs, lock_page
 from walsyncd.core.content.page_frames import frames_of_pages
 from walsyncd.core.content.redo import Redo, apply, combined, nothing_to_redo
@@ -21,7 +24,7 @@ from walsyncd.core.stored.bridge import BridgeSpan
 from walsyncd.core.stored.epoch import begin_stamp
 from walsyncd.core.stored.layout import SegmentKey, format_key
 from walsyncd.core.stored.segment import Commit, SegmentWriter, Trailer
-from walsyncd.engine.content.page_maps import PageMap
+from walsyncd.engine.follow.segment_builder import MEMORY_BYTES_MAX
 from walsyncd.errors import WalsyncdError
 
 SMALL_BYTES = 1 << 20  # so small a bridge is never worse than a base, which takes two objects and ends the generation
@@ -31,24 +34,44 @@ class BridgeImpossibleError(WalsyncdError):
     """A base is needed, because it costs less, the spool has no room for the bridge, or there is no page map."""
 
 
-class BridgeBody:
-    """A bridge from the position of ``page_map``, as the first transaction of ``stream``'s epoch.
+class KnownPages(Protocol):
+    """What the pages are compared with: a page map, or what a base took of the file."""
 
-    ``pages_bytes_max`` limits the pages, and ``body_bytes_max`` the compressed body.
+    @property
+    def page_size(self) -> int:
+        """The page size in bytes."""
+
+    def entries(self, first: int, count: int) -> Entries:
+        """Return the entries of ``count`` pages from number ``first`` on."""
+
+    def has_more(self, size: int) -> bool:
+        """Whether it has pages past number ``size``."""
+
+    def close(self) -> None:
+        """Close what it is read from."""
+
+
+class BridgeBody:
+    """One transaction of what differs from ``page_map``, or from ``other``, after the end of ``stream``.
+
+    A bridge is the first transaction of its epoch. ``pages_bytes_max`` limits the pages, and ``body_bytes_max`` the
+    compressed body.
     """
 
     def __init__(
         self,
         journal: Journal,
-        page_map: PageMap,
+        page_map: KnownPages,
         stream: Stream,
         salts: Salts,
         *,
-        pages_bytes_max: int,
+        other: KnownPages | None = None,
+        pages_bytes_max: int = sys.maxsize,
         body_bytes_max: int,
     ) -> None:
-        assert stream.frame == 0, "a bridge is the first transaction of an epoch"
+        self._journal = journal
         self._page_map = page_map
+        self._other = other
         self._stream = stream
         self._pages_bytes_max = max(pages_bytes_max, SMALL_BYTES)
         self._body_bytes_max = body_bytes_max
@@ -57,10 +80,16 @@ class BridgeBody:
         self._writer = SegmentWriter()
         self._size = 0
         self._frames = 0
-        header, self._stamp = begin_stamp(page_map.page_size, stream.epoch, salts)
+        self._memory: list[bytes] = []
+        self._file: SpoolWriter | None = None
+        header = b""
+        if stream.stamp is None:
+            header, self._stamp = begin_stamp(page_map.page_size, stream.epoch, salts)
+        else:
+            self._stamp = stream.stamp
         self._before = self._stamp.chain
-        self._file = journal.spool_file_writer()
-        self._put(self._writer.feed(header))
+        if header:
+            self._put(self._writer.feed(header))
 
     @property
     def page_size(self) -> int:
@@ -87,7 +116,10 @@ class BridgeBody:
         The block begins with page ``first``. Only the pages in ``wanted`` are taken, or any of the block if it is None.
         """
         expected = apply(self._taken, self._page_map.entries(first, len(entries)), first)
-        numbers = (np.flatnonzero(differs(expected, entries)) + first).astype(np.uint32)
+        different = differs(expected, entries)
+        if self._other is not None:
+            different |= differs(apply(self._taken, self._other.entries(first, len(entries)), first), entries)
+        numbers = (np.flatnonzero(different) + first).astype(np.uint32)
         numbers = numbers[numbers != lock_page(self.page_size)]
         if wanted is not None:
             numbers = numbers[np.isin(numbers, wanted)]
@@ -104,40 +136,58 @@ class BridgeBody:
             nothing = nothing_to_redo()
             self._parts.append(Redo(numbers, entries[ascending], nothing.size_min, nothing.size))
 
-    def finish(self, page_1: bytes, size: int, span: BridgeSpan, seen_ms: int) -> tuple[NewObject, Stream]:
-        """Commit with page 1 of N and a database of ``size`` pages. Returns the object and the stream after it."""
+    def is_needed(self, size: int) -> bool:
+        """Whether anything was taken, or the map has pages of a database of more than ``size`` pages."""
+        return bool(self._frames) or self.map_has_more(size)
+
+    def finish(self, page_1: bytes, size: int, span: BridgeSpan | None, seen_ms: int) -> tuple[NewObject, Stream]:
+        """Commit with page 1 and a database of ``size`` pages. Returns the object and the stream after it.
+
+        ``span`` is that of the gap that this is a bridge over, or None if nothing was missed.
+        """
         self._write([(1, page_1)], size)
         stream = self._stream
-        trailer = Trailer(
-            stream.epoch, 1, self._frames, self._before, self._stamp.chain, (Commit(self._frames, seen_ms),), span
-        )
+        assert span is None or stream.frame == 0, "a bridge is the first transaction of an epoch"
+        first, last = stream.frame + 1, stream.frame + self._frames
+        commits = (Commit(last, seen_ms),)
+        trailer = Trailer(stream.epoch, first, last, self._before, self._stamp.chain, commits, span)
         self._put(self._writer.finish(trailer))
-        key = SegmentKey(stream.generation, stream.epoch, 1, self._frames, seen_ms, stream.previous, bridge=True)
+        key = SegmentKey(
+            stream.generation,
+            stream.epoch,
+            first,
+            last,
+            seen_ms,
+            stream.previous if first == 1 else None,
+            bridge=span is not None,
+        )
         taken = combined([self._taken, *self._parts])
         kept = taken.pages <= size
         new = NewObject(
             kind=ObjectKind.SEGMENT,
             key=format_key(key),
-            body=self._file.finish(),
+            body=self._file.finish() if self._file is not None else b"".join(self._memory),
             epoch=stream.epoch,
-            first=1,
-            last=self._frames,
+            first=first,
+            last=last,
             time_ms=seen_ms,
             generation=stream.generation,
             commits=1,
             redo=Redo(taken.pages[kept], taken.entries[kept], size, size),
-            bridged=span.kind,
+            bridged=span.kind if span is not None else "",
         )
         self._page_map.close()
-        wal_bytes = WAL_HEADER_SIZE + self._frames * (FRAME_HEADER_SIZE + self.page_size)
-        after = replace(
-            stream, frame=self._frames, stamp=self._stamp, bytes=wal_bytes, began_ms=seen_ms, time_ms=seen_ms
+        wal_bytes = (stream.bytes if stream.frame else WAL_HEADER_SIZE) + self._frames * (
+            FRAME_HEADER_SIZE + self.page_size
         )
+        began_ms = stream.began_ms if stream.frame else seen_ms
+        after = replace(stream, frame=last, stamp=self._stamp, bytes=wal_bytes, began_ms=began_ms, time_ms=seen_ms)
         return new, after
 
     def drop(self) -> None:
-        """Give the bridge up."""
-        self._file.__exit__(None, None, None)
+        """Give the transaction up."""
+        if self._file is not None:
+            self._file.__exit__(None, None, None)
         self._page_map.close()
 
     def _write(self, pages: Sequence[tuple[int, Buffer]], size: int) -> None:
@@ -150,5 +200,12 @@ class BridgeBody:
     def _put(self, block: bytes) -> None:
         self._size += len(block)
         if self._size > self._body_bytes_max:
-            raise BridgeImpossibleError(f"a bridge takes more than {self._body_bytes_max >> 20} MiB of the spool")
-        self._file.write(block)
+            raise BridgeImpossibleError(f"what changed takes more than {self._body_bytes_max >> 20} MiB of the spool")
+        self._memory.append(block)
+        if self._file is None and self._size <= MEMORY_BYTES_MAX:
+            return
+        if self._file is None:
+            self._file = self._journal.spool_file_writer()
+        for held in self._memory:
+            self._file.write(held)
+        self._memory.clear()

@@ -139,8 +139,7 @@ class BridgeScan:
                 yield ScanWait()
         new, stream = body.finish(page_1, size, span, seen_ms)
         self._body = None
-        assert isinstance(new.body, SpoolFile)
-        return BridgeMade(new, stream, new.body.size)
+        return BridgeMade(new, stream, new.body.size if isinstance(new.body, SpoolFile) else len(new.body))
 
     def drop(self) -> None:
         """Remove what was written of the bridge."""

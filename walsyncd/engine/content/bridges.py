@@ -38,16 +38,19 @@ class Bridges:
         self._queue = queue
         self._maps = maps
 
-    def begin(self, tracked: FollowedDatabase, gap: Gap) -> bool:
-        """Begin or continue to bridge the gap after the database's state. Returns False if a base is needed."""
-        bridge, state = tracked.bridge, tracked.state
-        if bridge is not None and not bridge.is_impossible:
-            bridge.gap_again(gap)
-            return True
-        if bridge is not None or state is None:
-            return False
-        page_map = self._usable_map(tracked, state.stream.generation)
-        if page_map is None:
+    def begin(self, tracked: FollowedDatabase, gap: Gap, state: FollowState | None = None) -> bool:
+        """Begin or continue to bridge the gap after the database's state. Returns False if a base is needed.
+
+        With ``state``, a bridge under way is given up, and the gap after ``state`` is bridged in its place.
+        """
+        bridge = tracked.bridge
+        if state is None and bridge is not None:
+            if not bridge.is_impossible:
+                bridge.gap_again(gap)
+            return not bridge.is_impossible
+        state = state or tracked.state
+        page_map = self.map_for(tracked, state.stream.generation) if state is not None else None
+        if state is None or page_map is None:
             return False
         old = replace(state, gap=gap)
         self._journal.gap_found(tracked.row_id, format_follow_state(old))
@@ -61,7 +64,7 @@ class Bridges:
             gap=gap,
             page_size=page_map.page_size,
             proven_ms=max(tracked.proven_ms, state.stream.time_ms),
-            suspect=self._suspect(page_map, state) if gap.kind is GapKind.DIFFERS else None,
+            suspect=self.suspect(page_map, state, gap),
         )
         tracked.begin_bridge(bridge)
         self._schedule.at(tracked, 0)
@@ -75,7 +78,7 @@ class Bridges:
         The caller reports the gap that this makes. Returns None, and drops nothing, if such a gap can't be bridged.
         """
         generation = tracked.generation
-        if generation is None or self._usable_map(tracked, generation) is None:
+        if generation is None or self.map_for(tracked, generation) is None:
             return None
         freed = self._journal.take_back(tracked.row_id)
         if freed is None:
@@ -85,14 +88,16 @@ class Bridges:
         tracked.go_back(parse_follow_state(row.follow), row.rewinds)
         return freed
 
-    def _usable_map(self, tracked: FollowedDatabase, generation: str) -> PageMapRow | None:
+    def map_for(self, tracked: FollowedDatabase, generation: str) -> PageMapRow | None:
         """The map to compare with, if the generation has one, and a base to which a bridge can be added."""
         row, page_map = self._journal.database_by_id(tracked.row_id), self._journal.page_map(tracked.row_id)
         is_usable = page_map is not None and page_map.generation == generation
         return page_map if is_usable and (row.base_key or "").startswith(generation) else None
 
-    def _suspect(self, page_map: PageMapRow, state: FollowState) -> SuspectSpan:
+    def suspect(self, page_map: PageMapRow, state: FollowState, gap: Gap) -> SuspectSpan | None:
         """Which positions the difference that a scrub found makes doubtful: those since the last good one."""
+        if gap.kind is not GapKind.DIFFERS:
+            return None
         scrub = self._journal.last_scrub(page_map.database_id)
         pages = max(1, scrub.differing) if scrub is not None else 1
         epoch, frame, time_ms = page_map.scanned_epoch, page_map.scanned_frame, page_map.scanned_ms

@@ -44,7 +44,7 @@ from walsyncd.engine.content.bridge_scan import (
 )
 from walsyncd.engine.content.frame_numbers import FrameNumbers
 from walsyncd.engine.content.scan_queue import ScanQueue, ScanSteps
-from walsyncd.engine.follow.begin_generation import begin_step
+from walsyncd.engine.follow.begin_generation import begin_step, is_in_rollback_mode
 from walsyncd.engine.follow.environment import Environment
 from walsyncd.engine.follow.followed_database import FollowedDatabase
 from walsyncd.engine.follow.look import take_step
@@ -72,6 +72,8 @@ class _Phase(Enum):
 class GapBridge:
     """Bridges the gap after ``old``. All methods are for the follower's thread, except those of the scan thread."""
 
+    is_for_wal = True
+
     def __init__(
         self,
         tracked: FollowedDatabase,
@@ -90,6 +92,8 @@ class GapBridge:
         self.gap = gap
         self.is_impossible = False
         """A base is needed, because the gap that ``step`` found last can't be bridged."""
+        self.has_other_mode = False
+        """The database is not in WAL mode any more, and another bridge has to take over."""
         self._tracked = tracked
         self._environment = environment
         self._schedule = schedule
@@ -122,6 +126,8 @@ class GapBridge:
             tracked.fail_requests(TransientError(f"{tracked.name} waits until {self._once}"))
             wait_s = BEGIN_LOOK_S
         if wait_s > 0:
+            if is_in_rollback_mode(tracked) and not self._once:  # where there is nothing to wait for
+                return self._left_wal_mode()
             self._schedule.at(tracked, wait_s)
             return None
         self._once = ""
@@ -162,9 +168,9 @@ class GapBridge:
         self._attempt += 1
         self._phase = _Phase.LOOKING
         self._tracked.follow_again()
-        wait_s = 0.0
-        if self._passes.voided % VOIDED_MAX == 0:
-            wait_s = BACK_OFF_S * 2 ** min(5, self._passes.voided // VOIDED_MAX - 1)
+        times, rest = divmod(self._passes.voided, VOIDED_MAX)
+        wait_s = 0.0 if rest else BACK_OFF_S * 2 ** min(5, times - 1)
+        if wait_s:
             _log.warning(
                 "bridge_voided",
                 database=self._tracked.name,
@@ -198,18 +204,19 @@ class GapBridge:
             return step
         state = step.state
         if state.mode != "wal":
-            self.is_impossible = True
-            text = "{reason}, and the database left WAL mode"
-            return gap_step(GapKind.CHANGED, text, reason=self.gap.reason)
+            return self._left_wal_mode()
         header = state.cursor.header if state.cursor is not None else None
         if header is not None and header.page_size != self._page_size:
             self.is_impossible = True
-            text = "{reason}, and the page size changed"
-            return gap_step(GapKind.CHANGED, text, reason=self.gap.reason)
+            return gap_step(GapKind.CHANGED, "{reason}, and the page size changed", reason=self.gap.reason)
         stream = old if old.frame == 0 else old.next_epoch()
         tracked.follow_from(replace(state, stream=stream, start_epoch=stream.epoch, start_frame=0))
         self._salts = state.cursor.salts if state.cursor is not None else None
         return Step(again_s=0)
+
+    def _left_wal_mode(self) -> Step:
+        self.is_impossible = self.has_other_mode = True
+        return gap_step(GapKind.CHANGED, "{reason}, and the database left WAL mode", reason=self.gap.reason)
 
     def _failed(self, error: BaseException) -> Step | None:
         """Handle a request that the scan thread could not fulfil."""

@@ -29,25 +29,24 @@ class PageContent:
     ) -> None:
         self._journal = journal
         self.queue = ScanQueue()
-        self._maps = PageMaps(journal)
-        self._bridges = Bridges(journal, environment, schedule, self.queue, self._maps)
+        self.maps = PageMaps(journal)
+        self.bridges = Bridges(journal, environment, schedule, self.queue, self.maps)
         self._follower = follower
-        self._maker = MapMaker(journal, self._maps, self.queue, self._ask, boot_id=environment.boot_id)
-        self.scrubs = Scrubs(journal, environment, schedule, self.queue, self._maps, request=self._ask, heal=self._heal)
+        self._maker = MapMaker(journal, self.maps, self.queue, self._ask, boot_id=environment.boot_id)
+        self.scrubs = Scrubs(journal, environment, schedule, self.queue, self.maps, request=self._ask, heal=self._heal)
         self._tracked: dict[int, FollowedDatabase] = {}
+        self.adopted: Callable[[FollowedDatabase], None] = lambda _tracked: None
+        """Called with each database that is adopted."""
         self._stored = 0
-        self._maps.sweep()  # what a crash left
-
-    def begin_bridge(self, tracked: FollowedDatabase, gap: Gap) -> bool:
-        """Bridge a gap. Returns False if a base is needed. For the follower's thread."""
-        return self._bridges.begin(tracked, gap)
+        self.maps.sweep()  # what a crash left
 
     def take_back(self, tracked: FollowedDatabase) -> int | None:
         """Drop what a database has spooled, to be bridged (``Bridges.take_back``). For the follower's thread."""
-        return self._bridges.take_back(tracked)
+        return self.bridges.take_back(tracked)
 
     def adopt(self, tracked: FollowedDatabase) -> None:
         """Maintain the map of a database from now on, and make one if it has none."""
+        self.adopted(tracked)
         self._tracked[tracked.row_id] = tracked
         self._maker.due(tracked)
         self.scrubs.plan(tracked, tracked.spec.scrub_interval_s, was_away=True)
@@ -67,7 +66,7 @@ class PageContent:
         if row.kind is ObjectKind.SEGMENT:
             self._stored += 1
             if self._stored % WRITE_SEGMENTS == 0:
-                self.queue.call(self._maps.write_due)
+                self.queue.call(self.maps.write_due)
 
     def _ask(self, tracked: FollowedDatabase, then: Callable[[FollowedDatabase], object]) -> Future[Any]:
         return self._follower().request(tracked, then)

@@ -79,9 +79,9 @@ class PageMaps:
             raise
         return PageMap(file, row, redo)
 
-    def writer(self, database_id: int, page_size: int) -> PageMapWriter:
-        """Return the context in which a map is made."""
-        return PageMapWriter(self._path(database_id), page_size)
+    def writer(self, database_id: int, page_size: int, *, suffix: str = ".part") -> PageMapWriter:
+        """Return the context in which a map is made. ``suffix`` names its file until it is finished."""
+        return PageMapWriter(self._path(database_id), page_size, suffix=suffix)
 
     def write(self, database_id: int) -> int:
         """Move the rows of stored segments into the file. Returns how many rows that were."""

@@ -195,7 +195,7 @@ class Control:
                     position=state.stream.position,
                     object_id=self._journal.last_object_id(),
                     rewinds=rewinds,
-                    by_base=state.mode == "rollback",
+                    by_base=tracked.needs_bases(),
                 )
                 answer[tracked.name] = point.fields()
         return {"databases": answer}

@@ -45,6 +45,7 @@ from walsyncd.engine.follow.event_pump import EventPump
 from walsyncd.engine.follow.followed_database import FollowedDatabase
 from walsyncd.engine.follow.follower import Follower
 from walsyncd.engine.follow.schedule import Schedule
+from walsyncd.engine.rollback.rollback_mode import RollbackMode
 from walsyncd.engine.ship.ownership import new_run
 from walsyncd.engine.ship.spool_limit import SpoolLimit
 from walsyncd.engine.threads.boundary import boundary
@@ -111,7 +112,7 @@ class Daemon:
             has_too_much=full_spool.has_too_much,
             looked=self._looked,
             stall_detector=self._stalls,
-            begin_bridge=self._content.begin_bridge,
+            begin_bridge=RollbackMode(self._journal, self._environment, self._schedule, self._content).begin_bridge,
         )
         self._observability = Observability(
             self._journal, lambda: self._destinations, self._attention.waits, lambda: self._databases
@@ -357,8 +358,7 @@ class Daemon:
 
     def on_rewound(self, database_id: int, reason: str) -> None:
         """Have the follower read again what was spooled last, which was dropped because it had changed on disk."""
-        tracked = self._databases.get(database_id)
-        if tracked is not None:
+        if (tracked := self._databases.get(database_id)) is not None:
             self.follower.interrupt(tracked, lambda tracked: self.follower.rewound(tracked, reason))
 
     def _looked(self, databases: list[FollowedDatabase]) -> None:
@@ -393,7 +393,7 @@ def run_daemon(source: Source, stall_detector: StallDetector, *, once: bool = Fa
     A configuration that is refused creates nothing. ``stall_detector`` learns from storages that a request gets on.
     """
     keep_private()
-    settings, open_storage = source()
+    settings, opener = source()
     expand(settings)
     with lock_state_dir(settings.daemon.state_dir):
-        return Daemon(settings, open_storage, source, stall_detector).run(once=once)
+        return Daemon(settings, opener, source, stall_detector).run(once=once)

@@ -28,11 +28,12 @@ from walsyncd.engine.backpressure.mark_hold import HoldTarget
 from walsyncd.engine.daemon.destinations import Destinations
 from walsyncd.engine.daemon.path_finder import PathFinder
 from walsyncd.engine.follow.event_pump import EventPump
-from walsyncd.engine.follow.followed_database import FollowedDatabase, Mailbox
+from walsyncd.engine.follow.followed_database import FollowedDatabase
 from walsyncd.engine.follow.follower import Follower
 from walsyncd.engine.follow.schedule import Schedule
 from walsyncd.engine.follow.wal_pairs import WalPairs
 from walsyncd.engine.threads.boundary import boundary
+from walsyncd.engine.threads.mailbox import Mailbox
 from walsyncd.engine.upkeep.pruner import policy_of
 from walsyncd.errors import STATE_ERRORS, FaultError, RefusedError, UsageError, WalsyncdError
 

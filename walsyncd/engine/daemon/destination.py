@@ -104,8 +104,8 @@ class Destination:
         """Ship these from now on. A base that was under way continues."""
         for tracked in databases:
             self.uploader.pace(tracked.row_id, tracked.spec.upload_interval_s)
-            self.snapshotter.adopt(tracked)
             self.content.adopt(tracked)
+            self.snapshotter.adopt(tracked)
             self.driller.plan(tracked, tracked.spec.verify_interval_s)
             if self._housekeeper is not None:
                 self._housekeeper.adopt(tracked)

@@ -13,13 +13,12 @@ from walsyncd.core.follow.follow_state import FollowState, Stream, format_follow
 from walsyncd.core.sqlite.wal import WAL_HEADER_SIZE, Salts, parse_wal_header
 from walsyncd.core.stored.position import new_generation
 from walsyncd.engine.follow.environment import Environment
-from walsyncd.engine.follow.file_facts import file_facts
+from walsyncd.engine.follow.file_facts import file_facts, is_settled
 from walsyncd.engine.follow.followed_database import FollowedDatabase
-from walsyncd.engine.follow.no_wal import is_settled
 from walsyncd.engine.follow.source_reader import SourceReader
 from walsyncd.engine.follow.step import Step
 from walsyncd.engine.follow.stuck_state import has_lasted
-from walsyncd.errors import MissingError
+from walsyncd.errors import MissingError, WalsyncdError
 
 _BEGIN_AGAIN = Step(again_s=0.005)
 
@@ -143,3 +142,20 @@ def _live_cursor(seen: Observation) -> Cursor | None:
     if index.max_frame:
         return None
     return Cursor(index.salts, None, 0, (0, 0))
+
+
+def is_in_rollback_mode(tracked: FollowedDatabase) -> bool:
+    """Whether the database is in rollback mode now: its header says so, and there is no -wal."""
+    try:
+        wal = tracked.open(Role.WAL)
+        if wal is not None:
+            wal.close()
+            return False
+        file = tracked.open()
+        if file is None:
+            return False
+        with file:
+            header = read_header(file)
+    except WalsyncdError:
+        return False
+    return header is not None and header.magic_ok and header.write_version == ROLLBACK_VERSION

@@ -1,11 +1,16 @@
-"""Which file a database is, with its size and times."""
+"""Which file a database is, with its size and times, and whether it has been quiet for longer than these are coarse."""
 
 from __future__ import annotations
 
 from walsyncd.adapters.files.source import FileIdentity, OpenFile
 from walsyncd.core.follow.follow_state import FileFacts
+from walsyncd.engine.follow.environment import Environment
 from walsyncd.engine.follow.followed_database import FollowedDatabase
 from walsyncd.errors import MissingError
+
+SETTLED_MS = 2_000  # the coarsest file times that Linux keeps, those of FAT
+SETTLED_FINE_MS = 100  # times in nanoseconds still are those of the last clock tick, 10 ms ago at most
+_NS = 1_000_000
 
 
 def file_facts(identity: FileIdentity, boot_id: str, wal: OpenFile | None) -> FileFacts:
@@ -29,3 +34,18 @@ def database_identity(tracked: FollowedDatabase) -> FileIdentity:
         raise MissingError(f"{tracked.path} does not exist", hint="it is picked up when it appears")
     with file:
         return file.identity()
+
+
+def is_settled(facts: FileFacts, environment: Environment) -> bool:
+    """Whether a change of the file from now on would change its times."""
+    return environment.wall_ms() - facts.ctime_ns // _NS > settling_ms(facts)
+
+
+def settling_ms(facts: FileFacts) -> int:
+    """Return how long a file must have been quiet, by the granularity of its file system's times.
+
+    A time that is not a whole number of milliseconds shows that the file system does not round to such (FAT rounds to
+    2 s, exFAT to 10 ms).
+    """
+    is_fine = facts.ctime_ns % _NS and facts.mtime_ns % _NS
+    return SETTLED_FINE_MS if is_fine else SETTLED_MS

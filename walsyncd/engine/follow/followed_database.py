@@ -18,14 +18,10 @@ What the daemon believes about a database changes in ``apply`` and nowhere else,
 
 from __future__ import annotations
 
-import threading
 import time
-from collections import deque
-from collections.abc import Callable
-from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from walsyncd.adapters.files.source import (
     DatabaseLock,
@@ -39,18 +35,18 @@ from walsyncd.adapters.files.source import (
 from walsyncd.config import DatabaseSpec
 from walsyncd.core.follow.database_state import DatabaseState, StateReport
 from walsyncd.core.follow.evidence import Evidence
-from walsyncd.core.follow.follow_state import FollowState, Stream
-from walsyncd.core.follow.gap import Gap
+from walsyncd.core.follow.follow_state import FollowState
 from walsyncd.core.follow.look_pace import LookPace
 from walsyncd.core.follow.next_generation import NextGeneration
 from walsyncd.core.follow.other_path import DELETED, DELETED_HINT, ELSEWHERE, ELSEWHERE_HINT, OtherPath
 from walsyncd.core.send.pacing import BURST, Bucket
 from walsyncd.core.stored.layout import ManifestKey, parse_key
 from walsyncd.engine.follow.presence import Presence
-from walsyncd.engine.follow.segment_builder import FrameCollector, LongTransaction
-from walsyncd.engine.follow.step import Step
+from walsyncd.engine.follow.segment_builder import LongTransaction
+from walsyncd.engine.follow.step import Bridging, PageScans, Step
 from walsyncd.engine.follow.wal_pairs import WalPairs
 from walsyncd.engine.threads.boundary import boundary
+from walsyncd.engine.threads.mailbox import Mailbox
 from walsyncd.errors import FaultError, RefusedError, WalsyncdError
 
 TOLD_FAILURES = 3
@@ -87,88 +83,6 @@ class BaseNeed:
         return bool(self.wanted)
 
 
-class Bridging(Protocol):
-    """A gap that is being bridged. It takes the database's steps, and nothing is shipped until the bridge is made.
-
-    ``old`` is the state before the gap. ``is_impossible``: the gap that ``step`` found last can't be bridged.
-    """
-
-    old: FollowState
-    gap: Gap
-    is_impossible: bool
-
-    def collector(self, stream: Stream) -> FrameCollector:
-        """Return what takes the frames that are followed meanwhile."""
-
-    def step(self) -> Step | None:
-        """Take one step. Returns None if there is nothing to be done now."""
-
-    def applied(self, step: Step) -> None:
-        """Take in a step that the database has applied and that was not the last one."""
-
-    def gap_again(self, gap: Gap) -> None:
-        """Begin again, because something was missed meanwhile."""
-
-    def wait_for(self, is_so: Callable[[], bool], what: str) -> None:
-        """Wait until ``is_so``, which ``what`` names."""
-
-    def drop(self) -> None:
-        """Give the bridge up."""
-
-
-@dataclass(slots=True)
-class Request:
-    """A request for a look that begins now. ``then`` runs in the follower's thread when that look has caught up."""
-
-    then: Callable[[FollowedDatabase], object]
-    done: Future[object] = field(default_factory=Future)
-
-
-@dataclass(slots=True)
-class Mailbox:
-    """What other threads want from the follower for one database; thread-safe."""
-
-    held_back: bool = False
-    """The database is being added: nobody looks at it before ``Schedule.admit``."""
-    dismissed: bool = False
-    """The database is not followed any more, and each request fails."""
-    _requests: list[Request] = field(default_factory=list)
-    _interrupts: deque[Callable[[FollowedDatabase], object]] = field(default_factory=deque)
-    _lock: threading.Lock = field(default_factory=threading.Lock, compare=False)
-
-    def ask(self, request: Request) -> None:
-        """Add a request."""
-        with self._lock:
-            self._requests.append(request)
-
-    def interrupt(self, then: Callable[[FollowedDatabase], object]) -> None:
-        """Add something to be done before the database is looked at again."""
-        with self._lock:
-            self._interrupts.append(then)
-
-    def asked(self) -> int:
-        """Return how many requests wait."""
-        with self._lock:
-            return len(self._requests)
-
-    def take(self, count: int | None = None) -> list[Request]:
-        """Take the first ``count`` requests out, or all of them."""
-        with self._lock:
-            taken = self._requests[:count]
-            del self._requests[: len(taken)]
-            return taken
-
-    def next_interrupt(self) -> Callable[[FollowedDatabase], object] | None:
-        """Return what is to be done first, or None if nothing is. It stays until ``interrupt_done``."""
-        with self._lock:
-            return self._interrupts[0] if self._interrupts else None
-
-    def interrupt_done(self) -> None:
-        """Remove the first interrupt, which was done."""
-        with self._lock:
-            self._interrupts.popleft()
-
-
 @dataclass(slots=True)
 class FollowedDatabase:
     """A database being followed; see the head of this file.
@@ -177,7 +91,8 @@ class FollowedDatabase:
     counts how often the journal has taken the spool back; what was begun before such a rewind is void. ``gaps`` counts
     the gaps that were bridged; no base or scan is valid across one. ``bridge`` is the bridge under way. ``proven_ms``
     (since 1970) is the last moment for which ``state`` was proven to be the newest, or 0 if no look has shown that
-    yet. ``report`` is the last state that was reported, and ``notes`` says how many more may be now.
+    yet. ``scans`` ships changes while there is no WAL. ``report`` is the last state that was reported, ``notes`` says
+    how many more may be now.
     """
 
     spec: DatabaseSpec
@@ -192,6 +107,7 @@ class FollowedDatabase:
     rewinds: int = 0
     gaps: int = 0
     bridge: Bridging | None = None
+    scans: PageScans | None = None
     proven_ms: int = 0
     report: StateReport = field(default_factory=lambda: StateReport(DatabaseState.NEW))
     pace: LookPace = field(default_factory=LookPace)
@@ -227,6 +143,11 @@ class FollowedDatabase:
         if self.has_hot_journal():
             return "a rollback journal waits to be played back"
         return "a writer is in the middle of a transaction" if database_lock(file) is DatabaseLock.WRITER else ""
+
+    def needs_bases(self) -> bool:
+        """Whether only bases hold what changes now: there is no WAL, and no page map to compare the file with."""
+        is_rollback = self.state is not None and self.state.mode == "rollback"
+        return is_rollback and (self.scans is None or not self.scans.has_map())
 
     def has_hot_journal(self) -> bool:
         """Whether a rollback journal waits to be played back."""
@@ -268,6 +189,8 @@ class FollowedDatabase:
             since_s = self.base.unbased_since_s
             unbased_since_s = time.monotonic() if since_s is None else since_s
             self.base = replace(self.base, wanted=step.base_wanted, unbased_since_s=unbased_since_s)
+        if self.scans is not None:
+            self.scans.applied(step)
 
     def begin(self, state: FollowState, reason: str, now_s: float) -> None:
         """Begin a generation at ``state``, which wants a base. Without a WAL the file is in none until then."""
@@ -286,24 +209,29 @@ class FollowedDatabase:
         """Drop everything that belongs to the generation."""
         self.drop_pending()
         self.drop_bridge()
+        self.drop_scan()
         self.state, self.evidence, self.base = None, Evidence(), BaseNeed()
 
     def go_back(self, state: FollowState, rewinds: int) -> None:
         """Continue from the journal's state of now, as after a start of the daemon. A base under way is void."""
         self.drop_pending()
         self.drop_bridge()
+        self.drop_scan()
         self.state, self.evidence, self.rewinds = state, Evidence(), rewinds
         self.base = replace(self.base, under_way=False)
 
-    def resume_base(self, base_key: str, stored_s: float) -> None:
+    def resume_base(self, base_key: str, stored_s: float, *, has_map: bool) -> None:
         """Want a base if the last one lacks something.
 
-        ``stored_s`` is when it was stored (monotonic). An empty ``base_key`` means that there is none.
+        ``stored_s`` is when it was stored (monotonic). An empty ``base_key`` means that there is none. ``has_map``: the
+        pages that changed since are known, or will be found.
         """
         assert self.state is not None
         position, key = self.state.stream.position, parse_key(base_key)
         if not base_key.startswith(position.generation):
             self.base = self.base.wanting("the generation has no base yet")
+        elif has_map:
+            return
         elif self.state.mode == "rollback" and isinstance(key, ManifestKey) and key.epoch < position.epoch:
             self.note_base(wanted="the database changed", unbased_since_s=stored_s)
 
@@ -320,7 +248,9 @@ class FollowedDatabase:
     def begin_bridge(self, bridge: Bridging) -> None:
         """Begin to bridge a gap that was found. Nothing that was begun before is valid across it."""
         self.drop_bridge()
-        self.bridge, self.gaps = bridge, self.gaps + 1
+        self.drop_scan()
+        self.bridge = bridge
+        self.gaps += 1
         self.follow_again()
         self.base = replace(self.base, under_way=False, awaits_restart=False)
 
@@ -338,6 +268,7 @@ class FollowedDatabase:
     def release(self) -> None:
         """Close every descriptor, because the daemon stops."""
         self.drop_bridge()
+        self.drop_scan()
         self.wal_pairs.clear()
 
     def drop_bridge(self) -> None:
@@ -345,6 +276,11 @@ class FollowedDatabase:
         if self.bridge is not None:
             self.bridge.drop()
         self.bridge = None
+
+    def drop_scan(self) -> None:
+        """Give up the scan that is under way."""
+        if self.scans is not None:
+            self.scans.drop()
 
     def note_base(self, **changes: Any) -> None:
         """Change what is known of the generation's bases (``BaseNeed``)."""
@@ -376,6 +312,15 @@ class FollowedDatabase:
         if self.had_wal:
             return RefusedError(DELETED, hint=DELETED_HINT)
         return RefusedError(ELSEWHERE, hint=ELSEWHERE_HINT)
+
+    def trouble(self, base_remedy: str) -> tuple[str, str]:
+        """Why the replica may lack something although the last look went well, with the remedy; empty texts if not."""
+        error = self.other_path_error()
+        if error is not None:
+            return error.message, error.hint
+        if self.scans is not None and (trouble := self.scans.trouble()) is not None:
+            return trouble
+        return self.base.problem, base_remedy
 
     def answer(self, asked: int) -> None:
         """Everything committed when the first ``asked`` requests came is in the state, if anything arrives at all."""

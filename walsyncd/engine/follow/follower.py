@@ -25,11 +25,12 @@ from walsyncd.core.follow.follow_state import parse_follow_state
 from walsyncd.core.follow.gap import Gap, GapKind
 from walsyncd.engine.follow.begin_generation import advance_by, begin_generation, has_other_salts
 from walsyncd.engine.follow.environment import Environment
-from walsyncd.engine.follow.followed_database import FollowedDatabase, Request
+from walsyncd.engine.follow.followed_database import FollowedDatabase
 from walsyncd.engine.follow.look import take_step
 from walsyncd.engine.follow.schedule import SLOW_LOOK_S, Schedule
 from walsyncd.engine.follow.step import AT_ONCE, Step
 from walsyncd.engine.threads.boundary import boundary
+from walsyncd.engine.threads.mailbox import Request
 from walsyncd.engine.threads.stall_detector import StallDetector
 from walsyncd.errors import STATE_ERRORS, FaultError, MissingError, RefusedError, TransientError, WalsyncdError
 
@@ -140,7 +141,8 @@ class Follower:
             return
         tracked.next_generation = replace(tracked.next_generation, began_s=-math.inf)
         age_s = (self._environment.wall_ms() - (row.base_ms or 0)) / 1000
-        tracked.resume_base(row.base_key or "", time.monotonic() - age_s)
+        page_map = self._journal.page_map(tracked.row_id)
+        tracked.resume_base(row.base_key or "", time.monotonic() - age_s, has_map=page_map is not None)
         if tracked.state.gap is not None:
             self.leave(tracked, tracked.state.gap)
 
@@ -284,8 +286,7 @@ class Follower:
     def _begin(self, tracked: FollowedDatabase) -> Step | None:
         """Begin a generation, if it may begin now."""
         wait_s = tracked.next_generation.wait_s(time.monotonic())
-        if not wait_s and not tracked.next_generation.may_begin():
-            wait_s = BEGIN_LOOK_S
+        wait_s = wait_s or (0.0 if tracked.next_generation.may_begin() else BEGIN_LOOK_S)
         if wait_s:
             tracked.fail_requests(TransientError(f"{tracked.name} waits for its next generation"))
             self._rest(tracked, wait_s)
@@ -322,8 +323,8 @@ class Follower:
         if bridge is not None:
             self.leave(tracked, bridge.gap)
             return
-        tracked.base = tracked.base.wanting("the spool was read again")
-        _log.warning("spool_read_again", database=tracked.name, position=str(state.stream.position), reason=reason)
+        tracked.base, position = tracked.base.wanting("the spool was read again"), str(state.stream.position)
+        _log.warning("spool_read_again", database=tracked.name, position=position, reason=reason)
 
     def leave(self, tracked: FollowedDatabase, gap: Gap) -> None:
         """Handle a gap that a look has found, in this one place: it is bridged, or the generation ends."""
@@ -355,8 +356,8 @@ class Follower:
             next_base_in_s=round(wait_s),
         )
         coming = f"a new base is taken in {wait_s:.0f} s" if wait_s else "a new base is taken"
-        hints = [coming, once and f"once {once}", gap.remedy and f"to avoid such gaps: {gap.remedy}"]
-        remedy = "; ".join(hint for hint in hints if hint)
+        hints = (coming, once and f"once {once}", gap.remedy and f"to avoid such gaps: {gap.remedy}")
+        remedy = "; ".join(filter(None, hints))
         self._note(tracked, StateReport(DatabaseState.DEGRADED, reason), remedy)
         tracked.fail_requests(TransientError(f"the generation of {tracked.name} ended: {reason}"))
         self._schedule.at(tracked, wait_s)
@@ -379,9 +380,8 @@ class Follower:
 
     def _well(self, tracked: FollowedDatabase) -> None:
         self._schedule.well(tracked)
-        base, error = tracked.base, tracked.other_path_error()
-        cause, remedy = (error.message, error.hint) if error is not None else (base.problem, BASE_REMEDY)
-        well = DatabaseState.COPYING_BASE if base.wanted else DatabaseState.FOLLOWING
+        cause, remedy = tracked.trouble(BASE_REMEDY)
+        well = DatabaseState.COPYING_BASE if tracked.base.wanted else DatabaseState.FOLLOWING
         self._note(tracked, StateReport(DatabaseState.DEGRADED if cause else well, cause), remedy if cause else "")
 
     def _note(self, tracked: FollowedDatabase, report: StateReport, remedy: str) -> None:

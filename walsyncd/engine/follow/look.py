@@ -22,7 +22,7 @@ from walsyncd.engine.follow.environment import Environment
 from walsyncd.engine.follow.file_facts import database_identity, file_facts
 from walsyncd.engine.follow.followed_database import FollowedDatabase
 from walsyncd.engine.follow.new_wal import first_frames, leave_emptied, presence_advice
-from walsyncd.engine.follow.no_wal import end_of_wal, look_without_wal
+from walsyncd.engine.follow.no_wal import ENTERED_WAL, end_of_wal, look_without_wal
 from walsyncd.engine.follow.resume import resume_following
 from walsyncd.engine.follow.segment_builder import TooLargeError
 from walsyncd.engine.follow.source_reader import SourceReader
@@ -50,6 +50,8 @@ def take_step(tracked: FollowedDatabase, environment: Environment) -> Step:
     if fault := _elsewhere(tracked, environment, state):
         return _gone(tracked, fault)
     wal_pair = wal_pairs.current
+    if wal_pair is not None and state.mode == "rollback" and tracked.scans is not None and tracked.scans.has_map():
+        return gap_step(GapKind.CHANGED, ENTERED_WAL)
     if wal_pair is None:
         step = replace(look_without_wal(tracked, environment, state), pending=tracked.pending)
     else:

@@ -3,8 +3,9 @@
 - Nothing did if no event tells of it since its content was known, or if the file looks as it did when that look was
   taken down. The look is the net under the events: by size and mtime also where no event came.
 - A look is taken down once the file has been quiet for longer than file times are coarse.
-- The database in WAL mode may not change without a WAL: that is a gap. In rollback mode every change makes an epoch of
-  its own, empty but for the base that is wanted then; it is known once that epoch is durable.
+- The database in WAL mode may not change without a WAL: that is a gap. In rollback mode what changed is shipped as
+  pages (``PageScans``). Where that is impossible, every change makes an epoch of its own, empty but for the base
+  that is wanted then; it is known once that epoch is durable.
 - An application that uses the database by another path has its WAL elsewhere (``core.follow.other_path``).
 """
 
@@ -17,14 +18,12 @@ from walsyncd.core.follow.follow_state import FileFacts, FollowState
 from walsyncd.core.follow.gap import GapKind
 from walsyncd.core.follow.other_path import APART_MS, OtherPath
 from walsyncd.engine.follow.environment import Environment
-from walsyncd.engine.follow.file_facts import database_identity, file_facts
+from walsyncd.engine.follow.file_facts import database_identity, file_facts, is_settled, settling_ms
 from walsyncd.engine.follow.followed_database import FollowedDatabase
 from walsyncd.engine.follow.step import AT_ONCE, SHORTLY, Step, gap_step
 from walsyncd.engine.follow.wal_pairs import REPLACED
 
-SETTLED_MS = 2_000  # the coarsest file times that Linux keeps, those of FAT
-SETTLED_FINE_MS = 100  # times in nanoseconds still are those of the last clock tick, 10 ms ago at most
-_NS = 1_000_000
+ENTERED_WAL = "the database changed to WAL mode"
 CERTAIN_LOOK_S = 10.0  # whether it is over
 
 
@@ -38,6 +37,8 @@ def look_without_wal(tracked: FollowedDatabase, environment: Environment, state:
         return AT_ONCE
     if state.cursor is not None:
         return gap_step(GapKind.UNCERTAIN, "the WAL was deleted while it was not watched")
+    if state.mode == "rollback" and tracked.scans is not None and (step := tracked.scans.look(state)) is not None:
+        return step
     hidden_s = look_for_other_path(tracked, environment)
     database_writes = wal_pairs.database_writes
     facts = file_facts(database_identity(tracked), environment.boot_id, None)
@@ -78,21 +79,6 @@ def is_unchanged(now: FileFacts, then: FileFacts, *, is_unwritten: bool) -> bool
     if is_unwritten:
         return not then.known or now.has_content_of(then)
     return now.looks_like(then)
-
-
-def is_settled(facts: FileFacts, environment: Environment) -> bool:
-    """Whether a change of the file from now on would change its times."""
-    return environment.wall_ms() - facts.ctime_ns // _NS > settling_ms(facts)
-
-
-def settling_ms(facts: FileFacts) -> int:
-    """Return how long a file must have been quiet, by the granularity of its file system's times.
-
-    A time that is not a whole number of milliseconds shows that the file system does not round to such (FAT rounds to
-    2 s, exFAT to 10 ms).
-    """
-    is_fine = facts.ctime_ns % _NS and facts.mtime_ns % _NS
-    return SETTLED_FINE_MS if is_fine else SETTLED_MS
 
 
 def look_for_other_path(tracked: FollowedDatabase, environment: Environment) -> float | None:

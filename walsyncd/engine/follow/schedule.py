@@ -8,9 +8,10 @@ import time
 from collections.abc import Callable, Iterable
 
 from walsyncd.core.send.pacing import due_ms, take
-from walsyncd.engine.follow.followed_database import FollowedDatabase, Request
+from walsyncd.engine.follow.followed_database import FollowedDatabase
 from walsyncd.engine.follow.step import Step
 from walsyncd.engine.threads.due_queue import DueQueue
+from walsyncd.engine.threads.mailbox import Request
 
 SLOW_LOOK_S = 300.0
 SLOW_LOOK_GRID_S = 10.0  # slow looks are aligned to this grid, so that thousands of databases seldom wake us
@@ -147,10 +148,15 @@ class Schedule:
             first = self._due.first()
         return 0.0 if first is None else max(0.0, time.monotonic() - first)
 
-    def seen(self, tracked: FollowedDatabase) -> None:
-        """Note that a look has seen everything that was committed when it began."""
+    def seen(self, tracked: FollowedDatabase, moment_s: float | None = None) -> None:
+        """Note that a look has seen everything that was committed when it began.
+
+        With ``moment_s`` (monotonic), what was committed after that may still be unseen.
+        """
         with self._condition:
             self._unseen.pop(tracked.row_id, None)
+            if moment_s is not None:
+                self._unseen[tracked.row_id] = moment_s
 
     def unseen_s(self) -> dict[int, float]:
         """Return, by database, for how long something may have been committed unseen. The others are absent."""

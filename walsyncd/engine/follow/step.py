@@ -1,14 +1,33 @@
-"""All that one step of a look found. The follower makes it durable, then the database applies it."""
+"""All that one step of a look found. The follower makes it durable, then the database applies it.
+
+``Bridging`` and ``PageScans`` are what takes steps that ship pages of the file instead of frames of a WAL.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
 from walsyncd.adapters.journal.journal import NewObject
 from walsyncd.core.follow.evidence import Evidence
-from walsyncd.core.follow.follow_state import FollowState
+from walsyncd.core.follow.follow_state import FollowState, Stream
 from walsyncd.core.follow.gap import Gap, GapKind
-from walsyncd.engine.follow.segment_builder import LongTransaction
+from walsyncd.core.sqlite.checksum import Buffer
+from walsyncd.core.stored.position import Position
+from walsyncd.engine.follow.segment_builder import FrameCollector, LongTransaction
+
+
+@dataclass(frozen=True, slots=True)
+class CommittedScan:
+    """A scan of the database file whose result is a committed state, the one at ``moment_s`` (monotonic)."""
+
+    events: int
+    """How many events of the database there had been by then (``WriteTrail.file_events``)."""
+    moment_s: float
+    moment_ms: int
+    """The same moment, since 1970."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +60,8 @@ class Step:
     """There are frames after the last published one, so a commit may be under way."""
     rest_until_s: float | None = None
     """Do not look before then (monotonic), because this look was costly and found nothing."""
+    scanned: CommittedScan | None = None
+    """What a scan of the file found, where there is no WAL. ``objects`` and ``state`` are its result."""
     doubt: str = ""
     """Why the wal-index is not believed from now on."""
     recovered: int = 0
@@ -61,3 +82,79 @@ def gap_step(kind: GapKind, text: str, *, remedy: str = "", **facts: int | str) 
 
 AT_ONCE = Step(again_s=0)
 SHORTLY = Step(moving=True)
+
+
+class Bridging(Protocol):
+    """A gap that is being bridged. It takes the database's steps, and nothing is shipped until the bridge is made.
+
+    ``old`` is the state before the gap. ``is_impossible``: the gap that ``step`` found last can't be bridged.
+    ``is_for_wal``: it reads a WAL beside the file. ``has_other_mode``: another bridge can, in the journal mode of now.
+    """
+
+    old: FollowState
+    gap: Gap
+    is_impossible: bool
+    has_other_mode: bool
+    is_for_wal: bool
+
+    def collector(self, stream: Stream) -> FrameCollector:
+        """Return what takes the frames that are followed meanwhile."""
+
+    def step(self) -> Step | None:
+        """Take one step. Returns None if there is nothing to be done now."""
+
+    def applied(self, step: Step) -> None:
+        """Take in a step that the database has applied and that was not the last one."""
+
+    def gap_again(self, gap: Gap) -> None:
+        """Begin again, because something was missed meanwhile."""
+
+    def wait_for(self, is_so: Callable[[], bool], what: str) -> None:
+        """Wait until ``is_so``, which ``what`` names."""
+
+    def drop(self) -> None:
+        """Give the bridge up."""
+
+
+class BaseReading(Protocol):
+    """The content that a base has taken of the database file, page by page, while it was copied."""
+
+    def took(self, offset: int, content: Buffer) -> None:
+        """Take in what was copied. Raises AbandonedError if it was copied before."""
+
+    def drop(self) -> None:
+        """Forget it."""
+
+
+class PageScans(Protocol):
+    """Ships what differs from the page map while the database has no WAL.
+
+    The methods are for the follower's thread, except those of bases.
+    """
+
+    def has_map(self) -> bool:
+        """Whether there is a map of the current generation, so that changes are shipped as pages."""
+
+    def look(self, state: FollowState) -> Step | None:
+        """Look at the file, and take one step towards shipping what changed.
+
+        Returns None if its pages can't be compared, so that whole copies hold the changes.
+        """
+
+    def applied(self, step: Step) -> None:
+        """Take in a step that the database has applied."""
+
+    def trouble(self) -> tuple[str, str] | None:
+        """Why changes can't be shipped just now, and the remedy, or None if they can."""
+
+    def drop(self) -> None:
+        """Give up the scan that is under way."""
+
+    def begin_base(self, page_1: bytes) -> BaseReading | None:
+        """Return what takes in the content of a base. Returns None if the page size can't be read."""
+
+    def close_base(self, reading: BaseReading, start: Position, then: Callable[[Any], object]) -> Future[None]:
+        """Have a scan ship what the base from ``start`` on lacks, and then call ``then`` in the follower's thread.
+
+        The future is done after that. It is cancelled if the base has become worthless.
+        """

@@ -75,7 +75,7 @@ class WalPairs:
     """Nobody follows the database now, so nothing is held."""
     own_only: bool = False
     """Whether a file with several names must belong to its folder's owner (``open_file``)."""
-    _trail: WriteTrail = field(default_factory=WriteTrail)
+    trail: WriteTrail = field(default_factory=WriteTrail)
     _vouched: int = -1
     _serial: int = 0
     _unseen: Gap | None = None
@@ -123,7 +123,7 @@ class WalPairs:
                 self.pop_finished()
             self.replaced = self.lost = self._unseen = None
             self.blind = self._mistakable = False
-            self._trail.seen = None
+            self.trail.seen = None
             self.error = None
 
     def look_around(self) -> None:
@@ -194,7 +194,7 @@ class WalPairs:
         """Check that the database did not change without an event. Returns whether a late event may still come."""
         with self._lock:
             last = self._alive()
-            return self.watched and last is not None and last.look_at_file(self.path, self._trail, now_ms)
+            return self.watched and last is not None and last.look_at_file(self.path, self.trail, now_ms)
 
     def note(self, event: Event) -> None:
         """Take one event in, in queue order."""
@@ -202,7 +202,7 @@ class WalPairs:
             if event.kind in _LOST_SIGHT:
                 self._note_lost_sight(event.kind)
                 return
-            last, doubt = self._alive(), note_trail(self._trail, event, self.drains.count)
+            last, doubt = self._alive(), note_trail(self.trail, event, self.drains.count)
             if last is not None:
                 last.doubt = last.doubt or doubt
             if self.suspended:
@@ -239,7 +239,7 @@ class WalPairs:
 
     def _lose_events(self) -> None:
         """Take in that events were lost, so that anything may have happened."""
-        self._trail.events_lost()
+        self.trail.events_lost()
         self.database_writes += 1
         self.blind = True
         for wal_pair in self.queue:
@@ -304,7 +304,7 @@ class WalPairs:
             wal_pair.announced = wal_pair.shm_gone = False  # nothing was in it, and we hold the next one
             return
         wal_pair.ended = True
-        wal_pair.judge_end(self._trail)
+        wal_pair.judge_end(self.trail)
         self._vouched = self.database_writes
         self._mistakable = wal_pair.written and not wal_pair.wal.size()
         if not wal_pair.wal.unlinked():
@@ -356,7 +356,7 @@ class WalPairs:
             self.lost = Gap.of(GapKind.OVERWRITTEN, text, times=LIVES_MAX)
             self.queue.pop().close()
         self.queue.append(wal_pair)
-        self._trail.wal_created()
+        self.trail.wal_created()
         return wal_pair
 
     def _catch_shm(self, wal_pair: WalPair) -> None:

@@ -1,0 +1,87 @@
+"""Tests of walsyncd.engine.base.base_closing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.engine.following import spec_of
+from walsyncd.core.follow.follow_state import FileFacts, FollowState, Stream
+from walsyncd.core.stored.base import shape_of
+from walsyncd.engine.base.base_closing import close_base, is_closed
+from walsyncd.engine.base.base_copy import AbandonedError, BasePlan, FinishedBase
+from walsyncd.engine.follow.followed_database import FollowedDatabase
+from walsyncd.engine.follow.wal_pairs import WalPairs
+
+G1 = "20261122T105600Z-00000001"
+
+
+class Closing:
+    """Scans that close a base when the test says so."""
+
+    def __init__(self) -> None:
+        self.done: Future[None] = Future()
+
+    def close_base(self, _reading: object, _start: object, _then: object) -> Future[None]:
+        return self.done
+
+
+def database(path: Path, frame: int = 3, epoch: int = 1) -> FollowedDatabase:
+    tracked = FollowedDatabase(spec_of(path), 1, WalPairs(path))
+    tracked.state = FollowState(Stream(G1, epoch, frame), None, epoch, frame, FileFacts(1, 2, 3, "boot"), "rollback")
+    return tracked
+
+
+def a_base(row: Any = None) -> FinishedBase:
+    return FinishedBase(row, BasePlan(G1, 1, 2, shape_of(4096), 1, 2, 3, "boot"), 10, "etag", ())
+
+
+@pytest.mark.parametrize("outcome", ["closed", "cancelled", "no generation"])
+def test_it_waits_for_the_scan_and_for_what_the_follower_did(tmp_path: Path, outcome: str) -> None:
+    """A base whose scan is given up is abandoned."""
+    tracked, scans = database(tmp_path / "app.db"), Closing()
+    reading: Any = object()
+    tracked.scans = scans  # type: ignore[assignment]
+    asked: list[Callable[[FollowedDatabase], object]] = []
+    steps = close_base(
+        lambda _tracked, then: asked.append(then),
+        tracked,
+        a_base(),
+        reading,
+        lambda _tracked: None,
+    )
+    wait = next(steps)
+    assert wait.holds(0.0)
+    if outcome == "no generation":
+        tracked.state = None
+    asked[0](tracked)
+    assert not wait.holds(0.0)
+    if outcome == "no generation":
+        with pytest.raises(AbandonedError):
+            next(steps)
+        return
+    next(steps)
+    if outcome == "closed":
+        scans.done.set_result(None)
+    else:
+        scans.done.cancel()
+    with pytest.raises(StopIteration if outcome == "closed" else AbandonedError):
+        next(steps)
+
+
+def test_where_a_base_is_the_database(tmp_path: Path) -> None:
+    """Without a scan at its own start alone; with one, in the epoch in which it began."""
+    state, other = database(tmp_path / "app.db").state, database(tmp_path / "app.db", 0, 2).state
+    start = database(tmp_path / "app.db", 2).state
+    assert state is not None
+    assert other is not None
+    assert start is not None
+    reading: Any = object()
+    assert is_closed(a_base(), start, None)
+    assert not is_closed(a_base(), state, None)
+    assert is_closed(a_base(), state, reading)
+    assert not is_closed(a_base(), other, reading)

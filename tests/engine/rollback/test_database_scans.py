@@ -1,0 +1,156 @@
+"""Tests of databases in rollback mode in a whole daemon: what changed is shipped, and restores are exact."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.adapters.files.sqlite_process import SqliteProcess
+from tests.engine.rollback.rollback_replicas import TABLE, filled, objects, restored
+from tests.engine.running import Place, running, wait_for
+from walsyncd.core.restore.plan import AtPosition
+from walsyncd.core.stored.position import parse_position
+
+MODES = ["DELETE", "TRUNCATE", "PERSIST", "MEMORY", "OFF"]
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return Place(tmp_path)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("page_size", [512, 4096, 65536])
+def test_each_change_is_one_transaction_of_the_same_generation(place: Place, mode: str, page_size: int) -> None:
+    """Updates, growth, shrinking and VACUUM: every state that was synced can be restored, byte for byte."""
+    path = place.database()
+    states: dict[str, bytes] = {}
+    with SqliteProcess(path) as app, running(place.settings("app")):
+        app.execute(f"PRAGMA page_size={page_size}", f"PRAGMA journal_mode={mode}", *TABLE, filled(60))
+        place.sync()
+        generation = place.row().generation
+        for change in (
+            "UPDATE t SET y = randomblob(3000) WHERE x % 20 = 1",
+            filled(60, 5000),
+            "DELETE FROM t WHERE x > 30",
+            "VACUUM",
+            "PRAGMA user_version = 7",
+        ):
+            app.execute(change)
+            states[place.sync()] = path.read_bytes()
+            assert restored(place) == path.read_bytes()
+        assert place.row().generation == generation
+        assert len(objects(place, "*.db.zst")) == 1
+        for position, content in states.items():
+            assert restored(place, target=AtPosition(parse_position(position))) == content
+
+
+def test_what_did_not_change_is_not_stored_again(place: Place) -> None:
+    """A commit in a database of some megabytes stores its own pages."""
+    path = place.database()
+    with SqliteProcess(path) as app, running(place.settings("app")):
+        app.execute(*TABLE, filled(2000))
+        place.sync()
+        before = place.row().bucket_bytes
+        for number in range(5):
+            app.execute(f"UPDATE t SET y = randomblob(3000) WHERE x = {100 * number + 1}")
+            place.sync()
+        assert place.row().bucket_bytes - before < 5 * 20_000
+        assert restored(place) == path.read_bytes()
+
+
+def test_a_restart_of_the_daemon_scans_and_goes_on(place: Place) -> None:
+    """What was committed meanwhile is one transaction, in the same generation, without another base."""
+    path = place.database()
+    with SqliteProcess(path) as app:
+        app.execute(*TABLE, filled(100))
+        with running(place.settings("app")):
+            place.sync()
+            generation = place.row().generation
+        app.execute("UPDATE t SET y = 1 WHERE x = 5", "UPDATE t SET y = 1 WHERE x = 50")
+        with running(place.settings("app")):
+            place.sync()
+            assert place.row().generation == generation
+            assert len(objects(place, "*.db.zst")) == 1
+    assert restored(place) == path.read_bytes()
+
+
+def test_a_spilled_and_rolled_back_transaction_ships_no_mixture(place: Place) -> None:
+    """While it is open nothing is shipped, and after the rollback the database is as it was."""
+    path = place.database()
+    with SqliteProcess(path) as app, running(place.settings("app")):
+        app.execute(*TABLE, filled(200))
+        place.sync()
+        content = restored(place)
+        app.execute("PRAGMA cache_size=3", "BEGIN", "UPDATE t SET y = randomblob(3000)")
+        assert path.read_bytes() != content
+        app.execute("ROLLBACK")
+        place.sync()
+        assert restored(place) == path.read_bytes()
+
+
+def test_a_hot_journal_is_reported_and_waited_for(place: Place) -> None:
+    """A writer is killed in the middle: nothing is shipped until somebody has opened the database."""
+    path = place.database()
+    with running(place.settings("app")):
+        with SqliteProcess(path) as app:
+            app.execute(*TABLE, filled(200))
+            place.sync()
+            app.execute("PRAGMA cache_size=3", "BEGIN", "UPDATE t SET y = randomblob(3000)")
+            app.kill()
+        wait_for(lambda: "journal waits to be played back" in place.row().cause)
+        assert place.row().state == "degraded"
+        assert "sqlite3" in place.row().remedy
+        with SqliteProcess(path) as other:
+            other.execute("SELECT count(*) FROM t", "UPDATE t SET y = 3 WHERE x = 3")
+            place.sync()
+            wait_for(lambda: place.row().state == "following")
+            assert restored(place) == path.read_bytes()
+
+
+def test_an_exclusive_holder_is_reported_once_it_lasts(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing can be proven while a process keeps the file for itself; afterwards everything is there."""
+    monkeypatch.setattr("walsyncd.engine.rollback.database_scans.TOLD_S", 0.5)
+    path = place.database()
+    with SqliteProcess(path) as app, running(place.settings("app")):
+        app.execute(*TABLE, filled(20))
+        place.sync()
+        app.execute("PRAGMA locking_mode=EXCLUSIVE", "UPDATE t SET y = 1 WHERE x = 1")
+        wait_for(lambda: "in the middle of a transaction" in place.row().cause)
+        assert "locking_mode" in place.row().remedy
+        app.execute("PRAGMA locking_mode=NORMAL", "SELECT * FROM t LIMIT 1")
+        place.sync()
+        assert restored(place) == path.read_bytes()
+
+
+def test_a_base_is_taken_while_the_database_is_written(place: Place) -> None:
+    """A base needs no quiet time: the scan that closes it ships what it lacks."""
+    path = place.database()
+    with SqliteProcess(path) as app, running(place.settings("app")):
+        app.execute(*TABLE, filled(100))
+        place.sync()
+        app.execute("UPDATE t SET y = randomblob(3000) WHERE x < 30")
+        position = place.sync()
+        answer = place.ask(op="snapshot", name="app")
+        assert "error" not in answer, json.dumps(dict(answer))
+        app.execute("UPDATE t SET y = randomblob(3000) WHERE x > 60")
+        wait_for(lambda: len(objects(place, "*.json.zst")) == 2)
+        place.sync()
+        assert place.row().generation == position.split("/")[0]
+        assert restored(place) == path.read_bytes()
+
+
+def test_an_idle_database_is_not_read(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After its last change nothing scans it, and transactions that write nothing are no change."""
+    path = place.database()
+    with SqliteProcess(path) as app, running(place.settings("app")):
+        app.execute(*TABLE, filled(20))
+        place.sync()
+        scans: list[object] = []
+        monkeypatch.setattr("walsyncd.engine.rollback.page_scan.PageScan.steps", scans.append)
+        for _ in range(3):
+            app.execute("BEGIN IMMEDIATE", "COMMIT", "SELECT count(*) FROM t")
+            place.sync()
+        assert not scans

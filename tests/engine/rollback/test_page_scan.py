@@ -1,0 +1,164 @@
+"""Tests of one scan: what it takes, where it is voided, and pages that are read before the moment."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.adapters.files.sqlite_process import SqliteProcess
+from tests.engine.following import Following
+from tests.engine.rollback.rollback_replicas import TABLE, filled
+from walsyncd.adapters.journal.page_map_file import PageMapWriter
+from walsyncd.core.content.bridge_passes import PageList, all_pages
+from walsyncd.core.stored.segment import decode_body
+from walsyncd.engine.content.bridge_body import BridgeBody
+from walsyncd.engine.rollback.base_entries import BaseEntries
+from walsyncd.engine.rollback.committed_moment import Hindrance, MomentStart
+from walsyncd.engine.rollback.page_scan import PageScan, ScanOrder, ScanResult
+from walsyncd.engine.rollback.pages_to_read import AllPages, PagesToRead
+
+SIZE = 4096
+NOTHING = PageList(np.empty(0, np.uint32), 1 << 32)
+
+
+class Listed(AllPages):
+    """Everything is read before the moment, and only the listed pages at it."""
+
+    def __init__(self, *numbers: int, complete: bool = True) -> None:
+        self._numbers, self._complete = np.array(numbers, np.uint32), complete
+
+    def before_moment(self) -> PageList:  # type: ignore[override]
+        return all_pages()
+
+    def at_moment(self, _start: MomentStart) -> PageList:
+        return PageList(self._numbers, 1 << 32)
+
+    def are_complete(self) -> bool:
+        return self._complete
+
+
+class Scanned:
+    """A database whose content at the beginning is known, and scans of it."""
+
+    def __init__(self, path: Path, folder: Path) -> None:
+        self.path = path
+        self.follow = Following(path, folder).begin()
+        self.known = BaseEntries(PageMapWriter(folder / "maps" / "1.map", SIZE), SIZE)
+        self.base = path.read_bytes()
+        self.known.took(0, self.base)
+
+    def steps(
+        self, pages: PagesToRead, *, is_current: Callable[[], bool] = lambda: True
+    ) -> tuple[Iterator[object], Future[ScanResult]]:
+        tracked, environment = self.follow.tracked, self.follow.environment
+
+        def body(_size: int) -> BridgeBody:
+            return BridgeBody(environment.journal, self.known, self.follow.state.stream, (1, 2), body_bytes_max=1 << 24)
+
+        order = ScanOrder(tracked, self.follow.state.stream, SIZE, pages, body, is_current, lambda: None)
+        answer = Future[ScanResult]()
+        return PageScan(environment, order, answer, lambda: None).steps(), answer
+
+    def scan(self, pages: PagesToRead | None = None) -> ScanResult:
+        steps, answer = self.steps(pages or AllPages())
+        for _ in steps:
+            pass
+        return answer.result(0)
+
+    def applied(self, found: ScanResult) -> bytes:
+        """The known content with the transaction that was found, as SQLite would apply it."""
+        assert found.new is not None
+        assert isinstance(found.new.body, bytes)
+        wal = b"".join(part for part in decode_body([found.new.body]) if isinstance(part, bytes))[32:]
+        content, frame = bytearray(self.base), SIZE + 24
+        for at in range(0, len(wal), frame):
+            number, size = (int.from_bytes(wal[at + k : at + k + 4], "big") for k in (0, 4))
+            content.extend(bytes(max(0, number * SIZE - len(content))))
+            content[(number - 1) * SIZE : number * SIZE] = wal[at + 24 : at + frame]
+            if size:
+                del content[size * SIZE :]
+        return bytes(content)
+
+
+@pytest.fixture
+def app(tmp_path: Path) -> Iterator[SqliteProcess]:
+    with SqliteProcess(tmp_path / "app.db") as process:
+        process.execute(*TABLE, filled(300))
+        yield process
+
+
+@pytest.fixture
+def scanned(app: SqliteProcess, tmp_path: Path) -> Iterator[Scanned]:
+    found = Scanned(tmp_path / "app.db", tmp_path / "f")
+    with found.follow:
+        yield found
+
+
+def test_nothing_changed(scanned: Scanned) -> None:
+    """Then there is no transaction, and the content is known to be as it was."""
+    found = scanned.scan()
+    assert (found.hindrance, found.new) == (None, None)
+    assert found.committed is not None
+
+
+@pytest.mark.parametrize("pages", [AllPages(), Listed(1), Listed()], ids=["all", "listed", "none listed"])
+def test_what_differs_is_taken(scanned: Scanned, app: SqliteProcess, pages: PagesToRead) -> None:
+    """Page 1 is always read at the moment, and what was read before the moment is taken, too."""
+    app.execute("UPDATE t SET y = randomblob(3000) WHERE x % 50 = 3", "DELETE FROM t WHERE x > 200", "VACUUM")
+    found = scanned.scan(pages)
+    assert found.hindrance is None
+    assert scanned.applied(found) == scanned.path.read_bytes()
+
+
+def test_pages_read_before_the_moment_may_be_torn(scanned: Scanned, app: SqliteProcess) -> None:
+    """Whatever they were then, those that are listed are taken as they are at the moment."""
+    app.execute("PRAGMA cache_size=3", "BEGIN", "UPDATE t SET y = zeroblob(3000)")
+    pages = Listed(*range(1, len(scanned.base) // SIZE + 1))
+    steps, answer = scanned.steps(pages)
+    for _ in range(1 + len(scanned.base) // (256 << 10)):
+        next(steps)
+    app.execute("ROLLBACK", "UPDATE t SET y = 'x' WHERE x = 7")
+    for _ in steps:
+        pass
+    found = answer.result(0)
+    assert found.hindrance is None
+    assert scanned.applied(found) == scanned.path.read_bytes()
+
+
+def test_a_list_that_turns_out_to_be_incomplete_is_not_believed(scanned: Scanned) -> None:
+    """What else may have changed is not known."""
+    assert scanned.scan(Listed(1, complete=False)).hindrance is Hindrance.UNPROVEN
+
+
+def test_a_write_while_it_is_read_voids_it(scanned: Scanned, app: SqliteProcess) -> None:
+    """Also one that leaves counter, size and locks as they were."""
+    for statements in (
+        ("UPDATE t SET y = 1 WHERE x = 1",),
+        ("PRAGMA cache_size=3", "BEGIN", "DELETE FROM t", "ROLLBACK"),
+    ):
+        steps, answer = scanned.steps(AllPages())
+        next(steps)
+        app.execute(*statements)
+        for _ in steps:
+            pass
+        assert answer.result(0).hindrance is Hindrance.WRITTEN
+
+
+def test_a_result_that_nobody_waits_for_is_void(scanned: Scanned) -> None:
+    """A generation has ended meanwhile, say."""
+    steps, answer = scanned.steps(AllPages(), is_current=lambda: False)
+    for _ in steps:
+        pass
+    assert answer.result(0).new is None
+    assert answer.result(0).hindrance is not None
+
+
+def test_a_file_that_is_shorter_than_it_says_is_not_shipped(scanned: Scanned) -> None:
+    """Its pages are missing in the file, so nobody knows them."""
+    with scanned.path.open("r+b") as file:
+        file.truncate(8 * SIZE)
+    assert scanned.scan().hindrance is Hindrance.SHORT

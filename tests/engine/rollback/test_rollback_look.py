@@ -1,0 +1,134 @@
+"""Tests of walsyncd.engine.rollback.rollback_look with scans that only note what is asked of them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from tests.adapters.files.sqlite_process import SqliteProcess
+from tests.engine.following import Following, insert
+from walsyncd.core.follow.follow_state import FileFacts, FollowState
+from walsyncd.core.follow.gap import GapKind
+from walsyncd.engine.follow.step import Step
+from walsyncd.engine.rollback.rollback_look import has_page_size, look_in_rollback_mode
+
+
+class NotedScans:
+    """Scans that are asked, and answer that they are at work."""
+
+    def __init__(self, follow: Following, *, has_map: bool = True) -> None:
+        self.follow = follow
+        self.map = has_map
+        self.known = follow.tracked.wal_pairs.trail.file_events
+        self.steps = 0
+
+    def has_map(self) -> bool:
+        return self.map
+
+    def is_closing(self) -> bool:
+        return False
+
+    def is_known(self, _now: FileFacts, _then: FileFacts) -> bool:
+        return self.known == self.follow.tracked.wal_pairs.trail.file_events
+
+    def note_known(self, events: int) -> None:
+        self.known = events
+
+    def look(self, state: FollowState) -> Step | None:
+        return look_in_rollback_mode(self.follow.tracked, self.follow.environment, state, self)
+
+    def step(self, _state: FollowState) -> Step:
+        self.steps += 1
+        return Step(again_s=1.0)
+
+    def applied(self, _step: Step) -> None:
+        pass
+
+    def drop(self) -> None:
+        pass
+
+
+def scanned(follow: Following, *, has_map: bool = True) -> Any:
+    """Give the database such scans."""
+    scans: Any = NotedScans(follow, has_map=has_map)
+    follow.tracked.scans = scans
+    return scans
+
+
+def test_a_change_is_scanned_and_an_empty_transaction_is_not(tmp_path: Path) -> None:
+    """Only events of the file count: a transaction that writes nothing touches its journal alone."""
+    path = tmp_path / "app.db"
+    with SqliteProcess(path) as app:
+        app.execute("CREATE TABLE t (x)")
+        with Following(path, tmp_path / "f").begin() as follow:
+            scans = scanned(follow)
+            follow.step()
+            app.execute("BEGIN IMMEDIATE", "COMMIT")
+            assert follow.step().caught_up
+            assert not scans.steps
+            app.execute(insert(1))
+            assert not follow.step().caught_up
+            assert scans.steps == 1
+
+
+def test_without_a_map_a_base_is_wanted(tmp_path: Path) -> None:
+    """Once for each change, and the position stays, because the base brings the map."""
+    path = tmp_path / "app.db"
+    with SqliteProcess(path) as app:
+        app.execute("CREATE TABLE t (x)")
+        with Following(path, tmp_path / "f").begin() as follow:
+            scanned(follow, has_map=False)
+            follow.step()
+            before = follow.state.stream.position
+            app.execute(insert(1))
+            step = follow.step()
+            assert step.base_wanted
+            assert step.caught_up
+            assert follow.state.stream.position == before
+            assert not follow.step().base_wanted
+
+
+def test_a_wal_ends_the_reading(tmp_path: Path) -> None:
+    """Checkpoints put parts of states into the file: the WAL is followed from now on, after a bridge."""
+    path = tmp_path / "app.db"
+    with SqliteProcess(path) as app:
+        app.execute("CREATE TABLE t (x)")
+        with Following(path, tmp_path / "f").begin() as follow:
+            scanned(follow)
+            app.execute("PRAGMA journal_mode=WAL", insert(1))
+            step = follow.step()
+            assert step.gap is not None
+            assert step.gap.kind is GapKind.CHANGED
+
+
+def test_a_file_whose_page_size_is_not_known_is_copied_whole(tmp_path: Path) -> None:
+    """Encryption hides the header."""
+    path = tmp_path / "app.db"
+    with SqliteProcess(path) as app:
+        app.execute("CREATE TABLE t (x)")
+        app.close()
+    with Following(path, tmp_path / "f").begin() as follow:
+        scanned(follow, has_map=False)
+        assert has_page_size(follow.tracked)
+        position = follow.state.stream.position
+        path.write_bytes(bytes(range(256)) * 16)
+        step = follow.step()
+        assert not has_page_size(follow.tracked)
+        assert step.base_wanted
+        assert follow.state.stream.position > position
+
+
+def test_a_lost_map_begins_another_epoch(tmp_path: Path) -> None:
+    """The next base must not begin after frames that no scan compares: by hand they would be applied to it."""
+    path = tmp_path / "app.db"
+    with SqliteProcess(path) as app:
+        app.execute("CREATE TABLE t (x)")
+        with Following(path, tmp_path / "f").begin() as follow:
+            scanned(follow, has_map=False)
+            state = follow.state
+            follow.tracked.state = replace(state, stream=replace(state.stream, frame=7))
+            step = follow.step()
+            assert step.base_wanted
+            assert (follow.state.stream.epoch, follow.state.stream.frame) == (state.stream.epoch + 1, 0)
+            assert follow.state.start == follow.state.stream.position

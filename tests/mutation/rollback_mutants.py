@@ -1,0 +1,105 @@
+"""Rules of rollback mode left out: when a file is in a committed state, and how a base is closed."""
+
+from __future__ import annotations
+
+from tests.mutation.mutants import Mutant, mutant
+
+MOMENT = "engine/rollback/committed_moment.py"
+MODEL = "engine/rollback/test_committed_moment.py"
+
+ROLLBACK_MUTANTS: tuple[Mutant, ...] = (
+    mutant("a writer's lock is no hindrance", MOMENT, "    if locks.writing:", "    if False:", MODEL),
+    mutant(
+        "a hot journal is no hindrance",
+        MOMENT,
+        "            return Hindrance.HOT\n",
+        "            return None\n",
+        MODEL,
+    ),
+    mutant(
+        "a journal whose super-journal is gone is no hindrance",
+        MOMENT,
+        "            return Hindrance.SUPER_JOURNAL\n",
+        "            return None\n",
+        MODEL,
+    ),
+    mutant(
+        "counter, size and locks suffice",
+        MOMENT,
+        "return None if looks.events() == start.events else Hindrance.WRITTEN",
+        "return None",
+        MODEL,
+    ),
+    mutant(
+        "the events are counted before the locks are asked",
+        MOMENT,
+        "    if (hindrance := _in_the_way(looks)) is not None:\n        return hindrance\n    if not looks.is_named():",
+        (
+            "    late = looks.events() != start.events\n"
+            "    if (hindrance := _in_the_way(looks)) is not None:\n        return hindrance\n"
+            "    start = MomentStart(start.page_1, start.times, looks.taken if not late else -1)  # type: ignore\n"
+            "    looks.events = lambda: looks.taken  # type: ignore\n"
+            "    if not looks.is_named():"
+        ),
+        MODEL,
+    ),
+    mutant(
+        "the locks are asked at the start alone",
+        MOMENT,
+        "    if (hindrance := _in_the_way(looks)) is not None:\n        return hindrance\n    if not looks.is_named():",
+        "    if not looks.is_named():",
+        MODEL,
+    ),
+    mutant(
+        "the times do not matter",
+        MOMENT,
+        "if not looks.times().is_same(start.times):",
+        "if False:",
+        MODEL,
+    ),
+    mutant(
+        "without events a file need not have been quiet",
+        MOMENT,
+        "if not looks.is_watched() and not times.settled:",
+        "if False:",
+        MODEL,
+    ),
+    mutant("page 1 is not read again", MOMENT, "page_1 != start.page_1 or looks", "looks", MODEL),
+    mutant("another file is as good", MOMENT, "if not looks.is_named():", "if False:", MODEL),
+    mutant("WAL mode is read on", MOMENT, "if header is not None and header.wal_mode:", "if False:", MODEL),
+    mutant(
+        "a base is compared with nothing that it took",
+        "engine/rollback/scanning.py",
+        "(page_map, other) if page_map is not None",
+        "(page_map, None) if page_map is not None",
+        "engine/base/test_snapshotter.py::test_a_rollback_database_that_is_written_while_it_is_copied",
+    ),
+    mutant(
+        "a base may read a range again",
+        "engine/rollback/base_entries.py",
+        "if offset != self._reached:",
+        "if False:",
+        "engine/rollback/test_base_entries.py",
+    ),
+    mutant(
+        "a set that is not proven is believed",
+        "engine/rollback/page_scan.py",
+        "if hindrance is None and not order.pages.are_complete():",
+        "if False:",
+        "engine/rollback/test_page_scan.py",
+    ),
+    mutant(
+        "pages past the end are waited for by nobody",
+        "engine/rollback/page_scan.py",
+        "if hindrance is None and pages * order.page_size > start.times.size:",
+        "if False:",
+        "engine/rollback/test_page_scan.py",
+    ),
+    mutant(
+        "frames without a map are built upon",
+        "engine/rollback/rollback_look.py",
+        "if not scans.has_map() and state.stream.frame:",
+        "if False:",
+        "engine/rollback/test_rollback_look.py",
+    ),
+)

@@ -1,0 +1,59 @@
+"""What a base has taken of each page of the database file, so that a scan can ship what it lacks.
+
+A base of a database without a WAL is copied while writers write, as any base is, so it may hold parts of several
+states. The scan that closes it ships every page that differs, at a committed moment, from what the base took. So the
+base with the frames from its start S to the position N after that scan is the database at N.
+
+The entries are those of the bytes that were uploaded. A base that has to read a range again is given up.
+"""
+
+from __future__ import annotations
+
+from walsyncd.adapters.journal.page_map_file import PageMapWriter
+from walsyncd.core.content.page_entry import ABSENT, Entries, entries_of_pages, lock_page
+from walsyncd.core.sqlite.checksum import Buffer
+from walsyncd.errors import TransientError
+
+
+class BaseEntries:
+    """The entries of one base under way. The base's thread writes them, and the scan thread reads them after that."""
+
+    def __init__(self, writer: PageMapWriter, page_size: int) -> None:
+        self.writer = writer
+        self._page_size = page_size
+        self._reached = 0
+        self._rest = b""
+
+    @property
+    def page_size(self) -> int:
+        """The page size in bytes."""
+        return self._page_size
+
+    def took(self, offset: int, content: Buffer) -> None:
+        """Take in what was copied from ``offset`` on. Raises TransientError if it does not follow what was before."""
+        if offset != self._reached:
+            raise TransientError("a part of the base was to be read again, and the database may have changed since")
+        self._reached += len(content)
+        pages = self._rest + bytes(content)
+        whole = len(pages) // self._page_size * self._page_size
+        self._rest = pages[whole:]
+        entries = entries_of_pages(memoryview(pages)[:whole], self._page_size)
+        first = (offset + len(content) - len(pages)) // self._page_size + 1
+        if first <= (lock := lock_page(self._page_size)) < first + len(entries):
+            entries[lock - first] = ABSENT
+        self.writer.add(entries)
+
+    def entries(self, first: int, count: int) -> Entries:
+        """Return the entries of ``count`` pages from number ``first`` on."""
+        return self.writer.read(first, count)
+
+    def has_more(self, size: int) -> bool:
+        """Whether it has pages past number ``size``."""
+        return bool(self.writer.read(size + 1, 1)[0])
+
+    def close(self) -> None:
+        """Do nothing: it is kept until ``drop``."""
+
+    def drop(self) -> None:
+        """Forget it."""
+        self.writer.close()

@@ -1,0 +1,233 @@
+"""A followed database without a WAL: scans ship what changed, and close its bases.
+
+1. A base is copied as the file is, and what it took of each page is kept (``base_entries``).
+2. A scan at a committed moment ships what differs from that, as one transaction. The base with it is the database.
+   The entries become the page map, if there was none.
+3. Each change of the file is followed by a scan, which ships what differs from the map.
+
+The positions of a database in rollback mode are the moments that scans found. A base begins where the last one left.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+
+from walsyncd.adapters.journal.page_map_table import PageMapRow
+from walsyncd.core.follow.follow_state import FileFacts, FollowState, Stream
+from walsyncd.core.follow.gap import GapKind
+from walsyncd.core.sqlite.dbheader import parse_database_header
+from walsyncd.core.stored.position import Position
+from walsyncd.engine.content.bridge_body import BridgeImpossibleError
+from walsyncd.engine.follow.copy_frames import EPOCH_BYTES, EPOCH_MS
+from walsyncd.engine.follow.followed_database import FollowedDatabase
+from walsyncd.engine.follow.step import BaseReading, Step, gap_step
+from walsyncd.engine.rollback.base_entries import BaseEntries
+from walsyncd.engine.rollback.committed_moment import Hindrance
+from walsyncd.engine.rollback.pages_to_read import AllPages, PagesToRead
+from walsyncd.engine.rollback.rollback_look import look_in_rollback_mode
+from walsyncd.engine.rollback.scanning import Scanning, ScanTools, after_scan, gap_of
+from walsyncd.errors import WalsyncdError
+
+RECHECK_S = 1.0  # while the scan thread is at work; it wakes the follower when it is done
+TOLD_S = 10.0  # for so long a writer's transaction or a busy file is nothing to report
+
+_OPEN = "any process that opens the database ends it: `sqlite3 FILE 'SELECT 1 FROM sqlite_master'`"
+_WAL_MODE = "PRAGMA journal_mode=WAL, in which writers disturb nobody; or a pause in the writing"
+# Why no scan has a result, with the remedy, and whether that is reported at once or only after a while.
+TROUBLES = {
+    Hindrance.HOT: (f"a process was killed while it wrote; {_OPEN}", True),
+    Hindrance.SUPER_JOURNAL: (f"a process was killed just after its commit; {_OPEN}", True),
+    Hindrance.WRITER: (
+        "a process holds its lock: a long transaction, or PRAGMA locking_mode=EXCLUSIVE; NORMAL lets it go",
+        False,
+    ),
+    Hindrance.WRITTEN: (_WAL_MODE, False),
+    Hindrance.UNSETTLED: (_WAL_MODE, False),
+    Hindrance.UNPROVEN: (_WAL_MODE, False),
+    Hindrance.SHORT: ("the file is damaged: `sqlite3 FILE 'PRAGMA integrity_check'` says more", True),
+}
+
+# What ends with an event of the file: a scan is tried then, however long the next one was to wait.
+UNREAD = {Hindrance.HOT, Hindrance.SUPER_JOURNAL, Hindrance.WRITER}
+
+
+@dataclass(frozen=True, slots=True)
+class _Closing:
+    """A stored base, which begins at ``start``, and what is to be done once a scan has shipped what it lacks."""
+
+    reading: BaseEntries
+    start: Position
+    then: Callable[[FollowedDatabase], object]
+    done: Future[None]
+
+
+class DatabaseScans:
+    """The scans of ``tracked`` while it is followed in rollback mode (``PageScans``)."""
+
+    def __init__(self, tools: ScanTools, tracked: FollowedDatabase) -> None:
+        self._tools = tools
+        self._tracked = tracked
+        self._scanning = Scanning(tools, tracked)
+        self._closing: _Closing | None = None
+        self._compared: int | None = None
+        """How many events of the file there had been at the moment whose content is shipped; None if not known."""
+        self._hindered_at = 0
+
+    # -- what the follower asks -------------------------------------------------------------------------------------
+
+    def has_map(self) -> bool:
+        """See ``PageScans``."""
+        return self._map() is not None
+
+    def is_closing(self) -> bool:
+        """See ``FileScans``."""
+        return self._closing is not None
+
+    def is_known(self, now: FileFacts, then: FileFacts) -> bool:
+        """See ``FileScans``."""
+        if self._closing is not None or self._scanning.is_under_way:
+            return False
+        pairs = self._tracked.wal_pairs
+        if pairs.watched and pairs.trail.file_events == self._compared:
+            return not then.known or now.has_content_of(then)
+        return now.looks_like(then)
+
+    def note_known(self, events: int) -> None:
+        """See ``FileScans``."""
+        self._compared = events
+
+    def look(self, state: FollowState) -> Step | None:
+        """See ``PageScans``."""
+        return look_in_rollback_mode(self._tracked, self._tools.environment, state, self)
+
+    def step(self, state: FollowState) -> Step:
+        """See ``FileScans``."""
+        scanning = self._scanning
+        if scanning.is_under_way and not scanning.is_done:
+            return _once_done()
+        if scanning.is_under_way:
+            return self._taken(state)
+        events = self._tracked.wal_pairs.trail.file_events
+        if scanning.hindrance in UNREAD and events != self._hindered_at:
+            scanning.event_came()
+        self._hindered_at = events
+        wait_s = scanning.wait_s()
+        if wait_s > 0:
+            return Step(again_s=wait_s, rest_until_s=time.monotonic() + min(wait_s, RECHECK_S))
+        page_map, closing = self._map(), self._closing
+        other = None if closing is None else closing.reading
+        known = page_map if page_map is not None else other
+        assert known is not None, "there is nothing to compare with"
+        scanning.begin(self._with_room(state.stream), known.page_size, self._pages_to_read(), other=other)
+        return _once_done()
+
+    def applied(self, step: Step) -> None:
+        """See ``PageScans``."""
+        if step.scanned is None or step.bridged:
+            return
+        self._compared = step.scanned.events
+        self._tracked.proven_ms = step.scanned.moment_ms
+        self._tools.schedule.seen(self._tracked, step.scanned.moment_s)
+        closing, self._closing = self._closing, None
+        if closing is not None:
+            self._close(closing)
+        self._scanning.answer_requests()
+
+    def trouble(self) -> tuple[str, str] | None:
+        """See ``PageScans``."""
+        hindrance = self._scanning.hindrance
+        if hindrance is None or hindrance not in TROUBLES:
+            return None
+        remedy, at_once = TROUBLES[hindrance]
+        if not at_once and self._scanning.hindered_s() < TOLD_S:
+            return None
+        return f"what changed can't be copied: {hindrance.value}", remedy
+
+    def drop(self) -> None:
+        """See ``PageScans``."""
+        self._scanning.drop()
+        closing, self._closing = self._closing, None
+        self._compared = None
+        if closing is not None:
+            closing.reading.drop()
+            closing.done.cancel()
+
+    # -- bases ------------------------------------------------------------------------------------------------------
+
+    def begin_base(self, page_1: bytes) -> BaseReading | None:
+        """See ``PageScans``. For the thread that copies bases."""
+        header = parse_database_header(page_1)
+        if header is None or not header.magic_ok or header.page_size is None:
+            return None
+        writer = self._tools.maps.writer(self._tracked.row_id, header.page_size, suffix=".base")
+        return BaseEntries(writer, header.page_size)
+
+    def close_base(
+        self, reading: BaseReading, start: Position, then: Callable[[FollowedDatabase], object]
+    ) -> Future[None]:
+        """See ``PageScans``."""
+        assert isinstance(reading, BaseEntries)
+        self._scanning.drop()
+        self._closing = _Closing(reading, start, then, Future())
+        self._tools.schedule.at(self._tracked, 0)
+        return self._closing.done
+
+    def _close(self, closing: _Closing) -> None:
+        """A scan has shipped what the base lacks. Its entries are the map, if there is none."""
+        tracked, reading, journal = self._tracked, closing.reading, self._tools.journal
+        start = closing.start
+        try:
+            if self._map() is None:
+                reading.writer.finish(None)
+                journal.page_map_made(tracked.row_id, start.generation, reading.writer.map_id, reading.page_size, start)
+            closing.then(tracked)
+        except WalsyncdError as error:
+            closing.done.set_exception(error)
+        else:
+            closing.done.set_result(None)
+        finally:
+            reading.drop()
+
+    # -- one scan ---------------------------------------------------------------------------------------------------
+
+    def _map(self) -> PageMapRow | None:
+        state = self._tracked.state
+        row = self._tools.journal.page_map(self._tracked.row_id)
+        return row if row is not None and state is not None and row.generation == state.stream.generation else None
+
+    def _pages_to_read(self) -> PagesToRead:
+        """Return which pages the next scan reads."""
+        return AllPages()
+
+    def _with_room(self, stream: Stream) -> Stream:
+        """Return the stream, in its next epoch if the current one is full or old and no base needs it."""
+        base = self._tracked.base
+        if stream.frame == 0 or base.under_way or base.wanted:
+            return stream
+        age_ms = self._tools.environment.wall_ms() - stream.began_ms
+        return stream if stream.bytes < EPOCH_BYTES and age_ms < EPOCH_MS else stream.next_epoch()
+
+    def _taken(self, state: FollowState) -> Step:
+        try:
+            found = self._scanning.take()
+        except BridgeImpossibleError as error:
+            return gap_step(GapKind.SPOOL, "what changed is not shipped page by page: {why}", why=error.message)
+        if (gap := gap_of(found.hindrance)) is not None:
+            return Step(gap=gap)
+        if found.hindrance is not None:
+            return Step(again_s=self._scanning.wait_s(), rest_until_s=0.0)
+        return Step(
+            state=after_scan(state, found),
+            objects=() if found.new is None else (found.new,),
+            scanned=found.committed,
+            again_s=0,
+            rest_until_s=0.0,
+        )
+
+
+def _once_done() -> Step:
+    """Return the step while the scan thread is at work. Events wake nobody meanwhile."""
+    return Step(again_s=RECHECK_S, rest_until_s=time.monotonic() + RECHECK_S)

@@ -1,0 +1,88 @@
+"""A look at a database in rollback mode whose changes are shipped as pages.
+
+Any event of the file, or other times of it, may mean a commit: the change counter of page 1 stays as it is in exclusive
+mode, and bytes change without a commit when a transaction is rolled back after it has spilled. So the file is scanned
+after each, and only the scan says what changed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Protocol
+
+from walsyncd.adapters.files.source import read_header
+from walsyncd.core.follow.follow_state import FileFacts, FollowState
+from walsyncd.core.follow.gap import Gap, GapKind
+from walsyncd.engine.follow.environment import Environment
+from walsyncd.engine.follow.file_facts import database_identity, file_facts, is_settled, settling_ms
+from walsyncd.engine.follow.followed_database import FollowedDatabase
+from walsyncd.engine.follow.no_wal import ENTERED_WAL
+from walsyncd.engine.follow.step import Step
+from walsyncd.engine.follow.wal_pairs import REPLACED
+
+CHANGED = "the database changed"
+
+
+class FileScans(Protocol):
+    """The scans of one database, as a look sees them."""
+
+    def has_map(self) -> bool:
+        """Whether there is a map of the current generation, so that changes are shipped as pages."""
+
+    def is_closing(self) -> bool:
+        """Whether a base waits for a scan that ships what it lacks."""
+
+    def is_known(self, now: FileFacts, then: FileFacts) -> bool:
+        """Whether nothing wrote to the file since its content was last compared."""
+
+    def note_known(self, events: int) -> None:
+        """Note that what happened up to this number of events (``WriteTrail.file_events``) has been dealt with."""
+
+    def step(self, state: FollowState) -> Step:
+        """Take one step towards shipping what changed."""
+
+
+def look_in_rollback_mode(
+    tracked: FollowedDatabase, environment: Environment, state: FollowState, scans: FileScans
+) -> Step | None:
+    """Look at a database without a WAL. Returns None if its page size can't be read, as in an encrypted file."""
+    if not scans.has_map() and not has_page_size(tracked):
+        return None
+    pairs = tracked.wal_pairs
+    facts = file_facts(database_identity(tracked), environment.boot_id, None)
+    environment.drain()
+    if pairs.queue:
+        return Step(gap=Gap.of(GapKind.CHANGED, ENTERED_WAL))
+    writes, events = pairs.database_writes, pairs.trail.file_events
+    if not facts.is_file(state.file):
+        return Step(gap=Gap.of(GapKind.REPLACED, REPLACED))
+    if not scans.has_map() and state.stream.frame:
+        # Its frames are of no use to the next base, and would be applied to it by hand.
+        stream = state.stream.next_epoch()
+        state = replace(state, stream=stream, start_epoch=stream.epoch, start_frame=0)
+        return Step(state=state, base_wanted="the page map is lost", again_s=0)
+    if scans.is_known(facts, state.file):
+        return _unchanged(environment, state, facts, writes)
+    if scans.has_map() or scans.is_closing():
+        return scans.step(state)
+    scans.note_known(events)
+    return replace(_unchanged(environment, state, facts, writes), base_wanted=CHANGED)
+
+
+def _unchanged(environment: Environment, state: FollowState, facts: FileFacts, writes: int) -> Step:
+    """Return the step for a file whose content is dealt with. Its looks are noted once it has settled."""
+    settled = is_settled(facts, environment)
+    look = facts if settled else facts.unknown()
+    now = replace(state, file=look) if look != state.file else None
+    again_s = None if settled else settling_ms(facts) / 1000
+    return Step(state=now, known_upto=writes, caught_up=True, again_s=again_s)
+
+
+def has_page_size(tracked: FollowedDatabase) -> bool:
+    """Whether the file's header, which encryption hides, says how large a page is."""
+    file = tracked.open()
+    if file is None:
+        return False
+    with file:
+        header = read_header(file)
+    return header is not None and header.magic_ok and header.page_size is not None

@@ -1,0 +1,170 @@
+"""The scans of one database, one at a time: each is ordered by the follower, and its result is taken when it is there.
+
+Both the scans of a followed database and a bridge into rollback mode go this way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+
+from walsyncd.adapters.journal.journal import Journal
+from walsyncd.core.follow.follow_state import FollowState, Stream
+from walsyncd.core.follow.gap import Gap, GapKind
+from walsyncd.core.send.scan_pace import ScanPace
+from walsyncd.core.stored.bridge import BridgeSpan
+from walsyncd.engine.content.bridge_body import BridgeBody, BridgeImpossibleError, KnownPages
+from walsyncd.engine.content.page_maps import PageMaps
+from walsyncd.engine.content.scan_queue import ScanQueue
+from walsyncd.engine.follow.environment import Environment
+from walsyncd.engine.follow.followed_database import FollowedDatabase
+from walsyncd.engine.follow.schedule import Schedule
+from walsyncd.engine.rollback.committed_moment import Hindrance
+from walsyncd.engine.rollback.page_scan import PageScan, ScanOrder, ScanResult
+from walsyncd.engine.rollback.pages_to_read import PagesToRead
+
+SPOOL_SHARE = 4  # a transaction larger than 1/SPOOL_SHARE of the spool is dropped, because a base costs less
+# What changes the database so that its pages are not followed by scans any more, and what that is.
+GAPS = {
+    Hindrance.WAL: "the database changed to WAL mode",
+    Hindrance.PAGE_SIZE: "the page size changed",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ScanTools:
+    """What all scans of the process share."""
+
+    journal: Journal
+    environment: Environment
+    schedule: Schedule
+    queue: ScanQueue
+    maps: PageMaps
+
+
+class Scanning:
+    """At most one scan of ``tracked`` is under way. For the follower's thread."""
+
+    def __init__(self, tools: ScanTools, tracked: FollowedDatabase) -> None:
+        self.tools = tools
+        self.tracked = tracked
+        self.pace = ScanPace()
+        self.hindrance: Hindrance | None = None
+        """Why the last scan had no result, or None if it had one."""
+        self._attempt = 0
+        """Counts the scans. The results of all but the last are void."""
+        self._answer: Future[ScanResult] | None = None
+        self._ticket = 0
+
+    @property
+    def is_under_way(self) -> bool:
+        """Whether a scan was ordered whose result was not taken yet."""
+        return self._answer is not None
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the result of the scan under way is there."""
+        return self._answer is not None and self._answer.done()
+
+    def wait_s(self) -> float:
+        """Return how long to wait before the next scan."""
+        tracked = self.tracked
+        now_ms, interval_ms = self._now_ms(), 1000 * tracked.spec.upload_interval_s
+        return self.pace.wait_ms(now_ms, interval_ms, is_asked=tracked.mailbox.asked() > 0) / 1000
+
+    def begin(
+        self,
+        stream: Stream,
+        page_size: int,
+        pages: PagesToRead,
+        *,
+        other: KnownPages | None = None,
+        span: Callable[[], BridgeSpan | None] = lambda: None,
+    ) -> None:
+        """Order a scan. Its transaction follows ``stream``, and ships also what differs from ``other``."""
+        self._attempt += 1
+        attempt, answer = self._attempt, Future[ScanResult]()
+        self._answer, self._ticket = answer, self.tracked.mailbox.ticket()
+        order = ScanOrder(
+            tracked=self.tracked,
+            stream=stream,
+            page_size=page_size,
+            pages=pages,
+            body=self._opener(stream, other),
+            is_current=lambda: attempt == self._attempt,
+            span=span,
+        )
+        scan = PageScan(self.tools.environment, order, answer, self._wake)
+        self.tools.queue.add(scan.steps(), urgent=True)
+
+    def take(self) -> ScanResult:
+        """Take the result of the scan that is done. Raises what the scan met."""
+        answer, self._answer = self._answer, None
+        assert answer is not None
+        found, now_ms, interval_ms = answer.result(), self._now_ms(), 1000 * self.tracked.spec.upload_interval_s
+        took_ms, self.hindrance = 1000 * found.took_s, found.hindrance
+        if found.hindrance is None:
+            self.pace = self.pace.accepted(now_ms, interval_ms, took_ms=took_ms, file_bytes=found.file_bytes)
+        else:
+            has_read = found.took_s > 0
+            self.pace = self.pace.hindered(now_ms, took_ms=took_ms, file_bytes=found.file_bytes, has_read=has_read)
+        return found
+
+    def event_came(self) -> None:
+        """Try again soon, because what was in the way may be over."""
+        self.pace = self.pace.woken(self._now_ms())
+
+    def answer_requests(self) -> None:
+        """Answer those who asked for what was committed before the last scan began."""
+        self.tracked.answer(self.tracked.mailbox.asked_upto(self._ticket))
+
+    def hindered_s(self) -> float:
+        """Return for how long no scan has had a result, or 0 if the last one had."""
+        return 0.0 if self.pace.since_ms is None else (self._now_ms() - self.pace.since_ms) / 1000
+
+    def drop(self) -> None:
+        """Give up the scan that is under way."""
+        self._attempt += 1
+        self._answer = None
+
+    def _now_ms(self) -> float:
+        return self.tools.environment.monotonic_ms()
+
+    def _wake(self) -> None:
+        self.tools.schedule.at(self.tracked, 0)
+
+    def _opener(self, stream: Stream, other: KnownPages | None) -> Callable[[int], BridgeBody]:
+        tools, row_id = self.tools, self.tracked.row_id
+
+        def open_body(_file_bytes: int) -> BridgeBody:
+            page_map = tools.maps.open(row_id)
+            if page_map is not None and page_map.row.generation != stream.generation:
+                page_map.close()
+                page_map = None
+            known, extra = (page_map, other) if page_map is not None else (other, None)
+            if known is None:
+                raise BridgeImpossibleError("there is no page map")
+            return BridgeBody(
+                tools.journal,
+                known,
+                stream,
+                tools.environment.salts(),
+                other=extra,
+                body_bytes_max=tools.environment.spool_bytes_max() // SPOOL_SHARE,
+            )
+
+        return open_body
+
+
+def gap_of(hindrance: Hindrance | None) -> Gap | None:
+    """Return the gap if scans can't go on because of what the database has become, or None if they can."""
+    return Gap.of(GapKind.CHANGED, GAPS[hindrance]) if hindrance in GAPS else None
+
+
+def after_scan(state: FollowState, found: ScanResult) -> FollowState:
+    """Return the state after a scan that had a result. The file holds all that was shipped, so a base begins there."""
+    assert found.stream is not None
+    assert found.facts is not None
+    stream = found.stream
+    return FollowState(stream, None, stream.epoch, stream.frame, found.facts, "rollback")
