@@ -160,6 +160,12 @@ def test_rollback_mode_is_a_note(tmp_path: Path) -> None:
     (text,) = _texts(file)
     assert text.startswith("note    is in rollback mode")
     assert "journal_mode=WAL" in text
+    with file.open("r+b") as large:
+        large.truncate(8 << 20)
+    (text,) = _texts(file)
+    assert "8.0 MiB is shipped once the file is quiet" in text
+    assert "it was written 0 s ago" in text
+    assert "-wal and -shm files appear beside it" in text
     (tmp_path / "app.db-wal").touch()
     assert _texts(file) == ["ok      a SQLite database in WAL mode"]
 

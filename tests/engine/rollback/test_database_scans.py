@@ -154,3 +154,48 @@ def test_an_idle_database_is_not_read(place: Place, monkeypatch: pytest.MonkeyPa
             app.execute("BEGIN IMMEDIATE", "COMMIT", "SELECT count(*) FROM t")
             place.sync()
         assert not scans
+
+
+@pytest.mark.parametrize("mode", ["MEMORY", "OFF"])
+def test_a_database_without_a_journal_is_reported_for_what_a_crash_does_to_it(place: Place, mode: str) -> None:
+    """Each state is shipped, and the state is degraded until a change comes with a journal."""
+    path = place.database()
+    with SqliteProcess(path) as app, running(place.settings("app")):
+        app.execute(*TABLE, filled(20))
+        place.sync()
+        app.execute(f"PRAGMA journal_mode={mode}", "UPDATE t SET y = 1 WHERE x = 1")
+        place.sync()
+        wait_for(lambda: "journal_mode MEMORY or OFF" in place.row().cause)
+        assert restored(place) == path.read_bytes()
+        app.execute("PRAGMA journal_mode=DELETE", "UPDATE t SET y = 2 WHERE x = 1")
+        place.sync()
+        wait_for(lambda: place.row().state == "following")
+
+
+@pytest.mark.parametrize("mode", ["DELETE", "TRUNCATE", "PERSIST"])
+def test_journals_are_seen(place: Place, mode: str) -> None:
+    """No honest mode is taken for one without a journal, however the transactions lie."""
+    path = place.database()
+    with SqliteProcess(path) as app, running(place.settings("app")):
+        app.execute(f"PRAGMA journal_mode={mode}", *TABLE, filled(20))
+        for number in range(15):
+            app.execute(f"UPDATE t SET y = {number} WHERE x = {number}", "BEGIN IMMEDIATE", "COMMIT")
+            app.execute("BEGIN", f"UPDATE t SET y = 'x' WHERE x = {number}")
+            place.sync()
+            app.execute("COMMIT", "VACUUM")
+            place.sync()
+            assert place.row().state in {"following", "copying base"}, place.row().cause
+
+
+def test_how_it_is_followed_is_said(place: Place) -> None:
+    """By its WAL, or by its pages, with the reason."""
+    path = place.database()
+    with SqliteProcess(path) as app, running(place.settings("app")):
+        app.execute(*TABLE, filled(20))
+        place.sync()
+        (row,) = place.ask(op="status")["databases"]
+        assert "by its pages, because its journal mode is not WAL" in row["followed"]
+        app.execute("PRAGMA journal_mode=WAL", "UPDATE t SET y = 2 WHERE x = 1")
+        place.sync()
+        (row,) = place.ask(op="status")["databases"]
+        assert row["followed"].startswith("by its WAL")

@@ -24,7 +24,7 @@ def test_a_base_may_begin_where_a_scan_left() -> None:
     """The file holds everything that was shipped, so the next base begins at that position."""
     facts = FileFacts(1, 2, 3, "boot", size=4096, mtime_ns=5, ctime_ns=6)
     stream = Stream("20261122T105600Z-00000001", epoch=3, frame=8)
-    found = ScanResult(None, 0.1, 4096, None, stream, facts, CommittedScan(1, 2.0, 3))
+    found = ScanResult(None, 0.1, 4096, None, stream, facts, CommittedScan(1, 0, 2.0, 3))
     state = after_scan(FollowState(Stream(stream.generation), None, 1, 0, facts.unknown(), "rollback"), found)
     assert state.start == stream.position
     assert (state.cursor, state.mode, state.file) == (None, "rollback", facts)

@@ -41,6 +41,12 @@ ANSWER_TIMEOUT_S = 15.0  # for a daemon; what it does not say in this time is le
 # transaction is copied back by its own commit. So 16 times as much is not a moment between two checkpoints.
 UNCOPIED_BYTES_MAX = 64 << 20
 
+STEADY_S = 10.0  # what was written so short a time ago may well be written all the time
+WAL_ADVICE = (
+    "`PRAGMA journal_mode=WAL` has every commit shipped at once. It is set once and stays in the file, -wal and -shm"
+    " files appear beside it and belong to it, readers and a writer do not wait for each other, and it needs a local"
+    " file system"
+)
 # SQLite's header at 18 and 19: 1 for a rollback journal, 2 for WAL; nothing else is defined.
 _FORMAT_VERSION_MAX = 2
 
@@ -225,8 +231,23 @@ def _content_findings(subject: str, file: OpenFile) -> Iterator[Finding]:
         version = f"{header.write_version}/{header.read_version}"
         yield Finding("problem", subject, f"has file format version {version}: only 1 and 2 are known")
     elif not header.wal_mode and not has_wal:
-        hint = "`PRAGMA journal_mode=WAL` replicates every commit"
-        yield Finding("note", subject, "is in rollback mode: copied whole whenever it changed", hint)
+        yield _rollback_finding(subject, file)
+
+
+def _rollback_finding(subject: str, file: OpenFile) -> Finding:
+    """Report how a database in rollback mode is followed, and advise WAL mode where that may not suffice."""
+    from walsyncd.config import format_size  # noqa: PLC0415
+    from walsyncd.core.send.scan_pace import SMALL_BYTES  # noqa: PLC0415
+
+    identity = file.identity()
+    if identity.size <= SMALL_BYTES:
+        text = "is in rollback mode: after each change its pages are compared, and what differs is shipped"
+        return Finding("note", subject, text, "`PRAGMA journal_mode=WAL` has every commit shipped by itself")
+    text = f"is in rollback mode: what changed in its {format_size(identity.size)} is shipped once the file is quiet"
+    age_s = max(0.0, clock.wall_ms() / 1000 - identity.mtime_ns / 1e9)
+    if age_s < STEADY_S:
+        text += f", and it was written {age_s:.0f} s ago: if that goes on, nothing is shipped before a pause"
+    return Finding("note", subject, text, WAL_ADVICE)
 
 
 def _companion_findings(subject: str, path: Path, *, own_only: bool) -> Iterator[Finding]:

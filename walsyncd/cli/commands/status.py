@@ -254,9 +254,12 @@ def _table(databases: Sequence[DatabaseStatus]) -> list[str]:
 def _remarks(database: DatabaseStatus) -> Iterator[str]:
     from walsyncd.core.follow.backpressure_decision import PRICE as PRICE_OF_BACKPRESSURE  # noqa: PLC0415
     from walsyncd.core.follow.presence_decision import PRICE  # noqa: PLC0415
+    from walsyncd.engine.daemon.database_status import BY_WAL  # noqa: PLC0415
 
     if database.cause:
         yield one_line(f"{database.name}: {database.cause}" + (f" ({database.remedy})" if database.remedy else ""))
+    if database.followed and database.followed != BY_WAL:
+        yield one_line(f"{database.name}: followed {database.followed}")
     if database.waiting_base:
         yield one_line(f"{database.name}: {database.waiting_base}")
     if database.error:

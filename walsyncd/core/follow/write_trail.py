@@ -52,6 +52,13 @@ class WriteTrail:
     file_events: int = 0
     """How many events may have been of a change of the database file; losses of events are among them."""
 
+    journal_events: int = 0
+    """How many events of the rollback journal there have been."""
+
+    def journal_changed(self) -> None:
+        """Take in an event of -journal."""
+        self.journal_events += 1
+
     def file_changed(self) -> None:
         """Take in an event of the database, other than a close, or of -wal."""
         self.file_events += 1

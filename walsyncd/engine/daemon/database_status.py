@@ -57,6 +57,8 @@ class DatabaseStatus:
     """
     storage: str = ""
     """The URL of the storage that its replica is in; empty before the first."""
+    followed: str = ""
+    """How the database's changes are found, and why in that way; empty before it is followed."""
     has_base: bool = False
     """Whether the generation can be restored."""
     last_drill_ms: int | None = None
@@ -102,6 +104,15 @@ AWAITS_RESTART = "it waits for the WAL to restart, since all of the current one 
 RESTART_REMEDY = (
     "let the application checkpoint: wal_autocheckpoint above 0, no reader that stays open for ever; "
     "PRAGMA wal_checkpoint(TRUNCATE) ends it at once"
+)
+BY_WAL = "by its WAL: every commit"
+BY_PAGES = (
+    "by its pages, because its journal mode is not WAL: after each change the file is compared with the replica, "
+    "above 4 MiB once it is quiet, and what differs is shipped"
+)
+BY_COPIES = (
+    "by whole copies, because its journal mode is not WAL and there is nothing yet to compare its pages with: "
+    "the first base is under way, or the file is encrypted"
 )
 _FOLLOWED = {DatabaseState.NEW, DatabaseState.FOLLOWING, DatabaseState.STOPPED}
 _PAGE_SIZE_DEFAULT = 4096  # of frames whose stamp is not known any more
@@ -183,8 +194,9 @@ def _status(journal: Journal | JournalReader, row: DatabaseRow, now_ms: int) -> 
     scrub = journal.last_scrub(row.id)
     try:
         position, commit_ms, page_size = _followed(row)
+        followed = _how(journal, row)
     except ValueError:  # the follower reports it when it begins with the database; the others are shown all the same
-        position, commit_ms, page_size = None, 0, _PAGE_SIZE_DEFAULT
+        position, commit_ms, page_size, followed = None, 0, _PAGE_SIZE_DEFAULT, ""
     stored = None
     if row.stored_generation is not None:
         stored = f"{row.stored_generation}/{row.stored_epoch:08x}/{row.stored_frame:08x}"
@@ -218,6 +230,7 @@ def _status(journal: Journal | JournalReader, row: DatabaseRow, now_ms: int) -> 
         bucket_bytes=row.bucket_bytes,
         bucket_objects=row.bucket_objects,
         storage=row.place or "",
+        followed=followed,
         has_base=row.has_base,
     )
 
@@ -235,3 +248,14 @@ def _followed(row: DatabaseRow) -> tuple[str | None, int, int]:
     stream = parse_follow_state(row.follow).stream
     page_size = stream.stamp.page_size if stream.stamp is not None else _PAGE_SIZE_DEFAULT
     return str(stream.position), stream.time_ms, page_size
+
+
+def _how(journal: Journal | JournalReader, row: DatabaseRow) -> str:
+    """Return how the database is followed, and why in that way."""
+    if row.follow is None:
+        return ""
+    state = parse_follow_state(row.follow)
+    if state.mode != "rollback":
+        return BY_WAL
+    page_map = journal.page_map(row.id)
+    return BY_PAGES if page_map is not None and page_map.generation == row.generation else BY_COPIES

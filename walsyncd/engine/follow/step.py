@@ -25,6 +25,8 @@ class CommittedScan:
 
     events: int
     """How many events of the database there had been by then (``WriteTrail.file_events``)."""
+    journal_events: int
+    """How many of its rollback journal."""
     moment_s: float
     moment_ms: int
     """The same moment, since 1970."""

@@ -46,6 +46,8 @@ def note_trail(trail: WriteTrail, event: Event, drain: int) -> Gap | None:
     """Keep the order of events. Returns why this event was not caused by SQLite, or None if it may have been."""
     if event.role is Role.WAL or (event.role is Role.DATABASE and event.kind is not Kind.CLOSE_WRITE):
         trail.file_changed()
+    if event.role is Role.JOURNAL:
+        trail.journal_changed()
     match event.role, event.kind:
         case Role.WAL, Kind.CREATE:
             trail.wal_created()

@@ -15,6 +15,8 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 
+import structlog
+
 from walsyncd.adapters.journal.page_map_table import PageMapRow
 from walsyncd.core.follow.follow_state import FileFacts, FollowState, Stream
 from walsyncd.core.follow.gap import GapKind
@@ -35,7 +37,12 @@ RECHECK_S = 1.0  # while the scan thread is at work; it wakes the follower when 
 TOLD_S = 10.0  # for so long a writer's transaction or a busy file is nothing to report
 
 _OPEN = "any process that opens the database ends it: `sqlite3 FILE 'SELECT 1 FROM sqlite_master'`"
-_WAL_MODE = "PRAGMA journal_mode=WAL, in which writers disturb nobody; or a pause in the writing"
+_WAL_MODE = "a pause in the writing; or PRAGMA journal_mode=WAL, which needs none (`walsyncd check` says more)"
+_UNJOURNALLED = (
+    "the database is written without a rollback journal (journal_mode MEMORY or OFF, or a program that is not SQLite): "
+    "if a writer is killed the file is damaged, and the replica holds it as it is"
+)
+_JOURNAL = "PRAGMA journal_mode=DELETE or WAL; after a crash `PRAGMA integrity_check`, and a restore to before it"
 # Why no scan has a result, with the remedy, and whether that is reported at once or only after a while.
 TROUBLES = {
     Hindrance.HOT: (f"a process was killed while it wrote; {_OPEN}", True),
@@ -52,6 +59,8 @@ TROUBLES = {
 
 # What ends with an event of the file: a scan is tried then, however long the next one was to wait.
 UNREAD = {Hindrance.HOT, Hindrance.SUPER_JOURNAL, Hindrance.WRITER}
+
+_log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +83,9 @@ class DatabaseScans:
         self._closing: _Closing | None = None
         self._compared: int | None = None
         """How many events of the file there had been at the moment whose content is shipped; None if not known."""
+        self._journalled = 0
+        """How many events of the journal there had been by then."""
+        self._is_unjournalled = False
         self._hindered_at = 0
 
     # -- what the follower asks -------------------------------------------------------------------------------------
@@ -128,7 +140,8 @@ class DatabaseScans:
         """See ``PageScans``."""
         if step.scanned is None or step.bridged:
             return
-        self._compared = step.scanned.events
+        self._look_for_journal(step)
+        self._compared, self._journalled = step.scanned.events, step.scanned.journal_events
         self._tracked.proven_ms = step.scanned.moment_ms
         self._tools.schedule.seen(self._tracked, step.scanned.moment_s)
         closing, self._closing = self._closing, None
@@ -139,12 +152,24 @@ class DatabaseScans:
     def trouble(self) -> tuple[str, str] | None:
         """See ``PageScans``."""
         hindrance = self._scanning.hindrance
+        if hindrance is None and self._is_unjournalled:
+            return _UNJOURNALLED, _JOURNAL
         if hindrance is None or hindrance not in TROUBLES:
             return None
         remedy, at_once = TROUBLES[hindrance]
         if not at_once and self._scanning.hindered_s() < TOLD_S:
             return None
         return f"what changed can't be copied: {hindrance.value}", remedy
+
+    def _look_for_journal(self, step: Step) -> None:
+        """Note whether what changed since the last moment was written without a rollback journal."""
+        assert step.scanned is not None
+        if self._compared is None or not step.objects or not self._tracked.wal_pairs.watched:
+            return
+        is_unjournalled = step.scanned.journal_events == self._journalled
+        if is_unjournalled and not self._is_unjournalled:
+            _log.warning("written_without_journal", database=self._tracked.name, reason=_UNJOURNALLED, remedy=_JOURNAL)
+        self._is_unjournalled = is_unjournalled
 
     def drop(self) -> None:
         """See ``PageScans``."""

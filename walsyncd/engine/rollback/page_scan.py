@@ -115,6 +115,7 @@ class PageScan:
             looks = DatabaseLooks(order.tracked, self._environment, file, order.page_size)
             moment_s, moment_ms = time.monotonic(), self._environment.wall_ms()
             start = begin_moment(looks)
+            journal_events = order.tracked.wal_pairs.trail.journal_events
             if isinstance(start, Hindrance):
                 self._answer.set_result(ScanResult(start, 0.0, size))
                 return
@@ -136,7 +137,7 @@ class PageScan:
                 self._answer.set_result(ScanResult(hindrance or Hindrance.WRITTEN, took_s, size))
                 return
             facts = looks.facts() if start.times.settled else looks.facts().unknown()
-            committed = CommittedScan(start.events, moment_s, moment_ms)
+            committed = CommittedScan(start.events, journal_events, moment_s, moment_ms)
             self._answer.set_result(self._result(start, pages, facts, committed, took_s))
 
     def _result(
