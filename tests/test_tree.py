@@ -19,13 +19,14 @@ FUNCTION_LINES_MAX = 60
 # What each layer may import of walsyncd itself; everything may import the package for its version.
 LAYERS = {
     "errors": set[str](),
+    "file_calls": {"errors"},
     "log": {"log", "errors"},
     "core": {"core", "errors"},
-    "config": {"config", "core", "errors"},
-    "adapters": {"adapters", "core", "errors", "log"},
-    "engine": {"engine", "adapters", "core", "config", "errors", "log"},
+    "config": {"config", "core", "errors", "file_calls"},
+    "adapters": {"adapters", "core", "errors", "file_calls", "log"},
+    "engine": {"engine", "adapters", "core", "config", "errors", "file_calls", "log"},
     "demo": {"demo", "core", "errors"},
-    "cli": {"cli", "demo", "engine", "adapters", "core", "config", "errors", "log"},
+    "cli": {"cli", "demo", "engine", "adapters", "core", "config", "errors", "file_calls", "log"},
     "__main__": {"cli"},
     "__init__": set[str](),
 }

@@ -4,6 +4,9 @@ Layers. Imports point down, never up::
 
     cli ─> engine ─> adapters ─> core        errors are below all; config and log are leaves; demo plays it all
 
+``file_calls`` is a leaf, too. Each system call on a user's file is registered there while it lasts, because a dead file
+system may never answer one.
+
 Rooms. The folder says the verb, the file the noun; each folder's first line says what it is for::
 
     core/      pure: no clock, file, network, thread or log; bytes in, facts out
@@ -54,6 +57,7 @@ upkeep and health for itself. Each of them writes only what its line says::
     health        daemon.storage_probe                    whether storage answers
     notifier      daemon.notifier: [notify]               nothing
     log           log.queue                               stderr
+    hang watch    threads.hang_watch                      which threads hang in a call on a file, and are replaced
 
 They share the journal (one connection, one lock) and wake-ups. The inotify queue is read under one lock by whichever
 thread needs to know what it holds: the watcher when it is woken, the follower before it believes a header.

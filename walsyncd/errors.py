@@ -35,6 +35,10 @@ class StateError(TransientError):
     """Our own files can't be written or read now: somebody must make room; the storage is not away."""
 
 
+class UnresponsiveError(TransientError):
+    """A file system does not answer: nothing there is tried until it does."""
+
+
 class CorruptStateError(WalsyncdError):
     """Our own journal is damaged: no database and no object is at fault, and the process ends."""
 

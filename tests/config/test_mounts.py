@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from walsyncd.config.mounts import network_mount, parse_mounts, read_mounts
+from walsyncd.config.mounts import mount_of, network_mount, parse_mounts, read_mounts
 
 MOUNTS = r"""
 22 27 0:21 / /proc rw,relatime - proc proc rw
@@ -38,3 +38,9 @@ def test_the_nearest_and_last_mount_decides(path: str, mount: str) -> None:
 def test_the_kernels_table_can_be_read() -> None:
     """Whatever is mounted here: the root is."""
     assert Path("/") in read_mounts()
+
+
+def test_the_mount_of_a_path() -> None:
+    """The longest one above it; the root has one in any case."""
+    assert mount_of(Path("/proc/self/status")) == Path("/proc")
+    assert mount_of(Path("/no/such/file")) == Path("/")

@@ -7,6 +7,7 @@ from walsyncd.config.database_search import expand, find_databases
 from walsyncd.config.database_specs import DatabaseSpec, Found, Suspended
 from walsyncd.config.links import resolve
 from walsyncd.config.loading import load, secrets_in, storage_at
+from walsyncd.config.mounts import mount_of
 from walsyncd.config.patterns import NewNames, SearchStoppedError
 from walsyncd.config.settings import DaemonSettings, DatabaseEntry, NotifySettings, Settings, StorageSettings
 from walsyncd.config.units import format_duration, format_size, parse_duration, parse_size
@@ -27,6 +28,7 @@ __all__ = [
     "format_duration",
     "format_size",
     "load",
+    "mount_of",
     "parse_duration",
     "parse_size",
     "resolve",

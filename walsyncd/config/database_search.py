@@ -33,7 +33,8 @@ from walsyncd.config.patterns import Matches, NewNames, fixed_part, matches_of
 from walsyncd.config.problem import Problem
 from walsyncd.config.settings import DatabaseEntry, Settings
 from walsyncd.core.stored.layout import check_name, default_name
-from walsyncd.errors import UsageError
+from walsyncd.errors import UnresponsiveError, UsageError
+from walsyncd.file_calls import FileCall
 
 SUSPENDED_MAX = 1000  # rows that anybody would read; the last one says how many more there are
 
@@ -119,14 +120,22 @@ class _Search:
 
     def add_named(self, number: int, entry: DatabaseEntry) -> None:
         """A path that the configuration names."""
-        resolved = resolve(entry.path)
+        try:
+            resolved = resolve(entry.path)
+        except UnresponsiveError as error:  # nothing is wrong with the configuration
+            self._suspend(entry.key, entry.path, error.message, error.hint, name=entry.name or "")
+            return
         self._watch_links(resolved)
         self._candidates.append(_Candidate(number, _spec(entry, entry.path, resolved.path)))
 
     def add_matches(self, number: int, entry: DatabaseEntry, matches: Matches) -> None:
         """What a pattern matches."""
         fixed = fixed_part(entry.path)
-        resolved = resolve(fixed)
+        try:
+            resolved = resolve(fixed)
+        except UnresponsiveError as error:
+            self._suspend(entry.key, entry.path, error.message, error.hint)
+            return
         self._watch_links(resolved)
         for names in matches.watched:
             self._watch(_below(resolved.path, fixed, names.folder), names)
@@ -280,8 +289,9 @@ def _identities(spec: DatabaseSpec) -> Iterator[object]:
     yield spec.path
     yield spec.name
     try:
-        status = spec.path.lstat()
-    except OSError:
+        with FileCall(spec.path, "look at"):
+            status = spec.path.lstat()
+    except (OSError, UnresponsiveError):
         return
     yield status.st_dev, status.st_ino
 
@@ -289,16 +299,18 @@ def _identities(spec: DatabaseSpec) -> Iterator[object]:
 def _kind_of(path: Path) -> str:
     """What else than a file it is; "" also if it is gone again."""
     try:
-        mode = path.lstat().st_mode
-    except OSError:
+        with FileCall(path, "look at"):
+            mode = path.lstat().st_mode
+    except (OSError, UnresponsiveError):
         return ""
     return next((kind for is_kind, kind in _KINDS if is_kind(mode)), "")
 
 
 def _changed_ms(path: str) -> int:
     try:
-        return os.lstat(path).st_ctime_ns // 1_000_000
-    except OSError:
+        with FileCall(path, "look at"):
+            return os.lstat(path).st_ctime_ns // 1_000_000
+    except (OSError, UnresponsiveError):
         return 0
 
 

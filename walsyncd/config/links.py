@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from walsyncd.file_calls import FileCall
+
 LINKS_MAX = 40  # as the kernel's (path_resolution(7)); more are a circle, which leads nowhere
 
 
@@ -21,7 +23,10 @@ class Resolved:
 
 
 def resolve(path: str) -> Resolved:
-    """Follow each link of an absolute path, whether or not anything is there."""
+    """Follow each link of an absolute path, whether or not anything is there.
+
+    Raises UnresponsiveError if a file system on the way does not answer.
+    """
     waiting = path.split("/")[::-1]
     reached, links = "/", list[Path]()
     while waiting:
@@ -45,6 +50,7 @@ def resolve(path: str) -> Resolved:
 
 def _target(path: str) -> str | None:
     try:
-        return str(Path(path).readlink())
+        with FileCall(path, "resolve"):
+            return str(Path(path).readlink())
     except OSError:  # no link, or nothing that can be read
         return None

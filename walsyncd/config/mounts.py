@@ -68,6 +68,12 @@ def parse_mounts(text: str) -> dict[Path, str]:
     return mounts
 
 
+def mount_of(path: Path) -> Path:
+    """Where the file system is mounted that an absolute path is on. This reads the mount table alone."""
+    mounts = read_mounts()
+    return next((folder for folder in (path, *path.parents) if folder in mounts), Path("/"))
+
+
 def network_mount(path: Path, mounts: Mapping[Path, str]) -> str:
     """The network file system that ``path`` (resolved) is on, as ``nfs4 at /mnt``, or ""."""
     folder = next((folder for folder in (path, *path.parents) if folder in mounts), None)

@@ -17,8 +17,12 @@ import os
 import re
 import stat
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from walsyncd.errors import UnresponsiveError
+from walsyncd.file_calls import FileCall
 
 ENTRIES_MAX = 1_000_000  # names that are looked at for one pattern: some seconds of one core
 _MAGIC = re.compile(r"[*?[]")
@@ -148,8 +152,9 @@ class _Walk:
         """A link where a folder should be: it is a match if what it leads to would make one."""
         rest = self._parts[at:]
         path = _join(link, *rest) if not any(map(is_pattern, rest)) else link
-        if os.path.lexists(path) if path != link else Path(link).is_dir():
-            self._match(path, link)
+        with suppress(UnresponsiveError), FileCall(path, "look at"):
+            if os.path.lexists(path) if path != link else Path(link).is_dir():
+                self._match(path, link)
 
     def _match(self, path: str, link: str) -> None:
         if path not in self._matched:
@@ -162,20 +167,29 @@ class _Walk:
             if not is_pattern(part):
                 self._count()
                 path = _join(folder, part)
-                yield path, os.lstat(path).st_mode
+                with FileCall(path, "look at"):
+                    mode = os.lstat(path).st_mode
+                yield path, mode
                 return
-            with os.scandir(folder) as entries:
-                for entry in entries:
-                    self._count()
-                    if self.matches.is_cut:
-                        return
-                    if matches_part(entry.name, part) and entry.name != _SKIPPED:
-                        yield entry.path, _kind(entry)
+            with FileCall(folder, "list"):
+                listed = list(self._listed(folder, part))
+            yield from listed
+        except UnresponsiveError as error:
+            self.matches.unlisted[folder] = error.message
         except (FileNotFoundError, NotADirectoryError):
             return
         except OSError as error:
             if not folder.endswith(f"/{_SKIPPED}"):
                 self.matches.unlisted[folder] = error.strerror or str(error)
+
+    def _listed(self, folder: str, part: str) -> Iterator[tuple[str, int]]:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                self._count()
+                if self.matches.is_cut:
+                    return
+                if matches_part(entry.name, part) and entry.name != _SKIPPED:
+                    yield entry.path, _kind(entry)
 
     def _count(self) -> None:
         self._left -= 1

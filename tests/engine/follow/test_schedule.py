@@ -6,13 +6,15 @@ import threading
 import time
 from concurrent.futures import Future
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
 from tests.engine.following import spec_of
 from walsyncd.engine.follow import schedule
 from walsyncd.engine.follow.followed_database import FollowedDatabase
-from walsyncd.engine.follow.schedule import ROUND_MAX, Schedule
+from walsyncd.engine.follow.schedule import ROUND_MAX, Schedule, UnfinishedRound
+from walsyncd.engine.follow.step import AT_ONCE
 from walsyncd.engine.follow.wal_pairs import WalPairs
 from walsyncd.engine.threads.due_queue import STALE_FACTOR, STALE_MIN
 from walsyncd.engine.threads.mailbox import Request
@@ -168,3 +170,31 @@ def test_taking_waits_until_woken_or_stopped() -> None:
     due.stop()
     thread.join()
     assert taken.result() == [[tracked], []]
+
+
+class _Taken:
+    def __init__(self) -> None:
+        self.dropped = 0
+
+    def drop_pending(self) -> None:
+        self.dropped += 1
+
+
+def taken_databases(count: int) -> list[FollowedDatabase]:
+    return [cast("FollowedDatabase", _Taken()) for _ in range(count)]
+
+
+def test_the_databases_of_a_round_are_looked_at_again() -> None:
+    unfinished = UnfinishedRound()
+    unfinished.taken = taken = taken_databases(2)
+    assert unfinished.left() == taken
+    assert [cast("Any", each).dropped for each in taken] == [1, 1]
+
+
+def test_what_is_durable_is_believed_by_whoever_goes_on() -> None:
+    """The step in which the thread hangs is lost, those after it are not."""
+    unfinished, taken = UnfinishedRound(), taken_databases(3)
+    steps = iter(unfinished.durable([(each, AT_ONCE, 0) for each in taken]))
+    assert next(steps)[0] is taken[0]
+    assert [each for each, _, _ in unfinished.durable(())] == taken[1:]
+    assert list(unfinished.durable(())) == []

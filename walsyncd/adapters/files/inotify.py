@@ -27,18 +27,19 @@ from __future__ import annotations
 
 import contextlib
 import errno
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
-from threading import Lock
 from typing import NamedTuple, Self, TypeAlias
 
 from inotify_simple import flags
 
 from walsyncd.adapters.files.inotify_queue import MODIFY, InotifyQueue, parse_record
 from walsyncd.adapters.files.source import FILE_ROLES, Role, is_side_name, side_path
-from walsyncd.errors import UsageError
+from walsyncd.errors import UnresponsiveError, UsageError
+from walsyncd.file_calls import FileCall, RevocableLock
 
 __all__ = ["Event", "InotifyReader", "Kind", "Role"]
 
@@ -123,8 +124,7 @@ class _Folder:
 
     def is_wanted(self, name: str, mask: int) -> bool:
         """Whether anybody wants to hear of this new name."""
-        is_folder = bool(mask & _IS_FOLDER)
-        return not is_side_name(name) and any(wants(name, is_folder) for wants in self.listings)
+        return not is_side_name(name) and any(wants(name, bool(mask & _IS_FOLDER)) for wants in self.listings)
 
     def events(self, kind: Kind) -> Iterator[Event]:
         """Yield an event for each database and listing of this folder itself."""
@@ -147,11 +147,11 @@ class InotifyReader:
 
     def __init__(self) -> None:
         self._queue = InotifyQueue()
-        self._lock = Lock()
+        self._lock = RevocableLock()
+        self._records: deque[bytes] = deque()  # not processed yet
         self._root = _Folder(Path("/"), None)
         self._folders: dict[Path, _Folder] = {self._root.path: self._root}
-        # Two paths can lead to one inode, and an inode has one watch.
-        self._by_watch: dict[int, list[_Folder]] = {}
+        self._by_watch: dict[int, list[_Folder]] = {}  # two paths can lead to one inode, which has one watch
         self._found: list[Event] = []  # not drained yet
         self._writes: dict[bytes, tuple[Event, ...]] = {}  # what a MODIFY means, by its bytes; any change clears it
         self._arm(self._root)
@@ -227,8 +227,9 @@ class InotifyReader:
         Otherwise a thread can find the queue empty before the other has processed what was in it.
         """
         with self._lock:
-            for record in self._queue.records():
-                self._take_record(record)
+            self._records.extend(self._queue.records())
+            while self._records:  # one by one: a thread that hangs in one leaves the others to its successor
+                self._take_record(self._records.popleft())
             found, self._found = self._found, []
             return found
 
@@ -349,13 +350,15 @@ class InotifyReader:
         """Return the kernel's watch for what the path leads to. The same inode has the same watch as before."""
         folder.asked |= folder.mask()
         try:
-            watch = self._queue.inotify.add_watch(folder.path, folder.asked | flags.MASK_ADD)
+            with FileCall(folder.path, "watch"):
+                watch: int | None = int(self._queue.inotify.add_watch(folder.path, folder.asked | flags.MASK_ADD))
+                folder.trouble = ""
+        except UnresponsiveError as error:
+            watch, folder.trouble = None, error.message
         except OSError as error:
-            absent = error.errno in _ABSENT
-            folder.trouble = "" if absent else _TROUBLE.get(error.errno or 0, str(error.strerror))
-            return None
-        folder.trouble = ""
-        return int(watch)
+            watch = None
+            folder.trouble = "" if error.errno in _ABSENT else _TROUBLE.get(error.errno or 0, str(error.strerror))
+        return watch
 
     def _await(self, folder: _Folder) -> bool:
         """Have the parent report when the folder appears. Returns whether it did not do so before."""

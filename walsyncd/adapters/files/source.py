@@ -27,8 +27,6 @@ import errno
 import fcntl
 import os
 import stat
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -41,6 +39,7 @@ from walsyncd.core.sqlite.dbheader import HEADER_SIZE, DatabaseHeader, parse_dat
 from walsyncd.core.sqlite.match_check import FOREIGN, FOREIGN_HINT, is_foreign
 from walsyncd.core.stored.owner import UNNAMED
 from walsyncd.errors import RefusedError, TransientError, UsageError
+from walsyncd.file_calls import FILE_CALLS, FileCall
 
 _DMS_BYTE = 128
 _CHECKPOINT_BYTE = 121
@@ -166,10 +165,12 @@ class OpenFile:
     def identity(self) -> FileIdentity:
         """Return the state of the open file, whatever the path names now."""
         status = self._status()
+        with _translated("stat", self.path):
+            born_ns = birth_ns(self._descriptor)
         return FileIdentity(
             device=status.st_dev,
             inode=status.st_ino,
-            birth_ns=birth_ns(self._descriptor),
+            birth_ns=born_ns,
             size=status.st_size,
             mtime_ns=status.st_mtime_ns,
             ctime_ns=status.st_ctime_ns,
@@ -198,7 +199,7 @@ class OpenFile:
         """Close the descriptor. It can be called twice."""
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:
-            os.close(descriptor)
+            FILE_CALLS.close(self.path, descriptor)
 
     def _status(self) -> os.stat_result:
         with _translated("stat", self.path):
@@ -243,14 +244,25 @@ def _not_regular(path: Path) -> UsageError:
     return UsageError(f"open {path}: not a regular file", hint="the configuration must name the database file itself")
 
 
-@contextmanager
-def _translated(action: str, path: Path) -> Iterator[None]:
-    try:
-        yield
-    except PermissionError as error:
-        raise RefusedError(f"{action} {path}: permission denied", hint=_READ_HINT) from error
-    except OSError as error:
-        raise TransientError(f"{action} {path}: {error.strerror}") from error
+class _translated:  # noqa: N801  used as a function
+    """A call on a user's file: it is registered while it lasts, and its OSError becomes one of ours."""
+
+    __slots__ = ("_call",)
+
+    def __init__(self, action: str, path: Path) -> None:
+        self._call = FileCall(path, action)
+
+    def __enter__(self) -> None:
+        self._call.__enter__()
+
+    def __exit__(self, _type: object, error: BaseException | None, _traceback: object) -> None:
+        self._call.__exit__()
+        match error:
+            case PermissionError():
+                text = f"{self._call.action} {self._call.path}: permission denied"
+                raise RefusedError(text, hint=_READ_HINT) from error
+            case OSError():
+                raise TransientError(f"{self._call.action} {self._call.path}: {error.strerror}") from error
 
 
 def read_header(database: OpenFile) -> DatabaseHeader | None:

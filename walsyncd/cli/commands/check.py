@@ -24,9 +24,11 @@ from typing import TYPE_CHECKING, Literal
 
 from walsyncd.adapters.system import clock
 from walsyncd.cli import settings_from
+from walsyncd.cli.bounded import looked, searched
 from walsyncd.cli.configured_storage import FOLDERS_FILE, storage_from
 from walsyncd.cli.table import counted, say
-from walsyncd.errors import WalsyncdError
+from walsyncd.errors import UnresponsiveError, WalsyncdError
+from walsyncd.file_calls import FileCall
 
 if TYPE_CHECKING:
     from walsyncd.adapters.files.source import OpenFile
@@ -89,7 +91,7 @@ def _findings(settings: Settings) -> Iterator[Finding]:
     from walsyncd.adapters.files.match_examination import examine_match  # noqa: PLC0415  a command is light until it runs
     from walsyncd.config import find_databases  # noqa: PLC0415
 
-    found = find_databases(settings, examine=examine_match)
+    found = searched(lambda: find_databases(settings, examine=examine_match))
     specs = found.checked(settings)
     subject = f"configuration {settings.file}"
     if settings.databases:
@@ -101,15 +103,26 @@ def _findings(settings: Settings) -> Iterator[Finding]:
     for each in found.suspended:
         yield Finding("problem", f"{each.entry} {each.path}", f"{each.cause}: it is suspended", each.remedy)
     for spec in specs:
-        yield from database_findings(spec.path, own_only=spec.is_match)
+        yield from _bounded_findings(spec)
         yield from _price_findings(spec)
-        yield from _other_path_findings(spec)
     yield from _base_findings(settings)
     yield from _kernel_findings()
     yield from _notify_findings(settings)
     yield state_dir_finding(settings.daemon.state_dir)
     for storage in settings.storages:
         yield from _storage_findings(settings, storage)
+
+
+def _bounded_findings(spec: DatabaseSpec) -> list[Finding]:
+    """Report on one database's files, within a time."""
+
+    def look() -> list[Finding]:
+        return [*database_findings(spec.path, own_only=spec.is_match), *_other_path_findings(spec)]
+
+    try:
+        return looked(look)
+    except UnresponsiveError as error:
+        return [Finding("problem", f"database {spec.path}", error.message, error.hint)]
 
 
 def _secret_findings(file: Path) -> Iterator[Finding]:
@@ -215,7 +228,8 @@ def _content_findings(subject: str, file: OpenFile) -> Iterator[Finding]:
     from walsyncd.adapters.files.source import Role, read_header, side_path  # noqa: PLC0415
 
     size, header = file.size(), read_header(file)
-    has_wal = side_path(file.path, Role.WAL).exists()
+    with FileCall(file.path, "look beside"):
+        has_wal = side_path(file.path, Role.WAL).exists()
     if size == 0:
         yield Finding("note", subject, "is empty: nothing was committed, or all of it is still in the WAL")
     elif size < _PAGE_SIZE_MIN or header is None:
@@ -258,7 +272,9 @@ def _companion_findings(subject: str, path: Path, *, own_only: bool) -> Iterator
         file = open_file(side_path(path, role), own_only=own_only)
         if file is not None:
             file.close()
-    if not os.access(path.parent, os.R_OK | os.X_OK):
+    with FileCall(path.parent, "look at"):
+        is_open = os.access(path.parent, os.R_OK | os.X_OK)
+    if not is_open:
         text = f"its folder {path.parent} can't be read"
         yield Finding("problem", subject, text, "inotify needs read permission there")
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from walsyncd.cli import settings_from
+from walsyncd.cli.bounded import searched
 from walsyncd.cli.configured_storage import storage_from
 from walsyncd.cli.daemon_client import call
 from walsyncd.cli.replica_argument import is_url, storage_from_url, storages_from
@@ -116,7 +117,7 @@ def _refuse_if_followed(settings: Settings, name: str) -> None:
     from walsyncd.config import expand  # noqa: PLC0415
     from walsyncd.engine.daemon.control import FORGET_HINT  # noqa: PLC0415
 
-    spec = next((spec for spec in expand(settings) if spec.name == name), None)
+    spec = next((spec for spec in searched(lambda: expand(settings)) if spec.name == name), None)
     if spec is not None:
         raise UsageError(f"forget {name}: {settings.file} has it, as {spec.path}", hint=FORGET_HINT)
     answer = ask_daemon(settings.daemon.state_dir, {"op": "status"}, timeout_s=60.0)

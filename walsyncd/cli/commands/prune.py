@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from walsyncd.adapters.system import clock
 from walsyncd.cli import settings_from
+from walsyncd.cli.bounded import searched
 from walsyncd.cli.configured_storage import storage_from
 from walsyncd.cli.daemon_client import Deadline, call
 from walsyncd.cli.table import say
@@ -100,7 +101,7 @@ def _outcome(state_dir: Path, name: str, deadline: Deadline) -> tuple[bool, str]
 def _specs(settings: Settings, name: str | None) -> list[DatabaseSpec]:
     from walsyncd.config import expand  # noqa: PLC0415  a command is light until it runs
 
-    specs = expand(settings)
+    specs = searched(lambda: expand(settings))
     chosen = [spec for spec in specs if name in (None, spec.name)]
     for spec in chosen:
         if name is not None and not settings.storage_of(spec.storage).delete:

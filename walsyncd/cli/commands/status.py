@@ -10,10 +10,12 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from itertools import compress
 from typing import TYPE_CHECKING
 
 from walsyncd.adapters.system import clock
+from walsyncd.cli.bounded import searched
 from walsyncd.cli.selection import by_need, select, summary_of
 from walsyncd.cli.table import counted, say, table_lines
 from walsyncd.config.units import format_size
@@ -162,12 +164,13 @@ def _from_journal(settings: Settings, refusal: WalsyncdError | None) -> StatusRe
     try:
         with reader(settings.daemon.state_dir) as journal:
             known = {row.name for row in journal.databases() if row.generation is not None}
-            suspended = find_databases(settings, examine=examine_match, followed=known).suspended
+            find = partial(find_databases, settings, examine=examine_match, followed=known)
+            suspended = searched(find).suspended
             found = statuses(journal, now_ms=clock.wall_ms(), suspended=suspended)
     except MissingError:
         if refusal is not None:
             raise refusal from None
-        there = find_databases(settings, examine=examine_match)
+        there = searched(lambda: find_databases(settings, examine=examine_match))
         found = [unseen(spec.name, str(spec.path)) for spec in there.checked(settings)]
         found += [suspended_status(each) for each in there.suspended]
         found.sort(key=lambda database: database.name)

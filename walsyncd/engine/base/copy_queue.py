@@ -13,7 +13,6 @@ each base if there are more bases than that.
 from __future__ import annotations
 
 import math
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Set
@@ -24,6 +23,8 @@ from walsyncd.engine.base.base_copy import CopyWait, Steps
 from walsyncd.engine.follow.followed_database import FollowedDatabase
 from walsyncd.engine.threads.alarm import Alarm
 from walsyncd.engine.threads.due_queue import DueQueue
+from walsyncd.errors import UnresponsiveError
+from walsyncd.file_calls import FILE_CALLS, FileCall, RevocableLock
 
 SMALL_PLACES_MAX = 8  # bases of one request each: their requests are under way together
 FLIGHTS_MAX = 2  # one is sent while the next one is begun
@@ -51,11 +52,12 @@ class CopyQueue:
     def __init__(self, take: Callable[[FollowedDatabase], Steps[None]]) -> None:
         self._take = take
         self._alarm = Alarm()
-        self._lock = threading.Lock()
+        self._lock = RevocableLock()  # a file is looked at under it
         self._due: DueQueue[int] = DueQueue()  # ids of databases that were not due yet when last checked
         self._ripe: dict[int, dict[int, float]] = {}  # by size class: the databases that are due, and since when
         self._wanted: dict[int, FollowedDatabase] = {}
         self._places: list[_Place] = []  # used by the running thread alone
+        self._current: _Place | None = None
 
     @property
     def is_stopping(self) -> bool:
@@ -94,6 +96,9 @@ class CopyQueue:
 
     def run(self) -> None:
         """Run the thread until ``stop``, which leaves the copies under way where they are."""
+        if self._current is not None:  # the thread before this one hangs in it
+            self._places.remove(self._current)
+            self._current = None
         try:
             wait_s: float | None = 0.0
             while self._alarm.wait(wait_s):
@@ -102,8 +107,9 @@ class CopyQueue:
                     self._places.append(_Place(each.row_id, its_class, self._take(each), CopyWait(), now_s))
                 wait_s = 0.0 if self._go_on(time.monotonic()) else self._idle_s()
         finally:
-            for place in self._places:
-                place.steps.close()
+            if not FILE_CALLS.is_abandoned():
+                for place in self._places:
+                    place.steps.close()
 
     def stop(self) -> None:
         """End the thread."""
@@ -151,11 +157,15 @@ class CopyQueue:
         for place in sorted(able, key=lambda place: place.size_class):
             if self._alarm.is_stopped:
                 break
+            self._current = place
             try:
                 place.hold, place.since_s = next(place.steps), now_s
             except StopIteration:
                 self._places.remove(place)
                 continue
+            finally:
+                if not FILE_CALLS.is_abandoned():
+                    self._current = None
             if place.hold.answer is not None:
                 place.hold.answer.add_done_callback(lambda _answer: self._alarm.wake())
         return bool(able)
@@ -176,6 +186,7 @@ class CopyQueue:
 def _size_of(tracked: FollowedDatabase) -> int:
     """Return the file's size in bytes. Returns 0 if it can't be read; the copy then reports why."""
     try:
-        return tracked.path.lstat().st_size
-    except OSError:
+        with FileCall(tracked.path, "look at"):
+            return tracked.path.lstat().st_size
+    except (OSError, UnresponsiveError):
         return 0

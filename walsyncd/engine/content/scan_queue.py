@@ -69,6 +69,7 @@ class ScanQueue:
         # Each scan is in one of the two, except the one that reads its block. There may be one for each database.
         self._ready: list[tuple[tuple[bool, int], _Scan]] = []
         self._waiting: list[tuple[float, int, _Scan]] = []
+        self._current: _Scan | None = None
         self._next_s = 0.0
 
     def add(self, steps: ScanSteps, *, urgent: bool = False, delay_s: float = 0.0) -> None:
@@ -100,8 +101,11 @@ class ScanQueue:
     def run(self) -> None:
         """Run the thread until ``stop``."""
         lower_io_priority()
+        self._drop_hanging()
         while (scan := self._next()) is not None:
+            self._current = scan
             wait = next(scan.steps, None)
+            self._current = None
             if wait is None:
                 with self._lock:
                     del self._scans[scan.number]
@@ -116,6 +120,13 @@ class ScanQueue:
 
     def _put(self, scan: _Scan) -> None:
         heapq.heappush(self._waiting, (scan.until_s, scan.number, scan))
+
+    def _drop_hanging(self) -> None:
+        """Drop the scan in which the thread before this one hangs. Its database begins again when its file answers."""
+        with self._lock:
+            if self._current is not None:
+                del self._scans[self._current.number]
+                self._current = None
 
     def _next(self) -> _Scan | None:
         """Take the scan whose turn it is, once the pace permits it. Returns None if the thread is to end."""

@@ -26,7 +26,6 @@ from walsyncd.adapters.system.control_server import ControlServer
 from walsyncd.adapters.system.control_socket import socket_path
 from walsyncd.adapters.system.service_manager import ServiceManager
 from walsyncd.config import Settings, StorageSettings, expand
-from walsyncd.core.follow.database_state import StateReport
 from walsyncd.core.follow.gap import Gap
 from walsyncd.engine.content.page_content import PageContent
 from walsyncd.engine.daemon.attention import Attention
@@ -38,6 +37,7 @@ from walsyncd.engine.daemon.full_spool import FullSpool
 from walsyncd.engine.daemon.heartbeat import Heartbeat, status_words
 from walsyncd.engine.daemon.observability import Observability
 from walsyncd.engine.daemon.path_finder import PathFinder
+from walsyncd.engine.daemon.silent_files import ANSWERED, SilentFiles
 from walsyncd.engine.daemon.single_round import SingleRound
 from walsyncd.engine.daemon.stop_report import report_unshipped
 from walsyncd.engine.follow.environment import Environment
@@ -49,6 +49,7 @@ from walsyncd.engine.rollback.rollback_mode import RollbackMode
 from walsyncd.engine.ship.ownership import new_run
 from walsyncd.engine.ship.spool_limit import SpoolLimit
 from walsyncd.engine.threads.boundary import boundary
+from walsyncd.engine.threads.hang_watch import HangWatch
 from walsyncd.engine.threads.stall_detector import StallDetector
 from walsyncd.engine.threads.supervisor import Supervisor
 from walsyncd.errors import UsageError, WalsyncdError
@@ -81,7 +82,6 @@ class Daemon:
         self._manager = ServiceManager()
         self._stalls = stalls or StallDetector()
         self._unlooked: set[int] = set()
-        self._reports: dict[int, StateReport] = {}
         self._reloads: deque[Future[Mapping[str, Any]]] = deque()
         self._journal = Journal.open(settings.daemon.state_dir, on_corrupt=self._supervisor.crashed)
         self._journal.sweep()
@@ -106,8 +106,8 @@ class Daemon:
             self._environment,
             self._schedule,
             offer=self._offer,
-            leaves_at_once=self._leaves_at_once,
-            base_due=self._base_due,
+            leaves_at_once=lambda row_id: self._destinations.of(row_id).uploader.may_leave_at_once(row_id),
+            base_due=lambda tracked: self._destinations.of(tracked.row_id).snapshotter.due(tracked),
             is_spool_full=lambda: full_spool.must_wait(self.follower),
             has_too_much=full_spool.has_too_much,
             looked=self._looked,
@@ -119,12 +119,14 @@ class Daemon:
         )
         self._destinations = Destinations(self._journal, self._shipping_to)
         self._destinations.settle(settings, opener, ())
+        self._files = SilentFiles(self._supervisor, self._stalls, self._schedule, self._finder, lambda: self._databases)
         self._databases = Databases(
             self._journal,
             self._events,
             self._schedule,
             self.follower,
             destinations=self._destinations,
+            hang_watch=self._files.watch,
             joined=lambda tracked: self._unlooked.add(tracked.row_id),
         )
         self._control, self._server = self._answering(settings.daemon.state_dir)
@@ -218,6 +220,7 @@ class Daemon:
 
     def start(self) -> None:
         """Start all threads and follow every database."""
+        self._files.watch.start()
         self._destinations.start()
         self._databases.begin(self._settings)
         self._destinations.finish(self._settings)
@@ -247,6 +250,8 @@ class Daemon:
                 case "found":
                     self._databases.take(self._finder, self._settings)
                     self._heart.changed()
+                case str(call) if call == ANSWERED:
+                    self._files.take(self._settings)
                 case "reload" | "SIGHUP":
                     self._reload()
                 case str(call):
@@ -275,9 +280,9 @@ class Daemon:
             _log.warning("uploads_left_in_flight", remedy="the next start finds out what came of them")
         self._supervisor.join(1.0)
         is_clean = report_unshipped(self._journal, databases, unseen)
-        for tracked in databases:
-            tracked.release()
+        self._databases.release()
         self._watcher.close()
+        self._files.watch.stop()
         _log.info("daemon_stopped", left_in_spool=len(self._journal.pending()))
         self._journal.close()
         return EXIT_OK if is_clean else EXIT_SPOOLED
@@ -308,7 +313,7 @@ class Daemon:
         self._heart.ready()
 
     def _turn_over(self, settings: Settings, open_storage: OpenStorage) -> Mapping[str, Any]:
-        found = self._databases.find(settings)
+        found = self._files.watch.search(lambda: self._databases.find(settings))
         specs = found.checked(settings)
         before = self._settings
         if settings.daemon.state_dir != before.daemon.state_dir:
@@ -338,12 +343,6 @@ class Daemon:
             mine = [row for row in rows if row.database_id == database_id]
             self._destinations.of(database_id).uploader.offer(mine)
 
-    def _leaves_at_once(self, database_id: int) -> bool:
-        return self._destinations.of(database_id).uploader.may_leave_at_once(database_id)
-
-    def _base_due(self, tracked: FollowedDatabase) -> None:
-        self._destinations.of(tracked.row_id).snapshotter.due(tracked)
-
     def on_stored(self, row: ObjectRow) -> None:
         """Note that an object became visible. A caller that waits for it sees it in the journal."""
         self._observability.on_stored(row)
@@ -368,10 +367,8 @@ class Daemon:
             if not self._unlooked:
                 self._supervisor.call("looked")
         self._databases.tell_copied(databases)
-        for tracked in databases:
-            if self._reports.get(tracked.row_id) != tracked.report:
-                self._reports[tracked.row_id] = tracked.report
-                self._changed()
+        if self._databases.has_changed(databases):
+            self._changed()
 
     def _words(self) -> str:
         return status_words(
@@ -394,6 +391,7 @@ def run_daemon(source: Source, stall_detector: StallDetector, *, once: bool = Fa
     """
     keep_private()
     settings, opener = source()
-    expand(settings)
+    with HangWatch() as hang_watch:
+        hang_watch.search(lambda: expand(settings))
     with lock_state_dir(settings.daemon.state_dir):
         return Daemon(settings, opener, source, stall_detector).run(once=once)

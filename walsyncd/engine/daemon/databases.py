@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import structlog
@@ -22,7 +23,7 @@ from walsyncd.adapters.files.match_examination import examine_match
 from walsyncd.adapters.journal.journal import DatabaseRow, Journal
 from walsyncd.adapters.system import clock
 from walsyncd.config import DatabaseSpec, Found, Settings, Suspended, find_databases, resolve
-from walsyncd.core.follow.database_state import DatabaseState
+from walsyncd.core.follow.database_state import DatabaseState, StateReport
 from walsyncd.engine.backpressure.backpressure import Backpressure
 from walsyncd.engine.backpressure.mark_hold import HoldTarget
 from walsyncd.engine.daemon.destinations import Destinations
@@ -33,9 +34,11 @@ from walsyncd.engine.follow.follower import Follower
 from walsyncd.engine.follow.schedule import Schedule
 from walsyncd.engine.follow.wal_pairs import WalPairs
 from walsyncd.engine.threads.boundary import boundary
+from walsyncd.engine.threads.hang_watch import HangWatch
 from walsyncd.engine.threads.mailbox import Mailbox
 from walsyncd.engine.upkeep.pruner import policy_of
-from walsyncd.errors import STATE_ERRORS, FaultError, RefusedError, UsageError, WalsyncdError
+from walsyncd.errors import STATE_ERRORS, FaultError, RefusedError, UnresponsiveError, UsageError, WalsyncdError
+from walsyncd.file_calls import covers
 
 DISMISS_TIMEOUT_S = 60.0  # a round of the follower is bounded work
 JOINS_MAX = 50  # between two looks at what else the main thread has to do: each is some milliseconds
@@ -66,6 +69,7 @@ class Databases:
         follower: Follower,
         *,
         destinations: Destinations,
+        hang_watch: HangWatch,
         joined: Callable[[FollowedDatabase], None],
     ) -> None:
         self._journal = journal
@@ -73,6 +77,7 @@ class Databases:
         self._schedule = schedule
         self._follower = follower
         self._destinations = destinations
+        self._hang_watch = hang_watch
         self._joined = joined
         self.backpressure = Backpressure()
         self._lock = threading.Lock()
@@ -80,6 +85,7 @@ class Databases:
         self._by_name: dict[str, FollowedDatabase] = {}
         # The latest specification of each. ``FollowedDatabase.spec`` follows only when the follower gets to it.
         self._specs: dict[str, DatabaseSpec] = {}
+        self._reports: dict[int, StateReport] = {}  # the follower's
         self._paths: dict[str, str] = {}  # where the journal has each database that it knows
         self.suspended: tuple[Suspended, ...] = ()
         """What is configured and can't be replicated."""
@@ -145,7 +151,8 @@ class Databases:
         rows = self._journal.databases()
         self._paths = {row.name: row.path for row in rows}
         known = {row.name for row in rows if row.generation is not None}
-        found = find_databases(settings, examine=examine_match, followed=known)
+        find = partial(find_databases, settings, examine=examine_match, followed=known)
+        found = self._hang_watch.search(find)
         self.change(settings, found, found.checked(settings))
         for row in self._journal.databases():
             if row.id not in self._by_id:
@@ -169,7 +176,7 @@ class Databases:
         Settings stay as they are. Returns whether there is more to do: some databases join at a time, so that signals
         are answered, and folders that are watched from now on must be looked at again.
         """
-        is_wider = self._event_pump.watch_folders(found.watched)
+        is_wider = self._watch_folders(found)
         self._suspend(found.suspended)
         joining = [spec for spec in found.specs if not self._follows(spec)]
         for spec in joining[:JOINS_MAX]:
@@ -183,18 +190,57 @@ class Databases:
         return is_wider or len(joining) > JOINS_MAX
 
     def moved(self, databases: Iterable[FollowedDatabase]) -> list[FollowedDatabase]:
-        """Those whose configured path leads elsewhere now."""
-        return [tracked for tracked in databases if resolve(tracked.spec.configured_as).path != tracked.path]
+        """Those whose configured path leads elsewhere now. One that does not answer has not moved."""
+
+        def is_moved(tracked: FollowedDatabase) -> bool:
+            try:
+                return resolve(tracked.spec.configured_as).path != tracked.path
+            except UnresponsiveError:
+                return False
+
+        return self._hang_watch.search(lambda: [tracked for tracked in databases if is_moved(tracked)])
 
     def hold_nothing(self) -> None:
         """Give up every lock: the daemon stops."""
         self.backpressure.stop()
         for tracked in self.all():
-            tracked.presence.want(wanted=False)
+            self._absent(tracked)
+
+    def release(self) -> None:
+        """Close every descriptor: the daemon stops."""
+        for tracked in self.all():
+            tracked.drop_bridge()
+            self._hang_watch.try_out(tracked.wal_pairs.clear)
+
+    def has_changed(self, databases: Iterable[FollowedDatabase]) -> bool:
+        """Whether any of these has another state than at the last call. For the follower's thread."""
+        changed = {each.row_id: each.report for each in databases if self._reports.get(each.row_id) != each.report}
+        self._reports.update(changed)
+        return bool(changed)
+
+    def answer_again(self, paths: Sequence[str], settings: Settings) -> None:
+        """Follow those of these paths from the beginning: what hung in them may have left them half done."""
+        again = [tracked for tracked in self.all() if any(covers(path, tracked.path) for path in paths)]
+        self._leave(again)
+        rows = self._rows_of([tracked.spec for tracked in again], settings)
+        for tracked in again:
+            self._join(tracked.spec, settings, rows[tracked.name])
+
+    def below(self, path: str) -> list[FollowedDatabase]:
+        """Those at this path or below it."""
+        return [tracked for tracked in self.all() if covers(path, tracked.path)]
+
+    def _absent(self, tracked: FollowedDatabase) -> None:
+        """Give up presence at a database."""
+        if tracked.presence.standing != "off":
+            self._hang_watch.try_out(partial(tracked.presence.want, wanted=False))
+
+    def _watch_folders(self, found: Found) -> bool:
+        return self._hang_watch.search(lambda: self._event_pump.watch_folders(found.watched))
 
     def change(self, settings: Settings, found: Found, specs: Iterable[DatabaseSpec]) -> Changes:
         """Follow exactly ``specs``, which are those that were ``found`` by these settings."""
-        self._event_pump.watch_folders(found.watched)
+        self._watch_folders(found)
         wanted = {spec.name: spec for spec in specs}
         leaving = [tracked for tracked in self.all() if not self._stays(tracked, wanted.get(tracked.name), settings)]
         gone = {tracked.name for tracked in leaving}
@@ -257,14 +303,14 @@ class Databases:
             self._by_name[spec.name] = tracked
         try:
             with boundary("watch", database=tracked.name):
-                self._event_pump.add(tracked)
+                self._hang_watch.carry_out(partial(self._event_pump.add, tracked))
                 self._follower.resume(tracked)
                 if tracked.state is None:
                     ended = self._journal.generations(row.id)[-1:]
                     reason = "".join(each.reason_ended for each in ended)
                     tracked.next_generation = replace(tracked.next_generation, reason=reason)
                 self._destinations.of(row.id).adopt([tracked])
-                tracked.wal_pairs.look_around()
+                self._hang_watch.carry_out(tracked.wal_pairs.look_around)
                 if before != path:
                     tracked.wal_pairs.blind = True  # so that the first look asks whether it is the same file
         except STATE_ERRORS:
@@ -277,7 +323,7 @@ class Databases:
         """Stop following these. What they have in the spool is still uploaded."""
         for tracked in leaving:
             self._event_pump.remove(tracked)
-            tracked.presence.want(wanted=False)
+            self._absent(tracked)
             self.backpressure.forget(tracked.row_id)
             self._destinations.of(tracked.row_id).forget(tracked)
         for tracked, done in [(each, self._follower.dismiss(each)) for each in leaving]:
@@ -296,7 +342,7 @@ class Databases:
         """Pass the new settings to each part that uses them. The follower applies its own in its thread."""
         before, self._specs[spec.name] = self._specs[spec.name], spec
         destination = self._destinations.of(tracked.row_id)
-        tracked.presence.want(wanted=spec.presence)
+        self._hang_watch.try_out(partial(tracked.presence.want, wanted=spec.presence))
         self.backpressure.want(tracked.row_id, _hold_target(spec))
         self._follower.retune(tracked, spec)
         if before.upload_interval_s != spec.upload_interval_s:

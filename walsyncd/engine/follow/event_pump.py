@@ -5,8 +5,8 @@ Two threads drain the queue, under one lock: this one when it is woken, and the 
 
 from __future__ import annotations
 
-import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -21,6 +21,7 @@ from walsyncd.engine.follow.wal_pair import Drains
 from walsyncd.engine.threads.boundary import boundary
 from walsyncd.engine.threads.stall_detector import StallDetector
 from walsyncd.errors import WalsyncdError
+from walsyncd.file_calls import RevocableLock
 
 RECHECK_S = 60.0  # mounts and limits change without an event
 
@@ -55,7 +56,11 @@ class EventPump:
         self._wake = wake
         self._appeared = appeared
         self._stall_detector = stall_detector or StallDetector()
-        self._lock = threading.Lock()
+        self._lock = RevocableLock()
+        # What is being taken in. A thread that hangs in one database's event leaves the others to its successor.
+        self._events: deque[Event] = deque()
+        self._touched: dict[int, FollowedDatabase] = {}
+        self._appears = False
         self._drains = Drains()
         self._tracked: dict[Path, FollowedDatabase] = {}
         self._folders: dict[Path, dict[NewNames, Callable[[str, bool], bool]]] = {}
@@ -100,39 +105,46 @@ class EventPump:
     def _take_in(self) -> bool:
         """Take in all queued events. Returns whether all of them were writes to WALs."""
         only_writes = True
-        touched: dict[int, FollowedDatabase] = {}
-        appeared = False
         with self._lock:
             self._drains.count += 1
-            for event in self._watcher.drain():
+            self._events.extend(self._watcher.drain())
+            while self._events:
+                event = self._events.popleft()
                 if event.role is Role.DIRECTORY:
-                    appeared = True
+                    self._appears = True
                     continue
                 tracked = self._tracked.get(event.path)
                 if tracked is not None:
-                    appeared = appeared or (event.role is Role.DATABASE and event.kind not in _WRITES)
+                    self._appears = self._appears or (event.role is Role.DATABASE and event.kind not in _WRITES)
+                    self._touched[tracked.row_id] = tracked
                     _note(tracked, event)
                     only_writes = only_writes and event.kind is Kind.MODIFY and event.role is Role.WAL
-                    touched[tracked.row_id] = tracked
+            touched = self._touched.copy()
+            appeared, self._appears = self._appears, False
         for tracked in touched.values():
             with suppress(WalsyncdError), boundary("read_index", database=tracked.name):
                 tracked.wal_pairs.index_read()
                 tracked.presence.update()
         if touched:
             self._wake(touched.values())
+            for row_id in touched:  # only now: if this thread hangs above, its successor wakes them
+                self._touched.pop(row_id, None)
         if appeared:
             self._appeared()
         return only_writes and not appeared
 
     def run(self) -> None:
         """Run the thread until ``stop``."""
+        is_left = bool(self._touched)  # by a thread before this one, which hangs in an event
         checked_s = drained_s = -RECHECK_S
         quick_drains = 0
         while not self._stopping:
             if time.monotonic() - checked_s >= RECHECK_S:
                 checked_s = time.monotonic()
                 self._recheck()
-            self._watcher.wait(RECHECK_S)
+            if not is_left:
+                self._watcher.wait(RECHECK_S)
+            is_left = False
             before_s, drained_s = drained_s, time.monotonic()
             with self._stall_detector.work():
                 only_writes = self._take_in()

@@ -13,7 +13,7 @@ from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeVar
 
 import structlog
 
@@ -27,7 +27,7 @@ from walsyncd.engine.follow.begin_generation import advance_by, begin_generation
 from walsyncd.engine.follow.environment import Environment
 from walsyncd.engine.follow.followed_database import FollowedDatabase
 from walsyncd.engine.follow.look import take_step
-from walsyncd.engine.follow.schedule import SLOW_LOOK_S, Schedule
+from walsyncd.engine.follow.schedule import SLOW_LOOK_S, Schedule, Taken, UnfinishedRound
 from walsyncd.engine.follow.step import AT_ONCE, Step
 from walsyncd.engine.threads.boundary import boundary
 from walsyncd.engine.threads.mailbox import Request
@@ -39,8 +39,6 @@ BASE_REMEDY = "a pause in the writing of some seconds, or WAL mode, in which a b
 SPOOL_DELAY_S = 0.1
 BEGIN_LOOK_S = 2.0  # between two checks whether storage is back, or the WAL has restarted; each is cheap
 
-# A database, its step, and how many requests had come before the look.
-_Taken: TypeAlias = tuple[FollowedDatabase, Step, int]
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -71,22 +69,18 @@ class Follower:
         stall_detector: StallDetector | None = None,
         begin_bridge: Callable[[FollowedDatabase, Gap], bool] = lambda _tracked, _gap: False,
     ) -> None:
-        self._begin_bridge = begin_bridge
-        self._journal = journal
-        self._environment = environment
-        self._schedule = schedule
-        self._offer = offer
-        self._leaves_at_once = leaves_at_once
-        self._base_due = base_due
+        self._journal, self._environment, self._schedule = journal, environment, schedule
+        self._offer, self._leaves_at_once, self._base_due = offer, leaves_at_once, base_due
         self._is_spool_full, self._has_too_much = is_spool_full, has_too_much
-        self._looked = looked
+        self._looked, self._begin_bridge = looked, begin_bridge
         self._stall_detector = stall_detector or StallDetector()
-        self._journal_problem = ""
-        self._round_ms = 0
+        self._journal_problem, self._round_ms, self._unfinished = "", 0, UnfinishedRound()
         self._notes = StateNotes(journal)  # written at the end of a round, before anybody is answered
 
     def run(self) -> None:
-        """Run the thread until the schedule is stopped."""
+        """Run the thread until the schedule is stopped. First it ends the round of a thread that hangs."""
+        self._schedule.wake(self._unfinished.left())
+        self._believe([])
         while taken := self._schedule.take():
             with self._stall_detector.work():
                 self.round(taken)
@@ -151,7 +145,8 @@ class Follower:
     def round(self, taken: list[FollowedDatabase]) -> None:
         """Take one step for each of these databases."""
         self._round_ms = self._environment.wall_ms()
-        steps: list[_Taken] = []
+        self._unfinished.taken = taken
+        steps: list[Taken] = []
         for tracked in taken:
             self._update_presence(tracked)
         try:
@@ -171,14 +166,20 @@ class Follower:
         if self._journal_problem and not is_full:
             self._journal_problem = ""
             _log.info("journal_writable_again")
-        seen = [(tracked, asked) for tracked, step, asked in steps if self._within(tracked, self._carry_over, step)]
+        self._believe(steps)
+
+    def _believe(self, steps: list[Taken]) -> None:
+        """Believe what is durable now, and answer who asked before the looks."""
+        durable = self._unfinished.durable(steps)
+        seen = [(tracked, asked) for tracked, step, asked in durable if self._within(tracked, self._carry_over, step)]
         try:
             self._notes.write()
         except TransientError as error:
-            self._postpone(taken, error)
+            self._postpone(self._unfinished.taken, error)
             return
         for tracked, asked in seen:
             self._within(tracked, FollowedDatabase.answer, asked)
+        self._unfinished.taken = []
 
     def _within(self, tracked: FollowedDatabase, do: Callable[[FollowedDatabase, T], R], what: T) -> R | None:
         """Return what ``do`` returns, after a step was made durable. Returns None if it fails."""
@@ -226,7 +227,7 @@ class Follower:
             return tracked.bridge.step()
         return self._begin(tracked) if tracked.state is None else take_step(tracked, self._environment)
 
-    def _make_durable(self, steps: list[_Taken]) -> list[_Taken]:
+    def _make_durable(self, steps: list[Taken]) -> list[Taken]:
         """Write what was found in one transaction. Returns the steps that are durable.
 
         If that meets a fault, each database gets a transaction of its own, so that the fault affects only one of them.
@@ -241,7 +242,7 @@ class Follower:
                 return []
         return [each for step in steps for each in self._make_durable([step])]
 
-    def _advance(self, steps: list[_Taken]) -> None:
+    def _advance(self, steps: list[Taken]) -> None:
         advances = [
             advance_by(tracked, step, now_ms=self._round_ms, at_once=self._leaves_at_once)
             for tracked, step, _ in steps

@@ -11,7 +11,6 @@ wal-index, and so does the follower.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -49,6 +48,7 @@ from walsyncd.core.follow.presence_decision import (
 from walsyncd.core.sqlite.wal import FRAME_HEADER_SIZE, WAL_HEADER_SIZE, parse_frame_header, parse_wal_header
 from walsyncd.core.sqlite.walindex import WALINDEX_READ_SIZE, parse_index_header
 from walsyncd.errors import WalsyncdError
+from walsyncd.file_calls import RevocableLock
 
 _log = structlog.get_logger()
 
@@ -94,7 +94,7 @@ class Presence:
         self._wanted = wanted
         self._own_only = own_only
         self._monotonic_ms = monotonic_ms
-        self._lock = threading.Lock()
+        self._lock = RevocableLock()
         self._grip: _Grip | None = None
         self._seen_ms = 0
         self._problem = ""

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeAlias
 
 from walsyncd.core.send.pacing import due_ms, take
 from walsyncd.engine.follow.followed_database import FollowedDatabase
@@ -20,6 +22,9 @@ UNWATCHED_LOOK_S = 1.0
 # that a hundred databases whose states flap take less than a tenth of the journal's time.
 NOTE_INTERVAL_MS = 6000.0
 ROUND_MAX = 100  # databases in one round, and so in one transaction of the journal
+
+# A database, its step, and how many requests had come before the look.
+Taken: TypeAlias = tuple[FollowedDatabase, Step, int]
 
 
 class Schedule:
@@ -196,3 +201,27 @@ class Schedule:
             self._unseen.setdefault(row_id, due)
             taken.append(self._tracked.pop(row_id))
         return taken
+
+
+class UnfinishedRound:
+    """What a round has not ended yet: if its thread hangs in one database's file, another thread ends it.
+
+    Until the steps of a round are durable, nothing has happened, and the looks at the databases that were ``taken`` are
+    repeated. After that the daemon must believe each step, because memory would lag behind the journal otherwise.
+    """
+
+    def __init__(self) -> None:
+        self.taken: list[FollowedDatabase] = []
+        self._durable: deque[Taken] = deque()
+
+    def durable(self, steps: Iterable[Taken]) -> Iterator[Taken]:
+        """Yield what is left of earlier steps, and each of ``steps``, which are durable now."""
+        self._durable.extend(steps)
+        while self._durable:
+            yield self._durable.popleft()
+
+    def left(self) -> list[FollowedDatabase]:
+        """Return the databases to look at again, without what was collected for them: it is collected again."""
+        for tracked in self.taken:
+            tracked.drop_pending()
+        return self.taken

@@ -24,7 +24,6 @@ and the start. Each public method holds the lock. Only the follower closes descr
 from __future__ import annotations
 
 import contextlib
-import threading
 from collections import deque
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,6 +43,7 @@ from walsyncd.core.follow.write_trail import WriteTrail
 from walsyncd.core.sqlite.walindex import WALINDEX_READ_SIZE, parse_index_header
 from walsyncd.engine.follow.wal_pair import Drains, WalPair, frames_behind, is_busy, note_trail
 from walsyncd.errors import WalsyncdError
+from walsyncd.file_calls import RevocableLock
 
 LIVES_MAX = 64  # descriptors held for one database: one second of the fastest cycle seen; more are a gap
 
@@ -82,7 +82,7 @@ class WalPairs:
     """Why the WAL that exists, or did just now, could not be opened. It is lost as soon as something is written."""
     _mistakable: bool = False
     """The pair that ended last may have been mistaken for a later one, to which nothing was written."""
-    _lock: threading.RLock = field(default_factory=threading.RLock)
+    _lock: RevocableLock = field(default_factory=RevocableLock)
 
     @property
     def current(self) -> WalPair | None:

@@ -38,6 +38,10 @@ class StallDetector:
         if me in self._since_s:
             self._since_s[me] = self._monotonic_s()
 
+    def forget(self, thread: int) -> None:
+        """Stop watching a thread that was abandoned."""
+        self._since_s.pop(thread, None)
+
     def longest_s(self, prefix: str = "") -> float:
         """Return for how long the slowest worker whose name begins so has been busy, or 0 if none is busy."""
         now_s = self._monotonic_s()

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import structlog
 
+from walsyncd.file_calls import FILE_CALLS, ThreadAbandonedError
+
 _log = structlog.get_logger()
 
 
@@ -18,6 +20,7 @@ class Supervisor:
     def __init__(self) -> None:
         self._condition = threading.Condition()
         self._threads: list[threading.Thread] = []
+        self._targets: dict[threading.Thread, Callable[[], None]] = {}
         self._calls: list[str] = []
         self.crash: BaseException | None = None
 
@@ -25,8 +28,19 @@ class Supervisor:
         """Run ``target`` in a thread of its own, and return that thread."""
         thread = threading.Thread(target=self._guarded, args=(name, target), name=name, daemon=True)
         self._threads.append(thread)
+        self._targets[thread] = target
         thread.start()
         return thread
+
+    def owns(self, ident: int) -> bool:
+        """Whether this thread is one of those that were started here."""
+        return any(thread.ident == ident for thread in self._threads)
+
+    def replace(self, ident: int) -> None:
+        """Start another thread in the place of one that was abandoned (``walsyncd.file_calls``)."""
+        lost = next(thread for thread in self._threads if thread.ident == ident)
+        self._threads.remove(lost)
+        self.start(lost.name, self._targets.pop(lost))
 
     def crashed(self, error: BaseException) -> None:
         """Report that the calling thread met a bug, or damage to our own state, after which the process must end."""
@@ -62,6 +76,8 @@ class Supervisor:
         name_thread(name)
         try:
             target()
+        except ThreadAbandonedError:  # its call has returned after all, and its successor is at work
+            FILE_CALLS.ended(threading.get_ident())
         except BaseException as error:  # noqa: BLE001 - the only such place: any exception here ends the process
             self.crashed(error)
 

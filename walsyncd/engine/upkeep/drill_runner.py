@@ -37,6 +37,7 @@ from walsyncd.engine.threads.alarm import Alarm
 from walsyncd.engine.threads.boundary import boundary
 from walsyncd.engine.upkeep.drill import DamagedReplicaError, Rehearsal, StoppedError, rehearse
 from walsyncd.errors import RefusedError, TransientError, WalsyncdError
+from walsyncd.file_calls import FILE_CALLS
 
 FOLDER = "drill"
 BYTES_PER_S_MAX = 32 << 20  # a gigabyte in half a minute, which hardly loads a fast line
@@ -155,7 +156,8 @@ class Driller:
         try:
             return rehearse(replica, generation, tracked.open, scratch, _Host(self, tracked))
         finally:
-            self._clear()
+            if not FILE_CALLS.is_abandoned():  # or else another thread uses the folder
+                self._clear()
 
     def _tell_of(self, row: DatabaseRow, began_ms: int, done: Rehearsal) -> None:
         position = str(done.position)

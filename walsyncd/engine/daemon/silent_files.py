@@ -1,0 +1,65 @@
+"""What the daemon does when a file system does not answer, and when it answers again.
+
+The thread that hangs has a successor at once (``hang_watch``). Whoever calls a silent path next gets an error, so that
+the database's state says what does not answer. When the path answers again, its databases are followed from the
+beginning, as after a start of the daemon: the call may have hung in the middle of any change of what is known of them.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from walsyncd.config import Settings
+from walsyncd.engine.daemon.databases import Databases
+from walsyncd.engine.daemon.path_finder import PathFinder
+from walsyncd.engine.follow.schedule import Schedule
+from walsyncd.engine.threads.hang_watch import HangWatch
+from walsyncd.engine.threads.stall_detector import StallDetector
+from walsyncd.engine.threads.supervisor import Supervisor
+
+ANSWERED = "answered"  # what the main thread receives
+
+
+class SilentFiles:
+    """Connects the ``watch`` with the daemon's threads. ``databases`` returns those of the daemon."""
+
+    def __init__(
+        self,
+        supervisor: Supervisor,
+        stalls: StallDetector,
+        schedule: Schedule,
+        finder: PathFinder,
+        databases: Callable[[], Databases],
+    ) -> None:
+        self._supervisor = supervisor
+        self._stalls = stalls
+        self._schedule = schedule
+        self._finder = finder
+        self._databases = databases
+        self._answered: list[str] = []
+        self._lock = threading.Lock()
+        self.watch = HangWatch(
+            owns=supervisor.owns, replace=self._replace, answered=self._answer, silenced=self._silenced
+        )
+
+    def take(self, settings: Settings) -> None:
+        """Follow what answers again. For the main thread."""
+        with self._lock:
+            paths, self._answered = self._answered, []
+        self._databases().answer_again(paths, settings)
+        self._finder.wake()
+
+    def _replace(self, thread: int) -> None:
+        self._stalls.forget(thread)
+        self._supervisor.replace(thread)
+        self._finder.wake()  # the successor of its thread looks again
+
+    def _answer(self, paths: list[str]) -> None:
+        with self._lock:
+            self._answered += paths
+        self._supervisor.call(ANSWERED)
+
+    def _silenced(self, path: str) -> None:
+        """Have all databases of a mount looked at, so that their states say what is the matter."""
+        self._schedule.wake(self._databases().below(path))
