@@ -25,7 +25,7 @@ EXAMPLE = PACKAGING.parent / "config.example.toml"
 KEY = re.compile(r"^(?:# )?([a-z0-9_]+) = (.+)$")
 RELOAD = """.TP
 .B SIGHUP
-Read the configuration again; what is wrong with a new one stands in the log, and the old one stays in force."""
+Read the configuration again; if the new one is wrong, the log says why, and the old one stays in force."""
 
 
 def main(folder: Path) -> None:

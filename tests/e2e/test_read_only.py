@@ -102,7 +102,7 @@ def test_an_unreadable_database_is_refused_and_the_others_go_on(open_folder: Pat
         assert f"problem database {closed}: " in result.stdout
         assert f"open {closed}: permission denied (hint: let the daemon read it" in result.stdout
         daemon.start()
-        line = daemon.wait_for("database_set_aside", database="closed")
+        line = daemon.wait_for("database_suspended", database="closed")
         assert line["state"] == "refused"
         assert str(closed) in line["cause"]
         assert line["remedy"]

@@ -133,7 +133,7 @@ def test_a_cloned_host(tmp_path: Path) -> None:
         one.start().sync()
         copy_state(one, two)
         two.start()
-        two.wait_for("state_dir_is_a_copy")
+        two.wait_for("state_dir_was_copied")
         two.sync()
         connection.execute("INSERT INTO t VALUES (1)")
         two.sync()
@@ -169,7 +169,7 @@ def test_a_clone_of_the_disk_with_the_same_machine_id(tmp_path: Path) -> None:
         two.start()
         connection.execute("INSERT INTO t VALUES (2)")
         two.sync()
-        assert two.lines("state_dir_is_a_copy") == []
+        assert two.lines("state_dir_was_copied") == []
         assert current_generation(two) == first
         os.kill(original, signal.SIGCONT)
         assert commit_until_it_gives_way(one, connection) <= LOOK_UPLOADS_MAX

@@ -37,7 +37,7 @@ def test_lines_beyond_the_limit_are_one_line_with_their_count(clock: Clock) -> N
     for _ in range(LINES_PER_MINUTE_MAX + 7):
         log.get_logger().warning("wal_index_doubted", database="noisy")
         log.get_logger().debug("segment_stored", database="noisy")
-    log.get_logger(database="other").error("database_set_aside")
+    log.get_logger(database="other").error("database_suspended")
     log.get_logger().info("reloaded")
     clock.now_s += MINUTE_S
     log.get_logger(database="noisy").warning("wal_index_doubted")
@@ -45,7 +45,7 @@ def test_lines_beyond_the_limit_are_one_line_with_their_count(clock: Clock) -> N
     events = [line["event"] for line in lines]
     assert events.count("segment_stored") == LINES_PER_MINUTE_MAX + 7
     assert events.count("wal_index_doubted") == LINES_PER_MINUTE_MAX + 1
-    assert events[-4:] == ["database_set_aside", "reloaded", "log_lines_folded", "wal_index_doubted"]
+    assert events[-4:] == ["database_suspended", "reloaded", "log_lines_folded", "wal_index_doubted"]
     assert (lines[-2]["database"], lines[-2]["count"], lines[-2]["level"]) == ("noisy", 7, "warning")
 
 

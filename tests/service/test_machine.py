@@ -87,7 +87,7 @@ def test_the_watchdog_restarts_a_process_whose_follower_hangs(machine: Machine) 
         machine.wait_until(lambda: machine.unit("NRestarts") == "1", "the watchdog acts")
     machine.wait_until(machine.is_active, "comes back")
     log = machine.do("journalctl", "--unit", "walsyncd", "--no-pager")
-    assert "worker_hangs" in log
+    assert "worker_hung" in log
     assert "Watchdog timeout" in log
     assert "Fatal Python error: Aborted" in log
     machine.walsyncd("sync")

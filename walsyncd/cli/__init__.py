@@ -49,13 +49,13 @@ class Command:
 COMMANDS = {
     "run": Command("replicate, in the foreground", "walsyncd run --config /etc/walsyncd/config.toml"),
     "exec": Command(
-        "run a command with the daemon beside it, and restore before it what is missing",
+        "restore what is missing, then run a command with the daemon beside it",
         "walsyncd exec -- myapp",
     ),
-    "check": Command("look at configuration, files and storage, and say every problem", "walsyncd check"),
+    "check": Command("check configuration, files and storage, and report every problem", "walsyncd check"),
     "status": Command("show each database: state, position, lag, spool, last error", "walsyncd status --json"),
     "reload": Command("have the daemon read its configuration again", "walsyncd reload"),
-    "sync": Command("ship what is committed now, wait until it is stored", "walsyncd sync srv/app.db"),
+    "sync": Command("ship what is committed now, and wait until it is stored", "walsyncd sync srv/app.db"),
     "snapshot": Command("make a new base now", "walsyncd snapshot srv/app.db"),
     "scrub": Command("compare live files with what the replicas hold, now", "walsyncd scrub srv/app.db"),
     "takeover": Command(
@@ -67,11 +67,11 @@ COMMANDS = {
         'walsyncd restore srv/app.db -o /srv/restored/app.db --at "2026-11-22 10:56:00"',
     ),
     "verify": Command("read a whole replica and check every object and chain", "walsyncd verify srv/app.db"),
-    "prune": Command("remove what retention does not keep, or say what would go", "walsyncd prune --dry-run"),
+    "prune": Command("remove what retention does not keep, or show what would be removed", "walsyncd prune --dry-run"),
     "forget": Command(
-        "delete the whole replica of a database that is followed no more", "walsyncd forget srv/tenants/gone/data.db"
+        "delete the whole replica of a database that is no longer followed", "walsyncd forget srv/tenants/gone/data.db"
     ),
-    "demo": Command("play the whole story here, with embedded storage", "walsyncd demo", reads_config=False),
+    "demo": Command("show everything on this machine, with a folder as storage", "walsyncd demo", reads_config=False),
 }
 
 

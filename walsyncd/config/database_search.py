@@ -228,7 +228,7 @@ class _Search:
         around = next((named[each] for each in (self._state_dir, *self._state_dir.parents) if each in named), None)
         if around is not None:
             message = f"is inside {around.path.parent}, the folder of {around.entry} ({around.configured_as})"
-            hint = "choose a folder that is in none that holds a database"
+            hint = "choose a folder outside every folder that holds a database"
             self._problems.append(Problem("daemon.state_dir", shown, message, hint))
         mount = network_mount(self._state_dir, self._mounts)
         if mount:

@@ -41,7 +41,7 @@ def _deletion_problems(storage: StorageSettings) -> Iterator[Problem]:
 def _entry_problems(entry: DatabaseEntry) -> Iterator[Problem]:
     if entry.retention_s < entry.snapshot_interval_s:
         shown, interval = format_duration(entry.retention_s), format_duration(entry.snapshot_interval_s)
-        message = f"is shorter than snapshot_interval = {interval!r}: nothing could go before the next base"
+        message = f"is shorter than snapshot_interval = {interval!r}: nothing could be removed before the next base"
         yield Problem(f"{entry.key}.retention", repr(shown), message, "make retention longer, or bases more frequent")
     spans = (
         ("keep_daily", entry.keep.daily, 1),

@@ -83,7 +83,7 @@ def _read(file: Path, *, missing_ok: bool = False) -> dict[str, Any]:
         raise UsageError(f"configuration {file} is not UTF-8 at byte {error.start}", hint="save it as UTF-8") from None
     except tomllib.TOMLDecodeError as error:
         raise UsageError(
-            f"configuration {file} is not TOML: {error}", hint="text stands in quotes, sections in brackets"
+            f"configuration {file} is not TOML: {error}", hint="text needs quotes, and sections need brackets"
         ) from None
 
 

@@ -24,7 +24,7 @@ SOCKET = "/run/systemd/journal/socket"
 VALUE_BYTES_MAX = 32 << 10  # a datagram has to fit into the socket's buffer; journalctl shows less of a field anyway
 
 MESSAGE_IDS = {
-    "database_set_aside": "6c1f2e0b7a2d4f4b9a3c5de0f1a7c801",
+    "database_suspended": "6c1f2e0b7a2d4f4b9a3c5de0f1a7c801",
     "database_taken": "6c1f2e0b7a2d4f4b9a3c5de0f1a7c802",
     "generation_ended": "6c1f2e0b7a2d4f4b9a3c5de0f1a7c803",
     "left_in_spool": "6c1f2e0b7a2d4f4b9a3c5de0f1a7c804",
@@ -32,7 +32,7 @@ MESSAGE_IDS = {
     "spool_dropped": "6c1f2e0b7a2d4f4b9a3c5de0f1a7c806",
     "storage_refused": "6c1f2e0b7a2d4f4b9a3c5de0f1a7c807",
     "storage_went_away": "6c1f2e0b7a2d4f4b9a3c5de0f1a7c808",
-    "worker_hangs": "6c1f2e0b7a2d4f4b9a3c5de0f1a7c809",
+    "worker_hung": "6c1f2e0b7a2d4f4b9a3c5de0f1a7c809",
 }
 
 

@@ -42,7 +42,7 @@ def test_what_is_no_message_is_told_so(tmp_path: Path) -> None:
     """In the first answer, and the server goes on."""
     path = socket_path(tmp_path)
     with serving(path):
-        assert b"does not begin as a message does" in say(path, b"not a message\n")
+        assert b"does not begin like a message" in say(path, b"not a message\n")
         assert ask(path, {"text": "still here"}, timeout_s=10) == {"echo": "still here"}
 
 

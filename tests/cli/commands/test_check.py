@@ -176,7 +176,7 @@ def test_rollback_mode_is_a_note(tmp_path: Path) -> None:
         (b"", "note    is empty"),
         (b"x" * 100, "problem is not a SQLite database: 100 bytes are less than a page"),
         (b"SQLite format 3\0", "problem is not a SQLite database: 16 bytes are less than a page"),
-        (b"x" * 1000, "problem is not a SQLite database: 1000 bytes are no whole number of pages"),
+        (b"x" * 1000, "problem is not a SQLite database: 1000 bytes are not a whole number of pages"),
         (b"\x9c" * 4096, "note    header is not SQLite's: encrypted, or not a database"),
     ],
 )

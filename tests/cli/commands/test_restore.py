@@ -312,7 +312,7 @@ def test_stopped_restore_is_gone_on_with(tmp_path: Path, number: signal.Signals)
             process.send_signal(number)
             said = process.stderr.read()
             assert process.wait(60) != 0
-        assert ("goes on from what was fetched" in said) == (number != signal.SIGKILL)
+        assert ("continues from what was fetched" in said) == (number != signal.SIGKILL)
         (partial,) = out.parent.iterdir()
         assert partial.name.endswith(".partial")
         replica = CountingReplica(maker.storage, maker.name)

@@ -112,7 +112,7 @@ def test_a_page_that_nobody_committed_is_found_and_healed(place: Place, capsys: 
         change_behind_its_back(place, 100)
         with capture_logs() as logs:
             assert scrub(place)["differing"] == 1
-        (error,) = [line for line in logs if line["event"] == "replica_differs"]
+        (error,) = [line for line in logs if line["event"] == "replica_differed"]
         assert (error["first"], error["log_level"]) == ([100], "error")
         wait_for(lambda: len(list(place.replica.rglob("*.bridge.wal.zst"))) == 1)
         place.sync()

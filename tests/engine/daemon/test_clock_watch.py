@@ -54,5 +54,5 @@ def test_a_clock_that_is_off_is_said_once_with_its_direction() -> None:
         assert clock.words() == ""
         store_ms[0] = NOW_MS + 86_400_000
         clock.compare()
-    said = [line["ahead_s"] for line in lines if line["event"] == "clock_off"]
+    said = [line["ahead_s"] for line in lines if line["event"] == "clock_differed"]
     assert said == [86_400, -86_400]

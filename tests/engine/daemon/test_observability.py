@@ -76,4 +76,4 @@ def test_a_port_that_is_taken_keeps_nobody_from_replicating(tmp_path: Path, capf
             taken.close()
             daemon._observability.settle(settings.daemon)
             assert answers(address)
-    assert capfd.readouterr().err.count("metrics_not_shown") == 1
+    assert capfd.readouterr().err.count("metrics_not_served") == 1

@@ -54,4 +54,4 @@ def test_a_generation_without_a_base_is_not_clean(place: Place) -> None:
         with running(place.settings("app"), storage) as daemon:
             assert "error" not in place.ask(op="sync", names=["app"])["databases"]["app"]
             assert daemon.databases[0].state is not None
-        assert "base_unfinished" in [line["event"] for line in logs]
+        assert "base_left_unfinished" in [line["event"] for line in logs]

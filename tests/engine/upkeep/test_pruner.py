@@ -209,7 +209,7 @@ def test_what_is_not_ours_stays(tmp_path: Path) -> None:
         pruner, database_id = make(journal, storage)
         pruner.prune(database_id, POLICY)
     assert foreign <= set(storage.objects)
-    (told,) = [log for log in logs if log["event"] == "foreign_objects"]
+    (told,) = [log for log in logs if log["event"] == "foreign_objects_found"]
     assert (told["objects"], told["first"]) == (1, f"{NAME}/{world.generation}/notes.txt")
 
 
@@ -288,7 +288,7 @@ def test_the_only_good_base_stays_where_a_newer_one_is_damaged(tmp_path: Path) -
         pruner.prune(database_id, POLICY)
     assert f"{NAME}/{format_key(good)}" in storage.objects
     assert f"{NAME}/{format_key(good.base)}" in storage.objects
-    (told,) = [log for log in logs if log["event"] == "bases_not_believed"]
+    (told,) = [log for log in logs if log["event"] == "bases_doubted"]
     assert format_key(damaged) in told["first"]
 
 

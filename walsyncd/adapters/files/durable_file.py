@@ -43,7 +43,7 @@ _MEANINGS: dict[int, tuple[type[WalsyncdError], str]] = {
     errno.EROFS: (RefusedError, "mount it writable"),
     errno.EXDEV: (RefusedError, "the whole storage folder must be one file system"),
     errno.ENAMETOOLONG: (ImpossibleError, "choose a shorter name"),
-    errno.EFBIG: (ImpossibleError, "the file system takes no file of this size"),
+    errno.EFBIG: (ImpossibleError, "the file system can't hold a file of this size"),
     errno.ENOSPC: (TransientError, "make room on its file system"),
     errno.EDQUOT: (TransientError, "raise the quota of walsyncd's user"),
 }

@@ -130,7 +130,7 @@ class ReplicaFile:
 
     def _take_shared(self) -> None:
         if not lock_bytes(self._database, fcntl.F_RDLCK, *_SHARED):
-            raise RefusedError(f"follow with {self.path}: another process has it for itself", hint="stop that process")
+            raise RefusedError(f"follow with {self.path}: another process has locked it", hint="stop that process")
 
     def _into_wal_mode(self) -> int:
         """Have readers look for a WAL, and return the page size.

@@ -357,7 +357,7 @@ def _spooled(database_id: int, new: NewObject, body: _Body) -> ObjectRow:
 def _require_spooled(row: ObjectRow, present: ObjectRow | None) -> None:
     if present is None:
         raise MissingError(f"object {row.key} was dropped from the journal")
-    assert present.state is ObjectState.SPOOLED, f"object {row.key} was begun, it can't be merged"
+    assert present.state is ObjectState.SPOOLED, f"object {row.key} has a begun upload, so it can't be merged"
 
 
 def _merged(rows: Sequence[ObjectRow], key: str, body: _Body) -> ObjectRow:

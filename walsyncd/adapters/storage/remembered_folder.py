@@ -37,7 +37,7 @@ class RememberedFolder:
         elif self._was_seen or self._is_remembered():
             raise TransientError(
                 f"storage folder {self._root} is away: it was there, and now has no {self._mark.name} in it",
-                hint=f"mount its disk; if it is to begin anew on purpose: mkdir -p {self._mark}",
+                hint=f"mount its disk; if an empty folder is intended: mkdir -p {self._mark}",
             )
 
     def _note(self) -> None:

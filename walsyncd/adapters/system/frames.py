@@ -37,7 +37,7 @@ def message_size(held: bytes | bytearray, *, size_max: int) -> int | None:
     Raises NoMessageError if it is not a message, or if its document is longer than ``size_max``.
     """
     if held[: len(MAGIC)] != MAGIC[: len(held)]:
-        raise NoMessageError("it does not begin as a message does")
+        raise NoMessageError("it does not begin like a message")
     if len(held) < HEADER.size:
         return None
     size: int = HEADER.unpack_from(held)[1]

@@ -235,7 +235,7 @@ def _content_findings(subject: str, file: OpenFile) -> Iterator[Finding]:
     elif size < _PAGE_SIZE_MIN or header is None:
         yield Finding("problem", subject, f"is not a SQLite database: {size} bytes are less than a page")
     elif not header.magic_ok and size % _PAGE_SIZE_MIN:
-        text = f"is not a SQLite database: {size} bytes are no whole number of pages"
+        text = f"is not a SQLite database: {size} bytes are not a whole number of pages"
         yield Finding("problem", subject, text)
     elif not header.magic_ok:
         yield Finding("note", subject, "header is not SQLite's: encrypted, or not a database")

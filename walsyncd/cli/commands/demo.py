@@ -26,7 +26,7 @@ TITLE = "walsyncd demo: an application writes, the daemon beside it is killed, a
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add ``--keep``."""
-    parser.add_argument("--keep", action="store_true", help="leave everything for looking around, and say where")
+    parser.add_argument("--keep", action="store_true", help="keep everything, and say where it is")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -165,7 +165,7 @@ def _show(subject: Subject, remains: Remains, versions_refused: str) -> None:
     if remains.owner is not None:
         lines.append(f"  written by {remains.owner}: no daemon may follow it any more")
     if remains.foreign:
-        lines.append(f"  {counted(remains.foreign, 'object')} beside it that are not walsyncd's stay")
+        lines.append(f"  {counted(remains.foreign, 'object')} that are not walsyncd's stay")
     if versions_refused:
         lines.append(f"  versions can't be seen: {versions_refused}")
     print("\n".join(lines), file=sys.stderr)

@@ -37,7 +37,7 @@ DEFAULT_TIMEOUT = "1h"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the databases, ``--dry-run``, ``--timeout`` and ``--json``."""
     parser.add_argument("name", nargs="?", metavar="NAME", help="a database (default: all that are configured)")
-    parser.add_argument("--dry-run", action="store_true", help="remove nothing: say what would go and why")
+    parser.add_argument("--dry-run", action="store_true", help="remove nothing, show what would be removed and why")
     parser.add_argument(
         "--timeout", default=DEFAULT_TIMEOUT, metavar="TIME", help=f"wait no longer (default: {DEFAULT_TIMEOUT})"
     )
@@ -90,7 +90,7 @@ def _outcome(state_dir: Path, name: str, deadline: Deadline) -> tuple[bool, str]
         if not answer.get("waiting"):
             break
         if not deadline.pause():
-            return False, "it is not done yet; it goes on, and the log says what went"
+            return False, "it is not done yet and continues; the log says what was removed"
     if answer["left"]:
         from walsyncd.engine.upkeep.deletion import KEPT_HINT  # noqa: PLC0415
 
@@ -153,8 +153,8 @@ def _print(name: str, folder: Folder, told: Pruning) -> None:
     for key in folder.foreign:
         say(f"{key}  foreign: never touched")
     size = format_size(sum(each.held.size for each in told.going))
-    after = f"; more may go at {format_moment(told.next_ms)}" if told.next_ms is not None else ""
-    say(f"{name}: {len(told.going)} of {len(folder.held)} objects would go, {size}{after}")
+    after = f"; more may be removed at {format_moment(told.next_ms)}" if told.next_ms is not None else ""
+    say(f"{name}: {len(told.going)} of {len(folder.held)} objects would be removed, {size}{after}")
 
 
 def _as_json(name: str, folder: Folder, told: Pruning) -> dict[str, object]:

@@ -170,7 +170,7 @@ def _confine(args: argparse.Namespace) -> None:
 
     with TargetFile(args.output, create_folder=_how(args).create_folder) as target:
         if not confine_writes([target.folder.descriptor]):
-            say("walsyncd: note: --confine: this kernel has no Landlock; going on without it", file=sys.stderr)
+            say("walsyncd: note: --confine: this kernel has no Landlock; continuing without it", file=sys.stderr)
 
 
 def _say_no_replica(args: argparse.Namespace, replica: Replica) -> None:
@@ -245,7 +245,7 @@ def _restore(args: argparse.Namespace, replica: Replica, request: RestoreRequest
     except (KeyboardInterrupt, SystemExit, TransientError, CorruptError):
         with TargetFile(path) as target:
             for kept in target.partials():
-                say(f"walsyncd: note: the same command goes on from what was fetched: {kept}", file=sys.stderr)
+                say(f"walsyncd: note: the same command continues from what was fetched: {kept}", file=sys.stderr)
         raise
     _say_notes(restored.plan)
     for moved in restored.moved:
@@ -318,7 +318,7 @@ def _zoned(moment: datetime) -> datetime:
     earlier, later = (moment.replace(fold=fold).astimezone() for fold in (0, 1))
     if earlier.utcoffset() != later.utcoffset():
         raise UsageError(
-            f"time '{moment}' is when local clocks are changed: it is twice, or not at all",
+            f"time '{moment}' occurs twice or not at all, because local clocks are changed then",
             hint=f"say which: {earlier.isoformat()} or {later.isoformat()}",
         )
     return earlier

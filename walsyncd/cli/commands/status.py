@@ -80,7 +80,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "a new generation is due, missing, refused (no permission) or failing (it can't\n"
         "be read) while it is suspended and tried again, stopped while no daemon runs.\n"
         "What a pattern matches and can't be a database (a link, a folder, no SQLite\n"
-        "file) is suspended for as long as it is that.\n"
+        "file) is suspended as long as it is one of these.\n"
         "LAG is the age of the oldest commit that is not stored, or for how long nobody\n"
         "has looked although a look was due. Below the table are the cause and what helps,\n"
         "and a summary at the end. What needs attention is first."
@@ -313,8 +313,8 @@ def _size(objects: int, size: int, *, is_wide: bool) -> str:
 
 
 def _day_or_time(time_ms: int | None) -> str:
-    day, _, clock = _moment(time_ms).partition(" ")
-    return clock if day == time.strftime("%Y-%m-%d") else day
+    day, _, hour = _moment(time_ms).partition(" ")
+    return hour if day == time.strftime("%Y-%m-%d") else day
 
 
 def _moment(time_ms: int | None) -> str:

@@ -103,7 +103,7 @@ def decide(held: HeldLocks, seen: Seen) -> Decision:
         case HeldLocks.DMS if seen.others is not Others.PROCESS:
             return GiveUp("the process that used the database is gone")
         case HeldLocks.DMS:
-            return GiveUp("somebody wants the database for himself") if seen.claimed else TakeDatabase()
+            return GiveUp("another process wants the database for itself") if seen.claimed else TakeDatabase()
         case HeldLocks.BOTH:
             return _stay(seen)
 

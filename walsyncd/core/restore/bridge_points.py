@@ -1,11 +1,11 @@
-"""What bridges mean for a restore: moments and positions that can't be had, and those that may be wrong.
+"""What bridges mean for a restore: which moments and positions can't be restored, and which may be wrong.
 
-1. A moment between the time up to which the old position was proven to be the newest and the time of the bridge's
-   commit is inside the bridge: commits of that time are only there together. At the first of the two the old position
-   is right, and at the second the bridge.
-2. A bridge that heals says from which good scan on the replica may have been wrong. Positions after that scan and
-   before the bridge are suspect. A scan finds nothing or is healed, so spans don't overlap: the first bridge after a
-   position that heals decides about it.
+1. A bridge begins at the time up to which the old position was proven to be the newest. It ends at the time of its own
+   commit. A moment between the two is inside the bridge: the commits of that time can only be restored together. At the
+   first of the two moments the old position is right, and at the second the bridge.
+2. A bridge that heals names the last good scan, after which the replica may have been wrong. Positions after that scan
+   and before the bridge are suspect. Every scan that finds something is healed, so these spans do not overlap. The
+   first healing bridge after a position decides whether it is suspect.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from walsyncd.core.stored.position import Position
 
 @dataclass(frozen=True, slots=True)
 class StoredBridge:
-    """A bridge: ``after`` is its commit, ``span`` what it says of itself."""
+    """A bridge. ``after`` is its commit, and ``span`` is what its trailer says."""
 
     after: Point
     span: BridgeSpan
 
     @property
     def before(self) -> Position:
-        """The old position."""
+        """The last position before the bridge."""
         return Position(self.after.position.generation, self.span.epoch, self.span.frame)
 
     @property
     def suspect_from(self) -> Point | None:
-        """The last good scan, if the bridge heals: what came after it is suspect."""
+        """The last good scan, after which positions are suspect. It is None if the bridge does not heal."""
         suspect = self.span.suspect
         if suspect is None:
             return None
@@ -43,7 +43,7 @@ class StoredBridge:
 
     @property
     def is_gap(self) -> bool:
-        """Whether commits are missing before it: a bridge that heals follows the position at which it was made."""
+        """Whether commits are missing before it. Before a bridge that only heals, none are."""
         return self.span.suspect is None or self.span.proven_ms < self.after.time_ms
 
     def hides(self, time_ms: int) -> bool:
@@ -56,7 +56,7 @@ class StoredBridge:
         return start is not None and start.position < position < self.after.position
 
     def gap_text(self) -> str:
-        """What can't be had, and why, in a clause."""
+        """Return a clause that says which time can't be restored, and why."""
         missed = format_span(max(0, self.after.time_ms - self.span.proven_ms))
         return (
             f"the {missed} after {format_moment(self.span.proven_ms)} are one bridge, in which commits can't be told "
@@ -64,7 +64,7 @@ class StoredBridge:
         )
 
     def suspect_text(self) -> str:
-        """What may be wrong, and since when, in a clause."""
+        """Return a clause that says what may be wrong, and since when."""
         assert self.span.suspect is not None
         pages = self.span.suspect.pages
         found = f"a scrub found {pages} wrong page{'s' * (pages != 1)}, which are right again at {self.after}"
@@ -72,7 +72,10 @@ class StoredBridge:
 
 
 def bridges_after(part: GenerationListing, position: Position) -> list[FramesKey]:
-    """One object for each bridge that may end after a position, ascending; a segment where there is one."""
+    """Return one object for each bridge that may end after a position, in ascending order.
+
+    If a bridge is in a segment and in a compacted epoch, it is the segment.
+    """
     found: dict[int, FramesKey] = {}
     for key in part.frames:
         if key.bridge and key.epoch >= position.epoch and not isinstance(found.get(key.epoch), SegmentKey):
@@ -81,9 +84,9 @@ def bridges_after(part: GenerationListing, position: Position) -> list[FramesKey
 
 
 def suspecting(bridges: Iterable[StoredBridge], position: Position) -> StoredBridge | None:
-    """The bridge, of those after a position in ascending order, that makes it suspect; None if none does.
+    """Return the bridge that makes a position suspect, or None if there is none.
 
-    No more bridges are taken than are needed.
+    ``bridges`` are those after the position, in ascending order. No more of them are read than are needed.
     """
     for bridge in bridges:
         if bridge.span.suspect is not None and bridge.after.position > position:

@@ -1,22 +1,23 @@
-"""The plan of a restore: which base, which objects in which order, up to which position; or why not.
+"""The plan of a restore: which base, which objects in which order, and up to which position; or why there is none.
 
-Pure: a listing in, a ``Plan`` or a ``Refusal`` out. Three targets:
+``make_plan`` takes a listing of the replica and returns a ``Plan`` or a ``Refusal``. There are three targets:
 
 ============  ==========================================================================================
 ``Head``      the end of the newest generation that has a finished base
-``AtTime``    the last commit at or before a moment; covered if a commit or a base at or after it is stored
+``AtTime``    the last commit at or before a moment; it is covered if a commit or a base at or after it is stored
 ``AtPosition``  exactly that commit
 ============  ==========================================================================================
 
 1. The base is the newest one whose N (``consistent_from``) is not after the target.
-2. From its epoch on frames are covered as ``coverage`` says, and cut after the object that holds the target.
-3. A target that is not covered is refused, with the nearest positions before and after; ``allow_partial``
-   takes the nearest one before. The first reason that a coverage ends is the reason of the refusal.
-4. A generation without a finished base restores nothing. The head is then that of the generation before, and
-   a note of the plan says how much is missing.
+2. From the base's epoch on, ``coverage`` decides which frames are covered. They are cut after the object that holds the
+   target.
+3. A target that is not covered is refused. The refusal has the nearest positions before and after. With
+   ``allow_partial`` the nearest one before is restored instead. The reason is the first one for which a coverage ends.
+4. From a generation without a finished base nothing can be restored. The head is then that of the generation before,
+   and a note of the plan says how much is missing.
 
-A listing tells where objects end, not each commit in them: where the target lies within the last object, the
-reader of that object cuts it (its trailer has the commits and their times).
+A listing shows where objects end, but not each commit in them. If the target is inside the last object, the reader of
+that object cuts it there: its trailer has the commits and their times.
 """
 
 from __future__ import annotations
@@ -84,11 +85,11 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to apply.
+    """What a restore applies.
 
-    ``reached`` is the end of the last object, or for ``AtTime`` of the last one that is wholly before the
-    moment: the object after it, if there is one in ``epochs``, is cut when it is read. ``shortfall`` says why
-    less than the target is reached (only with ``allow_partial``); ``notes`` are for the operator.
+    ``reached`` is the end of the last object. For ``AtTime`` it is the end of the last object that is wholly before the
+    moment. An object after that one, if ``epochs`` has one, is cut when it is read. ``shortfall`` says why less than
+    the target is reached, which is only possible with ``allow_partial``. ``notes`` are for the operator.
     """
 
     target: Target
@@ -105,12 +106,12 @@ class Plan:
 
     @property
     def objects(self) -> list[FramesKey]:
-        """What to read after the base, in order."""
+        """The objects to read after the base, in order."""
         return [key for epoch in self.epochs for key in epoch.objects]
 
 
 class Reason(Enum):
-    """What a refusal comes down to."""
+    """The kind of a refusal."""
 
     EMPTY = "nothing to restore"
     UNREACHABLE = "the target is not covered"
@@ -121,7 +122,7 @@ class Reason(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why there is no plan; ``before`` and ``after`` are the nearest points that can be had."""
+    """Why there is no plan. ``before`` and ``after`` are the nearest points that can be restored."""
 
     reason: Reason
     message: str
@@ -140,7 +141,7 @@ _REASONS = {
 def make_plan(
     listing: Listing, target: Target, *, generation: str | None = None, allow_partial: bool = False
 ) -> Plan | Refusal:
-    """How to restore ``target``, within one generation if that is given."""
+    """Return how to restore ``target``. If ``generation`` is given, only that one is used."""
     offered = tuple(part for part in listing.generations if generation in (None, part.generation))
     if listing.generations and not offered:
         known = ", ".join(part.generation for part in listing.generations)
@@ -165,7 +166,7 @@ def make_plan(
 
 
 def _without_base(offered: Sequence[GenerationListing]) -> Refusal:
-    """Nothing was ever finished, or what was has lost the object that its manifest speaks of."""
+    """Return the refusal when no base can be used: none was ever finished, or the object of one is missing."""
     lost = [manifest.base for part in offered for manifest in part.manifests]
     if lost:
         return Refusal(Reason.HOLE, f"base {format_key(lost[-1])} is missing, though its manifest is stored")
@@ -200,17 +201,20 @@ def _plan_time(coverages: list[Coverage], target: AtTime) -> Plan | Refusal:
 
 
 def _is_proven_by_later_objects(chosen: Coverage, coverages: list[Coverage], moment: int) -> bool:
-    """Whether the same unbroken history goes on to ``moment``: then what lies before it is complete."""
+    """Whether the same unbroken history continues up to ``moment``. Then everything before it is complete."""
     if any(key.time_ms >= moment for key in chosen.objects):
         return True
     bases = (other.base for other in coverages if other.base.generation == chosen.base.generation)
-    # A base beyond the coverage proves nothing: the objects between may be lost. One before the first frame of an epoch
-    # has the time of the last commit before it, so the object of that commit is the proof, if it is stored.
+    # A base after the end of the coverage proves nothing, because objects between the two may be lost. A base before
+    # the first frame of an epoch has the time of the last commit before it. That commit's object is then the proof.
     return any(base.time_ms >= moment and (base.epoch, base.frame) <= chosen.last for base in bases)
 
 
 def _cut_at_time(coverage: Coverage, moment: int) -> tuple[EpochPlan, ...]:
-    """Objects up to the first with a later commit, which may hold earlier ones too; but at least up to N."""
+    """Return the objects up to the first one with a later commit, since it may hold earlier ones too.
+
+    They reach at least up to N.
+    """
     floor = (coverage.base.epoch, coverage.base.frame)
     late = [(key.epoch, key.last) for key in coverage.objects if key.time_ms > moment]
     return _cut(coverage, max(floor, late[0])) if late else coverage.epochs
@@ -236,7 +240,7 @@ def _plan_position(coverages: list[Coverage], target: AtPosition) -> Plan | Refu
 
 
 def _holds(coverage: Coverage, place: tuple[int, int]) -> bool:
-    """Whether the frame is there; frame 0 stands for the end of the epoch before."""
+    """Whether the frame is covered. Frame 0 means the end of the epoch before."""
     ends = {part.epoch: part.last for part in coverage.epochs}
     return place <= coverage.last and place[1] <= ends.get(place[0], -1)
 
@@ -254,7 +258,7 @@ def _plan(target: Target, coverage: Coverage, epochs: tuple[EpochPlan, ...]) -> 
 
 
 def _cut(coverage: Coverage, place: tuple[int, int]) -> tuple[EpochPlan, ...]:
-    """The epochs up to and including the object that holds ``place``."""
+    """Return the epochs up to and including the object that holds ``place``."""
     epoch, frame = place
     kept = [part for part in coverage.epochs if part.epoch < epoch]
     for part in coverage.epochs:
@@ -275,7 +279,7 @@ def _cut_epoch(part: EpochPlan, frame: int) -> EpochPlan:
 
 
 def _points(coverages: list[Coverage]) -> list[Point]:
-    """All positions that a listing alone shows to be restorable, ascending."""
+    """Return all positions that can be restored by the listing alone, in ascending order."""
     found: dict[Position, Point] = {}
     for coverage in coverages:
         if not coverage.is_usable:
@@ -308,7 +312,7 @@ def _around_position(points: list[Point], wanted: Position) -> tuple[Point | Non
 
 
 def _notes(offered: Iterable[GenerationListing], plan: Plan) -> Iterable[str]:
-    """What the operator should know although there is a plan."""
+    """Yield what the operator should know although there is a plan."""
     for part in offered:
         for base in sorted(part.manifests, key=base_order):
             if base.base not in part.bases:
@@ -318,7 +322,7 @@ def _notes(offered: Iterable[GenerationListing], plan: Plan) -> Iterable[str]:
 
 
 def _fallback_note(part: GenerationListing, plan: Plan) -> str:
-    """By how much the head falls back behind a generation that has no finished base."""
+    """Return how much of a generation without a finished base is missing in the head of an earlier one."""
     began = int(generation_time(part.generation).timestamp() * 1000)
     newest = max([began, *(key.time_ms for key in part.frames)])
     span = format_span(max(0, newest - plan.reached.time_ms))

@@ -60,7 +60,7 @@ def new_generation(now: datetime, entropy: int, *, known: str = "") -> str:
         if moment > _LAST:
             raise RefusedError(
                 f"begin a generation: the replica has {known}, and no later id can be made",
-                hint="no clock wrote that: look into the bucket, and remove that folder",
+                hint="no clock made that id: look into the bucket, and remove that folder",
             )
     return f"{moment:%Y%m%dT%H%M%SZ}-{entropy & 0xFFFFFFFF:08x}"
 

@@ -226,7 +226,7 @@ class Scrubs:
             return ScrubResult(compared)
         shown = pages[:SHOWN].tolist()
         _log.error(
-            "replica_differs",
+            "replica_differed",
             database=tracked.name,
             position=str(position),
             differing=len(pages),

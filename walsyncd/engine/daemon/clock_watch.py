@@ -50,6 +50,6 @@ class ClockWatch:
         words = self.words()
         was_off, self._is_off = self._is_off, bool(words)
         if words and not was_off:
-            _log.error("clock_off", ahead_s=round(self.ahead_s()), remedy=REMEDY)
+            _log.error("clock_differed", ahead_s=round(self.ahead_s()), remedy=REMEDY)
         elif was_off and not words:
-            _log.info("clock_agrees_again")
+            _log.info("clock_agreed_again")

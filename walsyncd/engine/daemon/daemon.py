@@ -87,7 +87,7 @@ class Daemon:
         self._journal.sweep()
         self._identity = new_run(self._journal)
         if not self._journal.begin_run(self._identity.run_id):
-            _log.warning("state_dir_is_a_copy", state_dir=str(settings.daemon.state_dir))
+            _log.warning("state_dir_was_copied", state_dir=str(settings.daemon.state_dir))
         self._limit = SpoolLimit(self._journal, settings.daemon.spool_bytes_max)
         self._schedule = Schedule()
         self._attention = Attention(self._schedule, self._stalls, databases=lambda: self.databases)
@@ -263,7 +263,7 @@ class Daemon:
         """Look once more, ship as much as time permits, report what is not stored. Returns the exit code."""
         timeout_s = self._settings.daemon.stop_timeout_s if timeout_s is None else timeout_s
         deadline = time.monotonic() + timeout_s
-        self._manager.tell("STOPPING=1", "STATUS=stopping: ships what is committed")
+        self._manager.tell("STOPPING=1", "STATUS=stopping: shipping what is committed")
         self._manager.extend(timeout_s + STOP_MARGIN_S)
         databases = self._databases.all()
         self._destinations.wind_down()
@@ -277,7 +277,7 @@ class Daemon:
         self._server.stop()
         self._destinations.urgent(tracked.row_id for tracked in databases)
         if not self._destinations.stop(max(0.0, deadline - time.monotonic()), linger_s=LINGER_S):
-            _log.warning("uploads_left_in_flight", remedy="the next start finds out what came of them")
+            _log.warning("uploads_left_in_flight", remedy="the next start finds out what became of them")
         self._supervisor.join(1.0)
         is_clean = report_unshipped(self._journal, databases, unseen)
         self._databases.release()

@@ -330,7 +330,7 @@ class Databases:
             try:
                 done.result(DISMISS_TIMEOUT_S)
             except FutureTimeoutError:  # it is dismissed as soon as the follower gets to it
-                _log.warning("database_not_let_go", database=tracked.name, waited_s=DISMISS_TIMEOUT_S)
+                _log.warning("database_not_released", database=tracked.name, waited_s=DISMISS_TIMEOUT_S)
         for tracked in leaving:
             self._schedule.forget(tracked)
             with self._lock:

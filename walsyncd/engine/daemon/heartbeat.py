@@ -98,7 +98,7 @@ class Heartbeat:
     def _live(self) -> None:
         hangs = self._hung()
         if hangs and not self._hangs:
-            _log.critical("worker_hangs", worker=hangs, remedy="the service manager's watchdog restarts the process")
+            _log.critical("worker_hung", worker=hangs, remedy="the service manager's watchdog restarts the process")
         self._hangs = hangs
         if hangs:
             return

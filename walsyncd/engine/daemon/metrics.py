@@ -142,7 +142,7 @@ class Metrics:
         yield _counter("part_retries", "Parts of bases that have to be sent again.", (), {(): float(again)})
         text = "How far this machine's clock is ahead of the store's."
         yield _gauge("clock_ahead_seconds", text, (), {(): self._clock.ahead_s()})
-        yield _gauge("storage_up", "Whether storage answers and takes us.", (), {(): float(not self._trouble())})
+        yield _gauge("storage_up", "Whether storage answers and accepts us.", (), {(): float(not self._trouble())})
 
 
 def _gauge(name: str, text: str, labels: tuple[str, ...], values: Mapping[_L, float]) -> Metric:

@@ -102,8 +102,8 @@ class Observability:
         try:
             self.settle(daemon, notify)
         except UsageError as error:
-            remedy = f"{error.hint}, or free it and reload: until then there are none"
-            _log.error("metrics_not_shown", reason=error.message, remedy=remedy)
+            remedy = f"{error.hint}, or free it and reload: until then no metrics are served"
+            _log.error("metrics_not_served", reason=error.message, remedy=remedy)
             self.notifier.settle(notify)
 
     def settle(self, daemon: DaemonSettings, notify: NotifySettings = NOBODY) -> None:

@@ -85,7 +85,7 @@ class PathFinder:
             try:
                 self._look()
             except WalsyncdError as error:
-                _log.error("databases_not_looked_for", reason=str(error), remedy="tried again within a minute")
+                _log.error("database_search_failed", reason=str(error), remedy="tried again within a minute")
             pause_s = max(PAUSE_S, PAUSE_FACTOR * (time.monotonic() - began_s))
 
     def stop(self) -> None:

@@ -62,7 +62,7 @@ class SingleRound:
         self._wait_while(self._unfinished)
         self.left = self._unfinished() | self._given_up()
         for name, reason in self.left.items():
-            _log.warning("left_for_next_run", database=name, reason=reason)
+            _log.warning("database_left_for_next_run", database=name, reason=reason)
         if not self.left:
             self._wait_while(self._is_housekeeping)
         self._done()

@@ -46,7 +46,7 @@ def _say_bases(journal: Journal, databases: Sequence[FollowedDatabase]) -> int:
         row = journal.database_by_id(tracked.row_id)
         if row.generation is not None and not row.has_base:
             bare.append(tracked)
-            _log.warning("base_unfinished", database=row.name, generation=row.generation)
+            _log.warning("base_left_unfinished", database=row.name, generation=row.generation)
     return len(bare)
 
 

@@ -35,7 +35,7 @@ from walsyncd.engine.threads.stall_detector import StallDetector
 from walsyncd.errors import STATE_ERRORS, FaultError, MissingError, RefusedError, TransientError, WalsyncdError
 
 JOURNAL_DELAY_S = 1.0
-BASE_REMEDY = "a pause in the writing of some seconds, or WAL mode, in which a base needs none"
+BASE_REMEDY = "a pause of some seconds in the writing, or WAL mode, where a base needs no pause"
 SPOOL_DELAY_S = 0.1
 BEGIN_LOOK_S = 2.0  # between two checks whether storage is back, or the WAL has restarted; each is cheap
 
@@ -218,7 +218,7 @@ class Follower:
         except STATE_ERRORS:
             raise
         except WalsyncdError as error:
-            self._set_aside(tracked, error)
+            self._suspend(tracked, error)
             return None
 
     def _step(self, tracked: FollowedDatabase) -> Step | None:
@@ -238,7 +238,7 @@ class Follower:
                 return steps
         except FaultError as error:
             if len(steps) == 1:
-                self._set_aside(steps[0][0], error)
+                self._suspend(steps[0][0], error)
                 return []
         return [each for step in steps for each in self._make_durable([step])]
 
@@ -365,7 +365,7 @@ class Follower:
 
     # -- states -----------------------------------------------------------------------------------------------------
 
-    def _set_aside(self, tracked: FollowedDatabase, error: WalsyncdError) -> None:
+    def _suspend(self, tracked: FollowedDatabase, error: WalsyncdError) -> None:
         """Report a database that can't be looked at, and try it later. The others are not affected."""
         tracked.drop_pending()
         tracked.fail_requests(error)
@@ -392,7 +392,7 @@ class Follower:
         self._notes.add(StateNote(tracked.row_id, state, cause, remedy, self._environment.wall_ms()))
         tracked.report = report
         if state.is_suspended:
-            _log.warning("database_set_aside", database=tracked.name, state=str(state), cause=cause, remedy=remedy)
+            _log.warning("database_suspended", database=tracked.name, state=str(state), cause=cause, remedy=remedy)
 
 
 def _dismissed(tracked: FollowedDatabase) -> TransientError:

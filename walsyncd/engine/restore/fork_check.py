@@ -1,13 +1,14 @@
-"""Compares objects that a restore leaves out with those that it applies, where both hold the same frames.
+"""Compares the objects that a restore leaves out with those that it applies, where both hold the same frames.
 
-A whole and its segments hold the same frames, and so do objects that were written twice. One of them is enough for a
-restore, but only if they say the same. Two daemons that wrote to one folder, or a machine that was set back, leave two
-histories in one epoch, which may even end at the same frame. The chain after a frame covers every frame of the epoch
-up to there. So it is enough to compare one chain: at the end of an object that is left out, or at the last frame that
-is restored, if the object goes beyond that.
+A compacted epoch and its segments hold the same frames, and so do objects that were written twice. A restore applies
+one of them, which is right only if they agree. Two daemons that write to one folder leave two histories in one epoch,
+and so does a machine that was set back. The two may even end at the same frame.
 
-The end of an object tells its chain without the rest of it. These reads are made while the restore goes on, and there
-are none where no object is left out. An object that was deleted meanwhile says nothing. One that is damaged is a note.
+The chain after a frame covers every frame of the epoch up to there, so it is enough to compare one chain. It is the one
+at the end of the object that is left out, or at the last frame that is restored if the object continues after that.
+
+The end of an object has its chain, so the rest is not read. The reads are made while the restore runs. None are made if
+no object is left out. An object that was deleted in the meantime is not compared. One that is damaged is reported.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from walsyncd.engine.restore.epoch_reader import EpochReader
 from walsyncd.engine.restore.replica import Replica
 from walsyncd.errors import CorruptError, ForkError, VanishedError
 
-READERS = 3  # objects looked at at once
+READERS = 3  # objects whose ends are read at the same time
 
 Place = tuple[int, int]  # epoch, frame
 
@@ -40,7 +41,7 @@ class LeftOut:
 
 
 def left_out(plan: Plan) -> list[LeftOut]:
-    """The objects that a resolved plan leaves out, though they hold frames that it applies."""
+    """Return the objects that a resolved plan leaves out although they hold frames that it applies."""
     stop = plan.reached.position
     found = []
     for epoch in plan.epochs:
@@ -51,7 +52,7 @@ def left_out(plan: Plan) -> list[LeftOut]:
 
 
 class ForkCheck:
-    """Objects that are left out; their ends are read from now on, until ``close``."""
+    """The objects that are left out. Their ends are read in the background until ``close``."""
 
     def __init__(self, replica: Replica, others: Sequence[LeftOut], page_size: int) -> None:
         self._replica = replica
@@ -64,22 +65,28 @@ class ForkCheck:
         self._others = [(each.key, each.frame, self._submit(each.key, each.frame)) for each in others]
 
     def close(self) -> None:
-        """Read no more."""
+        """Stop reading."""
         if self._pool is not None:
             self._pool.shutdown(wait=True, cancel_futures=True)
 
     def applied(self, key: FramesKey, frames: Frames, start: Chain, *, after: int) -> None:
-        """Note what a batch of an object says; only frames after ``after`` count. Called from any thread."""
+        """Note the chain in a batch of an object that is applied. Any thread may call this.
+
+        Only frames after ``after`` count.
+        """
         for frame in self._places.get(key.epoch, ()):
             if max(frames.first, after + 1) <= frame <= frames.last:
                 self._applied[key.epoch, frame] = frames.chain_after(frame, start), key
 
     def check(self) -> tuple[FramesKey, ...]:
-        """Compare, when all was applied. ForkError names both objects; returns those that are damaged."""
+        """Compare after everything was applied. Returns the objects that are damaged.
+
+        Raises ForkError, which names two objects that disagree.
+        """
         damaged = []
         for key, frame, future in self._others:
             found = self._applied.get((key.epoch, frame))
-            if found is None:  # in the epoch of the base, before what is read of it
+            if found is None:  # in the epoch of the base, before the first frame that is applied
                 continue
             chain, applied = found
             try:

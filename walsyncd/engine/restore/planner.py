@@ -195,7 +195,7 @@ def _without_doubt(replica: Replica, listing: Listing, plan: Plan, *, allow: boo
     if bridge is not None:
         if not allow:
             message = f"restore {replica.url}: {plan.reached} is suspect: {bridge.suspect_text()}"
-            raise SuspectError(message, hint="--allow-partial restores it all the same")
+            raise SuspectError(message, hint="--allow-partial restores it anyway")
         notes.append(f"{plan.reached} is suspect: {bridge.suspect_text()}")
     return replace(plan, notes=(*plan.notes, *notes))
 

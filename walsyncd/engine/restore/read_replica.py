@@ -300,7 +300,7 @@ def _check_page_size(descriptor: int, page_size: int) -> None:
     if (65536 if stored == 1 else stored) != page_size:
         raise RefusedError(
             f"follow: the database has pages of {stored} bytes now, the copy of {page_size}",
-            hint="stop its readers and restore it anew with --force",
+            hint="stop its readers and restore it again with --force",
         )
 
 

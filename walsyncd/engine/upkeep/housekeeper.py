@@ -190,7 +190,7 @@ class Housekeeper:
             return RETRY_S
         if self._said:
             self._said.clear()
-            _log.info("housekeeping_goes_on")
+            _log.info("housekeeping_resumed")
         now_ms = self.store_ms()
         due = [self._compactor.next_ms(), self._journal.next_prune_ms(now_ms)]
         moments = [moment for moment in due if moment is not None]

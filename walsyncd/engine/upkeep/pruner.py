@@ -190,7 +190,9 @@ class Pruner:
         row = self._journal.database_by_id(database_id)
         folder = list_folder(self._storage, row.name)
         if folder.foreign:
-            _log.warning("foreign_objects", database=row.name, objects=len(folder.foreign), first=folder.foreign[0])
+            _log.warning(
+                "foreign_objects_found", database=row.name, objects=len(folder.foreign), first=folder.foreign[0]
+            )
         now_ms = self._store_ms()
         decided = trustworthy_pruning(
             self._storage,
@@ -205,7 +207,7 @@ class Pruner:
         told = decided.told
         if decided.doubted:
             fault = next(iter(decided.doubted.values()))
-            _log.error("bases_not_believed", database=row.name, bases=len(decided.doubted), first=fault)
+            _log.error("bases_doubted", database=row.name, bases=len(decided.doubted), first=fault)
         leftover = self._replaced(row, folder)
         left: set[str] = set()
         if told.statements or told.steps or leftover:

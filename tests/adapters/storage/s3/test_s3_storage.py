@@ -182,9 +182,9 @@ def test_nobody_listens() -> None:
 def test_not_an_s3_store(script: ScriptedStore, storage: S3Storage) -> None:
     """A web page is no listing: it is not taken for an empty bucket."""
     script.will_say(Answer(200, b"<html><p>welcome</p></html>"), Answer(200, b"<html></html>"))
-    with pytest.raises(TransientError, match="is this an S3 store"):
+    with pytest.raises(TransientError, match="check that an S3 store runs there"):
         list(storage.list(""))
-    with pytest.raises(TransientError, match="is this an S3 store"):
+    with pytest.raises(TransientError, match="check that an S3 store runs there"):
         storage.folders("")
 
 

@@ -152,7 +152,7 @@ class BucketRules:
         except (BotoCoreError, ClientError, HTTPError):  # an earlier step has found out whether it can be written
             return
         text = "the store overwrites although it was told not to (no conditional writes)"
-        hint = "two daemons for one folder are found out later then, by what each reads back: run only one"
+        hint = "two daemons that write to one folder notice it later, by what they read back: run only one"
         yield Remark("conditions", text, hint, is_problem=False)
 
 

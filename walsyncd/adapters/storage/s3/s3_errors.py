@@ -81,10 +81,10 @@ _ACTIONS: Mapping[str, str] = {  # the names in AWS's policies; those of other s
     "ListMultipartUploads": "s3:ListBucketMultipartUploads",
 }
 _REGION_HINT = "set [storage] region to the bucket's region"
-ADDRESS_HINT = "is this an S3 store, and running? Else correct [storage] endpoint_url"
+ADDRESS_HINT = "check that an S3 store runs there Else correct [storage] endpoint_url"
 _CERTIFICATE_HINT = "set ca_file in [storage], or AWS_CA_BUNDLE, to a file with the certificate of its authority"
 
-_EXPIRED_HINT = "the credentials have expired: renew them where they come from; they are looked for at every try"
+_EXPIRED_HINT = "the credentials have expired: renew them at their source; they are read again at every attempt"
 _ROLE_HINT = "correct [storage] role_arn, and let these credentials assume it"
 
 EXPIRED_CODES = frozenset({"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired"})
@@ -114,19 +114,19 @@ _MEANINGS: Mapping[str, _Meaning] = {
     "IllegalLocationConstraintException": (RefusedError, _REGION_HINT),
     "InvalidObjectState": (RefusedError, "the object is archived: restore it from its storage class first"),
     "QuotaExceeded": (RefusedError, "raise the quota or make room in the bucket"),
-    "NotImplemented": (RefusedError, "the store does not offer this: are storage_class and encryption for it?"),
+    "NotImplemented": (RefusedError, "the store does not offer this: check storage_class and encryption"),
     "InvalidStorageClass": (RefusedError, "correct [storage] storage_class"),
     "KMS.NotFoundException": (RefusedError, "correct [storage] kms_key_id"),
     "KMS.DisabledException": (RefusedError, "enable the key of [storage] kms_key_id"),
     "KMS.KMSInvalidStateException": (RefusedError, "enable the key of [storage] kms_key_id"),
     "InvalidEncryptionAlgorithmError": (RefusedError, "correct [storage] encryption"),
     "MethodNotAllowed": (RefusedError, "the store does not offer this operation"),
-    "EntityTooLarge": (ImpossibleError, "the store takes no object or part of this size"),
-    "EntityTooSmall": (ImpossibleError, "the store takes no part of this size"),
+    "EntityTooLarge": (ImpossibleError, "the store accepts no object or part of this size"),
+    "EntityTooSmall": (ImpossibleError, "the store accepts no part of this size"),
     "KeyTooLongError": (ImpossibleError, "choose a shorter name or prefix"),
     "KeyTooLong": (ImpossibleError, "choose a shorter name or prefix"),
-    "MetadataTooLarge": (ImpossibleError, "the store takes no metadata of this size"),
-    "413": (ImpossibleError, "a server or proxy on the way takes no body of this size"),
+    "MetadataTooLarge": (ImpossibleError, "the store accepts no metadata of this size"),
+    "413": (ImpossibleError, "a server or proxy on the way accepts no body of this size"),
     "NoSuchKey": (MissingError, ""),
     "NoSuchUpload": (MissingError, ""),
     "404": (MissingError, ""),

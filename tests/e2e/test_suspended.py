@@ -15,7 +15,7 @@ def test_a_missing_database_is_picked_up_when_it_appears(tmp_path: Path) -> None
     with Daemon(tmp_path, [tmp_path / "data/here.db", late]) as daemon:
         here = create(daemon.data / "here.db", rows=5)
         daemon.start()
-        assert "it is picked up when it appears" in daemon.wait_for("database_set_aside", database="late")["remedy"]
+        assert "it is picked up when it appears" in daemon.wait_for("database_suspended", database="late")["remedy"]
         assert daemon.status("late")["state"] == "missing"
         assert list(daemon.sync("here")) == ["here"]
         result = daemon.walsyncd("sync", "--timeout", "1s")
@@ -34,7 +34,7 @@ def test_a_database_that_vanishes_and_comes_back(tmp_path: Path) -> None:
         daemon.start()
         before = daemon.sync()["app"]
         old = file.rename(tmp_path / "old.db")
-        daemon.wait_for("database_set_aside", database="app", state="missing")
+        daemon.wait_for("database_suspended", database="app", state="missing")
         create(file, rows=9)
         wait_until(lambda: len(daemon.lines("generation_began")) == 2, "a second generation")
         daemon.sync()
@@ -58,7 +58,7 @@ def test_files_that_are_no_databases(tmp_path: Path) -> None:
         assert f"problem database {header}: has an impossible page size in its header" in result.stdout
         assert f"ok      database {app}: " in result.stdout
         daemon.start()
-        assert daemon.wait_for("database_set_aside", database="folder")["state"] == "failing"
+        assert daemon.wait_for("database_suspended", database="folder")["state"] == "failing"
         daemon.sync("app")
         assert_same(daemon.restore("app"), app)
 
