@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Callable, Iterable
-from contextlib import closing
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Self
 
@@ -26,6 +26,7 @@ from walsyncd.engine.follow.step import Step
 from walsyncd.engine.follow.wal_pairs import WalPairs
 
 STEPS_MAX = 2000
+CHECKPOINT, RESTART, TRUNCATE = (f"PRAGMA wal_checkpoint{mode}" for mode in ("", "(RESTART)", "(TRUNCATE)"))
 
 
 def spec_of(path: Path, *, presence: bool = False) -> DatabaseSpec:
@@ -140,6 +141,28 @@ class Following:
         step = self.look()
         assert step.gap is not None, step
         return step.gap.reason
+
+    def finds_gap(self, words: str) -> None:
+        """A look finds a gap, and its reason has these words."""
+        reason = self.gap()
+        assert words in reason, reason
+
+    def sees_all(self, app: SqliteProcess) -> None:
+        """A look finds no gap, and what was stored is what the application sees."""
+        assert not self.look().gap
+        self.proves(app)
+
+    def recovered(self) -> list[int]:
+        """How many transactions each restart of the WAL left to be read in the old incarnation, if it left any."""
+        return [step.recovered for step in self.steps if step.recovered]
+
+    @contextmanager
+    def opened(self) -> Iterator[SqliteProcess]:
+        """A process that has opened the database, and the follower has read the events of that."""
+        with SqliteProcess(self.path) as app:
+            app.execute("SELECT * FROM t")
+            self.watch.drain()
+            yield app
 
     def die(self) -> None:
         """The daemon is gone, at once."""

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.adapters.files.sqlite_process import SqliteProcess, wal_database
-from tests.engine.follow.test_wal_restart import CHECKPOINT, fill, grown_twice
-from tests.engine.following import Following, closed_database, insert
+from tests.engine.follow.test_wal_restart import fill, grown_twice
+from tests.engine.following import CHECKPOINT, TRUNCATE, Following, insert
 from walsyncd.adapters.files.inotify import Event, Kind
 from walsyncd.adapters.files.source import Role
 from walsyncd.core.follow.decision import CLOSE_LATE_MS
@@ -31,7 +31,7 @@ def closes_beside(follow: Following, app: SqliteProcess) -> None:
 
 def recovers_two(follow: Following, app: SqliteProcess) -> None:
     assert not follow.look().gap
-    assert [step.recovered for step in follow.steps if step.recovered] == [2]
+    assert follow.recovered() == [2]
     assert [step.proven_by for step in follow.steps if step.proven_by] == ["count"]
     follow.proves(app)
 
@@ -47,26 +47,22 @@ def test_a_connection_that_closed_before_another_incarnation_behind(tmp_path: Pa
         recovers_two(follow, app)
 
 
-def test_a_connection_that_closed_before_a_checkpoint_that_was_seen(tmp_path: Path) -> None:
+def test_a_connection_that_closed_before_a_checkpoint_that_was_seen(app: SqliteProcess, follow: Following) -> None:
     """After it the wal-index showed how far the old incarnation had come, and nothing was copied back since."""
-    path = tmp_path / "app.db"
-    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
-        fill(app, 10)
-        closes_beside(follow, app)
-        app.execute(CHECKPOINT)
-        follow.watch.drain()
-        app.execute(insert(1))
-        recovers_two(follow, app)
+    fill(app, 10)
+    closes_beside(follow, app)
+    app.execute(CHECKPOINT)
+    follow.watch.drain()
+    app.execute(insert(1))
+    recovers_two(follow, app)
 
 
-def test_a_connection_that_closed_and_the_end_of_the_file(tmp_path: Path) -> None:
+def test_a_connection_that_closed_and_the_end_of_the_file(app: SqliteProcess, follow: Following) -> None:
     """It may have been cut right there, so a young counter is not believed."""
-    path = tmp_path / "app.db"
-    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
-        fill(app, 10)
-        closes_beside(follow, app)
-        app.execute(CHECKPOINT, insert(1))
-        assert "where the old one ended can't be seen" in follow.gap()
+    fill(app, 10)
+    closes_beside(follow, app)
+    app.execute(CHECKPOINT, insert(1))
+    follow.finds_gap("where the old one ended can't be seen")
 
 
 def test_a_connection_that_closed_beside_an_old_counter(tmp_path: Path) -> None:
@@ -83,20 +79,18 @@ def test_a_connection_that_closed_beside_an_old_counter(tmp_path: Path) -> None:
         recovers_two(follow, app)
 
 
-def test_a_connection_that_closed_after_our_last_commit(tmp_path: Path) -> None:
+def test_a_connection_that_closed_after_our_last_commit(app: SqliteProcess, follow: Following) -> None:
     """Nothing was written to the WAL before the checkpoint, so nothing came after our frame, which is overwritten."""
-    path = tmp_path / "app.db"
-    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
+    follow.look()
+    with SqliteProcess(follow.path) as other:
+        other.execute("SELECT * FROM t")
         follow.look()
-        with SqliteProcess(path) as other:
-            other.execute("SELECT * FROM t")
-            follow.look()
-            other.close()
-        app.execute(CHECKPOINT)
-        fill(app, follow.cursor.frames + 1)
-        assert not follow.look().gap
-        assert [step.proven_by for step in follow.steps if step.proven_by] == ["count"]
-        follow.proves(app)
+        other.close()
+    app.execute(CHECKPOINT)
+    fill(app, follow.cursor.frames + 1)
+    assert not follow.look().gap
+    assert [step.proven_by for step in follow.steps if step.proven_by] == ["count"]
+    follow.proves(app)
 
 
 def tear_header(path: Path) -> None:
@@ -115,20 +109,18 @@ def torn_header(path: Path) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("more", [0, 3])
-def test_a_counter_rebuilt_in_place_is_a_gap(tmp_path: Path, more: int) -> None:
+def test_a_counter_rebuilt_in_place_is_a_gap(app: SqliteProcess, follow: Following, more: int) -> None:
     """It has come as far again as it was, and ``more``: there is nothing to believe it for."""
-    path = tmp_path / "app.db"
-    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
-        fill(app, 5)
-        follow.look()
-        assert follow.tracked.evidence.mark is not None
-        ichange, index_rebuilds = follow.tracked.evidence.mark.ichange, follow.tracked.evidence.mark.index_rebuilds
-        tear_header(path)
-        fill(app, ichange + more, start=2000)
-        app.execute(CHECKPOINT, insert(1))
-        assert "where the old one ended can't be seen" in follow.gap()
-        assert follow.tracked.wal_pairs.current is not None
-        assert follow.tracked.wal_pairs.current.index_rebuilds == index_rebuilds, "no event tells of it"
+    fill(app, 5)
+    follow.look()
+    assert follow.tracked.evidence.mark is not None
+    ichange, index_rebuilds = follow.tracked.evidence.mark.ichange, follow.tracked.evidence.mark.index_rebuilds
+    tear_header(follow.path)
+    fill(app, ichange + more, start=2000)
+    app.execute(CHECKPOINT, insert(1))
+    follow.finds_gap("where the old one ended can't be seen")
+    assert follow.tracked.wal_pairs.current is not None
+    assert follow.tracked.wal_pairs.current.index_rebuilds == index_rebuilds, "no event tells of it"
 
 
 def test_a_counter_rebuilt_in_place_whose_commits_were_cut_off_is_a_gap(tmp_path: Path) -> None:
@@ -151,22 +143,22 @@ def test_a_counter_rebuilt_in_place_whose_commits_were_cut_off_is_a_gap(tmp_path
         other.close()
         app.execute(CHECKPOINT, insert(1))
         assert path.with_name("app.db-wal").stat().st_size == 32 + frames * (24 + 4096)
-        assert "where the old one ended can't be seen" in follow.gap()
+        follow.finds_gap("where the old one ended can't be seen")
 
 
-def test_a_counter_rebuilt_in_place_whose_commits_were_overwritten_is_a_gap(tmp_path: Path) -> None:
+def test_a_counter_rebuilt_in_place_whose_commits_were_overwritten_is_a_gap(
+    app: SqliteProcess, follow: Following
+) -> None:
     """The count fits, and nothing is left that could contradict it."""
-    path = tmp_path / "app.db"
-    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
-        fill(app, 5)
-        follow.look()
-        assert follow.tracked.evidence.mark is not None
-        ichange, frames = follow.tracked.evidence.mark.ichange, follow.cursor.frames
-        tear_header(path)
-        fill(app, ichange, start=2000)
-        app.execute(CHECKPOINT)
-        fill(app, frames + ichange + 1, start=3000)
-        assert follow.gap()
+    fill(app, 5)
+    follow.look()
+    assert follow.tracked.evidence.mark is not None
+    ichange, frames = follow.tracked.evidence.mark.ichange, follow.cursor.frames
+    tear_header(follow.path)
+    fill(app, ichange, start=2000)
+    app.execute(CHECKPOINT)
+    fill(app, frames + ichange + 1, start=3000)
+    assert follow.gap()
 
 
 def test_a_counter_rebuilt_in_place_in_an_incarnation_between_is_a_gap(tmp_path: Path) -> None:
@@ -184,39 +176,35 @@ def test_a_counter_rebuilt_in_place_in_an_incarnation_between_is_a_gap(tmp_path:
         fill(app, ichange, start=2000)
         other.close()
         app.execute(CHECKPOINT, insert(1))
-        assert "more than once" in follow.gap()
+        follow.finds_gap("more than once")
 
 
-def test_a_killed_writer_whose_close_comes_late_is_a_gap(tmp_path: Path) -> None:
+def test_a_killed_writer_whose_close_comes_late_is_a_gap(app: SqliteProcess, follow: Following) -> None:
     """It loses its locks before its files are closed, so others may have rebuilt the count before an event tells."""
-    path = tmp_path / "app.db"
-    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
-        fill(app, 5)
-        follow.look()
-        assert follow.tracked.evidence.mark is not None
-        ichange, frames = follow.tracked.evidence.mark.ichange, follow.cursor.frames
-        with torn_header(path):
-            fill(app, ichange, start=2000)
-            app.execute(CHECKPOINT)
-            fill(app, frames + ichange + 1, start=3000)
-            assert not follow.look().gap
-        assert "right after the WAL restarted" in follow.gap()
+    fill(app, 5)
+    follow.look()
+    assert follow.tracked.evidence.mark is not None
+    ichange, frames = follow.tracked.evidence.mark.ichange, follow.cursor.frames
+    with torn_header(follow.path):
+        fill(app, ichange, start=2000)
+        app.execute(CHECKPOINT)
+        fill(app, frames + ichange + 1, start=3000)
+        assert not follow.look().gap
+    follow.finds_gap("right after the WAL restarted")
 
 
-def test_a_killed_writer_whose_close_comes_late_in_a_new_wal_is_a_gap(tmp_path: Path) -> None:
+def test_a_killed_writer_whose_close_comes_late_in_a_new_wal_is_a_gap(follow: Following) -> None:
     """The first commit was truncated away, and the rebuilt count fits what came then."""
-    path = tmp_path / "app.db"
-    closed_database(path)
-    with Following(path, tmp_path / "f").begin() as follow:
-        follow.look()
-        with SqliteProcess(path) as app, SqliteProcess(path) as other:
-            app.execute("SELECT * FROM t")
-            follow.watch.drain()
-            app.execute(insert(1), "PRAGMA wal_checkpoint(TRUNCATE)")
-            with torn_header(path):
-                other.execute(insert(2))
-                assert not follow.look().gap
-            assert "right after the WAL restarted" in follow.gap()
+    path = follow.path
+    follow.look()
+    with SqliteProcess(path) as app, SqliteProcess(path) as other:
+        app.execute("SELECT * FROM t")
+        follow.watch.drain()
+        app.execute(insert(1), TRUNCATE)
+        with torn_header(path):
+            other.execute(insert(2))
+            assert not follow.look().gap
+        follow.finds_gap("right after the WAL restarted")
 
 
 @contextmanager
@@ -232,8 +220,7 @@ def used_by_two(tmp_path: Path) -> Iterator[tuple[SqliteProcess, SqliteProcess, 
 
 def closes_without_a_gap(app: SqliteProcess, other: SqliteProcess, follow: Following) -> None:
     other.close()
-    assert not follow.look().gap
-    follow.proves(app)
+    follow.sees_all(app)
 
 
 def test_a_close_long_after_a_restart(tmp_path: Path) -> None:
@@ -247,31 +234,27 @@ def test_a_close_long_after_a_restart(tmp_path: Path) -> None:
         closes_without_a_gap(app, other, follow)
 
 
-def test_a_close_that_may_be_among_lost_events_calls_a_loan_in(tmp_path: Path) -> None:
+def test_a_close_that_may_be_among_lost_events_calls_a_loan_in(app: SqliteProcess, follow: Following) -> None:
     """Nobody knows whether it came."""
-    path = tmp_path / "app.db"
-    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
-        fill(app, 5)
-        follow.look()
-        app.execute(insert(1), CHECKPOINT, insert(2))
-        assert not follow.look().gap
-        assert follow.tracked.evidence.provisional is not None
-        follow.tracked.wal_pairs.note(Event(path, Role.DATABASE, Kind.OVERFLOW))
-        assert "right after the WAL restarted" in follow.gap()
+    fill(app, 5)
+    follow.look()
+    app.execute(insert(1), CHECKPOINT, insert(2))
+    assert not follow.look().gap
+    assert follow.tracked.evidence.provisional is not None
+    follow.tracked.wal_pairs.note(Event(follow.path, Role.DATABASE, Kind.OVERFLOW))
+    follow.finds_gap("right after the WAL restarted")
 
 
-def test_a_close_while_a_count_is_judged_calls_the_loan_in(tmp_path: Path) -> None:
+def test_a_close_while_a_count_is_judged_calls_the_loan_in(app: SqliteProcess, follow: Following) -> None:
     """The watcher's thread may come by at any moment of a step."""
-    path = tmp_path / "app.db"
-    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
-        app.execute(insert(1))
-        follow.look()
-        assert follow.tracked.wal_pairs.current is not None
-        reader = SourceReader(follow.tracked, follow.environment, follow.tracked.wal_pairs.current)
-        follow.tracked.wal_pairs.note(Event(path, Role.SHM, Kind.CLOSE_WRITE))
-        reader.accept_provisionally()
-        follow.tracked.apply(Step(evidence=reader.evidence))
-        assert "right after the WAL restarted" in follow.gap()
+    app.execute(insert(1))
+    follow.look()
+    assert follow.tracked.wal_pairs.current is not None
+    reader = SourceReader(follow.tracked, follow.environment, follow.tracked.wal_pairs.current)
+    follow.tracked.wal_pairs.note(Event(follow.path, Role.SHM, Kind.CLOSE_WRITE))
+    reader.accept_provisionally()
+    follow.tracked.apply(Step(evidence=reader.evidence))
+    follow.finds_gap("right after the WAL restarted")
 
 
 def test_a_close_after_a_restart_that_needed_no_loan(tmp_path: Path) -> None:
@@ -287,7 +270,7 @@ def test_a_close_after_an_emptied_wal_began_with_other_salts(tmp_path: Path) -> 
     with used_by_two(tmp_path) as (app, other, follow):
         app.execute("PRAGMA wal_checkpoint(PASSIVE)")
         follow.watch.drain()
-        app.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        app.execute(TRUNCATE)
         follow.step()
         emptied = follow.cursor
         assert emptied.header is None
@@ -311,7 +294,7 @@ def test_a_commit_that_an_emptied_wal_was_begun_with_is_not_missed(tmp_path: Pat
         follow.look()
         app.execute("PRAGMA wal_checkpoint(PASSIVE)")
         follow.watch.drain()
-        app.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        app.execute(TRUNCATE)
         with Path(f"{path}-shm").open("r+b") as file, mmap.mmap(file.fileno(), 136) as shm:
             before = shm[:96]
             other.execute(insert(777))

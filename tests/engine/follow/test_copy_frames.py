@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.adapters.files.sqlite_process import SqliteProcess, wal_database
-from tests.engine.following import Following, insert
+from tests.engine.following import CHECKPOINT, TRUNCATE, Following, insert
 from walsyncd.adapters.journal.journal import NewObject
 from walsyncd.core.follow.decision import Cursor
 from walsyncd.core.follow.follow_state import Stream
@@ -20,50 +20,44 @@ from walsyncd.engine.follow.begin_generation import has_other_salts
 from walsyncd.engine.follow.look import take_step
 
 
-def test_a_single_commit_becomes_a_segment(tmp_path: Path) -> None:
+def test_a_single_commit_becomes_a_segment(app: SqliteProcess, follow: Following) -> None:
     """What was committed before a look is in the state after it, and in a segment."""
-    path = tmp_path / "app.db"
-    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
-        follow.look()
-        app.execute(insert(1))
-        step = follow.look()
-        assert len(step.objects) == 1
-        assert step.evidence is not None
-        assert step.evidence.mark is not None
-        follow.proves(app)
+    follow.look()
+    app.execute(insert(1))
+    step = follow.look()
+    assert len(step.objects) == 1
+    assert step.evidence is not None
+    assert step.evidence.mark is not None
+    follow.proves(app)
 
 
-def test_a_look_without_news_makes_nothing(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("app")
+def test_a_look_without_news_makes_nothing(follow: Following) -> None:
     """Nothing committed, nothing stored."""
-    path = tmp_path / "app.db"
-    with wal_database(path), Following(path, tmp_path / "f").begin() as follow:
-        follow.look()
-        step = follow.look()
-        assert (step.objects, step.state, step.gap) == ((), None, None)
+    follow.look()
+    step = follow.look()
+    assert (step.objects, step.state, step.gap) == ((), None, None)
 
 
-def test_an_uncommitted_transaction_is_not_taken(tmp_path: Path) -> None:
+def test_an_uncommitted_transaction_is_not_taken(app: SqliteProcess, follow: Following) -> None:
     """Frames that were spilled before the commit stand in the WAL, and are moving, but nobody's yet."""
-    path = tmp_path / "app.db"
-    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
-        follow.look()
-        before = follow.state.stream.position
-        app.execute("PRAGMA cache_size=5", "BEGIN", _many(300))
-        step = follow.look()
-        assert step.moving
-        assert follow.state.stream.position == before
-        app.execute("ROLLBACK")
-        follow.look()
-        assert follow.state.stream.position == before
-        app.execute(insert(7))
-        assert not follow.look().gap
-        follow.proves(app)
+    follow.look()
+    before = follow.state.stream.position
+    app.execute("PRAGMA cache_size=5", "BEGIN", _many(300))
+    step = follow.look()
+    assert step.moving
+    assert follow.state.stream.position == before
+    app.execute("ROLLBACK")
+    follow.look()
+    assert follow.state.stream.position == before
+    app.execute(insert(7))
+    follow.sees_all(app)
 
 
 def test_a_wal_header_that_another_process_writes_anew(tmp_path: Path) -> None:
     """Who restarts a WAL and rolls back leaves his; the next writer's differs by its checkpoint sequence alone."""
     path = tmp_path / "app.db"
-    checkpoint = "PRAGMA wal_checkpoint"
+    checkpoint = CHECKPOINT
     with wal_database(path) as app, SqliteProcess(path) as other, Following(path, tmp_path / "f") as follow:
         other.execute(insert(1), checkpoint, insert(2))
         app.execute(checkpoint, insert(3), checkpoint, insert(4), checkpoint)
@@ -106,7 +100,7 @@ def test_a_restart_of_the_wal_while_a_large_transaction_is_collected(
         for _ in range(5):
             follow.step()
         assert follow.tracked.pending is not None
-        app.execute("PRAGMA wal_checkpoint", insert(3))
+        app.execute(CHECKPOINT, insert(3))
         step = follow.look()
         assert not step.gap
         follow.proves(app)
@@ -121,8 +115,7 @@ def test_any_page_size(tmp_path: Path, page_size: int) -> None:
         with Following(path, tmp_path / "f").begin() as follow:
             follow.look()
             app.execute(_many(50))
-            assert not follow.look().gap
-            follow.proves(app)
+            follow.sees_all(app)
 
 
 def test_a_full_epoch_is_closed_where_the_wal_restarts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,7 +127,7 @@ def test_a_full_epoch_is_closed_where_the_wal_restarts(tmp_path: Path, monkeypat
             app.execute(insert(value))
             follow.look()
         assert follow.state.stream.epoch == 1
-        app.execute("PRAGMA wal_checkpoint", insert(100))
+        app.execute(CHECKPOINT, insert(100))
         follow.look()
         assert follow.state.stream.epoch == 2
         assert follow.state.start_epoch == 2
@@ -189,51 +182,43 @@ def test_no_epoch_is_closed_while_a_base_is_wanted(tmp_path: Path, monkeypatch: 
         assert follow.state.stream.epoch == 2
 
 
-def test_an_old_epoch_is_closed(tmp_path: Path) -> None:
+def test_an_old_epoch_is_closed(app: SqliteProcess, follow: Following) -> None:
     """Also a small one, with the next commit after its time."""
-    path = tmp_path / "app.db"
-    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
-        follow.look()
-        follow.ahead_ms = copy_frames.EPOCH_MS * copy_frames.EPOCH_PATIENCE + 1
-        app.execute(insert(1))
-        follow.look()
-        assert follow.state.stream.epoch == 2
+    follow.look()
+    follow.ahead_ms = copy_frames.EPOCH_MS * copy_frames.EPOCH_PATIENCE + 1
+    app.execute(insert(1))
+    follow.look()
+    assert follow.state.stream.epoch == 2
 
 
-def test_times_never_decrease(tmp_path: Path) -> None:
+def test_times_never_decrease(app: SqliteProcess, follow: Following) -> None:
     """A clock that is set back does not make a commit older than the one before it."""
-    path = tmp_path / "app.db"
-    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
-        follow.look()
-        before = follow.state.stream.time_ms
-        follow.ahead_ms = -3_600_000
-        app.execute(insert(1))
-        follow.look()
-        assert follow.state.stream.time_ms == before
+    follow.look()
+    before = follow.state.stream.time_ms
+    follow.ahead_ms = -3_600_000
+    app.execute(insert(1))
+    follow.look()
+    assert follow.state.stream.time_ms == before
 
 
-def test_frames_are_stored_alike_when_a_step_is_lost(tmp_path: Path) -> None:
+def test_frames_are_stored_alike_when_a_step_is_lost(app: SqliteProcess, follow: Following) -> None:
     """A crash before the journal's transaction loses nothing: the same frames give the same bytes again."""
-    path = tmp_path / "app.db"
-    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
-        follow.look()
-        app.execute(insert(1))
-        (lost,) = take_step(follow.tracked, follow.environment).objects
-        follow.die()
-        (again,) = follow.restart().look().objects
-        assert _content(lost) == _content(again)
-        follow.proves(app)
+    follow.look()
+    app.execute(insert(1))
+    (lost,) = take_step(follow.tracked, follow.environment).objects
+    follow.die()
+    (again,) = follow.restart().look().objects
+    assert _content(lost) == _content(again)
+    follow.proves(app)
 
 
-def test_salts_of_an_epoch_that_no_frame_has_are_drawn_anew(tmp_path: Path) -> None:
+def test_salts_of_an_epoch_that_no_frame_has_are_drawn_anew(app: SqliteProcess, follow: Following) -> None:
     """A crash between choosing them and the journal's transaction is harmless: nothing carries them."""
-    path = tmp_path / "app.db"
-    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
-        (lost,) = take_step(follow.tracked, follow.environment).objects
-        follow.die()
-        (again,) = follow.restart().look().objects
-        assert _content(lost) != _content(again)
-        follow.proves(app)
+    (lost,) = take_step(follow.tracked, follow.environment).objects
+    follow.die()
+    (again,) = follow.restart().look().objects
+    assert _content(lost) != _content(again)
+    follow.proves(app)
 
 
 def _content(new: NewObject) -> bytes:
@@ -292,29 +277,27 @@ def test_a_scan_finds_its_target_once(tmp_path: Path, monkeypatch: pytest.Monkey
             follow.proves(app)
 
 
-def test_frames_that_were_published_without_salts(tmp_path: Path) -> None:
+def test_frames_that_were_published_without_salts(app: SqliteProcess, follow: Following) -> None:
     """No generation gets past them, and the gap says so; one does as soon as the WAL has restarted."""
-    path = tmp_path / "app.db"
-    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
-        app.execute("PRAGMA cache_size=5", "CREATE INDEX i ON t (x)", "CREATE TABLE u (x)")
-        follow.look()
-        undone = "INSERT INTO t SELECT randomblob(3000) FROM pragma_function_list LIMIT 14"
-        app.execute("BEGIN", insert(1), "SAVEPOINT s", undone, "ROLLBACK TO s", "INSERT INTO u VALUES (1)", "COMMIT")
-        step = follow.look()
-        if step.gap is None:
-            pytest.skip(f"SQLite {sqlite3.sqlite_version} publishes none")
-        gap = step.gap
-        assert "without salts and checksum" in gap.reason
-        assert gap.remedy
-        assert gap.blocked == follow.cursor.salts
-        app.execute(insert(1), "PRAGMA wal_checkpoint")
-        assert not has_other_salts(follow.tracked, gap.blocked)
-        app.execute(insert(2))
-        assert has_other_salts(follow.tracked, gap.blocked)
-        app.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        assert has_other_salts(follow.tracked, gap.blocked)
-        app.close()
-        assert has_other_salts(follow.tracked, gap.blocked)
+    app.execute("PRAGMA cache_size=5", "CREATE INDEX i ON t (x)", "CREATE TABLE u (x)")
+    follow.look()
+    undone = "INSERT INTO t SELECT randomblob(3000) FROM pragma_function_list LIMIT 14"
+    app.execute("BEGIN", insert(1), "SAVEPOINT s", undone, "ROLLBACK TO s", "INSERT INTO u VALUES (1)", "COMMIT")
+    step = follow.look()
+    if step.gap is None:
+        pytest.skip(f"SQLite {sqlite3.sqlite_version} publishes none")
+    gap = step.gap
+    assert "without salts and checksum" in gap.reason
+    assert gap.remedy
+    assert gap.blocked == follow.cursor.salts
+    app.execute(insert(1), CHECKPOINT)
+    assert not has_other_salts(follow.tracked, gap.blocked)
+    app.execute(insert(2))
+    assert has_other_salts(follow.tracked, gap.blocked)
+    app.execute(TRUNCATE)
+    assert has_other_salts(follow.tracked, gap.blocked)
+    app.close()
+    assert has_other_salts(follow.tracked, gap.blocked)
 
 
 def _many(rows: int) -> str:

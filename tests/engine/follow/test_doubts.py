@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.adapters.files.sqlite_process import SqliteProcess, wal_database
-from tests.engine.following import Following, insert
+from tests.engine.following import CHECKPOINT, Following, insert
 from walsyncd.core.follow.gap import GapKind
 from walsyncd.core.sqlite.wal import MAGIC
 from walsyncd.engine.follow.copy_frames import UNLOCKED
@@ -22,8 +22,6 @@ from walsyncd.engine.follow.resume import WRITTEN_MEANWHILE
 from walsyncd.engine.follow.wal_pair import CLOSED, LATE_EVENT_MS, REMOVED, UNTOLD
 from walsyncd.engine.follow.wal_pairs import WRITTEN
 from walsyncd.errors import RefusedError
-
-CHECKPOINT = "PRAGMA wal_checkpoint"
 
 
 def doubt(follow: Following) -> str:
@@ -45,43 +43,38 @@ def copied(path: Path) -> Path:
     return backup
 
 
-def test_a_backup_that_is_copied_over(tmp_path: Path) -> None:
+def test_a_backup_that_is_copied_over(app: SqliteProcess, follow: Following) -> None:
     """Beside a live application: cp truncates the file, writes it and closes it, and no checkpoint explains that."""
-    path = tmp_path / "app.db"
-    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
-        app.execute(CHECKPOINT)
-        backup = copied(path)
-        assert believes(follow)
-        app.execute(insert(1))
-        assert believes(follow)
-        shutil.copyfile(backup, path)
-        assert doubt(follow) in {WRITTEN, CLOSED}
+    path = follow.path
+    app.execute(CHECKPOINT)
+    backup = copied(path)
+    assert believes(follow)
+    app.execute(insert(1))
+    assert believes(follow)
+    shutil.copyfile(backup, path)
+    assert doubt(follow) in {WRITTEN, CLOSED}
 
 
-def test_a_page_that_is_written_by_a_process_that_keeps_the_file_open(tmp_path: Path) -> None:
+def test_a_page_that_is_written_by_a_process_that_keeps_the_file_open(app: SqliteProcess, follow: Following) -> None:
     """There is no close that could tell; nBackfill and the salts stand still."""
-    path = tmp_path / "app.db"
-    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
-        for statement in (insert(1), CHECKPOINT, insert(2)):
-            app.execute(statement)
-            assert believes(follow)
-        descriptor = os.open(path, os.O_RDWR)
-        os.pwrite(descriptor, b"\xff" * 100, 8192 - 100)
-        assert doubt(follow) == WRITTEN
-        os.close(descriptor)
-
-
-def test_a_page_that_is_written_through_a_mapping(tmp_path: Path) -> None:
-    """No event tells of it, the file's time does."""
-    path = tmp_path / "app.db"
-    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
-        app.execute(insert(1), CHECKPOINT)
+    for statement in (insert(1), CHECKPOINT, insert(2)):
+        app.execute(statement)
         assert believes(follow)
-        with path.open("r+b") as file, mmap.mmap(file.fileno(), 0) as mapped:
-            mapped[-50:] = b"\xff" * 50
-        follow.step()
-        follow.ahead_ms += LATE_EVENT_MS
-        assert doubt(follow) == UNTOLD
+    descriptor = os.open(follow.path, os.O_RDWR)
+    os.pwrite(descriptor, b"\xff" * 100, 8192 - 100)
+    assert doubt(follow) == WRITTEN
+    os.close(descriptor)
+
+
+def test_a_page_that_is_written_through_a_mapping(app: SqliteProcess, follow: Following) -> None:
+    """No event tells of it, the file's time does."""
+    app.execute(insert(1), CHECKPOINT)
+    assert believes(follow)
+    with follow.path.open("r+b") as file, mmap.mmap(file.fileno(), 0) as mapped:
+        mapped[-50:] = b"\xff" * 50
+    follow.step()
+    follow.ahead_ms += LATE_EVENT_MS
+    assert doubt(follow) == UNTOLD
 
 
 def test_a_page_that_is_written_through_a_hard_link(tmp_path: Path) -> None:
@@ -99,95 +92,88 @@ def test_a_page_that_is_written_through_a_hard_link(tmp_path: Path) -> None:
         assert doubt(follow) == UNTOLD
 
 
-def test_a_connection_that_never_reads(tmp_path: Path) -> None:
+def test_a_connection_that_never_reads(app: SqliteProcess, follow: Following) -> None:
     """It closes the database without having opened -wal, and has written nothing."""
-    path = tmp_path / "app.db"
-    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
-        app.execute(insert(1), CHECKPOINT)
-        assert believes(follow)
-        with SqliteProcess(path) as other:
-            other.close()
-        assert believes(follow)
-        app.execute(insert(2))
-        assert believes(follow)
-        follow.proves(app)
+    app.execute(insert(1), CHECKPOINT)
+    assert believes(follow)
+    with SqliteProcess(follow.path) as other:
+        other.close()
+    assert believes(follow)
+    app.execute(insert(2))
+    assert believes(follow)
+    follow.proves(app)
 
 
-def test_a_copy_while_a_checkpoint_runs(tmp_path: Path) -> None:
+def test_a_copy_while_a_checkpoint_runs(app: SqliteProcess, follow: Following) -> None:
     """The checkpoint would explain the write; that it was closed by somebody else does not fit."""
-    path = tmp_path / "app.db"
-    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
-        app.execute(insert(1))
-        assert believes(follow)
-        backup = copied(path)
-        app.execute(CHECKPOINT)
-        shutil.copyfile(backup, path)
-        assert doubt(follow) == CLOSED
+    path = follow.path
+    app.execute(insert(1))
+    assert believes(follow)
+    backup = copied(path)
+    app.execute(CHECKPOINT)
+    shutil.copyfile(backup, path)
+    assert doubt(follow) == CLOSED
 
 
 @pytest.mark.parametrize("is_killed", [True, False])
 @pytest.mark.parametrize("looked", [True, False])
-def test_side_files_that_are_removed(tmp_path: Path, *, is_killed: bool, looked: bool) -> None:
+def test_side_files_that_are_removed(app: SqliteProcess, follow: Following, *, is_killed: bool, looked: bool) -> None:
     """``rm -f app.db-*`` is no last close: commits that were not copied back are gone."""
-    path = tmp_path / "app.db"
-    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
+    follow.look()
+    app.execute(insert(1), insert(2))
+    if looked:
         follow.look()
-        app.execute(insert(1), insert(2))
-        if looked:
-            follow.look()
-        if is_killed:
-            app.kill()
-        for side_file in ("app.db-shm", "app.db-wal"):
-            path.with_name(side_file).unlink()
-        assert doubt(follow) == REMOVED
+    if is_killed:
+        app.kill()
+    for side_file in ("app.db-shm", "app.db-wal"):
+        follow.path.with_name(side_file).unlink()
+    assert doubt(follow) == REMOVED
 
 
-def test_side_files_that_are_removed_before_a_commit(tmp_path: Path) -> None:
+def test_side_files_that_are_removed_before_a_commit(app: SqliteProcess, follow: Following) -> None:
     """All was copied back; the application still commits into the file that has no name any more."""
-    path = tmp_path / "app.db"
-    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
-        follow.look()
-        app.execute(CHECKPOINT)
-        follow.look()
-        for side_file in ("app.db-shm", "app.db-wal"):
-            path.with_name(side_file).unlink()
-        assert doubt(follow) == REMOVED
+    follow.look()
+    app.execute(CHECKPOINT)
+    follow.look()
+    for side_file in ("app.db-shm", "app.db-wal"):
+        follow.path.with_name(side_file).unlink()
+    assert doubt(follow) == REMOVED
 
 
-def test_side_files_that_are_removed_after_a_close_of_the_index(tmp_path: Path) -> None:
+def test_side_files_that_are_removed_after_a_close_of_the_index(app: SqliteProcess, follow: Following) -> None:
     """Somebody closes -shm between the DELETEs; the wal-index says that not all was copied back."""
-    path = tmp_path / "app.db"
-    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
-        app.execute(insert(1))
-        follow.look()
-        with path.with_name("app.db-shm").open("r+b"):
-            path.with_name("app.db-shm").unlink()
-        path.with_name("app.db-wal").unlink()
-        assert doubt(follow) == REMOVED
+    path = follow.path
+    app.execute(insert(1))
+    follow.look()
+    with path.with_name("app.db-shm").open("r+b"):
+        path.with_name("app.db-shm").unlink()
+    path.with_name("app.db-wal").unlink()
+    assert doubt(follow) == REMOVED
 
 
 @pytest.mark.parametrize("checkpoints", [True, False])
-def test_a_database_that_is_written_while_the_daemon_is_away(tmp_path: Path, *, checkpoints: bool) -> None:
+def test_a_database_that_is_written_while_the_daemon_is_away(
+    app: SqliteProcess, follow: Following, *, checkpoints: bool
+) -> None:
     """A checkpoint of the WAL explains it, and nothing else does; who only reads writes nothing."""
-    path = tmp_path / "app.db"
-    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
-        app.execute(insert(1))
-        follow.look()
-        follow.die()
-        app.execute("SELECT * FROM t")
-        assert believes(follow.restart())
-        follow.die()
-        if checkpoints:
-            app.execute(CHECKPOINT)
-        else:
-            with path.open("r+b") as file:
-                file.write(path.read_bytes())
-        follow.restart()
-        if checkpoints:
-            assert believes(follow)
-            follow.proves(app)
-        else:
-            assert doubt(follow) == WRITTEN_MEANWHILE
+    path = follow.path
+    app.execute(insert(1))
+    follow.look()
+    follow.die()
+    app.execute("SELECT * FROM t")
+    assert believes(follow.restart())
+    follow.die()
+    if checkpoints:
+        app.execute(CHECKPOINT)
+    else:
+        with path.open("r+b") as file:
+            file.write(path.read_bytes())
+    follow.restart()
+    if checkpoints:
+        assert believes(follow)
+        follow.proves(app)
+    else:
+        assert doubt(follow) == WRITTEN_MEANWHILE
 
 
 def test_an_application_that_drops_its_locks(tmp_path: Path) -> None:
@@ -227,16 +213,14 @@ def test_an_application_that_drops_its_locks(tmp_path: Path) -> None:
         app.kill()
 
 
-def test_a_wal_of_another_format_is_refused(tmp_path: Path) -> None:
+def test_a_wal_of_another_format_is_refused(app: SqliteProcess, follow: Following) -> None:
     """It is no empty one: its commits would be missed in silence."""
-    path = tmp_path / "app.db"
-    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
+    follow.look()
+    app.kill()
+    with follow.path.with_name("app.db-wal").open("r+b") as wal:
+        wal.write(struct.pack(">2I", MAGIC, 3021000))
+    with pytest.raises(RefusedError, match="no WAL of SQLite 3"):
         follow.look()
-        app.kill()
-        with path.with_name("app.db-wal").open("r+b") as wal:
-            wal.write(struct.pack(">2I", MAGIC, 3021000))
-        with pytest.raises(RefusedError, match="no WAL of SQLite 3"):
-            follow.look()
 
 
 Act = Callable[[Path, SqliteProcess], None]
@@ -305,17 +289,16 @@ HONEST = (
 
 @pytest.mark.parametrize("looks", [True, False])
 @pytest.mark.parametrize("act", HONEST, ids=[act.__name__[1:] for act in HONEST])
-def test_what_applications_do_is_not_doubted(tmp_path: Path, act: Act, *, looks: bool) -> None:
+def test_what_applications_do_is_not_doubted(app: SqliteProcess, follow: Following, act: Act, *, looks: bool) -> None:
     """However their looks fall between."""
-    path = tmp_path / "app.db"
-    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
-        assert believes(follow)
-        for value in range(3):
-            app.execute(insert(value))
-            if looks:
-                follow.look()
-        act(path, app)
+    path = follow.path
+    assert believes(follow)
+    for value in range(3):
+        app.execute(insert(value))
+        if looks:
+            follow.look()
+    act(path, app)
+    assert not is_doubted(follow)
+    with SqliteProcess(path) as other:
+        other.execute(insert(100))
         assert not is_doubted(follow)
-        with SqliteProcess(path) as other:
-            other.execute(insert(100))
-            assert not is_doubted(follow)

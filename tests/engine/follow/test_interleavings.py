@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.adapters.files.sqlite_process import SqliteProcess, wal_database
-from tests.engine.following import Following, insert
+from tests.engine.following import CHECKPOINT, Following, insert
 from tests.engine.running import Place, running
 from walsyncd.core.sqlite.walindex import parse_index_header
 from walsyncd.core.stored.layout import ManifestKey, parse_key
@@ -16,8 +16,6 @@ from walsyncd.core.stored.position import Position
 from walsyncd.engine.base.base_copy import BaseCopy
 from walsyncd.engine.follow import source_reader
 from walsyncd.engine.follow.source_reader import SourceReader
-
-CHECKPOINT = "PRAGMA wal_checkpoint"
 
 
 def test_an_event_while_the_headers_are_read_is_noted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

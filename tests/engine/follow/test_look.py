@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.adapters.files.sqlite_process import SqliteProcess, wal_database
-from tests.engine.following import Following, insert, rows
+from tests.engine.following import CHECKPOINT, Following, insert, rows
 from tests.wal_files import with_checksums
 from walsyncd.adapters.files.inotify import Event, Kind
 from walsyncd.adapters.files.source import Role
@@ -21,120 +21,107 @@ from walsyncd.engine.follow.wal_pairs import REPLACED
 from walsyncd.errors import MissingError, RefusedError
 
 
-def test_kill_in_the_middle_of_a_transaction(tmp_path: Path) -> None:
+def test_kill_in_the_middle_of_a_transaction(app: SqliteProcess, follow: Following) -> None:
     """The writer dies with spilled frames in the WAL; the next opener recovers the same file, and following goes on."""
-    path = tmp_path / "app.db"
-    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
-        follow.look()
-        app.execute(insert(1), "PRAGMA cache_size=5", "BEGIN", "INSERT INTO t SELECT hex(randomblob(90000))")
-        app.kill()
-        assert not follow.look().gap
-        with SqliteProcess(path) as other:
-            other.execute(insert(2))
-            assert not follow.look().gap
-            follow.proves(other)
+    follow.look()
+    app.execute(insert(1), "PRAGMA cache_size=5", "BEGIN", "INSERT INTO t SELECT hex(randomblob(90000))")
+    app.kill()
+    assert not follow.look().gap
+    with SqliteProcess(follow.path) as other:
+        other.execute(insert(2))
+        follow.sees_all(other)
 
 
-def test_a_wal_left_by_a_killed_writer_is_scanned(tmp_path: Path) -> None:
+def test_a_wal_left_by_a_killed_writer_is_scanned(app: SqliteProcess, follow: Following) -> None:
     """Nobody uses it: the commits of its chain are what the next opener will recover."""
-    path = tmp_path / "app.db"
-    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
-        follow.look()
-        app.execute(insert(1), insert(2))
-        app.kill()
-        assert not follow.look().gap
-        with SqliteProcess(path) as other:
-            follow.proves(other)
+    follow.look()
+    app.execute(insert(1), insert(2))
+    app.kill()
+    assert not follow.look().gap
+    with SqliteProcess(follow.path) as other:
+        follow.proves(other)
 
 
-def test_phantoms_at_a_last_close_are_not_taken(tmp_path: Path) -> None:
+def test_phantoms_at_a_last_close_are_not_taken(app: SqliteProcess, follow: Following) -> None:
     """A commit that stands behind mxFrame, its fsync having failed, say: SQLite told the application no."""
-    path = tmp_path / "app.db"
-    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
-        follow.look()
-        app.execute(insert(1))
-        with Path(f"{path}-wal").open("r+b") as file:
-            held = file.read()
-            phantom = held[-4120:-4] + b"gone"
-            file.write(with_checksums(held + phantom, big_endian=False)[len(held) :])
-        app.execute("SELECT * FROM t")
-        app.close()
-        assert not follow.look().gap
-        assert any(step.life_ended for step in follow.steps)
-        assert follow.restored() == rows(path)
+    path = follow.path
+    follow.look()
+    app.execute(insert(1))
+    with Path(f"{path}-wal").open("r+b") as file:
+        held = file.read()
+        phantom = held[-4120:-4] + b"gone"
+        file.write(with_checksums(held + phantom, big_endian=False)[len(held) :])
+    app.execute("SELECT * FROM t")
+    app.close()
+    assert not follow.look().gap
+    assert any(step.life_ended for step in follow.steps)
+    assert follow.restored() == rows(path)
 
 
 @pytest.mark.parametrize("live", [True, False])
-def test_a_wal_that_was_cut_is_a_fork(tmp_path: Path, *, live: bool) -> None:
+def test_a_wal_that_was_cut_is_a_fork(app: SqliteProcess, follow: Following, *, live: bool) -> None:
     """It was put back to an earlier length: commits that we shipped are gone."""
-    path = tmp_path / "app.db"
-    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
-        app.execute(insert(1), insert(2))
-        follow.look()
-        app.kill()
-        wal = path.with_name("app.db-wal")
-        with wal.open("r+b") as file:
-            file.truncate(32 + 2 * 4120)
-        if live:
-            with SqliteProcess(path) as other:
-                other.execute("SELECT * FROM t")
-                assert "history forked" in follow.gap()
-        else:
-            assert "history forked" in follow.gap()
-
-
-def test_a_wal_that_was_put_back_and_written_on_is_a_fork(tmp_path: Path) -> None:
-    """As long as before, and of the same salts, but another history."""
-    path = tmp_path / "app.db"
-    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
-        app.execute(insert(1))
-        wal = path.with_name("app.db-wal")
-        earlier = wal.read_bytes()
-        app.execute(insert(2))
-        follow.look()
-        app.kill()
-        wal.write_bytes(earlier)
+    path = follow.path
+    app.execute(insert(1), insert(2))
+    follow.look()
+    app.kill()
+    wal = path.with_name("app.db-wal")
+    with wal.open("r+b") as file:
+        file.truncate(32 + 2 * 4120)
+    if live:
         with SqliteProcess(path) as other:
-            other.execute(insert(3))
-            assert "history forked" in follow.gap()
+            other.execute("SELECT * FROM t")
+            follow.finds_gap("history forked")
+    else:
+        follow.finds_gap("history forked")
 
 
-def test_a_wal_that_was_emptied_is_a_gap(tmp_path: Path) -> None:
+def test_a_wal_that_was_put_back_and_written_on_is_a_fork(app: SqliteProcess, follow: Following) -> None:
+    """As long as before, and of the same salts, but another history."""
+    path = follow.path
+    app.execute(insert(1))
+    wal = path.with_name("app.db-wal")
+    earlier = wal.read_bytes()
+    app.execute(insert(2))
+    follow.look()
+    app.kill()
+    wal.write_bytes(earlier)
+    with SqliteProcess(path) as other:
+        other.execute(insert(3))
+        follow.finds_gap("history forked")
+
+
+def test_a_wal_that_was_emptied_is_a_gap(app: SqliteProcess, follow: Following) -> None:
     """Nobody has it open, and what was in it can't be seen any more."""
-    path = tmp_path / "app.db"
-    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
-        follow.look()
-        app.kill()
-        path.with_name("app.db-wal").write_bytes(b"")
-        assert "was emptied" in follow.gap()
+    follow.look()
+    app.kill()
+    follow.path.with_name("app.db-wal").write_bytes(b"")
+    follow.finds_gap("was emptied")
 
 
 @pytest.mark.parametrize("seen", [True, False])
-def test_a_database_that_was_replaced_is_a_gap(tmp_path: Path, *, seen: bool) -> None:
+@pytest.mark.usefixtures("app")
+def test_a_database_that_was_replaced_is_a_gap(follow: Following, tmp_path: Path, *, seen: bool) -> None:
     """By an event, or, when events were lost, by looking."""
-    path = tmp_path / "app.db"
-    with wal_database(path), Following(path, tmp_path / "f").begin() as follow:
-        follow.look()
-        shutil.copy(path, tmp_path / "copy")
-        (tmp_path / "copy").rename(path)
-        if not seen:
-            follow.watcher.drain()
-            follow.tracked.wal_pairs.note(Event(path, Role.DATABASE, Kind.OVERFLOW))
-        assert follow.gap() == "another file was put in the database's place"
-
-
-def test_lost_events_alone_are_no_gap(tmp_path: Path) -> None:
-    """An overflow costs a look, and iChange; the chain needs no events."""
-    path = tmp_path / "app.db"
-    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
-        follow.look()
-        app.execute(insert(1))
+    path = follow.path
+    follow.look()
+    shutil.copy(path, tmp_path / "copy")
+    (tmp_path / "copy").rename(path)
+    if not seen:
+        follow.watcher.drain()
         follow.tracked.wal_pairs.note(Event(path, Role.DATABASE, Kind.OVERFLOW))
-        assert not follow.look().gap
-        assert not follow.look().gap
-        app.execute("PRAGMA wal_checkpoint", insert(2))
-        assert not follow.look().gap
-        follow.proves(app)
+    assert follow.gap() == "another file was put in the database's place"
+
+
+def test_lost_events_alone_are_no_gap(app: SqliteProcess, follow: Following) -> None:
+    """An overflow costs a look, and iChange; the chain needs no events."""
+    follow.look()
+    app.execute(insert(1))
+    follow.tracked.wal_pairs.note(Event(follow.path, Role.DATABASE, Kind.OVERFLOW))
+    assert not follow.look().gap
+    assert not follow.look().gap
+    app.execute(CHECKPOINT, insert(2))
+    follow.sees_all(app)
 
 
 def test_a_folder_that_is_gone_ends_in_an_error(tmp_path: Path) -> None:
@@ -149,42 +136,42 @@ def test_a_folder_that_is_gone_ends_in_an_error(tmp_path: Path) -> None:
             follow.look()
 
 
-def test_events_of_the_step_itself_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_events_of_the_step_itself_count(
+    app: SqliteProcess, follow: Following, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A database that is replaced while a step is taken makes that step void."""
-    path = tmp_path / "app.db"
-    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
-        follow.look()
-        app.execute(insert(1))
-        observe = SourceReader.observe
+    path = follow.path
+    follow.look()
+    app.execute(insert(1))
+    observe = SourceReader.observe
 
-        def replaced(self: SourceReader) -> Observation:
-            shutil.copy(path, tmp_path / "copy")
-            (tmp_path / "copy").rename(path)
-            return observe(self)
+    def replaced(self: SourceReader) -> Observation:
+        shutil.copy(path, tmp_path / "copy")
+        (tmp_path / "copy").rename(path)
+        return observe(self)
 
-        monkeypatch.setattr(SourceReader, "observe", replaced)
-        step = follow.step()
-        assert (step.gap, step.objects) == (Gap.of(GapKind.REPLACED, REPLACED), ())
+    monkeypatch.setattr(SourceReader, "observe", replaced)
+    step = follow.step()
+    assert (step.gap, step.objects) == (Gap.of(GapKind.REPLACED, REPLACED), ())
 
 
-def test_a_wal_that_cannot_be_read_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("app")
+def test_a_wal_that_cannot_be_read_is_said(follow: Following, monkeypatch: pytest.MonkeyPatch) -> None:
     """No gap: the operator can help, and nothing is lost until then."""
-    path = tmp_path / "app.db"
-    with wal_database(path), Following(path, tmp_path / "f").begin() as follow:
-        follow.look()
-        follow.die()
-        follow.restart()
-        follow.tracked.wal_pairs.clear()
+    follow.look()
+    follow.die()
+    follow.restart()
+    follow.tracked.wal_pairs.clear()
 
-        def refuse(_path: Path, **_options: object) -> None:
-            raise RefusedError("no permission")
+    def refuse(_path: Path, **_options: object) -> None:
+        raise RefusedError("no permission")
 
-        with monkeypatch.context() as patch:
-            patch.setattr("walsyncd.engine.follow.wal_pairs.open_file", refuse)
-            for _ in range(2):
-                with pytest.raises(RefusedError):
-                    follow.step()
-        assert not follow.look().gap
+    with monkeypatch.context() as patch:
+        patch.setattr("walsyncd.engine.follow.wal_pairs.open_file", refuse)
+        for _ in range(2):
+            with pytest.raises(RefusedError):
+                follow.step()
+    assert not follow.look().gap
 
 
 def freeze_index(follow: Following) -> None:
@@ -207,70 +194,61 @@ def freeze_index(follow: Following) -> None:
     wal_pair.shm = Frozen(wal_pair.shm)  # type: ignore[assignment]
 
 
-def test_a_wal_index_that_stays_behind_is_not_believed(tmp_path: Path) -> None:
+def test_a_wal_index_that_stays_behind_is_not_believed(app: SqliteProcess, follow: Following) -> None:
     """A valid commit in the WAL that it does not show at two slow looks: an exclusive writer beside a mere reader."""
-    path = tmp_path / "app.db"
-    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
-        follow.look()
-        freeze_index(follow)
-        app.execute(insert(1))
-        for _ in range(2):
-            assert not follow.look().objects
-            assert follow.tracked.evidence.believe_index
-            follow.ahead_ms += look.LAG_MS
-        assert not follow.look().gap
-        assert not follow.tracked.evidence.believe_index
-        follow.proves(app)
-        app.execute(insert(2))
-        follow.look()
-        follow.proves(app)
+    follow.look()
+    freeze_index(follow)
+    app.execute(insert(1))
+    for _ in range(2):
+        assert not follow.look().objects
+        assert follow.tracked.evidence.believe_index
+        follow.ahead_ms += look.LAG_MS
+    assert not follow.look().gap
+    assert not follow.tracked.evidence.believe_index
+    follow.proves(app)
+    app.execute(insert(2))
+    follow.look()
+    follow.proves(app)
 
 
-def test_a_wal_index_that_caught_up_is_believed_again(tmp_path: Path) -> None:
+def test_a_wal_index_that_caught_up_is_believed_again(app: SqliteProcess, follow: Following) -> None:
     """It shows all that we have: it is the writer's own."""
-    path = tmp_path / "app.db"
-    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
-        follow.look()
-        follow.tracked.evidence = replace(follow.tracked.evidence, believe_index=False)
-        app.execute(insert(1))
-        follow.look()
-        assert follow.tracked.evidence.believe_index
-        follow.proves(app)
+    follow.look()
+    follow.tracked.evidence = replace(follow.tracked.evidence, believe_index=False)
+    app.execute(insert(1))
+    follow.look()
+    assert follow.tracked.evidence.believe_index
+    follow.proves(app)
 
 
-def test_frames_of_a_rolled_back_transaction_do_not_make_it_lag(tmp_path: Path) -> None:
+def test_frames_of_a_rolled_back_transaction_do_not_make_it_lag(app: SqliteProcess, follow: Following) -> None:
     """They stay in the WAL, but no commit is among them."""
-    path = tmp_path / "app.db"
-    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
-        app.execute("PRAGMA cache_size=5", "BEGIN", "INSERT INTO t SELECT hex(randomblob(90000))", "ROLLBACK")
-        for _ in range(4):
-            assert follow.look().moving
-            follow.ahead_ms += look.LAG_MS
-        assert follow.tracked.evidence.believe_index
+    app.execute("PRAGMA cache_size=5", "BEGIN", "INSERT INTO t SELECT hex(randomblob(90000))", "ROLLBACK")
+    for _ in range(4):
+        assert follow.look().moving
+        follow.ahead_ms += look.LAG_MS
+    assert follow.tracked.evidence.believe_index
 
 
-def test_a_wal_index_being_set_up_is_looked_at_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("app")
+def test_a_wal_index_being_set_up_is_looked_at_again(follow: Following, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither caught up nor a gap."""
-    path = tmp_path / "app.db"
-    with wal_database(path), Following(path, tmp_path / "f").begin() as follow:
-        follow.look()
-        monkeypatch.setattr(SourceReader, "_holder", lambda _self: DmsHolder.SETTING_UP)
-        assert follow.step().is_shortly
+    follow.look()
+    monkeypatch.setattr(SourceReader, "_holder", lambda _self: DmsHolder.SETTING_UP)
+    assert follow.step().is_shortly
 
 
-def test_a_caught_up_look_has_no_life_left(tmp_path: Path) -> None:
+def test_a_caught_up_look_has_no_life_left(app: SqliteProcess, follow: Following) -> None:
     """The WAL ended and the next one is there: what was read of the first is not yet everything."""
-    path = tmp_path / "app.db"
-    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
-        app.close()
+    app.close()
+    follow.watch.drain()
+    with SqliteProcess(follow.path) as other:
+        other.execute("SELECT * FROM t")
         follow.watch.drain()
-        with SqliteProcess(path) as other:
-            other.execute("SELECT * FROM t")
-            follow.watch.drain()
-            other.execute(insert(1))
-            assert len(follow.tracked.wal_pairs.queue) == 2
-            step = follow.step()
-            assert step.objects
-            assert not step.caught_up
-            follow.look()
-            follow.proves(other)
+        other.execute(insert(1))
+        assert len(follow.tracked.wal_pairs.queue) == 2
+        step = follow.step()
+        assert step.objects
+        assert not step.caught_up
+        follow.look()
+        follow.proves(other)

@@ -7,10 +7,9 @@ from pathlib import Path
 import pytest
 
 from tests.adapters.files.sqlite_process import SqliteProcess, wal_database
-from tests.engine.following import insert
+from tests.engine.following import CHECKPOINT, insert
 from tests.engine.keeping import Keeping
 
-CHECKPOINT = "PRAGMA wal_checkpoint"
 EXCLUSIVE = "PRAGMA locking_mode=EXCLUSIVE"
 SPILL = ("PRAGMA cache_size=3", "BEGIN", "INSERT INTO t SELECT hex(randomblob(200000))")
 ROLLBACK_MODES = ["DELETE", "TRUNCATE", "PERSIST"]

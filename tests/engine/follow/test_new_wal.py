@@ -7,14 +7,12 @@ from pathlib import Path
 import pytest
 
 from tests.adapters.files.sqlite_process import SqliteProcess
-from tests.engine.following import Following, closed_database, committed, insert
+from tests.engine.following import CHECKPOINT, TRUNCATE, Following, closed_database, committed, insert
 
 
-def test_an_empty_wal_is_moving(tmp_path: Path) -> None:
+def test_an_empty_wal_is_moving(follow: Following) -> None:
     """The first frames raise events before the wal-index, which raises none, publishes them."""
-    path = tmp_path / "app.db"
-    closed_database(path)
-    with Following(path, tmp_path / "f").begin() as follow, SqliteProcess(path) as app:
+    with SqliteProcess(follow.path) as app:
         follow.look()
         app.execute("PRAGMA cache_size=5", "BEGIN", "INSERT INTO t SELECT hex(randomblob(99999))")
         assert follow.look().moving
@@ -32,127 +30,91 @@ def test_a_commit_into_a_wal_that_was_empty_at_the_beginning(tmp_path: Path) -> 
         with Following(path, tmp_path / "f").begin() as follow:
             assert follow.state.cursor is None
             app.execute(insert(1))
-            assert not follow.look().gap
-            follow.proves(app)
+            follow.sees_all(app)
 
 
-def test_a_change_while_the_daemon_was_away_is_not_witnessed(tmp_path: Path) -> None:
+def test_a_change_while_the_daemon_was_away_is_not_witnessed(follow: Following) -> None:
     """The CREATE of the next WAL, seen by a new daemon, says nothing of what came before."""
-    path = tmp_path / "app.db"
-    closed_database(path)
-    with Following(path, tmp_path / "f").begin() as follow:
-        follow.settled()
-        follow.die()
-        committed(path, 1)
-        follow.restart()
-        with SqliteProcess(path) as app:
-            app.execute(insert(2))
-            assert "may have been changed" in follow.gap()
+    follow.settled()
+    follow.die()
+    committed(follow.path, 1)
+    follow.restart()
+    with SqliteProcess(follow.path) as app:
+        app.execute(insert(2))
+        follow.finds_gap("may have been changed")
 
 
-def test_a_wal_that_was_opened_while_the_daemon_was_away(tmp_path: Path) -> None:
+def test_a_wal_that_was_opened_while_the_daemon_was_away(follow: Following) -> None:
     """The database looks as it did when it was last seen without a WAL: accepted."""
-    path = tmp_path / "app.db"
-    closed_database(path)
-    with Following(path, tmp_path / "f").begin() as follow:
-        follow.settled()
-        follow.die()
-        with SqliteProcess(path) as app:
-            app.execute(insert(1))
-            assert not follow.restart().look().gap
-            follow.proves(app)
+    follow.settled()
+    follow.die()
+    with SqliteProcess(follow.path) as app:
+        app.execute(insert(1))
+        assert not follow.restart().look().gap
+        follow.proves(app)
 
 
-def test_an_incarnation_that_is_not_the_first_is_a_gap(tmp_path: Path) -> None:
+def test_an_incarnation_that_is_not_the_first_is_a_gap(follow: Following) -> None:
     """It restarted before it was looked at for the first time."""
-    path = tmp_path / "app.db"
-    closed_database(path)
-    with Following(path, tmp_path / "f").begin() as follow:
-        follow.look()
-        with SqliteProcess(path) as app:
-            app.execute("SELECT * FROM t")
-            follow.watch.drain()
-            app.execute(insert(1), "PRAGMA wal_checkpoint", insert(2))
-            assert "had restarted already" in follow.gap()
+    follow.look()
+    with follow.opened() as app:
+        app.execute(insert(1), CHECKPOINT, insert(2))
+        follow.finds_gap("had restarted already")
 
 
-def test_a_restart_that_no_frame_followed_yet_is_a_gap(tmp_path: Path) -> None:
+def test_a_restart_that_no_frame_followed_yet_is_a_gap(follow: Following) -> None:
     """The wal-index shows no frame, but it has counted commits."""
-    path = tmp_path / "app.db"
-    closed_database(path)
-    with Following(path, tmp_path / "f").begin() as follow:
-        follow.look()
-        with SqliteProcess(path) as app:
-            app.execute("SELECT * FROM t")
-            follow.watch.drain()
-            app.execute(insert(1), "PRAGMA wal_checkpoint(TRUNCATE)")
-            assert "had restarted already" in follow.gap()
+    follow.look()
+    with follow.opened() as app:
+        app.execute(insert(1), TRUNCATE)
+        follow.finds_gap("had restarted already")
 
 
-def test_a_count_after_a_checkpoint_without_a_restart(tmp_path: Path) -> None:
+def test_a_count_after_a_checkpoint_without_a_restart(follow: Following) -> None:
     """The WAL still holds everything, and the wal-index was not rebuilt."""
-    path = tmp_path / "app.db"
-    closed_database(path)
-    with Following(path, tmp_path / "f").begin() as follow:
-        follow.look()
-        with SqliteProcess(path) as app:
-            app.execute("SELECT * FROM t")
-            follow.watch.drain()
-            app.execute(insert(1), "PRAGMA wal_checkpoint")
-            assert not follow.look().gap
-            follow.proves(app)
+    follow.look()
+    with follow.opened() as app:
+        app.execute(insert(1), CHECKPOINT)
+        follow.sees_all(app)
 
 
-def test_another_process_restarts_with_sequence_zero(tmp_path: Path) -> None:
+def test_another_process_restarts_with_sequence_zero(follow: Following) -> None:
     """The sequence number is per process, so commits are counted, too."""
-    path = tmp_path / "app.db"
-    closed_database(path)
-    with Following(path, tmp_path / "f").begin() as follow:
-        follow.look()
-        with SqliteProcess(path) as app, SqliteProcess(path) as other:
-            other.execute("SELECT * FROM t")
-            follow.watch.drain()
-            app.execute(insert(1), "PRAGMA wal_checkpoint(TRUNCATE)")
-            other.execute(insert(2))
-            assert "counts 2 commits, the WAL holds 1" in follow.gap()
+    follow.look()
+    with SqliteProcess(follow.path) as app, SqliteProcess(follow.path) as other:
+        other.execute("SELECT * FROM t")
+        follow.watch.drain()
+        app.execute(insert(1), TRUNCATE)
+        other.execute(insert(2))
+        follow.finds_gap("counts 2 commits, the WAL holds 1")
 
 
 @pytest.mark.parametrize("looked", [True, False])
-def test_a_truncation_of_an_empty_wal(tmp_path: Path, *, looked: bool) -> None:
+def test_a_truncation_of_an_empty_wal(follow: Following, *, looked: bool) -> None:
     """It counts up the sequence number, and nothing can have been cut off."""
-    path = tmp_path / "app.db"
-    closed_database(path)
-    with Following(path, tmp_path / "f").begin() as follow:
-        follow.look()
-        with SqliteProcess(path) as app:
-            app.execute("SELECT * FROM t")
-            follow.watch.drain()
-            for statement in ("PRAGMA wal_checkpoint(TRUNCATE)", insert(1), insert(2)):
-                app.execute(statement)
-                if looked:
-                    assert not follow.look().gap
-            assert not follow.look().gap
-            follow.proves(app)
-            app.execute("PRAGMA wal_checkpoint", insert(3))
-            assert not follow.look().gap
-            follow.proves(app)
+    follow.look()
+    with follow.opened() as app:
+        for statement in (TRUNCATE, insert(1), insert(2)):
+            app.execute(statement)
+            if looked:
+                assert not follow.look().gap
+        follow.sees_all(app)
+        app.execute(CHECKPOINT, insert(3))
+        follow.sees_all(app)
 
 
-def test_a_writer_without_a_wal_index(tmp_path: Path) -> None:
+def test_a_writer_without_a_wal_index(follow: Following) -> None:
     """An exclusive one that opens, commits and closes between two looks: the events say that it was SQLite."""
-    path = tmp_path / "app.db"
-    closed_database(path)
-    with Following(path, tmp_path / "f").begin() as follow:
-        follow.look()
-        with SqliteProcess(path) as app:
-            app.execute("PRAGMA locking_mode=EXCLUSIVE", "SELECT * FROM t")
-            follow.watch.drain()
-            app.execute(insert(1))
-            app.close()
-        assert not follow.look().gap
-        assert follow.state.cursor is None
-        with SqliteProcess(path) as other:
-            follow.proves(other)
+    follow.look()
+    with SqliteProcess(follow.path) as app:
+        app.execute("PRAGMA locking_mode=EXCLUSIVE", "SELECT * FROM t")
+        follow.watch.drain()
+        app.execute(insert(1))
+        app.close()
+    assert not follow.look().gap
+    assert follow.state.cursor is None
+    with SqliteProcess(follow.path) as other:
+        follow.proves(other)
 
 
 def test_a_database_that_goes_into_wal_mode_is_a_gap(tmp_path: Path) -> None:

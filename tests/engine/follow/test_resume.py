@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.adapters.files.sqlite_process import SqliteProcess, wal_database
+from tests.adapters.files.sqlite_process import SqliteProcess
 from tests.engine.following import Following, insert
 from walsyncd.engine.follow import resume
 
@@ -18,145 +18,127 @@ def damage(path: Path, frame: int) -> None:
         file.write(b"lost")
 
 
-def test_nothing_happened(tmp_path: Path) -> None:
+def test_nothing_happened(app: SqliteProcess, follow: Following) -> None:
     """The same WAL in the same boot: it goes on where it stopped, and nothing is written."""
-    path = tmp_path / "app.db"
-    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
-        follow.look()
-        before = follow.state
-        follow.die()
-        assert not follow.restart().look().gap
-        assert follow.state == before
-        follow.proves(app)
+    follow.look()
+    before = follow.state
+    follow.die()
+    assert not follow.restart().look().gap
+    assert follow.state == before
+    follow.proves(app)
 
 
-def test_commits_while_it_was_away(tmp_path: Path) -> None:
+def test_commits_while_it_was_away(app: SqliteProcess, follow: Following) -> None:
     """In the same incarnation the chain alone is the proof."""
-    path = tmp_path / "app.db"
-    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
-        follow.look()
-        for value in range(3):
-            follow.die()
-            app.execute(insert(value))
-            assert not follow.restart().look().gap
-        follow.proves(app)
-
-
-def test_the_writer_was_killed_while_it_was_away(tmp_path: Path) -> None:
-    """The WAL was recovered in place and written on: the chain goes on."""
-    path = tmp_path / "app.db"
-    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
-        follow.look()
+    follow.look()
+    for value in range(3):
         follow.die()
-        app.execute(insert(1))
-        app.kill()
-        with SqliteProcess(path) as other:
-            other.execute(insert(2))
-            assert not follow.restart().look().gap
-            follow.proves(other)
-
-
-def test_the_wal_was_deleted_while_it_was_away(tmp_path: Path) -> None:
-    """Closed, or closed and opened again: a gap."""
-    path = tmp_path / "app.db"
-    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
-        follow.look()
-        follow.die()
-        app.close()
-        assert follow.restart().gap() == "the WAL was deleted while it was not watched"
-        follow.die()
-        with SqliteProcess(path) as other:
-            other.execute(insert(1))
-            assert follow.restart().gap()
-
-
-def test_the_database_was_replaced_while_it_was_away(tmp_path: Path) -> None:
-    """Another inode: a gap, whatever the WAL says."""
-    path = tmp_path / "app.db"
-    with wal_database(path), Following(path, tmp_path / "f").begin() as follow:
-        follow.look()
-        follow.die()
-        copy = tmp_path / "copy"
-        copy.write_bytes(path.read_bytes())
-        copy.rename(path)
-        assert follow.restart().gap() == "another file was put in the database's place"
-
-
-def test_a_reboot_with_everything_there(tmp_path: Path) -> None:
-    """The chain is verified from frame 1, and the standing taken down as one of this boot."""
-    path = tmp_path / "app.db"
-    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
-        follow.look()
-        follow.die()
-        follow.reboot()
-        app.execute(insert(1))
+        app.execute(insert(value))
         assert not follow.restart().look().gap
-        assert follow.state.file.boot_id == follow.boot_id
-        follow.proves(app)
+    follow.proves(app)
+
+
+def test_the_writer_was_killed_while_it_was_away(app: SqliteProcess, follow: Following) -> None:
+    """The WAL was recovered in place and written on: the chain goes on."""
+    follow.look()
+    follow.die()
+    app.execute(insert(1))
+    app.kill()
+    with SqliteProcess(follow.path) as other:
+        other.execute(insert(2))
+        assert not follow.restart().look().gap
+        follow.proves(other)
+
+
+def test_the_wal_was_deleted_while_it_was_away(app: SqliteProcess, follow: Following) -> None:
+    """Closed, or closed and opened again: a gap."""
+    follow.look()
+    follow.die()
+    app.close()
+    assert follow.restart().gap() == "the WAL was deleted while it was not watched"
+    follow.die()
+    with SqliteProcess(follow.path) as other:
+        other.execute(insert(1))
+        assert follow.restart().gap()
+
+
+@pytest.mark.usefixtures("app")
+def test_the_database_was_replaced_while_it_was_away(follow: Following, tmp_path: Path) -> None:
+    """Another inode: a gap, whatever the WAL says."""
+    path = follow.path
+    follow.look()
+    follow.die()
+    copy = tmp_path / "copy"
+    copy.write_bytes(path.read_bytes())
+    copy.rename(path)
+    assert follow.restart().gap() == "another file was put in the database's place"
+
+
+def test_a_reboot_with_everything_there(app: SqliteProcess, follow: Following) -> None:
+    """The chain is verified from frame 1, and the standing taken down as one of this boot."""
+    follow.look()
+    follow.die()
+    follow.reboot()
+    app.execute(insert(1))
+    assert not follow.restart().look().gap
+    assert follow.state.file.boot_id == follow.boot_id
+    follow.proves(app)
 
 
 @pytest.mark.parametrize("frame", [1, 3])
-def test_a_block_that_was_lost_in_a_reboot_is_a_fork(tmp_path: Path, frame: int) -> None:
+def test_a_block_that_was_lost_in_a_reboot_is_a_fork(app: SqliteProcess, follow: Following, frame: int) -> None:
     """Also one before our last frame, while that survived."""
-    path = tmp_path / "app.db"
-    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
-        follow.look()
-        app.kill()
-        follow.die()
-        follow.reboot()
-        damage(path, frame)
-        follow.restart()
-        follow.look(until=lambda step: step.again_s == 1.0)
-        follow.ahead_ms += resume.QUIET_AFTER_REBOOT_MS
-        assert f"the WAL holds {frame - 1} of {follow.cursor.frames} frames" in follow.gap()
+    follow.look()
+    app.kill()
+    follow.die()
+    follow.reboot()
+    damage(follow.path, frame)
+    follow.restart()
+    follow.look(until=lambda step: step.again_s == 1.0)
+    follow.ahead_ms += resume.QUIET_AFTER_REBOOT_MS
+    follow.finds_gap(f"the WAL holds {frame - 1} of {follow.cursor.frames} frames")
 
 
-def test_frames_after_a_reboot_wait_for_somebody_or_for_quiet(tmp_path: Path) -> None:
+def test_frames_after_a_reboot_wait_for_somebody_or_for_quiet(app: SqliteProcess, follow: Following) -> None:
     """Nobody has it open: they are shipped after a while; that survives a restart of the daemon within it."""
-    path = tmp_path / "app.db"
-    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
-        follow.look()
+    follow.look()
+    follow.die()
+    app.execute(insert(1))
+    app.kill()
+    follow.reboot()
+    for _ in range(2):
+        follow.restart()
+        step = follow.step()
+        assert (step.again_s, step.caught_up, step.objects) == (1.0, False, ())
         follow.die()
-        app.execute(insert(1))
-        app.kill()
-        follow.reboot()
-        for _ in range(2):
-            follow.restart()
-            step = follow.step()
-            assert (step.again_s, step.caught_up, step.objects) == (1.0, False, ())
-            follow.die()
-        follow.restart().step()
-        follow.ahead_ms += resume.QUIET_AFTER_REBOOT_MS
-        assert not follow.look().gap
-        with SqliteProcess(path) as other:
-            follow.proves(other)
+    follow.restart().step()
+    follow.ahead_ms += resume.QUIET_AFTER_REBOOT_MS
+    assert not follow.look().gap
+    with SqliteProcess(follow.path) as other:
+        follow.proves(other)
 
 
-def test_frames_after_a_reboot_that_somebody_published(tmp_path: Path) -> None:
+def test_frames_after_a_reboot_that_somebody_published(app: SqliteProcess, follow: Following) -> None:
     """The first opener recovered them: they are shipped at once."""
-    path = tmp_path / "app.db"
-    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
-        follow.look()
-        follow.die()
-        app.execute(insert(1))
-        app.kill()
-        follow.reboot()
-        with SqliteProcess(path) as other:
-            other.execute("SELECT * FROM t")
-            assert not follow.restart().look().gap
-            follow.proves(other)
-
-
-def test_another_wal_file_with_the_same_frames(tmp_path: Path) -> None:
-    """A copy in its place: verified from frame 1, then followed."""
-    path = tmp_path / "app.db"
-    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
-        follow.look()
-        app.kill()
-        follow.die()
-        wal = path.with_name("app.db-wal")
-        copy = tmp_path / "copy"
-        copy.write_bytes(wal.read_bytes())
-        copy.rename(wal)
+    follow.look()
+    follow.die()
+    app.execute(insert(1))
+    app.kill()
+    follow.reboot()
+    with SqliteProcess(follow.path) as other:
+        other.execute("SELECT * FROM t")
         assert not follow.restart().look().gap
-        assert follow.state.file.wal_inode == wal.stat().st_ino
+        follow.proves(other)
+
+
+def test_another_wal_file_with_the_same_frames(app: SqliteProcess, follow: Following, tmp_path: Path) -> None:
+    """A copy in its place: verified from frame 1, then followed."""
+    follow.look()
+    app.kill()
+    follow.die()
+    wal = follow.path.with_name("app.db-wal")
+    copy = tmp_path / "copy"
+    copy.write_bytes(wal.read_bytes())
+    copy.rename(wal)
+    assert not follow.restart().look().gap
+    assert follow.state.file.wal_inode == wal.stat().st_ino

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.adapters.files.sqlite_process import wal_database
-from tests.engine.following import Following, insert
+from tests.adapters.files.sqlite_process import SqliteProcess, wal_database
+from tests.engine.following import CHECKPOINT, TRUNCATE, Following, insert
 from walsyncd.adapters.files.inotify import Event, Kind
 from walsyncd.adapters.files.source import Role
 from walsyncd.core.follow.decision import Cursor, DmsHolder
@@ -21,84 +21,74 @@ def eyes_of(follow: Following) -> SourceReader:
     return SourceReader(follow.tracked, follow.environment, wal_pair)
 
 
-def test_a_live_database(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("app")
+def test_a_live_database(follow: Following) -> None:
     """Holder, wal-index and WAL header of one incarnation."""
-    path = tmp_path / "app.db"
-    with wal_database(path), Following(path, tmp_path / "f").begin() as follow:
-        seen = eyes_of(follow).observe()
-        assert seen.holder is DmsHolder.LIVE
-        assert seen.index is not None
-        assert seen.wal is not None
-        assert seen.index.salts == seen.wal.salts
-        assert seen.wal_bytes == seen.wal.offset_of(seen.index.max_frame + 1)
+    seen = eyes_of(follow).observe()
+    assert seen.holder is DmsHolder.LIVE
+    assert seen.index is not None
+    assert seen.wal is not None
+    assert seen.index.salts == seen.wal.salts
+    assert seen.wal_bytes == seen.wal.offset_of(seen.index.max_frame + 1)
 
 
-def test_a_killed_writer_leaves_a_stale_index(tmp_path: Path) -> None:
+def test_a_killed_writer_leaves_a_stale_index(app: SqliteProcess, follow: Following) -> None:
     """Whatever it says: nobody uses it."""
-    path = tmp_path / "app.db"
-    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
-        app.kill()
-        seen = eyes_of(follow).observe()
-        assert (seen.holder, seen.index) == (DmsHolder.NONE, None)
+    app.kill()
+    seen = eyes_of(follow).observe()
+    assert (seen.holder, seen.index) == (DmsHolder.NONE, None)
 
 
-def test_between_the_two_deletions_of_a_last_close(tmp_path: Path) -> None:
+def test_between_the_two_deletions_of_a_last_close(app: SqliteProcess, follow: Following) -> None:
     """The -shm is gone, the -wal not yet: nothing is believed or scanned, lest a phantom be taken."""
-    path = tmp_path / "app.db"
-    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
-        follow.look()
-        app.kill()
-        path.with_name("app.db-shm").unlink()
-        seen = eyes_of(follow).observe()
-        assert seen.holder is DmsHolder.LEAVING
-        assert seen.index is None
-        assert follow.step().is_shortly
+    follow.look()
+    app.kill()
+    follow.path.with_name("app.db-shm").unlink()
+    seen = eyes_of(follow).observe()
+    assert seen.holder is DmsHolder.LEAVING
+    assert seen.index is None
+    assert follow.step().is_shortly
 
 
-def test_the_queue_is_drained_before_anything_is_believed(tmp_path: Path) -> None:
+def test_the_queue_is_drained_before_anything_is_believed(app: SqliteProcess, follow: Following) -> None:
     """An event that came before the headers were read is noted when the sight is there."""
-    path = tmp_path / "app.db"
-    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
-        follow.look()
-        reader = eyes_of(follow)
-        app.close()
-        reader.observe()
-        assert reader.wal_pair.orderly
+    follow.look()
+    reader = eyes_of(follow)
+    app.close()
+    reader.observe()
+    assert reader.wal_pair.orderly
 
 
-def test_a_wal_index_whose_creation_was_not_seen(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("app")
+def test_a_wal_index_whose_creation_was_not_seen(follow: Following) -> None:
     """It is looked for, so that a live WAL is never scanned."""
-    path = tmp_path / "app.db"
-    with wal_database(path), Following(path, tmp_path / "f").begin() as follow:
-        wal_pair = follow.tracked.wal_pairs.current
-        assert wal_pair is not None
-        assert wal_pair.shm is not None
-        wal_pair.shm.close()
-        wal_pair.shm = None
-        assert eyes_of(follow).observe().holder is DmsHolder.LIVE
+    wal_pair = follow.tracked.wal_pairs.current
+    assert wal_pair is not None
+    assert wal_pair.shm is not None
+    wal_pair.shm.close()
+    wal_pair.shm = None
+    assert eyes_of(follow).observe().holder is DmsHolder.LIVE
 
 
 @pytest.mark.parametrize("kind", [Kind.MODIFY, Kind.CLOSE_WRITE])
-def test_a_mark_needs_a_quiet_index(tmp_path: Path, kind: Kind) -> None:
+@pytest.mark.usefixtures("app")
+def test_a_mark_needs_a_quiet_index(follow: Following, kind: Kind) -> None:
     """An event during the look makes none; the next look makes one again."""
-    path = tmp_path / "app.db"
-    with wal_database(path), Following(path, tmp_path / "f").begin() as follow:
-        reader = eyes_of(follow)
-        assert reader.new_mark(5) is not None
-        follow.tracked.wal_pairs.note(Event(path, Role.SHM, kind))
-        assert reader.new_mark(5) is None
-        assert eyes_of(follow).new_mark(5) is not None
+    reader = eyes_of(follow)
+    assert reader.new_mark(5) is not None
+    follow.tracked.wal_pairs.note(Event(follow.path, Role.SHM, kind))
+    assert reader.new_mark(5) is None
+    assert eyes_of(follow).new_mark(5) is not None
 
 
-def test_a_mark_holds_until_an_event(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("app")
+def test_a_mark_holds_until_an_event(follow: Following) -> None:
     """Events are counted from the mark on, whichever look they come in."""
-    path = tmp_path / "app.db"
-    with wal_database(path), Following(path, tmp_path / "f").begin() as follow:
-        follow.look()
-        index = eyes_of(follow).observe().index
-        assert eyes_of(follow).ichange_holds(index)
-        follow.tracked.wal_pairs.note(Event(path, Role.SHM, Kind.MODIFY))
-        assert not eyes_of(follow).ichange_holds(index)
+    follow.look()
+    index = eyes_of(follow).observe().index
+    assert eyes_of(follow).ichange_holds(index)
+    follow.tracked.wal_pairs.note(Event(follow.path, Role.SHM, Kind.MODIFY))
+    assert not eyes_of(follow).ichange_holds(index)
 
 
 def test_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,40 +104,35 @@ def test_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert [piece.count for piece in eyes_of(follow).run(start, 3)] == [2, 1]
 
 
-def test_what_moves(tmp_path: Path) -> None:
+def test_what_moves(app: SqliteProcess, follow: Following) -> None:
     """Frames after the cursor, or a WAL header that is no longer the one before the cursor's incarnation."""
-    path = tmp_path / "app.db"
-    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
-        follow.look()
-        assert not eyes_of(follow).is_moving(follow.cursor)
-        salt1, salt2 = follow.cursor.salts
-        app.execute(insert(1))
-        assert eyes_of(follow).is_moving(follow.cursor)
-        announced = Cursor((salt1 + 1, 7), None, 0, (0, 0))
-        assert not eyes_of(follow).is_moving(announced)
-        assert eyes_of(follow).is_moving(Cursor((salt1, salt2), None, 0, (0, 0)))
-        assert eyes_of(follow).is_moving(None)
-        app.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        assert not eyes_of(follow).is_moving(announced)
-        assert not eyes_of(follow).is_moving(None)
+    follow.look()
+    assert not eyes_of(follow).is_moving(follow.cursor)
+    salt1, salt2 = follow.cursor.salts
+    app.execute(insert(1))
+    assert eyes_of(follow).is_moving(follow.cursor)
+    announced = Cursor((salt1 + 1, 7), None, 0, (0, 0))
+    assert not eyes_of(follow).is_moving(announced)
+    assert eyes_of(follow).is_moving(Cursor((salt1, salt2), None, 0, (0, 0)))
+    assert eyes_of(follow).is_moving(None)
+    app.execute(TRUNCATE)
+    assert not eyes_of(follow).is_moving(announced)
+    assert not eyes_of(follow).is_moving(None)
 
 
-def test_frames_without_salts_move(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("app")
+def test_frames_without_salts_move(follow: Following) -> None:
     """SQLite may publish them; whoever looks a moment before must look again."""
-    path = tmp_path / "app.db"
-    with wal_database(path), Following(path, tmp_path / "f").begin() as follow:
-        follow.look()
-        with path.with_name("app.db-wal").open("ab") as wal:
-            wal.write(bytes(24 + 4096))
-        assert eyes_of(follow).is_moving(follow.cursor)
+    follow.look()
+    with follow.path.with_name("app.db-wal").open("ab") as wal:
+        wal.write(bytes(24 + 4096))
+    assert eyes_of(follow).is_moving(follow.cursor)
 
 
-def test_our_last_frame_is_still_there(tmp_path: Path) -> None:
+def test_our_last_frame_is_still_there(app: SqliteProcess, follow: Following) -> None:
     """By its salts and its checksum."""
-    path = tmp_path / "app.db"
-    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
-        follow.look()
-        cursor = follow.cursor
-        assert eyes_of(follow).still_holds(cursor)
-        app.execute("PRAGMA wal_checkpoint", *(insert(value) for value in range(cursor.frames)))
-        assert not eyes_of(follow).still_holds(cursor)
+    follow.look()
+    cursor = follow.cursor
+    assert eyes_of(follow).still_holds(cursor)
+    app.execute(CHECKPOINT, *(insert(value) for value in range(cursor.frames)))
+    assert not eyes_of(follow).still_holds(cursor)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.adapters.files.sqlite_process import SqliteProcess, wal_database
-from tests.engine.following import Following, closed_database, insert
+from tests.engine.following import Following, insert
 from walsyncd.core.follow.gap import GapKind
 from walsyncd.core.sqlite.wal import format_wal_header
 from walsyncd.engine.follow.begin_generation import begin_step
@@ -48,128 +48,114 @@ def setting_up(path: Path) -> Iterator[None]:
         process.communicate(b"\n")
 
 
-def test_a_header_that_stays_torn(tmp_path: Path) -> None:
+def test_a_header_that_stays_torn(app: SqliteProcess, follow: Following) -> None:
     """The WAL is scanned, and that is said; once a reader has mended the wal-index, it is believed again."""
-    path = tmp_path / "app.db"
-    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
-        follow.look()
-        app.execute(insert(1))
-        tear(path)
-        for _ in range(3):
-            assert follow.step().is_shortly
-        follow.ahead_ms += PATIENCE_MS
-        assert "header is being written" in follow.step().doubt
-        assert not follow.look().gap
-        follow.proves(app)
-        app.execute(insert(2))
-        assert not follow.look().gap
-        assert follow.tracked.evidence.believe_index
-        follow.proves(app)
+    follow.look()
+    app.execute(insert(1))
+    tear(follow.path)
+    for _ in range(3):
+        assert follow.step().is_shortly
+    follow.ahead_ms += PATIENCE_MS
+    assert "header is being written" in follow.step().doubt
+    follow.sees_all(app)
+    app.execute(insert(2))
+    assert not follow.look().gap
+    assert follow.tracked.evidence.believe_index
+    follow.proves(app)
 
 
-def test_a_new_wal_whose_header_stays_torn(tmp_path: Path) -> None:
+def test_a_new_wal_whose_header_stays_torn(follow: Following) -> None:
     """The first one after a time without is scanned just so."""
-    path = tmp_path / "app.db"
-    closed_database(path)
-    with Following(path, tmp_path / "f").begin() as follow, SqliteProcess(path) as app:
+    with SqliteProcess(follow.path) as app:
         app.execute("SELECT * FROM t")
         follow.look()
         app.execute(insert(1))
-        tear(path)
+        tear(follow.path)
         assert follow.step().is_shortly
         follow.ahead_ms += PATIENCE_MS
         assert follow.step().doubt
-        assert not follow.look().gap
-        follow.proves(app)
+        follow.sees_all(app)
 
 
-def test_a_wal_that_is_never_the_one_of_the_wal_index(tmp_path: Path) -> None:
+def test_a_wal_that_is_never_the_one_of_the_wal_index(app: SqliteProcess, follow: Following) -> None:
     """Whatever it is, it does not go on where we stand: a gap."""
-    path = tmp_path / "app.db"
-    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
-        follow.look()
-        app.execute(insert(1))
-        name_another(path)
-        assert follow.step().is_shortly
-        follow.ahead_ms += PATIENCE_MS
-        assert "is not the one" in follow.step().doubt
-        assert follow.gap()
+    follow.look()
+    app.execute(insert(1))
+    name_another(follow.path)
+    assert follow.step().is_shortly
+    follow.ahead_ms += PATIENCE_MS
+    assert "is not the one" in follow.step().doubt
+    assert follow.gap()
 
 
-def test_a_wal_whose_header_is_never_written(tmp_path: Path) -> None:
+def test_a_wal_whose_header_is_never_written(app: SqliteProcess, follow: Following) -> None:
     """Nobody uses it any more: what is in it can't be read."""
-    path = tmp_path / "app.db"
-    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
-        follow.look()
-        app.kill()
-        with path.with_name("app.db-wal").open("r+b") as file:
-            file.write(bytes(32))
+    follow.look()
+    app.kill()
+    with follow.path.with_name("app.db-wal").open("r+b") as file:
+        file.write(bytes(32))
+    assert follow.step().is_shortly
+    follow.ahead_ms += PATIENCE_MS
+    assert follow.gap() == "for 5 s the WAL's header is being written"
+
+
+def test_a_wal_index_that_is_set_up_for_ever(app: SqliteProcess, follow: Following) -> None:
+    """A stopped process: only its user can help, so it is said; nothing is lost meanwhile."""
+    path = follow.path
+    follow.look()
+    app.kill()
+    with setting_up(path):
         assert follow.step().is_shortly
         follow.ahead_ms += PATIENCE_MS
-        assert follow.gap() == "for 5 s the WAL's header is being written"
-
-
-def test_a_wal_index_that_is_set_up_for_ever(tmp_path: Path) -> None:
-    """A stopped process: only its user can help, so it is said; nothing is lost meanwhile."""
-    path = tmp_path / "app.db"
-    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
-        follow.look()
-        app.kill()
-        with setting_up(path):
-            assert follow.step().is_shortly
-            follow.ahead_ms += PATIENCE_MS
-            for _ in range(2):
-                with pytest.raises(TransientError, match="setting up"):
-                    follow.step()
-        assert not follow.look().gap
-        with SqliteProcess(path) as other:
-            other.execute(insert(1))
-            assert not follow.look().gap
-            follow.proves(other)
+        for _ in range(2):
+            with pytest.raises(TransientError, match="setting up"):
+                follow.step()
+    assert not follow.look().gap
+    with SqliteProcess(path) as other:
+        other.execute(insert(1))
+        follow.sees_all(other)
 
 
 @pytest.mark.parametrize("is_killed", [True, False])
-def test_a_wal_index_that_somebody_deleted(tmp_path: Path, *, is_killed: bool) -> None:
+def test_a_wal_index_that_somebody_deleted(app: SqliteProcess, follow: Following, *, is_killed: bool) -> None:
     """A last close deletes the WAL right after it; if that does not come, it was none, whoever uses it still."""
-    path = tmp_path / "app.db"
-    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
-        follow.look()
-        if is_killed:
-            app.kill()
-        path.with_name("app.db-shm").unlink()
-        assert follow.step().is_shortly
-        follow.ahead_ms += PATIENCE_MS
-        gap = follow.step().gap
-        assert gap is not None
-        assert (gap.kind, "removed the -shm" in gap.reason) == (GapKind.DOUBT, True)
+    follow.look()
+    if is_killed:
+        app.kill()
+    follow.path.with_name("app.db-shm").unlink()
+    assert follow.step().is_shortly
+    follow.ahead_ms += PATIENCE_MS
+    gap = follow.step().gap
+    assert gap is not None
+    assert (gap.kind, "removed the -shm" in gap.reason) == (GapKind.DOUBT, True)
 
 
 @pytest.mark.parametrize("looked", [True, False])
-def test_a_new_wal_index_beside_the_old_wal(tmp_path: Path, *, looked: bool) -> None:
+@pytest.mark.usefixtures("app")
+def test_a_new_wal_index_beside_the_old_wal(follow: Following, *, looked: bool) -> None:
     """Two processes that know nothing of each other write to one WAL: that is said at once."""
-    path = tmp_path / "app.db"
-    with wal_database(path), Following(path, tmp_path / "f").begin() as follow:
-        if looked:
-            follow.look()
-        path.with_name("app.db-shm").unlink()
-        with SqliteProcess(path) as other:
-            other.execute("SELECT * FROM t")
-            gap = follow.look().gap
-            assert gap is not None
-            assert (gap.kind, gap.reason) == (GapKind.DOUBT, NEW_INDEX)
-
-
-def test_a_change_begins_the_patience_anew(tmp_path: Path) -> None:
-    """As long as something moves it may pass."""
-    path = tmp_path / "app.db"
-    with wal_database(path), Following(path, tmp_path / "f").begin() as follow:
+    path = follow.path
+    if looked:
         follow.look()
-        tear(path)
-        for more in range(3):
-            assert follow.step().is_shortly
-            follow.ahead_ms += PATIENCE_MS
-            with path.with_name("app.db-wal").open("ab") as file:
-                file.write(bytes(more + 1))
+    path.with_name("app.db-shm").unlink()
+    with SqliteProcess(path) as other:
+        other.execute("SELECT * FROM t")
+        gap = follow.look().gap
+        assert gap is not None
+        assert (gap.kind, gap.reason) == (GapKind.DOUBT, NEW_INDEX)
+
+
+@pytest.mark.usefixtures("app")
+def test_a_change_begins_the_patience_anew(follow: Following) -> None:
+    """As long as something moves it may pass."""
+    path = follow.path
+    follow.look()
+    tear(path)
+    for more in range(3):
+        assert follow.step().is_shortly
+        follow.ahead_ms += PATIENCE_MS
+        with path.with_name("app.db-wal").open("ab") as file:
+            file.write(bytes(more + 1))
 
 
 def test_a_generation_begins_behind_a_torn_header(tmp_path: Path) -> None:

@@ -7,11 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.adapters.files.sqlite_process import SqliteProcess, wal_database
-from tests.engine.following import Following, insert
+from tests.engine.following import CHECKPOINT, TRUNCATE, Following, insert
 from walsyncd.engine.follow import wal_restart
-
-CHECKPOINT = "PRAGMA wal_checkpoint"
-TRUNCATE = "PRAGMA wal_checkpoint(TRUNCATE)"
 
 
 def fill(app: SqliteProcess, commits: int, *, start: int = 1000) -> None:
@@ -19,55 +16,46 @@ def fill(app: SqliteProcess, commits: int, *, start: int = 1000) -> None:
     app.execute(*(insert(start + number) for number in range(commits)))
 
 
-def test_a_restart_with_nothing_missed(tmp_path: Path) -> None:
+def test_a_restart_with_nothing_missed(app: SqliteProcess, follow: Following) -> None:
     """Caught up before the restart: nothing is to be recovered, and following goes on."""
-    path = tmp_path / "app.db"
-    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
-        follow.look()
-        app.execute(CHECKPOINT, insert(1))
-        assert not follow.look().gap
-        assert follow.cursor.frames == 1
-        follow.proves(app)
+    follow.look()
+    app.execute(CHECKPOINT, insert(1))
+    assert not follow.look().gap
+    assert follow.cursor.frames == 1
+    follow.proves(app)
 
 
-def test_commits_before_a_restart_are_recovered(tmp_path: Path) -> None:
+def test_commits_before_a_restart_are_recovered(app: SqliteProcess, follow: Following) -> None:
     """Two commits came before the restart and still stand behind the new incarnation: counted, found, taken."""
-    path = tmp_path / "app.db"
-    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
-        fill(app, 10)
-        follow.look()
-        fill(app, 2, start=5000)
-        app.execute(CHECKPOINT, insert(1))
-        assert not follow.look().gap
-        assert [step.recovered for step in follow.steps if step.recovered] == [2]
-        follow.proves(app)
+    fill(app, 10)
+    follow.look()
+    fill(app, 2, start=5000)
+    app.execute(CHECKPOINT, insert(1))
+    assert not follow.look().gap
+    assert follow.recovered() == [2]
+    follow.proves(app)
 
 
-def test_overwritten_commits_are_a_gap_with_numbers(tmp_path: Path) -> None:
+def test_overwritten_commits_are_a_gap_with_numbers(app: SqliteProcess, follow: Following) -> None:
     """Two of three commits before the restart were overwritten before they were read."""
-    path = tmp_path / "app.db"
-    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
-        follow.look()
-        frame = follow.cursor.frames
-        fill(app, 3)
-        app.execute(CHECKPOINT)
-        fill(app, frame + 2, start=5000)
-        assert follow.gap() == f"3 transactions after frame {frame} of the WAL were overwritten before they were read"
+    follow.look()
+    frame = follow.cursor.frames
+    fill(app, 3)
+    app.execute(CHECKPOINT)
+    fill(app, frame + 2, start=5000)
+    assert follow.gap() == f"3 transactions after frame {frame} of the WAL were overwritten before they were read"
 
 
-def test_a_truncated_wal_with_nothing_missed(tmp_path: Path) -> None:
+def test_a_truncated_wal_with_nothing_missed(app: SqliteProcess, follow: Following) -> None:
     """TRUNCATE, then a commit by the same process, each looked at or both at once."""
-    path = tmp_path / "app.db"
-    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
-        follow.look()
-        app.execute(TRUNCATE)
-        assert not follow.look().gap
-        assert follow.cursor.header is None
-        app.execute(insert(1))
-        assert not follow.look().gap
-        app.execute(TRUNCATE, insert(2))
-        assert not follow.look().gap
-        follow.proves(app)
+    follow.look()
+    app.execute(TRUNCATE)
+    assert not follow.look().gap
+    assert follow.cursor.header is None
+    app.execute(insert(1))
+    assert not follow.look().gap
+    app.execute(TRUNCATE, insert(2))
+    follow.sees_all(app)
 
 
 def test_a_truncated_wal_that_another_process_goes_on_with(tmp_path: Path) -> None:
@@ -85,107 +73,90 @@ def test_a_truncated_wal_that_another_process_goes_on_with(tmp_path: Path) -> No
         follow.proves(app)
 
 
-def test_a_commit_before_a_truncation_is_a_gap(tmp_path: Path) -> None:
+def test_a_commit_before_a_truncation_is_a_gap(app: SqliteProcess, follow: Following) -> None:
     """It is in the database file, but no frame of it is left."""
-    path = tmp_path / "app.db"
-    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
-        follow.look()
-        app.execute(insert(1), TRUNCATE)
-        assert follow.gap().startswith("1 transactions after frame")
+    follow.look()
+    app.execute(insert(1), TRUNCATE)
+    assert follow.gap().startswith("1 transactions after frame")
 
 
-def test_several_restarts_between_two_looks_are_a_gap(tmp_path: Path) -> None:
+def test_several_restarts_between_two_looks_are_a_gap(app: SqliteProcess, follow: Following) -> None:
     """The commits of the incarnation between are gone, and they were counted."""
-    path = tmp_path / "app.db"
-    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
-        follow.look()
-        app.execute(CHECKPOINT, insert(1), CHECKPOINT, insert(2))
-        assert "1 transactions after frame" in follow.gap()
+    follow.look()
+    app.execute(CHECKPOINT, insert(1), CHECKPOINT, insert(2))
+    follow.finds_gap("1 transactions after frame")
 
 
-def test_automatic_checkpoints(tmp_path: Path) -> None:
+def test_automatic_checkpoints(app: SqliteProcess, follow: Following) -> None:
     """A WAL that restarts every ten pages or so, looked at after each commit: all proven by count."""
-    path = tmp_path / "app.db"
-    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
-        app.execute("PRAGMA wal_autocheckpoint=10")
-        salts = set()
-        for value in range(60):
-            app.execute(insert(value))
-            assert not follow.look().gap
-            salts.add(follow.cursor.salts)
-        assert len(salts) > 3
-        follow.proves(app)
+    app.execute("PRAGMA wal_autocheckpoint=10")
+    salts = set()
+    for value in range(60):
+        app.execute(insert(value))
+        assert not follow.look().gap
+        salts.add(follow.cursor.salts)
+    assert len(salts) > 3
+    follow.proves(app)
 
 
-def test_automatic_checkpoints_looked_at_rarely(tmp_path: Path) -> None:
+def test_automatic_checkpoints_looked_at_rarely(app: SqliteProcess, follow: Following) -> None:
     """Looks every third commit: the tails are recovered behind the new frames."""
-    path = tmp_path / "app.db"
-    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
-        app.execute("PRAGMA wal_autocheckpoint=20")
-        for value in range(90):
-            app.execute(insert(value))
-            if value % 3 == 0:
-                assert not follow.look().gap
-        follow.look()
-        assert any(step.recovered for step in follow.steps)
-        follow.proves(app)
+    app.execute("PRAGMA wal_autocheckpoint=20")
+    for value in range(90):
+        app.execute(insert(value))
+        if value % 3 == 0:
+            assert not follow.look().gap
+    follow.look()
+    assert any(step.recovered for step in follow.steps)
+    follow.proves(app)
 
 
-def test_the_mark_moves_with_recovered_commits(tmp_path: Path) -> None:
+def test_the_mark_moves_with_recovered_commits(app: SqliteProcess, follow: Following) -> None:
     """After a recovery the next seam counts from there, not from before."""
-    path = tmp_path / "app.db"
-    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
-        for drain in range(4):
-            fill(app, 10, start=drain * 100)
-            assert not follow.look().gap
-            fill(app, 2, start=drain * 100 + 50)
-            app.execute(CHECKPOINT, insert(drain))
-            assert not follow.look().gap
-        assert [step.recovered for step in follow.steps if step.recovered] == [2, 2, 2, 2]
-        assert [step.proven_by for step in follow.steps if step.proven_by] == ["count"] * 4
-        follow.proves(app)
+    for drain in range(4):
+        fill(app, 10, start=drain * 100)
+        assert not follow.look().gap
+        fill(app, 2, start=drain * 100 + 50)
+        app.execute(CHECKPOINT, insert(drain))
+        assert not follow.look().gap
+    assert follow.recovered() == [2, 2, 2, 2]
+    assert [step.proven_by for step in follow.steps if step.proven_by] == ["count"] * 4
+    follow.proves(app)
 
 
-def test_a_rebuilt_wal_index_is_not_counted_by(tmp_path: Path) -> None:
+def test_a_rebuilt_wal_index_is_not_counted_by(app: SqliteProcess, follow: Following) -> None:
     """The writer is killed and the next opener rebuilds the -shm with iChange 0: only what remains could prove it."""
-    path = tmp_path / "app.db"
-    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
-        fill(app, 5)
-        follow.look()
-        assert follow.tracked.evidence.mark is not None
-        app.kill()
-        with SqliteProcess(path) as other:
-            other.execute(insert(1), CHECKPOINT)
-            fill(other, 3, start=2000)
-            assert "where the old one ended can't be seen" in follow.gap()
+    fill(app, 5)
+    follow.look()
+    assert follow.tracked.evidence.mark is not None
+    app.kill()
+    with SqliteProcess(follow.path) as other:
+        other.execute(insert(1), CHECKPOINT)
+        fill(other, 3, start=2000)
+        follow.finds_gap("where the old one ended can't be seen")
 
 
-def test_a_rebuild_that_was_looked_at_is_counted_from(tmp_path: Path) -> None:
+def test_a_rebuild_that_was_looked_at_is_counted_from(app: SqliteProcess, follow: Following) -> None:
     """A look in the same incarnation takes the new iChange over."""
-    path = tmp_path / "app.db"
-    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
-        fill(app, 5)
-        follow.look()
-        app.kill()
-        with SqliteProcess(path) as other:
-            other.execute(insert(1))
-            assert not follow.look().gap
-            assert not follow.look().gap
-            assert follow.tracked.evidence.mark is not None
-            assert follow.tracked.evidence.mark.ichange < 3
-            other.execute(CHECKPOINT, insert(2))
-            assert not follow.look().gap
-            follow.proves(other)
+    fill(app, 5)
+    follow.look()
+    app.kill()
+    with SqliteProcess(follow.path) as other:
+        other.execute(insert(1))
+        assert not follow.look().gap
+        assert not follow.look().gap
+        assert follow.tracked.evidence.mark is not None
+        assert follow.tracked.evidence.mark.ichange < 3
+        other.execute(CHECKPOINT, insert(2))
+        follow.sees_all(other)
 
 
-def test_a_seam_with_an_unwatched_folder_is_not_counted(tmp_path: Path) -> None:
+def test_a_seam_with_an_unwatched_folder_is_not_counted(app: SqliteProcess, follow: Following) -> None:
     """Where no events come from, their absence proves nothing."""
-    path = tmp_path / "app.db"
-    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
-        follow.look()
-        follow.tracked.wal_pairs.watched = False
-        app.execute(CHECKPOINT, insert(1))
-        assert follow.gap()
+    follow.look()
+    follow.tracked.wal_pairs.watched = False
+    app.execute(CHECKPOINT, insert(1))
+    assert follow.gap()
 
 
 def test_too_large_a_tail_is_a_gap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -196,7 +167,7 @@ def test_too_large_a_tail_is_a_gap(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         fill(app, 10)
         follow.look()
         app.execute(insert(1), CHECKPOINT, insert(2))
-        assert "were left when it restarted" in follow.gap()
+        follow.finds_gap("were left when it restarted")
 
 
 def grown_twice(app: SqliteProcess) -> None:
@@ -217,7 +188,7 @@ def test_one_restart_while_the_daemon_was_away(tmp_path: Path) -> None:
         fill(app, 3, start=3000)
         app.execute(CHECKPOINT, insert(1))
         assert not follow.restart().look().gap
-        assert [step.recovered for step in follow.steps if step.recovered] == [3]
+        assert follow.recovered() == [3]
         assert [step.proven_by for step in follow.steps if step.proven_by] == ["remains"]
         follow.proves(app)
 
@@ -260,15 +231,13 @@ def test_one_restart_whose_frames_passed_ours(tmp_path: Path) -> None:
         assert "passed frame" in follow.restart().gap()
 
 
-def test_one_restart_with_the_old_end_at_the_end_of_the_file(tmp_path: Path) -> None:
+def test_one_restart_with_the_old_end_at_the_end_of_the_file(app: SqliteProcess, follow: Following) -> None:
     """Where the file ends nothing shows that the old incarnation ended there, too."""
-    path = tmp_path / "app.db"
-    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
-        fill(app, 10)
-        follow.look()
-        follow.die()
-        app.execute(CHECKPOINT, insert(1))
-        assert "where the old one ended can't be seen" in follow.restart().gap()
+    fill(app, 10)
+    follow.look()
+    follow.die()
+    app.execute(CHECKPOINT, insert(1))
+    assert "where the old one ended can't be seen" in follow.restart().gap()
 
 
 def test_one_restart_across_a_reboot(tmp_path: Path) -> None:

@@ -1,0 +1,30 @@
+"""An application and the follower of its database, which most tests of following begin with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.adapters.files.sqlite_process import SqliteProcess, wal_database
+from tests.engine.following import Following, closed_database
+
+
+@pytest.fixture
+def app(tmp_path: Path) -> Iterator[SqliteProcess]:
+    """A process that has a database in WAL mode open, with a table ``t``."""
+    with wal_database(tmp_path / "app.db") as process:
+        yield process
+
+
+@pytest.fixture
+def follow(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Following]:
+    """A follower that has begun a generation: of the database of ``app`` if the test has it, else of a closed one."""
+    path = tmp_path / "app.db"
+    if "app" in request.fixturenames:
+        request.getfixturevalue("app")
+    else:
+        closed_database(path)
+    with Following(path, tmp_path / "f").begin() as following:
+        yield following
