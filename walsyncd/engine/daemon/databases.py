@@ -345,13 +345,7 @@ class Databases:
         self._hang_watch.try_out(partial(tracked.presence.want, wanted=spec.presence))
         self.backpressure.want(tracked.row_id, _hold_target(spec))
         self._follower.retune(tracked, spec)
-        if before.upload_interval_s != spec.upload_interval_s:
-            destination.uploader.pace(tracked.row_id, spec.upload_interval_s)
-        if before.snapshot_interval_s != spec.snapshot_interval_s:
-            destination.snapshotter.replan(tracked, spec.snapshot_interval_s)
-        destination.driller.plan(tracked, spec.verify_interval_s)
-        if before.scrub_interval_s != spec.scrub_interval_s:
-            destination.content.scrubs.plan(tracked, spec.scrub_interval_s)
+        destination.retune(tracked, before, spec)
         if policy_of(before) != policy_of(spec):  # after the follower has applied the settings
             self._follower.interrupt(tracked, destination.keep)
 

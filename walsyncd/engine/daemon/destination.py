@@ -14,7 +14,7 @@ from walsyncd.adapters.journal.journal import DatabaseRow, Journal, ObjectRow
 from walsyncd.adapters.storage.counting_storage import Requests
 from walsyncd.adapters.storage.interface import Storage
 from walsyncd.adapters.system import clock
-from walsyncd.config import StorageSettings
+from walsyncd.config import DatabaseSpec, StorageSettings
 from walsyncd.core.follow.gap import Gap, GapKind
 from walsyncd.engine.base.renewal import Renewal
 from walsyncd.engine.base.snapshotter import Snapshotter
@@ -146,6 +146,16 @@ class Destination:
         if self._housekeeper is None:
             raise UsageError("prune: nothing is removed with delete = false", hint="a lifecycle rule does that")
         return self._housekeeper
+
+    def retune(self, tracked: FollowedDatabase, before: DatabaseSpec, now: DatabaseSpec) -> None:
+        """Pass the settings that have changed to the parts that use them, except those of retention (``keep``)."""
+        if before.upload_interval_s != now.upload_interval_s:
+            self.uploader.pace(tracked.row_id, now.upload_interval_s)
+        if before.snapshot_interval_s != now.snapshot_interval_s:
+            self.snapshotter.replan(tracked, now.snapshot_interval_s)
+        if before.scrub_interval_s != now.scrub_interval_s:
+            self.content.scrubs.plan(tracked, now.scrub_interval_s)
+        self.driller.plan(tracked, now.verify_interval_s)
 
     def forget(self, tracked: FollowedDatabase) -> None:
         """Stop working for this database, which is no longer followed."""
