@@ -1,6 +1,7 @@
 """The rules of the rooms: each folder has one purpose, and the arrows between folders are a table."""
 
 import ast
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ PACKAGE = ROOT / "walsyncd"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 ROOMS = sorted({file.parent for file in MODULES} - {PACKAGE})
 
+MAP = (PACKAGE / "__init__.py").read_text()
 MODULES_MAX = 20
 
 # Which other folders of its own layer each folder may import. tests/test_tree.py has the layers.
@@ -182,3 +184,16 @@ def test_no_name_is_a_metaphor() -> None:
         if _words(name) & METAPHORS
     ]
     assert wrong == []
+
+
+def test_the_map_names_what_there_is() -> None:
+    """Each place where something is decided is a module that exists, and has the name that follows it."""
+    section = MAP.split("Where it is decided.")[1].split("One thing has two words")[0]
+    places = re.findall(r"\b(?:core|adapters|engine|config|cli)\.[\w.]+", section)
+    assert len(places) > 25
+    for place in places:
+        module, _, name = place.rpartition(".")
+        file = PACKAGE.joinpath(*place.split(".")).with_suffix(".py")
+        if not file.exists():
+            source = PACKAGE.joinpath(*module.split(".")).with_suffix(".py").read_text()
+            assert re.search(rf"^(?:class|def) {name}\b", source, re.MULTILINE), place

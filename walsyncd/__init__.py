@@ -67,6 +67,28 @@ The way of a commit. inotify wakes ``engine.follow.follower``. It reads the wal-
 stored WAL (``core.stored.epoch``), and puts a segment and the follow state that it leads to into the journal in one
 transaction (``adapters.journal.journal``). ``engine.ship.uploader`` ships it.
 
+Where it is decided. Modules are named from ``walsyncd.`` on; a test checks that they have what is named here::
+
+    a commit is read and proven         engine.follow.look.take_step ─> core.follow.decision
+    a restart of the WAL is proven      core.follow.restart.prove_by_count, asked in engine.follow.wal_restart
+    something was missed (a gap)        core.follow.gap.GapKind ─> engine.follow.follower, engine.content.bridges
+    an epoch is closed                  engine.follow.copy_frames.close_epoch_if_due
+    the next look                       core.follow.look_pace, engine.follow.schedule.Schedule
+    the next generation                 core.follow.next_generation.NextGeneration
+    a base is due, and begins           core.keep.base_schedule, engine.base.snapshotter.Snapshotter
+    an upload is next, or waits         engine.ship.scheduler.Scheduler, core.send.pacing
+    a request failed                    adapters.storage.s3.s3_errors ─> engine.ship.upload_errors, engine.ship.outage
+    who may write a replica             core.stored.owner, engine.ship.ownership.Ownership
+    the spool is full                   engine.ship.spool_limit, engine.daemon.full_spool
+    a page is wrong                     core.content.comparison, engine.content.scrubs
+    what is deleted, and when           core.keep.retention, engine.upkeep.pruner.Pruner
+    what a restore reads                core.restore.plan.make_plan
+    a file is taken for a database      config.database_search.find_databases
+    a reload reaches a part             engine.daemon.databases.Databases, engine.daemon.destination.Destination
+    a state of a database               core.follow.database_state.DatabaseState
+    a field of ``status``               engine.daemon.database_status.DatabaseStatus, cli.commands.status
+    a metric, a line of the log         engine.daemon.metrics; the log's calls are where the thing happens
+
 One thing has two words: a *base* (in the bucket, the log and the code) is what the command line calls a *snapshot*.
 """
 
