@@ -13,7 +13,7 @@ _BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """A fenced block: its language, its text, and the heading of the section that it stands in."""
+    """A fenced block: its language, its text, and the heading of the section that it is in."""
 
     language: str
     text: str

@@ -208,7 +208,7 @@ def test_install_puts_everything_in_its_place(machine: Machine) -> None:
 
 
 def test_the_configuration_is_valid(tmp_path: Path) -> None:
-    """As it stands there, with defaults for all the rest."""
+    """As it is there, with defaults for all the rest."""
     block, *_ = blocks("toml")
     file = tmp_path / "config.toml"
     file.write_text(block.text)

@@ -157,7 +157,7 @@ class Walsyncd:
         self._section = s3_section(store, bucket)
 
     def replicate(self, change: Callable[[Callable[[], object]], None]) -> float:
-        """Replicate while ``change`` goes on; returns the seconds until the first base was stored."""
+        """Replicate while ``change`` continues; returns the seconds until the first base was stored."""
         began = time.monotonic()
         with daemon(self.folder, self._section, [self.database]) as running:
             running.wait_for_bases()

@@ -1,6 +1,6 @@
 """What the benchmarks stand on: a folder, stores, the daemon as a process, writers, and what /proc says of them.
 
-A benchmark prints ratios, with the absolute figures beside; the machine's own load stands above them, since on a
+A benchmark prints ratios, with the absolute figures beside; the machine's own load is above them, since on a
 busy machine the figures say little.
 """
 

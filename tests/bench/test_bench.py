@@ -30,7 +30,7 @@ def run(program: str, folder: Path, *arguments: str) -> str:
 
 
 def test_lag(tmp_path: Path) -> None:
-    """Every commit is found in the store again, and the store's own time stands beside."""
+    """Every commit is found in the store again, and the store's own time is beside."""
     told = run("lag.py", tmp_path, "--seconds=2", "--rate=2")
     assert "commit → stored" in told
     assert "bare PUT" in told

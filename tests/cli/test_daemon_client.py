@@ -18,7 +18,7 @@ def place(tmp_path: Path) -> Place:
 
 
 def test_without_a_daemon_the_way_out_is_named(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
-    """sync and snapshot need one; status reads the journal all the same."""
+    """sync and snapshot need one; status reads the journal anyway."""
     with wal_database(place.database()), running(place.settings("app")):
         place.sync()
     for command in (["sync"], ["snapshot", "app"]):

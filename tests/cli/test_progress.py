@@ -34,7 +34,7 @@ def test_what_is_over_at_once_says_nothing(capsys: pytest.CaptureFixture[str]) -
 
 
 def test_lines_have_rate_and_time_left(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """One every few seconds, from the start again when it is planned anew."""
+    """One every few seconds, from the start again when it is planned again."""
     now = [1000.0]
     monkeypatch.setattr("walsyncd.cli.progress.time.monotonic", lambda: now[0])
     lines = Lines()

@@ -16,7 +16,7 @@ from walsyncd.cli import main
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_copy_moves_until_it_is_stopped(tmp_path: Path, number: signal.Signals) -> None:
-    """A line for each move, with its lag; a signal ends it with 0, and the next one goes on."""
+    """A line for each move, with its lag; a signal ends it with 0, and the next one continues."""
     out = tmp_path / "copy.db"
     with make_replica(tmp_path) as maker:
         maker.base()

@@ -95,7 +95,7 @@ def test_it_ends_with_the_command_after_everything_is_shipped(place: Place) -> N
 
 
 def test_what_is_missing_is_restored_before_the_command_starts(place: Place) -> None:
-    """The second container begins with what the first one committed, and the same history goes on."""
+    """The second container begins with what the first one committed, and the same history continues."""
     with started(place, *writer(place)) as process:
         assert process.stdout is not None
         process.stdout.readline()

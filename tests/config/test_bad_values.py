@@ -18,7 +18,7 @@ TEXT = "must be text in quotes"
 BOOLEAN = "must be true or false"
 NUMBER = "must be a whole number"
 
-# A key, values for it as they stand in a file, and what is said of each.
+# A key, values for it as they are in a file, and what is said of each.
 BAD: dict[str, list[tuple[str, str]]] = {
     "storage.url": [("1", TEXT), ("''", "must not be empty"), ("'bucket'", "s3://bucket/prefix for object storage")],
     "storage.endpoint_url": [("'s3.example.com'", "http:// or https://"), ("1", TEXT)],

@@ -150,7 +150,7 @@ class Daemon:
     """A daemon and its folder; ``storage`` is ``[storage]``, each database ``[[database]]`` or just its path.
 
     As a context manager it ends whatever still runs, and then no line of the log may tell of a crash. ``prefix``
-    stands before the program (``strace …``), ``user`` is the user and group that the daemon runs as.
+    is before the program (``strace …``), ``user`` is the user and group that the daemon runs as.
     """
 
     def __init__(
@@ -217,7 +217,7 @@ class Daemon:
     def kill(self) -> None:
         """End it at once, wherever it is."""
         assert self._process is not None, "it does not run"
-        os.killpg(self._process.pid, signal.SIGKILL)  # with what stands before it
+        os.killpg(self._process.pid, signal.SIGKILL)  # with what is before it
         self._process.communicate()
         self._process = None
 
@@ -259,7 +259,7 @@ class Daemon:
     # -- its log ----------------------------------------------------------------------------------------------------
 
     def text(self) -> str:
-        """All that it wrote, as it stands there."""
+        """All that it wrote, unchanged."""
         return self._log.read_text(errors="replace") if self._log.exists() else ""
 
     def lines(self, event: str = "") -> list[dict[str, Any]]:

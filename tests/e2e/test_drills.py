@@ -63,7 +63,7 @@ def test_drills_on_s3(tmp_path: Path, seaweedfs: Store) -> None:
 
 
 def test_drills_of_an_encrypted_database(tmp_path: Path) -> None:
-    """SQLite can't check what it has no key for; the pages are compared with the live file all the same."""
+    """SQLite can't check what it has no key for; the pages are compared with the live file anyway."""
     with Daemon(tmp_path, [tmp_path / "data/app.db"], defaults={"verify_interval": "1s"}) as daemon:
         with SqliteProcess(daemon.data / "app.db", module="sqlcipher3") as app:
             app.execute("PRAGMA key = 'correct horse'", "PRAGMA journal_mode=WAL", "CREATE TABLE t (x)")

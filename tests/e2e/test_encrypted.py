@@ -1,4 +1,4 @@
-"""Databases of which we have no key: followed, shipped and restored all the same, page by page."""
+"""Databases of which we have no key: followed, shipped and restored anyway, page by page."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CONTENT = "SELECT rowid, hex(x) FROM t ORDER BY rowid"
 def test_an_encrypted_database(tmp_path: Path, cipher: str) -> None:
     """Commits, a restart of the WAL, a kill and a close: what is restored opens with the key, and holds the same.
 
-    It is the same file, too, but with ciphers that encrypt a page anew when it goes from the WAL to the database.
+    It is the same file, too, but with ciphers that encrypt a page again when it goes from the WAL to the database.
     """
     module, unlock = CIPHERS[cipher]
     if module == "apsw" and not hasattr(apsw, "mc_version"):

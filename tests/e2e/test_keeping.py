@@ -102,7 +102,7 @@ def habit(seaweedfs: Store) -> Iterator[Habit]:
 
 
 def test_a_store_that_refuses_to_delete(habit: Habit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The daemon goes on, and says once what to do; the command fails, and when it is allowed all that may go goes."""
+    """The daemon continues, and says once what to do. The command fails. Once deletion is allowed, all is deleted."""
     place = Place(tmp_path)
     with (
         closing(habit.storage(habit.store.make_bucket())) as storage,

@@ -24,7 +24,7 @@ STORED_PARTS = 3
 
 @pytest.mark.slow
 def test_ten_kills_in_a_row(tmp_path: Path) -> None:
-    """Starting, following, copying a base, idle: wherever it dies, the next run goes on and the end is the source."""
+    """Starting, following, copying a base, idle: wherever it dies, the next run continues and the end is the source."""
     chance = random.Random(1)
     with Daemon(tmp_path, [tmp_path / "data/app.db"]) as daemon:
         file = create(daemon.data / "app.db", rows=2000)

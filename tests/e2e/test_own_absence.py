@@ -25,7 +25,7 @@ def delete(state: Path, _saved: Path) -> None:
 
 @pytest.mark.parametrize("lose", [put_back, delete], ids=["of long ago", "deleted"])
 def test_the_journal(tmp_path: Path, lose: Callable[[Path, Path], None]) -> None:
-    """Though the WAL would let it go on: a new generation begins, and the old one keeps every position."""
+    """Though the WAL would let it continue: a new generation begins, and the old one keeps every position."""
     with Daemon(tmp_path, [tmp_path / "data/app.db"]) as daemon:
         file = create(daemon.data / "app.db", rows=20)
         with SqliteProcess(file) as app:

@@ -101,7 +101,7 @@ def commit_until_it_gives_way(daemon: Daemon, connection: sqlite3.Connection) ->
 
 
 def test_two_daemons_by_mistake(tmp_path: Path) -> None:
-    """The second begins a generation, the first stops within 64 uploads and says why; it goes on when told to."""
+    """The second begins a generation, the first stops within 64 uploads and says why; it continues when told to."""
     with two_hosts(tmp_path) as (connection, one, two):
         one.start().sync()
         first = current_generation(one)
@@ -189,7 +189,7 @@ def test_a_clone_of_the_disk_with_the_same_machine_id(tmp_path: Path) -> None:
 
 
 def test_a_golden_image(tmp_path: Path) -> None:
-    """Two machines made from one image: each begins a generation, and the last to begin goes on."""
+    """Two machines made from one image: each begins a generation, and the last to begin continues."""
     with application(tmp_path / "data/app.db") as connection, host(tmp_path, "image") as image:
         image.start().sync()
         image.stop()
@@ -206,7 +206,7 @@ def test_a_golden_image(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("how", ["copied back", "written over"])
 def test_a_journal_restored_from_yesterday(tmp_path: Path, how: str) -> None:
-    """The bucket is ahead of it: the generation does not go on. So it is if the restored files keep their inodes."""
+    """The bucket is ahead of it: the generation does not continue. So it is if the restored files keep their inodes."""
     with application(tmp_path / "data/app.db") as connection, host(tmp_path, "one") as one:
         one.start().sync()
         one.stop()
@@ -231,7 +231,7 @@ def test_a_journal_restored_from_yesterday(tmp_path: Path, how: str) -> None:
 
 @pytest.mark.root
 def test_a_container_that_is_made_again(tmp_path: Path) -> None:
-    """The very same state directory under another machine id, on a machine that was not booted since: it goes on."""
+    """The very same state directory under another machine id, on a machine that was not booted since: it continues."""
     (tmp_path / "machine-id").write_text("f" * 32 + "\n")
     elsewhere = ["unshare", "-m", "sh", "-c", f'mount --bind {tmp_path}/machine-id /etc/machine-id; exec "$@"', "sh"]
     with application(tmp_path / "data/app.db") as connection, host(tmp_path, "one") as one:

@@ -156,7 +156,7 @@ class Gentle(RuleBasedStateMachine):
     @precondition(lambda self: self.applications)
     @rule(choice=choices, size=sizes, spill=st.booleans())
     def open_transaction(self, choice: int, size: int, spill: bool) -> None:
-        """It stays open; spilled, its frames stand in the WAL."""
+        """It stays open; spilled, its frames are in the WAL."""
         application = self.free(choice)
         if application.tries(f"PRAGMA cache_size={3 if spill else 2000}", "BEGIN IMMEDIATE"):
             application.writes = True

@@ -1,6 +1,6 @@
 """What a database went through, commit by commit, and what a replica makes of it: held against each other.
 
-The history is a tree: a commit has the one before it as its parent, and a machine that lost its last commits goes on
+The history is a tree: a commit has the one before it as its parent, and a machine that lost its last commits continues
 from an earlier one. Each is known by the digest of the whole database file as SQLite itself makes it of a copy. So
 what is stored is right if the states after its commits lie on one path of that tree, without leaving one out.
 """

@@ -32,7 +32,7 @@ def main() -> int:
             folder.mkdir()
             try:
                 report = run(seed, folder, store, faults=given.faults, only=frozenset(given.only))
-            except Exception:  # noqa: BLE001 - the next seeds are run all the same
+            except Exception:  # noqa: BLE001 - the next seeds are run anyway
                 traceback.print_exc()
                 print(f"seed {seed} failed: everything is in {folder}", file=sys.stderr)
                 failed += 1

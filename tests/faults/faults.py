@@ -19,7 +19,7 @@ from typing import Protocol
 
 CHANCE = 0.25  # of a request to meet a fault
 SLOW_SECONDS = 2.5  # longer than the time-out of the daemons here
-HELD_SECONDS = 30.0  # longer than the time-out that is the default; the client goes on meanwhile
+HELD_SECONDS = 30.0  # longer than the time-out that is the default; the client continues meanwhile
 
 
 class Kind(Enum):

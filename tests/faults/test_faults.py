@@ -25,6 +25,6 @@ def test_a_replica_is_right_whatever_befell_its_requests(tmp_path: Path, seaweed
 def test_what_is_said_of_multipart_uploads_is_met(tmp_path: Path, seaweedfs: Store) -> None:
     """Errors after 200, parts refused, lost or too small, for a base and a segment; 412 for a claim and a segment."""
     seed = 3
-    report = run(seed, tmp_path, seaweedfs, faults=0, kills_max=0)  # a run that begins anew lists first, and knows
+    report = run(seed, tmp_path, seaweedfs, faults=0, kills_max=0)  # a run that begins again lists first, and knows
     assert report.unmet == []
     assert sum(report.met.values()) == len(certain(seed))

@@ -173,7 +173,7 @@ def flip(chance: random.Random, bodies: Bodies) -> None:
 
 
 def cut(chance: random.Random, bodies: Bodies) -> None:
-    """An object ends early, or goes on."""
+    """An object ends early, or continues."""
     name = _pick(chance, bodies)
     body = bodies[name]
     bodies[name] = body[: chance.randrange(len(body) + 1)] if chance.random() < 0.7 else body + body[:99]

@@ -1,4 +1,4 @@
-"""The control socket is sent odd requests: every client gets an answer or an end, and the daemon goes on."""
+"""The control socket is sent odd requests: every client gets an answer or an end, and the daemon continues."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every part of the fuzzer for a short while; ``python -m tests.fuzz PART --seconds 3600`` goes on for longer."""
+"""Every part of the fuzzer for a short while; ``python -m tests.fuzz PART --seconds 3600`` continues for longer."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ def test_stderr_is_the_journal_s_only_if_the_environment_names_it() -> None:
 
 
 def test_the_catalogue_has_every_message_and_no_other() -> None:
-    """Each id stands there once, with a subject."""
+    """Each id is there once, with a subject."""
     text = CATALOG.read_text(encoding="utf-8")
     assert sorted(re.findall(r"^-- ([0-9a-f]{32})\nSubject: ", text, re.MULTILINE)) == sorted(
         journald.MESSAGE_IDS.values()

@@ -39,7 +39,7 @@ def test_the_page_names_every_command(made: Path) -> None:
 
 
 def test_the_page_names_every_key(made: Path) -> None:
-    """Each stands in the example's sections, or, for one database, among the defaults."""
+    """Each is in the example's sections, or, for one database, among the defaults."""
     page = (made / "man/walsyncd.toml.5").read_text()
     keys = {name for section in SECTIONS.values() for name in section.model_fields}
     assert [key for key in sorted(keys) if f'.BR "{key}" ' not in page] == []

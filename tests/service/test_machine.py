@@ -131,7 +131,7 @@ def test_a_member_of_the_group_may_ask_and_others_may_not(machine: Machine) -> N
 
 
 def test_a_stop_under_load_ships_what_was_committed_before_it(machine: Machine) -> None:
-    """An application that goes on does not keep it from ending well; what came too late, the next start ships."""
+    """An application that continues does not keep it from ending well; what came too late, the next start ships."""
     machine.configure("app")
     with writing(machine, "/srv/data/app.db") as writer:
         machine.do("systemctl", "start", "walsyncd")

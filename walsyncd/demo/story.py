@@ -70,7 +70,7 @@ class Outcome:
 
 
 def play(stage: Stage, display: Display) -> Outcome:
-    """Play all phases. Raises WalsyncdError if one can't go on. All processes have ended when it returns."""
+    """Play all phases. Raises WalsyncdError if one can't continue. All processes have ended when it returns."""
     with stage:
         _begin(stage, display)
         marks = [_mark_position(stage, display)]

@@ -111,7 +111,7 @@ def test_checkpoints(watcher: InotifyReader, tmp_path: Path) -> None:
 
 
 def test_a_rename_over_the_database(watcher: InotifyReader, tmp_path: Path) -> None:
-    """A database replaced by rename is MOVED_TO; events of its folder go on."""
+    """A database replaced by rename is MOVED_TO; events of its folder continue."""
     path, other = tmp_path / "app.db", tmp_path / "new.db"
     path.write_bytes(b"old")
     other.write_bytes(b"new")
@@ -194,7 +194,7 @@ def test_databases_share_the_watch_of_their_folder(watcher: InotifyReader, tmp_p
 
 
 def test_overflow(watcher: InotifyReader, tmp_path: Path) -> None:
-    """When the kernel's queue is full, every database and listed folder is told; events go on afterwards."""
+    """When the kernel's queue is full, every database and listed folder is told; events continue afterwards."""
     first, second = tmp_path / "1.db", tmp_path / "2.db"
     listed = tmp_path / "listed"
     listed.mkdir()

@@ -112,7 +112,7 @@ def test_a_folder_goes_and_comes_back(watcher: InotifyReader, tmp_path: Path, le
 
 
 def test_a_folder_replaced_between_two_looks(watcher: InotifyReader, tmp_path: Path) -> None:
-    """A folder deleted and made again before anybody drains is lost and found, and watched anew."""
+    """A folder deleted and made again before anybody drains is lost and found, and watched again."""
     path = folder(tmp_path / "a") / "app.db"
     watcher.add(path)
     path.parent.rmdir()

@@ -140,7 +140,7 @@ def test_what_is_no_database_is_refused(tmp_path: Path) -> None:
 def test_full_disk_is_refused_and_nothing_is_seen(
     path: Path, standby: ReplicaFile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The copy stays where it was, and goes on when there is room."""
+    """The copy stays where it was, and continues when there is room."""
     rows, count = rows_of(path, "later!")
 
     def full(_descriptor: int) -> None:
@@ -286,7 +286,7 @@ def test_files_are_removed_at_the_end_unless_somebody_reads(path: Path) -> None:
 
 
 def test_two_that_follow_into_one_file_do_not_meet(path: Path, standby: ReplicaFile) -> None:
-    """The second is refused, and the first goes on."""
+    """The second is refused, and the first continues."""
     with pytest.raises(RefusedError, match="another process follows"), opened(path):
         pass
     apply(standby, path, "first!")

@@ -191,7 +191,7 @@ def test_another_process_finds_no_lock_of_ours(tmp_path: Path) -> None:
 
 
 def test_our_opening_and_closing_harms_no_lock_of_an_application(tmp_path: Path) -> None:
-    """An application's locks stay when we open and close its files beside it, and its writes go on."""
+    """An application's locks stay when we open and close its files beside it, and its writes continue."""
     path = tmp_path / "app.db"
     with wal_database(path) as app:
         for _ in range(3):

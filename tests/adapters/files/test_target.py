@@ -171,7 +171,7 @@ def test_error_of_another_kind_keeps_nothing(tmp_path: Path, monkeypatch: pytest
 
 
 def test_two_restores_to_one_file_do_not_meet(tmp_path: Path) -> None:
-    """The second is refused, and the first goes on."""
+    """The second is refused, and the first continues."""
     with Target(tmp_path / "app.db").building(TAG):
         with pytest.raises(RefusedError, match="another restore"), Target(tmp_path / "app.db").building(TAG):
             pass

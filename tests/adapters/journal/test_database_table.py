@@ -51,7 +51,7 @@ def test_a_pruning_is_due_at_its_earliest_moment(journal: Journal) -> None:
 
 
 def test_a_state_keeps_its_beginning(journal: Journal) -> None:
-    """The same state again with another cause is the same state; another one begins anew."""
+    """The same state again with another cause is the same state; another one begins again."""
     row = journal.database("app", "/srv/app.db")
     degraded, following = DatabaseState.DEGRADED, DatabaseState.FOLLOWING
     for now_ms, state, cause in [(10, degraded, "gap"), (20, degraded, "gap again"), (30, following, "")]:
@@ -78,7 +78,7 @@ def test_notes_are_kept(journal: Journal) -> None:
 
 
 def test_a_generation_names_its_predecessor_and_why(journal: Journal) -> None:
-    """One that begins ends the one that went on."""
+    """One that begins ends the one that continued."""
     row = journal.database("app", "/srv/app.db")
     journal.begin_generation(row.id, G1, "first", "{}", 10)
     journal.begin_generation(row.id, G2, "a gap", "[]", 20)

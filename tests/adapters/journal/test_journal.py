@@ -37,7 +37,7 @@ def test_only_one_daemon_has_a_state_directory(tmp_path: Path) -> None:
 
 
 def test_a_lock_without_a_name_is_respected(tmp_path: Path) -> None:
-    """Between taking it and writing its number a process has it all the same."""
+    """Between taking it and writing its number a process has it anyway."""
     with (tmp_path / "lock").open("wb") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         with pytest.raises(UsageError, match="unknown has it"):

@@ -32,7 +32,7 @@ def note_and_fail(ledger: Connection) -> None:
 
 
 def test_a_transaction_is_whole_or_nothing(tmp_path: Path) -> None:
-    """What raises within leaves no trace, and the next one goes on."""
+    """What raises within leaves no trace, and the next one continues."""
     with Connection(connect(tmp_path / "j.db"), tmp_path / "j.db") as ledger:
         with pytest.raises(ZeroDivisionError):
             note_and_fail(ledger)

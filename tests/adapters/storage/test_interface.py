@@ -143,7 +143,7 @@ def test_keys_of_any_letters(storage: Storage) -> None:
 
 
 def test_many_objects(storage: Storage, store: Store | None) -> None:
-    """LIST and DELETE go on after a thousand."""
+    """LIST and DELETE continue after a thousand."""
     need(store, "speed")
     names = [f"db/{number:04d}" for number in range(1003)]
     put(storage, *names)

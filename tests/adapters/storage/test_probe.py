@@ -57,7 +57,7 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     ],
 )
 def test_a_refused_write_has_its_remedy(script: ScriptedStore, answer: Answer, text: str, hint: str) -> None:
-    """Nothing else is tried; what the store said and what to change about it stand in the line."""
+    """Nothing else is tried; what the store said and what to change about it are in the line."""
     said = _probe(script, answer)
     assert list(said) == ["write"]
     assert text in said["write"].text

@@ -128,7 +128,7 @@ def test_more_clients_than_are_served_cost_the_oldest_silent_one(monkeypatch: py
 
 
 def test_what_clients_send_together_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An endless request is closed, and the others go on."""
+    """An endless request is closed, and the others continue."""
     monkeypatch.setattr(connections, "HELD_BYTES_MAX", 1 << 20)
     with serving() as address, connect(address) as patient, connect(address) as endless:
         patient.sendall(b"hel")

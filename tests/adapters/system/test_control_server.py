@@ -39,7 +39,7 @@ def test_a_request_has_a_greatest_length(tmp_path: Path) -> None:
 
 
 def test_what_is_no_message_is_told_so(tmp_path: Path) -> None:
-    """In the first answer, and the server goes on."""
+    """In the first answer, and the server continues."""
     path = socket_path(tmp_path)
     with serving(path):
         assert b"does not begin like a message" in say(path, b"not a message\n")

@@ -51,7 +51,7 @@ def test_a_file_that_cant_be_written_is_an_error_with_a_way_out(tmp_path: Path) 
 
 
 def test_an_address_that_is_taken_is_refused_and_nothing_changes() -> None:
-    """With its reason, and the way out; who listened goes on."""
+    """With its reason, and the way out; who listened continues."""
     first, second = (f"{LOOPBACK}:{port}" for port in free_ports(2))
     one, other = Exporter(lambda: METRICS), Exporter(lambda: METRICS)
     one.settle(listen=first, textfile=None)

@@ -99,7 +99,7 @@ def test_a_database_that_a_daemon_follows_is_refused(place: Place, capsys: pytes
 
 
 def test_with_a_daemon_that_follows_it_no_more(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
-    """After a reload; the same name can be followed again later, and begins anew."""
+    """After a reload; the same name can be followed again later, and begins again."""
     config = place.config()
     file = Path(config[1])
     whole = file.read_text()

@@ -23,7 +23,7 @@ def place(tmp_path: Path) -> Place:
 def test_a_reload_goes_by_the_file_or_says_what_is_wrong_with_it(
     place: Place, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The unit's own call reads no configuration: what is wrong is said by the daemon, which goes on."""
+    """The unit's own call reads no configuration: what is wrong is said by the daemon, which continues."""
     file = Path(place.config()[1])
     storage = DirectoryStorage(place.replica)
     with wal_database(place.database()), serving(load(file), storage, lambda: (load(file), storage)):

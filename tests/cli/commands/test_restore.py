@@ -176,7 +176,7 @@ def test_target_that_is_not_covered_is_4(filled: Shell) -> None:
 
 
 def test_moment_in_the_future_is_said(filled: Shell) -> None:
-    """The wrong day, or a zone forgotten: what this machine's clock says stands beside what was asked for."""
+    """The wrong day, or a zone forgotten: what this machine's clock says is beside what was asked for."""
     code, _, err = filled.run("--at", "2999-01-01T00:00:00Z")
     assert code == 4
     assert "note: --at 2999-01-01T00:00:00.000Z is in the future: here it is 20" in err

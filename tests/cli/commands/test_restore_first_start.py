@@ -102,7 +102,7 @@ def test_file_of_no_bytes_is_missing(maker: ReplicaMaker, tmp_path: Path) -> Non
 
 
 def test_empty_file_that_an_application_uses_is_refused(maker: ReplicaMaker, tmp_path: Path) -> None:
-    """It would go on writing to the file that was replaced."""
+    """It would continue writing to the file that was replaced."""
     store(maker)
     script = (
         "import sqlite3, sys\nc = sqlite3.connect(sys.argv[1], isolation_level=None)\n"

@@ -114,7 +114,7 @@ def test_a_monitoring_check_is_told_who_is_behind(place: Place, capsys: pytest.C
 
 
 def _sleep_by(monkeypatch: pytest.MonkeyPatch, sleep: Callable[[float], None]) -> None:
-    """Have ``--watch`` wait by this. The daemon's threads are in the same process, and go on with the real one."""
+    """Have ``--watch`` wait by this. The daemon's threads are in the same process, and continue with the real one."""
     replaced = SimpleNamespace(**{**vars(time), "sleep": sleep})
     monkeypatch.setattr("walsyncd.cli.commands.status.time", replaced)
 

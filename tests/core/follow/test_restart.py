@@ -66,12 +66,12 @@ def test_a_spill_that_was_rolled_back_is_no_commit() -> None:
 
 
 def test_nothing_is_missing_whatever_the_salts() -> None:
-    """After a truncation both are drawn anew; the count needs none of them."""
+    """After a truncation both are drawn again; the count needs none of them."""
     assert by_count(1, new=commits(1), new_last=1, salts=(777, 888)) == RestartProof(20)
 
 
 def test_the_tail_is_there() -> None:
-    """Exactly as many commits stand after the cursor as are missing: they are taken."""
+    """Exactly as many commits are after the cursor as are missing: they are taken."""
     assert by_count(3, new=commits(1), new_last=1, tail=commits(22, 25)) == RestartProof(25)
 
 
@@ -230,7 +230,7 @@ def test_what_shows_no_third_incarnation(behind: Salts | None) -> None:
 
 
 def test_more_commits_than_the_wal_index_has_room_for_are_not_hidden() -> None:
-    """As many as were counted at the mark would stand behind the tail; only the very next incarnation is so sure."""
+    """As many as were counted at the mark would be after the tail; only the very next incarnation is so sure."""
     assert not whole(ichange=4062 - 20)
     assert whole(ichange=4063 - 20, stands=False)
     assert not whole(ichange=4063 - 20, salts=LATER)

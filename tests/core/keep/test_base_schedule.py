@@ -73,7 +73,7 @@ def test_a_base_that_can_not_begin_is_given_up_when_it_is_an_interval_late() -> 
 
 
 def test_a_clock_that_was_ahead_tells_no_age() -> None:
-    """The generation counts instead of the commit; one that itself began in the future begins anew, once."""
+    """The generation counts instead of the commit; one that itself began in the future begins again, once."""
     assert not anew(T0 + DAY_MS, epoch_began_ms=T0 + 400 * DAY_MS)
     assert anew(T0 + 9 * DAY_MS, epoch_began_ms=T0 + 400 * DAY_MS)
     assert anew(T0 + DAY_MS, generation_began_ms=T0 + 400 * DAY_MS, epoch_began_ms=T0 + 400 * DAY_MS)

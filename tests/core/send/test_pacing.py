@@ -51,7 +51,7 @@ def test_at_the_due_moment_there_is_a_token(level: float, at_ms: float, interval
 def test_a_clock_that_goes_back_neither_gives_nor_takes(
     level: float, at_ms: float, back_ms: float, interval_ms: float
 ) -> None:
-    """The level stays, and refilling goes on from there."""
+    """The level stays, and refilling continues from there."""
     filled = refill(Bucket(level, at_ms), now_ms=at_ms - back_ms, interval_ms=interval_ms)
     assert filled == Bucket(level, at_ms - back_ms)
 

@@ -91,7 +91,7 @@ def test_big_endian_checksums(tmp_path: Path) -> None:
 
 
 def test_ichange_counts_commits(tmp_path: Path) -> None:
-    """iChange grows by 1 with each commit, and goes on across a restart of the WAL."""
+    """iChange grows by 1 with each commit, and continues across a restart of the WAL."""
     path = tmp_path / "app.db"
     with wal_database(path, 4096) as connection:
         insert(connection, commits=1)

@@ -41,7 +41,7 @@ def test_even_an_incompressible_file_of_any_size_fits_into_the_parts_that_s3_all
 
 
 def test_ranges_cover_the_file_without_a_hole() -> None:
-    """Every byte is in exactly one range, also when a copy goes on in the middle."""
+    """Every byte is in exactly one range, also when a copy continues in the middle."""
     shape = Shape(file_size=10_000, range_size=4096, part_size=8192)
     assert shape.ranges() == [(0, 4096), (4096, 4096), (8192, 1808)]
     assert shape.ranges(4096) == [(4096, 4096), (8192, 1808)]

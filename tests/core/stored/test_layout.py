@@ -63,7 +63,7 @@ def test_a_changed_letter_is_another_key_or_none(key: Key, at: int, letter: str)
 
 
 def test_texts_are_those_of_the_design() -> None:
-    """The names stand in the design; tools and people rely on them."""
+    """The names are in the design; tools and people rely on them."""
     base = BaseKey(G, 7, 0x2A, "0badcafe")
     texts: dict[Key, str] = {
         SegmentKey(

@@ -190,6 +190,6 @@ def test_a_window_of_128_mib_is_refused() -> None:
 
 
 def test_texts_can_be_shown() -> None:
-    """What a terminal would obey becomes a mark; the base is good all the same."""
+    """What a terminal would obey becomes a mark; the base is good anyway."""
     manifest = parse_manifest(format_manifest(replace(EXAMPLE, predecessor_end="a\x1b[2J\nb")))
     assert manifest.predecessor_end == "a?[2J?b"

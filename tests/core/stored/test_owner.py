@@ -63,7 +63,7 @@ def test_keys_of_a_later_version_are_passed_over() -> None:
 def test_who_may_continue_a_generation(
     seen: Owner | None, was_stored: bool, in_bucket: list[str], expected: str
 ) -> None:
-    """Ours goes on; one that nobody can have written to begins; everything else is lost, and says to whom."""
+    """Ours continues; one that nobody can have written to begins; everything else is lost, and says to whom."""
     reason = lost_reason(
         seen, machine_ids={"machine-1"}, runs={"run-1"}, generation=NOW, was_stored=was_stored, in_bucket=in_bucket
     )

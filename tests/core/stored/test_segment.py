@@ -129,7 +129,7 @@ def test_trailer_format_and_parse_are_inverse(trailer: Trailer) -> None:
 
 @given(content=st.binary(max_size=200), trailer=trailers() | bridge_trailers(), cut=st.integers(0, 400))
 def test_the_last_trailer_is_found_from_the_end(content: bytes, trailer: Trailer, cut: int) -> None:
-    """Whatever stands before it, also the magic number itself; None if it is not all there."""
+    """Whatever is before it, also the magic number itself; None if it is not all there."""
     own = format_trailer(trailer)
     body = content + own[:4] + content + own
     tail = body[cut:]

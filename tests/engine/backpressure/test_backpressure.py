@@ -175,7 +175,7 @@ def followed_slowly(place: Place, monkeypatch: pytest.MonkeyPatch, *, wanted: bo
 
 @pytest.mark.slow
 def test_a_slow_reader_beside_a_fast_writer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without it there are gaps, and the replica is right all the same; with it there is none.
+    """Without it there are gaps, and the replica is right anyway; with it there is none.
 
     Nothing is promised after a hold of half a second. The follower may need that here if the machine is busy; so a gap
     may come after each such limit, and not otherwise.

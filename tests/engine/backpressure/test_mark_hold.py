@@ -209,7 +209,7 @@ def test_a_wal_past_its_limit_is_let_go(path: Path, app: SqliteProcess) -> None:
 
 
 def test_an_application_without_locks_makes_it_void(path: Path, app: SqliteProcess, holding: Holding) -> None:
-    """locking_mode=EXCLUSIVE, entered late: the WAL restarts all the same. That is said once; nothing is held then."""
+    """locking_mode=EXCLUSIVE, entered late: the WAL restarts anyway. That is said once; nothing is held then."""
     holding.written()
     app.execute("PRAGMA locking_mode=EXCLUSIVE", insert(1), "PRAGMA wal_checkpoint(RESTART)", insert(2))
     holding.written()

@@ -181,7 +181,7 @@ def test_a_copy_killed_at_any_point_goes_on_where_it_was(tmp_path: Path, databas
 
 
 def test_a_store_that_is_away_for_a_while_gets_every_part_all_the_same(tmp_path: Path, database: Path) -> None:
-    """Every second call fails; nothing is lost and nothing is begun anew."""
+    """Every second call fails; nothing is lost and nothing is begun again."""
     storage = FakeStorage()
 
     def flaky(_call: Call) -> None:
@@ -194,7 +194,7 @@ def test_a_store_that_is_away_for_a_while_gets_every_part_all_the_same(tmp_path:
 
 
 def test_what_keeps_a_base_from_its_store_is_told(tmp_path: Path, database: Path) -> None:
-    """A part that fails once is nobody's concern; while it goes on failing the database's status says why."""
+    """A part that fails once is nobody's concern; while it continues failing the database's status says why."""
     storage, told = FakeStorage(), list[str]()
     state = tmp_path / "state"
 
@@ -312,7 +312,7 @@ def test_a_store_that_refuses_what_it_lists_is_asked_three_times(tmp_path: Path,
 
 
 def test_an_object_that_may_hold_the_part_before_is_not_taken_for_ours(tmp_path: Path, database: Path) -> None:
-    """A refused Complete lands all the same, after a part of it was replaced: where its ranges lie is unknown."""
+    """A refused Complete lands anyway, after a part of it was replaced: where its ranges lie is unknown."""
     storage = FakeStorage()
     forget_part(storage, 2)
 

@@ -79,7 +79,7 @@ def test_a_small_base_does_not_wait_for_a_large_one(database: Callable[[int, int
 def test_one_that_gets_nowhere_keeps_nobody_waiting(
     database: Callable[[int, int], FollowedDatabase], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The store refuses its folder: after a while the others of its size go on; it is not forgotten."""
+    """The store refuses its folder: after a while the others of its size continue; it is not forgotten."""
     monkeypatch.setattr(rota_module, "STALLED_S", 0.05)
     answer: Future[Any] = Future()
     told: list[str] = []
@@ -151,7 +151,7 @@ def test_who_is_forgotten_is_not_begun(database: Callable[[int, int], FollowedDa
         wait_for(lambda: told)
         rota.due(two, 0.0)
         rota.due(one, 0.0)
-        one.path.write_bytes(bytes(1000))  # of another class by now: all the same it waits for itself
+        one.path.write_bytes(bytes(1000))  # of another class by now, but it still waits for itself
         rota.forget(two)
         answer.set_result(None)
         wait_for(lambda: len(told) == 2)

@@ -97,7 +97,7 @@ CONTENTS = {
 
 @pytest.mark.parametrize("content", CONTENTS)
 def test_a_content_is_followed(tmp_path: Path, content: str) -> None:
-    """Whatever stands in the pages, twice: the second time from a WAL that restarted."""
+    """Whatever is in the pages, twice: the second time from a WAL that restarted."""
     path = tmp_path / "app.db"
     with SqliteProcess(path) as app, Keeping(path, tmp_path / "f") as keeping:
         app.execute("PRAGMA auto_vacuum=INCREMENTAL", "PRAGMA journal_mode=WAL", "CREATE TABLE t (x)")
@@ -107,7 +107,7 @@ def test_a_content_is_followed(tmp_path: Path, content: str) -> None:
 
 
 def test_a_wal_of_a_big_endian_host(tmp_path: Path) -> None:
-    """SQLite goes on in the byte order of the WAL that it recovered; so do we."""
+    """SQLite continues in the byte order of the WAL that it recovered; so do we."""
     path = tmp_path / "app.db"
     with wal_database(path) as app:
         app.execute(insert(1))

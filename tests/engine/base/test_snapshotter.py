@@ -122,7 +122,7 @@ def test_a_base_that_is_resumed_is_consistent_from_after_its_end(place: Place, m
 
     with wal_database(place.database()) as writer:
         writer.execute("insert into t select hex(randomblob(50000)) from t", "pragma wal_checkpoint")
-        writer.execute("insert into t values (1)")  # the WAL has begun anew before the base does
+        writer.execute("insert into t values (1)")  # the WAL has begun again before the base does
         monkeypatch.setattr(BaseCopy, "_send", halt)
         with running(place.settings("app")):
             assert halted.wait(60)

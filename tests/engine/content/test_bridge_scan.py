@@ -33,7 +33,7 @@ def position(gaps: Gaps) -> Position:
 
 
 def stays(gaps: Gaps, before: Position) -> None:
-    """Nothing was shipped, and following goes on in the same epoch."""
+    """Nothing was shipped, and following continues in the same epoch."""
     gaps.settle()
     assert (gaps.generations, gaps.bridges, position(gaps)) == (1, 0, before)
     assert gaps.journal.gaps() == {}

@@ -1,4 +1,4 @@
-"""Tests of gaps in a whole daemon: they are bridged, the generation goes on, and restores are exact."""
+"""Tests of gaps in a whole daemon: they are bridged, the generation continues, and restores are exact."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_a_gap_is_bridged(place: Place) -> None:
 
 
 def test_a_fault_in_a_scan_costs_a_try_and_not_the_daemon(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever is raised while a gap is bridged: it is tried again, and the daemon goes on."""
+    """Whatever is raised while a gap is bridged: it is tried again, and the daemon continues."""
     path = place.database()
     with closing(connect(path)) as app:
         app.execute("CREATE TABLE t (x, y)")

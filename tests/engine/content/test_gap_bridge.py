@@ -31,7 +31,7 @@ def missed(gaps: Gaps, *statements: str) -> None:
 
 
 def test_a_gap_costs_the_pages_that_changed(gaps: Gaps) -> None:
-    """The generation goes on; the bridge is one transaction, the first of an epoch."""
+    """The generation continues; the bridge is one transaction, the first of an epoch."""
     missed(gaps, "UPDATE t SET y = randomblob(900) WHERE x IN (3, 150)")
     gaps.settle()
     gaps.check()
@@ -69,7 +69,7 @@ def dying(deaths: Deaths, patch: pytest.MonkeyPatch) -> None:
 # A process that is killed closes its files; one that only plays dead does not.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_whenever_it_dies_the_gap_is_bridged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The daemon dies at each write in turn, until it gets through; each time the next one goes on."""
+    """The daemon dies at each write in turn, until it gets through; each time the next one continues."""
     deaths = Deaths(0)
     with closing(Gaps(tmp_path, monkeypatch, page_size=1024, auto_vacuum=1)) as gaps:
         gaps.sql("INSERT INTO t (y) VALUES " + ", ".join("(randomblob(900))" for _ in range(120)))

@@ -38,7 +38,7 @@ def is_what_a_restore_gives(gaps: Gaps) -> bool:
 
 @pytest.mark.parametrize("seed", range(12))
 def test_a_map_is_made_beside_a_writer(tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Commits, checkpoints and restarts between the blocks that are read; and the map goes on with every segment."""
+    """Commits, checkpoints and restarts between the blocks that are read; and the map continues with every segment."""
     monkeypatch.setattr("walsyncd.engine.content.map_making.BLOCK_BYTES", 4096)
     chance = random.Random(seed)
     with closing(Gaps(tmp_path, monkeypatch, page_size=chance.choice([512, 4096]), auto_vacuum=seed % 3)) as gaps:

@@ -24,7 +24,7 @@ def running(queue: ScanQueue) -> Iterator[None]:
 
 
 def test_an_urgent_scan_interrupts_another() -> None:
-    """After the block that is being read; then the other one goes on."""
+    """After the block that is being read; then the other one continues."""
     queue, seen, ended = ScanQueue(bytes_per_s_max=1e12), list[str](), threading.Event()
 
     def urgent() -> ScanSteps:

@@ -43,7 +43,7 @@ def test_a_gap_meanwhile_is_tried_again(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_a_fault_is_the_scrubs_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is said why nothing was compared, and the daemon goes on."""
+    """It is said why nothing was compared, and the daemon continues."""
     place = Place(tmp_path)
     monkeypatch.setattr(scrubs, "ATTEMPT_S", 0.0)
     with closing(connect(place.database())) as app, running(place.settings("app")):

@@ -284,7 +284,7 @@ def test_a_small_database_is_compared_after_an_absence(place: Place) -> None:
         wait_for(lambda: len(list(place.replica.rglob("*.bridge.wal.zst"))) == 1)
         place.sync()
         assert place.row().generation == generation
-    assert [line["differing"] for line in logs if line["event"] == "replica_differs"] in ([1], [])
+    assert [line["differing"] for line in logs if line["event"] == "replica_differed"] in ([1], [])
     app.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     app.kill()
     assert restored(place) == path.read_bytes()

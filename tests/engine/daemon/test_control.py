@@ -139,7 +139,7 @@ def test_a_daemon_answers_for_its_own_state_directory_only(place: Place, monkeyp
     ],
 )
 def test_every_request_has_an_answer(place: Place, request_: object) -> None:
-    """What is wrong with it, in words; the daemon goes on."""
+    """What is wrong with it, in words; the daemon continues."""
     with running(place.settings("app")):
         answer = ask(socket_path(place.state), request_, timeout_s=WAIT_S_MAX)  # type: ignore[arg-type]
         assert answer is not None

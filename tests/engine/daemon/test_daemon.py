@@ -269,7 +269,7 @@ def test_a_new_container_with_the_same_state_goes_on(
     *,
     goes_on: bool,
 ) -> None:
-    """Its host name, or its machine id, is another one; a clone of a disk with another machine id does not go on."""
+    """Its host name, or its machine id, is another one; a clone of a disk with another machine id does not continue."""
 
     def become(boot: str, machine: str) -> None:
         monkeypatch.setattr("walsyncd.engine.ship.ownership.machine_id", lambda: machine)

@@ -106,7 +106,7 @@ def test_another_name_is_another_replica_and_another_path_another_history(place:
 
 
 def test_other_settings_are_turned_over_without_a_break(place: Place) -> None:
-    """The generation goes on; a base that has become due by the new interval is taken."""
+    """The generation continues; a base that has become due by the new interval is taken."""
     with two_followed(place) as now:
         generation, base = place.row().generation, place.row().base_key
         entries = now.settings.databases
@@ -209,7 +209,7 @@ def test_presence_is_turned_on_and_off_and_ends_with_the_daemon(place: Place) ->
 
 
 def test_a_refused_configuration_changes_nothing(place: Place) -> None:
-    """The reason comes back to whoever asked, and the daemon goes on as before."""
+    """The reason comes back to whoever asked, and the daemon continues as before."""
     with two_followed(place) as now:
         kept, rows = now.settings, [place.row(), place.row("other")]
         now.settings = replace(kept, databases=(kept.databases[0], replace(kept.databases[0], name="twin")))

@@ -51,7 +51,7 @@ def test_a_reload_moves_every_database_to_another_storage(place: Place) -> None:
 
 
 def test_new_credentials_for_the_same_place_end_nothing(place: Place) -> None:
-    """The generation goes on through the new connection."""
+    """The generation continues through the new connection."""
     settings, old = place.settings("app"), FakeStorage()
     new = FakeStorage()
     new.objects = old.objects

@@ -89,7 +89,7 @@ def test_a_storage_in_trouble_holds_no_other_back(place: Place, trouble: object,
 
 
 def test_a_database_moves_by_a_reload_and_only_that_one(place: Place) -> None:
-    """A new generation begins there, with the reason; the other one goes on where it is."""
+    """A new generation begins there, with the reason; the other one continues where it is."""
     stores = {DEFAULT: FakeStorage(), EU: FakeStorage()}
     settings = two(place, a="", b="")
     source: tuple[Settings, Given] = (settings, stores)

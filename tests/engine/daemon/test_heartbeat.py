@@ -89,7 +89,7 @@ def test_the_watchdog_is_fed_only_while_nobody_hangs() -> None:
 
 
 def test_a_long_start_asks_for_time() -> None:
-    """While the first looks go on and nobody hangs."""
+    """While the first looks continue and nobody hangs."""
     scene = Scene(watchdog_s=300)
     scene.heart.beat()
     assert scene.heart.due_s() == START_BEAT_S

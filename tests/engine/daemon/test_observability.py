@@ -49,7 +49,7 @@ def test_metrics_move_with_the_settings(tmp_path: Path) -> None:
 
 
 def test_a_file_that_cant_be_written_is_said_once(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """Replication goes on without it."""
+    """Replication continues without it."""
     place = Place(tmp_path)
     with running(place.settings()) as daemon:
         daemon._observability.settle(

@@ -157,7 +157,7 @@ def test_an_odd_match_that_comes_and_goes(tenants: Tenants, place: Place) -> Non
 
 @pytest.mark.parametrize("target", ["victim", "secret"])
 def test_a_tenant_who_switches_his_database_to_a_link(tenants: Tenants, place: Place, target: str) -> None:
-    """Nothing of what it leads to is stored under his name; the others go on, and so does he with a file again."""
+    """Nothing of what it leads to is stored under his name; the others continue, and so does he with a file again."""
     (place.folder / "secret").mkdir()
     (place.folder / "secret" / "data.db").write_text("root's\n" * 1000)
     storage = FakeStorage()

@@ -20,7 +20,7 @@ NOTHING = Found([], [], [], {})
 
 
 class Looks:
-    """A finder in a thread of its own; each look waits until it may go on."""
+    """A finder in a thread of its own; each look waits until it may continue."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -120,7 +120,7 @@ def test_a_stop_does_not_wait_for_a_look(looks: Looks) -> None:
 
 
 def test_a_look_that_fails_is_tried_again(looks: Looks, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who waits hears it; the thread goes on."""
+    """Who waits hears it; the thread continues."""
     monkeypatch.setattr(path_finder, "PAUSE_S", 0.0)
     looks.error = OSError("no descriptors")
     with looks.running() as finder:

@@ -197,7 +197,7 @@ def test_a_link_that_leads_nowhere_for_a_while(place: Place) -> None:
 
 
 def test_a_link_in_the_fixed_part_of_a_pattern(place: Place) -> None:
-    """Another disk is put in the place of the first: its tenants are followed, and the same names go on there."""
+    """Another disk is put in the place of the first: its tenants are followed, and the same names continue there."""
     for disk, values in (("disk1", {"a": 1, "b": 2}), ("disk2", {"a": 3, "c": 4})):
         for tenant, value in values.items():
             (place.folder / disk / tenant).mkdir(parents=True)

@@ -24,7 +24,7 @@ def probing(settings: Settings, interval_s: float | None) -> Settings:
 
 
 def test_trouble_shows_on_an_idle_host_and_goes_again(place: Place) -> None:
-    """One GET of an owner.json at a time; what came of it, and what helps, stands in the status."""
+    """One GET of an owner.json at a time; what came of it, and what helps, is in the status."""
     storage = FakeStorage()
 
     def refuse(_call: Call) -> None:

@@ -86,7 +86,7 @@ class Files:
             self.write(20)
 
     def write(self, value: int) -> None:
-        """The application goes on, or somebody opens the database who finds it like this."""
+        """The application continues, or somebody opens the database who finds it like this."""
         with suppress(SqliteError):
             if self.app is not None:
                 self.app.execute(insert(value))
@@ -132,7 +132,7 @@ def chosen() -> list[tuple[str, str, tuple[str, ...]]]:
 
 
 def reports(follow: Following) -> bool:
-    """Whether looks that go on until nothing waits any more find a gap, or say that they can't look."""
+    """Whether looks that continue until nothing waits any more find a gap, or say that they can't look."""
     quiet = 0
     for _ in range(STEPS_MAX):
         try:

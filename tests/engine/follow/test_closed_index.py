@@ -37,7 +37,7 @@ def recovers_two(follow: Following, app: SqliteProcess) -> None:
 
 
 def test_a_connection_that_closed_before_another_incarnation_behind(tmp_path: Path) -> None:
-    """All that the old incarnation held stands before a frame of a third one, so the count can be believed."""
+    """All that the old incarnation held is before a frame of a third one, so the count can be believed."""
     path = tmp_path / "app.db"
     with wal_database(path) as app, Following(path, tmp_path / "f") as follow:
         grown_twice(app)
@@ -283,7 +283,7 @@ def test_a_close_after_an_emptied_wal_began_with_other_salts(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("looks", [1, 5])
 def test_a_commit_that_an_emptied_wal_was_begun_with_is_not_missed(tmp_path: Path, looks: int) -> None:
-    """At the look its frames stand there with salts of their own; then its writer is killed, and the count rebuilt."""
+    """At the look its frames are there with salts of their own; then its writer is killed, and the count rebuilt."""
     path = tmp_path / "app.db"
     with wal_database(path) as app:
         fill(app, 5)

@@ -40,7 +40,7 @@ def test_a_look_without_news_makes_nothing(follow: Following) -> None:
 
 
 def test_an_uncommitted_transaction_is_not_taken(app: SqliteProcess, follow: Following) -> None:
-    """Frames that were spilled before the commit stand in the WAL, and are moving, but nobody's yet."""
+    """Frames that were spilled before the commit are in the WAL, and are moving, but nobody's yet."""
     follow.look()
     before = follow.state.stream.position
     app.execute("PRAGMA cache_size=5", "BEGIN", _many(300))
@@ -119,7 +119,7 @@ def test_any_page_size(tmp_path: Path, page_size: int) -> None:
 
 
 def test_a_full_epoch_is_closed_where_the_wal_restarts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It goes on until the WAL's next restart, so that a base can begin there; each epoch is a WAL of its own."""
+    """It continues until the WAL's next restart, so that a base can begin there; each epoch is a WAL of its own."""
     monkeypatch.setattr(copy_frames, "EPOCH_BYTES", 10 * 4120)
     path = tmp_path / "app.db"
     with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:

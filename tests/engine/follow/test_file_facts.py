@@ -17,7 +17,7 @@ LOOK = FileFacts(1, 2, 3, "boot", 0, 4096, 1, 1)
 
 
 def test_a_database_that_is_not_there(tmp_path: Path) -> None:
-    """MissingError says how it goes on."""
+    """MissingError says how it continues."""
     path = tmp_path / "app.db"
     with SqliteProcess(path) as app, Following(path, tmp_path / "f") as follow:
         app.execute("CREATE TABLE t (x)")

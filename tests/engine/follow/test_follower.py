@@ -155,7 +155,7 @@ def test_a_follow_state_that_cannot_be_read_begins_a_new_generation(place: Place
 
 
 def test_who_asked_is_told_of_the_failure(place: Place) -> None:
-    """A base whose generation ended meanwhile is the snapshotter's matter: following goes on."""
+    """A base whose generation ended meanwhile is the snapshotter's matter: following continues."""
 
     def abandon(_tracked: FollowedDatabase) -> None:
         raise AbandonedError("the generation ended")

@@ -101,7 +101,7 @@ def test_after_every_request_of_a_hostile_run_a_prefix_of_history_is_restored(pl
 
 
 def test_a_spool_file_that_changed_is_read_again_from_the_wal(place: Place) -> None:
-    """The generation goes on, and the restored database is whole."""
+    """The generation continues, and the restored database is whole."""
     storage = FakeStorage()
     away = Away(storage)
     with wal_database(place.database()) as writer, running(place.settings("app"), storage):
@@ -179,7 +179,7 @@ def test_a_full_disk_under_the_state_directory_ends_a_generation_and_harms_nobod
 
 @pytest.mark.root
 def test_a_disk_that_somebody_else_fills_stops_nothing_for_good(place: Place) -> None:
-    """While it is full the daemon waits and lives; when there is room it goes on."""
+    """While it is full the daemon waits and lives; when there is room it continues."""
     storage = FakeStorage()
     with (
         small_disk(place.state),
@@ -230,7 +230,7 @@ def assert_given_up_and_begun_anew(place: Place, storage: FakeStorage, writer: S
 
 @pytest.fixture
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Generations begin anew after a moment, and spool files are used early."""
+    """Generations begin again after a moment, and spool files are used early."""
     monkeypatch.setattr(next_generation, "BASE_DELAY_S", 0.01)
     monkeypatch.setattr(follower, "BEGIN_LOOK_S", 0.05)
     monkeypatch.setattr(segment_builder, "MEMORY_BYTES_MAX", 1 << 20)

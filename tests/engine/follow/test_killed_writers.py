@@ -45,7 +45,7 @@ def test_a_wal_whose_writer_was_killed_after_a_restart_is_a_gap(follow: Followin
 
 
 def test_a_wal_that_was_recovered_before_it_was_looked_at(follow: Following) -> None:
-    """Its count began anew, but it holds everything; the next restart is proven by that count all the same."""
+    """Its count began again, but it holds everything; the next restart is proven by that count anyway."""
     follow.look()
     with follow.opened() as app:
         app.execute(insert(1), insert(2))
@@ -88,7 +88,7 @@ def test_a_commit_before_such_a_truncation_is_a_gap(app: SqliteProcess, follow: 
 
 
 def test_commits_between_two_truncations_are_a_gap(app: SqliteProcess, follow: Following) -> None:
-    """We stand before frame 1 of an incarnation that came and went; that nothing is left of it says nothing."""
+    """Our position is before frame 1 of an incarnation that came and went; that nothing is left of it says nothing."""
     follow.look()
     app.execute(TRUNCATE)
     assert not follow.look().gap

@@ -22,7 +22,7 @@ from walsyncd.errors import MissingError, RefusedError
 
 
 def test_kill_in_the_middle_of_a_transaction(app: SqliteProcess, follow: Following) -> None:
-    """The writer dies with spilled frames in the WAL; the next opener recovers the same file, and following goes on."""
+    """The writer dies with spilled frames in the WAL. The next opener recovers the same file, and it is followed."""
     follow.look()
     app.execute(insert(1), "PRAGMA cache_size=5", "BEGIN", "INSERT INTO t SELECT hex(randomblob(90000))")
     app.kill()
@@ -43,7 +43,7 @@ def test_a_wal_left_by_a_killed_writer_is_scanned(app: SqliteProcess, follow: Fo
 
 
 def test_phantoms_at_a_last_close_are_not_taken(app: SqliteProcess, follow: Following) -> None:
-    """A commit that stands behind mxFrame, its fsync having failed, say: SQLite told the application no."""
+    """A commit that is after mxFrame, its fsync having failed, say: SQLite told the application no."""
     path = follow.path
     follow.look()
     app.execute(insert(1))

@@ -81,7 +81,7 @@ def test_shipped_commits_are_lost(
 def test_commits_that_were_not_shipped_are_lost(
     tmp_path: Path, damage: Callable[[bytes, int], bytes], *, application_first: bool
 ) -> None:
-    """What we have is there: it goes on from the last commit that the next opener finds, without a gap."""
+    """What we have is there: it continues from the last commit that the next opener finds, without a gap."""
     path = tmp_path / "app.db"
     with wal_database(path) as application, Keeping(path, tmp_path / "f") as keeping:
         assert not keeping.watch_over(application, "SELECT 1", insert(1), insert(2))
@@ -133,7 +133,7 @@ def failing_sync(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.mark.parametrize("end", ["goes on", "closes", "is killed"])
 def test_a_commit_whose_sync_failed(tmp_path: Path, failing_sync: str, end: str) -> None:
-    """The application was told no, but its frame stands in the WAL: it counts only if the next opener recovers it."""
+    """The application was told no, but its frame is in the WAL: it counts only if the next opener recovers it."""
     path, fail = tmp_path / "app.db", tmp_path / "fail"
     environment = {"LD_PRELOAD": failing_sync, "FAIL": str(fail)}
     wal_database(path).close()

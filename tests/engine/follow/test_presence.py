@@ -52,7 +52,7 @@ def present(path: Path, clock: Clock) -> Iterator[Presence]:
 
 
 def test_the_last_close_is_none(path: Path, present: Presence) -> None:
-    """Taken beside an application; when it closes, WAL and wal-index stay, and the next one goes on counting."""
+    """Taken beside an application; when it closes, WAL and wal-index stay, and the next one continues counting."""
     with wal_database(path) as app:
         assert present.update() is None
         assert present.held
@@ -182,7 +182,7 @@ def test_who_wants_the_database_for_himself_gets_it_after_ten_seconds(
 
 
 def test_a_process_that_was_too_fast_to_be_met_counts_as_seen(path: Path, present: Presence, clock: Clock) -> None:
-    """Its close is an event; then ten seconds begin anew."""
+    """Its close is an event; then ten seconds begin again."""
     with wal_database(path) as app:
         present.update()
         app.close()
@@ -247,7 +247,7 @@ def test_a_backup_copied_over_the_files_in_place(path: Path, present: Presence, 
 
 
 def test_a_header_that_is_not_whole_is_no_other_wal(path: Path, present: Presence) -> None:
-    """A writer that was killed between its copies leaves one; the next to read it makes it anew."""
+    """A writer that was killed between its copies leaves one; the next to read it makes it again."""
     with wal_database(path) as app:
         present.update()
         app.kill()

@@ -19,7 +19,7 @@ def damage(path: Path, frame: int) -> None:
 
 
 def test_nothing_happened(app: SqliteProcess, follow: Following) -> None:
-    """The same WAL in the same boot: it goes on where it stopped, and nothing is written."""
+    """The same WAL in the same boot: it continues where it stopped, and nothing is written."""
     follow.look()
     before = follow.state
     follow.die()
@@ -39,7 +39,7 @@ def test_commits_while_it_was_away(app: SqliteProcess, follow: Following) -> Non
 
 
 def test_the_writer_was_killed_while_it_was_away(app: SqliteProcess, follow: Following) -> None:
-    """The WAL was recovered in place and written on: the chain goes on."""
+    """The WAL was recovered in place and written on: the chain continues."""
     follow.look()
     follow.die()
     app.execute(insert(1))

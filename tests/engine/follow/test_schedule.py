@@ -43,7 +43,7 @@ def database(row_id: int) -> FollowedDatabase:
 
 
 def test_a_woken_database_is_due_at_once(clock: Clock) -> None:
-    """And only once, however often it is woken; its looking again begins anew."""
+    """And only once, however often it is woken; its looking again begins again."""
     due, tracked = Schedule(), database(1)
     for _ in range(7):
         due.relook(tracked)

@@ -78,7 +78,7 @@ def test_a_new_wal_whose_header_stays_torn(follow: Following) -> None:
 
 
 def test_a_wal_that_is_never_the_one_of_the_wal_index(app: SqliteProcess, follow: Following) -> None:
-    """Whatever it is, it does not go on where we stand: a gap."""
+    """Whatever it is, it does not continue where we stand: a gap."""
     follow.look()
     app.execute(insert(1))
     name_another(follow.path)

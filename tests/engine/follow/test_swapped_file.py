@@ -63,7 +63,7 @@ SWAPS = [renamed_over, copied_over, created_anew, truncated_and_filled]
 def test_another_database_in_its_place(
     tmp_path: Path, swap: Callable[[Path, Path], None], daemon: str, state: str
 ) -> None:
-    """A generation never goes on across it, whoever sees it happen; the old one keeps every position."""
+    """A generation never continues across it, whoever sees it happen; the old one keeps every position."""
     folder = tmp_path / "data"
     folder.mkdir()
     path = folder / "app.db"
@@ -109,7 +109,7 @@ def test_moved_away_and_back(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("back", ["the same", "another"])
 def test_its_folder_is_renamed(tmp_path: Path, back: str) -> None:
-    """The database is gone with it; what comes to its place is looked at anew, and the old descriptors are let go."""
+    """The database is gone with it; what comes to its place is looked at again, and the old descriptors are let go."""
     folder, away = tmp_path / "data", tmp_path / "away"
     folder.mkdir()
     path = folder / "app.db"

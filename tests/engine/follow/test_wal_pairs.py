@@ -390,7 +390,7 @@ def test_asleep(folder: Folder) -> None:
 
 
 def test_forgotten(folder: Folder) -> None:
-    """A new generation asks for nothing of the old one, but the events go on counting."""
+    """A new generation asks for nothing of the old one, but the events continue counting."""
     folder.open()
     folder.note(Role.DATABASE, Kind.MOVED_TO)
     folder.wal_pairs.clear()

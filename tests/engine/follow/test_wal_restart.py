@@ -1,4 +1,4 @@
-"""Tests of wal_restart: the WAL began anew, and either nothing was missed or it is a gap with numbers."""
+"""Tests of wal_restart: the WAL began again, and either nothing was missed or it is a gap with numbers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def fill(app: SqliteProcess, commits: int, *, start: int = 1000) -> None:
 
 
 def test_a_restart_with_nothing_missed(app: SqliteProcess, follow: Following) -> None:
-    """Caught up before the restart: nothing is to be recovered, and following goes on."""
+    """Caught up before the restart: nothing is to be recovered, and following continues."""
     follow.look()
     app.execute(CHECKPOINT, insert(1))
     assert not follow.look().gap
@@ -26,7 +26,7 @@ def test_a_restart_with_nothing_missed(app: SqliteProcess, follow: Following) ->
 
 
 def test_commits_before_a_restart_are_recovered(app: SqliteProcess, follow: Following) -> None:
-    """Two commits came before the restart and still stand behind the new incarnation: counted, found, taken."""
+    """Two commits came before the restart and still are after the new incarnation: counted, found, taken."""
     fill(app, 10)
     follow.look()
     fill(app, 2, start=5000)
@@ -59,7 +59,7 @@ def test_a_truncated_wal_with_nothing_missed(app: SqliteProcess, follow: Followi
 
 
 def test_a_truncated_wal_that_another_process_goes_on_with(tmp_path: Path) -> None:
-    """It draws both salts anew; the count proves it all the same."""
+    """It draws both salts again; the count proves it anyway."""
     path = tmp_path / "app.db"
     with wal_database(path) as app, SqliteProcess(path) as other, Following(path, tmp_path / "f").begin() as follow:
         other.execute("SELECT * FROM t")

@@ -160,7 +160,7 @@ def test_suspect_positions_are_refused(tmp_path: Path, *, compacted: bool) -> No
 
 
 def test_damaged_objects_do_not_hide_a_suspect_position(tmp_path: Path) -> None:
-    """Where a whole is damaged and its segments are taken, what they reach is suspect all the same."""
+    """Where a whole is damaged and its segments are taken, what they reach is suspect anyway."""
     with make_replica(tmp_path) as maker:
         maker.base()
         maker.commit(4)

@@ -49,7 +49,7 @@ def rewrite(maker: ReplicaMaker, key: SegmentKey, trailer: Trailer) -> None:
 def test_frames_come_in_order_whatever_the_batches(
     maker: ReplicaMaker, monkeypatch: pytest.MonkeyPatch, batch_bytes: int
 ) -> None:
-    """Every frame is handed out once, and the chain goes on from object to object."""
+    """Every frame is handed out once, and the chain continues from object to object."""
     monkeypatch.setattr(epoch_reader, "BATCH_BYTES", batch_bytes)
     maker.commit(9, rows=30)
     keys = maker.ship(every=4)
@@ -57,7 +57,7 @@ def test_frames_come_in_order_whatever_the_batches(
 
 
 def test_reading_stops_at_a_frame(maker: ReplicaMaker) -> None:
-    """``upto`` is the last frame handed out, and another object goes on after it."""
+    """``upto`` is the last frame handed out, and another object continues after it."""
     maker.commit(4)
     first, second = maker.ship(every=2)
     reader = reader_of(maker)
@@ -79,7 +79,7 @@ def test_reading_begins_and_stops_within_an_epoch(maker: ReplicaMaker, monkeypat
 
 
 def test_reading_can_begin_within_an_epoch(maker: ReplicaMaker) -> None:
-    """The chain before an object stands in its trailer; without a page size its beginning is needed."""
+    """The chain before an object is in its trailer; without a page size its beginning is needed."""
     maker.commit(4)
     _, second = maker.ship(every=2)
     assert frames_read(reader_of(maker), second) == list(range(second.first, second.last + 1))

@@ -42,7 +42,7 @@ def test_ordinary_readers_and_a_followed_copy_get_along(tmp_path: Path) -> None:
 @pytest.mark.root
 @pytest.mark.timeout(600)
 def test_disk_that_is_full_for_a_while_is_waited_for(tmp_path: Path, small_disk: Path) -> None:
-    """The follower may end with the reason. Started again it goes on, and readers always see whole transactions."""
+    """The follower may end with the reason. Started again it continues, and readers always see whole transactions."""
     week = live(tmp_path, small_disk, transactions=TRANSACTIONS, seed=13, disk_fills=True)
     reasons = ("no space left", "are free", "make room on its file system")
     assert all(any(reason in why.lower() for reason in reasons) for why in week.refused), week.refused

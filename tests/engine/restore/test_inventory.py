@@ -64,7 +64,7 @@ def test_bridges_cut_what_is_covered(tmp_path: Path) -> None:
 
 
 def test_a_bridge_that_cannot_be_read_is_a_fault(tmp_path: Path) -> None:
-    """The others are listed all the same."""
+    """The others are listed anyway."""
     with make_replica(tmp_path) as maker:
         maker.base()
         maker.commit(1)

@@ -1,4 +1,4 @@
-"""What a plan stands on changes or is damaged while it is made: planned anew, or refused with the reason."""
+"""What a plan stands on changes or is damaged while it is made: planned again, or refused with the reason."""
 
 from __future__ import annotations
 

@@ -145,7 +145,7 @@ def test_reader_keeps_its_snapshot(maker: ReplicaMaker, tmp_path: Path) -> None:
 
 
 def test_wal_of_the_copy_is_emptied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It does not grow for ever, and begins anew with other salts; thousands of frames need more index blocks."""
+    """It does not grow for ever, and begins again with other salts; thousands of frames need more index blocks."""
     monkeypatch.setattr(standby_module, "WAL_BYTES_MAX", 5 << 20)
     out = tmp_path / "copy.db"
     sizes = []

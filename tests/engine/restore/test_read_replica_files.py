@@ -28,7 +28,7 @@ def maker(tmp_path: Path) -> Iterator[ReplicaMaker]:
 
 
 def test_copy_that_others_wrote_to_stays_stopped(maker: ReplicaMaker, tmp_path: Path) -> None:
-    """Started again by a service manager, it must not go on as if nothing had happened; with force it is restored."""
+    """A service manager starts it again: it does not continue as if nothing had happened. Force restores it."""
     out = tmp_path / "copy.db"
     with following(maker, out) as read_replica:
         with SqliteProcess(out) as other:

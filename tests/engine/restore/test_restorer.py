@@ -321,7 +321,7 @@ def test_database_that_shrank_is_cut(tmp_path: Path) -> None:
 
 
 def test_restored_file_takes_new_transactions(tmp_path: Path) -> None:
-    """The application goes on where the restore ended."""
+    """The application continues where the restore ended."""
     with make_replica(tmp_path) as maker:
         three_epochs(maker)
         restored(maker, Head(), tmp_path / "out.db")

@@ -102,7 +102,7 @@ def test_empty_replica_is_nothing_to_verify(tmp_path: Path) -> None:
 
 
 def test_every_damaged_object_is_named(tmp_path: Path) -> None:
-    """What follows a damaged segment is read all the same; it is lost, and what was before is still good."""
+    """What follows a damaged segment is read anyway; it is lost, and what was before is still good."""
     with make_replica(tmp_path) as maker:
         maker.base()
         maker.commit(6)

@@ -1,4 +1,4 @@
-"""Who may write: claims against what stands in the bucket, and looks in the middle of a run."""
+"""Who may write: claims against what is in the bucket, and looks in the middle of a run."""
 
 from __future__ import annotations
 

@@ -174,7 +174,7 @@ def test_a_task_waits_for_its_claim(dispatch: Scheduler) -> None:
 
 
 def test_the_tasks_of_a_lost_lane_are_refused(dispatch: Scheduler) -> None:
-    """The others go on; nothing is sent any more if somebody else writes there."""
+    """The others continue; nothing is sent any more if somebody else writes there."""
     queue, other = add_lane(dispatch, 1, is_claimed=False), add_lane(dispatch, 2)
     task, kept = add_task(dispatch, 1), add_task(dispatch, 2)
     assert dispatch.next(0.0) == RunTask(kept)

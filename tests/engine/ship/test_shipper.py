@@ -118,7 +118,7 @@ def test_a_manifest_needs_no_token_and_goes_alone(quay: Quay) -> None:
 
 
 def test_more_rows_than_a_turn_looks_at(quay: Quay, monkeypatch: pytest.MonkeyPatch) -> None:
-    """They are gathered before they are sent: one object all the same, and none is overlooked."""
+    """They are gathered before they are sent: one object anyway, and none is overlooked."""
     monkeypatch.setattr(shipper, "ROWS_MAX", 3)
     quay.queue.bucket = Bucket(0.0, 0.0)
     quay.spool(*(segment(frame, frame) for frame in range(1, 8)))
@@ -190,7 +190,7 @@ def test_a_machine_that_was_set_back_ends_the_generation(quay: Quay) -> None:
 
 
 def test_a_clock_that_was_set_costs_one_listing(quay: Quay) -> None:
-    """If storage holds nothing unknown, the generation goes on, and the next turn asks nothing."""
+    """If storage holds nothing unknown, the generation continues, and the next turn asks nothing."""
     quay.spool(segment(1, 1))
     quay.drain()
     for number, jump_ms in ((2, 3_600_000), (3, 0), (4, -7_200_000)):

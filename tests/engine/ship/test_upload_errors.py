@@ -1,4 +1,4 @@
-"""Words for what keeps uploads from going on."""
+"""Words for what keeps uploads from continuing."""
 
 from __future__ import annotations
 

@@ -104,7 +104,7 @@ def test_a_base_that_the_store_does_not_take_holds_nobody_back(tmp_path: Path, s
 def test_spooled_bytes_that_changed_are_read_again_if_they_never_left(
     tmp_path: Path, storage: FakeStorage, begun: bool
 ) -> None:
-    """They are never sent. What may have reached the store can't be cut anew: its generation ends."""
+    """They are never sent. What may have reached the store can't be cut again: its generation ends."""
     with run_daemon(tmp_path, storage) as run:
         run.journal.advance([Advance(run.database_id, "before", ())])
         (row,) = run.journal.advance([Advance(run.database_id, "after", (segment(1, 1, body=LARGE),), begin=begun)])

@@ -41,7 +41,7 @@ def test_only_a_refusal_is_told_apart() -> None:
 
 
 def test_while_deletion_is_refused_nothing_is_compacted(tmp_path: Path) -> None:
-    """It is said once, tried again in an hour, and goes on when it is allowed; everything is counted."""
+    """It is said once, tried again in an hour, and continues when it is allowed; everything is counted."""
     storage, counts = Unwilling(), Removals()
     with Journal.open(tmp_path / "state") as journal, capture_logs() as logs:
         journal.keep_bodies(1 << 30)

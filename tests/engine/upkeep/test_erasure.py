@@ -93,7 +93,7 @@ def test_a_replica_of_which_only_versions_are_left_is_found(storage: FakeStorage
 
 
 def test_versions_that_may_not_be_seen_are_said(storage: FakeStorage) -> None:
-    """The objects go all the same, and the caller hears that something may be left."""
+    """The objects go anyway, and the caller hears that something may be left."""
     versions = FakeVersions(storage)
     versions.refusal = "AccessDenied"
     eraser = Eraser(storage, "app", versions)
@@ -115,7 +115,7 @@ def test_what_arrives_meanwhile_goes_too(storage: FakeStorage) -> None:
 
 
 def test_a_store_that_keeps_what_it_deleted_is_an_error(storage: FakeStorage) -> None:
-    """It names one of the objects, and does not go on for ever."""
+    """It names one of the objects, and does not continue for ever."""
     kept = storage.objects[OWN[0]]
 
     def keep(call: Call) -> None:

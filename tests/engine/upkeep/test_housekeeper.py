@@ -114,7 +114,7 @@ def test_a_clock_that_is_off_deletes_nothing(tmp_path: Path, off_ms: int) -> Non
 
 
 def test_in_the_folder_of_another_run_nothing_is_deleted(tmp_path: Path) -> None:
-    """Whoever stands in owner.json prunes, nobody else."""
+    """Whoever is in owner.json prunes, nobody else."""
     storage = ClockedStorage()
     with Journal.open(tmp_path / "state") as journal:
         journal.keep_bodies(1 << 30)
@@ -128,7 +128,7 @@ def test_in_the_folder_of_another_run_nothing_is_deleted(tmp_path: Path) -> None
 
 
 def test_a_daemon_compacts_what_it_closes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Commits go on meanwhile; the restored database has all of them, from whole epochs and from segments."""
+    """Commits continue meanwhile; the restored database has all of them, from whole epochs and from segments."""
     monkeypatch.setattr("walsyncd.engine.follow.copy_frames.EPOCH_BYTES", 40_000)
     monkeypatch.setattr("walsyncd.engine.follow.copy_frames.EPOCH_PATIENCE", 1)
     monkeypatch.setattr(compactor, "REPLACED_AFTER_MS", 0)

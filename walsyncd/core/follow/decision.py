@@ -251,7 +251,7 @@ class ShmEvidence:
     """The events of the -shm since the mark, from an event queue that was drained after the header was read.
 
     ``index_rebuilds``: there was a MODIFY, CREATE or MOVED, or events may be lost. ``closed``: there was a CLOSE_WRITE.
-    The DELETE of the very file that we hold counts as neither: the processes that still had it open go on counting in
+    The DELETE of the very file that we hold counts as neither: the processes that still had it open still count in
     it, and nobody can join them.
     """
 

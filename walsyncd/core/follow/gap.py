@@ -54,7 +54,7 @@ class GapKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """Why the history can't go on: ``text``, with the ``facts`` in its braces.
+    """Why the history can't continue: ``text``, with the ``facts`` in its braces.
 
     ``remedy`` is what the operator can do against such gaps. As long as the WAL has the salts ``blocked``, no
     generation gets past the gap.

@@ -72,7 +72,7 @@ class Counter:
 
 @dataclass(frozen=True, slots=True)
 class RestartProof:
-    """The restart is proven: take the old incarnation up to commit frame ``last``, then go on.
+    """The restart is proven: take the old incarnation up to commit frame ``last``, then continue.
 
     Nothing is taken if ``last`` is the cursor's own frame.
     """

@@ -11,7 +11,7 @@ The bridge and the follow state at N are written in one transaction of the journ
 position with the gap noted, and a restart of the daemon begins the bridge again.
 
 If something only may have been missed, and the content shows that nothing was (``core.content.cleared_doubt``), there
-is no bridge: following goes on from the old position.
+is no bridge: following continues from the old position.
 """
 
 from __future__ import annotations

@@ -84,7 +84,7 @@ class Scrubs:
         self._planned: dict[int, tuple[FollowedDatabase, float]] = {}
         self._due = DueQueue[int]()
         self._armed_s: float | None = None
-        """When the entry in the queue that waits for the next scrub goes on (monotonic)."""
+        """When the entry in the queue that waits for the next scrub continues (monotonic)."""
         self._under_way: set[int] = set()
         self._tickets = itertools.count(1)
         self._results: dict[int, tuple[int, ScrubResult]] = {}

@@ -195,7 +195,7 @@ def _status(journal: Journal | JournalReader, row: DatabaseRow, now_ms: int) -> 
     try:
         position, commit_ms, page_size = _followed(row)
         followed = _how(journal, row)
-    except ValueError:  # the follower reports it when it begins with the database; the others are shown all the same
+    except ValueError:  # the follower reports it when it begins with the database; the others are shown anyway
         position, commit_ms, page_size, followed = None, 0, _PAGE_SIZE_DEFAULT, ""
     stored = None
     if row.stored_generation is not None:

@@ -87,7 +87,7 @@ def _forked(reader: SourceReader, cursor: Cursor) -> Step:
 
 
 def _is_index_used(reader: SourceReader, copy: Copy) -> bool:
-    """Whether a wal-index that nobody seems to use has more frames than the WAL's chain, and goes on counting.
+    """Whether a wal-index that nobody seems to use has more frames than the WAL's chain, and continues counting.
 
     A process that opens and closes the -shm by itself drops SQLite's locks (fcntl(2)).
     """

@@ -1,4 +1,4 @@
-"""The follower: one thread for all databases. It looks, makes what it found durable, and goes on.
+"""The follower: one thread for all databases. It looks, makes what it found durable, and continues.
 
 A round takes one step for each database that is due, and writes what the steps found in one transaction of the
 journal. Only after that does the daemon believe it.
@@ -309,7 +309,7 @@ class Follower:
         self._end_generation(tracked, gap, once="storage is back", may_begin=until)
 
     def generation_lost(self, tracked: FollowedDatabase, gap: Gap) -> None:
-        """End a generation that storage shows can't go on, as the journal has done. For the follower's thread."""
+        """End a generation that storage shows can't continue, as the journal has done. For the follower's thread."""
         row = self._journal.database_by_id(tracked.row_id)
         if tracked.generation is not None and row.generation != tracked.generation:
             self._end_generation(tracked, gap)

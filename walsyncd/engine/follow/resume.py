@@ -1,4 +1,4 @@
-"""What must be seen once after a start of the daemon, before the WAL is believed to go on where we stopped.
+"""What must be seen once after a start of the daemon, before the WAL is believed to continue where we stopped.
 
 - The database is the file that we followed, else it is a gap. If it was written since, that was a checkpoint if
   nBackfill or the salts have changed too.

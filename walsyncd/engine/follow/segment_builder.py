@@ -33,7 +33,7 @@ PIECE_FRAMES = 64  # re-stamped together; a fifth faster than 4 MiB in one go (m
 
 
 class TooLargeError(WalsyncdError):
-    """The transaction will never fit into the spool, so the generation can't go on after it."""
+    """The transaction will never fit into the spool, so the generation can't continue after it."""
 
 
 class SegmentBuilder:

@@ -37,7 +37,7 @@ class Step:
     """The facts found, and what follows from them.
 
     ``caught_up``: everything that was committed when the step began is in ``state``. ``gap`` is why the generation
-    can't go on. ``life_ended``: the current WAL is read to its end. If ``state`` or ``evidence`` is None, the
+    can't continue. ``life_ended``: the current WAL is read to its end. If ``state`` or ``evidence`` is None, the
     database's stays as it was.
     """
 

@@ -1,4 +1,4 @@
-"""Crosses a WAL restart: takes what is left of the old incarnation, proves that it is complete, and goes on.
+"""Crosses a WAL restart: takes what is left of the old incarnation, proves that it is complete, and continues.
 
 1. Count the commits of the new incarnation, as far as the wal-index had published it.
 2. Read what is left of the old incarnation after the cursor, and the salts of the frame after both.

@@ -123,7 +123,7 @@ class _Queue:
         return item
 
     def let_go(self) -> None:
-        """Nothing is taken any more. A source that waits in ``put`` goes on, and ends."""
+        """Nothing is taken any more. A source that waits in ``put`` continues, and ends."""
         with self._changed:
             self._items.clear()
             self._changed.notify_all()

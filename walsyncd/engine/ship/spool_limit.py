@@ -10,7 +10,7 @@ equal share. A database that has more waits while its storage answers. During an
 first to lose its spool.
 
 When the disk is nearly full (``adapters.journal.state_disk``), the limit is ``SHORT_SPOOL_BYTES`` instead of the
-configured one: enough to go on following while storage takes the objects, without using more of the disk.
+configured one: enough to continue following while storage takes the objects, without using more of the disk.
 """
 
 from __future__ import annotations

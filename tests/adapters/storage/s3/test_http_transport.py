@@ -132,7 +132,7 @@ def test_what_was_signed_is_what_is_sent() -> None:
 
 
 def test_a_part_gives_way_while_something_small_is_sent() -> None:
-    """It goes on when that is over, and does not wait longer than its own block took."""
+    """It continues when that is over, and does not wait longer than its own block took."""
     line, went_on = BodyLine(), threading.Event()
 
     def wait() -> None:

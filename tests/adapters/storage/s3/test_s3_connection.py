@@ -1,4 +1,4 @@
-"""What goes with requests, where the credentials come from, and when both are looked for anew."""
+"""What goes with requests, where the credentials come from, and when both are looked for again."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def test_our_own_key_goes_with_all_that_writes_or_reads_bytes(script: ScriptedSt
     ],
 )
 def test_a_write_follows_to_another_region(script: ScriptedStore, moved: Answer) -> None:
-    """Signed anew for the region that the store names; from then on at once, reads as well."""
+    """Signed again for the region that the store names; from then on at once, reads as well."""
     script.will_say(moved, Answer(), Answer(), THERE)
     with closing(S3Storage(script.settings(region="us-east-1"))) as storage:
         storage.put("a", b"a", metadata={})

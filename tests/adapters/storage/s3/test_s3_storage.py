@@ -137,7 +137,7 @@ def test_complete_that_fails_after_its_ok(
 
 
 def test_retries_are_not_its_own(script: ScriptedStore, storage: S3Storage) -> None:
-    """A read that fails is tried once: how long to go on is decided upstairs."""
+    """A read that fails is tried once: how long to continue is decided upstairs."""
     script.will_say(refusal(503, "SlowDown"))
     with pytest.raises(TransientError, match="SlowDown"):
         storage.get("db/1")
@@ -313,7 +313,7 @@ def test_put_if_names_the_version(script: ScriptedStore, storage: S3Storage) -> 
 
 
 def test_clock(script: ScriptedStore, storage: S3Storage, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The store's clock is the Date of its last answer, good or bad, and goes on from there."""
+    """The store's clock is the Date of its last answer, good or bad, and continues from there."""
     machine_ns = [5_000_000_000]
     monkeypatch.setattr(time, "clock_gettime_ns", lambda _: machine_ns[0])
     assert storage.clock_ms() is None
