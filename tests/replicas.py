@@ -79,7 +79,7 @@ class ReplicaMaker:
     # The application
 
     def commit(self, count: int = 1, *, rows: int = 1) -> None:
-        """So many transactions of so many rows each, in SQLite's WAL."""
+        """Commit ``count`` transactions of ``rows`` rows each into SQLite's WAL."""
         for _ in range(count):
             self.connection.execute("BEGIN")
             self.connection.execute("UPDATE counter SET value = value + 1")
@@ -150,7 +150,7 @@ class ReplicaMaker:
         return keys
 
     def bridge(self, lost: int = 2, *, kind: str = "stopped", reason: str = "the daemon was stopped") -> SegmentKey:
-        """So many transactions of which only the state after the last one is stored."""
+        """Commit ``lost`` transactions, and store only the state after the last one, as a bridge."""
         before, old, proven_ms = self.file(), self.position, self._time_ms + STEP_MS // 4
         self.commit(lost)
         self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")

@@ -322,7 +322,7 @@ def test_links_lead_somewhere() -> None:
 
 
 def test_once_exec_and_forget_run_as_the_pages_say(machine: Machine) -> None:
-    """A round ships everything; an application runs beside a daemon; a replica that is followed no more goes."""
+    """A round ships everything; an application runs beside a daemon; an unused replica is deleted."""
     machine.configure()
     with closing(sqlite3.connect(machine.database)) as connection:
         connection.execute("CREATE TABLE t (x)")

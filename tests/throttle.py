@@ -49,7 +49,7 @@ class Throttle:
         return len(self.clients)
 
     def pass_by(self, size: int) -> None:
-        """Wait until the line has taken so many bytes."""
+        """Wait until the line has taken ``size`` bytes."""
         with self._lock:
             self._free_s = max(self._free_s, time.monotonic()) + size / self.bytes_per_s
             until_s = self._free_s

@@ -47,7 +47,7 @@ def wal_database(path: Path, page_size: int) -> Iterator[sqlite3.Connection]:
 
 
 def insert(connection: sqlite3.Connection, *, commits: int, rows: int = 1, size: int = 100) -> None:
-    """So many transactions of so many rows each."""
+    """Commit ``commits`` transactions of ``rows`` rows each; ``size`` is the bytes of a row."""
     for _ in range(commits):
         connection.execute("BEGIN")
         for _ in range(rows):

@@ -71,7 +71,7 @@ def test_two_stars_at_the_end_stand_for_every_file_below(tree: Path) -> None:
 
 
 def test_links_are_matches_and_no_ways(tree: Path) -> None:
-    """One that is a match, one behind which a match would be, one behind which there may be some, and circles."""
+    """One that is a match, one below which a match would be, one below which there may be some, and circles."""
     (tree / "circle").symlink_to(".")
     (tree / "a" / "up").symlink_to("..")
     (tree / "dead").symlink_to("nowhere")

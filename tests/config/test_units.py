@@ -56,7 +56,7 @@ def test_durations_are_formatted_in_the_largest_unit_that_fits(seconds: float, t
     ],
 )
 def test_sizes_are_numbers_with_or_without_a_unit(text: str, size: int) -> None:
-    """Binary and decimal units are told apart; a bare number counts bytes."""
+    """Binary and decimal units are distinguished; a bare number counts bytes."""
     assert parse_size(text) == size
 
 

@@ -78,7 +78,7 @@ def test_a_new_match_of_a_pattern_is_picked_up(tmp_path: Path) -> None:
 
 
 def test_two_daemons_on_one_state_directory(tmp_path: Path) -> None:
-    """The second is refused and told which process has it; the first continues."""
+    """The second is refused with an error that names the first; the first continues."""
     with Daemon(tmp_path, [tmp_path / "data/app.db"]) as daemon:
         create(daemon.data / "app.db")
         pid = daemon.start().pid

@@ -73,7 +73,7 @@ def test_an_application_that_is_killed(tmp_path: Path, kind: str) -> None:
 
 
 def test_a_spilled_rollback_is_no_gap(tmp_path: Path) -> None:
-    """Frames that a rolled back transaction left behind the last commit hold nothing that could be missing."""
+    """Frames that a rolled back transaction left after the last commit hold nothing that could be missing."""
     with Daemon(tmp_path, [tmp_path / "data/app.db"]) as daemon:
         file = create(daemon.data / "app.db")
         daemon.start()

@@ -35,7 +35,7 @@ def main() -> int:
         with tempfile.TemporaryDirectory(prefix="walsyncd-fuzz-") as folder:
             try:
                 PARTS[args.part](seed, Path(folder))
-            except Exception:  # noqa: BLE001  whatever it is, the seed has to be told
+            except Exception:  # noqa: BLE001  whatever it is, the seed has to be printed
                 traceback.print_exc()
                 print(f"\nbroken: python -m tests.fuzz {args.part} --seed {seed}", file=sys.stderr)
                 return 1

@@ -47,7 +47,7 @@ def test_a_storm_can_be_repeated(*, presence: bool | None) -> None:
 def test_only_a_wrong_restore_fails(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, end: str
 ) -> None:
-    """Its seed is told, with the command to repeat it and its folder; the seeds after it have their turn."""
+    """Its seed is printed, with the command to repeat it and its folder; the seeds after it have their turn."""
 
     def pretend(options: Options, folder: Path) -> Report:
         seeds.append(options.seed)

@@ -41,7 +41,7 @@ def test_write_that_fails_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_publish_that_fails_leaves_nothing(tmp_path: Path) -> None:
-    """A target that can't be: the temporary file goes, what is in the way stays."""
+    """A target that can't be: the temporary file is removed, and what is in the way stays."""
     (tmp_path / "file").write_bytes(b"other")
     temporary = write_temporary(tmp_path / "tmp", lambda file: file.write(b"x"))
     with pytest.raises(NotADirectoryError):

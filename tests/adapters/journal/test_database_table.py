@@ -99,7 +99,7 @@ def test_a_generation_has_a_base_once_a_manifest_of_it_is_stored(journal: Journa
 
 
 def test_an_ended_generation_is_followed_by_nothing_until_the_next(journal: Journal) -> None:
-    """Its rows stay, its follow state goes, and its reason is not overwritten."""
+    """Its rows stay, its follow state is removed, and its reason is not overwritten."""
     row = journal.database("app", "/srv/app.db")
     journal.begin_generation(row.id, G1, "first", "{}", 10)
     journal.advance([Advance(row.id, "{}", (segment(1, 1),))])

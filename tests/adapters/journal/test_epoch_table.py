@@ -24,7 +24,7 @@ def test_bodies_are_kept_as_far_as_there_is_room(tmp_path: Path) -> None:
 
 
 def test_large_bodies_stay_in_their_files(tmp_path: Path) -> None:
-    """No copy is made; the file outlives a sweep and goes with the epoch."""
+    """No copy is made; the file outlives a sweep and is deleted with the epoch."""
     history, storage = make_history(tmp_path, page_size=65536, segments=2), FakeStorage()
     with Journal.open(tmp_path / "state") as journal:
         journal.keep_bodies(1 << 30)

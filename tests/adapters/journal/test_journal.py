@@ -30,7 +30,7 @@ def test_a_state_directory_that_is_a_file_is_refused(tmp_path: Path) -> None:
 
 
 def test_only_one_daemon_has_a_state_directory(tmp_path: Path) -> None:
-    """The second is told who has it, and gets it when the first has ended."""
+    """The second gets an error that names the first, and gets it when the first has ended."""
     with lock_state_dir(tmp_path), pytest.raises(UsageError, match=f"process {os.getpid()} has it"):
         lock_state_dir(tmp_path)
     lock_state_dir(tmp_path).close()

@@ -75,7 +75,7 @@ def test_a_missing_body_is_corruption(spool: Spool) -> None:
 
 
 def test_a_full_disk_is_transient(spool: Spool) -> None:
-    """There may be room again; the operator is told where."""
+    """There may be room again; the error says where."""
     writer = spool.writer()
     writer._file.close()
     full = os.open("/dev/full", os.O_WRONLY)

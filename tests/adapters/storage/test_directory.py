@@ -205,7 +205,7 @@ def test_parts_out_of_order(storage: DirectoryStorage) -> None:
 
 
 def test_leftovers_are_swept_after_a_day(storage: DirectoryStorage, root: Path) -> None:
-    """What killed processes left half written goes when it is a day old; what is fresh stays."""
+    """What killed processes left half written is deleted when it is a day old; what is fresh stays."""
     storage.put("db/a", b"", metadata={})
     temporary = root / ".walsyncd/temporary"
     long_ago = time.time() - LEFTOVER_SECONDS_MAX - 60

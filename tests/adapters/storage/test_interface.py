@@ -83,7 +83,7 @@ def test_empty_object(storage: Storage) -> None:
 
 
 def test_head_names_our_object(storage: Storage) -> None:
-    """HEAD tells size and ``walsyncd-id``, by which a PUT whose answer was lost is recognised."""
+    """HEAD has size and ``walsyncd-id``, by which a PUT whose answer was lost is recognised."""
     body = b"a segment"
     token = hashlib.sha256(body).hexdigest()
     etag = storage.put("db/1.zst", body, metadata={"walsyncd-id": token})

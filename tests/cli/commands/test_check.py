@@ -181,7 +181,7 @@ def test_rollback_mode_is_a_note(tmp_path: Path) -> None:
     ],
 )
 def test_files_that_are_no_plain_database(tmp_path: Path, content: bytes, finding: str) -> None:
-    """Encrypted databases have random headers, but whole pages; anything else is told apart by that."""
+    """Encrypted databases have random headers, but whole pages; anything else is distinguished by that."""
     file = tmp_path / "app.db"
     file.write_bytes(content)
     (text,) = _texts(file)

@@ -99,7 +99,7 @@ def test_two_daemons_that_prune_one_prefix(place: Place, capsys: pytest.CaptureF
 
 
 def test_the_daemon_prunes_when_asked(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
-    """What may go goes, and the replica is sound."""
+    """What may be deleted is deleted, and the replica is sound."""
     doomed = grow(place)
     with running(place.settings("app")):
         assert main(["prune", *place.config(), "app"]) == 0

@@ -108,7 +108,7 @@ def test_an_incarnation_that_was_announced_gets_its_header() -> None:
 
 
 def test_with_nobody() -> None:
-    """The chain must tell; what is shorter than what we have is a fork, what was emptied is to be proven."""
+    """The chain decides; what is shorter than what we have is a fork, what was emptied is to be proven."""
     assert decide(CURSOR, nobody()) == Copy(CURSOR, None)
     assert isinstance(decide(CURSOR, nobody(wal_bytes=WAL.offset_of(6) - 1)), Gap)
     assert decide(CURSOR, nobody(wal_bytes=WAL.offset_of(6))) == Copy(CURSOR, None)

@@ -60,7 +60,7 @@ def test_nothing_is_missing() -> None:
 
 
 def test_a_spill_that_was_rolled_back_is_no_commit() -> None:
-    """Old frames behind the cursor, where the chain shows that none of them commits, hold nothing."""
+    """Old frames after the cursor, where the chain shows that none of them commits, hold nothing."""
     assert by_count(0, behind=OLD) == RestartProof(20)
     assert by_count(1, new=commits(1), new_last=20, behind=OLD) == RestartProof(20)
 
@@ -84,12 +84,12 @@ def test_the_tail_was_overwritten() -> None:
 
 
 def test_the_new_frames_reached_the_tail_meanwhile() -> None:
-    """What was read of the tail before that can't be told from what was overwritten."""
+    """What was read of the tail before that can't be distinguished from what was overwritten."""
     assert says(by_count(2, new=commits(1), new_last=21, tail=commits(22)), "reached frame 21")
 
 
 def test_a_tail_before_another_incarnation_than_the_next() -> None:
-    """The missing commits may be those of the one between."""
+    """The missing commits may be those of the incarnation between the two."""
     assert says(by_count(1, tail=commits(22), salts=LATER), "not the next one")
     assert by_count(1, tail=commits(22), salts=NEW) == RestartProof(22)
 
@@ -167,7 +167,7 @@ def left(salts: Salts, ichange: int, max_frame: int = 0) -> IndexHeader:
 
 
 def test_a_wal_that_was_emptied_right_behind_the_cursor() -> None:
-    """What was left behind counts no commit since the mark, and tells of the very next restart."""
+    """What is left counts no commit since the mark, and shows the very next restart."""
     mark = CounterMark(ichange=7, seen_ms=0, shm_serial=1)
     assert prove_emptied(CURSOR, mark, left(NEW, 7))
     assert not prove_emptied(CURSOR, mark, left(NEW, 8)), "a commit came after the cursor"
@@ -244,7 +244,7 @@ A, B = b"a" * 8, b"b" * 8
 
 
 def test_counting_in_pieces() -> None:
-    """Commits of all pieces, and the salts behind the last."""
+    """Commits of all pieces, and the salts after the last."""
     counter = Counter()
     counter.feed(frames(1, (3, 0, A), (3, 9, A)))
     counter.feed(frames(3, (3, 9, B), behind=OLDER))

@@ -78,7 +78,7 @@ def test_thinning_never_looks_like_loss(data: st.DataObject, policy: Policy) -> 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.data(), POLICIES)
 def test_a_second_look_finds_nothing(data: st.DataObject, policy: Policy) -> None:
-    """Pruned once, nothing goes at the same moment, and nothing before the moment that was told."""
+    """After a pruning nothing is deleted at the same moment, nor before the moment that it named."""
     world = CopyContext()
     for _ in range(data.draw(st.integers(1, 40))):
         world.now_ms += data.draw(st.sampled_from([HOUR_MS, DAY_MS, 4 * DAY_MS]))
@@ -162,7 +162,7 @@ def test_a_kept_base_can_be_restored_and_nothing_behind_it() -> None:
 
 
 def test_the_base_that_a_drill_passed_stays() -> None:
-    """It is kept if no base that is kept has passed one, and goes when one has."""
+    """It is kept if no base that is kept has passed one, and is deleted when one has."""
     world = days(30)
     first, *_, last = manifests(world)
     alone = world.decide(proven=frozenset({first}))
@@ -172,7 +172,7 @@ def test_the_base_that_a_drill_passed_stays() -> None:
 
 
 def test_old_generations_age_by_the_same_rule() -> None:
-    """A generation that ended goes whole, statements and all, once the span begins within a later one."""
+    """A generation that ended is deleted whole, statements and all, once the span begins within a later one."""
     world = days(3)
     world.begin()
     world.base()
@@ -202,7 +202,7 @@ def test_a_generation_without_a_base_does_not_replace_the_one_before() -> None:
 
 
 def test_unfinished_bases_are_litter_after_a_day() -> None:
-    """A base without manifest goes, unless the journal has it under way."""
+    """A base without manifest is deleted, unless the journal has it under way."""
     world = days(1)
     world.base(finished=False)
     (litter,) = {key for key in world.stored if isinstance(key, BaseKey)} - {key.base for key in manifests(world)}
@@ -225,7 +225,7 @@ def test_statements_grow_together() -> None:
 
 
 def test_epochs_behind_a_base_go_backwards() -> None:
-    """What is left of an ended generation behind the base that a rule keeps is a beginning at every moment."""
+    """What is left of an ended generation after the base that a rule keeps is a beginning at every moment."""
     world = days(3)
     for _ in range(5):
         world.commit()
@@ -260,7 +260,7 @@ def test_a_wrong_clock_removes_nothing_too_early() -> None:
 
 
 def test_a_copied_bucket_begins_to_age_when_it_was_copied() -> None:
-    """Where every object is as young as the copy, nothing goes before the copy is older than retention."""
+    """Where every object is as young as the copy, nothing is deleted before the copy is older than retention."""
     world = days(60)
     copied(world)
     assert world.decide().going == ()
@@ -270,7 +270,7 @@ def test_a_copied_bucket_begins_to_age_when_it_was_copied() -> None:
 
 
 def test_an_idle_database_needs_no_look() -> None:
-    """With a single base, or with nothing that could ever go, there is no next moment."""
+    """With a single base, or with nothing that can ever be deleted, there is no next moment."""
     world = CopyContext()
     world.base()
     world.commit()

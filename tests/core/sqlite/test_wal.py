@@ -138,7 +138,7 @@ def test_old_incarnation_behind_the_new(tmp_path: Path) -> None:
 
 
 def test_zeros_behind_the_frames(small_wal: bytes) -> None:
-    """A file that was lengthened but not written is told from another incarnation."""
+    """A file that was lengthened but not written is distinguished from another incarnation."""
     frames = all_frames(small_wal + bytes(536))
     assert (frames.end, frames.next_salts) == (FrameEnd.ZERO, (0, 0))
     assert bytes(frames.data) == small_wal[WAL_HEADER_SIZE:]

@@ -137,7 +137,7 @@ def test_every_prefix(real_header: bytes) -> None:
 
 
 def test_every_bit_flip(real_header: bytes) -> None:
-    """A flipped bit in either copy is noticed; behind them it changes the checkpoint's numbers at most."""
+    """A flipped bit in either copy is noticed; after them it changes the checkpoint's numbers at most."""
     real = parse_index_header(real_header)
     assert real is not None
     for bit in range(WALINDEX_READ_SIZE * 8):

@@ -26,7 +26,7 @@ def test_blocks(frame: int, blocks: int) -> None:
 
 @pytest.mark.parametrize("rows", [10, 9000])
 def test_index_is_the_one_that_sqlite_makes(tmp_path: Path, rows: int) -> None:
-    """The same frames, entered by us, give the same bytes behind the header."""
+    """The same frames, entered by us, give the same bytes after the header."""
     path = tmp_path / "app.db"
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute(f"PRAGMA page_size = {PAGE_SIZES[0]}")

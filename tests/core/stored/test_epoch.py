@@ -66,7 +66,7 @@ def source(tmp_path: Path) -> Frames:
 
 
 def after(frames: Frames, cut: int) -> Frames:
-    """The frames behind ``cut``, as a second look would read them."""
+    """The frames after ``cut``, as a second look would read them."""
     salt1, salt2 = struct.unpack_from(">2I", frames.data, 8)
     chain = frames.chain_after(cut, (0, 0))
     if cut == 0:

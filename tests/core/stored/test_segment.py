@@ -1,4 +1,4 @@
-"""Bodies of segments decompress to the WAL by any zstd, and damage to them is told."""
+"""Bodies of segments decompress to the WAL by any zstd, and damage to them is reported."""
 
 from __future__ import annotations
 
@@ -181,7 +181,7 @@ def legal_end(body: bytes) -> int:
 
 
 def test_every_bit_flip(two_parts: bytes) -> None:
-    """A flipped bit is told, except the one in each zstd header that RFC 8878 leaves unused."""
+    """A flipped bit is reported, except the one in each zstd header that RFC 8878 leaves unused."""
     unused = {position * 8 + 4 for position in (4, legal_end(two_parts) + 4)}
     for bit in range(len(two_parts) * 8):
         flipped = bytearray(two_parts)

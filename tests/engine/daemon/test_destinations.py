@@ -71,7 +71,7 @@ def test_a_storage_that_nobody_selects_is_left_alone(place: Place) -> None:
     ("trouble", "words"), [(away, "storage eu is away: the line is down"), (refuse, "storage eu refuses")]
 )
 def test_a_storage_in_trouble_holds_no_other_back(place: Place, trouble: object, words: str) -> None:
-    """It is named; what waits for it goes up when it is over."""
+    """It is named; what waits for it is uploaded when it is over."""
     stores = {DEFAULT: FakeStorage(), EU: FakeStorage()}
     settings = two(place, a="", b="eu")
     databases = [wal_database(place.database(name)) for name in "ab"]

@@ -58,7 +58,7 @@ def test_an_idle_daemon_sleeps_for_ever() -> None:
 
 
 def test_changes_wake_once_and_are_told_at_most_so_often() -> None:
-    """A thousand uploads a second are one wake-up and one line in that time; equal words are not told again."""
+    """A thousand uploads a second are one wake-up and one line in that time; equal words are not reported again."""
     scene = Scene()
     scene.heart.ready()
     scene.heart.beat()

@@ -41,7 +41,7 @@ def counting(monkeypatch: pytest.MonkeyPatch) -> Iterator[Asked]:
 
 
 def hosts(folder: Path, count: int) -> Place:
-    """A place with so many databases, which an application has filled and closed, and a configuration for them."""
+    """A place with ``count`` databases, which an application has filled and closed, and a configuration for them."""
     place = Place(folder)
     for number in range(count):
         wal_database(place.database(f"app-{number}")).close()

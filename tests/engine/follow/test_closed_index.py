@@ -124,7 +124,7 @@ def test_a_counter_rebuilt_in_place_is_a_gap(app: SqliteProcess, follow: Followi
 
 
 def test_a_counter_rebuilt_in_place_whose_commits_were_cut_off_is_a_gap(tmp_path: Path) -> None:
-    """The journal_size_limit is just so many frames that nothing is left behind ours, and the count fits.
+    """The journal_size_limit is just so many frames that nothing is left after ours, and the count fits.
 
     The wal-index was read after a checkpoint and showed that nothing came after ours; but then there was another.
     """

@@ -209,7 +209,7 @@ def _asked_meanwhile(watched: follower.Follower, place: Place) -> Callable[[], b
 
 
 def assert_given_up_and_begun_anew(place: Place, storage: FakeStorage, writer: SqliteProcess, size: int) -> None:
-    """A transaction of so many bytes ends the generation, once; with the next WAL another one begins by a base."""
+    """A transaction that is too large ends the generation, once. With the next WAL another one begins, with a base."""
     place.sync()
     old = place.row().generation
     writer.execute("create table junk (b)")

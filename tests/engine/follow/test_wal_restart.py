@@ -12,7 +12,7 @@ from walsyncd.engine.follow import wal_restart
 
 
 def fill(app: SqliteProcess, commits: int, *, start: int = 1000) -> None:
-    """So many transactions of one frame each."""
+    """Commit ``commits`` transactions of one frame each."""
     app.execute(*(insert(start + number) for number in range(commits)))
 
 
@@ -100,7 +100,7 @@ def test_automatic_checkpoints(app: SqliteProcess, follow: Following) -> None:
 
 
 def test_automatic_checkpoints_looked_at_rarely(app: SqliteProcess, follow: Following) -> None:
-    """Looks every third commit: the tails are recovered behind the new frames."""
+    """Looks every third commit: the tails are recovered after the new frames."""
     app.execute("PRAGMA wal_autocheckpoint=20")
     for value in range(90):
         app.execute(insert(value))
@@ -171,14 +171,14 @@ def test_too_large_a_tail_is_a_gap(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def grown_twice(app: SqliteProcess) -> None:
-    """An old incarnation of 30 frames, then one that ends before it: what is behind it shows its end."""
+    """An old incarnation of 30 frames, then one that ends before it: what is after it shows its end."""
     fill(app, 30)
     app.execute(CHECKPOINT)
     fill(app, 8, start=2000)
 
 
 def test_one_restart_while_the_daemon_was_away(tmp_path: Path) -> None:
-    """The tail is proven by what remains behind it."""
+    """The tail is proven by what remains after it."""
     path = tmp_path / "app.db"
     with wal_database(path) as app, Following(path, tmp_path / "f") as follow:
         grown_twice(app)
@@ -194,7 +194,7 @@ def test_one_restart_while_the_daemon_was_away(tmp_path: Path) -> None:
 
 
 def test_one_restart_with_nothing_missed_while_the_daemon_was_away(tmp_path: Path) -> None:
-    """No tail at all: the frame behind the cursor is of a third incarnation."""
+    """No tail at all: the frame after the cursor is of a third incarnation."""
     path = tmp_path / "app.db"
     with wal_database(path) as app, Following(path, tmp_path / "f") as follow:
         grown_twice(app)

@@ -175,7 +175,7 @@ def test_damaged_objects_do_not_hide_a_suspect_position(tmp_path: Path) -> None:
 
 
 def test_a_bridge_that_cannot_be_read_costs_a_note(tmp_path: Path) -> None:
-    """What lies before it is restored; that it may say more about it is told."""
+    """What lies before it is restored; that it may say more about it is reported."""
     with make_replica(tmp_path) as maker:
         maker.base()
         maker.commit(2)

@@ -158,7 +158,7 @@ def test_what_agrees_is_restored_in_silence(maker: ReplicaMaker, tmp_path: Path)
 
 
 def test_what_can_not_be_compared_is_a_note(maker: ReplicaMaker, tmp_path: Path) -> None:
-    """A damaged segment beside the whole that holds its frames does no harm, and is told."""
+    """A damaged segment beside the whole that holds its frames does no harm, and is reported."""
     maker.base()
     maker.commit(COMMITS)
     (key,) = maker.ship()

@@ -59,7 +59,7 @@ def test_sources_run_at_once_and_no_farther_than_their_queue() -> None:
 
 
 def test_error_comes_where_its_items_do() -> None:
-    """What came before it is taken, and those behind are stopped."""
+    """What came before it is taken, and later ones are stopped."""
 
     def failing() -> Iterator[int]:
         yield 1

@@ -87,7 +87,7 @@ def test_nothing_is_asked_when_nothing_went_wrong(
 
 @pytest.mark.parametrize("after", [False, True], ids=["lost", "answered late"])
 def test_a_put_is_only_repeated_if_it_did_not_arrive(journal: Journal, storage: FakeStorage, after: bool) -> None:
-    """HEAD tells."""
+    """HEAD decides."""
     begun(journal, SMALL)
     fail_once(storage, "put", after=after)
     try_twice(journal, storage)

@@ -223,7 +223,7 @@ def test_a_wiped_bucket_ends_the_generation_and_the_next_is_claimed(quay: Quay) 
 
 
 def test_an_old_generation_that_is_lost_does_not_end_the_current_one(quay: Quay) -> None:
-    """Only what is spooled of it goes."""
+    """Only what is spooled of it is dropped."""
     quay.storage.put(f"{NAME}/{segment(9, 9).key}", b"", metadata={})
     quay.spool(segment(1, 1))
     quay.journal.begin_generation(1, G2, "a gap", "{}", 0)

@@ -110,7 +110,7 @@ def test_spooling_survives_a_death_at_any_call(tmp_path: Path, how: str, monkeyp
 
 
 def test_the_start_of_a_generation_survives_a_death_at_any_call(tmp_path: Path) -> None:
-    """What is left of the old one goes up first, and the new one has its first object once."""
+    """What is left of the old one is uploaded first, and the new one has its first object once."""
 
     def begin(run: Run) -> None:
         run.journal.begin_generation(run.database_id, G2, "a gap", "{}", T0)

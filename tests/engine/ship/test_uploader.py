@@ -34,7 +34,7 @@ def daemon(tmp_path: Path, storage: FakeStorage) -> Iterator[Run]:
 
 @pytest.fixture
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Everything over 100,000 bytes goes up in parts of 70,000."""
+    """Everything over 100,000 bytes is uploaded in parts of 70,000."""
     monkeypatch.setattr(object_upload, "PUT_SIZE_MAX", 100_000)
     monkeypatch.setattr(rows, "PUT_SIZE_MAX", 100_000)
     monkeypatch.setattr(object_upload, "part_size", lambda _size: 70_000)
@@ -85,7 +85,7 @@ def test_an_idle_database_makes_no_request(daemon: Run, storage: FakeStorage) ->
 
 
 def test_a_burst_is_merged_when_the_tokens_are_used_up(daemon: Run, storage: FakeStorage) -> None:
-    """Ten objects leave one by one, what comes after that waits and goes as one."""
+    """Ten objects leave one by one, what comes after that waits and is uploaded as one."""
     daemon.uploader.pace(daemon.database_id, 3600.0)
     daemon.uploader.start()
     for frame in range(1, 11):
@@ -170,7 +170,7 @@ def test_a_kill_while_merging_keeps_every_frame(tmp_path: Path, monkeypatch: pyt
 
 
 def test_an_outage_is_outlasted_and_then_merged(daemon: Run, storage: FakeStorage) -> None:
-    """While it is away one request at a time probes; what gathered goes up in few objects."""
+    """While it is away one request at a time probes; what gathered is uploaded in few objects."""
     away = threading.Event()
     away.set()
     running, together = [0], [0]
@@ -219,7 +219,7 @@ def test_a_refusal_is_noted_at_the_database_and_the_others_go_on(tmp_path: Path,
 
 
 def test_an_object_that_is_never_taken_ends_the_generation(daemon: Run, storage: FakeStorage) -> None:
-    """What came behind it is dropped too, nothing is added behind the hole, and the reason names the object."""
+    """What came after it is dropped too, nothing is added after the hole, and the reason names the object."""
 
     def refuse(call: Call) -> None:
         if call.name == "put" and "00000002/" in call.key:
@@ -284,7 +284,7 @@ def test_a_fault_in_the_work_for_an_object_is_told_by_its_database(tmp_path: Pat
 
 
 def test_a_bug_in_a_thread_is_handed_on(tmp_path: Path, storage: FakeStorage, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever ends the process is told, and the other threads stop."""
+    """The thread that ends the process is notified, and the other threads stop."""
 
     def fail(*_args: object) -> None:
         raise ZeroDivisionError

@@ -1,4 +1,4 @@
-"""Deletions: refused ones say the way out, and what went is counted and told."""
+"""Deletions: refused ones say the way out, and what was deleted is counted and reported."""
 
 from __future__ import annotations
 

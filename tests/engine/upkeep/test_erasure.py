@@ -69,7 +69,7 @@ def test_only_the_replica_goes(storage: FakeStorage) -> None:
 
 
 def test_the_storage_itself_can_be_the_folder(storage: FakeStorage) -> None:
-    """Its ``owner.json`` goes, and databases below it stay."""
+    """Its ``owner.json`` is deleted, and databases below it stay."""
     assert Eraser(storage, "", None).erase() == 1
     assert set(storage.objects) == {*OWN, *OTHERS} - {"owner.json"}
 
@@ -93,7 +93,7 @@ def test_a_replica_of_which_only_versions_are_left_is_found(storage: FakeStorage
 
 
 def test_versions_that_may_not_be_seen_are_said(storage: FakeStorage) -> None:
-    """The objects go anyway, and the caller hears that something may be left."""
+    """The objects are deleted anyway, and the caller hears that something may be left."""
     versions = FakeVersions(storage)
     versions.refusal = "AccessDenied"
     eraser = Eraser(storage, "app", versions)

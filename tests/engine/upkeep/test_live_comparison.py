@@ -32,7 +32,7 @@ def compared(live: Path, restored: Path) -> Differences:
 
 
 def test_pages_that_differ_are_found(tmp_path: Path) -> None:
-    """By number, in any block; zeros are told apart, and so is the end of a shorter live file."""
+    """By number, in any block; zeros are distinguished, and so is the end of a shorter live file."""
     one, other = tmp_path / "live", tmp_path / "restored"
     raw = bytearray(np.random.default_rng(1).bytes(600 * PAGE))
     other.write_bytes(raw)

@@ -1,4 +1,4 @@
-"""The pruner: what may go goes, is seen to go, and nothing else does."""
+"""The pruner: what may be deleted is deleted, it is checked that it is gone, and nothing else is touched."""
 
 from __future__ import annotations
 
@@ -155,7 +155,7 @@ def test_killed_anywhere_the_next_one_finishes(tmp_path: Path, monkeypatch: pyte
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.data(), st.integers(1, 80))
 def test_what_is_promised_survives_a_death_at_any_call(data: st.DataObject, at: int) -> None:
-    """Of any history: before and after each request and transaction; and the pruning that comes after it."""
+    """Any history, killed before and after each request and transaction: the next pruning ends as one in one go."""
     world = CopyContext()
     for _ in range(data.draw(st.integers(5, 30))):
         world.now_ms += data.draw(st.sampled_from([HOUR_MS, DAY_MS, 4 * DAY_MS]))
@@ -258,7 +258,7 @@ def _base_of(world: CopyContext, epoch: int) -> ManifestKey:
 @pytest.mark.parametrize("kind", ["garbage", "deep", "other size", "other base", "later generation"])
 @pytest.mark.parametrize("epoch", [1, 5, 12, 13, 20])
 def test_a_planted_base_lets_nothing_go(tmp_path: Path, kind: str, epoch: int) -> None:
-    """Wherever it lies, and however it is wrong: what goes is no more than what would have gone without it."""
+    """Wherever it lies, and however it is wrong: no more is deleted than without it."""
     world = old_world()
     storage, honest = AgedStorage(world), AgedStorage(world)
     for key, body in planted(world, epoch, kind).items():
@@ -273,7 +273,7 @@ def test_a_planted_base_lets_nothing_go(tmp_path: Path, kind: str, epoch: int) -
 
 
 def test_the_only_good_base_stays_where_a_newer_one_is_damaged(tmp_path: Path) -> None:
-    """It would be older than retention and no rule would keep it; what is wrong is told once."""
+    """It would be older than retention and no rule would keep it; what is wrong is reported once."""
     world = CopyContext()
     world.base()
     world.commit()
