@@ -6,28 +6,14 @@ inotify queues an event before the system call that causes it returns, so that n
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.adapters.files.events import kinds, seen
 from tests.adapters.files.sqlite_process import SqliteProcess, wal_database
 from walsyncd.adapters.files.inotify import Event, InotifyReader, Kind, Role
 from walsyncd.errors import UsageError
-
-
-@pytest.fixture(name="watcher")
-def fixture_watcher() -> Iterator[InotifyReader]:
-    with InotifyReader() as watcher:
-        yield watcher
-
-
-def seen(watcher: InotifyReader) -> list[tuple[Role, Kind]]:
-    return [(event.role, event.kind) for event in watcher.drain()]
-
-
-def kinds(watcher: InotifyReader, path: Path) -> list[Kind]:
-    return [event.kind for event in watcher.drain() if event.path == path]
 
 
 def test_a_commit_modifies_the_wal(watcher: InotifyReader, tmp_path: Path) -> None:

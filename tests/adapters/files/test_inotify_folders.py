@@ -5,26 +5,13 @@ from __future__ import annotations
 import errno
 import os
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from tests.adapters.files.events import kinds, seen
 from walsyncd.adapters.files.inotify import Event, InotifyReader, Kind, Role
-
-
-@pytest.fixture(name="watcher")
-def fixture_watcher() -> Iterator[InotifyReader]:
-    with InotifyReader() as watcher:
-        yield watcher
-
-
-def seen(watcher: InotifyReader) -> list[tuple[Role, Kind]]:
-    return [(event.role, event.kind) for event in watcher.drain()]
-
-
-def kinds(watcher: InotifyReader, path: Path) -> list[Kind]:
-    return [event.kind for event in watcher.drain() if event.path == path]
 
 
 def folder(path: Path) -> Path:

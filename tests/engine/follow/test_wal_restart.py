@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -177,58 +178,44 @@ def grown_twice(app: SqliteProcess) -> None:
     fill(app, 8, start=2000)
 
 
-def test_one_restart_while_the_daemon_was_away(tmp_path: Path) -> None:
+@pytest.fixture
+def away(app: SqliteProcess, tmp_path: Path) -> Iterator[Following]:
+    """A follower that has looked at a WAL that was ``grown_twice``, and is gone since then."""
+    grown_twice(app)
+    with Following(tmp_path / "app.db", tmp_path / "f").begin() as follow:
+        follow.look()
+        follow.die()
+        yield follow
+
+
+def test_one_restart_while_the_daemon_was_away(app: SqliteProcess, away: Following) -> None:
     """The tail is proven by what remains after it."""
-    path = tmp_path / "app.db"
-    with wal_database(path) as app, Following(path, tmp_path / "f") as follow:
-        grown_twice(app)
-        follow.begin()
-        follow.look()
-        follow.die()
-        fill(app, 3, start=3000)
-        app.execute(CHECKPOINT, insert(1))
-        assert not follow.restart().look().gap
-        assert follow.recovered() == [3]
-        assert [step.proven_by for step in follow.steps if step.proven_by] == ["remains"]
-        follow.proves(app)
+    fill(app, 3, start=3000)
+    app.execute(CHECKPOINT, insert(1))
+    assert not away.restart().look().gap
+    assert away.recovered() == [3]
+    assert [step.proven_by for step in away.steps if step.proven_by] == ["remains"]
+    away.proves(app)
 
 
-def test_one_restart_with_nothing_missed_while_the_daemon_was_away(tmp_path: Path) -> None:
+def test_one_restart_with_nothing_missed_while_the_daemon_was_away(app: SqliteProcess, away: Following) -> None:
     """No tail at all: the frame after the cursor is of a third incarnation."""
-    path = tmp_path / "app.db"
-    with wal_database(path) as app, Following(path, tmp_path / "f") as follow:
-        grown_twice(app)
-        follow.begin()
-        follow.look()
-        follow.die()
-        app.execute(CHECKPOINT, insert(1))
-        assert not follow.restart().look().gap
-        follow.proves(app)
+    app.execute(CHECKPOINT, insert(1))
+    assert not away.restart().look().gap
+    away.proves(app)
 
 
-def test_two_restarts_while_the_daemon_was_away(tmp_path: Path) -> None:
+def test_two_restarts_while_the_daemon_was_away(app: SqliteProcess, away: Following) -> None:
     """Salt-1 went up by two: a gap, whatever remains."""
-    path = tmp_path / "app.db"
-    with wal_database(path) as app, Following(path, tmp_path / "f") as follow:
-        grown_twice(app)
-        follow.begin()
-        follow.look()
-        follow.die()
-        app.execute(CHECKPOINT, insert(1), CHECKPOINT, insert(2))
-        assert "more than once" in follow.restart().gap()
+    app.execute(CHECKPOINT, insert(1), CHECKPOINT, insert(2))
+    assert "more than once" in away.restart().gap()
 
 
-def test_one_restart_whose_frames_passed_ours(tmp_path: Path) -> None:
+def test_one_restart_whose_frames_passed_ours(app: SqliteProcess, away: Following) -> None:
     """What came after our last frame is overwritten."""
-    path = tmp_path / "app.db"
-    with wal_database(path) as app, Following(path, tmp_path / "f") as follow:
-        grown_twice(app)
-        follow.begin()
-        follow.look()
-        follow.die()
-        app.execute(CHECKPOINT)
-        fill(app, 12, start=4000)
-        assert "passed frame" in follow.restart().gap()
+    app.execute(CHECKPOINT)
+    fill(app, 12, start=4000)
+    assert "passed frame" in away.restart().gap()
 
 
 def test_one_restart_with_the_old_end_at_the_end_of_the_file(app: SqliteProcess, follow: Following) -> None:
@@ -240,17 +227,11 @@ def test_one_restart_with_the_old_end_at_the_end_of_the_file(app: SqliteProcess,
     assert "where the old one ended can't be seen" in follow.restart().gap()
 
 
-def test_one_restart_across_a_reboot(tmp_path: Path) -> None:
+def test_one_restart_across_a_reboot(app: SqliteProcess, away: Following) -> None:
     """What remains proves nothing when blocks may have been lost."""
-    path = tmp_path / "app.db"
-    with wal_database(path) as app, Following(path, tmp_path / "f") as follow:
-        grown_twice(app)
-        follow.begin()
-        follow.look()
-        follow.die()
-        follow.reboot()
-        app.execute(CHECKPOINT, insert(1))
-        assert follow.restart().gap() == "the WAL restarted across a reboot"
+    away.reboot()
+    app.execute(CHECKPOINT, insert(1))
+    assert away.restart().gap() == "the WAL restarted across a reboot"
 
 
 def test_a_tail_that_is_not_in_the_database_is_a_gap(tmp_path: Path) -> None:

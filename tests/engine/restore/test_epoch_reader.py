@@ -12,10 +12,9 @@ from tests.replicas import GENERATION, ReplicaMaker, make_replica
 from walsyncd.adapters.storage.directory import DirectoryStorage
 from walsyncd.core.stored.layout import SegmentKey, format_key
 from walsyncd.core.stored.segment import Trailer, decode_body, encode_segment
-from walsyncd.engine.restore import epoch_reader
 from walsyncd.engine.restore import replica as replica_module
 from walsyncd.engine.restore.commit_times import trailers
-from walsyncd.engine.restore.epoch_reader import EpochReader
+from walsyncd.engine.restore.epoch_reader import BATCH_BYTES, EpochReader
 from walsyncd.engine.restore.replica import Replica
 from walsyncd.errors import CorruptError, TransientError
 
@@ -28,8 +27,8 @@ def maker(tmp_path: Path) -> Iterator[ReplicaMaker]:
         yield made
 
 
-def reader_of(maker: ReplicaMaker, page_size: int | None = PAGE_SIZE) -> EpochReader:
-    return EpochReader(Replica(maker.storage, maker.name), 1, page_size)
+def reader_of(maker: ReplicaMaker, page_size: int | None = PAGE_SIZE, *, batch_bytes: int = BATCH_BYTES) -> EpochReader:
+    return EpochReader(Replica(maker.storage, maker.name), 1, page_size, batch_bytes=batch_bytes)
 
 
 def frames_read(reader: EpochReader, *keys: SegmentKey, upto: int | None = None) -> list[int]:
@@ -46,14 +45,11 @@ def rewrite(maker: ReplicaMaker, key: SegmentKey, trailer: Trailer) -> None:
 
 
 @pytest.mark.parametrize("batch_bytes", [1, 5000, 1 << 22])
-def test_frames_come_in_order_whatever_the_batches(
-    maker: ReplicaMaker, monkeypatch: pytest.MonkeyPatch, batch_bytes: int
-) -> None:
+def test_frames_come_in_order_whatever_the_batches(maker: ReplicaMaker, batch_bytes: int) -> None:
     """Every frame is handed out once, and the chain continues from object to object."""
-    monkeypatch.setattr(epoch_reader, "BATCH_BYTES", batch_bytes)
     maker.commit(9, rows=30)
     keys = maker.ship(every=4)
-    assert frames_read(reader_of(maker), *keys) == list(range(1, keys[-1].last + 1))
+    assert frames_read(reader_of(maker, batch_bytes=batch_bytes), *keys) == list(range(1, keys[-1].last + 1))
 
 
 def test_reading_stops_at_a_frame(maker: ReplicaMaker) -> None:
@@ -65,9 +61,8 @@ def test_reading_stops_at_a_frame(maker: ReplicaMaker) -> None:
     assert frames_read(reader, first, second) == list(range(first.last, second.last + 1))
 
 
-def test_reading_begins_and_stops_within_an_epoch(maker: ReplicaMaker, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reading_begins_and_stops_within_an_epoch(maker: ReplicaMaker) -> None:
     """At any frame, however many batches come after it: they are read for the trailer, which confirms the chain."""
-    monkeypatch.setattr(epoch_reader, "BATCH_BYTES", 1)
     maker.commit(1)
     maker.ship()
     maker.commit(30, rows=300)
@@ -75,7 +70,7 @@ def test_reading_begins_and_stops_within_an_epoch(maker: ReplicaMaker, monkeypat
     blocks = [item for item in decode_body([maker.object_path(key).read_bytes()]) if isinstance(item, bytes)]
     assert len(blocks) > 3
     for last in [*range(key.first, key.last, 7), key.last]:
-        assert frames_read(reader_of(maker), key, upto=last) == list(range(key.first, last + 1))
+        assert frames_read(reader_of(maker, batch_bytes=1), key, upto=last) == list(range(key.first, last + 1))
 
 
 def test_reading_can_begin_within_an_epoch(maker: ReplicaMaker) -> None:
@@ -89,7 +84,6 @@ def test_reading_can_begin_within_an_epoch(maker: ReplicaMaker) -> None:
 
 def test_broken_stream_is_read_again(maker: ReplicaMaker, monkeypatch: pytest.MonkeyPatch) -> None:
     """What came before the break is not handed out twice."""
-    monkeypatch.setattr(epoch_reader, "BATCH_BYTES", 1)
     monkeypatch.setattr(replica_module, "pause", lambda _attempt: None)
     maker.commit(200)
     (key,) = maker.ship()
@@ -104,7 +98,7 @@ def test_broken_stream_is_read_again(maker: ReplicaMaker, monkeypatch: pytest.Mo
         yield body
 
     monkeypatch.setattr(DirectoryStorage, "stream", breaking)
-    assert frames_read(reader_of(maker), key) == list(range(1, key.last + 1))
+    assert frames_read(reader_of(maker, batch_bytes=1), key) == list(range(1, key.last + 1))
 
 
 def test_name_that_promises_more_is_noticed(maker: ReplicaMaker) -> None:

@@ -23,7 +23,6 @@ WALSYNCD_ID = "0123abcd"
 
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(object_upload, "PUT_SIZE_MAX", 100_000)
     monkeypatch.setattr(rows, "PUT_SIZE_MAX", 100_000)
     monkeypatch.setattr(object_upload, "part_size", lambda _size: 70_000)
 

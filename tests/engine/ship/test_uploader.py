@@ -35,7 +35,6 @@ def daemon(tmp_path: Path, storage: FakeStorage) -> Iterator[Run]:
 @pytest.fixture
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Everything over 100,000 bytes is uploaded in parts of 70,000."""
-    monkeypatch.setattr(object_upload, "PUT_SIZE_MAX", 100_000)
     monkeypatch.setattr(rows, "PUT_SIZE_MAX", 100_000)
     monkeypatch.setattr(object_upload, "part_size", lambda _size: 70_000)
 

@@ -60,6 +60,11 @@ class ObjectRow:
     attempted_ms: int | None
     commits: int = 0
 
+    @property
+    def is_multipart(self) -> bool:
+        """Whether it is uploaded in parts, so that an upload may be left open."""
+        return self.kind is ObjectKind.BASE or self.size > PUT_SIZE_MAX
+
 
 @dataclass(frozen=True, slots=True)
 class NewObject:
@@ -294,8 +299,7 @@ def drop(
 
 def drop_one(connection: sqlite3.Connection, row: ObjectRow) -> None:
     """Drop one object of any kind, and its segment's changes of the page map."""
-    is_multipart = row.kind is ObjectKind.BASE or row.size > PUT_SIZE_MAX
-    if is_multipart and row.state is ObjectState.BEGUN:
+    if row.is_multipart and row.state is ObjectState.BEGUN:
         connection.execute(
             "INSERT INTO leftover (database_id, key, upload_id) VALUES (?, ?, ?)",
             (row.database_id, row.key, row.upload_id),

@@ -33,16 +33,18 @@ from walsyncd.core.stored.segment import Trailer, decode_body
 from walsyncd.engine.restore.replica import Attempts, Replica, naming_object
 from walsyncd.errors import CorruptError
 
-BATCH_BYTES = 2 * 1024 * 1024  # frames verified and handed on at once; bounds what a reader holds
+BATCH_BYTES = 2 * 1024 * 1024
 
 
 class EpochReader:
     """Reads the frames of one epoch in order. ``frame`` is the last one read, ``chain`` the checksum after it.
 
-    Without ``page_size`` the epoch's own header says what it is, and reading has to begin with frame 1.
+    Without ``page_size`` the epoch's own header says what it is, and reading has to begin with frame 1. Frames are
+    verified and handed on in batches of ``batch_bytes``, which limits what a reader holds.
     """
 
-    def __init__(self, replica: Replica, epoch: int, page_size: int | None) -> None:
+    def __init__(self, replica: Replica, epoch: int, page_size: int | None, *, batch_bytes: int = BATCH_BYTES) -> None:
+        self._batch_bytes = batch_bytes
         self._replica = replica
         self._epoch = epoch
         self._page_size = page_size
@@ -82,7 +84,7 @@ class EpochReader:
                 _check_bridge(key, item)
             else:
                 pending.add(item)
-                if pending.size >= BATCH_BYTES:
+                if pending.size >= self._batch_bytes:
                     yield from self._take(pending, end)
             if self.frame >= end and end < key.last and self._began is None:
                 return

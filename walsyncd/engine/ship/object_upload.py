@@ -13,7 +13,6 @@ from dataclasses import replace
 from walsyncd.adapters.journal.journal import Journal, ObjectRow, PartRow
 from walsyncd.adapters.storage.interface import ObjectInfo, Storage, StoredPart
 from walsyncd.core.send.multipart import (
-    PUT_SIZE_MAX,
     AdoptUpload,
     Answers,
     CheckObject,
@@ -52,7 +51,7 @@ def send(
     be sent. Raises what the storage raises, ImpossibleError also if another object is there, CorruptError if the
     spooled bytes have changed, and MissingError if the row was dropped meanwhile.
     """
-    if row.size > PUT_SIZE_MAX:
+    if row.is_multipart:
         MultipartUpload(journal, storage, row, key=key, tried=tried, before_body=before_body).run()
     elif not (tried and is_stored(storage, row, key)):
         body = journal.body(row)

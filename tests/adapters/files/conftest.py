@@ -1,0 +1,16 @@
+"""A reader of the kernel's events, closed at the end of the test."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from walsyncd.adapters.files.inotify import InotifyReader
+
+
+@pytest.fixture
+def watcher() -> Iterator[InotifyReader]:
+    """An InotifyReader that watches nothing yet."""
+    with InotifyReader() as reader:
+        yield reader
