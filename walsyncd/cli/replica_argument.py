@@ -58,11 +58,6 @@ def storage_from_url(args: argparse.Namespace) -> Storage:
     return storage_from(storage_at(args.replica, args.config))
 
 
-def is_configured(settings: Settings, name: str) -> bool:
-    """Whether an entry has that name, or a pattern could match it."""
-    return configured_entry(settings, name) is not None
-
-
 def configured_entry(settings: Settings, name: str) -> DatabaseEntry | None:
     """Return the entry that has that name, or a pattern that could match it.
 

@@ -13,9 +13,18 @@ from hypothesis import strategies as st
 
 from tests.wal_files import PAGE_SIZES
 from walsyncd.core.sqlite.walindex import WALINDEX_READ_SIZE
-from walsyncd.core.sqlite.walindex_hash import BLOCK_BYTES, add_frames, blocks_for
+from walsyncd.core.sqlite.walindex_hash import BLOCK_BYTES, add_to_block, blocks_for, pieces_of
 
 FIRST = 4062
+
+
+def add_frames(index: memoryview, first: int, page_numbers: list[int]) -> None:
+    """Enter frames from ``first`` on into an index that has all blocks for them."""
+    at = 0
+    for block, start, count in pieces_of(first, len(page_numbers)):
+        view = index[block * BLOCK_BYTES : (block + 1) * BLOCK_BYTES]
+        add_to_block(view, block, start, page_numbers[at : at + count])
+        at += count
 
 
 @pytest.mark.parametrize(("frame", "blocks"), [(0, 1), (1, 1), (4062, 1), (4063, 2), (8158, 2), (8159, 3)])

@@ -83,11 +83,6 @@ class WholeReads(Connection):
         """Return all databases' epochs that became one object by ``by_ms`` and whose segments still exist."""
         return self._wholes("state = 'stored' AND at_ms <= ?", by_ms)
 
-    def next_whole_ms(self) -> int | None:
-        """Return when the first of these was stored, at any time."""
-        ((moment,),) = self._rows("SELECT min(at_ms) FROM whole WHERE state = 'stored'")
-        return None if moment is None else int(moment)
-
     def _wholes(self, which: str, value: int) -> list[WholeRow]:
         sql = f"SELECT database_id, generation, epoch, key, size, state, at_ms FROM whole WHERE {which}"  # noqa: S608
         return [WholeRow(Epoch(*row[:3]), *row[3:]) for row in self._rows(sql, (value,))]

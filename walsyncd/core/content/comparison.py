@@ -17,7 +17,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from walsyncd.core.content.page_entry import ABSENT, Entries, PageNumbers, differs, is_from_frame, lock_page
+from walsyncd.core.content.page_entry import Entries, PageNumbers, differs, is_from_frame, lock_page
 from walsyncd.core.sqlite.arrays import NDArray, np
 from walsyncd.core.sqlite.dbheader import HEADER_SIZE, parse_database_header
 
@@ -58,18 +58,6 @@ def cipher_of(known: Cipher, tally: PageTally, page_1: bytes) -> Cipher:
     if tally.frame_same or (header is not None and header.magic_ok and page_1[_RESERVED_AT] == 0):
         return Cipher.STABLE
     return Cipher.ANEW if tally.frame_other and not tally.file_other else Cipher.UNKNOWN
-
-
-def tally_of(expected: Entries, found: Entries) -> PageTally:
-    """Count the pages of a block. A page without an entry in the map is not counted."""
-    other, by_frame, there = differs(expected, found), is_from_frame(expected), expected != ABSENT
-    counts = (
-        there & by_frame & ~other,
-        there & by_frame & other,
-        there & ~by_frame & ~other,
-        there & ~by_frame & other,
-    )
-    return PageTally(*(int(np.count_nonzero(each)) for each in counts))
 
 
 def unexplained(expected: Entries, found: Entries, first: int, page_size: int, cipher: Cipher) -> PageNumbers:

@@ -35,15 +35,6 @@ def blocks_for(frame: int) -> int:
     return 1 + max(0, -(-(frame - _FIRST_FRAMES) // _FRAMES))
 
 
-def add_frames(index: memoryview, first: int, page_numbers: list[int]) -> None:
-    """Enter frames from ``first`` on into a writable index that has all blocks for them."""
-    at = 0
-    for block, start, count in pieces_of(first, len(page_numbers)):
-        view = index[block * BLOCK_BYTES : (block + 1) * BLOCK_BYTES]
-        add_to_block(view, block, start, page_numbers[at : at + count])
-        at += count
-
-
 def add_to_block(content: memoryview, block: int, start: int, page_numbers: list[int]) -> None:
     """Enter frames into one block, the first of them at place ``start`` (from 1); ``content`` is the whole block.
 
