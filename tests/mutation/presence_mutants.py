@@ -82,7 +82,7 @@ PRESENCE_MUTANTS = (
         "engine/follow/wal_pair.py",
         "return [*self._taken, *([self._begun] if self._begun is not None else [])]",
         "return [*self._taken]",
-        "engine/follow/test_wal_pair.py::test_events_while_a_glance_is_taken_count",
+        "engine/follow/test_wal_pair.py::test_events_while_the_index_is_read_count",
     ),
     mutant(
         "frames that are not published yet are none",

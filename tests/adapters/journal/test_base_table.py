@@ -27,7 +27,7 @@ def begin(journal: Journal, key: str = "base-1") -> ObjectRow:
 
 
 def test_a_base_is_durable_before_its_upload(journal: Journal) -> None:
-    """Begun from the start; not a part of the lane, and not of the spool."""
+    """Begun from the start; not a part of the queue, and not of the spool."""
     row = begin(journal)
     (base,) = journal.bases()
     assert base.row == row

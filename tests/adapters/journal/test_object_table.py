@@ -223,7 +223,7 @@ def test_a_dropped_spool_is_counted_and_gone(journal: Journal, tmp_path: Path) -
     assert files(tmp_path) == []
 
 
-def test_a_kill_between_body_and_row_leaves_litter_that_is_swept(
+def test_a_kill_between_body_and_row_leaves_a_file_that_is_swept(
     journal: Journal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The next start removes it, and keeps what rows name."""

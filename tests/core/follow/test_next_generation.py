@@ -5,7 +5,7 @@ from __future__ import annotations
 from walsyncd.core.follow.next_generation import BASE_CALM_S, BASE_DELAY_MAX_S, BASE_DELAY_S, NextGeneration
 
 
-def test_short_lives_are_followed_later_each_time() -> None:
+def test_short_generations_are_followed_later_each_time() -> None:
     """Up to an hour, counted from when the last one began."""
     following, delays = NextGeneration(), []
     for number in range(20):
@@ -16,13 +16,13 @@ def test_short_lives_are_followed_later_each_time() -> None:
     assert following.reason == "a gap"
 
 
-def test_a_calm_life_is_followed_at_once() -> None:
+def test_a_calm_generation_is_followed_at_once() -> None:
     """It has lived longer than the delay anyway."""
     following = NextGeneration(delay_s=30.0).after_begin(0.0).after_end("a gap", BASE_CALM_S + 1)
     assert (following.delay_s, following.wait_s(BASE_CALM_S + 1)) == (BASE_DELAY_S, 0.0)
 
 
-def test_a_delay_outlives_a_life_that_is_not_much_longer() -> None:
+def test_a_delay_outlives_a_generation_that_is_not_much_longer() -> None:
     """Ten times the delay is calm, less is not."""
     following = NextGeneration(delay_s=200.0).after_begin(0.0)
     assert following.after_end("a gap", 1999.0).delay_s == 400.0

@@ -103,7 +103,7 @@ def test_who_closes_the_database(script: str, foreign: list[str]) -> None:
     assert told(script)[1] == foreign
 
 
-def test_the_last_close_of_the_life_before_may_be_told_in_the_next() -> None:
+def test_the_last_close_of_the_wal_before_may_be_read_in_the_next() -> None:
     """Whoever opens next is faster than the closing of the database."""
     assert not told(f"{LAST_CLOSE} wal+ shm+ wal db.")[1]
 

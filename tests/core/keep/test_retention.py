@@ -201,7 +201,7 @@ def test_a_generation_without_a_base_does_not_replace_the_one_before() -> None:
     assert plan.reached == head.reached
 
 
-def test_unfinished_bases_are_litter_after_a_day() -> None:
+def test_unfinished_bases_are_removed_after_a_day() -> None:
     """A base without manifest is deleted, unless the journal has it under way."""
     world = days(1)
     world.base(finished=False)

@@ -104,7 +104,7 @@ def test_between_two_generations_nothing_is_known() -> None:
     assert (refusal.before.position.generation, refusal.after.position) == (G1, Position(G2, 1, 0))
 
 
-def test_base_later_than_a_moment_witnesses_it() -> None:
+def test_base_later_than_a_moment_proves_it() -> None:
     """A base at a later moment proves that nothing was committed between the last segment and it."""
     keys: list[FramesKey | ManifestKey] = [base((1, 0)), segment(1, 1, 4)]
     late = base((1, 4))

@@ -39,7 +39,7 @@ def bridge(first: int, last: int) -> Waiting:
 
 @st.composite
 def queues(draw: st.DrawFn) -> list[Waiting]:
-    """A lane: segments of growing epochs, now and then a manifest, any of them begun."""
+    """A queue: segments of growing epochs, now and then a manifest, any of them begun."""
     queue: list[Waiting] = []
     epoch, frame = 1, 0
     for _ in range(draw(st.integers(1, 30))):
@@ -60,7 +60,7 @@ def queues(draw: st.DrawFn) -> list[Waiting]:
 
 
 @given(queues())
-def test_a_lane_sent_run_by_run_is_the_lane(queue: list[Waiting]) -> None:
+def test_a_queue_sent_run_by_run_is_the_queue(queue: list[Waiting]) -> None:
     """Every frame once and in order, nothing begun merged, no merged object over the limit, keys legal."""
     left = list(queue)
     while left:
@@ -87,7 +87,7 @@ def test_a_lane_sent_run_by_run_is_the_lane(queue: list[Waiting]) -> None:
 
 @given(queues())
 def test_a_run_is_full_unless_the_next_segment_could_join(queue: list[Waiting]) -> None:
-    """Only a run that takes in the whole lane, and has room, gains by waiting."""
+    """Only a run that takes in the whole queue, and has room, gains by waiting."""
     run = head_run(queue, size_max=100)
     if not run.full:
         assert run.count == len(queue)

@@ -16,7 +16,7 @@ import pytest
 from tests.engine.following import spec_of
 from tests.engine.running import wait_for
 from walsyncd.core.keep import base_schedule
-from walsyncd.engine.base import copy_queue as rota_module
+from walsyncd.engine.base import copy_queue
 from walsyncd.engine.base.base_copy import CopyWait, Steps
 from walsyncd.engine.base.copy_queue import FLIGHTS_MAX, SMALL_PLACES_MAX, CopyQueue
 from walsyncd.engine.follow.followed_database import FollowedDatabase
@@ -40,13 +40,13 @@ def database(tmp_path: Path) -> Callable[[int, int], FollowedDatabase]:
 
 @contextmanager
 def running(take: Callable[[FollowedDatabase], Steps[None]]) -> Iterator[CopyQueue]:
-    rota = CopyQueue(take)
-    thread = threading.Thread(target=rota.run)
+    queue = CopyQueue(take)
+    thread = threading.Thread(target=queue.run)
     thread.start()
     try:
-        yield rota
+        yield queue
     finally:
-        rota.stop()
+        queue.stop()
         thread.join()
 
 
@@ -65,11 +65,11 @@ def test_a_small_base_does_not_wait_for_a_large_one(database: Callable[[int, int
         under_way.remove(tracked.name)
         told.append(tracked.name)
 
-    with running(take) as rota:
-        rota.due(database(1, 1000), 0.0)
+    with running(take) as queue:
+        queue.due(database(1, 1000), 0.0)
         wait_for(lambda: "1" in under_way)
         for row_id in range(2, 9):
-            rota.due(database(row_id, 15), 0.0)
+            queue.due(database(row_id, 15), 0.0)
         wait_for(lambda: len(told) == 7)
         answer.set_result(None)
         wait_for(lambda: len(told) == 8)
@@ -80,7 +80,7 @@ def test_one_that_gets_nowhere_keeps_nobody_waiting(
     database: Callable[[int, int], FollowedDatabase], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The store refuses its folder: after a while the others of its size continue; it is not forgotten."""
-    monkeypatch.setattr(rota_module, "STALLED_S", 0.05)
+    monkeypatch.setattr(copy_queue, "STALLED_S", 0.05)
     answer: Future[Any] = Future()
     told: list[str] = []
 
@@ -90,9 +90,9 @@ def test_one_that_gets_nowhere_keeps_nobody_waiting(
         yield CopyWait()
         told.append(tracked.name)
 
-    with running(take) as rota:
+    with running(take) as queue:
         for row_id in range(1, 5):
-            rota.due(database(row_id, 15), 0.0)
+            queue.due(database(row_id, 15), 0.0)
         wait_for(lambda: len(told) == 3)
         answer.set_result(None)
         wait_for(lambda: len(told) == 4)
@@ -108,19 +108,19 @@ def test_two_of_other_sizes_go_on_by_turns(database: Callable[[int, int], Follow
         while not both.is_set():
             yield CopyWait()
         for _ in range(5):
-            steps.append((tracked.name, rota.in_flight_max()))
+            steps.append((tracked.name, queue.in_flight_max()))
             yield CopyWait()
 
-    with running(take) as rota:
+    with running(take) as queue:
         for row_id, size in ((1, 1000), (2, 20)):
-            rota.due(database(row_id, size), 0.0)
-        wait_for(lambda: rota.in_flight_max() == 1)
+            queue.due(database(row_id, size), 0.0)
+        wait_for(lambda: queue.in_flight_max() == 1)
         both.set()
         wait_for(lambda: len(steps) == 10)
     turns = [name for name, _ in steps]
     assert {abs(turns[:place].count("1") - turns[:place].count("2")) for place in range(11)} <= {0, 1}
     assert {flights for _, flights in steps[:8]} == {1}
-    assert rota.in_flight_max() == FLIGHTS_MAX
+    assert queue.in_flight_max() == FLIGHTS_MAX
 
 
 def test_a_moment_is_waited_for(database: Callable[[int, int], FollowedDatabase]) -> None:
@@ -131,8 +131,8 @@ def test_a_moment_is_waited_for(database: Callable[[int, int], FollowedDatabase]
         yield CopyWait(until_s=0.0)
         told.append("rested")
 
-    with running(take) as rota:
-        rota.due(database(1, 5), 0.01)
+    with running(take) as queue:
+        queue.due(database(1, 5), 0.01)
         wait_for(lambda: told)
 
 
@@ -146,13 +146,13 @@ def test_who_is_forgotten_is_not_begun(database: Callable[[int, int], FollowedDa
         yield CopyWait(answer, math.inf)
 
     one, two = database(1, 15), database(2, 15)
-    with running(take) as rota:
-        rota.due(one, 0.0)
+    with running(take) as queue:
+        queue.due(one, 0.0)
         wait_for(lambda: told)
-        rota.due(two, 0.0)
-        rota.due(one, 0.0)
+        queue.due(two, 0.0)
+        queue.due(one, 0.0)
         one.path.write_bytes(bytes(1000))  # of another class by now, but it still waits for itself
-        rota.forget(two)
+        queue.forget(two)
         answer.set_result(None)
         wait_for(lambda: len(told) == 2)
     assert told == ["1", "1"]
@@ -170,11 +170,11 @@ def test_a_stop_leaves_what_is_under_way(database: Callable[[int, int], Followed
         finally:
             told.append("closed")
 
-    with running(take) as rota:
-        rota.due(database(1, 5), 0.0)
+    with running(take) as queue:
+        queue.due(database(1, 5), 0.0)
         wait_for(lambda: told)
     assert told == ["begun", "closed"]
-    assert rota.is_stopping
+    assert queue.is_stopping
 
 
 def test_an_earlier_wish_counts_unless_it_may_not(database: Callable[[int, int], FollowedDatabase]) -> None:
@@ -185,15 +185,15 @@ def test_an_earlier_wish_counts_unless_it_may_not(database: Callable[[int, int],
         told.append(tracked.name)
         yield CopyWait()
 
-    with running(take) as rota:
+    with running(take) as queue:
         one, two = database(1, 5), database(2, 500)
-        rota.due(one, 3600.0)
-        rota.due(two, 3600.0)
-        rota.due(one, 0.0, may_hasten=False)
-        rota.due(two, 0.0)
+        queue.due(one, 3600.0)
+        queue.due(two, 3600.0)
+        queue.due(one, 0.0, may_hasten=False)
+        queue.due(two, 0.0)
         wait_for(lambda: told)
         assert told == ["2"]
-        rota.due(one, 0.0, anew=True)
+        queue.due(one, 0.0, anew=True)
         wait_for(lambda: len(told) == 2)
 
 

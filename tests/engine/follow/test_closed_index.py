@@ -234,7 +234,7 @@ def test_a_close_long_after_a_restart(tmp_path: Path) -> None:
         closes_without_a_gap(app, other, follow)
 
 
-def test_a_close_that_may_be_among_lost_events_calls_a_loan_in(app: SqliteProcess, follow: Following) -> None:
+def test_a_close_that_may_be_among_lost_events_revokes_a_proof(app: SqliteProcess, follow: Following) -> None:
     """Nobody knows whether it came."""
     fill(app, 5)
     follow.look()
@@ -245,7 +245,7 @@ def test_a_close_that_may_be_among_lost_events_calls_a_loan_in(app: SqliteProces
     follow.finds_gap("right after the WAL restarted")
 
 
-def test_a_close_while_a_count_is_judged_calls_the_loan_in(app: SqliteProcess, follow: Following) -> None:
+def test_a_close_while_a_count_is_judged_revokes_the_proof(app: SqliteProcess, follow: Following) -> None:
     """The watcher's thread may come by at any moment of a step."""
     app.execute(insert(1))
     follow.look()
@@ -257,7 +257,7 @@ def test_a_close_while_a_count_is_judged_calls_the_loan_in(app: SqliteProcess, f
     follow.finds_gap("right after the WAL restarted")
 
 
-def test_a_close_after_a_restart_that_needed_no_loan(tmp_path: Path) -> None:
+def test_a_close_after_a_restart_that_needed_no_provisional_proof(tmp_path: Path) -> None:
     """It is proven whether anybody closed or not."""
     with used_by_two(tmp_path) as (app, other, follow):
         app.execute(CHECKPOINT, insert(1))
@@ -308,7 +308,7 @@ def test_a_commit_that_an_emptied_wal_was_begun_with_is_not_missed(tmp_path: Pat
         assert follow.gap()
 
 
-def test_glances_at_the_wal_index_after_writes_to_the_database(tmp_path: Path) -> None:
+def test_index_reads_after_writes_to_the_database(tmp_path: Path) -> None:
     """None without such a write; what was seen before is forgotten when events are lost; a dead one shows nothing."""
     path = tmp_path / "app.db"
     wal_pairs = WalPairs(path)

@@ -43,7 +43,7 @@ def test_many_cycles_each_looked_at(follow: Following) -> None:
 
 
 def test_many_cycles_between_two_looks(follow: Following) -> None:
-    """As long as the queue is drained in time, the follower may be late: the lives are held."""
+    """As long as the queue is drained in time, the follower may be late: the WALs are held."""
     follow.look()
     for value in range(6):
         committed(follow.path, value, -value, watch=follow.watch)
@@ -62,7 +62,7 @@ def test_a_restart_of_the_wal_before_its_last_close_is_counted(app: SqliteProces
     assert follow.restored() == rows(follow.path)
 
 
-def test_a_life_without_commits(follow: Following) -> None:
+def test_a_wal_without_commits(follow: Following) -> None:
     """Opened, read and closed: nothing is stored, nothing is in doubt."""
     path = follow.path
     follow.settled()
@@ -75,7 +75,7 @@ def test_a_life_without_commits(follow: Following) -> None:
     assert follow.restored() == rows(path)
 
 
-def test_a_life_without_commits_that_nobody_saw(follow: Following) -> None:
+def test_a_wal_without_commits_that_nobody_saw(follow: Following) -> None:
     """Opened, read and closed before its CREATE event was read: nothing can be missing."""
     path = follow.path
     follow.look()
@@ -106,7 +106,7 @@ def test_a_wal_that_was_taken_for_the_one_before_is_a_gap(follow: Following) -> 
         assert follow.state.stream.frame == 0
 
 
-def test_a_write_in_rollback_mode_between_two_lives_is_a_gap(app: SqliteProcess, follow: Following) -> None:
+def test_a_write_in_rollback_mode_between_two_wals_is_a_gap(app: SqliteProcess, follow: Following) -> None:
     """No WAL tells of it."""
     follow.look()
     app.close()

@@ -169,7 +169,7 @@ def test_who_asked_is_told_of_the_failure(place: Place) -> None:
         place.sync()
 
 
-def test_a_loan_is_over_in_time_though_nothing_happens(place: Place) -> None:
+def test_a_provisional_proof_is_over_in_time_though_nothing_happens(place: Place) -> None:
     """Else a close minutes later, of whoever leaves in good order, would still call it in."""
 
     lent: list[ProvisionalProof] = []

@@ -238,7 +238,7 @@ def test_a_wal_index_being_set_up_is_looked_at_again(follow: Following, monkeypa
     assert follow.step().is_shortly
 
 
-def test_a_caught_up_look_has_no_life_left(app: SqliteProcess, follow: Following) -> None:
+def test_a_caught_up_look_has_no_wal_left(app: SqliteProcess, follow: Following) -> None:
     """The WAL ended and the next one is there: what was read of the first is not yet everything."""
     app.close()
     follow.watch.drain()

@@ -33,7 +33,7 @@ def test_a_commit_into_a_wal_that_was_empty_at_the_beginning(tmp_path: Path) -> 
             follow.sees_all(app)
 
 
-def test_a_change_while_the_daemon_was_away_is_not_witnessed(follow: Following) -> None:
+def test_a_change_while_the_daemon_was_away_is_not_seen(follow: Following) -> None:
     """The CREATE of the next WAL, seen by a new daemon, says nothing of what came before."""
     follow.settled()
     follow.die()

@@ -82,7 +82,7 @@ def test_a_change_while_the_daemon_was_away(tmp_path: Path) -> None:
         assert follow.restart().gap() == "the database was changed while it had no WAL"
 
 
-def test_a_look_after_a_close_does_not_vouch_for_the_next_life(tmp_path: Path) -> None:
+def test_a_look_after_a_close_proves_nothing_of_the_next_wal(tmp_path: Path) -> None:
     """The first life's end is noted when a second one has written already: a crash then must not hide the second."""
     path = tmp_path / "app.db"
     with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:

@@ -43,7 +43,7 @@ def good(index_reads: IndexReads, *, followed: bool) -> list[int]:
         (["wal", "database", "wal"], False, False),
     ],
 )
-def test_a_glance_is_good_until_a_commit_may_have_come_and_gone(
+def test_an_index_read_is_good_until_a_commit_may_have_come_and_gone(
     events: list[str], *, before_its_first_frame: bool, after: bool
 ) -> None:
     """Written to the WAL, copied back, and overwritten."""
@@ -64,7 +64,7 @@ def test_frames_that_stood_there_need_not_be_written_any_more() -> None:
     assert good(index_reads, followed=True) == []
 
 
-def test_events_while_a_glance_is_taken_count() -> None:
+def test_events_while_the_index_is_read_count() -> None:
     """It begins before the wal-index is read."""
     index_reads = IndexReads()
     index_read = index_reads.begin()
@@ -73,7 +73,7 @@ def test_events_while_a_glance_is_taken_count() -> None:
     assert good(index_reads, followed=True) == []
 
 
-def test_a_glance_while_events_were_lost_is_none() -> None:
+def test_an_index_read_while_events_were_lost_is_none() -> None:
     """Nor is any before."""
     index_reads = IndexReads()
     index_reads.add(shows(1), moving=False)
@@ -83,7 +83,7 @@ def test_a_glance_while_events_were_lost_is_none() -> None:
     assert good(index_reads, followed=True) == []
 
 
-def test_the_last_glances_are_kept() -> None:
+def test_the_last_index_reads_are_kept() -> None:
     """As many as may be of use."""
     index_reads = IndexReads()
     for last in range(10):

@@ -1,4 +1,4 @@
-"""What the lives of a WAL may cost, and what is known after an event that could not be taken in."""
+"""What the WALs of a WAL may cost, and what is known after an event that could not be taken in."""
 
 from __future__ import annotations
 

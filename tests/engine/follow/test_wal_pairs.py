@@ -60,7 +60,7 @@ def folder(tmp_path: Path) -> Iterator[Folder]:
     folder.wal_pairs.clear()
 
 
-def test_a_life_from_open_to_close(folder: Folder) -> None:
+def test_a_wal_from_open_to_close(folder: Folder) -> None:
     """Held whole, ended in order, witnessed if the database was known before."""
     folder.wal_pairs.confirm_known(folder.wal_pairs.database_writes)
     wal_pair = folder.open()
@@ -71,7 +71,7 @@ def test_a_life_from_open_to_close(folder: Folder) -> None:
     assert not folder.wal_pairs.lost
 
 
-def test_lives_follow_each_other(folder: Folder) -> None:
+def test_wals_follow_each_other(folder: Folder) -> None:
     """The deletion of a -wal makes the database known; so each next life is witnessed."""
     folder.wal_pairs.confirm_known(folder.wal_pairs.database_writes)
     wal_pairs = []
@@ -84,7 +84,7 @@ def test_lives_follow_each_other(folder: Folder) -> None:
     assert folder.wal_pairs.current is wal_pairs[1]
 
 
-def test_nothing_is_witnessed_at_the_start(folder: Folder) -> None:
+def test_nothing_is_known_at_the_start(folder: Folder) -> None:
     """Before anybody looked, what came before the first event is unknown."""
     assert not folder.open().known_since
 
@@ -269,7 +269,7 @@ def test_a_wal_opened_before_its_event_was_read(folder: Folder) -> None:
     assert not folder.wal_pairs.lost
 
 
-def test_the_wal_index_of_the_next_life_is_not_taken_for_this_ones(folder: Folder) -> None:
+def test_the_wal_index_of_the_next_wal_is_not_taken_for_this_ones(folder: Folder) -> None:
     """A -shm counts only if the life's -wal still has its name."""
     folder.create(Role.WAL)
     (wal_pair,) = folder.wal_pairs.queue
@@ -313,7 +313,7 @@ def test_a_close_is_evidence_unless_it_is_the_last(folder: Folder) -> None:
     assert wal_pair.evidence(mark) == ShmEvidence(closed=True)
 
 
-def test_a_new_wal_index_in_the_same_life(folder: Folder) -> None:
+def test_a_new_wal_index_beside_the_same_wal(folder: Folder) -> None:
     """Another descriptor, another serial; the old one stays open for whoever reads it."""
     wal_pair = folder.open()
     before, serial = wal_pair.shm, wal_pair.serial
@@ -347,7 +347,7 @@ def test_after_lost_events_what_exists_is_opened(folder: Folder) -> None:
     assert not folder.wal_pairs.queue[-1].known_since
 
 
-def test_too_many_lives(folder: Folder) -> None:
+def test_too_many_wals(folder: Folder) -> None:
     """Descriptors are not without limit."""
     for _ in range(LIVES_MAX + 1):
         folder.open()

@@ -152,7 +152,7 @@ def test_a_rebuild_that_was_looked_at_is_counted_from(app: SqliteProcess, follow
         follow.sees_all(other)
 
 
-def test_a_seam_with_an_unwatched_folder_is_not_counted(app: SqliteProcess, follow: Following) -> None:
+def test_a_restart_in_an_unwatched_folder_is_not_counted(app: SqliteProcess, follow: Following) -> None:
     """Where no events come from, their absence proves nothing."""
     follow.look()
     follow.tracked.wal_pairs.watched = False

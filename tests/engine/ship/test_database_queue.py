@@ -1,4 +1,4 @@
-"""A lane's due time: pacing, urgency, pauses."""
+"""A queue's due time: pacing, urgency, pauses."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ EMPTY = Bucket(0.0, 1000.0)
 
 
 def queue(**changes: object) -> DatabaseQueue:
-    """A lane without a token before 2000, claimed, with work."""
+    """A queue without a token before 2000, claimed, with work."""
     made = DatabaseQueue(1, "app", EMPTY, 1000.0, has_work=True, is_claimed=True)
     for name, value in changes.items():
         setattr(made, name, value)
@@ -34,7 +34,7 @@ def queue(**changes: object) -> DatabaseQueue:
         ({"not_before_ms": 9000.0, "urgent_upto": 5}, 9000.0),
     ],
 )
-def test_when_a_lane_is_due(changes: dict[str, object], due_ms: float | None) -> None:
+def test_when_a_queue_is_due(changes: dict[str, object], due_ms: float | None) -> None:
     """Urgent and full ones need no token; nothing shortens the pause after a failure."""
     found = queue(**changes).due_ms()
     assert found == due_ms or (due_ms is not None and found == pytest.approx(due_ms, abs=1.0))
@@ -49,7 +49,7 @@ def test_stopping_is_urgent_for_all() -> None:
     "changes",
     [{}, {"has_work": True}, {"is_busy": True}, {"stopped": "taken"}, {"is_claimed": False}, {"bucket": EMPTY}],
 )
-def test_only_an_idle_lane_lets_the_next_one_leave_at_once(changes: dict[str, object]) -> None:
+def test_only_an_idle_queue_lets_the_next_one_leave_at_once(changes: dict[str, object]) -> None:
     """Claimed, nothing before it, and a token there."""
     idle = queue(**{"has_work": False, "bucket": Bucket(1.0, 1000.0), **changes})
     assert idle.may_leave_at_once(1000.0) == (not changes)

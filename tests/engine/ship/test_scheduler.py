@@ -52,13 +52,13 @@ def turn_of(dispatch: Scheduler, now_ms: float) -> DrainQueue:
 
 
 def test_nothing_to_do_is_no_wake_up(dispatch: Scheduler) -> None:
-    """However many lanes there are."""
+    """However many queues there are."""
     for database_id in range(100):
         add_lane(dispatch, database_id)
     assert dispatch.next(0.0) == Wait(None)
 
 
-def test_a_lane_without_a_token_is_waited_for(dispatch: Scheduler) -> None:
+def test_a_queue_without_a_token_is_waited_for(dispatch: Scheduler) -> None:
     """Until the very moment it is due."""
     queue = add_lane(dispatch, 1, level=0.5)
     dispatch.mark(queue, 10)
@@ -66,7 +66,7 @@ def test_a_lane_without_a_token_is_waited_for(dispatch: Scheduler) -> None:
     assert turn_of(dispatch, 500.0).queue is queue
 
 
-def test_a_lane_is_one_threads_at_a_time(dispatch: Scheduler) -> None:
+def test_a_queue_is_one_threads_at_a_time(dispatch: Scheduler) -> None:
     """An offer meanwhile is not overlooked."""
     queue = add_lane(dispatch, 1)
     dispatch.mark(queue, 10)
@@ -78,7 +78,7 @@ def test_a_lane_is_one_threads_at_a_time(dispatch: Scheduler) -> None:
     assert queue.bytes_waiting == 0
 
 
-def test_lanes_take_turns(dispatch: Scheduler) -> None:
+def test_queues_take_turns(dispatch: Scheduler) -> None:
     """The one that is due first goes first."""
     first, second = add_lane(dispatch, 1, level=0.2), add_lane(dispatch, 2, level=0.9)
     dispatch.mark(first, 10)
@@ -88,7 +88,7 @@ def test_lanes_take_turns(dispatch: Scheduler) -> None:
 
 
 def test_what_becomes_urgent_comes_sooner(dispatch: Scheduler) -> None:
-    """And once only, although it stands on the agenda twice."""
+    """And once only, although it stands on the schedule twice."""
     queue = add_lane(dispatch, 1, level=0.0)
     dispatch.mark(queue, 10)
     queue.urgent_upto = 7
@@ -109,7 +109,7 @@ def test_urgency_ends_behind_its_last_object(dispatch: Scheduler, next_id: int |
     assert queue.urgent_upto == upto
 
 
-def test_lanes_go_before_leftovers_before_tasks(dispatch: Scheduler) -> None:
+def test_queues_go_before_leftovers_before_tasks(dispatch: Scheduler) -> None:
     """Commits are seconds behind, bases may take their time."""
     queue = add_lane(dispatch, 1)
     task = add_task(dispatch, 1)
@@ -120,7 +120,7 @@ def test_lanes_go_before_leftovers_before_tasks(dispatch: Scheduler) -> None:
     assert dispatch.next(0.0) == RunTask(task)
 
 
-def test_tasks_leave_a_thread_for_the_lanes(dispatch: Scheduler) -> None:
+def test_tasks_leave_a_thread_for_the_queues(dispatch: Scheduler) -> None:
     """The next one waits for one that ends, without a clock."""
     add_lane(dispatch, 1)
     add_task(dispatch, 1)
@@ -162,7 +162,7 @@ def test_parts_go_one_at_a_time_after_two_that_failed_or_took_long(
 
 
 def test_a_task_waits_for_its_claim(dispatch: Scheduler) -> None:
-    """Its lane takes a turn first, though it has nothing to send."""
+    """Its queue takes a turn first, though it has nothing to send."""
     queue = add_lane(dispatch, 1, level=0.0, is_claimed=False)
     task = add_task(dispatch, 1)
     drain = turn_of(dispatch, 0.0)
@@ -173,7 +173,7 @@ def test_a_task_waits_for_its_claim(dispatch: Scheduler) -> None:
     assert dispatch.next(0.0) == RunTask(task)
 
 
-def test_the_tasks_of_a_lost_lane_are_refused(dispatch: Scheduler) -> None:
+def test_the_tasks_of_a_lost_queue_are_refused(dispatch: Scheduler) -> None:
     """The others continue; nothing is sent any more if somebody else writes there."""
     queue, other = add_lane(dispatch, 1, is_claimed=False), add_lane(dispatch, 2)
     task, kept = add_task(dispatch, 1), add_task(dispatch, 2)
@@ -254,7 +254,7 @@ def test_an_answer_to_another_clears_who_failed(dispatch: Scheduler) -> None:
 
 
 def test_what_came_before_the_outage_is_merged_too(dispatch: Scheduler) -> None:
-    """Also in the lane whose request showed that the storage is away."""
+    """Also in the queue whose request showed that the storage is away."""
     waiting, asking = add_lane(dispatch, 1, level=0.0), add_lane(dispatch, 2)
     for queue in (waiting, asking):
         for _ in range(CROWD):
@@ -267,8 +267,8 @@ def test_what_came_before_the_outage_is_merged_too(dispatch: Scheduler) -> None:
     assert dispatch.next(0.0) == Merge(asking)
 
 
-def test_no_lane_waits_for_a_part_that_probes(dispatch: Scheduler) -> None:
-    """It may be under way for long; the next lane is a probe of its own, the next part is not."""
+def test_no_queue_waits_for_a_part_that_probes(dispatch: Scheduler) -> None:
+    """It may be under way for long; the next queue is a probe of its own, the next part is not."""
     queue = add_lane(dispatch, 1)
     dispatch.gone_away("refused", now_ms=0.0, fraction=0.0, database_id=8)
     dispatch.gone_away("refused", now_ms=0.0, fraction=0.0, database_id=9)

@@ -100,7 +100,7 @@ def test_a_burst_is_merged_when_the_tokens_are_used_up(daemon: Run, storage: Fak
     assert len(wal_objects(storage)) == 11
 
 
-def test_a_claimed_idle_lane_lets_the_next_object_leave_at_once(daemon: Run, storage: FakeStorage) -> None:
+def test_a_claimed_idle_queue_lets_the_next_object_leave_at_once(daemon: Run, storage: FakeStorage) -> None:
     """A row written as begun is sent without being asked for first."""
     daemon.uploader.start()
     assert not daemon.uploader.may_leave_at_once(daemon.database_id)
@@ -245,7 +245,7 @@ def test_the_end_of_one_generation_is_shipped_before_the_next(daemon: Run, stora
     assert [key.split("/")[1] for key in storage.visible if "/wal/" in key] == [G1, G2]
 
 
-def test_a_task_runs_after_the_claim_and_lanes_go_first(daemon: Run, storage: FakeStorage) -> None:
+def test_a_task_runs_after_the_claim_and_queues_go_first(daemon: Run, storage: FakeStorage) -> None:
     """A base's part is never the first write to a database's folder."""
     future = daemon.uploader.submit(daemon.database_id, lambda: storage.names()[:])
     daemon.uploader.start()

@@ -1,4 +1,4 @@
-"""The pulse: who is at work, and for how long."""
+"""The stall detector: who is at work, and for how long."""
 
 from __future__ import annotations
 
