@@ -42,5 +42,5 @@ def test_a_journal_that_is_being_made_is_no_riddle(tmp_path: Path) -> None:
     path = tmp_path / "j.db"
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("pragma journal_mode=wal")
-        with pytest.raises(TransientError, match="being made"):
+        with pytest.raises(TransientError, match="being created"):
             connect_read_only(path)

@@ -24,7 +24,7 @@ def connect_read_only(path: Path) -> sqlite3.Connection:
             connection.execute(f"PRAGMA busy_timeout = {BUSY_MS}")
             version = check_version(connection, path)
             if version == 0:
-                raise TransientError(f"read journal {path}: it is being made", hint="ask again in a moment")
+                raise TransientError(f"read journal {path}: it is being created", hint="ask again in a moment")
             if version < len(MIGRATIONS):
                 raise TransientError(
                     f"read journal {path}: an older walsyncd wrote it", hint="restart the daemon, which brings it up"
