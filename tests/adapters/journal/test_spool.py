@@ -1,4 +1,4 @@
-"""The spool folder: bodies whole or not there, and no litter."""
+"""The spool folder: bodies are whole or not there, and nothing else is left."""
 
 from __future__ import annotations
 

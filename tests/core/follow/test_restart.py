@@ -1,4 +1,4 @@
-"""Tests of walsyncd.core.follow.restart: the seam between two incarnations, and what proves it."""
+"""Tests of walsyncd.core.follow.restart: the restart between two incarnations, and what proves it."""
 
 from __future__ import annotations
 

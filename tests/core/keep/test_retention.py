@@ -283,6 +283,6 @@ def test_an_idle_database_needs_no_look() -> None:
 
 
 def test_nothing_stored_needs_nothing() -> None:
-    """An empty listing is no reason for anything."""
+    """For an empty listing nothing is stated or deleted, and no next moment is named."""
     told = CopyContext().decide()
     assert (told.statements, told.steps, told.going, told.next_ms) == ((), (), (), None)

@@ -42,7 +42,7 @@ def test_journal_mode_is_told_by_the_versions(tmp_path: Path) -> None:
 
 
 def test_change_counter_counts_rollback_transactions(tmp_path: Path) -> None:
-    """In rollback mode each transaction adds 1 and vouches for the page count."""
+    """In rollback mode each transaction adds 1, and the page count is then valid."""
     path = tmp_path / "a.db"
     before = parsed(header_of(path))
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:

@@ -113,7 +113,7 @@ def test_readers_and_writers_notice_nothing(path: Path, app: SqliteProcess, hold
 
 
 def test_the_last_close_deletes_both(path: Path, app: SqliteProcess, holding: Holding) -> None:
-    """The lock is not in its way; and then nothing is held any more."""
+    """The lock does not prevent it, and is not held afterwards."""
     holding.written()
     app.close()
     assert not side_path(path, Role.WAL).exists()

@@ -45,7 +45,7 @@ def test_the_first_base_counts_from_the_first_frame_of_the_wal(place: Place) -> 
 
 
 def test_a_later_base_counts_from_the_incarnation_it_was_copied_in(place: Place) -> None:
-    """After a restart of the WAL S lies at the seam, and older frames are not needed to restore."""
+    """After a restart of the WAL S is at that restart, and older frames are not needed to restore."""
     with wal_database(place.database()) as writer, running(place.settings("app")):
         place.sync()
         writer.execute("insert into t values (1)", "pragma wal_checkpoint(restart)", "insert into t values (2)")

@@ -31,7 +31,7 @@ def two(place: Place, **selected: str) -> Settings:
 
 
 def folders(storage: FakeStorage) -> set[str]:
-    """Of which databases a storage has anything."""
+    """The databases that have an object in a storage."""
     return {key.split("/")[0] for key in storage.objects}
 
 

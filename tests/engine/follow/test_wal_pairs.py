@@ -61,7 +61,7 @@ def folder(tmp_path: Path) -> Iterator[Folder]:
 
 
 def test_a_wal_from_open_to_close(folder: Folder) -> None:
-    """Held whole, ended in order, witnessed if the database was known before."""
+    """Held whole, ended in order, and its content is known if the database was known before."""
     folder.wal_pairs.confirm_known(folder.wal_pairs.database_writes)
     wal_pair = folder.open()
     assert wal_pair.known_since
@@ -72,7 +72,7 @@ def test_a_wal_from_open_to_close(folder: Folder) -> None:
 
 
 def test_wals_follow_each_other(folder: Folder) -> None:
-    """The deletion of a -wal makes the database known; so each next life is witnessed."""
+    """The deletion of a -wal makes the database known; so each next WAL is known from its start."""
     folder.wal_pairs.confirm_known(folder.wal_pairs.database_writes)
     wal_pairs = []
     for _ in range(3):
@@ -103,7 +103,7 @@ def test_nothing_is_known_at_the_start(folder: Folder) -> None:
     ],
 )
 def test_what_takes_the_witness_away(folder: Folder, role: Role, kind: Kind) -> None:
-    """Something else than a WAL may have changed the database between two lives."""
+    """Something else than a WAL may have changed the database between two WALs."""
     folder.wal_pairs.confirm_known(folder.wal_pairs.database_writes)
     folder.note(role, kind)
     assert not folder.open().known_since
@@ -144,7 +144,7 @@ def test_a_wal_that_was_gone_before_it_could_be_opened(folder: Folder, event: tu
 
 
 def test_a_wal_that_nobody_saw_and_nobody_wrote(folder: Folder) -> None:
-    """Opened, read and closed: nothing was in it, and the next one is witnessed."""
+    """Opened, read and closed: nothing was in it, and the next one is known from its start."""
     folder.wal_pairs.confirm_known(folder.wal_pairs.database_writes)
     folder.note(Role.WAL, Kind.CREATE)
     folder.note(Role.WAL, Kind.DELETE)
@@ -336,7 +336,7 @@ def test_nothing_watches(folder: Folder) -> None:
 
 
 def test_after_lost_events_what_exists_is_opened(folder: Folder) -> None:
-    """The life that was held has ended, in what order is unknown; the one that exists is not witnessed."""
+    """The life that was held has ended, in what order is unknown; the content of the one that exists is not known."""
     wal_pair = folder.open()
     folder.delete(Role.SHM, told=False)
     folder.delete(Role.WAL, told=False)

@@ -113,7 +113,7 @@ def test_automatic_checkpoints_looked_at_rarely(app: SqliteProcess, follow: Foll
 
 
 def test_the_mark_moves_with_recovered_commits(app: SqliteProcess, follow: Following) -> None:
-    """After a recovery the next seam counts from there, not from before."""
+    """After a recovery the next restart counts from there, not from before."""
     for drain in range(4):
         fill(app, 10, start=drain * 100)
         assert not follow.look().gap

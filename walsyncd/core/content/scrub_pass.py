@@ -79,7 +79,7 @@ class ScrubPass:
 
 
 def believed_size(page_1: bytes) -> int | None:
-    """The size in pages that page 1 states, if it can be believed; for a database without frames."""
+    """Return the size in pages that page 1 states, or None if it can't be believed. For a database without frames."""
     header = parse_database_header(page_1)
     if header is None or not header.magic_ok or header.version_valid_for != header.change_counter:
         return None

@@ -87,7 +87,7 @@ class Destinations:
     def settle(self, settings: Settings, open_storage: OpenStorage, databases: Collection[FollowedDatabase]) -> None:
         """Have a destination for each storage that is in use; ``databases`` are those followed at present.
 
-        Raises what a storage raises that refuses us, and changes nothing then. A storage that is away is no error.
+        If a storage refuses us, its error is raised and nothing is changed. A storage that is away is no error.
         """
         changed = [each for each in _in_use(settings, self._places) if self._ways.get(each.url) != _way(settings, each)]
         opened = [(each, open_storage(each)) for each in changed]

@@ -160,7 +160,7 @@ class WalPairs:
             wal_pair.known_since = self.watched
 
     def find_shm(self) -> None:
-        """Open the -shm of the current pair if its CREATE was not seen. Raises why an existing one can't be opened."""
+        """Open the -shm of the current pair if its CREATE was not seen. Raises WalsyncdError if it can't be opened."""
         with self._lock:
             self.error = None
             self._catch_shm(self.queue[0])

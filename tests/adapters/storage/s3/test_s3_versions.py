@@ -64,7 +64,7 @@ def test_a_store_that_knows_no_versions_has_none(status: int, code: str) -> None
 
 
 def test_versions_that_may_not_be_seen_are_an_error() -> None:
-    """Else they would stay in silence."""
+    """Otherwise they would stay, and nobody would know."""
     with run_scripted_store() as script, closing(S3Storage(script.settings(prefix="root"))) as storage:
         script.will_say(refusal(403, "AccessDenied"))
         with pytest.raises(RefusedError):
