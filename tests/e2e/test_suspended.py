@@ -54,7 +54,7 @@ def test_files_that_are_no_databases(tmp_path: Path) -> None:
         result = daemon.walsyncd("check")
         assert result.code == 1
         assert f"problem database {folder}: open {folder}: not a regular file" in result.stdout
-        assert f"problem database {text}: is not a SQLite database: 1400 bytes are no whole" in result.stdout
+        assert f"problem database {text}: is not a SQLite database: 1400 bytes are not a whole" in result.stdout
         assert f"problem database {header}: has an impossible page size in its header" in result.stdout
         assert f"ok      database {app}: " in result.stdout
         daemon.start()
