@@ -16,6 +16,7 @@ import pytest
 
 from tests.mutation.backpressure_mutants import BACKPRESSURE_MUTANTS
 from tests.mutation.content_mutants import CONTENT_MUTANTS
+from tests.mutation.deferral_mutants import DEFERRAL_MUTANTS
 from tests.mutation.doubt_mutants import DOUBT_MUTANTS
 from tests.mutation.journal_mutants import JOURNAL_MUTANTS
 from tests.mutation.mutants import MUTANTS as MUTANTS_OF_THE_PROOF
@@ -35,6 +36,7 @@ MUTANTS = (
     + PATH_MUTANTS
     + BACKPRESSURE_MUTANTS
     + JOURNAL_MUTANTS
+    + DEFERRAL_MUTANTS
 )
 ROOT = Path(__file__).parents[2]
 TESTS_FAILED = 1  # pytest's exit code; a mutant that can't be imported gives another

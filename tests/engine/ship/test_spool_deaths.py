@@ -5,16 +5,17 @@ from __future__ import annotations
 import shutil
 import tracemalloc
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 
 import pytest
 
 from tests.fakes import Deaths, FakeStorage, Killed
 from tests.power import PowerCuts, deadly_files
-from tests.shipping import G1, G2, NAME, T0, Run, assert_alive, mortal, run_daemon, segment
+from tests.shipping import G1, G2, NAME, T0, WAIT_S_MAX, Run, assert_alive, mortal, run_daemon, segment, wait_for
 from walsyncd.adapters.journal import database_table
-from walsyncd.adapters.journal.journal import Advance, Journal, NewObject
+from walsyncd.adapters.journal.deferred_changes import DeferredChanges
+from walsyncd.adapters.journal.journal import Advance, Journal, NewObject, reader
 from walsyncd.core.send.multipart import PART_SIZE_MIN
 from walsyncd.core.stored.layout import SegmentKey, parse_key
 
@@ -107,6 +108,49 @@ def test_spooling_survives_a_death_at_any_call(tmp_path: Path, how: str, monkeyp
         outcomes.add(len(rows))
         assert_ships_all(left, storage, list(new(OBJECTS[:3]).values()), at)
     assert outcomes == {0, 3}
+
+
+@pytest.mark.parametrize("how", ["kill", "power cut"])
+def test_objects_that_leave_at_once_survive_a_death_at_any_call(
+    tmp_path: Path, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are begun with their rows, and noted as stored with the next row.
+
+    The journal on the disk never lacks more than one of the objects that are stored.
+    """
+    monkeypatch.setattr(database_table, "_identity", lambda _path: "the same")
+    monkeypatch.setattr(DeferredChanges, "is_worthwhile", lambda _self: True)
+    objects = [segment(1, 3), segment(4, 5), segment(6, 6, body=LARGE), segment(1, 2, epoch=2), segment(3, 3, epoch=2)]
+    lacking = set()
+
+    def follow(run: Run) -> None:
+        run.uploader.start()
+        for count, each in enumerate(objects, start=1):
+            run.spool(each, begin=run.uploader.may_leave_at_once(run.database_id))
+            wait_for(lambda count=count: run.told.crashes or len(run.told.stored) == count)  # type: ignore[misc]
+            wait_for(lambda: run.told.crashes or run.uploader.may_leave_at_once(run.database_id))
+        run.uploader.stop(WAIT_S_MAX)
+
+    for at in range(1, POINTS_MAX):
+        storage, state_dir, found = FakeStorage(), tmp_path / f"{at}", tmp_path / f"{at}-found"
+        deaths, cuts = Deaths(at), PowerCuts(state_dir)
+        if how == "power cut":
+            deaths.dying = lambda cuts=cuts, found=found, at=at: cuts.cut(found, at)  # type: ignore[misc]
+        die(follow, state_dir, storage, deaths, cuts)
+        if not deaths.is_dead:
+            break
+        left = found if how == "power cut" else state_dir
+        with closing(reader(left)) as journal:
+            behind = [row.key for row in journal.pending() if f"{NAME}/{row.key}" in storage.objects]
+        assert len(behind) <= 1, at
+        lacking.add(len(behind))
+        with run_daemon(left, storage) as run:
+            row = run.journal.database_by_id(run.database_id)
+            done = {(row.stored_epoch, row.stored_frame)} | {(each.epoch, each.last) for each in run.journal.pending()}
+            run.spool(*[each for each in objects if (each.epoch, each.last) > max(done)])
+        assert_ships_all(left, storage, [each.body for each in objects if isinstance(each.body, bytes)], at)
+    assert deaths.passed > 20
+    assert lacking == {0, 1}
 
 
 def test_the_start_of_a_generation_survives_a_death_at_any_call(tmp_path: Path) -> None:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
 
 import pytest
 
-from tests.fakes import Call, Deaths, FakeStorage
+from tests.fakes import Call, Deaths, FakeStorage, Killed
 from tests.shipping import G1, G2, NAME, WAIT_S_MAX, Run, assert_alive, mortal, run_daemon, segment, wait_for
 from walsyncd.adapters.journal import rows
-from walsyncd.adapters.journal.journal import NewObject
+from walsyncd.adapters.journal.deferred_changes import DeferredChanges
+from walsyncd.adapters.journal.journal import Advance, NewObject, reader
 from walsyncd.engine.ship import object_upload
 from walsyncd.engine.ship.scheduler import Scheduler
 from walsyncd.errors import ImpossibleError, RefusedError, TransientError
@@ -112,6 +114,51 @@ def test_a_claimed_idle_queue_lets_the_next_object_leave_at_once(daemon: Run, st
     assert storage.names() == ["put"]
 
 
+def test_what_is_deferred_becomes_durable_though_nothing_else_happens(
+    daemon: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody writes to the journal any more, and nobody reads it through the daemon's own connection."""
+    monkeypatch.setattr(DeferredChanges, "is_worthwhile", lambda _self: True)
+    daemon.uploader.start()
+    daemon.spool(segment(1, 1))
+    wait_for(lambda: daemon.told.stored)
+    with closing(reader(tmp_path)) as journal:
+        wait_for(lambda: not journal.pending())
+        assert journal.databases()[0].stored_frame == 1
+
+
+def test_an_object_that_leaves_at_once_is_not_read_from_the_journal(
+    daemon: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its row and its body come from whoever spooled it."""
+    daemon.uploader.start()
+    daemon.spool(segment(1, 1))
+    wait_for(lambda: daemon.uploader.may_leave_at_once(daemon.database_id))
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("it was read")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(daemon.journal), "_rows", refuse)
+        daemon.spool(segment(2, 2), begin=True)
+        wait_for(lambda: len(daemon.told.stored) == 2 or daemon.told.crashes)
+    assert_alive(daemon.told)
+    assert daemon.journal.pending() == []
+
+
+def test_an_object_that_was_dropped_before_it_left_is_not_sent(daemon: Run, storage: FakeStorage) -> None:
+    """Though it was written as begun, and its body is in memory."""
+    daemon.uploader.start()
+    daemon.spool(segment(1, 1))
+    wait_for(lambda: daemon.uploader.may_leave_at_once(daemon.database_id))
+    rows = daemon.journal.advance([Advance(daemon.database_id, "{}", (segment(2, 2),), begin=True)])
+    daemon.journal.drop_spool(daemon.database_id)
+    daemon.uploader.offer(rows)
+    daemon.uploader.stop(WAIT_S_MAX)
+    assert_alive(daemon.told)
+    assert len(wal_objects(storage)) == 1
+
+
 @pytest.mark.parametrize("body", [b"small", LARGE], ids=["put", "multipart"])
 def test_a_kill_at_any_call_loses_nothing(
     body: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_parts: None
@@ -126,7 +173,7 @@ def test_a_kill_at_any_call_loses_nothing(
         with run_daemon(state_dir, storage) as run:
             run.spool(*objects)
             deaths = Deaths(at)
-            with mortal(monkeypatch, storage, deaths):
+            with mortal(monkeypatch, storage, deaths), suppress(Killed):
                 run.flush()
             assert_alive(run.told)
         if not deaths.is_dead:

@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 
 from tests.fakes import Call, FakeStorage
 from tests.shipping import G1, T0, Run, assert_alive, run_daemon, segment, wait_for
-from walsyncd.adapters.journal.journal import Advance
+from walsyncd.adapters.journal.journal import Advance, ObjectRow
 from walsyncd.core.send.merge import MERGED_SIZE_MAX
 from walsyncd.engine.ship.scheduler import Job
 from walsyncd.engine.ship.shipper import REWINDS_MAX
@@ -40,9 +40,9 @@ def test_many_threads_are_not_all_woken_by_one_commit(tmp_path: Path, storage: F
         asked = [0]
         ask = run.uploader._scheduler.next
 
-        def counted(now_ms: float) -> Job:
+        def counted(now_ms: float, deferred_s: float | None = None) -> Job:
             asked[0] += 1
-            return ask(now_ms)
+            return ask(now_ms, deferred_s)
 
         run.uploader._scheduler.next = counted  # type: ignore[method-assign]
         for frame in range(1, 101):
@@ -169,14 +169,14 @@ def test_our_own_full_disk_is_no_outage(tmp_path: Path, storage: FakeStorage) ->
     with capture_logs() as said, run_daemon(tmp_path, storage) as run:
         run.spool(segment(1, 1), segment(1, 1, epoch=2))
         full = [True]
-        stored = run.journal.stored
+        stored = run.journal.stored_deferred
 
-        def refuse(object_id: int, *, now_ms: int, tokens: float) -> bool:
+        def refuse(row: ObjectRow, *, now_ms: int, tokens: float) -> bool:
             if full[0]:
                 raise StateError("write journal: database or disk is full")
-            return stored(object_id, now_ms=now_ms, tokens=tokens)
+            return stored(row, now_ms=now_ms, tokens=tokens)
 
-        run.journal.stored = refuse  # type: ignore[method-assign]
+        run.journal.stored_deferred = refuse  # type: ignore[method-assign]
         assert (tmp_path / "reserve").exists()
         run.uploader.start()
         wait_for(lambda: storage.names().count("head") >= 2)

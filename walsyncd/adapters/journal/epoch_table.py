@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from walsyncd.adapters.journal.journal_schema import Connection
-from walsyncd.adapters.journal.object_table import ObjectTable
+from walsyncd.adapters.journal.stored_table import StoredTable
 
 _OF_EPOCH = "database_id = ? AND generation = ? AND epoch = ?"
 
@@ -88,7 +88,7 @@ class WholeReads(Connection):
         return [WholeRow(Epoch(*row[:3]), *row[3:]) for row in self._rows(sql, (value,))]
 
 
-class WholeTable(WholeReads, ObjectTable):
+class WholeTable(WholeReads, StoredTable):
     """Changes to closed epochs. Every method is one durable step."""
 
     def keep_bodies(self, bytes_max: int, is_kept: Callable[[int], bool] = lambda _database_id: True) -> None:

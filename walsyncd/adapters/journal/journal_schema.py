@@ -26,10 +26,12 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self, TypeAlias
 
+from walsyncd.adapters.journal.deferred_changes import DeferredChanges
+from walsyncd.adapters.journal.journal_errors import translated
 from walsyncd.core.send.pacing import BURST
 from walsyncd.errors import CorruptStateError, StateError, UsageError
 
@@ -256,18 +258,6 @@ CREATE TABLE scrub (
 
 MIGRATIONS = (_FIRST, _COMMITS, _KEEPING, _REWINDS, _DRILLS, _GAP_KINDS, _PAGE_MAPS, _PLACES, _BRIDGED, _SCRUBS)
 
-_AWAY = frozenset(
-    {
-        sqlite3.SQLITE_FULL,
-        sqlite3.SQLITE_IOERR,
-        sqlite3.SQLITE_BUSY,
-        sqlite3.SQLITE_LOCKED,
-        sqlite3.SQLITE_CANTOPEN,
-        sqlite3.SQLITE_READONLY,
-    }
-)
-_BROKEN = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
-
 
 class Connection:
     """A connection to the journal, and its lock. Any thread may call; transactions are serialized."""
@@ -276,6 +266,7 @@ class Connection:
         self._connection = self._reading = connection
         self._path = path
         self._lock = self._read_lock = threading.Lock()
+        self._deferred = DeferredChanges()
         self.on_corrupt: Callable[[CorruptStateError], None] = lambda _error: None
         """Is called by the thread that finds the journal damaged, before it raises the error."""
 
@@ -303,13 +294,24 @@ class Connection:
         with self._lock, self._translated("write"):
             self._connection.execute("BEGIN IMMEDIATE")
             try:
+                committed = self._deferred.apply(self._connection)
                 yield self._connection
                 self._connection.execute("COMMIT")
+                committed()
             finally:
                 if self._connection.in_transaction:
                     self._connection.execute("ROLLBACK")
 
+    def commit_deferred(self) -> None:
+        """Make the deferred changes durable, if there are any."""
+        if self._deferred:
+            self._deferred.postpone()
+            with self._transaction():
+                pass
+
     def _rows(self, sql: str, values: Sequence[object] = ()) -> list[Record]:
+        with suppress(StateError):  # without room they stay deferred, as after a kill, and what is there can be read
+            self.commit_deferred()
         with self._read_lock, self._translated("read"):
             return self._reading.execute(sql, values).fetchall()
 
@@ -321,25 +323,6 @@ class Connection:
         except CorruptStateError as error:
             self.on_corrupt(error)
             raise
-
-
-@contextmanager
-def translated(doing: str, path: Path) -> Iterator[None]:
-    """Translate SQLite's refusals to walsyncd's. Other errors (constraints, syntax) are bugs and are not translated."""
-    try:
-        yield
-    except sqlite3.DatabaseError as error:
-        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-        if code in _BROKEN:
-            raise CorruptStateError(
-                f"{doing} journal {path}: {error}",
-                hint=f"move {path} away; every database then begins a new generation",
-            ) from error
-        if code in _AWAY:
-            raise StateError(
-                f"{doing} journal {path}: {error}", hint="check the state directory: room, permissions"
-            ) from error
-        raise
 
 
 def connect(path: Path) -> sqlite3.Connection:

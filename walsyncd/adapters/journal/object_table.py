@@ -27,15 +27,14 @@ from walsyncd.adapters.journal.rows import (
     drop_one,
     fetch,
     insert,
-    keep,
     note_base_stored,
     object_row,
 )
 from walsyncd.adapters.journal.spool import Spool, SpoolFile, SpoolWriter
 from walsyncd.core.follow.gap import Gap
-from walsyncd.core.stored.layout import ManifestKey, format_key, parse_key
 from walsyncd.errors import CorruptError, MissingError, WalsyncdError
 
+BEGUN_BODIES_MAX = 64  # held in memory, of up to 64 KiB each, from their row until they are sent
 BLOB_SIZE_MAX = 64 << 10  # bytes; measured: up to here one fsync of the journal beats a file's three
 
 
@@ -83,6 +82,8 @@ class ObjectTable(ObjectReads):
         self._kept_bytes = 0
         self._kept_bytes_max: int | None = None
         self._is_kept: Callable[[int], bool] = lambda _database_id: True
+        # By id and token, since the id of a row whose transaction failed is given again. None of a dropped row.
+        self._begun_bodies: dict[tuple[int, str], bytes] = {}
 
     def spool_file_writer(self) -> SpoolWriter:
         """Return a context for a body that comes in blocks; the result of its ``finish()`` is for a NewObject."""
@@ -104,9 +105,11 @@ class ObjectTable(ObjectReads):
             with self._transaction() as connection:
                 for advance in advances:
                     rows += _advance(connection, advance, [(new, next(left)) for new in advance.objects])
+                self._hold_begun(rows, bodies)
         except WalsyncdError:
             made = zip(objects, bodies, strict=False)
             self._remove_files(body.path for new, body in made if not isinstance(new.body, SpoolFile))
+            self._begun_bodies.clear()
             raise
         self._remove_files({body.path for body in bodies} - {row.body_path for row in rows})
         return rows
@@ -117,30 +120,16 @@ class ObjectTable(ObjectReads):
             sql = "UPDATE object SET state = 'begun', attempted_ms = ? WHERE id = ?"
             connection.executemany(sql, [(now_ms, object_id) for object_id in ids])
 
-    def stored(self, object_id: int, *, now_ms: int, tokens: float) -> bool:
-        """Note that the store acknowledged the object: advance the database, remove the row, then the body.
+    def _hold_begun(self, rows: Sequence[ObjectRow], bodies: Sequence[_Body]) -> None:
+        """Hold the bodies of rows that are sent at once, so that they need not be read."""
+        blobs = {body.token: body.blob for body in bodies if body.blob is not None}
+        for row in rows:
+            if row.state is ObjectState.BEGUN and row.token in blobs and len(self._begun_bodies) < BEGUN_BODIES_MAX:
+                self._begun_bodies[row.id, row.token] = blobs[row.token]
 
-        A segment's body may be kept until its epoch becomes one object (``epoch_table``). ``tokens`` of the database's
-        bucket are left. Returns False if the row was dropped meanwhile.
-        """
-        kept = False
-        with self._transaction() as connection:
-            row = fetch(connection, object_id)
-            if row is None:
-                return False
-            sql = "UPDATE database SET tokens = ?, tokens_ms = ? WHERE id = ?"
-            connection.execute(sql, (tokens, now_ms, row.database_id))
-            if row.kind is ObjectKind.SEGMENT:
-                _segment_stored(connection, row, now_ms)
-                if self._kept_bytes_max is not None and self._is_kept(row.database_id):
-                    kept = self._kept_bytes + row.size <= self._kept_bytes_max
-                    keep(connection, object_id, with_body=kept)
-            else:
-                _manifest_stored(connection, row, now_ms)
-            connection.execute("DELETE FROM object WHERE id = ?", (object_id,))
-            self._kept_bytes += row.size if kept else 0
-        self._remove_files([None if kept else row.body_path])
-        return True
+    def is_held(self, row: ObjectRow) -> bool:
+        """Whether the row was written as begun, is still there, and its body need not be read from the disk."""
+        return (row.id, row.token) in self._begun_bodies
 
     def merge(self, rows: Sequence[ObjectRow], key: str) -> ObjectRow:
         """Make one spooled object of several adjoining ones, none of which was ever begun.
@@ -169,6 +158,9 @@ class ObjectTable(ObjectReads):
 
         Raises MissingError if the row was dropped meanwhile, CorruptError if it has changed.
         """
+        held = self._begun_bodies.pop((row.id, row.token), None)
+        if held is not None:
+            return held
         body = self.body_part(row, 0, row.size + 1)
         if hashlib.md5(body, usedforsecurity=False).hexdigest() != row.md5:
             raise CorruptError(f"read spooled object {row.key}: its {len(body)} bytes have changed on disk")
@@ -191,7 +183,7 @@ class ObjectTable(ObjectReads):
         It is ended in the same transaction: nothing is ever added after the hole.
         """
         with self._transaction() as connection:
-            rows = drop(connection, database_id, generation)
+            rows = self._drop(connection, database_id, generation)
             connection.execute(
                 "UPDATE generation SET ended_ms = ?, reason_ended = ?, kind_ended = ?"
                 " WHERE database_id = ? AND generation = ? AND ended_ms IS NULL",
@@ -217,7 +209,7 @@ class ObjectTable(ObjectReads):
             before = connection.execute(sql, (row.id,)).fetchone()
             if before is None or before[0] is None:
                 return False
-            rows = drop(connection, row.database_id, row.generation, with_bases=True)
+            rows = self._drop(connection, row.database_id, row.generation, with_bases=True)
             sql = "UPDATE database SET follow = ?, rewinds = rewinds + 1 WHERE id = ?"
             connection.execute(sql, (before[0], row.database_id))
         self._remove_files(dropped.body_path for dropped in rows)
@@ -242,6 +234,7 @@ class ObjectTable(ObjectReads):
             dropped = [
                 row for row, _ in rows if row.id >= first[0] or row.generation != current or row.kind is ObjectKind.BASE
             ]
+            self._begun_bodies.clear()
             for row in dropped:
                 drop_one(connection, row)
             sql = "UPDATE database SET follow = ?, rewinds = rewinds + 1 WHERE id = ?"
@@ -252,9 +245,20 @@ class ObjectTable(ObjectReads):
     def drop_spool(self, database_id: int) -> int:
         """Drop all segments and manifests that a database has spooled. Returns the number of bytes freed."""
         with self._transaction() as connection:
-            rows = drop(connection, database_id)
+            rows = self._drop(connection, database_id)
         self._remove_files(row.body_path for row in rows)
         return sum(row.size for row in rows)
+
+    def _drop(
+        self,
+        connection: sqlite3.Connection,
+        database_id: int,
+        generation: str | None = None,
+        *,
+        with_bases: bool = False,
+    ) -> list[ObjectRow]:
+        self._begun_bodies.clear()
+        return drop(connection, database_id, generation, with_bases=with_bases)
 
     def sweep(self) -> int:
         """Remove spool files that no row names (a crash left them). Call it only before anything is spooled."""
@@ -371,26 +375,4 @@ def _merged(rows: Sequence[ObjectRow], key: str, body: _Body) -> ObjectRow:
         last=rows[-1].last,
         time_ms=rows[-1].time_ms,
         body_path=body.path,
-    )
-
-
-def _segment_stored(connection: sqlite3.Connection, row: ObjectRow, now_ms: int) -> None:
-    connection.execute(
-        "UPDATE database SET stored_generation = ?1, stored_epoch = ?2, stored_frame = ?3, stored_key = ?4,"
-        " stored_ms = ?5, wal_bytes = wal_bytes + ?6, bucket_bytes = bucket_bytes + ?6,"
-        " bucket_objects = bucket_objects + 1 WHERE id = ?7",
-        (row.generation, row.epoch, row.last, row.key, now_ms, row.size, row.database_id),
-    )
-
-
-def _manifest_stored(connection: sqlite3.Connection, row: ObjectRow, now_ms: int) -> None:
-    key = parse_key(row.key)
-    base = (row.database_id, format_key(key.base) if isinstance(key, ManifestKey) else "")
-    one = "database_id = ? AND kind = 'base' AND key = ?"
-    sizes = connection.execute(f"SELECT size FROM object WHERE {one}", base).fetchone() or (0,)  # noqa: S608  constants
-    connection.execute(f"DELETE FROM object WHERE {one}", base)  # noqa: S608  constants
-    connection.execute(
-        "UPDATE database SET base_key = ?1, base_ms = ?2, base_bytes = ?3, wal_bytes = 0,"
-        " bucket_bytes = bucket_bytes + ?3 + ?4, bucket_objects = bucket_objects + 2 WHERE id = ?5",
-        (row.key, now_ms, sizes[0], row.size, row.database_id),
     )

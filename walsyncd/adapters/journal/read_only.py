@@ -6,7 +6,8 @@ import sqlite3
 from pathlib import Path
 from urllib.parse import quote
 
-from walsyncd.adapters.journal.journal_schema import BUSY_MS, MIGRATIONS, check_version, translated
+from walsyncd.adapters.journal.journal_errors import translated
+from walsyncd.adapters.journal.journal_schema import BUSY_MS, MIGRATIONS, check_version
 from walsyncd.errors import MissingError, TransientError
 
 

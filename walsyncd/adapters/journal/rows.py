@@ -1,4 +1,4 @@
-"""The journal's contents as values, and how an object's row is read, added and dropped."""
+"""The journal's contents as values, and how an object's row is read, added, stored and dropped."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from walsyncd.core.content.redo import Redo
 from walsyncd.core.follow.database_state import DatabaseState
 from walsyncd.core.follow.gap import GapKind
 from walsyncd.core.send.multipart import PUT_SIZE_MAX
+from walsyncd.core.stored.layout import ManifestKey, format_key, parse_key
 
 
 class ObjectKind(StrEnum):
@@ -277,6 +278,31 @@ def keep(connection: sqlite3.Connection, object_id: int, *, with_body: bool) -> 
         " SELECT database_id, generation, epoch, first, last, key, size, iif(?2, body_path, NULL), iif(?2, body, NULL)"
         " FROM object WHERE id = ?1",
         (object_id, with_body),
+    )
+
+
+def note_segment_stored(connection: sqlite3.Connection, row: ObjectRow, now_ms: int, tokens: float) -> None:
+    """Note in its database that a segment is stored. ``tokens`` are left in the database's bucket."""
+    connection.execute(
+        "UPDATE database SET stored_generation = ?1, stored_epoch = ?2, stored_frame = ?3, stored_key = ?4,"
+        " stored_ms = ?5, wal_bytes = wal_bytes + ?6, bucket_bytes = bucket_bytes + ?6,"
+        " bucket_objects = bucket_objects + 1, tokens = ?8, tokens_ms = ?5 WHERE id = ?7",
+        (row.generation, row.epoch, row.last, row.key, now_ms, row.size, row.database_id, tokens),
+    )
+
+
+def note_manifest_stored(connection: sqlite3.Connection, row: ObjectRow, now_ms: int, tokens: float) -> None:
+    """Note in its database that a manifest is stored, and with it its base, whose row is deleted."""
+    key = parse_key(row.key)
+    base = (row.database_id, format_key(key.base) if isinstance(key, ManifestKey) else "")
+    one = "database_id = ? AND kind = 'base' AND key = ?"
+    sizes = connection.execute(f"SELECT size FROM object WHERE {one}", base).fetchone() or (0,)  # noqa: S608  constants
+    connection.execute(f"DELETE FROM object WHERE {one}", base)  # noqa: S608  constants
+    connection.execute(
+        "UPDATE database SET base_key = ?1, base_ms = ?2, base_bytes = ?3, wal_bytes = 0,"
+        " bucket_bytes = bucket_bytes + ?3 + ?4, bucket_objects = bucket_objects + 2, tokens = ?6, tokens_ms = ?2"
+        " WHERE id = ?5",
+        (row.key, now_ms, sizes[0], row.size, row.database_id, tokens),
     )
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from walsyncd.adapters.journal.journal import ObjectRow
 from walsyncd.core.send.merge import MERGED_SIZE_MAX
 from walsyncd.core.send.pacing import Bucket, due_ms, refill, take
 
@@ -59,6 +60,8 @@ class DatabaseQueue:
     stopped: str = ""
     """Why nothing more may be written; empty if writing is allowed."""
     not_before_ms: float = 0.0
+    offered: ObjectRow | None = None
+    """The only pending object, as far as is known here. It was begun with its row, to be sent at once."""
     rows_waiting: int = 0
     """About how many pending objects have not been considered for merging."""
     tasks_since_look: int = 0

@@ -13,6 +13,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from walsyncd.adapters.journal.journal import ObjectRow, ObjectState
 from walsyncd.core.send.merge import CROWD, MERGED_SIZE_MAX
 from walsyncd.engine.ship import outage as outages
 from walsyncd.engine.ship.database_queue import DatabaseQueue
@@ -59,11 +60,12 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class DrainQueue:
-    """Read the journal and send what is pending in ``queue``, which is now busy."""
+    """Send what is pending in ``queue``, which is now busy: ``offered`` if it is known, else what the journal has."""
 
     queue: DatabaseQueue
     is_urgent: bool
     check_ownership: bool
+    offered: ObjectRow | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +88,11 @@ class AbortUploads:
 
 
 @dataclass(frozen=True, slots=True)
+class CommitDeferred:
+    """Make durable what the journal has deferred, because nobody else's transaction has come."""
+
+
+@dataclass(frozen=True, slots=True)
 class Wait:
     """Nothing to do for ``timeout_s`` seconds; without a timeout, until something changes."""
 
@@ -97,7 +104,7 @@ class Finish:
     """The thread shall end."""
 
 
-Job: TypeAlias = DrainQueue | RunTask | Merge | AbortUploads | Wait | Finish
+Job: TypeAlias = DrainQueue | RunTask | Merge | AbortUploads | CommitDeferred | Wait | Finish
 
 
 class Scheduler:
@@ -118,8 +125,11 @@ class Scheduler:
         self._crowded: set[int] = set()
         self._due: DueQueue[int] = DueQueue()  # database ids
 
-    def next(self, now_ms: float) -> Job:
-        """Return the next job, which counts as begun."""
+    def next(self, now_ms: float, deferred_s: float | None = None) -> Job:
+        """Return the next job, which counts as begun.
+
+        What the journal has deferred is due in ``deferred_s`` seconds; None if nothing is.
+        """
         if self._is_finished(now_ms):
             return Finish()
         if self._may_try(now_ms):
@@ -132,31 +142,38 @@ class Scheduler:
             return self._turn_of(queue)
         if self._crowded and not self._is_stopping:
             return self._merge()
-        return Wait(self._idle_s(now_ms))
+        if deferred_s == 0:
+            return CommitDeferred()
+        waits_s = [wait_s for wait_s in (self._idle_s(now_ms), deferred_s) if wait_s is not None]
+        return Wait(min(waits_s, default=None))
 
     @property
     def has_more(self) -> bool:
         """Whether there is work, now or later, that no thread has taken."""
         return bool(self._due or self._tasks or self.has_leftovers or self._crowded)
 
-    def mark(self, queue: DatabaseQueue, size: int) -> None:
-        """Note that ``size`` more bytes are pending in the queue."""
+    def mark(self, queue: DatabaseQueue, size: int, row: ObjectRow | None = None) -> bool:
+        """Note that ``size`` more bytes are pending in the queue: those of ``row``, if the caller knows it.
+
+        Returns whether a sleeping thread has to know. Otherwise one wakes in time, or takes the queue when it is free.
+        """
+        is_only = row is not None and row.state is ObjectState.BEGUN and not (queue.has_work or queue.is_busy)
+        queue.offered = row if is_only else None
         queue.has_work = True
         queue.bytes_waiting += size
         queue.rows_waiting += 1
         self._note_crowd(queue)
-        self.schedule(queue)
+        return self.schedule(queue) or self.outage is not None or self._is_stopping
 
     def merged(self, queue: DatabaseQueue) -> None:
         """Note that the pending objects of the queue were merged."""
         queue.is_busy = False
         self.schedule(queue)
 
-    def schedule(self, queue: DatabaseQueue) -> None:
-        """Have the queue drained when it is due, if that is sooner than planned."""
+    def schedule(self, queue: DatabaseQueue) -> bool:
+        """Have the queue drained when it is due, if that is sooner than planned. Returns whether it is first now."""
         due_ms = queue.due_ms(is_urgent=self._is_stopping)
-        if due_ms is not None:
-            self._due.hasten(queue.database_id, due_ms)
+        return due_ms is not None and self._due.hasten(queue.database_id, due_ms)
 
     def settle(self, queue: DatabaseQueue, drain: QueueResult) -> list[Task]:
         """End a drain of the queue. Returns the tasks that can't be done any more."""
@@ -301,8 +318,9 @@ class Scheduler:
 
     def _turn_of(self, queue: DatabaseQueue) -> DrainQueue:
         """Clear the latches before the journal is read."""
-        drain = DrainQueue(queue, is_urgent=self._is_stopping, check_ownership=queue.check_ownership)
+        drain = DrainQueue(queue, self._is_stopping, queue.check_ownership, queue.offered)
         queue.has_work = queue.check_ownership = False
+        queue.offered = None
         queue.bytes_waiting = 0
         queue.is_busy = True
         return drain
@@ -312,7 +330,7 @@ class Scheduler:
         if queue.is_busy:
             return self._merge() if self._crowded else Wait(None)
         queue.rows_waiting = 0
-        queue.is_busy = True
+        queue.is_busy, queue.offered = True, None
         return Merge(queue)
 
     def _next_task(self, now_ms: float) -> Task | None:

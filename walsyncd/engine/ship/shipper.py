@@ -34,7 +34,7 @@ class UploadEvents(Protocol):
     """What the uploader reports. Called in its threads, without any lock held."""
 
     def on_stored(self, row: ObjectRow) -> None:
-        """An object is visible, and the journal records it."""
+        """An object is visible, and the journal shows it."""
 
     def on_generation_lost(self, database_id: int, gap: Gap) -> None:
         """The current generation was ended in the journal; the follower must begin another."""
@@ -81,9 +81,17 @@ class Shipper:
         self._wall_ms = wall_ms
         self._monotonic_ms = monotonic_ms
 
-    def drain(self, queue: DatabaseQueue, *, is_urgent: bool, check_ownership: bool) -> QueueResult:
-        """Drain a queue that this thread has made busy, once. Raises TransientError and RefusedError."""
-        rows = self._journal.pending(queue.database_id, limit=ROWS_MAX)
+    def drain(
+        self, queue: DatabaseQueue, *, is_urgent: bool, check_ownership: bool, offered: ObjectRow | None = None
+    ) -> QueueResult:
+        """Drain a queue that this thread has made busy, once. Raises TransientError and RefusedError.
+
+        ``offered`` is the only pending object, unless it was dropped meanwhile. If it is None, the journal is read.
+        """
+        if offered is not None and self._journal.is_held(offered):
+            rows = [offered]
+        else:
+            rows = self._journal.pending(queue.database_id, limit=ROWS_MAX)
         if not rows and not check_ownership:
             return QueueResult()
         generation = rows[0].generation if rows else self._journal.database_by_id(queue.database_id).generation
@@ -204,7 +212,7 @@ class Shipper:
         queue.uploads_since_look += 1
         queue.rewinds = 0
         level = queue.level(self._monotonic_ms())
-        if self._journal.stored(row.id, now_ms=self._wall_ms(), tokens=level):
+        if self._journal.stored_deferred(row, now_ms=self._wall_ms(), tokens=level):
             get_logger(database=queue.name).debug("object_stored", key=row.key, size=row.size)
             self._events.on_stored(row)
 

@@ -30,12 +30,13 @@ from walsyncd.adapters.storage.interface import Storage
 from walsyncd.core.follow.gap import Gap
 from walsyncd.core.send.backoff import delay_s
 from walsyncd.core.send.pacing import Bucket, refill
+from walsyncd.engine.ship import scheduler as jobs
 from walsyncd.engine.ship.database_queue import DatabaseQueue
 from walsyncd.engine.ship.object_upload import abort_leftovers
 from walsyncd.engine.ship.outage import Outage
 from walsyncd.engine.ship.ownership import Identity, Ownership
 from walsyncd.engine.ship.rate_limiter import RateLimiter
-from walsyncd.engine.ship.scheduler import AbortUploads, DrainQueue, Finish, Job, Merge, RunTask, Scheduler, Task, Wait
+from walsyncd.engine.ship.scheduler import Job, Scheduler, Task
 from walsyncd.engine.ship.shipper import Shipper, UploadEvents
 from walsyncd.engine.ship.upload_errors import UploadErrors
 from walsyncd.engine.threads.boundary import boundary
@@ -99,9 +100,10 @@ class Uploader:
 
     def start(self) -> None:
         """Start the threads; what earlier runs left in the journal is sent first."""
-        for database in self._journal.databases():
-            if database.spooled_bytes and self._owns(database.id):
-                self._mark(database.id, database.spooled_bytes)
+        spooled = [each for each in self._journal.databases() if each.spooled_bytes and self._owns(each.id)]
+        with self._wake:
+            for database in spooled:
+                self._scheduler.mark(self._queue(database.id), database.spooled_bytes)
         for thread in self._threads:
             thread.start()
 
@@ -125,7 +127,10 @@ class Uploader:
             thread.join(left_s)
         with self._wake:
             self._is_left = any(thread.is_alive() for thread in begun)
-            return not self._is_left
+        if not self._is_left:
+            with suppress(StateError):  # the next run asks the store instead
+                self._journal.commit_deferred()
+        return not self._is_left
 
     def pace(self, database_id: int, upload_interval_s: float) -> None:
         """Set the mean time between two objects of a database."""
@@ -136,8 +141,10 @@ class Uploader:
 
     def offer(self, rows: Sequence[ObjectRow]) -> None:
         """Note that these objects were journaled just now."""
-        for row in rows:
-            self._mark(row.database_id, row.size)
+        with self._wake:
+            for row in rows:
+                if self._scheduler.mark(self._queue(row.database_id), row.size, row):
+                    self._wake.notify()
 
     def submit(self, database_id: int, task: Callable[[], object], size: int = 0) -> Future[object]:
         """Have ``task`` (a part of a base, ``size`` bytes) run in a thread once the database is ours to write.
@@ -246,15 +253,15 @@ class Uploader:
         with self._wake:
             while not self._is_broken:
                 self._scheduler.tasks_not_before_ms = self._rate_limiter.parts_not_before_ms
-                act = self._scheduler.next(self._monotonic_ms())
+                act = self._scheduler.next(self._monotonic_ms(), self._journal.deferred_due_s())
                 match act:
-                    case Wait(timeout_s):
+                    case jobs.Wait(timeout_s):
                         self._sleep(timeout_s)
-                    case Finish():
+                    case jobs.Finish():
                         self._wake.notify_all()
                         return None
                     case _:
-                        if isinstance(act, RunTask):
+                        if isinstance(act, jobs.RunTask):
                             self._rate_limiter.part_begins(act.task.size)
                         if self._alarm_ms is None and self._scheduler.has_more:
                             self._wake.notify()
@@ -263,11 +270,8 @@ class Uploader:
 
     def _sleep(self, timeout_s: float | None) -> None:
         """Sleep until woken. There is a timeout unless another thread sleeps with one that ends as soon."""
-        if timeout_s is None:
-            self._wake.wait()
-            return
-        alarm_ms = self._monotonic_ms() + 1000 * timeout_s
-        if self._alarm_ms is not None and self._alarm_ms <= alarm_ms:
+        alarm_ms = None if timeout_s is None else self._monotonic_ms() + 1000 * timeout_s
+        if alarm_ms is None or (self._alarm_ms is not None and self._alarm_ms <= alarm_ms):
             self._wake.wait()
             return
         self._alarm_ms = alarm_ms
@@ -277,20 +281,26 @@ class Uploader:
 
     def _do(self, act: Job) -> None:
         match act:
-            case DrainQueue():
+            case jobs.DrainQueue():
                 self._drain_queue(act)
-            case RunTask(task):
+            case jobs.RunTask(task):
                 self._run_task(task)
-            case Merge(queue):
+            case jobs.Merge(queue):
                 self._merge(queue)
-            case AbortUploads():
+            case jobs.AbortUploads():
                 self._abort_leftovers()
+            case jobs.CommitDeferred():
+                try:
+                    self._journal.commit_deferred()
+                except StateError as error:
+                    self._upload_errors.state_failed(error)
 
-    def _drain_queue(self, act: DrainQueue) -> None:
+    def _drain_queue(self, act: jobs.DrainQueue) -> None:
         queue = act.queue
         try:
             with boundary("upload", database=queue.name):
-                result = self._shipper.drain(queue, is_urgent=act.is_urgent, check_ownership=act.check_ownership)
+                checks, offered = act.check_ownership, act.offered
+                result = self._shipper.drain(queue, is_urgent=act.is_urgent, check_ownership=checks, offered=offered)
         except StateError as error:
             self._upload_errors.state_failed(error)
             self._retry(act, STATE_WAIT_S)
@@ -327,7 +337,7 @@ class Uploader:
         with self._wake:
             self._scheduler.merged(queue)
 
-    def _retry(self, act: DrainQueue, wait_s: float) -> None:
+    def _retry(self, act: jobs.DrainQueue, wait_s: float) -> None:
         with self._wake:
             self._scheduler.retry(act, not_before_ms=self._monotonic_ms() + 1000 * wait_s)
 
@@ -360,12 +370,9 @@ class Uploader:
 
     def _gone_away(self, error: TransientError, database_id: int | None = None, *, by_part: bool = False) -> None:
         with self._wake:
+            now_ms, fraction = self._monotonic_ms(), random.random()  # noqa: S311  not a secret
             is_news = self._scheduler.gone_away(
-                str(error),
-                now_ms=self._monotonic_ms(),
-                fraction=random.random(),  # noqa: S311  not a secret
-                database_id=database_id,
-                by_part=by_part,
+                str(error), now_ms=now_ms, fraction=fraction, database_id=database_id, by_part=by_part
             )
         if is_news:
             get_logger().warning("storage_went_away", url=self._storage.url, reason=str(error))
@@ -382,16 +389,10 @@ class Uploader:
         if queue is None:
             row = self._journal.database_by_id(database_id)
             interval_ms = 1000 * interval_s
-            kept = Bucket(row.tokens, row.tokens_ms)
-            level = refill(kept, now_ms=self._wall_ms(), interval_ms=interval_ms).level
+            level = refill(Bucket(row.tokens, row.tokens_ms), now_ms=self._wall_ms(), interval_ms=interval_ms).level
             queue = DatabaseQueue(database_id, row.name, Bucket(level, self._monotonic_ms()), interval_ms)
             self._scheduler.queues[database_id] = queue
         return queue
-
-    def _mark(self, database_id: int, size: int) -> None:
-        with self._wake:
-            self._scheduler.mark(self._queue(database_id), size)
-            self._wake.notify()
 
     def _schedule(self, queue: DatabaseQueue) -> None:
         self._scheduler.schedule(queue)

@@ -46,6 +46,7 @@ class DueQueue(Generic[K]):
         if len(self._heap) > STALE_FACTOR * len(self._due) + STALE_MIN:
             self._heap = [each for each in self._heap if self._due.get(each[2]) == each[0]]
             heapq.heapify(self._heap)
+        self._drop_stale()
         return self._heap[0] is entry
 
     def hasten(self, key: K, when: float) -> bool:
