@@ -157,13 +157,13 @@ def test_a_rollback_database_that_is_written_while_it_is_copied(place: Place, mo
     """A scan ships what the copy lacks, also what the copy has of a transaction that was rolled back."""
     finished, states = BaseCopy.run, list[bytes]()
     with SqliteProcess(place.database()) as writer:
-        writer.execute("create table t (x)", "insert into t select 0 from (values (1), (2))")
-        rows = "insert into t select randomblob(900000)"
+        writer.execute("create table t (x)", "insert into t select 0 from (values (1), (2))", "create table big (y)")
+        writer.execute(f"insert into big values {', '.join(['(randomblob(3000))'] * 100)}")
 
         def written(self: BaseCopy) -> Steps[FinishedBase]:
             spilled = len(states) == 1
             if spilled:  # the copy takes pages of a transaction that never commits
-                writer.execute("pragma cache_size = 2", "begin", "update t set x = 5", rows)
+                writer.execute("pragma cache_size = 2", "begin", "update big set y = randomblob(3000)")
             base = yield from finished(self)
             writer.execute("rollback") if spilled else writer.execute(f"insert into t values ({len(states) + 1})")
             states.append(place.database().read_bytes())

@@ -142,6 +142,18 @@ def test_a_base_is_taken_while_the_database_is_written(place: Place) -> None:
         assert restored(place) == path.read_bytes()
 
 
+def test_a_base_of_many_parts_is_closed_too(place: Place) -> None:
+    """Ranges that do not fit a part are read again before they count as copied."""
+    path = place.database()
+    with SqliteProcess(path) as app, running(place.settings("app")):
+        app.execute("PRAGMA page_size=8192", *TABLE, filled(7000))
+        place.sync()
+        app.execute("UPDATE t SET y = randomblob(3000) WHERE x % 1000 = 1")
+        place.sync()
+        assert restored(place) == path.read_bytes()
+        assert len(objects(place, "*.db.zst")) == 1
+
+
 def test_an_idle_database_is_not_read(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """After its last change nothing scans it, and transactions that write nothing are no change."""
     path = place.database()

@@ -256,21 +256,20 @@ class BaseCopy:
         at_end = last and ranges[-1].offset + ranges[-1].length == shape.file_size
         if at_end and len(whole.body) <= shape.part_size:
             return whole
-        padded = whole.padded(shape.part_size)
-        if padded is None:
+        if (padded := whole.padded(shape.part_size)) is None:
             raise AbandonedError(f"part {part.number} of {self._key} no longer fits its size")
         return padded
 
     def _send_rest(self) -> Steps[None]:
         parts, reached = self._world.journal.parts(self._row.id), 0
         if parts:
-            last = parse_ranges(parts[-1].detail)[-1]
-            reached = last.offset + last.length
+            reached = (last := parse_ranges(parts[-1].detail)[-1]).offset + last.length
         shape = self._plan.shape
         packer = Packer(shape, self._world.compressor, first=len(parts) + 1, reached=reached)
         while packer.reached < shape.file_size:
             length = min(packer.wanted(), shape.file_size - packer.reached)
-            full = packer.add(self._read(packer.reached, length))
+            full = packer.add(content := self._read(at := packer.reached, length, counts=False))
+            self._world.took(at, content[: packer.reached - at])  # nothing if a shorter range is read in its place
             if full is not None:
                 yield from self._send(full)
             yield CopyWait()
@@ -278,11 +277,12 @@ class BaseCopy:
             yield from self._send(rest)
         yield from self._await_all()
 
-    def _read(self, offset: int, length: int) -> bytes:
+    def _read(self, offset: int, length: int, *, counts: bool = True) -> bytes:
         """Read a raw range. What a checkpoint has cut off meanwhile is filled with zeros."""
         self._world.go_on()
         content = self._file.pread(offset, length).ljust(length, b"\0")
-        self._world.took(offset, content)
+        if counts:
+            self._world.took(offset, content)
         return content
 
     def _send(self, part: PackedPart) -> Steps[None]:
