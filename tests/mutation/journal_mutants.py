@@ -126,8 +126,8 @@ JOURNAL_MUTANTS: tuple[Mutant, ...] = (
     mutant(
         "a transaction that was rolled back takes no free pages",
         CHANGED,
-        "    if by_step[count]:\n",
-        "    if False:\n",
+        "    if len(journals) > len(steps):",
+        "    if False:",
         CHANGED_TEST,
     ),
     mutant(

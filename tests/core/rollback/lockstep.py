@@ -25,10 +25,10 @@ from pathlib import Path
 from inotify_simple import INotify, flags
 
 from tests.core.rollback.journals import reader
-from walsyncd.core.rollback.changed_pages import ChangedPages, ScanReason, changed_pages
+from walsyncd.core.rollback.changed_pages import ChangedPages, ScanReason, SeenJournal, changed_pages
 from walsyncd.core.rollback.journal_trail import Doubt, JournalNow, JournalTrail
 from walsyncd.core.sqlite.dbheader import parse_database_header
-from walsyncd.core.sqlite.rollback_journal import parse_kept_journal, parse_rollback_journal
+from walsyncd.core.sqlite.rollback_journal import RollbackJournal, parse_kept_journal, parse_rollback_journal
 
 ROOT = Path(__file__).parents[3]
 PAGE_SIZES = (512, 1024, 4096, 8192, 65536)
@@ -292,10 +292,15 @@ class Judge:
     ) -> tuple[ChangedPages | ScanReason, set[int]]:
         doubt = self._trail.doubt_now(JournalNow.ABSENT if journal is None else JournalNow.IDLE)
         saved = [each.read_bytes() for each in sorted(self._saved.iterdir())]
-        journals = [parse_rollback_journal(reader(raw), size) for raw in saved]
+        deleted = [parse_rollback_journal(reader(raw), size) for raw in saved]
+        runs = self._trail.runs_of_deleted
+        if doubt is None:
+            assert len(runs) == len(deleted), "a journal was deleted and not saved"
+        journals = [SeenJournal(each, count) for each, count in zip(deleted, runs, strict=False)]
         if journal is not None and self._trail.is_journal_written:
-            journals.append(parse_kept_journal(reader(journal), len(journal), size))
-        journalled = {number for each in journals if hasattr(each, "records") for number in each.records}
+            kept = parse_kept_journal(reader(journal), len(journal), size)
+            journals.append(SeenJournal(kept, self._trail.database_runs, is_kept=True))
+        journalled = {n for each in journals if isinstance(each.content, RollbackJournal) for n in each.content.records}
         if doubt is not None:
             return doubt, journalled
         counter = int.from_bytes(before[24:28])

@@ -14,7 +14,15 @@ from hypothesis import strategies as st
 
 from tests.core.rollback import lockstep
 from tests.core.rollback.journals import PAGE, journal_of, make_database, page_1, part, reader
-from walsyncd.core.rollback.changed_pages import STEPS_MAX, ChangedPages, NoProof, ScanReason, changed_pages
+from walsyncd.core.rollback.changed_pages import (
+    STEPS_MAX,
+    ChangedPages,
+    NoProof,
+    ScanReason,
+    SeenJournal,
+    changed_pages,
+)
+from walsyncd.core.rollback.journal_trail import Doubt
 from walsyncd.core.sqlite.rollback_journal import JournalFault, RollbackJournal, parse_kept_journal
 from walsyncd.core.sqlite.rollback_journal import parse_rollback_journal as parse
 
@@ -36,7 +44,8 @@ def proof(
     pages: dict[int, bytes] | None = None,
     page_size: int = PAGE,
 ) -> ChangedPages | ScanReason:
-    return changed_pages(before, now, journals, lambda number: (pages or {}).get(number, b""), page_size)
+    seen = [SeenJournal(each, int(isinstance(each, RollbackJournal))) for each in journals]
+    return changed_pages(before, now, seen, lambda number: (pages or {}).get(number, b""), page_size)
 
 
 def named(found: ChangedPages | ScanReason) -> list[int]:
@@ -94,7 +103,9 @@ def test_pages_of_transactions_that_were_rolled_back() -> None:
     journals = [journal((1, page_1(5))), journal((8, ANY)), journal((1, page_1(6, trunk=4, free=2)), (3, ANY))]
     now = page_1(6, trunk=4, free=2)
     assert named(proof(5, now, journals, {4: trunk(0, 7)})) == [1, 3, 4, 7, 8]
-    assert named(proof(6, now, [journal((8, ANY))])) == [1, 8]
+    assert named(proof(6, now, [journal((8, ANY))], {4: trunk(0, 7)})) == [1, 4, 7, 8]
+    assert named(proof(6, now, [JournalFault.NEVER_SYNCED], {4: trunk(0, 7)})) == [1, 4, 7]
+    assert named(proof(6, now, [])) == [1]
 
 
 def test_a_transaction_of_which_nothing_reached_the_database() -> None:
@@ -192,7 +203,8 @@ def test_any_journals_have_an_answer(
 ) -> None:
     """A proof names no page past the end, and never one journal less than there were transactions."""
     journals = [each if isinstance(each, JournalFault) else journal(*each) for each in made]
-    found = changed_pages(before, now[:100], journals, lambda _number: page, PAGE)
+    seen = [SeenJournal(each, int(isinstance(each, RollbackJournal))) for each in journals]
+    found = changed_pages(before, now[:100], seen, lambda _number: page, PAGE)
     if isinstance(found, ChangedPages):
         assert min(found.numbers) >= 1
         assert max(found.numbers) <= found.page_count
@@ -211,13 +223,40 @@ def test_a_journal_that_was_rolled_back_does_not_stand_for_a_commit_of_the_same_
         undone = journal_of(connection, path, "INSERT INTO t (v) VALUES (zeroblob(9000))", end="ROLLBACK")
         done = journal_of(connection, path, "UPDATE t SET v = zeroblob(100) WHERE k > 150")
     after = path.read_bytes()
-    journals = [parse(reader(raw), PAGE) for raw in (undone, done)]
+    journals = [SeenJournal(parse(reader(raw), PAGE), runs) for raw, runs in ((undone, 0), (done, 1))]
     counter = int.from_bytes(before[24:28])
     found = changed_pages(counter, after[:100], journals, lambda n: after[(n - 1) * PAGE :][:PAGE], PAGE)
     pages = range(len(after) // PAGE)
     assert {n + 1 for n in pages if before[n * PAGE :][:PAGE] != after[n * PAGE :][:PAGE]} <= set(named(found))
     alone = changed_pages(counter, after[:100], journals[:1], lambda n: after[(n - 1) * PAGE :][:PAGE], PAGE)
-    assert isinstance(alone, ChangedPages), "the chain lies: only the order of events tells (journal_trail)"
+    assert alone is NoProof.STEP_MISSING, "a commit writes page 1"
+
+
+def test_more_runs_of_writes_than_parts() -> None:
+    """Another transaction used the same file before, in mode TRUNCATE. The one that it shows is a good step."""
+    content = journal((1, page_1(5)))
+    assert isinstance(content, RollbackJournal)
+    for runs, reason in ((1, None), (2, Doubt.JOURNAL_REUSED)):
+        found = changed_pages(5, page_1(6), [SeenJournal(content, runs)], lambda _number: b"", PAGE)
+        assert (found if reason else None) is reason
+    assert content.parts == 1
+
+
+def test_a_run_of_writes_beside_a_transaction_of_which_nothing_was_synced() -> None:
+    """It may have been a commit that used the same file before."""
+    seen = [SeenJournal(JournalFault.NEVER_SYNCED, 1)]
+    assert changed_pages(5, page_1(5), seen, lambda _number: b"", PAGE) is JournalFault.NEVER_SYNCED
+
+
+@pytest.mark.parametrize(("counter", "reason"), [(5, None), (6, Doubt.JOURNAL_REUSED), (4, Doubt.JOURNAL_REUSED)])
+def test_the_run_of_writes_beside_a_kept_journal_is_that_of_the_last_step(counter: int, reason: Doubt | None) -> None:
+    """A commit in mode TRUNCATE may have used the file before a transaction that was rolled back."""
+    undone = SeenJournal(journal((1, page_1(5))), 1)
+    kept = SeenJournal(journal((1, page_1(counter))), 1, is_kept=True)
+    found = changed_pages(5, page_1(6), [undone, kept], lambda _number: b"", PAGE)
+    assert (found if reason else None) is reason
+    without_page_1 = SeenJournal(journal((3, ANY)), 1, is_kept=True)
+    assert changed_pages(5, page_1(6), [undone, without_page_1], lambda _n: b"", PAGE) is Doubt.JOURNAL_REUSED
 
 
 def test_a_kept_journal_of_a_transaction_that_was_rolled_back_over_that_of_a_commit(tmp_path: Path) -> None:

@@ -9,10 +9,20 @@ A journal holds each page that its transaction changed as it was before, with tw
   transactions, else from the file. It must have as many pages as page 1 says, because a transaction that makes the
   database smaller cuts trunks off without journalling them.
 
-A journal leads from counter c to c + 1 if its page 1 has counter c. The journals are a proof only if there is one for
-each step, and if every write to the database is accounted for (``journal_trail``). More pages than changed do no harm.
+A journal leads from counter c to c + 1 if its page 1 has counter c, and if the database was written while it existed.
+The journals are a proof only if there is one for each step, and if every write to the database is accounted for
+(``journal_trail``). A file may have been the journal of several transactions, of which it shows the last one:
+
+- SQLite begins a new part of the journal before each run of writes to the database. So more runs than parts were not
+  made by that transaction alone. (A transaction that is rolled back may look like that, too, and so may one that is
+  never synced.)
+- While a kept journal existed there was one run. It was that of the last transaction only if that one is the last step.
+
+More pages than changed do no harm.
 Therefore the pages of all other journals count as well: their transactions were rolled back. A leaf that such a
-transaction took and wrote keeps what was written, so the pages that were free before it count, too.
+transaction took and wrote keeps what was written, so the pages that were free before it count, too. SQLite writes such
+a leaf without syncing the journal first, because there is no record of it. So even a journal of which nothing was
+synced, or whose synced parts lack page 1, may belong to a transaction that wrote leaves.
 
 Everything else is a reason to scan.
 """
@@ -70,11 +80,26 @@ class ChangedPages:
     counter_before: int
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class SeenJournal:
+    """A journal, and how many runs of writes to the database there were while it existed (``JournalTrail``)."""
+
+    content: RollbackJournal | JournalFault
+    runs: int
+    is_kept: bool = False
+
+    def counter(self) -> int | None:
+        """Return the change counter before its transaction, or None if it does not say that."""
+        page_1 = self.content.page_1 if isinstance(self.content, RollbackJournal) else None
+        header = None if page_1 is None else parse_database_header(page_1)
+        return None if header is None else header.change_counter
+
+
 @dataclass(frozen=True, slots=True)
 class _Step:
     """All journals of the transactions that began at one value of the counter; all but one were rolled back.
 
-    It has no journal if all were, because the file itself is in that state.
+    The file itself is in the last state, so no journal is needed for that.
     """
 
     header: DatabaseHeader
@@ -85,7 +110,7 @@ class _Step:
 def changed_pages(
     counter_before: int,
     page_1: bytes,
-    journals: Sequence[RollbackJournal | JournalFault],
+    journals: Sequence[SeenJournal],
     page: Callable[[int], bytes],
     page_size: int,
 ) -> ChangedPages | ScanReason:
@@ -101,26 +126,38 @@ def changed_pages(
         return NoProof.WAL
     if now.page_size != page_size:
         return NoProof.OTHER_PAGE_SIZE
-    usable: list[RollbackJournal] = []
     for each in journals:
-        if isinstance(each, RollbackJournal):
-            usable.append(each)
-        elif each is not JournalFault.NEVER_SYNCED:
-            return each
-    steps = _steps(counter_before, now, page_1, usable)
+        reason = _fault(each, now)
+        if reason is not None:
+            return reason
+    steps = _steps(counter_before, now, journals)
     if isinstance(steps, NoProof):
         return steps
+    if len(journals) > len(steps):  # some were rolled back, perhaps after the last step
+        steps.append(_Step(now, page_1, ()))
     free = _free_before(steps, page)
     if free is None:
         return NoProof.FREELIST
     numbers = {1, *free}
-    for journal in usable:
-        numbers.update(journal.records)
+    for each in journals:
+        if isinstance(each.content, RollbackJournal):
+            numbers.update(each.content.records)
     smallest = min((step.header.page_count for step in steps), default=now.page_count)
     numbers.update(range(smallest + 1, now.page_count + 1))
     numbers.discard(_LOCK_BYTE // page_size + 1)
     in_file = np.array(sorted(numbers), np.uint32)
     return ChangedPages(in_file[in_file <= now.page_count], now.page_count, now.change_counter, counter_before)
+
+
+def _fault(seen: SeenJournal, now: DatabaseHeader) -> ScanReason | None:
+    """Return why a journal does not account for what was written while it existed."""
+    if not isinstance(seen.content, RollbackJournal):
+        is_harmless = seen.content is JournalFault.NEVER_SYNCED and not seen.runs
+        return None if is_harmless else seen.content
+    if seen.is_kept:
+        is_last_step = seen.counter() == (now.change_counter - 1) % 2**32
+        return Doubt.JOURNAL_REUSED if seen.runs and not is_last_step else None
+    return Doubt.JOURNAL_REUSED if seen.runs > seen.content.parts else None
 
 
 def _is_plain(header: DatabaseHeader) -> bool:
@@ -132,37 +169,33 @@ def _is_rollback(header: DatabaseHeader) -> bool:
     return header.write_version == header.read_version == _ROLLBACK_VERSION
 
 
-def _steps(
-    counter_before: int, now: DatabaseHeader, page_1: bytes, journals: Sequence[RollbackJournal]
-) -> list[_Step] | NoProof:
-    """Return the steps that lead to ``now``, the oldest first, and one for transactions that were rolled back then."""
+def _steps(counter_before: int, now: DatabaseHeader, journals: Sequence[SeenJournal]) -> list[_Step] | NoProof:
+    """Return the steps that lead to ``now``, the oldest first."""
     count = (now.change_counter - counter_before) % 2**32
     if count > STEPS_MAX:
         return NoProof.TOO_MANY_STEPS
     by_step: dict[int, list[RollbackJournal]] = defaultdict(list)
-    for journal in journals:
-        header = None if journal.page_1 is None else parse_database_header(journal.page_1)
-        if header is None:
-            continue  # it has no page 1: the transaction was rolled back, and took nothing from the freelist
+    committed: dict[int, tuple[DatabaseHeader, bytes]] = {}
+    for each in journals:
+        page_1 = each.content.page_1 if isinstance(each.content, RollbackJournal) else None
+        header = None if page_1 is None else parse_database_header(page_1)
+        if header is None or page_1 is None or not isinstance(each.content, RollbackJournal):
+            continue  # it has no page 1: the transaction was rolled back
         if not _is_plain(header):
             return NoProof.NO_HEADER
         if not _is_rollback(header):
             return NoProof.WAL
         if header.page_size != now.page_size:
             return NoProof.OTHER_PAGE_SIZE
-        by_step[(header.change_counter - counter_before) % 2**32].append(journal)
+        step = (header.change_counter - counter_before) % 2**32
+        by_step[step].append(each.content)
+        if each.runs:
+            committed[step] = header, page_1
     if any(step > count for step in by_step):
         return NoProof.OTHER_STATE
-    steps = []
-    for step in range(count):
-        first = by_step[step][0].page_1 if by_step[step] else None
-        header = None if first is None else parse_database_header(first)
-        if first is None or header is None:
-            return NoProof.STEP_MISSING
-        steps.append(_Step(header, first, tuple(by_step[step])))
-    if by_step[count]:
-        steps.append(_Step(now, page_1, ()))
-    return steps
+    if any(step not in committed for step in range(count)):
+        return NoProof.STEP_MISSING
+    return [_Step(*committed[step], tuple(by_step[step])) for step in range(count)]
 
 
 def _free_before(steps: Sequence[_Step], page: Callable[[int], bytes]) -> frozenset[int] | None:

@@ -4,7 +4,8 @@ The change counter in page 1 is no proof by itself. A transaction that is rolled
 that of the next commit, and a commit in journal mode MEMORY or OFF leaves none. So a write to the database is accepted
 only where it belongs:
 
-- between CREATE and DELETE of a journal whose descriptor is held (``DELETE``); or
+- between CREATE and DELETE of a journal whose descriptor is held (``DELETE``), and no more often than that journal
+  explains (``changed_pages``): a transaction in mode TRUNCATE may have used the same file before; or
 - once, between two runs of writes to a journal that exists all the time (``PERSIST``). That file holds only the last
   transaction. A second run of writes to the database may be another transaction, or the same one after the cache was
   full. In exclusive mode the counter does not show the difference.
@@ -15,7 +16,7 @@ when the database has become smaller.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 
@@ -66,11 +67,14 @@ class JournalTrail:
     """The journal that exists now was written."""
     database_runs: int = 0
     """Runs of writes to the database, with writes to that journal between them."""
+    runs_of_deleted: list[int] = field(default_factory=list)
+    """``database_runs`` of each journal that was deleted since the last ``restart``, in their order."""
     _last_was_journal: bool = False
 
     def restart(self, journal: JournalNow) -> None:
         """Begin at a quiet moment whose content is known."""
         self.doubt = None
+        self.runs_of_deleted = []
         if journal is JournalNow.IN_USE:
             if not self.is_open or self.database_runs:
                 self.raise_doubt(Doubt.JOURNAL_UNKNOWN)
@@ -114,6 +118,7 @@ class JournalTrail:
             self.raise_doubt(Doubt.JOURNAL_UNKNOWN)
         elif not is_held:
             self.raise_doubt(Doubt.JOURNAL_MISSED)
+        self.runs_of_deleted.append(self.database_runs)
         self.is_open = self.is_kept = False
         self._begin_runs()
 

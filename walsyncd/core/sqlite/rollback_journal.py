@@ -25,7 +25,8 @@ of its bytes (signed), the magic. Where the journal is synced it begins at a sec
 What is read here is more than SQLite would play back. A transaction that changed more pages than fit into the cache
 begins a new part each time it writes pages back, so every part counts. Records are taken while their checksum fits, not
 as many as the header says, because the header of a part may be older than its records. The reading stops at a part
-without magic, of which nothing reached the database, and after a part that is never synced, which is always the last.
+without magic, of which nothing but free leaves reached the database, and after a part that is never synced, which is
+always the last.
 
 ``PERSIST`` keeps the file. It zeroes the first header's 28 bytes and nothing else, so the nonce follows from the first
 record: whatever wrote last wrote that one. Records of older transactions have another nonce.
@@ -66,7 +67,7 @@ class JournalFault(StrEnum):
     """Why a journal says nothing about which pages changed."""
 
     EMPTY = "the journal is empty"
-    NEVER_SYNCED = "nothing of the transaction reached the database"
+    NEVER_SYNCED = "nothing of the transaction reached the database but free leaves"
     ZEROED = "the journal's header was zeroed"
     DAMAGED = "the journal is damaged"
     CUT_OFF = "the journal may have been cut to a limit"
@@ -78,12 +79,14 @@ class JournalFault(StrEnum):
 class RollbackJournal:
     """The records of a journal. ``records``: page number → offset of the page's content in its first record.
 
+    ``parts`` is how many parts were read.
     ``page_1`` is the first 100 bytes of the page-1 record. It is None if there is none that surely belongs to the
     transaction that wrote the first record.
     """
 
     page_size: int
     records: dict[int, int]
+    parts: int
     page_1: bytes | None
     read: Read = field(repr=False)
 
@@ -103,9 +106,11 @@ class _Records:
         self._lock_page = _LOCK_BYTE // page_size + 1
         self.by_page: dict[int, int] = {}
         self.count = 0
+        self.parts = 0
 
     def take_part(self, at: int, nonce: int) -> int:
         """Take the records from offset ``at`` on. Returns where the first bytes are that are none."""
+        self.parts += 1
         size = self._record_size
         most = max(1, _BLOCK_BYTES // size)
         while self.count <= RECORDS_MAX:
@@ -232,7 +237,7 @@ def _next_sector(at: int, sector: int) -> int:
 def _journal(records: _Records, read: Read, page_size: int, believed: dict[int, int]) -> RollbackJournal:
     at = believed.get(1)
     page_1 = None if at is None else read(at, HEADER_SIZE)
-    return RollbackJournal(page_size, records.by_page, page_1, read)
+    return RollbackJournal(page_size, records.by_page, records.parts, page_1, read)
 
 
 def super_journal_name(read: Read, size: int) -> bytes | None:
