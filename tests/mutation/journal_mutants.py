@@ -112,15 +112,16 @@ JOURNAL_MUTANTS: tuple[Mutant, ...] = (
     mutant(
         "one transaction may lack its journal",
         CHANGED,
-        "            return NoProof.STEP_MISSING\n",
-        "            continue\n",
+        "if any(step not in committed for step in range(count)):",
+        "count = sum(step in committed for step in range(count))\n    if False:",
         CHANGED_TEST,
     ),
     mutant(
         "transactions that were rolled back wrote nothing",
         CHANGED,
-        "    for journal in usable:\n        numbers.update(journal.records)\n",
-        "    for step in steps:\n        numbers.update(step.journals[-1].records if step.journals else ())\n",
+        "        if isinstance(each.content, RollbackJournal):\n            numbers.update(each.content.records)\n",
+        "        if isinstance(each.content, RollbackJournal) and each.content.page_1:\n"
+        "            numbers.update(each.content.records)\n",
         CHANGED_TEST,
     ),
     mutant(
@@ -140,8 +141,8 @@ JOURNAL_MUTANTS: tuple[Mutant, ...] = (
     mutant(
         "a journal that says nothing does not matter",
         CHANGED,
-        "elif each is not JournalFault.NEVER_SYNCED:",
-        "elif False:",
+        "        return None if is_harmless else seen.content\n",
+        "        return None\n",
         CHANGED_TEST,
     ),
     mutant(
@@ -156,6 +157,28 @@ JOURNAL_MUTANTS: tuple[Mutant, ...] = (
         CHANGED,
         "header.page_count > 0 and header.change_counter == header.version_valid_for",
         "header.page_count > 0",
+        CHANGED_TEST,
+    ),
+    mutant(
+        "a deleted journal explains any number of runs",
+        CHANGED,
+        "return Doubt.JOURNAL_REUSED if seen.runs > seen.content.parts else None",
+        "return None",
+        CHANGED_TEST,
+    ),
+    mutant(
+        "a kept journal need not be that of the last step",
+        CHANGED,
+        "return Doubt.JOURNAL_REUSED if seen.runs and not is_last_step else None",
+        "return None",
+        CHANGED_TEST,
+    ),
+    mutant("a commit need not write", CHANGED, "        if each.runs:\n", "        if True:\n", CHANGED_TEST),
+    mutant(
+        "a run beside a journal that was never synced does not matter",
+        CHANGED,
+        "seen.content is JournalFault.NEVER_SYNCED and not seen.runs",
+        "seen.content is JournalFault.NEVER_SYNCED",
         CHANGED_TEST,
     ),
     # -- the order of events

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.mutation.backpressure_mutants import BACKPRESSURE_MUTANTS
+from tests.mutation.capture_mutants import CAPTURE_MUTANTS
 from tests.mutation.content_mutants import CONTENT_MUTANTS
 from tests.mutation.deferral_mutants import DEFERRAL_MUTANTS
 from tests.mutation.doubt_mutants import DOUBT_MUTANTS
@@ -37,6 +38,7 @@ MUTANTS = (
     + BACKPRESSURE_MUTANTS
     + JOURNAL_MUTANTS
     + DEFERRAL_MUTANTS
+    + CAPTURE_MUTANTS
 )
 ROOT = Path(__file__).parents[2]
 TESTS_FAILED = 1  # pytest's exit code; a mutant that can't be imported gives another

@@ -195,5 +195,9 @@ def _note(tracked: FollowedDatabase, event: Event) -> None:
         with boundary("note_event", database=tracked.name):
             tracked.wal_pairs.note(event)
             tracked.presence.note(event)
+            if tracked.scans is not None:
+                tracked.scans.note(event)
     except WalsyncdError as error:
         tracked.wal_pairs.fail(error)
+        if tracked.scans is not None:
+            tracked.scans.lose_events()

@@ -10,6 +10,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
+from walsyncd.adapters.files.inotify import Event
 from walsyncd.adapters.journal.journal import NewObject
 from walsyncd.core.follow.evidence import Evidence
 from walsyncd.core.follow.follow_state import FollowState, Stream
@@ -142,6 +143,12 @@ class PageScans(Protocol):
 
         Returns None if its pages can't be compared, so that whole copies hold the changes.
         """
+
+    def note(self, event: Event) -> None:
+        """Take in one event of the database's files, in queue order. For the thread that drains the queue."""
+
+    def lose_events(self) -> None:
+        """Take in that an event was lost. For the same thread."""
 
     def applied(self, step: Step) -> None:
         """Take in a step that the database has applied."""

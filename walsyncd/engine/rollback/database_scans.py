@@ -17,9 +17,11 @@ from dataclasses import dataclass
 
 import structlog
 
+from walsyncd.adapters.files.inotify import Event
 from walsyncd.adapters.journal.page_map_table import PageMapRow
 from walsyncd.core.follow.follow_state import FileFacts, FollowState, Stream
 from walsyncd.core.follow.gap import GapKind
+from walsyncd.core.send.scan_pace import SMALL_BYTES
 from walsyncd.core.sqlite.dbheader import parse_database_header
 from walsyncd.core.stored.position import Position
 from walsyncd.engine.content.bridge_body import BridgeImpossibleError
@@ -28,6 +30,8 @@ from walsyncd.engine.follow.followed_database import FollowedDatabase
 from walsyncd.engine.follow.step import BaseReading, Step, gap_step
 from walsyncd.engine.rollback.base_entries import BaseEntries
 from walsyncd.engine.rollback.committed_moment import Hindrance
+from walsyncd.engine.rollback.journal_capture import JournalCapture
+from walsyncd.engine.rollback.journal_pages import JournalProofs, JournalSource
 from walsyncd.engine.rollback.pages_to_read import AllPages, PagesToRead
 from walsyncd.engine.rollback.rollback_look import look_in_rollback_mode
 from walsyncd.engine.rollback.scanning import Scanning, ScanTools, after_scan, gap_of
@@ -87,6 +91,9 @@ class DatabaseScans:
         """How many events of the journal there had been by then."""
         self._is_unjournalled = False
         self._hindered_at = 0
+        capture = JournalCapture(tracked.path, tracked.spec.is_match)
+        source = JournalSource(capture, tracked.open, tools.environment.drain)
+        self._proofs = JournalProofs(source, file_bytes_min=SMALL_BYTES)
 
     # -- what the follower asks -------------------------------------------------------------------------------------
 
@@ -133,13 +140,25 @@ class DatabaseScans:
         other = None if closing is None else closing.reading
         known = page_map if page_map is not None else other
         assert known is not None, "there is nothing to compare with"
-        scanning.begin(self._with_room(state.stream), known.page_size, self._pages_to_read(), other=other)
+        pages = self._pages_to_read(known.page_size, is_all=closing is not None)
+        scanning.begin(self._with_room(state.stream), known.page_size, pages, other=other)
         return _once_done()
+
+    def note(self, event: Event) -> None:
+        """See ``PageScans``."""
+        self._proofs.note(event)
+
+    def lose_events(self) -> None:
+        """See ``PageScans``."""
+        self._proofs.lose()
 
     def applied(self, step: Step) -> None:
         """See ``PageScans``."""
+        if step.bridged:
+            self._proofs.forget()
         if step.scanned is None or step.bridged:
             return
+        self._proofs.accepted()
         self._look_for_journal(step)
         self._compared, self._journalled = step.scanned.events, step.scanned.journal_events
         self._tracked.proven_ms = step.scanned.moment_ms
@@ -174,6 +193,7 @@ class DatabaseScans:
     def drop(self) -> None:
         """See ``PageScans``."""
         self._scanning.drop()
+        self._proofs.forget()
         closing, self._closing = self._closing, None
         self._compared = None
         if closing is not None:
@@ -223,9 +243,15 @@ class DatabaseScans:
         row = self._tools.journal.page_map(self._tracked.row_id)
         return row if row is not None and state is not None and row.generation == state.stream.generation else None
 
-    def _pages_to_read(self) -> PagesToRead:
-        """Return which pages the next scan reads."""
-        return AllPages()
+    def _pages_to_read(self, page_size: int, *, is_all: bool) -> PagesToRead:
+        """Return which pages the next scan reads. ``is_all``: it compares them with more than the map."""
+        file = self._tracked.open() if self._tracked.wal_pairs.watched else None
+        if file is None:
+            self._proofs.forget()
+            return AllPages()
+        with file:
+            file_bytes = file.size()
+        return self._proofs.pages(file_bytes, page_size, is_all=is_all) or AllPages()
 
     def _with_room(self, stream: Stream) -> Stream:
         """Return the stream, in its next epoch if the current one is full or old and no base needs it."""

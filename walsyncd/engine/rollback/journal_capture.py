@@ -1,0 +1,248 @@
+"""Rollback journals of one database, held open from their creation until a scan has read them.
+
+SQLite deletes a journal when its transaction ends, and the journal names the pages that the transaction changed. A
+journal that is opened at its CREATE event stays readable after that. The order of all events is kept, too, because it
+alone shows whether the journals account for every write (``core.rollback.journal_trail``).
+
+A descriptor may belong to a later journal, if its CREATE was read too late. If that journal still exists when the
+DELETE is read, the link count shows it. If it does not, then there is no file any more at its own CREATE, or that of a
+still later one.
+
+The callers are the thread that drains the event queue (nothing slower than opening a file is done) and the scan thread.
+What is kept is limited. If it is too much, all of it is dropped, and the next scan reads every page.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from walsyncd.adapters.files.inotify import Event, Kind
+from walsyncd.adapters.files.source import OpenFile, Role, open_file, side_path
+from walsyncd.core.rollback.journal_trail import Doubt, FileEvent, JournalNow, JournalTrail
+from walsyncd.errors import WalsyncdError
+
+JOURNALS_MAX = 64  # descriptors held for one database: more transactions than that between two scans need a full one
+ENTRIES_MAX = 4096
+HELD_BYTES_MAX = 256 << 20  # of deleted journals, whose disk space is in use as long as they are held
+MARK_TRIES = 3
+
+_ENDS = {FileEvent.JOURNAL_CREATED_UNHELD, FileEvent.JOURNAL_DELETED, FileEvent.JOURNAL_DELETED_UNHELD}
+_LOST = {Kind.OVERFLOW, Kind.WATCH_LOST, Kind.REAPPEARED}
+
+
+@dataclass(slots=True, eq=False)
+class _Entry:
+    event: FileEvent | Doubt
+    journal: OpenFile | None = None  # that was created, or deleted
+    size: int = 0  # of a journal that was deleted
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CaptureMark:
+    """A place in the order of events, and what -journal was there.
+
+    ``journal_events``: how many of its events had come until then.
+    """
+
+    count: int
+    journal_events: int
+    journal: JournalNow
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Captured:
+    """What happened between two marks. ``doubt``: why the journals do not account for it.
+
+    ``journals`` have been deleted; the caller closes them. ``runs``: how often the database was written during each
+    (``JournalTrail``). ``is_kept_written``: the journal that exists was written, and ``kept_runs`` are those during it.
+    """
+
+    doubt: Doubt | None
+    journals: tuple[OpenFile, ...] = ()
+    runs: tuple[int, ...] = ()
+    is_kept_written: bool = False
+    kept_runs: int = 0
+
+
+@dataclass(slots=True)
+class JournalCapture:
+    """The journals of the database at ``path``. ``own_only``: see ``open_file``."""
+
+    path: Path
+    own_only: bool = False
+    _entries: list[_Entry] = field(default_factory=list)
+    _dropped: int = 0  # entries before the first of ``_entries``
+    _base: JournalNow | None = None  # what -journal was before the first of them, or None without a known state
+    _unknown: Doubt = Doubt.JOURNAL_UNKNOWN  # why there is no known state
+    _journal_events: int = 0
+    _marked: int = 0  # the place of the last mark: no event after it is merged with one before
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def note(self, event: Event) -> None:
+        """Take in one event, in queue order."""
+        with self._lock:
+            if event.kind in _LOST:
+                self._append(Doubt.EVENTS_LOST)
+            elif event.kind is Kind.CLOSE_WRITE:
+                return
+            elif event.role is Role.JOURNAL:
+                self._note_journal(event.kind)
+            elif event.role is Role.DATABASE:
+                self._append(FileEvent.DATABASE_WRITTEN if event.kind is Kind.MODIFY else Doubt.REPLACED)
+            elif event.role in {Role.WAL, Role.SHM}:
+                self._append(Doubt.WAL)
+
+    def lose(self) -> None:
+        """Note that an event could not be taken in."""
+        with self._lock:
+            self._append(Doubt.EVENTS_LOST)
+
+    def mark(self, drain: Callable[[], None], is_reserved: Callable[[], bool]) -> CaptureMark | None:
+        """Return the place after all events so far. Returns None if -journal comes and goes too fast.
+
+        ``is_reserved`` asks whether a writer holds RESERVED.
+        """
+        for _ in range(MARK_TRIES):
+            drain()
+            count, journal_events = self._counts()
+            journal = JournalNow.ABSENT
+            if self.exists():
+                journal = JournalNow.IN_USE if is_reserved() else JournalNow.IDLE
+            drain()
+            if self._is_marked(count, journal_events):
+                return CaptureMark(count, journal_events, journal)
+        return None
+
+    def is_untouched(self, mark: CaptureMark) -> bool:
+        """Whether -journal has had no event since ``mark``."""
+        with self._lock:
+            return self._journal_events == mark.journal_events
+
+    def _counts(self) -> tuple[int, int]:
+        """Return how many entries there have been, in which equal events in a row are one, and events of -journal."""
+        with self._lock:
+            return self._dropped + len(self._entries), self._journal_events
+
+    def _is_marked(self, count: int, journal_events: int) -> bool:
+        with self._lock:
+            if (self._dropped + len(self._entries), self._journal_events) != (count, journal_events):
+                return False
+            self._marked = count
+            return True
+
+    def exists(self) -> bool:
+        """Whether -journal exists now."""
+        journal = self.open()
+        if journal is not None:
+            journal.close()
+        return journal is not None
+
+    def open(self) -> OpenFile | None:
+        """Open -journal as it is now, or return None if there is none."""
+        return open_file(side_path(self.path, Role.JOURNAL), own_only=self.own_only)
+
+    def until(self, mark: CaptureMark) -> Captured:
+        """Return what happened from the known state up to ``mark``."""
+        with self._lock:
+            if self._base is None or mark.count < self._dropped:
+                return Captured(self._unknown)
+            trail = JournalTrail()
+            trail.restart(self._base)
+            journals: list[OpenFile] = []
+            for entry in self._entries[: mark.count - self._dropped]:
+                trail.take(entry.event)
+                if entry.event is FileEvent.JOURNAL_DELETED and entry.journal is not None:
+                    journals.append(entry.journal.duplicate())
+            is_kept_written = mark.journal is JournalNow.IDLE and trail.is_journal_written
+            doubt, runs = trail.doubt_now(mark.journal), tuple(trail.runs_of_deleted)
+            return Captured(doubt, tuple(journals), runs, is_kept_written, trail.database_runs)
+
+    def begin(self, mark: CaptureMark) -> None:
+        """Take the state of the database at ``mark`` for known. Everything before is dropped."""
+        with self._lock:
+            split = max(0, mark.count - self._dropped)
+            kept = self._open_entry(split) if mark.journal is JournalNow.IN_USE else None
+            before, after = self._entries[:split], self._entries[split:]
+            self._entries = ([] if kept is None else [kept]) + after
+            self._dropped = mark.count - (kept is not None)
+            self._base = JournalNow.IDLE if mark.journal is JournalNow.IDLE else JournalNow.ABSENT
+            self._unknown = Doubt.JOURNAL_UNKNOWN
+            if mark.journal is JournalNow.IN_USE and kept is None:
+                self._base = None
+            self._close(before)
+
+    def clear(self) -> None:
+        """Drop everything. No state is known then."""
+        with self._lock:
+            self._clear(Doubt.JOURNAL_UNKNOWN)
+
+    def _note_journal(self, kind: Kind) -> None:
+        self._journal_events += 1
+        match kind:
+            case Kind.CREATE:
+                self._note_created()
+            case Kind.MODIFY:
+                self._append(FileEvent.JOURNAL_WRITTEN)
+            case Kind.DELETE:
+                self._note_deleted()
+            case _:
+                self._append(Doubt.JOURNAL_MOVED)
+
+    def _note_created(self) -> None:
+        try:
+            journal = self.open()
+        except WalsyncdError:
+            journal = None
+        if journal is None:
+            self._append(FileEvent.JOURNAL_CREATED_UNHELD)
+        elif sum(entry.event is FileEvent.JOURNAL_CREATED for entry in self._entries) >= JOURNALS_MAX:
+            journal.close()
+            self._clear(Doubt.TOO_MANY)
+        else:
+            self._append(FileEvent.JOURNAL_CREATED, journal)
+
+    def _note_deleted(self) -> None:
+        entry = self._open_entry(len(self._entries))
+        journal = None if entry is None else entry.journal
+        if journal is None or not journal.unlinked():
+            self._append(FileEvent.JOURNAL_DELETED_UNHELD)
+            return
+        self._append(FileEvent.JOURNAL_DELETED, journal, journal.size())
+        if sum(each.size for each in self._entries) > HELD_BYTES_MAX:
+            self._clear(Doubt.TOO_MANY)
+
+    def _open_entry(self, end: int) -> _Entry | None:
+        """Return the entry of the journal that was created last, and not deleted, among the first ``end`` entries."""
+        for entry in reversed(self._entries[:end]):
+            if entry.event is FileEvent.JOURNAL_CREATED:
+                return entry
+            if entry.event in _ENDS:
+                return None
+        return None
+
+    def _clear(self, why: Doubt) -> None:
+        entries, self._entries = self._entries, []
+        self._dropped += len(entries)
+        self._base, self._unknown = None, why
+        self._close(entries)
+
+    def _close(self, entries: list[_Entry]) -> None:
+        """Close what these entries hold, unless an entry that stays holds it."""
+        used = {id(entry.journal) for entry in self._entries}
+        for entry in entries:
+            if entry.journal is not None and id(entry.journal) not in used:
+                entry.journal.close()
+
+    def _append(self, event: FileEvent | Doubt, journal: OpenFile | None = None, size: int = 0) -> None:
+        is_after_mark = self._dropped + len(self._entries) > self._marked
+        if journal is None and is_after_mark and self._entries and self._entries[-1].event is event:
+            return
+        if len(self._entries) < ENTRIES_MAX:
+            self._entries.append(_Entry(event, journal, size))
+            return
+        if event is FileEvent.JOURNAL_CREATED and journal is not None:
+            journal.close()
+        self._clear(Doubt.TOO_MANY)

@@ -1,0 +1,182 @@
+"""The pages that the captured journals name, so that a scan of a large file need not read all of it.
+
+A scan asks for them at its moment. If the journals do not account for every change since the last accepted scan, every
+page is read, as in any scan. A scan that is accepted makes the state at its moment known, and what the journals say
+counts from there. One that is not accepted changes nothing: the next one asks again from the same known state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+from walsyncd.adapters.files.inotify import Event
+from walsyncd.adapters.files.rollback_files import writer_locks
+from walsyncd.adapters.files.source import OpenFile
+from walsyncd.core.content.bridge_passes import PageList, all_pages
+from walsyncd.core.rollback.changed_pages import ChangedPages, ScanReason, SeenJournal, changed_pages
+from walsyncd.core.rollback.journal_trail import Doubt
+from walsyncd.core.sqlite.dbheader import parse_database_header
+from walsyncd.core.sqlite.rollback_journal import (
+    JournalFault,
+    RollbackJournal,
+    parse_kept_journal,
+    parse_rollback_journal,
+)
+from walsyncd.engine.rollback.committed_moment import MomentStart
+from walsyncd.engine.rollback.journal_capture import CaptureMark, JournalCapture
+from walsyncd.errors import WalsyncdError
+
+
+@dataclass(frozen=True, slots=True)
+class KnownState:
+    """The database at the moment of an accepted scan: its change counter, or None if page 1 is not a plain header."""
+
+    counter: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class JournalSource:
+    """How to get at the files of one database: ``open`` opens the database, and ``drain`` takes in queued events."""
+
+    capture: JournalCapture
+    open: Callable[[], OpenFile | None]
+    drain: Callable[[], None]
+
+    def is_reserved(self) -> bool:
+        """Whether a writer holds RESERVED, or more."""
+        file = self.open()
+        if file is None:
+            return False
+        with file:
+            locks = writer_locks(file)
+        return locks.reserved or locks.writing
+
+
+class JournalPages:
+    """What one scan reads (``PagesToRead``). ``known`` is the state that the page map describes, if that is known."""
+
+    def __init__(self, source: JournalSource, known: KnownState | None, page_size: int) -> None:
+        self._source = source
+        self._known = known
+        self._page_size = page_size
+        self._mark: CaptureMark | None = None
+        self._is_kept_read = False
+        self._counter: int | None = None
+        self.reason: ScanReason | None = None
+        """Why the scan reads all pages, or None if it reads what the journals name."""
+
+    def before_moment(self) -> None:
+        """See ``PagesToRead``."""
+
+    def at_moment(self, start: MomentStart) -> PageList:
+        """See ``PagesToRead``."""
+        found = self.prove(start.page_1)
+        if isinstance(found, ChangedPages):
+            self.reason = None
+            return PageList(found.numbers, found.page_count)
+        self.reason = found
+        return all_pages()
+
+    def prove(self, page_1: bytes) -> ChangedPages | ScanReason:
+        """Return what changed up to a moment whose page 1 is ``page_1``, or why that is not known."""
+        header = parse_database_header(page_1)
+        self._counter = None if header is None else header.change_counter
+        self._is_kept_read = False
+        self._mark = mark = self._source.capture.mark(self._source.drain, self._source.is_reserved)
+        if mark is None:
+            return Doubt.JOURNAL_MISSED
+        if self._known is None or self._known.counter is None:
+            return Doubt.JOURNAL_UNKNOWN
+        captured = self._source.capture.until(mark)
+        with ExitStack() as files:
+            for each in captured.journals:
+                files.enter_context(each)
+            if captured.doubt is not None:
+                return captured.doubt
+            read = zip(captured.journals, captured.runs, strict=True)  # without doubt, every deleted journal is held
+            journals = [SeenJournal(_parsed(each, self._page_size), runs) for each, runs in read]
+            if captured.is_kept_written and (kept := self._source.capture.open()) is not None:
+                files.enter_context(kept)
+                self._is_kept_read = True
+                content = parse_kept_journal(kept.pread, kept.size(), self._page_size)
+                journals.append(SeenJournal(content, captured.kept_runs, is_kept=True))
+            return self._changed(self._known.counter, page_1, journals)
+
+    def _changed(self, counter: int, page_1: bytes, journals: Sequence[SeenJournal]) -> ChangedPages | ScanReason:
+        file, size = self._source.open(), self._page_size
+        if file is None:
+            return Doubt.REPLACED
+        with file:
+            return changed_pages(counter, page_1, journals, lambda n: file.pread((n - 1) * size, size), size)
+
+    def are_complete(self) -> bool:
+        """See ``PagesToRead``. A kept journal must not have been used since it was read."""
+        if self._mark is None or not self._is_kept_read:
+            return True
+        return not self._source.is_reserved() and self._source.capture.is_untouched(self._mark)
+
+    def accepted(self) -> KnownState | None:
+        """Take the state at the moment for known, because what was read is in the map now. Returns that state."""
+        if self._mark is None:
+            self._source.capture.clear()
+            return None
+        self._source.capture.begin(self._mark)
+        return KnownState(self._counter)
+
+
+def _parsed(journal: OpenFile, page_size: int) -> RollbackJournal | JournalFault:
+    try:
+        return parse_rollback_journal(journal.pread, page_size)
+    except WalsyncdError:
+        return JournalFault.DAMAGED
+
+
+class JournalProofs:
+    """The journals of one database, while its file is large enough to be worth it. Thread-safe as its capture is."""
+
+    def __init__(self, source: JournalSource, *, file_bytes_min: int) -> None:
+        self._source = source
+        self._file_bytes_min = file_bytes_min
+        self._is_active = False
+        self._known: KnownState | None = None
+        self._pages: JournalPages | None = None
+
+    @property
+    def reason(self) -> ScanReason | None:
+        """Why the last scan read all pages of a large file, or None if it did not."""
+        return None if self._pages is None else self._pages.reason
+
+    def note(self, event: Event) -> None:
+        """Take in one event, in queue order. For the thread that drains the queue."""
+        if self._is_active:
+            self._source.capture.note(event)
+
+    def lose(self) -> None:
+        """Note that an event could not be taken in."""
+        if self._is_active:
+            self._source.capture.lose()
+
+    def pages(self, file_bytes: int, page_size: int, *, is_all: bool) -> JournalPages | None:
+        """Return what the next scan reads, or None if that is all of a small file. For the follower's thread.
+
+        ``is_all``: it must read all pages, because it compares them with more than the map.
+        """
+        if file_bytes <= self._file_bytes_min:
+            self.forget()
+            return None
+        self._is_active = True
+        self._pages = JournalPages(self._source, None if is_all else self._known, page_size)
+        return self._pages
+
+    def accepted(self) -> None:
+        """Take in that the result of the last scan is in the map. For the follower's thread."""
+        if self._pages is not None:
+            self._known = self._pages.accepted()
+
+    def forget(self) -> None:
+        """Close all journals. The next scan reads all pages."""
+        self._is_active = False
+        self._known = self._pages = None
+        self._source.capture.clear()
