@@ -107,3 +107,11 @@ def test_bisection_returns_the_highest_kept_rate() -> None:
     """Each trial halves what is left, and a rate that was not kept is never returned."""
     assert bisect(0.0, 1000.0, 10, lambda rate: rate <= 700) == pytest.approx(700, abs=1)
     assert bisect(0.0, 1000.0, 3, lambda _rate: False) == 0.0
+
+
+@pytest.mark.slow
+def test_rollback(tmp_path: Path) -> None:
+    """In both journal modes each state that was looked at is restored exactly, by hand too."""
+    told = run("rollback.py", tmp_path, "--mebibytes=10", "--commits=3", "--rate=5")
+    assert told.count("stored a commit / aim") == 2
+    assert told.count("states compared exactly 5") == 2
