@@ -77,7 +77,7 @@ def make_databases(folder: Path, count: int, size: int) -> str:
 def first_bases(folder: Path, storage: str, pattern: str, count: int) -> Bases:
     """Start the daemon, and wait until each database has a base and nothing is left to ship."""
     began = time.monotonic()
-    with daemon(folder, storage, [pattern], level="warning") as follower:
+    with daemon(folder, storage, [pattern]) as follower:
         while len(rows := follower.databases()) < count or not all(
             row.base_key and not row.spooled_bytes for row in rows
         ):

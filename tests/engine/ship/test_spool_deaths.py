@@ -218,5 +218,5 @@ def test_memory_is_bounded_by_the_uploads_at_a_time(tmp_path: Path) -> None:
 def test_the_journal_is_as_durable_as_these_tests_take_it_for(tmp_path: Path) -> None:
     """WAL mode, and a COMMIT waits for the disk."""
     with Journal.open(tmp_path) as journal:
-        assert journal._rows("PRAGMA synchronous") == [(2,)]
-        assert journal._rows("PRAGMA journal_mode") == [("wal",)]
+        assert journal._connection.execute("PRAGMA synchronous").fetchall() == [(2,)]
+        assert journal._connection.execute("PRAGMA journal_mode").fetchall() == [("wal",)]
