@@ -18,6 +18,7 @@ from walsyncd.config import (
     NewNames,
     Settings,
     StorageSettings,
+    check_named,
     database_search,
     expand,
     find_databases,
@@ -163,6 +164,19 @@ def test_all_refusals_come_together(tmp_path: Path) -> None:
     assert "2 problems" in error.message
     assert "database[2].path" in error.message
     assert "daemon.state_dir" in error.message
+
+
+def test_named_paths_are_checked_without_a_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The daemon refuses a configuration before it creates anything, and searches thousands of folders only once."""
+
+    def search(*_: object, **__: object) -> Matches:
+        raise AssertionError("a pattern is searched")
+
+    (file,) = _touch(tmp_path, "a.db")
+    monkeypatch.setattr(database_search, "matches_of", search)
+    check_named(settings_with(str(file), f"{tmp_path}/*/*.db"))
+    with pytest.raises(UsageError, match="same file"):
+        check_named(settings_with(str(file), (str(file), "x"), f"{tmp_path}/*/*.db"))
 
 
 # What a pattern matches and can't be taken

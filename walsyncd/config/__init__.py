@@ -3,7 +3,7 @@
 ``load`` returns ``Settings``. ``expand`` returns the databases that its entries mean on this disk, at this moment.
 """
 
-from walsyncd.config.database_search import expand, find_databases
+from walsyncd.config.database_search import check_named, expand, find_databases
 from walsyncd.config.database_specs import DatabaseSpec, Found, Suspended
 from walsyncd.config.links import resolve
 from walsyncd.config.loading import load, secrets_in, storage_at
@@ -23,6 +23,7 @@ __all__ = [
     "Settings",
     "StorageSettings",
     "Suspended",
+    "check_named",
     "expand",
     "find_databases",
     "format_duration",

@@ -70,6 +70,18 @@ def expand(settings: Settings) -> list[DatabaseSpec]:
     return find_databases(settings).checked(settings)
 
 
+def check_named(settings: Settings) -> None:
+    """Raise UsageError if a path that the configuration names can't be replicated.
+
+    Patterns are not searched: what they match is never an error of the configuration.
+    """
+    search = _Search(settings, _take_all, ())
+    for number, entry in enumerate(settings.databases):
+        if not entry.is_pattern:
+            search.add_named(number, entry)
+    search.found().checked(settings)
+
+
 def find_databases(
     settings: Settings,
     *,

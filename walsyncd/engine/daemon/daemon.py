@@ -25,7 +25,7 @@ from walsyncd.adapters.storage.interface import Storage
 from walsyncd.adapters.system.control_server import ControlServer
 from walsyncd.adapters.system.control_socket import socket_path
 from walsyncd.adapters.system.service_manager import ServiceManager
-from walsyncd.config import Settings, StorageSettings, expand
+from walsyncd.config import Settings, StorageSettings, check_named
 from walsyncd.core.follow.gap import Gap
 from walsyncd.engine.content.page_content import PageContent
 from walsyncd.engine.daemon.attention import Attention
@@ -392,6 +392,6 @@ def run_daemon(source: Source, stall_detector: StallDetector, *, once: bool = Fa
     keep_private()
     settings, opener = source()
     with HangWatch() as hang_watch:
-        hang_watch.search(lambda: expand(settings))
+        hang_watch.search(lambda: check_named(settings))
     with lock_state_dir(settings.daemon.state_dir):
         return Daemon(settings, opener, source, stall_detector).run(once=once)
