@@ -95,6 +95,15 @@ def test_cpu(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_many(tmp_path: Path) -> None:
+    """Both storages, each command; with a store also Litestream, where it is installed."""
+    told = run("many.py", tmp_path, "--databases=5", "--kibibytes=12")
+    assert told.count("first bases of 5") == 2
+    assert told.count("restore --all") == 2
+    assert told.count("prune --dry-run") == 2
+
+
+@pytest.mark.slow
 def test_cycles(tmp_path: Path) -> None:
     """With presence and without."""
     told = run("cycles.py", tmp_path, "--cycles=20", "--rates", "0")

@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 from rich.progress import Progress
 
-from walsyncd.cli.progress import Lines, OnTerminal, showing_progress
+from walsyncd.cli.progress import DatabaseLines, Lines, OnTerminal, showing_progress
 
 if TYPE_CHECKING:
     from walsyncd.engine.restore.restorer import BuildPlan
@@ -49,6 +49,22 @@ def test_lines_have_rate_and_time_left(capsys: pytest.CaptureFixture[str], monke
     now[0] += 5
     lines.advance(1 << 20)
     assert "1.0 MiB of 4.0 MiB" in capsys.readouterr().err
+
+
+def test_databases_are_counted(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where all are restored: how many of how many, how many have failed, and the time left."""
+    now = [1000.0]
+    monkeypatch.setattr("walsyncd.cli.progress.time.monotonic", lambda: now[0])
+    lines = DatabaseLines(100)
+    lines.advance(failed=False)
+    for failed in (False, True, False):
+        now[0] += 5
+        lines.advance(failed=failed)
+    assert capsys.readouterr().err.splitlines() == [
+        "walsyncd: restoring: 2 of 100 databases, 4 min 5 s left",
+        "walsyncd: restoring: 3 of 100 databases, 1 failed, 5 min 23 s left",
+        "walsyncd: restoring: 4 of 100 databases, 1 failed, 6 min left",
+    ]
 
 
 def test_bar_reaches_its_end() -> None:

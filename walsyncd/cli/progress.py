@@ -80,3 +80,27 @@ class Lines:
         left = format_span(int((self._total - self._done) / rate * 1000)) if rate else "?"
         done = f"{format_size(self._done)} of {format_size(self._total)}"
         return f"walsyncd: restoring: {done}, {format_size(int(rate))}/s, {left} left"
+
+
+class DatabaseLines:
+    """Lines that count the databases of a restore of all. One that takes only seconds prints none."""
+
+    def __init__(self, total: int) -> None:
+        self._total = total
+        self._lock = threading.Lock()
+        self._done = self._failed = 0
+        self._began_s = self._said_s = time.monotonic()
+
+    def advance(self, *, failed: bool) -> None:
+        """Count one more database, and print a line every few seconds."""
+        now_s = time.monotonic()
+        with self._lock:
+            self._done += 1
+            self._failed += failed
+            if now_s - self._said_s < LINE_EVERY_S:
+                return
+            self._said_s = now_s
+            left_s = (now_s - self._began_s) / self._done * (self._total - self._done)
+            failures = f", {self._failed} failed" if self._failed else ""
+            line = f"{self._done} of {self._total} databases{failures}, {format_span(int(left_s * 1000))} left"
+        print(f"walsyncd: restoring: {line}", file=sys.stderr, flush=True)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from walsyncd.cli.commands.ls import replicas_from
+from walsyncd.cli.progress import DatabaseLines
 from walsyncd.cli.table import print_table, say
 from walsyncd.config.units import format_size
 from walsyncd.core.stored.moment import format_moment
@@ -50,14 +51,16 @@ def restore_all(args: argparse.Namespace, request: RestoreRequest, access: Acces
     if not replicas:
         raise NothingToRestoreError("restore --all: there is no database in the storage")
     stopped = threading.Event()
-    room = _SharedMemory(ROOM_BYTES)
+    room, lines = _SharedMemory(ROOM_BYTES), DatabaseLines(len(replicas))
 
     def restore_one(replica: Replica) -> DatabaseOutcome:
         drain = _MemoryTurn(room, stopped)
         try:
-            return _restore_one(args, replica, request, access, drain)
+            outcome = _restore_one(args, replica, request, access, drain)
         finally:
             drain.end()
+        lines.advance(failed=outcome.error is not None)
+        return outcome
 
     with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="restore") as pool:
         try:

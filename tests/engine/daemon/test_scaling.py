@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.adapters.files.sqlite_process import wal_database
-from tests.engine.running import Place, running, wait_for
+from tests.engine.running import Place, running, serving, wait_for
 from walsyncd.adapters.journal.journal_schema import Connection, Record
 from walsyncd.cli import main
 
@@ -70,6 +70,20 @@ def command(*words: str) -> Callable[[Place, int], None]:
     return run
 
 
+def restore_all(place: Place, count: int) -> None:
+    """Every database is restored from the storage."""
+    command("restore", "--all", "-o", str(place.folder / "out"))(place, count)
+    assert len([*(place.folder / "out").glob("app-*")]) == count
+
+
+def second_start(place: Place, count: int) -> None:
+    """The daemon starts again, answers a sync of every database, and reads its configuration again."""
+    names = [f"app-{number}" for number in range(count)]
+    with serving(place.settings(*names)):
+        wait_for(lambda: len(place.ask(op="sync", names=[]).get("databases", ())) == count)
+        assert place.ask(op="reload")["changed"] == []
+
+
 @pytest.mark.parametrize(
     ("work", "needs_replicas"),
     [
@@ -78,8 +92,20 @@ def command(*words: str) -> Callable[[Place, int], None]:
         (command("status", "--json"), True),
         (command("prune", "--dry-run"), True),
         (command("ls"), True),
+        (command("check"), True),
+        (restore_all, True),
+        (second_start, True),
     ],
-    ids=["first bases", "status", "status --json", "prune --dry-run", "ls"],
+    ids=[
+        "first bases",
+        "status",
+        "status --json",
+        "prune --dry-run",
+        "ls",
+        "check",
+        "restore --all",
+        "another start and a reload",
+    ],
 )
 def test_the_journal_is_asked_in_proportion(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, work: Callable[[Place, int], None], needs_replicas: bool
