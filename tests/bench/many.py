@@ -166,20 +166,21 @@ def measure(folder: Path, *, count: int, size: int, storages: list[str]) -> None
     with machine_load() as load:
         pattern = make_databases(folder / "tenants", count, size)
         for name in storages:
-            (folder / name).mkdir()
+            place = folder / f"with-{name}"
+            place.mkdir()
             if name == FOLDER:
-                measure_one(folder / name, folder_section(folder / name / "bucket"), pattern, count)
+                measure_one(name, place, folder_section(place / "bucket"), pattern, count)
                 continue
             with seaweedfs(folder) as store:
                 other = litestream_bases(folder, store, count) if has_litestream() else None
-                measure_one(folder / name, s3_section(store, store.make_bucket()), pattern, count, other)
+                measure_one(name, place, s3_section(store, store.make_bucket()), pattern, count, other)
         print(load())
 
 
-def measure_one(folder: Path, storage: str, pattern: str, count: int, other: Bases | None = None) -> None:
+def measure_one(name: str, folder: Path, storage: str, pattern: str, count: int, other: Bases | None = None) -> None:
     """Measure one storage."""
-    report_bases(folder.name, first_bases(folder, storage, pattern, count), count, other)
-    report_commands(folder.name, commands(folder, count))
+    report_bases(name, first_bases(folder, storage, pattern, count), count, other)
+    report_commands(name, commands(folder, count))
 
 
 def has_litestream() -> bool:
