@@ -4,8 +4,9 @@
 
 Each database is a small WAL database that nobody has open, in a folder of its own. The daemon takes the first base of
 each. Then it ends, and each command runs in a process of its own: seconds, CPU seconds, and the peak of its memory.
-With a store (SeaweedFS on this machine), Litestream replicates the same databases into a bucket of its own, and both
-are printed as a ratio. Litestream has no command that restores or prunes all databases, so those rows are walsyncd's.
+With a store (SeaweedFS on this machine), Litestream replicates as many such databases into a bucket of its own, and
+both are printed as a ratio. Litestream has no command that restores or prunes all databases: those rows are walsyncd's
+alone.
 """
 
 from __future__ import annotations
@@ -100,11 +101,11 @@ def commands(folder: Path, count: int) -> dict[str, Run]:
     return done
 
 
-def litestream_bases(folder: Path, store: Store, count: int) -> Bases:
-    """Have Litestream replicate the same databases, and wait until each has an object."""
+def litestream_bases(folder: Path, store: Store, count: int, size: int) -> Bases:
+    """Have Litestream replicate as many such databases of its own, and wait until each has an object."""
     bucket, folder = store.make_bucket(), folder / "litestream"
-    databases = sorted(folder.parent.glob("tenants/*/data.db"))
-    folder.mkdir()
+    make_databases(folder / "tenants", count, size)
+    databases = sorted(folder.glob("tenants/*/data.db"))
     config = folder / "litestream.yml"
     entries = (
         f"  - path: {database}\n    replica:\n      type: s3\n      bucket: {bucket}\n"
@@ -172,7 +173,7 @@ def measure(folder: Path, *, count: int, size: int, storages: list[str]) -> None
                 measure_one(name, place, folder_section(place / "bucket"), pattern, count)
                 continue
             with seaweedfs(folder) as store:
-                other = litestream_bases(folder, store, count) if has_litestream() else None
+                other = litestream_bases(folder, store, count, size) if has_litestream() else None
                 measure_one(name, place, s3_section(store, store.make_bucket()), pattern, count, other)
         print(load())
 
