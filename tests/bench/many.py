@@ -91,7 +91,9 @@ def first_bases(folder: Path, storage: str, pattern: str, count: int) -> Bases:
 
 def commands(folder: Path, count: int) -> dict[str, Run]:
     """Run each command over all databases."""
-    config = ["--config", str(folder / "walsyncd.toml")]
+    file = folder / "walsyncd.toml"
+    file.chmod(0o640)  # check wants nobody else to read a secret
+    config = ["--config", str(file)]
     start = [sys.executable, "-m", "walsyncd"]
     done = {" ".join(words): run([*start, *words, *config]) for words in COMMANDS}
     out = folder / "restored"

@@ -8,6 +8,20 @@ ABSENCE = "engine/follow/no_wal.py"
 LOOK = "engine/follow/look.py"
 
 RULE_MUTANTS = (
+    mutant(
+        "what was stored before a new database's first claim does not matter",
+        "engine/ship/ownership.py",
+        '                self._began_empty = next(iter(self._storage.list("")), None) is None\n',
+        "                self._began_empty = True\n",
+        "engine/ship/test_ownership.py",
+    ),
+    mutant(
+        "a store that ignores If-Match honours conditions",
+        "adapters/storage/s3/conditional_put.py",
+        "not self(key, body, etag=None) and not self(key, body, etag=_OTHER_ETAG)",
+        "not self(key, body, etag=None)",
+        "adapters/storage/s3/test_conditional_put.py",
+    ),
     # -- the same incarnation
     mutant(
         "the last published frame need not commit",
