@@ -97,6 +97,20 @@ DOUBT_MUTANTS = (
         f"{DOUBTS}::test_a_copy_while_a_checkpoint_runs",
     ),
     mutant(
+        "a wal-index that was removed while nobody watched explains a write",
+        "core/follow/follow_state.py",
+        "if self.backfilled is None or now.backfilled is None:",
+        "if now.backfilled is None and self.backfilled is None:",
+        "core/follow/test_follow_state.py",
+    ),
+    mutant(
+        "a wal-index that was rebuilt while nobody watched explains a write",
+        "core/follow/follow_state.py",
+        "self.backfilled < now.backfilled",
+        "self.backfilled != now.backfilled",
+        "core/follow/test_follow_state.py",
+    ),
+    mutant(
         "what was written while the daemon was away does not matter",
         "engine/follow/resume.py",
         "if state.seen is not None and not state.seen.explains(reader.database_seen()):",

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from walsyncd.core.follow.decision import Cursor
-from walsyncd.core.follow.follow_state import FileFacts, FollowState, Stream, format_follow_state, parse_follow_state
+from walsyncd.core.follow.follow_state import (
+    FileFacts,
+    FollowState,
+    SeenBesideWal,
+    Stream,
+    format_follow_state,
+    parse_follow_state,
+)
 from walsyncd.core.sqlite.wal import WalHeader
 from walsyncd.core.stored.epoch import Stamp
 from walsyncd.core.stored.position import Position
@@ -90,3 +98,27 @@ def test_what_its_look_says() -> None:
     assert not FACTS.unknown().looks_like(FACTS.unknown())
     assert FACTS.has_content_of(replace(FACTS, ctime_ns=9))
     assert not FACTS.looks_like(replace(FACTS, ctime_ns=9))
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "explains"),
+    [
+        (((1, 2), 3), ((1, 2), 4), True),  # a checkpoint
+        (((1, 2), 3), ((2, 9), 0), True),  # and a restart of the WAL after it
+        (((1, 2), 3), ((1, 2), 3), False),
+        (((1, 2), 3), ((1, 2), 0), False),  # rebuilt
+        (((1, 2), 3), (None, None), False),  # removed
+        ((None, None), ((1, 2), 3), False),
+        ((None, None), (None, None), False),
+    ],
+)
+def test_what_explains_a_write_to_the_file(before: Any, now: Any, explains: bool) -> None:
+    """Only a wal-index that went on; without a write there is nothing to explain."""
+
+    def beside(index: Any, size: int, mtime_ns: int) -> SeenBesideWal:
+        return SeenBesideWal(index[0], index[1], size, mtime_ns)
+
+    seen = beside(before, 4096, 1)
+    assert seen.explains(beside(now, 4096, 2)) is explains
+    assert seen.explains(beside(now, 8192, 1)) is explains
+    assert seen.explains(beside(now, 4096, 1))

@@ -109,9 +109,16 @@ class SeenBesideWal:
     mtime_ns: int
 
     def explains(self, now: SeenBesideWal) -> bool:
-        """Whether a checkpoint of the WAL suffices to explain what was written to the file since."""
-        is_written = (self.size, self.mtime_ns) != (now.size, now.mtime_ns)
-        return not is_written or (self.salts, self.backfilled) != (now.salts, now.backfilled)
+        """Whether a checkpoint of the WAL suffices to explain what was written to the file since.
+
+        Only a wal-index that went on tells: more frames are copied back, or the WAL has restarted, which takes a whole
+        copy. One that was removed, or rebuilt since (its nBackfill begins at 0), may hide any other writer.
+        """
+        if (self.size, self.mtime_ns) == (now.size, now.mtime_ns):
+            return True
+        if self.backfilled is None or now.backfilled is None:
+            return False
+        return self.salts != now.salts or self.backfilled < now.backfilled
 
 
 @dataclass(frozen=True, slots=True)
