@@ -26,6 +26,7 @@ Rooms. The folder says the verb, the file the noun; each folder's first line say
     engine/    doers
         threads/   named threads, and which of them hangs
         follow/    one database's WAL becomes segments       follower ─> look ─> copy_frames, wal_restart, no_wal
+        read_ahead/  WALs, before SQLite overwrites them     read_ahead ─> reading ─> ahead_look
         backpressure/  a child that slows fast writers       backpressure ─> mark_process ─> mark_hold
         content/   page maps, and bridges over gaps          page_content ─> map_making, bridges ─> gap_bridge
         rollback/  databases without a WAL                   rollback_mode ─> database_scans ─> page_scan
@@ -44,6 +45,7 @@ upkeep and health for itself. Each of them writes only what its line says::
     thread        runs                                    writes
     main          daemon.serve: signals, reload           which databases and destinations there are
     watcher       follow.event_pump: reads inotify        which databases are due, descriptors of -wal, -shm
+    reader        read_ahead.read_ahead: reads bursts     what the follower will judge
     follower      follow.follower: looks, proves          what is believed of each database, segments
     upload-N      ship.uploader: requests to storage      "begun" and "stored" of rows, who owns a replica
     snapshotter   base.snapshotter: copies databases      parts and manifests of bases

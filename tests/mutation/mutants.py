@@ -174,18 +174,20 @@ MUTANTS = (
         "core/follow/test_restart.py",
     ),
     mutant(
-        "the tail is checked before it is read",
-        SEAM,
-        "    remains = _read_remains(reader, cursor, found)\n    after = reader.observe()\n",
-        "    after = reader.observe()\n    remains = _read_remains(reader, cursor, found)\n",
-        "engine/follow/test_interleavings.py::test_new_frames_that_pass_ours_while_the_tail_is_read",
-    ),
-    mutant(
         "how far the new frames came is not looked at again",
         SEAM,
-        "reached = _reached_by(reader, found, after, remains.new_last)",
-        "reached = _reached_by(reader, found, seen, remains.new_last)",
+        "return max(new_last, index.max_frame)",
+        "return new_last",
         "engine/follow/test_interleavings.py::test_new_frames_that_pass_ours_while_the_tail_is_read",
+    ),
+    Mutant(
+        "the old tail is read last",
+        SEAM,
+        (
+            ("    after_tail = reader.observe_after_tail()\n", ""),
+            ("    behind = None\n", "    after_tail = reader.observe_after_tail()\n    behind = None\n"),
+        ),
+        ("engine/follow/test_interleavings.py::test_the_old_tail_is_read_before_anything_else",),
     ),
     mutant(
         "the tail need not be in the database",

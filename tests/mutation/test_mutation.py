@@ -24,6 +24,7 @@ from tests.mutation.mutants import MUTANTS as MUTANTS_OF_THE_PROOF
 from tests.mutation.mutants import Mutant
 from tests.mutation.path_mutants import PATH_MUTANTS
 from tests.mutation.presence_mutants import PRESENCE_MUTANTS
+from tests.mutation.read_ahead_mutants import READ_AHEAD_MUTANTS
 from tests.mutation.rollback_mutants import ROLLBACK_MUTANTS
 from tests.mutation.rule_mutants import RULE_MUTANTS
 
@@ -39,6 +40,7 @@ MUTANTS = (
     + JOURNAL_MUTANTS
     + DEFERRAL_MUTANTS
     + CAPTURE_MUTANTS
+    + READ_AHEAD_MUTANTS
 )
 ROOT = Path(__file__).parents[2]
 TESTS_FAILED = 1  # pytest's exit code; a mutant that can't be imported gives another

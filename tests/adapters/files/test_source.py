@@ -303,3 +303,19 @@ def test_machine_facts(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(Path, "read_text", absent)
     assert source.machine_id() == f"host-{os.uname().nodename}"
+
+
+def test_a_descriptor_that_is_held_is_closed_after_its_release(tmp_path: Path) -> None:
+    """Closing it meanwhile neither fails nor frees its number."""
+    path = tmp_path / "file"
+    path.write_bytes(b"content")
+    file = open_file(path)
+    assert file is not None
+    descriptor = file.fileno()
+    assert file.hold()
+    file.close()
+    assert file.pread(0, 7) == b"content"
+    assert not file.hold()
+    file.release()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(descriptor)

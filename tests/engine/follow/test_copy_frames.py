@@ -305,3 +305,21 @@ def _many(rows: int) -> str:
         f"WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {rows})"
         " INSERT INTO t SELECT hex(zeroblob(900)) || i FROM n"
     )
+
+
+def test_only_a_burst_is_read_ahead(tmp_path: Path) -> None:
+    """Many frames since the last look, and by its time a fast writer; a large transaction now and then is none."""
+    path = tmp_path / "app.db"
+    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
+        app.execute(insert(1))
+        follow.look()
+        follow.look()
+        app.execute("BEGIN", _many(30_000), "COMMIT")
+        follow.ahead_ms += 60_000
+        follow.step()
+        assert follow.tracked.reading is None
+        follow.look()
+        app.execute("BEGIN", _many(30_000), "COMMIT")
+        follow.ahead_ms -= 60_000  # the clock of this test: no time passes
+        follow.step()
+        assert follow.tracked.reading is not None

@@ -10,6 +10,7 @@ import pytest
 from tests.adapters.files.sqlite_process import SqliteProcess, wal_database
 from tests.engine.following import CHECKPOINT, Following, insert
 from tests.engine.running import Place, running
+from walsyncd.core.follow.decision import Cursor
 from walsyncd.core.sqlite.walindex import parse_index_header
 from walsyncd.core.stored.layout import ManifestKey, parse_key
 from walsyncd.core.stored.position import Position
@@ -63,16 +64,37 @@ def test_new_frames_that_pass_ours_while_the_tail_is_read(tmp_path: Path, monkey
         follow.look()
         frame = follow.cursor.frames
         app.execute(insert(20), insert(21), CHECKPOINT, insert(22))
-        salts_at = SourceReader.salts_at
+        observe = SourceReader.observe_after_tail
 
-        def read_behind_the_tail(self: SourceReader, *arguments: Any) -> Any:
-            found = salts_at(self, *arguments)
-            if arguments[0] > frame:
-                app.execute(*(insert(30 + number) for number in range(frame)))
-            return found
+        def observe_late(self: SourceReader) -> Any:
+            app.execute(*(insert(30 + number) for number in range(frame)))
+            return observe(self)
 
-        monkeypatch.setattr(SourceReader, "salts_at", read_behind_the_tail)
+        monkeypatch.setattr(SourceReader, "observe_after_tail", observe_late)
         assert follow.gap().startswith(f"the WAL's new frames reached frame {frame + 1} ")
+
+
+def test_the_old_tail_is_read_before_anything_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """New frames that pass the old tail while the new incarnation is counted have overwritten nothing unread."""
+    path = tmp_path / "app.db"
+    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
+        app.execute(*(insert(number) for number in range(10)))
+        follow.look()
+        frame = follow.cursor.frames
+        app.execute(insert(20), insert(21), CHECKPOINT, insert(22))
+        run = SourceReader.run
+
+        def run_slowly(self: SourceReader, start: Cursor, last: int | None) -> Any:
+            if not start.frames:
+                monkeypatch.undo()
+                app.execute(*(insert(30 + number) for number in range(frame)))
+            return run(self, start, last)
+
+        monkeypatch.setattr(SourceReader, "run", run_slowly)
+        step = follow.look()
+        assert not step.gap
+        assert any(each.recovered == 2 for each in follow.steps)
+        follow.proves(app)
 
 
 def test_an_exclusive_writer_that_closes(tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ import errno
 import fcntl
 import os
 import stat
+import threading
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -121,17 +122,21 @@ def is_side_name(name: str) -> bool:
     return name.endswith(_SIDE_SUFFIXES)
 
 
+_holding = threading.Lock()
+
+
 class OpenFile:
     """A descriptor of one of the user's files. The file stays readable by it after it was unlinked.
 
     Every method may raise TransientError (the device) or RefusedError (permission).
     """
 
-    __slots__ = ("_descriptor", "_key", "path")
+    __slots__ = ("_descriptor", "_holds", "_is_closed", "_key", "path")
 
     def __init__(self, path: Path, descriptor: int, status: os.stat_result) -> None:
         self.path = path
         self._descriptor = descriptor
+        self._holds, self._is_closed = 0, False
         # While we hold it, its inode number can't be given to another file.
         self._key = (status.st_dev, status.st_ino)
 
@@ -195,9 +200,30 @@ class OpenFile:
         """Whether the file has no name any more: it was deleted or replaced."""
         return self._status().st_nlink == 0
 
+    def hold(self) -> bool:
+        """Keep the descriptor open until ``release``, whoever closes it. Returns False if it is closed already."""
+        with _holding:
+            if not self._is_closed:
+                self._holds += 1
+            return not self._is_closed
+
+    def release(self) -> None:
+        """End a ``hold``."""
+        with _holding:
+            self._holds -= 1
+        self._close_unheld()
+
     def close(self) -> None:
-        """Close the descriptor. It can be called twice."""
-        descriptor, self._descriptor = self._descriptor, -1
+        """Close the descriptor, once nobody holds it. It can be called twice."""
+        with _holding:
+            self._is_closed = True
+        self._close_unheld()
+
+    def _close_unheld(self) -> None:
+        with _holding:
+            if not self._is_closed or self._holds:
+                return
+            descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:
             FILE_CALLS.close(self.path, descriptor)
 

@@ -224,15 +224,12 @@ class Daemon:
         self._destinations.start()
         self._databases.begin(self._settings)
         self._destinations.finish(self._settings)
-        self._supervisor.start("watcher", self._events.run)
-        self._supervisor.start("follower", self.follower.run)
-        self._supervisor.start("scanner", self._content.queue.run)
         self._finder.wake()  # what came up between the look and the watching
-        self._supervisor.start("path finder", self._finder.run)
-        self._supervisor.start("backpressure", self._databases.backpressure.run)
         self._observability.start(self._settings.daemon, self._settings.notify)
-        self._supervisor.start("notifier", self._observability.notifier.run)
-        for name, target in self._server.threads().items():
+        threads = {"watcher": self._events.run, "follower": self.follower.run, "scanner": self._content.queue.run}
+        threads |= {"reader": self._environment.read_ahead.run, "path finder": self._finder.run}
+        threads |= {"backpressure": self._databases.backpressure.run, "notifier": self._observability.notifier.run}
+        for name, target in {**threads, **self._server.threads()}.items():
             self._supervisor.start(name, target)
         _log.info("daemon_started", databases=len(self._databases), storage=self._settings.storage.url)
         if not self._unlooked:
@@ -271,6 +268,7 @@ class Daemon:
         unseen = self._control.look(databases, timeout_s / 2)
         self._databases.hold_nothing()
         self._schedule.stop()
+        self._environment.read_ahead.stop()
         self._events.stop()
         self._content.queue.stop()
         self._observability.stop()

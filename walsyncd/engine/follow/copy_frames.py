@@ -1,7 +1,7 @@
 """The commonest step: new frames of the incarnation that we follow become a segment.
 
-- One step reads one batch, and takes its whole transactions. A larger transaction is collected over several steps, and
-  nothing of it is durable before its commit.
+- One look reads some frames, and takes their whole transactions. A larger transaction is collected over several steps,
+  and nothing of it is durable before its commit.
 - What was read counts only if the headers, looked at again, show the same incarnation.
 - An epoch is closed when it is full or old. It is closed where the WAL restarts, if that comes soon enough, because a
   base can only begin in the epoch in which the WAL's current incarnation began. It is never closed while a base is
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from walsyncd.adapters.journal.journal import NewObject
 from walsyncd.core.follow.decision import Again, Copy, CounterMark, Cursor, Observation, settle
 from walsyncd.core.follow.evidence import Scanned
 from walsyncd.core.follow.follow_state import FollowState, Stream
@@ -23,6 +24,7 @@ from walsyncd.engine.follow.no_wal import end_of_wal
 from walsyncd.engine.follow.segment_builder import FrameCollector, LongTransaction, SegmentBuilder
 from walsyncd.engine.follow.source_reader import BATCH_BYTES, SourceReader, reached_after
 from walsyncd.engine.follow.step import AT_ONCE, Step, gap_step
+from walsyncd.engine.read_ahead.reading import FRAMES_PER_S_MIN
 from walsyncd.errors import WalsyncdError
 
 EPOCH_BYTES = 64 << 20
@@ -30,11 +32,12 @@ EPOCH_MS = 3_600_000
 EPOCH_PATIENCE = 4  # at this many times the above, an epoch no longer waits for a restart to be closed
 EPOCH_FRAMES_MAX = 1 << 31  # a frame number has 32 bits, and an epoch with a base under way is not closed
 UNLOCKED = "a process uses the wal-index without SQLite's locks, and the WAL does not hold what it commits"
+AHEAD_FRAMES_MIN = 32  # a look that finds as many may be one of a burst
 SCAN_REST = 10  # a scan that found nothing new is followed by a rest of this many times its duration
 
 
 def copy_frames(reader: SourceReader, state: FollowState, copy: Copy, seen: Observation) -> Step:
-    """Read one batch and take its whole transactions."""
+    """Read some frames and take their whole transactions."""
     header = copy.cursor.header
     assert header is not None
     if fault := why_not_appendable(state.stream, header.page_size):
@@ -116,18 +119,22 @@ def _take(
     reader: SourceReader, state: FollowState, copy: Copy, reached: Cursor, frames: Frames, seen: Observation
 ) -> Step:
     """Turn settled frames into a segment, or hold them until their commit is read."""
-    pending = reader.pending
+    pending, batch = reader.pending, reader.batch
+    if pending is None and not frames.commits and batch is not None and batch.is_open:
+        return AT_ONCE  # a transaction of several batches has a segment of its own
+    whole = frames.upto(frames.commits[-1]) if frames.commits else frames
+    cursor = reached_after(whole, reached)
+    if frames.commits and _is_burst(reader, whole.count):
+        reader.read_ahead(cursor)
     if pending is None:
         state = close_epoch_if_due(reader, state, copy.cursor)
         pending = LongTransaction(new_collector(reader, state.stream, copy.cursor), state, reached)
-    whole = frames.upto(frames.commits[-1]) if frames.commits else frames
-    cursor = reached_after(whole, reached)
     reader.pending = replace(pending, cursor=cursor)
     try:
         pending.collector.add(whole)
         if not frames.commits:
             return AT_ONCE
-        new, stream = pending.collector.finish()
+        objects, stream = finish_or_keep(reader, pending.collector, len(whole.data))
     except WalsyncdError:  # no room in the spool
         reader.drop_pending()
         raise
@@ -136,7 +143,7 @@ def _take(
     reader.note(mark=_mark_after(reader, copy.cursor, whole, seen, done=done))
     return Step(
         state=replace(pending.state, stream=stream, cursor=cursor),
-        objects=() if new is None else (new,),
+        objects=objects,
         again_s=None if done and not reader.wal_pair.ended else 0,
         caught_up=done,
         moving=done and reader.is_moving(cursor),
@@ -161,12 +168,25 @@ def _mark_after(
     return None if tally.doubtful else old.grown(len(tally.commits))
 
 
+def _is_burst(reader: SourceReader, count: int) -> bool:
+    """Whether so many frames since the mark show a writer that is so fast that its WAL must be read ahead."""
+    mark = reader.evidence.mark
+    if count < AHEAD_FRAMES_MIN or mark is None:
+        return False
+    elapsed_ms = max(1, reader.environment.monotonic_ms() - mark.seen_ms)
+    return 1000 * count >= FRAMES_PER_S_MIN * elapsed_ms
+
+
 def new_collector(reader: SourceReader, stream: Stream, cursor: Cursor) -> FrameCollector:
-    """Return an empty segment after the end of ``stream``, or what takes its frames while a gap is bridged."""
+    """Return the segment that goes on at the end of ``stream``, or what takes its frames while a gap is bridged."""
     assert cursor.header is not None
     if reader.tracked.bridge is not None:
         return reader.tracked.bridge.collector(stream)
+    segment = reader.batch.segment_after(stream) if reader.batch is not None else None
     environment = reader.environment
+    if segment is not None:
+        segment.goes_on(environment.wall_ms())
+        return segment
     return SegmentBuilder(
         environment.journal,
         stream,
@@ -175,6 +195,15 @@ def new_collector(reader: SourceReader, stream: Stream, cursor: Cursor) -> Frame
         seen_ms=environment.wall_ms(),
         file_bytes_max=environment.spool_bytes_max(),
     )
+
+
+def finish_or_keep(reader: SourceReader, collector: FrameCollector, size: int) -> tuple[tuple[NewObject, ...], Stream]:
+    """Return what is to be shipped, and the stream after it. A batch keeps its segment open, and returns it later."""
+    if reader.batch is not None:
+        assert isinstance(collector, SegmentBuilder)  # while a gap is bridged, each look is a step of its own
+        return (), reader.batch.keep(collector, size)
+    new, stream = collector.finish()
+    return () if new is None else (new,), stream
 
 
 def close_epoch_if_due(reader: SourceReader, state: FollowState, cursor: Cursor) -> FollowState:

@@ -45,6 +45,7 @@ from walsyncd.engine.follow.presence import Presence
 from walsyncd.engine.follow.segment_builder import LongTransaction
 from walsyncd.engine.follow.step import Bridging, PageScans, Step
 from walsyncd.engine.follow.wal_pairs import WalPairs
+from walsyncd.engine.read_ahead.reading import Reading
 from walsyncd.engine.threads.boundary import boundary
 from walsyncd.engine.threads.mailbox import Mailbox
 from walsyncd.errors import FaultError, RefusedError, WalsyncdError
@@ -87,7 +88,8 @@ class BaseNeed:
 class FollowedDatabase:
     """A database being followed; see the head of this file.
 
-    ``evidence`` is what looks have found. ``pending`` is a transaction of which no commit was read yet. ``rewinds``
+    ``evidence`` is what looks have found. ``pending`` is a transaction of which no commit was read yet. ``reading`` is
+    what is read ahead of ``state``; it is a cache, and looks begin, take and drop it. ``rewinds``
     counts how often the journal has taken the spool back; what was begun before such a rewind is void. ``gaps`` counts
     the gaps that were bridged; no base or scan is valid across one. ``bridge`` is the bridge under way. ``proven_ms``
     (since 1970) is the last moment for which ``state`` was proven to be the newest, or 0 if no look has shown that
@@ -102,6 +104,7 @@ class FollowedDatabase:
     state: FollowState | None = None
     evidence: Evidence = field(default_factory=Evidence)
     pending: LongTransaction | None = None
+    reading: Reading | None = None
     base: BaseNeed = field(default_factory=BaseNeed)
     next_generation: NextGeneration = field(default_factory=NextGeneration)
     rewinds: int = 0
@@ -267,6 +270,7 @@ class FollowedDatabase:
 
     def release(self) -> None:
         """Close every descriptor, because the daemon stops."""
+        self.drop_reading()
         self.drop_bridge()
         self.drop_scan()
         self.wal_pairs.clear()
@@ -287,10 +291,17 @@ class FollowedDatabase:
         self.base = replace(self.base, **changes)
 
     def drop_pending(self) -> None:
-        """Give up what was collected of an unfinished transaction. It will be read again."""
+        """Give up what was collected of an unfinished transaction, and what was read ahead. It will be read again."""
+        self.drop_reading()
         if self.pending is not None:
             self.pending.collector.drop()
             self.pending = None
+
+    def drop_reading(self) -> None:
+        """Give up what was read ahead."""
+        reading, self.reading = self.reading, None
+        if reading is not None:
+            reading.drop()
 
     # -- who waits --------------------------------------------------------------------------------------------------
 

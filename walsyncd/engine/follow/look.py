@@ -25,11 +25,13 @@ from walsyncd.engine.follow.new_wal import first_frames, leave_emptied, presence
 from walsyncd.engine.follow.no_wal import ENTERED_WAL, end_of_wal, look_without_wal
 from walsyncd.engine.follow.resume import resume_following
 from walsyncd.engine.follow.segment_builder import TooLargeError
-from walsyncd.engine.follow.source_reader import SourceReader
-from walsyncd.engine.follow.step import AT_ONCE, Step, gap_step
+from walsyncd.engine.follow.source_reader import AheadReader, SourceReader
+from walsyncd.engine.follow.step import AT_ONCE, Batch, Step, gap_step
 from walsyncd.engine.follow.stuck_state import again
+from walsyncd.engine.follow.wal_pair import WalPair
 from walsyncd.engine.follow.wal_pairs import REPLACED
 from walsyncd.engine.follow.wal_restart import cross_restart
+from walsyncd.engine.read_ahead.ahead_look import NotReadError
 from walsyncd.errors import WalsyncdError
 
 REVOKED = (
@@ -56,10 +58,7 @@ def take_step(tracked: FollowedDatabase, environment: Environment) -> Step:
         step = replace(look_without_wal(tracked, environment, state), pending=tracked.pending)
     else:
         tracked.other_path, tracked.had_wal = OtherPath(), True
-        reader = SourceReader(tracked, environment, wal_pair)
-        if _is_revoked(reader):
-            return gap_step(GapKind.UNCERTAIN, REVOKED)
-        step = _look(reader, state)
+        step = _looks(tracked, environment, wal_pair, state)
         now_ms = environment.monotonic_ms()
         waits = wal_pairs.look_at_file(now_ms)
         if wal_pairs.explain_writes(now_ms) or waits:  # it may be a checkpoint that is not over yet
@@ -71,12 +70,69 @@ def take_step(tracked: FollowedDatabase, environment: Environment) -> Step:
     return replace(step, caught_up=step.caught_up and len(wal_pairs.queue) <= 1)
 
 
+def _looks(tracked: FollowedDatabase, environment: Environment, wal_pair: WalPair, state: FollowState) -> Step:
+    """Take looks, each as soon as the one before it has read what it found, until one leads to no other."""
+    if tracked.bridge is not None or state.cursor is None:
+        return _look_or_revoke(SourceReader(tracked, environment, wal_pair), state)
+    batch, so_far = Batch(), Step()
+    try:
+        while True:
+            reader = _next_reader(tracked, environment, wal_pair, so_far, batch)
+            found = _look_or_revoke(reader, so_far.state or state)
+            is_ahead = isinstance(reader, AheadReader)
+            if is_ahead and found.state is None and found.pending is None and so_far.state is None:
+                tracked.drop_reading()  # it is of no use any more
+            if found.gap is not None:
+                if so_far.state is None or batch.is_void:
+                    return found
+                break  # it is found again, after everything before it is durable
+            so_far = so_far.then(found)
+            if not _leads_on(found, is_ahead=is_ahead) or not batch.has_room:
+                break
+        return batch.finish(replace(so_far, again_s=0) if found.gap or is_ahead else so_far)
+    except NotReadError:
+        batch.drop()
+        return AT_ONCE
+    except WalsyncdError:
+        batch.drop()
+        raise
+
+
+def _leads_on(found: Step, *, is_ahead: bool) -> bool:
+    """Whether the next look of the batch comes at once after the one that has found this."""
+    if found.state is None or found.state.cursor is None or found.life_ended:
+        return False
+    return is_ahead or found.again_s == 0
+
+
+def _next_reader(
+    tracked: FollowedDatabase, environment: Environment, wal_pair: WalPair, so_far: Step, batch: Batch
+) -> SourceReader:
+    """Return the reader of the next look: of what was read ahead, or else of the files."""
+    state, reading = so_far.state or tracked.state, tracked.reading
+    assert state is not None
+    assert state.cursor is not None
+    if reading is not None and reading.wal_pair is wal_pair:
+        look = reading.after(state.cursor)
+        if look is not None:
+            return AheadReader(tracked, environment, wal_pair, so_far, batch, look)
+    if reading is not None and (reading.is_over or reading.wal_pair is not wal_pair):
+        tracked.drop_reading()
+    return SourceReader(tracked, environment, wal_pair, so_far, batch)
+
+
+def _look_or_revoke(reader: SourceReader, state: FollowState) -> Step:
+    return gap_step(GapKind.UNCERTAIN, REVOKED) if _is_revoked(reader) else _look(reader, state)
+
+
 def _look(reader: SourceReader, state: FollowState) -> Step:
     """Look at the current WAL. The step holds all that was found."""
     try:
         step = first_frames(reader, state) if state.cursor is None else _follow(reader, state, state.cursor)
     except TooLargeError as error:  # no generation gets past it before the WAL restarts
         reader.drop_pending()
+        if reader.batch is not None:
+            reader.batch.drop()
         salts = state.cursor.salts if state.cursor is not None else None
         return Step(gap=Gap(GapKind.SPOOL, "{problem}", {"problem": error.message}, error.hint, salts))
     except WalsyncdError:

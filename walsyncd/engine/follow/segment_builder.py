@@ -57,6 +57,7 @@ class SegmentBuilder:
         self._file_bytes_max = file_bytes_max
         self._stream = stream
         self._seen_ms = max(seen_ms, stream.time_ms)
+        self._began_ms = stream.began_ms or self._seen_ms
         self._writer = SegmentWriter()
         self._memory: list[bytes] = []
         self._memory_bytes = 0
@@ -88,6 +89,21 @@ class SegmentBuilder:
             self._bytes += len(content)
             self._put(self._writer.feed(content))
         self._frame += frames.count
+
+    @property
+    def held_bytes(self) -> int:
+        """How many compressed bytes there are."""
+        return self._memory_bytes
+
+    def goes_on(self, seen_ms: int) -> None:
+        """Note that what is added from now on was seen at ``seen_ms``."""
+        self._seen_ms = max(seen_ms, self._seen_ms)
+
+    def reached(self) -> Stream:
+        """Return the stream after what was added so far. The last frame added must have been a commit."""
+        old = self._stream
+        began_ms, seen_ms = self._began_ms, self._seen_ms
+        return Stream(old.generation, old.epoch, self._frame, old.previous, self._stamp, self._bytes, began_ms, seen_ms)
 
     def finish(self) -> tuple[NewObject, Stream]:
         """Return the segment and the stream after it. The last frame added must have been a commit."""
@@ -122,10 +138,7 @@ class SegmentBuilder:
             commits=len(self._commits),
             redo=self._redo.finish(),
         )
-        began_ms = old.began_ms or self._seen_ms
-        return new, Stream(
-            old.generation, old.epoch, self._frame, old.previous, self._stamp, self._bytes, began_ms, self._seen_ms
-        )
+        return new, self.reached()
 
     def drop(self) -> None:
         """Give the segment up."""

@@ -40,7 +40,9 @@ from walsyncd.core.sqlite.walindex import WALINDEX_READ_SIZE, IndexHeader, parse
 from walsyncd.engine.follow.environment import Environment
 from walsyncd.engine.follow.file_facts import database_identity, file_facts
 from walsyncd.engine.follow.followed_database import FollowedDatabase
+from walsyncd.engine.follow.step import Batch, Step
 from walsyncd.engine.follow.wal_pair import WalPair, frames_behind, is_begun
+from walsyncd.engine.read_ahead.ahead_look import AheadLook
 from walsyncd.errors import RefusedError
 
 BATCH_BYTES = 4 << 20  # what one step reads: a few milliseconds of one core
@@ -50,15 +52,25 @@ class SourceReader:
     """One look at ``wal_pair``, the current WAL of ``tracked``.
 
     ``evidence`` and ``pending`` are what the look has found so far. They become the step's. Nothing else changes the
-    database.
+    database. ``so_far`` is what earlier looks of the same ``batch`` have found, if there is one.
     """
 
-    def __init__(self, tracked: FollowedDatabase, environment: Environment, wal_pair: WalPair) -> None:
+    def __init__(
+        self,
+        tracked: FollowedDatabase,
+        environment: Environment,
+        wal_pair: WalPair,
+        so_far: Step | None = None,
+        batch: Batch | None = None,
+    ) -> None:
         self.tracked = tracked
         self.environment = environment
         self.wal_pair = wal_pair
+        self.batch = batch
         self.evidence = tracked.evidence
         self.pending = tracked.pending
+        if so_far is not None and so_far.evidence is not None:
+            self.evidence, self.pending = so_far.evidence, so_far.pending
         self.rest_until_s: float | None = None
         # Counted before anything is read, so that an event that comes later makes a difference.
         self._reborn, self._closed = wal_pair.index_rebuilds, wal_pair.closed
@@ -93,6 +105,14 @@ class SourceReader:
             holder, index = DmsHolder.NONE, None
         self.environment.drain()
         return Observation(holder, index, wal, size)
+
+    def observe_after_tail(self) -> Observation:
+        """Read the headers after the rest of an old incarnation was read."""
+        return self.observe()
+
+    def pread(self, offset: int, length: int) -> bytes:
+        """Return ``length`` bytes of the WAL, fewer only at its end."""
+        return self.wal_pair.wal.pread(offset, length)
 
     def _holder(self) -> DmsHolder:
         wal_pair, wal_pairs = self.wal_pair, self.tracked.wal_pairs
@@ -175,8 +195,17 @@ class SourceReader:
         header = reached.header
         assert header is not None
         first = reached.frames + 1
-        data = self.wal_pair.wal.pread(header.offset_of(first), count * header.frame_size + FRAME_HEADER_SIZE)
+        data = self.pread(header.offset_of(first), count * header.frame_size + FRAME_HEADER_SIZE)
         return read_frames(data, header, first=first, start=reached.chain)
+
+    def read_ahead(self, cursor: Cursor) -> None:
+        """Have the WAL read on after ``cursor`` from now on, while what was read before is worked on."""
+        tracked, evidence, wal_pair = self.tracked, self.evidence, self.wal_pair
+        if self.batch is None or tracked.reading is not None or wal_pair.ended or wal_pair.shm is None:
+            return
+        if evidence.believe_index and evidence.verified:
+            clock = self.environment.monotonic_ms
+            tracked.reading = self.environment.read_ahead.begin(tracked.row_id, wal_pair, cursor, clock)
 
     def run(self, start: Cursor, last: int | None) -> Iterator[Frames]:
         """Read all verified frames after ``start`` in batches, up to ``last``, or to the end of the chain if None."""
@@ -205,7 +234,7 @@ class SourceReader:
         if cursor.header is None or not cursor.frames:
             return Counter()
         header = cursor.header
-        return Counter(cursor.frames, self.wal_pair.wal.pread(header.offset_of(cursor.frames), header.frame_size))
+        return Counter(cursor.frames, self.pread(header.offset_of(cursor.frames), header.frame_size))
 
     def salts_at(self, frame: int, header: WalHeader) -> Salts | None:
         """Return the salts of frame number ``frame``, whatever they are, or None after the end of the file."""
@@ -221,7 +250,7 @@ class SourceReader:
         return words == (*cursor.salts, *cursor.chain)
 
     def _frame_header(self, frame: int, header: WalHeader) -> bytes:
-        return self.wal_pair.wal.pread(header.offset_of(frame), FRAME_HEADER_SIZE)
+        return self.pread(header.offset_of(frame), FRAME_HEADER_SIZE)
 
     def is_moving(self, cursor: Cursor | None) -> bool:
         """Whether there is a frame after the cursor that may be published any moment.
@@ -238,6 +267,60 @@ class SourceReader:
     def facts(self) -> FileFacts:
         """Return which file the database is now. Size and times are not recorded while there is a WAL."""
         return file_facts(database_identity(self.tracked), self.environment.boot_id, self.wal_pair.wal).unknown()
+
+
+class AheadReader(SourceReader):
+    """Answers a look from ``look`` alone. The first observation is the one before the reading, all others after it."""
+
+    def __init__(
+        self,
+        tracked: FollowedDatabase,
+        environment: Environment,
+        wal_pair: WalPair,
+        so_far: Step,
+        batch: Batch,
+        look: AheadLook,
+    ) -> None:
+        super().__init__(tracked, environment, wal_pair, so_far, batch)
+        self._look = look
+        self._next = look.before
+
+    def observe(self) -> Observation:
+        """Return the observation. The event queue is read now, after all that was observed."""
+        seen, self._next = self._next, self._look.after
+        self.environment.drain()
+        return seen
+
+    def observe_after_tail(self) -> Observation:
+        """Return the observation after the rest of the old incarnation was read."""
+        self.environment.drain()
+        return self._look.after_tail or self._look.after
+
+    def pread(self, offset: int, length: int) -> bytes:
+        """Return bytes of the WAL that were read ahead. Raises NotReadError for others."""
+        return self._look.pread(offset, length)
+
+    def index_read(self, index: IndexHeader) -> None:
+        """Do nothing: an index read must be known before the events that follow it are read."""
+
+    def new_mark(self, ichange: int) -> CounterMark | None:
+        """Return a mark at the observation before the reading, if no event of the -shm came since."""
+        look, wal_pair = self._look, self.wal_pair
+        mark = CounterMark(ichange, look.began_ms, look.shm_serial, look.index_rebuilds, look.closed)
+        evidence = wal_pair.evidence(mark)
+        is_watched = self.tracked.wal_pairs.watched and look.shm_serial == wal_pair.serial
+        return None if evidence.index_rebuilds or evidence.closed or not is_watched else mark
+
+    def still_holds(self, cursor: Cursor) -> bool:
+        """Return False: it would have to be seen after everything else was read."""
+        return False
+
+    def is_moving(self, cursor: Cursor | None) -> bool:
+        """Return False: the look at the file that follows shows it."""
+        return False
+
+    def read_ahead(self, cursor: Cursor) -> None:
+        """Do nothing: the reading goes on."""
 
 
 def _u32(head: bytes, at: int) -> int:

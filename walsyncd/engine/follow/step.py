@@ -1,6 +1,10 @@
 """All that one step of a look found. The follower makes it durable, then the database applies it.
 
 ``Bridging`` and ``PageScans`` are what takes steps that ship pages of the file instead of frames of a WAL.
+
+A step can be of several looks (``Batch``). A look that finds much to read is followed by the next one at once, and both
+add to one segment and one transaction of the journal. Between them the state is known here only: if anything fails, all
+looks of the batch are void, and their frames are read again.
 """
 
 from __future__ import annotations
@@ -17,7 +21,15 @@ from walsyncd.core.follow.follow_state import FollowState, Stream
 from walsyncd.core.follow.gap import Gap, GapKind
 from walsyncd.core.sqlite.checksum import Buffer
 from walsyncd.core.stored.position import Position
-from walsyncd.engine.follow.segment_builder import FrameCollector, LongTransaction
+from walsyncd.engine.follow.segment_builder import (
+    MEMORY_BYTES_MAX,
+    FrameCollector,
+    LongTransaction,
+    SegmentBuilder,
+)
+
+BATCH_BYTES_MAX = 32 << 20  # of frames; a few hundred milliseconds of one core
+SEGMENT_BYTES_MAX = MEMORY_BYTES_MAX // 2  # compressed; what one more look adds is still held in memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +83,18 @@ class Step:
     """How many frames were taken from the old incarnation of a WAL that had restarted."""
     proven_by: str = ""
     """What proved that nothing was missed where the WAL restarted: its count or its remains."""
+
+    def then(self, found: Step) -> Step:
+        """Return the step of this look and of ``found``, the next one of the same batch, which is no gap."""
+        return replace(
+            found,
+            state=found.state or self.state,
+            objects=(*self.objects, *found.objects),
+            evidence=found.evidence or self.evidence,
+            recovered=self.recovered + found.recovered,
+            proven_by=found.proven_by or self.proven_by,
+            doubt=found.doubt or self.doubt,
+        )
 
     @property
     def is_shortly(self) -> bool:
@@ -167,3 +191,56 @@ class PageScans(Protocol):
 
         The future is done after that. It is cancelled if the base has become worthless.
         """
+
+
+class Batch:
+    """The segment that the looks of one step add to, and those that were finished because their epoch was closed."""
+
+    def __init__(self) -> None:
+        self._segment: SegmentBuilder | None = None
+        self._objects: list[NewObject] = []
+        self._bytes = 0
+        self.is_void = False
+        """Nothing of it may be used, because a segment was given up."""
+
+    @property
+    def has_room(self) -> bool:
+        """Whether another look may add to it."""
+        is_small = self._segment is None or self._segment.held_bytes < SEGMENT_BYTES_MAX
+        return self._bytes < BATCH_BYTES_MAX and is_small
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a segment holds transactions of earlier looks."""
+        return self._segment is not None
+
+    def segment_after(self, stream: Stream) -> SegmentBuilder | None:
+        """Return the open segment if it ends with ``stream``. Otherwise it is finished, and None is returned."""
+        if self._segment is not None and self._segment.reached() != stream:
+            self._finish()
+        return self._segment
+
+    def keep(self, segment: SegmentBuilder, size: int) -> Stream:
+        """Keep ``segment`` open, to which ``size`` bytes were added. Returns the stream after them."""
+        self._segment = segment
+        self._bytes += size
+        return segment.reached()
+
+    def finish(self, step: Step) -> Step:
+        """Return ``step``, the outcome of all looks, with the segments."""
+        assert not self.is_void
+        self._finish()
+        return replace(step, objects=(*self._objects, *step.objects))
+
+    def drop(self) -> None:
+        """Give up what was added."""
+        self.is_void = True
+        segment, self._segment = self._segment, None
+        if segment is not None:
+            segment.drop()
+
+    def _finish(self) -> None:
+        segment, self._segment = self._segment, None
+        if segment is not None:
+            new, _ = segment.finish()
+            self._objects.append(new)

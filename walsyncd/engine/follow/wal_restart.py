@@ -1,8 +1,9 @@
 """Crosses a WAL restart: takes what is left of the old incarnation, proves that it is complete, and continues.
 
-1. Count the commits of the new incarnation, as far as the wal-index had published it.
-2. Read what is left of the old incarnation after the cursor, and the salts of the frame after both.
-3. Look at the headers again: the incarnation must be the same, and they show how far it has come by now.
+1. Read what is left of the old incarnation after the cursor, before anything else: the new one grows over it. Look at
+   the headers again: they show how far the new one had come by then.
+2. Count the commits of the new incarnation, as far as the wal-index had published it at first.
+3. Look at the headers again: the incarnation must still be the same.
 4. Prove the restart by iChange if it can be used, else by what remains. The latter is possible only in the same boot,
    and only if the database file shows that the WAL was copied back whole before it restarted.
 5. Ship the rest, and move the cursor before frame 1 of the new incarnation.
@@ -65,7 +66,12 @@ from walsyncd.core.follow.restart import (
     tail_is_complete,
 )
 from walsyncd.core.sqlite.wal import FRAME_HEADER_SIZE, Frames
-from walsyncd.engine.follow.copy_frames import close_epoch_if_due, new_collector, why_not_appendable
+from walsyncd.engine.follow.copy_frames import (
+    close_epoch_if_due,
+    finish_or_keep,
+    new_collector,
+    why_not_appendable,
+)
 from walsyncd.engine.follow.source_reader import SourceReader
 from walsyncd.engine.follow.step import AT_ONCE, Step
 
@@ -81,6 +87,8 @@ class _Remains:
     tail: CommitTally
     frames: list[Frames]
     behind: tuple[int, int] | None
+    after_tail: Observation
+    """What was seen after the rest of the old one was read."""
 
 
 def cross_restart(
@@ -89,12 +97,13 @@ def cross_restart(
     """Prove the restart between ``cursor``'s incarnation and the one found, and cross it."""
     reader.drop_pending()
     remains = _read_remains(reader, cursor, found)
-    after = reader.observe()
-    if salts_now(after) != found.salts:
+    if salts_now(reader.observe()) != found.salts:
         return AT_ONCE
     if isinstance(remains, Gap):
         return Step(gap=remains)
-    proof = _prove(reader, state, cursor, found, remains, seen=seen, after=after)
+    if salts_now(remains.after_tail) != found.salts:
+        return AT_ONCE
+    proof = _prove(reader, state, cursor, found, remains, seen=seen)
     if isinstance(proof, Gap):
         return Step(gap=proof)
     if fault := why_not_appendable(state.stream, cursor.header.page_size) if cursor.header is not None else None:
@@ -103,6 +112,18 @@ def cross_restart(
 
 
 def _read_remains(reader: SourceReader, cursor: Cursor, found: Restarted) -> _Remains | Gap:
+    tail, kept = EMPTY_TALLY, list[Frames]()
+    if cursor.header is not None and (found.last is None or found.last <= cursor.frames):
+        counter, size = reader.counter(cursor), 0
+        for frames in reader.run(cursor, None):
+            counter.feed(frames)
+            kept.append(frames)
+            size += len(frames.data)
+            if size > TAIL_BYTES_MAX:
+                text = "more than {mib} MiB of an old WAL were left when it restarted"
+                return Gap.of(GapKind.OVERWRITTEN, text, mib=TAIL_BYTES_MAX >> 20)
+        tail = counter.tally()
+    after_tail = reader.observe_after_tail()
     new, new_last = EMPTY_TALLY, 0
     if found.header is not None:
         start = cursor_before(found.header)
@@ -114,21 +135,12 @@ def _read_remains(reader: SourceReader, cursor: Cursor, found: Restarted) -> _Re
         new = counter.tally()
         if held != new_last:
             return broken_chain(held + 1, new_last, new.next_salts, start.salts)
-    tail, kept, size = EMPTY_TALLY, list[Frames](), 0
+    if new_last > cursor.frames:
+        tail, kept = EMPTY_TALLY, []
     behind = None
     if cursor.header is not None:
-        if new_last <= cursor.frames:
-            counter = reader.counter(cursor)
-            for frames in reader.run(cursor, None):
-                counter.feed(frames)
-                kept.append(frames)
-                size += len(frames.data)
-                if size > TAIL_BYTES_MAX:
-                    text = "more than {mib} MiB of an old WAL were left when it restarted"
-                    return Gap.of(GapKind.OVERWRITTEN, text, mib=TAIL_BYTES_MAX >> 20)
-            tail = counter.tally()
         behind = reader.salts_at(max(cursor.frames, new_last) + 1, cursor.header)
-    return _Remains(new, new_last, tail, kept, behind)
+    return _Remains(new, new_last, tail, kept, behind, after_tail)
 
 
 def _prove(
@@ -139,9 +151,8 @@ def _prove(
     remains: _Remains,
     *,
     seen: Observation,
-    after: Observation,
 ) -> RestartProof | Gap:
-    reached = _reached_by(reader, found, after, remains.new_last)
+    reached = _reached_by(reader, found, remains)
     index, mark = seen.index, reader.evidence.mark
     whole = mark is not None and _is_whole(reader, cursor, found, remains, mark)
     if index is not None and mark is not None and reader.ichange_holds(index, whole=whole):
@@ -177,10 +188,11 @@ def _is_whole(reader: SourceReader, cursor: Cursor, found: Restarted, remains: _
     )
 
 
-def _reached_by(reader: SourceReader, found: Restarted, after: Observation, new_last: int) -> int:
-    """Return how far the new incarnation has come after the rest of the old one was read."""
-    if after.index is not None:
-        return max(new_last, after.index.max_frame)
+def _reached_by(reader: SourceReader, found: Restarted, remains: _Remains) -> int:
+    """Return how far the new incarnation had come when the rest of the old one was read, or further."""
+    new_last, index = remains.new_last, remains.after_tail.index
+    if index is not None:
+        return max(new_last, index.max_frame)
     return max(new_last, reader.last_commit(cursor_before(found.header))) if found.header is not None else new_last
 
 
@@ -232,17 +244,20 @@ def _cross(
     seen: Observation,
 ) -> Step:
     """Take the proven tail, and move the cursor before the first frame of the new incarnation."""
+    entered = cursor_before(found.header) if found.header is not None else Cursor(found.salts, None, 0, (0, 0))
+    if proof.by == "count":
+        reader.read_ahead(entered)
     objects: tuple[NewObject, ...] = ()
     if proof.last > cursor.frames:
         state = close_epoch_if_due(reader, state, cursor)
         collector = new_collector(reader, state.stream, cursor)
+        size = 0
         for frames in remains.frames:
             if frames.count and frames.first <= proof.last:
                 collector.add(frames.upto(min(proof.last, frames.last)))
-        new, stream = collector.finish()
-        objects = () if new is None else (new,)
+                size += len(frames.data)
+        objects, stream = finish_or_keep(reader, collector, size)
         state = replace(state, stream=stream)
-    entered = cursor_before(found.header) if found.header is not None else Cursor(found.salts, None, 0, (0, 0))
     if seen.index is not None:
         reader.index_read(seen.index)  # an emptied WAL may begin again, with any salts, before the next look
     reader.note(mark=_mark_at_start(reader, remains.new, seen))

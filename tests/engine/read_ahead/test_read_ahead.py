@@ -1,0 +1,351 @@
+"""Reading ahead while the follower is busy: nothing is missed, and nothing that is only read counts.
+
+The thread is driven by hand (``look``), so that each interleaving is one that a test has chosen or drawn by seed.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.adapters.files.sqlite_process import SqliteProcess, wal_database
+from tests.engine.following import Following, insert
+from walsyncd.core.sqlite.wal import Frames
+from walsyncd.core.stored.segment import Trailer, decode_body
+from walsyncd.engine.follow import copy_frames
+from walsyncd.engine.follow.segment_builder import SegmentBuilder, TooLargeError
+from walsyncd.engine.follow.source_reader import AheadReader
+from walsyncd.engine.follow.step import Batch, Step
+from walsyncd.engine.read_ahead import reading
+from walsyncd.engine.read_ahead.ahead_look import AheadLook, NotReadError
+from walsyncd.engine.read_ahead.read_ahead import ReadAhead
+from walsyncd.errors import TransientError
+
+CHECKPOINT = "PRAGMA wal_checkpoint"
+
+
+@pytest.fixture(autouse=True)
+def every_look_begins_a_reading(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A single commit is a burst here."""
+    monkeypatch.setattr(copy_frames, "_is_burst", lambda _reader, _count: True)
+    monkeypatch.setattr(reading, "FRAMES_PER_S_MIN", 1)
+    monkeypatch.setattr(reading, "WINDOW_S", 60.0)
+
+
+@pytest.fixture
+def judged(monkeypatch: pytest.MonkeyPatch) -> list[AheadLook]:
+    """The looks that were read ahead and came to be judged."""
+    found: list[AheadLook] = []
+    begin = AheadReader.__init__
+
+    def counted(self: AheadReader, *arguments: Any) -> None:
+        found.append(arguments[-1])
+        begin(self, *arguments)
+
+    monkeypatch.setattr(AheadReader, "__init__", counted)
+    return found
+
+
+def busy(app: SqliteProcess, follow: Following, restarts: int) -> None:
+    """The WAL restarts several times while the follower is busy, and is read each time."""
+    for restart in range(restarts):
+        app.execute(*(insert(100 * restart + number) for number in range(5)))
+        follow.environment.read_ahead.look()
+        app.execute(CHECKPOINT, *(insert(100 * restart + 50 + number) for number in range(3)))
+        follow.environment.read_ahead.look()
+
+
+def test_restarts_while_the_journal_is_busy(tmp_path: Path, judged: list[AheadLook]) -> None:
+    """Five restarts between two looks of the follower leave no gap: all of it was read, and is proven afterwards."""
+    path = tmp_path / "app.db"
+    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
+        app.execute(insert(1), insert(2))
+        follow.look()
+        busy(app, follow, 5)
+        step = follow.look()
+        assert step.gap is None
+        assert step.caught_up
+        assert len(step.objects) == 1  # one segment, one transaction of the journal
+        assert any(each.after_tail is not None for each in judged)
+        follow.proves(app)
+
+
+def test_without_reading_ahead_they_are_a_gap(tmp_path: Path) -> None:
+    """The test above has power: nobody else reads what is overwritten."""
+    path = tmp_path / "app.db"
+    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
+        app.execute(insert(1), insert(2))
+        follow.look()
+        follow.tracked.drop_reading()
+        busy(app, follow, 5)
+        assert follow.look().gap is not None
+
+
+def test_what_was_only_read_is_lost_with_the_process(tmp_path: Path) -> None:
+    """Neither the journal nor an answer knows of it; after a kill the state is the last one that was durable."""
+    path = tmp_path / "app.db"
+    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
+        app.execute(insert(1), insert(2))
+        follow.look()
+        before, rows = follow.state, follow.restored()
+        app.execute(insert(3))
+        follow.environment.read_ahead.look()
+        assert follow.tracked.reading is not None
+        assert follow.tracked.reading.cursor != before.cursor
+        assert follow.tracked.state == before
+        follow.die()
+        follow.restart()
+        assert follow.state == before
+        assert follow.restored() == rows
+        assert not follow.look().gap
+        follow.proves(app)
+
+
+def test_a_look_that_asks_for_more_than_was_read_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, judged: list[AheadLook]
+) -> None:
+    """What was read ahead is dropped, and the file is read."""
+    path = tmp_path / "app.db"
+    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
+        app.execute(insert(1), insert(2))
+        follow.look()
+        app.execute(insert(3))
+        follow.environment.read_ahead.look()
+
+        def pread(_self: AheadLook, offset: int, length: int) -> bytes:
+            raise NotReadError(f"{length} at {offset}")
+
+        monkeypatch.setattr(AheadLook, "pread", pread)
+        assert follow.look().gap is None
+        assert judged
+        follow.proves(app)
+
+
+@pytest.mark.parametrize("event", ["index_rebuilds", "closed"])
+def test_events_after_the_reading_void_its_count(tmp_path: Path, event: str, judged: list[AheadLook]) -> None:
+    """A -shm that may have begun to count again between two readings does not count across a restart."""
+    path = tmp_path / "app.db"
+    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
+        app.execute(*(insert(number) for number in range(3)))
+        follow.look()
+        app.execute(insert(20))
+        follow.environment.read_ahead.look()
+        wal_pair = follow.tracked.wal_pairs.current
+        assert wal_pair is not None
+        setattr(wal_pair, event, getattr(wal_pair, event) + 1)
+        app.execute(CHECKPOINT, *(insert(30 + number) for number in range(3)))
+        follow.environment.read_ahead.look()
+        steps = [follow.step() for _ in range(2)]
+        assert judged
+        assert "count" not in {step.proven_by for step in steps}
+
+
+def test_a_look_read_ahead_is_no_evidence_of_its_own_time(tmp_path: Path) -> None:
+    """It shows neither how far an incarnation had come, nor that a frame is still there: events came in between."""
+    path = tmp_path / "app.db"
+    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
+        app.execute(insert(1), insert(2))
+        follow.look()
+        app.execute(insert(3))
+        follow.environment.read_ahead.look()
+        wal_pair, reading = follow.tracked.wal_pairs.current, follow.tracked.reading
+        assert wal_pair is not None
+        assert reading is not None
+        ahead = reading.after(follow.cursor)
+        assert ahead is not None
+        wal_pair.index_reads.forget()
+        reader = AheadReader(follow.tracked, follow.environment, wal_pair, Step(), Batch(), ahead)
+        reader.index_read(ahead.index)
+        assert wal_pair.index_reads.last(followed=True) == ()
+        assert not reader.still_holds(follow.cursor)
+
+
+def test_each_look_of_a_batch_has_its_own_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commits are never said to have been seen before they were made, in the one segment of several looks."""
+    path = tmp_path / "app.db"
+    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
+        app.execute(insert(1), insert(2))
+        follow.look()
+        app.execute(insert(3))
+        follow.environment.read_ahead.look()
+        pread = AheadLook.pread
+
+        def pread_slowly(self: AheadLook, offset: int, length: int) -> bytes:
+            follow.ahead_ms += 1000
+            return pread(self, offset, length)
+
+        monkeypatch.setattr(AheadLook, "pread", pread_slowly)
+        app.execute(CHECKPOINT, insert(4))
+        follow.environment.read_ahead.look()
+        follow.look()
+        last = follow.journal.pending(follow.row_id)[-1]
+        times = [
+            commit.time_ms
+            for piece in decode_body([follow.journal.body(last)])
+            if isinstance(piece, Trailer)
+            for commit in piece.commits
+        ]
+        assert len(times) == 2
+        assert times[1] - times[0] >= 1000
+
+
+def test_a_segment_that_was_given_up_voids_the_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A transaction that is too large for the spool is a gap, and nothing of a broken segment is shipped."""
+    path = tmp_path / "app.db"
+    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
+        app.execute(insert(1), insert(2))
+        follow.look()
+        before = follow.restored()
+        app.execute(insert(3))
+        follow.environment.read_ahead.look()
+        app.execute(CHECKPOINT, insert(4))
+        follow.environment.read_ahead.look()
+        add, added = SegmentBuilder.add, []
+
+        def add_once(self: SegmentBuilder, frames: Frames) -> None:
+            added.append(frames)
+            if len(added) > 1:
+                raise TooLargeError("too large")
+            add(self, frames)
+
+        monkeypatch.setattr(SegmentBuilder, "add", add_once)
+        step = follow.step()
+        assert len(added) == 2
+        assert step.gap is not None
+        assert step.objects == ()
+        assert follow.restored() == before
+
+
+def test_an_error_drops_what_was_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The looks of a batch are made durable together or not at all, and their frames are read again."""
+    path = tmp_path / "app.db"
+    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
+        app.execute(insert(1), insert(2))
+        follow.look()
+        before = follow.state
+        app.execute(insert(3))
+        follow.environment.read_ahead.look()
+
+        def failing(*_arguments: object) -> None:
+            raise TransientError("the device")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(AheadReader, "pread", failing)
+            with pytest.raises(TransientError):
+                follow.step()
+        assert follow.tracked.reading is None
+        assert follow.state == before
+        assert follow.look().gap is None
+        follow.proves(app)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_any_interleaving_gives_a_prefix(tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commits, spills, restarts, other connections, readings, looks and kills in any order, by seed.
+
+    After each look and each kill, what is durable is a prefix of what was committed. Without a gap it is all of it.
+    """
+    if seed % 2:  # transactions take several looks
+        monkeypatch.setattr(copy_frames, "BATCH_BYTES", 3 * 4120)
+    drawn = random.Random(seed)
+    path = tmp_path / "app.db"
+    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
+        app.execute("PRAGMA wal_autocheckpoint=0", "PRAGMA cache_size=5")
+        follow.look()
+        committed = 0
+        weights = {"write": 10, "restart": 3, "read": 10, "step": 6, "look": 1, "kill": 0.5}
+        for _ in range(60):
+            match drawn.choices(list(weights), list(weights.values()))[0]:
+                case "write":
+                    committed += _write(drawn, app, path, committed + 1)
+                case "restart":
+                    app.execute(CHECKPOINT)
+                case "read":
+                    follow.environment.read_ahead.look()
+                case "kill":
+                    follow.die()
+                    follow.restart()
+                case kind:
+                    step = follow.step() if kind == "step" else follow.look()
+                    if step.gap is not None:
+                        break
+                    assert _is_prefix(follow, committed) == committed or kind == "step"
+        _is_prefix(follow, committed)
+
+
+def _write(drawn: random.Random, app: SqliteProcess, path: Path, first: int) -> int:
+    """Write rows that count on from ``first``, in one of four ways. Returns how many were committed."""
+    match drawn.choices(["commits", "large", "rollback", "other"], [8, 1, 1, 1])[0]:
+        case "commits":
+            count = drawn.randrange(1, 6)
+            app.execute(*(insert(first + number) for number in range(count)))
+            return count
+        case "large":
+            app.execute("INSERT INTO t VALUES " + ",".join(f"({first + number})" for number in range(5000)))
+            return 5000
+        case "rollback":
+            app.execute("BEGIN", *(insert(-1) for _ in range(3)), "ROLLBACK")
+            return 0
+        case _:
+            with SqliteProcess(path) as other:
+                other.execute(insert(first))
+                other.close()
+            return 1
+
+
+def _is_prefix(follow: Following, committed: int) -> int:
+    """Assert that what is durable is the first rows of all, and return how many."""
+    rows = [value for (value,) in follow.restored()]
+    assert rows == list(range(len(rows)))  # 0 is there from the beginning
+    assert len(rows) - 1 <= committed
+    return len(rows) - 1
+
+
+def test_the_thread_reads_until_it_is_stopped(tmp_path: Path) -> None:
+    """It sleeps without readings, reads those that begin, and forgets those that are over."""
+    path = tmp_path / "app.db"
+    ahead = ReadAhead()
+    thread = threading.Thread(target=ahead.run)
+    thread.start()
+    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
+        app.execute(insert(1))
+        follow.look()
+        wal_pair = follow.tracked.wal_pairs.current
+        assert wal_pair is not None
+        reading = ahead.begin(1, wal_pair, follow.cursor, follow.environment.monotonic_ms)
+        app.execute(insert(2))
+        _wait_for(lambda: reading.size > 0)
+        assert reading.after(follow.cursor) is not None
+        app.close()
+        _wait_for(lambda: reading.is_over)
+    ahead.stop()
+    thread.join(30)
+    assert not thread.is_alive()
+
+
+def test_readings_leave_no_descriptors(tmp_path: Path) -> None:
+    """A hundred bursts later, as many descriptors are open as before."""
+    path = tmp_path / "app.db"
+    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
+        app.execute(insert(1))
+        follow.look()
+        follow.tracked.drop_reading()
+        before = len(list(Path("/proc/self/fd").iterdir()))
+        for number in range(100):
+            app.execute(insert(number))
+            follow.environment.read_ahead.look()
+            follow.step()
+            follow.tracked.drop_reading()
+        assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def _wait_for(is_so: Any) -> None:
+    deadline = time.monotonic() + 60
+    while not is_so():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)

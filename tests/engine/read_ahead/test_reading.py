@@ -1,0 +1,195 @@
+"""Tests of walsyncd.engine.read_ahead.reading: what is read, in which order, and when it ends."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.adapters.files.sqlite_process import SqliteProcess, wal_database
+from tests.engine.following import Following, insert
+from walsyncd.core.follow.decision import Cursor
+from walsyncd.core.sqlite.wal import read_frames
+from walsyncd.engine.read_ahead import reading as module
+from walsyncd.engine.read_ahead.ahead_look import AheadLook
+from walsyncd.engine.read_ahead.reading import Reading
+
+ROOM = 64 << 20
+CHECKPOINT = "PRAGMA wal_checkpoint"
+
+
+@contextmanager
+def begun(tmp_path: Path) -> Iterator[tuple[SqliteProcess, Following, Reading]]:
+    """An application, a follower that has caught up, and a reading that begins where it is."""
+    path = tmp_path / "app.db"
+    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
+        app.execute(*(insert(number) for number in range(10)))
+        follow.look()
+        wal_pair = follow.tracked.wal_pairs.current
+        assert wal_pair is not None
+        reading = Reading(wal_pair, follow.cursor, follow.environment.monotonic_ms)
+        yield app, follow, reading
+        reading.drop()
+
+
+def frames_of(look: AheadLook, cursor: Cursor) -> int:
+    """How many verified frames after ``cursor`` the look holds."""
+    assert cursor.header is not None
+    offset = cursor.header.offset_of(cursor.frames + 1)
+    return read_frames(look.pread(offset, ROOM), cursor.header, first=cursor.frames + 1, start=cursor.chain).count
+
+
+def test_new_frames_are_read_once(tmp_path: Path) -> None:
+    """Several looks in one incarnation come as one."""
+    with begun(tmp_path) as (app, follow, reading):
+        for number in range(1, 4):
+            app.execute(insert(20 + number), insert(30 + number))
+            assert reading.look(ROOM)
+            assert reading.look(ROOM)
+            assert reading.cursor.frames == follow.cursor.frames + 2 * number
+        look = reading.after(follow.cursor)
+        assert look is not None
+        assert frames_of(look, follow.cursor) == 6
+        assert reading.size == 0
+        end = follow.cursor.advanced(follow.cursor.frames + 6, (0, 0))
+        assert reading.after(end) is None
+
+
+def test_a_part_that_was_judged_is_not_returned_again(tmp_path: Path) -> None:
+    """Within what was read, the rest is returned; after it, nothing is."""
+    with begun(tmp_path) as (app, follow, reading):
+        app.execute(insert(20), insert(21), insert(22))
+        reading.look(ROOM)
+        within = follow.cursor.advanced(follow.cursor.frames + 1, (0, 0))
+        assert reading.after(within) is not None
+        assert reading.after(follow.cursor.advanced(follow.cursor.frames + 3, (0, 0))) is None
+
+
+def test_the_old_tail_is_read_at_a_restart(tmp_path: Path) -> None:
+    """What the old incarnation still held is there, with the new one's frames, and headers from before and after."""
+    with begun(tmp_path) as (app, follow, reading):
+        app.execute(insert(20), insert(21), CHECKPOINT, insert(22))
+        assert reading.look(ROOM)
+        app.execute(*(insert(30 + number) for number in range(20)))  # the tail is overwritten
+        look = reading.after(follow.cursor)
+        assert look is not None
+        assert frames_of(look, follow.cursor) == 2
+        assert look.after_tail is not None
+        assert look.index.salts != follow.cursor.salts
+        assert look.index.max_frame == 1
+
+
+def test_a_restart_during_the_reading_voids_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was read may be of both incarnations then. The next look reads what is left of the old one."""
+    with begun(tmp_path) as (app, follow, reading):
+        app.execute(insert(20))
+        observe = Reading._observe
+        observed = []
+
+        def observe_late(self: Reading) -> object:
+            observed.append(self)
+            if len(observed) == 2:
+                app.execute(CHECKPOINT, insert(21))
+            return observe(self)
+
+        monkeypatch.setattr(Reading, "_observe", observe_late)
+        assert reading.look(ROOM)
+        assert reading.after(follow.cursor) is None
+        assert reading.look(ROOM)
+        look = reading.after(follow.cursor)
+        assert look is not None
+        assert frames_of(look, follow.cursor) == 1
+
+
+def test_without_room_nothing_is_read_and_nothing_is_lost(tmp_path: Path) -> None:
+    """The reading waits until the follower has taken something."""
+    with begun(tmp_path) as (app, follow, reading):
+        app.execute(insert(20), insert(21))
+        assert reading.look(1000)
+        assert reading.size == 0
+        assert reading.look(ROOM)
+        assert reading.size > 0
+        assert reading.after(follow.cursor) is not None
+
+
+def test_more_than_one_look_may_hold_is_left_to_the_follower(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A WAL that has grown by so much is read from the file, which does not restart soon."""
+    with begun(tmp_path) as (app, follow, reading):
+        monkeypatch.setattr(module, "LOOK_BYTES_MAX", 5000)
+        app.execute(insert(20), insert(21))
+        assert not reading.look(ROOM)
+        assert reading.is_over
+        assert reading.after(follow.cursor) is None
+
+
+def test_it_ends_when_nobody_uses_the_wal_index(tmp_path: Path) -> None:
+    """After the last close, and beside a wal-index that a killed process left: the follower has rules for that."""
+    with begun(tmp_path) as (app, _, reading):
+        app.execute(insert(20))
+        app.kill()
+        assert not reading.look(ROOM)
+
+
+def test_it_ends_when_the_wal_index_is_another_one(tmp_path: Path) -> None:
+    """Its counter could be another one, too."""
+    with begun(tmp_path) as (app, follow, reading):
+        app.execute(insert(20))
+        reading.wal_pair.serial += 1  # type: ignore[misc]
+        assert not reading.look(ROOM)
+        assert reading.after(follow.cursor) is None
+
+
+def test_it_ends_where_the_writer_is_slow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A database at rest costs nothing, and one with a few commits a second what it cost before."""
+    monkeypatch.setattr(module, "WINDOW_S", 0.0)
+    with begun(tmp_path) as (app, _, reading):
+        app.execute(insert(20))
+        assert not reading.look(ROOM)
+
+
+def test_fast_writers_are_looked_at_more_often(tmp_path: Path) -> None:
+    """Eight times in the life of a WAL, between one and eight milliseconds."""
+    with begun(tmp_path) as (app, _, reading):
+        assert reading.pause_s == module.LOOK_S_MAX
+        reading._window_frames = int(50_000 * module.WINDOW_S)
+        assert reading.pause_s == pytest.approx(1000 / 8 / 50_000)
+        reading._window_frames = int(1_000_000 * module.WINDOW_S)
+        assert reading.pause_s == module.LOOK_S
+        app.execute(CHECKPOINT, insert(20))
+        reading.look(ROOM)
+        assert reading._wal_frames < 20
+
+
+def test_it_holds_its_descriptors_until_it_is_dropped(tmp_path: Path) -> None:
+    """The follower may close its WAL pair at any time, and no other file may get the number of a descriptor in use."""
+    with begun(tmp_path) as (app, follow, reading):
+        before = len(list(Path("/proc/self/fd").iterdir()))
+        app.execute(insert(20))
+        follow.tracked.wal_pairs.clear()
+        assert reading.look(ROOM)
+        assert reading.after(follow.cursor) is not None
+        reading.drop()
+        reading.drop()
+        assert len(list(Path("/proc/self/fd").iterdir())) == before - 2
+        assert not reading.look(ROOM)
+        assert reading.after(follow.cursor) is None
+
+
+def test_dropping_it_does_not_wait_for_a_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file system may hang. The look closes the descriptors when it returns, and what it read is forgotten."""
+    with begun(tmp_path) as (app, follow, reading):
+        app.execute(insert(20))
+        observe = Reading._observe
+
+        def observe_while_it_is_dropped(self: Reading) -> object:
+            monkeypatch.undo()
+            reading.drop()
+            assert not reading.is_over
+            return observe(self)
+
+        monkeypatch.setattr(Reading, "_observe", observe_while_it_is_dropped)
+        assert not reading.look(ROOM)
+        assert reading.is_over
+        assert reading.after(follow.cursor) is None

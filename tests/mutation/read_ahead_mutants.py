@@ -1,0 +1,104 @@
+"""The rules of reading ahead, left out one by one."""
+
+from __future__ import annotations
+
+from tests.mutation.mutants import COPYING, EYES, mutant
+
+READING = "engine/read_ahead/reading.py"
+AHEAD = "engine/read_ahead/test_read_ahead.py"
+READ = "engine/read_ahead/test_reading.py"
+
+READ_AHEAD_MUTANTS = (
+    mutant(
+        "a mark of what was read ahead counts from the judgement",
+        EYES,
+        "look.began_ms, look.shm_serial, look.index_rebuilds, look.closed)",
+        "look.began_ms, look.shm_serial, wal_pair.index_rebuilds, wal_pair.closed)",
+        f"{AHEAD}::test_events_after_the_reading_void_its_count",
+    ),
+    mutant(
+        "an index read that was read ahead counts from the judgement",
+        EYES,
+        '"""Do nothing: an index read must be known before the events that follow it are read."""',
+        "super().index_read(index)",
+        f"{AHEAD}::test_a_look_read_ahead_is_no_evidence_of_its_own_time",
+    ),
+    mutant(
+        "a frame that was read ahead is still there",
+        EYES,
+        '"""Return False: it would have to be seen after everything else was read."""\n        return False',
+        '"""It is."""\n        return True',
+        f"{AHEAD}::test_a_look_read_ahead_is_no_evidence_of_its_own_time",
+    ),
+    mutant(
+        "what was read during a restart is kept",
+        READING,
+        "if look.after.index is None or look.after.index.salts != index.salts:",
+        "if False:",
+        f"{READ}::test_a_restart_during_the_reading_voids_it",
+    ),
+    mutant(
+        "the old tail is not read ahead",
+        READING,
+        "if cursor.header is not None and index.max_frame <= cursor.frames:",
+        "if False:",
+        f"{READ}::test_the_old_tail_is_read_at_a_restart",
+        f"{AHEAD}::test_restarts_while_the_journal_is_busy",
+    ),
+    mutant(
+        "a wal-index that nobody uses is read ahead",
+        READING,
+        "if before.holder is not DmsHolder.LIVE:",
+        "if False:",
+        f"{READ}::test_it_ends_when_nobody_uses_the_wal_index",
+    ),
+    mutant(
+        "another wal-index is read ahead",
+        READING,
+        "if wal_pair.serial != self._serial or not self._shm.still_named():",
+        "if False:",
+        f"{READ}::test_it_ends_when_the_wal_index_is_another_one",
+    ),
+    mutant(
+        "what was read ahead may begin anywhere",
+        "engine/read_ahead/ahead_look.py",
+        "return cursor.salts == self.index.salts and first <= cursor.frames < self.index.max_frame",
+        "return True",
+        "engine/read_ahead/test_ahead_look.py",
+    ),
+    mutant(
+        "a restart is joined with what comes before and after",
+        "engine/read_ahead/ahead_look.py",
+        "is_same = before.salts == before.index.salts == self.salts == self.index.salts",
+        "is_same = True",
+        "engine/read_ahead/test_ahead_look.py",
+    ),
+    mutant(
+        "what was not read ahead is the end of the WAL",
+        "engine/read_ahead/ahead_look.py",
+        'raise NotReadError(f"{length} bytes at {offset} of the WAL were not read ahead")',
+        'return b""',
+        "engine/read_ahead/test_ahead_look.py",
+    ),
+    mutant(
+        "all looks of a batch were seen at its beginning",
+        COPYING,
+        "segment.goes_on(environment.wall_ms())",
+        "pass",
+        f"{AHEAD}::test_each_look_of_a_batch_has_its_own_time",
+    ),
+    mutant(
+        "a segment that was given up is shipped",
+        "engine/follow/look.py",
+        "            reader.batch.drop()\n        salts",
+        "            pass\n        salts",
+        f"{AHEAD}::test_a_segment_that_was_given_up_voids_the_batch",
+    ),
+    mutant(
+        "what is only read ahead is believed",
+        "engine/follow/look.py",
+        "        return batch.finish(replace(so_far, again_s=0) if found.gap or is_ahead else so_far)",
+        "        tracked.state = so_far.state or tracked.state\n        return Step(again_s=0) if is_ahead else so_far",
+        f"{AHEAD}",
+    ),
+)

@@ -1,0 +1,271 @@
+"""What is read ahead of one database: raw looks at its WAL, in order, until the follower takes them.
+
+Each look reads the wal-index, then what is new in the WAL, then the wal-index again. If the WAL has restarted, what is
+left of the old incarnation is read before anything else, because the new one grows over it. Nothing is verified here.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol
+
+from walsyncd.adapters.files.source import Liveness, OpenFile, liveness
+from walsyncd.core.follow.decision import Cursor, DmsHolder, Observation
+from walsyncd.core.sqlite.wal import FRAME_HEADER_SIZE, WAL_HEADER_SIZE, Salts, WalHeader, parse_wal_header
+from walsyncd.core.sqlite.walindex import WALINDEX_READ_SIZE, IndexHeader, parse_index_header
+from walsyncd.engine.read_ahead.ahead_look import AheadLook, joined
+from walsyncd.errors import WalsyncdError
+
+LOOK_S, LOOK_S_MAX = 0.001, 0.008  # the fastest WAL lives for ten milliseconds
+LOOK_SHARE = 8  # so many looks while the WAL grows from its beginning to its restart
+WAL_FRAMES = 1000  # where SQLite restarts a WAL by default
+WINDOW_S = 0.25
+# Slower writers are not read ahead: their WALs live longer than an fsync of a slow disk takes.
+FRAMES_PER_S_MIN = 2500
+LOOK_BYTES_MAX = 16 << 20  # of one look; a WAL that has grown by more does not restart soon
+JOINED_BYTES_MAX = 4 << 20
+PIECE_BYTES = 1 << 20
+_HEADERS = slice(0, 96)  # both copies of the wal-index's header
+
+
+class WatchedPair(Protocol):
+    """A -wal with its -shm, and the events of that -shm so far (``follow.wal_pair.WalPair``)."""
+
+    @property
+    def wal(self) -> OpenFile:
+        """The -wal."""
+
+    @property
+    def shm(self) -> OpenFile | None:
+        """The -shm, if there is one."""
+
+    @property
+    def serial(self) -> int:
+        """Which -shm it is."""
+
+    @property
+    def index_rebuilds(self) -> int:
+        """How many events there were after which the -shm may count from 0 again."""
+
+    @property
+    def closed(self) -> int:
+        """How many CLOSE_WRITE events there were."""
+
+
+class _NoRoomError(Exception):
+    """There is more to be read than may be held."""
+
+
+class Reading:
+    """What is read ahead of one database, after ``cursor``. The follower takes it in order.
+
+    It holds the descriptors of ``wal_pair``, which the follower may close meanwhile. ``cursor`` is how far it has come.
+    Backpressure is not told: it holds the writer back until what was read is durable.
+    """
+
+    def __init__(self, wal_pair: WatchedPair, cursor: Cursor, now_ms: Callable[[], int]) -> None:
+        assert wal_pair.shm is not None
+        self.wal_pair = wal_pair
+        self._wal, self._shm = wal_pair.wal, wal_pair.shm
+        self._wal.hold()
+        self._shm.hold()
+        self._serial = wal_pair.serial
+        self.cursor = cursor
+        self._now_ms = now_ms
+        self._looks: deque[AheadLook] = deque()
+        self._first: AheadLook | None = None
+        self._read_bytes = self._taken_bytes = 0  # each is written by one thread
+        self._lock = threading.Lock()
+        self._last = b""
+        self._wal_frames = WAL_FRAMES
+        self._window_s, self._window_frames = time.monotonic(), 0
+        self._frames_per_s = 0.0
+        self.is_over = self._is_dropped = False
+
+    @property
+    def size(self) -> int:
+        """How many bytes wait for the follower."""
+        return self._read_bytes - self._taken_bytes
+
+    @property
+    def pause_s(self) -> float:
+        """How long to wait before the next look, by the writer's speed."""
+        frames_per_s = max(self._frames_per_s, self._window_frames / WINDOW_S, FRAMES_PER_S_MIN)
+        return min(LOOK_S_MAX, max(LOOK_S, self._wal_frames / LOOK_SHARE / frames_per_s))
+
+    def after(self, cursor: Cursor) -> AheadLook | None:
+        """Return what was read after ``cursor``, or None if nothing was. What was read before it is forgotten.
+
+        Looks that go on in one incarnation are returned as one.
+        """
+        while (first := self._first or self._take()) is not None:
+            if first.continues(cursor):
+                self._first = first
+                return first
+            self._first = None
+        return None
+
+    def drop(self) -> None:
+        """Read no more, and forget what was read. This waits for nothing: a look under way closes the rest."""
+        self._is_dropped = True
+        self._first = None
+        self._looks.clear()
+        if self._lock.acquire(blocking=False):
+            self._close()
+            self._lock.release()
+
+    def _take(self) -> AheadLook | None:
+        taken: list[AheadLook] = []
+        size = 0
+        while self._looks and size < JOINED_BYTES_MAX and (not taken or self._looks[0].goes_on(taken[-1])):
+            taken.append(self._looks.popleft())
+            size += taken[-1].size
+        self._taken_bytes += size
+        return joined(taken) if taken else None
+
+    def look(self, room: int) -> bool:
+        """Read what is new, if it is not more than ``room`` bytes. Returns False if the reading is over."""
+        if not self._lock.acquire(blocking=False):  # it was dropped just now, or an earlier look hangs
+            return False
+        try:
+            if not self.is_over and (self._is_slow() or not self._look(room)):
+                self._close()
+        except WalsyncdError:
+            self._close()
+            raise
+        finally:
+            self._lock.release()
+        if self._is_dropped:
+            self.drop()
+        return not self.is_over
+
+    def _is_slow(self) -> bool:
+        """Whether the writer was slow in the last window."""
+        now_s = time.monotonic()
+        if now_s - self._window_s < WINDOW_S:
+            return False
+        self._frames_per_s = self._window_frames / (now_s - self._window_s)
+        self._window_s, self._window_frames = now_s, 0
+        return self._frames_per_s < FRAMES_PER_S_MIN
+
+    def _note_frames(self, index: IndexHeader) -> None:
+        """Note how much was read, before ``cursor`` moves to ``index``."""
+        if index.salts == self.cursor.salts:
+            self._window_frames += index.max_frame - self.cursor.frames
+        else:
+            self._window_frames += index.max_frame
+            self._wal_frames = max(LOOK_SHARE, min(WAL_FRAMES, self.cursor.frames))
+
+    def _close(self) -> None:
+        if not self.is_over:
+            self.is_over = True
+            self._wal.release()
+            self._shm.release()
+
+    def _look(self, room: int) -> bool:
+        """Read what is new. Returns whether the reading may go on."""
+        headers = self._shm.pread(0, WALINDEX_READ_SIZE)[_HEADERS]
+        if headers == self._last:
+            return True
+        wal_pair = self.wal_pair
+        began_ms, index_rebuilds, closed = self._now_ms(), wal_pair.index_rebuilds, wal_pair.closed
+        if wal_pair.serial != self._serial or not self._shm.still_named():
+            return False
+        before = self._observe()
+        if before.holder is not DmsHolder.LIVE:
+            return False
+        index, cursor = before.index, self.cursor
+        if index is None or (index.max_frame and (before.wal is None or before.wal.salts != index.salts)):
+            return True  # it is being written
+        if index.salts == cursor.salts and index.max_frame <= cursor.frames:
+            self._last = headers
+            return index.max_frame == cursor.frames
+        try:
+            look = AheadLook(
+                cursor.salts,
+                cursor.frames,
+                before,
+                *self._read(cursor, index, before.wal, min(room, LOOK_BYTES_MAX)),
+                began_ms=began_ms,
+                shm_serial=self._serial,
+                index_rebuilds=index_rebuilds,
+                closed=closed,
+            )
+        except _NoRoomError:
+            self._window_s, self._window_frames = time.monotonic(), FRAMES_PER_S_MIN
+            return room < LOOK_BYTES_MAX  # it waits until the follower has taken something
+        if look.after.index is None or look.after.index.salts != index.salts:
+            return look.after.holder is DmsHolder.LIVE  # what was read may have been overwritten meanwhile
+        self._note_frames(index)
+        self.cursor = _position(index, before.wal)
+        self._read_bytes += look.size
+        self._looks.append(look)
+        return True
+
+    def _observe(self) -> Observation:
+        """Ask who uses the wal-index, then read it, then the WAL's header."""
+        holder = liveness(self._shm)
+        index = parse_index_header(self._shm.pread(0, WALINDEX_READ_SIZE))
+        wal = parse_wal_header(self._wal.pread(0, WAL_HEADER_SIZE))
+        is_live = holder is Liveness.LIVE
+        return Observation(DmsHolder(holder.value), index if is_live else None, wal, self._wal.size())
+
+    def _read(
+        self, cursor: Cursor, index: IndexHeader, wal: WalHeader | None, room: int
+    ) -> tuple[Observation | None, Observation, tuple[tuple[int, bytes], ...]]:
+        """Read what a look after ``cursor`` asks for: the observations after the old tail and after all, the extents.
+
+        The frame before is read again, because it shows whether the next commit was padded.
+        """
+        first = max(1, cursor.frames)
+        if index.salts == cursor.salts:
+            header = cursor.header if cursor.header is not None and cursor.frames else wal
+            assert header is not None
+            extent = self._frames(header, first, index.max_frame, room)
+            return None, self._observe(), (extent,)
+        extents: list[tuple[int, bytes]] = []
+        if cursor.header is not None and index.max_frame <= cursor.frames:
+            extents.append(self._tail(cursor.header, first, cursor.salts, room))
+        after_tail = self._observe()
+        if wal is not None and index.max_frame:
+            new = self._frames(wal, 1, index.max_frame, room - sum(len(data) for _, data in extents))
+            extents.insert(0, new)
+        if cursor.header is not None:
+            offset = cursor.header.offset_of(max(cursor.frames, index.max_frame) + 1)
+            extents.append((offset, self._wal.pread(offset, FRAME_HEADER_SIZE)))
+        return after_tail, self._observe(), tuple(extents)
+
+    def _frames(self, header: WalHeader, first: int, last: int, room: int) -> tuple[int, bytes]:
+        """Read the frames from ``first`` to ``last``, and the header of the next one."""
+        size = (last - first + 1) * header.frame_size + FRAME_HEADER_SIZE
+        if size > room:
+            raise _NoRoomError
+        offset = header.offset_of(first)
+        return offset, self._wal.pread(offset, size)
+
+    def _tail(self, header: WalHeader, first: int, salts: Salts, room: int) -> tuple[int, bytes]:
+        """Read the frames from ``first`` on, until one has other salts than ``salts``, or to the end of the file."""
+        count = max(1, PIECE_BYTES // header.frame_size)
+        offset = header.offset_of(first)
+        pieces: list[bytes] = []
+        size = 0
+        while size <= room:
+            piece = self._wal.pread(offset + size, count * header.frame_size)
+            pieces.append(piece)
+            size += len(piece)
+            last = len(piece) // header.frame_size - 1
+            if len(piece) < count * header.frame_size or _salts_of(piece, last * header.frame_size) != salts:
+                return offset, b"".join(pieces)
+        raise _NoRoomError
+
+
+def _position(index: IndexHeader, wal: WalHeader | None) -> Cursor:
+    """Return how far the WAL was read. The checksum is not known yet."""
+    return Cursor(index.salts, wal if index.max_frame else None, index.max_frame, (0, 0))
+
+
+def _salts_of(data: bytes, offset: int) -> Salts:
+    return int.from_bytes(data[offset + 8 : offset + 12], "big"), int.from_bytes(data[offset + 12 : offset + 16], "big")
