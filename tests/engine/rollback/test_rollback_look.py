@@ -8,6 +8,7 @@ from typing import Any
 
 from tests.adapters.files.sqlite_process import SqliteProcess
 from tests.engine.following import Following, insert
+from walsyncd.adapters.files.inotify import Event
 from walsyncd.core.follow.follow_state import FileFacts, FollowState
 from walsyncd.core.follow.gap import GapKind
 from walsyncd.engine.follow.step import Step
@@ -41,6 +42,12 @@ class NotedScans:
     def step(self, _state: FollowState) -> Step:
         self.steps += 1
         return Step(again_s=1.0)
+
+    def note(self, _event: Event) -> None:
+        pass
+
+    def lose_events(self) -> None:
+        pass
 
     def applied(self, _step: Step) -> None:
         pass
