@@ -49,6 +49,6 @@ DEFERRAL_MUTANTS = (
         "engine/ship/scheduler.py",
         "and not (queue.has_work or queue.is_busy)",
         "",
-        "engine/ship/test_scheduler.py",
+        "engine/ship/test_waking.py",
     ),
 )
