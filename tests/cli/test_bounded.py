@@ -13,7 +13,10 @@ from walsyncd.errors import UnresponsiveError
 from walsyncd.file_calls import FILE_CALLS, FileCall
 
 
-def test_a_file_that_hangs_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_hangs_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing is printed: the result of a command is its own."""
     monkeypatch.setattr(hang_watch, "LOOK_S", 0.02)
     answers = threading.Event()
 
@@ -39,3 +42,4 @@ def test_a_file_that_hangs_is_left_out(tmp_path: Path, monkeypatch: pytest.Monke
         FILE_CALLS.take_answered()
     assert looked(read) == "content"
     assert searched(search) == ["content"]
+    assert capfd.readouterr() == ("", "")

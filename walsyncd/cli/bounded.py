@@ -12,7 +12,7 @@ def searched(work: Callable[[], T]) -> T:
     """Return what ``work`` finds. It is repeated without each path that does not answer, so it must change nothing."""
     from walsyncd.engine.threads.hang_watch import HangWatch  # noqa: PLC0415 - a command is light until it runs
 
-    with HangWatch() as hang_watch:
+    with HangWatch(logs=False) as hang_watch:
         return hang_watch.search(work)
 
 
@@ -20,5 +20,5 @@ def looked(work: Callable[[], T]) -> T:
     """Return what ``work`` returns. Raises UnresponsiveError if a file system does not answer."""
     from walsyncd.engine.threads.hang_watch import HangWatch  # noqa: PLC0415
 
-    with HangWatch() as hang_watch:
+    with HangWatch(logs=False) as hang_watch:
         return hang_watch.carry_out(work)

@@ -46,7 +46,7 @@ class HangWatch:
     """Only threads that it ``owns`` are abandoned, and ``replace`` starts another one in the place of each.
 
     ``answered`` is told of paths that answer again, ``silenced`` of a mount that does not answer. All are called in the
-    watch's thread.
+    watch's thread. Without ``logs`` only the errors that are raised tell of it, as in a command.
     """
 
     def __init__(
@@ -57,10 +57,12 @@ class HangWatch:
         answered: Callable[[list[str]], None] = lambda _paths: None,
         silenced: Callable[[str], None] = lambda _path: None,
         look_s: float | None = None,
+        logs: bool = True,
     ) -> None:
         self.owns, self.replace = owns, replace
         self.answered, self.silenced = answered, silenced
         self._look_s = look_s or LOOK_S
+        self._logs = logs
         self._seen: dict[FileCall, int] = {}
         self._own: dict[int, Callable[[UnresponsiveError], None]] = {}
         """Threads of ``carry_out`` and of probes: what to do when one of them is abandoned."""
@@ -140,8 +142,9 @@ class HangWatch:
 
     def _take_answered(self) -> None:
         answered = FILE_CALLS.take_answered()
-        if answered:
+        if answered and self._logs:
             _log.info("file_system_answers_again", paths=answered)
+        if answered:
             self.answered(answered)
 
     def _look(self) -> bool:
@@ -158,13 +161,14 @@ class HangWatch:
             return
         if len(FILE_CALLS.abandoned) >= THREADS_MAX or not FILE_CALLS.abandon(call):
             return
-        _log.error(
-            "file_system_does_not_answer",
-            path=str(call.path),
-            call=call.action,
-            seconds=round(self._look_s * LOOKS),
-            remedy=HINT,
-        )
+        if self._logs:
+            _log.error(
+                "file_system_does_not_answer",
+                path=str(call.path),
+                call=call.action,
+                seconds=round(self._look_s * LOOKS),
+                remedy=HINT,
+            )
         self._probe(mount_of(Path(call.path)))
         tell = self._own.pop(thread, None)
         if tell is not None:
@@ -194,5 +198,6 @@ class HangWatch:
             is_silent.set()
             if done.done():  # it answered at that very moment, and may not have seen that it was silent
                 FILE_CALLS.answers(mount)
-            _log.error("mount_does_not_answer", mount=str(mount), remedy=HINT)
+            if self._logs:
+                _log.error("mount_does_not_answer", mount=str(mount), remedy=HINT)
             self.silenced(str(mount))
