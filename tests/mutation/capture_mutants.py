@@ -52,4 +52,11 @@ CAPTURE_MUTANTS: tuple[Mutant, ...] = (
         "            self.reason = self.accepted() and None\n",
         PAGES_TEST,
     ),
+    mutant(
+        "a scan of all pages never rests",
+        PAGES,
+        "self.is_early = self._pages.reason is None or not self.is_early",
+        "self.is_early = True",
+        PAGES_TEST,
+    ),
 )

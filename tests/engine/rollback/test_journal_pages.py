@@ -244,6 +244,20 @@ def test_a_small_file_needs_no_journals(scene: Scene) -> None:
     assert proofs.pages((1 << 20) + 1, PAGE, is_all=False) is not None
 
 
+def test_a_scan_is_early_unless_the_journals_left_doubt_at_the_last_early_one(scene: Scene) -> None:
+    """A scan of all pages is followed by one that tries, and a try that reads all pages by a rest."""
+    proofs, seen = scene.followed.proofs, []
+    assert proofs.is_early
+    for mode in ("DELETE", "TRUNCATE", "TRUNCATE", "TRUNCATE", "DELETE"):
+        scene.first.execute(f"PRAGMA journal_mode = {mode}").fetchall()
+        scene.change(3)
+        scene.scan()
+        seen.append((proofs.reason is None, proofs.is_early))
+    assert seen[:4] == [(True, True), (False, False), (False, True), (False, False)]
+    proofs.forget()
+    assert not proofs.is_early
+
+
 def test_a_scan_that_must_read_all_makes_the_state_known(scene: Scene) -> None:
     """The journals before it are of no use, and those after it are."""
     scene.followed.proofs.forget()

@@ -133,7 +133,7 @@ class DatabaseScans:
         if scanning.hindrance in UNREAD and events != self._hindered_at:
             scanning.event_came()
         self._hindered_at = events
-        wait_s = scanning.wait_s()
+        wait_s = scanning.wait_s(is_early=self._proofs.is_early)
         if wait_s > 0:
             return Step(again_s=wait_s, rest_until_s=time.monotonic() + min(wait_s, RECHECK_S))
         page_map, closing = self._map(), self._closing

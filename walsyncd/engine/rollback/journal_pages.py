@@ -142,6 +142,11 @@ class JournalProofs:
         self._is_active = False
         self._known: KnownState | None = None
         self._pages: JournalPages | None = None
+        self.is_early = False
+        """Whether the next scan need not wait for the rest that follows a scan of all pages.
+
+        It will read few pages if the journals leave no doubt. If they did at the last early scan, the next one rests.
+        """
 
     @property
     def reason(self) -> ScanReason | None:
@@ -174,9 +179,10 @@ class JournalProofs:
         """Take in that the result of the last scan is in the map. For the follower's thread."""
         if self._pages is not None:
             self._known = self._pages.accepted()
+            self.is_early = self._pages.reason is None or not self.is_early
 
     def forget(self) -> None:
         """Close all journals. The next scan reads all pages."""
-        self._is_active = False
+        self._is_active = self.is_early = False
         self._known = self._pages = None
         self._source.capture.clear()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from walsyncd.adapters.journal.journal import Journal
 from walsyncd.core.follow.follow_state import FollowState, Stream
@@ -67,11 +67,12 @@ class Scanning:
         """Whether the result of the scan under way is there."""
         return self._answer is not None and self._answer.done()
 
-    def wait_s(self) -> float:
-        """Return how long to wait before the next scan."""
+    def wait_s(self, *, is_early: bool = False) -> float:
+        """Return how long to wait before the next scan. ``is_early``: no rest is needed after one that had a result."""
         tracked = self.tracked
         now_ms, interval_ms = self._now_ms(), 1000 * tracked.spec.upload_interval_s
-        return self.pace.wait_ms(now_ms, interval_ms, is_asked=tracked.mailbox.asked() > 0) / 1000
+        pace = replace(self.pace, rest_until_ms=0.0) if is_early and not self.pace.voided else self.pace
+        return pace.wait_ms(now_ms, interval_ms, is_asked=tracked.mailbox.asked() > 0) / 1000
 
     def begin(
         self,
