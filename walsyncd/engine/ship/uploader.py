@@ -143,7 +143,7 @@ class Uploader:
         """Note that these objects were journaled just now."""
         with self._wake:
             for row in rows:
-                if self._scheduler.mark(self._queue(row.database_id), row.size, row):
+                if self._scheduler.mark(self._queue(row.database_id), row.size, row, now_ms=self._monotonic_ms()):
                     self._wake.notify()
 
     def submit(self, database_id: int, task: Callable[[], object], size: int = 0) -> Future[object]:
