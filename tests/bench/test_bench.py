@@ -112,6 +112,14 @@ def test_cycles(tmp_path: Path) -> None:
     assert told.count("missed 0") == 2
 
 
+@pytest.mark.slow
+def test_bridge(tmp_path: Path) -> None:
+    """A gap is bridged, and its cost is told; a writer beside a scan, with the page cache and without."""
+    told = run("bridge.py", tmp_path, "--mib=16", "--pages=50", "--seconds=0.2")
+    assert "of the pages' stored size" in told
+    assert told.count("writer beside a scan") == 2
+
+
 def test_bisection_returns_the_highest_kept_rate() -> None:
     """Each trial halves what is left, and a rate that was not kept is never returned."""
     assert bisect(0.0, 1000.0, 10, lambda rate: rate <= 700) == pytest.approx(700, abs=1)

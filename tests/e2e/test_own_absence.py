@@ -71,6 +71,7 @@ def test_many_restarts_of_the_wal_while_it_was_away(tmp_path: Path) -> None:
         file = create(daemon.data / "app.db", rows=20)
         old = daemon.start().sync()["app"]
         daemon.wait_for("page_map_made", database="app")
+        daemon.wait_for("base_copied", database="app")
         assert daemon.stop() == 0
         with Writer("module", file, seed=3, count=40) as writer:
             writer.finish()

@@ -80,6 +80,20 @@ CONTENT_MUTANTS: tuple[Mutant, ...] = (
         "old = state",
         "engine/content/test_bridges.py::test_the_gap_is_in_the_journal_until_it_is_bridged",
     ),
+    mutant(
+        "a map that is made again leaves out the frames that its rows no longer hold",
+        "engine/content/map_making.py",
+        "entries = apply(frames, entries, at)",
+        "pass",
+        "engine/content/test_map_making.py::test_a_map_that_is_lost_is_made_again_at_once",
+    ),
+    mutant(
+        "an empty WAL says that nothing happened before it",
+        "engine/follow/new_wal.py",
+        "not reader.wal_pair.known_since and not _untouched(reader, state):",
+        "False:",
+        "engine/content/test_bridge_scan.py::test_commits_before_a_wal_that_is_still_empty_are_missed",
+    ),
     # -- a full spool
     mutant(
         "what was begun is taken back",

@@ -8,16 +8,17 @@ from contextlib import contextmanager
 
 from tests.systemd_box import Box
 
-# Commits 0, 1, 2 … a few milliseconds apart until its input ends, then says how many there are.
+# Commits 0, 1, 2 … ``pause_s`` apart until its input ends, then says how many there are.
 WRITER = """
 import select, sqlite3, sys
 connection = sqlite3.connect(sys.argv[1], isolation_level=None)
 connection.execute("pragma journal_mode=wal")
 connection.execute("pragma synchronous=normal")
+pause_s = float(sys.argv[2])
 connection.execute("create table if not exists t (x)")
 print("writes", flush=True)
 x = 0
-while not select.select([sys.stdin], [], [], 0.003)[0]:
+while not select.select([sys.stdin], [], [], pause_s)[0]:
     connection.execute("insert into t values (?)", (x,))
     x += 1
 print(x)
@@ -37,9 +38,9 @@ class Writer:
 
 
 @contextmanager
-def writing(box: Box, path: str) -> Iterator[Writer]:
+def writing(box: Box, path: str, pause_s: float = 0.003) -> Iterator[Writer]:
     """A writer of the database at this path inside, which has committed something when this begins."""
-    command = box.command("python3", "-c", WRITER, path)
+    command = box.command("python3", "-c", WRITER, path, str(pause_s))
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "writes\n"

@@ -329,9 +329,9 @@ class Storm:
                 report.bridges += 1
             case "work_failed":
                 report.faults.append(f"{line['work']}: {line.get('exception', '')[-400:]}")
-            case "wal_restart_proven" if line["by"] == "count":
+            case "wal_restart_proven" if line["by"].startswith("count"):
                 report.proven_by_count += 1
-            case "wal_restart_proven":
+            case "wal_restart_proven" if line["by"] == "remains":
                 report.proven_by_remains += 1
             case "wal_tail_recovered":
                 report.recovered_tails += 1

@@ -136,3 +136,16 @@ def test_commits_that_were_missed_for_certain_are_bridged_though_nothing_differs
     gaps.settle()
     assert gaps.bridges == 1
     gaps.check()
+
+
+def test_commits_before_a_wal_that_is_still_empty_are_missed(gaps: Gaps) -> None:
+    """The daemon was away while the application committed, was closed, and opened the database again."""
+    gaps.reopen(kill=False)
+    gaps.settle()
+    gaps.die()
+    gaps.sql("UPDATE t SET y = randomblob(900) WHERE x = 3")
+    gaps.reopen(kill=False)
+    gaps.open()
+    gaps.settle()
+    gaps.check()
+    assert (gaps.generations, gaps.bridges) == (1, 1)

@@ -31,7 +31,8 @@ def connect(path: Path) -> sqlite3.Connection:
 
 def has_map(place: Place) -> bool:
     with place.journal() as journal:
-        return journal.page_map(journal.databases()[0].id) is not None
+        (row,) = journal.databases()
+        return journal.page_map(row.id) is not None and row.has_base
 
 
 def restored(place: Place, name: str = "restored.db") -> Path:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from tests.engine.content.gaps import Gaps, happens
 from tests.fakes import Deaths, Killed
 from walsyncd.adapters.journal.journal import Journal, SpoolWriter
+from walsyncd.core.follow.gap import Gap, GapKind
+from walsyncd.engine.content import bridge_body, bridge_scan, gap_bridge
 
 
 @pytest.fixture
@@ -74,6 +78,7 @@ def test_whenever_it_dies_the_gap_is_bridged(tmp_path: Path, monkeypatch: pytest
     with closing(Gaps(tmp_path, monkeypatch, page_size=1024, auto_vacuum=1)) as gaps:
         gaps.sql("INSERT INTO t (y) VALUES " + ", ".join("(randomblob(900))" for _ in range(120)))
         gaps.settle()
+        monkeypatch.setattr(bridge_body, "MEMORY_BYTES_MAX", 0)  # a file in the spool
         dying(deaths, monkeypatch)
         for at in range(1, 200):
             missed(gaps, f"UPDATE t SET y = randomblob(900) WHERE x % 7 = {at % 7}", "INSERT INTO t (y) VALUES (2)")
@@ -122,3 +127,36 @@ def test_the_daemon_dies_and_looks_late(tmp_path: Path, seed: int, monkeypatch: 
                         gaps.open()
             gaps.settle()
             gaps.check()
+
+
+def test_somebody_who_asks_ends_the_back_off(gaps: Gaps, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gaps inside the bridge made it wait for a calmer time. ``sync`` need not wait for that: it is calm now."""
+    monkeypatch.setattr(gap_bridge, "BACK_OFF_S", 3600.0)
+    lost = Gap.of(GapKind.OVERWRITTEN, "commits are lost")
+    for _ in range(1 + gap_bridge.VOIDED_MAX):
+        gaps.follower.leave(gaps.tracked, lost)
+    for _ in range(20):
+        gaps.look()
+        gaps.scan()
+    assert gaps.bridges == 0
+    assert gaps.tracked.state is None
+    gaps.settle()  # it asks
+    assert gaps.bridges == 1
+    gaps.check()
+
+
+def test_what_fails_again_and_again_is_tried_less_and_less(gaps: Gaps, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file can't be read."""
+    monkeypatch.setattr(gap_bridge, "RETRY_S", 0.001)
+    monkeypatch.setattr(gap_bridge, "BACK_OFF_S", 0.005)
+    monkeypatch.setattr(bridge_scan, "open_file", lambda _path: None)
+    gaps.follower.leave(gaps.tracked, Gap.of(GapKind.OVERWRITTEN, "commits are lost"))
+    with capture_logs() as logs:
+        for _ in range(200):
+            gaps.look()
+            gaps.scan()
+            if len([line for line in logs if line["event"] == "bridge_failed"]) == 5:
+                break
+            time.sleep(0.001)
+    waits = [line["next_try_in_s"] for line in logs if line["event"] == "bridge_failed"]
+    assert waits == [0.001, 0.002, 0.004, 0.005, 0.005]

@@ -60,6 +60,31 @@ def test_a_map_is_made_beside_a_writer(tmp_path: Path, seed: int, monkeypatch: p
         assert is_what_a_restore_gives(gaps)
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_a_map_that_is_lost_is_made_again_at_once(tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its rows are in the file that is gone. The WAL that has them need not restart."""
+    monkeypatch.setattr("walsyncd.engine.content.map_making.BLOCK_BYTES", 4096)
+    chance = random.Random(seed)
+    with closing(Gaps(tmp_path, monkeypatch, page_size=chance.choice([512, 4096]), auto_vacuum=seed % 3)) as gaps:
+        for _ in range(8):
+            happens(gaps, chance)
+        gaps.settle()
+        gaps.sql("INSERT INTO t (y) VALUES (randomblob(90000))")
+        gaps.settle()
+        gaps.maps.write(gaps.row_id)
+        assert gaps.journal.redo_rows(gaps.row_id) == []
+        (tmp_path / "state" / "maps" / f"{gaps.row_id}.map").unlink()
+        assert gaps.maps.open(gaps.row_id) is None
+        gaps.maker.due(gaps.tracked)
+        for _ in range(chance.randint(0, 20)):
+            gaps.scan()
+            if chance.random() < 0.2:
+                happens(gaps, chance)
+        gaps.settle()
+        assert is_what_a_restore_gives(gaps)
+        assert gaps.generations == 1
+
+
 def test_a_map_counts_only_once_what_it_holds_is_stored(gaps: Gaps) -> None:
     """The file holds frames that are spooled only: taken back, they are in no replica."""
     gaps.sql("INSERT INTO t (y) VALUES (randomblob(500000))")

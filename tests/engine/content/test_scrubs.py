@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import heapq
+import itertools
 import json
 import os
 import sqlite3
 import threading
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from random import Random
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import apsw
 import pytest
@@ -19,6 +22,7 @@ from structlog.testing import capture_logs
 
 from tests.adapters.files.sqlite_process import SqliteProcess
 from tests.engine.running import Place, running, wait_for
+from tests.shipping import T0
 from walsyncd.adapters.storage.directory import DirectoryStorage
 from walsyncd.cli import main
 from walsyncd.config import Settings
@@ -26,9 +30,11 @@ from walsyncd.core.content.comparison import Cipher
 from walsyncd.core.follow.follow_state import parse_follow_state
 from walsyncd.core.follow.gap import GapKind
 from walsyncd.core.restore.plan import Head
-from walsyncd.engine.content import page_content, page_maps
+from walsyncd.engine.content import page_content, page_maps, scrubs
 from walsyncd.engine.content.bridges import Bridges
+from walsyncd.engine.content.scan_queue import ScanSteps, ScanWait
 from walsyncd.engine.content.scrub_steps import Scrub, ScrubSteps
+from walsyncd.engine.content.scrubs import ScrubResult, Scrubs
 from walsyncd.engine.follow.followed_database import FollowedDatabase
 from walsyncd.engine.restore.replica import Replica
 from walsyncd.engine.restore.restorer import find_plan, restore
@@ -60,7 +66,8 @@ def scrub(place: Place, name: str = "app") -> Mapping[str, Any]:
 
 def has_map(place: Place) -> bool:
     with place.journal() as journal:
-        return journal.page_map(journal.databases()[0].id) is not None
+        (row,) = journal.databases()
+        return journal.page_map(row.id) is not None and row.has_base
 
 
 def fill(app: sqlite3.Connection) -> None:
@@ -321,3 +328,57 @@ def is_known(place: Place) -> bool:
     """Whether the file's size and times are in the journal."""
     follow = place.row().follow
     return follow is not None and parse_follow_state(follow).file.known
+
+
+class Day:
+    """The scans' queue and the clocks of a day that takes no time; ``wake_ups`` counts how often a scan went on."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+        self.wake_ups = 0
+        self.scrubbed: dict[int, int] = {}
+        self._waiting: list[tuple[float, int, ScanSteps]] = []
+        self._order = itertools.count()
+
+    def add(self, steps: ScanSteps, *, urgent: bool = False, delay_s: float = 0.0) -> None:
+        assert not urgent
+        heapq.heappush(self._waiting, (self.now_s + delay_s, next(self._order), steps))
+
+    def last_scrub(self, row_id: int) -> object:
+        at_ms = self.scrubbed.get(row_id)
+        return None if at_ms is None else SimpleNamespace(at_ms=at_ms)
+
+    def attempts(self, tracked: FollowedDatabase) -> Generator[ScanWait, None, tuple[ScrubResult, bool]]:
+        """A scrub of a small file: one block."""
+        yield ScanWait(4096)
+        assert tracked.row_id not in self.scrubbed
+        self.scrubbed[tracked.row_id] = self.wall_ms()
+        return ScrubResult(1), True
+
+    def wall_ms(self) -> int:
+        return T0 + round(1000 * self.now_s)
+
+    def run_until(self, end_s: float) -> None:
+        while self._waiting and self._waiting[0][0] < end_s:
+            at_s, _, steps = heapq.heappop(self._waiting)
+            self.now_s = max(self.now_s, at_s)
+            self.wake_ups += 1
+            for wait in steps:
+                self.now_s = max(self.now_s, wait.until_s)
+
+
+def test_a_day_of_ten_thousand_databases_wakes_for_each_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is scrubbed once, at its own moment; in between nothing wakes the daemon."""
+    day, count, day_s = Day(), 10_000, 86_400.0
+    monkeypatch.setattr(scrubs, "time", SimpleNamespace(monotonic=lambda: day.now_s))
+    journal = SimpleNamespace(last_scrub=day.last_scrub, generations=lambda _id: [], page_map=lambda _id: None)
+    environment = SimpleNamespace(wall_ms=day.wall_ms, boot_id="boot")
+    parts: list[Any] = [journal, environment, None, day, None]
+    planned = Scrubs(*parts, request=cast("Any", None), heal=lambda *_: None)
+    monkeypatch.setattr(planned, "_attempts", day.attempts)
+    for number in range(count):
+        tracked = SimpleNamespace(row_id=number, name=f"tenant {number}", state=None)
+        planned.plan(cast("Any", tracked), day_s, was_away=True)
+    day.run_until(day_s)
+    assert len(day.scrubbed) == count
+    assert day.wake_ups <= count + 50  # whoever is planned first is seldom the first to be due

@@ -85,7 +85,7 @@ def test_every_metric_that_the_dashboard_and_the_alerts_name_exists(place: Place
     """And none of those that exist is forgotten by the dashboard."""
     with told(place, FakeStorage()) as address:
         # These come with their first label: nothing has ended, nothing was removed.
-        later = {"gaps", "removed_objects", "removed_bytes", "compacted_epochs"}
+        later = {"gaps", "wal_restarts", "removed_objects", "removed_bytes", "compacted_epochs"}
         exist = {name for name, _ in read(address)} | {f"walsyncd_{name}_total" for name in later}
     dashboard = (PACKAGING / "dashboard.json").read_text(encoding="utf-8")
     alerts = (PACKAGING / "alerts.yaml").read_text(encoding="utf-8")
@@ -113,3 +113,16 @@ def test_prometheus_accepts_the_alerts_and_the_metrics(place: Place) -> None:
 def test_counts_begin_at_nothing() -> None:
     """A run that has stored nothing says so."""
     assert Shipped().last_ms == 0
+
+
+def test_the_ends_of_wals_count_by_what_proved_them(place: Place) -> None:
+    """A restart that the wal-index counts, and a last close."""
+    with wal_database(place.database()) as app, running(place.settings("app")) as daemon:
+        proofs = daemon._environment.proofs
+        app.execute("insert into t values (1)")
+        place.sync()
+        app.execute("pragma wal_checkpoint(truncate)", "insert into t values (2)")
+        place.sync()
+        wait_for(lambda: any(rule.startswith("count") for rule in list(proofs)))
+        app.close()
+        wait_for(lambda: proofs["close"])

@@ -30,6 +30,10 @@ class Follower:
         self.state: FollowState | None = FollowState(stream, None, at.epoch, at.frame, FileFacts(0, 0, None, ""))
         self.room = 1 << 30
         self.stops_after = 1 << 30
+        self.missed = 0
+
+    def gaps(self) -> int:
+        return self.missed
 
     def check(self) -> None:
         self.stops_after -= 1
@@ -127,6 +131,23 @@ def test_damaged_database_is_not_the_replicas_fault(maker: ReplicaMaker) -> None
     done = drill(maker, copy_of(maker))
     assert done.problem.endswith("the database itself is damaged, and the replica holds what it is")
     assert not done.is_replicas
+
+
+def test_a_gap_meanwhile_explains_what_no_frame_does(maker: ReplicaMaker) -> None:
+    """A page was written in the gap, and written back before the bridge, which does not hold it then."""
+    follower = Follower(maker)
+    state = follower.state
+
+    def look() -> FollowState | None:
+        """The second look finds that commits were missed, and a bridge was made of them."""
+        follower.missed += len(looks) > 0
+        looks.append(1)
+        return state
+
+    looks: list[int] = []
+    follower.look = look  # type: ignore[method-assign]
+    done = drill(maker, copy_of(maker, page=4), follower)
+    assert (done.problem, "commits were missed meanwhile" in done.detail) == ("", True)
 
 
 def test_what_cannot_be_compared_is_said(maker: ReplicaMaker) -> None:

@@ -53,7 +53,7 @@ from walsyncd.engine.follow.step import Step, gap_step
 from walsyncd.engine.threads.boundary import boundary
 from walsyncd.errors import TransientError, WalsyncdError
 
-RETRY_S = 5.0  # after the file or the spool could not be read or written
+RETRY_S = 5.0  # after the file or the spool could not be read or written; doubled each time, up to BACK_OFF_S
 BACK_OFF_S = 60.0  # after passes that new gaps made worthless
 VOIDED_MAX = 3
 BEGIN_LOOK_S = 2.0  # between two checks whether the bridge may begin; each is cheap
@@ -109,7 +109,8 @@ class GapBridge:
         self._answer: Future[object] = Future()
         self._read: PassRead | None = None
         self._salts: Salts | None = None
-        self._not_before_s = 0.0
+        self._not_before_s = self._asked_from_s = 0.0
+        self._failures = 0
         self._is_doubt = gap.kind in DOUBTS
         self._may_begin: Callable[[], bool] = lambda: True
         self._once = ""
@@ -121,7 +122,8 @@ class GapBridge:
     def step(self) -> Step | None:
         """Take one step. Returns None if there is nothing to be done now."""
         tracked = self._tracked
-        wait_s = self._not_before_s - time.monotonic()
+        is_asked = tracked.mailbox.asked() > 0
+        wait_s = (min(self._asked_from_s, self._not_before_s) if is_asked else self._not_before_s) - time.monotonic()
         if wait_s <= 0 and self._once and not self._may_begin():
             tracked.fail_requests(TransientError(f"{tracked.name} waits until {self._once}"))
             wait_s = BEGIN_LOOK_S
@@ -179,7 +181,12 @@ class GapBridge:
                 next_try_in_s=wait_s,
                 remedy="backpressure = true keeps the writers from overwriting what was not read",
             )
-        self._not_before_s = time.monotonic() + wait_s
+        self._rest(wait_s)
+
+    def _rest(self, wait_s: float) -> None:
+        """Go on in ``wait_s`` seconds, or soon if somebody asks, because the writers may be quiet by then."""
+        now_s = time.monotonic()
+        self._not_before_s, self._asked_from_s = now_s + wait_s, now_s + min(wait_s, RETRY_S)
         self._schedule.at(self._tracked, wait_s)
 
     def wait_for(self, is_so: Callable[[], bool], what: str) -> None:
@@ -226,13 +233,14 @@ class GapBridge:
             return gap_step(self.gap.kind, text, reason=self.gap.reason, why=error.message)
         if not isinstance(error, WalsyncdError):
             raise error
-        _log.warning("bridge_failed", database=self._tracked.name, reason=error.message, next_try_in_s=RETRY_S)
+        wait_s = min(BACK_OFF_S, RETRY_S * 2**self._failures)
+        self._failures = min(self._failures + 1, 10)
+        _log.warning("bridge_failed", database=self._tracked.name, reason=error.message, next_try_in_s=wait_s)
         self.drop()
         self._passes = BridgePasses(self._page_size)
         self._phase = _Phase.LOOKING
         self._tracked.follow_again()
-        self._not_before_s = time.monotonic() + RETRY_S
-        self._schedule.at(self._tracked, RETRY_S)
+        self._rest(wait_s)
         return None
 
     def _begin_pass(self, state: FollowState) -> None:

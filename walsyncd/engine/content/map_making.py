@@ -3,9 +3,10 @@
 Let S be the stored position before frame 1 of the WAL's current incarnation when the first byte is read, and N the
 position of a look that begins after the last byte. A page that no frame from S through N holds has the same content all
 the time, and it is in the file. For the other pages the redo rows after S, which are kept for that, have the content at
-N. So the entries of the file with the rows after S are the map at N and at every position after it, but not before:
-**it counts only once N is stored**. If the spool is dropped, the follow state goes back to before N, and the rows with
-it, while the file has content of frames that are gone.
+N. If rows are missing, because an earlier map has taken them over and is lost, the frames of the incarnation are read
+from the WAL instead. So the entries of the file with the rows after S are the map at N and at every position after it,
+but not before: **it counts only once N is stored**. If the spool is dropped, the follow state goes back to before N,
+and the rows with it, while the file has content of frames that are gone.
 
 The replica is assumed to be right at that moment. Drills check whether it is.
 """
@@ -13,20 +14,22 @@ The replica is assumed to be right at that moment. Drills check whether it is.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
 import structlog
 
-from walsyncd.adapters.files.source import open_file, read_header
+from walsyncd.adapters.files.source import OpenFile, open_file, read_header
 from walsyncd.adapters.journal.journal import Journal, ObjectKind
 from walsyncd.adapters.journal.page_map_table import RedoRow
 from walsyncd.core.content.bridge_passes import size_without_frames
 from walsyncd.core.content.page_entry import ABSENT, entries_of_pages, lock_page
+from walsyncd.core.content.redo import SIZE_MAX, Redo, RedoBuilder, apply, nothing_to_redo
 from walsyncd.core.follow.follow_state import FollowState
 from walsyncd.core.stored.position import Position
+from walsyncd.engine.content.bridge_sources import frames_upto
 from walsyncd.engine.content.page_maps import PageMaps
 from walsyncd.engine.content.scan_queue import BLOCK_BYTES, ScanQueue, ScanSteps, ScanWait
 from walsyncd.engine.follow.file_facts import file_facts
@@ -54,6 +57,33 @@ class ScanOrigin:
 
     state: FollowState
     unbroken: tuple[str, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class ScanStart:
+    """Where a scan begins, and the WAL if its current incarnation has frames. ``close_wal`` closes it."""
+
+    origin: ScanOrigin
+    wal: OpenFile | None
+
+
+def start_of(tracked: FollowedDatabase) -> ScanStart | None:
+    """Return the start of a scan that reads the WAL too, as ``origin_of``. For the follower's thread."""
+    origin = origin_of(tracked)
+    if origin is None:
+        return None
+    cursor, pair = origin.state.cursor, tracked.wal_pairs.current
+    if cursor is None or not cursor.frames:
+        return ScanStart(origin, None)
+    return ScanStart(origin, pair.wal.duplicate()) if pair is not None else None
+
+
+def close_wal(answer: Future[Any]) -> None:
+    """Close the WAL of a start that was asked for."""
+    if not answer.cancelled() and answer.exception() is None and answer.result() is not None:
+        wal = answer.result().wal
+        if wal is not None:
+            wal.close()
 
 
 def origin_of(tracked: FollowedDatabase) -> ScanOrigin | None:
@@ -110,32 +140,55 @@ class MapMaker:
         return self._journal.page_map(tracked.row_id) is None
 
     def _make(self, tracked: FollowedDatabase) -> ScanSteps:
+        answer = self._request(tracked, start_of)
+        try:
+            yield from answered(answer)
+            start: ScanStart | None = answer.result()
+            if start is None:
+                if tracked.bridge is None:
+                    raise _NotYetError("the database is not in WAL mode")
+                raise TransientError("a gap is being bridged")
+            page_size = _page_size(tracked, start.origin)
+            frames, before = yield from self._frames(tracked, start, page_size)
+        finally:
+            answer.add_done_callback(close_wal)
+        yield from self._scan(tracked, start.origin, page_size, frames, before)
+
+    def _frames(
+        self, tracked: FollowedDatabase, start: ScanStart, page_size: int
+    ) -> Generator[ScanWait, None, tuple[Redo, Position]]:
+        """Return what is known of the frames after S, and the position after which redo rows are needed."""
+        state = start.origin.state
+        rows = [row for row in self._journal.redo_rows(tracked.row_id) if _is_after(row, state.start)]
+        if start.wal is None or state.cursor is None or follows(rows, state.start, state.stream.position):
+            return nothing_to_redo(), state.start
+        redo = RedoBuilder(page_size)
+        for frames in frames_upto(start.wal, state.cursor):
+            redo.add(frames)
+            yield ScanWait(len(frames.data))
+        return redo.finish(), state.stream.position
+
+    def _scan(
+        self, tracked: FollowedDatabase, origin: ScanOrigin, page_size: int, frames: Redo, before: Position
+    ) -> ScanSteps:
         began_s = time.monotonic()
-        answer = self._request(tracked, origin_of)
-        yield from answered(answer)
-        origin = answer.result()
-        if origin is None:
-            if tracked.bridge is None:
-                raise _NotYetError("the database is not in WAL mode")
-            raise TransientError("a gap is being bridged")
         file = open_file(tracked.path)
         if file is None:
             raise TransientError(f"{tracked.path} does not exist")
         with file:
             if not origin.state.file.is_file(file_facts(file.identity(), self._boot_id, None)):
                 raise TransientError("another file was put in the database's place")
-            stamp, header = origin.state.stream.stamp, read_header(file)
-            page_size = stamp.page_size if stamp is not None else header.page_size if header is not None else None
-            if page_size is None:
-                raise _NotYetError("the page size is not known before the first commit")
-            self._journal.redo_forgotten(tracked.row_id, origin.state.start)
+            self._journal.redo_forgotten(tracked.row_id, before)
             with self._maps.writer(tracked.row_id, page_size) as writer:
                 count, at = file.size() // page_size, 1
                 page_1 = file.pread(0, page_size)
-                while at <= count:
-                    pages = min(count - at + 1, max(1, BLOCK_BYTES // page_size))
+                end_page = max(count, int(frames.pages[-1]) if len(frames.pages) else 0)
+                while at <= end_page:
+                    pages = min(end_page - at + 1, max(1, BLOCK_BYTES // page_size))
                     block = file.pread((at - 1) * page_size, pages * page_size).ljust(pages * page_size, b"\0")
                     entries = entries_of_pages(block, page_size)
+                    entries[max(0, count + 1 - at) :] = ABSENT
+                    entries = apply(frames, entries, at)
                     if at <= lock_page(page_size) < at + pages:
                         entries[lock_page(page_size) - at] = ABSENT
                     writer.add(entries)
@@ -150,16 +203,16 @@ class MapMaker:
                     raise TransientError("something was missed while the file was read")
                 position = end.state.stream.position
                 yield from self._stored(tracked, position, end.unbroken)
-                rows = [row for row in self._journal.redo_rows(tracked.row_id) if _is_after(row, origin.state.start)]
+                rows = [row for row in self._journal.redo_rows(tracked.row_id) if _is_after(row, before)]
                 upto = [row for row in rows if (row.epoch, row.last) <= (position.epoch, position.frame)]
-                if not follows(upto, origin.state.start, position):
+                if not follows(upto, before, position):
                     raise TransientError("what the last frames changed is not known")
-                size = upto[-1].redo.size if upto else size_without_frames(page_1, file.size(), page_size)
+                size = upto[-1].redo.size if upto else frames.size
+                if size == SIZE_MAX:
+                    size = size_without_frames(page_1, file.size(), page_size)
                 writer.finish(size)
                 generation = position.generation
-                if not self._journal.page_map_made(
-                    tracked.row_id, generation, writer.map_id, page_size, origin.state.start
-                ):
+                if not self._journal.page_map_made(tracked.row_id, generation, writer.map_id, page_size, before):
                     raise TransientError("the generation ended")
         _log.info("page_map_made", database=tracked.name, pages=size, seconds=round(time.monotonic() - began_s, 3))
 
@@ -175,6 +228,20 @@ class MapMaker:
             yield ScanWait(until_s=time.monotonic() + STORED_POLL_S)
         if (position.generation, tracked.gaps, tracked.rewinds) != unbroken:
             raise TransientError("something was missed while the file was read")
+
+
+def _page_size(tracked: FollowedDatabase, origin: ScanOrigin) -> int:
+    stamp = origin.state.stream.stamp
+    if stamp is not None:
+        return stamp.page_size
+    file = open_file(tracked.path)
+    if file is None:
+        raise TransientError(f"{tracked.path} does not exist")
+    with file:
+        header = read_header(file)
+    if header is None or header.page_size is None:
+        raise _NotYetError("the page size is not known before the first commit")
+    return header.page_size
 
 
 def answered(answer: Future[Any]) -> ScanSteps:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from walsyncd.adapters.files.source import OpenFile
 from walsyncd.adapters.journal.journal import Journal
@@ -22,7 +22,16 @@ from walsyncd.core.content.scrub_pass import ScrubFinding, ScrubPass, believed_s
 from walsyncd.core.follow.follow_state import FollowState
 from walsyncd.core.sqlite.arrays import np
 from walsyncd.engine.content.bridge_sources import frames_upto, runs_of
-from walsyncd.engine.content.map_making import Request, ScanOrigin, answered, follows, origin_of
+from walsyncd.engine.content.map_making import (
+    Request,
+    ScanOrigin,
+    ScanStart,
+    answered,
+    close_wal,
+    follows,
+    origin_of,
+    start_of,
+)
 from walsyncd.engine.content.page_maps import PageMap, PageMaps
 from walsyncd.engine.content.scan_queue import BLOCK_BYTES, ScanWait
 from walsyncd.engine.follow.file_facts import file_facts
@@ -42,12 +51,6 @@ class Scrubbed:
 
     origin: ScanOrigin
     finding: ScrubFinding
-
-
-@dataclass(frozen=True, slots=True)
-class _Start:
-    origin: ScanOrigin
-    wal: OpenFile | None
 
 
 ScrubSteps: TypeAlias = Generator[ScanWait, None, Scrubbed]
@@ -79,15 +82,15 @@ class Scrub:
 
     def _compare(self, tracked: FollowedDatabase, pages: PageList) -> ScrubSteps:
         self._check(tracked)
-        answer = self._request(tracked, _start)
+        answer = self._request(tracked, start_of)
         try:
             yield from answered(answer)
-            start: _Start | None = answer.result()
+            start: ScanStart | None = answer.result()
             if start is None:
                 raise _not_now(tracked)
             before, size_before = yield from _frames_before(start)
         finally:
-            answer.add_done_callback(_close_wal)
+            answer.add_done_callback(close_wal)
         page_map = self._maps.open(tracked.row_id)
         if page_map is None or page_map.row.generation != start.origin.state.stream.generation:
             if page_map is not None:
@@ -142,24 +145,6 @@ class Scrub:
         return np.unique(numbers).astype(np.uint32), rows[-1].redo.size if rows else None
 
 
-def _start(tracked: FollowedDatabase) -> _Start | None:
-    """In the follower's thread: where it is, and a descriptor of the WAL if frames lie in it."""
-    origin = origin_of(tracked)
-    if origin is None:
-        return None
-    cursor, pair = origin.state.cursor, tracked.wal_pairs.current
-    if cursor is None or not cursor.frames:
-        return _Start(origin, None)
-    return _Start(origin, pair.wal.duplicate()) if pair is not None else None
-
-
-def _close_wal(answer: Any) -> None:
-    if not answer.cancelled() and answer.exception() is None and answer.result() is not None:
-        wal = answer.result().wal
-        if wal is not None:
-            wal.close()
-
-
 def _not_now(tracked: FollowedDatabase) -> WalsyncdError:
     state = tracked.state
     if tracked.bridge is None and state is not None and state.mode != "wal":
@@ -167,7 +152,7 @@ def _not_now(tracked: FollowedDatabase) -> WalsyncdError:
     return TransientError("the database's history was broken off just now")
 
 
-def _frames_before(start: _Start) -> Generator[ScanWait, None, _Frames]:
+def _frames_before(start: ScanStart) -> Generator[ScanWait, None, _Frames]:
     """The pages in the frames of the WAL's incarnation at S, and the database's size at the last commit of these."""
     state: FollowState = start.origin.state
     if start.wal is None or state.cursor is None:

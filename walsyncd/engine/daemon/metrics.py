@@ -61,6 +61,7 @@ class Metrics:
         trouble: Callable[[], str],
         lines_lost: Callable[[], int],
         clock: ClockWatch,
+        proofs: Counter[str],
     ) -> None:
         self._journal = journal
         self._requests = requests
@@ -71,6 +72,7 @@ class Metrics:
         self._trouble = trouble
         self._lines_lost = lines_lost
         self._clock = clock
+        self._proofs = proofs
 
     def collect(self) -> Iterator[Metric]:
         """Yield every metric."""
@@ -121,6 +123,8 @@ class Metrics:
         began = {(names[each],): float(count) for each, count in self._journal.generation_counts().items()}
         yield _counter("generations", "Generations begun.", label, began)
         ended = {(str(kind),): float(count) for kind, count in self._journal.gaps().items()}
+        proofs = {(rule,): float(count) for rule, count in self._proofs.copy().items()}
+        yield _counter("wal_restarts", "Ends of a WAL, by the rule that proved them.", ("proven_by",), proofs)
         yield _counter("gaps", "Gaps, bridged or not, and other ends of generations, by kind.", ("reason",), ended)
 
     def _of_keeping(self) -> Iterator[Metric]:

@@ -10,7 +10,7 @@ import structlog
 
 from walsyncd.adapters.files.file_lock import NO_OFD_LOCKS, has_ofd_locks
 from walsyncd.adapters.journal.drill_table import DrillOutcome, DrillRow
-from walsyncd.adapters.journal.journal import Journal, ObjectRow
+from walsyncd.adapters.journal.journal import ObjectRow
 from walsyncd.adapters.storage.counting_storage import CountingStorage, Requests
 from walsyncd.adapters.storage.interface import Storage
 from walsyncd.config import DaemonSettings, NotifySettings
@@ -20,6 +20,7 @@ from walsyncd.engine.daemon.databases import Databases
 from walsyncd.engine.daemon.destinations import Destinations
 from walsyncd.engine.daemon.metrics import Metrics, Shipped
 from walsyncd.engine.daemon.notifier import Complaint, Notifier, complaints_of
+from walsyncd.engine.follow.environment import Environment
 from walsyncd.engine.upkeep.deletion import Removals
 from walsyncd.errors import UsageError, WalsyncdError
 from walsyncd.log import lines_lost
@@ -41,7 +42,7 @@ class Observability:
 
     def __init__(
         self,
-        journal: Journal,
+        environment: Environment,
         destinations: Callable[[], Destinations],
         waits: Callable[[], Mapping[str, Waits]],
         databases: Callable[[], Databases],
@@ -52,7 +53,7 @@ class Observability:
         self.removals = Removals()
         self._clock = ClockWatch(lambda: [each.storage for each in destinations().all()])
         self._metrics = Metrics(
-            journal,
+            environment.journal,
             self._requests,
             self._shipped,
             self.removals,
@@ -61,8 +62,9 @@ class Observability:
             trouble=self.trouble,
             lines_lost=lines_lost,
             clock=self._clock,
+            proofs=environment.proofs,
         )
-        self._journal = journal
+        self._journal = environment.journal
         self._databases = databases
         self.notifier = Notifier(socket.gethostname(), self._complaints)
         """The probe; its ``run`` is a thread of the daemon."""

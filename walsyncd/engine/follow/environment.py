@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import secrets
 import sys
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+
+import structlog
 
 from walsyncd.adapters.journal.journal import Journal
 from walsyncd.adapters.system import clock
 from walsyncd.engine.read_ahead.read_ahead import ReadAhead
+
+_log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +32,13 @@ class Environment:
     spool_bytes_max: Callable[[], int] = lambda: sys.maxsize
     entropy: Callable[[], int] = lambda: secrets.randbits(32)
     read_ahead: ReadAhead = field(default_factory=ReadAhead)
+    proofs: Counter[str] = field(default_factory=Counter[str])
+    """How often each rule decided at the end of a WAL's incarnation (``Step.decided_by``). The follower counts."""
+
+    def proven(self, database: str, rule: str) -> None:
+        """Count and log which rule decided. For the follower's thread."""
+        self.proofs[rule] += 1
+        _log.debug("wal_restart_proven", database=database, by=rule)
 
     def salts(self) -> tuple[int, int]:
         """Return random salts for an epoch."""

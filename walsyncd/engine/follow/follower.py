@@ -267,8 +267,8 @@ class Follower:
             return False
         if step.bridged:
             self._base_due(tracked)  # a base that the gap made worthless, or one that is due
-        if step.proven_by:
-            _log.debug("wal_restart_proven", database=tracked.name, by=step.proven_by)
+        if step.decided_by:
+            self._environment.proven(tracked.name, step.decided_by)
         if step.recovered:
             _log.info("wal_tail_recovered", database=tracked.name, frames=step.recovered)
         if step.doubt:

@@ -29,6 +29,7 @@ from walsyncd.engine.follow.source_reader import SourceReader
 from walsyncd.engine.follow.step import AT_ONCE, SHORTLY, Step, gap_step
 from walsyncd.engine.follow.stuck_state import again
 
+TOUCHED = "the database may have been changed while it had no WAL"
 RESTARTED = "the first WAL that was seen after a time without one had restarted already"
 
 
@@ -63,7 +64,7 @@ def first_frames(reader: SourceReader, state: FollowState) -> Step:
             return gap_step(GapKind.OVERWRITTEN, RESTARTED)
         if ended:
             return Step(life_ended=True, again_s=0)
-        return Step(caught_up=True, moving=reader.is_moving(None))
+        return _nothing_yet(reader, state)
     if seen.wal is None or seen.wal.salts != seen.index.salts:
         return _torn(reader, seen, "the WAL's header is not the one of the wal-index", ended=ended)
     return _accept(reader, state, cursor_before(seen.wal), seen.index)
@@ -85,8 +86,16 @@ def _first_scan(reader: SourceReader, state: FollowState, seen: Observation) -> 
     if wal is None or reader.last_commit(cursor_before(wal)) == 0:
         if reader.wal_pair.ended:
             return Step(life_ended=True, again_s=0)
-        return Step(caught_up=True, moving=reader.is_moving(None))
+        return _nothing_yet(reader, state)
     return _accept(reader, state, cursor_before(wal), None)
+
+
+def _nothing_yet(reader: SourceReader, state: FollowState) -> Step:
+    """Nothing is in the WAL yet. A WAL before it, which nobody saw, shows in the file that it was copied into."""
+    is_watched = reader.tracked.wal_pairs.watched  # otherwise nothing is ever known
+    if is_watched and state.mode == "wal" and not reader.wal_pair.known_since and not _untouched(reader, state):
+        return Step(gap=Gap.of(GapKind.UNCERTAIN, TOUCHED))
+    return Step(caught_up=True, moving=reader.is_moving(None))
 
 
 def _accept(reader: SourceReader, state: FollowState, cursor: Cursor, index: IndexHeader | None) -> Step:
@@ -123,7 +132,7 @@ def _doubt(
     if state.mode != "wal":
         return Gap.of(GapKind.CHANGED, "the database went into WAL mode")
     if not wal_pair.known_since and not _untouched(reader, state):
-        return Gap.of(GapKind.UNCERTAIN, "the database may have been changed while it had no WAL")
+        return Gap.of(GapKind.UNCERTAIN, TOUCHED)
     if wal_pair.overwritten and (header.sequence != 0 or wal_pair.uncounted):
         return Gap.of(GapKind.OVERWRITTEN, RESTARTED)
     if index is not None and (commits < index.ichange or (wal_pair.overwritten and commits != index.ichange)):

@@ -82,7 +82,18 @@ class Step:
     recovered: int = 0
     """How many frames were taken from the old incarnation of a WAL that had restarted."""
     proven_by: str = ""
-    """What proved that nothing was missed where the WAL restarted: its count or its remains."""
+    """What proved that nothing was missed where the WAL restarted: its count or its remains.
+
+    The count alone is ``count``. If the wal-index was closed meanwhile, it needs that nothing of the old incarnation is
+    hidden (``count_tail``), or that no rebuilt counter can have come so far (``count_time``).
+    """
+
+    @property
+    def decided_by(self) -> str:
+        """Which rule decided that an incarnation of the WAL ended as it did. Empty if none ended."""
+        if self.bridged:
+            return "bridge" if self.objects else "scan"
+        return self.proven_by or ("close" if self.life_ended else "")
 
     def then(self, found: Step) -> Step:
         """Return the step of this look and of ``found``, the next one of the same batch, which is no gap."""

@@ -158,7 +158,7 @@ def _prove(
     if index is not None and mark is not None and reader.ichange_holds(index, whole=whole):
         if not reader.is_final(index, whole=whole):
             reader.accept_provisionally()
-        return prove_by_count(
+        proof = prove_by_count(
             cursor,
             ichange_delta=(index.ichange - mark.ichange) % 2**32,
             new_salts=found.salts,
@@ -167,6 +167,9 @@ def _prove(
             tail=remains.tail,
             behind=remains.behind,
         )
+        if isinstance(proof, RestartProof) and reader.wal_pair.evidence(mark).closed:
+            return replace(proof, by="count_tail" if whole else "count_time")
+        return proof
     if state.file.boot_id != reader.environment.boot_id:
         return Gap.of(GapKind.UNCERTAIN, "the WAL restarted across a reboot")
     proof = prove_by_remains(cursor, new_salts=found.salts, new_last=reached, tail=remains.tail)

@@ -61,6 +61,9 @@ class DrillHost(Protocol):
     def look(self) -> FollowState | None:
         """Return the follower's state after a look that begins now, or None if it is not following."""
 
+    def gaps(self) -> int:
+        """Return how many gaps were found so far."""
+
     def wait_stored(self) -> bool:
         """Wait until everything found so far is stored. Returns False if that takes too long."""
 
@@ -182,6 +185,7 @@ class _Comparison:
 
     def run(self) -> None:
         """Compare the files. Errors of reading frames and files are raised."""
+        gaps = self._setting.gaps()
         before = self._look()
         if before is None:
             return
@@ -197,7 +201,9 @@ class _Comparison:
         self._pages = found.pages - len(found.numbers)
         if not len(found.numbers):
             return
-        if "rollback" in {before.mode, after.mode}:
+        if self._setting.gaps() != gaps:
+            self.skipped = "commits were missed meanwhile, and what they wrote is not known"
+        elif "rollback" in {before.mode, after.mode}:
             self.skipped = "without a WAL nobody knows which pages changed meanwhile"
         elif len(found.numbers) > DIFFERENT_MAX:
             self.skipped = f"{len(found.numbers)} pages may have changed meanwhile"

@@ -266,6 +266,9 @@ class _Host:
     def look(self) -> FollowState | None:
         return self._driller.look(self._tracked)
 
+    def gaps(self) -> int:
+        return self._tracked.gaps
+
     def wait_stored(self) -> bool:
         return self._driller.wait_stored(self._tracked)
 

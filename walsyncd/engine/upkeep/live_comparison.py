@@ -2,7 +2,8 @@
 
 Why that proves anything. Let ``P`` be the position restored and ``S`` the stored position just before frame 1 of the
 incarnation that a look finds current *before* the live file is read (``FollowState.start``). Let ``Q`` be the position
-of a look that begins *after* that, in the same generation: so the follower has proven that nothing was missed between.
+of a look that begins *after* that, in the same generation and without a gap in between: so the follower has proven that
+nothing was missed. (What was written in a gap, read by us, and written back before the bridge, is in no frame.)
 A page that no frame after min(S, P) up to Q holds has one content v at all of these positions. Before the first look
 the file had v, since a WAL is copied back whole before it restarts. Whatever a checkpoint has written into the file
 since comes from those frames. So the file has v, and so must the restored one. Pages that differ are looked up in the
