@@ -63,4 +63,8 @@ def test_an_event_ends_a_long_pause() -> None:
     for _ in range(20):
         pace = pace.hindered(0.0, took_ms=0.0, file_bytes=LARGE, has_read=False)
     assert pace.wait_ms(0.0, SECOND, is_asked=False) == HINDERED_MAX_MS
-    assert pace.woken(0.0).wait_ms(0.0, SECOND, is_asked=False) < 10.0
+    pace = pace.woken(0.0)
+    assert pace.wait_ms(0.0, SECOND, is_asked=False) < 10.0
+    pace = pace.hindered(10.0, took_ms=0.0, file_bytes=LARGE, has_read=False)
+    assert pace.wait_ms(10.0, SECOND, is_asked=False) < 10.0
+    assert pace.since_ms == 0.0

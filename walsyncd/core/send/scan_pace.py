@@ -16,7 +16,7 @@ from walsyncd.core.send.pacing import BURST, Bucket, due_ms, refill, take
 SMALL_BYTES = 4 << 20  # reading and hashing it takes 0.4 ms, less than the events of one commit (measured)
 REST_SHARE = 10
 RETRY_MS = 2.0  # a commit of a small transaction takes about a millisecond
-RETRY_MAX_MS = 1000.0
+SMALL_RETRY_MAX_MS = 20.0  # a writer at full speed leaves the file alone while its journal is synced
 HINDERED_MAX_MS = 10_000.0  # a lock that is held for so long belongs to a process that keeps it
 REST_MAX_MS = 60_000.0
 
@@ -28,7 +28,7 @@ class ScanPace:
     bucket: Bucket = field(default_factory=lambda: Bucket(BURST, 0.0))
     rest_until_ms: float = 0.0
     voided: int = 0
-    """How many scans in a row were hindered or voided."""
+    """How many scans in a row were hindered or voided, without an event that tells of an end."""
     since_ms: float | None = None
     """When the first of these was."""
 
@@ -48,12 +48,12 @@ class ScanPace:
 
     def hindered(self, now_ms: float, *, took_ms: float, file_bytes: int, has_read: bool) -> ScanPace:
         """Return the pace after a scan that was not allowed to begin, or whose result was no committed state."""
-        pause_ms = min(RETRY_MS * 2.0 ** min(self.voided, 20), RETRY_MAX_MS if has_read else HINDERED_MAX_MS)
+        pause_ms = min(RETRY_MS * 2.0 ** min(self.voided, 20), SMALL_RETRY_MAX_MS if has_read else HINDERED_MAX_MS)
         if has_read and file_bytes > SMALL_BYTES:
             pause_ms = max(pause_ms, min(REST_SHARE * took_ms * 2.0 ** min(self.voided, 5), REST_MAX_MS))
         since_ms = now_ms if self.since_ms is None else self.since_ms
         return replace(self, rest_until_ms=now_ms + pause_ms, voided=self.voided + 1, since_ms=since_ms)
 
     def woken(self, now_ms: float) -> ScanPace:
-        """Return the pace after an event while a writer was in the way: it may have ended just now."""
-        return replace(self, rest_until_ms=min(self.rest_until_ms, now_ms + RETRY_MS))
+        """Return the pace after an event while a writer was in the way: it may have ended, or end any moment."""
+        return replace(self, rest_until_ms=min(self.rest_until_ms, now_ms + RETRY_MS), voided=0)

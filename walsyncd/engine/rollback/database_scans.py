@@ -38,6 +38,7 @@ from walsyncd.engine.rollback.scanning import Scanning, ScanTools, after_scan, g
 from walsyncd.errors import WalsyncdError
 
 RECHECK_S = 1.0  # while the scan thread is at work; it wakes the follower when it is done
+EVENTS_S = 0.005  # one commit causes up to thirty events
 TOLD_S = 10.0  # for so long a writer's transaction or a busy file is nothing to report
 
 _OPEN = "any process that opens the database ends it: `sqlite3 FILE 'SELECT 1 FROM sqlite_master'`"
@@ -61,7 +62,7 @@ TROUBLES = {
     Hindrance.SHORT: ("the file is damaged: `sqlite3 FILE 'PRAGMA integrity_check'` says more", True),
 }
 
-# What ends with an event of the file: a scan is tried then, however long the next one was to wait.
+# What ends with an event of the file or its journal: a scan is tried then, however long the next one was to wait.
 UNREAD = {Hindrance.HOT, Hindrance.SUPER_JOURNAL, Hindrance.WRITER}
 
 _log = structlog.get_logger()
@@ -129,13 +130,15 @@ class DatabaseScans:
             return _once_done()
         if scanning.is_under_way:
             return self._taken(state)
-        events = self._tracked.wal_pairs.trail.file_events
-        if scanning.hindrance in UNREAD and events != self._hindered_at:
+        trail, is_hindered = self._tracked.wal_pairs.trail, scanning.hindrance in UNREAD
+        events = trail.file_events + trail.journal_events
+        if is_hindered and events != self._hindered_at:
             scanning.event_came()
         self._hindered_at = events
         wait_s = scanning.wait_s(is_early=self._proofs.is_early)
-        if wait_s > 0:
-            return Step(again_s=wait_s, rest_until_s=time.monotonic() + min(wait_s, RECHECK_S))
+        if wait_s > 0:  # a writer that is in the way is seen to end by the next event
+            rest_s = min(wait_s, EVENTS_S if is_hindered else RECHECK_S)
+            return Step(again_s=wait_s, rest_until_s=time.monotonic() + rest_s)
         page_map, closing = self._map(), self._closing
         other = None if closing is None else closing.reading
         known = page_map if page_map is not None else other
