@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
@@ -12,12 +13,14 @@ import pytest
 from tests.adapters.files.sqlite_process import SqliteProcess
 from tests.engine.following import Following
 from tests.engine.rollback.rollback_replicas import TABLE, filled
+from tests.engine.running import wait_for
 from walsyncd.adapters.journal.page_map_file import PageMapWriter
 from walsyncd.core.content.bridge_passes import PageList, all_pages
 from walsyncd.core.stored.segment import decode_body
 from walsyncd.engine.content.bridge_body import BridgeBody
+from walsyncd.engine.rollback import page_scan
 from walsyncd.engine.rollback.base_entries import BaseEntries
-from walsyncd.engine.rollback.committed_moment import Hindrance, MomentStart
+from walsyncd.engine.rollback.committed_moment import FileLooks, Hindrance, MomentStart
 from walsyncd.engine.rollback.page_scan import PageScan, ScanOrder, ScanResult
 from walsyncd.engine.rollback.pages_to_read import AllPages, PagesToRead
 
@@ -162,3 +165,23 @@ def test_a_file_that_is_shorter_than_it_says_is_not_shipped(scanned: Scanned) ->
     with scanned.path.open("r+b") as file:
         file.truncate(8 * SIZE)
     assert scanned.scan().hindrance is Hindrance.SHORT
+
+
+def test_the_state_of_the_file_is_that_of_the_moment(
+    scanned: Scanned, app: SqliteProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A commit after the last look would be taken for known if the file's times were asked after it."""
+    times = scanned.path.stat()
+    end = page_scan.end_moment
+
+    def end_before_a_commit(looks: FileLooks, start: MomentStart, page_1: bytes) -> Hindrance | None:
+        found = end(looks, start, page_1)
+        app.execute("UPDATE t SET y = 1 WHERE x = 5")
+        return found
+
+    monkeypatch.setattr(page_scan, "end_moment", end_before_a_commit)
+    wait_for(lambda: time.time() > times.st_ctime + 2.1)
+    found = scanned.scan()
+    assert found.hindrance is None
+    assert found.facts is not None
+    assert (found.facts.mtime_ns, found.facts.ctime_ns) == (times.st_mtime_ns, times.st_ctime_ns)

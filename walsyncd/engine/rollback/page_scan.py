@@ -126,6 +126,7 @@ class PageScan:
             self._body.begin_pass()
             self._page_1 = b""
             yield from self._read(file, with_page_1(order.pages.at_moment(start)), lambda: self._is_void(start))
+            facts = looks.facts()  # before the last looks: later ones may show a commit that was not read
             hindrance = end_moment(looks, start, self._page_1 or start.page_1)
             if hindrance is None and not order.pages.are_complete():
                 hindrance = Hindrance.UNPROVEN
@@ -136,7 +137,7 @@ class PageScan:
             if hindrance is not None or not order.is_current():
                 self._answer.set_result(ScanResult(hindrance or Hindrance.WRITTEN, took_s, size))
                 return
-            facts = looks.facts() if start.times.settled else looks.facts().unknown()
+            facts = facts if start.times.settled else facts.unknown()
             committed = CommittedScan(start.events, journal_events, moment_s, moment_ms)
             self._answer.set_result(self._result(start, pages, facts, committed, took_s))
 
