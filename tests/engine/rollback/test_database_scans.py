@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -211,3 +212,22 @@ def test_how_it_is_followed_is_said(place: Place) -> None:
         place.sync()
         (row,) = place.ask(op="status")["databases"]
         assert row["followed"].startswith("by its WAL")
+
+
+@pytest.mark.parametrize(("size", "what"), [(0, "is empty"), (50, "is shorter than one page")])
+def test_a_file_that_is_emptied_is_reported_until_it_is_filled_again(place: Place, size: int, what: str) -> None:
+    """No transaction can ship a database without pages. What is written into the file after that is shipped."""
+    path = place.database()
+    with SqliteProcess(path) as app:
+        app.execute(*TABLE, filled(20))
+    with running(place.settings("app")):
+        place.sync()
+        os.truncate(path, size)
+        wait_for(lambda: what in place.row().cause)
+        assert place.row().state == "missing"
+        os.truncate(path, 0)
+        with SqliteProcess(path) as app:
+            app.execute(*TABLE, filled(30))
+            wait_for(lambda: place.row().state == "following")
+            place.sync()
+    assert restored(place) == path.read_bytes()

@@ -18,9 +18,8 @@ from walsyncd.adapters.journal.page_map_file import PageMapWriter
 from walsyncd.core.content.bridge_passes import PageList, all_pages
 from walsyncd.core.stored.segment import decode_body
 from walsyncd.engine.content.bridge_body import BridgeBody
-from walsyncd.engine.rollback import page_scan
 from walsyncd.engine.rollback.base_entries import BaseEntries
-from walsyncd.engine.rollback.committed_moment import FileLooks, Hindrance, MomentStart
+from walsyncd.engine.rollback.committed_moment import FileLooks, Hindrance, MomentStart, end_moment
 from walsyncd.engine.rollback.page_scan import PageScan, ScanOrder, ScanResult
 from walsyncd.engine.rollback.pages_to_read import AllPages, PagesToRead
 
@@ -172,14 +171,13 @@ def test_the_state_of_the_file_is_that_of_the_moment(
 ) -> None:
     """A commit after the last look would be taken for known if the file's times were asked after it."""
     times = scanned.path.stat()
-    end = page_scan.end_moment
 
     def end_before_a_commit(looks: FileLooks, start: MomentStart, page_1: bytes) -> Hindrance | None:
-        found = end(looks, start, page_1)
+        found = end_moment(looks, start, page_1)
         app.execute("UPDATE t SET y = 1 WHERE x = 5")
         return found
 
-    monkeypatch.setattr(page_scan, "end_moment", end_before_a_commit)
+    monkeypatch.setattr("walsyncd.engine.rollback.page_scan.end_moment", end_before_a_commit)
     wait_for(lambda: time.time() > times.st_ctime + 2.1)
     found = scanned.scan()
     assert found.hindrance is None

@@ -137,6 +137,10 @@ class PageScan:
             if hindrance is not None or not order.is_current():
                 self._answer.set_result(ScanResult(hindrance or Hindrance.WRITTEN, took_s, size))
                 return
+            if not pages:
+                what = "is shorter than one page" if start.times.size else "is empty"
+                hint = "it is picked up with its first transaction"
+                raise MissingError(f"{order.tracked.path} {what}", hint=hint)
             facts = facts if start.times.settled else facts.unknown()
             committed = CommittedScan(start.events, journal_events, moment_s, moment_ms)
             self._answer.set_result(self._result(start, pages, facts, committed, took_s))
