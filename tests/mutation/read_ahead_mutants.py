@@ -31,6 +31,27 @@ READ_AHEAD_MUTANTS = (
         f"{AHEAD}::test_a_look_read_ahead_is_no_evidence_of_its_own_time",
     ),
     mutant(
+        "a look that was read ahead has caught up",
+        "engine/follow/look.py",
+        "so_far = replace(so_far, again_s=0, caught_up=False)",
+        "so_far = replace(so_far, again_s=0)",
+        f"{AHEAD}::test_a_full_batch_of_looks_read_ahead_has_not_caught_up",
+    ),
+    mutant(
+        "the new incarnation's last header hides the old tail",
+        "engine/read_ahead/ahead_look.py",
+        "if len(part) > FRAME_HEADER_SIZE:",
+        "if part:",
+        f"{AHEAD}::test_an_old_tail_is_found_after_new_frames",
+    ),
+    mutant(
+        "what is dropped while it is asked about is stored",
+        "engine/daemon/sync_progress.py",
+        "if is_outdated(journal.database_by_id(row.id), asked):",
+        "if False:",
+        "engine/daemon/test_sync_progress.py::test_what_is_dropped_while_it_is_asked_about_is_not_stored",
+    ),
+    mutant(
         "what was read during a restart is kept",
         READING,
         "if look.after.index is None or look.after.index.salts != index.salts:",
@@ -97,7 +118,7 @@ READ_AHEAD_MUTANTS = (
     mutant(
         "what is only read ahead is believed",
         "engine/follow/look.py",
-        "        return batch.finish(replace(so_far, again_s=0) if found.gap or is_ahead else so_far)",
+        "        return batch.finish(so_far)",
         "        tracked.state = so_far.state or tracked.state\n        return Step(again_s=0) if is_ahead else so_far",
         f"{AHEAD}",
     ),

@@ -10,6 +10,7 @@ import pytest
 
 from tests.shipping import G1, G2, T0, segment
 from walsyncd.adapters.journal.journal import Advance, Journal
+from walsyncd.core.follow.gap import Gap, GapKind
 from walsyncd.core.stored.position import Position
 from walsyncd.engine.daemon.sync_progress import SyncPoint, is_outdated, missing, parse_sync_point
 from walsyncd.errors import UsageError
@@ -35,6 +36,19 @@ def test_segments_then_the_base_are_waited_for(tmp_path: Path) -> None:
         assert is_outdated(row, replace(ASKED, rewinds=1))
         assert is_outdated(row, OTHER)
         assert is_outdated(row, "it can't be read")
+
+
+def test_what_is_dropped_while_it_is_asked_about_is_not_stored(tmp_path: Path) -> None:
+    """The row shows the generation from before that, and the spool is empty after it."""
+    with Journal.open(tmp_path) as journal:
+        database = journal.database("app", "/srv/app.db")
+        journal.begin_generation(database.id, G1, "test", "{}", T0)
+        base_key = f"{G1}/base/00000001-00000000-00000001.00000001-00000000.{T0:013}.json.zst"
+        journal.advance([Advance(database.id, "{}", (segment(1, 2),))])
+        before = replace(journal.database_by_id(database.id), base_key=base_key)
+        assert missing(journal, before, ASKED) == "1 objects wait to be uploaded"
+        journal.lose_generation(database.id, G1, Gap.of(GapKind.OWNER, "another daemon writes"), T0)
+        assert missing(journal, before, ASKED) == "what was spooled was dropped"
 
 
 def test_a_point_passes_through_the_socket_whole() -> None:

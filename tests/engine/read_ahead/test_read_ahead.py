@@ -126,6 +126,52 @@ def test_a_look_that_asks_for_more_than_was_read_is_made_again(
         follow.proves(app)
 
 
+def test_a_full_batch_of_looks_read_ahead_has_not_caught_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever asked after the reading would be told of a position without the commits that came in between."""
+    path = tmp_path / "app.db"
+    monkeypatch.setattr(Batch, "has_room", property(lambda _self: False))
+    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
+        app.execute(insert(1), insert(2))
+        follow.look()
+        app.execute(insert(3))
+        follow.environment.read_ahead.look()
+        app.execute(insert(4))
+        step = follow.step()
+        assert len(follow.restored()) == 4
+        assert not step.caught_up
+        assert follow.step().caught_up
+
+
+def test_what_comes_before_a_gap_has_not_caught_up(tmp_path: Path) -> None:
+    """A batch ends before a gap that one of its looks finds. Nobody is told that all is well before the gap is."""
+    path = tmp_path / "app.db"
+    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
+        app.execute(insert(1), insert(2))
+        follow.look()
+        app.execute(insert(3))
+        follow.environment.read_ahead.look()
+        app.execute(*(insert(number) for number in range(4, 9)))
+        app.execute(CHECKPOINT, *(insert(number) for number in range(9, 40)))
+        assert not (step := follow.step()).gap
+        assert not step.caught_up
+        assert follow.step().gap is not None
+
+
+@pytest.mark.parametrize("new_frames", [-2, -1, 0])
+def test_an_old_tail_is_found_after_new_frames(tmp_path: Path, new_frames: int, judged: list[AheadLook]) -> None:
+    """What was read of both incarnations overlaps where the new one ends. What holds more of it is used."""
+    path = tmp_path / "app.db"
+    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
+        app.execute("PRAGMA wal_autocheckpoint=0", *(insert(number) for number in range(5)))
+        follow.look()
+        frames = follow.cursor.frames
+        app.execute(insert(5), insert(6), CHECKPOINT, *(insert(7 + number) for number in range(frames + new_frames)))
+        follow.environment.read_ahead.look()
+        follow.sees_all(app)
+        restart = next(each for each in judged if each.after_tail is not None)
+        assert restart.index.max_frame == frames + new_frames
+
+
 @pytest.mark.parametrize("event", ["index_rebuilds", "closed"])
 def test_events_after_the_reading_void_its_count(tmp_path: Path, event: str, judged: list[AheadLook]) -> None:
     """A -shm that may have begun to count again between two readings does not count across a restart."""

@@ -72,6 +72,8 @@ def missing(journal: Journal | JournalReader, row: DatabaseRow, asked: SyncPoint
     pending = [waiting for waiting in journal.pending(row.id) if waiting.id <= asked.object_id]
     if pending:
         return row.error or f"{len(pending)} objects wait to be uploaded"
+    if is_outdated(journal.database_by_id(row.id), asked):  # since ``row`` was read, so the spool may be empty for that
+        return "what was spooled was dropped"
     if not _has_base(row, asked):
         return row.error or "the base is not stored yet"
     return ""

@@ -89,7 +89,9 @@ def _looks(tracked: FollowedDatabase, environment: Environment, wal_pair: WalPai
             so_far = so_far.then(found)
             if not _leads_on(found, is_ahead=is_ahead) or not batch.has_room:
                 break
-        return batch.finish(replace(so_far, again_s=0) if found.gap or is_ahead else so_far)
+        if found.gap or is_ahead:  # the file may hold more, and whoever asks has to wait for a look at it
+            so_far = replace(so_far, again_s=0, caught_up=False)
+        return batch.finish(so_far)
     except NotReadError:
         batch.drop()
         return AT_ONCE

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from walsyncd.core.follow.decision import Cursor, Observation
-from walsyncd.core.sqlite.wal import Salts
+from walsyncd.core.sqlite.wal import FRAME_HEADER_SIZE, Salts
 from walsyncd.core.sqlite.walindex import IndexHeader
 from walsyncd.errors import WalsyncdError
 
@@ -68,13 +68,21 @@ class AheadLook:
         return is_same and self.frames == before.index.max_frame
 
     def pread(self, offset: int, length: int) -> bytes:
-        """Return what was read of these bytes. They are fewer at the end of the WAL, and where the reading ended."""
+        """Return what was read of these bytes. They are fewer at the end of the WAL, and where the reading ended.
+
+        After a restart, the frames of the new incarnation are the first extent. It ends with the header of one more
+        frame, and that whole frame can be in the next extent, the rest of the old incarnation.
+        """
+        found: bytes | None = None
         for start, data in self.extents:
-            if start <= offset < start + len(data):
-                return data[offset - start : offset - start + length]
-        if any(offset == start + len(data) for start, data in self.extents):
-            return b""
-        raise NotReadError(f"{length} bytes at {offset} of the WAL were not read ahead")
+            if start <= offset <= start + len(data):
+                part = data[offset - start : offset - start + length]
+                if len(part) > FRAME_HEADER_SIZE:
+                    return part
+                found = part if found is None or len(part) > len(found) else found
+        if found is None:
+            raise NotReadError(f"{length} bytes at {offset} of the WAL were not read ahead")
+        return found
 
 
 def joined(looks: list[AheadLook]) -> AheadLook:
