@@ -193,3 +193,17 @@ def test_dropping_it_does_not_wait_for_a_look(tmp_path: Path, monkeypatch: pytes
         assert not reading.look(ROOM)
         assert reading.is_over
         assert reading.after(follow.cursor) is None
+
+
+def test_a_fault_ends_the_reading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise none would begin again, since the follower takes it for one that goes on."""
+    with begun(tmp_path) as (app, _, reading):
+        app.execute(insert(20))
+
+        def failing(*_arguments: object) -> None:
+            raise ValueError("a bug")
+
+        monkeypatch.setattr(Reading, "_observe", failing)
+        with pytest.raises(ValueError, match="a bug"):
+            reading.look(ROOM)
+        assert reading.is_over

@@ -17,7 +17,6 @@ from walsyncd.core.follow.decision import Cursor, DmsHolder, Observation
 from walsyncd.core.sqlite.wal import FRAME_HEADER_SIZE, WAL_HEADER_SIZE, Salts, WalHeader, parse_wal_header
 from walsyncd.core.sqlite.walindex import WALINDEX_READ_SIZE, IndexHeader, parse_index_header
 from walsyncd.engine.read_ahead.ahead_look import AheadLook, joined
-from walsyncd.errors import WalsyncdError
 
 LOOK_S, LOOK_S_MAX = 0.001, 0.008  # the fastest WAL lives for ten milliseconds
 LOOK_SHARE = 8  # so many looks while the WAL grows from its beginning to its restart
@@ -133,7 +132,7 @@ class Reading:
         try:
             if not self.is_over and (self._is_slow() or not self._look(room)):
                 self._close()
-        except WalsyncdError:
+        except Exception:
             self._close()
             raise
         finally:
