@@ -103,3 +103,41 @@ def test_the_daemon_is_away_while_the_mode_changes(place: Place) -> None:
             place.sync()
             assert place.row().generation == generation
     assert restored(place) == path.read_bytes()
+
+
+@pytest.mark.parametrize("is_away", [False, True])
+def test_an_encrypted_database_leaves_wal_mode(place: Place, is_away: bool) -> None:
+    """Without a WAL its page size can't be read, so there is no bridge: a base is taken, and following goes on."""
+    path = place.database()
+    with SqliteProcess(path, module="apsw") as app:
+        with running(place.settings("app")):
+            app.execute("PRAGMA key='secret'", "PRAGMA journal_mode=WAL", *TABLE, filled(50))
+            place.sync()
+            app.execute("UPDATE t SET y = 1 WHERE x = 1")
+            wait_for(lambda: has_map(place))
+            if not is_away:
+                app.execute("PRAGMA journal_mode=DELETE", "UPDATE t SET y = 2 WHERE x = 2")
+                place.sync()
+        if is_away:
+            app.execute("PRAGMA journal_mode=DELETE", "UPDATE t SET y = 2 WHERE x = 2")
+        with running(place.settings("app")):
+            place.sync()
+            assert restored(place) == path.read_bytes()
+            app.execute("UPDATE t SET y = 3 WHERE x = 3")
+            place.sync()
+            assert restored(place) == path.read_bytes()
+
+
+def test_a_database_is_encrypted_while_it_is_followed(place: Place) -> None:
+    """No SQLite could apply the encrypted pages to a base that is not, so that another generation begins."""
+    path = place.database()
+    with SqliteProcess(path, module="apsw") as app, running(place.settings("app")):
+        app.execute(*TABLE, filled(50))
+        place.sync()
+        generation = place.row().generation
+        app.execute("PRAGMA rekey='secret'")
+        wait_for(lambda: place.row().generation not in {generation, None})
+        for change in ("UPDATE t SET y = 1 WHERE x = 1", "PRAGMA journal_mode=WAL", "PRAGMA journal_mode=DELETE"):
+            app.execute(change, "UPDATE t SET y = randomblob(9) WHERE x = 2")
+            place.sync()
+        assert restored(place) == path.read_bytes()

@@ -42,6 +42,7 @@ class Hindrance(Enum):
     REPLACED = "another file was put in the database's place"
     WAL = "the database changed to WAL mode"
     PAGE_SIZE = "the page size changed"
+    UNREADABLE = "the first page is not that of a database: it is encrypted, or damaged"
     SHORT = "the file is shorter than its first page says"
     UNPROVEN = "what changed is not known"
 

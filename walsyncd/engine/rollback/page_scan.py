@@ -72,6 +72,16 @@ def with_page_1(pages: PageList) -> PageList:
     return PageList(np.union1d(pages.numbers, [1]).astype(np.uint32), pages.beyond)
 
 
+def _other_database(page_1: bytes, page_size: int) -> Hindrance | None:
+    """Return why pages of this database are of no use to a base of the one that was followed, if they are not."""
+    header = parse_database_header(page_1)
+    if header is None:
+        return None
+    if not header.magic_ok:
+        return Hindrance.UNREADABLE
+    return None if header.page_size in {None, page_size} else Hindrance.PAGE_SIZE
+
+
 class PageScan:
     """One scan. ``answer`` gets the ``ScanResult`` or an error, and then ``done`` is called."""
 
@@ -119,9 +129,8 @@ class PageScan:
             if isinstance(start, Hindrance):
                 self._answer.set_result(ScanResult(start, 0.0, size))
                 return
-            header = parse_database_header(start.page_1)
-            if header is not None and header.magic_ok and header.page_size not in {None, order.page_size}:
-                self._answer.set_result(ScanResult(Hindrance.PAGE_SIZE, 0.0, size))
+            if (hindrance := _other_database(start.page_1, order.page_size)) is not None:
+                self._answer.set_result(ScanResult(hindrance, 0.0, size))
                 return
             self._body.begin_pass()
             self._page_1 = b""

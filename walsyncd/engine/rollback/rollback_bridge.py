@@ -132,7 +132,9 @@ class RollbackBridge:
             scanning.tools.schedule.at(tracked, RETRY_S)
             return None
         if (gap := gap_of(found.hindrance)) is not None:
-            return self._other_mode(gap.reason) if found.hindrance is Hindrance.WAL else self._page_size_changed()
+            return (
+                self._other_mode(gap.reason) if found.hindrance is Hindrance.WAL else self._other_database(gap.reason)
+            )
         if found.hindrance is not None or state is None or found.new is None:
             scanning.tools.schedule.at(tracked, scanning.wait_s())
             return None
@@ -150,9 +152,9 @@ class RollbackBridge:
             state=after_scan(state, found), objects=(found.new,), bridged=True, scanned=found.committed, again_s=0
         )
 
-    def _page_size_changed(self) -> Step:
+    def _other_database(self, what: str) -> Step:
         self.is_impossible = True
-        return gap_step(GapKind.CHANGED, "{reason}, and the page size changed", reason=self.gap.reason)
+        return gap_step(GapKind.CHANGED, "{reason}, and {what}", reason=self.gap.reason, what=what)
 
     def _span(self) -> BridgeSpan:
         old, gap = self.old.stream, self.gap

@@ -16,6 +16,7 @@ from walsyncd.engine.follow.followed_database import FollowedDatabase
 from walsyncd.engine.follow.schedule import Schedule
 from walsyncd.engine.rollback.database_scans import DatabaseScans
 from walsyncd.engine.rollback.rollback_bridge import RollbackBridge
+from walsyncd.engine.rollback.rollback_look import has_page_size
 from walsyncd.engine.rollback.scanning import Scanning, ScanTools
 
 _log = structlog.get_logger()
@@ -40,6 +41,8 @@ class RollbackMode:
         """
         bridge = tracked.bridge
         is_rollback = is_in_rollback_mode(tracked)
+        if bridge is not None and bridge.has_other_mode and bridge.is_for_wal and not has_page_size(tracked):
+            return False  # encrypted, and not in WAL mode: neither bridge can be built
         has_other_mode = bridge is not None and (bridge.has_other_mode or bridge.is_for_wal is is_rollback)
         if bridge is not None and not has_other_mode:
             if not bridge.is_impossible:

@@ -29,6 +29,7 @@ SPOOL_SHARE = 4  # a transaction larger than 1/SPOOL_SHARE of the spool is dropp
 GAPS = {
     Hindrance.WAL: "the database changed to WAL mode",
     Hindrance.PAGE_SIZE: "the page size changed",
+    Hindrance.UNREADABLE: "the first page was encrypted, or damaged",
 }
 
 
