@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from tests.engine.rollback.rollback_replicas import TABLE, filled, objects, rest
 from tests.engine.running import Place, running, wait_for
 from walsyncd.core.restore.plan import AtPosition
 from walsyncd.core.stored.position import parse_position
+from walsyncd.engine.rollback.committed_moment import FileLooks, Hindrance, MomentStart, begin_moment
 
 MODES = ["DELETE", "TRUNCATE", "PERSIST", "MEMORY", "OFF"]
 
@@ -214,20 +216,34 @@ def test_how_it_is_followed_is_said(place: Place) -> None:
         assert row["followed"].startswith("by its WAL")
 
 
-@pytest.mark.parametrize(("size", "what"), [(0, "is empty"), (50, "is shorter than one page")])
-def test_a_file_that_is_emptied_is_reported_until_it_is_filled_again(place: Place, size: int, what: str) -> None:
-    """No transaction can ship a database without pages. What is written into the file after that is shipped."""
+@pytest.mark.parametrize("size", [0, 50, 4096 * 8])
+def test_a_file_that_was_cut_is_reported_until_it_is_filled_again(
+    place: Place, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Meanwhile nothing is shipped, and it is not scanned again and again. After that the generation goes on."""
     path = place.database()
     with SqliteProcess(path) as app:
         app.execute(*TABLE, filled(20))
+    content = path.read_bytes()
+    scans: list[object] = []
+
+    def begin(looks: FileLooks) -> MomentStart | Hindrance:
+        scans.append(looks)
+        return begin_moment(looks)
+
     with running(place.settings("app")):
         place.sync()
+        generation = place.row().generation
+        monkeypatch.setattr("walsyncd.engine.rollback.page_scan.begin_moment", begin)
         os.truncate(path, size)
-        wait_for(lambda: what in place.row().cause)
-        assert place.row().state == "missing"
+        wait_for(lambda: "the file is" in place.row().cause)
+        assert place.row().state == "degraded"
+        time.sleep(2)
+        assert 1 <= len(scans) < 30
+        assert restored(place) == content
         os.truncate(path, 0)
         with SqliteProcess(path) as app:
             app.execute(*TABLE, filled(30))
-            wait_for(lambda: place.row().state == "following")
             place.sync()
+        assert place.row().generation == generation
     assert restored(place) == path.read_bytes()

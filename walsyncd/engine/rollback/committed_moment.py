@@ -43,6 +43,7 @@ class Hindrance(Enum):
     WAL = "the database changed to WAL mode"
     PAGE_SIZE = "the page size changed"
     UNREADABLE = "the first page is not that of a database: it is encrypted, or damaged"
+    EMPTY = "the file is empty, or shorter than one page"
     SHORT = "the file is shorter than its first page says"
     UNPROVEN = "what changed is not known"
 

@@ -59,11 +59,12 @@ TROUBLES = {
     Hindrance.WRITTEN: (_WAL_MODE, False),
     Hindrance.UNSETTLED: (_WAL_MODE, False),
     Hindrance.UNPROVEN: (_WAL_MODE, False),
+    Hindrance.EMPTY: ("it is followed again when it is filled; `walsyncd restore` gives what it was", True),
     Hindrance.SHORT: ("the file is damaged: `sqlite3 FILE 'PRAGMA integrity_check'` says more", True),
 }
 
 # What ends with an event of the file or its journal: a scan is tried then, however long the next one was to wait.
-UNREAD = {Hindrance.HOT, Hindrance.SUPER_JOURNAL, Hindrance.WRITER}
+UNREAD = {Hindrance.HOT, Hindrance.SUPER_JOURNAL, Hindrance.WRITER, Hindrance.EMPTY, Hindrance.SHORT}
 
 _log = structlog.get_logger()
 

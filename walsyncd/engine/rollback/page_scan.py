@@ -141,15 +141,13 @@ class PageScan:
                 hindrance = Hindrance.UNPROVEN
             took_s = time.monotonic() - self._began_s
             pages = size_without_frames(start.page_1, start.times.size, order.page_size)
-            if hindrance is None and pages * order.page_size > start.times.size:
-                hindrance = Hindrance.SHORT
+            if hindrance is None and (not pages or pages * order.page_size > start.times.size):
+                # Only a write ends that, so nothing is gained by another scan soon.
+                self._answer.set_result(ScanResult(Hindrance.SHORT if pages else Hindrance.EMPTY, 0.0, size))
+                return
             if hindrance is not None or not order.is_current():
                 self._answer.set_result(ScanResult(hindrance or Hindrance.WRITTEN, took_s, size))
                 return
-            if not pages:
-                what = "is shorter than one page" if start.times.size else "is empty"
-                hint = "it is picked up with its first transaction"
-                raise MissingError(f"{order.tracked.path} {what}", hint=hint)
             facts = facts if start.times.settled else facts.unknown()
             committed = CommittedScan(start.events, journal_events, moment_s, moment_ms)
             self._answer.set_result(self._result(start, pages, facts, committed, took_s))
