@@ -91,8 +91,15 @@ ROLLBACK_MUTANTS: tuple[Mutant, ...] = (
     mutant(
         "pages past the end are waited for by nobody",
         "engine/rollback/page_scan.py",
-        "if hindrance is None and pages * order.page_size > start.times.size:",
+        "if hindrance is None and (not pages or pages * order.page_size > start.times.size):",
         "if False:",
+        "engine/rollback/test_page_scan.py",
+    ),
+    mutant(
+        "the file's times are asked after the last looks",
+        "engine/rollback/page_scan.py",
+        "facts = facts if start.times.settled",
+        "facts = looks.facts() if start.times.settled",
         "engine/rollback/test_page_scan.py",
     ),
     mutant(

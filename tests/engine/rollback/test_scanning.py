@@ -16,7 +16,7 @@ from walsyncd.engine.rollback.scanning import after_scan, gap_of
 def test_only_what_the_database_has_become_is_a_gap(hindrance: Hindrance | None) -> None:
     """A writer, a journal or a change is waited for."""
     gap = gap_of(hindrance)
-    assert (gap is not None) == (hindrance in {Hindrance.WAL, Hindrance.PAGE_SIZE})
+    assert (gap is not None) == (hindrance in {Hindrance.WAL, Hindrance.PAGE_SIZE, Hindrance.UNREADABLE})
     assert gap is None or gap.kind is GapKind.CHANGED
 
 
