@@ -50,8 +50,8 @@ def finished(size: int) -> FinishedBase:
 
 @pytest.mark.parametrize(
     ("frame", "mode", "time_ms"),
-    [(5, "wal", 1000), (0, "wal", 2000), (5, "rollback", 2000)],
-    ids=["commits", "no commit", "without a WAL"],
+    [(5, "wal", 1000), (0, "wal", 2000), (5, "rollback", 1000), (0, "rollback", 2000)],
+    ids=["commits", "no commit", "scans without a WAL", "no scan without a WAL"],
 )
 def test_a_base_has_the_time_of_what_it_shows(tmp_path: Path, frame: int, mode: str, time_ms: int) -> None:
     """That of the last commit, or of now if no commit of the generation is in it. Size and ETag are the store's."""

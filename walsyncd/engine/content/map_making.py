@@ -37,7 +37,8 @@ from walsyncd.engine.follow.followed_database import FollowedDatabase
 from walsyncd.engine.threads.boundary import boundary
 from walsyncd.errors import TransientError, WalsyncdError
 
-RETRY_S = 60.0
+RETRY_S = 1.0  # doubled with each attempt that fails, up to RETRY_S_MAX
+RETRY_S_MAX = 60.0
 POLL_S = 0.05  # while waiting for an answer of the follower
 STORED_POLL_S = 1.0
 STORED_WAIT_S = 600.0  # after this the next attempt begins at a later S, which may be stored sooner
@@ -104,6 +105,7 @@ class MapMaker:
         self._request = request
         self._boot_id = boot_id
         self._under_way: set[int] = set()
+        self._failures: dict[int, int] = {}
         self._waiting: set[int] = set()
         """Databases whose map can't be made before the next segment. Nothing wakes the daemon for them."""
 
@@ -124,12 +126,15 @@ class MapMaker:
         try:
             with boundary("make a page map", database=tracked.name):
                 yield from self._make(tracked)
+            self._failures.pop(tracked.row_id, None)
         except _NotYetError as error:
             self._waiting.add(tracked.row_id)
             _log.debug("page_map_not_made", database=tracked.name, reason=error.message)
         except WalsyncdError as error:
-            _log.info("page_map_not_made", database=tracked.name, reason=error.message, next_try_in_s=RETRY_S)
-            self.due(tracked, RETRY_S)
+            failures = self._failures[tracked.row_id] = self._failures.get(tracked.row_id, 0) + 1
+            wait_s = min(RETRY_S_MAX, RETRY_S * 2.0 ** min(failures - 1, 10))
+            _log.info("page_map_not_made", database=tracked.name, reason=error.message, next_try_in_s=wait_s)
+            self.due(tracked, wait_s)
         finally:
             self._under_way.discard(tracked.row_id)
 

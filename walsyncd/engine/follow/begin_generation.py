@@ -96,6 +96,8 @@ def _begin_in_wal(reader: SourceReader, begun: FollowState) -> Step:
         has_lasted(reader, seen)
         return _BEGIN_AGAIN
     if seen.holder is not DmsHolder.LIVE:
+        if seen.holder is DmsHolder.NONE and not seen.wal_bytes:
+            wal_pairs.begin_unwritten(reader.wal_pair)
         return Step(state=_before_wal(begun, seen))
     if seen.index is not None and seen.index.max_frame == seen.index.ichange == 0:
         wal_pairs.begin_unwritten(reader.wal_pair)

@@ -155,7 +155,7 @@ class WalPairs:
             return True
 
     def begin_unwritten(self, wal_pair: WalPair) -> None:
-        """Begin a generation with ``wal_pair``. By its wal-index, nothing was ever committed into its WAL."""
+        """Begin a generation with ``wal_pair``: its WAL is empty, and was always, by its wal-index, or is unused."""
         with self._lock:
             wal_pair.known_since = self.watched
 

@@ -24,13 +24,14 @@ from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import suppress
 from pathlib import Path
-from typing import Self, TypeVar
-
-import structlog
+from typing import TYPE_CHECKING, Self, TypeVar, cast
 
 from walsyncd.config import mount_of
 from walsyncd.errors import UnresponsiveError, WalsyncdError
 from walsyncd.file_calls import FILE_CALLS, HINT, FileCall, ThreadAbandonedError, covers
+
+if TYPE_CHECKING:
+    from structlog.typing import FilteringBoundLogger
 
 LOOK_S = 2.0
 LOOKS = 5  # so a call may last ten seconds: a disk that is busy takes one
@@ -39,7 +40,6 @@ THREADS_MAX = 32
 SEARCHES_MAX = 20  # attempts at work that met another silent path each time
 
 T = TypeVar("T")
-_log = structlog.get_logger()
 
 
 class HangWatch:
@@ -128,7 +128,7 @@ class HangWatch:
         try:
             self.carry_out(work)
         except WalsyncdError as error:
-            _log.debug("file_work_failed", reason=error.message)
+            _logger().debug("file_work_failed", reason=error.message)
 
     def _run(self) -> None:
         while not self._stopping.is_set():
@@ -143,7 +143,7 @@ class HangWatch:
     def _take_answered(self) -> None:
         answered = FILE_CALLS.take_answered()
         if answered and self._logs:
-            _log.info("file_system_answers_again", paths=answered)
+            _logger().info("file_system_answers_again", paths=answered)
         if answered:
             self.answered(answered)
 
@@ -162,7 +162,7 @@ class HangWatch:
         if len(FILE_CALLS.abandoned) >= THREADS_MAX or not FILE_CALLS.abandon(call):
             return
         if self._logs:
-            _log.error(
+            _logger().error(
                 "file_system_does_not_answer",
                 path=str(call.path),
                 call=call.action,
@@ -199,5 +199,11 @@ class HangWatch:
             if done.done():  # it answered at that very moment, and may not have seen that it was silent
                 FILE_CALLS.answers(mount)
             if self._logs:
-                _log.error("mount_does_not_answer", mount=str(mount), remedy=HINT)
+                _logger().error("mount_does_not_answer", mount=str(mount), remedy=HINT)
             self.silenced(str(mount))
+
+
+def _logger() -> FilteringBoundLogger:
+    import structlog  # noqa: PLC0415 - commands search with a time limit, too, and are light until they log
+
+    return cast("FilteringBoundLogger", structlog.get_logger())
