@@ -273,6 +273,7 @@ class Daemon:
         self._content.queue.stop()
         self._observability.stop()
         self._server.stop()
+        self._supervisor.join(1.0, only="follower")  # what it is spooling just now is shipped, too
         self._destinations.urgent(tracked.row_id for tracked in databases)
         if not self._destinations.stop(max(0.0, deadline - time.monotonic()), linger_s=LINGER_S):
             _log.warning("uploads_left_in_flight", remedy="the next start finds out what became of them")

@@ -66,10 +66,14 @@ class Supervisor:
                 return "crash"
             return self._calls.pop(0) if self._calls else None
 
-    def join(self, timeout_s: float) -> list[str]:
-        """Wait for all threads to end, up to ``timeout_s`` for each. Returns the names of those that did not."""
+    def join(self, timeout_s: float, *, only: str = "") -> list[str]:
+        """Wait for all threads to end, or for those with one name, up to ``timeout_s`` for each.
+
+        Returns the names of all that still run.
+        """
         for thread in self._threads:
-            thread.join(timeout_s)
+            if only in {"", thread.name}:
+                thread.join(timeout_s)
         return [thread.name for thread in self._threads if thread.is_alive()]
 
     def _guarded(self, name: str, target: Callable[[], None]) -> None:
