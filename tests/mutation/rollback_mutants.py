@@ -105,7 +105,7 @@ ROLLBACK_MUTANTS: tuple[Mutant, ...] = (
     mutant(
         "frames without a map are built upon",
         "engine/rollback/rollback_look.py",
-        "if not scans.has_map() and state.stream.frame:",
+        "if not has_map and state.stream.frame:",
         "if False:",
         "engine/rollback/test_rollback_look.py",
     ),

@@ -19,6 +19,7 @@ from walsyncd.engine.content.scan_queue import ScanQueue
 from walsyncd.engine.follow.environment import Environment
 from walsyncd.engine.follow.followed_database import FollowedDatabase
 from walsyncd.engine.follow.schedule import Schedule
+from walsyncd.engine.follow.step import Bridging
 
 DATABASE_SHARE = 2  # a bridge larger than 1/DATABASE_SHARE of the database is dropped, because a base costs less
 SPOOL_SHARE = 4  # and so is one larger than 1/SPOOL_SHARE of the spool
@@ -53,7 +54,6 @@ class Bridges:
         if state is None or page_map is None:
             return False
         old = replace(state, gap=gap)
-        self._journal.gap_found(tracked.row_id, format_follow_state(old))
         bridge = GapBridge(
             tracked,
             self._environment,
@@ -66,11 +66,17 @@ class Bridges:
             proven_ms=max(tracked.proven_ms, state.stream.time_ms),
             suspect=self.suspect(page_map, state, gap),
         )
+        self.enter(tracked, bridge)
+        return True
+
+    def enter(self, tracked: FollowedDatabase, bridge: Bridging) -> None:
+        """Begin ``bridge``. Its gap is kept in the follow state, so that a restart bridges it again."""
+        old, gap = bridge.old, bridge.gap
+        self._journal.gap_found(tracked.row_id, format_follow_state(old))
         tracked.begin_bridge(bridge)
         self._schedule.at(tracked, 0)
-        position = str(state.stream.position)
+        position = str(old.stream.position)
         _log.warning("gap_found", database=tracked.name, position=position, kind=str(gap.kind), reason=gap.reason)
-        return True
 
     def take_back(self, tracked: FollowedDatabase) -> int | None:
         """Drop what the database has spooled but for what was begun. Returns the number of bytes freed.

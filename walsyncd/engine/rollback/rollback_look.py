@@ -46,7 +46,8 @@ def look_in_rollback_mode(
     tracked: FollowedDatabase, environment: Environment, state: FollowState, scans: FileScans
 ) -> Step | None:
     """Look at a database without a WAL. Returns None if its page size can't be read, as in an encrypted file."""
-    if not scans.has_map() and not has_page_size(tracked):
+    has_map = scans.has_map()  # asked once: each answer is a query of the journal
+    if not has_map and not has_page_size(tracked):
         return None
     pairs = tracked.wal_pairs
     facts = file_facts(database_identity(tracked), environment.boot_id, None)
@@ -56,14 +57,14 @@ def look_in_rollback_mode(
     writes, events = pairs.database_writes, pairs.trail.file_events
     if not facts.is_file(state.file):
         return Step(gap=Gap.of(GapKind.REPLACED, REPLACED))
-    if not scans.has_map() and state.stream.frame:
+    if not has_map and state.stream.frame:
         # Its frames are of no use to the next base, and would be applied to it by hand.
         stream = state.stream.next_epoch()
         state = replace(state, stream=stream, start_epoch=stream.epoch, start_frame=0)
         return Step(state=state, base_wanted="the page map is lost", again_s=0)
     if scans.is_known(facts, state.file):
         return _unchanged(environment, state, facts, writes)
-    if scans.has_map() or scans.is_closing():
+    if has_map or scans.is_closing():
         return scans.step(state)
     scans.note_known(events)
     return replace(_unchanged(environment, state, facts, writes), base_wanted=CHANGED)

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import structlog
-
 from walsyncd.adapters.journal.journal import Journal
-from walsyncd.core.follow.follow_state import format_follow_state
 from walsyncd.core.follow.gap import Gap
 from walsyncd.engine.content.page_content import PageContent
 from walsyncd.engine.follow.begin_generation import is_in_rollback_mode
@@ -18,8 +15,6 @@ from walsyncd.engine.rollback.database_scans import DatabaseScans
 from walsyncd.engine.rollback.rollback_bridge import RollbackBridge
 from walsyncd.engine.rollback.rollback_look import has_page_size
 from walsyncd.engine.rollback.scanning import Scanning, ScanTools
-
-_log = structlog.get_logger()
 
 
 class RollbackMode:
@@ -56,19 +51,13 @@ class RollbackMode:
             gap = bridge.gap
         if not is_rollback:
             return self._bridges.begin(tracked, gap, old)
-        old = replace(old, gap=gap)
-        self._tools.journal.gap_found(tracked.row_id, format_follow_state(old))
-        tracked.begin_bridge(
-            RollbackBridge(
-                Scanning(self._tools, tracked),
-                old=old,
-                gap=gap,
-                page_size=page_map.page_size,
-                proven_ms=max(tracked.proven_ms, old.stream.time_ms),
-                suspect=self._bridges.suspect(page_map, old, gap),
-            )
+        bridge = RollbackBridge(
+            Scanning(self._tools, tracked),
+            old=replace(old, gap=gap),
+            gap=gap,
+            page_size=page_map.page_size,
+            proven_ms=max(tracked.proven_ms, old.stream.time_ms),
+            suspect=self._bridges.suspect(page_map, old, gap),
         )
-        self._tools.schedule.at(tracked, 0)
-        position = str(old.stream.position)
-        _log.warning("gap_found", database=tracked.name, position=position, kind=str(gap.kind), reason=gap.reason)
+        self._bridges.enter(tracked, bridge)
         return True
