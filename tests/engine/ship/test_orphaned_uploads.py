@@ -9,6 +9,7 @@ import pytest
 
 from tests.fakes import Call, FakeStorage
 from tests.shipping import G1, G2, NAME, T0, begun_journal, segment
+from walsyncd.adapters.journal.epoch_table import Epoch
 from walsyncd.adapters.journal.journal import Advance, Journal
 from walsyncd.core.stored.layout import BaseKey, WholeKey, format_key
 from walsyncd.engine.ship.orphaned_uploads import FOREIGN_AGE_MS, abort_orphans
@@ -58,12 +59,25 @@ def test_in_a_generation_of_ours_what_the_journal_does_not_know_goes(journal: Jo
 
 
 def test_what_others_began_goes_after_seven_days(journal: Journal, storage: FakeStorage) -> None:
-    """Not before; and compactions of ours neither, of which this module knows nothing."""
-    whole = format_key(WholeKey(G1, 1, 4, T0, 0))
-    kept = [opened(storage, f"{NAME}/{key}", YOUNG) for key in (base_key(G2), whole)]
+    """Not before."""
+    kept = [opened(storage, f"{NAME}/{base_key(G2)}", YOUNG)]
     opened(storage, f"{NAME}/{base_key(G2)}", OLD)
     assert sweep(journal, storage) == 1
     assert list(storage.uploads) == kept
+
+
+def test_a_compaction_that_is_under_way_is_left(journal: Journal, storage: FakeStorage) -> None:
+    """What one that was killed sent, and what arrived after the next attempt had looked, is aborted after that."""
+    epoch, key = Epoch(1, G1, 1), format_key(WholeKey(G1, 1, 4, T0, 0))
+    journal.whole_begun(epoch, key, 100, 1)
+    kept = opened(storage, f"{NAME}/{key}", YOUNG)
+    late = opened(storage, f"{NAME}/{format_key(WholeKey(G1, 2, 4, T0, 0))}", YOUNG)
+    assert sweep(journal, storage) == 1
+    assert list(storage.uploads) == [kept]
+    assert late != kept
+    journal.whole_stored(epoch, 2)
+    assert sweep(journal, storage) == 1
+    assert storage.uploads == {}
 
 
 def test_other_folders_and_foreign_names_are_left_alone(journal: Journal, storage: FakeStorage) -> None:

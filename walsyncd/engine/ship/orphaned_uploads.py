@@ -3,8 +3,8 @@
 | the upload's key is                    | and                             | so                                  |
 |----------------------------------------|---------------------------------|-------------------------------------|
 | none of ours by its form               |                                 | leave it: another database's folder |
-| a base or segment of a generation that | the journal has an object of it | leave it: under way, or a leftover  |
-| this journal began                     | the journal knows nothing of it | abort: a request that landed late   |
+| an object's of a generation that this  | the journal has an object of it | leave it: under way, or a leftover  |
+| journal began                          | the journal knows nothing of it | abort: a request that landed late   |
 | any other                              | the upload is older than 7 days | abort: we are the owner             |
 |                                        | it is younger                   | leave it: another writer may use it |
 
@@ -17,7 +17,7 @@ from collections.abc import Collection
 
 from walsyncd.adapters.journal.journal import Journal
 from walsyncd.adapters.storage.interface import OpenUpload, Storage
-from walsyncd.core.stored.layout import BaseKey, SegmentKey, folder_key, parse_key
+from walsyncd.core.stored.layout import BaseKey, SegmentKey, WholeKey, folder_key, parse_key
 from walsyncd.errors import ImpossibleError, RefusedError
 from walsyncd.log import get_logger
 
@@ -40,6 +40,7 @@ def abort_orphans(journal: Journal, storage: Storage, *, database_id: int, name:
     known = {row.key for row in journal.pending(database_id)}
     known |= {base.row.key for base in journal.bases(database_id)}
     known |= {leftover.key for leftover in journal.leftovers() if leftover.database_id == database_id}
+    known |= {whole.key for whole in journal.wholes(database_id) if whole.state == "begun"}
     now_ms = storage.clock_ms() or wall_ms
     orphans = [
         upload
@@ -57,6 +58,6 @@ def is_orphan(upload: OpenUpload, *, key: str, began: Collection[str], known: Co
     parsed = parse_key(key)
     if parsed is None or key in known:
         return False
-    if isinstance(parsed, BaseKey | SegmentKey) and parsed.generation in began:
+    if isinstance(parsed, BaseKey | SegmentKey | WholeKey) and parsed.generation in began:
         return True
     return now_ms - upload.initiated_ms > FOREIGN_AGE_MS
