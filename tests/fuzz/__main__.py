@@ -15,12 +15,13 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.fuzz import bucket, control, names
+from tests.fuzz import bucket, control, names, side_files
 
 PARTS: dict[str, Callable[[int, Path], None]] = {
     "bucket": bucket.fuzz,
     "control": control.fuzz,
     "names": names.fuzz,
+    "side-files": side_files.fuzz,
 }
 
 

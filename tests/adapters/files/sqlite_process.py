@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import select
 import subprocess
 import sys
 from pathlib import Path
@@ -70,6 +71,12 @@ class SqliteProcess:
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(statements) + "\n")
         self._process.stdin.flush()
+
+    def answer(self, seconds_max: float) -> str:
+        """Return the line that it answers with; empty if it ended, or is silent for so long."""
+        assert self._process.stdout is not None
+        ready, _, _ = select.select([self._process.stdout], [], [], seconds_max)
+        return self._process.stdout.readline() if ready else ""
 
     def close(self) -> None:
         """Close the connection and end the process."""
