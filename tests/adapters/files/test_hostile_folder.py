@@ -14,9 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from walsyncd.adapters.files.durable_file import make_folders, publish, write_temporary
 from walsyncd.adapters.files.target import Access, Target
-from walsyncd.errors import RefusedError, UsageError
+from walsyncd.adapters.storage.directory import DirectoryStorage
+from walsyncd.adapters.storage.folder_tree import FolderTree
+from walsyncd.errors import RefusedError, UsageError, WalsyncdError
 
 TENANT = 12345
 TAG = "0123abcd"
@@ -218,10 +219,35 @@ def test_new_files_that_are_replaced_by_links_give_nothing_away(victim: Path, te
     for name in ("attacked", "quiet"):
         (tenant / name).mkdir()
         os.chown(tenant / name, TENANT, TENANT)
+    tree = FolderTree(tenant)
     with attacked_by(REPLACER, str(tenant / "attacked"), str(victim)):
         for number in range(ROUNDS):
             with suppress(OSError):
-                publish(write_temporary(tenant / "attacked", lambda file: file.write(b"x")), tenant / "quiet" / "file")
-            with suppress(OSError):
-                make_folders(tenant / "attacked" / f"{number}")
+                tree.publish(tree.write("attacked", lambda file: file.write(b"x")), "quiet/file")
+            with suppress(OSError), tree.folder(f"attacked/{number}", create=True):
+                pass
     assert is_untouched(victim)
+
+
+@pytest.mark.slow
+def test_storage_whose_folders_change_into_links(victim: Path, tenant: Path) -> None:
+    """Whoever may write to a ``file://`` storage leads nobody out of it: not to read, to write, nor to delete."""
+    storage = DirectoryStorage(tenant / "store")
+    storage.put("db/secret", b"ours", metadata={})
+    for path in (tenant / "store", tenant / "store" / "db"):
+        os.chown(path, TENANT, TENANT)
+    (tenant / "store" / "link").symlink_to(victim.parent)
+    seen = set()
+    with attacked_by(SWAPPER, f"{tenant}/store/db|{tenant}/store/link"):
+        for _ in range(ROUNDS):
+            with suppress(WalsyncdError):
+                seen.add(storage.get("db/secret"))
+            with suppress(WalsyncdError):
+                storage.delete(["db/secret"])
+            with suppress(WalsyncdError):
+                storage.put("db/secret", b"ours", metadata={})
+            with suppress(WalsyncdError):
+                storage.put_if("db/new", b"ours", etag=None)
+    assert seen == {b"ours"}
+    assert is_untouched(victim)
+    assert [path.name for path in victim.parent.iterdir()] == [victim.name]

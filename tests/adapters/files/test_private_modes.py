@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from walsyncd.adapters.files.durable_file import create_file, make_folders
 from walsyncd.adapters.files.private_modes import folder_of_url, keep_private, tighten
 from walsyncd.adapters.journal.journal import Journal, lock_state_dir
 from walsyncd.adapters.storage.directory import DirectoryStorage
@@ -36,8 +35,6 @@ def test_objects_and_their_folders_are_private_whatever_the_umask(tmp_path: Path
     parts = storage.list_parts("app/large", upload_id)
     assert [part.etag for part in parts] == [etag]
     storage.complete_upload("app/large", upload_id, list(parts))
-    make_folders(tmp_path / "new" / "folder")
-    create_file(tmp_path / "new" / "file").close()
     modes = modes_below(tmp_path)
     assert {name: oct(mode) for name, mode in modes.items() if mode & 0o027} == {}
 

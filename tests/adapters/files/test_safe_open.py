@@ -22,7 +22,7 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     if request.param != "openat2":
         codes = [errno.ENOSYS, errno.EPERM]
 
-        def refuse(_folder: Path) -> int:
+        def refuse(_folder: Path | str, _flags: int) -> int:
             codes.append(codes.pop(0))
             raise OSError(codes[0], os.strerror(codes[0]))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import json
 import os
 import threading
 import time
@@ -262,29 +263,82 @@ def test_order_of_durable_steps(storage: DirectoryStorage, root: Path, monkeypat
     """File, rename, folder; and a new folder's parent is fsynced before anything is put into it."""
     storage.put("other", b"", metadata={})
     steps: list[str] = []
-    fsync, rename = os.fsync, Path.rename
+    fsync, rename = os.fsync, os.rename
 
     def noted_fsync(descriptor: int) -> None:
         path = Path(f"/proc/self/fd/{descriptor}").readlink()
         steps.append("file" if path.is_file() else f"folder {path.relative_to(root)}")
         fsync(descriptor)
 
-    def noted_rename(path: Path, target: Path) -> Path:
-        steps.append(f"rename {target.relative_to(root)}")
-        return rename(path, target)
+    def noted_rename(old: str, new: str, *, src_dir_fd: int, dst_dir_fd: int) -> None:
+        folder = Path(f"/proc/self/fd/{dst_dir_fd}").readlink()
+        steps.append(f"rename {(folder / new).relative_to(root)}")
+        rename(old, new, src_dir_fd=src_dir_fd, dst_dir_fd=dst_dir_fd)
 
     monkeypatch.setattr(os, "fsync", noted_fsync)
-    monkeypatch.setattr(Path, "rename", noted_rename)
+    monkeypatch.setattr(os, "rename", noted_rename)
     storage.put("app/gen/x", b"x", metadata={})
     assert steps == ["file", "folder .", "folder app", "rename app/gen/x", "folder app/gen"]
 
 
-def test_changed_hidden_file(storage: DirectoryStorage, root: Path) -> None:
-    """A hidden file that another tool damaged is a CorruptError that names it."""
+@pytest.mark.parametrize(
+    "body",
+    [b"{", b"[]", b"{}", b"[" * 10_000, b"null", b'{"key": 1, "initiated_ms": "x", "metadata": []}', b" " * (1 << 20)],
+)
+def test_changed_hidden_file(storage: DirectoryStorage, root: Path, body: bytes) -> None:
+    """A hidden file that somebody else changed is a CorruptError that names it, and costs no other upload."""
     upload = storage.create_upload("db/base", metadata={})
-    (root / ".walsyncd/uploads" / upload / "upload").write_text("{")
+    other = storage.create_upload("other/base", metadata={})
+    (root / ".walsyncd/uploads" / upload / "upload").write_bytes(body)
     with pytest.raises(CorruptError, match=upload):
-        storage.list_uploads("")
+        storage.list_parts("db/base", upload)
+    assert [found.upload_id for found in storage.list_uploads("")] == [other]
+
+
+def test_foreign_names_among_parts(storage: DirectoryStorage, root: Path) -> None:
+    """What has no name of a part, or is no file, is none."""
+    upload = storage.create_upload("db/base", metadata={})
+    etag = storage.upload_part("db/base", upload, 1, b"x")
+    folder = root / ".walsyncd/uploads" / upload
+    (folder / "x-y").touch()
+    (folder / f"00002-{etag}").symlink_to(folder / f"00001-{etag}")
+    assert storage.list_parts("db/base", upload) == [StoredPart(1, 1, etag)]
+
+
+def test_metadata_that_somebody_else_wrote(storage: DirectoryStorage, root: Path) -> None:
+    """It is ignored: the object's own bytes say what it is."""
+    storage.put(KEY, b"x", metadata={"walsyncd-id": "chosen"})
+    (kept,) = root.glob(".walsyncd/metadata/*")
+    for body in (b"{}", b"[[[", b'{"etag": 1}', json.dumps({**json.loads(kept.read_text()), "metadata": 5}).encode()):
+        kept.write_bytes(body)
+        info = storage.head(KEY)
+        assert info is not None
+        assert info.metadata == {"walsyncd-id": hashlib.sha256(b"x").hexdigest()}
+
+
+def test_links_in_the_place_of_folders_and_objects(storage: DirectoryStorage, root: Path, tmp_path: Path) -> None:
+    """Nothing is read, written or deleted through them; the error names the path and says what to do."""
+    outside = tmp_path / "outside"
+    (outside / "gen").mkdir(parents=True)
+    (outside / "gen/x").write_bytes(b"secret")
+    storage.put("other/x", b"", metadata={})
+    (root / "db").symlink_to(outside)
+    (root / "file").symlink_to(outside / "gen/x")
+    for call in (
+        lambda: storage.get("db/gen/x"),
+        lambda: storage.head("db/gen/x"),
+        lambda: storage.get("file"),
+        lambda: list(storage.stream("file")),
+        lambda: storage.put("db/gen/x", b"", metadata={}),
+        lambda: storage.put_if("db/gen/y", b"", etag=None),
+        lambda: storage.delete(["db/gen/x"]),
+    ):
+        with pytest.raises(RefusedError, match="symbolic links") as caught:
+            call()
+        assert "remove" in caught.value.hint
+    assert [info.key for info in storage.list("")] == ["other/x"]
+    assert list(storage.list("db/gen/")) == []
+    assert [(path.name, path.read_bytes()) for path in (outside / "gen").iterdir()] == [("x", b"secret")]
 
 
 def test_object_replaced_while_it_is_read(storage: DirectoryStorage) -> None:

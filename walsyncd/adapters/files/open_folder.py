@@ -34,6 +34,7 @@ from walsyncd.errors import RefusedError
 LINKS_MAX = 40  # as in path_resolution(7)
 NEW_FOLDER_MODE = 0o755  # at most; a new folder admits nobody whom its parent excludes
 _WALK_FLAGS = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+_FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _LINK_HINT = "name the folder that it leads to, or have root make the link in a folder of root's"
 
 
@@ -73,6 +74,24 @@ class OpenFolder:
         """The folder's permission bits."""
         return stat.S_IMODE(os.fstat(self.descriptor).st_mode)
 
+    def enter(self, name: str, *, create: bool = False, mode: int = NEW_FOLDER_MODE) -> OpenFolder:
+        """Open a folder of this folder. A link is never followed (ELOOP). ``create`` is as in ``open_folder``."""
+        here = _Place(self.descriptor, self.path, is_shared=self._is_shared)
+        try:
+            descriptor = os.open(name, _FOLDER_FLAGS, dir_fd=self.descriptor)
+        except FileNotFoundError:
+            if not create:
+                raise
+            descriptor = _make(here, name, mode)
+        except NotADirectoryError:  # Linux also reports this for a link
+            raise _not_entered(self, name) from None
+        return OpenFolder(self.path / name, descriptor, is_shared=_is_shared(here, os.fstat(descriptor)))
+
+    def leave_to_heir(self, descriptor: int) -> None:
+        """Give the heir a file that we have just created in this folder and have open, if we are root."""
+        if os.geteuid() == 0 and self.heir:
+            os.fchown(descriptor, *self.heir)
+
     def open(self, name: str, flags: int, mode: int = 0o600) -> int:
         """Open a file of this folder and return the descriptor. A link is never followed (ELOOP)."""
         return os.open(name, flags | os.O_NOFOLLOW | os.O_CLOEXEC, mode, dir_fd=self.descriptor)
@@ -103,8 +122,7 @@ class OpenFolder:
             self.unlink(temporary)  # left by a killed process
         descriptor = self.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
         try:
-            if os.geteuid() == 0 and self.heir:
-                os.fchown(descriptor, *self.heir)
+            self.leave_to_heir(descriptor)
             with os.fdopen(descriptor, "wb", closefd=False) as file:
                 file.write(content)
             os.fsync(descriptor)
@@ -122,15 +140,15 @@ class OpenFolder:
         os.fsync(self.descriptor)
 
 
-def open_folder(path: Path, *, create: bool = False) -> OpenFolder:
+def open_folder(path: Path, *, create: bool = False, mode: int = NEW_FOLDER_MODE) -> OpenFolder:
     """Open a folder, by the rules of this module.
 
-    With ``create`` missing folders are created, each durable and owned as its parent. Raises RefusedError for a link
-    that is not followed, and OSError.
+    With ``create`` missing folders are created, each durable and owned as its parent, with ``mode`` at most. Raises
+    RefusedError for a link that is not followed, and OSError.
     """
     with _Walk(path) as walk:
         while walk.left:
-            walk.step(create=create)
+            walk.step(create=create, mode=mode)
         descriptor = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=walk.place.descriptor)
         return OpenFolder(walk.place.path, descriptor, is_shared=walk.place.is_shared)
 
@@ -159,7 +177,7 @@ class _Walk:
     def __exit__(self, *_exception: object) -> None:
         os.close(self.place.descriptor)
 
-    def step(self, *, create: bool) -> None:
+    def step(self, *, create: bool, mode: int) -> None:
         """Enter the next component, or replace it by what a link leads to."""
         name = self.left.popleft()
         here = self.place
@@ -171,7 +189,7 @@ class _Walk:
         except FileNotFoundError:
             if not create:
                 raise
-            descriptor = _make(here, name)
+            descriptor = _make(here, name, mode)
         try:
             status = os.fstat(descriptor)
             if stat.S_ISLNK(status.st_mode):
@@ -209,6 +227,13 @@ class _Walk:
         self.left.extendleft(reversed(goal.parts[1:] if goal.is_absolute() else goal.parts))
 
 
+def _not_entered(folder: OpenFolder, name: str) -> OSError:
+    """Return why a name can't be entered that is no folder: it is a link (ELOOP), or something else (ENOTDIR)."""
+    status = folder.status(name)
+    code = errno.ELOOP if status and stat.S_ISLNK(status.st_mode) else errno.ENOTDIR
+    return OSError(code, os.strerror(code), str(folder.path / name))
+
+
 def _open_component(parent: _Place, name: str) -> int:
     """Open a folder, or whatever else has the name. O_DIRECTORY mounts a folder that is mounted on demand."""
     try:
@@ -237,12 +262,11 @@ def _is_open_to_all(status: os.stat_result) -> bool:
     return bool(status.st_mode & (stat.S_ISVTX | stat.S_IWOTH))
 
 
-def _make(parent: _Place, name: str) -> int:
+def _make(parent: _Place, name: str, mode: int) -> int:
     """Create a folder that belongs to its parent's owner, and return its descriptor."""
     with suppress(FileExistsError):
-        os.mkdir(name, NEW_FOLDER_MODE, dir_fd=parent.descriptor)
-    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-    descriptor = os.open(name, flags, dir_fd=parent.descriptor)
+        os.mkdir(name, mode, dir_fd=parent.descriptor)
+    descriptor = os.open(name, _FOLDER_FLAGS, dir_fd=parent.descriptor)
     try:
         give_new_folder(descriptor, parent.descriptor, is_shared=parent.is_shared)
         sync_descriptor(parent.descriptor)

@@ -25,7 +25,7 @@ from pathlib import Path
 
 # O_NONBLOCK has no effect on a regular file and keeps a FIFO of that name from stopping the daemon.
 _FILE_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK | os.O_NOFOLLOW
-_FOLDER_FLAGS = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+_FOLDER_FLAGS = os.O_DIRECTORY | os.O_CLOEXEC
 
 _OPENAT2 = 437  # the system call's number, which is the same on every architecture
 _OPEN_HOW = struct.Struct("@QQQ")  # flags, mode, resolve (linux/openat2.h)
@@ -42,16 +42,22 @@ def open_folder(folder: Path) -> Iterator[int]:
 
     Raises OSError, with ELOOP for a link on the way.
     """
-    try:
-        descriptor = _openat2(folder)
-    except OSError as error:
-        if error.errno not in _NOT_AVAILABLE:
-            raise
-        descriptor = _open_step_by_step(folder)
+    descriptor = folder_descriptor(folder)
     try:
         yield descriptor
     finally:
         os.close(descriptor)
+
+
+def folder_descriptor(folder: Path | str, access: int = os.O_PATH) -> int:
+    """Return a descriptor of the folder, as ``open_folder``. It can be listed and fsynced with O_RDONLY."""
+    flags = access | _FOLDER_FLAGS
+    try:
+        return _openat2(folder, flags)
+    except OSError as error:
+        if error.errno not in _NOT_AVAILABLE:
+            raise
+    return _open_step_by_step(Path(folder), flags)
 
 
 def open_in(folder: int, name: str) -> int:
@@ -65,8 +71,8 @@ def open_in(folder: int, name: str) -> int:
         return os.open(name, _FILE_FLAGS, dir_fd=folder)
 
 
-def _openat2(folder: Path) -> int:
-    how = _OPEN_HOW.pack(_FOLDER_FLAGS, 0, _RESOLVE_NO_SYMLINKS)
+def _openat2(folder: Path | str, flags: int) -> int:
+    how = _OPEN_HOW.pack(flags, 0, _RESOLVE_NO_SYMLINKS)
     number, directory, size = ctypes.c_long(_OPENAT2), ctypes.c_long(_AT_FDCWD), ctypes.c_size_t(len(how))
     descriptor = int(_libc.syscall(number, directory, ctypes.c_char_p(os.fsencode(folder)), how, size))
     if descriptor < 0:
@@ -75,20 +81,20 @@ def _openat2(folder: Path) -> int:
     return descriptor
 
 
-def _open_step_by_step(folder: Path) -> int:
-    descriptor = os.open("/", _FOLDER_FLAGS)
+def _open_step_by_step(folder: Path, flags: int) -> int:
+    descriptor = os.open("/", flags)
     for part in folder.parts[1:]:
         above, descriptor = descriptor, -1
         try:
-            descriptor = _open_below(above, part, folder)
+            descriptor = _open_below(above, part, folder, flags)
         finally:
             os.close(above)
     return descriptor
 
 
-def _open_below(above: int, part: str, folder: Path) -> int:
+def _open_below(above: int, part: str, folder: Path, flags: int) -> int:
     try:
-        return os.open(part, _FOLDER_FLAGS | os.O_NOFOLLOW, dir_fd=above)
+        return os.open(part, flags | os.O_NOFOLLOW, dir_fd=above)
     except NotADirectoryError:  # Linux also reports this for a link where it was to open a folder
         if stat.S_ISLNK(os.stat(part, dir_fd=above, follow_symlinks=False).st_mode):
             raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(folder)) from None

@@ -9,7 +9,8 @@
     .walsyncd/metadata/<SHA-256 of key>    JSON of metadata that can't be computed from the object
     .walsyncd/lock                         held (flock) by ``put_if`` while it compares and writes
 
-``.walsyncd`` is never listed. All of it must be on one file system.
+``.walsyncd`` is never listed. All of it must be on one file system. Links are neither followed nor listed: others may
+write to the folder as to a bucket, and what they leave there is not believed (``folder_tree``).
 
 An ETag is modification time, size and inode, which need no reading. A copied folder has other ETags. The metadata
 ``walsyncd-id`` of an object that was put whole is the SHA-256 of its body: ``head`` computes it, nothing is kept. Other
@@ -24,33 +25,34 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
+import stat
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
-from walsyncd.adapters.files.durable_file import (
-    copy_whole,
-    create_file,
-    make_folders,
-    publish,
-    reading,
-    sync_folder,
-    write_temporary,
-    writing,
-)
+from walsyncd.adapters.files.durable_file import reading, writing
+from walsyncd.adapters.files.open_folder import OpenFolder
+from walsyncd.adapters.storage.folder_notes import FolderNotes, UploadNote
+from walsyncd.adapters.storage.folder_tree import FolderTree, copy_whole, create
 from walsyncd.adapters.storage.interface import ObjectInfo, OpenUpload, StoredPart
 from walsyncd.adapters.storage.remembered_folder import RememberedFolder
 from walsyncd.adapters.system import clock
 from walsyncd.core.stored.layout import ID_METADATA
-from walsyncd.errors import CorruptError, MissingError, UsageError
+from walsyncd.errors import CorruptError, MissingError, RefusedError, UsageError
 
 HIDDEN = ".walsyncd"
 BLOCK_SIZE = 1 << 20
 LEFTOVER_SECONDS_MAX = 86_400.0  # a temporary file exists for seconds, that of a large base for hours at most
+
+_TEMPORARY = f"{HIDDEN}/temporary"
+_UPLOADS = f"{HIDDEN}/uploads"
+_LOCK = "lock"
+_PART_NAME = re.compile(r"(\d{5})-([0-9a-f]{32})", re.ASCII)
 
 
 class DirectoryStorage:
@@ -58,10 +60,9 @@ class DirectoryStorage:
 
     def __init__(self, root: Path, memory: Path | None = None) -> None:
         self._root = root.absolute()
-        self._hidden = self._root / HIDDEN
-        self._temporary = self._hidden / "temporary"
-        self._uploads = self._hidden / "uploads"
-        self._place = RememberedFolder(self._root, self._hidden, memory)
+        self._tree = FolderTree(self._root)
+        self._notes = FolderNotes(self._tree, self._root)
+        self._place = RememberedFolder(self._root, self._root / HIDDEN, memory)
 
     @property
     def url(self) -> str:
@@ -77,20 +78,18 @@ class DirectoryStorage:
 
     def put_if(self, key: str, body: bytes, *, etag: str | None) -> bool:
         """See ``Storage.put_if``. It is exact among all processes that write only by ``put_if``."""
-        target = self._path(key)
-        with writing("write object conditionally", target), self._locked():
-            if (_etag(target.stat()) if target.exists() else None) != etag:
+        with writing("write object conditionally", self._path(key)), self._locked():
+            status = self._tree.status(key)
+            if (status and _etag(status)) != etag:
                 return False
             self._publish(key, self._write(body), {})
         return True
 
     def head(self, key: str) -> ObjectInfo | None:
         """See ``Storage.head``. Reads the object unless its metadata was kept."""
-        target = self._path(key)
         try:
-            with reading("look at object", target), target.open("rb") as file:
-                status = os.fstat(file.fileno())
-                metadata = self._kept_metadata(key, _etag(status))
+            with reading("look at object", self._path(key)), self._tree.open(key) as (file, status):
+                metadata = self._notes.metadata(_metadata_name(key), _etag(status))
                 if metadata is None:
                     metadata = {ID_METADATA: hashlib.file_digest(file, "sha256").hexdigest()}
                 return _info(key, status, metadata)
@@ -99,15 +98,13 @@ class DirectoryStorage:
 
     def get(self, key: str, *, first: int = 0, length: int | None = None) -> bytes:
         """See ``Storage.get``."""
-        target = self._path(key)
-        with reading("read object", target), target.open("rb") as file:
+        with reading("read object", self._path(key)), self._tree.open(key) as (file, _):
             file.seek(first)
             return file.read() if length is None else file.read(length)
 
     def stream(self, key: str) -> Iterator[bytes]:
         """See ``Storage.stream``."""
-        target = self._path(key)
-        with reading("read object", target), target.open("rb") as file:
+        with reading("read object", self._path(key)), self._tree.open(key) as (file, _):
             while block := file.read(BLOCK_SIZE):
                 yield block
 
@@ -119,72 +116,69 @@ class DirectoryStorage:
         return self._walk(f"{folder}/" if folder else "", prefix, start_after)
 
     def _walk(self, folder: str, prefix: str, start_after: str) -> Iterator[ObjectInfo]:
-        for name in self._names(folder):
+        for name, status in self._entries(folder):
             key = folder + name
             if not key.startswith(prefix):
                 continue
             if name.endswith("/"):
                 if key > start_after or start_after.startswith(key):
                     yield from self._walk(key, prefix, start_after)
-            elif key > start_after and (info := self._listed(key)):
-                yield info
+            elif key > start_after:
+                yield _info(key, status, {})
 
-    def _names(self, folder: str) -> Sequence[str]:
-        """Return the names in ``folder`` (empty or ending in ``/``). Those of folders end in ``/``, which sorts them.
+    def _entries(self, folder: str) -> Sequence[tuple[str, os.stat_result]]:
+        """Return what is in ``folder`` (empty or ending in ``/``). Names of folders end in ``/``, which sorts them.
 
         Text sorts by code points, which is the order of its UTF-8 bytes. Links and special files are not ours.
         """
         self._place.require()
-        path = self._root / folder
-        try:
-            with reading("list", path), os.scandir(path) as entries:
-                return sorted(filter(None, map(_listed_name, entries)))
-        except MissingError:
-            return ()
-
-    def _listed(self, key: str) -> ObjectInfo | None:
-        path = self._root / key
-        try:
-            with reading("list", path):
-                return _info(key, path.stat(), {})
-        except MissingError:  # deleted since the folder was read
-            return None
+        with reading("list", self._root / folder):
+            try:
+                with self._tree.folder(folder) as opened, os.scandir(opened.descriptor) as entries:
+                    return sorted(filter(None, map(_listed, entries)), key=lambda entry: entry[0])
+            except (FileNotFoundError, NotADirectoryError):
+                return ()
+            except OSError as error:
+                if error.errno != errno.ELOOP or not folder:
+                    raise
+                return ()
 
     def folders(self, prefix: str) -> builtins.list[str]:
         """See ``Storage.folders``. A folder without an object in it does not count."""
         if prefix:
             self._path(prefix.removesuffix("/"))
-        names = [name for name in self._names(prefix) if name.endswith("/")]
+        names = [name for name, _ in self._entries(prefix) if name.endswith("/")]
         return sorted(name.removesuffix("/") for name in names if any(self._walk(prefix + name, "", "")))
 
     def delete(self, keys: Sequence[str]) -> None:
         """See ``Storage.delete``. Folders that become empty are removed as well."""
         folders = set()
         for key in keys:
-            target = self._path(key)
             absent = suppress(FileNotFoundError, NotADirectoryError, IsADirectoryError)
-            with writing("delete object", target), absent:
-                target.unlink()
-                folders.add(target.parent)
-                self._metadata_path(key).unlink(missing_ok=True)
+            with writing("delete object", self._path(key)), absent:
+                self._tree.unlink(key)
+                folders.add(key.rpartition("/")[0])
+                self._tree.unlink(_metadata_name(key))
         for folder in folders:
-            with writing("delete objects from", folder):
+            with writing("delete objects from", self._root / folder):
                 self._settle(folder)
 
-    def _settle(self, folder: Path) -> None:
+    def _settle(self, folder: str) -> None:
         """Make deletions in ``folder`` durable, and remove it and its parents as far as they are empty."""
-        while folder != self._root:
+        while folder:
+            above, _, name = folder.rpartition("/")
             try:
-                folder.rmdir()
+                with self._tree.folder(above) as opened:
+                    os.rmdir(name, dir_fd=opened.descriptor)
             except FileNotFoundError:
                 pass  # another process was faster
             except OSError as error:
                 if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                     raise
                 break
-            folder = folder.parent
-        with suppress(FileNotFoundError):
-            sync_folder(folder)
+            folder = above
+        with suppress(FileNotFoundError), self._tree.folder(folder) as opened:
+            opened.sync()
 
     def create_upload(self, key: str, *, metadata: Mapping[str, str]) -> str:
         """See ``Storage.create_upload``."""
@@ -193,7 +187,7 @@ class DirectoryStorage:
         upload = {"key": key, "initiated_ms": clock.wall_ms(), "metadata": dict(metadata)}
         with writing("begin upload of", target):
             self._sweep()
-            publish(self._write(json.dumps(upload).encode()), self._uploads / upload_id / "upload")
+            self._tree.publish(self._write(json.dumps(upload).encode()), f"{_UPLOADS}/{upload_id}/upload")
         return upload_id
 
     def upload_part(self, key: str, upload_id: str, number: int, body: bytes) -> str:
@@ -203,18 +197,21 @@ class DirectoryStorage:
         with reading(f"upload part {number} of", self._path(key)):
             temporary = self._write(body)
             try:  # not by ``publish``: an upload that was aborted meanwhile must not reappear
-                temporary.rename(folder / f"{number:05d}-{etag}")
+                self._tree.rename(temporary, f"{folder}/{number:05d}-{etag}")
             except FileNotFoundError:
-                temporary.unlink()
+                self._tree.unlink(temporary)
                 raise
-            sync_folder(folder)
         return etag
 
     def list_parts(self, key: str, upload_id: str) -> builtins.list[StoredPart]:
         """See ``Storage.list_parts``; sorted by number."""
         folder, _ = self._open_upload(key, upload_id)
-        with reading("list parts of", self._path(key)):
-            return [_stored_part(path) for path in sorted(folder.glob("*-*"))]
+        with (
+            reading("list parts of", self._path(key)),
+            self._tree.folder(folder) as opened,
+            os.scandir(opened.descriptor) as entries,
+        ):
+            return sorted(filter(None, map(_stored_part, entries)), key=lambda part: (part.number, part.etag))
 
     def complete_upload(self, key: str, upload_id: str, parts: Sequence[StoredPart]) -> str:
         """See ``Storage.complete_upload``."""
@@ -227,10 +224,11 @@ class DirectoryStorage:
 
         def join(file: BinaryIO) -> None:
             for part in parts:
-                copy_whole(folder / _part_name(part), file)
+                with self._tree.open(f"{folder}/{part.number:05d}-{part.etag}") as (source, _):
+                    copy_whole(source, file)
 
         with writing("complete upload of", self._path(key)):
-            etag = self._publish(key, write_temporary(self._temporary, join), upload["metadata"])
+            etag = self._publish(key, self._tree.write(_TEMPORARY, join), upload.metadata)
             self._drop_upload(folder)
         return etag
 
@@ -244,13 +242,13 @@ class DirectoryStorage:
             return
 
     def list_uploads(self, prefix: str) -> builtins.list[OpenUpload]:
-        """See ``Storage.list_uploads``; sorted by key."""
-        self._place.require()
+        """See ``Storage.list_uploads``; sorted by key. What is no upload of ours is left out."""
         found = []
-        for path in sorted(self._uploads.glob("*/upload")):
-            with suppress(MissingError):  # finished after the folder was read
-                upload = _read_json(path)
-                found.append(OpenUpload(upload["key"], path.parent.name, upload["initiated_ms"]))
+        for name, _ in self._entries(f"{_UPLOADS}/"):
+            upload_id = name.removesuffix("/")
+            with suppress(MissingError, CorruptError, RefusedError):  # finished since, or made by another
+                upload = self._notes.upload(f"{_UPLOADS}/{upload_id}/upload")
+                found.append(OpenUpload(upload.key, upload_id, upload.initiated_ms))
         return sorted(filter(lambda upload: upload.key.startswith(prefix), found), key=lambda upload: upload.key)
 
     def clock_ms(self) -> int | None:
@@ -271,65 +269,58 @@ class DirectoryStorage:
             )
         return self._root / key
 
-    def _write(self, body: bytes) -> Path:
-        return write_temporary(self._temporary, lambda file: file.write(body))
+    def _write(self, body: bytes) -> str:
+        return self._tree.write(_TEMPORARY, lambda file: file.write(body))
 
-    def _publish(self, key: str, temporary: Path, metadata: Mapping[str, str]) -> str:
+    def _publish(self, key: str, temporary: str, metadata: Mapping[str, str]) -> str:
         """Give a temporary file its key, after keeping the metadata that ``head`` can't derive. Returns the ETag."""
-        etag = _etag(temporary.stat())  # the rename does not change it
+        with self._tree.open(temporary) as (_, status):
+            etag = _etag(status)  # the rename does not change it
         if metadata:
             kept = json.dumps({"key": key, "etag": etag, "metadata": dict(metadata)})
-            publish(self._write(kept.encode()), self._metadata_path(key))
-        publish(temporary, self._root / key)
+            self._tree.publish(self._write(kept.encode()), _metadata_name(key))
+        self._tree.publish(temporary, key)
         return etag
 
-    def _metadata_path(self, key: str) -> Path:
-        return self._hidden / "metadata" / hashlib.sha256(key.encode()).hexdigest()
-
-    def _kept_metadata(self, key: str, etag: str) -> dict[str, str] | None:
-        try:
-            kept = _read_json(self._metadata_path(key))
-        except MissingError:
-            return None
-        return dict(kept["metadata"]) if kept["etag"] == etag else None
-
-    def _open_upload(self, key: str, upload_id: str) -> tuple[Path, dict[str, Any]]:
+    def _open_upload(self, key: str, upload_id: str) -> tuple[str, UploadNote]:
         """Return folder and description. Raises MissingError unless this upload of this key is open."""
         target = self._path(key)
         if upload_id.isalnum():
             with suppress(MissingError):
-                upload = _read_json(self._uploads / upload_id / "upload")
-                if upload["key"] == key:
-                    return self._uploads / upload_id, upload
+                upload = self._notes.upload(f"{_UPLOADS}/{upload_id}/upload")
+                if upload.key == key:
+                    return f"{_UPLOADS}/{upload_id}", upload
         raise MissingError(f"upload {upload_id!r} of {target} is not open")
 
-    def _drop_upload(self, folder: Path) -> None:
+    def _drop_upload(self, folder: str) -> None:
         """Rename the upload away in one step before deleting it, so that half of it is never taken for a whole."""
-        make_folders(self._temporary)
-        doomed = folder.rename(self._temporary / folder.name)
-        sync_folder(self._uploads)
-        shutil.rmtree(doomed, ignore_errors=True)  # the next sweep removes the rest
+        name = folder.rpartition("/")[2]
+        self._tree.rename(folder, f"{_TEMPORARY}/{name}", create=True)
+        with self._tree.folder(_UPLOADS) as uploads:
+            uploads.sync()
+        with self._tree.folder(_TEMPORARY) as temporary:
+            _remove_tree(temporary, name)  # the next sweep removes the rest
 
     def _sweep(self) -> None:
         """Remove what killed processes left half-written."""
-        make_folders(self._temporary)
-        for path in self._temporary.iterdir():
-            with suppress(FileNotFoundError):
-                if path.stat().st_mtime > time.time() - LEFTOVER_SECONDS_MAX:
+        with self._tree.folder(_TEMPORARY, create=True) as temporary:
+            for name in temporary.names():
+                status = temporary.status(name)
+                if status is None or status.st_mtime > time.time() - LEFTOVER_SECONDS_MAX:
                     continue
-                if path.is_dir():
-                    shutil.rmtree(path, ignore_errors=True)
+                if stat.S_ISDIR(status.st_mode):
+                    _remove_tree(temporary, name)
                 else:
-                    path.unlink()
+                    with suppress(FileNotFoundError):
+                        temporary.unlink(name)
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
         """Exclude other threads and processes. A crash releases the lock."""
-        make_folders(self._hidden)
-        lock = self._hidden / "lock"
-        with suppress(FileExistsError):
-            create_file(lock).close()
-        descriptor = os.open(lock, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+        with self._tree.folder(HIDDEN, create=True) as hidden:
+            with suppress(FileExistsError):
+                create(hidden, _LOCK).close()
+            descriptor = hidden.open(_LOCK, os.O_RDWR | os.O_NONBLOCK)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             yield
@@ -337,12 +328,25 @@ class DirectoryStorage:
             os.close(descriptor)
 
 
-def _listed_name(entry: os.DirEntry[str]) -> str | None:
+def _remove_tree(folder: OpenFolder, name: str) -> None:
+    shutil.rmtree(name, ignore_errors=True, dir_fd=folder.descriptor)
+
+
+def _metadata_name(key: str) -> str:
+    return f"{HIDDEN}/metadata/{hashlib.sha256(key.encode()).hexdigest()}"
+
+
+def _listed(entry: os.DirEntry[str]) -> tuple[str, os.stat_result] | None:
+    """Return name and status of a file or a folder, and None for all else, and for what was deleted meanwhile."""
     if not _is_utf8(entry.name) or entry.name == HIDDEN:
         return None
-    if entry.is_dir(follow_symlinks=False):
-        return f"{entry.name}/"
-    return entry.name if entry.is_file(follow_symlinks=False) else None
+    try:
+        status = entry.stat(follow_symlinks=False)
+    except FileNotFoundError:
+        return None
+    if stat.S_ISDIR(status.st_mode):
+        return f"{entry.name}/", status
+    return (entry.name, status) if stat.S_ISREG(status.st_mode) else None
 
 
 def _is_utf8(name: str) -> bool:
@@ -358,19 +362,8 @@ def _info(key: str, status: os.stat_result, metadata: Mapping[str, str]) -> Obje
     return ObjectInfo(key, status.st_size, _etag(status), status.st_mtime_ns // 1_000_000, metadata)
 
 
-def _part_name(part: StoredPart) -> str:
-    return f"{part.number:05d}-{part.etag}"
-
-
-def _stored_part(path: Path) -> StoredPart:
-    number, _, etag = path.name.partition("-")
-    return StoredPart(int(number), path.stat().st_size, etag)
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    with reading("read", path):
-        text = path.read_bytes()
-    try:
-        return dict(json.loads(text))
-    except ValueError as error:
-        raise CorruptError(f"read {path}: {error}", hint="written by walsyncd, changed by another") from error
+def _stored_part(entry: os.DirEntry[str]) -> StoredPart | None:
+    named = _PART_NAME.fullmatch(entry.name)
+    if named is None or not entry.is_file(follow_symlinks=False):
+        return None
+    return StoredPart(int(named[1]), entry.stat(follow_symlinks=False).st_size, named[2])

@@ -11,7 +11,8 @@ import os
 import threading
 from pathlib import Path
 
-from walsyncd.adapters.files.durable_file import publish, reading, write_temporary, writing
+from walsyncd.adapters.files.durable_file import reading, writing
+from walsyncd.adapters.storage.folder_tree import FolderTree
 from walsyncd.errors import MissingError, TransientError
 
 
@@ -45,9 +46,8 @@ class RememberedFolder:
             if self._memory is not None and self._memory.parent.is_dir() and not self._is_remembered():
                 lines = "".join(f"{path}\n" for path in [*self._known(), self._line])
                 with writing("note the storage folder in", self._memory):
-                    publish(
-                        write_temporary(self._memory.parent, lambda file: file.write(os.fsencode(lines))), self._memory
-                    )
+                    state = FolderTree(self._memory.parent)
+                    state.publish(state.write("", lambda file: file.write(os.fsencode(lines))), self._memory.name)
             self._was_seen = True
 
     def _is_remembered(self) -> bool:

@@ -1,0 +1,147 @@
+"""Files below a folder: there whole or not at all, and reached through no link."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from functools import partial
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import pytest
+
+from walsyncd.adapters.storage.directory import DirectoryStorage
+from walsyncd.adapters.storage.folder_tree import FolderTree, copy_whole
+
+
+@pytest.fixture(params=["as root", "as anybody else"])
+def tree(tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> FolderTree:
+    """What root creates is reached by other system calls, because it has an heir."""
+    monkeypatch.setattr(os, "geteuid", {"as root": lambda: 0, "as anybody else": lambda: 12345}[request.param])
+    return FolderTree(tmp_path / "root")
+
+
+def _write(body: bytes, file: BinaryIO) -> None:
+    file.write(body)
+
+
+def test_write_and_publish(tree: FolderTree, tmp_path: Path) -> None:
+    """A temporary file becomes the target, whose folders are created, and replaces what was there."""
+    target = tmp_path / "root/a/b/c"
+    for body in (b"first", b"second"):
+        tree.publish(tree.write("tmp", partial(_write, body)), "a/b/c")
+        assert target.read_bytes() == body
+    assert list((tmp_path / "root/tmp").iterdir()) == []
+
+
+def test_in_the_root_itself(tree: FolderTree, tmp_path: Path) -> None:
+    """The root is a folder like any other."""
+    tree.publish(tree.write("", partial(_write, b"x")), "name")
+    assert [path.name for path in (tmp_path / "root").iterdir()] == ["name"]
+
+
+def test_write_that_fails_leaves_nothing(tree: FolderTree, tmp_path: Path) -> None:
+    """What could not be written whole is removed."""
+
+    def fill(file: BinaryIO) -> None:
+        file.write(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(OSError, match="No space"):
+        tree.write("tmp", fill)
+    assert list((tmp_path / "root/tmp").iterdir()) == []
+
+
+def test_publish_that_fails_leaves_nothing(tree: FolderTree, tmp_path: Path) -> None:
+    """A target that can't be: the temporary file is removed, and what is in the way stays."""
+    tree.publish(tree.write("tmp", partial(_write, b"other")), "file")
+    with pytest.raises(NotADirectoryError):
+        tree.publish(tree.write("tmp", partial(_write, b"x")), "file/x")
+    assert list((tmp_path / "root/tmp").iterdir()) == []
+    assert (tmp_path / "root/file").read_bytes() == b"other"
+
+
+def test_publish_makes_a_folder_that_vanished(
+    tree: FolderTree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder that another removes between its creation and the rename is created again."""
+    rename = os.rename
+    left = [3]
+
+    def late_rename(old: str, new: str, **folders: Any) -> None:
+        if left[0]:
+            left[0] -= 1
+            (tmp_path / "root/db").rmdir()
+        rename(old, new, **folders)
+
+    temporary = tree.write("tmp", partial(_write, b"x"))
+    monkeypatch.setattr(os, "rename", late_rename)
+    tree.publish(temporary, "db/x")
+    assert (tmp_path / "root/db/x").read_bytes() == b"x"
+
+
+def test_copy_whole(tmp_path: Path) -> None:
+    """Files are appended one after the other, empty ones too."""
+    for name, body in (("1", b"one"), ("2", b""), ("3", b"x" * 3_000_000)):
+        (tmp_path / name).write_bytes(body)
+    with (tmp_path / "joined").open("xb") as joined:
+        for name in "123":
+            with (tmp_path / name).open("rb") as source:
+                copy_whole(source, joined)
+    assert (tmp_path / "joined").read_bytes() == b"one" + b"x" * 3_000_000
+
+
+def test_no_link_is_followed(tree: FolderTree, tmp_path: Path) -> None:
+    """Not as a file, not as its folder, and not in the middle of the way; what it leads to stays as it is."""
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "file").write_bytes(b"secret")
+    tree.publish(tree.write("tmp", partial(_write, b"ours")), "a/b/ours")
+    (tmp_path / "root/a/link").symlink_to(outside / "file")
+    (tmp_path / "root/a/folder").symlink_to(outside)
+    for name in ("a/link", "a/folder/file"):
+        with pytest.raises(OSError) as caught, tree.open(name):  # noqa: PT011
+            pass
+        assert caught.value.errno == errno.ELOOP
+    for change in (
+        lambda: tree.unlink("a/folder/file"),
+        lambda: tree.rename("a/folder/file", "a/b/stolen"),
+        lambda: tree.publish(tree.write("tmp", partial(_write, b"x")), "a/folder/file"),
+        lambda: tree.publish(tree.write("tmp", partial(_write, b"x")), "a/folder/new/file"),
+        lambda: tree.write("a/folder", partial(_write, b"x")),
+    ):
+        with pytest.raises(OSError) as caught:  # noqa: PT011
+            change()
+        assert caught.value.errno == errno.ELOOP
+    tree.publish(tree.write("tmp", partial(_write, b"x")), "a/link")  # the link itself is replaced
+    assert (tmp_path / "root/a/link").read_bytes() == b"x"
+    assert [(path.name, path.read_bytes()) for path in outside.iterdir()] == [("file", b"secret")]
+
+
+def test_what_is_no_file_is_not_opened(tree: FolderTree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A FIFO, a socket and a device have no content for us, and nobody waits for their other end."""
+    tree.publish(tree.write("tmp", partial(_write, b"x")), "a/file")
+    os.mkfifo(tmp_path / "root/a/fifo")
+    (tmp_path / "root/a/zero").symlink_to("/dev/zero")
+    with socket.socket(socket.AF_UNIX) as listener:
+        monkeypatch.chdir(tmp_path / "root/a")  # a socket's path has 108 bytes at most
+        listener.bind("socket")
+        for name in ("fifo", "zero", "socket"):
+            with pytest.raises(OSError) as caught, tree.open(f"a/{name}"):  # noqa: PT011
+                pass
+            assert caught.value.errno in {errno.EINVAL, errno.ELOOP}
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_what_root_makes_belongs_to_the_folders_owner(tmp_path: Path) -> None:
+    """An administrator's command does not lock the daemon's user out of its storage."""
+    root = tmp_path / "root"
+    root.mkdir()
+    os.chown(root, 65534, 65534)
+    tree = FolderTree(root)
+    tree.publish(tree.write("tmp", partial(_write, b"x")), "a/b")
+    storage = DirectoryStorage(root)
+    assert storage.put_if("owner.json", b"{}", etag=None)
+    assert {path.stat().st_uid for path in root.rglob("*")} == {65534}

@@ -1,0 +1,179 @@
+"""Files below one folder, each reached by descriptors from that folder on, and never through a symbolic link.
+
+Others may be able to write to a storage folder: it is a bucket like any other, and what it holds is not believed. So a
+link, a FIFO or a device that somebody puts in a file's or a folder's place must lead nowhere, also if it appears
+between two system calls. The root is opened by the rules of ``open_folder``. Each component below it is opened relative
+to the one above with O_NOFOLLOW. What root creates belongs to the heir of its folder.
+
+Names are relative to the root, with slashes, and have no empty, ``.`` or ``..`` component: the caller checks that.
+Methods raise OSError, with ELOOP for a link, and RefusedError for a link on the way to the root that others can change.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from io import BufferedReader
+from pathlib import Path
+from typing import BinaryIO
+
+from walsyncd.adapters.files.open_folder import OpenFolder, open_folder
+from walsyncd.adapters.files.private_modes import NEW_FILE_MODE, NEW_FOLDER_MODE
+from walsyncd.adapters.files.safe_open import folder_descriptor
+
+RENAME_ATTEMPTS_MAX = 10  # a folder vanishes under a rename only if another process deletes its last file just then
+_CODES = {stat.S_IFDIR: errno.EISDIR, stat.S_IFLNK: errno.ELOOP}
+_READ_FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY
+
+
+class FolderTree:
+    """The files below ``root``. Each call opens the root again, since its disk may be mounted or moved meanwhile."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    @contextmanager
+    def folder(self, name: str = "", *, create: bool = False) -> Iterator[OpenFolder]:
+        """Open a folder; the root for an empty name. ``create`` creates what is missing, durably."""
+        opened = None if create and os.geteuid() == 0 else self._open_at_once(name, create=create)
+        opened = opened or self._open_by_steps(name, create=create)
+        try:
+            yield opened
+        finally:
+            opened.close()
+
+    def _open_at_once(self, name: str, *, create: bool) -> OpenFolder | None:
+        """Open a folder by one system call. Returns None if there is a link on the way, or a folder has to be created.
+
+        It does not say who is the heir, so it is not for what root creates.
+        """
+        try:
+            descriptor = folder_descriptor(f"{self._root}/{name}", os.O_RDONLY)
+        except OSError as error:
+            if error.errno == errno.ELOOP or (error.errno == errno.ENOENT and create):
+                return None
+            raise
+        return OpenFolder(self._root / name, descriptor, is_shared=True)
+
+    def _open_by_steps(self, name: str, *, create: bool) -> OpenFolder:
+        here = open_folder(self._root, create=create, mode=NEW_FOLDER_MODE)
+        try:
+            for component in filter(None, name.split("/")):
+                above, here = here, here.enter(component, create=create, mode=NEW_FOLDER_MODE)
+                above.close()
+        except BaseException:
+            here.close()
+            raise
+        return here
+
+    @contextmanager
+    def open(self, name: str) -> Iterator[tuple[BufferedReader, os.stat_result]]:
+        """Open a regular file for reading, and yield its status as well."""
+        above, _, last = name.rpartition("/")
+        with self.folder(above) as folder, os.fdopen(_open_regular(folder, last), "rb") as file:
+            yield file, os.fstat(file.fileno())
+
+    def write(self, folder_name: str, fill: Callable[[BinaryIO], object]) -> str:
+        """Write a durable new file with ``fill``, under a random name in a folder that is created if it is missing."""
+        name = secrets.token_hex(16)
+        with self.folder(folder_name, create=True) as folder:
+            try:
+                with create(folder, name) as file:
+                    fill(file)
+                    file.flush()
+                    os.fsync(file.fileno())
+            except OSError:
+                with suppress(FileNotFoundError):
+                    folder.unlink(name)
+                raise
+        return f"{folder_name}/{name}".removeprefix("/")
+
+    def publish(self, temporary: str, name: str) -> None:
+        """Rename a file durably, in one step. Missing folders on the way are created.
+
+        If that fails, the file is deleted.
+        """
+        try:
+            for attempts_left in reversed(range(RENAME_ATTEMPTS_MAX)):
+                try:
+                    self.rename(temporary, name, create=True)
+                except FileNotFoundError:
+                    if not attempts_left or self.status(temporary) is None:
+                        raise
+                else:
+                    return
+        except OSError:
+            with suppress(OSError):
+                self.unlink(temporary)
+            raise
+
+    def rename(self, name: str, new_name: str, *, create: bool = False) -> None:
+        """Rename a file or a folder, and make the new name durable. ``create`` creates the folder of the new name."""
+        old_above, _, old = name.rpartition("/")
+        new_above, _, new = new_name.rpartition("/")
+        with self.folder(old_above) as source, self.folder(new_above, create=create) as target:
+            os.rename(old, new, src_dir_fd=source.descriptor, dst_dir_fd=target.descriptor)
+            target.sync()
+
+    def status(self, name: str) -> os.stat_result | None:
+        """Return the status of a name; for a link, that of the link itself. Returns None if there is nothing."""
+        above, _, last = name.rpartition("/")
+        try:
+            with self.folder(above) as folder:
+                return folder.status(last)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    def unlink(self, name: str) -> None:
+        """Remove a file's name."""
+        above, _, last = name.rpartition("/")
+        with self.folder(above) as folder:
+            folder.unlink(last)
+
+
+def create(folder: OpenFolder, name: str) -> BinaryIO:
+    """Create a file under an unused name, and return it open for writing.
+
+    Only its owner and its group may read it, whatever the umask is. Root gives it to the folder's heir.
+    """
+    descriptor = folder.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, NEW_FILE_MODE)
+    try:
+        folder.leave_to_heir(descriptor)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return os.fdopen(descriptor, "wb")
+
+
+def copy_whole(source: BinaryIO, target: BinaryIO) -> None:
+    """Append a whole open file to another one. The kernel copies the bytes."""
+    left = os.fstat(source.fileno()).st_size
+    while left:
+        copied = os.sendfile(target.fileno(), source.fileno(), None, left)
+        if not copied:
+            raise OSError(errno.EIO, "file became shorter while it was copied")
+        left -= copied
+
+
+def _open_regular(folder: OpenFolder, name: str) -> int:
+    """Open a file that is none but a regular one. A device is not opened at all, since that can have an effect."""
+    status = os.stat(name, dir_fd=folder.descriptor, follow_symlinks=False)
+    _check_regular(folder, name, status)
+    descriptor = folder.open(name, _READ_FLAGS)
+    try:
+        _check_regular(folder, name, os.fstat(descriptor))
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _check_regular(folder: OpenFolder, name: str, status: os.stat_result) -> None:
+    if stat.S_ISREG(status.st_mode):
+        return
+    code = _CODES.get(stat.S_IFMT(status.st_mode), errno.EINVAL)
+    raise OSError(code, os.strerror(code), str(folder.path / name))
