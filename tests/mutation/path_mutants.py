@@ -48,16 +48,16 @@ PATH_MUTANTS = (
     ),
     mutant(
         "a WAL that comes does not begin the count again",
-        "engine/follow/look.py",
-        "tracked.other_path, tracked.had_wal = OtherPath(), True",
-        "tracked.had_wal = True",
+        OTHER_PATH,
+        "return OtherPath(had_wal=True, writes=self.writes)",
+        "return replace(self, had_wal=True)",
         "engine/follow/test_other_path.py::test_a_file_that_is_mounted_elsewhere",
     ),
     mutant(
         "a WAL that was deleted is elsewhere",
-        "engine/follow/followed_database.py",
-        "if self.had_wal:",
-        "if False:",
+        OTHER_PATH,
+        "return DELETED if self.had_wal else ELSEWHERE",
+        "return ELSEWHERE",
         "engine/follow/test_other_path.py::test_a_wal_that_was_deleted_beside_a_running_application",
     ),
     # -- whose file

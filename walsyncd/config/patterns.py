@@ -4,8 +4,8 @@
 begins with a dot is matched only by a part that does. For ``/srv/tenants/*/data.db`` the folders to watch are
 ``/srv/tenants`` (another tenant may come) and every folder in it (its ``data.db`` may come).
 
-Below the fixed part, ``/srv/tenants``, tenants may do as they like. So nothing there is followed that may lead
-elsewhere: a symbolic link is a match that can't be taken, never a way, which also ends the circles that links can make.
+Below the fixed part, ``/srv/tenants``, tenants may do as they like. So no symbolic link there is followed, because it
+may lead elsewhere, or back to a folder above it. A link that matches is reported as a match that can't be taken.
 What is looked at has a limit (``ENTRIES_MAX``), and ``exclude`` cuts off whole folders.
 """
 

@@ -66,7 +66,7 @@ def test_a_refused_write_has_its_remedy(script: ScriptedStore, answer: Answer, t
 
 
 def test_each_permission_that_is_missing_is_named(script: ScriptedStore) -> None:
-    """Credentials that may write but neither read nor list nor delete nor upload are told for each."""
+    """Credentials that may only write: each permission that they lack has its own finding."""
     said = _probe(script, Answer(), Answer(403), DENIED, DENIED, DENIED)
     assert list(said) == ["read", "list", "upload", "delete"]
     assert "s3:ListBucket" in said["list"].hint

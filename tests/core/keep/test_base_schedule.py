@@ -58,7 +58,7 @@ def anew(now_ms: int, **changes: object) -> bool:
 
 
 def test_a_base_that_needs_old_segments_is_not_taken() -> None:
-    """From a day before half the age on, for the next one could be too late by then; an empty epoch has no age."""
+    """From a day before half the age on: the next base could come too late. An empty epoch has no age."""
     assert not anew(T0 + 9 * DAY_MS - 1)
     assert anew(T0 + 9 * DAY_MS)
     assert not anew(T0 + 9 * DAY_MS, epoch_began_ms=0)

@@ -33,7 +33,7 @@ def test_forgetting_leaves_nothing_of_the_generation(tmp_path: Path, monkeypatch
         tracked.forget()
         fresh = FollowedDatabase(tracked.spec, tracked.row_id, tracked.wal_pairs)
         fresh.next_generation, fresh.mailbox = tracked.next_generation, tracked.mailbox
-        fresh.had_wal = tracked.had_wal  # it is of the file's folder, not of a generation
+        fresh.other_path = tracked.other_path  # it is of the file's folder, not of a generation
         assert tracked == fresh
 
 

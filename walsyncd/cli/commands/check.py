@@ -189,7 +189,7 @@ def _base_findings(settings: Settings) -> Iterator[Finding]:
 def _other_path_findings(spec: DatabaseSpec) -> Iterator[Finding]:
     """Whether an application uses it by another path: looked at for some seconds if it seems so."""
     from walsyncd.adapters.files.other_path_sign import other_path_sign  # noqa: PLC0415
-    from walsyncd.core.follow.other_path import APART_MS, ELSEWHERE, ELSEWHERE_HINT, OtherPath  # noqa: PLC0415
+    from walsyncd.core.follow.other_path import APART_MS, OtherPath  # noqa: PLC0415
 
     found = OtherPath()
     while not found.is_certain:
@@ -201,7 +201,7 @@ def _other_path_findings(spec: DatabaseSpec) -> Iterator[Finding]:
             return
         found = found.seen(clock.monotonic_ms())
         time.sleep(APART_MS / 1000 + 0.01)
-    yield Finding("problem", f"database {spec.path}", ELSEWHERE, ELSEWHERE_HINT)
+    yield Finding("problem", f"database {spec.path}", found.cause, found.remedy)
 
 
 def database_findings(path: Path, *, own_only: bool = False) -> Iterator[Finding]:

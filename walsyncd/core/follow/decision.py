@@ -274,7 +274,7 @@ class ProvisionalProof:
 
 CLOSE_LATE_MS = 10_000  # a killed process may close its files this long after it lost its locks; 25 ms measured
 CLOSE_ICHANGE_BASE = 1_000
-CLOSE_ICHANGE_PER_MS = 1_000  # no counter rebuilt from 0 can have grown faster: a commit takes more than 1 µs
+CLOSE_ICHANGE_PER_MS = 1_000  # a counter that was rebuilt from 0 does not grow faster: a commit takes more than 1 µs
 
 
 def mark_holds(

@@ -16,7 +16,7 @@ The same signs show that somebody deleted the -wal of a running application; tha
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 SIGNS_MIN = 3
 APART_MS = 1_000
@@ -39,20 +39,47 @@ class OtherPath:
     signs: int = 0
     first_ms: int = 0
     last_ms: int = 0
+    had_wal: bool = False
+    """A -wal was seen beside the file, and whenever there was none since, somebody had the database open."""
+    writes: int = 0
+    """How many writes to the database there had been at the last look without a WAL."""
 
     @property
     def is_certain(self) -> bool:
         """Whether there were enough of them."""
         return self.signs >= SIGNS_MIN and self.last_ms - self.first_ms >= SPAN_MS
 
+    @property
+    def cause(self) -> str:
+        """Why nothing that is committed arrives."""
+        return DELETED if self.had_wal else ELSEWHERE
+
+    @property
+    def remedy(self) -> str:
+        """What ends that."""
+        return DELETED_HINT if self.had_wal else ELSEWHERE_HINT
+
+    def beside_wal(self) -> OtherPath:
+        """A look shows a -wal beside the file, so the count begins again."""
+        return OtherPath(had_wal=True, writes=self.writes)
+
+    def beside_none(self, now_ms: int, *, is_bare: bool, is_locked: bool, writes: int) -> OtherPath:
+        """A look shows no -wal. ``is_bare`` and ``is_locked`` are those of ``other_path_sign``."""
+        if not is_bare:
+            return OtherPath(had_wal=self.had_wal, writes=writes)
+        found = self.seen(now_ms) if is_locked or writes != self.writes else self.unseen(now_ms)
+        return replace(found, had_wal=self.had_wal and is_locked, writes=writes)
+
     def seen(self, now_ms: int) -> OtherPath:
         """A look shows a sign."""
         if not self.signs or now_ms - self.last_ms > FORGOTTEN_MS:
-            return OtherPath(1, now_ms, now_ms)
+            return replace(self, signs=1, first_ms=now_ms, last_ms=now_ms)
         if now_ms - self.last_ms < APART_MS:
             return self
-        return OtherPath(self.signs + 1, self.first_ms, now_ms)
+        return replace(self, signs=self.signs + 1, last_ms=now_ms)
 
     def unseen(self, now_ms: int) -> OtherPath:
         """A look shows none, which says nothing by itself."""
-        return OtherPath() if now_ms - self.last_ms > FORGOTTEN_MS else self
+        if now_ms - self.last_ms > FORGOTTEN_MS:
+            return replace(self, signs=0, first_ms=0, last_ms=0)
+        return self

@@ -8,7 +8,7 @@ objects are intervals of them:
 2. Overlaps are legal: frames that are covered already are cut, and the chain decides when they are read.
    A whole epoch is preferred to its segments, a longer object to a shorter one. What is left out must say the same,
    which the restore compares.
-3. An epoch is followed by the next if that says, as ``previous``, the last frame held of the one before.
+3. The next epoch continues an epoch if its ``previous`` is the last frame held of that epoch.
    A greater ``previous`` is a hole. A smaller one, or two that differ, is a fork: two histories.
 4. An object or a base beyond the last frame held proves a hole: objects become visible in order.
 5. A hole is no surprise where ``pruned/`` states it.

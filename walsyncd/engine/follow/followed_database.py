@@ -38,7 +38,7 @@ from walsyncd.core.follow.evidence import Evidence
 from walsyncd.core.follow.follow_state import FollowState
 from walsyncd.core.follow.look_pace import LookPace
 from walsyncd.core.follow.next_generation import NextGeneration
-from walsyncd.core.follow.other_path import DELETED, DELETED_HINT, ELSEWHERE, ELSEWHERE_HINT, OtherPath
+from walsyncd.core.follow.other_path import OtherPath
 from walsyncd.core.send.pacing import BURST, Bucket
 from walsyncd.core.stored.layout import ManifestKey, parse_key
 from walsyncd.engine.follow.presence import Presence
@@ -115,9 +115,6 @@ class FollowedDatabase:
     report: StateReport = field(default_factory=lambda: StateReport(DatabaseState.NEW))
     pace: LookPace = field(default_factory=LookPace)
     other_path: OtherPath = field(default_factory=OtherPath)
-    writes_seen: int = 0  # what ``WalPairs.database_writes`` counted at the last look without a WAL
-    had_wal: bool = False
-    """A -wal was seen beside the file, and whenever there was none since, somebody had the database open."""
     mailbox: Mailbox = field(default_factory=Mailbox)
     notes: Bucket = field(default_factory=lambda: Bucket(BURST, 0.0))
 
@@ -172,8 +169,11 @@ class FollowedDatabase:
     def apply(self, step: Step) -> None:
         """Believe what ``step`` found, now that it is durable.
 
-        A gap changes nothing but the pending transaction. The follower then bridges it or ends the generation.
+        A gap changes nothing but the pending transaction and the signs of another path. The follower then bridges it or
+        ends the generation.
         """
+        if step.other_path is not None:
+            self.other_path = step.other_path
         if step.gap is not None:
             self.drop_pending()
             return
@@ -318,11 +318,8 @@ class FollowedDatabase:
 
     def other_path_error(self) -> RefusedError | None:
         """Why nothing that is committed arrives, or None if that is not so."""
-        if not self.other_path.is_certain:
-            return None
-        if self.had_wal:
-            return RefusedError(DELETED, hint=DELETED_HINT)
-        return RefusedError(ELSEWHERE, hint=ELSEWHERE_HINT)
+        found = self.other_path
+        return RefusedError(found.cause, hint=found.remedy) if found.is_certain else None
 
     def trouble(self, base_remedy: str) -> tuple[str, str]:
         """Why the replica may lack something although the last look went well, with the remedy; empty texts if not."""

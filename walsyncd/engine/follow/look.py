@@ -16,7 +16,6 @@ from walsyncd.core.follow.decision import Again, Copy, Cursor, Emptied, Idle, Ob
 from walsyncd.core.follow.evidence import Lag
 from walsyncd.core.follow.follow_state import FollowState
 from walsyncd.core.follow.gap import Gap, GapKind
-from walsyncd.core.follow.other_path import OtherPath
 from walsyncd.engine.follow.copy_frames import copy_frames
 from walsyncd.engine.follow.environment import Environment
 from walsyncd.engine.follow.file_facts import database_identity, file_facts
@@ -57,8 +56,7 @@ def take_step(tracked: FollowedDatabase, environment: Environment) -> Step:
     if wal_pair is None:
         step = replace(look_without_wal(tracked, environment, state), pending=tracked.pending)
     else:
-        tracked.other_path, tracked.had_wal = OtherPath(), True
-        step = _looks(tracked, environment, wal_pair, state)
+        step = replace(_looks(tracked, environment, wal_pair, state), other_path=tracked.other_path.beside_wal())
         now_ms = environment.monotonic_ms()
         waits = wal_pairs.look_at_file(now_ms)
         if wal_pairs.explain_writes(now_ms) or waits:  # it may be a checkpoint that is not over yet

@@ -39,7 +39,16 @@ def look_without_wal(tracked: FollowedDatabase, environment: Environment, state:
         return gap_step(GapKind.UNCERTAIN, "the WAL was deleted while it was not watched")
     if state.mode == "rollback" and tracked.scans is not None and (step := tracked.scans.look(state)) is not None:
         return step
-    hidden_s = look_for_other_path(tracked, environment)
+    other_path, hidden_s = look_for_other_path(tracked, environment)
+    step = _look_at_file(tracked, environment, state, hidden_s)
+    is_doubtful = hidden_s is not None and not other_path.is_certain
+    return replace(step, other_path=other_path, caught_up=step.caught_up and not is_doubtful)
+
+
+def _look_at_file(
+    tracked: FollowedDatabase, environment: Environment, state: FollowState, hidden_s: float | None
+) -> Step:
+    wal_pairs = tracked.wal_pairs
     database_writes = wal_pairs.database_writes
     facts = file_facts(database_identity(tracked), environment.boot_id, None)
     environment.drain()
@@ -61,8 +70,7 @@ def look_without_wal(tracked: FollowedDatabase, environment: Environment, state:
         why = "the database changed"
         return Step(state=state, known_upto=database_writes, caught_up=True, base_wanted=why, again_s=again_s)
     now = replace(state, file=look) if look != state.file else None
-    is_doubtful = hidden_s is not None and not tracked.other_path.is_certain
-    return Step(state=now, known_upto=database_writes, caught_up=not is_doubtful, again_s=again_s)
+    return Step(state=now, known_upto=database_writes, caught_up=True, again_s=again_s)
 
 
 def end_of_wal(tracked: FollowedDatabase, environment: Environment, state: FollowState) -> Step:
@@ -81,21 +89,14 @@ def is_unchanged(now: FileFacts, then: FileFacts, *, is_unwritten: bool) -> bool
     return now.looks_like(then)
 
 
-def look_for_other_path(tracked: FollowedDatabase, environment: Environment) -> float | None:
-    """Count a sign, if this look at a database without a WAL shows one.
+def look_for_other_path(tracked: FollowedDatabase, environment: Environment) -> tuple[OtherPath, float | None]:
+    """Return the signs up to this look at a database without a WAL, and in how many seconds to look for the next one.
 
-    Returns in how many seconds to look again for that alone, or None if there is no need to.
+    There is no need to look for that alone if it is None.
     """
     now_ms, writes = environment.monotonic_ms(), tracked.wal_pairs.database_writes
-    is_written, tracked.writes_seen = writes != tracked.writes_seen, writes
     sign = other_path_sign(tracked.path, own_only=tracked.spec.is_match)
-    is_locked = sign.is_locked
-    if not sign.is_bare:
-        tracked.other_path = OtherPath()
-        return None
-    tracked.had_wal = tracked.had_wal and is_locked
-    before = tracked.other_path
-    tracked.other_path = before.seen(now_ms) if is_locked or is_written else before.unseen(now_ms)
-    if tracked.other_path.is_certain:
-        return CERTAIN_LOOK_S
-    return APART_MS / 1000 if is_locked else None
+    found = tracked.other_path.beside_none(now_ms, is_bare=sign.is_bare, is_locked=sign.is_locked, writes=writes)
+    if found.is_certain:
+        return found, CERTAIN_LOOK_S
+    return found, APART_MS / 1000 if sign.is_bare and sign.is_locked else None

@@ -19,6 +19,7 @@ from walsyncd.adapters.journal.journal import NewObject
 from walsyncd.core.follow.evidence import Evidence
 from walsyncd.core.follow.follow_state import FollowState, Stream
 from walsyncd.core.follow.gap import Gap, GapKind
+from walsyncd.core.follow.other_path import OtherPath
 from walsyncd.core.sqlite.checksum import Buffer
 from walsyncd.core.stored.position import Position
 from walsyncd.engine.follow.segment_builder import (
@@ -59,6 +60,8 @@ class Step:
     evidence: Evidence | None = None
     pending: LongTransaction | None = None
     """The transaction of which no commit was read yet."""
+    other_path: OtherPath | None = None
+    """The signs of an application that uses another path. If it is None, the database's stay as they were."""
     gap: Gap | None = None
     caught_up: bool = False
     life_ended: bool = False
@@ -110,7 +113,7 @@ class Step:
     @property
     def is_shortly(self) -> bool:
         """Whether it found only an intermediate state, so that the look is repeated shortly."""
-        return replace(self, evidence=None, pending=None) == SHORTLY
+        return replace(self, evidence=None, pending=None, other_path=None) == SHORTLY
 
 
 def gap_step(kind: GapKind, text: str, *, remedy: str = "", **facts: int | str) -> Step:
