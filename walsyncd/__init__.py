@@ -74,7 +74,7 @@ Where it is decided. Modules are named from ``walsyncd.`` on; a test checks that
     a commit is read and proven         engine.follow.look.take_step ─> core.follow.decision
     a restart of the WAL is proven      core.follow.restart.prove_by_count, asked in engine.follow.wal_restart
     something was missed (a gap)        core.follow.gap.GapKind ─> engine.follow.follower, engine.content.bridges
-    an epoch is closed                  engine.follow.copy_frames.close_epoch_if_due
+    an epoch is closed                  engine.follow.copy_frames.close_epoch_if_due, engine.content.epoch_start
     the next look                       core.follow.look_pace, engine.follow.schedule.Schedule
     the next generation                 core.follow.next_generation.NextGeneration
     a base is due, and begins           core.keep.base_schedule, engine.base.snapshotter.Snapshotter

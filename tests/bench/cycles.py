@@ -4,9 +4,10 @@
 
 One application that opens the database for every transaction and closes it again, so many times a second (0: as fast
 as it goes), the daemon, a folder for storage. With presence the WAL outlives the cycles and restarts every ``--pages``;
-each restart must be proven in spite of all the closes. Every generation that ends is a gap: commits in between were not
-seen, or could not be proven to have been. What is stored of each generation is restored and must hold every row up to
-its last: a gap that was missed would show there as a hole.
+each restart must be proven in spite of all the closes. A gap means that commits were not seen, or could not be proven
+to have been: the generation ends, or a bridge ships what differs. A doubt that a scan clears is counted apart. What is
+stored of each generation is restored and must hold every row up to its last: a gap that was missed would show there as
+a hole.
 """
 
 from __future__ import annotations
@@ -60,8 +61,8 @@ def cycle(database: Path, cycles: int, rate: float, pages: int) -> float:
 
 
 def gaps(running: Daemon) -> Counter[str]:
-    """Why generations ended, with numbers left out."""
-    reasons = (event["reason"] for event in running.events("generation_ended"))
+    """Why generations ended and gaps were bridged, with numbers left out."""
+    reasons = (event["reason"] for name in ("generation_ended", "gap_found") for event in running.events(name))
     return Counter(" ".join("N" if word.isdigit() else word for word in reason.split()) for reason in reasons)
 
 
@@ -108,13 +109,14 @@ def measure(folder: Path, *, cycles: int, rate: float, presence: bool, pages: in
             len(running.events("presence_taken")),
             len([line for line in running.events("wal_restart_proven") if line["by"] != "close"]),
         )
+        cleared = len(running.events("doubt_cleared"))
         (row,) = running.databases()
     restored, holes = missed(folder, folder / "replica" / row.name, generations)
     total = sum(found.values())
     wanted = f"{rate:g}/s" if rate else "full speed"
     line = (
         f"presence {'on ' if presence else 'off'}  {wanted:>10}  ({reached:7.1f}/s)  {cycles} cycles  gaps {total}"
-        f"  in 100: {100 * total / cycles:.2f}  taken {taken}  restarts proven {restarts}"
+        f"  in 100: {100 * total / cycles:.2f}  cleared {cleared}  taken {taken}  restarts proven {restarts}"
         f"  missed {len(holes)} in {restored} generations"
     )
     return "\n".join([line, *holes, *(f"    {count} times {reason}" for reason, count in found.most_common())])

@@ -6,6 +6,7 @@ from tests.mutation.mutants import Mutant, mutant
 
 PASSES = "core/content/bridge_passes.py"
 REDO = "core/content/redo.py"
+EPOCH_START = "engine/content/epoch_start.py"
 
 CONTENT_MUTANTS: tuple[Mutant, ...] = (
     # -- the map
@@ -166,5 +167,41 @@ CONTENT_MUTANTS: tuple[Mutant, ...] = (
         "if end is None or end.unbroken != origin.unbroken:",
         "if end is None:",
         "engine/content/test_scrub_steps.py",
+    ),
+    # -- an epoch for a base where the WAL does not restart
+    mutant(
+        "the epoch begins with the last frame of the WAL alone",
+        EPOCH_START,
+        "last = last_versions(np.concatenate(numbers)) + self.reached.frames",
+        "last = np.array([upto.frames])",
+        "engine/content/test_epoch_start.py::test_a_base_begins_although_the_wal_never_restarts",
+    ),
+    mutant(
+        "what was committed while the WAL was read again is left out",
+        EPOCH_START,
+        "for _ in transaction.read(cursor):",
+        "for _ in ():",
+        "engine/content/test_epoch_start.py::test_what_is_committed_while_the_wal_is_read_again_is_in_it",
+    ),
+    mutant(
+        "the first versions are taken",
+        PASSES,
+        "_, from_end = np.unique(pages[::-1], return_index=True)\n    return np.sort(len(pages) - from_end)",
+        "_, from_end = np.unique(pages, return_index=True)\n    return np.sort(from_end + 1)",
+        "core/content/test_bridge_passes.py::test_the_frames_with_the_last_versions",
+    ),
+    mutant(
+        "the epoch is closed before the base has begun",
+        "engine/follow/copy_frames.py",
+        " or base.can_begin(state):",
+        ":",
+        "engine/content/test_epoch_start.py::test_the_epoch_stays_open_until_the_base_has_begun",
+    ),
+    mutant(
+        "an epoch is begun in the place of one that began meanwhile",
+        "engine/content/bridge_body.py",
+        "if (stream.generation, stream.epoch) != (self._stream.generation, self._stream.epoch):",
+        "if False:",
+        "engine/content/test_bridge_body.py::test_the_epoch_before_may_grow_while_it_is_built",
     ),
 )

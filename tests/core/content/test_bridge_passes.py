@@ -7,7 +7,13 @@ import random
 import numpy as np
 import pytest
 
-from walsyncd.core.content.bridge_passes import BridgePasses, LastVersions, PageList, size_without_frames
+from walsyncd.core.content.bridge_passes import (
+    BridgePasses,
+    LastVersions,
+    PageList,
+    last_versions,
+    size_without_frames,
+)
 from walsyncd.core.content.page_entry import lock_page
 
 
@@ -229,3 +235,9 @@ def test_the_size_of_a_database_without_a_wal() -> None:
     assert size_without_frames(header(7, 0, 7), 256 * 4096, 4096) == 256
     assert size_without_frames(bytes(100), 256 * 4096, 4096) == 256
     assert size_without_frames(b"", 0, 4096) == 0
+
+
+def test_the_frames_with_the_last_versions() -> None:
+    """Of consecutive frames, each page's last one."""
+    assert last_versions(pages(1, 2, 7, 2, 3, 1)).tolist() == [3, 4, 5, 6]
+    assert last_versions(pages()).tolist() == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from tests.adapters.files.sqlite_process import SqliteProcess, wal_database
 from tests.engine.running import Place, restored_values, running, wait_for
 from walsyncd.cli import main
+from walsyncd.engine.content import epoch_start
 from walsyncd.engine.daemon import database_status
 from walsyncd.engine.follow import copy_frames
 from walsyncd.engine.rollback import database_scans
@@ -64,19 +66,28 @@ def test_lag_of_a_database_without_a_wal_is_the_age_of_what_is_not_shipped(place
     assert restored_values(place) == [1, 2]
 
 
+def commit_without_restart(place: Place, writer: SqliteProcess) -> None:
+    """More than an epoch, in a WAL that is not restarted."""
+    place.sync()
+    writer.execute("PRAGMA wal_autocheckpoint = 0")
+    for number in range(40):
+        writer.execute(f"insert into t values ({number})")
+        place.ask(op="sync", names=["app"])
+    place.sync()
+
+
 def test_a_base_that_waits_for_the_wal_says_so(
     place: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A WAL that never restarts: `snapshot`, `status` and `check` say what is waited for, and what ends it."""
+    """Where the WAL's pages have no room in the spool, commands say what is waited for, and what ends it."""
     monkeypatch.setattr(copy_frames, "EPOCH_BYTES", 10_000)
     monkeypatch.setattr(database_status, "WAITS_TOLD_S", 0.0)
+    monkeypatch.setattr(epoch_start, "SPOOL_SHARE", 1 << 40)
     with wal_database(place.database()) as writer, running(place.settings("app")):
-        place.sync()
-        writer.execute("PRAGMA wal_autocheckpoint = 0")
-        for number in range(40):
-            writer.execute(f"insert into t values ({number})")
-            place.ask(op="sync", names=["app"])
-        place.sync()
+        commit_without_restart(place, writer)
+        assert main(["snapshot", *place.config(), "app", "--timeout", "300ms"]) == 1
+        assert "(let the application checkpoint" in capsys.readouterr().err
+        wait_for(lambda: place.ask(op="status")["databases"][0]["base_hindrance"])
         assert main(["snapshot", *place.config(), "app", "--timeout", "300ms"]) == 1
         assert "waits for the WAL to restart" in capsys.readouterr().err
         assert main(["status", *place.config()]) == 0
@@ -91,3 +102,32 @@ def test_a_base_that_waits_for_the_wal_says_so(
         writer.execute("insert into t values (41)")
         assert main(["snapshot", *place.config(), "app", "--timeout", "60s"]) == 0
         wait_for(lambda: place.ask(op="status")["databases"][0]["base_waits_s"] == 0)
+
+
+def test_a_wal_that_never_restarts_gets_its_bases(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`snapshot` ends, again and again, also after a restart of the daemon. Nothing older is needed after that."""
+    monkeypatch.setattr(copy_frames, "EPOCH_BYTES", 10_000)
+    with wal_database(place.database()) as writer:
+        for count in (1, 2):
+            with running(place.settings("app")):
+                commit_without_restart(place, writer)
+                assert main(["snapshot", *place.config(), "app", "--timeout", "60s"]) == 0
+                (row,) = place.ask(op="status")["databases"]
+                assert row["base_waits_s"] == 0
+                assert row["wal_bytes"] > count * 40 * 4096
+                writer.execute("insert into t values (99)")
+                place.sync()
+            base_key = place.row().base_key
+            assert base_key is not None
+            generation, name = base_key.split("/base/")
+            pruned = Place(place.folder / f"pruned {count}")
+            shutil.copytree(place.replica, pruned.replica)
+            older = [
+                epoch
+                for epoch in (pruned.replica / "app" / generation / "wal").iterdir()
+                if int(epoch.name, 16) < int(name[:8], 16)
+            ]
+            assert len(older) > 2 * count
+            for epoch in older:
+                shutil.rmtree(epoch)
+            assert len(restored_values(pruned)) == 1 + count * 41

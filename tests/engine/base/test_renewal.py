@@ -98,8 +98,9 @@ def test_a_wal_that_grows_over_epochs(place: Place, calendar: Calendar, monkeypa
 
 
 def test_a_base_that_is_an_interval_late_is_given_up(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody asks for it again, and the WAL does not restart."""
+    """Nobody asks for it again, the WAL does not restart, and no epoch can be begun for it."""
     monkeypatch.setattr("walsyncd.engine.follow.copy_frames.EPOCH_BYTES", 1)
+    monkeypatch.setattr("walsyncd.engine.content.epoch_start.SPOOL_SHARE", 1 << 40)
     settings = expiring(place)
     settings = replace(settings, databases=tuple(replace(each, snapshot_interval_s=0.5) for each in settings.databases))
     with wal_database(place.database()) as writer, running(settings):

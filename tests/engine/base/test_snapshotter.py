@@ -63,8 +63,9 @@ def test_a_later_base_counts_from_the_incarnation_it_was_copied_in(place: Place)
 
 
 def test_a_base_that_waits_for_the_wal_asks_nobody(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The WAL's incarnation began in an epoch that is closed. It comes when that restarts, and nothing stirs before."""
+    """Where no epoch can be begun for it, it comes when the WAL restarts, and nothing stirs before."""
     monkeypatch.setattr("walsyncd.engine.follow.copy_frames.EPOCH_BYTES", 1)
+    monkeypatch.setattr("walsyncd.engine.content.epoch_start.SPOOL_SHARE", 1 << 40)
     asked: list[float] = []
     due = snapshotter.Snapshotter.due
 

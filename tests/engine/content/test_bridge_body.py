@@ -21,6 +21,7 @@ from walsyncd.core.stored.segment import Trailer, decode_body
 from walsyncd.engine.content import bridge_body
 from walsyncd.engine.content.bridge_body import BridgeBody, BridgeImpossibleError
 from walsyncd.engine.content.page_maps import PageMaps
+from walsyncd.errors import TransientError
 
 SIZE = 512
 SPAN = BridgeSpan(1, 7, 900, "uncertain", "a reason")
@@ -121,3 +122,20 @@ def test_a_bridge_that_is_worse_than_a_base(
             offer_all(made, other * 400)
         made.drop()
     assert list((tmp_path / "spool").iterdir()) == []
+
+
+def test_the_epoch_before_may_grow_while_it_is_built(journal: Journal, old: list[bytes]) -> None:
+    """Its key names the end of the one before. If another epoch began meanwhile, it is for none."""
+    made = body(journal)
+    offer(made, 2, [b"2" * SIZE])
+    with pytest.raises(TransientError, match="epoch 2 began without it"):
+        made.begin_after(Stream(G1, epoch=3, previous=9))
+    made.begin_after(Stream(G1, epoch=2, previous=12))
+    new, stream = made.finish(b"5" * SIZE, 6, None, 1_700_000_000_000, number=5)
+    key = parse_key(new.key)
+    assert isinstance(key, SegmentKey)
+    assert (key.epoch, key.first, key.previous, key.bridge) == (2, 1, 12, False)
+    frames, _ = decoded(new)
+    assert frames.page_numbers.tolist() == [2, 5]
+    assert frames.sizes.tolist() == [0, 6]
+    assert stream.position == Position(G1, 2, 2)

@@ -56,6 +56,10 @@ def test_the_frames_of_an_incarnation(tmp_path: Path, monkeypatch: pytest.Monkey
             assert [number for number, _ in pages] == whole.page_numbers[:last].tolist()
             for frame, (_, content) in enumerate(pages, 1):
                 assert content == data[header.offset_of(frame) + 24 : header.offset_of(frame) + size]
+            before = cursor_before(header).advanced(2, whole.chain_after(2, header.chain))
+            assert [batch.first for batch in frames_upto(wal, cursor, after=before)] == list(range(3, last + 1, 3))
+            with pytest.raises(TransientError, match="overwritten"):
+                list(frames_upto(wal, cursor, after=Cursor(cursor.salts, header, 2, (1, 2))))
             other = Cursor(cursor.salts, cursor.header, cursor.frames, (1, 2))
             with pytest.raises(TransientError, match="overwritten"):
                 list(frames_upto(wal, other))

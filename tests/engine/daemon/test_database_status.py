@@ -55,3 +55,17 @@ def test_without_a_daemon_nobody_follows() -> None:
     changed = {state for state in DatabaseState if replace(status, state=state).without_daemon().state is not state}
     assert changed == {DatabaseState.FOLLOWING, DatabaseState.COPYING_BASE}
     assert replace(status, state=DatabaseState.FOLLOWING).without_daemon().state is DatabaseState.STOPPED
+
+
+def test_a_wal_that_does_not_restart_is_said() -> None:
+    """With its size, what hinders a base, and the remedy."""
+    status = unseen("app", "/srv/app.db")
+    assert replace(status, wal_bytes=(256 << 20) - 1, base_waits_s=599).growing_wal == ""
+    grown = replace(status, wal_bytes=3 << 29)
+    assert "1.5 GiB by now" in grown.growing_wal
+    assert "wal_checkpoint(TRUNCATE)" in grown.growing_wal
+    assert status.waiting_base == ""
+    assert "due for 11 minutes: the pages of the WAL are stored" in replace(status, base_waits_s=660).waiting_base
+    hindered = replace(status, base_waits_s=660, base_hindrance="its pages take more than 1 MiB of the spool")
+    assert "it waits for the WAL to restart" in hindered.waiting_base
+    assert "its pages take more than 1 MiB of the spool" in hindered.waiting_base

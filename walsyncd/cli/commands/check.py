@@ -300,7 +300,7 @@ def _wal_findings(subject: str, path: Path, *, own_only: bool) -> Iterator[Findi
     size = (index.max_frame - index.backfilled) * (index.page_size + FRAME_HEADER_SIZE)
     if size >= UNCOPIED_BYTES_MAX:
         text = f"no checkpoint has copied the last {format_size(size)} of its WAL back: it does not restart like this,"
-        yield Finding("note", subject, f"{text} and a base that is due may have to wait", RESTART_REMEDY)
+        yield Finding("note", subject, f"{text} it grows on, and each base stores its pages again", RESTART_REMEDY)
 
 
 def state_dir_finding(state_dir: Path) -> Finding:

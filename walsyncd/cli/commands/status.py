@@ -265,6 +265,8 @@ def _remarks(database: DatabaseStatus) -> Iterator[str]:
         yield one_line(f"{database.name}: followed {database.followed}")
     if database.waiting_base:
         yield one_line(f"{database.name}: {database.waiting_base}")
+    if database.growing_wal:
+        yield one_line(f"{database.name}: {database.growing_wal}")
     if database.error:
         yield one_line(f"{database.name}: storage: {database.error}")
     if database.last_drill and not database.last_drill.startswith("passed"):

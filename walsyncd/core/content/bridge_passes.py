@@ -145,6 +145,15 @@ class BridgePasses:
         return self._incarnation
 
 
+def last_versions(pages: PageNumbers) -> NDArray[np.intp]:
+    """Return the numbers of the frames that have the last version of their page, from 1 on, ascending.
+
+    ``pages`` are the pages of consecutive frames.
+    """
+    _, from_end = np.unique(pages[::-1], return_index=True)
+    return np.sort(len(pages) - from_end)
+
+
 def size_without_frames(page_1: bytes, file_size: int, page_size: int) -> int:
     """Return the size in pages of a database without a WAL: by page 1 if it can be believed, else by the file.
 

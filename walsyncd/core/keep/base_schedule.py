@@ -10,7 +10,8 @@ moment R ago needs a base that was ready by then, so the next base has to be rea
 does not help if the WAL has not restarted for long: it begins in the same epoch, and needs the same segments. So
 
 1. a base is taken only while ``now + I < o + E / 2``;
-2. a base that can't begin, because the WAL has not restarted in the current epoch, is given up when it is an I late.
+2. a base that can't begin, because the WAL has not restarted in the current epoch and no other epoch could be begun for
+   it, is given up when it is an I late.
 
 Otherwise a new generation begins, and stores the WAL again from its first frame. Since E > 2 (R + I)
 (``config.keeping``), the base after one that was taken at b comes at b + I, or at b + 2 I by the second rule. It has

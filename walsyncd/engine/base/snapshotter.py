@@ -59,6 +59,7 @@ from walsyncd.errors import MissingError, StateError, WalsyncdError
 RETRY_S = 5.0  # after a base that was abandoned
 RETRY_MAX_S = 300.0
 REQUEST_TIMEOUT_S = 60.0
+BEGIN_EPOCH_S = 3600.0  # after a base that was abandoned: what the epoch began with was stored for nothing
 T = TypeVar("T")
 _log = structlog.get_logger()
 
@@ -84,7 +85,9 @@ class _Work:
 class Snapshotter:
     """Takes the bases of all databases; ``request`` and ``interrupt`` reach the follower, ``submit`` the uploads' pool.
 
-    With a ``renewal`` bases are also taken at intervals when nothing changes, since the store removes objects by age.
+    ``begin_epoch`` begins one in which a base can begin that waits for the WAL, in so many seconds, and then calls
+    ``due``. With a ``renewal`` bases are also taken at intervals when nothing changes, since the store removes objects
+    by age.
     """
 
     def __init__(
@@ -100,6 +103,7 @@ class Snapshotter:
         now_ms: Callable[[], int],
         boot_id: str,
         renewal: Renewal | None = None,
+        begin_epoch: Callable[[FollowedDatabase, float], None] = lambda _tracked, _delay_s: None,
     ) -> None:
         self._journal = journal
         self._storage = storage
@@ -111,6 +115,7 @@ class Snapshotter:
         self._now_ms = now_ms
         self._boot_id = boot_id
         self._renewal = renewal
+        self._begin_epoch = begin_epoch
         self._compressor: ref[FrameCompressor] | None = None
         self._copy_queue = CopyQueue(self._take)
         self._lock = threading.Lock()
@@ -280,6 +285,7 @@ class Snapshotter:
             return None
         if state.start_epoch != state.stream.epoch:
             tracked.base_waits()
+            self._begin_epoch(tracked, BEGIN_EPOCH_S if self.failures(tracked) else 0.0)
             if self._renewal is not None:  # renewal waits at most one interval for the restart
                 self.due(tracked, tracked.spec.snapshot_interval_s)
             return None

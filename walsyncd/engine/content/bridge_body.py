@@ -25,7 +25,7 @@ from walsyncd.core.stored.epoch import begin_stamp
 from walsyncd.core.stored.layout import SegmentKey, format_key
 from walsyncd.core.stored.segment import Commit, SegmentWriter, Trailer
 from walsyncd.engine.follow.segment_builder import MEMORY_BYTES_MAX
-from walsyncd.errors import WalsyncdError
+from walsyncd.errors import TransientError, WalsyncdError
 
 SMALL_BYTES = 1 << 20  # so small a bridge is never worse than a base, which takes two objects and ends the generation
 
@@ -140,12 +140,25 @@ class BridgeBody:
         """Whether anything was taken, or the map has pages of a database of more than ``size`` pages."""
         return bool(self._frames) or self.map_has_more(size)
 
-    def finish(self, page_1: bytes, size: int, span: BridgeSpan | None, seen_ms: int) -> tuple[NewObject, Stream]:
-        """Commit with page 1 and a database of ``size`` pages. Returns the object and the stream after it.
+    def begin_after(self, stream: Stream) -> None:
+        """Begin its epoch at ``stream``, because the one before has grown.
 
-        ``span`` is that of the gap that this is a bridge over, or None if nothing was missed.
+        Raises TransientError if ``stream`` is in another epoch.
         """
-        self._write([(1, page_1)], size)
+        if (stream.generation, stream.epoch) != (self._stream.generation, self._stream.epoch):
+            raise TransientError(f"epoch {self._stream.epoch} began without it")
+        assert stream.frame == self._stream.frame == 0, "it is the first transaction of its epoch"
+        self._stream = stream
+
+    def finish(
+        self, content: bytes, size: int, span: BridgeSpan | None, seen_ms: int, *, number: int = 1
+    ) -> tuple[NewObject, Stream]:
+        """Commit with ``content``, that of page ``number``, and a database of ``size`` pages.
+
+        Returns the object and the stream after it. ``span`` is that of the gap that this is a bridge over, or None if
+        nothing was missed.
+        """
+        self._write([(number, content)], size)
         stream = self._stream
         assert span is None or stream.frame == 0, "a bridge is the first transaction of an epoch"
         first, last = stream.frame + 1, stream.frame + self._frames

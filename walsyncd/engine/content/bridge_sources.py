@@ -29,11 +29,14 @@ def _cut(first: int, last: int, length_max: int) -> list[tuple[int, int]]:
     return [(at, min(last, at + length_max - 1)) for at in range(first, last + 1, length_max)]
 
 
-def frames_upto(wal: OpenFile, cursor: Cursor) -> Iterator[Frames]:
-    """Read the verified frames up to ``cursor`` in batches. Raises TransientError if they are not there any more."""
+def frames_upto(wal: OpenFile, cursor: Cursor, *, after: Cursor | None = None) -> Iterator[Frames]:
+    """Read the verified frames from 1, or ``after`` a position, up to ``cursor`` in batches.
+
+    Raises TransientError if they are not there any more.
+    """
     header = cursor.header
     assert header is not None
-    reached = cursor_before(header)
+    reached = cursor_before(header) if after is None else after
     batch = max(1, BLOCK_BYTES // header.frame_size)
     while reached.frames < cursor.frames:
         first, count = reached.frames + 1, min(batch, cursor.frames - reached.frames)

@@ -1,4 +1,4 @@
-"""The page content of all replicas: the scan thread, the page maps, and the bridges."""
+"""The page content of all replicas: the scan thread, the page maps, the bridges, and what epochs begin with."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 from walsyncd.adapters.journal.journal import Journal, ObjectKind, ObjectRow
 from walsyncd.core.follow.gap import Gap
 from walsyncd.engine.content.bridges import Bridges
+from walsyncd.engine.content.epoch_start import EpochStarts
 from walsyncd.engine.content.map_making import MapMaker
 from walsyncd.engine.content.page_maps import PageMaps
 from walsyncd.engine.content.scan_queue import ScanQueue
@@ -34,6 +35,7 @@ class PageContent:
         self._follower = follower
         self._maker = MapMaker(journal, self.maps, self.queue, self._ask, boot_id=environment.boot_id)
         self.scrubs = Scrubs(journal, environment, schedule, self.queue, self.maps, request=self._ask, heal=self._heal)
+        self.epoch_starts = EpochStarts(journal, environment, self.queue, self._ask)
         self._tracked: dict[int, FollowedDatabase] = {}
         self.adopted: Callable[[FollowedDatabase], None] = lambda _tracked: None
         """Called with each database that is adopted."""
@@ -55,6 +57,7 @@ class PageContent:
         """Drop a database that is not followed any more."""
         self._tracked.pop(tracked.row_id, None)
         self.scrubs.forget(tracked)
+        self.epoch_starts.forget(tracked)
 
     def stored(self, row: ObjectRow) -> None:
         """Take in that an object became visible. A first base lets a map be made, and segments fill the map files."""

@@ -13,7 +13,7 @@ from walsyncd.engine.threads.stall_detector import StallDetector
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Waits:
-    """How long a database has waited, in seconds; 0 if it does not.
+    """How long a database has waited, in seconds (0 if it does not), and what hinders a base that waits.
 
     See the fields of ``DatabaseStatus`` of these names.
     """
@@ -21,6 +21,7 @@ class Waits:
     unseen_s: float = 0.0
     unbased_s: float = 0.0
     base_waits_s: float = 0.0
+    base_hindrance: str = ""
 
 
 class Attention:
@@ -42,6 +43,7 @@ class Attention:
                 unseen_s=max(blind_s, unseen_s.get(each.row_id, 0.0)),
                 unbased_s=_since(each.base.unbased_since_s, now_s),
                 base_waits_s=_since(each.base.waits_since_s, now_s),
+                base_hindrance=each.base.hindrance,
             )
             for each in self._databases()
         }

@@ -41,7 +41,7 @@ from walsyncd.core.follow.follow_state import FollowState
 from walsyncd.core.follow.gap import Gap, GapKind
 from walsyncd.engine.content.scrubs import Scrubs
 from walsyncd.engine.daemon.attention import Waits
-from walsyncd.engine.daemon.database_status import AWAITS_RESTART, RESTART_REMEDY, statuses
+from walsyncd.engine.daemon.database_status import RESTART_REMEDY, statuses, waits_for
 from walsyncd.engine.daemon.databases import Databases
 from walsyncd.engine.daemon.destinations import Destinations
 from walsyncd.engine.daemon.request_fields import (
@@ -245,7 +245,7 @@ class Control:
 
     def _why_no_base(self, name: str) -> str:
         (tracked,) = self._databases.named([name])
-        return f"{AWAITS_RESTART} ({RESTART_REMEDY})" if tracked.base.awaits_restart else ""
+        return f"{waits_for(tracked.base.hindrance)} ({RESTART_REMEDY})" if tracked.base.awaits_restart else ""
 
     def _pruned(self, name: str) -> Answer:
         (tracked,) = self._databases.named([name])

@@ -9,7 +9,7 @@ from typing import Any
 from walsyncd.adapters.journal.drill_table import DrillOutcome
 from walsyncd.adapters.journal.journal import DatabaseRow, Journal, JournalReader, ObjectKind
 from walsyncd.adapters.journal.scrub_table import ScrubRow
-from walsyncd.config import Suspended
+from walsyncd.config import Suspended, format_size
 from walsyncd.core.follow.database_state import DatabaseState
 from walsyncd.core.follow.follow_state import parse_follow_state
 from walsyncd.core.sqlite.wal import FRAME_HEADER_SIZE
@@ -79,6 +79,10 @@ class DatabaseStatus:
     """For how long a change is in no base, if only bases store changes. Only the daemon knows."""
     base_waits_s: float = 0.0
     """For how long a base has been due and has waited for the WAL to restart. Only the daemon knows."""
+    base_hindrance: str = ""
+    """Why such a base could not begin without that. Only the daemon knows."""
+    wal_bytes: int = 0
+    """Size of the frames that are followed of the WAL since its last restart."""
 
     def behind_s(self, now_ms: int) -> float:
         """For how long storage may have lacked something. It is unknown for a database that is not followed."""
@@ -91,7 +95,16 @@ class DatabaseStatus:
         """What a base that is due has been waiting for, for a long time; empty if there is none."""
         if self.base_waits_s < WAITS_TOLD_S:
             return ""
-        return f"a base has been due for {self.base_waits_s / 60:.0f} minutes: {AWAITS_RESTART} ({RESTART_REMEDY})"
+        why = waits_for(self.base_hindrance)
+        return f"a base has been due for {self.base_waits_s / 60:.0f} minutes: {why} ({RESTART_REMEDY})"
+
+    @property
+    def growing_wal(self) -> str:
+        """What a WAL is that has not restarted for very long; empty if it has."""
+        if self.wal_bytes < WAL_BYTES_TOLD:
+            return ""
+        text = "its WAL does not restart, it grows on, and each base stores its pages again"
+        return f"{text}: {format_size(self.wal_bytes)} by now ({RESTART_REMEDY})"
 
     def without_daemon(self) -> DatabaseStatus:
         """The same status while no daemon runs: the database is not followed, whatever the last daemon noted."""
@@ -100,11 +113,20 @@ class DatabaseStatus:
 
 
 WAITS_TOLD_S = 600.0  # by default a WAL restarts after 1,000 pages, at any time without a reader
+WAL_BYTES_TOLD = 256 << 20  # 64 times what a WAL of the default checkpoints has when it restarts
 AWAITS_RESTART = "it waits for the WAL to restart, since all of the current one must be in one stored epoch"
+STORES_PAGES = "the pages of the WAL are stored again first, because the WAL has not restarted in this epoch"
 RESTART_REMEDY = (
     "let the application checkpoint: wal_autocheckpoint above 0, no reader that stays open for ever; "
     "PRAGMA wal_checkpoint(TRUNCATE) ends it at once"
 )
+
+
+def waits_for(hindrance: str) -> str:
+    """Return what a base waits for that can't begin in the current epoch."""
+    return f"{AWAITS_RESTART}; {hindrance}" if hindrance else STORES_PAGES
+
+
 BY_WAL = "by its WAL: every commit"
 BY_PAGES = (
     "by its pages, because its journal mode is not WAL: after each change the file is compared with the replica, "
@@ -193,10 +215,10 @@ def _status(journal: Journal | JournalReader, row: DatabaseRow, now_ms: int) -> 
     drill = journal.last_drill(row.id)
     scrub = journal.last_scrub(row.id)
     try:
-        position, commit_ms, page_size = _followed(row)
+        position, commit_ms, page_size, wal_frames = _followed(row)
         followed = _how(journal, row)
     except ValueError:  # the follower reports it when it begins with the database; the others are shown anyway
-        position, commit_ms, page_size, followed = None, 0, _PAGE_SIZE_DEFAULT, ""
+        position, commit_ms, page_size, wal_frames, followed = None, 0, _PAGE_SIZE_DEFAULT, 0, ""
     stored = None
     if row.stored_generation is not None:
         stored = f"{row.stored_generation}/{row.stored_epoch:08x}/{row.stored_frame:08x}"
@@ -219,6 +241,7 @@ def _status(journal: Journal | JournalReader, row: DatabaseRow, now_ms: int) -> 
         error_ms=row.error_ms or None,
         state_since_ms=row.state_since_ms or None,
         lag_bytes=frames * (FRAME_HEADER_SIZE + page_size),
+        wal_bytes=wal_frames * (FRAME_HEADER_SIZE + page_size),
         last_verified_ms=journal.verified_ms(row.name),
         last_drill_ms=drill.at_ms if drill else None,
         last_drill=f"{drill.outcome}: {drill.detail}" if drill else "",
@@ -241,13 +264,14 @@ def _scrub_words(scrub: ScrubRow) -> str:
     return f"{scrub.pages} pages compared, {scrub.differing or 'none'} differed"
 
 
-def _followed(row: DatabaseRow) -> tuple[str | None, int, int]:
-    """Return the position, the time of the last commit and the page size."""
+def _followed(row: DatabaseRow) -> tuple[str | None, int, int, int]:
+    """Return the position, the time of the last commit, the page size, and the frames of the WAL's incarnation."""
     if row.follow is None:
-        return None, 0, _PAGE_SIZE_DEFAULT
-    stream = parse_follow_state(row.follow).stream
+        return None, 0, _PAGE_SIZE_DEFAULT, 0
+    state = parse_follow_state(row.follow)
+    stream, cursor = state.stream, state.cursor
     page_size = stream.stamp.page_size if stream.stamp is not None else _PAGE_SIZE_DEFAULT
-    return str(stream.position), stream.time_ms, page_size
+    return str(stream.position), stream.time_ms, page_size, cursor.frames if cursor is not None else 0
 
 
 def _how(journal: Journal | JournalReader, row: DatabaseRow) -> str:

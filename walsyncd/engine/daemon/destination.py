@@ -40,6 +40,8 @@ class Destination:
     ``start`` starts both.
     """
 
+    _housekeeper: Housekeeper | None = None
+
     def __init__(
         self,
         journal: Journal,
@@ -89,11 +91,11 @@ class Destination:
             now_ms=wall_ms,
             boot_id=environment.boot_id,
             renewal=_renewal(journal, environment, follower, keeping.expire_after_s),
+            begin_epoch=self._begin_epoch,
         )
         self.driller = Driller(
             journal, storage, request=request, on_generation_lost=lost, bytes_per_s_max=bytes_per_s_max, wall_ms=wall_ms
         )
-        self._housekeeper: Housekeeper | None = None
         if keeping.delete:
             ownership, submit = Ownership(journal, storage, identity, wall_ms), self.uploader.submit
             self._housekeeper = Housekeeper(
@@ -109,6 +111,9 @@ class Destination:
             self.driller.plan(tracked, tracked.spec.verify_interval_s)
             if self._housekeeper is not None:
                 self._housekeeper.adopt(tracked)
+
+    def _begin_epoch(self, tracked: FollowedDatabase, delay_s: float) -> None:
+        self.content.epoch_starts.begin(tracked, self.snapshotter.due, self.uploader.offer, delay_s)
 
     def keep(self, tracked: FollowedDatabase) -> None:
         """Apply the present rules of retention to its replica."""

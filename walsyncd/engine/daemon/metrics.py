@@ -104,6 +104,8 @@ class Metrics:
         yield _gauge("last_verified_timestamp_seconds", "When the replica was last found sound.", label, sound)
         waiting = {(row.name,): row.base_waits_s for row in rows}
         yield _gauge("base_waiting_seconds", "For how long a due base waits for the WAL to restart.", label, waiting)
+        wal = {(row.name,): float(row.wal_bytes) for row in rows}
+        yield _gauge("wal_bytes", "Size of the WAL's frames since it last restarted.", label, wal)
         failed = {(row.name,): float(row.drill_failed) for row in rows}
         yield _gauge("drill_failed", "Whether the last rehearsed restore failed.", label, failed)
         scrubbed = {(row.name,): (row.last_scrub_ms or 0) / 1000 for row in rows}

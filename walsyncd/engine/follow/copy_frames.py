@@ -4,8 +4,9 @@
   and nothing of it is durable before its commit.
 - What was read counts only if the headers, looked at again, show the same incarnation.
 - An epoch is closed when it is full or old. It is closed where the WAL restarts, if that comes soon enough, because a
-  base can only begin in the epoch in which the WAL's current incarnation began. It is never closed while a base is
-  under way or wanted, because the base could then not begin if the WAL never restarts.
+  base can only begin in the epoch in which the WAL's current incarnation began; otherwise the incarnation's pages are
+  stored again for it (``engine.content.epoch_start``). It is never closed while a base is under way, or wanted, or can
+  begin now.
 - Without a wal-index, the last commit must be searched for. A search that finds none is expensive while a transaction
   grows for a long time, so the next one waits in proportion.
 """
@@ -209,7 +210,8 @@ def finish_or_keep(reader: SourceReader, collector: FrameCollector, size: int) -
 def close_epoch_if_due(reader: SourceReader, state: FollowState, cursor: Cursor) -> FollowState:
     """Return the state with room in its epoch: an epoch that is full or old is closed."""
     stream = state.stream
-    if stream.frame == 0 or reader.tracked.base.under_way or reader.tracked.base.wanted:
+    base = reader.tracked.base
+    if stream.frame == 0 or base.under_way or base.wanted or base.can_begin(state):
         return state
     age_ms = reader.environment.wall_ms() - stream.began_ms
     patience = 1 if cursor.frames == 0 else EPOCH_PATIENCE

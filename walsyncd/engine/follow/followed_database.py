@@ -66,6 +66,8 @@ class BaseNeed:
     awaits_restart: bool = False
     waits_since_s: float | None = None
     """Since when a base has been due and has waited for that restart (monotonic)."""
+    hindrance: str = ""
+    """Why no epoch could be begun for it although the WAL has not restarted."""
     unbased_since_s: float | None = None
     """Since when there is a change that is in no base, where only bases store changes (monotonic)."""
     problem: str = ""
@@ -245,8 +247,9 @@ class FollowedDatabase:
 
     def base_waits(self) -> None:
         """Note that a base is due, and waits for the WAL to restart."""
-        since_s = self.base.waits_since_s
-        self.note_base(awaits_restart=True, waits_since_s=time.monotonic() if since_s is None else since_s)
+        if self.base.waits_since_s is None:
+            self.note_base(waits_since_s=time.monotonic(), hindrance="")
+        self.note_base(awaits_restart=True)
 
     def begin_bridge(self, bridge: Bridging) -> None:
         """Begin to bridge a gap that was found. Nothing that was begun before is valid across it."""
