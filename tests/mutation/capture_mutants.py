@@ -53,10 +53,24 @@ CAPTURE_MUTANTS: tuple[Mutant, ...] = (
         PAGES_TEST,
     ),
     mutant(
-        "a scan of all pages never rests",
+        "an early scan reads all pages in doubt",
         PAGES,
-        "self.is_early = self._pages.reason is None or not self.is_early",
-        "self.is_early = True",
+        "return _NO_PAGES if self.is_early else all_pages()",
+        "return all_pages()",
         PAGES_TEST,
+    ),
+    mutant(
+        "an early scan is believed in doubt",
+        PAGES,
+        "if self.reason is not None and self.is_early:",
+        "if self.reason is None and self.is_early:",
+        PAGES_TEST,
+    ),
+    mutant(
+        "a state is known though what followed was dropped",
+        CAPTURE,
+        "if mark.count < self._dropped:\n                self._clear",
+        "if mark.count < 0:\n                self._clear",
+        CAPTURE_TEST,
     ),
 )

@@ -41,6 +41,17 @@ def test_a_large_file_rests_in_proportion_to_its_scan() -> None:
     assert not accepted(ScanPace(), 0.0, took_ms=50.0).wait_ms(0.0, SECOND, is_asked=True)
 
 
+def test_an_early_scan_need_not_wait_for_the_rest_after_a_scan_of_all_pages() -> None:
+    """It does not end that rest either."""
+    pace = accepted(ScanPace(), 0.0, took_ms=500.0, file_bytes=LARGE)
+    assert not pace.wait_ms(0.0, SECOND, is_asked=False, is_early=True)
+    pace = pace.accepted(1000.0, SECOND, took_ms=3.0, file_bytes=LARGE, is_early=True)
+    assert pace.wait_ms(1000.0, SECOND, is_asked=False, is_early=True) == 30.0
+    assert pace.wait_ms(1000.0, SECOND, is_asked=False) == 4000.0
+    pace = pace.hindered(1000.0, took_ms=0.0, file_bytes=LARGE, has_read=False)
+    assert pace.wait_ms(1000.0, SECOND, is_asked=False) == 4000.0
+
+
 @given(st.lists(st.tuples(st.floats(0, 10_000), st.booleans()), min_size=1, max_size=40), st.booleans())
 def test_failures_make_scans_rare(attempts: list[tuple[float, bool]], is_large: bool) -> None:
     """Each pause is at least as long as the rule says, and none is longer than a minute."""

@@ -272,6 +272,23 @@ def test_limits(scene: Scene, monkeypatch: pytest.MonkeyPatch, limit: str, value
     assert contents(scene.now()) == ["first"]
 
 
+def test_a_moment_whose_following_events_were_dropped_makes_nothing_known(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A scan that is accepted late: too many transactions ended since its moment, and nobody knows what they did."""
+    monkeypatch.setattr(journal_capture, "JOURNALS_MAX", 4)
+    scene.known()
+    mark = scene.mark()
+    for _ in range(6):
+        scene.commits("five5")
+    scene.capture.begin(mark)
+    scene.commits("later")
+    assert scene.now().doubt is Doubt.TOO_MANY
+    scene.known()
+    scene.commits("later")
+    assert contents(scene.now()) == ["later"]
+
+
 def test_journals_can_be_read_while_all_is_dropped(scene: Scene) -> None:
     """The scan thread has descriptors of its own."""
     scene.known()

@@ -3,7 +3,8 @@
 - A scan that was accepted takes one token of the database's bucket (``core.send.pacing``), as the segment's upload
   does. So changes that are further apart than ``upload_interval`` are scanned at once, and faster ones are merged.
 - What a scan reads of a file of more than ``SMALL_BYTES`` is not cheap. After it the database rests for
-  ``REST_SHARE`` times the scan's duration, so that scans take at most that share of the time.
+  ``REST_SHARE`` times the scan's duration, so that scans take at most that share of the time. After a scan of all
+  pages only such scans rest: one that reads what the journals name is *early*, and costs little.
 - A scan that was voided is repeated after a pause, which doubles each time: the file is not quiet.
 """
 
@@ -27,24 +28,33 @@ class ScanPace:
 
     bucket: Bucket = field(default_factory=lambda: Bucket(BURST, 0.0))
     rest_until_ms: float = 0.0
+    all_pages_from_ms: float = 0.0
+    """No scan reads all pages of a large file before."""
     voided: int = 0
     """How many scans in a row were hindered or voided, without an event that tells of an end."""
     since_ms: float | None = None
     """When the first of these was."""
 
-    def wait_ms(self, now_ms: float, interval_ms: float, *, is_asked: bool) -> float:
-        """Return how long to wait before the next scan. ``is_asked``: somebody waits for what is committed now."""
-        ready_ms = self.rest_until_ms
+    def wait_ms(self, now_ms: float, interval_ms: float, *, is_asked: bool, is_early: bool = False) -> float:
+        """Return how long to wait before the next scan. ``is_asked``: somebody waits for what is committed now.
+
+        ``is_early``: the scan will not read all pages.
+        """
+        ready_ms = self.rest_until_ms if is_early else max(self.rest_until_ms, self.all_pages_from_ms)
         if not is_asked and refill(self.bucket, now_ms=now_ms, interval_ms=interval_ms).level < 1.0:
             ready_ms = max(ready_ms, due_ms(self.bucket, interval_ms=interval_ms))
         return max(0.0, ready_ms - now_ms)
 
-    def accepted(self, now_ms: float, interval_ms: float, *, took_ms: float, file_bytes: int) -> ScanPace:
+    def accepted(
+        self, now_ms: float, interval_ms: float, *, took_ms: float, file_bytes: int, is_early: bool = False
+    ) -> ScanPace:
         """Return the pace after a scan of ``file_bytes`` whose result was a committed state."""
         bucket = refill(self.bucket, now_ms=now_ms, interval_ms=interval_ms)
         bucket = take(bucket, now_ms=now_ms, interval_ms=interval_ms) or replace(bucket, level=0.0)
-        rest_ms = REST_SHARE * took_ms if file_bytes > SMALL_BYTES else 0.0
-        return ScanPace(bucket, now_ms + min(rest_ms, REST_MAX_MS))
+        until_ms = now_ms + min(REST_SHARE * took_ms if file_bytes > SMALL_BYTES else 0.0, REST_MAX_MS)
+        if is_early:
+            return ScanPace(bucket, until_ms, self.all_pages_from_ms)
+        return ScanPace(bucket, all_pages_from_ms=until_ms)
 
     def hindered(self, now_ms: float, *, took_ms: float, file_bytes: int, has_read: bool) -> ScanPace:
         """Return the pace after a scan that was not allowed to begin, or whose result was no committed state."""

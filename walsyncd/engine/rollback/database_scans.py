@@ -27,14 +27,15 @@ from walsyncd.core.stored.position import Position
 from walsyncd.engine.content.bridge_body import BridgeImpossibleError
 from walsyncd.engine.follow.copy_frames import EPOCH_BYTES, EPOCH_MS
 from walsyncd.engine.follow.followed_database import FollowedDatabase
-from walsyncd.engine.follow.step import BaseReading, Step, gap_step
+from walsyncd.engine.follow.step import BaseReading, CommittedScan, Step, gap_step
 from walsyncd.engine.rollback.base_entries import BaseEntries
 from walsyncd.engine.rollback.committed_moment import Hindrance
 from walsyncd.engine.rollback.journal_capture import JournalCapture
-from walsyncd.engine.rollback.journal_pages import JournalProofs, JournalSource
+from walsyncd.engine.rollback.journal_pages import JournalPages, JournalProofs, JournalSource
 from walsyncd.engine.rollback.pages_to_read import AllPages, PagesToRead
-from walsyncd.engine.rollback.rollback_look import look_in_rollback_mode
+from walsyncd.engine.rollback.rollback_look import NOTED_MS, look_in_rollback_mode
 from walsyncd.engine.rollback.scanning import Scanning, ScanTools, after_scan, gap_of
+from walsyncd.engine.rollback.transaction_pause import TransactionPause
 from walsyncd.errors import WalsyncdError
 
 RECHECK_S = 1.0  # while the scan thread is at work; it wakes the follower when it is done
@@ -96,6 +97,7 @@ class DatabaseScans:
         capture = JournalCapture(tracked.path, tracked.spec.is_match)
         source = JournalSource(capture, tracked.open, tools.environment.drain)
         self._proofs = JournalProofs(source, file_bytes_min=SMALL_BYTES)
+        self._pause = TransactionPause(tools.schedule, tracked)
 
     # -- what the follower asks -------------------------------------------------------------------------------------
 
@@ -136,21 +138,23 @@ class DatabaseScans:
         if is_hindered and events != self._hindered_at:
             scanning.event_came()
         self._hindered_at = events
-        wait_s = scanning.wait_s(is_early=self._proofs.is_early)
+        wait_s, rest_s = scanning.wait_s(is_early=self._proofs.is_early), scanning.wait_s()
         if wait_s > 0:  # a writer that is in the way is seen to end by the next event
-            rest_s = min(wait_s, EVENTS_S if is_hindered else RECHECK_S)
-            return Step(again_s=wait_s, rest_until_s=time.monotonic() + rest_s)
+            quiet_s = min(wait_s, EVENTS_S if is_hindered else RECHECK_S)
+            return Step(again_s=wait_s, rest_until_s=time.monotonic() + quiet_s)
         page_map, closing = self._map(), self._closing
         other = None if closing is None else closing.reading
         known = page_map if page_map is not None else other
         assert known is not None, "there is nothing to compare with"
-        pages = self._pages_to_read(known.page_size, is_all=closing is not None)
-        scanning.begin(self._with_room(state.stream), known.page_size, pages, other=other)
+        pages = self._pages_to_read(known.page_size, is_all=closing is not None, is_early=rest_s > 0)
+        is_early = isinstance(pages, JournalPages) and pages.is_early
+        scanning.begin(self._with_room(state.stream), known.page_size, pages, other=other, is_early=is_early)
         return _once_done()
 
     def note(self, event: Event) -> None:
         """See ``PageScans``."""
         self._proofs.note(event)
+        self._pause.note(event)
 
     def lose_events(self) -> None:
         """See ``PageScans``."""
@@ -247,15 +251,18 @@ class DatabaseScans:
         row = self._tools.journal.page_map(self._tracked.row_id)
         return row if row is not None and state is not None and row.generation == state.stream.generation else None
 
-    def _pages_to_read(self, page_size: int, *, is_all: bool) -> PagesToRead:
-        """Return which pages the next scan reads. ``is_all``: it compares them with more than the map."""
+    def _pages_to_read(self, page_size: int, *, is_all: bool, is_early: bool) -> PagesToRead:
+        """Return which pages the next scan reads.
+
+        ``is_all``: it compares them with more than the map. ``is_early``: it must not read all of a large file.
+        """
         file = self._tracked.open() if self._tracked.wal_pairs.watched else None
         if file is None:
             self._proofs.forget()
             return AllPages()
         with file:
             file_bytes = file.size()
-        return self._proofs.pages(file_bytes, page_size, is_all=is_all) or AllPages()
+        return self._proofs.pages(file_bytes, page_size, is_all=is_all, is_early=is_early) or AllPages()
 
     def _with_room(self, stream: Stream) -> Stream:
         """Return the stream, in its next epoch if the current one is full or old and no base needs it."""
@@ -273,14 +280,26 @@ class DatabaseScans:
         if (gap := gap_of(found.hindrance)) is not None:
             return Step(gap=gap)
         if found.hindrance is not None:
-            return Step(again_s=self._scanning.wait_s(), rest_until_s=0.0)
+            if found.hindrance is Hindrance.UNPROVEN:
+                self._proofs.is_early = False
+            return Step(again_s=self._scanning.wait_s(is_early=self._proofs.is_early), rest_until_s=0.0)
+        writes = self._tracked.wal_pairs.database_writes
+        is_last = self._is_last(found.committed)
         return Step(
             state=after_scan(state, found),
             objects=() if found.new is None else (found.new,),
             scanned=found.committed,
-            again_s=0,
+            caught_up=is_last,
+            known_upto=writes if is_last else None,
+            again_s=NOTED_MS / 1000 if is_last else 0,
             rest_until_s=0.0,
         )
+
+    def _is_last(self, moment: CommittedScan | None) -> bool:
+        """Whether the file has not been written since the moment, as events tell."""
+        self._tools.environment.drain()
+        pairs = self._tracked.wal_pairs
+        return moment is not None and pairs.watched and pairs.trail.file_events == moment.events
 
 
 def _once_done() -> Step:

@@ -161,9 +161,15 @@ class JournalCapture:
             return Captured(doubt, tuple(journals), runs, is_kept_written, trail.database_runs)
 
     def begin(self, mark: CaptureMark) -> None:
-        """Take the state of the database at ``mark`` for known. Everything before is dropped."""
+        """Take the state of the database at ``mark`` for known. Everything before is dropped.
+
+        If something after ``mark`` was dropped already, no state is known.
+        """
         with self._lock:
-            split = max(0, mark.count - self._dropped)
+            if mark.count < self._dropped:
+                self._clear(self._unknown)
+                return
+            split = mark.count - self._dropped
             kept = self._open_entry(split) if mark.journal is JournalNow.IN_USE else None
             before, after = self._entries[:split], self._entries[split:]
             self._entries = ([] if kept is None else [kept]) + after

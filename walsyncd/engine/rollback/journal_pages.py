@@ -17,6 +17,7 @@ from walsyncd.adapters.files.source import OpenFile
 from walsyncd.core.content.bridge_passes import PageList, all_pages
 from walsyncd.core.rollback.changed_pages import ChangedPages, ScanReason, SeenJournal, changed_pages
 from walsyncd.core.rollback.journal_trail import Doubt
+from walsyncd.core.sqlite.arrays import np
 from walsyncd.core.sqlite.dbheader import parse_database_header
 from walsyncd.core.sqlite.rollback_journal import (
     JournalFault,
@@ -27,6 +28,8 @@ from walsyncd.core.sqlite.rollback_journal import (
 from walsyncd.engine.rollback.committed_moment import MomentStart
 from walsyncd.engine.rollback.journal_capture import CaptureMark, JournalCapture
 from walsyncd.errors import WalsyncdError
+
+_NO_PAGES = PageList(np.empty(0, np.uint32), 2**32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +58,15 @@ class JournalSource:
 
 
 class JournalPages:
-    """What one scan reads (``PagesToRead``). ``known`` is the state that the page map describes, if that is known."""
+    """What one scan reads (``PagesToRead``). ``known`` is the state that the page map describes, if that is known.
 
-    def __init__(self, source: JournalSource, known: KnownState | None, page_size: int) -> None:
+    ``is_early``: it must not read all pages. If the journals leave doubt, it has no result.
+    """
+
+    def __init__(
+        self, source: JournalSource, known: KnownState | None, page_size: int, *, is_early: bool = False
+    ) -> None:
+        self.is_early = is_early
         self._source = source
         self._known = known
         self._page_size = page_size
@@ -77,7 +86,7 @@ class JournalPages:
             self.reason = None
             return PageList(found.numbers, found.page_count)
         self.reason = found
-        return all_pages()
+        return _NO_PAGES if self.is_early else all_pages()
 
     def prove(self, page_1: bytes) -> ChangedPages | ScanReason:
         """Return what changed up to a moment whose page 1 is ``page_1``, or why that is not known."""
@@ -113,6 +122,8 @@ class JournalPages:
 
     def are_complete(self) -> bool:
         """See ``PagesToRead``. A kept journal must not have been used since it was read."""
+        if self.reason is not None and self.is_early:
+            return False
         if self._mark is None or not self._is_kept_read:
             return True
         return not self._source.is_reserved() and self._source.capture.is_untouched(self._mark)
@@ -145,7 +156,7 @@ class JournalProofs:
         self.is_early = False
         """Whether the next scan need not wait for the rest that follows a scan of all pages.
 
-        It will read few pages if the journals leave no doubt. If they did at the last early scan, the next one rests.
+        It reads what the journals name, and nothing if they leave doubt.
         """
 
     @property
@@ -163,23 +174,25 @@ class JournalProofs:
         if self._is_active:
             self._source.capture.lose()
 
-    def pages(self, file_bytes: int, page_size: int, *, is_all: bool) -> JournalPages | None:
+    def pages(self, file_bytes: int, page_size: int, *, is_all: bool, is_early: bool = False) -> JournalPages | None:
         """Return what the next scan reads, or None if that is all of a small file. For the follower's thread.
 
-        ``is_all``: it must read all pages, because it compares them with more than the map.
+        ``is_all``: it must read all pages, because it compares them with more than the map. ``is_early``: see
+        ``JournalPages``.
         """
         if file_bytes <= self._file_bytes_min:
             self.forget()
             return None
         self._is_active = True
-        self._pages = JournalPages(self._source, None if is_all else self._known, page_size)
+        known = None if is_all else self._known
+        self._pages = JournalPages(self._source, known, page_size, is_early=is_early and not is_all)
         return self._pages
 
     def accepted(self) -> None:
         """Take in that the result of the last scan is in the map. For the follower's thread."""
         if self._pages is not None:
             self._known = self._pages.accepted()
-            self.is_early = self._pages.reason is None or not self.is_early
+            self.is_early = self._known is not None
 
     def forget(self) -> None:
         """Close all journals. The next scan reads all pages."""

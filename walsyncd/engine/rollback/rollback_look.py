@@ -22,6 +22,10 @@ from walsyncd.engine.follow.wal_pairs import REPLACED
 
 CHANGED = "the database changed"
 
+# A look of a watched file is noted once the file has been quiet for so long. Only a restart of the daemon uses it,
+# and writing it after each of several commits would cost as much as shipping them.
+NOTED_MS = 10_000
+
 
 class FileScans(Protocol):
     """The scans of one database, as a look sees them."""
@@ -63,19 +67,23 @@ def look_in_rollback_mode(
         state = replace(state, stream=stream, start_epoch=stream.epoch, start_frame=0)
         return Step(state=state, base_wanted="the page map is lost", again_s=0)
     if scans.is_known(facts, state.file):
-        return _unchanged(environment, state, facts, writes)
+        return _unchanged(environment, state, facts, writes, is_watched=pairs.watched)
     if has_map or scans.is_closing():
         return scans.step(state)
     scans.note_known(events)
-    return replace(_unchanged(environment, state, facts, writes), base_wanted=CHANGED)
+    return replace(_unchanged(environment, state, facts, writes, is_watched=pairs.watched), base_wanted=CHANGED)
 
 
-def _unchanged(environment: Environment, state: FollowState, facts: FileFacts, writes: int) -> Step:
+def _unchanged(
+    environment: Environment, state: FollowState, facts: FileFacts, writes: int, *, is_watched: bool
+) -> Step:
     """Return the step for a file whose content is dealt with. Its looks are noted once it has settled."""
-    settled = is_settled(facts, environment)
+    quiet_ms = environment.wall_ms() - facts.ctime_ns // 1_000_000
+    wait_ms = NOTED_MS if is_watched else settling_ms(facts)
+    settled = quiet_ms > wait_ms and is_settled(facts, environment)
     look = facts if settled else facts.unknown()
     now = replace(state, file=look) if look != state.file else None
-    again_s = None if settled else settling_ms(facts) / 1000
+    again_s = None if settled else wait_ms / 1000
     return Step(state=now, known_upto=writes, caught_up=True, again_s=again_s)
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from walsyncd.adapters.journal.journal import Journal
 from walsyncd.core.follow.follow_state import FollowState, Stream
@@ -56,6 +56,7 @@ class Scanning:
         self._attempt = 0
         """Counts the scans. The results of all but the last are void."""
         self._answer: Future[ScanResult] | None = None
+        self._is_early = False
         self._ticket = 0
 
     @property
@@ -69,11 +70,11 @@ class Scanning:
         return self._answer is not None and self._answer.done()
 
     def wait_s(self, *, is_early: bool = False) -> float:
-        """Return how long to wait before the next scan. ``is_early``: no rest is needed after one that had a result."""
+        """Return how long to wait before the next scan. ``is_early``: it will not read all pages of a large file."""
         tracked = self.tracked
         now_ms, interval_ms = self._now_ms(), 1000 * tracked.spec.upload_interval_s
-        pace = replace(self.pace, rest_until_ms=0.0) if is_early and not self.pace.voided else self.pace
-        return pace.wait_ms(now_ms, interval_ms, is_asked=tracked.mailbox.asked() > 0) / 1000
+        is_asked = tracked.mailbox.asked() > 0
+        return self.pace.wait_ms(now_ms, interval_ms, is_asked=is_asked, is_early=is_early) / 1000
 
     def begin(
         self,
@@ -83,9 +84,13 @@ class Scanning:
         *,
         other: KnownPages | None = None,
         span: Callable[[], BridgeSpan | None] = lambda: None,
+        is_early: bool = False,
     ) -> None:
-        """Order a scan. Its transaction follows ``stream``, and ships also what differs from ``other``."""
-        self._attempt += 1
+        """Order a scan. Its transaction follows ``stream``, and ships also what differs from ``other``.
+
+        ``is_early``: ``pages`` will not be all pages of a large file.
+        """
+        self._attempt, self._is_early = self._attempt + 1, is_early
         attempt, answer = self._attempt, Future[ScanResult]()
         self._answer, self._ticket = answer, self.tracked.mailbox.ticket()
         order = ScanOrder(
@@ -107,8 +112,10 @@ class Scanning:
         found, now_ms, interval_ms = answer.result(), self._now_ms(), 1000 * self.tracked.spec.upload_interval_s
         took_ms, self.hindrance = 1000 * found.took_s, found.hindrance
         if found.hindrance is None:
-            self.pace = self.pace.accepted(now_ms, interval_ms, took_ms=took_ms, file_bytes=found.file_bytes)
-        else:
+            self.pace = self.pace.accepted(
+                now_ms, interval_ms, took_ms=took_ms, file_bytes=found.file_bytes, is_early=self._is_early
+            )
+        elif not (self._is_early and found.hindrance is Hindrance.UNPROVEN):  # then the next one reads all pages
             has_read = found.took_s > 0
             self.pace = self.pace.hindered(now_ms, took_ms=took_ms, file_bytes=found.file_bytes, has_read=has_read)
         return found

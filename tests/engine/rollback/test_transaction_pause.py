@@ -1,0 +1,83 @@
+"""Tests of the pause of looks during a transaction, with the events of each journal mode."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.engine.following import Following
+from walsyncd.adapters.files.inotify import Event, Kind
+from walsyncd.adapters.files.source import Role
+from walsyncd.engine.follow.schedule import Schedule
+from walsyncd.engine.rollback.transaction_pause import TransactionPause
+
+J, D = Role.JOURNAL, Role.DATABASE
+CREATE, MODIFY, DELETE = Kind.CREATE, Kind.MODIFY, Kind.DELETE
+BEGINS = {
+    "DELETE": [(J, CREATE), (J, MODIFY), (D, MODIFY), (J, Kind.CLOSE_WRITE)],
+    "PERSIST": [(J, MODIFY), (J, MODIFY), (D, MODIFY), (D, MODIFY)],
+}
+ENDS = {"DELETE": (J, DELETE), "PERSIST": (J, MODIFY)}
+
+
+class Scene:
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "app.db"
+        self.path.touch()
+        with Following(self.path, folder / "f") as follow:
+            self.tracked = follow.tracked
+        self.schedule = Schedule()
+        self.pause = TransactionPause(self.schedule, self.tracked)
+
+    def note(self, *events: tuple[Role, Kind]) -> None:
+        for role, kind in events:
+            self.pause.note(Event(self.path, role, kind))
+
+    @property
+    def is_resting(self) -> bool:
+        return self.tracked.pace.rest_until_s > 0
+
+
+@pytest.fixture
+def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Scene:
+    monkeypatch.setattr("walsyncd.engine.rollback.transaction_pause.PAUSE_S", 600.0)
+    return Scene(tmp_path)
+
+
+@pytest.mark.parametrize("mode", ["DELETE", "PERSIST"])
+def test_events_wake_the_database_at_the_end_of_each_transaction(scene: Scene, mode: str) -> None:
+    """Until then its looks rest."""
+    for _ in range(3):
+        for event in BEGINS[mode]:
+            scene.note(event)
+            assert scene.is_resting
+        scene.note(ENDS[mode])
+        assert not scene.is_resting
+
+
+def test_a_write_without_a_journal_wakes_it_at_once(scene: Scene) -> None:
+    """Nothing would tell of an end."""
+    scene.note((D, MODIFY), (D, MODIFY), (Role.WAL, CREATE))
+    assert not scene.is_resting
+
+
+def test_the_pause_ends_by_itself(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A writer may be killed, or its transaction may last."""
+    monkeypatch.setattr("walsyncd.engine.rollback.transaction_pause.PAUSE_S", -1.0)
+    scene.note((J, CREATE))
+    assert scene.tracked.pace.rest_until_s < time.monotonic()
+
+
+def test_the_rest_that_a_look_has_set_is_left_alone(scene: Scene) -> None:
+    """Whether the transaction began before it or after it."""
+    until_s = time.monotonic() + 300
+    scene.schedule.rest(scene.tracked, until_s)
+    scene.note(*BEGINS["DELETE"], ENDS["DELETE"])
+    assert scene.tracked.pace.rest_until_s == until_s
+    scene.schedule.rest(scene.tracked, 0.0)
+    scene.note(*BEGINS["DELETE"])
+    scene.schedule.rest(scene.tracked, until_s)
+    scene.note(ENDS["DELETE"])
+    assert scene.tracked.pace.rest_until_s == until_s

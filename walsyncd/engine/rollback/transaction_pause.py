@@ -1,0 +1,52 @@
+"""No look at a database in the middle of a transaction: the thirty events of one commit lead to one look, at its end.
+
+What is seen before the end is of no use, and each look costs about as much CPU as shipping the commit. A transaction
+begins with a write to its journal. It ends with the journal's deletion, or with the journal's next event after the
+database was written (in journal modes PERSIST and TRUNCATE; a transaction that writes the database several times has
+such events before its end, too). If nothing of that comes, a look follows after ``PAUSE_S``.
+"""
+
+from __future__ import annotations
+
+import time
+
+from walsyncd.adapters.files.inotify import Event, Kind
+from walsyncd.adapters.files.source import Role
+from walsyncd.engine.follow.followed_database import FollowedDatabase
+from walsyncd.engine.follow.schedule import Schedule
+
+PAUSE_S = 0.05  # a commit with its syncs takes 2 to 20 ms on most disks
+
+
+class TransactionPause:
+    """Lets events wake ``tracked`` when a transaction ends. For the thread that drains the queue."""
+
+    def __init__(self, schedule: Schedule, tracked: FollowedDatabase) -> None:
+        self._schedule = schedule
+        self._tracked = tracked
+        self._until_s = 0.0
+        self._is_written = False
+
+    def note(self, event: Event) -> None:
+        """Take in one event, before it wakes the database."""
+        if event.role is Role.DATABASE and event.kind is Kind.MODIFY:
+            self._is_written = True
+        if event.role is not Role.JOURNAL or event.kind is Kind.CLOSE_WRITE:
+            return
+        is_written, self._is_written = self._is_written, False
+        if is_written or event.kind not in {Kind.CREATE, Kind.MODIFY}:
+            self._end()
+        else:
+            self._begin()
+
+    def _begin(self) -> None:
+        now_s = time.monotonic()
+        if self._until_s <= now_s and self._tracked.pace.rest_until_s <= now_s:
+            self._until_s = now_s + PAUSE_S
+            self._schedule.rest(self._tracked, self._until_s)
+
+    def _end(self) -> None:
+        """End the pause, unless a look has set another one since."""
+        if self._tracked.pace.rest_until_s == self._until_s:
+            self._schedule.rest(self._tracked, 0.0)
+        self._until_s = 0.0
