@@ -21,7 +21,7 @@ from walsyncd.adapters.files.inotify import InotifyReader
 from walsyncd.adapters.files.source import boot_id
 from walsyncd.adapters.journal.journal import Journal, ObjectKind
 from walsyncd.core.stored.segment import decode_body
-from walsyncd.engine.content import bridge_body, gap_bridge, map_making
+from walsyncd.engine.content import bridge_body, bridge_wait, map_making
 from walsyncd.engine.content.bridges import Bridges
 from walsyncd.engine.content.map_making import MapMaker
 from walsyncd.engine.content.page_maps import PageMaps
@@ -40,7 +40,7 @@ class Gaps:
     """The database, its application, its replica (``base`` and ``wals``), and the daemon's parts."""
 
     def __init__(self, folder: Path, patch: pytest.MonkeyPatch, *, page_size: int, auto_vacuum: int) -> None:
-        for module, name in ((gap_bridge, "RETRY_S"), (gap_bridge, "BACK_OFF_S"), (map_making, "RETRY_S")):
+        for module, name in ((bridge_wait, "RETRY_S"), (bridge_wait, "BACK_OFF_S"), (map_making, "RETRY_S")):
             patch.setattr(module, name, 0.0)
         patch.setattr(bridge_body, "SMALL_BYTES", 1 << 40)
         self.folder = folder

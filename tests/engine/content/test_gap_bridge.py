@@ -15,7 +15,7 @@ from tests.engine.content.gaps import Gaps, happens
 from tests.fakes import Deaths, Killed
 from walsyncd.adapters.journal.journal import Journal, SpoolWriter
 from walsyncd.core.follow.gap import Gap, GapKind
-from walsyncd.engine.content import bridge_body, bridge_scan, gap_bridge
+from walsyncd.engine.content import bridge_body, bridge_scan, bridge_wait
 
 
 @pytest.fixture
@@ -131,9 +131,9 @@ def test_the_daemon_dies_and_looks_late(tmp_path: Path, seed: int, monkeypatch: 
 
 def test_somebody_who_asks_ends_the_back_off(gaps: Gaps, monkeypatch: pytest.MonkeyPatch) -> None:
     """Gaps inside the bridge made it wait for a calmer time. ``sync`` need not wait for that: it is calm now."""
-    monkeypatch.setattr(gap_bridge, "BACK_OFF_S", 3600.0)
+    monkeypatch.setattr(bridge_wait, "BACK_OFF_S", 3600.0)
     lost = Gap.of(GapKind.OVERWRITTEN, "commits are lost")
-    for _ in range(1 + gap_bridge.VOIDED_MAX):
+    for _ in range(1 + bridge_wait.VOIDED_MAX):
         gaps.follower.leave(gaps.tracked, lost)
     for _ in range(20):
         gaps.look()
@@ -147,8 +147,8 @@ def test_somebody_who_asks_ends_the_back_off(gaps: Gaps, monkeypatch: pytest.Mon
 
 def test_what_fails_again_and_again_is_tried_less_and_less(gaps: Gaps, monkeypatch: pytest.MonkeyPatch) -> None:
     """The file can't be read."""
-    monkeypatch.setattr(gap_bridge, "RETRY_S", 0.001)
-    monkeypatch.setattr(gap_bridge, "BACK_OFF_S", 0.005)
+    monkeypatch.setattr(bridge_wait, "RETRY_S", 0.001)
+    monkeypatch.setattr(bridge_wait, "BACK_OFF_S", 0.005)
     monkeypatch.setattr(bridge_scan, "open_file", lambda _path: None)
     gaps.follower.leave(gaps.tracked, Gap.of(GapKind.OVERWRITTEN, "commits are lost"))
     with capture_logs() as logs:

@@ -18,7 +18,7 @@ from walsyncd.adapters.storage.interface import Storage
 from walsyncd.core.follow import next_generation
 from walsyncd.core.restore.plan import AtPosition, Head
 from walsyncd.core.stored.position import parse_position
-from walsyncd.engine.content import gap_bridge
+from walsyncd.engine.content import bridge_wait
 from walsyncd.engine.content.map_making import MapMaker
 from walsyncd.engine.daemon import daemon as daemon_module
 from walsyncd.engine.daemon.daemon import EXIT_SPOOLED, Daemon
@@ -168,7 +168,7 @@ def test_a_full_spool_gives_way_and_begins_anew_when_storage_is_back(
 
 def test_a_full_spool_costs_a_bridge(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """What was dropped is in the database, and few pages of it differ; what was begun before reaches storage first."""
-    monkeypatch.setattr(gap_bridge, "BEGIN_LOOK_S", 0.05)
+    monkeypatch.setattr(bridge_wait, "BEGIN_LOOK_S", 0.05)
     storage = FakeStorage()
     is_away = [False]
 

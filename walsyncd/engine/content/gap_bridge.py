@@ -16,7 +16,6 @@ is no bridge: following continues from the old position.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import replace
@@ -42,6 +41,7 @@ from walsyncd.engine.content.bridge_scan import (
     PassRead,
     PassSteps,
 )
+from walsyncd.engine.content.bridge_wait import BridgeWait
 from walsyncd.engine.content.frame_numbers import FrameNumbers
 from walsyncd.engine.content.scan_queue import ScanQueue, ScanSteps
 from walsyncd.engine.follow.begin_generation import begin_step, is_in_rollback_mode
@@ -51,12 +51,8 @@ from walsyncd.engine.follow.look import take_step
 from walsyncd.engine.follow.schedule import Schedule
 from walsyncd.engine.follow.step import Step, gap_step
 from walsyncd.engine.threads.boundary import boundary
-from walsyncd.errors import TransientError, WalsyncdError
+from walsyncd.errors import WalsyncdError
 
-RETRY_S = 5.0  # after the file or the spool could not be read or written; doubled each time, up to BACK_OFF_S
-BACK_OFF_S = 60.0  # after passes that new gaps made worthless
-VOIDED_MAX = 3
-BEGIN_LOOK_S = 2.0  # between two checks whether the bridge may begin; each is cheap
 RECHECK_S = 1.0  # while the scan thread is at work; it wakes the follower when it is done
 
 _log = structlog.get_logger()
@@ -109,11 +105,8 @@ class GapBridge:
         self._answer: Future[object] = Future()
         self._read: PassRead | None = None
         self._salts: Salts | None = None
-        self._not_before_s = self._asked_from_s = 0.0
-        self._failures = 0
+        self._wait = BridgeWait(tracked, schedule)
         self._is_doubt = gap.kind in DOUBTS
-        self._may_begin: Callable[[], bool] = lambda: True
-        self._once = ""
 
     def collector(self, stream: Stream) -> FrameNumbers:
         """Return what takes the frames that are followed meanwhile."""
@@ -122,17 +115,11 @@ class GapBridge:
     def step(self) -> Step | None:
         """Take one step. Returns None if there is nothing to be done now."""
         tracked = self._tracked
-        is_asked = tracked.mailbox.asked() > 0
-        wait_s = (min(self._asked_from_s, self._not_before_s) if is_asked else self._not_before_s) - time.monotonic()
-        if wait_s <= 0 and self._once and not self._may_begin():
-            tracked.fail_requests(TransientError(f"{tracked.name} waits until {self._once}"))
-            wait_s = BEGIN_LOOK_S
-        if wait_s > 0:
-            if is_in_rollback_mode(tracked) and not self._once:  # where there is nothing to wait for
+        if (wait_s := self._wait.wait_s()) > 0:
+            if is_in_rollback_mode(tracked) and not self._wait.is_for_event:  # where there is nothing to wait for
                 return self._left_wal_mode()
             self._schedule.at(tracked, wait_s)
             return None
-        self._once = ""
         if self._phase in {_Phase.READING, _Phase.FINISHING} and self._answer.done():
             error = self._answer.exception()
             if error is not None:
@@ -170,9 +157,7 @@ class GapBridge:
         self._attempt += 1
         self._phase = _Phase.LOOKING
         self._tracked.follow_again()
-        times, rest = divmod(self._passes.voided, VOIDED_MAX)
-        wait_s = 0.0 if rest else BACK_OFF_S * 2 ** min(5, times - 1)
-        if wait_s:
+        if wait_s := self._wait.rest_after_gap(self._passes.voided):
             _log.warning(
                 "bridge_voided",
                 database=self._tracked.name,
@@ -181,17 +166,10 @@ class GapBridge:
                 next_try_in_s=wait_s,
                 remedy="backpressure = true keeps the writers from overwriting what was not read",
             )
-        self._rest(wait_s)
-
-    def _rest(self, wait_s: float) -> None:
-        """Go on in ``wait_s`` seconds, or soon if somebody asks, because the writers may be quiet by then."""
-        now_s = time.monotonic()
-        self._not_before_s, self._asked_from_s = now_s + wait_s, now_s + min(wait_s, RETRY_S)
-        self._schedule.at(self._tracked, wait_s)
 
     def wait_for(self, is_so: Callable[[], bool], what: str) -> None:
-        """Do nothing before ``is_so``, which ``what`` names, returns True."""
-        self._may_begin, self._once = is_so, what
+        """See ``Bridging``."""
+        self._wait.wait_for(is_so, what)
 
     def drop(self) -> None:
         """Give the bridge up, and remove what was written of it."""
@@ -233,14 +211,12 @@ class GapBridge:
             return gap_step(self.gap.kind, text, reason=self.gap.reason, why=error.message)
         if not isinstance(error, WalsyncdError):
             raise error
-        wait_s = min(BACK_OFF_S, RETRY_S * 2**self._failures)
-        self._failures = min(self._failures + 1, 10)
+        wait_s = self._wait.rest_after_failure()
         _log.warning("bridge_failed", database=self._tracked.name, reason=error.message, next_try_in_s=wait_s)
         self.drop()
         self._passes = BridgePasses(self._page_size)
         self._phase = _Phase.LOOKING
         self._tracked.follow_again()
-        self._rest(wait_s)
         return None
 
     def _begin_pass(self, state: FollowState) -> None:

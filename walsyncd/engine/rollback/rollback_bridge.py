@@ -6,7 +6,6 @@ bridge does. If the database goes back into WAL mode before the scan has a resul
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -17,17 +16,16 @@ from walsyncd.core.follow.follow_state import FollowState, Stream
 from walsyncd.core.follow.gap import Gap, GapKind
 from walsyncd.core.stored.bridge import BridgeSpan, SuspectSpan
 from walsyncd.engine.content.bridge_body import BridgeImpossibleError
+from walsyncd.engine.content.bridge_wait import BridgeWait
 from walsyncd.engine.follow.begin_generation import begin_step
 from walsyncd.engine.follow.segment_builder import FrameCollector
 from walsyncd.engine.follow.step import Step, gap_step
 from walsyncd.engine.rollback.committed_moment import Hindrance
 from walsyncd.engine.rollback.pages_to_read import AllPages
 from walsyncd.engine.rollback.scanning import Scanning, after_scan, gap_of
-from walsyncd.errors import TransientError, WalsyncdError
+from walsyncd.errors import WalsyncdError
 
 RECHECK_S = 1.0  # while the scan thread is at work; it wakes the follower when it is done
-BEGIN_LOOK_S = 2.0  # between two checks whether what is waited for is so
-RETRY_S = 5.0  # after the file or the spool could not be read or written
 
 _log = structlog.get_logger()
 
@@ -58,9 +56,7 @@ class RollbackBridge:
         self._page_size = page_size
         self._proven_ms = proven_ms
         self._suspect = suspect
-        self._not_before_s = 0.0
-        self._may_begin: Callable[[], bool] = lambda: True
-        self._once = ""
+        self._wait = BridgeWait(self._tracked, scanning.tools.schedule)
 
     def collector(self, _stream: Stream) -> FrameCollector:
         """There are no frames."""
@@ -69,14 +65,9 @@ class RollbackBridge:
     def step(self) -> Step | None:
         """See ``Bridging``."""
         tracked, scanning = self._tracked, self._scanning
-        wait_s = self._not_before_s - time.monotonic()
-        if wait_s <= 0 and self._once and not self._may_begin():
-            tracked.fail_requests(TransientError(f"{tracked.name} waits until {self._once}"))
-            wait_s = BEGIN_LOOK_S
-        if wait_s > 0:
+        if (wait_s := self._wait.wait_s()) > 0:
             scanning.tools.schedule.at(tracked, wait_s)
             return None
-        self._once = ""
         if scanning.is_under_way and not scanning.is_done:
             scanning.tools.schedule.at(tracked, RECHECK_S)
             return None
@@ -107,8 +98,8 @@ class RollbackBridge:
         self._scanning.tools.schedule.at(self._tracked, 0)
 
     def wait_for(self, is_so: Callable[[], bool], what: str) -> None:
-        """Do nothing before ``is_so``, which ``what`` names, returns True."""
-        self._may_begin, self._once = is_so, what
+        """See ``Bridging``."""
+        self._wait.wait_for(is_so, what)
 
     def drop(self) -> None:
         """See ``Bridging``."""
@@ -127,9 +118,8 @@ class RollbackBridge:
             text = "{reason}, and it is not bridged: {why}"
             return gap_step(self.gap.kind, text, reason=self.gap.reason, why=error.message)
         except WalsyncdError as error:
-            _log.warning("bridge_failed", database=tracked.name, reason=error.message, next_try_in_s=RETRY_S)
-            self._not_before_s = time.monotonic() + RETRY_S
-            scanning.tools.schedule.at(tracked, RETRY_S)
+            wait_s = self._wait.rest_after_failure()
+            _log.warning("bridge_failed", database=tracked.name, reason=error.message, next_try_in_s=wait_s)
             return None
         if (gap := gap_of(found.hindrance)) is not None:
             return (
