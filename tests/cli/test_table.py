@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 
+import walsyncd.cli
 from walsyncd.cli import main
-from walsyncd.cli.table import _rich_lines, counted, print_table, say
+from walsyncd.cli.table import _rich_lines, counted, json_text, print_table, say
 
 
 def test_in_a_pipe_nothing_is_cut(capsys: pytest.CaptureFixture[str]) -> None:
@@ -39,3 +43,20 @@ def test_an_error_can_not_steer_the_terminal(capsys: pytest.CaptureFixture[str])
     """What a command ends with, whatever is quoted in it."""
     assert main(["status", "--config", "/absent/\x1b[31m"]) == 2
     assert "\x1b" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+def test_json_can_not_steer_the_terminal_either(indent: int | None) -> None:
+    """It is read as the same text, letters of any language are as they are, and all else is escaped."""
+    facts = {"name": '\x1b[2J\x9b31m\nüñ中\u202e\u2028\udcff\U000e0041"\\', "list": [1, None, "\ufeff"]}
+    text = json_text(facts, indent=indent)
+    assert json.loads(text) == facts
+    assert "üñ中" in text
+    assert all(line.isprintable() for line in text.split("\n"))
+
+
+def test_every_command_prints_json_in_that_way() -> None:
+    """No other module of the command line makes JSON."""
+    folder = Path(walsyncd.cli.__file__).parent
+    makers = [path.name for path in folder.rglob("*.py") if "json.dump" in path.read_text()]
+    assert makers == ["table.py"]

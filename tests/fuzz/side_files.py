@@ -120,7 +120,7 @@ def overwrite(chance: random.Random, side: Path, _owner: Owner) -> None:
 
 def replace(chance: random.Random, side: Path, _owner: Owner) -> None:
     """The file is another one, made of the old content."""
-    body = changed(chance, side.read_bytes() if side.is_file() else b"")
+    body = changed(chance, _beginning(side))
     _remove(side)
     side.write_bytes(body)
 
@@ -171,6 +171,14 @@ DEEDS: list[Callable[[random.Random, Path, Owner], None]] = [
     take_away,
     forbid,
 ]
+
+
+def _beginning(path: Path) -> bytes:
+    """Return the first MiB of what may be a hole of exabytes, or no file at all."""
+    if not path.is_file():
+        return b""
+    with path.open("rb") as file:
+        return file.read(1 << 20)
 
 
 def _remove(path: Path) -> None:

@@ -8,7 +8,6 @@ A database that fails does not stop the others.
 from __future__ import annotations
 
 import argparse
-import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from walsyncd.cli.commands.ls import replicas_from
 from walsyncd.cli.progress import DatabaseLines
-from walsyncd.cli.table import print_table, say
+from walsyncd.cli.table import json_text, print_table, say
 from walsyncd.config.units import format_size
 from walsyncd.core.stored.moment import format_moment
 from walsyncd.errors import CorruptError, NothingToRestoreError, WalsyncdError, forget_locals
@@ -152,7 +151,7 @@ def _restore_one(
 
 def _print(args: argparse.Namespace, outcomes: list[DatabaseOutcome]) -> None:
     if args.json:
-        print(json.dumps({"databases": [_facts(each) for each in outcomes]}, indent=2, ensure_ascii=False))
+        print(json_text({"databases": [_facts(each) for each in outcomes]}))
         return
     print_table(HEADINGS, [_row(each) for each in outcomes])
     failed = sum(each.error is not None for each in outcomes)

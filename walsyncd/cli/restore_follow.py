@@ -8,7 +8,6 @@ there.
 from __future__ import annotations
 
 import argparse
-import json
 import signal
 import sys
 import threading
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from walsyncd.adapters.system import clock
 from walsyncd.cli.progress import showing_progress
-from walsyncd.cli.table import say
+from walsyncd.cli.table import json_text, say
 from walsyncd.core.stored.moment import format_moment, format_span
 from walsyncd.errors import StateError, TransientError, printable
 
@@ -77,4 +76,4 @@ def _say(args: argparse.Namespace, moved: Moved) -> None:
         "rebuilt": moved.rebuilt,
     }
     line = f"{facts['position']}  {facts['time']}  {moved.transactions} transactions  lag {format_span(lag_ms)}"
-    print(json.dumps(facts) if args.json else printable(line), flush=True)
+    print(json_text(facts, indent=None) if args.json else printable(line), flush=True)

@@ -1,7 +1,8 @@
-"""Prints tables for people: by rich on a terminal, plain columns of full width in a pipe."""
+"""Prints for people and programs: tables by rich on a terminal, plain columns of full width in a pipe, and JSON."""
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 from collections.abc import Sequence
@@ -13,6 +14,19 @@ from walsyncd.errors import one_line, printable
 def say(text: str, *, file: TextIO | None = None, flush: bool = False) -> None:
     """Print a line for people. Foreign text in it (names, paths, a store's messages) can't control the terminal."""
     print(printable(text), file=file, flush=flush)
+
+
+def json_text(facts: object, *, indent: int | None = 2) -> str:
+    """Return facts as JSON in which every letter is as it is, and what could control a terminal is an escape of JSON's.
+
+    A program reads the same text either way.
+    """
+    lines = json.dumps(facts, indent=indent, ensure_ascii=False).split("\n")
+    return "\n".join(line if line.isprintable() else "".join(map(_json_letter, line)) for line in lines)
+
+
+def _json_letter(letter: str) -> str:
+    return letter if letter.isprintable() else json.dumps(letter)[1:-1]
 
 
 def counted(count: int, noun: str) -> str:

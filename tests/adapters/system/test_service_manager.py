@@ -34,6 +34,18 @@ def test_lines_arrive_in_one_datagram(tmp_path: Path) -> None:
             assert receiver.recv(4096).startswith(b"RELOADING=1\nMONOTONIC_USEC=")
 
 
+def test_a_status_that_quotes_a_store_says_nothing_else(tmp_path: Path) -> None:
+    """It can't forge a line, it is never too long for systemd, and every text can be sent."""
+    address = str(tmp_path / "notify")
+    with listening(address) as receiver:
+        manager = ServiceManager({"NOTIFY_SOCKET": address})
+        manager.tell("READY=1", "STATUS=away: \nMAINPID=1\x1b[2J\udcff" + "中" * 10_000)
+        first, status = receiver.recv(1 << 20).decode().split("\n")
+        assert first == "READY=1"
+        assert status.startswith(r"STATUS=away: \nMAINPID=1\x1b[2J\udcff中")
+        assert len(status.encode()) < 4000
+
+
 def test_nobody_to_tell_is_no_trouble(tmp_path: Path) -> None:
     """No socket in the environment, one that does not exist, one that nobody reads."""
     ServiceManager({}).tell("READY=1")

@@ -22,6 +22,9 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 
+from walsyncd.errors import one_line
+
+LINE_CHARACTERS_MAX = 800  # systemd drops a datagram of more than 4 KiB; a character has up to 4 bytes
 SEND_TIMEOUT_S = 1.0  # PID 1 reads its socket at once, or is in trouble itself
 
 
@@ -34,12 +37,15 @@ class ServiceManager:
         self.watchdog_s = _watchdog_s(environment)
 
     def tell(self, *lines: str) -> None:
-        """Send these lines in one datagram."""
+        """Send these lines in one datagram.
+
+        A status may quote what a store said. A line feed in it does not begin another line, and it is cut.
+        """
         if not self._address:
             return
         with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
             sender.settimeout(SEND_TIMEOUT_S)
-            sender.sendto("\n".join(lines).encode(), self._address)
+            sender.sendto("\n".join(one_line(line)[:LINE_CHARACTERS_MAX] for line in lines).encode(), self._address)
 
     def reloading(self) -> None:
         """Report that a reload begins. ``READY=1`` must follow, however it ends."""

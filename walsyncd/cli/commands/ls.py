@@ -8,7 +8,6 @@ that ``restore --at`` takes. Bridges and suspect positions are listed below the 
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 import sys
 import textwrap
@@ -19,7 +18,7 @@ from typing import TYPE_CHECKING
 from walsyncd.cli import settings_from
 from walsyncd.cli.replica_argument import is_url, replica_from, storage_from_url, storages_from
 from walsyncd.cli.selection import is_pattern, select
-from walsyncd.cli.table import counted, is_too_wide, print_table, say
+from walsyncd.cli.table import counted, is_too_wide, json_text, print_table, say
 from walsyncd.config.units import format_size
 from walsyncd.core.restore.timeline import BASE, Span, gaps, merged, picture
 from walsyncd.core.stored.moment import format_moment, format_span
@@ -63,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
     found.sort(key=lambda each: (not _needs_attention(each[1]), each[0].name))
     if args.json:
         databases = [_database(replica, generations) for replica, generations in found]
-        print(json.dumps({"databases": databases}, indent=2, ensure_ascii=False))
+        print(json_text({"databases": databases}))
     else:
         rows = [row for replica, generations in found for row in _rows(replica, generations)]
         if is_too_wide(HEADINGS, rows):

@@ -7,7 +7,6 @@ once when this command asks. The command then waits and prints what was removed.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
@@ -19,7 +18,7 @@ from walsyncd.cli import settings_from
 from walsyncd.cli.bounded import searched
 from walsyncd.cli.configured_storage import storage_from
 from walsyncd.cli.daemon_client import Deadline, call
-from walsyncd.cli.table import say
+from walsyncd.cli.table import json_text, say
 from walsyncd.config.units import format_size
 from walsyncd.core.stored.moment import format_moment
 from walsyncd.errors import MissingError, UsageError, WalsyncdError
@@ -53,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
         return _ask(settings.daemon.state_dir, [args.name] if args.name else [], args.timeout)
     found = _look(settings, _specs(settings, args.name))
     if args.json:
-        print(json.dumps({"databases": [_as_json(*each) for each in found]}, indent=2, ensure_ascii=False))
+        print(json_text({"databases": [_as_json(*each) for each in found]}))
     else:
         for name, folder, told in found:
             _print(name, folder, told)

@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import argparse
 import grp
-import json
 import pwd
 import re
 import shutil
@@ -40,7 +39,7 @@ from walsyncd.adapters.system import clock
 from walsyncd.adapters.system.allocator import reuse_blocks
 from walsyncd.cli.progress import showing_progress
 from walsyncd.cli.replica_argument import replica_from
-from walsyncd.cli.table import say
+from walsyncd.cli.table import json_text, say
 from walsyncd.config.units import format_size
 from walsyncd.core.stored.moment import format_moment, moment_ms, parse_moment
 from walsyncd.errors import CorruptError, TransientError, UsageError
@@ -364,7 +363,7 @@ def _results(restored: Restored) -> dict[str, object]:
 
 def _print(args: argparse.Namespace, facts: dict[str, object], sentence: str) -> None:
     if args.json:
-        print(json.dumps(facts, indent=2, ensure_ascii=False))
+        print(json_text(facts))
     else:
         say(sentence)
 

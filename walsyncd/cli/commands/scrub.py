@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Mapping
 from typing import Any
 
-from walsyncd.cli.table import counted, say
+from walsyncd.cli.table import counted, json_text, say
 
 DEFAULT_TIMEOUT = "24h"
 POLL_FACTOR = 10  # of the usual pause: a comparison takes seconds
@@ -51,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
             break
     if args.json:
         databases = [{"name": name, **done[name]} for name in sorted(done)]
-        print(json.dumps({"databases": databases, "waiting": sorted(waiting)}, indent=2, ensure_ascii=False))
+        print(json_text({"databases": databases, "waiting": sorted(waiting)}))
     for name in sorted(waiting):
         say(f"walsyncd: {name} is not compared after {args.timeout}; it goes on, and the log says", file=sys.stderr)
     return 1 if waiting or any(each["differing"] for each in done.values()) else 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import re
 import shutil
 import sys
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING
 from walsyncd.adapters.system import clock
 from walsyncd.cli.bounded import searched
 from walsyncd.cli.selection import by_need, select, summary_of
-from walsyncd.cli.table import counted, say, table_lines
+from walsyncd.cli.table import counted, json_text, say, table_lines
 from walsyncd.config.units import format_size
 from walsyncd.core.follow.database_state import DatabaseState
 from walsyncd.errors import one_line
@@ -122,7 +121,7 @@ def run(args: argparse.Namespace) -> int:
             "summary": asdict(summary_of(report.databases, clock.wall_ms())),
             "databases": [asdict(database) for database in report.databases],
         }
-        print(json.dumps(facts, indent=2))
+        print(json_text(facts))
     else:
         print("\n".join(_lines(report, settings)))
     return 0 if max_lag_s is None else _verdict(report, max_lag_s, args.max_lag)

@@ -7,7 +7,6 @@ the problems mean for restoring, and a summary. The exit code is 1 if there is a
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 from contextlib import suppress
 from dataclasses import asdict
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from walsyncd.adapters.system.allocator import reuse_blocks
 from walsyncd.cli.replica_argument import is_url, replica_from
-from walsyncd.cli.table import counted, say
+from walsyncd.cli.table import counted, json_text, say
 from walsyncd.errors import NewerFormatError, TransientError
 
 if TYPE_CHECKING:
@@ -43,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
         _tell_daemon(args, replica.name)
     if args.json:
         facts = asdict(result) | {"salvage": [each.as_json() for each in result.damage_report]}
-        print(json.dumps({"url": replica.url, "quick": args.quick} | facts, indent=2, ensure_ascii=False))
+        print(json_text({"url": replica.url, "quick": args.quick} | facts))
     else:
         _print(replica, result, quick=args.quick)
     return 1 if result.problems else 0
