@@ -5,6 +5,7 @@ from __future__ import annotations
 from tests.mutation.mutants import Mutant, mutant
 
 MOMENT = "engine/rollback/committed_moment.py"
+SCRUB = "engine/rollback/file_scrub.py"
 MODEL = "engine/rollback/test_committed_moment.py"
 
 ROLLBACK_MUTANTS: tuple[Mutant, ...] = (
@@ -107,6 +108,55 @@ ROLLBACK_MUTANTS: tuple[Mutant, ...] = (
         "engine/rollback/rollback_look.py",
         "if not has_map and state.stream.frame:",
         "if False:",
+        "engine/rollback/test_rollback_look.py",
+    ),
+    mutant(
+        "a difference that is read once is believed",
+        SCRUB,
+        "            if len(pages):\n",
+        "            if False:\n",
+        "engine/rollback/test_file_scrub.py::test_a_writer_that_never_pauses_postpones_it",
+    ),
+    mutant(
+        "what is committed and not shipped yet is a difference",
+        SCRUB,
+        "if not shipped.is_shipped(start.events, looks.facts()):",
+        "if False:",
+        "engine/rollback/test_file_scrub.py::test_a_difference_counts_only_at_a_moment_whose_content_is_shipped",
+    ),
+    mutant(
+        "a difference in what a writer writes is believed",
+        SCRUB,
+        "                return hindrance.value\n        used",
+        "                pass\n        used",
+        "engine/rollback/test_file_scrub.py::test_a_difference_counts_only_at_a_moment_whose_content_is_shipped",
+    ),
+    mutant(
+        "free leaves are differences",
+        SCRUB,
+        "pages[~np.isin(pages, list(unused))]",
+        "pages[:]",
+        "engine/rollback/test_file_scrub.py::test_free_leaves_are_no_difference",
+    ),
+    mutant(
+        "a hot journal's mixture is compared",
+        SCRUB,
+        "if isinstance(start, Hindrance) and start in UNFIT:",
+        "if False:",
+        "engine/rollback/test_file_scrub.py::test_a_hot_journal_is_no_difference_and_ends",
+    ),
+    mutant(
+        "a file that looks as before a restart is not known",
+        "engine/rollback/rollback_look.py",
+        "        scans.note_known(events_before)",
+        "        pass",
+        "engine/rollback/test_file_scrub.py::test_a_page_that_went_back_is_found_after_a_restart",
+    ),
+    mutant(
+        "a file that looks as before is known up to events that came later",
+        "engine/rollback/rollback_look.py",
+        "        scans.note_known(events_before)",
+        "        scans.note_known(events)",
         "engine/rollback/test_rollback_look.py",
     ),
 )

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.engine.content.test_scrubs import change_behind_its_back, connect, fill, has_map
+from tests.engine.content.test_scrubs import connect, fill, has_map
 from tests.engine.running import Place, running, wait_for
+from tests.engine.scrubbing import change_behind_its_back
 from walsyncd.cli import main
 
 
@@ -39,14 +40,20 @@ def test_scrub_says_what_differed(place: Place, capsys: pytest.CaptureFixture[st
         assert "it follows: app" in capsys.readouterr().err
 
 
-def test_what_is_not_compared_is_said(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
-    """A database without a WAL, and a scrub that is not over in time."""
+def test_what_is_not_compared_is_said(
+    place: Place, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a page map nothing is compared. A database without a WAL is, and a scrub may not be over in time."""
     with closing(sqlite3.connect(place.database(), isolation_level=None)) as app:
         app.execute("CREATE TABLE t (x)")
         with running(place.settings("app")) as daemon:
             place.sync()
             assert main(["scrub", *place.config(), "app"]) == 0
-            assert "skipped: the database is not in WAL mode" in capsys.readouterr().out
+            assert "2 pages compared, none differs" in capsys.readouterr().out
+            with monkeypatch.context() as without_map:
+                without_map.setattr(daemon._content.maps, "open", lambda _row_id: None)
+                assert main(["scrub", *place.config(), "app"]) == 0
+            assert "skipped: there is no page map yet" in capsys.readouterr().out
             daemon._content.scrubs._under_way.add(1)
             assert main(["scrub", *place.config(), "app", "--timeout", "10ms"]) == 1
             assert "is not compared after 10ms" in capsys.readouterr().err

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.engine.content.test_scrubs import connect, fill, has_map, scrub
+from tests.engine.content.test_scrubs import connect, fill, has_map
 from tests.engine.running import Place, running, wait_for
+from tests.engine.scrubbing import scrub
 from walsyncd.engine.content import scrubs
 from walsyncd.engine.content.page_maps import PageMap
 from walsyncd.engine.content.scrub_steps import Scrub

@@ -8,7 +8,7 @@ import json
 import os
 import sqlite3
 import threading
-from collections.abc import Generator, Mapping
+from collections.abc import Generator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +22,7 @@ from structlog.testing import capture_logs
 
 from tests.adapters.files.sqlite_process import SqliteProcess
 from tests.engine.running import Place, running, wait_for
+from tests.engine.scrubbing import change_behind_its_back, scrub
 from tests.shipping import T0
 from walsyncd.adapters.storage.directory import DirectoryStorage
 from walsyncd.cli import main
@@ -51,19 +52,6 @@ def connect(path: Path) -> sqlite3.Connection:
     return connection
 
 
-def scrub(place: Place, name: str = "app") -> Mapping[str, Any]:
-    """Compare now; what it found."""
-    asked = place.ask(op="scrub", names=[name])["databases"]
-    done: dict[str, Any] = {}
-
-    def is_over() -> bool:
-        done.update(place.ask(op="scrubbed", databases=asked)["done"])
-        return bool(done)
-
-    wait_for(is_over)
-    return dict(done[name])
-
-
 def has_map(place: Place) -> bool:
     with place.journal() as journal:
         (row,) = journal.databases()
@@ -73,18 +61,6 @@ def has_map(place: Place) -> bool:
 def fill(app: sqlite3.Connection) -> None:
     app.execute("CREATE TABLE t (x INTEGER PRIMARY KEY, y)")
     app.executemany("INSERT INTO t VALUES (?, ?)", [(number, bytes([number % 250]) * 3000) for number in range(300)])
-
-
-def change_behind_its_back(place: Place, page: int) -> None:
-    """By another name of the file, in another folder, and with its times put back."""
-    path, link = place.database(), place.folder / "link.db"
-    before = path.stat()
-    os.link(path, link)
-    with link.open("r+b") as file:
-        file.seek((page - 1) * 4096 + 2000)
-        file.write(b"not what was committed")
-    os.utime(link, ns=(before.st_atime_ns, before.st_mtime_ns))
-    link.unlink()
 
 
 def scrubbing(settings: Settings, interval_s: float) -> Settings:
@@ -176,18 +152,6 @@ def test_what_cannot_be_healed_begins_again(place: Place, monkeypatch: pytest.Mo
         wait_for(lambda: place.row().generation not in {None, before})
         place.sync()
     assert restored(place) == place.database().read_bytes()
-
-
-def test_nothing_is_compared_without_a_wal(place: Place) -> None:
-    """It says so, and that is no error."""
-    with closing(sqlite3.connect(place.database(), isolation_level=None)) as app:
-        app.execute("CREATE TABLE t (x)")
-        with running(place.settings("app")):
-            place.sync()
-            assert "WAL mode" in scrub(place)["skipped"]
-            (status,) = place.ask(op="status")["databases"]
-            assert status["last_scrub"].startswith("skipped: ")
-            assert status["last_scrub_ms"] is None
 
 
 @pytest.mark.parametrize("auto_vacuum", [0, 1])

@@ -6,12 +6,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.adapters.files.sqlite_process import SqliteProcess
 from tests.engine.following import Following, insert
 from walsyncd.adapters.files.inotify import Event
 from walsyncd.core.follow.follow_state import FileFacts, FollowState
 from walsyncd.core.follow.gap import GapKind
+from walsyncd.engine.follow.file_facts import file_facts
 from walsyncd.engine.follow.step import Step
+from walsyncd.engine.rollback import rollback_look
 from walsyncd.engine.rollback.rollback_look import has_page_size, look_in_rollback_mode
 
 
@@ -77,6 +81,27 @@ def test_a_change_is_scanned_and_an_empty_transaction_is_not(tmp_path: Path) -> 
             app.execute(insert(1))
             assert not follow.step().caught_up
             assert scans.steps == 1
+
+
+def test_an_event_that_comes_after_the_facts_is_not_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that looks as before is known up to the events before it was looked at, and no further."""
+    path = tmp_path / "app.db"
+    with SqliteProcess(path) as app:
+        app.execute("CREATE TABLE t (x)")
+        with Following(path, tmp_path / "f").begin() as follow:
+            scans = scanned(follow)
+            follow.step()
+            before = follow.tracked.wal_pairs.trail.file_events
+
+            def facts_before_a_commit(*arguments: Any) -> FileFacts:
+                facts = file_facts(*arguments)
+                app.execute(insert(1))
+                return facts
+
+            monkeypatch.setattr(rollback_look, "file_facts", facts_before_a_commit)
+            scans.is_known = lambda _now, _then: True
+            assert follow.step().caught_up
+            assert scans.known == before < follow.tracked.wal_pairs.trail.file_events
 
 
 def test_without_a_map_a_base_is_wanted(tmp_path: Path) -> None:

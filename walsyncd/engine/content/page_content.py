@@ -33,9 +33,9 @@ class PageContent:
         self.maps = PageMaps(journal)
         self.bridges = Bridges(journal, environment, schedule, self.queue, self.maps)
         self._follower = follower
-        self._maker = MapMaker(journal, self.maps, self.queue, self._ask, boot_id=environment.boot_id)
-        self.scrubs = Scrubs(journal, environment, schedule, self.queue, self.maps, request=self._ask, heal=self._heal)
-        self.epoch_starts = EpochStarts(journal, environment, self.queue, self._ask)
+        self._maker = MapMaker(journal, self.maps, self.queue, self.ask, boot_id=environment.boot_id)
+        self.scrubs = Scrubs(journal, environment, schedule, self.queue, self.maps, request=self.ask, heal=self._heal)
+        self.epoch_starts = EpochStarts(journal, environment, self.queue, self.ask)
         self._tracked: dict[int, FollowedDatabase] = {}
         self.adopted: Callable[[FollowedDatabase], None] = lambda _tracked: None
         """Called with each database that is adopted."""
@@ -71,7 +71,8 @@ class PageContent:
             if self._stored % WRITE_SEGMENTS == 0:
                 self.queue.call(self.maps.write_due)
 
-    def _ask(self, tracked: FollowedDatabase, then: Callable[[FollowedDatabase], object]) -> Future[Any]:
+    def ask(self, tracked: FollowedDatabase, then: Callable[[FollowedDatabase], object]) -> Future[Any]:
+        """See ``Follower.request``."""
         return self._follower().request(tracked, then)
 
     def _heal(self, tracked: FollowedDatabase, gap: Gap) -> None:

@@ -5,7 +5,7 @@ Everything between must have been followed without a gap. Frames of the WAL's in
 those after S up to N, known from the redo rows, explain the pages that they hold (``core.content.scrub_pass``). All
 others must be what the map says. What differs is read a second time, at a later S and N, before it is believed.
 
-Nothing of a database without a map or without WAL mode is compared.
+Nothing of a database without a map is compared. One in rollback mode has no frames (``engine.rollback.file_scrub``).
 """
 
 from __future__ import annotations
@@ -121,9 +121,6 @@ class Scrub:
     def _check(self, tracked: FollowedDatabase) -> None:
         if self._journal.page_map(tracked.row_id) is not None:
             return
-        state = tracked.state
-        if state is not None and state.mode != "wal":
-            raise NotComparedError("the database is not in WAL mode")
         raise NotComparedError("there is no page map yet")
 
     def _frames_after(self, tracked: FollowedDatabase, origin: ScanOrigin) -> Generator[ScanWait, None, _Frames]:
@@ -148,7 +145,7 @@ class Scrub:
 def _not_now(tracked: FollowedDatabase) -> WalsyncdError:
     state = tracked.state
     if tracked.bridge is None and state is not None and state.mode != "wal":
-        return NotComparedError("the database is not in WAL mode")
+        return TransientError("the database left WAL mode just now")
     return TransientError("the database's history was broken off just now")
 
 

@@ -23,7 +23,7 @@ from walsyncd.core.keep.drill_schedule import next_drill_ms
 from walsyncd.engine.content.map_making import Request
 from walsyncd.engine.content.page_maps import PageMaps
 from walsyncd.engine.content.scan_queue import ScanQueue, ScanSteps, ScanWait
-from walsyncd.engine.content.scrub_steps import NotComparedError, Scrub, Scrubbed
+from walsyncd.engine.content.scrub_steps import NotComparedError, Scrub, Scrubbed, ScrubSteps
 from walsyncd.engine.follow.environment import Environment
 from walsyncd.engine.follow.file_facts import database_identity, file_facts
 from walsyncd.engine.follow.followed_database import FollowedDatabase
@@ -79,6 +79,8 @@ class Scrubs:
         self._queue = queue
         self._heal = heal
         self._scrub = Scrub(journal, maps, request, boot_id=environment.boot_id)
+        self.without_wal: Callable[[FollowedDatabase], ScrubSteps] = self._scrub.steps
+        """How a database in rollback mode is compared."""
         self._started_ms = environment.wall_ms()
         self._lock = threading.Lock()
         self._planned: dict[int, tuple[FollowedDatabase, float]] = {}
@@ -139,10 +141,11 @@ class Scrubs:
     def _after_absence_s(self, tracked: FollowedDatabase) -> float | None:
         """When to compare the file because nobody watched it (monotonic). None if there is no need to.
 
-        A file that looks as it did when it was last seen without a WAL, with its ctime, was not touched.
+        A file that looks as it did when it was last seen without a WAL, with its ctime, was not touched. In rollback
+        mode the first look compares every other file.
         """
         state = tracked.state
-        if state is None or self._journal.page_map(tracked.row_id) is None:
+        if state is None or state.mode == "rollback" or self._journal.page_map(tracked.row_id) is None:
             return None
         try:
             identity = database_identity(tracked)
@@ -202,7 +205,7 @@ class Scrubs:
                 return ScrubResult(skipped="it is not followed any more"), True
             try:
                 with boundary("scrub", database=tracked.name):
-                    found = yield from self._scrub.steps(tracked)
+                    found = yield from self._comparison(tracked)
                     return self._found(tracked, found), True
             except NotComparedError as error:
                 self._journal.note_scrub_skipped(tracked.row_id, error.message)
@@ -214,6 +217,11 @@ class Scrubs:
         self._journal.note_scrub_skipped(tracked.row_id, reason)
         _log.warning("scrub_postponed", database=tracked.name, reason=reason, next_try_in_s=RETRY_S)
         return ScrubResult(skipped=reason), False
+
+    def _comparison(self, tracked: FollowedDatabase) -> ScrubSteps:
+        state = tracked.state
+        is_rollback = state is not None and state.mode == "rollback"
+        return self.without_wal(tracked) if is_rollback else self._scrub.steps(tracked)
 
     def _found(self, tracked: FollowedDatabase, found: Scrubbed) -> ScrubResult:
         pages, compared = found.finding.pages, found.finding.compared

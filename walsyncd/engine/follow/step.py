@@ -17,7 +17,7 @@ from typing import Any, Protocol
 from walsyncd.adapters.files.inotify import Event
 from walsyncd.adapters.journal.journal import NewObject
 from walsyncd.core.follow.evidence import Evidence
-from walsyncd.core.follow.follow_state import FollowState, Stream
+from walsyncd.core.follow.follow_state import FileFacts, FollowState, Stream
 from walsyncd.core.follow.gap import Gap, GapKind
 from walsyncd.core.follow.other_path import OtherPath
 from walsyncd.core.sqlite.checksum import Buffer
@@ -193,6 +193,12 @@ class PageScans(Protocol):
 
     def trouble(self) -> tuple[str, str] | None:
         """Why changes can't be shipped just now, and the remedy, or None if they can."""
+
+    def is_shipped(self, events: int, facts: FileFacts) -> bool:
+        """Whether the file's content after ``events`` and with ``facts`` is what was shipped. For any thread.
+
+        ``events`` are those of the file (``WriteTrail.file_events``).
+        """
 
     def drop(self) -> None:
         """Give up the scan that is under way."""

@@ -113,10 +113,15 @@ class DatabaseScans:
         """See ``FileScans``."""
         if self._closing is not None or self._scanning.is_under_way:
             return False
-        pairs = self._tracked.wal_pairs
-        if pairs.watched and pairs.trail.file_events == self._compared:
-            return not then.known or now.has_content_of(then)
-        return now.looks_like(then)
+        events = self._tracked.wal_pairs.trail.file_events
+        return self.is_shipped(events, now) or now.looks_like(then)
+
+    def is_shipped(self, events: int, facts: FileFacts) -> bool:
+        """See ``PageScans``."""
+        state = self._tracked.state
+        if state is None or not self._tracked.wal_pairs.watched:
+            return state is not None and facts.looks_like(state.file)
+        return events == self._compared and (not state.file.known or facts.has_content_of(state.file))
 
     def note_known(self, events: int) -> None:
         """See ``FileScans``."""

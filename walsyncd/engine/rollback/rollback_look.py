@@ -54,6 +54,7 @@ def look_in_rollback_mode(
     if not has_map and not has_page_size(tracked):
         return None
     pairs = tracked.wal_pairs
+    events_before = pairs.trail.file_events
     facts = file_facts(database_identity(tracked), environment.boot_id, None)
     environment.drain()
     if pairs.queue:
@@ -67,6 +68,7 @@ def look_in_rollback_mode(
         state = replace(state, stream=stream, start_epoch=stream.epoch, start_frame=0)
         return Step(state=state, base_wanted="the page map is lost", again_s=0)
     if scans.is_known(facts, state.file):
+        scans.note_known(events_before)  # an event that is queued since may be of a write after the facts were read
         return _unchanged(environment, state, facts, writes, is_watched=pairs.watched)
     if has_map or scans.is_closing():
         return scans.step(state)

@@ -1,4 +1,4 @@
-"""All databases in rollback mode: each has its scans, and gaps that lead into rollback mode are bridged."""
+"""All databases in rollback mode: each has its scans and scrubs, and gaps that lead into rollback mode are bridged."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from walsyncd.engine.follow.environment import Environment
 from walsyncd.engine.follow.followed_database import FollowedDatabase
 from walsyncd.engine.follow.schedule import Schedule
 from walsyncd.engine.rollback.database_scans import DatabaseScans
+from walsyncd.engine.rollback.file_scrub import FileScrub
 from walsyncd.engine.rollback.rollback_bridge import RollbackBridge
 from walsyncd.engine.rollback.rollback_look import has_page_size
 from walsyncd.engine.rollback.scanning import Scanning, ScanTools
@@ -24,6 +25,7 @@ class RollbackMode:
         self._tools = ScanTools(journal, environment, schedule, content.queue, content.maps)
         self._bridges = content.bridges
         content.adopted = self.adopt
+        content.scrubs.without_wal = FileScrub(environment, content.maps, content.ask).steps
 
     def adopt(self, tracked: FollowedDatabase) -> None:
         """Scan the database from now on while it is in rollback mode."""

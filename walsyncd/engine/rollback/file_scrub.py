@@ -1,0 +1,217 @@
+"""One scrub of a database without a WAL: its file is compared with what the page map says that the replica holds.
+
+1. All pages are read, at the pace of scans and whatever is written meanwhile. A page that has the map's entry at any
+   time since the scrub began is what the replica holds.
+2. The others are read again at a committed moment (``committed_moment``) whose content is shipped: no event came since
+   the scan that shipped last, so the file and the map are of one state. A page that differs then was changed by nobody
+   who commits. Such a moment comes soon after each scan, so the follower is asked for one.
+
+The bytes of free leaves are no part of the database. A transaction that was rolled back may leave others there without
+any commit, so they are no difference.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias
+
+from walsyncd.adapters.files.source import OpenFile
+from walsyncd.core.content.bridge_passes import PageList, all_pages, size_without_frames
+from walsyncd.core.content.comparison import Cipher
+from walsyncd.core.content.page_entry import PageNumbers, entries_of_pages
+from walsyncd.core.content.scrub_pass import ScrubFinding, ScrubPass
+from walsyncd.core.follow.follow_state import FileFacts
+from walsyncd.core.sqlite.arrays import np
+from walsyncd.core.sqlite.dbheader import parse_database_header
+from walsyncd.core.sqlite.freelist import free_leaves
+from walsyncd.engine.content.bridge_sources import runs_of
+from walsyncd.engine.content.map_making import Request, ScanOrigin
+from walsyncd.engine.content.page_maps import PageMap, PageMaps
+from walsyncd.engine.content.scan_queue import BLOCK_BYTES, ScanWait
+from walsyncd.engine.content.scrub_steps import EVERY_PAGE, NotComparedError, Scrubbed, ScrubSteps
+from walsyncd.engine.follow.environment import Environment
+from walsyncd.engine.follow.file_facts import file_facts
+from walsyncd.engine.follow.followed_database import FollowedDatabase
+from walsyncd.engine.rollback.committed_moment import Hindrance, begin_moment, end_moment
+from walsyncd.engine.rollback.database_looks import DatabaseLooks
+from walsyncd.errors import TransientError
+
+POLL_S = 0.005  # while waiting for a scan of the follower; a busy writer leaves the file alone for some milliseconds
+PATIENCE_S = 30.0  # for a moment whose content is shipped; a hundred commits a second leave several
+
+# The file is no database that anybody could compare, until a write ends that.
+UNFIT = {
+    Hindrance.HOT,
+    Hindrance.SUPER_JOURNAL,
+    Hindrance.WAL,
+    Hindrance.UNREADABLE,
+    Hindrance.EMPTY,
+    Hindrance.SHORT,
+}
+
+_Differing: TypeAlias = "Generator[ScanWait, None, tuple[PageNumbers, int]]"  # and how many were compared
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _FirstReading:
+    """``pages`` contradicted the map at some moment, of ``compared``."""
+
+    pages: PageNumbers
+    compared: int
+    page_size: int
+    cipher: Cipher
+
+
+class ShippedContent(Protocol):
+    """What is known of the content that was shipped last. For any thread."""
+
+    def is_shipped(self, events: int, facts: FileFacts) -> bool:
+        """Whether the file, after ``events`` (``WriteTrail.file_events``) and with ``facts``, is what was shipped."""
+
+
+class FileScrub:
+    """Runs in the scans' thread; ``request`` reaches the follower."""
+
+    def __init__(self, environment: Environment, maps: PageMaps, request: Request) -> None:
+        self._environment = environment
+        self._maps = maps
+        self._request = request
+
+    def steps(self, tracked: FollowedDatabase) -> ScrubSteps:
+        """Compare the database now. TransientError: it could not be compared just now."""
+        self._maps.held.add(tracked.row_id)
+        try:
+            origin = _origin(tracked)
+            first = yield from self._read_all(tracked, origin)
+            pages = first.pages
+            if len(pages):
+                pages = yield from self._confirmed(tracked, origin, first)
+            if _origin(tracked).unbroken != origin.unbroken:
+                raise _broken()
+            return Scrubbed(origin, ScrubFinding(pages, first.compared, first.cipher))
+        finally:
+            self._maps.held.discard(tracked.row_id)
+
+    def _read_all(self, tracked: FollowedDatabase, origin: ScanOrigin) -> Generator[ScanWait, None, _FirstReading]:
+        with self._map(tracked, origin) as page_map, self._file(tracked, origin) as file:
+            start = begin_moment(DatabaseLooks(tracked, self._environment, file, page_map.page_size))
+            if isinstance(start, Hindrance) and start in UNFIT:
+                raise TransientError(start.value)
+            page_1 = file.pread(0, page_map.page_size)
+            pages, compared = yield from _differing(file, page_map, all_pages(), page_1, is_paced=True)
+            return _FirstReading(pages, compared, page_map.page_size, page_map.row.cipher)
+
+    def _confirmed(
+        self, tracked: FollowedDatabase, origin: ScanOrigin, first: _FirstReading
+    ) -> Generator[ScanWait, None, PageNumbers]:
+        """Return which of the pages differ at a moment whose content is shipped."""
+        until_s, reason = time.monotonic() + PATIENCE_S, "the database is written all the time"
+        while time.monotonic() < until_s:
+            answer = self._request(tracked, lambda _tracked: None)
+            while not answer.done():
+                if time.monotonic() > until_s:
+                    answer.cancel()
+                    raise TransientError(f"what was written last was not shipped within {PATIENCE_S:.0f} s")
+                yield ScanWait(until_s=time.monotonic() + POLL_S)
+            answer.result()
+            found = yield from self._at_moment(tracked, origin, first)
+            if not isinstance(found, str):
+                return found
+            reason = found
+            yield ScanWait(until_s=time.monotonic() + POLL_S)
+        raise TransientError(f"there was no moment to compare it within {PATIENCE_S:.0f} s: {reason}")
+
+    def _at_moment(
+        self, tracked: FollowedDatabase, origin: ScanOrigin, first: _FirstReading
+    ) -> Generator[ScanWait, None, PageNumbers | str]:
+        """Return the pages that differ now, or why this is no moment whose content is shipped."""
+        shipped: ShippedContent | None = tracked.scans
+        if shipped is None or _origin(tracked).unbroken != origin.unbroken:
+            raise _broken()
+        with self._file(tracked, origin) as file:
+            looks = DatabaseLooks(tracked, self._environment, file, first.page_size)
+            start = begin_moment(looks)
+            if isinstance(start, Hindrance):
+                return start.value
+            if not shipped.is_shipped(start.events, looks.facts()):
+                return "what was written last is not shipped yet"
+            with self._map(tracked, origin) as page_map:  # opened after the question, or it might be an older one
+                again = PageList(first.pages, EVERY_PAGE)
+                pages, _ = yield from _differing(file, page_map, again, start.page_1, is_paced=False)
+            unused = _unused(file, first.page_size, start.page_1) if len(pages) else frozenset[int]()
+            if (hindrance := end_moment(looks, start, file.pread(0, first.page_size))) is not None:
+                return hindrance.value
+        used: PageNumbers = pages[~np.isin(pages, list(unused))].astype(np.uint32)
+        return used
+
+    @contextmanager
+    def _map(self, tracked: FollowedDatabase, origin: ScanOrigin) -> Iterator[PageMap]:
+        page_map = self._maps.open(tracked.row_id)
+        if page_map is None:
+            raise NotComparedError("there is no page map yet")
+        with page_map:
+            if page_map.row.generation != origin.state.stream.generation:
+                raise NotComparedError("there is no page map of its history yet")
+            yield page_map
+
+    @contextmanager
+    def _file(self, tracked: FollowedDatabase, origin: ScanOrigin) -> Iterator[OpenFile]:
+        file = tracked.open()
+        if file is None:
+            raise TransientError(f"{tracked.path} does not exist")
+        with file:
+            facts = file_facts(file.identity(), self._environment.boot_id, None)
+            if not origin.state.file.is_file(facts):
+                raise TransientError("another file was put in the database's place")
+            yield file
+            if not file.still_named():
+                raise TransientError("another file was put in the database's place")
+
+
+def _origin(tracked: FollowedDatabase) -> ScanOrigin:
+    state, bridge = tracked.state, tracked.bridge
+    if state is None or bridge is not None:
+        raise TransientError("the database's history was broken off just now")
+    if state.mode == "wal":
+        raise TransientError("the database changed to WAL mode")
+    return ScanOrigin(state, (state.stream.generation, tracked.gaps, tracked.rewinds))
+
+
+def _differing(file: OpenFile, page_map: PageMap, pages: PageList, page_1: bytes, *, is_paced: bool) -> _Differing:
+    """Read the listed pages. Returns those that contradict the map, in a database whose first page is ``page_1``."""
+    page_size = page_map.page_size
+    scrub, file_bytes = ScrubPass(page_size), file.size()
+    count = file_bytes // page_size
+    for first, last in runs_of(pages, count, max(1, BLOCK_BYTES // page_size)):
+        block = file.pread((first - 1) * page_size, (last - first + 1) * page_size)
+        block = block[: len(block) // page_size * page_size]
+        if block:
+            found = entries_of_pages(block, page_size)
+            numbers = np.arange(first, first + len(found), dtype=np.uint32)
+            scrub.take(numbers, page_map.entries(first, len(found)), found)
+        yield ScanWait(len(block) if is_paced else 0)
+    size = size_without_frames(page_1, file_bytes, page_size)
+    missing = np.arange(count + 1, size + 1, dtype=np.uint32)
+    scrub.lacks(missing if pages.is_all else missing[np.isin(missing, pages.numbers)])
+    # A cipher's file has the bytes that were shipped, because what was shipped came from the file.
+    finding = scrub.end(np.empty(0, np.uint32), size, Cipher.STABLE, page_1)
+    return finding.pages, finding.compared
+
+
+def _unused(file: OpenFile, page_size: int, page_1: bytes) -> frozenset[int]:
+    """Return the free leaves at this moment. In a file whose first page can't be read they are unknown."""
+    header = parse_database_header(page_1)
+    if header is None or not header.magic_ok:
+        return frozenset()
+
+    def page(number: int) -> bytes:
+        return file.pread((number - 1) * page_size, page_size).ljust(page_size, b"\0")
+
+    return free_leaves(page, size_without_frames(page_1, file.size(), page_size))
+
+
+def _broken() -> TransientError:
+    return TransientError("something was missed while the file was read")
