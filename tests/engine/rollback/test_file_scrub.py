@@ -19,7 +19,7 @@ from walsyncd.cli import main
 from walsyncd.core.follow.follow_state import parse_follow_state
 from walsyncd.core.follow.gap import GapKind
 from walsyncd.core.sqlite.freelist import free_leaves
-from walsyncd.engine.rollback import file_scrub
+from walsyncd.engine.rollback import file_scrub, rollback_look
 from walsyncd.engine.rollback.committed_moment import FileLooks, Hindrance, MomentStart, begin_moment
 
 
@@ -68,8 +68,9 @@ def test_a_page_that_nobody_committed_is_found_and_healed(
     assert b"not what was committed" in path.read_bytes()
 
 
-def test_a_page_that_went_back_is_found_after_a_restart(place: Place) -> None:
+def test_a_page_that_went_back_is_found_after_a_restart(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """The daemon has read nothing of the file since it started, because the file looks as it did when it stopped."""
+    monkeypatch.setattr(rollback_look, "NOTED_MS", 100, raising=False)
     path = place.database()
     with SqliteProcess(path) as app:
         app.execute(*TABLE, filled(300))
@@ -105,7 +106,6 @@ def test_free_leaves_are_no_difference(place: Place) -> None:
 
 def test_what_an_application_writes_is_no_difference(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """Scrubs beside commits, spills, rollbacks, kills with hot journals, VACUUM and all journal modes."""
-    monkeypatch.setattr(file_scrub, "PATIENCE_S", 5.0)
     path = place.database()
     with SqliteProcess(path) as app, running(place.settings("app")):
         app.execute("PRAGMA auto_vacuum=1", *TABLE, filled(400))
@@ -115,10 +115,16 @@ def test_what_an_application_writes_is_no_difference(place: Place, monkeypatch: 
         writer = threading.Thread(target=write_honestly, args=(path, stop))
         writer.start()
         try:
-            results = [scrub(place) for _ in range(4)]
+            with monkeypatch.context() as impatient:
+                impatient.setattr(file_scrub, "PATIENCE_S", 1.0)
+                impatient.setattr("walsyncd.engine.content.scrubs.ATTEMPTS", 2)
+                impatient.setattr("walsyncd.engine.content.scrubs.ATTEMPT_S", 0.1)
+                results = [scrub(place) for _ in range(4)]
         finally:
             stop.set()
             writer.join()
+        with SqliteProcess(path) as other:  # the writer may have been killed in the middle
+            other.execute("UPDATE t SET y = 1 WHERE x = 1")
         place.sync()
         results.append(scrub(place))
         assert [each["differing"] for each in results] == [0] * 5
