@@ -59,6 +59,13 @@ def test_it_is_known_by_what_it_does(tally: PageTally, page_1: bytes, cipher: Ci
     assert cipher_of(Cipher.ANEW, tally, page_1) is Cipher.ANEW
 
 
+def test_what_was_restored_is_no_evidence() -> None:
+    """The file holds the frames' bytes, because no checkpoint has copied them."""
+    assert cipher_of(Cipher.RESTORED, PageTally(frame_same=9), ENCRYPTED) is Cipher.RESTORED
+    assert cipher_of(Cipher.RESTORED, PageTally(frame_same=9, frame_other=1), ENCRYPTED) is Cipher.ANEW
+    assert cipher_of(Cipher.RESTORED, PageTally(frame_same=9), PLAIN) is Cipher.STABLE
+
+
 def test_tallies_add_up() -> None:
     """Block by block."""
     assert PageTally(1, 2, 3, 4) + PageTally(10, 20, 30, 40) == PageTally(11, 22, 33, 44)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import shutil
+import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -11,9 +13,11 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
+from tests.adapters.files.sqlite_process import SqliteProcess
 from tests.engine.content.gaps import Gaps, happens
 from tests.fakes import Deaths, Killed
 from walsyncd.adapters.journal.journal import Journal, SpoolWriter
+from walsyncd.core.follow.database_state import DatabaseState
 from walsyncd.core.follow.gap import Gap, GapKind
 from walsyncd.engine.content import bridge_body, bridge_scan, bridge_wait
 
@@ -127,6 +131,46 @@ def test_the_daemon_dies_and_looks_late(tmp_path: Path, seed: int, monkeypatch: 
                         gaps.open()
             gaps.settle()
             gaps.check()
+
+
+def test_another_page_size_is_not_bridged(gaps: Gaps) -> None:
+    """The new file is closed, so that only its page 1 says which size its pages have."""
+    gaps.die()
+    gaps.app.close()
+    gaps.path.unlink()
+    gaps.make(page_size=8192, auto_vacuum=0)
+    gaps.app.close()
+    gaps.open()
+    gaps.settle(mapped=False)
+    assert (gaps.generations, gaps.bridges) == (2, 0)
+
+
+def test_a_file_that_is_gone_is_waited_for(gaps: Gaps) -> None:
+    """What comes in its place is compared with what was shipped: here it is the same, and then it is another."""
+    gaps.sql("PRAGMA wal_checkpoint(TRUNCATE)")
+    gaps.settle()
+    gaps.app.close()
+    gaps.settle()
+    other = gaps.folder / "other.db"
+    shutil.copyfile(gaps.path, other)
+    with closing(sqlite3.connect(other)) as connection, connection:
+        connection.execute("UPDATE t SET y = 'changed' WHERE x = 200")
+    position = gaps.tracked.state
+    assert position is not None
+    for content in (gaps.path.read_bytes(), other.read_bytes()):
+        changed = content == other.read_bytes()
+        gaps.path.unlink()
+        for _ in range(3):
+            gaps.look()
+            gaps.scan()
+        assert gaps.tracked.report.state is DatabaseState.MISSING
+        gaps.path.write_bytes(content)
+        gaps.settle()
+        assert (gaps.generations, gaps.bridges) == (1, int(changed))
+        assert gaps.tracked.state is not None
+        assert (gaps.tracked.state.stream == position.stream) is not changed
+    gaps.app = SqliteProcess(gaps.path)
+    gaps.check()
 
 
 def test_somebody_who_asks_ends_the_back_off(gaps: Gaps, monkeypatch: pytest.MonkeyPatch) -> None:

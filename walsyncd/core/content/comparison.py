@@ -28,6 +28,7 @@ class Cipher(StrEnum):
     """Whether the file holds the bytes of the frames that were copied into it."""
 
     UNKNOWN = "unknown"
+    RESTORED = "restored"  # unknown, and after a gap: the file may have been restored, and hold frames as they were
     STABLE = "stable"  # it does, encrypted or not
     ANEW = "anew"  # each copy is encrypted again
 
@@ -51,13 +52,21 @@ class PageTally:
 
 
 def cipher_of(known: Cipher, tally: PageTally, page_1: bytes) -> Cipher:
-    """Return what a scan shows of the cipher. ``page_1`` is the start of the file. A known result stays."""
-    if known is not Cipher.UNKNOWN:
+    """Return what a scan shows of the cipher. ``page_1`` is the start of the file. A known result stays.
+
+    A page that equals its frame proves something only if a checkpoint copied it, and not a restore.
+    """
+    if known in {Cipher.STABLE, Cipher.ANEW}:
         return known
-    header = parse_database_header(page_1[:HEADER_SIZE])
-    if tally.frame_same or (header is not None and header.magic_ok and page_1[_RESERVED_AT] == 0):
+    if is_plain(page_1) or (tally.frame_same and known is Cipher.UNKNOWN):
         return Cipher.STABLE
-    return Cipher.ANEW if tally.frame_other and not tally.file_other else Cipher.UNKNOWN
+    return Cipher.ANEW if tally.frame_other and not tally.file_other else known
+
+
+def is_plain(page_1: bytes) -> bool:
+    """Whether page 1 shows that no cipher encrypts the pages again: there is no room for a nonce."""
+    header = parse_database_header(page_1[:HEADER_SIZE])
+    return header is not None and header.magic_ok and page_1[_RESERVED_AT] == 0
 
 
 def unexplained(expected: Entries, found: Entries, first: int, page_size: int, cipher: Cipher) -> PageNumbers:

@@ -18,8 +18,9 @@ from walsyncd.core.content.cleared_doubt import ScannedFile, clears_doubt
 from walsyncd.core.content.page_entry import PageNumbers, entries_of_frames, entries_of_pages
 from walsyncd.core.follow.follow_state import FollowState, Stream
 from walsyncd.core.sqlite.arrays import np
+from walsyncd.core.sqlite.dbheader import parse_database_header
 from walsyncd.core.stored.bridge import BridgeSpan
-from walsyncd.engine.content.bridge_body import BridgeBody
+from walsyncd.engine.content.bridge_body import BridgeBody, BridgeImpossibleError
 from walsyncd.engine.content.bridge_sources import frames_upto, pages_of, runs_of
 from walsyncd.engine.content.scan_queue import BLOCK_BYTES, ScanWait
 from walsyncd.engine.follow.file_facts import file_facts
@@ -84,11 +85,12 @@ class BridgeScan:
             before, size = file.identity(), self._page_size
             if not file_facts(before, self._boot_id, None).is_file(state.file):
                 raise TransientError("another file was put in the database's place")
+            page_1 = file.pread(0, size)
+            _require_page_size(page_1, size)
             if self._body is None:
                 self._body = self._open_body(state.stream, before.size)
             self._body.begin_pass()
             count = before.size // size
-            page_1 = file.pread(0, size)
             for first, last in runs_of(pages, count, max(1, BLOCK_BYTES // size)):
                 if is_void():
                     return None
@@ -146,3 +148,10 @@ class BridgeScan:
         body, self._body = self._body, None
         if body is not None:
             body.drop()
+
+
+def _require_page_size(page_1: bytes, page_size: int) -> None:
+    """Raise BridgeImpossibleError if page 1 says that the pages have another size. Without a WAL nothing else does."""
+    header = parse_database_header(page_1)
+    if header is not None and header.magic_ok and header.page_size not in {None, page_size}:
+        raise BridgeImpossibleError(f"its pages have {header.page_size} bytes now, and had {page_size}")

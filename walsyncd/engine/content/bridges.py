@@ -9,6 +9,7 @@ import structlog
 
 from walsyncd.adapters.journal.journal import Journal
 from walsyncd.adapters.journal.page_map_table import PageMapRow
+from walsyncd.core.content.comparison import Cipher
 from walsyncd.core.follow.follow_state import FollowState, Stream, format_follow_state, parse_follow_state
 from walsyncd.core.follow.gap import Gap, GapKind
 from walsyncd.core.stored.bridge import SuspectSpan
@@ -72,6 +73,9 @@ class Bridges:
     def enter(self, tracked: FollowedDatabase, bridge: Bridging) -> None:
         """Begin ``bridge``. Its gap is kept in the follow state, so that a restart bridges it again."""
         old, gap = bridge.old, bridge.gap
+        page_map = self._journal.page_map(tracked.row_id)
+        if page_map is not None and page_map.cipher is Cipher.UNKNOWN:
+            self._journal.note_cipher(tracked.row_id, Cipher.RESTORED)
         self._journal.gap_found(tracked.row_id, format_follow_state(old))
         tracked.begin_bridge(bridge)
         self._schedule.at(tracked, 0)

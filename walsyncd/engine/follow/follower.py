@@ -290,7 +290,8 @@ class Follower:
         wait_s = wait_s or (0.0 if tracked.next_generation.may_begin() else BEGIN_LOOK_S)
         if wait_s:
             tracked.fail_requests(TransientError(f"{tracked.name} waits for its next generation"))
-            self._rest(tracked, wait_s)
+            self._schedule.rest(tracked, time.monotonic() + wait_s)  # however busy its writers are meanwhile
+            self._schedule.at(tracked, wait_s)
             return None
         step = begin_generation(tracked, self._environment)
         if step.state is not None:
@@ -298,11 +299,6 @@ class Follower:
         tracked.apply(step)  # there is nothing to make durable or to report yet
         self._schedule.at(tracked, step.again_s or 0)
         return None
-
-    def _rest(self, tracked: FollowedDatabase, wait_s: float) -> None:
-        """Look again in ``wait_s`` seconds, however busy its writers are meanwhile."""
-        self._schedule.rest(tracked, time.monotonic() + wait_s)
-        self._schedule.at(tracked, wait_s)
 
     def give_way(self, tracked: FollowedDatabase, gap: Gap, *, until: Callable[[], bool]) -> None:
         """End the generation, and begin another only once ``until`` returns True. For the follower's thread."""
@@ -370,8 +366,9 @@ class Follower:
         tracked.drop_pending()
         tracked.fail_requests(error)
         if isinstance(error, MissingError):
-            if tracked.generation is not None:
-                self._end_generation(tracked, Gap.of(GapKind.REPLACED, "{problem}", problem=error.message))
+            gap = Gap.of(GapKind.REPLACED, "{problem}", problem=error.message)
+            if tracked.generation and tracked.bridge is None and not self._begin_bridge(tracked, gap):
+                self._end_generation(tracked, gap)  # else what comes in its place is compared with what was shipped
             self._note(tracked, StateReport(DatabaseState.MISSING, error.message), error.hint)
             self._schedule.at(tracked, SLOW_LOOK_S)
             return
