@@ -47,6 +47,27 @@ CONTENT_MUTANTS: tuple[Mutant, ...] = (
     ),
     # -- the bridge
     mutant(
+        "pages of another size are bridged",
+        "engine/content/bridge_scan.py",
+        "if header is not None and header.magic_ok and header.page_size not in {None, page_size}:",
+        "if False:",
+        "engine/content/test_gap_bridge.py::test_another_page_size_is_not_bridged",
+    ),
+    mutant(
+        "pages that a restore wrote show that a cipher is stable",
+        "core/content/comparison.py",
+        "(tally.frame_same and known is Cipher.UNKNOWN)",
+        "tally.frame_same",
+        "core/content/test_comparison.py",
+    ),
+    mutant(
+        "what a bridge took from the file must differ from it",
+        "engine/upkeep/live_comparison.py",
+        "np.isin(copied[copied <= found.pages], left)",
+        "np.isin(applied, left)",
+        "engine/upkeep/test_live_comparison.py",
+    ),
+    mutant(
         "a restart over frames needs no other pass",
         PASSES,
         "self._restarted = self._restarted or len(self._before) > 0",

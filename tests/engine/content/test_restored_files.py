@@ -12,7 +12,9 @@ import pytest
 from tests.adapters.files.sqlite_process import SqliteProcess
 from tests.engine.content.test_bridging import has_map, restored
 from tests.engine.running import Place, running, wait_for
+from walsyncd.adapters.journal.drill_table import DrillOutcome, DrillRow
 from walsyncd.cli import main
+from walsyncd.config import Settings
 from walsyncd.core.follow.database_state import DatabaseState
 
 CREATE = ("CREATE TABLE t (x INTEGER PRIMARY KEY, y)", "CREATE INDEX i ON t (y)")
@@ -149,16 +151,77 @@ def scrubbed(place: Place) -> int:
     return int(found["differing"])
 
 
+def unlock(cipher: str) -> tuple[str, ...]:
+    if not hasattr(apsw, "mc_version"):
+        pytest.skip("another apsw than that of apsw-sqlite3mc is installed")
+    return f"PRAGMA cipher = '{cipher}'", "PRAGMA key = 'a key'", "PRAGMA wal_autocheckpoint = 0"
+
+
+def tuned(place: Place, **changes: float | None) -> Settings:
+    """With settings of the database changed."""
+    settings = place.settings("app")
+    return replace(settings, databases=tuple(replace(each, **changes) for each in settings.databases))  # type: ignore[arg-type]
+
+
+def drilled(place: Place) -> DrillRow:
+    """The result of a drill."""
+    row_id = place.row().id
+
+    def last() -> DrillRow | None:
+        with place.journal() as journal:
+            return journal.last_drill(row_id)
+
+    with running(tuned(place, scrub_interval_s=None, verify_interval_s=1.0)):
+        wait_for(last)
+    row = last()
+    assert row is not None
+    return row
+
+
+@pytest.mark.parametrize("restores", [False, True])
+def test_a_drill_after_a_gap_raises_no_alarm(place: Place, restores: bool) -> None:
+    """Some of the live file's pages have the bytes of the bridge, or of a restore, and others not those of frames."""
+    keys, settings = unlock("chacha20"), tuned(place, scrub_interval_s=None)
+    app = SqliteProcess(place.database(), module="apsw")
+    app.execute(*keys, "PRAGMA journal_mode = WAL", CREATE[0], FILL)
+    with running(settings):
+        place.sync()
+        app.execute("PRAGMA wal_checkpoint(TRUNCATE)", "INSERT INTO t (y) VALUES (1)")
+        place.sync()
+        wait_for(lambda: has_map(place))
+        app.execute("UPDATE t SET y = randomblob(900) WHERE x < 60")
+        place.sync()
+        app.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        place.sync()
+        generation = place.row().generation
+        if restores:
+            app.close()
+            place.sync()
+    if restores:
+        remove(place)
+        restore(place)
+        app = SqliteProcess(place.database(), module="apsw")
+        app.execute(*keys)
+    for number in range(0 if restores else 3):
+        app.execute(f"UPDATE t SET y = randomblob(900) WHERE x = {number}", "PRAGMA wal_checkpoint(TRUNCATE)")
+    with running(settings):
+        place.sync()
+        app.execute("UPDATE t SET y = randomblob(900) WHERE x BETWEEN 40 AND 90")
+        place.sync()
+        app.execute("PRAGMA wal_checkpoint(TRUNCATE)", "INSERT INTO t (y) VALUES (2)")
+        place.sync()
+    found = drilled(place)
+    app.kill()
+    assert (found.outcome, place.row().generation, bases(place)) == (DrillOutcome.PASSED, generation, 1), found.detail
+    assert restores or "encrypts again" in found.detail
+
+
 @pytest.mark.parametrize("cipher", ["chacha20", "aes256cbc"])
 def test_an_encrypted_database_that_was_restored_raises_no_alarm(place: Place, cipher: str) -> None:
     """A restored file has the frames' bytes, also where a checkpoint would have encrypted them again."""
-    if not hasattr(apsw, "mc_version"):
-        pytest.skip("another apsw than that of apsw-sqlite3mc is installed")
-    unlock = (f"PRAGMA cipher = '{cipher}'", "PRAGMA key = 'a key'", "PRAGMA wal_autocheckpoint = 0")
-    settings = place.settings("app")
-    settings = replace(settings, databases=tuple(replace(each, scrub_interval_s=None) for each in settings.databases))
+    keys, settings = unlock(cipher), tuned(place, scrub_interval_s=None)
     with SqliteProcess(place.database(), module="apsw") as app:
-        app.execute(*unlock, "PRAGMA journal_mode = WAL", *CREATE, FILL)
+        app.execute(*keys, "PRAGMA journal_mode = WAL", *CREATE, FILL)
         with running(settings):
             place.sync()
             app.execute("PRAGMA wal_checkpoint(TRUNCATE)", "INSERT INTO t (y) VALUES (1)")
@@ -176,7 +239,7 @@ def test_an_encrypted_database_that_was_restored_raises_no_alarm(place: Place, c
         assert scrubbed(place) == 0
         with SqliteProcess(place.database(), module="apsw") as app:
             for remainder in range(3):
-                app.execute(*unlock, f"UPDATE t SET y = randomblob(900) WHERE x % 9 = {remainder}")
+                app.execute(*keys, f"UPDATE t SET y = randomblob(900) WHERE x % 9 = {remainder}")
                 place.sync()
                 app.execute("PRAGMA wal_checkpoint(TRUNCATE)")
                 place.sync()

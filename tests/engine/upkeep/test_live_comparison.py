@@ -72,7 +72,19 @@ def test_pages_encrypted_again_are_recognised(
 ) -> None:
     """All that frames hold differ, no others do, and nothing in them is alike."""
     found = Differences(50, np.array(left, np.int64), frozenset(), frozenset(alike))
-    assert encrypted_again(found, np.array(left, np.int64), np.array(applied, np.int64)) == expected
+    numbers = np.array(applied, np.int64)
+    assert encrypted_again(found, np.array(left, np.int64), numbers, numbers) == expected
+
+
+@pytest.mark.parametrize(
+    ("left", "copied", "expected"),
+    [([5], [5], True), ([5, 7], [5], True), ([5], [5, 7], False), ([5, 20], [5], False), ([5], [], True)],
+)
+def test_pages_of_a_bridge_may_be_the_same(left: list[int], copied: list[int], *, expected: bool) -> None:
+    """Only those in frames after it must all differ."""
+    found = Differences(50, np.array(left, np.int64), frozenset(), frozenset())
+    applied = np.array([5, 6, 7], np.int64)
+    assert encrypted_again(found, np.array(left, np.int64), applied, np.array(copied, np.int64)) == expected
 
 
 def test_longer_live_file_is_no_difference(tmp_path: Path) -> None:

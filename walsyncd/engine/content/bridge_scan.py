@@ -15,6 +15,7 @@ from walsyncd.adapters.files.source import OpenFile, open_file
 from walsyncd.adapters.journal.journal import NewObject, SpoolFile
 from walsyncd.core.content.bridge_passes import LastVersions, PageList, size_without_frames
 from walsyncd.core.content.cleared_doubt import ScannedFile, clears_doubt
+from walsyncd.core.content.comparison import is_plain
 from walsyncd.core.content.page_entry import PageNumbers, entries_of_frames, entries_of_pages
 from walsyncd.core.follow.follow_state import FollowState, Stream
 from walsyncd.core.sqlite.arrays import np
@@ -66,14 +67,21 @@ FinishSteps: TypeAlias = Generator[ScanWait, None, BridgeMade | Cleared | None]
 
 
 class BridgeScan:
-    """Reads for one bridge from the position ``old``. All methods are for the scan thread."""
+    """Reads for one bridge from the position ``old``. All methods are for the scan thread.
 
-    def __init__(self, path: Path, open_body: OpenBody, *, boot_id: str, page_size: int, old: FollowState) -> None:
+    ``is_stable``: a checkpoint is known to copy pages as they are. Where a cipher may encrypt them again, a doubt is
+    not cleared but bridged, because the file may have been restored, and drills must know where (``live_comparison``).
+    """
+
+    def __init__(
+        self, path: Path, open_body: OpenBody, *, boot_id: str, page_size: int, old: FollowState, is_stable: bool
+    ) -> None:
         self._path = path
         self._open_body = open_body
         self._boot_id = boot_id
         self._page_size = page_size
         self._old = old
+        self._is_stable = is_stable
         self._body: BridgeBody | None = None
 
     def read(self, pages: PageList, skipped: PageNumbers, state: FollowState, is_void: IsVoid) -> PassSteps:
@@ -128,7 +136,8 @@ class BridgeScan:
         assert body is not None
         size = found.size or size_without_frames(read.page_1, read.file_bytes, self._page_size)
         file = ScannedFile(self._page_size, read.pages, body.taken, size, body.map_has_more(size))
-        if is_doubt and clears_doubt(self._old.cursor, state.cursor, found, file):
+        is_stable = self._is_stable or is_plain(read.page_1)
+        if is_doubt and is_stable and clears_doubt(self._old.cursor, state.cursor, found, file):
             return Cleared(read.pages)
         if wal is not None and state.cursor is not None:
             for frames in frames_upto(wal, state.cursor):

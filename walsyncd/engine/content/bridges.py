@@ -65,6 +65,7 @@ class Bridges:
             gap=gap,
             page_size=page_map.page_size,
             proven_ms=max(tracked.proven_ms, state.stream.time_ms),
+            is_stable=page_map.cipher is Cipher.STABLE,
             suspect=self.suspect(page_map, state, gap),
         )
         self.enter(tracked, bridge)

@@ -82,6 +82,7 @@ class GapBridge:
         gap: Gap,
         page_size: int,
         proven_ms: int,
+        is_stable: bool,
         suspect: SuspectSpan | None = None,
     ) -> None:
         self.old = old
@@ -99,7 +100,9 @@ class GapBridge:
         self._suspect = suspect
         self._passes = BridgePasses(page_size)
         self._phase = _Phase.LOOKING
-        self._scan = BridgeScan(tracked.path, open_body, boot_id=environment.boot_id, page_size=page_size, old=old)
+        self._scan = BridgeScan(
+            tracked.path, open_body, boot_id=environment.boot_id, page_size=page_size, old=old, is_stable=is_stable
+        )
         self._attempt = 0
         """Counts the requests to the scan thread. All but the last are void."""
         self._answer: Future[object] = Future()

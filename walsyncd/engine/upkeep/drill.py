@@ -19,9 +19,11 @@ from typing import Protocol
 
 from walsyncd.adapters.files.integrity import check_integrity
 from walsyncd.adapters.files.source import OpenFile
+from walsyncd.core.content.comparison import is_plain
 from walsyncd.core.follow.follow_state import FollowState, Stream
 from walsyncd.core.restore.plan import Head, Plan
 from walsyncd.core.sqlite.arrays import np
+from walsyncd.core.sqlite.dbheader import HEADER_SIZE
 from walsyncd.core.stored.layout import format_key
 from walsyncd.core.stored.position import Position
 from walsyncd.engine.restore.planner import REPLANS_MAX, find_plan, manifest_of
@@ -31,6 +33,7 @@ from walsyncd.engine.upkeep.live_comparison import (
     DIFFERENT_MAX,
     Differences,
     Numbers,
+    after_last_bridge,
     differences,
     encrypted_again,
     meaningless,
@@ -162,6 +165,7 @@ class _Comparison:
         self._replica = replica
         self._reached = plan.reached.position
         self._base = plan.base.base
+        self._objects = plan.objects
         self._first = Position(plan.generation, plan.epochs[0].epoch, plan.epochs[0].first - 1) if plan.epochs else None
         self._page_size = manifest_of(replica, plan).page_size
         self._open_live = open_live
@@ -241,14 +245,20 @@ class _Comparison:
 
         Pages past the smallest size ``size_min`` have already been left out of ``left``.
         """
-        if self._first is None:
+        with self._restored.open("rb") as file:
+            if self._first is None or is_plain(file.read(HEADER_SIZE)):
+                return False
+        bridged = after_last_bridge(self._replica, self._objects, self._page_size)
+        previous = stream.previous
+        applied = written_between(self._replica, self._page_size, self._first, self._reached, previous)
+        copied = written_between(self._replica, self._page_size, bridged or self._first, self._reached, previous)
+        since = written_between(self._replica, self._page_size, start, stream.position, previous)
+        if applied is None or copied is None or since is None:
             return False
-        applied = written_between(self._replica, self._page_size, self._first, self._reached, stream.previous)
-        since = written_between(self._replica, self._page_size, start, stream.position, stream.previous)
-        if applied is None or since is None:
-            return False
-        numbers = applied.numbers[~since.explains(applied.numbers)]
-        return encrypted_again(found, left, numbers[numbers <= size_min])
+        both = [
+            numbers[~since.explains(numbers) & (numbers <= size_min)] for numbers in (applied.numbers, copied.numbers)
+        ]
+        return encrypted_again(found, left, *both)
 
     def _look(self) -> FollowState | None:
         state = self._setting.look()

@@ -23,18 +23,21 @@ and with others. Such a file never has the bytes of a frame, so a restored file 
 frame holds. Two signs together identify this. Of the pages that the restore took from frames and that were not written
 since, not one is equal; and in each of them nearly all bytes differ. Then these pages can't be compared.
 
+A bridge holds pages as they were in such a file, and before it the file may have been restored, so that it held the
+frames' bytes. So where there was a bridge, only the frames after the last one must all differ.
+
 Without a WAL (a rollback journal) pages change in place and no frames record it. Then only equality proves something.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
 from walsyncd.adapters.files.source import OpenFile
-from walsyncd.core.restore.coverage import cover, listing_of
+from walsyncd.core.restore.coverage import FramesKey, cover, listing_of
 from walsyncd.core.sqlite.arrays import NDArray, np
 from walsyncd.core.sqlite.dbheader import HEADER_SIZE, parse_database_header
 from walsyncd.core.sqlite.freelist import free_leaves
@@ -92,18 +95,31 @@ def differences(live: OpenFile, restored: Path, page_size: int, check: Callable[
     return Differences(pages, np.concatenate([np.empty(0, np.int64), *found]), frozenset(zeros), frozenset(alike))
 
 
-def encrypted_again(found: Differences, left: Numbers, applied: Numbers) -> bool:
+def encrypted_again(found: Differences, left: Numbers, applied: Numbers, copied: Numbers) -> bool:
     """Whether the pages ``left`` differ because a cipher encrypts them again at each checkpoint.
 
-    ``applied`` are the pages that the restored file has from frames, without those that were written since.
+    ``applied`` are the pages that the restored file has from frames, ``copied`` those of them that a checkpoint has
+    copied into the live file. Pages that were written since are in neither.
     """
-    in_file = applied[applied <= found.pages]
     return (
         bool(len(left))
-        and bool(np.isin(in_file, left).all())
-        and bool(np.isin(left, in_file).all())
+        and bool(np.isin(copied[copied <= found.pages], left).all())
+        and bool(np.isin(left, applied).all())
         and not any(number in found.alike for number in left.tolist() if number > 1)
     )
+
+
+def after_last_bridge(replica: Replica, objects: Sequence[FramesKey], page_size: int) -> Position | None:
+    """Return the position after the last bridge that these objects hold, or None if they hold none.
+
+    Raises CorruptError if it is damaged.
+    """
+    bridge = next((key for key in reversed(objects) if key.bridge), None)
+    if bridge is not None:
+        for frames in EpochReader(replica, bridge.epoch, page_size).read(bridge):
+            if frames.commits:
+                return Position(bridge.generation, bridge.epoch, frames.commits[0])
+    return None
 
 
 def meaningless(restored: Path, page_size: int, found: Differences) -> Collection[int]:
