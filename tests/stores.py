@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import json
+import os
 import secrets
 import shutil
 import socket
@@ -17,7 +18,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -35,6 +36,7 @@ LOOPBACK = "127.0.0.1"
 ACCESS_KEY_ID = "walsyncd-tests"
 SECRET_ACCESS_KEY = "walsyncd-tests-secret"  # noqa: S105 - of throw-away servers on this machine
 START_SECONDS_MAX = 60.0
+PORT_MIN, WORKERS = 10_000, 16
 STOP_SECONDS_MAX = 2.0  # SeaweedFS waits 15 s for its own streams; its data is thrown away anyway
 
 
@@ -68,8 +70,8 @@ class Store:
             aws_access_key_id=ACCESS_KEY_ID,
             aws_secret_access_key=SECRET_ACCESS_KEY,
             config=Config(
-                connect_timeout=5,
-                read_timeout=10,
+                connect_timeout=60,  # machines are busy
+                read_timeout=60,
                 retries={"total_max_attempts": 1},
                 s3={"addressing_style": "path"},
             ),
@@ -178,15 +180,26 @@ def program(name: str) -> str:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of 127.0.0.1 that nobody listened on a moment ago."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for each in sockets:
-            each.bind((LOOPBACK, 0))
-        return [each.getsockname()[1] for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()
+    """Ports of 127.0.0.1 that nobody listened on a moment ago.
+
+    They are below those that the kernel gives to outgoing connections. Any test that connects somewhere could get one
+    of the latter before the server that it is for listens. Workers that run tests side by side have ports of their own.
+    """
+    chosen: list[int] = []
+    with ExitStack() as stack:
+        while len(chosen) < count:
+            port = secrets.choice(_worker_ports())
+            each = stack.enter_context(socket.socket())
+            with suppress(OSError):  # somebody has it
+                each.bind((LOOPBACK, port))
+                chosen.append(port)
+    return chosen
+
+
+def _worker_ports() -> range:
+    outgoing = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text(encoding="ascii").split()[0])
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    return range(PORT_MIN + worker % WORKERS, outgoing, WORKERS)
 
 
 def listening_addresses(process_id: int) -> set[str]:

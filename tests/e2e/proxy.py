@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from urllib.parse import urlsplit
 
 from tests.scripted_store import Answer
-from tests.stores import LOOPBACK, Store
+from tests.stores import LOOPBACK, Store, free_ports
 
 _REQUEST = re.compile(rb"(GET|PUT|POST|HEAD|DELETE) (\S+) HTTP/1\.1\r\n")
 _BLOCK = 1 << 16
@@ -30,8 +30,8 @@ class Proxy:
         self._open: set[socket.socket] = set()
         self._held: Callable[[str], bool] = lambda _request: False
         self._refusal: Answer | None = None
-        self._listener = self._listen(0)
-        self._port = self._listener.getsockname()[1]
+        (self._port,) = free_ports(1)  # one that nobody else gets while it is cut
+        self._listener = self._listen(self._port)
 
     @property
     def endpoint_url(self) -> str:

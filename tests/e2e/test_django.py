@@ -18,6 +18,7 @@ import pytest
 
 from tests.engine.rollback.rollback_replicas import objects, restored
 from tests.engine.running import Place, running, wait_for
+from tests.stores import free_ports
 
 pytest.importorskip("django", reason="it is in the extra `test`")
 pytest.importorskip("gunicorn", reason="it is in the extra `test`")
@@ -66,8 +67,7 @@ class Project:
         text = settings.read_text().replace("INSTALLED_APPS = [", "INSTALLED_APPS = [\n    'shop',")
         settings.write_text(text.replace("BASE_DIR / 'db.sqlite3'", repr(str(database))))
         self._workers: subprocess.Popen[bytes] | None = None
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = int(free.getsockname()[1])
+        (self.port,) = free_ports(1)
 
     def django(self, *arguments: str) -> None:
         """Run one of Django's commands."""

@@ -49,7 +49,8 @@ def test_sigterm_ships_what_was_committed_last_and_exits_0(place: Place) -> None
         _, log = running.communicate(timeout=60)
         assert running.returncode == 0
         events = [json.loads(line.removeprefix("<6>"))["event"] for line in log.splitlines()]
-        assert events[-2:] == ["daemon_stopping", "daemon_stopped"]
+        assert "daemon_stopping" in events  # work that was under way may end, and say so, after it
+        assert events[-1] == "daemon_stopped"
     row = place.row()
     assert row.spooled_bytes == 0
     assert (row.stored_epoch, row.stored_frame) == (1, 22)

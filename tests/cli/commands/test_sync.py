@@ -38,8 +38,8 @@ def test_sync_says_what_it_still_waits_for(place: Place, capsys: pytest.CaptureF
     def away(_call: Call) -> None:
         raise TransientError("storage is away")
 
+    storage.before = away
     with wal_database(place.database()), running(place.settings("app"), storage):
-        storage.before = away
         assert main(["sync", *place.config(), "--timeout", "200ms"]) == 1
         assert "app is not stored after 200ms" in capsys.readouterr().err
         storage.before = lambda _call: None
