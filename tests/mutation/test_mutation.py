@@ -94,7 +94,9 @@ class Tree:
         """Of pytest over some files of the tree, and what it said."""
         assert self._runner.stdin is not None
         assert self._runner.stdout is not None
-        plugins = ["-p", "pytest_timeout", "-p", "no:cacheprovider"]
+        # A time-out ends the fork with TESTS_FAILED. One by a signal may interrupt an instruction that has no line
+        # (Python 3.11), which pytest can't report: INTERNALERROR.
+        plugins = ["-p", "pytest_timeout", "--timeout-method=thread", "-p", "no:cacheprovider"]
         where = [f"--rootdir={self.folder}", f"--basetemp={self.folder / 'tmp'}"]
         arguments = ["-x", "-q", *options, *plugins, *where, *(f"tests/{file}" for file in asked)]
         self._runner.stdin.write(json.dumps(arguments) + "\n")

@@ -95,7 +95,8 @@ def test_a_link_that_is_switched(place: Place, link: str, switch: Callable[[Path
     """Any link on the way, however it is done: nobody has to ask for it."""
     (place.folder / "current").symlink_to("alias")
     (place.folder / "alias").symlink_to("releases/1")
-    with switched(place, at(place, "current/app.db"), "releases/2/app.db"):
+    also = "does not exist" if switch is made_again else ""
+    with switched(place, at(place, "current/app.db"), "releases/2/app.db", also=also):
         switch(place.folder / link, "releases/2")
 
 
