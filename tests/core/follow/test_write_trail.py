@@ -139,3 +139,10 @@ def test_lost_events_are_held_against_nobody() -> None:
     trail.events_lost()
     assert trail.database_closed()
     assert trail.untold_ms((2, 2), 1_000) == -1
+
+
+def test_lost_events_may_have_been_of_any_file() -> None:
+    """Nobody concludes from them that the database changed without a journal."""
+    trail = WriteTrail()
+    trail.events_lost()
+    assert (trail.file_events, trail.journal_events) == (1, 1)

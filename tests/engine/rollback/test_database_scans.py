@@ -14,6 +14,7 @@ from tests.engine.rollback.rollback_replicas import TABLE, filled, objects, rest
 from tests.engine.running import Place, running, wait_for
 from walsyncd.core.restore.plan import AtPosition
 from walsyncd.core.stored.position import parse_position
+from walsyncd.engine.rollback import database_scans
 from walsyncd.engine.rollback.committed_moment import FileLooks, Hindrance, MomentStart, begin_moment
 
 MODES = ["DELETE", "TRUNCATE", "PERSIST", "MEMORY", "OFF"]
@@ -185,6 +186,22 @@ def test_a_database_without_a_journal_is_reported_for_what_a_crash_does_to_it(pl
         app.execute("PRAGMA journal_mode=DELETE", "UPDATE t SET y = 2 WHERE x = 1")
         place.sync()
         wait_for(lambda: place.row().state == "following")
+
+
+def test_the_first_base_shows_a_writer_without_a_journal(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The base begins in the middle of its transaction, and before the first look has noted anything."""
+    monkeypatch.setattr(database_scans, "TOLD_S", 0.0)
+    monkeypatch.setattr(database_scans.DatabaseScans, "note_known", lambda *_: None)
+    path = place.database()
+    with SqliteProcess(path) as app:
+        app.execute("PRAGMA journal_mode=MEMORY", *TABLE, filled(200))
+        app.execute("PRAGMA cache_size=3", "BEGIN", "UPDATE t SET y = randomblob(3000)")
+        with running(place.settings("app")):
+            wait_for(lambda: "a writer is in the middle of a transaction" in place.row().cause)
+            app.execute("COMMIT")
+            place.sync()
+            wait_for(lambda: "journal_mode MEMORY or OFF" in place.row().cause)
+    assert restored(place) == path.read_bytes()
 
 
 @pytest.mark.parametrize("mode", ["DELETE", "TRUNCATE", "PERSIST"])

@@ -53,7 +53,7 @@ class WriteTrail:
     """How many events may have been of a change of the database file; losses of events are among them."""
 
     journal_events: int = 0
-    """How many events of the rollback journal there have been."""
+    """How many events of the rollback journal there may have been, likewise."""
 
     def journal_changed(self) -> None:
         """Take in an event of -journal."""
@@ -75,6 +75,7 @@ class WriteTrail:
         self.wal_closed_at = self.events
         self.seen = None
         self.file_events += 1
+        self.journal_events += 1
 
     def wal_written(self) -> None:
         """Take in a MODIFY of -wal."""

@@ -194,9 +194,10 @@ class DatabaseScans:
         return f"what changed can't be copied: {hindrance.value}", remedy
 
     def _look_for_journal(self, step: Step) -> None:
-        """Note whether what changed since the last moment was written without a rollback journal."""
+        """Note whether what changed since the last moment, or since a base began, had no rollback journal."""
         assert step.scanned is not None
-        if self._compared is None or not step.objects or not self._tracked.wal_pairs.watched:
+        is_since_known = self._compared is not None or self._closing is not None
+        if not is_since_known or not step.objects or not self._tracked.wal_pairs.watched:
             return
         is_unjournalled = step.scanned.journal_events == self._journalled
         if is_unjournalled and not self._is_unjournalled:
