@@ -45,11 +45,17 @@ def test_a_hundred_idle_databases_cost_nothing(tmp_path: Path, seaweedfs: Store)
                 lambda: all(daemon.status(name)["state"] == "following" for name in _names(files[:3])), "follows"
             )
             pid = daemon.pid
-            time.sleep(SETTLE_SECONDS)
-            before = len(proxy.requests), cpu_seconds(pid), switches(pid)
-            time.sleep(WATCHED_SECONDS)  # to see that nothing happens takes time
-            after = len(proxy.requests), cpu_seconds(pid), switches(pid)
-            requests, cpu, woken = (now - then for now, then in zip(after, before, strict=True))
+
+            def used_in(seconds: float) -> tuple[float, ...]:
+                """Requests, CPU and switches; to see that nothing happens takes time."""
+                before = len(proxy.requests), cpu_seconds(pid), switches(pid)
+                time.sleep(seconds)
+                after = len(proxy.requests), cpu_seconds(pid), switches(pid)
+                return tuple(now - then for now, then in zip(after, before, strict=True))
+
+            # On a busy machine the last page map is made late.
+            wait_until(lambda: used_in(SETTLE_SECONDS)[2] <= SWITCHES_MAX, "all is done", seconds_max=60)
+            requests, cpu, woken = used_in(WATCHED_SECONDS)
     assert requests == 0
     assert cpu <= CPU_SECONDS_MAX
     assert woken <= SWITCHES_MAX

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 
@@ -108,11 +107,19 @@ def test_a_request_has_a_deadline_and_so_has_the_taking_of_an_answer(monkeypatch
     """The connection is closed; a byte now and then does not extend the first."""
     monkeypatch.setattr(connections, "REQUEST_S_MAX", 0.3)
     monkeypatch.setattr(connections, "ANSWER_S_MAX", 0.3)
+    closed, close = threading.Semaphore(0), ConnectionServer._close
+
+    def noted(server: ConnectionServer, client: connections._Client) -> None:
+        close(server, client)
+        closed.release()
+
+    monkeypatch.setattr(ConnectionServer, "_close", noted)
     with serving(lambda request: request * 10_000_000) as address, connect(address) as silent:
         assert silent.recv(1) == b""
+        assert closed.acquire(timeout=WAIT_S_MAX)
         with connect(address) as greedy:
             greedy.sendall(b"much\n")
-            time.sleep(1.0)  # the deadline passes while nothing is taken
+            assert closed.acquire(timeout=WAIT_S_MAX)  # the deadline passes while nothing is taken
             assert len(read_all(greedy)) < 50_000_000
 
 

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import pytest
 
+from tests.engine.running import wait_for
 from tests.scripted_store import HANG, HANG_UP, Answer, ScriptedStore, run_scripted_store
 from tests.throttle import Throttle, run_throttle
 from walsyncd.adapters.storage.s3 import progress_connection
@@ -40,10 +41,10 @@ def through(line: Throttle, script: ScriptedStore, **settings: object) -> S3Sett
 
 
 def test_a_body_may_take_longer_than_every_time_out(script: ScriptedStore) -> None:
-    """At this rate it needs three seconds, three times what a connection or an answer has: one request stores it."""
-    with run_throttle(script.endpoint_url, bytes_per_s=len(BODY) / 3) as line:
+    """At this rate it needs four seconds, twice what a connection or an answer has: one request stores it."""
+    with run_throttle(script.endpoint_url, bytes_per_s=len(BODY) / 4) as line:
         beats: list[None] = []
-        settings = through(line, script, connect_timeout_s=1.0, timeout_s=1.0)
+        settings = through(line, script, connect_timeout_s=2.0, timeout_s=2.0)
         with closing(S3Storage(settings, lambda: beats.append(None))) as storage:
             script.will_say(Answer(headers={"ETag": '"e"'}))
             assert storage.upload_part("base", "u", 1, BODY) == "e"
@@ -67,6 +68,7 @@ def test_an_answer_that_does_not_come_is_given_up(script: ScriptedStore) -> None
         script.will_say(HANG)
         with pytest.raises(TransientError, match=r"[Tt]imed out"):
             storage.put("a", b"x", metadata={})
+        wait_for(lambda: script.requests)  # a busy store reads it late
         script.released.set()
     assert len(script.requests) == 1
 
