@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -233,6 +233,15 @@ def committed(path: Path, *values: int, watch: EventPump | None = None) -> None:
         app.close()
     if watch is not None:
         watch.drain()
+
+
+def open_files(folder: Path) -> int:
+    """How many descriptors this process has of files below a folder, of deleted ones too."""
+    count = 0
+    for descriptor in Path("/proc/self/fd").iterdir():
+        with suppress(FileNotFoundError):  # the one that lists them
+            count += str(descriptor.readlink()).startswith(str(folder))
+    return count
 
 
 def rows(path: Path) -> list[list[int]]:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.adapters.files.sqlite_process import SqliteProcess, wal_database
-from tests.engine.following import Following, insert
+from tests.engine.following import Following, insert, open_files
 from walsyncd.core.sqlite.wal import Frames
 from walsyncd.core.stored.segment import Trailer, decode_body
 from walsyncd.engine.follow import copy_frames
@@ -381,13 +381,13 @@ def test_readings_leave_no_descriptors(tmp_path: Path) -> None:
         app.execute(insert(1))
         follow.look()
         follow.tracked.drop_reading()
-        before = len(list(Path("/proc/self/fd").iterdir()))
+        before = open_files(tmp_path)
         for number in range(100):
             app.execute(insert(number))
             follow.environment.read_ahead.look()
             follow.step()
             follow.tracked.drop_reading()
-        assert len(list(Path("/proc/self/fd").iterdir())) == before
+        assert open_files(tmp_path) == before
 
 
 def _wait_for(is_so: Any) -> None:

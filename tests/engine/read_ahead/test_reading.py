@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.adapters.files.sqlite_process import SqliteProcess, wal_database
-from tests.engine.following import Following, insert
+from tests.engine.following import Following, insert, open_files
 from walsyncd.core.follow.decision import Cursor
 from walsyncd.core.sqlite.wal import read_frames
 from walsyncd.engine.read_ahead import reading as module
@@ -165,14 +165,14 @@ def test_fast_writers_are_looked_at_more_often(tmp_path: Path) -> None:
 def test_it_holds_its_descriptors_until_it_is_dropped(tmp_path: Path) -> None:
     """The follower may close its WAL pair at any time, and no other file may get the number of a descriptor in use."""
     with begun(tmp_path) as (app, follow, reading):
-        before = len(list(Path("/proc/self/fd").iterdir()))
+        before = open_files(tmp_path)
         app.execute(insert(20))
         follow.tracked.wal_pairs.clear()
         assert reading.look(ROOM)
         assert reading.after(follow.cursor) is not None
         reading.drop()
         reading.drop()
-        assert len(list(Path("/proc/self/fd").iterdir())) == before - 2
+        assert open_files(tmp_path) == before - 2
         assert not reading.look(ROOM)
         assert reading.after(follow.cursor) is None
 

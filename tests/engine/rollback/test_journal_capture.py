@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.engine.following import open_files
 from walsyncd.adapters.files.inotify import Event, Kind
 from walsyncd.adapters.files.source import OpenFile, Role
 from walsyncd.core.rollback.journal_trail import Doubt, JournalNow
@@ -253,11 +254,11 @@ def test_a_close_changes_nothing(scene: Scene) -> None:
 
 
 @pytest.mark.parametrize(("limit", "value"), [("JOURNALS_MAX", 4), ("ENTRIES_MAX", 12), ("HELD_BYTES_MAX", 20)])
-def test_limits(scene: Scene, monkeypatch: pytest.MonkeyPatch, limit: str, value: int) -> None:
+def test_limits(scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, value: int) -> None:
     """Beyond them all is dropped, no descriptor is left, and the next scan reads all pages."""
     monkeypatch.setattr(journal_capture, limit, value)
     scene.known()
-    before = len(list(Path("/proc/self/fd").iterdir()))
+    before = open_files(tmp_path)
     for _ in range(4):
         scene.commits("five5")
     if limit == "JOURNALS_MAX":
@@ -266,7 +267,7 @@ def test_limits(scene: Scene, monkeypatch: pytest.MonkeyPatch, limit: str, value
     assert scene.now().doubt is Doubt.TOO_MANY
     scene.capture.clear()
     scene.close()
-    assert len(list(Path("/proc/self/fd").iterdir())) <= before
+    assert open_files(tmp_path) <= before
     scene.known()
     scene.commits("first")
     assert contents(scene.now()) == ["first"]

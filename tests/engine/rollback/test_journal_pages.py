@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.adapters.files.sqlite_process import SqliteProcess
+from tests.engine.following import open_files
 from tests.engine.rollback import soak
 from tests.engine.rollback.rollback_replicas import filled, objects, restored
 from tests.engine.running import Place, running
@@ -106,15 +107,15 @@ def scene(tmp_path: Path) -> Iterator[Scene]:
     made.followed.close()
 
 
-def test_the_first_scan_reads_all_and_the_next_ones_what_changed(scene: Scene) -> None:
+def test_the_first_scan_reads_all_and_the_next_ones_what_changed(scene: Scene, tmp_path: Path) -> None:
     """With one descriptor for each journal, until the scan was accepted."""
-    before = len(list(Path("/proc/self/fd").iterdir()))
+    before = open_files(tmp_path)
     for key in (3, 150):
         scene.change(key)
     named = scene.scan()
     assert isinstance(named, list)
     assert 3 <= len(named) <= 5
-    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    assert open_files(tmp_path) == before
     assert scene.scan() == [1]
 
 
