@@ -143,8 +143,9 @@ def test_a_side_file_that_is_replaced_for_ever_takes_a_bounded_number_of_descrip
         assert daemon.crash is None
 
 
-def test_a_sparse_database_of_exabytes_is_refused_and_costs_nothing(place: Place) -> None:
-    """Its base would be no object that a store can hold."""
+@pytest.mark.parametrize("is_mapped", [False, True])
+def test_a_sparse_database_of_exabytes_is_refused_and_costs_nothing(place: Place, *, is_mapped: bool) -> None:
+    """Its base would be no object that a store can hold. Nothing of it is read for a bridge either."""
     with (
         wal_database(place.database()) as app,
         wal_database(place.database("other")),
@@ -153,9 +154,16 @@ def test_a_sparse_database_of_exabytes_is_refused_and_costs_nothing(place: Place
     ):
         place.sync("app")
         place.sync("other")
+        wait_for(lambda: not is_mapped or has_map(place))
         app.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         os.truncate(place.database(), 8 << 40)
         place.ask(op="snapshot", name="app")
         wait_for(lambda: any(line["event"] == "base_abandoned" and "S3" in line["reason"] for line in lines))
         place.sync("other")
         assert daemon.crash is None
+
+
+def has_map(place: Place) -> bool:
+    with place.journal() as journal:
+        row = place.row()
+        return journal.page_map(row.id) is not None and row.has_base

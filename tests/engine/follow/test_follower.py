@@ -20,6 +20,7 @@ from walsyncd.core.follow.decision import ProvisionalProof
 from walsyncd.core.follow.gap import Gap, GapKind
 from walsyncd.core.send.pacing import Bucket
 from walsyncd.engine.base.base_copy import AbandonedError
+from walsyncd.engine.content.map_making import MapMaker
 from walsyncd.engine.follow import follower, schedule
 from walsyncd.engine.follow.followed_database import FollowedDatabase
 from walsyncd.engine.follow.look import take_step
@@ -60,7 +61,8 @@ def test_what_the_journal_did_not_take_is_found_again(place: Place, monkeypatch:
 
 
 def test_a_gap_ends_the_generation_and_the_reason_is_kept(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The journal, the state and the next generation's manifest say why; the next begins by itself."""
+    """The journal, the state and the next generation's manifest say why; the next begins by itself. There is no map."""
+    monkeypatch.setattr(MapMaker, "due", lambda *_: None)
     monkeypatch.setattr(next_generation, "BASE_DELAY_S", 0.01)
     with wal_database(place.database()) as writer, running(place.settings("app")):
         first = place.sync().partition("/")[0]
@@ -75,7 +77,8 @@ def test_a_gap_ends_the_generation_and_the_reason_is_kept(place: Place, monkeypa
 
 
 def test_new_generations_come_ever_more_slowly(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Twice as late each time; ``status`` says degraded, why, and when."""
+    """Twice as late each time; ``status`` says degraded, why, and when. There is no map."""
+    monkeypatch.setattr(MapMaker, "due", lambda *_: None)
     monkeypatch.setattr(next_generation, "BASE_DELAY_S", 60.0)
     with wal_database(place.database()), running(place.settings("app")) as daemon:
         place.sync()

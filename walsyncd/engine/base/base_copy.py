@@ -31,6 +31,7 @@ from walsyncd.adapters.storage.interface import Storage, StoredPart
 from walsyncd.core.send.backoff import delay_s
 from walsyncd.core.send.multipart import Listed, Part, adopt
 from walsyncd.core.stored.base import (
+    BASE_BYTES_MAX,
     FrameCompressor,
     PackedPart,
     Packer,
@@ -46,7 +47,6 @@ from walsyncd.core.stored.manifest import Range
 from walsyncd.core.stored.position import Position
 from walsyncd.errors import CorruptError, MissingError, RefusedError, StateError, TransientError, WalsyncdError
 
-BASE_BYTES_MAX = 5 << 40  # the largest object of S3
 REFUSED_DELAY_S = 30.0
 TOLD_ATTEMPTS = 3  # a single failed request is not worth a report
 REFUSALS_MAX = 2  # as for segments: a store that refuses the parts that it lists disagrees with us about the upload

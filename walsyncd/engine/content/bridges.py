@@ -12,6 +12,7 @@ from walsyncd.adapters.journal.page_map_table import PageMapRow
 from walsyncd.core.content.comparison import Cipher
 from walsyncd.core.follow.follow_state import FollowState, Stream, format_follow_state, parse_follow_state
 from walsyncd.core.follow.gap import Gap, GapKind
+from walsyncd.core.stored.base import BASE_BYTES_MAX
 from walsyncd.core.stored.bridge import SuspectSpan
 from walsyncd.engine.content.bridge_body import BridgeBody, BridgeImpossibleError
 from walsyncd.engine.content.gap_bridge import GapBridge
@@ -120,6 +121,8 @@ class Bridges:
 
     def _opener(self, tracked: FollowedDatabase, old: FollowState) -> Callable[[Stream, int], BridgeBody]:
         def open_body(stream: Stream, file_bytes: int) -> BridgeBody:
+            if file_bytes > BASE_BYTES_MAX:  # sparse, perhaps: nothing of it is read, and the base says why
+                raise BridgeImpossibleError(f"its {file_bytes} bytes are more than one object in S3 can hold")
             page_map = self._maps.open(tracked.row_id)
             if page_map is None or page_map.row.generation != old.stream.generation:
                 raise BridgeImpossibleError("there is no page map")

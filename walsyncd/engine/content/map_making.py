@@ -28,6 +28,7 @@ from walsyncd.core.content.bridge_passes import size_without_frames
 from walsyncd.core.content.page_entry import ABSENT, entries_of_pages, lock_page
 from walsyncd.core.content.redo import SIZE_MAX, Redo, RedoBuilder, apply, nothing_to_redo
 from walsyncd.core.follow.follow_state import FollowState
+from walsyncd.core.stored.base import BASE_BYTES_MAX
 from walsyncd.core.stored.position import Position
 from walsyncd.engine.content.bridge_sources import frames_upto
 from walsyncd.engine.content.page_maps import PageMaps
@@ -183,6 +184,8 @@ class MapMaker:
         with file:
             if not origin.state.file.is_file(file_facts(file.identity(), self._boot_id, None)):
                 raise TransientError("another file was put in the database's place")
+            if file.size() > BASE_BYTES_MAX:
+                raise TransientError(f"its {file.size()} bytes are more than one object in S3 can hold")
             self._journal.redo_forgotten(tracked.row_id, before)
             with self._maps.writer(tracked.row_id, page_size) as writer:
                 count, at = file.size() // page_size, 1
