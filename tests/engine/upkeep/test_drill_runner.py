@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from tests.engine.running import Place, running, wait_for
 from walsyncd.adapters.journal.drill_table import DrillOutcome, DrillRow
@@ -101,9 +102,9 @@ def test_writers_and_checkpoints_beside_it_do_no_harm(place: Place) -> None:
     assert row.outcome is DrillOutcome.PASSED
 
 
-def test_damaged_object_ends_the_generation(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+def test_damaged_object_ends_the_generation(place: Place) -> None:
     """It is shouted, a new base is taken, and a drill of that one passes."""
-    with application(place), running(drilling(place, interval_s=None)) as daemon:
+    with capture_logs() as logs, application(place), running(drilling(place, interval_s=None)) as daemon:
         place.sync()
         first = place.row().generation
         base = next((place.replica / "app").rglob("*.db.zst"))
@@ -119,7 +120,7 @@ def test_damaged_object_ends_the_generation(place: Place, capsys: pytest.Capture
             ended = next(each for each in journal.generations(row.id) if each.generation == first)
     assert "a rehearsed restore failed" in ended.reason_ended
     assert base.name in ended.reason_ended
-    assert "drill_failed" in capsys.readouterr().err
+    assert "drill_failed" in [line["event"] for line in logs]
 
 
 def write_unseen(place: Place, offset: int, content: bytes) -> None:
