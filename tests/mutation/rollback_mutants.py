@@ -159,4 +159,11 @@ ROLLBACK_MUTANTS: tuple[Mutant, ...] = (
         "        scans.note_known(events)",
         "engine/rollback/test_rollback_look.py",
     ),
+    mutant(
+        "a write by another name of the file is known",
+        "engine/rollback/database_scans.py",
+        "then = self._facts or state.file",
+        "then = state.file",
+        "engine/rollback/test_journal_use.py",
+    ),
 )

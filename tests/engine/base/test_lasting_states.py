@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from tests.adapters.files.sqlite_process import SqliteProcess, wal_database
 from tests.engine.running import Place, restored_values, running, wait_for
 from walsyncd.cli import main
+from walsyncd.core.follow.follow_state import parse_follow_state
 from walsyncd.engine.content import epoch_start
 from walsyncd.engine.daemon import database_status
 from walsyncd.engine.follow import copy_frames
@@ -74,6 +76,34 @@ def commit_without_restart(place: Place, writer: SqliteProcess) -> None:
         writer.execute(f"insert into t values ({number})")
         place.ask(op="sync", names=["app"])
     place.sync()
+
+
+def test_lag_counts_from_before_the_daemons_start(place: Place) -> None:
+    """What was committed while no daemon ran is as old as the file says, not as the daemon."""
+    path = place.database()
+
+    def unseen_s() -> float:
+        (row,) = place.ask(op="status")["databases"]
+        return float(row["unseen_s"])
+
+    with SqliteProcess(path) as writer:
+        writer.execute("create table t (x)", "insert into t values (1)")
+        with running(place.settings("app")):
+            place.sync()
+            wait_for(lambda: parse_follow_state(place.row().follow or "").file.known)
+        writer.execute("pragma locking_mode = exclusive", "insert into t values (2)")
+        committed_s = time.monotonic()
+        time.sleep(1.5)
+        with running(place.settings("app")):
+
+            def is_as_old() -> bool:
+                age_s = time.monotonic() - committed_s
+                return unseen_s() > age_s - 0.2  # the file's times are those of the last clock tick
+
+            wait_for(is_as_old)
+            writer.execute("pragma locking_mode = normal", "select * from t")
+            place.sync()
+            wait_for(lambda: unseen_s() == 0)
 
 
 def test_a_base_that_waits_for_the_wal_says_so(

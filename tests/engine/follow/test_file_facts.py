@@ -9,8 +9,16 @@ import pytest
 
 from tests.adapters.files.sqlite_process import SqliteProcess
 from tests.engine.following import Following
+from walsyncd.adapters.files.source import FileIdentity
 from walsyncd.core.follow.follow_state import FileFacts
-from walsyncd.engine.follow.file_facts import SETTLED_FINE_MS, SETTLED_MS, database_identity, file_facts, settling_ms
+from walsyncd.engine.follow.file_facts import (
+    SETTLED_FINE_MS,
+    SETTLED_MS,
+    changed_ns,
+    database_identity,
+    file_facts,
+    settling_ms,
+)
 from walsyncd.errors import MissingError
 
 LOOK = FileFacts(1, 2, 3, "boot", 0, 4096, 1, 1)
@@ -52,3 +60,11 @@ def test_how_long_a_file_settles() -> None:
         (fine // 10**9 * 10**9, fine // 10**9 * 10**9, SETTLED_MS),
     ):
         assert settling_ms(replace(LOOK, mtime_ns=mtime, ctime_ns=ctime)) == expected
+
+
+def test_when_a_file_was_changed() -> None:
+    """By its mtime, unless a program has set that to a time before the file was seen last."""
+    then = replace(LOOK, mtime_ns=50, ctime_ns=60)
+    now = FileIdentity(1, 2, 3, 4096, mtime_ns=70, ctime_ns=90)
+    assert changed_ns(now, then) == 70
+    assert changed_ns(replace(now, mtime_ns=55), then) == 90

@@ -16,6 +16,7 @@ from walsyncd.core.restore.plan import AtPosition
 from walsyncd.core.stored.position import parse_position
 from walsyncd.engine.rollback import database_scans
 from walsyncd.engine.rollback.committed_moment import FileLooks, Hindrance, MomentStart, begin_moment
+from walsyncd.engine.rollback.database_scans import TOLD_S, again_in_s
 
 MODES = ["DELETE", "TRUNCATE", "PERSIST", "MEMORY", "OFF"]
 
@@ -127,6 +128,14 @@ def test_an_exclusive_holder_is_reported_once_it_lasts(place: Place, monkeypatch
         app.execute("PRAGMA locking_mode=NORMAL", "SELECT * FROM t LIMIT 1")
         place.sync()
         assert restored(place) == path.read_bytes()
+
+
+def test_a_lock_that_stays_is_reported_when_it_is_time() -> None:
+    """However long the pause until the next scan is."""
+    assert again_in_s(9.0, Hindrance.WRITER, TOLD_S - 4.0) == 4.0
+    assert again_in_s(2.0, Hindrance.WRITER, TOLD_S - 4.0) == 2.0
+    assert again_in_s(9.0, Hindrance.WRITER, TOLD_S + 1.0) == 9.0
+    assert again_in_s(9.0, None, 0.0) == 9.0
 
 
 def test_a_base_is_taken_while_the_database_is_written(place: Place) -> None:

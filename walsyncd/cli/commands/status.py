@@ -262,6 +262,8 @@ def _remarks(database: DatabaseStatus) -> Iterator[str]:
         yield one_line(f"{database.name}: {database.cause}" + (f" ({database.remedy})" if database.remedy else ""))
     if database.followed and database.followed != BY_WAL:
         yield one_line(f"{database.name}: followed {database.followed}")
+    if database.reads_whole:
+        yield one_line(f"{database.name}: {database.reads_whole}")
     if database.waiting_base:
         yield one_line(f"{database.name}: {database.waiting_base}")
     if database.growing_wal:

@@ -13,7 +13,7 @@ from walsyncd.engine.threads.stall_detector import StallDetector
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Waits:
-    """How long a database has waited, in seconds (0 if it does not), and what hinders a base that waits.
+    """How long a database has waited, in seconds (0 if it does not), what hinders a base, and what may be slow.
 
     See the fields of ``DatabaseStatus`` of these names.
     """
@@ -22,6 +22,7 @@ class Waits:
     unbased_s: float = 0.0
     base_waits_s: float = 0.0
     base_hindrance: str = ""
+    reads_whole: str = ""
 
 
 class Attention:
@@ -44,9 +45,15 @@ class Attention:
                 unbased_s=_since(each.base.unbased_since_s, now_s),
                 base_waits_s=_since(each.base.waits_since_s, now_s),
                 base_hindrance=each.base.hindrance,
+                reads_whole=_reads_whole(each),
             )
             for each in self._databases()
         }
+
+
+def _reads_whole(tracked: FollowedDatabase) -> str:
+    is_rollback = tracked.state is not None and tracked.state.mode == "rollback"
+    return tracked.scans.reads_whole() if is_rollback and tracked.scans is not None else ""
 
 
 def _since(moment_s: float | None, now_s: float) -> float:

@@ -83,6 +83,8 @@ class DatabaseStatus:
     """Why such a base could not begin without that. Only the daemon knows."""
     wal_bytes: int = 0
     """Size of the frames that are followed of the WAL since its last restart."""
+    reads_whole: str = ""
+    """Why all of a large file is read at each change, and what helps; empty if it is not. Only the daemon knows."""
 
     def behind_s(self, now_ms: int) -> float:
         """For how long storage may have lacked something. It is unknown for a database that is not followed."""

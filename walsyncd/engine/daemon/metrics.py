@@ -62,6 +62,7 @@ class Metrics:
         lines_lost: Callable[[], int],
         clock: ClockWatch,
         proofs: Counter[str],
+        whole_scans: Counter[str],
     ) -> None:
         self._journal = journal
         self._requests = requests
@@ -73,6 +74,7 @@ class Metrics:
         self._lines_lost = lines_lost
         self._clock = clock
         self._proofs = proofs
+        self._whole_scans = whole_scans
 
     def collect(self) -> Iterator[Metric]:
         """Yield every metric."""
@@ -127,6 +129,8 @@ class Metrics:
         ended = {(str(kind),): float(count) for kind, count in self._journal.gaps().items()}
         proofs = {(rule,): float(count) for rule, count in self._proofs.copy().items()}
         yield _counter("wal_restarts", "Ends of a WAL, by the rule that proved them.", ("proven_by",), proofs)
+        whole = {(name,): float(count) for name, count in self._whole_scans.copy().items()}
+        yield _counter("whole_scans", "Scans that read all pages of a file above 4 MiB without a WAL.", label, whole)
         yield _counter("gaps", "Gaps, bridged or not, and other ends of generations, by kind.", ("reason",), ended)
 
     def _of_keeping(self) -> Iterator[Metric]:

@@ -63,6 +63,7 @@ class Observability:
             lines_lost=lines_lost,
             clock=self._clock,
             proofs=environment.proofs,
+            whole_scans=environment.whole_scans,
         )
         self._journal = environment.journal
         self._databases = databases

@@ -34,6 +34,13 @@ class Environment:
     read_ahead: ReadAhead = field(default_factory=ReadAhead)
     proofs: Counter[str] = field(default_factory=Counter[str])
     """How often each rule decided at the end of a WAL's incarnation (``Step.decided_by``). The follower counts."""
+    whole_scans: Counter[str] = field(default_factory=Counter[str])
+    """How often all pages of a large file in rollback mode were read, by database. The follower counts."""
+
+    def read_whole(self, database: str, reason: str) -> None:
+        """Count and log that a scan has read all pages of a large file. For the follower's thread."""
+        self.whole_scans[database] += 1
+        _log.debug("file_read_whole", database=database, reason=reason)
 
     def proven(self, database: str, rule: str) -> None:
         """Count and log which rule decided. For the follower's thread."""

@@ -36,6 +36,14 @@ def database_identity(tracked: FollowedDatabase) -> FileIdentity:
         return file.identity()
 
 
+def changed_ns(now: FileIdentity, then: FileFacts) -> int:
+    """Return when the file was last changed (ns since 1970). It has been changed since ``then``.
+
+    An mtime from before that was set by a program, as ``cp -p`` does. The ctime can't be set.
+    """
+    return now.mtime_ns if now.mtime_ns > then.ctime_ns else now.ctime_ns
+
+
 def is_settled(facts: FileFacts, environment: Environment) -> bool:
     """Whether a change of the file from now on would change its times."""
     return environment.wall_ms() - facts.ctime_ns // _NS > settling_ms(facts)

@@ -163,6 +163,11 @@ class Schedule:
             if moment_s is not None:
                 self._unseen[tracked.row_id] = moment_s
 
+    def unseen_since(self, tracked: FollowedDatabase, moment_s: float) -> None:
+        """Note that something was committed at ``moment_s`` (monotonic) that no look has seen."""
+        with self._condition:
+            self._unseen[tracked.row_id] = min(moment_s, self._unseen.get(tracked.row_id, moment_s))
+
     def unseen_s(self) -> dict[int, float]:
         """Return, by database, for how long something may have been committed unseen. The others are absent."""
         now = time.monotonic()

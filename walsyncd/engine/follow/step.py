@@ -44,6 +44,10 @@ class CommittedScan:
     moment_s: float
     moment_ms: int
     """The same moment, since 1970."""
+    counter: int | None = None
+    """SQLite's change counter in the file, or None if page 1 can't be read."""
+    facts: FileFacts | None = None
+    """The file's size and times, however short ago it was written. None if they were not asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +197,9 @@ class PageScans(Protocol):
 
     def trouble(self) -> tuple[str, str] | None:
         """Why changes can't be shipped just now, and the remedy, or None if they can."""
+
+    def reads_whole(self) -> str:
+        """Why all of a large file is read at each change, or an empty text if it is not. For any thread."""
 
     def is_shipped(self, events: int, facts: FileFacts) -> bool:
         """Whether the file's content after ``events`` and with ``facts`` is what was shipped. For any thread.

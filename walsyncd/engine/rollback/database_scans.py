@@ -15,8 +15,6 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 
-import structlog
-
 from walsyncd.adapters.files.inotify import Event
 from walsyncd.adapters.journal.page_map_table import PageMapRow
 from walsyncd.core.follow.follow_state import FileFacts, FollowState, Stream
@@ -26,16 +24,19 @@ from walsyncd.core.sqlite.dbheader import parse_database_header
 from walsyncd.core.stored.position import Position
 from walsyncd.engine.content.bridge_body import BridgeImpossibleError
 from walsyncd.engine.follow.copy_frames import EPOCH_BYTES, EPOCH_MS
+from walsyncd.engine.follow.file_facts import changed_ns, database_identity
 from walsyncd.engine.follow.followed_database import FollowedDatabase
 from walsyncd.engine.follow.step import BaseReading, CommittedScan, Step, gap_step
 from walsyncd.engine.rollback.base_entries import BaseEntries
 from walsyncd.engine.rollback.committed_moment import Hindrance
 from walsyncd.engine.rollback.journal_capture import JournalCapture
 from walsyncd.engine.rollback.journal_pages import JournalPages, JournalProofs, JournalSource
+from walsyncd.engine.rollback.journal_use import JOURNAL, UNJOURNALLED, JournalUse
 from walsyncd.engine.rollback.pages_to_read import AllPages, PagesToRead
 from walsyncd.engine.rollback.rollback_look import NOTED_MS, look_in_rollback_mode
 from walsyncd.engine.rollback.scanning import Scanning, ScanTools, after_scan, gap_of
 from walsyncd.engine.rollback.transaction_pause import TransactionPause
+from walsyncd.engine.rollback.whole_scans import WholeScans
 from walsyncd.errors import WalsyncdError
 
 RECHECK_S = 1.0  # while the scan thread is at work; it wakes the follower when it is done
@@ -44,11 +45,6 @@ TOLD_S = 10.0  # for so long a writer's transaction or a busy file is nothing to
 
 _OPEN = "any process that opens the database ends it: `sqlite3 FILE 'SELECT 1 FROM sqlite_master'`"
 _WAL_MODE = "a pause in the writing; or PRAGMA journal_mode=WAL, which needs none (`walsyncd check` says more)"
-_UNJOURNALLED = (
-    "the database is written without a rollback journal (journal_mode MEMORY or OFF, or a program that is not SQLite): "
-    "if a writer is killed the file is damaged, and the replica holds it as it is"
-)
-_JOURNAL = "PRAGMA journal_mode=DELETE or WAL; after a crash `PRAGMA integrity_check`, and a restore to before it"
 # Why no scan has a result, with the remedy, and whether that is reported at once or only after a while.
 TROUBLES = {
     Hindrance.HOT: (f"a process was killed while it wrote; {_OPEN}", True),
@@ -66,8 +62,6 @@ TROUBLES = {
 
 # What ends with an event of the file or its journal: a scan is tried then, however long the next one was to wait.
 UNREAD = {Hindrance.HOT, Hindrance.SUPER_JOURNAL, Hindrance.WRITER, Hindrance.EMPTY, Hindrance.SHORT}
-
-_log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,9 +84,13 @@ class DatabaseScans:
         self._closing: _Closing | None = None
         self._compared: int | None = None
         """How many events of the file there had been at the moment whose content is shipped; None if not known."""
-        self._journalled = 0
-        """How many events of the journal there had been by then."""
-        self._is_unjournalled = False
+        self._facts: FileFacts | None = None
+        """The file's size and times at that moment, or None if they are in the follow state."""
+        self._journal_use = JournalUse(tracked.name)
+        self._whole_scans = WholeScans(tools.environment, tracked.name)
+        self._is_dated = False
+        self._before = ""
+        """The position before the scan whose result was taken last."""
         self._hindered_at = 0
         capture = JournalCapture(tracked.path, tracked.spec.is_match)
         source = JournalSource(capture, tracked.open, tools.environment.drain)
@@ -121,7 +119,8 @@ class DatabaseScans:
         state = self._tracked.state
         if state is None or not self._tracked.wal_pairs.watched:
             return state is not None and facts.looks_like(state.file)
-        return events == self._compared and (not state.file.known or facts.has_content_of(state.file))
+        then = self._facts or state.file  # a write by another name of the file is no event
+        return events == self._compared and (not then.known or facts.has_content_of(then))
 
     def note_known(self, events: int) -> None:
         """See ``FileScans``."""
@@ -134,6 +133,7 @@ class DatabaseScans:
     def step(self, state: FollowState) -> Step:
         """See ``FileScans``."""
         scanning = self._scanning
+        self._date_change(state)
         if scanning.is_under_way and not scanning.is_done:
             return _once_done()
         if scanning.is_under_way:
@@ -146,7 +146,8 @@ class DatabaseScans:
         wait_s, rest_s = scanning.wait_s(is_early=self._proofs.is_early), scanning.wait_s()
         if wait_s > 0:  # a writer that is in the way is seen to end by the next event
             quiet_s = min(wait_s, EVENTS_S if is_hindered else RECHECK_S)
-            return Step(again_s=wait_s, rest_until_s=time.monotonic() + quiet_s)
+            again_s = again_in_s(wait_s, scanning.hindrance, scanning.hindered_s())
+            return Step(again_s=again_s, rest_until_s=time.monotonic() + quiet_s)
         page_map, closing = self._map(), self._closing
         other = None if closing is None else closing.reading
         known = page_map if page_map is not None else other
@@ -169,11 +170,19 @@ class DatabaseScans:
         """See ``PageScans``."""
         if step.bridged:
             self._proofs.forget()
-        if step.scanned is None or step.bridged:
+        if step.scanned is None:
+            return
+        is_since_known = self._compared is not None or self._closing is not None
+        is_seen = is_since_known and self._tracked.wal_pairs.watched and not step.bridged
+        is_changed = is_seen and len(step.objects) > 0
+        self._journal_use.accepted(step.scanned, is_changed=is_changed, before=self._before)
+        self._compared, self._facts = step.scanned.events, step.scanned.facts
+        if step.bridged:
             return
         self._proofs.accepted()
-        self._look_for_journal(step)
-        self._compared, self._journalled = step.scanned.events, step.scanned.journal_events
+        file_bytes = 0 if step.scanned.facts is None else step.scanned.facts.size
+        is_watched = self._tracked.wal_pairs.watched
+        self._whole_scans.accepted(self._proofs.reason, file_bytes=file_bytes, is_watched=is_watched)
         self._tracked.proven_ms = step.scanned.moment_ms
         self._tools.schedule.seen(self._tracked, step.scanned.moment_s)
         closing, self._closing = self._closing, None
@@ -181,11 +190,15 @@ class DatabaseScans:
             self._close(closing)
         self._scanning.answer_requests()
 
+    def reads_whole(self) -> str:
+        """See ``PageScans``."""
+        return self._whole_scans.words
+
     def trouble(self) -> tuple[str, str] | None:
         """See ``PageScans``."""
         hindrance = self._scanning.hindrance
-        if hindrance is None and self._is_unjournalled:
-            return _UNJOURNALLED, _JOURNAL
+        if hindrance is None and self._journal_use.is_unjournalled:
+            return UNJOURNALLED, JOURNAL
         if hindrance is None or hindrance not in TROUBLES:
             return None
         remedy, at_once = TROUBLES[hindrance]
@@ -193,26 +206,25 @@ class DatabaseScans:
             return None
         return f"what changed can't be copied: {hindrance.value}", remedy
 
-    def _look_for_journal(self, step: Step) -> None:
-        """Note whether what changed since the last moment, or since a base began, had no rollback journal."""
-        assert step.scanned is not None
-        is_since_known = self._compared is not None or self._closing is not None
-        if not is_since_known or not step.objects or not self._tracked.wal_pairs.watched:
-            return
-        is_unjournalled = step.scanned.journal_events == self._journalled
-        if is_unjournalled and not self._is_unjournalled:
-            _log.warning("written_without_journal", database=self._tracked.name, reason=_UNJOURNALLED, remedy=_JOURNAL)
-        self._is_unjournalled = is_unjournalled
-
     def drop(self) -> None:
         """See ``PageScans``."""
         self._scanning.drop()
         self._proofs.forget()
         closing, self._closing = self._closing, None
-        self._compared = None
+        self._compared = self._facts = None
         if closing is not None:
             closing.reading.drop()
             closing.done.cancel()
+
+    def _date_change(self, state: FollowState) -> None:
+        """Have LAG count from the time when the file was changed, if that was before the daemon's first look."""
+        if self._is_dated:
+            return
+        self._is_dated = True
+        if self._compared is None and state.file.known:
+            now = database_identity(self._tracked)
+            age_s = self._tools.environment.wall_ms() / 1000 - changed_ns(now, state.file) / 1e9
+            self._tools.schedule.unseen_since(self._tracked, time.monotonic() - max(0.0, age_s))
 
     # -- bases ------------------------------------------------------------------------------------------------------
 
@@ -279,6 +291,7 @@ class DatabaseScans:
         return stream if stream.bytes < EPOCH_BYTES and age_ms < EPOCH_MS else stream.next_epoch()
 
     def _taken(self, state: FollowState) -> Step:
+        self._before = str(state.stream.position)
         try:
             found = self._scanning.take()
         except BridgeImpossibleError as error:
@@ -311,3 +324,12 @@ class DatabaseScans:
 def _once_done() -> Step:
     """Return the step while the scan thread is at work. Events wake nobody meanwhile."""
     return Step(again_s=RECHECK_S, rest_until_s=time.monotonic() + RECHECK_S)
+
+
+def again_in_s(wait_s: float, hindrance: Hindrance | None, hindered_s: float) -> float:
+    """Return when to look again where the next scan is due in ``wait_s``.
+
+    That is sooner where a hindrance has to be reported before. It has lasted for ``hindered_s``.
+    """
+    untold_s = TOLD_S - hindered_s
+    return min(wait_s, untold_s) if hindrance in TROUBLES and untold_s > 0 else wait_s

@@ -82,6 +82,11 @@ def _other_database(page_1: bytes, page_size: int) -> Hindrance | None:
     return None if header.page_size in {None, page_size} else Hindrance.PAGE_SIZE
 
 
+def _counter(page_1: bytes) -> int | None:
+    header = parse_database_header(page_1)
+    return None if header is None or not header.magic_ok else header.change_counter
+
+
 class PageScan:
     """One scan. ``answer`` gets the ``ScanResult`` or an error, and then ``done`` is called."""
 
@@ -148,8 +153,9 @@ class PageScan:
             if hindrance is not None or not order.is_current():
                 self._answer.set_result(ScanResult(hindrance or Hindrance.WRITTEN, took_s, size))
                 return
+            counter = _counter(start.page_1)
+            committed = CommittedScan(start.events, journal_events, moment_s, moment_ms, counter, facts)
             facts = facts if start.times.settled else facts.unknown()
-            committed = CommittedScan(start.events, journal_events, moment_s, moment_ms)
             self._answer.set_result(self._result(start, pages, facts, committed, took_s))
 
     def _result(
