@@ -5,6 +5,7 @@ from __future__ import annotations
 from tests.mutation.mutants import Mutant, mutant
 
 MOMENT = "engine/rollback/committed_moment.py"
+SHIPPED = "engine/rollback/shipped_moment.py"
 SCRUB = "engine/rollback/file_scrub.py"
 MODEL = "engine/rollback/test_committed_moment.py"
 
@@ -119,16 +120,16 @@ ROLLBACK_MUTANTS: tuple[Mutant, ...] = (
     ),
     mutant(
         "what is committed and not shipped yet is a difference",
-        SCRUB,
-        "if not shipped.is_shipped(start.events, looks.facts()):",
+        SHIPPED,
+        "if scans is None or not scans.is_shipped(start.events, facts):",
         "if False:",
         "engine/rollback/test_file_scrub.py::test_a_difference_counts_only_at_a_moment_whose_content_is_shipped",
     ),
     mutant(
         "a difference in what a writer writes is believed",
-        SCRUB,
-        "                return hindrance.value\n        used",
-        "                pass\n        used",
+        SHIPPED,
+        "ShippedState(state, found) if hindrance is None else hindrance.value",
+        "ShippedState(state, found)",
         "engine/rollback/test_file_scrub.py::test_a_difference_counts_only_at_a_moment_whose_content_is_shipped",
     ),
     mutant(

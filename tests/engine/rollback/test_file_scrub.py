@@ -19,7 +19,7 @@ from walsyncd.cli import main
 from walsyncd.core.follow.follow_state import parse_follow_state
 from walsyncd.core.follow.gap import GapKind
 from walsyncd.core.sqlite.freelist import free_leaves
-from walsyncd.engine.rollback import file_scrub, rollback_look
+from walsyncd.engine.rollback import rollback_look, shipped_moment
 from walsyncd.engine.rollback.committed_moment import FileLooks, Hindrance, MomentStart, begin_moment
 
 
@@ -116,7 +116,7 @@ def test_what_an_application_writes_is_no_difference(place: Place, monkeypatch: 
         writer.start()
         try:
             with monkeypatch.context() as impatient:
-                impatient.setattr(file_scrub, "PATIENCE_S", 1.0)
+                impatient.setattr(shipped_moment, "PATIENCE_S", 1.0)
                 impatient.setattr("walsyncd.engine.content.scrubs.ATTEMPTS", 2)
                 impatient.setattr("walsyncd.engine.content.scrubs.ATTEMPT_S", 0.1)
                 results = [scrub(place) for _ in range(4)]
@@ -154,7 +154,7 @@ def write_honestly(path: Path, stop: threading.Event) -> None:
 def test_a_hot_journal_is_no_difference_and_ends(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """The file is a mixture until somebody opens the database: nothing is read, and the scrub says why."""
     monkeypatch.setattr("walsyncd.engine.content.scrubs.ATTEMPT_S", 0.01)
-    monkeypatch.setattr(file_scrub, "PATIENCE_S", 0.3)
+    monkeypatch.setattr(shipped_moment, "PATIENCE_S", 0.3)
     path = place.database()
     with running(place.settings("app")):
         with SqliteProcess(path) as app:
@@ -174,7 +174,7 @@ def test_a_hot_journal_is_no_difference_and_ends(place: Place, monkeypatch: pyte
 def test_a_writer_that_never_pauses_postpones_it(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """A difference that no moment confirms is none, and the scrub says so."""
     monkeypatch.setattr("walsyncd.engine.content.scrubs.ATTEMPT_S", 0.01)
-    monkeypatch.setattr(file_scrub, "PATIENCE_S", 0.3)
+    monkeypatch.setattr(shipped_moment, "PATIENCE_S", 0.3)
     path = place.database()
     with SqliteProcess(path) as app, running(place.settings("app")):
         app.execute(*TABLE, filled(200))
@@ -201,17 +201,17 @@ def test_a_difference_counts_only_at_a_moment_whose_content_is_shipped(
 ) -> None:
     """What was committed and not shipped yet differs too, and so does what a writer writes meanwhile."""
     monkeypatch.setattr("walsyncd.engine.content.scrubs.ATTEMPT_S", 0.01)
-    monkeypatch.setattr(file_scrub, "PATIENCE_S", 0.2)
+    monkeypatch.setattr(shipped_moment, "PATIENCE_S", 0.2)
     with SqliteProcess(place.database()) as app, running(place.settings("app")):
         app.execute(*TABLE, filled(200))
         place.sync()
         change_behind_its_back(place, 50)
         with monkeypatch.context() as patched:
             if missing == "shipped":
-                patched.setattr(file_scrub, "begin_moment", begun_after_an_event)
-                patched.setattr(file_scrub, "end_moment", lambda *_: None)
+                patched.setattr(shipped_moment, "begin_moment", begun_after_an_event)
+                patched.setattr(shipped_moment, "end_moment", lambda *_: None)
             else:
-                patched.setattr(file_scrub, "end_moment", lambda *_: Hindrance.WRITTEN)
+                patched.setattr(shipped_moment, "end_moment", lambda *_: Hindrance.WRITTEN)
             found = scrub(place)
         assert found["differing"] == 0
         assert "no moment to compare" in found["skipped"]

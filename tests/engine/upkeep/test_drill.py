@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import apsw
 import pytest
@@ -18,6 +18,7 @@ from walsyncd.adapters.files.source import open_file
 from walsyncd.core.follow.follow_state import FileFacts, FollowState, Stream
 from walsyncd.core.stored.layout import SegmentKey
 from walsyncd.engine.restore.replica import Replica
+from walsyncd.engine.rollback.shipped_moment import ShippedState
 from walsyncd.engine.upkeep.drill import DamagedReplicaError, NoRoomError, Rehearsal, StoppedError, rehearse
 
 
@@ -51,6 +52,9 @@ class Follower:
 
     def room_bytes(self) -> int:
         return self.room
+
+    def read_shipped(self, _page_size: int, _reader: object) -> ShippedState[Any]:
+        raise AssertionError("it has a WAL")
 
 
 @pytest.fixture

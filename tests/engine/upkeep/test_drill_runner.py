@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
@@ -18,7 +19,11 @@ from walsyncd.adapters.journal.state_disk import StateDisk
 from walsyncd.adapters.storage.directory import DirectoryStorage
 from walsyncd.cli import main
 from walsyncd.config import Settings
+from walsyncd.engine.follow.followed_database import FollowedDatabase
+from walsyncd.engine.rollback.shipped_moment import Reader, ShippedState
+from walsyncd.engine.upkeep import drill
 from walsyncd.engine.upkeep.drill_runner import FOLDER
+from walsyncd.engine.upkeep.live_comparison import Differences, differences
 from walsyncd.errors import TransientError
 
 
@@ -175,6 +180,39 @@ def test_rollback_mode_is_rehearsed_too(place: Place) -> None:
     with application(place, "DELETE"), running(drilling(place)):
         row = drilled(place, DrillOutcome.PASSED)
     assert "pages compared" in row.detail
+
+
+def test_rollback_mode_is_compared_beside_a_writer(place: Place) -> None:
+    """What differs is read again at a moment whose position is known: commits explain it, and nothing else does."""
+    with application(place, "DELETE") as connection, running(drilling(place, interval_s=None)) as daemon:
+        place.sync()
+        (tracked,) = daemon.databases
+        driller = daemon._destinations.all()[0].driller
+        reads: list[int] = []
+        read_shipped = driller.read_shipped
+
+        def after_a_commit(tracked: FollowedDatabase, page_size: int, reader: Reader[Any]) -> ShippedState[Any]:
+            reads.append(page_size)
+            return read_shipped(tracked, page_size, reader)
+
+        def differences_after_a_commit(*arguments: Any) -> Differences:
+            connection.execute("UPDATE t SET payload = randomblob(3000) WHERE id = 7")
+            return differences(*arguments)
+
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(driller, "read_shipped", after_a_commit)
+            patched.setattr(drill, "differences", differences_after_a_commit)
+            driller.plan(tracked, 0.2)
+            passed = drilled(place, DrillOutcome.PASSED)
+            assert "pages compared with the live file, 2 more were written meanwhile" in passed.detail
+            assert reads
+        place.sync()
+        first = place.row().generation
+        write_unseen(place, 20 * 4096 + 2000, b"not SQLite's")
+        row = drilled(place, DrillOutcome.FAILED)
+        wait_for(lambda: place.row().generation not in {None, first})
+        assert row.detail.startswith("1 page differs from the live database at ")
+        assert ": 21" in row.detail
 
 
 def test_no_room_is_no_failure(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:

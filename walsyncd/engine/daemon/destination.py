@@ -23,6 +23,7 @@ from walsyncd.engine.daemon.storage_probe import StorageProbe
 from walsyncd.engine.follow.environment import Environment
 from walsyncd.engine.follow.followed_database import FollowedDatabase
 from walsyncd.engine.follow.follower import Follower
+from walsyncd.engine.rollback.shipped_moment import ShippedMoments
 from walsyncd.engine.ship.ownership import Identity, Ownership
 from walsyncd.engine.ship.shipper import UploadEvents
 from walsyncd.engine.ship.uploader import Uploader
@@ -94,7 +95,13 @@ class Destination:
             begin_epoch=self._begin_epoch,
         )
         self.driller = Driller(
-            journal, storage, request=request, on_generation_lost=lost, bytes_per_s_max=bytes_per_s_max, wall_ms=wall_ms
+            journal,
+            storage,
+            request=request,
+            moments=ShippedMoments(environment, request),
+            on_generation_lost=lost,
+            bytes_per_s_max=bytes_per_s_max,
+            wall_ms=wall_ms,
         )
         if keeping.delete:
             ownership, submit = Ownership(journal, storage, identity, wall_ms), self.uploader.submit

@@ -2,9 +2,8 @@
 
 1. All pages are read, at the pace of scans and whatever is written meanwhile. A page that has the map's entry at any
    time since the scrub began is what the replica holds.
-2. The others are read again at a committed moment (``committed_moment``) whose content is shipped: no event came since
-   the scan that shipped last, so the file and the map are of one state. A page that differs then was changed by nobody
-   who commits. Such a moment comes soon after each scan, so the follower is asked for one.
+2. The others are read again at a committed moment whose content is shipped (``shipped_moment``). A page that differs
+   then was changed by nobody who commits.
 
 The bytes of free leaves are no part of the database. A transaction that was rolled back may leave others there without
 any commit, so they are no difference.
@@ -12,35 +11,31 @@ any commit, so they are no difference.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import TypeAlias
 
 from walsyncd.adapters.files.source import OpenFile
 from walsyncd.core.content.bridge_passes import PageList, all_pages, size_without_frames
 from walsyncd.core.content.comparison import Cipher
 from walsyncd.core.content.page_entry import PageNumbers, entries_of_pages
 from walsyncd.core.content.scrub_pass import ScrubFinding, ScrubPass
-from walsyncd.core.follow.follow_state import FileFacts
 from walsyncd.core.sqlite.arrays import np
 from walsyncd.core.sqlite.dbheader import parse_database_header
 from walsyncd.core.sqlite.freelist import free_leaves
 from walsyncd.engine.content.bridge_sources import runs_of
-from walsyncd.engine.content.map_making import Request, ScanOrigin
+from walsyncd.engine.content.map_making import ScanOrigin
 from walsyncd.engine.content.page_maps import PageMap, PageMaps
 from walsyncd.engine.content.scan_queue import BLOCK_BYTES, ScanWait
 from walsyncd.engine.content.scrub_steps import EVERY_PAGE, NotComparedError, Scrubbed, ScrubSteps
 from walsyncd.engine.follow.environment import Environment
 from walsyncd.engine.follow.file_facts import file_facts
 from walsyncd.engine.follow.followed_database import FollowedDatabase
-from walsyncd.engine.rollback.committed_moment import Hindrance, begin_moment, end_moment
+from walsyncd.engine.rollback.committed_moment import Hindrance, begin_moment
 from walsyncd.engine.rollback.database_looks import DatabaseLooks
+from walsyncd.engine.rollback.shipped_moment import ShippedMoments
 from walsyncd.errors import TransientError
-
-POLL_S = 0.005  # while waiting for a scan of the follower; a busy writer leaves the file alone for some milliseconds
-PATIENCE_S = 30.0  # for a moment whose content is shipped; a hundred commits a second leave several
 
 # The file is no database that anybody could compare, until a write ends that.
 UNFIT = {
@@ -65,20 +60,13 @@ class _FirstReading:
     cipher: Cipher
 
 
-class ShippedContent(Protocol):
-    """What is known of the content that was shipped last. For any thread."""
-
-    def is_shipped(self, events: int, facts: FileFacts) -> bool:
-        """Whether the file, after ``events`` (``WriteTrail.file_events``) and with ``facts``, is what was shipped."""
-
-
 class FileScrub:
-    """Runs in the scans' thread; ``request`` reaches the follower."""
+    """Runs in the scans' thread."""
 
-    def __init__(self, environment: Environment, maps: PageMaps, request: Request) -> None:
+    def __init__(self, environment: Environment, maps: PageMaps, moments: ShippedMoments) -> None:
         self._environment = environment
         self._maps = maps
-        self._request = request
+        self._moments = moments
 
     def steps(self, tracked: FollowedDatabase) -> ScrubSteps:
         """Compare the database now. TransientError: it could not be compared just now."""
@@ -108,44 +96,18 @@ class FileScrub:
         self, tracked: FollowedDatabase, origin: ScanOrigin, first: _FirstReading
     ) -> Generator[ScanWait, None, PageNumbers]:
         """Return which of the pages differ at a moment whose content is shipped."""
-        until_s, reason = time.monotonic() + PATIENCE_S, "the database is written all the time"
-        while time.monotonic() < until_s:
-            answer = self._request(tracked, lambda _tracked: None)
-            while not answer.done():
-                if time.monotonic() > until_s:
-                    answer.cancel()
-                    raise TransientError(f"what was written last was not shipped within {PATIENCE_S:.0f} s")
-                yield ScanWait(until_s=time.monotonic() + POLL_S)
-            answer.result()
-            found = yield from self._at_moment(tracked, origin, first)
-            if not isinstance(found, str):
-                return found
-            reason = found
-            yield ScanWait(until_s=time.monotonic() + POLL_S)
-        raise TransientError(f"there was no moment to compare it within {PATIENCE_S:.0f} s: {reason}")
 
-    def _at_moment(
-        self, tracked: FollowedDatabase, origin: ScanOrigin, first: _FirstReading
-    ) -> Generator[ScanWait, None, PageNumbers | str]:
-        """Return the pages that differ now, or why this is no moment whose content is shipped."""
-        shipped: ShippedContent | None = tracked.scans
-        if shipped is None or _origin(tracked).unbroken != origin.unbroken:
-            raise _broken()
-        with self._file(tracked, origin) as file:
-            looks = DatabaseLooks(tracked, self._environment, file, first.page_size)
-            start = begin_moment(looks)
-            if isinstance(start, Hindrance):
-                return start.value
-            if not shipped.is_shipped(start.events, looks.facts()):
-                return "what was written last is not shipped yet"
-            with self._map(tracked, origin) as page_map:  # opened after the question, or it might be an older one
+        def read(file: OpenFile, page_1: bytes) -> Generator[ScanWait, None, PageNumbers]:
+            with self._map(tracked, origin) as page_map:  # of that moment: it changes only with what is written later
                 again = PageList(first.pages, EVERY_PAGE)
-                pages, _ = yield from _differing(file, page_map, again, start.page_1, is_paced=False)
-            unused = _unused(file, first.page_size, start.page_1) if len(pages) else frozenset[int]()
-            if (hindrance := end_moment(looks, start, file.pread(0, first.page_size))) is not None:
-                return hindrance.value
-        used: PageNumbers = pages[~np.isin(pages, list(unused))].astype(np.uint32)
-        return used
+                pages, _ = yield from _differing(file, page_map, again, page_1, is_paced=False)
+            unused = _unused(file, first.page_size, page_1) if len(pages) else frozenset[int]()
+            used: PageNumbers = pages[~np.isin(pages, list(unused))].astype(np.uint32)
+            return used
+
+        found = yield from self._moments.read(tracked, first.page_size, read)
+        pages: PageNumbers = found.read
+        return pages
 
     @contextmanager
     def _map(self, tracked: FollowedDatabase, origin: ScanOrigin) -> Iterator[PageMap]:

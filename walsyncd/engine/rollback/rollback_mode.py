@@ -16,6 +16,7 @@ from walsyncd.engine.rollback.file_scrub import FileScrub
 from walsyncd.engine.rollback.rollback_bridge import RollbackBridge
 from walsyncd.engine.rollback.rollback_look import has_page_size
 from walsyncd.engine.rollback.scanning import Scanning, ScanTools
+from walsyncd.engine.rollback.shipped_moment import ShippedMoments
 
 
 class RollbackMode:
@@ -25,7 +26,9 @@ class RollbackMode:
         self._tools = ScanTools(journal, environment, schedule, content.queue, content.maps)
         self._bridges = content.bridges
         content.adopted = self.adopt
-        content.scrubs.without_wal = FileScrub(environment, content.maps, content.ask).steps
+        content.scrubs.without_wal = FileScrub(
+            environment, content.maps, ShippedMoments(environment, content.ask)
+        ).steps
 
     def adopt(self, tracked: FollowedDatabase) -> None:
         """Scan the database from now on while it is in rollback mode."""

@@ -12,10 +12,10 @@ damage, then the database itself is damaged. Another base would hold the same da
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from walsyncd.adapters.files.integrity import check_integrity
 from walsyncd.adapters.files.source import OpenFile
@@ -26,9 +26,11 @@ from walsyncd.core.sqlite.arrays import np
 from walsyncd.core.sqlite.dbheader import HEADER_SIZE
 from walsyncd.core.stored.layout import format_key
 from walsyncd.core.stored.position import Position
+from walsyncd.engine.content.scan_queue import ScanWait
 from walsyncd.engine.restore.planner import REPLANS_MAX, find_plan, manifest_of
 from walsyncd.engine.restore.replica import Replica
 from walsyncd.engine.restore.restorer import BuildPlan, restore
+from walsyncd.engine.rollback.shipped_moment import Reader, ShippedState
 from walsyncd.engine.upkeep.live_comparison import (
     DIFFERENT_MAX,
     Differences,
@@ -37,9 +39,19 @@ from walsyncd.engine.upkeep.live_comparison import (
     differences,
     encrypted_again,
     meaningless,
+    still_different,
     written_between,
 )
-from walsyncd.errors import CorruptError, NothingToRestoreError, RefusedError, TargetError, VanishedError
+from walsyncd.errors import (
+    CorruptError,
+    NothingToRestoreError,
+    RefusedError,
+    TargetError,
+    TransientError,
+    VanishedError,
+)
+
+T = TypeVar("T")
 
 DAMAGED_THEMSELVES = "the database itself is damaged, and the replica holds what it is"
 
@@ -72,6 +84,9 @@ class DrillHost(Protocol):
 
     def room_bytes(self) -> int:
         """How many bytes of the disk a drill may take."""
+
+    def read_shipped(self, page_size: int, reader: Reader[T]) -> ShippedState[T]:
+        """Read the live file, which has no WAL, at a moment whose content is shipped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,14 +222,44 @@ class _Comparison:
             return
         if self._setting.gaps() != gaps:
             self.skipped = "commits were missed meanwhile, and what they wrote is not known"
-        elif "rollback" in {before.mode, after.mode}:
-            self.skipped = "without a WAL nobody knows which pages changed meanwhile"
+        elif before.mode != after.mode:
+            self.skipped = "the journal mode changed meanwhile"
         elif len(found.numbers) > DIFFERENT_MAX:
             self.skipped = f"{len(found.numbers)} pages may have changed meanwhile"
+        elif after.mode == "rollback":
+            self._compare_at_moment(found, gaps)
         elif not self._setting.wait_stored():
             self.skipped = "what was written meanwhile is not stored yet"
         else:
             self._explain(found, min(before.start, self._reached), after.stream)
+
+    def _compare_at_moment(self, found: Differences, gaps: int) -> None:
+        """Compare again, in a database without a WAL, what differed while it may have been written."""
+
+        def read(file: OpenFile, _page_1: bytes) -> Generator[ScanWait, None, Numbers]:
+            return still_different(file, self._restored, found.numbers, self._page_size)
+
+        try:
+            moment = self._setting.read_shipped(self._page_size, read)
+        except TransientError as error:
+            self.skipped = error.message
+            return
+        state: FollowState = moment.state
+        if self._setting.gaps() != gaps or state.stream.generation != self._reached.generation:
+            self.skipped = "commits were missed meanwhile, and what they wrote is not known"
+            return
+        if not self._setting.wait_stored():
+            self.skipped = "what was written meanwhile is not stored yet"
+            return
+        position, previous = state.stream.position, state.stream.previous
+        written = written_between(self._replica, self._page_size, self._reached, position, previous)
+        if written is None:
+            self.skipped = "what was written meanwhile is not listed"
+            return
+        left: Numbers = moment.read[~written.explains(moment.read)]
+        left = left[~np.isin(left, list(meaningless(self._restored, self._page_size, found)))]
+        self._changed = len(found.numbers) - len(left)
+        self.problem = _told(left.tolist(), self._reached)
 
     def _explain(self, found: Differences, start: Position, stream: Stream) -> None:
         """Look for every page that differs in the frames since, or find a reason why the difference means nothing."""

@@ -20,7 +20,8 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Any
+from contextlib import closing
+from typing import Any, TypeVar
 
 import structlog
 
@@ -33,6 +34,7 @@ from walsyncd.core.follow.gap import Gap, GapKind
 from walsyncd.core.keep.drill_schedule import next_drill_ms
 from walsyncd.engine.follow.followed_database import FollowedDatabase
 from walsyncd.engine.restore.replica import Replica
+from walsyncd.engine.rollback.shipped_moment import Reader, ShippedMoments, ShippedState
 from walsyncd.engine.threads.alarm import Alarm
 from walsyncd.engine.threads.boundary import boundary
 from walsyncd.engine.upkeep.drill import DamagedReplicaError, Rehearsal, StoppedError, rehearse
@@ -44,6 +46,8 @@ BYTES_PER_S_MAX = 32 << 20  # a gigabyte in half a minute, which hardly loads a 
 RETRY_S = 300.0  # after an outage; a drill can wait
 STORED_S_MAX = 300.0  # for what was written during a drill: many upload intervals
 REMEDY = "`walsyncd verify` says what is wrong with which object; a new base is taken"
+
+T = TypeVar("T")
 
 _log = structlog.get_logger()
 
@@ -57,12 +61,14 @@ class Driller:
         storage: Storage,
         *,
         request: Callable[[FollowedDatabase, Callable[[FollowedDatabase], object]], Future[Any]],
+        moments: ShippedMoments,
         on_generation_lost: Callable[[int, Gap], None],
         bytes_per_s_max: float | None,
         wall_ms: Callable[[], int],
     ) -> None:
         self._journal = journal
         self._request = request
+        self._moments = moments
         self._on_generation_lost = on_generation_lost
         self._wall_ms = wall_ms
         self._folder = journal.folder / FOLDER
@@ -229,6 +235,18 @@ class Driller:
         state: FollowState | None = future.result()
         return state
 
+    def read_shipped(self, tracked: FollowedDatabase, page_size: int, reader: Reader[T]) -> ShippedState[T]:
+        """Read a database without a WAL at a moment whose content is shipped. For the drills' thread."""
+        steps = self._moments.read(tracked, page_size, reader)
+        with closing(steps):
+            while True:
+                try:
+                    wait = next(steps)
+                except StopIteration as end:
+                    found: ShippedState[T] = end.value
+                    return found
+                self.pause(max(0.0, wait.until_s - time.monotonic()))
+
     def wait_stored(self, tracked: FollowedDatabase) -> bool:
         """Wait until every segment that exists now is stored."""
         object_id = self._journal.last_object_id()
@@ -274,3 +292,6 @@ class _Host:
 
     def room_bytes(self) -> int:
         return self._driller.room_bytes()
+
+    def read_shipped(self, page_size: int, reader: Reader[T]) -> ShippedState[T]:
+        return self._driller.read_shipped(self._tracked, page_size, reader)

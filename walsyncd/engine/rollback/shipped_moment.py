@@ -1,0 +1,90 @@
+"""Reads a database without a WAL at a committed moment whose content is shipped: what the replica holds is known then.
+
+No event came since the scan that shipped last (``PageScans.is_shipped``), so the file is what the position after that
+scan restores. Such a moment comes soon after each scan, so the follower is asked for one.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from typing import Generic, TypeAlias, TypeVar
+
+from walsyncd.adapters.files.source import OpenFile
+from walsyncd.core.follow.follow_state import FollowState
+from walsyncd.engine.content.map_making import Request
+from walsyncd.engine.content.scan_queue import ScanWait
+from walsyncd.engine.follow.environment import Environment
+from walsyncd.engine.follow.file_facts import file_facts
+from walsyncd.engine.follow.followed_database import FollowedDatabase
+from walsyncd.engine.rollback.committed_moment import Hindrance, begin_moment, end_moment
+from walsyncd.engine.rollback.database_looks import DatabaseLooks
+from walsyncd.errors import TransientError
+
+POLL_S = 0.005  # while waiting for a scan of the follower; a busy writer leaves the file alone for some milliseconds
+PATIENCE_S = 30.0  # for such a moment; a hundred commits a second leave several
+
+T = TypeVar("T")
+# Reads what is wanted of the file, whose page 1 is given. It waits for nothing but its turn.
+Reader: TypeAlias = "Callable[[OpenFile, bytes], Generator[ScanWait, None, T]]"
+
+
+@dataclass(frozen=True, slots=True)
+class ShippedState(Generic[T]):
+    """What was read at a moment at which the file was what ``state``'s position restores."""
+
+    state: FollowState
+    read: T
+
+
+class ShippedMoments:
+    """For the thread that reads files, which runs the steps; ``request`` reaches the follower."""
+
+    def __init__(self, environment: Environment, request: Request) -> None:
+        self._environment = environment
+        self._request = request
+
+    def read(
+        self, tracked: FollowedDatabase, page_size: int, reader: Reader[T]
+    ) -> Generator[ScanWait, None, ShippedState[T]]:
+        """Return what ``reader`` reads. TransientError: there was no such moment for a while."""
+        until_s, reason = time.monotonic() + PATIENCE_S, "the database is written all the time"
+        while time.monotonic() < until_s:
+            answer = self._request(tracked, lambda _tracked: None)
+            while not answer.done():
+                if time.monotonic() > until_s:
+                    answer.cancel()
+                    raise TransientError(f"what was written last was not shipped within {PATIENCE_S:.0f} s")
+                yield ScanWait(until_s=time.monotonic() + POLL_S)
+            answer.result()
+            found = yield from self._now(tracked, page_size, reader)
+            if not isinstance(found, str):
+                return found
+            reason = found
+            yield ScanWait(until_s=time.monotonic() + POLL_S)
+        raise TransientError(f"there was no moment to compare it within {PATIENCE_S:.0f} s: {reason}")
+
+    def _now(
+        self, tracked: FollowedDatabase, page_size: int, reader: Reader[T]
+    ) -> Generator[ScanWait, None, ShippedState[T] | str]:
+        """Return what is read now, or why this is no such moment."""
+        file = tracked.open()
+        if file is None:
+            raise TransientError(f"{tracked.path} does not exist")
+        with file:
+            looks = DatabaseLooks(tracked, self._environment, file, page_size)
+            start = begin_moment(looks)
+            if isinstance(start, Hindrance):
+                return start.value
+            facts, scans = file_facts(file.identity(), self._environment.boot_id, None), tracked.scans
+            if scans is None or not scans.is_shipped(start.events, facts):
+                return "what was written last is not shipped yet"
+            state = tracked.state  # asked after that: it changes only with what is written later
+            if state is None or tracked.bridge is not None or state.mode != "rollback":
+                return "the database's history was broken off just now"
+            if not state.file.is_file(facts):
+                return "another file was put in the database's place"
+            found = yield from reader(file, start.page_1)
+            hindrance = end_moment(looks, start, file.pread(0, page_size))
+            return ShippedState(state, found) if hindrance is None else hindrance.value
