@@ -85,7 +85,7 @@ def test_every_metric_that_the_dashboard_and_the_alerts_name_exists(place: Place
     """And none of those that exist is forgotten by the dashboard."""
     with told(place, FakeStorage()) as address:
         # These come with their first label: nothing has ended, nothing was removed.
-        later = {"gaps", "wal_restarts", "removed_objects", "removed_bytes", "compacted_epochs"}
+        later = {"gaps", "wal_restarts", "whole_scans", "removed_objects", "removed_bytes", "compacted_epochs"}
         exist = {name for name, _ in read(address)} | {f"walsyncd_{name}_total" for name in later}
     dashboard = (PACKAGING / "dashboard.json").read_text(encoding="utf-8")
     alerts = (PACKAGING / "alerts.yaml").read_text(encoding="utf-8")
