@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Generator
+import time
 from pathlib import Path
 
 import pytest
@@ -11,31 +11,19 @@ import pytest
 from tests.adapters.files.sqlite_process import SqliteProcess
 from tests.engine.rollback.rollback_replicas import TABLE, filled, restored
 from tests.engine.running import Place, running
-from walsyncd.adapters.files.source import OpenFile
+from walsyncd.core.follow.follow_state import FollowState
 from walsyncd.core.restore.plan import AtPosition
-from walsyncd.engine.content.scan_queue import ScanWait
 from walsyncd.engine.daemon.daemon import Daemon
 from walsyncd.engine.rollback import shipped_moment
-from walsyncd.engine.rollback.shipped_moment import ShippedMoments, ShippedState
+from walsyncd.engine.rollback.shipped_moment import ShippedMoments
 from walsyncd.errors import TransientError
 
 
-def content(file: OpenFile, _page_1: bytes) -> Generator[ScanWait, None, bytes]:
-    """All of the file."""
-    yield ScanWait()
-    return file.pread(0, file.size())
-
-
-def read(daemon: Daemon) -> ShippedState[bytes]:
-    """Read the one database at such a moment, as the scans' thread does."""
+def read(daemon: Daemon) -> tuple[FollowState, bytes]:
+    """Read all of the one database at such a moment."""
     (tracked,) = daemon.databases
-    steps = ShippedMoments(daemon._environment, daemon.follower.request).read(tracked, 4096, content)
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            found: ShippedState[bytes] = end.value
-            return found
+    moments = ShippedMoments(daemon._environment, daemon.follower.request)
+    return moments.read_now(tracked, 4096, lambda file: file.pread(0, file.size()), time.sleep)
 
 
 def test_what_is_read_beside_a_writer_is_what_its_position_restores(tmp_path: Path) -> None:
@@ -58,8 +46,8 @@ def test_what_is_read_beside_a_writer_is_what_its_position_restores(tmp_path: Pa
             stop.set()
             writer.join()
         place.sync()
-    for each in found:
-        assert restored(place, AtPosition(each.state.stream.position)) == each.read
+    for state, content in found:
+        assert restored(place, AtPosition(state.stream.position)) == content
 
 
 def test_an_open_transaction_is_waited_for_and_not_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

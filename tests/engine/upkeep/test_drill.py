@@ -18,7 +18,6 @@ from walsyncd.adapters.files.source import open_file
 from walsyncd.core.follow.follow_state import FileFacts, FollowState, Stream
 from walsyncd.core.stored.layout import SegmentKey
 from walsyncd.engine.restore.replica import Replica
-from walsyncd.engine.rollback.shipped_moment import ShippedState
 from walsyncd.engine.upkeep.drill import DamagedReplicaError, NoRoomError, Rehearsal, StoppedError, rehearse
 
 
@@ -53,7 +52,7 @@ class Follower:
     def room_bytes(self) -> int:
         return self.room
 
-    def read_shipped(self, _page_size: int, _reader: object) -> ShippedState[Any]:
+    def read_shipped(self, _page_size: int, _read: object) -> tuple[FollowState, Any]:
         raise AssertionError("it has a WAL")
 
 

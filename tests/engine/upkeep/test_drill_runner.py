@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -14,13 +14,13 @@ import pytest
 from structlog.testing import capture_logs
 
 from tests.engine.running import Place, running, wait_for
+from walsyncd.adapters.files.source import OpenFile
 from walsyncd.adapters.journal.drill_table import DrillOutcome, DrillRow
 from walsyncd.adapters.journal.state_disk import StateDisk
 from walsyncd.adapters.storage.directory import DirectoryStorage
 from walsyncd.cli import main
 from walsyncd.config import Settings
 from walsyncd.engine.follow.followed_database import FollowedDatabase
-from walsyncd.engine.rollback.shipped_moment import Reader, ShippedState
 from walsyncd.engine.upkeep import drill
 from walsyncd.engine.upkeep.drill_runner import FOLDER
 from walsyncd.engine.upkeep.live_comparison import Differences, differences
@@ -191,16 +191,16 @@ def test_rollback_mode_is_compared_beside_a_writer(place: Place) -> None:
         reads: list[int] = []
         read_shipped = driller.read_shipped
 
-        def after_a_commit(tracked: FollowedDatabase, page_size: int, reader: Reader[Any]) -> ShippedState[Any]:
+        def counted(tracked: FollowedDatabase, page_size: int, read: Callable[[OpenFile], Any]) -> Any:
             reads.append(page_size)
-            return read_shipped(tracked, page_size, reader)
+            return read_shipped(tracked, page_size, read)
 
         def differences_after_a_commit(*arguments: Any) -> Differences:
             connection.execute("UPDATE t SET payload = randomblob(3000) WHERE id = 7")
             return differences(*arguments)
 
         with pytest.MonkeyPatch.context() as patched:
-            patched.setattr(driller, "read_shipped", after_a_commit)
+            patched.setattr(driller, "read_shipped", counted)
             patched.setattr(drill, "differences", differences_after_a_commit)
             driller.plan(tracked, 0.2)
             passed = drilled(place, DrillOutcome.PASSED)

@@ -80,11 +80,11 @@ class Destination:
         self.probe = StorageProbe(
             journal, storage, requests, place=keeping.url, heard=self.uploader.heard, changed=changed
         )
-        request, lost, wall_ms = follower.request, events.on_generation_lost, environment.wall_ms
+        wall_ms = environment.wall_ms
         self.snapshotter = Snapshotter(
             journal,
             storage,
-            request=request,
+            request=follower.request,
             interrupt=follower.interrupt,
             submit=self.uploader.submit,
             offer=self.uploader.offer,
@@ -94,15 +94,7 @@ class Destination:
             renewal=_renewal(journal, environment, follower, keeping.expire_after_s),
             begin_epoch=self._begin_epoch,
         )
-        self.driller = Driller(
-            journal,
-            storage,
-            request=request,
-            moments=ShippedMoments(environment, request),
-            on_generation_lost=lost,
-            bytes_per_s_max=bytes_per_s_max,
-            wall_ms=wall_ms,
-        )
+        self.driller = _driller(journal, storage, environment, follower, events, bytes_per_s_max)
         if keeping.delete:
             ownership, submit = Ownership(journal, storage, identity, wall_ms), self.uploader.submit
             self._housekeeper = Housekeeper(
@@ -208,6 +200,25 @@ class Destination:
         self.uploader.stop()
         for thread in self._threads:
             thread.join()
+
+
+def _driller(
+    journal: Journal,
+    storage: Storage,
+    environment: Environment,
+    follower: Follower,
+    events: UploadEvents,
+    bytes_per_s_max: float | None,
+) -> Driller:
+    return Driller(
+        journal,
+        storage,
+        request=follower.request,
+        read_shipped=ShippedMoments(environment, follower.request).read_now,
+        on_generation_lost=events.on_generation_lost,
+        bytes_per_s_max=bytes_per_s_max,
+        wall_ms=environment.wall_ms,
+    )
 
 
 def _renewal(journal: Journal, environment: Environment, follower: Follower, expire_s: float | None) -> Renewal | None:

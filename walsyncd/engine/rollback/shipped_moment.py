@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Generic, TypeAlias, TypeVar
 
@@ -64,6 +65,28 @@ class ShippedMoments:
             reason = found
             yield ScanWait(until_s=time.monotonic() + POLL_S)
         raise TransientError(f"there was no moment to compare it within {PATIENCE_S:.0f} s: {reason}")
+
+    def read_now(
+        self,
+        tracked: FollowedDatabase,
+        page_size: int,
+        read: Callable[[OpenFile], T],
+        pause: Callable[[float], None],
+    ) -> tuple[FollowState, T]:
+        """Return the state at such a moment, and what ``read`` reads then. The calling thread waits with ``pause``."""
+
+        def reader(file: OpenFile, _page_1: bytes) -> Generator[ScanWait, None, T]:
+            yield from ()
+            return read(file)
+
+        with closing(self.read(tracked, page_size, reader)) as steps:
+            while True:
+                try:
+                    wait = next(steps)
+                except StopIteration as end:
+                    found: ShippedState[T] = end.value
+                    return found.state, found.read
+                pause(max(0.0, wait.until_s - time.monotonic()))
 
     def _now(
         self, tracked: FollowedDatabase, page_size: int, reader: Reader[T]

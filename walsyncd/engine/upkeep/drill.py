@@ -12,7 +12,7 @@ damage, then the database itself is damaged. Another base would hold the same da
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -26,11 +26,9 @@ from walsyncd.core.sqlite.arrays import np
 from walsyncd.core.sqlite.dbheader import HEADER_SIZE
 from walsyncd.core.stored.layout import format_key
 from walsyncd.core.stored.position import Position
-from walsyncd.engine.content.scan_queue import ScanWait
 from walsyncd.engine.restore.planner import REPLANS_MAX, find_plan, manifest_of
 from walsyncd.engine.restore.replica import Replica
 from walsyncd.engine.restore.restorer import BuildPlan, restore
-from walsyncd.engine.rollback.shipped_moment import Reader, ShippedState
 from walsyncd.engine.upkeep.live_comparison import (
     DIFFERENT_MAX,
     Differences,
@@ -85,8 +83,8 @@ class DrillHost(Protocol):
     def room_bytes(self) -> int:
         """How many bytes of the disk a drill may take."""
 
-    def read_shipped(self, page_size: int, reader: Reader[T]) -> ShippedState[T]:
-        """Read the live file, which has no WAL, at a moment whose content is shipped."""
+    def read_shipped(self, page_size: int, read: Callable[[OpenFile], T]) -> tuple[FollowState, T]:
+        """Read the live file, which has no WAL, at a moment whose content is that of the state returned."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,15 +234,14 @@ class _Comparison:
     def _compare_at_moment(self, found: Differences, gaps: int) -> None:
         """Compare again, in a database without a WAL, what differed while it may have been written."""
 
-        def read(file: OpenFile, _page_1: bytes) -> Generator[ScanWait, None, Numbers]:
+        def read(file: OpenFile) -> Numbers:
             return still_different(file, self._restored, found.numbers, self._page_size)
 
         try:
-            moment = self._setting.read_shipped(self._page_size, read)
+            state, numbers = self._setting.read_shipped(self._page_size, read)
         except TransientError as error:
             self.skipped = error.message
             return
-        state: FollowState = moment.state
         if self._setting.gaps() != gaps or state.stream.generation != self._reached.generation:
             self.skipped = "commits were missed meanwhile, and what they wrote is not known"
             return
@@ -256,7 +253,7 @@ class _Comparison:
         if written is None:
             self.skipped = "what was written meanwhile is not listed"
             return
-        left: Numbers = moment.read[~written.explains(moment.read)]
+        left = numbers[~written.explains(numbers)]
         left = left[~np.isin(left, list(meaningless(self._restored, self._page_size, found)))]
         self._changed = len(found.numbers) - len(left)
         self.problem = _told(left.tolist(), self._reached)

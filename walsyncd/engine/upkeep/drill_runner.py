@@ -20,11 +20,11 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from contextlib import closing
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import structlog
 
+from walsyncd.adapters.files.source import OpenFile
 from walsyncd.adapters.journal.drill_table import DrillOutcome, DrillRow
 from walsyncd.adapters.journal.journal import DatabaseRow, Journal, ObjectKind, ObjectRow
 from walsyncd.adapters.storage.interface import Storage
@@ -34,7 +34,6 @@ from walsyncd.core.follow.gap import Gap, GapKind
 from walsyncd.core.keep.drill_schedule import next_drill_ms
 from walsyncd.engine.follow.followed_database import FollowedDatabase
 from walsyncd.engine.restore.replica import Replica
-from walsyncd.engine.rollback.shipped_moment import Reader, ShippedMoments, ShippedState
 from walsyncd.engine.threads.alarm import Alarm
 from walsyncd.engine.threads.boundary import boundary
 from walsyncd.engine.upkeep.drill import DamagedReplicaError, Rehearsal, StoppedError, rehearse
@@ -48,6 +47,11 @@ STORED_S_MAX = 300.0  # for what was written during a drill: many upload interva
 REMEDY = "`walsyncd verify` says what is wrong with which object; a new base is taken"
 
 T = TypeVar("T")
+# Reads a database without a WAL at a moment whose content is that of the state returned, with the result. The last
+# argument waits for so many seconds.
+ReadShipped: TypeAlias = (
+    "Callable[[FollowedDatabase, int, Callable[[OpenFile], Any], Callable[[float], None]], tuple[FollowState, Any]]"
+)
 
 _log = structlog.get_logger()
 
@@ -61,14 +65,14 @@ class Driller:
         storage: Storage,
         *,
         request: Callable[[FollowedDatabase, Callable[[FollowedDatabase], object]], Future[Any]],
-        moments: ShippedMoments,
+        read_shipped: ReadShipped,
         on_generation_lost: Callable[[int, Gap], None],
         bytes_per_s_max: float | None,
         wall_ms: Callable[[], int],
     ) -> None:
         self._journal = journal
         self._request = request
-        self._moments = moments
+        self._read_shipped = read_shipped
         self._on_generation_lost = on_generation_lost
         self._wall_ms = wall_ms
         self._folder = journal.folder / FOLDER
@@ -235,17 +239,13 @@ class Driller:
         state: FollowState | None = future.result()
         return state
 
-    def read_shipped(self, tracked: FollowedDatabase, page_size: int, reader: Reader[T]) -> ShippedState[T]:
+    def read_shipped(
+        self, tracked: FollowedDatabase, page_size: int, read: Callable[[OpenFile], T]
+    ) -> tuple[FollowState, T]:
         """Read a database without a WAL at a moment whose content is shipped. For the drills' thread."""
-        steps = self._moments.read(tracked, page_size, reader)
-        with closing(steps):
-            while True:
-                try:
-                    wait = next(steps)
-                except StopIteration as end:
-                    found: ShippedState[T] = end.value
-                    return found
-                self.pause(max(0.0, wait.until_s - time.monotonic()))
+        state, found = self._read_shipped(tracked, page_size, read, self.pause)
+        content: T = found
+        return state, content
 
     def wait_stored(self, tracked: FollowedDatabase) -> bool:
         """Wait until every segment that exists now is stored."""
@@ -293,5 +293,5 @@ class _Host:
     def room_bytes(self) -> int:
         return self._driller.room_bytes()
 
-    def read_shipped(self, page_size: int, reader: Reader[T]) -> ShippedState[T]:
-        return self._driller.read_shipped(self._tracked, page_size, reader)
+    def read_shipped(self, page_size: int, read: Callable[[OpenFile], T]) -> tuple[FollowState, T]:
+        return self._driller.read_shipped(self._tracked, page_size, read)

@@ -33,7 +33,7 @@ frames between them. A page that differs then, and is in no such frame, is a dif
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Generator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
@@ -45,7 +45,6 @@ from walsyncd.core.sqlite.dbheader import HEADER_SIZE, parse_database_header
 from walsyncd.core.sqlite.freelist import free_leaves
 from walsyncd.core.stored.layout import BaseKey, ManifestKey
 from walsyncd.core.stored.position import Position
-from walsyncd.engine.content.scan_queue import ScanWait
 from walsyncd.engine.restore.epoch_reader import EpochReader
 from walsyncd.engine.restore.replica import Replica
 
@@ -53,8 +52,6 @@ BLOCK_BYTES = 1 << 20  # of each file; a multiple of every page size
 LOCK_BYTE = 0x40000000  # SQLite's pending byte
 ALIKE_MIN = 0.1  # of a page's bytes; by chance one in 256 is equal
 DIFFERENT_MAX = 1 << 20  # pages: what a database writes in the minutes between; a larger difference is not explained
-
-YIELD_PAGES = 256  # a few milliseconds
 
 PAGES_MAX = 1 << 32  # beyond any page number
 
@@ -100,19 +97,15 @@ def differences(live: OpenFile, restored: Path, page_size: int, check: Callable[
     return Differences(pages, np.concatenate([np.empty(0, np.int64), *found]), frozenset(zeros), frozenset(alike))
 
 
-def still_different(
-    live: OpenFile, restored: Path, numbers: Numbers, page_size: int
-) -> Generator[ScanWait, None, Numbers]:
-    """Return which of these pages differ now. It yields from time to time."""
+def still_different(live: OpenFile, restored: Path, numbers: Numbers, page_size: int) -> Numbers:
+    """Return which of these pages differ now."""
     found: list[int] = []
     with restored.open("rb", buffering=0) as file:
-        for count, number in enumerate(numbers.tolist(), 1):
+        for number in numbers.tolist():
             offset = (number - 1) * page_size
             file.seek(offset)
             if live.pread(offset, page_size).ljust(page_size, b"\0") != file.read(page_size):
                 found.append(number)
-            if count % YIELD_PAGES == 0:
-                yield ScanWait()
     return np.array(found, np.int64)
 
 
