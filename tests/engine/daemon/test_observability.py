@@ -9,16 +9,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from tests.adapters.files.sqlite_process import wal_database
 from tests.engine.running import Place, running
+from tests.stores import free_ports
 from walsyncd.errors import UsageError
 
 
 def free_address() -> str:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{free.getsockname()[1]}"
+    return f"127.0.0.1:{free_ports(1)[0]}"
 
 
 def answers(address: str) -> bool:
@@ -48,32 +48,33 @@ def test_metrics_move_with_the_settings(tmp_path: Path) -> None:
         assert not answers(second)
 
 
-def test_a_file_that_cant_be_written_is_said_once(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_file_that_cant_be_written_is_said_once(tmp_path: Path) -> None:
     """Replication continues without it."""
     place = Place(tmp_path)
-    with running(place.settings()) as daemon:
+    with capture_logs() as logs, running(place.settings()) as daemon:
         daemon._observability.settle(
             replace(place.settings().daemon, metrics_textfile=tmp_path / "absent" / "walsyncd.prom")
         )
         daemon._observability.beat()
         daemon._observability.beat()
-    assert capfd.readouterr().err.count("metrics_not_written") == 1
+    assert [line["event"] for line in logs].count("metrics_not_written") == 1
 
 
-def test_a_port_that_is_taken_keeps_nobody_from_replicating(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_port_that_is_taken_keeps_nobody_from_replicating(tmp_path: Path) -> None:
     """At the start: it is said, and a reload tries again. A reload that asks for such a port is refused."""
     place = Place(tmp_path)
     with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
+        (port,) = free_ports(1)
+        taken.bind(("127.0.0.1", port))
         taken.listen()
-        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        address = f"127.0.0.1:{port}"
         settings = place.settings("app")
         settings = replace(settings, daemon=replace(settings.daemon, metrics_listen=address))
-        with wal_database(place.database()), running(settings) as daemon:
+        with wal_database(place.database()), capture_logs() as logs, running(settings) as daemon:
             place.sync()
             with pytest.raises(UsageError, match=f"listen for metrics on {address}"):
                 daemon._observability.settle(settings.daemon)
             taken.close()
             daemon._observability.settle(settings.daemon)
             assert answers(address)
-    assert capfd.readouterr().err.count("metrics_not_served") == 1
+    assert [line["event"] for line in logs].count("metrics_not_served") == 1
