@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 import time
+from contextlib import closing
 from pathlib import Path
 
+import apsw
 import pytest
 
 from tests.adapters.files.sqlite_process import SqliteProcess
 from tests.engine.rollback.rollback_replicas import TABLE, filled, objects, restored
 from tests.engine.running import Place, running, wait_for
+from walsyncd.adapters.storage.directory import DirectoryStorage
+from walsyncd.cli import main
 from walsyncd.core.restore.plan import AtPosition
 from walsyncd.core.stored.position import parse_position
+from walsyncd.engine.restore.read_replica import ReadReplica
+from walsyncd.engine.restore.replica import Replica
+from walsyncd.engine.restore.restorer import RestoreOptions
 from walsyncd.engine.rollback import database_scans
 from walsyncd.engine.rollback.committed_moment import FileLooks, Hindrance, MomentStart, begin_moment
 from walsyncd.engine.rollback.database_scans import TOLD_S, again_in_s
@@ -240,6 +248,40 @@ def test_how_it_is_followed_is_said(place: Place) -> None:
         place.sync()
         (row,) = place.ask(op="status")["databases"]
         assert row["followed"].startswith("by its WAL")
+
+
+def test_an_encrypted_file_is_said_to_be_copied_whole(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    """With what helps, which is true: in WAL mode its commits are shipped."""
+    if not hasattr(apsw, "mc_version"):
+        pytest.skip("another apsw than that of apsw-sqlite3mc is installed")
+    with SqliteProcess(place.database(), module="apsw") as app, running(place.settings("app")):
+        app.execute("PRAGMA cipher = 'aes256cbc'", "PRAGMA key = 'a key'", *TABLE, filled(20))
+        place.sync()
+        assert main(["status", *place.config()]) == 0
+        assert "all of the file is copied at each change, because it is encrypted" in capsys.readouterr().out
+        app.execute("PRAGMA journal_mode=WAL", "UPDATE t SET y = 2 WHERE x = 1")
+        place.sync()
+        assert main(["status", *place.config()]) == 0
+        assert "all of the file" not in capsys.readouterr().out
+
+
+def test_a_copy_for_readers_follows_each_state(place: Place) -> None:
+    """`restore --follow` of a source in rollback mode: page by page what was synced, but for the copy's own mode."""
+    path, copy = place.database(), place.folder / "copy.db"
+    with SqliteProcess(path) as app, running(place.settings("app")):
+        app.execute(*TABLE, filled(60))
+        place.sync()
+        reader = ReadReplica(Replica(DirectoryStorage(place.replica), "app"), copy, RestoreOptions())
+        with closing(reader):
+            reader.look()
+            for change in ("UPDATE t SET y = 1 WHERE x < 9", "DELETE FROM t WHERE x > 30", "VACUUM", filled(90)):
+                app.execute(change)
+                place.sync()
+                reader.look()
+                with closing(sqlite3.connect(copy)) as connection:
+                    assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+                    copied = connection.execute("SELECT x, hex(y) FROM t").fetchall()
+                assert [list(row) for row in copied] == app.execute("SELECT x, hex(y) FROM t")
 
 
 @pytest.mark.parametrize("size", [0, 50, 4096 * 8])

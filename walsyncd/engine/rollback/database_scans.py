@@ -45,6 +45,10 @@ TOLD_S = 10.0  # for so long a writer's transaction or a busy file is nothing to
 
 _OPEN = "any process that opens the database ends it: `sqlite3 FILE 'SELECT 1 FROM sqlite_master'`"
 _WAL_MODE = "a pause in the writing; or PRAGMA journal_mode=WAL, which needs none (`walsyncd check` says more)"
+COPIED_WHOLE = (
+    "all of the file is copied at each change, because it is encrypted and does not say how large its pages are "
+    "(PRAGMA journal_mode=WAL ships what changed, in an encrypted database too)"
+)
 # Why no scan has a result, with the remedy, and whether that is reported at once or only after a while.
 TROUBLES = {
     Hindrance.HOT: (f"a process was killed while it wrote; {_OPEN}", True),
@@ -89,6 +93,8 @@ class DatabaseScans:
         self._journal_use = JournalUse(tracked.name)
         self._whole_scans = WholeScans(tools.environment, tracked.name)
         self._is_dated = False
+        self._has_pages = True
+        """Whether the file says how large its pages are, which encryption hides."""
         self._before = ""
         """The position before the scan whose result was taken last."""
         self._hindered_at = 0
@@ -128,7 +134,9 @@ class DatabaseScans:
 
     def look(self, state: FollowState) -> Step | None:
         """See ``PageScans``."""
-        return look_in_rollback_mode(self._tracked, self._tools.environment, state, self)
+        step = look_in_rollback_mode(self._tracked, self._tools.environment, state, self)
+        self._has_pages = step is not None
+        return step
 
     def step(self, state: FollowState) -> Step:
         """See ``FileScans``."""
@@ -192,7 +200,7 @@ class DatabaseScans:
 
     def reads_whole(self) -> str:
         """See ``PageScans``."""
-        return self._whole_scans.words
+        return self._whole_scans.words if self._has_pages else COPIED_WHOLE
 
     def trouble(self) -> tuple[str, str] | None:
         """See ``PageScans``."""
