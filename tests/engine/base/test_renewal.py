@@ -77,8 +77,9 @@ def test_a_daemon_that_was_away_for_long_begins_anew_at_once(place: Place, calen
 
 
 def test_a_wal_that_grows_over_epochs(place: Place, calendar: Calendar, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No base can begin in a later epoch than the WAL's incarnation; two days after the last one it is time."""
+    """No base can begin in a later epoch than the WAL's incarnation, and no epoch for it; after two days it is time."""
     monkeypatch.setattr("walsyncd.engine.follow.copy_frames.EPOCH_BYTES", 1)
+    monkeypatch.setattr("walsyncd.engine.content.epoch_start.SPOOL_SHARE", 1 << 40)
     with wal_database(place.database()) as writer, running(expiring(place)):
         place.sync()
         first, base_key = generation(place), place.row().base_key
