@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.mutation.mutants import EYES, mutant
+from tests.mutation.mutants import EYES, LIVES, mutant
 
 TRAIL = "core/follow/write_trail.py"
 CHECKPOINTS = "core/follow/checkpoint_evidence.py"
@@ -130,5 +130,12 @@ DOUBT_MUTANTS = (
         "if wal is None and is_unknown_wal(head):",
         "if False:",
         f"{DOUBTS}::test_a_wal_of_another_format_is_refused",
+    ),
+    mutant(
+        "nothing is compared with before the first event",
+        LIVES,
+        "or (write is None and last.checkpoints.has_reading)",
+        "or write is None",
+        f"{DOUBTS}::test_the_first_thing_that_happens_is_written_past_sqlite",
     ),
 )

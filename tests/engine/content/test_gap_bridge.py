@@ -204,3 +204,18 @@ def test_what_fails_again_and_again_is_tried_less_and_less(gaps: Gaps, monkeypat
             time.sleep(0.001)
     waits = [line["next_try_in_s"] for line in logs if line["event"] == "bridge_failed"]
     assert waits == [0.001, 0.002, 0.004, 0.005, 0.005]
+
+
+@pytest.mark.parametrize("steps", [0, 5, 9, 13])
+def test_a_write_past_sqlite_while_a_gap_is_bridged(gaps: Gaps, steps: int) -> None:
+    """Whenever it comes, and however few looks there were before it, it is not lost."""
+    gaps.sql("DROP INDEX i")  # so that the rows alone are changed
+    gaps.settle()
+    with gaps.path.open("r+b", buffering=0) as file:  # it stays open, so that no close of it is seen
+        missed(gaps, "UPDATE t SET y = randomblob(900) WHERE x IN (3, 150)")
+        for step in range(steps):
+            gaps.look() if step % 2 else gaps.scan()
+        file.seek(20 * 4096 + 4000)
+        file.write(b"written past SQLite")
+        gaps.settle()
+        gaps.check()

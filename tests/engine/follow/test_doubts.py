@@ -66,6 +66,19 @@ def test_a_page_that_is_written_by_a_process_that_keeps_the_file_open(app: Sqlit
     os.close(descriptor)
 
 
+def test_the_first_thing_that_happens_is_written_past_sqlite(app: SqliteProcess, follow: Following) -> None:
+    """After a restart of the daemon a look reads the wal-index, so that a write is compared with what it showed."""
+    app.execute(insert(1), CHECKPOINT, insert(2))
+    assert believes(follow)
+    follow.die()
+    follow.restart()
+    assert believes(follow)
+    descriptor = os.open(follow.path, os.O_RDWR)
+    os.pwrite(descriptor, b"\xff" * 100, 8192 - 100)
+    assert doubt(follow) == WRITTEN
+    os.close(descriptor)
+
+
 def test_a_page_that_is_written_through_a_mapping(app: SqliteProcess, follow: Following) -> None:
     """No event tells of it, the file's time does."""
     app.execute(insert(1), CHECKPOINT)

@@ -45,6 +45,11 @@ class CheckpointEvidence:
         """Whether a write has no explanation so far."""
         return self.unexplained is not None
 
+    @property
+    def has_reading(self) -> bool:
+        """Whether there is a reading. Without one, the next write could not be compared with anything."""
+        return bool(self._reads)
+
     def read(self, drain: int, reading: bytes) -> None:
         """Keep what the wal-index showed."""
         if self._reads and self._reads[-1][0] == drain:

@@ -182,7 +182,7 @@ class WalPairs:
         with self._lock:
             last = self.queue[0]
             write, shm = last.checkpoints.unexplained, last.shm
-            if last.ended or write is None:
+            if last.ended or (write is None and last.checkpoints.has_reading):
                 return False
             reading = last.read_checkpoints(self.drains)
             busy = is_busy(self.path, shm, own_only=self.own_only)
