@@ -138,4 +138,11 @@ DOUBT_MUTANTS = (
         "or write is None",
         f"{DOUBTS}::test_the_first_thing_that_happens_is_written_past_sqlite",
     ),
+    mutant(
+        "a file that was doubted is compared no more",
+        "engine/content/page_content.py",
+        "state.cursor.salts != doubted:",
+        "False:",
+        "engine/content/test_page_content.py::test_what_was_written_over_a_page_that_was_copied_back",
+    ),
 )

@@ -12,6 +12,7 @@ from walsyncd.adapters.journal.page_map_table import PageMapRow
 from walsyncd.core.content.comparison import Cipher
 from walsyncd.core.follow.follow_state import FollowState, Stream, format_follow_state, parse_follow_state
 from walsyncd.core.follow.gap import Gap, GapKind
+from walsyncd.core.sqlite.wal import Salts
 from walsyncd.core.stored.base import BASE_BYTES_MAX
 from walsyncd.core.stored.bridge import SuspectSpan
 from walsyncd.engine.content.bridge_body import BridgeBody, BridgeImpossibleError
@@ -40,6 +41,8 @@ class Bridges:
         self._schedule = schedule
         self._queue = queue
         self._maps = maps
+        self.doubted: dict[int, Salts] = {}
+        """The WAL's incarnation in which a database was written by somebody else than SQLite, it seems."""
 
     def begin(self, tracked: FollowedDatabase, gap: Gap, state: FollowState | None = None) -> bool:
         """Begin or continue to bridge the gap after the database's state. Returns False if a base is needed.
@@ -55,6 +58,8 @@ class Bridges:
         page_map = self.map_for(tracked, state.stream.generation) if state is not None else None
         if state is None or page_map is None:
             return False
+        if gap.kind is GapKind.DOUBT and state.cursor is not None:
+            self.doubted[tracked.row_id] = state.cursor.salts
         old = replace(state, gap=gap)
         bridge = GapBridge(
             tracked,

@@ -57,6 +57,7 @@ class PageContent:
         """Drop a database that is not followed any more."""
         self._tracked.pop(tracked.row_id, None)
         self.scrubs.forget(tracked)
+        self.bridges.doubted.pop(tracked.row_id, None)
         self.epoch_starts.forget(tracked)
 
     def stored(self, row: ObjectRow) -> None:
@@ -66,10 +67,22 @@ class PageContent:
             self._maker.due(tracked)
         if row.kind is ObjectKind.SEGMENT and tracked is not None:
             self._maker.stored(tracked)
+            self._scrub_after_doubt(tracked)
         if row.kind is ObjectKind.SEGMENT:
             self._stored += 1
             if self._stored % WRITE_SEGMENTS == 0:
                 self.queue.call(self.maps.write_due)
+
+    def _scrub_after_doubt(self, tracked: FollowedDatabase) -> None:
+        """Compare a file that was doubted again, once the WAL has restarted.
+
+        A page that the WAL holds is not compared before that. If all frames were copied back, SQLite never copies that
+        page again, and what somebody else wrote over it is what is read from then on.
+        """
+        doubted, state = self.bridges.doubted.get(tracked.row_id), tracked.state
+        if doubted is not None and state is not None and state.cursor is not None and state.cursor.salts != doubted:
+            self.bridges.doubted.pop(tracked.row_id, None)
+            self.scrubs.now(tracked)
 
     def ask(self, tracked: FollowedDatabase, then: Callable[[FollowedDatabase], object]) -> Future[Any]:
         """See ``Follower.request``."""
