@@ -24,7 +24,7 @@ from walsyncd.engine.rollback.database_looks import DatabaseLooks
 from walsyncd.errors import TransientError
 
 POLL_S = 0.005  # while waiting for a scan of the follower; a busy writer leaves the file alone for some milliseconds
-PATIENCE_S = 30.0  # for such a moment; a hundred commits a second leave several
+PATIENCE_S = 90.0  # for such a moment. It comes after a scan, and a large file may rest for a minute before that
 
 T = TypeVar("T")
 # Reads what is wanted of the file, whose page 1 is given. It waits for nothing but its turn.
