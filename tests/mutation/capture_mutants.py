@@ -8,6 +8,8 @@ CAPTURE = "engine/rollback/journal_capture.py"
 CAPTURE_TEST = "engine/rollback/test_journal_capture.py"
 PAGES = "engine/rollback/journal_pages.py"
 PAGES_TEST = "engine/rollback/test_journal_pages.py"
+MOMENTS = "engine/rollback/rolling_moments.py"
+MOMENTS_TEST = "engine/rollback/test_rolling_moments.py"
 
 CAPTURE_MUTANTS: tuple[Mutant, ...] = (
     mutant(
@@ -49,7 +51,7 @@ CAPTURE_MUTANTS: tuple[Mutant, ...] = (
         "a scan need not be accepted",
         PAGES,
         "            self.reason = None\n",
-        "            self.reason = self.accepted() and None\n",
+        "            self.reason = self.take() and None\n",
         PAGES_TEST,
     ),
     mutant(
@@ -65,6 +67,48 @@ CAPTURE_MUTANTS: tuple[Mutant, ...] = (
         "if self.reason is not None and self.is_early:",
         "if self.reason is None and self.is_early:",
         PAGES_TEST,
+    ),
+    mutant(
+        "the map holds what a rolling scan has read, though it had no result",
+        CAPTURE,
+        "mark.count < self._dropped or origin != self._origin:",
+        "mark.count < self._dropped:",
+        CAPTURE_TEST,
+    ),
+    mutant(
+        "a missed journal is seen at a quiet moment only",
+        CAPTURE,
+        "return trail.doubt is not None",
+        "return False",
+        CAPTURE_TEST,
+    ),
+    mutant(
+        "a moment of a rolling scan may end while the journals are read",
+        MOMENTS,
+        "self.hindrance = end_moment(self._looks, start, start.page_1)",
+        "self.hindrance = None",
+        MOMENTS_TEST,
+    ),
+    mutant(
+        "a rolling scan believes a kept journal that was used meanwhile",
+        MOMENTS,
+        "(self._proofs.is_passing or not self._proofs.are_complete())",
+        "self._proofs.is_passing",
+        MOMENTS_TEST,
+    ),
+    mutant(
+        "a rolling scan begins where a commit may have come in between",
+        MOMENTS,
+        "end_moment(looks, start, start.page_1) is not None or proofs.take() is None",
+        "proofs.take() is None",
+        MOMENTS_TEST,
+    ),
+    mutant(
+        "a rolling scan goes on in doubt",
+        MOMENTS,
+        "if not isinstance(found, ChangedPages) or not self._scan.add(found):",
+        "if isinstance(found, ChangedPages) and not self._scan.add(found):",
+        MOMENTS_TEST,
     ),
     mutant(
         "a state is known though what followed was dropped",

@@ -24,6 +24,7 @@ class Scene:
         self.journal = folder / "app.db-journal"
         self.capture = JournalCapture(self.path)
         self.reserved = False
+        self.origin = 0
         self._late: list[Event] = []
         self._results: list[Captured] = []
 
@@ -64,10 +65,10 @@ class Scene:
         return mark
 
     def known(self) -> None:
-        self.capture.begin(self.mark())
+        self.origin = self.capture.begin(self.mark())
 
     def now(self) -> Captured:
-        captured = self.capture.until(self.mark())
+        captured = self.capture.until(self.mark(), self.origin)
         self._results.append(captured)
         return captured
 
@@ -121,7 +122,7 @@ def test_what_follows_a_mark_stays_when_the_state_at_the_mark_becomes_known(scen
     scene.commits("first")
     mark = scene.mark()
     scene.commits("second")
-    scene.capture.begin(mark)
+    scene.origin = scene.capture.begin(mark)
     now = scene.now()
     assert now.doubt is None
     assert contents(now) == ["second"]
@@ -133,7 +134,7 @@ def test_a_write_after_a_mark_is_not_merged_with_one_before(scene: Scene) -> Non
     scene.writes()
     mark = scene.mark()
     scene.writes()
-    scene.capture.begin(mark)
+    scene.origin = scene.capture.begin(mark)
     assert scene.now().doubt is Doubt.STRAY_WRITE
 
 
@@ -282,12 +283,38 @@ def test_a_moment_whose_following_events_were_dropped_makes_nothing_known(
     mark = scene.mark()
     for _ in range(6):
         scene.commits("five5")
-    scene.capture.begin(mark)
+    scene.origin = scene.capture.begin(mark)
     scene.commits("later")
     assert scene.now().doubt is Doubt.TOO_MANY
     scene.known()
     scene.commits("later")
     assert contents(scene.now()) == ["later"]
+
+
+def test_a_later_known_state_ends_the_one_before(scene: Scene) -> None:
+    """A rolling scan that had no result has moved it, and what the map holds is older."""
+    scene.known()
+    map_is_of = scene.origin
+    scene.commits("in between")
+    scene.known()
+    scene.commits("later")
+    assert contents(scene.now()) == ["later"]
+    assert not scene.capture.is_lost(scene.origin)
+    scene.origin = map_is_of
+    assert scene.now().doubt is Doubt.JOURNAL_UNKNOWN
+    assert scene.capture.is_lost(scene.origin)
+
+
+def test_what_is_lost_is_seen_without_a_quiet_moment(scene: Scene) -> None:
+    """A transaction that is under way leaves doubt only while it lasts."""
+    scene.known()
+    scene.begins("first")
+    scene.writes()
+    assert not scene.capture.is_lost(scene.origin)
+    scene.ends()
+    assert not scene.capture.is_lost(scene.origin)
+    scene.writes()
+    assert scene.capture.is_lost(scene.origin)
 
 
 def test_journals_can_be_read_while_all_is_dropped(scene: Scene) -> None:

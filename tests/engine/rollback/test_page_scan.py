@@ -1,4 +1,4 @@
-"""Tests of one scan: what it takes, where it is voided, and pages that are read before the moment."""
+"""Tests of one scan: what it takes, and where it is voided. ``rolling`` has those that go on beside transactions."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.engine.following import Following
 from tests.engine.rollback.rollback_replicas import TABLE, filled
 from tests.engine.running import wait_for
 from walsyncd.adapters.journal.page_map_file import PageMapWriter
-from walsyncd.core.content.bridge_passes import PageList, all_pages
+from walsyncd.core.content.bridge_passes import PageList
 from walsyncd.core.stored.segment import decode_body
 from walsyncd.engine.content.bridge_body import BridgeBody
 from walsyncd.engine.rollback.base_entries import BaseEntries
@@ -28,13 +28,10 @@ NOTHING = PageList(np.empty(0, np.uint32), 1 << 32)
 
 
 class Listed(AllPages):
-    """Everything is read before the moment, and only the listed pages at it."""
+    """Only the listed pages are read."""
 
     def __init__(self, *numbers: int, complete: bool = True) -> None:
         self._numbers, self._complete = np.array(numbers, np.uint32), complete
-
-    def before_moment(self) -> PageList:  # type: ignore[override]
-        return all_pages()
 
     def at_moment(self, _start: MomentStart) -> PageList:
         return PageList(self._numbers, 1 << 32)
@@ -107,26 +104,18 @@ def test_nothing_changed(scanned: Scanned) -> None:
     assert found.committed is not None
 
 
-@pytest.mark.parametrize("pages", [AllPages(), Listed(1), Listed()], ids=["all", "listed", "none listed"])
-def test_what_differs_is_taken(scanned: Scanned, app: SqliteProcess, pages: PagesToRead) -> None:
-    """Page 1 is always read at the moment, and what was read before the moment is taken, too."""
+def test_what_differs_is_taken(scanned: Scanned, app: SqliteProcess) -> None:
+    """The transaction leads from the known content to the file's."""
     app.execute("UPDATE t SET y = randomblob(3000) WHERE x % 50 = 3", "DELETE FROM t WHERE x > 200", "VACUUM")
-    found = scanned.scan(pages)
+    found = scanned.scan()
     assert found.hindrance is None
     assert scanned.applied(found) == scanned.path.read_bytes()
 
 
-def test_pages_read_before_the_moment_may_be_torn(scanned: Scanned, app: SqliteProcess) -> None:
-    """Whatever they were then, those that are listed are taken as they are at the moment."""
-    app.execute("PRAGMA cache_size=3", "BEGIN", "UPDATE t SET y = zeroblob(3000)")
-    pages = Listed(*range(1, len(scanned.base) // SIZE + 1))
-    steps, answer = scanned.steps(pages)
-    for _ in range(1 + len(scanned.base) // (256 << 10)):
-        next(steps)
-    app.execute("ROLLBACK", "UPDATE t SET y = 'x' WHERE x = 7")
-    for _ in steps:
-        pass
-    found = answer.result(0)
+def test_page_1_is_always_read(scanned: Scanned, app: SqliteProcess) -> None:
+    """Every commit that changes anything writes it."""
+    app.execute("PRAGMA user_version = 7")
+    found = scanned.scan(Listed())
     assert found.hindrance is None
     assert scanned.applied(found) == scanned.path.read_bytes()
 

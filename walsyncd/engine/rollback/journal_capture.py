@@ -65,6 +65,8 @@ class Captured:
     runs: tuple[int, ...] = ()
     is_kept_written: bool = False
     kept_runs: int = 0
+    is_passing: bool = False
+    """The doubt is only that a writer uses the journal just now."""
 
 
 @dataclass(slots=True)
@@ -77,6 +79,7 @@ class JournalCapture:
     _dropped: int = 0  # entries before the first of ``_entries``
     _base: JournalNow | None = None  # what -journal was before the first of them, or None without a known state
     _unknown: Doubt = Doubt.JOURNAL_UNKNOWN  # why there is no known state
+    _origin: int = 0  # counts the known states, each of which ends the ones before
     _journal_events: int = 0
     _marked: int = 0  # the place of the last mark: no event after it is merged with one before
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -144,10 +147,10 @@ class JournalCapture:
         """Open -journal as it is now, or return None if there is none."""
         return open_file(side_path(self.path, Role.JOURNAL), own_only=self.own_only)
 
-    def until(self, mark: CaptureMark) -> Captured:
-        """Return what happened from the known state up to ``mark``."""
+    def until(self, mark: CaptureMark, origin: int) -> Captured:
+        """Return what happened from the known state up to ``mark``. ``origin`` is what its ``begin`` has returned."""
         with self._lock:
-            if self._base is None or mark.count < self._dropped:
+            if self._base is None or mark.count < self._dropped or origin != self._origin:
                 return Captured(self._unknown)
             trail = JournalTrail()
             trail.restart(self._base)
@@ -158,17 +161,30 @@ class JournalCapture:
                     journals.append(entry.journal.duplicate())
             is_kept_written = mark.journal is JournalNow.IDLE and trail.is_journal_written
             doubt, runs = trail.doubt_now(mark.journal), tuple(trail.runs_of_deleted)
-            return Captured(doubt, tuple(journals), runs, is_kept_written, trail.database_runs)
+            is_passing = trail.doubt is None and mark.journal is JournalNow.IN_USE
+            return Captured(doubt, tuple(journals), runs, is_kept_written, trail.database_runs, is_passing)
 
-    def begin(self, mark: CaptureMark) -> None:
+    def is_lost(self, origin: int) -> bool:
+        """Whether the journals will never account for what happened since the known state ``origin``."""
+        with self._lock:
+            if self._base is None or origin != self._origin:
+                return True
+            trail = JournalTrail()
+            trail.restart(self._base)
+            for entry in self._entries:
+                trail.take(entry.event)
+            return trail.doubt is not None
+
+    def begin(self, mark: CaptureMark) -> int:
         """Take the state of the database at ``mark`` for known. Everything before is dropped.
 
-        If something after ``mark`` was dropped already, no state is known.
+        If something after ``mark`` was dropped already, no state is known. Returns the number of the state.
         """
         with self._lock:
+            self._origin += 1
             if mark.count < self._dropped:
                 self._clear(self._unknown)
-                return
+                return self._origin
             split = mark.count - self._dropped
             kept = self._open_entry(split) if mark.journal is JournalNow.IN_USE else None
             before, after = self._entries[:split], self._entries[split:]
@@ -179,6 +195,7 @@ class JournalCapture:
             if mark.journal is JournalNow.IN_USE and kept is None:
                 self._base = None
             self._close(before)
+            return self._origin
 
     def clear(self) -> None:
         """Drop everything. No state is known then."""

@@ -25,8 +25,9 @@ from walsyncd.core.sqlite.rollback_journal import (
     parse_kept_journal,
     parse_rollback_journal,
 )
-from walsyncd.engine.rollback.committed_moment import MomentStart
+from walsyncd.engine.rollback.committed_moment import FileLooks, MomentStart
 from walsyncd.engine.rollback.journal_capture import CaptureMark, JournalCapture
+from walsyncd.engine.rollback.rolling_moments import RollingMoments, begin_rolling
 from walsyncd.errors import WalsyncdError
 
 _NO_PAGES = PageList(np.empty(0, np.uint32), 2**32)
@@ -34,9 +35,13 @@ _NO_PAGES = PageList(np.empty(0, np.uint32), 2**32)
 
 @dataclass(frozen=True, slots=True)
 class KnownState:
-    """The database at the moment of an accepted scan: its change counter, or None if page 1 is not a plain header."""
+    """The database at a moment: its change counter, or None if page 1 is not a plain header.
+
+    ``origin`` is the number of the state in the order of events (``JournalCapture.begin``).
+    """
 
     counter: int | None
+    origin: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,11 +78,10 @@ class JournalPages:
         self._mark: CaptureMark | None = None
         self._is_kept_read = False
         self._counter: int | None = None
+        self.is_passing = False
+        """See ``MomentProofs``."""
         self.reason: ScanReason | None = None
         """Why the scan reads all pages, or None if it reads what the journals name."""
-
-    def before_moment(self) -> None:
-        """See ``PagesToRead``."""
 
     def at_moment(self, start: MomentStart) -> PageList:
         """See ``PagesToRead``."""
@@ -92,17 +96,19 @@ class JournalPages:
         """Return what changed up to a moment whose page 1 is ``page_1``, or why that is not known."""
         header = parse_database_header(page_1)
         self._counter = None if header is None else header.change_counter
-        self._is_kept_read = False
+        self._is_kept_read, self.is_passing = False, False
         self._mark = mark = self._source.capture.mark(self._source.drain, self._source.is_reserved)
         if mark is None:
+            self.is_passing = True
             return Doubt.JOURNAL_MISSED
         if self._known is None or self._known.counter is None:
             return Doubt.JOURNAL_UNKNOWN
-        captured = self._source.capture.until(mark)
+        captured = self._source.capture.until(mark, self._known.origin)
         with ExitStack() as files:
             for each in captured.journals:
                 files.enter_context(each)
             if captured.doubt is not None:
+                self.is_passing = captured.is_passing
                 return captured.doubt
             read = zip(captured.journals, captured.runs, strict=True)  # without doubt, every deleted journal is held
             journals = [SeenJournal(_parsed(each, self._page_size), runs) for each, runs in read]
@@ -128,13 +134,25 @@ class JournalPages:
             return True
         return not self._source.is_reserved() and self._source.capture.is_untouched(self._mark)
 
-    def accepted(self) -> KnownState | None:
-        """Take the state at the moment for known, because what was read is in the map now. Returns that state."""
+    def rolling(self, looks: FileLooks, start: MomentStart) -> RollingMoments | None:
+        """See ``PagesToRead``."""
+        return None if self.reason is None or self.is_early else begin_rolling(self, looks, start)
+
+    def is_lost(self) -> bool:
+        """See ``MomentProofs``."""
+        return self._known is None or self._source.capture.is_lost(self._known.origin)
+
+    def take(self) -> KnownState | None:
+        """Take the state at the moment for known, from which the journals count. Returns that state.
+
+        What was read up to the moment is in the map, or will be if the rolling scan has a result.
+        """
         if self._mark is None:
             self._source.capture.clear()
-            return None
-        self._source.capture.begin(self._mark)
-        return KnownState(self._counter)
+            self._known = None
+        else:
+            self._known = KnownState(self._counter, self._source.capture.begin(self._mark))
+        return self._known
 
 
 def _parsed(journal: OpenFile, page_size: int) -> RollbackJournal | JournalFault:
@@ -191,7 +209,7 @@ class JournalProofs:
     def accepted(self) -> None:
         """Take in that the result of the last scan is in the map. For the follower's thread."""
         if self._pages is not None:
-            self._known = self._pages.accepted()
+            self._known = self._pages.take()
             self.is_early = self._known is not None
 
     def forget(self) -> None:

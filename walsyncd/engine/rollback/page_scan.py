@@ -1,5 +1,8 @@
 """One scan of a database without a WAL: what differs from the page map at a committed moment becomes a transaction.
 
+A scan of all pages of a large file goes on while transactions change the file, if their journals can be followed
+(``rolling_moments``).
+
 It runs in the scan thread. Blocks that come from the page cache are read without a pause, because the file must be
 quiet until the last one. Blocks that come from a disk are paced.
 """
@@ -7,9 +10,11 @@ quiet until the last one. Blocks that come from a disk are paced.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
+from typing import TypeAlias, TypeVar
 
 from walsyncd.adapters.files.source import OpenFile
 from walsyncd.adapters.journal.journal import NewObject
@@ -28,9 +33,19 @@ from walsyncd.engine.follow.step import CommittedScan
 from walsyncd.engine.rollback.committed_moment import Hindrance, MomentStart, begin_moment, end_moment
 from walsyncd.engine.rollback.database_looks import DatabaseLooks
 from walsyncd.engine.rollback.pages_to_read import PagesToRead
+from walsyncd.engine.rollback.rolling_moments import RollingMoments
 from walsyncd.engine.threads.boundary import boundary
 from walsyncd.errors import MissingError, WalsyncdError
 
+ScanRoll: TypeAlias = Generator[ScanWait, None, Hindrance | None]
+Refused = TypeVar("Refused", Hindrance, None)
+
+# A rolling scan tries to take a moment again after TRY_S, and later each time. Without one for HINDERED_S_MAX it ends.
+TRY_S = 0.001
+TRY_S_MAX = 0.05
+HINDERED_S_MAX = 1.0
+ROLLING_S_MAX = 60.0  # after the first pass
+LAST_BYTES_MAX = 1 << 20  # if more is left, it is read in a pass before the last moment is tried
 CACHED_S = 0.0005  # a block from the page cache takes a tenth of this, one from a disk rarely less (measured)
 
 
@@ -67,6 +82,16 @@ class ScanResult:
     committed: CommittedScan | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class _Moment:
+    """A moment as it began: the events of the journal so far, and the time (monotonic, and since 1970)."""
+
+    start: MomentStart
+    journal_events: int
+    at_s: float
+    at_ms: int
+
+
 def with_page_1(pages: PageList) -> PageList:
     """Return the list with page 1 in it: every commit that changes anything writes it."""
     return PageList(np.union1d(pages.numbers, [1]).astype(np.uint32), pages.beyond)
@@ -98,7 +123,8 @@ class PageScan:
         self._answer = answer
         self._done = done
         self._body: BridgeBody | None = None
-        self._began_s = 0.0
+        self._read_s = self._next_try_s = 0.0
+        self._file_bytes = 0
         self._page_1 = b""
 
     def steps(self) -> ScanSteps:
@@ -120,64 +146,101 @@ class PageScan:
         if file is None:
             raise MissingError(f"{order.tracked.path} does not exist", hint="it is picked up when it appears")
         with file:
-            size = file.size()
-            self._body = order.body(size)
-            before = order.pages.before_moment()
-            if before is not None:
-                self._body.begin_pass()
-                yield from self._read(file, before, lambda: not order.is_current())
-            self._began_s = time.monotonic()
+            self._file_bytes = file.size()
+            self._body = order.body(self._file_bytes)
             looks = DatabaseLooks(order.tracked, self._environment, file, order.page_size)
-            moment_s, moment_ms = time.monotonic(), self._environment.wall_ms()
-            start = begin_moment(looks)
-            journal_events = order.tracked.wal_pairs.trail.journal_events
-            if isinstance(start, Hindrance):
-                self._answer.set_result(ScanResult(start, 0.0, size))
+            moment = self._moment(lambda: begin_moment(looks))
+            if isinstance(moment, Hindrance):
+                self._answer.set_result(ScanResult(moment, 0.0, self._file_bytes))
                 return
+            start = moment.start
             if (hindrance := _other_database(start.page_1, order.page_size)) is not None:
-                self._answer.set_result(ScanResult(hindrance, 0.0, size))
+                self._answer.set_result(ScanResult(hindrance, 0.0, self._file_bytes))
                 return
-            self._body.begin_pass()
-            self._page_1 = b""
-            yield from self._read(file, with_page_1(order.pages.at_moment(start)), lambda: self._is_void(start))
-            facts = looks.facts()  # before the last looks: later ones may show a commit that was not read
-            hindrance = end_moment(looks, start, self._page_1 or start.page_1)
-            if hindrance is None and not order.pages.are_complete():
-                hindrance = Hindrance.UNPROVEN
-            took_s = time.monotonic() - self._began_s
-            pages = size_without_frames(start.page_1, start.times.size, order.page_size)
-            if hindrance is None and (not pages or pages * order.page_size > start.times.size):
-                # Only a write ends that, so nothing is gained by another scan soon.
-                self._answer.set_result(ScanResult(Hindrance.SHORT if pages else Hindrance.EMPTY, 0.0, size))
-                return
-            if hindrance is not None or not order.is_current():
-                self._answer.set_result(ScanResult(hindrance or Hindrance.WRITTEN, took_s, size))
-                return
-            counter = _counter(start.page_1)
-            committed = CommittedScan(start.events, journal_events, moment_s, moment_ms, counter, facts)
-            facts = facts if start.times.settled else facts.unknown()
-            self._answer.set_result(self._result(start, pages, facts, committed, took_s))
+            pages = with_page_1(order.pages.at_moment(start))
+            rolling = order.pages.rolling(looks, start)
+            if rolling is None:
+                yield from self._read(file, pages, partial(self._is_void, start))
+                hindrance = self._end(looks, moment)
+            else:
+                yield from self._read(file, pages, partial(self._is_over, rolling))
+                hindrance = Hindrance.WRITTEN if self._has_events_since(rolling.events) else self._end(looks, moment)
+                if hindrance is not None:
+                    hindrance = yield from self._roll(file, looks, rolling)
+            if hindrance is not None:
+                self._answer.set_result(ScanResult(hindrance, self._read_s, self._file_bytes))
 
-    def _result(
-        self, start: MomentStart, pages: int, facts: FileFacts, committed: CommittedScan, took_s: float
-    ) -> ScanResult:
+    def _roll(self, file: OpenFile, looks: DatabaseLooks, rolling: RollingMoments) -> ScanRoll:
+        """Take moments, and read what is left, until all that was read is one state. Returns why that failed."""
+        order, page_size, pause_s = self._order, self._order.page_size, TRY_S
+        now_s = time.monotonic()
+        until_s, hindered_until_s = now_s + ROLLING_S_MAX, now_s + HINDERED_S_MAX
+        while order.is_current() and not rolling.is_over and time.monotonic() < min(until_s, hindered_until_s):
+            if len(rolling.left().numbers) * page_size > LAST_BYTES_MAX:
+                yield from self._read(file, rolling.begin_pass(), partial(self._is_over, rolling))
+            moment = self._moment(rolling.take)
+            if moment is None:
+                yield ScanWait(until_s=time.monotonic() + pause_s)
+                pause_s = min(2 * pause_s, TRY_S_MAX)
+                continue
+            pause_s, hindered_until_s = TRY_S, time.monotonic() + HINDERED_S_MAX
+            yield from self._read(file, with_page_1(rolling.left()), partial(self._is_void, moment.start))
+            if self._end(looks, moment) is None:
+                return None
+        is_known = rolling.is_over and rolling.hindrance is not None
+        return rolling.hindrance if is_known else Hindrance.UNPROVEN  # an event is no reason to read it all again
+
+    def _moment(self, begin: Callable[[], MomentStart | Refused]) -> _Moment | Refused:
+        """Begin a moment, and note when that was."""
+        at_s, at_ms = time.monotonic(), self._environment.wall_ms()
+        start = begin()
+        if not isinstance(start, MomentStart):
+            return start
+        return _Moment(start, self._order.tracked.wal_pairs.trail.journal_events, at_s, at_ms)
+
+    def _end(self, looks: DatabaseLooks, moment: _Moment) -> Hindrance | None:
+        """Answer if what was read last was read at one moment. Otherwise return why it was not."""
+        order, start = self._order, moment.start
+        facts = looks.facts()  # before the last looks: later ones may show a commit that was not read
+        hindrance = end_moment(looks, start, self._page_1 or start.page_1)
+        if hindrance is None and not order.pages.are_complete():
+            hindrance = Hindrance.UNPROVEN
+        if hindrance is not None:
+            return hindrance
+        if not order.is_current():
+            return Hindrance.WRITTEN
+        size = start.times.size
+        pages = size_without_frames(start.page_1, size, order.page_size)
+        if not pages or pages * order.page_size > size:
+            # Only a write ends that, so nothing is gained by another scan soon.
+            self._answer.set_result(ScanResult(Hindrance.SHORT if pages else Hindrance.EMPTY, 0.0, size))
+            return None
+        counter = _counter(start.page_1)
+        committed = CommittedScan(start.events, moment.journal_events, moment.at_s, moment.at_ms, counter, facts)
+        facts = facts if start.times.settled else facts.unknown()
+        self._answer.set_result(self._result(start, pages, facts, committed))
+        return None
+
+    def _result(self, start: MomentStart, pages: int, facts: FileFacts, committed: CommittedScan) -> ScanResult:
         body, order = self._body, self._order
         assert body is not None
         span = order.span()
         if span is None and not body.is_needed(pages):
-            return ScanResult(None, took_s, start.times.size, None, order.stream, facts, committed)
+            return ScanResult(None, self._read_s, start.times.size, None, order.stream, facts, committed)
         new, stream = body.finish(start.page_1, pages, span, max(committed.moment_ms, order.stream.time_ms))
         self._body = None
-        return ScanResult(None, took_s, start.times.size, new, stream, facts, committed)
+        return ScanResult(None, self._read_s, start.times.size, new, stream, facts, committed)
 
     def _read(self, file: OpenFile, pages: PageList, is_void: Callable[[], bool]) -> ScanSteps:
         """Read the listed pages, and take those that differ. Ends early once they can be of no use."""
         page_size, body = self._order.page_size, self._body
         assert body is not None
+        body.begin_pass()
+        self._page_1, pass_s = b"", time.monotonic()
         count = file.size() // page_size
         for first, last in runs_of(pages, count, max(1, BLOCK_BYTES // page_size)):
             if is_void():
-                return
+                break
             began_s = time.monotonic()
             block = file.pread((first - 1) * page_size, (last - first + 1) * page_size)
             is_cached = time.monotonic() - began_s < CACHED_S
@@ -187,7 +250,19 @@ class PageScan:
             if block:
                 body.take_differing(first, block, entries_of_pages(block, page_size), None)
             yield ScanWait(0 if is_cached else len(block))
+        self._read_s += time.monotonic() - pass_s
 
     def _is_void(self, start: MomentStart) -> bool:
         """Whether an event of a write has come already. The last look drains the queue, and this does not."""
-        return not self._order.is_current() or self._order.tracked.wal_pairs.trail.file_events != start.events
+        return not self._order.is_current() or self._has_events_since(start.events)
+
+    def _is_over(self, rolling: RollingMoments) -> bool:
+        """Take the moment that follows an event, and return whether the rolling scan can have no result any more."""
+        now_s = time.monotonic()
+        if now_s >= self._next_try_s and self._has_events_since(rolling.events):
+            rolling.take()
+            self._next_try_s = time.monotonic() + TRY_S
+        return rolling.is_over or not self._order.is_current()
+
+    def _has_events_since(self, events: int) -> bool:
+        return self._order.tracked.wal_pairs.trail.file_events != events

@@ -1,0 +1,100 @@
+"""The moments of a rolling scan: a large file is read while it is written, and becomes one committed state.
+
+``core.rollback.rolling_scan`` has the rule. A moment is taken without reading a page of the file: what the journals
+name since the moment before is added to what is left to be read. In journal mode PERSIST each commit must be taken at
+its own moment, because the next one overwrites its journal. So moments are tried between the blocks of a pass, too.
+
+A moment that is not one is tried again. The scan is over if the journals leave doubt at a moment: what was read may
+then be anything, and only a scan from the start tells.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from walsyncd.core.content.bridge_passes import PageList
+from walsyncd.core.rollback.changed_pages import ChangedPages, ScanReason
+from walsyncd.core.rollback.rolling_scan import RollingScan
+from walsyncd.core.sqlite.dbheader import parse_database_header
+from walsyncd.engine.rollback.committed_moment import FileLooks, Hindrance, MomentStart, begin_moment, end_moment
+
+# What the end of a transaction, or the next process that opens the database, puts right.
+_PASSING = {Hindrance.WRITER, Hindrance.WRITTEN, Hindrance.HOT, Hindrance.SUPER_JOURNAL}
+_NOTHING_BEYOND = 2**32
+
+
+class MomentProofs(Protocol):
+    """What the journals prove from one moment to the next."""
+
+    @property
+    def is_passing(self) -> bool:
+        """Whether the last ``prove`` failed only because the journal was in use, or came and went too fast."""
+
+    def prove(self, page_1: bytes) -> ChangedPages | ScanReason:
+        """Return what changed up to a moment whose page 1 is ``page_1``, or why that is not known."""
+
+    def is_lost(self) -> bool:
+        """Whether no proof will be found any more."""
+
+    def are_complete(self) -> bool:
+        """Whether the journals that ``prove`` has read were not used meanwhile."""
+
+    def take(self) -> object:
+        """Count from the moment of the last ``prove``. Returns None if it has no place in the order of events."""
+
+
+class RollingMoments:
+    """The moments since ``start``, whose place in the order of events ``proofs`` has taken. For the scan thread."""
+
+    def __init__(self, proofs: MomentProofs, looks: FileLooks, start: MomentStart, scan: RollingScan) -> None:
+        self._proofs = proofs
+        self._looks = looks
+        self._scan = scan
+        self.events = start.events
+        """How many events of the file there had been at the last moment."""
+        self.hindrance: Hindrance | None = None
+        """Why there was no moment at the last try, or why the scan is over."""
+        self.is_over = False
+        self._scan.begin_pass()
+
+    def take(self) -> MomentStart | None:
+        """Take this moment. Returns None if it is none, or if the scan is over."""
+        if self._proofs.is_lost():  # a writer at full speed leaves no moment in which to see it
+            self.hindrance, self.is_over = Hindrance.UNPROVEN, True
+            return None
+        start = begin_moment(self._looks)
+        if isinstance(start, Hindrance):
+            self.hindrance, self.is_over = start, start not in _PASSING
+            return None
+        found = self._proofs.prove(start.page_1)
+        self.hindrance = end_moment(self._looks, start, start.page_1)
+        if self.hindrance is Hindrance.REPLACED:
+            self.is_over = True
+        if self.hindrance is None and (self._proofs.is_passing or not self._proofs.are_complete()):
+            self.hindrance = Hindrance.WRITER
+        if self.hindrance is not None:
+            return None
+        if not isinstance(found, ChangedPages) or not self._scan.add(found):
+            self.hindrance, self.is_over = Hindrance.UNPROVEN, True
+            return None
+        self._proofs.take()
+        self.events = start.events
+        return start
+
+    def left(self) -> PageList:
+        """Return the pages whose last reading may be older than the last moment."""
+        return PageList(self._scan.left(), _NOTHING_BEYOND)
+
+    def begin_pass(self) -> PageList:
+        """Begin a pass over the pages that are left. All of them must be read before the next pass, or the end."""
+        return PageList(self._scan.begin_pass(), _NOTHING_BEYOND)
+
+
+def begin_rolling(proofs: MomentProofs, looks: FileLooks, start: MomentStart) -> RollingMoments | None:
+    """Begin at ``start``, if it is a moment still, now that ``proofs`` has looked at the journals at it."""
+    header = parse_database_header(start.page_1)
+    if header is None or not header.magic_ok or header.change_counter != header.version_valid_for:
+        return None
+    if not header.page_count or end_moment(looks, start, start.page_1) is not None or proofs.take() is None:
+        return None
+    return RollingMoments(proofs, looks, start, RollingScan(header.change_counter, header.page_count))
