@@ -93,7 +93,7 @@ ROLLBACK_MUTANTS: tuple[Mutant, ...] = (
     mutant(
         "pages past the end are waited for by nobody",
         "engine/rollback/page_scan.py",
-        "if hindrance is None and (not pages or pages * order.page_size > start.times.size):",
+        "if not pages or pages * order.page_size > size:",
         "if False:",
         "engine/rollback/test_page_scan.py",
     ),
