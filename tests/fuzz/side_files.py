@@ -90,8 +90,11 @@ def act(chance: random.Random, place: Place, owner: Owner) -> None:
     """The owner of ``odd`` does something to its side files, or writes to it like anybody else."""
     database = place.database("odd")
     side = database.with_name(database.name + chance.choice(SIDES))
+    deed = chance.choice(DEEDS)
+    if side.is_symlink() and deed in {overwrite, change_length, forbid}:
+        return  # these would change what the link leads to, which is nothing of the owner's
     with suppress(OSError):
-        chance.choice(DEEDS)(chance, side, owner)
+        deed(chance, side, owner)
 
 
 def write_honestly(chance: random.Random, _side: Path, owner: Owner) -> None:
