@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import threading
 import urllib.error
 import urllib.request
 from dataclasses import replace
@@ -12,8 +13,10 @@ import pytest
 from structlog.testing import capture_logs
 
 from tests.adapters.files.sqlite_process import wal_database
-from tests.engine.running import Place, running
+from tests.engine.running import Place, opening, running
 from tests.stores import free_ports
+from walsyncd.engine.daemon.daemon import Daemon
+from walsyncd.engine.threads.stall_detector import StallDetector
 from walsyncd.errors import UsageError
 
 
@@ -46,6 +49,32 @@ def test_metrics_move_with_the_settings(tmp_path: Path) -> None:
         assert (answers(first), answers(second)) == (False, True)
         observe.settle(settings)
         assert not answers(second)
+
+
+def test_an_upload_without_an_end_is_reported(tmp_path: Path) -> None:
+    """A folder on a file system that does not answer gives no error. The status says how long that has lasted."""
+    place, now_s, begun, answered = Place(tmp_path), [0.0], threading.Event(), threading.Event()
+    stalls = StallDetector(lambda: now_s[0])
+
+    def upload() -> None:
+        with stalls.work():
+            begun.set()
+            answered.wait()
+
+    daemon = Daemon(place.settings(), opening(None), stalls=stalls)
+    daemon.start()
+    thread = threading.Thread(target=upload, name="upload 1")
+    thread.start()
+    begun.wait()
+    try:
+        assert daemon._observability.remarks() == ""
+        now_s[0] = 95.0
+        assert daemon._observability.remarks() == "an upload has had no answer for 95 s, and no error"
+    finally:
+        answered.set()
+        thread.join()
+    assert daemon._observability.remarks() == ""
+    daemon.stop(10.0)
 
 
 def test_a_file_that_cant_be_written_is_said_once(tmp_path: Path) -> None:

@@ -31,10 +31,12 @@ def run(args: argparse.Namespace) -> int:
     from walsyncd import log  # noqa: PLC0415 - a command is light until it runs
     from walsyncd.cli import settings_from  # noqa: PLC0415
     from walsyncd.cli.configured_storage import storage_from  # noqa: PLC0415
-    from walsyncd.engine.daemon.daemon import run_daemon  # noqa: PLC0415
+    from walsyncd.engine.daemon.daemon import EXIT_SPOOLED, STOP_SIGNALS, run_daemon  # noqa: PLC0415
     from walsyncd.engine.threads.stall_detector import StallDetector  # noqa: PLC0415
+    from walsyncd.engine.threads.stop_limit import MARGIN_S, StopLimit  # noqa: PLC0415
 
     stall_detector = StallDetector()
+    stop_timeout_s = [0.0]  # of the configuration that was read last
 
     def source() -> tuple[Settings, Callable[[StorageSettings], Storage]]:
         settings = settings_from(args)
@@ -46,10 +48,12 @@ def run(args: argparse.Namespace) -> int:
             return storage_from(how, connections_max=connections_max, state_dir=daemon.state_dir, beat=beat)
 
         log.configure_daemon(daemon.log_level, daemon.log_format)
+        stop_timeout_s[0] = daemon.stop_timeout_s
         return settings, open_storage
 
     faulthandler.enable()  # the watchdog's SIGABRT writes every thread's stack to the journal
     try:
-        return run_daemon(source, stall_detector, once=args.once)
+        with StopLimit(STOP_SIGNALS, lambda: stop_timeout_s[0] + MARGIN_S, exit_code=EXIT_SPOOLED):
+            return run_daemon(source, stall_detector, once=args.once)
     finally:
         log.flush(LOG_FLUSH_S)

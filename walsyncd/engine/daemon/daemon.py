@@ -115,7 +115,7 @@ class Daemon:
             begin_bridge=RollbackMode(self._journal, self._environment, self._schedule, self._content).begin_bridge,
         )
         self._observability = Observability(
-            self._environment, lambda: self._destinations, self._attention.waits, lambda: self._databases
+            self._environment, lambda: self._destinations, self._attention.waits, lambda: self._databases, self._stalls
         )
         self._destinations = Destinations(self._journal, self._shipping_to)
         self._destinations.settle(settings, opener, ())

@@ -21,6 +21,7 @@ from walsyncd.engine.daemon.destinations import Destinations
 from walsyncd.engine.daemon.metrics import Metrics, Shipped
 from walsyncd.engine.daemon.notifier import Complaint, Notifier, complaints_of
 from walsyncd.engine.follow.environment import Environment
+from walsyncd.engine.threads.stall_detector import StallDetector
 from walsyncd.engine.upkeep.deletion import Removals
 from walsyncd.errors import UsageError, WalsyncdError
 from walsyncd.log import lines_lost
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from walsyncd.adapters.system.exporter import Exporter
 
 NOBODY = NotifySettings()
+
+UNANSWERED_S = 60.0  # three times as long as a store may be silent; a part on a slow line makes progress meanwhile
 
 _log = structlog.get_logger()
 
@@ -46,8 +49,10 @@ class Observability:
         destinations: Callable[[], Destinations],
         waits: Callable[[], Mapping[str, Waits]],
         databases: Callable[[], Databases],
+        stalls: StallDetector,
     ) -> None:
         self._destinations = destinations
+        self._stalls = stalls
         self._requests = Requests()
         self._shipped = Shipped()
         self.removals = Removals()
@@ -89,7 +94,12 @@ class Observability:
 
     def remarks(self) -> str:
         """What is wrong with the storage, or with this machine's clock compared with the store's; empty if nothing."""
-        return "; ".join(filter(None, (self.trouble(), self._clock.words())))
+        return "; ".join(filter(None, (self.trouble(), self._unanswered(), self._clock.words())))
+
+    def _unanswered(self) -> str:
+        """Report a request that has no end, which is no error yet: a folder on a file system that does not answer."""
+        seconds = self._stalls.longest_s("upload")
+        return f"an upload has had no answer for {seconds:.0f} s, and no error" if seconds > UNANSWERED_S else ""
 
     def trouble(self) -> str:
         """What is wrong with the storage, in words; empty if nothing is."""
