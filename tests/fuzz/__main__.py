@@ -2,12 +2,14 @@
 
 A part is a function of a seed and an empty folder. It raises an AssertionError if a promise was broken. Everything else
 that it raises is broken too: there must be an answer for every input. Each seed is a case of its own, and the first one
-that fails is printed with the command that does it again. A new part is a module here and a line in ``PARTS``.
+that fails, or has no end, is printed with the command that does it again. A new part is a module here and a line in
+``PARTS``.
 """
 
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import tempfile
 import time
@@ -16,6 +18,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.fuzz import bucket, control, names, side_files
+
+SEED_S_MAX = 300  # the slowest takes seconds on an idle machine
 
 PARTS: dict[str, Callable[[int, Path], None]] = {
     "bucket": bucket.fuzz,
@@ -32,8 +36,10 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=0, help="go on with the seeds after it for so long")
     args = parser.parse_args()
     end, seed = time.monotonic() + args.seconds, args.seed
+    signal.signal(signal.SIGALRM, _without_end)
     while True:
         with tempfile.TemporaryDirectory(prefix="walsyncd-fuzz-") as folder:
+            signal.alarm(SEED_S_MAX)
             try:
                 PARTS[args.part](seed, Path(folder))
             except Exception:  # noqa: BLE001  whatever it is, the seed has to be printed
@@ -45,6 +51,10 @@ def main() -> int:
         seed += 1
     print(f"{args.part}: {seed - args.seed + 1} seeds, nothing broken")
     return 0
+
+
+def _without_end(_number: int, _frame: object) -> None:
+    raise TimeoutError(f"no end after {SEED_S_MAX} s")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from hypothesis import HealthCheck, given, settings
@@ -286,3 +287,12 @@ def test_nothing_stored_needs_nothing() -> None:
     """For an empty listing nothing is stated or deleted, and no next moment is named."""
     told = CopyContext().decide()
     assert (told.statements, told.steps, told.going, told.next_ms) == ((), (), (), None)
+
+
+def test_a_name_with_billions_of_epochs_costs_nothing() -> None:
+    """A manifest whose name says that its base is consistent after 4 billion epochs is not usable, and is no work."""
+    world = days(30)
+    (manifest, held), *_ = [(key, each) for key, each in world.stored.items() if isinstance(key, ManifestKey)]
+    going, planted = set(world.decide().going), replace(manifest, epoch=0xFFFFFFFF)
+    world.stored[planted] = held
+    assert set(world.decide().going) - {planted} <= going

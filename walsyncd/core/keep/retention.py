@@ -175,8 +175,8 @@ class _AgedListing:
 
 def _is_usable(part: GenerationListing, base: ManifestKey) -> bool:
     """Whether all frames that make the base consistent are listed."""
-    needed = range(base.base.epoch, base.epoch + 1)
-    frames = tuple(key for epoch in needed for key in part.by_epoch.get(epoch, ()))
+    first, last = base.base.epoch, base.epoch  # of a name that anybody may have chosen: there may be billions between
+    frames = tuple(key for epoch, keys in part.by_epoch.items() if first <= epoch <= last for key in keys)
     return cover(replace(part, frames=frames), base).is_usable
 
 
