@@ -81,3 +81,9 @@ def test_nothing_else_is_caught() -> None:
     """Our own mistakes are not the store's: they pass."""
     with pytest.raises(KeyError), translated("list", TARGET):
         raise KeyError("bug")
+
+
+@pytest.mark.parametrize("user", ["", "u:SECRET@", "SECRET@", "u:SEC/RET@", "u:SEC@RET@"])
+def test_no_message_has_the_user_of_the_endpoint(user: str) -> None:
+    """A password in endpoint_url is for the store, not for the log."""
+    assert str(RequestTarget("b", f"http://{user}127.0.0.1:9000", "app/x")) == "s3://b/app/x at http://127.0.0.1:9000"

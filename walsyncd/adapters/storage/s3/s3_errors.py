@@ -62,7 +62,8 @@ class RequestTarget:
     key: str = ""
 
     def __str__(self) -> str:
-        return f"s3://{self.bucket}/{self.key} at {self.endpoint}"
+        scheme, separator, place = self.endpoint.partition("://")  # without the user and the password that it may have
+        return f"s3://{self.bucket}/{self.key} at {scheme}{separator}{place.rpartition('@')[2]}"
 
 
 CREDENTIALS_HINT = "correct access_key_id and secret_access_key in [storage] or the environment"
