@@ -45,6 +45,13 @@ CONTENT_MUTANTS: tuple[Mutant, ...] = (
         "pass",
         "engine/content/test_map_making.py::test_a_map_counts_only_once_what_it_holds_is_stored",
     ),
+    mutant(
+        "a new map gets its name before it is safe",
+        "adapters/journal/page_map_file.py",
+        "            os.fsync(self._descriptor)\n            self._unfinished.rename(self._path)",
+        "            self._unfinished.rename(self._path)",
+        "adapters/journal/test_page_map_file.py::test_a_new_map_is_safe_before_it_has_its_name",
+    ),
     # -- the bridge
     mutant(
         "pages of another size are bridged",

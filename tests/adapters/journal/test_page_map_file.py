@@ -111,6 +111,27 @@ def test_the_entries_are_safe_before_the_caller_goes_on(path: Path, monkeypatch:
     assert steps == ["truncate", "entries", "entries", "head", "fsync"]
 
 
+def test_a_new_map_is_safe_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a power cut there is the whole file under its name, or none. The folder is safe before the caller goes on."""
+    steps: list[str] = []
+    fsync, rename = os.fsync, Path.rename
+
+    def noted_sync(descriptor: int) -> None:
+        steps.append(f"fsync {Path(f'/proc/self/fd/{descriptor}').readlink().name}")
+        fsync(descriptor)
+
+    def noted_rename(path: Path, target: Path) -> Path:
+        steps.append("rename")
+        return rename(path, target)
+
+    monkeypatch.setattr(os, "fsync", noted_sync)
+    monkeypatch.setattr(Path, "rename", noted_rename)
+    with PageMapWriter(tmp_path / "maps" / "1.map", 4096) as writer:
+        writer.add(np.arange(2, 1002, dtype=np.uint64))
+        writer.finish(500)
+    assert steps == ["fsync 1.map.part", "rename", "fsync maps"]
+
+
 def test_a_disk_that_refuses_is_our_own(tmp_path: Path) -> None:
     """The error says which map, and what to do."""
     (tmp_path / "maps").write_text("not a folder")
