@@ -112,7 +112,7 @@ def test_the_entries_are_safe_before_the_caller_goes_on(path: Path, monkeypatch:
 
 
 def test_a_new_map_is_safe_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After a power cut there is the whole file under its name, or none. The folder is safe before the caller goes on."""
+    """After a power cut there is the whole file under its name, or none. The folder is safe when it returns."""
     steps: list[str] = []
     fsync, rename = os.fsync, Path.rename
 
