@@ -43,7 +43,12 @@ class Calendar:
 
     def rule(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Be the daemon's wall clock from now on."""
-        clock = SimpleNamespace(time_ns=lambda: 1_000_000 * self.now_ms, monotonic_ns=time.monotonic_ns)
+        clock = SimpleNamespace(
+            time_ns=lambda: 1_000_000 * self.now_ms,
+            monotonic_ns=time.monotonic_ns,
+            clock_gettime_ns=time.clock_gettime_ns,
+            CLOCK_BOOTTIME=time.CLOCK_BOOTTIME,
+        )
         monkeypatch.setattr("walsyncd.adapters.system.clock.time", clock)
 
 

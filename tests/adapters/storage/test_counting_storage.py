@@ -53,3 +53,21 @@ def test_failures_are_told_apart(error: Exception, result: str) -> None:
         CountingStorage(inner, requests).get("a")
     assert requests.counts() == {("get", result): 1}
     assert (requests.silent_s() < 60) == (result == "failed")
+
+
+def test_every_answer_is_told_and_no_silence() -> None:
+    """Also a refusal, which has the store's time."""
+    answers: list[int] = []
+    inner = FakeStorage()
+    storage = CountingStorage(inner, Requests(Requests(answered=lambda: answers.append(1))))
+    storage.put("a", b"", metadata={})
+    errors = iter([TransientError("away"), RefusedError("no"), MissingError("absent")])
+
+    def fail(_call: Call) -> None:
+        raise next(errors)
+
+    inner.before = fail
+    for count, error in ((1, TransientError), (2, RefusedError), (3, MissingError)):
+        with pytest.raises(error):
+            storage.get("a")
+        assert len(answers) == count

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from walsyncd.adapters.system.clock import monotonic_ms, wall_ms
+from walsyncd.adapters.system.clock import boot_ms, monotonic_ms, wall_ms
 
 
 def test_both_are_milliseconds() -> None:
@@ -13,3 +13,10 @@ def test_both_are_milliseconds() -> None:
     wall, monotonic = wall_ms(), monotonic_ms()
     assert before * 1000 - 1 <= wall <= time.time() * 1000
     assert monotonic_before * 1000 - 1 <= monotonic <= time.monotonic() * 1000
+
+
+def test_the_boots_clock_goes_on_with_the_monotonic_one() -> None:
+    """It counts suspends besides, so it is never behind."""
+    before = boot_ms()
+    assert monotonic_ms() <= boot_ms()
+    assert before <= boot_ms()

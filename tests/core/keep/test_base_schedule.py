@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 from random import Random
 
@@ -12,6 +13,7 @@ from tests.lifetimes import T0, CopyContext
 from walsyncd.core.keep.base_schedule import (
     CLOCK_STEP_MS,
     WORK_BYTES_MIN,
+    age_s,
     is_due_by_work,
     must_begin_anew,
     size_class,
@@ -198,3 +200,10 @@ def test_a_size_class_reaches_to_sixteen_times_its_least() -> None:
     assert [size_class(bound - 1) for bound in bounds] == [0, 1, 2, 3, 4, 5]
     assert [size_class(bound) for bound in bounds] == [1, 2, 3, 4, 5, 6]
     assert size_class(0) == 0
+
+
+def test_a_base_of_a_clock_that_was_ahead_has_any_age() -> None:
+    """Otherwise none would follow until that date."""
+    assert age_s(T0, T0 + 1500) == 1.5
+    assert age_s(T0 + CLOCK_STEP_MS, T0) == -CLOCK_STEP_MS / 1000
+    assert age_s(T0 + CLOCK_STEP_MS + 1, T0) == math.inf

@@ -33,7 +33,7 @@ def test_a_clock_that_was_ahead_makes_a_span() -> None:
         at(4, NOON_MS + DAY_MS + 7, stored_ms=NOON_MS + DAY_MS + 8),
     ]
     (span,) = doubtful_spans(reversed(objects))
-    assert span == DoubtfulSpan(NOON_MS, NOON_MS + DAY_MS + 7, DAY_MS - 5000)
+    assert span == DoubtfulSpan(NOON_MS, NOON_MS + DAY_MS + 7, DAY_MS - 5000, objects[2])
     assert [span.holds(ms) for ms in (NOON_MS, NOON_MS + 1, NOON_MS + DAY_MS + 6, NOON_MS + DAY_MS + 7)] == [
         False,
         True,
@@ -71,3 +71,32 @@ def test_no_moment_of_a_clock_that_was_ahead_is_believed(
         found = [each for each, shown in enumerate(objects) if shown.time_ms <= true_ms]
         is_right = bool(found) and truth[found[-1]] == true_ms
         assert is_right or any(span.holds(true_ms) for span in spans), number
+
+
+def test_times_that_fall_tell_of_a_clock_that_was_ahead() -> None:
+    """Although the store's moments tell nothing: all that comes after the time to which they fall is doubtful."""
+    objects = [
+        at(1, NOON_MS),
+        at(2, NOON_MS + 7, stored_ms=0),
+        at(3, NOON_MS + 5_000, stored_ms=0),
+        at(4, NOON_MS + DAY_MS, stored_ms=0),
+        at(5, NOON_MS + 4_000, stored_ms=0),
+        at(6, NOON_MS + 9_000, stored_ms=0),
+    ]
+    (span,) = doubtful_spans(objects)
+    assert span == DoubtfulSpan(NOON_MS + 7, NOON_MS + 4_000, DAY_MS - 4_000, objects[3])
+    assert doubtful_spans(objects[:4]) == []
+
+
+def test_times_that_fall_by_less_than_clocks_may_differ_tell_nothing() -> None:
+    """The clocks of two machines that wrote one after the other differ by seconds."""
+    assert doubtful_spans([at(1, NOON_MS), at(2, NOON_MS - AHEAD_MS_MAX)]) == []
+
+
+def test_a_commit_with_a_time_of_its_own_after_a_span_can_be_asked_for() -> None:
+    """In the object after it. One that carries the doubtful time on was seen nobody knows when."""
+    wrong, right = at(2, NOON_MS + DAY_MS, stored_ms=NOON_MS), at(5, NOON_MS + DAY_MS + 9)
+    (span,) = doubtful_spans([at(1, NOON_MS), wrong, right])
+    assert span.ends_before((1, 4), NOON_MS + DAY_MS + 3)
+    assert not span.ends_before((1, 3), NOON_MS + DAY_MS)
+    assert not span.ends_before((1, 2), NOON_MS + DAY_MS)

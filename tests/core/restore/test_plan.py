@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -357,3 +359,26 @@ def test_a_hundred_thousand_objects() -> None:
     assert isinstance(moment, Plan)
     assert moment.reached.time_ms == middle.time_ms
     assert len(moment.objects) <= SEGMENTS_AN_EPOCH
+
+
+@pytest.mark.parametrize("is_base_ahead", [False, True])
+def test_a_moment_after_a_clock_was_corrected_is_found(*, is_base_ahead: bool) -> None:
+    """Behind an object, and perhaps a base, that a clock that was ahead has dated later."""
+    hour_ms = 3_600_000
+    ahead = replace(segment(1, 5, 9), time_ms=time_of((1, 9)) + hour_ms)
+    wrong = replace(base((1, 7), (1, 9)), time_ms=ahead.time_ms)
+    where = listing(
+        *([] if is_base_ahead else [base((1, 0))]),
+        segment(1, 1, 4),
+        ahead,
+        wrong,
+        segment(2, 1, 3, previous=9),
+        segment(2, 4, 6),
+    )
+    for moment_ms, frame in ((time_of((2, 3)), 3), (time_of((2, 5)), 3), (time_of((2, 6)), 6)):
+        plan = planned(where, AtTime(moment_ms))
+        assert plan.reached.position == Position(G1, 2, frame)
+        assert plan.objects[-1] == segment(2, 4, 6) or frame == 3
+    refusal = refused(where, AtTime(time_of((2, 6)) + 1))
+    assert refusal.before is not None
+    assert refusal.before.position == Position(G1, 2, 6)

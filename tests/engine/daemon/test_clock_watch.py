@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 from structlog.testing import capture_logs
 
-from walsyncd.engine.daemon.clock_watch import ClockWatch
+from walsyncd.adapters.journal.journal import Journal
+from walsyncd.engine.daemon.clock_watch import ClockWatch, environment_by, remembering_clock
 
 NOW_MS = 1_800_000_000_000
 
@@ -56,3 +58,53 @@ def test_a_clock_that_is_off_is_said_once_with_its_direction() -> None:
         clock.compare()
     said = [line["ahead_s"] for line in lines if line["event"] == "clock_differed"]
     assert said == [86_400, -86_400]
+
+
+@pytest.mark.parametrize(
+    ("off_ms", "true_ms"),
+    [
+        ([None], 0),
+        ([-300_000], 0),
+        ([-300_001], -300_001),
+        ([86_400_000], 86_400_000),
+        ([86_400_000, None, 5_000], 0),
+        ([86_400_000, -400_000], -400_000),
+    ],
+)
+def test_the_true_time_is_a_stores_if_all_differ(off_ms: list[int | None], true_ms: int) -> None:
+    """Of those the nearest."""
+    stores = [SimpleNamespace(clock_ms=lambda off=off: off if off is None else NOW_MS + off) for off in off_ms]
+    clock = ClockWatch(lambda: cast("Any", stores), lambda: NOW_MS)
+    assert clock.now_ms() == NOW_MS + true_ms
+    assert clock.is_known() is any(off is not None for off in off_ms)
+
+
+def test_a_clock_that_was_set_back_is_known_to_be_right() -> None:
+    """Without a store's clock, by the one that counts from the boot. The next run of the boot knows it too."""
+    ahead_ms, noted = [0], list[int]()
+    clock = ClockWatch(wall_ms=lambda: NOW_MS + ahead_ms[0], boot_ms=lambda: 5_000, note=noted.append)
+    assert not clock.is_known()
+    ahead_ms[0] = 7_200_000
+    clock.compare()
+    clock.compare()
+    assert (clock.is_known(), clock.now_ms(), noted) == (False, NOW_MS + 7_200_000, [NOW_MS + 7_200_000 - 5_000])
+    ahead_ms[0] = 6_900_000
+    assert not clock.is_known()
+    ahead_ms[0] = 6_899_999
+    assert clock.is_known()
+    ahead_ms[0] = 0
+    assert ClockWatch(wall_ms=lambda: NOW_MS, boot_ms=lambda: 5_000, noted=noted[-1]).is_known()
+    assert not ClockWatch(wall_ms=lambda: NOW_MS, boot_ms=lambda: 5_000).is_known()
+
+
+def test_what_the_next_run_must_know_is_in_the_journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For this boot: after a reboot it is open whether the clock was ahead or is behind."""
+    with Journal.open(tmp_path) as journal:
+        remembering_clock(journal).compare()
+        noted = (journal.fact("clock") or "").split(" ")
+        journal.note_fact("clock", f"{noted[0]} {int(noted[1]) + 7_200_000}")
+        assert remembering_clock(journal).is_known()
+        monkeypatch.setattr("walsyncd.engine.daemon.clock_watch.boot_id", lambda: "another")
+        assert not remembering_clock(journal).is_known()
+        environment = environment_by(remembering_clock(journal), journal, lambda: None, lambda: 7)
+        assert (environment.boot_id, environment.spool_bytes_max()) == ("another", 7)

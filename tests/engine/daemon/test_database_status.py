@@ -69,3 +69,17 @@ def test_a_wal_that_does_not_restart_is_said() -> None:
     hindered = replace(status, base_waits_s=660, base_hindrance="its pages take more than 1 MiB of the spool")
     assert "it waits for the WAL to restart" in hindered.waiting_base
     assert "its pages take more than 1 MiB of the spool" in hindered.waiting_base
+
+
+def test_times_of_a_clock_that_was_ahead_hide_no_lag(tmp_path: Path) -> None:
+    """The age of what waits is that of the oldest that has one; a state that began ahead is not up to date."""
+    with Journal.open(tmp_path) as journal:
+        row = journal.database("app", "/srv/app.db")
+        journal.begin_generation(row.id, G1, "test", None, T0)
+        ahead = replace(segment(1, 1), time_ms=T0 + 9_000_000)
+        journal.advance([Advance(row.id, None, (ahead, segment(2, 5)))])
+        journal.note_state(row.id, DatabaseState.FAILING, "a cause", "", T0 + 9_000_000)
+        with reader(tmp_path) as view:
+            (told,) = statuses(view, now_ms=T0 + 2001)
+    assert 0 < told.lag_s < 3
+    assert told.behind_s(T0 + 2001) > 3600

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from walsyncd.adapters.journal.journal import Journal
-from walsyncd.engine.follow.environment import Environment
+from walsyncd.core.follow.follow_state import Stream
+from walsyncd.engine.follow.environment import AHEAD_MS_MAX, Environment
 
 
 def test_salts_are_drawn_anew(tmp_path: Path) -> None:
@@ -17,3 +21,22 @@ def test_salts_are_drawn_anew(tmp_path: Path) -> None:
         by_chance = Environment(journal, lambda: None, "boot")
         assert all(0 <= salt < 2**32 for salt in by_chance.salts())
         assert by_chance.wall_ms() > 10**12
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+def test_a_time_goes_back_only_between_epochs_if_the_clock_was_ahead(tmp_path: Path, *, is_known: bool) -> None:
+    """By more than clocks differ, and only where the present is known to be true."""
+    now_ms = 1_800_000_000_000
+    with Journal.open(tmp_path / "state") as journal:
+        environment = Environment(
+            journal, lambda: None, "boot", wall_ms=lambda: now_ms, is_clock_known=lambda: is_known
+        )
+        for ahead_ms in (-5, 0, AHEAD_MS_MAX, AHEAD_MS_MAX + 1):
+            is_wrong = is_known and ahead_ms > AHEAD_MS_MAX
+            stream = Stream("g", epoch=3, frame=7, previous=2, time_ms=now_ms + ahead_ms)
+            after_ms = now_ms if is_wrong else now_ms + ahead_ms
+            assert environment.is_ahead(stream.time_ms) is is_wrong
+            assert environment.next_epoch(stream) == Stream("g", epoch=4, previous=7, time_ms=after_ms)
+            assert environment.empty_epoch(stream) == environment.next_epoch(stream)
+            empty = replace(stream, frame=0)
+            assert environment.empty_epoch(empty) == replace(empty, time_ms=after_ms)

@@ -17,6 +17,7 @@ from walsyncd.engine.follow.file_facts import (
     changed_ns,
     database_identity,
     file_facts,
+    is_settled,
     settling_ms,
 )
 from walsyncd.errors import MissingError
@@ -68,3 +69,14 @@ def test_when_a_file_was_changed() -> None:
     now = FileIdentity(1, 2, 3, 4096, mtime_ns=70, ctime_ns=90)
     assert changed_ns(now, then) == 70
     assert changed_ns(replace(now, mtime_ns=55), then) == 90
+
+
+@pytest.mark.parametrize(("age_ms", "expected"), [(50, False), (150, True), (-50, False), (-9_000_000, True)])
+def test_a_file_of_a_clock_that_was_ahead_is_settled(tmp_path: Path, age_ms: int, *, expected: bool) -> None:
+    """A change from now on would give it another time; before, it was taken to change until that date."""
+    written_ns = 1_795_372_922_352_197_993
+    path = tmp_path / "app.db"
+    path.write_bytes(b"one")
+    with Following(path, tmp_path / "f") as follow:
+        environment = replace(follow.environment, machine_ms=lambda: written_ns // 1_000_000 + age_ms)
+        assert is_settled(replace(LOOK, ctime_ns=written_ns, mtime_ns=written_ns), environment) is expected

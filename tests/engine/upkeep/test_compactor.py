@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from walsyncd.adapters.journal.journal import Journal
 from walsyncd.adapters.storage.interface import ObjectInfo
 from walsyncd.core.follow.gap import Gap, GapKind
 from walsyncd.core.keep.retention import HOUR_MS
+from walsyncd.core.restore.clock_doubt import AHEAD_MS_MAX
 from walsyncd.core.restore.coverage import cover_epoch, listing_of
 from walsyncd.core.stored.layout import SegmentKey, WholeKey, format_key, parse_key
 from walsyncd.engine.restore.bridge_reader import read_bridge
@@ -60,7 +62,7 @@ def test_a_closed_epoch_becomes_one_object_and_its_segments_go_an_hour_later(tmp
         run_jobs(journal, storage, 1_000)
         names = storage.names()
         assert names.count("get") == {ROOM: 1, 0: 4}.get(room, names.count("get"))
-        assert (names.count("put"), names.count("list"), names.count("delete")) == (1, 0, 0)
+        assert (names.count("put"), names.count("list"), names.count("delete")) == (1, 1, 0)
         assert_whole(storage, history)
         assert len(keys(storage)) == 7
         run_jobs(journal, storage, 1_000 + HOUR_MS - 1)
@@ -230,3 +232,26 @@ def test_segments_stay_where_the_object_was_overwritten(tmp_path: Path, harm: st
         run_jobs(journal, storage, HOUR_MS)
     left = sum(isinstance(key, SegmentKey) and key.epoch == 1 for key in keys(storage))
     assert left == (0 if harm == "the same again" else 3)
+
+
+@pytest.mark.parametrize("ahead_ms", [AHEAD_MS_MAX, AHEAD_MS_MAX + 1])
+def test_segments_of_a_clock_that_was_ahead_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, ahead_ms: int
+) -> None:
+    """When the store took them is what tells that their times are wrong; one object would be of another moment."""
+    history, storage = make_history(tmp_path), FakeStorage()
+    stored_ms = history.segments[1][0].time_ms - ahead_ms
+    list_all = storage.list
+
+    def listed(prefix: str, *, start_after: str = "") -> Iterator[ObjectInfo]:
+        return (replace(info, modified_ms=stored_ms) for info in list_all(prefix, start_after=start_after))
+
+    monkeypatch.setattr(storage, "list", listed)
+    with Journal.open(tmp_path / "state") as journal:
+        journal.keep_bodies(ROOM)
+        ship(journal, storage, History(history.generation, history.segments[:2] + history.segments[3:]))
+        before = keys(storage)
+        run_jobs(journal, storage, 1_000)
+        run_jobs(journal, storage, 1_000 + 2 * HOUR_MS)
+        assert (keys(storage) == before) is (ahead_ms > AHEAD_MS_MAX)
+        assert journal.closed_epochs() == []

@@ -325,8 +325,8 @@ def _advance(
     if rows:
         connection.execute("UPDATE object SET follow_before = ? WHERE id = ?", (before, rows[0].id))
     connection.execute(
-        "UPDATE database SET follow = coalesce(?, follow), last_time_ms = max(last_time_ms, ?) WHERE id = ?",
-        (advance.follow, max((row.time_ms for row in rows), default=0), advance.database_id),
+        "UPDATE database SET follow = coalesce(?, follow), last_time_ms = coalesce(?, last_time_ms) WHERE id = ?",
+        (advance.follow, max((row.time_ms for row in rows), default=None), advance.database_id),
     )
     return rows
 

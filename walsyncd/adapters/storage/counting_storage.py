@@ -6,7 +6,7 @@ import builtins
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from walsyncd.adapters.storage.interface import ObjectInfo, OpenUpload, Storage, StoredPart
@@ -16,10 +16,14 @@ OK, AWAY, REFUSED, FAILED = "ok", "away", "refused", "failed"
 
 
 class Requests:
-    """Counts of requests and results, of one storage or of all (``total``). Any thread may call."""
+    """Counts of requests and results, of one storage or of all (``total``). Any thread may call.
 
-    def __init__(self, total: Requests | None = None) -> None:
+    ``answered`` is called after each request that the storage answered.
+    """
+
+    def __init__(self, total: Requests | None = None, answered: Callable[[], None] = lambda: None) -> None:
         self._total = total
+        self._answered = answered
         self._lock = threading.Lock()
         self._counts: Counter[tuple[str, str]] = Counter()
         self._answered_s = 0.0
@@ -43,6 +47,8 @@ class Requests:
             self._counts[kind, result] += 1
             if result in {OK, FAILED}:
                 self._answered_s = time.monotonic()
+        if result != AWAY:
+            self._answered()
 
     def counts(self) -> dict[tuple[str, str], int]:
         """Return the counts by kind (a method of Storage) and result."""

@@ -14,6 +14,11 @@ def wall_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
+def boot_ms() -> int:
+    """Return the milliseconds since this boot began, with those in which the machine was suspended."""
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000
+
+
 def monotonic_ms() -> int:
     """Return the milliseconds since some moment of this boot."""
     return time.monotonic_ns() // 1_000_000

@@ -12,7 +12,6 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from walsyncd.cli import settings_from
@@ -235,7 +234,9 @@ def _generation(each: GenerationSurvey) -> dict[str, object]:
             {"first": _point(span.first), "last": _point(span.last), "until_ms": span.end_ms} for span in each.spans
         ],
         "bridges": [_bridge(bridge) for bridge in each.bridges],
-        "doubtful_times": [asdict(span) for span in each.doubtful],
+        "doubtful_times": [
+            {"first_ms": span.first_ms, "last_ms": span.last_ms, "ahead_ms": span.ahead_ms} for span in each.doubtful
+        ],
         "commits": each.commits,
         "fault": each.fault,
         "objects": each.objects,

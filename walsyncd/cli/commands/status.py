@@ -51,6 +51,7 @@ _ESCAPE = re.compile(r"\x1b\[[0-9;]*m")  # colours and the like take no room
 class StatusReport:
     """The contents of the output: the daemon's pid, trouble with the storage, the databases.
 
+    ``now_ms`` is the time by which ages count: the daemon's, which the store's clock corrects, or this machine's.
     Without an answer of a daemon ``pid`` is None. Then ``silence`` is why a running one gave none (empty: none is
     running).
     """
@@ -58,6 +59,7 @@ class StatusReport:
     pid: int | None
     storage: str
     databases: Sequence[DatabaseStatus]
+    now_ms: int
     silence: str = ""
     states: Sequence[str] = ()
     """The requested states; empty for any."""
@@ -118,7 +120,7 @@ def run(args: argparse.Namespace) -> int:
         facts = {
             "daemon_pid": report.pid,
             "storage": report.storage,
-            "summary": asdict(summary_of(report.databases, clock.wall_ms())),
+            "summary": asdict(summary_of(report.databases, report.now_ms)),
             "databases": [asdict(database) for database in report.databases],
         }
         print(json_text(facts))
@@ -131,7 +133,7 @@ def _selected(report: StatusReport, args: argparse.Namespace) -> StatusReport:
     """Select the databases that the command is about, those that need attention first."""
     named = select(report.databases, args.names, name_of=lambda database: database.name)
     chosen = [database for database in named if not args.state or database.state in args.state]
-    return replace(report, databases=by_need(chosen, clock.wall_ms()), states=args.state)
+    return replace(report, databases=by_need(chosen, report.now_ms), states=args.state)
 
 
 def _look(settings: Settings) -> StatusReport:
@@ -149,7 +151,7 @@ def _look(settings: Settings) -> StatusReport:
         databases = [parse_status(database) for database in answer["databases"]]
     except WalsyncdError as error:
         return _from_journal(settings, error)
-    return StatusReport(answer["pid"], answer.get("storage", ""), databases)
+    return StatusReport(answer["pid"], answer.get("storage", ""), databases, answer.get("now_ms") or clock.wall_ms())
 
 
 def _from_journal(settings: Settings, refusal: WalsyncdError | None) -> StatusReport:
@@ -160,12 +162,13 @@ def _from_journal(settings: Settings, refusal: WalsyncdError | None) -> StatusRe
     from walsyncd.engine.daemon.database_status import statuses, suspended_status, unseen  # noqa: PLC0415
     from walsyncd.errors import MissingError  # noqa: PLC0415
 
+    now_ms = clock.wall_ms()
     try:
         with reader(settings.daemon.state_dir) as journal:
             known = {row.name for row in journal.databases() if row.generation is not None}
             find = partial(find_databases, settings, examine=examine_match, followed=known)
             suspended = searched(find).suspended
-            found = statuses(journal, now_ms=clock.wall_ms(), suspended=suspended)
+            found = statuses(journal, now_ms=now_ms, suspended=suspended)
     except MissingError:
         if refusal is not None:
             raise refusal from None
@@ -176,12 +179,12 @@ def _from_journal(settings: Settings, refusal: WalsyncdError | None) -> StatusRe
     kept = [
         database for database in found if database.state is not DatabaseState.NOT_CONFIGURED or database.spool_objects
     ]
-    return StatusReport(None, "", [database.without_daemon() for database in kept], str(refusal or ""))
+    return StatusReport(None, "", [database.without_daemon() for database in kept], now_ms, str(refusal or ""))
 
 
 def _verdict(report: StatusReport, max_lag_s: float, limit: str) -> int:
     """Print a monitoring check's result on stderr and return its exit code."""
-    late = {database.name: database.behind_s(clock.wall_ms()) for database in report.databases}
+    late = {database.name: database.behind_s(report.now_ms) for database in report.databases}
     beyond = {name: lag_s for name, lag_s in late.items() if lag_s > max_lag_s}
     problems = [f"{name} is behind by {lag_s:.1f} s, more than {limit}" for name, lag_s in beyond.items()]
     if report.pid is None:
@@ -227,7 +230,7 @@ def _lines(report: StatusReport, settings: Settings, lines_max: int | None = Non
     lines += _table(report.databases[:count])
     if count < len(report.databases):
         lines.append(f"and {counted(len(report.databases) - count, 'database')} that need less attention")
-    return [*lines, str(summary_of(report.databases, clock.wall_ms()))]
+    return [*lines, str(summary_of(report.databases, report.now_ms))]
 
 
 def _count_that_fits(databases: Sequence[DatabaseStatus], room: int) -> int:

@@ -34,7 +34,7 @@ class Stream:
 
     ``stamp`` is None before an epoch's first frame. ``previous`` is the last frame of the epoch before, and ``bytes``
     is the size of this epoch's WAL so far. ``began_ms`` is when its first commit was seen. ``time_ms`` is when the
-    last commit of the database was seen; it never decreases.
+    last commit of the database was seen; it never decreases within an epoch.
     """
 
     generation: str

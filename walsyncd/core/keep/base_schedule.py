@@ -29,6 +29,8 @@ different classes are copied by turns. There are few classes, so few bases are u
 
 from __future__ import annotations
 
+import math
+
 WORK_BYTES_MIN = 8 << 20  # stored WAL of that size is applied in a second; a tiny database needs no base for less
 WORK_PAUSE_S = 300.0  # between two bases by work, since each reads the whole file
 CLOCK_STEP_MS = 300_000  # a clock that is set back by less was not wrong
@@ -46,6 +48,15 @@ def is_due_by_work(*, wal_bytes: int, base_bytes: int, ratio: float) -> bool:
 def spread_s(interval_s: float, number: int) -> float:
     """Return the interval of the database with that number: up to a tenth shorter than ``interval_s``."""
     return interval_s * (1.0 - _SPREAD * (number * _GOLDEN % 1.0))
+
+
+def age_s(taken_ms: int, now_ms: int) -> float:
+    """Return the age of a base. One that was taken while the clock was ahead has any age.
+
+    Otherwise no base would follow until that date.
+    """
+    age_ms = now_ms - taken_ms
+    return age_ms / 1000 if age_ms >= -CLOCK_STEP_MS else math.inf
 
 
 def must_begin_anew(

@@ -189,8 +189,8 @@ def _plan_head(coverages: list[Coverage], newest: str) -> Plan | Refusal:
 
 def _plan_time(coverages: list[Coverage], target: AtTime) -> Plan | Refusal:
     moment = target.time_ms
-    fit = [coverage for coverage in coverages if coverage.base.time_ms <= moment]
-    chosen = fit[-1] if fit else None  # generations and N ascend, and so do their times
+    fit = [coverage for coverage in coverages if _begins_by(coverage, moment)]
+    chosen = fit[-1] if fit else None  # generations and N ascend, and so do their times while no clock is wrong
     if chosen and chosen.is_usable and _is_proven_by_later_objects(chosen, coverages, moment):
         return _plan(target, chosen, _cut_at_time(chosen, moment))
     before, after = _around_time(_points(coverages), moment)
@@ -200,24 +200,46 @@ def _plan_time(coverages: list[Coverage], target: AtTime) -> Plan | Refusal:
     return Refusal(_REASONS[chosen.end], f"{target} is not covered: {why}", before, after)
 
 
+def _begins_by(coverage: Coverage, moment: int) -> bool:
+    """Whether the base was consistent by then. A clock that was ahead, and later corrected, may have dated it later."""
+    after = (key.time_ms for key in coverage.objects if (key.epoch, key.last) > _place(coverage.base))
+    return min((coverage.base.time_ms, *after)) <= moment
+
+
+def _place(base: ManifestKey) -> tuple[int, int]:
+    return base.epoch, base.frame
+
+
+def _last_by(coverage: Coverage, moment: int) -> tuple[int, int]:
+    """The end of the last object whose time has come; N if that is later. Those before it may have later times."""
+    ends = [(key.epoch, key.last) for key in coverage.objects if key.time_ms <= moment]
+    return max([_place(coverage.base), *ends])
+
+
 def _is_proven_by_later_objects(chosen: Coverage, coverages: list[Coverage], moment: int) -> bool:
     """Whether the same unbroken history continues up to ``moment``. Then everything before it is complete."""
-    if any(key.time_ms >= moment for key in chosen.objects):
+    last = _last_by(chosen, moment)
+    if any(key.time_ms >= moment and (key.epoch, key.last) >= last for key in chosen.objects):
         return True
     bases = (other.base for other in coverages if other.base.generation == chosen.base.generation)
     # A base after the end of the coverage proves nothing, because objects between the two may be lost. A base before
     # the first frame of an epoch has the time of the last commit before it. That commit's object is then the proof.
-    return any(base.time_ms >= moment and (base.epoch, base.frame) <= chosen.last for base in bases)
+    return any(base.time_ms >= moment and last <= _place(base) <= chosen.last for base in bases)
 
 
 def _cut_at_time(coverage: Coverage, moment: int) -> tuple[EpochPlan, ...]:
     """Return the objects up to the first one with a later commit, since it may hold earlier ones too.
 
-    They reach at least up to N.
+    An object that a clock that was ahead has dated later than those after it does not count. They reach at least up
+    to N.
     """
-    floor = (coverage.base.epoch, coverage.base.frame)
-    late = [(key.epoch, key.last) for key in coverage.objects if key.time_ms > moment]
-    return _cut(coverage, max(floor, late[0])) if late else coverage.epochs
+    last, late = _last_by(coverage, moment), None
+    for key in reversed(coverage.objects):
+        if (key.epoch, key.last) <= last:
+            break
+        if late is None or key.time_ms <= late.time_ms:
+            late = key
+    return _cut(coverage, (late.epoch, late.last)) if late else coverage.epochs
 
 
 def _plan_position(coverages: list[Coverage], target: AtPosition) -> Plan | Refusal:
@@ -300,9 +322,8 @@ def _point(key: FramesKey) -> Point:
 
 
 def _around_time(points: list[Point], moment: int) -> tuple[Point | None, Point | None]:
-    before = [point for point in points if point.time_ms <= moment]
-    after = [point for point in points if point.time_ms > moment]
-    return before[-1] if before else None, after[0] if after else None
+    count = max((number for number, point in enumerate(points, 1) if point.time_ms <= moment), default=0)
+    return points[count - 1] if count else None, points[count] if count < len(points) else None
 
 
 def _around_position(points: list[Point], wanted: Position) -> tuple[Point | None, Point | None]:

@@ -20,8 +20,11 @@ frame          8 lower-case hex       from 0 (0: before the first frame of the e
 first, last    8 lower-case hex       frames (in ``pruned``: epochs), 1 ≤ first ≤ last
 previous       8 lower-case hex       last frame of the epoch before; 0 in epoch 1
 random         8 lower-case hex       a key of its own for every attempt at a base
-time           13 decimal digits      ms since 1970 when the last commit was seen; never decreases
+time           13 decimal digits      ms since 1970 when the last commit was seen; see below
 =============  =====================  ==================================================================
+
+A time is not before that of an earlier object of the same epoch. From one epoch to the next, times go back only where
+a clock had been ahead and was set right (``core.restore.clock_doubt``).
 
 Text of fixed width sorts like the numbers, so a LIST of ``wal/`` is in the order of positions. A key that does not
 match this grammar exactly is foreign: ``parse_key`` returns None and the object is left alone.

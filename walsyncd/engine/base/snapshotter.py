@@ -29,7 +29,7 @@ from walsyncd.adapters.journal.journal import (
 )
 from walsyncd.adapters.storage.interface import Storage
 from walsyncd.core.follow.follow_state import FollowState
-from walsyncd.core.keep.base_schedule import WORK_PAUSE_S, is_due_by_work, spread_s
+from walsyncd.core.keep.base_schedule import WORK_PAUSE_S, age_s, is_due_by_work, spread_s
 from walsyncd.core.sqlite.dbheader import HEADER_SIZE
 from walsyncd.core.stored.base import FrameCompressor
 from walsyncd.core.stored.layout import ManifestKey, parse_key
@@ -154,7 +154,7 @@ class Snapshotter:
         with self._lock:
             taken = self._taken.get(tracked.row_id)
         if taken is not None:
-            left_s = spread_s(interval_s, tracked.row_id) - (self._now_ms() - taken[1]) / 1000
+            left_s = spread_s(interval_s, tracked.row_id) - age_s(taken[1], self._now_ms())
             self.due(tracked, max(0.0, left_s))
 
     def stored(self, row: ObjectRow) -> None:
@@ -164,7 +164,7 @@ class Snapshotter:
             if work is None or taken is None or row.kind is not ObjectKind.SEGMENT:
                 return
             work.wal_bytes += row.size
-            wait_s = WORK_PAUSE_S - (self._now_ms() - taken[1]) / 1000
+            wait_s = WORK_PAUSE_S - age_s(taken[1], self._now_ms())
             is_due = self._is_worth_it(work)
         if is_due:
             self.due(work.tracked, max(0.0, wait_s))
@@ -217,7 +217,7 @@ class Snapshotter:
         return is_due_by_work(wal_bytes=work.wal_bytes, base_bytes=work.base_bytes, ratio=spec.snapshot_wal_ratio)
 
     def _left_s(self, tracked: FollowedDatabase, taken_ms: int) -> float:
-        return spread_s(tracked.spec.snapshot_interval_s, tracked.row_id) - (self._now_ms() - taken_ms) / 1000
+        return spread_s(tracked.spec.snapshot_interval_s, tracked.row_id) - age_s(taken_ms, self._now_ms())
 
     # -- one base ---------------------------------------------------------------------------------------------------
 

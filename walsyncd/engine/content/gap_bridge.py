@@ -197,7 +197,7 @@ class GapBridge:
         if header is not None and header.page_size != self._page_size:
             self.is_impossible = True
             return gap_step(GapKind.CHANGED, "{reason}, and the page size changed", reason=self.gap.reason)
-        stream = old if old.frame == 0 else old.next_epoch()
+        stream = self._environment.empty_epoch(old)
         tracked.follow_from(replace(state, stream=stream, start_epoch=stream.epoch, start_frame=0))
         self._salts = state.cursor.salts if state.cursor is not None else None
         return Step(again_s=0)
@@ -287,15 +287,17 @@ class GapBridge:
     def _finish_steps(
         self, attempt: int, answer: Future[object], found: LastVersions, state: FollowState, wal: OpenFile | None
     ) -> ScanSteps:
-        old, gap = self.old.stream, self.gap
+        old, gap, environment = self.old.stream, self.gap, self._environment
         assert self._read is not None
+        proven_ms = max(0, environment.not_ahead(self._proven_ms))
+        seen_ms = max(environment.wall_ms(), environment.not_ahead(old.time_ms), proven_ms)
         steps = self._scan.finish(
             found,
             state,
             self._read,
             wal,
-            span=BridgeSpan(old.epoch, old.frame, max(self._proven_ms, 0), str(gap.kind), gap.reason, self._suspect),
-            seen_ms=max(self._environment.wall_ms(), old.time_ms, self._proven_ms),
+            span=BridgeSpan(old.epoch, old.frame, proven_ms, str(gap.kind), gap.reason, self._suspect),
+            seen_ms=seen_ms,
             is_doubt=self._is_doubt,
             is_void=lambda: attempt != self._attempt,
         )

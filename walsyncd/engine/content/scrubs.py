@@ -81,7 +81,7 @@ class Scrubs:
         self._scrub = Scrub(journal, maps, request, boot_id=environment.boot_id)
         self.without_wal: Callable[[FollowedDatabase], ScrubSteps] = self._scrub.steps
         """How a database in rollback mode is compared."""
-        self._started_ms = environment.wall_ms()
+        self._started_s = time.monotonic()
         self._lock = threading.Lock()
         self._planned: dict[int, tuple[FollowedDatabase, float]] = {}
         self._due = DueQueue[int]()
@@ -128,15 +128,17 @@ class Scrubs:
     def _next_s(self, tracked: FollowedDatabase, interval_s: float) -> float:
         """When it is due (monotonic)."""
         last, now_ms = self._journal.last_scrub(tracked.row_id), self._environment.wall_ms()
+        now_s = time.monotonic()
         generations = self._journal.generations(tracked.row_id)
         began_ms = generations[0].began_ms if generations else now_ms
         due_ms = next_drill_ms(
             f"scrub of {tracked.name}",
             interval_ms=max(1, round(1000 * interval_s)),
             last_ms=last.at_ms if last is not None and last.at_ms else began_ms,
-            started_ms=self._started_ms,
+            running_ms=round(1000 * (now_s - self._started_s)),
+            now_ms=now_ms,
         )
-        return time.monotonic() + (due_ms - now_ms) / 1000
+        return now_s + (due_ms - now_ms) / 1000
 
     def _after_absence_s(self, tracked: FollowedDatabase) -> float | None:
         """When to compare the file because nobody watched it (monotonic). None if there is no need to.

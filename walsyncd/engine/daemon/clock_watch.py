@@ -1,41 +1,104 @@
-"""Compares this machine's clock with the store's, by the ``Date`` of its answers.
+"""Compares this machine's clock with the store's, by the ``Date`` of its answers, and tells the true time.
 
-The times in the bucket are this machine's. While its clock is far off they are wrong, `restore --at` finds other
-commits than it should, and nothing is deleted (``engine.upkeep.housekeeper``).
+=====================================  =============================================================================
+the store's clock                      the true time
+=====================================  =============================================================================
+agrees within ``CLOCK_OFF_MS``         this machine's
+differs by more                        the store's; nothing is deleted meanwhile (``engine.upkeep.housekeeper``)
+is not known: no answer yet, a folder  this machine's
+=====================================  =============================================================================
+
+A time that was taken before and is later than the true time was wrong if the true time is known. It is if a store's
+clock is, or if this machine's was set back since then: somebody corrected it. That shows by the clock that counts from
+the boot, which nobody sets. How far both were apart at most is noted, so that it outlives a restart of the daemon.
+After a reboot without a store's clock it is open whether the clock was ahead or is behind.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable
 
 import structlog
 
+from walsyncd.adapters.files.source import boot_id
+from walsyncd.adapters.journal.journal import Journal
 from walsyncd.adapters.storage.interface import Storage
 from walsyncd.adapters.system import clock
+from walsyncd.engine.follow.environment import Environment
 from walsyncd.engine.upkeep.housekeeper import CLOCK_OFF_MS
 
-REMEDY = "set the clock (timedatectl): until then times in the bucket are wrong, and nothing is deleted"
+REMEDY = "set the clock (timedatectl); until then commits are stored with the store's time, and nothing is deleted"
+FACT = "clock"  # in the journal: the boot's id, and how far its clocks were apart at most
+NOTED_MS = 60_000  # what the clock may gain before it is noted again
 
 _log = structlog.get_logger()
 
 
+def remembering_clock(journal: Journal) -> ClockWatch:
+    """Return a clock watch that notes in the journal what the next run of this boot must know."""
+    boot, _, most_ms = (journal.fact(FACT) or "").partition(" ")
+    now = boot_id()
+    return ClockWatch(
+        noted=int(most_ms) if boot == now else None, note=lambda most_ms: journal.note_fact(FACT, f"{now} {most_ms}")
+    )
+
+
+def environment_by(
+    clock: ClockWatch, journal: Journal, drain: Callable[[], None], spool_bytes_max: Callable[[], int]
+) -> Environment:
+    """Return what looks need, with the true time."""
+    return Environment(
+        journal,
+        drain,
+        boot_id(),
+        wall_ms=clock.now_ms,
+        is_clock_known=clock.is_known,
+        spool_bytes_max=spool_bytes_max,
+    )
+
+
 class ClockWatch:
-    """Compares the clocks on request, from any thread. A storage without a clock of its own agrees with every clock."""
+    """Any thread may call. A storage without a clock of its own agrees with every clock.
+
+    ``noted`` is by how many milliseconds the wall clock was ahead of the boot's at most, as an earlier run of this boot
+    noted it, and ``note`` stores that for the next.
+    """
 
     def __init__(
         self,
-        storages: Callable[[], Iterable[Storage]],
+        storages: Callable[[], Iterable[Storage]] = tuple,
         wall_ms: Callable[[], int] = clock.wall_ms,
+        *,
+        boot_ms: Callable[[], int] = clock.boot_ms,
+        noted: int | None = None,
+        note: Callable[[int], None] = lambda _ms: None,
     ) -> None:
-        self._storages = storages
+        self.storages = storages
         self._wall_ms = wall_ms
+        self._boot_ms = boot_ms
+        self._noted_ms = noted
+        self._note = note
+        self._most_ms = self._apart_ms() if noted is None else noted
         self._is_off = False
+        self._lock = threading.Lock()
+
+    def now_ms(self) -> int:
+        """Return the true time, in milliseconds since 1970, as far as it is known."""
+        wall_ms, stores = self._wall_ms(), self._stores_ms()
+        nearest_ms = min(stores, key=lambda store_ms: abs(wall_ms - store_ms), default=wall_ms)
+        return wall_ms if abs(wall_ms - nearest_ms) <= CLOCK_OFF_MS else nearest_ms
+
+    def is_known(self) -> bool:
+        """Whether an earlier time that is after ``now_ms`` must have been wrong."""
+        apart_ms = self._apart_ms()
+        self._most_ms = max(self._most_ms, apart_ms)
+        return self._most_ms - apart_ms > CLOCK_OFF_MS or bool(self._stores_ms())
 
     def ahead_s(self) -> float:
         """By how many seconds this machine's clock is ahead of the store whose clock differs most."""
-        clocks = [storage.clock_ms() for storage in self._storages()]
-        ahead = [(self._wall_ms() - store_ms) / 1000 for store_ms in clocks if store_ms is not None]
-        return max(ahead, key=abs, default=0.0)
+        wall_ms = self._wall_ms()
+        return max(((wall_ms - store_ms) / 1000 for store_ms in self._stores_ms()), key=abs, default=0.0)
 
     def words(self) -> str:
         """What is wrong with this machine's clock; empty if it agrees."""
@@ -46,10 +109,22 @@ class ClockWatch:
         return f"this machine's clock is {abs(ahead_s):.0f} s {where} the store's: {REMEDY}"
 
     def compare(self) -> None:
-        """Log once that the clocks differ, and once that they agree again."""
-        words = self.words()
-        was_off, self._is_off = self._is_off, bool(words)
+        """Log once that the clocks differ, and once that they agree again. Called after every answer of a store."""
+        with self._lock:
+            words = self.words()
+            was_off, self._is_off = self._is_off, bool(words)
+            self.is_known()
+            is_new = self._noted_ms is None or self._most_ms > self._noted_ms + NOTED_MS
+            self._noted_ms = most_ms = self._most_ms if is_new else self._noted_ms
+        if is_new and most_ms is not None:
+            self._note(most_ms)
         if words and not was_off:
             _log.error("clock_differed", ahead_s=round(self.ahead_s()), remedy=REMEDY)
         elif was_off and not words:
             _log.info("clock_agreed_again")
+
+    def _stores_ms(self) -> list[int]:
+        return [at_ms for storage in self.storages() if (at_ms := storage.clock_ms()) is not None]
+
+    def _apart_ms(self) -> int:
+        return self._wall_ms() - self._boot_ms()

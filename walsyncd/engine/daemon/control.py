@@ -35,7 +35,6 @@ from typing import Any
 
 from walsyncd import __version__
 from walsyncd.adapters.journal.journal import DatabaseRow, Journal
-from walsyncd.adapters.system import clock
 from walsyncd.adapters.system.control_socket import NOT_ONE_VERSION, OTHER_DAEMON
 from walsyncd.core.follow.follow_state import FollowState
 from walsyncd.core.follow.gap import Gap, GapKind
@@ -84,6 +83,7 @@ class Control:
         roster: Databases,
         *,
         destinations: Destinations,
+        now_ms: Callable[[], int],
         reload: Callable[[], Future[Answer]],
         find_again: Callable[[], Future[None]],
         trouble: Callable[[], str],
@@ -94,6 +94,7 @@ class Control:
         self._follower = follower
         self._databases = roster
         self._destinations = destinations
+        self._now_ms = now_ms
         self._reload = reload
         self._find_again = find_again
         self._trouble = trouble
@@ -123,7 +124,7 @@ class Control:
                 return self._base(text_field(request, "name"), optional_text(request, "base_key"))
             case "verified":
                 (tracked,) = self._databases.named([text_field(request, "name")])
-                self._journal.note_verified(tracked.name, clock.wall_ms())
+                self._journal.note_verified(tracked.name, self._now_ms())
                 self._journal.note_proven(tracked.row_id)
                 return {}
             case "scrub":
@@ -161,15 +162,16 @@ class Control:
         suspended = self._databases.suspended
         presence = {tracked.name: tracked.presence.standing for tracked in followed}
         hindered = {tracked.name: tracked.presence.hindrance for tracked in followed}
-        waits = self._waits()
-        rows = statuses(self._journal, now_ms=clock.wall_ms(), configured=presence, suspended=suspended)
+        waits, now_ms = self._waits(), self._now_ms()
+        rows = statuses(self._journal, now_ms=now_ms, configured=presence, suspended=suspended)
         known = [
             replace(row, presence=presence.get(row.name, "off"), presence_hindrance=hindered.get(row.name, ""))
             for row in rows
         ]
         known = [replace(row, **self._databases.backpressure_words(row.name)) for row in known]
         databases = [asdict(replace(row, **asdict(waits.get(row.name, Waits())))) for row in known]
-        return {"pid": os.getpid(), "version": __version__, "storage": self._trouble(), "databases": databases}
+        about = {"pid": os.getpid(), "version": __version__, "now_ms": now_ms, "storage": self._trouble()}
+        return {**about, "databases": databases}
 
     def _sync(self, names: Sequence[str]) -> Answer:
         """Look at these now; for each, the object after whose upload everything of now is stored.

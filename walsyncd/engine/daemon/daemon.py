@@ -19,7 +19,6 @@ import structlog
 
 from walsyncd.adapters.files.inotify import InotifyReader
 from walsyncd.adapters.files.private_modes import keep_private
-from walsyncd.adapters.files.source import boot_id
 from walsyncd.adapters.journal.journal import Journal, ObjectRow, lock_state_dir
 from walsyncd.adapters.storage.interface import Storage
 from walsyncd.adapters.system.control_server import ControlServer
@@ -29,6 +28,7 @@ from walsyncd.config import Settings, StorageSettings, check_named
 from walsyncd.core.follow.gap import Gap
 from walsyncd.engine.content.page_content import PageContent
 from walsyncd.engine.daemon.attention import Attention
+from walsyncd.engine.daemon.clock_watch import environment_by, remembering_clock
 from walsyncd.engine.daemon.control import Control, is_slow
 from walsyncd.engine.daemon.databases import Databases
 from walsyncd.engine.daemon.destination import Destination
@@ -40,7 +40,6 @@ from walsyncd.engine.daemon.path_finder import PathFinder
 from walsyncd.engine.daemon.silent_files import ANSWERED, SilentFiles
 from walsyncd.engine.daemon.single_round import SingleRound
 from walsyncd.engine.daemon.stop_report import report_unshipped
-from walsyncd.engine.follow.environment import Environment
 from walsyncd.engine.follow.event_pump import EventPump
 from walsyncd.engine.follow.followed_database import FollowedDatabase
 from walsyncd.engine.follow.follower import Follower
@@ -86,17 +85,14 @@ class Daemon:
         self._journal = Journal.open(settings.daemon.state_dir, on_corrupt=self._supervisor.crashed)
         self._journal.sweep()
         self._identity = new_run(self._journal)
-        if not self._journal.begin_run(self._identity.run_id):
-            _log.warning("state_dir_was_copied", state_dir=str(settings.daemon.state_dir))
         self._limit = SpoolLimit(self._journal, settings.daemon.spool_bytes_max)
         self._schedule = Schedule()
         self._attention = Attention(self._schedule, self._stalls, databases=lambda: self.databases)
         self._watcher = InotifyReader()
         self._finder = PathFinder(lambda: self._settings, lambda *a: self._databases.find(*a), self._found)  # noqa: PLW0108
         self._events = EventPump(self._watcher, self._schedule.wake, self._finder.wake, stall_detector=self._stalls)
-        self._environment = Environment(
-            self._journal, self._events.drain, boot_id(), spool_bytes_max=lambda: self._limit.bytes_max
-        )
+        clock = remembering_clock(self._journal)
+        self._environment = environment_by(clock, self._journal, self._events.drain, lambda: self._limit.bytes_max)
         self._content = PageContent(self._journal, self._environment, self._schedule, lambda: self.follower)
         full_spool = FullSpool(
             self._journal, self._limit, destinations=lambda: self._destinations, databases=lambda: self._databases
@@ -115,7 +111,12 @@ class Daemon:
             begin_bridge=RollbackMode(self._journal, self._environment, self._schedule, self._content).begin_bridge,
         )
         self._observability = Observability(
-            self._environment, lambda: self._destinations, self._attention.waits, lambda: self._databases, self._stalls
+            self._environment,
+            clock,
+            lambda: self._destinations,
+            self._attention.waits,
+            lambda: self._databases,
+            self._stalls,
         )
         self._destinations = Destinations(self._journal, self._shipping_to)
         self._destinations.settle(settings, opener, ())
@@ -178,6 +179,7 @@ class Daemon:
             self.follower,
             self._databases,
             destinations=self._destinations,
+            now_ms=self._environment.wall_ms,
             reload=self._reload_soon,
             find_again=self._finder.look_now,
             trouble=self._observability.remarks,

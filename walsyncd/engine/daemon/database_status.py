@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields, replace
 from typing import Any
 
@@ -89,7 +89,8 @@ class DatabaseStatus:
     def behind_s(self, now_ms: int) -> float:
         """For how long storage may have lacked something. It is unknown for a database that is not followed."""
         is_known = self.state in _FOLLOWED or (self.state is DatabaseState.COPYING_BASE and self.has_base)
-        unknown_ms = 0 if is_known or not self.state_since_ms else now_ms - self.state_since_ms
+        # A time ahead is of a clock that was wrong, which is no reason to call it up to date.
+        unknown_ms = 0 if is_known or not self.state_since_ms else abs(now_ms - self.state_since_ms)
         return max(self.lag_s, self.unseen_s, self.unbased_s, unknown_ms / 1000)
 
     @property
@@ -224,7 +225,7 @@ def _status(journal: Journal | JournalReader, row: DatabaseRow, now_ms: int) -> 
     stored = None
     if row.stored_generation is not None:
         stored = f"{row.stored_generation}/{row.stored_epoch:08x}/{row.stored_frame:08x}"
-    lag_ms = max(0, now_ms - pending[0].time_ms) if pending else 0
+    lag_ms = _age_ms([waiting.time_ms for waiting in pending], now_ms)
     frames = sum(waiting.last - waiting.first + 1 for waiting in pending if waiting.kind is ObjectKind.SEGMENT)
     return DatabaseStatus(
         name=row.name,
@@ -258,6 +259,11 @@ def _status(journal: Journal | JournalReader, row: DatabaseRow, now_ms: int) -> 
         followed=followed,
         has_base=row.has_base,
     )
+
+
+def _age_ms(times_ms: Sequence[int], now_ms: int) -> int:
+    """The age of the oldest. Times that are ahead are of a clock that was wrong: then of the oldest other one."""
+    return now_ms - next((time_ms for time_ms in times_ms if time_ms <= now_ms), now_ms)
 
 
 def _scrub_words(scrub: ScrubRow) -> str:

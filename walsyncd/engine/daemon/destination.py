@@ -98,7 +98,13 @@ class Destination:
         if keeping.delete:
             ownership, submit = Ownership(journal, storage, identity, wall_ms), self.uploader.submit
             self._housekeeper = Housekeeper(
-                journal, storage, ownership, submit=submit, wall_ms=wall_ms, removals=removals, owns=owns
+                journal,
+                storage,
+                ownership,
+                submit=submit,
+                wall_ms=environment.machine_ms,
+                removals=removals,
+                owns=owns,
             )
 
     def adopt(self, databases: Iterable[FollowedDatabase]) -> None:

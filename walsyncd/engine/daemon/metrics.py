@@ -87,7 +87,7 @@ class Metrics:
         yield _counter("log_lines_lost", "Lines of the log that could not be written.", (), {(): lost})
 
     def _of_databases(self) -> Iterator[Metric]:
-        now_ms = clock.wall_ms()
+        now_ms = self._clock.now_ms()
         waits = self._waits()
         rows = statuses(self._journal, now_ms=now_ms, configured=waits, suspended=self._suspended())
         rows = [replace(row, **asdict(waits.get(row.name, Waits()))) for row in rows]

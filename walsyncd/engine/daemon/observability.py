@@ -46,6 +46,7 @@ class Observability:
     def __init__(
         self,
         environment: Environment,
+        clock: ClockWatch,
         destinations: Callable[[], Destinations],
         waits: Callable[[], Mapping[str, Waits]],
         databases: Callable[[], Databases],
@@ -53,10 +54,11 @@ class Observability:
     ) -> None:
         self._destinations = destinations
         self._stalls = stalls
-        self._requests = Requests()
+        self._requests = Requests(answered=clock.compare)
         self._shipped = Shipped()
         self.removals = Removals()
-        self._clock = ClockWatch(lambda: [each.storage for each in destinations().all()])
+        self._clock = clock
+        clock.storages = lambda: [each.storage for each in destinations().all()]
         self._metrics = Metrics(
             environment.journal,
             self._requests,
@@ -90,7 +92,6 @@ class Observability:
     def on_stored(self, row: ObjectRow) -> None:
         """Note that an object was stored."""
         self._shipped.note(row)
-        self._clock.compare()
 
     def remarks(self) -> str:
         """What is wrong with the storage, or with this machine's clock compared with the store's; empty if nothing."""

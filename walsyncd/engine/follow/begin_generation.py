@@ -36,7 +36,7 @@ def begin_generation(tracked: FollowedDatabase, environment: Environment) -> Ste
     step = begin_step(tracked, environment, generation)
     if step.state is None:
         return step
-    state = replace(step.state, stream=replace(step.state.stream, time_ms=row.last_time_ms))
+    state = replace(step.state, stream=replace(step.state.stream, time_ms=environment.not_ahead(row.last_time_ms)))
     reason = "following begins again" if row.last_generation else "first generation"
     return Step(state=state, begins=tracked.next_generation.reason or reason)
 

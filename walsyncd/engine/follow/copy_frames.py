@@ -208,16 +208,19 @@ def finish_or_keep(reader: SourceReader, collector: FrameCollector, size: int) -
 
 
 def close_epoch_if_due(reader: SourceReader, state: FollowState, cursor: Cursor) -> FollowState:
-    """Return the state with room in its epoch: an epoch that is full or old is closed."""
+    """Return the state with room in its epoch. An epoch that is full, old or of a clock that was ahead is closed."""
     stream = state.stream
-    base = reader.tracked.base
-    if stream.frame == 0 or base.under_way or base.wanted or base.can_begin(state):
+    environment, base = reader.environment, reader.tracked.base
+    if stream.frame == 0:
+        return replace(state, stream=environment.empty_epoch(stream))
+    if base.under_way or base.wanted or base.can_begin(state):
         return state
-    age_ms = reader.environment.wall_ms() - stream.began_ms
+    age_ms = environment.wall_ms() - stream.began_ms
     patience = 1 if cursor.frames == 0 else EPOCH_PATIENCE
-    if stream.bytes < EPOCH_BYTES * patience and age_ms < EPOCH_MS * patience:
+    is_due = stream.bytes >= EPOCH_BYTES * patience or age_ms >= EPOCH_MS * patience
+    if not is_due and not environment.is_ahead(stream.time_ms):
         return state
-    stream = stream.next_epoch()
+    stream = environment.next_epoch(stream)
     if cursor.frames == 0:
         return replace(state, stream=stream, start_epoch=stream.epoch, start_frame=0)
     return replace(state, stream=stream)

@@ -6,13 +6,16 @@ import secrets
 import sys
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import structlog
 
 from walsyncd.adapters.journal.journal import Journal
 from walsyncd.adapters.system import clock
+from walsyncd.core.follow.follow_state import Stream
 from walsyncd.engine.read_ahead.read_ahead import ReadAhead
+
+AHEAD_MS_MAX = 300_000  # what is ahead by less is carried on until the clock reaches it (``core.restore.clock_doubt``)
 
 _log = structlog.get_logger()
 
@@ -21,13 +24,17 @@ _log = structlog.get_logger()
 class Environment:
     """The journal, the clocks, random bits, and ``drain``, which hands every queued event to its database.
 
-    ``read_ahead`` reads nothing until a thread runs it.
+    ``read_ahead`` reads nothing until a thread runs it. ``wall_ms`` is the time that is stored, which the store's clock
+    corrects. ``machine_ms`` is this machine's, which the times of files are of. ``is_clock_known`` returns whether an
+    earlier time that is after ``wall_ms`` must have been wrong.
     """
 
     journal: Journal
     drain: Callable[[], None]
     boot_id: str
     wall_ms: Callable[[], int] = clock.wall_ms
+    machine_ms: Callable[[], int] = clock.wall_ms
+    is_clock_known: Callable[[], bool] = lambda: False
     monotonic_ms: Callable[[], int] = clock.monotonic_ms
     spool_bytes_max: Callable[[], int] = lambda: sys.maxsize
     entropy: Callable[[], int] = lambda: secrets.randbits(32)
@@ -46,6 +53,25 @@ class Environment:
         """Count and log which rule decided. For the follower's thread."""
         self.proofs[rule] += 1
         _log.debug("wal_restart_proven", database=database, by=rule)
+
+    def is_ahead(self, time_ms: int) -> bool:
+        """Whether a time was taken while the clock was ahead, so that the commits from now on can't carry it on."""
+        return time_ms > self.wall_ms() + AHEAD_MS_MAX and self.is_clock_known()
+
+    def not_ahead(self, time_ms: int) -> int:
+        """Return a time that was taken before, or the present if the clock was ahead then."""
+        return self.wall_ms() if self.is_ahead(time_ms) else time_ms
+
+    def next_epoch(self, stream: Stream) -> Stream:
+        """Return the stream at the start of the next epoch, the one place where the time may go back."""
+        begun = stream.next_epoch()
+        return replace(begun, time_ms=self.not_ahead(begun.time_ms))
+
+    def empty_epoch(self, stream: Stream) -> Stream:
+        """Return the stream at the start of an epoch: its own if that has no frame yet, else the next."""
+        if stream.frame:
+            return self.next_epoch(stream)
+        return replace(stream, time_ms=self.not_ahead(stream.time_ms))
 
     def salts(self) -> tuple[int, int]:
         """Return random salts for an epoch."""

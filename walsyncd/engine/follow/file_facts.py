@@ -45,8 +45,11 @@ def changed_ns(now: FileIdentity, then: FileFacts) -> int:
 
 
 def is_settled(facts: FileFacts, environment: Environment) -> bool:
-    """Whether a change of the file from now on would change its times."""
-    return environment.wall_ms() - facts.ctime_ns // _NS > settling_ms(facts)
+    """Whether a change of the file from now on would change its times.
+
+    It would also if they lie ahead, because the clock was ahead when the file was changed last.
+    """
+    return abs(environment.machine_ms() - facts.ctime_ns // _NS) > settling_ms(facts)
 
 
 def settling_ms(facts: FileFacts) -> int:

@@ -134,7 +134,7 @@ class Follower:
             self._end_generation(tracked, Gap.of(GapKind.OTHER, text, error=str(error)))
             return
         tracked.next_generation = replace(tracked.next_generation, began_s=-math.inf)
-        age_s = (self._environment.wall_ms() - (row.base_ms or 0)) / 1000
+        age_s = max(0, self._environment.wall_ms() - (row.base_ms or 0)) / 1000
         page_map = self._journal.page_map(tracked.row_id)
         tracked.resume_base(row.base_key or "", time.monotonic() - age_s, has_map=page_map is not None)
         if tracked.state.gap is not None:

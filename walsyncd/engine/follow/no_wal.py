@@ -65,7 +65,7 @@ def _look_at_file(
     look = facts if settled else facts.unknown()
     again_s = hidden_s if settled else settling_ms(facts) / 1000
     if changed:
-        stream = state.stream.next_epoch()
+        stream = environment.next_epoch(state.stream)
         state = replace(state, stream=stream, start_epoch=stream.epoch, start_frame=0, file=look)
         why = "the database changed"
         return Step(state=state, known_upto=database_writes, caught_up=True, base_wanted=why, again_s=again_s)

@@ -190,6 +190,6 @@ def _point(base: ManifestKey) -> Point:
 
 
 def _last(coverage: Coverage) -> Point:
-    times = [key.time_ms for key in coverage.objects]
-    place = max(coverage.last, (coverage.base.epoch, coverage.base.frame))
-    return Point(Position(coverage.base.generation, *place), max([coverage.base.time_ms, *times]))
+    ends = [((key.epoch, key.last), key.time_ms) for key in coverage.objects]
+    place, time_ms = max([((coverage.base.epoch, coverage.base.frame), coverage.base.time_ms), *ends])
+    return Point(Position(coverage.base.generation, *place), time_ms)

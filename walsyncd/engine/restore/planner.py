@@ -177,7 +177,8 @@ def _with_trusted_time(replica: Replica, listing: Listing, plan: Plan, target: A
     """The plan, unless a clock was ahead when commits near the target were seen; TargetError names the neighbours."""
     (part,) = (part for part in listing.generations if part.generation == plan.generation)
     span = next((span for span in doubtful_spans(replica.timed(part.frames)) if span.holds(target.time_ms)), None)
-    if span is None or plan.shortfall:
+    reached = plan.reached.position.epoch, plan.reached.position.frame
+    if span is None or plan.shortfall or span.ends_before(reached, plan.reached.time_ms):
         return plan
     after = [Point(Position(key.generation, key.epoch, key.last), key.time_ms) for key in part.frames]
     later = min(

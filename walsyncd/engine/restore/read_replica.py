@@ -192,7 +192,7 @@ class ReadReplica:
         for key in coverage.objects:
             if (key.epoch, key.last) <= (at.epoch, at.frame):
                 continue
-            time_ms = max(time_ms, key.time_ms)
+            time_ms = key.time_ms
             left -= (key.last - key.first + 1) * (FRAME_HEADER_SIZE + self._file.page_size)
             if left <= 0 and Position(self._generation, key.epoch, key.last) >= self._point.intended:
                 place = key.epoch, key.last

@@ -291,12 +291,16 @@ class DatabaseScans:
         return self._proofs.pages(file_bytes, page_size, is_all=is_all, is_early=is_early) or AllPages()
 
     def _with_room(self, stream: Stream) -> Stream:
-        """Return the stream, in its next epoch if the current one is full or old and no base needs it."""
+        """Return the stream, in its next epoch if the current one is full, old or ahead and no base needs it."""
         base = self._tracked.base
-        if stream.frame == 0 or base.under_way or base.wanted:
+        environment = self._tools.environment
+        if stream.frame == 0:
+            return environment.empty_epoch(stream)
+        if base.under_way or base.wanted:
             return stream
-        age_ms = self._tools.environment.wall_ms() - stream.began_ms
-        return stream if stream.bytes < EPOCH_BYTES and age_ms < EPOCH_MS else stream.next_epoch()
+        age_ms = environment.wall_ms() - stream.began_ms
+        is_due = stream.bytes >= EPOCH_BYTES or age_ms >= EPOCH_MS or environment.is_ahead(stream.time_ms)
+        return environment.next_epoch(stream) if is_due else stream
 
     def _taken(self, state: FollowState) -> Step:
         self._before = str(state.stream.position)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Generator
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeAlias, TypeVar
 
@@ -227,7 +227,10 @@ class PageScan:
         span = order.span()
         if span is None and not body.is_needed(pages):
             return ScanResult(None, self._read_s, start.times.size, None, order.stream, facts, committed)
-        new, stream = body.finish(start.page_1, pages, span, max(committed.moment_ms, order.stream.time_ms))
+        seen_ms = max(committed.moment_ms, order.stream.time_ms)
+        if span is not None:  # it may have been taken while the clock was ahead
+            span = replace(span, proven_ms=min(span.proven_ms, seen_ms))
+        new, stream = body.finish(start.page_1, pages, span, seen_ms)
         self._body = None
         return ScanResult(None, self._read_s, start.times.size, new, stream, facts, committed)
 

@@ -82,7 +82,7 @@ class RollbackBridge:
         if step.state.mode != "rollback":
             return self._other_mode("the database changed to WAL mode")
         old = self.old.stream
-        stream = old if old.frame == 0 else old.next_epoch()
+        stream = scanning.tools.environment.empty_epoch(old)
         tracked.follow_from(replace(step.state, stream=stream, start_epoch=stream.epoch, start_frame=0))
         scanning.begin(stream, self._page_size, AllPages(), span=self._span)
         scanning.tools.schedule.at(tracked, RECHECK_S)

@@ -64,7 +64,7 @@ def look_in_rollback_mode(
         return Step(gap=Gap.of(GapKind.REPLACED, REPLACED))
     if not has_map and state.stream.frame:
         # Its frames are of no use to the next base, and would be applied to it by hand.
-        stream = state.stream.next_epoch()
+        stream = environment.next_epoch(state.stream)
         state = replace(state, stream=stream, start_epoch=stream.epoch, start_frame=0)
         return Step(state=state, base_wanted="the page map is lost", again_s=0)
     if scans.is_known(facts, state.file):

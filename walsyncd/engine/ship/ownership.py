@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum, auto
 
+import structlog
+
 from walsyncd.adapters.files.source import boot_id, machine_id
 from walsyncd.adapters.journal.journal import DatabaseRow, Journal
 from walsyncd.adapters.storage.interface import Storage
@@ -24,6 +26,8 @@ from walsyncd.core.stored.position import is_generation
 from walsyncd.errors import CorruptError, MissingError, TransientError
 
 _RACES_MAX = 3  # two daemons that start at once settle it in one round; after more, the store answers wrongly
+
+_log = structlog.get_logger()
 
 
 class Standing(Enum):
@@ -65,10 +69,13 @@ _OURS = Verdict(Standing.OURS)
 
 
 def new_run(journal: Journal) -> Identity:
-    """Return the identity of a run that begins with this journal now."""
+    """Return the identity of a run that begins with this journal now, which the journal notes."""
     machine = machine_id()
     known_as = journal.note_machine(boot_id(), machine)
-    return Identity(socket.gethostname(), machine, secrets.token_hex(16), known_as)
+    run = Identity(socket.gethostname(), machine, secrets.token_hex(16), known_as)
+    if not journal.begin_run(run.run_id):
+        _log.warning("state_dir_was_copied", state_dir=str(journal.folder))
+    return run
 
 
 class Ownership:

@@ -8,6 +8,8 @@
 | owner checked, deleting   | one object, and some of the segments      | deletes them again: absent ones are no error |
 | replaced                  | one object                                | a listing shows whether it is so          |
 
+An epoch of a clock that was ahead is not compacted: when the store took its segments is what tells of it.
+
 A reader prefers the one object, so the replica is right at every moment. A reader that planned with segments has an
 hour to read them. The bytes come from the journal where it kept them, else from the store. Nothing waits for any of
 this: neither the follower nor the upload queues, which are served before our requests.
@@ -28,8 +30,18 @@ from walsyncd.adapters.journal.epoch_table import Epoch, KeptRow, WholeRow
 from walsyncd.adapters.journal.journal import Journal
 from walsyncd.adapters.storage.interface import Storage, StoredPart
 from walsyncd.core.keep.retention import HOUR_MS
+from walsyncd.core.restore.clock_doubt import AHEAD_MS_MAX, TimedObject
 from walsyncd.core.send.multipart import PUT_SIZE_MAX, part_size
-from walsyncd.core.stored.layout import ID_METADATA, SegmentKey, WholeKey, folder_key, format_key, parse_key
+from walsyncd.core.stored.layout import (
+    ID_METADATA,
+    SegmentKey,
+    WholeKey,
+    before_epoch,
+    folder_key,
+    format_key,
+    parse_key,
+    wal_folder,
+)
 from walsyncd.engine.restore.epoch_reader import EpochReader
 from walsyncd.engine.restore.replica import Replica
 from walsyncd.engine.ship.object_upload import open_uploads
@@ -101,6 +113,9 @@ class Compactor:
             self._journal.epoch_forgotten(epoch)
             return
         name = self._journal.database_by_id(epoch.database_id).name
+        if self._was_clock_ahead(name, key):
+            self._journal.epoch_forgotten(epoch)
+            return
         self._journal.whole_begun(epoch, format_key(key), sum(row.size for row in rows), self._store_ms())
         try:
             self._write(epoch, rows, folder_key(name, format_key(key)))
@@ -147,6 +162,28 @@ class Compactor:
         except (MissingError, CorruptError):
             return False
         return True
+
+    def _was_clock_ahead(self, name: str, key: WholeKey) -> bool:
+        """Whether a segment has a time after the moment at which the store took it, or after that of the next epoch.
+
+        These are what tells which times are wrong (``core.restore.clock_doubt``). One object for all segments would be
+        stored at another moment, and have only one time. So such segments stay.
+        """
+        wal, cut = wal_folder(key.generation), len(folder_key(name, ""))
+        start_after = folder_key(name, before_epoch(wal, key.epoch))
+        for info in self._storage.list(folder_key(name, wal), start_after=start_after):
+            segment = parse_key(info.key[cut:])
+            if not isinstance(segment, SegmentKey):
+                continue
+            is_next = segment.epoch > key.epoch
+            timed = TimedObject((segment.epoch, segment.last), segment.time_ms, info.modified_ms)
+            ahead_ms = key.time_ms - segment.time_ms if is_next else timed.ahead_ms
+            if ahead_ms > AHEAD_MS_MAX:
+                _log.warning("epoch_not_compacted", database=name, epoch=key.epoch, reason="a clock was ahead")
+                return True
+            if is_next:
+                break
+        return False
 
     # -- one object -------------------------------------------------------------------------------------------------
 

@@ -83,7 +83,7 @@ class Driller:
         self._intervals: dict[int, tuple[FollowedDatabase, float]] = {}
         self._not_before_s: dict[int, float] = {}
         self._is_waiting = False  # a drill waits for another thread
-        self._started_ms = wall_ms()
+        self._started_s = time.monotonic()
 
     def plan(self, tracked: FollowedDatabase, interval_s: float | None) -> None:
         """Drill the database at this interval from now on; None ends its drills."""
@@ -132,11 +132,15 @@ class Driller:
             return None
         last = self._journal.last_drill(row.id)
         began_ms = self._journal.generations(row.id)[0].began_ms if last is None else last.at_ms
+        now_s, now_ms = time.monotonic(), self._wall_ms()
         due_ms = next_drill_ms(
-            row.name, interval_ms=max(1, round(1000 * interval_s)), last_ms=began_ms, started_ms=self._started_ms
+            row.name,
+            interval_ms=max(1, round(1000 * interval_s)),
+            last_ms=began_ms,
+            running_ms=round(1000 * (now_s - self._started_s)),
+            now_ms=now_ms,
         )
-        held_s = self._not_before_s.get(row.id, 0.0) - time.monotonic()
-        return max(held_s, (due_ms - self._wall_ms()) / 1000), tracked
+        return max(self._not_before_s.get(row.id, 0.0) - now_s, (due_ms - now_ms) / 1000), tracked
 
     def _drill(self, tracked: FollowedDatabase) -> None:
         row = self._journal.database_by_id(tracked.row_id)

@@ -1,0 +1,197 @@
+"""A machine's clock that is wrong for a while: times are right again as soon as it is known, and no wrong one is used.
+
+The daemon is real and runs in the test's process. The machine's clock and the store's are the test's. What `--at`
+answers is compared with what was committed by then.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from tests.adapters.files.sqlite_process import SqliteProcess, wal_database
+from tests.aging import AgingStorage, Calendar
+from tests.engine.running import Place, running, wait_for
+from walsyncd.adapters.storage.directory import DirectoryStorage
+from walsyncd.core.keep.retention import DAY_MS, HOUR_MS
+from walsyncd.core.restore.plan import AtPosition, AtTime
+from walsyncd.core.stored.layout import SegmentKey, WholeKey, parse_key
+from walsyncd.core.stored.position import parse_position
+from walsyncd.engine.restore.inventory import inventory
+from walsyncd.engine.restore.planner import find_plan
+from walsyncd.engine.restore.replica import Replica
+from walsyncd.errors import TargetError
+
+
+class DatedStorage(AgingStorage):
+    """A store of ``true``, which tells its time with every answer, or a folder of the machine's clock."""
+
+    def __init__(self, folder: Path, true: Calendar, machine: Calendar, *, has_date: bool) -> None:
+        super().__init__(DirectoryStorage(folder), true if has_date else machine)
+        self.has_date = has_date
+        self.has_answered = False
+        self.changed = self._answer
+
+    def clock_ms(self) -> int | None:  # type: ignore[override]  # a folder has none
+        return super().clock_ms() if self.has_date and self.has_answered else None
+
+    def _answer(self) -> None:
+        self.has_answered = True
+
+
+@dataclass
+class Clocks:
+    """One database, its daemon's storage, and the two clocks. ``moments`` are a true time and what was last by then."""
+
+    place: Place
+    storage: DatedStorage
+    machine: Calendar
+    true: Calendar
+    writer: SqliteProcess
+    moments: list[tuple[int, str]] = field(default_factory=list)
+
+    def commit(self) -> int:
+        """One transaction that is stored. Returns a moment (ms) at which it was the last one."""
+        self.writer.execute("insert into t values (1)")
+        position = self.place.sync()
+        self.moments.append((self.true.now_ms, position))
+        time.sleep(0.005)  # so that the next one has another millisecond
+        return self.moments[-1][0]
+
+    def at(self, moment_ms: int) -> str | None:
+        """The position that ``--at`` gives; None if it refuses."""
+        try:
+            return str(find_plan(Replica(self.storage, "app"), AtTime(moment_ms)).reached.position)
+        except TargetError:
+            return None
+
+    def check(self) -> list[int]:
+        """No moment gives anything but what was committed by then. Returns those that are refused.
+
+        What comes after the last one is what proves that it was the last, so the last moment is never given.
+        """
+        refused = []
+        for moment_ms, position in self.moments[:-1]:
+            found = self.at(moment_ms)
+            assert found in (None, position), (moment_ms, found, position)
+            if found is None:
+                refused.append(moment_ms)
+            plan = find_plan(Replica(self.storage, "app"), AtPosition(parse_position(position)))
+            assert str(plan.reached.position) == position
+        return refused
+
+    def doubtful(self) -> list[object]:
+        """What ``ls`` says of times that can't be trusted."""
+        return [span for each in inventory(Replica(self.storage, "app")) for span in each.doubtful]
+
+    def objects(self) -> list[SegmentKey | WholeKey]:
+        names = (info.key.removeprefix("app/") for info in self.storage.list("app/"))
+        return [key for name in names if isinstance(key := parse_key(name), SegmentKey | WholeKey)]
+
+
+@contextmanager
+def clocked(place: Place, monkeypatch: pytest.MonkeyPatch, *, has_date: bool) -> Iterator[Clocks]:
+    """Two clocks that agree, and a daemon that does not run yet."""
+    monkeypatch.setattr("walsyncd.engine.upkeep.housekeeper.CALM_S", 0.0)
+    machine, true = Calendar(), Calendar()
+    machine.rule(monkeypatch)
+    storage = DatedStorage(place.replica, true, machine, has_date=has_date)
+    with wal_database(place.database()) as writer:
+        yield Clocks(place, storage, machine, true, writer)
+
+
+@contextmanager
+def daemon(clocks: Clocks) -> Iterator[None]:
+    """It runs; a new connection to the store has not had an answer yet."""
+    clocks.storage.has_answered = False
+    with running(clocks.place.settings("app"), clocks.storage):
+        clocks.place.sync()
+        yield
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return Place(tmp_path)
+
+
+@pytest.mark.parametrize("has_date", [True, False])
+@pytest.mark.parametrize("restarts", [False, True])
+def test_times_are_true_again_once_the_clock_was_set_right(
+    place: Place, monkeypatch: pytest.MonkeyPatch, *, has_date: bool, restarts: bool
+) -> None:
+    """The daemon runs on, or starts again; the store has a clock of its own, or is a folder."""
+    with clocked(place, monkeypatch, has_date=has_date) as clocks:
+        with daemon(clocks):
+            right = [clocks.commit(), clocks.commit()]
+            clocks.machine.ahead_ms = 2 * HOUR_MS
+            wrong = [clocks.commit(), clocks.commit()]
+            if not restarts:
+                clocks.machine.ahead_ms = 0
+                right_again = [clocks.commit(), clocks.commit()]
+                clocks.commit()
+        if restarts:
+            clocks.machine.ahead_ms = 0
+            with daemon(clocks):
+                right_again = [clocks.commit(), clocks.commit()]
+                clocks.commit()
+        refused = clocks.check()
+        # Until the next time that can be trusted nobody knows what was the last commit.
+        assert refused == ([] if has_date else [right[-1], *wrong]), "the store's clock corrects a wrong one"
+        assert bool(clocks.doubtful()) is not has_date
+
+
+def test_a_clock_that_is_ahead_at_the_start_is_corrected_by_the_first_answer(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was committed before that can't be asked for; nothing else waits for that date."""
+    with clocked(place, monkeypatch, has_date=True) as clocks:
+        with daemon(clocks):
+            right = clocks.commit()
+        clocks.machine.ahead_ms = 30 * DAY_MS
+        with daemon(clocks):
+            first = clocks.commit()
+            later = [clocks.commit(), clocks.commit()]
+        clocks.machine.ahead_ms = 0
+        with daemon(clocks):
+            last = clocks.commit()
+            clocks.commit()
+        refused = clocks.check()
+        assert not {*later, last} & {*refused}
+        assert set(refused) <= {right, first}
+
+
+def test_a_clock_that_is_behind_is_corrected_by_the_store(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By hours, in either direction, while the daemon runs."""
+    with clocked(place, monkeypatch, has_date=True) as clocks, daemon(clocks):
+        for ahead_ms in (0, -3 * HOUR_MS, 5 * HOUR_MS, -400 * DAY_MS, 0):
+            clocks.machine.ahead_ms = ahead_ms
+            clocks.commit()
+            clocks.commit()
+        assert clocks.check() == []
+        assert clocks.doubtful() == []
+
+
+def test_a_folder_never_gives_a_wrong_commit_silently_after_a_clock_was_ahead(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Twice ahead, with restarts before and after; then an hour passes, and the closed epochs are compacted."""
+    with clocked(place, monkeypatch, has_date=False) as clocks:
+        for ahead_ms in (0, 2 * HOUR_MS, 0, 26 * HOUR_MS, 0):
+            clocks.machine.ahead_ms = ahead_ms
+            with daemon(clocks):
+                clocks.commit()
+                clocks.commit()
+        before = clocks.check()
+        for calendar in (clocks.machine, clocks.true):
+            calendar.ahead_ms += 3 * HOUR_MS
+        with daemon(clocks):
+            clocks.commit()
+            wait_for(lambda: any(isinstance(key, WholeKey) for key in clocks.objects()))
+            clocks.commit()
+        assert set(clocks.check()) >= set(before)
+        assert clocks.moments[-2][0] not in clocks.check()
