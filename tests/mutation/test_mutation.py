@@ -16,6 +16,7 @@ import pytest
 
 from tests.mutation.backpressure_mutants import BACKPRESSURE_MUTANTS
 from tests.mutation.capture_mutants import CAPTURE_MUTANTS
+from tests.mutation.clock_mutants import CLOCK_MUTANTS
 from tests.mutation.content_mutants import CONTENT_MUTANTS
 from tests.mutation.deferral_mutants import DEFERRAL_MUTANTS
 from tests.mutation.doubt_mutants import DOUBT_MUTANTS
@@ -41,6 +42,7 @@ MUTANTS = (
     + DEFERRAL_MUTANTS
     + CAPTURE_MUTANTS
     + READ_AHEAD_MUTANTS
+    + CLOCK_MUTANTS
 )
 ROOT = Path(__file__).parents[2]
 TESTS_FAILED = 1  # pytest's exit code; a mutant that can't be imported gives another

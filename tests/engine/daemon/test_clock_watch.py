@@ -10,7 +10,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from walsyncd.adapters.journal.journal import Journal
-from walsyncd.engine.daemon.clock_watch import ClockWatch, environment_by, remembering_clock
+from walsyncd.engine.daemon.clock_watch import LEAP_KEPT_MS, ClockWatch, Noted, environment_by, remembering_clock
 
 NOW_MS = 1_800_000_000_000
 
@@ -81,13 +81,17 @@ def test_the_true_time_is_a_stores_if_all_differ(off_ms: list[int | None], true_
 
 def test_a_clock_that_was_set_back_is_known_to_be_right() -> None:
     """Without a store's clock, by the one that counts from the boot. The next run of the boot knows it too."""
-    ahead_ms, noted = [0], list[int]()
+    ahead_ms, noted = [0], list[Noted]()
     clock = ClockWatch(wall_ms=lambda: NOW_MS + ahead_ms[0], boot_ms=lambda: 5_000, note=noted.append)
     assert not clock.is_known()
     ahead_ms[0] = 7_200_000
     clock.compare()
     clock.compare()
-    assert (clock.is_known(), clock.now_ms(), noted) == (False, NOW_MS + 7_200_000, [NOW_MS + 7_200_000 - 5_000])
+    assert (clock.is_known(), clock.now_ms(), noted) == (
+        False,
+        NOW_MS + 7_200_000,
+        [Noted(NOW_MS + 7_200_000 - 5_000, 5_000)],
+    )
     ahead_ms[0] = 6_900_000
     assert not clock.is_known()
     ahead_ms[0] = 6_899_999
@@ -102,9 +106,36 @@ def test_what_the_next_run_must_know_is_in_the_journal(tmp_path: Path, monkeypat
     with Journal.open(tmp_path) as journal:
         remembering_clock(journal).compare()
         noted = (journal.fact("clock") or "").split(" ")
-        journal.note_fact("clock", f"{noted[0]} {int(noted[1]) + 7_200_000}")
+        journal.note_fact("clock", f"{noted[0]} {int(noted[1]) + 7_200_000} {noted[2]}")
         assert remembering_clock(journal).is_known()
         monkeypatch.setattr("walsyncd.engine.daemon.clock_watch.boot_id", lambda: "another")
         assert not remembering_clock(journal).is_known()
         environment = environment_by(remembering_clock(journal), journal, lambda: None, lambda: 7)
         assert (environment.boot_id, environment.spool_bytes_max()) == ("another", 7)
+
+
+def test_a_clock_that_was_set_forward_has_leapt_for_a_day() -> None:
+    """By more than clocks differ. Set back, it is as it was."""
+    ahead_ms, boot_ms = [0], [5_000]
+    clock = ClockWatch(wall_ms=lambda: NOW_MS + boot_ms[0] + ahead_ms[0], boot_ms=lambda: boot_ms[0])
+    assert not clock.has_leapt()
+    ahead_ms[0] = 300_000
+    assert not clock.has_leapt()
+    ahead_ms[0] = 300_001
+    assert clock.has_leapt()
+    boot_ms[0] += LEAP_KEPT_MS - 1
+    assert clock.has_leapt()
+    boot_ms[0] += 1
+    assert not clock.has_leapt()
+    ahead_ms[0] = 30 * LEAP_KEPT_MS
+    assert clock.has_leapt()
+    ahead_ms[0] = 0
+    assert not clock.has_leapt()
+    next_run = ClockWatch(
+        wall_ms=lambda: NOW_MS + 7_200_000 + boot_ms[0],
+        boot_ms=lambda: boot_ms[0],
+        noted=Noted(NOW_MS, -LEAP_KEPT_MS),
+    )
+    assert next_run.has_leapt()
+    noted = Noted(NOW_MS, boot_ms[0] - 5)
+    assert ClockWatch(wall_ms=lambda: NOW_MS + boot_ms[0], boot_ms=lambda: boot_ms[0], noted=noted).has_leapt()

@@ -132,12 +132,14 @@ def test_times_are_true_again_once_the_clock_was_set_right(
             wrong = [clocks.commit(), clocks.commit()]
             if not restarts:
                 clocks.machine.ahead_ms = 0
-                right_again = [clocks.commit(), clocks.commit()]
+                clocks.commit()
+                clocks.commit()
                 clocks.commit()
         if restarts:
             clocks.machine.ahead_ms = 0
             with daemon(clocks):
-                right_again = [clocks.commit(), clocks.commit()]
+                clocks.commit()
+                clocks.commit()
                 clocks.commit()
         refused = clocks.check()
         # Until the next time that can be trusted nobody knows what was the last commit.
@@ -195,3 +197,30 @@ def test_a_folder_never_gives_a_wrong_commit_silently_after_a_clock_was_ahead(
             clocks.commit()
         assert set(clocks.check()) >= set(before)
         assert clocks.moments[-2][0] not in clocks.check()
+
+
+def test_nothing_in_a_folder_is_old_because_the_clock_was_set_forward(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a month: all but the last base would be older than it is kept. Also after a restart."""
+    with clocked(place, monkeypatch, has_date=False) as clocks:
+        with daemon(clocks):
+            for _ in range(2):
+                clocks.writer.execute("pragma wal_checkpoint(restart)")
+                clocks.commit()
+                before = place.row().base_key
+                place.ask(op="snapshot", name="app")
+                wait_for(lambda before=before: place.row().base_key != before)
+            clocks.machine.ahead_ms = 30 * DAY_MS
+            assert "set forward" in str(pruned(place))
+        with daemon(clocks):
+            assert "set forward" in str(pruned(place))
+            clocks.machine.ahead_ms = 0
+            assert "set forward" not in str(pruned(place))
+
+
+def pruned(place: Place) -> object:
+    """What came of a pruning by command."""
+    place.ask(op="prune", names=["app"])
+    wait_for(lambda: "waiting" not in place.ask(op="pruned", name="app"))
+    return place.ask(op="pruned", name="app")

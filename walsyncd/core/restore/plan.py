@@ -189,8 +189,8 @@ def _plan_head(coverages: list[Coverage], newest: str) -> Plan | Refusal:
 
 def _plan_time(coverages: list[Coverage], target: AtTime) -> Plan | Refusal:
     moment = target.time_ms
-    fit = [coverage for coverage in coverages if _begins_by(coverage, moment)]
-    chosen = fit[-1] if fit else None  # generations and N ascend, and so do their times while no clock is wrong
+    # Generations and N ascend, and so do their times while no clock is wrong.
+    chosen = next((coverage for coverage in reversed(coverages) if _begins_by(coverage, moment)), None)
     if chosen and chosen.is_usable and _is_proven_by_later_objects(chosen, coverages, moment):
         return _plan(target, chosen, _cut_at_time(chosen, moment))
     before, after = _around_time(_points(coverages), moment)
@@ -202,8 +202,10 @@ def _plan_time(coverages: list[Coverage], target: AtTime) -> Plan | Refusal:
 
 def _begins_by(coverage: Coverage, moment: int) -> bool:
     """Whether the base was consistent by then. A clock that was ahead, and later corrected, may have dated it later."""
-    after = (key.time_ms for key in coverage.objects if (key.epoch, key.last) > _place(coverage.base))
-    return min((coverage.base.time_ms, *after)) <= moment
+    if coverage.base.time_ms <= moment:
+        return True
+    place = _place(coverage.base)
+    return any(key.time_ms <= moment and (key.epoch, key.last) > place for key in coverage.objects)
 
 
 def _place(base: ManifestKey) -> tuple[int, int]:

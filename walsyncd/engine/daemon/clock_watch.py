@@ -11,6 +11,9 @@ is not known: no answer yet, a folder  this machine's
 A time that was taken before and is later than the true time was wrong if the true time is known. It is if a store's
 clock is, or if this machine's was set back since then: somebody corrected it. That shows by the clock that counts from
 the boot, which nobody sets. How far both were apart at most is noted, so that it outlives a restart of the daemon.
+The same clock shows that this machine's was set forward (``has_leapt``). A folder of replicas has no other clock, so
+nothing in it is taken for old for a day.
+
 After a reboot without a store's clock it is open whether the clock was ahead or is behind.
 """
 
@@ -18,6 +21,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
 import structlog
 
@@ -29,18 +33,31 @@ from walsyncd.engine.follow.environment import Environment
 from walsyncd.engine.upkeep.housekeeper import CLOCK_OFF_MS
 
 REMEDY = "set the clock (timedatectl); until then commits are stored with the store's time, and nothing is deleted"
+LEAP_KEPT_MS = 86_400_000  # in a day somebody notices a wrong clock, or the machine asks its time server
 FACT = "clock"  # in the journal: the boot's id, and how far its clocks were apart at most
 NOTED_MS = 60_000  # what the clock may gain before it is noted again
 
 _log = structlog.get_logger()
 
 
+class Noted(NamedTuple):
+    """What the next run of this boot must know.
+
+    ``most_ms`` is by how much the wall clock was ahead of the boot's at most. ``leapt_ms`` is when it was set forward,
+    by the boot's clock.
+    """
+
+    most_ms: int
+    leapt_ms: int
+
+
 def remembering_clock(journal: Journal) -> ClockWatch:
     """Return a clock watch that notes in the journal what the next run of this boot must know."""
-    boot, _, most_ms = (journal.fact(FACT) or "").partition(" ")
+    boot, *noted = (journal.fact(FACT) or "").split(" ")
     now = boot_id()
     return ClockWatch(
-        noted=int(most_ms) if boot == now else None, note=lambda most_ms: journal.note_fact(FACT, f"{now} {most_ms}")
+        noted=Noted(*map(int, noted)) if boot == now else None,
+        note=lambda new: journal.note_fact(FACT, f"{now} {new.most_ms} {new.leapt_ms}"),
     )
 
 
@@ -54,6 +71,7 @@ def environment_by(
         boot_id(),
         wall_ms=clock.now_ms,
         is_clock_known=clock.is_known,
+        has_clock_leapt=clock.has_leapt,
         spool_bytes_max=spool_bytes_max,
     )
 
@@ -61,8 +79,7 @@ def environment_by(
 class ClockWatch:
     """Any thread may call. A storage without a clock of its own agrees with every clock.
 
-    ``noted`` is by how many milliseconds the wall clock was ahead of the boot's at most, as an earlier run of this boot
-    noted it, and ``note`` stores that for the next.
+    ``noted`` is what an earlier run of this boot noted, and ``note`` stores that for the next.
     """
 
     def __init__(
@@ -71,15 +88,16 @@ class ClockWatch:
         wall_ms: Callable[[], int] = clock.wall_ms,
         *,
         boot_ms: Callable[[], int] = clock.boot_ms,
-        noted: int | None = None,
-        note: Callable[[int], None] = lambda _ms: None,
+        noted: Noted | None = None,
+        note: Callable[[Noted], None] = lambda _new: None,
     ) -> None:
         self.storages = storages
         self._wall_ms = wall_ms
         self._boot_ms = boot_ms
-        self._noted_ms = noted
+        self._noted = noted
         self._note = note
-        self._most_ms = self._apart_ms() if noted is None else noted
+        self._most_ms, self._leapt_ms = noted or Noted(self._apart_ms(), -LEAP_KEPT_MS)
+        self._usual_ms = self._most_ms
         self._is_off = False
         self._lock = threading.Lock()
 
@@ -94,6 +112,15 @@ class ClockWatch:
         apart_ms = self._apart_ms()
         self._most_ms = max(self._most_ms, apart_ms)
         return self._most_ms - apart_ms > CLOCK_OFF_MS or bool(self._stores_ms())
+
+    def has_leapt(self) -> bool:
+        """Whether this machine's clock was set forward within a day, so that what it calls old may be young."""
+        with self._lock:
+            apart_ms, now_ms = self._apart_ms(), self._boot_ms()
+            if abs(apart_ms - self._usual_ms) > CLOCK_OFF_MS:
+                self._leapt_ms = now_ms if apart_ms > self._usual_ms else now_ms - LEAP_KEPT_MS
+                self._usual_ms = apart_ms
+            return now_ms - self._leapt_ms < LEAP_KEPT_MS
 
     def ahead_s(self) -> float:
         """By how many seconds this machine's clock is ahead of the store whose clock differs most."""
@@ -110,14 +137,16 @@ class ClockWatch:
 
     def compare(self) -> None:
         """Log once that the clocks differ, and once that they agree again. Called after every answer of a store."""
+        self.is_known()
+        self.has_leapt()
         with self._lock:
             words = self.words()
             was_off, self._is_off = self._is_off, bool(words)
-            self.is_known()
-            is_new = self._noted_ms is None or self._most_ms > self._noted_ms + NOTED_MS
-            self._noted_ms = most_ms = self._most_ms if is_new else self._noted_ms
-        if is_new and most_ms is not None:
-            self._note(most_ms)
+            new = Noted(self._most_ms, self._leapt_ms)
+            is_new = self._noted is None or self._most_ms > self._noted.most_ms + NOTED_MS
+            self._noted = new if is_new else self._noted
+        if is_new:
+            self._note(new)
         if words and not was_off:
             _log.error("clock_differed", ahead_s=round(self.ahead_s()), remedy=REMEDY)
         elif was_off and not words:

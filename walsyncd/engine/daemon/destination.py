@@ -103,6 +103,7 @@ class Destination:
                 ownership,
                 submit=submit,
                 wall_ms=environment.machine_ms,
+                has_clock_leapt=environment.has_clock_leapt,
                 removals=removals,
                 owns=owns,
             )

@@ -26,7 +26,8 @@ class Environment:
 
     ``read_ahead`` reads nothing until a thread runs it. ``wall_ms`` is the time that is stored, which the store's clock
     corrects. ``machine_ms`` is this machine's, which the times of files are of. ``is_clock_known`` returns whether an
-    earlier time that is after ``wall_ms`` must have been wrong.
+    earlier time that is after ``wall_ms`` must have been wrong, ``has_clock_leapt`` whether this machine's was set
+    forward a short while ago.
     """
 
     journal: Journal
@@ -35,6 +36,7 @@ class Environment:
     wall_ms: Callable[[], int] = clock.wall_ms
     machine_ms: Callable[[], int] = clock.wall_ms
     is_clock_known: Callable[[], bool] = lambda: False
+    has_clock_leapt: Callable[[], bool] = lambda: False
     monotonic_ms: Callable[[], int] = clock.monotonic_ms
     spool_bytes_max: Callable[[], int] = lambda: sys.maxsize
     entropy: Callable[[], int] = lambda: secrets.randbits(32)

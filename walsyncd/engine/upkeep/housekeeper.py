@@ -43,6 +43,7 @@ _log = structlog.get_logger()
 class Housekeeper:
     """Compacts and prunes what is due; ``submit`` is the uploads' pool, ``wall_ms`` this machine's clock.
 
+    ``has_clock_leapt`` returns whether that was set forward a short while ago.
     ``owns`` tests whether a database's replica is in this storage.
     """
 
@@ -54,6 +55,7 @@ class Housekeeper:
         *,
         submit: Callable[[int, Callable[[], object]], Future[Any]],
         wall_ms: Callable[[], int] = clock.wall_ms,
+        has_clock_leapt: Callable[[], bool] = lambda: False,
         removals: Removals | None = None,
         owns: Callable[[int], bool] = lambda _database_id: True,
     ) -> None:
@@ -62,6 +64,7 @@ class Housekeeper:
         self._ownership = ownership
         self._submit = submit
         self._wall_ms = wall_ms
+        self._has_clock_leapt = has_clock_leapt
         self._removals = counts = removals or Removals()
         may_delete, store_ms = self.may_delete, self.store_ms
         self._compactor = Compactor(
@@ -207,6 +210,11 @@ class Housekeeper:
         verdict = self._submit(database_id, lambda: self._ownership.look(database)).result()
         if verdict.standing is not Standing.OURS:
             raise RefusedError(f"remove objects of {database.name}: {verdict.reason}")
+        if self._storage.clock_ms() is None and self._has_clock_leapt():
+            raise RefusedError(
+                f"remove objects of {database.name}: this machine's clock was set forward within the last day",
+                hint="set it right if it is wrong; if it is right, objects are deleted after a day",
+            )
         off_ms = self.store_ms() - self._wall_ms()
         if abs(off_ms) > CLOCK_OFF_MS:
             raise RefusedError(
