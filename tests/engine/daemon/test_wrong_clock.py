@@ -208,15 +208,20 @@ def test_nothing_in_a_folder_is_old_because_the_clock_was_set_forward(
             for _ in range(2):
                 clocks.writer.execute("pragma wal_checkpoint(restart)")
                 clocks.commit()
-                before = place.row().base_key
-                place.ask(op="snapshot", name="app")
-                wait_for(lambda before=before: place.row().base_key != before)
+                take_base(place)
             clocks.machine.ahead_ms = 30 * DAY_MS
             assert "set forward" in str(pruned(place))
         with daemon(clocks):
             assert "set forward" in str(pruned(place))
             clocks.machine.ahead_ms = 0
             assert "set forward" not in str(pruned(place))
+
+
+def take_base(place: Place) -> None:
+    """Another one, by command."""
+    before = place.row().base_key
+    place.ask(op="snapshot", name="app")
+    wait_for(lambda: place.row().base_key != before)
 
 
 def pruned(place: Place) -> object:
