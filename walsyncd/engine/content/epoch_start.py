@@ -33,7 +33,7 @@ from walsyncd.adapters.journal.journal import Advance, Journal, ObjectRow
 from walsyncd.core.content.bridge_passes import last_versions
 from walsyncd.core.content.page_entry import ABSENT, Entries, PageNumbers, entries_of_frames
 from walsyncd.core.follow.decision import Cursor, cursor_before
-from walsyncd.core.follow.follow_state import FollowState, Stream, format_follow_state
+from walsyncd.core.follow.follow_state import FollowState, format_follow_state
 from walsyncd.core.sqlite.arrays import NDArray, np
 from walsyncd.core.sqlite.wal import Frames
 from walsyncd.engine.content.bridge_body import BridgeBody, BridgeImpossibleError
@@ -119,15 +119,16 @@ class _Transaction:
         ((number, content),) = pages_of(frames, np.array([frames.count - 1]), size)
         self._last = number, bytes(content), int(frames.sizes[-1])
 
-    def finish(self, state: FollowState, now_ms: int) -> Step:
+    def finish(self, state: FollowState, environment: Environment) -> Step:
         """Commit. Returns the step after which a base can begin in the new epoch.
 
         Raises TransientError if that is another epoch than it was when this began.
         """
         number, content, size = self._last
         assert size, "what is followed ends with a commit"
-        self._body.begin_after(_next_epoch(state.stream))
-        seen_ms = max(now_ms, state.stream.time_ms)
+        stream = environment.empty_epoch(state.stream)
+        self._body.begin_after(stream)
+        seen_ms = max(environment.wall_ms(), stream.time_ms)
         new, stream = self._body.finish(content, size, None, seen_ms, number=number)
         return Step(replace(state, stream=stream, start_epoch=stream.epoch, start_frame=0), (new,))
 
@@ -230,7 +231,7 @@ class EpochStarts:
         body = BridgeBody(
             self._journal,
             _NoPages(cursor.header.page_size),
-            _next_epoch(origin.state.stream),
+            self._environment.empty_epoch(origin.state.stream),
             self._environment.salts(),
             body_bytes_max=self._environment.spool_bytes_max() // SPOOL_SHARE,
         )
@@ -270,7 +271,7 @@ class EpochStarts:
             return cursor
         for _ in transaction.read(cursor):
             pass
-        step = transaction.finish(now.state, self._environment.wall_ms())
+        step = transaction.finish(now.state, self._environment)
         assert step.state is not None
         follow, rewinds = format_follow_state(step.state), tracked.rewinds
         rows = self._journal.advance([Advance(tracked.row_id, follow, step.objects, rewinds=rewinds)])
@@ -283,10 +284,6 @@ class EpochStarts:
         position = str(step.state.stream.position)
         _log.info("epoch_begun_for_base", database=tracked.name, position=position, stored_bytes=rows[0].size)
         return True
-
-
-def _next_epoch(stream: Stream) -> Stream:
-    return stream if stream.frame == 0 else stream.next_epoch()
 
 
 def _is_needed(tracked: FollowedDatabase) -> bool:
