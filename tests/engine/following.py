@@ -67,11 +67,15 @@ class Following:
             self.journal,
             self.watch.drain,
             self.boot_id,
-            wall_ms=lambda: time.time_ns() // 1_000_000 + self.ahead_ms,
+            wall_ms=self._wall_ms,
+            machine_ms=self._wall_ms,
             monotonic_ms=lambda: time.monotonic_ns() // 1_000_000 + self.ahead_ms,
         )
         self.tracked = FollowedDatabase(spec_of(self.path, presence=self.presence), self.row_id, WalPairs(self.path))
         self.watch.add(self.tracked)
+
+    def _wall_ms(self) -> int:
+        return time.time_ns() // 1_000_000 + self.ahead_ms
 
     def _woken(self, _databases: Iterable[FollowedDatabase]) -> None:
         pass

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from walsyncd.adapters.files.source import FileIdentity, OpenFile
 from walsyncd.core.follow.follow_state import FileFacts
-from walsyncd.engine.follow.environment import Environment
+from walsyncd.engine.follow.environment import AHEAD_MS_MAX, Environment
 from walsyncd.engine.follow.followed_database import FollowedDatabase
 from walsyncd.errors import MissingError
 
@@ -47,9 +47,10 @@ def changed_ns(now: FileIdentity, then: FileFacts) -> int:
 def is_settled(facts: FileFacts, environment: Environment) -> bool:
     """Whether a change of the file from now on would change its times.
 
-    It would also if they lie ahead, because the clock was ahead when the file was changed last.
+    It would also if they lie far ahead, because the clock was ahead when the file was changed last.
     """
-    return abs(environment.machine_ms() - facts.ctime_ns // _NS) > settling_ms(facts)
+    age_ms = environment.machine_ms() - facts.ctime_ns // _NS
+    return age_ms > settling_ms(facts) or age_ms < -AHEAD_MS_MAX
 
 
 def settling_ms(facts: FileFacts) -> int:
