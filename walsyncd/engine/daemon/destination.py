@@ -96,17 +96,22 @@ class Destination:
         )
         self.driller = _driller(journal, storage, environment, follower, events, bytes_per_s_max)
         if keeping.delete:
-            ownership, submit = Ownership(journal, storage, identity, wall_ms), self.uploader.submit
-            self._housekeeper = Housekeeper(
-                journal,
-                storage,
-                ownership,
-                submit=submit,
-                wall_ms=environment.machine_ms,
-                has_clock_leapt=environment.has_clock_leapt,
-                removals=removals,
-                owns=owns,
-            )
+            ownership = Ownership(journal, storage, identity, wall_ms)
+            self._housekeeper = self._keeping_house(journal, environment, ownership, owns)
+
+    def _keeping_house(
+        self, journal: Journal, environment: Environment, ownership: Ownership, owns: Callable[[int], bool]
+    ) -> Housekeeper:
+        return Housekeeper(
+            journal,
+            self.storage,
+            ownership,
+            submit=self.uploader.submit,
+            wall_ms=environment.machine_ms,
+            has_clock_leapt=environment.has_clock_leapt,
+            removals=self._removals,
+            owns=owns,
+        )
 
     def adopt(self, databases: Iterable[FollowedDatabase]) -> None:
         """Ship these from now on. A base that was under way continues."""
