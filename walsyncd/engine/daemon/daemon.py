@@ -110,13 +110,9 @@ class Daemon:
             stall_detector=self._stalls,
             begin_bridge=RollbackMode(self._journal, self._environment, self._schedule, self._content).begin_bridge,
         )
+        waits = self._attention.waits
         self._observability = Observability(
-            self._environment,
-            clock,
-            lambda: self._destinations,
-            self._attention.waits,
-            lambda: self._databases,
-            self._stalls,
+            self._environment, clock, lambda: self._destinations, waits, lambda: self._databases, self._stalls
         )
         self._destinations = Destinations(self._journal, self._shipping_to)
         self._destinations.settle(settings, opener, ())
