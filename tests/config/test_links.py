@@ -50,3 +50,36 @@ def test_the_root() -> None:
     """Nothing is above it."""
     assert resolve("/").path == Path("/")
     assert resolve("/../..").path == Path("/")
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+@pytest.mark.parametrize("where", ["file", "folder", "through a link of root's"])
+def test_a_strangers_link_leads_to_files_of_his_own_only(tmp_path: Path, where: str) -> None:
+    """Otherwise he would have a file of root's, or of another user, copied to his replica."""
+    tenant, other = tmp_path / "tenant", tmp_path / "other"
+    for folder, user in ((tenant, 12345), (other, 12346)):
+        (folder / "real").mkdir(parents=True)
+        (folder / "real" / "app.db").touch()
+        os.chown(folder / "real" / "app.db", user, user)
+    link, path = {
+        "file": (tenant / "app.db", tenant / "app.db"),
+        "folder": (tenant / "data", tenant / "data" / "app.db"),
+        "through a link of root's": (tenant / "app.db", tmp_path / "current" / "app.db"),
+    }[where]
+    (tmp_path / "current").symlink_to(tenant)
+
+    def leads(goal: Path) -> Path:
+        link.unlink(missing_ok=True)
+        link.symlink_to(goal.parent if where == "folder" else goal)
+        os.lchown(link, 12345, 12345)
+        found = resolve(str(path))
+        assert link in found.links
+        return found.path
+
+    unfollowed = link / "app.db" if where == "folder" else link
+    assert leads(tenant / "real" / "app.db") == tenant / "real" / "app.db"
+    assert leads(other / "real" / "app.db") == unfollowed
+    assert leads(tmp_path / "nothing" / "app.db") == unfollowed
+    (tmp_path / "app.db").touch()
+    assert leads(tmp_path / "app.db") == unfollowed

@@ -52,8 +52,8 @@ _READ_HINT = (
     "above) or by the capability CAP_DAC_READ_SEARCH"
 )
 _LINK_HINT = (
-    "no link is followed in the place of a database's files; links in a configured path are, "
-    "and the path is resolved again when one of them changes"
+    "no link is followed in the place of a database's files; a link in a configured path is followed if root made it, "
+    "or if it leads to a file of the link's owner: chown -h root, or configure the path that it leads to"
 )
 
 
