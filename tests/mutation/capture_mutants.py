@@ -111,6 +111,13 @@ CAPTURE_MUTANTS: tuple[Mutant, ...] = (
         MOMENTS_TEST,
     ),
     mutant(
+        "a rolling scan that is over takes a later moment",
+        MOMENTS,
+        "        if self.is_over:\n            return None\n        if",
+        "        if",
+        MOMENTS_TEST,
+    ),
+    mutant(
         "a state is known though what followed was dropped",
         CAPTURE,
         "if mark.count < self._dropped:\n                self._clear",

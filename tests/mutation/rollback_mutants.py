@@ -119,6 +119,13 @@ ROLLBACK_MUTANTS: tuple[Mutant, ...] = (
         "engine/rollback/test_file_scrub.py::test_a_writer_that_never_pauses_postpones_it",
     ),
     mutant(
+        "what only the next base will hold is shipped",
+        SHIPPED,
+        "if scans is not None and not scans.has_map():",
+        "if False:",
+        "engine/rollback/test_shipped_moment.py",
+    ),
+    mutant(
         "what is committed and not shipped yet is a difference",
         SHIPPED,
         "if scans is None or not scans.is_shipped(start.events, facts):",

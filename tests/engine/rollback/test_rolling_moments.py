@@ -171,6 +171,19 @@ def test_doubt_at_a_moment_ends_the_scan(scene: Scene) -> None:
     assert (scene.moments.hindrance, scene.moments.is_over) == (Hindrance.UNPROVEN, True)
 
 
+def test_a_scan_that_is_over_stays_over(scene: Scene) -> None:
+    """Its pass ended early, so pages that it took off the list were not read."""
+    scene.commits(3)
+    scene.moments.take()
+    scene.moments.begin_pass()
+    scene.commits(4)
+    scene.proofs.doubt = NoProof.NO_HEADER
+    assert scene.moments.take() is None
+    scene.proofs.doubt = None
+    assert scene.moments.take() is None
+    assert (scene.moments.hindrance, scene.moments.is_over) == (Hindrance.UNPROVEN, True)
+
+
 def test_a_missed_journal_ends_the_scan_at_once(scene: Scene) -> None:
     """A writer that never rests leaves no moment in which the journals could be looked at."""
     scene.commits(3)

@@ -4,17 +4,27 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
+from concurrent.futures import Future
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.adapters.files.sqlite_process import SqliteProcess
+from tests.engine.following import Following
 from tests.engine.rollback.rollback_replicas import TABLE, filled, restored
 from tests.engine.running import Place, running
 from walsyncd.core.follow.follow_state import FollowState
 from walsyncd.core.restore.plan import AtPosition
+from walsyncd.engine.content.page_maps import PageMaps
+from walsyncd.engine.content.scan_queue import ScanQueue
 from walsyncd.engine.daemon.daemon import Daemon
+from walsyncd.engine.follow.followed_database import FollowedDatabase
+from walsyncd.engine.follow.schedule import Schedule
 from walsyncd.engine.rollback import shipped_moment
+from walsyncd.engine.rollback.database_scans import DatabaseScans
+from walsyncd.engine.rollback.scanning import ScanTools
 from walsyncd.engine.rollback.shipped_moment import ShippedMoments
 from walsyncd.errors import TransientError
 
@@ -60,3 +70,28 @@ def test_an_open_transaction_is_waited_for_and_not_for_ever(tmp_path: Path, monk
         app.execute("PRAGMA cache_size=3", "BEGIN", "UPDATE t SET y = randomblob(3000)")
         with pytest.raises(TransientError, match="was not shipped within"):
             read(daemon)
+
+
+@pytest.mark.parametrize("watched", [True, False])
+def test_what_only_the_next_base_will_hold_is_not_shipped(tmp_path: Path, watched: bool) -> None:
+    """Without a page map a look notes the change, and wants a base. Until that is stored no position has the change."""
+    path = tmp_path / "app.db"
+    with SqliteProcess(path) as app, Following(path, tmp_path / "f") as follow:
+        app.execute(*TABLE, filled(5))
+        tracked = follow.begin().tracked
+        tracked.scans = DatabaseScans(
+            ScanTools(follow.journal, follow.environment, Schedule(), ScanQueue(), PageMaps(follow.journal)), tracked
+        )
+        tracked.wal_pairs.watched = watched
+        follow.settled()
+        app.execute("UPDATE t SET y = 1 WHERE x = 3")
+        follow.settled()
+        assert tracked.base.wanted
+
+        def request(tracked: FollowedDatabase, then: Callable[[FollowedDatabase], object]) -> Future[Any]:
+            answer = Future[Any]()
+            answer.set_result(then(tracked))
+            return answer
+
+        with pytest.raises(TransientError, match="only its next base"):
+            ShippedMoments(follow.environment, request).read_now(tracked, 4096, lambda file: file.size(), time.sleep)

@@ -58,7 +58,12 @@ class RollingMoments:
         self._scan.begin_pass()
 
     def take(self) -> MomentStart | None:
-        """Take this moment. Returns None if it is none, or if the scan is over."""
+        """Take this moment. Returns None if it is none, or if the scan is over.
+
+        A scan stays over, even if a later moment leaves no doubt: the pass that was under way has ended too early.
+        """
+        if self.is_over:
+            return None
         if self._proofs.is_lost():  # a writer at full speed leaves no moment in which to see it
             self.hindrance, self.is_over = Hindrance.UNPROVEN, True
             return None

@@ -101,6 +101,8 @@ class ShippedMoments:
             if isinstance(start, Hindrance):
                 return start.value
             facts, scans = file_facts(file.identity(), self._environment.boot_id, None), tracked.scans
+            if scans is not None and not scans.has_map():
+                raise TransientError("it has no page map, so only its next base holds what changed")
             if scans is None or not scans.is_shipped(start.events, facts):
                 return "what was written last is not shipped yet"
             state = tracked.state  # asked after that: it changes only with what is written later
