@@ -83,3 +83,45 @@ def test_a_strangers_link_leads_to_files_of_his_own_only(tmp_path: Path, where: 
     assert leads(tmp_path / "nothing" / "app.db") == unfollowed
     (tmp_path / "app.db").touch()
     assert leads(tmp_path / "app.db") == unfollowed
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_who_deploys_makes_the_links_and_the_application_the_database(tmp_path: Path) -> None:
+    """A name in the folder of the link's owner is his to rename to where the link is, so the link gives him nothing."""
+    releases, shared = tmp_path / "releases" / "2", tmp_path / "shared"
+    for folder in (releases, shared):
+        folder.mkdir(parents=True)
+    os.chown(shared, 12345, 12346)
+    database, links = shared / "app.db", (tmp_path / "current", releases / "app.db")
+    links[0].symlink_to("releases/2")
+    links[1].symlink_to("../../shared/app.db")
+    for link in links:
+        os.lchown(link, 12345, 12345)
+    assert resolve(str(tmp_path / "current" / "app.db")).path == database  # the application has not begun yet
+    database.touch()
+    os.chown(database, 12346, 12346)
+    assert resolve(str(tmp_path / "current" / "app.db")).path == database
+    os.chown(shared, 12346, 12346)
+    assert resolve(str(tmp_path / "current" / "app.db")).path == tmp_path / "current" / "app.db"
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_a_link_is_exchanged_for_a_file_of_roots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The owner of a folder may rename in it what root has made there, also between two looks at the link."""
+    link, roots, secret = tmp_path / "app.db", tmp_path / "roots", tmp_path / "secret"
+    for file in (roots, secret):
+        file.touch()
+    link.symlink_to(secret)
+    os.lchown(link, 12345, 12345)
+    read = os.readlink
+
+    def read_then_exchange(path: str | Path, *, dir_fd: int | None = None) -> str:
+        target = read(path, dir_fd=dir_fd)
+        if roots.exists():
+            roots.rename(link)
+        return target
+
+    monkeypatch.setattr(os, "readlink", read_then_exchange)
+    assert resolve(str(link)).path == link

@@ -76,6 +76,13 @@ PATH_MUTANTS = (
         "adapters/files/test_safe_open.py",
     ),
     mutant(
+        "a stranger's link may lead to anybody's file",
+        "config/links.py",
+        "if owner not in may_lead",
+        "if False",
+        "config/test_links.py",
+    ),
+    mutant(
         "a match may be somebody else's file",
         "core/sqlite/match_check.py",
         "return links > 1 and",

@@ -4,9 +4,11 @@ A path is followed, not the file that it once named: whoever watches the folder 
 of them is switched.
 
 The operator wrote the path, and not every link on it. A link that only root or walsyncd's own user can have made is
-followed wherever it leads. One of anybody else is followed only to a file of that same user, who can read it anyway.
-Otherwise the owner of a folder could have any file of the system copied to a replica, and get it back by a restore.
-Such a link stays in the resolved path, where nobody follows it (``adapters.files.safe_open``).
+followed wherever it leads. One of anybody else is followed only to a file of that same user, who can read it anyway,
+or to a name in a folder of that same user, who could as well rename what is there to where the link is. So the user who
+deploys may make the links, and the application's user the database. Otherwise the owner of a folder could have any file
+of the system copied to a replica, and get it back by a restore. Such a link stays in the resolved path, where nobody
+follows it (``adapters.files.safe_open``).
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from pathlib import Path
 
 from walsyncd.file_calls import FileCall
 
-NOBODY = -1
+NOBODY = -1  # of what is not there: the owner of no link
 LINKS_MAX = 40  # as the kernel's (path_resolution(7)); more are a circle, which leads nowhere
 
 
@@ -47,19 +49,19 @@ def resolve(path: str) -> Resolved:
             reached = reached.rpartition("/")[0] or "/"
             continue
         here = f"{reached.rstrip('/')}/{part}"
-        target = _target(here) if len(links) < LINKS_MAX else None
-        if target is None:
+        link = _link(here) if len(links) < LINKS_MAX else None
+        if link is None:
             reached = here
             continue
+        target, owner = link
         links.append(Path(here))
-        owner = _owner(here)
         if owner not in {0, os.geteuid()}:
             foreign.setdefault(owner, "/".join([here, *(each for each in reversed(waiting) if each)]))
         if target.startswith("/"):
             reached = "/"
         waiting += target.split("/")[::-1]
-    goal = _owner(reached) if foreign else NOBODY
-    refused = next((unfollowed for owner, unfollowed in foreign.items() if owner == NOBODY or owner != goal), reached)
+    may_lead = {_owner(reached), _owner(reached.rpartition("/")[0] or "/")} if foreign else set()
+    refused = next((unfollowed for owner, unfollowed in foreign.items() if owner not in may_lead), reached)
     return Resolved(Path(refused), tuple(links))
 
 
@@ -71,9 +73,19 @@ def _owner(path: str) -> int:
         return NOBODY
 
 
-def _target(path: str) -> str | None:
+def _link(path: str) -> tuple[str, int] | None:
+    """Return what a link leads to, and its owner, or None if there is no link.
+
+    Both are read by one descriptor. Otherwise the owner of the folder could put a file of root's in the link's place
+    between the two.
+    """
     try:
         with FileCall(path, "resolve"):
-            return str(Path(path).readlink())
+            os.readlink(path)  # noqa: PTH115  most components are no links, and cost one call
+            descriptor = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                return os.readlink("", dir_fd=descriptor), os.fstat(descriptor).st_uid
+            finally:
+                os.close(descriptor)
     except OSError:  # no link, or nothing that can be read
         return None

@@ -53,7 +53,7 @@ _READ_HINT = (
 )
 _LINK_HINT = (
     "no link is followed in the place of a database's files; a link in a configured path is followed if root made it, "
-    "or if it leads to a file of the link's owner: chown -h root, or configure the path that it leads to"
+    "or if it leads to a file or into a folder of its owner: configure the path that it leads to, or chown -h root"
 )
 
 
