@@ -57,4 +57,18 @@ CLOCK_MUTANTS = (
         "return False",
         "engine/daemon/test_clock_watch.py",
     ),
+    mutant(
+        "a clock that was set back is right although a store told its time",
+        WATCH,
+        "return not self._is_dated and self._most_ms - apart_ms > CLOCK_OFF_MS",
+        "return self._most_ms - apart_ms > CLOCK_OFF_MS",
+        "engine/daemon/test_clock_watch.py",
+    ),
+    mutant(
+        "a store's date is taken whatever it is",
+        WATCH,
+        "if STORE_MS_MIN <= at_ms <= STORE_MS_MAX",
+        "if True",
+        "engine/daemon/test_clock_watch.py",
+    ),
 )

@@ -11,6 +11,7 @@ from structlog.testing import capture_logs
 
 from walsyncd.adapters.journal.journal import Journal
 from walsyncd.engine.daemon.clock_watch import LEAP_KEPT_MS, ClockWatch, Noted, environment_by, remembering_clock
+from walsyncd.errors import StateError
 
 NOW_MS = 1_800_000_000_000
 
@@ -90,7 +91,7 @@ def test_a_clock_that_was_set_back_is_known_to_be_right() -> None:
     assert (clock.is_known(), clock.now_ms(), noted) == (
         False,
         NOW_MS + 7_200_000,
-        [Noted(NOW_MS + 7_200_000 - 5_000, 5_000)],
+        [Noted(NOW_MS + 7_200_000 - 5_000, 5_000, NOW_MS + 7_200_000 - 5_000, 0)],
     )
     ahead_ms[0] = 6_900_000
     assert not clock.is_known()
@@ -106,8 +107,11 @@ def test_what_the_next_run_must_know_is_in_the_journal(tmp_path: Path, monkeypat
     with Journal.open(tmp_path) as journal:
         remembering_clock(journal).compare()
         noted = (journal.fact("clock") or "").split(" ")
-        journal.note_fact("clock", f"{noted[0]} {int(noted[1]) + 7_200_000} {noted[2]}")
+        journal.note_fact("clock", " ".join([noted[0], str(int(noted[1]) + 7_200_000), *noted[2:]]))
         assert remembering_clock(journal).is_known()
+        journal.note_fact("clock", f"{noted[0]} {int(noted[1]) + 7_200_000} {noted[2]}")
+        assert not remembering_clock(journal).is_known(), "of a version that noted less"
+        journal.note_fact("clock", " ".join([noted[0], str(int(noted[1]) + 7_200_000), *noted[2:]]))
         monkeypatch.setattr("walsyncd.engine.daemon.clock_watch.boot_id", lambda: "another")
         assert not remembering_clock(journal).is_known()
         environment = environment_by(remembering_clock(journal), journal, lambda: None, lambda: 7)
@@ -134,8 +138,79 @@ def test_a_clock_that_was_set_forward_has_leapt_for_a_day() -> None:
     next_run = ClockWatch(
         wall_ms=lambda: NOW_MS + 7_200_000 + boot_ms[0],
         boot_ms=lambda: boot_ms[0],
-        noted=Noted(NOW_MS, -LEAP_KEPT_MS),
+        noted=Noted(NOW_MS, -LEAP_KEPT_MS, NOW_MS, 0),
     )
     assert next_run.has_leapt()
-    noted = Noted(NOW_MS, boot_ms[0] - 5)
+    noted = Noted(NOW_MS, boot_ms[0] - 5, NOW_MS, 0)
     assert ClockWatch(wall_ms=lambda: NOW_MS + boot_ms[0], boot_ms=lambda: boot_ms[0], noted=noted).has_leapt()
+
+
+def test_a_second_leap_is_a_leap_for_the_next_run_too() -> None:
+    """By less than the first, which was corrected. Nothing of a folder is deleted by it."""
+    ahead_ms, noted = [0], list[Noted]()
+
+    def run() -> ClockWatch:
+        return ClockWatch(
+            wall_ms=lambda: NOW_MS + ahead_ms[0],
+            boot_ms=lambda: 5_000,
+            noted=noted[-1] if noted else None,
+            note=noted.append,
+        )
+
+    clock = run()
+    for ahead_ms[0] in (0, 30 * LEAP_KEPT_MS, 0):
+        clock.compare()
+    assert not clock.has_leapt()
+    ahead_ms[0] = 20 * LEAP_KEPT_MS
+    assert run().has_leapt()
+
+
+def test_a_clock_that_was_set_back_proves_nothing_where_a_store_told_its_time() -> None:
+    """It may have been right before. The next run of the boot does not take it for the truth before an answer."""
+    ahead_ms, store_ms, noted = [0], list[int | None]([NOW_MS]), list[Noted]()
+    stores = [SimpleNamespace(clock_ms=lambda: store_ms[0])]
+
+    def run() -> ClockWatch:
+        return ClockWatch(
+            lambda: cast("Any", stores),
+            lambda: NOW_MS + ahead_ms[0],
+            boot_ms=lambda: 5_000,
+            noted=noted[-1] if noted else None,
+            note=noted.append,
+        )
+
+    clock = run()
+    clock.compare()
+    ahead_ms[0] = -3_600_000
+    clock.compare()
+    assert (clock.is_known(), clock.now_ms()) == (True, NOW_MS)
+    store_ms[0] = None
+    assert not run().is_known()
+    store_ms[0] = NOW_MS
+    assert run().is_known()
+
+
+@pytest.mark.parametrize("store_ms", [-1, 0, 946_684_800_000, 7_258_118_400_001, 253_370_764_800_000])
+def test_a_date_that_cannot_be_true_is_not_taken_for_the_time(store_ms: int) -> None:
+    """A key has no room for it, or all that was stored before would be doubtful. Nothing is deleted meanwhile."""
+    clock = watch([store_ms])
+    assert (clock.now_ms(), clock.is_known()) == (NOW_MS, False)
+    assert "the store's" in clock.words()
+
+
+def test_an_answer_is_no_failure_because_the_clock_cannot_be_noted() -> None:
+    """The disk of the journal is full; it is noted with a later answer."""
+    noted, is_full = list[Noted](), [True]
+
+    def note(new: Noted) -> None:
+        if is_full[0]:
+            raise StateError("write journal: disk full")
+        noted.append(new)
+
+    clock = ClockWatch(wall_ms=lambda: NOW_MS, boot_ms=lambda: 5_000, note=note)
+    clock.compare()
+    assert not noted
+    is_full[0] = False
+    clock.compare()
+    clock.compare()
+    assert noted == [Noted(NOW_MS - 5_000, -LEAP_KEPT_MS, NOW_MS - 5_000, 0)]

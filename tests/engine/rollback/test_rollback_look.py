@@ -164,3 +164,19 @@ def test_a_lost_map_begins_another_epoch(tmp_path: Path) -> None:
             assert step.base_wanted
             assert (follow.state.stream.epoch, follow.state.stream.frame) == (state.stream.epoch + 1, 0)
             assert follow.state.start == follow.state.stream.position
+
+
+@pytest.mark.parametrize(("machine_ms", "true_ms"), [(0, -9_000_000), (0, 9_000_000), (-9_000_000, -9_000_000)])
+def test_a_look_is_noted_by_the_clock_of_the_file(tmp_path: Path, machine_ms: int, true_ms: int) -> None:
+    """The store's clock differs, or the clock was ahead when the file was written: it was looked at until that date."""
+    path = tmp_path / "app.db"
+    with SqliteProcess(path) as app:
+        app.execute("CREATE TABLE t (x)")
+        with Following(path, tmp_path / "f").begin() as follow:
+            scanned(follow)
+            now_ms = path.stat().st_ctime_ns // 1_000_000 + rollback_look.NOTED_MS + 1_000
+            follow.environment = replace(
+                follow.environment, machine_ms=lambda: now_ms + machine_ms, wall_ms=lambda: now_ms + true_ms
+            )
+            assert follow.step().again_s is None
+            assert follow.state.file.known

@@ -6,11 +6,14 @@ the store's clock                      the true time
 agrees within ``CLOCK_OFF_MS``         this machine's
 differs by more                        the store's; nothing is deleted meanwhile (``engine.upkeep.housekeeper``)
 is not known: no answer yet, a folder  this machine's
+can't be true (``STORE_MS_MIN``)       this machine's, although nothing is deleted
 =====================================  =============================================================================
 
 A time that was taken before and is later than the true time was wrong if the true time is known. It is if a store's
 clock is, or if this machine's was set back since then: somebody corrected it. That shows by the clock that counts from
 the boot, which nobody sets. How far both were apart at most is noted, so that it outlives a restart of the daemon.
+It says nothing if a store has told its time since the boot: commits have that time then, and this machine's clock may
+have been set back although it was right.
 The same clock shows that this machine's was set forward (``has_leapt``). A folder of replicas has no other clock, so
 nothing in it is taken for old for a day.
 
@@ -31,11 +34,14 @@ from walsyncd.adapters.storage.interface import Storage
 from walsyncd.adapters.system import clock
 from walsyncd.engine.follow.environment import Environment
 from walsyncd.engine.upkeep.housekeeper import CLOCK_OFF_MS
+from walsyncd.errors import WalsyncdError
 
 REMEDY = "set the clock (timedatectl); until then commits are stored with the store's time, and nothing is deleted"
 LEAP_KEPT_MS = 86_400_000  # in a day somebody notices a wrong clock, or the machine asks its time server
-FACT = "clock"  # in the journal: the boot's id, and how far its clocks were apart at most
+FACT = "clock"  # in the journal: the boot's id, and ``Noted``
 NOTED_MS = 60_000  # what the clock may gain before it is noted again
+STORE_MS_MIN = 1_577_836_800_000  # 2020, when walsyncd did not exist: a store that says less has no battery, or lies
+STORE_MS_MAX = 7_258_118_400_000  # 2200; a key has no room for a time after 2286
 
 _log = structlog.get_logger()
 
@@ -43,12 +49,15 @@ _log = structlog.get_logger()
 class Noted(NamedTuple):
     """What the next run of this boot must know.
 
-    ``most_ms`` is by how much the wall clock was ahead of the boot's at most. ``leapt_ms`` is when it was set forward,
-    by the boot's clock.
+    ``most_ms`` is by how much the wall clock was ahead of the boot's at most, and ``usual_ms`` by how much it was since
+    it was set last. ``leapt_ms`` is when it was set forward, by the boot's clock. ``is_dated`` is 1 if a store told its
+    time.
     """
 
     most_ms: int
     leapt_ms: int
+    usual_ms: int
+    is_dated: int
 
 
 def remembering_clock(journal: Journal) -> ClockWatch:
@@ -56,8 +65,8 @@ def remembering_clock(journal: Journal) -> ClockWatch:
     boot, *noted = (journal.fact(FACT) or "").split(" ")
     now = boot_id()
     return ClockWatch(
-        noted=Noted(*map(int, noted)) if boot == now else None,
-        note=lambda new: journal.note_fact(FACT, f"{now} {new.most_ms} {new.leapt_ms}"),
+        noted=Noted(*map(int, noted)) if boot == now and len(noted) == len(Noted._fields) else None,
+        note=lambda new: journal.note_fact(FACT, " ".join(map(str, (now, *new)))),
     )
 
 
@@ -96,14 +105,15 @@ class ClockWatch:
         self._boot_ms = boot_ms
         self._noted = noted
         self._note = note
-        self._most_ms, self._leapt_ms = noted or Noted(self._apart_ms(), -LEAP_KEPT_MS)
-        self._usual_ms = self._most_ms
+        apart_ms = self._apart_ms()
+        known = noted or Noted(apart_ms, -LEAP_KEPT_MS, apart_ms, 0)
+        self._most_ms, self._leapt_ms, self._usual_ms, self._is_dated = known
         self._is_off = False
         self._lock = threading.Lock()
 
     def now_ms(self) -> int:
         """Return the true time, in milliseconds since 1970, as far as it is known."""
-        wall_ms, stores = self._wall_ms(), self._stores_ms()
+        wall_ms, stores = self._wall_ms(), self._true_stores_ms()
         nearest_ms = min(stores, key=lambda store_ms: abs(wall_ms - store_ms), default=wall_ms)
         return wall_ms if abs(wall_ms - nearest_ms) <= CLOCK_OFF_MS else nearest_ms
 
@@ -111,7 +121,10 @@ class ClockWatch:
         """Whether an earlier time that is after ``now_ms`` must have been wrong."""
         apart_ms = self._apart_ms()
         self._most_ms = max(self._most_ms, apart_ms)
-        return self._most_ms - apart_ms > CLOCK_OFF_MS or bool(self._stores_ms())
+        if self._true_stores_ms():
+            self._is_dated = 1
+            return True
+        return not self._is_dated and self._most_ms - apart_ms > CLOCK_OFF_MS
 
     def has_leapt(self) -> bool:
         """Whether this machine's clock was set forward within a day, so that what it calls old may be young."""
@@ -142,15 +155,28 @@ class ClockWatch:
         with self._lock:
             words = self.words()
             was_off, self._is_off = self._is_off, bool(words)
-            new = Noted(self._most_ms, self._leapt_ms)
-            is_new = self._noted is None or self._most_ms > self._noted.most_ms + NOTED_MS
-            self._noted = new if is_new else self._noted
-        if is_new:
-            self._note(new)
+            new = Noted(self._most_ms, self._leapt_ms, self._usual_ms, self._is_dated)
+        self._note_again(new)
         if words and not was_off:
             _log.error("clock_differed", ahead_s=round(self.ahead_s()), remedy=REMEDY)
         elif was_off and not words:
             _log.info("clock_agreed_again")
+
+    def _note_again(self, new: Noted) -> None:
+        """Note what the next run must know if it differs. Without room in the journal the next answer's turn has it."""
+        with self._lock:
+            noted = self._noted
+            if noted and new[1:] == noted[1:] and new.most_ms <= noted.most_ms + NOTED_MS:
+                return
+            self._noted = new
+        try:
+            self._note(new)
+        except WalsyncdError:  # an answer of the storage is no failure because of that
+            with self._lock:
+                self._noted = noted
+
+    def _true_stores_ms(self) -> list[int]:
+        return [at_ms for at_ms in self._stores_ms() if STORE_MS_MIN <= at_ms <= STORE_MS_MAX]
 
     def _stores_ms(self) -> list[int]:
         return [at_ms for storage in self.storages() if (at_ms := storage.clock_ms()) is not None]

@@ -80,9 +80,9 @@ def _unchanged(
     environment: Environment, state: FollowState, facts: FileFacts, writes: int, *, is_watched: bool
 ) -> Step:
     """Return the step for a file whose content is dealt with. Its looks are noted once it has settled."""
-    quiet_ms = environment.wall_ms() - facts.ctime_ns // 1_000_000
+    quiet_ms = environment.machine_ms() - facts.ctime_ns // 1_000_000
     wait_ms = NOTED_MS if is_watched else settling_ms(facts)
-    settled = quiet_ms > wait_ms and is_settled(facts, environment)
+    settled = (quiet_ms > wait_ms or quiet_ms < 0) and is_settled(facts, environment)
     look = facts if settled else facts.unknown()
     now = replace(state, file=look) if look != state.file else None
     again_s = None if settled else wait_ms / 1000
