@@ -18,6 +18,8 @@ from tests.engine.running import Place, running, wait_for
 from tests.fakes import Call, FakeStorage
 from walsyncd.cli import main
 from walsyncd.cli.commands import status
+from walsyncd.config import Suspended
+from walsyncd.engine.daemon.database_status import suspended_status
 from walsyncd.errors import TransientError
 
 
@@ -242,3 +244,10 @@ def test_watch_shows_what_fits_worst_first(
     assert "absent-00" in out
     assert "databases that need less attention" in out
     assert out.splitlines()[-1].startswith("41 databases: 40 missing, 1 following; worst lag")
+
+
+def test_the_lag_of_what_is_not_followed() -> None:
+    """The table shows as LAG what ``--max-lag`` counts."""
+    why = Suspended("odd", "/srv/odd.db", "database[1]", "is a FIFO, no file", "remove it", since_ms=1_000_000)
+    assert status._lag(suspended_status(why), 1_095_000) == "up to 95.0 s"
+    assert status._lag(suspended_status(replace(why, since_ms=0)), 1_095_000) == "none"

@@ -16,9 +16,9 @@ from tests.engine.running import Place, running, wait_for
 from tests.fakes import Call, FakeStorage
 from tests.receivers import Receiver, run_receiver
 from tests.stores import free_ports
-from walsyncd.config import NotifySettings
+from walsyncd.config import NotifySettings, Suspended
 from walsyncd.engine.daemon import notifier as notifier_module
-from walsyncd.engine.daemon.notifier import Complaint, Notifier
+from walsyncd.engine.daemon.notifier import Complaint, Notifier, complaints_of
 from walsyncd.errors import TransientError
 
 MISSING = Complaint("app", "missing", "/srv/app.db does not exist", "it is picked up when it appears")
@@ -156,3 +156,10 @@ def test_a_daemon_reports_what_is_wrong_and_what_is_well_again(tmp_path: Path, r
             place.sync()
             release.set()
     assert json.dumps(receiver.reports())
+
+
+def test_what_is_suspended_is_a_problem() -> None:
+    """A match that can't be replicated is in no replica, although nothing of it is followed."""
+    odd = Suspended("srv/odd.db", "/srv/odd.db", "database[1]", "is a FIFO, no file", "remove it, or exclude it")
+    found = complaints_of((), {}, trouble="", failed_drills=(), suspended=(odd,))
+    assert found == [Complaint("srv/odd.db", "suspended", "is a FIFO, no file", "remove it, or exclude it")]

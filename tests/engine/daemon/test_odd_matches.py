@@ -148,6 +148,8 @@ def test_an_odd_match_that_comes_and_goes(tenants: Tenants, place: Place) -> Non
         place.sync(tenants.name("good"))
         put_fifo(tenants)
         wait_for(lambda: tenants.suspended() == {"odd": "is a FIFO, no file"})
+        complaints = daemon._observability._complaints()
+        assert [(each.database, each.kind) for each in complaints or ()] == [(tenants.name("odd"), "suspended")]
         tenants.path("odd").unlink()
         tenants.add("new").rename(tenants.path("odd"))
         wait_for(lambda: not tenants.suspended())

@@ -83,8 +83,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "What a pattern matches and can't be a database (a link, a folder, no SQLite\n"
         "file) is suspended as long as it is one of these.\n"
         "LAG is the age of the oldest commit that is not stored, or for how long nobody\n"
-        "has looked although a look was due. Below the table are the cause and what helps,\n"
-        "and a summary at the end. What needs attention is first."
+        'has looked although a look was due, or "up to" the time for which it has not\n'
+        "been followed. Below the table are the cause and what helps, and a summary at the\n"
+        "end. What needs attention is first."
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help="databases, by name or pattern (default: all)")
     parser.add_argument(
@@ -226,19 +227,19 @@ def _lines(report: StatusReport, settings: Settings, lines_max: int | None = Non
     count = len(report.databases)
     if lines_max is not None:
         room = lines_max - len(lines) - 2  # for the summary, and for the number of databases not shown
-        count = _count_that_fits(report.databases, room)
-    lines += _table(report.databases[:count])
+        count = _count_that_fits(report.databases, report.now_ms, room)
+    lines += _table(report.databases[:count], report.now_ms)
     if count < len(report.databases):
         lines.append(f"and {counted(len(report.databases) - count, 'database')} that need less attention")
     return [*lines, str(summary_of(report.databases, report.now_ms))]
 
 
-def _count_that_fits(databases: Sequence[DatabaseStatus], room: int) -> int:
+def _count_that_fits(databases: Sequence[DatabaseStatus], now_ms: int, room: int) -> int:
     """How many of the first databases take at most ``room`` lines of the terminal; at least one."""
     columns = shutil.get_terminal_size().columns
     count = max(1, min(len(databases), room - 1))
     while count > 1:
-        lines = _table(databases[:count])
+        lines = _table(databases[:count], now_ms)
         used = sum(max(1, -(-len(_ESCAPE.sub("", line)) // columns)) for line in lines)
         if used <= room:
             break
@@ -246,13 +247,13 @@ def _count_that_fits(databases: Sequence[DatabaseStatus], room: int) -> int:
     return count
 
 
-def _table(databases: Sequence[DatabaseStatus]) -> list[str]:
+def _table(databases: Sequence[DatabaseStatus], now_ms: int) -> list[str]:
     """Return the table, and below it the remarks about single databases."""
     columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else SCRUBBED_WIDTH_MIN
     widths_min = {"SCRUBBED": SCRUBBED_WIDTH_MIN, "STORED POSITION": POSITION_WIDTH_MIN}
     shown = [columns >= widths_min.get(heading, 0) for heading in HEADINGS]
     headings = tuple(compress(HEADINGS, shown))
-    rows = [tuple(compress(_cells(database, is_wide=columns >= WIDE_MIN), shown)) for database in databases]
+    rows = [tuple(compress(_cells(database, now_ms, is_wide=columns >= WIDE_MIN), shown)) for database in databases]
     return [*table_lines(headings, rows), *(line for database in databases for line in _remarks(database))]
 
 
@@ -288,13 +289,13 @@ def _remarks(database: DatabaseStatus) -> Iterator[str]:
         yield one_line(f"{database.name}: backpressure is on: {PRICE_OF_BACKPRESSURE}")
 
 
-def _cells(database: DatabaseStatus, *, is_wide: bool) -> tuple[str, ...]:
+def _cells(database: DatabaseStatus, now_ms: int, *, is_wide: bool) -> tuple[str, ...]:
     waits = database.spool_objects
     moment = _moment if is_wide else _day_or_time
     return (
         database.name,
         database.state,
-        _lag(database),
+        _lag(database, now_ms),
         _size(waits, database.spool_bytes, is_wide=is_wide) if waits else "empty",
         _size(database.bucket_objects, database.bucket_bytes, is_wide=is_wide),
         moment(database.last_commit_ms),
@@ -305,8 +306,14 @@ def _cells(database: DatabaseStatus, *, is_wide: bool) -> tuple[str, ...]:
     )
 
 
-def _lag(database: DatabaseStatus) -> str:
-    """Return the age of the oldest pending commit, or how long it has not been checked whether there is one."""
+def _lag(database: DatabaseStatus, now_ms: int) -> str:
+    """Return the age of the oldest pending commit, or how long it has not been checked whether there is one.
+
+    It is what ``--max-lag`` and the summary count.
+    """
+    behind_s = database.behind_s(now_ms)
+    if behind_s > max(database.lag_s, database.unseen_s, database.unbased_s, UNSEEN_SHOWN_S):
+        return f"up to {behind_s:.1f} s"
     if database.unseen_s > max(database.lag_s, UNSEEN_SHOWN_S):
         return f"{database.unseen_s:.1f} s, not looked at"
     if database.unbased_s > max(database.lag_s, UNSEEN_SHOWN_S):

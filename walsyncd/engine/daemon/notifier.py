@@ -23,7 +23,7 @@ import structlog
 from walsyncd.adapters.journal.journal import DatabaseRow
 from walsyncd.adapters.system import clock
 from walsyncd.adapters.system.web_hook import get, post, with_suffix
-from walsyncd.config import NotifySettings
+from walsyncd.config import NotifySettings, Suspended
 from walsyncd.core.follow.database_state import DatabaseState
 from walsyncd.core.stored.moment import format_moment
 from walsyncd.engine.follow.followed_database import FollowedDatabase
@@ -59,14 +59,17 @@ def complaints_of(
     *,
     trouble: str,
     failed_drills: Collection[int],
+    suspended: Sequence[Suspended] = (),
 ) -> list[Complaint] | None:
     """Return what is wrong now, or None until each database was looked at once.
 
     ``trouble`` is the storage's as a whole. While there is one, refusals of single databases are part of it.
+    ``suspended`` is configured and can't be replicated.
     """
     if any(tracked.report.state is DatabaseState.NEW for tracked in followed):
         return None
     found = [Complaint(None, "storage", trouble)] if trouble else []
+    found += [Complaint(each.name, str(DatabaseState.SUSPENDED), each.cause, each.remedy) for each in suspended]
     for tracked in followed:
         row = rows.get(tracked.row_id)
         if row is None:

@@ -164,9 +164,9 @@ class Observability:
 
     def _complaints(self) -> list[Complaint] | None:
         rows = {row.id: row for row in self._journal.databases()}
-        followed = self._databases().all()
+        followed, suspended = self._databases().all(), self._databases().suspended
         failed_drills = {each.row_id for each in followed if _has_failed(self._journal.last_drill(each.row_id))}
-        return complaints_of(followed, rows, trouble=self.trouble(), failed_drills=failed_drills)
+        return complaints_of(followed, rows, trouble=self.trouble(), failed_drills=failed_drills, suspended=suspended)
 
 
 def _has_failed(drill: DrillRow | None) -> bool:
