@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from walsyncd.config.problem import Problem, error_of, name_key, problem_of, unknown_variables
+from walsyncd.config.problem import Problem, error_of, format_value, name_key, problem_of, unknown_variables
 from walsyncd.config.schema import ConfigFile
 
 FILE = Path("/etc/walsyncd/config.toml")
@@ -126,3 +126,19 @@ def test_credentials_in_a_url_are_not_shown() -> None:
     """The rest of it is."""
     problem = _problem(daemon={"uploads_max": "https://key:s3cret@store.example/x"})
     assert problem.value == "'https://…@store.example/x'"
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        ("http://u:SE/CR@ET@store", "'http://…@store'"),
+        ("u:SECRET@store:9000", "'…@store:9000'"),
+        ("u:SE/CRET@store", "'…@store'"),
+        ("http://store:9000", "'http://store:9000'"),
+        ("/srv/a:b@c.db", "'/srv/a:b@c.db'"),
+        (["/srv/x@y", "*.db"], "['/srv/x@y', '*.db']"),
+    ],
+)
+def test_no_value_shows_the_user_of_a_url(value: object, shown: str) -> None:
+    """Whatever the password contains, and without the scheme, too."""
+    assert format_value(value) == shown

@@ -110,4 +110,6 @@ def test_the_key_of_sse_c_does_not_go_over_the_network_in_the_clear(tmp_path: Pa
     key = f'encryption = "sse-c"\nsse_c_key_file = "{_key_file(tmp_path, KEY)}"\n'
     with pytest.raises(UsageError, match=r"in the clear.*https://"):
         _load(tmp_path, f'{key}endpoint_url = "http://s3.example.com"')
+    with pytest.raises(UsageError, match=r"http://…@s3\.example\.com"):
+        _load(tmp_path, f'{key}endpoint_url = "http://u:SECRET@s3.example.com"')
     assert _load(tmp_path, f'{key}endpoint_url = "http://127.0.0.1:9000"').options["encryption_key"] == KEY

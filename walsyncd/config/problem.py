@@ -40,7 +40,8 @@ _MESSAGES = {
 }
 
 
-_CREDENTIALS = re.compile(r"//[^/@\s]+@")  # in a URL
+# Of a URL, which may lack its scheme. A password may contain "/" and "@".
+_CREDENTIALS = re.compile(r"""(//|(?<=['"])(?=[^/]*:(?!//)))\S+@""")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +72,7 @@ def problem_of(details: ErrorDetails) -> Problem:
     message, hint = _explain(details)
     is_secret = not _SECRETS.isdisjoint(map(str, location)) or not _is_of_one_key(details)
     shows_value = not is_secret and not _is_unknown(details) and details["type"] != "missing"
-    return Problem(name_key(location), _format_value(details["input"]) if shows_value else "", message, hint)
+    return Problem(name_key(location), format_value(details["input"]) if shows_value else "", message, hint)
 
 
 def _is_of_one_key(details: ErrorDetails) -> bool:
@@ -98,9 +99,9 @@ def _is_clash(details: ErrorDetails) -> bool:
     return in_storage and details["type"] != "missing" and isinstance(details["input"], dict)
 
 
-def _format_value(value: object) -> str:
-    """Return the value roughly as TOML writes it (single quotes are valid too)."""
-    return str(value).lower() if isinstance(value, bool) else _CREDENTIALS.sub("//…@", repr(value))
+def format_value(value: object) -> str:
+    """Return the value roughly as TOML writes it (single quotes are valid too), without the user of a URL."""
+    return str(value).lower() if isinstance(value, bool) else _CREDENTIALS.sub(r"\1…@", repr(value))
 
 
 def unknown_variables() -> Iterator[Problem]:

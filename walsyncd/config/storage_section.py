@@ -22,7 +22,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from walsyncd.config.problem import Problem, name_key
+from walsyncd.config.problem import Problem, format_value, name_key
 from walsyncd.config.schema import DestinationSection, StorageSection
 from walsyncd.config.settings import StorageSettings
 
@@ -109,7 +109,7 @@ def _lone_keys(section: DestinationSection, destination: str) -> Iterator[Proble
     endpoint = urlsplit(section.endpoint_url or "https://")
     if section.encryption == "sse-c" and endpoint.scheme == "http" and endpoint.hostname not in _LOOPBACK:
         message = "sse-c would send its key in the clear"
-        yield Problem(_key(destination, "endpoint_url"), repr(section.endpoint_url), message, "use https://")
+        yield Problem(_key(destination, "endpoint_url"), format_value(section.endpoint_url), message, "use https://")
 
 
 def _encryption_key(section: DestinationSection, destination: str) -> tuple[bytes | None, list[Problem]]:
