@@ -318,10 +318,10 @@ class S3Storage:
 
     def _note_headers(self, headers: Mapping[str, str]) -> None:
         try:
-            moment = parsedate_to_datetime(headers["Date"])
-        except (KeyError, ValueError):
+            store_ms = _milliseconds(parsedate_to_datetime(headers["Date"]))
+        except (KeyError, ValueError, OverflowError):
             return  # a store without a clock: no time is better than a wrong one
-        self._date = (_milliseconds(moment), time.clock_gettime_ns(time.CLOCK_BOOTTIME))
+        self._date = (store_ms, time.clock_gettime_ns(time.CLOCK_BOOTTIME))
 
     def _target(self, key: str) -> RequestTarget:
         return RequestTarget(self._settings.bucket, self._client.meta.endpoint_url, self._root + key)
