@@ -178,6 +178,25 @@ def test_a_clock_that_is_behind_is_corrected_by_the_store(place: Place, monkeypa
         assert clocks.doubtful() == []
 
 
+def test_a_clock_that_was_set_back_by_mistake_dates_nothing_after_a_restart(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was committed meanwhile is read before the store's first answer, and keeps the time before it."""
+    with clocked(place, monkeypatch, has_date=True) as clocks:
+        with daemon(clocks):
+            clocks.commit()
+            clocks.machine.ahead_ms = -HOUR_MS
+            clocks.commit()
+            clocks.commit()
+        clocks.writer.execute("insert into t values (1)")
+        with daemon(clocks):
+            clocks.commit()
+            clocks.commit()
+        assert clocks.doubtful() == []
+        times = [key.time_ms for key in sorted(clocks.objects(), key=lambda key: (key.epoch, key.last))]
+        assert times == sorted(times)
+
+
 def test_a_folder_never_gives_a_wrong_commit_silently_after_a_clock_was_ahead(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
