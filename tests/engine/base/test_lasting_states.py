@@ -161,3 +161,22 @@ def test_a_wal_that_never_restarts_gets_its_bases(place: Place, monkeypatch: pyt
             for epoch in older:
                 shutil.rmtree(epoch)
             assert len(restored_values(pruned)) == 1 + count * 41
+
+
+def test_what_is_stored_again_for_a_base_asks_for_no_other_base(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file into which nothing was ever copied is tiny, and the pages of its WAL are not. They count as the base's."""
+    monkeypatch.setattr(copy_frames, "EPOCH_BYTES", 10_000)
+    with wal_database(place.database()) as writer, running(place.settings("app")):
+        place.sync()
+        writer.execute("PRAGMA wal_autocheckpoint = 0", "create table blob (x)")
+        for _ in range(10):  # more than an epoch
+            writer.execute("insert into blob values (randomblob(20000))")
+            place.sync()
+        assert main(["snapshot", *place.config(), "app", "--timeout", "60s"]) == 0
+        first = place.row().base_key
+        monkeypatch.setattr("walsyncd.core.keep.base_schedule.WORK_BYTES_MIN", 1_000)
+        monkeypatch.setattr("walsyncd.engine.base.snapshotter.WORK_PAUSE_S", 0.0)
+        for _ in range(20):
+            writer.execute("insert into blob values (randomblob(1000))")
+            place.sync()
+        assert place.row().base_key == first

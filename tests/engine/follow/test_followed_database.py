@@ -104,3 +104,9 @@ def test_a_database_is_called_by_its_configuration() -> None:
     path = Path("/nowhere/app.db")
     tracked = FollowedDatabase(spec_of(path), 1, WalPairs(path))
     assert (tracked.path, tracked.name) == (path, "app")
+
+
+def test_only_the_epoch_that_was_begun_for_a_base_holds_pages_again() -> None:
+    """They follow its start, and a base from any later position does not need them."""
+    need = BaseNeed(begun_epoch=7, begun_bytes=1000)
+    assert [need.begun_for_base(*start) for start in [(7, 0), (7, 5), (8, 0)]] == [1000, 0, 0]

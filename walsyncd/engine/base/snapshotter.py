@@ -75,7 +75,10 @@ class _Origin:
 
 @dataclass(slots=True)
 class _Work:
-    """What a restore would apply to the newest base: the stored bytes since it was taken."""
+    """What a restore would apply to the newest base: the stored bytes since it was taken.
+
+    What was stored again for a base (``content.epoch_start``) counts as part of that base.
+    """
 
     tracked: FollowedDatabase
     base_bytes: int
@@ -163,7 +166,7 @@ class Snapshotter:
             work, taken = self._work.get(row.database_id), self._taken.get(row.database_id)
             if work is None or taken is None or row.kind is not ObjectKind.SEGMENT:
                 return
-            work.wal_bytes += row.size
+            work.wal_bytes += row.size - work.tracked.base.begun_for_base(row.epoch, row.first - 1)
             wait_s = WORK_PAUSE_S - age_s(taken[1], self._now_ms())
             is_due = self._is_worth_it(work)
         if is_due:
@@ -369,7 +372,8 @@ class Snapshotter:
         else:
             yield from close_base(self._interrupt, tracked, base, reading, finish)
         with self._lock:
-            self._work[tracked.row_id] = _Work(tracked, base.size, 0)
+            again = tracked.base.begun_for_base(base.plan.epoch, base.plan.frame)
+            self._work[tracked.row_id] = _Work(tracked, base.size + again, 0)
         _log.info(
             "base_copied",
             database=tracked.name,

@@ -279,7 +279,7 @@ class EpochStarts:
             raise TransientError("the generation ended")
         transaction.is_durable()
         tracked.apply(step)
-        tracked.note_base(hindrance="")
+        tracked.note_base(hindrance="", begun_epoch=rows[0].epoch, begun_bytes=rows[0].size)
         offer(rows)
         position = str(step.state.stream.position)
         _log.info("epoch_begun_for_base", database=tracked.name, position=position, stored_bytes=rows[0].size)

@@ -68,6 +68,10 @@ class BaseNeed:
     """Since when a base has been due and has waited for that restart (monotonic)."""
     hindrance: str = ""
     """Why no epoch could be begun for it although the WAL has not restarted."""
+    begun_epoch: int = 0
+    """The last epoch that was begun for a base, or 0 if none was."""
+    begun_bytes: int = 0
+    """The stored size of the transaction that it began with."""
     unbased_since_s: float | None = None
     """Since when there is a change that is in no base, where only bases store changes (monotonic)."""
     problem: str = ""
@@ -76,6 +80,10 @@ class BaseNeed:
     def wanting(self, reason: str) -> BaseNeed:
         """Return that a base is wanted. The reason is ``reason``, unless a base was wanted before."""
         return replace(self, wanted=self.wanted or reason)
+
+    def begun_for_base(self, epoch: int, frame: int) -> int:
+        """Return the stored size of what follows this position that was stored again for a base, 0 if nothing was."""
+        return self.begun_bytes if (epoch, frame) == (self.begun_epoch, 0) else 0
 
     def can_begin(self, state: FollowState | None) -> bool:
         """Whether to ask for a base now that is wanted, or that has waited for a restart of the WAL."""
