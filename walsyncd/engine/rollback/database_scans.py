@@ -231,8 +231,9 @@ class DatabaseScans:
         self._is_dated = True
         if self._compared is None and state.file.known:
             now = database_identity(self._tracked)
+            now_s = time.monotonic()  # before the other clock: what passes between the two makes it older, not younger
             age_s = self._tools.environment.machine_ms() / 1000 - changed_ns(now, state.file) / 1e9
-            self._tools.schedule.unseen_since(self._tracked, time.monotonic() - max(0.0, age_s))
+            self._tools.schedule.unseen_since(self._tracked, now_s - max(0.0, age_s))
 
     # -- bases ------------------------------------------------------------------------------------------------------
 
