@@ -36,6 +36,7 @@ from walsyncd.core.sqlite.wal import FrameEnd, Frames
 from walsyncd.engine.base.copy_queue import CopyQueue
 from walsyncd.engine.base.snapshotter import Snapshotter
 from walsyncd.engine.follow.copy_frames import close_epoch_if_due
+from walsyncd.engine.follow.environment import Environment
 from walsyncd.engine.follow.file_facts import file_facts
 from walsyncd.engine.follow.followed_database import FollowedDatabase
 from walsyncd.engine.follow.segment_builder import SegmentBuilder
@@ -217,7 +218,8 @@ class Play:
             self.keeper.adopt(tracked)
         assert tracked.state is not None
         cursor = tracked.state.cursor or Cursor((1, 2), None, 0, (0, 0))
-        reader = SimpleNamespace(tracked=tracked, environment=SimpleNamespace(wall_ms=lambda: self.now_ms))
+        environment = Environment(self._journal, lambda: None, "boot", wall_ms=lambda: self.now_ms)
+        reader = SimpleNamespace(tracked=tracked, environment=environment)
         if restarts or cursor.frames + transactions > RESTART_FRAMES:
             cursor = Cursor(cursor.salts, None, 0, (0, 0))
             tracked.state = tracked.state.entered(cursor)

@@ -152,8 +152,9 @@ def test_an_odd_match_that_comes_and_goes(tenants: Tenants, place: Place) -> Non
         assert [(each.database, each.kind) for each in complaints or ()] == [(tenants.name("odd"), "suspended")]
         tenants.path("odd").unlink()
         tenants.add("new").rename(tenants.path("odd"))
-        wait_for(lambda: not tenants.suspended())
-        place.sync(tenants.name("odd"))
+        name = tenants.name("odd")
+        wait_for(lambda: not tenants.suspended() and "databases" in place.ask(op="sync", names=[name]))
+        place.sync(name)
         assert len([each for each in daemon.databases if each.name == tenants.name("odd")]) == 1
 
 
