@@ -6,8 +6,13 @@ import os
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.stores import Store, run_moto, run_rclone, run_seaweedfs
+
+# No test fails because the machine is busy: hypothesis would take an example of over 200 ms for a fault.
+settings.register_profile("walsyncd", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("walsyncd")
 
 
 @pytest.fixture(scope="session", autouse=True)

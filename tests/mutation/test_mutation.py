@@ -52,8 +52,6 @@ _RUNNER = """
 import json, os, sys
 import boto3, botocore.config, botocore.endpoint, botocore.parsers, hypothesis.stateful, hypothesis.strategies
 import inotify_simple, numpy, pytest, sqlite3, structlog
-hypothesis.settings.register_profile("busy machine", suppress_health_check=[hypothesis.HealthCheck.too_slow])
-hypothesis.settings.load_profile("busy machine")
 for line in sys.stdin:
     pid = os.fork()
     if not pid:
