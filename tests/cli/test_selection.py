@@ -75,4 +75,6 @@ def test_the_summary_counts_states_and_names_the_worst_lag() -> None:
     assert summary.states == {"following": 4, "missing": 1}
     assert str(summary) == "5 databases: 4 following, 1 missing; worst lag 60.0 s (missing)"
     assert str(summary_of(databases[:1], NOW_MS)) == "1 database: 1 following; nothing is behind"
+    stopped = [status("app", DatabaseState.STOPPED)]  # nobody can say: no daemon answers
+    assert str(summary_of(stopped, NOW_MS)) == "1 database: 1 stopped; what is behind is not known"
     assert str(summary_of([], NOW_MS)) == "0 databases"

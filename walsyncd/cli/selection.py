@@ -87,7 +87,8 @@ class Summary:
     def __str__(self) -> str:
         words = [counted(self.databases, "database")]
         words += [f"{count} {state}" for state, count in self.states.items()]
-        lag = f"worst lag {self.worst_lag_s:.1f} s ({self.worst})" if self.worst else "nothing is behind"
+        none = "what is behind is not known" if DatabaseState.STOPPED in self.states else "nothing is behind"
+        lag = f"worst lag {self.worst_lag_s:.1f} s ({self.worst})" if self.worst else none
         return f"{words[0]}: {', '.join(words[1:])}; {lag}" if self.databases else words[0]
 
 
