@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import faulthandler
+import signal
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -54,6 +55,9 @@ def run(args: argparse.Namespace) -> int:
     faulthandler.enable()  # the watchdog's SIGABRT writes every thread's stack to the journal
     try:
         with StopLimit(STOP_SIGNALS, lambda: stop_timeout_s[0] + MARGIN_S, exit_code=EXIT_SPOOLED):
-            return run_daemon(source, stall_detector, once=args.once)
+            code = run_daemon(source, stall_detector, once=args.once)
+        for number in STOP_SIGNALS:  # at its end Python gives them their defaults back: one more would hide the code
+            signal.signal(number, signal.SIG_IGN)
+        return code
     finally:
         log.flush(LOG_FLUSH_S)
