@@ -27,6 +27,7 @@ from walsyncd.core.stored.segment import Commit, SegmentWriter, Trailer
 from walsyncd.engine.follow.segment_builder import MEMORY_BYTES_MAX
 from walsyncd.errors import TransientError, WalsyncdError
 
+SPOOL_SHARE = 4  # larger than 1/SPOOL_SHARE of the spool it is given up, because a base costs less
 SMALL_BYTES = 1 << 20  # so small a bridge is never worse than a base, which takes two objects and ends the generation
 
 

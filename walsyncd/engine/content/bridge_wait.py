@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from walsyncd.core.send.backoff import delay_s
 from walsyncd.engine.follow.followed_database import FollowedDatabase
 from walsyncd.engine.follow.schedule import Schedule
 from walsyncd.errors import TransientError
@@ -56,8 +57,8 @@ class BridgeWait:
 
     def rest_after_failure(self) -> float:
         """Rest longer after each failure. Returns for how many seconds."""
-        wait_s = min(BACK_OFF_S, RETRY_S * 2.0**self._failures)
-        self._failures = min(self._failures + 1, 10)
+        self._failures += 1
+        wait_s = delay_s(self._failures, fraction=1.0, base_s=RETRY_S, cap_s=BACK_OFF_S)
         self.rest(wait_s)
         return wait_s
 

@@ -15,7 +15,7 @@ from walsyncd.core.follow.gap import Gap, GapKind
 from walsyncd.core.sqlite.wal import Salts
 from walsyncd.core.stored.base import BASE_BYTES_MAX
 from walsyncd.core.stored.bridge import SuspectSpan
-from walsyncd.engine.content.bridge_body import BridgeBody, BridgeImpossibleError
+from walsyncd.engine.content.bridge_body import SPOOL_SHARE, BridgeBody, BridgeImpossibleError
 from walsyncd.engine.content.gap_bridge import GapBridge
 from walsyncd.engine.content.page_maps import PageMaps
 from walsyncd.engine.content.scan_queue import ScanQueue
@@ -25,7 +25,6 @@ from walsyncd.engine.follow.schedule import Schedule
 from walsyncd.engine.follow.step import Bridging
 
 DATABASE_SHARE = 2  # a bridge larger than 1/DATABASE_SHARE of the database is dropped, because a base costs less
-SPOOL_SHARE = 4  # and so is one larger than 1/SPOOL_SHARE of the spool
 
 _log = structlog.get_logger()
 

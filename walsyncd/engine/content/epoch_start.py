@@ -34,9 +34,10 @@ from walsyncd.core.content.bridge_passes import last_versions
 from walsyncd.core.content.page_entry import ABSENT, Entries, PageNumbers, entries_of_frames
 from walsyncd.core.follow.decision import Cursor, cursor_before
 from walsyncd.core.follow.follow_state import FollowState, format_follow_state
+from walsyncd.core.send.backoff import delay_s
 from walsyncd.core.sqlite.arrays import NDArray, np
 from walsyncd.core.sqlite.wal import Frames
-from walsyncd.engine.content.bridge_body import BridgeBody, BridgeImpossibleError
+from walsyncd.engine.content.bridge_body import SPOOL_SHARE, BridgeBody, BridgeImpossibleError
 from walsyncd.engine.content.bridge_sources import frames_upto, pages_of
 from walsyncd.engine.content.map_making import (
     Request,
@@ -58,7 +59,6 @@ REST_BYTES_MAX = 1 << 20  # of frames that the follower's thread reads, in some 
 ROUNDS_MAX = 20  # a writer that outpaces so many outpaces a scan
 RETRY_S = 60.0  # doubled with each attempt that fails, up to RETRY_S_MAX
 RETRY_S_MAX = 3600.0
-SPOOL_SHARE = 4  # a transaction larger than 1/SPOOL_SHARE of the spool is given up, as a bridge is
 
 _Offer: TypeAlias = Callable[[list[ObjectRow]], None]
 _Rounds: TypeAlias = "Generator[ScanWait, None, bool]"
@@ -196,7 +196,7 @@ class EpochStarts:
                 then(tracked)
         except WalsyncdError as error:
             failures = self._failures[tracked.row_id] = self._failures.get(tracked.row_id, 0) + 1
-            wait_s, reason = min(RETRY_S_MAX, RETRY_S * 2.0 ** min(failures - 1, 10)), error.message
+            wait_s, reason = delay_s(failures, fraction=1.0, base_s=RETRY_S, cap_s=RETRY_S_MAX), error.message
             if isinstance(error, BridgeImpossibleError):
                 share = self._environment.spool_bytes_max() // SPOOL_SHARE
                 wait_s, reason = RETRY_S_MAX, f"the pages of the WAL take more than {share >> 20} MiB of the spool"

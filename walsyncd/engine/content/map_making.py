@@ -28,6 +28,7 @@ from walsyncd.core.content.bridge_passes import size_without_frames
 from walsyncd.core.content.page_entry import ABSENT, entries_of_pages, lock_page
 from walsyncd.core.content.redo import SIZE_MAX, Redo, RedoBuilder, apply, nothing_to_redo
 from walsyncd.core.follow.follow_state import FollowState
+from walsyncd.core.send.backoff import delay_s
 from walsyncd.core.stored.base import BASE_BYTES_MAX
 from walsyncd.core.stored.position import Position
 from walsyncd.engine.content.bridge_sources import frames_upto
@@ -133,7 +134,7 @@ class MapMaker:
             _log.debug("page_map_not_made", database=tracked.name, reason=error.message)
         except WalsyncdError as error:
             failures = self._failures[tracked.row_id] = self._failures.get(tracked.row_id, 0) + 1
-            wait_s = min(RETRY_S_MAX, RETRY_S * 2.0 ** min(failures - 1, 10))
+            wait_s = delay_s(failures, fraction=1.0, base_s=RETRY_S, cap_s=RETRY_S_MAX)
             _log.info("page_map_not_made", database=tracked.name, reason=error.message, next_try_in_s=wait_s)
             self.due(tracked, wait_s)
         finally:

@@ -10,7 +10,8 @@ Nothing of a database without a map is compared. One in rollback mode has no fra
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -91,24 +92,11 @@ class Scrub:
             before, size_before = yield from _frames_before(start)
         finally:
             answer.add_done_callback(close_wal)
-        page_map = self._maps.open(tracked.row_id)
-        if page_map is None or page_map.row.generation != start.origin.state.stream.generation:
-            if page_map is not None:
-                page_map.close()
-            raise NotComparedError("there is no page map of its history yet")
-        with page_map:
-            scrub, page_1, count = ScrubPass(page_map.page_size), b"", 0
-            file = tracked.open()
-            if file is None:
-                raise TransientError(f"{tracked.path} does not exist")
-            with file:
-                facts = file_facts(file.identity(), self._boot_id, None)
-                if not start.origin.state.file.is_file(facts):
-                    raise TransientError("another file was put in the database's place")
+        with map_to_compare(self._maps, tracked, start.origin) as page_map:
+            scrub = ScrubPass(page_map.page_size)
+            with file_to_compare(tracked, start.origin, self._boot_id) as file:
                 page_1, count = file.pread(0, page_map.page_size), file.size() // page_map.page_size
-                yield from _read(file, page_map, pages, count, scrub)
-                if not file.still_named():
-                    raise TransientError("another file was put in the database's place")
+                yield from take_pages(file, page_map, pages, count, scrub)
             after, size_after = yield from self._frames_after(tracked, start.origin)
             explained = np.union1d(before, after).astype(np.uint32)
             known = size_after if size_after is not None else size_before
@@ -164,9 +152,36 @@ def _frames_before(start: ScanStart) -> Generator[ScanWait, None, _Frames]:
     return np.unique(np.concatenate(runs)).astype(np.uint32), size or None
 
 
-def _read(
-    file: OpenFile, page_map: PageMap, pages: PageList, count: int, scrub: ScrubPass
+@contextmanager
+def map_to_compare(maps: PageMaps, tracked: FollowedDatabase, origin: ScanOrigin) -> Iterator[PageMap]:
+    """Open the page map of the generation at ``origin``. Raises NotComparedError if there is none."""
+    page_map = maps.open(tracked.row_id)
+    if page_map is None:
+        raise NotComparedError("there is no page map yet")
+    with page_map:
+        if page_map.row.generation != origin.state.stream.generation:
+            raise NotComparedError("there is no page map of its history yet")
+        yield page_map
+
+
+@contextmanager
+def file_to_compare(tracked: FollowedDatabase, origin: ScanOrigin, boot_id: str) -> Iterator[OpenFile]:
+    """Open the database file. Raises TransientError if it is not the one at ``origin``, or no longer at the end."""
+    file = tracked.open()
+    if file is None:
+        raise TransientError(f"{tracked.path} does not exist")
+    with file:
+        if not origin.state.file.is_file(file_facts(file.identity(), boot_id, None)):
+            raise TransientError("another file was put in the database's place")
+        yield file
+        if not file.still_named():
+            raise TransientError("another file was put in the database's place")
+
+
+def take_pages(
+    file: OpenFile, page_map: PageMap, pages: PageList, count: int, scrub: ScrubPass, *, is_paced: bool = True
 ) -> Generator[ScanWait, None, None]:
+    """Read the listed ones of ``count`` pages, and have ``scrub`` compare them with the map."""
     size = page_map.page_size
     for first, last in runs_of(pages, count, max(1, BLOCK_BYTES // size)):
         block = file.pread((first - 1) * size, (last - first + 1) * size)
@@ -175,4 +190,4 @@ def _read(
             found = entries_of_pages(block, size)
             numbers = np.arange(first, first + len(found), dtype=np.uint32)
             scrub.take(numbers, page_map.entries(first, len(found)), found)
-        yield ScanWait(len(block))
+        yield ScanWait(len(block) if is_paced else 0)

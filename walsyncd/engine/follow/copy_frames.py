@@ -21,6 +21,7 @@ from walsyncd.core.follow.evidence import Scanned
 from walsyncd.core.follow.follow_state import FollowState, Stream
 from walsyncd.core.follow.gap import Gap, GapKind
 from walsyncd.core.sqlite.wal import Frames
+from walsyncd.engine.follow.environment import Environment
 from walsyncd.engine.follow.no_wal import end_of_wal
 from walsyncd.engine.follow.segment_builder import FrameCollector, LongTransaction, SegmentBuilder
 from walsyncd.engine.follow.source_reader import BATCH_BYTES, SourceReader, reached_after
@@ -207,6 +208,13 @@ def finish_or_keep(reader: SourceReader, collector: FrameCollector, size: int) -
     return () if new is None else (new,), stream
 
 
+def is_epoch_over(environment: Environment, stream: Stream, *, patience: int = 1) -> bool:
+    """Whether an epoch is full or old, at ``patience`` times the limits, or of a clock that was ahead."""
+    age_ms = environment.wall_ms() - stream.began_ms
+    is_due = stream.bytes >= EPOCH_BYTES * patience or age_ms >= EPOCH_MS * patience
+    return is_due or environment.is_ahead(stream.time_ms)
+
+
 def close_epoch_if_due(reader: SourceReader, state: FollowState, cursor: Cursor) -> FollowState:
     """Return the state with room in its epoch. An epoch that is full, old or of a clock that was ahead is closed."""
     stream = state.stream
@@ -215,10 +223,7 @@ def close_epoch_if_due(reader: SourceReader, state: FollowState, cursor: Cursor)
         return replace(state, stream=environment.empty_epoch(stream))
     if base.under_way or base.wanted or base.can_begin(state):
         return state
-    age_ms = environment.wall_ms() - stream.began_ms
-    patience = 1 if cursor.frames == 0 else EPOCH_PATIENCE
-    is_due = stream.bytes >= EPOCH_BYTES * patience or age_ms >= EPOCH_MS * patience
-    if not is_due and not environment.is_ahead(stream.time_ms):
+    if not is_epoch_over(environment, stream, patience=1 if cursor.frames == 0 else EPOCH_PATIENCE):
         return state
     stream = environment.next_epoch(stream)
     if cursor.frames == 0:

@@ -23,7 +23,7 @@ from walsyncd.core.send.scan_pace import SMALL_BYTES
 from walsyncd.core.sqlite.dbheader import parse_database_header
 from walsyncd.core.stored.position import Position
 from walsyncd.engine.content.bridge_body import BridgeImpossibleError
-from walsyncd.engine.follow.copy_frames import EPOCH_BYTES, EPOCH_MS
+from walsyncd.engine.follow.copy_frames import is_epoch_over
 from walsyncd.engine.follow.file_facts import changed_ns, database_identity
 from walsyncd.engine.follow.followed_database import FollowedDatabase
 from walsyncd.engine.follow.step import BaseReading, CommittedScan, Step, gap_step
@@ -299,9 +299,7 @@ class DatabaseScans:
             return environment.empty_epoch(stream)
         if base.under_way or base.wanted:
             return stream
-        age_ms = environment.wall_ms() - stream.began_ms
-        is_due = stream.bytes >= EPOCH_BYTES or age_ms >= EPOCH_MS or environment.is_ahead(stream.time_ms)
-        return environment.next_epoch(stream) if is_due else stream
+        return environment.next_epoch(stream) if is_epoch_over(environment, stream) else stream
 
     def _taken(self, state: FollowState) -> Step:
         self._before = str(state.stream.position)

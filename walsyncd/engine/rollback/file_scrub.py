@@ -11,26 +11,30 @@ any commit, so they are no difference.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import Generator
 from dataclasses import dataclass
 from typing import TypeAlias
 
 from walsyncd.adapters.files.source import OpenFile
 from walsyncd.core.content.bridge_passes import PageList, all_pages, size_without_frames
 from walsyncd.core.content.comparison import Cipher
-from walsyncd.core.content.page_entry import PageNumbers, entries_of_pages
+from walsyncd.core.content.page_entry import PageNumbers
 from walsyncd.core.content.scrub_pass import ScrubFinding, ScrubPass
 from walsyncd.core.sqlite.arrays import np
 from walsyncd.core.sqlite.dbheader import parse_database_header
 from walsyncd.core.sqlite.freelist import free_leaves
-from walsyncd.engine.content.bridge_sources import runs_of
 from walsyncd.engine.content.map_making import ScanOrigin
 from walsyncd.engine.content.page_maps import PageMap, PageMaps
-from walsyncd.engine.content.scan_queue import BLOCK_BYTES, ScanWait
-from walsyncd.engine.content.scrub_steps import EVERY_PAGE, NotComparedError, Scrubbed, ScrubSteps
+from walsyncd.engine.content.scan_queue import ScanWait
+from walsyncd.engine.content.scrub_steps import (
+    EVERY_PAGE,
+    Scrubbed,
+    ScrubSteps,
+    file_to_compare,
+    map_to_compare,
+    take_pages,
+)
 from walsyncd.engine.follow.environment import Environment
-from walsyncd.engine.follow.file_facts import file_facts
 from walsyncd.engine.follow.followed_database import FollowedDatabase
 from walsyncd.engine.rollback.committed_moment import Hindrance, begin_moment
 from walsyncd.engine.rollback.database_looks import DatabaseLooks
@@ -84,7 +88,11 @@ class FileScrub:
             self._maps.held.discard(tracked.row_id)
 
     def _read_all(self, tracked: FollowedDatabase, origin: ScanOrigin) -> Generator[ScanWait, None, _FirstReading]:
-        with self._map(tracked, origin) as page_map, self._file(tracked, origin) as file:
+        boot_id = self._environment.boot_id
+        with (
+            map_to_compare(self._maps, tracked, origin) as page_map,
+            file_to_compare(tracked, origin, boot_id) as file,
+        ):
             start = begin_moment(DatabaseLooks(tracked, self._environment, file, page_map.page_size))
             if isinstance(start, Hindrance) and start in UNFIT:
                 raise TransientError(start.value)
@@ -98,7 +106,8 @@ class FileScrub:
         """Return which of the pages differ at a moment whose content is shipped."""
 
         def read(file: OpenFile, page_1: bytes) -> Generator[ScanWait, None, PageNumbers]:
-            with self._map(tracked, origin) as page_map:  # of that moment: it changes only with what is written later
+            # The map of that moment: it changes only with what is written later.
+            with map_to_compare(self._maps, tracked, origin) as page_map:
                 again = PageList(first.pages, EVERY_PAGE)
                 pages, _ = yield from _differing(file, page_map, again, page_1, is_paced=False)
             unused = _unused(file, first.page_size, page_1) if len(pages) else frozenset[int]()
@@ -108,29 +117,6 @@ class FileScrub:
         found = yield from self._moments.read(tracked, first.page_size, read)
         pages: PageNumbers = found.read
         return pages
-
-    @contextmanager
-    def _map(self, tracked: FollowedDatabase, origin: ScanOrigin) -> Iterator[PageMap]:
-        page_map = self._maps.open(tracked.row_id)
-        if page_map is None:
-            raise NotComparedError("there is no page map yet")
-        with page_map:
-            if page_map.row.generation != origin.state.stream.generation:
-                raise NotComparedError("there is no page map of its history yet")
-            yield page_map
-
-    @contextmanager
-    def _file(self, tracked: FollowedDatabase, origin: ScanOrigin) -> Iterator[OpenFile]:
-        file = tracked.open()
-        if file is None:
-            raise TransientError(f"{tracked.path} does not exist")
-        with file:
-            facts = file_facts(file.identity(), self._environment.boot_id, None)
-            if not origin.state.file.is_file(facts):
-                raise TransientError("another file was put in the database's place")
-            yield file
-            if not file.still_named():
-                raise TransientError("another file was put in the database's place")
 
 
 def _origin(tracked: FollowedDatabase) -> ScanOrigin:
@@ -147,14 +133,7 @@ def _differing(file: OpenFile, page_map: PageMap, pages: PageList, page_1: bytes
     page_size = page_map.page_size
     scrub, file_bytes = ScrubPass(page_size), file.size()
     count = file_bytes // page_size
-    for first, last in runs_of(pages, count, max(1, BLOCK_BYTES // page_size)):
-        block = file.pread((first - 1) * page_size, (last - first + 1) * page_size)
-        block = block[: len(block) // page_size * page_size]
-        if block:
-            found = entries_of_pages(block, page_size)
-            numbers = np.arange(first, first + len(found), dtype=np.uint32)
-            scrub.take(numbers, page_map.entries(first, len(found)), found)
-        yield ScanWait(len(block) if is_paced else 0)
+    yield from take_pages(file, page_map, pages, count, scrub, is_paced=is_paced)
     size = size_without_frames(page_1, file_bytes, page_size)
     missing = np.arange(count + 1, size + 1, dtype=np.uint32)
     scrub.lacks(missing if pages.is_all else missing[np.isin(missing, pages.numbers)])

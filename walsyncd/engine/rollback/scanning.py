@@ -14,7 +14,7 @@ from walsyncd.core.follow.follow_state import FollowState, Stream
 from walsyncd.core.follow.gap import Gap, GapKind
 from walsyncd.core.send.scan_pace import ScanPace
 from walsyncd.core.stored.bridge import BridgeSpan
-from walsyncd.engine.content.bridge_body import BridgeBody, BridgeImpossibleError, KnownPages
+from walsyncd.engine.content.bridge_body import SPOOL_SHARE, BridgeBody, BridgeImpossibleError, KnownPages
 from walsyncd.engine.content.page_maps import PageMaps
 from walsyncd.engine.content.scan_queue import ScanQueue
 from walsyncd.engine.follow.environment import Environment
@@ -24,7 +24,6 @@ from walsyncd.engine.rollback.committed_moment import Hindrance
 from walsyncd.engine.rollback.page_scan import PageScan, ScanOrder, ScanResult
 from walsyncd.engine.rollback.pages_to_read import PagesToRead
 
-SPOOL_SHARE = 4  # a transaction larger than 1/SPOOL_SHARE of the spool is dropped, because a base costs less
 # What changes the database so that its pages are not followed by scans any more, and what that is.
 GAPS = {
     Hindrance.WAL: "the database changed to WAL mode",
