@@ -37,7 +37,10 @@ _MEANINGS: dict[int, tuple[type[WalsyncdError], str]] = {
     errno.EACCES: (RefusedError, _ACCESS_HINT),
     errno.EPERM: (RefusedError, _ACCESS_HINT),
     errno.EROFS: (RefusedError, "mount it writable"),
-    errno.ELOOP: (RefusedError, "a symbolic link is there, and none is followed: remove it"),
+    errno.ELOOP: (
+        RefusedError,
+        "a symbolic link is there, and none is followed: remove it, and put what it leads to in its place",
+    ),
     errno.EINVAL: (RefusedError, "it is neither a file nor a folder: remove it"),
     errno.EXDEV: (RefusedError, "the whole storage folder must be one file system"),
     errno.ENAMETOOLONG: (ImpossibleError, "choose a shorter name"),

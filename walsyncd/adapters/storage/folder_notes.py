@@ -16,7 +16,7 @@ from walsyncd.adapters.storage.folder_tree import FolderTree
 from walsyncd.errors import CorruptError, MissingError, RefusedError
 
 NOTE_BYTES_MAX = 1 << 16  # a key has 900 bytes, metadata some hundreds
-_CHANGED_HINT = "written by walsyncd, changed by another"
+_CHANGED_HINT = "somebody changed what walsyncd wrote: delete the folder that it is in, and the upload begins again"
 
 
 @dataclass(frozen=True, slots=True)
