@@ -28,6 +28,7 @@ from walsyncd.engine.restore.planner import RestoreRequest
 from walsyncd.engine.restore.replica import Replica, find_replicas
 from walsyncd.engine.restore.restorer import restore_request
 from walsyncd.engine.restore.verifier import verify
+from walsyncd.engine.upkeep.base_examination import BaseExamination
 from walsyncd.engine.upkeep.pruner import list_folder, trustworthy_pruning
 from walsyncd.errors import WalsyncdError
 
@@ -148,7 +149,14 @@ def prune(storage: DirectoryStorage, chance: random.Random) -> None:
     try:
         folder = list_folder(storage, NAME)
         told = trustworthy_pruning(
-            storage, folder, Policy(DAY_MS), now_ms=now_ms, journal=None, row=None, name=NAME, sound=set()
+            storage,
+            folder,
+            Policy(DAY_MS),
+            now_ms=now_ms,
+            journal=None,
+            row=None,
+            name=NAME,
+            examination=BaseExamination(),
         ).told
     except WalsyncdError:
         return

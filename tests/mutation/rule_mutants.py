@@ -22,6 +22,13 @@ RULE_MUTANTS = (
         "not self(key, body, etag=None)",
         "adapters/storage/s3/test_conditional_put.py",
     ),
+    mutant(
+        "a base counts without the frames that make it consistent",
+        "engine/upkeep/base_examination.py",
+        "                _read_frames(replica, needed, base, manifest)\n",
+        "",
+        "engine/upkeep/test_base_examination.py::test_a_base_without_its_frames_lets_nothing_go",
+    ),
     # -- the same incarnation
     mutant(
         "the last published frame need not commit",

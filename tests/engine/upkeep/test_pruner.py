@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,16 +12,22 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
+from tests.aged_storage import AgedStorage, body_of
 from tests.fakes import Deaths, FakeStorage, Killed
 from tests.lifetimes import OPERATIONS, T0, CopyContext, live
 from tests.shipping import NAME, mortal
 from walsyncd.adapters.journal.journal import Journal
-from walsyncd.adapters.storage.interface import ObjectInfo
 from walsyncd.core.keep.retention import DAY_MS, HOUR_MS, HeldObject, Policy
 from walsyncd.core.restore.coverage import listing_of
 from walsyncd.core.restore.plan import Head, Plan, make_plan
-from walsyncd.core.stored.layout import BaseKey, Key, ManifestKey, PrunedKey, format_key, parse_key
-from walsyncd.core.stored.manifest import Manifest, format_manifest
+from walsyncd.core.stored.layout import (
+    BaseKey,
+    Key,
+    ManifestKey,
+    PrunedKey,
+    format_key,
+    parse_key,
+)
 from walsyncd.core.stored.position import Position
 from walsyncd.core.stored.zstd import zstd
 from walsyncd.engine.upkeep.deletion import Removals
@@ -30,54 +35,6 @@ from walsyncd.engine.upkeep.pruner import Pruner, list_folder
 from walsyncd.errors import RefusedError
 
 POLICY = Policy(7 * DAY_MS)
-
-
-def body_of(key: Key) -> bytes:
-    """A manifest that fits its name and a base of one byte; of everything else one byte."""
-    if not isinstance(key, ManifestKey):
-        return b"x"
-    start = Position(key.generation, key.base.epoch, key.base.frame)
-    return format_manifest(
-        Manifest(
-            database=NAME,
-            generation=key.generation,
-            predecessor="",
-            predecessor_end="",
-            page_size=4096,
-            file_size=0,
-            key=format_key(key.base),
-            size=1,
-            etag="",
-            start=start,
-            consistent_from=Position(key.generation, key.epoch, key.frame),
-            time_ms=key.time_ms,
-            ranges=(),
-        )
-    )
-
-
-class AgedStorage(FakeStorage):
-    """Objects are as old as a world says; ``stubborn`` ones stay, ``unbatched`` ones unless deleted alone."""
-
-    def __init__(self, world: CopyContext) -> None:
-        super().__init__()
-        self.world = world
-        self.stubborn: set[str] = set()
-        self.unbatched: set[str] = set()
-        for key in world.stored:
-            self.put(f"{NAME}/{format_key(key)}", body_of(key), metadata={})
-        self.calls.clear()
-
-    def list(self, prefix: str, *, start_after: str = "") -> Iterator[ObjectInfo]:
-        for info in super().list(prefix, start_after=start_after):
-            key = parse_key(info.key.removeprefix(f"{NAME}/"))
-            held = self.world.everything.get(key) if key else None
-            modified_ms = held.modified_ms if held else self.world.now_ms
-            yield ObjectInfo(info.key, info.size, info.etag, modified_ms, {})
-
-    def delete(self, keys: Sequence[str]) -> None:
-        kept = self.stubborn | (self.unbatched if len(keys) > 1 else set())
-        super().delete([key for key in keys if key not in kept])
 
 
 def old_world() -> CopyContext:

@@ -117,6 +117,7 @@ def _look(settings: Settings, specs: Sequence[DatabaseSpec]) -> list[tuple[str, 
     The journal is opened and listed once for all.
     """
     from walsyncd.adapters.journal.journal import reader  # noqa: PLC0415
+    from walsyncd.engine.upkeep.base_examination import BaseExamination  # noqa: PLC0415
     from walsyncd.engine.upkeep.pruner import list_folder, policy_of, trustworthy_pruning  # noqa: PLC0415
 
     found: list[tuple[str, Folder, Pruning]] = []
@@ -136,7 +137,14 @@ def _look(settings: Settings, specs: Sequence[DatabaseSpec]) -> list[tuple[str, 
             now_ms = clock.wall_ms() if clock_ms is None else clock_ms
             row = rows.get(spec.name)
             decided = trustworthy_pruning(
-                storage, folder, policy_of(spec), now_ms=now_ms, journal=journal, row=row, name=spec.name, sound=set()
+                storage,
+                folder,
+                policy_of(spec),
+                now_ms=now_ms,
+                journal=journal,
+                row=row,
+                name=spec.name,
+                examination=BaseExamination(),
             )
             for fault in decided.doubted.values():
                 print(f"walsyncd: note: {spec.name}: a base does not count: {fault}", file=sys.stderr)

@@ -7,8 +7,8 @@ follows from the last listing and from what was stored since. Objects that are n
 touched.
 
 Names prove nothing: a base that was planted, or that is damaged, must not cause good ones to be deleted. So before
-anything is deleted, the bases that stay are read (`trustworthy_pruning`). A base that is not as it should be counts as
-absent, and is reported.
+anything is deleted, the bases that stay are examined (``base_examination``). A base that is not as it should be counts
+as absent, and is reported.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from walsyncd.adapters.journal.journal import DatabaseRow, Journal, JournalReade
 from walsyncd.adapters.storage.interface import Storage
 from walsyncd.config import DatabaseSpec
 from walsyncd.core.keep.retention import DAY_MS, HeldObject, Policy, Pruning, decide
-from walsyncd.core.restore.coverage import base_order
 from walsyncd.core.stored.layout import (
     BaseKey,
     Key,
@@ -34,10 +33,10 @@ from walsyncd.core.stored.layout import (
     parse_key,
 )
 from walsyncd.core.stored.position import is_generation
-from walsyncd.engine.restore.base_fetch import fetch_base
 from walsyncd.engine.restore.replica import OBJECTS_MAX, Replica
+from walsyncd.engine.upkeep.base_examination import BaseExamination
 from walsyncd.engine.upkeep.deletion import KEPT_HINT, Pruned, Removals, remove
-from walsyncd.errors import CorruptError, RefusedError
+from walsyncd.errors import RefusedError
 
 DELETE_BATCH_MAX = 1000  # keys in one request of S3
 STATEMENT = b"{}\n"  # all of the information is in the key
@@ -104,12 +103,11 @@ def trustworthy_pruning(
     journal: JournalReader | Journal | None,
     row: DatabaseRow | None,
     name: str,
-    sound: set[tuple[ManifestKey, str]],
+    examination: BaseExamination,
 ) -> TrustworthyPruning:
-    """Decide, read the bases that the decision relies on, and decide again without those that are faulty.
+    """Decide, examine the bases that the decision relies on, and decide again without those that are faulty.
 
-    ``sound`` are bases with their ETags that were read whole before; those that are read now are added. Nothing is
-    deleted if no readable base would remain. Raises what the storage raises.
+    Nothing is deleted if no sound base would remain. Raises what the storage raises.
     """
     replica = Replica(storage, name)
     read: set[ManifestKey] = set()
@@ -123,47 +121,12 @@ def trustworthy_pruning(
         if not told.relied:
             return TrustworthyPruning(replace(told, statements=(), steps=(), going=()), doubted)
         unread = [base for base in told.relied if base not in read]
-        faults = {base: fault for base in unread if (fault := _fault_of(base, row) or _damage(replica, base, sound))}
+        faults = examination.faults(replica, folder.held, unread, row)
         read.update(base for base in unread if base not in faults)
         doubted |= faults
         if not faults:
+            examination.keep_only(name, told.relied)
             return TrustworthyPruning(told, doubted)
-
-
-def _fault_of(base: ManifestKey, row: DatabaseRow | None) -> str:
-    """Return what is wrong if a base is newer than the newest one that this journal wrote."""
-    newest = parse_key(row.base_key) if row is not None and row.base_key else None
-    if isinstance(newest, ManifestKey) and _order(base) > _order(newest):
-        return f"{format_key(base)}: it is newer than every base that this journal knows"
-    return ""
-
-
-def _damage(replica: Replica, base: ManifestKey, sound: set[tuple[ManifestKey, str]]) -> str:
-    """Return what is wrong with a base; empty if its manifest can be read and describes the stored object.
-
-    Size and ETag decide that. If the ETag differs (the bucket was copied, or the object was written again), the object
-    is read.
-    """
-    try:
-        manifest = replica.manifest(base)
-        info = replica.head(base.base)
-        if info is None or info.size != manifest.size:
-            size = "no" if info is None else info.size
-            return f"{manifest.key}: it has {size} bytes, its manifest says {manifest.size}"
-        if info.etag != manifest.etag and (base, info.etag) not in sound:
-            fetch_base(replica, base, manifest, _discard)
-            sound.add((base, info.etag))
-    except CorruptError as error:
-        return error.message
-    return ""
-
-
-def _discard(_raw: bytes | memoryview, _offset: int) -> None:
-    """Ignore the bytes; only reading them matters."""
-
-
-def _order(base: ManifestKey) -> tuple[str, tuple[int, int, int]]:
-    return base.generation, base_order(base)
 
 
 class Pruner:
@@ -183,7 +146,7 @@ class Pruner:
         self._removals = removals
         self._may_delete = may_delete
         self._store_ms = store_ms
-        self._sound: set[tuple[ManifestKey, str]] = set()
+        self._examination = BaseExamination()
 
     def prune(self, database_id: int, policy: Policy) -> Pruned:
         """List, decide, remove, and note the result. Raises what the storage and ``may_delete`` raise."""
@@ -202,7 +165,7 @@ class Pruner:
             journal=self._journal,
             row=row,
             name=row.name,
-            sound=self._sound,
+            examination=self._examination,
         )
         told = decided.told
         if decided.doubted:
