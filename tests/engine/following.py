@@ -5,11 +5,12 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 
 from tests.adapters.files.sqlite_process import SqliteProcess, wal_database
+from tests.own_connections import followed_here
 from walsyncd.adapters.files.inotify import InotifyReader
 from walsyncd.adapters.files.source import boot_id
 from walsyncd.adapters.journal.journal import Advance, Journal, ObjectKind
@@ -48,6 +49,8 @@ class Following:
 
     def __init__(self, path: Path, folder: Path, *, presence: bool = False) -> None:
         folder.mkdir(exist_ok=True)
+        self._guard = ExitStack()
+        self._guard.enter_context(followed_here(str(path)))
         self.path = path
         self.folder = folder
         self.presence = presence
@@ -86,6 +89,7 @@ class Following:
     def __exit__(self, *_exception: object) -> None:
         self._close()
         self.journal.close()
+        self._guard.close()
 
     def _close(self) -> None:
         self.tracked.drop_pending()

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from tests.own_connections import followed_here
 from walsyncd.adapters.journal.journal import DatabaseRow, JournalReader, reader
 from walsyncd.adapters.storage.directory import DirectoryStorage
 from walsyncd.adapters.storage.interface import Storage
@@ -136,12 +137,13 @@ def running(settings: Settings, storage: Given = None, source: Source | None = N
         given, opened = (source or (lambda: (settings, storage)))()
         return given, opening(opened)
 
-    daemon = Daemon(settings, opening(storage), read)
-    daemon.start()
-    try:
-        yield daemon
-    finally:
-        daemon.stop(10.0)
+    with followed_here(*(str(each.path) for each in settings.databases)):
+        daemon = Daemon(settings, opening(storage), read)
+        daemon.start()
+        try:
+            yield daemon
+        finally:
+            daemon.stop(10.0)
         crash = daemon.crash
         if crash is not None:
             raise crash

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import sqlite3
-from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from tests.engine.content.test_scrubs import connect, fill, has_map
+from tests.adapters.files.sqlite_process import SqliteProcess
+from tests.engine.content.test_scrubs import application, fill, has_map
 from tests.engine.running import Place, running, wait_for
 from tests.engine.scrubbing import change_behind_its_back
 from walsyncd.cli import main
@@ -22,7 +21,7 @@ def place(tmp_path: Path) -> Place:
 
 def test_scrub_says_what_differed(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
     """By its exit code too; an unknown name is refused with those that are known."""
-    with closing(connect(place.database())) as app, running(place.settings("app")):
+    with application(place.database()) as app, running(place.settings("app")):
         fill(app)
         place.sync()
         wait_for(lambda: has_map(place))
@@ -44,7 +43,7 @@ def test_what_is_not_compared_is_said(
     place: Place, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without a page map nothing is compared. A database without a WAL is, and a scrub may not be over in time."""
-    with closing(sqlite3.connect(place.database(), isolation_level=None)) as app:
+    with SqliteProcess(place.database()) as app:
         app.execute("CREATE TABLE t (x)")
         with running(place.settings("app")) as daemon:
             place.sync()

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sqlite3
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.adapters.files.sqlite_process import SqliteProcess
 from tests.engine.running import Place, running, wait_for
 from walsyncd.adapters.storage.directory import DirectoryStorage
 from walsyncd.core.restore.plan import Head
@@ -23,10 +22,13 @@ def place(tmp_path: Path) -> Place:
     return Place(tmp_path)
 
 
-def connect(path: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, isolation_level=None, timeout=30)
-    connection.execute("PRAGMA journal_mode = WAL")
-    return connection
+def filled(path: Path, rows: int) -> SqliteProcess:
+    """An application with a database in WAL mode."""
+    numbers = f"WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < {rows - 1})"
+    app = SqliteProcess(path)
+    app.execute("PRAGMA journal_mode = WAL", "CREATE TABLE t (x, y)")
+    app.execute(f"INSERT INTO t {numbers} SELECT i, zeroblob(3000) FROM n")
+    return app
 
 
 def has_map(place: Place) -> bool:
@@ -51,15 +53,13 @@ def same_content(live: Path, copy: Path) -> None:
 def test_a_gap_is_bridged(place: Place) -> None:
     """The daemon was away while the WAL restarted several times: same generation, exact restore, few pages."""
     path = place.database()
-    with closing(connect(path)) as app:
-        app.execute("CREATE TABLE t (x, y)")
-        app.executemany("INSERT INTO t VALUES (?, ?)", [(number, bytes(3000)) for number in range(500)])
+    with filled(path, 500) as app:
         with running(place.settings("app")):
             place.sync()
             wait_for(lambda: has_map(place))
             generation = place.row().generation
         for number in range(5):
-            app.execute("UPDATE t SET y = randomblob(3000) WHERE x % 100 = ?", (number,))
+            app.execute(f"UPDATE t SET y = randomblob(3000) WHERE x % 100 = {number}")
             app.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         app.execute("INSERT INTO t VALUES (1000, 'after')")
         with running(place.settings("app")):
@@ -69,15 +69,14 @@ def test_a_gap_is_bridged(place: Place) -> None:
             assert place.row().generation == generation
             bridges = list(place.replica.rglob("*.bridge.wal.zst"))
             assert len(bridges) == 1
+        app.close()
     same_content(path, restored(place))
 
 
 def test_a_fault_in_a_scan_costs_a_try_and_not_the_daemon(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever is raised while a gap is bridged: it is tried again, and the daemon continues."""
     path = place.database()
-    with closing(connect(path)) as app:
-        app.execute("CREATE TABLE t (x, y)")
-        app.executemany("INSERT INTO t VALUES (?, ?)", [(number, bytes(3000)) for number in range(200)])
+    with filled(path, 200) as app:
         with running(place.settings("app")):
             place.sync()
             wait_for(lambda: has_map(place))
@@ -99,4 +98,5 @@ def test_a_fault_in_a_scan_costs_a_try_and_not_the_daemon(place: Place, monkeypa
         with running(place.settings("app")):
             place.sync()
             assert place.row().generation == generation
+        app.close()
     same_content(path, restored(place))

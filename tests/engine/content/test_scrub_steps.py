@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sqlite3
-from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from tests.engine.content.test_scrubs import connect, fill, has_map
+from tests.adapters.files.sqlite_process import SqliteProcess
+from tests.engine.content.test_scrubs import application, fill, has_map
 from tests.engine.running import Place, running, wait_for
 from tests.engine.scrubbing import scrub
 from walsyncd.engine.content import scrubs
@@ -16,7 +15,7 @@ from walsyncd.engine.content.page_maps import PageMap
 from walsyncd.engine.content.scrub_steps import Scrub
 
 
-def prepared(place: Place, app: sqlite3.Connection) -> None:
+def prepared(place: Place, app: SqliteProcess) -> None:
     fill(app)
     place.sync()
     wait_for(lambda: has_map(place))
@@ -26,7 +25,7 @@ def test_a_gap_meanwhile_is_tried_again(tmp_path: Path, monkeypatch: pytest.Monk
     """What was read across it says nothing, so the difference that it made is no alarm."""
     place = Place(tmp_path)
     monkeypatch.setattr(scrubs, "ATTEMPT_S", 0.0)
-    with closing(connect(place.database())) as app, running(place.settings("app")) as daemon:
+    with application(place.database()) as app, running(place.settings("app")) as daemon:
         prepared(place, app)
         (tracked,) = daemon.databases
         entries, gaps = PageMap.entries, iter([1, 1])
@@ -47,7 +46,7 @@ def test_a_fault_is_the_scrubs_alone(tmp_path: Path, monkeypatch: pytest.MonkeyP
     """It is said why nothing was compared, and the daemon continues."""
     place = Place(tmp_path)
     monkeypatch.setattr(scrubs, "ATTEMPT_S", 0.0)
-    with closing(connect(place.database())) as app, running(place.settings("app")):
+    with application(place.database()) as app, running(place.settings("app")):
         prepared(place, app)
 
         def fails(*_: object) -> object:

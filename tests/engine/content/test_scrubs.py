@@ -6,10 +6,8 @@ import heapq
 import itertools
 import json
 import os
-import sqlite3
 import threading
 from collections.abc import Generator
-from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -47,10 +45,11 @@ def place(tmp_path: Path) -> Place:
     return Place(tmp_path)
 
 
-def connect(path: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, isolation_level=None, timeout=60)
-    connection.execute("PRAGMA journal_mode = WAL")
-    return connection
+def application(path: Path) -> SqliteProcess:
+    """With a database in WAL mode."""
+    app = SqliteProcess(path)
+    app.execute("PRAGMA busy_timeout = 60000", "PRAGMA journal_mode = WAL")
+    return app
 
 
 def has_map(place: Place) -> bool:
@@ -59,9 +58,10 @@ def has_map(place: Place) -> bool:
         return journal.page_map(row.id) is not None and row.has_base
 
 
-def fill(app: sqlite3.Connection) -> None:
+def fill(app: SqliteProcess) -> None:
+    numbers = "WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < 299)"
     app.execute("CREATE TABLE t (x INTEGER PRIMARY KEY, y)")
-    app.executemany("INSERT INTO t VALUES (?, ?)", [(number, bytes([number % 250]) * 3000) for number in range(300)])
+    app.execute(f"INSERT INTO t {numbers} SELECT i, randomblob(3000) FROM n")
 
 
 def scrubbing(settings: Settings, interval_s: float) -> Settings:
@@ -79,7 +79,7 @@ def restored(place: Place) -> bytes:
 def test_a_page_that_nobody_committed_is_found_and_healed(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
     """It is an error once, the positions since the last good scrub are suspect, and the next scrub is clean."""
     path = place.database()
-    with closing(connect(path)) as app, running(place.settings("app")):
+    with application(path) as app, running(place.settings("app")):
         fill(app)
         place.sync()
         wait_for(lambda: has_map(place))
@@ -119,7 +119,7 @@ def test_a_page_that_nobody_committed_is_found_and_healed(place: Place, capsys: 
 def test_a_scrub_comes_by_itself(place: Place) -> None:
     """At its interval, again and again, and no more once that is off."""
     settings = place.settings("app")
-    with closing(connect(place.database())) as app, running(scrubbing(settings, 0.2)):
+    with application(place.database()) as app, running(scrubbing(settings, 0.2)):
         fill(app)
         place.sync()
         wait_for(lambda: has_map(place))
@@ -142,7 +142,7 @@ def test_what_cannot_be_healed_begins_again(place: Place, monkeypatch: pytest.Mo
     """Where no bridge can be made a new base is taken, which is the live file."""
     monkeypatch.setattr(Bridges, "begin", lambda *_: False)
     monkeypatch.setattr(next_generation, "BASE_DELAY_S", 0.01)
-    with closing(connect(place.database())) as app, running(place.settings("app")):
+    with application(place.database()) as app, running(place.settings("app")):
         fill(app)
         place.sync()
         wait_for(lambda: has_map(place))
@@ -162,10 +162,10 @@ def test_an_honest_database_raises_no_alarm(place: Place, monkeypatch: pytest.Mo
     monkeypatch.setattr(page_content, "WRITE_SEGMENTS", 3)
     monkeypatch.setattr(page_maps, "TAKE_OVER_BYTES", 1)
     path = place.database()
-    with closing(sqlite3.connect(path, isolation_level=None)) as app:
-        app.execute(f"PRAGMA auto_vacuum = {auto_vacuum}")
-        app.execute("PRAGMA journal_mode = WAL")
+    with SqliteProcess(path) as app:
+        app.execute(f"PRAGMA auto_vacuum = {auto_vacuum}", "PRAGMA journal_mode = WAL")
         fill(app)
+        app.close()
     with SqliteProcess(path) as reader, running(place.settings("app")):
         reader.execute("SELECT count(*) FROM t")
         place.sync()
@@ -271,12 +271,14 @@ def test_what_nobody_touched_meanwhile_is_not_read_again(place: Place, monkeypat
     """A thousand idle databases are not read at each start of the daemon."""
     path = place.database()
     settings = scrubbing(place.settings("app"), 86_400)
-    with closing(connect(path)) as app:
+    with application(path) as app:
         fill(app)
+        app.close()
     with running(settings):
         place.sync()
-        with closing(connect(path)) as app:
+        with application(path) as app:
             app.execute("INSERT INTO t VALUES (1000, 1)")
+            app.close()
         place.sync()
         wait_for(lambda: has_map(place))
         wait_for(lambda: is_known(place))

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.adapters.files.sqlite_process import SqliteProcess, wal_database
+from tests.engine.following import closed_database
 from tests.engine.running import Place, serving, wait_for
 from tests.fakes import FakeStorage
 from walsyncd.adapters.journal.journal import DatabaseRow
@@ -42,8 +43,7 @@ class Tenants:
 
     def add(self, tenant: str) -> Path:
         path = self.path(tenant)
-        with closing(sqlite3.connect(path)) as connection:
-            connection.executescript("PRAGMA journal_mode=WAL; CREATE TABLE t (x)")
+        closed_database(path)
         return path
 
     def name(self, tenant: str, name: str = "data.db") -> str:

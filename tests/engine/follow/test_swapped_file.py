@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import shutil
-import sqlite3
 from collections.abc import Callable
-from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -19,11 +17,9 @@ SIDES = ("-wal", "-shm")
 
 def another(path: Path, *, rows: int = 50) -> Path:
     """A sound database elsewhere, in WAL mode and closed."""
-    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
-        connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute("CREATE TABLE t (x)")
-        for value in range(rows):
-            connection.execute("INSERT INTO t VALUES (?)", (-value,))
+    with SqliteProcess(path) as app:
+        app.execute("PRAGMA journal_mode=WAL", "CREATE TABLE t (x)", *(insert(-value) for value in range(rows)))
+        app.close()
     return path
 
 

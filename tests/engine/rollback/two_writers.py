@@ -15,6 +15,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.adapters.files.sqlite_process import SqliteProcess
 from walsyncd.core.stored.layout import BaseKey, ManifestKey, SegmentKey, parse_key
 from walsyncd.core.stored.segment import decode_body
 from walsyncd.core.stored.zstd import zstd
@@ -83,8 +84,9 @@ class TwoWriters:
             self._kill(self._running.pop(draw.randrange(2)))
         while self._running:
             self._kill(self._running.pop())
-        with closing(sqlite3.connect(self.path, timeout=60)) as app:
-            app.execute("SELECT count(*) FROM t").fetchall()
+        with SqliteProcess(self.path) as app:
+            app.execute("PRAGMA busy_timeout = 60000", "SELECT count(*) FROM t")
+            app.close()
 
     def _start(self, seed: int) -> subprocess.Popen[bytes]:
         return subprocess.Popen([sys.executable, "-c", _WRITER, str(self.path), str(seed), ",".join(self.modes)])

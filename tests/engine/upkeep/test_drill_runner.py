@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
+from tests.adapters.files.sqlite_process import SqliteProcess
 from tests.engine.running import Place, running, wait_for
 from walsyncd.adapters.files.source import OpenFile
 from walsyncd.adapters.journal.drill_table import DrillOutcome, DrillRow
@@ -41,12 +41,13 @@ def drilling(place: Place, *, interval_s: float | None = 0.2) -> Settings:
 
 
 @contextmanager
-def application(place: Place, mode: str = "WAL") -> Iterator[sqlite3.Connection]:
-    with closing(sqlite3.connect(place.database(), isolation_level=None, check_same_thread=False)) as connection:
-        connection.execute(f"PRAGMA journal_mode={mode}")
-        connection.execute("CREATE TABLE IF NOT EXISTS t (id INTEGER PRIMARY KEY, payload BLOB)")
-        connection.executemany("INSERT INTO t (payload) VALUES (randomblob(3000))", [()] * 50)
-        yield connection
+def application(place: Place, mode: str = "WAL") -> Iterator[SqliteProcess]:
+    with SqliteProcess(place.database()) as app:
+        app.execute(f"PRAGMA journal_mode={mode}")
+        app.execute("CREATE TABLE IF NOT EXISTS t (id INTEGER PRIMARY KEY, payload BLOB)")
+        app.execute(*["INSERT INTO t (payload) VALUES (randomblob(3000))"] * 50)
+        yield app
+        app.close()
 
 
 def last_drill(place: Place) -> DrillRow | None:
@@ -70,10 +71,10 @@ def drilled(place: Place, outcome: DrillOutcome, *, after_ms: int = 0) -> DrillR
 
 def test_sound_replica_passes(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
     """All pages are compared; status has the moment, retention the base, and nothing stays on disk."""
-    with application(place) as connection, running(drilling(place)):
+    with application(place) as app, running(drilling(place)):
         place.sync()
         row = drilled(place, DrillOutcome.PASSED)
-        connection.execute("INSERT INTO t (payload) VALUES (zeroblob(10000))")
+        app.execute("INSERT INTO t (payload) VALUES (zeroblob(10000))")
         place.sync()
         later = drilled(place, DrillOutcome.PASSED, after_ms=row.at_ms)
         state = place.row()
@@ -91,16 +92,16 @@ def test_sound_replica_passes(place: Place, capsys: pytest.CaptureFixture[str]) 
 
 def test_writers_and_checkpoints_beside_it_do_no_harm(place: Place) -> None:
     """What is written while it compares is found in the frames: no drill fails, some see such pages."""
-    with application(place) as connection, running(drilling(place, interval_s=0.001)):
+    with application(place) as app, running(drilling(place, interval_s=0.001)):
         place.sync()
         begun_ms = drilled(place, DrillOutcome.PASSED).at_ms
         for drain in range(20):
-            connection.execute("UPDATE t SET payload = randomblob(3000) WHERE id % 7 = ?", (drain % 7,))
-            connection.execute("INSERT INTO t (payload) VALUES (randomblob(9000))")
-            connection.execute("DELETE FROM t WHERE id = ?", (drain,))
+            app.execute(f"UPDATE t SET payload = randomblob(3000) WHERE id % 7 = {drain % 7}")
+            app.execute("INSERT INTO t (payload) VALUES (randomblob(9000))")
+            app.execute(f"DELETE FROM t WHERE id = {drain}")
             if drain % 5 == 0:
                 place.sync()  # else the follower may be too late, which is no matter of drills
-                connection.execute("PRAGMA wal_checkpoint(RESTART)")
+                app.execute("PRAGMA wal_checkpoint(RESTART)")
         generation = place.row().generation
         row = drilled(place, DrillOutcome.PASSED, after_ms=begun_ms)
         place.sync()
@@ -145,10 +146,12 @@ def write_unseen(place: Place, offset: int, content: bytes) -> None:
 def test_difference_from_the_live_file_is_found(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """A page that no commit wrote and that is another one in the live file. Without a map no bridge heals it first."""
     monkeypatch.setattr(MapMaker, "due", lambda *_: None)
-    with application(place) as connection, running(drilling(place, interval_s=None)) as daemon:
+    with application(place) as app:
+        app.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # pages by which it grows after the base can't be compared
+        app.close()
+    with SqliteProcess(place.database()) as app, running(drilling(place, interval_s=None)) as daemon:
         place.sync()
-        connection.execute("PRAGMA wal_checkpoint(RESTART)")
-        connection.execute("INSERT INTO t (payload) VALUES ('so that there is a WAL')")
+        app.execute("INSERT INTO t (payload) VALUES ('so that there is a WAL')")
         place.sync()
         first = place.row().generation
         write_unseen(place, 20 * 4096 + 2000, b"not SQLite's")
@@ -162,9 +165,9 @@ def test_difference_from_the_live_file_is_found(place: Place, monkeypatch: pytes
 
 def test_damage_that_the_application_has_costs_no_base(place: Place) -> None:
     """The replica holds what the database is; another base would hold the same."""
-    with application(place) as connection:
-        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        (root,) = connection.execute("SELECT rootpage FROM sqlite_schema").fetchone()
+    with application(place) as app:
+        app.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        ((root,),) = app.execute("SELECT rootpage FROM sqlite_schema")
     with place.database().open("r+b") as file:
         file.seek((root - 1) * 4096)
         file.write(bytes(100))
@@ -186,7 +189,7 @@ def test_rollback_mode_is_rehearsed_too(place: Place) -> None:
 
 def test_rollback_mode_is_compared_beside_a_writer(place: Place) -> None:
     """What differs is read again at a moment whose position is known: commits explain it, and nothing else does."""
-    with application(place, "DELETE") as connection, running(drilling(place, interval_s=None)) as daemon:
+    with application(place, "DELETE") as app, running(drilling(place, interval_s=None)) as daemon:
         place.sync()
         (tracked,) = daemon.databases
         driller = daemon._destinations.all()[0].driller
@@ -198,7 +201,7 @@ def test_rollback_mode_is_compared_beside_a_writer(place: Place) -> None:
             return read_shipped(tracked, page_size, read)
 
         def differences_after_a_commit(*arguments: Any) -> Differences:
-            connection.execute("UPDATE t SET payload = randomblob(3000) WHERE id = 7")
+            app.execute("UPDATE t SET payload = randomblob(3000) WHERE id = 7")
             return differences(*arguments)
 
         with pytest.MonkeyPatch.context() as patched:
