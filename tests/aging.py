@@ -21,6 +21,7 @@ from tests.engine.running import Place, running, wait_for
 from walsyncd.adapters.storage.counting_storage import CountingStorage, Requests
 from walsyncd.adapters.storage.interface import ObjectInfo, Storage, StoredPart
 from walsyncd.core.keep.retention import DAY_MS, HOUR_MS
+from walsyncd.core.limits import Limits
 from walsyncd.core.restore.plan import AtPosition
 from walsyncd.core.stored.layout import Key, SegmentKey, parse_key
 from walsyncd.core.stored.position import parse_position
@@ -187,7 +188,6 @@ class Story:
 @contextmanager
 def told(place: Place, inner: Storage, monkeypatch: pytest.MonkeyPatch) -> Iterator[Story]:
     """A story that begins."""
-    monkeypatch.setattr("walsyncd.engine.upkeep.housekeeper.CALM_S", 0.0)
     calendar = Calendar()
     calendar.rule(monkeypatch)
     storage = AgingStorage(inner, calendar)
@@ -195,7 +195,7 @@ def told(place: Place, inner: Storage, monkeypatch: pytest.MonkeyPatch) -> Itera
     entries = tuple(replace(entry, retention_s=86_400.0 * RETENTION_DAYS) for entry in settings.databases)
     with (
         wal_database(place.database()) as writer,
-        running(replace(settings, databases=entries), storage),
+        running(replace(settings, databases=entries), storage, limits=Limits(upkeep_calm_s=0.0)),
     ):
         place.sync()
         yield Story(place, storage, calendar, writer)

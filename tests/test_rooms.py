@@ -18,7 +18,7 @@ MODULES_MAX = 20
 ARROWS = {
     "core/sqlite": set[str](),
     "core/stored": {"core/sqlite"},
-    "core/follow": {"core/sqlite", "core/stored"},
+    "core/follow": {"core/send", "core/sqlite", "core/stored"},
     "core/send": {"core/stored"},
     "core/restore": {"core/sqlite", "core/stored"},
     "core/content": {"core/follow", "core/sqlite", "core/stored"},

@@ -17,6 +17,7 @@ from walsyncd.adapters.journal.journal import Advance, Journal, ObjectKind
 from walsyncd.config import DatabaseSpec
 from walsyncd.core.follow.decision import Cursor
 from walsyncd.core.follow.follow_state import FollowState, format_follow_state, parse_follow_state
+from walsyncd.core.limits import DEFAULT_LIMITS, Limits
 from walsyncd.core.stored.segment import decode_body
 from walsyncd.engine.follow.begin_generation import begin_step
 from walsyncd.engine.follow.environment import Environment
@@ -47,7 +48,7 @@ def spec_of(path: Path, *, presence: bool = False) -> DatabaseSpec:
 class Following:
     """Follows ``path`` as the daemon does, one step at a time; ``begin`` takes the base."""
 
-    def __init__(self, path: Path, folder: Path, *, presence: bool = False) -> None:
+    def __init__(self, path: Path, folder: Path, *, presence: bool = False, limits: Limits = DEFAULT_LIMITS) -> None:
         folder.mkdir(exist_ok=True)
         self._guard = ExitStack()
         self._guard.enter_context(followed_here(str(path)))
@@ -58,6 +59,7 @@ class Following:
         self.row_id = self.journal.database("app", str(path)).id
         self.boot_id = boot_id()
         self.ahead_ms = 0
+        self.limits = limits
         self.steps: list[Step] = []
         self.base = b""
         self._restores = 0
@@ -73,6 +75,7 @@ class Following:
             wall_ms=self._wall_ms,
             machine_ms=self._wall_ms,
             monotonic_ms=lambda: time.monotonic_ns() // 1_000_000 + self.ahead_ms,
+            limits=self.limits,
         )
         self.tracked = FollowedDatabase(spec_of(self.path, presence=self.presence), self.row_id, WalPairs(self.path))
         self.watch.add(self.tracked)

@@ -6,14 +6,13 @@ from collections import Counter
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from tests.adapters.files.sqlite_process import SqliteError, SqliteProcess
 from tests.engine.keeping import Keeping
 from tests.engine.oracle import History, committed
-from walsyncd.engine.follow import copy_frames, source_reader
+from walsyncd.core.limits import Limits
 
 APPLICATIONS_MAX = 3
 TOTALS: Counter[str] = Counter()
@@ -53,7 +52,6 @@ class Gentle(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.folder = TemporaryDirectory()
-        self.patch = pytest.MonkeyPatch()
         self.path = Path(self.folder.name, "app.db")
         self.history = History()
         self.applications: list[Application] = []
@@ -67,9 +65,6 @@ class Gentle(RuleBasedStateMachine):
         epoch=st.sampled_from([20 * 4120, 64 << 20]),
     )
     def begin(self, page_size: int, auto_vacuum: int, batch: int, epoch: int) -> None:
-        self.patch.setattr(copy_frames, "BATCH_BYTES", batch)
-        self.patch.setattr(source_reader, "BATCH_BYTES", batch)
-        self.patch.setattr(copy_frames, "EPOCH_BYTES", epoch)
         first = Application(self.path, "sqlite3", f"PRAGMA page_size={page_size}", f"PRAGMA auto_vacuum={auto_vacuum}")
         first.process.execute(
             "PRAGMA journal_mode=WAL",
@@ -80,7 +75,8 @@ class Gentle(RuleBasedStateMachine):
         )
         self.applications.append(first)
         self.note()
-        self.keeping = Keeping(self.path, Path(self.folder.name, "daemon"), self.history)
+        limits = Limits(batch_bytes=batch, epoch_bytes=epoch)
+        self.keeping = Keeping(self.path, Path(self.folder.name, "daemon"), self.history, limits)
         self.keeping.keep_up()
         self.began = True
 
@@ -98,7 +94,6 @@ class Gentle(RuleBasedStateMachine):
         finally:
             for application in self.applications:
                 application.process.kill()
-            self.patch.undo()
             self.folder.cleanup()
 
     # -- what follows each step -------------------------------------------------------------------------------------

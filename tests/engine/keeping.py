@@ -20,6 +20,7 @@ from walsyncd.adapters.files.source import FileIdentity, OpenFile, Role, hot_jou
 from walsyncd.adapters.journal.journal import Journal, ObjectKind, ObjectRow
 from walsyncd.core.follow.follow_state import FollowState, format_follow_state
 from walsyncd.core.follow.gap import Gap, GapKind
+from walsyncd.core.limits import DEFAULT_LIMITS, Limits
 from walsyncd.core.stored.segment import decode_body
 from walsyncd.engine.follow.begin_generation import begin_step
 from walsyncd.engine.follow.file_facts import file_facts
@@ -44,8 +45,10 @@ class Copying:
 class Keeping(Following):
     """Follows a database through whatever happens to it."""
 
-    def __init__(self, path: Path, folder: Path, history: History | None = None) -> None:
-        super().__init__(path, folder)
+    def __init__(
+        self, path: Path, folder: Path, history: History | None = None, limits: Limits = DEFAULT_LIMITS
+    ) -> None:
+        super().__init__(path, folder, limits=limits)
         self.history = history or History()
         self.gaps: Counter[str] = Counter()
         self.alive = True

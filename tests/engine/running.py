@@ -19,6 +19,7 @@ from walsyncd.adapters.storage.interface import Storage
 from walsyncd.adapters.system.control_socket import ask, socket_path
 from walsyncd.config import Settings
 from walsyncd.config.settings import DaemonSettings, DatabaseEntry, StorageSettings
+from walsyncd.core.limits import DEFAULT_LIMITS, Limits
 from walsyncd.core.restore.plan import Head
 from walsyncd.engine.daemon.daemon import Daemon
 from walsyncd.engine.daemon.destinations import OpenStorage
@@ -117,9 +118,11 @@ class Place:
 
 
 @contextmanager
-def serving(settings: Settings, storage: Given = None, source: Source | None = None) -> Iterator[Daemon]:
+def serving(
+    settings: Settings, storage: Given = None, source: Source | None = None, limits: Limits = DEFAULT_LIMITS
+) -> Iterator[Daemon]:
     """Like ``running``, with a thread that does what the main thread does: it takes reloads."""
-    with running(settings, storage, source) as daemon:
+    with running(settings, storage, source, limits) as daemon:
         thread = threading.Thread(target=daemon.serve)
         thread.start()
         try:
@@ -130,7 +133,9 @@ def serving(settings: Settings, storage: Given = None, source: Source | None = N
 
 
 @contextmanager
-def running(settings: Settings, storage: Given = None, source: Source | None = None) -> Iterator[Daemon]:
+def running(
+    settings: Settings, storage: Given = None, source: Source | None = None, limits: Limits = DEFAULT_LIMITS
+) -> Iterator[Daemon]:
     """A daemon that is stopped in good order at the end; a crash of one of its threads fails the test."""
 
     def read() -> tuple[Settings, OpenStorage]:
@@ -138,7 +143,7 @@ def running(settings: Settings, storage: Given = None, source: Source | None = N
         return given, opening(opened)
 
     with followed_here(*(str(each.path) for each in settings.databases)):
-        daemon = Daemon(settings, opening(storage), read)
+        daemon = Daemon(settings, opening(storage), read, limits=limits)
         daemon.start()
         try:
             yield daemon

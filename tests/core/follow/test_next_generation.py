@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from walsyncd.core.follow.next_generation import BASE_CALM_S, BASE_DELAY_MAX_S, BASE_DELAY_S, NextGeneration
+from walsyncd.core.follow.next_generation import BASE_CALM_S, BASE_DELAY_MAX_S, NextGeneration
+from walsyncd.core.limits import DEFAULT_LIMITS
+
+BASE_DELAY_S = DEFAULT_LIMITS.generation_delay_s
 
 
 def test_short_generations_are_followed_later_each_time() -> None:

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from tests.lifetimes import T0, CopyContext
 from walsyncd.core.keep.base_schedule import (
     CLOCK_STEP_MS,
-    WORK_BYTES_MIN,
     age_s,
     is_due_by_work,
     must_begin_anew,
@@ -20,12 +19,13 @@ from walsyncd.core.keep.base_schedule import (
     spread_s,
 )
 from walsyncd.core.keep.retention import DAY_MS, HOUR_MS, Policy
+from walsyncd.core.limits import DEFAULT_LIMITS
 from walsyncd.core.restore.plan import Head, Plan, make_plan
 
 
 def test_work_is_measured_by_the_base() -> None:
     """A large base stands for as much WAL, times the ratio."""
-    base = 100 * WORK_BYTES_MIN
+    base = 100 * DEFAULT_LIMITS.base_work_bytes
     assert not is_due_by_work(wal_bytes=base, base_bytes=base, ratio=1.0)
     assert is_due_by_work(wal_bytes=base + 1, base_bytes=base, ratio=1.0)
     assert is_due_by_work(wal_bytes=base, base_bytes=base, ratio=0.5)
@@ -34,7 +34,7 @@ def test_work_is_measured_by_the_base() -> None:
 
 def test_a_tiny_database_needs_no_base_for_every_commit() -> None:
     """Below a few MiB of WAL nothing is due, however small the base."""
-    assert not is_due_by_work(wal_bytes=WORK_BYTES_MIN, base_bytes=500, ratio=1.0)
+    assert not is_due_by_work(wal_bytes=DEFAULT_LIMITS.base_work_bytes, base_bytes=500, ratio=1.0)
 
 
 def test_databases_that_are_due_together_drift_apart() -> None:

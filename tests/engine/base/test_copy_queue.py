@@ -15,17 +15,13 @@ import pytest
 
 from tests.engine.following import spec_of
 from tests.engine.running import wait_for
-from walsyncd.core.keep import base_schedule
-from walsyncd.engine.base import copy_queue
+from walsyncd.core.limits import Limits
 from walsyncd.engine.base.base_copy import CopyWait, Steps
 from walsyncd.engine.base.copy_queue import FLIGHTS_MAX, SMALL_PLACES_MAX, CopyQueue
 from walsyncd.engine.follow.followed_database import FollowedDatabase
 from walsyncd.engine.follow.wal_pairs import WalPairs
 
-
-@pytest.fixture(autouse=True)
-def small_classes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(base_schedule, "SMALL_SIZE", 10)
+SMALL = Limits(small_base_bytes=10)
 
 
 @pytest.fixture
@@ -39,8 +35,8 @@ def database(tmp_path: Path) -> Callable[[int, int], FollowedDatabase]:
 
 
 @contextmanager
-def running(take: Callable[[FollowedDatabase], Steps[None]]) -> Iterator[CopyQueue]:
-    queue = CopyQueue(take)
+def running(take: Callable[[FollowedDatabase], Steps[None]], limits: Limits = SMALL) -> Iterator[CopyQueue]:
+    queue = CopyQueue(take, limits)
     thread = threading.Thread(target=queue.run)
     thread.start()
     try:
@@ -76,11 +72,8 @@ def test_a_small_base_does_not_wait_for_a_large_one(database: Callable[[int, int
     assert told == ["2", "3", "4", "5", "6", "7", "8", "1"]
 
 
-def test_one_that_gets_nowhere_keeps_nobody_waiting(
-    database: Callable[[int, int], FollowedDatabase], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_one_that_gets_nowhere_keeps_nobody_waiting(database: Callable[[int, int], FollowedDatabase]) -> None:
     """The store refuses its folder: after a while the others of its size continue; it is not forgotten."""
-    monkeypatch.setattr(copy_queue, "STALLED_S", 0.05)
     answer: Future[Any] = Future()
     told: list[str] = []
 
@@ -90,7 +83,7 @@ def test_one_that_gets_nowhere_keeps_nobody_waiting(
         yield CopyWait()
         told.append(tracked.name)
 
-    with running(take) as queue:
+    with running(take, limits=replace(SMALL, base_stalled_s=0.05)) as queue:
         for row_id in range(1, 5):
             queue.due(database(row_id, 15), 0.0)
         wait_for(lambda: len(told) == 3)

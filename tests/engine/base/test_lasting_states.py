@@ -12,10 +12,8 @@ from tests.adapters.files.sqlite_process import SqliteProcess, wal_database
 from tests.engine.running import Place, restored_values, running, wait_for
 from walsyncd.cli import main
 from walsyncd.core.follow.follow_state import parse_follow_state
-from walsyncd.engine.content import epoch_start
+from walsyncd.core.limits import Limits
 from walsyncd.engine.daemon import database_status
-from walsyncd.engine.follow import copy_frames
-from walsyncd.engine.rollback import database_scans
 
 
 @pytest.fixture
@@ -24,16 +22,13 @@ def place(tmp_path: Path) -> Place:
 
 
 @pytest.mark.parametrize("mode", ["memory", "off", "delete"])
-def test_half_a_transaction_is_shipped_by_nobody(
-    place: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], mode: str
-) -> None:
+def test_half_a_transaction_is_shipped_by_nobody(place: Place, capsys: pytest.CaptureFixture[str], mode: str) -> None:
     """Where a writer leaves no journal it is known by its lock. If it takes long, the database is degraded."""
-    monkeypatch.setattr(database_scans, "TOLD_S", 0.2)
     path = place.database()
     with SqliteProcess(path) as writer:
         writer.execute(f"pragma journal_mode = {mode}", "create table t (x)", "pragma cache_size = 2", "begin")
         writer.execute(*[f"insert into t values ({number * 10**9})" for number in range(3000)])  # the cache spills
-        with running(place.settings("app")):
+        with running(place.settings("app"), limits=Limits(busy_file_s=0.2)):
             wait_for(lambda: place.row().state == "degraded")
             assert "a writer is in the middle of a transaction" in place.row().cause
             assert place.row().base_key is None
@@ -110,10 +105,11 @@ def test_a_base_that_waits_for_the_wal_says_so(
     place: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Where the WAL's pages have no room in the spool, commands say what is waited for, and what ends it."""
-    monkeypatch.setattr(copy_frames, "EPOCH_BYTES", 10_000)
     monkeypatch.setattr(database_status, "WAITS_TOLD_S", 0.0)
-    monkeypatch.setattr(epoch_start, "SPOOL_SHARE", 1 << 40)
-    with wal_database(place.database()) as writer, running(place.settings("app")):
+    with (
+        wal_database(place.database()) as writer,
+        running(place.settings("app"), limits=Limits(epoch_bytes=10_000, spool_share=1 << 40)),
+    ):
         commit_without_restart(place, writer)
         assert main(["snapshot", *place.config(), "app", "--timeout", "300ms"]) == 1
         assert "(let the application checkpoint" in capsys.readouterr().err
@@ -134,12 +130,11 @@ def test_a_base_that_waits_for_the_wal_says_so(
         wait_for(lambda: place.ask(op="status")["databases"][0]["base_waits_s"] == 0)
 
 
-def test_a_wal_that_never_restarts_gets_its_bases(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wal_that_never_restarts_gets_its_bases(place: Place) -> None:
     """`snapshot` ends, again and again, also after a restart of the daemon. Nothing older is needed after that."""
-    monkeypatch.setattr(copy_frames, "EPOCH_BYTES", 10_000)
     with wal_database(place.database()) as writer:
         for count in (1, 2):
-            with running(place.settings("app")):
+            with running(place.settings("app"), limits=Limits(epoch_bytes=10_000)):
                 commit_without_restart(place, writer)
                 assert main(["snapshot", *place.config(), "app", "--timeout", "60s"]) == 0
                 (row,) = place.ask(op="status")["databases"]
@@ -163,10 +158,12 @@ def test_a_wal_that_never_restarts_gets_its_bases(place: Place, monkeypatch: pyt
             assert len(restored_values(pruned)) == 1 + count * 41
 
 
-def test_what_is_stored_again_for_a_base_asks_for_no_other_base(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_stored_again_for_a_base_asks_for_no_other_base(place: Place) -> None:
     """A file into which nothing was ever copied is tiny, and the pages of its WAL are not. They count as the base's."""
-    monkeypatch.setattr(copy_frames, "EPOCH_BYTES", 10_000)
-    with wal_database(place.database()) as writer, running(place.settings("app")):
+    with (
+        wal_database(place.database()) as writer,
+        running(place.settings("app"), limits=Limits(epoch_bytes=10_000, base_work_bytes=1_000, base_work_pause_s=0.0)),
+    ):
         place.sync()
         writer.execute("PRAGMA wal_autocheckpoint = 0", "create table blob (x)")
         for _ in range(10):  # more than an epoch
@@ -174,8 +171,6 @@ def test_what_is_stored_again_for_a_base_asks_for_no_other_base(place: Place, mo
             place.sync()
         assert main(["snapshot", *place.config(), "app", "--timeout", "60s"]) == 0
         first = place.row().base_key
-        monkeypatch.setattr("walsyncd.core.keep.base_schedule.WORK_BYTES_MIN", 1_000)
-        monkeypatch.setattr("walsyncd.engine.base.snapshotter.WORK_PAUSE_S", 0.0)
         for _ in range(20):
             writer.execute("insert into blob values (randomblob(1000))")
             place.sync()

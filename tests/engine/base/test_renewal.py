@@ -13,6 +13,7 @@ from tests.aging import Calendar
 from tests.engine.running import Place, restored_values, running, wait_for
 from walsyncd.config import Settings
 from walsyncd.core.keep.retention import DAY_MS
+from walsyncd.core.limits import Limits
 from walsyncd.engine.base.renewal import EXPIRING
 
 
@@ -76,11 +77,12 @@ def test_a_daemon_that_was_away_for_long_begins_anew_at_once(place: Place, calen
         assert restored_values(place) == [0]
 
 
-def test_a_wal_that_grows_over_epochs(place: Place, calendar: Calendar, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wal_that_grows_over_epochs(place: Place, calendar: Calendar) -> None:
     """No base can begin in a later epoch than the WAL's incarnation, and no epoch for it; after two days it is time."""
-    monkeypatch.setattr("walsyncd.engine.follow.copy_frames.EPOCH_BYTES", 1)
-    monkeypatch.setattr("walsyncd.engine.content.epoch_start.SPOOL_SHARE", 1 << 40)
-    with wal_database(place.database()) as writer, running(expiring(place)):
+    with (
+        wal_database(place.database()) as writer,
+        running(expiring(place), limits=Limits(epoch_bytes=1, spool_share=1 << 40)),
+    ):
         place.sync()
         first, base_key = generation(place), place.row().base_key
         writer.execute("insert into t values (1)")
@@ -98,13 +100,11 @@ def test_a_wal_that_grows_over_epochs(place: Place, calendar: Calendar, monkeypa
     assert restored_values(place) == [0, 1, 2]
 
 
-def test_a_base_that_is_an_interval_late_is_given_up(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_base_that_is_an_interval_late_is_given_up(place: Place) -> None:
     """Nobody asks for it again, the WAL does not restart, and no epoch can be begun for it."""
-    monkeypatch.setattr("walsyncd.engine.follow.copy_frames.EPOCH_BYTES", 1)
-    monkeypatch.setattr("walsyncd.engine.content.epoch_start.SPOOL_SHARE", 1 << 40)
     settings = expiring(place)
     settings = replace(settings, databases=tuple(replace(each, snapshot_interval_s=0.5) for each in settings.databases))
-    with wal_database(place.database()) as writer, running(settings):
+    with wal_database(place.database()) as writer, running(settings, limits=Limits(epoch_bytes=1, spool_share=1 << 40)):
         place.sync()
         first = generation(place)
         writer.execute("insert into t values (1)")

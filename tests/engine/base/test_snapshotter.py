@@ -13,6 +13,7 @@ import pytest
 from tests.adapters.files.sqlite_process import SqliteProcess, wal_database
 from tests.engine.running import Place, restored_values, running, wait_for
 from walsyncd.adapters.storage.directory import DirectoryStorage
+from walsyncd.core.limits import Limits
 from walsyncd.core.stored.base import PackedPart, Shape
 from walsyncd.core.stored.layout import ManifestKey, parse_key
 from walsyncd.core.stored.manifest import Manifest
@@ -64,8 +65,6 @@ def test_a_later_base_counts_from_the_incarnation_it_was_copied_in(place: Place)
 
 def test_a_base_that_waits_for_the_wal_asks_nobody(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where no epoch can be begun for it, it comes when the WAL restarts, and nothing stirs before."""
-    monkeypatch.setattr("walsyncd.engine.follow.copy_frames.EPOCH_BYTES", 1)
-    monkeypatch.setattr("walsyncd.engine.content.epoch_start.SPOOL_SHARE", 1 << 40)
     asked: list[float] = []
     due = snapshotter.Snapshotter.due
 
@@ -73,7 +72,10 @@ def test_a_base_that_waits_for_the_wal_asks_nobody(place: Place, monkeypatch: py
         asked.append(delay_s)
         due(self, tracked, delay_s)
 
-    with wal_database(place.database()) as writer, running(place.settings("app")):
+    with (
+        wal_database(place.database()) as writer,
+        running(place.settings("app"), limits=Limits(epoch_bytes=1, spool_share=1 << 40)),
+    ):
         place.sync()
         writer.execute("insert into t values (1)")
         assert int(place.sync().split("/")[1], 16) > 1
@@ -195,11 +197,12 @@ def test_a_base_of_an_earlier_run_is_not_taken_again(place: Place) -> None:
     assert restored_values(place) == [0, 1]
 
 
-def test_a_base_comes_by_work(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_base_comes_by_work(place: Place) -> None:
     """When more WAL was stored since the last base than the base takes, another one comes, long before its time."""
-    monkeypatch.setattr("walsyncd.core.keep.base_schedule.WORK_BYTES_MIN", 100_000)
-    monkeypatch.setattr("walsyncd.engine.base.snapshotter.WORK_PAUSE_S", 0.0)
-    with wal_database(place.database()) as writer, running(place.settings("app")):
+    with (
+        wal_database(place.database()) as writer,
+        running(place.settings("app"), limits=Limits(base_work_bytes=100_000, base_work_pause_s=0.0)),
+    ):
         place.sync()
         first = place.row().base_key
         writer.execute("create table blob (x)", "insert into blob values (randomblob(50000))")
@@ -246,7 +249,6 @@ class HeldParts(DirectoryStorage):
 def test_small_databases_do_not_wait_for_a_large_one(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """The store holds the large one's parts back: the others have their bases; then it gets its own."""
     monkeypatch.setattr(base_copy, "shape_of", lambda size: Shape(size, 4096, 12 * 4096))
-    monkeypatch.setattr("walsyncd.core.keep.base_schedule.SMALL_SIZE", 12 * 4096)
     storage = HeldParts(place.replica)
     small = [f"small-{number}" for number in range(6)]
     settings = place.settings("app", *small)
@@ -256,7 +258,7 @@ def test_small_databases_do_not_wait_for_a_large_one(place: Place, monkeypatch: 
         writer.execute("insert into t select hex(randomblob(200000)) from t", "pragma wal_checkpoint")
         for name in small:
             stack.enter_context(wal_database(place.database(name)))
-        stack.enter_context(running(settings, storage))
+        stack.enter_context(running(settings, storage, limits=Limits(small_base_bytes=12 * 4096)))
         stack.callback(storage.go_on.set)  # before the daemon stops
         wait_for(lambda: storage.held)
         wait_for(lambda: all(place.row(name).base_key for name in small))

@@ -11,21 +11,21 @@ import shutil
 import sqlite3
 import time
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
-
-import pytest
+from typing import Any
 
 from tests.adapters.files.sqlite_process import SqliteError, SqliteProcess
 from tests.engine.following import spec_of
 from walsyncd.adapters.files.inotify import InotifyReader
 from walsyncd.adapters.files.source import boot_id
 from walsyncd.adapters.journal.journal import Journal, ObjectKind
+from walsyncd.core.limits import Limits
 from walsyncd.core.stored.segment import decode_body
-from walsyncd.engine.content import bridge_body, bridge_wait, map_making
 from walsyncd.engine.content.bridges import Bridges
 from walsyncd.engine.content.map_making import MapMaker
 from walsyncd.engine.content.page_maps import PageMaps
-from walsyncd.engine.content.scan_queue import ScanQueue
+from walsyncd.engine.content.scan_queue import BLOCK_BYTES, ScanQueue
 from walsyncd.engine.follow.environment import Environment
 from walsyncd.engine.follow.event_pump import EventPump
 from walsyncd.engine.follow.followed_database import FollowedDatabase
@@ -34,16 +34,18 @@ from walsyncd.engine.follow.schedule import Schedule
 from walsyncd.engine.follow.wal_pairs import WalPairs
 
 ROUNDS_MAX = 4000
+LIMITS = Limits(bridge_retry_s=0.0, bridge_retry_s_max=0.0, map_retry_s=0.0, bridge_bytes_min=1 << 40)
+"""Nothing waits for the clock, and no bridge is too large."""
 
 
 class Gaps:
     """The database, its application, its replica (``base`` and ``wals``), and the daemon's parts."""
 
-    def __init__(self, folder: Path, patch: pytest.MonkeyPatch, *, page_size: int, auto_vacuum: int) -> None:
-        for module, name in ((bridge_wait, "RETRY_S"), (bridge_wait, "BACK_OFF_S"), (map_making, "RETRY_S")):
-            patch.setattr(module, name, 0.0)
-        patch.setattr(bridge_body, "SMALL_BYTES", 1 << 40)
+    block_bytes = BLOCK_BYTES
+
+    def __init__(self, folder: Path, *, page_size: int, auto_vacuum: int, limits: Limits = LIMITS) -> None:
         self.folder = folder
+        self.limits = limits
         self.path = folder / "app.db"
         self.journal = Journal.open(folder / "state")
         self.row_id = self.journal.database("app", str(self.path)).id
@@ -71,7 +73,7 @@ class Gaps:
         """Start the daemon's parts, with nothing but what is on disk."""
         self.watcher = InotifyReader()
         self.watch = EventPump(self.watcher, lambda _databases: None, lambda: None)
-        self.environment = environment = Environment(self.journal, self.watch.drain, boot_id())
+        self.environment = environment = Environment(self.journal, self.watch.drain, boot_id(), limits=self.limits)
         self.schedule = Schedule()
         self.queue = ScanQueue()
         maps = PageMaps(self.journal)
@@ -87,12 +89,25 @@ class Gaps:
             begin_bridge=Bridges(self.journal, environment, self.schedule, self.queue, maps).begin,
         )
         self.maps = maps
-        self.maker = MapMaker(self.journal, maps, self.queue, self.follower.request, boot_id=boot_id())
+        self.maker = MapMaker(
+            self.journal,
+            maps,
+            self.queue,
+            self.follower.request,
+            boot_id=boot_id(),
+            retry_s=self.limits.map_retry_s,
+            block_bytes=self.block_bytes,
+        )
         self.tracked = FollowedDatabase(spec_of(self.path), self.row_id, WalPairs(self.path))
         self.watch.add(self.tracked)
         self.tracked.wal_pairs.look_around()
         self.follower.resume(self.tracked)
         self.maker.due(self.tracked)
+
+    def limit(self, **changed: Any) -> None:
+        """Have other limits from now on. All parts have the same environment."""
+        self.limits = replace(self.limits, **changed)
+        object.__setattr__(self.environment, "limits", self.limits)
 
     def die(self) -> None:
         """The daemon is gone, with all that it did not write."""

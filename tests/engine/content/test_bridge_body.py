@@ -13,12 +13,12 @@ from tests.shipping import G1
 from walsyncd.adapters.journal.journal import Journal, NewObject, SpoolFile
 from walsyncd.core.content.page_entry import entries_of_pages
 from walsyncd.core.follow.follow_state import Stream
+from walsyncd.core.limits import Limits
 from walsyncd.core.sqlite.wal import WAL_HEADER_SIZE, Frames, parse_wal_header, read_frames
 from walsyncd.core.stored.bridge import BridgeSpan
 from walsyncd.core.stored.layout import SegmentKey, parse_key
 from walsyncd.core.stored.position import Position
 from walsyncd.core.stored.segment import Trailer, decode_body
-from walsyncd.engine.content import bridge_body
 from walsyncd.engine.content.bridge_body import BridgeBody, BridgeImpossibleError
 from walsyncd.engine.content.page_maps import PageMaps
 from walsyncd.errors import TransientError
@@ -45,11 +45,21 @@ def journal(tmp_path: Path, old: list[bytes]) -> Iterator[Journal]:
         yield journal
 
 
-def body(journal: Journal, *, pages_bytes_max: int = 1 << 20, body_bytes_max: int = 1 << 20) -> BridgeBody:
+def body(
+    journal: Journal, *, bytes_min: int = 1 << 20, pages_bytes_max: int = 1 << 20, body_bytes_max: int = 1 << 20
+) -> BridgeBody:
     page_map = PageMaps(journal).open(1)
     assert page_map is not None
     stream = Stream(G1, epoch=2, previous=7)
-    return BridgeBody(journal, page_map, stream, (1, 2), pages_bytes_max=pages_bytes_max, body_bytes_max=body_bytes_max)
+    return BridgeBody(
+        journal,
+        page_map,
+        stream,
+        (1, 2),
+        pages_bytes_max=pages_bytes_max,
+        body_bytes_max=body_bytes_max,
+        limits=Limits(bridge_bytes_min=bytes_min),
+    )
 
 
 def offer(made: BridgeBody, first: int, pages: list[bytes], wanted: list[int] | None = None) -> None:
@@ -108,15 +118,12 @@ def test_what_it_changes_in_the_map(journal: Journal, old: list[bytes]) -> None:
     assert new.redo.entries.tolist() == entries_of_pages(b"2" * SIZE + b"5" * SIZE, SIZE).tolist()
 
 
-def test_a_bridge_that_is_worse_than_a_base(
-    journal: Journal, old: list[bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_bridge_that_is_worse_than_a_base(journal: Journal, old: list[bytes], tmp_path: Path) -> None:
     """Too many pages, or too much of the spool; dropped, it leaves nothing."""
-    monkeypatch.setattr(bridge_body, "SMALL_BYTES", 0)
     chance = random.Random(2)
     other = [chance.randbytes(SIZE) for _ in old]
     for limits in ({"pages_bytes_max": 3 * SIZE}, {"body_bytes_max": 2 * SIZE}):
-        made = body(journal, **limits)
+        made = body(journal, bytes_min=0, **limits)
         made.begin_pass()
         with pytest.raises(BridgeImpossibleError):
             offer_all(made, other * 400)

@@ -19,7 +19,7 @@ DOUBT = Gap.of(GapKind.DOUBT, "somebody may have written")
 
 @pytest.fixture
 def gaps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Gaps]:
-    with closing(Gaps(tmp_path, monkeypatch, page_size=4096, auto_vacuum=0)) as gaps:
+    with closing(Gaps(tmp_path, page_size=4096, auto_vacuum=0)) as gaps:
         gaps.sql("INSERT INTO t (y) VALUES " + ", ".join("(randomblob(900))" for _ in range(300)))
         gaps.settle()
         gaps.sql("PRAGMA wal_checkpoint(TRUNCATE)")

@@ -33,9 +33,8 @@ def test_all_pages_are_all_pages() -> None:
     assert runs_of(all_pages(), 0, 4) == []
 
 
-def test_the_frames_of_an_incarnation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_frames_of_an_incarnation(tmp_path: Path) -> None:
     """Up to the cursor and no further; what was overwritten meanwhile is no frame of it."""
-    monkeypatch.setattr("walsyncd.engine.content.bridge_sources.BLOCK_BYTES", 3 * 4120)
     path = tmp_path / "app.db"
     with wal_database(path, 4096) as connection:
         insert(connection, commits=4, rows=20, size=900)
@@ -48,7 +47,7 @@ def test_the_frames_of_an_incarnation(tmp_path: Path, monkeypatch: pytest.Monkey
             whole = read_frames(data[WAL_HEADER_SIZE:], header, first=1, start=header.chain)
             last = whole.commits[-2]
             cursor = cursor_before(header).advanced(last, whole.chain_after(last, header.chain))
-            batches = list(frames_upto(wal, cursor))
+            batches = list(frames_upto(wal, cursor, block_bytes=3 * 4120))
             assert [batch.first for batch in batches] == list(range(1, last + 1, 3))
             assert batches[-1].last == last
             pages = [page for batch in batches for page in pages_of(batch, np.arange(batch.count), 4096)]
@@ -57,7 +56,9 @@ def test_the_frames_of_an_incarnation(tmp_path: Path, monkeypatch: pytest.Monkey
             for frame, (_, content) in enumerate(pages, 1):
                 assert content == data[header.offset_of(frame) + 24 : header.offset_of(frame) + size]
             before = cursor_before(header).advanced(2, whole.chain_after(2, header.chain))
-            assert [batch.first for batch in frames_upto(wal, cursor, after=before)] == list(range(3, last + 1, 3))
+            assert [batch.first for batch in frames_upto(wal, cursor, after=before, block_bytes=3 * 4120)] == list(
+                range(3, last + 1, 3)
+            )
             with pytest.raises(TransientError, match="overwritten"):
                 list(frames_upto(wal, cursor, after=Cursor(cursor.salts, header, 2, (1, 2))))
             other = Cursor(cursor.salts, cursor.header, cursor.frames, (1, 2))

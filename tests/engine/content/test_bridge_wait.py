@@ -8,12 +8,15 @@ from typing import cast
 
 import pytest
 
+from walsyncd.core.limits import DEFAULT_LIMITS
 from walsyncd.engine.content import bridge_wait
-from walsyncd.engine.content.bridge_wait import BACK_OFF_S, BEGIN_LOOK_S, RETRY_S, VOIDED_MAX, BridgeWait
+from walsyncd.engine.content.bridge_wait import VOIDED_MAX, BridgeWait
 from walsyncd.engine.follow.followed_database import FollowedDatabase
 from walsyncd.engine.follow.schedule import Schedule
 from walsyncd.engine.threads.mailbox import Mailbox, Request
 from walsyncd.errors import WalsyncdError
+
+RETRY_S, BACK_OFF_S = DEFAULT_LIMITS.bridge_retry_s, DEFAULT_LIMITS.bridge_retry_s_max
 
 
 @dataclass
@@ -45,7 +48,7 @@ def scene(monkeypatch: pytest.MonkeyPatch) -> Scene:
 
 @pytest.fixture
 def wait(scene: Scene) -> BridgeWait:
-    return BridgeWait(cast("FollowedDatabase", scene), cast("Schedule", scene))
+    return BridgeWait(cast("FollowedDatabase", scene), cast("Schedule", scene), DEFAULT_LIMITS)
 
 
 def test_rests_grow_with_each_failure(scene: Scene, wait: BridgeWait) -> None:
@@ -81,7 +84,7 @@ def test_it_waits_for_what_is_named(scene: Scene, wait: BridgeWait) -> None:
     answers = iter([False, True])
     wait.wait_for(lambda: next(answers), "storage can be reached")
     waiting = [wait.is_for_event]
-    assert wait.wait_s() == BEGIN_LOOK_S
+    assert wait.wait_s() == DEFAULT_LIMITS.begin_look_s
     assert scene.failed == ["app waits until storage can be reached"]
     assert wait.wait_s() == 0
     assert wait.wait_s() == 0

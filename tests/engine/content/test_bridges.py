@@ -18,7 +18,7 @@ GAP = Gap.of(GapKind.OVERWRITTEN, "commits {count} are missing", count=3)
 
 @pytest.fixture
 def gaps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Gaps]:
-    with closing(Gaps(tmp_path, monkeypatch, page_size=4096, auto_vacuum=0)) as gaps:
+    with closing(Gaps(tmp_path, page_size=4096, auto_vacuum=0)) as gaps:
         gaps.sql("INSERT INTO t (y) VALUES (1)")
         gaps.settle()
         yield gaps

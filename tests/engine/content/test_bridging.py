@@ -10,8 +10,8 @@ import pytest
 from tests.adapters.files.sqlite_process import SqliteProcess
 from tests.engine.running import Place, running, wait_for
 from walsyncd.adapters.storage.directory import DirectoryStorage
+from walsyncd.core.limits import Limits
 from walsyncd.core.restore.plan import Head
-from walsyncd.engine.content import bridge_wait
 from walsyncd.engine.content.bridge_body import BridgeBody
 from walsyncd.engine.restore.replica import Replica
 from walsyncd.engine.restore.restorer import find_plan, restore
@@ -94,8 +94,7 @@ def test_a_fault_in_a_scan_costs_a_try_and_not_the_daemon(place: Place, monkeypa
             take(*arguments)
 
         monkeypatch.setattr(BridgeBody, "take_differing", fails_once)
-        monkeypatch.setattr(bridge_wait, "RETRY_S", 0.0)
-        with running(place.settings("app")):
+        with running(place.settings("app"), limits=Limits(bridge_retry_s=0.0)):
             place.sync()
             assert place.row().generation == generation
         app.close()

@@ -5,29 +5,27 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tests.adapters.files.sqlite_process import SqliteProcess
-from tests.engine.content.gaps import Gaps, happens
+from tests.engine.content.gaps import LIMITS, Gaps, happens
 from walsyncd.adapters.journal.journal import ObjectRow
 from walsyncd.core.stored.position import Position
-from walsyncd.engine.content import epoch_start
 from walsyncd.engine.content.epoch_start import EpochStarts
-from walsyncd.engine.follow import copy_frames
 from walsyncd.engine.follow.followed_database import FollowedDatabase
 
 
 class Bases(Gaps):
     """The same database with a reader that keeps its WAL from restarting, and bases that are copied piece by piece."""
 
-    def __init__(self, folder: Path, patch: pytest.MonkeyPatch, *, page_size: int, auto_vacuum: int) -> None:
-        patch.setattr(copy_frames, "EPOCH_BYTES", 4 * page_size)
-        patch.setattr(epoch_start, "RETRY_S", 0.0)
+    def __init__(self, folder: Path, *, page_size: int, auto_vacuum: int) -> None:
+        limits = replace(LIMITS, epoch_bytes=4 * page_size, epoch_start_retry_s=0.0)
         self.copied = 0
         self.start: Position | None = None
-        super().__init__(folder, patch, page_size=page_size, auto_vacuum=auto_vacuum)
+        super().__init__(folder, page_size=page_size, auto_vacuum=auto_vacuum, limits=limits)
         self.hold()
 
     def open(self) -> None:
@@ -92,7 +90,7 @@ class Bases(Gaps):
 
 @pytest.fixture
 def bases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bases]:
-    with closing(Bases(tmp_path, monkeypatch, page_size=1024, auto_vacuum=0)) as bases:
+    with closing(Bases(tmp_path, page_size=1024, auto_vacuum=0)) as bases:
         bases.sql("INSERT INTO t (y) VALUES " + ", ".join("(randomblob(900))" for _ in range(60)))
         bases.settle()
         for x in range(20):
@@ -133,22 +131,23 @@ def test_a_base_begins_although_the_wal_never_restarts(bases: Bases) -> None:
     assert bases.generations == 1
 
 
-def test_what_is_committed_while_the_wal_is_read_again_is_in_it(bases: Bases, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_committed_while_the_wal_is_read_again_is_in_it(bases: Bases) -> None:
     """Commits during the reading are followed and stored as ever, and added at the end."""
-    for rest in (epoch_start.REST_BYTES_MAX, 2000):
-        monkeypatch.setattr(epoch_start, "REST_BYTES_MAX", rest)
+    full_bytes = bases.limits.epoch_bytes
+    for rest in (bases.limits.epoch_start_bytes, 2000):
+        bases.limit(epoch_start_bytes=rest, epoch_bytes=full_bytes)
         while not waits(bases.tracked):
             bases.sql("UPDATE t SET y = randomblob(900) WHERE x = 1")
             bases.settle()
-        with monkeypatch.context() as patch:
-            patch.setattr(copy_frames, "EPOCH_BYTES", 1 << 30)  # otherwise it would begin again
-            bases.begin_base()
-            for x in range(30, 36):
-                bases.sql(f"UPDATE t SET y = randomblob(900) WHERE x = {x}")
-                bases.look()
-                bases.scan()
-                bases.store()
-            bases.settle()
+        bases.limit(epoch_bytes=1 << 30)  # otherwise it would begin again
+        bases.begin_base()
+        for x in range(30, 36):
+            bases.sql(f"UPDATE t SET y = randomblob(900) WHERE x = {x}")
+            bases.look()
+            bases.scan()
+            bases.store()
+        bases.settle()
+        bases.limit(epoch_bytes=full_bytes)
         assert not waits(bases.tracked)
         bases.begin_base()
         bases.end_base()
@@ -182,14 +181,15 @@ def test_a_wal_that_restarts_needs_nothing_of_it(bases: Bases) -> None:
     assert bases.copied == 1
 
 
-def test_a_transaction_that_is_too_large_is_said_and_tried_later(bases: Bases, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_transaction_that_is_too_large_is_said_and_tried_later(bases: Bases) -> None:
     """It would crowd out what other databases have in the spool. Following is not affected."""
-    with monkeypatch.context() as patch:
-        patch.setattr(epoch_start, "SPOOL_SHARE", 1 << 80)
-        bases.begin_base()
-        while not bases.tracked.base.hindrance:
-            bases.scan()
-            bases.look()
+    share = bases.limits.spool_share
+    bases.limit(spool_share=1 << 80)
+    bases.begin_base()
+    while not bases.tracked.base.hindrance:
+        bases.scan()
+        bases.look()
+    bases.limit(spool_share=share)
     assert bases.tracked.base.hindrance == "the pages of the WAL take more than 0 MiB of the spool"
     assert waits(bases.tracked)
     assert not list((bases.folder / "state" / "spool").glob("*.part"))
@@ -207,7 +207,7 @@ def test_whatever_happens_the_restored_file_is_the_live_one(
     """Writers, checkpoints, deaths and dropped spools at any moment; each base is compared, and each epoch after it."""
     chance = random.Random(seed)
     page_size = chance.choice([512, 1024, 4096])
-    with closing(Bases(tmp_path, monkeypatch, page_size=page_size, auto_vacuum=chance.choice([0, 1, 2]))) as bases:
+    with closing(Bases(tmp_path, page_size=page_size, auto_vacuum=chance.choice([0, 1, 2]))) as bases:
         bases.sql("INSERT INTO t (y) VALUES " + ", ".join("(randomblob(900))" for _ in range(120)))
         bases.settle()
         for _ in range(70):

@@ -19,12 +19,12 @@ from tests.fakes import Deaths, Killed
 from walsyncd.adapters.journal.journal import Journal, SpoolWriter
 from walsyncd.core.follow.database_state import DatabaseState
 from walsyncd.core.follow.gap import Gap, GapKind
-from walsyncd.engine.content import bridge_body, bridge_scan, bridge_wait
+from walsyncd.engine.content import bridge_scan, bridge_wait
 
 
 @pytest.fixture
 def gaps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Gaps]:
-    with closing(Gaps(tmp_path, monkeypatch, page_size=4096, auto_vacuum=0)) as gaps:
+    with closing(Gaps(tmp_path, page_size=4096, auto_vacuum=0)) as gaps:
         gaps.sql("INSERT INTO t (y) VALUES " + ", ".join("(randomblob(900))" for _ in range(300)))
         gaps.settle()
         yield gaps
@@ -79,10 +79,10 @@ def dying(deaths: Deaths, patch: pytest.MonkeyPatch) -> None:
 def test_whenever_it_dies_the_gap_is_bridged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The daemon dies at each write in turn, until it gets through; each time the next one continues."""
     deaths = Deaths(0)
-    with closing(Gaps(tmp_path, monkeypatch, page_size=1024, auto_vacuum=1)) as gaps:
+    with closing(Gaps(tmp_path, page_size=1024, auto_vacuum=1)) as gaps:
         gaps.sql("INSERT INTO t (y) VALUES " + ", ".join("(randomblob(900))" for _ in range(120)))
         gaps.settle()
-        monkeypatch.setattr(bridge_body, "MEMORY_BYTES_MAX", 0)  # a file in the spool
+        gaps.limit(memory_bytes_max=0)  # a file in the spool
         dying(deaths, monkeypatch)
         for at in range(1, 200):
             missed(gaps, f"UPDATE t SET y = randomblob(900) WHERE x % 7 = {at % 7}", "INSERT INTO t (y) VALUES (2)")
@@ -107,7 +107,7 @@ def test_the_daemon_dies_and_looks_late(tmp_path: Path, seed: int, monkeypatch: 
     """Applications, kills, gaps inside bridges at random; after each round the restored file is the live one."""
     chance = random.Random(seed)
     page_size, auto_vacuum = chance.choice([512, 1024, 4096, 8192, 65536]), chance.randint(0, 2)
-    with closing(Gaps(tmp_path, monkeypatch, page_size=page_size, auto_vacuum=auto_vacuum)) as gaps:
+    with closing(Gaps(tmp_path, page_size=page_size, auto_vacuum=auto_vacuum)) as gaps:
         for _ in range(5):
             happens(gaps, chance)
         gaps.settle()
@@ -173,9 +173,9 @@ def test_a_file_that_is_gone_is_waited_for(gaps: Gaps) -> None:
     gaps.check()
 
 
-def test_somebody_who_asks_ends_the_back_off(gaps: Gaps, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_somebody_who_asks_ends_the_back_off(gaps: Gaps) -> None:
     """Gaps inside the bridge made it wait for a calmer time. ``sync`` need not wait for that: it is calm now."""
-    monkeypatch.setattr(bridge_wait, "BACK_OFF_S", 3600.0)
+    gaps.limit(bridge_retry_s_max=3600.0)
     lost = Gap.of(GapKind.OVERWRITTEN, "commits are lost")
     for _ in range(1 + bridge_wait.VOIDED_MAX):
         gaps.follower.leave(gaps.tracked, lost)
@@ -191,8 +191,7 @@ def test_somebody_who_asks_ends_the_back_off(gaps: Gaps, monkeypatch: pytest.Mon
 
 def test_what_fails_again_and_again_is_tried_less_and_less(gaps: Gaps, monkeypatch: pytest.MonkeyPatch) -> None:
     """The file can't be read."""
-    monkeypatch.setattr(bridge_wait, "RETRY_S", 0.001)
-    monkeypatch.setattr(bridge_wait, "BACK_OFF_S", 0.005)
+    gaps.limit(bridge_retry_s=0.001, bridge_retry_s_max=0.005)
     monkeypatch.setattr(bridge_scan, "open_file", lambda _path: None)
     gaps.follower.leave(gaps.tracked, Gap.of(GapKind.OVERWRITTEN, "commits are lost"))
     with capture_logs() as logs:

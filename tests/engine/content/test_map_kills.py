@@ -114,7 +114,7 @@ def check_map(gaps: Gaps) -> None:
 def test_whenever_the_machine_dies_the_map_is_right(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It dies at each write in turn, until it gets through. The next gap is bridged in the same generation."""
     deaths = Deaths(0)
-    with closing(Gaps(tmp_path, monkeypatch, page_size=PAGE_SIZE, auto_vacuum=1)) as gaps:
+    with closing(Gaps(tmp_path, page_size=PAGE_SIZE, auto_vacuum=1)) as gaps:
         gaps.sql("INSERT INTO t (y) VALUES " + ", ".join("(randomblob(900))" for _ in range(60)))
         gaps.settle()
         folder = UnsafeFolder(gaps.journal.folder / "maps", deaths, monkeypatch)

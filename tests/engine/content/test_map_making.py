@@ -20,7 +20,7 @@ from walsyncd.engine.content.map_making import follows
 
 @pytest.fixture
 def gaps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Gaps]:
-    with closing(Gaps(tmp_path, monkeypatch, page_size=4096, auto_vacuum=0)) as gaps:
+    with closing(Gaps(tmp_path, page_size=4096, auto_vacuum=0)) as gaps:
         yield gaps
 
 
@@ -39,9 +39,8 @@ def is_what_a_restore_gives(gaps: Gaps) -> bool:
 @pytest.mark.parametrize("seed", range(12))
 def test_a_map_is_made_beside_a_writer(tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Commits, checkpoints and restarts between the blocks that are read; and the map continues with every segment."""
-    monkeypatch.setattr("walsyncd.engine.content.map_making.BLOCK_BYTES", 4096)
     chance = random.Random(seed)
-    with closing(Gaps(tmp_path, monkeypatch, page_size=chance.choice([512, 4096]), auto_vacuum=seed % 3)) as gaps:
+    with closing(Gaps(tmp_path, page_size=chance.choice([512, 4096]), auto_vacuum=seed % 3)) as gaps:
         for _ in range(6):
             happens(gaps, chance)
         gaps.look()
@@ -63,9 +62,8 @@ def test_a_map_is_made_beside_a_writer(tmp_path: Path, seed: int, monkeypatch: p
 @pytest.mark.parametrize("seed", range(8))
 def test_a_map_that_is_lost_is_made_again_at_once(tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its rows are in the file that is gone. The WAL that has them need not restart."""
-    monkeypatch.setattr("walsyncd.engine.content.map_making.BLOCK_BYTES", 4096)
     chance = random.Random(seed)
-    with closing(Gaps(tmp_path, monkeypatch, page_size=chance.choice([512, 4096]), auto_vacuum=seed % 3)) as gaps:
+    with closing(Gaps(tmp_path, page_size=chance.choice([512, 4096]), auto_vacuum=seed % 3)) as gaps:
         for _ in range(8):
             happens(gaps, chance)
         gaps.settle()
@@ -99,7 +97,7 @@ def test_a_map_counts_only_once_what_it_holds_is_stored(gaps: Gaps) -> None:
 
 def test_a_database_without_wal_mode_wakes_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its map is not tried again by the clock, but with the first segment that is stored."""
-    with closing(Gaps(tmp_path, monkeypatch, page_size=4096, auto_vacuum=0)) as gaps:
+    with closing(Gaps(tmp_path, page_size=4096, auto_vacuum=0)) as gaps:
         gaps.die()
         gaps.app.execute("PRAGMA journal_mode = DELETE")
         gaps.open()

@@ -6,26 +6,22 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-import pytest
-
 from tests.adapters.files.sqlite_process import SqliteProcess
 from tests.engine.running import Place, running, wait_for
 from walsyncd.adapters.storage.directory import DirectoryStorage
+from walsyncd.core.limits import Limits
 from walsyncd.core.restore.plan import Head
-from walsyncd.engine.content import map_making, page_content, page_maps
 from walsyncd.engine.restore.replica import Replica
 from walsyncd.engine.restore.restorer import find_plan, restore
 
 
-def test_a_daemon_keeps_the_map_of_its_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_daemon_keeps_the_map_of_its_database(tmp_path: Path) -> None:
     """What is stored reaches its file; a file that is gone is made again, whatever the WAL does."""
-    monkeypatch.setattr(page_content, "WRITE_SEGMENTS", 1)
-    monkeypatch.setattr(page_maps, "TAKE_OVER_BYTES", 1)
-    monkeypatch.setattr(map_making, "RETRY_S", 0.2)
+    limits = Limits(map_segments=1, map_redo_bytes=1, map_retry_s=0.2)
     place = Place(tmp_path)
     with SqliteProcess(place.database()) as app:
         app.execute("PRAGMA journal_mode = WAL", "CREATE TABLE t (x)")
-        with running(place.settings("app")):
+        with running(place.settings("app"), limits=limits):
             place.sync()
             with place.journal() as journal:
                 wait_for(lambda: journal.page_map(1) is not None)
@@ -37,7 +33,7 @@ def test_a_daemon_keeps_the_map_of_its_database(tmp_path: Path, monkeypatch: pyt
                 assert made is not None
                 assert made.counter > 0
         (tmp_path / "state" / "maps" / "1.map").unlink()
-        with running(place.settings("app")), place.journal() as journal:
+        with running(place.settings("app"), limits=limits), place.journal() as journal:
             place.sync()
             wait_for(lambda: journal.page_map(1) not in {None, made})
 

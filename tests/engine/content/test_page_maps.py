@@ -210,8 +210,7 @@ def test_maps_are_written_when_much_is_waiting(tmp_path: Path, monkeypatch: pyte
     life.journal.stored(rows_of(life.journal)[0].id, now_ms=1, tokens=1.0)
     PageMaps(life.journal).write_due()
     assert len(life.journal.redo_rows(1)) == 1
-    monkeypatch.setattr("walsyncd.engine.content.page_maps.TAKE_OVER_BYTES", 12)
-    PageMaps(life.journal).write_due()
+    PageMaps(life.journal, redo_bytes=12).write_due()
     assert life.journal.redo_rows(1) == []
     life.check()
     life.journal.close()

@@ -10,7 +10,7 @@ from tests.adapters.files.sqlite_process import SqliteProcess
 from tests.engine.content.test_scrubs import application, fill, has_map
 from tests.engine.running import Place, running, wait_for
 from tests.engine.scrubbing import scrub
-from walsyncd.engine.content import scrubs
+from walsyncd.core.limits import Limits
 from walsyncd.engine.content.page_maps import PageMap
 from walsyncd.engine.content.scrub_steps import Scrub
 
@@ -24,8 +24,10 @@ def prepared(place: Place, app: SqliteProcess) -> None:
 def test_a_gap_meanwhile_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What was read across it says nothing, so the difference that it made is no alarm."""
     place = Place(tmp_path)
-    monkeypatch.setattr(scrubs, "ATTEMPT_S", 0.0)
-    with application(place.database()) as app, running(place.settings("app")) as daemon:
+    with (
+        application(place.database()) as app,
+        running(place.settings("app"), limits=Limits(scrub_attempt_s=0.0)) as daemon,
+    ):
         prepared(place, app)
         (tracked,) = daemon.databases
         entries, gaps = PageMap.entries, iter([1, 1])
@@ -45,8 +47,7 @@ def test_a_gap_meanwhile_is_tried_again(tmp_path: Path, monkeypatch: pytest.Monk
 def test_a_fault_is_the_scrubs_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is said why nothing was compared, and the daemon continues."""
     place = Place(tmp_path)
-    monkeypatch.setattr(scrubs, "ATTEMPT_S", 0.0)
-    with application(place.database()) as app, running(place.settings("app")):
+    with application(place.database()) as app, running(place.settings("app"), limits=Limits(scrub_attempt_s=0.0)):
         prepared(place, app)
 
         def fails(*_: object) -> object:

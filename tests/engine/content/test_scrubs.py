@@ -26,11 +26,11 @@ from walsyncd.adapters.storage.directory import DirectoryStorage
 from walsyncd.cli import main
 from walsyncd.config import Settings
 from walsyncd.core.content.comparison import Cipher
-from walsyncd.core.follow import next_generation
 from walsyncd.core.follow.follow_state import parse_follow_state
 from walsyncd.core.follow.gap import GapKind
+from walsyncd.core.limits import Limits
 from walsyncd.core.restore.plan import Head
-from walsyncd.engine.content import page_content, page_maps, scrubs
+from walsyncd.engine.content import scrubs
 from walsyncd.engine.content.bridges import Bridges
 from walsyncd.engine.content.scan_queue import ScanSteps, ScanWait
 from walsyncd.engine.content.scrub_steps import Scrub, ScrubSteps
@@ -141,8 +141,8 @@ def test_a_scrub_comes_by_itself(place: Place) -> None:
 def test_what_cannot_be_healed_begins_again(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where no bridge can be made a new base is taken, which is the live file."""
     monkeypatch.setattr(Bridges, "begin", lambda *_: False)
-    monkeypatch.setattr(next_generation, "BASE_DELAY_S", 0.01)
-    with application(place.database()) as app, running(place.settings("app")):
+    limits = Limits(generation_delay_s=0.01)
+    with application(place.database()) as app, running(place.settings("app"), limits=limits):
         fill(app)
         place.sync()
         wait_for(lambda: has_map(place))
@@ -157,16 +157,14 @@ def test_what_cannot_be_healed_begins_again(place: Place, monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("auto_vacuum", [0, 1])
-def test_an_honest_database_raises_no_alarm(place: Place, monkeypatch: pytest.MonkeyPatch, auto_vacuum: int) -> None:
+def test_an_honest_database_raises_no_alarm(place: Place, auto_vacuum: int) -> None:
     """Whatever it does meanwhile: writes, checkpoints of all modes, VACUUM, shrinks, closes and opens."""
-    monkeypatch.setattr(page_content, "WRITE_SEGMENTS", 3)
-    monkeypatch.setattr(page_maps, "TAKE_OVER_BYTES", 1)
     path = place.database()
     with SqliteProcess(path) as app:
         app.execute(f"PRAGMA auto_vacuum = {auto_vacuum}", "PRAGMA journal_mode = WAL")
         fill(app)
         app.close()
-    with SqliteProcess(path) as reader, running(place.settings("app")):
+    with SqliteProcess(path) as reader, running(place.settings("app"), limits=Limits(map_segments=3, map_redo_bytes=1)):
         reader.execute("SELECT count(*) FROM t")
         place.sync()
         wait_for(lambda: has_map(place))

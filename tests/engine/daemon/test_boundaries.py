@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 
 from tests.adapters.files.sqlite_process import wal_database
 from tests.engine.running import Place, running, serving, wait_for
-from walsyncd.engine.base import copy_queue
+from walsyncd.core.limits import Limits
 from walsyncd.engine.base.snapshotter import Snapshotter
 from walsyncd.engine.daemon.control import Control
 from walsyncd.engine.daemon.databases import Databases
@@ -78,12 +78,11 @@ def test_a_fault_costs_one_database_for_as_long_as_it_lasts(
 ) -> None:
     """The other database is stored meanwhile, and afterwards this one is too."""
     injection = Injection(monkeypatch, where, fault)
-    monkeypatch.setattr(copy_queue, "STALLED_S", 1.0)  # a base that gets no further leaves its place to the next
     with (
         wal_database(place.database()) as app,
         wal_database(place.database("other")) as other,
         capture_logs() as lines,
-        serving(place.settings("app", "other")) as daemon,
+        serving(place.settings("app", "other"), limits=Limits(base_stalled_s=1.0)) as daemon,
     ):
         place.sync("other")
         other.execute("insert into t values (1)")

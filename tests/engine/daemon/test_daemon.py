@@ -15,14 +15,11 @@ from tests.fakes import Call, FakeStorage
 from walsyncd.adapters.journal.journal import Journal
 from walsyncd.adapters.storage.directory import DirectoryStorage
 from walsyncd.adapters.storage.interface import Storage
-from walsyncd.core.follow import next_generation
+from walsyncd.core.limits import Limits
 from walsyncd.core.restore.plan import AtPosition, Head
 from walsyncd.core.stored.position import parse_position
-from walsyncd.engine.content import bridge_wait
 from walsyncd.engine.content.map_making import MapMaker
-from walsyncd.engine.daemon import daemon as daemon_module
 from walsyncd.engine.daemon.daemon import EXIT_SPOOLED, Daemon
-from walsyncd.engine.follow import follower
 from walsyncd.engine.restore.replica import Replica
 from walsyncd.engine.restore.restorer import find_plan, restore
 from walsyncd.errors import TransientError
@@ -135,8 +132,6 @@ def test_a_full_spool_gives_way_and_begins_anew_when_storage_is_back(
 ) -> None:
     """The application's disk comes before the oldest promise; what was stored stays restorable. There is no map."""
     monkeypatch.setattr(MapMaker, "due", lambda *_: None)
-    monkeypatch.setattr(next_generation, "BASE_DELAY_S", 0.01)
-    monkeypatch.setattr(follower, "BEGIN_LOOK_S", 0.05)
     storage = FakeStorage()
     is_away = [False]
 
@@ -145,7 +140,14 @@ def test_a_full_spool_gives_way_and_begins_anew_when_storage_is_back(
             raise TransientError("storage is away")
 
     storage.before = before
-    with wal_database(place.database()) as writer, running(place.settings("app", spool_bytes_max=200_000), storage):
+    with (
+        wal_database(place.database()) as writer,
+        running(
+            place.settings("app", spool_bytes_max=200_000),
+            storage,
+            limits=Limits(generation_delay_s=0.01, begin_look_s=0.05),
+        ),
+    ):
         insert(writer, 1)
         place.sync()
         old = place.row().generation
@@ -166,9 +168,8 @@ def test_a_full_spool_gives_way_and_begins_anew_when_storage_is_back(
         assert restored(place, storage=storage) == [0, 1, 2]
 
 
-def test_a_full_spool_costs_a_bridge(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_spool_costs_a_bridge(place: Place) -> None:
     """What was dropped is in the database, and few pages of it differ; what was begun before reaches storage first."""
-    monkeypatch.setattr(bridge_wait, "BEGIN_LOOK_S", 0.05)
     storage = FakeStorage()
     is_away = [False]
 
@@ -177,7 +178,10 @@ def test_a_full_spool_costs_a_bridge(place: Place, monkeypatch: pytest.MonkeyPat
             raise TransientError("storage is away")
 
     storage.before = before
-    with wal_database(place.database()) as writer, running(place.settings("app", spool_bytes_max=400_000), storage):
+    with (
+        wal_database(place.database()) as writer,
+        running(place.settings("app", spool_bytes_max=400_000), storage, limits=Limits(begin_look_s=0.05)),
+    ):
         writer.execute("create table hot (y)", *["insert into hot values (randomblob(2000))"] * 20)
         insert(writer, 1)
         place.sync()
@@ -226,9 +230,8 @@ def test_what_is_left_of_a_database_no_longer_configured_goes_up_all_the_same(pl
             wait_for(lambda: place.row("old").generation is None or not place.row("old").spooled_bytes)
 
 
-def test_a_stop_never_hangs(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stop_never_hangs(place: Place) -> None:
     """A store takes a request and never answers: the exit code says that something stays, the next start ships it."""
-    monkeypatch.setattr(daemon_module, "LINGER_S", 0.05)
     storage, answer = FakeStorage(), threading.Event()
 
     def hold(call: Call) -> None:
@@ -249,7 +252,7 @@ def test_a_stop_never_hangs(place: Place, monkeypatch: pytest.MonkeyPatch) -> No
         finally:
             answer.set()
         storage.before = lambda _call: None
-        with running(place.settings("app"), storage):
+        with running(place.settings("app"), storage, limits=Limits(stop_linger_s=0.05)):
             place.sync()
         assert restored(place, storage=storage) == [0, 1]
 

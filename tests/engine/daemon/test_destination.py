@@ -11,6 +11,7 @@ from tests.adapters.files.sqlite_process import wal_database
 from tests.engine.running import Place, running, serving, wait_for
 from tests.fakes import Call, FakeStorage
 from walsyncd.config import Settings
+from walsyncd.core.limits import Limits
 from walsyncd.errors import RefusedError, TransientError
 
 
@@ -104,11 +105,8 @@ def test_a_restart_with_another_storage_begins_anew_too(place: Place) -> None:
             assert place.sync().split("/")[0] == second
 
 
-def test_a_reload_turns_deletion_off_and_on(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_reload_turns_deletion_off_and_on(place: Place) -> None:
     """Off: no pruning, no compaction, bases renewed by the clock; on: all the other way round; both at once."""
-    monkeypatch.setattr("walsyncd.engine.follow.copy_frames.EPOCH_BYTES", 20_000)
-    monkeypatch.setattr("walsyncd.engine.follow.copy_frames.EPOCH_PATIENCE", 1)
-    monkeypatch.setattr("walsyncd.engine.upkeep.housekeeper.CALM_S", 0.0)
     kept = place.settings("app")
     entries = tuple(replace(entry, snapshot_interval_s=0.2) for entry in kept.databases)
     kept = replace(kept, databases=entries)
@@ -119,7 +117,10 @@ def test_a_reload_turns_deletion_off_and_on(place: Place, monkeypatch: pytest.Mo
     def wholes() -> int:
         return len([key for key in storage.visible if "/whole/" in key])
 
-    with wal_database(place.database()) as writer, serving(kept, storage, lambda: source):
+    with (
+        wal_database(place.database()) as writer,
+        serving(kept, storage, lambda: source, limits=Limits(epoch_bytes=20_000, epoch_patience=1, upkeep_calm_s=0.0)),
+    ):
 
         def fill_epochs() -> None:
             for _ in range(12):

@@ -19,6 +19,7 @@ from tests.aging import AgingStorage, Calendar
 from tests.engine.running import Place, running, wait_for
 from walsyncd.adapters.storage.directory import DirectoryStorage
 from walsyncd.core.keep.retention import DAY_MS, HOUR_MS
+from walsyncd.core.limits import Limits
 from walsyncd.core.restore.plan import AtPosition, AtTime
 from walsyncd.core.stored.layout import SegmentKey, WholeKey, parse_key
 from walsyncd.core.stored.position import parse_position
@@ -97,7 +98,6 @@ class Clocks:
 @contextmanager
 def clocked(place: Place, monkeypatch: pytest.MonkeyPatch, *, has_date: bool) -> Iterator[Clocks]:
     """Two clocks that agree, and a daemon that does not run yet."""
-    monkeypatch.setattr("walsyncd.engine.upkeep.housekeeper.CALM_S", 0.0)
     machine, true = Calendar(), Calendar()
     machine.rule(monkeypatch)
     storage = DatedStorage(place.replica, true, machine, has_date=has_date)
@@ -109,7 +109,7 @@ def clocked(place: Place, monkeypatch: pytest.MonkeyPatch, *, has_date: bool) ->
 def daemon(clocks: Clocks) -> Iterator[None]:
     """It runs; a new connection to the store has not had an answer yet."""
     clocks.storage.has_answered = False
-    with running(clocks.place.settings("app"), clocks.storage):
+    with running(clocks.place.settings("app"), clocks.storage, limits=Limits(upkeep_calm_s=0.0)):
         clocks.place.sync()
         yield
 

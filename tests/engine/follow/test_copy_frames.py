@@ -13,6 +13,7 @@ from walsyncd.adapters.journal.journal import NewObject
 from walsyncd.core.follow.decision import Cursor
 from walsyncd.core.follow.follow_state import Stream
 from walsyncd.core.follow.gap import GapKind
+from walsyncd.core.limits import Limits
 from walsyncd.core.stored.epoch import Stamp
 from walsyncd.core.stored.segment import decode_body
 from walsyncd.engine.follow import copy_frames, source_reader
@@ -73,12 +74,13 @@ def test_a_wal_header_that_another_process_writes_anew(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("end", ["COMMIT", "ROLLBACK"])
-def test_a_transaction_larger_than_a_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: str) -> None:
+def test_a_transaction_larger_than_a_batch(tmp_path: Path, end: str) -> None:
     """It is collected over many steps, and is one segment or none."""
-    monkeypatch.setattr(copy_frames, "BATCH_BYTES", 3 * 4120)
-    monkeypatch.setattr(source_reader, "BATCH_BYTES", 2 * 4120)
     path = tmp_path / "app.db"
-    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
+    with (
+        wal_database(path) as app,
+        Following(path, tmp_path / "f", limits=Limits(batch_bytes=2 * 4120)).begin() as follow,
+    ):
         follow.look()
         app.execute("PRAGMA cache_size=5", "BEGIN", _many(300), end)
         app.execute(insert(8))
@@ -88,13 +90,13 @@ def test_a_transaction_larger_than_a_batch(tmp_path: Path, monkeypatch: pytest.M
         follow.proves(app)
 
 
-def test_a_restart_of_the_wal_while_a_large_transaction_is_collected(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_restart_of_the_wal_while_a_large_transaction_is_collected(tmp_path: Path) -> None:
     """What was collected is given up; the WAL's rest is read again, or is a gap."""
-    monkeypatch.setattr(copy_frames, "BATCH_BYTES", 3 * 4120)
     path = tmp_path / "app.db"
-    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
+    with (
+        wal_database(path) as app,
+        Following(path, tmp_path / "f", limits=Limits(batch_bytes=3 * 4120)).begin() as follow,
+    ):
         follow.look()
         app.execute("BEGIN", _many(300), "COMMIT")
         for _ in range(5):
@@ -118,11 +120,13 @@ def test_any_page_size(tmp_path: Path, page_size: int) -> None:
             follow.sees_all(app)
 
 
-def test_a_full_epoch_is_closed_where_the_wal_restarts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_epoch_is_closed_where_the_wal_restarts(tmp_path: Path) -> None:
     """It continues until the WAL's next restart, so that a base can begin there; each epoch is a WAL of its own."""
-    monkeypatch.setattr(copy_frames, "EPOCH_BYTES", 10 * 4120)
     path = tmp_path / "app.db"
-    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
+    with (
+        wal_database(path) as app,
+        Following(path, tmp_path / "f", limits=Limits(epoch_bytes=10 * 4120)).begin() as follow,
+    ):
         for value in range(12):
             app.execute(insert(value))
             follow.look()
@@ -136,11 +140,13 @@ def test_a_full_epoch_is_closed_where_the_wal_restarts(tmp_path: Path, monkeypat
         follow.proves(app)
 
 
-def test_an_epoch_is_cut_inside_an_incarnation_in_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_epoch_is_cut_inside_an_incarnation_in_the_end(tmp_path: Path) -> None:
     """A WAL that never restarts does not make an epoch without end; the start stays where the incarnation began."""
-    monkeypatch.setattr(copy_frames, "EPOCH_BYTES", 4 * 4120)
     path = tmp_path / "app.db"
-    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
+    with (
+        wal_database(path) as app,
+        Following(path, tmp_path / "f", limits=Limits(epoch_bytes=4 * 4120)).begin() as follow,
+    ):
         for value in range(40):
             app.execute(insert(value))
             follow.look()
@@ -149,11 +155,10 @@ def test_an_epoch_is_cut_inside_an_incarnation_in_the_end(tmp_path: Path, monkey
         follow.proves(app)
 
 
-def test_no_epoch_is_closed_while_a_base_is_under_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_epoch_is_closed_while_a_base_is_under_way(tmp_path: Path) -> None:
     """S and N lie in one stored WAL."""
-    monkeypatch.setattr(copy_frames, "EPOCH_BYTES", 4120)
     path = tmp_path / "app.db"
-    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
+    with wal_database(path) as app, Following(path, tmp_path / "f", limits=Limits(epoch_bytes=4120)).begin() as follow:
         follow.tracked.note_base(under_way=True)
         for value in range(20):
             app.execute(insert(value))
@@ -166,11 +171,10 @@ def test_no_epoch_is_closed_while_a_base_is_under_way(tmp_path: Path, monkeypatc
         follow.proves(app)
 
 
-def test_no_epoch_is_closed_while_a_base_is_wanted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_epoch_is_closed_while_a_base_is_wanted(tmp_path: Path) -> None:
     """It begins in the epoch in which the WAL's incarnation began; cut inside, a WAL at rest would get no base."""
-    monkeypatch.setattr(copy_frames, "EPOCH_BYTES", 4120)
     path = tmp_path / "app.db"
-    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
+    with wal_database(path) as app, Following(path, tmp_path / "f", limits=Limits(epoch_bytes=4120)).begin() as follow:
         follow.tracked.note_base(wanted="first generation")
         for value in range(20):
             app.execute(insert(value))
@@ -185,7 +189,7 @@ def test_no_epoch_is_closed_while_a_base_is_wanted(tmp_path: Path, monkeypatch: 
 def test_an_old_epoch_is_closed(app: SqliteProcess, follow: Following) -> None:
     """Also a small one, with the next commit after its time."""
     follow.look()
-    follow.ahead_ms = copy_frames.EPOCH_MS * copy_frames.EPOCH_PATIENCE + 1
+    follow.ahead_ms = follow.limits.epoch_ms * follow.limits.epoch_patience + 1
     app.execute(insert(1))
     follow.look()
     assert follow.state.stream.epoch == 2
@@ -258,7 +262,6 @@ def test_an_exclusive_writer_is_scanned(tmp_path: Path) -> None:
 
 def test_a_scan_finds_its_target_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The steps that copy up to the commit that was found do not search again."""
-    monkeypatch.setattr(copy_frames, "BATCH_BYTES", 3 * 4120)
     searched: list[Cursor] = []
     search = source_reader.SourceReader.last_commit
 
@@ -270,7 +273,7 @@ def test_a_scan_finds_its_target_once(tmp_path: Path, monkeypatch: pytest.Monkey
     path = tmp_path / "app.db"
     with SqliteProcess(path) as app:
         app.execute("PRAGMA locking_mode=EXCLUSIVE", "PRAGMA journal_mode=WAL", "CREATE TABLE t (x)")
-        with Following(path, tmp_path / "f").begin() as follow:
+        with Following(path, tmp_path / "f", limits=Limits(batch_bytes=3 * 4120)).begin() as follow:
             app.execute(_many(1000))
             assert not follow.look().gap
             assert len(searched) == 1

@@ -15,7 +15,6 @@ from tests.engine.running import wait_for
 from walsyncd.adapters.files.inotify import InotifyReader
 from walsyncd.adapters.files.source import Role, side_path
 from walsyncd.config import DatabaseSpec, NewNames
-from walsyncd.engine.follow import event_pump
 from walsyncd.engine.follow.event_pump import QUICK_DRAINS, EventPump
 from walsyncd.engine.follow.followed_database import FollowedDatabase
 from walsyncd.engine.follow.wal_pairs import WalPairs
@@ -72,11 +71,10 @@ def test_only_writes_to_wals_may_be_left_in_the_queue(tmp_path: Path) -> None:
 
 def test_a_stream_of_writes_is_left_in_the_queue_for_a_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Pauses begin after several quick drains of nothing but writes, and end with the stream."""
-    monkeypatch.setattr(event_pump, "QUICK_S", 60.0)
     with InotifyReader() as watcher:
         pauses: list[int] = []
         drains = iter([False, *[True] * (QUICK_DRAINS + 2), False, True])
-        watch = EventPump(watcher, lambda _databases: None, lambda: None)
+        watch = EventPump(watcher, lambda _databases: None, lambda: None, quick_s=60.0)
         monkeypatch.setattr(watcher, "wait", lambda _timeout: True)
         monkeypatch.setattr(watcher, "pause", lambda _timeout: pauses.append(1))
 

@@ -10,7 +10,7 @@ from tests.adapters.files.sqlite_process import wal_database
 from tests.engine.following import Following, spec_of
 from walsyncd.core.follow.follow_state import FileFacts, FollowState, Stream
 from walsyncd.core.follow.gap import Gap, GapKind
-from walsyncd.engine.follow import copy_frames
+from walsyncd.core.limits import Limits
 from walsyncd.engine.follow.followed_database import BaseNeed, FollowedDatabase
 from walsyncd.engine.follow.look import take_step
 from walsyncd.engine.follow.step import Step
@@ -19,11 +19,10 @@ from walsyncd.engine.threads.mailbox import Request
 from walsyncd.errors import TransientError
 
 
-def test_forgetting_leaves_nothing_of_the_generation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_forgetting_leaves_nothing_of_the_generation(tmp_path: Path) -> None:
     """Not even half of a transaction; a new generation needs no verification of what was shipped."""
-    monkeypatch.setattr(copy_frames, "BATCH_BYTES", 4120)
     path = tmp_path / "app.db"
-    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
+    with wal_database(path) as app, Following(path, tmp_path / "f", limits=Limits(batch_bytes=4120)).begin() as follow:
         follow.look()
         app.execute("INSERT INTO t SELECT hex(randomblob(90000))")
         follow.step()

@@ -14,14 +14,14 @@ import pytest
 from tests.adapters.files.sqlite_process import wal_database
 from tests.engine.running import WAIT_S_MAX, Place, running, wait_for
 from walsyncd.adapters.journal.journal import Advance, Journal, StateNote
-from walsyncd.core.follow import next_generation
 from walsyncd.core.follow.database_state import DatabaseState
 from walsyncd.core.follow.decision import ProvisionalProof
 from walsyncd.core.follow.gap import Gap, GapKind
+from walsyncd.core.limits import Limits
 from walsyncd.core.send.pacing import Bucket
 from walsyncd.engine.base.base_copy import AbandonedError
 from walsyncd.engine.content.map_making import MapMaker
-from walsyncd.engine.follow import follower, schedule
+from walsyncd.engine.follow import follower
 from walsyncd.engine.follow.followed_database import FollowedDatabase
 from walsyncd.engine.follow.look import take_step
 from walsyncd.errors import RefusedError, TransientError
@@ -41,7 +41,6 @@ def ended_reasons(place: Place, name: str = "app") -> list[str]:
 
 def test_what_the_journal_did_not_take_is_found_again(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """A full disk under the state directory loses nothing and ends nothing: the look is repeated."""
-    monkeypatch.setattr(follower, "JOURNAL_DELAY_S", 0.01)
     advance, failures = Journal.advance, iter(range(5))
 
     def full(self: Journal, *args: Any) -> Any:
@@ -49,7 +48,7 @@ def test_what_the_journal_did_not_take_is_found_again(place: Place, monkeypatch:
             raise TransientError("write journal: disk is full")
         return advance(self, *args)
 
-    with wal_database(place.database()) as writer, running(place.settings("app")):
+    with wal_database(place.database()) as writer, running(place.settings("app"), limits=Limits(journal_retry_s=0.01)):
         generation = place.sync().partition("/")[0]
         monkeypatch.setattr(Journal, "advance", full)
         for value in range(1, 10):
@@ -63,8 +62,10 @@ def test_what_the_journal_did_not_take_is_found_again(place: Place, monkeypatch:
 def test_a_gap_ends_the_generation_and_the_reason_is_kept(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """The journal, the state and the next generation's manifest say why; the next begins by itself. There is no map."""
     monkeypatch.setattr(MapMaker, "due", lambda *_: None)
-    monkeypatch.setattr(next_generation, "BASE_DELAY_S", 0.01)
-    with wal_database(place.database()) as writer, running(place.settings("app")):
+    with (
+        wal_database(place.database()) as writer,
+        running(place.settings("app"), limits=Limits(generation_delay_s=0.01)),
+    ):
         first = place.sync().partition("/")[0]
         wal = place.database().with_name("app.db-wal")
         with wal.open("r+b") as file:  # a block of the WAL that we have shipped is lost, as in a power cut
@@ -79,8 +80,10 @@ def test_a_gap_ends_the_generation_and_the_reason_is_kept(place: Place, monkeypa
 def test_new_generations_come_ever_more_slowly(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """Twice as late each time; ``status`` says degraded, why, and when. There is no map."""
     monkeypatch.setattr(MapMaker, "due", lambda *_: None)
-    monkeypatch.setattr(next_generation, "BASE_DELAY_S", 60.0)
-    with wal_database(place.database()), running(place.settings("app")) as daemon:
+    with (
+        wal_database(place.database()),
+        running(place.settings("app"), limits=Limits(generation_delay_s=60.0)) as daemon,
+    ):
         place.sync()
         place.database().rename(place.folder / "moved.db")
         (place.folder / "moved.db").rename(place.database())
@@ -116,7 +119,6 @@ def test_a_state_that_flaps_is_written_a_few_times_and_is_right_in_the_end(
 ) -> None:
     """Each look has another state than the one before: the journal takes ten, and then one per interval."""
     interval_s = 0.5
-    monkeypatch.setattr(schedule, "NOTE_INTERVAL_MS", interval_s * 1000)
     note_states = Journal.note_states
     looks: list[int] = []
     notes: list[DatabaseState] = []
@@ -131,7 +133,10 @@ def test_a_state_that_flaps_is_written_a_few_times_and_is_right_in_the_end(
         notes.extend(note.state for note in written)
         note_states(self, written)
 
-    with wal_database(place.database()) as writer, running(place.settings("app")) as daemon:
+    with (
+        wal_database(place.database()) as writer,
+        running(place.settings("app"), limits=Limits(note_interval_ms=interval_s * 1000)) as daemon,
+    ):
         place.sync()
         daemon.databases[0].notes = Bucket(tokens, time.monotonic() * 1000)
         monkeypatch.setattr(Journal, "note_states", counted)

@@ -14,7 +14,7 @@ import pytest
 
 from tests.adapters.files.sqlite_process import SqliteProcess
 from tests.engine.following import Following
-from walsyncd.engine.follow import copy_frames, source_reader
+from walsyncd.core.limits import Limits
 from walsyncd.engine.follow.look import take_step
 
 SEEDS = range(24)
@@ -113,16 +113,17 @@ class Script:
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_nothing_false_is_stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
+def test_nothing_false_is_stored(tmp_path: Path, seed: int) -> None:
     """The stored WALs give some commit, none older than a look said; without a gap they give the last one."""
     chance = random.Random(seed)
-    monkeypatch.setattr(copy_frames, "BATCH_BYTES", chance.choice([4120, 4 << 20]))
-    monkeypatch.setattr(source_reader, "BATCH_BYTES", chance.choice([4120, 4 << 20]))
-    monkeypatch.setattr(copy_frames, "EPOCH_BYTES", chance.choice([20 * 4120, 64 << 20]))
     path = tmp_path / "app.db"
     with SqliteProcess(path) as app:
         app.execute("PRAGMA journal_mode=WAL", "CREATE TABLE t (i INTEGER PRIMARY KEY, x)", "CREATE TABLE u (x)")
-        with Following(path, tmp_path / "f").begin() as follow:
+        with Following(
+            path,
+            tmp_path / "f",
+            limits=Limits(batch_bytes=chance.choice([4120, 4 << 20]), epoch_bytes=chance.choice([20 * 4120, 64 << 20])),
+        ).begin() as follow:
             follow.look()
             script = Script(path, follow, chance)
             script.apps.append(app)

@@ -16,9 +16,9 @@ from structlog.testing import capture_logs
 from tests.adapters.files.sqlite_process import SqliteProcess, wal_database
 from tests.engine.running import Place, running, wait_for
 from tests.fakes import Call, FakeObject, FakeStorage
-from walsyncd.core.follow import next_generation
+from walsyncd.core.limits import Limits
 from walsyncd.core.restore.plan import Head
-from walsyncd.engine.follow import follower, segment_builder
+from walsyncd.engine.follow import follower
 from walsyncd.engine.restore.planner import find_plan
 from walsyncd.engine.restore.replica import Replica
 from walsyncd.engine.restore.restorer import restore
@@ -228,26 +228,20 @@ def assert_given_up_and_begun_anew(place: Place, storage: FakeStorage, writer: S
     assert restored(storage, place.folder / "out.db") == [0, 1]
 
 
-@pytest.fixture
-def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Generations begin again after a moment, and spool files are used early."""
-    monkeypatch.setattr(next_generation, "BASE_DELAY_S", 0.01)
-    monkeypatch.setattr(follower, "BEGIN_LOOK_S", 0.05)
-    monkeypatch.setattr(segment_builder, "MEMORY_BYTES_MAX", 1 << 20)
+SOON = Limits(generation_delay_s=0.01, begin_look_s=0.05, memory_bytes_max=1 << 20)
+"""Generations begin again after a moment, and spool files are used early."""
 
 
-@pytest.mark.usefixtures("soon")
 def test_a_transaction_larger_than_the_spool_ends_the_generation(place: Place) -> None:
     """It would never get through: status says so and what helps, and nothing is tried again and again."""
     storage = FakeStorage()
     settings = place.settings("app", spool_bytes_max=3 << 20)
-    with wal_database(place.database()) as writer, capture_logs() as said, running(settings, storage):
+    with wal_database(place.database()) as writer, capture_logs() as said, running(settings, storage, limits=SOON):
         assert_given_up_and_begun_anew(place, storage, writer, 5 << 20)
     (ended,) = [line for line in said if line["event"] == "generation_ended"]
     assert ended["reason"] == "a transaction takes more of the spool than spool_bytes_max, 3.0 MiB"
 
 
-@pytest.mark.usefixtures("soon")
 def test_what_helps_against_a_transaction_that_is_too_large_is_said(place: Place) -> None:
     """In the database's status, for as long as its WAL has not restarted; also after a restart of the daemon."""
     storage = FakeStorage()
@@ -260,7 +254,7 @@ def test_what_helps_against_a_transaction_that_is_too_large_is_said(place: Place
 
     with wal_database(place.database()) as writer:
         for start in range(2):
-            with running(settings, storage):
+            with running(settings, storage, limits=SOON):
                 if start == 0:
                     place.sync()  # else the generation may begin after the transaction
                     writer.execute("create table if not exists junk (b)", "insert into junk values (zeroblob(9))")
@@ -270,7 +264,6 @@ def test_what_helps_against_a_transaction_that_is_too_large_is_said(place: Place
 
 
 @pytest.mark.root
-@pytest.mark.usefixtures("soon")
 def test_a_transaction_larger_than_the_disk_ends_the_generation(place: Place) -> None:
     """What was written of it is removed at once: the disk is not filled again and again."""
     storage = FakeStorage()
@@ -278,7 +271,7 @@ def test_a_transaction_larger_than_the_disk_ends_the_generation(place: Place) ->
         small_disk(place.state),
         wal_database(place.database()) as writer,
         capture_logs() as said,
-        running(place.settings("app"), storage),
+        running(place.settings("app"), storage, limits=SOON),
     ):
         assert_given_up_and_begun_anew(place, storage, writer, 2 * DISK_BYTES)
     (ended,) = [line for line in said if line["event"] == "generation_ended"]

@@ -17,7 +17,6 @@ from walsyncd.core.follow.follow_state import Stream
 from walsyncd.core.sqlite.wal import WAL_HEADER_SIZE, Frames, parse_wal_header, read_frames
 from walsyncd.core.stored.layout import SegmentKey, format_key
 from walsyncd.core.stored.segment import Commit, Trailer, decode_body
-from walsyncd.engine.follow import segment_builder
 from walsyncd.engine.follow.segment_builder import SegmentBuilder, TooLargeError
 from walsyncd.errors import StateError
 
@@ -42,8 +41,12 @@ def frames(tmp_path: Path) -> Frames:
     return read_frames(wal[WAL_HEADER_SIZE:], header, first=1, start=header.chain)
 
 
-def collect(journal: Journal, stream: Stream, *pieces: Frames, seen_ms: int = 1000) -> tuple[NewObject, Stream]:
-    taker = SegmentBuilder(journal, stream, page_size=4096, salts=(1, 2), seen_ms=seen_ms)
+def collect(
+    journal: Journal, stream: Stream, *pieces: Frames, seen_ms: int = 1000, memory_bytes_max: int = 1 << 20
+) -> tuple[NewObject, Stream]:
+    taker = SegmentBuilder(
+        journal, stream, page_size=4096, salts=(1, 2), seen_ms=seen_ms, memory_bytes_max=memory_bytes_max
+    )
     for piece in pieces:
         taker.add(piece)
     return taker.finish()
@@ -109,21 +112,17 @@ def test_pieces_make_the_same_content(journal: Journal, frames: Frames) -> None:
     assert decoded(whole) == decoded(pieces)
 
 
-def test_a_large_one_goes_to_a_spool_file(journal: Journal, frames: Frames, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_one_goes_to_a_spool_file(journal: Journal, frames: Frames) -> None:
     """Its compressed bytes are not held in memory; the body is the same."""
     small, _ = collect(journal, Stream(GENERATION), frames)
-    monkeypatch.setattr(segment_builder, "MEMORY_BYTES_MAX", 0)
-    large, _ = collect(journal, Stream(GENERATION), frames)
+    large, _ = collect(journal, Stream(GENERATION), frames, memory_bytes_max=0)
     assert isinstance(large.body, SpoolFile)
     assert body_of(large) == body_of(small)
 
 
-def test_one_that_is_given_up_leaves_no_file(
-    journal: Journal, frames: Frames, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_one_that_is_given_up_leaves_no_file(journal: Journal, frames: Frames, tmp_path: Path) -> None:
     """Its spool file is removed with it."""
-    monkeypatch.setattr(segment_builder, "MEMORY_BYTES_MAX", 0)
-    taker = SegmentBuilder(journal, Stream(GENERATION), page_size=4096, salts=(1, 2), seen_ms=0)
+    taker = SegmentBuilder(journal, Stream(GENERATION), page_size=4096, salts=(1, 2), seen_ms=0, memory_bytes_max=0)
     taker.add(frames)
     taker.drop()
     assert list((tmp_path / "state" / "spool").iterdir()) == []
@@ -133,7 +132,6 @@ def test_one_that_is_too_large_leaves_no_file(
     journal: Journal, frames: Frames, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Larger than the spool, or than the disk; beside others that wait, or on a disk that is not its doing, later."""
-    monkeypatch.setattr(segment_builder, "MEMORY_BYTES_MAX", 0)
     spool = tmp_path / "state" / "spool"
 
     def take(limit: int) -> None:
@@ -165,7 +163,9 @@ def test_one_that_is_too_large_leaves_no_file(
 
 
 def collect_with(journal: Journal, limit: int, frames: Frames) -> None:
-    taker = SegmentBuilder(journal, Stream(GENERATION), page_size=4096, salts=(1, 2), seen_ms=0, file_bytes_max=limit)
+    taker = SegmentBuilder(
+        journal, Stream(GENERATION), page_size=4096, salts=(1, 2), seen_ms=0, memory_bytes_max=0, file_bytes_max=limit
+    )
     taker.add(frames)
     taker.finish()
 

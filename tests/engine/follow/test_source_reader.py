@@ -11,7 +11,7 @@ from tests.engine.following import CHECKPOINT, TRUNCATE, Following, insert
 from walsyncd.adapters.files.inotify import Event, Kind
 from walsyncd.adapters.files.source import Role
 from walsyncd.core.follow.decision import Cursor, DmsHolder
-from walsyncd.engine.follow import source_reader
+from walsyncd.core.limits import Limits
 from walsyncd.engine.follow.source_reader import SourceReader
 
 
@@ -91,11 +91,13 @@ def test_a_mark_holds_until_an_event(follow: Following) -> None:
     assert not eyes_of(follow).ichange_holds(index)
 
 
-def test_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_batches(tmp_path: Path) -> None:
     """A run comes in bounded pieces that continue each other, and stops where it is told to."""
-    monkeypatch.setattr(source_reader, "BATCH_BYTES", 2 * 4120)
     path = tmp_path / "app.db"
-    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
+    with (
+        wal_database(path) as app,
+        Following(path, tmp_path / "f", limits=Limits(batch_bytes=2 * 4120)).begin() as follow,
+    ):
         app.execute(*(insert(value) for value in range(5)))
         start = follow.cursor
         pieces = list(eyes_of(follow).run(start, None))

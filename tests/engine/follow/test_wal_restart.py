@@ -9,7 +9,7 @@ import pytest
 
 from tests.adapters.files.sqlite_process import SqliteProcess, wal_database
 from tests.engine.following import CHECKPOINT, TRUNCATE, Following, insert
-from walsyncd.engine.follow import wal_restart
+from walsyncd.core.limits import Limits
 
 
 def fill(app: SqliteProcess, commits: int, *, start: int = 1000) -> None:
@@ -160,11 +160,10 @@ def test_a_restart_in_an_unwatched_folder_is_not_counted(app: SqliteProcess, fol
     assert follow.gap()
 
 
-def test_too_large_a_tail_is_a_gap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_large_a_tail_is_a_gap(tmp_path: Path) -> None:
     """It would have to be held in memory until it is proven."""
-    monkeypatch.setattr(wal_restart, "TAIL_BYTES_MAX", 0)
     path = tmp_path / "app.db"
-    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
+    with wal_database(path) as app, Following(path, tmp_path / "f", limits=Limits(tail_bytes_max=0)).begin() as follow:
         fill(app, 10)
         follow.look()
         app.execute(insert(1), CHECKPOINT, insert(2))

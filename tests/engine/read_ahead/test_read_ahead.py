@@ -15,6 +15,7 @@ import pytest
 
 from tests.adapters.files.sqlite_process import SqliteProcess, wal_database
 from tests.engine.following import Following, insert, open_files
+from walsyncd.core.limits import Limits
 from walsyncd.core.sqlite.wal import Frames
 from walsyncd.core.stored.segment import Trailer, decode_body
 from walsyncd.engine.follow import copy_frames
@@ -291,16 +292,15 @@ def test_an_error_drops_what_was_read(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_any_interleaving_gives_a_prefix(tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_any_interleaving_gives_a_prefix(tmp_path: Path, seed: int) -> None:
     """Commits, spills, restarts, other connections, readings, looks and kills in any order, by seed.
 
     After each look and each kill, what is durable is a prefix of what was committed. Without a gap it is all of it.
     """
-    if seed % 2:  # transactions take several looks
-        monkeypatch.setattr(copy_frames, "BATCH_BYTES", 3 * 4120)
+    limits = Limits(batch_bytes=3 * 4120) if seed % 2 else Limits()  # with the former, transactions take several looks
     drawn = random.Random(seed)
     path = tmp_path / "app.db"
-    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
+    with wal_database(path) as app, Following(path, tmp_path / "f", limits=limits).begin() as follow:
         app.execute("PRAGMA wal_autocheckpoint=0", "PRAGMA cache_size=5")
         follow.look()
         committed = 0

@@ -17,6 +17,7 @@ from tests.engine.rollback.rollback_replicas import TABLE, filled, objects, rest
 from tests.engine.running import Place, running, wait_for
 from walsyncd.adapters.storage.directory import DirectoryStorage
 from walsyncd.cli import main
+from walsyncd.core.limits import Limits
 from walsyncd.core.restore.plan import AtPosition
 from walsyncd.core.stored.position import parse_position
 from walsyncd.engine.restore.read_replica import ReadReplica
@@ -24,7 +25,7 @@ from walsyncd.engine.restore.replica import Replica
 from walsyncd.engine.restore.restorer import RestoreOptions
 from walsyncd.engine.rollback import database_scans
 from walsyncd.engine.rollback.committed_moment import FileLooks, Hindrance, MomentStart, begin_moment
-from walsyncd.engine.rollback.database_scans import TOLD_S, again_in_s
+from walsyncd.engine.rollback.database_scans import again_in_s
 
 MODES = ["DELETE", "TRUNCATE", "PERSIST", "MEMORY", "OFF"]
 
@@ -123,11 +124,10 @@ def test_a_hot_journal_is_reported_and_waited_for(place: Place) -> None:
             assert restored(place) == path.read_bytes()
 
 
-def test_an_exclusive_holder_is_reported_once_it_lasts(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_exclusive_holder_is_reported_once_it_lasts(place: Place) -> None:
     """Nothing can be proven while a process keeps the file for itself; afterwards everything is there."""
-    monkeypatch.setattr("walsyncd.engine.rollback.database_scans.TOLD_S", 0.5)
     path = place.database()
-    with SqliteProcess(path) as app, running(place.settings("app")):
+    with SqliteProcess(path) as app, running(place.settings("app"), limits=Limits(busy_file_s=0.5)):
         app.execute(*TABLE, filled(20))
         place.sync()
         app.execute("PRAGMA locking_mode=EXCLUSIVE", "UPDATE t SET y = 1 WHERE x = 1")
@@ -140,10 +140,10 @@ def test_an_exclusive_holder_is_reported_once_it_lasts(place: Place, monkeypatch
 
 def test_a_lock_that_stays_is_reported_when_it_is_time() -> None:
     """However long the pause until the next scan is."""
-    assert again_in_s(9.0, Hindrance.WRITER, TOLD_S - 4.0) == 4.0
-    assert again_in_s(2.0, Hindrance.WRITER, TOLD_S - 4.0) == 2.0
-    assert again_in_s(9.0, Hindrance.WRITER, TOLD_S + 1.0) == 9.0
-    assert again_in_s(9.0, None, 0.0) == 9.0
+    assert again_in_s(9.0, Hindrance.WRITER, 4.0) == 4.0
+    assert again_in_s(2.0, Hindrance.WRITER, 4.0) == 2.0
+    assert again_in_s(9.0, Hindrance.WRITER, -1.0) == 9.0
+    assert again_in_s(9.0, None, 4.0) == 9.0
 
 
 def test_a_base_is_taken_while_the_database_is_written(place: Place) -> None:
@@ -207,13 +207,12 @@ def test_a_database_without_a_journal_is_reported_for_what_a_crash_does_to_it(pl
 
 def test_the_first_base_shows_a_writer_without_a_journal(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """The base begins in the middle of its transaction, and before the first look has noted anything."""
-    monkeypatch.setattr(database_scans, "TOLD_S", 0.0)
     monkeypatch.setattr(database_scans.DatabaseScans, "note_known", lambda *_: None)
     path = place.database()
     with SqliteProcess(path) as app:
         app.execute("PRAGMA journal_mode=MEMORY", *TABLE, filled(200))
         app.execute("PRAGMA cache_size=3", "BEGIN", "UPDATE t SET y = randomblob(3000)")
-        with running(place.settings("app")):
+        with running(place.settings("app"), limits=Limits(busy_file_s=0.0)):
             wait_for(lambda: "a writer is in the middle of a transaction" in place.row().cause)
             app.execute("COMMIT")
             place.sync()

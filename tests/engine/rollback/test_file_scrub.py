@@ -18,8 +18,9 @@ from tests.engine.scrubbing import change_behind_its_back, scrub
 from walsyncd.cli import main
 from walsyncd.core.follow.follow_state import parse_follow_state
 from walsyncd.core.follow.gap import GapKind
+from walsyncd.core.limits import Limits
 from walsyncd.core.sqlite.freelist import free_leaves
-from walsyncd.engine.rollback import rollback_look, shipped_moment
+from walsyncd.engine.rollback import shipped_moment
 from walsyncd.engine.rollback.committed_moment import FileLooks, Hindrance, MomentStart, begin_moment
 
 
@@ -68,13 +69,12 @@ def test_a_page_that_nobody_committed_is_found_and_healed(
     assert b"not what was committed" in path.read_bytes()
 
 
-def test_a_page_that_went_back_is_found_after_a_restart(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_page_that_went_back_is_found_after_a_restart(place: Place) -> None:
     """The daemon has read nothing of the file since it started, because the file looks as it did when it stopped."""
-    monkeypatch.setattr(rollback_look, "NOTED_MS", 100, raising=False)
     path = place.database()
     with SqliteProcess(path) as app:
         app.execute(*TABLE, filled(300))
-        with running(place.settings("app")):
+        with running(place.settings("app"), limits=Limits(quiet_file_ms=100)):
             place.sync()
             old = path.read_bytes()[99 * 4096 : 100 * 4096]
             app.execute("UPDATE t SET y = randomblob(3000)")
@@ -104,10 +104,13 @@ def test_free_leaves_are_no_difference(place: Place) -> None:
         assert not has_differed(place)
 
 
-def test_what_an_application_writes_is_no_difference(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_an_application_writes_is_no_difference(place: Place) -> None:
     """Scrubs beside commits, spills, rollbacks, kills with hot journals, VACUUM and all journal modes."""
     path = place.database()
-    with SqliteProcess(path) as app, running(place.settings("app")):
+    with (
+        SqliteProcess(path) as app,
+        running(place.settings("app"), limits=Limits(shipped_moment_s=1.0, scrub_attempts=2, scrub_attempt_s=0.1)),
+    ):
         app.execute("PRAGMA auto_vacuum=1", *TABLE, filled(400))
         app.close()
         place.sync()
@@ -115,14 +118,11 @@ def test_what_an_application_writes_is_no_difference(place: Place, monkeypatch: 
         writer = threading.Thread(target=write_honestly, args=(path, stop))
         writer.start()
         try:
-            with monkeypatch.context() as impatient:
-                impatient.setattr(shipped_moment, "PATIENCE_S", 1.0)
-                impatient.setattr("walsyncd.engine.content.scrubs.ATTEMPTS", 2)
-                impatient.setattr("walsyncd.engine.content.scrubs.ATTEMPT_S", 0.1)
-                results = [scrub(place) for _ in range(4)]
+            results = [scrub(place) for _ in range(4)]
         finally:
             stop.set()
             writer.join()
+    with running(place.settings("app")):
         with SqliteProcess(path) as other:  # the writer may have been killed in the middle
             other.execute("UPDATE t SET y = 1 WHERE x = 1")
         place.sync()
@@ -151,12 +151,10 @@ def write_honestly(path: Path, stop: threading.Event) -> None:
             app.close()
 
 
-def test_a_hot_journal_is_no_difference_and_ends(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hot_journal_is_no_difference_and_ends(place: Place) -> None:
     """The file is a mixture until somebody opens the database: nothing is read, and the scrub says why."""
-    monkeypatch.setattr("walsyncd.engine.content.scrubs.ATTEMPT_S", 0.01)
-    monkeypatch.setattr(shipped_moment, "PATIENCE_S", 0.3)
     path = place.database()
-    with running(place.settings("app")):
+    with running(place.settings("app"), limits=Limits(scrub_attempt_s=0.01, shipped_moment_s=0.3)):
         with SqliteProcess(path) as app:
             app.execute(*TABLE, filled(200))
             place.sync()
@@ -171,12 +169,13 @@ def test_a_hot_journal_is_no_difference_and_ends(place: Place, monkeypatch: pyte
         assert not has_differed(place)
 
 
-def test_a_writer_that_never_pauses_postpones_it(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_writer_that_never_pauses_postpones_it(place: Place) -> None:
     """A difference that no moment confirms is none, and the scrub says so."""
-    monkeypatch.setattr("walsyncd.engine.content.scrubs.ATTEMPT_S", 0.01)
-    monkeypatch.setattr(shipped_moment, "PATIENCE_S", 0.3)
     path = place.database()
-    with SqliteProcess(path) as app, running(place.settings("app")):
+    with (
+        SqliteProcess(path) as app,
+        running(place.settings("app"), limits=Limits(scrub_attempt_s=0.01, shipped_moment_s=0.3)),
+    ):
         app.execute(*TABLE, filled(200))
         place.sync()
         app.execute("PRAGMA cache_size=3", "BEGIN", "UPDATE t SET y = randomblob(3000)")
@@ -200,9 +199,10 @@ def test_a_difference_counts_only_at_a_moment_whose_content_is_shipped(
     place: Place, monkeypatch: pytest.MonkeyPatch, missing: str
 ) -> None:
     """What was committed and not shipped yet differs too, and so does what a writer writes meanwhile."""
-    monkeypatch.setattr("walsyncd.engine.content.scrubs.ATTEMPT_S", 0.01)
-    monkeypatch.setattr(shipped_moment, "PATIENCE_S", 0.2)
-    with SqliteProcess(place.database()) as app, running(place.settings("app")):
+    with (
+        SqliteProcess(place.database()) as app,
+        running(place.settings("app"), limits=Limits(scrub_attempt_s=0.01, shipped_moment_s=0.2)),
+    ):
         app.execute(*TABLE, filled(200))
         place.sync()
         change_behind_its_back(place, 50)

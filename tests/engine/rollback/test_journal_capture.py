@@ -11,7 +11,6 @@ from tests.engine.following import open_files
 from walsyncd.adapters.files.inotify import Event, Kind
 from walsyncd.adapters.files.source import OpenFile, Role
 from walsyncd.core.rollback.journal_trail import Doubt, JournalNow
-from walsyncd.engine.rollback import journal_capture
 from walsyncd.engine.rollback.journal_capture import Captured, CaptureMark, JournalCapture
 
 
@@ -254,15 +253,15 @@ def test_a_close_changes_nothing(scene: Scene) -> None:
     assert scene.now().doubt is None
 
 
-@pytest.mark.parametrize(("limit", "value"), [("JOURNALS_MAX", 4), ("ENTRIES_MAX", 12), ("HELD_BYTES_MAX", 20)])
-def test_limits(scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, value: int) -> None:
+@pytest.mark.parametrize(("limit", "value"), [("journals_max", 4), ("entries_max", 12), ("held_bytes_max", 20)])
+def test_limits(scene: Scene, tmp_path: Path, limit: str, value: int) -> None:
     """Beyond them all is dropped, no descriptor is left, and the next scan reads all pages."""
-    monkeypatch.setattr(journal_capture, limit, value)
+    setattr(scene.capture, limit, value)
     scene.known()
     before = open_files(tmp_path)
     for _ in range(4):
         scene.commits("five5")
-    if limit == "JOURNALS_MAX":
+    if limit == "journals_max":
         assert scene.now().doubt is None
     scene.commits("five5")
     assert scene.now().doubt is Doubt.TOO_MANY
@@ -274,11 +273,9 @@ def test_limits(scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, l
     assert contents(scene.now()) == ["first"]
 
 
-def test_a_moment_whose_following_events_were_dropped_makes_nothing_known(
-    scene: Scene, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_moment_whose_following_events_were_dropped_makes_nothing_known(scene: Scene) -> None:
     """A scan that is accepted late: too many transactions ended since its moment, and nobody knows what they did."""
-    monkeypatch.setattr(journal_capture, "JOURNALS_MAX", 4)
+    scene.capture.journals_max = 4
     scene.known()
     mark = scene.mark()
     for _ in range(6):

@@ -13,6 +13,7 @@ from tests.engine.following import Following, insert
 from walsyncd.adapters.files.inotify import Event
 from walsyncd.core.follow.follow_state import FileFacts, FollowState
 from walsyncd.core.follow.gap import GapKind
+from walsyncd.core.limits import DEFAULT_LIMITS
 from walsyncd.engine.follow.file_facts import file_facts
 from walsyncd.engine.follow.step import Step
 from walsyncd.engine.rollback import rollback_look
@@ -174,7 +175,7 @@ def test_a_look_is_noted_by_the_clock_of_the_file(tmp_path: Path, machine_ms: in
         app.execute("CREATE TABLE t (x)")
         with Following(path, tmp_path / "f").begin() as follow:
             scanned(follow)
-            now_ms = path.stat().st_ctime_ns // 1_000_000 + rollback_look.NOTED_MS + 1_000
+            now_ms = path.stat().st_ctime_ns // 1_000_000 + DEFAULT_LIMITS.quiet_file_ms + 1_000
             follow.environment = replace(
                 follow.environment, machine_ms=lambda: now_ms + machine_ms, wall_ms=lambda: now_ms + true_ms
             )

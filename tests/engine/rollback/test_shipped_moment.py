@@ -16,13 +16,13 @@ from tests.engine.following import Following
 from tests.engine.rollback.rollback_replicas import TABLE, filled, restored
 from tests.engine.running import Place, running
 from walsyncd.core.follow.follow_state import FollowState
+from walsyncd.core.limits import Limits
 from walsyncd.core.restore.plan import AtPosition
 from walsyncd.engine.content.page_maps import PageMaps
 from walsyncd.engine.content.scan_queue import ScanQueue
 from walsyncd.engine.daemon.daemon import Daemon
 from walsyncd.engine.follow.followed_database import FollowedDatabase
 from walsyncd.engine.follow.schedule import Schedule
-from walsyncd.engine.rollback import shipped_moment
 from walsyncd.engine.rollback.database_scans import DatabaseScans
 from walsyncd.engine.rollback.scanning import ScanTools
 from walsyncd.engine.rollback.shipped_moment import ShippedMoments
@@ -60,11 +60,13 @@ def test_what_is_read_beside_a_writer_is_what_its_position_restores(tmp_path: Pa
         assert restored(place, AtPosition(state.stream.position)) == content
 
 
-def test_an_open_transaction_is_waited_for_and_not_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_open_transaction_is_waited_for_and_not_for_ever(tmp_path: Path) -> None:
     """The error says what is in the way."""
-    monkeypatch.setattr(shipped_moment, "PATIENCE_S", 0.2)
     place = Place(tmp_path)
-    with SqliteProcess(place.database()) as app, running(place.settings("app")) as daemon:
+    with (
+        SqliteProcess(place.database()) as app,
+        running(place.settings("app"), limits=Limits(shipped_moment_s=0.2)) as daemon,
+    ):
         app.execute(*TABLE, filled(200))
         place.sync()
         app.execute("PRAGMA cache_size=3", "BEGIN", "UPDATE t SET y = randomblob(3000)")

@@ -23,13 +23,13 @@ ENDS = {"DELETE": (J, DELETE), "PERSIST": (J, MODIFY)}
 
 
 class Scene:
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, pause_s: float) -> None:
         self.path = folder / "app.db"
         self.path.touch()
         with Following(self.path, folder / "f") as follow:
             self.tracked = follow.tracked
         self.schedule = Schedule()
-        self.pause = TransactionPause(self.schedule, self.tracked)
+        self.pause = TransactionPause(self.schedule, self.tracked, pause_s=pause_s)
 
     def note(self, *events: tuple[Role, Kind]) -> None:
         for role, kind in events:
@@ -41,9 +41,8 @@ class Scene:
 
 
 @pytest.fixture
-def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Scene:
-    monkeypatch.setattr("walsyncd.engine.rollback.transaction_pause.PAUSE_S", 600.0)
-    return Scene(tmp_path)
+def scene(tmp_path: Path) -> Scene:
+    return Scene(tmp_path, pause_s=600.0)
 
 
 @pytest.mark.parametrize("mode", ["DELETE", "PERSIST"])
@@ -63,9 +62,9 @@ def test_a_write_without_a_journal_wakes_it_at_once(scene: Scene) -> None:
     assert not scene.is_resting
 
 
-def test_the_pause_ends_by_itself(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_pause_ends_by_itself(tmp_path: Path) -> None:
     """A writer may be killed, or its transaction may last."""
-    monkeypatch.setattr("walsyncd.engine.rollback.transaction_pause.PAUSE_S", -1.0)
+    scene = Scene(tmp_path, pause_s=-1.0)
     scene.note((J, CREATE))
     assert scene.tracked.pace.rest_until_s < time.monotonic()
 

@@ -18,6 +18,7 @@ from tests.shipping import NAME
 from walsyncd.adapters.journal.journal import Journal
 from walsyncd.adapters.storage.directory import DirectoryStorage
 from walsyncd.core.keep.retention import HOUR_MS
+from walsyncd.core.limits import Limits
 from walsyncd.core.restore.plan import Head
 from walsyncd.core.stored.layout import OWNER_KEY
 from walsyncd.core.stored.owner import Owner, format_owner
@@ -27,7 +28,6 @@ from walsyncd.engine.restore.planner import find_plan
 from walsyncd.engine.restore.replica import Replica
 from walsyncd.engine.restore.restorer import restore
 from walsyncd.engine.ship.ownership import Identity, Ownership
-from walsyncd.engine.upkeep import compactor
 from walsyncd.engine.upkeep.deletion import Removals
 from walsyncd.engine.upkeep.housekeeper import CLOCK_OFF_MS, RETRY_S, Housekeeper
 
@@ -127,13 +127,13 @@ def test_in_the_folder_of_another_run_nothing_is_deleted(tmp_path: Path) -> None
         assert segments_left(storage) == 3
 
 
-def test_a_daemon_compacts_what_it_closes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_daemon_compacts_what_it_closes(tmp_path: Path) -> None:
     """Commits continue meanwhile; the restored database has all of them, from whole epochs and from segments."""
-    monkeypatch.setattr("walsyncd.engine.follow.copy_frames.EPOCH_BYTES", 40_000)
-    monkeypatch.setattr("walsyncd.engine.follow.copy_frames.EPOCH_PATIENCE", 1)
-    monkeypatch.setattr(compactor, "REPLACED_AFTER_MS", 0)
     place = Place(tmp_path)
-    with wal_database(place.database()) as writer, running(place.settings("app")):
+    with (
+        wal_database(place.database()) as writer,
+        running(place.settings("app"), limits=Limits(epoch_bytes=40_000, epoch_patience=1, replaced_after_ms=0)),
+    ):
         place.sync()
         for value in range(1, 60):
             writer.execute(f"insert into t values ({value})")

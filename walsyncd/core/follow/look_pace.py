@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from walsyncd.core.send.backoff import delay_s
+
 RELOOKS_MAX = 18  # pauses of 1, 2, 4 … ms while something is written and not published: they last until the slow look
 RELOOK_S = 0.001
 # A database that had new frames at every look is looked at less often, with pauses of up to 20 ms. A look that finds
@@ -59,7 +61,7 @@ class LookPace:
 
     def failure_delay_s(self) -> float:
         """Return the pause after a failure. It is asked for before the failure is counted."""
-        return min(FAILURE_DELAY_MAX_S, FAILURE_DELAY_S * 2.0 ** min(self.failures, 10))
+        return delay_s(self.failures + 1, fraction=1.0, base_s=FAILURE_DELAY_S, cap_s=FAILURE_DELAY_MAX_S)
 
     def well(self) -> LookPace:
         """Return the pace after a look that succeeded."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-# A new generation begins no sooner than BASE_DELAY_S after the last one began. The delay doubles each time, until a
+from walsyncd.core.limits import DEFAULT_LIMITS
+
+# A new generation begins no sooner than ``first_s`` after the last one began. The delay doubles each time, until a
 # generation has lasted longer than BASE_CALM_S and than ten times its delay.
-BASE_DELAY_S = 1.0
 BASE_DELAY_MAX_S = 3600.0
 BASE_CALM_S = 600.0
 
@@ -30,11 +31,18 @@ class NextGeneration:
     began_s: float = 0.0
     may_begin: Callable[[], bool] = _at_once
 
-    def after_end(self, reason: str, now_s: float, *, may_begin: Callable[[], bool] = _at_once) -> NextGeneration:
+    def after_end(
+        self,
+        reason: str,
+        now_s: float,
+        *,
+        first_s: float = DEFAULT_LIMITS.generation_delay_s,
+        may_begin: Callable[[], bool] = _at_once,
+    ) -> NextGeneration:
         """Return what is known after the current generation has ended."""
         is_calm = now_s - self.began_s > max(BASE_CALM_S, 10 * self.delay_s)
-        doubled = min(BASE_DELAY_MAX_S, max(BASE_DELAY_S, self.delay_s * 2))
-        delay_s = BASE_DELAY_S if is_calm else doubled
+        doubled = min(BASE_DELAY_MAX_S, max(first_s, self.delay_s * 2))
+        delay_s = first_s if is_calm else doubled
         return replace(self, reason=reason, delay_s=delay_s, not_before_s=self.began_s + delay_s, may_begin=may_begin)
 
     def after_begin(self, now_s: float) -> NextGeneration:

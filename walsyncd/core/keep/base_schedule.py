@@ -31,18 +31,19 @@ from __future__ import annotations
 
 import math
 
-WORK_BYTES_MIN = 8 << 20  # stored WAL of that size is applied in a second; a tiny database needs no base for less
-WORK_PAUSE_S = 300.0  # between two bases by work, since each reads the whole file
+from walsyncd.core.limits import DEFAULT_LIMITS
+
 CLOCK_STEP_MS = 300_000  # a clock that is set back by less was not wrong
-SMALL_SIZE = 8 << 20  # below it a base is one request
 _CLASS_BITS = 4  # the limit of a class is sixteen times that of the one before
 _SPREAD = 0.1
 _GOLDEN = 0.6180339887498949  # its multiples fill the circle evenly, however many there are
 
 
-def is_due_by_work(*, wal_bytes: int, base_bytes: int, ratio: float) -> bool:
+def is_due_by_work(
+    *, wal_bytes: int, base_bytes: int, ratio: float, bytes_min: int = DEFAULT_LIMITS.base_work_bytes
+) -> bool:
     """Whether enough was stored since a base of ``base_bytes`` (both as stored) to make another base worth it."""
-    return wal_bytes > max(WORK_BYTES_MIN, ratio * base_bytes)
+    return wal_bytes > max(bytes_min, ratio * base_bytes)
 
 
 def spread_s(interval_s: float, number: int) -> float:
@@ -86,6 +87,6 @@ def must_begin_anew(
     return now_ms + interval_ms >= oldest_ms + expire_ms // 2
 
 
-def size_class(file_size: int) -> int:
-    """Return the class of a database file of ``file_size`` bytes; see above."""
-    return ((file_size // SMALL_SIZE).bit_length() + _CLASS_BITS - 1) // _CLASS_BITS
+def size_class(file_size: int, *, small_size: int = DEFAULT_LIMITS.small_base_bytes) -> int:
+    """Return the class of a database file of ``file_size`` bytes; see above. It is 0 below ``small_size``."""
+    return ((file_size // small_size).bit_length() + _CLASS_BITS - 1) // _CLASS_BITS

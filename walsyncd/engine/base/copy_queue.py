@@ -4,7 +4,8 @@ A base that is due begins as soon as no other one of its size class is under way
 database never waits for a large one, and few bases are under way however many are due. Of the smallest class, whose
 bases are one request each, ``SMALL_PLACES_MAX`` are under way together. Each copy advances by one step, a range of its
 file or an answer of the store, and then the next copy that waits for nothing has its turn, small ones first. A copy
-that makes no progress for ``STALLED_S``, for example because the store refuses its folder, no longer delays its class.
+that makes no progress for ``base_stalled_s``, for example because the store refuses its folder, no longer delays its
+class.
 
 In memory are one part that is being filled for each base under way, and ``FLIGHTS_MAX`` parts in flight, or one for
 each base if there are more bases than that.
@@ -19,6 +20,7 @@ from collections.abc import Callable, Set
 from dataclasses import dataclass
 
 from walsyncd.core.keep.base_schedule import size_class
+from walsyncd.core.limits import DEFAULT_LIMITS, Limits
 from walsyncd.engine.base.base_copy import CopyWait, Steps
 from walsyncd.engine.follow.followed_database import FollowedDatabase
 from walsyncd.engine.threads.alarm import Alarm
@@ -28,7 +30,6 @@ from walsyncd.file_calls import FILE_CALLS, FileCall, RevocableLock
 
 SMALL_PLACES_MAX = 8  # bases of one request each: their requests are under way together
 FLIGHTS_MAX = 2  # one is sent while the next one is begun
-STALLED_S = 30.0  # a part on a slow line takes less
 STALLED_MAX = 8  # each may hold a part in memory
 
 
@@ -42,15 +43,16 @@ class _Place:
     hold: CopyWait
     since_s: float
 
-    def is_stalled(self, now_s: float) -> bool:
-        return now_s >= self.since_s + STALLED_S and self.hold.holds(now_s)
+    def is_stalled(self, now_s: float, stalled_s: float) -> bool:
+        return now_s >= self.since_s + stalled_s and self.hold.holds(now_s)
 
 
 class CopyQueue:
     """Any thread may request bases; one runs them. ``take`` returns the steps of a database's base, from its start."""
 
-    def __init__(self, take: Callable[[FollowedDatabase], Steps[None]]) -> None:
+    def __init__(self, take: Callable[[FollowedDatabase], Steps[None]], limits: Limits = DEFAULT_LIMITS) -> None:
         self._take = take
+        self._limits = limits
         self._alarm = Alarm()
         self._lock = RevocableLock()  # a file is looked at under it
         self._due: DueQueue[int] = DueQueue()  # ids of databases that were not due yet when last checked
@@ -119,8 +121,10 @@ class CopyQueue:
         """Return the bases that can begin, the longest due of each class first."""
         with self._lock:
             while (when := self._due.first()) is not None and (row_id := self._due.pop(now_s)) is not None:
-                self._ripe.setdefault(size_class(_size_of(self._wanted[row_id])), {})[row_id] = when
-            stalled = [place for place in self._places if place.is_stalled(now_s)][:STALLED_MAX]
+                self._ripe.setdefault(self._class_of(self._wanted[row_id]), {})[row_id] = when
+            stalled = [place for place in self._places if place.is_stalled(now_s, self._limits.base_stalled_s)][
+                :STALLED_MAX
+            ]
             taken = Counter(place.size_class for place in self._places if place not in stalled)
             under_way = {place.row_id for place in self._places}
             chosen: list[tuple[FollowedDatabase, int]] = []
@@ -131,6 +135,9 @@ class CopyQueue:
                     under_way.add(first.row_id)
                     chosen.append((first, its_class))
             return chosen
+
+    def _class_of(self, tracked: FollowedDatabase) -> int:
+        return size_class(_size_of(tracked), small_size=self._limits.small_base_bytes)
 
     def _first(self, ripe: dict[int, float], under_way: Set[int]) -> FollowedDatabase | None:
         """Take the first one that is not under way yet."""
@@ -178,7 +185,7 @@ class CopyQueue:
             moments = [first_s] if first_s is not None else []
             moments += [place.hold.until_s for place in self._places if place.hold.until_s < math.inf]
             if any(self._ripe.values()):  # a database waits for its class
-                stalls = [place.since_s + STALLED_S for place in self._places]
+                stalls = [place.since_s + self._limits.base_stalled_s for place in self._places]
                 moments += [moment for moment in stalls if moment > now_s]
             return max(0.0, min(moments) - now_s) if moments else None
 

@@ -6,7 +6,6 @@ The manifest goes into the database's queue after every segment up to N.
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -22,17 +21,16 @@ from walsyncd.adapters.journal.journal import (
     Advance,
     Base,
     Journal,
-    ObjectKind,
     ObjectRow,
     ObjectState,
     StoredBase,
 )
 from walsyncd.adapters.storage.interface import Storage
 from walsyncd.core.follow.follow_state import FollowState
-from walsyncd.core.keep.base_schedule import WORK_PAUSE_S, age_s, is_due_by_work, spread_s
+from walsyncd.core.limits import DEFAULT_LIMITS, Limits
+from walsyncd.core.send.backoff import delay_s
 from walsyncd.core.sqlite.dbheader import HEADER_SIZE
 from walsyncd.core.stored.base import FrameCompressor
-from walsyncd.core.stored.layout import ManifestKey, parse_key
 from walsyncd.core.stored.position import Position
 from walsyncd.engine.base.base_closing import close_base, is_closed
 from walsyncd.engine.base.base_copy import (
@@ -47,6 +45,7 @@ from walsyncd.engine.base.base_copy import (
     parse_plan,
     ranges_of,
 )
+from walsyncd.engine.base.base_timing import BaseTiming
 from walsyncd.engine.base.copy_queue import CopyQueue
 from walsyncd.engine.base.manifest_making import manifest_object
 from walsyncd.engine.base.renewal import Renewal
@@ -56,8 +55,8 @@ from walsyncd.engine.follow.step import BaseReading
 from walsyncd.engine.threads.boundary import boundary
 from walsyncd.errors import MissingError, StateError, WalsyncdError
 
-RETRY_S = 5.0  # after a base that was abandoned
-RETRY_MAX_S = 300.0
+RETRY_S = 5.0  # after a base that was abandoned; doubled each time, up to RETRY_S_MAX
+RETRY_S_MAX = 300.0
 REQUEST_TIMEOUT_S = 60.0
 BEGIN_EPOCH_S = 3600.0  # after a base that was abandoned: what the epoch began with was stored for nothing
 T = TypeVar("T")
@@ -71,18 +70,6 @@ class _Origin:
     start: Position
     state: FollowState
     unbroken: tuple[int, int]
-
-
-@dataclass(slots=True)
-class _Work:
-    """What a restore would apply to the newest base: the stored bytes since it was taken.
-
-    What was stored again for a base (``content.epoch_start``) counts as part of that base.
-    """
-
-    tracked: FollowedDatabase
-    base_bytes: int
-    wal_bytes: int
 
 
 class Snapshotter:
@@ -107,6 +94,7 @@ class Snapshotter:
         boot_id: str,
         renewal: Renewal | None = None,
         begin_epoch: Callable[[FollowedDatabase, float], None] = lambda _tracked, _delay_s: None,
+        limits: Limits = DEFAULT_LIMITS,
     ) -> None:
         self._journal = journal
         self._storage = storage
@@ -120,11 +108,9 @@ class Snapshotter:
         self._renewal = renewal
         self._begin_epoch = begin_epoch
         self._compressor: ref[FrameCompressor] | None = None
-        self._copy_queue = CopyQueue(self._take)
-        self._lock = threading.Lock()
-        self._taken: dict[int, tuple[Position, int]] = {}
+        self._copy_queue = CopyQueue(self._take, limits)
+        self._timing = BaseTiming(now_ms, limits)
         self._failures: dict[int, int] = {}
-        self._work: dict[int, _Work] = {}
 
     def due(self, tracked: FollowedDatabase, delay_s: float = 0.0) -> None:
         """Request a base of this database in ``delay_s`` seconds. A base that is under way already is not affected."""
@@ -137,14 +123,10 @@ class Snapshotter:
 
     def adopt(self, tracked: FollowedDatabase) -> None:
         """Load what an earlier run left: the time of the last base, and a base under way."""
-        row = self._journal.database_by_id(tracked.row_id)
-        with self._lock:
-            self._work[tracked.row_id] = _Work(tracked, row.base_bytes, row.wal_bytes)
-        key = parse_key(row.base_key) if row.base_key else None
-        if isinstance(key, ManifestKey) and row.base_ms is not None:
-            position = Position(key.generation, key.epoch, key.frame)
-            self._taken[tracked.row_id] = (position, row.base_ms)
-            self.due(tracked, max(0.0, self._left_s(tracked, row.base_ms)))
+        self._timing.adopt(tracked, self._journal.database_by_id(tracked.row_id))
+        left_s = self._timing.left_s(tracked)
+        if left_s is not None:
+            self.due(tracked, max(0.0, left_s))
         self._interrupt(tracked, self._resume)
 
     def _resume(self, tracked: FollowedDatabase) -> None:
@@ -154,31 +136,21 @@ class Snapshotter:
 
     def replan(self, tracked: FollowedDatabase, interval_s: float) -> None:
         """Apply another interval between bases. A base that is due by it is taken now."""
-        with self._lock:
-            taken = self._taken.get(tracked.row_id)
-        if taken is not None:
-            left_s = spread_s(interval_s, tracked.row_id) - age_s(taken[1], self._now_ms())
+        left_s = self._timing.left_s(tracked, interval_s)
+        if left_s is not None:
             self.due(tracked, max(0.0, left_s))
 
     def stored(self, row: ObjectRow) -> None:
         """Note that a segment became visible. A base is due when a restore would apply enough of them."""
-        with self._lock:
-            work, taken = self._work.get(row.database_id), self._taken.get(row.database_id)
-            if work is None or taken is None or row.kind is not ObjectKind.SEGMENT:
-                return
-            work.wal_bytes += row.size - work.tracked.base.begun_for_base(row.epoch, row.first - 1)
-            wait_s = WORK_PAUSE_S - age_s(taken[1], self._now_ms())
-            is_due = self._is_worth_it(work)
-        if is_due:
-            self.due(work.tracked, max(0.0, wait_s))
+        due = self._timing.stored(row)
+        if due is not None:
+            self.due(*due)
 
     def forget(self, tracked: FollowedDatabase) -> None:
         """Stop taking bases of this database, which is no longer followed. A copy under way ends when it notices."""
         self._copy_queue.forget(tracked)
         self._failures.pop(tracked.row_id, None)
-        with self._lock:
-            self._taken.pop(tracked.row_id, None)
-            self._work.pop(tracked.row_id, None)
+        self._timing.forget(tracked)
 
     def is_due(self, tracked: FollowedDatabase) -> bool:
         """Whether a base is due or under way. One that waits for the WAL to restart does not count."""
@@ -200,27 +172,18 @@ class Snapshotter:
 
     def _plan_next(self, tracked: FollowedDatabase) -> None:
         """Request the next base by the interval."""
-        _, taken_ms = self._taken[tracked.row_id]
-        left_s = self._left_s(tracked, taken_ms)
+        left_s = self._timing.left_s(tracked)
+        assert left_s is not None, "a base was taken"
         self.due(tracked, left_s if left_s > 0 else tracked.spec.snapshot_interval_s)
 
     def _is_wanted(self, tracked: FollowedDatabase, state: FollowState) -> bool:
         """Whether a base was requested, or is due and something was committed since the last one."""
-        taken = self._taken.get(tracked.row_id)
+        taken = self._timing.last(tracked)
         if tracked.base.wanted or taken is None:
             return True
         if taken[0] == state.stream.position and self._renewal is None:
             return False
-        with self._lock:
-            work = self._work.get(tracked.row_id)
-        return (work is not None and self._is_worth_it(work)) or self._left_s(tracked, taken[1]) <= 0
-
-    def _is_worth_it(self, work: _Work) -> bool:
-        spec = work.tracked.spec
-        return is_due_by_work(wal_bytes=work.wal_bytes, base_bytes=work.base_bytes, ratio=spec.snapshot_wal_ratio)
-
-    def _left_s(self, tracked: FollowedDatabase, taken_ms: int) -> float:
-        return spread_s(tracked.spec.snapshot_interval_s, tracked.row_id) - age_s(taken_ms, self._now_ms())
+        return self._timing.is_due(tracked)
 
     # -- one base ---------------------------------------------------------------------------------------------------
 
@@ -245,10 +208,10 @@ class Snapshotter:
         if tracked.state is None:
             return  # the follower requests a base again when the next generation begins
         self._failures[tracked.row_id] = failures
-        delay_s = min(RETRY_MAX_S, RETRY_S * 2.0 ** min(failures - 1, 10))
+        wait_s = delay_s(failures, fraction=1.0, base_s=RETRY_S, cap_s=RETRY_S_MAX)
         if not isinstance(error, MissingError):
-            _log.warning("base_abandoned", database=tracked.name, reason=str(error), next_try_in_s=delay_s)
-        self._copy_queue.due(tracked, delay_s, anew=True)
+            _log.warning("base_abandoned", database=tracked.name, reason=str(error), next_try_in_s=wait_s)
+        self._copy_queue.due(tracked, wait_s, anew=True)
 
     def _copy(self, tracked: FollowedDatabase) -> Steps[bool]:
         """Copy a base and publish its manifest. Returns False if none is wanted now."""
@@ -284,7 +247,7 @@ class Snapshotter:
         if not tracked.base.under_way and not self._is_wanted(tracked, state):
             self._plan_next(tracked)
             return None
-        if self._renewal is not None and self._renewal.begins_anew(tracked, state, self._taken.get(tracked.row_id)):
+        if self._renewal is not None and self._renewal.begins_anew(tracked, state, self._timing.last(tracked)):
             return None
         if state.start_epoch != state.stream.epoch:
             tracked.base_waits()
@@ -365,15 +328,14 @@ class Snapshotter:
                 raise AbandonedError("the database was written while it was copied")
             self._spool_manifest(tracked, base, state)
             tracked.note_base(under_way=False, wanted="", problem="", unbased_since_s=None)
-            self._taken[tracked.row_id] = state.stream.position, self._now_ms()
+            self._timing.taken(tracked, state.stream.position)
 
         if reading is None:
             yield from self._ask(tracked, finish)
         else:
             yield from close_base(self._interrupt, tracked, base, reading, finish)
-        with self._lock:
-            again = tracked.base.begun_for_base(base.plan.epoch, base.plan.frame)
-            self._work[tracked.row_id] = _Work(tracked, base.size + again, 0)
+        again = tracked.base.begun_for_base(base.plan.epoch, base.plan.frame)
+        self._timing.begin_work(tracked, base.size + again)
         _log.info(
             "base_copied",
             database=tracked.name,

@@ -17,6 +17,7 @@ from walsyncd.core.content.page_entry import Entries, PageNumbers, differs, lock
 from walsyncd.core.content.page_frames import frames_of_pages
 from walsyncd.core.content.redo import Redo, apply, combined, nothing_to_redo
 from walsyncd.core.follow.follow_state import Stream
+from walsyncd.core.limits import DEFAULT_LIMITS, Limits
 from walsyncd.core.sqlite.arrays import np
 from walsyncd.core.sqlite.checksum import Buffer
 from walsyncd.core.sqlite.wal import FRAME_HEADER_SIZE, WAL_HEADER_SIZE, Salts
@@ -24,11 +25,7 @@ from walsyncd.core.stored.bridge import BridgeSpan
 from walsyncd.core.stored.epoch import begin_stamp
 from walsyncd.core.stored.layout import SegmentKey, format_key
 from walsyncd.core.stored.segment import Commit, SegmentWriter, Trailer
-from walsyncd.engine.follow.segment_builder import MEMORY_BYTES_MAX
 from walsyncd.errors import TransientError, WalsyncdError
-
-SPOOL_SHARE = 4  # larger than 1/SPOOL_SHARE of the spool it is given up, because a base costs less
-SMALL_BYTES = 1 << 20  # so small a bridge is never worse than a base, which takes two objects and ends the generation
 
 
 class BridgeImpossibleError(WalsyncdError):
@@ -69,13 +66,14 @@ class BridgeBody:
         other: KnownPages | None = None,
         pages_bytes_max: int = sys.maxsize,
         body_bytes_max: int,
+        limits: Limits = DEFAULT_LIMITS,
     ) -> None:
         self._journal = journal
         self._page_map = page_map
         self._other = other
         self._stream = stream
-        self._pages_bytes_max = max(pages_bytes_max, SMALL_BYTES)
-        self._body_bytes_max = body_bytes_max
+        self._pages_bytes_max = max(pages_bytes_max, limits.bridge_bytes_min)
+        self._body_bytes_max, self._memory_bytes_max = body_bytes_max, limits.memory_bytes_max
         self._taken = nothing_to_redo()
         self._parts: list[Redo] = []
         self._writer = SegmentWriter()
@@ -216,7 +214,7 @@ class BridgeBody:
         if self._size > self._body_bytes_max:
             raise BridgeImpossibleError(f"what changed takes more than {self._body_bytes_max >> 20} MiB of the spool")
         self._memory.append(block)
-        if self._file is None and self._size <= MEMORY_BYTES_MAX:
+        if self._file is None and self._size <= self._memory_bytes_max:
             return
         if self._file is None:
             self._file = self._journal.spool_file_writer()

@@ -29,7 +29,9 @@ def _cut(first: int, last: int, length_max: int) -> list[tuple[int, int]]:
     return [(at, min(last, at + length_max - 1)) for at in range(first, last + 1, length_max)]
 
 
-def frames_upto(wal: OpenFile, cursor: Cursor, *, after: Cursor | None = None) -> Iterator[Frames]:
+def frames_upto(
+    wal: OpenFile, cursor: Cursor, *, after: Cursor | None = None, block_bytes: int = BLOCK_BYTES
+) -> Iterator[Frames]:
     """Read the verified frames from 1, or ``after`` a position, up to ``cursor`` in batches.
 
     Raises TransientError if they are not there any more.
@@ -37,7 +39,7 @@ def frames_upto(wal: OpenFile, cursor: Cursor, *, after: Cursor | None = None) -
     header = cursor.header
     assert header is not None
     reached = cursor_before(header) if after is None else after
-    batch = max(1, BLOCK_BYTES // header.frame_size)
+    batch = max(1, block_bytes // header.frame_size)
     while reached.frames < cursor.frames:
         first, count = reached.frames + 1, min(batch, cursor.frames - reached.frames)
         data = wal.pread(header.offset_of(first), count * header.frame_size)

@@ -5,23 +5,23 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from walsyncd.core.limits import Limits
 from walsyncd.core.send.backoff import delay_s
 from walsyncd.engine.follow.followed_database import FollowedDatabase
 from walsyncd.engine.follow.schedule import Schedule
 from walsyncd.errors import TransientError
 
-RETRY_S = 5.0  # after the file or the spool could not be read or written; doubled each time, up to BACK_OFF_S
-BACK_OFF_S = 60.0
+REST_FACTOR_MAX = 32  # the longest rest, in the first one's length
 VOIDED_MAX = 3  # so many passes that new gaps made worthless, then a rest
-BEGIN_LOOK_S = 2.0  # between two checks whether what is waited for is so; each is cheap
 
 
 class BridgeWait:
     """The rests of one bridge, and what it waits for. For the follower's thread."""
 
-    def __init__(self, tracked: FollowedDatabase, schedule: Schedule) -> None:
+    def __init__(self, tracked: FollowedDatabase, schedule: Schedule, limits: Limits) -> None:
         self._tracked = tracked
         self._schedule = schedule
+        self._limits = limits
         self._not_before_s = self._asked_from_s = 0.0
         self._failures = 0
         self._is_so: Callable[[], bool] | None = None
@@ -45,26 +45,28 @@ class BridgeWait:
             return wait_s
         if self._is_so is not None and not self._is_so():
             self._tracked.fail_requests(TransientError(f"{self._tracked.name} waits until {self._what}"))
-            return BEGIN_LOOK_S
+            return self._limits.begin_look_s
         self._is_so = None
         return 0.0
 
     def rest(self, wait_s: float) -> None:
         """Take the next step in ``wait_s`` seconds, or soon if somebody asks, because the writers may be quiet then."""
         now_s = time.monotonic()
-        self._not_before_s, self._asked_from_s = now_s + wait_s, now_s + min(wait_s, RETRY_S)
+        self._not_before_s, self._asked_from_s = now_s + wait_s, now_s + min(wait_s, self._limits.bridge_retry_s)
         self._schedule.at(self._tracked, wait_s)
 
     def rest_after_failure(self) -> float:
         """Rest longer after each failure. Returns for how many seconds."""
         self._failures += 1
-        wait_s = delay_s(self._failures, fraction=1.0, base_s=RETRY_S, cap_s=BACK_OFF_S)
+        first_s, last_s = self._limits.bridge_retry_s, self._limits.bridge_retry_s_max
+        wait_s = delay_s(self._failures, fraction=1.0, base_s=first_s, cap_s=last_s)
         self.rest(wait_s)
         return wait_s
 
     def rest_after_gap(self, voided: int) -> float:
         """Rest where gaps have made ``voided`` passes worthless. Returns for how many seconds, 0 for most of them."""
         times, remainder = divmod(voided, VOIDED_MAX)
-        wait_s = 0.0 if remainder else BACK_OFF_S * 2.0 ** min(5, times - 1)
+        rest_s = self._limits.bridge_retry_s_max
+        wait_s = 0.0 if remainder else delay_s(times, fraction=1.0, base_s=rest_s, cap_s=REST_FACTOR_MAX * rest_s)
         self.rest(wait_s)
         return wait_s

@@ -15,7 +15,7 @@ from walsyncd.core.follow.gap import Gap, GapKind
 from walsyncd.core.sqlite.wal import Salts
 from walsyncd.core.stored.base import BASE_BYTES_MAX
 from walsyncd.core.stored.bridge import SuspectSpan
-from walsyncd.engine.content.bridge_body import SPOOL_SHARE, BridgeBody, BridgeImpossibleError
+from walsyncd.engine.content.bridge_body import BridgeBody, BridgeImpossibleError
 from walsyncd.engine.content.gap_bridge import GapBridge
 from walsyncd.engine.content.page_maps import PageMaps
 from walsyncd.engine.content.scan_queue import ScanQueue
@@ -136,7 +136,8 @@ class Bridges:
                 stream,
                 self._environment.salts(),
                 pages_bytes_max=file_bytes // DATABASE_SHARE,
-                body_bytes_max=self._environment.spool_bytes_max() // SPOOL_SHARE,
+                body_bytes_max=self._environment.body_bytes_max(),
+                limits=self._environment.limits,
             )
 
         return open_body

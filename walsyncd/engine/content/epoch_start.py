@@ -37,7 +37,7 @@ from walsyncd.core.follow.follow_state import FollowState, format_follow_state
 from walsyncd.core.send.backoff import delay_s
 from walsyncd.core.sqlite.arrays import NDArray, np
 from walsyncd.core.sqlite.wal import Frames
-from walsyncd.engine.content.bridge_body import SPOOL_SHARE, BridgeBody, BridgeImpossibleError
+from walsyncd.engine.content.bridge_body import BridgeBody, BridgeImpossibleError
 from walsyncd.engine.content.bridge_sources import frames_upto, pages_of
 from walsyncd.engine.content.map_making import (
     Request,
@@ -55,9 +55,7 @@ from walsyncd.engine.follow.step import Step
 from walsyncd.engine.threads.boundary import boundary
 from walsyncd.errors import TransientError, WalsyncdError
 
-REST_BYTES_MAX = 1 << 20  # of frames that the follower's thread reads, in some milliseconds
 ROUNDS_MAX = 20  # a writer that outpaces so many outpaces a scan
-RETRY_S = 60.0  # doubled with each attempt that fails, up to RETRY_S_MAX
 RETRY_S_MAX = 3600.0
 
 _Offer: TypeAlias = Callable[[list[ObjectRow]], None]
@@ -196,9 +194,12 @@ class EpochStarts:
                 then(tracked)
         except WalsyncdError as error:
             failures = self._failures[tracked.row_id] = self._failures.get(tracked.row_id, 0) + 1
-            wait_s, reason = delay_s(failures, fraction=1.0, base_s=RETRY_S, cap_s=RETRY_S_MAX), error.message
+            wait_s, reason = (
+                delay_s(failures, fraction=1.0, base_s=self._environment.limits.epoch_start_retry_s, cap_s=RETRY_S_MAX),
+                error.message,
+            )
             if isinstance(error, BridgeImpossibleError):
-                share = self._environment.spool_bytes_max() // SPOOL_SHARE
+                share = self._environment.body_bytes_max()
                 wait_s, reason = RETRY_S_MAX, f"the pages of the WAL take more than {share >> 20} MiB of the spool"
             self._request(tracked, lambda tracked: tracked.note_base(hindrance=reason))
             _log.info("base_still_waits", database=tracked.name, reason=reason, next_try_in_s=wait_s)
@@ -233,7 +234,8 @@ class EpochStarts:
             _NoPages(cursor.header.page_size),
             self._environment.empty_epoch(origin.state.stream),
             self._environment.salts(),
-            body_bytes_max=self._environment.spool_bytes_max() // SPOOL_SHARE,
+            body_bytes_max=self._environment.body_bytes_max(),
+            limits=self._environment.limits,
         )
         return _Transaction(origin, wal.duplicate(), body, cursor_before(cursor.header))
 
@@ -267,7 +269,8 @@ class EpochStarts:
         cursor = now.state.cursor
         if not _is_needed(tracked) or cursor is None or cursor.header is None or cursor.salts != reached.salts:
             return False
-        if (cursor.frames - reached.frames) * cursor.header.frame_size > REST_BYTES_MAX or tracked.pending is not None:
+        left_bytes = (cursor.frames - reached.frames) * cursor.header.frame_size
+        if left_bytes > self._environment.limits.epoch_start_bytes or tracked.pending is not None:
             return cursor
         for _ in transaction.read(cursor):
             pass

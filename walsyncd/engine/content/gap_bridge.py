@@ -108,7 +108,7 @@ class GapBridge:
         self._answer: Future[object] = Future()
         self._read: PassRead | None = None
         self._salts: Salts | None = None
-        self._wait = BridgeWait(tracked, schedule)
+        self._wait = BridgeWait(tracked, schedule, environment.limits)
         self._is_doubt = gap.kind in DOUBTS
 
     def collector(self, stream: Stream) -> FrameNumbers:

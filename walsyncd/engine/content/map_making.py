@@ -28,6 +28,7 @@ from walsyncd.core.content.bridge_passes import size_without_frames
 from walsyncd.core.content.page_entry import ABSENT, entries_of_pages, lock_page
 from walsyncd.core.content.redo import SIZE_MAX, Redo, RedoBuilder, apply, nothing_to_redo
 from walsyncd.core.follow.follow_state import FollowState
+from walsyncd.core.limits import DEFAULT_LIMITS
 from walsyncd.core.send.backoff import delay_s
 from walsyncd.core.stored.base import BASE_BYTES_MAX
 from walsyncd.core.stored.position import Position
@@ -39,7 +40,6 @@ from walsyncd.engine.follow.followed_database import FollowedDatabase
 from walsyncd.engine.threads.boundary import boundary
 from walsyncd.errors import TransientError, WalsyncdError
 
-RETRY_S = 1.0  # doubled with each attempt that fails, up to RETRY_S_MAX
 RETRY_S_MAX = 60.0
 POLL_S = 0.05  # while waiting for an answer of the follower
 STORED_POLL_S = 1.0
@@ -100,12 +100,23 @@ def origin_of(tracked: FollowedDatabase) -> ScanOrigin | None:
 class MapMaker:
     """Makes maps in the scan thread. ``request`` reaches the follower."""
 
-    def __init__(self, journal: Journal, maps: PageMaps, queue: ScanQueue, request: Request, *, boot_id: str) -> None:
+    def __init__(
+        self,
+        journal: Journal,
+        maps: PageMaps,
+        queue: ScanQueue,
+        request: Request,
+        *,
+        boot_id: str,
+        retry_s: float = DEFAULT_LIMITS.map_retry_s,
+        block_bytes: int = BLOCK_BYTES,
+    ) -> None:
         self._journal = journal
         self._maps = maps
         self._queue = queue
         self._request = request
         self._boot_id = boot_id
+        self._retry_s, self._block_bytes = retry_s, block_bytes
         self._under_way: set[int] = set()
         self._failures: dict[int, int] = {}
         self._waiting: set[int] = set()
@@ -134,7 +145,7 @@ class MapMaker:
             _log.debug("page_map_not_made", database=tracked.name, reason=error.message)
         except WalsyncdError as error:
             failures = self._failures[tracked.row_id] = self._failures.get(tracked.row_id, 0) + 1
-            wait_s = delay_s(failures, fraction=1.0, base_s=RETRY_S, cap_s=RETRY_S_MAX)
+            wait_s = delay_s(failures, fraction=1.0, base_s=self._retry_s, cap_s=RETRY_S_MAX)
             _log.info("page_map_not_made", database=tracked.name, reason=error.message, next_try_in_s=wait_s)
             self.due(tracked, wait_s)
         finally:
@@ -193,7 +204,7 @@ class MapMaker:
                 page_1 = file.pread(0, page_size)
                 end_page = max(count, int(frames.pages[-1]) if len(frames.pages) else 0)
                 while at <= end_page:
-                    pages = min(end_page - at + 1, max(1, BLOCK_BYTES // page_size))
+                    pages = min(end_page - at + 1, max(1, self._block_bytes // page_size))
                     block = file.pread((at - 1) * page_size, pages * page_size).ljust(pages * page_size, b"\0")
                     entries = entries_of_pages(block, page_size)
                     entries[max(0, count + 1 - at) :] = ABSENT

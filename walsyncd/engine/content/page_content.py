@@ -19,8 +19,6 @@ from walsyncd.engine.follow.followed_database import FollowedDatabase
 from walsyncd.engine.follow.follower import Follower
 from walsyncd.engine.follow.schedule import Schedule
 
-WRITE_SEGMENTS = 64  # stored segments between two checks of what the map files may take over
-
 
 class PageContent:
     """One for the process. ``follower`` returns the follower, which is created after this."""
@@ -30,10 +28,12 @@ class PageContent:
     ) -> None:
         self._journal = journal
         self.queue = ScanQueue()
-        self.maps = PageMaps(journal)
+        self._limits = environment.limits
+        self.maps = PageMaps(journal, redo_bytes=self._limits.map_redo_bytes)
         self.bridges = Bridges(journal, environment, schedule, self.queue, self.maps)
         self._follower = follower
-        self._maker = MapMaker(journal, self.maps, self.queue, self.ask, boot_id=environment.boot_id)
+        retry_s = self._limits.map_retry_s
+        self._maker = MapMaker(journal, self.maps, self.queue, self.ask, boot_id=environment.boot_id, retry_s=retry_s)
         self.scrubs = Scrubs(journal, environment, schedule, self.queue, self.maps, request=self.ask, heal=self._heal)
         self.epoch_starts = EpochStarts(journal, environment, self.queue, self.ask)
         self._tracked: dict[int, FollowedDatabase] = {}
@@ -70,7 +70,7 @@ class PageContent:
             self._scrub_after_doubt(tracked)
         if row.kind is ObjectKind.SEGMENT:
             self._stored += 1
-            if self._stored % WRITE_SEGMENTS == 0:
+            if self._stored % self._limits.map_segments == 0:
                 self.queue.call(self.maps.write_due)
 
     def _scrub_after_doubt(self, tracked: FollowedDatabase) -> None:

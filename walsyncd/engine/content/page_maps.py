@@ -17,9 +17,8 @@ from walsyncd.adapters.journal.page_map_file import PageMapFile, PageMapWriter, 
 from walsyncd.adapters.journal.page_map_table import PageMapRow
 from walsyncd.core.content.page_entry import ABSENT, Entries
 from walsyncd.core.content.redo import Redo, apply, combined
+from walsyncd.core.limits import DEFAULT_LIMITS
 from walsyncd.errors import CorruptError
-
-TAKE_OVER_BYTES = 1 << 20  # of redo rows: 87,000 pages, so that a file is written once for many segments
 
 _log = structlog.get_logger()
 
@@ -59,10 +58,11 @@ class PageMap:
 
 
 class PageMaps:
-    """Opens, makes and writes maps, all in one thread."""
+    """Opens, makes and writes maps, all in one thread. A file takes over ``redo_bytes`` of redo rows at a time."""
 
-    def __init__(self, journal: Journal) -> None:
+    def __init__(self, journal: Journal, *, redo_bytes: int = DEFAULT_LIMITS.map_redo_bytes) -> None:
         self._journal = journal
+        self._redo_bytes = redo_bytes
         self._folder = journal.folder / "maps"
         self.held: set[int] = set()
         """Databases whose file takes nothing over, because a scrub needs the rows."""
@@ -99,7 +99,7 @@ class PageMaps:
     def write_due(self) -> None:
         """Write every map that has many redo rows waiting."""
         for database_id, size in self._journal.redo_waiting():
-            if size >= TAKE_OVER_BYTES and database_id not in self.held:
+            if size >= self._redo_bytes and database_id not in self.held:
                 self.write(database_id)
 
     def sweep(self) -> None:

@@ -32,8 +32,6 @@ from walsyncd.engine.threads.boundary import boundary
 from walsyncd.engine.threads.due_queue import DueQueue
 from walsyncd.errors import WalsyncdError
 
-ATTEMPTS = 10
-ATTEMPT_S = 1.0  # between two of them: the WAL was overwritten, or a gap is being bridged
 RETRY_S = 300.0  # after so many
 BUSY_POLL_S = 0.1  # while the database is scrubbed already
 SHOWN = 10  # page numbers in the log
@@ -202,7 +200,7 @@ class Scrubs:
 
     def _attempts(self, tracked: FollowedDatabase) -> _Attempts:
         reason = ""
-        for _ in range(ATTEMPTS):
+        for _ in range(self._environment.limits.scrub_attempts):
             if tracked.mailbox.dismissed:
                 return ScrubResult(skipped="it is not followed any more"), True
             try:
@@ -215,7 +213,7 @@ class Scrubs:
                 return ScrubResult(skipped=error.message), True
             except WalsyncdError as error:
                 reason = error.message
-            yield ScanWait(until_s=time.monotonic() + ATTEMPT_S)
+            yield ScanWait(until_s=time.monotonic() + self._environment.limits.scrub_attempt_s)
         self._journal.note_scrub_skipped(tracked.row_id, reason)
         _log.warning("scrub_postponed", database=tracked.name, reason=reason, next_try_in_s=RETRY_S)
         return ScrubResult(skipped=reason), False

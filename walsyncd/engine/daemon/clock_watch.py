@@ -32,6 +32,7 @@ from walsyncd.adapters.files.source import boot_id
 from walsyncd.adapters.journal.journal import Journal
 from walsyncd.adapters.storage.interface import Storage
 from walsyncd.adapters.system import clock
+from walsyncd.core.limits import DEFAULT_LIMITS, Limits
 from walsyncd.engine.follow.environment import Environment
 from walsyncd.engine.upkeep.housekeeper import CLOCK_OFF_MS
 from walsyncd.errors import WalsyncdError
@@ -71,7 +72,11 @@ def remembering_clock(journal: Journal) -> ClockWatch:
 
 
 def environment_by(
-    clock: ClockWatch, journal: Journal, drain: Callable[[], None], spool_bytes_max: Callable[[], int]
+    clock: ClockWatch,
+    journal: Journal,
+    drain: Callable[[], None],
+    spool_bytes_max: Callable[[], int],
+    limits: Limits = DEFAULT_LIMITS,
 ) -> Environment:
     """Return what looks need, with the true time."""
     return Environment(
@@ -82,6 +87,7 @@ def environment_by(
         is_clock_known=clock.is_known,
         has_clock_leapt=clock.has_leapt,
         spool_bytes_max=spool_bytes_max,
+        limits=limits,
     )
 
 

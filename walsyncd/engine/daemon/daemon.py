@@ -26,6 +26,7 @@ from walsyncd.adapters.system.control_socket import socket_path
 from walsyncd.adapters.system.service_manager import ServiceManager
 from walsyncd.config import Settings, StorageSettings, check_named
 from walsyncd.core.follow.gap import Gap
+from walsyncd.core.limits import DEFAULT_LIMITS, Limits
 from walsyncd.engine.content.page_content import PageContent
 from walsyncd.engine.daemon.attention import Attention
 from walsyncd.engine.daemon.clock_watch import environment_by, remembering_clock
@@ -54,7 +55,6 @@ from walsyncd.engine.threads.supervisor import Supervisor
 from walsyncd.errors import UsageError, WalsyncdError
 
 STOP_MARGIN_S = 15.0  # for requests in flight and for closing, after the time for shipping
-LINGER_S = 10.0  # of that margin: a request without an answer by then is abandoned
 KEPT_SHARE = 4  # adds a quarter of the spool's limit, for bodies that are stored and will be compacted
 SWITCH_INTERVAL_S = 0.0005  # a commit passes through three threads; by default Python switches between them every 5 ms
 
@@ -73,26 +73,29 @@ class Daemon:
     """One run over all databases of ``settings``; ``run`` returns the exit code. A reload calls ``source``."""
 
     def __init__(
-        self, settings: Settings, opener: OpenStorage, source: Source | None = None, stalls: StallDetector | None = None
+        self,
+        settings: Settings,
+        opener: OpenStorage,
+        source: Source | None = None,
+        stalls: StallDetector | None = None,
+        limits: Limits = DEFAULT_LIMITS,
     ) -> None:
         self._settings = settings
         self._source = source or (lambda: (settings, opener))
-        self._supervisor = Supervisor()
-        self._manager = ServiceManager()
-        self._stalls = stalls or StallDetector()
-        self._unlooked: set[int] = set()
+        self._supervisor, self._manager = Supervisor(), ServiceManager()
+        self._stalls, self._unlooked = stalls or StallDetector(), set[int]()
         self._reloads: deque[Future[Mapping[str, Any]]] = deque()
         self._journal = Journal.open(settings.daemon.state_dir, on_corrupt=self._supervisor.crashed)
         self._journal.sweep()
         self._identity = new_run(self._journal)
         self._limit = SpoolLimit(self._journal, settings.daemon.spool_bytes_max)
-        self._schedule = Schedule()
+        self._schedule = Schedule(limits)
         self._attention = Attention(self._schedule, self._stalls, databases=lambda: self.databases)
         self._watcher = InotifyReader()
         self._finder = PathFinder(lambda: self._settings, lambda *a: self._databases.find(*a), self._found)  # noqa: PLW0108
-        self._events = EventPump(self._watcher, self._schedule.wake, self._finder.wake, stall_detector=self._stalls)
+        self._events = events = EventPump(self._watcher, self._schedule.wake, self._finder.wake, self._stalls)
         clock = remembering_clock(self._journal)
-        self._environment = environment_by(clock, self._journal, self._events.drain, lambda: self._limit.bytes_max)
+        self._environment = environment_by(clock, self._journal, events.drain, lambda: self._limit.bytes_max, limits)
         self._content = PageContent(self._journal, self._environment, self._schedule, lambda: self.follower)
         full_spool = FullSpool(
             self._journal, self._limit, destinations=lambda: self._destinations, databases=lambda: self._databases
@@ -273,7 +276,8 @@ class Daemon:
         self._server.stop()
         self._supervisor.join(1.0, only="follower")  # what it is spooling just now is shipped, too
         self._destinations.urgent(tracked.row_id for tracked in databases)
-        if not self._destinations.stop(max(0.0, deadline - time.monotonic()), linger_s=LINGER_S):
+        ship_s, linger_s = max(0.0, deadline - time.monotonic()), self._environment.limits.stop_linger_s
+        if not self._destinations.stop(ship_s, linger_s=linger_s):
             _log.warning("uploads_left_in_flight", remedy="the next start finds out what became of them")
         self._supervisor.join(1.0)
         is_clean = report_unshipped(self._journal, databases, unseen)

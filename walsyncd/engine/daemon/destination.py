@@ -93,6 +93,7 @@ class Destination:
             boot_id=environment.boot_id,
             renewal=_renewal(journal, environment, follower, keeping.expire_after_s),
             begin_epoch=self._begin_epoch,
+            limits=environment.limits,
         )
         self.driller = _driller(journal, storage, environment, follower, events, bytes_per_s_max)
         if keeping.delete:
@@ -111,6 +112,7 @@ class Destination:
             has_clock_leapt=environment.has_clock_leapt,
             removals=self._removals,
             owns=owns,
+            limits=environment.limits,
         )
 
     def adopt(self, databases: Iterable[FollowedDatabase]) -> None:

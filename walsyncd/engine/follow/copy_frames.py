@@ -24,14 +24,11 @@ from walsyncd.core.sqlite.wal import Frames
 from walsyncd.engine.follow.environment import Environment
 from walsyncd.engine.follow.no_wal import end_of_wal
 from walsyncd.engine.follow.segment_builder import FrameCollector, LongTransaction, SegmentBuilder
-from walsyncd.engine.follow.source_reader import BATCH_BYTES, SourceReader, reached_after
+from walsyncd.engine.follow.source_reader import SourceReader, reached_after
 from walsyncd.engine.follow.step import AT_ONCE, Step, gap_step
 from walsyncd.engine.read_ahead.reading import FRAMES_PER_S_MIN
 from walsyncd.errors import WalsyncdError
 
-EPOCH_BYTES = 64 << 20
-EPOCH_MS = 3_600_000
-EPOCH_PATIENCE = 4  # at this many times the above, an epoch no longer waits for a restart to be closed
 EPOCH_FRAMES_MAX = 1 << 31  # a frame number has 32 bits, and an epoch with a base under way is not closed
 UNLOCKED = "a process uses the wal-index without SQLite's locks, and the WAL does not hold what it commits"
 AHEAD_FRAMES_MIN = 32  # a look that finds as many may be one of a burst
@@ -58,7 +55,7 @@ def copy_frames(reader: SourceReader, state: FollowState, copy: Copy, seen: Obse
     if reached.frames >= copy.last:  # what was collected is not there any more
         reader.drop_pending()
         return AT_ONCE
-    count = min(copy.last - reached.frames, max(1, BATCH_BYTES // header.frame_size))
+    count = min(copy.last - reached.frames, max(1, reader.environment.limits.batch_bytes // header.frame_size))
     frames = reader.read(reached, count)
     match settle(copy, frames, reader.observe(), asked=reached.frames + count):
         case Again(_):
@@ -195,6 +192,7 @@ def new_collector(reader: SourceReader, stream: Stream, cursor: Cursor) -> Frame
         page_size=cursor.header.page_size,
         salts=environment.salts(),
         seen_ms=environment.wall_ms(),
+        memory_bytes_max=environment.limits.memory_bytes_max,
         file_bytes_max=environment.spool_bytes_max(),
     )
 
@@ -210,8 +208,8 @@ def finish_or_keep(reader: SourceReader, collector: FrameCollector, size: int) -
 
 def is_epoch_over(environment: Environment, stream: Stream, *, patience: int = 1) -> bool:
     """Whether an epoch is full or old, at ``patience`` times the limits, or of a clock that was ahead."""
-    age_ms = environment.wall_ms() - stream.began_ms
-    is_due = stream.bytes >= EPOCH_BYTES * patience or age_ms >= EPOCH_MS * patience
+    limits, age_ms = environment.limits, environment.wall_ms() - stream.began_ms
+    is_due = stream.bytes >= limits.epoch_bytes * patience or age_ms >= limits.epoch_ms * patience
     return is_due or environment.is_ahead(stream.time_ms)
 
 
@@ -223,7 +221,8 @@ def close_epoch_if_due(reader: SourceReader, state: FollowState, cursor: Cursor)
         return replace(state, stream=environment.empty_epoch(stream))
     if base.under_way or base.wanted or base.can_begin(state):
         return state
-    if not is_epoch_over(environment, stream, patience=1 if cursor.frames == 0 else EPOCH_PATIENCE):
+    patience = 1 if cursor.frames == 0 else environment.limits.epoch_patience
+    if not is_epoch_over(environment, stream, patience=patience):
         return state
     stream = environment.next_epoch(stream)
     if cursor.frames == 0:

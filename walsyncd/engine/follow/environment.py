@@ -13,6 +13,7 @@ import structlog
 from walsyncd.adapters.journal.journal import Journal
 from walsyncd.adapters.system import clock
 from walsyncd.core.follow.follow_state import Stream
+from walsyncd.core.limits import DEFAULT_LIMITS, Limits
 from walsyncd.engine.read_ahead.read_ahead import ReadAhead
 
 AHEAD_MS_MAX = 300_000  # what is ahead by less is carried on until the clock reaches it (``core.restore.clock_doubt``)
@@ -22,7 +23,7 @@ _log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Environment:
-    """The journal, the clocks, random bits, and ``drain``, which hands every queued event to its database.
+    """The journal, the clocks, random bits, the limits, and ``drain``, which hands every queued event to its database.
 
     ``read_ahead`` reads nothing until a thread runs it. ``wall_ms`` is the time that is stored, which the store's clock
     corrects. ``machine_ms`` is this machine's, which the times of files are of. ``is_clock_known`` returns whether an
@@ -40,6 +41,7 @@ class Environment:
     monotonic_ms: Callable[[], int] = clock.monotonic_ms
     spool_bytes_max: Callable[[], int] = lambda: sys.maxsize
     entropy: Callable[[], int] = lambda: secrets.randbits(32)
+    limits: Limits = DEFAULT_LIMITS
     read_ahead: ReadAhead = field(default_factory=ReadAhead)
     proofs: Counter[str] = field(default_factory=Counter[str])
     """How often each rule decided at the end of a WAL's incarnation (``Step.decided_by``). The follower counts."""
@@ -74,6 +76,10 @@ class Environment:
         if stream.frame:
             return self.next_epoch(stream)
         return replace(stream, time_ms=self.not_ahead(stream.time_ms))
+
+    def body_bytes_max(self) -> int:
+        """Return how much of the spool a bridge, or what an epoch begins with, may take."""
+        return self.spool_bytes_max() // self.limits.spool_share
 
     def salts(self) -> tuple[int, int]:
         """Return random salts for an epoch."""

@@ -51,6 +51,8 @@ class EventPump:
         wake: Callable[[Iterable[FollowedDatabase]], None],
         appeared: Callable[[], None],
         stall_detector: StallDetector | None = None,
+        *,
+        quick_s: float = QUICK_S,
     ) -> None:
         self._watcher = watcher
         self._wake = wake
@@ -65,6 +67,7 @@ class EventPump:
         self._tracked: dict[Path, FollowedDatabase] = {}
         self._folders: dict[Path, dict[NewNames, Callable[[str, bool], bool]]] = {}
         self._unwatched: set[Path] = set()
+        self._quick_s = quick_s
         self._stopping = False
 
     def add(self, tracked: FollowedDatabase) -> None:
@@ -148,7 +151,7 @@ class EventPump:
             before_s, drained_s = drained_s, time.monotonic()
             with self._stall_detector.work():
                 only_writes = self._take_in()
-            is_quick = only_writes and drained_s - before_s < QUICK_S
+            is_quick = only_writes and drained_s - before_s < self._quick_s
             quick_drains = quick_drains + 1 if is_quick else 0
             if quick_drains >= QUICK_DRAINS and self._may_pause():
                 self._watcher.pause(PAUSE_S)

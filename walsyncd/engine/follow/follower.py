@@ -34,10 +34,8 @@ from walsyncd.engine.threads.mailbox import Request
 from walsyncd.engine.threads.stall_detector import StallDetector
 from walsyncd.errors import STATE_ERRORS, FaultError, MissingError, RefusedError, TransientError, WalsyncdError
 
-JOURNAL_DELAY_S = 1.0
 BASE_REMEDY = "a pause of some seconds in the writing, or WAL mode, where a base needs no pause"
 SPOOL_DELAY_S = 0.1
-BEGIN_LOOK_S = 2.0  # between two checks whether storage is back, or the WAL has restarted; each is cheap
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -205,7 +203,7 @@ class Follower:
             _log.error("journal_not_writable", reason=error.message, remedy=error.hint)
         for tracked in taken:
             tracked.drop_pending()
-            self._schedule.at(tracked, JOURNAL_DELAY_S)
+            self._schedule.at(tracked, self._environment.limits.journal_retry_s)
 
     def _step_or_aside(self, tracked: FollowedDatabase) -> Step | None:
         try:
@@ -287,7 +285,7 @@ class Follower:
     def _begin(self, tracked: FollowedDatabase) -> Step | None:
         """Begin a generation, if it may begin now."""
         wait_s = tracked.next_generation.wait_s(time.monotonic())
-        wait_s = wait_s or (0.0 if tracked.next_generation.may_begin() else BEGIN_LOOK_S)
+        wait_s = wait_s or (0.0 if tracked.next_generation.may_begin() else self._environment.limits.begin_look_s)
         if wait_s:
             tracked.fail_requests(TransientError(f"{tracked.name} waits for its next generation"))
             self._schedule.rest(tracked, time.monotonic() + wait_s)  # however busy its writers are meanwhile
@@ -342,7 +340,9 @@ class Follower:
         position = str(state.stream.position) if state is not None else ""
         self._journal.end_generation(tracked.row_id, gap, self._environment.wall_ms())
         now_s = time.monotonic()
-        tracked.end_generation(tracked.next_generation.after_end(reason, now_s, may_begin=may_begin))
+        first_s = self._environment.limits.generation_delay_s
+        following = tracked.next_generation.after_end(reason, now_s, first_s=first_s, may_begin=may_begin)
+        tracked.end_generation(following)
         wait_s = tracked.next_generation.wait_s(now_s)
         _log.warning(
             "generation_ended",

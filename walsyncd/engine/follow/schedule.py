@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeAlias
 
+from walsyncd.core.limits import DEFAULT_LIMITS, Limits
 from walsyncd.core.send.pacing import due_ms, take
 from walsyncd.engine.follow.followed_database import FollowedDatabase
 from walsyncd.engine.follow.step import Step
@@ -18,9 +19,6 @@ from walsyncd.engine.threads.mailbox import Request
 SLOW_LOOK_S = 300.0
 SLOW_LOOK_GRID_S = 10.0  # slow looks are aligned to this grid, so that thousands of databases seldom wake us
 UNWATCHED_LOOK_S = 1.0
-# The journal takes ten states of a database at once, and ten a minute after that. A commit takes some milliseconds, so
-# that a hundred databases whose states flap take less than a tenth of the journal's time.
-NOTE_INTERVAL_MS = 6000.0
 ROUND_MAX = 100  # databases in one round, and so in one transaction of the journal
 
 # A database, its step, and how many requests had come before the look.
@@ -30,7 +28,8 @@ Taken: TypeAlias = tuple[FollowedDatabase, Step, int]
 class Schedule:
     """Thread-safe. One thread takes, and any may wake. A database is due at most once, at its earliest time."""
 
-    def __init__(self) -> None:
+    def __init__(self, limits: Limits = DEFAULT_LIMITS) -> None:
+        self._note_interval_ms = limits.note_interval_ms
         self._condition = threading.Condition()
         self._due: DueQueue[int] = DueQueue()
         self._unseen: dict[int, float] = {}
@@ -95,9 +94,9 @@ class Schedule:
         If its state changes too often, it is looked at again when it may be, and has the state that is true then.
         """
         now_ms = time.monotonic() * 1000
-        taken = take(tracked.notes, now_ms=now_ms, interval_ms=NOTE_INTERVAL_MS)
+        taken = take(tracked.notes, now_ms=now_ms, interval_ms=self._note_interval_ms)
         if taken is None:
-            self.at(tracked, (due_ms(tracked.notes, interval_ms=NOTE_INTERVAL_MS) - now_ms) / 1000)
+            self.at(tracked, (due_ms(tracked.notes, interval_ms=self._note_interval_ms) - now_ms) / 1000)
             return False
         tracked.notes = taken
         return True

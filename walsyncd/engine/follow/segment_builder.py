@@ -1,7 +1,7 @@
 """Verified frames on their way into a segment: re-stamped, compressed, and held in memory or in a spool file.
 
 A transaction can be larger than memory, so content is compressed as it comes. The compressed bytes go to a spool file
-as soon as there are more than ``MEMORY_BYTES_MAX``.
+as soon as there are more than ``memory_bytes_max``.
 
 A transaction can also be larger than the spool. One that needs more than ``spool_bytes_max`` by itself, or so much of
 the disk that it alone makes space short (``state_disk``), could never be stored, and each attempt would fill the
@@ -22,13 +22,13 @@ from walsyncd.config import format_size
 from walsyncd.core.content.redo import RedoBuilder
 from walsyncd.core.follow.decision import Cursor
 from walsyncd.core.follow.follow_state import FollowState, Stream
+from walsyncd.core.limits import DEFAULT_LIMITS
 from walsyncd.core.sqlite.wal import WAL_HEADER_SIZE, Frames, Salts
 from walsyncd.core.stored.epoch import begin_stamp, restamp
 from walsyncd.core.stored.layout import SegmentKey, format_key
 from walsyncd.core.stored.segment import Commit, SegmentWriter, Trailer
 from walsyncd.errors import StateError, WalsyncdError
 
-MEMORY_BYTES_MAX = 8 << 20  # what merging puts into one object at most; see core.merge
 PIECE_FRAMES = 64  # re-stamped together; a fifth faster than 4 MiB in one go (measured)
 
 
@@ -51,10 +51,11 @@ class SegmentBuilder:
         page_size: int,
         salts: Salts,
         seen_ms: int,
+        memory_bytes_max: int = DEFAULT_LIMITS.memory_bytes_max,
         file_bytes_max: int = sys.maxsize,
     ) -> None:
         self._journal = journal
-        self._file_bytes_max = file_bytes_max
+        self._memory_bytes_max, self._file_bytes_max = memory_bytes_max, file_bytes_max
         self._stream = stream
         self._seen_ms = max(seen_ms, stream.time_ms)
         self._began_ms = stream.began_ms or self._seen_ms
@@ -148,7 +149,7 @@ class SegmentBuilder:
     def _put(self, block: bytes) -> None:
         self._memory.append(block)
         self._memory_bytes += len(block)
-        if self._file is None and self._memory_bytes <= MEMORY_BYTES_MAX:
+        if self._file is None and self._memory_bytes <= self._memory_bytes_max:
             return
         with self._room():
             if self._file is None:

@@ -45,8 +45,6 @@ from walsyncd.engine.follow.wal_pair import WalPair, frames_behind, is_begun
 from walsyncd.engine.read_ahead.ahead_look import AheadLook
 from walsyncd.errors import RefusedError
 
-BATCH_BYTES = 4 << 20  # what one step reads: a few milliseconds of one core
-
 
 class SourceReader:
     """One look at ``wal_pair``, the current WAL of ``tracked``.
@@ -211,7 +209,7 @@ class SourceReader:
         """Read all verified frames after ``start`` in batches, up to ``last``, or to the end of the chain if None."""
         header = start.header
         assert header is not None
-        batch = max(1, BATCH_BYTES // header.frame_size)
+        batch = max(1, self.environment.limits.batch_bytes // header.frame_size)
         reached = start
         while last is None or reached.frames < last:
             asked = batch if last is None else min(batch, last - reached.frames)

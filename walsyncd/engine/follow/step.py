@@ -20,17 +20,13 @@ from walsyncd.core.follow.evidence import Evidence
 from walsyncd.core.follow.follow_state import FileFacts, FollowState, Stream
 from walsyncd.core.follow.gap import Gap, GapKind
 from walsyncd.core.follow.other_path import OtherPath
+from walsyncd.core.limits import DEFAULT_LIMITS
 from walsyncd.core.sqlite.checksum import Buffer
 from walsyncd.core.stored.position import Position
-from walsyncd.engine.follow.segment_builder import (
-    MEMORY_BYTES_MAX,
-    FrameCollector,
-    LongTransaction,
-    SegmentBuilder,
-)
+from walsyncd.engine.follow.segment_builder import FrameCollector, LongTransaction, SegmentBuilder
 
 BATCH_BYTES_MAX = 32 << 20  # of frames; a few hundred milliseconds of one core
-SEGMENT_BYTES_MAX = MEMORY_BYTES_MAX // 2  # compressed; what one more look adds is still held in memory
+SEGMENT_BYTES_MAX = DEFAULT_LIMITS.memory_bytes_max // 2  # compressed; what one more look adds is still held in memory
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,8 +75,6 @@ from walsyncd.engine.follow.copy_frames import (
 from walsyncd.engine.follow.source_reader import SourceReader
 from walsyncd.engine.follow.step import AT_ONCE, Step
 
-TAIL_BYTES_MAX = 256 << 20  # an old incarnation's tail is held in memory until it is proven; a larger one is a gap
-
 
 @dataclass(frozen=True, slots=True)
 class _Remains:
@@ -114,14 +112,15 @@ def cross_restart(
 def _read_remains(reader: SourceReader, cursor: Cursor, found: Restarted) -> _Remains | Gap:
     tail, kept = EMPTY_TALLY, list[Frames]()
     if cursor.header is not None and (found.last is None or found.last <= cursor.frames):
+        bytes_max = reader.environment.limits.tail_bytes_max
         counter, size = reader.counter(cursor), 0
         for frames in reader.run(cursor, None):
             counter.feed(frames)
             kept.append(frames)
             size += len(frames.data)
-            if size > TAIL_BYTES_MAX:
+            if size > bytes_max:
                 text = "more than {mib} MiB of an old WAL were left when it restarted"
-                return Gap.of(GapKind.OVERWRITTEN, text, mib=TAIL_BYTES_MAX >> 20)
+                return Gap.of(GapKind.OVERWRITTEN, text, mib=bytes_max >> 20)
         tail = counter.tally()
     after_tail = reader.observe_after_tail()
     new, new_last = EMPTY_TALLY, 0

@@ -33,7 +33,7 @@ from walsyncd.engine.rollback.journal_capture import JournalCapture
 from walsyncd.engine.rollback.journal_pages import JournalPages, JournalProofs, JournalSource
 from walsyncd.engine.rollback.journal_use import JOURNAL, UNJOURNALLED, JournalUse
 from walsyncd.engine.rollback.pages_to_read import AllPages, PagesToRead
-from walsyncd.engine.rollback.rollback_look import NOTED_MS, look_in_rollback_mode
+from walsyncd.engine.rollback.rollback_look import look_in_rollback_mode
 from walsyncd.engine.rollback.scanning import Scanning, ScanTools, after_scan, gap_of
 from walsyncd.engine.rollback.transaction_pause import TransactionPause
 from walsyncd.engine.rollback.whole_scans import WholeScans
@@ -41,7 +41,6 @@ from walsyncd.errors import WalsyncdError
 
 RECHECK_S = 1.0  # while the scan thread is at work; it wakes the follower when it is done
 EVENTS_S = 0.005  # one commit causes up to thirty events
-TOLD_S = 10.0  # for so long a writer's transaction or a busy file is nothing to report
 
 _OPEN = "any process that opens the database ends it: `sqlite3 FILE 'SELECT 1 FROM sqlite_master'`"
 _WAL_MODE = "a pause in the writing; or PRAGMA journal_mode=WAL, which needs none (`walsyncd check` says more)"
@@ -84,6 +83,7 @@ class DatabaseScans:
     def __init__(self, tools: ScanTools, tracked: FollowedDatabase) -> None:
         self._tools = tools
         self._tracked = tracked
+        self._limits = tools.environment.limits
         self._scanning = Scanning(tools, tracked)
         self._closing: _Closing | None = None
         self._compared: int | None = None
@@ -154,7 +154,7 @@ class DatabaseScans:
         wait_s, rest_s = scanning.wait_s(is_early=self._proofs.is_early), scanning.wait_s()
         if wait_s > 0:  # a writer that is in the way is seen to end by the next event
             quiet_s = min(wait_s, EVENTS_S if is_hindered else RECHECK_S)
-            again_s = again_in_s(wait_s, scanning.hindrance, scanning.hindered_s())
+            again_s = again_in_s(wait_s, scanning.hindrance, self._limits.busy_file_s - scanning.hindered_s())
             return Step(again_s=again_s, rest_until_s=time.monotonic() + quiet_s)
         page_map, closing = self._map(), self._closing
         other = None if closing is None else closing.reading
@@ -210,7 +210,7 @@ class DatabaseScans:
         if hindrance is None or hindrance not in TROUBLES:
             return None
         remedy, at_once = TROUBLES[hindrance]
-        if not at_once and self._scanning.hindered_s() < TOLD_S:
+        if not at_once and self._scanning.hindered_s() < self._limits.busy_file_s:
             return None
         return f"what changed can't be copied: {hindrance.value}", remedy
 
@@ -321,7 +321,7 @@ class DatabaseScans:
             scanned=found.committed,
             caught_up=is_last,
             known_upto=writes if is_last else None,
-            again_s=NOTED_MS / 1000 if is_last else 0,
+            again_s=self._limits.quiet_file_ms / 1000 if is_last else 0,
             rest_until_s=0.0,
         )
 
@@ -337,10 +337,9 @@ def _once_done() -> Step:
     return Step(again_s=RECHECK_S, rest_until_s=time.monotonic() + RECHECK_S)
 
 
-def again_in_s(wait_s: float, hindrance: Hindrance | None, hindered_s: float) -> float:
+def again_in_s(wait_s: float, hindrance: Hindrance | None, untold_s: float) -> float:
     """Return when to look again where the next scan is due in ``wait_s``.
 
-    That is sooner where a hindrance has to be reported before. It has lasted for ``hindered_s``.
+    That is sooner where a hindrance has to be reported before, in ``untold_s``.
     """
-    untold_s = TOLD_S - hindered_s
     return min(wait_s, untold_s) if hindrance in TROUBLES and untold_s > 0 else wait_s

@@ -75,6 +75,9 @@ class JournalCapture:
 
     path: Path
     own_only: bool = False
+    journals_max: int = JOURNALS_MAX
+    entries_max: int = ENTRIES_MAX
+    held_bytes_max: int = HELD_BYTES_MAX
     _entries: list[_Entry] = field(default_factory=list)
     _dropped: int = 0  # entries before the first of ``_entries``
     _base: JournalNow | None = None  # what -journal was before the first of them, or None without a known state
@@ -221,7 +224,7 @@ class JournalCapture:
             journal = None
         if journal is None:
             self._append(FileEvent.JOURNAL_CREATED_UNHELD)
-        elif sum(entry.event is FileEvent.JOURNAL_CREATED for entry in self._entries) >= JOURNALS_MAX:
+        elif sum(entry.event is FileEvent.JOURNAL_CREATED for entry in self._entries) >= self.journals_max:
             journal.close()
             self._clear(Doubt.TOO_MANY)
         else:
@@ -234,7 +237,7 @@ class JournalCapture:
             self._append(FileEvent.JOURNAL_DELETED_UNHELD)
             return
         self._append(FileEvent.JOURNAL_DELETED, journal, journal.size())
-        if sum(each.size for each in self._entries) > HELD_BYTES_MAX:
+        if sum(each.size for each in self._entries) > self.held_bytes_max:
             self._clear(Doubt.TOO_MANY)
 
     def _open_entry(self, end: int) -> _Entry | None:
@@ -263,7 +266,7 @@ class JournalCapture:
         is_after_mark = self._dropped + len(self._entries) > self._marked
         if journal is None and is_after_mark and self._entries and self._entries[-1].event is event:
             return
-        if len(self._entries) < ENTRIES_MAX:
+        if len(self._entries) < self.entries_max:
             self._entries.append(_Entry(event, journal, size))
             return
         if event is FileEvent.JOURNAL_CREATED and journal is not None:

@@ -56,7 +56,7 @@ class RollbackBridge:
         self._page_size = page_size
         self._proven_ms = proven_ms
         self._suspect = suspect
-        self._wait = BridgeWait(self._tracked, scanning.tools.schedule)
+        self._wait = BridgeWait(self._tracked, scanning.tools.schedule, scanning.tools.environment.limits)
 
     def collector(self, _stream: Stream) -> FrameCollector:
         """There are no frames."""

@@ -22,10 +22,6 @@ from walsyncd.engine.follow.wal_pairs import REPLACED
 
 CHANGED = "the database changed"
 
-# A look of a watched file is noted once the file has been quiet for so long. Only a restart of the daemon uses it,
-# and writing it after each of several commits would cost as much as shipping them.
-NOTED_MS = 10_000
-
 
 class FileScans(Protocol):
     """The scans of one database, as a look sees them."""
@@ -81,7 +77,7 @@ def _unchanged(
 ) -> Step:
     """Return the step for a file whose content is dealt with. Its looks are noted once it has settled."""
     quiet_ms = environment.machine_ms() - facts.ctime_ns // 1_000_000
-    wait_ms = NOTED_MS if is_watched else settling_ms(facts)
+    wait_ms = environment.limits.quiet_file_ms if is_watched else settling_ms(facts)
     settled = (quiet_ms > wait_ms or quiet_ms < 0) and is_settled(facts, environment)
     look = facts if settled else facts.unknown()
     now = replace(state, file=look) if look != state.file else None

@@ -14,7 +14,7 @@ from walsyncd.core.follow.follow_state import FollowState, Stream
 from walsyncd.core.follow.gap import Gap, GapKind
 from walsyncd.core.send.scan_pace import ScanPace
 from walsyncd.core.stored.bridge import BridgeSpan
-from walsyncd.engine.content.bridge_body import SPOOL_SHARE, BridgeBody, BridgeImpossibleError, KnownPages
+from walsyncd.engine.content.bridge_body import BridgeBody, BridgeImpossibleError, KnownPages
 from walsyncd.engine.content.page_maps import PageMaps
 from walsyncd.engine.content.scan_queue import ScanQueue
 from walsyncd.engine.follow.environment import Environment
@@ -159,7 +159,8 @@ class Scanning:
                 stream,
                 tools.environment.salts(),
                 other=extra,
-                body_bytes_max=tools.environment.spool_bytes_max() // SPOOL_SHARE,
+                body_bytes_max=tools.environment.body_bytes_max(),
+                limits=tools.environment.limits,
             )
 
         return open_body

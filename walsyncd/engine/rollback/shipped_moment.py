@@ -24,7 +24,6 @@ from walsyncd.engine.rollback.database_looks import DatabaseLooks
 from walsyncd.errors import TransientError
 
 POLL_S = 0.005  # while waiting for a scan of the follower; a busy writer leaves the file alone for some milliseconds
-PATIENCE_S = 90.0  # for such a moment. It comes after a scan, and a large file may rest for a minute before that
 
 T = TypeVar("T")
 # Reads what is wanted of the file, whose page 1 is given. It waits for nothing but its turn.
@@ -50,13 +49,14 @@ class ShippedMoments:
         self, tracked: FollowedDatabase, page_size: int, reader: Reader[T]
     ) -> Generator[ScanWait, None, ShippedState[T]]:
         """Return what ``reader`` reads. TransientError: there was no such moment for a while."""
-        until_s, reason = time.monotonic() + PATIENCE_S, "the database is written all the time"
+        wait_s = self._environment.limits.shipped_moment_s
+        until_s, reason = time.monotonic() + wait_s, "the database is written all the time"
         while time.monotonic() < until_s:
             answer = self._request(tracked, lambda _tracked: None)
             while not answer.done():
                 if time.monotonic() > until_s:
                     answer.cancel()
-                    raise TransientError(f"what was written last was not shipped within {PATIENCE_S:.0f} s")
+                    raise TransientError(f"what was written last was not shipped within {wait_s:.0f} s")
                 yield ScanWait(until_s=time.monotonic() + POLL_S)
             answer.result()
             found = yield from self._now(tracked, page_size, reader)
@@ -64,7 +64,7 @@ class ShippedMoments:
                 return found
             reason = found
             yield ScanWait(until_s=time.monotonic() + POLL_S)
-        raise TransientError(f"there was no moment to compare it within {PATIENCE_S:.0f} s: {reason}")
+        raise TransientError(f"there was no moment to compare it within {wait_s:.0f} s: {reason}")
 
     def read_now(
         self,

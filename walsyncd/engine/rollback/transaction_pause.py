@@ -21,9 +21,10 @@ PAUSE_S = 0.05  # a commit with its syncs takes 2 to 20 ms on most disks
 class TransactionPause:
     """Lets events wake ``tracked`` when a transaction ends. For the thread that drains the queue."""
 
-    def __init__(self, schedule: Schedule, tracked: FollowedDatabase) -> None:
+    def __init__(self, schedule: Schedule, tracked: FollowedDatabase, *, pause_s: float = PAUSE_S) -> None:
         self._schedule = schedule
         self._tracked = tracked
+        self._pause_s = pause_s
         self._until_s = 0.0
         self._is_written = False
 
@@ -42,7 +43,7 @@ class TransactionPause:
     def _begin(self) -> None:
         now_s = time.monotonic()
         if self._until_s <= now_s and self._tracked.pace.rest_until_s <= now_s:
-            self._until_s = now_s + PAUSE_S
+            self._until_s = now_s + self._pause_s
             self._schedule.rest(self._tracked, self._until_s)
 
     def _end(self) -> None:

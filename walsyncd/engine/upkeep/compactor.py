@@ -29,7 +29,7 @@ import structlog
 from walsyncd.adapters.journal.epoch_table import Epoch, KeptRow, WholeRow
 from walsyncd.adapters.journal.journal import Journal
 from walsyncd.adapters.storage.interface import Storage, StoredPart
-from walsyncd.core.keep.retention import HOUR_MS
+from walsyncd.core.limits import DEFAULT_LIMITS
 from walsyncd.core.restore.clock_doubt import AHEAD_MS_MAX, TimedObject
 from walsyncd.core.send.multipart import PUT_SIZE_MAX, part_size
 from walsyncd.core.stored.layout import (
@@ -49,7 +49,6 @@ from walsyncd.engine.upkeep.deletion import Removals, remove
 from walsyncd.errors import CorruptError, MissingError
 
 SEGMENTS_MIN = 2  # one segment is one object already
-REPLACED_AFTER_MS = HOUR_MS  # for readers that planned with the segments, and for requests that land late
 
 T = TypeVar("T")
 _log = structlog.get_logger()
@@ -71,8 +70,11 @@ class Compactor:
         store_ms: Callable[[], int],
         removals: Removals,
         owns: Callable[[int], bool] = lambda _database_id: True,
+        replaced_after_ms: int = DEFAULT_LIMITS.replaced_after_ms,
+        put_bytes_max: int = PUT_SIZE_MAX,
     ) -> None:
         self._journal = journal
+        self._replaced_after_ms, self._put_bytes_max = replaced_after_ms, put_bytes_max
         self._owns = owns
         self._storage = storage
         self._removals = removals
@@ -96,14 +98,14 @@ class Compactor:
 
         They raise what the storage and ``may_delete`` raise.
         """
-        ripe = self._journal.wholes_stored(self._store_ms() - REPLACED_AFTER_MS)
+        ripe = self._journal.wholes_stored(self._store_ms() - self._replaced_after_ms)
         return [partial(self.replace, whole) for whole in ripe if self._owns(whole.epoch.database_id)]
 
     def next_ms(self) -> int | None:
         """Return when segments are to be deleted next, by the store's clock."""
         stored = self._journal.wholes_stored(self._store_ms())
         moments = [whole.at_ms for whole in stored if self._owns(whole.epoch.database_id)]
-        return min(moments) + REPLACED_AFTER_MS if moments else None
+        return min(moments) + self._replaced_after_ms if moments else None
 
     def compact(self, epoch: Epoch) -> None:
         """Write one object of a closed epoch and read it back."""
@@ -190,7 +192,7 @@ class Compactor:
     def _write(self, epoch: Epoch, rows: Sequence[KeptRow], key: str) -> None:
         size = sum(row.size for row in rows)
         blocks = self._blocks(epoch, rows)
-        if size > PUT_SIZE_MAX:
+        if size > self._put_bytes_max:
             self._write_parts(epoch.database_id, key, _cut(blocks, part_size(size)))
             return
         body = b"".join(blocks)

@@ -21,6 +21,7 @@ from walsyncd.adapters.journal.journal import Journal, ObjectKind, ObjectRow
 from walsyncd.adapters.storage.interface import Storage
 from walsyncd.adapters.system import clock
 from walsyncd.core.keep.retention import GRACE_MS
+from walsyncd.core.limits import DEFAULT_LIMITS, Limits
 from walsyncd.engine.follow.followed_database import FollowedDatabase
 from walsyncd.engine.ship.ownership import Ownership, Standing
 from walsyncd.engine.threads.alarm import Alarm
@@ -31,7 +32,6 @@ from walsyncd.engine.upkeep.pruner import Pruner, policy_of
 from walsyncd.errors import RefusedError, WalsyncdError
 
 CLOCK_OFF_MS = 300_000  # with a larger difference from the store's clock nothing is deleted
-CALM_S = 1.0  # thousands of databases may begin, or close an epoch, at once: this gathers them into one round
 RETRY_S = 300.0  # after a failed job; everything here can wait
 REFUSED_RETRY_S = 3600.0  # after a refused deletion; a person has to allow it first
 
@@ -58,6 +58,7 @@ class Housekeeper:
         has_clock_leapt: Callable[[], bool] = lambda: False,
         removals: Removals | None = None,
         owns: Callable[[int], bool] = lambda _database_id: True,
+        limits: Limits = DEFAULT_LIMITS,
     ) -> None:
         self._journal = journal
         self._storage = storage
@@ -65,10 +66,18 @@ class Housekeeper:
         self._submit = submit
         self._wall_ms = wall_ms
         self._has_clock_leapt = has_clock_leapt
+        self._calm_s = limits.upkeep_calm_s
         self._removals = counts = removals or Removals()
         may_delete, store_ms = self.may_delete, self.store_ms
         self._compactor = Compactor(
-            journal, storage, submit=submit, may_delete=may_delete, store_ms=store_ms, removals=counts, owns=owns
+            journal,
+            storage,
+            submit=submit,
+            may_delete=may_delete,
+            store_ms=store_ms,
+            removals=counts,
+            owns=owns,
+            replaced_after_ms=limits.replaced_after_ms,
         )
         self._pruner = Pruner(journal, storage, may_delete=may_delete, store_ms=store_ms, removals=counts)
         self._asked: Counter[int] = Counter()
@@ -146,7 +155,7 @@ class Housekeeper:
         """Run the thread until ``stop``."""
         self._make_private()
         wait_s: float | None = 0.0
-        while self._alarm.wait(wait_s, calm_s=CALM_S):
+        while self._alarm.wait(wait_s, calm_s=self._calm_s):
             wait_s = self.round()
 
     def _make_private(self) -> None:

@@ -1,0 +1,84 @@
+"""Limits of following: how much is read and held at once, and how long is waited.
+
+The daemon uses the defaults. A test that needs a full epoch, or a large transaction, after a few rows passes others.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Sizes and waits that the parts of a daemon share (``engine.follow.environment``)."""
+
+    batch_bytes: int = 4 << 20
+    """What one step reads of a WAL: a few milliseconds of one core."""
+    memory_bytes_max: int = 8 << 20
+    """Of one segment or bridge, before it is written to a file. Merging makes no larger objects (core.send.merge)."""
+    tail_bytes_max: int = 256 << 20
+    """Of an old incarnation's rest, which is held in memory until it is proven. A larger one is a gap."""
+    epoch_bytes: int = 64 << 20
+    epoch_ms: int = 3_600_000
+    epoch_patience: int = 4
+    """At this many times the two limits above, an epoch no longer waits for a restart to be closed."""
+
+    journal_retry_s: float = 1.0
+    """After the journal could not be written."""
+    note_interval_ms: float = 6000.0
+    """The journal takes ten states of a database at once, and ten a minute after that. A commit takes some
+    milliseconds, so that a hundred databases whose states flap take less than a tenth of the journal's time."""
+    generation_delay_s: float = 1.0
+    """From the beginning of a generation to that of the next one; doubled each time (core.follow.next_generation)."""
+    begin_look_s: float = 2.0
+    """Between two checks whether what a generation or a bridge waits for is so; each is cheap."""
+    bridge_retry_s: float = 5.0
+    """After the file or the spool could not be read or written; doubled each time, up to ``bridge_retry_s_max``."""
+    bridge_retry_s_max: float = 60.0
+    bridge_bytes_min: int = 1 << 20
+    """So small a bridge is never worse than a base, which takes two objects and ends the generation."""
+    spool_share: int = 4
+    """What takes more than 1/``spool_share`` of the spool by itself is given up, because a base costs less."""
+
+    epoch_start_bytes: int = 1 << 20
+    """Of frames that the follower's thread reads at the end of an epoch's start, in some milliseconds."""
+    epoch_start_retry_s: float = 60.0
+    """After an epoch could not be begun for a base; doubled each time, up to an hour."""
+    map_retry_s: float = 1.0
+    """After a page map could not be made; doubled each time, up to a minute."""
+    map_segments: int = 64
+    """Stored segments between two checks of what the map files may take over."""
+    map_redo_bytes: int = 1 << 20
+    """Of redo rows: 87,000 pages, so that a map file is written once for many segments."""
+    scrub_attempts: int = 10
+    scrub_attempt_s: float = 1.0
+    """Between two attempts of a scrub: the WAL was overwritten, or a gap is being bridged."""
+
+    busy_file_s: float = 10.0
+    """For so long a writer's transaction, or a busy file without a WAL, is nothing to report."""
+    shipped_moment_s: float = 90.0
+    """To wait for a moment at which all of a file without a WAL is shipped. It comes after a scan, and a large file may
+    rest for a minute before that."""
+    quiet_file_ms: int = 10_000
+    """Of quiet before the times of a watched file without a WAL are noted. Only a restart of the daemon uses them, and
+    writing them after each of several commits would cost as much as shipping those."""
+
+    base_stalled_s: float = 30.0
+    """After this a base that makes no progress no longer delays others. A part on a slow line takes less."""
+    small_base_bytes: int = 8 << 20
+    """Below it a base is one request, so that several are under way together."""
+    base_work_bytes: int = 8 << 20
+    """Stored WAL of that size is applied in a second. A tiny database needs no base for less."""
+    base_work_pause_s: float = 300.0
+    """Between two bases by stored work, since each reads the whole file."""
+
+    upkeep_calm_s: float = 1.0
+    """Thousands of databases may begin, or close an epoch, at once. This gathers them into one round of upkeep."""
+    replaced_after_ms: int = 3_600_000
+    """For readers that planned with the segments of a compacted epoch, and for requests that arrive late."""
+    stop_linger_s: float = 10.0
+    """At a stop, after the time for shipping: a request without an answer by then is abandoned. Part of the margin that
+    the service manager is told (``STOP_MARGIN_S``)."""
+
+
+DEFAULT_LIMITS = Limits()
