@@ -12,6 +12,7 @@ from tests.fakes import FakeStorage
 from tests.replicas import make_replica
 from tests.shipping import NAME
 from walsyncd.adapters.journal.journal import Advance, Journal, NewObject, ObjectKind, ObjectRow
+from walsyncd.core.send.multipart import PUT_SIZE_MAX
 from walsyncd.core.stored.layout import SegmentKey, format_key
 from walsyncd.engine.upkeep.compactor import Compactor
 from walsyncd.engine.upkeep.deletion import Removals
@@ -86,8 +87,21 @@ def at_once(_database_id: int, task: Callable[[], object]) -> Future[object]:
 
 
 def make_compactor(
-    journal: Journal, storage: FakeStorage, now_ms: Callable[[], int], may_delete: Callable[[int], None] | None = None
+    journal: Journal,
+    storage: FakeStorage,
+    now_ms: Callable[[], int],
+    may_delete: Callable[[int], None] | None = None,
+    *,
+    put_bytes_max: int = PUT_SIZE_MAX,
 ) -> Compactor:
     """With a pool of its own thread, and leave to delete."""
     allowed = may_delete or (lambda _database_id: None)
-    return Compactor(journal, storage, submit=at_once, may_delete=allowed, store_ms=now_ms, removals=Removals())
+    return Compactor(
+        journal,
+        storage,
+        submit=at_once,
+        may_delete=allowed,
+        store_ms=now_ms,
+        removals=Removals(),
+        put_bytes_max=put_bytes_max,
+    )

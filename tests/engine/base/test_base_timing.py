@@ -104,7 +104,7 @@ def test_what_is_stored_makes_the_next_one_due(scene: Scene) -> None:
 
 def test_an_earlier_run_is_continued(scene: Scene) -> None:
     """The journal has the last base, and what was stored since."""
-    base = BaseKey(GENERATION, epoch=1, frame=2, random="0011")
+    base = BaseKey(GENERATION, epoch=1, frame=2, random="0011aabb")
     key = format_key(ManifestKey(base, epoch=1, frame=5, time_ms=0))
     left = replace(scene.row, base_key=key, base_ms=scene.now_ms - 20_000, base_bytes=100, wal_bytes=100)
     scene.timing.adopt(scene.tracked, left)

@@ -18,6 +18,7 @@ from walsyncd.core.follow.gap import Gap, GapKind
 from walsyncd.core.keep.retention import HOUR_MS
 from walsyncd.core.restore.clock_doubt import AHEAD_MS_MAX
 from walsyncd.core.restore.coverage import cover_epoch, listing_of
+from walsyncd.core.send.multipart import PUT_SIZE_MAX
 from walsyncd.core.stored.layout import SegmentKey, WholeKey, format_key, parse_key
 from walsyncd.engine.restore.bridge_reader import read_bridge
 from walsyncd.engine.restore.replica import Replica
@@ -26,8 +27,8 @@ from walsyncd.errors import RefusedError, TransientError
 ROOM = 1 << 30
 
 
-def run_jobs(journal: Journal, storage: FakeStorage, now_ms: int) -> None:
-    compactor = make_compactor(journal, storage, lambda: now_ms)
+def run_jobs(journal: Journal, storage: FakeStorage, now_ms: int, *, put_bytes_max: int = PUT_SIZE_MAX) -> None:
+    compactor = make_compactor(journal, storage, lambda: now_ms, put_bytes_max=put_bytes_max)
     for job in [*compactor.replacements(), *compactor.compactions(None)]:
         job()
 
@@ -163,7 +164,6 @@ def test_what_does_not_read_back_is_taken_away(tmp_path: Path) -> None:
 
 def test_a_large_epoch_goes_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Parts of one size; what an attempt before left open is given up first."""
-    monkeypatch.setattr("walsyncd.engine.upkeep.compactor.PUT_SIZE_MAX", 100)
     monkeypatch.setattr("walsyncd.engine.upkeep.compactor.part_size", lambda _size: 300)
     history, storage = make_history(tmp_path), FakeStorage()
 
@@ -176,9 +176,9 @@ def test_a_large_epoch_goes_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyP
         ship(journal, storage, history)
         storage.before = refuse
         with pytest.raises(TransientError):
-            run_jobs(journal, storage, 0)
+            run_jobs(journal, storage, 0, put_bytes_max=100)
         storage.before = lambda _call: None
-        run_jobs(journal, storage, 0)
+        run_jobs(journal, storage, 0, put_bytes_max=100)
         assert storage.uploads == {}
         assert [key.epoch for key in keys(storage) if isinstance(key, WholeKey)] == [1]
         assert_whole(storage, history)
