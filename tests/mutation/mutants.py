@@ -313,7 +313,7 @@ MUTANTS = (
     mutant(
         "our last frame need not be where it was",
         EYES,
-        "return words == (*cursor.salts, *cursor.chain)",
+        "return found is not None and (found.salts, found.chain) == (cursor.salts, cursor.chain)",
         "return True",
         "engine/follow/test_source_reader.py::test_our_last_frame_is_still_there",
     ),

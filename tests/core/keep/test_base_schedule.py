@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from tests.lifetimes import T0, CopyContext
 from walsyncd.core.keep.base_schedule import (
-    CLOCK_STEP_MS,
     age_s,
     is_due_by_work,
     must_begin_anew,
@@ -21,6 +20,7 @@ from walsyncd.core.keep.base_schedule import (
 from walsyncd.core.keep.retention import DAY_MS, HOUR_MS, Policy
 from walsyncd.core.limits import DEFAULT_LIMITS
 from walsyncd.core.restore.plan import Head, Plan, make_plan
+from walsyncd.core.stored.moment import CLOCK_OFF_MS
 
 
 def test_work_is_measured_by_the_base() -> None:
@@ -79,7 +79,7 @@ def test_a_clock_that_was_ahead_tells_no_age() -> None:
     assert not anew(T0 + DAY_MS, epoch_began_ms=T0 + 400 * DAY_MS)
     assert anew(T0 + 9 * DAY_MS, epoch_began_ms=T0 + 400 * DAY_MS)
     assert anew(T0 + DAY_MS, generation_began_ms=T0 + 400 * DAY_MS, epoch_began_ms=T0 + 400 * DAY_MS)
-    assert not anew(T0 + DAY_MS, generation_began_ms=T0 + DAY_MS + CLOCK_STEP_MS, epoch_began_ms=T0 + 400 * DAY_MS)
+    assert not anew(T0 + DAY_MS, generation_began_ms=T0 + DAY_MS + CLOCK_OFF_MS, epoch_began_ms=T0 + 400 * DAY_MS)
 
 
 class Expiring:
@@ -205,5 +205,5 @@ def test_a_size_class_reaches_to_sixteen_times_its_least() -> None:
 def test_a_base_of_a_clock_that_was_ahead_has_any_age() -> None:
     """Otherwise none would follow until that date."""
     assert age_s(T0, T0 + 1500) == 1.5
-    assert age_s(T0 + CLOCK_STEP_MS, T0) == -CLOCK_STEP_MS / 1000
-    assert age_s(T0 + CLOCK_STEP_MS + 1, T0) == math.inf
+    assert age_s(T0 + CLOCK_OFF_MS, T0) == -CLOCK_OFF_MS / 1000
+    assert age_s(T0 + CLOCK_OFF_MS + 1, T0) == math.inf

@@ -5,7 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from walsyncd.core.restore.clock_doubt import AHEAD_MS_MAX, DoubtfulSpan, TimedObject, doubtful_spans
+from walsyncd.core.restore.clock_doubt import DoubtfulSpan, TimedObject, doubtful_spans
+from walsyncd.core.stored.moment import CLOCK_OFF_MS
 
 NOON_MS = 1_795_953_600_000
 DAY_MS = 86_400_000
@@ -20,7 +21,7 @@ def test_times_of_a_right_clock_are_trusted() -> None:
     """Also where an outage delayed the upload, or the clocks are some minutes apart."""
     objects = [at(1, NOON_MS), at(2, NOON_MS + 1, stored_ms=NOON_MS + DAY_MS), at(3, NOON_MS + 2, stored_ms=NOON_MS)]
     assert doubtful_spans(objects) == []
-    assert doubtful_spans([at(1, NOON_MS + AHEAD_MS_MAX, stored_ms=NOON_MS)]) == []
+    assert doubtful_spans([at(1, NOON_MS + CLOCK_OFF_MS, stored_ms=NOON_MS)]) == []
     assert doubtful_spans([]) == []
 
 
@@ -54,7 +55,7 @@ def test_a_span_at_an_end_is_open() -> None:
 @given(
     st.lists(st.tuples(st.integers(0, 5_000_000), st.integers(0, 900_000)), max_size=30),
     st.integers(0, 30),
-    st.integers(AHEAD_MS_MAX * 2 + 900_000, DAY_MS),
+    st.integers(CLOCK_OFF_MS * 2 + 900_000, DAY_MS),
 )
 def test_no_moment_of_a_clock_that_was_ahead_is_believed(
     commits: list[tuple[int, int]], wrong: int, ahead_ms: int
@@ -90,7 +91,7 @@ def test_times_that_fall_tell_of_a_clock_that_was_ahead() -> None:
 
 def test_times_that_fall_by_less_than_clocks_may_differ_tell_nothing() -> None:
     """The clocks of two machines that wrote one after the other differ by seconds."""
-    assert doubtful_spans([at(1, NOON_MS), at(2, NOON_MS - AHEAD_MS_MAX)]) == []
+    assert doubtful_spans([at(1, NOON_MS), at(2, NOON_MS - CLOCK_OFF_MS)]) == []
 
 
 def test_a_commit_with_a_time_of_its_own_after_a_span_can_be_asked_for() -> None:

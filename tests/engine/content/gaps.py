@@ -22,16 +22,16 @@ from walsyncd.adapters.files.source import boot_id
 from walsyncd.adapters.journal.journal import Journal, ObjectKind
 from walsyncd.core.limits import Limits
 from walsyncd.core.stored.segment import decode_body
-from walsyncd.engine.content.bridges import Bridges
 from walsyncd.engine.content.map_making import MapMaker
-from walsyncd.engine.content.page_maps import PageMaps
-from walsyncd.engine.content.scan_queue import BLOCK_BYTES, ScanQueue
+from walsyncd.engine.content.page_content import PageContent
+from walsyncd.engine.content.scan_queue import BLOCK_BYTES
 from walsyncd.engine.follow.environment import Environment
 from walsyncd.engine.follow.event_pump import EventPump
 from walsyncd.engine.follow.followed_database import FollowedDatabase
 from walsyncd.engine.follow.follower import Follower
 from walsyncd.engine.follow.schedule import Schedule
 from walsyncd.engine.follow.wal_pairs import WalPairs
+from walsyncd.engine.rollback.rollback_mode import RollbackMode
 
 ROUNDS_MAX = 4000
 LIMITS = Limits(bridge_retry_s=0.0, bridge_retry_s_max=0.0, map_retry_s=0.0, bridge_bytes_min=1 << 40)
@@ -75,9 +75,8 @@ class Gaps:
         self.watch = EventPump(self.watcher, lambda _databases: None, lambda: None)
         self.environment = environment = Environment(self.journal, self.watch.drain, boot_id(), limits=self.limits)
         self.schedule = Schedule()
-        self.queue = ScanQueue()
-        maps = PageMaps(self.journal)
-        maps.sweep()
+        content = PageContent(self.journal, environment, self.schedule, lambda: self.follower)
+        self.queue, self.maps = content.queue, content.maps
         self.follower = Follower(
             self.journal,
             environment,
@@ -86,12 +85,11 @@ class Gaps:
             leaves_at_once=lambda _row_id: False,
             base_due=lambda _tracked: None,
             is_spool_full=lambda: False,
-            begin_bridge=Bridges(self.journal, environment, self.schedule, self.queue, maps).begin,
+            begin_bridge=RollbackMode(self.journal, environment, self.schedule, content).begin_bridge,
         )
-        self.maps = maps
         self.maker = MapMaker(
             self.journal,
-            maps,
+            self.maps,
             self.queue,
             self.follower.request,
             boot_id=boot_id(),

@@ -28,9 +28,14 @@ def bridges(gaps: Gaps) -> Bridges:
     return Bridges(gaps.journal, gaps.environment, gaps.schedule, gaps.queue, gaps.maps)
 
 
+def begun(gaps: Gaps) -> bool:
+    assert gaps.tracked.state is not None
+    return bridges(gaps).begin(gaps.tracked, GAP, gaps.tracked.state)
+
+
 def test_the_gap_is_in_the_journal_until_it_is_bridged(gaps: Gaps) -> None:
     """A daemon that dies meanwhile begins again, even if nothing else shows the gap any more."""
-    assert bridges(gaps).begin(gaps.tracked, GAP)
+    assert begun(gaps)
     follow = gaps.journal.database_by_id(gaps.row_id).follow
     assert follow is not None
     assert parse_follow_state(follow).gap == Gap.of(GapKind.OVERWRITTEN, "{reason}", reason="commits 3 are missing")
@@ -53,7 +58,7 @@ def test_without_a_map_or_a_base_there_is_nothing_to_bridge_from(gaps: Gaps, mis
     else:
         with gaps.journal._transaction() as connection:
             connection.execute("UPDATE database SET base_key = NULL")
-    assert not bridges(gaps).begin(gaps.tracked, GAP)
+    assert not begun(gaps)
     assert gaps.tracked.bridge is None
 
 
@@ -66,7 +71,7 @@ def test_a_base_under_way_is_worthless(gaps: Gaps) -> None:
     )
     gaps.tracked.note_base(under_way=True)
     before = gaps.tracked.gaps
-    assert bridges(gaps).begin(gaps.tracked, GAP)
+    assert begun(gaps)
     assert gaps.journal.bases(gaps.row_id) == []
     assert not gaps.tracked.base.under_way
     assert gaps.tracked.gaps == before + 1

@@ -9,7 +9,8 @@ import pytest
 
 from walsyncd.adapters.journal.journal import Journal
 from walsyncd.core.follow.follow_state import Stream
-from walsyncd.engine.follow.environment import AHEAD_MS_MAX, Environment
+from walsyncd.core.stored.moment import CLOCK_OFF_MS
+from walsyncd.engine.follow.environment import Environment
 
 
 def test_salts_are_drawn_anew(tmp_path: Path) -> None:
@@ -31,8 +32,8 @@ def test_a_time_goes_back_only_between_epochs_if_the_clock_was_ahead(tmp_path: P
         environment = Environment(
             journal, lambda: None, "boot", wall_ms=lambda: now_ms, is_clock_known=lambda: is_known
         )
-        for ahead_ms in (-5, 0, AHEAD_MS_MAX, AHEAD_MS_MAX + 1):
-            is_wrong = is_known and ahead_ms > AHEAD_MS_MAX
+        for ahead_ms in (-5, 0, CLOCK_OFF_MS, CLOCK_OFF_MS + 1):
+            is_wrong = is_known and ahead_ms > CLOCK_OFF_MS
             stream = Stream("g", epoch=3, frame=7, previous=2, time_ms=now_ms + ahead_ms)
             after_ms = now_ms if is_wrong else now_ms + ahead_ms
             assert environment.is_ahead(stream.time_ms) is is_wrong

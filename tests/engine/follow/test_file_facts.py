@@ -18,6 +18,7 @@ from walsyncd.engine.follow.file_facts import (
     database_identity,
     file_facts,
     is_settled,
+    page_size_of,
     settling_ms,
 )
 from walsyncd.errors import MissingError
@@ -80,3 +81,22 @@ def test_a_file_of_a_clock_that_was_ahead_is_settled(tmp_path: Path, age_ms: int
     with Following(path, tmp_path / "f") as follow:
         environment = replace(follow.environment, machine_ms=lambda: written_ns // 1_000_000 + age_ms)
         assert is_settled(replace(LOOK, ctime_ns=written_ns, mtime_ns=written_ns), environment) is expected
+
+
+def test_the_page_size_is_that_of_the_frames_or_of_the_file(tmp_path: Path) -> None:
+    """The frames that are stored count first. A file that is encrypted, empty or gone says nothing."""
+    path = tmp_path / "app.db"
+    with SqliteProcess(path) as app:
+        app.execute("PRAGMA page_size=8192", "PRAGMA journal_mode=WAL", "CREATE TABLE t (x)", "PRAGMA wal_checkpoint")
+        with Following(path, tmp_path / "f").begin() as follow:
+            state = follow.state
+            fresh = replace(state, stream=replace(state.stream, stamp=None))
+            assert page_size_of(follow.tracked, fresh) == 8192
+            follow.look()
+            assert follow.state.stream.stamp is not None
+            app.close()
+            path.write_bytes(bytes(8192))
+            assert page_size_of(follow.tracked, follow.state) == 8192
+            assert page_size_of(follow.tracked, fresh) is None
+            path.unlink()
+            assert page_size_of(follow.tracked, fresh) is None

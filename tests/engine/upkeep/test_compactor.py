@@ -16,10 +16,10 @@ from walsyncd.adapters.journal.journal import Journal
 from walsyncd.adapters.storage.interface import ObjectInfo
 from walsyncd.core.follow.gap import Gap, GapKind
 from walsyncd.core.keep.retention import HOUR_MS
-from walsyncd.core.restore.clock_doubt import AHEAD_MS_MAX
 from walsyncd.core.restore.coverage import cover_epoch, listing_of
 from walsyncd.core.send.multipart import PUT_SIZE_MAX
 from walsyncd.core.stored.layout import SegmentKey, WholeKey, format_key, parse_key
+from walsyncd.core.stored.moment import CLOCK_OFF_MS
 from walsyncd.engine.restore.bridge_reader import read_bridge
 from walsyncd.engine.restore.replica import Replica
 from walsyncd.errors import RefusedError, TransientError
@@ -234,7 +234,7 @@ def test_segments_stay_where_the_object_was_overwritten(tmp_path: Path, harm: st
     assert left == (0 if harm == "the same again" else 3)
 
 
-@pytest.mark.parametrize("ahead_ms", [AHEAD_MS_MAX, AHEAD_MS_MAX + 1])
+@pytest.mark.parametrize("ahead_ms", [CLOCK_OFF_MS, CLOCK_OFF_MS + 1])
 def test_segments_of_a_clock_that_was_ahead_stay(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, ahead_ms: int
 ) -> None:
@@ -253,5 +253,5 @@ def test_segments_of_a_clock_that_was_ahead_stay(
         before = keys(storage)
         run_jobs(journal, storage, 1_000)
         run_jobs(journal, storage, 1_000 + 2 * HOUR_MS)
-        assert (keys(storage) == before) is (ahead_ms > AHEAD_MS_MAX)
+        assert (keys(storage) == before) is (ahead_ms > CLOCK_OFF_MS)
         assert journal.closed_epochs() == []

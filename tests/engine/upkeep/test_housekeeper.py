@@ -21,6 +21,7 @@ from walsyncd.core.keep.retention import HOUR_MS
 from walsyncd.core.limits import Limits
 from walsyncd.core.restore.plan import Head
 from walsyncd.core.stored.layout import OWNER_KEY
+from walsyncd.core.stored.moment import CLOCK_OFF_MS
 from walsyncd.core.stored.owner import Owner, format_owner
 from walsyncd.engine.follow.followed_database import FollowedDatabase
 from walsyncd.engine.follow.wal_pairs import WalPairs
@@ -29,7 +30,7 @@ from walsyncd.engine.restore.replica import Replica
 from walsyncd.engine.restore.restorer import restore
 from walsyncd.engine.ship.ownership import Identity, Ownership
 from walsyncd.engine.upkeep.deletion import Removals
-from walsyncd.engine.upkeep.housekeeper import CLOCK_OFF_MS, RETRY_S, Housekeeper
+from walsyncd.engine.upkeep.housekeeper import RETRY_S, Housekeeper
 
 ME = Identity("host", "machine", "run-1")
 

@@ -32,8 +32,8 @@ from __future__ import annotations
 import math
 
 from walsyncd.core.limits import DEFAULT_LIMITS
+from walsyncd.core.stored.moment import CLOCK_OFF_MS
 
-CLOCK_STEP_MS = 300_000  # a clock that is set back by less was not wrong
 _CLASS_BITS = 4  # the limit of a class is sixteen times that of the one before
 _SPREAD = 0.1
 _GOLDEN = 0.6180339887498949  # its multiples fill the circle evenly, however many there are
@@ -57,7 +57,7 @@ def age_s(taken_ms: int, now_ms: int) -> float:
     Otherwise no base would follow until that date.
     """
     age_ms = now_ms - taken_ms
-    return age_ms / 1000 if age_ms >= -CLOCK_STEP_MS else math.inf
+    return age_ms / 1000 if age_ms >= -CLOCK_OFF_MS else math.inf
 
 
 def must_begin_anew(
@@ -76,7 +76,7 @@ def must_begin_anew(
     when the generation's last base was taken. ``can_begin`` says that the WAL restarted in the current epoch, or has no
     frame before it.
     """
-    if generation_began_ms > now_ms + CLOCK_STEP_MS:
+    if generation_began_ms > now_ms + CLOCK_OFF_MS:
         return True  # the clock was ahead then, so the age is unknown
     if not can_begin:
         return now_ms >= (generation_began_ms if base_ms is None else base_ms) + 2 * interval_ms

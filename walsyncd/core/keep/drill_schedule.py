@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import hashlib
 
-AHEAD_MS_MAX = 300_000  # a clock that is set back by less was not wrong
+from walsyncd.core.stored.moment import CLOCK_OFF_MS
+
 LATE_SPREAD_MS = 3_600_000  # overdue drills spread over that time after a start
 
 
@@ -25,7 +26,7 @@ def next_drill_ms(name: str, *, interval_ms: int, last_ms: int, running_ms: int,
     fraction = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8]) / 2**64
     offset_ms = int(fraction * interval_ms)
     due_ms = ((last_ms - offset_ms) // interval_ms + 1) * interval_ms + offset_ms
-    is_ahead = last_ms > now_ms + AHEAD_MS_MAX
+    is_ahead = last_ms > now_ms + CLOCK_OFF_MS
     if due_ms > started_ms and not is_ahead:
         return min(due_ms, now_ms + interval_ms)
     return started_ms + int(fraction * min(interval_ms, LATE_SPREAD_MS))

@@ -2,7 +2,7 @@
 
 Two facts tell of it:
 
-1. A commit is seen before it is stored. So an object whose last commit was seen more than ``AHEAD_MS_MAX`` after the
+1. A commit is seen before it is stored. So an object whose last commit was seen more than ``CLOCK_OFF_MS`` after the
    store took the object has a time that is too late: the clock beside the application was ahead of the store's.
 2. Times never decrease within an epoch. They decrease from one epoch to the next only where the daemon learnt that its
    clock had been ahead. So an object is doubtful if its time is after that of a later epoch.
@@ -26,9 +26,7 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from walsyncd.core.stored.layout import TIME_MS_MAX
-from walsyncd.core.stored.moment import format_moment, format_span
-
-AHEAD_MS_MAX = 300_000  # as far as clocks may be apart without a word (``ship`` and ``upkeep`` use the same limit)
+from walsyncd.core.stored.moment import CLOCK_OFF_MS, format_moment, format_span
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,13 +93,13 @@ def _ahead_ms(ordered: Sequence[TimedObject]) -> list[int]:
     """How far the clock of each object was ahead at least; 0 if it may have been right."""
     found = [0] * len(ordered)
     later_ms = TIME_MS_MAX + 1  # the earliest time that is trusted of all that follow
-    has_fallen = False  # what a wrong clock stamped may be after ``later_ms`` by less than ``AHEAD_MS_MAX``, too
+    has_fallen = False  # what a wrong clock stamped may be after ``later_ms`` by less than ``CLOCK_OFF_MS``, too
     for at in reversed(range(len(ordered))):
         each = ordered[at]
-        has_fallen = each.time_ms > later_ms + (0 if has_fallen else AHEAD_MS_MAX)
+        has_fallen = each.time_ms > later_ms + (0 if has_fallen else CLOCK_OFF_MS)
         if has_fallen:
             found[at] = max(each.time_ms - later_ms, each.ahead_ms)
             continue
         later_ms = min(later_ms, each.time_ms)
-        found[at] = each.ahead_ms if each.ahead_ms > AHEAD_MS_MAX else 0
+        found[at] = each.ahead_ms if each.ahead_ms > CLOCK_OFF_MS else 0
     return found

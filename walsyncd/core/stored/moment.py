@@ -11,6 +11,9 @@ from datetime import UTC, datetime, timedelta
 
 from walsyncd.errors import UsageError
 
+CLOCK_OFF_MS = 300_000
+"""As far as two clocks may differ, or one may be set, without a word: what is off by less was not wrong."""
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
 _FORM = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)?")

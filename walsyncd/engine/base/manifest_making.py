@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from walsyncd.adapters.files.source import read_header
 from walsyncd.adapters.journal.journal import GenerationRow, NewObject, ObjectKind
 from walsyncd.core.follow.follow_state import FollowState
 from walsyncd.core.stored.layout import BaseKey, ManifestKey, format_key, parse_key
 from walsyncd.core.stored.manifest import Manifest, format_manifest
 from walsyncd.engine.base.base_copy import FinishedBase
+from walsyncd.engine.follow.file_facts import page_size_of
 from walsyncd.engine.follow.followed_database import FollowedDatabase
 
 DEFAULT_PAGE_SIZE = 4096
@@ -29,7 +29,7 @@ def manifest_object(
         generation=plan.generation,
         predecessor=generation.predecessor or "",
         predecessor_end=generation.reason_begun if generation.predecessor else "",
-        page_size=_page_size_of(tracked, state),
+        page_size=page_size_of(tracked, state) or DEFAULT_PAGE_SIZE,
         file_size=plan.shape.file_size,
         key=base.row.key,
         size=base.size,
@@ -49,15 +49,3 @@ def manifest_object(
         time_ms=time_ms,
         generation=plan.generation,
     )
-
-
-def _page_size_of(tracked: FollowedDatabase, state: FollowState) -> int:
-    """Return the page size from the WAL if there is one, else from the file's header, which encryption hides."""
-    if state.stream.stamp is not None:
-        return state.stream.stamp.page_size
-    file = tracked.open()
-    if file is None:
-        return DEFAULT_PAGE_SIZE
-    with file:
-        header = read_header(file)
-    return header.page_size or DEFAULT_PAGE_SIZE if header is not None else DEFAULT_PAGE_SIZE

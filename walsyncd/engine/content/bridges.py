@@ -43,19 +43,10 @@ class Bridges:
         self.doubted: dict[int, Salts] = {}
         """The WAL's incarnation in which a database was written by somebody else than SQLite, it seems."""
 
-    def begin(self, tracked: FollowedDatabase, gap: Gap, state: FollowState | None = None) -> bool:
-        """Begin or continue to bridge the gap after the database's state. Returns False if a base is needed.
-
-        With ``state``, a bridge under way is given up, and the gap after ``state`` is bridged in its place.
-        """
-        bridge = tracked.bridge
-        if state is None and bridge is not None:
-            if not bridge.is_impossible:
-                bridge.gap_again(gap)
-            return not bridge.is_impossible
-        state = state or tracked.state
-        page_map = self.map_for(tracked, state.stream.generation) if state is not None else None
-        if state is None or page_map is None:
+    def begin(self, tracked: FollowedDatabase, gap: Gap, state: FollowState) -> bool:
+        """Begin to bridge the gap after ``state``, instead of a bridge under way. Returns False if a base is needed."""
+        page_map = self.map_for(tracked, state.stream.generation)
+        if page_map is None:
             return False
         if gap.kind is GapKind.DOUBT and state.cursor is not None:
             self.doubted[tracked.row_id] = state.cursor.salts

@@ -21,7 +21,7 @@ from typing import Any
 
 import structlog
 
-from walsyncd.adapters.files.source import OpenFile, open_file, read_header
+from walsyncd.adapters.files.source import OpenFile, open_file
 from walsyncd.adapters.journal.journal import Journal, ObjectKind
 from walsyncd.adapters.journal.page_map_table import RedoRow
 from walsyncd.core.content.bridge_passes import size_without_frames
@@ -35,7 +35,7 @@ from walsyncd.core.stored.position import Position
 from walsyncd.engine.content.bridge_sources import frames_upto
 from walsyncd.engine.content.page_maps import PageMaps
 from walsyncd.engine.content.scan_queue import BLOCK_BYTES, ScanQueue, ScanSteps, ScanWait
-from walsyncd.engine.follow.file_facts import file_facts
+from walsyncd.engine.follow.file_facts import database_identity, file_facts, page_size_of
 from walsyncd.engine.follow.followed_database import FollowedDatabase
 from walsyncd.engine.threads.boundary import boundary
 from walsyncd.errors import TransientError, WalsyncdError
@@ -166,7 +166,7 @@ class MapMaker:
                 if tracked.bridge is None:
                     raise _NotYetError("the database is not in WAL mode")
                 raise TransientError("a gap is being bridged")
-            page_size = _page_size(tracked, start.origin)
+            page_size = _page_size(tracked, start.origin.state)
             frames, before = yield from self._frames(tracked, start, page_size)
         finally:
             answer.add_done_callback(close_wal)
@@ -250,18 +250,12 @@ class MapMaker:
             raise TransientError("something was missed while the file was read")
 
 
-def _page_size(tracked: FollowedDatabase, origin: ScanOrigin) -> int:
-    stamp = origin.state.stream.stamp
-    if stamp is not None:
-        return stamp.page_size
-    file = open_file(tracked.path)
-    if file is None:
-        raise TransientError(f"{tracked.path} does not exist")
-    with file:
-        header = read_header(file)
-    if header is None or header.page_size is None:
+def _page_size(tracked: FollowedDatabase, state: FollowState) -> int:
+    found = page_size_of(tracked, state)
+    if found is None:
+        database_identity(tracked)  # a file that is gone is no reason to wait for a commit
         raise _NotYetError("the page size is not known before the first commit")
-    return header.page_size
+    return found
 
 
 def answered(answer: Future[Any]) -> ScanSteps:

@@ -33,8 +33,8 @@ from walsyncd.adapters.journal.journal import Journal
 from walsyncd.adapters.storage.interface import Storage
 from walsyncd.adapters.system import clock
 from walsyncd.core.limits import DEFAULT_LIMITS, Limits
+from walsyncd.core.stored.moment import CLOCK_OFF_MS
 from walsyncd.engine.follow.environment import Environment
-from walsyncd.engine.upkeep.housekeeper import CLOCK_OFF_MS
 from walsyncd.errors import WalsyncdError
 
 REMEDY = "set the clock (timedatectl); until then commits are stored with the store's time, and nothing is deleted"

@@ -14,9 +14,8 @@ from walsyncd.adapters.journal.journal import Journal
 from walsyncd.adapters.system import clock
 from walsyncd.core.follow.follow_state import Stream
 from walsyncd.core.limits import DEFAULT_LIMITS, Limits
+from walsyncd.core.stored.moment import CLOCK_OFF_MS
 from walsyncd.engine.read_ahead.read_ahead import ReadAhead
-
-AHEAD_MS_MAX = 300_000  # what is ahead by less is carried on until the clock reaches it (``core.restore.clock_doubt``)
 
 _log = structlog.get_logger()
 
@@ -60,7 +59,7 @@ class Environment:
 
     def is_ahead(self, time_ms: int) -> bool:
         """Whether a time was taken while the clock was ahead, so that the commits from now on can't carry it on."""
-        return time_ms > self.wall_ms() + AHEAD_MS_MAX and self.is_clock_known()
+        return time_ms > self.wall_ms() + CLOCK_OFF_MS and self.is_clock_known()
 
     def not_ahead(self, time_ms: int) -> int:
         """Return a time that was taken before, or the present if the clock was ahead then."""

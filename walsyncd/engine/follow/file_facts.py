@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from walsyncd.adapters.files.source import FileIdentity, OpenFile
-from walsyncd.core.follow.follow_state import FileFacts
-from walsyncd.engine.follow.environment import AHEAD_MS_MAX, Environment
+from walsyncd.adapters.files.source import FileIdentity, OpenFile, read_header
+from walsyncd.core.follow.follow_state import FileFacts, FollowState
+from walsyncd.core.stored.moment import CLOCK_OFF_MS
+from walsyncd.engine.follow.environment import Environment
 from walsyncd.engine.follow.followed_database import FollowedDatabase
 from walsyncd.errors import MissingError
 
@@ -36,6 +37,21 @@ def database_identity(tracked: FollowedDatabase) -> FileIdentity:
         return file.identity()
 
 
+def page_size_of(tracked: FollowedDatabase, state: FollowState) -> int | None:
+    """Return the page size of the frames that are stored, or that in the file's header if there are none yet.
+
+    Returns None if the file does not say it, because it is encrypted, has no page or is gone.
+    """
+    if state.stream.stamp is not None:
+        return state.stream.stamp.page_size
+    file = tracked.open()
+    if file is None:
+        return None
+    with file:
+        header = read_header(file)
+    return header.page_size if header is not None else None
+
+
 def changed_ns(now: FileIdentity, then: FileFacts) -> int:
     """Return when the file was last changed (ns since 1970). It has been changed since ``then``.
 
@@ -50,7 +66,7 @@ def is_settled(facts: FileFacts, environment: Environment) -> bool:
     It would also if they lie far ahead, because the clock was ahead when the file was changed last.
     """
     age_ms = environment.machine_ms() - facts.ctime_ns // _NS
-    return age_ms > settling_ms(facts) or age_ms < -AHEAD_MS_MAX
+    return age_ms > settling_ms(facts) or age_ms < -CLOCK_OFF_MS
 
 
 def settling_ms(facts: FileFacts) -> int:

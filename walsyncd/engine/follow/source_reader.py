@@ -29,10 +29,12 @@ from walsyncd.core.follow.restart import Counter
 from walsyncd.core.sqlite.wal import (
     FRAME_HEADER_SIZE,
     WAL_HEADER_SIZE,
+    FrameHeader,
     Frames,
     Salts,
     WalHeader,
     is_unknown_wal,
+    parse_frame_header,
     parse_wal_header,
     read_frames,
 )
@@ -236,19 +238,18 @@ class SourceReader:
 
     def salts_at(self, frame: int, header: WalHeader) -> Salts | None:
         """Return the salts of frame number ``frame``, whatever they are, or None after the end of the file."""
-        head = self._frame_header(frame, header)
-        return (_u32(head, 8), _u32(head, 12)) if len(head) == FRAME_HEADER_SIZE else None
+        found = self._frame_header(frame, header)
+        return found.salts if found is not None else None
 
     def still_holds(self, cursor: Cursor) -> bool:
         """Whether the cursor's frame is where it was, with its checksum, which covers all frames before it."""
         if cursor.header is None or not cursor.frames:
             return True
-        head = self._frame_header(cursor.frames, cursor.header)
-        words = tuple(_u32(head, at) for at in range(8, len(head), 4))
-        return words == (*cursor.salts, *cursor.chain)
+        found = self._frame_header(cursor.frames, cursor.header)
+        return found is not None and (found.salts, found.chain) == (cursor.salts, cursor.chain)
 
-    def _frame_header(self, frame: int, header: WalHeader) -> bytes:
-        return self.pread(header.offset_of(frame), FRAME_HEADER_SIZE)
+    def _frame_header(self, frame: int, header: WalHeader) -> FrameHeader | None:
+        return parse_frame_header(self.pread(header.offset_of(frame), FRAME_HEADER_SIZE))
 
     def is_moving(self, cursor: Cursor | None) -> bool:
         """Whether there is a frame after the cursor that may be published any moment.
@@ -319,10 +320,6 @@ class AheadReader(SourceReader):
 
     def read_ahead(self, cursor: Cursor) -> None:
         """Do nothing: the reading goes on."""
-
-
-def _u32(head: bytes, at: int) -> int:
-    return int.from_bytes(head[at : at + 4], "big")
 
 
 def reached_after(frames: Frames, before: Cursor) -> Cursor:

@@ -20,13 +20,13 @@ from __future__ import annotations
 
 import random
 import threading
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 
 from walsyncd.adapters.journal.journal import Journal, ObjectRow
 from walsyncd.adapters.storage.interface import Storage
+from walsyncd.adapters.system import clock
 from walsyncd.core.follow.gap import Gap
 from walsyncd.core.send.backoff import delay_s
 from walsyncd.core.send.pacing import Bucket, refill
@@ -66,8 +66,8 @@ class Uploader:
         bytes_per_s_max: float | None = None,
         expire_s: float | None = None,
         owns: Callable[[int], bool] = lambda _database_id: True,
-        wall_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
-        monotonic_ms: Callable[[], float] = lambda: time.monotonic() * 1000,
+        wall_ms: Callable[[], int] = clock.wall_ms,
+        monotonic_ms: Callable[[], float] = clock.monotonic_ms,
     ) -> None:
         self._journal = journal
         self._storage = storage

@@ -30,7 +30,7 @@ from walsyncd.adapters.journal.epoch_table import Epoch, KeptRow, WholeRow
 from walsyncd.adapters.journal.journal import Journal
 from walsyncd.adapters.storage.interface import Storage, StoredPart
 from walsyncd.core.limits import DEFAULT_LIMITS
-from walsyncd.core.restore.clock_doubt import AHEAD_MS_MAX, TimedObject
+from walsyncd.core.restore.clock_doubt import TimedObject
 from walsyncd.core.send.multipart import PUT_SIZE_MAX, part_size
 from walsyncd.core.stored.layout import (
     ID_METADATA,
@@ -42,6 +42,7 @@ from walsyncd.core.stored.layout import (
     parse_key,
     wal_folder,
 )
+from walsyncd.core.stored.moment import CLOCK_OFF_MS
 from walsyncd.engine.restore.epoch_reader import EpochReader
 from walsyncd.engine.restore.replica import Replica
 from walsyncd.engine.ship.object_upload import open_uploads
@@ -180,7 +181,7 @@ class Compactor:
             is_next = segment.epoch > key.epoch
             timed = TimedObject((segment.epoch, segment.last), segment.time_ms, info.modified_ms)
             ahead_ms = key.time_ms - segment.time_ms if is_next else timed.ahead_ms
-            if ahead_ms > AHEAD_MS_MAX:
+            if ahead_ms > CLOCK_OFF_MS:
                 _log.warning("epoch_not_compacted", database=name, epoch=key.epoch, reason="a clock was ahead")
                 return True
             if is_next:

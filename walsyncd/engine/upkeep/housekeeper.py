@@ -22,6 +22,7 @@ from walsyncd.adapters.storage.interface import Storage
 from walsyncd.adapters.system import clock
 from walsyncd.core.keep.retention import GRACE_MS
 from walsyncd.core.limits import DEFAULT_LIMITS, Limits
+from walsyncd.core.stored.moment import CLOCK_OFF_MS
 from walsyncd.engine.follow.followed_database import FollowedDatabase
 from walsyncd.engine.ship.ownership import Ownership, Standing
 from walsyncd.engine.threads.alarm import Alarm
@@ -31,7 +32,6 @@ from walsyncd.engine.upkeep.deletion import DeletionRefusedError, Pruned, Remova
 from walsyncd.engine.upkeep.pruner import Pruner, policy_of
 from walsyncd.errors import RefusedError, WalsyncdError
 
-CLOCK_OFF_MS = 300_000  # with a larger difference from the store's clock nothing is deleted
 RETRY_S = 300.0  # after a failed job; everything here can wait
 REFUSED_RETRY_S = 3600.0  # after a refused deletion; a person has to allow it first
 
