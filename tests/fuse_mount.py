@@ -166,6 +166,29 @@ class Server:
             os.truncate(self._paths[node], size)
         return self.getattr(node, b"")
 
+    def mknod(self, node: int, body: bytes) -> bytes:
+        mode, device, *_ = struct.unpack_from("<IIII", body)
+        path = self._at(node, body[16:])
+        os.mknod(path, mode, device)
+        return self._entry(path)
+
+    def mkdir(self, node: int, body: bytes) -> bytes:
+        path = self._at(node, body[8:])
+        Path(path).mkdir()
+        return self._entry(path)
+
+    def rename(self, node: int, body: bytes) -> bytes:
+        (folder,) = struct.unpack_from("<Q", body)
+        source, target, _ = body[8:].split(bytes(1))
+        path = self._at(folder, target)
+        Path(self._at(node, source)).rename(path)
+        self._entry(path)
+        return b""
+
+    def rmdir(self, node: int, body: bytes) -> bytes:
+        Path(self._at(node, body)).rmdir()
+        return b""
+
     def unlink(self, node: int, body: bytes) -> bytes:
         Path(self._at(node, body)).unlink()
         return b""
@@ -228,7 +251,11 @@ _HANDLERS: dict[int, Callable[[Server, int, bytes], bytes]] = {
     1: Server.lookup,
     3: Server.getattr,
     4: Server.setattr,
+    8: Server.mknod,
+    9: Server.mkdir,
     10: Server.unlink,
+    11: Server.rmdir,
+    12: Server.rename,
     14: Server.open,
     15: Server.read,
     16: Server.write,

@@ -169,3 +169,63 @@ def test_it_hangs_in_the_middle_of_anything(tmp_path: Path, served: Served, pres
         daemon.sync("far")
         assert rows(daemon.restore("far")) == rows(served.files / "far.db")
         assert daemon.stop() == 0
+
+
+def told(daemon: Daemon, *commands: tuple[str, ...]) -> list[tuple[int, str]]:
+    """The exit codes of commands that may wait a second for a file system, and all that they printed."""
+    processes = [
+        subprocess.Popen(
+            [*IMPATIENT, *PROGRAM.arguments, *words, "--config", str(daemon.config)],
+            env={**base_environment(), "PYTHONPATH": PROGRAM.path},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for words in commands
+    ]
+    texts = [process.communicate(timeout=120)[0] for process in processes]
+    return [(process.returncode, text) for process, text in zip(processes, texts, strict=True)]
+
+
+@pytest.mark.parametrize("is_running", [False, True])
+def test_commands_end_while_the_state_directory_hangs(tmp_path: Path, is_running: bool) -> None:
+    """Whether or not a daemon waits there, too: each says what does not answer. The others need no state."""
+    near = tmp_path / "near" / "near.db"
+    near.parent.mkdir()
+    write(near, 1)
+    with fuse_mount(tmp_path) as served:
+        state_dir = served.files / "state"
+        with Daemon(tmp_path, [{"path": str(near), "name": "near"}], settings={"state_dir": str(state_dir)}) as daemon:
+            daemon.control = state_dir / "control.sock"
+            daemon.start()
+            daemon.sync()
+            if not is_running:
+                assert daemon.stop() == 0
+            served.hang()
+            words = [("status",), ("check",), ("prune", "--dry-run"), ("forget", "gone", "--yes")]
+            for code, text in told(daemon, *words, *([("sync",), ("scrub", "near"), ("reload",)] * is_running)):
+                assert code == 1, text
+                assert f"{state_dir}" in text
+                assert "file system does not answer" in text
+            assert [code for code, _ in told(daemon, ("ls",), ("verify", "near"))] == [0, 0]
+            served.answer()
+            assert told(daemon, ("status",))[0][0] == 0
+
+
+def test_commands_end_while_the_storage_hangs(tmp_path: Path) -> None:
+    """A folder as storage on a file system that does not answer."""
+    near = tmp_path / "near" / "near.db"
+    near.parent.mkdir()
+    write(near, 1)
+    with fuse_mount(tmp_path) as served:
+        storage = {"url": (served.files / "replica").as_uri()}
+        daemon = Daemon(tmp_path, [{"path": str(near), "name": "near"}], storage=storage)
+        ((code, text),) = told(daemon, ("run", "--once"))
+        assert code == 0, text
+        served.hang()
+        out = str(tmp_path / "out.db")
+        for code, text in told(daemon, ("ls",), ("verify", "near"), ("check",), ("restore", "near", "-o", out)):
+            assert code == 1, text
+            assert "file system does not answer" in text
+        served.answer()
+        assert told(daemon, ("ls",))[0][0] == 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import unquote
 
 if TYPE_CHECKING:
     from walsyncd.adapters.storage.interface import Storage
@@ -30,3 +31,12 @@ def storage_from(
 
     memory = state_dir / FOLDERS_FILE if state_dir is not None else None
     return open_storage(settings.url, settings.options, connections_max=connections_max, memory=memory, beat=beat)
+
+
+def answering_storage(settings: StorageSettings, *, state_dir: Path | None = None) -> Storage:
+    """Return the same for a command. Raises UnresponsiveError if it is a folder whose file system does not answer."""
+    from walsyncd.cli.bounded import require_answer  # noqa: PLC0415
+
+    if settings.url.startswith("file://"):
+        require_answer(Path(unquote(settings.url.removeprefix("file://").removeprefix("localhost"))))
+    return storage_from(settings, state_dir=state_dir)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from walsyncd.adapters.system.control_socket import ask_daemon
+from walsyncd.cli.bounded import asked
 from walsyncd.errors import TransientError, WalsyncdError
 
 ANSWER_TIMEOUT_S = 60.0
@@ -16,7 +16,7 @@ POLL_S = 0.02
 
 def call(state_dir: Path, request: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the daemon's answer. Raises the error in the answer, or TransientError if no daemon is running."""
-    return told(ask_daemon(state_dir, request, timeout_s=ANSWER_TIMEOUT_S), f"state directory {state_dir}")
+    return told(asked(state_dir, request, timeout_s=ANSWER_TIMEOUT_S), f"state directory {state_dir}")
 
 
 def told(answer: Mapping[str, Any] | None, whose: str) -> Mapping[str, Any]:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from walsyncd.cli import settings_from
-from walsyncd.cli.configured_storage import storage_from
+from walsyncd.cli.configured_storage import answering_storage
 from walsyncd.errors import UsageError
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def replica_from(args: argparse.Namespace) -> Replica:
     settings, name = settings_from(args), args.replica.strip("/")
     entry = configured_entry(settings, name)
     if entry is not None:
-        return Replica(storage_from(settings.storage_of(entry.storage)), name)
+        return Replica(answering_storage(settings.storage_of(entry.storage)), name)
     storages = storages_from(settings)
     replicas = (Replica(storage, name) for storage in storages)
     found = next((replica for replica in replicas if replica.generations()), None)
@@ -48,14 +48,14 @@ def replica_from(args: argparse.Namespace) -> Replica:
 
 def storages_from(settings: Settings) -> list[Storage]:
     """Return every storage of the configuration, ``[storage]`` first."""
-    return [storage_from(each) for each in settings.storages]
+    return [answering_storage(each) for each in settings.storages]
 
 
 def storage_from_url(args: argparse.Namespace) -> Storage:
     """Return the storage whose root is the folder that ``args.replica`` names."""
     from walsyncd.config import storage_at  # noqa: PLC0415
 
-    return storage_from(storage_at(args.replica, args.config))
+    return answering_storage(storage_at(args.replica, args.config))
 
 
 def configured_entry(settings: Settings, name: str) -> DatabaseEntry | None:

@@ -112,6 +112,15 @@ class _Candidate:
     link: str = ""
 
 
+def _resolved(folder: Path) -> Path:
+    """Return where a folder is, or its name if its file system does not answer: then others report that."""
+    try:
+        with FileCall(folder, "resolve"):
+            return Path(os.path.realpath(folder))
+    except UnresponsiveError:
+        return folder
+
+
 class _Search:
     """Collects what the entries stand for, then decides on one after the other."""
 
@@ -119,7 +128,7 @@ class _Search:
         self, settings: Settings, examine: Callable[[Path], UsageError | None], followed: Collection[str]
     ) -> None:
         self._settings = settings
-        self._state_dir = Path(os.path.realpath(settings.daemon.state_dir))
+        self._state_dir = _resolved(settings.daemon.state_dir)
         self._configured_state_dir = settings.daemon.state_dir
         self._examine = examine
         self._followed = followed

@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from walsyncd.adapters.system.frames import NoMessageError, format_message, message_size, parse_message
-from walsyncd.errors import NewerFormatError, TransientError
+from walsyncd.errors import NewerFormatError, TransientError, UnresponsiveError
+from walsyncd.file_calls import FileCall
 
 NAME = "control.sock"
 SERVICE_FOLDER = Path("/run/walsyncd")  # RuntimeDirectory=walsyncd creates it
@@ -47,7 +48,12 @@ def ask_daemon(state_dir: Path, request: Answer, *, timeout_s: float) -> Answer 
     Raises TransientError if it does not answer in time, or may not be asked.
     """
     refusal: TransientError | None = None
-    question = {**request, "state_dir": str(state_dir.resolve())}
+    try:
+        with FileCall(state_dir, "resolve"):
+            resolved = state_dir.resolve()
+    except UnresponsiveError:  # a daemon in its runtime directory can be asked all the same
+        resolved = state_dir
+    question = {**request, "state_dir": str(resolved)}
     for path in dict.fromkeys([state_dir / NAME, socket_path(state_dir), SERVICE_FOLDER / NAME]):
         try:
             answer = ask(path, question, timeout_s=timeout_s)
@@ -71,7 +77,7 @@ def ask(path: Path, request: Answer, *, timeout_s: float) -> Answer | None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
         client.settimeout(timeout_s)
         try:
-            with short_address(path) as address:
+            with FileCall(path, "connect to"), short_address(path) as address:
                 client.connect(address)
         except (FileNotFoundError, ConnectionRefusedError):
             return None

@@ -24,8 +24,8 @@ from typing import TYPE_CHECKING, Literal
 
 from walsyncd.adapters.system import clock
 from walsyncd.cli import settings_from
-from walsyncd.cli.bounded import looked, searched
-from walsyncd.cli.configured_storage import FOLDERS_FILE, storage_from
+from walsyncd.cli.bounded import READ_STATE, asked, in_folder, looked, searched
+from walsyncd.cli.configured_storage import FOLDERS_FILE, answering_storage
 from walsyncd.cli.table import counted, say
 from walsyncd.errors import UnresponsiveError, WalsyncdError
 from walsyncd.file_calls import FileCall
@@ -108,7 +108,7 @@ def _findings(settings: Settings) -> Iterator[Finding]:
     yield from _base_findings(settings)
     yield from _kernel_findings()
     yield from _notify_findings(settings)
-    yield state_dir_finding(settings.daemon.state_dir)
+    yield _bounded_state_finding(settings.daemon.state_dir)
     for storage in settings.storages:
         yield from _storage_findings(settings, storage)
 
@@ -174,12 +174,11 @@ def _price_findings(spec: DatabaseSpec) -> Iterator[Finding]:
 
 def _base_findings(settings: Settings) -> Iterator[Finding]:
     """Bases that have waited for a long time for a WAL to restart. Only a running daemon knows them."""
-    from walsyncd.adapters.system.control_socket import ask_daemon  # noqa: PLC0415
     from walsyncd.engine.daemon.database_status import RESTART_REMEDY, parse_status  # noqa: PLC0415
 
     state_dir = settings.daemon.state_dir
     with suppress(WalsyncdError):  # no daemon that answers is no problem of the configuration
-        answer = ask_daemon(state_dir, {"op": "status"}, timeout_s=ANSWER_TIMEOUT_S) or {}
+        answer = asked(state_dir, {"op": "status"}, timeout_s=ANSWER_TIMEOUT_S) or {}
         for row in map(parse_status, answer.get("databases", [])):
             if row.waiting_base:
                 text = f"the daemon says: {row.waiting_base.removesuffix(f' ({RESTART_REMEDY})')}"
@@ -303,6 +302,13 @@ def _wal_findings(subject: str, path: Path, *, own_only: bool) -> Iterator[Findi
         yield Finding("note", subject, f"{text} it grows on, and each base stores its pages again", RESTART_REMEDY)
 
 
+def _bounded_state_finding(state_dir: Path) -> Finding:
+    try:
+        return in_folder(state_dir, "use", lambda: state_dir_finding(state_dir))
+    except UnresponsiveError as error:
+        return Finding("problem", f"state directory {state_dir}", "its file system does not answer", error.hint)
+
+
 def state_dir_finding(state_dir: Path) -> Finding:
     """Report whether the journal and the spool can be written."""
     subject = f"state directory {state_dir}"
@@ -328,9 +334,8 @@ def _storage_findings(settings: Settings, how: StorageSettings) -> Iterator[Find
         hint = f'storage = "{how.name}" in a [[database]] selects it'
         yield Finding("note", f"[{how.section}]", "no database selects it", hint)
     state_dir = settings.daemon.state_dir
-    has_run = (state_dir / FOLDERS_FILE).exists()  # else a check would remember a folder first
     try:
-        storage = storage_from(how, state_dir=state_dir if has_run else None)
+        storage = answering_storage(how, state_dir=state_dir if _has_run(state_dir) else None)
         remarks = probe(storage, deletes=how.delete)
         if not any(remark.is_problem for remark in remarks):
             remarks += rules(storage, deletes=how.delete, expire_after_s=how.expire_after_s)
@@ -341,3 +346,11 @@ def _storage_findings(settings: Settings, how: StorageSettings) -> Iterator[Find
         yield Finding("problem" if remark.is_problem else "note", subject, f"{remark.step}: {remark.text}", remark.hint)
     if not any(remark.is_problem for remark in remarks):
         yield Finding("ok", subject, "can be reached, written and read")
+
+
+def _has_run(state_dir: Path) -> bool:
+    """Whether a daemon has remembered its folders there. Otherwise a check would remember one first."""
+    try:
+        return in_folder(state_dir, READ_STATE, (state_dir / FOLDERS_FILE).exists)
+    except UnresponsiveError:  # a line says so
+        return False

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from walsyncd.cli import settings_from
-from walsyncd.cli.bounded import searched
-from walsyncd.cli.configured_storage import storage_from
+from walsyncd.cli.bounded import READ_STATE, asked, in_folder, searched
+from walsyncd.cli.configured_storage import answering_storage
 from walsyncd.cli.daemon_client import call
 from walsyncd.cli.replica_argument import is_url, storage_from_url, storages_from
 from walsyncd.cli.table import counted
@@ -87,7 +87,7 @@ def _subject(args: argparse.Namespace) -> Subject:
         if around:
             nearest = max(around, key=lambda each: len(each.url))
             name = storage.url.removeprefix(f"{nearest.url}/")
-            return Subject(storage_from(nearest), name, name, settings)
+            return Subject(answering_storage(nearest), name, name, settings)
         return Subject(storage, "", None, settings)
     assert settings is not None
     name = args.replica.strip("/")
@@ -113,14 +113,13 @@ def _settings(args: argparse.Namespace, *, is_needed: bool) -> Settings | None:
 
 
 def _refuse_if_followed(settings: Settings, name: str) -> None:
-    from walsyncd.adapters.system.control_socket import ask_daemon  # noqa: PLC0415
     from walsyncd.config import expand  # noqa: PLC0415
     from walsyncd.engine.daemon.control import FORGET_HINT  # noqa: PLC0415
 
     spec = next((spec for spec in searched(lambda: expand(settings)) if spec.name == name), None)
     if spec is not None:
         raise UsageError(f"forget {name}: {settings.file} has it, as {spec.path}", hint=FORGET_HINT)
-    answer = ask_daemon(settings.daemon.state_dir, {"op": "status"}, timeout_s=60.0)
+    answer = asked(settings.daemon.state_dir, {"op": "status"}, timeout_s=60.0)
     if answer is not None and any(row["name"] == name for row in answer.get("databases", ())):
         raise UsageError(f"forget {name}: the daemon follows it", hint=FORGET_HINT)
 
@@ -132,16 +131,22 @@ def _versions_of(storage: Storage) -> Versions | None:
 
 
 def _is_in_journal(subject: Subject) -> bool:
-    from walsyncd.adapters.journal.journal import reader  # noqa: PLC0415
     from walsyncd.errors import MissingError  # noqa: PLC0415
 
     if subject.settings is None:
         return False
+    state_dir = subject.settings.daemon.state_dir
     try:
-        with reader(subject.settings.daemon.state_dir) as journal:
-            return any(row.name == subject.name for row in journal.databases())
+        return in_folder(state_dir, READ_STATE, lambda: subject.name in _names_in(state_dir))
     except MissingError:
         return False
+
+
+def _names_in(state_dir: Path) -> set[str]:
+    from walsyncd.adapters.journal.journal import reader  # noqa: PLC0415
+
+    with reader(state_dir) as journal:
+        return {row.name for row in journal.databases()}
 
 
 def _say_nothing_there(subject: Subject) -> None:
@@ -182,12 +187,11 @@ def _is_confirmed(subject: Subject) -> bool:
 def _forget_in_journal(subject: Subject) -> bool:
     """Remove the database from the journal. Returns whether a daemon is running."""
     from walsyncd.adapters.journal.journal import Journal, lock_state_dir  # noqa: PLC0415
-    from walsyncd.adapters.system.control_socket import ask_daemon  # noqa: PLC0415
 
     if subject.settings is None or subject.name is None:
         return False
     state_dir: Path = subject.settings.daemon.state_dir
-    if ask_daemon(state_dir, {"op": "ping"}, timeout_s=60.0) is not None:
+    if asked(state_dir, {"op": "ping"}, timeout_s=60.0) is not None:
         call(state_dir, {"op": "forget", "name": subject.name})
         return True
     if not _is_in_journal(subject):

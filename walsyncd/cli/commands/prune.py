@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 
 from walsyncd.adapters.system import clock
 from walsyncd.cli import settings_from
-from walsyncd.cli.bounded import searched
-from walsyncd.cli.configured_storage import storage_from
+from walsyncd.cli.bounded import READ_STATE, in_folder, searched
+from walsyncd.cli.configured_storage import answering_storage
 from walsyncd.cli.daemon_client import Deadline, call
 from walsyncd.cli.table import json_text, say
 from walsyncd.config.units import format_size
@@ -124,13 +124,14 @@ def _look(settings: Settings, specs: Sequence[DatabaseSpec]) -> list[tuple[str, 
     with ExitStack() as stack:
         journal = None
         with suppress(MissingError):  # the daemon may run on another machine
-            journal = stack.enter_context(reader(settings.daemon.state_dir))
+            state_dir = settings.daemon.state_dir
+            journal = stack.enter_context(in_folder(state_dir, READ_STATE, lambda: reader(state_dir)))
         rows = {} if journal is None else {row.name: row for row in journal.databases()}
         storages: dict[str, Storage] = {}
         for spec in specs:
             how = settings.storage_of(spec.storage)
             if how.name not in storages:
-                storages[how.name] = storage_from(how)
+                storages[how.name] = answering_storage(how)
             storage = storages[how.name]
             folder = list_folder(storage, spec.name)
             clock_ms = storage.clock_ms()

@@ -30,7 +30,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _ask(args: argparse.Namespace) -> Mapping[str, Any]:
     """Return the daemon's answer. In the unit, its runtime directory identifies the daemon without a configuration."""
-    from walsyncd.adapters.system.control_socket import NAME, ask, ask_daemon  # noqa: PLC0415 - light until it runs
+    from walsyncd.adapters.system.control_socket import NAME, ask  # noqa: PLC0415 - light until it runs
     from walsyncd.cli.daemon_client import told  # noqa: PLC0415
 
     request = {"op": "reload"}
@@ -39,7 +39,8 @@ def _ask(args: argparse.Namespace) -> Mapping[str, Any]:
         path = Path(runtime, NAME)
         return told(ask(path, request, timeout_s=ANSWER_TIMEOUT_S), str(path))
     from walsyncd.cli import settings_from  # noqa: PLC0415
+    from walsyncd.cli.bounded import asked  # noqa: PLC0415
 
     state_dir = settings_from(args).daemon.state_dir
-    answer = ask_daemon(state_dir, request, timeout_s=ANSWER_TIMEOUT_S)
+    answer = asked(state_dir, request, timeout_s=ANSWER_TIMEOUT_S)
     return told(answer, f"state directory {state_dir}")

@@ -14,7 +14,7 @@ from itertools import compress
 from typing import TYPE_CHECKING
 
 from walsyncd.adapters.system import clock
-from walsyncd.cli.bounded import searched
+from walsyncd.cli.bounded import READ_STATE, asked, in_folder, searched
 from walsyncd.cli.selection import by_need, select, summary_of
 from walsyncd.cli.table import counted, json_text, say, table_lines
 from walsyncd.config.units import format_size
@@ -138,14 +138,13 @@ def _selected(report: StatusReport, args: argparse.Namespace) -> StatusReport:
 
 
 def _look(settings: Settings) -> StatusReport:
-    from walsyncd.adapters.system.control_socket import ask_daemon  # noqa: PLC0415
     from walsyncd.cli.daemon_client import told  # noqa: PLC0415
     from walsyncd.engine.daemon.database_status import parse_status  # noqa: PLC0415
     from walsyncd.errors import WalsyncdError  # noqa: PLC0415
 
     state_dir = settings.daemon.state_dir
     try:
-        answer = ask_daemon(state_dir, {"op": "status"}, timeout_s=ANSWER_TIMEOUT_S)
+        answer = asked(state_dir, {"op": "status"}, timeout_s=ANSWER_TIMEOUT_S)
         if answer is None:
             return _from_journal(settings, None)
         told(answer, str(state_dir))
@@ -163,13 +162,20 @@ def _from_journal(settings: Settings, refusal: WalsyncdError | None) -> StatusRe
     from walsyncd.engine.daemon.database_status import statuses, suspended_status, unseen  # noqa: PLC0415
     from walsyncd.errors import MissingError  # noqa: PLC0415
 
-    now_ms = clock.wall_ms()
+    now_ms, state_dir = clock.wall_ms(), settings.daemon.state_dir
+
+    def followed() -> set[str]:
+        with reader(state_dir) as journal:
+            return {row.name for row in journal.databases() if row.generation is not None}
+
+    def read() -> list[DatabaseStatus]:
+        with reader(state_dir) as journal:
+            return statuses(journal, now_ms=now_ms, suspended=suspended)
+
     try:
-        with reader(settings.daemon.state_dir) as journal:
-            known = {row.name for row in journal.databases() if row.generation is not None}
-            find = partial(find_databases, settings, examine=examine_match, followed=known)
-            suspended = searched(find).suspended
-            found = statuses(journal, now_ms=now_ms, suspended=suspended)
+        known = in_folder(state_dir, READ_STATE, followed)
+        suspended = searched(partial(find_databases, settings, examine=examine_match, followed=known)).suspended
+        found = in_folder(state_dir, READ_STATE, read)
     except MissingError:
         if refusal is not None:
             raise refusal from None

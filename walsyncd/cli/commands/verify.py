@@ -63,8 +63,8 @@ def _print(replica: Replica, result: Verification, *, quick: bool) -> None:
 
 def _tell_daemon(args: argparse.Namespace, name: str) -> None:
     """Have a running daemon note that its replica was found sound: `status` and the metrics show when."""
-    from walsyncd.adapters.system.control_socket import ask_daemon  # noqa: PLC0415  a command is light until it runs
-    from walsyncd.cli import settings_from  # noqa: PLC0415
+    from walsyncd.cli import settings_from  # noqa: PLC0415  a command is light until it runs
+    from walsyncd.cli.bounded import asked  # noqa: PLC0415
 
     with suppress(TransientError, NewerFormatError):
-        ask_daemon(settings_from(args).daemon.state_dir, {"op": "verified", "name": name}, timeout_s=5.0)
+        asked(settings_from(args).daemon.state_dir, {"op": "verified", "name": name}, timeout_s=5.0)
