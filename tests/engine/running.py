@@ -154,6 +154,13 @@ def running(
             raise crash
 
 
+def change(limits: Limits, **values: float) -> None:
+    """Change the limits of a daemon that runs. All of its parts have the same value, which they do not change."""
+    assert limits is not DEFAULT_LIMITS
+    for name, value in values.items():
+        object.__setattr__(limits, name, value)
+
+
 def wait_for(fact: Callable[[], object]) -> None:
     """Wait until it is so."""
     deadline = time.monotonic() + WAIT_S_MAX

@@ -18,6 +18,13 @@ class Limits:
     """Of one segment or bridge, before it is written to a file. Merging makes no larger objects (core.send.merge)."""
     tail_bytes_max: int = 256 << 20
     """Of an old incarnation's rest, which is held in memory until it is proven. A larger one is a gap."""
+    ahead_frames_per_s: int = 2500
+    """Slower writers are not read ahead: their WALs live longer than an fsync of a slow disk takes."""
+    ahead_window_s: float = 0.25
+    """Over which the speed of a writer is measured."""
+    ahead_look_bytes: int = 16 << 20
+    """Of one look of a reading ahead. A WAL that has grown by more does not restart soon."""
+
     epoch_bytes: int = 64 << 20
     epoch_ms: int = 3_600_000
     epoch_patience: int = 4
@@ -76,6 +83,14 @@ class Limits:
     """Thousands of databases may begin, or close an epoch, at once. This gathers them into one round of upkeep."""
     replaced_after_ms: int = 3_600_000
     """For readers that planned with the segments of a compacted epoch, and for requests that arrive late."""
+    once_trouble_s: float = 30.0
+    """A single round (``run --once``) leaves what a storage has refused for this long to the next run."""
+    once_stalled_s: float = 600.0
+    """A single round ends if nothing moves for this long. A part of 8 MiB on the slowest usable line takes less."""
+    spool_check_share: int = 50
+    """Computing the spool's size may take at most one part in this many of the time."""
+    drill_bytes_per_s: int = 32 << 20
+    """What drills read at most: a gigabyte in half a minute, which hardly loads a fast line."""
     stop_linger_s: float = 10.0
     """At a stop, after the time for shipping: a request without an answer by then is abandoned. Part of the margin that
     the service manager is told (``STOP_MARGIN_S``)."""

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from tests.adapters.files.sqlite_process import wal_database
-from walsyncd.adapters.files import target as target_module
 from walsyncd.adapters.files.target import Access, Target
 from walsyncd.errors import RefusedError, TransientError, UsageError, WalsyncdError
 
@@ -138,14 +137,11 @@ def test_owner_and_mode_that_were_asked_for(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, TransientError])
-def test_large_file_is_kept_when_interrupted_and_gone_on_with(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
-) -> None:
+def test_large_file_is_kept_when_interrupted_and_gone_on_with(tmp_path: Path, error: type[BaseException]) -> None:
     """What was written is there the next time, for the same content; for another it is removed."""
-    monkeypatch.setattr(target_module, "KEPT_BYTES_MIN", 4096)
 
     def interrupted(tag: str) -> None:
-        with Target(tmp_path / "app.db").building(tag) as descriptor:
+        with Target(tmp_path / "app.db").building(tag, kept_bytes_min=4096) as descriptor:
             os.write(descriptor, b"x" * 5000)
             raise error("stop")
 
@@ -162,10 +158,10 @@ def test_large_file_is_kept_when_interrupted_and_gone_on_with(
     assert names(tmp_path) == ["app.db"]
 
 
-def test_error_of_another_kind_keeps_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_error_of_another_kind_keeps_nothing(tmp_path: Path) -> None:
     """A damaged replica, or a full disk, would only fail again."""
-    monkeypatch.setattr(target_module, "KEPT_BYTES_MIN", 0)
-    with pytest.raises(RefusedError, match="No space"), Target(tmp_path / "app.db").building(TAG):
+    target = Target(tmp_path / "app.db")
+    with pytest.raises(RefusedError, match="No space"), target.building(TAG, kept_bytes_min=0):
         raise OSError(28, "No space left on device")
     assert names(tmp_path) == []
 

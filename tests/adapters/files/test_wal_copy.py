@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from walsyncd.adapters.files import wal_copy
-from walsyncd.adapters.files.wal_copy import copy_back, recover_frames
+from walsyncd.adapters.files.wal_copy import BATCH_BYTES, copy_back, recover_frames
 from walsyncd.adapters.files.wal_index_file import WalIndexFile
 from walsyncd.core.sqlite.walindex import IndexHeader, parse_index_header
 
@@ -39,12 +38,12 @@ def header_of(shm: Path) -> IndexHeader:
     return header
 
 
-def recovered(source: Path, *, torn: bytes = b"") -> IndexHeader:
+def recovered(source: Path, *, torn: bytes = b"", batch_bytes: int = BATCH_BYTES) -> IndexHeader:
     wal = os.open(f"{source}-wal", os.O_RDWR)
     os.pwrite(wal, torn, os.fstat(wal).st_size)
     index = WalIndexFile(os.open(f"{source}-index", os.O_RDWR | os.O_CREAT))
     try:
-        recover_frames(wal, index, page_size=PAGE_SIZE, wait_s=0)
+        recover_frames(wal, index, page_size=PAGE_SIZE, wait_s=0, batch_bytes=batch_bytes)
         header = index.header()
         assert header is not None
         return header
@@ -54,12 +53,12 @@ def recovered(source: Path, *, torn: bytes = b"") -> IndexHeader:
 
 
 @pytest.mark.parametrize("batch_bytes", [1, 20_000, 2 << 20])
-def test_recovered_index_is_the_one_that_sqlite_had(
-    source: Path, monkeypatch: pytest.MonkeyPatch, batch_bytes: int
-) -> None:
+def test_recovered_index_is_the_one_that_sqlite_had(source: Path, batch_bytes: int) -> None:
     """The same header but for its count, and the same hash tables; what was torn off at the end is not counted."""
-    monkeypatch.setattr(wal_copy, "BATCH_BYTES", batch_bytes)
-    found, theirs = recovered(source, torn=b"half a frame" * 100), header_of(Path(f"{source}-shm"))
+    found, theirs = (
+        recovered(source, torn=b"half a frame" * 100, batch_bytes=batch_bytes),
+        header_of(Path(f"{source}-shm")),
+    )
     assert replace(found, ichange=0, read_marks=theirs.read_marks) == replace(theirs, ichange=0)
     assert found.read_marks[:2] == (0, found.max_frame)
     ours = Path(f"{source}-index").read_bytes()

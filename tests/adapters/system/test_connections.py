@@ -11,7 +11,7 @@ import pytest
 
 from tests.stores import LOOPBACK
 from walsyncd.adapters.system import connections
-from walsyncd.adapters.system.connections import ConnectionServer, RejectedError
+from walsyncd.adapters.system.connections import ConnectionLimits, ConnectionServer, RejectedError
 
 WAIT_S_MAX = 60.0
 
@@ -29,11 +29,14 @@ def echo(request: bytes) -> bytes | Callable[[], bytes]:
     return request
 
 
+DEFAULTS = ConnectionLimits()
+
+
 @contextmanager
-def serving(respond: connections.Respond = echo) -> Iterator[tuple[str, int]]:
+def serving(respond: connections.Respond = echo, limits: ConnectionLimits = DEFAULTS) -> Iterator[tuple[str, int]]:
     listener = socket.create_server((LOOPBACK, 0))
     address = listener.getsockname()
-    server = ConnectionServer(listener, receive=receive, respond=respond)
+    server = ConnectionServer(listener, receive=receive, respond=respond, limits=limits)
     threads = [threading.Thread(target=target) for target in (server.run, server.work, server.work_slowly)]
     for thread in threads:
         thread.start()
@@ -105,8 +108,6 @@ def test_quick_answers_do_not_wait_for_slow_ones() -> None:
 
 def test_a_request_has_a_deadline_and_so_has_the_taking_of_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     """The connection is closed; a byte now and then does not extend the first."""
-    monkeypatch.setattr(connections, "REQUEST_S_MAX", 0.3)
-    monkeypatch.setattr(connections, "ANSWER_S_MAX", 0.3)
     closed, close = threading.Semaphore(0), ConnectionServer._close
 
     def noted(server: ConnectionServer, client: connections._Client) -> None:
@@ -114,7 +115,8 @@ def test_a_request_has_a_deadline_and_so_has_the_taking_of_an_answer(monkeypatch
         closed.release()
 
     monkeypatch.setattr(ConnectionServer, "_close", noted)
-    with serving(lambda request: request * 10_000_000) as address, connect(address) as silent:
+    limits = ConnectionLimits(request_s_max=0.3, answer_s_max=0.3)
+    with serving(lambda request: request * 10_000_000, limits) as address, connect(address) as silent:
         assert silent.recv(1) == b""
         assert closed.acquire(timeout=WAIT_S_MAX)
         with connect(address) as greedy:
@@ -123,10 +125,10 @@ def test_a_request_has_a_deadline_and_so_has_the_taking_of_an_answer(monkeypatch
             assert len(read_all(greedy)) < 50_000_000
 
 
-def test_more_clients_than_are_served_cost_the_oldest_silent_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_clients_than_are_served_cost_the_oldest_silent_one() -> None:
     """Whoever asks at once is answered, however many connections are open."""
-    monkeypatch.setattr(connections, "CLIENTS_MAX", 3)
-    with serving() as address, connect(address) as oldest, connect(address) as second, connect(address) as third:
+    served = serving(limits=ConnectionLimits(clients_max=3))
+    with served as address, connect(address) as oldest, connect(address) as second, connect(address) as third:
         assert ask(address, b"hello\n") == b"hello\n"
         assert oldest.recv(1) == b""
         second.sendall(b"second\n")
@@ -134,10 +136,10 @@ def test_more_clients_than_are_served_cost_the_oldest_silent_one(monkeypatch: py
         assert (read_all(second), read_all(third)) == (b"second\n", b"third\n")
 
 
-def test_what_clients_send_together_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_clients_send_together_has_a_limit() -> None:
     """An endless request is closed, and the others continue."""
-    monkeypatch.setattr(connections, "HELD_BYTES_MAX", 1 << 20)
-    with serving() as address, connect(address) as patient, connect(address) as endless:
+    served = serving(limits=ConnectionLimits(held_bytes_max=1 << 20))
+    with served as address, connect(address) as patient, connect(address) as endless:
         patient.sendall(b"hel")
         with pytest.raises(OSError, match=r"reset|Broken pipe"):
             endless.sendall(bytes(1 << 30))

@@ -9,7 +9,6 @@ import pytest
 
 from tests.receivers import Receiver, run_receiver
 from tests.stores import free_ports
-from walsyncd.adapters.system import web_hook
 from walsyncd.adapters.system.web_hook import get, post, shown, with_suffix
 from walsyncd.errors import TransientError
 
@@ -44,14 +43,13 @@ def test_every_other_answer_is_an_error_without_the_secret(receiver: Receiver, s
     assert "token" not in str(error.value)
 
 
-def test_a_dead_and_a_silent_receiver_are_errors_in_time(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_dead_and_a_silent_receiver_are_errors_in_time(receiver: Receiver) -> None:
     """Nobody listens, or nobody answers; the secret is in no cause either."""
-    monkeypatch.setattr(web_hook, "TIMEOUT_S", 0.2)
     release = threading.Event()
     receiver.before = lambda: release.wait(60)
     for port in (free_ports(1)[0], receiver.port):
         with pytest.raises(TransientError) as error:
-            post(f"http://127.0.0.1:{port}/token", {})
+            post(f"http://127.0.0.1:{port}/token", {}, timeout_s=0.2)
         assert "token" not in str(error.value)
         assert error.value.__cause__ is None
     release.set()

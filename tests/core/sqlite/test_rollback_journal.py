@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.core.rollback.journals import PAGE, header, journal_of, make_database, page_1, part, reader, record
-from walsyncd.core.sqlite import rollback_journal
 from walsyncd.core.sqlite.rollback_journal import (
     JOURNAL_MAGIC,
+    RECORDS_MAX,
     JournalFault,
     RollbackJournal,
     parse_kept_journal,
@@ -27,12 +27,12 @@ SOME = bytes(range(256)) * 2
 OTHER = SOME[::-1]
 
 
-def parsed(raw: bytes, page_size: int = PAGE) -> RollbackJournal | JournalFault:
-    return parse_rollback_journal(reader(raw), page_size)
+def parsed(raw: bytes, page_size: int = PAGE, *, records_max: int = RECORDS_MAX) -> RollbackJournal | JournalFault:
+    return parse_rollback_journal(reader(raw), page_size, records_max=records_max)
 
 
-def kept(raw: bytes, page_size: int = PAGE) -> RollbackJournal | JournalFault:
-    return parse_kept_journal(reader(raw), len(raw), page_size)
+def kept(raw: bytes, page_size: int = PAGE, *, records_max: int = RECORDS_MAX) -> RollbackJournal | JournalFault:
+    return parse_kept_journal(reader(raw), len(raw), page_size, records_max=records_max)
 
 
 def numbers(found: RollbackJournal | JournalFault) -> list[int]:
@@ -206,13 +206,12 @@ def test_headers_that_say_nothing(raw: bytes, fault: JournalFault) -> None:
     assert parsed(raw) is fault
 
 
-def test_too_many_records(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_many_records() -> None:
     """A journal as large as that is worth no proof."""
-    monkeypatch.setattr(rollback_journal, "RECORDS_MAX", 5)
     raw = part(7, [(2 + n, SOME) for n in range(6)])
-    assert parsed(raw) is JournalFault.TOO_LARGE
-    assert kept(zeroed(raw) + b"x" * 600) is JournalFault.TOO_LARGE
-    assert len(numbers(parsed(part(7, [(2 + n, SOME) for n in range(5)])))) == 5
+    assert parsed(raw, records_max=5) is JournalFault.TOO_LARGE
+    assert kept(zeroed(raw) + b"x" * 600, records_max=5) is JournalFault.TOO_LARGE
+    assert len(numbers(parsed(part(7, [(2 + n, SOME) for n in range(5)]), records_max=5))) == 5
 
 
 @pytest.mark.parametrize("page_size", [512, 1024, 4096, 65536])

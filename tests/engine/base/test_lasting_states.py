@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from tests.adapters.files.sqlite_process import SqliteProcess, wal_database
-from tests.engine.running import Place, restored_values, running, wait_for
+from tests.engine.running import Place, change, restored_values, running, wait_for
 from walsyncd.cli import main
 from walsyncd.core.follow.follow_state import parse_follow_state
 from walsyncd.core.limits import Limits
-from walsyncd.engine.daemon import database_status
+from walsyncd.engine.daemon.database_status import WAITS_TOLD_S
 
 
 @pytest.fixture
@@ -101,14 +101,11 @@ def test_lag_counts_from_before_the_daemons_start(place: Place) -> None:
             wait_for(lambda: unseen_s() == 0)
 
 
-def test_a_base_that_waits_for_the_wal_says_so(
-    place: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_base_that_waits_for_the_wal_says_so(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
     """Where the WAL's pages have no room in the spool, commands say what is waited for, and what ends it."""
-    monkeypatch.setattr(database_status, "WAITS_TOLD_S", 0.0)
     with (
         wal_database(place.database()) as writer,
-        running(place.settings("app"), limits=Limits(epoch_bytes=10_000, spool_share=1 << 40)),
+        running(place.settings("app"), limits=Limits(epoch_bytes=10_000, spool_share=1 << 40)) as daemon,
     ):
         commit_without_restart(place, writer)
         assert main(["snapshot", *place.config(), "app", "--timeout", "300ms"]) == 1
@@ -116,6 +113,9 @@ def test_a_base_that_waits_for_the_wal_says_so(
         wait_for(lambda: place.ask(op="status")["databases"][0]["base_hindrance"])
         assert main(["snapshot", *place.config(), "app", "--timeout", "300ms"]) == 1
         assert "waits for the WAL to restart" in capsys.readouterr().err
+        long_ago_s = time.monotonic() - WAITS_TOLD_S - 60.0
+        daemon.follower.interrupt(daemon.databases[0], lambda tracked: tracked.note_base(waits_since_s=long_ago_s))
+        wait_for(lambda: place.ask(op="status")["databases"][0]["base_waits_s"] > WAITS_TOLD_S)
         assert main(["status", *place.config()]) == 0
         assert "wal_checkpoint(TRUNCATE)" in capsys.readouterr().out
         (row,) = place.ask(op="status")["databases"]
@@ -160,10 +160,8 @@ def test_a_wal_that_never_restarts_gets_its_bases(place: Place) -> None:
 
 def test_what_is_stored_again_for_a_base_asks_for_no_other_base(place: Place) -> None:
     """A file into which nothing was ever copied is tiny, and the pages of its WAL are not. They count as the base's."""
-    with (
-        wal_database(place.database()) as writer,
-        running(place.settings("app"), limits=Limits(epoch_bytes=10_000, base_work_bytes=1_000, base_work_pause_s=0.0)),
-    ):
+    limits = Limits(epoch_bytes=10_000)
+    with wal_database(place.database()) as writer, running(place.settings("app"), limits=limits):
         place.sync()
         writer.execute("PRAGMA wal_autocheckpoint = 0", "create table blob (x)")
         for _ in range(10):  # more than an epoch
@@ -171,6 +169,7 @@ def test_what_is_stored_again_for_a_base_asks_for_no_other_base(place: Place) ->
             place.sync()
         assert main(["snapshot", *place.config(), "app", "--timeout", "60s"]) == 0
         first = place.row().base_key
+        change(limits, base_work_bytes=1_000, base_work_pause_s=0.0)
         for _ in range(20):
             writer.execute("insert into blob values (randomblob(1000))")
             place.sync()

@@ -13,10 +13,10 @@ import time
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from tests.adapters.files.sqlite_process import SqliteError, SqliteProcess
 from tests.engine.following import spec_of
+from tests.engine.running import change
 from walsyncd.adapters.files.inotify import InotifyReader
 from walsyncd.adapters.files.source import boot_id
 from walsyncd.adapters.journal.journal import Journal, ObjectKind
@@ -45,7 +45,7 @@ class Gaps:
 
     def __init__(self, folder: Path, *, page_size: int, auto_vacuum: int, limits: Limits = LIMITS) -> None:
         self.folder = folder
-        self.limits = limits
+        self.limits = replace(limits)
         self.path = folder / "app.db"
         self.journal = Journal.open(folder / "state")
         self.row_id = self.journal.database("app", str(self.path)).id
@@ -102,10 +102,9 @@ class Gaps:
         self.follower.resume(self.tracked)
         self.maker.due(self.tracked)
 
-    def limit(self, **changed: Any) -> None:
-        """Have other limits from now on. All parts have the same environment."""
-        self.limits = replace(self.limits, **changed)
-        object.__setattr__(self.environment, "limits", self.limits)
+    def limit(self, **changed: float) -> None:
+        """Have other limits from now on."""
+        change(self.limits, **changed)
 
     def die(self) -> None:
         """The daemon is gone, with all that it did not write."""

@@ -14,9 +14,9 @@ from tests.fakes import Call, FakeStorage
 from tests.shipping import G1, T0, segment
 from walsyncd.adapters.journal.journal import Advance, Journal
 from walsyncd.core.follow.gap import Gap, GapKind
+from walsyncd.core.limits import Limits
 from walsyncd.engine.daemon.full_spool import FullSpool
 from walsyncd.engine.follow.follower import Follower
-from walsyncd.engine.ship import spool_limit
 from walsyncd.engine.ship.spool_limit import SpoolLimit
 from walsyncd.errors import RefusedError
 
@@ -130,11 +130,8 @@ def test_what_can_be_bridged_keeps_its_generation(tmp_path: Path) -> None:
         assert world.bridged_once == ["storage is back False"]
 
 
-def test_a_database_that_storage_refuses_leaves_room_for_the_others(
-    place: Place, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_database_that_storage_refuses_leaves_room_for_the_others(place: Place) -> None:
     """Its backlog never shrinks. It waits at three quarters of the spool, and the other's commits are stored."""
-    monkeypatch.setattr(spool_limit, "CHECK_SHARE", 0)
     storage = FakeStorage()
 
     def refuse(call: Call) -> None:
@@ -145,7 +142,7 @@ def test_a_database_that_storage_refuses_leaves_room_for_the_others(
     with (
         wal_database(place.database()) as app,
         wal_database(place.database("other")) as other,
-        running(settings, storage),
+        running(settings, storage, limits=Limits(spool_check_share=0)),
     ):
         place.sync("app")
         place.sync("other")

@@ -17,7 +17,6 @@ from tests.fakes import Call, FakeStorage
 from tests.receivers import Receiver, run_receiver
 from tests.stores import free_ports
 from walsyncd.config import NotifySettings, Suspended
-from walsyncd.engine.daemon import notifier as notifier_module
 from walsyncd.engine.daemon.notifier import Complaint, Notifier, complaints_of
 from walsyncd.errors import TransientError
 
@@ -37,9 +36,11 @@ def settings_of(receiver: Receiver) -> NotifySettings:
 class Scene:
     """A notifier by hand: ``wrong`` is what is wrong, ``at`` does a round at a moment."""
 
-    def __init__(self, settings: NotifySettings) -> None:
+    def __init__(self, settings: NotifySettings, *, waiting_max: int = 1000) -> None:
         self.wrong: list[Complaint] | None = []
-        self.notifier = Notifier("web-1", lambda: self.wrong, wall_ms=lambda: 1_763_807_760_000)
+        self.notifier = Notifier(
+            "web-1", lambda: self.wrong, wall_ms=lambda: 1_763_807_760_000, waiting_max=waiting_max
+        )
         self.notifier.settle(settings)
 
     def at(self, now_s: float) -> float | None:
@@ -114,11 +115,10 @@ def test_reports_wait_for_a_dead_receiver_in_order(receiver: Receiver) -> None:
     assert "geheim" not in str(said)
 
 
-def test_reports_that_wait_are_bounded(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reports_that_wait_are_bounded(receiver: Receiver) -> None:
     """The oldest go first, and the log says so."""
-    monkeypatch.setattr(notifier_module, "WAITING_MAX", 5)
     receiver.status = 500
-    scene = Scene(settings_of(receiver))
+    scene = Scene(settings_of(receiver), waiting_max=5)
     scene.wrong = [replace(MISSING, database=f"app-{number}") for number in range(20)]
     with capture_logs() as said:
         scene.at(100.0)

@@ -12,7 +12,6 @@ import pytest
 
 from tests.engine.running import Place, wait_for
 from walsyncd.config import Found, SearchStoppedError, Settings
-from walsyncd.engine.daemon import path_finder
 from walsyncd.engine.daemon.path_finder import PathFinder
 from walsyncd.errors import FaultError
 
@@ -22,14 +21,14 @@ NOTHING = Found([], [], [], {})
 class Looks:
     """A finder in a thread of its own; each look waits until it may continue."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, **pauses: float) -> None:
         self.settings = settings
         self.count = 0
         self.ready = 0
         self.go_on = threading.Event()
         self.go_on.set()
         self.error: OSError | None = None
-        self.finder = PathFinder(lambda: self.settings, self._find, self._is_ready)
+        self.finder = PathFinder(lambda: self.settings, self._find, self._is_ready, **pauses)
 
     def _find(self, _settings: Settings, is_stopped: Callable[[], bool]) -> Found:
         self.count += 1
@@ -55,13 +54,13 @@ class Looks:
 
 
 @pytest.fixture
-def looks(tmp_path: Path) -> Looks:
-    return Looks(Place(tmp_path).settings())
+def settings(tmp_path: Path) -> Settings:
+    return Place(tmp_path).settings()
 
 
-def test_a_storm_of_events_costs_a_look_a_pause(looks: Looks, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_storm_of_events_costs_a_look_a_pause(settings: Settings) -> None:
     """Whoever wakes it ten thousand times during a pause has it look once."""
-    monkeypatch.setattr(path_finder, "PAUSE_S", 3600.0)
+    looks = Looks(settings, pause_s=3600.0)
     with looks.running() as finder:
         finder.wake()
         wait_for(lambda: looks.ready == 1)
@@ -71,10 +70,9 @@ def test_a_storm_of_events_costs_a_look_a_pause(looks: Looks, monkeypatch: pytes
         assert looks.count == 1
 
 
-def test_what_comes_up_during_a_look_is_looked_for_again(looks: Looks, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_comes_up_during_a_look_is_looked_for_again(settings: Settings) -> None:
     """It may have come after its folder was listed."""
-    monkeypatch.setattr(path_finder, "PAUSE_S", 0.0)
-    monkeypatch.setattr(path_finder, "PAUSE_FACTOR", 0.0)
+    looks = Looks(settings, pause_s=0.0, pause_factor=0.0)
     looks.go_on.clear()
     with looks.running() as finder:
         finder.wake()
@@ -84,17 +82,16 @@ def test_what_comes_up_during_a_look_is_looked_for_again(looks: Looks, monkeypat
         wait_for(lambda: looks.ready == 2)
 
 
-def test_it_looks_without_being_woken(looks: Looks, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_looks_without_being_woken(settings: Settings) -> None:
     """For what no event tells."""
-    monkeypatch.setattr(path_finder, "PAUSE_S", 0.0)
-    monkeypatch.setattr(path_finder, "RECHECK_S", 0.01)
+    looks = Looks(settings, pause_s=0.0, recheck_s=0.01)
     with looks.running():
         wait_for(lambda: looks.ready >= 3)
 
 
-def test_who_waits_is_answered_when_it_was_applied(looks: Looks, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_waits_is_answered_when_it_was_applied(settings: Settings) -> None:
     """At once, whatever the pause; also if another look came before anybody took what this one found."""
-    monkeypatch.setattr(path_finder, "PAUSE_S", 3600.0)
+    looks = Looks(settings, pause_s=3600.0)
     with looks.running() as finder:
         first = finder.look_now()
         wait_for(lambda: looks.ready == 1)
@@ -110,8 +107,9 @@ def test_who_waits_is_answered_when_it_was_applied(looks: Looks, monkeypatch: py
         assert second.done()
 
 
-def test_a_stop_does_not_wait_for_a_look(looks: Looks) -> None:
+def test_a_stop_does_not_wait_for_a_look(settings: Settings) -> None:
     """A tree without end is no reason to stay."""
+    looks = Looks(settings)
     looks.go_on.clear()
     with looks.running() as finder:
         finder.wake()
@@ -119,9 +117,9 @@ def test_a_stop_does_not_wait_for_a_look(looks: Looks) -> None:
     assert looks.ready == 0
 
 
-def test_a_look_that_fails_is_tried_again(looks: Looks, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_look_that_fails_is_tried_again(settings: Settings) -> None:
     """Who waits hears it; the thread continues."""
-    monkeypatch.setattr(path_finder, "PAUSE_S", 0.0)
+    looks = Looks(settings, pause_s=0.0)
     looks.error = OSError("no descriptors")
     with looks.running() as finder:
         assert isinstance(finder.look_now().exception(30.0), FaultError)

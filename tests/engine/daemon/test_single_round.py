@@ -16,7 +16,7 @@ from tests.fakes import Call, FakeStorage
 from walsyncd.adapters.storage.directory import DirectoryStorage
 from walsyncd.adapters.storage.interface import Storage
 from walsyncd.config import Settings
-from walsyncd.engine.daemon import single_round
+from walsyncd.core.limits import DEFAULT_LIMITS, Limits
 from walsyncd.engine.daemon.daemon import ONCE, Daemon
 from walsyncd.errors import TransientError
 
@@ -27,9 +27,9 @@ def place(tmp_path: Path) -> Place:
 
 
 @contextmanager
-def one_round(settings: Settings, storage: Storage) -> Iterator[dict[str, str]]:
+def one_round(settings: Settings, storage: Storage, limits: Limits = DEFAULT_LIMITS) -> Iterator[dict[str, str]]:
     """What is left of each database when the round is over, before the daemon stops."""
-    daemon = Daemon(settings, opening(storage))
+    daemon = Daemon(settings, opening(storage), limits=limits)
     daemon.start()
     single = daemon._single_round()
     try:
@@ -89,21 +89,19 @@ def test_a_missing_database_keeps_nobody_waiting(place: Place) -> None:
 
 def test_it_gives_up_on_a_storage_that_is_away(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is left has a name and a reason."""
-    monkeypatch.setattr(single_round, "TROUBLE_S_MAX", 0.5)
     storage = FakeStorage()
 
     def away(_call: Call) -> None:
         raise TransientError("storage is away")
 
     storage.before = away
-    with wal_database(place.database()), one_round(place.settings("app"), storage) as left:
+    with wal_database(place.database()), one_round(place.settings("app"), storage, Limits(once_trouble_s=0.5)) as left:
         assert set(left) == {"app"}
         storage.before = lambda _call: None
 
 
 def test_it_gives_up_when_nothing_moves(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """A store that takes a request and never answers ends no round by itself."""
-    monkeypatch.setattr(single_round, "STALL_S_MAX", 0.5)
     answer = threading.Event()
     storage = FakeStorage()
 
@@ -111,6 +109,6 @@ def test_it_gives_up_when_nothing_moves(place: Place, monkeypatch: pytest.Monkey
         answer.wait(60)
 
     storage.before = hang
-    with wal_database(place.database()), one_round(place.settings("app"), storage) as left:
+    with wal_database(place.database()), one_round(place.settings("app"), storage, Limits(once_stalled_s=0.5)) as left:
         assert set(left) == {"app"}
         answer.set()

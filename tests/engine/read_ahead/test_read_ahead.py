@@ -8,6 +8,7 @@ from __future__ import annotations
 import random
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,20 +23,19 @@ from walsyncd.engine.follow import copy_frames
 from walsyncd.engine.follow.segment_builder import SegmentBuilder, TooLargeError
 from walsyncd.engine.follow.source_reader import AheadReader
 from walsyncd.engine.follow.step import Batch, Step
-from walsyncd.engine.read_ahead import reading
 from walsyncd.engine.read_ahead.ahead_look import AheadLook, NotReadError
 from walsyncd.engine.read_ahead.read_ahead import ReadAhead
 from walsyncd.errors import TransientError
 
 CHECKPOINT = "PRAGMA wal_checkpoint"
+EVERY_LOOK = Limits(ahead_frames_per_s=1, ahead_window_s=60.0)
+"""No writer is too slow to be read ahead."""
 
 
 @pytest.fixture(autouse=True)
 def every_look_begins_a_reading(monkeypatch: pytest.MonkeyPatch) -> None:
     """A single commit is a burst here."""
     monkeypatch.setattr(copy_frames, "_is_burst", lambda _reader, _count: True)
-    monkeypatch.setattr(reading, "FRAMES_PER_S_MIN", 1)
-    monkeypatch.setattr(reading, "WINDOW_S", 60.0)
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def busy(app: SqliteProcess, follow: Following, restarts: int) -> None:
 def test_restarts_while_the_journal_is_busy(tmp_path: Path, judged: list[AheadLook]) -> None:
     """Five restarts between two looks of the follower leave no gap: all of it was read, and is proven afterwards."""
     path = tmp_path / "app.db"
-    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
+    with wal_database(path) as app, Following(path, tmp_path / "f", limits=EVERY_LOOK).begin() as follow:
         app.execute(insert(1), insert(2))
         follow.look()
         busy(app, follow, 5)
@@ -79,7 +79,7 @@ def test_restarts_while_the_journal_is_busy(tmp_path: Path, judged: list[AheadLo
 def test_without_reading_ahead_they_are_a_gap(tmp_path: Path) -> None:
     """The test above has power: nobody else reads what is overwritten."""
     path = tmp_path / "app.db"
-    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
+    with wal_database(path) as app, Following(path, tmp_path / "f", limits=EVERY_LOOK).begin() as follow:
         app.execute(insert(1), insert(2))
         follow.look()
         follow.tracked.drop_reading()
@@ -90,7 +90,7 @@ def test_without_reading_ahead_they_are_a_gap(tmp_path: Path) -> None:
 def test_what_was_only_read_is_lost_with_the_process(tmp_path: Path) -> None:
     """Neither the journal nor an answer knows of it; after a kill the state is the last one that was durable."""
     path = tmp_path / "app.db"
-    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
+    with wal_database(path) as app, Following(path, tmp_path / "f", limits=EVERY_LOOK).begin() as follow:
         app.execute(insert(1), insert(2))
         follow.look()
         before, rows = follow.state, follow.restored()
@@ -112,7 +112,7 @@ def test_a_look_that_asks_for_more_than_was_read_is_made_again(
 ) -> None:
     """What was read ahead is dropped, and the file is read."""
     path = tmp_path / "app.db"
-    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
+    with wal_database(path) as app, Following(path, tmp_path / "f", limits=EVERY_LOOK).begin() as follow:
         app.execute(insert(1), insert(2))
         follow.look()
         app.execute(insert(3))
@@ -131,7 +131,7 @@ def test_a_full_batch_of_looks_read_ahead_has_not_caught_up(tmp_path: Path, monk
     """Whoever asked after the reading would be told of a position without the commits that came in between."""
     path = tmp_path / "app.db"
     monkeypatch.setattr(Batch, "has_room", property(lambda _self: False))
-    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
+    with wal_database(path) as app, Following(path, tmp_path / "f", limits=EVERY_LOOK).begin() as follow:
         app.execute(insert(1), insert(2))
         follow.look()
         app.execute(insert(3))
@@ -146,7 +146,7 @@ def test_a_full_batch_of_looks_read_ahead_has_not_caught_up(tmp_path: Path, monk
 def test_what_comes_before_a_gap_has_not_caught_up(tmp_path: Path) -> None:
     """A batch ends before a gap that one of its looks finds. Nobody is told that all is well before the gap is."""
     path = tmp_path / "app.db"
-    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
+    with wal_database(path) as app, Following(path, tmp_path / "f", limits=EVERY_LOOK).begin() as follow:
         app.execute(insert(1), insert(2))
         follow.look()
         app.execute(insert(3))
@@ -162,7 +162,7 @@ def test_what_comes_before_a_gap_has_not_caught_up(tmp_path: Path) -> None:
 def test_an_old_tail_is_found_after_new_frames(tmp_path: Path, new_frames: int, judged: list[AheadLook]) -> None:
     """What was read of both incarnations overlaps where the new one ends. What holds more of it is used."""
     path = tmp_path / "app.db"
-    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
+    with wal_database(path) as app, Following(path, tmp_path / "f", limits=EVERY_LOOK).begin() as follow:
         app.execute("PRAGMA wal_autocheckpoint=0", *(insert(number) for number in range(5)))
         follow.look()
         frames = follow.cursor.frames
@@ -177,7 +177,7 @@ def test_an_old_tail_is_found_after_new_frames(tmp_path: Path, new_frames: int, 
 def test_events_after_the_reading_void_its_count(tmp_path: Path, event: str, judged: list[AheadLook]) -> None:
     """A -shm that may have begun to count again between two readings does not count across a restart."""
     path = tmp_path / "app.db"
-    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
+    with wal_database(path) as app, Following(path, tmp_path / "f", limits=EVERY_LOOK).begin() as follow:
         app.execute(*(insert(number) for number in range(3)))
         follow.look()
         app.execute(insert(20))
@@ -195,7 +195,7 @@ def test_events_after_the_reading_void_its_count(tmp_path: Path, event: str, jud
 def test_a_look_read_ahead_is_no_evidence_of_its_own_time(tmp_path: Path) -> None:
     """It shows neither how far an incarnation had come, nor that a frame is still there: events came in between."""
     path = tmp_path / "app.db"
-    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
+    with wal_database(path) as app, Following(path, tmp_path / "f", limits=EVERY_LOOK).begin() as follow:
         app.execute(insert(1), insert(2))
         follow.look()
         app.execute(insert(3))
@@ -215,7 +215,7 @@ def test_a_look_read_ahead_is_no_evidence_of_its_own_time(tmp_path: Path) -> Non
 def test_each_look_of_a_batch_has_its_own_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Commits are never said to have been seen before they were made, in the one segment of several looks."""
     path = tmp_path / "app.db"
-    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
+    with wal_database(path) as app, Following(path, tmp_path / "f", limits=EVERY_LOOK).begin() as follow:
         app.execute(insert(1), insert(2))
         follow.look()
         app.execute(insert(3))
@@ -244,7 +244,7 @@ def test_each_look_of_a_batch_has_its_own_time(tmp_path: Path, monkeypatch: pyte
 def test_a_segment_that_was_given_up_voids_the_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A transaction that is too large for the spool is a gap, and nothing of a broken segment is shipped."""
     path = tmp_path / "app.db"
-    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
+    with wal_database(path) as app, Following(path, tmp_path / "f", limits=EVERY_LOOK).begin() as follow:
         app.execute(insert(1), insert(2))
         follow.look()
         before = follow.restored()
@@ -271,7 +271,7 @@ def test_a_segment_that_was_given_up_voids_the_batch(tmp_path: Path, monkeypatch
 def test_an_error_drops_what_was_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The looks of a batch are made durable together or not at all, and their frames are read again."""
     path = tmp_path / "app.db"
-    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
+    with wal_database(path) as app, Following(path, tmp_path / "f", limits=EVERY_LOOK).begin() as follow:
         app.execute(insert(1), insert(2))
         follow.look()
         before = follow.state
@@ -297,7 +297,7 @@ def test_any_interleaving_gives_a_prefix(tmp_path: Path, seed: int) -> None:
 
     After each look and each kill, what is durable is a prefix of what was committed. Without a gap it is all of it.
     """
-    limits = Limits(batch_bytes=3 * 4120) if seed % 2 else Limits()  # with the former, transactions take several looks
+    limits = replace(EVERY_LOOK, batch_bytes=3 * 4120) if seed % 2 else EVERY_LOOK  # or transactions take several looks
     drawn = random.Random(seed)
     path = tmp_path / "app.db"
     with wal_database(path) as app, Following(path, tmp_path / "f", limits=limits).begin() as follow:
@@ -358,7 +358,7 @@ def test_the_thread_reads_until_it_is_stopped(tmp_path: Path) -> None:
     ahead = ReadAhead()
     thread = threading.Thread(target=ahead.run)
     thread.start()
-    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
+    with wal_database(path) as app, Following(path, tmp_path / "f", limits=EVERY_LOOK).begin() as follow:
         app.execute(insert(1))
         follow.look()
         wal_pair = follow.tracked.wal_pairs.current
@@ -377,7 +377,7 @@ def test_the_thread_reads_until_it_is_stopped(tmp_path: Path) -> None:
 def test_readings_leave_no_descriptors(tmp_path: Path) -> None:
     """A hundred bursts later, as many descriptors are open as before."""
     path = tmp_path / "app.db"
-    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
+    with wal_database(path) as app, Following(path, tmp_path / "f", limits=EVERY_LOOK).begin() as follow:
         app.execute(insert(1))
         follow.look()
         follow.tracked.drop_reading()

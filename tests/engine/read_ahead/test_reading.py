@@ -11,6 +11,7 @@ import pytest
 from tests.adapters.files.sqlite_process import SqliteProcess, wal_database
 from tests.engine.following import Following, insert, open_files
 from walsyncd.core.follow.decision import Cursor
+from walsyncd.core.limits import DEFAULT_LIMITS, Limits
 from walsyncd.core.sqlite.wal import read_frames
 from walsyncd.engine.read_ahead import reading as module
 from walsyncd.engine.read_ahead.ahead_look import AheadLook
@@ -21,7 +22,7 @@ CHECKPOINT = "PRAGMA wal_checkpoint"
 
 
 @contextmanager
-def begun(tmp_path: Path) -> Iterator[tuple[SqliteProcess, Following, Reading]]:
+def begun(tmp_path: Path, limits: Limits = DEFAULT_LIMITS) -> Iterator[tuple[SqliteProcess, Following, Reading]]:
     """An application, a follower that has caught up, and a reading that begins where it is."""
     path = tmp_path / "app.db"
     with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
@@ -29,7 +30,7 @@ def begun(tmp_path: Path) -> Iterator[tuple[SqliteProcess, Following, Reading]]:
         follow.look()
         wal_pair = follow.tracked.wal_pairs.current
         assert wal_pair is not None
-        reading = Reading(wal_pair, follow.cursor, follow.environment.monotonic_ms)
+        reading = Reading(wal_pair, follow.cursor, follow.environment.monotonic_ms, limits)
         yield app, follow, reading
         reading.drop()
 
@@ -114,10 +115,9 @@ def test_without_room_nothing_is_read_and_nothing_is_lost(tmp_path: Path) -> Non
         assert reading.after(follow.cursor) is not None
 
 
-def test_more_than_one_look_may_hold_is_left_to_the_follower(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_than_one_look_may_hold_is_left_to_the_follower(tmp_path: Path) -> None:
     """A WAL that has grown by so much is read from the file, which does not restart soon."""
-    with begun(tmp_path) as (app, follow, reading):
-        monkeypatch.setattr(module, "LOOK_BYTES_MAX", 5000)
+    with begun(tmp_path, Limits(ahead_look_bytes=5000)) as (app, follow, reading):
         app.execute(insert(20), insert(21))
         assert not reading.look(ROOM)
         assert reading.is_over
@@ -141,10 +141,9 @@ def test_it_ends_when_the_wal_index_is_another_one(tmp_path: Path) -> None:
         assert reading.after(follow.cursor) is None
 
 
-def test_it_ends_where_the_writer_is_slow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_ends_where_the_writer_is_slow(tmp_path: Path) -> None:
     """A database at rest costs nothing, and one with a few commits a second what it cost before."""
-    monkeypatch.setattr(module, "WINDOW_S", 0.0)
-    with begun(tmp_path) as (app, _, reading):
+    with begun(tmp_path, Limits(ahead_window_s=0.0)) as (app, _, reading):
         app.execute(insert(20))
         assert not reading.look(ROOM)
 
@@ -153,9 +152,9 @@ def test_fast_writers_are_looked_at_more_often(tmp_path: Path) -> None:
     """Eight times in the life of a WAL, between one and eight milliseconds."""
     with begun(tmp_path) as (app, _, reading):
         assert reading.pause_s == module.LOOK_S_MAX
-        reading._window_frames = int(50_000 * module.WINDOW_S)
+        reading._window_frames = int(50_000 * DEFAULT_LIMITS.ahead_window_s)
         assert reading.pause_s == pytest.approx(1000 / 8 / 50_000)
-        reading._window_frames = int(1_000_000 * module.WINDOW_S)
+        reading._window_frames = int(1_000_000 * DEFAULT_LIMITS.ahead_window_s)
         assert reading.pause_s == module.LOOK_S
         app.execute(CHECKPOINT, insert(20))
         reading.look(ROOM)

@@ -11,17 +11,14 @@ import pytest
 
 from tests.replicas import make_replica
 from walsyncd.core.stored.zstd import zstd
-from walsyncd.engine.restore import base_fetch
 from walsyncd.engine.restore.base_fetch import THREADS, fetch_base, missing_ranges, write_at
 from walsyncd.engine.restore.replica import Replica
 from walsyncd.errors import CorruptError
 
 
 @pytest.mark.parametrize("block", [100, 20_000, 1 << 22])
-def test_ranges_make_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: int) -> None:
+def test_ranges_make_the_file(tmp_path: Path, block: int) -> None:
     """All ranges together are the database file, whether a request brings many of them or a part of one."""
-    monkeypatch.setattr(base_fetch, "BLOCK_BYTES", block)
-    monkeypatch.setattr(base_fetch, "PIECE_BYTES", 3000)
     with make_replica(tmp_path) as maker:
         maker.commit(50, rows=5)
         key = maker.base()
@@ -34,7 +31,7 @@ def test_ranges_make_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, b
             with lock:
                 raw[offset : offset + len(piece)] = piece
 
-        fetch_base(replica, key, manifest, write)
+        fetch_base(replica, key, manifest, write, block_bytes=block, piece_bytes=3000)
         assert raw == maker.file()
     assert len(manifest.ranges) > 2 * THREADS
 
@@ -79,9 +76,8 @@ def test_what_unpacks_to_too_much_is_refused(tmp_path: Path) -> None:
     assert sum(written) <= part.length
 
 
-def test_first_error_stops_a_fetch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_first_error_stops_a_fetch(tmp_path: Path) -> None:
     """Not all of a large base is read after the first range was wrong."""
-    monkeypatch.setattr(base_fetch, "BLOCK_BYTES", 9000)  # a range a request
     with make_replica(tmp_path) as maker:
         maker.commit(300, rows=5)
         key = maker.base()
@@ -89,8 +85,9 @@ def test_first_error_stops_a_fetch(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         manifest = replica.manifest(key)
         ranges = (replace(manifest.ranges[0], checksum="0" * 32), *manifest.ranges[1:])
         written: list[int] = []
+        wrong = replace(manifest, ranges=ranges)
         with pytest.raises(CorruptError, match="the range of"):
-            fetch_base(replica, key, replace(manifest, ranges=ranges), lambda _raw, at: written.append(at))
+            fetch_base(replica, key, wrong, lambda _raw, at: written.append(at), block_bytes=9000)  # a range a request
     assert len(written) < len(ranges) - 1
 
 

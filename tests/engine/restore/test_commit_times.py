@@ -10,8 +10,7 @@ import pytest
 from tests.replicas import ReplicaMaker, make_replica
 from walsyncd.core.restore.coverage import FramesKey
 from walsyncd.core.stored.layout import format_key
-from walsyncd.engine.restore import commit_times
-from walsyncd.engine.restore.commit_times import commits_of
+from walsyncd.engine.restore.commit_times import TAIL_BYTES, commits_of
 from walsyncd.engine.restore.replica import Replica
 from walsyncd.errors import CorruptError
 
@@ -31,7 +30,9 @@ def listed(maker: ReplicaMaker) -> Replica:
     return replica
 
 
-def read_of(replica: Replica, key: FramesKey, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+def read_of(
+    replica: Replica, key: FramesKey, monkeypatch: pytest.MonkeyPatch, *, tail_bytes: int = TAIL_BYTES
+) -> list[int]:
     """How many bytes each request for an object gave."""
     sizes: list[int] = []
     get, stream = Replica.get, Replica.stream
@@ -48,27 +49,25 @@ def read_of(replica: Replica, key: FramesKey, monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(Replica, "get", counted_get)
     monkeypatch.setattr(Replica, "stream", counted_stream)
-    commits_of(replica, key)
+    commits_of(replica, key, tail_bytes=tail_bytes)
     return sizes
 
 
 def test_the_end_of_a_segment_is_enough(maker: ReplicaMaker, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its trailer says every commit; the frames are not fetched."""
     (key,) = maker.ship()
-    monkeypatch.setattr(commit_times, "TAIL_BYTES", 500)
     replica = listed(maker)
-    found = [(commit.frame, commit.time_ms) for commit in commits_of(replica, key).commits]
+    found = [(commit.frame, commit.time_ms) for commit in commits_of(replica, key, tail_bytes=500).commits]
     assert found == [(commit.position.frame, commit.time_ms) for commit in maker.history]
     assert replica.size_of(key) > 5000
-    assert read_of(replica, key, monkeypatch) == [500]
+    assert read_of(replica, key, monkeypatch, tail_bytes=500) == [500]
 
 
 @pytest.mark.parametrize("tail", [4, 60])
-def test_longer_trailers_are_read_whole(maker: ReplicaMaker, monkeypatch: pytest.MonkeyPatch, tail: int) -> None:
+def test_longer_trailers_are_read_whole(maker: ReplicaMaker, tail: int) -> None:
     """A segment of very many transactions: its trailer does not fit into what was asked for."""
     (key,) = maker.ship()
-    monkeypatch.setattr(commit_times, "TAIL_BYTES", tail)
-    assert len(commits_of(listed(maker), key).commits) == 5
+    assert len(commits_of(listed(maker), key, tail_bytes=tail).commits) == 5
 
 
 def test_a_whole_is_read_for_the_trailers_of_all_its_parts(maker: ReplicaMaker) -> None:

@@ -17,13 +17,15 @@ import pytest
 from tests.replicas import NEXT_GENERATION, ReplicaMaker, counter_in, damage, make_replica
 from walsyncd.adapters.files.target import follow_path
 from walsyncd.core.stored.layout import format_key
-from walsyncd.engine.restore import read_replica as standby_module
-from walsyncd.engine.restore.read_replica import ReadReplica
+from walsyncd.engine.restore.read_replica import FollowLimits, ReadReplica
 from walsyncd.engine.restore.replica import Replica
 from walsyncd.engine.restore.restorer import RestoreOptions
 from walsyncd.errors import CorruptError, RefusedError, UsageError
 
 WAIT_S = 120
+
+
+DEFAULTS = FollowLimits()
 
 
 @pytest.fixture
@@ -36,8 +38,10 @@ def maker(tmp_path: Path) -> Iterator[ReplicaMaker]:
 
 
 @contextmanager
-def following(maker: ReplicaMaker, path: Path, *, force: bool = False) -> Iterator[ReadReplica]:
-    read_replica = ReadReplica(Replica(maker.storage, maker.name), path, RestoreOptions(force=force))
+def following(
+    maker: ReplicaMaker, path: Path, *, force: bool = False, limits: FollowLimits = DEFAULTS
+) -> Iterator[ReadReplica]:
+    read_replica = ReadReplica(Replica(maker.storage, maker.name), path, RestoreOptions(force=force), limits)
     try:
         yield read_replica
     finally:
@@ -144,14 +148,13 @@ def test_reader_keeps_its_snapshot(maker: ReplicaMaker, tmp_path: Path) -> None:
         assert reader.execute("PRAGMA integrity_check").fetchone() == ("ok",)
 
 
-def test_wal_of_the_copy_is_emptied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wal_of_the_copy_is_emptied(tmp_path: Path) -> None:
     """It does not grow for ever, and begins again with other salts; thousands of frames need more index blocks."""
-    monkeypatch.setattr(standby_module, "WAL_BYTES_MAX", 5 << 20)
     out = tmp_path / "copy.db"
     sizes = []
     with make_replica(tmp_path, page_size=512) as maker:
         maker.base()
-        with following(maker, out) as read_replica:
+        with following(maker, out, limits=FollowLimits(wal_bytes_max=5 << 20)) as read_replica:
             for _ in range(3):
                 maker.commit(1, rows=6000)
                 maker.ship()
@@ -207,11 +210,10 @@ def test_new_generation_is_taken_over_without_replacing_the_file(maker: ReplicaM
     assert not list(tmp_path.glob(".*next*"))
 
 
-def test_hole_that_stays_is_gone_around(maker: ReplicaMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hole_that_stays_is_gone_around(maker: ReplicaMaker, tmp_path: Path) -> None:
     """A missing segment is waited for, and then a later base is taken."""
-    monkeypatch.setattr(standby_module, "HOLES_MAX", 2)
     out = tmp_path / "copy.db"
-    with following(maker, out) as read_replica:
+    with following(maker, out, limits=FollowLimits(holes_max=2)) as read_replica:
         maker.commit(4)
         keys = maker.ship(every=2)
         maker.remove(keys[0])
@@ -283,9 +285,9 @@ from walsyncd.adapters.storage.directory import DirectoryStorage
 from walsyncd.engine.restore import read_replica
 from walsyncd.engine.restore.replica import Replica
 from walsyncd.engine.restore.restorer import RestoreOptions
-read_replica.WAL_BYTES_MAX = 100_000
 replica = Replica(DirectoryStorage(Path("{root}")), "{name}")
-follower = read_replica.ReadReplica(replica, Path("{path}"), RestoreOptions())
+limits = read_replica.FollowLimits(wal_bytes_max=100_000)
+follower = read_replica.ReadReplica(replica, Path("{path}"), RestoreOptions(), limits)
 print("following", flush=True)
 while True:
     follower.look()

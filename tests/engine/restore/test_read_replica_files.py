@@ -11,10 +11,9 @@ import pytest
 from tests.adapters.files.sqlite_process import SqliteProcess
 from tests.engine.restore.test_read_replica import content, following
 from tests.replicas import NEXT_GENERATION, ReplicaMaker, make_replica
-from walsyncd.adapters.files import replica_file as replica_file_module
 from walsyncd.adapters.files.open_folder import OpenFolder
 from walsyncd.adapters.files.target import follow_path
-from walsyncd.engine.restore import read_replica as read_replica_module
+from walsyncd.engine.restore.read_replica import FollowLimits
 from walsyncd.errors import RefusedError, StateError, WalsyncdError
 
 
@@ -149,14 +148,13 @@ def test_wal_that_fills_the_disk_is_copied_back(
         assert content(out) == content(maker.path)
 
 
-def test_long_wal_is_emptied_once_its_reader_is_gone(
-    maker: ReplicaMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_long_wal_is_emptied_once_its_reader_is_gone(maker: ReplicaMaker, tmp_path: Path) -> None:
     """Also when no further transaction comes."""
-    monkeypatch.setattr(read_replica_module, "WAL_BYTES_MAX", 1000)
-    monkeypatch.setattr(replica_file_module, "CHECKPOINT_WAIT_S", 0)
     out = tmp_path / "copy.db"
-    with following(maker, out) as read_replica, SqliteProcess(f"file:{out}?mode=ro") as reader:
+    with (
+        following(maker, out, limits=FollowLimits(wal_bytes_max=1000, checkpoint_wait_s=0)) as read_replica,
+        SqliteProcess(f"file:{out}?mode=ro") as reader,
+    ):
         maker.commit(3, rows=10)
         maker.ship()
         reader.execute("BEGIN", "SELECT count(*) FROM t")
@@ -167,13 +165,10 @@ def test_long_wal_is_emptied_once_its_reader_is_gone(
         assert Path(f"{out}-wal").stat().st_size == 0
 
 
-def test_long_backlog_is_applied_in_several_transactions(
-    maker: ReplicaMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_long_backlog_is_applied_in_several_transactions(maker: ReplicaMaker, tmp_path: Path) -> None:
     """Each ends with an object, so the copy's own WAL stays short."""
-    monkeypatch.setattr(read_replica_module, "WAL_BYTES_MAX", 1000)
     out = tmp_path / "copy.db"
-    with following(maker, out) as read_replica:
+    with following(maker, out, limits=FollowLimits(wal_bytes_max=1000)) as read_replica:
         maker.commit(3, rows=20)
         keys = maker.ship(every=1)
         reached = [read_replica.look() for _ in keys]

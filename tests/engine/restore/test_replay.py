@@ -15,8 +15,9 @@ from tests.replicas import ReplicaMaker, make_replica
 from walsyncd.core.restore.coverage import FramesKey
 from walsyncd.core.restore.plan import AtPosition, Head
 from walsyncd.core.stored.layout import SegmentKey
-from walsyncd.engine.restore import epoch_reader, replay
+from walsyncd.engine.restore import replay
 from walsyncd.engine.restore.base_fetch import Write, write_at
+from walsyncd.engine.restore.epoch_reader import BATCH_BYTES
 from walsyncd.engine.restore.planner import find_plan
 from walsyncd.engine.restore.replay import Applied, ObjectSlice, Replay, last_size, pieces_of
 from walsyncd.engine.restore.replica import Replica
@@ -41,27 +42,33 @@ def pieces(*keys: FramesKey) -> list[ObjectSlice]:
     return [ObjectSlice(key, key.last, ends.get(key.first, 0)) for key in keys]
 
 
-def applied(maker: ReplicaMaker, descriptor: int, found: Sequence[ObjectSlice], *, pages: int | None = None) -> Applied:
+def applied(
+    maker: ReplicaMaker,
+    descriptor: int,
+    found: Sequence[ObjectSlice],
+    *,
+    pages: int | None = None,
+    batch_bytes: int = BATCH_BYTES,
+) -> Applied:
     """Apply them and cut the file to size."""
     replica = Replica(maker.storage, maker.name)
     count = last_size(replica, found, maker.page_size) if pages is None else pages
-    with Replay(replica, found, maker.page_size, count) as replay:
+    with Replay(replica, found, maker.page_size, count, batch_bytes=batch_bytes) as replay:
         result = replay.onto(descriptor)
     os.ftruncate(descriptor, count * maker.page_size)
     return result
 
 
 @pytest.mark.parametrize("batch_bytes", [1, 20_000, 1 << 22])
-def test_frames_of_all_epochs_are_applied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batch_bytes: int) -> None:
+def test_frames_of_all_epochs_are_applied(tmp_path: Path, batch_bytes: int) -> None:
     """The file is that of the source, and the counts are those of its transactions, whatever the batches."""
-    monkeypatch.setattr(epoch_reader, "BATCH_BYTES", batch_bytes)
     with make_replica(tmp_path) as maker, copy_of(maker.path) as descriptor:
         maker.commit(3, rows=20)
         first = maker.ship(every=2)
         maker.close_epoch()
         maker.commit(4)
         second = maker.ship()
-        result = applied(maker, descriptor, pieces(*first, *second))
+        result = applied(maker, descriptor, pieces(*first, *second), batch_bytes=batch_bytes)
         assert (tmp_path / "copy").read_bytes() == maker.file()
     assert (result.transactions, result.frames) == (7, first[-1].last + second[-1].last)
     assert result.page_count * maker.page_size == (tmp_path / "copy").stat().st_size

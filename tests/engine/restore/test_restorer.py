@@ -13,12 +13,12 @@ import pytest
 
 from tests.adapters.files.sqlite_process import wal_database
 from tests.replicas import GENERATION, NEXT_GENERATION, ReplicaMaker, counter_in, damage, make_replica
-from walsyncd.adapters.files import target as targets
 from walsyncd.core.restore.plan import AtPosition, AtTime, Head, Target
 from walsyncd.core.stored.layout import Key
 from walsyncd.core.stored.position import Position
+from walsyncd.engine.restore.planner import RestoreRequest
 from walsyncd.engine.restore.replica import Replica
-from walsyncd.engine.restore.restorer import Restored, find_plan, restore
+from walsyncd.engine.restore.restorer import Restored, RestoreOptions, find_plan, restore, restore_request
 from walsyncd.errors import CorruptError, NothingToRestoreError, RefusedError, TargetError, UsageError
 
 
@@ -31,6 +31,12 @@ def restored(
 ) -> Restored:
     replica = replica_of(maker)
     return restore(replica, find_plan(replica, target, allow_partial=allow_partial), path, force=force)
+
+
+def restored_with(maker: ReplicaMaker, path: Path, *, kept_bytes_min: int) -> Restored:
+    return restore_request(
+        replica_of(maker), RestoreRequest(Head()), path, RestoreOptions(kept_bytes_min=kept_bytes_min)
+    )
 
 
 def three_epochs(maker: ReplicaMaker) -> None:
@@ -340,13 +346,12 @@ def test_a_write_error_is_not_lost_behind_another(tmp_path: Path, monkeypatch: p
         maker.base()
         maker.commit(4)
         damage(maker.object_path(maker.ship(every=2)[0]))
-        monkeypatch.setattr(targets, "KEPT_BYTES_MIN", 0)
         out = tmp_path / "restored" / "out.db"
         out.parent.mkdir()
         with pytest.raises(CorruptError):
-            restored(maker, Head(), out)
+            restored_with(maker, out, kept_bytes_min=0)
         assert left_in(out.parent), "it would be kept"
         monkeypatch.setattr(os, "fdatasync", failing)
         with pytest.raises(RefusedError, match=os.strerror(errno.EIO)):
-            restored(maker, Head(), out)
+            restored_with(maker, out, kept_bytes_min=0)
         assert not left_in(out.parent)

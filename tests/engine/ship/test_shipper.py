@@ -11,13 +11,13 @@ from tests.fakes import FakeStorage
 from tests.shipping import G1, G2, NAME, T0, Told, segment
 from walsyncd.adapters.journal.journal import Advance, Journal, NewObject, ObjectKind, ObjectRow
 from walsyncd.core.follow.gap import Gap, GapKind
+from walsyncd.core.send.merge import CROWD
 from walsyncd.core.send.pacing import Bucket
 from walsyncd.core.stored.layout import BaseKey, ManifestKey, format_key
 from walsyncd.core.stored.owner import Owner, format_owner
-from walsyncd.engine.ship import shipper
 from walsyncd.engine.ship.database_queue import LOOK_UPLOADS_MAX, DatabaseQueue
 from walsyncd.engine.ship.ownership import Identity, Ownership, Standing
-from walsyncd.engine.ship.shipper import QueueResult, Shipper
+from walsyncd.engine.ship.shipper import ROWS_MAX, QueueResult, Shipper
 
 HOUR_MS = 3_600_000.0
 MANIFEST = NewObject(
@@ -36,7 +36,11 @@ class Rig:
         self.wall_ahead_ms = T0
         self.journal.begin_generation(self.journal.database(NAME, "/srv/app.db").id, G1, "first", "{}", 0)
         self.queue = DatabaseQueue(1, NAME, Bucket(2.0, 0.0), HOUR_MS)
-        self.shipper = Shipper(
+        self.shipper = self.made()
+
+    def made(self, *, rows_max: int = ROWS_MAX, crowd: int = CROWD) -> Shipper:
+        """A shipper with other limits."""
+        return Shipper(
             self.journal,
             self.storage,
             Ownership(self.journal, self.storage, Identity("web-1", "machine-1", "run-1"), lambda: T0),
@@ -44,6 +48,8 @@ class Rig:
             resumed_upto=0,
             wall_ms=lambda: self.wall_ahead_ms + int(self.now_ms),
             monotonic_ms=lambda: self.now_ms,
+            rows_max=rows_max,
+            crowd=crowd,
         )
 
     def spool(self, *objects: NewObject, begin: bool = False) -> list[ObjectRow]:
@@ -117,9 +123,9 @@ def test_a_manifest_needs_no_token_and_goes_alone(rig: Rig) -> None:
     assert rig.drain().next_id is not None
 
 
-def test_more_rows_than_a_turn_looks_at(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_rows_than_a_turn_looks_at(rig: Rig) -> None:
     """They are gathered before they are sent: one object anyway, and none is overlooked."""
-    monkeypatch.setattr(shipper, "ROWS_MAX", 3)
+    rig.shipper = rig.made(rows_max=3)
     rig.queue.bucket = Bucket(0.0, 0.0)
     rig.spool(*(segment(frame, frame) for frame in range(1, 8)))
     while rig.drain(is_urgent=True).next_id is not None:
@@ -128,9 +134,9 @@ def test_more_rows_than_a_turn_looks_at(rig: Rig, monkeypatch: pytest.MonkeyPatc
     assert rig.storage.objects[f"{NAME}/{segment(1, 7).key}"].body == segment(1, 7).body
 
 
-def test_a_crowd_is_merged_while_nothing_can_be_sent(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_crowd_is_merged_while_nothing_can_be_sent(rig: Rig) -> None:
     """A few are left as they are, what was begun stays alone, and the storage is not asked."""
-    monkeypatch.setattr(shipper, "CROWD", 3)
+    rig.shipper = rig.made(crowd=3)
     begun = rig.spool(segment(1, 1), begin=True)
     rig.spool(*(segment(frame, frame) for frame in range(2, 6)), segment(1, 1, epoch=2), segment(2, 2, epoch=2))
     rig.shipper.merge_waiting(rig.queue)

@@ -148,10 +148,9 @@ def test_a_mount_that_does_not_answer_is_silent_as_a_whole(
     stuck: Stuck, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answers, silenced = threading.Event(), list[str]()
-    monkeypatch.setattr(hang_watch, "PROBE_S", LOOK_S)
     monkeypatch.setattr(hang_watch, "mount_of", lambda _path: tmp_path)
     monkeypatch.setattr(os, "statvfs", lambda _path: answers.wait(60))
-    with HangWatch(silenced=silenced.append, look_s=LOOK_S) as watch:
+    with HangWatch(silenced=silenced.append, look_s=LOOK_S, probe_s=LOOK_S) as watch:
         with pytest.raises(UnresponsiveError):
             watch.carry_out(stuck.read)
         assert silenced == [str(tmp_path)]

@@ -20,6 +20,7 @@ from walsyncd.adapters.journal.state_disk import StateDisk
 from walsyncd.adapters.storage.directory import DirectoryStorage
 from walsyncd.cli import main
 from walsyncd.config import Settings
+from walsyncd.core.limits import Limits
 from walsyncd.engine.content.map_making import MapMaker
 from walsyncd.engine.follow.followed_database import FollowedDatabase
 from walsyncd.engine.upkeep import drill
@@ -253,10 +254,10 @@ def test_storage_that_is_away_is_no_failure(place: Place, monkeypatch: pytest.Mo
     assert (last_drill(place), place.row().generation) == (None, generation)
 
 
-def test_stop_does_not_wait_for_a_drill(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stop_does_not_wait_for_a_drill(place: Place) -> None:
     """It is forgotten, and due again; what it had restored is removed."""
-    monkeypatch.setattr("walsyncd.engine.upkeep.drill_runner.BYTES_PER_S_MAX", 100)  # half an hour for this base
-    with application(place), running(drilling(place)):
+    limits = Limits(drill_bytes_per_s=100)  # half an hour for this base
+    with application(place), running(drilling(place), limits=limits):
         place.sync()
         wait_for((place.state / FOLDER).exists)
     assert last_drill(place) is None

@@ -180,7 +180,7 @@ class Target:
         ]
 
     @contextmanager
-    def building(self, tag: str) -> Iterator[int]:
+    def building(self, tag: str, *, kept_bytes_min: int = KEPT_BYTES_MIN) -> Iterator[int]:
         """Yield a descriptor of the partial file, with what an earlier restore of the same content left in it.
 
         The file is removed at the end unless it was published. It is also kept if it is large and the restore was
@@ -197,7 +197,7 @@ class Target:
         except OSError as error:
             raise self._failed("write", error) from error
         except (KeyboardInterrupt, SystemExit, TransientError, CorruptError):
-            kept = os.fstat(descriptor).st_blocks * _BLOCK >= KEPT_BYTES_MIN
+            kept = os.fstat(descriptor).st_blocks * _BLOCK >= kept_bytes_min
             raise
         finally:
             if not kept and self._names_file(self._partial, descriptor):  # otherwise it was published

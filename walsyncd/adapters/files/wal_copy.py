@@ -62,7 +62,9 @@ def _offset(frame: int, frame_size: int) -> int:
     return WAL_HEADER_SIZE + (frame - 1) * frame_size
 
 
-def recover_frames(wal: int, index: WalIndexFile, *, page_size: int, wait_s: float) -> None:
+def recover_frames(
+    wal: int, index: WalIndexFile, *, page_size: int, wait_s: float, batch_bytes: int = BATCH_BYTES
+) -> None:
     """Update the wal-index to the WAL's content up to its last commit. The caller holds WRITER.
 
     Others may use the index meanwhile: what is right in it stays as it is. Raises RefusedError if they are in the way.
@@ -71,13 +73,13 @@ def recover_frames(wal: int, index: WalIndexFile, *, page_size: int, wait_s: flo
         if not held:
             raise RefusedError("follow: another process copies the WAL back or recovers it")
         index.reserve(1)
-        found = _read(wal, index, page_size)
+        found = _read(wal, index, page_size, batch_bytes)
         index.set_backfilled(0, attempted=found.max_frame)
         index.reset_marks(found.max_frame)
         index.publish(found)
 
 
-def _read(wal: int, index: WalIndexFile, page_size: int) -> IndexHeader:
+def _read(wal: int, index: WalIndexFile, page_size: int, batch_bytes: int) -> IndexHeader:
     """Return the header for the WAL's content, and enter its frames into the hash tables."""
     marks = (0, 0, 0, 0, 0)
     header = parse_wal_header(os.pread(wal, WAL_HEADER_SIZE, 0))
@@ -86,7 +88,7 @@ def _read(wal: int, index: WalIndexFile, page_size: int) -> IndexHeader:
     numbers: list[int] = []
     entered = 0
     found = IndexHeader(0, header.big_endian, page_size, 0, 0, header.chain, header.salts, 0, marks)
-    for frames in _frames(wal, header):
+    for frames in _frames(wal, header, batch_bytes):
         numbers += frames.page_numbers.tolist()
         if frames.commits:
             last = frames.commits[-1]
@@ -99,9 +101,9 @@ def _read(wal: int, index: WalIndexFile, page_size: int) -> IndexHeader:
     return found
 
 
-def _frames(wal: int, header: WalHeader) -> Iterator[Frames]:
+def _frames(wal: int, header: WalHeader, batch_bytes: int) -> Iterator[Frames]:
     first, chain = 1, header.chain
-    batch = max(1, BATCH_BYTES // header.frame_size)
+    batch = max(1, batch_bytes // header.frame_size)
     while True:
         data = os.pread(wal, batch * header.frame_size, header.offset_of(first))
         frames = read_frames(data, header, first=first, start=chain)

@@ -6,12 +6,12 @@ once, so a slow or silent client delays nobody. Other threads, ``work``, compute
 ========================================  ===========================================================================
 limit                                     what happens beyond it
 ========================================  ===========================================================================
-``CLIENTS_MAX`` connections               the oldest that is not waiting for an answer is closed
-``REQUEST_S_MAX`` until a request is      the connection is closed
+``clients_max`` connections               the oldest that is not waiting for an answer is closed
+``request_s_max`` until a request is      the connection is closed
 whole
-``ANSWER_S_MAX`` without a byte taken     the connection is closed
+``answer_s_max`` without a byte taken     the connection is closed
 the length of one request                 ``receive`` raises RejectedError with the answer
-``HELD_BYTES_MAX`` in requests            the connection whose bytes exceed it is closed
+``held_bytes_max`` in requests            the connection whose bytes exceed it is closed
 ========================================  ===========================================================================
 
 A slow answer is computed by a thread of another kind, ``work_slowly``: ``respond`` then returns a function instead of
@@ -31,10 +31,6 @@ from typing import TypeAlias
 
 import structlog
 
-CLIENTS_MAX = 64  # more than the people and monitors of a host that ask at once
-REQUEST_S_MAX = 5.0
-ANSWER_S_MAX = 30.0
-HELD_BYTES_MAX = 64 << 20
 RECEIVE_BYTES = 65536
 SEND_BYTES = 1 << 20
 REJECTED_BYTES_MAX = 1 << 20  # read after a refused request, since a client that still sends would miss the answer
@@ -45,6 +41,17 @@ Receive: TypeAlias = Callable[[bytearray], bytes | None]
 Respond: TypeAlias = Callable[[bytes], bytes | Callable[[], bytes]]
 
 _log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionLimits:
+    """What clients may take. The table above says what happens beyond each."""
+
+    clients_max: int = 64
+    """More than the people and monitors of a host that ask at once."""
+    request_s_max: float = 5.0
+    answer_s_max: float = 30.0
+    held_bytes_max: int = 64 << 20
 
 
 class RejectedError(Exception):
@@ -80,7 +87,9 @@ class ConnectionServer:
         receive: Receive,
         respond: Respond,
         monotonic_s: Callable[[], float] = time.monotonic,
+        limits: ConnectionLimits = ConnectionLimits(),
     ) -> None:
+        self._limits = limits
         self._listener = listener
         self._receive = receive
         self._respond = respond
@@ -183,14 +192,14 @@ class ConnectionServer:
         except OSError:  # it went away again, or there are no descriptors; connected clients are still served
             time.sleep(0.01)
             return
-        if len(self._clients) >= CLIENTS_MAX:
+        if len(self._clients) >= self._limits.clients_max:
             idle = next((each for each in self._clients.values() if not each.is_waiting), None)
             if idle is None:
                 connection.close()
                 return
             self._close(idle)
         connection.setblocking(False)
-        self._clients[connection] = _Client(connection, self._monotonic_s() + REQUEST_S_MAX)
+        self._clients[connection] = _Client(connection, self._monotonic_s() + self._limits.request_s_max)
         self._selector.register(connection, selectors.EVENT_READ)
 
     def _read(self, client: _Client) -> None:
@@ -210,7 +219,7 @@ class ConnectionServer:
             client.is_waiting = True
             self._selector.unregister(client.connection)
             self._requests.put((client, request))
-        elif sum(len(each.held) for each in self._clients.values()) > HELD_BYTES_MAX:
+        elif sum(len(each.held) for each in self._clients.values()) > self._limits.held_bytes_max:
             self._close(client)
 
     def _discard(self, client: _Client) -> None:
@@ -232,14 +241,14 @@ class ConnectionServer:
 
     def _begin_answer(self, client: _Client, answer: bytes) -> None:
         client.unsent = memoryview(answer)
-        client.deadline_s = self._monotonic_s() + ANSWER_S_MAX
+        client.deadline_s = self._monotonic_s() + self._limits.answer_s_max
         self._selector.modify(client.connection, selectors.EVENT_WRITE)
 
     def _send(self, client: _Client) -> None:
         assert client.unsent is not None
         sent = client.connection.send(client.unsent[:SEND_BYTES])
         client.unsent = client.unsent[sent:]
-        client.deadline_s = self._monotonic_s() + ANSWER_S_MAX
+        client.deadline_s = self._monotonic_s() + self._limits.answer_s_max
         if not client.unsent:
             self._discard(client)
             self._close(client)

@@ -24,14 +24,14 @@ TIMEOUT_S = 10.0  # to connect, and for each piece of the answer
 _OK = range(200, 300)
 
 
-def get(url: str) -> None:
+def get(url: str, *, timeout_s: float = TIMEOUT_S) -> None:
     """Send a GET. Raises TransientError if the answer is not a success."""
-    _request("GET", url, None)
+    _request("GET", url, None, timeout_s)
 
 
-def post(url: str, facts: Mapping[str, Any]) -> None:
+def post(url: str, facts: Mapping[str, Any], *, timeout_s: float = TIMEOUT_S) -> None:
     """Send facts as JSON in a POST. Raises TransientError if the answer is not a success."""
-    _request("POST", url, json.dumps(facts, ensure_ascii=False).encode())
+    _request("POST", url, json.dumps(facts, ensure_ascii=False).encode(), timeout_s)
 
 
 def with_suffix(url: str, suffix: str) -> str:
@@ -47,7 +47,7 @@ def shown(url: str) -> str:
     return f"{parts.scheme}://{parts.hostname}{port}/…"
 
 
-def _request(method: str, url: str, body: bytes | None) -> None:
+def _request(method: str, url: str, body: bytes | None, timeout_s: float) -> None:
     parts = urlsplit(url)
     headers = {"User-Agent": f"walsyncd/{__version__}"}
     if body is not None:
@@ -56,7 +56,7 @@ def _request(method: str, url: str, body: bytes | None) -> None:
         headers |= make_headers(basic_auth=f"{parts.username}:{parts.password or ''}")
     bare = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], fragment=""))
     try:
-        with _pool(parts.scheme, parts.hostname or "") as pool:
+        with _pool(parts.scheme, parts.hostname or "", timeout_s) as pool:
             answer = pool.request(method, bare, body=body, headers=headers, preload_content=False)
             answer.close()
     except (HTTPError, ValueError, OSError) as error:
@@ -66,8 +66,8 @@ def _request(method: str, url: str, body: bytes | None) -> None:
         raise TransientError(f"{method} {shown(url)}: the answer is {answer.status}")
 
 
-def _pool(scheme: str, host: str) -> PoolManager:
+def _pool(scheme: str, host: str, timeout_s: float) -> PoolManager:
     """Return connections for one request. The next request comes too late to use the same ones."""
-    how: dict[str, Any] = {"retries": False, "timeout": Timeout(connect=TIMEOUT_S, read=TIMEOUT_S)}
+    how: dict[str, Any] = {"retries": False, "timeout": Timeout(connect=timeout_s, read=timeout_s)}
     proxy = None if proxy_bypass(host) else getproxies().get(scheme)
     return ProxyManager(proxy, **how) if proxy else PoolManager(**how)

@@ -99,8 +99,9 @@ class RollbackJournal:
 class _Records:
     """The records of all parts that were read so far."""
 
-    def __init__(self, read: Read, page_size: int) -> None:
+    def __init__(self, read: Read, page_size: int, count_max: int) -> None:
         self._read = read
+        self._count_max = count_max
         self._page_size = page_size
         self._record_size = page_size + 8
         self._lock_page = _LOCK_BYTE // page_size + 1
@@ -108,12 +109,17 @@ class _Records:
         self.count = 0
         self.parts = 0
 
+    @property
+    def are_too_many(self) -> bool:
+        """Whether there are more than a proof is worth."""
+        return self.count > self._count_max
+
     def take_part(self, at: int, nonce: int) -> int:
         """Take the records from offset ``at`` on. Returns where the first bytes are that are none."""
         self.parts += 1
         size = self._record_size
         most = max(1, _BLOCK_BYTES // size)
-        while self.count <= RECORDS_MAX:
+        while not self.are_too_many:
             block = memoryview(self._read(at, most * size))
             whole = len(block) // size
             for index in range(whole):
@@ -140,7 +146,9 @@ def page_sum(page: bytes | memoryview) -> int:
     return sum(page[len(page) - 200 : 0 : -200])
 
 
-def parse_rollback_journal(read: Read, page_size: int) -> RollbackJournal | JournalFault:
+def parse_rollback_journal(
+    read: Read, page_size: int, *, records_max: int = RECORDS_MAX
+) -> RollbackJournal | JournalFault:
     """Return the records of a journal that was deleted at the end of its transaction."""
     head = read(0, JOURNAL_HEADER_SIZE)
     if not head:
@@ -156,12 +164,14 @@ def parse_rollback_journal(read: Read, page_size: int) -> RollbackJournal | Jour
         return JournalFault.DAMAGED
     if stated not in {page_size, 0}:
         return JournalFault.OTHER_PAGE_SIZE
-    records = _Records(read, page_size)
+    records = _Records(read, page_size, records_max)
     fault = _take_parts(records, read, 0, sector)
     return fault or _journal(records, read, page_size, records.by_page)
 
 
-def parse_kept_journal(read: Read, size: int, page_size: int) -> RollbackJournal | JournalFault:
+def parse_kept_journal(
+    read: Read, size: int, page_size: int, *, records_max: int = RECORDS_MAX
+) -> RollbackJournal | JournalFault:
     """Return the records of a journal of ``size`` bytes that still exists, with its header zeroed (``PERSIST``).
 
     They belong to the last transaction that wrote a record. Its page 1 counts only from the first part, because a part
@@ -175,9 +185,9 @@ def parse_kept_journal(read: Read, size: int, page_size: int) -> RollbackJournal
     sector, nonce = _first_kept_record(read, page_size)
     if not sector:
         return JournalFault.EMPTY
-    records = _Records(read, page_size)
+    records = _Records(read, page_size, records_max)
     end = records.take_part(sector, nonce)
-    if records.count > RECORDS_MAX:
+    if records.are_too_many:
         return JournalFault.TOO_LARGE
     if not records.count:
         return JournalFault.DAMAGED
@@ -221,7 +231,7 @@ def _take_parts(records: _Records, read: Read, at: int, sector: int) -> JournalF
             return None
         before = records.count
         end = records.take_part(at + sector, nonce)
-        if records.count > RECORDS_MAX:
+        if records.are_too_many:
             return JournalFault.TOO_LARGE
         if stated == _NO_SYNC:
             return None

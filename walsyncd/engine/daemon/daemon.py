@@ -88,7 +88,7 @@ class Daemon:
         self._journal = Journal.open(settings.daemon.state_dir, on_corrupt=self._supervisor.crashed)
         self._journal.sweep()
         self._identity = new_run(self._journal)
-        self._limit = SpoolLimit(self._journal, settings.daemon.spool_bytes_max)
+        self._limit = SpoolLimit(self._journal, settings.daemon.spool_bytes_max, check_share=limits.spool_check_share)
         self._schedule = Schedule(limits)
         self._attention = Attention(self._schedule, self._stalls, databases=lambda: self.databases)
         self._watcher = InotifyReader()
@@ -211,7 +211,8 @@ class Daemon:
 
     def _single_round(self) -> SingleRound:
         look, trouble, call = self._control.look, self._observability.trouble, self._supervisor.call
-        single = SingleRound(self._journal, self._databases.all, self._destinations, look, trouble, lambda: call(ONCE))
+        databases, limits = self._databases.all, self._environment.limits
+        single = SingleRound(self._journal, databases, self._destinations, look, trouble, lambda: call(ONCE), limits)
         self._supervisor.start("once", single.run)
         return single
 

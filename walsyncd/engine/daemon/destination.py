@@ -7,6 +7,7 @@ to the same place end nothing: as after a restart, each database is claimed agai
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Iterable
 
@@ -230,7 +231,7 @@ def _driller(
         request=follower.request,
         read_shipped=ShippedMoments(environment, follower.request).read_now,
         on_generation_lost=events.on_generation_lost,
-        bytes_per_s_max=bytes_per_s_max,
+        bytes_per_s_max=min(environment.limits.drill_bytes_per_s, bytes_per_s_max or math.inf),
         wall_ms=environment.wall_ms,
     )
 

@@ -92,8 +92,10 @@ class Notifier:
         complaints: Callable[[], Sequence[Complaint] | None],
         *,
         wall_ms: Callable[[], int] = clock.wall_ms,
+        waiting_max: int = WAITING_MAX,
     ) -> None:
         self._host = host
+        self._waiting_max = waiting_max
         self._complaints = complaints
         self._wall_ms = wall_ms
         self._alarm = Alarm()
@@ -169,9 +171,9 @@ class Notifier:
     def _report(self, event: str, complaint: Complaint, since_ms: int, now_ms: int) -> None:
         if self._settings.problem_url is None:
             return
-        if len(self._waiting) >= WAITING_MAX:
+        if len(self._waiting) >= self._waiting_max:
             self._waiting.popleft()
-            self._failed("problem_url", f"more than {WAITING_MAX} reports wait: the oldest are dropped")
+            self._failed("problem_url", f"more than {self._waiting_max} reports wait: the oldest are dropped")
         self._waiting.append(
             {
                 "event": event,

@@ -50,10 +50,15 @@ class PathFinder:
         settings: Callable[[], Settings],
         find: Callable[[Settings, Callable[[], bool]], Found],
         ready: Callable[[], None],
+        *,
+        pause_s: float = PAUSE_S,
+        pause_factor: float = PAUSE_FACTOR,
+        recheck_s: float = RECHECK_S,
     ) -> None:
         self._settings = settings
         self._find = find
         self._ready = ready
+        self._pause_s, self._pause_factor, self._recheck_s = pause_s, pause_factor, recheck_s
         self._alarm = Alarm()
         self._lock = threading.Lock()
         self._waiting: list[Future[None]] = []
@@ -80,13 +85,13 @@ class PathFinder:
     def run(self) -> None:
         """The thread: until ``stop``."""
         pause_s = 0.0
-        while self._alarm.pause(pause_s) and self._alarm.wait(max(0.0, RECHECK_S - pause_s)):
+        while self._alarm.pause(pause_s) and self._alarm.wait(max(0.0, self._recheck_s - pause_s)):
             began_s = time.monotonic()
             try:
                 self._look()
             except WalsyncdError as error:
                 _log.error("database_search_failed", reason=str(error), remedy="tried again within a minute")
-            pause_s = max(PAUSE_S, PAUSE_FACTOR * (time.monotonic() - began_s))
+            pause_s = max(self._pause_s, self._pause_factor * (time.monotonic() - began_s))
 
     def stop(self) -> None:
         """End the thread, in the middle of a look if need be."""

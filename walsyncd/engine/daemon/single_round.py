@@ -8,7 +8,7 @@ A thread of the daemon waits for this while all others work as usual:
 
 It stops waiting for a database that can't be read or that another daemon has taken over, and for a base that was
 abandoned ``BASE_FAILURES_MAX`` times. It stops waiting for everything when nothing was read, stored or removed for
-``STALL_S_MAX``, or for ``TROUBLE_S_MAX`` while the storage is away or refuses.
+``once_stalled_s``, or for ``once_trouble_s`` while the storage is away or refuses.
 """
 
 from __future__ import annotations
@@ -20,12 +20,11 @@ from collections.abc import Callable, Sequence
 import structlog
 
 from walsyncd.adapters.journal.journal import DatabaseRow, Journal
+from walsyncd.core.limits import Limits
 from walsyncd.engine.daemon.destinations import Destinations
 from walsyncd.engine.follow.followed_database import FollowedDatabase
 
 LOOK_S_MAX = 600.0  # the first look at a large WAL reads it whole
-TROUBLE_S_MAX = 30.0  # a storage that fails for this long is left for the next run
-STALL_S_MAX = 600.0  # a part of 8 MiB on the slowest usable line takes less
 BASE_FAILURES_MAX = 3
 POLL_S = 0.1
 
@@ -45,6 +44,7 @@ class SingleRound:
         look: Callable[[Sequence[FollowedDatabase], float], object],
         trouble: Callable[[], str],
         done: Callable[[], None],
+        limits: Limits,
     ) -> None:
         self._journal = journal
         self._databases = databases
@@ -52,6 +52,7 @@ class SingleRound:
         self._look = look
         self._trouble = trouble
         self._done = done
+        self._limits = limits
         self._stopping = threading.Event()
         self.left: dict[str, str] = {}
         """What is left of each database, and why, by name; empty if nothing is."""
@@ -78,7 +79,7 @@ class SingleRound:
             now_s, progress = time.monotonic(), self._progress()
             if progress != seen:
                 seen, moved_s = progress, now_s
-            if now_s - moved_s > (TROUBLE_S_MAX if self._trouble() else STALL_S_MAX):
+            if now_s - moved_s > (self._limits.once_trouble_s if self._trouble() else self._limits.once_stalled_s):
                 return
 
     def _progress(self) -> object:

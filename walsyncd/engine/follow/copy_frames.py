@@ -26,7 +26,6 @@ from walsyncd.engine.follow.no_wal import end_of_wal
 from walsyncd.engine.follow.segment_builder import FrameCollector, LongTransaction, SegmentBuilder
 from walsyncd.engine.follow.source_reader import SourceReader, reached_after
 from walsyncd.engine.follow.step import AT_ONCE, Step, gap_step
-from walsyncd.engine.read_ahead.reading import FRAMES_PER_S_MIN
 from walsyncd.errors import WalsyncdError
 
 EPOCH_FRAMES_MAX = 1 << 31  # a frame number has 32 bits, and an epoch with a base under way is not closed
@@ -173,7 +172,7 @@ def _is_burst(reader: SourceReader, count: int) -> bool:
     if count < AHEAD_FRAMES_MIN or mark is None:
         return False
     elapsed_ms = max(1, reader.environment.monotonic_ms() - mark.seen_ms)
-    return 1000 * count >= FRAMES_PER_S_MIN * elapsed_ms
+    return 1000 * count >= reader.environment.limits.ahead_frames_per_s * elapsed_ms
 
 
 def new_collector(reader: SourceReader, stream: Stream, cursor: Cursor) -> FrameCollector:

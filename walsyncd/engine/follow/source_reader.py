@@ -204,8 +204,10 @@ class SourceReader:
         if self.batch is None or tracked.reading is not None or wal_pair.ended or wal_pair.shm is None:
             return
         if evidence.believe_index and evidence.verified:
-            clock = self.environment.monotonic_ms
-            tracked.reading = self.environment.read_ahead.begin(tracked.row_id, wal_pair, cursor, clock)
+            environment = self.environment
+            tracked.reading = environment.read_ahead.begin(
+                tracked.row_id, wal_pair, cursor, environment.monotonic_ms, environment.limits
+            )
 
     def run(self, start: Cursor, last: int | None) -> Iterator[Frames]:
         """Read all verified frames after ``start`` in batches, up to ``last``, or to the end of the chain if None."""

@@ -21,6 +21,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from walsyncd.core.follow.decision import Cursor
+from walsyncd.core.limits import DEFAULT_LIMITS, Limits
 from walsyncd.engine.read_ahead.reading import LOOK_S, Reading, WatchedPair
 from walsyncd.engine.threads.boundary import boundary
 from walsyncd.errors import WalsyncdError
@@ -38,9 +39,16 @@ class ReadAhead:
         self._is_stopping = False
         self._lingers_until_s = 0.0
 
-    def begin(self, row_id: int, wal_pair: WatchedPair, cursor: Cursor, now_ms: Callable[[], int]) -> Reading:
+    def begin(
+        self,
+        row_id: int,
+        wal_pair: WatchedPair,
+        cursor: Cursor,
+        now_ms: Callable[[], int],
+        limits: Limits = DEFAULT_LIMITS,
+    ) -> Reading:
         """Begin to read a database ahead, after ``cursor``."""
-        reading = Reading(wal_pair, cursor, now_ms)
+        reading = Reading(wal_pair, cursor, now_ms, limits)
         with self._changed:
             self._readings[row_id] = reading
             if time.monotonic() > self._lingers_until_s:

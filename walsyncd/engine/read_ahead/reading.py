@@ -14,6 +14,7 @@ from typing import Protocol
 
 from walsyncd.adapters.files.source import Liveness, OpenFile, liveness
 from walsyncd.core.follow.decision import Cursor, DmsHolder, Observation
+from walsyncd.core.limits import DEFAULT_LIMITS, Limits
 from walsyncd.core.sqlite.wal import FRAME_HEADER_SIZE, WAL_HEADER_SIZE, Salts, WalHeader, parse_wal_header
 from walsyncd.core.sqlite.walindex import WALINDEX_READ_SIZE, IndexHeader, parse_index_header
 from walsyncd.engine.read_ahead.ahead_look import AheadLook, joined
@@ -21,10 +22,6 @@ from walsyncd.engine.read_ahead.ahead_look import AheadLook, joined
 LOOK_S, LOOK_S_MAX = 0.001, 0.008  # the fastest WAL lives for ten milliseconds
 LOOK_SHARE = 8  # so many looks while the WAL grows from its beginning to its restart
 WAL_FRAMES = 1000  # where SQLite restarts a WAL by default
-WINDOW_S = 0.25
-# Slower writers are not read ahead: their WALs live longer than an fsync of a slow disk takes.
-FRAMES_PER_S_MIN = 2500
-LOOK_BYTES_MAX = 16 << 20  # of one look; a WAL that has grown by more does not restart soon
 JOINED_BYTES_MAX = 4 << 20
 PIECE_BYTES = 1 << 20
 _HEADERS = slice(0, 96)  # both copies of the wal-index's header
@@ -65,7 +62,13 @@ class Reading:
     Backpressure is not told: it holds the writer back until what was read is durable.
     """
 
-    def __init__(self, wal_pair: WatchedPair, cursor: Cursor, now_ms: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        wal_pair: WatchedPair,
+        cursor: Cursor,
+        now_ms: Callable[[], int],
+        limits: Limits = DEFAULT_LIMITS,
+    ) -> None:
         assert wal_pair.shm is not None
         self.wal_pair = wal_pair
         self._wal, self._shm = wal_pair.wal, wal_pair.shm
@@ -74,6 +77,7 @@ class Reading:
         self._serial = wal_pair.serial
         self.cursor = cursor
         self._now_ms = now_ms
+        self._limits = limits
         self._looks: deque[AheadLook] = deque()
         self._first: AheadLook | None = None
         self._read_bytes = self._taken_bytes = 0  # each is written by one thread
@@ -92,7 +96,9 @@ class Reading:
     @property
     def pause_s(self) -> float:
         """How long to wait before the next look, by the writer's speed."""
-        frames_per_s = max(self._frames_per_s, self._window_frames / WINDOW_S, FRAMES_PER_S_MIN)
+        frames_per_s = max(
+            self._frames_per_s, self._window_frames / self._limits.ahead_window_s, self._limits.ahead_frames_per_s
+        )
         return min(LOOK_S_MAX, max(LOOK_S, self._wal_frames / LOOK_SHARE / frames_per_s))
 
     def after(self, cursor: Cursor) -> AheadLook | None:
@@ -144,11 +150,11 @@ class Reading:
     def _is_slow(self) -> bool:
         """Whether the writer was slow in the last window."""
         now_s = time.monotonic()
-        if now_s - self._window_s < WINDOW_S:
+        if now_s - self._window_s < self._limits.ahead_window_s:
             return False
         self._frames_per_s = self._window_frames / (now_s - self._window_s)
         self._window_s, self._window_frames = now_s, 0
-        return self._frames_per_s < FRAMES_PER_S_MIN
+        return self._frames_per_s < self._limits.ahead_frames_per_s
 
     def _note_frames(self, index: IndexHeader) -> None:
         """Note how much was read, before ``cursor`` moves to ``index``."""
@@ -187,15 +193,15 @@ class Reading:
                 cursor.salts,
                 cursor.frames,
                 before,
-                *self._read(cursor, index, before.wal, min(room, LOOK_BYTES_MAX)),
+                *self._read(cursor, index, before.wal, min(room, self._limits.ahead_look_bytes)),
                 began_ms=began_ms,
                 shm_serial=self._serial,
                 index_rebuilds=index_rebuilds,
                 closed=closed,
             )
         except _NoRoomError:
-            self._window_s, self._window_frames = time.monotonic(), FRAMES_PER_S_MIN
-            return room < LOOK_BYTES_MAX  # it waits until the follower has taken something
+            self._window_s, self._window_frames = time.monotonic(), self._limits.ahead_frames_per_s
+            return room < self._limits.ahead_look_bytes  # it waits until the follower has taken something
         if look.after.index is None or look.after.index.salts != index.salts:
             return look.after.holder is DmsHolder.LIVE  # what was read may have been overwritten meanwhile
         self._note_frames(index)

@@ -13,6 +13,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
 
 from walsyncd.core.stored.layout import ManifestKey
 from walsyncd.core.stored.manifest import Manifest, Range, RangeDigest
@@ -29,6 +30,14 @@ Write = Callable[[bytes | memoryview, int], object]
 Advance = Callable[[int], object]
 
 
+@dataclass(frozen=True, slots=True)
+class _Sizes:
+    """How many packed bytes one request brings, and how many unpacked bytes are written at once."""
+
+    block_bytes: int
+    piece_bytes: int
+
+
 def fetch_base(
     replica: Replica,
     key: ManifestKey,
@@ -37,20 +46,22 @@ def fetch_base(
     *,
     ranges: Sequence[Range] | None = None,
     advance: Advance = lambda _raw_bytes: None,
+    block_bytes: int = BLOCK_BYTES,
+    piece_bytes: int = PIECE_BYTES,
 ) -> None:
     """Call ``write(raw, offset)`` for the whole file, or for ``ranges``, in any order and from several threads.
 
     What was written is verified only when this returns. Raises CorruptError with the base's object and the range.
     """
-    wanted = manifest.ranges if ranges is None else ranges
+    wanted, sizes = manifest.ranges if ranges is None else ranges, _Sizes(block_bytes, piece_bytes)
     with naming_object(key.base), ThreadPoolExecutor(THREADS, thread_name_prefix="fetch") as pool:
         running: set[Future[None]] = set()
         try:
-            for group in _groups(wanted):
+            for group in _groups(wanted, block_bytes):
                 if len(running) >= 2 * THREADS:  # few wait, so that an error ends the fetch soon
                     done, running = wait(running, return_when=FIRST_COMPLETED)
                     _raise_first(done)
-                running.add(pool.submit(_fetch, replica, manifest.key, group, write, advance))
+                running.add(pool.submit(_fetch, replica, manifest.key, group, write, advance, sizes))
             _raise_first(wait(running).done)
         finally:
             for future in running:
@@ -62,11 +73,11 @@ def _raise_first(done: set[Future[None]]) -> None:
         future.result()
 
 
-def _groups(ranges: Sequence[Range]) -> Iterator[list[Range]]:
+def _groups(ranges: Sequence[Range], block_bytes: int) -> Iterator[list[Range]]:
     """Yield the ranges that one request fetches. They follow one another in the object."""
     group: list[Range] = []
     for part in ranges:
-        if group and part.object_offset + part.object_length - group[0].object_offset > BLOCK_BYTES:
+        if group and part.object_offset + part.object_length - group[0].object_offset > block_bytes:
             yield group
             group = []
         group.append(part)
@@ -74,31 +85,31 @@ def _groups(ranges: Sequence[Range]) -> Iterator[list[Range]]:
         yield group
 
 
-def _fetch(replica: Replica, name: str, group: Sequence[Range], write: Write, advance: Advance) -> None:
+def _fetch(replica: Replica, name: str, group: Sequence[Range], write: Write, advance: Advance, sizes: _Sizes) -> None:
     first = group[0].object_offset
     end = group[-1].object_offset + group[-1].object_length
-    if end - first <= BLOCK_BYTES:
+    if end - first <= sizes.block_bytes:
         block = memoryview(replica.get(name, first=first, length=end - first))
         for part in group:
             start = part.object_offset - first
-            _unpack(iter([bytes(block[start : start + part.object_length])]), part, write)
+            _unpack(iter([bytes(block[start : start + part.object_length])]), part, write, sizes.piece_bytes)
             advance(part.length)
         return
     (part,) = group
-    _unpack(_blocks(replica, name, first, end), part, write)
+    _unpack(_blocks(replica, name, first, end, sizes.block_bytes), part, write, sizes.piece_bytes)
     advance(part.length)
 
 
-def _blocks(replica: Replica, name: str, first: int, end: int) -> Iterator[bytes]:
+def _blocks(replica: Replica, name: str, first: int, end: int, block_bytes: int) -> Iterator[bytes]:
     while first < end:
-        block = replica.get(name, first=first, length=min(BLOCK_BYTES, end - first))
+        block = replica.get(name, first=first, length=min(block_bytes, end - first))
         if not block:
             return
         yield block
         first += len(block)
 
 
-def _unpack(blocks: Iterator[bytes], part: Range, write: Write) -> None:
+def _unpack(blocks: Iterator[bytes], part: Range, write: Write, piece_bytes: int) -> None:
     """Write a range while it is unpacked. Raises CorruptError if it is not what the manifest says."""
     # The output is limited, since a few bytes can claim gigabytes. The limit is one byte more than there must be, so
     # that the decompressor gets to the end of the frame and checks zstd's own checksum.
@@ -110,7 +121,7 @@ def _unpack(blocks: Iterator[bytes], part: Range, write: Write) -> None:
         if decompressor.needs_input and not data:
             break
         try:
-            raw = decompressor.decompress(data, min(PIECE_BYTES, part.length + 1 - size))
+            raw = decompressor.decompress(data, min(piece_bytes, part.length + 1 - size))
         except zstd.ZstdError as error:
             raise CorruptError(f"the range of {part.length} bytes at {part.offset}: {error}") from error
         if size + len(raw) <= part.length:

@@ -30,9 +30,9 @@ class ObjectCommits:
     bridge: BridgeSpan | None
 
 
-def commits_of(replica: Replica, key: FramesKey) -> ObjectCommits:
+def commits_of(replica: Replica, key: FramesKey, *, tail_bytes: int = TAIL_BYTES) -> ObjectCommits:
     """Return all commits of an object. Raises CorruptError with its name."""
-    trailer = _only_trailer(replica, key)
+    trailer = _only_trailer(replica, key, tail_bytes)
     with naming_object(key):
         parts = [trailer] if trailer is not None else with_retries(lambda: list(trailers(replica, key)))
         if key.bridge != (parts[0].bridge is not None):
@@ -50,17 +50,17 @@ def bridge_of(replica: Replica, key: FramesKey) -> tuple[Commit, BridgeSpan]:
     return first.commits[0], first.bridge
 
 
-def end_trailer(replica: Replica, key: FramesKey) -> Trailer | None:
+def end_trailer(replica: Replica, key: FramesKey, *, tail_bytes: int = TAIL_BYTES) -> Trailer | None:
     """Return the trailer of an object's last part, or None if the end of the object does not hold all of it."""
     size = replica.size_of(key)
-    first = max(0, size - TAIL_BYTES)
+    first = max(0, size - tail_bytes)
     with naming_object(key):
         return last_trailer(replica.get(format_key(key), first=first, length=size - first)) if size else None
 
 
-def _only_trailer(replica: Replica, key: FramesKey) -> Trailer | None:
+def _only_trailer(replica: Replica, key: FramesKey, tail_bytes: int = TAIL_BYTES) -> Trailer | None:
     """Return the trailer of an object of one part, or None if the object has to be read for it."""
-    trailer = end_trailer(replica, key)
+    trailer = end_trailer(replica, key, tail_bytes=tail_bytes)
     whole = key.epoch, key.first, key.last
     return trailer if trailer and (trailer.epoch, trailer.first, trailer.last) == whole else None
 

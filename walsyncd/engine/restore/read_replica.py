@@ -22,7 +22,13 @@ from pathlib import Path
 import structlog
 
 from walsyncd.adapters.files.durable_file import reading, writing
-from walsyncd.adapters.files.replica_file import FOREIGN_WRITE_HINT, ForeignWriteError, ReplicaFile, Update
+from walsyncd.adapters.files.replica_file import (
+    CHECKPOINT_WAIT_S,
+    FOREIGN_WRITE_HINT,
+    ForeignWriteError,
+    ReplicaFile,
+    Update,
+)
 from walsyncd.adapters.files.statx import birth_ns
 from walsyncd.adapters.files.target import Target as TargetFile
 from walsyncd.adapters.files.target import follow_path
@@ -40,8 +46,6 @@ from walsyncd.engine.restore.replica import DamagedError, Replica
 from walsyncd.engine.restore.restorer import RestoreOptions, restore_request
 from walsyncd.errors import RefusedError, StateError, TransientError, UsageError, VanishedError
 
-HOLES_MAX = 30  # looks that see the same hole before it is believed: a segment may still be on its way
-WAL_BYTES_MAX = 16 << 20  # of the copy's own WAL before it is copied back and emptied
 PAGES_A_BATCH = 1024
 NOTE_BYTES_MAX = 64 << 10  # names and URLs are far shorter
 _JOURNAL_MODES = slice(18, 20)  # of page 1: 2 and 2 is WAL
@@ -58,13 +62,28 @@ class Moved:
     rebuilt: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class FollowLimits:
+    """What a copy waits for, and how long its own WAL may become."""
+
+    holes_max: int = 30
+    """Looks that see the same hole before it is believed: a segment may still be on its way."""
+    wal_bytes_max: int = 16 << 20
+    """Of the copy's own WAL before it is copied back and emptied."""
+    checkpoint_wait_s: float = CHECKPOINT_WAIT_S
+    """For readers, when the WAL is copied back or restarted."""
+
+
 class ReadReplica:
     """A copy at ``path``, which is restored if there is none.
 
     Raises UsageError, RefusedError and what a restore raises.
     """
 
-    def __init__(self, replica: Replica, path: Path, how: RestoreOptions) -> None:
+    def __init__(
+        self, replica: Replica, path: Path, how: RestoreOptions, limits: FollowLimits = FollowLimits()
+    ) -> None:
+        self._limits = limits
         self._replica = replica
         self._holes = 0
         self._damaged: set[Key] = set()
@@ -108,12 +127,14 @@ class ReadReplica:
         Raises CorruptError if an object is damaged and no other one holds the same frames, and ForeignWriteError if
         another process has written to the copy.
         """
-        if self._file.wal_bytes > WAL_BYTES_MAX:  # readers were in the way after the last transaction
+        if self._file.wal_bytes > self._limits.wal_bytes_max:  # readers were in the way after the last transaction
             self._file.checkpoint(wait_s=0)
         try:
             return self._look()
         except StateError:
-            self._file.checkpoint()  # the copy's own WAL may be what fills the disk
+            self._file.checkpoint(
+                wait_s=self._limits.checkpoint_wait_s
+            )  # the copy's own WAL may be what fills the disk
             raise
         except ForeignWriteError as error:
             with self._noting():
@@ -145,7 +166,7 @@ class ReadReplica:
                 return None
         if due < self._point.intended or coverage.end in {End.HOLE, End.FORK, End.PRUNED}:
             self._holes += 1
-            if self._holes > HOLES_MAX or coverage.end is End.PRUNED:
+            if self._holes > self._limits.holes_max or coverage.end is End.PRUNED:
                 return self._rebuild(coverage.detail or "objects that were applied are gone")
         return None
 
@@ -188,7 +209,7 @@ class ReadReplica:
 
     def _next_point(self, coverage: Coverage) -> Point:
         """Where the next transaction ends: after some objects, so that a long backlog does not fill the disk."""
-        at, time_ms, place, left = self._point.applied, self._point.time_ms, coverage.last, WAL_BYTES_MAX
+        at, time_ms, place, left = self._point.applied, self._point.time_ms, coverage.last, self._limits.wal_bytes_max
         for key in coverage.objects:
             if (key.epoch, key.last) <= (at.epoch, at.frame):
                 continue
@@ -219,7 +240,7 @@ class ReadReplica:
             )
             reached = restored.plan.reached
             with self._opened(name) as new:
-                is_whole = self._file.checkpoint()
+                is_whole = self._file.checkpoint(wait_s=self._limits.checkpoint_wait_s)
                 _check_page_size(new, self._file.page_size)
                 with self._file.update() as update:
                     writer = _Writer(update, self._file.page_size)
@@ -253,8 +274,8 @@ class ReadReplica:
     def _done(self, reached: Point) -> None:
         self._point = replace(self._point, applied=reached.position, intended=reached.position, time_ms=reached.time_ms)
         self._holes = 0
-        if self._file.wal_bytes > WAL_BYTES_MAX:
-            self._file.checkpoint()
+        if self._file.wal_bytes > self._limits.wal_bytes_max:
+            self._file.checkpoint(wait_s=self._limits.checkpoint_wait_s)
 
     def _note(self, applied: Position, intended: Point) -> None:
         with self._noting():

@@ -24,7 +24,7 @@ from walsyncd.core.sqlite.checksum import Chain
 from walsyncd.core.sqlite.wal import FRAME_HEADER_SIZE, Frames
 from walsyncd.core.stored.layout import format_key
 from walsyncd.engine.restore.base_fetch import Advance, Write, write_at
-from walsyncd.engine.restore.epoch_reader import EpochReader
+from walsyncd.engine.restore.epoch_reader import BATCH_BYTES, EpochReader
 from walsyncd.engine.restore.fork_check import ForkCheck, LeftOut
 from walsyncd.engine.restore.prefetch import Prefetch
 from walsyncd.engine.restore.replica import Replica
@@ -125,10 +125,15 @@ def read_pieces(
 
 
 def _read(
-    replica: Replica, page_size: int, piece: ObjectSlice, forks: ForkCheck | None = None
+    replica: Replica,
+    page_size: int,
+    piece: ObjectSlice,
+    forks: ForkCheck | None = None,
+    *,
+    batch_bytes: int = BATCH_BYTES,
 ) -> Iterator[Frames | _Ends]:
     """Yield the frames of a piece, also those before its joint where objects overlap, and then how it joins."""
-    reader = EpochReader(replica, piece.key.epoch, page_size)
+    reader = EpochReader(replica, piece.key.epoch, page_size, batch_bytes=batch_bytes)
     before: Chain | None = None
     for frames in reader.read(piece.key, upto=piece.last):
         if before is None and piece.joint <= frames.last:
@@ -168,10 +173,12 @@ class Replay:
         page_size: int,
         page_count: int,
         others: Sequence[LeftOut] = (),
+        *,
+        batch_bytes: int = BATCH_BYTES,
     ) -> None:
         self._pieces = pieces
         self._forks = ForkCheck(replica, others, page_size)
-        self._page_size = page_size
+        self._page_size, self._batch_bytes = page_size, batch_bytes
         self._written = _Pages(page_count)
         sources = [partial(self._select, replica, piece) for piece in reversed(pieces)]
         self._ahead = Prefetch(sources, threads=READERS, room=AHEAD_BYTES, weigh=_weight)
@@ -211,7 +218,7 @@ class Replay:
 
     def _select(self, replica: Replica, piece: ObjectSlice) -> Iterator[_Batch | _Ends]:
         """Read a piece, in a thread of its own. Pages that newer pieces have written by then are left out."""
-        for item in _read(replica, self._page_size, piece, self._forks):
+        for item in _read(replica, self._page_size, piece, self._forks, batch_bytes=self._batch_bytes):
             yield item if isinstance(item, _Ends) else self._batch_of(item, piece)
 
     def _batch_of(self, frames: Frames, piece: ObjectSlice) -> _Batch:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
-from walsyncd.adapters.files.target import Access
+from walsyncd.adapters.files.target import KEPT_BYTES_MIN, Access
 from walsyncd.adapters.files.target import Target as TargetFile
 from walsyncd.adapters.system import clock
 from walsyncd.core.restore.plan import Plan, Point
@@ -69,7 +69,8 @@ class RestoreOptions:
 
     ``force`` replaces a file that exists. ``replace_empty`` replaces a file of 0 bytes that has no -wal.
     ``create_folder`` makes the target's folder. ``follow_point`` returns the content of the note beside a copy that is
-    followed; it is called with the point that was reached and with the descriptor of the new file.
+    followed; it is called with the point that was reached and with the descriptor of the new file. If the restore is
+    interrupted, a file of at least ``kept_bytes_min`` is kept for the next one.
     """
 
     force: bool = False
@@ -78,6 +79,7 @@ class RestoreOptions:
     access: Access = field(default_factory=Access)
     progress: Progress = field(default_factory=_Silent)
     follow_point: Callable[[Point, int], bytes] | None = None
+    kept_bytes_min: int = KEPT_BYTES_MIN
 
 
 def check_target(path: Path, how: RestoreOptions = RestoreOptions()) -> None:
@@ -118,7 +120,7 @@ def _restore(replica: Replica, prepared: ResolvedPlan, path: Path, how: RestoreO
         target.check(force=how.force, replace_empty=how.replace_empty)
         draft = build_plan_of(replica, prepared)
         how.progress.begin(draft)
-        with target.building(_tag(replica, draft)) as descriptor:
+        with target.building(_tag(replica, draft), kept_bytes_min=how.kept_bytes_min) as descriptor:
             target.check_space(draft.space_bytes, descriptor=descriptor)
             applied = _build(replica, draft, descriptor, how.progress.advance)
             stamp = format_stamp(clock.wall_ms())

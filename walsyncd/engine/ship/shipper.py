@@ -71,7 +71,10 @@ class Shipper:
         before_body: Callable[[int], None] = lambda _size: None,
         wall_ms: Callable[[], int],
         monotonic_ms: Callable[[], float],
+        rows_max: int = ROWS_MAX,
+        crowd: int = CROWD,
     ) -> None:
+        self._rows_max, self._crowd = rows_max, crowd
         self._journal = journal
         self._storage = storage
         self._ownership = ownership
@@ -91,7 +94,7 @@ class Shipper:
         if offered is not None and self._journal.is_held(offered):
             rows = [offered]
         else:
-            rows = self._journal.pending(queue.database_id, limit=ROWS_MAX)
+            rows = self._journal.pending(queue.database_id, limit=self._rows_max)
         if not rows and not check_ownership:
             return QueueResult()
         generation = rows[0].generation if rows else self._journal.database_by_id(queue.database_id).generation
@@ -152,9 +155,9 @@ class Shipper:
     def merge_waiting(self, queue: DatabaseQueue) -> None:
         """Merge the pending objects of a queue that this thread has made busy. Raises StateError."""
         while True:
-            rows = self._journal.pending(queue.database_id, limit=ROWS_MAX)
+            rows = self._journal.pending(queue.database_id, limit=self._rows_max)
             size_max = queue.merge_size_max
-            runs = crowded_runs([_waiting(row) for row in rows], count_min=CROWD, size_max=size_max)
+            runs = crowded_runs([_waiting(row) for row in rows], count_min=self._crowd, size_max=size_max)
             try:
                 for start, end in runs:
                     self._gathered(rows[start:end])
@@ -166,7 +169,7 @@ class Shipper:
     def _send_first(self, queue: DatabaseQueue, rows: list[ObjectRow], *, is_urgent: bool, looked: bool) -> QueueResult:
         run = head_run([_waiting(row) for row in rows], size_max=queue.merge_size_max)
         left = sum(row.size for row in rows)
-        unpaced = is_urgent or run.full or run.count == ROWS_MAX or rows[0].id <= queue.urgent_upto
+        unpaced = is_urgent or run.full or run.count == self._rows_max or rows[0].id <= queue.urgent_upto
         tried = rows[0].state is ObjectState.BEGUN and (
             rows[0].id <= self._resumed_upto or rows[0].id == queue.tried_id
         )
@@ -174,7 +177,7 @@ class Shipper:
             return QueueResult(next_id=rows[0].id, bytes_left=left, reached_storage=looked)
         try:
             row = self._gathered(rows[: run.count])
-            if run.count == ROWS_MAX and not run.full:  # more of it may follow
+            if run.count == self._rows_max and not run.full:  # more of it may follow
                 return QueueResult(next_id=row.id, bytes_left=left, reached_storage=looked)
             self._send(queue, row, tried=tried)
         except MissingError:  # dropped meanwhile
@@ -187,7 +190,7 @@ class Shipper:
             self._lose(queue, rows[0].generation, Gap.of(GapKind.REFUSED, "{problem}", problem=str(error)))
             return QueueResult(next_id=_NEXT_UNKNOWN, reached_storage=True)
         behind = rows[run.count :]
-        next_id = behind[0].id if behind else _NEXT_UNKNOWN if len(rows) == ROWS_MAX else None
+        next_id = behind[0].id if behind else _NEXT_UNKNOWN if len(rows) == self._rows_max else None
         return QueueResult(next_id=next_id, bytes_left=left - row.size, reached_storage=True)
 
     def _gathered(self, rows: Sequence[ObjectRow]) -> ObjectRow:

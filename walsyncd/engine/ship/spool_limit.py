@@ -21,19 +21,26 @@ from collections.abc import Callable
 from walsyncd.adapters.journal.journal import Journal
 from walsyncd.config import format_size
 from walsyncd.core.follow.gap import Gap, GapKind
+from walsyncd.core.limits import DEFAULT_LIMITS
 
 SHORT_SPOOL_BYTES = 1 << 20  # a second of a busy database
 RESERVED_PART = 4  # the last quarter: enough for many quiet databases, and a busy one has the rest of it
-CHECK_SHARE = 50  # computing the spool's size may take at most one part in this many of the time
 
 
 class SpoolLimit:
     """Limits the spool to ``bytes_max``, the configuration's ``spool_bytes_max``."""
 
-    def __init__(self, journal: Journal, bytes_max: int, monotonic_s: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        journal: Journal,
+        bytes_max: int,
+        monotonic_s: Callable[[], float] = time.monotonic,
+        *,
+        check_share: int = DEFAULT_LIMITS.spool_check_share,
+    ) -> None:
         self._journal = journal
         self.bytes_max = bytes_max
-        self._monotonic_s = monotonic_s
+        self._monotonic_s, self._check_share = monotonic_s, check_share
         self._next_s = 0.0
         self._held = 0
         self._missing = 0
@@ -46,7 +53,7 @@ class SpoolLimit:
             self._held = self._journal.spool_bytes()
             self._missing = self._journal.disk.missing_bytes()
             self._over_share = self._find_over_share()
-            self._next_s = now_s + CHECK_SHARE * (self._monotonic_s() - now_s)
+            self._next_s = now_s + self._check_share * (self._monotonic_s() - now_s)
         return self._held >= self._limit(self._missing)
 
     def has_too_much(self, database_id: int) -> bool:

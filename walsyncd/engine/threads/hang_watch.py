@@ -56,12 +56,13 @@ class HangWatch:
         replace: Callable[[int], None] = lambda _thread: None,
         answered: Callable[[list[str]], None] = lambda _paths: None,
         silenced: Callable[[str], None] = lambda _path: None,
-        look_s: float | None = None,
+        look_s: float = LOOK_S,
+        probe_s: float = PROBE_S,
         logs: bool = True,
     ) -> None:
         self.owns, self.replace = owns, replace
         self.answered, self.silenced = answered, silenced
-        self._look_s = look_s or LOOK_S
+        self._look_s, self._probe_s = look_s, probe_s
         self._logs = logs
         self._seen: dict[FileCall, int] = {}
         self._own: dict[int, Callable[[UnresponsiveError], None]] = {}
@@ -192,7 +193,7 @@ class HangWatch:
 
         threading.Thread(target=ask, name="mount probe", daemon=True).start()
         try:
-            done.result(PROBE_S)
+            done.result(self._probe_s)
         except FutureTimeoutError:
             FILE_CALLS.silence(mount, f"statvfs {mount}")
             is_silent.set()

@@ -41,7 +41,6 @@ from walsyncd.errors import RefusedError, TransientError, WalsyncdError
 from walsyncd.file_calls import FILE_CALLS
 
 FOLDER = "drill"
-BYTES_PER_S_MAX = 32 << 20  # a gigabyte in half a minute, which hardly loads a fast line
 RETRY_S = 300.0  # after an outage; a drill can wait
 STORED_S_MAX = 300.0  # for what was written during a drill: many upload intervals
 REMEDY = "`walsyncd verify` says what is wrong with which object; a new base is taken"
@@ -67,7 +66,7 @@ class Driller:
         request: Callable[[FollowedDatabase, Callable[[FollowedDatabase], object]], Future[Any]],
         read_shipped: ReadShipped,
         on_generation_lost: Callable[[int, Gap], None],
-        bytes_per_s_max: float | None,
+        bytes_per_s_max: float,
         wall_ms: Callable[[], int],
     ) -> None:
         self._journal = journal
@@ -76,8 +75,7 @@ class Driller:
         self._on_generation_lost = on_generation_lost
         self._wall_ms = wall_ms
         self._folder = journal.folder / FOLDER
-        bytes_per_s = min(BYTES_PER_S_MAX, bytes_per_s_max or BYTES_PER_S_MAX)
-        self._storage = PacedReads(storage, bytes_per_s, self.pause)
+        self._storage = PacedReads(storage, bytes_per_s_max, self.pause)
         self._alarm = Alarm()
         self._lock = threading.Lock()
         self._intervals: dict[int, tuple[FollowedDatabase, float]] = {}
