@@ -57,6 +57,9 @@ class Limits:
     """Stored segments between two checks of what the map files may take over."""
     map_redo_bytes: int = 1 << 20
     """Of redo rows: 87,000 pages, so that a map file is written once for many segments."""
+    map_redo_rows: int = 32
+    """A commit in rollback mode opens the map, and reads the rows of earlier ones. Reading 32 costs 0.3 ms, and writing
+    them into the map file 5 ms (measured), which is 0.15 ms for each commit."""
     scrub_attempts: int = 10
     scrub_attempt_s: float = 1.0
     """Between two attempts of a scrub: the WAL was overwritten, or a gap is being bridged."""

@@ -214,3 +214,33 @@ def test_maps_are_written_when_much_is_waiting(tmp_path: Path, monkeypatch: pyte
     assert life.journal.redo_rows(1) == []
     life.check()
     life.journal.close()
+
+
+def test_a_map_that_is_opened_often_is_written_before_many_rows_wait(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A commit in rollback mode opens it, and would read the rows of all commits before. What is not stored stays."""
+    life = Life(tmp_path, 1, UnsafeFile(Deaths(), monkeypatch))
+    maps = PageMaps(life.journal, redo_rows=3)
+    for _ in range(3):
+        life.commit()
+    for row in rows_of(life.journal)[:2]:
+        life.journal.stored(row.id, now_ms=1, tokens=1.0)
+    life.check()
+    assert len(life.journal.redo_rows(1)) == 3
+    maps.held.add(1)
+    _opened(maps)
+    assert len(life.journal.redo_rows(1)) == 3, "a scrub needs them"
+    maps.held.clear()
+    _opened(maps)
+    assert len(life.journal.redo_rows(1)) == 1
+    life.check()
+    _opened(maps)
+    assert len(life.journal.redo_rows(1)) == 1
+    life.journal.close()
+
+
+def _opened(maps: PageMaps) -> None:
+    page_map = maps.open(1)
+    assert page_map is not None
+    page_map.close()

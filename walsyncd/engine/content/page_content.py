@@ -29,7 +29,8 @@ class PageContent:
         self._journal = journal
         self.queue = ScanQueue()
         self._limits = environment.limits
-        self.maps = PageMaps(journal, redo_bytes=self._limits.map_redo_bytes)
+        limits = self._limits
+        self.maps = PageMaps(journal, redo_bytes=limits.map_redo_bytes, redo_rows=limits.map_redo_rows)
         self.bridges = Bridges(journal, environment, schedule, self.queue, self.maps)
         self._follower = follower
         retry_s = self._limits.map_retry_s

@@ -58,22 +58,37 @@ class PageMap:
 
 
 class PageMaps:
-    """Opens, makes and writes maps, all in one thread. A file takes over ``redo_bytes`` of redo rows at a time."""
+    """Opens, makes and writes maps, all in one thread.
 
-    def __init__(self, journal: Journal, *, redo_bytes: int = DEFAULT_LIMITS.map_redo_bytes) -> None:
+    A file takes over ``redo_bytes`` of redo rows at a time, or ``redo_rows`` of them when the map is opened.
+    """
+
+    def __init__(
+        self,
+        journal: Journal,
+        *,
+        redo_bytes: int = DEFAULT_LIMITS.map_redo_bytes,
+        redo_rows: int = DEFAULT_LIMITS.map_redo_rows,
+    ) -> None:
         self._journal = journal
-        self._redo_bytes = redo_bytes
+        self._redo_bytes, self._redo_rows = redo_bytes, redo_rows
         self._folder = journal.folder / "maps"
         self.held: set[int] = set()
         """Databases whose file takes nothing over, because a scrub needs the rows."""
 
     def open(self, database_id: int) -> PageMap | None:
-        """Return the map at the journal's position, or None if there is none."""
+        """Return the map at the journal's position, or None if there is none.
+
+        If many redo rows wait, the file takes over those that are stored before.
+        """
         row, file = self._file(database_id)
         if row is None or file is None:
             return None
         try:
-            redo = combined(each.redo for each in self._journal.redo_rows(database_id))
+            rows = self._journal.redo_rows(database_id)
+            if len(rows) >= self._redo_rows and database_id not in self.held and self._take_over(row, file):
+                rows = self._journal.redo_rows(database_id)
+            redo = combined(each.redo for each in rows)
         except BaseException:
             file.close()
             raise
@@ -89,12 +104,7 @@ class PageMaps:
         if row is None or file is None:
             return 0
         with file:
-            rows = self._journal.redo_rows(database_id, stored_only=True)
-            if not rows:
-                return 0
-            file.take_over(combined(each.redo for each in rows), row.counter + 1)
-            self._journal.page_map_written(database_id, row.map_id, file.counter, rows[-1].id)
-        return len(rows)
+            return self._take_over(row, file)
 
     def write_due(self) -> None:
         """Write every map that has many redo rows waiting."""
@@ -116,6 +126,14 @@ class PageMaps:
         if file is not None:
             file.close()
         return file is not None
+
+    def _take_over(self, row: PageMapRow, file: PageMapFile) -> int:
+        """See ``write``."""
+        rows = self._journal.redo_rows(row.database_id, stored_only=True)
+        if rows:
+            file.take_over(combined(each.redo for each in rows), row.counter + 1)
+            self._journal.page_map_written(row.database_id, row.map_id, file.counter, rows[-1].id)
+        return len(rows)
 
     def _file(self, database_id: int) -> tuple[PageMapRow | None, PageMapFile | None]:
         row = self._journal.page_map(database_id)
