@@ -18,6 +18,7 @@ from structlog.testing import capture_logs
 
 from tests.adapters.files.sqlite_process import wal_database
 from tests.engine.running import Place, restored_values, running, serving, wait_for
+from tests.fuse_mount import fuse_mount
 from walsyncd.config import Settings
 from walsyncd.core.follow.decision import Cursor
 from walsyncd.core.sqlite.walindex import parse_index_header
@@ -106,6 +107,57 @@ def test_a_child_that_dies_is_started_again(tmp_path: Path) -> None:
         os.kill(first, signal.SIGKILL)
         wait_for(lambda: backpressure.child_pid not in {None, first})
     assert [line["event"] for line in log] == ["backpressure_process_ended"]
+
+
+def test_a_child_that_keeps_ending_is_started_less_and_less_often(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the most once a minute: each start takes some tenths of a second of a core, and a line of the log."""
+    assert [backpressure_module.start_again_s(failures) for failures in (0, 1, 2, 3, 6, 7, 10**6)] == [
+        *(1, 1, 2, 4, 32),
+        *(60, 60),
+    ]
+    asked: list[int] = []
+
+    def start_again_s(failures: int) -> float:
+        asked.append(failures)
+        return 0.01
+
+    monkeypatch.setattr(backpressure_module, "MODULE", "walsyncd.no_such_module")
+    monkeypatch.setattr(backpressure_module, "start_again_s", start_again_s)
+    with started() as backpressure, capture_logs():
+        backpressure.want(1, HoldTarget(tmp_path / "app.db", own_only=False, wal_bytes_max=1 << 28))
+        wait_for(lambda: len(asked) > 3)
+    assert [each for each in asked if each] == list(range(1, max(asked) + 1))
+
+
+@pytest.mark.root
+@pytest.mark.slow
+@pytest.mark.parametrize("can_be_killed", [True, False])
+def test_a_file_that_hangs_costs_its_own_database_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, can_be_killed: bool
+) -> None:
+    """The child ends, another one serves the rest, and the database is taken in again when its file system answers."""
+    monkeypatch.setattr(backpressure_module, "HUNG_S", 2.0)
+    monkeypatch.setattr(backpressure_module, "KILLED_S_MAX", 1.0)
+    near = HoldTarget(tmp_path / "near.db", own_only=False, wal_bytes_max=1 << 28)
+    with fuse_mount(tmp_path) as served, started() as backpressure, capture_logs() as log:
+        far = replace(near, path=served.files / "far" / "far.db")
+        far.path.parent.mkdir()
+        backpressure.want(1, near)
+        wait_for(lambda: is_watching(backpressure.child_pid))
+        first = backpressure.child_pid
+        (served.hang if can_be_killed else served.swallow)()
+        backpressure.want(2, far)
+        wait_for(lambda: backpressure.child_pid != first and is_watching(backpressure.child_pid))
+        events = [line["event"] for line in log]
+        assert events[0] == "backpressure_process_hung"
+        assert can_be_killed or "backpressure_process_not_ended" in events
+        assert backpressure.hindrance(2) == backpressure_module.HUNG
+        assert backpressure.hindrance(1) == ""
+        served.answer()
+        wait_for(lambda: not backpressure.hindrance(2))
+        wait_for(lambda: all(child.poll() is not None for child in backpressure._left))
 
 
 def test_a_limit_is_logged_once(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from tests.adapters.files.sqlite_process import SqliteProcess, wal_database
 from tests.engine.applications import run_sql
@@ -15,6 +16,7 @@ from walsyncd.adapters.files.inotify import Event, Kind
 from walsyncd.adapters.files.source import Role, side_path
 from walsyncd.core.follow.backpressure_decision import HOLD_MS_MAX, IDLE_MS, MARKS, VOID, Copied
 from walsyncd.core.sqlite.walindex import MARK_UNUSED, IndexHeader, parse_index_header
+from walsyncd.engine.backpressure import mark_hold
 from walsyncd.engine.backpressure.mark_hold import HoldTarget, MarkHold
 
 
@@ -233,3 +235,39 @@ def test_a_link_in_the_place_of_the_wal_index(path: Path, app: SqliteProcess, tm
     ((kind, reason),) = holding.reports
     assert kind == "hindrance"
     assert "there is a symbolic link in its place" in reason
+
+
+def test_what_fails_is_tried_again_with_the_next_event(path: Path, app: SqliteProcess) -> None:
+    """A -shm that is a link is not opened, nor asked for a thousand times a second."""
+    shm = side_path(path, Role.SHM)
+    shm.rename(moved := shm.with_name("moved"))
+    shm.symlink_to(moved)
+    holding = Holding(path)
+    holding.written()
+    assert [kind for kind, _ in holding.reports] == ["hindrance"]
+    assert not holding.hold.is_due(holding.now_ms)
+    shm.unlink()
+    moved.rename(shm)
+    app.execute("PRAGMA wal_checkpoint(RESTART)", insert(1))
+    holding.written()
+    assert holding.hold.is_held
+
+
+def test_a_fault_costs_one_database(path: Path, app: SqliteProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever nobody foresaw in its files: the process goes on, and says why nothing is locked there."""
+
+    def broken(_head: bytes) -> IndexHeader | None:
+        raise RuntimeError("odd bytes")
+
+    app.execute(insert(1))
+    holding = Holding(path)
+    with monkeypatch.context() as patched, capture_logs() as log:
+        patched.setattr(mark_hold, "parse_index_header", broken)
+        holding.written()
+    assert holding.reports == [("hindrance", "backpressure: RuntimeError: odd bytes")]
+    assert not holding.hold.is_held
+    assert not holding.hold.is_due(holding.now_ms)
+    assert [line["event"] for line in log] == ["work_failed"]
+    app.execute("PRAGMA wal_checkpoint(RESTART)", insert(1))
+    holding.written()
+    assert holding.hold.is_held

@@ -148,6 +148,22 @@ def test_the_daemon_is_stopped_by_a_signal(path: Path, app: SqliteProcess) -> No
         take(path, app)
 
 
+@pytest.mark.slow
+def test_a_child_that_is_silent_with_a_lock_is_ended(path: Path, app: SqliteProcess) -> None:
+    """Nothing else would give the lock up, and the WAL would grow without end; another child follows."""
+    with parent(path) as (_, child):
+        while True:
+            take(path, app)
+            os.kill(child, signal.SIGSTOP)
+            time.sleep(0.2)  # a call that was under way ends
+            if is_locked(path):
+                break
+            os.kill(child, signal.SIGCONT)
+        wait_for(lambda: is_gone(child))
+        assert not is_locked(path)
+        take(path, app)
+
+
 def test_signals_do_not_end_it(path: Path, app: SqliteProcess) -> None:
     """Those that a terminal or a service manager sends to all: the daemon decides, by closing the socket."""
     with parent(path) as (_, child):

@@ -1,12 +1,18 @@
 """Backpressure as the daemon sees it: which databases want it, how far each is copied, and the child that locks.
 
 One child process (``mark_process``) serves all databases. It is started when the first database wants it, and ended
-when none does. One that ended by itself is started again.
+when none does. One that ended by itself is started again, after a delay that grows while it keeps ending.
+
+A child that hangs keeps its locks, and the WALs grow without end. So it is ended when it is silent for ``SILENCE_S``
+after it said that it holds a lock, and it ends by itself when a call on a file hangs. The database of that file is left
+out for ``HUNG_S``. A process whose call even SIGKILL does not end (state D) is left behind, with its locks, until the
+file system answers. There are at most ``LEFT_MAX`` of those.
 """
 
 from __future__ import annotations
 
 import json
+import select
 import socket
 import struct
 import subprocess
@@ -14,6 +20,7 @@ import sys
 import threading
 import time
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import structlog
@@ -24,9 +31,17 @@ from walsyncd.engine.backpressure.mark_process import MESSAGE_BYTES_MAX
 from walsyncd.engine.threads.alarm import Alarm
 from walsyncd.engine.threads.boundary import boundary
 from walsyncd.errors import FaultError
+from walsyncd.file_calls import FILE_CALLS, HINT, covers, database_of
 
 MODULE = "walsyncd.engine.backpressure.mark_process"
 START_AGAIN_S = 1.0
+START_AGAIN_S_MAX = 60.0
+LASTED_S = 60.0  # a child that lasted so long had no fault from the start on
+SILENCE_S = 5.0  # it says that it is alive every 0.1 s while it holds a lock
+HUNG_S = 60.0
+KILLED_S_MAX = 5.0
+LEFT_MAX = 4
+HUNG = "its file system does not answer"
 SEND_S_MAX = 5  # a child that takes no message for so long is ended
 LIMIT_LOG_S = 60.0  # a follower that is far too slow meets a limit after each restart of the WAL
 
@@ -46,6 +61,8 @@ class Backpressure:
         self._logged_s: dict[int, float] = {}
         self._channel: socket.socket | None = None
         self._child: subprocess.Popen[bytes] | None = None
+        self._hung_s: dict[int, float] = {}
+        self._left: list[subprocess.Popen[bytes]] = []
 
     @property
     def child_pid(self) -> int | None:
@@ -63,6 +80,7 @@ class Backpressure:
             if self._targets.get(database_id) == target:
                 return
             self._hindrances.pop(database_id, None)
+            self._hung_s.pop(database_id, None)
             if target is None:
                 del self._targets[database_id]
                 self._command({"remove": database_id})
@@ -89,11 +107,16 @@ class Backpressure:
     def run(self) -> None:
         """The thread: until ``stop``."""
         wait_s: float | None = None
+        failures = 0
         while self._alarm.wait(wait_s):
-            if self._targets:
+            began_s = time.monotonic()
+            self._left = [child for child in self._left if child.poll() is None]
+            if self._targets and len(self._left) < LEFT_MAX:
                 with suppress(FaultError), boundary("backpressure"):
                     self._serve()
-            wait_s = START_AGAIN_S if self._targets else None
+            has_lasted = time.monotonic() - began_s > LASTED_S
+            failures = 0 if has_lasted or not self._targets else failures + 1
+            wait_s = start_again_s(failures) if self._targets else None
 
     def stop(self) -> None:
         """Give up all locks and end the thread."""
@@ -114,13 +137,13 @@ class Backpressure:
                 with self._lock:
                     self._channel, self._child = ours, child
                     for database_id, target in self._targets.items():
-                        self._add(database_id, target)
+                        if database_id not in self._hung_s:
+                            self._add(database_id, target)
                     if not self._targets:
                         self._hang_up()
                 self._answer(ours)
             finally:
-                child.kill()  # the kernel gives its locks up
-                code = child.wait()
+                code = self._end(child)
                 with self._lock, self._sending:
                     self._channel = self._child = None
                     is_wanted = bool(self._targets)
@@ -128,8 +151,29 @@ class Backpressure:
             remedy = "it is started again; until then nothing slows the writers"
             _log.warning("backpressure_process_ended", exit_code=code, remedy=remedy)
 
+    def _end(self, child: subprocess.Popen[bytes]) -> int | None:
+        """End a child, whose locks the kernel then gives up. Returns None if it can't be ended."""
+        child.kill()
+        try:
+            return child.wait(KILLED_S_MAX)
+        except subprocess.TimeoutExpired:
+            self._left.append(child)
+            remedy = "it holds its locks, and WALs may grow, until its file system answers: see that it does"
+            _log.error("backpressure_process_not_ended", pid=child.pid, remedy=remedy)
+            return None
+
     def _answer(self, channel: socket.socket) -> None:
+        poll = select.poll()
+        poll.register(channel, select.POLLIN)
+        is_holding = False
         while True:
+            waits_s = [SILENCE_S] * is_holding + [HUNG_S] * bool(self._hung_s)
+            if not poll.poll(1000 * min(waits_s) if waits_s else None):
+                if is_holding:
+                    _log.error("backpressure_process_silent", seconds=SILENCE_S)
+                    return
+                self._try_hung_again()
+                continue
             try:
                 message = channel.recv(MESSAGE_BYTES_MAX)
             except OSError:
@@ -138,8 +182,15 @@ class Backpressure:
                 return
             match json.loads(message):
                 case {"alive": True}:
+                    is_holding = True
                     with suppress(OSError):
                         channel.send(b'{"alive": true}', socket.MSG_DONTWAIT)
+                case {"free": True}:
+                    is_holding = False
+                    self._try_hung_again()
+                case {"hung": True, "path": str(path)}:
+                    self._note_hung(path)
+                    return
                 case {"hindrance": int(database_id), "reason": str(reason)}:
                     self._note_hindrance(database_id, reason)
                 case {"limit": int(database_id), "reason": str(reason)}:
@@ -152,6 +203,24 @@ class Backpressure:
                 self._hindrances[database_id] = reason
         if target is not None and reason:
             _log.warning("backpressure_failed", path=str(target.path), reason=reason)
+
+    def _note_hung(self, path: str) -> None:
+        """Leave the databases of a file out whose call hung."""
+        with self._lock:
+            hung = [each for each, target in self._targets.items() if covers(database_of(path), target.path)]
+            self._hung_s.update(dict.fromkeys(hung, time.monotonic()))
+            self._hindrances.update(dict.fromkeys(hung, HUNG))
+        _log.error("backpressure_process_hung", path=path, remedy=HINT)
+
+    def _try_hung_again(self) -> None:
+        with self._lock:
+            now_s = time.monotonic()
+            for database_id in [each for each, since_s in self._hung_s.items() if now_s - since_s >= HUNG_S]:
+                target = self._targets[database_id]
+                if not _is_silent(target.path):
+                    del self._hung_s[database_id]
+                    self._hindrances.pop(database_id, None)
+                    self._add(database_id, target)
 
     def _note_limit(self, database_id: int, reason: str) -> None:
         target, now_s = self._targets.get(database_id), time.monotonic()
@@ -181,6 +250,16 @@ class Backpressure:
         if self._channel is not None:
             with suppress(OSError):
                 self._channel.shutdown(socket.SHUT_RDWR)
+
+
+def start_again_s(failures: int) -> float:
+    """Return after how many seconds another child is started, after so many in a row that did not last."""
+    return min(START_AGAIN_S_MAX, START_AGAIN_S * 2.0 ** max(0, min(failures, 10) - 1))
+
+
+def _is_silent(path: Path) -> bool:
+    """Whether this process knows, too, that the file system does not answer."""
+    return any(covers(silent, path) for silent in FILE_CALLS.silent)
 
 
 def _copied(database_id: int, cursor: Cursor | None) -> bytes:

@@ -31,6 +31,7 @@ from walsyncd.core.follow.backpressure_decision import (
     decide_hold,
 )
 from walsyncd.core.sqlite.walindex import WALINDEX_READ_SIZE, parse_index_header, parse_read_marks
+from walsyncd.engine.threads.boundary import boundary
 from walsyncd.errors import WalsyncdError
 
 _BLIND = {Kind.OVERFLOW, Kind.WATCH_LOST, Kind.REAPPEARED}
@@ -75,10 +76,12 @@ class MarkHold:
         return self._is_touched or self._is_written or self._state.is_active(now_ms)
 
     def look(self, now_ms: int) -> None:
-        """Look, and take, keep or give up the lock."""
+        """Look, and take, keep or give up the lock. Whatever fails costs this database's lock, until its next event."""
         try:
-            self._look(now_ms)
+            with boundary("backpressure"):
+                self._look(now_ms)
         except WalsyncdError as error:
+            self._is_touched = self._is_written = False
             self.close()
             self._complain(error.message)
 

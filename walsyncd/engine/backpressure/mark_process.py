@@ -15,10 +15,14 @@ the daemon     ``alive`` (true)         the answer to ``alive``
 the child      ``alive`` (true)         asks whether the daemon is not stopped
 the child      ``hindrance``            ``reason``; empty if a lock was taken again
 the child      ``limit``                ``reason``: given up before everything was copied
+the child      ``free`` (true)          no lock is held any more
+the child      ``hung`` (true)          ``path``: a call on this file hangs, and the child ends
 =============  =======================  ======================================================
 
 It ends when the daemon closes the socket, and when the daemon has not answered for ``SILENCE_MS`` while a lock is held.
-The daemon may be stopped by a signal then, and the lock would let the WAL grow without end.
+The daemon may be stopped by a signal then, and the lock would let the WAL grow without end. For the same reason it ends
+when a call on a file hangs: all its locks would stay. The daemon ends it if it is silent while it holds one, which
+its last ``alive`` or ``free`` says.
 """
 
 from __future__ import annotations
@@ -29,7 +33,9 @@ import select
 import signal
 import socket
 import sys
+import threading
 import time
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -38,12 +44,15 @@ from walsyncd.adapters.files.inotify import InotifyReader
 from walsyncd.adapters.system import clock
 from walsyncd.core.follow.backpressure_decision import Copied
 from walsyncd.engine.backpressure.mark_hold import HoldTarget, MarkHold
+from walsyncd.file_calls import FILE_CALLS
 
 LOOK_MS = 1
 ASK_MS = 100
 SILENCE_MS = 500
 MESSAGE_BYTES_MAX = 1 << 16
-EXIT_CLOSED, EXIT_SILENT = 0, 3
+EXIT_CLOSED, EXIT_SILENT, EXIT_HUNG = 0, 3, 4
+HANG_LOOK_S = 0.5
+HANG_LOOKS = 5  # looks are counted, so that a machine that slept has no call that hangs
 
 
 class MarkProcess:
@@ -56,6 +65,7 @@ class MarkProcess:
         self._holds: dict[int, MarkHold] = {}
         self._by_path: dict[Path, MarkHold] = {}
         self._asked_ms = 0
+        self._is_known_to_hold = False
         self._unanswered_since_ms: int | None = None
 
     def run(self) -> int:
@@ -79,6 +89,8 @@ class MarkProcess:
                 if self._is_silent(now_ms):
                     return EXIT_SILENT
                 self._ask(now_ms)
+            elif self._is_known_to_hold:
+                self._is_known_to_hold = not self._say({"free": True})
             time.sleep(LOOK_MS / 1000)  # a busy writer makes thousands of events a second: one look serves them
 
     def _is_silent(self, now_ms: int) -> bool:
@@ -88,7 +100,7 @@ class MarkProcess:
     def _ask(self, now_ms: int) -> None:
         if self._unanswered_since_ms is None and now_ms - self._asked_ms >= ASK_MS:
             self._asked_ms = self._unanswered_since_ms = now_ms
-            self._say({"alive": True})
+            self._is_known_to_hold |= self._say({"alive": True})
 
     def _take_messages(self) -> bool:
         """Take what the daemon has sent. Returns False if it has closed the socket."""
@@ -129,11 +141,33 @@ class MarkProcess:
     def _report(self, number: int, kind: str, reason: str) -> None:
         self._say({kind: number, "reason": reason})
 
-    def _say(self, message: dict[str, Any]) -> None:
+    def _say(self, message: dict[str, Any]) -> bool:
+        """Send a message. Returns False if the daemon does not take it. A later look finds whether it is stopped."""
         try:
             self._channel.send(json.dumps(message).encode("ascii"))
-        except OSError:  # the daemon is stopped or gone: the next look finds out
-            return
+        except OSError:
+            return False
+        return True
+
+
+def watch_calls(channel: socket.socket) -> None:
+    """Report a call on a file that hangs, and end the process. This is a thread, which sleeps while no call lasts."""
+    while True:
+        FILE_CALLS.woken.clear()
+        FILE_CALLS.is_unwatched = True
+        if not FILE_CALLS.lasting:
+            FILE_CALLS.woken.wait()
+        FILE_CALLS.is_unwatched = False
+        call = next(iter(FILE_CALLS.lasting.copy()), None)
+        time.sleep(HANG_LOOK_S)
+        for _ in range(HANG_LOOKS):
+            if call not in FILE_CALLS.lasting:
+                break
+            time.sleep(HANG_LOOK_S)
+        else:
+            with suppress(OSError):
+                channel.send(json.dumps({"hung": True, "path": str(call and call.path)}).encode("ascii"))
+            os._exit(EXIT_HUNG)
 
 
 def main() -> int:
@@ -141,6 +175,7 @@ def main() -> int:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     with socket.socket(fileno=os.dup(sys.stdin.fileno())) as channel, InotifyReader() as watcher:
+        threading.Thread(target=watch_calls, args=(channel,), name="hang watch", daemon=True).start()
         return MarkProcess(channel, watcher).run()
 
 
