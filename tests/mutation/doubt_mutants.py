@@ -8,6 +8,7 @@ TRAIL = "core/follow/write_trail.py"
 CHECKPOINTS = "core/follow/checkpoint_evidence.py"
 PAIR = "engine/follow/wal_pair.py"
 DOUBTS = "engine/follow/test_doubts.py"
+OVERWRITTEN = "engine/content/test_overwritten_pages.py"
 
 DOUBT_MUTANTS = (
     mutant(
@@ -144,5 +145,55 @@ DOUBT_MUTANTS = (
         "state.cursor.salts != doubted:",
         "False:",
         "engine/content/test_page_content.py::test_what_was_written_over_a_page_that_was_copied_back",
+    ),
+    # -- pages that were written over after they had been copied back
+    mutant(
+        "a page that was copied back is taken from the WAL",
+        "engine/content/gap_bridge.py",
+        "begin_pass(copied_back(index, state.cursor))",
+        "begin_pass(0)",
+        f"{OVERWRITTEN}::test_readers_read_the_file",
+    ),
+    mutant(
+        "a page that was written over clears a doubt",
+        "engine/content/bridge_scan.py",
+        "self._old.overwritten is None and not len(overwritten)",
+        "True",
+        f"{OVERWRITTEN}::test_readers_read_the_file",
+    ),
+    mutant(
+        "nobody notices that the WAL is recovered",
+        "engine/follow/look.py",
+        "step.caught_up and _frames_count_again(",
+        "False and _frames_count_again(",
+        f"{OVERWRITTEN}::test_the_wal_is_recovered",
+    ),
+    mutant(
+        "it is forgotten which version the replica has",
+        "core/follow/follow_state.py",
+        "if state.overwritten is None else",
+        "if True else",
+        "core/follow/test_follow_state.py",
+    ),
+    mutant(
+        "the frames of a new generation hide what was written over",
+        "engine/follow/begin_generation.py",
+        "next_generation.is_doubtful and",
+        "next_generation.is_doubtful and False and",
+        f"{OVERWRITTEN}::test_a_backup_is_copied_over[False]",
+    ),
+    mutant(
+        "a scrub does not compare pages that were copied back",
+        "engine/content/scrub_steps.py",
+        "rest = max(0, copied_upto + 1 - frames.first)",
+        "rest = 0",
+        f"{OVERWRITTEN}::test_a_scrub_compares_pages_that_were_copied_back",
+    ),
+    mutant(
+        "an epoch begins with pages that were written over",
+        "engine/content/epoch_start.py",
+        "if start.origin.state.overwritten is not None:",
+        "if False:",
+        "engine/content/test_epoch_start.py::test_pages_that_somebody_wrote_over_are_not_taken_from_the_wal",
     ),
 )

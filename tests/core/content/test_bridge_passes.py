@@ -30,7 +30,7 @@ def test_one_pass_within_one_incarnation() -> None:
     passes = BridgePasses(4096)
     passes.saw_frames(1, pages(1, 2, 7))
     passes.saw_commit(7)
-    assert passes.begin_pass().tolist() == [1, 2, 7]
+    assert passes.begin_pass().skipped.tolist() == [1, 2, 7]
     passes.saw_frames(4, pages(2, 3))
     passes.saw_commit(5)
     found = passes.end_pass(7, 5)
@@ -64,7 +64,7 @@ def test_a_restart_over_frames_makes_another_pass() -> None:
     passes.saw_commit(9)
     assert passes.end_pass(8, 1) is None
     assert listed(passes.pages, 9) == {2, 3, 4, 9}
-    assert passes.begin_pass().tolist() == [3]
+    assert passes.begin_pass().skipped.tolist() == [3]
     found = passes.end_pass(9, 1)
     assert isinstance(found, LastVersions)
     assert found.frames.tolist() == [1]
@@ -92,7 +92,7 @@ def test_after_a_gap_all_is_read_again() -> None:
     passes.saw_gap()
     assert passes.voided == 1
     assert listed(passes.pages, 9) == set(range(1, 10))
-    assert passes.begin_pass().tolist() == []
+    assert passes.begin_pass().skipped.tolist() == []
 
 
 def test_the_lock_page_is_not_carried() -> None:
@@ -105,6 +105,23 @@ def test_the_lock_page_is_not_carried() -> None:
     found = passes.end_pass(number + 1, 2)
     assert found is not None
     assert found.frames.tolist() == [2]
+
+
+def test_pages_that_were_copied_back_are_read_and_not_taken() -> None:
+    """They are skipped as all pages in F are, and a pass over some pages reads them as well."""
+    passes = BridgePasses(4096)
+    passes.saw_frames(1, pages(4, 2, 7, 4))
+    passes.saw_commit(9)
+    first = passes.begin_pass(2)
+    assert (first.skipped.tolist(), first.copied.tolist(), first.copied_upto) == ([2, 4, 7], [2, 4], 2)
+    assert listed(first.to_read(), 9) == set(range(1, 10))
+    passes.saw_restart()
+    passes.saw_frames(1, pages(5))
+    passes.saw_commit(9)
+    assert passes.end_pass(6, 1) is None
+    second = passes.begin_pass(1)
+    assert (second.skipped.tolist(), second.copied.tolist()) == ([5], [5])
+    assert listed(second.to_read(), 9) == {2, 4, 5, 7, 8, 9}
 
 
 class Database:
@@ -189,7 +206,7 @@ def test_what_a_bridge_makes_is_the_database(seed: int) -> None:
     tell()
     for round_ in range(60):
         busy = round_ < 50
-        skipped = set(passes.begin_pass().tolist())
+        skipped = set(passes.begin_pass().skipped.tolist())
         whole, read = True, 0
         for page in range(1, 30):
             if busy and not work(gaps=round_ < 20):

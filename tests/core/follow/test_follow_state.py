@@ -19,6 +19,7 @@ from walsyncd.core.follow.follow_state import (
     format_follow_state,
     parse_follow_state,
 )
+from walsyncd.core.follow.overwritten import Overwritten
 from walsyncd.core.sqlite.wal import WalHeader
 from walsyncd.core.stored.epoch import Stamp
 from walsyncd.core.stored.position import Position
@@ -32,7 +33,9 @@ stamps = st.builds(Stamp, st.sampled_from([512, 65536]), u32, u32, u32, chains)
 cursors = st.builds(Cursor, chains, st.none() | headers, u32, chains)
 streams = st.builds(Stream, st.just(GENERATION), u32, u32, u32, st.none() | stamps, u63, u63, u63)
 facts = st.builds(FileFacts, u63, u63, st.none() | u63, st.text(), u63, u63, u63, u63)
-states = st.builds(FollowState, streams, st.none() | cursors, u32, u32, facts, st.sampled_from(["wal", "rollback"]))
+overwritten = st.none() | st.builds(Overwritten, chains, u32)
+modes = st.sampled_from(["wal", "rollback"])
+states = st.builds(FollowState, streams, st.none() | cursors, u32, u32, facts, modes, overwritten=overwritten)
 
 FACTS = FileFacts(1, 2, 3, "boot", 4, 4096, 1000, 2000)
 STATE = FollowState(Stream(GENERATION, 3, 40, 7, Stamp(4096, 3, 1, 2, (8, 9)), 5000, 10, 20), None, 2, 30, FACTS)
@@ -122,3 +125,9 @@ def test_what_explains_a_write_to_the_file(before: Any, now: Any, explains: bool
     assert seen.explains(beside(now, 4096, 2)) is explains
     assert seen.explains(beside(now, 8192, 1)) is explains
     assert seen.explains(beside(now, 4096, 1))
+
+
+def test_another_incarnation_hides_no_page() -> None:
+    """What somebody wrote over beside the WAL before is the only version there is."""
+    state = replace(STATE, overwritten=Overwritten((1, 2), 5))
+    assert state.entered(None).overwritten is None

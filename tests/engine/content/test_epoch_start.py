@@ -13,6 +13,7 @@ import pytest
 from tests.adapters.files.sqlite_process import SqliteProcess
 from tests.engine.content.gaps import LIMITS, Gaps, happens
 from walsyncd.adapters.journal.journal import ObjectRow
+from walsyncd.core.follow.overwritten import Overwritten
 from walsyncd.core.stored.position import Position
 from walsyncd.engine.content.epoch_start import EpochStarts
 from walsyncd.engine.follow.followed_database import FollowedDatabase
@@ -198,6 +199,21 @@ def test_a_transaction_that_is_too_large_is_said_and_tried_later(bases: Bases) -
     assert not waits(bases.tracked)
     assert not bases.tracked.base.hindrance
     bases.check()
+
+
+def test_pages_that_somebody_wrote_over_are_not_taken_from_the_wal(bases: Bases) -> None:
+    """The replica has the version of the file. The base waits for the WAL to restart."""
+    state = bases.tracked.state
+    assert state is not None
+    assert state.cursor is not None
+    bases.tracked.state = replace(state, overwritten=Overwritten(state.cursor.salts, 0))
+    bases.begin_base()
+    while not bases.tracked.base.hindrance:
+        bases.scan()
+        bases.follower.request(bases.tracked, lambda _tracked: None)
+        bases.follower.round([bases.tracked])
+    assert "somebody wrote over pages that the WAL has" in bases.tracked.base.hindrance
+    assert waits(bases.tracked)
 
 
 @pytest.mark.parametrize("seed", range(2))

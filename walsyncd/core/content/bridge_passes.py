@@ -47,6 +47,25 @@ class PageList:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class PassPages:
+    """What a pass reads: the pages in ``listed`` and those in ``copied``. Of those in ``skipped`` it takes none.
+
+    ``copied`` are the pages in the current incarnation's frames up to ``copied_upto``, which were copied back before
+    the pass. They are skipped, but it is noted what they are in the file (``core.follow.overwritten``).
+    """
+
+    listed: PageList
+    skipped: PageNumbers
+    copied_upto: int
+    copied: PageNumbers
+
+    def to_read(self) -> PageList:
+        """Return the list of the pages that are read."""
+        numbers = np.union1d(self.listed.numbers, self.copied).astype(np.uint32)
+        return PageList(numbers[numbers <= self.listed.beyond], self.listed.beyond)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class LastVersions:
     """The result of the last pass: ``frames`` (from 1) of the incarnation hold the last version of their page.
 
@@ -75,18 +94,24 @@ class BridgePasses:
         """What the current pass reads, or the next one if none is under way."""
         self.voided = 0
         """How many passes in a row a gap made worthless."""
-        self._incarnation = _no_pages()
+        self._incarnation = no_pages()
         self._runs: list[PageNumbers] = []
-        self._before = _no_pages()  # F of the current pass, from incarnations that have ended
-        self._skipped = _no_pages()  # pages in F when the current pass began
+        self._before = no_pages()  # F of the current pass, from incarnations that have ended
+        self._skipped = no_pages()  # pages in F when the current pass began
         self._size: int | None = None
         self._restarted = False
 
-    def begin_pass(self) -> PageNumbers:
-        """Begin a pass. Returns the pages that need not be read because they are in F already."""
-        self._before, self._restarted = _no_pages(), False
-        self._skipped = np.unique(self._joined()).astype(np.uint32)
-        return self._skipped
+    def begin_pass(self, copied_upto: int = 0) -> PassPages:
+        """Begin a pass, and return what it reads. Pages that are in F already are skipped.
+
+        The current incarnation's frames up to ``copied_upto`` have been copied back.
+        """
+        self._before, self._restarted = no_pages(), False
+        held = self._joined()
+        self._skipped = np.unique(held).astype(np.uint32)
+        copied = np.unique(held[:copied_upto]).astype(np.uint32)
+        copied = copied[copied != lock_page(self._page_size)]
+        return PassPages(self.pages, self._skipped, min(copied_upto, len(held)), copied)
 
     def saw_frames(self, first: int, page_numbers: PageNumbers) -> None:
         """Take in followed frames of the current incarnation, from ``first`` on. They may be reported twice."""
@@ -107,14 +132,14 @@ class BridgePasses:
         held = self._joined()
         self._before = np.union1d(self._before, held).astype(np.uint32)
         self._restarted = self._restarted or len(self._before) > 0
-        self._incarnation, self._size = _no_pages(), None
+        self._incarnation, self._size = no_pages(), None
 
     def saw_gap(self) -> None:
         """Take in that frames may have been missed, so that all pages are read again."""
         self.voided += 1
         self.pages = all_pages()
         self._runs.clear()
-        self._incarnation = self._before = _no_pages()
+        self._incarnation = self._before = no_pages()
         self._size, self._restarted = None, False
 
     def saw_no_frames(self) -> bool:
@@ -170,5 +195,6 @@ def size_without_frames(page_1: bytes, file_size: int, page_size: int) -> int:
     return file_size // page_size
 
 
-def _no_pages() -> PageNumbers:
+def no_pages() -> PageNumbers:
+    """Return that there are no pages."""
     return np.empty(0, np.uint32)

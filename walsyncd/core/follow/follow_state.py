@@ -9,6 +9,8 @@ It is written in the same transaction as the segments that lead to it, so the tw
     seen       the database file and nBackfill at the last commit that was read from a WAL
     mode       "wal", or "rollback": no WAL was ever seen, and a base is taken whenever the file changed
     gap        what was missed after this position, while it is bridged; absent otherwise
+    overwritten
+               that pages were taken from the file although the WAL has them, too; absent if none were
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from typing import Any
 
 from walsyncd.core.follow.decision import Cursor
 from walsyncd.core.follow.gap import Gap, GapKind
+from walsyncd.core.follow.overwritten import Overwritten
 from walsyncd.core.sqlite.checksum import Chain
 from walsyncd.core.sqlite.wal import Salts, WalHeader
 from walsyncd.core.stored.epoch import Stamp
@@ -133,6 +136,7 @@ class FollowState:
     mode: str = "wal"
     seen: SeenBesideWal | None = None
     gap: Gap | None = None
+    overwritten: Overwritten | None = None
 
     @property
     def start(self) -> Position:
@@ -142,7 +146,10 @@ class FollowState:
     def entered(self, cursor: Cursor | None) -> FollowState:
         """Return the state at the beginning of another incarnation, or without a WAL if ``cursor`` is None."""
         stream = self.stream
-        return replace(self, cursor=cursor, start_epoch=stream.epoch, start_frame=stream.frame, seen=None)
+        start_epoch, start_frame = stream.epoch, stream.frame
+        return replace(
+            self, cursor=cursor, start_epoch=start_epoch, start_frame=start_frame, seen=None, overwritten=None
+        )
 
 
 def format_follow_state(state: FollowState) -> str:
@@ -166,6 +173,7 @@ def format_follow_state(state: FollowState) -> str:
         "mode": state.mode,
         "seen": None if state.seen is None else _format_seen(state.seen),
         **({} if state.gap is None else {"gap": [str(state.gap.kind), state.gap.reason]}),
+        **({} if state.overwritten is None else {"overwritten": _format_overwritten(state.overwritten)}),
         "file": {name: getattr(state.file, name) for name in FileFacts.__dataclass_fields__},
     }
     return json.dumps(facts, separators=(",", ":"))
@@ -187,6 +195,7 @@ def parse_follow_state(text: str) -> FollowState:
             facts["mode"],
             _parse_seen(facts.get("seen")),
             _parse_gap(facts.get("gap")),
+            _parse_overwritten(facts.get("overwritten")),
         )
     except (KeyError, TypeError) as error:
         raise ValueError(f"follow state lacks or misstates {error}") from error
@@ -202,6 +211,17 @@ def _parse_gap(fields: list[str] | None) -> Gap | None:
         return None
     kind, reason = fields
     return Gap(GapKind(kind), "{reason}", {"reason": reason})
+
+
+def _format_overwritten(overwritten: Overwritten) -> list[Any]:
+    return [*overwritten.salts, overwritten.frames]
+
+
+def _parse_overwritten(fields: list[Any] | None) -> Overwritten | None:
+    if fields is None:
+        return None
+    salt1, salt2, frames = fields
+    return Overwritten((salt1, salt2), frames)
 
 
 def _parse_stamp(fields: list[int] | None) -> Stamp | None:

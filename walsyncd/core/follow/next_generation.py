@@ -22,7 +22,8 @@ class NextGeneration:
     """What is known of the generation that follows the current one; moments are monotonic seconds.
 
     ``reason`` is why it begins; it is empty if no generation ended. ``may_begin`` is asked before it begins: if the
-    spool was dropped, for example, a generation does not begin before storage is back.
+    spool was dropped, for example, a generation does not begin before storage is back. ``is_doubtful``: somebody may
+    have written over pages of the file that the WAL has, too (``overwritten``).
     """
 
     reason: str = ""
@@ -30,6 +31,7 @@ class NextGeneration:
     delay_s: float = 0.0
     began_s: float = 0.0
     may_begin: Callable[[], bool] = _at_once
+    is_doubtful: bool = False
 
     def after_end(
         self,

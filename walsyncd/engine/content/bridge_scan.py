@@ -6,20 +6,22 @@ method is a generator whose result is its answer, or None if ``is_void`` said th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
 from walsyncd.adapters.files.source import OpenFile, open_file
 from walsyncd.adapters.journal.journal import NewObject, SpoolFile
-from walsyncd.core.content.bridge_passes import LastVersions, PageList, size_without_frames
+from walsyncd.core.content.bridge_passes import LastVersions, PassPages, no_pages, size_without_frames
 from walsyncd.core.content.cleared_doubt import ScannedFile, clears_doubt
 from walsyncd.core.content.comparison import is_plain
-from walsyncd.core.content.page_entry import PageNumbers, entries_of_frames, entries_of_pages
+from walsyncd.core.content.page_entry import ABSENT, Entries, PageNumbers, differs, entries_of_frames, entries_of_pages
+from walsyncd.core.follow.decision import Cursor
 from walsyncd.core.follow.follow_state import FollowState, Stream
-from walsyncd.core.sqlite.arrays import np
+from walsyncd.core.sqlite.arrays import NDArray, np
 from walsyncd.core.sqlite.dbheader import parse_database_header
+from walsyncd.core.sqlite.wal import Frames
 from walsyncd.core.stored.bridge import BridgeSpan
 from walsyncd.engine.content.bridge_body import BridgeBody, BridgeImpossibleError
 from walsyncd.engine.content.bridge_sources import frames_upto, pages_of, runs_of
@@ -37,13 +39,17 @@ IsVoid: TypeAlias = Callable[[], bool]
 class PassRead:
     """What a pass read, up to page ``pages`` of a file of ``file_bytes``.
 
-    ``changed``: the file's times or size changed meanwhile.
+    ``changed``: the file's times or size changed meanwhile. ``entries`` are those of the pages ``copied`` in the file,
+    which were in frames up to ``copied_upto`` and had been copied back before.
     """
 
     pages: int
     page_1: bytes
     file_bytes: int
     changed: bool
+    copied_upto: int
+    copied: PageNumbers
+    entries: Entries
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,16 +59,22 @@ class Cleared:
     pages: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class BridgeMade:
-    """The finished bridge, the stream after it, and its size in bytes."""
+    """The finished bridge, the stream after it, and its size in bytes.
+
+    ``overwritten`` are the pages that are other in the file than in the frame from which they were copied, and were
+    taken from the file (``core.follow.overwritten``).
+    """
 
     new: NewObject
     stream: Stream
     size: int
+    overwritten: PageNumbers
 
 
 PassSteps: TypeAlias = Generator[ScanWait, None, PassRead | None]
+_PageSteps: TypeAlias = "Generator[ScanWait, None, PageNumbers]"
 FinishSteps: TypeAlias = Generator[ScanWait, None, BridgeMade | Cleared | None]
 
 
@@ -84,8 +96,8 @@ class BridgeScan:
         self._is_stable = is_stable
         self._body: BridgeBody | None = None
 
-    def read(self, pages: PageList, skipped: PageNumbers, state: FollowState, is_void: IsVoid) -> PassSteps:
-        """Take the listed pages that differ, except those in ``skipped``. ``state`` is where the pass begins."""
+    def read(self, listed: PassPages, state: FollowState, is_void: IsVoid) -> PassSteps:
+        """Take the listed pages that differ. ``state`` is where the pass begins."""
         file = open_file(self._path)
         if file is None:
             raise TransientError(f"{self._path} does not exist")
@@ -98,21 +110,24 @@ class BridgeScan:
             if self._body is None:
                 self._body = self._open_body(state.stream, before.size)
             self._body.begin_pass()
-            count = before.size // size
-            for first, last in runs_of(pages, count, max(1, BLOCK_BYTES // size)):
+            count, copied = before.size // size, np.zeros(len(listed.copied), np.uint64)
+            for first, last in runs_of(listed.to_read(), count, max(1, BLOCK_BYTES // size)):
                 if is_void():
                     return None
                 block = file.pread((first - 1) * size, (last - first + 1) * size)
                 block = block[: len(block) // size * size]
                 numbers = np.arange(first, first + len(block) // size, dtype=np.uint32)
-                wanted = numbers[~np.isin(numbers, skipped)]
-                self._body.take_differing(first, block, entries_of_pages(block, size), wanted)
+                entries = entries_of_pages(block, size)
+                among = np.isin(numbers, listed.copied)
+                copied[np.searchsorted(listed.copied, numbers[among])] = entries[among]
+                wanted = numbers[~np.isin(numbers, listed.skipped)]
+                self._body.take_differing(first, block, entries, wanted)
                 yield ScanWait(len(block))
             if not file.still_named():
                 raise TransientError("another file was put in the database's place")
             after = file.identity()
         changed = (before.size, before.mtime_ns, before.ctime_ns) != (after.size, after.mtime_ns, after.ctime_ns)
-        return PassRead(count, page_1, before.size, changed)
+        return PassRead(count, page_1, before.size, changed, listed.copied_upto, listed.copied, copied)
 
     def finish(
         self,
@@ -132,31 +147,74 @@ class BridgeScan:
         """
         if is_void():
             return None
-        body, page_1 = self._body, read.page_1
+        body = self._body
         assert body is not None
+        is_stable = self._is_stable or is_plain(read.page_1)
+        overwritten, cursor = no_pages(), state.cursor
+        if is_stable and len(read.copied) and wal is not None and cursor is not None:
+            overwritten = yield from self._overwritten(found, cursor, read, wal)
+            if is_void():
+                return None
         size = found.size or size_without_frames(read.page_1, read.file_bytes, self._page_size)
         file = ScannedFile(self._page_size, read.pages, body.taken, size, body.map_has_more(size))
-        is_stable = self._is_stable or is_plain(read.page_1)
-        if is_doubt and is_stable and clears_doubt(self._old.cursor, state.cursor, found, file):
+        is_doubt = is_doubt and self._old.overwritten is None and not len(overwritten)
+        if is_doubt and is_stable and clears_doubt(self._old.cursor, cursor, found, file):
             return Cleared(read.pages)
-        if wal is not None and state.cursor is not None:
-            for frames in frames_upto(wal, state.cursor):
+        page_1 = read.page_1
+        if wal is not None and cursor is not None:
+            for frames in frames_upto(wal, cursor):
                 if is_void():
                     return None
-                rows = found.frames[(found.frames >= frames.first) & (found.frames <= frames.last)] - frames.first
+                rows = _last_versions(found, frames, frames.last)
+                rows = rows[~np.isin(frames.page_numbers[rows], overwritten)]
                 pages = pages_of(frames, rows, self._page_size)
                 body.take(pages, entries_of_frames(frames.data, self._page_size, rows))
                 page_1 = next((bytes(content) for number, content in pages if number == 1), page_1)
                 yield ScanWait()
+        for number, content in self._in_file(overwritten, read) if len(overwritten) else ():
+            body.take([(number, content)], entries_of_pages(content, self._page_size))
+            page_1 = content if number == 1 else page_1
         new, stream = body.finish(page_1, size, span, seen_ms)
         self._body = None
-        return BridgeMade(new, stream, new.body.size if isinstance(new.body, SpoolFile) else len(new.body))
+        return BridgeMade(new, stream, new.body.size if isinstance(new.body, SpoolFile) else len(new.body), overwritten)
+
+    def _overwritten(self, found: LastVersions, cursor: Cursor, read: PassRead, wal: OpenFile) -> _PageSteps:
+        """Return the pages that are other in the file than in the frames from which they were copied back."""
+        parts = [no_pages()]
+        for frames in frames_upto(wal, cursor):
+            rows = _last_versions(found, frames, read.copied_upto)
+            numbers = frames.page_numbers[rows].astype(np.uint32)
+            in_file = read.entries[np.searchsorted(read.copied, numbers)]
+            parts.append(numbers[differs(entries_of_frames(frames.data, self._page_size, rows), in_file)])
+            yield ScanWait()
+        numbers = np.unique(np.concatenate(parts)).astype(np.uint32)
+        return numbers
+
+    def _in_file(self, numbers: PageNumbers, read: PassRead) -> Iterator[tuple[int, bytes]]:
+        """Read these pages of the file again. Raises TransientError if one is not as the pass saw it."""
+        file, size = open_file(self._path), self._page_size
+        if file is None:
+            raise TransientError(f"{self._path} does not exist")
+        with file:
+            for number in numbers.tolist():
+                content = file.pread((number - 1) * size, size)
+                found = int(entries_of_pages(content, size)[0]) if len(content) == size else ABSENT
+                if found != read.entries[np.searchsorted(read.copied, number)]:
+                    raise TransientError(f"page {number} was written while a bridge was made")
+                yield number, content.ljust(size, b"\0")
 
     def drop(self) -> None:
         """Remove what was written of the bridge."""
         body, self._body = self._body, None
         if body is not None:
             body.drop()
+
+
+def _last_versions(found: LastVersions, frames: Frames, last: int) -> NDArray[np.intp]:
+    """Return the rows of ``frames`` that hold the last version of their page, up to frame ``last``."""
+    kept = (found.frames >= frames.first) & (found.frames <= min(last, frames.last))
+    rows: NDArray[np.intp] = found.frames[kept] - frames.first
+    return rows
 
 
 def _require_page_size(page_1: bytes, page_size: int) -> None:

@@ -24,11 +24,12 @@ from enum import Enum, auto
 import structlog
 
 from walsyncd.adapters.files.source import OpenFile
-from walsyncd.core.content.bridge_passes import BridgePasses, LastVersions, PageList
+from walsyncd.core.content.bridge_passes import BridgePasses, LastVersions, PassPages
 from walsyncd.core.content.cleared_doubt import DOUBTS
 from walsyncd.core.content.page_entry import PageNumbers
 from walsyncd.core.follow.follow_state import FollowState, Stream
 from walsyncd.core.follow.gap import Gap, GapKind
+from walsyncd.core.follow.overwritten import Overwritten, copied_back
 from walsyncd.core.sqlite.wal import Salts
 from walsyncd.core.stored.bridge import BridgeSpan, SuspectSpan
 from walsyncd.engine.content.bridge_body import BridgeImpossibleError
@@ -53,6 +54,11 @@ from walsyncd.engine.follow.step import Step, gap_step
 from walsyncd.engine.threads.boundary import boundary
 from walsyncd.errors import WalsyncdError
 
+SHOWN = 10  # page numbers in the log
+OVERWRITTEN_REMEDY = (
+    "the replica has them as they are in the file, as SQLite reads them; they are lost if the WAL has to be recovered, "
+    "so close every application that has the database open before its file is written past SQLite"
+)
 RECHECK_S = 1.0  # while the scan thread is at work; it wakes the follower when it is done
 
 _log = structlog.get_logger()
@@ -223,10 +229,12 @@ class GapBridge:
         return None
 
     def _begin_pass(self, state: FollowState) -> None:
-        skipped = self._passes.begin_pass()
+        wal_pair = self._tracked.wal_pairs.current
+        index = wal_pair.live_index() if wal_pair is not None else None
+        pages = self._passes.begin_pass(copied_back(index, state.cursor))
         self._attempt += 1
         self._answer, self._phase = Future(), _Phase.READING
-        self._queue.add(self._read_steps(self._attempt, self._answer, self._passes.pages, skipped, state), urgent=True)
+        self._queue.add(self._read_steps(self._attempt, self._answer, pages, state), urgent=True)
 
     def _end_pass(self, state: FollowState) -> None:
         assert self._read is not None
@@ -261,7 +269,8 @@ class GapBridge:
             position=str(found.stream.position),
             stored_bytes=found.size,
         )
-        return Step(state=replace(state, stream=found.stream), objects=(found.new,), bridged=True, again_s=0)
+        state = replace(state, stream=found.stream, overwritten=self._note_overwritten(found.overwritten, state))
+        return Step(state=state, objects=(found.new,), bridged=True, again_s=0)
 
     def _cleared(self, found: Cleared, state: FollowState) -> Step:
         """Go on from the old position, of which the replica holds everything up to N."""
@@ -277,12 +286,23 @@ class GapBridge:
         state = replace(state, stream=old.stream, start_epoch=start.epoch, start_frame=start.frame)
         return Step(state=state, bridged=True, again_s=0)
 
+    def _note_overwritten(self, pages: PageNumbers, state: FollowState) -> Overwritten | None:
+        """Return what looks have to watch from now on because somebody wrote over ``pages``."""
+        if not len(pages) or state.cursor is None or self._read is None:
+            return None
+        _log.warning(
+            "pages_overwritten",
+            database=self._tracked.name,
+            pages=len(pages),
+            first=pages[:SHOWN].tolist(),
+            remedy=OVERWRITTEN_REMEDY,
+        )
+        return Overwritten(state.cursor.salts, self._read.copied_upto)
+
     # -- the scan thread --------------------------------------------------------------------------------------------
 
-    def _read_steps(
-        self, attempt: int, answer: Future[object], pages: PageList, skipped: PageNumbers, state: FollowState
-    ) -> ScanSteps:
-        yield from self._answered(answer, self._scan.read(pages, skipped, state, lambda: attempt != self._attempt))
+    def _read_steps(self, attempt: int, answer: Future[object], pages: PassPages, state: FollowState) -> ScanSteps:
+        yield from self._answered(answer, self._scan.read(pages, state, lambda: attempt != self._attempt))
 
     def _finish_steps(
         self, attempt: int, answer: Future[object], found: LastVersions, state: FollowState, wal: OpenFile | None

@@ -28,6 +28,7 @@ from walsyncd.core.content.bridge_passes import size_without_frames
 from walsyncd.core.content.page_entry import ABSENT, entries_of_pages, lock_page
 from walsyncd.core.content.redo import SIZE_MAX, Redo, RedoBuilder, apply, nothing_to_redo
 from walsyncd.core.follow.follow_state import FollowState
+from walsyncd.core.follow.overwritten import copied_back
 from walsyncd.core.limits import DEFAULT_LIMITS
 from walsyncd.core.send.backoff import delay_s
 from walsyncd.core.stored.base import BASE_BYTES_MAX
@@ -64,10 +65,14 @@ class ScanOrigin:
 
 @dataclass(frozen=True, slots=True)
 class ScanStart:
-    """Where a scan begins, and the WAL if its current incarnation has frames. ``close_wal`` closes it."""
+    """Where a scan begins, and the WAL if its current incarnation has frames. ``close_wal`` closes it.
+
+    The first ``copied_upto`` of these frames are certainly in the file.
+    """
 
     origin: ScanOrigin
     wal: OpenFile | None
+    copied_upto: int = 0
 
 
 def start_of(tracked: FollowedDatabase) -> ScanStart | None:
@@ -78,7 +83,9 @@ def start_of(tracked: FollowedDatabase) -> ScanStart | None:
     cursor, pair = origin.state.cursor, tracked.wal_pairs.current
     if cursor is None or not cursor.frames:
         return ScanStart(origin, None)
-    return ScanStart(origin, pair.wal.duplicate()) if pair is not None else None
+    if pair is None:
+        return None
+    return ScanStart(origin, pair.wal.duplicate(), copied_back(pair.live_index(), cursor))
 
 
 def close_wal(answer: Future[Any]) -> None:
@@ -180,6 +187,8 @@ class MapMaker:
         rows = [row for row in self._journal.redo_rows(tracked.row_id) if _is_after(row, state.start)]
         if start.wal is None or state.cursor is None or follows(rows, state.start, state.stream.position):
             return nothing_to_redo(), state.start
+        if state.overwritten is not None:
+            raise TransientError("somebody wrote over pages that the WAL has, and SQLite reads those of the file")
         redo = RedoBuilder(page_size)
         for frames in frames_upto(start.wal, state.cursor):
             redo.add(frames)

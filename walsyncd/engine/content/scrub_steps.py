@@ -2,8 +2,9 @@
 
 Let S be the follower's position when the first byte is read, and N that of a look that begins after the last byte.
 Everything between must have been followed without a gap. Frames of the WAL's incarnation at S, read from the WAL, and
-those after S up to N, known from the redo rows, explain the pages that they hold (``core.content.scrub_pass``). All
-others must be what the map says. What differs is read a second time, at a later S and N, before it is believed.
+those after S up to N, known from the redo rows, explain the pages that they hold (``core.content.scrub_pass``). A frame
+that had been copied back before S explains nothing, because its page is in the file. All other pages must be what the
+map says. What differs is read a second time, at a later S and N, before it is believed.
 
 Nothing of a database without a map is compared. One in rollback mode has no frames (``engine.rollback.file_scrub``).
 """
@@ -143,12 +144,15 @@ def _frames_before(start: ScanStart) -> Generator[ScanWait, None, _Frames]:
     if start.wal is None or state.cursor is None:
         return np.empty(0, np.uint32), None
     runs: list[PageNumbers] = []
-    size = 0
+    size, copied_upto = 0, start.copied_upto
     for frames in frames_upto(start.wal, state.cursor):
-        runs.append(np.unique(frames.page_numbers).astype(np.uint32))
+        rest = max(0, copied_upto + 1 - frames.first)
+        runs.append(np.unique(frames.page_numbers[rest:]).astype(np.uint32))
         commits = frames.sizes[frames.sizes != 0]
         size = int(commits[-1]) if len(commits) else size
         yield ScanWait(len(frames.data))
+    if state.overwritten is not None:
+        size = 0  # what was put in the file's place may be of any size
     return np.unique(np.concatenate(runs)).astype(np.uint32), size or None
 
 

@@ -1,4 +1,8 @@
-"""Where a new generation begins: before frame 1 of the WAL's current incarnation, all of which is still there."""
+"""Where a new generation begins: before frame 1 of the WAL's current incarnation, all of which is still there.
+
+After a doubt somebody may have written over pages that were copied back (``core.follow.overwritten``). The frames that
+were copied back would hide what readers see, so it begins after them.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,8 @@ from walsyncd.adapters.files.source import FileIdentity, Role, read_header
 from walsyncd.adapters.journal.journal import Advance, GenerationBegun
 from walsyncd.core.follow.decision import Cursor, DmsHolder, Observation, cursor_before
 from walsyncd.core.follow.follow_state import FollowState, Stream, format_follow_state
-from walsyncd.core.sqlite.wal import WAL_HEADER_SIZE, Salts, parse_wal_header
+from walsyncd.core.follow.overwritten import Overwritten
+from walsyncd.core.sqlite.wal import FRAME_HEADER_SIZE, WAL_HEADER_SIZE, Salts, parse_frame_header, parse_wal_header
 from walsyncd.core.stored.position import new_generation
 from walsyncd.engine.follow.environment import Environment
 from walsyncd.engine.follow.file_facts import file_facts, is_settled
@@ -102,10 +107,25 @@ def _begin_in_wal(reader: SourceReader, begun: FollowState) -> Step:
     if seen.index is not None and seen.index.max_frame == seen.index.ichange == 0:
         wal_pairs.begin_unwritten(reader.wal_pair)
         return Step(state=begun)
+    if reader.tracked.next_generation.is_doubtful and reader.tracked.bridge is None:
+        cursor = _after_copied_back(reader, seen)
+        if cursor is not None:
+            return Step(state=replace(begun, cursor=cursor, overwritten=Overwritten(cursor.salts, cursor.frames)))
     cursor = _live_cursor(seen)
     if cursor is None and has_lasted(reader, seen):
         return Step(state=_before_wal(begun, seen))
     return _BEGIN_AGAIN if cursor is None else Step(state=replace(begun, cursor=cursor))
+
+
+def _after_copied_back(reader: SourceReader, seen: Observation) -> Cursor | None:
+    """Return the cursor after the last frame that was copied back, or None if there is none, or it is not known."""
+    index, wal = seen.index, seen.wal
+    if index is None or wal is None or wal.salts != index.salts or not index.backfilled:
+        return None
+    frame = parse_frame_header(reader.pread(wal.offset_of(index.backfilled), FRAME_HEADER_SIZE))
+    if frame is None or frame.salts != wal.salts or not frame.database_pages:
+        return None
+    return Cursor(wal.salts, wal, index.backfilled, frame.chain)
 
 
 def _before_wal(begun: FollowState, seen: Observation) -> FollowState:

@@ -212,11 +212,16 @@ class FollowedDatabase:
         self.base = BaseNeed(wanted=reason, unbased_since_s=now_s if state.mode == "rollback" else None)
         self.next_generation = self.next_generation.after_begin(now_s)
 
-    def end_generation(self, following: NextGeneration) -> None:
-        """Drop everything that belongs to the generation, and suspend its WAL pairs. ``following`` is the next one."""
+    def end_generation(self, following: NextGeneration, *, is_doubtful: bool = False) -> None:
+        """Drop everything that belongs to the generation, and suspend its WAL pairs. ``following`` is the next one.
+
+        ``is_doubtful``: see ``NextGeneration``. So it is if pages that somebody wrote over are known.
+        """
+        state = self.bridge.old if self.bridge is not None else self.state
+        is_doubtful = is_doubtful or (state is not None and state.overwritten is not None)
         self.forget()
         self.wal_pairs.rest()
-        self.next_generation = following
+        self.next_generation = replace(following, is_doubtful=is_doubtful)
 
     def forget(self) -> None:
         """Drop everything that belongs to the generation."""

@@ -342,7 +342,7 @@ class Follower:
         now_s = time.monotonic()
         first_s = self._environment.limits.generation_delay_s
         following = tracked.next_generation.after_end(reason, now_s, first_s=first_s, may_begin=may_begin)
-        tracked.end_generation(following)
+        tracked.end_generation(following, is_doubtful=gap.kind is GapKind.DOUBT)
         wait_s = tracked.next_generation.wait_s(now_s)
         _log.warning(
             "generation_ended",

@@ -16,6 +16,7 @@ from walsyncd.core.follow.decision import Again, Copy, Cursor, Emptied, Idle, Ob
 from walsyncd.core.follow.evidence import Lag
 from walsyncd.core.follow.follow_state import FollowState
 from walsyncd.core.follow.gap import Gap, GapKind
+from walsyncd.core.follow.overwritten import frames_count_again
 from walsyncd.engine.follow.copy_frames import copy_frames
 from walsyncd.engine.follow.environment import Environment
 from walsyncd.engine.follow.file_facts import database_identity, file_facts
@@ -36,6 +37,7 @@ from walsyncd.errors import WalsyncdError
 REVOKED = (
     "the wal-index was closed right after the WAL restarted: if a writer was killed before, the commits were miscounted"
 )
+RECOVERED = "the WAL was recovered, or will be, so pages that somebody had written over count as they are in the WAL"
 LAG_MS = 290_000  # about the time between two slow looks: a wal-index that lags for so long does not catch up
 
 
@@ -65,7 +67,18 @@ def take_step(tracked: FollowedDatabase, environment: Environment) -> Step:
             return _doubted(wal_pair.doubt)
     if fault := wal_pairs.replaced or wal_pairs.lost:
         return _gone(tracked, fault)
-    return replace(step, caught_up=step.caught_up and len(wal_pairs.queue) <= 1)
+    step = replace(step, caught_up=step.caught_up and len(wal_pairs.queue) <= 1)
+    if step.gap is None and step.caught_up and _frames_count_again(tracked, environment, step.state or state):
+        return gap_step(GapKind.DOUBT, RECOVERED)
+    return step
+
+
+def _frames_count_again(tracked: FollowedDatabase, environment: Environment, state: FollowState) -> bool:
+    """Whether pages that somebody wrote over are read from the WAL, and the replica has those of the file."""
+    known, wal_pair = state.overwritten, tracked.wal_pairs.current
+    if known is None or wal_pair is None or state.cursor is None:
+        return False
+    return frames_count_again(known, SourceReader(tracked, environment, wal_pair).observe())
 
 
 def _looks(tracked: FollowedDatabase, environment: Environment, wal_pair: WalPair, state: FollowState) -> Step:

@@ -23,7 +23,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from walsyncd.adapters.files.inotify import Event, Kind
-from walsyncd.adapters.files.source import DatabaseLock, OpenFile, Role, database_lock, is_checkpointing, open_file
+from walsyncd.adapters.files.source import (
+    DatabaseLock,
+    Liveness,
+    OpenFile,
+    Role,
+    database_lock,
+    is_checkpointing,
+    liveness,
+    open_file,
+)
 from walsyncd.core.follow.checkpoint_evidence import CheckpointEvidence
 from walsyncd.core.follow.decision import CounterMark, ShmEvidence
 from walsyncd.core.follow.gap import Gap, GapKind
@@ -246,6 +255,12 @@ class WalPair:
     def evidence(self, mark: CounterMark) -> ShmEvidence:
         """Return the events of the -shm since the mark was set."""
         return ShmEvidence(index_rebuilds=self.index_rebuilds != mark.index_rebuilds, closed=self.closed != mark.closed)
+
+    def live_index(self) -> IndexHeader | None:
+        """Return the wal-index header if a process uses the wal-index and the header is whole."""
+        if self.shm is None or not self.shm.still_named() or liveness(self.shm) is not Liveness.LIVE:
+            return None
+        return parse_index_header(self.shm.pread(0, WALINDEX_READ_SIZE))
 
     def close(self) -> None:
         """Close the descriptors."""

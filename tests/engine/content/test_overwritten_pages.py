@@ -1,0 +1,181 @@
+"""Somebody writes over pages that a checkpoint has copied back: the restore is what a reader sees who begins now."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.adapters.files.sqlite_process import SqliteProcess
+from tests.engine.running import Place, running, wait_for
+from tests.engine.scrubbing import scrub
+from walsyncd.adapters.storage.directory import DirectoryStorage
+from walsyncd.core.restore.plan import Head
+from walsyncd.engine.restore.replica import Replica
+from walsyncd.engine.restore.restorer import find_plan, restore
+
+ROWS = "SELECT substr(x, 1, 10) FROM t ORDER BY rowid"
+
+
+def insert(mark: str) -> str:
+    """A row that has a page for itself, nearly."""
+    return f"INSERT INTO t VALUES (printf('{mark}%3000d', 1))"
+
+
+class Scene:
+    """An application that has the database open, with all that it committed copied back, and a daemon's replica."""
+
+    def __init__(self, folder: Path, app: SqliteProcess) -> None:
+        self.place, self.app = Place(folder), app
+        self.path = self.place.database()
+
+    def overwrite(self, mark: str, by: str) -> None:
+        """Write over the row ``mark`` in the file."""
+        with self.path.open("r+b") as file:
+            file.seek(self.path.read_bytes().index(mark.encode()))
+            file.write(by.encode())
+
+    def seen(self) -> list[str]:
+        """What a reader sees who begins now."""
+        with SqliteProcess(self.path) as other:
+            rows = [str(row[0]) for row in other.execute(ROWS)]
+            other.close()
+            return rows
+
+    def restored(self) -> list[str]:
+        """What the replica's head has, which is sound."""
+        replica, out = Replica(DirectoryStorage(self.place.replica), "app"), self.place.folder / "restored.db"
+        restore(replica, find_plan(replica, Head()), out, force=True)
+        with closing(sqlite3.connect(out)) as connection:
+            assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+            return [str(row[0]) for row in connection.execute(ROWS)]
+
+    def agrees(self, *rows: str) -> None:
+        """After a sync the replica has these rows, which a reader sees."""
+        self.place.sync()
+        assert self.seen() == list(rows)
+        assert self.restored() == list(rows)
+
+
+@contextmanager
+def followed(scene: Scene) -> Iterator[None]:
+    with running(scene.place.settings("app")), scene.place.journal() as journal:
+        scene.place.sync()
+        wait_for(lambda: journal.page_map(1) is not None)
+        yield
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> Iterator[Scene]:
+    path = Place(tmp_path).database()
+    with SqliteProcess(path) as app:
+        app.execute("PRAGMA journal_mode = WAL", "CREATE TABLE t (x)", "CREATE TABLE other (x)")
+        app.execute(
+            *("INSERT INTO other VALUES (zeroblob(3000))" for _ in range(20)), "PRAGMA wal_checkpoint(TRUNCATE)"
+        )
+        yield Scene(tmp_path, app)
+
+
+def commit_and_copy_back(scene: Scene) -> None:
+    scene.app.execute(insert("first....."), insert("second...."), "PRAGMA wal_checkpoint")
+    scene.agrees("first.....", "second....")
+
+
+def test_readers_read_the_file(scene: Scene) -> None:
+    """All frames are copied back, so nobody reads them. The next commit begins the WAL again."""
+    with followed(scene):
+        commit_and_copy_back(scene)
+        scene.overwrite("first.....", "another...")
+        scene.agrees("another...", "second....")
+        scene.app.execute(insert("third....."))
+        scene.agrees("another...", "second....", "third.....")
+        scene.app.close()
+        scene.agrees("another...", "second....", "third.....")
+
+
+def test_the_wal_cannot_restart(scene: Scene) -> None:
+    """A lasting reader keeps the WAL, so commits are added to it. A page that is not copied back yet is not lost."""
+    with followed(scene), SqliteProcess(scene.path) as reader:
+        scene.app.execute(insert("first....."), insert("second...."))
+        reader.execute("BEGIN", ROWS)
+        scene.app.execute("PRAGMA wal_checkpoint")
+        scene.agrees("first.....", "second....")
+        scene.overwrite("first.....", "another...")
+        scene.agrees("another...", "second....")
+        scene.app.execute(insert("third....."))
+        scene.agrees("another...", "second....", "third.....")
+        scene.overwrite("another...", "different.")
+        scene.agrees("different.", "second....", "third.....")
+        reader.execute("COMMIT")
+        scene.app.execute("PRAGMA wal_checkpoint")
+        scene.agrees("different.", "second....", "third.....")
+        scene.app.execute(insert("fourth...."))
+        scene.agrees("different.", "second....", "third.....", "fourth....")
+
+
+def test_the_wal_is_recovered(scene: Scene) -> None:
+    """The application is killed. Who opens the database next recovers the WAL, whose frames are copied back again."""
+    with followed(scene):
+        commit_and_copy_back(scene)
+        scene.overwrite("first.....", "another...")
+        scene.agrees("another...", "second....")
+        scene.app.kill()
+        scene.agrees("first.....", "second....")
+
+
+def test_the_daemon_starts_again(scene: Scene) -> None:
+    """It is remembered that the replica has the version of the file, which is lost when the WAL is recovered."""
+    with followed(scene):
+        commit_and_copy_back(scene)
+        scene.overwrite("first.....", "another...")
+        scene.agrees("another...", "second....")
+    scene.app.kill()
+    with followed(scene):
+        scene.agrees("first.....", "second....")
+
+
+@pytest.mark.parametrize("is_small", [True, False])
+def test_a_backup_is_copied_over(scene: Scene, *, is_small: bool) -> None:
+    """Also if so much differs that a new generation begins: the frames would hide what readers see."""
+    backup = scene.place.folder / "backup.db"
+    with followed(scene):
+        commit_and_copy_back(scene)
+        shutil.copyfile(scene.path, backup)
+        with closing(sqlite3.connect(backup)) as connection, connection:
+            connection.execute("UPDATE t SET x = 'another...' || substr(x, 11) WHERE rowid = 1")
+            if not is_small:
+                connection.execute("UPDATE other SET x = randomblob(3000)")
+        shutil.copyfile(backup, scene.path)
+        scene.agrees("another...", "second....")
+        scene.app.execute(insert("third....."))
+        scene.agrees("another...", "second....", "third.....")
+
+
+def test_a_scrub_compares_pages_that_were_copied_back(scene: Scene) -> None:
+    """No event and no time tells of it, because the daemon was away and the time was put back."""
+    with followed(scene):
+        commit_and_copy_back(scene)
+    times = scene.path.stat()
+    scene.overwrite("first.....", "another...")
+    os.utime(scene.path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    with followed(scene):
+        scrub(scene.place)
+        scene.agrees("another...", "second....")
+        assert scrub(scene.place)["differing"] == 0
+
+
+def test_a_map_that_is_lost_has_the_version_of_the_file(scene: Scene) -> None:
+    """Its rows are gone with it. The frames in the WAL, from which it could be made, do not tell what the file has."""
+    with followed(scene):
+        commit_and_copy_back(scene)
+        scene.overwrite("first.....", "another...")
+        scene.agrees("another...", "second....")
+    (scene.place.state / "maps" / "1.map").unlink(missing_ok=True)
+    with followed(scene):
+        assert scrub(scene.place)["differing"] == 0
+        scene.agrees("another...", "second....")
