@@ -7,6 +7,9 @@ from tests.mutation.mutants import COPYING, EYES, mutant
 READING = "engine/read_ahead/reading.py"
 AHEAD = "engine/read_ahead/test_read_ahead.py"
 READ = "engine/read_ahead/test_reading.py"
+DEFERRED = "engine/read_ahead/deferred_look.py"
+PUT_OFF = "engine/read_ahead/test_deferred_look.py"
+MERGED = "engine/follow/test_merged_looks.py"
 
 READ_AHEAD_MUTANTS = (
     mutant(
@@ -104,7 +107,7 @@ READ_AHEAD_MUTANTS = (
     mutant(
         "all looks of a batch were seen at its beginning",
         COPYING,
-        "segment.goes_on(environment.wall_ms())",
+        "segment.goes_on(reader.seen_ms())",
         "pass",
         f"{AHEAD}::test_each_look_of_a_batch_has_its_own_time",
     ),
@@ -121,5 +124,82 @@ READ_AHEAD_MUTANTS = (
         "        return batch.finish(so_far)",
         "        tracked.state = so_far.state or tracked.state\n        return Step(again_s=0) if is_ahead else so_far",
         f"{AHEAD}",
+    ),
+    mutant(
+        "commits that were read at once were all seen at the first",
+        "engine/follow/segment_builder.py",
+        "if place < len(seen):",
+        "if False:",
+        f"{AHEAD}::test_each_look_of_a_batch_has_its_own_time",
+    ),
+    mutant(
+        "a restart leaves the look put off",
+        DEFERRED,
+        "or after.salts != before.salts or",
+        "or",
+        f"{PUT_OFF}::test_a_restart_makes_the_look_due",
+    ),
+    mutant(
+        "what does not fit is waited for",
+        DEFERRED,
+        "is_full = self.reading.has_no_room or",
+        "is_full =",
+        f"{PUT_OFF}::test_much_to_hold_makes_it_due",
+    ),
+    mutant(
+        "a look that is put off leaves no read of the wal-index",
+        "engine/follow/event_pump.py",
+        "            tracked.wal_pairs.index_read(again=True)",
+        "            pass",
+        f"{MERGED}::test_what_is_read_shows_that_nothing_came_after_it",
+    ),
+    mutant(
+        "a commit that is not published is not waited for",
+        DEFERRED,
+        "return len(head) == FRAME_HEADER_SIZE and",
+        "return False and",
+        f"{PUT_OFF}::test_frames_that_are_written_are_seen_before_they_are_published",
+    ),
+    mutant(
+        "the look leaves the reading open that was made for it",
+        "engine/follow/look.py",
+        "    tracked.end_deferral()\n",
+        "",
+        f"{PUT_OFF}::test_what_was_read_is_not_missed",
+    ),
+    mutant(
+        "a checkpoint is put off",
+        "engine/follow/event_pump.py",
+        "            if row_id in urgent:",
+        "            if False:",
+        f"{MERGED}::test_anything_but_a_write_to_the_wal_is_looked_at_at_once",
+    ),
+    mutant(
+        "a thread that does not wait leaves what is not published",
+        "engine/follow/event_pump.py",
+        "self._is_read(tracked) and (waits or row_id not in self._unread)",
+        "self._is_read(tracked)",
+        f"{MERGED}::test_a_commit_that_is_not_published_is_read_by_the_thread_that_waits",
+    ),
+    mutant(
+        "what else happened during a look is forgotten",
+        "engine/follow/schedule.py",
+        "if tracked.row_id in self._written and not look.is_due:",
+        "if not look.is_due:",
+        f"{MERGED}::test_what_else_happened_during_a_look_is_looked_at",
+    ),
+    mutant(
+        "a write hides what happened before it",
+        "engine/follow/schedule.py",
+        "is_due = tracked.row_id in self._due and tracked.row_id not in self._written",
+        "is_due = False",
+        f"{MERGED}::test_what_else_happened_during_a_look_is_looked_at",
+    ),
+    mutant(
+        "backpressure waits for a look that is put off",
+        "engine/follow/schedule.py",
+        " or tracked.spec.backpressure:",
+        ":",
+        f"{MERGED}::test_what_needs_promptness_is_not_put_off",
     ),
 )

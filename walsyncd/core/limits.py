@@ -24,6 +24,10 @@ class Limits:
     """Over which the speed of a writer is measured."""
     ahead_look_bytes: int = 16 << 20
     """Of one look of a reading ahead. A WAL that has grown by more does not restart soon."""
+    defer_s_max: float = 1.0
+    """A look is put off by no more than this while the next upload is not due (engine.read_ahead.deferred_look)."""
+    fast_frames: int = 64
+    """So many frames at ``ahead_frames_per_s`` show a fast writer, beside which no look is put off."""
 
     epoch_bytes: int = 64 << 20
     epoch_ms: int = 3_600_000

@@ -78,7 +78,8 @@ def test_a_stream_of_writes_is_left_in_the_queue_for_a_moment(tmp_path: Path, mo
         monkeypatch.setattr(watcher, "wait", lambda _timeout: True)
         monkeypatch.setattr(watcher, "pause", lambda _timeout: pauses.append(1))
 
-        def take_in() -> bool:
+        def take_in(*, waits: bool) -> bool:
+            assert waits
             only_writes = next(drains, None)
             if only_writes is None:
                 watch.stop()

@@ -22,7 +22,9 @@ def index(salts: tuple[int, int], max_frame: int) -> IndexHeader:
 def look(after: Cursor, seen: IndexHeader, *extents: tuple[int, bytes]) -> AheadLook:
     """A look after a cursor that saw ``seen``."""
     observation = Observation(DmsHolder.LIVE, seen, None, 0)
-    return AheadLook(after.salts, after.frames, observation, None, observation, extents, 7, 1, 0, 0)
+    return AheadLook(
+        after.salts, after.frames, observation, None, observation, extents, 7, 1, 0, 0, ((after.frames, 7),)
+    )
 
 
 def cursor(salts: tuple[int, int], frames: int) -> Cursor:

@@ -212,33 +212,30 @@ def test_a_look_read_ahead_is_no_evidence_of_its_own_time(tmp_path: Path) -> Non
         assert not reader.still_holds(follow.cursor)
 
 
-def test_each_look_of_a_batch_has_its_own_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Commits are never said to have been seen before they were made, in the one segment of several looks."""
+def commit_times(follow: Following) -> list[int]:
+    """When each commit of the last segment was seen."""
+    last = follow.journal.pending(follow.row_id)[-1]
+    trailers = (piece for piece in decode_body([follow.journal.body(last)]) if isinstance(piece, Trailer))
+    return [commit.time_ms for trailer in trailers for commit in trailer.commits]
+
+
+def test_each_look_of_a_batch_has_its_own_time(tmp_path: Path) -> None:
+    """Commits are said to have been seen when they were read, in the one segment of several looks."""
     path = tmp_path / "app.db"
     with wal_database(path) as app, Following(path, tmp_path / "f", limits=EVERY_LOOK).begin() as follow:
         app.execute(insert(1), insert(2))
         follow.look()
-        app.execute(insert(3))
-        follow.environment.read_ahead.look()
-        pread = AheadLook.pread
-
-        def pread_slowly(self: AheadLook, offset: int, length: int) -> bytes:
+        for statements in ([insert(3)], [insert(4)], [insert(5), CHECKPOINT, insert(6)]):
+            app.execute(*statements)
+            follow.environment.read_ahead.look()
             follow.ahead_ms += 1000
-            return pread(self, offset, length)
-
-        monkeypatch.setattr(AheadLook, "pread", pread_slowly)
-        app.execute(CHECKPOINT, insert(4))
-        follow.environment.read_ahead.look()
+        follow.ahead_ms += 1000
+        now_ms = follow.environment.wall_ms()
         follow.look()
-        last = follow.journal.pending(follow.row_id)[-1]
-        times = [
-            commit.time_ms
-            for piece in decode_body([follow.journal.body(last)])
-            if isinstance(piece, Trailer)
-            for commit in piece.commits
-        ]
-        assert len(times) == 2
-        assert times[1] - times[0] >= 1000
+        times = commit_times(follow)
+        assert len(times) == 4
+        assert times[0] + 1000 <= times[1] <= times[2] - 1000
+        assert times[2] <= times[3] <= now_ms - 1000
 
 
 def test_a_segment_that_was_given_up_voids_the_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -254,11 +251,11 @@ def test_a_segment_that_was_given_up_voids_the_batch(tmp_path: Path, monkeypatch
         follow.environment.read_ahead.look()
         add, added = SegmentBuilder.add, []
 
-        def add_once(self: SegmentBuilder, frames: Frames) -> None:
+        def add_once(self: SegmentBuilder, frames: Frames, seen: Any) -> None:
             added.append(frames)
             if len(added) > 1:
                 raise TooLargeError("too large")
-            add(self, frames)
+            add(self, frames, seen)
 
         monkeypatch.setattr(SegmentBuilder, "add", add_once)
         step = follow.step()

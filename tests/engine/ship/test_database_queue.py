@@ -6,7 +6,7 @@ import pytest
 
 from walsyncd.core.send.merge import MERGED_SIZE_MAX
 from walsyncd.core.send.pacing import BURST, Bucket
-from walsyncd.engine.ship.database_queue import DRIFT_MS_MAX, LOOK_MS_MAX, LOOK_UPLOADS_MAX, DatabaseQueue
+from walsyncd.engine.ship.database_queue import DRIFT_MS_MAX, JOINS_MS, LOOK_MS_MAX, LOOK_UPLOADS_MAX, DatabaseQueue
 
 EMPTY = Bucket(0.0, 1000.0)
 
@@ -53,6 +53,23 @@ def test_only_an_idle_queue_lets_the_next_one_leave_at_once(changes: dict[str, o
     """Claimed, nothing before it, and a token there."""
     idle = queue(**{"has_work": False, "bucket": Bucket(1.0, 1000.0), **changes})
     assert idle.may_leave_at_once(1000.0) == (not changes)
+
+
+def test_when_an_object_that_is_spooled_now_can_leave() -> None:
+    """At the next token. One that somebody waits for is sent at once."""
+    assert queue(has_work=False).leaves_in_ms(1200.0) == pytest.approx(800.0, abs=1.0)
+    assert queue(has_work=False, is_busy=True, has_paid=True).leaves_in_ms(1200.0) == pytest.approx(800.0, abs=1.0)
+    assert queue(bucket=Bucket(BURST, 1000.0)).leaves_in_ms(1200.0) <= 0
+    for changes in ({"urgent_upto": 5}, {"check_ownership": True}, {"is_claimed": False}):
+        assert queue(**changes).leaves_in_ms(1200.0) == 0
+
+
+@pytest.mark.parametrize("waits", [{"has_work": True}, {"has_work": False, "is_busy": True}])
+def test_what_waits_already_has_the_next_token(waits: dict[str, bool]) -> None:
+    """Another object leaves with the one after it, or together with what waits if there is no token yet."""
+    assert queue(bucket=Bucket(1.25, 1000.0), **waits).leaves_in_ms(1000.0) == pytest.approx(750.0, abs=1.0)
+    assert queue(bucket=Bucket(2.0, 1000.0), **waits).leaves_in_ms(1000.0) <= 0
+    assert 0 < queue(**waits).leaves_in_ms(1200.0) <= 800.0 - JOINS_MS + 1.0
 
 
 def test_tokens_are_taken_and_come_back() -> None:

@@ -57,3 +57,8 @@ class Evidence:
     scanned: Scanned | None = None
     quiet_since_ms: int | None = None
     stale_ichange: int | None = None
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether the WAL was verified, its wal-index is believed, and its count is known."""
+        return self.verified and self.believe_index and self.mark is not None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from walsyncd.core.content.bridge_passes import BridgePasses
 from walsyncd.core.follow.follow_state import Stream
 from walsyncd.core.sqlite.wal import Frames
@@ -15,7 +17,7 @@ class FrameNumbers:
         self._stream = stream
         self._size = 0
 
-    def add(self, frames: Frames) -> None:
+    def add(self, frames: Frames, _seen: Sequence[tuple[int, int]] = ()) -> None:
         """Add verified frames."""
         self._passes.saw_frames(frames.first, frames.page_numbers)
         commits = frames.sizes[frames.sizes != 0]

@@ -77,6 +77,7 @@ def environment_by(
     drain: Callable[[], None],
     spool_bytes_max: Callable[[], int],
     limits: Limits = DEFAULT_LIMITS,
+    leaves_in_s: Callable[[int], float] = lambda _database_id: 0.0,
 ) -> Environment:
     """Return what looks need, with the true time."""
     return Environment(
@@ -88,6 +89,7 @@ def environment_by(
         has_clock_leapt=clock.has_leapt,
         spool_bytes_max=spool_bytes_max,
         limits=limits,
+        leaves_in_s=leaves_in_s,
     )
 
 

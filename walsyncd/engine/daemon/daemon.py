@@ -80,8 +80,7 @@ class Daemon:
         stalls: StallDetector | None = None,
         limits: Limits = DEFAULT_LIMITS,
     ) -> None:
-        self._settings = settings
-        self._source = source or (lambda: (settings, opener))
+        self._settings, self._source = settings, source or (lambda: (settings, opener))
         self._supervisor, self._manager = Supervisor(), ServiceManager()
         self._stalls, self._unlooked = stalls or StallDetector(), set[int]()
         self._reloads: deque[Future[Mapping[str, Any]]] = deque()
@@ -89,13 +88,14 @@ class Daemon:
         self._journal.sweep()
         self._identity = new_run(self._journal)
         self._limit = SpoolLimit(self._journal, settings.daemon.spool_bytes_max, check_share=limits.spool_check_share)
-        self._schedule = Schedule(limits)
+        self._schedule, self._watcher = Schedule(limits), InotifyReader()
         self._attention = Attention(self._schedule, self._stalls, databases=lambda: self.databases)
-        self._watcher = InotifyReader()
         self._finder = PathFinder(lambda: self._settings, lambda *a: self._databases.find(*a), self._found)  # noqa: PLW0108
-        self._events = events = EventPump(self._watcher, self._schedule.wake, self._finder.wake, self._stalls)
-        clock = remembering_clock(self._journal)
-        self._environment = environment_by(clock, self._journal, events.drain, lambda: self._limit.bytes_max, limits)
+        self._events = EventPump(self._watcher, self._schedule.wake, self._finder.wake, self._stalls, self._schedule)
+        clock, maximum = remembering_clock(self._journal), lambda: self._limit.bytes_max
+        self._environment = environment_by(
+            clock, self._journal, self._events.drain, maximum, limits, lambda i: self._destinations.of(i).leaves_in_s(i)
+        )
         self._content = PageContent(self._journal, self._environment, self._schedule, lambda: self.follower)
         full_spool = FullSpool(
             self._journal, self._limit, destinations=lambda: self._destinations, databases=lambda: self._databases

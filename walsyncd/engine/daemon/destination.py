@@ -193,6 +193,10 @@ class Destination:
         if self._housekeeper is not None:
             self._threads.append(self._supervisor.start("housekeeper", self._housekeeper.run))
 
+    def leaves_in_s(self, database_id: int) -> float:
+        """In how many seconds it is soon enough to spool another object of a database."""
+        return self.uploader.leaves_in_s(database_id)
+
     def stored(self, row: ObjectRow) -> None:
         """Note that an object became visible."""
         self.snapshotter.stored(row)

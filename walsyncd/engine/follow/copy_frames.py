@@ -129,7 +129,7 @@ def _take(
         pending = LongTransaction(new_collector(reader, state.stream, copy.cursor), state, reached)
     reader.pending = replace(pending, cursor=cursor)
     try:
-        pending.collector.add(whole)
+        pending.collector.add(whole, reader.seen())
         if not frames.commits:
             return AT_ONCE
         objects, stream = finish_or_keep(reader, pending.collector, len(whole.data))
@@ -183,14 +183,14 @@ def new_collector(reader: SourceReader, stream: Stream, cursor: Cursor) -> Frame
     segment = reader.batch.segment_after(stream) if reader.batch is not None else None
     environment = reader.environment
     if segment is not None:
-        segment.goes_on(environment.wall_ms())
+        segment.goes_on(reader.seen_ms())
         return segment
     return SegmentBuilder(
         environment.journal,
         stream,
         page_size=cursor.header.page_size,
         salts=environment.salts(),
-        seen_ms=environment.wall_ms(),
+        seen_ms=reader.seen_ms(),
         memory_bytes_max=environment.limits.memory_bytes_max,
         file_bytes_max=environment.spool_bytes_max(),
     )

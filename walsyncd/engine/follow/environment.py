@@ -27,7 +27,8 @@ class Environment:
     ``read_ahead`` reads nothing until a thread runs it. ``wall_ms`` is the time that is stored, which the store's clock
     corrects. ``machine_ms`` is this machine's, which the times of files are of. ``is_clock_known`` returns whether an
     earlier time that is after ``wall_ms`` must have been wrong, ``has_clock_leapt`` whether this machine's was set
-    forward a short while ago.
+    forward a short while ago. ``leaves_in_s`` asks in how many seconds it is soon enough to spool another object
+    of a database.
     """
 
     journal: Journal
@@ -41,6 +42,7 @@ class Environment:
     spool_bytes_max: Callable[[], int] = lambda: sys.maxsize
     entropy: Callable[[], int] = lambda: secrets.randbits(32)
     limits: Limits = DEFAULT_LIMITS
+    leaves_in_s: Callable[[int], float] = lambda _database_id: 0.0
     read_ahead: ReadAhead = field(default_factory=ReadAhead)
     proofs: Counter[str] = field(default_factory=Counter[str])
     """How often each rule decided at the end of a WAL's incarnation (``Step.decided_by``). The follower counts."""

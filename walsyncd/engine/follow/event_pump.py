@@ -1,5 +1,7 @@
 """The thread that reads inotify. It only opens descriptors, takes the two locks of presence, and marks databases.
 
+A look at a database may be put off (``read_ahead.deferred_look``). Then it reads what was committed, up to a megabyte.
+
 Two threads drain the queue, under one lock: this one when it is woken, and the follower before it believes a header.
 """
 
@@ -17,6 +19,7 @@ from walsyncd.adapters.files.inotify import Event, InotifyReader, Kind
 from walsyncd.adapters.files.source import Role
 from walsyncd.config import NewNames
 from walsyncd.engine.follow.followed_database import FollowedDatabase
+from walsyncd.engine.follow.schedule import Schedule
 from walsyncd.engine.follow.wal_pair import Drains
 from walsyncd.engine.threads.boundary import boundary
 from walsyncd.engine.threads.stall_detector import StallDetector
@@ -41,6 +44,8 @@ _log = structlog.get_logger()
 class EventPump:
     """Hands every event to its database; ``wake`` is told which databases to look at.
 
+    With a ``schedule``, looks may be put off, and what is committed meanwhile is read here (``read_ahead``).
+
     ``appeared`` is called when paths and patterns may stand for something else now: a name that is waited for came up,
     or something else than a write happened to a database.
     """
@@ -51,17 +56,21 @@ class EventPump:
         wake: Callable[[Iterable[FollowedDatabase]], None],
         appeared: Callable[[], None],
         stall_detector: StallDetector | None = None,
+        schedule: Schedule | None = None,
         *,
         quick_s: float = QUICK_S,
     ) -> None:
         self._watcher = watcher
         self._wake = wake
         self._appeared = appeared
+        self._schedule = schedule
         self._stall_detector = stall_detector or StallDetector()
         self._lock = RevocableLock()
         # What is being taken in. A thread that hangs in one database's event leaves the others to its successor.
         self._events: deque[Event] = deque()
         self._touched: dict[int, FollowedDatabase] = {}
+        self._urgent: set[int] = set()  # more than writes to its WAL happened to these
+        self._unread: dict[int, FollowedDatabase] = {}  # a commit of these was written and not published
         self._appears = False
         self._drains = Drains()
         self._tracked: dict[Path, FollowedDatabase] = {}
@@ -105,8 +114,11 @@ class EventPump:
         """Take in all queued events."""
         self._take_in()
 
-    def _take_in(self) -> bool:
-        """Take in all queued events. Returns whether all of them were writes to WALs."""
+    def _take_in(self, *, waits: bool = False) -> bool:
+        """Take in all queued events. Returns whether all of them were writes to WALs.
+
+        ``waits``: the caller waits for what is written and not published. Otherwise it is left to the follower.
+        """
         only_writes = True
         with self._lock:
             self._drains.count += 1
@@ -121,20 +133,61 @@ class EventPump:
                     self._appears = self._appears or (event.role is Role.DATABASE and event.kind not in _WRITES)
                     self._touched[tracked.row_id] = tracked
                     _note(tracked, event)
-                    only_writes = only_writes and event.kind is Kind.MODIFY and event.role is Role.WAL
-            touched = self._touched.copy()
+                    if event.kind is not Kind.MODIFY or event.role is not Role.WAL:
+                        only_writes = False
+                        self._urgent.add(tracked.row_id)
+            touched, urgent = self._touched.copy(), self._urgent.copy()
             appeared, self._appears = self._appears, False
-        for tracked in touched.values():
+        woken: list[FollowedDatabase] = []
+        written: list[FollowedDatabase] = []
+        for row_id, tracked in touched.items():
             with suppress(WalsyncdError), boundary("read_index", database=tracked.name):
                 tracked.wal_pairs.index_read()
                 tracked.presence.update()
-        if touched:
-            self._wake(touched.values())
-            for row_id in touched:  # only now: if this thread hangs above, its successor wakes them
-                self._touched.pop(row_id, None)
+            may_wait = self._is_read(tracked) and (waits or row_id not in self._unread)
+            if row_id in urgent:
+                woken.append(tracked)
+            elif not may_wait:
+                written.append(tracked)
+        if woken:
+            self._wake(woken)
+        if written:
+            (self._wake if self._schedule is None else self._schedule.written)(written)
+        for row_id in touched:  # only now: if this thread hangs above, its successor wakes them
+            self._touched.pop(row_id, None)
+            self._urgent.discard(row_id)
         if appeared:
             self._appeared()
         return only_writes and not appeared
+
+    def _is_read(self, tracked: FollowedDatabase) -> bool:
+        """Read what was committed, if the look at it is put off. Returns whether it may still be put off."""
+        deferred = tracked.deferred
+        if deferred is None or self._schedule is None:
+            return False
+        with suppress(WalsyncdError), boundary("read_ahead", database=tracked.name):
+            deferred.read()
+            if deferred.is_due:
+                return False
+            tracked.wal_pairs.index_read(again=True)  # no look shows for a while that nothing came after that
+            self._schedule.put_off(tracked, deferred.until_s)
+            if deferred.pause_s:
+                self._unread[tracked.row_id] = tracked
+            return True
+        return False
+
+    def _read_again(self, unread: Mapping[int, FollowedDatabase]) -> None:
+        """Read what was not published, and may be by now, if no event has had it read meanwhile."""
+        for row_id, tracked in unread.items():
+            deferred = tracked.deferred
+            is_unread = deferred is not None and deferred.pause_s and row_id not in self._unread
+            if is_unread and not self._is_read(tracked):
+                self._wake([tracked])
+
+    def _pause_s(self) -> float:
+        """How long to wait for events."""
+        looks = (tracked.deferred for tracked in self._unread.values())
+        return min((look.pause_s for look in looks if look is not None and look.pause_s), default=RECHECK_S)
 
     def run(self) -> None:
         """Run the thread until ``stop``."""
@@ -146,14 +199,16 @@ class EventPump:
                 checked_s = time.monotonic()
                 self._recheck()
             if not is_left:
-                self._watcher.wait(RECHECK_S)
+                self._watcher.wait(self._pause_s())
             is_left = False
             before_s, drained_s = drained_s, time.monotonic()
+            unread, self._unread = self._unread, {}
             with self._stall_detector.work():
-                only_writes = self._take_in()
+                only_writes = self._take_in(waits=True)
+                self._read_again(unread)
             is_quick = only_writes and drained_s - before_s < self._quick_s
             quick_drains = quick_drains + 1 if is_quick else 0
-            if quick_drains >= QUICK_DRAINS and self._may_pause():
+            if quick_drains >= QUICK_DRAINS and not self._unread and self._may_pause():
                 self._watcher.pause(PAUSE_S)
 
     def _may_pause(self) -> bool:

@@ -45,12 +45,14 @@ from walsyncd.engine.follow.presence import Presence
 from walsyncd.engine.follow.segment_builder import LongTransaction
 from walsyncd.engine.follow.step import Bridging, PageScans, Step
 from walsyncd.engine.follow.wal_pairs import WalPairs
+from walsyncd.engine.read_ahead.deferred_look import DeferredLook
 from walsyncd.engine.read_ahead.reading import Reading
 from walsyncd.engine.threads.boundary import boundary
 from walsyncd.engine.threads.mailbox import Mailbox
 from walsyncd.errors import FaultError, RefusedError, WalsyncdError
 
 TOLD_FAILURES = 3
+FAST_S = 10.0  # after a look at a fast writer, none is put off for so long
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,13 +100,14 @@ class BaseNeed:
 class FollowedDatabase:
     """A database being followed; see the head of this file.
 
-    ``evidence`` is what looks have found. ``pending`` is a transaction of which no commit was read yet. ``reading`` is
-    what is read ahead of ``state``; it is a cache, and looks begin, take and drop it. ``rewinds``
-    counts how often the journal has taken the spool back; what was begun before such a rewind is void. ``gaps`` counts
-    the gaps that were bridged; no base or scan is valid across one. ``bridge`` is the bridge under way. ``proven_ms``
-    (since 1970) is the last moment for which ``state`` was proven to be the newest, or 0 if no look has shown that
-    yet. ``scans`` ships changes while there is no WAL. ``report`` is the last state that was reported, ``notes`` says
-    how many more may be now.
+    ``evidence`` is what looks have found. ``pending`` is a transaction of which no commit was read yet. ``reading``
+    is what is read ahead of ``state``; it is a cache, and looks begin, take and drop it. ``deferred`` is the next
+    look while it is put off, and ``was_deferred`` whether the last one was, beside a slow writer. ``rewinds``
+    counts how often the journal has taken the spool back; what was begun before such a rewind is void. ``gaps``
+    counts the gaps that were bridged; no base or scan is valid across one. ``bridge`` is the bridge under way.
+    ``proven_ms`` (since 1970) is the last moment for which ``state`` was proven to be the newest, or 0 if no look
+    has shown that yet. ``scans`` ships changes while there is no WAL. ``report`` is the last state that was
+    reported, ``notes`` says how many more may be now.
     """
 
     spec: DatabaseSpec
@@ -115,6 +118,10 @@ class FollowedDatabase:
     evidence: Evidence = field(default_factory=Evidence)
     pending: LongTransaction | None = None
     reading: Reading | None = None
+    deferred: DeferredLook | None = None
+    was_deferred: bool = False
+    hastens_until_s: float = 0.0
+    """No look is put off before then (monotonic), because the writer is fast."""
     base: BaseNeed = field(default_factory=BaseNeed)
     next_generation: NextGeneration = field(default_factory=NextGeneration)
     rewinds: int = 0
@@ -315,9 +322,18 @@ class FollowedDatabase:
 
     def drop_reading(self) -> None:
         """Give up what was read ahead."""
-        reading, self.reading = self.reading, None
+        reading, self.reading, self.deferred = self.reading, None, None
         if reading is not None:
             reading.drop()
+
+    def end_deferral(self) -> None:
+        """Read no more ahead of a look that was put off, because it begins now."""
+        deferred, self.deferred = self.deferred, None
+        self.was_deferred = deferred is not None and not deferred.is_fast
+        if deferred is not None:
+            deferred.end()
+            if deferred.is_fast:
+                self.hastens_until_s = time.monotonic() + FAST_S
 
     # -- who waits --------------------------------------------------------------------------------------------------
 

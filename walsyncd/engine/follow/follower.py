@@ -261,7 +261,7 @@ class Follower:
             return False
         if tracked.bridge is not None:
             tracked.bridge.applied(step)
-            self._schedule.look_again(tracked, step, self._environment.monotonic_ms)
+            self._schedule.look_again(tracked, step, self._environment)
             return False
         if step.bridged:
             self._base_due(tracked)  # a base that the gap made worthless, or one that is due
@@ -277,7 +277,7 @@ class Follower:
         if step.caught_up:
             self._schedule.seen(tracked)
             tracked.proven_ms = self._round_ms
-        self._schedule.look_again(tracked, step, self._environment.monotonic_ms)
+        self._schedule.look_again(tracked, step, self._environment)
         return step.caught_up
 
     # -- generations ------------------------------------------------------------------------------------------------

@@ -45,6 +45,7 @@ def take_step(tracked: FollowedDatabase, environment: Environment) -> Step:
     """Take one step of a look at a database that has a generation."""
     state, wal_pairs = tracked.state, tracked.wal_pairs
     assert state is not None
+    tracked.end_deferral()
     environment.drain()
     if wal_pairs.error is not None and wal_pairs.current is None:
         wal_pairs.look_around()
@@ -56,6 +57,7 @@ def take_step(tracked: FollowedDatabase, environment: Environment) -> Step:
     if wal_pair is not None and state.mode == "rollback" and tracked.scans is not None and tracked.scans.has_map():
         return gap_step(GapKind.CHANGED, ENTERED_WAL)
     if wal_pair is None:
+        tracked.drop_reading()
         step = replace(look_without_wal(tracked, environment, state), pending=tracked.pending)
     else:
         step = replace(_looks(tracked, environment, wal_pair, state), other_path=tracked.other_path.beside_wal())

@@ -7,18 +7,24 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from typing import TypeAlias
 
 from walsyncd.core.limits import DEFAULT_LIMITS, Limits
 from walsyncd.core.send.pacing import due_ms, take
+from walsyncd.engine.follow.environment import Environment
 from walsyncd.engine.follow.followed_database import FollowedDatabase
 from walsyncd.engine.follow.step import Step
+from walsyncd.engine.read_ahead.deferred_look import DeferredLook
+from walsyncd.engine.threads.boundary import boundary
 from walsyncd.engine.threads.due_queue import DueQueue
 from walsyncd.engine.threads.mailbox import Request
+from walsyncd.errors import WalsyncdError
 
 SLOW_LOOK_S = 300.0
 SLOW_LOOK_GRID_S = 10.0  # slow looks are aligned to this grid, so that thousands of databases seldom wake us
 UNWATCHED_LOOK_S = 1.0
+DEFER_S_MIN = 0.02  # a look is not put off by less
 ROUND_MAX = 100  # databases in one round, and so in one transaction of the journal
 
 # A database, its step, and how many requests had come before the look.
@@ -35,6 +41,8 @@ class Schedule:
         self._unseen: dict[int, float] = {}
         """By database: when the first look after the last complete one was due. Absent if nothing is unseen."""
         self._tracked: dict[int, FollowedDatabase] = {}
+        self._written: set[int] = set()
+        """The databases that are due only because their WALs were written, since they were taken last."""
         self._stopping = False
 
     def wake(self, databases: Iterable[FollowedDatabase]) -> None:
@@ -42,8 +50,17 @@ class Schedule:
         now = time.monotonic()
         with self._condition:
             for tracked in databases:
-                tracked.pace = tracked.pace.woken()
-                self._schedule(tracked, max(now, tracked.pace.rest_until_s))
+                self._wake(tracked, now)
+
+    def written(self, databases: Iterable[FollowedDatabase]) -> None:
+        """Look at these as ``wake`` does. Nothing but writes to their WALs has happened, so the look may be put off."""
+        now = time.monotonic()
+        with self._condition:
+            for tracked in databases:
+                is_due = tracked.row_id in self._due and tracked.row_id not in self._written
+                self._wake(tracked, now)
+                if not is_due:
+                    self._written.add(tracked.row_id)
 
     def admit(self, tracked: FollowedDatabase) -> None:
         """Look now at a database that has been added, and do what was asked meanwhile."""
@@ -113,26 +130,52 @@ class Schedule:
         with self._condition:
             self._schedule(tracked, time.monotonic())
 
-    def look_again(self, tracked: FollowedDatabase, step: Step, monotonic_ms: Callable[[], int]) -> None:
+    def put_off(self, tracked: FollowedDatabase, until_s: float) -> None:
+        """Look at it at ``until_s`` (monotonic), unless it is due before. Something is unseen until then."""
+        with self._condition:
+            self._unseen.setdefault(tracked.row_id, time.monotonic())
+            self._schedule(tracked, until_s)
+
+    def look_again(self, tracked: FollowedDatabase, step: Step, environment: Environment) -> None:
         """Look at it again when ``step``, which it has applied, asks for it."""
-        frames = sum(new.last - new.first + 1 for new in step.objects)
         if step.rest_until_s is not None:
             self.rest(tracked, step.rest_until_s)
-        if frames or step.caught_up:
-            self.found(tracked, frames)
+        if step.frames or step.caught_up:
+            self.found(tracked, step.frames)
         provisional = tracked.evidence.provisional
         if step.again_s is not None:
             self.at(tracked, step.again_s)
-        elif step.moving and self.relook(tracked):
+        elif self._defer(tracked, deferred_look(tracked, step, environment)) or (step.moving and self.relook(tracked)):
             pass
         elif provisional is not None:
-            self.at(tracked, (provisional.until_ms - monotonic_ms()) / 1000)
+            self.at(tracked, (provisional.until_ms - environment.monotonic_ms()) / 1000)
         elif tracked.wal_pairs.watched:
             due = time.monotonic() + SLOW_LOOK_S
             grid = math.ceil(due / SLOW_LOOK_GRID_S) * SLOW_LOOK_GRID_S
             self.at(tracked, grid - time.monotonic())
         else:
             self.at(tracked, UNWATCHED_LOOK_S)
+
+    def _defer(self, tracked: FollowedDatabase, look: DeferredLook | None) -> bool:
+        """Put the next look off. Returns whether it is scheduled with that, because something was committed meanwhile.
+
+        What was written during the last look is read now, so writes need no other look.
+        """
+        if look is None:
+            return False
+        tracked.deferred, tracked.reading = look, look.reading
+        with suppress(WalsyncdError), boundary("read_ahead", database=tracked.name):
+            look.read()
+            if not look.pause_s:
+                with self._condition:
+                    if tracked.row_id in self._written and not look.is_due:
+                        self._written.discard(tracked.row_id)
+                        self._due.discard(tracked.row_id)
+                if look.is_due or look.reading.size:
+                    self.put_off(tracked, 0.0 if look.is_due else look.until_s)
+                return bool(look.is_due or look.reading.size)
+        tracked.drop_reading()
+        return False
 
     def take(self) -> list[FollowedDatabase]:
         """Wait for databases that are due and return them. Returns an empty list if the schedule was stopped."""
@@ -186,10 +229,16 @@ class Schedule:
         """Drop a database that is not followed any more."""
         with self._condition:
             self._due.discard(tracked.row_id)
+            self._written.discard(tracked.row_id)
             self._unseen.pop(tracked.row_id, None)
             self._tracked.pop(tracked.row_id, None)
 
+    def _wake(self, tracked: FollowedDatabase, now: float) -> None:
+        tracked.pace = tracked.pace.woken()
+        self._schedule(tracked, max(now, tracked.pace.rest_until_s))
+
     def _schedule(self, tracked: FollowedDatabase, due: float) -> None:
+        self._written.discard(tracked.row_id)
         if tracked.mailbox.held_back or tracked.mailbox.dismissed:
             return
         self._tracked[tracked.row_id] = tracked
@@ -202,9 +251,33 @@ class Schedule:
             row_id = self._due.pop(now)
             if row_id is None:
                 break
+            self._written.discard(row_id)
             self._unseen.setdefault(row_id, due)
             taken.append(self._tracked.pop(row_id))
         return taken
+
+
+def deferred_look(tracked: FollowedDatabase, step: Step, environment: Environment) -> DeferredLook | None:
+    """Return the next look, put off until the database may upload again, if it follows a WAL and has caught up.
+
+    What needs promptness is left as it is: a base, a bridge, backpressure, a count that is not settled.
+    """
+    state, evidence, wal_pair = tracked.state, tracked.evidence, tracked.wal_pairs.current
+    now_s, limits = time.monotonic(), environment.limits
+    if step.frames >= limits.fast_frames and not tracked.was_deferred:  # its WAL is to be read ahead, or will soon be
+        return None
+    if not step.caught_up or tracked.reading is not None or now_s < tracked.hastens_until_s:
+        return None
+    if tracked.bridge is not None or tracked.base.wanted or tracked.base.under_way or tracked.spec.backpressure:
+        return None
+    if not evidence.is_settled or state is None or state.cursor is None or not state.cursor.frames:
+        return None
+    if wal_pair is None or wal_pair.shm is None or wal_pair.ended or len(tracked.wal_pairs.queue) > 1:
+        return None
+    delay_s = min(limits.defer_s_max, environment.leaves_in_s(tracked.row_id))
+    if delay_s < DEFER_S_MIN or not tracked.wal_pairs.watched:
+        return None
+    return environment.read_ahead.defer(wal_pair, state.cursor, environment.monotonic_ms, now_s + delay_s, limits)
 
 
 class UnfinishedRound:

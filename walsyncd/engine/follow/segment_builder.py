@@ -11,7 +11,7 @@ application's disk again. So it is given up at once, and the generation with it.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
@@ -80,10 +80,19 @@ class SegmentBuilder:
         """How many frames were added."""
         return self._frame - self._stream.frame
 
-    def add(self, frames: Frames) -> None:
-        """Add verified frames, which directly follow those added before. After an error nothing of it is left."""
-        shift = self._frame + 1 - frames.first
-        self._commits.extend(Commit(commit + shift, self._seen_ms) for commit in frames.commits)
+    def add(self, frames: Frames, seen: Sequence[tuple[int, int]] = ()) -> None:
+        """Add verified frames, which directly follow those added before. After an error nothing of it is left.
+
+        ``seen`` says up to which of them was seen when, as (number of the frame, ms since 1970), ascending. If it is
+        empty, they were seen at the time that was noted last.
+        """
+        shift, place = self._frame + 1 - frames.first, 0
+        for commit in frames.commits:
+            while place < len(seen) and seen[place][0] < commit:
+                place += 1
+            if place < len(seen):
+                self.goes_on(seen[place][1])
+            self._commits.append(Commit(commit + shift, self._seen_ms))
         self._redo.add(frames)
         for piece in frames.pieces(PIECE_FRAMES):
             content, self._stamp = restamp(piece, self._stamp)
@@ -201,8 +210,8 @@ class SegmentBuilder:
 class FrameCollector(Protocol):
     """Takes the frames of a transaction: a segment builder, or what replaces it while a gap is bridged."""
 
-    def add(self, frames: Frames) -> None:
-        """Add verified frames, which directly follow those added before."""
+    def add(self, frames: Frames, seen: Sequence[tuple[int, int]] = ()) -> None:
+        """Add verified frames, which directly follow those added before. ``seen`` says when they were seen."""
 
     def finish(self) -> tuple[NewObject | None, Stream]:
         """Return what is to be shipped, or None if nothing is, and the stream after it."""

@@ -47,6 +47,8 @@ from walsyncd.engine.follow.wal_pair import WalPair, frames_behind, is_begun
 from walsyncd.engine.read_ahead.ahead_look import AheadLook
 from walsyncd.errors import RefusedError
 
+ROUNDING_MS = 2  # of two clocks that count whole milliseconds
+
 
 class SourceReader:
     """One look at ``wal_pair``, the current WAL of ``tracked``.
@@ -209,6 +211,14 @@ class SourceReader:
                 tracked.row_id, wal_pair, cursor, environment.monotonic_ms, environment.limits
             )
 
+    def seen(self) -> tuple[tuple[int, int], ...]:
+        """Return up to which frame of the incarnation was seen when, if that differs (``SegmentBuilder.add``)."""
+        return ()
+
+    def seen_ms(self) -> int:
+        """Return when the first frame of this look was seen (ms since 1970)."""
+        return self.environment.wall_ms()
+
     def run(self, start: Cursor, last: int | None) -> Iterator[Frames]:
         """Read all verified frames after ``start`` in batches, up to ``last``, or to the end of the chain if None."""
         header = start.header
@@ -319,6 +329,16 @@ class AheadReader(SourceReader):
     def is_moving(self, cursor: Cursor | None) -> bool:
         """Return False: the look at the file that follows shows it."""
         return False
+
+    def seen(self) -> tuple[tuple[int, int], ...]:
+        """Return when each frame was read, which is after it was committed."""
+        now_ms = self.environment.wall_ms()
+        shift_ms = now_ms - self.environment.monotonic_ms() + ROUNDING_MS
+        return tuple((frame, min(now_ms, shift_ms + read_ms)) for frame, read_ms in self._look.seen)
+
+    def seen_ms(self) -> int:
+        """Return when the first frame was read."""
+        return self.seen()[0][1]
 
     def read_ahead(self, cursor: Cursor) -> None:
         """Do nothing: the reading goes on."""

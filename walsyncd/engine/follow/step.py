@@ -92,6 +92,11 @@ class Step:
     """
 
     @property
+    def frames(self) -> int:
+        """How many frames its objects hold."""
+        return sum(new.last - new.first + 1 for new in self.objects)
+
+    @property
     def decided_by(self) -> str:
         """Which rule decided that an incarnation of the WAL ended as it did. Empty if none ended."""
         if self.bridged:

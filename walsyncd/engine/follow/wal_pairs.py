@@ -167,15 +167,16 @@ class WalPairs:
             if self.error is not None:
                 raise self.error
 
-    def index_read(self) -> None:
-        """Read the wal-index. This is called after each drain that had an event of this database."""
+    def index_read(self, *, again: bool = False) -> None:
+        """Read the wal-index after a drain that had an event of this database, or ``again`` as a look would do it."""
         with self._lock:
             last = self._alive()
             if last is None:
                 return
-            if last.index_reads.due:
+            if again or last.index_reads.due:
                 self._index_read(last)
-            last.read_checkpoints(self.drains)
+            if not again:
+                last.read_checkpoints(self.drains)
 
     def explain_writes(self, now_ms: int) -> bool:
         """Look whether a checkpoint explains what was written to the database. Returns whether one may still do so."""

@@ -247,7 +247,7 @@ def _cross(
 ) -> Step:
     """Take the proven tail, and move the cursor before the first frame of the new incarnation."""
     entered = cursor_before(found.header) if found.header is not None else Cursor(found.salts, None, 0, (0, 0))
-    if proof.by == "count":
+    if proof.by == "count" and not reader.tracked.was_deferred:
         reader.read_ahead(entered)
     objects: tuple[NewObject, ...] = ()
     if proof.last > cursor.frames:

@@ -43,6 +43,8 @@ class AheadLook:
     shm_serial: int
     index_rebuilds: int
     closed: int
+    seen: tuple[tuple[int, int], ...]
+    """Up to which frame of ``index`` was read when, as (frame, monotonic ms), ascending."""
 
     @property
     def size(self) -> int:
@@ -98,4 +100,5 @@ def joined(looks: list[AheadLook]) -> AheadLook:
         pieces.append(data[: end - offset])  # the next one begins with the last frame of this one
     pieces.append(looks[-1].extents[0][1])
     extent = (looks[0].extents[0][0], b"".join(pieces))
-    return replace(looks[-1], frames=looks[0].frames, extents=(extent,))
+    seen = tuple(each for look in looks for each in look.seen)
+    return replace(looks[-1], frames=looks[0].frames, extents=(extent,), seen=seen)

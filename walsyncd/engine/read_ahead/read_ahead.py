@@ -19,15 +19,18 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from weakref import WeakSet
 
 from walsyncd.core.follow.decision import Cursor
 from walsyncd.core.limits import DEFAULT_LIMITS, Limits
+from walsyncd.engine.read_ahead.deferred_look import DEFERRED_BYTES_MAX, DeferredLook
 from walsyncd.engine.read_ahead.reading import LOOK_S, Reading, WatchedPair
 from walsyncd.engine.threads.boundary import boundary
 from walsyncd.errors import WalsyncdError
 
 LINGER_S = 0.1  # a busy database is read ahead again within this time, and waking the thread costs more than a look
 BYTES_MAX = 64 << 20
+DEFERRED_MAX = 256  # looks that are put off, which share half of that
 
 
 class ReadAhead:
@@ -36,6 +39,7 @@ class ReadAhead:
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._readings: dict[int, Reading] = {}
+        self._deferred: WeakSet[DeferredLook] = WeakSet()  # for the follower's thread
         self._is_stopping = False
         self._lingers_until_s = 0.0
 
@@ -54,6 +58,21 @@ class ReadAhead:
             if time.monotonic() > self._lingers_until_s:
                 self._changed.notify()
         return reading
+
+    def defer(
+        self,
+        wal_pair: WatchedPair,
+        cursor: Cursor,
+        now_ms: Callable[[], int],
+        until_s: float,
+        limits: Limits = DEFAULT_LIMITS,
+    ) -> DeferredLook | None:
+        """Put a look off and have the WAL read after ``cursor`` meanwhile. Returns None if too many are put off."""
+        if len(self._deferred) >= DEFERRED_MAX:
+            return None
+        look = DeferredLook(wal_pair, cursor, now_ms, until_s, limits, self._share)
+        self._deferred.add(look)
+        return look
 
     def run(self) -> None:
         """Run the thread until ``stop``."""
@@ -80,6 +99,9 @@ class ReadAhead:
         with self._changed:
             self._is_stopping = True
             self._changed.notify()
+
+    def _share(self) -> int:
+        return min(DEFERRED_BYTES_MAX, BYTES_MAX // 2 // max(1, len(self._deferred)))
 
     def _forget(self, row_id: int, reading: Reading) -> None:
         with self._changed:

@@ -24,6 +24,7 @@ LOOK_SHARE = 8  # so many looks while the WAL grows from its beginning to its re
 WAL_FRAMES = 1000  # where SQLite restarts a WAL by default
 JOINED_BYTES_MAX = 4 << 20
 PIECE_BYTES = 1 << 20
+END_S_MAX = 0.1  # a look is some system calls
 _HEADERS = slice(0, 96)  # both copies of the wal-index's header
 
 
@@ -86,7 +87,9 @@ class Reading:
         self._wal_frames = WAL_FRAMES
         self._window_s, self._window_frames = time.monotonic(), 0
         self._frames_per_s = 0.0
-        self.is_over = self._is_dropped = False
+        self.is_over = self._is_dropped = self._is_ended = False
+        self.has_no_room = False
+        """More was to be read once than could be held."""
 
     @property
     def size(self) -> int:
@@ -122,6 +125,13 @@ class Reading:
             self._close()
             self._lock.release()
 
+    def end(self) -> None:
+        """Read no more. What was read is kept. A look under way is waited for, but not for one that hangs."""
+        self._is_ended = True
+        if self._lock.acquire(timeout=END_S_MAX):
+            self._close()
+            self._lock.release()
+
     def _take(self) -> AheadLook | None:
         taken: list[AheadLook] = []
         size = 0
@@ -145,6 +155,8 @@ class Reading:
             self._lock.release()
         if self._is_dropped:
             self.drop()
+        elif self._is_ended:
+            self.end()
         return not self.is_over
 
     def _is_slow(self) -> bool:
@@ -198,8 +210,10 @@ class Reading:
                 shm_serial=self._serial,
                 index_rebuilds=index_rebuilds,
                 closed=closed,
+                seen=((index.max_frame, self._now_ms()),),
             )
         except _NoRoomError:
+            self.has_no_room = True
             self._window_s, self._window_frames = time.monotonic(), self._limits.ahead_frames_per_s
             return room < self._limits.ahead_look_bytes  # it waits until the follower has taken something
         if look.after.index is None or look.after.index.salts != index.salts:
@@ -262,7 +276,7 @@ class Reading:
             pieces.append(piece)
             size += len(piece)
             last = len(piece) // header.frame_size - 1
-            if len(piece) < count * header.frame_size or _salts_of(piece, last * header.frame_size) != salts:
+            if len(piece) < count * header.frame_size or salts_of(piece, last * header.frame_size) != salts:
                 return offset, b"".join(pieces)
         raise _NoRoomError
 
@@ -272,5 +286,6 @@ def _position(index: IndexHeader, wal: WalHeader | None) -> Cursor:
     return Cursor(index.salts, wal if index.max_frame else None, index.max_frame, (0, 0))
 
 
-def _salts_of(data: bytes, offset: int) -> Salts:
+def salts_of(data: bytes, offset: int) -> Salts:
+    """Return the salts of the frame at ``offset`` of ``data``."""
     return int.from_bytes(data[offset + 8 : offset + 12], "big"), int.from_bytes(data[offset + 12 : offset + 16], "big")

@@ -18,6 +18,7 @@ from walsyncd.core.send.pacing import Bucket, due_ms, refill, take
 LOOK_UPLOADS_MAX = 64  # uploads between two checks of owner.json
 LOOK_MS_MAX = 3_600_000.0  # between two checks while writing
 LANDING_MS = 600_000.0  # an abandoned request has nearly always completed by then
+JOINS_MS = 15.0  # so much earlier is spooled what is to leave together with another object
 DRIFT_MS_MAX = 60_000.0  # between the clocks: setting one usually jumps by less, restoring a machine's snapshot by more
 
 
@@ -67,6 +68,8 @@ class DatabaseQueue:
     tasks_since_look: int = 0
 
     # While busy.
+    has_paid: bool = False
+    """A token was taken for what is sent."""
     is_claimed: bool = False
     looked_ms: float = 0.0
     wall_ahead_ms: float = 0.0
@@ -99,11 +102,24 @@ class DatabaseQueue:
         idle = not (self.is_busy or self.has_work or self.stopped)
         return idle and self.is_claimed and self._taken(now_ms) is not None
 
+    def leaves_in_ms(self, now_ms: float) -> float:
+        """Return in how long it is soon enough to spool another object. It is 0 for one that is waited for.
+
+        What waits already has the next token, and leaves together with what is spooled until then.
+        """
+        if self.urgent_upto or self.check_ownership or not self.is_claimed:
+            return 0.0
+        is_owed = self.has_work or (self.is_busy and not self.has_paid)
+        bucket = self._taken(now_ms) if is_owed else None
+        joins_ms = JOINS_MS if is_owed and bucket is None else 0.0
+        return due_ms(bucket or self.bucket, interval_ms=self.interval_ms) - now_ms - joins_ms
+
     def take_token(self, now_ms: float) -> bool:
         """Take a token. Returns False if there is none yet."""
         taken = self._taken(now_ms)
         if taken is not None:
             self.bucket = taken
+            self.has_paid = True
         return taken is not None
 
     def level(self, now_ms: float) -> float:

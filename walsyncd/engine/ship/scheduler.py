@@ -325,7 +325,7 @@ class Scheduler:
         queue.has_work = queue.check_ownership = False
         queue.offered = None
         queue.bytes_waiting = 0
-        queue.is_busy = True
+        queue.is_busy, queue.has_paid = True, False
         return drain
 
     def _merge(self) -> Job:

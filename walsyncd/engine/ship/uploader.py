@@ -12,8 +12,7 @@ bases are tasks, which run when no queue is due and never take the last thread. 
 | is well, our disk is full| that queue tries again every second (StateError), the reserve is released         |
 
 It decides under the lock (``engine.ship.scheduler``) and acts outside it. At most one idle thread sleeps with a
-timeout. A thread that takes a job wakes another one to keep time if work remains, so an event wakes at most two
-threads.
+timeout. A thread that takes a job wakes another one if work remains, so an event wakes at most two threads.
 """
 
 from __future__ import annotations
@@ -69,12 +68,10 @@ class Uploader:
         wall_ms: Callable[[], int] = clock.wall_ms,
         monotonic_ms: Callable[[], float] = clock.monotonic_ms,
     ) -> None:
-        self._journal = journal
-        self._storage = storage
+        self._journal, self._storage = journal, storage
         self._crash, self._owns = crash, owns
         self._stall_detector = stall_detector or StallDetector()
-        self._wall_ms = wall_ms
-        self._monotonic_ms = monotonic_ms
+        self._wall_ms, self._monotonic_ms = wall_ms, monotonic_ms
         self._rate_limiter = RateLimiter(bytes_per_s_max, monotonic_ms, self._stall_detector.beat)
         self._upload_errors = UploadErrors(journal, storage.url, wall_ms)
         self._shipper = Shipper(
@@ -123,8 +120,7 @@ class Uploader:
             task.future.cancel()
         begun = [thread for thread in self._threads if thread.ident is not None]
         for thread in begun:
-            left_s = None if linger_s is None else max(0.0, (until_ms - self._monotonic_ms()) / 1000 + linger_s)
-            thread.join(left_s)
+            thread.join(None if linger_s is None else max(0.0, (until_ms - self._monotonic_ms()) / 1000 + linger_s))
         with self._wake:
             self._is_left = any(thread.is_alive() for thread in begun)
         if not self._is_left:
@@ -178,6 +174,11 @@ class Uploader:
         with self._wake:
             is_open = self._scheduler.outage is None and self._scheduler.stop_at_ms is None
             return is_open and self._queue(database_id).may_leave_at_once(self._monotonic_ms())
+
+    def leaves_in_s(self, database_id: int) -> float:
+        """In how many seconds it is soon enough to spool another object, if the storage answers."""
+        with self._wake:
+            return self._queue(database_id).leaves_in_ms(self._monotonic_ms()) / 1000
 
     def is_taken(self, database_id: int) -> bool:
         """Whether another daemon writes to the database, and this one does not."""
@@ -276,8 +277,7 @@ class Uploader:
             return
         self._alarm_ms = alarm_ms
         self._wake.wait(timeout_s)
-        if self._alarm_ms == alarm_ms:
-            self._alarm_ms = None
+        self._alarm_ms = None if self._alarm_ms == alarm_ms else self._alarm_ms
 
     def _do(self, act: Job) -> None:
         match act:
