@@ -16,6 +16,7 @@ from walsyncd.core.keep.base_schedule import (
     must_begin_anew,
     size_class,
     spread_s,
+    whole_copy_rest_s,
 )
 from walsyncd.core.keep.retention import DAY_MS, HOUR_MS, Policy
 from walsyncd.core.limits import DEFAULT_LIMITS
@@ -35,6 +36,13 @@ def test_work_is_measured_by_the_base() -> None:
 def test_a_tiny_database_needs_no_base_for_every_commit() -> None:
     """Below a few MiB of WAL nothing is due, however small the base."""
     assert not is_due_by_work(wal_bytes=DEFAULT_LIMITS.base_work_bytes, base_bytes=500, ratio=1.0)
+
+
+def test_a_file_that_is_copied_whole_rests_in_proportion() -> None:
+    """To what the copy took, and to its size. Another base comes after the interval in any case."""
+    assert whole_copy_rest_s(2.0, 0, 86_400.0) == 20
+    assert whole_copy_rest_s(2.0, 47 << 20, 86_400.0) == 47
+    assert whole_copy_rest_s(2.0, 1 << 40, 86_400.0) == 86_400
 
 
 def test_databases_that_are_due_together_drift_apart() -> None:

@@ -49,6 +49,7 @@ from walsyncd.engine.base.base_timing import BaseTiming
 from walsyncd.engine.base.copy_queue import CopyQueue
 from walsyncd.engine.base.manifest_making import manifest_object
 from walsyncd.engine.base.renewal import Renewal
+from walsyncd.engine.base.whole_copies import WholeCopies
 from walsyncd.engine.follow.file_facts import file_facts
 from walsyncd.engine.follow.followed_database import FollowedDatabase
 from walsyncd.engine.follow.step import BaseReading
@@ -59,6 +60,7 @@ RETRY_S = 5.0  # after a base that was abandoned; doubled each time, up to RETRY
 RETRY_S_MAX = 300.0
 REQUEST_TIMEOUT_S = 60.0
 BEGIN_EPOCH_S = 3600.0  # after a base that was abandoned: what the epoch began with was stored for nothing
+WRITTEN = "the database was written while it was copied"
 T = TypeVar("T")
 _log = structlog.get_logger()
 
@@ -110,16 +112,28 @@ class Snapshotter:
         self._compressor: ref[FrameCompressor] | None = None
         self._copy_queue = CopyQueue(self._take, limits)
         self._timing = BaseTiming(now_ms, limits)
+        self._whole_copies = WholeCopies()
         self._failures: dict[int, int] = {}
 
     def due(self, tracked: FollowedDatabase, delay_s: float = 0.0) -> None:
-        """Request a base of this database in ``delay_s`` seconds. A base that is under way already is not affected."""
+        """Request a base of this database in ``delay_s`` seconds. A base that is under way already is not affected.
+
+        It comes later if the database rests after a copy of all of it (``whole_copies``).
+        """
+        delay_s = max(delay_s, self._whole_copies.rest_s(tracked))
         self._copy_queue.due(tracked, delay_s, may_hasten=tracked.row_id not in self._failures)
 
     def now(self, tracked: FollowedDatabase) -> None:
         """Request a base of this database now, for a user."""
+        self._whole_copies.hasten(tracked)
         self._failures.pop(tracked.row_id, None)
         self._copy_queue.due(tracked, 0.0, anew=True)
+
+    def hasten(self, tracked: FollowedDatabase) -> None:
+        """Request the base that is wanted now, for a user who waits for what is committed, without a rest."""
+        self._whole_copies.hasten(tracked)
+        if tracked.base.wanted:
+            self.due(tracked)
 
     def adopt(self, tracked: FollowedDatabase) -> None:
         """Load what an earlier run left: the time of the last base, and a base under way."""
@@ -151,10 +165,13 @@ class Snapshotter:
         self._copy_queue.forget(tracked)
         self._failures.pop(tracked.row_id, None)
         self._timing.forget(tracked)
+        self._whole_copies.forget(tracked)
 
     def is_due(self, tracked: FollowedDatabase) -> bool:
-        """Whether a base is due or under way. One that waits for the WAL to restart does not count."""
+        """Whether a base is due or under way. One that waits for the WAL to restart, or rests, does not count."""
         base = tracked.base
+        if not (base.under_way or self.failures(tracked)) and self._whole_copies.rest_s(tracked) > 0:
+            return False
         wanted = base.wanted or base.under_way or self.failures(tracked)
         return not base.awaits_restart and (bool(wanted) or self._copy_queue.is_due(tracked))
 
@@ -209,6 +226,7 @@ class Snapshotter:
             return  # the follower requests a base again when the next generation begins
         self._failures[tracked.row_id] = failures
         wait_s = delay_s(failures, fraction=1.0, base_s=RETRY_S, cap_s=RETRY_S_MAX)
+        wait_s = max(wait_s, self._whole_copies.rest_s(tracked))
         if not isinstance(error, MissingError):
             _log.warning("base_abandoned", database=tracked.name, reason=str(error), next_try_in_s=wait_s)
         self._copy_queue.due(tracked, wait_s, anew=True)
@@ -224,12 +242,25 @@ class Snapshotter:
             if not origin.state.file.is_file(file_facts(file.identity(), self._boot_id, None)):
                 raise AbandonedError("another file was put in the database's place")
             reading = self._reading(tracked, origin, file)
+            if reading is None and origin.state.mode == "rollback":
+                return (yield from self._copy_whole(tracked, origin, file))
             try:
                 base = yield from self._copy_file(tracked, origin, file, reading)
                 yield from self._publish(tracked, base, reading)
             finally:
                 if reading is not None:
                     reading.drop()
+        return True
+
+    def _copy_whole(self, tracked: FollowedDatabase, origin: _Origin, file: OpenFile) -> Steps[bool]:
+        """Copy a file whose changes nothing else stores, and let the database rest after that."""
+        begun, copied_bytes = self._whole_copies.begin(tracked), 0
+        try:
+            base = yield from self._copy_file(tracked, origin, file, None)
+            yield from self._publish(tracked, base, None)
+            copied_bytes = base.plan.shape.file_size
+        finally:
+            self._whole_copies.end(tracked, begun, copied_bytes)
         return True
 
     def _reading(self, tracked: FollowedDatabase, origin: _Origin, file: OpenFile) -> BaseReading | None:
@@ -261,8 +292,8 @@ class Snapshotter:
     def _copy_file(
         self, tracked: FollowedDatabase, origin: _Origin, file: OpenFile, reading: BaseReading | None
     ) -> Steps[FinishedBase]:
-        world = self._world(tracked, origin, reading)
         quiet = file.identity() if origin.state.mode == "rollback" and reading is None else None
+        world = self._world(tracked, origin, reading, lambda: quiet in {None, file.identity()})
         if reading is None and (why := tracked.disturbance(file, origin.state)):
             raise AbandonedError(why)
         resumed = self._resumable(tracked, origin, file)
@@ -276,7 +307,7 @@ class Snapshotter:
             plan, row = begin_base(world, database_id=database_id, start=start, file=file, boot_id=self._boot_id)
         finished = yield from BaseCopy(world, name=tracked.name, file=file, plan=plan, row=row).run()
         if (reading is None and tracked.disturbance(file, origin.state)) or quiet not in {None, file.identity()}:
-            raise AbandonedError("the database was written while it was copied")
+            raise AbandonedError(WRITTEN)
         return finished
 
     def _resumable(self, tracked: FollowedDatabase, origin: _Origin, file: OpenFile) -> Base | None:
@@ -294,8 +325,12 @@ class Snapshotter:
         self._journal.base_dropped(base.row.id)
         self._abort_leftovers()
 
-    def _world(self, tracked: FollowedDatabase, origin: _Origin, reading: BaseReading | None) -> CopyContext:
+    def _world(
+        self, tracked: FollowedDatabase, origin: _Origin, reading: BaseReading | None, is_quiet: Callable[[], bool]
+    ) -> CopyContext:
         def go_on() -> None:
+            if not is_quiet():  # the rest would be uploaded for nothing
+                raise AbandonedError(WRITTEN)
             if self._copy_queue.is_stopping:
                 raise AbandonedError("the daemon stops")
             state = tracked.state
@@ -325,7 +360,7 @@ class Snapshotter:
             if base.row.id not in {known.row.id for known in self._journal.bases(tracked.row_id)}:
                 raise AbandonedError("the spool is read again")
             if state.mode == "rollback" and not is_closed(base, state, reading):
-                raise AbandonedError("the database was written while it was copied")
+                raise AbandonedError(WRITTEN)
             self._spool_manifest(tracked, base, state)
             tracked.note_base(under_way=False, wanted="", problem="", unbased_since_s=None)
             self._timing.taken(tracked, state.stream.position)

@@ -186,6 +186,8 @@ class Control:
         self._destinations.urgent(tracked.row_id for tracked in databases)
         answer: dict[str, Any] = {}
         for tracked, future in futures:
+            if tracked.needs_bases():
+                self._destinations.of(tracked.row_id).snapshotter.hasten(tracked)
             if tracked.name in failures:
                 answer[tracked.name] = {"error": str(failures[tracked.name])}
                 continue

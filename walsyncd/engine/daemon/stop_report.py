@@ -40,13 +40,22 @@ def _say_spool(journal: Journal) -> int:
 
 
 def _say_bases(journal: Journal, databases: Sequence[FollowedDatabase]) -> int:
-    """Report missing bases: without one the newest generation can't be restored."""
+    """Report missing bases.
+
+    Without one the newest generation can't be restored. Where nothing else stores changes, it lacks those since the
+    last one.
+    """
     bare = []
     for tracked in databases:
         row = journal.database_by_id(tracked.row_id)
         if row.generation is not None and not row.has_base:
             bare.append(tracked)
             _log.warning("base_left_unfinished", database=row.name, generation=row.generation)
+        elif row.generation is not None and tracked.base.unbased_since_s is not None:
+            bare.append(tracked)
+            _log.warning(
+                "changes_left_uncopied", database=row.name, remedy="walsyncd sync, before the daemon is stopped"
+            )
     return len(bare)
 
 

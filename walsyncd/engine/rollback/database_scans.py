@@ -45,7 +45,8 @@ EVENTS_S = 0.005  # one commit causes up to thirty events
 _OPEN = "any process that opens the database ends it: `sqlite3 FILE 'SELECT 1 FROM sqlite_master'`"
 _WAL_MODE = "a pause in the writing; or PRAGMA journal_mode=WAL, which needs none (`walsyncd check` says more)"
 COPIED_WHOLE = (
-    "all of the file is copied at each change, because it is encrypted and does not say how large its pages are "
+    "all of the file is copied when it has changed, and rests after that, in proportion to its size, because it is "
+    "encrypted and does not say how large its pages are "
     "(PRAGMA journal_mode=WAL ships what changed, in an encrypted database too)"
 )
 # Why no scan has a result, with the remedy, and whether that is reported at once or only after a while.

@@ -1,0 +1,81 @@
+"""How often a file is copied whole where nothing else stores its changes: an encrypted one with a rollback journal.
+
+Each change asks for a copy of all of it. Without a pace a file of 47 MB with a commit every 3 s would be uploaded
+twenty times a minute. So after each copy the database rests, in proportion to what that copy has cost. Who waits for
+what is committed now, as ``sync`` does, ends the rest.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from walsyncd.core.keep.base_schedule import whole_copy_rest_s
+from walsyncd.engine.follow.followed_database import FollowedDatabase
+
+
+@dataclass(frozen=True, slots=True)
+class _Rest:
+    """``until_s`` is monotonic. Another generation does not rest, because it has no base yet."""
+
+    until_s: float
+    generation: str
+
+
+@dataclass(frozen=True, slots=True)
+class BegunCopy:
+    """A copy that began at ``began_s`` (monotonic). ``is_asked``: somebody waits for it."""
+
+    generation: str
+    began_s: float
+    is_asked: bool
+
+
+class WholeCopies:
+    """The rests of all databases. Any thread may call."""
+
+    def __init__(self, monotonic_s: Callable[[], float] = time.monotonic) -> None:
+        self._monotonic_s = monotonic_s
+        self._lock = threading.Lock()
+        self._rests: dict[int, _Rest] = {}
+        self._asked: set[int] = set()
+
+    def begin(self, tracked: FollowedDatabase) -> BegunCopy:
+        """Note that a copy begins. Who has asked until now waits for this one."""
+        with self._lock:
+            is_asked = tracked.row_id in self._asked
+            self._asked.discard(tracked.row_id)
+        return BegunCopy(tracked.generation or "", self._monotonic_s(), is_asked)
+
+    def end(self, tracked: FollowedDatabase, begun: BegunCopy, copied_bytes: int) -> None:
+        """Note that a copy is over.
+
+        ``copied_bytes`` is the size of a file whose base is complete, or 0 if the copy was given up.
+        """
+        now_s = self._monotonic_s()
+        rest_s = whole_copy_rest_s(now_s - begun.began_s, copied_bytes, tracked.spec.snapshot_interval_s)
+        with self._lock:
+            self._rests[tracked.row_id] = _Rest(now_s + rest_s, begun.generation)
+            if begun.is_asked and not copied_bytes:
+                self._asked.add(tracked.row_id)
+
+    def hasten(self, tracked: FollowedDatabase) -> None:
+        """Let the database not rest before the copy that begins next, until one is complete."""
+        with self._lock:
+            self._asked.add(tracked.row_id)
+
+    def rest_s(self, tracked: FollowedDatabase) -> float:
+        """Return for how long the next copy has to wait."""
+        with self._lock:
+            rest = self._rests.get(tracked.row_id)
+            if rest is None or rest.generation != tracked.generation or tracked.row_id in self._asked:
+                return 0.0
+            return max(0.0, rest.until_s - self._monotonic_s())
+
+    def forget(self, tracked: FollowedDatabase) -> None:
+        """Drop a database that is not followed any more."""
+        with self._lock:
+            self._rests.pop(tracked.row_id, None)
+            self._asked.discard(tracked.row_id)
