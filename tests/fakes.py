@@ -75,6 +75,7 @@ class FakeStorage:
         self.visible: list[str] = []  # keys in the order in which they appeared
         self.before: Callable[[Call], None] = lambda _call: None
         self.after: Callable[[Call], None] = lambda _call: None
+        self.honours_conditions: bool | None = True
         self._ids = itertools.count(1)
         self._lock = threading.Lock()
 

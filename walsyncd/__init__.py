@@ -33,7 +33,7 @@ Rooms. The folder says the verb, the file the noun; each folder's first line say
         base/      full copies while writers write           snapshotter ─> copy_queue ─> base_copy
         ship/      journal rows become objects               uploader ─> scheduler, shipper ─> object_upload
         restore/   a replica is listed, planned, restored    restorer ─> planner, base_fetch, replay;  verifier
-        upkeep/    compaction, pruning, drills               housekeeper ─> compactor, pruner;  drill_runner
+        upkeep/    compaction, pruning, drills, takeovers    housekeeper ─> compactor, pruner;  drill_runner
         daemon/    wiring, reload, status, metrics           daemon ─> databases, destinations, control
     cli/       the command line; commands/ has one module for each command
     config/    the configuration file: schema, environment, errors that name the line
@@ -53,6 +53,7 @@ upkeep and health for itself. Each of them writes only what its line says::
     scanner       content.scan_queue: reads files, paced  page maps, bodies of bridges
     housekeeper   upkeep.housekeeper                      compacted epochs, what retention removes
     driller       upkeep.drill_runner                     results of drills
+    continuer     upkeep.continuation                     which generation of another host goes on here
     control       system.connections: serves the socket   answers to clients
     control-N     daemon.control: makes the answers       requests that other threads carry out
     path finder   daemon.path_finder: paths, patterns     what the configuration means on disk now
@@ -81,6 +82,7 @@ Where it is decided. Modules are named from ``walsyncd.`` on; a test checks that
     an upload is next, or waits         engine.ship.scheduler.Scheduler, core.send.pacing
     a request failed                    adapters.storage.s3.s3_errors ─> engine.ship.upload_errors, engine.ship.outage
     who may write a replica             core.stored.owner, engine.ship.ownership.Ownership
+    another host's replica goes on      engine.upkeep.continuation, engine.ship.release
     the spool is full                   engine.ship.spool_limit, engine.daemon.full_spool
     a page is wrong                     core.content.comparison, engine.content.scrubs
     what is deleted, and when           core.keep.retention, engine.upkeep.pruner.Pruner

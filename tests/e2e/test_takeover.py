@@ -229,6 +229,43 @@ def test_a_journal_restored_from_yesterday(tmp_path: Path, how: str) -> None:
         assert_no_generation_has_two_histories(tmp_path)
 
 
+@pytest.mark.parametrize("storage", ["seaweedfs", "rclone"], indirect=True)
+def test_a_host_that_is_replaced(tmp_path: Path, storage: dict[str, str], request: pytest.FixtureRequest) -> None:
+    """What it has left in order goes on without a base, where the store honours conditions; after a kill, with one."""
+    honours = "rclone" not in request.node.name
+    old, new, last = (tmp_path / name / "data/app.db" for name in ("old", "new", "last"))
+    hosts = []
+    for file in (old, new, last):
+        file.parent.mkdir(parents=True)
+        hosts.append(Daemon(file.parents[1], [{"path": str(file), "name": "app"}], storage=storage))
+    with closing(sqlite3.connect(old, isolation_level=None)) as connection, hosts[0]:
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("CREATE TABLE t (x INTEGER)")
+        hosts[0].start().sync()
+        connection.execute("INSERT INTO t VALUES (1)")
+        hosts[0].sync()
+        first = current_generation(hosts[0])
+        assert hosts[0].stop() == 0
+    hosts[1].done("restore", "app", "-o", new)
+    with closing(sqlite3.connect(new, isolation_level=None)) as connection, hosts[1]:
+        hosts[1].start()
+        connection.execute("INSERT INTO t VALUES (2)")
+        hosts[1].sync()
+        second = current_generation(hosts[1])
+        assert (second == first) is honours
+        hosts[1].kill()
+    hosts[2].done("restore", "app", "-o", last)
+    with closing(sqlite3.connect(last, isolation_level=None)) as connection, hosts[2]:
+        hosts[2].start()
+        connection.execute("INSERT INTO t VALUES (3)")
+        hosts[2].sync()
+        assert current_generation(hosts[2]) != second
+        assert len(listed_generations(hosts[2])) == (2 if honours else 3)
+        hosts[2].done("verify", "app")
+        with closing(sqlite3.connect(hosts[2].restore("app"))) as restored:
+            assert restored.execute("SELECT x FROM t").fetchall() == [(1,), (2,), (3,)]
+
+
 @pytest.mark.root
 def test_a_container_that_is_made_again(tmp_path: Path) -> None:
     """The very same state directory under another machine id, on a machine that was not booted since: it continues."""

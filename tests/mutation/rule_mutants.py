@@ -9,6 +9,55 @@ LOOK = "engine/follow/look.py"
 
 RULE_MUTANTS = (
     mutant(
+        "a daemon continues what its own journal left",
+        "core/stored/owner.py",
+        "if not seen.released or seen.run_id in runs or",
+        "if not seen.released or",
+        "core/stored/test_owner.py",
+    ),
+    mutant(
+        "a copy of a journal continues what the original left",
+        "core/stored/owner.py",
+        "(is_known and not _is_elsewhere(seen, machine_ids))",
+        "False",
+        "core/stored/test_owner.py",
+    ),
+    mutant(
+        "a generation is continued although there is a newer one",
+        "core/stored/owner.py",
+        'seen.released == max(in_bucket, default="")',
+        "seen.released in in_bucket",
+        "core/stored/test_owner.py",
+    ),
+    mutant(
+        "a replica is released while objects wait to be stored",
+        "engine/ship/release.py",
+        "row.has_base and not journal.pending(row.id)]",
+        "row.has_base]",
+        "engine/ship/test_release.py",
+    ),
+    mutant(
+        "a replica is taken from a store that does not honour conditions",
+        "engine/ship/ownership.py",
+        "return self._write(database, release.etag) and self._is_exclusive()",
+        "return self._write(database, release.etag)",
+        "engine/upkeep/test_continuation.py::test_a_store_without_conditional_writes",
+    ),
+    mutant(
+        "a generation is continued before its last object",
+        "engine/upkeep/continuation.py",
+        "if (reached.epoch, reached.frame) not in ends:",
+        "if False:",
+        "engine/upkeep/test_continuation.py::test_something_newer_than_the_head_ends_it",
+    ),
+    mutant(
+        "a range of the file is taken whatever the manifest says",
+        "engine/upkeep/replica_map.py",
+        "return digest.fits()",
+        "return True",
+        "engine/upkeep/test_replica_map.py",
+    ),
+    mutant(
         "what was stored before a new database's first claim does not matter",
         "engine/ship/ownership.py",
         '                self._began_empty = next(iter(self._storage.list("")), None) is None\n',

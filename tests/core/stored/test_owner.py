@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from walsyncd.core.stored.owner import Owner, format_owner, is_ours, lost_reason, parse_owner
+from walsyncd.core.stored.owner import Owner, format_owner, is_ours, lost_reason, may_be_continued, parse_owner
 from walsyncd.errors import CorruptError
 
 OLD, NOW, NEW = "20261122T105500Z-00000001", "20261122T105600Z-00000002", "20261122T105700Z-00000003"
@@ -19,7 +20,7 @@ OTHER_RUN = Owner("web-1", "machine-1", "run-9", US.since)
 words = st.text(st.characters(exclude_categories=["C", "Z"]), max_size=20)
 
 
-@given(st.builds(Owner, words, words, words, words))
+@given(st.builds(Owner, words, words, words, words, words))
 def test_format_and_parse_are_inverse(owner: Owner) -> None:
     """Whatever the names are, as long as they can be shown."""
     assert parse_owner(format_owner(owner)) == owner
@@ -38,6 +39,53 @@ def test_other_json_is_corrupt(data: bytes) -> None:
     """It is not an owner, and not a crash."""
     with pytest.raises(CorruptError):
         parse_owner(data)
+
+
+def test_who_has_released_nothing_writes_what_older_versions_know() -> None:
+    """And they read what was released, without that."""
+    assert set(json.loads(format_owner(US))) == {"host", "machine_id", "run_id", "since"}
+    assert set(json.loads(format_owner(replace(US, released=NOW)))) > {"host", "machine_id", "run_id", "since"}
+
+
+@pytest.mark.parametrize(
+    ("released", "runs", "in_bucket", "expected"),
+    [
+        (NOW, ["run-2"], [OLD, NOW], True),
+        (NOW, [], [NOW], True),
+        ("", ["run-2"], [OLD, NOW], False),
+        (NOW, ["run-2", "run-1"], [OLD, NOW], False),
+        (NOW, ["run-2"], [OLD, NOW, NEW], False),
+        (NOW, ["run-2"], [OLD], False),
+        (NOW, ["run-2"], [], False),
+    ],
+)
+def test_what_another_daemon_left_may_be_continued(
+    released: str, runs: list[str], in_bucket: list[str], expected: bool
+) -> None:
+    """If it is the newest generation. What this journal's own runs left is in the journal, or ended for a reason."""
+    seen = replace(US, released=released)
+    for is_known in (False, True):
+        found = may_be_continued(seen, machine_ids={"machine-2"}, runs=runs, in_bucket=in_bucket, is_known=is_known)
+        assert found is expected
+
+
+@pytest.mark.parametrize(
+    ("machine_id", "is_known", "expected"),
+    [
+        ("machine-1", False, True),
+        ("machine-1", True, False),
+        ("machine-2", True, True),
+        ("host-web-2", True, False),
+        ("host-web-2", False, True),
+    ],
+)
+def test_a_journal_that_knows_the_database_continues_only_what_another_machine_left(
+    machine_id: str, is_known: bool, expected: bool
+) -> None:
+    """Otherwise the journal may be a copy, or of yesterday."""
+    seen, ids = replace(US, released=NOW), {machine_id}
+    found = may_be_continued(seen, machine_ids=ids, runs=["run-2"], in_bucket=[NOW], is_known=is_known)
+    assert found is expected
 
 
 def test_keys_of_a_later_version_are_passed_over() -> None:

@@ -12,7 +12,13 @@ from pathlib import Path
 from walsyncd.adapters.files.statx import birth_ns
 from walsyncd.adapters.journal.journal_schema import Connection, Record
 from walsyncd.adapters.journal.page_map_table import forget_map
-from walsyncd.adapters.journal.rows import DatabaseRow, GenerationBegun, GenerationRow, StateNote
+from walsyncd.adapters.journal.rows import (
+    DatabaseRow,
+    GenerationBegun,
+    GenerationContinued,
+    GenerationRow,
+    StateNote,
+)
 from walsyncd.core.follow.database_state import DatabaseState
 from walsyncd.core.follow.gap import Gap, GapKind
 from walsyncd.core.keep.retention import DAY_MS
@@ -242,6 +248,16 @@ class DatabaseTable(DatabaseReads):
         with self._transaction() as connection:
             begin_history(connection, GenerationBegun(database_id, generation, reason, follow, now_ms))
 
+    def continue_generation(self, continued: GenerationContinued) -> bool:
+        """Go on with a generation of which this journal holds nothing. Returns False if it has begun another."""
+        began = continued.began
+        with self._transaction() as connection:
+            sql = "SELECT generation FROM database WHERE id = ?"
+            if connection.execute(sql, (began.database_id,)).fetchone()[0] is not None:
+                return False
+            _continue_history(connection, continued)
+        return True
+
     def end_generation(self, database_id: int, gap: Gap, now_ms: int) -> None:
         """End the current history. What is spooled of it is still uploaded, and it stays restorable."""
         with self._transaction() as connection:
@@ -281,6 +297,33 @@ def begin_history(connection: sqlite3.Connection, begun: GenerationBegun) -> Non
     connection.execute(
         "UPDATE database SET generation = ?2, follow = ?3, last_generation = max(last_generation, ?2) WHERE id = ?1",
         (begun.database_id, begun.generation, begun.follow),
+    )
+
+
+def _continue_history(connection: sqlite3.Connection, continued: GenerationContinued) -> None:
+    began = continued.began
+    owner = (began.database_id,)
+    for table in ("page_map", "redo"):  # of an earlier history
+        connection.execute(f"DELETE FROM {table} WHERE database_id = ?", owner)  # noqa: S608  constants
+    connection.execute(
+        "INSERT INTO generation (database_id, generation, reason_begun, began_ms) VALUES (?, ?, ?, ?)"
+        " ON CONFLICT DO UPDATE SET ended_ms = NULL, reason_ended = '', kind_ended = ''",
+        (began.database_id, began.generation, began.reason, began.now_ms),
+    )
+    connection.execute(
+        "UPDATE database SET generation = ?2, follow = ?3, last_generation = max(last_generation, ?2),"
+        " last_time_ms = max(last_time_ms, ?4), stored_generation = ?2, stored_epoch = ?5, stored_frame = ?6,"
+        " stored_key = ?7, stored_ms = ?4, base_key = ?8, base_ms = ?9, base_bytes = ?10, wal_bytes = 0 WHERE id = ?1",
+        (
+            *(began.database_id, began.generation, began.follow),
+            *(continued.time_ms, continued.epoch, continued.frame, continued.stored_key),
+            *(continued.base_key, continued.base_ms, continued.base_bytes),
+        ),
+    )
+    connection.execute(
+        "INSERT INTO page_map (database_id, generation, map_id, counter, page_size, cipher)"
+        " VALUES (?, ?, ?, 0, ?, 'unknown')",
+        (began.database_id, began.generation, continued.map_id, continued.page_size),
     )
 
 

@@ -99,6 +99,26 @@ class GenerationBegun:
 
 
 @dataclass(frozen=True, slots=True)
+class GenerationContinued:
+    """A generation that another journal began, as storage has it: its last segment (or whole) and its newest base.
+
+    ``began`` is what the journal notes of its beginning, with the follow state after the last segment. ``map_id`` names
+    the file of its page map. ``base_bytes`` is the size of the base as stored.
+    """
+
+    began: GenerationBegun
+    epoch: int
+    frame: int
+    time_ms: int
+    stored_key: str | None
+    base_key: str
+    base_ms: int
+    base_bytes: int
+    map_id: str
+    page_size: int
+
+
+@dataclass(frozen=True, slots=True)
 class StoredBase:
     """What the store said of a base, by the id of its row: its ETag, and its size in bytes."""
 

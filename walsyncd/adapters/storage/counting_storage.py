@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
-from walsyncd.adapters.storage.interface import ObjectInfo, OpenUpload, Storage, StoredPart
+from walsyncd.adapters.storage.interface import HasConditions, ObjectInfo, OpenUpload, Storage, StoredPart
 from walsyncd.errors import RefusedError, TransientError, WalsyncdError
 
 OK, AWAY, REFUSED, FAILED = "ok", "away", "refused", "failed"
@@ -76,6 +76,11 @@ class CountingStorage:
         """See ``Storage.put``."""
         with self._counted("put"):
             return self._inner.put(key, body, metadata=metadata)
+
+    @property
+    def honours_conditions(self) -> bool | None:
+        """See ``HasConditions``."""
+        return self._inner.honours_conditions if isinstance(self._inner, HasConditions) else None
 
     def put_if(self, key: str, body: bytes, *, etag: str | None) -> bool:
         """See ``Storage.put_if``."""

@@ -76,6 +76,11 @@ class DirectoryStorage:
         with writing("write object", target):
             return self._publish(key, self._write(body), {} if metadata == derived else metadata)
 
+    @property
+    def honours_conditions(self) -> bool:
+        """See ``HasConditions``."""
+        return True
+
     def put_if(self, key: str, body: bytes, *, etag: str | None) -> bool:
         """See ``Storage.put_if``. It is exact among all processes that write only by ``put_if``."""
         with writing("write object conditionally", self._path(key)), self._locked():

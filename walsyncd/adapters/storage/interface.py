@@ -135,6 +135,15 @@ class Storage(Readable, Protocol):
 
 
 @runtime_checkable
+class HasConditions(Protocol):
+    """What a storage has in addition that knows how ``put_if`` is carried out."""
+
+    @property
+    def honours_conditions(self) -> bool | None:
+        """Whether of two writers only one succeeds. Returns None if that was not tried yet."""
+
+
+@runtime_checkable
 class HasRules(Protocol):
     """What a storage with settings of its own has in addition, for ``walsyncd check``."""
 

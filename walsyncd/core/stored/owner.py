@@ -12,6 +12,10 @@ host name that is new each time). Nor does it if this journal has run under both
 container that was created again with the same state directory).
 
 The file is a JSON object with ``host``, ``machine_id``, ``run_id`` and ``since`` (RFC 3339, UTC), all text.
+
+A run that stops in order, with everything stored, adds ``released``: the generation that another daemon may continue.
+It writes nothing after that. So a run that goes on, or that was killed, has never released anything. Versions that do
+not know ``released`` begin a generation there, as they do at every owner that is not theirs.
 """
 
 from __future__ import annotations
@@ -29,12 +33,16 @@ UNNAMED = "host-"  # prefix of the host name if a machine has no id
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """One run of one daemon. ``since`` is when it wrote ``owner.json``."""
+    """One run of one daemon. ``since`` is when it wrote ``owner.json``.
+
+    ``released`` is the generation that it leaves to another daemon, or an empty text.
+    """
 
     host: str
     machine_id: str
     run_id: str
     since: str
+    released: str = ""
 
     def __str__(self) -> str:
         return f"run {self.run_id} on {self.host} (machine {self.machine_id}) since {self.since}"
@@ -42,7 +50,8 @@ class Owner:
 
 def format_owner(owner: Owner) -> bytes:
     """Return the bytes of ``owner.json``."""
-    return json.dumps(asdict(owner), indent=1).encode() + b"\n"
+    fields = {name: value for name, value in asdict(owner).items() if value or name != "released"}
+    return json.dumps(fields, indent=1).encode() + b"\n"
 
 
 def parse_owner(data: bytes) -> Owner:
@@ -51,7 +60,8 @@ def parse_owner(data: bytes) -> Owner:
         if len(data) > OWNER_BYTES_MAX:
             raise ValueError
         fields = json.loads(data)
-        return Owner(*(_text(fields[name]) for name in ("host", "machine_id", "run_id", "since")))
+        host, machine_id, run_id, since = (_text(fields[name]) for name in ("host", "machine_id", "run_id", "since"))
+        return Owner(host, machine_id, run_id, since, _text(fields.get("released", "")))
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise CorruptError(f"read owner.json: {data[:100]!r} does not name an owner") from error
 
@@ -96,8 +106,28 @@ def is_ours(seen: Owner | None, *, machine_ids: Collection[str], runs: Collectio
     """
     if seen is None or seen.run_id not in runs:
         return False
+    return not _is_elsewhere(seen, machine_ids)
+
+
+def may_be_continued(
+    seen: Owner, *, machine_ids: Collection[str], runs: Collection[str], in_bucket: Collection[str], is_known: bool
+) -> bool:
+    """Whether a daemon that did not write ``seen.released`` may go on with it.
+
+    ``runs`` are those that its journal wrote, or may have written: what they left they continue from their journal, or
+    have ended for a reason. ``is_known``: the journal has had a generation of the database. Then it must be another
+    machine that left this one, or else the journal is a copy, or was restored from a backup. Nothing newer may be in
+    the folder, whose generations are ``in_bucket``.
+    """
+    if not seen.released or seen.run_id in runs or (is_known and not _is_elsewhere(seen, machine_ids)):
+        return False
+    return seen.released == max(in_bucket, default="")
+
+
+def _is_elsewhere(seen: Owner, machine_ids: Collection[str]) -> bool:
+    """Whether the owner is certainly another machine."""
     has_ids = has_machine_id(seen.machine_id) and all(map(has_machine_id, machine_ids))
-    return not has_ids or seen.machine_id in machine_ids
+    return has_ids and seen.machine_id not in machine_ids
 
 
 def has_machine_id(machine_id: str) -> bool:

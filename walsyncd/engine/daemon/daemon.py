@@ -280,7 +280,7 @@ class Daemon:
         ship_s, linger_s = max(0.0, deadline - time.monotonic()), self._environment.limits.stop_linger_s
         if not self._destinations.stop(ship_s, linger_s=linger_s):
             _log.warning("uploads_left_in_flight", remedy="the next start finds out what became of them")
-        self._supervisor.join(1.0)
+        self._destinations.release(databases, unseen, alive=self._supervisor.join(1.0))
         is_clean = report_unshipped(self._journal, databases, unseen)
         self._databases.release()
         self._watcher.close()
@@ -355,7 +355,7 @@ class Daemon:
         """Have the follower end the current generation, which the storage can't continue."""
         tracked = self._databases.get(database_id)
         if tracked is not None:  # otherwise it is not configured any more, and only its remaining objects are uploaded
-            self.follower.interrupt(tracked, lambda tracked: self.follower.generation_lost(tracked, gap))
+            self._destinations.of(database_id).generation_lost(tracked, gap)
 
     def on_rewound(self, database_id: int, reason: str) -> None:
         """Have the follower read again what was spooled last, which was dropped because it had changed on disk."""

@@ -26,10 +26,12 @@ from walsyncd.engine.follow.followed_database import FollowedDatabase
 from walsyncd.engine.follow.follower import Follower
 from walsyncd.engine.rollback.shipped_moment import ShippedMoments
 from walsyncd.engine.ship.ownership import Identity, Ownership
+from walsyncd.engine.ship.release import releasable, release_all
 from walsyncd.engine.ship.shipper import UploadEvents
 from walsyncd.engine.ship.uploader import Uploader
 from walsyncd.engine.threads.stall_detector import StallDetector
 from walsyncd.engine.threads.supervisor import Supervisor
+from walsyncd.engine.upkeep.continuation import Continuations
 from walsyncd.engine.upkeep.deletion import Pruned, Removals
 from walsyncd.engine.upkeep.drill_runner import Driller
 from walsyncd.engine.upkeep.housekeeper import Housekeeper
@@ -96,10 +98,24 @@ class Destination:
             begin_epoch=self._begin_epoch,
             limits=environment.limits,
         )
+        self._journal, self._identity, self._follower = journal, identity, follower
+        self._ownership = Ownership(journal, storage, identity, wall_ms)
+        self.continuations = self._continuing(environment.boot_id, bytes_per_s_max)
         self.driller = _driller(journal, storage, environment, follower, events, bytes_per_s_max)
         if keeping.delete:
-            ownership = Ownership(journal, storage, identity, wall_ms)
-            self._housekeeper = self._keeping_house(journal, environment, ownership, owns)
+            self._housekeeper = self._keeping_house(journal, environment, self._ownership, owns)
+
+    def _continuing(self, boot_id: str, bytes_per_s_max: float | None) -> Continuations:
+        return Continuations(
+            self._journal,
+            self.storage,
+            self._ownership,
+            map_writer=lambda row_id, page_size, suffix: self.content.maps.writer(row_id, page_size, suffix=suffix),
+            interrupt=self._follower.interrupt,
+            resume=self._continue,
+            boot_id=boot_id,
+            bytes_per_s_max=bytes_per_s_max,
+        )
 
     def _keeping_house(
         self, journal: Journal, environment: Environment, ownership: Ownership, owns: Callable[[int], bool]
@@ -121,10 +137,42 @@ class Destination:
         for tracked in databases:
             self.uploader.pace(tracked.row_id, tracked.spec.upload_interval_s)
             self.content.adopt(tracked)
-            self.snapshotter.adopt(tracked)
-            self.driller.plan(tracked, tracked.spec.verify_interval_s)
-            if self._housekeeper is not None:
-                self._housekeeper.adopt(tracked)
+            self._load(tracked)
+            if tracked.state is None and tracked.bridge is None:
+                self.continuations.examine(tracked)
+
+    def _load(self, tracked: FollowedDatabase) -> None:
+        """Plan by what the journal has of the database."""
+        self.snapshotter.adopt(tracked)
+        self.driller.plan(tracked, tracked.spec.verify_interval_s)
+        if self._housekeeper is not None:
+            self._housekeeper.adopt(tracked)
+
+    def _continue(self, tracked: FollowedDatabase) -> None:
+        """Go on with a generation that was found in storage. For the follower's thread."""
+        self._follower.resume(tracked)
+        self._load(tracked)
+
+    def generation_lost(self, tracked: FollowedDatabase, gap: Gap) -> None:
+        """Have the follower end the generation, which the storage can't continue.
+
+        If another daemon has taken the replica over and has left it since, that is continued.
+        """
+
+        def lose(tracked: FollowedDatabase) -> None:
+            self._follower.generation_lost(tracked, gap)
+            if gap.kind is GapKind.OWNER and tracked.state is None and tracked.bridge is None:
+                self.continuations.examine(tracked)
+
+        self._follower.interrupt(tracked, lose)
+
+    def release(self, databases: Iterable[FollowedDatabase], timeout_s: float) -> int:
+        """Leave the generations of these to whoever continues them, after everything has ended.
+
+        Returns how many were released.
+        """
+        rows = releasable(self._journal, [each.row_id for each in databases], self._identity.run_id)
+        return release_all(self._ownership, rows, timeout_s)
 
     def _begin_epoch(self, tracked: FollowedDatabase, delay_s: float) -> None:
         self.content.epoch_starts.begin(tracked, self.snapshotter.due, self.uploader.offer, delay_s)
@@ -189,6 +237,7 @@ class Destination:
         self.uploader.start()
         self._threads.append(self._supervisor.start("snapshotter", self.snapshotter.run))
         self._threads.append(self._supervisor.start("driller", self.driller.run))
+        self._threads.append(self._supervisor.start("continuer", self.continuations.run))
         self._threads.append(self._supervisor.start("health", self.probe.run))
         if self._housekeeper is not None:
             self._threads.append(self._supervisor.start("housekeeper", self._housekeeper.run))
@@ -209,6 +258,7 @@ class Destination:
         """Begin nothing but uploads any more."""
         self.snapshotter.stop()
         self.driller.stop()
+        self.continuations.stop()
         self.probe.stop()
         if self._housekeeper is not None:
             self._housekeeper.stop()

@@ -20,6 +20,7 @@ Changed by the main thread alone, read by any.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -39,6 +40,9 @@ OpenStorage: TypeAlias = Callable[[StorageSettings], Storage]
 # Makes a destination from a configuration, one of its storages, that storage opened, and a test for its databases.
 Make: TypeAlias = Callable[[Settings, StorageSettings, Storage, Callable[[int], bool]], Destination]
 
+RELEASE_S = 3.0  # of the margin for closing, for leaving replicas to other hosts: nothing is followed meanwhile
+WRITERS = frozenset({"snapshotter", "housekeeper"})  # threads that have storage written to, besides the uploads
+
 _log = structlog.get_logger()
 
 
@@ -52,7 +56,7 @@ class Destinations:
         self._by_url: dict[str, Destination] = {}
         self._ways: dict[str, object] = {}
         self._default = ""
-        self._is_started = False
+        self._is_started = self._is_quiet = False
 
     def of(self, database_id: int) -> Destination:
         """Return the destination of a database, or the default one if it is in none any more."""
@@ -139,9 +143,25 @@ class Destinations:
             return destination.uploader.stop(timeout_s, linger_s=linger_s)
 
         if len(destinations) == 1:
-            return stop(destinations[0])
-        with ThreadPoolExecutor(len(destinations), thread_name_prefix="stop") as pool:
-            return all(list(pool.map(stop, destinations)))
+            self._is_quiet = stop(destinations[0])
+        else:
+            with ThreadPoolExecutor(len(destinations), thread_name_prefix="stop") as pool:
+                self._is_quiet = all(list(pool.map(stop, destinations)))
+        return self._is_quiet
+
+    def release(
+        self, databases: Collection[FollowedDatabase], unseen: Collection[str], *, alive: Collection[str]
+    ) -> None:
+        """Leave the generations of these to other hosts, after ``stop``, if everything was seen and is stored.
+
+        ``unseen`` are the names of those that the last look did not reach, ``alive`` those of threads that still run.
+        """
+        if not self._is_quiet or WRITERS.intersection(alive):
+            return
+        until_s = time.monotonic() + RELEASE_S
+        seen = [tracked for tracked in databases if tracked.name not in unseen and tracked.bridge is None]
+        for each in self.all():
+            each.release([one for one in seen if self.of(one.row_id) is each], until_s - time.monotonic())
 
     def _replace(
         self, settings: Settings, how: StorageSettings, storage: Storage, databases: Collection[FollowedDatabase]

@@ -48,8 +48,9 @@ from walsyncd.engine.follow.wal_pairs import WalPairs
 from walsyncd.engine.read_ahead.deferred_look import DeferredLook
 from walsyncd.engine.read_ahead.reading import Reading
 from walsyncd.engine.threads.boundary import boundary
+from walsyncd.engine.threads.examination import Examination
 from walsyncd.engine.threads.mailbox import Mailbox
-from walsyncd.errors import FaultError, RefusedError, WalsyncdError
+from walsyncd.errors import FaultError, RefusedError, TransientError, WalsyncdError
 
 TOLD_FAILURES = 3
 FAST_S = 10.0  # after a look at a fast writer, none is put off for so long
@@ -106,8 +107,9 @@ class FollowedDatabase:
     counts how often the journal has taken the spool back; what was begun before such a rewind is void. ``gaps``
     counts the gaps that were bridged; no base or scan is valid across one. ``bridge`` is the bridge under way.
     ``proven_ms`` (since 1970) is the last moment for which ``state`` was proven to be the newest, or 0 if no look
-    has shown that yet. ``scans`` ships changes while there is no WAL. ``report`` is the last state that was
-    reported, ``notes`` says how many more may be now.
+    has shown that yet. ``scans`` ships changes while there is no WAL. Before a generation begins, ``examination``
+    finds out whether one that exists is continued. ``report`` is the last state that was reported, ``notes`` says
+    how many more may be now.
     """
 
     spec: DatabaseSpec
@@ -124,6 +126,7 @@ class FollowedDatabase:
     """No look is put off before then (monotonic), because the writer is fast."""
     base: BaseNeed = field(default_factory=BaseNeed)
     next_generation: NextGeneration = field(default_factory=NextGeneration)
+    examination: Examination | None = None
     rewinds: int = 0
     gaps: int = 0
     bridge: Bridging | None = None
@@ -376,6 +379,14 @@ class FollowedDatabase:
                 request.done.set_exception(error)
             else:
                 request.done.set_result(answer)
+
+    def awaits_examination(self) -> bool:
+        """Whether no generation may begin yet. For the follower's thread."""
+        if self.examination is None or not self.examination.must_wait():
+            return False
+        if self.examination.is_stopped:
+            self.fail_requests(TransientError(f"{self.name} has no generation yet, and the daemon stops"))
+        return True
 
     def fail_requests(self, error: WalsyncdError) -> None:
         """Fail all requests with the reason why there is nothing to wait for."""

@@ -223,6 +223,9 @@ class Follower:
         tracked.wal_pairs.close_old()
         if tracked.bridge is not None:
             return tracked.bridge.step()
+        if tracked.state is None and tracked.awaits_examination():
+            self._schedule.at(tracked, self._environment.limits.begin_look_s)
+            return None
         return self._begin(tracked) if tracked.state is None else take_step(tracked, self._environment)
 
     def _make_durable(self, steps: list[Taken]) -> list[Taken]:

@@ -3,6 +3,9 @@
 Before the first write of a run: read → decide (``core.stored.owner``) → make our run id durable in the journal → write
 ``owner.json``, on the condition that it has not changed since it was read. While writing, it is checked now and then.
 Where objects expire by age, ``owner.json`` is written again before it expires.
+
+At an orderly stop a generation is released in ``owner.json``, where the store honours conditions. Another daemon may
+then take it over, on the condition that ``owner.json`` has not changed since it was read: of two that try, one does.
 """
 
 from __future__ import annotations
@@ -19,9 +22,17 @@ import structlog
 
 from walsyncd.adapters.files.source import boot_id, machine_id
 from walsyncd.adapters.journal.journal import DatabaseRow, Journal
-from walsyncd.adapters.storage.interface import Storage
+from walsyncd.adapters.storage.interface import HasConditions, Storage
 from walsyncd.core.stored.layout import OWNER_KEY, SegmentKey, folder_key, parse_key, wal_folder
-from walsyncd.core.stored.owner import OWNER_BYTES_MAX, Owner, format_owner, is_ours, lost_reason, parse_owner
+from walsyncd.core.stored.owner import (
+    OWNER_BYTES_MAX,
+    Owner,
+    format_owner,
+    is_ours,
+    lost_reason,
+    may_be_continued,
+    parse_owner,
+)
 from walsyncd.core.stored.position import is_generation
 from walsyncd.errors import CorruptError, MissingError, TransientError
 
@@ -63,6 +74,14 @@ class Identity:
     def machine_ids(self) -> frozenset[str]:
         """Every id of this machine."""
         return self.known_as | {self.machine_id}
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """An ``owner.json`` by which another daemon left its generation. It has ``etag`` as long as nobody took it."""
+
+    owner: Owner
+    etag: str
 
 
 _OURS = Verdict(Standing.OURS)
@@ -132,12 +151,55 @@ class Ownership:
 
         In that case whoever has written there since wrote an ``owner.json`` first, and a new one is refused.
         """
+        return not self._has_begun_empty() and bool(self._generations(name))
+
+    def _has_begun_empty(self) -> bool:
         with self._lock:
             if self._began_empty is None:
                 self._began_empty = next(iter(self._storage.list("")), None) is None
-            if self._began_empty:
-                return False
-        return bool(self._generations(name))
+            return self._began_empty
+
+    def released(self, database: DatabaseRow) -> Release | None:
+        """Return what another daemon has left to this one, or None. Raises TransientError and RefusedError."""
+        if self._has_begun_empty():
+            return None
+        info = self._storage.head(folder_key(database.name, OWNER_KEY))
+        seen = self._seen(database.name) if info else None
+        if info is None or seen is None or not seen.released:
+            return None
+        is_left = may_be_continued(
+            seen,
+            machine_ids=self._identity.machine_ids,
+            runs=_runs(database),
+            in_bucket=self._generations(database.name),
+            is_known=bool(database.last_generation),
+        )
+        return Release(seen, info.etag) if is_left else None
+
+    def take(self, database: DatabaseRow, release: Release) -> bool:
+        """Become the owner of what was released. Returns False if that may not be continued after all.
+
+        Somebody may have been faster, and a store that does not honour conditions can't tell who was.
+        """
+        return self._write(database, release.etag) and self._is_exclusive()
+
+    def release(self, database: DatabaseRow, generation: str) -> bool:
+        """Leave ``generation`` to whoever continues it. Returns False if it is not ours to leave.
+
+        Nothing may be written to the database's folder after this call has begun.
+        """
+        key = folder_key(database.name, OWNER_KEY)
+        if database.owner_run != self._identity.run_id or not self._is_exclusive():
+            return False
+        info = self._storage.head(key)
+        seen = self._seen(database.name)
+        if info is None or seen is None or seen.run_id != self._identity.run_id:
+            return False
+        return self._storage.put_if(key, format_owner(self._me(released=generation)), etag=info.etag)
+
+    def _is_exclusive(self) -> bool:
+        """Whether the store was seen to let one of two writers win."""
+        return isinstance(self._storage, HasConditions) and bool(self._storage.honours_conditions)
 
     def look(self, database: DatabaseRow, *, doubted: str | None = None) -> Verdict:
         """Check whether the database still is ours in the middle of a run, and also the generation ``doubted``."""
@@ -187,7 +249,7 @@ class Ownership:
             return Owner("unknown", "unknown", "unreadable", "unknown")
 
     def _lost_reason(self, database: DatabaseRow, generation: str, seen: Owner | None) -> str:
-        runs = {run for run in (database.owner_run, database.owner_next) if run}
+        runs = _runs(database)
         if is_ours(seen, machine_ids=self._identity.machine_ids, runs=runs):
             return self._unknown_object(database, generation)
         in_bucket = self._generations(database.name)
@@ -220,11 +282,19 @@ class Ownership:
         return ""
 
     def _write(self, database: DatabaseRow, etag: str | None) -> bool:
+        run_id = self._identity.run_id
+        self._journal.claim_begun(database.id, run_id)
+        if not self._storage.put_if(folder_key(database.name, OWNER_KEY), format_owner(self._me()), etag=etag):
+            return False
+        self._journal.claimed(database.id, run_id)
+        return True
+
+    def _me(self, *, released: str = "") -> Owner:
         since = datetime.fromtimestamp(self._wall_ms() / 1000, UTC).isoformat(timespec="seconds")
         me = self._identity
-        self._journal.claim_begun(database.id, me.run_id)
-        body = format_owner(Owner(me.host, me.machine_id, me.run_id, since))
-        if not self._storage.put_if(folder_key(database.name, OWNER_KEY), body, etag=etag):
-            return False
-        self._journal.claimed(database.id, me.run_id)
-        return True
+        return Owner(me.host, me.machine_id, me.run_id, since, released)
+
+
+def _runs(database: DatabaseRow) -> set[str]:
+    """Return the runs that this journal wrote into ``owner.json`` last, or may have written."""
+    return {run for run in (database.owner_run, database.owner_next) if run}

@@ -97,6 +97,11 @@ class S3Storage:
             answer = self._put(key, body, headers=headers | object_headers(self._settings, size=len(body)))
         return _unquoted(answer.get("ETag", ""))
 
+    @property
+    def honours_conditions(self) -> bool | None:
+        """See ``HasConditions``."""
+        return self._put_if.is_honoured
+
     def put_if(self, key: str, body: bytes, *, etag: str | None) -> bool:
         """See ``Storage.put_if``.
 
