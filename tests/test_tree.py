@@ -72,6 +72,19 @@ IMPURE = {
 # datetime's values are pure, these ask the clock.
 CLOCKS = {"now", "utcnow", "today"}
 
+# Limits that tests change by name. All others are passed as values (``walsyncd.core.limits``, or a parameter).
+PATCHED = {
+    "PUT_SIZE_MAX": "a row of the journal knows by its size alone that it goes in parts, and 8 MiB a row are slow",
+    "LOOK_S": "a command asks its mounts without being told for how long",
+    "PROBE_S": "the same, in a process of its own",
+    "HOLD_MS_MAX": "the child of backpressure is a process of its own",
+    "SILENCE_MS": "the same",
+    # No limits: where something is, and what it consists of.
+    "MIGRATIONS": "an earlier or a later version of the journal",
+    "SERVICE_FOLDER": "a folder",
+    "MODULE": "another program",
+}
+
 TOP = {
     "pyproject.toml",
     "walsyncd",
@@ -208,3 +221,34 @@ def test_the_top_of_the_tree_holds_only_what_belongs_there() -> None:
     )
     top = {line.split("/")[0] for line in listed.stdout.splitlines()}
     assert {name for name in top - TOP if not name.startswith(".")} == set()
+
+
+def _patched_names(file: Path) -> Iterator[tuple[int, str, str]]:
+    """Line, module and name of each constant of the package that a test changes, also one that is in a text."""
+    modules: dict[str, str] = {}
+    for node in ast.walk(_tree(file)):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("walsyncd."):
+            modules |= {alias.asname or alias.name: f"{node.module}.{alias.name}" for alias in node.names}
+    for node in ast.walk(_tree(file)):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "setattr":
+            texts = [each.value if isinstance(each, ast.Constant) else "" for each in node.args[:2]]
+            if len(texts) == 2 and isinstance(texts[0], str) and texts[0].startswith("walsyncd."):
+                yield node.lineno, *texts[0].rpartition(".")[::2]
+            elif len(texts) == 2 and isinstance(node.args[0], ast.Name) and node.args[0].id in modules:
+                yield node.lineno, modules[node.args[0].id], str(texts[1])
+        for target in node.targets if isinstance(node, ast.Assign) else []:
+            if isinstance(target, ast.Attribute) and isinstance(target.value, ast.Name) and target.value.id in modules:
+                yield target.lineno, modules[target.value.id], target.attr
+
+
+def test_limits_are_passed_and_not_patched() -> None:
+    """A test that changes a constant by name holds only until somebody imports that constant, or renames it."""
+    layers = ("walsyncd.core.", "walsyncd.adapters.", "walsyncd.engine.")
+    found = [
+        (f"{_name(file)}:{line} {module}", name)
+        for file in TEST_MODULES
+        for line, module, name in _patched_names(file)
+        if module.startswith(layers) and name.isupper()
+    ]
+    assert [(where, name) for where, name in found if name not in PATCHED] == []
+    assert {name for _, name in found} == set(PATCHED), "an exception that nobody needs any more"

@@ -86,6 +86,9 @@ class Limits:
     base_work_pause_s: float = 300.0
     """Between two bases by stored work, since each reads the whole file."""
 
+    whole_copy_bytes_per_s: float = 1 << 20
+    """Of files that are copied whole for each change, on average: 84 GiB a day at most, however fast the store is."""
+
     upkeep_calm_s: float = 1.0
     """Thousands of databases may begin, or close an epoch, at once. This gathers them into one round of upkeep."""
     replaced_after_ms: int = 3_600_000

@@ -6,6 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -45,24 +46,21 @@ def test_events_come_in_order_with_their_names(queue: InotifyQueue, tmp_path: Pa
     assert list(queue.records()) == []
 
 
-def test_writes_that_repeat_the_one_before_are_dropped(
-    queue: InotifyQueue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_writes_that_repeat_the_one_before_are_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     """Any other event between them keeps both; no other kind of event is dropped, across reads too."""
-    monkeypatch.setattr(inotify_queue, "_READ_BYTES", 300)
     write, close = int(flags.MODIFY), int(flags.CLOSE_WRITE)
     told = [(write, "a"), (write, "a"), (write, "b"), (write, "a"), (close, "a"), (close, "a"), (write, "a")]
     records = [inotify_queue.HEAD.pack(1, mask, 16) + name.encode().ljust(16, b"\0") for mask, name in told]
     blocks = [b"".join(records[:1]), b"".join(records[1:]), b""]
-    monkeypatch.setattr(queue, "_read", lambda: blocks.pop(0))
-    monkeypatch.setattr(inotify_queue, "_EVENT_BYTES_MAX", 300)
-    assert parsed(queue) == [told[0], *told[2:]]
+    with closing(InotifyQueue(read_bytes=300, event_bytes_max=300)) as queue:
+        monkeypatch.setattr(queue, "_read", lambda: blocks.pop(0))
+        assert parsed(queue) == [told[0], *told[2:]]
 
 
 def test_all_that_was_queued_is_read(queue: InotifyQueue, tmp_path: Path) -> None:
     """Also what does not fit into one read."""
     queue.inotify.add_watch(tmp_path, flags.CREATE)
-    names = [f"{number:0200}" for number in range(2 * inotify_queue._READ_BYTES // 200)]
+    names = [f"{number:0200}" for number in range(2 * inotify_queue.READ_BYTES // 200)]
     for name in names:
         (tmp_path / name).touch()
     assert [name for _, name in parsed(queue)] == names

@@ -336,6 +336,7 @@ class CountingReplica(Replica):
 STOPPED_HALF_WAY = """
 import signal
 import time
+from functools import partial
 from pathlib import Path
 from walsyncd.adapters.files import target
 from walsyncd.cli import main
@@ -343,16 +344,17 @@ from walsyncd.core.restore.plan import Head
 from walsyncd.engine.restore.planner import RestoreRequest
 from walsyncd.engine.restore.replica import Replica
 from walsyncd.engine.restore.restorer import restore_request
-from walsyncd.engine.restore import base_fetch
+from walsyncd.engine.restore import base_fetch, restorer
 signal.signal(signal.SIGINT, signal.default_int_handler)  # jobs in the background of a shell ignore it
-target.KEPT_BYTES_MIN = 0
-base_fetch.BLOCK_BYTES = 9000
+building = target.Target.building
+target.Target.building = lambda target, tag, **_limits: building(target, tag, kept_bytes_min=0)
+restorer.fetch_base = partial(base_fetch.fetch_base, block_bytes=9000)
 base_fetch.THREADS = 1
 unpack = base_fetch._unpack
 told = False
-def slowly(blocks, part, write):
+def slowly(blocks, part, write, piece_bytes):
     global told
-    unpack(blocks, part, write)
+    unpack(blocks, part, write, piece_bytes)
     if part.offset > 2_500_000:
         if not told:
             print("half way", flush=True)

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from walsyncd.core.stored import base
 from walsyncd.core.stored.base import (
+    FILLER_UNIT,
     PARTS_MAX,
     FrameCompressor,
     PackedPart,
@@ -58,9 +58,9 @@ def pack(contents: list[bytes], part_size: int) -> list[PackedPart]:
     return [part for part in parts if part is not None]
 
 
-def pack_as_wanted(raw: bytes, shape: Shape) -> list[PackedPart]:
+def pack_as_wanted(raw: bytes, shape: Shape, *, filler_unit: int = FILLER_UNIT) -> list[PackedPart]:
     """As a base is: each range of the length that the packer asks for."""
-    packer, parts = Packer(shape, COMPRESSOR), list[PackedPart | None]()
+    packer, parts = Packer(shape, COMPRESSOR, filler_unit=filler_unit), list[PackedPart | None]()
     while packer.reached < len(raw):
         parts.append(packer.add(raw[packer.reached : packer.reached + packer.wanted()]))
     return [part for part in (*parts, packer.finish()) if part is not None]
@@ -79,9 +79,7 @@ def test_ranges_that_fill_up_a_part_make_no_more_parts_than_whole_ones_might(
     rng, size = random.Random(seed), 4096
     raw = b"".join(rng.randbytes(int(size * share)).ljust(size, b"x") for share in rng.choices(kinds, k=count))
     shape = Shape(len(raw), size, in_a_part * (size + size // 128 + 512) + 8)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(base, "_FILLER_UNIT", 64)
-        parts = pack_as_wanted(raw, shape)
+    parts = pack_as_wanted(raw, shape, filler_unit=64)
     assert zstd.decompress(b"".join(part.body for part in parts)) == raw
     assert all(len(part.body) == shape.part_size for part in parts[:-1])
     assert all(sum(r.length for r in part.ranges) >= in_a_part * size for part in parts[:-1])

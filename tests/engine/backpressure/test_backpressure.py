@@ -59,8 +59,8 @@ def place(tmp_path: Path) -> Place:
 
 
 @contextmanager
-def started() -> Iterator[Backpressure]:
-    backpressure = Backpressure()
+def started(**limits: float) -> Iterator[Backpressure]:
+    backpressure = Backpressure(**limits)
     thread = threading.Thread(target=backpressure.run)
     thread.start()
     try:
@@ -134,14 +134,10 @@ def test_a_child_that_keeps_ending_is_started_less_and_less_often(
 @pytest.mark.root
 @pytest.mark.slow
 @pytest.mark.parametrize("can_be_killed", [True, False])
-def test_a_file_that_hangs_costs_its_own_database_only(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, can_be_killed: bool
-) -> None:
+def test_a_file_that_hangs_costs_its_own_database_only(tmp_path: Path, *, can_be_killed: bool) -> None:
     """The child ends, another one serves the rest, and the database is taken in again when its file system answers."""
-    monkeypatch.setattr(backpressure_module, "HUNG_S", 2.0)
-    monkeypatch.setattr(backpressure_module, "KILLED_S_MAX", 1.0)
     near = HoldTarget(tmp_path / "near.db", own_only=False, wal_bytes_max=1 << 28)
-    with fuse_mount(tmp_path) as served, started() as backpressure, capture_logs() as log:
+    with fuse_mount(tmp_path) as served, started(hung_s=2.0, killed_s_max=1.0) as backpressure, capture_logs() as log:
         far = replace(near, path=served.files / "far" / "far.db")
         far.path.parent.mkdir()
         backpressure.want(1, near)

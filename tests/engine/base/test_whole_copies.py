@@ -16,7 +16,7 @@ from structlog.testing import capture_logs
 from tests.adapters.files.sqlite_process import SqliteProcess
 from tests.engine.rollback.rollback_replicas import restored
 from tests.engine.running import Place, running, wait_for
-from walsyncd.core.keep import base_schedule
+from walsyncd.core.limits import Limits
 from walsyncd.engine.base.base_copy import BaseCopy
 from walsyncd.engine.base.whole_copies import WholeCopies
 
@@ -114,13 +114,11 @@ def encrypted(place: Place) -> Iterator[SqliteProcess]:
 
 
 @pytest.mark.parametrize("request_of", [{"op": "sync", "names": ["app"]}, {"op": "snapshot", "name": "app"}])
-def test_changes_of_an_encrypted_file_wait_for_the_end_of_the_rest(
-    tmp_path: Path, request_of: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_changes_of_an_encrypted_file_wait_for_the_end_of_the_rest(tmp_path: Path, request_of: dict[str, Any]) -> None:
     """LAG says how old they are. ``sync`` and ``snapshot`` have them copied at once."""
-    monkeypatch.setattr(base_schedule, "WHOLE_COPY_BYTES_PER_S", 0.001)
+    limits = Limits(whole_copy_bytes_per_s=0.001)
     place = Place(tmp_path)
-    with encrypted(place) as app, running(place.settings("app")):
+    with encrypted(place) as app, running(place.settings("app"), limits=limits):
         wait_for(lambda: place.row().has_base)
         first = place.row().base_key
         app.execute("UPDATE t SET y = 1 WHERE x = 1")
@@ -131,15 +129,13 @@ def test_changes_of_an_encrypted_file_wait_for_the_end_of_the_rest(
         assert restored(place) == place.database().read_bytes()
 
 
-def test_a_change_that_was_not_copied_when_the_daemon_stops_is_reported(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_change_that_was_not_copied_when_the_daemon_stops_is_reported(tmp_path: Path) -> None:
     """A host that is being retired must not look clean."""
-    monkeypatch.setattr(base_schedule, "WHOLE_COPY_BYTES_PER_S", 0.001)
+    limits = Limits(whole_copy_bytes_per_s=0.001)
     place = Place(tmp_path)
     with encrypted(place) as app, capture_logs() as logs:
         for expected in (0, 1):
-            with running(place.settings("app")):
+            with running(place.settings("app"), limits=limits):
                 wait_for(lambda: place.row().has_base)
                 if expected:
                     app.execute("UPDATE t SET y = 1 WHERE x = 1")
@@ -147,11 +143,11 @@ def test_a_change_that_was_not_copied_when_the_daemon_stops_is_reported(
             assert [line["event"] for line in logs].count("changes_left_uncopied") == expected
 
 
-def test_after_the_rest_the_file_is_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_after_the_rest_the_file_is_copied(tmp_path: Path) -> None:
     """Nobody has to ask."""
-    monkeypatch.setattr(base_schedule, "WHOLE_COPY_BYTES_PER_S", 16 << 10)  # a second or less
+    limits = Limits(whole_copy_bytes_per_s=16 << 10)  # a second or less
     place = Place(tmp_path)
-    with encrypted(place) as app, running(place.settings("app")):
+    with encrypted(place) as app, running(place.settings("app"), limits=limits):
         wait_for(lambda: place.row().has_base)
         for number in range(2):
             before = place.row().base_key

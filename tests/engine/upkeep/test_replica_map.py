@@ -83,7 +83,7 @@ def made(maker: ReplicaMaker, folder: Path, file: Path) -> tuple[MapMade, Entrie
     opened = open_file(file)
     assert opened is not None
     with opened, PageMapWriter(path, manifest.page_size) as writer:
-        done = make_replica_map(replica, plan, manifest, opened, writer)
+        done = make_replica_map(replica, plan, manifest, opened, writer, window_bytes=1 << 17, frames_max=8)
     found = open_page_map(path)
     assert found is not None
     with found:
@@ -93,12 +93,8 @@ def made(maker: ReplicaMaker, folder: Path, file: Path) -> tuple[MapMade, Entrie
 @pytest.mark.parametrize("page_size", [512, 4096, 65536])
 @pytest.mark.parametrize("history", HISTORIES)
 @pytest.mark.parametrize("what", ["the head", "nothing", "another database"])
-def test_it_is_the_map_of_the_head(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, history: History, what: str, page_size: int
-) -> None:
+def test_it_is_the_map_of_the_head(tmp_path: Path, history: History, what: str, page_size: int) -> None:
     """Page by page, whatever the database file is. Most of a file that is the head need not be fetched."""
-    monkeypatch.setattr(replica_map, "WINDOW_BYTES", 1 << 17)
-    monkeypatch.setattr(replica_map, "FRAMES_MAX", 8)
     with make_replica(tmp_path, page_size=page_size) as maker:
         history(maker)
         replica = Replica(maker.storage, maker.name)

@@ -20,14 +20,15 @@ MOUNTS_FILE = "/proc/self/mountinfo"
 MODIFY = int(flags.MODIFY)
 
 HEAD = struct.Struct("@iI4xI")  # of struct inotify_event: watch, mask, and the length of the name, padded with zeros
-_READ_BYTES = 64 << 10
+READ_BYTES = 64 << 10
 _EVENT_BYTES_MAX = HEAD.size + 256  # a name has at most 255 bytes and a zero: if less than this is left, more may wait
 
 
 class InotifyQueue:
     """An inotify instance and what else its thread waits for. Only one thread may be in ``wait`` or ``pause``."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, read_bytes: int = READ_BYTES, event_bytes_max: int = _EVENT_BYTES_MAX) -> None:
+        self._read_bytes, self._event_bytes_max = read_bytes, event_bytes_max
         try:
             self.inotify = INotify(nonblocking=True)
         except OSError as error:
@@ -83,12 +84,12 @@ class InotifyQueue:
                 if mask != MODIFY or record != before:
                     yield record
                 before = record
-            if len(data) < _READ_BYTES - _EVENT_BYTES_MAX:
+            if len(data) < self._read_bytes - self._event_bytes_max:
                 return
 
     def _read(self) -> bytes:
         try:
-            return os.read(self.fileno(), _READ_BYTES)
+            return os.read(self.fileno(), self._read_bytes)
         except BlockingIOError:
             return b""
 

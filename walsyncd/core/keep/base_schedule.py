@@ -35,7 +35,6 @@ from walsyncd.core.limits import DEFAULT_LIMITS
 from walsyncd.core.stored.moment import CLOCK_OFF_MS
 
 WHOLE_COPY_REST_SHARE = 10  # of the time that a whole copy took, as after a scan of all pages (core.send.scan_pace)
-WHOLE_COPY_BYTES_PER_S = 1 << 20  # on average: 84 GiB a day at most, however fast the store is
 
 _CLASS_BITS = 4  # the limit of a class is sixteen times that of the one before
 _SPREAD = 0.1
@@ -49,12 +48,18 @@ def is_due_by_work(
     return wal_bytes > max(bytes_min, ratio * base_bytes)
 
 
-def whole_copy_rest_s(took_s: float, copied_bytes: int, interval_s: float) -> float:
+def whole_copy_rest_s(
+    took_s: float,
+    copied_bytes: int,
+    interval_s: float,
+    *,
+    bytes_per_s: float = DEFAULT_LIMITS.whole_copy_bytes_per_s,
+) -> float:
     """Return how long no file is copied whole again for a change, after a copy that took ``took_s``.
 
     Bases are taken every ``interval_s`` in any case.
     """
-    return min(max(WHOLE_COPY_REST_SHARE * took_s, copied_bytes / WHOLE_COPY_BYTES_PER_S), interval_s)
+    return min(max(WHOLE_COPY_REST_SHARE * took_s, copied_bytes / bytes_per_s), interval_s)
 
 
 def spread_s(interval_s: float, number: int) -> float:

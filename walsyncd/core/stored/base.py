@@ -31,7 +31,7 @@ PARTS_MAX = 9_000  # of 10,000 that S3 allows
 BASE_BYTES_MAX = 5 << 40  # the largest object of S3
 SKIPPABLE_MAGIC = 0x184D2A50
 _SKIPPABLE_HEAD = 8
-_FILLER_UNIT = 64 << 10  # a range that fills up a part is a multiple of it, and at least an eighth of a whole range
+FILLER_UNIT = 64 << 10  # a range that fills up a part is a multiple of it, and at least an eighth of a whole range
 _FILLER_MARGIN = 1.05  # it may compress worse than the range before it, and worse when it is read again
 
 _WORKERS = min(2, zstd.CompressionParameter.nb_workers.bounds()[1])  # 0 if libzstd was built without threads
@@ -110,10 +110,18 @@ class FrameCompressor:
 class Packer:
     """Packs ranges into parts of ``shape``, numbered from ``first``. Ranges come in order from raw ``reached`` on."""
 
-    def __init__(self, shape: Shape, compressor: FrameCompressor, *, first: int = 1, reached: int = 0) -> None:
+    def __init__(
+        self,
+        shape: Shape,
+        compressor: FrameCompressor,
+        *,
+        first: int = 1,
+        reached: int = 0,
+        filler_unit: int = FILLER_UNIT,
+    ) -> None:
         self.reached = reached
         """Where the next range begins."""
-        self._shape = shape
+        self._shape, self._filler_unit = shape, filler_unit
         self._compressor = compressor
         self._number = first
         self._frames: list[bytes] = []
@@ -129,7 +137,7 @@ class Packer:
         if sum(part.length for part in self._ranges) < max(1, self._whole):
             return whole
         left = self._shape.part_size - self._used - _SKIPPABLE_HEAD
-        fitting = int(left / (self._rate * _FILLER_MARGIN)) // _FILLER_UNIT * _FILLER_UNIT
+        fitting = int(left / (self._rate * _FILLER_MARGIN)) // self._filler_unit * self._filler_unit
         return fitting if whole // 8 <= fitting < whole else whole
 
     def add(self, raw: bytes) -> PackedPart | None:

@@ -51,7 +51,8 @@ _log = structlog.get_logger()
 class Backpressure:
     """All methods but ``run`` may be called by any thread. Databases are named by their row id of the journal."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, hung_s: float = HUNG_S, killed_s_max: float = KILLED_S_MAX) -> None:
+        self._hung_after_s, self._killed_s_max = hung_s, killed_s_max
         self._alarm = Alarm()
         self._lock = threading.Lock()
         self._sending = threading.Lock()
@@ -155,7 +156,7 @@ class Backpressure:
         """End a child, whose locks the kernel then gives up. Returns None if it can't be ended."""
         child.kill()
         try:
-            return child.wait(KILLED_S_MAX)
+            return child.wait(self._killed_s_max)
         except subprocess.TimeoutExpired:
             self._left.append(child)
             remedy = "it holds its locks, and WALs may grow, until its file system answers: see that it does"
@@ -167,7 +168,7 @@ class Backpressure:
         poll.register(channel, select.POLLIN)
         is_holding = False
         while True:
-            waits_s = [SILENCE_S] * is_holding + [HUNG_S] * bool(self._hung_s)
+            waits_s = [SILENCE_S] * is_holding + [self._hung_after_s] * bool(self._hung_s)
             if not poll.poll(1000 * min(waits_s) if waits_s else None):
                 if is_holding:
                     _log.error("backpressure_process_silent", seconds=SILENCE_S)
@@ -215,7 +216,9 @@ class Backpressure:
     def _try_hung_again(self) -> None:
         with self._lock:
             now_s = time.monotonic()
-            for database_id in [each for each, since_s in self._hung_s.items() if now_s - since_s >= HUNG_S]:
+            for database_id in [
+                each for each, since_s in self._hung_s.items() if now_s - since_s >= self._hung_after_s
+            ]:
                 target = self._targets[database_id]
                 if not _is_silent(target.path):
                     del self._hung_s[database_id]

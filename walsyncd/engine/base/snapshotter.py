@@ -112,7 +112,7 @@ class Snapshotter:
         self._compressor: ref[FrameCompressor] | None = None
         self._copy_queue = CopyQueue(self._take, limits)
         self._timing = BaseTiming(now_ms, limits)
-        self._whole_copies = WholeCopies()
+        self._whole_copies = WholeCopies(bytes_per_s=limits.whole_copy_bytes_per_s)
         self._failures: dict[int, int] = {}
 
     def due(self, tracked: FollowedDatabase, delay_s: float = 0.0) -> None:

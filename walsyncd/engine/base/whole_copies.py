@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from walsyncd.core.keep.base_schedule import whole_copy_rest_s
+from walsyncd.core.limits import DEFAULT_LIMITS
 from walsyncd.engine.follow.followed_database import FollowedDatabase
 
 
@@ -36,7 +37,13 @@ class BegunCopy:
 class WholeCopies:
     """The rests of all databases. Any thread may call."""
 
-    def __init__(self, monotonic_s: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        monotonic_s: Callable[[], float] = time.monotonic,
+        *,
+        bytes_per_s: float = DEFAULT_LIMITS.whole_copy_bytes_per_s,
+    ) -> None:
+        self._bytes_per_s = bytes_per_s
         self._monotonic_s = monotonic_s
         self._lock = threading.Lock()
         self._rests: dict[int, _Rest] = {}
@@ -55,7 +62,8 @@ class WholeCopies:
         ``copied_bytes`` is the size of a file whose base is complete, or 0 if the copy was given up.
         """
         now_s = self._monotonic_s()
-        rest_s = whole_copy_rest_s(now_s - begun.began_s, copied_bytes, tracked.spec.snapshot_interval_s)
+        took_s, interval_s = now_s - begun.began_s, tracked.spec.snapshot_interval_s
+        rest_s = whole_copy_rest_s(took_s, copied_bytes, interval_s, bytes_per_s=self._bytes_per_s)
         with self._lock:
             self._rests[tracked.row_id] = _Rest(now_s + rest_s, begun.generation)
             if begun.is_asked and not copied_bytes:

@@ -56,13 +56,13 @@ class HangWatch:
         replace: Callable[[int], None] = lambda _thread: None,
         answered: Callable[[list[str]], None] = lambda _paths: None,
         silenced: Callable[[str], None] = lambda _path: None,
-        look_s: float = LOOK_S,
-        probe_s: float = PROBE_S,
+        look_s: float | None = None,
+        probe_s: float | None = None,
         logs: bool = True,
     ) -> None:
         self.owns, self.replace = owns, replace
         self.answered, self.silenced = answered, silenced
-        self._look_s, self._probe_s = look_s, probe_s
+        self._look_s, self._probe_s = look_s or LOOK_S, probe_s or PROBE_S
         self._logs = logs
         self._seen: dict[FileCall, int] = {}
         self._own: dict[int, Callable[[UnresponsiveError], None]] = {}

@@ -44,6 +44,8 @@ def make_replica_map(
     writer: PageMapWriter,
     *,
     read: Callable[[int], object] = lambda _size: None,
+    window_bytes: int = WINDOW_BYTES,
+    frames_max: int = FRAMES_MAX,
 ) -> MapMade:
     """Add all entries of the head that ``plan`` reaches to ``writer``, and finish it.
 
@@ -51,9 +53,9 @@ def make_replica_map(
     for a replica that can't be restored, and VanishedError if an object is gone meanwhile.
     """
     page_size, count = manifest.page_size, manifest.file_size // manifest.page_size
-    redo = _frames_of(replica, plan, page_size)
+    redo = _frames_of(replica, plan, page_size, frames_max)
     fetched, page_1 = 0, b""
-    for ranges in _windows(manifest):
+    for ranges in _windows(manifest, window_bytes):
         window = _Window(ranges)
         missing = [each for each in ranges if not window.take_from(file, each, read)]
         if missing:
@@ -63,7 +65,7 @@ def make_replica_map(
         whole = len(window.raw) // page_size * page_size
         entries = entries_of_pages(memoryview(window.raw)[:whole], page_size)
         _add(writer, redo, entries, window.first // page_size + 1, page_size)
-    end, step = int(redo.pages[-1]) if len(redo.pages) else 0, WINDOW_BYTES // page_size
+    end, step = int(redo.pages[-1]) if len(redo.pages) else 0, window_bytes // page_size
     for at in range(count + 1, end + 1, step):
         entries = np.full(min(step, end + 1 - at), ABSENT, np.uint64)
         _add(writer, redo, entries, at, page_size)
@@ -72,12 +74,12 @@ def make_replica_map(
     return MapMade(pages, fetched)
 
 
-def _frames_of(replica: Replica, plan: Plan, page_size: int) -> Redo:
+def _frames_of(replica: Replica, plan: Plan, page_size: int, frames_max: int) -> Redo:
     """Return the last version of each page that the frames after the base hold."""
     done, builder, count = nothing_to_redo(), RedoBuilder(page_size), 0
     piece_before: ObjectSlice | None = None
     for piece, frames in read_pieces(replica, pieces_of(plan), page_size, left_out(plan)):
-        if piece is not piece_before and count > FRAMES_MAX:
+        if piece is not piece_before and count > frames_max:
             done, builder, count = combined([done, builder.finish()]), RedoBuilder(page_size), 0
         builder.add(frames)  # where objects overlap, frames come twice, which changes nothing
         piece_before, count = piece, count + frames.count
@@ -110,11 +112,11 @@ class _Window:
         return digest.fits()
 
 
-def _windows(manifest: Manifest) -> Iterator[list[Range]]:
+def _windows(manifest: Manifest, window_bytes: int) -> Iterator[list[Range]]:
     """Yield the base's ranges in order, as many at a time as are unpacked together."""
     window: list[Range] = []
     for part in sorted(manifest.ranges, key=lambda part: part.offset):
-        if window and part.offset + part.length - window[0].offset > WINDOW_BYTES:
+        if window and part.offset + part.length - window[0].offset > window_bytes:
             yield window
             window = []
         window.append(part)

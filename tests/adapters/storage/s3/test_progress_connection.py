@@ -13,8 +13,7 @@ import pytest
 from tests.engine.running import wait_for
 from tests.scripted_store import HANG, HANG_UP, Answer, ScriptedStore, run_scripted_store
 from tests.throttle import Throttle, run_throttle
-from walsyncd.adapters.storage.s3 import progress_connection
-from walsyncd.adapters.storage.s3.s3_settings import S3Settings
+from walsyncd.adapters.storage.s3.s3_settings import ReuseLimits, S3Settings
 from walsyncd.adapters.storage.s3.s3_storage import S3Storage
 from walsyncd.errors import TransientError
 
@@ -74,13 +73,10 @@ def test_an_answer_that_does_not_come_is_given_up(script: ScriptedStore) -> None
 
 
 @pytest.mark.parametrize("kind", ["put", "read"])
-def test_a_connection_that_a_nat_forgot_costs_no_error(
-    script: ScriptedStore, line: Throttle, monkeypatch: pytest.MonkeyPatch, kind: str
-) -> None:
+def test_a_connection_that_a_nat_forgot_costs_no_error(script: ScriptedStore, line: Throttle, kind: str) -> None:
     """Nothing of the request is acknowledged: it goes out again on a new connection, and arrives once."""
-    monkeypatch.setattr(progress_connection, "HOT_S_MAX", 0.0)
-    monkeypatch.setattr(progress_connection, "REUSED_PATIENCE_S", 0.2)
-    with closing(S3Storage(through(line, script))) as storage:
+    reuse = ReuseLimits(hot_s_max=0.0, patience_s=0.2)
+    with closing(S3Storage(through(line, script, reuse=reuse))) as storage:
         script.will_say(Answer(), Answer(body=b"there"))
         storage.put("a", b"x", metadata={})
         line.forget()
@@ -109,18 +105,18 @@ def test_a_new_connection_that_is_closed_is_an_error(script: ScriptedStore) -> N
             storage.put("a", b"x", metadata={})
 
 
-def test_a_silent_connection_is_not_used_again(
-    script: ScriptedStore, line: Throttle, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_silent_connection_is_not_used_again(script: ScriptedStore, line: Throttle) -> None:
     """A busy one is."""
     with closing(S3Storage(through(line, script))) as storage:
-        script.will_say(Answer(), Answer(), Answer())
+        script.will_say(*[Answer()] * 4)
         storage.put("a", b"x", metadata={})
         storage.put("b", b"x", metadata={})
         assert line.connections == 1
-        monkeypatch.setattr(progress_connection, "IDLE_S_MAX", 0.0)
+    reuse = ReuseLimits(idle_s_max=0.0)
+    with closing(S3Storage(through(line, script, reuse=reuse))) as storage:
         storage.put("c", b"x", metadata={})
-        assert line.connections == 2
+        storage.put("d", b"x", metadata={})
+        assert line.connections == 3
 
 
 def test_many_threads_share_the_connections(script: ScriptedStore, line: Throttle) -> None:

@@ -26,6 +26,7 @@ from urllib3.exceptions import ProtocolError
 from urllib3.util import Timeout, make_headers, parse_url
 
 from walsyncd.adapters.storage.s3.progress_connection import StaleConnectionError, pool_classes
+from walsyncd.adapters.storage.s3.s3_settings import ReuseLimits
 
 BLOCK_SIZE = 64 << 10  # a second at 0.5 Mbit/s
 GIVE_WAY_S_MAX = 2.0  # stores end a request whose body is silent for about 20 s
@@ -75,13 +76,14 @@ class HttpTransport:
         timeout_s: float,
         connections_max: int,
         beat: Callable[[], None] = lambda: None,
+        reuse: ReuseLimits,
     ) -> None:
         self._line = BodyLine()
         self._timeout = Timeout(connect=connect_timeout_s, read=timeout_s)
         # Without TLS no certificates are needed, and loading a hundred authorities takes some 20 ms.
         context = ssl_context(ca_file) if endpoint_url.startswith("https") else None
         self._pools = _pool_manager(_proxy_for(endpoint_url), context, connections_max)
-        self._pools.pool_classes_by_scheme = pool_classes(timeout_s, beat)
+        self._pools.pool_classes_by_scheme = pool_classes(timeout_s, beat, reuse)
 
     def send(
         self, method: str, url: str, headers: Mapping[str, str], body: bytes, *, gives_way: bool = False

@@ -8,8 +8,8 @@ a block of the body       ``silence_s`` for each block, not for the whole body
 the rest of the body in   ``silence_s`` without a byte acknowledged: the kernel buffers megabytes, which take minutes
 the kernel's buffer       at 0.5 Mbit/s (``SIOCOUTQ`` reports how many are left; man 7 tcp)
 the answer                ``silence_s``, or as long as the body took, since a proxy on the way may have buffered it
-a connection used before  after ``IDLE_S_MAX`` of silence it is not used again; StaleConnectionError if nothing of a
-                          request is acknowledged within ``REUSED_PATIENCE_S``, or if it is closed
+a connection used before  after ``idle_s_max`` of silence it is not used again; StaleConnectionError if nothing of a
+                          request is acknowledged within ``patience_s``, or if it is closed
 ========================  ===========================================================================================
 
 NATs and load balancers drop a silent connection without notice: the earliest after about a minute.
@@ -32,9 +32,8 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.response import HTTPResponse
 
-IDLE_S_MAX = 30.0
-HOT_S_MAX = 1.0  # a connection used so recently is assumed to work
-REUSED_PATIENCE_S = 3.0  # more than a slow line's round trip with full queues
+from walsyncd.adapters.storage.s3.s3_settings import ReuseLimits
+
 BUFFERED_BYTES_MAX = 256 << 10  # not sent yet; a commit's few bytes would have to compete with megabytes
 _POLL_MS = 50
 _GONE = select.POLLERR | select.POLLHUP | select.POLLRDHUP
@@ -56,6 +55,7 @@ class ProgressConnection(HTTPConnection):
     default_socket_options = _SOCKET_OPTIONS
     silence_s: ClassVar[float]
     notify: ClassVar[tuple[Callable[[], None]]]
+    reuse: ClassVar[ReuseLimits]
 
     _answers = 0
     _used_s = 0.0
@@ -66,7 +66,7 @@ class ProgressConnection(HTTPConnection):
     @property
     def is_connected(self) -> bool:
         """Whether it may be used for another request."""
-        return super().is_connected and (not self._answers or self._silent_s() < IDLE_S_MAX)
+        return super().is_connected and (not self._answers or self._silent_s() < self.reuse.idle_s_max)
 
     def connect(self) -> None:
         """Connect. From then on each block has ``silence_s``."""
@@ -78,7 +78,7 @@ class ProgressConnection(HTTPConnection):
         """Begin a request."""
         self._began_s, self._writes = time.monotonic(), 0
         self._is_reused = self.sock is not None and self._answers > 0
-        self._is_doubted = self._is_reused and self._silent_s() > HOT_S_MAX
+        self._is_doubted = self._is_reused and self._silent_s() > self.reuse.hot_s_max
         if self.sock is not None:
             self.sock.settimeout(self.silence_s)
         super().putrequest(method, url, skip_host, skip_accept_encoding)
@@ -123,7 +123,7 @@ class ProgressConnection(HTTPConnection):
         if not self._is_doubted:
             return
         self._is_doubted = False
-        sent, deadline_s = _unacknowledged(self.sock), time.monotonic() + REUSED_PATIENCE_S
+        sent, deadline_s = _unacknowledged(self.sock), time.monotonic() + self.reuse.patience_s
         left = sent
         while left and left >= sent:
             if _events(self.sock):
@@ -149,9 +149,9 @@ class ProgressConnection(HTTPConnection):
                 raise TimeoutError(f"the store took nothing of the body for {self.silence_s:.0f} s")
 
 
-def pool_classes(silence_s: float, beat: Callable[[], None]) -> dict[str, type[HTTPConnectionPool]]:
+def pool_classes(silence_s: float, beat: Callable[[], None], reuse: ReuseLimits) -> dict[str, type[HTTPConnectionPool]]:
     """Return pools by scheme for a urllib3 PoolManager, of connections with these limits."""
-    limits = {"silence_s": silence_s, "notify": (beat,)}
+    limits = {"silence_s": silence_s, "notify": (beat,), "reuse": reuse}
     plain = type("PlainConnection", (ProgressConnection,), limits)
     secure = type("SecureConnection", (ProgressConnection, HTTPSConnection), limits)
     return {

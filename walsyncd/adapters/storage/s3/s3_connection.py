@@ -69,6 +69,7 @@ class S3Connection:
             timeout_s=settings.timeout_s,
             connections_max=settings.connections_max,
             beat=beat,
+            reuse=settings.reuse,
         )
         self.put = SignedPut(
             session=session,

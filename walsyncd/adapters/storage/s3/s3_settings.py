@@ -10,12 +10,24 @@ from typing import Literal
 
 
 @dataclass(frozen=True, slots=True)
+class ReuseLimits:
+    """When a connection that was used before is used again."""
+
+    idle_s_max: float = 30.0
+    """After so much silence it is not."""
+    hot_s_max: float = 1.0
+    """One that was used so recently is assumed to work."""
+    patience_s: float = 3.0
+    """For others, until some of the request is acknowledged: more than a slow line's round trip with full queues."""
+
+
+@dataclass(frozen=True, slots=True)
 class S3Settings:
     """How to reach a store. ``bucket`` and ``prefix`` come from the url; boto3's own chain supplies what is None.
 
     ``connections_max`` is the number of threads that can use the store without waiting for a connection. ``timeout_s``
     limits the time without progress: no block of a body, and no answer. ``ca_file`` has the certificates of the only
-    authorities to trust. ``encryption_key`` is the 32 bytes of SSE-C.
+    authorities to trust. ``encryption_key`` is the 32 bytes of SSE-C. ``reuse`` is nothing that users set.
     """
 
     bucket: str = ""
@@ -37,3 +49,4 @@ class S3Settings:
     connections_max: int = 16
     connect_timeout_s: float = 5.0
     timeout_s: float = 20.0
+    reuse: ReuseLimits = ReuseLimits()
