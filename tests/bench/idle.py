@@ -1,9 +1,11 @@
 """What a thousand idle databases cost: the time until all are followed, then memory, CPU, context switches.
 
     python tests/bench/idle.py --databases 1000 --seconds 30
+    python tests/bench/idle.py --databases 10000 --journal-mode DELETE
 
-Each database is a small WAL database that nobody has open, in a folder of its own, found by one pattern; storage is a
-folder. A second start follows, since the first one takes a base of each: from then on it is the usual one.
+Each database is a small one in WAL mode, or in another journal mode, that nobody has open. It is in a folder of its
+own, and all are found by one pattern; storage is a folder. A second start follows, since the first one takes a base
+of each: from then on it is the usual one.
 """
 
 from __future__ import annotations
@@ -22,13 +24,13 @@ from tests.bench.writer import connect
 SETTLE_S = 3.0
 
 
-def make_databases(folder: Path, count: int) -> str:
+def make_databases(folder: Path, count: int, journal_mode: str) -> str:
     """So many databases; the pattern that finds them."""
     for number in range(count):
         place = folder / f"tenant-{number:05}"
         place.mkdir(parents=True)
-        with closing(connect(place / "data.db", "OFF")):
-            pass
+        with closing(connect(place / "data.db", "OFF")) as connection:
+            connection.execute(f"PRAGMA journal_mode = {journal_mode}").fetchall()
     return str(folder / "*" / "data.db")
 
 
@@ -41,9 +43,9 @@ def idle(follower: Daemon, seconds: float) -> tuple[Usage, Usage]:
     return before, Usage.of(pid)
 
 
-def measure(folder: Path, *, count: int, seconds: float) -> None:
+def measure(folder: Path, *, count: int, seconds: float, journal_mode: str) -> None:
     """Run the benchmark in ``folder`` and print what came out."""
-    pattern = make_databases(folder / "tenants", count)
+    pattern = make_databases(folder / "tenants", count, journal_mode)
     storage = folder_section(folder / "bucket")
     with machine_load() as load:
         for number, start in enumerate(("first start", "second start"), 1):
@@ -77,10 +79,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--databases", type=int, default=1000)
     parser.add_argument("--seconds", type=float, default=30.0, help="of being idle")
+    parser.add_argument("--journal-mode", default="WAL")
     parser.add_argument("--folder", type=Path, help="work below this folder")
     asked = parser.parse_args()
     with workplace(asked.folder) as folder:
-        measure(folder, count=asked.databases, seconds=asked.seconds)
+        measure(folder, count=asked.databases, seconds=asked.seconds, journal_mode=asked.journal_mode)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import threading
 from dataclasses import replace
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
@@ -20,8 +21,10 @@ from walsyncd.core.follow.follow_state import parse_follow_state
 from walsyncd.core.follow.gap import GapKind
 from walsyncd.core.limits import Limits
 from walsyncd.core.sqlite.freelist import free_leaves
+from walsyncd.engine.follow.followed_database import FollowedDatabase
 from walsyncd.engine.rollback import shipped_moment
 from walsyncd.engine.rollback.committed_moment import FileLooks, Hindrance, MomentStart, begin_moment
+from walsyncd.engine.rollback.shipped_moment import ShippedMoments
 
 
 @pytest.fixture
@@ -198,7 +201,16 @@ def begun_after_an_event(looks: FileLooks) -> MomentStart:
 def test_a_difference_counts_only_at_a_moment_whose_content_is_shipped(
     place: Place, monkeypatch: pytest.MonkeyPatch, missing: str
 ) -> None:
-    """What was committed and not shipped yet differs too, and so does what a writer writes meanwhile."""
+    """What was committed and not shipped yet differs too, and so does what a writer writes meanwhile.
+
+    Such a moment is waited for once, and then the next database has its turn.
+    """
+    waits, read = list[str](), ShippedMoments.read
+
+    def noted(self: ShippedMoments, tracked: FollowedDatabase, *arguments: Any) -> Any:
+        waits.append(tracked.name)
+        return read(self, tracked, *arguments)
+
     with (
         SqliteProcess(place.database()) as app,
         running(place.settings("app"), limits=Limits(scrub_attempt_s=0.01, shipped_moment_s=0.2)),
@@ -212,7 +224,9 @@ def test_a_difference_counts_only_at_a_moment_whose_content_is_shipped(
                 patched.setattr(shipped_moment, "end_moment", lambda *_: None)
             else:
                 patched.setattr(shipped_moment, "end_moment", lambda *_: Hindrance.WRITTEN)
+            patched.setattr(ShippedMoments, "read", noted)
             found = scrub(place)
+        assert waits == ["app"]
         assert found["differing"] == 0
         assert "no moment to compare" in found["skipped"]
         assert not has_differed(place)

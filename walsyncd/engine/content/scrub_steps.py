@@ -47,6 +47,10 @@ class NotComparedError(WalsyncdError):
     """There is nothing to compare with; the next scrub asks again."""
 
 
+class NoMomentError(TransientError):
+    """A file without a WAL was written all the time. Long enough was waited, while other scrubs were due."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Scrubbed:
     """What a scrub found; ``origin`` is where the database was when it began."""

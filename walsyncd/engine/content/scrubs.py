@@ -23,7 +23,7 @@ from walsyncd.core.keep.drill_schedule import next_drill_ms
 from walsyncd.engine.content.map_making import Request
 from walsyncd.engine.content.page_maps import PageMaps
 from walsyncd.engine.content.scan_queue import ScanQueue, ScanSteps, ScanWait
-from walsyncd.engine.content.scrub_steps import NotComparedError, Scrub, Scrubbed, ScrubSteps
+from walsyncd.engine.content.scrub_steps import NoMomentError, NotComparedError, Scrub, Scrubbed, ScrubSteps
 from walsyncd.engine.follow.environment import Environment
 from walsyncd.engine.follow.file_facts import database_identity, file_facts
 from walsyncd.engine.follow.followed_database import FollowedDatabase
@@ -211,6 +211,9 @@ class Scrubs:
                 self._journal.note_scrub_skipped(tracked.row_id, error.message)
                 _log.info("scrub_skipped", database=tracked.name, reason=error.message)
                 return ScrubResult(skipped=error.message), True
+            except NoMomentError as error:
+                reason = error.message
+                break
             except WalsyncdError as error:
                 reason = error.message
             yield ScanWait(until_s=time.monotonic() + self._environment.limits.scrub_attempt_s)

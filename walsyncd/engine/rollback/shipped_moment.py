@@ -16,6 +16,7 @@ from walsyncd.adapters.files.source import OpenFile
 from walsyncd.core.follow.follow_state import FollowState
 from walsyncd.engine.content.map_making import Request
 from walsyncd.engine.content.scan_queue import ScanWait
+from walsyncd.engine.content.scrub_steps import NoMomentError
 from walsyncd.engine.follow.environment import Environment
 from walsyncd.engine.follow.file_facts import file_facts
 from walsyncd.engine.follow.followed_database import FollowedDatabase
@@ -48,7 +49,7 @@ class ShippedMoments:
     def read(
         self, tracked: FollowedDatabase, page_size: int, reader: Reader[T]
     ) -> Generator[ScanWait, None, ShippedState[T]]:
-        """Return what ``reader`` reads. TransientError: there was no such moment for a while."""
+        """Return what ``reader`` reads. Raises NoMomentError if there was no such moment for a while."""
         wait_s = self._environment.limits.shipped_moment_s
         until_s, reason = time.monotonic() + wait_s, "the database is written all the time"
         while time.monotonic() < until_s:
@@ -56,7 +57,7 @@ class ShippedMoments:
             while not answer.done():
                 if time.monotonic() > until_s:
                     answer.cancel()
-                    raise TransientError(f"what was written last was not shipped within {wait_s:.0f} s")
+                    raise NoMomentError(f"what was written last was not shipped within {wait_s:.0f} s")
                 yield ScanWait(until_s=time.monotonic() + POLL_S)
             answer.result()
             found = yield from self._now(tracked, page_size, reader)
@@ -64,7 +65,7 @@ class ShippedMoments:
                 return found
             reason = found
             yield ScanWait(until_s=time.monotonic() + POLL_S)
-        raise TransientError(f"there was no moment to compare it within {wait_s:.0f} s: {reason}")
+        raise NoMomentError(f"there was no moment to compare it within {wait_s:.0f} s: {reason}")
 
     def read_now(
         self,
