@@ -9,7 +9,7 @@ system may never answer one.
 
 Rooms. The folder says the verb, the file the noun; each folder's first line says what it is for::
 
-    core/      pure: no clock, file, network, thread or log; bytes in, facts out
+    core/      pure: no clock, file, network, thread or log; bytes in, facts out. limits: what all parts share
         sqlite/    what SQLite writes                        wal  walindex  rollback_journal  dbheader
         stored/    what walsyncd stores                      epoch  segment  base  manifest  layout  position
         follow/    the proof that nothing was missed         decision  restart  follow_state  gap
@@ -92,6 +92,7 @@ Where it is decided. Modules are named from ``walsyncd.`` on; a test checks that
     a state of a database               core.follow.database_state.DatabaseState
     a field of ``status``               engine.daemon.database_status.DatabaseStatus, cli.commands.status
     a metric, a line of the log         engine.daemon.metrics; the log's calls are where the thing happens
+    a limit that several parts share    core.limits.Limits, in engine.follow.environment.Environment
 
 One thing has two words: a *base* (in the bucket, the log and the code) is what the command line calls a *snapshot*.
 """

@@ -131,7 +131,7 @@ def test_what_a_mutant_breaks_is_there(mutant: Mutant) -> None:
     compile(mutated(mutant), mutant.file, "exec")
     for asked in mutant.asked:
         file, _, function = asked.partition("::")
-        assert f"def {function}" in (ROOT / "tests" / file).read_text()
+        assert f"def {function.partition('[')[0]}" in (ROOT / "tests" / file).read_text()
 
 
 @pytest.mark.slow
