@@ -75,9 +75,9 @@ def scene(tmp_path: Path) -> Iterator[Scene]:
     path = Place(tmp_path).database()
     with SqliteProcess(path) as app:
         app.execute("PRAGMA journal_mode = WAL", "CREATE TABLE t (x)", "CREATE TABLE other (x)")
-        app.execute(
-            *("INSERT INTO other VALUES (zeroblob(3000))" for _ in range(20)), "PRAGMA wal_checkpoint(TRUNCATE)"
-        )
+        # More than a small bridge, so that one of most pages is dropped for a base.
+        numbers = "WITH n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 800)"
+        app.execute(f"{numbers} INSERT INTO other SELECT zeroblob(3000) FROM n", "PRAGMA wal_checkpoint(TRUNCATE)")
         yield Scene(tmp_path, app)
 
 
@@ -154,6 +154,8 @@ def test_a_backup_is_copied_over(scene: Scene, *, is_small: bool) -> None:
         scene.agrees("another...", "second....")
         scene.app.execute(insert("third....."))
         scene.agrees("another...", "second....", "third.....")
+        with scene.place.journal() as journal:
+            assert len(journal.generations(1)) == (1 if is_small else 2)
 
 
 def test_a_scrub_compares_pages_that_were_copied_back(scene: Scene) -> None:
