@@ -78,7 +78,7 @@ Where it is decided. Modules are named from ``walsyncd.`` on; a test checks that
     an epoch is closed                  engine.follow.copy_frames.close_epoch_if_due, engine.content.epoch_start
     the next look                       core.follow.look_pace, engine.follow.schedule.Schedule
     the next generation                 core.follow.next_generation.NextGeneration
-    a base is due, and begins           core.keep.base_schedule, engine.base.snapshotter.Snapshotter
+    a base is due, and begins           engine.base.base_timing.BaseTiming, engine.base.snapshotter.Snapshotter
     an upload is next, or waits         engine.ship.scheduler.Scheduler, core.send.pacing
     a request failed                    adapters.storage.s3.s3_errors ─> engine.ship.upload_errors, engine.ship.outage
     who may write a replica             core.stored.owner, engine.ship.ownership.Ownership
