@@ -1,12 +1,13 @@
 """What a gap costs where it is bridged, and what a scan costs a writer beside it.
 
-    python tests/bench/bridge.py --mib 1024 --pages 2000 --seconds 10
+    python tests/bench/bridge.py --mib 1024 --pages 2000 --seconds 4 --rounds 10
 
 1. A database of ``--mib`` is stored, with a page map. While the daemon is stopped, ``--pages`` of its pages are changed
    and the WAL is truncated twice, so that nobody can prove anything. The next daemon bridges the gap. The bridge is
    compared with those pages in one zstd stream of the same level, and with the base.
-2. A writer commits in a tight loop, with the daemon beside it, without a scrub and beside one, in turn, for
-   ``--seconds`` each. Once the file is in the page cache, and once it is not.
+2. A writer commits in a tight loop, with the daemon beside it, without a scrub and beside one, for ``--seconds`` each.
+   Of ``--rounds`` such pairs every second one begins with the scrub, so that a machine that becomes faster or slower
+   meanwhile does not count, and the median is told. Once the file is in the page cache, and once it is not.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 from statistics import median
 
@@ -30,7 +31,6 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from tests.bench.rig import (
     Daemon,
     Usage,
-    clean_environment,
     daemon,
     folder_section,
     machine_load,
@@ -38,6 +38,7 @@ from tests.bench.rig import (
     workplace,
 )
 from tests.bench.writer import writer
+from walsyncd.adapters.system.control_socket import ask, socket_path
 from walsyncd.core.content.page_entry import Entries, entries_of_pages
 from walsyncd.core.stored.zstd import zstd
 
@@ -46,7 +47,8 @@ ROW_BYTES = 3500  # so that each row has a page of its own
 BLOCK_BYTES = 4 << 20
 LEVEL = 1  # as of a segment
 SIZE_GOAL, CPU_GOAL_S, SPEED_GOAL = 1.2, 2.0, 0.95
-ROUNDS = 3
+ROUNDS = 10
+SCRUB_POLL_S = 0.1
 
 APPLICATION = """
 import random, sqlite3, sys
@@ -134,19 +136,24 @@ def measure_bridge(folder: Path, database: Path, pages: int) -> str:
 
 @contextmanager
 def scrubbing(folder: Path, before_each: Callable[[], None]) -> Iterator[None]:
-    """Scrub again and again."""
-    stopped = threading.Event()
-    config = str(folder / "walsyncd.toml")
-    scrub = [sys.executable, "-m", "walsyncd", "scrub", "--config", config]
+    """Scrub again and again. The daemon is asked directly: the command's start would cost more than the scan."""
+    stopped, asked_once = threading.Event(), threading.Event()
+    control = socket_path(folder / "state")
 
     def run() -> None:
         while not stopped.is_set():
             before_each()
-            subprocess.run(scrub, env=clean_environment(), capture_output=True, check=False)
+            asked = ask(control, {"op": "scrub", "names": []}, timeout_s=60)
+            asked_once.set()
+            done: object = None
+            while asked is not None and not done:
+                time.sleep(SCRUB_POLL_S)
+                answer = ask(control, {"op": "scrubbed", "databases": asked["databases"]}, timeout_s=60)
+                done = answer["done"] if answer is not None else {"": "the daemon ended"}
 
     thread = threading.Thread(target=run)
     thread.start()
-    time.sleep(0.5)
+    asked_once.wait(60.0)
     try:
         yield
     finally:
@@ -154,7 +161,7 @@ def scrubbing(folder: Path, before_each: Callable[[], None]) -> Iterator[None]:
         thread.join()
 
 
-def measure_speed(folder: Path, database: Path, seconds: float) -> list[str]:
+def measure_speed(folder: Path, database: Path, seconds: float, rounds: int) -> list[str]:
     """The second part; lines for people."""
 
     def drop_cache() -> None:
@@ -174,12 +181,14 @@ def measure_speed(folder: Path, database: Path, seconds: float) -> list[str]:
         application.write()
         for cache, prepare in (("in the page cache", keep_cache), ("not in the page cache", drop_cache)):
             ratios: list[float] = []
-            for _ in range(ROUNDS):
-                prepare()
-                alone = application.write().rate
-                with scrubbing(folder, prepare):
-                    ratios.append(application.write().rate / alone)
-            told = ", ".join(f"{ratio:.2f}" for ratio in ratios)
+            for number in range(rounds):
+                rates: dict[bool, float] = {}
+                for is_beside in (bool(number % 2), not number % 2):
+                    prepare()
+                    with scrubbing(folder, prepare) if is_beside else nullcontext():
+                        rates[is_beside] = application.write().rate
+                ratios.append(rates[True] / rates[False])
+            told = ", ".join(f"{ratio:.2f}" for ratio in sorted(ratios))
             lines.append(
                 f"writer beside a scan, file {cache}: {median(ratios):.2f} of its speed without one ({told}; "
                 f"goal: {SPEED_GOAL} at least)"
@@ -191,7 +200,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--mib", type=int, default=1024, help="size of the database")
     parser.add_argument("--pages", type=int, default=2000, help="pages that are changed in the gap")
-    parser.add_argument("--seconds", type=float, default=10.0, help="length of each run of the writer; 0: none")
+    parser.add_argument("--seconds", type=float, default=4.0, help="length of each run of the writer; 0: none")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="pairs of runs of the writer")
     parser.add_argument("--folder", type=Path, help="where everything lies; its disk is what is measured")
     asked = parser.parse_args()
     with workplace(asked.folder) as folder, machine_load() as load:
@@ -202,7 +212,7 @@ def main() -> None:
             assert connection.execute("PRAGMA page_size").fetchone() == (PAGE_SIZE,)
         print(measure_bridge(folder, database, asked.pages))
         if asked.seconds:
-            print(*measure_speed(folder, database, asked.seconds), sep="\n")
+            print(*measure_speed(folder, database, asked.seconds, asked.rounds), sep="\n")
         print(load())
 
 

@@ -115,7 +115,7 @@ def test_cycles(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_bridge(tmp_path: Path) -> None:
     """A gap is bridged, and its cost is told; a writer beside a scan, with the page cache and without."""
-    told = run("bridge.py", tmp_path, "--mib=16", "--pages=50", "--seconds=0.2")
+    told = run("bridge.py", tmp_path, "--mib=16", "--pages=50", "--seconds=0.2", "--rounds=2")
     assert "of the pages' stored size" in told
     assert told.count("writer beside a scan") == 2
 

@@ -65,8 +65,8 @@ class Report:
     presence: int = 0
     """Databases that the daemon is to be present at."""
     wal_restarts: int = 0
-    proven_by_count: int = 0
-    proven_by_remains: int = 0
+    proven_by: dict[str, int] = field(default_factory=dict)
+    """How often each rule decided at the end of a WAL, as ``walsyncd_wal_restarts_total`` counts."""
     recovered_tails: int = 0
     recovered_frames: int = 0
     generations: int = 0
@@ -329,10 +329,8 @@ class Storm:
                 report.bridges += 1
             case "work_failed":
                 report.faults.append(f"{line['work']}: {line.get('exception', '')[-400:]}")
-            case "wal_restart_proven" if line["by"].startswith("count"):
-                report.proven_by_count += 1
-            case "wal_restart_proven" if line["by"] == "remains":
-                report.proven_by_remains += 1
+            case "wal_restart_proven":
+                report.proven_by[line["by"]] = report.proven_by.get(line["by"], 0) + 1
             case "wal_tail_recovered":
                 report.recovered_tails += 1
                 report.recovered_frames += line["frames"]
