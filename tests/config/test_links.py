@@ -125,3 +125,28 @@ def test_a_link_is_exchanged_for_a_file_of_roots(tmp_path: Path, monkeypatch: py
 
     monkeypatch.setattr(os, "readlink", read_then_exchange)
     assert resolve(str(link)).path == link
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_a_folder_is_exchanged_for_a_link(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its owner has a link of root's read in the place of his own, where another folder has one of the same name."""
+    tenant, other = tmp_path / "tenant", tmp_path / "other"
+    (tenant / "data").mkdir(parents=True)
+    other.mkdir()
+    (other / "app.db").symlink_to("/etc/shadow")
+    link = tenant / "data" / "app.db"
+    link.symlink_to("/etc/shadow")
+    for each in (tenant, tenant / "data", link):
+        os.chown(each, 12345, 12345, follow_symlinks=False)
+    readlink = os.readlink
+
+    def exchanging(path: str, *, dir_fd: int | None = None) -> str:
+        target = readlink(path, dir_fd=dir_fd)
+        if str(path) == str(link) and not (tenant / "data").is_symlink():
+            (tenant / "data").rename(tenant / "before")
+            (tenant / "data").symlink_to(other)
+        return target
+
+    monkeypatch.setattr(os, "readlink", exchanging)
+    assert resolve(str(link)).path == link

@@ -20,6 +20,7 @@ from pathlib import Path
 from walsyncd.file_calls import FileCall
 
 NOBODY = -1  # of what is not there: the owner of no link
+_HERE = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 LINKS_MAX = 40  # as the kernel's (path_resolution(7)); more are a circle, which leads nowhere
 
 
@@ -76,16 +77,28 @@ def _owner(path: str) -> int:
 def _link(path: str) -> tuple[str, int] | None:
     """Return what a link leads to, and its owner, or None if there is no link.
 
-    Both are read by one descriptor. Otherwise the owner of the folder could put a file of root's in the link's place
-    between the two.
+    Both are read by one descriptor, which is reached without following a link. Otherwise the owner of a folder on the
+    way could put a file of root's in the link's place between the two, or a link to another folder in a folder's place.
     """
     try:
         with FileCall(path, "resolve"):
             os.readlink(path)  # noqa: PTH115  most components are no links, and cost one call
-            descriptor = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+            descriptor = _descriptor(path)
             try:
                 return os.readlink("", dir_fd=descriptor), os.fstat(descriptor).st_uid
             finally:
                 os.close(descriptor)
     except OSError:  # no link, or nothing that can be read
         return None
+
+
+def _descriptor(path: str) -> int:
+    """Return a descriptor (O_PATH) of what is at an absolute path. A link that is not at the end is ENOTDIR."""
+    descriptor = os.open("/", _HERE)
+    for part in path.split("/")[1:]:
+        above = descriptor
+        try:
+            descriptor = os.open(part, _HERE, dir_fd=above)
+        finally:
+            os.close(above)
+    return descriptor

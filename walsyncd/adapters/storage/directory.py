@@ -43,15 +43,18 @@ from walsyncd.adapters.storage.interface import ObjectInfo, OpenUpload, StoredPa
 from walsyncd.adapters.storage.remembered_folder import RememberedFolder
 from walsyncd.adapters.system import clock
 from walsyncd.core.stored.layout import ID_METADATA
-from walsyncd.errors import CorruptError, MissingError, RefusedError, UsageError
+from walsyncd.errors import CorruptError, MissingError, RefusedError, TransientError, UsageError
 
 HIDDEN = ".walsyncd"
 BLOCK_SIZE = 1 << 20
+LOCK_S_MAX = 30.0  # it is held for one small object at a time, by as many threads and daemons as there are
+LOCK_PAUSE_S = 0.01
 LEFTOVER_SECONDS_MAX = 86_400.0  # a temporary file exists for seconds, that of a large base for hours at most
 
 _TEMPORARY = f"{HIDDEN}/temporary"
 _UPLOADS = f"{HIDDEN}/uploads"
 _LOCK = "lock"
+_LOCK_MODE = 0o600
 _PART_NAME = re.compile(r"(\d{5})-([0-9a-f]{32})", re.ASCII)
 
 
@@ -321,16 +324,37 @@ class DirectoryStorage:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        """Exclude other threads and processes. A crash releases the lock."""
+        """Exclude other threads and processes. A crash releases the lock.
+
+        Whoever may open the file can hold it, so nobody else may, and the wait ends. Raises TransientError then.
+        """
         with self._tree.folder(HIDDEN, create=True) as hidden:
             with suppress(FileExistsError):
                 create(hidden, _LOCK).close()
             descriptor = hidden.open(_LOCK, os.O_RDWR | os.O_NONBLOCK)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            if stat.S_IMODE(os.fstat(descriptor).st_mode) != _LOCK_MODE:
+                with suppress(PermissionError):  # the file of another daemon's user
+                    os.fchmod(descriptor, _LOCK_MODE)
+            until_s = time.monotonic() + LOCK_S_MAX
+            while not _try_lock(descriptor):
+                if time.monotonic() > until_s:
+                    path = self._root / HIDDEN / _LOCK
+                    hint = f"`fuser {path}` shows which process holds it"
+                    raise TransientError(f"lock {path}: another process has held it for {LOCK_S_MAX:.0f} s", hint=hint)
+                time.sleep(LOCK_PAUSE_S)
             yield
         finally:
             os.close(descriptor)
+
+
+def _try_lock(descriptor: int) -> bool:
+    """Take the lock unless another one is in the way."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _remove_tree(folder: OpenFolder, name: str) -> None:
