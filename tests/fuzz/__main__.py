@@ -17,7 +17,7 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.fuzz import bucket, control, names, side_files
+from tests.fuzz import bucket, control, names, side_files, store
 
 SEED_S_MAX = 300  # the slowest takes seconds on an idle machine
 
@@ -26,6 +26,7 @@ PARTS: dict[str, Callable[[int, Path], None]] = {
     "control": control.fuzz,
     "names": names.fuzz,
     "side-files": side_files.fuzz,
+    "store": store.fuzz,
 }
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from tests.fuzz.__main__ import PARTS
 
-SEEDS = {"bucket": 40, "control": 6, "names": 40, "side-files": 4}  # some seconds each
+SEEDS = {"bucket": 40, "control": 6, "names": 40, "side-files": 4, "store": 25}  # some seconds each
 
 
 @pytest.mark.parametrize("part", PARTS)

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import json
 import os
-import stat
 import threading
 import time
 from pathlib import Path
 
 import pytest
 
-from walsyncd.adapters.storage import directory
 from walsyncd.adapters.storage.directory import LEFTOVER_SECONDS_MAX, DirectoryStorage
 from walsyncd.adapters.storage.interface import StoredPart
 from walsyncd.errors import (
@@ -351,19 +348,3 @@ def test_object_replaced_while_it_is_read(storage: DirectoryStorage) -> None:
     first = next(blocks)
     storage.put("db/a", b"2" * (3 << 20), metadata={})
     assert set(first + b"".join(blocks)) == {ord("1")}
-
-
-def test_a_lock_that_somebody_holds_is_waited_for_with_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The error names the file; afterwards it is as before. Nobody but the daemon's user may open the file."""
-    monkeypatch.setattr(directory, "LOCK_S_MAX", 0.05)
-    storage = DirectoryStorage(tmp_path)
-    assert storage.put_if("app/owner.json", b"1", etag=None)
-    lock = tmp_path / ".walsyncd" / "lock"
-    assert stat.S_IMODE(lock.stat().st_mode) == 0o600
-    lock.chmod(0o644)  # as an older version left it
-    with lock.open("rb") as file:
-        fcntl.flock(file, fcntl.LOCK_SH)
-        with pytest.raises(TransientError, match=rf"^lock {lock}: another process has held it"):
-            storage.put_if("app/other.json", b"1", etag=None)
-    assert storage.put_if("app/other.json", b"1", etag=None)
-    assert stat.S_IMODE(lock.stat().st_mode) == 0o600

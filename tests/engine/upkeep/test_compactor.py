@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from tests.compaction import History, make_compactor, make_history, ship
 from tests.fakes import Call, Deaths, FakeStorage, Killed
@@ -255,3 +256,17 @@ def test_segments_of_a_clock_that_was_ahead_stay(
         run_jobs(journal, storage, 1_000 + 2 * HOUR_MS)
         assert (keys(storage) == before) is (ahead_ms > CLOCK_OFF_MS)
         assert journal.closed_epochs() == []
+
+
+def test_a_segment_that_became_longer_is_not_put_together(tmp_path: Path) -> None:
+    """However long it is: what is uploaded is bounded by what was stored."""
+    history, storage = make_history(tmp_path), FakeStorage()
+    with Journal.open(tmp_path / "state") as journal, capture_logs() as logs:
+        journal.keep_bodies(0)
+        ship(journal, storage, history)
+        first = next(name for name in storage.objects if "/wal/00000001/00000001-" in name)
+        storage.put(first, storage.objects[first].body + b"x", metadata={})
+        run_jobs(journal, storage, 1_000)
+    (told,) = [log for log in logs if log["event"] == "epoch_not_compacted"]
+    assert "more than the" in told["reason"]
+    assert not any(isinstance(key, WholeKey) and key.epoch == 1 for key in keys(storage))

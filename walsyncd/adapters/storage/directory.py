@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import builtins  # ``list`` is a method here
 import errno
-import fcntl
 import hashlib
 import json
 import os
@@ -37,31 +36,30 @@ from typing import BinaryIO
 
 from walsyncd.adapters.files.durable_file import reading, writing
 from walsyncd.adapters.files.open_folder import OpenFolder
+from walsyncd.adapters.storage.folder_lock import LOCK_S_MAX, take_lock
 from walsyncd.adapters.storage.folder_notes import FolderNotes, UploadNote
 from walsyncd.adapters.storage.folder_tree import FolderTree, copy_whole, create
 from walsyncd.adapters.storage.interface import ObjectInfo, OpenUpload, StoredPart
 from walsyncd.adapters.storage.remembered_folder import RememberedFolder
 from walsyncd.adapters.system import clock
 from walsyncd.core.stored.layout import ID_METADATA
-from walsyncd.errors import CorruptError, MissingError, RefusedError, TransientError, UsageError
+from walsyncd.errors import CorruptError, MissingError, RefusedError, UsageError
 
 HIDDEN = ".walsyncd"
 BLOCK_SIZE = 1 << 20
-LOCK_S_MAX = 30.0  # it is held for one small object at a time, by as many threads and daemons as there are
-LOCK_PAUSE_S = 0.01
 LEFTOVER_SECONDS_MAX = 86_400.0  # a temporary file exists for seconds, that of a large base for hours at most
 
 _TEMPORARY = f"{HIDDEN}/temporary"
 _UPLOADS = f"{HIDDEN}/uploads"
 _LOCK = "lock"
-_LOCK_MODE = 0o600
 _PART_NAME = re.compile(r"(\d{5})-([0-9a-f]{32})", re.ASCII)
 
 
 class DirectoryStorage:
     """A folder as storage. It is created when the first object is written, and must then stay (see ``memory``)."""
 
-    def __init__(self, root: Path, memory: Path | None = None) -> None:
+    def __init__(self, root: Path, memory: Path | None = None, *, lock_s_max: float = LOCK_S_MAX) -> None:
+        self._lock_s_max = lock_s_max
         self._root = root.absolute()
         self._tree = FolderTree(self._root)
         self._notes = FolderNotes(self._tree, self._root)
@@ -324,37 +322,16 @@ class DirectoryStorage:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        """Exclude other threads and processes. A crash releases the lock.
-
-        Whoever may open the file can hold it, so nobody else may, and the wait ends. Raises TransientError then.
-        """
+        """Exclude other threads and processes. A crash releases the lock. The wait for it has a limit."""
         with self._tree.folder(HIDDEN, create=True) as hidden:
             with suppress(FileExistsError):
                 create(hidden, _LOCK).close()
             descriptor = hidden.open(_LOCK, os.O_RDWR | os.O_NONBLOCK)
         try:
-            if stat.S_IMODE(os.fstat(descriptor).st_mode) != _LOCK_MODE:
-                with suppress(PermissionError):  # the file of another daemon's user
-                    os.fchmod(descriptor, _LOCK_MODE)
-            until_s = time.monotonic() + LOCK_S_MAX
-            while not _try_lock(descriptor):
-                if time.monotonic() > until_s:
-                    path = self._root / HIDDEN / _LOCK
-                    hint = f"`fuser {path}` shows which process holds it"
-                    raise TransientError(f"lock {path}: another process has held it for {LOCK_S_MAX:.0f} s", hint=hint)
-                time.sleep(LOCK_PAUSE_S)
+            take_lock(descriptor, self._root / HIDDEN / _LOCK, wait_s_max=self._lock_s_max)
             yield
         finally:
             os.close(descriptor)
-
-
-def _try_lock(descriptor: int) -> bool:
-    """Take the lock unless another one is in the way."""
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def _remove_tree(folder: OpenFolder, name: str) -> None:

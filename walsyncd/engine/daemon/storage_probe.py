@@ -15,6 +15,7 @@ from walsyncd.adapters.journal.journal import Journal
 from walsyncd.adapters.storage.counting_storage import Requests
 from walsyncd.adapters.storage.interface import Storage
 from walsyncd.core.stored.layout import OWNER_KEY, folder_key
+from walsyncd.core.stored.owner import OWNER_BYTES_MAX
 from walsyncd.engine.threads.alarm import Alarm
 from walsyncd.errors import RefusedError, TransientError, WalsyncdError
 
@@ -81,7 +82,7 @@ class StorageProbe:
     def _ask(self) -> None:
         storage, claimed = self._storage, self._journal.any_claimed(self._place)
         if claimed is not None:
-            storage.get(folder_key(claimed, OWNER_KEY))
+            storage.get(folder_key(claimed, OWNER_KEY), length=OWNER_BYTES_MAX + 1)
         else:
             next(iter(storage.list("")), None)
 

@@ -218,7 +218,7 @@ class Compactor:
             if row.has_body:
                 yield from self._journal.kept_blocks(epoch, row)
             else:
-                yield from self._storage.stream(folder_key(name, row.key))
+                yield from _at_most(row.size, self._storage.stream(folder_key(name, row.key)), row.key)
 
     def _read_back(self, name: str, key: WholeKey) -> None:
         """Read every frame and every trailer from the store. Raises CorruptError with what is wrong."""
@@ -229,6 +229,16 @@ class Compactor:
     def _do(self, database_id: int, request: Callable[[], T]) -> T:
         answer: T = self._submit(database_id, request).result()
         return answer
+
+
+def _at_most(size: int, blocks: Iterator[bytes], key: str) -> Iterator[bytes]:
+    """Yield the same blocks. Raises CorruptError if the object has more than ``size`` bytes."""
+    left = size
+    for block in blocks:
+        left -= len(block)
+        if left < 0:
+            raise CorruptError(f"{key}: it has more than the {size} bytes that were stored")
+        yield block
 
 
 def _whole_key(rows: Sequence[KeptRow]) -> WholeKey | None:

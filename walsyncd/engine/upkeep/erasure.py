@@ -16,7 +16,7 @@ from typing import TypeVar
 
 from walsyncd.adapters.storage.interface import ObjectInfo, ObjectVersion, Storage, Versions
 from walsyncd.core.stored.layout import OWNER_KEY, folder_key
-from walsyncd.core.stored.owner import Owner, parse_owner
+from walsyncd.core.stored.owner import OWNER_BYTES_MAX, Owner, parse_owner
 from walsyncd.core.stored.position import is_generation
 from walsyncd.engine.upkeep.deletion import KEPT_HINT
 from walsyncd.errors import CorruptError, MissingError, RefusedError
@@ -137,7 +137,7 @@ class Eraser:
 
     def _owner(self) -> Owner | None:
         try:
-            return parse_owner(self._storage.get(folder_key(self._name, OWNER_KEY)))
+            return parse_owner(self._storage.get(folder_key(self._name, OWNER_KEY), length=OWNER_BYTES_MAX + 1))
         except (MissingError, CorruptError):
             return None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import ssl
 import threading
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from tests.certificates import make_certificate
 from tests.forward_proxy import run_forward_proxy
 from tests.scripted_store import Answer, ScriptedStore, run_scripted_store
 from tests.throttle import run_throttle
-from walsyncd.adapters.storage.s3.http_transport import BodyLine, parse_target
+from walsyncd.adapters.storage.s3.http_transport import BodyLine, parse_target, read_up_to
 from walsyncd.adapters.storage.s3.s3_storage import S3Storage
 from walsyncd.errors import RefusedError, TransientError, UsageError
 
@@ -147,3 +148,16 @@ def test_a_part_gives_way_while_something_small_is_sent() -> None:
     thread.join(30)
     assert went_on.is_set()
     line.give_way(30.0)
+
+
+def test_a_body_is_read_to_its_end_or_to_a_limit() -> None:
+    """However small the pieces are in which it comes, and no further than asked."""
+
+    class Pieces(io.BytesIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            return super().read(min(size or 0, 3))
+
+    assert read_up_to(Pieces(b"0123456789"), 100) == b"0123456789"
+    body = Pieces(b"0123456789")
+    assert read_up_to(body, 5) == b"01234"
+    assert body.tell() == 5

@@ -19,7 +19,7 @@ from urllib3.connection import HTTPConnection
 from urllib3.exceptions import NewConnectionError, ProtocolError, ProxyError
 from urllib3.exceptions import SSLError as TlsError
 
-from walsyncd.adapters.storage.s3.s3_errors import RequestTarget, translate, translated
+from walsyncd.adapters.storage.s3.s3_errors import RequestTarget, translate, translated, understood
 from walsyncd.errors import RefusedError, TransientError, WalsyncdError
 
 NO_ONE = HTTPConnection("s3.example")
@@ -87,3 +87,13 @@ def test_nothing_else_is_caught() -> None:
 def test_no_message_has_the_user_of_the_endpoint(user: str) -> None:
     """A password in endpoint_url is for the store, not for the log."""
     assert str(RequestTarget("b", f"http://{user}127.0.0.1:9000", "app/x")) == "s3://b/app/x at http://127.0.0.1:9000"
+
+
+@pytest.mark.parametrize(
+    "error", [KeyError("Size"), ValueError("no number"), TypeError("no text"), OverflowError("large")]
+)
+def test_an_answer_that_is_not_understood(error: Exception) -> None:
+    """The store is not what it seems: what would be a fault of ours elsewhere is one of its answer here."""
+    words = r"^list s3://b/root/key at https://s3\.example: the answer is not S3's"
+    with pytest.raises(TransientError, match=words), understood("list", TARGET):
+        raise error

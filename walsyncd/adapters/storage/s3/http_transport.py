@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Protocol
 from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
@@ -28,6 +29,7 @@ from urllib3.util import Timeout, make_headers, parse_url
 from walsyncd.adapters.storage.s3.progress_connection import StaleConnectionError, pool_classes
 from walsyncd.adapters.storage.s3.s3_settings import ReuseLimits
 
+READ_SIZE = 1 << 20
 BLOCK_SIZE = 64 << 10  # a second at 0.5 Mbit/s
 GIVE_WAY_S_MAX = 2.0  # stores end a request whose body is silent for about 20 s
 
@@ -139,6 +141,25 @@ class HttpTransport:
             yield view[start : start + BLOCK_SIZE]
             if gives_way:
                 self._line.give_way(time.monotonic() - began_s)
+
+
+class Answered(Protocol):
+    """A body of an answer that is read in pieces; an empty one is the end. It raises if the end comes too early."""
+
+    def read(self, size: int, /) -> bytes:
+        """Return at most ``size`` bytes."""
+
+
+def read_up_to(body: Answered, size: int) -> bytes:
+    """Return a body, or the first ``size`` bytes of it.
+
+    One call of ``read`` would not do: it does not notice that a connection was closed before the end.
+    """
+    pieces = []
+    while size and (piece := body.read(min(size, READ_SIZE))):
+        pieces.append(piece)
+        size -= len(piece)
+    return b"".join(pieces)
 
 
 def parse_target(url: str) -> str:

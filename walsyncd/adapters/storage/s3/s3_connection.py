@@ -22,7 +22,7 @@ from __future__ import annotations
 import base64
 import functools
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -37,12 +37,15 @@ from botocore.credentials import (
     CredentialResolver,
     DeferredRefreshableCredentials,
 )
+from urllib3 import BaseHTTPResponse
+from urllib3.exceptions import HTTPError
 
-from walsyncd.adapters.storage.s3.http_transport import HttpTransport
+from walsyncd.adapters.storage.s3.http_transport import HttpTransport, read_up_to
 from walsyncd.adapters.storage.s3.s3_settings import S3Settings
 from walsyncd.adapters.storage.s3.signed_put import SignedPut, content_md5
 
 STORAGE_CLASS_SIZE_MIN = 128 << 10
+ANSWER_BYTES_MAX = 16 << 20  # a page of 1,000 keys of 1,024 bytes has two or three MiB, as XML
 _ROLE_SESSION_NAME = "walsyncd"  # the name in CloudTrail
 
 
@@ -98,10 +101,28 @@ class S3Connection:
         assert body is None or isinstance(body, str | bytes | bytearray), "a body that is read while it is sent"
         data = body.encode() if isinstance(body, str) else bytes(body or b"")
         answer = self._transport.send(request.method, request.url, dict(request.headers.items()), data)
-        said = AWSResponse(request.url, answer.status, answer.headers, answer)  # type: ignore[arg-type]  # any mapping
-        if not request.stream_output:
-            said.content  # noqa: B018 - reads everything, so that the connection is free for the next request
-        return said
+        if not request.stream_output or answer.status >= 300:  # what botocore reads whole
+            return AWSResponse(request.url, answer.status, answer.headers, _WholeAnswer(answer))  # type: ignore[arg-type]
+        return AWSResponse(request.url, answer.status, answer.headers, answer)  # type: ignore[arg-type]  # any mapping
+
+
+class _WholeAnswer:
+    """The body of an answer that is kept in memory. It is read at once, so that the connection can be used again.
+
+    Raises HTTPError if it is longer than any answer of S3.
+    """
+
+    def __init__(self, answer: BaseHTTPResponse) -> None:
+        self._body = read_up_to(answer, ANSWER_BYTES_MAX + 1)
+        if len(self._body) > ANSWER_BYTES_MAX:
+            self._body = b""  # whoever keeps the error keeps this
+            answer.close()
+            raise HTTPError(f"the answer is longer than {ANSWER_BYTES_MAX >> 20} MiB, as no answer of S3 is")
+        answer.release_conn()
+
+    def stream(self, *_: object) -> Iterator[bytes]:
+        """Yield the body, as botocore reads it."""
+        yield self._body
 
 
 def object_headers(settings: S3Settings, *, size: int | None) -> dict[str, str]:

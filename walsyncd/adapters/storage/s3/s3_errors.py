@@ -164,6 +164,18 @@ def translated(operation: str, target: RequestTarget) -> Iterator[None]:
         raise translate(operation, target, error) from error
 
 
+@contextmanager
+def understood(operation: str, target: RequestTarget) -> Iterator[None]:
+    """Translate what botocore and we raise for an answer that lacks a field, or has no number or time in it."""
+    try:
+        yield
+    except UnicodeEncodeError:  # of what is sent
+        raise
+    except (KeyError, ValueError, TypeError, AttributeError, OverflowError) as error:
+        about = f"{operation} {target}: the answer is not S3's ({type(error).__name__}: {_text(error)})"
+        raise TransientError(about, hint=ADDRESS_HINT) from error
+
+
 def translate(operation: str, target: RequestTarget, error: Exception) -> WalsyncdError:
     """Return the error to raise for ``error``, which occurred during ``operation`` on ``target``."""
     about = f"{operation} {target}"

@@ -11,9 +11,8 @@ import builtins  # ``list`` is a method here
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
-from datetime import datetime
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -24,6 +23,9 @@ from walsyncd.adapters.storage.remark import Remark
 from walsyncd.adapters.storage.s3.bucket_rules import BucketRules
 from walsyncd.adapters.storage.s3.checked_put import NO_QUERY, CheckedPut
 from walsyncd.adapters.storage.s3.conditional_put import ConditionalPut
+from walsyncd.adapters.storage.s3.http_transport import read_up_to
+from walsyncd.adapters.storage.s3.list_limits import FOLDERS_MAX, Page, checked_key, limited
+from walsyncd.adapters.storage.s3.object_facts import listed_object, milliseconds, object_of_head, open_upload, unquoted
 from walsyncd.adapters.storage.s3.s3_connection import S3Connection, customer_headers, object_headers
 from walsyncd.adapters.storage.s3.s3_errors import (
     ADDRESS_HINT,
@@ -34,10 +36,11 @@ from walsyncd.adapters.storage.s3.s3_errors import (
     redirect_region,
     translate,
     translated,
+    understood,
 )
 from walsyncd.adapters.storage.s3.s3_settings import S3Settings
 from walsyncd.adapters.storage.s3.s3_versions import S3Versions
-from walsyncd.errors import MissingError, RefusedError, TransientError, UsageError
+from walsyncd.errors import CorruptError, MissingError, RefusedError, TransientError, UsageError
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -49,7 +52,8 @@ if TYPE_CHECKING:
 
 BLOCK_SIZE = 1 << 20
 DELETE_BATCH_MAX = 1000  # DeleteObjects takes no more
-_Page = TypeVar("_Page")
+BODY_BYTES_MAX = 64 << 20  # of an object that is read whole; those that are larger are read in parts, or streamed
+_Item = TypeVar("_Item")
 
 
 class S3Storage:
@@ -95,7 +99,7 @@ class S3Storage:
         headers = {f"x-amz-meta-{name}": value for name, value in metadata.items()}
         with self._edge("write object", key):
             answer = self._put(key, body, headers=headers | object_headers(self._settings, size=len(body)))
-        return _unquoted(answer.get("ETag", ""))
+        return unquoted(answer.get("ETag", ""))
 
     @property
     def honours_conditions(self) -> bool | None:
@@ -115,7 +119,7 @@ class S3Storage:
         if self._put_if.is_honoured:
             return True
         try:
-            if self.get(key) != body:
+            if self.get(key, length=len(body) + 1) != body:
                 return False
         except MissingError:
             return False
@@ -136,20 +140,18 @@ class S3Storage:
     def head(self, key: str) -> ObjectInfo | None:
         """See ``Storage.head``."""
         try:
-            with self._edge("look at object", key):
+            with self._parsed("look at object", key):
                 answer = self._client.head_object(Bucket=self._settings.bucket, Key=self._root + key)
+                return object_of_head(key, answer)
         except MissingError:
             return None
-        metadata = {name.lower(): value for name, value in answer["Metadata"].items()}
-        modified_ms = _milliseconds(answer["LastModified"])
-        return ObjectInfo(key, answer["ContentLength"], _unquoted(answer["ETag"]), modified_ms, metadata)
 
     def get(self, key: str, *, first: int = 0, length: int | None = None) -> bytes:
         """See ``Storage.get``."""
         request: GetObjectRequestTypeDef = {"Bucket": self._settings.bucket, "Key": self._root + key}
         if first or length is not None:
             request["Range"] = f"bytes={first}-{'' if length is None else first + length - 1}"
-        with self._edge("read object", key):
+        with self._parsed("read object", key):
             try:
                 answer = self._client.get_object(**request)
             except ClientError as error:
@@ -157,33 +159,41 @@ class S3Storage:
                     return b""
                 raise
             with closing(answer["Body"]) as body:
-                return body.read()
+                if first and length is not None and answer.get("ContentLength", 0) > length:
+                    raise TransientError(f"read object {self._target(key)}: the store ignores which part was asked for")
+                said = read_up_to(body, BODY_BYTES_MAX + 1 if length is None else length)
+        if length is None and len(said) > BODY_BYTES_MAX:
+            raise CorruptError(f"read object {self._target(key)}: it is longer than {BODY_BYTES_MAX >> 20} MiB")
+        return said
 
     def stream(self, key: str) -> Iterator[bytes]:
         """See ``Storage.stream``."""
-        with self._edge("read object", key):
+        with self._parsed("read object", key):
             answer = self._client.get_object(Bucket=self._settings.bucket, Key=self._root + key)
+            whole = answer["ContentLength"]
         size = 0
         with closing(answer["Body"]) as body:
-            blocks = self._each("read object", key, body.iter_chunks(BLOCK_SIZE))
-            for block in blocks:
+            for block in self._translated("read object", key, body.iter_chunks(BLOCK_SIZE)):
                 size += len(block)
                 yield block
-        if size != answer["ContentLength"]:
-            raise TransientError(f"read object {self._target(key)}: {size} bytes came of {answer['ContentLength']}")
+        if size != whole:
+            raise TransientError(f"read object {self._target(key)}: {size} bytes came of {whole}")
 
     def list(self, prefix: str, *, start_after: str = "") -> Iterator[ObjectInfo]:
         """See ``Storage.list``."""
         for page in self._list_pages(prefix, start_after=start_after):
-            for entry in page.get("Contents", ()):
-                key = entry["Key"].removeprefix(self._root)
-                modified_ms = _milliseconds(entry["LastModified"])
-                yield ObjectInfo(key, entry["Size"], _unquoted(entry.get("ETag", "")), modified_ms, {})
+            with self._parsed("list", prefix):
+                found = [listed_object(entry, self._root) for entry in page.get("Contents", ())]
+            yield from found
 
     def folders(self, prefix: str) -> builtins.list[str]:
         """See ``Storage.folders``. Some stores list a folder for a while after its last object was deleted."""
-        pages = self._list_pages(prefix, delimiter="/")
-        names = {each["Prefix"] for page in pages for each in page.get("CommonPrefixes", ())}
+        names: set[str] = set()
+        for page in self._list_pages(prefix, delimiter="/"):
+            with self._parsed("list", prefix):
+                names.update(checked_key(each["Prefix"]) for each in page.get("CommonPrefixes", ()))
+            if len(names) > FOLDERS_MAX:
+                raise RefusedError(f"list {self._target(prefix)}: it holds more than {FOLDERS_MAX} folders")
         return sorted(name.removeprefix(self._root + prefix).removesuffix("/") for name in names)
 
     def _list_pages(
@@ -235,41 +245,36 @@ class S3Storage:
         return True
 
     def _delete_one(self, key: str) -> None:
-        try:
-            with self._edge("delete object", key):
-                self._client.delete_object(Bucket=self._settings.bucket, Key=self._root + key)
-        except MissingError:  # already deleted
-            return
+        with suppress(MissingError), self._edge("delete object", key):  # absent: already deleted
+            self._client.delete_object(Bucket=self._settings.bucket, Key=self._root + key)
 
     def create_upload(self, key: str, *, metadata: Mapping[str, str]) -> str:
         """See ``Storage.create_upload``."""
-        with self._edge("begin upload of", key):
+        with self._parsed("begin upload of", key):
             answer = self._client.create_multipart_upload(
                 Bucket=self._settings.bucket, Key=self._root + key, Metadata=dict(metadata)
             )
-        return answer["UploadId"]
+            return answer["UploadId"]
 
     def upload_part(self, key: str, upload_id: str, number: int, body: bytes) -> str:
         """See ``Storage.upload_part``."""
         query = {"partNumber": str(number), "uploadId": upload_id}
         with self._edge(f"upload part {number} of", key):
             answer = self._put(key, body, headers=self._customer, query=query)
-        return _unquoted(answer.get("ETag", ""))
+        return unquoted(answer.get("ETag", ""))
 
     def list_parts(self, key: str, upload_id: str) -> builtins.list[StoredPart]:
         """See ``Storage.list_parts``."""
         pages = self._client.get_paginator("list_parts").paginate(
             Bucket=self._settings.bucket, Key=self._root + key, UploadId=upload_id
         )
-        return [
-            StoredPart(part["PartNumber"], part["Size"], _unquoted(part["ETag"]))
-            for page in self._each("list parts of", key, pages)
-            for part in page.get("Parts", ())
-        ]
+        found = [part for page in self._each("list parts of", key, pages) for part in page.get("Parts", ())]
+        with self._parsed("list parts of", key):
+            return [StoredPart(part["PartNumber"], part["Size"], unquoted(part["ETag"])) for part in found]
 
     def complete_upload(self, key: str, upload_id: str, parts: Sequence[StoredPart]) -> str:
         """See ``Storage.complete_upload``."""
-        with self._edge("complete upload of", key):
+        with self._parsed("complete upload of", key):
             try:
                 answer = self._client.complete_multipart_upload(
                     Bucket=self._settings.bucket,
@@ -282,17 +287,12 @@ class S3Storage:
             except ClientError as error:
                 self._put.parts_refused(error)  # perhaps it requires checksums here too: the next upload has none
                 raise
-        return _unquoted(answer.get("ETag", ""))
+        return unquoted(answer.get("ETag", ""))
 
     def abort_upload(self, key: str, upload_id: str) -> None:
         """See ``Storage.abort_upload``."""
-        try:
-            with self._edge("abort upload of", key):
-                self._client.abort_multipart_upload(
-                    Bucket=self._settings.bucket, Key=self._root + key, UploadId=upload_id
-                )
-        except MissingError:  # already aborted
-            return
+        with suppress(MissingError), self._edge("abort upload of", key):  # absent: already aborted
+            self._client.abort_multipart_upload(Bucket=self._settings.bucket, Key=self._root + key, UploadId=upload_id)
 
     def list_uploads(self, prefix: str) -> builtins.list[OpenUpload]:
         """See ``Storage.list_uploads``. Some stores require the exact key as ``prefix``."""
@@ -300,15 +300,11 @@ class S3Storage:
             Bucket=self._settings.bucket, Prefix=self._root + prefix
         )
         try:
-            return [
-                OpenUpload(
-                    upload["Key"].removeprefix(self._root), upload["UploadId"], _milliseconds(upload["Initiated"])
-                )
-                for page in self._each("list uploads of", prefix, pages)
-                for upload in page.get("Uploads", ())
-            ]
+            found = [each for page in self._each("list uploads of", prefix, pages) for each in page.get("Uploads", ())]
         except MissingError:  # rclone reports this if there never was one
             return []
+        with self._parsed("list uploads of", prefix):
+            return [open_upload(upload, self._root) for upload in found]
 
     def versions(self) -> S3Versions:
         """Return the versions of the objects in this storage."""
@@ -323,7 +319,7 @@ class S3Storage:
 
     def _note_headers(self, headers: Mapping[str, str]) -> None:
         try:
-            store_ms = _milliseconds(parsedate_to_datetime(headers["Date"]))
+            store_ms = milliseconds(parsedate_to_datetime(headers["Date"]))
         except (KeyError, ValueError, OverflowError):
             return  # a store without a clock: no time is better than a wrong one
         self._date = (store_ms, time.clock_gettime_ns(time.CLOCK_BOOTTIME))
@@ -375,20 +371,21 @@ class S3Storage:
                 self._expired = connection
             raise
 
-    def _each(self, operation: str, key: str, pages: Iterable[_Page]) -> Iterator[_Page]:
-        """Yield the same pages, with their errors translated."""
-        source = iter(pages)
+    @contextmanager
+    def _parsed(self, operation: str, key: str) -> Iterator[None]:
+        """The same around a request whose answer has a meaning of its own, which may be missing in it."""
+        with self._edge(operation, key), understood(operation, self._target(key)):
+            yield
+
+    def _each(self, operation: str, key: str, pages: Iterable[Page]) -> Iterator[Page]:
+        """Yield the same pages, with their errors translated. Raises RefusedError if they do not end."""
+        return limited(self._translated(operation, key, pages), f"{operation} {self._target(key)}")
+
+    def _translated(self, operation: str, key: str, source: Iterable[_Item]) -> Iterator[_Item]:
+        left = iter(source)
         while True:
-            with self._edge(operation, key):
-                page = next(source, None)
-            if page is None:
+            with self._parsed(operation, key):
+                each = next(left, None)
+            if each is None:
                 return
-            yield page
-
-
-def _milliseconds(moment: datetime) -> int:
-    return round(moment.timestamp() * 1000)
-
-
-def _unquoted(etag: str) -> str:
-    return etag.removeprefix("W/").strip('"')
+            yield each

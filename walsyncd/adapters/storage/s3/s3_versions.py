@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from botocore.exceptions import ClientError
 
 from walsyncd.adapters.storage.interface import ObjectVersion
+from walsyncd.adapters.storage.s3.list_limits import checked_key, limited
 from walsyncd.adapters.storage.s3.s3_errors import error_code, error_status
 from walsyncd.errors import MissingError, RefusedError
 
@@ -53,10 +54,8 @@ class S3Versions:
                     .paginate(Bucket=self._bucket, Prefix=self._root + prefix)
                 )
                 found = [
-                    ObjectVersion(
-                        entry["Key"].removeprefix(self._root), entry.get("VersionId") or "null", entry.get("Size", 0)
-                    )
-                    for page in pages
+                    self._version(entry)
+                    for page in limited(pages, f"list versions of {self._root}{prefix}")
                     for entry in (*page.get("Versions", ()), *page.get("DeleteMarkers", ()))
                 ]
             except ClientError as error:
@@ -64,6 +63,10 @@ class S3Versions:
                     raise
                 found = []
         yield from found
+
+    def _version(self, entry: Any) -> ObjectVersion:
+        key = checked_key(entry["Key"]).removeprefix(self._root)
+        return ObjectVersion(key, entry.get("VersionId") or "null", entry.get("Size", 0))
 
     def delete(self, versions: Sequence[ObjectVersion]) -> None:
         """Remove these versions for good. An absent one is no error."""
