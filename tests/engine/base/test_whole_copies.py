@@ -65,10 +65,18 @@ def test_a_rest_is_in_proportion_to_what_the_copy_cost() -> None:
 
 
 def test_an_attempt_that_is_given_up_rests_by_its_time() -> None:
-    """It read and uploaded something for nothing."""
+    """It read and uploaded something for nothing. The first one is begun again, because a commit has just come."""
     scene = Scene()
-    scene.copies_once(7.0, 0)
-    assert scene.rest_s == 70
+    for _ in range(2):
+        scene.copies_once(7.0, 0)
+        assert scene.rest_s == 0
+        assert scene.copies.begins_again(scene.tracked)
+        for _ in range(2):
+            scene.copies_once(7.0, 0)
+            assert scene.rest_s == 70
+            assert not scene.copies.begins_again(scene.tracked)
+        scene.copies_once(7.0, 1 << 20)
+        assert not scene.copies.begins_again(scene.tracked)
 
 
 def test_who_waits_for_what_is_committed_ends_the_rest_until_a_copy_is_complete() -> None:

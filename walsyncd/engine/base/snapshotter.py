@@ -226,7 +226,7 @@ class Snapshotter:
             return  # the follower requests a base again when the next generation begins
         self._failures[tracked.row_id] = failures
         wait_s = delay_s(failures, fraction=1.0, base_s=RETRY_S, cap_s=RETRY_S_MAX)
-        wait_s = max(wait_s, self._whole_copies.rest_s(tracked))
+        wait_s = 0.0 if self._whole_copies.begins_again(tracked) else max(wait_s, self._whole_copies.rest_s(tracked))
         if not isinstance(error, MissingError):
             _log.warning("base_abandoned", database=tracked.name, reason=str(error), next_try_in_s=wait_s)
         self._copy_queue.due(tracked, wait_s, anew=True)

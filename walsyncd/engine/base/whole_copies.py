@@ -3,6 +3,9 @@
 Each change asks for a copy of all of it. Without a pace a file of 47 MB with a commit every 3 s would be uploaded
 twenty times a minute. So after each copy the database rests, in proportion to what that copy has cost. Who waits for
 what is committed now, as ``sync`` does, ends the rest.
+
+A copy that begins at the end of a rest may meet a commit. It is given up at once, and begun again once: no moment for a
+copy is better than that after a commit.
 """
 
 from __future__ import annotations
@@ -19,10 +22,14 @@ from walsyncd.engine.follow.followed_database import FollowedDatabase
 
 @dataclass(frozen=True, slots=True)
 class _Rest:
-    """``until_s`` is monotonic. Another generation does not rest, because it has no base yet."""
+    """``until_s`` is monotonic. Another generation does not rest, because it has no base yet.
+
+    ``given_up`` counts the copies that were given up since the last complete one.
+    """
 
     until_s: float
     generation: str
+    given_up: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +72,10 @@ class WholeCopies:
         took_s, interval_s = now_s - begun.began_s, tracked.spec.snapshot_interval_s
         rest_s = whole_copy_rest_s(took_s, copied_bytes, interval_s, bytes_per_s=self._bytes_per_s)
         with self._lock:
-            self._rests[tracked.row_id] = _Rest(now_s + rest_s, begun.generation)
+            before = self._rests.get(tracked.row_id)
+            given_up = 0 if copied_bytes else 1 + (0 if before is None else before.given_up)
+            until_s = now_s if given_up == 1 else now_s + rest_s
+            self._rests[tracked.row_id] = _Rest(until_s, begun.generation, given_up)
             if begun.is_asked and not copied_bytes:
                 self._asked.add(tracked.row_id)
 
@@ -73,6 +83,12 @@ class WholeCopies:
         """Let the database not rest before the copy that begins next, until one is complete."""
         with self._lock:
             self._asked.add(tracked.row_id)
+
+    def begins_again(self, tracked: FollowedDatabase) -> bool:
+        """Whether the last copy was given up, and none before it since the last complete one."""
+        with self._lock:
+            rest = self._rests.get(tracked.row_id)
+            return rest is not None and rest.given_up == 1
 
     def rest_s(self, tracked: FollowedDatabase) -> float:
         """Return for how long the next copy has to wait."""
