@@ -202,4 +202,11 @@ READ_AHEAD_MUTANTS = (
         ":",
         f"{MERGED}::test_what_needs_promptness_is_not_put_off",
     ),
+    mutant(
+        "a wal-index that nobody uses is looked at again and again",
+        "engine/follow/schedule.py",
+        " and (look.reading.size or not look.reading.is_over):",
+        ":",
+        f"{MERGED}::test_a_database_that_nobody_has_open_is_not_looked_at_again_and_again",
+    ),
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,10 +14,12 @@ import pytest
 from tests.adapters.files.sqlite_process import SqliteProcess, wal_database
 from tests.engine.following import TRUNCATE, Following, insert
 from tests.engine.running import wait_for
+from walsyncd.core.follow.decision import Observation
 from walsyncd.core.limits import Limits
 from walsyncd.engine.follow.followed_database import FollowedDatabase
 from walsyncd.engine.follow.schedule import SLOW_LOOK_S, Schedule
 from walsyncd.engine.read_ahead.deferred_look import DeferredLook, DeferredReading
+from walsyncd.file_calls import FILE_CALLS, FileCall, ThreadAbandonedError
 
 
 @dataclass
@@ -225,3 +227,76 @@ def test_readings_end_with_their_wal(tmp_path: Path) -> None:
         daemon.look()
         daemon.look()
         assert daemon.tracked.reading is None
+
+
+def test_a_database_that_nobody_has_open_is_not_looked_at_again_and_again(tmp_path: Path) -> None:
+    """Its processes were killed, and nothing can be read of a wal-index that nobody uses."""
+    with running(tmp_path) as daemon:
+        daemon.app.kill()
+        daemon.look()
+        daemon.look()
+        assert daemon.due_in_s > SLOW_LOOK_S / 2
+        assert daemon.tracked.deferred is None
+
+
+def test_what_is_found_due_after_a_look_has_not_been_due_for_long(tmp_path: Path) -> None:
+    """Nothing is reported as overdue or behind because of it."""
+    with running(tmp_path) as daemon:
+        daemon.schedule.forget(daemon.tracked)
+        step = daemon.follow.look()
+        daemon.app.execute(insert(3), "PRAGMA wal_checkpoint", insert(4))
+        before_s = time.monotonic()
+        daemon.schedule.look_again(daemon.tracked, step, daemon.follow.environment)
+        due_s = daemon.schedule._due.get(daemon.follow.row_id)
+        assert due_s is not None
+        assert before_s <= due_s < before_s + SLOW_LOOK_S / 2
+
+
+def test_another_thread_may_add_to_what_is_unread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The follower takes events in while this thread asks how long to wait for the next ones."""
+    with running(tmp_path) as daemon:
+        watch, tracked = daemon.follow.watch, daemon.tracked
+
+        def pause_s(_look: DeferredLook) -> float:
+            watch._unread[len(watch._unread) + 100] = tracked
+            return 0.5
+
+        monkeypatch.setattr(DeferredLook, "pause_s", property(pause_s, lambda _look, _pause_s: None), raising=False)
+        watch._unread = {1: tracked, 2: tracked}
+        assert watch._pause_s() == 0.5
+
+
+def test_a_read_that_hangs_is_left_to_a_successor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The thread that takes the events in is given up, and the next one waits for nothing that it holds."""
+    with running(tmp_path) as daemon:
+        begun, released = threading.Event(), threading.Event()
+
+        def hang(_self: DeferredReading) -> Observation:
+            with FileCall(daemon.follow.path, "read"):
+                begun.set()
+                released.wait(60)
+            raise AssertionError("it was given up")
+
+        def take_events() -> None:
+            with suppress(ThreadAbandonedError):
+                daemon.take_events()
+            FILE_CALLS.ended(threading.get_ident())
+
+        monkeypatch.setattr(DeferredReading, "_observe", hang)
+        daemon.app.execute(insert(3))
+        thread = threading.Thread(target=take_events)
+        thread.start()
+        try:
+            assert begun.wait(60)
+            call = next(call for call, ident in FILE_CALLS.lasting.items() if ident == thread.ident)
+            assert FILE_CALLS.abandon(call)
+            daemon.take_events()
+            assert daemon.due_in_s < SLOW_LOOK_S / 2
+            daemon.tracked.end_deferral()
+        finally:
+            released.set()
+            thread.join()
+        assert FILE_CALLS.take_answered()
+        monkeypatch.undo()
+        daemon.look()
+        daemon.follow.sees_all(daemon.app)

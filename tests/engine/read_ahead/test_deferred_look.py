@@ -97,6 +97,24 @@ def test_a_restart_makes_the_look_due(tmp_path: Path) -> None:
         follow.sees_all(app)
 
 
+def test_what_is_due_is_read_on(tmp_path: Path) -> None:
+    """Other events may come before the follower takes it, after a restart that left no frame."""
+    path = tmp_path / "app.db"
+    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
+        app.execute(insert(1), insert(2))
+        look = put_off(follow)
+        app.execute(insert(3))
+        look.read()
+        app.execute(TRUNCATE)
+        for _ in range(3):
+            look.read()
+            assert look.is_due
+        app.execute(insert(4))
+        look.read()
+        assert look.is_due
+        follow.sees_all(app)
+
+
 def test_a_fast_writer_makes_it_due_and_no_look_is_put_off_soon(tmp_path: Path) -> None:
     """The thread that reads ahead is for it, which the next looks begin."""
     path = tmp_path / "app.db"

@@ -16,6 +16,7 @@ from walsyncd.core.sqlite.wal import read_frames
 from walsyncd.engine.read_ahead import reading as module
 from walsyncd.engine.read_ahead.ahead_look import AheadLook
 from walsyncd.engine.read_ahead.reading import Reading
+from walsyncd.file_calls import ThreadAbandonedError
 
 ROOM = 64 << 20
 CHECKPOINT = "PRAGMA wal_checkpoint"
@@ -174,6 +175,22 @@ def test_it_holds_its_descriptors_until_it_is_dropped(tmp_path: Path) -> None:
         assert open_files(tmp_path) == before - 2
         assert not reading.look(ROOM)
         assert reading.after(follow.cursor) is None
+
+
+def test_a_thread_that_was_given_up_leaves_no_descriptor_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was dropped while the thread's call hung, and the call has returned after all."""
+    with begun(tmp_path) as (app, follow, reading):
+
+        def hang(_self: Reading) -> object:
+            follow.tracked.wal_pairs.clear()
+            reading.drop()
+            raise ThreadAbandonedError("read")
+
+        app.execute(insert(20))
+        monkeypatch.setattr(Reading, "_observe", hang)
+        with pytest.raises(ThreadAbandonedError):
+            reading.look(ROOM)
+        assert not open_files(follow.path)
 
 
 def test_dropping_it_does_not_wait_for_a_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

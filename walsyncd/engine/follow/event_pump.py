@@ -178,15 +178,15 @@ class EventPump:
 
     def _read_again(self, unread: Mapping[int, FollowedDatabase]) -> None:
         """Read what was not published, and may be by now, if no event has had it read meanwhile."""
-        for row_id, tracked in unread.items():
+        for row_id, tracked in tuple(unread.items()):
             deferred = tracked.deferred
             is_unread = deferred is not None and deferred.pause_s and row_id not in self._unread
             if is_unread and not self._is_read(tracked):
                 self._wake([tracked])
 
     def _pause_s(self) -> float:
-        """How long to wait for events."""
-        looks = (tracked.deferred for tracked in self._unread.values())
+        """How long to wait for events. The follower may add to what is unread meanwhile."""
+        looks = (tracked.deferred for tracked in self._unread.copy().values())
         return min((look.pause_s for look in looks if look is not None and look.pause_s), default=RECHECK_S)
 
     def run(self) -> None:

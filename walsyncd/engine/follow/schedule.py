@@ -159,20 +159,21 @@ class Schedule:
     def _defer(self, tracked: FollowedDatabase, look: DeferredLook | None) -> bool:
         """Put the next look off. Returns whether it is scheduled with that, because something was committed meanwhile.
 
-        What was written during the last look is read now, so writes need no other look.
+        What was written during the last look is read now, so writes need no other look. If nothing can be read, because
+        nobody uses the wal-index, nothing is put off, and that causes no look.
         """
         if look is None:
             return False
         tracked.deferred, tracked.reading = look, look.reading
         with suppress(WalsyncdError), boundary("read_ahead", database=tracked.name):
             look.read()
-            if not look.pause_s:
+            if not look.pause_s and (look.reading.size or not look.reading.is_over):
                 with self._condition:
                     if tracked.row_id in self._written and not look.is_due:
                         self._written.discard(tracked.row_id)
                         self._due.discard(tracked.row_id)
                 if look.is_due or look.reading.size:
-                    self.put_off(tracked, 0.0 if look.is_due else look.until_s)
+                    self.put_off(tracked, time.monotonic() if look.is_due else look.until_s)
                 return bool(look.is_due or look.reading.size)
         tracked.drop_reading()
         return False

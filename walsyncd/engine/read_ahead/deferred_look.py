@@ -68,8 +68,8 @@ class DeferredLook:
         is_read = time.monotonic() < self.until_s and self.reading.look(share - self.reading.size)
         after = self.reading.cursor
         is_full = self.reading.has_no_room or self.reading.size > share // 2
-        if not is_read or after.salts != before.salts or is_full:
-            self.is_due = True
+        self.is_due = self.is_due or not is_read or after.salts != before.salts or is_full
+        if self.is_due:
             return
         self._wait_for_commit(is_first=after is not before)
         self._frames += after.frames - before.frames

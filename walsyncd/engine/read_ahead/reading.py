@@ -148,7 +148,7 @@ class Reading:
         try:
             if not self.is_over and (self._is_slow() or not self._look(room)):
                 self._close()
-        except Exception:
+        except BaseException:  # a thread that was given up while a call hung ends with one, too
             self._close()
             raise
         finally:
