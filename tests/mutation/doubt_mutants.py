@@ -169,6 +169,20 @@ DOUBT_MUTANTS = (
         f"{OVERWRITTEN}::test_the_wal_is_recovered",
     ),
     mutant(
+        "nobody recovers the WAL while the daemon is away",
+        PAIR,
+        "self.taken_from_file != self.index_rebuilds",
+        "self.taken_from_file is not None and self.taken_from_file != self.index_rebuilds",
+        f"{OVERWRITTEN}::test_the_wal_is_recovered_while_the_daemon_is_away",
+    ),
+    mutant(
+        "nobody recovers the WAL between two looks",
+        PAIR,
+        "self.taken_from_file != self.index_rebuilds",
+        "self.taken_from_file is None",
+        f"{OVERWRITTEN}::test_the_wal_is_recovered_between_two_looks",
+    ),
+    mutant(
         "it is forgotten which version the replica has",
         "core/follow/follow_state.py",
         "if state.overwritten is None else",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
+import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -16,6 +17,8 @@ from tests.engine.running import Place, running, wait_for
 from tests.engine.scrubbing import scrub
 from walsyncd.adapters.storage.directory import DirectoryStorage
 from walsyncd.core.restore.plan import Head
+from walsyncd.engine.follow.followed_database import FollowedDatabase
+from walsyncd.engine.follow.follower import Follower
 from walsyncd.engine.restore.replica import Replica
 from walsyncd.engine.restore.restorer import find_plan, restore
 
@@ -137,6 +140,56 @@ def test_the_daemon_starts_again(scene: Scene) -> None:
     scene.app.kill()
     with followed(scene):
         scene.agrees("first.....", "second....")
+
+
+def recover_and_copy_back(scene: Scene, *more: str) -> SqliteProcess:
+    """The application is killed, and the next one recovers the WAL and copies back what it commits, and all before."""
+    scene.app.kill()
+    app = SqliteProcess(scene.path)
+    app.execute(insert("third....."), "PRAGMA wal_checkpoint", *more)
+    return app
+
+
+@pytest.mark.parametrize("restarts", [False, True])
+def test_the_wal_is_recovered_while_the_daemon_is_away(scene: Scene, *, restarts: bool) -> None:
+    """As many frames are copied back as before, or the WAL has restarted, so nothing tells of the recovery."""
+    with followed(scene):
+        commit_and_copy_back(scene)
+        scene.overwrite("first.....", "another...")
+        scene.agrees("another...", "second....")
+    fourth = ["fourth...."] * restarts
+    with recover_and_copy_back(scene, *map(insert, fourth)), followed(scene):
+        scene.agrees("first.....", "second....", "third.....", *fourth)
+
+
+@pytest.mark.parametrize("restarts", [False, True])
+def test_the_wal_is_recovered_between_two_looks(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, *, restarts: bool
+) -> None:
+    """No look sees that the application is gone, nor that less is copied back."""
+    begins, goes_on, take_round = threading.Event(), threading.Event(), Follower.round
+
+    def late(self: Follower, taken: list[FollowedDatabase]) -> None:
+        begins.set()
+        goes_on.wait(60)
+        take_round(self, taken)
+
+    with followed(scene):
+        commit_and_copy_back(scene)
+        scene.overwrite("first.....", "another...")
+        scene.agrees("another...", "second....")
+        monkeypatch.setattr(Follower, "round", late)
+        asks = threading.Thread(target=scene.place.sync)
+        asks.start()
+        try:
+            wait_for(begins.is_set)
+            fourth = ["fourth...."] * restarts
+            app = recover_and_copy_back(scene, *map(insert, fourth))
+        finally:
+            goes_on.set()
+            asks.join()
+        with app:
+            scene.agrees("first.....", "second....", "third.....", *fourth)
 
 
 @pytest.mark.parametrize("is_small", [True, False])

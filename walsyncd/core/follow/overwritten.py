@@ -12,7 +12,8 @@ Such a page has two versions, the last one in the WAL's frames and the one in th
 So if the last frame of a page is not after nBackfill of a wal-index in use, the replica has the file's version. How
 many frames that concerned is part of the follow state. Each look compares it with the wal-index while the incarnation
 lasts. If fewer frames are copied back than before, or nobody uses the wal-index any more, the frames' version counts
-again. Then the file is compared again, and the difference is bridged.
+again. Between two looks all of that may happen, and a checkpoint after it, so the same is assumed if the -shm was
+written meanwhile or the daemon was away. Then the file is compared again, and the difference is bridged.
 
 Versions of SQLite before 3.11 read the frames' version until all frames are copied back. Without a wal-index (exclusive
 mode) it is not known what was copied back: the frames' version is taken, and the file is compared again after the WAL

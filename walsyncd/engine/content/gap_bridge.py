@@ -229,8 +229,10 @@ class GapBridge:
         return None
 
     def _begin_pass(self, state: FollowState) -> None:
-        wal_pair = self._tracked.wal_pairs.current
-        index = wal_pair.live_index() if wal_pair is not None else None
+        wal_pair, index = self._tracked.wal_pairs.current, None
+        if wal_pair is not None:
+            wal_pair.taken_from_file = wal_pair.index_rebuilds  # before nBackfill, which a recovery sets to 0
+            index = wal_pair.live_index()
         pages = self._passes.begin_pass(copied_back(index, state.cursor))
         self._attempt += 1
         self._answer, self._phase = Future(), _Phase.READING

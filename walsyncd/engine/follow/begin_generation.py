@@ -110,6 +110,7 @@ def _begin_in_wal(reader: SourceReader, begun: FollowState) -> Step:
     if reader.tracked.next_generation.is_doubtful and reader.tracked.bridge is None:
         cursor = _after_copied_back(reader, seen)
         if cursor is not None:
+            reader.take_from_file()
             return Step(state=replace(begun, cursor=cursor, overwritten=Overwritten(cursor.salts, cursor.frames)))
     cursor = _live_cursor(seen)
     if cursor is None and has_lasted(reader, seen):

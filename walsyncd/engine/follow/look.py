@@ -70,17 +70,20 @@ def take_step(tracked: FollowedDatabase, environment: Environment) -> Step:
     if fault := wal_pairs.replaced or wal_pairs.lost:
         return _gone(tracked, fault)
     step = replace(step, caught_up=step.caught_up and len(wal_pairs.queue) <= 1)
-    if step.gap is None and step.caught_up and _frames_count_again(tracked, environment, step.state or state):
-        return gap_step(GapKind.DOUBT, RECOVERED)
+    if step.gap is None and wal_pair is not None and state.overwritten is not None:
+        # The WAL may have been recovered and copied back since the last look, and even have restarted after that.
+        is_doubtful = wal_pair.may_be_recovered()
+        if is_doubtful or (step.caught_up and _frames_count_again(tracked, environment, step)):
+            return gap_step(GapKind.DOUBT, RECOVERED)
     return step
 
 
-def _frames_count_again(tracked: FollowedDatabase, environment: Environment, state: FollowState) -> bool:
+def _frames_count_again(tracked: FollowedDatabase, environment: Environment, step: Step) -> bool:
     """Whether pages that somebody wrote over are read from the WAL, and the replica has those of the file."""
-    known, wal_pair = state.overwritten, tracked.wal_pairs.current
-    if known is None or wal_pair is None or state.cursor is None:
+    state, wal_pair = step.state or tracked.state, tracked.wal_pairs.current
+    if state is None or state.overwritten is None or state.cursor is None or wal_pair is None:
         return False
-    return frames_count_again(known, SourceReader(tracked, environment, wal_pair).observe())
+    return frames_count_again(state.overwritten, SourceReader(tracked, environment, wal_pair).observe())
 
 
 def _looks(tracked: FollowedDatabase, environment: Environment, wal_pair: WalPair, state: FollowState) -> Step:

@@ -192,6 +192,10 @@ class SourceReader:
             return None
         return mark
 
+    def take_from_file(self) -> None:
+        """Note that pages are taken from the file, as nBackfill allowed when this look began."""
+        self.wal_pair.taken_from_file = self._reborn
+
     def read(self, reached: Cursor, count: int) -> Frames:
         """Read at most ``count`` verified frames after ``reached``. ``next_salts`` shows what follows them."""
         header = reached.header

@@ -229,6 +229,8 @@ class WalPair:
     """It was announced, and nothing but a WAL changed the database since its content was known."""
     index_rebuilds: int = 0
     """How many events came after which the -shm may count from 0 again. A count loses none between threads."""
+    taken_from_file: int | None = None
+    """The value of ``index_rebuilds`` when pages were last taken from the file (``core.follow.overwritten``)."""
     closed: int = 0
     """How many CLOSE_WRITE events of the -shm there were."""
     closed_at_write: int = 0
@@ -255,6 +257,10 @@ class WalPair:
     def evidence(self, mark: CounterMark) -> ShmEvidence:
         """Return the events of the -shm since the mark was set."""
         return ShmEvidence(index_rebuilds=self.index_rebuilds != mark.index_rebuilds, closed=self.closed != mark.closed)
+
+    def may_be_recovered(self) -> bool:
+        """Whether somebody may have recovered the WAL since pages were last taken from the file."""
+        return self.taken_from_file != self.index_rebuilds
 
     def live_index(self) -> IndexHeader | None:
         """Return the wal-index header if a process uses the wal-index and the header is whole."""
