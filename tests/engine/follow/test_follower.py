@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,9 @@ from walsyncd.engine.base.base_copy import AbandonedError
 from walsyncd.engine.content.map_making import MapMaker
 from walsyncd.engine.follow import follower
 from walsyncd.engine.follow.followed_database import FollowedDatabase
+from walsyncd.engine.follow.follower import Follower
 from walsyncd.engine.follow.look import take_step
+from walsyncd.engine.follow.schedule import ROUND_MAX, Taken
 from walsyncd.errors import RefusedError, TransientError
 
 AGAIN = Gap.of(GapKind.OTHER, "again")
@@ -196,3 +199,39 @@ def test_a_provisional_proof_is_over_in_time_though_nothing_happens(place: Place
         daemon.follower.interrupt(tracked, accept_provisionally)
         wait_for(lambda: lent and tracked.evidence.provisional is None)
     assert not any(ended_reasons(place))
+
+
+def test_busy_databases_share_the_journals_transactions(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A round takes each database once, and writes what it found of all in one transaction.
+
+    So databases that never rest add no transaction to each other's, and each waits for one look of another at a time.
+    """
+    rounds: list[tuple[list[int], int]] = []
+    round_of, advance_of = Follower.round, Follower._advance
+    written = 0
+
+    def counted_round(self: Follower, taken: list[FollowedDatabase]) -> None:
+        before = written
+        round_of(self, taken)
+        rounds.append(([tracked.row_id for tracked in taken], written - before))
+
+    def counted_advance(self: Follower, steps: list[Taken]) -> None:
+        nonlocal written
+        written += 1
+        advance_of(self, steps)
+
+    monkeypatch.setattr(Follower, "round", counted_round)
+    monkeypatch.setattr(Follower, "_advance", counted_advance)
+    names = [f"busy{number}" for number in range(4)]
+    with ExitStack() as stack:
+        apps = [stack.enter_context(wal_database(place.database(name))) for name in names]
+        stack.enter_context(running(place.settings(*names)))
+        for value in range(25):
+            for app in apps:
+                app.execute(f"INSERT INTO t VALUES ({value})")
+        for name in names:
+            place.sync(name)
+    assert any(count for _, count in rounds)
+    for taken, count in rounds:
+        assert len(taken) == len(set(taken)) <= ROUND_MAX
+        assert count <= 1
