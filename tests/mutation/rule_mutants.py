@@ -44,6 +44,13 @@ RULE_MUTANTS = (
         "engine/upkeep/test_continuation.py::test_a_store_without_conditional_writes",
     ),
     mutant(
+        "a replica is taken from a folder that another machine may write to",
+        "engine/ship/ownership.py",
+        'return scheme != "file" or not network_mount',
+        "return True or not network_mount",
+        "engine/upkeep/test_continuation.py::test_a_folder_that_other_machines_may_write_to",
+    ),
+    mutant(
         "a generation is continued before its last object",
         "engine/upkeep/continuation.py",
         "if (reached.epoch, reached.frame) not in ends:",

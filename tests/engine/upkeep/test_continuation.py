@@ -331,6 +331,7 @@ def test_a_death_after_the_folder_was_taken(hosts: tuple[Host, Host], monkeypatc
         with working(new):
             wait_for(died.is_set)
     assert new.row().generation is None
+    assert new.row().last_generation == generation  # so the next one is newer, also if the clock is behind
     with working(new):
         new.sync()
         assert new.row().generation != generation
@@ -348,6 +349,19 @@ def test_a_store_without_conditional_writes(hosts: tuple[Host, Host], monkeypatc
         new.sync()
         assert new.row().generation != generation
     assert "released" not in new.owner()
+
+
+def test_a_folder_that_other_machines_may_write_to(hosts: tuple[Host, Host], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lock on a file of NFS does not show at once what another machine wrote: two might both take the replica."""
+    old, new = hosts
+    generation, _ = left(old)
+    restore(new)
+    monkeypatch.setattr(ownership, "read_mounts", lambda: {Path("/"): "ext4", old.replica.parent.resolve(): "nfs4"})
+    with working(new):
+        new.sync()
+        assert new.row().generation != generation
+    assert "released" not in new.owner()
+    assert is_sound(new)
 
 
 @pytest.mark.parametrize("is_planned", [False, True])

@@ -17,12 +17,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum, auto
+from pathlib import Path
+from urllib.parse import unquote
 
 import structlog
 
 from walsyncd.adapters.files.source import boot_id, machine_id
 from walsyncd.adapters.journal.journal import DatabaseRow, Journal
 from walsyncd.adapters.storage.interface import HasConditions, Storage
+from walsyncd.config.mounts import network_mount, read_mounts
 from walsyncd.core.stored.layout import OWNER_KEY, SegmentKey, folder_key, parse_key, wal_folder
 from walsyncd.core.stored.owner import (
     OWNER_BYTES_MAX,
@@ -198,8 +201,14 @@ class Ownership:
         return self._storage.put_if(key, format_owner(self._me(released=generation)), etag=info.etag)
 
     def _is_exclusive(self) -> bool:
-        """Whether the store was seen to let one of two writers win."""
-        return isinstance(self._storage, HasConditions) and bool(self._storage.honours_conditions)
+        """Whether the store was seen to let one of two writers win, also if they are on two machines.
+
+        In a network file system a lock does not show at once what another machine wrote.
+        """
+        if not isinstance(self._storage, HasConditions) or not self._storage.honours_conditions:
+            return False
+        scheme, _, folder = self._storage.url.partition("://")
+        return scheme != "file" or not network_mount(Path(unquote(folder)).resolve(), read_mounts())
 
     def look(self, database: DatabaseRow, *, doubted: str | None = None) -> Verdict:
         """Check whether the database still is ours in the middle of a run, and also the generation ``doubted``."""

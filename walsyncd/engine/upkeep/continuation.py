@@ -132,8 +132,11 @@ class Continuations:
             return
         except WalsyncdError as error:
             _log.warning("generation_not_continued", database=tracked.name, reason=error.message)
+        if continued:  # before the follower may begin a generation
+            self._interrupt(tracked, self._resume)
         examination.end()
-        self._interrupt(tracked, self._resume if continued else lambda _tracked: None)
+        if not continued:
+            self._interrupt(tracked, lambda _tracked: None)
 
     def _continue(self, tracked: FollowedDatabase, examination: Examination) -> bool:
         """Continue what was released. Returns False if nothing was, or if nobody waits for that any more."""
@@ -170,6 +173,8 @@ class Continuations:
             raise MissingError(f"{tracked.path} does not exist")
         with file, self._map_writer(row.id, manifest.page_size, MAP_SUFFIX) as writer:
             made = make_replica_map(replica, plan, manifest, file, writer, read=self._read)
+            # If we die after that, a generation of our own begins, which has to be newer whatever the clock says.
+            self._journal.note_last_generation(row.id, release.owner.released)
             if not self._ownership.take(row, release):
                 raise _NotContinuedError("another daemon was faster, or the store does not honour conditional writes")
             self._journal.forget_kept(row.id)
