@@ -17,7 +17,7 @@ from walsyncd.engine.restore.replica import Replica
 from walsyncd.engine.restore.restorer import restore
 from walsyncd.engine.upkeep import replica_map
 from walsyncd.engine.upkeep.replica_map import MapMade, make_replica_map
-from walsyncd.errors import CorruptError
+from walsyncd.errors import CorruptError, RefusedError
 
 
 def only_a_base(maker: ReplicaMaker) -> None:
@@ -75,7 +75,7 @@ HISTORIES = [only_a_base, frames_after_a_base, epochs_and_a_whole, smaller_and_l
 History = Callable[[ReplicaMaker], None]
 
 
-def made(maker: ReplicaMaker, folder: Path, file: Path) -> tuple[MapMade, Entries, int]:
+def made(maker: ReplicaMaker, folder: Path, file: Path, *, pages_max: int = 1 << 17) -> tuple[MapMade, Entries, int]:
     """The map, beside a database ``file``: what was read, its entries, and what comes after them."""
     replica = Replica(maker.storage, maker.name)
     plan = find_plan(replica, Head(), generation=GENERATION)
@@ -83,7 +83,9 @@ def made(maker: ReplicaMaker, folder: Path, file: Path) -> tuple[MapMade, Entrie
     opened = open_file(file)
     assert opened is not None
     with opened, PageMapWriter(path, manifest.page_size) as writer:
-        done = make_replica_map(replica, plan, manifest, opened, writer, window_bytes=1 << 17, frames_max=8)
+        done = make_replica_map(
+            replica, plan, manifest, opened, writer, pages_max=pages_max, window_bytes=1 << 17, frames_max=8
+        )
     found = open_page_map(path)
     assert found is not None
     with found:
@@ -123,6 +125,17 @@ def test_the_page_of_the_lock_bytes_has_no_entry(tmp_path: Path, monkeypatch: py
         frames_after_a_base(maker)
         _, entries, _ = made(maker, tmp_path, maker.path)
     assert [number for number, entry in enumerate(entries, 1) if entry == ABSENT] == [3]
+
+
+@pytest.mark.parametrize("history", [only_a_base, frames_after_a_base])
+def test_no_map_is_larger_than_the_file_is_worth(tmp_path: Path, history: History) -> None:
+    """Pages of the base and of frames are counted before anything is written."""
+    with make_replica(tmp_path) as maker:
+        history(maker)
+        done, *_ = made(maker, tmp_path, maker.path)
+        with pytest.raises(RefusedError, match=f"has a page {done.pages}"):
+            made(maker, tmp_path, maker.path, pages_max=done.pages - 1)
+        made(maker, tmp_path, maker.path, pages_max=done.pages)
 
 
 def test_a_damaged_segment_makes_no_map(tmp_path: Path) -> None:

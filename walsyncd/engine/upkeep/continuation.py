@@ -51,6 +51,8 @@ from walsyncd.errors import MissingError, RefusedError, TransientError, Vanished
 FETCH_BYTES_PER_S_MAX = 1 << 40  # no limit but that of the configuration: until it is done nothing is shipped
 SCAN_BYTES_PER_S = 64 << 20  # as all scans (``engine.content.scan_queue``)
 MAP_SUFFIX = ".continued"
+# A replica that is larger is not continued. Whoever restored it to a much earlier moment pays with a base.
+PAGES_MIN, TIMES_LARGER = 1 << 17, 8
 
 _log = structlog.get_logger()
 
@@ -172,7 +174,8 @@ class Continuations:
         if file is None:
             raise MissingError(f"{tracked.path} does not exist")
         with file, self._map_writer(row.id, manifest.page_size, MAP_SUFFIX) as writer:
-            made = make_replica_map(replica, plan, manifest, file, writer, read=self._read)
+            pages_max = PAGES_MIN + TIMES_LARGER * file.size() // manifest.page_size
+            made = make_replica_map(replica, plan, manifest, file, writer, pages_max=pages_max, read=self._read)
             # If we die after that, a generation of our own begins, which has to be newer whatever the clock says.
             self._journal.note_last_generation(row.id, release.owner.released)
             if not self._ownership.take(row, release):

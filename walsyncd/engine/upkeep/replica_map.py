@@ -22,6 +22,7 @@ from walsyncd.engine.restore.base_fetch import fetch_base
 from walsyncd.engine.restore.fork_check import left_out
 from walsyncd.engine.restore.replay import ObjectSlice, pieces_of, read_pieces
 from walsyncd.engine.restore.replica import Replica
+from walsyncd.errors import RefusedError
 
 WINDOW_BYTES = 32 << 20  # of the base, in memory at a time, if its ranges are not larger
 READ_BYTES = 1 << 20
@@ -43,6 +44,7 @@ def make_replica_map(
     file: OpenFile,
     writer: PageMapWriter,
     *,
+    pages_max: int,
     read: Callable[[int], object] = lambda _size: None,
     window_bytes: int = WINDOW_BYTES,
     frames_max: int = FRAMES_MAX,
@@ -50,10 +52,13 @@ def make_replica_map(
     """Add all entries of the head that ``plan`` reaches to ``writer``, and finish it.
 
     ``read`` is called with the size of each block read from the ``file``, and may wait or raise. Raises CorruptError
-    for a replica that can't be restored, and VanishedError if an object is gone meanwhile.
+    for a replica that can't be restored, VanishedError if an object is gone meanwhile, and RefusedError if a page has a
+    number above ``pages_max``: a terabyte of zeros is small in a bucket, and its map is not.
     """
     page_size, count = manifest.page_size, manifest.file_size // manifest.page_size
+    _check(count, pages_max)
     redo = _frames_of(replica, plan, page_size, frames_max)
+    _check(int(redo.pages[-1]) if len(redo.pages) else 0, pages_max)
     fetched, page_1 = 0, b""
     for ranges in _windows(manifest, window_bytes):
         window = _Window(ranges)
@@ -72,6 +77,11 @@ def make_replica_map(
     pages = redo.size if redo.size != SIZE_MAX else size_without_frames(page_1, manifest.file_size, page_size)
     writer.finish(pages)
     return MapMade(pages, fetched)
+
+
+def _check(last: int, pages_max: int) -> None:
+    if last > pages_max:
+        raise RefusedError(f"the replica has a page {last}, and the database file is far too small for that")
 
 
 def _frames_of(replica: Replica, plan: Plan, page_size: int, frames_max: int) -> Redo:
