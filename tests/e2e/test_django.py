@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.adapters.files.sqlite_process import SqliteProcess
 from tests.engine.rollback.rollback_replicas import objects, restored
 from tests.engine.running import Place, running, wait_for
 from tests.stores import free_ports
@@ -124,15 +125,16 @@ def test_a_django_project_is_followed_killed_and_restored(tmp_path: Path) -> Non
             project.visit(3)
         finally:
             project.kill()
-        with closing(sqlite3.connect(path)) as opener:  # ends what the killed workers left
-            orders = opener.execute("SELECT count(*), sum(total) FROM shop_order").fetchone()
-            assert opener.execute("PRAGMA journal_mode").fetchone() == ("delete",)
+        with SqliteProcess(path) as opener:  # ends what the killed workers left
+            (orders,) = opener.execute("SELECT count(*), sum(total) FROM shop_order")
+            assert opener.execute("PRAGMA journal_mode") == [["delete"]]
+            opener.close()
         place.sync()
         assert place.row().generation == generation
         assert len(objects(place, "*.db.zst")) == 1
-    assert orders == (VISITS * VISITORS + 3, VISITORS * VISITS * (VISITS + 1) + 12)
+    assert orders == [VISITS * VISITORS + 3, VISITORS * VISITS * (VISITS + 1) + 12]
     assert restored(place) == path.read_bytes()
     with closing(sqlite3.connect(place.folder / "restored.db")) as copy:
         assert copy.execute("PRAGMA integrity_check").fetchone() == ("ok",)
-        assert copy.execute("SELECT count(*), sum(total) FROM shop_order").fetchone() == orders
+        assert copy.execute("SELECT count(*), sum(total) FROM shop_order").fetchone() == tuple(orders)
         assert copy.execute("SELECT count(*) FROM django_session").fetchone() == (VISITORS + 1,)

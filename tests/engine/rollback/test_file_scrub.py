@@ -77,13 +77,14 @@ def test_a_page_that_went_back_is_found_after_a_restart(place: Place) -> None:
     path = place.database()
     with SqliteProcess(path) as app:
         app.execute(*TABLE, filled(300))
-        with running(place.settings("app"), limits=Limits(quiet_file_ms=100)):
+        limits = Limits(quiet_file_ms=100)
+        with running(place.settings("app"), limits=limits):
             place.sync()
             old = path.read_bytes()[99 * 4096 : 100 * 4096]
             app.execute("UPDATE t SET y = randomblob(3000)")
             place.sync()
             wait_for(lambda: parse_follow_state(place.row().follow or "").file.known)
-        with running(place.settings("app")):
+        with running(place.settings("app"), limits=limits):
             place.sync()
             change_behind_its_back(place, 100, old)
             assert scrub(place)["differing"] == 1
