@@ -132,6 +132,16 @@ def _is_newer(path: Path, before: int) -> bool:
     return path.stat().st_mtime_ns > before
 
 
+def asking(daemon: Daemon, command: str) -> subprocess.Popen[bytes]:
+    """A command about ``far`` that waits for its file system."""
+    return subprocess.Popen(
+        [*PROGRAM.arguments, command, "far", "--config", str(daemon.config)],
+        env={**base_environment(), "PYTHONPATH": PROGRAM.path},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+
+
 @pytest.mark.parametrize("presence", [False, True])
 def test_it_hangs_in_the_middle_of_anything(tmp_path: Path, served: Served, presence: bool) -> None:
     """Writers, a base and a scrub are under way: whatever hangs, the restore is the database in the end."""
@@ -144,18 +154,11 @@ def test_it_hangs_in_the_middle_of_anything(tmp_path: Path, served: Served, pres
         daemon.sync()
         for round_number in range(2):
             writer = subprocess.Popen([sys.executable, "-c", BUSY, str(served.files / "far.db")])
-            asked = [
-                subprocess.Popen(
-                    [*PROGRAM.arguments, *words, "--config", str(daemon.config)],
-                    env={**base_environment(), "PYTHONPATH": PROGRAM.path},
-                    stdout=subprocess.DEVNULL,
-                    stderr=subprocess.DEVNULL,
-                )
-                for words in (("snapshot", "far"), ("scrub", "far"))
-            ]
+            asked = [asking(daemon, command) for command in ("snapshot", "scrub")]
             before = (served.files / "far.db").stat().st_mtime_ns
             wait_until(partial(_is_newer, served.files / "far.db", before), "it is written")
             served.hang()
+            asked.append(asking(daemon, "sync"))  # all that was written may have been read just before
             write(near, 10 + round_number)
             daemon.sync("near")
             assert 10 + round_number in rows(daemon.restore("near"))
