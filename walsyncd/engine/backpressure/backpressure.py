@@ -26,6 +26,7 @@ from typing import Any
 import structlog
 
 from walsyncd.core.follow.decision import Cursor
+from walsyncd.core.send.backoff import delay_s
 from walsyncd.engine.backpressure.mark_hold import HoldTarget
 from walsyncd.engine.backpressure.mark_process import MESSAGE_BYTES_MAX
 from walsyncd.engine.threads.alarm import Alarm
@@ -257,7 +258,7 @@ class Backpressure:
 
 def start_again_s(failures: int) -> float:
     """Return after how many seconds another child is started, after so many in a row that did not last."""
-    return min(START_AGAIN_S_MAX, START_AGAIN_S * 2.0 ** max(0, min(failures, 10) - 1))
+    return delay_s(max(1, failures), fraction=1.0, base_s=START_AGAIN_S, cap_s=START_AGAIN_S_MAX)
 
 
 def _is_silent(path: Path) -> bool:

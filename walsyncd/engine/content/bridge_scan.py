@@ -187,8 +187,7 @@ class BridgeScan:
             in_file = read.entries[np.searchsorted(read.copied, numbers)]
             parts.append(numbers[differs(entries_of_frames(frames.data, self._page_size, rows), in_file)])
             yield ScanWait()
-        numbers = np.unique(np.concatenate(parts)).astype(np.uint32)
-        return numbers
+        return np.unique(np.concatenate(parts)).astype(np.uint32)
 
     def _in_file(self, numbers: PageNumbers, read: PassRead) -> Iterator[tuple[int, bytes]]:
         """Read these pages of the file again. Raises TransientError if one is not as the pass saw it."""
