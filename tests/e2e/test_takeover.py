@@ -194,11 +194,11 @@ def test_a_golden_image(tmp_path: Path) -> None:
         image.start().sync()
         image.stop()
         with host(tmp_path, "one") as one, host(tmp_path, "two") as two:
-            for clone in (one, two):
+            for number, clone in enumerate((one, two)):
                 copy_state(image, clone)
-                clone.start().sync()
-            connection.execute("INSERT INTO t VALUES (1)")
-            two.sync()
+                clone.start()
+                connection.execute("INSERT INTO t VALUES (?)", (number,))  # it claims the database when it writes
+                clone.sync()
             commit_until_it_gives_way(one, connection)
             assert len(generations(tmp_path)) == 3
             assert_no_generation_has_two_histories(tmp_path)
