@@ -105,7 +105,7 @@ def test_a_start_is_bounded(tmp_path: Path, served: Served) -> None:
         served.hang()
         daemon.start()
         near_goes_on(daemon, 2)
-        assert is_silent(daemon)
+        wait_until(lambda: is_silent(daemon), "status says that it does not answer")
         served.answer()
         daemon.wait_for("generation_began", database="far")
         daemon.sync("far")

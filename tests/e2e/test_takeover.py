@@ -89,15 +89,24 @@ def assert_no_generation_has_two_histories(tmp_path: Path) -> None:
             assert after.first == before.last + 1, f"{before} and {after}"
 
 
+def commit_until(event: str, daemon: Daemon, connection: sqlite3.Connection) -> int:
+    """Commit until a daemon logs it. Returns how many objects it stored before: fewer than commits, if it is slow."""
+    before = len(daemon.lines("object_stored"))
+
+    def is_logged() -> bool:
+        if daemon.lines(event):
+            return True
+        connection.execute("INSERT INTO t VALUES (0)")
+        daemon.looked("app")
+        return False
+
+    wait_until(is_logged, f"{event} in the log")
+    return len(daemon.lines("object_stored")) - before
+
+
 def commit_until_it_gives_way(daemon: Daemon, connection: sqlite3.Connection) -> int:
     """How many objects it stored before it looked."""
-    before = len(daemon.lines("object_stored"))
-    for number in range(10 * LOOK_UPLOADS_MAX):
-        if daemon.lines("database_taken"):
-            break
-        connection.execute("INSERT INTO t VALUES (?)", (number,))
-        daemon.looked("app")
-    return len(daemon.lines("object_stored")) - before
+    return commit_until("database_taken", daemon, connection)
 
 
 def test_two_daemons_by_mistake(tmp_path: Path) -> None:
@@ -175,11 +184,7 @@ def test_a_clone_of_the_disk_with_the_same_machine_id(tmp_path: Path) -> None:
         assert commit_until_it_gives_way(one, connection) <= LOOK_UPLOADS_MAX
         assert "another daemon writes" in one.wait_for("database_taken")["reason"]
         assert "walsyncd takeover app" in one.status("app")["remedy"]
-        for number in range(10 * LOOK_UPLOADS_MAX):
-            if two.lines("generation_lost"):
-                break
-            connection.execute("INSERT INTO t VALUES (?)", (number,))
-            two.looked("app")
+        commit_until("generation_lost", two, connection)
         assert "a copy of this one wrote" in two.wait_for("generation_lost")["reason"]
         two.sync()
         assert current_generation(two) != first
