@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tests.mutation.mutants import Mutant, mutant
 
+BASE_MAPS = "engine/content/base_maps.py"
 PASSES = "core/content/bridge_passes.py"
 REDO = "core/content/redo.py"
 EPOCH_START = "engine/content/epoch_start.py"
@@ -51,6 +52,41 @@ CONTENT_MUTANTS: tuple[Mutant, ...] = (
         "            os.fsync(self._descriptor)\n            self._unfinished.rename(self._path)",
         "            self._unfinished.rename(self._path)",
         "adapters/journal/test_page_map_file.py::test_a_new_map_is_safe_before_it_has_its_name",
+    ),
+    mutant(
+        "the map of a base counts before N is stored",
+        "engine/content/map_making.py",
+        "yield from self._stored(tracked, end, taken.unbroken)",
+        "pass",
+        "engine/content/test_base_maps.py::test_it_counts_only_once_n_is_stored",
+    ),
+    mutant(
+        "the map of a base is without the frames between its start and its first byte",
+        BASE_MAPS,
+        "BaseEntries(writer, page_size), state.start, unbroken",
+        "BaseEntries(writer, page_size), state.stream.position, unbroken",
+        "engine/content/test_base_maps.py::test_what_only_the_wal_has_comes_from_its_frames",
+    ),
+    mutant(
+        "a base that read a range again makes a map of what it read first",
+        BASE_MAPS,
+        "            self._is_whole = False\n            return",
+        "            return",
+        "engine/content/test_base_maps.py::test_a_base_that_read_a_range_again_makes_none",
+    ),
+    mutant(
+        "a base makes a map of the part that it copied in this run",
+        BASE_MAPS,
+        "self._is_whole and self.entries.reached == file_bytes",
+        "self._is_whole",
+        "engine/content/test_base_maps.py::test_a_base_that_read_a_range_again_makes_none",
+    ),
+    mutant(
+        "two bases write one file of a map",
+        BASE_MAPS,
+        'suffix=f".base-{next(self._numbers)}"',
+        'suffix=".base"',
+        "engine/content/test_base_maps.py::test_a_base_that_begins_while_another_s_map_is_made",
     ),
     # -- the bridge
     mutant(

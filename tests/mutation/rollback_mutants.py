@@ -78,10 +78,10 @@ ROLLBACK_MUTANTS: tuple[Mutant, ...] = (
     ),
     mutant(
         "a base may read a range again",
-        "engine/rollback/base_entries.py",
-        "if offset != self._reached:",
+        "engine/content/base_entries.py",
+        "if offset != self.reached:",
         "if False:",
-        "engine/rollback/test_base_entries.py",
+        "engine/content/test_base_entries.py",
     ),
     mutant(
         "a set that is not proven is believed",

@@ -20,6 +20,7 @@ from tests.engine.running import change
 from walsyncd.adapters.files.inotify import InotifyReader
 from walsyncd.adapters.files.source import boot_id
 from walsyncd.adapters.journal.journal import Journal, ObjectKind
+from walsyncd.core.content.page_entry import differs, entries_of_pages
 from walsyncd.core.limits import Limits
 from walsyncd.core.stored.segment import decode_body
 from walsyncd.engine.content.map_making import MapMaker
@@ -76,7 +77,7 @@ class Gaps:
         self.environment = environment = Environment(self.journal, self.watch.drain, boot_id(), limits=self.limits)
         self.schedule = Schedule()
         content = PageContent(self.journal, environment, self.schedule, lambda: self.follower)
-        self.queue, self.maps = content.queue, content.maps
+        self.queue, self.maps, self.base_maps = content.queue, content.maps, content.base_maps
         self.follower = Follower(
             self.journal,
             environment,
@@ -93,6 +94,7 @@ class Gaps:
             self.queue,
             self.follower.request,
             boot_id=boot_id(),
+            base_maps=self.base_maps,
             retry_s=self.limits.map_retry_s,
             block_bytes=self.block_bytes,
         )
@@ -224,6 +226,17 @@ class Gaps:
             if live[at : at + size] != restored[at : at + size]
         ]
         assert not other, f"pages {other[:20]} of {len(live) // size} differ, {len(restored) // size} restored"
+
+    def has_right_map(self) -> bool:
+        """Whether the map has the entries of the restored file, page for page."""
+        content = self.restored()
+        page_map = self.maps.open(self.row_id)
+        assert page_map is not None
+        with page_map:
+            size = page_map.page_size
+            entries = page_map.entries(1, len(content) // size + 5)
+        assert not entries[len(content) // size :].any()
+        return not differs(entries[: len(content) // size], entries_of_pages(content, size)).any()
 
     def close(self) -> None:
         self.app.kill()

@@ -22,9 +22,9 @@ from tests.engine.following import Following
 from walsyncd.adapters.files.inotify import Event
 from walsyncd.adapters.journal.page_map_file import PageMapWriter
 from walsyncd.core.stored.segment import decode_body
+from walsyncd.engine.content.base_entries import BaseEntries
 from walsyncd.engine.content.bridge_body import BridgeBody
 from walsyncd.engine.rollback import page_scan
-from walsyncd.engine.rollback.base_entries import BaseEntries
 from walsyncd.engine.rollback.committed_moment import Hindrance
 from walsyncd.engine.rollback.journal_capture import JournalCapture
 from walsyncd.engine.rollback.journal_pages import JournalProofs, JournalSource

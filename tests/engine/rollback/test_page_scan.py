@@ -17,8 +17,8 @@ from tests.engine.running import wait_for
 from walsyncd.adapters.journal.page_map_file import PageMapWriter
 from walsyncd.core.content.bridge_passes import PageList
 from walsyncd.core.stored.segment import decode_body
+from walsyncd.engine.content.base_entries import BaseEntries
 from walsyncd.engine.content.bridge_body import BridgeBody
-from walsyncd.engine.rollback.base_entries import BaseEntries
 from walsyncd.engine.rollback.committed_moment import FileLooks, Hindrance, MomentStart, end_moment
 from walsyncd.engine.rollback.page_scan import PageScan, ScanOrder, ScanResult
 from walsyncd.engine.rollback.pages_to_read import AllPages, PagesToRead

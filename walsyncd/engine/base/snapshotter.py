@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, TypeVar
 from weakref import ref
 
@@ -31,7 +31,6 @@ from walsyncd.core.limits import DEFAULT_LIMITS, Limits
 from walsyncd.core.send.backoff import delay_s
 from walsyncd.core.sqlite.dbheader import HEADER_SIZE
 from walsyncd.core.stored.base import FrameCompressor
-from walsyncd.core.stored.position import Position
 from walsyncd.engine.base.base_closing import close_base, is_closed
 from walsyncd.engine.base.base_copy import (
     AbandonedError,
@@ -45,6 +44,7 @@ from walsyncd.engine.base.base_copy import (
     parse_plan,
     ranges_of,
 )
+from walsyncd.engine.base.base_origin import BaseOrigin, BeginMap, no_map, origin_of
 from walsyncd.engine.base.base_timing import BaseTiming
 from walsyncd.engine.base.copy_queue import CopyQueue
 from walsyncd.engine.base.manifest_making import manifest_object
@@ -52,7 +52,6 @@ from walsyncd.engine.base.renewal import Renewal
 from walsyncd.engine.base.whole_copies import WholeCopies
 from walsyncd.engine.follow.file_facts import file_facts
 from walsyncd.engine.follow.followed_database import FollowedDatabase
-from walsyncd.engine.follow.step import BaseReading
 from walsyncd.engine.threads.boundary import boundary
 from walsyncd.errors import MissingError, StateError, WalsyncdError
 
@@ -63,15 +62,6 @@ BEGIN_EPOCH_S = 3600.0  # after a base that was abandoned: what the epoch began 
 WRITTEN = "the database was written while it was copied"
 T = TypeVar("T")
 _log = structlog.get_logger()
-
-
-@dataclass(frozen=True, slots=True)
-class _Origin:
-    """The follower's state at the start of a base."""
-
-    start: Position
-    state: FollowState
-    unbroken: tuple[int, int]
 
 
 class Snapshotter:
@@ -96,6 +86,7 @@ class Snapshotter:
         boot_id: str,
         renewal: Renewal | None = None,
         begin_epoch: Callable[[FollowedDatabase, float], None] = lambda _tracked, _delay_s: None,
+        begin_map: BeginMap = no_map,
         limits: Limits = DEFAULT_LIMITS,
     ) -> None:
         self._journal = journal
@@ -108,7 +99,7 @@ class Snapshotter:
         self._now_ms = now_ms
         self._boot_id = boot_id
         self._renewal = renewal
-        self._begin_epoch = begin_epoch
+        self._begin_epoch, self._begin_map = begin_epoch, begin_map
         self._compressor: ref[FrameCompressor] | None = None
         self._copy_queue = CopyQueue(self._take, limits)
         self._timing = BaseTiming(now_ms, limits)
@@ -241,35 +232,37 @@ class Snapshotter:
         with file:
             if not origin.state.file.is_file(file_facts(file.identity(), self._boot_id, None)):
                 raise AbandonedError("another file was put in the database's place")
-            reading = self._reading(tracked, origin, file)
-            if reading is None and origin.state.mode == "rollback":
+            origin = self._taking(tracked, origin, file)
+            if origin.reading is None and origin.state.mode == "rollback":
                 return (yield from self._copy_whole(tracked, origin, file))
             try:
-                base = yield from self._copy_file(tracked, origin, file, reading)
-                yield from self._publish(tracked, base, reading)
+                base = yield from self._copy_file(tracked, origin, file)
+                yield from self._publish(tracked, base, origin)
             finally:
-                if reading is not None:
-                    reading.drop()
+                if origin.taking is not None:
+                    origin.taking.drop()
         return True
 
-    def _copy_whole(self, tracked: FollowedDatabase, origin: _Origin, file: OpenFile) -> Steps[bool]:
+    def _copy_whole(self, tracked: FollowedDatabase, origin: BaseOrigin, file: OpenFile) -> Steps[bool]:
         """Copy a file whose changes nothing else stores, and let the database rest after that."""
         begun, copied_bytes = self._whole_copies.begin(tracked), 0
         try:
-            base = yield from self._copy_file(tracked, origin, file, None)
-            yield from self._publish(tracked, base, None)
+            base = yield from self._copy_file(tracked, origin, file)
+            yield from self._publish(tracked, base, origin)
             copied_bytes = base.plan.shape.file_size
         finally:
             self._whole_copies.end(tracked, begun, copied_bytes)
         return True
 
-    def _reading(self, tracked: FollowedDatabase, origin: _Origin, file: OpenFile) -> BaseReading | None:
-        """Return what takes in the copied pages, if a scan will ship what changes meanwhile."""
-        if origin.state.mode != "rollback" or tracked.scans is None:
-            return None
-        return tracked.scans.begin_base(file.pread(0, HEADER_SIZE))
+    def _taking(self, tracked: FollowedDatabase, origin: BaseOrigin, file: OpenFile) -> BaseOrigin:
+        """Return the origin with what takes in the copied pages."""
+        if origin.state.mode != "rollback":
+            return replace(origin, new_map=self._begin_map(tracked, origin.state, origin.unbroken))
+        if tracked.scans is None:
+            return origin
+        return replace(origin, reading=tracked.scans.begin_base(file.pread(0, HEADER_SIZE)))
 
-    def _origin(self, tracked: FollowedDatabase) -> _Origin | None:
+    def _origin(self, tracked: FollowedDatabase) -> BaseOrigin | None:
         """Return where a base that begins now starts, or None if none is wanted. Runs in the follower's thread."""
         state = tracked.state
         tracked.note_base(awaits_restart=False)
@@ -287,13 +280,12 @@ class Snapshotter:
                 self.due(tracked, tracked.spec.snapshot_interval_s)
             return None
         tracked.note_base(under_way=True, waits_since_s=None)
-        return _Origin(state.start, state, (tracked.rewinds, tracked.gaps))
+        return origin_of(tracked, state)
 
-    def _copy_file(
-        self, tracked: FollowedDatabase, origin: _Origin, file: OpenFile, reading: BaseReading | None
-    ) -> Steps[FinishedBase]:
+    def _copy_file(self, tracked: FollowedDatabase, origin: BaseOrigin, file: OpenFile) -> Steps[FinishedBase]:
+        reading = origin.reading
         quiet = file.identity() if origin.state.mode == "rollback" and reading is None else None
-        world = self._world(tracked, origin, reading, lambda: quiet in {None, file.identity()})
+        world = self._world(tracked, origin, lambda: quiet in {None, file.identity()})
         if reading is None and (why := tracked.disturbance(file, origin.state)):
             raise AbandonedError(why)
         resumed = self._resumable(tracked, origin, file)
@@ -310,7 +302,7 @@ class Snapshotter:
             raise AbandonedError(WRITTEN)
         return finished
 
-    def _resumable(self, tracked: FollowedDatabase, origin: _Origin, file: OpenFile) -> Base | None:
+    def _resumable(self, tracked: FollowedDatabase, origin: BaseOrigin, file: OpenFile) -> Base | None:
         generation = origin.start.generation
         for base in self._journal.bases(tracked.row_id):
             plan = parse_plan(base.plan)
@@ -325,29 +317,23 @@ class Snapshotter:
         self._journal.base_dropped(base.row.id)
         self._abort_leftovers()
 
-    def _world(
-        self, tracked: FollowedDatabase, origin: _Origin, reading: BaseReading | None, is_quiet: Callable[[], bool]
-    ) -> CopyContext:
+    def _world(self, tracked: FollowedDatabase, origin: BaseOrigin, is_quiet: Callable[[], bool]) -> CopyContext:
         def go_on() -> None:
             if not is_quiet():  # the rest would be uploaded for nothing
                 raise AbandonedError(WRITTEN)
             if self._copy_queue.is_stopping:
                 raise AbandonedError("the daemon stops")
-            state = tracked.state
-            if state is None or state.stream.generation != origin.start.generation:
-                raise AbandonedError("the generation ended")
-            if (tracked.rewinds, tracked.gaps) != origin.unbroken:
-                raise AbandonedError("the spool is read again, or a gap is bridged")
+            origin.check(tracked)
 
         compressor = (self._compressor and self._compressor()) or FrameCompressor()
         self._compressor = ref(compressor)  # the bases under way keep it alive
         in_flight_max = self._copy_queue.in_flight_max
         world = CopyContext(self._journal, self._storage, self._submit, in_flight_max, go_on, self._now_ms, compressor)
-        return world if reading is None else replace(world, took=reading.took)
+        return world if origin.taking is None else replace(world, took=origin.taking.took)
 
     # -- the manifest -----------------------------------------------------------------------------------------------
 
-    def _publish(self, tracked: FollowedDatabase, base: FinishedBase, reading: BaseReading | None) -> Steps[None]:
+    def _publish(self, tracked: FollowedDatabase, base: FinishedBase, origin: BaseOrigin) -> Steps[None]:
         """Find N and put the manifest into the database's queue, after the segments up to N.
 
         With a ``reading``, N is the position after a scan that ships what the base lacks.
@@ -359,16 +345,18 @@ class Snapshotter:
                 raise AbandonedError("the generation ended")
             if base.row.id not in {known.row.id for known in self._journal.bases(tracked.row_id)}:
                 raise AbandonedError("the spool is read again")
-            if state.mode == "rollback" and not is_closed(base, state, reading):
+            if state.mode == "rollback" and not is_closed(base, state, origin.reading):
                 raise AbandonedError(WRITTEN)
+            if origin.new_map is not None:
+                origin.new_map.copied(base.plan.shape.file_size, state.stream.position)
             self._spool_manifest(tracked, base, state)
             tracked.note_base(under_way=False, wanted="", problem="", unbased_since_s=None)
             self._timing.taken(tracked, state.stream.position)
 
-        if reading is None:
+        if origin.reading is None:
             yield from self._ask(tracked, finish)
         else:
-            yield from close_base(self._interrupt, tracked, base, reading, finish)
+            yield from close_base(self._interrupt, tracked, base, origin.reading, finish)
         again = tracked.base.begun_for_base(base.plan.epoch, base.plan.frame)
         self._timing.begin_work(tracked, base.size + again)
         _log.info(

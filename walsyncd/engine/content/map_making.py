@@ -1,4 +1,7 @@
-"""Makes the page map of a database that has none, by a scan of its file.
+"""Makes the page map of a database that has none: of what its base took (``base_maps``), or by a scan of its file.
+
+The first base of a generation makes it where it can. A scan makes it otherwise, for example where a restart came while
+the base was copied, or where the map's file was lost.
 
 Let S be the stored position before frame 1 of the WAL's current incarnation when the first byte is read, and N the
 position of a look that begins after the last byte. A page that no frame from S through N holds has the same content all
@@ -8,7 +11,7 @@ from the WAL instead. So the entries of the file with the rows after S are the m
 but not before: **it counts only once N is stored**. If the spool is dropped, the follow state goes back to before N,
 and the rows with it, while the file has content of frames that are gone.
 
-The replica is assumed to be right at that moment. Drills check whether it is.
+A scan assumes that the replica is right at that moment. Drills check whether it is.
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ import structlog
 
 from walsyncd.adapters.files.source import OpenFile, open_file
 from walsyncd.adapters.journal.journal import Journal, ObjectKind
+from walsyncd.adapters.journal.page_map_file import PageMapWriter
 from walsyncd.adapters.journal.page_map_table import RedoRow
 from walsyncd.core.content.bridge_passes import size_without_frames
 from walsyncd.core.content.page_entry import ABSENT, entries_of_pages, lock_page
@@ -33,6 +37,7 @@ from walsyncd.core.limits import DEFAULT_LIMITS
 from walsyncd.core.send.backoff import delay_s
 from walsyncd.core.stored.base import BASE_BYTES_MAX
 from walsyncd.core.stored.position import Position
+from walsyncd.engine.content.base_maps import BaseMap, BaseMaps
 from walsyncd.engine.content.bridge_sources import frames_upto
 from walsyncd.engine.content.page_maps import PageMaps
 from walsyncd.engine.content.scan_queue import BLOCK_BYTES, ScanQueue, ScanSteps, ScanWait
@@ -105,7 +110,7 @@ def origin_of(tracked: FollowedDatabase) -> ScanOrigin | None:
 
 
 class MapMaker:
-    """Makes maps in the scan thread. ``request`` reaches the follower."""
+    """Makes maps in the scan thread. ``request`` reaches the follower, and bases fill ``base_maps``."""
 
     def __init__(
         self,
@@ -115,10 +120,12 @@ class MapMaker:
         request: Request,
         *,
         boot_id: str,
+        base_maps: BaseMaps | None = None,
         retry_s: float = DEFAULT_LIMITS.map_retry_s,
         block_bytes: int = BLOCK_BYTES,
     ) -> None:
         self._journal = journal
+        self._base_maps = base_maps or BaseMaps(journal, maps)
         self._maps = maps
         self._queue = queue
         self._request = request
@@ -162,9 +169,21 @@ class MapMaker:
         row = self._journal.database_by_id(tracked.row_id)
         if not row.has_base:
             return False  # the first base of a generation asks again
-        return self._journal.page_map(tracked.row_id) is None
+        if self._journal.page_map(tracked.row_id) is None:
+            return True
+        self._base_maps.forget(tracked)
+        return False
 
     def _make(self, tracked: FollowedDatabase) -> ScanSteps:
+        if (taken := self._base_maps.take(tracked.row_id)) is not None:
+            try:
+                yield from self._of_base(tracked, taken)
+            except TransientError as error:
+                _log.info("page_map_not_made", database=tracked.name, reason=error.message)
+            else:
+                return
+            finally:
+                self._base_maps.dropped(taken)
         answer = self._request(tracked, start_of)
         try:
             yield from answered(answer)
@@ -178,6 +197,15 @@ class MapMaker:
         finally:
             answer.add_done_callback(close_wal)
         yield from self._scan(tracked, start.origin, page_size, frames, before)
+
+    def _of_base(self, tracked: FollowedDatabase, taken: BaseMap) -> ScanSteps:
+        """Make the map of what a base took, once its N is stored. Raises TransientError if a scan is needed."""
+        entries, end = taken.entries, taken.end
+        assert end is not None, "a map that is kept has an end"
+        yield from self._stored(tracked, end, taken.unbroken)
+        span, page_size, file_bytes = (taken.before, end), entries.page_size, entries.reached
+        size = self._finish(tracked, entries.writer, page_size, span, taken.page_1, file_bytes)
+        _log.info("page_map_made", database=tracked.name, by="base", pages=size)
 
     def _frames(
         self, tracked: FollowedDatabase, start: ScanStart, page_size: int
@@ -232,18 +260,36 @@ class MapMaker:
                     raise TransientError("something was missed while the file was read")
                 position = end.state.stream.position
                 yield from self._stored(tracked, position, end.unbroken)
-                rows = [row for row in self._journal.redo_rows(tracked.row_id) if _is_after(row, before)]
-                upto = [row for row in rows if (row.epoch, row.last) <= (position.epoch, position.frame)]
-                if not follows(upto, before, position):
-                    raise TransientError("what the last frames changed is not known")
-                size = upto[-1].redo.size if upto else frames.size
-                if size == SIZE_MAX:
-                    size = size_without_frames(page_1, file.size(), page_size)
-                writer.finish(size)
-                generation = position.generation
-                if not self._journal.page_map_made(tracked.row_id, generation, writer.map_id, page_size, before):
-                    raise TransientError("the generation ended")
-        _log.info("page_map_made", database=tracked.name, pages=size, seconds=round(time.monotonic() - began_s, 3))
+                size = self._finish(tracked, writer, page_size, (before, position), page_1, file.size(), frames.size)
+        seconds = round(time.monotonic() - began_s, 3)
+        _log.info("page_map_made", database=tracked.name, by="scan", pages=size, seconds=seconds)
+
+    def _finish(
+        self,
+        tracked: FollowedDatabase,
+        writer: PageMapWriter,
+        page_size: int,
+        span: tuple[Position, Position],
+        page_1: bytes,
+        file_bytes: int,
+        size: int = SIZE_MAX,
+    ) -> int:
+        """Make ``writer``'s entries with the rows of the frames in ``span`` the map. Returns its size in pages.
+
+        ``size`` is that before these frames, if it is known.
+        """
+        before, end = span
+        rows = [row for row in self._journal.redo_rows(tracked.row_id) if _is_after(row, before)]
+        upto = [row for row in rows if (row.epoch, row.last) <= (end.epoch, end.frame)]
+        if not follows(upto, before, end):
+            raise TransientError("what the last frames changed is not known")
+        size = upto[-1].redo.size if upto else size
+        if size == SIZE_MAX:
+            size = size_without_frames(page_1, file_bytes, page_size)
+        writer.finish(size)
+        if not self._journal.page_map_made(tracked.row_id, end.generation, writer.map_id, page_size, before):
+            raise TransientError("the generation ended")
+        return size
 
     def _stored(self, tracked: FollowedDatabase, position: Position, unbroken: tuple[str, int, int]) -> ScanSteps:
         """Wait until everything up to ``position`` is stored."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from walsyncd.adapters.journal.journal import Journal, ObjectKind, ObjectRow
 from walsyncd.core.follow.gap import Gap
+from walsyncd.engine.content.base_maps import BaseMaps
 from walsyncd.engine.content.bridges import Bridges
 from walsyncd.engine.content.epoch_start import EpochStarts
 from walsyncd.engine.content.map_making import MapMaker
@@ -34,7 +35,16 @@ class PageContent:
         self.bridges = Bridges(journal, environment, schedule, self.queue, self.maps)
         self._follower = follower
         retry_s = self._limits.map_retry_s
-        self._maker = MapMaker(journal, self.maps, self.queue, self.ask, boot_id=environment.boot_id, retry_s=retry_s)
+        self.base_maps = BaseMaps(journal, self.maps)
+        self._maker = MapMaker(
+            journal,
+            self.maps,
+            self.queue,
+            self.ask,
+            boot_id=environment.boot_id,
+            base_maps=self.base_maps,
+            retry_s=retry_s,
+        )
         self.scrubs = Scrubs(journal, environment, schedule, self.queue, self.maps, request=self.ask, heal=self._heal)
         self.epoch_starts = EpochStarts(journal, environment, self.queue, self.ask)
         self._tracked: dict[int, FollowedDatabase] = {}
@@ -57,6 +67,7 @@ class PageContent:
     def forget(self, tracked: FollowedDatabase) -> None:
         """Drop a database that is not followed any more."""
         self._tracked.pop(tracked.row_id, None)
+        self.base_maps.forget(tracked)
         self.scrubs.forget(tracked)
         self.bridges.doubted.pop(tracked.row_id, None)
         self.epoch_starts.forget(tracked)

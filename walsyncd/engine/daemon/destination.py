@@ -96,6 +96,7 @@ class Destination:
             boot_id=environment.boot_id,
             renewal=_renewal(journal, environment, follower, keeping.expire_after_s),
             begin_epoch=self._begin_epoch,
+            begin_map=content.base_maps.begin,
             limits=environment.limits,
         )
         self._journal, self._identity, self._follower = journal, identity, follower

@@ -22,12 +22,12 @@ from walsyncd.core.follow.gap import GapKind
 from walsyncd.core.send.scan_pace import SMALL_BYTES
 from walsyncd.core.sqlite.dbheader import parse_database_header
 from walsyncd.core.stored.position import Position
+from walsyncd.engine.content.base_entries import BaseEntries
 from walsyncd.engine.content.bridge_body import BridgeImpossibleError
 from walsyncd.engine.follow.copy_frames import is_epoch_over
 from walsyncd.engine.follow.file_facts import changed_ns, database_identity
 from walsyncd.engine.follow.followed_database import FollowedDatabase
 from walsyncd.engine.follow.step import BaseReading, CommittedScan, Step, gap_step
-from walsyncd.engine.rollback.base_entries import BaseEntries
 from walsyncd.engine.rollback.committed_moment import Hindrance
 from walsyncd.engine.rollback.journal_capture import JournalCapture
 from walsyncd.engine.rollback.journal_pages import JournalPages, JournalProofs, JournalSource

@@ -1,4 +1,4 @@
-"""Tests of walsyncd.engine.rollback.base_entries."""
+"""Tests of walsyncd.engine.content.base_entries."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from walsyncd.adapters.journal.page_map_file import PageMapWriter
 from walsyncd.core.content.page_entry import ABSENT, entries_of_pages
-from walsyncd.engine.rollback.base_entries import BaseEntries
+from walsyncd.engine.content.base_entries import BaseEntries
 from walsyncd.errors import TransientError
 
 SIZE = 512

@@ -1,10 +1,12 @@
-"""What a base has taken of each page of the database file, so that a scan can ship what it lacks.
+"""What a base has taken of each page of the database file, so that nobody has to read that again.
 
-A base of a database without a WAL is copied while writers write, as any base is, so it may hold parts of several
-states. The scan that closes it ships every page that differs, at a committed moment, from what the base took. So the
-base with the frames from its start S to the position N after that scan is the database at N.
+A base is copied while writers write, so it may hold parts of several states. The entries are those of the bytes that
+were uploaded, each page once.
 
-The entries are those of the bytes that were uploaded. A base that has to read a range again is given up.
+- *Without a WAL* the scan that closes the base ships every page that differs, at a committed moment, from what the base
+  took. So the base with the frames from its start S to the position N after that scan is the database at N. A base that
+  has to read a range again is given up.
+- *With a WAL* they become the database's page map, if it has none (``base_maps``).
 """
 
 from __future__ import annotations
@@ -20,8 +22,9 @@ class BaseEntries:
 
     def __init__(self, writer: PageMapWriter, page_size: int) -> None:
         self.writer = writer
+        self.reached = 0
+        """How many bytes of the file were taken."""
         self._page_size = page_size
-        self._reached = 0
         self._rest = b""
 
     @property
@@ -31,9 +34,9 @@ class BaseEntries:
 
     def took(self, offset: int, content: Buffer) -> None:
         """Take in what was copied from ``offset`` on. Raises TransientError if it does not follow what was before."""
-        if offset != self._reached:
+        if offset != self.reached:
             raise TransientError("a part of the base was to be read again, and the database may have changed since")
-        self._reached += len(content)
+        self.reached += len(content)
         pages = self._rest + bytes(content)
         whole = len(pages) // self._page_size * self._page_size
         self._rest = pages[whole:]

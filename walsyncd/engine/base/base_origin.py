@@ -1,0 +1,60 @@
+"""Where a base begins, what takes in the bytes that it copies, and whether it can still become one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from walsyncd.core.follow.follow_state import FollowState
+from walsyncd.core.stored.position import Position
+from walsyncd.engine.base.base_copy import AbandonedError
+from walsyncd.engine.follow.followed_database import FollowedDatabase
+from walsyncd.engine.follow.step import BaseReading, MapReading
+
+BeginMap: TypeAlias = Callable[[FollowedDatabase, FollowState, tuple[str, int, int]], MapReading | None]
+"""Returns what makes a page map of a base that begins at that state, or None if there is a map."""
+
+
+@dataclass(frozen=True, slots=True)
+class BaseOrigin:
+    """The follower's state at the start of a base. ``unbroken`` stays equal as long as nothing was missed since."""
+
+    state: FollowState
+    unbroken: tuple[str, int, int]
+    reading: BaseReading | None = None
+    """Takes in what is copied of a database without a WAL, so that a scan can ship what changes meanwhile."""
+    new_map: MapReading | None = None
+    """Takes in what is copied of a database with a WAL, if it has no page map."""
+
+    @property
+    def taking(self) -> BaseReading | None:
+        """What takes in the copied bytes, if anything does."""
+        return self.reading or self.new_map
+
+    @property
+    def start(self) -> Position:
+        """The base's S."""
+        return self.state.start
+
+    def check(self, tracked: FollowedDatabase) -> None:
+        """Raise AbandonedError if what was copied so far, and the frames from S on, are no database any more."""
+        state = tracked.state
+        if state is None or state.stream.generation != self.start.generation:
+            raise AbandonedError("the generation ended")
+        if unbroken_of(tracked, state) != self.unbroken:
+            raise AbandonedError("the spool is read again, or a gap is bridged")
+
+
+def no_map(_tracked: FollowedDatabase, _state: FollowState, _unbroken: tuple[str, int, int]) -> None:
+    """Make no page map."""
+
+
+def origin_of(tracked: FollowedDatabase, state: FollowState) -> BaseOrigin:
+    """Return the origin of a base that begins now. For the follower's thread."""
+    return BaseOrigin(state, unbroken_of(tracked, state))
+
+
+def unbroken_of(tracked: FollowedDatabase, state: FollowState) -> tuple[str, int, int]:
+    """Return what stays equal as long as nothing is missed."""
+    return state.stream.generation, tracked.gaps, tracked.rewinds

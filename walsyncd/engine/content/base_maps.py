@@ -1,0 +1,129 @@
+"""The page map that a base makes while it is read, for a database in WAL mode that has no map.
+
+Let S be the stored position where the base starts, and N its ``consistent_from``. The base's object with the frames
+from S through N is the database at N (``engine.base``). A page that one of these frames holds is in the redo rows after
+S, which are kept for that. Every other page of a restore is the object's. So the entries of the bytes that were
+uploaded, with the rows after S, are the map at N and at every position after it.
+
+Unlike a scan (``map_making``), this assumes nothing of the file: what the object holds is what was hashed, even if
+somebody changes the file between the two.
+
+Every doubt is answered by a scan instead: a range that was read again, an earlier run that copied a part, a gap or a
+spool that was read again before N was stored, rows that are missing.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+
+from walsyncd.adapters.journal.journal import Journal
+from walsyncd.core.follow.follow_state import FollowState
+from walsyncd.core.sqlite.checksum import Buffer
+from walsyncd.core.stored.position import Position
+from walsyncd.engine.content.base_entries import BaseEntries
+from walsyncd.engine.content.page_maps import PageMaps
+from walsyncd.engine.follow.file_facts import page_size_of
+from walsyncd.engine.follow.followed_database import FollowedDatabase
+from walsyncd.errors import StateError, TransientError
+
+BASE_MAPS_MAX = 64  # each has a file open until its manifest is stored; what is more is scanned
+
+
+class BaseMap:
+    """The entries of one base. The base's thread writes them until ``copied``, and the scan thread has them after it.
+
+    ``unbroken`` is that of the scan's origin (``ScanOrigin``), and ``before`` is S.
+    """
+
+    def __init__(
+        self, maps: BaseMaps, row_id: int, entries: BaseEntries, before: Position, unbroken: tuple[str, int, int]
+    ) -> None:
+        self.entries, self.before, self.unbroken = entries, before, unbroken
+        self.page_1 = b""
+        self.end: Position | None = None
+        """N, once it is known."""
+        self._maps, self._row_id = maps, row_id
+        self._is_whole = True
+
+    def took(self, offset: int, content: Buffer) -> None:
+        """Take in what was uploaded. If it does not follow what was before, the map is given up."""
+        if not self._is_whole:
+            return
+        try:
+            self.entries.took(offset, content)
+        except (TransientError, StateError):  # a range that is read again, or our own disk: a scan makes the map
+            self._is_whole = False
+            return
+        if (missing := self.entries.page_size - len(self.page_1)) > 0:
+            self.page_1 += bytes(content[:missing])
+
+    def copied(self, file_bytes: int, end: Position) -> None:
+        """Keep it for the scan thread, if all of the file was taken: ``end`` is N. For the follower's thread."""
+        if self._is_whole and self.entries.reached == file_bytes:
+            self.end = end
+            self._maps.keep(self._row_id, self)
+
+    def drop(self) -> None:
+        """Forget it if it was not kept."""
+        if self.end is None:
+            self._maps.dropped(self)
+
+
+class BaseMaps:
+    """The maps that bases make now. Any thread may call."""
+
+    def __init__(self, journal: Journal, maps: PageMaps) -> None:
+        self._journal = journal
+        self._maps = maps
+        self._lock = threading.Lock()
+        self._numbers = itertools.count(1)
+        self._open = 0
+        self._kept: dict[int, BaseMap] = {}
+
+    def begin(self, tracked: FollowedDatabase, state: FollowState, unbroken: tuple[str, int, int]) -> BaseMap | None:
+        """Return what takes in a base that is to be copied from ``state`` on, or None if it makes no map.
+
+        ``state`` is from before the first byte is read.
+        """
+        self.forget(tracked)
+        if state.mode != "wal" or self._journal.page_map(tracked.row_id) is not None:
+            return None
+        page_size = page_size_of(tracked, state)
+        if page_size is None:
+            return None
+        with self._lock:
+            if self._open >= BASE_MAPS_MAX:
+                return None
+            self._open += 1
+        try:
+            writer = self._maps.writer(tracked.row_id, page_size, suffix=f".base-{next(self._numbers)}")
+        except StateError:
+            with self._lock:
+                self._open -= 1
+            return None
+        return BaseMap(self, tracked.row_id, BaseEntries(writer, page_size), state.start, unbroken)
+
+    def keep(self, row_id: int, made: BaseMap) -> None:
+        """Keep a map until the scan thread takes it."""
+        with self._lock:
+            before, self._kept[row_id] = self._kept.get(row_id), made
+        if before is not None:
+            self.dropped(before)
+
+    def take(self, row_id: int) -> BaseMap | None:
+        """Return the map that is kept for a database. The caller must tell ``dropped`` when it is done with it."""
+        with self._lock:
+            return self._kept.pop(row_id, None)
+
+    def forget(self, tracked: FollowedDatabase) -> None:
+        """Drop the map that is kept for a database."""
+        kept = self.take(tracked.row_id)
+        if kept is not None:
+            self.dropped(kept)
+
+    def dropped(self, made: BaseMap) -> None:
+        """Close its file, and remove it if it is no finished map."""
+        made.entries.drop()
+        with self._lock:
+            self._open -= 1
