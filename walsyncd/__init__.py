@@ -48,7 +48,7 @@ upkeep and health for itself. Each of them writes only what its line says::
     reader        read_ahead.read_ahead: reads bursts     what the follower will judge
     follower      follow.follower: looks, proves          what is believed of each database, segments
     upload-N      ship.uploader: requests to storage      "begun" and "stored" of rows, who owns a replica
-    snapshotter   base.snapshotter: copies databases      parts and manifests of bases
+    snapshotter   base.snapshotter: copies databases      parts and manifests of bases, page maps of first ones
     backpressure  backpressure.backpressure               what is known of its child process
     scanner       content.scan_queue: reads files, paced  page maps, bodies of bridges
     housekeeper   upkeep.housekeeper                      compacted epochs, what retention removes
