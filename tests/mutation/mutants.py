@@ -334,9 +334,9 @@ MUTANTS = (
     # -- the base
     mutant(
         "a base begins where the copy began, not its incarnation",
-        SNAPSHOTTER,
-        "return _Origin(state.start, state, (tracked.rewinds, tracked.gaps))",
-        "return _Origin(state.stream.position, state, (tracked.rewinds, tracked.gaps))",
+        "engine/base/base_origin.py",
+        "return self.state.start",
+        "return self.state.stream.position",
         "engine/base/test_snapshotter.py::test_the_first_base_counts_from_the_first_frame_of_the_wal",
         "engine/base/test_snapshotter.py::test_a_later_base_counts_from_the_incarnation_it_was_copied_in",
     ),
@@ -345,11 +345,8 @@ MUTANTS = (
         SNAPSHOTTER,
         (
             (
-                "        return _Origin(state.start, state, (tracked.rewinds, tracked.gaps))\n",
-                (
-                    "        self._early = state\n"
-                    "        return _Origin(state.start, state, (tracked.rewinds, tracked.gaps))\n"
-                ),
+                "        return origin_of(tracked, state)\n",
+                "        self._early = state\n        return origin_of(tracked, state)\n",
             ),
             ("self._spool_manifest(tracked, base, state)\n", "self._spool_manifest(tracked, base, self._early)\n"),
         ),

@@ -226,11 +226,8 @@ RULE_MUTANTS = (
                 "_log = structlog.get_logger()\n_EARLY: dict[Position, FollowState] = {}\n",
             ),
             (
-                "        return _Origin(state.start, state, (tracked.rewinds, tracked.gaps))\n",
-                (
-                    "        start = _EARLY.setdefault(state.start, state).start\n"
-                    "        return _Origin(start, state, (tracked.rewinds, tracked.gaps))\n"
-                ),
+                "        return origin_of(tracked, state)\n",
+                "        _EARLY.setdefault(state.start, state)\n        return origin_of(tracked, state)\n",
             ),
             (
                 "self._spool_manifest(tracked, base, state)\n",
