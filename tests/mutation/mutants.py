@@ -105,8 +105,8 @@ MUTANTS = (
     mutant(
         "a close of the wal-index means nothing",
         FOLLOW,
-        "if not evidence.closed or whole:",
-        "if True:",
+        "return whole or not evidence.closed",
+        "return True",
         "core/follow/test_decision.py",
     ),
     mutant(

@@ -273,8 +273,6 @@ class ProvisionalProof:
 
 
 CLOSE_LATE_MS = 10_000  # a killed process may close its files this long after it lost its locks; 25 ms measured
-CLOSE_ICHANGE_BASE = 1_000
-CLOSE_ICHANGE_PER_MS = 1_000  # a counter that was rebuilt from 0 does not grow faster: a commit takes more than 1 µs
 
 
 def mark_holds(
@@ -283,7 +281,6 @@ def mark_holds(
     evidence: ShmEvidence,
     *,
     shm_serial: int,
-    now_ms: int,
     whole: bool = False,
 ) -> bool:
     """Whether iChange then and iChange now are values of one unbroken counter, or it would show if they are not.
@@ -295,6 +292,4 @@ def mark_holds(
         return False
     if (index.ichange - mark.ichange) % 2**32 >= 2**31:
         return False
-    if not evidence.closed or whole:
-        return True
-    return mark.ichange > CLOSE_ICHANGE_BASE + CLOSE_ICHANGE_PER_MS * max(0, now_ms - mark.seen_ms)
+    return whole or not evidence.closed

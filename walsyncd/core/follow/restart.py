@@ -78,7 +78,7 @@ class RestartProof:
     """
 
     last: int
-    by: Literal["count", "count_tail", "count_time", "remains"] = "count"
+    by: Literal["count", "count_tail", "remains"] = "count"
 
 
 def prove_by_count(

@@ -21,7 +21,6 @@ from walsyncd.core.follow.decision import (
     DmsHolder,
     Observation,
     ProvisionalProof,
-    ShmEvidence,
     mark_holds,
 )
 from walsyncd.core.follow.follow_state import FileFacts, SeenBesideWal
@@ -163,20 +162,13 @@ class SourceReader:
         mark, wal_pair = self.evidence.mark, self.wal_pair
         if mark is None or index is None or not self.tracked.wal_pairs.watched:
             return False
-        now_ms = self.environment.monotonic_ms()
-        evidence = wal_pair.evidence(mark)
-        return mark_holds(mark, index, evidence, shm_serial=wal_pair.serial, now_ms=now_ms, whole=whole)
+        return mark_holds(mark, index, wal_pair.evidence(mark), shm_serial=wal_pair.serial, whole=whole)
 
     def index_read(self, index: IndexHeader) -> None:
         """Keep what the wal-index showed at this look, after all of it was read."""
         wal_pair = self.wal_pair
         if wal_pair.shm is not None:
             wal_pair.index_reads.take(self._index_read, index, moving=frames_behind(wal_pair.wal, wal_pair.shm, index))
-
-    def is_final(self, index: IndexHeader, *, whole: bool) -> bool:
-        """Whether iChange would hold even if the -shm had been closed."""
-        mark, closed, now_ms = self.evidence.mark, ShmEvidence(closed=True), self.environment.monotonic_ms()
-        return mark_holds(mark, index, closed, shm_serial=self.wal_pair.serial, now_ms=now_ms, whole=whole)
 
     def accept_provisionally(self) -> None:
         """Note that a count is believed only because no CLOSE_WRITE has come so far."""

@@ -88,7 +88,7 @@ class Step:
     """What proved that nothing was missed where the WAL restarted: its count or its remains.
 
     The count alone is ``count``. If the wal-index was closed meanwhile, it needs that nothing of the old incarnation is
-    hidden (``count_tail``), or that no rebuilt counter can have come so far (``count_time``).
+    hidden (``count_tail``).
     """
 
     @property

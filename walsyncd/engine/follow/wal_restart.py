@@ -32,8 +32,7 @@ believed (``tail_is_complete``):
   room for these, it would have grown, and that is an event (MODIFY) that makes the mark void.
 
 The last two hold only if the new incarnation is the very next one, because the sums above leave out any in between. The
-first holds in any case, because an incarnation in between that held a commit would also have been copied back. The
-fourth reason to believe a count is time (``mark_holds``).
+first holds in any case, because an incarnation in between that held a commit would also have been copied back.
 
 A killed process loses its locks before its files are closed, so its CLOSE_WRITE may come after we have looked. If only
 the absence of a CLOSE_WRITE supports a count, the proof is therefore provisional: one that comes soon after turns it
@@ -155,7 +154,7 @@ def _prove(
     index, mark = seen.index, reader.evidence.mark
     whole = mark is not None and _is_whole(reader, cursor, found, remains, mark)
     if index is not None and mark is not None and reader.ichange_holds(index, whole=whole):
-        if not reader.is_final(index, whole=whole):
+        if not whole:
             reader.accept_provisionally()
         proof = prove_by_count(
             cursor,
@@ -166,8 +165,8 @@ def _prove(
             tail=remains.tail,
             behind=remains.behind,
         )
-        if isinstance(proof, RestartProof) and reader.wal_pair.evidence(mark).closed:
-            return replace(proof, by="count_tail" if whole else "count_time")
+        if isinstance(proof, RestartProof) and whole and reader.wal_pair.evidence(mark).closed:
+            return replace(proof, by="count_tail")
         return proof
     if state.file.boot_id != reader.environment.boot_id:
         return Gap.of(GapKind.UNCERTAIN, "the WAL restarted across a reboot")
