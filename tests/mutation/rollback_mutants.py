@@ -100,8 +100,8 @@ ROLLBACK_MUTANTS: tuple[Mutant, ...] = (
     mutant(
         "the file's times are asked after the last looks",
         "engine/rollback/page_scan.py",
-        "facts = facts if start.times.settled",
-        "facts = looks.facts() if start.times.settled",
+        "looks.last_facts  #",
+        "(looks.times(), looks.last_facts)[1]  #",
         "engine/rollback/test_page_scan.py",
     ),
     mutant(
@@ -166,6 +166,13 @@ ROLLBACK_MUTANTS: tuple[Mutant, ...] = (
         "        scans.note_known(events_before)",
         "        scans.note_known(events)",
         "engine/rollback/test_rollback_look.py",
+    ),
+    mutant(
+        "what a scan read of another file is taken",
+        "engine/rollback/database_scans.py",
+        "if not found.committed.facts.is_file(state.file):",
+        "if False:",
+        "engine/rollback/test_database_scans.py::test_a_scan_of_another_file_is_not_taken",
     ),
     mutant(
         "a write by another name of the file is known",

@@ -7,6 +7,7 @@ import os
 import sqlite3
 import time
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import apsw
@@ -26,6 +27,8 @@ from walsyncd.engine.restore.restorer import RestoreOptions
 from walsyncd.engine.rollback import database_scans
 from walsyncd.engine.rollback.committed_moment import FileLooks, Hindrance, MomentStart, begin_moment
 from walsyncd.engine.rollback.database_scans import again_in_s
+from walsyncd.engine.rollback.page_scan import ScanResult
+from walsyncd.engine.rollback.scanning import Scanning
 
 MODES = ["DELETE", "TRUNCATE", "PERSIST", "MEMORY", "OFF"]
 
@@ -72,6 +75,32 @@ def test_what_did_not_change_is_not_stored_again(place: Place) -> None:
             app.execute(f"UPDATE t SET y = randomblob(3000) WHERE x = {100 * number + 1}")
             place.sync()
         assert place.row().bucket_bytes - before < 5 * 20_000
+        assert restored(place) == path.read_bytes()
+
+
+def test_a_scan_of_another_file_is_not_taken(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file was replaced between the look that ordered the scan and the scan's opening of it: that is a gap."""
+    path = place.database()
+    taken: list[ScanResult] = []
+    original = Scanning.take
+
+    def take(scanning: Scanning) -> ScanResult:
+        found = original(scanning)
+        if found.committed is None or found.committed.facts is None or taken:
+            return found
+        facts = replace(found.committed.facts, inode=found.committed.facts.inode + 1)
+        taken.append(replace(found, committed=replace(found.committed, facts=facts)))
+        return taken[0]
+
+    with SqliteProcess(path) as app, running(place.settings("app")):
+        app.execute(*TABLE, filled(10))
+        place.sync()
+        monkeypatch.setattr(Scanning, "take", take)
+        app.execute("UPDATE t SET y = 1 WHERE x = 5")
+        place.sync()
+        assert taken
+        assert taken[0].new is not None
+        assert objects(place, "*.bridge.wal.zst")
         assert restored(place) == path.read_bytes()
 
 

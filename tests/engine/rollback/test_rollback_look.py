@@ -28,6 +28,7 @@ class NotedScans:
         self.map = has_map
         self.known = follow.tracked.wal_pairs.trail.file_events
         self.steps = 0
+        self.result: Step | None = None
 
     def has_map(self) -> bool:
         return self.map
@@ -44,7 +45,11 @@ class NotedScans:
     def look(self, state: FollowState) -> Step | None:
         return look_in_rollback_mode(self.follow.tracked, self.follow.environment, state, self)
 
-    def step(self, _state: FollowState) -> Step:
+    def taken(self, _state: FollowState) -> Step | None:
+        return self.result
+
+    def step(self, _state: FollowState, file_bytes: int) -> Step:
+        assert file_bytes == self.follow.path.stat().st_size
         self.steps += 1
         return Step(again_s=1.0)
 
@@ -66,6 +71,18 @@ def scanned(follow: Following, *, has_map: bool = True) -> Any:
     scans: Any = NotedScans(follow, has_map=has_map)
     follow.tracked.scans = scans
     return scans
+
+
+def test_what_a_scan_found_is_taken_without_a_look_at_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The result is of a moment that has passed. The look after it sees what the file is by then."""
+    path = tmp_path / "app.db"
+    with SqliteProcess(path) as app:
+        app.execute("CREATE TABLE t (x)")
+        with Following(path, tmp_path / "f").begin() as follow:
+            scans = scanned(follow)
+            scans.result = Step(again_s=7.0)
+            monkeypatch.setattr(rollback_look, "database_identity", lambda _tracked: pytest.fail("it was looked at"))
+            assert follow.step() == scans.result
 
 
 def test_a_change_is_scanned_and_an_empty_transaction_is_not(tmp_path: Path) -> None:

@@ -118,6 +118,8 @@ class BridgeBody:
         different = differs(expected, entries)
         if self._other is not None:
             different |= differs(apply(self._taken, self._other.entries(first, len(entries)), first), entries)
+        if not different.any():  # so it is with nearly all blocks
+            return
         numbers = (np.flatnonzero(different) + first).astype(np.uint32)
         numbers = numbers[numbers != lock_page(self.page_size)]
         if wanted is not None:

@@ -19,6 +19,8 @@ class DatabaseLooks:
         self._environment = environment
         self._file = file
         self._page_size = page_size
+        self.last_facts: FileFacts | None = None
+        """What the follow state keeps of the file, as of the last ``times``."""
 
     def events(self) -> int:
         """See ``FileLooks``."""
@@ -43,13 +45,9 @@ class DatabaseLooks:
 
     def times(self) -> FileTimes:
         """See ``FileLooks``."""
-        facts = self.facts()
+        self.last_facts = facts = file_facts(self._file.identity(), self._environment.boot_id, None)
         return FileTimes(facts.size, facts.mtime_ns, facts.ctime_ns, is_settled(facts, self._environment))
 
     def is_named(self) -> bool:
         """See ``FileLooks``."""
         return self._file.still_named()
-
-    def facts(self) -> FileFacts:
-        """Return what the follow state keeps of the file."""
-        return file_facts(self._file.identity(), self._environment.boot_id, None)

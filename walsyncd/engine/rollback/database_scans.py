@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from walsyncd.adapters.files.inotify import Event
 from walsyncd.adapters.journal.page_map_table import PageMapRow
 from walsyncd.core.follow.follow_state import FileFacts, FollowState, Stream
-from walsyncd.core.follow.gap import GapKind
+from walsyncd.core.follow.gap import Gap, GapKind
 from walsyncd.core.send.scan_pace import SMALL_BYTES
 from walsyncd.core.sqlite.dbheader import parse_database_header
 from walsyncd.core.stored.position import Position
@@ -28,6 +28,7 @@ from walsyncd.engine.follow.copy_frames import is_epoch_over
 from walsyncd.engine.follow.file_facts import changed_ns, database_identity
 from walsyncd.engine.follow.followed_database import FollowedDatabase
 from walsyncd.engine.follow.step import BaseReading, CommittedScan, Step, gap_step
+from walsyncd.engine.follow.wal_pairs import REPLACED
 from walsyncd.engine.rollback.committed_moment import Hindrance
 from walsyncd.engine.rollback.journal_capture import JournalCapture
 from walsyncd.engine.rollback.journal_pages import JournalPages, JournalProofs, JournalSource
@@ -86,6 +87,8 @@ class DatabaseScans:
         self._tracked = tracked
         self._limits = tools.environment.limits
         self._scanning = Scanning(tools, tracked)
+        self._known_map: PageMapRow | None = None
+        """The map as of the last ``has_map``, which each look asks."""
         self._closing: _Closing | None = None
         self._compared: int | None = None
         """How many events of the file there had been at the moment whose content is shipped; None if not known."""
@@ -108,7 +111,8 @@ class DatabaseScans:
 
     def has_map(self) -> bool:
         """See ``PageScans``."""
-        return self._map() is not None
+        self._known_map = self._map()
+        return self._known_map is not None
 
     def is_closing(self) -> bool:
         """See ``FileScans``."""
@@ -139,7 +143,11 @@ class DatabaseScans:
         self._has_pages = step is not None
         return step
 
-    def step(self, state: FollowState) -> Step:
+    def taken(self, state: FollowState) -> Step | None:
+        """See ``FileScans``."""
+        return self._taken(state) if self._scanning.has_result else None
+
+    def step(self, state: FollowState, file_bytes: int) -> Step:
         """See ``FileScans``."""
         scanning = self._scanning
         self._date_change(state)
@@ -157,11 +165,11 @@ class DatabaseScans:
             quiet_s = min(wait_s, EVENTS_S if is_hindered else RECHECK_S)
             again_s = again_in_s(wait_s, scanning.hindrance, self._limits.busy_file_s - scanning.hindered_s())
             return Step(again_s=again_s, rest_until_s=time.monotonic() + quiet_s)
-        page_map, closing = self._map(), self._closing
+        page_map, closing = self._known_map, self._closing
         other = None if closing is None else closing.reading
         known = page_map if page_map is not None else other
         assert known is not None, "there is nothing to compare with"
-        pages = self._pages_to_read(known.page_size, is_all=closing is not None, is_early=rest_s > 0)
+        pages = self._pages_to_read(file_bytes, known.page_size, is_all=closing is not None, is_early=rest_s > 0)
         is_early = isinstance(pages, JournalPages) and pages.is_early
         scanning.begin(self._with_room(state.stream), known.page_size, pages, other=other, is_early=is_early)
         return _once_done()
@@ -279,17 +287,14 @@ class DatabaseScans:
         row = self._tools.journal.page_map(self._tracked.row_id)
         return row if row is not None and state is not None and row.generation == state.stream.generation else None
 
-    def _pages_to_read(self, page_size: int, *, is_all: bool, is_early: bool) -> PagesToRead:
+    def _pages_to_read(self, file_bytes: int, page_size: int, *, is_all: bool, is_early: bool) -> PagesToRead:
         """Return which pages the next scan reads.
 
         ``is_all``: it compares them with more than the map. ``is_early``: it must not read all of a large file.
         """
-        file = self._tracked.open() if self._tracked.wal_pairs.watched else None
-        if file is None:
+        if not self._tracked.wal_pairs.watched:
             self._proofs.forget()
             return AllPages()
-        with file:
-            file_bytes = file.size()
         return self._proofs.pages(file_bytes, page_size, is_all=is_all, is_early=is_early) or AllPages()
 
     def _with_room(self, stream: Stream) -> Stream:
@@ -314,6 +319,10 @@ class DatabaseScans:
             if found.hindrance is Hindrance.UNPROVEN:
                 self._proofs.is_early = False
             return Step(again_s=self._scanning.wait_s(is_early=self._proofs.is_early), rest_until_s=0.0)
+        assert found.committed is not None
+        assert found.committed.facts is not None
+        if not found.committed.facts.is_file(state.file):
+            return Step(gap=Gap.of(GapKind.REPLACED, REPLACED))
         writes = self._tracked.wal_pairs.database_writes
         is_last = self._is_last(found.committed)
         return Step(
@@ -326,11 +335,11 @@ class DatabaseScans:
             rest_until_s=0.0,
         )
 
-    def _is_last(self, moment: CommittedScan | None) -> bool:
+    def _is_last(self, moment: CommittedScan) -> bool:
         """Whether the file has not been written since the moment, as events tell."""
         self._tools.environment.drain()
         pairs = self._tracked.wal_pairs
-        return moment is not None and pairs.watched and pairs.trail.file_events == moment.events
+        return pairs.watched and pairs.trail.file_events == moment.events
 
 
 def _once_done() -> Step:

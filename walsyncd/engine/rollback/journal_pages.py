@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import Self
 
 from walsyncd.adapters.files.inotify import Event
 from walsyncd.adapters.files.rollback_files import writer_locks
@@ -120,11 +121,9 @@ class JournalPages:
             return self._changed(self._known.counter, page_1, journals)
 
     def _changed(self, counter: int, page_1: bytes, journals: Sequence[SeenJournal]) -> ChangedPages | ScanReason:
-        file, size = self._source.open(), self._page_size
-        if file is None:
-            return Doubt.REPLACED
-        with file:
-            return changed_pages(counter, page_1, journals, lambda n: file.pread((n - 1) * size, size), size)
+        with _LazyPages(self._source.open, self._page_size) as pages:
+            found = changed_pages(counter, page_1, journals, pages.page, self._page_size)
+            return Doubt.REPLACED if pages.is_gone else found
 
     def are_complete(self) -> bool:
         """See ``PagesToRead``. A kept journal must not have been used since it was read."""
@@ -153,6 +152,33 @@ class JournalPages:
         else:
             self._known = KnownState(self._counter, self._source.capture.begin(self._mark))
         return self._known
+
+
+class _LazyPages:
+    """The pages of the database, which is opened when the first one is asked for: most transactions need none."""
+
+    def __init__(self, open_database: Callable[[], OpenFile | None], page_size: int) -> None:
+        self._open = open_database
+        self._page_size = page_size
+        self._file: OpenFile | None = None
+        self.is_gone = False
+        """Whether there was no database when a page was asked for."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        if self._file is not None:
+            self._file.close()
+
+    def page(self, number: int) -> bytes:
+        """Return a page, or nothing past the end of the file or if there is none."""
+        if self._file is None:
+            self._file = self._open()
+        if self._file is None:
+            self.is_gone = True
+            return b""
+        return self._file.pread((number - 1) * self._page_size, self._page_size)
 
 
 def _parsed(journal: OpenFile, page_size: int) -> RollbackJournal | JournalFault:

@@ -94,6 +94,8 @@ class _Moment:
 
 def with_page_1(pages: PageList) -> PageList:
     """Return the list with page 1 in it: every commit that changes anything writes it."""
+    if len(pages.numbers) and pages.numbers[0] == 1:
+        return pages
     return PageList(np.union1d(pages.numbers, [1]).astype(np.uint32), pages.beyond)
 
 
@@ -201,7 +203,6 @@ class PageScan:
     def _end(self, looks: DatabaseLooks, moment: _Moment) -> Hindrance | None:
         """Answer if what was read last was read at one moment. Otherwise return why it was not."""
         order, start = self._order, moment.start
-        facts = looks.facts()  # before the last looks: later ones may show a commit that was not read
         hindrance = end_moment(looks, start, self._page_1 or start.page_1)
         if hindrance is None and not order.pages.are_complete():
             hindrance = Hindrance.UNPROVEN
@@ -215,7 +216,8 @@ class PageScan:
             # Only a write ends that, so nothing is gained by another scan soon.
             self._answer.set_result(ScanResult(Hindrance.SHORT if pages else Hindrance.EMPTY, 0.0, size))
             return None
-        counter = _counter(start.page_1)
+        counter, facts = _counter(start.page_1), looks.last_facts  # of before the last looks, as at the start
+        assert facts is not None
         committed = CommittedScan(start.events, moment.journal_events, moment.at_s, moment.at_ms, counter, facts)
         facts = facts if start.times.settled else facts.unknown()
         self._answer.set_result(self._result(start, pages, facts, committed))

@@ -38,14 +38,23 @@ class FileScans(Protocol):
     def note_known(self, events: int) -> None:
         """Note that what happened up to this number of events (``WriteTrail.file_events``) has been dealt with."""
 
-    def step(self, state: FollowState) -> Step:
-        """Take one step towards shipping what changed."""
+    def taken(self, state: FollowState) -> Step | None:
+        """Return the step that ships what a scan found, or None if no scan has found a committed state."""
+
+    def step(self, state: FollowState, file_bytes: int) -> Step:
+        """Take one step towards shipping what changed. ``file_bytes`` is the size of the file."""
 
 
 def look_in_rollback_mode(
     tracked: FollowedDatabase, environment: Environment, state: FollowState, scans: FileScans
 ) -> Step | None:
-    """Look at a database without a WAL. Returns None if its page size can't be read, as in an encrypted file."""
+    """Look at a database without a WAL. Returns None if its page size can't be read, as in an encrypted file.
+
+    What a scan found is taken before anything is looked at: it is of a moment that has passed, and the scan has looked
+    itself. What has happened since is seen by the next look.
+    """
+    if (step := scans.taken(state)) is not None:
+        return step
     has_map = scans.has_map()  # asked once: each answer is a query of the journal
     if not has_map and not has_page_size(tracked):
         return None
@@ -67,7 +76,7 @@ def look_in_rollback_mode(
         scans.note_known(events_before)  # an event that is queued since may be of a write after the facts were read
         return _unchanged(environment, state, facts, writes, is_watched=pairs.watched)
     if has_map or scans.is_closing():
-        return scans.step(state)
+        return scans.step(state, facts.size)
     scans.note_known(events)
     return replace(_unchanged(environment, state, facts, writes, is_watched=pairs.watched), base_wanted=CHANGED)
 

@@ -68,6 +68,12 @@ class Scanning:
         """Whether the result of the scan under way is there."""
         return self._answer is not None and self._answer.done()
 
+    @property
+    def has_result(self) -> bool:
+        """Whether the scan under way is done, and has found a committed state."""
+        answer = self._answer
+        return answer is not None and answer.done() and answer.exception() is None and not answer.result().hindrance
+
     def wait_s(self, *, is_early: bool = False) -> float:
         """Return how long to wait before the next scan. ``is_early``: it will not read all pages of a large file."""
         tracked = self.tracked
