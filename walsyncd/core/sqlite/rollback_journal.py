@@ -212,8 +212,10 @@ def _first_kept_record(read: Read, page_size: int) -> tuple[int, int]:
 def _may_be_cut(end: int, size: int, page_size: int) -> bool:
     """Whether PRAGMA journal_size_limit may have cut records off that ended here.
 
-    A cut that leaves part of a record is seen by that. One between two records is seen if the limit is a multiple of
-    512 or 100 bytes, as limits are that people choose.
+    SQLite cuts after it has zeroed the header, to exactly the limit (pager.c, zeroJournalHdr; tried with limits of 0 to
+    1 MiB). A cut that leaves part of a record is seen by that. One between two records is seen if the limit is a
+    multiple of 512 or 100 bytes, as limits are that people choose. Nothing shows another one: the file is as after a
+    transaction that had just so many records, which is common. The manual names those limits.
     """
     if end == size:
         return size % 512 == 0 or size % 100 == 0
