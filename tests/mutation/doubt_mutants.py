@@ -9,6 +9,7 @@ CHECKPOINTS = "core/follow/checkpoint_evidence.py"
 PAIR = "engine/follow/wal_pair.py"
 DOUBTS = "engine/follow/test_doubts.py"
 OVERWRITTEN = "engine/content/test_overwritten_pages.py"
+WRITTEN_WAL = "engine/follow/test_written_wal.py"
 
 DOUBT_MUTANTS = (
     mutant(
@@ -209,5 +210,34 @@ DOUBT_MUTANTS = (
         "if start.origin.state.overwritten is not None:",
         "if False:",
         "engine/content/test_epoch_start.py::test_pages_that_somebody_wrote_over_are_not_taken_from_the_wal",
+    ),
+    mutant(
+        "a look that finds nothing new does not ask whether the last frame is there",
+        "engine/follow/look.py",
+        "if not reader.holds(cursor):",
+        "if False:",
+        f"{WRITTEN_WAL}::test_an_older_copy_of_the_same_incarnation",
+    ),
+    mutant(
+        "commits after a hole are taken",
+        "engine/follow/copy_frames.py",
+        "case _ if not holds:",
+        "case _ if False:",
+        f"{WRITTEN_WAL}::test_an_older_copy_of_the_same_incarnation",
+    ),
+    mutant(
+        "a hole is what older SQLite publishes, so that nothing begins before the WAL has restarted",
+        "core/follow/decision.py",
+        "read.end is FrameEnd.HOLE or (read.end is FrameEnd.DATA and read.next_salts is None)",
+        "read.end is FrameEnd.DATA and read.next_salts is None",
+        "core/follow/test_decision.py::test_a_published_frame_that_is_not_there",
+        f"{WRITTEN_WAL}::test_a_copy_that_has_all_that_was_shipped",
+    ),
+    mutant(
+        "what was read ahead is joined over a hole",
+        "engine/read_ahead/ahead_look.py",
+        "return before.pread(start, FRAME_HEADER_SIZE) == data[:FRAME_HEADER_SIZE]",
+        "return True",
+        "engine/read_ahead/test_ahead_look.py::test_frames_that_were_written_over_are_joined_with_nothing",
     ),
 )

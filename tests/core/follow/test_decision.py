@@ -24,8 +24,8 @@ from walsyncd.core.follow.decision import (
     salts_now,
     settle,
 )
-from walsyncd.core.follow.gap import Gap
-from walsyncd.core.sqlite.wal import FrameEnd, Frames, WalHeader
+from walsyncd.core.follow.gap import Gap, GapKind
+from walsyncd.core.sqlite.wal import FrameEnd, Frames, Salts, WalHeader
 from walsyncd.core.sqlite.walindex import IndexHeader
 
 OURS, NEXT = (10, 20), (11, 99)
@@ -137,9 +137,20 @@ def test_somebody_came_while_the_wal_was_scanned() -> None:
     assert isinstance(settle(Copy(CURSOR, 8), frames(6, [0, 0, 9]), live(index(5)), asked=8), Again)
 
 
+@pytest.mark.parametrize(("end", "next_salts"), [(FrameEnd.DATA, None), (FrameEnd.HOLE, (0, 0))])
+def test_a_published_frame_that_is_not_there(end: FrameEnd, next_salts: Salts | None) -> None:
+    """Something else was written over the -wal, so the file ends, or has a hole that ends where SQLite continued."""
+    read = replace(frames(6, [0]), end=end, next_salts=next_salts)
+    gap = settle(Copy(CURSOR, 8), read, live(index(8)), asked=8)
+    assert isinstance(gap, Gap)
+    assert "frame 7, which was committed, is gone" in gap.reason
+    assert (gap.kind, gap.blocked) == (GapKind.REVERTED, None)
+
+
 def test_a_published_frame_that_does_not_fit() -> None:
     """In the same salts: history was rewritten."""
-    short = settle(Copy(CURSOR, 8), frames(6, [0]), live(index(8)), asked=8)
+    read = replace(frames(6, [0]), end=FrameEnd.CHAIN, next_salts=CURSOR.salts)
+    short = settle(Copy(CURSOR, 8), read, live(index(8)), asked=8)
     assert isinstance(short, Gap)
     assert "frame 7 of 8 was published and does not continue the chain" in short.reason
     assert (short.remedy, short.blocked) == ("", None)

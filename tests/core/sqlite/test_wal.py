@@ -140,8 +140,10 @@ def test_old_incarnation_behind_the_new(tmp_path: Path) -> None:
 def test_zeros_behind_the_frames(small_wal: bytes) -> None:
     """A file that was lengthened but not written is distinguished from another incarnation."""
     frames = all_frames(small_wal + bytes(536))
-    assert (frames.end, frames.next_salts) == (FrameEnd.ZERO, (0, 0))
+    assert (frames.end, frames.next_salts) == (FrameEnd.HOLE, (0, 0))
     assert bytes(frames.data) == small_wal[WAL_HEADER_SIZE:]
+    frames = all_frames(small_wal + (7).to_bytes(4, "big") + bytes(532))
+    assert (frames.end, frames.next_salts) == (FrameEnd.ZERO, (0, 0))
 
 
 def test_page_number_zero_is_not_a_frame() -> None:

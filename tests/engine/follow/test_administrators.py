@@ -57,7 +57,9 @@ class Files:
     def enter(self) -> None:
         """The state in which the administrator finds it."""
         assert self.app is not None
-        self.app.execute(*(insert(value) for value in range(10, 14)))
+        self.app.execute(insert(10), insert(11))
+        self.earlier_wal = self.wal.read_bytes()
+        self.app.execute(insert(12), insert(13))
         if self.state == "copied back":
             self.app.execute("PRAGMA wal_checkpoint")
         elif self.state == "truncated":
@@ -82,6 +84,8 @@ class Files:
                 Path(f"{self.path}.new").rename(self.path)
             case "old -wal":
                 self.wal.write_bytes(self.old_wal)
+            case "earlier -wal":  # of the same incarnation
+                self.wal.write_bytes(self.earlier_wal)
         if self.state == "running":
             self.write(20)
 
@@ -117,7 +121,7 @@ def rows_of(path: Path) -> list[Any] | str:
             return str(error)
 
 
-OPERATIONS = ("remove -shm", "remove -wal", "copy over", "truncate -wal", "rename over", "old -wal")
+OPERATIONS = ("remove -shm", "remove -wal", "copy over", "truncate -wal", "rename over", "old -wal", "earlier -wal")
 
 
 def sequences() -> Iterator[tuple[str, str, tuple[str, ...]]]:
@@ -131,7 +135,7 @@ KNOWN = tuple(
     (state, "stopped", operations)
     for operations in (("copy over", "remove -shm"), ("remove -shm", "copy over"))
     for state in ("frames", "copied back", "idle", "running")
-)
+) + tuple((state, watcher, ("earlier -wal",)) for state in ("idle", "running") for watcher in WATCHERS)
 
 
 def chosen() -> list[tuple[str, str, tuple[str, ...]]]:

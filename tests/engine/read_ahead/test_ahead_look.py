@@ -11,6 +11,7 @@ from walsyncd.core.sqlite.walindex import IndexHeader
 from walsyncd.engine.read_ahead.ahead_look import AheadLook, NotReadError, joined
 
 OLD, NEW = (1, 10), (2, 20)
+FRAME = 40  # bytes: a frame's header, and a very small page
 
 
 def index(salts: tuple[int, int], max_frame: int) -> IndexHeader:
@@ -55,13 +56,21 @@ def test_only_what_was_read_is_returned() -> None:
 
 def test_looks_are_joined_without_a_seam() -> None:
     """Each begins with the last frame of the one before, and the header after it is not doubled."""
-    first = look(cursor(OLD, 1), index(OLD, 2), (0, b"AABBh"))
-    second = look(cursor(OLD, 2), index(OLD, 4), (2, b"BBCCDDh"))
+    one, two, three, four = (bytes([number]) * FRAME for number in range(1, 5))
+    first = look(cursor(OLD, 1), index(OLD, 2), (0, one + two + b"h"))
+    second = look(cursor(OLD, 2), index(OLD, 4), (FRAME, two + three + four + b"h"))
     assert second.goes_on(first)
     both = joined([first, replace(second, began_ms=9)])
-    assert both.extents == ((0, b"AABBCCDDh"),)
+    assert both.extents == ((0, one + two + three + four + b"h"),)
     assert (both.frames, both.index.max_frame, both.began_ms) == (1, 4, 9)
     assert joined([first]) is first
+
+
+def test_frames_that_were_written_over_are_joined_with_nothing() -> None:
+    """The second look begins with the last frame of the first one, and by then that was another one."""
+    first = look(cursor(OLD, 1), index(OLD, 2), (0, b"a" * FRAME + b"b" * FRAME))
+    hole = look(cursor(OLD, 2), index(OLD, 3), (FRAME, bytes(FRAME) + b"c" * FRAME))
+    assert not hole.goes_on(first)
 
 
 def test_a_restart_is_joined_with_nothing() -> None:

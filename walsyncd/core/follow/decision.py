@@ -22,8 +22,10 @@ from enum import Enum
 
 from walsyncd.core.follow.gap import Gap, GapKind
 from walsyncd.core.sqlite.checksum import Chain
-from walsyncd.core.sqlite.wal import Frames, Salts, WalHeader
+from walsyncd.core.sqlite.wal import FrameEnd, Frames, Salts, WalHeader
 from walsyncd.core.sqlite.walindex import IndexHeader
+
+WRITTEN_OVER_REMEDY = "restart the application: it may read pages that nobody wrote, and its commits build on them"
 
 
 class DmsHolder(Enum):
@@ -192,12 +194,29 @@ def settle(copy: Copy, read: Frames, after: Observation, *, asked: int) -> Frame
     if after.holder is DmsHolder.LIVE and after.index is not None and after.index.max_frame < copy.last:
         return Again("somebody opened the database while its WAL was scanned, and has published less of it")
     held = read.first + read.count - 1
+    if held < asked and _is_cut_off(read):
+        return written_over(held + 1)
     if held < asked:
         return broken_chain(held + 1, copy.last, read.next_salts, copy.cursor.salts)
     if held == copy.last and not read.sizes[-1]:
         text = "the last published frame, {frame}, does not commit: history was rewritten"
         return Gap.of(GapKind.REVERTED, text, frame=held)
     return read
+
+
+def _is_cut_off(read: Frames) -> bool:
+    """Whether nothing is there where the next frame was published: the file ends, or there is a hole."""
+    return read.end is FrameEnd.HOLE or (read.end is FrameEnd.DATA and read.next_salts is None)
+
+
+def written_over(frame: int) -> Gap:
+    """Return the gap at a committed frame that is not in the WAL any more, although the incarnation is the same.
+
+    A -wal that was copied over is shorter than the WAL, or ends with another incarnation. SQLite continues to write
+    after the last frame that it knows, so the chain of the new frames is good, and a hole may lie before them.
+    """
+    text = "somebody has written over the -wal of a database in use: frame {frame}, which was committed, is gone"
+    return Gap(GapKind.REVERTED, text, {"frame": frame}, remedy=WRITTEN_OVER_REMEDY)
 
 
 def broken_chain(frame: int, last: int, found: Salts | None, salts: Salts) -> Gap:

@@ -130,7 +130,8 @@ class FrameEnd(Enum):
 
     DATA = auto()  # no further whole frame in the data
     SALTS = auto()  # the next frame is of another incarnation
-    ZERO = auto()  # the next frame's salts are zero: never written, or lost
+    ZERO = auto()  # the next frame's salts are zero: written without them, or lost
+    HOLE = auto()  # the next frame has no page number either: nothing was ever written there
     CHAIN = auto()  # the next frame has our salts, but its checksum does not continue the chain
 
 
@@ -261,4 +262,6 @@ def _what_follows(rest: memoryview, header: WalHeader) -> tuple[FrameEnd, tuple[
         return FrameEnd.DATA, salts
     if salts == header.salts:
         return FrameEnd.CHAIN, salts
-    return (FrameEnd.ZERO if salts == (0, 0) else FrameEnd.SALTS), salts
+    if salts != (0, 0):
+        return FrameEnd.SALTS, salts
+    return (FrameEnd.ZERO if following.page_number else FrameEnd.HOLE), salts

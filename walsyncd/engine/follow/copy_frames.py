@@ -16,7 +16,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from walsyncd.adapters.journal.journal import NewObject
-from walsyncd.core.follow.decision import Again, Copy, CounterMark, Cursor, Observation, settle
+from walsyncd.core.follow.decision import Again, Copy, CounterMark, Cursor, Observation, settle, written_over
 from walsyncd.core.follow.evidence import Scanned
 from walsyncd.core.follow.follow_state import FollowState, Stream
 from walsyncd.core.follow.gap import Gap, GapKind
@@ -56,6 +56,7 @@ def copy_frames(reader: SourceReader, state: FollowState, copy: Copy, seen: Obse
         return AT_ONCE
     count = min(copy.last - reached.frames, max(1, reader.environment.limits.batch_bytes // header.frame_size))
     frames = reader.read(reached, count)
+    holds = reader.holds(reached)  # after the reading, so that the next look sees what is written over after this one
     match settle(copy, frames, reader.observe(), asked=reached.frames + count):
         case Again(_):
             reader.drop_pending()
@@ -63,6 +64,8 @@ def copy_frames(reader: SourceReader, state: FollowState, copy: Copy, seen: Obse
             return AT_ONCE
         case Gap() as gap:
             return Step(gap=gap)
+        case _ if not holds:
+            return Step(gap=written_over(reached.frames))
         case settled:
             return _take(reader, state, copy, reached, settled, seen)
 

@@ -330,7 +330,7 @@ class Follower:
             other_salts = partial(has_other_salts, tracked, gap.blocked)
             self._end_generation(tracked, gap, once="the WAL has restarted", may_begin=other_salts)
         elif self._begin_bridge(tracked, gap):
-            remedy = "the pages that differ are shipped, and the generation goes on"
+            remedy = f"{gap.remedy and gap.remedy + '; '}the pages that differ are shipped, and the generation goes on"
             self._note(tracked, StateReport(DatabaseState.DEGRADED, gap.reason), remedy)
         else:
             self._end_generation(tracked, gap)

@@ -12,7 +12,18 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from walsyncd.core.follow.decision import Again, Copy, Cursor, Emptied, Idle, Observation, Restarted, decide
+from walsyncd.core.follow.decision import (
+    Again,
+    Copy,
+    Cursor,
+    Emptied,
+    Idle,
+    Observation,
+    Restarted,
+    decide,
+    salts_now,
+    written_over,
+)
 from walsyncd.core.follow.evidence import Lag
 from walsyncd.core.follow.follow_state import FollowState
 from walsyncd.core.follow.gap import Gap, GapKind
@@ -241,6 +252,9 @@ def _follow(reader: SourceReader, state: FollowState, cursor: Cursor) -> Step:
 
 
 def _idle(reader: SourceReader, state: FollowState, cursor: Cursor, seen: Observation) -> Step:
+    if not reader.holds(cursor):
+        restarted = salts_now(reader.observe()) != cursor.salts
+        return AT_ONCE if restarted else Step(gap=written_over(cursor.frames))
     if reader.wal_pair.ended:
         return end_of_wal(reader.tracked, reader.environment, state)
     moving = reader.is_moving(cursor)

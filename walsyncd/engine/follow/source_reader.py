@@ -251,6 +251,10 @@ class SourceReader:
 
     def still_holds(self, cursor: Cursor) -> bool:
         """Whether the cursor's frame is where it was, with its checksum, which covers all frames before it."""
+        return self.holds(cursor)
+
+    def holds(self, cursor: Cursor) -> bool:
+        """Whether the cursor's frame was where it was, with its checksum, when what this look reads was read."""
         if cursor.header is None or not cursor.frames:
             return True
         found = self._frame_header(cursor.frames, cursor.header)

@@ -65,9 +65,15 @@ class AheadLook:
         return cursor.salts == self.index.salts and first <= cursor.frames < self.index.max_frame
 
     def goes_on(self, before: AheadLook) -> bool:
-        """Whether it and ``before`` are of one incarnation, and nothing lies between them."""
+        """Whether it and ``before`` are of one incarnation, and nothing lies between them.
+
+        It begins with the last frame of ``before``, which is another one if somebody has written over the -wal.
+        """
         is_same = before.salts == before.index.salts == self.salts == self.index.salts
-        return is_same and self.frames == before.index.max_frame
+        if not is_same or self.frames != before.index.max_frame:
+            return False
+        start, data = self.extents[0]
+        return before.pread(start, FRAME_HEADER_SIZE) == data[:FRAME_HEADER_SIZE]
 
     def pread(self, offset: int, length: int) -> bytes:
         """Return what was read of these bytes. They are fewer at the end of the WAL, and where the reading ended.

@@ -1,0 +1,148 @@
+"""Somebody writes over the -wal of a database in use with an older copy of it: frames that were committed are gone."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.adapters.files.sqlite_process import SqliteError, SqliteProcess
+from tests.engine.following import CHECKPOINT, Following, insert
+from tests.engine.running import Place, restored_values, running, wait_for
+from walsyncd.core.follow.database_state import DatabaseState
+
+Act = Callable[[Path, Path], object]
+WORDS = "written over the -wal of a database in use"
+PAUSE_MS = 100
+LOOKS_MAX = 200
+
+
+def copy(old: Path, wal: Path) -> None:
+    """Like cp: the file is cut to nothing, and written."""
+    shutil.copyfile(old, wal)
+
+
+def truncate(old: Path, wal: Path) -> None:
+    """No CLOSE_WRITE tells of it."""
+    os.truncate(wal, old.stat().st_size)
+
+
+def write_in_place(old: Path, wal: Path) -> None:
+    """Like dd conv=notrunc, and rsync --inplace."""
+    with wal.open("r+b") as file:
+        file.write(old.read_bytes())
+
+
+def side(path: Path, suffix: str) -> Path:
+    return path.with_name(path.name + suffix)
+
+
+@pytest.fixture
+def old(tmp_path: Path) -> Path:
+    return tmp_path / "old-wal"
+
+
+@pytest.mark.parametrize("commits", [0, 2])
+@pytest.mark.parametrize(("act", "is_long"), [(copy, False), (copy, True), (truncate, False), (write_in_place, True)])
+def test_an_older_copy_of_the_same_incarnation(
+    app: SqliteProcess, follow: Following, old: Path, act: Act, *, is_long: bool, commits: int
+) -> None:
+    """It is shorter, or it is as long and ends with another incarnation; the application commits after it, or not."""
+    wal = side(follow.path, "-wal")
+    if is_long:
+        app.execute(*(insert(value) for value in range(20)), CHECKPOINT)
+        assert not follow.settled().gap
+    app.execute(insert(1))
+    assert not follow.settled().gap
+    shutil.copyfile(wal, old)
+    app.execute(insert(2))
+    assert not follow.settled().gap
+    act(old, wal)
+    for value in range(commits):
+        app.execute(insert(value))
+    follow.finds_gap(WORDS)
+
+
+def test_a_copy_that_has_all_that_was_shipped(app: SqliteProcess, follow: Following, old: Path) -> None:
+    """What was committed after it is not shipped, although SQLite continues to commit."""
+    wal = side(follow.path, "-wal")
+    app.execute(insert(1))
+    assert not follow.settled().gap
+    shutil.copyfile(wal, old)
+    app.execute(insert(2))
+    copy(old, wal)
+    app.execute(insert(3))
+    follow.finds_gap(WORDS)
+
+
+def test_a_copy_that_changes_nothing(app: SqliteProcess, follow: Following, old: Path) -> None:
+    """A prefix that is written over itself, and a whole copy."""
+    wal = side(follow.path, "-wal")
+    app.execute(insert(1))
+    shutil.copyfile(wal, old)
+    app.execute(insert(2))
+    assert not follow.settled().gap
+    write_in_place(old, wal)
+    assert not follow.settled().gap
+    shutil.copyfile(wal, old)
+    copy(old, wal)
+    assert not follow.settled().gap
+    app.execute(insert(3))
+    follow.sees_all(app)
+
+
+@pytest.mark.parametrize("has_index", [False, True])
+@pytest.mark.parametrize("commits", [0, 1, 2])
+def test_a_copy_of_another_incarnation(
+    app: SqliteProcess, follow: Following, old: Path, *, has_index: bool, commits: int
+) -> None:
+    """Also if the -shm of that time is copied with it."""
+    wal, shm, old_shm = side(follow.path, "-wal"), side(follow.path, "-shm"), old.with_name("old-shm")
+    app.execute(insert(1))
+    assert not follow.settled().gap
+    shutil.copyfile(wal, old)
+    shutil.copyfile(shm, old_shm)
+    app.execute(CHECKPOINT, insert(2))
+    assert not follow.settled().gap
+    copy(old, wal)
+    if has_index:
+        shutil.copyfile(old_shm, shm)
+    for value in range(commits):
+        try:
+            app.execute(insert(value))
+        except SqliteError:
+            break
+    for _ in range(LOOKS_MAX):
+        if follow.step().gap is not None:
+            return
+        follow.ahead_ms += PAUSE_MS
+    raise AssertionError("nothing was reported")
+
+
+def test_status_reports_it_and_the_next_application_is_followed(tmp_path: Path, old: Path) -> None:
+    """The state is degraded, with the cause, until the WAL is recovered: without what was written over."""
+    place = Place(tmp_path)
+    path = place.database()
+    wal = side(path, "-wal")
+    with SqliteProcess(path) as app, running(place.settings("app")), place.journal() as journal:
+        app.execute("PRAGMA journal_mode=WAL", "CREATE TABLE t (x)", insert(1))
+        place.sync()
+        wait_for(lambda: journal.page_map(1) is not None)
+        shutil.copyfile(wal, old)
+        app.execute(insert(2))
+        place.sync()
+        copy(old, wal)
+        app.execute(insert(3))
+        wait_for(lambda: place.row().state is DatabaseState.DEGRADED)
+        assert WORDS in place.row().cause
+        app.kill()
+        with SqliteProcess(path) as other:
+            assert other.execute("SELECT x FROM t") == [[1]]
+            place.sync()
+            assert restored_values(place) == [1]
+            other.execute(insert(4))
+            place.sync()
+            assert restored_values(place) == [1, 4]
