@@ -268,4 +268,11 @@ CONTENT_MUTANTS: tuple[Mutant, ...] = (
         "if False:",
         "engine/content/test_bridge_body.py::test_the_epoch_before_may_grow_while_it_is_built",
     ),
+    mutant(
+        "a single round does not wait for the epoch of a base",
+        "engine/daemon/single_round.py",
+        "if tracked.base.awaits_restart and not tracked.base.hindrance:",
+        "if False:",
+        "engine/daemon/test_single_round.py::test_a_base_of_a_wal_that_does_not_restart",
+    ),
 )

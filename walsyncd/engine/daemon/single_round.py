@@ -3,7 +3,8 @@
 A thread of the daemon waits for this while all others work as usual:
 
 1. Every database was looked at.
-2. Every object that was spooled is stored, and no base is due or under way.
+2. Every object that was spooled is stored, and no base is due or under way. A base that waits for the WAL to restart is
+   waited for as long as nothing prevents the epoch that is begun for it (``engine.content.epoch_start``).
 3. Compaction and pruning have done what was due.
 
 It stops waiting for a database that can't be read or that another daemon has taken over, and for a base that was
@@ -105,6 +106,8 @@ class SingleRound:
             return row.cause or "its next generation has not begun"
         if self._destinations.of(tracked.row_id).snapshotter.is_due(tracked):
             return row.error or "a base is due and not stored"
+        if tracked.base.awaits_restart and not tracked.base.hindrance:
+            return row.error or "no epoch was begun for the base that is due"
         return ""
 
     def _given_up(self) -> dict[str, str]:
