@@ -240,4 +240,18 @@ DOUBT_MUTANTS = (
         "return True",
         "engine/read_ahead/test_ahead_look.py::test_frames_that_were_written_over_are_joined_with_nothing",
     ),
+    mutant(
+        "who commits without SQLite's locks is bridged up to the end of the chain",
+        "engine/follow/copy_frames.py",
+        "remedy=UNLOCKED_REMEDY, blocked=copy.cursor.salts",
+        "remedy=UNLOCKED_REMEDY",
+        "engine/follow/test_unlocked_index.py",
+    ),
+    mutant(
+        "what a wal-index that nobody seems to use counts is kept only once it has more than the WAL",
+        "engine/follow/copy_frames.py",
+        "or index.salts != copy.cursor.salts:\n        return False\n    reader.note",
+        "or index.salts != copy.cursor.salts or index.max_frame <= copy.last:\n        return False\n    reader.note",
+        f"{DOUBTS}::test_an_application_that_drops_its_locks",
+    ),
 )

@@ -44,8 +44,8 @@ class Evidence:
     ``verified``: this run of the daemon has seen that the WAL still holds what was shipped of it. ``mark`` belongs to
     the follow state's cursor. ``provisional`` is the last count that was believed because an event had not come; the
     event may still come. ``quiet_since_ms`` is since when nobody has had the database open (monotonic); it is kept
-    only while it matters, which is after a reboot. ``stale_ichange`` is the count of a wal-index that nobody seems to
-    use although it has frames that the WAL does not hold.
+    only while it matters, which is after a reboot. ``stale_ichange`` is what a wal-index counted at the last
+    look at which nobody seemed to use it.
     """
 
     verified: bool = False

@@ -29,6 +29,9 @@ from walsyncd.engine.follow.step import AT_ONCE, Step, gap_step
 from walsyncd.errors import WalsyncdError
 
 EPOCH_FRAMES_MAX = 1 << 31  # a frame number has 32 bits, and an epoch with a base under way is not closed
+UNLOCKED_REMEDY = (
+    "restart the application, use SQLite 3.50.2 or later, and let nothing in its process open and close the -shm file"
+)
 UNLOCKED = "a process uses the wal-index without SQLite's locks, and the WAL does not hold what it commits"
 AHEAD_FRAMES_MIN = 32  # a look that finds as many may be one of a burst
 SCAN_REST = 10  # a scan that found nothing new is followed by a rest of this many times its duration
@@ -45,7 +48,7 @@ def copy_frames(reader: SourceReader, state: FollowState, copy: Copy, seen: Obse
             return _forked(reader, copy.cursor)
         copy = Copy(copy.cursor, _scan(reader, copy.cursor))
         if _is_index_used(reader, copy):
-            return gap_step(GapKind.DOUBT, UNLOCKED)
+            return Step(gap=Gap(GapKind.DOUBT, UNLOCKED, remedy=UNLOCKED_REMEDY, blocked=copy.cursor.salts))
         if copy.last == copy.cursor.frames:
             is_over = reader.wal_pair.ended
             return end_of_wal(reader.tracked, reader.environment, state) if is_over else Step(caught_up=True)
@@ -93,13 +96,16 @@ def _forked(reader: SourceReader, cursor: Cursor) -> Step:
 def _is_index_used(reader: SourceReader, copy: Copy) -> bool:
     """Whether a wal-index that nobody seems to use has more frames than the WAL's chain, and continues counting.
 
-    A process that opens and closes the -shm by itself drops SQLite's locks (fcntl(2)).
+    A process that opens and closes the -shm by itself drops SQLite's locks (fcntl(2)). The chain is read again after
+    the wal-index, because the frames of a commit are in the WAL before it is published.
     """
     index, counted = reader.left_index(), reader.evidence.stale_ichange
-    if index is None or copy.last is None or index.salts != copy.cursor.salts or index.max_frame <= copy.last:
+    if index is None or copy.last is None or index.salts != copy.cursor.salts:
         return False
     reader.note(stale_ichange=index.ichange)
-    return counted is not None and counted != index.ichange
+    if index.max_frame <= copy.last or counted in {None, index.ichange}:
+        return False
+    return index.max_frame > reader.last_commit(copy.cursor)
 
 
 def _scan(reader: SourceReader, cursor: Cursor) -> int:
