@@ -254,4 +254,11 @@ DOUBT_MUTANTS = (
         "or index.salts != copy.cursor.salts or index.max_frame <= copy.last:\n        return False\n    reader.note",
         f"{DOUBTS}::test_an_application_that_drops_its_locks",
     ),
+    mutant(
+        "a file that was written over is no longer than the WAL said",
+        "engine/follow/look.py",
+        "is_doubtful = step.life_ended or wal_pair.may_be_recovered()",
+        "is_doubtful = wal_pair.may_be_recovered()",
+        f"{OVERWRITTEN}::test_a_backup_that_is_longer_is_copied_over[False]",
+    ),
 )

@@ -211,6 +211,27 @@ def test_a_backup_is_copied_over(scene: Scene, *, is_small: bool) -> None:
             assert is_small or len(journal.generations(1)) > 1  # a look may fall into the copying
 
 
+@pytest.mark.parametrize("is_away", [False, True])
+def test_a_backup_that_is_longer_is_copied_over(scene: Scene, *, is_away: bool) -> None:
+    """As long as there is a WAL, SQLite believes its size; once the application has ended, that of the file counts."""
+    backup, rows = scene.place.folder / "backup.db", [f"longer..{number:02}" for number in range(20)]
+    with followed(scene):
+        commit_and_copy_back(scene)
+        shutil.copyfile(scene.path, backup)
+        with closing(sqlite3.connect(backup)) as connection, connection:
+            for row in rows:
+                connection.execute(insert(row))
+        shutil.copyfile(backup, scene.path)
+        scene.place.sync()
+        if not is_away:
+            scene.app.close()
+            scene.agrees("first.....", "second....", *rows)
+    if is_away:
+        scene.app.close()
+        with followed(scene):
+            scene.agrees("first.....", "second....", *rows)
+
+
 def test_a_scrub_compares_pages_that_were_copied_back(scene: Scene) -> None:
     """No event and no time tells of it, because the daemon was away and the time was put back."""
     with followed(scene):

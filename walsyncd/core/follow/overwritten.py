@@ -15,6 +15,9 @@ lasts. If fewer frames are copied back than before, or nobody uses the wal-index
 again. Between two looks all of that may happen, and a checkpoint after it, so the same is assumed if the -shm was
 written meanwhile or the daemon was away. Then the file is compared again, and the difference is bridged.
 
+A file that was written over may be longer than the WAL says. Readers believe the WAL, as long as it is there. So the
+file is compared again after the WAL has ended.
+
 Versions of SQLite before 3.11 read the frames' version until all frames are copied back. Without a wal-index (exclusive
 mode) it is not known what was copied back: the frames' version is taken, and the file is compared again after the WAL
 has restarted (``engine.content.page_content``).

@@ -49,6 +49,7 @@ REVOKED = (
     "the wal-index was closed right after the WAL restarted: if a writer was killed before, the commits were miscounted"
 )
 RECOVERED = "the WAL was recovered, or will be, so pages that somebody had written over count as they are in the WAL"
+ENDED = "the WAL has ended, and the database file, which somebody had written over, may be longer than the WAL said"
 LAG_MS = 290_000  # about the time between two slow looks: a wal-index that lags for so long does not catch up
 
 
@@ -83,9 +84,9 @@ def take_step(tracked: FollowedDatabase, environment: Environment) -> Step:
     step = replace(step, caught_up=step.caught_up and len(wal_pairs.queue) <= 1)
     if step.gap is None and wal_pair is not None and state.overwritten is not None:
         # The WAL may have been recovered and copied back since the last look, and even have restarted after that.
-        is_doubtful = wal_pair.may_be_recovered()
+        is_doubtful = step.life_ended or wal_pair.may_be_recovered()
         if is_doubtful or (step.caught_up and _frames_count_again(tracked, environment, step)):
-            return gap_step(GapKind.DOUBT, RECOVERED)
+            return gap_step(GapKind.DOUBT, ENDED if step.life_ended else RECOVERED)
     return step
 
 
