@@ -122,7 +122,7 @@ DOUBT_MUTANTS = (
     mutant(
         "a wal-index that nobody seems to use is stale, even if it counts on",
         "engine/follow/copy_frames.py",
-        "return counted is not None and counted != index.ichange",
+        "return index.max_frame > reader.last_commit(copy.cursor)",
         "return False",
         f"{DOUBTS}::test_an_application_that_drops_its_locks",
     ),
@@ -245,7 +245,7 @@ DOUBT_MUTANTS = (
         "engine/follow/copy_frames.py",
         "remedy=UNLOCKED_REMEDY, blocked=copy.cursor.salts",
         "remedy=UNLOCKED_REMEDY",
-        "engine/follow/test_unlocked_index.py",
+        "engine/follow/test_unlocked_index.py::test_no_sync_while_commits_are_not_stored",
     ),
     mutant(
         "what a wal-index that nobody seems to use counts is kept only once it has more than the WAL",
@@ -260,5 +260,12 @@ DOUBT_MUTANTS = (
         "is_doubtful = step.life_ended or wal_pair.may_be_recovered()",
         "is_doubtful = wal_pair.may_be_recovered()",
         f"{OVERWRITTEN}::test_a_backup_that_is_longer_is_copied_over[False]",
+    ),
+    mutant(
+        "a commit that comes after the chain was read is not in the WAL",
+        "engine/follow/copy_frames.py",
+        "return index.max_frame > reader.last_commit(copy.cursor)",
+        "return True",
+        "engine/follow/test_unlocked_index.py::test_a_commit_between_the_chain_and_the_wal_index",
     ),
 )

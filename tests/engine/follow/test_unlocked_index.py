@@ -14,10 +14,12 @@ from typing import Any
 import pytest
 
 from tests.adapters.files.sqlite_process import wal_database
-from tests.engine.following import CHECKPOINT, insert
+from tests.engine.following import CHECKPOINT, Following, insert
 from tests.engine.running import Place, restored_values, running, wait_for
 from walsyncd.core.follow.database_state import DatabaseState
+from walsyncd.core.sqlite.walindex import IndexHeader
 from walsyncd.engine.follow.copy_frames import UNLOCKED
+from walsyncd.engine.follow.source_reader import SourceReader
 
 SALTED = (3, 50, 2)  # from this version on SQLite publishes no frame without salts
 
@@ -54,6 +56,24 @@ def unlocked(path: Path) -> Iterator[Unlocked]:
     with subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         yield Unlocked(process)
         process.kill()
+
+
+def test_a_commit_between_the_chain_and_the_wal_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The wal-index has more than the WAL had when it was read, and counts on; but the WAL holds that, too."""
+    path = tmp_path / "app.db"
+    wal_database(path).close()
+    left_index = SourceReader.left_index
+    with unlocked(path) as app, Following(path, tmp_path / "f").begin() as follow:
+
+        def late(self: SourceReader) -> IndexHeader | None:
+            app.execute(insert(2))
+            return left_index(self)
+
+        app.execute(insert(1))
+        assert follow.look().gap is None
+        monkeypatch.setattr(SourceReader, "left_index", late)
+        for _ in range(5):
+            assert follow.step().gap is None
 
 
 @pytest.mark.skipif(sqlite3.sqlite_version_info >= SALTED, reason="this SQLite publishes no frame without salts")
