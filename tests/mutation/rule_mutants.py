@@ -216,6 +216,27 @@ RULE_MUTANTS = (
         "if False:",
         "engine/ship/test_shipper.py::test_a_machine_that_was_set_back_ends_the_generation",
     ),
+    mutant(
+        "a turn is not awaited though those before it move",
+        "engine/threads/examination.py",
+        "now_s - max(self._asked_s, self._moved_s()) > self._limits.answer_s_max",
+        "now_s - self._asked_s > self._limits.answer_s_max",
+        "engine/threads/test_examination.py::test_a_turn_is_awaited_while_those_before_it_move",
+    ),
+    mutant(
+        "a turn is awaited for ever",
+        "engine/threads/examination.py",
+        "or now_s - self._asked_s > self._limits.turn_s_max",
+        "or False",
+        "engine/threads/test_examination.py::test_a_turn_is_awaited_while_those_before_it_move",
+    ),
+    mutant(
+        "who was asked for first has the first turn, however large",
+        "engine/upkeep/continuation.py",
+        "heapq.heappush(self._asked, (size, ",
+        "heapq.heappush(self._asked, (0, ",
+        "engine/upkeep/test_continuation_order.py::test_small_databases_have_their_turn_first",
+    ),
     # -- the base
     Mutant(
         "a base that was interrupted keeps the N that was found before",

@@ -89,6 +89,12 @@ class Limits:
     whole_copy_bytes_per_s: float = 1 << 20
     """Of files that are copied whole for each change, on average: 84 GiB a day at most, however fast the store is."""
 
+    answer_s_max: float = 20.0
+    """To wait for whether another host has left a replica. A request takes a tenth of a second where all is well; a
+    busy machine and a slow line need more. After as long, a database that waits for its turn reports it."""
+    turn_s_max: float = 600.0
+    """To wait for the turn of a replica that another host may have left: enough for hundreds of small ones."""
+
     upkeep_calm_s: float = 1.0
     """Thousands of databases may begin, or close an epoch, at once. This gathers them into one round of upkeep."""
     replaced_after_ms: int = 3_600_000

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from walsyncd.engine.threads.examination import ANSWER_S_MAX, Examination
+from walsyncd.core.limits import DEFAULT_LIMITS
+from walsyncd.engine.threads.examination import AWAITS_TURN, IS_READ, Examination
+
+ANSWER_S_MAX, TURN_S_MAX = DEFAULT_LIMITS.answer_s_max, DEFAULT_LIMITS.turn_s_max
 
 
 class Asked:
@@ -12,7 +15,10 @@ class Asked:
         self.now_s = 0.0
         self.count = 0
         self.is_there = True
-        self.examination = Examination(self._ask, lambda: self.is_there, lambda: self.now_s)
+        self.moved_s = 0.0
+        self.examination = Examination(
+            self._ask, lambda: self.is_there, lambda: self.now_s, moved_s=lambda: self.moved_s
+        )
 
     def _ask(self) -> None:
         self.count += 1
@@ -78,3 +84,37 @@ def test_a_daemon_that_stops_begins_nothing() -> None:
     asked.examination.is_stopped = True
     asked.now_s = 100 * ANSWER_S_MAX
     assert asked.waits()
+
+
+def test_a_turn_is_awaited_while_those_before_it_move() -> None:
+    """Two hundred databases may have been moved at once. But nothing is shipped meanwhile, so there is an end."""
+    asked = Asked()
+    assert asked.waits()
+    while asked.now_s <= TURN_S_MAX:
+        assert asked.waits()
+        asked.moved_s, asked.now_s = asked.now_s, asked.now_s + ANSWER_S_MAX
+    assert not asked.waits()
+
+
+def test_a_turn_is_not_awaited_once_nothing_moves() -> None:
+    """The storage hangs at one before it."""
+    asked = Asked()
+    assert asked.waits()
+    asked.moved_s = asked.now_s = 100.0
+    assert asked.waits()
+    asked.now_s += ANSWER_S_MAX + 0.1
+    assert not asked.waits()
+
+
+def test_long_waiting_is_reported() -> None:
+    """Before its turn and at it, since nothing is shipped. A short one is not, nor one that is over."""
+    asked = Asked()
+    assert not asked.examination.trouble()
+    assert asked.waits()
+    assert not asked.examination.trouble()
+    asked.moved_s = asked.now_s = ANSWER_S_MAX + 1.0
+    assert asked.examination.trouble() == AWAITS_TURN
+    assert asked.examination.begin()
+    assert asked.examination.trouble() == IS_READ
+    asked.examination.end()
+    assert not asked.examination.trouble()

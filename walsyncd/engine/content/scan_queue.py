@@ -3,6 +3,9 @@
 All scans share one pace, because they may share a disk. Without a limit, a scan from a cold page cache slows a busy
 writer to a tenth (measured). In addition, the thread's I/O priority is the idle class.
 
+A pace for each device number would not be one for each disk. Every subvolume of Btrfs has a number of its own, and so
+has every partition and logical volume, so a hundred tenants on one disk would be read at a hundred times the pace.
+
 A scan is a generator that yields after each block what it waits for (``ScanWait``). The first urgent scan that waits
 for nothing continues, else the first of the others. So an urgent scan interrupts one that has a day.
 """

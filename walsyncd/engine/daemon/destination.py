@@ -101,12 +101,12 @@ class Destination:
         )
         self._journal, self._identity, self._follower = journal, identity, follower
         self._ownership = Ownership(journal, storage, identity, wall_ms)
-        self.continuations = self._continuing(environment.boot_id, bytes_per_s_max)
+        self.continuations = self._continuing(environment, bytes_per_s_max)
         self.driller = _driller(journal, storage, environment, follower, events, bytes_per_s_max)
         if keeping.delete:
             self._housekeeper = self._keeping_house(journal, environment, self._ownership, owns)
 
-    def _continuing(self, boot_id: str, bytes_per_s_max: float | None) -> Continuations:
+    def _continuing(self, environment: Environment, bytes_per_s_max: float | None) -> Continuations:
         return Continuations(
             self._journal,
             self.storage,
@@ -114,8 +114,9 @@ class Destination:
             map_writer=lambda row_id, page_size, suffix: self.content.maps.writer(row_id, page_size, suffix=suffix),
             interrupt=self._follower.interrupt,
             resume=self._continue,
-            boot_id=boot_id,
+            boot_id=environment.boot_id,
             bytes_per_s_max=bytes_per_s_max,
+            limits=environment.limits,
         )
 
     def _keeping_house(

@@ -380,13 +380,14 @@ class FollowedDatabase:
             else:
                 request.done.set_result(answer)
 
-    def awaits_examination(self) -> bool:
-        """Whether no generation may begin yet. For the follower's thread."""
+    def awaits_examination(self) -> StateReport | None:
+        """Return the state to report if no generation may begin yet. For the follower's thread."""
         if self.examination is None or not self.examination.must_wait():
-            return False
+            return None
         if self.examination.is_stopped:
             self.fail_requests(TransientError(f"{self.name} has no generation yet, and the daemon stops"))
-        return True
+        cause = self.examination.trouble()
+        return StateReport(DatabaseState.DEGRADED, cause) if cause else self.report
 
     def fail_requests(self, error: WalsyncdError) -> None:
         """Fail all requests with the reason why there is nothing to wait for."""

@@ -1,7 +1,6 @@
 """The follower: one thread for all databases. It looks, makes what it found durable, and continues.
 
-A round takes one step for each database that is due, and writes what the steps found in one transaction of the
-journal. Only after that does the daemon believe it.
+A round takes one step for each database that is due. What the steps found is believed once the journal has all of it.
 """
 
 from __future__ import annotations
@@ -223,8 +222,9 @@ class Follower:
         tracked.wal_pairs.close_old()
         if tracked.bridge is not None:
             return tracked.bridge.step()
-        if tracked.state is None and tracked.awaits_examination():
+        if tracked.state is None and (report := tracked.awaits_examination()) is not None:
             self._schedule.at(tracked, self._environment.limits.begin_look_s)
+            self._note(tracked, report, "")
             return None
         return self._begin(tracked) if tracked.state is None else take_step(tracked, self._environment)
 

@@ -3,10 +3,13 @@
 ::
 
     unasked ──> asked ──> at work ──> over
-                  └──(nobody began within ANSWER_S_MAX)──> over
+                  └──(nothing moved for ``answer_s_max``, or ``turn_s_max`` have passed)──> over
 
 The follower asks when the database is there to be followed, and begins no generation until it is over. A storage that
-does not answer delays that by ``ANSWER_S_MAX`` only. While somebody is at work on the replica, the database waits.
+does not answer delays that by ``answer_s_max`` only. Many databases may have been moved to this host at once, and their
+replicas are read one after the other. So a database waits for its turn as long as those before it move on, but no
+longer than ``turn_s_max``, because nothing of it is shipped meanwhile. While somebody is at work on its replica, it
+waits.
 """
 
 from __future__ import annotations
@@ -16,7 +19,11 @@ import time
 from collections.abc import Callable
 from enum import Enum, auto
 
-ANSWER_S_MAX = 20.0  # a request takes a tenth of a second where all is well; a busy machine and a slow line need more
+from walsyncd.core.limits import DEFAULT_LIMITS, Limits
+
+_NOTHING_SHIPPED = "nothing is shipped until then, and the replica has what was committed before"
+AWAITS_TURN = f"another host's replica is to go on here once those of smaller databases do: {_NOTHING_SHIPPED}"
+IS_READ = f"another host's replica is being read, to go on here: {_NOTHING_SHIPPED}"
 
 
 class _Phase(Enum):
@@ -29,7 +36,7 @@ class _Phase(Enum):
 class Examination:
     """One question about one database, which is asked once ``is_there``. ``ask`` has somebody answer it.
 
-    Any thread may call.
+    ``moved_s`` returns when an answer before this one moved on last (monotonic). Any thread may call.
     """
 
     def __init__(
@@ -37,8 +44,12 @@ class Examination:
         ask: Callable[[], object],
         is_there: Callable[[], bool] = lambda: True,
         monotonic_s: Callable[[], float] = time.monotonic,
+        *,
+        moved_s: Callable[[], float] = lambda: 0.0,
+        limits: Limits = DEFAULT_LIMITS,
     ) -> None:
-        self._ask, self._is_there = ask, is_there
+        self._limits = limits
+        self._ask, self._is_there, self._moved_s = ask, is_there, moved_s
         self._monotonic_s = monotonic_s
         self._lock = threading.Lock()
         self._phase = _Phase.UNASKED
@@ -61,9 +72,22 @@ class Examination:
                 self._phase, self._asked_s = _Phase.ASKED, self._monotonic_s()
                 self._ask()
             elif self._phase is _Phase.ASKED and not self.is_stopped:
-                is_late = self._monotonic_s() - self._asked_s > ANSWER_S_MAX
-                self._phase = _Phase.OVER if is_late else self._phase
+                self._phase = _Phase.OVER if self._is_late(self._monotonic_s()) else self._phase
             return self._phase is not _Phase.OVER
+
+    def trouble(self) -> str:
+        """Return why nothing is shipped, if the database has waited for long. Empty otherwise."""
+        with self._lock:
+            waited_s = self._monotonic_s() - self._asked_s
+            if self._phase is _Phase.AT_WORK and waited_s > self._limits.answer_s_max:
+                return IS_READ
+            return AWAITS_TURN if self._phase is _Phase.ASKED and waited_s > self._limits.answer_s_max else ""
+
+    def _is_late(self, now_s: float) -> bool:
+        return (
+            now_s - max(self._asked_s, self._moved_s()) > self._limits.answer_s_max
+            or now_s - self._asked_s > self._limits.turn_s_max
+        )
 
     def begin(self) -> bool:
         """Have the database wait for as long as it takes. Returns False if it has gone on already."""

@@ -1,7 +1,8 @@
 """Goes on with replicas that another daemon has left (``core.stored.owner``), where a database has no generation yet.
 
 A database that was restored on another host continues in its generation, without a base of its own. One thread does
-this, one database at a time:
+this, one database at a time, small files first, so that a large one keeps nobody waiting but those that are as large.
+What waits begins with a base if nothing moves for a while, or if its turn does not come (``threads.examination``):
 
 1. *ask*: does ``owner.json`` release a generation, and is it the newest? If not, a generation begins as ever.
 2. *read*: the page map of the head is made from the replica (`replica_map`), and from the file where that has the same
@@ -17,10 +18,12 @@ Whatever fails, a generation begins as ever, and the log says why.
 
 from __future__ import annotations
 
+import heapq
+import itertools
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 
 import structlog
@@ -32,6 +35,7 @@ from walsyncd.adapters.storage.interface import Storage
 from walsyncd.adapters.storage.paced_reads import PacedReads
 from walsyncd.core.follow.follow_state import FollowState, Stream, format_follow_state
 from walsyncd.core.follow.gap import Gap, GapKind
+from walsyncd.core.limits import DEFAULT_LIMITS, Limits
 from walsyncd.core.restore.coverage import FramesKey
 from walsyncd.core.restore.plan import Head, Plan
 from walsyncd.core.stored.layout import SegmentKey, WholeKey, format_key
@@ -50,6 +54,7 @@ from walsyncd.errors import MissingError, RefusedError, TransientError, Vanished
 
 FETCH_BYTES_PER_S_MAX = 1 << 40  # no limit but that of the configuration: until it is done nothing is shipped
 SCAN_BYTES_PER_S = 64 << 20  # as all scans (``engine.content.scan_queue``)
+GATHER_S = 0.2  # databases that were moved together are asked for within one round of the follower
 MAP_SUFFIX = ".continued"
 # A replica that is larger is not continued. Whoever restored it to a much earlier moment pays with a base.
 PAGES_MIN, TIMES_LARGER = 1 << 17, 8
@@ -78,7 +83,9 @@ class Continuations:
         resume: Callable[[FollowedDatabase], object],
         boot_id: str,
         bytes_per_s_max: float | None = None,
+        limits: Limits = DEFAULT_LIMITS,
     ) -> None:
+        self._limits = limits
         self._journal = journal
         self._ownership = ownership
         self._map_writer = map_writer
@@ -88,12 +95,19 @@ class Continuations:
         self._alarm = Alarm()
         self._storage = PacedReads(storage, bytes_per_s_max or FETCH_BYTES_PER_S_MAX, self._pause)
         self._lock = threading.Lock()
-        self._asked: deque[FollowedDatabase] = deque()
+        self._asked: list[tuple[int, int, FollowedDatabase]] = []
+        self._numbers = itertools.count()
+        self._moved_s = 0.0
         self._open: list[Examination] = []
 
     def examine(self, tracked: FollowedDatabase) -> None:
         """Have the next generation of the database wait until it is known whether one that exists is continued."""
-        examination = Examination(lambda: self._ask(tracked), lambda: _is_there(tracked))
+        examination = Examination(
+            lambda: self._ask(tracked),
+            lambda: _size_of(tracked) > 0,
+            moved_s=lambda: self._moved_s,
+            limits=self._limits,
+        )
         with self._lock:
             self._open = [each for each in self._open if not each.is_over]
             self._open.append(examination)
@@ -109,18 +123,22 @@ class Continuations:
 
     def run(self) -> None:
         """Run the thread until ``stop``."""
-        while self._alarm.wait():
+        while self._alarm.wait(calm_s=GATHER_S):
             while (tracked := self._next()) is not None and not self._alarm.is_stopped:
                 self._answer(tracked)
+                self._moved_s = time.monotonic()
 
     def _ask(self, tracked: FollowedDatabase) -> None:
+        size = 0
+        with suppress(WalsyncdError):  # a file that can't be read is found out when its turn has come
+            size = _size_of(tracked)
         with self._lock:
-            self._asked.append(tracked)
+            heapq.heappush(self._asked, (size, next(self._numbers), tracked))
         self._alarm.wake()
 
     def _next(self) -> FollowedDatabase | None:
         with self._lock:
-            return self._asked.popleft() if self._asked else None
+            return heapq.heappop(self._asked)[2] if self._asked else None
 
     def _answer(self, tracked: FollowedDatabase) -> None:
         examination = tracked.examination
@@ -212,16 +230,19 @@ class Continuations:
         self._pause(size / SCAN_BYTES_PER_S)
 
     def _pause(self, seconds: float) -> None:
+        """Wait for the pace. This is called with each part that was read, so the others' turn is coming."""
+        self._moved_s = time.monotonic()
         if not self._alarm.pause(seconds):
             raise StoppedError
 
 
-def _is_there(tracked: FollowedDatabase) -> bool:
+def _size_of(tracked: FollowedDatabase) -> int:
+    """Return the size of the file in bytes, or 0 if it is not there."""
     file = tracked.open()
     if file is None:
-        return False
+        return 0
     with file:
-        return file.size() > 0
+        return file.size()
 
 
 def _head(replica: Replica, plan: Plan) -> tuple[Stream, FramesKey | None]:
