@@ -57,4 +57,18 @@ BACKPRESSURE_MUTANTS = (
         "copied.frames >= index.max_frame",
         ITS_TEST,
     ),
+    mutant(
+        "databases are followed before backpressure watches them",
+        "engine/backpressure/backpressure.py",
+        "if self._targets and not self._watching.wait(self._watching_s_max):",
+        "if False:",
+        "engine/backpressure/test_backpressure.py",
+    ),
+    mutant(
+        "the process that locks waits for its turn as all others do",
+        "engine/backpressure/mark_process.py",
+        "os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(PRIORITY))",
+        "os.sched_getscheduler(0)",
+        "engine/backpressure/test_mark_process.py",
+    ),
 )

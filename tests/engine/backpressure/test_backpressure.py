@@ -8,10 +8,11 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
@@ -28,6 +29,7 @@ from walsyncd.engine.backpressure.mark_hold import HoldTarget
 from walsyncd.engine.daemon.daemon import Daemon
 from walsyncd.engine.follow import follower as follower_module
 from walsyncd.engine.follow.look import take_step
+from walsyncd.engine.threads.supervisor import Supervisor
 
 ATTEMPTS_MAX = 5
 COMMITS = 2000  # of the writer: two frames each
@@ -71,6 +73,11 @@ def started(**limits: float) -> Iterator[Backpressure]:
         assert backpressure.child_pid is None
 
 
+def events(log: Iterable[Mapping[str, Any]]) -> list[str]:
+    """What was logged, apart from what depends on whether real-time scheduling is permitted here."""
+    return [line["event"] for line in log if line["event"] != "backpressure_process_not_real_time"]
+
+
 def wanting(settings: Settings, *, wanted: bool = True) -> Settings:
     entries = tuple(replace(entry, backpressure=wanted) for entry in settings.databases)
     return replace(settings, databases=entries)
@@ -97,6 +104,40 @@ def test_one_child_for_all_and_none_for_nobody(tmp_path: Path) -> None:
         assert backpressure.child_pid != first
 
 
+def test_nothing_is_followed_before_the_child_watches_it(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fast writer restarts its WAL several times while a process starts. The log says that it may be too slow."""
+    monkeypatch.setattr(backpressure_module, "MODULE", "tests.engine.backpressure.slow_mark_process")
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[3]))
+    begin = Backpressure.begin
+    watching: list[bool] = []
+    threads: list[str] = []
+
+    def recorded(backpressure: Backpressure, start_thread: Callable[[str, Callable[[], None]], object]) -> None:
+        begin(backpressure, start_thread)
+        watching.append(is_watching(backpressure.child_pid))
+        threads.extend(thread.name for thread in threading.enumerate())
+
+    monkeypatch.setattr(Backpressure, "begin", recorded)
+    with wal_database(place.database()), capture_logs() as log, running(wanting(place.settings("app"))):
+        assert watching == [True]
+        assert "follower" not in threads
+        assert [line["event"] for line in log].count("backpressure_process_not_real_time") == 1
+
+
+def test_a_child_that_does_not_start_keeps_nobody_from_following(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The log says that nothing slows the writers."""
+    monkeypatch.setattr(backpressure_module, "MODULE", "walsyncd.no_such_module")
+    backpressure = Backpressure(watching_s_max=0.1)
+    threads = Supervisor()
+    with capture_logs() as log:
+        backpressure.want(1, HoldTarget(tmp_path / "app.db", own_only=False, wal_bytes_max=1 << 28))
+        backpressure.begin(threads.start)
+        backpressure.stop()
+    assert "backpressure_process_late" in {line["event"] for line in log}
+
+
 def test_a_child_that_dies_is_started_again(tmp_path: Path) -> None:
     """And the log says so."""
     with started() as backpressure, capture_logs() as log:
@@ -106,7 +147,7 @@ def test_a_child_that_dies_is_started_again(tmp_path: Path) -> None:
         assert first is not None
         os.kill(first, signal.SIGKILL)
         wait_for(lambda: backpressure.child_pid not in {None, first})
-    assert [line["event"] for line in log] == ["backpressure_process_ended"]
+    assert events(log) == ["backpressure_process_ended"]
 
 
 def test_a_child_that_keeps_ending_is_started_less_and_less_often(
@@ -146,9 +187,8 @@ def test_a_file_that_hangs_costs_its_own_database_only(tmp_path: Path, *, can_be
         (served.hang if can_be_killed else served.swallow)()
         backpressure.want(2, far)
         wait_for(lambda: backpressure.child_pid != first and is_watching(backpressure.child_pid))
-        events = [line["event"] for line in log]
-        assert events[0] == "backpressure_process_hung"
-        assert can_be_killed or "backpressure_process_not_ended" in events
+        assert events(log)[0] == "backpressure_process_hung"
+        assert can_be_killed or "backpressure_process_not_ended" in events(log)
         assert backpressure.hindrance(2) == backpressure_module.HUNG
         assert backpressure.hindrance(1) == ""
         served.answer()
@@ -165,14 +205,15 @@ def test_a_limit_is_logged_once(tmp_path: Path) -> None:
 
         def is_logged() -> bool:
             app.execute("PRAGMA wal_checkpoint(RESTART)", "INSERT INTO t VALUES (1)")
-            return bool(log)
+            return bool(events(log))
 
         wait_for(is_logged)
-        assert (log[0]["event"], log[0]["path"]) == ("backpressure_limit_reached", str(path))
+        (limit,) = [line for line in log if line["event"] == "backpressure_limit_reached"]
+        assert limit["path"] == str(path)
         until_s = time.monotonic() + 2  # time for several
         while time.monotonic() < until_s:
             is_logged()
-    assert len(log) == 1
+    assert events(log) == ["backpressure_limit_reached"]
 
 
 def test_more_databases_than_a_socket_holds_messages(tmp_path: Path) -> None:

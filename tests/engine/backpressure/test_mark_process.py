@@ -17,6 +17,7 @@ from tests.adapters.files.sqlite_process import SqliteProcess, wal_database
 from tests.engine.following import insert
 from tests.engine.running import wait_for
 from walsyncd.adapters.files.source import Role, side_path
+from walsyncd.engine.backpressure import mark_process
 
 TAKE_S_MAX = 2.0  # a child on a busy machine may need a good part of it
 
@@ -93,6 +94,21 @@ def is_gone(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[0] == "Z"
     except FileNotFoundError:
         return True
+
+
+@pytest.mark.parametrize("is_permitted", [False, True])
+def test_it_asks_to_run_before_ordinary_processes(monkeypatch: pytest.MonkeyPatch, *, is_permitted: bool) -> None:
+    """The kernel lets others wait for tens of milliseconds on a busy machine. Without permission it works as well."""
+    asked: list[tuple[int, int, int]] = []
+
+    def set_scheduler(pid: int, policy: int, parameters: os.sched_param) -> None:
+        asked.append((pid, policy, parameters.sched_priority))
+        if not is_permitted:
+            raise PermissionError
+
+    monkeypatch.setattr(os, "sched_setscheduler", set_scheduler)
+    assert mark_process.run_first() == is_permitted
+    assert asked == [(0, os.SCHED_RR, 1)]
 
 
 def test_killed_with_the_lock(path: Path, app: SqliteProcess) -> None:

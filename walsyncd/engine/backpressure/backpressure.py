@@ -19,6 +19,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,9 @@ KILLED_S_MAX = 5.0
 LEFT_MAX = 4
 HUNG = "its file system does not answer"
 SEND_S_MAX = 5  # a child that takes no message for so long is ended
+WATCHING_S_MAX = 10.0  # a child takes a fraction of a second to start
+LATE = "where all processors are busy it may lock too late, and a fast writer leaves a gap"
+FIRST = "permit a real-time priority of 1 (LimitRTPRIO, RLIMIT_RTPRIO): walsyncd-operating(7), Backpressure"
 LIMIT_LOG_S = 60.0  # a follower that is far too slow meets a limit after each restart of the WAL
 
 _log = structlog.get_logger()
@@ -52,11 +56,14 @@ _log = structlog.get_logger()
 class Backpressure:
     """All methods but ``run`` may be called by any thread. Databases are named by their row id of the journal."""
 
-    def __init__(self, *, hung_s: float = HUNG_S, killed_s_max: float = KILLED_S_MAX) -> None:
-        self._hung_after_s, self._killed_s_max = hung_s, killed_s_max
+    def __init__(
+        self, *, hung_s: float = HUNG_S, killed_s_max: float = KILLED_S_MAX, watching_s_max: float = WATCHING_S_MAX
+    ) -> None:
+        self._hung_after_s, self._killed_s_max, self._watching_s_max = hung_s, killed_s_max, watching_s_max
         self._alarm = Alarm()
         self._lock = threading.Lock()
         self._sending = threading.Lock()
+        self._watching = threading.Event()
         self._targets: dict[int, HoldTarget] = {}
         self._copied: dict[int, Cursor | None] = {}
         self._hindrances: dict[int, str] = {}
@@ -64,6 +71,7 @@ class Backpressure:
         self._channel: socket.socket | None = None
         self._child: subprocess.Popen[bytes] | None = None
         self._hung_s: dict[int, float] = {}
+        self._is_ordinary = False
         self._left: list[subprocess.Popen[bytes]] = []
 
     @property
@@ -106,6 +114,17 @@ class Backpressure:
         self.want(database_id, None)
         self._copied.pop(database_id, None)
 
+    def begin(self, start_thread: Callable[[str, Callable[[], None]], object]) -> None:
+        """Start the thread. Returns when the child watches every database that wants it so far.
+
+        What is committed after that is slowed. Returns after ``WATCHING_S_MAX`` at the latest: without its child
+        walsyncd follows all the same.
+        """
+        start_thread("backpressure", self.run)
+        if self._targets and not self._watching.wait(self._watching_s_max):
+            remedy = "until it has started nothing slows the writers, and what is overwritten meanwhile is a gap"
+            _log.warning("backpressure_process_late", seconds=self._watching_s_max, remedy=remedy)
+
     def run(self) -> None:
         """The thread: until ``stop``."""
         wait_s: float | None = None
@@ -141,6 +160,7 @@ class Backpressure:
                     for database_id, target in self._targets.items():
                         if database_id not in self._hung_s:
                             self._add(database_id, target)
+                    self._command({"watching": True})
                     if not self._targets:
                         self._hang_up()
                 self._answer(ours)
@@ -148,6 +168,7 @@ class Backpressure:
                 code = self._end(child)
                 with self._lock, self._sending:
                     self._channel = self._child = None
+                    self._watching.clear()
                     is_wanted = bool(self._targets)
         if is_wanted:
             remedy = "it is started again; until then nothing slows the writers"
@@ -172,7 +193,8 @@ class Backpressure:
             waits_s = [SILENCE_S] * is_holding + [self._hung_after_s] * bool(self._hung_s)
             if not poll.poll(1000 * min(waits_s) if waits_s else None):
                 if is_holding:
-                    _log.error("backpressure_process_silent", seconds=SILENCE_S)
+                    remedy = "it was ended, and is started again; until then nothing slows the writers"
+                    _log.error("backpressure_process_silent", seconds=SILENCE_S, remedy=remedy)
                     return
                 self._try_hung_again()
                 continue
@@ -190,6 +212,9 @@ class Backpressure:
                 case {"free": True}:
                     is_holding = False
                     self._try_hung_again()
+                case {"watching": True, "first": bool(is_first)}:
+                    self._watching.set()
+                    self._note_first(is_first)
                 case {"hung": True, "path": str(path)}:
                     self._note_hung(path)
                     return
@@ -197,6 +222,11 @@ class Backpressure:
                     self._note_hindrance(database_id, reason)
                 case {"limit": int(database_id), "reason": str(reason)}:
                     self._note_limit(database_id, reason)
+
+    def _note_first(self, is_first: bool) -> None:
+        if not (is_first or self._is_ordinary):
+            _log.warning("backpressure_process_not_real_time", consequence=LATE, remedy=FIRST)
+        self._is_ordinary = not is_first
 
     def _note_hindrance(self, database_id: int, reason: str) -> None:
         with self._lock:

@@ -12,6 +12,8 @@ the daemon     ``add``                  ``path``, ``own_only``, ``wal_bytes_max`
 the daemon     ``remove``
 the daemon     ``copied``               ``salts`` (null: nobody follows it), ``frames``
 the daemon     ``alive`` (true)         the answer to ``alive``
+the daemon     ``watching`` (true)      asks for an answer when everything before is done
+the child      ``watching`` (true)      the answer; ``first``: it runs before ordinary processes
 the child      ``alive`` (true)         asks whether the daemon is not stopped
 the child      ``hindrance``            ``reason``; empty if a lock was taken again
 the child      ``limit``                ``reason``: given up before everything was copied
@@ -23,6 +25,10 @@ It ends when the daemon closes the socket, and when the daemon has not answered 
 The daemon may be stopped by a signal then, and the lock would let the WAL grow without end. For the same reason it ends
 when a call on a file hangs: all its locks would stay. The daemon ends it if it is silent while it holds one, which
 its last ``alive`` or ``free`` says.
+
+Nothing is held between the lock's end and the next one, which is taken after the WAL has restarted. On a machine whose
+cores are all busy an ordinary process that wakes may wait for tens of milliseconds until it runs, and a fast writer
+restarts the WAL twice in that time. So the child asks for real-time scheduling.
 """
 
 from __future__ import annotations
@@ -52,14 +58,16 @@ SILENCE_MS = 500
 MESSAGE_BYTES_MAX = 1 << 16
 EXIT_CLOSED, EXIT_SILENT, EXIT_HUNG = 0, 3, 4
 HANG_LOOK_S = 0.5
+PRIORITY = 1  # the lowest of real time
 HANG_LOOKS = 5  # looks are counted, so that a machine that slept has no call that hangs
 
 
 class MarkProcess:
     """The loop; ``channel`` is the socket to the daemon."""
 
-    def __init__(self, channel: socket.socket, watcher: InotifyReader) -> None:
+    def __init__(self, channel: socket.socket, watcher: InotifyReader, *, is_first: bool = False) -> None:
         self._channel = channel
+        self._is_first = is_first
         self._channel.setblocking(False)
         self._watcher = watcher
         self._holds: dict[int, MarkHold] = {}
@@ -129,6 +137,8 @@ class MarkProcess:
                     self._holds[number].copied = Copied((salts[0], salts[1]), frames) if salts else None
             case {"alive": True}:
                 self._unanswered_since_ms = None
+            case {"watching": True}:
+                self._say({"watching": True, "first": self._is_first})
 
     def _remove(self, number: int) -> None:
         hold = self._holds.pop(number, None)
@@ -170,13 +180,27 @@ def watch_calls(channel: socket.socket) -> None:
             os._exit(EXIT_HUNG)
 
 
+def run_first() -> bool:
+    """Ask the kernel to run this process before ordinary ones whenever it wakes. Returns False if that is refused.
+
+    It needs CAP_SYS_NICE or a limit of real-time priorities (RLIMIT_RTPRIO). Threads that are begun later inherit it,
+    so that none of them is stopped while it holds the interpreter's lock.
+    """
+    try:
+        os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(PRIORITY))
+    except OSError:
+        return False
+    return True
+
+
 def main() -> int:
     """Run the child process; its end is the daemon's to decide, by closing the socket."""
+    is_first = run_first()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     with socket.socket(fileno=os.dup(sys.stdin.fileno())) as channel, InotifyReader() as watcher:
         threading.Thread(target=watch_calls, args=(channel,), name="hang watch", daemon=True).start()
-        return MarkProcess(channel, watcher).run()
+        return MarkProcess(channel, watcher, is_first=is_first).run()
 
 
 if __name__ == "__main__":

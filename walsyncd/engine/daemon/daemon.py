@@ -230,8 +230,8 @@ class Daemon:
         self._observability.start(self._settings.daemon, self._settings.notify)
         threads = {"watcher": self._events.run, "follower": self.follower.run, "scanner": self._content.queue.run}
         threads |= {"reader": self._environment.read_ahead.run, "path finder": self._finder.run}
-        threads |= {"backpressure": self._databases.backpressure.run, "notifier": self._observability.notifier.run}
-        for name, target in {**threads, **self._server.threads()}.items():
+        self._databases.backpressure.begin(self._supervisor.start)
+        for name, target in {**threads, "notifier": self._observability.notifier.run, **self._server.threads()}.items():
             self._supervisor.start(name, target)
         _log.info("daemon_started", databases=len(self._databases), storage=self._settings.storage.url)
         if not self._unlooked:
