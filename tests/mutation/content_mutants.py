@@ -275,4 +275,18 @@ CONTENT_MUTANTS: tuple[Mutant, ...] = (
         "if False:",
         "engine/daemon/test_single_round.py::test_a_base_of_a_wal_that_does_not_restart",
     ),
+    mutant(
+        "what was stored again for a base is forgotten at a restart",
+        "engine/follow/followed_database.py",
+        "if begun is not None:",
+        "if False:",
+        "engine/base/test_lasting_states.py::test_what_was_stored_again_counts_as_the_bases_after_a_restart",
+    ),
+    mutant(
+        "what was stored again for a base is not written down",
+        "engine/content/epoch_start.py",
+        "start_frame=0, begun=begun)",
+        "start_frame=0)",
+        "engine/base/test_lasting_states.py::test_what_was_stored_again_counts_as_the_bases_after_a_restart",
+    ),
 )

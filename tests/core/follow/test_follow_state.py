@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from walsyncd.core.follow.decision import Cursor
 from walsyncd.core.follow.follow_state import (
+    BegunEpoch,
     FileFacts,
     FollowState,
     SeenBesideWal,
@@ -35,7 +36,10 @@ streams = st.builds(Stream, st.just(GENERATION), u32, u32, u32, st.none() | stam
 facts = st.builds(FileFacts, u63, u63, st.none() | u63, st.text(), u63, u63, u63, u63)
 overwritten = st.none() | st.builds(Overwritten, chains, u32)
 modes = st.sampled_from(["wal", "rollback"])
-states = st.builds(FollowState, streams, st.none() | cursors, u32, u32, facts, modes, overwritten=overwritten)
+begun = st.none() | st.builds(BegunEpoch, u32, u63)
+states = st.builds(
+    FollowState, streams, st.none() | cursors, u32, u32, facts, modes, overwritten=overwritten, begun=begun
+)
 
 FACTS = FileFacts(1, 2, 3, "boot", 4, 4096, 1000, 2000)
 STATE = FollowState(Stream(GENERATION, 3, 40, 7, Stamp(4096, 3, 1, 2, (8, 9)), 5000, 10, 20), None, 2, 30, FACTS)

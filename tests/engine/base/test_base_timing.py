@@ -112,6 +112,18 @@ def test_an_earlier_run_is_continued(scene: Scene) -> None:
     assert scene.stores(1) == 40.0
 
 
+def test_what_an_earlier_run_stored_again_for_the_base_counts_as_part_of_it(scene: Scene) -> None:
+    """If the base begins before it."""
+    scene.tracked.note_base(begun_epoch=2, begun_bytes=50)
+    for frame, stored in ((1, 100), (0, 150)):
+        base = BaseKey(GENERATION, epoch=2, frame=frame, random="0011aabb")
+        key = format_key(ManifestKey(base, epoch=2, frame=5, time_ms=0))
+        left = replace(scene.row, base_key=key, base_ms=scene.now_ms, base_bytes=100, wal_bytes=0)
+        scene.timing.adopt(scene.tracked, left)
+        assert scene.stores(stored) is None
+        assert scene.stores(1) == 60.0
+
+
 def test_a_database_that_is_not_followed_any_more_has_no_base_due(scene: Scene) -> None:
     """What is still stored for it asks for nothing."""
     scene.timing.adopt(scene.tracked, scene.row)

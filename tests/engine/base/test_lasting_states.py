@@ -174,3 +174,25 @@ def test_what_is_stored_again_for_a_base_asks_for_no_other_base(place: Place) ->
             writer.execute("insert into blob values (randomblob(1000))")
             place.sync()
         assert place.row().base_key == first
+
+
+def test_what_was_stored_again_counts_as_the_bases_after_a_restart(place: Place) -> None:
+    """The journal has it, so that a daemon that starts again takes no base too many."""
+    limits = Limits(epoch_bytes=10_000)
+    with wal_database(place.database()) as writer:
+        with running(place.settings("app"), limits=limits):
+            place.sync()
+            writer.execute("PRAGMA wal_autocheckpoint = 0", "create table blob (x)")
+            for _ in range(10):  # more than an epoch
+                writer.execute("insert into blob values (randomblob(20000))")
+                place.sync()
+            assert main(["snapshot", *place.config(), "app", "--timeout", "60s"]) == 0
+        first = place.row().base_key
+        small = Limits(base_work_bytes=1_000, base_work_pause_s=0.0)
+        with running(place.settings("app"), limits=small) as daemon:
+            for _ in range(20):
+                writer.execute("insert into blob values (randomblob(1000))")
+                place.sync()
+            (tracked,) = daemon.databases
+            assert not daemon._destinations.of(tracked.row_id).snapshotter.is_due(tracked)
+        assert place.row().base_key == first

@@ -125,6 +125,14 @@ class SeenBesideWal:
 
 
 @dataclass(frozen=True, slots=True)
+class BegunEpoch:
+    """An epoch that was begun for a base, and the stored size of the transaction that it began with."""
+
+    epoch: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
 class FollowState:
     """What must be known to follow one database; see the head of this file."""
 
@@ -137,6 +145,8 @@ class FollowState:
     seen: SeenBesideWal | None = None
     gap: Gap | None = None
     overwritten: Overwritten | None = None
+    begun: BegunEpoch | None = None
+    """The last one of the generation (``engine.content.epoch_start``)."""
 
     @property
     def start(self) -> Position:
@@ -174,6 +184,7 @@ def format_follow_state(state: FollowState) -> str:
         "seen": None if state.seen is None else _format_seen(state.seen),
         **({} if state.gap is None else {"gap": [str(state.gap.kind), state.gap.reason]}),
         **({} if state.overwritten is None else {"overwritten": _format_overwritten(state.overwritten)}),
+        **({} if state.begun is None else {"begun": [state.begun.epoch, state.begun.size]}),
         "file": {name: getattr(state.file, name) for name in FileFacts.__dataclass_fields__},
     }
     return json.dumps(facts, separators=(",", ":"))
@@ -196,6 +207,7 @@ def parse_follow_state(text: str) -> FollowState:
             _parse_seen(facts.get("seen")),
             _parse_gap(facts.get("gap")),
             _parse_overwritten(facts.get("overwritten")),
+            BegunEpoch(*facts["begun"]) if facts.get("begun") else None,
         )
     except (KeyError, TypeError) as error:
         raise ValueError(f"follow state lacks or misstates {error}") from error

@@ -41,6 +41,8 @@ class BaseTiming:
         key = parse_key(row.base_key) if row.base_key else None
         with self._lock:
             self._work[tracked.row_id] = _Work(tracked, row.base_bytes, row.wal_bytes)
+            if isinstance(key, ManifestKey):
+                self._work[tracked.row_id].base_bytes += tracked.base.begun_for_base(key.base.epoch, key.base.frame)
             if isinstance(key, ManifestKey) and row.base_ms is not None:
                 self._taken[tracked.row_id] = Position(key.generation, key.epoch, key.frame), row.base_ms
 

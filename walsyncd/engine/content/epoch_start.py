@@ -30,10 +30,11 @@ import structlog
 
 from walsyncd.adapters.files.source import OpenFile
 from walsyncd.adapters.journal.journal import Advance, Journal, ObjectRow
+from walsyncd.adapters.journal.spool import SpoolFile
 from walsyncd.core.content.bridge_passes import last_versions
 from walsyncd.core.content.page_entry import ABSENT, Entries, PageNumbers, entries_of_frames
 from walsyncd.core.follow.decision import Cursor, cursor_before
-from walsyncd.core.follow.follow_state import FollowState, format_follow_state
+from walsyncd.core.follow.follow_state import BegunEpoch, FollowState, format_follow_state
 from walsyncd.core.send.backoff import delay_s
 from walsyncd.core.sqlite.arrays import NDArray, np
 from walsyncd.core.sqlite.wal import Frames
@@ -128,7 +129,8 @@ class _Transaction:
         self._body.begin_after(stream)
         seen_ms = max(environment.wall_ms(), stream.time_ms)
         new, stream = self._body.finish(content, size, None, seen_ms, number=number)
-        return Step(replace(state, stream=stream, start_epoch=stream.epoch, start_frame=0), (new,))
+        begun = BegunEpoch(stream.epoch, new.body.size if isinstance(new.body, SpoolFile) else len(new.body))
+        return Step(replace(state, stream=stream, start_epoch=stream.epoch, start_frame=0, begun=begun), (new,))
 
     def is_durable(self) -> None:
         """Note that the journal has it."""

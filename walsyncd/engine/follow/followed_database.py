@@ -255,7 +255,9 @@ class FollowedDatabase:
         pages that changed since are known, or will be found.
         """
         assert self.state is not None
-        position, key = self.state.stream.position, parse_key(base_key)
+        position, key, begun = self.state.stream.position, parse_key(base_key), self.state.begun
+        if begun is not None:
+            self.note_base(begun_epoch=begun.epoch, begun_bytes=begun.size)
         if not base_key.startswith(position.generation):
             self.base = self.base.wanting("the generation has no base yet")
         elif has_map:
