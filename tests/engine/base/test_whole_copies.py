@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,7 +18,9 @@ from structlog.testing import capture_logs
 from tests.adapters.files.sqlite_process import SqliteProcess
 from tests.engine.rollback.rollback_replicas import restored
 from tests.engine.running import Place, running, wait_for
+from walsyncd.core.follow.database_state import DatabaseState
 from walsyncd.core.limits import Limits
+from walsyncd.engine.base import snapshotter
 from walsyncd.engine.base.base_copy import BaseCopy
 from walsyncd.engine.base.whole_copies import WholeCopies
 
@@ -185,4 +189,26 @@ def test_a_file_that_is_written_while_it_is_copied_is_not_copied_to_its_end(
         again = reads.index(0, 1)
         assert again == 2
         assert len(reads) > 2 * again
+        assert restored(place) == place.database().read_bytes()
+
+
+def test_a_file_that_is_written_during_each_copy_is_degraded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After several attempts, with the cause. It is well again once a copy met no commit."""
+    place, read, is_busy = Place(tmp_path), BaseCopy._read, threading.Event()
+    monkeypatch.setattr(snapshotter, "RETRY_S", 0.01)
+    is_busy.set()
+    with encrypted(place) as app:
+
+        def disturbed(self: BaseCopy, offset: int, length: int, *, counts: bool = True) -> bytes:
+            if is_busy.is_set():
+                app.execute("UPDATE t SET y = randomblob(900) WHERE x = 1")
+            return read(self, offset, length, counts=counts)
+
+        monkeypatch.setattr(BaseCopy, "_read", disturbed)
+        with running(place.settings("app")):
+            wait_for(lambda: place.row().state is DatabaseState.DEGRADED)
+            assert re.match(r"no base could be taken \d+ times: .*written", place.row().cause)
+            assert not place.row().has_base
+            is_busy.clear()
+            wait_for(lambda: place.row().state is DatabaseState.FOLLOWING)
         assert restored(place) == place.database().read_bytes()
