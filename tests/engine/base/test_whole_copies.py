@@ -195,7 +195,7 @@ def test_a_file_that_is_written_while_it_is_copied_is_not_copied_to_its_end(
 def test_a_file_that_is_written_during_each_copy_is_degraded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """After several attempts, with the cause. It is well again once a copy met no commit."""
     place, read, is_busy = Place(tmp_path), BaseCopy._read, threading.Event()
-    monkeypatch.setattr(snapshotter, "RETRY_S", 0.01)
+    monkeypatch.setattr(snapshotter, "delay_s", lambda *_count, **_limits: 0.01)
     is_busy.set()
     with encrypted(place) as app:
 

@@ -46,7 +46,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="databases, by name or pattern, or a URL (default: all below the configured storages)",
     )
     parser.add_argument(
-        "--commits", action="store_true", help="count them too: reads the ends of segments, and compacted epochs whole"
+        "--commits",
+        action="store_true",
+        help="count them too, with bridges and what was stored again for a base; "
+        "reads the ends of segments, and compacted epochs whole",
     )
     parser.add_argument("--timeline", action="store_true", help="draw covered time, as on a terminal")
     parser.add_argument("--json", action="store_true", help="the result as JSON")
