@@ -89,10 +89,12 @@ def take(path: Path, app: SqliteProcess) -> None:
 
 
 def is_gone(pid: int) -> bool:
-    """Whether there is no such process, or only its exit code."""
+    """Whether there is no such process, or only its exit code. Its files are closed when its last thread has ended."""
+    process = Path(f"/proc/{pid}")
     try:
-        return Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[0] == "Z"
-    except FileNotFoundError:
+        state = (process / "stat").read_text(encoding="ascii").rpartition(")")[2].split()[0]
+        return state == "Z" and len(list((process / "task").iterdir())) <= 1
+    except (FileNotFoundError, ProcessLookupError):
         return True
 
 

@@ -158,7 +158,7 @@ def write_honestly(path: Path, stop: threading.Event) -> None:
 def test_a_hot_journal_is_no_difference_and_ends(place: Place) -> None:
     """The file is a mixture until somebody opens the database: nothing is read, and the scrub says why."""
     path = place.database()
-    with running(place.settings("app"), limits=Limits(scrub_attempt_s=0.01, shipped_moment_s=0.3)):
+    with running(place.settings("app"), limits=Limits(scrub_attempt_s=0.01, shipped_moment_s=2.0)):
         with SqliteProcess(path) as app:
             app.execute(*TABLE, filled(200))
             place.sync()
@@ -178,7 +178,7 @@ def test_a_writer_that_never_pauses_postpones_it(place: Place) -> None:
     path = place.database()
     with (
         SqliteProcess(path) as app,
-        running(place.settings("app"), limits=Limits(scrub_attempt_s=0.01, shipped_moment_s=0.3)),
+        running(place.settings("app"), limits=Limits(scrub_attempt_s=0.01, shipped_moment_s=2.0)),
     ):
         app.execute(*TABLE, filled(200))
         place.sync()
@@ -214,7 +214,7 @@ def test_a_difference_counts_only_at_a_moment_whose_content_is_shipped(
 
     with (
         SqliteProcess(place.database()) as app,
-        running(place.settings("app"), limits=Limits(scrub_attempt_s=0.01, shipped_moment_s=0.2)),
+        running(place.settings("app"), limits=Limits(scrub_attempt_s=0.01, shipped_moment_s=2.0)),
     ):
         app.execute(*TABLE, filled(200))
         place.sync()
