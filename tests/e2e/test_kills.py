@@ -92,6 +92,32 @@ def test_a_base_goes_on_after_a_kill(tmp_path: Path, seaweedfs: Store) -> None:
                 assert_same(daemon.restore("app"), file)
 
 
+def test_a_base_without_a_wal_goes_on_after_a_kill(tmp_path: Path, seaweedfs: Store) -> None:
+    """A commit comes between. Parts that hold the same again are not sent again, and the end is exact."""
+    bucket = seaweedfs.make_bucket()
+    with run_proxy(seaweedfs) as proxy:
+        storage = s3_section(seaweedfs, bucket, endpoint_url=proxy.endpoint_url)
+        with Daemon(tmp_path, [tmp_path / "data/app.db"], storage=storage) as daemon:
+            file = create(daemon.data / "app.db", rows=2400, row_bytes=10_000)
+            with closing(sqlite3.connect(file, isolation_level=None)) as connection:
+                connection.execute("PRAGMA journal_mode = DELETE").fetchall()
+            proxy.hold(lambda request: _part_number(request) > STORED_PARTS)
+            daemon.start()
+            wait_until(lambda: max(_sent(proxy), default=0) > STORED_PARTS, "a part is held back")
+            wait_until(lambda: _stored(seaweedfs, bucket) == [1, 2, 3], "the parts before it are stored")
+            daemon.kill()
+            with closing(sqlite3.connect(file, isolation_level=None)) as connection:
+                connection.execute("PRAGMA user_version = 7")  # page 1 is in part 1
+            proxy.cut()
+            proxy.requests.clear()
+            proxy.mend()
+            daemon.start().sync()
+            assert not {2, 3} & set(_sent(proxy))
+            assert daemon.lines("base_resumed")[0]["parts_kept"] == STORED_PARTS - 1
+            assert daemon.lines("generation_ended") == []
+            assert_same(daemon.restore("app"), file)
+
+
 def _part_number(request: str) -> int:
     found = re.search(r"^PUT .*[?&]partNumber=(\d+)", request)
     return int(found[1]) if found else 0

@@ -259,10 +259,10 @@ RULE_MUTANTS = (
     ),
     mutant(
         "a base goes on with another file, in another boot",
-        "engine/base/base_copy.py",
+        "engine/base/base_plan.py",
         "def can_resume(",
         "def can_resume(*_: object, **__: object) -> bool:\n    return True\n\n\ndef could_resume(",
-        "engine/base/test_base_copy.py::test_another_file_another_boot_or_another_generation_is_not_resumed",
+        "engine/base/test_base_plan.py::test_another_file_another_boot_or_another_generation_is_not_resumed",
     ),
     mutant(
         "what a checkpoint cuts off makes the base shorter",

@@ -13,7 +13,8 @@ from tests.engine.following import spec_of
 from walsyncd.core.follow.follow_state import FileFacts, FollowState, Stream
 from walsyncd.core.stored.base import shape_of
 from walsyncd.engine.base.base_closing import close_base, is_closed
-from walsyncd.engine.base.base_copy import AbandonedError, BasePlan, FinishedBase
+from walsyncd.engine.base.base_copy import AbandonedError, FinishedBase
+from walsyncd.engine.base.base_plan import BasePlan
 from walsyncd.engine.follow.followed_database import FollowedDatabase
 from walsyncd.engine.follow.wal_pairs import WalPairs
 

@@ -15,7 +15,8 @@ from walsyncd.core.follow.follow_state import FileFacts, FollowState, Stream
 from walsyncd.core.stored.base import shape_of
 from walsyncd.core.stored.layout import BaseKey, format_key
 from walsyncd.core.stored.manifest import Range, parse_manifest, range_checksum
-from walsyncd.engine.base.base_copy import BasePlan, FinishedBase
+from walsyncd.engine.base.base_copy import FinishedBase
+from walsyncd.engine.base.base_plan import BasePlan
 from walsyncd.engine.base.manifest_making import manifest_object
 from walsyncd.engine.follow.followed_database import FollowedDatabase
 from walsyncd.engine.follow.wal_pairs import WalPairs

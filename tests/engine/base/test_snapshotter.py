@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.adapters.files.sqlite_process import SqliteProcess, wal_database
+from tests.engine.rollback.rollback_replicas import restored
 from tests.engine.running import Place, restored_values, running, wait_for
 from walsyncd.adapters.storage.directory import DirectoryStorage
 from walsyncd.core.limits import Limits
@@ -138,6 +139,35 @@ def test_a_base_that_is_resumed_is_consistent_from_after_its_end(place: Place, m
             told = manifest(place)
     assert told.key == begun.row.key
     assert str(told.consistent_from) == position
+
+
+def test_a_base_without_a_wal_is_resumed_by_reading_it_again(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What changed while the daemon was away is in no part that is kept, and the end is exact."""
+    monkeypatch.setattr(base_copy, "shape_of", lambda size: Shape(size, 4096, 3 * 4096))
+    send, halted = BaseCopy._send, threading.Event()
+
+    def halt(self: BaseCopy, part: PackedPart) -> Steps[None]:
+        if part.number == 6:
+            yield from self._await_all()
+            halted.set()
+            yield CopyWait(until_s=math.inf)
+        yield from send(self, part)
+
+    with SqliteProcess(place.database()) as app:
+        app.execute("create table t (k integer primary key, x)", "insert into t (x) values (hex(randomblob(100000)))")
+        app.execute("insert into t (x) select hex(randomblob(100000)) from t")
+        monkeypatch.setattr(BaseCopy, "_send", halt)
+        with running(place.settings("app")):
+            assert halted.wait(60)
+        monkeypatch.setattr(BaseCopy, "_send", send)
+        with place.journal() as journal:
+            (begun,) = journal.bases()
+        app.execute("update t set x = hex(randomblob(100000)) where k = 2", "pragma user_version = 7")
+        with running(place.settings("app")):
+            place.sync()
+            told = manifest(place)
+        assert told.key == begun.row.key
+        assert restored(place) == place.database().read_bytes()
 
 
 def test_a_rollback_database_is_based_once_and_its_changes_are_segments(place: Place) -> None:

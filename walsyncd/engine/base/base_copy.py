@@ -11,7 +11,6 @@ step what it waits for (``CopyWait``). So one thread interleaves several copies 
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import random
 import secrets
@@ -20,13 +19,13 @@ from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import CancelledError, Future
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias, TypeVar
 
 import structlog
 
 from walsyncd.adapters.files.source import OpenFile
-from walsyncd.adapters.journal.journal import Journal, ObjectRow, ObjectState, PartRow
+from walsyncd.adapters.journal.journal import Journal, ObjectRow, PartRow
 from walsyncd.adapters.storage.interface import Storage, StoredPart
 from walsyncd.core.send.backoff import delay_s
 from walsyncd.core.send.multipart import Listed, Part, adopt
@@ -35,7 +34,6 @@ from walsyncd.core.stored.base import (
     FrameCompressor,
     PackedPart,
     Packer,
-    Shape,
     format_ranges,
     parse_ranges,
     placed,
@@ -45,6 +43,7 @@ from walsyncd.core.stored.base import (
 from walsyncd.core.stored.layout import ID_METADATA, BaseKey, format_key
 from walsyncd.core.stored.manifest import Range
 from walsyncd.core.stored.position import Position
+from walsyncd.engine.base.base_plan import BasePlan
 from walsyncd.errors import CorruptError, MissingError, RefusedError, StateError, TransientError, WalsyncdError
 
 REFUSED_DELAY_S = 30.0
@@ -57,35 +56,6 @@ _log = structlog.get_logger()
 
 class AbandonedError(WalsyncdError):
     """The base has become worthless: the generation ended, the file changed, or the daemon stops."""
-
-
-@dataclass(frozen=True, slots=True)
-class BasePlan:
-    """What must be unchanged for a base under way to continue: the file, the boot, and the first frame to apply (S)."""
-
-    generation: str
-    epoch: int
-    frame: int
-    shape: Shape
-    device: int
-    inode: int
-    birth_ns: int | None
-    boot_id: str
-
-    @property
-    def start(self) -> Position:
-        """The first frame that a restore applies to this base (S)."""
-        return Position(self.generation, self.epoch, self.frame)
-
-    def to_json(self) -> str:
-        """Return the plan as it is stored in the journal."""
-        return json.dumps(asdict(self))
-
-
-def parse_plan(text: str) -> BasePlan:
-    """Inverse of ``BasePlan.to_json``."""
-    fields = json.loads(text)
-    return BasePlan(**{**fields, "shape": Shape(**fields["shape"])})
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +92,9 @@ class CopyContext:
 
     ``go_on`` raises AbandonedError when the copy is pointless. ``in_flight_max`` is the limit of parts in flight, in
     memory, besides the one being filled. All bases under way share ``compressor``. ``took`` gets what was read.
+
+    ``took_all``: it must get every byte of the object, once and in order. So a base that an earlier run began is read
+    again, and a part that the store has is kept only if it would be the same again.
     """
 
     journal: Journal
@@ -132,6 +105,7 @@ class CopyContext:
     now_ms: Callable[[], int]
     compressor: FrameCompressor
     took: Callable[[int, bytes], None] = lambda _offset, _content: None
+    took_all: bool = False
 
     def retry_until_answered(
         self, database_id: int, launch: Callable[[], Future[T]], first: Future[T] | None = None
@@ -185,6 +159,8 @@ class BaseCopy:
         self._in_flight: deque[tuple[PackedPart, Future[str]]] = deque()
         self._replaced = False
         """A part that the store had acknowledged was sent again, with the file's present content."""
+        self._is_unread = world.took_all and row.upload_id is not None
+        """An earlier run has read what the object holds, and this one has not yet."""
 
     def run(self) -> Steps[FinishedBase]:
         """Copy what is missing and complete the object. Raises AbandonedError or CorruptError if that is impossible."""
@@ -240,12 +216,18 @@ class BaseCopy:
         ours = adopt([Part(part.number, part.size, part.md5, part.etag) for part in parts], known)
         missing = 0
         for part, held in zip(parts, ours, strict=True):
-            if held.etag is not None:
+            if held.etag is not None and not self._is_unread:
                 world.journal.part_stored(row.id, part.number, held.etag)
-            else:
-                missing += 1
-                self._replaced |= part.etag is not None
-                yield from self._send(self._packed_again(part, last=part.number == len(parts)))
+                continue
+            again = self._packed_again(part, last=part.number == len(parts))
+            if held.etag is not None and _md5(again.body) == part.md5:
+                world.journal.part_stored(row.id, part.number, held.etag)
+                yield CopyWait()
+                continue
+            missing += 1
+            self._replaced |= part.etag is not None
+            yield from self._send(again)
+        self._is_unread = False
         _log.info("base_resumed", key=self._key, parts_kept=len(parts) - missing, parts_sent_again=missing)
 
     def _packed_again(self, part: PartRow, *, last: bool) -> PackedPart:
@@ -289,8 +271,7 @@ class BaseCopy:
         world, row = self._world, self._row
         while len(self._in_flight) >= world.in_flight_max():
             yield from self._await_oldest()
-        md5 = hashlib.md5(part.body, usedforsecurity=False).hexdigest()
-        world.journal.part_begun(row.id, part.number, len(part.body), md5, format_ranges(part.ranges))
+        world.journal.part_begun(row.id, part.number, len(part.body), _md5(part.body), format_ranges(part.ranges))
         self._in_flight.append((part, self._launch(part)))
 
     def _launch(self, part: PackedPart) -> Future[str]:
@@ -340,12 +321,17 @@ class BaseCopy:
         """Return the object's ETag if the upload is gone because it was completed and the answer was lost.
 
         A part that was replaced after that Complete makes the object useless: it may hold the previous part, and its
-        ranges are then not where the journal says.
+        ranges are then not where the journal says. So does what nobody has taken in, if all of it has to be.
         """
         found = yield from self._ask(lambda: self._world.storage.head(self._key))
-        if found is None or found.metadata.get(ID_METADATA) != self._row.token or self._replaced:
+        is_other = found is None or found.metadata.get(ID_METADATA) != self._row.token
+        if found is None or is_other or self._replaced or self._is_unread:
             raise AbandonedError(f"the store gave up the upload of {self._key}") from error
         return found.etag
+
+
+def _md5(body: bytes) -> str:
+    return hashlib.md5(body, usedforsecurity=False).hexdigest()
 
 
 def ranges_of(parts: Sequence[PartRow], plan: BasePlan) -> tuple[Range, ...]:
@@ -389,11 +375,3 @@ def begin_base(
         now_ms=world.now_ms(),
     )
     return plan, row
-
-
-def can_resume(plan: BasePlan, row: ObjectRow, file: OpenFile, *, generation: str, boot_id: str) -> bool:
-    """Whether a base that an earlier run began can be continued."""
-    identity = file.identity()
-    same = (plan.device, plan.inode, plan.birth_ns) == (identity.device, identity.inode, identity.birth_ns)
-    stored = row.state is ObjectState.STORED
-    return same and plan.boot_id == boot_id and plan.generation == generation and (stored or row.upload_id is not None)

@@ -40,11 +40,10 @@ from walsyncd.engine.base.base_copy import (
     FinishedBase,
     Steps,
     begin_base,
-    can_resume,
-    parse_plan,
     ranges_of,
 )
 from walsyncd.engine.base.base_origin import BaseOrigin, BeginMap, no_map, origin_of
+from walsyncd.engine.base.base_plan import can_resume, parse_plan
 from walsyncd.engine.base.base_timing import BaseTiming
 from walsyncd.engine.base.copy_queue import CopyQueue
 from walsyncd.engine.base.manifest_making import manifest_object
@@ -306,10 +305,14 @@ class Snapshotter:
         generation = origin.start.generation
         for base in self._journal.bases(tracked.row_id):
             plan = parse_plan(base.plan)
-            whole = base.row.state is ObjectState.STORED and not self._journal.parts(base.row.id)
-            resumes = can_resume(plan, base.row, file, generation=generation, boot_id=self._boot_id)
-            if resumes and not whole and origin.state.mode != "rollback" and plan.epoch == origin.state.stream.epoch:
-                return base
+            if can_resume(plan, base.row, file, generation=generation, boot_id=self._boot_id):
+                goes_on = base.row.state is not ObjectState.STORED
+                if origin.state.mode != "rollback":
+                    goes_on = goes_on or bool(self._journal.parts(base.row.id))
+                elif origin.reading is None:  # otherwise it finds out what the parts hold by reading all of it again
+                    goes_on = False
+                if goes_on and plan.epoch == origin.state.stream.epoch:
+                    return base
             self._drop(base)
         return None
 
@@ -329,7 +332,9 @@ class Snapshotter:
         self._compressor = ref(compressor)  # the bases under way keep it alive
         in_flight_max = self._copy_queue.in_flight_max
         world = CopyContext(self._journal, self._storage, self._submit, in_flight_max, go_on, self._now_ms, compressor)
-        return world if origin.taking is None else replace(world, took=origin.taking.took)
+        if origin.taking is None:
+            return world
+        return replace(world, took=origin.taking.took, took_all=origin.reading is not None)
 
     # -- the manifest -----------------------------------------------------------------------------------------------
 

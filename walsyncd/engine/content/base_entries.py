@@ -5,7 +5,8 @@ were uploaded, each page once.
 
 - *Without a WAL* the scan that closes the base ships every page that differs, at a committed moment, from what the base
   took. So the base with the frames from its start S to the position N after that scan is the database at N. A base that
-  has to read a range again is given up.
+  has to read a range again is given up. One that an earlier run of the daemon began is read from its first byte again,
+  and a part that the store has is kept only if it holds the same again.
 - *With a WAL* they become the database's page map, if it has none (``base_maps``).
 """
 
