@@ -73,7 +73,7 @@ def test_a_base_goes_on_after_a_kill(tmp_path: Path, seaweedfs: Store) -> None:
     with run_proxy(seaweedfs) as proxy:
         storage = s3_section(seaweedfs, bucket, endpoint_url=proxy.endpoint_url)
         with Daemon(tmp_path, [tmp_path / "data/app.db"], storage=storage) as daemon:
-            file = create(daemon.data / "app.db", rows=2400, row_bytes=10_000)  # and as much again in the index
+            file = create(daemon.data / "app.db", rows=3200, row_bytes=10_000)  # and as much again in the index
             assert file.stat().st_size > (STORED_PARTS + 2) * PART_BYTES
             with Writer("module", file, seed=0, only_counted=True, count=3) as writer:
                 writer.finish()
@@ -98,7 +98,7 @@ def test_a_base_without_a_wal_goes_on_after_a_kill(tmp_path: Path, seaweedfs: St
     with run_proxy(seaweedfs) as proxy:
         storage = s3_section(seaweedfs, bucket, endpoint_url=proxy.endpoint_url)
         with Daemon(tmp_path, [tmp_path / "data/app.db"], storage=storage) as daemon:
-            file = create(daemon.data / "app.db", rows=2400, row_bytes=10_000)
+            file = create(daemon.data / "app.db", rows=3200, row_bytes=10_000)
             with closing(sqlite3.connect(file, isolation_level=None)) as connection:
                 connection.execute("PRAGMA journal_mode = DELETE").fetchall()
             proxy.hold(lambda request: _part_number(request) > STORED_PARTS)

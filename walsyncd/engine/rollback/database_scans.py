@@ -87,8 +87,6 @@ class DatabaseScans:
         self._tracked = tracked
         self._limits = tools.environment.limits
         self._scanning = Scanning(tools, tracked)
-        self._known_map: PageMapRow | None = None
-        """The map as of the last ``has_map``, which each look asks."""
         self._closing: _Closing | None = None
         self._compared: int | None = None
         """How many events of the file there had been at the moment whose content is shipped; None if not known."""
@@ -111,8 +109,7 @@ class DatabaseScans:
 
     def has_map(self) -> bool:
         """See ``PageScans``."""
-        self._known_map = self._map()
-        return self._known_map is not None
+        return self._map() is not None
 
     def is_closing(self) -> bool:
         """See ``FileScans``."""
@@ -165,7 +162,7 @@ class DatabaseScans:
             quiet_s = min(wait_s, EVENTS_S if is_hindered else RECHECK_S)
             again_s = again_in_s(wait_s, scanning.hindrance, self._limits.busy_file_s - scanning.hindered_s())
             return Step(again_s=again_s, rest_until_s=time.monotonic() + quiet_s)
-        page_map, closing = self._known_map, self._closing
+        page_map, closing = self._map(), self._closing
         other = None if closing is None else closing.reading
         known = page_map if page_map is not None else other
         assert known is not None, "there is nothing to compare with"
