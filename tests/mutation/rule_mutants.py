@@ -39,7 +39,7 @@ RULE_MUTANTS = (
     mutant(
         "a replica is taken from a store that does not honour conditions",
         "engine/ship/ownership.py",
-        "return self._write(database, release.etag) and self._is_exclusive()",
+        "return self._write(database, release.etag) and self.is_exclusive()",
         "return self._write(database, release.etag)",
         "engine/upkeep/test_continuation.py::test_a_store_without_conditional_writes",
     ),

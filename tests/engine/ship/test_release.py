@@ -13,7 +13,7 @@ from tests.shipping import G1, NAME, T0, begun_journal, segment
 from walsyncd.adapters.journal.journal import Advance, DatabaseRow, Journal
 from walsyncd.core.stored.owner import Owner, format_owner, parse_owner
 from walsyncd.engine.ship.ownership import Identity, Ownership
-from walsyncd.engine.ship.release import releasable, release_all
+from walsyncd.engine.ship.release import THREADS_MAX, releasable, release_all
 from walsyncd.errors import TransientError
 
 OWNER = f"{NAME}/owner.json"
@@ -60,6 +60,22 @@ def test_a_release_says_which_generation(journal: Journal, storage: FakeStorage)
     assert release_all(ownership(journal, storage, "run-1"), [row], 60.0) == 1
     owner = parse_owner(storage.objects[OWNER].body)
     assert (owner.run_id, owner.released) == ("run-1", G1)
+
+
+def test_the_store_is_not_examined_for_each_database(
+    journal: Journal, storage: FakeStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For a folder that means reading the mount table: each thread does it once."""
+    row = claimed(journal, storage)
+    asked: list[Ownership] = []
+
+    def is_exclusive(examined: Ownership) -> bool:
+        asked.append(examined)
+        return True
+
+    monkeypatch.setattr(Ownership, "is_exclusive", is_exclusive)
+    release_all(ownership(journal, storage, "run-1"), [row] * (3 * THREADS_MAX), 60.0)
+    assert 1 <= len(asked) <= THREADS_MAX
 
 
 def test_nothing_is_released_that_another_daemon_has(journal: Journal, storage: FakeStorage) -> None:

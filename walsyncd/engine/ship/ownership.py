@@ -184,15 +184,16 @@ class Ownership:
 
         Somebody may have been faster, and a store that does not honour conditions can't tell who was.
         """
-        return self._write(database, release.etag) and self._is_exclusive()
+        return self._write(database, release.etag) and self.is_exclusive()
 
     def release(self, database: DatabaseRow, generation: str) -> bool:
         """Leave ``generation`` to whoever continues it. Returns False if it is not ours to leave.
 
-        Nothing may be written to the database's folder after this call has begun.
+        The caller has seen that the store ``is_exclusive``. Nothing may be written to the database's folder after this
+        call has begun.
         """
         key = folder_key(database.name, OWNER_KEY)
-        if database.owner_run != self._identity.run_id or not self._is_exclusive():
+        if database.owner_run != self._identity.run_id:
             return False
         info = self._storage.head(key)
         seen = self._seen(database.name)
@@ -200,7 +201,7 @@ class Ownership:
             return False
         return self._storage.put_if(key, format_owner(self._me(released=generation)), etag=info.etag)
 
-    def _is_exclusive(self) -> bool:
+    def is_exclusive(self) -> bool:
         """Whether the store was seen to let one of two writers win, also if they are on two machines.
 
         In a network file system a lock does not show at once what another machine wrote.

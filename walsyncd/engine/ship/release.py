@@ -37,6 +37,8 @@ def release_all(ownership: Ownership, rows: Iterable[DatabaseRow], timeout_s: fl
     until_s = time.monotonic() + timeout_s
 
     def work() -> None:
+        if not ownership.is_exclusive():  # the folder may not answer, so this is for a thread that is not awaited
+            return
         while left and time.monotonic() < until_s:
             try:
                 row = left.popleft()
