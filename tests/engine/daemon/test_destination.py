@@ -105,6 +105,11 @@ def test_a_restart_with_another_storage_begins_anew_too(place: Place) -> None:
             assert place.sync().split("/")[0] == second
 
 
+def is_all_compacted(place: Place) -> bool:
+    with place.journal() as journal:
+        return not journal.closed_epochs()
+
+
 def test_a_reload_turns_deletion_off_and_on(place: Place) -> None:
     """Off: no pruning, no compaction, bases renewed by the clock; on: all the other way round; both at once."""
     kept = place.settings("app")
@@ -130,7 +135,7 @@ def test_a_reload_turns_deletion_off_and_on(place: Place) -> None:
             place.sync()
 
         fill_epochs()
-        wait_for(wholes)
+        wait_for(lambda: wholes() and is_all_compacted(place))
         source = (expiring, storage)
         assert "error" not in place.ask(op="reload")
         assert "delete = false" in place.ask(op="prune", names=["app"])["error"]
