@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.adapters.files.sqlite_process import SqliteProcess, wal_database
-from tests.e2e.comparison import file_of
+from tests.e2e.comparison import differing_pages, file_of
 from tests.engine.following import insert
 from tests.torture import __main__ as program
 from tests.torture.storm import Options, Report, torture
@@ -84,3 +84,16 @@ def test_what_was_never_published_is_not_committed(tmp_path: Path) -> None:
         assert file_of(path) != committed
     with SqliteProcess(path) as other:
         assert other.execute(count) == [[3]]
+
+
+def test_what_comes_after_the_last_page_is_no_difference(tmp_path: Path) -> None:
+    """A WAL that is deleted in the middle of a checkpoint leaves a file that is longer than its database."""
+    path, longer = tmp_path / "app.db", tmp_path / "longer.db"
+    with wal_database(path) as app:
+        app.close()
+    longer.write_bytes(path.read_bytes() + b"x" * 8192)
+    assert differing_pages(path, longer) == differing_pages(longer, path) == []
+    changed = bytearray(path.read_bytes())
+    changed[-1] ^= 1
+    longer.write_bytes(changed + b"x" * 8192)
+    assert len(differing_pages(longer, path)) == 1
