@@ -115,7 +115,7 @@ def test_a_request_has_a_deadline_and_so_has_the_taking_of_an_answer(monkeypatch
         closed.release()
 
     monkeypatch.setattr(ConnectionServer, "_close", noted)
-    limits = ConnectionLimits(request_s_max=0.3, answer_s_max=0.3)
+    limits = ConnectionLimits(request_s_max=1.0, answer_s_max=0.3)
     with serving(lambda request: request * 10_000_000, limits) as address, connect(address) as silent:
         assert silent.recv(1) == b""
         assert closed.acquire(timeout=WAIT_S_MAX)

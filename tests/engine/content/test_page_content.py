@@ -13,6 +13,8 @@ from tests.engine.running import Place, running, wait_for
 from walsyncd.adapters.storage.directory import DirectoryStorage
 from walsyncd.core.limits import Limits
 from walsyncd.core.restore.plan import Head
+from walsyncd.engine.content.scrubs import Scrubs
+from walsyncd.engine.follow.followed_database import FollowedDatabase
 from walsyncd.engine.follow.wal_pair import WalPair
 from walsyncd.engine.restore.replica import Replica
 from walsyncd.engine.restore.restorer import find_plan, restore
@@ -66,6 +68,16 @@ def test_what_was_written_over_a_page_that_was_copied_back(tmp_path: Path, monke
                 file.seek(path.read_bytes().index(b"first....."))
                 file.write(b"another...")
             place.sync()
-            app.execute(insert.format(mark="third....."))
-            place.sync()
-            wait_for(lambda: restored(tmp_path) == [b"another...", b"second....", b"third....."])
+            asked, now = list[str](), Scrubs.now
+
+            def noted(scrubs: Scrubs, tracked: FollowedDatabase) -> int:
+                asked.append(tracked.name)
+                return now(scrubs, tracked)
+
+            monkeypatch.setattr(Scrubs, "now", noted)
+            rows = [b"another...", b"second....", b"third.....", b"fourth....", b"fifth....."]
+            for row in rows[2:]:  # when the last is stored, all that follows from the first has been asked for
+                app.execute(insert.format(mark=row.decode()))
+                place.sync()
+            assert asked == ["app"]
+            wait_for(lambda: restored(tmp_path) == rows)
