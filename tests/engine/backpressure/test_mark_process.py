@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -16,8 +18,10 @@ import pytest
 from tests.adapters.files.sqlite_process import SqliteProcess, wal_database
 from tests.engine.following import insert
 from tests.engine.running import wait_for
+from walsyncd.adapters.files.inotify import InotifyReader
 from walsyncd.adapters.files.source import Role, side_path
 from walsyncd.engine.backpressure import mark_process
+from walsyncd.engine.backpressure.mark_process import MarkProcess
 
 TAKE_S_MAX = 2.0  # a child on a busy machine may need a good part of it
 
@@ -172,6 +176,7 @@ def test_a_child_that_is_silent_with_a_lock_is_ended(path: Path, app: SqliteProc
     with parent(path) as (_, child):
         while True:
             take(path, app)
+            time.sleep(0.005)  # it tells its parent just after it has the lock
             os.kill(child, signal.SIGSTOP)
             time.sleep(0.2)  # a call that was under way ends
             if is_locked(path):
@@ -208,3 +213,19 @@ def test_idle_costs_nothing(path: Path, app: SqliteProcess) -> None:
             return switches() == before
 
         wait_for(is_still)
+
+
+def test_each_lock_is_told_at_once() -> None:
+    """However soon it comes after the one before: the daemon ends a child that is silent only if it may have a lock."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours.setblocking(False)
+    with ours, theirs, InotifyReader() as watcher:
+        process = MarkProcess(theirs, watcher)
+        for now_ms in (1000, 1001):
+            process._ask(now_ms)
+            assert json.loads(ours.recv(1000)) == {"alive": True}
+            process._take({"alive": True})
+            process._ask(now_ms)
+            with pytest.raises(BlockingIOError):
+                ours.recv(1000)
+            process._is_known_to_hold = False  # as after ``free``

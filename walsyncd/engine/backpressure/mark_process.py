@@ -106,7 +106,9 @@ class MarkProcess:
         return since_ms is not None and now_ms - since_ms >= SILENCE_MS
 
     def _ask(self, now_ms: int) -> None:
-        if self._unanswered_since_ms is None and now_ms - self._asked_ms >= ASK_MS:
+        # A lock of which the daemon does not know would outlive a child that is stopped.
+        is_due = not self._is_known_to_hold or now_ms - self._asked_ms >= ASK_MS
+        if self._unanswered_since_ms is None and is_due:
             self._asked_ms = self._unanswered_since_ms = now_ms
             self._is_known_to_hold |= self._say({"alive": True})
 
