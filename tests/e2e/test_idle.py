@@ -19,6 +19,7 @@ from tests.stores import Store
 DATABASES = 100
 SETTLE_SECONDS = 12  # longer than what is looked at again after the last event
 WATCHED_SECONDS = 30
+WINDOWS_MAX = 3  # a look that a busy machine has delayed may fall into one; a daemon that polls works in each
 CPU_SECONDS_MAX = 0.1
 SWITCHES_MAX = 100  # a single thread that polls once a second would take a third of it
 # Whatever is mounted anywhere, as other tests do, has the daemon look where the folders that it watches are.
@@ -38,6 +39,7 @@ def switches(pid: int) -> int:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_a_hundred_idle_databases_cost_nothing(tmp_path: Path, seaweedfs: Store) -> None:
     """Half a minute without a commit is half a minute without a request, and without work.
 
@@ -49,7 +51,10 @@ def test_a_hundred_idle_databases_cost_nothing(tmp_path: Path, seaweedfs: Store)
             assert connection.execute("PRAGMA journal_mode = DELETE").fetchall() == [("delete",)]
     with run_proxy(seaweedfs) as proxy:
         storage = s3_section(seaweedfs, seaweedfs.make_bucket(), endpoint_url=proxy.endpoint_url)
-        with Daemon(tmp_path, [tmp_path / "data/*/app.db"], storage=storage, prefix=OWN_MOUNTS) as daemon:
+        # The one request a minute by which it asks whether the storage still accepts it is no database's.
+        off = {"probe_interval": "off"}
+        databases = [tmp_path / "data/*/app.db"]
+        with Daemon(tmp_path, databases, storage=storage, settings=off, prefix=OWN_MOUNTS) as daemon:
             assert len(daemon.start().sync()) == len(files)
             wait_until(
                 lambda: all(daemon.status(name)["state"] == "following" for name in _names(files[:3])), "follows"
@@ -65,10 +70,14 @@ def test_a_hundred_idle_databases_cost_nothing(tmp_path: Path, seaweedfs: Store)
 
             # On a busy machine the last page map is made late.
             wait_until(lambda: used_in(SETTLE_SECONDS)[2] <= SWITCHES_MAX, "all is done", seconds_max=60)
-            requests, cpu, woken = used_in(WATCHED_SECONDS)
-    assert requests == 0
-    assert cpu <= CPU_SECONDS_MAX
-    assert woken <= SWITCHES_MAX
+            windows: list[tuple[float, ...]] = []
+            while len(windows) < WINDOWS_MAX and not (windows and _is_quiet(*windows[-1])):
+                windows.append(used_in(WATCHED_SECONDS))
+    assert _is_quiet(*windows[-1]), windows
+
+
+def _is_quiet(requests: float, cpu: float, woken: float) -> bool:
+    return requests == 0 and cpu <= CPU_SECONDS_MAX and woken <= SWITCHES_MAX
 
 
 def _names(files: list[Path]) -> list[str]:
