@@ -136,8 +136,8 @@ def test_status_reports_it_and_the_next_application_is_followed(tmp_path: Path, 
         place.sync()
         copy(old, wal)
         app.execute(insert(3))
-        wait_for(lambda: place.row().state is DatabaseState.DEGRADED)
-        assert WORDS in place.row().cause
+        # A look may fall into the copying, when the file is short.
+        wait_for(lambda: place.row().state is DatabaseState.DEGRADED and WORDS in place.row().cause)
         app.kill()
         with SqliteProcess(path) as other:
             assert other.execute("SELECT x FROM t") == [[1]]
