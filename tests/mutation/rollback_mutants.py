@@ -196,6 +196,20 @@ ROLLBACK_MUTANTS: tuple[Mutant, ...] = (
         "engine/rollback/test_rollback_look.py",
     ),
     mutant(
+        "a base is closed by what it took alone although a scan finds the map lost",
+        "engine/rollback/scanning.py",
+        "known is None or (page_map is None and has_map)",
+        "known is None",
+        "engine/rollback/test_scanning.py::test_a_base_is_given_up_if_the_map_is_lost_before_it_is_closed[False]",
+    ),
+    mutant(
+        "a base is closed although no map has what was shipped since it began",
+        "engine/rollback/database_scans.py",
+        "closing is None or closing.start != state.stream.position",
+        "closing is None",
+        "engine/rollback/test_scanning.py::test_a_base_is_given_up_if_the_map_is_lost_before_it_is_closed[True]",
+    ),
+    mutant(
         "what a scan read of another file is taken",
         "engine/rollback/database_scans.py",
         "if not found.committed.facts.is_file(state.file):",

@@ -5,8 +5,9 @@ from S through N is the database at N (``engine.base``). A page that one of thes
 S, which are kept for that. Every other page of a restore is the object's. So the entries of the bytes that were
 uploaded, with the rows after S, are the map at N and at every position after it.
 
-Unlike a scan (``map_making``), this assumes nothing of the file: what the object holds is what was hashed, even if
-somebody changes the file between the two.
+Unlike a scan (``map_making``), this reads nothing a second time: what the object holds is what was hashed, even if
+somebody changes the file between the two. Both assume that the file has the last version of pages whose frames are
+before S. A restore may apply such frames of the base's epoch, and so undo what somebody else wrote over these pages.
 
 Every doubt is answered by a scan instead: a range that was read again, an earlier run that copied a part, a gap or a
 spool that was read again before N was stored, rows that are missing.

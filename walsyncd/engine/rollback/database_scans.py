@@ -163,12 +163,22 @@ class DatabaseScans:
             again_s = again_in_s(wait_s, scanning.hindrance, self._limits.busy_file_s - scanning.hindered_s())
             return Step(again_s=again_s, rest_until_s=time.monotonic() + quiet_s)
         page_map, closing = self._map(), self._closing
+        if page_map is None and (closing is None or closing.start != state.stream.position):
+            self.drop()  # the map was lost, and nothing else has what was shipped since the base began
+            return Step(again_s=0)
         other = None if closing is None else closing.reading
         known = page_map if page_map is not None else other
         assert known is not None, "there is nothing to compare with"
         pages = self._pages_to_read(file_bytes, known.page_size, is_all=closing is not None, is_early=rest_s > 0)
         is_early = isinstance(pages, JournalPages) and pages.is_early
-        scanning.begin(self._with_room(state.stream), known.page_size, pages, other=other, is_early=is_early)
+        scanning.begin(
+            self._with_room(state.stream),
+            known.page_size,
+            pages,
+            other=other,
+            has_map=page_map is not None,
+            is_early=is_early,
+        )
         return _once_done()
 
     def note(self, event: Event) -> None:

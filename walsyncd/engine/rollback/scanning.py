@@ -88,11 +88,13 @@ class Scanning:
         pages: PagesToRead,
         *,
         other: KnownPages | None = None,
+        has_map: bool = True,
         span: Callable[[], BridgeSpan | None] = lambda: None,
         is_early: bool = False,
     ) -> None:
         """Order a scan. Its transaction follows ``stream``, and ships also what differs from ``other``.
 
+        ``has_map`` is false if ``other`` is all that is known of the replica, because it has no page map yet.
         ``is_early``: ``pages`` will not be all pages of a large file.
         """
         self._attempt, self._is_early = self._attempt + 1, is_early
@@ -103,7 +105,7 @@ class Scanning:
             stream=stream,
             page_size=page_size,
             pages=pages,
-            body=self._opener(stream, other),
+            body=self._opener(stream, other, has_map=has_map),
             is_current=lambda: attempt == self._attempt,
             span=span,
         )
@@ -148,7 +150,7 @@ class Scanning:
     def _wake(self) -> None:
         self.tools.schedule.at(self.tracked, 0)
 
-    def _opener(self, stream: Stream, other: KnownPages | None) -> Callable[[int], BridgeBody]:
+    def _opener(self, stream: Stream, other: KnownPages | None, *, has_map: bool) -> Callable[[int], BridgeBody]:
         tools, row_id = self.tools, self.tracked.row_id
 
         def open_body(_file_bytes: int) -> BridgeBody:
@@ -157,7 +159,7 @@ class Scanning:
                 page_map.close()
                 page_map = None
             known, extra = (page_map, other) if page_map is not None else (other, None)
-            if known is None:
+            if known is None or (page_map is None and has_map):  # it was lost, with what was shipped for a base
                 raise BridgeImpossibleError("there is no page map")
             return BridgeBody(
                 tools.journal,
