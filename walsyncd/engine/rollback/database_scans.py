@@ -163,9 +163,8 @@ class DatabaseScans:
             again_s = again_in_s(wait_s, scanning.hindrance, self._limits.busy_file_s - scanning.hindered_s())
             return Step(again_s=again_s, rest_until_s=time.monotonic() + quiet_s)
         page_map, closing = self._map(), self._closing
-        if page_map is None and (closing is None or closing.start != state.stream.position):
-            self.drop()  # the map was lost, and nothing else has what was shipped since the base began
-            return Step(again_s=0)
+        if page_map is None and (closing is None or state.stream.frame):
+            return Step(again_s=0)  # it was lost just now, which the next look reports
         other = None if closing is None else closing.reading
         known = page_map if page_map is not None else other
         assert known is not None, "there is nothing to compare with"

@@ -17,7 +17,7 @@ from walsyncd.engine.follow.environment import Environment
 from walsyncd.engine.follow.file_facts import database_identity, file_facts, is_settled, settling_ms
 from walsyncd.engine.follow.followed_database import FollowedDatabase
 from walsyncd.engine.follow.no_wal import ENTERED_WAL
-from walsyncd.engine.follow.step import Step
+from walsyncd.engine.follow.step import Step, gap_step
 from walsyncd.engine.follow.wal_pairs import REPLACED
 
 CHANGED = "the database changed"
@@ -68,10 +68,8 @@ def look_in_rollback_mode(
     if not facts.is_file(state.file):
         return Step(gap=Gap.of(GapKind.REPLACED, REPLACED))
     if not has_map and state.stream.frame:
-        # Its frames are of no use to the next base, and would be applied to it by hand.
-        stream = environment.next_epoch(state.stream)
-        state = replace(state, stream=stream, start_epoch=stream.epoch, start_frame=0)
-        return Step(state=state, base_wanted="the page map is lost", again_s=0)
+        # The next base begins a generation: what is different from that base alone can't be applied to these frames.
+        return gap_step(GapKind.SPOOL, "what changed is not shipped page by page: {why}", why="the page map is lost")
     if scans.is_known(facts, state.file):
         scans.note_known(events_before)  # an event that is queued since may be of a write after the facts were read
         return _unchanged(environment, state, facts, writes, is_watched=pairs.watched)
