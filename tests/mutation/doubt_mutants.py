@@ -207,7 +207,7 @@ DOUBT_MUTANTS = (
     mutant(
         "an epoch begins with pages that were written over",
         "engine/content/epoch_start.py",
-        "if start.origin.state.overwritten is not None:",
+        "if (known := start.origin.state.overwritten) is not None and known.frames:",
         "if False:",
         "engine/content/test_epoch_start.py::test_pages_that_somebody_wrote_over_are_not_taken_from_the_wal",
     ),
@@ -257,9 +257,37 @@ DOUBT_MUTANTS = (
     mutant(
         "a file that was written over is no longer than the WAL said",
         "engine/follow/look.py",
-        "is_doubtful = step.life_ended or wal_pair.may_be_recovered()",
-        "is_doubtful = wal_pair.may_be_recovered()",
+        "if step.state is not None and step.state.cursor is None:\n            return gap_step(GapKind.DOUBT, ENDED)",
+        "",
         f"{OVERWRITTEN}::test_a_backup_that_is_longer_is_copied_over[False]",
+    ),
+    mutant(
+        "a WAL that was emptied and left by a killed process has not ended",
+        "engine/follow/look.py",
+        "if step.state is not None and step.state.cursor is None:\n            return gap_step(GapKind.DOUBT, ENDED)",
+        "if step.life_ended:\n            return gap_step(GapKind.DOUBT, ENDED)",
+        "engine/follow/test_look.py::test_a_wal_that_a_killed_process_left_empty_has_ended",
+    ),
+    mutant(
+        "once the WAL has restarted, the file is no longer than it says",
+        "core/follow/follow_state.py",
+        "overwritten = Overwritten(cursor.salts, 0) if self.overwritten is not None and cursor is not None else None",
+        "overwritten = None",
+        f"{OVERWRITTEN}::test_the_wal_is_emptied_after_a_longer_backup[close-True]",
+    ),
+    mutant(
+        "a file is longer than the WAL says only if pages of the WAL were written over",
+        "engine/content/gap_bridge.py",
+        "return Overwritten(state.cursor.salts, 0) if found.is_longer else None",
+        "return None",
+        f"{OVERWRITTEN}::test_a_longer_backup_that_has_the_pages_of_the_wal_as_they_are",
+    ),
+    mutant(
+        "a file that is only longer is compared again at each look while nobody has the database open",
+        "core/follow/overwritten.py",
+        "if not known.frames:",
+        "if False:",
+        "core/follow/test_overwritten.py",
     ),
     mutant(
         "a commit that comes after the chain was read is not in the WAL",

@@ -135,3 +135,6 @@ def test_another_incarnation_hides_no_page() -> None:
     """What somebody wrote over beside the WAL before is the only version there is."""
     state = replace(STATE, overwritten=Overwritten((1, 2), 5))
     assert state.entered(None).overwritten is None
+    cursor = Cursor((5, 6), None, 0, (0, 0))
+    assert state.entered(cursor).overwritten == Overwritten(cursor.salts, 0)
+    assert replace(state, overwritten=None).entered(cursor).overwritten is None

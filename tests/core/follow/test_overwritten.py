@@ -48,3 +48,8 @@ def test_what_is_certainly_in_the_file(header: IndexHeader | None, cursor: Curso
 def test_when_the_frames_count_again(holder: DmsHolder, header: IndexHeader | None, again: bool) -> None:
     """After a recovery, or if the next opener will recover the WAL; more commits and restarts change nothing."""
     assert frames_count_again(Overwritten(SALTS, 9), Observation(holder, header, None, 0)) is again
+
+
+def test_no_frames_of_this_incarnation_were_written_over() -> None:
+    """Then nothing changes before the WAL has ended, also if nobody has the database open."""
+    assert not frames_count_again(Overwritten(SALTS, 0), Observation(DmsHolder.NONE, None, None, 0))

@@ -203,13 +203,15 @@ def test_a_transaction_that_is_too_large_is_said_and_tried_later(bases: Bases) -
 
 def test_pages_that_somebody_wrote_over_are_not_taken_from_the_wal(bases: Bases) -> None:
     """The replica has the version of the file. The base waits for the WAL to restart."""
+    bases.sql("PRAGMA wal_checkpoint")
+    bases.settle()
     state = bases.tracked.state
     assert state is not None
     assert state.cursor is not None
     wal_pair = bases.tracked.wal_pairs.current
     assert wal_pair is not None
     wal_pair.taken_from_file = wal_pair.index_rebuilds
-    bases.tracked.state = replace(state, overwritten=Overwritten(state.cursor.salts, 0))
+    bases.tracked.state = replace(state, overwritten=Overwritten(state.cursor.salts, 1))
     bases.begin_base()
     for _ in range(200):
         if bases.tracked.base.hindrance:

@@ -6,7 +6,7 @@ import os
 import shutil
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -211,18 +211,24 @@ def test_a_backup_is_copied_over(scene: Scene, *, is_small: bool) -> None:
             assert is_small or len(journal.generations(1)) > 1  # a look may fall into the copying
 
 
+def copy_longer_over(scene: Scene) -> list[str]:
+    """Somebody copies a backup over the database that has more rows than it. Returns these rows."""
+    backup, rows = scene.place.folder / "backup.db", [f"longer..{number:02}" for number in range(20)]
+    shutil.copyfile(scene.path, backup)
+    with closing(sqlite3.connect(backup)) as connection, connection:
+        for row in rows:
+            connection.execute(insert(row))
+    shutil.copyfile(backup, scene.path)
+    scene.place.sync()
+    return rows
+
+
 @pytest.mark.parametrize("is_away", [False, True])
 def test_a_backup_that_is_longer_is_copied_over(scene: Scene, *, is_away: bool) -> None:
     """As long as there is a WAL, SQLite believes its size; once the application has ended, that of the file counts."""
-    backup, rows = scene.place.folder / "backup.db", [f"longer..{number:02}" for number in range(20)]
     with followed(scene):
         commit_and_copy_back(scene)
-        shutil.copyfile(scene.path, backup)
-        with closing(sqlite3.connect(backup)) as connection, connection:
-            for row in rows:
-                connection.execute(insert(row))
-        shutil.copyfile(backup, scene.path)
-        scene.place.sync()
+        rows = copy_longer_over(scene)
         if not is_away:
             scene.app.close()
             scene.agrees("first.....", "second....", *rows)
@@ -230,6 +236,35 @@ def test_a_backup_that_is_longer_is_copied_over(scene: Scene, *, is_away: bool) 
         scene.app.close()
         with followed(scene):
             scene.agrees("first.....", "second....", *rows)
+
+
+@pytest.mark.parametrize("is_seen", [True, False])
+@pytest.mark.parametrize("ends", [SqliteProcess.close, SqliteProcess.kill])
+def test_the_wal_is_emptied_after_a_longer_backup(
+    scene: Scene, ends: Callable[[SqliteProcess], None], *, is_seen: bool
+) -> None:
+    """The wal-index still has the old size, which counts until the application has ended."""
+    with followed(scene):
+        commit_and_copy_back(scene)
+        rows = copy_longer_over(scene)
+        scene.app.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        if is_seen:
+            scene.place.sync()
+        ends(scene.app)
+        scene.agrees("first.....", "second....", *rows)
+
+
+def test_a_longer_backup_that_has_the_pages_of_the_wal_as_they_are(scene: Scene) -> None:
+    """No page was written over that the WAL has, but the file is longer than the WAL says."""
+    with followed(scene):
+        commit_and_copy_back(scene)
+        scene.app.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        scene.place.sync()
+        scene.app.execute("UPDATE other SET x = randomblob(3000) WHERE rowid = 5", "PRAGMA wal_checkpoint")
+        scene.place.sync()
+        rows = copy_longer_over(scene)
+        scene.app.close()
+        scene.agrees("first.....", "second....", *rows)
 
 
 def test_a_scrub_compares_pages_that_were_copied_back(scene: Scene) -> None:

@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 
 from tests.adapters.files.sqlite_process import SqliteProcess, wal_database
-from tests.engine.following import CHECKPOINT, Following, insert, rows
+from tests.engine.following import CHECKPOINT, TRUNCATE, Following, insert, rows
 from tests.wal_files import with_checksums
 from walsyncd.adapters.files.inotify import Event, Kind
 from walsyncd.adapters.files.source import Role
 from walsyncd.core.follow.decision import DmsHolder, Observation
 from walsyncd.core.follow.gap import Gap, GapKind
+from walsyncd.core.follow.overwritten import Overwritten
 from walsyncd.engine.follow import look
 from walsyncd.engine.follow.source_reader import SourceReader
 from walsyncd.engine.follow.wal_pairs import REPLACED
@@ -252,3 +253,13 @@ def test_a_caught_up_look_has_no_wal_left(app: SqliteProcess, follow: Following)
         assert not step.caught_up
         follow.look()
         follow.proves(other)
+
+
+def test_a_wal_that_a_killed_process_left_empty_has_ended(app: SqliteProcess, follow: Following) -> None:
+    """Nothing is missing, but the size of the file, which somebody had written over, counts from now on."""
+    app.execute(insert(1), CHECKPOINT)
+    assert not follow.settled().gap
+    follow.tracked.state = replace(follow.state, overwritten=Overwritten(follow.cursor.salts, follow.cursor.frames))
+    app.execute(TRUNCATE)
+    app.kill()
+    follow.finds_gap(look.ENDED)

@@ -157,8 +157,9 @@ class FollowState:
         """Return the state at the beginning of another incarnation, or without a WAL if ``cursor`` is None."""
         stream = self.stream
         start_epoch, start_frame = stream.epoch, stream.frame
+        overwritten = Overwritten(cursor.salts, 0) if self.overwritten is not None and cursor is not None else None
         return replace(
-            self, cursor=cursor, start_epoch=start_epoch, start_frame=start_frame, seen=None, overwritten=None
+            self, cursor=cursor, start_epoch=start_epoch, start_frame=start_frame, seen=None, overwritten=overwritten
         )
 
 

@@ -15,8 +15,9 @@ lasts. If fewer frames are copied back than before, or nobody uses the wal-index
 again. Between two looks all of that may happen, and a checkpoint after it, so the same is assumed if the -shm was
 written meanwhile or the daemon was away. Then the file is compared again, and the difference is bridged.
 
-A file that was written over may be longer than the WAL says. Readers believe the WAL, as long as it is there. So the
-file is compared again after the WAL has ended.
+A file that was written over may be longer than the WAL says, also if no such page was. Readers believe the WAL, or its
+wal-index if it was emptied, as long as it is there. So the file is compared again after the WAL has ended, also if it
+has restarted before.
 
 Versions of SQLite before 3.11 read the frames' version until all frames are copied back. Without a wal-index (exclusive
 mode) it is not known what was copied back: the frames' version is taken, and the file is compared again after the WAL
@@ -34,7 +35,10 @@ from walsyncd.core.sqlite.walindex import IndexHeader
 
 @dataclass(frozen=True, slots=True)
 class Overwritten:
-    """The replica has the file's version of pages in frames 1 to ``frames`` of the WAL's incarnation ``salts``."""
+    """The replica has the file's version of pages in frames 1 to ``frames`` of the WAL's incarnation ``salts``.
+
+    If ``frames`` is 0, only the file's size may be another one than the WAL says.
+    """
 
     salts: Salts
     frames: int
@@ -52,6 +56,8 @@ def frames_count_again(known: Overwritten, seen: Observation) -> bool:
 
     While a process sets the wal-index up or leaves it, the answer is no, because the next look shows what comes of it.
     """
+    if not known.frames:
+        return False
     if seen.holder is DmsHolder.NONE:
         return True
     if seen.holder is not DmsHolder.LIVE or seen.index is None or seen.index.salts != known.salts:

@@ -64,13 +64,14 @@ class BridgeMade:
     """The finished bridge, the stream after it, and its size in bytes.
 
     ``overwritten`` are the pages that are other in the file than in the frame from which they were copied, and were
-    taken from the file (``core.follow.overwritten``).
+    taken from the file. ``is_longer``: without a WAL it has more pages (``core.follow.overwritten``).
     """
 
     new: NewObject
     stream: Stream
     size: int
     overwritten: PageNumbers
+    is_longer: bool
 
 
 PassSteps: TypeAlias = Generator[ScanWait, None, PassRead | None]
@@ -155,7 +156,8 @@ class BridgeScan:
             overwritten = yield from self._overwritten(found, cursor, read, wal)
             if is_void():
                 return None
-        size = found.size or size_without_frames(read.page_1, read.file_bytes, self._page_size)
+        size_alone = size_without_frames(read.page_1, read.file_bytes, self._page_size)
+        size = found.size or size_alone
         file = ScannedFile(self._page_size, read.pages, body.taken, size, body.map_has_more(size))
         is_doubt = is_doubt and self._old.overwritten is None and not len(overwritten)
         if is_doubt and is_stable and clears_doubt(self._old.cursor, cursor, found, file):
@@ -176,7 +178,8 @@ class BridgeScan:
             page_1 = content if number == 1 else page_1
         new, stream = body.finish(page_1, size, span, seen_ms)
         self._body = None
-        return BridgeMade(new, stream, new.body.size if isinstance(new.body, SpoolFile) else len(new.body), overwritten)
+        stored_bytes = new.body.size if isinstance(new.body, SpoolFile) else len(new.body)
+        return BridgeMade(new, stream, stored_bytes, overwritten, is_longer=size_alone > size)
 
     def _overwritten(self, found: LastVersions, cursor: Cursor, read: PassRead, wal: OpenFile) -> _PageSteps:
         """Return the pages that are other in the file than in the frames from which they were copied back."""

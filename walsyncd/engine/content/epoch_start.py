@@ -222,7 +222,7 @@ class EpochStarts:
             start: ScanStart | None = answer.result()
             if start is None or start.wal is None:
                 return False
-            if start.origin.state.overwritten is not None:
+            if (known := start.origin.state.overwritten) is not None and known.frames:
                 raise TransientError("somebody wrote over pages that the WAL has, and SQLite reads those of the file")
             transaction = self._transaction(start.origin, start.wal)
         finally:

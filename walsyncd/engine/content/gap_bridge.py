@@ -26,7 +26,6 @@ import structlog
 from walsyncd.adapters.files.source import OpenFile
 from walsyncd.core.content.bridge_passes import BridgePasses, LastVersions, PassPages
 from walsyncd.core.content.cleared_doubt import DOUBTS
-from walsyncd.core.content.page_entry import PageNumbers
 from walsyncd.core.follow.follow_state import FollowState, Stream
 from walsyncd.core.follow.gap import Gap, GapKind
 from walsyncd.core.follow.overwritten import Overwritten, copied_back
@@ -271,7 +270,7 @@ class GapBridge:
             position=str(found.stream.position),
             stored_bytes=found.size,
         )
-        state = replace(state, stream=found.stream, overwritten=self._note_overwritten(found.overwritten, state))
+        state = replace(state, stream=found.stream, overwritten=self._note_overwritten(found, state))
         return Step(state=state, objects=(found.new,), bridged=True, again_s=0)
 
     def _cleared(self, found: Cleared, state: FollowState) -> Step:
@@ -288,10 +287,13 @@ class GapBridge:
         state = replace(state, stream=old.stream, start_epoch=start.epoch, start_frame=start.frame)
         return Step(state=state, bridged=True, again_s=0)
 
-    def _note_overwritten(self, pages: PageNumbers, state: FollowState) -> Overwritten | None:
-        """Return what looks have to watch from now on because somebody wrote over ``pages``."""
-        if not len(pages) or state.cursor is None or self._read is None:
+    def _note_overwritten(self, found: BridgeMade, state: FollowState) -> Overwritten | None:
+        """Return what looks have to watch from now on because somebody wrote over the file."""
+        pages = found.overwritten
+        if state.cursor is None or self._read is None:
             return None
+        if not len(pages):
+            return Overwritten(state.cursor.salts, 0) if found.is_longer else None
         _log.warning(
             "pages_overwritten",
             database=self._tracked.name,

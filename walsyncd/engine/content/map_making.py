@@ -215,7 +215,7 @@ class MapMaker:
         rows = [row for row in self._journal.redo_rows(tracked.row_id) if _is_after(row, state.start)]
         if start.wal is None or state.cursor is None or follows(rows, state.start, state.stream.position):
             return nothing_to_redo(), state.start
-        if state.overwritten is not None:
+        if state.overwritten is not None and state.overwritten.frames:
             raise TransientError("somebody wrote over pages that the WAL has, and SQLite reads those of the file")
         redo = RedoBuilder(page_size)
         for frames in frames_upto(start.wal, state.cursor):

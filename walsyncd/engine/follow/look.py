@@ -84,9 +84,11 @@ def take_step(tracked: FollowedDatabase, environment: Environment) -> Step:
     step = replace(step, caught_up=step.caught_up and len(wal_pairs.queue) <= 1)
     if step.gap is None and wal_pair is not None and state.overwritten is not None:
         # The WAL may have been recovered and copied back since the last look, and even have restarted after that.
-        is_doubtful = step.life_ended or wal_pair.may_be_recovered()
+        if step.state is not None and step.state.cursor is None:
+            return gap_step(GapKind.DOUBT, ENDED)
+        is_doubtful = state.overwritten.frames > 0 and wal_pair.may_be_recovered()
         if is_doubtful or (step.caught_up and _frames_count_again(tracked, environment, step)):
-            return gap_step(GapKind.DOUBT, ENDED if step.life_ended else RECOVERED)
+            return gap_step(GapKind.DOUBT, RECOVERED)
     return step
 
 
