@@ -296,4 +296,18 @@ DOUBT_MUTANTS = (
         "return True",
         "engine/follow/test_unlocked_index.py::test_a_commit_between_the_chain_and_the_wal_index",
     ),
+    mutant(
+        "a WAL that was emptied during an idle look was written over",
+        "engine/follow/look.py",
+        "if now.wal is None or salts_now",
+        "if salts_now",
+        f"{WRITTEN_WAL}::test_a_wal_that_is_emptied_during_a_look",
+    ),
+    mutant(
+        "a WAL that was emptied while frames were copied was written over",
+        "engine/follow/copy_frames.py",
+        "if after.wal is not None:",
+        "if True:",
+        f"{WRITTEN_WAL}::test_an_exclusive_application_empties_its_wal_during_a_look",
+    ),
 )

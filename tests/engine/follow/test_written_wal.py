@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 
 from tests.adapters.files.sqlite_process import SqliteError, SqliteProcess
-from tests.engine.following import CHECKPOINT, Following, insert
+from tests.engine.following import CHECKPOINT, TRUNCATE, Following, closed_database, insert
 from tests.engine.running import Place, restored_values, running, wait_for
 from walsyncd.core.follow.database_state import DatabaseState
+from walsyncd.core.follow.decision import Cursor
+from walsyncd.engine.follow.source_reader import SourceReader
 
 Act = Callable[[Path, Path], object]
 WORDS = "written over the -wal of a database in use"
@@ -146,3 +148,40 @@ def test_status_reports_it_and_the_next_application_is_followed(tmp_path: Path, 
             other.execute(insert(4))
             place.sync()
             assert restored_values(place) == [1, 4]
+
+
+def test_a_wal_that_is_emptied_during_a_look(
+    app: SqliteProcess, follow: Following, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last close does that to a persistent WAL (SQLITE_FCNTL_PERSIST_WAL), before it gives up its locks."""
+    app.execute(insert(1))
+    assert not follow.settled().gap
+    holds, wal = SourceReader.holds, side(follow.path, "-wal")
+
+    def late(self: SourceReader, cursor: Cursor) -> bool:
+        os.truncate(wal, 0)
+        return holds(self, cursor)
+
+    monkeypatch.setattr(SourceReader, "holds", late)
+    assert not follow.step().gap
+
+
+def test_an_exclusive_application_empties_its_wal_during_a_look(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing else than the WAL itself tells of it."""
+    path, holds, begun = tmp_path / "app.db", SourceReader.holds, list[int]()
+    closed_database(path)
+    with SqliteProcess(path) as app, Following(path, tmp_path / "f").begin() as follow:
+        app.execute("PRAGMA locking_mode = EXCLUSIVE", insert(1))
+        assert not follow.settled().gap
+        app.execute(insert(2))
+
+        def late(self: SourceReader, cursor: Cursor) -> bool:
+            begun.append(1)
+            if len(begun) == 2:  # the first one asks whether what was shipped is there
+                app.execute(TRUNCATE)
+            return holds(self, cursor)
+
+        monkeypatch.setattr(SourceReader, "holds", late)
+        follow.finds_gap("the WAL was emptied")

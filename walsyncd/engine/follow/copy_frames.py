@@ -60,7 +60,8 @@ def copy_frames(reader: SourceReader, state: FollowState, copy: Copy, seen: Obse
     count = min(copy.last - reached.frames, max(1, reader.environment.limits.batch_bytes // header.frame_size))
     frames = reader.read(reached, count)
     holds = reader.holds(reached)  # after the reading, so that the next look sees what is written over after this one
-    match settle(copy, frames, reader.observe(), asked=reached.frames + count):
+    after = reader.observe()
+    match settle(copy, frames, after, asked=reached.frames + count):
         case Again(_):
             reader.drop_pending()
             reader.note(scanned=None)
@@ -68,7 +69,10 @@ def copy_frames(reader: SourceReader, state: FollowState, copy: Copy, seen: Obse
         case Gap() as gap:
             return Step(gap=gap)
         case _ if not holds:
-            return Step(gap=written_over(reached.frames))
+            if after.wal is not None:
+                return Step(gap=written_over(reached.frames))
+            reader.drop_pending()  # the WAL was emptied just now
+            return AT_ONCE
         case settled:
             return _take(reader, state, copy, reached, settled, seen)
 

@@ -256,8 +256,10 @@ def _follow(reader: SourceReader, state: FollowState, cursor: Cursor) -> Step:
 
 def _idle(reader: SourceReader, state: FollowState, cursor: Cursor, seen: Observation) -> Step:
     if not reader.holds(cursor):
-        restarted = salts_now(reader.observe()) != cursor.salts
-        return AT_ONCE if restarted else Step(gap=written_over(cursor.frames))
+        now = reader.observe()
+        if now.wal is None or salts_now(now) != cursor.salts:  # it was emptied or has restarted just now
+            return AT_ONCE
+        return Step(gap=written_over(cursor.frames))
     if reader.wal_pair.ended:
         return end_of_wal(reader.tracked, reader.environment, state)
     moving = reader.is_moving(cursor)
