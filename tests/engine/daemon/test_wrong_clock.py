@@ -16,6 +16,7 @@ import pytest
 
 from tests.adapters.files.sqlite_process import SqliteProcess, wal_database
 from tests.aging import AgingStorage, Calendar
+from tests.engine.rollback.rollback_replicas import restored
 from tests.engine.running import Place, running, wait_for
 from walsyncd.adapters.storage.directory import DirectoryStorage
 from walsyncd.core.keep.retention import DAY_MS, HOUR_MS
@@ -79,7 +80,9 @@ class Clocks:
         refused = []
         for moment_ms, position in self.moments[:-1]:
             found = self.at(moment_ms)
-            assert found in (None, position), (moment_ms, found, position)
+            if found not in (None, position):  # an epoch that is begun for a base has what is there once more
+                contents = [restored(self.place, AtPosition(parse_position(each))) for each in (found, position)]
+                assert contents[0] == contents[1], (moment_ms, found, position)
             if found is None:
                 refused.append(moment_ms)
             plan = find_plan(Replica(self.storage, "app"), AtPosition(parse_position(position)))
