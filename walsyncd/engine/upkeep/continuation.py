@@ -123,7 +123,7 @@ class Continuations:
 
     def run(self) -> None:
         """Run the thread until ``stop``."""
-        while self._alarm.wait(calm_s=GATHER_S):
+        while self._alarm.wait():
             while (tracked := self._next()) is not None and not self._alarm.is_stopped:
                 self._answer(tracked)
                 self._moved_s = time.monotonic()
@@ -137,6 +137,11 @@ class Continuations:
         self._alarm.wake()
 
     def _next(self) -> FollowedDatabase | None:
+        """Return the smallest one. A large one waits until smaller ones of the same round are asked for."""
+        with self._lock:
+            smallest = self._asked[0][0] if self._asked else 0
+        if smallest > GATHER_S * SCAN_BYTES_PER_S:  # so that the wait is short beside the reading
+            self._alarm.pause(GATHER_S)
         with self._lock:
             return heapq.heappop(self._asked)[2] if self._asked else None
 
