@@ -36,7 +36,7 @@ MUTANTS = (
     mutant(
         "the headers are not read again after a copy",
         COPYING,
-        "settle(copy, frames, reader.observe(), asked",
+        "settle(copy, frames, after, asked",
         "settle(copy, frames, seen, asked",
         "engine/follow/test_interleavings.py::test_a_restart_under_a_copy_is_no_rewritten_history",
     ),
