@@ -86,6 +86,11 @@ class NewObject:
     redo: Redo | None = None
     bridged: str = ""
 
+    @property
+    def size(self) -> int:
+        """The stored size in bytes."""
+        return self.body.size if isinstance(self.body, SpoolFile) else len(self.body)
+
 
 @dataclass(frozen=True, slots=True)
 class GenerationBegun:

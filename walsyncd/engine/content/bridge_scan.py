@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from walsyncd.adapters.files.source import OpenFile, open_file
-from walsyncd.adapters.journal.journal import NewObject, SpoolFile
+from walsyncd.adapters.journal.journal import NewObject
 from walsyncd.core.content.bridge_passes import LastVersions, PassPages, no_pages, size_without_frames
 from walsyncd.core.content.cleared_doubt import ScannedFile, clears_doubt
 from walsyncd.core.content.comparison import is_plain
@@ -61,7 +61,7 @@ class Cleared:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class BridgeMade:
-    """The finished bridge, the stream after it, and its size in bytes.
+    """The finished bridge, and the stream after it.
 
     ``overwritten`` are the pages that are other in the file than in the frame from which they were copied, and were
     taken from the file. ``is_longer``: without a WAL it has more pages (``core.follow.overwritten``).
@@ -69,7 +69,6 @@ class BridgeMade:
 
     new: NewObject
     stream: Stream
-    size: int
     overwritten: PageNumbers
     is_longer: bool
 
@@ -178,8 +177,7 @@ class BridgeScan:
             page_1 = content if number == 1 else page_1
         new, stream = body.finish(page_1, size, span, seen_ms)
         self._body = None
-        stored_bytes = new.body.size if isinstance(new.body, SpoolFile) else len(new.body)
-        return BridgeMade(new, stream, stored_bytes, overwritten, is_longer=size_alone > size)
+        return BridgeMade(new, stream, overwritten, is_longer=size_alone > size)
 
     def _overwritten(self, found: LastVersions, cursor: Cursor, read: PassRead, wal: OpenFile) -> _PageSteps:
         """Return the pages that are other in the file than in the frames from which they were copied back."""

@@ -30,7 +30,6 @@ import structlog
 
 from walsyncd.adapters.files.source import OpenFile
 from walsyncd.adapters.journal.journal import Advance, Journal, ObjectRow
-from walsyncd.adapters.journal.spool import SpoolFile
 from walsyncd.core.content.bridge_passes import last_versions
 from walsyncd.core.content.page_entry import ABSENT, Entries, PageNumbers, entries_of_frames
 from walsyncd.core.follow.decision import Cursor, cursor_before
@@ -129,7 +128,7 @@ class _Transaction:
         self._body.begin_after(stream)
         seen_ms = max(environment.wall_ms(), stream.time_ms)
         new, stream = self._body.finish(content, size, None, seen_ms, number=number)
-        begun = BegunEpoch(stream.epoch, new.body.size if isinstance(new.body, SpoolFile) else len(new.body))
+        begun = BegunEpoch(stream.epoch, new.size)
         return Step(replace(state, stream=stream, start_epoch=stream.epoch, start_frame=0, begun=begun), (new,))
 
     def is_durable(self) -> None:

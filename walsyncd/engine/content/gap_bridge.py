@@ -268,7 +268,7 @@ class GapBridge:
             database=self._tracked.name,
             reason=self.gap.reason,
             position=str(found.stream.position),
-            stored_bytes=found.size,
+            stored_bytes=found.new.size,
         )
         state = replace(state, stream=found.stream, overwritten=self._note_overwritten(found, state))
         return Step(state=state, objects=(found.new,), bridged=True, again_s=0)

@@ -11,7 +11,6 @@ from dataclasses import replace
 
 import structlog
 
-from walsyncd.adapters.journal.spool import SpoolFile
 from walsyncd.core.follow.follow_state import FollowState, Stream
 from walsyncd.core.follow.gap import Gap, GapKind
 from walsyncd.core.stored.bridge import BridgeSpan, SuspectSpan
@@ -130,13 +129,12 @@ class RollbackBridge:
             return None
         if tracked.wal_pairs.queue:
             return self._other_mode("the database changed to WAL mode")
-        body = found.new.body
         _log.info(
             "gap_bridged",
             database=tracked.name,
             reason=self.gap.reason,
             position=str(found.stream.position) if found.stream is not None else "",
-            stored_bytes=body.size if isinstance(body, SpoolFile) else len(body),
+            stored_bytes=found.new.size,
         )
         return Step(
             state=after_scan(state, found), objects=(found.new,), bridged=True, scanned=found.committed, again_s=0
