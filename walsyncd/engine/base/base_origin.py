@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from walsyncd.adapters.files.source import DatabaseLock, OpenFile, database_lock
 from walsyncd.core.follow.follow_state import FollowState
 from walsyncd.core.stored.position import Position
 from walsyncd.engine.base.base_copy import AbandonedError
@@ -42,8 +43,20 @@ class BaseOrigin:
         state = tracked.state
         if state is None or state.stream.generation != self.start.generation:
             raise AbandonedError("the generation ended")
-        if unbroken_of(tracked, state) != self.unbroken:
+        if tracked.unbroken(state.stream.generation) != self.unbroken:
             raise AbandonedError("the spool is read again, or a gap is bridged")
+
+    def disturbance(self, tracked: FollowedDatabase, file: OpenFile) -> str:
+        """Return why a copy made now would not be a committed state, or an empty text if it would be one.
+
+        It is empty, too, if the database has a WAL now or had one at the start. The header is not read, because
+        encryption hides the journal mode. The modes MEMORY and OFF leave no journal, so only the lock shows a writer.
+        """
+        if self.state.cursor is not None or tracked.wal_pairs.current is not None:
+            return ""
+        if tracked.has_hot_journal():
+            return "a rollback journal waits to be played back"
+        return "a writer is in the middle of a transaction" if database_lock(file) is DatabaseLock.WRITER else ""
 
 
 def no_map(_tracked: FollowedDatabase, _state: FollowState, _unbroken: tuple[str, int, int]) -> None:
@@ -52,9 +65,4 @@ def no_map(_tracked: FollowedDatabase, _state: FollowState, _unbroken: tuple[str
 
 def origin_of(tracked: FollowedDatabase, state: FollowState) -> BaseOrigin:
     """Return the origin of a base that begins now. For the follower's thread."""
-    return BaseOrigin(state, unbroken_of(tracked, state))
-
-
-def unbroken_of(tracked: FollowedDatabase, state: FollowState) -> tuple[str, int, int]:
-    """Return what stays equal as long as nothing is missed."""
-    return state.stream.generation, tracked.gaps, tracked.rewinds
+    return BaseOrigin(state, tracked.unbroken(state.stream.generation))

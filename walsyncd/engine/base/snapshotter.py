@@ -285,7 +285,7 @@ class Snapshotter:
         reading = origin.reading
         quiet = file.identity() if origin.state.mode == "rollback" and reading is None else None
         world = self._world(tracked, origin, lambda: quiet in {None, file.identity()})
-        if reading is None and (why := tracked.disturbance(file, origin.state)):
+        if reading is None and (why := origin.disturbance(tracked, file)):
             raise AbandonedError(why)
         resumed = self._resumable(tracked, origin, file)
         if resumed is not None and resumed.row.state is ObjectState.STORED:
@@ -297,7 +297,7 @@ class Snapshotter:
             database_id, start = tracked.row_id, origin.start
             plan, row = begin_base(world, database_id=database_id, start=start, file=file, boot_id=self._boot_id)
         finished = yield from BaseCopy(world, name=tracked.name, file=file, plan=plan, row=row).run()
-        if (reading is None and tracked.disturbance(file, origin.state)) or quiet not in {None, file.identity()}:
+        if (reading is None and origin.disturbance(tracked, file)) or quiet not in {None, file.identity()}:
             raise AbandonedError(WRITTEN)
         return finished
 

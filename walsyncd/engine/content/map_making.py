@@ -106,7 +106,7 @@ def origin_of(tracked: FollowedDatabase) -> ScanOrigin | None:
     state = tracked.state
     if state is None or state.mode != "wal" or tracked.bridge is not None:
         return None
-    return ScanOrigin(state, (state.stream.generation, tracked.gaps, tracked.rewinds))
+    return ScanOrigin(state, tracked.unbroken(state.stream.generation))
 
 
 class MapMaker:
@@ -301,7 +301,7 @@ class MapMaker:
             if time.monotonic() > until_s:
                 raise TransientError("what was committed while the file was read is not stored yet")
             yield ScanWait(until_s=time.monotonic() + STORED_POLL_S)
-        if (position.generation, tracked.gaps, tracked.rewinds) != unbroken:
+        if tracked.unbroken(position.generation) != unbroken:
             raise TransientError("something was missed while the file was read")
 
 

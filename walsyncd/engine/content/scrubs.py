@@ -253,7 +253,7 @@ class Scrubs:
             state = tracked.state
             if state is None or tracked.bridge is not None:
                 return  # a gap is bridged just now, with every page that differs; or a base is coming
-            if (state.stream.generation, tracked.gaps, tracked.rewinds) == found.origin.unbroken:
+            if tracked.unbroken(state.stream.generation) == found.origin.unbroken:
                 self._heal(tracked, gap)
 
         self._schedule.interrupt(tracked, heal)

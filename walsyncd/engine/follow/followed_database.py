@@ -24,10 +24,8 @@ from pathlib import Path
 from typing import Any
 
 from walsyncd.adapters.files.source import (
-    DatabaseLock,
     OpenFile,
     Role,
-    database_lock,
     hot_journal,
     open_file,
     side_path,
@@ -152,18 +150,6 @@ class FollowedDatabase:
         """Open the file that its path names now. Returns None if there is none; see ``open_file``."""
         return open_file(side_path(self.path, role), own_only=self.spec.is_match)
 
-    def disturbance(self, file: OpenFile, state: FollowState) -> str:
-        """Return why a copy made now would not be a committed state, or an empty text if it would be one.
-
-        It is empty, too, if the database has a WAL or ``state`` has one. The header is not read, because encryption
-        hides the journal mode. The modes MEMORY and OFF leave no journal, so only the lock shows a writer.
-        """
-        if state.cursor is not None or self.wal_pairs.current is not None:
-            return ""
-        if self.has_hot_journal():
-            return "a rollback journal waits to be played back"
-        return "a writer is in the middle of a transaction" if database_lock(file) is DatabaseLock.WRITER else ""
-
     def needs_bases(self) -> bool:
         """Whether only bases hold what changes now: there is no WAL, and no page map to compare the file with."""
         is_rollback = self.state is not None and self.state.mode == "rollback"
@@ -183,6 +169,10 @@ class FollowedDatabase:
         """The current generation, or None between two generations."""
         state = self.bridge.old if self.bridge is not None else self.state
         return None if state is None else state.stream.generation
+
+    def unbroken(self, generation: str) -> tuple[str, int, int]:
+        """Return what stays equal as long as nothing is missed in ``generation``."""
+        return generation, self.gaps, self.rewinds
 
     # -- what the daemon believes -----------------------------------------------------------------------------------
 

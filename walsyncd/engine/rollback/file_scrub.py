@@ -125,7 +125,7 @@ def _origin(tracked: FollowedDatabase) -> ScanOrigin:
         raise TransientError("the database's history was broken off just now")
     if state.mode == "wal":
         raise TransientError("the database changed to WAL mode")
-    return ScanOrigin(state, (state.stream.generation, tracked.gaps, tracked.rewinds))
+    return ScanOrigin(state, tracked.unbroken(state.stream.generation))
 
 
 def _differing(file: OpenFile, page_map: PageMap, pages: PageList, page_1: bytes, *, is_paced: bool) -> _Differing:
