@@ -113,7 +113,7 @@ def test_it_asks_to_run_before_ordinary_processes(monkeypatch: pytest.MonkeyPatc
             raise PermissionError
 
     monkeypatch.setattr(os, "sched_setscheduler", set_scheduler)
-    assert mark_process.run_first() == is_permitted
+    assert mark_process.ask_for_real_time() == is_permitted
     assert asked == [(0, os.SCHED_RR, 1)]
 
 

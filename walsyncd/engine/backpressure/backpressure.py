@@ -47,7 +47,7 @@ HUNG = "its file system does not answer"
 SEND_S_MAX = 5  # a child that takes no message for so long is ended
 WATCHING_S_MAX = 10.0  # a child takes a fraction of a second to start
 LATE = "where all processors are busy it may lock too late, and a fast writer leaves a gap"
-FIRST = "permit a real-time priority of 1 (LimitRTPRIO, RLIMIT_RTPRIO): walsyncd-operating(7), Backpressure"
+REAL_TIME_REMEDY = "permit a real-time priority of 1 (LimitRTPRIO, RLIMIT_RTPRIO): walsyncd-operating(7), Backpressure"
 LIMIT_LOG_S = 60.0  # a follower that is far too slow meets a limit after each restart of the WAL
 
 _log = structlog.get_logger()
@@ -212,9 +212,9 @@ class Backpressure:
                 case {"free": True}:
                     is_holding = False
                     self._try_hung_again()
-                case {"watching": True, "first": bool(is_first)}:
+                case {"watching": True, "real_time": bool(is_real_time)}:
                     self._watching.set()
-                    self._note_first(is_first)
+                    self._note_scheduling(is_real_time=is_real_time)
                 case {"hung": True, "path": str(path)}:
                     self._note_hung(path)
                     return
@@ -223,10 +223,11 @@ class Backpressure:
                 case {"limit": int(database_id), "reason": str(reason)}:
                     self._note_limit(database_id, reason)
 
-    def _note_first(self, is_first: bool) -> None:
-        if not (is_first or self._is_ordinary):
-            _log.warning("backpressure_process_not_real_time", consequence=LATE, remedy=FIRST)
-        self._is_ordinary = not is_first
+    def _note_scheduling(self, *, is_real_time: bool) -> None:
+        """Report that real time is refused, but not again for each child."""
+        if not (is_real_time or self._is_ordinary):
+            _log.warning("backpressure_process_not_real_time", consequence=LATE, remedy=REAL_TIME_REMEDY)
+        self._is_ordinary = not is_real_time
 
     def _note_hindrance(self, database_id: int, reason: str) -> None:
         with self._lock:

@@ -13,7 +13,7 @@ the daemon     ``remove``
 the daemon     ``copied``               ``salts`` (null: nobody follows it), ``frames``
 the daemon     ``alive`` (true)         the answer to ``alive``
 the daemon     ``watching`` (true)      asks for an answer when everything before is done
-the child      ``watching`` (true)      the answer; ``first``: it runs before ordinary processes
+the child      ``watching`` (true)      the answer; ``real_time``: whether it is scheduled so
 the child      ``alive`` (true)         asks whether the daemon is not stopped
 the child      ``hindrance``            ``reason``; empty if a lock was taken again
 the child      ``limit``                ``reason``: given up before everything was copied
@@ -65,9 +65,9 @@ HANG_LOOKS = 5  # looks are counted, so that a machine that slept has no call th
 class MarkProcess:
     """The loop; ``channel`` is the socket to the daemon."""
 
-    def __init__(self, channel: socket.socket, watcher: InotifyReader, *, is_first: bool = False) -> None:
+    def __init__(self, channel: socket.socket, watcher: InotifyReader, *, is_real_time: bool = False) -> None:
         self._channel = channel
-        self._is_first = is_first
+        self._is_real_time = is_real_time
         self._channel.setblocking(False)
         self._watcher = watcher
         self._holds: dict[int, MarkHold] = {}
@@ -140,7 +140,7 @@ class MarkProcess:
             case {"alive": True}:
                 self._unanswered_since_ms = None
             case {"watching": True}:
-                self._say({"watching": True, "first": self._is_first})
+                self._say({"watching": True, "real_time": self._is_real_time})
 
     def _remove(self, number: int) -> None:
         hold = self._holds.pop(number, None)
@@ -182,7 +182,7 @@ def watch_calls(channel: socket.socket) -> None:
             os._exit(EXIT_HUNG)
 
 
-def run_first() -> bool:
+def ask_for_real_time() -> bool:
     """Ask the kernel to run this process before ordinary ones whenever it wakes. Returns False if that is refused.
 
     It needs CAP_SYS_NICE or a limit of real-time priorities (RLIMIT_RTPRIO). Threads that are begun later inherit it,
@@ -197,12 +197,12 @@ def run_first() -> bool:
 
 def main() -> int:
     """Run the child process; its end is the daemon's to decide, by closing the socket."""
-    is_first = run_first()
+    is_real_time = ask_for_real_time()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     with socket.socket(fileno=os.dup(sys.stdin.fileno())) as channel, InotifyReader() as watcher:
         threading.Thread(target=watch_calls, args=(channel,), name="hang watch", daemon=True).start()
-        return MarkProcess(channel, watcher, is_first=is_first).run()
+        return MarkProcess(channel, watcher, is_real_time=is_real_time).run()
 
 
 if __name__ == "__main__":
