@@ -27,14 +27,14 @@ from walsyncd.engine.content.bridge_body import BridgeImpossibleError
 from walsyncd.engine.follow.copy_frames import is_epoch_over
 from walsyncd.engine.follow.file_facts import changed_ns, database_identity
 from walsyncd.engine.follow.followed_database import FollowedDatabase
-from walsyncd.engine.follow.step import BaseReading, CommittedScan, Step, gap_step
+from walsyncd.engine.follow.step import BaseReading, CommittedScan, Step
 from walsyncd.engine.follow.wal_pairs import REPLACED
 from walsyncd.engine.rollback.committed_moment import Hindrance
 from walsyncd.engine.rollback.journal_capture import JournalCapture
 from walsyncd.engine.rollback.journal_pages import JournalPages, JournalProofs, JournalSource
 from walsyncd.engine.rollback.journal_use import JOURNAL, UNJOURNALLED, JournalUse
 from walsyncd.engine.rollback.pages_to_read import AllPages, PagesToRead
-from walsyncd.engine.rollback.rollback_look import look_in_rollback_mode
+from walsyncd.engine.rollback.rollback_look import look_in_rollback_mode, not_by_pages
 from walsyncd.engine.rollback.scanning import Scanning, ScanTools, after_scan, gap_of
 from walsyncd.engine.rollback.transaction_pause import TransactionPause
 from walsyncd.engine.rollback.whole_scans import WholeScans
@@ -318,7 +318,7 @@ class DatabaseScans:
         try:
             found = self._scanning.take()
         except BridgeImpossibleError as error:
-            return gap_step(GapKind.SPOOL, "what changed is not shipped page by page: {why}", why=error.message)
+            return not_by_pages(error.message)
         if (gap := gap_of(found.hindrance)) is not None:
             return Step(gap=gap)
         if found.hindrance is not None:

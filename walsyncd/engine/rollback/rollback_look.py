@@ -45,6 +45,11 @@ class FileScans(Protocol):
         """Take one step towards shipping what changed. ``file_bytes`` is the size of the file."""
 
 
+def not_by_pages(why: str) -> Step:
+    """Return the step that ends the generation because only a base can hold what changed."""
+    return gap_step(GapKind.SPOOL, "what changed is not shipped page by page: {why}", why=why)
+
+
 def look_in_rollback_mode(
     tracked: FollowedDatabase, environment: Environment, state: FollowState, scans: FileScans
 ) -> Step | None:
@@ -69,7 +74,7 @@ def look_in_rollback_mode(
         return Step(gap=Gap.of(GapKind.REPLACED, REPLACED))
     if not has_map and state.stream.frame:
         # The next base begins a generation: what is different from that base alone can't be applied to these frames.
-        return gap_step(GapKind.SPOOL, "what changed is not shipped page by page: {why}", why="the page map is lost")
+        return not_by_pages("the page map is lost")
     if scans.is_known(facts, state.file):
         scans.note_known(events_before)  # an event that is queued since may be of a write after the facts were read
         return _unchanged(environment, state, facts, writes, is_watched=pairs.watched)
