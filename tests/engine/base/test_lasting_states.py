@@ -158,16 +158,21 @@ def test_a_wal_that_never_restarts_gets_its_bases(place: Place) -> None:
             assert len(restored_values(pruned)) == 1 + count * 41
 
 
+def takes_a_base_that_begins_an_epoch(place: Place, writer: SqliteProcess) -> None:
+    """The WAL never restarts, so what it holds is stored again for the base."""
+    place.sync()
+    writer.execute("PRAGMA wal_autocheckpoint = 0", "create table blob (x)")
+    for _ in range(10):  # more than an epoch
+        writer.execute("insert into blob values (randomblob(20000))")
+        place.sync()
+    assert main(["snapshot", *place.config(), "app", "--timeout", "60s"]) == 0
+
+
 def test_what_is_stored_again_for_a_base_asks_for_no_other_base(place: Place) -> None:
     """A file into which nothing was ever copied is tiny, and the pages of its WAL are not. They count as the base's."""
     limits = Limits(epoch_bytes=10_000)
     with wal_database(place.database()) as writer, running(place.settings("app"), limits=limits):
-        place.sync()
-        writer.execute("PRAGMA wal_autocheckpoint = 0", "create table blob (x)")
-        for _ in range(10):  # more than an epoch
-            writer.execute("insert into blob values (randomblob(20000))")
-            place.sync()
-        assert main(["snapshot", *place.config(), "app", "--timeout", "60s"]) == 0
+        takes_a_base_that_begins_an_epoch(place, writer)
         first = place.row().base_key
         change(limits, base_work_bytes=1_000, base_work_pause_s=0.0)
         for _ in range(20):
@@ -181,12 +186,7 @@ def test_what_was_stored_again_counts_as_the_bases_after_a_restart(place: Place)
     limits = Limits(epoch_bytes=10_000)
     with wal_database(place.database()) as writer:
         with running(place.settings("app"), limits=limits):
-            place.sync()
-            writer.execute("PRAGMA wal_autocheckpoint = 0", "create table blob (x)")
-            for _ in range(10):  # more than an epoch
-                writer.execute("insert into blob values (randomblob(20000))")
-                place.sync()
-            assert main(["snapshot", *place.config(), "app", "--timeout", "60s"]) == 0
+            takes_a_base_that_begins_an_epoch(place, writer)
         first = place.row().base_key
         small = Limits(base_work_bytes=1_000, base_work_pause_s=0.0)
         with running(place.settings("app"), limits=small) as daemon:

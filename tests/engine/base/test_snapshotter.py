@@ -13,6 +13,7 @@ import pytest
 from tests.adapters.files.sqlite_process import SqliteProcess, wal_database
 from tests.engine.rollback.rollback_replicas import restored
 from tests.engine.running import Place, restored_values, running, wait_for
+from walsyncd.adapters.journal.journal import Base
 from walsyncd.adapters.storage.directory import DirectoryStorage
 from walsyncd.core.limits import Limits
 from walsyncd.core.stored.base import PackedPart, Shape
@@ -34,6 +35,27 @@ def manifest(place: Place) -> Manifest:
     key = parse_key(place.row().base_key or "")
     assert isinstance(key, ManifestKey)
     return Replica(DirectoryStorage(place.replica), "app").manifest(key)
+
+
+def stopped_at_part(number: int, place: Place, monkeypatch: pytest.MonkeyPatch, *, is_sent: bool = False) -> Base:
+    """The base of a daemon that stopped before it sent this part. ``is_sent``: those before it have arrived."""
+    send, halted = BaseCopy._send, threading.Event()
+
+    def halt(self: BaseCopy, part: PackedPart) -> Steps[None]:
+        if part.number == number:
+            if is_sent:
+                yield from self._await_all()
+            halted.set()
+            yield CopyWait(until_s=math.inf)
+        yield from send(self, part)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(BaseCopy, "_send", halt)
+        with running(place.settings("app")):
+            assert halted.wait(60)
+    with place.journal() as journal:
+        (begun,) = journal.bases()
+    return begun
 
 
 def test_the_first_base_counts_from_the_first_frame_of_the_wal(place: Place) -> None:
@@ -118,23 +140,10 @@ def test_a_base_comes_by_the_clock_only_if_something_was_committed(place: Place)
 def test_a_base_that_is_resumed_is_consistent_from_after_its_end(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ranges are read again, so whatever was N before is void: a commit made while the daemon was away is before it."""
     monkeypatch.setattr(base_copy, "shape_of", lambda size: Shape(size, 4096, 3 * 4096))
-    send, halted = BaseCopy._send, threading.Event()
-
-    def halt(self: BaseCopy, part: PackedPart) -> Steps[None]:
-        if part.number == 3:
-            halted.set()
-            yield CopyWait(until_s=math.inf)
-        yield from send(self, part)
-
     with wal_database(place.database()) as writer:
         writer.execute("insert into t select hex(randomblob(50000)) from t", "pragma wal_checkpoint")
         writer.execute("insert into t values (1)")  # the WAL has begun again before the base does
-        monkeypatch.setattr(BaseCopy, "_send", halt)
-        with running(place.settings("app")):
-            assert halted.wait(60)
-        monkeypatch.setattr(BaseCopy, "_send", send)
-        with place.journal() as journal:
-            (begun,) = journal.bases()
+        begun = stopped_at_part(3, place, monkeypatch)
         writer.execute("insert into t values (2)")
         with running(place.settings("app")):
             position = place.sync()
@@ -146,24 +155,10 @@ def test_a_base_that_is_resumed_is_consistent_from_after_its_end(place: Place, m
 def test_a_base_without_a_wal_is_resumed_by_reading_it_again(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """What changed while the daemon was away is in no part that is kept, and the end is exact."""
     monkeypatch.setattr(base_copy, "shape_of", lambda size: Shape(size, 4096, 3 * 4096))
-    send, halted = BaseCopy._send, threading.Event()
-
-    def halt(self: BaseCopy, part: PackedPart) -> Steps[None]:
-        if part.number == 6:
-            yield from self._await_all()
-            halted.set()
-            yield CopyWait(until_s=math.inf)
-        yield from send(self, part)
-
     with SqliteProcess(place.database()) as app:
         app.execute("create table t (k integer primary key, x)", "insert into t (x) values (hex(randomblob(100000)))")
         app.execute("insert into t (x) select hex(randomblob(100000)) from t")
-        monkeypatch.setattr(BaseCopy, "_send", halt)
-        with running(place.settings("app")):
-            assert halted.wait(60)
-        monkeypatch.setattr(BaseCopy, "_send", send)
-        with place.journal() as journal:
-            (begun,) = journal.bases()
+        begun = stopped_at_part(6, place, monkeypatch, is_sent=True)
         app.execute("update t set x = hex(randomblob(100000)) where k = 2", "pragma user_version = 7")
         with running(place.settings("app")):
             place.sync()

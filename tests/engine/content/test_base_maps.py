@@ -78,6 +78,12 @@ class Bases(Gaps):
             connection.execute("UPDATE database SET base_key = ?", (f"{self._generation}/base/x",))
         self.maker.due(self.tracked)
 
+    def finish(self) -> None:
+        """The base is stored, and what its map waits for is done."""
+        self.store()
+        self.publish()
+        self.settle()
+
     def map_id(self) -> str:
         page_map = self.journal.page_map(self.row_id)
         assert page_map is not None
@@ -115,9 +121,7 @@ def test_a_base_beside_a_writer_makes_the_map(tmp_path: Path, seed: int) -> None
                 break
         else:
             pytest.skip("something was missed in each of them")
-        bases.store()
-        bases.publish()
-        bases.settle()
+        bases.finish()
         assert bases.map_id() == taken.entries.writer.map_id, "no scan was needed"
         assert bases.has_right_map()
         for _ in range(5):
@@ -131,9 +135,7 @@ def test_what_only_the_wal_has_comes_from_its_frames(bases: Bases) -> None:
     """Nothing of it is in the file yet, and its rows are from before the base."""
     taken = bases.copy(4096, nothing)
     assert taken is not None
-    bases.store()
-    bases.publish()
-    bases.settle()
+    bases.finish()
     assert bases.map_id() == taken.entries.writer.map_id
     assert bases.has_right_map()
 
@@ -189,9 +191,7 @@ def test_where_there_is_a_map_a_base_makes_none(bases: Bases) -> None:
     second.copied(0, second.before)
     bases.base_maps.forget(bases.tracked)
     assert not list((bases.folder / "state" / "maps").iterdir())
-    bases.store()
-    bases.publish()
-    bases.settle()
+    bases.finish()
     assert bases.begin()[1] is None
 
 
