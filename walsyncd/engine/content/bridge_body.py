@@ -114,7 +114,9 @@ class BridgeBody:
 
         The block begins with page ``first``. Only the pages in ``wanted`` are taken, or any of the block if it is None.
         """
-        expected = apply(self._taken, self._page_map.entries(first, len(entries)), first)
+        expected = self._page_map.entries(first, len(entries))
+        if len(self._taken.pages):
+            expected = apply(self._taken, expected, first)
         different = differs(expected, entries)
         if self._other is not None:
             different |= differs(apply(self._taken, self._other.entries(first, len(entries)), first), entries)

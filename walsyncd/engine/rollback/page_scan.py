@@ -47,6 +47,7 @@ HINDERED_S_MAX = 1.0
 ROLLING_S_MAX = 60.0  # after the first pass
 LAST_BYTES_MAX = 1 << 20  # if more is left, it is read in a pass before the last moment is tried
 CACHED_S = 0.0005  # a block from the page cache takes a tenth of this, one from a disk rarely less (measured)
+CACHED_BLOCKS = 4  # read at once after a block that came from the page cache: each costs 35 us beside its pages
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,18 +244,23 @@ class PageScan:
         body.begin_pass()
         self._page_1, pass_s = b"", time.monotonic()
         count = file.size() // page_size
-        for first, last in runs_of(pages, count, max(1, BLOCK_BYTES // page_size)):
-            if is_void():
+        block_pages, is_cached = max(1, BLOCK_BYTES // page_size), False
+        for first, run_last in runs_of(pages, count, CACHED_BLOCKS * block_pages):
+            at = first
+            while at <= run_last and not is_void():
+                last = run_last if is_cached else min(run_last, at + block_pages - 1)
+                began_s = time.monotonic()
+                block = file.pread((at - 1) * page_size, (last - at + 1) * page_size)
+                is_cached = time.monotonic() - began_s < CACHED_S * max(1.0, len(block) / BLOCK_BYTES)
+                block = block[: len(block) // page_size * page_size]
+                if at == 1:
+                    self._page_1 = block[:page_size]
+                if block:
+                    body.take_differing(at, block, entries_of_pages(block, page_size), None)
+                at = last + 1
+                yield ScanWait(0 if is_cached else len(block))
+            if at <= run_last:
                 break
-            began_s = time.monotonic()
-            block = file.pread((first - 1) * page_size, (last - first + 1) * page_size)
-            is_cached = time.monotonic() - began_s < CACHED_S
-            block = block[: len(block) // page_size * page_size]
-            if first == 1:
-                self._page_1 = block[:page_size]
-            if block:
-                body.take_differing(first, block, entries_of_pages(block, page_size), None)
-            yield ScanWait(0 if is_cached else len(block))
         self._read_s += time.monotonic() - pass_s
 
     def _is_void(self, start: MomentStart) -> bool:
