@@ -1,30 +1,36 @@
-"""A fast PUT: requests are signed by botocore and sent by our own transport.
+"""A fast PUT: requests are signed by ``request_signature`` and sent by our own transport.
 
 walsyncd mostly sends small objects. A boto3 client spends milliseconds of CPU on each and waits for permission first
 (``Expect: 100-continue``, one more round trip). Here the client is asked only once for what is expensive: the bucket's
-URL and how requests are signed. After that a PUT is a signature and a request.
+URL and how requests are signed. After that a PUT is a signature and a request. Credentials come from boto3's session,
+which renews them.
 
-Every body has its Content-MD5. Over TLS the payload is not hashed a second time for the signature, as botocore does by
-default (``UNSIGNED-PAYLOAD``). Source: Amazon S3 API Reference, "PutObject", "UploadPart", "Error responses" and
-"Authenticating Requests (AWS Signature Version 4)". Only what signing needs is used of botocore, ``botocore.auth`` and
-``AWSRequest``, as in AWS's own examples.
+Every body has its Content-MD5, and its SHA-256 is signed. Source: Amazon S3 API Reference, "PutObject", "UploadPart"
+and "Error responses".
 """
 
 from __future__ import annotations
 
 import base64
 import hashlib
+import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 from xml.etree import ElementTree
 
-from botocore.auth import S3SigV4Auth
-from botocore.awsrequest import AWSRequest, AWSResponse
+from botocore.awsrequest import AWSResponse
 from botocore.compat import HTTPHeaders
 from botocore.exceptions import ClientError, NoCredentialsError
 
 from walsyncd.adapters.storage.s3.http_transport import HttpTransport
+from walsyncd.adapters.storage.s3.request_signature import (
+    SigningKeys,
+    Unsigned,
+    canonical_query,
+    host_of,
+    signed_headers,
+)
 
 if TYPE_CHECKING:
     from boto3.session import Session
@@ -51,6 +57,8 @@ class SignedPut:
         self._transport = transport
         self._note_headers = note_headers
         self._root = bucket_url(client, bucket)
+        parts = urlsplit(self._root)
+        self._origin, self._path, self._host = f"{parts.scheme}://{parts.netloc}", parts.path, host_of(self._root)
 
     def __call__(
         self, key: str, body: bytes, *, headers: Mapping[str, str], query: Mapping[str, str]
@@ -59,16 +67,11 @@ class SignedPut:
 
         Raises ClientError if it is refused.
         """
-        request = AWSRequest(
-            method="PUT",
-            url=self._root + quote(key, safe="/~"),
-            headers={**headers, "Content-MD5": content_md5(body), "User-Agent": "walsyncd"},
-            params=dict(query),
-            data=body,
-        )
-        self._sign(request)
-        prepared = request.prepare()
-        answer = self._transport.send("PUT", prepared.url, dict(prepared.headers.items()), body, gives_way=bool(query))
+        path = self._path + quote(key, safe="/~")
+        own = {**headers, "Content-MD5": content_md5(body), "User-Agent": "walsyncd"}
+        signed = signed_headers(Unsigned("PUT", self._host, path, query, own, body), self._keys(), now_s=time.time())
+        url = f"{self._origin}{path}?{canonical_query(query)}" if query else self._origin + path
+        answer = self._transport.send("PUT", url, signed, body, gives_way=bool(query))
         said = answer.read(ANSWER_SIZE_MAX)
         if len(said) < ANSWER_SIZE_MAX:
             answer.release_conn()
@@ -79,14 +82,15 @@ class SignedPut:
             raise ClientError(refusal(answer.status, answer.headers, said), "PutObject")
         return answer.headers
 
-    def _sign(self, request: AWSRequest) -> None:
+    def _keys(self) -> SigningKeys:
         credentials = self._session.get_credentials()
-        if credentials is None:
+        frozen = None if credentials is None else credentials.get_frozen_credentials()
+        if frozen is None or frozen.access_key is None or frozen.secret_key is None:
             raise NoCredentialsError
         region = self._client.meta.region_name
         if region == "aws-global":  # botocore's name for "no region given": it signs for the first one
             region = "us-east-1"
-        S3SigV4Auth(credentials.get_frozen_credentials(), "s3", region).add_auth(request)
+        return SigningKeys(frozen.access_key, frozen.secret_key, frozen.token, region)
 
 
 def refusal(status: int, headers: Mapping[str, str], body: bytes) -> Any:
