@@ -85,6 +85,13 @@ DOUBT_MUTANTS = (
         f"{DOUBTS}::test_a_page_that_is_written_through_a_hard_link",
     ),
     mutant(
+        "an event that comes during the look has no part in it",
+        "core/follow/write_trail.py",
+        "if told is not None and told != self.told:",
+        "if False:",
+        "core/follow/test_write_trail.py",
+    ),
+    mutant(
         "whoever closes the database is SQLite",
         PAIR,
         "case Role.DATABASE, Kind.CLOSE_WRITE if not trail.database_closed() and trail.is_just_written(drain):",

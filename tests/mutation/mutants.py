@@ -41,6 +41,20 @@ MUTANTS = (
         "engine/follow/test_interleavings.py::test_a_restart_under_a_copy_is_no_rewritten_history",
     ),
     mutant(
+        "nothing comes after the last frame that a wal-index shows",
+        FOLLOW,
+        "return after.max_frame > index.max_frame or following in {index.salts, (0, 0)}",
+        "return False",
+        "core/follow/test_decision.py",
+    ),
+    mutant(
+        "the database as it was beside an earlier incarnation is kept for a later one",
+        EYES,
+        "if before is not None and before.seen.salts == salts is not None:",
+        "if before is not None:",
+        "engine/follow/test_source_reader.py",
+    ),
+    mutant(
         "other salts after the reading do not matter",
         FOLLOW,
         "if salts is not None and salts != copy.cursor.salts:",
@@ -79,8 +93,8 @@ MUTANTS = (
     mutant(
         "a wal-index is believed without a live holder",
         EYES,
-        "holder = DmsHolder(liveness(wal_pair.shm).value)",
-        "holder = DmsHolder.LIVE",
+        "return DmsHolder(found.liveness.value)",
+        "return DmsHolder.LIVE",
         "engine/follow/test_source_reader.py::test_a_killed_writer_leaves_a_stale_index",
     ),
     Mutant(
@@ -89,8 +103,8 @@ MUTANTS = (
         (
             ("        self.environment.drain()\n        return Observation", "        return Observation"),
             (
-                "        holder = self._holder()\n",
-                "        self.environment.drain()\n        holder = self._holder()\n",
+                "        shm, found = self._headers()\n",
+                "        self.environment.drain()\n        shm, found = self._headers()\n",
             ),
         ),
         ("engine/follow/test_interleavings.py::test_an_event_while_the_headers_are_read_is_noted",),

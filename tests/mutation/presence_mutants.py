@@ -87,15 +87,15 @@ PRESENCE_MUTANTS = (
     mutant(
         "frames that are not published yet are none",
         "engine/follow/wal_pair.py",
-        "return found is not None and found.salts in {index.salts, (0, 0)}",
-        "return False",
+        "if may_go_on(index, found.salts if found is not None else None, now):",
+        "if now is None or now.salts != index.salts:",
         "engine/follow/test_wal_pair.py::test_frames_behind_the_last_one",
     ),
     mutant(
         "an emptied WAL is begun with the salts that the wal-index tells of",
         "engine/follow/wal_pair.py",
-        "if not index.max_frame and is_begun(wal, index.salts):",
-        "if False:",
+        "return not index.max_frame and is_begun(wal, index.salts)",
+        "return False",
         "engine/follow/test_closed_index.py::test_a_commit_that_an_emptied_wal_was_begun_with_is_not_missed",
     ),
     mutant(

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from walsyncd.core.content import redo
 from walsyncd.core.content.page_entry import ABSENT, entries_of_pages, lock_page
 from walsyncd.core.content.page_frames import frames_of_pages
 from walsyncd.core.content.redo import (
@@ -164,3 +165,14 @@ def test_nothing_changes_nothing() -> None:
     entries = np.arange(4, 12, dtype=np.uint64)
     assert apply(nothing_to_redo(), entries, 1).tolist() == entries.tolist()
     assert combined([]) == nothing_to_redo()
+
+
+@pytest.mark.parametrize("count", [redo._LOOP_PAGES_MAX, redo._LOOP_PAGES_MAX + 1, 1000])
+def test_the_last_content_of_each_page_of_few_frames_and_of_many(count: int) -> None:
+    """Both ways of finding it give the same."""
+    pages = np.array([random.Random(count).randint(1, count // 3) for _ in range(count)], np.uint32)
+    different, last = redo._last_of_each(pages)
+    expected = {int(page): at for at, page in enumerate(pages)}
+    assert dict(zip(different.tolist(), last.tolist(), strict=True)) == expected
+    assert different.tolist() == sorted(expected)
+    assert different.dtype == np.uint32

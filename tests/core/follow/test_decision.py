@@ -21,6 +21,7 @@ from walsyncd.core.follow.decision import (
     cursor_before,
     decide,
     mark_holds,
+    may_go_on,
     salts_now,
     settle,
 )
@@ -225,3 +226,23 @@ def test_a_mark_grows() -> None:
     """With the commits that were read since, modulo 2^32."""
     assert MARK.grown(5) == replace(MARK, ichange=105)
     assert replace(MARK, ichange=2**32 - 1).grown(1).ichange == 0
+
+
+@pytest.mark.parametrize(
+    ("following", "after", "expected"),
+    [
+        (None, index(5), False),
+        (NEXT, index(5), False),
+        (OURS, index(5), True),
+        ((0, 0), index(5), True),
+        (NEXT, index(6), True),
+        (NEXT, index(5, salts=NEXT), True),
+        (None, None, True),
+    ],
+)
+def test_what_may_come_after_the_last_frame(
+    following: tuple[int, int] | None, after: IndexHeader | None, expected: bool
+) -> None:
+    """Frames of the incarnation or without salts, those that were published meanwhile, and whatever another hides."""
+    assert may_go_on(index(5), following, after) is expected
+    assert may_go_on(replace(index(5), page_size=0), following, after), "where to look is not known"

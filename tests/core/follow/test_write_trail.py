@@ -132,6 +132,17 @@ def test_a_change_that_no_event_tells_of() -> None:
     assert trail.untold_ms((1, 2), 220) == -1
 
 
+def test_an_event_between_a_look_and_its_judgement_explains_what_the_look_missed() -> None:
+    """Whether it is of a write or of a loss: the look may be older than the write that it tells of."""
+    for tell in (WriteTrail.database_written, WriteTrail.events_lost):
+        trail = WriteTrail()
+        assert trail.untold_ms((1, 1), 0, told=trail.told) == -1
+        told = trail.told
+        tell(trail)
+        assert trail.untold_ms((1, 1), 10, told=told) == -1
+        assert [trail.untold_ms((2, 2), now_ms, told=trail.told) for now_ms in (20, 320)] == [-1, -1]
+
+
 def test_lost_events_are_held_against_nobody() -> None:
     """The close of -wal may be among them."""
     trail, _ = told("wal+ shm+ wal db")

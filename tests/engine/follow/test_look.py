@@ -12,11 +12,12 @@ from tests.adapters.files.sqlite_process import SqliteProcess, wal_database
 from tests.engine.following import CHECKPOINT, TRUNCATE, Following, insert, rows
 from tests.wal_files import with_checksums
 from walsyncd.adapters.files.inotify import Event, Kind
-from walsyncd.adapters.files.source import Role
+from walsyncd.adapters.files.source import OpenFile, Role
+from walsyncd.adapters.files.wal_headers import WalHeaders, read_wal_headers
 from walsyncd.core.follow.decision import DmsHolder, Observation
 from walsyncd.core.follow.gap import Gap, GapKind
 from walsyncd.core.follow.overwritten import Overwritten
-from walsyncd.engine.follow import look
+from walsyncd.engine.follow import look, source_reader
 from walsyncd.engine.follow.source_reader import SourceReader
 from walsyncd.engine.follow.wal_pairs import REPLACED
 from walsyncd.errors import MissingError, RefusedError
@@ -175,7 +176,7 @@ def test_a_wal_that_cannot_be_read_is_said(follow: Following, monkeypatch: pytes
     assert not follow.look().gap
 
 
-def freeze_index(follow: Following) -> None:
+def freeze_index(follow: Following, monkeypatch: pytest.MonkeyPatch) -> None:
     """From now on the live wal-index shows what it shows now."""
     wal_pair = follow.tracked.wal_pairs.current
     assert wal_pair is not None
@@ -194,11 +195,18 @@ def freeze_index(follow: Following) -> None:
 
     wal_pair.shm = Frozen(wal_pair.shm)  # type: ignore[assignment]
 
+    def read_frozen(wal: OpenFile, shm: OpenFile | None) -> WalHeaders:
+        return read_wal_headers(wal, shm)._replace(index_header=frozen)
 
-def test_a_wal_index_that_stays_behind_is_not_believed(app: SqliteProcess, follow: Following) -> None:
+    monkeypatch.setattr(source_reader, "read_wal_headers", read_frozen)
+
+
+def test_a_wal_index_that_stays_behind_is_not_believed(
+    app: SqliteProcess, follow: Following, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A valid commit in the WAL that it does not show at two slow looks: an exclusive writer beside a mere reader."""
     follow.look()
-    freeze_index(follow)
+    freeze_index(follow, monkeypatch)
     app.execute(insert(1))
     for _ in range(2):
         assert not follow.look().objects
@@ -235,7 +243,7 @@ def test_frames_of_a_rolled_back_transaction_do_not_make_it_lag(app: SqliteProce
 def test_a_wal_index_being_set_up_is_looked_at_again(follow: Following, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither caught up nor a gap."""
     follow.look()
-    monkeypatch.setattr(SourceReader, "_holder", lambda _self: DmsHolder.SETTING_UP)
+    monkeypatch.setattr(SourceReader, "_holder", lambda *_: DmsHolder.SETTING_UP)
     assert follow.step().is_shortly
 
 

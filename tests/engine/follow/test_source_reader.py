@@ -12,6 +12,7 @@ from walsyncd.adapters.files.inotify import Event, Kind
 from walsyncd.adapters.files.source import Role
 from walsyncd.core.follow.decision import Cursor, DmsHolder
 from walsyncd.core.limits import Limits
+from walsyncd.engine.follow.file_facts import look_at_database
 from walsyncd.engine.follow.source_reader import SourceReader
 
 
@@ -138,3 +139,15 @@ def test_our_last_frame_is_still_there(app: SqliteProcess, follow: Following) ->
     assert eyes_of(follow).still_holds(cursor)
     app.execute(CHECKPOINT, *(insert(value) for value in range(cursor.frames)))
     assert not eyes_of(follow).still_holds(cursor)
+
+
+def test_the_file_is_not_that_of_an_earlier_incarnation(app: SqliteProcess, follow: Following) -> None:
+    """A look at it before the WAL restarted would explain whatever is written to it now. Else it is good enough."""
+    reader = eyes_of(follow)
+    before = look_at_database(follow.tracked, reader.wal_pair)
+    app.execute(insert(1))
+    assert reader.database_seen(before, before.seen.salts) is before.seen
+    app.execute(TRUNCATE, insert(2))
+    seen = reader.observe()
+    assert seen.index is not None
+    assert reader.database_seen(before, seen.index.salts).salts == seen.index.salts != before.seen.salts

@@ -42,7 +42,7 @@ from walsyncd.core.stored.owner import UNNAMED
 from walsyncd.errors import RefusedError, TransientError, UsageError
 from walsyncd.file_calls import FILE_CALLS, FileCall
 
-_DMS_BYTE = 128
+DMS_BYTE = 128
 _CHECKPOINT_BYTE = 121
 _LOCK_BYTES = (0x40000000, 512)
 _SHARED_BYTES = (0x40000002, 510)
@@ -152,7 +152,7 @@ class OpenFile:
 
     def pread(self, offset: int, length: int) -> bytes:
         """Return ``length`` bytes from ``offset``, fewer only at the end of the file."""
-        with _translated(f"read {length} bytes at {offset} of", self.path):
+        with file_access(f"read {length} bytes at {offset} of", self.path):
             block = os.pread(self._descriptor, length, offset)
             if not block or len(block) == length:
                 return block
@@ -167,33 +167,36 @@ class OpenFile:
         """The file's size in bytes now."""
         return self._status().st_size
 
+    def size_and_mtime(self) -> tuple[int, int]:
+        """Return the file's size in bytes and its mtime (ns since 1970) now."""
+        status = self._status()
+        return status.st_size, status.st_mtime_ns
+
     def identity(self) -> FileIdentity:
         """Return the state of the open file, whatever the path names now."""
         status = self._status()
-        with _translated("stat", self.path):
+        with file_access("stat", self.path):
             born_ns = birth_ns(self._descriptor)
-        return FileIdentity(
-            device=status.st_dev,
-            inode=status.st_ino,
-            birth_ns=born_ns,
-            size=status.st_size,
-            mtime_ns=status.st_mtime_ns,
-            ctime_ns=status.st_ctime_ns,
-        )
+        times = status.st_mtime_ns, status.st_ctime_ns
+        return FileIdentity(status.st_dev, status.st_ino, born_ns, status.st_size, *times)
 
     def duplicate(self) -> OpenFile:
         """Return another descriptor of the same file, to be closed separately."""
-        with _translated("duplicate a descriptor of", self.path):
+        with file_access("duplicate a descriptor of", self.path):
             descriptor = fcntl.fcntl(self._descriptor, fcntl.F_DUPFD_CLOEXEC, 0)
         return OpenFile(self.path, descriptor, os.fstat(descriptor))
 
     def still_named(self) -> bool:
         """Whether the path names this very file now."""
-        with _translated("stat", self.path):
-            try:
-                status = self.path.lstat()  # a link to it counts as another file
-            except (FileNotFoundError, NotADirectoryError):
-                return False
+        with file_access("stat", self.path):
+            return self.is_at_its_path()
+
+    def is_at_its_path(self) -> bool:
+        """Whether it is ``still_named``, as a part of a longer ``file_access``. Raises OSError."""
+        try:
+            status = os.lstat(self.path)  # a link to it counts as another file
+        except (FileNotFoundError, NotADirectoryError):
+            return False
         return (status.st_dev, status.st_ino) == self._key
 
     def unlinked(self) -> bool:
@@ -228,7 +231,7 @@ class OpenFile:
             FILE_CALLS.close(self.path, descriptor)
 
     def _status(self) -> os.stat_result:
-        with _translated("stat", self.path):
+        with file_access("stat", self.path):
             return os.fstat(self._descriptor)
 
 
@@ -241,7 +244,7 @@ def open_file(path: Path, *, own_only: bool = False) -> OpenFile | None:
     Raises RefusedError without permission, UsageError for a link or another file that is not regular, and
     TransientError for the device or a lack of descriptors.
     """
-    with _translated("open", path):
+    with file_access("open", path):
         try:
             with open_folder(path.parent) as folder:
                 return _examined(path, open_in(folder, path.name), os.fstat(folder) if own_only else None)
@@ -270,7 +273,7 @@ def _not_regular(path: Path) -> UsageError:
     return UsageError(f"open {path}: not a regular file", hint="the configuration must name the database file itself")
 
 
-class _translated:  # noqa: N801  used as a function
+class file_access:  # noqa: N801  used as a function
     """A call on a user's file: it is registered while it lasts, and its OSError becomes one of ours."""
 
     __slots__ = ("_call",)
@@ -310,7 +313,7 @@ def dms_holder(shm: OpenFile) -> Holder:
 
     The query is for F_WRLCK, which conflicts with any lock. A lock of our own on the same descriptor is not shown.
     """
-    kind, pid = _lock_in_the_way(shm, fcntl.F_WRLCK, _DMS_BYTE, 1)
+    kind, pid = _lock_in_the_way(shm, fcntl.F_WRLCK, DMS_BYTE, 1)
     match kind:
         case fcntl.F_RDLCK:
             return Holder(Liveness.LIVE, pid)
@@ -360,7 +363,7 @@ def take_dms(shm: OpenFile) -> bool:
     Only allowed while another process holds it (``presence_decision``): the next process to open the database will
     trust the wal-index because of this lock.
     """
-    return _lock_shared(shm, _DMS_BYTE, 1)
+    return _lock_shared(shm, DMS_BYTE, 1)
 
 
 def take_database(database: OpenFile) -> bool:
@@ -369,12 +372,12 @@ def take_database(database: OpenFile) -> bool:
 
 
 def _lock_shared(file: OpenFile, start: int, length: int) -> bool:
-    with _translated("lock", file.path):
+    with file_access("lock", file.path):
         return lock_bytes(file.fileno(), fcntl.F_RDLCK, start, length)
 
 
 def _lock_in_the_way(file: OpenFile, wanted: int, start: int, length: int) -> tuple[int, int]:
-    with _translated("ask for locks on", file.path):
+    with file_access("ask for locks on", file.path):
         return lock_in_the_way(file.fileno(), wanted, start, length)
 
 

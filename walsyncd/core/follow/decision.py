@@ -58,7 +58,7 @@ class Cursor:
         """Return the cursor after the commit frame ``frames`` of the same incarnation."""
         assert self.header is not None
         assert frames > self.frames
-        return replace(self, frames=frames, chain=chain)
+        return Cursor(self.salts, self.header, frames, chain)
 
 
 def cursor_before(header: WalHeader) -> Cursor:
@@ -244,6 +244,17 @@ def salts_now(seen: Observation) -> Salts | None:
     if seen.holder is DmsHolder.LIVE and seen.index is not None:
         return seen.index.salts
     return seen.wal.salts if seen.wal is not None else None
+
+
+def may_go_on(index: IndexHeader, following: Salts | None, after: IndexHeader | None) -> bool:
+    """Whether frames of its incarnation, or without salts, may come after the last one that ``index`` shows.
+
+    ``following`` are the salts of the frame after it, or None if there is none. ``after`` is the wal-index, read after
+    that: in another incarnation such frames may be overwritten already.
+    """
+    if not index.page_size or after is None or after.salts != index.salts:
+        return True
+    return after.max_frame > index.max_frame or following in {index.salts, (0, 0)}
 
 
 @dataclass(frozen=True, slots=True)

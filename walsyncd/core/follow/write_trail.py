@@ -46,6 +46,8 @@ class WriteTrail:
     shm_seen_at: int = 0
     shm_deleted_at: int = 0
     shm_closed_at: int = 0
+    losses: int = 0
+    """How often events were lost."""
     written_in: int = 0
     """The drain of the queue that had the event of the last write to the database."""
     seen: FileSeen | None = None
@@ -73,6 +75,7 @@ class WriteTrail:
         """Take in that events were lost: neither the next close of the database nor a change of it is a doubt then."""
         self.events += 1
         self.wal_closed_at = self.events
+        self.losses += 1
         self.seen = None
         self.file_events += 1
         self.journal_events += 1
@@ -121,8 +124,20 @@ class WriteTrail:
         """Whether an event of a write came just before drain number ``drain``. A mere open and close writes nothing."""
         return self.database_written_at > 0 and drain - self.written_in <= JUST_DRAINS
 
-    def untold_ms(self, look: tuple[int, int], now_ms: int) -> int:
-        """Return for how long the database's size and mtime have differed without an event, or -1 if they do not."""
+    @property
+    def told(self) -> tuple[int, int]:
+        """What is another value after each event of a write to the database, and after a loss of events."""
+        return self.database_written_at, self.losses
+
+    def untold_ms(self, look: tuple[int, int], now_ms: int, *, told: tuple[int, int] | None = None) -> int:
+        """Return for how long the database's size and mtime have differed without an event, or -1 if they do not.
+
+        ``told`` was taken before ``look``, which is of now if it is None. An event since then may be of what the look
+        did not see yet, so the look shows nothing.
+        """
+        if told is not None and told != self.told:
+            self.seen = None
+            return -1
         seen = self.seen
         if seen is None or seen.event != self.database_written_at or look == seen.look:
             self.seen = FileSeen(look, self.database_written_at)

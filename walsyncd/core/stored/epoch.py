@@ -13,7 +13,7 @@ always give the same bytes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from walsyncd.core.sqlite.arrays import np
 from walsyncd.core.sqlite.checksum import Chain, frame_chains, moved_chains
@@ -55,8 +55,9 @@ def restamp(frames: Frames, stamp: Stamp) -> tuple[bytes, Stamp]:
     fields[:, 1] = frames.sizes
     fields[:, 2:4] = stamp.salt1, stamp.salt2
     fields[:, 4:6] = chains
-    s0, s1 = chains[-1]
-    return _joined(fields.tobytes(), frames.data, size), replace(stamp, chain=(int(s0), int(s1)))
+    s0, s1 = chains[-1].tolist()
+    after = Stamp(stamp.page_size, stamp.sequence, stamp.salt1, stamp.salt2, (s0, s1))
+    return _joined(fields.tobytes(), frames.data, size), after
 
 
 def _joined(headers: bytes, source: memoryview, size: int) -> bytes:

@@ -13,10 +13,19 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from walsyncd.adapters.journal.journal import NewObject
-from walsyncd.core.follow.decision import Again, Copy, CounterMark, Cursor, Observation, settle, written_over
+from walsyncd.core.follow.decision import (
+    Again,
+    Copy,
+    CounterMark,
+    Cursor,
+    Observation,
+    may_go_on,
+    settle,
+    written_over,
+)
 from walsyncd.core.follow.evidence import Scanned
 from walsyncd.core.follow.follow_state import FollowState, Stream
 from walsyncd.core.follow.gap import Gap, GapKind
@@ -35,6 +44,20 @@ UNLOCKED_REMEDY = (
 UNLOCKED = "a process uses the wal-index without SQLite's locks, and the WAL does not hold what it commits"
 AHEAD_FRAMES_MIN = 32  # a look that finds as many may be one of a burst
 SCAN_REST = 10  # a scan that found nothing new is followed by a rest of this many times its duration
+
+
+@dataclass(frozen=True, slots=True)
+class FramesSeen:
+    """All that a look has read of new frames: those after ``reached``, and the headers before and after the reading.
+
+    The headers are read twice because what was read is good only if the WAL did not restart meanwhile (``settle``).
+    """
+
+    copy: Copy
+    reached: Cursor
+    frames: Frames
+    before: Observation
+    after: Observation
 
 
 def copy_frames(reader: SourceReader, state: FollowState, copy: Copy, seen: Observation) -> Step:
@@ -74,7 +97,7 @@ def copy_frames(reader: SourceReader, state: FollowState, copy: Copy, seen: Obse
             reader.drop_pending()  # the WAL was emptied just now
             return AT_ONCE
         case settled:
-            return _take(reader, state, copy, reached, settled, seen)
+            return _take(reader, state, FramesSeen(copy, reached, settled, seen, after))
 
 
 def why_not_appendable(stream: Stream, page_size: int) -> Gap | None:
@@ -126,24 +149,24 @@ def _scan(reader: SourceReader, cursor: Cursor) -> int:
     return last
 
 
-def _take(
-    reader: SourceReader, state: FollowState, copy: Copy, reached: Cursor, frames: Frames, seen: Observation
-) -> Step:
+def _take(reader: SourceReader, state: FollowState, found: FramesSeen) -> Step:
     """Turn settled frames into a segment, or hold them until their commit is read."""
+    copy, reached, frames = found.copy, found.reached, found.frames
     pending, batch = reader.pending, reader.batch
-    if pending is None and not frames.commits and batch is not None and batch.is_open:
+    commits = frames.commits
+    if pending is None and not commits and batch is not None and batch.is_open:
         return AT_ONCE  # a transaction of several batches has a segment of its own
-    whole = frames.upto(frames.commits[-1]) if frames.commits else frames
+    whole = frames.upto(commits[-1]) if commits else frames
     cursor = reached_after(whole, reached)
-    if frames.commits and _is_burst(reader, whole.count):
+    if commits and _is_burst(reader, whole.count):
         reader.read_ahead(cursor)
     if pending is None:
         state = close_epoch_if_due(reader, state, copy.cursor)
         pending = LongTransaction(new_collector(reader, state.stream, copy.cursor), state, reached)
-    reader.pending = replace(pending, cursor=cursor)
+    reader.pending = LongTransaction(pending.collector, pending.state, cursor)
     try:
         pending.collector.add(whole, reader.seen())
-        if not frames.commits:
+        if not commits:
             return AT_ONCE
         objects, stream = finish_or_keep(reader, pending.collector, len(whole.data))
     except WalsyncdError:  # no room in the spool
@@ -151,29 +174,27 @@ def _take(
         raise
     reader.pending = None
     done = cursor.frames == copy.last
-    reader.note(mark=_mark_after(reader, copy.cursor, whole, seen, done=done))
+    reader.note(mark=_mark_after(reader, found, whole, done=done))
     return Step(
         state=replace(pending.state, stream=stream, cursor=cursor),
         objects=objects,
         again_s=None if done and not reader.wal_pair.ended else 0,
         caught_up=done,
-        moving=done and reader.is_moving(cursor),
+        moving=done and reader.is_followed(frames, cursor),
     )
 
 
-def _mark_after(
-    reader: SourceReader, before: Cursor, whole: Frames, seen: Observation, *, done: bool
-) -> CounterMark | None:
+def _mark_after(reader: SourceReader, found: FramesSeen, whole: Frames, *, done: bool) -> CounterMark | None:
     """Return the mark after ``whole``: a new one, else the old one advanced by the commits that were read since it."""
-    old = reader.evidence.mark
-    if seen.index is None:
+    old, index = reader.evidence.mark, found.before.index
+    if index is None:
         return None
     if done:
-        reader.index_read(seen.index)
-    mark = reader.new_mark(seen.index.ichange) if done else None
+        reader.index_read(index, goes_on=may_go_on(index, found.frames.next_salts, found.after.index))
+    mark = reader.new_mark(index.ichange) if done else None
     if mark is not None or old is None:
         return mark
-    counter = reader.counter(before)
+    counter = reader.counter(found.copy.cursor)
     counter.feed(whole)
     tally = counter.tally()
     return None if tally.doubtful else old.grown(len(tally.commits))

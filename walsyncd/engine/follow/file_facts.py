@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from walsyncd.adapters.files.source import FileIdentity, OpenFile, read_header
-from walsyncd.core.follow.follow_state import FileFacts, FollowState
+from walsyncd.core.follow.follow_state import FileFacts, FollowState, SeenBesideWal
 from walsyncd.core.stored.moment import CLOCK_OFF_MS
 from walsyncd.engine.follow.environment import Environment
 from walsyncd.engine.follow.followed_database import FollowedDatabase
+from walsyncd.engine.follow.wal_pair import WalPair
 from walsyncd.errors import MissingError
 
 SETTLED_MS = 2_000  # the coarsest file times that Linux keeps, those of FAT
@@ -28,13 +31,36 @@ def file_facts(identity: FileIdentity, boot_id: str, wal: OpenFile | None) -> Fi
     )
 
 
+@dataclass(frozen=True, slots=True)
+class DatabaseLook:
+    """One look at the database file beside a WAL. ``told`` was taken before it (``WriteTrail.told``)."""
+
+    seen: SeenBesideWal
+    told: tuple[int, int]
+
+
+def look_at_database(tracked: FollowedDatabase, wal_pair: WalPair) -> DatabaseLook:
+    """Look at the file that the database's path names. Raises MissingError if there is none.
+
+    The wal-index is read before it, because a checkpoint writes the file before it stores nBackfill.
+    """
+    told, index = tracked.wal_pairs.trail.told, wal_pair.left_index()
+    salts, backfilled = (index.salts, index.backfilled) if index is not None else (None, None)
+    with _opened(tracked) as file:
+        return DatabaseLook(SeenBesideWal(salts, backfilled, *file.size_and_mtime()), told)
+
+
 def database_identity(tracked: FollowedDatabase) -> FileIdentity:
     """Return the identity of the file that the database's path names now. Raises MissingError if there is none."""
+    with _opened(tracked) as file:
+        return file.identity()
+
+
+def _opened(tracked: FollowedDatabase) -> OpenFile:
     file = tracked.open()
     if file is None:
         raise MissingError(f"{tracked.path} does not exist", hint="it is picked up when it appears")
-    with file:
-        return file.identity()
+    return file
 
 
 def page_size_of(tracked: FollowedDatabase, state: FollowState) -> int | None:

@@ -10,6 +10,7 @@ place, or a WAL may have been missed, the step is void.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 
 from walsyncd.core.follow.decision import (
@@ -30,20 +31,20 @@ from walsyncd.core.follow.gap import Gap, GapKind
 from walsyncd.core.follow.overwritten import frames_count_again
 from walsyncd.engine.follow.copy_frames import copy_frames
 from walsyncd.engine.follow.environment import Environment
-from walsyncd.engine.follow.file_facts import database_identity, file_facts
+from walsyncd.engine.follow.file_facts import DatabaseLook, database_identity, file_facts, look_at_database
 from walsyncd.engine.follow.followed_database import FollowedDatabase
 from walsyncd.engine.follow.new_wal import first_frames, leave_emptied, presence_advice
 from walsyncd.engine.follow.no_wal import ENTERED_WAL, end_of_wal, look_without_wal
 from walsyncd.engine.follow.resume import resume_following
 from walsyncd.engine.follow.segment_builder import TooLargeError
 from walsyncd.engine.follow.source_reader import AheadReader, SourceReader
-from walsyncd.engine.follow.step import AT_ONCE, Batch, Step, gap_step
+from walsyncd.engine.follow.step import AT_ONCE, NOTHING_YET, Batch, Step, gap_step
 from walsyncd.engine.follow.stuck_state import again
 from walsyncd.engine.follow.wal_pair import WalPair
 from walsyncd.engine.follow.wal_pairs import REPLACED
 from walsyncd.engine.follow.wal_restart import cross_restart
 from walsyncd.engine.read_ahead.ahead_look import NotReadError
-from walsyncd.errors import WalsyncdError
+from walsyncd.errors import MissingError, WalsyncdError
 
 REVOKED = (
     "the wal-index was closed right after the WAL restarted: if a writer was killed before, the commits were miscounted"
@@ -72,16 +73,13 @@ def take_step(tracked: FollowedDatabase, environment: Environment) -> Step:
         tracked.drop_reading()
         step = replace(look_without_wal(tracked, environment, state), pending=tracked.pending)
     else:
-        step = replace(_looks(tracked, environment, wal_pair, state), other_path=tracked.other_path.beside_wal())
-        now_ms = environment.monotonic_ms()
-        waits = wal_pairs.look_at_file(now_ms)
-        if wal_pairs.explain_writes(now_ms) or waits:  # it may be a checkpoint that is not over yet
-            step = replace(step, caught_up=False, moving=True)
+        step = _look_beside_file(tracked, environment, wal_pair, state)
         if wal_pair.doubt is not None:
             return _doubted(wal_pair.doubt)
     if fault := wal_pairs.replaced or wal_pairs.lost:
         return _gone(tracked, fault)
-    step = replace(step, caught_up=step.caught_up and len(wal_pairs.queue) <= 1)
+    if step.caught_up and len(wal_pairs.queue) > 1:
+        step = replace(step, caught_up=False)
     if step.gap is None and wal_pair is not None and state.overwritten is not None:
         # The WAL may have been recovered and copied back since the last look, and even have restarted after that.
         if step.state is not None and step.state.cursor is None:
@@ -92,6 +90,26 @@ def take_step(tracked: FollowedDatabase, environment: Environment) -> Step:
     return step
 
 
+def _look_beside_file(
+    tracked: FollowedDatabase, environment: Environment, wal_pair: WalPair, state: FollowState
+) -> Step:
+    """Look at the database file, once, and then at the WAL. What is written to the file later, later looks find."""
+    wal_pairs, file = tracked.wal_pairs, None
+    if not wal_pair.ended:
+        with suppress(MissingError):  # if the look finds commits, it asks for the file again
+            file = look_at_database(tracked, wal_pair)
+    step = _looks(tracked, environment, wal_pair, state, file)
+    now_ms = environment.monotonic_ms()
+    waits = file is not None and wal_pairs.check_file(file.seen, file.told, now_ms)
+    waits = wal_pairs.explain_writes(now_ms) or waits  # it may be a checkpoint that is not over yet
+    return replace(
+        step,
+        other_path=tracked.other_path.beside_wal(),
+        caught_up=step.caught_up and not waits,
+        moving=step.moving or waits,
+    )
+
+
 def _frames_count_again(tracked: FollowedDatabase, environment: Environment, step: Step) -> bool:
     """Whether pages that somebody wrote over are read from the WAL, and the replica has those of the file."""
     state, wal_pair = step.state or tracked.state, tracked.wal_pairs.current
@@ -100,15 +118,21 @@ def _frames_count_again(tracked: FollowedDatabase, environment: Environment, ste
     return frames_count_again(state.overwritten, SourceReader(tracked, environment, wal_pair).observe())
 
 
-def _looks(tracked: FollowedDatabase, environment: Environment, wal_pair: WalPair, state: FollowState) -> Step:
+def _looks(
+    tracked: FollowedDatabase,
+    environment: Environment,
+    wal_pair: WalPair,
+    state: FollowState,
+    file: DatabaseLook | None,
+) -> Step:
     """Take looks, each as soon as the one before it has read what it found, until one leads to no other."""
     if tracked.bridge is not None or state.cursor is None:
-        return _look_or_revoke(SourceReader(tracked, environment, wal_pair), state)
-    batch, so_far = Batch(), Step()
+        return _look_or_revoke(SourceReader(tracked, environment, wal_pair), state, file)
+    batch, so_far = Batch(), NOTHING_YET
     try:
         while True:
             reader = _next_reader(tracked, environment, wal_pair, so_far, batch)
-            found = _look_or_revoke(reader, so_far.state or state)
+            found = _look_or_revoke(reader, so_far.state or state, file)
             is_ahead = isinstance(reader, AheadReader)
             if is_ahead and found.state is None and found.pending is None and so_far.state is None:
                 tracked.drop_reading()  # it is of no use any more
@@ -153,11 +177,11 @@ def _next_reader(
     return SourceReader(tracked, environment, wal_pair, so_far, batch)
 
 
-def _look_or_revoke(reader: SourceReader, state: FollowState) -> Step:
-    return gap_step(GapKind.UNCERTAIN, REVOKED) if _is_revoked(reader) else _look(reader, state)
+def _look_or_revoke(reader: SourceReader, state: FollowState, file: DatabaseLook | None) -> Step:
+    return gap_step(GapKind.UNCERTAIN, REVOKED) if _is_revoked(reader) else _look(reader, state, file)
 
 
-def _look(reader: SourceReader, state: FollowState) -> Step:
+def _look(reader: SourceReader, state: FollowState, file: DatabaseLook | None) -> Step:
     """Look at the current WAL. The step holds all that was found."""
     try:
         step = first_frames(reader, state) if state.cursor is None else _follow(reader, state, state.cursor)
@@ -170,11 +194,18 @@ def _look(reader: SourceReader, state: FollowState) -> Step:
     except WalsyncdError:
         reader.tracked.drop_pending()  # the look has added to it, and no step reports how much
         raise
-    if step.state is not None and step.state.cursor is not None:
-        step = replace(step, state=replace(step.state, seen=reader.database_seen()))
+    state_after = step.state
+    if state_after is not None and state_after.cursor is not None:
+        state_after = replace(state_after, seen=reader.database_seen(file, state_after.cursor.salts))
     if step.life_ended:
         reader.note(mark=None, provisional=None)
-    return replace(step, evidence=reader.evidence, pending=reader.pending, rest_until_s=reader.rest_until_s)
+    return replace(
+        step,
+        state=state_after,
+        evidence=reader.evidence,
+        pending=reader.pending,
+        rest_until_s=reader.rest_until_s,
+    )
 
 
 def _elsewhere(tracked: FollowedDatabase, environment: Environment, state: FollowState) -> Gap | None:
@@ -235,7 +266,7 @@ def _follow(reader: SourceReader, state: FollowState, cursor: Cursor) -> Step:
         if step is not None:
             return step
     decision = decide(cursor, seen)
-    if not isinstance(decision, Again):
+    if reader.evidence.waiting is not None and not isinstance(decision, Again):
         reader.note(waiting=None)
     match decision:
         case Again(reason):

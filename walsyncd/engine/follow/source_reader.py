@@ -13,7 +13,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from walsyncd.adapters.files.source import liveness
+from walsyncd.adapters.files.source import OpenFile
+from walsyncd.adapters.files.wal_headers import WalHeaders, read_wal_headers
 from walsyncd.core.follow.decision import (
     CLOSE_LATE_MS,
     CounterMark,
@@ -27,7 +28,6 @@ from walsyncd.core.follow.follow_state import FileFacts, SeenBesideWal
 from walsyncd.core.follow.restart import Counter
 from walsyncd.core.sqlite.wal import (
     FRAME_HEADER_SIZE,
-    WAL_HEADER_SIZE,
     FrameHeader,
     Frames,
     Salts,
@@ -37,9 +37,9 @@ from walsyncd.core.sqlite.wal import (
     parse_wal_header,
     read_frames,
 )
-from walsyncd.core.sqlite.walindex import WALINDEX_READ_SIZE, IndexHeader, parse_index_header
+from walsyncd.core.sqlite.walindex import IndexHeader, parse_index_header
 from walsyncd.engine.follow.environment import Environment
-from walsyncd.engine.follow.file_facts import database_identity, file_facts
+from walsyncd.engine.follow.file_facts import DatabaseLook, database_identity, file_facts, look_at_database
 from walsyncd.engine.follow.followed_database import FollowedDatabase
 from walsyncd.engine.follow.step import Batch, Step
 from walsyncd.engine.follow.wal_pair import WalPair, frames_behind, is_begun
@@ -90,22 +90,20 @@ class SourceReader:
 
     def observe(self) -> Observation:
         """Read the headers."""
-        holder = self._holder()
-        index = None
-        if holder is DmsHolder.LIVE and self.wal_pair.shm is not None:
-            index = parse_index_header(self.wal_pair.shm.pread(0, WALINDEX_READ_SIZE))
-        head = self.wal_pair.wal.pread(0, WAL_HEADER_SIZE)
-        wal = parse_wal_header(head)
-        if wal is None and is_unknown_wal(head):
+        shm, found = self._headers()
+        holder = self._holder(shm, found)
+        index = parse_index_header(found.index_header) if holder is DmsHolder.LIVE else None
+        wal = parse_wal_header(found.wal_header)
+        if wal is None and is_unknown_wal(found.wal_header):
+            begins = found.wal_header[:8].hex(" ", 4)
             raise RefusedError(
-                f"read {self.wal_pair.wal.path}: it begins with {head[:8].hex(' ', 4)}, which is no WAL of SQLite 3",
+                f"read {self.wal_pair.wal.path}: it begins with {begins}, which is no WAL of SQLite 3",
                 hint="PRAGMA journal_mode=wal is followed, wal2 and the WALs of other forks are not",
             )
-        size = self.wal_pair.wal.size()
         if not self._believes(index, wal):
             holder, index = DmsHolder.NONE, None
         self.environment.drain()
-        return Observation(holder, index, wal, size)
+        return Observation(holder, index, wal, found.wal_bytes)
 
     def observe_after_tail(self) -> Observation:
         """Read the headers after the rest of an old incarnation was read."""
@@ -115,20 +113,28 @@ class SourceReader:
         """Return ``length`` bytes of the WAL, fewer only at its end."""
         return self.wal_pair.wal.pread(offset, length)
 
-    def _holder(self) -> DmsHolder:
+    def _headers(self) -> tuple[OpenFile | None, WalHeaders]:
+        """Read the headers, by the -shm that the path names. It is opened first if its CREATE was not seen."""
         wal_pair, wal_pairs = self.wal_pair, self.tracked.wal_pairs
         if not wal_pairs.watched:
             wal_pairs.look_around()
-        if not wal_pair.ended and (wal_pair.shm is None or not wal_pair.shm.still_named()):
+        shm = wal_pair.shm
+        found = read_wal_headers(wal_pair.wal, shm)
+        if not found.is_named and not wal_pair.ended:
             wal_pairs.find_shm()
-        if wal_pair.shm is None:
+            shm = wal_pair.shm
+            found = read_wal_headers(wal_pair.wal, shm)
+        return shm, found
+
+    def _holder(self, shm: OpenFile | None, found: WalHeaders) -> DmsHolder:
+        wal_pair = self.wal_pair
+        if shm is None:
             return DmsHolder.LEAVING if wal_pair.shm_gone and not wal_pair.ended else DmsHolder.NONE
         if wal_pair.ended:
-            return DmsHolder.LIVE if wal_pair.shm.unlinked() else DmsHolder.NONE
-        holder = DmsHolder(liveness(wal_pair.shm).value)
-        if wal_pair.shm.still_named():
-            return holder
-        return DmsHolder.LEAVING if wal_pair.shm.unlinked() else DmsHolder.NONE
+            return DmsHolder.LIVE if shm.unlinked() else DmsHolder.NONE
+        if found.is_named:
+            return DmsHolder(found.liveness.value)
+        return DmsHolder.LEAVING if shm.unlinked() else DmsHolder.NONE
 
     def _believes(self, index: IndexHeader | None, wal: WalHeader | None) -> bool:
         """Whether to believe the wal-index. One that lagged behind the WAL may have caught up."""
@@ -145,17 +151,17 @@ class SourceReader:
 
     def left_index(self) -> IndexHeader | None:
         """Return the wal-index header that its last users left, or None if they deleted it or it is not whole."""
-        shm = self.wal_pair.shm
-        if shm is None or not shm.still_named():
-            return None
-        return parse_index_header(shm.pread(0, WALINDEX_READ_SIZE))
+        return self.wal_pair.left_index()
 
-    def database_seen(self) -> SeenBesideWal:
-        """Return the database file's size and mtime now, and how far the WAL had been copied back before that."""
-        index = self.left_index()
-        identity = database_identity(self.tracked)
-        salts, backfilled = (index.salts, index.backfilled) if index is not None else (None, None)
-        return SeenBesideWal(salts, backfilled, identity.size, identity.mtime_ns)
+    def database_seen(self, before: DatabaseLook | None = None, salts: Salts | None = None) -> SeenBesideWal:
+        """Return the database file's size and mtime, and how far the WAL had been copied back before that.
+
+        They are those of ``before`` if that is a look beside the incarnation ``salts``, else those of now. An earlier
+        look explains less of what is written after it, but a look beside an earlier incarnation would explain anything.
+        """
+        if before is not None and before.seen.salts == salts is not None:
+            return before.seen
+        return look_at_database(self.tracked, self.wal_pair).seen
 
     def ichange_holds(self, index: IndexHeader | None, *, whole: bool = False) -> bool:
         """Whether iChange at the mark and in ``index`` are of one unbroken counter, by all events so far."""
@@ -164,11 +170,17 @@ class SourceReader:
             return False
         return mark_holds(mark, index, wal_pair.evidence(mark), shm_serial=wal_pair.serial, whole=whole)
 
-    def index_read(self, index: IndexHeader) -> None:
-        """Keep what the wal-index showed at this look, after all of it was read."""
+    def index_read(self, index: IndexHeader, *, goes_on: bool | None = None) -> None:
+        """Keep what the wal-index showed at this look, after all of it was read.
+
+        ``goes_on`` is whether frames may come after it (``may_go_on``). If it is None, that is looked for now.
+        """
         wal_pair = self.wal_pair
-        if wal_pair.shm is not None:
-            wal_pair.index_reads.take(self._index_read, index, moving=frames_behind(wal_pair.wal, wal_pair.shm, index))
+        if wal_pair.shm is None:
+            return
+        if goes_on is None:
+            goes_on = frames_behind(wal_pair.wal, wal_pair.shm, index)
+        wal_pair.index_reads.take(self._index_read, index, moving=goes_on)
 
     def accept_provisionally(self) -> None:
         """Note that a count is believed only because no CLOSE_WRITE has come so far."""
@@ -275,6 +287,13 @@ class SourceReader:
             return self.salts_at(cursor.frames + 1, cursor.header) in {cursor.salts, (0, 0)}
         return self.wal_pair.wal.size() > 0 if cursor is None else is_begun(self.wal_pair.wal, cursor.salts)
 
+    def is_followed(self, frames: Frames, cursor: Cursor) -> bool:
+        """Whether it ``is_moving`` after ``frames``, which end at the cursor and show the salts of the next frame.
+
+        What is written after they were read raises an event that is still to come, and that causes another look.
+        """
+        return frames.next_salts in {cursor.salts, (0, 0)}
+
     def facts(self) -> FileFacts:
         """Return which file the database is now. Size and times are not recorded while there is a WAL."""
         return file_facts(database_identity(self.tracked), self.environment.boot_id, self.wal_pair.wal).unknown()
@@ -311,7 +330,7 @@ class AheadReader(SourceReader):
         """Return bytes of the WAL that were read ahead. Raises NotReadError for others."""
         return self._look.pread(offset, length)
 
-    def index_read(self, index: IndexHeader) -> None:
+    def index_read(self, index: IndexHeader, *, goes_on: bool | None = None) -> None:
         """Do nothing: an index read must be known before the events that follow it are read."""
 
     def new_mark(self, ichange: int) -> CounterMark | None:
@@ -328,6 +347,10 @@ class AheadReader(SourceReader):
 
     def is_moving(self, cursor: Cursor | None) -> bool:
         """Return False: the look at the file that follows shows it."""
+        return False
+
+    def is_followed(self, frames: Frames, cursor: Cursor) -> bool:
+        """Return False, as ``is_moving``."""
         return False
 
     def seen(self) -> tuple[tuple[int, int], ...]:

@@ -105,6 +105,8 @@ class Step:
 
     def then(self, found: Step) -> Step:
         """Return the step of this look and of ``found``, the next one of the same batch, which is no gap."""
+        if self is NOTHING_YET:
+            return found
         return replace(
             found,
             state=found.state or self.state,
@@ -126,6 +128,7 @@ def gap_step(kind: GapKind, text: str, *, remedy: str = "", **facts: int | str) 
     return Step(gap=Gap(kind, text, facts, remedy))
 
 
+NOTHING_YET = Step()
 AT_ONCE = Step(again_s=0)
 SHORTLY = Step(moving=True)
 
@@ -265,7 +268,7 @@ class Batch:
         """Return ``step``, the outcome of all looks, with the segments."""
         assert not self.is_void
         self._finish()
-        return replace(step, objects=(*self._objects, *step.objects))
+        return replace(step, objects=(*self._objects, *step.objects)) if self._objects else step
 
     def drop(self) -> None:
         """Give up what was added."""

@@ -34,7 +34,8 @@ from walsyncd.adapters.files.source import (
     open_file,
 )
 from walsyncd.core.follow.checkpoint_evidence import CheckpointEvidence
-from walsyncd.core.follow.decision import CounterMark, ShmEvidence
+from walsyncd.core.follow.decision import CounterMark, ShmEvidence, may_go_on
+from walsyncd.core.follow.follow_state import SeenBesideWal
 from walsyncd.core.follow.gap import Gap, GapKind
 from walsyncd.core.follow.restart import succeeds
 from walsyncd.core.follow.write_trail import WriteTrail
@@ -89,11 +90,9 @@ def frames_behind(wal: OpenFile, shm: OpenFile, index: IndexHeader) -> bool:
     offset = WAL_HEADER_SIZE + index.max_frame * (FRAME_HEADER_SIZE + index.page_size)
     found = parse_frame_header(wal.pread(offset, FRAME_HEADER_SIZE))
     now = parse_index_header(shm.pread(0, WALINDEX_READ_SIZE))
-    if now is None or now.salts != index.salts:
+    if may_go_on(index, found.salts if found is not None else None, now):
         return True
-    if not index.max_frame and is_begun(wal, index.salts):
-        return True
-    return found is not None and found.salts in {index.salts, (0, 0)}
+    return not index.max_frame and is_begun(wal, index.salts)
 
 
 def is_begun(wal: OpenFile, salts: Salts) -> bool:
@@ -287,14 +286,15 @@ class WalPair:
         if self.shm_gone and not self.orderly:
             self.doubt = self.doubt or Gap.of(GapKind.DOUBT, REMOVED)
 
-    def look_at_file(self, database: Path, trail: WriteTrail, now_ms: int) -> bool:
+    def left_index(self) -> IndexHeader | None:
+        """Return the wal-index header that its last users left, or None if they deleted it or it is not whole."""
+        if self.shm is None or not self.shm.still_named():
+            return None
+        return parse_index_header(self.shm.pread(0, WALINDEX_READ_SIZE))
+
+    def check_file(self, seen: SeenBesideWal, told: tuple[int, int], trail: WriteTrail, now_ms: int) -> bool:
         """Doubt a change of the database that came without an event. Returns whether the event may still come."""
-        file = open_file(database)
-        if file is None:
-            return False
-        with file:
-            identity = file.identity()
-        untold_ms = trail.untold_ms((identity.size, identity.mtime_ns), now_ms)
+        untold_ms = trail.untold_ms((seen.size, seen.mtime_ns), now_ms, told=told)
         if untold_ms >= LATE_EVENT_MS:
             self.doubt = self.doubt or Gap.of(GapKind.DOUBT, UNTOLD)
         return 0 <= untold_ms < LATE_EVENT_MS

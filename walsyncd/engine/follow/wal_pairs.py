@@ -29,15 +29,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from walsyncd.adapters.files.inotify import Event, Kind
-from walsyncd.adapters.files.source import (
-    Liveness,
-    OpenFile,
-    Role,
-    liveness,
-    open_file,
-    side_path,
-)
+from walsyncd.adapters.files.source import Liveness, OpenFile, Role, liveness, open_file, side_path
 from walsyncd.core.follow.decision import CounterMark
+from walsyncd.core.follow.follow_state import SeenBesideWal
 from walsyncd.core.follow.gap import Gap, GapKind
 from walsyncd.core.follow.write_trail import WriteTrail
 from walsyncd.core.sqlite.walindex import WALINDEX_READ_SIZE, parse_index_header
@@ -191,11 +185,14 @@ class WalPairs:
                 last.doubt = last.doubt or Gap.of(GapKind.DOUBT, WRITTEN)
             return last.checkpoints.unexplained is not None and not busy
 
-    def look_at_file(self, now_ms: int) -> bool:
-        """Check that the database did not change without an event. Returns whether a late event may still come."""
+    def check_file(self, seen: SeenBesideWal, told: tuple[int, int], now_ms: int) -> bool:
+        """Check that the database did not change without an event. Returns whether a late event may still come.
+
+        ``seen`` is a look at its file, and ``told`` was taken before that (``WriteTrail.told``).
+        """
         with self._lock:
             last = self._alive()
-            return self.watched and last is not None and last.look_at_file(self.path, self.trail, now_ms)
+            return self.watched and last is not None and last.check_file(seen, told, self.trail, now_ms)
 
     def note(self, event: Event) -> None:
         """Take one event in, in queue order."""

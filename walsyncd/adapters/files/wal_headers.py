@@ -1,0 +1,50 @@
+"""The headers of a -wal and its -shm at one moment, read in the order that makes them evidence.
+
+1. Who uses the wal-index, by its DMS lock.
+2. Whether the path still names that -shm. The lock of a file that was replaced says nothing about the new one.
+3. The header of the wal-index. After a lock that was there before, it is not the one that a crash has left.
+4. The header of the WAL, and its size.
+
+It is one call for the watch that looks for calls that hang (``file_calls``).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from typing import NamedTuple
+
+from walsyncd.adapters.files.file_lock import lock_in_the_way
+from walsyncd.adapters.files.source import DMS_BYTE, Liveness, OpenFile, file_access
+from walsyncd.core.sqlite.wal import WAL_HEADER_SIZE
+from walsyncd.core.sqlite.walindex import WALINDEX_READ_SIZE
+
+_LIVENESS = {fcntl.F_RDLCK: Liveness.LIVE, fcntl.F_WRLCK: Liveness.SETTING_UP, fcntl.F_UNLCK: Liveness.NONE}
+
+
+class WalHeaders(NamedTuple):
+    """What was read. A header is short if its file is. Without a -shm, that of the wal-index is empty.
+
+    ``is_named`` is False if the path did not name the -shm any more after the lock was looked at.
+    """
+
+    liveness: Liveness
+    is_named: bool
+    index_header: bytes
+    wal_header: bytes
+    wal_bytes: int
+
+
+def read_wal_headers(wal: OpenFile, shm: OpenFile | None) -> WalHeaders:
+    """Read the headers. Raises TransientError or RefusedError."""
+    liveness, is_named, index = Liveness.NONE, False, b""
+    with file_access("read the headers of", wal.path):
+        if shm is not None:
+            descriptor = shm.fileno()
+            liveness = _LIVENESS[lock_in_the_way(descriptor, fcntl.F_WRLCK, DMS_BYTE, 1)[0]]
+            is_named = shm.is_at_its_path()
+            index = os.pread(descriptor, WALINDEX_READ_SIZE, 0)
+        descriptor = wal.fileno()
+        head = os.pread(descriptor, WAL_HEADER_SIZE, 0)
+        size = os.fstat(descriptor).st_size
+    return WalHeaders(liveness, is_named, index, head, size)
