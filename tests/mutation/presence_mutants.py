@@ -80,7 +80,7 @@ PRESENCE_MUTANTS = (
     mutant(
         "a glance need not begin before the wal-index is read",
         "engine/follow/wal_pair.py",
-        "return [*self._taken, *([self._begun] if self._begun is not None else [])]",
+        "return [*self._taken, *self._begun.values()]",
         "return [*self._taken]",
         "engine/follow/test_wal_pair.py::test_events_while_the_index_is_read_count",
     ),

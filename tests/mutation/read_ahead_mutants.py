@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.mutation.mutants import COPYING, EYES, mutant
+from tests.mutation.mutants import COPYING, EYES, Mutant, mutant
 
 READING = "engine/read_ahead/reading.py"
 AHEAD = "engine/read_ahead/test_read_ahead.py"
@@ -76,12 +76,14 @@ READ_AHEAD_MUTANTS = (
         "if False:",
         f"{READ}::test_it_ends_when_nobody_uses_the_wal_index",
     ),
-    mutant(
+    Mutant(
         "another wal-index is read ahead",
         READING,
-        "if wal_pair.serial != self._serial or not self._shm.still_named():",
-        "if False:",
-        f"{READ}::test_it_ends_when_the_wal_index_is_another_one",
+        (
+            ("if wal_pair.serial != self._serial:", "if False:"),
+            ("if found.is_named else DmsHolder.LEAVING", "if True else DmsHolder.LEAVING"),
+        ),
+        (f"{READ}::test_it_ends_when_the_wal_index_is_another_one",),
     ),
     mutant(
         "what was read ahead may begin anywhere",
@@ -149,9 +151,35 @@ READ_AHEAD_MUTANTS = (
     mutant(
         "a look that is put off leaves no read of the wal-index",
         "engine/follow/event_pump.py",
-        "            tracked.wal_pairs.index_read(again=True)",
+        "            tracked.wal_pairs.end_put_off(begun, deferred.reading.shown)",
         "            pass",
         f"{MERGED}::test_what_is_read_shows_that_nothing_came_after_it",
+    ),
+    Mutant(
+        "what is read of a look that is put off counts from its end",
+        "engine/follow/event_pump.py",
+        (
+            ("            begun = tracked.wal_pairs.begin_put_off()\n", ""),
+            (
+                "            tracked.wal_pairs.end_put_off(begun,",
+                "            tracked.wal_pairs.end_put_off(tracked.wal_pairs.begin_put_off(),",
+            ),
+        ),
+        (f"{MERGED}::test_events_while_it_is_read_count_for_what_it_shows",),
+    ),
+    mutant(
+        "a look and one that is put off have one index read",
+        "engine/follow/wal_pair.py",
+        "index_read = self._begun[is_put_off] = IndexRead()",
+        "index_read = self._begun[False] = IndexRead()",
+        "engine/follow/test_wal_pair.py::test_a_look_and_one_that_is_put_off_read_at_the_same_time",
+    ),
+    mutant(
+        "what is put off shows nothing after the last frame",
+        READING,
+        "may_go_on(index, _following(look, index), look.after.index)",
+        "False",
+        f"{READ}::test_what_the_wal_index_showed_and_whether_it_goes_on",
     ),
     mutant(
         "a commit that is not published is not waited for",

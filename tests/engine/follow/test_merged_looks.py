@@ -16,8 +16,10 @@ from tests.engine.following import TRUNCATE, Following, insert
 from tests.engine.running import wait_for
 from walsyncd.core.follow.decision import Observation
 from walsyncd.core.limits import Limits
+from walsyncd.core.sqlite.walindex import IndexHeader
 from walsyncd.engine.follow.followed_database import FollowedDatabase
 from walsyncd.engine.follow.schedule import SLOW_LOOK_S, Schedule
+from walsyncd.engine.follow.wal_pair import IndexReads
 from walsyncd.engine.read_ahead.deferred_look import DeferredLook, DeferredReading
 from walsyncd.file_calls import FILE_CALLS, FileCall, ThreadAbandonedError
 
@@ -29,6 +31,7 @@ class Daemon:
     app: SqliteProcess
     follow: Following
     schedule: Schedule
+    shown: IndexHeader | None = None
 
     @property
     def tracked(self) -> FollowedDatabase:
@@ -104,6 +107,31 @@ def test_what_is_read_shows_that_nothing_came_after_it(tmp_path: Path) -> None:
         daemon.look()
         assert daemon.tracked.evidence.provisional is None
         daemon.follow.sees_all(daemon.app)
+
+
+def test_events_while_it_is_read_count_for_what_it_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A commit after the reading that is copied back and overwritten: what was read does not show all."""
+    with running(tmp_path) as daemon:
+        read = DeferredLook.read
+
+        def read_and_go_on(self: DeferredLook, index_header: bytes | None = None) -> None:
+            read(self, index_header)
+            if self.reading.shown is None:
+                return
+            monkeypatch.undo()
+            wal_pair = daemon.tracked.wal_pairs.current
+            assert wal_pair is not None
+            daemon.shown = self.reading.shown.header
+            for tell in (IndexReads.wal_written, IndexReads.database_written, IndexReads.wal_written):
+                tell(wal_pair.index_reads)
+
+        monkeypatch.setattr(DeferredLook, "read", read_and_go_on)
+        daemon.app.execute(insert(3))
+        daemon.take_events()
+        wal_pair = daemon.tracked.wal_pairs.current
+        assert wal_pair is not None
+        assert daemon.shown is not None
+        assert daemon.shown not in wal_pair.index_reads.last(followed=True)
 
 
 def test_anything_but_a_write_to_the_wal_is_looked_at_at_once(tmp_path: Path) -> None:

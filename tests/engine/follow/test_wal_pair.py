@@ -73,6 +73,18 @@ def test_events_while_the_index_is_read_count() -> None:
     assert good(index_reads, followed=True) == []
 
 
+def test_a_look_and_one_that_is_put_off_read_at_the_same_time() -> None:
+    """Neither ends the other's index read, and events count for both."""
+    index_reads = IndexReads()
+    put_off, of_look = index_reads.begin(is_put_off=True), index_reads.begin()
+    tell(index_reads, "wal", "database")
+    index_reads.take(put_off, shows(1), moving=False)
+    index_reads.take(of_look, shows(2), moving=False)
+    assert good(index_reads, followed=True) == [1, 2]
+    tell(index_reads, "wal")
+    assert good(index_reads, followed=True) == []
+
+
 def test_an_index_read_while_events_were_lost_is_none() -> None:
     """Nor is any before."""
     index_reads = IndexReads()

@@ -15,7 +15,7 @@ from walsyncd.core.limits import DEFAULT_LIMITS, Limits
 from walsyncd.core.sqlite.wal import read_frames
 from walsyncd.engine.read_ahead import reading as module
 from walsyncd.engine.read_ahead.ahead_look import AheadLook
-from walsyncd.engine.read_ahead.reading import Reading
+from walsyncd.engine.read_ahead.reading import Reading, ShownIndex
 from walsyncd.file_calls import ThreadAbandonedError
 
 ROOM = 64 << 20
@@ -57,6 +57,46 @@ def test_new_frames_are_read_once(tmp_path: Path) -> None:
         assert reading.size == 0
         end = follow.cursor.advanced(follow.cursor.frames + 6, (0, 0))
         assert reading.after(end) is None
+
+
+def shown_after(reading: Reading) -> ShownIndex | None:
+    """What one more look shows."""
+    assert reading.look(ROOM)
+    return reading.shown
+
+
+def test_what_the_wal_index_showed_and_whether_it_goes_on(tmp_path: Path) -> None:
+    """It is known where frames were read, unless the WAL has restarted: that makes a look."""
+    with begun(tmp_path) as (app, _, reading):
+        assert shown_after(reading) is None
+        for spill in (False, True):
+            app.execute(insert(20))
+            if spill:
+                app.execute("PRAGMA cache_size=1", "BEGIN", "INSERT INTO t VALUES (randomblob(90000))")
+            shown = shown_after(reading)
+            assert shown is not None
+            assert shown.header.max_frame == reading.cursor.frames
+            assert shown.goes_on is spill
+        app.execute("ROLLBACK", CHECKPOINT, insert(21))
+        assert shown_after(reading) is None
+
+
+def test_a_wal_index_that_was_read_before_shows_whether_there_is_anything_new(tmp_path: Path) -> None:
+    """It is not read again if it shows nothing. If it does, everything is read now."""
+    with begun(tmp_path) as (app, _, reading):
+        wal_pair = reading.wal_pair
+        assert wal_pair.shm is not None
+        app.execute(insert(20))
+        reading.look(ROOM)
+        old = wal_pair.shm.pread(0, 136)
+        frames = reading.cursor.frames
+        app.execute(insert(21))
+        assert reading.look(ROOM, old)
+        assert reading.cursor.frames == frames
+        changed = wal_pair.shm.pread(0, 136)
+        app.execute(insert(22))
+        assert reading.look(ROOM, changed)
+        assert reading.cursor.frames > frames + 1
 
 
 def test_a_part_that_was_judged_is_not_returned_again(tmp_path: Path) -> None:

@@ -141,10 +141,11 @@ class EventPump:
         woken: list[FollowedDatabase] = []
         written: list[FollowedDatabase] = []
         for row_id, tracked in touched.items():
+            index_header = None
             with suppress(WalsyncdError), boundary("read_index", database=tracked.name):
-                tracked.wal_pairs.index_read()
+                index_header = tracked.wal_pairs.index_read()
                 tracked.presence.update()
-            may_wait = self._is_read(tracked) and (waits or row_id not in self._unread)
+            may_wait = self._is_read(tracked, index_header) and (waits or row_id not in self._unread)
             if row_id in urgent:
                 woken.append(tracked)
             elif not may_wait:
@@ -160,16 +161,20 @@ class EventPump:
             self._appeared()
         return only_writes and not appeared
 
-    def _is_read(self, tracked: FollowedDatabase) -> bool:
-        """Read what was committed, if the look at it is put off. Returns whether it may still be put off."""
+    def _is_read(self, tracked: FollowedDatabase, index_header: bytes | None = None) -> bool:
+        """Read what was committed, if the look at it is put off. Returns whether it may still be put off.
+
+        No look shows for a while that nothing came after what was read, so that is remembered as an index read.
+        """
         deferred = tracked.deferred
         if deferred is None or self._schedule is None:
             return False
         with suppress(WalsyncdError), boundary("read_ahead", database=tracked.name):
-            deferred.read()
+            begun = tracked.wal_pairs.begin_put_off()
+            deferred.read(index_header)
             if deferred.is_due:
                 return False
-            tracked.wal_pairs.index_read(again=True)  # no look shows for a while that nothing came after that
+            tracked.wal_pairs.end_put_off(begun, deferred.reading.shown)
             self._schedule.put_off(tracked, deferred.until_s)
             if deferred.pause_s:
                 self._unread[tracked.row_id] = tracked

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -41,6 +42,8 @@ from walsyncd.core.follow.restart import succeeds
 from walsyncd.core.follow.write_trail import WriteTrail
 from walsyncd.core.sqlite.wal import FRAME_HEADER_SIZE, WAL_HEADER_SIZE, Salts, parse_frame_header, parse_wal_header
 from walsyncd.core.sqlite.walindex import WALINDEX_READ_SIZE, IndexHeader, parse_index_header
+from walsyncd.engine.read_ahead.reading import ShownIndex
+from walsyncd.errors import WalsyncdError
 
 _SALTS, _BACKFILLED = slice(32, 40), slice(96, 100)  # of the wal-index's header (``core.sqlite.walindex``)
 NEW_INDEX = "a new wal-index appeared beside the old WAL: somebody has removed the -shm file of a database in use"
@@ -148,7 +151,7 @@ class IndexReads:
     def __init__(self) -> None:
         self.due = True
         """Whether the database was written since the last index read."""
-        self._begun: IndexRead | None = None
+        self._begun: dict[bool, IndexRead] = {}  # one of a look, and one of a look that is put off
         self._taken: deque[IndexRead] = deque(maxlen=GLANCES_MAX)
         self._lock = threading.Lock()
 
@@ -161,11 +164,11 @@ class IndexReads:
         with self._lock:
             self._taken.append(index_read)
 
-    def begin(self) -> IndexRead:
-        """Begin an index read. The follower has one at a time."""
+    def begin(self, *, is_put_off: bool = False) -> IndexRead:
+        """Begin an index read, of a look or of one that ``is_put_off``. There is one of each kind at a time."""
         with self._lock:
-            self._begun = IndexRead()
-            return self._begun
+            index_read = self._begun[is_put_off] = IndexRead()
+            return index_read
 
     def take(self, index_read: IndexRead, index: IndexHeader, *, moving: bool) -> None:
         """Keep an index read that saw ``index``. ``moving``, seen after that: ``frames_behind`` it."""
@@ -173,9 +176,11 @@ class IndexReads:
             index_read.index = index
             if moving:
                 index_read.wal_written()
-            if index_read is self._begun:
-                self._begun = None
-                self._taken.append(index_read)
+            for is_put_off, begun in self._begun.items():
+                if begun is index_read:
+                    del self._begun[is_put_off]
+                    self._taken.append(index_read)
+                    return
 
     def database_written(self) -> None:
         """Take in a write to the database, perhaps by a checkpoint."""
@@ -194,7 +199,7 @@ class IndexReads:
         """Forget all index reads, because events may be lost."""
         with self._lock:
             self.due = True
-            self._begun = None
+            self._begun.clear()
             self._taken.clear()
 
     def last(self, *, followed: bool) -> tuple[IndexHeader, ...]:
@@ -204,7 +209,7 @@ class IndexReads:
             return tuple(index for index in good if index is not None)
 
     def _all(self) -> list[IndexRead]:
-        return [*self._taken, *([self._begun] if self._begun is not None else [])]
+        return [*self._taken, *self._begun.values()]
 
 
 @dataclass(slots=True)
@@ -263,9 +268,26 @@ class WalPair:
 
     def live_index(self) -> IndexHeader | None:
         """Return the wal-index header if a process uses the wal-index and the header is whole."""
-        if self.shm is None or not self.shm.still_named() or liveness(self.shm) is not Liveness.LIVE:
+        if self.shm is None or liveness(self.shm) is not Liveness.LIVE or not self.shm.still_named():
             return None
         return parse_index_header(self.shm.pread(0, WALINDEX_READ_SIZE))
+
+    def read_index(self, *, is_watched: bool) -> None:
+        """Remember what the wal-index shows now. The caller keeps events from being taken in meanwhile."""
+        self.index_reads.due = False
+        if self.shm is None or not is_watched:
+            return
+        with suppress(WalsyncdError):  # the follower's look will report it
+            index = self.live_index()
+            if index is not None:
+                self.index_reads.add(index, moving=frames_behind(self.wal, self.shm, index))
+
+    def end_index_read(self, begun: IndexRead | None, shown: ShownIndex | None, *, is_watched: bool) -> None:
+        """End an index read with what was ``shown``. If that is None, the wal-index is read now."""
+        if begun is None or shown is None:
+            self.read_index(is_watched=is_watched)
+        elif is_watched:
+            self.index_reads.take(begun, shown.header, moving=shown.goes_on)
 
     def close(self) -> None:
         """Close the descriptors."""
@@ -299,11 +321,11 @@ class WalPair:
             self.doubt = self.doubt or Gap.of(GapKind.DOUBT, UNTOLD)
         return 0 <= untold_ms < LATE_EVENT_MS
 
-    def read_checkpoints(self, drains: Drains) -> bytes | None:
-        """Return the salts and nBackfill of the wal-index as bytes. It does not matter here if they are torn."""
+    def read_checkpoints(self, drains: Drains) -> tuple[bytes | None, bytes | None]:
+        """Return salts and nBackfill of the wal-index, and its header. It does not matter here if they are torn."""
         if self.shm is None:
-            return None
+            return None, None
         header = self.shm.pread(0, WALINDEX_READ_SIZE)
         reading = header[_SALTS] + header[_BACKFILLED]
         self.checkpoints.read(drains.count, reading)
-        return reading
+        return reading, header

@@ -23,19 +23,18 @@ and the start. Each public method holds the lock. Only the follower closes descr
 
 from __future__ import annotations
 
-import contextlib
 from collections import deque
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from walsyncd.adapters.files.inotify import Event, Kind
-from walsyncd.adapters.files.source import Liveness, OpenFile, Role, liveness, open_file, side_path
+from walsyncd.adapters.files.source import OpenFile, Role, open_file, side_path
 from walsyncd.core.follow.decision import CounterMark
 from walsyncd.core.follow.follow_state import SeenBesideWal
 from walsyncd.core.follow.gap import Gap, GapKind
 from walsyncd.core.follow.write_trail import WriteTrail
-from walsyncd.core.sqlite.walindex import WALINDEX_READ_SIZE, parse_index_header
-from walsyncd.engine.follow.wal_pair import Drains, WalPair, frames_behind, is_busy, note_trail
+from walsyncd.engine.follow.wal_pair import Drains, IndexRead, WalPair, is_busy, note_trail
+from walsyncd.engine.read_ahead.reading import ShownIndex
 from walsyncd.errors import WalsyncdError
 from walsyncd.file_calls import RevocableLock
 
@@ -161,16 +160,27 @@ class WalPairs:
             if self.error is not None:
                 raise self.error
 
-    def index_read(self, *, again: bool = False) -> None:
-        """Read the wal-index after a drain that had an event of this database, or ``again`` as a look would do it."""
+    def index_read(self) -> bytes | None:
+        """Read the wal-index after a drain that had an event of this database. Returns its header, if there is one."""
         with self._lock:
             last = self._alive()
             if last is None:
-                return
-            if again or last.index_reads.due:
-                self._index_read(last)
-            if not again:
-                last.read_checkpoints(self.drains)
+                return None
+            if last.index_reads.due:
+                last.read_index(is_watched=self.watched)
+            return last.read_checkpoints(self.drains)[1]
+
+    def begin_put_off(self) -> IndexRead | None:
+        """Begin the index read of a look that is put off, before it reads what was committed."""
+        with self._lock:
+            last = self._alive()
+            return last.index_reads.begin(is_put_off=True) if last is not None else None
+
+    def end_put_off(self, begun: IndexRead | None, shown: ShownIndex | None) -> None:
+        """End it with what was ``shown``. If that is None, the wal-index is read now, as a look would do it."""
+        with self._lock:
+            if (last := self._alive()) is not None:
+                last.end_index_read(begun, shown, is_watched=self.watched)
 
     def explain_writes(self, now_ms: int) -> bool:
         """Look whether a checkpoint explains what was written to the database. Returns whether one may still do so."""
@@ -179,7 +189,7 @@ class WalPairs:
             write, shm = last.checkpoints.unexplained, last.shm
             if last.ended or (write is None and last.checkpoints.has_reading):
                 return False
-            reading = last.read_checkpoints(self.drains)
+            reading, _ = last.read_checkpoints(self.drains)
             busy = is_busy(self.path, shm, own_only=self.own_only)
             if not last.checkpoints.explain(reading, is_busy=busy, now_ms=now_ms):
                 last.doubt = last.doubt or Gap.of(GapKind.DOUBT, WRITTEN)
@@ -376,17 +386,7 @@ class WalPairs:
             wal_pair.old_descriptors.append(wal_pair.shm)
         self._serial += 1
         wal_pair.shm, wal_pair.serial = shm, self._serial
-        self._index_read(wal_pair)
-
-    def _index_read(self, wal_pair: WalPair) -> None:
-        wal_pair.index_reads.due = False
-        if wal_pair.shm is None or not self.watched:
-            return
-        with contextlib.suppress(WalsyncdError):  # the follower's look will report it
-            if liveness(wal_pair.shm) is Liveness.LIVE and wal_pair.shm.still_named():
-                index = parse_index_header(wal_pair.shm.pread(0, WALINDEX_READ_SIZE))
-                if index is not None:
-                    wal_pair.index_reads.add(index, moving=frames_behind(wal_pair.wal, wal_pair.shm, index))
+        wal_pair.read_index(is_watched=self.watched)
 
     def _open(self, role: Role) -> OpenFile | None:
         try:

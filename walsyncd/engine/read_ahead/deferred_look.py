@@ -30,6 +30,8 @@ class DeferredReading(Reading):
 
     def is_moving(self) -> bool:
         """Whether a commit after ``cursor`` is written and not published."""
+        if self.shown is not None:
+            return self.shown.goes_on
         cursor = self.cursor
         assert cursor.header is not None
         head = self._wal.pread(cursor.header.offset_of(cursor.frames + 1), FRAME_HEADER_SIZE)
@@ -62,10 +64,13 @@ class DeferredLook:
         self._began_s = time.monotonic()
         self._frames = 0
 
-    def read(self) -> None:
-        """Read what was committed. Afterwards ``is_due`` and ``pause_s`` say how to go on."""
+    def read(self, index_header: bytes | None = None) -> None:
+        """Read what was committed. Afterwards ``is_due`` and ``pause_s`` say how to go on.
+
+        ``index_header`` is the header of the wal-index, if it was read a moment ago.
+        """
         before, share = self.reading.cursor, self._share()
-        is_read = time.monotonic() < self.until_s and self.reading.look(share - self.reading.size)
+        is_read = time.monotonic() < self.until_s and self.reading.look(share - self.reading.size, index_header)
         after = self.reading.cursor
         is_full = self.reading.has_no_room or self.reading.size > share // 2
         self.is_due = self.is_due or not is_read or after.salts != before.salts or is_full
@@ -76,6 +81,10 @@ class DeferredLook:
         elapsed_s, limits = time.monotonic() - self._began_s, self._limits
         if self._frames >= limits.fast_frames and self._frames >= limits.ahead_frames_per_s * elapsed_s:
             self.is_fast = self.is_due = True
+
+    def has_expired(self, now_s: float) -> bool:
+        """Whether it reads no more at ``now_s`` (monotonic), and holds nothing that a look waits for."""
+        return now_s >= self.until_s and not self.reading.size
 
     def end(self) -> None:
         """Read no more. What was read is kept for the look."""

@@ -10,12 +10,13 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
-from walsyncd.adapters.files.source import Liveness, OpenFile, liveness
-from walsyncd.core.follow.decision import Cursor, DmsHolder, Observation
+from walsyncd.adapters.files.source import OpenFile
+from walsyncd.adapters.files.wal_headers import read_wal_headers
+from walsyncd.core.follow.decision import Cursor, DmsHolder, Observation, may_go_on
 from walsyncd.core.limits import DEFAULT_LIMITS, Limits
-from walsyncd.core.sqlite.wal import FRAME_HEADER_SIZE, WAL_HEADER_SIZE, Salts, WalHeader, parse_wal_header
+from walsyncd.core.sqlite.wal import FRAME_HEADER_SIZE, Salts, WalHeader, parse_frame_header, parse_wal_header
 from walsyncd.core.sqlite.walindex import WALINDEX_READ_SIZE, IndexHeader, parse_index_header
 from walsyncd.engine.read_ahead.ahead_look import AheadLook, joined
 
@@ -50,6 +51,16 @@ class WatchedPair(Protocol):
     @property
     def closed(self) -> int:
         """How many CLOSE_WRITE events there were."""
+
+
+class ShownIndex(NamedTuple):
+    """The wal-index that a look has read, and whether frames may come after its last one (``may_go_on``).
+
+    Everything that tells was read after it: the next frame's header, and then the wal-index again.
+    """
+
+    header: IndexHeader
+    goes_on: bool
 
 
 class _NoRoomError(Exception):
@@ -90,6 +101,8 @@ class Reading:
         self.is_over = self._is_dropped = self._is_ended = False
         self.has_no_room = False
         """More was to be read once than could be held."""
+        self.shown: ShownIndex | None = None
+        """What the last look saw, if it has read frames of the same incarnation."""
 
     @property
     def size(self) -> int:
@@ -141,12 +154,17 @@ class Reading:
         self._taken_bytes += size
         return joined(taken) if taken else None
 
-    def look(self, room: int) -> bool:
-        """Read what is new, if it is not more than ``room`` bytes. Returns False if the reading is over."""
+    def look(self, room: int, index_header: bytes | None = None) -> bool:
+        """Read what is new, if it is not more than ``room`` bytes. Returns False if the reading is over.
+
+        ``index_header`` is the header of the wal-index, if it was read a moment ago. It shows whether there is anything
+        new.
+        """
         if not self._lock.acquire(blocking=False):  # it was dropped just now, or an earlier look hangs
             return False
+        self.shown = None
         try:
-            if not self.is_over and (self._is_slow() or not self._look(room)):
+            if not self.is_over and (self._is_slow() or not self._look(room, index_header)):
                 self._close()
         except BaseException:  # a thread that was given up while a call hung ends with one, too
             self._close()
@@ -182,16 +200,15 @@ class Reading:
             self._wal.release()
             self._shm.release()
 
-    def _look(self, room: int) -> bool:
+    def _look(self, room: int, index_header: bytes | None) -> bool:
         """Read what is new. Returns whether the reading may go on."""
-        headers = self._shm.pread(0, WALINDEX_READ_SIZE)[_HEADERS]
-        if headers == self._last:
+        if (index_header or self._shm.pread(0, WALINDEX_READ_SIZE))[_HEADERS] == self._last:
             return True
         wal_pair = self.wal_pair
         began_ms, index_rebuilds, closed = self._now_ms(), wal_pair.index_rebuilds, wal_pair.closed
-        if wal_pair.serial != self._serial or not self._shm.still_named():
+        if wal_pair.serial != self._serial:
             return False
-        before = self._observe()
+        before, headers = self._observe()
         if before.holder is not DmsHolder.LIVE:
             return False
         index, cursor = before.index, self.cursor
@@ -218,19 +235,22 @@ class Reading:
             return room < self._limits.ahead_look_bytes  # it waits until the follower has taken something
         if look.after.index is None or look.after.index.salts != index.salts:
             return look.after.holder is DmsHolder.LIVE  # what was read may have been overwritten meanwhile
+        if index.salts == cursor.salts:
+            self.shown = ShownIndex(index, may_go_on(index, _following(look, index), look.after.index))
         self._note_frames(index)
+        self._last = headers
         self.cursor = _position(index, before.wal)
         self._read_bytes += look.size
         self._looks.append(look)
         return True
 
-    def _observe(self) -> Observation:
-        """Ask who uses the wal-index, then read it, then the WAL's header."""
-        holder = liveness(self._shm)
-        index = parse_index_header(self._shm.pread(0, WALINDEX_READ_SIZE))
-        wal = parse_wal_header(self._wal.pread(0, WAL_HEADER_SIZE))
-        is_live = holder is Liveness.LIVE
-        return Observation(DmsHolder(holder.value), index if is_live else None, wal, self._wal.size())
+    def _observe(self) -> tuple[Observation, bytes]:
+        """Return what the headers show, and both copies of the wal-index's header."""
+        found = read_wal_headers(self._wal, self._shm)
+        holder = DmsHolder(found.liveness.value) if found.is_named else DmsHolder.LEAVING
+        index = parse_index_header(found.index_header) if holder is DmsHolder.LIVE else None
+        seen = Observation(holder, index, parse_wal_header(found.wal_header), found.wal_bytes)
+        return seen, found.index_header[_HEADERS]
 
     def _read(
         self, cursor: Cursor, index: IndexHeader, wal: WalHeader | None, room: int
@@ -244,18 +264,18 @@ class Reading:
             header = cursor.header if cursor.header is not None and cursor.frames else wal
             assert header is not None
             extent = self._frames(header, first, index.max_frame, room)
-            return None, self._observe(), (extent,)
+            return None, self._observe()[0], (extent,)
         extents: list[tuple[int, bytes]] = []
         if cursor.header is not None and index.max_frame <= cursor.frames:
             extents.append(self._tail(cursor.header, first, cursor.salts, room))
-        after_tail = self._observe()
+        after_tail, _ = self._observe()
         if wal is not None and index.max_frame:
             new = self._frames(wal, 1, index.max_frame, room - sum(len(data) for _, data in extents))
             extents.insert(0, new)
         if cursor.header is not None:
             offset = cursor.header.offset_of(max(cursor.frames, index.max_frame) + 1)
             extents.append((offset, self._wal.pread(offset, FRAME_HEADER_SIZE)))
-        return after_tail, self._observe(), tuple(extents)
+        return after_tail, self._observe()[0], tuple(extents)
 
     def _frames(self, header: WalHeader, first: int, last: int, room: int) -> tuple[int, bytes]:
         """Read the frames from ``first`` to ``last``, and the header of the next one."""
@@ -284,6 +304,14 @@ class Reading:
 def _position(index: IndexHeader, wal: WalHeader | None) -> Cursor:
     """Return how far the WAL was read. The checksum is not known yet."""
     return Cursor(index.salts, wal if index.max_frame else None, index.max_frame, (0, 0))
+
+
+def _following(look: AheadLook, index: IndexHeader) -> Salts | None:
+    """Return the salts of the frame after the last one that ``index`` shows, which was read with it."""
+    ((_, data),) = look.extents
+    count = index.max_frame - max(1, look.frames) + 1
+    found = parse_frame_header(data[count * (FRAME_HEADER_SIZE + index.page_size) :])
+    return found.salts if found is not None else None
 
 
 def salts_of(data: bytes, offset: int) -> Salts:
