@@ -145,8 +145,7 @@ class ObjectTable(ObjectReads):
                 for row in rows:
                     _require_spooled(row, fetch(connection, row.id))
                     connection.execute("DELETE FROM object WHERE id = ?", (row.id,))
-                merged = insert(connection, _merged(rows, key, body), body.blob)
-                connection.execute("UPDATE object SET follow_before = ? WHERE id = ?", (*before, merged.id))
+                merged = insert(connection, _merged(rows, key, body), body.blob, *before)
         except WalsyncdError:
             self._remove_files([body.path])
             raise
@@ -315,15 +314,13 @@ def _advance(
         if advance.begin and index == 0:
             # Its last commit was seen a moment ago, early enough for "nothing is deleted within an hour".
             row = replace(row, state=ObjectState.BEGUN, attempted_ms=new.time_ms)
-        rows.append(insert(connection, row, body.blob))
+        rows.append(insert(connection, row, body.blob, before if index == 0 else None))
         if new.redo is not None:
             place = (new.epoch, new.first, new.last)
             insert_redo(connection, advance.database_id, new.generation, place, new.redo)
         if new.bridged:
             sql = "INSERT INTO bridged (database_id, generation, epoch, kind, at_ms) VALUES (?, ?, ?, ?, ?)"
             connection.execute(sql, (advance.database_id, new.generation, new.epoch, new.bridged, new.time_ms))
-    if rows:
-        connection.execute("UPDATE object SET follow_before = ? WHERE id = ?", (before, rows[0].id))
     connection.execute(
         "UPDATE database SET follow = coalesce(?, follow), last_time_ms = coalesce(?, last_time_ms) WHERE id = ?",
         (advance.follow, max((row.time_ms for row in rows), default=None), advance.database_id),

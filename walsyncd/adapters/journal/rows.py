@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from dataclasses import dataclass, fields, replace
 from enum import StrEnum
+from operator import attrgetter
 
 from walsyncd.adapters.journal.journal_schema import Record
 from walsyncd.adapters.journal.spool import SpoolFile
@@ -264,7 +265,8 @@ class GenerationRow:
 
 COLUMNS = ", ".join(field.name for field in fields(ObjectRow))
 _PLACES = ", ".join("?" for _ in fields(ObjectRow))
-_INSERT = f"INSERT INTO object ({COLUMNS}, body) VALUES ({_PLACES}, ?)"  # noqa: S608  constants
+_VALUES = attrgetter(*(field.name for field in fields(ObjectRow)))
+_INSERT = f"INSERT INTO object ({COLUMNS}, body, follow_before) VALUES ({_PLACES}, ?, ?)"  # noqa: S608  constants
 _FETCH = f"SELECT {COLUMNS} FROM object WHERE id = ?"  # noqa: S608  constants
 
 UNNUMBERED = 0  # the id of a row before the journal gives it one
@@ -282,10 +284,15 @@ def fetch(connection: sqlite3.Connection, object_id: int) -> ObjectRow | None:
     return None if record is None else object_row(record)
 
 
-def insert(connection: sqlite3.Connection, row: ObjectRow, blob: bytes | None) -> ObjectRow:
-    """Add ``row`` under its id, or under the next one if it is unnumbered."""
-    values = [getattr(row, field.name) for field in fields(ObjectRow)]
-    made = connection.execute(_INSERT, [row.id or None, *values[1:], blob]).lastrowid
+def insert(
+    connection: sqlite3.Connection, row: ObjectRow, blob: bytes | None, follow_before: str | None = None
+) -> ObjectRow:
+    """Add ``row`` under its id, or under the next one if it is unnumbered.
+
+    ``follow_before`` is the follow state to go back to if the row is lost. It is that of the first row of a step.
+    """
+    _, *values = _VALUES(row)
+    made = connection.execute(_INSERT, (row.id or None, *values, blob, follow_before)).lastrowid
     assert made is not None, "an inserted row has an id"
     return replace(row, id=made)
 
