@@ -11,8 +11,9 @@ import pytest
 from tests.adapters.files.sqlite_process import wal_database
 from tests.engine.following import CHECKPOINT, RESTART, TRUNCATE, Following, insert
 from walsyncd.core.limits import DEFAULT_LIMITS, Limits
-from walsyncd.engine.read_ahead import deferred_look
+from walsyncd.engine.read_ahead import deferred_look, read_ahead
 from walsyncd.engine.read_ahead.deferred_look import DeferredLook
+from walsyncd.engine.read_ahead.read_ahead import ReadAhead
 
 
 def put_off(follow: Following, *, until_s: float = 3600.0, limits: Limits = DEFAULT_LIMITS) -> DeferredLook:
@@ -213,3 +214,35 @@ def test_frames_that_are_written_are_seen_before_they_are_published(tmp_path: Pa
         assert not look.pause_s
         assert look.reading.size
         follow.sees_all(app)
+
+
+def test_idle_databases_leave_their_places_to_others(tmp_path: Path) -> None:
+    """What has expired without having read anything is of no use. What was read waits for its look."""
+    path = tmp_path / "app.db"
+    with wal_database(path) as app, Following(path, tmp_path / "f").begin() as follow:
+        app.execute(insert(1))
+        follow.look()
+        wal_pair, clock = follow.tracked.wal_pairs.current, follow.environment.monotonic_ms
+        assert wal_pair is not None
+        ahead = ReadAhead()
+
+        def defer(until_s: float) -> DeferredLook | None:
+            ahead._expiry_s = 0.0  # it is looked at each time
+            return ahead.defer(wal_pair, follow.cursor, clock, time.monotonic() + until_s)
+
+        looks = [defer(3600.0) for _ in range(read_ahead.DEFERRED_MAX)]
+        assert defer(3600.0) is None
+        assert ahead._share() < deferred_look.DEFERRED_BYTES_MAX
+        app.execute(insert(2))
+        for look in looks:
+            assert look is not None
+            if look is looks[0]:
+                look.read()
+            look.until_s = 0.0
+        another = defer(3600.0)
+        assert another is not None
+        assert len(ahead._deferred) == 2
+        assert ahead._share() == deferred_look.DEFERRED_BYTES_MAX
+        for look in looks:
+            assert look is not None
+            look.reading.drop()

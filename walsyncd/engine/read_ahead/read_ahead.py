@@ -31,6 +31,7 @@ from walsyncd.errors import WalsyncdError
 LINGER_S = 0.1  # a busy database is read ahead again within this time, and waking the thread costs more than a look
 BYTES_MAX = 64 << 20
 DEFERRED_MAX = 256  # looks that are put off, which share half of that
+EXPIRY_S = 1.0  # how often it is looked which of them have expired
 
 
 class ReadAhead:
@@ -41,7 +42,7 @@ class ReadAhead:
         self._readings: dict[int, Reading] = {}
         self._deferred: WeakSet[DeferredLook] = WeakSet()  # for the follower's thread
         self._is_stopping = False
-        self._lingers_until_s = 0.0
+        self._lingers_until_s = self._expiry_s = 0.0
 
     def begin(
         self,
@@ -68,6 +69,7 @@ class ReadAhead:
         limits: Limits = DEFAULT_LIMITS,
     ) -> DeferredLook | None:
         """Put a look off and have the WAL read after ``cursor`` meanwhile. Returns None if too many are put off."""
+        self._let_expired_go()
         if len(self._deferred) >= DEFERRED_MAX:
             return None
         look = DeferredLook(wal_pair, cursor, now_ms, until_s, limits, self._share)
@@ -99,6 +101,16 @@ class ReadAhead:
         with self._changed:
             self._is_stopping = True
             self._changed.notify()
+
+    def _let_expired_go(self) -> None:
+        """Give the places of idle databases to others. What was put off there has expired, and holds nothing."""
+        now_s = time.monotonic()
+        if now_s < self._expiry_s:
+            return
+        self._expiry_s = now_s + EXPIRY_S
+        for look in tuple(self._deferred):
+            if look.has_expired(now_s):
+                self._deferred.discard(look)
 
     def _share(self) -> int:
         return min(DEFERRED_BYTES_MAX, BYTES_MAX // 2 // max(1, len(self._deferred)))
