@@ -4,6 +4,21 @@ A look takes one or several steps. Each step reads one bounded batch or crosses 
 waits for another's gigabyte. ``decision`` and ``restart`` decide. ``resume``, ``copy_frames``, ``wal_restart``,
 ``new_wal`` and ``no_wal`` read what they ask for. Nothing is made durable here.
 
+What a step beside a WAL reads, in this order. Each is one value that does not change any more, and what decides gets it
+whole:
+
+1. The event queue.
+2. The database file, and before it how far the WAL was copied back (``DatabaseLook``). What is written to the file
+   later, later looks find.
+3. The headers of the -wal and the -shm (``WalHeaders``, which become an ``Observation``). ``decide`` needs no more.
+4. What the decision asks for: frames, or what is left of an incarnation that is over.
+5. The headers again (``FramesSeen``). This is the one thing that is read twice by proof: what was read is good only if
+   the WAL has not restarted meanwhile (``settle``). At a restart they are read after the old tail, and after all.
+6. Without frames, the next frame's header and then the wal-index, to see whether a commit is being written. With
+   frames, these show it.
+
+The event queue is read after each reading of the headers, before they are believed.
+
 Events that come while a step is taken count as much as those that came before. If another file came to the database's
 place, or a WAL may have been missed, the step is void.
 """
