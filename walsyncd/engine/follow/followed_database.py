@@ -148,7 +148,8 @@ class FollowedDatabase:
 
     def open(self, role: Role = Role.DATABASE) -> OpenFile | None:
         """Open the file that its path names now. Returns None if there is none; see ``open_file``."""
-        return open_file(side_path(self.path, role), own_only=self.spec.is_match)
+        path = self.path if role is Role.DATABASE else side_path(self.path, role)
+        return open_file(path, own_only=self.spec.is_match)
 
     def needs_bases(self) -> bool:
         """Whether only bases hold what changes now: there is no WAL, and no page map to compare the file with."""

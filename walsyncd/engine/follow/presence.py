@@ -132,6 +132,8 @@ class Presence:
 
     def update(self) -> float | None:
         """Take, keep or give up the locks. Returns in how many seconds to do so again, or None to wait for an event."""
+        if self.standing == "off":  # ``want`` has given them up
+            return None
         with self._lock:
             try:
                 return self._update() if self._wanted else None
