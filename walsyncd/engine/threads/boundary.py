@@ -10,9 +10,7 @@ Only a fault outside every boundary, in walsyncd's own state, ends the process.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from concurrent.futures import CancelledError
-from contextlib import contextmanager
 
 import structlog
 
@@ -24,19 +22,24 @@ REMEDY = "report it with the traceback that the log has; the others go on, and t
 _log = structlog.get_logger()
 
 
-@contextmanager
-def boundary(work: str, *, passes: tuple[type[Exception], ...] = (), **subject: object) -> Iterator[None]:
+class boundary:  # noqa: N801  used as a function
     """Do ``work``, which the log calls by that name, on ``subject``.
 
     Raises FaultError for every exception except WalsyncdError, CancelledError and those in ``passes``.
     """
-    expected: tuple[type[Exception], ...] = (WalsyncdError, CancelledError, *passes)
-    try:
-        yield
-    except expected:
-        raise
-    except Exception as error:
-        _log.error("work_failed", work=work, **subject, exc_info=error)
+
+    __slots__ = ("_passes", "_subject", "_work")
+
+    def __init__(self, work: str, *, passes: tuple[type[Exception], ...] = (), **subject: object) -> None:
+        self._work, self._passes, self._subject = work, passes, subject
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _type: object, error: BaseException | None, _traceback: object) -> None:
+        if not isinstance(error, Exception) or isinstance(error, (WalsyncdError, CancelledError, *self._passes)):
+            return
+        _log.error("work_failed", work=self._work, **self._subject, exc_info=error)
         reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
         forget_locals(error)  # work that failed for lack of memory releases what it holds
-        raise FaultError(f"{work}: {reason[:REASON_CHARACTERS_MAX]}", hint=REMEDY) from error
+        raise FaultError(f"{self._work}: {reason[:REASON_CHARACTERS_MAX]}", hint=REMEDY) from error
