@@ -51,8 +51,8 @@ DOUBT_MUTANTS = (
     mutant(
         "a wal-index that was deleted goes on if somebody uses it",
         EYES,
-        "return DmsHolder.LEAVING if wal_pair.shm.unlinked() else DmsHolder.NONE",
-        "return holder if wal_pair.shm.unlinked() else DmsHolder.NONE",
+        "return DmsHolder.LEAVING if shm.unlinked() else DmsHolder.NONE",
+        "return DmsHolder(found.liveness.value) if shm.unlinked() else DmsHolder.NONE",
         "engine/follow/test_stuck_state.py::test_a_wal_index_that_somebody_deleted",
     ),
     mutant(
@@ -136,7 +136,7 @@ DOUBT_MUTANTS = (
     mutant(
         "a WAL of another format is an empty one",
         EYES,
-        "if wal is None and is_unknown_wal(head):",
+        "if wal is None and is_unknown_wal(found.wal_header):",
         "if False:",
         f"{DOUBTS}::test_a_wal_of_another_format_is_refused",
     ),

@@ -205,8 +205,8 @@ READ_AHEAD_MUTANTS = (
     mutant(
         "a thread that does not wait leaves what is not published",
         "engine/follow/event_pump.py",
-        "self._is_read(tracked) and (waits or row_id not in self._unread)",
-        "self._is_read(tracked)",
+        "self._is_read(tracked, index_header) and (waits or row_id not in self._unread)",
+        "self._is_read(tracked, index_header)",
         f"{MERGED}::test_a_commit_that_is_not_published_is_read_by_the_thread_that_waits",
     ),
     mutant(

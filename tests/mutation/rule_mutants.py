@@ -125,7 +125,7 @@ RULE_MUTANTS = (
     mutant(
         "a wal-index that somebody deleted is that of a last close",
         EYES,
-        "return DmsHolder.LEAVING if wal_pair.shm.unlinked() else DmsHolder.NONE",
+        "return DmsHolder.LEAVING if shm.unlinked() else DmsHolder.NONE",
         "return DmsHolder.LIVE",
         "engine/follow/test_stuck_state.py::test_a_wal_index_that_somebody_deleted",
     ),
@@ -162,7 +162,7 @@ RULE_MUTANTS = (
     mutant(
         "phantoms at a last close are commits",
         EYES,
-        "return DmsHolder.LIVE if wal_pair.shm.unlinked() else DmsHolder.NONE",
+        "return DmsHolder.LIVE if shm.unlinked() else DmsHolder.NONE",
         "return DmsHolder.NONE",
         "engine/follow/test_look.py::test_phantoms_at_a_last_close_are_not_taken",
     ),

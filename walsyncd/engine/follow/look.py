@@ -11,7 +11,8 @@ whole:
 2. The database file, and before it how far the WAL was copied back (``DatabaseLook``). What is written to the file
    later, later looks find.
 3. The headers of the -wal and the -shm (``WalHeaders``, which become an ``Observation``). ``decide`` needs no more.
-4. What the decision asks for: frames, or what is left of an incarnation that is over.
+4. What the decision asks for: frames, or what is left of an incarnation that is over. After that, or without frames,
+   the header of the cursor's frame, which is another one if somebody has written over the -wal.
 5. The headers again (``FramesSeen``). This is the one thing that is read twice by proof: what was read is good only if
    the WAL has not restarted meanwhile (``settle``). At a restart they are read after the old tail, and after all.
 6. Without frames, the next frame's header and then the wal-index, to see whether a commit is being written. With
