@@ -50,9 +50,30 @@ MUTANTS = (
     mutant(
         "the database as it was beside an earlier incarnation is kept for a later one",
         EYES,
-        "if before is not None and before.seen.salts == salts is not None:",
-        "if before is not None:",
+        "before.seen.salts == salts is not None and before.told == told:",
+        "before.told == told:",
         "engine/follow/test_source_reader.py",
+    ),
+    mutant(
+        "the database as it was before a checkpoint is kept after it",
+        EYES,
+        " is not None and before.told == told:",
+        " is not None:",
+        "engine/follow/test_source_reader.py::test_the_file_is_not_that_before_a_checkpoint",
+    ),
+    mutant(
+        "a WAL that is deleted during an idle look was read to its end",
+        COPYING,
+        "state) if reader.ended else AT_ONCE",
+        "state)",
+        "engine/follow/test_interleavings.py::test_a_commit_and_a_last_close_during_an_idle_look",
+    ),
+    mutant(
+        "a new WAL that is deleted during a look never held anything",
+        "engine/follow/new_wal.py",
+        "again_s=0) if reader.ended else AT_ONCE",
+        "again_s=0)",
+        "engine/follow/test_interleavings.py::test_a_first_commit_and_a_last_close_during_a_look",
     ),
     mutant(
         "other salts after the reading do not matter",

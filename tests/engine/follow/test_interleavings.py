@@ -8,15 +8,17 @@ from typing import Any
 import pytest
 
 from tests.adapters.files.sqlite_process import SqliteProcess, wal_database
-from tests.engine.following import CHECKPOINT, Following, insert
+from tests.engine.following import CHECKPOINT, Following, insert, rows
 from tests.engine.running import Place, running
-from walsyncd.core.follow.decision import Cursor
+from walsyncd.core.follow.decision import Cursor, Observation
+from walsyncd.core.follow.follow_state import FollowState
 from walsyncd.core.sqlite.walindex import parse_index_header
 from walsyncd.core.stored.layout import ManifestKey, parse_key
 from walsyncd.core.stored.position import Position
 from walsyncd.engine.base.base_copy import BaseCopy
-from walsyncd.engine.follow import source_reader
+from walsyncd.engine.follow import new_wal, source_reader
 from walsyncd.engine.follow.source_reader import SourceReader
+from walsyncd.engine.follow.step import Step
 
 
 def test_an_event_while_the_headers_are_read_is_noted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -95,6 +97,53 @@ def test_the_old_tail_is_read_before_anything_else(tmp_path: Path, monkeypatch: 
         assert not step.gap
         assert any(each.recovered == 2 for each in follow.steps)
         follow.proves(app)
+
+
+def test_a_commit_and_a_last_close_during_an_idle_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The look has read that nothing is new, and then learns that the WAL is gone: it is read to its end first."""
+    path = tmp_path / "app.db"
+    app = wal_database(path)
+    with app, Following(path, tmp_path / "f").begin() as follow:
+        follow.look()
+        holds = SourceReader.holds
+
+        def hold_while_it_ends(self: SourceReader, cursor: Cursor) -> bool:
+            monkeypatch.undo()
+            is_held = holds(self, cursor)
+            app.execute(insert(1))
+            app.close()
+            self.environment.drain()
+            return is_held
+
+        monkeypatch.setattr(SourceReader, "holds", hold_while_it_ends)
+        assert not follow.look().gap
+        assert follow.restored() == rows(path)
+
+
+def test_a_first_commit_and_a_last_close_during_a_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody used the new WAL, which was empty, and then it is gone: it held a commit."""
+    path = tmp_path / "app.db"
+    app = wal_database(path)
+    with app, Following(path, tmp_path / "f").begin() as follow:
+        follow.look()
+        app.close()
+        follow.look()
+        with SqliteProcess(path) as killed:
+            killed.execute("SELECT * FROM t")
+            killed.kill()
+        first_scan = new_wal._first_scan
+
+        def scan_while_it_ends(reader: SourceReader, state: FollowState, seen: Observation) -> Step:
+            monkeypatch.undo()
+            with SqliteProcess(path) as other:
+                other.execute(insert(1))
+                other.close()
+            reader.environment.drain()
+            return first_scan(reader, state, seen)
+
+        monkeypatch.setattr(new_wal, "_first_scan", scan_while_it_ends)
+        assert not follow.look().gap
+        assert follow.restored() == rows(path)
 
 
 def test_an_exclusive_writer_that_closes(tmp_path: Path) -> None:

@@ -73,8 +73,7 @@ def copy_frames(reader: SourceReader, state: FollowState, copy: Copy, seen: Obse
         if _is_index_used(reader, copy):
             return Step(gap=Gap(GapKind.DOUBT, UNLOCKED, remedy=UNLOCKED_REMEDY, blocked=copy.cursor.salts))
         if copy.last == copy.cursor.frames:
-            is_over = reader.wal_pair.ended
-            return end_of_wal(reader.tracked, reader.environment, state) if is_over else Step(caught_up=True)
+            return step_if_over(reader, state) or Step(caught_up=True)
     assert copy.last is not None
     reached = reader.pending.cursor if reader.pending is not None else copy.cursor
     if reached.frames >= copy.last:  # what was collected is not there any more
@@ -98,6 +97,16 @@ def copy_frames(reader: SourceReader, state: FollowState, copy: Copy, seen: Obse
             return AT_ONCE
         case settled:
             return _take(reader, state, FramesSeen(copy, reached, settled, seen, after))
+
+
+def step_if_over(reader: SourceReader, state: FollowState) -> Step | None:
+    """Return the step where nothing came after the cursor and the WAL was deleted, or None if it was not.
+
+    If it was deleted during the look, a commit may have come after the reading and before that.
+    """
+    if not reader.wal_pair.ended:
+        return None
+    return end_of_wal(reader.tracked, reader.environment, state) if reader.ended else AT_ONCE
 
 
 def why_not_appendable(stream: Stream, page_size: int) -> Gap | None:

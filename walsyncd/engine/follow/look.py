@@ -45,12 +45,12 @@ from walsyncd.core.follow.evidence import Lag
 from walsyncd.core.follow.follow_state import FollowState
 from walsyncd.core.follow.gap import Gap, GapKind
 from walsyncd.core.follow.overwritten import frames_count_again
-from walsyncd.engine.follow.copy_frames import copy_frames
+from walsyncd.engine.follow.copy_frames import copy_frames, step_if_over
 from walsyncd.engine.follow.environment import Environment
 from walsyncd.engine.follow.file_facts import DatabaseLook, database_identity, file_facts, look_at_database
 from walsyncd.engine.follow.followed_database import FollowedDatabase
 from walsyncd.engine.follow.new_wal import first_frames, leave_emptied, presence_advice
-from walsyncd.engine.follow.no_wal import ENTERED_WAL, end_of_wal, look_without_wal
+from walsyncd.engine.follow.no_wal import ENTERED_WAL, look_without_wal
 from walsyncd.engine.follow.resume import resume_following
 from walsyncd.engine.follow.segment_builder import TooLargeError
 from walsyncd.engine.follow.source_reader import AheadReader, SourceReader
@@ -269,8 +269,7 @@ def _gone(tracked: FollowedDatabase, fault: Gap) -> Step:
 
 
 def _follow(reader: SourceReader, state: FollowState, cursor: Cursor) -> Step:
-    wal_pair = reader.wal_pair
-    ended = wal_pair.ended
+    wal_pair, ended = reader.wal_pair, reader.ended
     seen = reader.observe()
     if wal_pair.ended != ended:
         return AT_ONCE
@@ -307,8 +306,8 @@ def _idle(reader: SourceReader, state: FollowState, cursor: Cursor, seen: Observ
         if now.wal is None or salts_now(now) != cursor.salts:  # it was emptied or has restarted just now
             return AT_ONCE
         return Step(gap=written_over(cursor.frames))
-    if reader.wal_pair.ended:
-        return end_of_wal(reader.tracked, reader.environment, state)
+    if step := step_if_over(reader, state):
+        return step
     moving = reader.is_moving(cursor)
     if seen.index is not None and _lags(reader, cursor, moving=moving):
         return AT_ONCE

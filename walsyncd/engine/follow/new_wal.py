@@ -41,8 +41,7 @@ def presence_advice(tracked: FollowedDatabase) -> str:
 
 def first_frames(reader: SourceReader, state: FollowState) -> Step:
     """Look at a WAL where there was none: wait for its first frames, then accept it or not."""
-    wal_pair = reader.wal_pair
-    ended = wal_pair.ended
+    wal_pair, ended = reader.wal_pair, reader.ended
     seen = reader.observe()
     if wal_pair.ended != ended:
         return AT_ONCE
@@ -85,7 +84,7 @@ def _first_scan(reader: SourceReader, state: FollowState, seen: Observation) -> 
         return gap_step(GapKind.UNCERTAIN, text)
     if wal is None or reader.last_commit(cursor_before(wal)) == 0:
         if reader.wal_pair.ended:
-            return Step(life_ended=True, again_s=0)
+            return Step(life_ended=True, again_s=0) if reader.ended else AT_ONCE
         return _nothing_yet(reader, state)
     return _accept(reader, state, cursor_before(wal), None)
 

@@ -73,6 +73,8 @@ class SourceReader:
         if so_far is not None and so_far.evidence is not None:
             self.evidence, self.pending = so_far.evidence, so_far.pending
         self.rest_until_s: float | None = None
+        self.ended = wal_pair.ended
+        """Whether the WAL was deleted before this look read anything, so that it does not change any more."""
         # Counted before anything is read, so that an event that comes later makes a difference.
         self._reborn, self._closed = wal_pair.index_rebuilds, wal_pair.closed
         self._began_ms = environment.monotonic_ms()
@@ -127,10 +129,9 @@ class SourceReader:
         return shm, found
 
     def _holder(self, shm: OpenFile | None, found: WalHeaders) -> DmsHolder:
-        wal_pair = self.wal_pair
         if shm is None:
-            return DmsHolder.LEAVING if wal_pair.shm_gone and not wal_pair.ended else DmsHolder.NONE
-        if wal_pair.ended:
+            return DmsHolder.LEAVING if self.wal_pair.shm_gone and not self.ended else DmsHolder.NONE
+        if self.ended:
             return DmsHolder.LIVE if shm.unlinked() else DmsHolder.NONE
         if found.is_named:
             return DmsHolder(found.liveness.value)
@@ -139,7 +140,7 @@ class SourceReader:
     def _believes(self, index: IndexHeader | None, wal: WalHeader | None) -> bool:
         """Whether to believe the wal-index. One that lagged behind the WAL may have caught up."""
         state, lag = self.tracked.state, self.evidence.lag
-        if self.evidence.believe_index or self.wal_pair.ended:
+        if self.evidence.believe_index or self.ended:
             return True
         cursor = state.cursor if state is not None else None
         if index is None or wal is None or cursor is None:
@@ -156,10 +157,12 @@ class SourceReader:
     def database_seen(self, before: DatabaseLook | None = None, salts: Salts | None = None) -> SeenBesideWal:
         """Return the database file's size and mtime, and how far the WAL had been copied back before that.
 
-        They are those of ``before`` if that is a look beside the incarnation ``salts``, else those of now. An earlier
-        look explains less of what is written after it, but a look beside an earlier incarnation would explain anything.
+        They are those of ``before`` if that was beside the incarnation ``salts`` and no event has told of a write to
+        the file since, else those of now. What was seen beside an earlier incarnation, or before a checkpoint, would
+        explain what somebody else writes later (``SeenBesideWal.explains``).
         """
-        if before is not None and before.seen.salts == salts is not None:
+        told = self.tracked.wal_pairs.trail.told
+        if before is not None and before.seen.salts == salts is not None and before.told == told:
             return before.seen
         return look_at_database(self.tracked, self.wal_pair).seen
 
