@@ -22,9 +22,30 @@ BACKPRESSURE_MUTANTS = (
     mutant(
         "a read mark stays locked though the wal-index was written",
         BACKPRESSURE,
-        "if seen.is_touched or not seen.is_named:",
-        "if not seen.is_named:",
+        "or (seen.is_modified and not _has_grown(state, seen)):",
+        "or False:",
         HOLD_TEST,
+    ),
+    mutant(
+        "a read mark is given up when the wal-index grows",
+        BACKPRESSURE,
+        "return state.held is not None and seen.index_bytes > state.held.index_bytes",
+        "return False",
+        HOLD_TEST,
+    ),
+    mutant(
+        "a read mark stays locked though the wal-index is another file",
+        BACKPRESSURE,
+        "if seen.is_touched or not seen.is_named or",
+        "if not seen.is_named or",
+        ITS_TEST,
+    ),
+    mutant(
+        "a read mark is given up before a restart could be proven",
+        "engine/daemon/databases.py",
+        "if tracked.spec.backpressure and not _is_count_void(tracked):",
+        "if tracked.spec.backpressure:",
+        "engine/backpressure/test_backpressure.py",
     ),
     mutant(
         "an idle WAL stays locked", BACKPRESSURE, 'return ReleaseMark("the WAL is idle")', "return KeepMark()", ITS_TEST
@@ -60,7 +81,7 @@ BACKPRESSURE_MUTANTS = (
     mutant(
         "databases are followed before backpressure watches them",
         "engine/backpressure/backpressure.py",
-        "if self._targets and not self._watching.wait(self._watching_s_max):",
+        "if self._targets and not self._has_answered.wait(self._watching_s_max):",
         "if False:",
         "engine/backpressure/test_backpressure.py",
     ),

@@ -28,6 +28,7 @@ from walsyncd.engine.backpressure.backpressure import Backpressure
 from walsyncd.engine.backpressure.mark_hold import HoldTarget
 from walsyncd.engine.daemon.daemon import Daemon
 from walsyncd.engine.follow import follower as follower_module
+from walsyncd.engine.follow.followed_database import FollowedDatabase
 from walsyncd.engine.follow.look import take_step
 from walsyncd.engine.threads.supervisor import Supervisor
 
@@ -124,18 +125,43 @@ def test_nothing_is_followed_before_the_child_watches_it(place: Place, monkeypat
         assert [line["event"] for line in log].count("backpressure_process_not_real_time") == 1
 
 
-def test_a_child_that_does_not_start_keeps_nobody_from_following(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The log says that nothing slows the writers."""
-    monkeypatch.setattr(backpressure_module, "MODULE", "walsyncd.no_such_module")
-    backpressure = Backpressure(watching_s_max=0.1)
+def begun(tmp_path: Path, watching_s_max: float) -> set[str]:
+    """What the log says of a start that is over."""
+    backpressure = Backpressure(watching_s_max=watching_s_max)
     threads = Supervisor()
     with capture_logs() as log:
         backpressure.want(1, HoldTarget(tmp_path / "app.db", own_only=False, wal_bytes_max=1 << 28))
         backpressure.begin(threads.start)
+        said = {line["event"] for line in log}
         backpressure.stop()
-    assert "backpressure_process_late" in {line["event"] for line in log}
+    return said
+
+
+def test_a_child_that_does_not_start_keeps_nobody_from_following(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The log says that nothing slows the writers."""
+    monkeypatch.setattr(backpressure_module, "MODULE", "tests.engine.backpressure.slow_mark_process")
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[3]))
+    assert "backpressure_process_late" in begun(tmp_path, 0.01)
+
+
+@pytest.mark.parametrize(
+    ("program", "event"),
+    [
+        (sys.executable, "backpressure_process_ended"),
+        ("/no/such/program", "work_failed"),
+    ],
+)
+def test_nobody_waits_for_a_child_that_has_died(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: str, event: str
+) -> None:
+    """Each start of the daemon would take so much longer."""
+    monkeypatch.setattr(backpressure_module, "MODULE", "walsyncd.no_such_module")
+    monkeypatch.setattr(sys, "executable", program)
+    said = begun(tmp_path, 30)
+    assert event in said
+    assert "backpressure_process_late" not in said
 
 
 def test_a_child_that_dies_is_started_again(tmp_path: Path) -> None:
@@ -253,6 +279,31 @@ def test_a_reload_turns_it_on_and_off(place: Place) -> None:
         place.sync()
         assert words(daemon) == "off"
         assert daemon.databases[0].generation == generation
+
+
+def test_it_is_not_told_what_could_not_be_counted_across_a_restart(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lock is kept until a look after the growth of the wal-index, so that the next restart can be proven."""
+    told: list[Cursor | None] = []
+    withheld: list[bool] = []
+    monkeypatch.setattr(Backpressure, "copied", lambda _self, _database_id, cursor: told.append(cursor))
+    with wal_database(place.database()) as app, running(wanting(place.settings("app"))) as daemon:
+        app.execute("INSERT INTO t VALUES (1)")
+        place.sync()
+
+        def grow(tracked: FollowedDatabase) -> None:
+            assert tracked.evidence.mark is not None
+            assert tracked.wal_pairs.current is not None
+            tracked.wal_pairs.current.index_rebuilds += 1
+            before = len(told)
+            daemon._databases.tell_copied([tracked])
+            withheld.append(len(told) == before)
+            told.clear()
+
+        daemon.follower.interrupt(daemon.databases[0], grow)
+        wait_for(lambda: withheld and told)
+    assert withheld == [True]
 
 
 def wait_for_frames(place: Place, count: int, is_over: threading.Event) -> None:

@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 from tests.adapters.files.sqlite_process import SqliteProcess, wal_database
 from tests.engine.applications import run_sql
 from tests.engine.following import insert
-from walsyncd.adapters.files.inotify import Event, Kind
+from walsyncd.adapters.files.inotify import Event, InotifyReader, Kind
 from walsyncd.adapters.files.source import Role, side_path
 from walsyncd.core.follow.backpressure_decision import HOLD_MS_MAX, IDLE_MS, MARKS, VOID, Copied
 from walsyncd.core.sqlite.walindex import MARK_UNUSED, IndexHeader, parse_index_header
@@ -169,6 +169,44 @@ def test_a_write_to_the_wal_index_gives_it_up(path: Path, app: SqliteProcess, ho
     holding.hold.note(Event(path, Role.SHM, Kind.CLOSE_WRITE))
     holding.look()
     assert locked_bytes(path) == [127], "that somebody has closed it says nothing"
+
+
+def grow_wal_index(path: Path, app: SqliteProcess) -> list[Event]:
+    """Let the WAL pass the frames of the first block of its wal-index. Returns the events of the wal-index."""
+    size = side_path(path, Role.SHM).stat().st_size
+    with InotifyReader() as watcher:
+        watcher.add(path)
+        app.execute("PRAGMA wal_autocheckpoint=0", "INSERT INTO t VALUES (zeroblob(17000000))")
+        assert side_path(path, Role.SHM).stat().st_size > size
+        return [event for event in watcher.drain() if event.role is Role.SHM]
+
+
+def test_a_wal_index_that_grows_keeps_it(path: Path, app: SqliteProcess, holding: Holding) -> None:
+    """Otherwise the WAL would restart just when it is longer than ever."""
+    holding.written()
+    events = grow_wal_index(path, app)
+    assert {event.kind for event in events} == {Kind.MODIFY}
+    for _ in range(2):  # the events of one growth may come before two looks
+        for event in events:
+            holding.hold.note(event)
+        holding.look()
+        assert locked_bytes(path) == [127]
+    app.execute("PRAGMA busy_timeout=0")
+    assert app.execute("PRAGMA wal_checkpoint(RESTART)")[0][0] == 1
+
+
+def test_a_wal_index_that_is_set_up_again_gives_it_up(path: Path, app: SqliteProcess, holding: Holding) -> None:
+    """However large it is then: the mark that was locked is a used one in it."""
+    holding.written()
+    assert locked_bytes(path) == [127]
+    grow_wal_index(path, app)
+    app.kill()
+    with SqliteProcess(path) as other:
+        other.execute("SELECT count(*) FROM t")
+        assert side_path(path, Role.SHM).stat().st_size == 65536
+        holding.hold.note(Event(path, Role.SHM, Kind.MODIFY))
+        holding.look()
+        assert locked_bytes(path) == []
 
 
 def test_an_idle_wal_is_released(path: Path, app: SqliteProcess, holding: Holding) -> None:

@@ -14,6 +14,9 @@ application sees no error, and its WAL grows until the follower has caught up.
   ``HOLD_MS_MAX`` and ``wal_bytes_max`` end it as well.
 - **When it is given up until the next look.** The mark is used, the process is gone, the -shm was changed or its path
   names another file, the header was not whole at two looks in a row, the WAL is idle and copied, or nobody follows.
+- **A growth of the -shm is no reason to give it up.** SQLite grows it when the WAL passes 4,062 frames, and by 4,096
+  frames after that. A writer would restart the WAL just then, while the follower is furthest behind. If the -shm was
+  set up again instead, the mark is used or the header is not whole, and both are looked at each time.
 - **When it is void.** A WAL that restarts although the lock is held is used without SQLite's locks
   (locking_mode=EXCLUSIVE, entered late). Nothing is locked again as long as that -shm exists.
 
@@ -51,11 +54,15 @@ class Copied:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """A lock that is held: on which mark, in which incarnation, and since when (monotonic)."""
+    """A lock that is held: on which mark, in which incarnation, and since when (monotonic).
+
+    ``index_bytes`` is how large the -shm was when it was taken.
+    """
 
     mark: int
     salts: Salts
     since_ms: int
+    index_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +71,9 @@ class SeenIndex:
 
     ``index`` is None if the header is not whole. ``marks`` are the values of all read marks, whole header or not; none
     if the -shm is too short. ``is_used``: a process holds the DMS byte by a POSIX lock. ``is_named``: the path names
-    this file. ``is_touched``: the -shm was written, created, deleted or renamed since the last look. ``is_written``:
-    the -wal was written since then. ``is_checkpointing``: the CKPT byte is locked.
+    this file. ``is_touched``: the -shm was created, deleted or renamed since the last look, or that can't be known.
+    ``is_modified``: it was written, cut or grown since then. ``index_bytes``: how large it is. ``is_written``: the -wal
+    was written since then. ``is_checkpointing``: the CKPT byte is locked.
     """
 
     index: IndexHeader | None
@@ -73,6 +81,8 @@ class SeenIndex:
     is_used: bool
     is_named: bool
     is_touched: bool
+    is_modified: bool
+    index_bytes: int
     is_written: bool
     is_checkpointing: bool
     copied: Copied | None
@@ -174,7 +184,7 @@ def decide_hold(state: HoldState, seen: SeenIndex, wal_bytes_max: int) -> Decisi
 
 def _in_the_way(state: HoldState, seen: SeenIndex) -> str:
     """Why nothing may be locked now, whoever has copied what; empty if nothing is in the way."""
-    if seen.is_touched or not seen.is_named:
+    if seen.is_touched or not seen.is_named or (seen.is_modified and not _has_grown(state, seen)):
         return "the wal-index was changed, or is another file"
     if not seen.marks or (state.held is not None and seen.marks[state.held.mark] != MARK_UNUSED):
         return "the read mark is used"
@@ -183,6 +193,11 @@ def _in_the_way(state: HoldState, seen: SeenIndex) -> str:
     if seen.index is None and (state.held is None or state.was_torn):
         return "the header of the wal-index is not whole"
     return "nobody follows the WAL" if seen.copied is None else ""
+
+
+def _has_grown(state: HoldState, seen: SeenIndex) -> bool:
+    """Whether the -shm grew since the lock was taken. SQLite writes it for no other reason while it is used."""
+    return state.held is not None and seen.index_bytes > state.held.index_bytes
 
 
 def _has_caught_up(seen: SeenIndex, index: IndexHeader) -> bool:

@@ -63,7 +63,8 @@ class Backpressure:
         self._alarm = Alarm()
         self._lock = threading.Lock()
         self._sending = threading.Lock()
-        self._watching = threading.Event()
+        self._has_answered = threading.Event()
+        """The child watches, or it has ended before that."""
         self._targets: dict[int, HoldTarget] = {}
         self._copied: dict[int, Cursor | None] = {}
         self._hindrances: dict[int, str] = {}
@@ -117,11 +118,11 @@ class Backpressure:
     def begin(self, start_thread: Callable[[str, Callable[[], None]], object]) -> None:
         """Start the thread. Returns when the child watches every database that wants it so far.
 
-        What is committed after that is slowed. Returns after ``WATCHING_S_MAX`` at the latest: without its child
-        walsyncd follows all the same.
+        What is committed after that is slowed. Returns also when the child has ended, and after ``WATCHING_S_MAX`` at
+        the latest: without its child walsyncd follows all the same.
         """
         start_thread("backpressure", self.run)
-        if self._targets and not self._watching.wait(self._watching_s_max):
+        if self._targets and not self._has_answered.wait(self._watching_s_max):
             remedy = "until it has started nothing slows the writers, and what is overwritten meanwhile is a gap"
             _log.warning("backpressure_process_late", seconds=self._watching_s_max, remedy=remedy)
 
@@ -135,6 +136,7 @@ class Backpressure:
             if self._targets and len(self._left) < LEFT_MAX:
                 with suppress(FaultError), boundary("backpressure"):
                     self._serve()
+                self._has_answered.set()
             has_lasted = time.monotonic() - began_s > LASTED_S
             failures = 0 if has_lasted or not self._targets else failures + 1
             wait_s = start_again_s(failures) if self._targets else None
@@ -168,7 +170,6 @@ class Backpressure:
                 code = self._end(child)
                 with self._lock, self._sending:
                     self._channel = self._child = None
-                    self._watching.clear()
                     is_wanted = bool(self._targets)
         if is_wanted:
             remedy = "it is started again; until then nothing slows the writers"
@@ -213,7 +214,7 @@ class Backpressure:
                     is_holding = False
                     self._try_hung_again()
                 case {"watching": True, "real_time": bool(is_real_time)}:
-                    self._watching.set()
+                    self._has_answered.set()
                     self._note_scheduling(is_real_time=is_real_time)
                 case {"hung": True, "path": str(path)}:
                     self._note_hung(path)

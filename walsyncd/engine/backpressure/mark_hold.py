@@ -56,7 +56,7 @@ class MarkHold:
         self._shm_path = side_path(target.path, Role.SHM)
         self._shm: OpenFile | None = None
         self._state = HoldState()
-        self._is_touched = self._is_written = False
+        self._is_touched = self._is_modified = self._is_written = False
         self._problem = ""
 
     @property
@@ -66,14 +66,17 @@ class MarkHold:
 
     def note(self, event: Event) -> None:
         """Take in one event."""
-        if event.kind in _BLIND or (event.role is Role.SHM and event.kind is not Kind.CLOSE_WRITE):
+        if event.kind in _BLIND:
             self._is_touched = True
+        elif event.role is Role.SHM:
+            self._is_modified |= event.kind is Kind.MODIFY
+            self._is_touched |= event.kind not in {Kind.MODIFY, Kind.CLOSE_WRITE}
         elif event.role is Role.WAL:
             self._is_written = True
 
     def is_due(self, now_ms: int) -> bool:
         """Whether to look now, by an event or because of what is held or may be taken."""
-        return self._is_touched or self._is_written or self._state.is_active(now_ms)
+        return self._is_touched or self._is_modified or self._is_written or self._state.is_active(now_ms)
 
     def look(self, now_ms: int) -> None:
         """Look, and take, keep or give up the lock. Whatever fails costs this database's lock, until its next event."""
@@ -81,7 +84,7 @@ class MarkHold:
             with boundary("backpressure"):
                 self._look(now_ms)
         except WalsyncdError as error:
-            self._is_touched = self._is_written = False
+            self._forget_events()
             self.close()
             self._complain(error.message)
 
@@ -99,7 +102,7 @@ class MarkHold:
             self._shm = open_file(self._shm_path, own_only=self._target.own_only)
         shm = self._shm
         if shm is None:
-            self._is_touched = self._is_written = False
+            self._forget_events()
             return
         seen = self._see(shm, now_ms)
         self._state = self._state.after(seen)
@@ -120,13 +123,18 @@ class MarkHold:
             is_used=holder.liveness is Liveness.LIVE and holder.is_process,
             is_named=shm.still_named(),
             is_touched=self._is_touched,
+            is_modified=self._is_modified,
+            index_bytes=shm.size(),
             is_written=self._is_written,
             is_checkpointing=is_checkpointing(shm),
             copied=self.copied,
             now_ms=now_ms,
         )
-        self._is_touched = self._is_written = False
+        self._forget_events()
         return seen
+
+    def _forget_events(self) -> None:
+        self._is_touched = self._is_modified = self._is_written = False
 
     def _take(self, shm: OpenFile, marks: tuple[int, ...], now_ms: int) -> None:
         """Lock a mark, then see whether all that was seen before the lock still holds."""
@@ -138,7 +146,7 @@ class MarkHold:
         if seen.index is None:  # a lock of which nobody knows the incarnation could not be void
             unlock_mark(shm, mark)
             return
-        self._state = replace(self._state, held=Held(mark, seen.index.salts, now_ms))
+        self._state = replace(self._state, held=Held(mark, seen.index.salts, now_ms, seen.index_bytes))
         decision = decide_hold(self._state, seen, self._target.wal_bytes_max)
         if isinstance(decision, ReleaseMark):
             self._release(shm, decision)

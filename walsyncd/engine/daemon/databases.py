@@ -129,9 +129,12 @@ class Databases:
         return find_databases(settings, examine=examine_match, followed=followed, is_stopped=is_stopped)
 
     def tell_copied(self, databases: Iterable[FollowedDatabase]) -> None:
-        """Tell backpressure how far the WALs of these are copied, after they were looked at."""
+        """Tell backpressure how far the WALs of these are copied, after they were looked at.
+
+        It is not told while a restart could not be proven. The event that is the reason leads to another look.
+        """
         for tracked in databases:
-            if tracked.spec.backpressure:
+            if tracked.spec.backpressure and not _is_count_void(tracked):
                 cursor = tracked.state.cursor if tracked.state is not None else None
                 self.backpressure.copied(tracked.row_id, cursor)
 
@@ -358,6 +361,15 @@ class Databases:
         if spec is None or spec.path != tracked.path:
             return False
         return self._destinations.place(tracked.row_id) == settings.storage_of(spec.storage).url
+
+
+def _is_count_void(tracked: FollowedDatabase) -> bool:
+    """Whether the commits of the WAL can't be counted across a restart now, because its -shm was changed or has grown.
+
+    A look at the same incarnation after that makes them countable again.
+    """
+    mark, wal_pair = tracked.evidence.mark, tracked.wal_pairs.current
+    return mark is not None and wal_pair is not None and wal_pair.evidence(mark).index_rebuilds
 
 
 def _hold_target(spec: DatabaseSpec) -> HoldTarget | None:
