@@ -80,7 +80,8 @@ Where it is decided. Modules are named from ``walsyncd.`` on; a test checks that
     the next generation                 core.follow.next_generation.NextGeneration
     a base is due, and begins           engine.base.base_timing.BaseTiming, engine.base.snapshotter.Snapshotter
     an upload is next, or waits         engine.ship.scheduler.Scheduler, core.send.pacing
-    a request failed                    adapters.storage.s3.s3_errors ─> engine.ship.upload_errors, engine.ship.outage
+    a request is refused                core.send.refused_request
+    a request is not answered           core.send.backoff, engine.ship.outage
     who may write a replica             core.stored.owner, engine.ship.ownership.Ownership
     another host's replica goes on      engine.upkeep.continuation, engine.ship.release
     the spool is full                   engine.ship.spool_limit, engine.daemon.full_spool

@@ -10,9 +10,8 @@ import runpy
 import signal
 import sys
 
-from walsyncd.core.send import backoff
-from walsyncd.engine.base import base_copy, snapshotter
-from walsyncd.engine.ship import uploader
+from walsyncd.core.send import backoff, refused_request
+from walsyncd.engine.base import snapshotter
 
 CAP_SECONDS = 1.5
 
@@ -22,8 +21,8 @@ if __name__ == "__main__":
     assert defaults is not None
     defaults["cap_s"] = CAP_SECONDS
     for module, name in (
-        (uploader, "REFUSED_WAIT_S"),
-        (base_copy, "REFUSED_DELAY_S"),
+        (refused_request, "OBJECT_LAST_S"),
+        (refused_request, "BASE_S"),
         (snapshotter, "RETRY_S"),
     ):
         assert getattr(module, name) > CAP_SECONDS, f"{name} is no longer what it was"

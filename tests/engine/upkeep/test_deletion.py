@@ -13,8 +13,8 @@ from tests.engine.upkeep.test_housekeeper import ClockedStorage, make, segments_
 from walsyncd.adapters.journal.journal import Journal
 from walsyncd.core.follow.gap import Gap, GapKind
 from walsyncd.core.keep.retention import HOUR_MS
+from walsyncd.core.send.refused_request import DELETION_S
 from walsyncd.engine.upkeep.deletion import DeletionRefusedError, Removals, remove
-from walsyncd.engine.upkeep.housekeeper import REFUSED_RETRY_S
 from walsyncd.errors import RefusedError, TransientError
 
 
@@ -51,7 +51,7 @@ def test_while_deletion_is_refused_nothing_is_compacted(tmp_path: Path) -> None:
         storage.error = RefusedError("delete objects: AccessDenied")
         storage.now_ms += HOUR_MS
         journal.end_generation(row_id, Gap.of(GapKind.OTHER, "test"), 0)  # which closes its second epoch
-        assert keeper.round() == keeper.round() == REFUSED_RETRY_S
+        assert keeper.round() == keeper.round() == DELETION_S
         assert (segments_left(storage), counts.wholes[row_id], counts.failures["compaction"]) == (3, 1, 2)
         storage.error = None
         keeper.round()

@@ -29,6 +29,7 @@ from walsyncd.adapters.journal.journal import Journal, ObjectRow, PartRow
 from walsyncd.adapters.storage.interface import Storage, StoredPart
 from walsyncd.core.send.backoff import delay_s
 from walsyncd.core.send.multipart import Listed, Part, adopt
+from walsyncd.core.send.refused_request import Refused, refused_wait_s
 from walsyncd.core.stored.base import (
     BASE_BYTES_MAX,
     FrameCompressor,
@@ -46,7 +47,6 @@ from walsyncd.core.stored.position import Position
 from walsyncd.engine.base.base_plan import BasePlan
 from walsyncd.errors import CorruptError, MissingError, RefusedError, StateError, TransientError, WalsyncdError
 
-REFUSED_DELAY_S = 30.0
 TOLD_ATTEMPTS = 3  # a single failed request is not worth a report
 REFUSALS_MAX = 2  # as for segments: a store that refuses the parts that it lists disagrees with us about the upload
 
@@ -135,7 +135,7 @@ class CopyContext:
                 self._tell(database_id, f"storage refuses its base: {error}")
                 if not refused:
                     _log.warning("base_refused", reason=error.message, remedy=error.hint)
-                refused, wait_s = True, REFUSED_DELAY_S
+                refused, wait_s = True, refused_wait_s(Refused.BASE)
             else:
                 if told:
                     self._tell(database_id, "")

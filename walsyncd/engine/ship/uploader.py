@@ -7,7 +7,7 @@ bases are tasks, which run when no queue is due and never take the last thread. 
 |--------------------------|-----------------------------------------------------------------------------------|
 | fails (TransientError)   | that queue tries again, for ever, with exponential back-off and jitter            |
 | is away (`outage`)       | one request at a time probes it, and the rest waits                               |
-| refuses (RefusedError)   | that queue tries again, at most every half minute; its status shows the reason    |
+| refuses (RefusedError)   | that queue tries again (``core.send.refused_request``); its status has the reason |
 | never takes an object    | the generation ends (``engine.ship.shipper``), the follower begins another        |
 | is well, our disk is full| that queue tries again every second (StateError), the reserve is released         |
 
@@ -29,6 +29,7 @@ from walsyncd.adapters.system import clock
 from walsyncd.core.follow.gap import Gap
 from walsyncd.core.send.backoff import delay_s
 from walsyncd.core.send.pacing import Bucket, refill
+from walsyncd.core.send.refused_request import Refused, refused_wait_s
 from walsyncd.engine.ship import scheduler as jobs
 from walsyncd.engine.ship.database_queue import DatabaseQueue
 from walsyncd.engine.ship.object_upload import abort_leftovers
@@ -45,7 +46,6 @@ from walsyncd.log import get_logger
 
 UPLOADS_MAX_DEFAULT = 8  # threads; a request mostly waits
 UPLOAD_INTERVAL_DEFAULT_S = 1.0
-REFUSED_WAIT_S = 30.0  # a person has to change something; retrying more often would only fill the log
 STATE_WAIT_S = 1.0  # a full disk is checked as often as by the follower
 
 
@@ -313,12 +313,12 @@ class Uploader:
         except RefusedError as error:
             self._answered()
             self._upload_errors.refused(queue, error)
-            wait_s = min(REFUSED_WAIT_S, 2.0 ** min(queue.failures, 10))  # one spurious refusal costs a second
-            self._retry(act, wait_s * random.uniform(0.5, 1.0))  # noqa: S311  not a secret
+            fraction = random.random()  # noqa: S311  not a secret
+            self._retry(act, refused_wait_s(Refused.OBJECT, queue.failures, fraction=fraction))
             return
         except FaultError as error:
             self._upload_errors.failed(queue, error)
-            self._retry(act, min(REFUSED_WAIT_S, 2.0 ** min(queue.failures, 10)))
+            self._retry(act, refused_wait_s(Refused.OBJECT, queue.failures))
             return
         if result.reached_storage:
             self._answered()

@@ -22,6 +22,7 @@ from walsyncd.adapters.storage.interface import Storage
 from walsyncd.adapters.system import clock
 from walsyncd.core.keep.retention import GRACE_MS
 from walsyncd.core.limits import DEFAULT_LIMITS, Limits
+from walsyncd.core.send.refused_request import Refused, refused_wait_s
 from walsyncd.core.stored.moment import CLOCK_OFF_MS
 from walsyncd.engine.follow.followed_database import FollowedDatabase
 from walsyncd.engine.ship.ownership import Ownership, Standing
@@ -33,7 +34,6 @@ from walsyncd.engine.upkeep.pruner import Pruner, policy_of
 from walsyncd.errors import RefusedError, WalsyncdError
 
 RETRY_S = 300.0  # after a failed job; everything here can wait
-REFUSED_RETRY_S = 3600.0  # after a refused deletion; a person has to allow it first
 
 PRIVATE_FACT = "private "  # followed by the storage's URL in the fact's name
 
@@ -197,7 +197,7 @@ class Housekeeper:
                 with self._lock:
                     self._closing = None
             if isinstance(error, DeletionRefusedError):
-                return REFUSED_RETRY_S
+                return refused_wait_s(Refused.DELETION)
         if failed:
             return RETRY_S
         if self._said:
