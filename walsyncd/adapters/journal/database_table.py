@@ -302,9 +302,7 @@ def begin_history(connection: sqlite3.Connection, begun: GenerationBegun) -> Non
 
 def _continue_history(connection: sqlite3.Connection, continued: GenerationContinued) -> None:
     began = continued.began
-    owner = (began.database_id,)
-    for table in ("page_map", "redo"):  # of an earlier history
-        connection.execute(f"DELETE FROM {table} WHERE database_id = ?", owner)  # noqa: S608  constants
+    forget_map(connection, began.database_id)  # of an earlier history
     connection.execute(
         "INSERT INTO generation (database_id, generation, reason_begun, began_ms) VALUES (?, ?, ?, ?)"
         " ON CONFLICT DO UPDATE SET ended_ms = NULL, reason_ended = '', kind_ended = ''",

@@ -159,10 +159,10 @@ def insert_redo(
     )
 
 
-def forget_map(connection: sqlite3.Connection, database_id: int, generation: str) -> None:
-    """Forget the map of a generation that has ended: it is of no use to the next one."""
+def forget_map(connection: sqlite3.Connection, database_id: int, generation: str | None = None) -> None:
+    """Forget a database's map: that of a generation that has ended, or of any history if ``generation`` is None."""
     for table in ("page_map", "redo"):
-        sql = f"DELETE FROM {table} WHERE database_id = ? AND generation = ?"  # noqa: S608  constants
+        sql = f"DELETE FROM {table} WHERE database_id = ?1 AND (?2 IS NULL OR generation = ?2)"  # noqa: S608  constants
         connection.execute(sql, (database_id, generation))
 
 

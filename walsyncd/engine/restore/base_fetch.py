@@ -30,14 +30,6 @@ Write = Callable[[bytes | memoryview, int], object]
 Advance = Callable[[int], object]
 
 
-@dataclass(frozen=True, slots=True)
-class _Sizes:
-    """How many packed bytes one request brings, and how many unpacked bytes are written at once."""
-
-    block_bytes: int
-    piece_bytes: int
-
-
 def fetch_base(
     replica: Replica,
     key: ManifestKey,
@@ -53,7 +45,8 @@ def fetch_base(
 
     What was written is verified only when this returns. Raises CorruptError with the base's object and the range.
     """
-    wanted, sizes = manifest.ranges if ranges is None else ranges, _Sizes(block_bytes, piece_bytes)
+    wanted = manifest.ranges if ranges is None else ranges
+    requests = _Requests(replica, manifest.key, write, advance, block_bytes, piece_bytes)
     with naming_object(key.base), ThreadPoolExecutor(THREADS, thread_name_prefix="fetch") as pool:
         running: set[Future[None]] = set()
         try:
@@ -61,7 +54,7 @@ def fetch_base(
                 if len(running) >= 2 * THREADS:  # few wait, so that an error ends the fetch soon
                     done, running = wait(running, return_when=FIRST_COMPLETED)
                     _raise_first(done)
-                running.add(pool.submit(_fetch, replica, manifest.key, group, write, advance, sizes))
+                running.add(pool.submit(requests.fetch, group))
             _raise_first(wait(running).done)
         finally:
             for future in running:
@@ -85,28 +78,40 @@ def _groups(ranges: Sequence[Range], block_bytes: int) -> Iterator[list[Range]]:
         yield group
 
 
-def _fetch(replica: Replica, name: str, group: Sequence[Range], write: Write, advance: Advance, sizes: _Sizes) -> None:
-    first = group[0].object_offset
-    end = group[-1].object_offset + group[-1].object_length
-    if end - first <= sizes.block_bytes:
-        block = memoryview(replica.get(name, first=first, length=end - first))
-        for part in group:
-            start = part.object_offset - first
-            _unpack(iter([bytes(block[start : start + part.object_length])]), part, write, sizes.piece_bytes)
-            advance(part.length)
-        return
-    (part,) = group
-    _unpack(_blocks(replica, name, first, end, sizes.block_bytes), part, write, sizes.piece_bytes)
-    advance(part.length)
+@dataclass(frozen=True, slots=True)
+class _Requests:
+    """What all requests for the object ``name`` share. ``block_bytes`` are packed bytes, ``piece_bytes`` unpacked."""
 
+    replica: Replica
+    name: str
+    write: Write
+    advance: Advance
+    block_bytes: int
+    piece_bytes: int
 
-def _blocks(replica: Replica, name: str, first: int, end: int, block_bytes: int) -> Iterator[bytes]:
-    while first < end:
-        block = replica.get(name, first=first, length=min(block_bytes, end - first))
-        if not block:
+    def fetch(self, group: Sequence[Range]) -> None:
+        """Fetch neighbouring ranges, and write them. A range that is larger than a block is alone in its group."""
+        first = group[0].object_offset
+        end = group[-1].object_offset + group[-1].object_length
+        if end - first <= self.block_bytes:
+            block = memoryview(self.replica.get(self.name, first=first, length=end - first))
+            for part in group:
+                start = part.object_offset - first
+                packed = bytes(block[start : start + part.object_length])
+                _unpack(iter([packed]), part, self.write, self.piece_bytes)
+                self.advance(part.length)
             return
-        yield block
-        first += len(block)
+        (part,) = group
+        _unpack(self._blocks(first, end), part, self.write, self.piece_bytes)
+        self.advance(part.length)
+
+    def _blocks(self, first: int, end: int) -> Iterator[bytes]:
+        while first < end:
+            block = self.replica.get(self.name, first=first, length=min(self.block_bytes, end - first))
+            if not block:
+                return
+            yield block
+            first += len(block)
 
 
 def _unpack(blocks: Iterator[bytes], part: Range, write: Write, piece_bytes: int) -> None:
