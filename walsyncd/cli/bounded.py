@@ -1,4 +1,4 @@
-"""What a command does with files, within a time: a file system that does not answer costs one line."""
+"""Limits the time that a command spends on files: a file system that does not answer costs one line."""
 
 from __future__ import annotations
 

@@ -77,7 +77,7 @@ def by_need(databases: Iterable[DatabaseStatus], now_ms: int) -> list[DatabaseSt
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """How many databases are in each state, and which one has the greatest lag (``worst`` is "" if none has any)."""
+    """The number of databases in each state, and the one with the greatest lag (``worst`` is "" if none has any)."""
 
     databases: int
     states: dict[str, int]

@@ -1,6 +1,6 @@
 """The configuration: a leaf that turns TOML, environment and disk into frozen values.
 
-``load`` returns ``Settings``. ``expand`` returns the databases that its entries mean on this disk, at this moment.
+``load`` returns ``Settings``. ``expand`` returns the databases that its entries select on this disk, at this moment.
 """
 
 from walsyncd.config.database_search import check_named, expand, find_databases

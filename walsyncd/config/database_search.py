@@ -1,20 +1,20 @@
-"""Which databases the entries stand for on this disk, at this moment.
+"""Finds the databases that the entries of a configuration select on this disk, at this moment.
 
-An entry is a path or a pattern. A path stands for its file whether or not it exists, since it may appear; a pattern
-stands for what matches it, without SQLite's own ``-wal``, ``-shm`` and ``-journal``. SQLite finds these beside the
+An entry is a path or a pattern. A path selects its file whether or not it exists, since it may appear. A pattern
+selects the files that match it, without SQLite's own ``-wal``, ``-shm`` and ``-journal``. SQLite finds these beside the
 *resolved* path, and so do we. Symbolic links are followed in a path, and in the fixed part of a pattern: the operator
 wrote those. Below the fixed part there are none.
 
 | what can't be replicated | named in the configuration | a match of a pattern |
 |---|---|---|
 | a name that no replica can have | error | suspended |
-| the same file twice: one replica would overwrite the other's history | error | suspended; who is followed stays |
+| the same file twice: one replica would overwrite the other's history | error | suspended; one that is followed stays |
 | a network file system (``mounts``) | error | suspended |
 | the state directory below its folder: our own writes would wake us | error | error |
 | a link, a folder, a FIFO, somebody else's file, no file of SQLite's | tried again and again | suspended |
 
-An error is for somebody who reads it: ``check``, a reload and a start fail by it. While the daemon runs, what becomes
-wrong about a named path suspends that database alone.
+An error makes ``check``, a reload and a start fail, since somebody reads their answer. If a named path becomes wrong
+while the daemon runs, that database alone is suspended.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from walsyncd.core.stored.layout import check_name, default_name
 from walsyncd.errors import UnresponsiveError, UsageError
 from walsyncd.file_calls import FileCall
 
-SUSPENDED_MAX = 1000  # rows that anybody would read; the last one says how many more there are
+SUSPENDED_MAX = 1000  # nobody reads more rows; the last one says how many more there are
 
 _COMPANIONS = ("-wal", "-shm", "-journal")
 _LEFTOVER = re.compile(r"\.before-restore-|^\..*\.(partial|next)$")
@@ -63,9 +63,9 @@ def _never() -> bool:
 
 
 def expand(settings: Settings) -> list[DatabaseSpec]:
-    """The databases on this disk now, in the order of the entries, a pattern's matches sorted.
+    """Return the databases on this disk now, in the order of the entries, with a pattern's matches sorted.
 
-    UsageError names every entry that can't be replicated and why; matches that can't be are left out.
+    Raises UsageError with every entry that can't be replicated, and why. Matches that can't be are left out.
     """
     return find_databases(settings).checked(settings)
 
@@ -89,10 +89,10 @@ def find_databases(
     followed: Collection[str] = (),
     is_stopped: Callable[[], bool] = _never,
 ) -> Found:
-    """Look for all databases. ``examine`` says why a match is none, by its content and its owner.
+    """Look for all databases. ``examine`` returns why a match is no database, by its content and its owner.
 
-    Who is ``followed`` already, by name, is not examined, and goes before other matches of the same file.
-    SearchStoppedError as soon as ``is_stopped``.
+    A database whose name is in ``followed`` is not examined, and goes before other matches of the same file. Raises
+    SearchStoppedError as soon as ``is_stopped`` returns True.
     """
     search = _Search(settings, examine, followed)
     for number, entry in enumerate(settings.databases):
@@ -105,7 +105,10 @@ def find_databases(
 
 @dataclass(frozen=True, slots=True)
 class _Candidate:
-    """A database, if nothing speaks against it; ``number`` is its entry's, ``link`` the match's."""
+    """A file that may be a database.
+
+    ``number`` is that of its entry. ``link`` is the symbolic link that a match is, or is behind, or "".
+    """
 
     number: int
     spec: DatabaseSpec
@@ -113,7 +116,7 @@ class _Candidate:
 
 
 def _resolved(folder: Path) -> Path:
-    """Return where a folder is, or its name if its file system does not answer: then others report that."""
+    """Return the resolved path of a folder, or the path as it is if its file system does not answer."""
     try:
         with FileCall(folder, "resolve"):
             return Path(os.path.realpath(folder))
@@ -122,7 +125,7 @@ def _resolved(folder: Path) -> Path:
 
 
 class _Search:
-    """Collects what the entries stand for, then decides on one after the other."""
+    """Collects what the entries select, then decides about one candidate after the other."""
 
     def __init__(
         self, settings: Settings, examine: Callable[[Path], UsageError | None], followed: Collection[str]
@@ -140,7 +143,7 @@ class _Search:
         self._taken: dict[object, DatabaseSpec] = {}
 
     def add_named(self, number: int, entry: DatabaseEntry) -> None:
-        """A path that the configuration names."""
+        """Add a path that the configuration names."""
         try:
             resolved = resolve(entry.path)
         except UnresponsiveError as error:  # nothing is wrong with the configuration
@@ -150,7 +153,7 @@ class _Search:
         self._candidates.append(_Candidate(number, _spec(entry, entry.path, resolved.path)))
 
     def add_matches(self, number: int, entry: DatabaseEntry, matches: Matches) -> None:
-        """What a pattern matches."""
+        """Add the matches of a pattern."""
         fixed = fixed_part(entry.path)
         try:
             resolved = resolve(fixed)
@@ -172,7 +175,7 @@ class _Search:
             self._suspend(entry.key, entry.path, "the pattern has too many names to look at; not all were", hint)
 
     def found(self) -> Found:
-        """The answer."""
+        """Return the result, after everything was added."""
         accepted = [candidate for candidate in self._ordered() if self._accept(candidate)]
         self._check_state_dir()
         specs = [each.spec for each in sorted(accepted, key=lambda each: (each.number, each.spec.configured_as))]
@@ -180,7 +183,7 @@ class _Search:
         return Found(specs, _cut(self._suspended), self._problems, watched)
 
     def _ordered(self) -> list[_Candidate]:
-        """Who comes first has the file, and the name: named paths, then who is followed, then the others."""
+        """Return named paths, then followed databases, then the others. The first of them has the file and the name."""
 
         def rank(each: _Candidate) -> tuple[bool, bool]:
             return each.spec.is_match, each.spec.name not in self._followed
@@ -201,7 +204,7 @@ class _Search:
         return False
 
     def _objection(self, candidate: _Candidate) -> UsageError | None:
-        """Why it can't be replicated, if so."""
+        """Return why a candidate can't be replicated, or None if it can."""
         spec = candidate.spec
         objections = (self._of_match(candidate) if spec.is_match else None, self._of_place(spec), self._of_twin(spec))
         return next((error for error in objections if error is not None), None)
@@ -224,7 +227,7 @@ class _Search:
         return None if spec.name in self._followed else self._examine(spec.path)
 
     def _of_place(self, spec: DatabaseSpec) -> UsageError | None:
-        """A name that storage can't take, and a file system that can't be watched."""
+        """Return the error if no storage can have the name, or if the file system can't be watched."""
         try:
             check_name(spec.name, self._settings.storage_of(spec.storage).prefix)
         except UsageError as error:
@@ -233,7 +236,7 @@ class _Search:
         return UsageError(f"is on a network file system ({mount})", hint=NETWORK_HINT) if mount else None
 
     def _of_twin(self, spec: DatabaseSpec) -> UsageError | None:
-        """Another database for the same file, or of the same name."""
+        """Return the error if another database has the same file or the same name."""
         first = next((self._taken[each] for each in _identities(spec) if each in self._taken), None)
         if first is None:
             return None
@@ -260,7 +263,7 @@ class _Search:
         shown = _printable(path)
         name = _printable(name) or default_name(shown)
         if name in self._taken:
-            name = f"{name} ({entry})"  # the row of that name is the other's
+            name = f"{name} ({entry})"  # another database has the row of that name
         self._suspended.append(Suspended(name, shown, entry, cause, remedy, _changed_ms(path)))
 
     def _watch_links(self, resolved: Resolved) -> None:
@@ -280,7 +283,7 @@ def _cut(suspended: list[Suspended]) -> list[Suspended]:
 
 
 def _below(resolved: Path, fixed: str, path: str) -> Path:
-    """A path below a pattern's fixed part, with that part resolved."""
+    """Return a path below a pattern's fixed part, with that part resolved."""
     return resolved / path.removeprefix(fixed).lstrip("/")
 
 
@@ -306,7 +309,7 @@ def _spec(entry: DatabaseEntry, path: str, resolved: Path) -> DatabaseSpec:
 
 
 def _identities(spec: DatabaseSpec) -> Iterator[object]:
-    """What no two databases may share: the resolved path, the replica's folder, the file behind the path."""
+    """Yield what no two databases may share: the resolved path, the replica's folder, the file behind the path."""
     yield spec.path
     yield spec.name
     try:
@@ -318,7 +321,7 @@ def _identities(spec: DatabaseSpec) -> Iterator[object]:
 
 
 def _kind_of(path: Path) -> str:
-    """What else than a file it is; "" also if it is gone again."""
+    """Return in words what the path names if it is no file, or "" if it is a file or is gone."""
     try:
         with FileCall(path, "look at"):
             mode = path.lstat().st_mode
@@ -336,7 +339,7 @@ def _changed_ms(path: str) -> int:
 
 
 def _printable(text: str) -> str:
-    """As it can be printed and stored: what is no UTF-8, and what a terminal would obey, as an escape."""
+    """Return the text as it can be printed and stored, with escapes for invalid UTF-8 and for control characters."""
     decoded = os.fsencode(text).decode("utf-8", "backslashreplace")
     return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in decoded)
 

@@ -1,4 +1,4 @@
-"""The databases that a configuration stands for on this disk: what each is, and what can't be replicated."""
+"""The databases that a configuration selects on this disk, and the matches that can't be replicated."""
 
 from __future__ import annotations
 
@@ -42,7 +42,8 @@ class DatabaseSpec:
 class Suspended:
     """Something that is configured and can't be replicated, and why; ``name`` and ``path`` can be printed.
 
-    ``since_ms`` (since 1970) is when it last changed, 0 if that is not known: at most since then it is as it is.
+    ``since_ms`` (since 1970) is when the file last changed, so it has been like this at most since then. It is 0 if
+    that is not known.
     """
 
     name: str
@@ -55,7 +56,7 @@ class Suspended:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What the entries stand for now; ``problems`` are those of named paths, whose rows are in ``suspended`` too."""
+    """What the entries select now; ``problems`` are those of named paths, whose rows are in ``suspended`` too."""
 
     specs: list[DatabaseSpec]
     suspended: list[Suspended]
@@ -64,7 +65,7 @@ class Found:
     """The folders in which another match, or another way of a path, would appear as one of these names."""
 
     def checked(self, settings: Settings) -> list[DatabaseSpec]:
-        """The databases; UsageError if a named path can't be one of them."""
+        """Return the databases. Raises UsageError if a named path can't be one of them."""
         if self.problems:
             raise error_of(settings.file, self.problems)
         return self.specs

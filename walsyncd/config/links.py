@@ -1,14 +1,14 @@
-"""What a configured path leads to, and the symbolic links on the way.
+"""Resolves a configured path, and finds the symbolic links on the way.
 
 A path is followed, not the file that it once named: whoever watches the folder of each of these links hears when one
 of them is switched.
 
 The operator wrote the path, and not every link on it. A link that only root or walsyncd's own user can have made is
-followed wherever it leads. One of anybody else is followed only to a file of that same user, who can read it anyway,
-or to a name in a folder of that same user, who could as well rename what is there to where the link is. So the user who
-deploys may make the links, and the application's user the database. Otherwise the owner of a folder could have any file
-of the system copied to a replica, and get it back by a restore. Such a link stays in the resolved path, where nobody
-follows it (``adapters.files.safe_open``).
+followed wherever it leads. A link of another user is followed only to a file of that user, who can read it anyway, or
+to a name in a folder of that user, who could as well move its content to where the link is. So the user who deploys may
+make the links, and the application's user the database. Otherwise the owner of a folder could have any file of the
+system copied to a replica, and get it back by a restore. Such a link stays in the resolved path, where nobody follows
+it (``adapters.files.safe_open``).
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from pathlib import Path
 
 from walsyncd.file_calls import FileCall
 
-NOBODY = -1  # of what is not there: the owner of no link
+NOBODY = -1  # of a name that does not exist: it is the owner of no link
 _HERE = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
-LINKS_MAX = 40  # as the kernel's (path_resolution(7)); more are a circle, which leads nowhere
+LINKS_MAX = 40  # the kernel's limit (path_resolution(7)); more links are a circle, which leads nowhere
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Which file systems are network file systems, by the kernel's mount table (``/proc/self/mountinfo``, man 5 proc).
+"""Finds network file systems in the kernel's mount table (``/proc/self/mountinfo``, man 5 proc).
 
 A database on one can't be followed: the wal-index is memory shared on one machine, and inotify sees only the changes
 of this one.
@@ -51,14 +51,14 @@ _NETWORK_TYPES = {
 
 
 def read_mounts() -> dict[Path, str]:
-    """Where which kind of file system is mounted now."""
+    """Return the present mounts: the kind of file system by the folder where it is mounted."""
     return parse_mounts(MOUNTS_FILE.read_text(encoding="utf-8", errors="surrogateescape"))
 
 
 def parse_mounts(text: str) -> dict[Path, str]:
-    """Where which kind of file system is mounted, by the text of the mount table.
+    """Return the mounts in the text of a mount table: the kind of file system by the folder.
 
-    Field 5 is where, the first one after a lone ``-`` the kind; the last mount over a folder is the one seen.
+    Field 5 is the folder, the first field after a lone ``-`` the kind. The last mount over a folder is the visible one.
     """
     mounts = {}
     for line in text.splitlines():
@@ -69,12 +69,12 @@ def parse_mounts(text: str) -> dict[Path, str]:
 
 
 def mount_of(path: Path) -> Path:
-    """Where the file system is mounted that an absolute path is on. This reads the mount table alone."""
+    """Return the folder where the file system of an absolute path is mounted. It reads nothing but the mount table."""
     mounts = read_mounts()
     return next((folder for folder in (path, *path.parents) if folder in mounts), Path("/"))
 
 
 def network_mount(path: Path, mounts: Mapping[Path, str]) -> str:
-    """The network file system that ``path`` (resolved) is on, as ``nfs4 at /mnt``, or ""."""
+    """Return the network file system that ``path`` (resolved) is on, as ``nfs4 at /mnt``, or "" if it is on none."""
     folder = next((folder for folder in (path, *path.parents) if folder in mounts), None)
     return f"{mounts[folder]} at {folder}" if folder and mounts[folder] in _NETWORK_TYPES else ""

@@ -1,4 +1,4 @@
-"""What a pattern matches on this disk, and which new names in which folders can make it match more.
+"""Finds the files that a pattern matches, and the new names, by folder, with which it would match more.
 
 ``*``, ``?`` and ``[…]`` stand for characters of one name, ``**`` for folders of any depth. As in a shell, a name that
 begins with a dot is matched only by a part that does. For ``/srv/tenants/*/data.db`` the folders to watch are
@@ -6,7 +6,7 @@ begins with a dot is matched only by a part that does. For ``/srv/tenants/*/data
 
 Below the fixed part, ``/srv/tenants``, tenants may do as they like. So no symbolic link there is followed, because it
 may lead elsewhere, or back to a folder above it. A link that matches is reported as a match that can't be taken.
-What is looked at has a limit (``ENTRIES_MAX``), and ``exclude`` cuts off whole folders.
+A search looks at no more than ``ENTRIES_MAX`` names, and ``exclude`` cuts off whole folders.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _SKIPPED = "lost+found"  # every ext file system has one, which only root can li
 
 
 class SearchStoppedError(Exception):
-    """The caller does not wait for the answer any more."""
+    """The caller no longer waits for the answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +95,7 @@ def is_excluded(path: str, exclude: Sequence[str]) -> bool:
 def matches_of(
     pattern: str, exclude: Sequence[str] = (), *, entries_max: int = ENTRIES_MAX, is_stopped: Callable[[], bool]
 ) -> Matches:
-    """Look for everything that matches; SearchStoppedError as soon as ``is_stopped`` says so."""
+    """Look for everything that matches. Raises SearchStoppedError as soon as ``is_stopped`` returns True."""
     walk = _Walk(pattern, tuple(exclude), entries_max, is_stopped)
     walk.run()
     walk.matches.found.sort(key=lambda match: match.path)
@@ -103,7 +103,7 @@ def matches_of(
 
 
 class _Walk:
-    """One search: a list of folders with the part of the pattern that their names are held against."""
+    """One search: a list of folders, each with the part of the pattern that its names are compared with."""
 
     def __init__(
         self, pattern: str, exclude: tuple[str, ...], entries_max: int, is_stopped: Callable[[], bool]
@@ -162,7 +162,7 @@ class _Walk:
             self.matches.found.append(Match(path, link))
 
     def _entries(self, folder: str, part: str) -> Iterator[tuple[str, int]]:
-        """The path and the kind (as a mode) of what is in the folder and matched by the part."""
+        """Yield path and kind (as a mode) of each name in the folder that the part matches."""
         try:
             if not is_pattern(part):
                 self._count()
@@ -213,7 +213,7 @@ def _split(pattern: str) -> tuple[str, list[str]]:
 
 
 def _matches_parts(names: Sequence[str], parts: Sequence[str]) -> bool:
-    """Whether the parts match all names, or the first ones, which are a folder then."""
+    """Whether the parts match all names, or only the first ones, which then are a folder's."""
     if not parts:
         return True
     if parts[0] == _ANY_FOLDERS:

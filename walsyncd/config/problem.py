@@ -1,4 +1,4 @@
-"""What is wrong with a configuration and how to correct it: key, value, message, hint."""
+"""The problems of a configuration: the key, its value, what is wrong with it, and how to correct it."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ WAL_BYTES_MAX = 256 << 20  # with it, a gap is bridged in seconds, and no small 
 
 @dataclass(frozen=True, slots=True)
 class StorageSettings:
-    """Where the replicas are and how to access them.
+    """A storage: where replicas are, and how to access them.
 
     ``name`` is that of a ``[storage.NAME]``, empty for ``[storage]`` itself. ``url`` has no trailing slash:
     ``s3://bucket/prefix`` or ``file:///folder``. Without ``delete`` walsyncd removes nothing. The store does that
@@ -66,7 +66,7 @@ class DaemonSettings:
 
 @dataclass(frozen=True, slots=True)
 class NotifySettings:
-    """Where the daemon reports its state. A URL is None if nothing is sent there. The URLs are secrets."""
+    """The URLs to which the daemon reports its state. A URL is None if nothing is sent there. The URLs are secrets."""
 
     heartbeat_url: str | None = field(default=None, repr=False)
     heartbeat_interval_s: float = 60.0

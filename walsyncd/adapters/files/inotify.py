@@ -213,7 +213,7 @@ class InotifyReader:
         self._queue.pause(timeout)
 
     def fileno(self) -> int:
-        """The descriptor that is readable while events wait, for who waits for other things as well."""
+        """The descriptor that is readable while events wait, for callers that also wait for other things."""
         return self._queue.fileno()
 
     def wake(self) -> None:

@@ -23,7 +23,7 @@ _DAMAGE = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 
 @dataclass(frozen=True, slots=True)
 class Integrity:
-    """What is wrong with the file, or why SQLite can't check it. Both are empty if SQLite finds it sound."""
+    """SQLite's verdict on a file: what is wrong with it, or why it can't be checked. Both are empty if it is sound."""
 
     problems: tuple[str, ...] = ()
     unchecked: str = ""

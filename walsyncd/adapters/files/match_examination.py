@@ -1,4 +1,4 @@
-"""Why a match of a pattern is no database that may be followed, by what a descriptor of it shows."""
+"""Examines a match of a pattern through a descriptor: whether it is a database that may be followed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from walsyncd.errors import UsageError, WalsyncdError
 
 
 def examine_match(path: Path) -> UsageError | None:
-    """Why it can't be followed; None if it can, or if it can't be read: its follower says so, and tries again."""
+    """Return why it can't be followed, or None if it can.
+
+    An unreadable file also gives None: its follower reports that, and tries again.
+    """
     try:
         file = open_file(path, own_only=True)
         if file is None:

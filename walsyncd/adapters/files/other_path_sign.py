@@ -1,4 +1,4 @@
-"""What a look shows of an application that uses the database by another path (``core.follow.other_path``)."""
+"""Looks for the sign of an application that uses the database by another path (``core.follow.other_path``)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What can be seen of a rollback-mode database beside its pages: the locks of writers, and its journal.
+"""Looks at the locks of a rollback-mode database's writers, and at its journal.
 
 | byte of the database file | a writer's lock there | its holder |
 |---|---|---|

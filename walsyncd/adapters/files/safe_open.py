@@ -63,7 +63,7 @@ def folder_descriptor(folder: Path | str, access: int = os.O_PATH) -> int:
 def open_in(folder: int, name: str) -> int:
     """Return a read-only descriptor of a file in an open folder. Raises OSError, with ELOOP for a symbolic link.
 
-    The access time is not changed where the kernel permits that, which is for the owner and with CAP_FOWNER.
+    The access time stays as it is where the kernel permits that: for the owner and with CAP_FOWNER.
     """
     try:
         return os.open(name, _FILE_FLAGS | os.O_NOATIME, dir_fd=folder)

@@ -349,9 +349,9 @@ def lock_of_others(database: OpenFile, start: int, length: int) -> int:
 
 
 def posix_lock_holder(database: OpenFile) -> int | None:
-    """The pid of a process that has a lock on the database as SQLite takes them (0: in another pid namespace).
+    """Return the pid of a process that holds a lock of SQLite's on the database (0: in another pid namespace).
 
-    None: nobody has, or only another walsyncd.
+    Returns None if no process does, or only another walsyncd.
     """
     kind, pid = _lock_in_the_way(database, fcntl.F_WRLCK, *_LOCK_BYTES)
     return None if kind == fcntl.F_UNLCK or pid == OFD_PID else pid

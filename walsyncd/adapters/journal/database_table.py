@@ -31,7 +31,7 @@ _GENERATION = ", ".join(field.name for field in fields(GenerationRow))
 
 _PRUNE_MS = f"max(prune_due_ms, pruned_ms + {DAY_MS})"  # NULL if nothing may be deleted
 
-MACHINE = "machine"  # the boot and file system of the last run, then the machine ids since, one per line
+MACHINE = "machine"  # the boot and the file system of the last run, then the machine ids since that boot, one per line
 MACHINE_IDS_MAX = 100  # a container that is created again more often between two commits loses a generation
 FORGOTTEN = "/forgotten/"  # no database has such a name: names do not begin with a slash
 VERIFIED = "verified_ms "  # followed by the database's name in the fact's name

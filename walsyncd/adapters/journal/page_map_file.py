@@ -54,7 +54,7 @@ class PageMapFile:
             return _read(self._descriptor, first, count)
 
     def pages(self) -> int:
-        """How many pages it has entries for."""
+        """The number of pages that have an entry."""
         with _translated(f"read page map {self.path}"):
             return max(0, os.fstat(self._descriptor).st_size - ENTRIES_AT) // ENTRY_SIZE
 

@@ -124,7 +124,7 @@ class PageMapTable(PageMapReads):
                 connection.execute("DELETE FROM redo WHERE database_id = ? AND id <= ?", (database_id, last_id))
 
     def page_map_lost(self, database_id: int) -> None:
-        """Forget a map whose file is gone, or of another history. The rows stay for the next map."""
+        """Forget a map whose file is gone or belongs to another history. The rows stay for the next map."""
         with self._transaction() as connection:
             connection.execute("DELETE FROM page_map WHERE database_id = ?", (database_id,))
 

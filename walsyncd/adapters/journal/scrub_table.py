@@ -9,10 +9,10 @@ from walsyncd.adapters.journal.journal_schema import Connection
 
 @dataclass(frozen=True, slots=True)
 class ScrubRow:
-    """The last scrub that ended, at ``at_ms`` (since 1970; 0: none yet).
+    """The last scrub that ended, at ``at_ms`` (since 1970, 0 if none has ended).
 
     It compared ``pages`` pages, of which ``differing`` differed; ``differing_total`` is the sum over all scrubs.
-    ``skipped`` says why a later one compared nothing; empty if none was skipped since.
+    ``skipped`` is why a later scrub compared nothing, and empty if no later one was skipped.
     """
 
     database_id: int
@@ -24,20 +24,20 @@ class ScrubRow:
 
 
 class ScrubReads(Connection):
-    """What can be asked."""
+    """Queries."""
 
     def last_scrub(self, database_id: int) -> ScrubRow | None:
-        """The last one of a database."""
+        """Return the last scrub of a database."""
         sql = "SELECT database_id, at_ms, pages, differing, differing_total, skipped FROM scrub WHERE database_id = ?"
         rows = self._rows(sql, (database_id,))
         return ScrubRow(*rows[0]) if rows else None
 
 
 class ScrubTable(ScrubReads):
-    """What the daemon notes."""
+    """Changes by the daemon."""
 
     def note_scrub(self, database_id: int, *, at_ms: int, pages: int, differing: int) -> None:
-        """A scrub ended."""
+        """Note that a scrub ended."""
         with self._transaction() as connection:
             connection.execute(
                 "INSERT INTO scrub VALUES (?1, ?2, ?3, ?4, ?4, '') ON CONFLICT (database_id) DO UPDATE SET"
@@ -46,7 +46,7 @@ class ScrubTable(ScrubReads):
             )
 
     def note_scrub_skipped(self, database_id: int, reason: str) -> None:
-        """A scrub could compare nothing."""
+        """Note that a scrub could compare nothing, and why."""
         with self._transaction() as connection:
             connection.execute(
                 "INSERT INTO scrub VALUES (?1, 0, 0, 0, 0, ?2) ON CONFLICT (database_id) DO UPDATE SET skipped = ?2",

@@ -26,8 +26,8 @@ class StoredTable(ObjectTable):
     def stored_deferred(self, row: ObjectRow, *, now_ms: int, tokens: float) -> bool:
         """Note as ``stored`` does that the store acknowledged a segment, with the next transaction if one comes soon.
 
-        Until then the journal on the disk knows less than the store by this object. Every row that is begun after it
-        is begun in a later transaction, or in the one that notes this, so it is never more than one per database.
+        Until then the store has this object and the journal on the disk does not say so. Every row that is begun after
+        it is begun in a later transaction, or in the one that notes this, so it is never more than one per database.
         """
         if row.kind is not ObjectKind.SEGMENT or row.body_path is not None or not self._deferred.is_worthwhile():
             return self.stored(row.id, now_ms=now_ms, tokens=tokens)

@@ -19,7 +19,7 @@ from walsyncd.errors import MissingError, TransientError
 class RememberedFolder:
     """``mark`` is created first in ``root``.
 
-    ``memory`` is the file that remembers; without it, only this object does.
+    ``memory`` is the file that keeps this across restarts; without it, only this object remembers.
     """
 
     def __init__(self, root: Path, mark: Path, memory: Path | None) -> None:

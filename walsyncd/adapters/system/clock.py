@@ -1,4 +1,6 @@
-"""This machine's clocks, in milliseconds. What a test sets takes them as values named ``wall_ms`` and ``monotonic_ms``.
+"""This machine's clocks, in milliseconds.
+
+Code whose clock a test sets takes them as values named ``wall_ms`` and ``monotonic_ms``.
 
 The wall clock is for times that are stored or shown. It can be set, forward and back. The monotonic clock is for how
 long something takes, and for deadlines.

@@ -45,7 +45,7 @@ _log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class ConnectionLimits:
-    """What clients may take. The table above says what happens beyond each."""
+    """The limits of clients. The table above says what happens beyond each."""
 
     clients_max: int = 64
     """More than the people and monitors of a host that ask at once."""
@@ -55,7 +55,7 @@ class ConnectionLimits:
 
 
 class RejectedError(Exception):
-    """What a client sent is not a request. ``answer`` is sent to it."""
+    """The client sent something that is no request. ``answer`` is sent to it."""
 
     def __init__(self, answer: bytes) -> None:
         super().__init__(answer)

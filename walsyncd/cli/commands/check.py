@@ -43,7 +43,7 @@ ANSWER_TIMEOUT_S = 15.0  # for a daemon; what it does not say in this time is le
 # transaction is copied back by its own commit. So 16 times as much is not a moment between two checkpoints.
 UNCOPIED_BYTES_MAX = 64 << 20
 
-STEADY_S = 10.0  # what was written so short a time ago may well be written all the time
+STEADY_S = 10.0  # a file that was written so recently may be written all the time
 WAL_ADVICE = (
     "`PRAGMA journal_mode=WAL` has every commit shipped at once. It is set once and stays in the file, -wal and -shm"
     " files appear beside it and belong to it, readers and a writer do not wait for each other, and it needs a local"

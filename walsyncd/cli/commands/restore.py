@@ -302,7 +302,10 @@ def _target(args: argparse.Namespace) -> Target:
 
 
 def _moment_ms(text: str) -> int:
-    """Parse a moment that a user typed. One in the future is reported: the day or the zone is probably wrong."""
+    """Parse a moment that a user typed.
+
+    A moment in the future is reported, because the day or the zone is probably wrong.
+    """
     time_ms, now_ms = moment_ms(_zoned(parse_moment(text))), clock.wall_ms()
     if time_ms > now_ms:
         moment, now = format_moment(time_ms), format_moment(now_ms)

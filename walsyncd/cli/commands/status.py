@@ -155,7 +155,10 @@ def _look(settings: Settings) -> StatusReport:
 
 
 def _from_journal(settings: Settings, refusal: WalsyncdError | None) -> StatusReport:
-    """What the journal says; before the first run there is none, and nothing was replicated yet."""
+    """Return the status by the journal alone.
+
+    Before the first run there is no journal, and nothing is replicated yet.
+    """
     from walsyncd.adapters.files.match_examination import examine_match  # noqa: PLC0415
     from walsyncd.adapters.journal.journal import reader  # noqa: PLC0415
     from walsyncd.config import find_databases  # noqa: PLC0415
@@ -241,7 +244,7 @@ def _lines(report: StatusReport, settings: Settings, lines_max: int | None = Non
 
 
 def _count_that_fits(databases: Sequence[DatabaseStatus], now_ms: int, room: int) -> int:
-    """How many of the first databases take at most ``room`` lines of the terminal; at least one."""
+    """Return how many of the first databases fit on ``room`` lines of the terminal, at least one."""
     columns = shutil.get_terminal_size().columns
     count = max(1, min(len(databases), room - 1))
     while count > 1:

@@ -48,7 +48,7 @@ class PageList:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PassPages:
-    """What a pass reads: the pages in ``listed`` and those in ``copied``. Of those in ``skipped`` it takes none.
+    """The pages that a pass reads: those in ``listed`` and those in ``copied``. Of those in ``skipped`` it takes none.
 
     ``copied`` are the pages in the current incarnation's frames up to ``copied_upto``, which were copied back before
     the pass. They are skipped, but it is noted what they are in the file (``core.follow.overwritten``).
@@ -86,14 +86,17 @@ def all_pages() -> PageList:
 
 
 class BridgePasses:
-    """What is known of the passes. The caller reports what it saw in the WAL, and asks when a pass has been read."""
+    """The state of one bridge's passes.
+
+    The caller reports what it saw in the WAL, and asks when a pass has been read.
+    """
 
     def __init__(self, page_size: int) -> None:
         self._page_size = page_size
         self.pages = all_pages()
         """What the current pass reads, or the next one if none is under way."""
         self.voided = 0
-        """How many passes in a row a gap made worthless."""
+        """The number of passes in a row that a gap made worthless."""
         self._incarnation = no_pages()
         self._runs: list[PageNumbers] = []
         self._before = no_pages()  # F of the current pass, from incarnations that have ended

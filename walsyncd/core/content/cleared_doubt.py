@@ -1,4 +1,4 @@
-"""Whether a doubt is cleared: the database is what its replica says, so nothing is shipped and positions stay.
+"""Decides whether a doubt is cleared. Then the database is what its replica says: nothing is shipped, positions stay.
 
 A doubt says that something may have been missed after a position. A scan has then read the file, and a look that began
 later has followed the WAL's current incarnation up to N. The doubt is cleared only if all of these hold:
@@ -30,7 +30,7 @@ DOUBTS = frozenset({GapKind.UNCERTAIN, GapKind.DOUBT, GapKind.REVERTED, GapKind.
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ScannedFile:
-    """What the scan found. The file has ``pages`` pages of ``page_size`` bytes.
+    """The result of the scan. The file has ``pages`` pages of ``page_size`` bytes.
 
     ``differing`` are the pages that differ from the map. ``size`` is the size in pages at N. ``map_has_more``: the map
     has entries of pages past that.

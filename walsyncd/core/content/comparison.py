@@ -28,7 +28,7 @@ class Cipher(StrEnum):
     """Whether the file holds the bytes of the frames that were copied into it."""
 
     UNKNOWN = "unknown"
-    RESTORED = "restored"  # unknown, and after a gap: the file may have been restored, and hold frames as they were
+    RESTORED = "restored"  # not known, as after a gap: a restored file holds frames as they were
     STABLE = "stable"  # it does, encrypted or not
     ANEW = "anew"  # each copy is encrypted again
 

@@ -1,4 +1,4 @@
-"""What one reading of a database file says against the page map, once it is known what frames explain.
+"""Compares one reading of a database file with the page map, except for the pages that frames explain.
 
 Let S be the point before frame 1 of the WAL's current incarnation when the first byte is read, and N the position of a
 look that begins after the last byte. A page that a frame from S through N holds is explained, and so is a page past
@@ -20,7 +20,10 @@ from walsyncd.core.sqlite.dbheader import parse_database_header
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ScrubFinding:
-    """``pages`` contradict the map, of ``compared`` that no frame explains. ``cipher`` is what is known of it now."""
+    """Of the ``compared`` pages that no frame explains, ``pages`` contradict the map.
+
+    ``cipher`` is what the comparison has shown of the file's cipher.
+    """
 
     pages: PageNumbers
     compared: int
@@ -39,7 +42,7 @@ class ScrubPass:
         self._taken = 0
 
     def take(self, numbers: PageNumbers, expected: Entries, found: Entries) -> None:
-        """Take pages as the map has them, and as the file has them."""
+        """Take the pages of one block: their entries in the map, and those of the file."""
         other, by_frame, there = differs(expected, found), is_from_frame(expected), expected != ABSENT
         self._by_frame.append(numbers[there & other & by_frame])
         self._by_file.append(numbers[there & other & ~by_frame])

@@ -68,7 +68,7 @@ def spread_s(interval_s: float, number: int) -> float:
 
 
 def age_s(taken_ms: int, now_ms: int) -> float:
-    """Return the age of a base. One that was taken while the clock was ahead has any age.
+    """Return the age of a base, which is infinite if the clock was ahead when it was taken.
 
     Otherwise no base would follow until that date.
     """

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 class Metric:
     """A metric. ``values`` has a number for each combination of values of ``labels``, in their order.
 
-    ``text`` describes the metric. One that ``counts`` only grows while a daemon runs.
+    ``text`` describes the metric. The values of a metric that ``counts`` only grow while a daemon runs.
     """
 
     name: str

@@ -39,7 +39,7 @@ class TimedObject:
 
     @property
     def ahead_ms(self) -> int:
-        """How far its clock was ahead at least; 0 or less if it may have been right, or if nothing tells."""
+        """By how much its clock was ahead at least. It is 0 or less if the clock may have been right."""
         return self.time_ms - self.stored_ms if self.stored_ms else 0
 
 
@@ -90,10 +90,10 @@ def doubtful_spans(objects: Iterable[TimedObject]) -> list[DoubtfulSpan]:
 
 
 def _ahead_ms(ordered: Sequence[TimedObject]) -> list[int]:
-    """How far the clock of each object was ahead at least; 0 if it may have been right."""
+    """Return, for each object, by how much its clock was ahead at least: 0 if it may have been right."""
     found = [0] * len(ordered)
-    later_ms = TIME_MS_MAX + 1  # the earliest time that is trusted of all that follow
-    has_fallen = False  # what a wrong clock stamped may be after ``later_ms`` by less than ``CLOCK_OFF_MS``, too
+    later_ms = TIME_MS_MAX + 1  # the earliest trusted time of the objects that follow
+    has_fallen = False  # a wrong clock's time may also be after ``later_ms`` by less than ``CLOCK_OFF_MS``
     for at in reversed(range(len(ordered))):
         each = ordered[at]
         has_fallen = each.time_ms > later_ms + (0 if has_fallen else CLOCK_OFF_MS)

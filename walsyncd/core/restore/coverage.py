@@ -59,7 +59,7 @@ class GenerationListing:
 
 
 def base_order(manifest: ManifestKey) -> tuple[int, int, int]:
-    """What makes a base newer than another of its generation."""
+    """Return the key by which the bases of a generation are sorted: the newest has the greatest."""
     return manifest.epoch, manifest.frame, manifest.time_ms
 
 

@@ -31,7 +31,7 @@ class ScanPace:
     all_pages_from_ms: float = 0.0
     """No scan reads all pages of a large file before."""
     voided: int = 0
-    """How many scans in a row were hindered or voided, without an event that tells of an end."""
+    """The number of scans in a row that were hindered or voided, while no event showed that a writer ended."""
     since_ms: float | None = None
     """When the first of these was."""
 

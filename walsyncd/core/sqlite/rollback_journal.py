@@ -115,7 +115,7 @@ class _Records:
         return self.count > self._count_max
 
     def take_part(self, at: int, nonce: int) -> int:
-        """Take the records from offset ``at`` on. Returns where the first bytes are that are none."""
+        """Take the records from offset ``at`` on. Returns the offset after the last one."""
         self.parts += 1
         size = self._record_size
         most = max(1, _BLOCK_BYTES // size)

@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from walsyncd.errors import UsageError
 
 CLOCK_OFF_MS = 300_000
-"""As far as two clocks may differ, or one may be set, without a word: what is off by less was not wrong."""
+"""Two clocks may differ by as much, and one may be set by as much, before either is taken for wrong."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
