@@ -72,7 +72,7 @@ class NewerFormatError(CorruptError):
 
 
 class ForkError(CorruptError):
-    """Two histories hold the same frames: nothing says which of them is the database's."""
+    """Two histories hold the same frames, and nothing shows which of them is the database's."""
 
 
 class NothingToRestoreError(WalsyncdError):
@@ -97,7 +97,7 @@ STATE_ERRORS = (StateError, CorruptStateError)  # our own state is at fault, nev
 def printable(text: str) -> str:
     """``text`` fit for a terminal: line feeds stay, other control characters and lone surrogates become escapes.
 
-    A name that somebody else chose could otherwise move the cursor, change colours or forge lines by overwriting.
+    Otherwise a name that somebody else chose could move the cursor, change colours or overwrite lines.
     """
     return "".join(each if each in _PRINTED or each.isprintable() else _escape(each) for each in text)
 

@@ -36,7 +36,10 @@ HINT = "see whether its mount or its disk answers (`stat FILE`); the others go o
 
 
 class ThreadAbandonedError(BaseException):
-    """The thread's call has hung, and another thread does its work now: it has to end. No handler of errors sees it."""
+    """The thread's call has hung.
+
+    Another thread does its work now, so this one has to end. No handler of errors sees it.
+    """
 
 
 class FileCall:

@@ -1,4 +1,4 @@
-"""What a base has taken of each page of the database file, so that nobody has to read that again.
+"""The entries of the pages that a base has copied, so that the file need not be read again for them.
 
 A base is copied while writers write, so it may hold parts of several states. The entries are those of the bytes that
 were uploaded, each page once.
@@ -56,7 +56,7 @@ class BaseEntries:
         return bool(self.writer.read(size + 1, 1)[0])
 
     def close(self) -> None:
-        """Do nothing: it is kept until ``drop``."""
+        """Do nothing: the entries are kept until ``drop``."""
 
     def drop(self) -> None:
         """Forget it."""

@@ -28,7 +28,7 @@ from walsyncd.engine.follow.file_facts import page_size_of
 from walsyncd.engine.follow.followed_database import FollowedDatabase
 from walsyncd.errors import StateError, TransientError
 
-BASE_MAPS_MAX = 64  # each has a file open until its manifest is stored; what is more is scanned
+BASE_MAPS_MAX = 64  # each map has a file open until its base's manifest is stored; for more bases a scan makes the map
 
 
 class BaseMap:
@@ -113,7 +113,10 @@ class BaseMaps:
             self.dropped(before)
 
     def take(self, row_id: int) -> BaseMap | None:
-        """Return the map that is kept for a database. The caller must tell ``dropped`` when it is done with it."""
+        """Return the map that is kept for a database.
+
+        The caller must call ``dropped`` when it no longer needs the map.
+        """
         with self._lock:
             return self._kept.pop(row_id, None)
 

@@ -41,7 +41,8 @@ class Bridges:
         self._queue = queue
         self._maps = maps
         self.doubted: dict[int, Salts] = {}
-        """The WAL's incarnation in which a database was written by somebody else than SQLite, it seems."""
+        """By row id, the WAL's incarnation in which something other than SQLite seems to have written to the
+        database."""
 
     def begin(self, tracked: FollowedDatabase, gap: Gap, state: FollowState) -> bool:
         """Begin to bridge the gap after ``state``, instead of a bridge under way. Returns False if a base is needed."""
@@ -96,19 +97,19 @@ class Bridges:
         return freed
 
     def map_for(self, tracked: FollowedDatabase, generation: str) -> PageMapRow | None:
-        """The map to compare with, if the generation has one, and a base to which a bridge can be added."""
+        """Return the map to compare with, if the generation has one and a base to which a bridge can be added."""
         row, page_map = self._journal.database_by_id(tracked.row_id), self._journal.page_map(tracked.row_id)
         is_usable = page_map is not None and page_map.generation == generation
         return page_map if is_usable and (row.base_key or "").startswith(generation) else None
 
     def suspect(self, page_map: PageMapRow, state: FollowState, gap: Gap) -> SuspectSpan | None:
-        """Which positions the difference that a scrub found makes doubtful: those since the last good one."""
+        """Return the positions that a scrub's difference makes suspect: those since the last good scrub."""
         if gap.kind is not GapKind.DIFFERS:
             return None
         scrub = self._journal.last_scrub(page_map.database_id)
         pages = max(1, scrub.differing) if scrub is not None else 1
         epoch, frame, time_ms = page_map.scanned_epoch, page_map.scanned_frame, page_map.scanned_ms
-        if not epoch:  # none yet in this generation
+        if not epoch:  # this generation has had no scrub yet
             epoch, frame, time_ms = 1, 0, self._journal.generations(page_map.database_id)[-1].began_ms
         position = state.stream.position
         epoch, frame = min((epoch, frame), (position.epoch, position.frame))  # the spool may have been read again
@@ -116,7 +117,7 @@ class Bridges:
 
     def _opener(self, tracked: FollowedDatabase, old: FollowState) -> Callable[[Stream, int], BridgeBody]:
         def open_body(stream: Stream, file_bytes: int) -> BridgeBody:
-            if file_bytes > BASE_BYTES_MAX:  # sparse, perhaps: nothing of it is read, and the base says why
+            if file_bytes > BASE_BYTES_MAX:  # the file may be sparse: nothing of it is read, and the base reports why
                 raise BridgeImpossibleError(f"its {file_bytes} bytes are more than one object in S3 can hold")
             page_map = self._maps.open(tracked.row_id)
             if page_map is None or page_map.row.generation != old.stream.generation:

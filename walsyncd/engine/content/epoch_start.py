@@ -55,7 +55,7 @@ from walsyncd.engine.follow.step import Step
 from walsyncd.engine.threads.boundary import boundary
 from walsyncd.errors import TransientError, WalsyncdError
 
-ROUNDS_MAX = 20  # a writer that outpaces so many outpaces a scan
+ROUNDS_MAX = 20  # rounds; a writer that is faster than these is faster than a scan
 RETRY_S_MAX = 3600.0
 
 _Offer: TypeAlias = Callable[[list[ObjectRow]], None]
@@ -66,16 +66,16 @@ _log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class _NoPages:
-    """Of no page it is known what the replica has, so that each that is taken is stored."""
+    """A page map without entries: it is unknown what the replica has, so each page that is taken is stored."""
 
     page_size: int
 
     def entries(self, first: int, count: int) -> Entries:
-        """Return that many times that there is no entry."""
+        """Return ``count`` entries, none of which says anything."""
         return np.full(count, ABSENT, np.uint64)
 
     def has_more(self, size: int) -> bool:
-        """Return that it has no page."""
+        """Return False: the map has no page."""
         return False
 
     def close(self) -> None:

@@ -62,7 +62,10 @@ class _NotYetError(WalsyncdError):
 
 @dataclass(frozen=True, slots=True)
 class ScanOrigin:
-    """Where a database was when a look had caught up. ``unbroken`` stays equal as long as nothing was missed since."""
+    """The position of a database when a look had caught up.
+
+    ``unbroken`` stays equal as long as nothing is missed after it.
+    """
 
     state: FollowState
     unbroken: tuple[str, int, int]
@@ -210,7 +213,7 @@ class MapMaker:
     def _frames(
         self, tracked: FollowedDatabase, start: ScanStart, page_size: int
     ) -> Generator[ScanWait, None, tuple[Redo, Position]]:
-        """Return what is known of the frames after S, and the position after which redo rows are needed."""
+        """Return the known changes by the frames after S, and the position after which redo rows are needed."""
         state = start.origin.state
         rows = [row for row in self._journal.redo_rows(tracked.row_id) if _is_after(row, state.start)]
         if start.wal is None or state.cursor is None or follows(rows, state.start, state.stream.position):

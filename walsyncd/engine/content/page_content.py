@@ -51,7 +51,7 @@ class PageContent:
         self.adopted: Callable[[FollowedDatabase], None] = lambda _tracked: None
         """Called with each database that is adopted."""
         self._stored = 0
-        self.maps.sweep()  # what a crash left
+        self.maps.sweep()  # files that a crash left
 
     def take_back(self, tracked: FollowedDatabase) -> int | None:
         """Drop what a database has spooled, to be bridged (``Bridges.take_back``). For the follower's thread."""

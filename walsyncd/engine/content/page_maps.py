@@ -41,7 +41,7 @@ class PageMap:
         return apply(self._redo, self._file.read(first, count), first)
 
     def has_more(self, size: int) -> bool:
-        """Whether it has entries of pages past number ``size``. Of these, only the lock page may have none."""
+        """Whether it has entries of pages past number ``size``. The lock page never has one."""
         return bool((self.entries(size + 1, 2) != ABSENT).any())
 
     def close(self) -> None:

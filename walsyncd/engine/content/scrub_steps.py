@@ -1,4 +1,4 @@
-"""One scrub of one database: its file is compared with what the page map says that the replica holds.
+"""One scrub of one database: compares its file with the page map, which says what the replica holds.
 
 Let S be the follower's position when the first byte is read, and N that of a look that begins after the last byte.
 Everything between must have been followed without a gap. Frames of the WAL's incarnation at S, read from the WAL, and
@@ -44,16 +44,16 @@ EVERY_PAGE = 1 << 32
 
 
 class NotComparedError(WalsyncdError):
-    """There is nothing to compare with; the next scrub asks again."""
+    """There is nothing to compare the file with. The next scrub looks again."""
 
 
 class NoMomentError(TransientError):
-    """A file without a WAL was written all the time. Long enough was waited, while other scrubs were due."""
+    """A file without a WAL was written all the time. The scrub has waited long enough, and other scrubs are due."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Scrubbed:
-    """What a scrub found; ``origin`` is where the database was when it began."""
+    """The findings of a scrub; ``origin`` is the position of the database when it began."""
 
     origin: ScanOrigin
     finding: ScrubFinding
@@ -73,7 +73,7 @@ class Scrub:
         self._boot_id = boot_id
 
     def steps(self, tracked: FollowedDatabase) -> ScrubSteps:
-        """Compare the database now. TransientError: it could not be compared just now."""
+        """Compare the database now. Raises TransientError if it can't be compared just now."""
         self._maps.held.add(tracked.row_id)
         try:
             found = yield from self._compare(tracked, all_pages())
@@ -117,7 +117,7 @@ class Scrub:
         raise NotComparedError("there is no page map yet")
 
     def _frames_after(self, tracked: FollowedDatabase, origin: ScanOrigin) -> Generator[ScanWait, None, _Frames]:
-        """The pages in frames after S up to N, where N is the position of a look that begins now."""
+        """Return the pages in frames after S up to N, where N is the position of a look that begins now."""
         answer = self._request(tracked, origin_of)
         yield from answered(answer)
         end: ScanOrigin | None = answer.result()
@@ -143,7 +143,7 @@ def _not_now(tracked: FollowedDatabase) -> WalsyncdError:
 
 
 def _frames_before(start: ScanStart) -> Generator[ScanWait, None, _Frames]:
-    """The pages in the frames of the WAL's incarnation at S, and the database's size at the last commit of these."""
+    """Return the pages in the frames of the WAL's incarnation at S, and the size at the last of their commits."""
     state: FollowState = start.origin.state
     if start.wal is None or state.cursor is None:
         return np.empty(0, np.uint32), None

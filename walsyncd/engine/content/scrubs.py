@@ -1,4 +1,4 @@
-"""The scrubs of all databases: each at a moment of its own, soon after a start of the daemon, and those asked for.
+"""The scrubs of all databases: by their interval, soon after a start of the daemon, and on request.
 
 A scrub runs in the scans' thread. One entry in its queue waits for the next scrub that is due, so nothing wakes the
 daemon in between. A difference is reported and healed by a bridge, and the positions since the last good scrub are
@@ -32,8 +32,8 @@ from walsyncd.engine.threads.boundary import boundary
 from walsyncd.engine.threads.due_queue import DueQueue
 from walsyncd.errors import WalsyncdError
 
-RETRY_S = 300.0  # after so many
-BUSY_POLL_S = 0.1  # while the database is scrubbed already
+RETRY_S = 300.0  # the wait after this many attempts (``Limits.scrub_attempts``)
+BUSY_POLL_S = 0.1  # between two looks whether an earlier scrub of the database has ended
 SHOWN = 10  # page numbers in the log
 REMEDY = (
     "the pages are shipped as they are now; `walsyncd ls` shows which positions are suspect; "
@@ -42,7 +42,7 @@ REMEDY = (
 
 _Over: TypeAlias = "Generator[ScanWait, None, bool]"
 _Attempts: TypeAlias = "Generator[ScanWait, None, tuple[ScrubResult, bool]]"
-# Has the follower handle the gap, in its thread.
+# Has the follower's thread handle the gap.
 Heal: TypeAlias = Callable[[FollowedDatabase, Gap], None]
 
 _log = structlog.get_logger()
@@ -50,7 +50,7 @@ _log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class ScrubResult:
-    """How a scrub ended; ``skipped`` says why nothing was compared, and is empty otherwise."""
+    """The result of a scrub; ``skipped`` is why nothing was compared, or empty if something was."""
 
     pages: int = 0
     differing: int = 0
@@ -58,7 +58,7 @@ class ScrubResult:
 
 
 class Scrubs:
-    """Any thread may plan and ask."""
+    """Plans the scrubs, and keeps the result of each database's last one. Any thread may plan and ask."""
 
     def __init__(
         self,
@@ -78,13 +78,13 @@ class Scrubs:
         self._heal = heal
         self._scrub = Scrub(journal, maps, request, boot_id=environment.boot_id)
         self.without_wal: Callable[[FollowedDatabase], ScrubSteps] = self._scrub.steps
-        """How a database in rollback mode is compared."""
+        """Compares a database in rollback mode."""
         self._started_s = time.monotonic()
         self._lock = threading.Lock()
         self._planned: dict[int, tuple[FollowedDatabase, float]] = {}
         self._due = DueQueue[int]()
         self._armed_s: float | None = None
-        """When the entry in the queue that waits for the next scrub continues (monotonic)."""
+        """The moment (monotonic) at which the queue's entry for the next scrub continues; None if there is no entry."""
         self._under_way: set[int] = set()
         self._tickets = itertools.count(1)
         self._results: dict[int, tuple[int, ScrubResult]] = {}
@@ -106,25 +106,25 @@ class Scrubs:
             self._arm()
 
     def forget(self, tracked: FollowedDatabase) -> None:
-        """It is not followed any more."""
+        """Drop a database that is no longer followed."""
         self.plan(tracked, None)
         self._results.pop(tracked.row_id, None)
 
     def now(self, tracked: FollowedDatabase) -> int:
-        """Scrub the database as soon as its turn comes; returns what ``result`` is asked with."""
+        """Scrub the database as soon as its turn comes. Returns the ticket with which ``result`` is asked."""
         ticket = next(self._tickets)
         self._queue.add(self._steps(tracked, ticket))
         return ticket
 
     def result(self, tracked: FollowedDatabase, ticket: int) -> ScrubResult | None:
-        """The result of a scrub that was asked for, or of a later one; None if it has not ended."""
+        """Return the result of the scrub with this ticket, or of a later one. Returns None if it has not ended."""
         known = self._results.get(tracked.row_id)
         return known[1] if known is not None and known[0] >= ticket else None
 
     # -- when -------------------------------------------------------------------------------------------------------
 
     def _next_s(self, tracked: FollowedDatabase, interval_s: float) -> float:
-        """When it is due (monotonic)."""
+        """Return the moment (monotonic) at which the next scrub is due."""
         last, now_ms = self._journal.last_scrub(tracked.row_id), self._environment.wall_ms()
         now_s = time.monotonic()
         generations = self._journal.generations(tracked.row_id)
@@ -139,7 +139,7 @@ class Scrubs:
         return now_s + (due_ms - now_ms) / 1000
 
     def _after_absence_s(self, tracked: FollowedDatabase) -> float | None:
-        """When to compare the file because nobody watched it (monotonic). None if there is no need to.
+        """Return when to compare the file because nobody watched it (monotonic), or None if there is no need to.
 
         A file that looks as it did when it was last seen without a WAL, with its ctime, was not touched. In rollback
         mode the first look compares every other file.
@@ -187,7 +187,7 @@ class Scrubs:
         yield from self._scrubbed(tracked, ticket)
 
     def _scrubbed(self, tracked: FollowedDatabase, ticket: int) -> _Over:
-        """Scrub it; False: it is to be tried again soon."""
+        """Scrub the database. Returns False if it is to be tried again soon."""
         while tracked.row_id in self._under_way:
             yield ScanWait(until_s=time.monotonic() + BUSY_POLL_S)
         self._under_way.add(tracked.row_id)

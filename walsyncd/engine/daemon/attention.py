@@ -13,7 +13,7 @@ from walsyncd.engine.threads.stall_detector import StallDetector
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Waits:
-    """How long a database has waited, in seconds (0 if it does not), what hinders a base, and what may be slow.
+    """The waits of one database, in seconds (0 if it does not wait), what hinders its base, and what may be slow.
 
     See the fields of ``DatabaseStatus`` of these names.
     """

@@ -1,4 +1,4 @@
-"""Compares this machine's clock with the store's, by the ``Date`` of its answers, and tells the true time.
+"""Compares this machine's clock with the store's, by the ``Date`` of its answers, and gives the true time.
 
 =====================================  =============================================================================
 the store's clock                      the true time
@@ -50,9 +50,9 @@ _log = structlog.get_logger()
 class Noted(NamedTuple):
     """What the next run of this boot must know.
 
-    ``most_ms`` is by how much the wall clock was ahead of the boot's at most, and ``usual_ms`` by how much it was since
-    it was set last. ``leapt_ms`` is when it was set forward, by the boot's clock. ``is_dated`` is 1 if a store told its
-    time.
+    ``most_ms`` is the most by which the wall clock was ahead of the boot's clock, and ``usual_ms`` is by how much it
+    has been ahead since it was last set. ``leapt_ms`` is when it was set forward, by the boot's clock. ``is_dated`` is
+    1 if a store has given its time.
     """
 
     most_ms: int
@@ -79,7 +79,7 @@ def environment_by(
     limits: Limits = DEFAULT_LIMITS,
     leaves_in_s: Callable[[int], float] = lambda _database_id: 0.0,
 ) -> Environment:
-    """Return what looks need, with the true time."""
+    """Return the environment of looks, with the true time."""
     return Environment(
         journal,
         drain,
@@ -135,7 +135,7 @@ class ClockWatch:
         return not self._is_dated and self._most_ms - apart_ms > CLOCK_OFF_MS
 
     def has_leapt(self) -> bool:
-        """Whether this machine's clock was set forward within a day, so that what it calls old may be young."""
+        """Whether this machine's clock was set forward within a day, so that an object may be younger than it seems."""
         with self._lock:
             apart_ms, now_ms = self._apart_ms(), self._boot_ms()
             if abs(apart_ms - self._usual_ms) > CLOCK_OFF_MS:
@@ -171,7 +171,10 @@ class ClockWatch:
             _log.info("clock_agreed_again")
 
     def _note_again(self, new: Noted) -> None:
-        """Note what the next run must know if it differs. Without room in the journal the next answer's turn has it."""
+        """Note what the next run must know, if it differs.
+
+        If the journal has no room, the next answer tries it again.
+        """
         with self._lock:
             noted = self._noted
             if noted and new[1:] == noted[1:] and new.most_ms <= noted.most_ms + NOTED_MS:

@@ -153,7 +153,7 @@ class Control:
         )
 
     def look(self, databases: Sequence[FollowedDatabase], timeout_s: float) -> dict[str, WalsyncdError]:
-        """Have all of these looked at now. Returns those for which it failed, with the error."""
+        """Have all of these databases looked at now. Returns those whose look failed, with the error."""
         futures = [(tracked, self._follower.request(tracked, lambda _tracked: None)) for tracked in databases]
         return _failures(futures, timeout_s)
 
@@ -174,7 +174,7 @@ class Control:
         return {**about, "databases": databases}
 
     def _sync(self, names: Sequence[str]) -> Answer:
-        """Look at these now; for each, the object after whose upload everything of now is stored.
+        """Look at these databases now, and return for each the object after which everything committed now is stored.
 
         First their paths are resolved again: a link that was switched a moment ago counts.
         """
@@ -239,7 +239,7 @@ class Control:
     def _prune(self, databases: Sequence[FollowedDatabase]) -> Answer:
         """Request prunings.
 
-        With several storages, those count that allow deletion; if none does, the request is refused.
+        With several storages, those that allow deletion are pruned. If none does, the request is refused.
         """
         pruned = [tracked for tracked in databases if self._destinations.of(tracked.row_id).keeping.delete]
         databases = pruned or databases
@@ -312,7 +312,7 @@ def _failures(futures: Sequence[tuple[FollowedDatabase, Future[Any]]], timeout_s
 
 
 def _reached(tracked: FollowedDatabase) -> tuple[int, FollowState | None]:
-    """Return what a look has reached, in the follower's thread: a gap found later is bridged from another state."""
+    """Return the state that a look has reached. Runs in the follower's thread, before a later gap changes the state."""
     return tracked.rewinds, tracked.state
 
 

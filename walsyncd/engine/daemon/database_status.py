@@ -47,7 +47,7 @@ class DatabaseStatus:
     last_scrub: str = ""
     """What the last comparison of the file with the replica compared and found, or why it compared nothing."""
     scrub_differing: int = 0
-    """How many pages differed in the last one."""
+    """The number of pages that differed in the last comparison."""
     scrub_differing_total: int = 0
     bucket_bytes: int = 0
     bucket_objects: int = 0
@@ -80,7 +80,7 @@ class DatabaseStatus:
     base_waits_s: float = 0.0
     """For how long a base has been due and has waited for the WAL to restart. Only the daemon knows."""
     base_hindrance: str = ""
-    """Why such a base could not begin without that. Only the daemon knows."""
+    """Why this base could not begin without a restart of the WAL. Only the daemon knows."""
     wal_bytes: int = 0
     """Size of the frames that are followed of the WAL since its last restart."""
     reads_whole: str = ""
@@ -89,13 +89,13 @@ class DatabaseStatus:
     def behind_s(self, now_ms: int) -> float:
         """For how long storage may have lacked something. It is unknown for a database that is not followed."""
         is_known = self.state in _FOLLOWED or (self.state is DatabaseState.COPYING_BASE and self.has_base)
-        # A time ahead is of a clock that was wrong, which is no reason to call it up to date.
+        # A time that is ahead was taken by a wrong clock, which does not make the database up to date.
         unknown_ms = 0 if is_known or not self.state_since_ms else abs(now_ms - self.state_since_ms)
         return max(self.lag_s, self.unseen_s, self.unbased_s, unknown_ms / 1000)
 
     @property
     def waiting_base(self) -> str:
-        """What a base that is due has been waiting for, for a long time; empty if there is none."""
+        """A sentence about a base that has waited for a long time; empty if none has."""
         if self.base_waits_s < WAITS_TOLD_S:
             return ""
         why = waits_for(self.base_hindrance)
@@ -103,7 +103,7 @@ class DatabaseStatus:
 
     @property
     def growing_wal(self) -> str:
-        """What a WAL is that has not restarted for very long; empty if it has."""
+        """A sentence about a WAL that has not restarted for a very long time; empty if it has."""
         if self.wal_bytes < WAL_BYTES_TOLD:
             return ""
         text = "its WAL does not restart, it grows on, and each base stores its pages again"
@@ -150,7 +150,7 @@ def statuses(
     configured: Iterable[str] | None = None,
     suspended: Iterable[Suspended] = (),
 ) -> list[DatabaseStatus]:
-    """All databases of the journal, or only those ``configured``, and what is ``suspended``; by name."""
+    """Return, by name, all databases of the journal, or only those ``configured``, and the ``suspended`` ones."""
     why = {each.name: each for each in suspended}
     names = None if configured is None else {*configured, *why}
     rows = [row for row in journal.databases() if names is None or row.name in names]
@@ -161,7 +161,7 @@ def statuses(
 
 
 def suspended_status(why: Suspended, status: DatabaseStatus | None = None) -> DatabaseStatus:
-    """The row of what can't be replicated; ``status`` is that of its database, if there is one."""
+    """Return the status of a match that can't be replicated; ``status`` is that of its database, if there is one."""
     status = status or unseen(why.name, why.path)
     is_known = status.state is DatabaseState.SUSPENDED
     since_ms = status.state_since_ms if is_known else why.since_ms or None
@@ -220,7 +220,7 @@ def _status(journal: Journal | JournalReader, row: DatabaseRow, now_ms: int) -> 
     try:
         position, commit_ms, page_size, wal_frames = _followed(row)
         followed = _how(journal, row)
-    except ValueError:  # the follower reports it when it begins with the database; the others are shown anyway
+    except ValueError:  # the follower reports the cause when it begins with the database
         position, commit_ms, page_size, wal_frames, followed = None, 0, _PAGE_SIZE_DEFAULT, 0, ""
     stored = None
     if row.stored_generation is not None:
@@ -262,7 +262,10 @@ def _status(journal: Journal | JournalReader, row: DatabaseRow, now_ms: int) -> 
 
 
 def _age_ms(times_ms: Sequence[int], now_ms: int) -> int:
-    """The age of the oldest. Times that are ahead are of a clock that was wrong: then of the oldest other one."""
+    """Return the age of the oldest of these times.
+
+    A time that is ahead was taken by a wrong clock and does not count.
+    """
     return now_ms - next((time_ms for time_ms in times_ms if time_ms <= now_ms), now_ms)
 
 

@@ -2,9 +2,10 @@
 
 A database is identified by its name, the folder of its replica. One that keeps name and path stays, however its
 settings change. With another path, or in another storage, it leaves and joins again. Unchanged databases are not
-affected. What is configured and can't be replicated is suspended: it has a row in ``status``, and nobody else notices.
+affected. A configured file that can't be replicated is suspended: it has a row in ``status``, and no other database is
+affected.
 
-Changed by the main thread alone, read by any.
+Only the main thread changes them, and any thread may read them.
 """
 
 from __future__ import annotations
@@ -99,7 +100,7 @@ class Databases:
             return list(self._by_id.values())
 
     def troubled(self) -> int:
-        """How many are not well, or can't be followed at all."""
+        """Return how many databases are not well or can't be followed at all."""
         return len(self.suspended) + sum(not tracked.report.state.is_well for tracked in self.all())
 
     def get(self, database_id: int) -> FollowedDatabase | None:
@@ -124,7 +125,7 @@ class Databases:
             return [self._by_name[name] for name in names]
 
     def find(self, settings: Settings, is_stopped: Callable[[], bool] = lambda: False) -> Found:
-        """What these settings stand for now; who is followed goes before other matches of the same file."""
+        """Return what these settings select now. A followed database goes before other matches of the same file."""
         followed = {tracked.name for tracked in self.all()}
         return find_databases(settings, examine=examine_match, followed=followed, is_stopped=is_stopped)
 
@@ -139,17 +140,17 @@ class Databases:
                 self.backpressure.copied(tracked.row_id, cursor)
 
     def backpressure_words(self, name: str) -> dict[str, Any]:
-        """What a status says of backpressure at one database: two fields of `DatabaseStatus`."""
+        """Return the two fields of `DatabaseStatus` about backpressure at one database."""
         tracked = self._by_name.get(name)
         if tracked is None or not tracked.spec.backpressure:
             return {}
         return {"backpressure": "on", "backpressure_hindrance": self.backpressure.hindrance(tracked.row_id)}
 
     def begin(self, settings: Settings) -> None:
-        """Follow what the configuration names; the journal says so of what it does not name any more.
+        """Follow what the configuration selects, and note in the journal which databases it no longer does.
 
-        UsageError if a named path can't be followed. Who was followed by the last run goes before other matches of the
-        same file.
+        Raises UsageError if a named path can't be followed. A database that the last run followed goes before other
+        matches of the same file.
         """
         rows = self._journal.databases()
         self._paths = {row.name: row.path for row in rows}
@@ -162,7 +163,7 @@ class Databases:
                 self._note_left(row.id)
 
     def take(self, finder: PathFinder, settings: Settings) -> None:
-        """Take what was found, if it was found by the settings in force; if there may be more, it looks again."""
+        """Apply what the finder has found by the settings in force. If there may be more, it looks again."""
         finding = finder.take()
         if finding is None:
             return
@@ -174,10 +175,10 @@ class Databases:
             finding.applied()
 
     def update(self, settings: Settings, found: Found) -> bool:
-        """Paths and patterns stand for something else: follow what they stand for now besides what did before.
+        """Follow what paths and patterns select now, in addition to what they selected before.
 
-        Settings stay as they are. Returns whether there is more to do: some databases join at a time, so that signals
-        are answered, and folders that are watched from now on must be looked at again.
+        Settings stay as they are. Returns whether there is more to do: only some databases join at a time, so that
+        signals are answered, and newly watched folders must be looked at again.
         """
         is_wider = self._watch_folders(found)
         self._suspend(found.suspended)
@@ -193,7 +194,7 @@ class Databases:
         return is_wider or len(joining) > JOINS_MAX
 
     def moved(self, databases: Iterable[FollowedDatabase]) -> list[FollowedDatabase]:
-        """Those whose configured path leads elsewhere now. One that does not answer has not moved."""
+        """Return those whose configured path leads elsewhere now. A path that does not answer has not moved."""
 
         def is_moved(tracked: FollowedDatabase) -> bool:
             try:
@@ -222,7 +223,7 @@ class Databases:
         return bool(changed)
 
     def answer_again(self, paths: Sequence[str], settings: Settings) -> None:
-        """Follow those of these paths from the beginning: what hung in them may have left them half done."""
+        """Follow the databases of these paths from the beginning: a call that hung may have left a change half done."""
         again = [tracked for tracked in self.all() if any(covers(path, tracked.path) for path in paths)]
         self._leave(again)
         rows = self._rows_of([tracked.spec for tracked in again], settings)
@@ -230,7 +231,7 @@ class Databases:
             self._join(tracked.spec, settings, rows[tracked.name])
 
     def below(self, path: str) -> list[FollowedDatabase]:
-        """Those at this path or below it."""
+        """Return the databases at this path or below it."""
         return [tracked for tracked in self.all() if covers(path, tracked.path)]
 
     def _absent(self, tracked: FollowedDatabase) -> None:
@@ -267,7 +268,7 @@ class Databases:
         return tracked is not None and tracked.path == spec.path
 
     def _suspend(self, suspended: Sequence[Suspended]) -> None:
-        """These can't be replicated; who is among them and was followed is left."""
+        """Suspend what can't be replicated. A database among them that was followed leaves."""
         known = {(each.name, each.cause) for each in self.suspended}
         self.suspended = suspended = tuple(suspended)
         new = [each for each in suspended if (each.name, each.cause) not in known]
@@ -285,7 +286,7 @@ class Databases:
                 self._journal.note_state(tracked.row_id, DatabaseState.SUSPENDED, each.cause, each.remedy, now_ms)
 
     def _rows_of(self, specs: Sequence[DatabaseSpec], settings: Settings) -> dict[str, DatabaseRow]:
-        """The journal's rows of databases that join, by name: one transaction for all of them."""
+        """Return the journal's rows of databases that join, by name, in one transaction for all of them."""
         if not specs:
             return {}
         places = {spec.name: (str(spec.path), settings.storage_of(spec.storage).url) for spec in specs}

@@ -15,7 +15,7 @@ no more mention of a url                    its destination ends after the datab
 Each destination has threads, ownership, outage, refusals and limits of its own, so that none waits for another. Only
 the spool is shared. A second copy of a database would be a second place of it, with a journal row of its own.
 
-Changed by the main thread alone, read by any.
+Only the main thread changes them, and any thread may read them.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ OpenStorage: TypeAlias = Callable[[StorageSettings], Storage]
 # Makes a destination from a configuration, one of its storages, that storage opened, and a test for its databases.
 Make: TypeAlias = Callable[[Settings, StorageSettings, Storage, Callable[[int], bool]], Destination]
 
-RELEASE_S = 3.0  # of the margin for closing, for leaving replicas to other hosts: nothing is followed meanwhile
+RELEASE_S = 3.0  # the part of the margin for closing in which replicas are left to other hosts
 WRITERS = frozenset({"snapshotter", "housekeeper"})  # threads that have storage written to, besides the uploads
 
 _log = structlog.get_logger()

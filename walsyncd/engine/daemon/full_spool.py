@@ -1,7 +1,7 @@
 """Decides what happens when the spool is full: the follower waits, or during an outage databases lose their spool.
 
-What was not begun is dropped, and the gap that this makes is bridged when storage is back. A database of which that is
-not possible, because it has no page map or no base, ends its generation.
+What was not begun is dropped, and the gap that this makes is bridged when storage is back. If that is not possible,
+because the database has no page map or no base, its generation ends.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class FullSpool:
                 freed = self._dropped(database_id, tracked, gap, follower)
             name = tracked.name if tracked else database_id
             _log.error("spool_dropped", database=name, bytes=freed, reason=gap.reason)
-        return not dropped  # what fills the spool is being sent to a storage that answers
+        return not dropped  # the spool is full of objects that a storage which answers is taking
 
     def _taken_back(self, tracked: FollowedDatabase, gap: Gap, follower: Follower) -> int:
         """Drop what is not begun, to be bridged when storage is back. Returns the number of bytes freed."""

@@ -30,8 +30,8 @@ from walsyncd.engine.follow.followed_database import FollowedDatabase
 from walsyncd.engine.threads.alarm import Alarm
 from walsyncd.errors import TransientError
 
-CHECK_S = 10.0  # changes without a notification are seen this late
-CALM_S = 1.0  # a change is examined after that: thousands of databases change together, and some change back at once
+CHECK_S = 10.0  # a change that nobody has reported to this thread is seen after this time at the latest
+CALM_S = 1.0  # changes are examined after this time: thousands come together, and some are over at once
 WAITING_MAX = 1000  # reports; a receiver that is down for long must not fill the memory
 RETRY_S, RETRY_MAX_S = 2.0, 60.0
 
@@ -155,7 +155,7 @@ class Notifier:
         return max(0.0, min(moments) - time.monotonic())
 
     def _compare(self, complaints: Sequence[Complaint]) -> bool:
-        """Note which problems began and which are over. Returns whether the first began or the last is over."""
+        """Note which problems began and which ended. Returns whether the first one began or the last one ended."""
         was_well, now_ms = not self._known, self._wall_ms()
         found = {complaint.key: complaint for complaint in complaints}
         for key, (complaint, since_ms) in list(self._known.items()):

@@ -39,8 +39,8 @@ _log = structlog.get_logger()
 class Observability:
     """Watches what ``destinations`` do.
 
-    ``waits`` says what each database that is followed waits for, and for how long; ``databases`` gives all of them, and
-    what is configured and can't be replicated.
+    ``waits`` returns what each followed database waits for, and for how long. ``databases`` has all of them, and the
+    suspended ones.
     """
 
     def __init__(
@@ -98,7 +98,10 @@ class Observability:
         return "; ".join(filter(None, (self.trouble(), self._unanswered(), self._clock.words())))
 
     def _unanswered(self) -> str:
-        """Report a request that has no end, which is no error yet: a folder on a file system that does not answer."""
+        """Report a request that does not end, for example in a folder whose file system does not answer.
+
+        It is no error yet.
+        """
         seconds = self._stalls.longest_s("upload")
         return f"an upload has had no answer for {seconds:.0f} s, and no error" if seconds > UNANSWERED_S else ""
 
@@ -157,7 +160,7 @@ class Observability:
             self._problem = ""
 
     def stop(self) -> None:
-        """Publish and notify nothing any more."""
+        """End publishing and notifying."""
         self.notifier.stop()
         if self._exporter is not None:
             self._exporter.settle(listen=None, textfile=None)

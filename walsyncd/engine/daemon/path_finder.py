@@ -1,7 +1,7 @@
-"""The thread that finds out which databases the configuration stands for, again and again: paths and patterns change.
+"""The thread that finds out, again and again, which databases the configuration selects: paths and patterns change.
 
-It looks when an event says that it may find something else (a new name that a pattern matches, another link on the way
-of a path, another file in a database's place, a mount), and once a minute for what no event tells. However many events
+It looks when an event shows that the result may differ (a new name that a pattern matches, another link on the way of a
+path, another file in a database's place, a mount), and once a minute for changes without an event. However many events
 come, it looks at most once a second, and rests nine times as long as a look takes. So neither a storm of temporary
 files nor an endless tree keeps a core busy, and the main thread, which takes what was found, answers signals meanwhile.
 """
@@ -30,20 +30,20 @@ _log = structlog.get_logger()
 
 @dataclass(slots=True)
 class FoundPaths:
-    """What a look by these settings found; whoever waits for it is answered when it has been applied."""
+    """The result of a look by these settings. Callers that wait for it are answered when it has been applied."""
 
     settings: Settings
     found: Found
     waiting: list[Future[None]]
 
     def applied(self) -> None:
-        """The databases are followed, or left, by what was found."""
+        """Answer the callers: the databases are followed, or left, as was found."""
         for future in self.waiting:
             future.set_result(None)
 
 
 class PathFinder:
-    """Looks by ``find``, and calls ``ready`` when there is something to take; ``settings`` gives those in force."""
+    """Looks with ``find``, and calls ``ready`` when there is a result. ``settings`` returns the settings in force."""
 
     def __init__(
         self,
@@ -77,13 +77,13 @@ class PathFinder:
         return future
 
     def take(self) -> FoundPaths | None:
-        """What the last look found, once; None if it was taken already."""
+        """Return the result of the last look. Returns None if it was taken already."""
         with self._lock:
             finding, self._finding = self._finding, None
             return finding
 
     def run(self) -> None:
-        """The thread: until ``stop``."""
+        """Run the thread until ``stop``."""
         pause_s = 0.0
         while self._alarm.pause(pause_s) and self._alarm.wait(max(0.0, self._recheck_s - pause_s)):
             began_s = time.monotonic()

@@ -1,8 +1,9 @@
-"""What the daemon does when a file system does not answer, and when it answers again.
+"""Lets the daemon continue while a file system does not answer, and follow its databases when it answers again.
 
-The thread that hangs has a successor at once (``hang_watch``). Whoever calls a silent path next gets an error, so that
-the database's state says what does not answer. When the path answers again, its databases are followed from the
-beginning, as after a start of the daemon: the call may have hung in the middle of any change of what is known of them.
+Another thread takes the place of the one that hangs (``hang_watch``). The next call on a silent path raises an error,
+so that the database's state says what does not answer. When the path answers again, its databases are followed from the
+beginning, as after a start of the daemon: the call may have hung in the middle of a change of what the daemon knows of
+them.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ class SilentFiles:
         )
 
     def take(self, settings: Settings) -> None:
-        """Follow what answers again. For the main thread."""
+        """Follow the databases of the paths that answer again. For the main thread."""
         with self._lock:
             paths, self._answered = self._answered, []
         self._databases().answer_again(paths, settings)

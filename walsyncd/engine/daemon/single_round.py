@@ -56,7 +56,7 @@ class SingleRound:
         self._limits = limits
         self._stopping = threading.Event()
         self.left: dict[str, str] = {}
-        """What is left of each database, and why, by name; empty if nothing is."""
+        """Why each database has something left to be done, by name; empty if none has."""
 
     def run(self) -> None:
         """Run the thread until the round is over, or until ``stop``."""
@@ -90,7 +90,7 @@ class SingleRound:
         return rows, parts, self._destinations.all()[0].removals_made()
 
     def _unfinished(self) -> dict[str, str]:
-        """What can still be done and is waited for, by name."""
+        """Return, by name, what the round still waits for."""
         found = {each.name: self._awaited(each, self._row(each)) for each in self._databases()}
         return {name: reason for name, reason in found.items() if reason}
 

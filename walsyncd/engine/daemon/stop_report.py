@@ -1,6 +1,6 @@
 """Reports everything that is not in storage when the daemon stops, which also changes the exit code.
 
-A host that is being retired must not look clean. What is left is safe on disk, and the next start ships it.
+A host must not be retired while something is left. What is left is safe on disk, and the next start ships it.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ def _say_spool(journal: Journal) -> int:
 def _say_bases(journal: Journal, databases: Sequence[FollowedDatabase]) -> int:
     """Report missing bases.
 
-    Without one the newest generation can't be restored. Where nothing else stores changes, it lacks those since the
-    last one.
+    The newest generation can't be restored without a base. Where only bases store changes, it lacks those since its
+    last base.
     """
     bare = []
     for tracked in databases:

@@ -39,7 +39,7 @@ class SyncPoint:
 def parse_sync_point(fields: Mapping[str, Any]) -> SyncPoint | str:
     """Inverse of ``SyncPoint.fields``.
 
-    Returns a text if it says why there was no point; raises UsageError for other fields.
+    Returns a text if the fields say why there was no point. Raises UsageError for other fields.
     """
     if "error" in fields:
         return str(fields["error"])
@@ -72,7 +72,7 @@ def missing(journal: Journal | JournalReader, row: DatabaseRow, asked: SyncPoint
     pending = [waiting for waiting in journal.pending(row.id) if waiting.id <= asked.object_id]
     if pending:
         return row.error or f"{len(pending)} objects wait to be uploaded"
-    if is_outdated(journal.database_by_id(row.id), asked):  # since ``row`` was read, so the spool may be empty for that
+    if is_outdated(journal.database_by_id(row.id), asked):  # since ``row`` was read
         return "what was spooled was dropped"
     if not _has_base(row, asked):
         return row.error or "the base is not stored yet"

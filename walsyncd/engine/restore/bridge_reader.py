@@ -1,4 +1,4 @@
-"""Reads bridges: what stands in the way of a restore to a moment or a position, and what `ls` says of them."""
+"""Reads bridges: which moments and positions they keep from being restored, and what `ls` reports of them."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ def stored_bridge(key: FramesKey, commit: Commit, span: BridgeSpan) -> StoredBri
 
 
 def read_bridge(replica: Replica, key: FramesKey) -> StoredBridge:
-    """The bridge with which an object begins; CorruptError names the object."""
+    """Return the bridge with which an object begins. Raises CorruptError with the object's name."""
     return stored_bridge(key, *bridge_of(replica, key))
 
 
 def read_bridges(replica: Replica, keys: Iterable[FramesKey]) -> tuple[list[StoredBridge], list[str]]:
-    """The bridges of these objects that can be read, in their order, and what is wrong with the others."""
+    """Return the bridges of these objects that can be read, in their order, and what is wrong with the others."""
 
     def read(key: FramesKey) -> StoredBridge | str:
         try:
@@ -46,7 +46,7 @@ def read_bridges(replica: Replica, keys: Iterable[FramesKey]) -> tuple[list[Stor
 def suspecting_bridge(
     replica: Replica, part: GenerationListing, position: Position
 ) -> tuple[StoredBridge | None, list[str]]:
-    """The bridge that makes a position suspect, if one does, and what is wrong with bridges that can't be read."""
+    """Return the bridge that makes a position suspect, if any, and what is wrong with bridges that can't be read."""
     problems: list[str] = []
 
     def readable() -> Iterator[StoredBridge]:

@@ -1,8 +1,9 @@
 """Which commits an object holds, and when each was seen. Where possible its frames are not read.
 
-A segment ends with its trailer, so its last 64 KiB tell five thousand commits. An object of several parts (a whole, or
-segments that were merged while storage was away) has a trailer at the end of each, and nothing says where: it is read.
-A bridge is the first part of its object, so nothing after it is read to learn what it says of itself.
+A segment ends with its trailer, so its last 64 KiB give five thousand commits. An object of several parts (a whole, or
+segments that were merged while storage was away) has a trailer at the end of each part. Nothing says where these ends
+are, so the object is read. A bridge is the first part of its object, so its trailer is read without the rest of the
+object.
 """
 
 from __future__ import annotations

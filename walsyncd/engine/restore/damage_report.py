@@ -1,4 +1,4 @@
-"""What damage means for restoring: which commits of a generation are still good, and which are lost.
+"""Reports what damage costs: which commits of a generation can still be restored, and which are lost.
 
 What is good is what the sound objects cover. What was there reaches from the first base to the last frame that anything
 stored mentions. The rest between them is lost, except what retention stated: that was given up on purpose.
@@ -19,7 +19,9 @@ from walsyncd.engine.restore.inventory import SpanSurvey, spans_of
 
 @dataclass(frozen=True, slots=True)
 class DamageReport:
-    """Of one generation: every commit within ``good`` can be restored; of ``lost`` those after its first point can't.
+    """The damage of one generation.
+
+    Every commit within ``good`` can be restored. Of a span of ``lost``, the commits after its first point can't.
 
     The first lost span may begin with its first point, if that is where the first base lay.
     """
@@ -29,13 +31,13 @@ class DamageReport:
     lost: tuple[SpanSurvey, ...]
 
     def lines(self) -> list[str]:
-        """The same for people."""
+        """Return the report as lines for people."""
         lost = [f"lost: what came after {span.first} up to {span.last}" for span in self.lost]
         good = [f"still good: {span.first} to {span.last}" for span in self.good]
         return lost + good or [f"generation {self.generation}: nothing of it can be restored"]
 
     def as_json(self) -> dict[str, object]:
-        """The same for programs."""
+        """Return the report as values for JSON."""
         return {"generation": self.generation, "good": _json(self.good), "lost": _json(self.lost)}
 
 

@@ -1,4 +1,4 @@
-"""Tells people what a replica holds: generations, why each began, what each covers, how much it takes."""
+"""Lists what a replica holds: its generations, why each began, what each covers, and its size."""
 
 from __future__ import annotations
 
@@ -49,13 +49,13 @@ class SpanSurvey:
 class GenerationSurvey:
     """A generation: ``first`` and ``last`` are the points between which it can be restored, if it can.
 
-    ``spans`` are those in which it really can; more than one where something is missing or was pruned (``holes``), and
-    where a bridge stands for commits. ``commits`` is their number, None if they were not counted.
+    ``spans`` are the parts of that in which every commit can be restored. There are several if something is missing or
+    was pruned (``holes``), or if a bridge replaces commits. ``commits`` is their number, None if they were not counted.
 
     ``doubtful`` are moments that can't be asked for, because a clock was ahead.
 
-    ``reason`` says why it began, as far as a base says it; ``fault`` why what is stored after ``last`` can't
-    be used, or which bridges can't be read. ``size`` in bytes, of ``objects`` objects.
+    ``reason`` is why it began, if a base says so. ``fault`` is why the objects after ``last`` can't be used, or which
+    bridges can't be read. ``size`` in bytes, of ``objects`` objects.
     """
 
     generation: str
@@ -139,7 +139,7 @@ def _joined(usable: list[Coverage]) -> tuple[SpanSurvey, ...]:
 def _split(
     spans: tuple[SpanSurvey, ...], bridges: Sequence[StoredBridge], usable: list[Coverage]
 ) -> tuple[SpanSurvey, ...]:
-    """The spans cut where a bridge stands for commits that can't be had one by one."""
+    """Return the spans, cut at each bridge, since the commits that it replaces can't be restored one by one."""
     times = {(key.epoch, key.last): key.time_ms for coverage in usable for key in coverage.objects}
     times |= {(coverage.base.epoch, coverage.base.frame): coverage.base.time_ms for coverage in usable}
     found: list[SpanSurvey] = []

@@ -2,7 +2,7 @@
 
 1. *list*: bases first, then the frames from the chosen base's epoch on. A refusal is believed only after a second
    listing, of everything: LIST is no snapshot, and the nearest positions must be named.
-2. *resolve*: a plan ends with an object, and the object's trailers say which commit in it is the last one. A moment
+2. *resolve*: a plan ends with an object, whose trailers say which commit in it is the last one to restore. A moment
    inside a bridge is refused, and so is a position that a later scrub made suspect (`core.restore.bridge_points`).
 3. *prepare*: the manifest is read.
 
@@ -138,7 +138,7 @@ def _plan_without(
 
 
 def _comparing(epoch: EpochPlan, damaged: Collection[Key]) -> EpochPlan:
-    """The epoch with its damaged objects among those that are compared: what stands in must be the same history."""
+    """Return the epoch with its damaged objects among those that are compared with the ones used instead."""
     lost = [key for key in damaged if isinstance(key, SegmentKey | WholeKey) and key.epoch == epoch.epoch]
     return replace(epoch, others=(*epoch.others, *(key for key in lost if key.first <= epoch.last)))
 
@@ -155,8 +155,8 @@ def find_plan(
     """Return the plan for a target, with its exact position, ``without`` these bases and objects of frames.
 
     ``allow_suspect`` takes a position that may be wrong; by default ``allow_partial`` says so too.
-    NothingToRestoreError: no finished base. TargetError: not covered; names the nearest positions. SuspectError.
-    CorruptError: two histories, or an object that had to be looked into is damaged.
+    NothingToRestoreError: no finished base. TargetError: the target is not covered; it names the nearest positions.
+    SuspectError. CorruptError: two histories, or an object that had to be looked into is damaged.
     """
     listing = _narrow_listing(replica, target, generation, without)
     plan = make_plan(listing, target, generation=generation)
@@ -174,7 +174,7 @@ def find_plan(
 
 
 def _with_trusted_time(replica: Replica, listing: Listing, plan: Plan, target: AtTime, *, allow_partial: bool) -> Plan:
-    """The plan, unless a clock was ahead when commits near the target were seen; TargetError names the neighbours."""
+    """Return the plan. Raises TargetError, with the neighbours, if a clock was ahead near the target."""
     (part,) = (part for part in listing.generations if part.generation == plan.generation)
     span = next((span for span in doubtful_spans(replica.timed(part.frames)) if span.holds(target.time_ms)), None)
     reached = plan.reached.position.epoch, plan.reached.position.frame
@@ -189,7 +189,10 @@ def _with_trusted_time(replica: Replica, listing: Listing, plan: Plan, target: A
 
 
 def _without_doubt(replica: Replica, listing: Listing, plan: Plan, *, allow: bool) -> Plan:
-    """The plan, with a note if a later scrub made suspect what it reaches; SuspectError without ``allow``."""
+    """Return the plan, with a note if a later scrub made its end suspect.
+
+    Raises SuspectError unless that is allowed.
+    """
     (part,) = (part for part in listing.generations if part.generation == plan.generation)
     bridge, problems = suspecting_bridge(replica, part, plan.reached.position)
     notes = [f"a bridge that may say more about {plan.reached.position} can't be read: {each}" for each in problems]
@@ -202,7 +205,7 @@ def _without_doubt(replica: Replica, listing: Listing, plan: Plan, *, allow: boo
 
 
 def _with_bridge(replica: Replica, listing: Listing, target: Target, refusal: Refusal) -> Refusal:
-    """The same with the bridge as the nearest point after, if that is hidden within a whole."""
+    """Return the same refusal with the bridge as the nearest point after, if the bridge is hidden within a whole."""
     after = refusal.after
     if after is None or refusal.reason is Reason.FORK:
         return refusal
@@ -224,7 +227,7 @@ def _with_bridge(replica: Replica, listing: Listing, target: Target, refusal: Re
 def _narrow_listing(replica: Replica, target: Target, generation: str | None, without: Collection[Key]) -> Listing:
     """List the bases, and the frames of the generation to restore from its base's epoch on.
 
-    Which base that is depends on bases and target alone, so a listing that has nothing else decides it.
+    The choice of the base depends on bases and target alone, so a listing of nothing else decides it.
     """
     bases = replica.bases().without(without)
     chosen = _likely_base(bases, target, generation)
@@ -312,7 +315,10 @@ def _resolve_position(plan: Plan, last: FramesKey, held: ObjectCommits, *, allow
 
 
 def _refused(plan: Plan, message: str, *, before: Point, after: Point | None, allow_partial: bool) -> Plan:
-    """Return the plan up to the nearest point before, if that will do. Else raise TargetError with both neighbours."""
+    """Return the plan up to the nearest point before, if the request permits that.
+
+    Otherwise raise TargetError with both neighbours.
+    """
     message += f"; nearest before: {before}" + (f"; nearest after: {after}" if after else "")
     if allow_partial:
         return replace(plan, reached=before, shortfall=message)

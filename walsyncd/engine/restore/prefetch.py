@@ -42,7 +42,7 @@ class Prefetch(Generic[T]):
         try:
             for _ in range(threads):
                 self._begin_next()
-        except BaseException:  # no thread can be started, say
+        except BaseException:  # for example, no thread can be started
             self.close()
             raise
 
@@ -97,7 +97,7 @@ class Prefetch(Generic[T]):
 
 
 class _Queue:
-    """The items of one source that nobody has taken yet. ``put`` waits while it is full."""
+    """The waiting items of one source. ``put`` waits while it is full."""
 
     def __init__(self, room: int, stopped: threading.Event) -> None:
         self._free = room

@@ -64,14 +64,15 @@ class Moved:
 
 @dataclass(frozen=True, slots=True)
 class FollowLimits:
-    """What a copy waits for, and how long its own WAL may become."""
+    """The limits of a copy: what it waits for, and how long its own WAL may become."""
 
     holes_max: int = 30
-    """Looks that see the same hole before it is believed: a segment may still be on its way."""
+    """The number of looks that must see the same hole before it is believed, since a segment may still be on its
+    way."""
     wal_bytes_max: int = 16 << 20
-    """Of the copy's own WAL before it is copied back and emptied."""
+    """The copy's own WAL is copied back and emptied at this size."""
     checkpoint_wait_s: float = CHECKPOINT_WAIT_S
-    """For readers, when the WAL is copied back or restarted."""
+    """The wait for readers when the WAL is copied back or restarted."""
 
 
 class ReadReplica:
@@ -175,7 +176,10 @@ class ReadReplica:
         return self._point.applied.generation
 
     def _newer_generation(self) -> str:
-        """A newer generation with a finished base, or "". Without a base the end of the old one is still the head."""
+        """Return a newer generation with a finished base, or "" if there is none.
+
+        Until it has a base, the end of the old one is the head.
+        """
         names = [name for name in self._replica.generations() if name > self._generation]
         if not names:
             return ""
@@ -183,7 +187,7 @@ class ReadReplica:
         return max(finished & set(names), default="")
 
     def _cover(self) -> Coverage:
-        """What is stored after the copy. To the planner the copy is a base like any other."""
+        """Return what is stored after the copy. To the planner the copy is a base like any other."""
         at = self._point.applied
         base = BaseKey(at.generation, at.epoch, at.frame, "0" * 8)
         itself = ManifestKey(base, at.epoch, at.frame, self._point.time_ms)
@@ -208,7 +212,7 @@ class ReadReplica:
         return Moved(reached, transactions)
 
     def _next_point(self, coverage: Coverage) -> Point:
-        """Where the next transaction ends: after some objects, so that a long backlog does not fill the disk."""
+        """Return where the next transaction ends: after some objects, so that a long backlog does not fill the disk."""
         at, time_ms, place, left = self._point.applied, self._point.time_ms, coverage.last, self._limits.wal_bytes_max
         for key in coverage.objects:
             if (key.epoch, key.last) <= (at.epoch, at.frame):
@@ -308,7 +312,10 @@ class ReadReplica:
 
 
 def _identity(descriptor: int) -> str:
-    """Which file it is on this file system. Inode numbers are used again, so the time of birth is added where known."""
+    """Return a text that identifies the file on this file system.
+
+    Inode numbers are used again, so the time of birth is added where known.
+    """
     return f"{os.fstat(descriptor).st_ino}:{birth_ns(descriptor) or ''}"
 
 

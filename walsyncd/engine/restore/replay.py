@@ -38,7 +38,7 @@ BATCHES_AHEAD = 2  # of 2 MiB, of each reader that keeps all frames
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """What was applied: counts, and the database's size in pages after the last commit (0 without a commit).
+    """The result: counts of what was applied, and the size in pages after the last commit (0 without a commit).
 
     ``uncompared`` are damaged objects that hold some of the same frames.
     """
@@ -59,7 +59,7 @@ class ObjectSlice:
 
     @property
     def frames(self) -> int:
-        """How many it adds."""
+        """The number of frames that it adds."""
         return self.last - self.joint
 
 
@@ -256,7 +256,7 @@ def _check_joints(pieces: Sequence[ObjectSlice], ends: Sequence[_Ends]) -> None:
 
 
 class _Pages:
-    """Which pages have their last version already: those of later objects, and those past the end."""
+    """The pages that have their last version already: those of later objects, and those past the end."""
 
     def __init__(self, count: int) -> None:
         self.count = count
@@ -264,7 +264,7 @@ class _Pages:
         self._open: list[NDArray[np.uint32]] = []
 
     def wanted(self, numbers: NDArray[np.uint32]) -> NDArray[np.bool_]:
-        """Which of these are to be written."""
+        """Return which of these pages are to be written."""
         inside = numbers <= self.count
         kept = np.where(inside, numbers, 0)
         done: NDArray[np.bool_] = (self._bits[kept >> 3] >> (kept & 7).astype(np.uint8)) & 1 != 0

@@ -114,11 +114,11 @@ class Replica:
         return self._sizes.get(key, 0)
 
     def timed(self, keys: Iterable[FramesKey]) -> list[TimedObject]:
-        """These objects, which were listed, with the moments at which the store took them."""
+        """Return these listed objects with the moments at which the store took them."""
         return [TimedObject((key.epoch, key.last), key.time_ms, self._stored_ms[key]) for key in keys]
 
     def head(self, key: Key) -> ObjectInfo | None:
-        """What HEAD says of an object; None if it is not there."""
+        """Return what HEAD says of an object, or None if it is not there."""
         return with_retries(lambda: self._storage.head(self._prefix + format_key(key)))
 
     def head_size(self, key: Key) -> int | None:

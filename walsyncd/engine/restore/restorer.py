@@ -36,7 +36,10 @@ __all__ = ["Restored", "check_target", "find_plan", "restore", "restore_request"
 
 @dataclass(frozen=True, slots=True)
 class Restored:
-    """What a restore made. ``plan.reached`` is the exact position, ``size`` is in bytes, ``moved`` are stale files."""
+    """The result of a restore.
+
+    ``plan.reached`` is the exact position, ``size`` is in bytes, ``moved`` are stale files.
+    """
 
     path: Path
     plan: Plan
@@ -46,10 +49,10 @@ class Restored:
 
 
 class Progress(Protocol):
-    """Is told how far a restore is. Its methods are called from several threads."""
+    """Gets the progress of a restore. Its methods are called from several threads."""
 
     def begin(self, draft: BuildPlan) -> None:
-        """The restore begins, and this is what it does. Called again if it has to be planned again."""
+        """Take the draft of a restore that begins. It is called again if the restore is planned again."""
 
     def advance(self, raw_bytes: int) -> object:
         """Count ``raw_bytes`` more of ``draft.work_bytes`` as done."""
@@ -65,7 +68,7 @@ class _Silent:
 
 @dataclass(frozen=True, slots=True)
 class RestoreOptions:
-    """How a restore is done.
+    """The options of a restore.
 
     ``force`` replaces a file that exists. ``replace_empty`` replaces a file of 0 bytes that has no -wal.
     ``create_folder`` makes the target's folder. ``follow_point`` returns the content of the note beside a copy that is
@@ -143,7 +146,7 @@ def _tag(replica: Replica, draft: BuildPlan) -> str:
 
 @dataclass(frozen=True, slots=True)
 class BuildPlan:
-    """What is built: the plan's pieces, and the size in pages after the last one (0 if the base's size remains)."""
+    """What a restore builds: the plan's pieces, and the size in pages after the last (0 if the base's size remains)."""
 
     plan: Plan
     manifest: Manifest
@@ -162,7 +165,7 @@ class BuildPlan:
 
     @property
     def work_bytes(self) -> int:
-        """How many raw bytes are read."""
+        """The number of raw bytes that are read."""
         frame_size = FRAME_HEADER_SIZE + self.manifest.page_size
         return self.manifest.file_size + sum(piece.frames for piece in self.pieces) * frame_size
 

@@ -91,7 +91,7 @@ def verify(replica: Replica, *, quick: bool = False, scratch: Path | None = None
 
 
 class _Head:
-    """The head restored to ``scratch``; ``base`` is what it stands on, which was read and is sound, if it could be."""
+    """Verifies the head, which is restored to ``scratch``. ``base`` is its base if that was read and is sound."""
 
     def __init__(self, replica: Replica, scratch: Path) -> None:
         self._scratch = scratch
@@ -107,7 +107,10 @@ class _Head:
             self.base, self._reached = plan.base, plan.reached.position
 
     def tell(self, result: Verification) -> None:
-        """What SQLite finds in it, or why it was not asked: of damage the objects themselves say more."""
+        """Return what SQLite finds in the head, or why it was not asked.
+
+        About damage the objects themselves say more.
+        """
         if isinstance(self._failure, RefusedError):
             result.notes.append(f"the head was not restored: {self._failure}")
         elif self._failure is not None:
@@ -130,7 +133,9 @@ def _verify_with_retries(replica: Replica, generation: str, *, quick: bool, soun
 
 
 class _Generation:
-    """One listing of a generation and what is found; ``believes_absence``: what is listed and absent is a problem.
+    """One listing of a generation, and what is found in it.
+
+    With ``believes_absence`` an object that is listed and absent is a problem.
 
     The base ``sound`` was read already.
     """
@@ -213,7 +218,7 @@ class _Generation:
         return manifest.page_size if manifest else 0
 
     def _verify_epoch(self, epoch: int, page_size: int | None) -> None:
-        """Every object of an epoch: first those that hold it all, then the others against what these said.
+        """Read every object of an epoch: first those that hold all of it, then the others.
 
         What follows a damaged object can't continue its chain, and is read by itself.
         """

@@ -64,7 +64,10 @@ class Examination:
             return self._phase is _Phase.OVER
 
     def must_wait(self) -> bool:
-        """Whether the next generation may not begin yet. Asks at the first call for a database that is there."""
+        """Whether the next generation may not begin yet.
+
+        The first call for a database that is there asks the question.
+        """
         if self._phase is _Phase.UNASKED and not self._is_there():
             return False
         with self._lock:
@@ -90,7 +93,10 @@ class Examination:
         )
 
     def begin(self) -> bool:
-        """Have the database wait for as long as it takes. Returns False if it has gone on already."""
+        """Begin the work on the replica: the database waits for as long as that takes.
+
+        Returns False if it has gone on already.
+        """
         with self._lock:
             is_awaited = self._phase is _Phase.ASKED
             self._phase = _Phase.AT_WORK if is_awaited else self._phase

@@ -6,8 +6,7 @@ machine that sleeps, does not make its calls look as if they hung. After ``LOOKS
 
 Then the whole mount is asked by statvfs in a thread of its own. If it does not answer within ``PROBE_S``, the mount is
 silent too, and no further thread is lost there. A disk that is stuck at one file answers, and then only that file is
-silent. Nothing is asked again and again: the calls that hang return when the file system answers, and then the paths
-answer again.
+silent. Nothing is polled: the calls that hang return when the file system answers, and then the paths answer again.
 
 ``THREADS_MAX`` threads may hang at a time. After that none is given up any more, and the process hangs as it would
 without the watch. The service manager's watchdog then starts it again.
@@ -46,7 +45,7 @@ class HangWatch:
     """Only threads that it ``owns`` are abandoned, and ``replace`` starts another one in the place of each.
 
     ``answered`` is told of paths that answer again, ``silenced`` of a mount that does not answer. All are called in the
-    watch's thread. Without ``logs`` only the errors that are raised tell of it, as in a command.
+    watch's thread. Without ``logs`` only the raised errors report it, as in a command.
     """
 
     def __init__(
@@ -197,7 +196,7 @@ class HangWatch:
         except FutureTimeoutError:
             FILE_CALLS.silence(mount, f"statvfs {mount}")
             is_silent.set()
-            if done.done():  # it answered at that very moment, and may not have seen that it was silent
+            if done.done():  # the call returned at that very moment, and may not have seen that its path was silent
                 FILE_CALLS.answers(mount)
             if self._logs:
                 _logger().error("mount_does_not_answer", mount=str(mount), remedy=HINT)

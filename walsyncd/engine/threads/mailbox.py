@@ -1,4 +1,4 @@
-"""What other threads want from the follower for one database."""
+"""The requests of other threads to the follower, for one database."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Request:
 
 @dataclass(slots=True)
 class Mailbox:
-    """What other threads want from the follower for one database; thread-safe."""
+    """The requests of other threads to the follower, for one database. Any thread may use it."""
 
     held_back: bool = False
     """The database is being added: nobody looks at it before ``Schedule.admit``."""
@@ -55,7 +55,7 @@ class Mailbox:
             return taken
 
     def ticket(self) -> int:
-        """Return what ``asked_upto`` is asked with later."""
+        """Return the ticket for a later call of ``asked_upto``."""
         with self._lock:
             return self._taken + len(self._requests)
 
@@ -65,7 +65,7 @@ class Mailbox:
             return max(0, ticket - self._taken)
 
     def next_interrupt(self) -> Callable[[Any], object] | None:
-        """Return what is to be done first, or None if nothing is. It stays until ``interrupt_done``."""
+        """Return the first interrupt, or None if there is none. It stays until ``interrupt_done``."""
         with self._lock:
             return self._interrupts[0] if self._interrupts else None
 

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-UPLOAD_PATIENCE = 3.0  # a step of an upload may take that many times the limit: a part on a slow line
+UPLOAD_PATIENCE = 3.0  # a step of an upload may take this many times the limit, because a part on a slow line does
 
 
 class StallDetector:

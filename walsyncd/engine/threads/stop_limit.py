@@ -5,7 +5,7 @@ on our own state directory, as it can on a dead NFS mount or a disk that is stuc
 of each signal is also written to a pipe, by the interpreter and at once (``signal.set_wakeup_fd``), and a thread that
 uses no file reads it.
 
-Nothing is lost by such an end. It is what a kill is, after which the next start goes on with what is on disk.
+Nothing is lost by such an end. It is like a kill: the next start continues with what is on disk.
 """
 
 from __future__ import annotations

@@ -8,9 +8,9 @@ that stay, so it has those examined before:
 - The object has the manifest's size and ETag. If the ETag differs, the object is read.
 - The frames after S, up to N, are read. Nothing else shows that a segment or a compacted epoch is what its name says.
 
-What was read and is sound is remembered by what the listing said of it. So a base is read once, and again after a
-restart or if one of its objects was written again. Only objects that hold frames from S to N are read, and those that
-begin an epoch only up to N. That is what was written while the base was copied.
+A base that was read and is sound is remembered, with the ETag of its object and the listing's entries of its frames. So
+a base is read once, and again after a restart or if one of its objects was written again. Only objects that hold frames
+from S to N are read, and those that begin an epoch only up to N. That is what was written while the base was copied.
 """
 
 from __future__ import annotations

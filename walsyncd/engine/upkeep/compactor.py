@@ -169,8 +169,8 @@ class Compactor:
     def _was_clock_ahead(self, name: str, key: WholeKey) -> bool:
         """Whether a segment has a time after the moment at which the store took it, or after that of the next epoch.
 
-        These are what tells which times are wrong (``core.restore.clock_doubt``). One object for all segments would be
-        stored at another moment, and have only one time. So such segments stay.
+        These times show which of the others are wrong (``core.restore.clock_doubt``). One object for all segments would
+        be stored at another moment, and have only one time. So such segments stay.
         """
         wal, cut = wal_folder(key.generation), len(folder_key(name, ""))
         start_after = folder_key(name, before_epoch(wal, key.epoch))

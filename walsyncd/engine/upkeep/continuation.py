@@ -1,8 +1,8 @@
 """Goes on with replicas that another daemon has left (``core.stored.owner``), where a database has no generation yet.
 
 A database that was restored on another host continues in its generation, without a base of its own. One thread does
-this, one database at a time, small files first, so that a large one keeps nobody waiting but those that are as large.
-What waits begins with a base if nothing moves for a while, or if its turn does not come (``threads.examination``):
+this, one database at a time, small files first, so that a large file delays only others of its size. A database that
+waits begins with a base if nothing moves for a while, or if its turn does not come (``threads.examination``):
 
 1. *ask*: does ``owner.json`` release a generation, and is it the newest? If not, a generation begins as ever.
 2. *read*: the page map of the head is made from the replica (`replica_map`), and from the file where that has the same
@@ -52,11 +52,11 @@ from walsyncd.engine.upkeep.drill import StoppedError
 from walsyncd.engine.upkeep.replica_map import MapMade, make_replica_map
 from walsyncd.errors import MissingError, RefusedError, TransientError, VanishedError, WalsyncdError
 
-FETCH_BYTES_PER_S_MAX = 1 << 40  # no limit but that of the configuration: until it is done nothing is shipped
+FETCH_BYTES_PER_S_MAX = 1 << 40  # only the configuration limits the rate, since nothing is shipped until it is done
 SCAN_BYTES_PER_S = 64 << 20  # as all scans (``engine.content.scan_queue``)
 GATHER_S = 0.2  # databases that were moved together are asked for within one round of the follower
 MAP_SUFFIX = ".continued"
-# A replica that is larger is not continued. Whoever restored it to a much earlier moment pays with a base.
+# A larger replica is not continued. A database that was restored to a much earlier moment begins with a base.
 PAGES_MIN, TIMES_LARGER = 1 << 17, 8
 
 _log = structlog.get_logger()
@@ -130,7 +130,7 @@ class Continuations:
 
     def _ask(self, tracked: FollowedDatabase) -> None:
         size = 0
-        with suppress(WalsyncdError):  # a file that can't be read is found out when its turn has come
+        with suppress(WalsyncdError):  # a file that can't be read is reported when its turn comes
             size = _size_of(tracked)
         with self._lock:
             heapq.heappush(self._asked, (size, next(self._numbers), tracked))
@@ -157,7 +157,7 @@ class Continuations:
             return
         except WalsyncdError as error:
             _log.warning("generation_not_continued", database=tracked.name, reason=error.message)
-        if continued:  # before the follower may begin a generation
+        if continued:  # this comes before the follower may begin a generation
             self._interrupt(tracked, self._resume)
         examination.end()
         if not continued:

@@ -21,7 +21,10 @@ class DeletionRefusedError(RefusedError):
 
 @dataclass(frozen=True, slots=True)
 class Pruned:
-    """What a pruning removed (``size`` in bytes); ``left`` are keys that the store kept but reported as deleted."""
+    """The result of a pruning: what it removed (``size`` in bytes).
+
+    ``left`` are keys that the store reported as deleted and kept.
+    """
 
     objects: int
     size: int
@@ -30,7 +33,7 @@ class Pruned:
 
 @dataclass(slots=True)
 class Removals:
-    """What this run has removed and compacted, by the database's row id, and how often a kind of job failed."""
+    """Counts of what this run has removed and compacted, by the database's row id, and of failed jobs by kind."""
 
     objects: Counter[int] = field(default_factory=Counter)
     size: Counter[int] = field(default_factory=Counter)

@@ -55,7 +55,7 @@ DAMAGED_THEMSELVES = "the database itself is damaged, and the replica holds what
 
 
 class StoppedError(Exception):
-    """The daemon stops, and the drill with it. Nothing was found out."""
+    """The daemon stops, and the drill with it. The drill found out nothing."""
 
 
 class NoRoomError(RefusedError):
@@ -63,7 +63,7 @@ class NoRoomError(RefusedError):
 
 
 class DrillHost(Protocol):
-    """What a drill needs of the daemon. Each method raises TransientError, and StoppedError when the daemon stops."""
+    """The daemon, as a drill uses it. Each method raises TransientError, and StoppedError when the daemon stops."""
 
     def check(self) -> None:
         """Raise StoppedError if the daemon stops."""
@@ -81,7 +81,7 @@ class DrillHost(Protocol):
         """Wait until everything found so far is stored. Returns False if that takes too long."""
 
     def room_bytes(self) -> int:
-        """How many bytes of the disk a drill may take."""
+        """Return how many bytes of the disk a drill may take."""
 
     def read_shipped(self, page_size: int, read: Callable[[OpenFile], T]) -> tuple[FollowState, T]:
         """Read the live file, which has no WAL, at a moment whose content is that of the state returned."""
@@ -89,7 +89,10 @@ class DrillHost(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Rehearsal:
-    """How a drill ended: ``problem`` is empty if it passed, ``is_replicas`` means that the fault is the replica's."""
+    """The result of a drill.
+
+    ``problem`` is empty if it passed. ``is_replicas`` means that the fault is the replica's.
+    """
 
     position: Position
     manifest_key: str
@@ -192,7 +195,7 @@ class _Comparison:
 
     @property
     def detail(self) -> str:
-        """What was compared, or why nothing was."""
+        """Return what was compared, or why nothing was."""
         if self.skipped:
             return f"not compared with the live file: {self.skipped}"
         changed = f", {self._changed} more were written meanwhile" if self._changed else ""

@@ -28,7 +28,7 @@ BATCH = 1000  # progress is reported after this many deletions; stores take no m
 
 @dataclass(frozen=True, slots=True)
 class Remains:
-    """What is left of a replica.
+    """The rest of a replica.
 
     ``versions`` has all versions and delete markers, those of ``objects`` included, and is empty where none are kept.
     ``foreign`` counts objects in the folder that are not walsyncd's.

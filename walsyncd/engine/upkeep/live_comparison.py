@@ -152,7 +152,7 @@ def meaningless(restored: Path, page_size: int, found: Differences) -> Collectio
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What frames hold: their page numbers, and the smallest size, in pages, that one of their commits records."""
+    """The page numbers of some frames, and the smallest size, in pages, that one of their commits records."""
 
     numbers: Numbers
     size_min: int

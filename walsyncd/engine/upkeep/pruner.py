@@ -53,7 +53,7 @@ class Folder:
 
 
 def policy_of(spec: DatabaseSpec) -> Policy:
-    """What the configuration promises for a database."""
+    """Return the policy of a database by its configuration."""
     keep = spec.keep
     return Policy(round(1000 * spec.retention_s), keep.daily, keep.weekly, keep.monthly)
 
@@ -241,5 +241,5 @@ class Pruner:
 
 
 def _depth(name: str) -> int:
-    """How many path segments of a key are below ``base``, ``pruned``, ``wal`` or ``whole``."""
+    """The number of path segments of a key below ``base``, ``pruned``, ``wal`` or ``whole``."""
     return 2 if name.split("/")[-3] == "wal" else 1

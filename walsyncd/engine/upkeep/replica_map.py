@@ -26,12 +26,12 @@ from walsyncd.errors import RefusedError
 
 WINDOW_BYTES = 32 << 20  # of the base, in memory at a time, if its ranges are not larger
 READ_BYTES = 1 << 20
-FRAMES_MAX = 1 << 20  # frames between two times that only the last version of each page is kept
+FRAMES_MAX = 1 << 20  # after so many frames, only the last version of each page is kept
 
 
 @dataclass(frozen=True, slots=True)
 class MapMade:
-    """How many pages the database has, and how many bytes of its base had to be fetched."""
+    """The number of pages of the database, and the bytes of its base that had to be fetched."""
 
     pages: int
     fetched_bytes: int
