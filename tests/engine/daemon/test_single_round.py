@@ -155,6 +155,7 @@ def test_it_gives_up_when_nothing_moves(place: Place, monkeypatch: pytest.Monkey
         answer.wait(60)
 
     storage.before = hang
-    with wal_database(place.database()), one_round(place.settings("app"), storage, Limits(once_stalled_s=0.5)) as left:
+    limits = Limits(once_stalled_s=0.5, answer_s_max=0.5)
+    with wal_database(place.database()), one_round(place.settings("app"), storage, limits) as left:
         assert set(left) == {"app"}
         answer.set()
