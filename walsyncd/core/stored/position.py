@@ -6,6 +6,7 @@ The text of a position is ``20261122T105600Z-3f9c1a2b/00000007/00000200``: the g
 
 from __future__ import annotations
 
+import functools
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -70,6 +71,7 @@ def generation_time(generation: str) -> datetime:
     return _moment_of(generation) or _FIRST
 
 
+@functools.lru_cache(maxsize=4096)  # a generation is in the key of each of its objects
 def _moment_of(generation: str) -> datetime | None:
     try:
         moment = datetime.strptime(generation[:16], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)

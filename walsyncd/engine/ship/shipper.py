@@ -243,6 +243,7 @@ class Shipper:
 
 
 def _waiting(row: ObjectRow) -> Waiting:
-    key = parse_key(row.key)
+    begun = row.state is not ObjectState.SPOOLED
+    key = None if begun else parse_key(row.key)  # what was begun is never merged
     segment = key if isinstance(key, SegmentKey) else None
-    return Waiting(segment, row.size, begun=row.state is not ObjectState.SPOOLED)
+    return Waiting(segment, row.size, begun=begun)

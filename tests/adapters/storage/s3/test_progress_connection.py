@@ -13,6 +13,7 @@ import pytest
 from tests.engine.running import wait_for
 from tests.scripted_store import HANG, HANG_UP, Answer, ScriptedStore, run_scripted_store
 from tests.throttle import Throttle, run_throttle
+from walsyncd.adapters.storage.s3.progress_connection import SMALL_BYTES_MAX
 from walsyncd.adapters.storage.s3.s3_settings import ReuseLimits, S3Settings
 from walsyncd.adapters.storage.s3.s3_storage import S3Storage
 from walsyncd.errors import TransientError
@@ -131,3 +132,45 @@ def test_many_threads_share_the_connections(script: ScriptedStore, line: Throttl
         for thread in threads:
             thread.join()
     assert sorted(request.path for request in script.requests) == sorted(f"/b/{n}" for n in range(16))
+
+
+def test_a_small_request_is_one_write(script: ScriptedStore) -> None:
+    """Head and body go together. A larger body goes block by block."""
+    beats: list[None] = []
+    with closing(S3Storage(script.settings(), lambda: beats.append(None))) as storage:
+        script.will_say(Answer(), Answer(headers={"ETag": '"e"'}), Answer())
+        storage.put("a", b"x" * 1000, metadata={"walsyncd-id": "t"})
+        assert len(beats) == 1
+        assert storage.put("b", b"y" * 9000, metadata={}) == "e"
+        storage.put("c", b"z" * (SMALL_BYTES_MAX + 1), metadata={})
+    assert len(beats) > 3
+    assert [len(request.body) for request in script.requests] == [1000, 9000, SMALL_BYTES_MAX + 1]
+    assert script.requests[0].headers["x-amz-meta-walsyncd-id"] == "t"
+    assert len({request.headers["host"] for request in script.requests}) == 1
+
+
+def test_no_value_adds_a_header(script: ScriptedStore) -> None:
+    """A line break in a value is an error, and nothing is sent."""
+    with closing(S3Storage(script.settings())) as storage, pytest.raises(ValueError, match="line break"):
+        storage.put("a", b"x", metadata={"walsyncd-id": "t\r\nX-Other: y"})
+    assert not script.requests
+
+
+def test_an_answer_may_end_its_connection(script: ScriptedStore, line: Throttle) -> None:
+    """The next request has a connection of its own."""
+    with closing(S3Storage(through(line, script))) as storage:
+        script.will_say(Answer(headers={"Connection": "close"}), Answer())
+        storage.put("a", b"x", metadata={})
+        storage.put("b", b"x", metadata={})
+    assert len(script.requests) == 2
+    assert line.connections == 2
+
+
+def test_an_answer_that_is_cut_is_no_dead_connection(script: ScriptedStore) -> None:
+    """The store had the request, so it is not sent a second time here."""
+    with closing(S3Storage(script.settings())) as storage:
+        script.will_say(Answer(), Answer(body=b"<Error>", headers={"Content-Length": "100"}, cut=7))
+        storage.put("a", b"x", metadata={})
+        with pytest.raises(TransientError):
+            storage.put("b", b"x", metadata={})
+    assert [request.path for request in script.requests] == ["/b/a", "/b/b"]

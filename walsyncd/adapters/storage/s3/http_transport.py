@@ -11,13 +11,14 @@ authorities and those that come with botocore.
 
 from __future__ import annotations
 
+import functools
 import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
@@ -26,7 +27,7 @@ from urllib3 import BaseHTTPResponse, PoolManager, ProxyManager
 from urllib3.exceptions import ProtocolError
 from urllib3.util import Timeout, make_headers, parse_url
 
-from walsyncd.adapters.storage.s3.progress_connection import StaleConnectionError, pool_classes
+from walsyncd.adapters.storage.s3.progress_connection import SMALL_BYTES_MAX, StaleConnectionError, pool_classes
 from walsyncd.adapters.storage.s3.s3_settings import ReuseLimits
 
 READ_SIZE = 1 << 20
@@ -118,13 +119,15 @@ class HttpTransport:
     def _try(
         self, method: str, url: str, headers: Mapping[str, str], body: bytes, *, gives_way: bool
     ) -> BaseHTTPResponse:
-        pool = self._pools.connection_from_url(url)
+        pool = self._pools.connection_from_host(**_place(*url.split("/", 3)[::2]))
         is_absolute = self._pools.proxy is not None and url.startswith("http:")
+        is_small = method == "PUT" and not gives_way and "Host" in headers and len(body) <= SMALL_BYTES_MAX
+        # An iterator with a known length: each block is sent on its own, with its own time-out.
+        blocks = body if is_small else self._blocks(body, gives_way=gives_way)
         return pool.urlopen(
             method,
             url if is_absolute else parse_target(url),
-            # An iterator with a known length: each block is sent on its own, with its own time-out.
-            body=self._blocks(body, gives_way=gives_way) if body else None,  # type: ignore[arg-type]  # blocks are bytes
+            body=blocks if body else None,  # type: ignore[arg-type]  # blocks are bytes
             headers={**headers, "Content-Length": str(len(body))} if body or method in {"PUT", "POST"} else headers,
             retries=False,
             redirect=False,
@@ -160,6 +163,13 @@ def read_up_to(body: Answered, size: int) -> bytes:
         pieces.append(piece)
         size -= len(piece)
     return b"".join(pieces)
+
+
+@functools.lru_cache(maxsize=16)
+def _place(scheme: str, authority: str) -> Mapping[str, Any]:
+    """Return what a pool is found by, from the scheme with its colon and the authority of a URL."""
+    parts = parse_url(f"{scheme}//{authority}")
+    return {"host": parts.host, "port": parts.port, "scheme": parts.scheme}
 
 
 def parse_target(url: str) -> str:

@@ -24,6 +24,7 @@ from botocore.compat import HTTPHeaders
 from botocore.exceptions import ClientError, NoCredentialsError
 
 from walsyncd.adapters.storage.s3.http_transport import HttpTransport
+from walsyncd.adapters.storage.s3.progress_connection import ANSWER_BYTES_MAX
 from walsyncd.adapters.storage.s3.request_signature import (
     SigningKeys,
     Unsigned,
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     from boto3.session import Session
     from mypy_boto3_s3 import S3Client
 
-ANSWER_SIZE_MAX = 256 << 10  # an error's XML has a kilobyte
 _ANY_KEY = "k"
 
 
@@ -72,8 +72,8 @@ class SignedPut:
         signed = signed_headers(Unsigned("PUT", self._host, path, query, own, body), self._keys(), now_s=time.time())
         url = f"{self._origin}{path}?{canonical_query(query)}" if query else self._origin + path
         answer = self._transport.send("PUT", url, signed, body, gives_way=bool(query))
-        said = answer.read(ANSWER_SIZE_MAX)
-        if len(said) < ANSWER_SIZE_MAX:
+        said = answer.read(ANSWER_BYTES_MAX)
+        if len(said) < ANSWER_BYTES_MAX:
             answer.release_conn()
         else:
             answer.close()
