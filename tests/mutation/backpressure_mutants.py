@@ -41,11 +41,25 @@ BACKPRESSURE_MUTANTS = (
         ITS_TEST,
     ),
     mutant(
+        "what is read counts as copied before the restart before it is proven",
+        "engine/backpressure/backpressure.py",
+        "durable.salts == read.salts and blocks_for",
+        "blocks_for",
+        "engine/backpressure/test_copied.py",
+    ),
+    mutant(
+        "what is read counts as copied while the wal-index grows",
+        "engine/backpressure/backpressure.py",
+        "and blocks_for(read.frames) == 1",
+        "",
+        "engine/backpressure/test_copied.py",
+    ),
+    mutant(
         "a read mark is given up before a restart could be proven",
         "engine/daemon/databases.py",
         "if tracked.spec.backpressure and not _is_count_void(tracked):",
         "if tracked.spec.backpressure:",
-        "engine/backpressure/test_backpressure.py",
+        "engine/backpressure/test_copied.py",
     ),
     mutant(
         "an idle WAL stays locked", BACKPRESSURE, 'return ReleaseMark("the WAL is idle")', "return KeepMark()", ITS_TEST

@@ -28,7 +28,6 @@ from walsyncd.engine.backpressure.backpressure import Backpressure
 from walsyncd.engine.backpressure.mark_hold import HoldTarget
 from walsyncd.engine.daemon.daemon import Daemon
 from walsyncd.engine.follow import follower as follower_module
-from walsyncd.engine.follow.followed_database import FollowedDatabase
 from walsyncd.engine.follow.look import take_step
 from walsyncd.engine.threads.supervisor import Supervisor
 
@@ -279,31 +278,6 @@ def test_a_reload_turns_it_on_and_off(place: Place) -> None:
         place.sync()
         assert words(daemon) == "off"
         assert daemon.databases[0].generation == generation
-
-
-def test_it_is_not_told_what_could_not_be_counted_across_a_restart(
-    place: Place, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The lock is kept until a look after the growth of the wal-index, so that the next restart can be proven."""
-    told: list[Cursor | None] = []
-    withheld: list[bool] = []
-    monkeypatch.setattr(Backpressure, "copied", lambda _self, _database_id, cursor: told.append(cursor))
-    with wal_database(place.database()) as app, running(wanting(place.settings("app"))) as daemon:
-        app.execute("INSERT INTO t VALUES (1)")
-        place.sync()
-
-        def grow(tracked: FollowedDatabase) -> None:
-            assert tracked.evidence.mark is not None
-            assert tracked.wal_pairs.current is not None
-            tracked.wal_pairs.current.index_rebuilds += 1
-            before = len(told)
-            daemon._databases.tell_copied([tracked])
-            withheld.append(len(told) == before)
-            told.clear()
-
-        daemon.follower.interrupt(daemon.databases[0], grow)
-        wait_for(lambda: withheld and told)
-    assert withheld == [True]
 
 
 def wait_for_frames(place: Place, count: int, is_over: threading.Event) -> None:

@@ -28,6 +28,7 @@ import structlog
 
 from walsyncd.core.follow.decision import Cursor
 from walsyncd.core.send.backoff import delay_s
+from walsyncd.core.sqlite.walindex_hash import blocks_for
 from walsyncd.engine.backpressure.mark_hold import HoldTarget
 from walsyncd.engine.backpressure.mark_process import MESSAGE_BYTES_MAX
 from walsyncd.engine.threads.alarm import Alarm
@@ -102,9 +103,29 @@ class Backpressure:
                 self._hang_up()
         self._alarm.wake()
 
-    def copied(self, database_id: int, cursor: Cursor | None) -> None:
-        """Tell how far a database is copied, or (None) that nobody follows its WAL; this never waits."""
+    def copied(self, database_id: int, cursor: Cursor | None, read: Cursor | None = None) -> None:
+        """Tell how far a database is copied, or (None) that nobody follows its WAL; this never waits.
+
+        ``read`` is how far it is read ahead, if it is.
+        """
         self._copied[database_id] = cursor
+        self._tell(database_id, read if read is not None and self._counts(database_id, read) else cursor)
+
+    def read(self, database_id: int, cursor: Cursor) -> None:
+        """Tell how far a WAL is read ahead, if that counts; this never waits."""
+        if self._counts(database_id, cursor):
+            self._tell(database_id, cursor)
+
+    def _counts(self, database_id: int, read: Cursor) -> bool:
+        """Whether what is read, and not durable yet, counts as copied.
+
+        A part of its incarnation must be durable, so that at most one restart of the WAL is not proven yet. And the
+        incarnation must end in the first block of the wal-index: while that grows no restart can be proven.
+        """
+        durable = self._copied.get(database_id)
+        return durable is not None and durable.salts == read.salts and blocks_for(read.frames) == 1
+
+    def _tell(self, database_id: int, cursor: Cursor | None) -> None:
         if database_id in self._targets:
             with self._sending, suppress(OSError):  # full, or gone: the next message says more
                 if self._channel is not None:

@@ -230,6 +230,7 @@ class Daemon:
         self._observability.start(self._settings.daemon, self._settings.notify)
         threads = {"watcher": self._events.run, "follower": self.follower.run, "scanner": self._content.queue.run}
         threads |= {"reader": self._environment.read_ahead.run, "path finder": self._finder.run}
+        self._environment.read_ahead.has_read = self._databases.backpressure.read
         self._databases.backpressure.begin(self._supervisor.start)
         for name, target in {**threads, "notifier": self._observability.notifier.run, **self._server.threads()}.items():
             self._supervisor.start(name, target)
@@ -269,9 +270,8 @@ class Daemon:
         self._finder.stop()
         unseen = self._control.look(databases, timeout_s / 2)
         self._databases.hold_nothing()
-        self._schedule.stop()
-        self._environment.read_ahead.stop()
-        self._events.stop()
+        for stop in (self._schedule.stop, self._environment.read_ahead.stop, self._events.stop):
+            stop()
         self._content.queue.stop()
         self._observability.stop()
         self._server.stop()

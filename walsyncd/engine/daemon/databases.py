@@ -137,7 +137,8 @@ class Databases:
         for tracked in databases:
             if tracked.spec.backpressure and not _is_count_void(tracked):
                 cursor = tracked.state.cursor if tracked.state is not None else None
-                self.backpressure.copied(tracked.row_id, cursor)
+                read = tracked.reading.cursor if tracked.reading is not None else None
+                self.backpressure.copied(tracked.row_id, cursor, read)
 
     def backpressure_words(self, name: str) -> dict[str, Any]:
         """Return the two fields of `DatabaseStatus` about backpressure at one database."""

@@ -44,6 +44,7 @@ from walsyncd.engine.follow.followed_database import FollowedDatabase
 from walsyncd.engine.follow.step import Batch, Step
 from walsyncd.engine.follow.wal_pair import WalPair, frames_behind, is_begun
 from walsyncd.engine.read_ahead.ahead_look import AheadLook
+from walsyncd.engine.read_ahead.reading import LOOK_S, LOOK_S_MAX
 from walsyncd.errors import RefusedError
 
 ROUNDING_MS = 2  # of two clocks that count whole milliseconds
@@ -219,7 +220,13 @@ class SourceReader:
         if evidence.believe_index and evidence.verified:
             environment = self.environment
             tracked.reading = environment.read_ahead.begin(
-                tracked.row_id, wal_pair, cursor, environment.monotonic_ms, environment.limits
+                tracked.row_id,
+                wal_pair,
+                cursor,
+                environment.monotonic_ms,
+                environment.limits,
+                # A writer that is slowed writes the next frames soon after those that were read.
+                LOOK_S if tracked.spec.backpressure else LOOK_S_MAX,
             )
 
     def seen(self) -> tuple[tuple[int, int], ...]:

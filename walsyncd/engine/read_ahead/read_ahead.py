@@ -24,7 +24,7 @@ from weakref import WeakSet
 from walsyncd.core.follow.decision import Cursor
 from walsyncd.core.limits import DEFAULT_LIMITS, Limits
 from walsyncd.engine.read_ahead.deferred_look import DEFERRED_BYTES_MAX, DeferredLook
-from walsyncd.engine.read_ahead.reading import LOOK_S, Reading, WatchedPair
+from walsyncd.engine.read_ahead.reading import LOOK_S, LOOK_S_MAX, Reading, WatchedPair
 from walsyncd.engine.threads.boundary import boundary
 from walsyncd.errors import WalsyncdError
 
@@ -35,9 +35,13 @@ EXPIRY_S = 1.0  # how often it is looked which of them have expired
 
 
 class ReadAhead:
-    """All readings, and the thread that makes them."""
+    """All readings, and the thread that makes them.
+
+    ``has_read`` is told by that thread how far a database was read, with the row id of the journal.
+    """
 
     def __init__(self) -> None:
+        self.has_read: Callable[[int, Cursor], None] = lambda _row_id, _cursor: None
         self._changed = threading.Condition()
         self._readings: dict[int, Reading] = {}
         self._deferred: WeakSet[DeferredLook] = WeakSet()  # for the follower's thread
@@ -51,9 +55,10 @@ class ReadAhead:
         cursor: Cursor,
         now_ms: Callable[[], int],
         limits: Limits = DEFAULT_LIMITS,
+        pause_s_max: float = LOOK_S_MAX,
     ) -> Reading:
         """Begin to read a database ahead, after ``cursor``."""
-        reading = Reading(wal_pair, cursor, now_ms, limits)
+        reading = Reading(wal_pair, cursor, now_ms, limits, pause_s_max)
         with self._changed:
             self._readings[row_id] = reading
             if time.monotonic() > self._lingers_until_s:
@@ -90,9 +95,11 @@ class ReadAhead:
             readings = dict(self._readings)
         room = BYTES_MAX - sum(reading.size for reading in readings.values())
         for row_id, reading in readings.items():
-            goes_on = False
+            goes_on, before = False, reading.cursor
             with suppress(WalsyncdError), boundary("read_ahead"):  # the follower's own look reports it
                 goes_on = reading.look(room)
+                if reading.cursor is not before:
+                    self.has_read(row_id, reading.cursor)
             if not goes_on:
                 self._forget(row_id, reading)
 

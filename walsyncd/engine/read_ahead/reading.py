@@ -71,7 +71,7 @@ class Reading:
     """What is read ahead of one database, after ``cursor``. The follower takes it in order.
 
     It holds the descriptors of ``wal_pair``, which the follower may close meanwhile. ``cursor`` is how far it has come.
-    Backpressure is not told: it holds the writer back until what was read is durable.
+    ``pause_s_max`` is the longest time between two looks.
     """
 
     def __init__(
@@ -80,6 +80,7 @@ class Reading:
         cursor: Cursor,
         now_ms: Callable[[], int],
         limits: Limits = DEFAULT_LIMITS,
+        pause_s_max: float = LOOK_S_MAX,
     ) -> None:
         assert wal_pair.shm is not None
         self.wal_pair = wal_pair
@@ -89,7 +90,7 @@ class Reading:
         self._serial = wal_pair.serial
         self.cursor = cursor
         self._now_ms = now_ms
-        self._limits = limits
+        self._limits, self._pause_s_max = limits, pause_s_max
         self._looks: deque[AheadLook] = deque()
         self._first: AheadLook | None = None
         self._read_bytes = self._taken_bytes = 0  # each is written by one thread
@@ -115,7 +116,7 @@ class Reading:
         frames_per_s = max(
             self._frames_per_s, self._window_frames / self._limits.ahead_window_s, self._limits.ahead_frames_per_s
         )
-        return min(LOOK_S_MAX, max(LOOK_S, self._wal_frames / LOOK_SHARE / frames_per_s))
+        return min(self._pause_s_max, max(LOOK_S, self._wal_frames / LOOK_SHARE / frames_per_s))
 
     def after(self, cursor: Cursor) -> AheadLook | None:
         """Return what was read after ``cursor``, or None if nothing was. What was read before it is forgotten.
