@@ -85,6 +85,13 @@ PRESENCE_MUTANTS = (
         "engine/follow/test_wal_pair.py::test_events_while_the_index_is_read_count",
     ),
     mutant(
+        "frames that were there before an index read are not copied back while it lasts",
+        "engine/follow/wal_pair.py",
+        "self._followed_by = self._moving_followed_by",
+        "self.wal_written()",
+        "engine/follow/test_wal_pair.py::test_frames_that_were_there_and_are_copied_back_while_the_index_is_read",
+    ),
+    mutant(
         "frames that are not published yet are none",
         "engine/follow/wal_pair.py",
         "if may_go_on(index, found.salts if found is not None else None, now):",

@@ -73,6 +73,19 @@ def test_events_while_the_index_is_read_count() -> None:
     assert good(index_reads, followed=True) == []
 
 
+@pytest.mark.parametrize("is_put_off", [False, True])
+def test_frames_that_were_there_and_are_copied_back_while_the_index_is_read(*, is_put_off: bool) -> None:
+    """They were written before it began. They are published after the wal-index was read, and copied back at once."""
+    index_reads = IndexReads()
+    index_read = index_reads.begin(is_put_off=is_put_off)
+    tell(index_reads, "database")
+    index_reads.take(index_read, shows(1), moving=True)
+    assert good(index_reads, followed=False) == []
+    assert good(index_reads, followed=True) == [1]
+    tell(index_reads, "wal")
+    assert good(index_reads, followed=True) == []
+
+
 def test_a_look_and_one_that_is_put_off_read_at_the_same_time() -> None:
     """Neither ends the other's index read, and events count for both."""
     index_reads = IndexReads()

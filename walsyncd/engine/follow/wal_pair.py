@@ -129,16 +129,28 @@ class IndexRead:
     def __init__(self) -> None:
         self.index: IndexHeader | None = None
         self._followed_by = 0
+        self._moving_followed_by = 1
+        """The same if the frames of a commit were there before it began, which is known when it has been read."""
+
+    def saw(self, index: IndexHeader, *, moving: bool) -> None:
+        """Take in what the wal-index showed. ``moving``: frames were there after its last one."""
+        self.index = index
+        if moving:
+            self._followed_by = self._moving_followed_by
 
     def wal_written(self) -> None:
         """Take in a write to the WAL."""
         if self._followed_by in {0, 2}:
             self._followed_by += 1
+        if self._moving_followed_by == 2:
+            self._moving_followed_by = 3
 
     def database_written(self) -> None:
         """Take in a write to the database."""
         if self._followed_by == 1:
             self._followed_by = 2
+        if self._moving_followed_by == 1:
+            self._moving_followed_by = 2
 
     def shows_all(self, *, followed: bool) -> bool:
         """Whether no commit came after it, if its incarnation is over. ``followed``: the next one holds a frame."""
@@ -158,9 +170,7 @@ class IndexReads:
     def add(self, index: IndexHeader, *, moving: bool) -> None:
         """Add a complete index read. The caller keeps events from being taken in meanwhile."""
         index_read = IndexRead()
-        index_read.index = index
-        if moving:
-            index_read.wal_written()
+        index_read.saw(index, moving=moving)
         with self._lock:
             self._taken.append(index_read)
 
@@ -173,9 +183,7 @@ class IndexReads:
     def take(self, index_read: IndexRead, index: IndexHeader, *, moving: bool) -> None:
         """Keep an index read that saw ``index``. ``moving``, seen after that: ``frames_behind`` it."""
         with self._lock:
-            index_read.index = index
-            if moving:
-                index_read.wal_written()
+            index_read.saw(index, moving=moving)
             for is_put_off, begun in self._begun.items():
                 if begun is index_read:
                     del self._begun[is_put_off]
