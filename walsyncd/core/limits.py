@@ -111,6 +111,8 @@ class Limits:
     """Computing the spool's size may take at most one part in this many of the time."""
     drill_bytes_per_s: int = 32 << 20
     """Drills read no faster: a gigabyte in half a minute, which hardly loads a fast line."""
+    notify_check_s: float = 10.0
+    """The notifier sees a problem within this time if no thread has woken it for that."""
     stop_linger_s: float = 10.0
     """A stop waits so long for the answers to its last requests, after the time for shipping. It is part of the margin
     that the service manager is told (``STOP_MARGIN_S``)."""

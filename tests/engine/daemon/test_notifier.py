@@ -17,6 +17,7 @@ from tests.fakes import Call, FakeStorage
 from tests.receivers import Receiver, run_receiver
 from tests.stores import free_ports
 from walsyncd.config import NotifySettings, Suspended
+from walsyncd.core.limits import Limits
 from walsyncd.engine.daemon.notifier import Complaint, Notifier, complaints_of
 from walsyncd.errors import TransientError
 
@@ -137,7 +138,8 @@ def test_a_daemon_reports_what_is_wrong_and_what_is_well_again(tmp_path: Path, r
     def away(_call: Call) -> None:
         raise TransientError("storage is away")
 
-    with wal_database(place.database()) as writer, running(settings, storage):
+    limits = Limits(notify_check_s=0.5)
+    with wal_database(place.database()) as writer, running(settings, storage, limits=limits):
         wait_for(lambda: [each["database"] for each in receiver.reports()] == ["late"])
         wait_for(lambda: "/beat/fail" in receiver.paths())
         with wal_database(place.database("late")):

@@ -25,12 +25,12 @@ from walsyncd.adapters.system import clock
 from walsyncd.adapters.system.web_hook import get, post, with_suffix
 from walsyncd.config import NotifySettings, Suspended
 from walsyncd.core.follow.database_state import DatabaseState
+from walsyncd.core.limits import DEFAULT_LIMITS
 from walsyncd.core.stored.moment import format_moment
 from walsyncd.engine.follow.followed_database import FollowedDatabase
 from walsyncd.engine.threads.alarm import Alarm
 from walsyncd.errors import TransientError
 
-CHECK_S = 10.0  # a change that nobody has reported to this thread is seen after this time at the latest
 CALM_S = 1.0  # changes are examined after this time: thousands come together, and some are over at once
 WAITING_MAX = 1000  # reports; a receiver that is down for long must not fill the memory
 RETRY_S, RETRY_MAX_S = 2.0, 60.0
@@ -93,9 +93,11 @@ class Notifier:
         *,
         wall_ms: Callable[[], int] = clock.wall_ms,
         waiting_max: int = WAITING_MAX,
+        check_s: float = DEFAULT_LIMITS.notify_check_s,
     ) -> None:
         self._host = host
         self._waiting_max = waiting_max
+        self._check_s = check_s
         self._complaints = complaints
         self._wall_ms = wall_ms
         self._alarm = Alarm()
@@ -139,7 +141,7 @@ class Notifier:
         if complaints is None:
             return CALM_S
         is_news = self._compare(complaints)
-        moments = [now_s + CHECK_S]
+        moments = [now_s + self._check_s]
         if settings.heartbeat_url is not None:
             if is_news or now_s >= self._beat_due_s:
                 self._beat_due_s = now_s + settings.heartbeat_interval_s
@@ -197,7 +199,7 @@ class Notifier:
 
     def _deliver(self, url: str, now_s: float) -> None:
         """Send the waiting reports in order, until one is not accepted or the next heartbeat is due."""
-        until_s = time.monotonic() + CHECK_S
+        until_s = time.monotonic() + self._check_s
         while self._waiting and time.monotonic() < until_s and not self._alarm.is_stopped:
             try:
                 post(url, self._waiting[0])

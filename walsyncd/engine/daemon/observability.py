@@ -74,7 +74,7 @@ class Observability:
         )
         self._journal = environment.journal
         self._databases = databases
-        self.notifier = Notifier(socket.gethostname(), self._complaints)
+        self.notifier = Notifier(socket.gethostname(), self._complaints, check_s=environment.limits.notify_check_s)
         """The probe; its ``run`` is a thread of the daemon."""
         self._exporter: Exporter | None = None
         self._problem = ""
