@@ -68,6 +68,12 @@ def test_variables_of_unknown_sections_are_problems(monkeypatch: pytest.MonkeyPa
             "it belongs in [defaults] or [[database]]",
         ),
         ({"daemon": {"retention": "7d"}}, "daemon.retention", "no such key", "it belongs in [defaults]"),
+        (
+            {"daemon": {"retenton": "7d"}},
+            "daemon.retenton",
+            "no such key",
+            "did you mean retention, which belongs in [def",
+        ),
         ({"daemon": {"upload_max": 1}}, "daemon.upload_max", "no such key", "did you mean uploads_max?"),
         ({"daemon": {"xyz": 1}}, "daemon.xyz", "no such key", "known are state_dir, spool_bytes_max"),
         ({"database": [{}]}, "database[1].path", "is missing", "path of a SQLite file"),

@@ -59,7 +59,8 @@ COMMANDS = {
     "snapshot": Command("make a new base now", "walsyncd snapshot srv/app.db"),
     "scrub": Command("compare live files with what the replicas hold, now", "walsyncd scrub srv/app.db"),
     "takeover": Command(
-        "write again to databases that another daemon took, in a new generation", "walsyncd takeover srv/app.db"
+        "write again, in a new generation, to databases that another daemon has taken over",
+        "walsyncd takeover srv/app.db",
     ),
     "ls": Command("list databases, generations, bases, covered time, sizes", "walsyncd ls srv/app.db"),
     "restore": Command(

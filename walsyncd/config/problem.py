@@ -155,14 +155,16 @@ def _explain_shape(section: str) -> tuple[str, str]:
 
 
 def _suggest_key(location: Sequence[int | str]) -> str:
-    """Return a hint: the key with a similar spelling, or else the section that has this very key."""
+    """Return a hint: a key with a similar spelling, or else the sections that have this key or a similar one."""
     key, section = str(location[-1]), SECTIONS.get(str(location[0]))
     own = list(section.model_fields if section and len(location) > 1 else SECTIONS)
-    homes = [name for name, section in SECTIONS.items() if key in section.model_fields]
-    if homes and not get_close_matches(key, own, n=1):
-        titles = ["[[database]]" if home == "database" else f"[{home}]" for home in homes]
-        return f"it belongs in {' or '.join(titles)}"
-    return _suggest(key, own)
+    anywhere = {known for each in SECTIONS.values() for known in each.model_fields}
+    meant = key if key in anywhere else next(iter(get_close_matches(key, sorted(anywhere), n=1)), None)
+    if meant is None or get_close_matches(key, own, n=1):
+        return _suggest(key, own)
+    homes = (name for name, section in SECTIONS.items() if meant in section.model_fields)
+    titles = " or ".join("[[database]]" if home == "database" else f"[{home}]" for home in homes)
+    return f"it belongs in {titles}" if meant == key else f"did you mean {meant}, which belongs in {titles}?"
 
 
 def _suggest(word: str, known: Sequence[str]) -> str:

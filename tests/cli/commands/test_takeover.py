@@ -18,7 +18,7 @@ def test_what_nobody_took_goes_on_as_it_is(tmp_path: Path, capsys: pytest.Captur
         place.sync()
         before = place.row().generation
         assert main(["takeover", *place.config(), "app"]) == 0
-        assert capsys.readouterr().out == "app: it is ours already\n"
+        assert capsys.readouterr().out == "app: this daemon writes it already\n"
         assert place.row().generation == before
         assert main(["takeover", *place.config(), "other"]) == 1
         assert "it follows: app" in capsys.readouterr().err

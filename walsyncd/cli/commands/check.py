@@ -343,7 +343,8 @@ def _storage_findings(settings: Settings, how: StorageSettings) -> Iterator[Find
         yield Finding("problem", subject, error.message, error.hint)
         return
     for remark in remarks:
-        yield Finding("problem" if remark.is_problem else "note", subject, f"{remark.step}: {remark.text}", remark.hint)
+        text = remark.text if remark.text.startswith(f"{remark.step} ") else f"{remark.step}: {remark.text}"
+        yield Finding("problem" if remark.is_problem else "note", subject, text, remark.hint)
     if not any(remark.is_problem for remark in remarks):
         yield Finding("ok", subject, "can be reached, written and read")
 

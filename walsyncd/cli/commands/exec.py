@@ -11,17 +11,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command, after ``--``."""
     parser.description = (
         f"{parser.description}\n\n"
-        "It restores each configured file that is missing (patterns are not restored), runs the\n"
-        "daemon and COMMAND, and forwards signals to COMMAND. It ends with COMMAND's exit code,\n"
-        "after the daemon has shipped everything, or when stop_timeout and 30 s are over. If the\n"
-        "daemon fails, COMMAND goes on, stderr says so, and the daemon starts again. It can be\n"
-        "PID 1 of a container."
+        "It restores each configured file that is missing (patterns are not restored),\n"
+        "runs the daemon and COMMAND, and forwards signals to COMMAND. It ends with\n"
+        "COMMAND's exit code, after the daemon has shipped everything, or when\n"
+        "stop_timeout and 30 s are over. If the daemon fails, COMMAND continues, stderr\n"
+        "reports it, and the daemon starts again. It can be PID 1 of a container."
     )
     parser.add_argument("command_line", nargs=argparse.REMAINDER, metavar="COMMAND", help="after --: the application")
     parser.epilog = (
         f"{parser.epilog}\n\n"
-        "Otherwise the exit code is COMMAND's, 128 and the number of the signal that ended it, 127 if\n"
-        "there is no such command, or that of the restore that failed before COMMAND was started."
+        "Otherwise the exit code is COMMAND's, or 128 and the number of the signal that\n"
+        "ended it, or 127 if there is no such command, or that of a restore that failed\n"
+        "before COMMAND was started."
     )
 
 

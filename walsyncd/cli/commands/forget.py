@@ -51,9 +51,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add NAME|URL and --yes."""
     parser.description = (
         f"{parser.description}\n\n"
-        "Nothing can be restored afterwards. Remove the database from the configuration first,\n"
-        "or its file where a pattern found it, and run `walsyncd reload`. Versions that the\n"
-        "store keeps are deleted too; that takes s3:ListBucketVersions and s3:DeleteObjectVersion."
+        "Nothing can be restored afterwards. Remove the database from the configuration\n"
+        "first, or its file where a pattern found it, and run `walsyncd reload`.\n"
+        "Versions that the store keeps are deleted too, which takes\n"
+        "s3:ListBucketVersions and s3:DeleteObjectVersion."
     )
     parser.add_argument("replica", metavar="NAME|URL", help="a database's name, or the URL of its folder")
     parser.add_argument("--yes", action="store_true", help="do not ask")

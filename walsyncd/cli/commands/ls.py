@@ -48,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--commits",
         action="store_true",
-        help="count them too, with bridges and what was stored again for a base; "
+        help="count the commits, with bridges and what was stored again for a base; "
         "reads the ends of segments, and compacted epochs whole",
     )
     parser.add_argument("--timeline", action="store_true", help="draw covered time, as on a terminal")
@@ -78,6 +78,8 @@ def run(args: argparse.Namespace) -> int:
         if args.timeline or sys.stdout.isatty():
             for replica, generations in found:
                 _draw(replica, generations)
+        if not found and not failures:
+            say("walsyncd: note: nothing is stored there", file=sys.stderr)
         if len(found) > 1:
             print(_summary([generations for _, generations in found]))
     if failures:

@@ -63,12 +63,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "-o", "--output", type=Path, required=True, metavar="FILE", help="the file to write; - is standard output"
     )
     parser.add_argument(
-        "--all", action="store_true", help="all databases below the configured storage, or the URL, into a folder"
+        "--all",
+        action="store_true",
+        help="restore all databases of the configured storage, or below the URL, into the folder FILE",
     )
     moment = parser.add_mutually_exclusive_group()
-    moment.add_argument("--at", metavar="TIME", help="RFC 3339, or 'YYYY-MM-DD HH:MM:SS' in local time")
-    moment.add_argument("--position", metavar="GEN/EPOCH/FRAME", help="exactly this commit")
-    parser.add_argument("--generation", metavar="G", help="from this generation (default: the newest that fits)")
+    moment.add_argument(
+        "--at", metavar="TIME", help="restore the last commit by then: RFC 3339, or 'YYYY-MM-DD HH:MM:SS' in local time"
+    )
+    moment.add_argument("--position", metavar="GEN/EPOCH/FRAME", help="restore exactly this commit")
+    parser.add_argument(
+        "--generation", metavar="G", help="restore from this generation (default: the newest that fits)"
+    )
     existing = parser.add_mutually_exclusive_group()
     existing.add_argument("--force", action="store_true", help="replace FILE if it exists and nobody has it open")
     existing.add_argument(
@@ -84,10 +90,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="take the nearest position before a target that is not covered",
     )
-    parser.add_argument(
-        "--owner", metavar="USER[:GROUP]", help="who it belongs to (default: as before, or as its folder)"
-    )
-    parser.add_argument("--mode", metavar="MODE", help="its permissions, as in 0640 (default: as before, or 0600)")
+    parser.add_argument("--owner", metavar="USER[:GROUP]", help="owner of FILE (default: as before, or as its folder)")
+    parser.add_argument("--mode", metavar="MODE", help="permissions of FILE, as in 0640 (default: as before, or 0600)")
     parser.add_argument(
         "--confine",
         action="store_true",
@@ -96,7 +100,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--follow",
         action="store_true",
-        help="keep FILE up to date for readers until stopped; goes on with what is there",
+        help="keep FILE up to date for readers until stopped; continues with a file that is there",
     )
     parser.add_argument(
         "--interval", type=float, default=1.0, metavar="SECONDS", help="how often --follow looks (default: 1)"

@@ -17,11 +17,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """NAME…, --timeout and --json."""
     parser.description = (
         f"{parser.description}\n\n"
-        "The daemon reads each database file, at 64 MiB a second at most, and compares every\n"
-        "page with a hash of what a restore would give. Storage is not read. Pages that\n"
-        "differ are shipped as they are now, and positions since the last comparison that\n"
-        "found nothing are suspect. In a database without a WAL a page counts as different only\n"
-        "at a moment when nobody writes and all that was committed is shipped."
+        "The daemon reads each database file, at 64 MiB a second at most, and compares\n"
+        "every page with a hash of what a restore would give. Storage is not read. Pages\n"
+        "that differ are shipped as they are now, and positions since the last\n"
+        "comparison that found nothing are suspect. In a database without a WAL a page\n"
+        "counts as different only at a moment when nobody writes and all that was\n"
+        "committed is shipped."
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help="databases (default: all)")
     parser.add_argument(

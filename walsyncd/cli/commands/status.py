@@ -76,16 +76,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add NAME…, --state, --json, --watch, --max-lag."""
     parser.description = (
         f"{parser.description}\n\n"
-        "A database is following when each of its commits goes to storage, copying base\n"
-        "while a full copy is made beside that, degraded when its history broke off and\n"
-        "a new generation is due, missing, refused (no permission) or failing (it can't\n"
-        "be read) while it is suspended and tried again, stopped while no daemon runs.\n"
-        "What a pattern matches and can't be a database (a link, a folder, no SQLite\n"
-        "file) is suspended as long as it is one of these.\n"
-        "LAG is the age of the oldest commit that is not stored, or for how long nobody\n"
-        'has looked although a look was due, or "up to" the time for which it has not\n'
-        "been followed. Below the table are the cause and what helps, and a summary at the\n"
-        "end. What needs attention is first."
+        "The state of a database is one of these:\n"
+        "  new             no look at it has ended yet\n"
+        "  following       each of its commits goes to storage\n"
+        "  copying base    the same, while a full copy is made\n"
+        "  degraded        its history broke off, and a new generation is due\n"
+        "  missing         there is no such file\n"
+        "  refused         it may not be read; it is tried again\n"
+        "  failing         it can't be read now; it is tried again\n"
+        "  suspended       it matches a pattern and can't be a database: a link, a\n"
+        "                  folder, no SQLite file\n"
+        "  stopped         no daemon runs\n"
+        "  not configured  the journal knows it from before\n\n"
+        "LAG is the age of the oldest commit that is not stored, or the time for which\n"
+        'a look has been overdue ("not looked at"), or, after "up to", the time for\n'
+        "which the database has not been followed. Causes, remedies and a summary are\n"
+        "below the table. Databases that need attention come first."
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help="databases, by name or pattern (default: all)")
     parser.add_argument(

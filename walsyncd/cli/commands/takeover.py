@@ -19,5 +19,5 @@ def run(args: argparse.Namespace) -> int:
 
     answer = call(settings_from(args).daemon.state_dir, {"op": "takeover", "names": args.names})
     for name in args.names:
-        say(f"{name}: {'a new generation begins here' if name in answer['taken'] else 'it is ours already'}")
+        say(f"{name}: {'a new generation begins here' if name in answer['taken'] else 'this daemon writes it already'}")
     return 0

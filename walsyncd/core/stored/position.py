@@ -39,7 +39,7 @@ def parse_position(text: str) -> Position:
     if match is None or not is_generation(match[1]):
         raise UsageError(
             f"position {text!r} is not GENERATION/EPOCH/FRAME",
-            hint="for example 20261122T105600Z-3f9c1a2b/00000001/0000002a; `walsyncd ls` shows them",
+            hint="for example 20261122T105600Z-3f9c1a2b/00000001/0000002a, as `walsyncd sync` and `ls --json` print it",
         )
     return Position(match[1], int(match[4], 16), int(match[5], 16))
 

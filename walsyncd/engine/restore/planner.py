@@ -28,7 +28,7 @@ from walsyncd.core.stored.position import Position
 from walsyncd.core.stored.segment import Commit
 from walsyncd.engine.restore.bridge_reader import read_bridge, stored_bridge, suspecting_bridge
 from walsyncd.engine.restore.commit_times import ObjectCommits, commits_of
-from walsyncd.engine.restore.replica import DamagedError, Replica
+from walsyncd.engine.restore.replica import EMPTY_HINT, DamagedError, Replica
 from walsyncd.errors import (
     CorruptError,
     ForkError,
@@ -258,7 +258,7 @@ def _error_of(refusal: Refusal, replica: Replica) -> WalsyncdError:
     nearest += [f"nearest after: {refusal.after}"] if refusal.after else []
     message = "; ".join([f"restore {replica.url}: {refusal.message}", *nearest])
     if refusal.reason is Reason.EMPTY:
-        return NothingToRestoreError(message)
+        return NothingToRestoreError(message, hint=EMPTY_HINT)
     hint = "--allow-partial restores the nearest position before" if refusal.before else ""
     return (ForkError if refusal.reason is Reason.FORK else TargetError)(message, hint=hint)
 

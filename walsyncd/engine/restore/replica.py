@@ -37,6 +37,7 @@ from walsyncd.errors import CorruptError, MissingError, NewerFormatError, Refuse
 
 ATTEMPTS_MAX = 6  # with core.backoff's delays half a minute at most: a restore that fails can be run again
 OBJECTS_MAX = 2_000_000  # of one listing: about 700 MB; what a replica keeps is some thousands
+EMPTY_HINT = "is the name or the URL right? `walsyncd ls` lists what is stored"
 FOLDERS_DEEP_MAX = 64  # of a name below the prefix: 900 bytes of names are not deeper in practice
 
 T = TypeVar("T")

@@ -35,7 +35,7 @@ from walsyncd.engine.restore.bridge_reader import read_bridges
 from walsyncd.engine.restore.damage_report import DamageReport, damage_report
 from walsyncd.engine.restore.epoch_reader import EpochReader
 from walsyncd.engine.restore.planner import REPLANS_MAX, RestoreRequest
-from walsyncd.engine.restore.replica import Replica
+from walsyncd.engine.restore.replica import EMPTY_HINT, Replica
 from walsyncd.engine.restore.restorer import restore_request
 from walsyncd.errors import (
     CorruptError,
@@ -82,7 +82,7 @@ def verify(replica: Replica, *, quick: bool = False, scratch: Path | None = None
     for generation in replica.generations():
         result.add(_verify_with_retries(replica, generation, quick=quick, sound=head.base if head else None))
     if not result.generations:
-        raise NothingToRestoreError(f"verify {replica.url}: the replica is empty")
+        raise NothingToRestoreError(f"verify {replica.url}: the replica is empty", hint=EMPTY_HINT)
     if not result.bases:
         result.problems.append("nothing can be restored: no generation has a finished base")
     if head is not None and not result.problems:

@@ -82,7 +82,7 @@ _ACTIONS: Mapping[str, str] = {  # the names in AWS's policies; those of other s
     "ListMultipartUploads": "s3:ListBucketMultipartUploads",
 }
 _REGION_HINT = "set [storage] region to the bucket's region"
-ADDRESS_HINT = "check that an S3 store runs there Else correct [storage] endpoint_url"
+ADDRESS_HINT = "check that an S3 store runs there, or correct [storage] endpoint_url"
 _CERTIFICATE_HINT = "set ca_file in [storage], or AWS_CA_BUNDLE, to a file with the certificate of its authority"
 
 _EXPIRED_HINT = "the credentials have expired: renew them at their source; they are read again at every attempt"
