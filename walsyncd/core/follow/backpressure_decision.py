@@ -67,7 +67,7 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class SeenIndex:
-    """What one look at the wal-index shows.
+    """The result of one look at the wal-index.
 
     ``index`` is None if the header is not whole. ``marks`` are the values of all read marks, whole header or not; none
     if the -shm is too short. ``is_used``: a process holds the DMS byte by a POSIX lock. ``is_named``: the path names
@@ -91,7 +91,7 @@ class SeenIndex:
 
 @dataclass(frozen=True, slots=True)
 class HoldState:
-    """What is remembered of one -shm from look to look.
+    """The memory of one -shm, from look to look.
 
     ``frames`` is how far the incarnation with ``salts`` has come. ``restart_frames`` is how far the one before had come
     when the WAL restarted; 0 if no restart was seen. ``is_over``: nothing is locked again in this incarnation.
@@ -108,7 +108,7 @@ class HoldState:
     held: Held | None = None
 
     def after(self, seen: SeenIndex) -> HoldState:
-        """What is known after a look."""
+        """Return the memory after this look."""
         moved_ms = seen.now_ms if seen.is_written else self.moved_ms
         index = seen.index
         if index is None:

@@ -1,4 +1,4 @@
-"""What the looks at a database have found so far, beyond the follow state. A look takes one and returns the next.
+"""The findings of the looks at a database, beyond the follow state. A look takes one and returns the next.
 
 None of it outlives the process. A start of the daemon begins without evidence, and so does a database whose spool was
 taken back. A new generation begins with what was seen when it began.
@@ -39,7 +39,7 @@ class Scanned:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What one look hands on to the next.
+    """The findings that one look hands on to the next.
 
     ``verified``: this run of the daemon has seen that the WAL still holds what was shipped of it. ``mark`` belongs to
     the follow state's cursor. ``provisional`` is the last count that was believed because an event had not come; the

@@ -134,7 +134,7 @@ class BegunEpoch:
 
 @dataclass(frozen=True, slots=True)
 class FollowState:
-    """What must be known to follow one database; see the head of this file."""
+    """The state that is needed to follow one database; see the head of this file."""
 
     stream: Stream
     cursor: Cursor | None

@@ -1,4 +1,4 @@
-"""Why a generation ends: a kind from a bounded set, and the facts that its text is built from.
+"""The reason why a generation ends: a kind from a bounded set, and the facts that its text is built from.
 
 The kind is stored in the journal and is the label of a metric. Code decides by the kind and the facts, never by the
 text, so the text can be reworded.

@@ -19,7 +19,7 @@ def _at_once() -> bool:
 
 @dataclass(frozen=True, slots=True)
 class NextGeneration:
-    """What is known of the generation that follows the current one; moments are monotonic seconds.
+    """The generation that follows the current one, as far as it is known; moments are monotonic seconds.
 
     ``reason`` is why it begins; it is empty if no generation ended. ``may_begin`` is asked before it begins: if the
     spool was dropped, for example, a generation does not begin before storage is back. ``is_doubtful``: somebody may

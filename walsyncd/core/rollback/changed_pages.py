@@ -42,7 +42,7 @@ from walsyncd.core.sqlite.dbheader import DatabaseHeader, parse_database_header
 from walsyncd.core.sqlite.freelist import all_free_pages
 from walsyncd.core.sqlite.rollback_journal import JournalFault, RollbackJournal
 
-STEPS_MAX = 4096  # transactions between two states; more of them change so much that a scan is as good
+STEPS_MAX = 4096  # transactions between two states; after more of them, a scan of all pages is as cheap
 
 _FREELIST = struct.Struct(">2I")
 _FREELIST_AT = 32

@@ -49,13 +49,13 @@ class JournalNow(StrEnum):
     """What -journal is at a quiet moment, when the database file is in a committed state."""
 
     ABSENT = "absent"
-    IDLE = "idle"  # it exists and nobody writes to it: PERSIST
+    IDLE = "idle"  # it exists, and no writer uses it PERSIST
     IN_USE = "in use"  # somebody holds RESERVED, and has written nothing to the database yet
 
 
 @dataclass(slots=True)
 class JournalTrail:
-    """What the events since the last committed state show. It must be given every event in queue order."""
+    """The events since the last committed state, and what they show. It must be given every event in queue order."""
 
     doubt: Doubt | None = None
     """The first reason for doubt since the last ``restart``."""

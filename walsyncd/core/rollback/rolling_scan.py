@@ -21,7 +21,10 @@ from walsyncd.core.sqlite.arrays import np
 
 
 class RollingScan:
-    """What is left to be read. It begins at a quiet moment, with the size and the change counter of that moment."""
+    """The pages of a scan that are left to be read.
+
+    It begins at a quiet moment, with the size and the change counter of that moment.
+    """
 
     def __init__(self, counter: int, page_count: int) -> None:
         self.counter = counter
@@ -29,7 +32,7 @@ class RollingScan:
         self.page_count = page_count
         """The size of the database at the last quiet moment."""
         self.passes = 0
-        """How many passes have begun."""
+        """The number of passes that have begun."""
         self._changed: PageNumbers = np.arange(1, page_count + 1, dtype=np.uint32)
 
     def add(self, changed: ChangedPages) -> bool:

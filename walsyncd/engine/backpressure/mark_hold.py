@@ -143,7 +143,7 @@ class MarkHold:
             return
         seen = self._see(shm, now_ms)
         self._state = self._state.after(seen)
-        if seen.index is None:  # a lock of which nobody knows the incarnation could not be void
+        if seen.index is None:  # otherwise the lock could not be void: nobody would know its incarnation
             unlock_mark(shm, mark)
             return
         self._state = replace(self._state, held=Held(mark, seen.index.salts, now_ms, seen.index_bytes))

@@ -59,7 +59,7 @@ MESSAGE_BYTES_MAX = 1 << 16
 EXIT_CLOSED, EXIT_SILENT, EXIT_HUNG = 0, 3, 4
 HANG_LOOK_S = 0.5
 PRIORITY = 1  # the lowest of real time
-HANG_LOOKS = 5  # looks are counted, so that a machine that slept has no call that hangs
+HANG_LOOKS = 5  # the watch counts its looks, so a machine that slept makes no call seem to hang
 
 
 class MarkProcess:

@@ -71,7 +71,7 @@ class FinishedBase:
 
 @dataclass(frozen=True, slots=True)
 class CopyWait:
-    """What a base waits for before its next step: an answer or a moment of the monotonic clock, whichever is first."""
+    """The wait of a base before its next step: for an answer or a moment of the monotonic clock, whichever is first."""
 
     answer: Future[Any] | None = None
     until_s: float = 0.0
@@ -86,7 +86,7 @@ Steps: TypeAlias = Generator[CopyWait, None, T]
 
 @dataclass(frozen=True, slots=True)
 class CopyContext:
-    """What a base copy needs from its surroundings.
+    """The surroundings of a base copy.
 
     ``submit`` runs a task in the uploads' pool once the database is ours to write and that many bytes may be sent.
 
@@ -189,7 +189,7 @@ class BaseCopy:
         metadata = {ID_METADATA: hashlib.sha256(part.body).hexdigest()}
         storage = self._world.storage
         etag = yield from self._ask(lambda: storage.put(self._key, part.body, metadata=metadata), len(part.body))
-        # It can't be resumed, so that it is stored is noted with its manifest.
+        # It can't be resumed, so the journal notes only with the manifest that it is stored.
         return FinishedBase(self._row, self._plan, len(part.body), etag, part.ranges)
 
     # -- a large one: parts -----------------------------------------------------------------------------------------
@@ -321,7 +321,8 @@ class BaseCopy:
         """Return the object's ETag if the upload is gone because it was completed and the answer was lost.
 
         A part that was replaced after that Complete makes the object useless: it may hold the previous part, and its
-        ranges are then not where the journal says. So does what nobody has taken in, if all of it has to be.
+        ranges are then not where the journal says. So does a part that no map has taken in, if all parts must be taken
+        in.
         """
         found = yield from self._ask(lambda: self._world.storage.head(self._key))
         is_other = found is None or found.metadata.get(ID_METADATA) != self._row.token

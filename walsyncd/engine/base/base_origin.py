@@ -1,4 +1,4 @@
-"""Where a base begins, what takes in the bytes that it copies, and whether it can still become one."""
+"""The origin of a base: where it begins, what takes in the copied bytes, and whether it can still become a base."""
 
 from __future__ import annotations
 

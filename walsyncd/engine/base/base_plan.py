@@ -1,4 +1,4 @@
-"""What a base under way relies on, as the journal keeps it, and whether an earlier run's base can be continued."""
+"""The plan of a base under way, which the journal keeps, and whether an earlier run's base can be continued."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from walsyncd.core.stored.position import Position
 
 @dataclass(frozen=True, slots=True)
 class BasePlan:
-    """What must be unchanged for a base under way to continue: the file, the boot, and the first frame to apply (S)."""
+    """What must not change while a base is under way: the file, the boot, and the first frame to apply (S)."""
 
     generation: str
     epoch: int

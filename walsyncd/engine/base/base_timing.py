@@ -16,7 +16,7 @@ from walsyncd.engine.follow.followed_database import FollowedDatabase
 
 @dataclass(slots=True)
 class _Work:
-    """What a restore would apply to the newest base: the stored bytes since it was taken.
+    """The work of a restore after the newest base: the stored bytes since it was taken.
 
     What was stored again for a base (``content.epoch_start``) counts as part of that base.
     """

@@ -54,7 +54,7 @@ class CopyQueue:
         self._take = take
         self._limits = limits
         self._alarm = Alarm()
-        self._lock = RevocableLock()  # a file is looked at under it
+        self._lock = RevocableLock()  # files are looked at while it is held
         self._due: DueQueue[int] = DueQueue()  # ids of databases that were not due yet when last checked
         self._ripe: dict[int, dict[int, float]] = {}  # by size class: the databases that are due, and since when
         self._wanted: dict[int, FollowedDatabase] = {}
@@ -63,7 +63,7 @@ class CopyQueue:
 
     @property
     def is_stopping(self) -> bool:
-        """Whether everything shall be left as it is, for the next run."""
+        """Whether the thread is to end and leave everything for the next run."""
         return self._alarm.is_stopped
 
     def in_flight_max(self) -> int:

@@ -1,8 +1,8 @@
 """How often a file is copied whole where nothing else stores its changes: an encrypted one with a rollback journal.
 
 Each change asks for a copy of all of it. Without a pace a file of 47 MB with a commit every 3 s would be uploaded
-twenty times a minute. So after each copy the database rests, in proportion to what that copy has cost. Who waits for
-what is committed now, as ``sync`` does, ends the rest.
+twenty times a minute. So after each copy the database rests, in proportion to what that copy has cost. A caller that
+waits for what is committed now, as ``sync`` does, ends the rest.
 
 A copy that begins at the end of a rest may meet a commit. It is given up at once, and begun again once: no moment for a
 copy is better than that after a commit.
@@ -57,7 +57,7 @@ class WholeCopies:
         self._asked: set[int] = set()
 
     def begin(self, tracked: FollowedDatabase) -> BegunCopy:
-        """Note that a copy begins. Who has asked until now waits for this one."""
+        """Note that a copy begins. The callers that have asked until now wait for this one."""
         with self._lock:
             is_asked = tracked.row_id in self._asked
             self._asked.discard(tracked.row_id)
@@ -85,7 +85,7 @@ class WholeCopies:
             self._asked.add(tracked.row_id)
 
     def begins_again(self, tracked: FollowedDatabase) -> bool:
-        """Whether the last copy was given up, and none before it since the last complete one."""
+        """Whether the last copy was the first one to be given up since a complete one."""
         with self._lock:
             rest = self._rests.get(tracked.row_id)
             return rest is not None and rest.given_up == 1

@@ -110,7 +110,7 @@ def step_if_over(reader: SourceReader, state: FollowState) -> Step | None:
 
 
 def why_not_appendable(stream: Stream, page_size: int) -> Gap | None:
-    """Return why frames of that page size can't follow in the stream's epoch, or None if they can."""
+    """Return why frames of this page size can't be appended to the stream's epoch, or None if they can."""
     if stream.stamp is not None and stream.stamp.page_size != page_size:
         text = "the page size changed from {before} to {now} bytes"
         return Gap.of(GapKind.CHANGED, text, before=stream.stamp.page_size, now=page_size)
@@ -130,7 +130,7 @@ def _forked(reader: SourceReader, cursor: Cursor) -> Step:
 
 
 def _is_index_used(reader: SourceReader, copy: Copy) -> bool:
-    """Whether a wal-index that nobody seems to use has more frames than the WAL's chain, and continues counting.
+    """Whether the wal-index has more frames than the WAL's chain, and still counts, although nobody seems to use it.
 
     A process that opens and closes the -shm by itself drops SQLite's locks (fcntl(2)). The chain is read again after
     the wal-index, because the frames of a commit are in the WAL before it is published.

@@ -1,4 +1,4 @@
-"""What a look needs besides the database's own files."""
+"""The surroundings of a look: everything that it needs besides the database's own files."""
 
 from __future__ import annotations
 
@@ -45,7 +45,8 @@ class Environment:
     leaves_in_s: Callable[[int], float] = lambda _database_id: 0.0
     read_ahead: ReadAhead = field(default_factory=ReadAhead)
     proofs: Counter[str] = field(default_factory=Counter[str])
-    """How often each rule decided at the end of a WAL's incarnation (``Step.decided_by``). The follower counts."""
+    """The number of times that each rule decided at the end of a WAL's incarnation (``Step.decided_by``). The follower
+    counts."""
     whole_scans: Counter[str] = field(default_factory=Counter[str])
     """How often all pages of a large file in rollback mode were read, by database. The follower counts."""
 

@@ -66,10 +66,11 @@ class EventPump:
         self._schedule = schedule
         self._stall_detector = stall_detector or StallDetector()
         self._lock = RevocableLock()
-        # What is being taken in. A thread that hangs in one database's event leaves the others to its successor.
+        # The databases whose events are being taken in. A thread that hangs in one database's event leaves the others
+        # to its successor.
         self._events: deque[Event] = deque()
         self._touched: dict[int, FollowedDatabase] = {}
-        self._urgent: set[int] = set()  # more than writes to its WAL happened to these
+        self._urgent: set[int] = set()  # something else than a write to the WAL happened to these
         self._unread: dict[int, FollowedDatabase] = {}  # a commit of these was written and not published
         self._appears = False
         self._drains = Drains()
@@ -196,7 +197,7 @@ class EventPump:
 
     def run(self) -> None:
         """Run the thread until ``stop``."""
-        is_left = bool(self._touched)  # by a thread before this one, which hangs in an event
+        is_left = bool(self._touched)  # taken in by an earlier thread, which hangs in an event
         checked_s = drained_s = -RECHECK_S
         quick_drains = 0
         while not self._stopping:

@@ -72,7 +72,7 @@ class BaseNeed:
     begun_epoch: int = 0
     """The last epoch that was begun for a base, or 0 if none was."""
     begun_bytes: int = 0
-    """The stored size of the transaction that it began with."""
+    """The stored size of that epoch's first transaction."""
     unbased_since_s: float | None = None
     """Since when there is a change that is in no base, where only bases store changes (monotonic)."""
     problem: str = ""
@@ -87,7 +87,7 @@ class BaseNeed:
         return self.begun_bytes if (epoch, frame) == (self.begun_epoch, 0) else 0
 
     def can_begin(self, state: FollowState | None) -> bool:
-        """Whether to ask for a base now that is wanted, or that has waited for a restart of the WAL."""
+        """Whether to request a base now: one is wanted, or has waited for a restart of the WAL."""
         if state is None or self.under_way:
             return False
         if self.awaits_restart:
@@ -216,7 +216,7 @@ class FollowedDatabase:
     def end_generation(self, following: NextGeneration, *, is_doubtful: bool = False) -> None:
         """Drop everything that belongs to the generation, and suspend its WAL pairs. ``following`` is the next one.
 
-        ``is_doubtful``: see ``NextGeneration``. So it is if pages that somebody wrote over are known.
+        ``is_doubtful``: see ``NextGeneration``. It is also true if pages are known that somebody wrote over.
         """
         state = self.bridge.old if self.bridge is not None else self.state
         is_doubtful = is_doubtful or (state is not None and state.overwritten is not None)
@@ -334,7 +334,7 @@ class FollowedDatabase:
     # -- who waits --------------------------------------------------------------------------------------------------
 
     def do_interrupts(self) -> None:
-        """Do what other threads want first. What the journal prevents stays; what meets a fault is given up."""
+        """Carry out the interrupts. One that the journal prevents stays; one that meets a fault is given up."""
         while (then := self.mailbox.next_interrupt()) is not None:
             try:
                 with boundary("interrupt", database=self.name):
@@ -345,7 +345,7 @@ class FollowedDatabase:
             self.mailbox.interrupt_done()
 
     def other_path_error(self) -> RefusedError | None:
-        """Why nothing that is committed arrives, or None if that is not so."""
+        """Return the error if the application uses another path, so that no commit arrives, or None."""
         found = self.other_path
         return RefusedError(found.cause, hint=found.remedy) if found.is_certain else None
 
@@ -359,7 +359,7 @@ class FollowedDatabase:
         return self.base.problem, base_remedy
 
     def answer(self, asked: int) -> None:
-        """Everything committed when the first ``asked`` requests came is in the state, if anything arrives at all."""
+        """Answer the first ``asked`` requests: all that was committed when they came, and arrives, is in the state."""
         if (error := self.other_path_error()) is not None:
             self.fail_requests(error)
         for request in self.mailbox.take(asked):

@@ -1,4 +1,4 @@
-"""What must be seen once after a start of the daemon, before the WAL is believed to continue where we stopped.
+"""The checks after a start of the daemon, before the WAL is believed to continue where the last run stopped.
 
 - The database is the file that we followed, else it is a gap. If it was written since, that was a checkpoint if
   nBackfill or the salts have changed too.
@@ -56,7 +56,7 @@ def _resumed(now: FileFacts, then: FileFacts) -> bool:
 
 
 def _is_settled(reader: SourceReader, facts: FileFacts, state: FollowState, seen: Observation) -> bool:
-    """Whether the frames after ours will also be there for the next opener."""
+    """Whether the frames after ours will still be there for the next opener."""
     if facts.boot_id == state.file.boot_id or seen.holder is DmsHolder.LIVE:
         return True
     now_ms, since_ms = reader.environment.monotonic_ms(), reader.evidence.quiet_since_ms

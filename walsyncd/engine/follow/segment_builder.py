@@ -193,7 +193,7 @@ class SegmentBuilder:
                 hint="raise spool_bytes_max above the largest transaction, or commit more often",
             )
         missing = self._journal.disk.missing_bytes()
-        if not 0 < missing <= size:  # there is room, or something else took it
+        if not 0 < missing <= size:  # enough room is left, or something else has taken it
             return
         if self._journal.spool_bytes() > size:
             raise StateError(

@@ -32,7 +32,7 @@ from walsyncd.core.sqlite.dbheader import parse_database_header
 
 
 class Hindrance(Enum):
-    """Why what is read now would not be a committed state, or why what was read is none."""
+    """The reason why a read now would not give a committed state, or why a read did not."""
 
     WRITER = "a writer is in the middle of a transaction"
     HOT = "a rollback journal waits to be played back"
@@ -63,7 +63,7 @@ class FileTimes:
 
 
 class FileLooks(Protocol):
-    """What can be seen of the database at this moment. Each look is a single one."""
+    """The looks at a database, each of this moment alone."""
 
     def events(self) -> int:
         """Take in the queued events. Returns how many of the database itself there have been, losses counted too."""
@@ -89,7 +89,7 @@ class FileLooks(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class MomentStart:
-    """What the looks before the first page showed: a committed state, unless something happens to it from now on."""
+    """The looks before the first page: they showed a committed state, unless something happens to it from now on."""
 
     page_1: bytes
     times: FileTimes

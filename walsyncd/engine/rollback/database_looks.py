@@ -20,7 +20,7 @@ class DatabaseLooks:
         self._file = file
         self._page_size = page_size
         self.last_facts: FileFacts | None = None
-        """What the follow state keeps of the file, as of the last ``times``."""
+        """The facts about the file that the follow state keeps, from the last call of ``times``."""
 
     def events(self) -> int:
         """See ``FileLooks``."""

@@ -40,7 +40,7 @@ from walsyncd.engine.rollback.transaction_pause import TransactionPause
 from walsyncd.engine.rollback.whole_scans import WholeScans
 from walsyncd.errors import WalsyncdError
 
-RECHECK_S = 1.0  # while the scan thread is at work; it wakes the follower when it is done
+RECHECK_S = 1.0  # the look's pause while the scan thread works, which wakes the follower when it is done
 EVENTS_S = 0.005  # one commit causes up to thirty events
 
 _OPEN = "any process that opens the database ends it: `sqlite3 FILE 'SELECT 1 FROM sqlite_master'`"
@@ -50,7 +50,7 @@ COPIED_WHOLE = (
     "encrypted and does not say how large its pages are "
     "(PRAGMA journal_mode=WAL ships what changed, in an encrypted database too)"
 )
-# Why no scan has a result, with the remedy, and whether that is reported at once or only after a while.
+# Why no scan has a result, with the remedy, and whether it is reported at once or only after a while.
 TROUBLES = {
     Hindrance.HOT: (f"a process was killed while it wrote; {_OPEN}", True),
     Hindrance.SUPER_JOURNAL: (f"a process was killed just after its commit; {_OPEN}", True),
@@ -65,13 +65,14 @@ TROUBLES = {
     Hindrance.SHORT: ("the file is damaged: `sqlite3 FILE 'PRAGMA integrity_check'` says more", True),
 }
 
-# What ends with an event of the file or its journal: a scan is tried then, however long the next one was to wait.
+# The hindrances that end with an event of the file or its journal. A scan is tried then, however long the next one was
+# to wait.
 UNREAD = {Hindrance.HOT, Hindrance.SUPER_JOURNAL, Hindrance.WRITER, Hindrance.EMPTY, Hindrance.SHORT}
 
 
 @dataclass(frozen=True, slots=True)
 class _Closing:
-    """A stored base, which begins at ``start``, and what is to be done once a scan has shipped what it lacks."""
+    """A stored base, which begins at ``start``, and the call to make once a scan has shipped what it lacks."""
 
     reading: BaseEntries
     start: Position
@@ -89,7 +90,7 @@ class DatabaseScans:
         self._scanning = Scanning(tools, tracked)
         self._closing: _Closing | None = None
         self._compared: int | None = None
-        """How many events of the file there had been at the moment whose content is shipped; None if not known."""
+        """The number of the file's events up to the moment whose content is shipped; None if it is not known."""
         self._facts: FileFacts | None = None
         """The file's size and times at that moment, or None if they are in the follow state."""
         self._journal_use = JournalUse(tracked.name)

@@ -1,9 +1,9 @@
 """One scrub of a database without a WAL: its file is compared with what the page map says that the replica holds.
 
-1. All pages are read, at the pace of scans and whatever is written meanwhile. A page that has the map's entry at any
-   time since the scrub began is what the replica holds.
-2. The others are read again at a committed moment whose content is shipped (``shipped_moment``). A page that differs
-   then was changed by nobody who commits.
+1. All pages are read at the pace of scans, while writers may write. A page that has the map's entry at any time since
+   the scrub began is what the replica holds.
+2. The others are read again at a committed moment whose content is shipped (``shipped_moment``). A page that still
+   differs was not changed by a commit.
 
 The bytes of free leaves are no part of the database. A transaction that was rolled back may leave others there without
 any commit, so they are no difference.
@@ -51,7 +51,7 @@ UNFIT = {
     Hindrance.SHORT,
 }
 
-_Differing: TypeAlias = "Generator[ScanWait, None, tuple[PageNumbers, int]]"  # and how many were compared
+_Differing: TypeAlias = "Generator[ScanWait, None, tuple[PageNumbers, int]]"  # and the number of pages compared
 
 
 @dataclass(frozen=True, slots=True, eq=False)

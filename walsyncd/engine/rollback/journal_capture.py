@@ -24,9 +24,9 @@ from walsyncd.adapters.files.source import OpenFile, Role, open_file, side_path
 from walsyncd.core.rollback.journal_trail import Doubt, FileEvent, JournalNow, JournalTrail
 from walsyncd.errors import WalsyncdError
 
-JOURNALS_MAX = 64  # descriptors held for one database: more transactions than that between two scans need a full one
+JOURNALS_MAX = 64  # descriptors held for one database; after more transactions than that the next scan reads every page
 ENTRIES_MAX = 4096
-HELD_BYTES_MAX = 256 << 20  # of deleted journals, whose disk space is in use as long as they are held
+HELD_BYTES_MAX = 256 << 20  # bytes of deleted journals, which take up disk space as long as they are held
 MARK_TRIES = 3
 
 _ENDS = {FileEvent.JOURNAL_CREATED_UNHELD, FileEvent.JOURNAL_DELETED, FileEvent.JOURNAL_DELETED_UNHELD}
@@ -54,7 +54,7 @@ class CaptureMark:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Captured:
-    """What happened between two marks. ``doubt``: why the journals do not account for it.
+    """The changes between two marks. ``doubt`` is why the journals do not account for them.
 
     ``journals`` have been deleted; the caller closes them. ``runs``: how often the database was written during each
     (``JournalTrail``). ``is_kept_written``: the journal that exists was written, and ``kept_runs`` are those during it.
@@ -66,7 +66,7 @@ class Captured:
     is_kept_written: bool = False
     kept_runs: int = 0
     is_passing: bool = False
-    """The doubt is only that a writer uses the journal just now."""
+    """Whether the only doubt is that a writer uses the journal just now."""
 
 
 @dataclass(slots=True)
@@ -80,7 +80,7 @@ class JournalCapture:
     held_bytes_max: int = HELD_BYTES_MAX
     _entries: list[_Entry] = field(default_factory=list)
     _dropped: int = 0  # entries before the first of ``_entries``
-    _base: JournalNow | None = None  # what -journal was before the first of them, or None without a known state
+    _base: JournalNow | None = None  # the state of -journal before the first of them, or None without a known state
     _unknown: Doubt = Doubt.JOURNAL_UNKNOWN  # why there is no known state
     _origin: int = 0  # counts the known states, each of which ends the ones before
     _journal_events: int = 0

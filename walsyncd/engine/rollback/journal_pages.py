@@ -47,7 +47,7 @@ class KnownState:
 
 @dataclass(frozen=True, slots=True)
 class JournalSource:
-    """How to get at the files of one database: ``open`` opens the database, and ``drain`` takes in queued events."""
+    """Access to the files of one database: ``open`` opens the database, and ``drain`` takes in queued events."""
 
     capture: JournalCapture
     open: Callable[[], OpenFile | None]
@@ -64,7 +64,9 @@ class JournalSource:
 
 
 class JournalPages:
-    """What one scan reads (``PagesToRead``). ``known`` is the state that the page map describes, if that is known.
+    """The pages that one scan reads (``PagesToRead``).
+
+    ``known`` is the state that the page map describes, if that is known.
 
     ``is_early``: it must not read all pages. If the journals leave doubt, it has no result.
     """
@@ -155,7 +157,7 @@ class JournalPages:
 
 
 class _LazyPages:
-    """The pages of the database, which is opened when the first one is asked for: most transactions need none."""
+    """The pages of the database, whose file is opened when the first page is read: most transactions need none."""
 
     def __init__(self, open_database: Callable[[], OpenFile | None], page_size: int) -> None:
         self._open = open_database

@@ -3,7 +3,7 @@
 Each commit of SQLite counts up the change counter in page 1. So a change without an event of the journal that counts it
 up is a commit in journal_mode MEMORY or OFF: the next one may be killed in the middle, which damages the file. Any
 other change without a journal is that of a program that is not SQLite: a copy over the file, or a write by another
-name of it. Nothing of it is left to be said once it is shipped.
+name of it. Nothing shows it any more once the change is shipped.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _log = structlog.get_logger()
 
 
 class JournalUse:
-    """What is known of one database's writers. For the follower's thread."""
+    """The known facts about one database's writers. For the follower's thread."""
 
     def __init__(self, name: str) -> None:
         self._name = name

@@ -52,7 +52,7 @@ CACHED_BLOCKS = 4  # read at once after a block that came from the page cache: e
 
 @dataclass(frozen=True, slots=True)
 class ScanOrder:
-    """What to scan, and what to make of it.
+    """The task of a scan: what to read, and where its result goes.
 
     ``body`` opens the transaction, which follows ``stream``; it gets the size of the file in bytes. ``is_current``:
     whether somebody still waits for the result. ``span`` is that of the gap, if one is bridged.
@@ -69,7 +69,7 @@ class ScanOrder:
 
 @dataclass(frozen=True, slots=True)
 class ScanResult:
-    """What a scan found. ``new`` is None if nothing differs, and all but the first three are as of the moment.
+    """The result of a scan. ``new`` is None if nothing differs, and all but the first three are as of the moment.
 
     ``hindrance`` is why there is no result. ``took_s`` is how long the file was read.
     """
@@ -217,7 +217,7 @@ class PageScan:
             # Only a write ends that, so nothing is gained by another scan soon.
             self._answer.set_result(ScanResult(Hindrance.SHORT if pages else Hindrance.EMPTY, 0.0, size))
             return None
-        counter, facts = _counter(start.page_1), looks.last_facts  # of before the last looks, as at the start
+        counter, facts = _counter(start.page_1), looks.last_facts  # this is from before the last looks, as at the start
         assert facts is not None
         committed = CommittedScan(start.events, moment.journal_events, moment.at_s, moment.at_ms, counter, facts)
         facts = facts if start.times.settled else facts.unknown()
@@ -231,7 +231,7 @@ class PageScan:
         if span is None and not body.is_needed(pages):
             return ScanResult(None, self._read_s, start.times.size, None, order.stream, facts, committed)
         seen_ms = max(committed.moment_ms, order.stream.time_ms)
-        if span is not None:  # it may have been taken while the clock was ahead
+        if span is not None:  # an earlier time may have been taken while the clock was ahead
             span = replace(span, proven_ms=min(span.proven_ms, seen_ms))
         new, stream = body.finish(start.page_1, pages, span, seen_ms)
         self._body = None

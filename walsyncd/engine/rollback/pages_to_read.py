@@ -1,4 +1,4 @@
-"""Which pages of the file a scan reads: all of them, or those that a proof names.
+"""Chooses the pages of the file that a scan reads: all of them, or those that a proof names.
 
 A scan of all pages of a large file may not fit between two commits. It goes on as a rolling scan then, if it can. Pages
 that are read while the file is written may be torn; what differs is taken, and read again at the last moment, because

@@ -24,7 +24,7 @@ from walsyncd.engine.rollback.pages_to_read import AllPages
 from walsyncd.engine.rollback.scanning import Scanning, after_scan, gap_of
 from walsyncd.errors import WalsyncdError
 
-RECHECK_S = 1.0  # while the scan thread is at work; it wakes the follower when it is done
+RECHECK_S = 1.0  # the look's pause while the scan thread works, which wakes the follower when it is done
 
 _log = structlog.get_logger()
 
@@ -47,9 +47,9 @@ class RollbackBridge:
         self.old = old
         self.gap = gap
         self.is_impossible = False
-        """A base is needed, because the gap that ``step`` found last can't be bridged."""
+        """Whether a base is needed, because the gap that ``step`` found last can't be bridged."""
         self.has_other_mode = False
-        """The database is in WAL mode, and another bridge has to take over."""
+        """Whether the database is in WAL mode, so that another bridge has to take over."""
         self._scanning = scanning
         self._tracked = scanning.tracked
         self._page_size = page_size

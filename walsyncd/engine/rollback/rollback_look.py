@@ -55,12 +55,12 @@ def look_in_rollback_mode(
 ) -> Step | None:
     """Look at a database without a WAL. Returns None if its page size can't be read, as in an encrypted file.
 
-    What a scan found is taken before anything is looked at: it is of a moment that has passed, and the scan has looked
-    itself. What has happened since is seen by the next look.
+    The result of a scan is taken before anything is looked at, because it is of an earlier moment, at which the scan
+    itself has looked. The next look sees what has happened since.
     """
     if (step := scans.taken(state)) is not None:
         return step
-    has_map = scans.has_map()  # asked once: each answer is a query of the journal
+    has_map = scans.has_map()  # asked for once, because each answer is a query of the journal
     if not has_map and not has_page_size(tracked):
         return None
     pairs = tracked.wal_pairs

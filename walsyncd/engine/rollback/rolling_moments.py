@@ -4,8 +4,8 @@
 name since the moment before is added to what is left to be read. In journal mode PERSIST each commit must be taken at
 its own moment, because the next one overwrites its journal. So moments are tried between the blocks of a pass, too.
 
-A moment that is not one is tried again. The scan is over if the journals leave doubt at a moment: what was read may
-then be anything, and only a scan from the start tells.
+If the database is not in a committed state at a moment, the moment is tried again. The scan is over if the journals
+leave doubt at a moment: what was read may then be anything, and only a scan from the start tells.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from walsyncd.core.rollback.rolling_scan import RollingScan
 from walsyncd.core.sqlite.dbheader import parse_database_header
 from walsyncd.engine.rollback.committed_moment import FileLooks, Hindrance, MomentStart, begin_moment, end_moment
 
-# What the end of a transaction, or the next process that opens the database, puts right.
+# The hindrances that end with a transaction, or with the next process that opens the database.
 _PASSING = {Hindrance.WRITER, Hindrance.WRITTEN, Hindrance.HOT, Hindrance.SUPER_JOURNAL}
 _NOTHING_BEYOND = 2**32
 
 
 class MomentProofs(Protocol):
-    """What the journals prove from one moment to the next."""
+    """The proofs that journals give from one moment to the next."""
 
     @property
     def is_passing(self) -> bool:
@@ -51,7 +51,7 @@ class RollingMoments:
         self._looks = looks
         self._scan = scan
         self.events = start.events
-        """How many events of the file there had been at the last moment."""
+        """The number of the file's events up to the last moment."""
         self.hindrance: Hindrance | None = None
         """Why there was no moment at the last try, or why the scan is over."""
         self.is_over = False
@@ -96,7 +96,7 @@ class RollingMoments:
 
 
 def begin_rolling(proofs: MomentProofs, looks: FileLooks, start: MomentStart) -> RollingMoments | None:
-    """Begin at ``start``, if it is a moment still, now that ``proofs`` has looked at the journals at it."""
+    """Begin at ``start``, if it still is a quiet moment after ``proofs`` has looked at the journals."""
     header = parse_database_header(start.page_1)
     if header is None or not header.magic_ok or header.change_counter != header.version_valid_for:
         return None

@@ -24,7 +24,7 @@ from walsyncd.engine.rollback.committed_moment import Hindrance
 from walsyncd.engine.rollback.page_scan import PageScan, ScanOrder, ScanResult
 from walsyncd.engine.rollback.pages_to_read import PagesToRead
 
-# What changes the database so that its pages are not followed by scans any more, and what that is.
+# The findings after which the pages of the database are no longer followed by scans, with their texts.
 GAPS = {
     Hindrance.WAL: "the database changed to WAL mode",
     Hindrance.PAGE_SIZE: "the page size changed",
@@ -34,7 +34,7 @@ GAPS = {
 
 @dataclass(frozen=True, slots=True)
 class ScanTools:
-    """What all scans of the process share."""
+    """The parts that all scans of the process share."""
 
     journal: Journal
     environment: Environment

@@ -24,16 +24,16 @@ from walsyncd.engine.rollback.committed_moment import Hindrance, begin_moment, e
 from walsyncd.engine.rollback.database_looks import DatabaseLooks
 from walsyncd.errors import TransientError
 
-POLL_S = 0.005  # while waiting for a scan of the follower; a busy writer leaves the file alone for some milliseconds
+POLL_S = 0.005  # between two looks for the follower's scan; a busy writer leaves the file alone for some milliseconds
 
 T = TypeVar("T")
-# Reads what is wanted of the file, whose page 1 is given. It waits for nothing but its turn.
+# Reads what the caller needs of the file, whose page 1 is given. It waits for nothing but its turn.
 Reader: TypeAlias = "Callable[[OpenFile, bytes], Generator[ScanWait, None, T]]"
 
 
 @dataclass(frozen=True, slots=True)
 class ShippedState(Generic[T]):
-    """What was read at a moment at which the file was what ``state``'s position restores."""
+    """The result of a read at a moment at which the file was what the position of ``state`` restores."""
 
     state: FollowState
     read: T
@@ -49,7 +49,10 @@ class ShippedMoments:
     def read(
         self, tracked: FollowedDatabase, page_size: int, reader: Reader[T]
     ) -> Generator[ScanWait, None, ShippedState[T]]:
-        """Return what ``reader`` reads. Raises NoMomentError if there was no such moment for a while."""
+        """Call ``reader`` at such a moment and return its result.
+
+        Raises NoMomentError if there was none for a while.
+        """
         wait_s = self._environment.limits.shipped_moment_s
         until_s, reason = time.monotonic() + wait_s, "the database is written all the time"
         while time.monotonic() < until_s:
@@ -106,7 +109,7 @@ class ShippedMoments:
                 raise TransientError("it has no page map, so only its next base holds what changed")
             if scans is None or not scans.is_shipped(start.events, facts):
                 return "what was written last is not shipped yet"
-            state = tracked.state  # asked after that: it changes only with what is written later
+            state = tracked.state  # this comes after the check: the state changes only with what is written later
             if state is None or tracked.bridge is not None or state.mode != "rollback":
                 return "the database's history was broken off just now"
             if not state.file.is_file(facts):

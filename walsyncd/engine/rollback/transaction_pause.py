@@ -1,6 +1,6 @@
 """No look at a database in the middle of a transaction: the thirty events of one commit lead to one look, at its end.
 
-What is seen before the end is of no use, and each look costs about as much CPU as shipping the commit. A transaction
+A look before the end is of no use, and costs about as much CPU as shipping the commit. A transaction
 begins with a write to its journal. It ends with the journal's deletion, or with the journal's next event after the
 database was written (in journal modes PERSIST and TRUNCATE; a transaction that writes the database several times has
 such events before its end, too). If nothing of that comes, a look follows after ``PAUSE_S``.

@@ -1,7 +1,7 @@
-"""Why all pages of a large file were read, where a scan might have read those that journals name.
+"""Keeps the reasons why scans read all pages of a large file instead of those that journals name.
 
 A large file that is read whole at each commit costs the disk and the CPU, and LAG grows where no pause is long enough.
-So the reason is counted for the metrics, and said once it is steady.
+So the reason is counted for the metrics, and reported once it is steady.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class WholeScans:
         self._name = name
         self._in_a_row = 0
         self.words = ""
-        """Why the file is read whole at each change, and what helps. Empty if it is not, or seldom."""
+        """Why the file is read whole at each change, and what helps. Empty if that happens never or seldom."""
 
     def accepted(self, reason: str | None, *, file_bytes: int, is_watched: bool) -> None:
         """Take in a scan whose result counts. ``reason`` is why it read all pages, or None if journals named them."""

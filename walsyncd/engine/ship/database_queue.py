@@ -18,8 +18,8 @@ from walsyncd.core.send.pacing import Bucket, due_ms, refill, take
 LOOK_UPLOADS_MAX = 64  # uploads between two checks of owner.json
 LOOK_MS_MAX = 3_600_000.0  # between two checks while writing
 LANDING_MS = 600_000.0  # an abandoned request has nearly always completed by then
-JOINS_MS = 15.0  # so much earlier is spooled what is to leave together with another object
-DRIFT_MS_MAX = 60_000.0  # between the clocks: setting one usually jumps by less, restoring a machine's snapshot by more
+JOINS_MS = 15.0  # an object that is to leave together with another one is spooled so much earlier
+DRIFT_MS_MAX = 60_000.0  # of the clocks: setting one usually changes it by less, restoring a machine's snapshot by more
 
 
 @dataclass(frozen=True, slots=True)

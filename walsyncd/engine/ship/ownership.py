@@ -152,7 +152,7 @@ class Ownership:
     def _stored_before(self, name: str) -> bool:
         """Whether the folder may have a generation. Nothing is listed where the storage began as an empty one.
 
-        In that case whoever has written there since wrote an ``owner.json`` first, and a new one is refused.
+        If it may not, a writer that comes later writes an ``owner.json`` first, and ours is then refused.
         """
         return not self._has_begun_empty() and bool(self._generations(name))
 
@@ -187,7 +187,7 @@ class Ownership:
         return self._write(database, release.etag) and self.is_exclusive()
 
     def release(self, database: DatabaseRow, generation: str) -> bool:
-        """Leave ``generation`` to whoever continues it. Returns False if it is not ours to leave.
+        """Leave ``generation`` to the daemon that continues it. Returns False if it is not ours to leave.
 
         The caller has seen that the store ``is_exclusive``. Nothing may be written to the database's folder after this
         call has begun.

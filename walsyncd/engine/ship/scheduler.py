@@ -89,7 +89,7 @@ class AbortUploads:
 
 @dataclass(frozen=True, slots=True)
 class CommitDeferred:
-    """Make durable what the journal has deferred, because nobody else's transaction has come."""
+    """Make durable what the journal has deferred, because no other transaction has come in time."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,9 +1,9 @@
 """Limits the size of the spool.
 
 While storage answers, a full spool makes the follower wait: what it has not read yet stays in the WALs. During an
-outage the oldest promise comes first, which is to spare the application's disk: the database that has the most in the
-spool loses it, with an error in the log. When storage is back, the gap is bridged, or another generation begins
-(``engine.daemon.full_spool``). What is in storage stays complete up to its last position.
+outage the application's disk is spared first: the database that has the most in the spool loses it, with an error in
+the log. When storage is back, the gap is bridged, or another generation begins (``engine.daemon.full_spool``). What is
+in storage stays complete up to its last position.
 
 One database must not take the whole spool from the others. The last part of it is for those that have less than their
 equal share. A database that has more waits while its storage answers. During an outage it does not wait, but it is the
@@ -66,7 +66,7 @@ class SpoolLimit:
             return frozenset()
         rows = self._journal.databases()
         spooled = [row for row in rows if row.spooled_bytes]
-        sharers = min(len(rows), len(spooled) + 1)  # one of those that have nothing in the spool now may be next
+        sharers = min(len(rows), len(spooled) + 1)  # another database may be the next to have something in the spool
         return frozenset(row.id for row in spooled if row.spooled_bytes * sharers > bytes_max)
 
     def _limit(self, missing: int) -> int:
