@@ -2,8 +2,8 @@
 
 The order is always: body → row → marked begun → S3 call → marked stored → body removed, each step durable before the
 next. Bodies up to 64 KiB are in their row (one fsync, no file), larger ones in the spool folder. After a crash the
-journal may lack what happened to one object per database, whose key and bytes it knows. So it is never wrong, only
-late. While transactions come often, "stored" of a small segment is therefore written with the next one
+journal may not know whether one object per database was stored. It has the key and the bytes of it. So it is never
+wrong, only late. While transactions come often, "stored" of a small segment is therefore written with the next one
 (``deferred_changes``), at the latest with the row that begins the database's next object.
 
     <state_dir>/lock          held by the one daemon (flock)

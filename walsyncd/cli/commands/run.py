@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from walsyncd.config import Settings, StorageSettings
 
 
-LOG_FLUSH_S = 5.0  # if the journal accepts nothing for this long, it will not
+LOG_FLUSH_S = 5.0  # a journal that accepts nothing for this long will accept nothing later
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -11,7 +11,7 @@ end of its last close, and each -wal that comes begins the count again. So ``SIG
 each other and ``SPAN_MS`` from the first to the last, are certain. A lock is sufficient and not necessary: whoever is
 closed whenever we look shows none, but writes.
 
-The same signs show that somebody deleted the -wal of a running application; that one was beside the file before.
+The signs are the same if somebody deleted the -wal of a running application. Then a -wal was beside the file before.
 """
 
 from __future__ import annotations

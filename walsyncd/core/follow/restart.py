@@ -154,7 +154,7 @@ def tail_is_complete(
     index_bytes: int,
     last_glances: tuple[IndexHeader, ...],
 ) -> bool:
-    """Whether the old incarnation held no commit after ``tail``, or by the count far too many for its wal-index.
+    """Whether the old incarnation held no commit after ``tail``, or had no room for as many as the count asks for.
 
     One of these shows it (``engine.follow.wal_restart`` gives the reasons):
 

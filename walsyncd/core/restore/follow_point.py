@@ -5,7 +5,7 @@
 ``time_ms``   when the commit at ``intended`` was seen
 ``file``      which file the copy is (inode number and, where known, time of birth): another file of that name may
               hold anything. Notes that an older walsyncd wrote do not have it
-``stopped``   why it is followed no more until somebody restores it again: another process has written to it
+``stopped``   why it is no longer followed until somebody restores it again: another process has written to it
 
 It is written before each transaction. If the frames after ``applied`` are applied again, up to ``intended`` or any
 later position and in one transaction, they give the same pages whatever part of them was there. So no second write is

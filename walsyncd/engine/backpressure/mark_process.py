@@ -196,7 +196,7 @@ def ask_for_real_time() -> bool:
 
 
 def main() -> int:
-    """Run the child process; its end is the daemon's to decide, by closing the socket."""
+    """Run the child process until the daemon closes the socket."""
     is_real_time = ask_for_real_time()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)

@@ -185,7 +185,7 @@ class Destination:
             self._housekeeper.replan(tracked)
 
     def prune(self, databases: Iterable[FollowedDatabase]) -> None:
-        """Remove what may be deleted now. Raises UsageError if nothing may ever be."""
+        """Remove what may be deleted now. Raises UsageError if this storage allows no deletion."""
         housekeeper = self._keeping()
         for tracked in databases:
             housekeeper.prune_now(tracked)

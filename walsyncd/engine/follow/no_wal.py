@@ -1,8 +1,8 @@
 """While there is no WAL: whether anything changed the database.
 
-- Nothing did if no event tells of it since its content was known, or if the file looks as it did when that look was
-  taken down. The look is the net under the events: by size and mtime also where no event came.
-- A look is taken down once the file has been quiet for longer than file times are coarse.
+- Nothing changed it if no event of a change came since its content was known, or if its size and times are those that
+  were noted then. They are compared also if no event came, in case one was lost. They are noted once the file has been
+  quiet for longer than file times are coarse.
 - The database in WAL mode may not change without a WAL: that is a gap. In rollback mode what changed is shipped as
   pages (``PageScans``). Where that is impossible, every change makes an epoch of its own, empty but for the base
   that is wanted then; it is known once that epoch is durable.
