@@ -78,12 +78,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     existing = parser.add_mutually_exclusive_group()
     existing.add_argument("--force", action="store_true", help="replace FILE if it exists and nobody has it open")
     existing.add_argument(
-        "--if-missing", action="store_true", help="do nothing, successfully, if FILE exists; makes its folder if not"
+        "--if-missing", action="store_true", help="do nothing, successfully, if FILE exists; otherwise make its folder"
     )
     parser.add_argument(
         "--if-replica",
         action="store_true",
-        help="do nothing, successfully, if there is no replica yet: a first deploy; makes FILE's folder",
+        help="do nothing, successfully, if there is no replica yet (a first deploy); make FILE's folder",
     )
     parser.add_argument(
         "--allow-partial",

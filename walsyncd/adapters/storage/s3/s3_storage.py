@@ -177,7 +177,7 @@ class S3Storage:
                 size += len(block)
                 yield block
         if size != whole:
-            raise TransientError(f"read object {self._target(key)}: {size} bytes came of {whole}")
+            raise TransientError(f"read object {self._target(key)}: only {size} of {whole} bytes came")
 
     def list(self, prefix: str, *, start_after: str = "") -> Iterator[ObjectInfo]:
         """See ``Storage.list``."""
