@@ -117,7 +117,7 @@ _PRINTED = {" ", "\n"}
 def forget_locals(error: BaseException) -> None:
     """Empty the finished frames of its traceback, and of those behind it: they hold the buffers of what has failed."""
     chained: BaseException | None = error
-    seen: set[int] = set()  # an error that is raised again may be behind itself
+    seen: set[int] = set()  # an error that is raised again may be its own cause
     while chained is not None and id(chained) not in seen:
         seen.add(id(chained))
         traceback.clear_frames(chained.__traceback__)

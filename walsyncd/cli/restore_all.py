@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from walsyncd.engine.restore.restorer import BuildPlan, Restored
 
 AT_ONCE = 8
-ROOM_BYTES = 96 << 20  # for buffers; with all else that is loaded, the process stays below 256 MiB (measured: 249)
+ROOM_BYTES = 96 << 20  # bytes of buffers; with all else that is loaded, the process stays below 256 MiB (measured: 249)
 LARGE_BYTES = 72 << 20  # the maximum of one restore's buffers; those of a small one are no larger than what it reads
 HEADINGS = ("DATABASE", "RESULT", "TIME", "SIZE", "POSITION OR REASON")
 

@@ -27,7 +27,7 @@ STOP_MARGIN_S = 30.0  # what the daemon itself adds to stop_timeout for requests
 RESTART_S, RESTART_S_MAX = 1.0, 60.0
 CALM_S = 60.0  # a daemon that ran for this long is restarted after a second
 NOT_FOUND, NOT_EXECUTABLE = 127, 126  # as in shells
-KILL_S = 5.0  # after the last SIGTERM
+KILL_S = 5.0  # the wait after the last SIGTERM
 _OF_THE_COMMAND = {"NOTIFY_SOCKET", "WATCHDOG_USEC"}  # the service manager supervises the command
 _STOPS = {signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP}
 

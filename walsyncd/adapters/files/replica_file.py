@@ -52,7 +52,7 @@ from walsyncd.core.stored.epoch import Stamp
 from walsyncd.errors import CorruptError, RefusedError, StateError
 
 LOCK_WAIT_S = 30.0  # only recovery and a checkpoint that empties the WAL hold the lock, for a few seconds at most
-CHECKPOINT_WAIT_S = 2.0  # for readers, when the WAL is copied back or restarted
+CHECKPOINT_WAIT_S = 2.0  # the wait for readers when the WAL is copied back or restarted
 _ALL_LOCKS = 0x40000000, 512  # PENDING, RESERVED and SHARED of the database file
 _SHARED = 0x40000002, 510
 _JOURNAL_MODES = slice(18, 20)  # of the database header: 2 and 2 is WAL

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 DEFER_S = 0.1  # changes are deferred at most this long, and only if transactions came that often until now
-RETRY_S = 1.0  # after a commit that failed: the disk is full, say
+RETRY_S = 1.0  # the wait after a commit that failed, for example because the disk is full
 
 # Makes a change, and returns what is to be done once it is committed.
 Change: TypeAlias = Callable[[sqlite3.Connection], Callable[[], None]]

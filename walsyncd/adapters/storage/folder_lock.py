@@ -14,7 +14,7 @@ from pathlib import Path
 
 from walsyncd.errors import TransientError
 
-LOCK_S_MAX = 30.0  # as many threads and daemons as there are hold it for some milliseconds each
+LOCK_S_MAX = 30.0  # the longest wait: other threads and daemons hold the lock for some milliseconds each
 _MODE = 0o600
 _PAUSE_S = 0.01
 

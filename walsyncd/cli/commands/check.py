@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 # The smallest page of SQLite. The file is a whole number of pages, also when it is encrypted.
 _PAGE_SIZE_MIN = 512
 
-ANSWER_TIMEOUT_S = 15.0  # for a daemon; what it does not say in this time is left out
+ANSWER_TIMEOUT_S = 15.0  # the wait for a daemon's answer; without one its facts are left out
 
 # By default SQLite copies the WAL back at every commit that leaves 1,000 pages in it, which are 4 MiB. A large
 # transaction is copied back by its own commit. So 16 times as much is not a moment between two checkpoints.

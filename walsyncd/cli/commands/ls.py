@@ -34,7 +34,7 @@ HEADINGS = ("DATABASE", "GENERATION", "BEGAN BECAUSE", "BASES", "FROM", "TO", "C
 
 PICTURE_WIDTH_MAX = 100  # a wider picture is not easier to read
 BRIDGES_SHOWN_MAX = 10
-GAPS_SHOWN_MAX = 10  # for a daemon that was often away; the line shows all gaps
+GAPS_SHOWN_MAX = 10  # gaps described one by one; a daemon may often have been away, and the line shows all gaps
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from walsyncd.cli.table import counted, json_text, say
 
 DEFAULT_TIMEOUT = "24h"
-POLL_FACTOR = 10  # of the usual pause: a comparison takes seconds
+POLL_FACTOR = 10  # times the usual pause, because a comparison takes seconds
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -94,8 +94,9 @@ def prove_by_count(
     """Prove the restart by iChange, which grew by ``ichange_delta`` since the cursor.
 
     ``new`` are the commits of the new incarnation. ``tail`` are those after the cursor in the old one, as far as they
-    can be read; it is empty if ``new_last`` passed the cursor. ``behind`` are the salts of the frame after the greater
-    of the two. The caller saw after the reading that the new incarnation is current, and that it reached ``new_last``.
+    can be read; it is empty if ``new_last`` passed the cursor. ``behind`` are the salts of the frame after ``new_last``
+    or ``tail``, whichever reaches further. The caller saw after the reading that the new incarnation is current, and
+    that it reached ``new_last``.
     """
     need = (ichange_delta - len(new.commits)) % _MODULUS
     if need >= _MODULUS // 2:

@@ -34,7 +34,7 @@ import math
 from walsyncd.core.limits import DEFAULT_LIMITS
 from walsyncd.core.stored.moment import CLOCK_OFF_MS
 
-WHOLE_COPY_REST_SHARE = 10  # of the time that a whole copy took, as after a scan of all pages (core.send.scan_pace)
+WHOLE_COPY_REST_SHARE = 10  # times what a whole copy took, as after a scan of all pages (core.send.scan_pace)
 
 _CLASS_BITS = 4  # the limit of a class is sixteen times that of the one before
 _SPREAD = 0.1

@@ -45,7 +45,7 @@ from walsyncd.core.sqlite.dbheader import HEADER_SIZE
 JOURNAL_HEADER_SIZE = 28
 JOURNAL_MAGIC = bytes.fromhex("d9d505f920a163d7")
 
-RECORDS_MAX = 1_000_000  # of one journal: 4 GiB of pages of 4 KiB. More pages than that are found faster by a scan
+RECORDS_MAX = 1_000_000  # of one journal: 4 GiB of pages of 4 KiB. A scan finds more pages than that faster
 SUPER_NAME_MAX = 4096  # PATH_MAX
 
 _HEADER = struct.Struct(">8s5I")

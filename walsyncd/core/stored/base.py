@@ -32,7 +32,7 @@ BASE_BYTES_MAX = 5 << 40  # the largest object of S3
 SKIPPABLE_MAGIC = 0x184D2A50
 _SKIPPABLE_HEAD = 8
 FILLER_UNIT = 64 << 10  # a range that fills up a part is a multiple of it, and at least an eighth of a whole range
-_FILLER_MARGIN = 1.05  # it may compress worse than the range before it, and worse when it is read again
+_FILLER_MARGIN = 1.05  # a range may compress worse than the one before it, and worse when it is read again
 
 _WORKERS = min(2, zstd.CompressionParameter.nb_workers.bounds()[1])  # 0 if libzstd was built without threads
 # About 200 MB/s on two cores. Random rows take 0.82, and texts 0.48, of the size that ranges of 1 MiB without long

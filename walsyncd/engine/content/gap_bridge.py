@@ -58,7 +58,7 @@ OVERWRITTEN_REMEDY = (
     "the replica has them as they are in the file, as SQLite reads them; they are lost if the WAL has to be recovered, "
     "so close every application that has the database open before its file is written past SQLite"
 )
-RECHECK_S = 1.0  # while the scan thread is at work; it wakes the follower when it is done
+RECHECK_S = 1.0  # the look's pause while the scan thread works, which wakes the follower when it is done
 
 _log = structlog.get_logger()
 

@@ -47,7 +47,7 @@ from walsyncd.engine.threads.boundary import boundary
 from walsyncd.errors import TransientError, WalsyncdError
 
 RETRY_S_MAX = 60.0
-POLL_S = 0.05  # while waiting for an answer of the follower
+POLL_S = 0.05  # between two looks for an answer of the follower
 STORED_POLL_S = 1.0
 STORED_WAIT_S = 600.0  # after this the next attempt begins at a later S, which may be stored sooner
 

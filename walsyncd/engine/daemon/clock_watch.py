@@ -40,7 +40,7 @@ from walsyncd.errors import WalsyncdError
 REMEDY = "set the clock (timedatectl); until then commits are stored with the store's time, and nothing is deleted"
 LEAP_KEPT_MS = 86_400_000  # in a day somebody notices a wrong clock, or the machine asks its time server
 FACT = "clock"  # in the journal: the boot's id, and ``Noted``
-NOTED_MS = 60_000  # what the clock may gain before it is noted again
+NOTED_MS = 60_000  # the clock may gain this much before it is noted again
 STORE_MS_MIN = 1_577_836_800_000  # 2020, when walsyncd did not exist: a store that says less has no battery, or lies
 STORE_MS_MAX = 7_258_118_400_000  # 2200; a key has no room for a time after 2286
 

@@ -140,7 +140,7 @@ BY_COPIES = (
     "the first base is under way, or the file is encrypted"
 )
 _FOLLOWED = {DatabaseState.NEW, DatabaseState.FOLLOWING, DatabaseState.STOPPED}
-_PAGE_SIZE_DEFAULT = 4096  # of frames whose stamp is not known any more
+_PAGE_SIZE_DEFAULT = 4096  # taken for frames whose stamp is no longer known
 
 
 def statuses(

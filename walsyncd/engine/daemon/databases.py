@@ -42,10 +42,10 @@ from walsyncd.errors import STATE_ERRORS, FaultError, RefusedError, Unresponsive
 from walsyncd.file_calls import covers
 
 DISMISS_TIMEOUT_S = 60.0  # a round of the follower is bounded work
-JOINS_MAX = 50  # between two looks at what else the main thread has to do: each is some milliseconds
-LINES_MAX = 20  # of the log, about matches that can't be replicated: whoever may create files may create many
+JOINS_MAX = 50  # databases that join before the main thread does something else: each takes some milliseconds
+LINES_MAX = 20  # lines of the log about matches that can't be replicated: a user who may create files may create many
 
-NAMES_SHOWN = 20  # in an error; there may be thousands
+NAMES_SHOWN = 20  # names in one error, of which there may be thousands
 
 _log = structlog.get_logger()
 

@@ -47,7 +47,7 @@ from walsyncd.engine.read_ahead.ahead_look import AheadLook
 from walsyncd.engine.read_ahead.reading import LOOK_S, LOOK_S_MAX
 from walsyncd.errors import RefusedError
 
-ROUNDING_MS = 2  # of two clocks that count whole milliseconds
+ROUNDING_MS = 2  # two clocks that count whole milliseconds may differ by as much
 
 
 class SourceReader:

@@ -18,7 +18,7 @@ from walsyncd.core.limits import DEFAULT_LIMITS, Limits
 from walsyncd.core.sqlite.wal import FRAME_HEADER_SIZE
 from walsyncd.engine.read_ahead.reading import Reading, WatchedPair, salts_of
 
-DEFERRED_BYTES_MAX = 2 << 20  # of one database; the look is due when half of it is read
+DEFERRED_BYTES_MAX = 2 << 20  # bytes read for one database; the look is due when half as many are read
 PUBLISHED_S, PUBLISHED_S_MAX = 0.001, 0.064  # a commit is published after its last write, and after its sync
 
 

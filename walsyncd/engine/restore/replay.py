@@ -31,9 +31,9 @@ from walsyncd.engine.restore.replica import Replica
 from walsyncd.errors import CorruptError, ForkError
 
 READERS = 3  # objects read at once
-AHEAD_BYTES = 12 << 20  # of pages, of each reader: with what is in work at most 60 MiB
+AHEAD_BYTES = 12 << 20  # pages that one reader holds; with what is in work, all readers hold at most 60 MiB
 _ITEM_BYTES = 512  # about what a batch takes without its pages
-BATCHES_AHEAD = 2  # of 2 MiB, of each reader that keeps all frames
+BATCHES_AHEAD = 2  # batches of 2 MiB that one reader holds, if it keeps all frames
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,9 +36,9 @@ from walsyncd.core.stored.position import Position, is_generation
 from walsyncd.errors import CorruptError, MissingError, NewerFormatError, RefusedError, TransientError, VanishedError
 
 ATTEMPTS_MAX = 6  # with core.backoff's delays half a minute at most: a restore that fails can be run again
-OBJECTS_MAX = 2_000_000  # of one listing: about 700 MB; what a replica keeps is some thousands
+OBJECTS_MAX = 2_000_000  # objects of one listing, about 700 MB; a replica has some thousands
 EMPTY_HINT = "is the name or the URL right? `walsyncd ls` lists what is stored"
-FOLDERS_DEEP_MAX = 64  # of a name below the prefix: 900 bytes of names are not deeper in practice
+FOLDERS_DEEP_MAX = 64  # folders in a name below the prefix; names of 900 bytes have fewer in practice
 
 T = TypeVar("T")
 

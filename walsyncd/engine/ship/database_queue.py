@@ -16,7 +16,7 @@ from walsyncd.core.send.merge import MERGED_SIZE_MAX
 from walsyncd.core.send.pacing import Bucket, due_ms, refill, take
 
 LOOK_UPLOADS_MAX = 64  # uploads between two checks of owner.json
-LOOK_MS_MAX = 3_600_000.0  # between two checks while writing
+LOOK_MS_MAX = 3_600_000.0  # the longest time between two checks of owner.json while objects are written
 LANDING_MS = 600_000.0  # an abandoned request has nearly always completed by then
 JOINS_MS = 15.0  # an object that is to leave together with another one is spooled so much earlier
 DRIFT_MS_MAX = 60_000.0  # of the clocks: setting one usually changes it by less, restoring a machine's snapshot by more

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from walsyncd.core.send.backoff import delay_s
 
 DATABASES_MIN = 2  # that fail one after the other, with no request answered in between
-FAILURES_MIN = 3  # of one database: with back-off this takes a second or two, unless each one times out
+FAILURES_MIN = 3  # failures of one database: with back-off they take a second or two, unless each one times out
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,7 @@ from walsyncd.log import get_logger
 _NEXT_UNKNOWN = 0  # an id that no object has: the next drain looks again
 ROWS_MAX = 4096  # read at once: a merged object of rows of 2 KiB is full by then
 
-REWINDS_MAX = 3  # in a row: a disk that corrupts what is written to it is unfit for a spool
+REWINDS_MAX = 3  # rewinds in a row; a disk that corrupts what is written to it is unfit for a spool
 
 
 class UploadEvents(Protocol):

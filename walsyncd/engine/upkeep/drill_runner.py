@@ -42,7 +42,7 @@ from walsyncd.file_calls import FILE_CALLS
 
 FOLDER = "drill"
 RETRY_S = 300.0  # after an outage; a drill can wait
-STORED_S_MAX = 300.0  # for what was written during a drill: many upload intervals
+STORED_S_MAX = 300.0  # the longest wait until what was written during a drill is stored: many upload intervals
 REMEDY = "`walsyncd verify` says what is wrong with which object; a new base is taken"
 
 T = TypeVar("T")

@@ -48,9 +48,9 @@ from walsyncd.core.stored.position import Position
 from walsyncd.engine.restore.epoch_reader import EpochReader
 from walsyncd.engine.restore.replica import Replica
 
-BLOCK_BYTES = 1 << 20  # of each file; a multiple of every page size
+BLOCK_BYTES = 1 << 20  # bytes read of each file at a time, a multiple of every page size
 LOCK_BYTE = 0x40000000  # SQLite's pending byte
-ALIKE_MIN = 0.1  # of a page's bytes; by chance one in 256 is equal
+ALIKE_MIN = 0.1  # the share of a page's bytes that are equal; by chance one in 256 is
 DIFFERENT_MAX = 1 << 20  # pages: what a database writes in the minutes between; a larger difference is not explained
 
 PAGES_MAX = 1 << 32  # beyond any page number

@@ -24,7 +24,7 @@ from walsyncd.engine.restore.replay import ObjectSlice, pieces_of, read_pieces
 from walsyncd.engine.restore.replica import Replica
 from walsyncd.errors import RefusedError
 
-WINDOW_BYTES = 32 << 20  # of the base, in memory at a time, if its ranges are not larger
+WINDOW_BYTES = 32 << 20  # bytes of the base in memory at a time, if its ranges are not larger
 READ_BYTES = 1 << 20
 FRAMES_MAX = 1 << 20  # after so many frames, only the last version of each page is kept
 

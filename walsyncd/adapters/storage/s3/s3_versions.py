@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 DELETE_BATCH_MAX = 1000  # DeleteObjects takes no more
-_UNKNOWN_STATUS = {400, 404, 405, 501}  # of stores without such a request
+_UNKNOWN_STATUS = {400, 404, 405, 501}  # the answers of stores that do not have this request
 _DENIED = {"AccessDenied", "AllAccessDisabled", "Unauthorized"}
 
 
