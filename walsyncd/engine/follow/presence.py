@@ -55,7 +55,7 @@ _log = structlog.get_logger()
 
 Standing = Literal["off", "on", "held"]
 OTHER_OFD_LOCKS = (
-    "who has the database open holds OFD locks, as another walsyncd does and some drivers of SQLite do (ncruces' for "
+    "a process that has the database open holds OFD locks, as another walsyncd does and some drivers do (ncruces' for "
     "Go): the two can't be told apart, so presence does not join them"
 )
 
