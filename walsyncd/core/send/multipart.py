@@ -26,7 +26,7 @@ from typing import TypeAlias
 PUT_SIZE_MAX = 8 << 20  # bytes; up to here one request is enough
 PART_SIZE_MIN = 8 << 20  # bytes; above the 5 MiB that every store demands
 _PARTS_AIMED_AT = 9_000  # parts, of 10,000 allowed, which leaves room for data that compresses worse than estimated
-_REFUSALS_MAX = 2  # a store that refuses listed parts more often disagrees with us about this upload
+_REFUSALS_MAX = 2  # a store that refuses its own list of parts more often disagrees with us about the upload
 
 
 @dataclass(frozen=True, slots=True)

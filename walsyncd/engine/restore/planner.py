@@ -103,7 +103,7 @@ def manifest_of(replica: Replica, plan: Plan) -> Manifest:
 def _plan_without(
     replica: Replica, request: RestoreRequest, damaged: Mapping[Key, DamagedError], wanted: Plan | None
 ) -> Plan:
-    """Return a plan without the damaged objects that reaches what ``wanted`` reached with them."""
+    """Return a plan without the damaged objects. It reaches the position that ``wanted`` reached with them."""
     if not damaged:
         return find_plan(replica, request.target, generation=request.generation, allow_partial=request.allow_partial)
     last = list(damaged.values())[-1]
