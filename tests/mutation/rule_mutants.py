@@ -195,6 +195,13 @@ RULE_MUTANTS = (
         "engine/follow/test_no_wal.py::test_a_write_past_sqlite_is_a_gap",
     ),
     mutant(
+        "what is written without an event before the first look at a WAL was there before",
+        ABSENCE,
+        'if wal_pairs.watched and state.mode == "wal":',
+        "if False:",
+        "engine/follow/test_no_wal.py::test_a_write_through_another_name_before_the_next_wal_is_looked_at",
+    ),
+    mutant(
         "a look is taken down while file times are too coarse for it",
         ABSENCE,
         "settled = is_settled(facts, environment)",

@@ -6,12 +6,15 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from tests.adapters.files.sqlite_process import SqliteProcess, wal_database
 from tests.engine.following import Following, closed_database, insert
 from walsyncd.core.follow.follow_state import FileFacts
 from walsyncd.engine.follow.file_facts import SETTLED_MS
 from walsyncd.engine.follow.look import take_step
 from walsyncd.engine.follow.no_wal import is_unchanged
+from walsyncd.engine.follow.wal_pair import LATE_EVENT_MS, UNTOLD
 
 LOOK = FileFacts(1, 2, 3, "boot", 0, 4096, 1000, 1000)
 
@@ -123,6 +126,26 @@ def test_a_write_through_another_name_is_a_gap(tmp_path: Path) -> None:
         with (tmp_path / "link").open("r+b") as file:
             file.write(b"SQLite")
         assert follow.gap() == "the database was changed while it had no WAL"
+
+
+@pytest.mark.parametrize("is_open", [False, True])
+def test_a_write_through_another_name_before_the_next_wal_is_looked_at(tmp_path: Path, *, is_open: bool) -> None:
+    """An application opens the database, and no look at the file alone comes in between."""
+    (tmp_path / "data").mkdir()
+    path = tmp_path / "data" / "app.db"
+    closed_database(path)
+    os.link(path, tmp_path / "link")
+    with Following(path, tmp_path / "f").begin() as follow:
+        follow.settled()
+        with SqliteProcess(path) as app:
+            if is_open:
+                app.execute("SELECT * FROM t")
+            with (tmp_path / "link").open("r+b") as file:
+                file.write(b"SQLite")
+            app.execute(insert(1))
+            follow.step()
+            follow.ahead_ms += LATE_EVENT_MS
+            follow.finds_gap(UNTOLD)
 
 
 def test_a_mode_that_changes_is_no_gap(tmp_path: Path) -> None:

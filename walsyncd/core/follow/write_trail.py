@@ -133,14 +133,15 @@ class WriteTrail:
         """Return for how long the database's size and mtime have differed without an event, or -1 if they do not.
 
         ``told`` was taken before ``look``, which is of now if it is None. An event since then may be of what the look
-        did not see yet, so the look shows nothing.
+        did not see yet, so the look shows nothing. One that another thread takes in meanwhile is later than
+        the look.
         """
         if told is not None and told != self.told:
             self.seen = None
             return -1
-        seen = self.seen
-        if seen is None or seen.event != self.database_written_at or look == seen.look:
-            self.seen = FileSeen(look, self.database_written_at)
+        seen, event = self.seen, self.database_written_at if told is None else told[0]
+        if seen is None or seen.event != event or look == seen.look:
+            self.seen = FileSeen(look, event)
             return -1
         changed_ms = now_ms if seen.changed_ms is None else seen.changed_ms
         self.seen = FileSeen(seen.look, seen.event, changed_ms)

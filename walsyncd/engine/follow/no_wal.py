@@ -49,7 +49,7 @@ def _look_at_file(
     tracked: FollowedDatabase, environment: Environment, state: FollowState, hidden_s: float | None
 ) -> Step:
     wal_pairs = tracked.wal_pairs
-    database_writes = wal_pairs.database_writes
+    database_writes, told = wal_pairs.database_writes, wal_pairs.trail.told
     facts = file_facts(database_identity(tracked), environment.boot_id, None)
     environment.drain()
     if wal_pairs.queue:
@@ -61,6 +61,9 @@ def _look_at_file(
     changed = not is_unchanged(facts, state.file, is_unwritten=wal_pairs.is_unwritten)
     if changed and state.mode == "wal":
         return gap_step(GapKind.UNCERTAIN, "the database was changed while it had no WAL")
+    if wal_pairs.watched and state.mode == "wal":
+        # What is written without an event before the next WAL is looked at shows there (``WalPairs.check_file``).
+        wal_pairs.trail.untold_ms((facts.size, facts.mtime_ns), environment.monotonic_ms(), told=told)
     settled = is_settled(facts, environment)
     look = facts if settled else facts.unknown()
     again_s = hidden_s if settled else settling_ms(facts) / 1000
