@@ -55,6 +55,16 @@ def real_header(tmp_path_factory: pytest.TempPathFactory) -> bytes:
         return files_of(path).shm[:WALINDEX_READ_SIZE]
 
 
+def test_what_no_checksum_covers_is_of_the_bytes_that_are_given(real_header: bytes) -> None:
+    """A checkpoint stores nBackfill beside a header that stays the same, and a reader its mark."""
+    before = parse_index_header(real_header)
+    after = parse_index_header(real_header[:96] + struct.pack("=2I", 2, 7) + real_header[104:])
+    assert before is not None
+    assert after is not None
+    assert (after.backfilled, after.read_marks[0]) == (2, 7) != (before.backfilled, before.read_marks[0])
+    assert parse_index_header(memoryview(bytearray(real_header))) == before
+
+
 @pytest.mark.parametrize("page_size", PAGE_SIZES)
 def test_agrees_with_the_wal(tmp_path: Path, page_size: int) -> None:
     """Salts, last frame, page count and chain are those of the WAL, for every page size."""

@@ -31,6 +31,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum, auto
+from functools import lru_cache
 
 from walsyncd.core.sqlite.arrays import NDArray, np
 from walsyncd.core.sqlite.checksum import Buffer, Chain, checksum, frame_chains
@@ -45,6 +46,7 @@ _HEADER = struct.Struct(">8I")
 _FRAME_HEADER = struct.Struct(">6I")
 Salts = tuple[int, int]
 
+_PARSED_MAX = 256  # each look reads the header, which is the same until the WAL restarts
 _FIELDS = 6  # of a frame header: page number, size, two salts, two checksums
 _LOOP_FRAMES_MAX = 64  # below this a plain loop is faster than a numpy call (measured)
 
@@ -77,9 +79,12 @@ class WalHeader:
 
 def parse_wal_header(data: Buffer) -> WalHeader | None:
     """Return the header that ``data`` begins with, or None if SQLite would not accept it."""
-    if len(data) < WAL_HEADER_SIZE:
-        return None
-    magic, version, page_size, sequence, salt1, salt2, *stored = _HEADER.unpack_from(data)
+    return _parse_header(bytes(data[:WAL_HEADER_SIZE])) if len(data) >= WAL_HEADER_SIZE else None
+
+
+@lru_cache(maxsize=_PARSED_MAX)
+def _parse_header(data: bytes) -> WalHeader | None:
+    magic, version, page_size, sequence, salt1, salt2, *stored = _HEADER.unpack(data)
     if magic & ~1 != MAGIC or version != VERSION or page_size not in PAGE_SIZES:
         return None
     big_endian = magic & 1 == 1

@@ -29,6 +29,7 @@ from __future__ import annotations
 import struct
 import sys
 from dataclasses import dataclass
+from functools import lru_cache
 
 from walsyncd.core.sqlite.checksum import Buffer, Chain, checksum
 from walsyncd.core.sqlite.wal import PAGE_SIZES, VERSION
@@ -40,6 +41,7 @@ MARK_UNUSED = 0xFFFFFFFF
 _COPY_SIZE = 48
 _COPY = struct.Struct("=I4xIBBHII2I8s2I")
 _CHECKPOINT = struct.Struct("=I5I")
+_PARSED_MAX = 64  # a look reads the header again after the frames, and mostly finds the same bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +77,13 @@ def parse_index_header(data: Buffer) -> IndexHeader | None:
 
     ``data`` are the first `WALINDEX_READ_SIZE` bytes or more. Returns None if there are fewer.
     """
-    if len(data) < WALINDEX_READ_SIZE:
-        return None
-    copy = bytes(data[:_COPY_SIZE])
-    if copy != bytes(data[_COPY_SIZE : 2 * _COPY_SIZE]):
+    return _parse(bytes(data[:WALINDEX_READ_SIZE])) if len(data) >= WALINDEX_READ_SIZE else None
+
+
+@lru_cache(maxsize=_PARSED_MAX)
+def _parse(data: bytes) -> IndexHeader | None:
+    copy = data[:_COPY_SIZE]
+    if copy != data[_COPY_SIZE : 2 * _COPY_SIZE]:
         return None
     version, ichange, init, big, page, last, pages, s0, s1, salts, *stored = _COPY.unpack(copy)
     page_size = 65536 if page == 1 else page
