@@ -41,6 +41,13 @@ BACKPRESSURE_MUTANTS = (
         ITS_TEST,
     ),
     mutant(
+        "a read mark is held though no look could make a restart provable",
+        "engine/daemon/databases.py",
+        "if mark is None or wal_pair is None or not tracked.wal_pairs.watched:",
+        "if mark is None or wal_pair is None:",
+        "engine/backpressure/test_copied.py",
+    ),
+    mutant(
         "what is read counts as copied before the restart before it is proven",
         "engine/backpressure/backpressure.py",
         "durable.salts == read.salts and blocks_for",

@@ -368,10 +368,12 @@ class Databases:
 def _is_count_void(tracked: FollowedDatabase) -> bool:
     """Whether the commits of the WAL can't be counted across a restart now, because its -shm was changed or has grown.
 
-    A look at the same incarnation after that makes them countable again.
+    A look at the same incarnation after that makes them countable again, unless nothing watches the files.
     """
     mark, wal_pair = tracked.evidence.mark, tracked.wal_pairs.current
-    return mark is not None and wal_pair is not None and wal_pair.evidence(mark).index_rebuilds
+    if mark is None or wal_pair is None or not tracked.wal_pairs.watched:
+        return False
+    return wal_pair.evidence(mark).index_rebuilds
 
 
 def _hold_target(spec: DatabaseSpec) -> HoldTarget | None:
