@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 
 from tests.adapters.files.sqlite_process import SqliteProcess
-from tests.engine.following import Following
+from tests.engine.following import CHECKPOINT, Following, insert
 from walsyncd.adapters.files.source import FileIdentity
 from walsyncd.core.follow.follow_state import FileFacts
 from walsyncd.engine.follow.file_facts import (
     SETTLED_FINE_MS,
     SETTLED_MS,
+    FileBesideWal,
     changed_ns,
     database_identity,
     file_facts,
@@ -100,3 +101,47 @@ def test_the_page_size_is_that_of_the_frames_or_of_the_file(tmp_path: Path) -> N
             assert page_size_of(follow.tracked, fresh) is None
             path.unlink()
             assert page_size_of(follow.tracked, fresh) is None
+
+
+def beside_wal(follow: Following) -> FileBesideWal:
+    """A step begins."""
+    wal_pair = follow.tracked.wal_pairs.current
+    assert wal_pair is not None
+    return FileBesideWal(follow.tracked, wal_pair)
+
+
+def test_the_file_is_not_that_of_an_earlier_incarnation(app: SqliteProcess, follow: Following) -> None:
+    """A look at it before the WAL restarted would explain whatever is written to it now. Else one is enough."""
+    app.execute(CHECKPOINT)
+    follow.look()
+    file = beside_wal(follow)
+    before = file.seen(follow.cursor.salts)
+    assert file.seen(follow.cursor.salts) is before
+    app.execute(insert(1))
+    follow.look()
+    assert file.seen(follow.cursor.salts).salts == follow.cursor.salts != before.salts
+
+
+def test_the_file_is_not_that_before_a_checkpoint(app: SqliteProcess, follow: Following) -> None:
+    """Else the checkpoint would explain what somebody writes to the file while the daemon is away."""
+    file = beside_wal(follow)
+    app.execute(insert(1))
+    follow.look()
+    before = file.seen(follow.cursor.salts)
+    app.execute(CHECKPOINT)
+    follow.watch.drain()
+    after = file.seen(follow.cursor.salts)
+    assert before.explains(after)
+    assert after.backfilled != before.backfilled
+    assert after == beside_wal(follow).seen(follow.cursor.salts)
+
+
+@pytest.mark.usefixtures("app")
+def test_a_step_beside_a_file_that_is_gone(follow: Following) -> None:
+    """Then there is nothing to compare, and commits have no place."""
+    follow.look()
+    salts, file = follow.cursor.salts, beside_wal(follow)
+    follow.path.unlink()
+    assert file.last_look() is None
+    with pytest.raises(MissingError):
+        file.seen(salts)

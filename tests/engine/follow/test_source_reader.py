@@ -12,7 +12,6 @@ from walsyncd.adapters.files.inotify import Event, Kind
 from walsyncd.adapters.files.source import Role
 from walsyncd.core.follow.decision import Cursor, DmsHolder
 from walsyncd.core.limits import Limits
-from walsyncd.engine.follow.file_facts import look_at_database
 from walsyncd.engine.follow.source_reader import SourceReader
 
 
@@ -139,29 +138,3 @@ def test_our_last_frame_is_still_there(app: SqliteProcess, follow: Following) ->
     assert eyes_of(follow).still_holds(cursor)
     app.execute(CHECKPOINT, *(insert(value) for value in range(cursor.frames)))
     assert not eyes_of(follow).still_holds(cursor)
-
-
-def test_the_file_is_not_that_of_an_earlier_incarnation(app: SqliteProcess, follow: Following) -> None:
-    """A look at it before the WAL restarted would explain whatever is written to it now. Else it is good enough."""
-    reader = eyes_of(follow)
-    app.execute(CHECKPOINT)
-    reader.observe()
-    before = look_at_database(follow.tracked, reader.wal_pair)
-    assert reader.database_seen(before, before.seen.salts) is before.seen
-    app.execute(insert(1))
-    seen = reader.observe()
-    assert seen.index is not None
-    assert reader.database_seen(before, seen.index.salts).salts == seen.index.salts != before.seen.salts
-
-
-def test_the_file_is_not_that_before_a_checkpoint(app: SqliteProcess, follow: Following) -> None:
-    """Else the checkpoint would explain what somebody writes to the file while the daemon is away."""
-    reader = eyes_of(follow)
-    app.execute(insert(1))
-    before = look_at_database(follow.tracked, reader.wal_pair)
-    app.execute(CHECKPOINT)
-    reader.observe()
-    after = reader.database_seen(before, before.seen.salts)
-    assert before.seen.explains(after)
-    assert after.backfilled != before.seen.backfilled
-    assert after == look_at_database(follow.tracked, reader.wal_pair).seen

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 
 from walsyncd.adapters.files.source import FileIdentity, OpenFile, read_header
 from walsyncd.core.follow.follow_state import FileFacts, FollowState, SeenBesideWal
+from walsyncd.core.sqlite.wal import Salts
 from walsyncd.core.stored.moment import CLOCK_OFF_MS
 from walsyncd.engine.follow.environment import Environment
 from walsyncd.engine.follow.followed_database import FollowedDatabase
@@ -48,6 +50,33 @@ def look_at_database(tracked: FollowedDatabase, wal_pair: WalPair) -> DatabaseLo
     salts, backfilled = (index.salts, index.backfilled) if index is not None else (None, None)
     with _opened(tracked) as file:
         return DatabaseLook(SeenBesideWal(salts, backfilled, *file.size_and_mtime()), told)
+
+
+class FileBesideWal:
+    """The database file during one step beside a WAL. It is opened again only if it may have changed."""
+
+    def __init__(self, tracked: FollowedDatabase, wal_pair: WalPair) -> None:
+        self._tracked, self._wal_pair = tracked, wal_pair
+        self._look: DatabaseLook | None = None
+
+    def seen(self, salts: Salts) -> SeenBesideWal:
+        """Return a look beside the incarnation ``salts``, after which no event has told of a write to the file.
+
+        What was seen beside an earlier incarnation, or before a checkpoint, would explain what somebody else writes
+        later (``SeenBesideWal.explains``). Raises MissingError if there is no file.
+        """
+        look, told = self._look, self._tracked.wal_pairs.trail.told
+        if look is not None and look.seen.salts == salts and look.told == told:
+            return look.seen
+        self._look = look_at_database(self._tracked, self._wal_pair)
+        return self._look.seen
+
+    def last_look(self) -> DatabaseLook | None:
+        """Return the last look, or one of now if there was none. Returns None if there is no file."""
+        if self._look is None:
+            with suppress(MissingError):
+                self._look = look_at_database(self._tracked, self._wal_pair)
+        return self._look
 
 
 def database_identity(tracked: FollowedDatabase) -> FileIdentity:

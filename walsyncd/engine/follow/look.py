@@ -8,15 +8,15 @@ What a step beside a WAL reads, in this order. Each is one value that does not c
 whole:
 
 1. The event queue.
-2. The database file, and before it how far the WAL was copied back (``DatabaseLook``). What is written to the file
-   later, later looks find.
-3. The headers of the -wal and the -shm (``WalHeaders``, which become an ``Observation``). ``decide`` needs no more.
-4. What the decision asks for: frames, or what is left of an incarnation that is over. After that, or without frames,
+2. The headers of the -wal and the -shm (``WalHeaders``, which become an ``Observation``). ``decide`` needs no more.
+3. What the decision asks for: frames, or what is left of an incarnation that is over. After that, or without frames,
    the header of the cursor's frame, which is another one if somebody has written over the -wal.
-5. The headers again (``FramesSeen``). This is the one thing that is read twice by proof: what was read is good only if
+4. The headers again (``FramesSeen``). This is the one thing that is read twice by proof: what was read is good only if
    the WAL has not restarted meanwhile (``settle``). At a restart they are read after the old tail, and after all.
-6. Without frames, the next frame's header and then the wal-index, to see whether a commit is being written. With
+5. Without frames, the next frame's header and then the wal-index, to see whether a commit is being written. With
    frames, these show it.
+6. The database file, and before it how far the WAL was copied back (``DatabaseLook``). SQLite may overwrite frames
+   meanwhile, so nothing of it is read before them.
 
 The event queue is read after each reading of the headers, before they are believed.
 
@@ -26,7 +26,6 @@ place, or a WAL may have been missed, the step is void.
 
 from __future__ import annotations
 
-from contextlib import suppress
 from dataclasses import replace
 
 from walsyncd.core.follow.decision import (
@@ -47,7 +46,7 @@ from walsyncd.core.follow.gap import Gap, GapKind
 from walsyncd.core.follow.overwritten import frames_count_again
 from walsyncd.engine.follow.copy_frames import copy_frames, step_if_over
 from walsyncd.engine.follow.environment import Environment
-from walsyncd.engine.follow.file_facts import DatabaseLook, database_identity, file_facts, look_at_database
+from walsyncd.engine.follow.file_facts import FileBesideWal, database_identity, file_facts
 from walsyncd.engine.follow.followed_database import FollowedDatabase
 from walsyncd.engine.follow.new_wal import first_frames, leave_emptied, presence_advice
 from walsyncd.engine.follow.no_wal import ENTERED_WAL, look_without_wal
@@ -60,7 +59,7 @@ from walsyncd.engine.follow.wal_pair import WalPair
 from walsyncd.engine.follow.wal_pairs import REPLACED
 from walsyncd.engine.follow.wal_restart import cross_restart
 from walsyncd.engine.read_ahead.ahead_look import NotReadError
-from walsyncd.errors import MissingError, WalsyncdError
+from walsyncd.errors import WalsyncdError
 
 REVOKED = (
     "the wal-index was closed right after the WAL restarted: if a writer was killed before, the commits were miscounted"
@@ -109,14 +108,12 @@ def take_step(tracked: FollowedDatabase, environment: Environment) -> Step:
 def _look_beside_file(
     tracked: FollowedDatabase, environment: Environment, wal_pair: WalPair, state: FollowState
 ) -> Step:
-    """Look at the database file, once, and then at the WAL. What is written to the file later, later looks find."""
-    wal_pairs, file = tracked.wal_pairs, None
-    if not wal_pair.ended:
-        with suppress(MissingError):  # if the look finds commits, it asks for the file again
-            file = look_at_database(tracked, wal_pair)
+    """Look at the WAL, and then at the database file. What is written to the file later, later looks find."""
+    wal_pairs, file = tracked.wal_pairs, FileBesideWal(tracked, wal_pair)
     step = _looks(tracked, environment, wal_pair, state, file)
     now_ms = environment.monotonic_ms()
-    waits = file is not None and wal_pairs.check_file(file.seen, file.told, now_ms)
+    look = file.last_look() if not wal_pair.ended else None
+    waits = look is not None and wal_pairs.check_file(look.seen, look.told, now_ms)
     waits = wal_pairs.explain_writes(now_ms) or waits  # it may be a checkpoint that is not over yet
     return replace(
         step,
@@ -139,7 +136,7 @@ def _looks(
     environment: Environment,
     wal_pair: WalPair,
     state: FollowState,
-    file: DatabaseLook | None,
+    file: FileBesideWal,
 ) -> Step:
     """Take looks, each as soon as the one before it has read what it found, until one leads to no other."""
     if tracked.bridge is not None or state.cursor is None:
@@ -193,11 +190,11 @@ def _next_reader(
     return SourceReader(tracked, environment, wal_pair, so_far, batch)
 
 
-def _look_or_revoke(reader: SourceReader, state: FollowState, file: DatabaseLook | None) -> Step:
+def _look_or_revoke(reader: SourceReader, state: FollowState, file: FileBesideWal) -> Step:
     return gap_step(GapKind.UNCERTAIN, REVOKED) if _is_revoked(reader) else _look(reader, state, file)
 
 
-def _look(reader: SourceReader, state: FollowState, file: DatabaseLook | None) -> Step:
+def _look(reader: SourceReader, state: FollowState, file: FileBesideWal) -> Step:
     """Look at the current WAL. The step holds all that was found."""
     try:
         step = first_frames(reader, state) if state.cursor is None else _follow(reader, state, state.cursor)
@@ -212,7 +209,7 @@ def _look(reader: SourceReader, state: FollowState, file: DatabaseLook | None) -
         raise
     state_after = step.state
     if state_after is not None and state_after.cursor is not None:
-        state_after = replace(state_after, seen=reader.database_seen(file, state_after.cursor.salts))
+        state_after = replace(state_after, seen=file.seen(state_after.cursor.salts))
     if step.life_ended:
         reader.note(mark=None, provisional=None)
     return replace(

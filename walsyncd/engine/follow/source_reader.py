@@ -39,7 +39,7 @@ from walsyncd.core.sqlite.wal import (
 )
 from walsyncd.core.sqlite.walindex import IndexHeader, parse_index_header
 from walsyncd.engine.follow.environment import Environment
-from walsyncd.engine.follow.file_facts import DatabaseLook, database_identity, file_facts, look_at_database
+from walsyncd.engine.follow.file_facts import database_identity, file_facts, look_at_database
 from walsyncd.engine.follow.followed_database import FollowedDatabase
 from walsyncd.engine.follow.step import Batch, Step
 from walsyncd.engine.follow.wal_pair import WalPair, frames_behind, is_begun
@@ -155,16 +155,8 @@ class SourceReader:
         """Return the wal-index header that its last users left, or None if they deleted it or it is not whole."""
         return self.wal_pair.left_index()
 
-    def database_seen(self, before: DatabaseLook | None = None, salts: Salts | None = None) -> SeenBesideWal:
-        """Return the database file's size and mtime, and how far the WAL had been copied back before that.
-
-        They are those of ``before`` if that was beside the incarnation ``salts`` and no event has told of a write to
-        the file since, else those of now. What was seen beside an earlier incarnation, or before a checkpoint, would
-        explain what somebody else writes later (``SeenBesideWal.explains``).
-        """
-        told = self.tracked.wal_pairs.trail.told
-        if before is not None and before.seen.salts == salts is not None and before.told == told:
-            return before.seen
+    def database_seen(self) -> SeenBesideWal:
+        """Return the database file's size and mtime now, and how far the WAL had been copied back before that."""
         return look_at_database(self.tracked, self.wal_pair).seen
 
     def ichange_holds(self, index: IndexHeader | None, *, whole: bool = False) -> bool:
