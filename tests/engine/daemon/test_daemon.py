@@ -239,7 +239,7 @@ def test_a_stop_never_hangs(place: Place) -> None:
             answer.wait()
 
     with wal_database(place.database()) as writer:
-        daemon = Daemon(place.settings("app"), opening(storage))
+        daemon = Daemon(place.settings("app"), opening(storage), limits=Limits(stop_linger_s=0.05))
         daemon.start()
         try:
             place.sync()
@@ -252,7 +252,7 @@ def test_a_stop_never_hangs(place: Place) -> None:
         finally:
             answer.set()
         storage.before = lambda _call: None
-        with running(place.settings("app"), storage, limits=Limits(stop_linger_s=0.05)):
+        with running(place.settings("app"), storage):
             place.sync()
         assert restored(place, storage=storage) == [0, 1]
 
