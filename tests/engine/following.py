@@ -76,6 +76,7 @@ class Following:
             machine_ms=self._wall_ms,
             monotonic_ms=lambda: time.monotonic_ns() // 1_000_000 + self.ahead_ms,
             limits=self.limits,
+            count_journal_writes=self.watch.count_journal_writes,
         )
         self.tracked = FollowedDatabase(spec_of(self.path, presence=self.presence), self.row_id, WalPairs(self.path))
         self.watch.add(self.tracked)

@@ -6,6 +6,10 @@ from tests.mutation.mutants import Mutant, mutant
 
 CAPTURE = "engine/rollback/journal_capture.py"
 CAPTURE_TEST = "engine/rollback/test_journal_capture.py"
+INOTIFY = "adapters/files/inotify.py"
+INOTIFY_TEST = "adapters/files/test_inotify.py"
+EVENTS = "adapters/files/file_event.py"
+EVENTS_TEST = "adapters/files/test_file_event.py"
 PAGES = "engine/rollback/journal_pages.py"
 PAGES_TEST = "engine/rollback/test_journal_pages.py"
 MOMENTS = "engine/rollback/rolling_moments.py"
@@ -25,6 +29,34 @@ CAPTURE_MUTANTS: tuple[Mutant, ...] = (
         "is_after_mark = self._dropped + len(self._entries) > self._marked",
         "is_after_mark = True",
         CAPTURE_TEST,
+    ),
+    mutant(
+        "counted writes on both sides of a mark are few",
+        CAPTURE,
+        "is_after_mark = self._dropped + len(self._entries) >= self._marked + len(_WRITES)",
+        "is_after_mark = True",
+        CAPTURE_TEST,
+    ),
+    mutant(
+        "any counted write is one too many",
+        EVENTS,
+        "    if len(run) == 5 and run[0] == run[2] == run[4] and run[1] == run[3] == counted:",
+        "    if run[-1:]:",
+        EVENTS_TEST,
+    ),
+    mutant(
+        "what a write to a watched file means is remembered as that of a name",
+        INOTIFY,
+        "if mask == MODIFY and name:",
+        "if mask == MODIFY:",
+        INOTIFY_TEST,
+    ),
+    mutant(
+        "whoever owns the folder chooses which file's writes are counted",
+        INOTIFY,
+        "int(flags.DONT_FOLLOW | flags.MODIFY",
+        "int(flags.MODIFY",
+        INOTIFY_TEST,
     ),
     mutant(
         "what follows a mark is dropped with what came before",

@@ -96,6 +96,47 @@ def test_checkpoints(watcher: InotifyReader, tmp_path: Path) -> None:
         assert path.with_name("app.db-wal").stat().st_size == 0
 
 
+def test_counted_writes_to_a_journal_are_not_merged(watcher: InotifyReader, tmp_path: Path) -> None:
+    """Neither with each other nor with a cut, as long as it is the same file."""
+    path, journal = tmp_path / "app.db", tmp_path / "app.db-journal"
+    once, twice = [(Role.JOURNAL, Kind.MODIFY)], [(Role.JOURNAL, Kind.MODIFY), (Role.JOURNAL, Kind.COUNTED)] * 2
+    watcher.add(path)
+    watcher.count_journal_writes(path)  # there is none
+    journal.write_bytes(b"1" * 1000)
+    watcher.drain()
+    for is_counted, is_cut in [(False, False), (False, True), (True, False), (True, True)]:
+        if is_counted:
+            watcher.count_journal_writes(path)
+        with journal.open("rb+", buffering=0) as file:
+            file.write(b"0" * 28)
+            file.truncate(100) if is_cut else file.write(b"1")
+        writes = [each for each in seen(watcher) if each[1] is not Kind.CLOSE_WRITE]
+        assert writes == (twice if is_counted else once)
+    with journal.open("rb+", buffering=0) as file:
+        for _ in range(9):
+            file.write(b"0")
+    assert seen(watcher)[:-1] == twice, "more than two are two"
+    journal.unlink()
+    journal.write_bytes(b"1")
+    assert Kind.COUNTED not in kinds(watcher, path), "another file"
+    watcher.count_journal_writes(path)
+    watcher.remove(path)
+    watcher.add(path)
+    journal.write_bytes(b"1")
+    assert Kind.COUNTED not in kinds(watcher, path)
+
+
+def test_a_link_is_not_counted(watcher: InotifyReader, tmp_path: Path) -> None:
+    """Who owns the folder chooses what it leads to."""
+    path, other = tmp_path / "app.db", tmp_path / "other"
+    other.write_bytes(b"1")
+    (tmp_path / "app.db-journal").symlink_to(other)
+    watcher.add(path)
+    watcher.count_journal_writes(path)
+    other.write_bytes(b"2")
+    assert seen(watcher) == []
+
+
 def test_a_rename_over_the_database(watcher: InotifyReader, tmp_path: Path) -> None:
     """A database replaced by rename is MOVED_TO; events of its folder continue."""
     path, other = tmp_path / "app.db", tmp_path / "new.db"

@@ -26,7 +26,7 @@ from inotify_simple import INotify, flags
 
 from tests.core.rollback.journals import reader
 from walsyncd.core.rollback.changed_pages import ChangedPages, ScanReason, SeenJournal, changed_pages
-from walsyncd.core.rollback.journal_trail import Doubt, JournalNow, JournalTrail
+from walsyncd.core.rollback.journal_trail import Doubt, FileEvent, JournalNow, JournalTrail
 from walsyncd.core.sqlite.dbheader import parse_database_header
 from walsyncd.core.sqlite.rollback_journal import RollbackJournal, parse_kept_journal, parse_rollback_journal
 
@@ -46,6 +46,10 @@ class Findings:
     pages_not_journalled: int = 0
     kills: int = 0
     hot_journals: int = 0
+    cuts: int = 0
+    """Kept journals that may have been cut."""
+    fits: int = 0
+    """Kept journals that look like those, and were not."""
     scans: Counter[str] = field(default_factory=Counter)
     errors: Counter[str] = field(default_factory=Counter)
     unexplained: list[str] = field(default_factory=list)
@@ -54,6 +58,8 @@ class Findings:
         for name in ("steps", "proven", "proven_changes", "pages_changed", "pages_not_journalled", "kills"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.hot_journals += other.hot_journals
+        self.cuts += other.cuts
+        self.fits += other.fits
         self.scans += other.scans
         self.errors += other.errors
         self.unexplained += other.unexplained
@@ -94,11 +100,12 @@ class Statements:
         self._rng = rng
         self._other = other
         self._tables = 0
+        self._page_size = rng.choice(PAGE_SIZES)
 
     def setup(self) -> list[str]:
         rng = self._rng
         return [
-            f"PRAGMA page_size = {rng.choice(PAGE_SIZES)}",
+            f"PRAGMA page_size = {self._page_size}",
             f"PRAGMA auto_vacuum = {rng.randrange(3)}",
             "CREATE TABLE t (k INTEGER PRIMARY KEY, v BLOB)",
             "CREATE INDEX i ON t (v)",
@@ -108,12 +115,13 @@ class Statements:
     def settings(self) -> list[str]:
         """What a connection is set to when it is opened."""
         rng = self._rng
+        limits = [-1, -1, -1, 0, 1000, 4096, *(512 + records * (self._page_size + 8) for records in (2, 3, 6))]
         return [
             f"PRAGMA secure_delete = {rng.randrange(2)}",
             f"PRAGMA cache_size = {rng.choice([3, 10, 2000])}",
             f"PRAGMA synchronous = {rng.choice(['off', 'normal', 'full', 'extra'])}",
             f"PRAGMA mmap_size = {rng.choice([0, 0, 1 << 20])}",
-            f"PRAGMA journal_size_limit = {rng.choice([-1, -1, -1, 0, 1000, 4096, 9000])}",
+            f"PRAGMA journal_size_limit = {rng.choice(limits)}",
             "PRAGMA busy_timeout = 50",
             f"ATTACH '{self._other}' AS other",
             f"PRAGMA main.journal_mode = {rng.choice(JOURNAL_MODES[:5])}",
@@ -252,6 +260,8 @@ class Judge:
             mask = event.mask
             if mask & flags.Q_OVERFLOW:
                 self._trail.raise_doubt(Doubt.EVENTS_LOST)
+            elif not event.name and mask & flags.MODIFY:
+                self._trail.take(FileEvent.JOURNAL_COUNTED)
             elif event.name == f"{name}-journal":
                 if mask & flags.CREATE:
                     self._trail.journal_created(is_held=True)
@@ -283,6 +293,8 @@ class Judge:
             self._compare(self._before, now, header.page_size, journal)
         self._before = now
         self._trail.restart(at_rest)
+        if at_rest is JournalNow.IDLE:
+            self._inotify.add_watch(f"{self._path}-journal", flags.MODIFY)
         for file in self._saved.iterdir():
             file.unlink()
         self._last.clear()
@@ -299,7 +311,10 @@ class Judge:
         journals = [SeenJournal(each, count) for each, count in zip(deleted, runs, strict=False)]
         if journal is not None and self._trail.is_journal_written:
             kept = parse_kept_journal(reader(journal), len(journal), size)
-            journals.append(SeenJournal(kept, self._trail.database_runs, is_kept=True))
+            is_whole, runs_of_kept = self._trail.is_whole, self._trail.database_runs
+            journals.append(SeenJournal(kept, runs_of_kept, is_kept=True, is_whole=is_whole))
+            self.findings.cuts += isinstance(kept, RollbackJournal) and kept.may_be_cut and not is_whole
+            self.findings.fits += isinstance(kept, RollbackJournal) and kept.may_be_cut and is_whole
         journalled = {n for each in journals if isinstance(each.content, RollbackJournal) for n in each.content.records}
         if doubt is not None:
             return doubt, journalled
@@ -345,7 +360,17 @@ def main() -> None:
     total = Findings()
     for seed in range(*options.seeds):
         total.add(run(seed, options.steps, options.library))
-    for name in ("steps", "proven", "proven_changes", "pages_changed", "pages_not_journalled", "kills", "hot_journals"):
+    for name in (
+        "steps",
+        "proven",
+        "proven_changes",
+        "pages_changed",
+        "pages_not_journalled",
+        "kills",
+        "hot_journals",
+        "cuts",
+        "fits",
+    ):
         print(f"{name:24} {getattr(total, name):,}")
     print("scans", dict(total.scans.most_common()))
     print("errors", dict(total.errors.most_common(8)))

@@ -6,6 +6,7 @@ import struct
 from collections.abc import Sequence
 from contextlib import closing
 from ctypes.util import find_library
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -259,6 +260,16 @@ def test_the_run_of_writes_beside_a_kept_journal_is_that_of_the_last_step(counte
     assert changed_pages(5, page_1(6), [undone, without_page_1], lambda _n: b"", PAGE) is Doubt.JOURNAL_REUSED
 
 
+@pytest.mark.parametrize(("runs", "is_whole", "is_proof"), [(1, True, True), (1, False, False), (0, False, True)])
+def test_a_kept_journal_that_may_have_been_cut(runs: int, is_whole: bool, is_proof: bool) -> None:
+    """It names its pages if it was not, or if nothing was written to the database."""
+    content = journal((1, page_1(5)), (3, ANY))
+    assert isinstance(content, RollbackJournal)
+    seen = SeenJournal(replace(content, may_be_cut=True), runs, is_kept=True, is_whole=is_whole)
+    found = changed_pages(5, page_1(5 + runs), [seen], lambda _number: b"", PAGE)
+    assert isinstance(found, ChangedPages) if is_proof else found is JournalFault.CUT_OFF
+
+
 def test_a_kept_journal_of_a_transaction_that_was_rolled_back_over_that_of_a_commit(tmp_path: Path) -> None:
     """The commit's last part is still there, with page 1, at the very place where the other's records end."""
     path = tmp_path / "app.db"
@@ -296,7 +307,7 @@ def test_lockstep() -> None:
 def test_lockstep_with_the_sqlite_of_the_system() -> None:
     """Another version of SQLite."""
     total = lockstep.Findings()
-    for seed in range(3, 5):
+    for seed in (3, 5):
         total.add(lockstep.run(seed, 40, "sqlite3"))
     assert total.unexplained == []
     assert total.proven_changes > 5

@@ -12,6 +12,7 @@ LETTERS: dict[str, FileEvent | Doubt] = {
     "C": FileEvent.JOURNAL_CREATED,
     "c": FileEvent.JOURNAL_CREATED_UNHELD,
     "J": FileEvent.JOURNAL_WRITTEN,
+    "+": FileEvent.JOURNAL_COUNTED,
     "D": FileEvent.DATABASE_WRITTEN,
     "X": FileEvent.JOURNAL_DELETED,
     "x": FileEvent.JOURNAL_DELETED_UNHELD,
@@ -80,6 +81,29 @@ def test_orders_that_sqlite_makes(events: str, at_first: JournalNow, at_last: Jo
 def test_orders_that_leave_doubt(events: str, at_first: JournalNow, at_last: JournalNow, doubt: Doubt) -> None:
     """A write that no journal accounts for, or a journal that cannot be read."""
     assert trail(events, at_first).doubt_now(at_last) is doubt
+
+
+@pytest.mark.parametrize(
+    ("events", "is_whole"),
+    [
+        ("J+J+DJ+", True),
+        ("J+DDJ+", True),
+        ("J+J+J+DJ+DJ+", True),  # of the last commit alone
+        ("J+DJ+J+", False),  # zeros over the header, and the cut
+        ("JDJ", False),  # nobody counts: the two may be one event
+        ("JDJ+", False),  # counted from between the two on, with which the first was merged
+        ("J+DJ", False),
+        ("J+DJJ+", False),
+        ("JJ+DJ+", False),
+        ("JD+J+", False),
+        ("DJ+", False),
+        ("J+", False),  # rolled back
+        ("", False),
+    ],
+)
+def test_a_kept_journal_is_whole_if_it_was_written_once_after_the_database(events: str, is_whole: bool) -> None:
+    """Another write, or one that may have been merged with it, may have cut it to a limit."""
+    assert trail(events, IDLE).is_whole is is_whole
 
 
 def test_a_transaction_that_has_begun_at_the_start_is_seen_to_its_end() -> None:

@@ -9,8 +9,10 @@ from typing import Any, cast
 import pytest
 from structlog.testing import capture_logs
 
+from walsyncd.adapters.files.inotify import InotifyReader
 from walsyncd.adapters.journal.journal import Journal
 from walsyncd.engine.daemon.clock_watch import LEAP_KEPT_MS, ClockWatch, Noted, environment_by, remembering_clock
+from walsyncd.engine.follow.event_pump import EventPump
 from walsyncd.errors import StateError
 
 NOW_MS = 1_800_000_000_000
@@ -114,7 +116,9 @@ def test_what_the_next_run_must_know_is_in_the_journal(tmp_path: Path, monkeypat
         journal.note_fact("clock", " ".join([noted[0], str(int(noted[1]) + 7_200_000), *noted[2:]]))
         monkeypatch.setattr("walsyncd.engine.daemon.clock_watch.boot_id", lambda: "another")
         assert not remembering_clock(journal).is_known()
-        environment = environment_by(remembering_clock(journal), journal, lambda: None, lambda: 7)
+        with InotifyReader() as watcher:
+            events = EventPump(watcher, lambda _woken: None, lambda: None)
+            environment = environment_by(remembering_clock(journal), journal, events, lambda: 7)
         assert (environment.boot_id, environment.spool_bytes_max()) == ("another", 7)
 
 

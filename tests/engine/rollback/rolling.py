@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -172,7 +173,9 @@ class Rolled:
         self.base = self.path.read_bytes()
         self.known.took(0, self.base)
         tracked = self.follow.tracked
-        source = JournalSource(JournalCapture(self.path), tracked.open, self.follow.environment.drain)
+        environment = self.follow.environment
+        count_writes = partial(environment.count_journal_writes, self.path)
+        source = JournalSource(JournalCapture(self.path), tracked.open, environment.drain, count_writes)
         self.proofs = JournalProofs(source, file_bytes_min=0)
         tracked.scans = Scans(self.proofs)  # type: ignore[assignment]
         self.outcome = Outcome()

@@ -18,6 +18,7 @@ import time
 from collections import Counter
 from contextlib import closing
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from walsyncd.adapters.files.inotify import InotifyReader, Kind
@@ -129,7 +130,8 @@ class Soak:
             connection.commit()
         self._watcher = InotifyReader()
         self._watcher.add(self.path)
-        source = JournalSource(JournalCapture(self.path), lambda: open_file(self.path), self.drain)
+        count_writes = partial(self._watcher.count_journal_writes, self.path)
+        source = JournalSource(JournalCapture(self.path), lambda: open_file(self.path), self.drain, count_writes)
         self._proofs = JournalProofs(source, file_bytes_min=0)
         self._writers = [self._writer(), self._writer()]
 

@@ -100,6 +100,39 @@ def test_deleted_journals_are_readable_in_their_order(scene: Scene) -> None:
     assert contents(now) == ["first", "second"]
 
 
+def test_counted_writes_of_a_long_transaction_are_few(scene: Scene) -> None:
+    """Events may be taken in between any two of its writes, and only whether there was more than one counts."""
+    scene.journal.write_text("kept")
+    scene.capture.entries_max = 8
+    scene.known()
+    for _ in range(2):
+        for _ in range(9):
+            scene.event(Role.JOURNAL, Kind.MODIFY)
+            scene.event(Role.JOURNAL, Kind.COUNTED)
+        scene.writes()
+        scene.event(Role.JOURNAL, Kind.MODIFY)
+        scene.event(Role.JOURNAL, Kind.COUNTED)
+        now = scene.now()
+        assert (now.doubt, now.kept_runs, now.is_kept_whole) == (None, 1, True)
+        scene.known()
+    scene.event(Role.JOURNAL, Kind.MODIFY)
+    scene.event(Role.JOURNAL, Kind.COUNTED)
+    assert not scene.now().is_kept_whole
+
+
+def test_a_counted_write_before_a_mark_stays_there(scene: Scene) -> None:
+    """What comes after the mark is not moved to before it."""
+    scene.journal.write_text("kept")
+    scene.known()
+    for kind in (Kind.MODIFY, Kind.COUNTED, Kind.MODIFY, Kind.COUNTED, Kind.MODIFY):
+        scene.event(Role.JOURNAL, kind)
+    mark = scene.mark()
+    scene.event(Role.JOURNAL, Kind.COUNTED)
+    scene.writes()
+    captured = scene.capture.until(mark, scene.origin)
+    assert (captured.doubt, captured.kept_runs) == (None, 0)
+
+
 def test_nothing_is_known_before_the_first_scan(scene: Scene) -> None:
     """Journals may have come and gone."""
     scene.commits("first")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import sqlite3
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,8 @@ class Followed:
         self.watcher = InotifyReader()
         self.watcher.add(path)
         self.capture = JournalCapture(path)
-        self.source = JournalSource(self.capture, lambda: open_file(path), self.drain)
+        count_writes = partial(self.watcher.count_journal_writes, path)
+        self.source = JournalSource(self.capture, lambda: open_file(path), self.drain, count_writes)
         self.proofs = JournalProofs(self.source, file_bytes_min=0)
         self.pages: dict[int, bytes] = {}
 
@@ -134,7 +136,7 @@ def test_kept_journals(scene: Scene) -> None:
     """Each commit is read where it is; two commits between two scans are a reason to read all."""
     scene.first.execute("PRAGMA journal_mode = PERSIST")
     scene.change(3)
-    assert isinstance(scene.scan(), list)
+    assert scene.scan() is JournalFault.CUT_OFF, "nobody has counted the writes to it yet"
     scene.change(150)
     assert isinstance(scene.scan(), list)
     scene.transaction("UPDATE t SET v = randomblob(200)", end="ROLLBACK")
@@ -144,6 +146,32 @@ def test_kept_journals(scene: Scene) -> None:
     assert scene.scan() is Doubt.JOURNAL_REUSED
     scene.change(3)
     assert isinstance(scene.scan(), list)
+
+
+@pytest.mark.parametrize("synchronous", ["OFF", "FULL"])
+@pytest.mark.parametrize("is_seen_often", [True, False])
+def test_a_kept_journal_that_is_cut_between_two_records(scene: Scene, synchronous: str, is_seen_often: bool) -> None:
+    """It looks like that of the commit before, which filled it exactly. Only that is read by its journal."""
+    scene.first.execute("PRAGMA journal_mode = PERSIST")
+    scene.first.execute(f"PRAGMA synchronous = {synchronous}")
+
+    def change(key: int) -> None:
+        statement = f"UPDATE t SET v = 1 - v WHERE k = {key}"
+        if is_seen_often:
+            scene.transaction(statement)
+        else:
+            scene.first.execute(statement)
+
+    change(3)
+    scene.scan()
+    size = Path(f"{scene.path}-journal").stat().st_size
+    scene.first.execute(f"PRAGMA journal_size_limit = {size}")
+    for key in (150, 3):
+        change(key)
+        assert isinstance(scene.scan(), list)
+        scene.first.execute("UPDATE t SET v = 2 - v WHERE k IN (20, 90, 120, 200)")
+        assert Path(f"{scene.path}-journal").stat().st_size == size
+        assert scene.scan() is JournalFault.CUT_OFF
 
 
 def test_a_kept_journal_that_is_used_while_it_is_read(scene: Scene) -> None:

@@ -14,12 +14,13 @@ from walsyncd.engine.follow.schedule import Schedule
 from walsyncd.engine.rollback.transaction_pause import TransactionPause
 
 J, D = Role.JOURNAL, Role.DATABASE
-CREATE, MODIFY, DELETE = Kind.CREATE, Kind.MODIFY, Kind.DELETE
+CREATE, MODIFY, COUNTED, DELETE = Kind.CREATE, Kind.MODIFY, Kind.COUNTED, Kind.DELETE
 BEGINS = {
     "DELETE": [(J, CREATE), (J, MODIFY), (D, MODIFY), (J, Kind.CLOSE_WRITE)],
     "PERSIST": [(J, MODIFY), (J, MODIFY), (D, MODIFY), (D, MODIFY)],
+    "PERSIST, counted": [(J, MODIFY), (J, COUNTED), (J, MODIFY), (J, COUNTED), (D, MODIFY), (D, MODIFY)],
 }
-ENDS = {"DELETE": (J, DELETE), "PERSIST": (J, MODIFY)}
+ENDS = {"DELETE": (J, DELETE), "PERSIST": (J, MODIFY), "PERSIST, counted": (J, MODIFY)}
 
 
 class Scene:
@@ -45,7 +46,7 @@ def scene(tmp_path: Path) -> Scene:
     return Scene(tmp_path, pause_s=600.0)
 
 
-@pytest.mark.parametrize("mode", ["DELETE", "PERSIST"])
+@pytest.mark.parametrize("mode", BEGINS)
 def test_events_wake_the_database_at_the_end_of_each_transaction(scene: Scene, mode: str) -> None:
     """Until then its looks rest."""
     for _ in range(3):

@@ -1,7 +1,7 @@
 """One inotify instance for all databases: reports which file of which database had an event (inotify(7)).
 
-Watches are on folders, never on files (a watch on a file ends when it is replaced). One watch serves all databases of a
-folder; each event of another file in it costs a dictionary lookup. The mask of a watch:
+Watches are on folders, because a watch on a file ends when it is replaced. One watch serves all databases of a folder;
+each event of another file in it costs a dictionary lookup. The mask of a watch:
 
 | a folder that | has |
 |---|---|
@@ -19,6 +19,9 @@ costs only a look. IN_ATTRIB is not set: an unlink is reported as DELETE even if
 Not seen, whatever the mask: writes through mmap; writes through a hard link in another folder. Another file system
 that is mounted over a watched folder is told of by the kernel's mount table, which can be polled (proc(5)).
 
+A file can be watched itself, too, so that its writes can be counted. The kernel merges an event only with an equal one
+that was queued last. A write to such a file queues the folder's event and then its own. So two writes are never merged.
+
 Events are hints: they coalesce, and after an overflow everything must be looked at. The kernel uses no watch descriptor
 twice. The mask of a watch only ever grows: too large a mask costs wake-ups, too small a mask loses events.
 """
@@ -30,12 +33,12 @@ import errno
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from enum import Enum
 from pathlib import Path
 from typing import NamedTuple, Self, TypeAlias
 
 from inotify_simple import flags
 
+from walsyncd.adapters.files.file_event import Event, Kind, add_counted
 from walsyncd.adapters.files.inotify_queue import MODIFY, InotifyQueue, parse_record
 from walsyncd.adapters.files.source import FILE_ROLES, Role, is_side_name, side_path
 from walsyncd.errors import UnresponsiveError, UsageError
@@ -46,6 +49,7 @@ __all__ = ["Event", "InotifyReader", "Kind", "Role"]
 _LEADS = int(flags.ONLYDIR | flags.DELETE_SELF | flags.MOVE_SELF | flags.DELETE | flags.MOVED_FROM | flags.MOVED_TO)
 _LISTS = int(_LEADS | flags.CREATE)
 _HOLDS = int(_LISTS | flags.MODIFY | flags.CLOSE_WRITE)
+_COUNTS = int(flags.DONT_FOLLOW | flags.MODIFY | flags.MASK_ADD)
 
 # Plain integers: every event of every file in a watched folder is compared with these.
 _OVERFLOW = int(flags.Q_OVERFLOW)
@@ -64,38 +68,10 @@ _TROUBLE = {
     errno.EACCES: "permission denied (hint: watching a folder needs read permission on it)",
 }
 
-
-class Kind(Enum):
-    """What happened. The kinds from APPEARED on are our conclusions, not the kernel's events."""
-
-    MODIFY = "modify"
-    CLOSE_WRITE = "close write"
-    CREATE = "create"
-    DELETE = "delete"
-    MOVED_FROM = "moved from"
-    MOVED_TO = "moved to"
-    APPEARED = "appeared"  # a new name in a listed folder; the event's path is that name
-    OVERFLOW = "overflow"  # events were lost
-    WATCH_LOST = "watch lost"  # the folder is gone, or is another one
-    REAPPEARED = "reappeared"  # the folder exists and is watched (again); anything may have happened in it
-
-
 _KINDS = {
     int(flags[kind.name]): kind
     for kind in (Kind.MODIFY, Kind.CLOSE_WRITE, Kind.CREATE, Kind.DELETE, Kind.MOVED_FROM, Kind.MOVED_TO)
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """An event. ``path`` is the database's for every role; with Role.DIRECTORY it is a listed folder or a name in it.
-
-    OVERFLOW, WATCH_LOST and REAPPEARED come once for a database, with Role.DATABASE.
-    """
-
-    path: Path
-    role: Role
-    kind: Kind
 
 
 class _Named(NamedTuple):
@@ -152,6 +128,7 @@ class InotifyReader:
         self._root = _Folder(Path("/"), None)
         self._folders: dict[Path, _Folder] = {self._root.path: self._root}
         self._by_watch: dict[int, list[_Folder]] = {}  # two paths can lead to one inode, which has one watch
+        self._counted: dict[int, Event] = {}  # what the event of a watched file means
         self._found: list[Event] = []  # not drained yet
         self._writes: dict[bytes, tuple[Event, ...]] = {}  # what a MODIFY means, by its bytes; any change clears it
         self._arm(self._root)
@@ -183,6 +160,19 @@ class InotifyReader:
             for role in FILE_ROLES:
                 folder.names.pop(side_path(database, role).name, None)
             self._prune(folder)
+            for watch in [watch for watch, counted in self._counted.items() if counted.path == database]:
+                del self._counted[watch]
+                self._remove_watch(watch)
+
+    def count_journal_writes(self, database: Path) -> None:
+        """Have each write to the -journal that exists now be a MODIFY and a COUNTED, until the file is deleted.
+
+        Where that can't be, there is no COUNTED.
+        """
+        path = side_path(database, Role.JOURNAL)
+        with self._changing(), contextlib.suppress(OSError, UnresponsiveError), FileCall(path, "watch"):
+            watch = int(self._queue.inotify.add_watch(path, _COUNTS))
+            self._counted[watch] = Event(database, Role.JOURNAL, Kind.COUNTED)
 
     def add_directory(self, path: Path, wants: Wants = _any_name) -> None:
         """Tell about new names that ``wants`` wants in a folder (APPEARED), but for databases and their side files."""
@@ -273,7 +263,7 @@ class InotifyReader:
             return
         count, (watch, mask, name) = len(self._found), parse_record(record)
         self._take(watch, mask, name)
-        if mask == MODIFY:
+        if mask == MODIFY and name:
             if len(self._writes) >= _WRITES_MAX:
                 self._writes.clear()
             self._writes[record] = tuple(self._found[count:])
@@ -284,6 +274,11 @@ class InotifyReader:
                 self._found.extend(folder.events(Kind.OVERFLOW))
             self._recheck()
             return
+        counted = self._counted.get(watch)
+        if counted is not None and mask & MODIFY:
+            add_counted(self._found, counted)
+        elif counted is not None and mask & _SELF:
+            del self._counted[watch]
         # No folders: an event of a watch that was removed. A copy, as arming changes the list.
         for folder in tuple(self._by_watch.get(watch, ())):
             if mask & _SELF:
@@ -388,8 +383,11 @@ class InotifyReader:
         peers.remove(folder)
         if not peers:
             del self._by_watch[watch]
-            with contextlib.suppress(OSError):  # EINVAL: the kernel removed the watch with the folder
-                self._queue.inotify.rm_watch(watch)
+            self._remove_watch(watch)
+
+    def _remove_watch(self, watch: int) -> None:
+        with contextlib.suppress(OSError):  # EINVAL: the kernel removed the watch with the folder, or the file
+            self._queue.inotify.rm_watch(watch)
 
 
 def _blind(folder: _Folder) -> str:

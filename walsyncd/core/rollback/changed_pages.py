@@ -82,11 +82,15 @@ class ChangedPages:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SeenJournal:
-    """A journal, and how many runs of writes to the database there were while it existed (``JournalTrail``)."""
+    """A journal, and how many runs of writes to the database there were while it existed (``JournalTrail``).
+
+    ``is_whole``: nothing was cut off a kept one.
+    """
 
     content: RollbackJournal | JournalFault
     runs: int
     is_kept: bool = False
+    is_whole: bool = False
 
     def counter(self) -> int | None:
         """Return the change counter before its transaction, or None if it does not say that."""
@@ -155,6 +159,8 @@ def _fault(seen: SeenJournal, now: DatabaseHeader) -> ScanReason | None:
         is_harmless = seen.content is JournalFault.NEVER_SYNCED and not seen.runs
         return None if is_harmless else seen.content
     if seen.is_kept:
+        if seen.runs and seen.content.may_be_cut and not seen.is_whole:
+            return JournalFault.CUT_OFF
         is_last_step = seen.counter() == (now.change_counter - 1) % 2**32
         return Doubt.JOURNAL_REUSED if seen.runs and not is_last_step else None
     return Doubt.JOURNAL_REUSED if seen.runs > seen.content.parts else None

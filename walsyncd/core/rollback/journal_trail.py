@@ -10,6 +10,10 @@ only where it belongs:
   transaction. A second run of writes to the database may be another transaction, or the same one after the cache was
   full. In exclusive mode the counter does not show the difference.
 
+A kept journal may have been cut by PRAGMA journal_size_limit. SQLite does that after it has written zeros over the
+header, which ends the transaction. So nothing was cut off if the journal was written just once after the last write to
+the database. That is known only if no two writes to the journal were merged into one event (``JOURNAL_COUNTED``).
+
 A write to the database after the end of the journal is not accepted even where SQLite makes it: it cuts the file there
 when the database has become smaller.
 """
@@ -40,6 +44,7 @@ class FileEvent(StrEnum):
     JOURNAL_CREATED = "journal created"
     JOURNAL_CREATED_UNHELD = "journal created, and not held"
     JOURNAL_WRITTEN = "journal written"
+    JOURNAL_COUNTED = "the write before is one alone"
     JOURNAL_DELETED = "journal deleted"
     JOURNAL_DELETED_UNHELD = "journal deleted, and not held"
     DATABASE_WRITTEN = "database written"
@@ -69,7 +74,17 @@ class JournalTrail:
     """Runs of writes to the database, with writes to that journal between them."""
     runs_of_deleted: list[int] = field(default_factory=list)
     """``database_runs`` of each journal that was deleted since the last ``restart``, in their order."""
+    last_writes: int = 0
+    """Events of writes to that journal since the last write to the database."""
     _last_was_journal: bool = False
+    _is_counted: bool = True
+    """Each write to that journal was counted, but perhaps the last one."""
+    _is_last_counted: bool = True
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the journal that exists now was not cut after its transaction. It is not if nobody counted."""
+        return self._is_counted and self._is_last_counted and self.last_writes == 1 and self.database_runs > 0
 
     def restart(self, journal: JournalNow) -> None:
         """Begin at a quiet moment whose content is known."""
@@ -92,6 +107,8 @@ class JournalTrail:
                 self.journal_deleted(is_held=event is FileEvent.JOURNAL_DELETED)
             case FileEvent.JOURNAL_WRITTEN:
                 self.journal_written()
+            case FileEvent.JOURNAL_COUNTED:
+                self._is_last_counted = True
             case FileEvent.DATABASE_WRITTEN:
                 self.database_written()
             case _:
@@ -111,6 +128,8 @@ class JournalTrail:
         if not self.is_open and not self.is_kept:
             self.raise_doubt(Doubt.JOURNAL_UNKNOWN)
         self.is_journal_written = self._last_was_journal = True
+        self._is_counted, self._is_last_counted = self._is_counted and self._is_last_counted, False
+        self.last_writes += 1
 
     def journal_deleted(self, *, is_held: bool) -> None:
         """Take in a DELETE of -journal. ``is_held``: the held descriptor is of the file that was deleted."""
@@ -130,6 +149,8 @@ class JournalTrail:
         if self._last_was_journal or not self.database_runs:
             self.database_runs += 1
         self._last_was_journal = False
+        self._is_counted = self._is_counted and self._is_last_counted and self.is_journal_written
+        self.last_writes = 0
 
     def raise_doubt(self, doubt: Doubt) -> None:
         """Take in what no rule above explains."""
@@ -157,3 +178,4 @@ class JournalTrail:
     def _begin_runs(self) -> None:
         self.database_runs = 0
         self.is_journal_written = self._last_was_journal = False
+        self.last_writes, self._is_counted, self._is_last_counted = 0, True, True

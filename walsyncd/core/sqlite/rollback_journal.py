@@ -36,7 +36,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TypeAlias
 
@@ -82,6 +82,7 @@ class RollbackJournal:
     ``parts`` is how many parts were read.
     ``page_1`` is the first 100 bytes of the page-1 record. It is None if there is none that surely belongs to the
     transaction that wrote the first record.
+    ``may_be_cut``: it is a kept journal whose end may have been cut off.
     """
 
     page_size: int
@@ -89,6 +90,7 @@ class RollbackJournal:
     parts: int
     page_1: bytes | None
     read: Read = field(repr=False)
+    may_be_cut: bool = False
 
     def page(self, number: int) -> bytes | None:
         """Return the page before the transaction, or None if the journal does not have it."""
@@ -191,11 +193,10 @@ def parse_kept_journal(
         return JournalFault.TOO_LARGE
     if not records.count:
         return JournalFault.DAMAGED
-    if _may_be_cut(end, size, page_size):
-        return JournalFault.CUT_OFF
     first_part = dict(records.by_page)
     _take_parts(records, read, _next_sector(end, sector), sector)  # a part that is left over may lack records
-    return _journal(records, read, page_size, first_part)
+    journal = _journal(records, read, page_size, first_part)
+    return replace(journal, may_be_cut=_may_be_cut(end, size, page_size))
 
 
 def _first_kept_record(read: Read, page_size: int) -> tuple[int, int]:
@@ -213,12 +214,9 @@ def _may_be_cut(end: int, size: int, page_size: int) -> bool:
     """Whether PRAGMA journal_size_limit may have cut records off that ended here.
 
     SQLite cuts after it has zeroed the header, to exactly the limit (pager.c, zeroJournalHdr; tried with limits of 0 to
-    1 MiB). A cut that leaves part of a record is seen by that. One between two records is seen if the limit is a
-    multiple of 512 or 100 bytes, as limits are that people choose. Nothing shows another one: the file is as after a
-    transaction that had just so many records, which is common. The manual names those limits.
+    1 MiB). The limit may be where a record ends. The file is then as after a transaction that had just so many records.
+    Only the order of events tells the two apart (``core.rollback.journal_trail``).
     """
-    if end == size:
-        return size % 512 == 0 or size % 100 == 0
     return size - end < page_size + 8
 
 

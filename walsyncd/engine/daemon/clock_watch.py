@@ -35,6 +35,7 @@ from walsyncd.adapters.system import clock
 from walsyncd.core.limits import DEFAULT_LIMITS, Limits
 from walsyncd.core.stored.moment import CLOCK_OFF_MS
 from walsyncd.engine.follow.environment import Environment
+from walsyncd.engine.follow.event_pump import EventPump
 from walsyncd.errors import WalsyncdError
 
 REMEDY = "set the clock (timedatectl); until then commits are stored with the store's time, and nothing is deleted"
@@ -74,7 +75,7 @@ def remembering_clock(journal: Journal) -> ClockWatch:
 def environment_by(
     clock: ClockWatch,
     journal: Journal,
-    drain: Callable[[], None],
+    events: EventPump,
     spool_bytes_max: Callable[[], int],
     limits: Limits = DEFAULT_LIMITS,
     leaves_in_s: Callable[[int], float] = lambda _database_id: 0.0,
@@ -82,7 +83,7 @@ def environment_by(
     """Return the environment of looks, with the true time."""
     return Environment(
         journal,
-        drain,
+        events.drain,
         boot_id(),
         wall_ms=clock.now_ms,
         is_clock_known=clock.is_known,
@@ -90,6 +91,7 @@ def environment_by(
         spool_bytes_max=spool_bytes_max,
         limits=limits,
         leaves_in_s=leaves_in_s,
+        count_journal_writes=events.count_journal_writes,
     )
 
 

@@ -94,7 +94,7 @@ class Daemon:
         self._events = EventPump(self._watcher, self._schedule.wake, self._finder.wake, self._stalls, self._schedule)
         clock, maximum = remembering_clock(self._journal), lambda: self._limit.bytes_max
         self._environment = environment_by(
-            clock, self._journal, self._events.drain, maximum, limits, lambda i: self._destinations.of(i).leaves_in_s(i)
+            clock, self._journal, self._events, maximum, limits, lambda i: self._destinations.of(i).leaves_in_s(i)
         )
         self._content = PageContent(self._journal, self._environment, self._schedule, lambda: self.follower)
         full_spool = FullSpool(

@@ -7,6 +7,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import structlog
 
@@ -28,7 +29,8 @@ class Environment:
     corrects. ``machine_ms`` is this machine's, which the times of files are of. ``is_clock_known`` returns whether an
     earlier time that is after ``wall_ms`` must have been wrong, ``has_clock_leapt`` whether this machine's was set
     forward a short while ago. ``leaves_in_s`` asks in how many seconds it is soon enough to spool another object
-    of a database.
+    of a database. ``count_journal_writes`` has no two writes to a database's -journal merged into one event, as long as
+    that file exists.
     """
 
     journal: Journal
@@ -43,6 +45,7 @@ class Environment:
     entropy: Callable[[], int] = lambda: secrets.randbits(32)
     limits: Limits = DEFAULT_LIMITS
     leaves_in_s: Callable[[int], float] = lambda _database_id: 0.0
+    count_journal_writes: Callable[[Path], None] = lambda _path: None
     read_ahead: ReadAhead = field(default_factory=ReadAhead)
     proofs: Counter[str] = field(default_factory=Counter[str])
     """The number of times that each rule decided at the end of a WAL's incarnation (``Step.decided_by``). The follower

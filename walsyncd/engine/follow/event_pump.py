@@ -115,6 +115,10 @@ class EventPump:
         """Take in all queued events."""
         self._take_in()
 
+    def count_journal_writes(self, path: Path) -> None:
+        """See ``Environment``."""
+        self._watcher.count_journal_writes(path)
+
     def _take_in(self, *, waits: bool = False) -> bool:
         """Take in all queued events. Returns whether all of them were writes to WALs.
 

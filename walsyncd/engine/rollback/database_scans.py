@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 
 from walsyncd.adapters.files.inotify import Event
 from walsyncd.adapters.journal.page_map_table import PageMapRow
@@ -102,7 +103,9 @@ class DatabaseScans:
         """The position before the scan whose result was taken last."""
         self._hindered_at = 0
         capture = JournalCapture(tracked.path, tracked.spec.is_match)
-        source = JournalSource(capture, tracked.open, tools.environment.drain)
+        environment = tools.environment
+        count_writes = partial(environment.count_journal_writes, tracked.path)
+        source = JournalSource(capture, tracked.open, environment.drain, count_writes)
         self._proofs = JournalProofs(source, file_bytes_min=SMALL_BYTES)
         self._pause = TransactionPause(tools.schedule, tracked)
 

@@ -30,6 +30,7 @@ HELD_BYTES_MAX = 256 << 20  # bytes of deleted journals, which take up disk spac
 MARK_TRIES = 3
 
 _ENDS = {FileEvent.JOURNAL_CREATED_UNHELD, FileEvent.JOURNAL_DELETED, FileEvent.JOURNAL_DELETED_UNHELD}
+_WRITES = [FileEvent.JOURNAL_WRITTEN, FileEvent.JOURNAL_COUNTED] * 2 + [FileEvent.JOURNAL_WRITTEN]
 _LOST = {Kind.OVERFLOW, Kind.WATCH_LOST, Kind.REAPPEARED}
 
 
@@ -58,6 +59,7 @@ class Captured:
 
     ``journals`` have been deleted; the caller closes them. ``runs``: how often the database was written during each
     (``JournalTrail``). ``is_kept_written``: the journal that exists was written, and ``kept_runs`` are those during it.
+    ``is_kept_whole``: nothing was cut off it.
     """
 
     doubt: Doubt | None
@@ -65,6 +67,7 @@ class Captured:
     runs: tuple[int, ...] = ()
     is_kept_written: bool = False
     kept_runs: int = 0
+    is_kept_whole: bool = False
     is_passing: bool = False
     """Whether the only doubt is that a writer uses the journal just now."""
 
@@ -165,7 +168,8 @@ class JournalCapture:
             is_kept_written = mark.journal is JournalNow.IDLE and trail.is_journal_written
             doubt, runs = trail.doubt_now(mark.journal), tuple(trail.runs_of_deleted)
             is_passing = trail.doubt is None and mark.journal is JournalNow.IN_USE
-            return Captured(doubt, tuple(journals), runs, is_kept_written, trail.database_runs, is_passing)
+            kept_runs, is_whole = trail.database_runs, trail.is_whole
+            return Captured(doubt, tuple(journals), runs, is_kept_written, kept_runs, is_whole, is_passing)
 
     def is_lost(self, origin: int) -> bool:
         """Whether the journals will never account for what happened since the known state ``origin``."""
@@ -212,6 +216,8 @@ class JournalCapture:
                 self._note_created()
             case Kind.MODIFY:
                 self._append(FileEvent.JOURNAL_WRITTEN)
+            case Kind.COUNTED:
+                self._note_counted()
             case Kind.DELETE:
                 self._note_deleted()
             case _:
@@ -229,6 +235,14 @@ class JournalCapture:
             self._clear(Doubt.TOO_MANY)
         else:
             self._append(FileEvent.JOURNAL_CREATED, journal)
+
+    def _note_counted(self) -> None:
+        """Take in that the last write was counted. More than two in a row mean what two mean, and are not kept."""
+        is_after_mark = self._dropped + len(self._entries) >= self._marked + len(_WRITES)
+        if is_after_mark and [entry.event for entry in self._entries[-len(_WRITES) :]] == _WRITES:
+            self._entries.pop()
+        else:
+            self._append(FileEvent.JOURNAL_COUNTED)
 
     def _note_deleted(self) -> None:
         entry = self._open_entry(len(self._entries))

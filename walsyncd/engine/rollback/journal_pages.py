@@ -17,7 +17,7 @@ from walsyncd.adapters.files.rollback_files import writer_locks
 from walsyncd.adapters.files.source import OpenFile
 from walsyncd.core.content.bridge_passes import PageList, all_pages
 from walsyncd.core.rollback.changed_pages import ChangedPages, ScanReason, SeenJournal, changed_pages
-from walsyncd.core.rollback.journal_trail import Doubt
+from walsyncd.core.rollback.journal_trail import Doubt, JournalNow
 from walsyncd.core.sqlite.arrays import np
 from walsyncd.core.sqlite.dbheader import parse_database_header
 from walsyncd.core.sqlite.rollback_journal import (
@@ -47,11 +47,15 @@ class KnownState:
 
 @dataclass(frozen=True, slots=True)
 class JournalSource:
-    """Access to the files of one database: ``open`` opens the database, and ``drain`` takes in queued events."""
+    """Access to the files of one database: ``open`` opens the database, and ``drain`` takes in queued events.
+
+    ``count_writes`` has each write to the -journal that exists now counted from now on (``Kind.COUNTED``).
+    """
 
     capture: JournalCapture
     open: Callable[[], OpenFile | None]
     drain: Callable[[], None]
+    count_writes: Callable[[], None] = lambda: None
 
     def is_reserved(self) -> bool:
         """Whether a writer holds RESERVED, or more."""
@@ -93,6 +97,8 @@ class JournalPages:
             self.reason = None
             return PageList(found.numbers, found.page_count)
         self.reason = found
+        if self._mark is not None and self._mark.journal is JournalNow.IDLE:
+            self._source.count_writes()  # the writes of the transactions from now on; this one is over
         return _NO_PAGES if self.is_early else all_pages()
 
     def prove(self, page_1: bytes) -> ChangedPages | ScanReason:
@@ -119,7 +125,8 @@ class JournalPages:
                 files.enter_context(kept)
                 self._is_kept_read = True
                 content = parse_kept_journal(kept.pread, kept.size(), self._page_size)
-                journals.append(SeenJournal(content, captured.kept_runs, is_kept=True))
+                kept_journal = SeenJournal(content, captured.kept_runs, is_kept=True, is_whole=captured.is_kept_whole)
+                journals.append(kept_journal)
             return self._changed(self._known.counter, page_1, journals)
 
     def _changed(self, counter: int, page_1: bytes, journals: Sequence[SeenJournal]) -> ChangedPages | ScanReason:
