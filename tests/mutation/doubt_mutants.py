@@ -8,6 +8,7 @@ TRAIL = "core/follow/write_trail.py"
 CHECKPOINTS = "core/follow/checkpoint_evidence.py"
 PAIR = "engine/follow/wal_pair.py"
 DOUBTS = "engine/follow/test_doubts.py"
+LINKS = "engine/follow/test_hard_links.py"
 OVERWRITTEN = "engine/content/test_overwritten_pages.py"
 WRITTEN_WAL = "engine/follow/test_written_wal.py"
 
@@ -83,6 +84,34 @@ DOUBT_MUTANTS = (
         "if untold_ms >= LATE_EVENT_MS:",
         "if False:",
         f"{DOUBTS}::test_a_page_that_is_written_through_a_hard_link",
+    ),
+    mutant(
+        "what was written past SQLite before a WAL began is a checkpoint of it",
+        PAIR,
+        "if born_ns is not None and mtime_ns < born_ns and trail.is_untold((size, mtime_ns)):",
+        "if False:",
+        f"{LINKS}::test_the_next_application_finds_another_database",
+    ),
+    mutant(
+        "a checkpoint of a WAL was written past SQLite before that WAL began",
+        PAIR,
+        "if born_ns is not None and mtime_ns < born_ns and trail.is_untold((size, mtime_ns)):",
+        "if trail.is_untold((size, mtime_ns)):",
+        f"{LINKS}::test_a_checkpoint_whose_event_is_still_to_be_read",
+    ),
+    mutant(
+        "without a WAL a write that no event tells of did not happen",
+        "engine/follow/no_wal.py",
+        "changed = untold or not is_unchanged",
+        "changed = not is_unchanged",
+        f"{LINKS}::test_nobody_uses_it_then",
+    ),
+    mutant(
+        "a change that was dealt with is one again",
+        "core/follow/write_trail.py",
+        "if self.seen is not None and self.seen.changed_ms is not None:",
+        "if False:",
+        f"{LINKS}::test_in_rollback_mode_one_change_is_one_base",
     ),
     mutant(
         "an event that comes during the look has no part in it",

@@ -197,8 +197,8 @@ RULE_MUTANTS = (
     mutant(
         "what is written without an event before the first look at a WAL was there before",
         ABSENCE,
-        'if wal_pairs.watched and state.mode == "wal":',
-        "if False:",
+        "untold = wal_pairs.is_written_untold((facts.size, facts.mtime_ns), told, environment.monotonic_ms())",
+        "untold = False",
         "engine/follow/test_no_wal.py::test_a_write_through_another_name_before_the_next_wal_is_looked_at",
     ),
     mutant(

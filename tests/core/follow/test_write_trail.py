@@ -132,6 +132,18 @@ def test_a_change_that_no_event_tells_of() -> None:
     assert trail.untold_ms((1, 2), 220) == -1
 
 
+def test_a_change_that_was_dealt_with_is_none() -> None:
+    """It does not count again. One that nobody has seen still does."""
+    trail = WriteTrail()
+    trail.untold_ms((1, 1), 0)
+    trail.accept()
+    assert trail.is_untold((1, 2))
+    assert not trail.is_untold((1, 1))
+    assert trail.untold_ms((1, 2), 10) == 0
+    trail.accept()
+    assert [trail.untold_ms((1, 2), now_ms) for now_ms in (20, 30)] == [-1, -1]
+
+
 def test_an_event_between_a_look_and_its_judgement_explains_what_the_look_missed() -> None:
     """Whether it is of a write or of a loss: the look may be older than the write that it tells of."""
     for tell in (WriteTrail.database_written, WriteTrail.events_lost):

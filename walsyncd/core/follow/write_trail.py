@@ -147,6 +147,16 @@ class WriteTrail:
         self.seen = FileSeen(seen.look, seen.event, changed_ms)
         return now_ms - changed_ms
 
+    def is_untold(self, look: tuple[int, int]) -> bool:
+        """Whether the database's size and mtime differ from those last seen, and no event of a write has come since."""
+        seen = self.seen
+        return seen is not None and seen.event == self.database_written_at and look != seen.look
+
+    def accept(self) -> None:
+        """Take in that the replica has the database as it is: a change that no event told of is dealt with."""
+        if self.seen is not None and self.seen.changed_ms is not None:
+            self.seen = None
+
     def ends_with_index(self) -> bool:
         """Whether it is a last connection with a wal-index that deletes -wal now."""
         return self.shm_deleted_at < self.shm_closed_at and self.shm_deleted_at > max(

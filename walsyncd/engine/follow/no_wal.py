@@ -58,12 +58,10 @@ def _look_at_file(
         return SHORTLY
     if not facts.is_file(state.file):
         return gap_step(GapKind.REPLACED, REPLACED)
-    changed = not is_unchanged(facts, state.file, is_unwritten=wal_pairs.is_unwritten)
+    untold = wal_pairs.is_written_untold((facts.size, facts.mtime_ns), told, environment.monotonic_ms())
+    changed = untold or not is_unchanged(facts, state.file, is_unwritten=wal_pairs.is_unwritten)
     if changed and state.mode == "wal":
         return gap_step(GapKind.UNCERTAIN, "the database was changed while it had no WAL")
-    if wal_pairs.watched and state.mode == "wal":
-        # What is written without an event before the next WAL is looked at shows there (``WalPairs.check_file``).
-        wal_pairs.trail.untold_ms((facts.size, facts.mtime_ns), environment.monotonic_ms(), told=told)
     settled = is_settled(facts, environment)
     look = facts if settled else facts.unknown()
     again_s = hidden_s if settled else settling_ms(facts) / 1000

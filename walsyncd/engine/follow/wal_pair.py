@@ -322,6 +322,21 @@ class WalPair:
             return None
         return parse_index_header(self.shm.pread(0, WALINDEX_READ_SIZE))
 
+    def check_file_at_birth(self, database: Path, trail: WriteTrail, *, own_only: bool) -> None:
+        """Doubt a database that changed without an event before this WAL was created. Call it when that is told.
+
+        A later change may be by a checkpoint of this WAL, whose event is still to be read.
+        """
+        with suppress(WalsyncdError):  # the follower's look will report it
+            file = open_file(database, own_only=own_only)
+            if file is None:
+                return
+            with file:
+                size, mtime_ns = file.size_and_mtime()
+            born_ns = self.wal.identity().birth_ns
+            if born_ns is not None and mtime_ns < born_ns and trail.is_untold((size, mtime_ns)):
+                self.doubt = self.doubt or Gap.of(GapKind.DOUBT, UNTOLD)
+
     def check_file(self, seen: SeenBesideWal, told: tuple[int, int], trail: WriteTrail, now_ms: int) -> bool:
         """Doubt a change of the database that came without an event. Returns whether the event may still come."""
         untold_ms = trail.untold_ms((seen.size, seen.mtime_ns), now_ms, told=told)

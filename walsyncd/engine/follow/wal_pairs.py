@@ -96,6 +96,7 @@ class WalPairs:
         """Note that the content is known. The caller read ``database_writes`` before it, so it has all those writes."""
         with self._lock:
             self._vouched = max(self._vouched, database_writes)
+            self.trail.accept()
 
     def pop_finished(self) -> None:
         """Remove the current WAL pair, which was read to its end."""
@@ -116,8 +117,7 @@ class WalPairs:
                 self.pop_finished()
             self.replaced = self.lost = self._unseen = None
             self.blind = self._mistakable = False
-            self.trail.seen = None
-            self.error = None
+            self.trail.seen = self.error = None
 
     def look_around(self) -> None:
         """Open what exists now. This is for the start, where nothing watches, and when events were lost."""
@@ -196,13 +196,15 @@ class WalPairs:
             return last.checkpoints.unexplained is not None and not busy
 
     def check_file(self, seen: SeenBesideWal, told: tuple[int, int], now_ms: int) -> bool:
-        """Check that the database did not change without an event. Returns whether a late event may still come.
-
-        ``seen`` is a look at its file, and ``told`` was taken before that (``WriteTrail.told``).
-        """
+        """Doubt a change that came without an event: ``seen`` after ``told``. Returns whether one may still come."""
         with self._lock:
-            last = self._alive()
-            return self.watched and last is not None and last.check_file(seen, told, self.trail, now_ms)
+            last = self._alive() if self.watched else None
+            return last is not None and last.check_file(seen, told, self.trail, now_ms)
+
+    def is_written_untold(self, look: tuple[int, int], told: tuple[int, int], now_ms: int) -> bool:
+        """Whether a database without a WAL has changed since the last look at its file, and no event tells of it."""
+        with self._lock:
+            return self.watched and self.trail.untold_ms(look, now_ms, told=told) >= 0
 
     def note(self, event: Event) -> None:
         """Take one event in, in queue order."""
@@ -277,8 +279,7 @@ class WalPairs:
     def _note_birth(self, last: WalPair | None) -> None:
         if last is not None and last.announced:
             last.ended = True  # its DELETE never came
-            last = None
-        if last is None:
+        if last is None or last.ended:
             wal = self._open(Role.WAL)
             if wal is None:
                 self._note_unseen()
@@ -286,6 +287,8 @@ class WalPairs:
             last = self._append(WalPair(wal))
         last.announced = True  # or it had been opened before its CREATE was read
         last.known_since = self.is_unwritten
+        if self.watched:
+            last.check_file_at_birth(self.path, self.trail, own_only=self.own_only)
 
     def _note_unseen(self) -> None:
         """Note a new WAL that can't be opened. Unless there is an event of a write to it, nothing was in it."""
@@ -355,7 +358,7 @@ class WalPairs:
             last.index_reads.database_written()
 
     def _alive(self) -> WalPair | None:
-        """Return the WAL pair that has not ended, or None if all have."""
+        """The WAL pair that has not ended, or None if all have."""
         return self.queue[-1] if self.queue and not self.queue[-1].ended else None
 
     def _append(self, wal_pair: WalPair) -> WalPair:
