@@ -26,7 +26,7 @@ from walsyncd.engine.follow.begin_generation import advance_by, begin_generation
 from walsyncd.engine.follow.environment import Environment
 from walsyncd.engine.follow.followed_database import FollowedDatabase
 from walsyncd.engine.follow.look import take_step
-from walsyncd.engine.follow.schedule import SLOW_LOOK_S, Schedule, Taken, UnfinishedRound
+from walsyncd.engine.follow.schedule import SLOW_LOOK_S, Gathering, Schedule, Taken, UnfinishedRound
 from walsyncd.engine.follow.step import AT_ONCE, Step
 from walsyncd.engine.threads.boundary import boundary
 from walsyncd.engine.threads.mailbox import Request
@@ -72,6 +72,7 @@ class Follower:
         self._looked, self._begin_bridge = looked, begin_bridge
         self._stall_detector = stall_detector or StallDetector()
         self._journal_problem, self._round_ms, self._unfinished = "", 0, UnfinishedRound()
+        self._gathering = Gathering(schedule, environment.limits.fast_frames)
         self._notes = StateNotes(journal)  # written at the end of a round, before anybody is answered
 
     def run(self) -> None:
@@ -148,7 +149,7 @@ class Follower:
             self._update_presence(tracked)
         try:
             is_full = self._is_spool_full()
-            for tracked in taken:
+            for tracked in self._gathering.databases(taken, steps, self._update_presence):
                 if is_full or self._has_too_much(tracked.row_id):
                     self._schedule.at(tracked, SPOOL_DELAY_S)
                     continue
@@ -361,8 +362,6 @@ class Follower:
         self._note(tracked, StateReport(DatabaseState.DEGRADED, reason), remedy)
         tracked.fail_requests(TransientError(f"the generation of {tracked.name} ended: {reason}"))
         self._schedule.at(tracked, wait_s)
-
-    # -- states -----------------------------------------------------------------------------------------------------
 
     def _suspend(self, tracked: FollowedDatabase, error: WalsyncdError) -> None:
         """Report a database that can't be looked at, and try it later. The others are not affected."""

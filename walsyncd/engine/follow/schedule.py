@@ -6,7 +6,7 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import TypeAlias
 
@@ -26,6 +26,9 @@ SLOW_LOOK_GRID_S = 10.0  # slow looks are aligned to this grid, so that thousand
 UNWATCHED_LOOK_S = 1.0
 DEFER_S_MIN = 0.02  # a look is not put off by less
 ROUND_MAX = 100  # databases in one round, and so in one transaction of the journal
+
+GATHER_S = 0.01  # what was found waits no longer; fdatasync of a good disk takes 1 to 5 ms
+OFTEN, OFTEN_S = 8, 0.1  # so many looks found something within that time: another one is likely within GATHER_S
 
 # A database, its step, and how many requests had come before the look.
 Taken: TypeAlias = tuple[FollowedDatabase, Step, int]
@@ -190,6 +193,21 @@ class Schedule:
                 self._condition.wait(None if first is None else first - now)
             return []
 
+    def take_more(self, held: Collection[int], until_s: float) -> list[FollowedDatabase]:
+        """Wait until ``until_s`` (monotonic) for other databases that are due, and return them.
+
+        Returns an empty list if none is, and as soon as one of ``held`` (row ids) is due again or the schedule stops.
+        """
+        with self._condition:
+            while not self._stopping and (now := time.monotonic()) < until_s:
+                if any((due := self._due.get(row_id)) is not None and due <= now for row_id in held):
+                    return []
+                taken = self._take_due(now)
+                if taken:
+                    return taken
+                self._condition.wait(min(until_s, self._due.first() or until_s) - now)
+            return []
+
     def overdue_s(self) -> float:
         """Return for how long the earliest database has been due without being taken, or 0 if none is due."""
         with self._condition:
@@ -279,6 +297,52 @@ def deferred_look(tracked: FollowedDatabase, step: Step, environment: Environmen
     if delay_s < DEFER_S_MIN or not tracked.wal_pairs.watched:
         return None
     return environment.read_ahead.defer(wal_pair, state.cursor, environment.monotonic_ms, now_s + delay_s, limits)
+
+
+class Gathering:
+    """Where commits of many databases come often, a round waits some milliseconds for those of others.
+
+    Then one transaction of the journal is for all of them. Nothing is read later for that: each database is looked at
+    as soon as it is due. Only what was found waits, as it does in a round of many databases. A database that commits
+    alone, or much, or for which somebody waits, is made durable at once. For one thread. ``fast_frames`` in one look
+    are so many that nothing may wait.
+    """
+
+    def __init__(self, schedule: Schedule, fast_frames: int) -> None:
+        self._schedule, self._fast_frames = schedule, fast_frames
+        self._found_s: deque[float] = deque(maxlen=OFTEN)
+
+    def databases(
+        self, taken: list[FollowedDatabase], steps: Sequence[Taken], before: Callable[[FollowedDatabase], None]
+    ) -> Iterator[FollowedDatabase]:
+        """Yield the databases of a round: those ``taken``, then others that are due soon, which are added to them.
+
+        The caller adds to ``steps`` what each database's look has found before it asks for the next. ``before`` is
+        called for those that are added.
+        """
+        yield from taken[:]
+        until_s, counted = time.monotonic() + GATHER_S, 0
+        while len(taken) < ROUND_MAX and self._may_wait(steps, counted):
+            counted = len(steps)
+            more = self._schedule.take_more({each.row_id for each in taken}, until_s)
+            if not more:
+                return
+            taken += more
+            for tracked in more:
+                before(tracked)
+            yield from more
+
+    def _may_wait(self, steps: Sequence[Taken], counted: int) -> bool:
+        now_s = time.monotonic()
+        self._found_s.extend(now_s for _, step, _ in steps[counted:] if step.objects)
+        is_often = len(self._found_s) == OFTEN and now_s - self._found_s[0] < OFTEN_S
+        return is_often and any(step.objects for _, step, _ in steps) and all(map(self._is_patient, steps))
+
+    def _is_patient(self, taken: Taken) -> bool:
+        tracked, step, asked = taken
+        is_small = step.caught_up and step.frames < self._fast_frames
+        is_usual = not (step.gap or step.begins or step.bridged or tracked.bridge or tracked.spec.backpressure)
+        return is_small and is_usual and not asked
 
 
 class UnfinishedRound:
