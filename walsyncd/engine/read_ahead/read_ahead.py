@@ -11,14 +11,10 @@ the same frames, or a gap if they were overwritten. Nothing of it is durable, an
 
 A reading ends when the writer is slow, when the follower drops it, and at anything unusual. All readings
 together hold at most ``BYTES_MAX``; a follower that is further behind leaves a gap.
-
-A look is some ten system calls. After each of them the thread has to wait for the interpreter, for as long as Python
-lets another thread keep it. So Python switches between its threads more often while anything is read ahead.
 """
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -32,7 +28,6 @@ from walsyncd.engine.read_ahead.reading import LOOK_S, LOOK_S_MAX, Reading, Watc
 from walsyncd.engine.threads.boundary import boundary
 from walsyncd.errors import WalsyncdError
 
-SWITCH_INTERVAL_S = 0.0001  # with 0.5 ms there were gaps at 6,000 commits/s where there is none with this (measured)
 LINGER_S = 0.1  # a busy database is read ahead again within this time, and waking the thread costs more than a look
 BYTES_MAX = 64 << 20
 DEFERRED_MAX = 256  # looks that are put off, which share half of that
@@ -51,7 +46,7 @@ class ReadAhead:
         self._readings: dict[int, Reading] = {}
         self._deferred: WeakSet[DeferredLook] = WeakSet()  # for the follower's thread
         self._is_stopping = False
-        self._lingers_until_s = self._expiry_s = self._usual_s = 0.0
+        self._lingers_until_s = self._expiry_s = 0.0
 
     def begin(
         self,
@@ -88,17 +83,11 @@ class ReadAhead:
 
     def run(self) -> None:
         """Run the thread until ``stop``."""
-        self._usual_s = self._usual_s or sys.getswitchinterval()  # the thread before may have hung while it was shorter
         while self._wait():
-            sys.setswitchinterval(min(self._usual_s, SWITCH_INTERVAL_S))
-            try:
-                while self._goes_on():
-                    self.look()
-                    with self._changed:
-                        pause_s = min((reading.pause_s for reading in self._readings.values()), default=LOOK_S)
-                    time.sleep(pause_s)
-            finally:
-                sys.setswitchinterval(self._usual_s)
+            self.look()
+            with self._changed:
+                pause_s = min((reading.pause_s for reading in self._readings.values()), default=LOOK_S)
+            time.sleep(pause_s)
 
     def look(self) -> None:
         """Look once at each database that is read ahead."""
@@ -141,13 +130,9 @@ class ReadAhead:
     def _wait(self) -> bool:
         """Wait until a database is read ahead. Returns False if the thread is to end."""
         with self._changed:
-            self._changed.wait_for(lambda: self._readings or self._is_stopping)
-            return not self._is_stopping
-
-    def _goes_on(self) -> bool:
-        """Whether a database is read ahead, or was a short while ago."""
-        with self._changed:
             now_s = time.monotonic()
             if self._readings:
                 self._lingers_until_s = now_s + LINGER_S
-            return now_s <= self._lingers_until_s and not self._is_stopping
+            elif now_s > self._lingers_until_s:
+                self._changed.wait_for(lambda: self._readings or self._is_stopping)
+            return not self._is_stopping
