@@ -277,8 +277,32 @@ def test_order_of_durable_steps(storage: DirectoryStorage, root: Path, monkeypat
 
     monkeypatch.setattr(os, "fsync", noted_fsync)
     monkeypatch.setattr(os, "rename", noted_rename)
+    expected = ["file", "folder .", "folder app", "rename app/gen/x", "folder app/gen"]
     storage.put("app/gen/x", b"x", metadata={})
-    assert steps == ["file", "folder .", "folder app", "rename app/gen/x", "folder app/gen"]
+    assert steps == expected
+    steps.clear()
+    assert storage.put_if("if/gen/x", b"x", etag=None)
+    assert steps == [step.replace("app", "if") for step in expected]
+
+
+def test_a_condition_counts_at_the_moment_of_the_rename(
+    storage: DirectoryStorage, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another daemon that writes while this one's file becomes durable has won, and its object stays."""
+    other, fsync = DirectoryStorage(root), os.fsync
+
+    def others_first(descriptor: int) -> None:
+        monkeypatch.setattr(os, "fsync", fsync)
+        assert other.put_if("app/owner.json", b"other", etag=etag)
+        fsync(descriptor)
+
+    for _ in range(2):
+        info = storage.head("app/owner.json")
+        etag = info.etag if info else None
+        monkeypatch.setattr(os, "fsync", others_first)
+        assert not storage.put_if("app/owner.json", b"ours", etag=etag)
+        assert storage.get("app/owner.json") == b"other"
+    assert list(root.glob(".walsyncd/temporary/*")) == []
 
 
 @pytest.mark.parametrize(

@@ -5,12 +5,16 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import pytest
 
+from walsyncd.adapters.files.open_folder import OpenFolder
 from walsyncd.adapters.storage.directory import DirectoryStorage
 from walsyncd.adapters.storage.folder_tree import FolderTree, copy_whole
 
@@ -81,6 +85,58 @@ def test_publish_makes_a_folder_that_vanished(
     assert (tmp_path / "root/db/x").read_bytes() == b"x"
 
 
+def test_put_in_one_step(tree: FolderTree, tmp_path: Path) -> None:
+    """A file is there whole, in folders that are created, and takes the place of another one."""
+    target = tmp_path / "root/a/b/c"
+    for body in (b"first", b"", b"x" * 3_000_000):
+        status = tree.put("tmp", body, "a/b/c")
+        assert status is not None
+        assert (status.st_ino, status.st_mtime_ns, status.st_size) == (
+            target.stat().st_ino,
+            target.stat().st_mtime_ns,
+            len(body),
+        )
+        assert target.read_bytes() == body
+    assert list((tmp_path / "root/tmp").iterdir()) == []
+    assert stat.S_IMODE(target.stat().st_mode) == 0o640
+
+
+def test_put_that_may_not_replace_changes_nothing(tree: FolderTree, tmp_path: Path) -> None:
+    """Who says so is told the folder and the name."""
+    asked = []
+
+    @contextmanager
+    def refuse(folder: OpenFolder, name: str) -> Iterator[bool]:
+        asked.append((folder.path.name, name))
+        yield False
+
+    tree.put("tmp", b"first", "a/b")
+    assert tree.put("tmp", b"second", "a/b", may_replace=refuse) is None
+    assert asked == [("a", "b")]
+    assert (tmp_path / "root/a/b").read_bytes() == b"first"
+    assert list((tmp_path / "root/tmp").iterdir()) == []
+
+
+def test_put_makes_a_folder_that_vanished(tree: FolderTree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder that another removes between its creation and the rename is created again, some times."""
+    rename, left = os.rename, [3]
+
+    def late_rename(old: str, new: str, **folders: Any) -> None:
+        if left[0]:
+            left[0] -= 1
+            (tmp_path / "root/db").rmdir()
+        rename(old, new, **folders)
+
+    monkeypatch.setattr(os, "rename", late_rename)
+    tree.put("tmp", b"x", "db/x")
+    assert (tmp_path / "root/db/x").read_bytes() == b"x"
+    (tmp_path / "root/db/x").unlink()
+    left[0] = 1000
+    with pytest.raises(FileNotFoundError):
+        tree.put("tmp", b"x", "db/x")
+    assert list((tmp_path / "root/tmp").iterdir()) == []
+
+
 def test_copy_whole(tmp_path: Path) -> None:
     """Files are appended one after the other, empty ones too."""
     for name, body in (("1", b"one"), ("2", b""), ("3", b"x" * 3_000_000)):
@@ -110,6 +166,9 @@ def test_no_link_is_followed(tree: FolderTree, tmp_path: Path) -> None:
         lambda: tree.publish(tree.write("tmp", partial(_write, b"x")), "a/folder/file"),
         lambda: tree.publish(tree.write("tmp", partial(_write, b"x")), "a/folder/new/file"),
         lambda: tree.write("a/folder", partial(_write, b"x")),
+        lambda: tree.put("tmp", b"x", "a/folder/file"),
+        lambda: tree.put("tmp", b"x", "a/folder/new/file"),
+        lambda: tree.put("a/folder", b"x", "a/b/file"),
     ):
         with pytest.raises(OSError) as caught:  # noqa: PT011
             change()
@@ -142,6 +201,24 @@ def test_what_root_makes_belongs_to_the_folders_owner(tmp_path: Path) -> None:
     os.chown(root, 65534, 65534)
     tree = FolderTree(root)
     tree.publish(tree.write("tmp", partial(_write, b"x")), "a/b")
+    tree.put("tmp", b"x", "c/d/e")
+    tree.put("tmp", b"x", "a/f")
     storage = DirectoryStorage(root)
     assert storage.put_if("owner.json", b"{}", etag=None)
     assert {path.stat().st_uid for path in root.rglob("*")} == {65534}
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_what_root_makes_below_its_own_folder_of_another_group_is_that_groups(tmp_path: Path) -> None:
+    """And what it makes in a folder that everybody may write to stays its own."""
+    (root := tmp_path / "root").mkdir()
+    os.chown(root, 0, 65534)
+    FolderTree(root).put("tmp", b"x", "a/b/c")
+    assert {(path.stat().st_uid, path.stat().st_gid) for path in root.rglob("*")} == {(0, 65534)}
+    (shared := tmp_path / "shared").mkdir()
+    shared.chmod(0o1777)
+    os.chown(shared, 65534, 65534)
+    FolderTree(shared).put("tmp", b"x", "a/b/c")
+    assert {(path.stat().st_uid, path.stat().st_gid) for path in shared.rglob("*")} == {(0, os.getegid())}
+    assert {stat.S_IMODE(path.stat().st_mode) for path in (shared / "a", shared / "tmp")} == {0o700}

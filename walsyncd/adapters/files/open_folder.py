@@ -24,6 +24,7 @@ import errno
 import os
 import stat
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,21 +77,35 @@ class OpenFolder:
 
     def enter(self, name: str, *, create: bool = False, mode: int = NEW_FOLDER_MODE) -> OpenFolder:
         """Open a folder of this folder. A link is never followed (ELOOP). ``create`` is as in ``open_folder``."""
-        here = _Place(self.descriptor, self.path, is_shared=self._is_shared)
         try:
             descriptor = os.open(name, _FOLDER_FLAGS, dir_fd=self.descriptor)
         except FileNotFoundError:
             if not create:
                 raise
-            descriptor = _make(here, name, mode)
+            return self.make(name, mode)
         except NotADirectoryError:  # Linux also reports this for a link
             raise _not_entered(self, name) from None
-        return OpenFolder(self.path / name, descriptor, is_shared=_is_shared(here, os.fstat(descriptor)))
+        return self._below(name, descriptor)
+
+    def make(self, name: str, mode: int = NEW_FOLDER_MODE) -> OpenFolder:
+        """Create a folder in this folder, as ``enter`` does, and open it. One that is there by now is opened."""
+        try:
+            descriptor = _make(self._place, name, mode, sync=os.fsync)
+        except NotADirectoryError:
+            raise _not_entered(self, name) from None
+        return self._below(name, descriptor)
+
+    def _below(self, name: str, descriptor: int) -> OpenFolder:
+        return OpenFolder(self.path / name, descriptor, is_shared=_is_shared(self._place, os.fstat(descriptor)))
+
+    @property
+    def _place(self) -> _Place:
+        return _Place(self.descriptor, self.path, is_shared=self._is_shared)
 
     def leave_to_heir(self, descriptor: int) -> None:
         """Give the heir a file that we have just created in this folder and have open, if we are root."""
-        if os.geteuid() == 0 and self.heir:
-            os.fchown(descriptor, *self.heir)
+        if os.geteuid() == 0 and (heir := self.heir) and heir != (0, os.getegid()):  # otherwise it has it already
+            os.fchown(descriptor, *heir)
 
     def open(self, name: str, flags: int, mode: int = 0o600) -> int:
         """Open a file of this folder and return the descriptor. A link is never followed (ELOOP)."""
@@ -189,7 +204,7 @@ class _Walk:
         except FileNotFoundError:
             if not create:
                 raise
-            descriptor = _make(here, name, mode)
+            descriptor = _make(here, name, mode, sync=sync_descriptor)
         try:
             status = os.fstat(descriptor)
             if stat.S_ISLNK(status.st_mode):
@@ -246,12 +261,20 @@ def _root() -> _Place:
     return _Place(os.open("/", _WALK_FLAGS | os.O_DIRECTORY), Path("/"), is_shared=False)
 
 
+def is_shared_by_itself(status: os.stat_result) -> bool | None:
+    """Whether a folder has no heir, as far as its own status shows. Returns None if the way to it decides."""
+    if _is_open_to_all(status):
+        return True
+    return False if _is_ours(status.st_uid) else None
+
+
 def _is_shared(parent: _Place, status: os.stat_result) -> bool:
     """Whether a folder is open to everybody, or may have been created by an arbitrary user."""
+    if (known := is_shared_by_itself(status)) is not None:
+        return known
     above = os.fstat(parent.descriptor)
-    is_stranger = not _is_ours(status.st_uid)
     is_members = bool(above.st_mode & stat.S_IWGRP) and status.st_uid != above.st_uid
-    return _is_open_to_all(status) or (is_stranger and (parent.is_shared or is_members))
+    return parent.is_shared or is_members
 
 
 def _is_ours(uid: int) -> bool:
@@ -262,14 +285,14 @@ def _is_open_to_all(status: os.stat_result) -> bool:
     return bool(status.st_mode & (stat.S_ISVTX | stat.S_IWOTH))
 
 
-def _make(parent: _Place, name: str, mode: int) -> int:
-    """Create a folder that belongs to its parent's owner, and return its descriptor."""
+def _make(parent: _Place, name: str, mode: int, *, sync: Callable[[int], None]) -> int:
+    """Create a folder that belongs to its parent's owner, and return its descriptor. ``sync`` fsyncs the parent."""
     with suppress(FileExistsError):
         os.mkdir(name, mode, dir_fd=parent.descriptor)
     descriptor = os.open(name, _FOLDER_FLAGS, dir_fd=parent.descriptor)
     try:
         give_new_folder(descriptor, parent.descriptor, is_shared=parent.is_shared)
-        sync_descriptor(parent.descriptor)
+        sync(parent.descriptor)
     except BaseException:
         os.close(descriptor)
         raise
@@ -281,12 +304,16 @@ def give_new_folder(descriptor: int, parent: int, *, is_shared: bool) -> None:
 
     One that is not ours, or not empty, was created by another process and is left as it is.
     """
-    status, above = os.fstat(descriptor), os.fstat(parent)
-    if status.st_uid != os.geteuid() or not is_empty_folder(descriptor):
+    status, above, uid = os.fstat(descriptor), os.fstat(parent), os.geteuid()
+    has, mode = stat.S_IMODE(status.st_mode), 0o700 if is_shared else above.st_mode & NEW_FOLDER_MODE
+    is_given = uid == 0 and not is_shared and (status.st_uid, status.st_gid) != (above.st_uid, above.st_gid)
+    if not is_given and has & mode == has:
+        return  # as most are: nothing has to be found out
+    if status.st_uid != uid or not is_empty_folder(descriptor):
         return
-    if not is_shared and os.geteuid() == 0:
+    if is_given:
         os.fchown(descriptor, above.st_uid, above.st_gid)
-    os.fchmod(descriptor, stat.S_IMODE(status.st_mode) & (0o700 if is_shared else above.st_mode & NEW_FOLDER_MODE))
+    os.fchmod(descriptor, has & mode)
 
 
 def is_empty_folder(descriptor: int) -> bool:

@@ -36,7 +36,7 @@ from typing import BinaryIO
 
 from walsyncd.adapters.files.durable_file import reading, writing
 from walsyncd.adapters.files.open_folder import OpenFolder
-from walsyncd.adapters.storage.folder_lock import LOCK_S_MAX, take_lock
+from walsyncd.adapters.storage.folder_lock import LOCK_S_MAX, FolderLock
 from walsyncd.adapters.storage.folder_notes import FolderNotes, UploadNote
 from walsyncd.adapters.storage.folder_tree import FolderTree, copy_whole, create
 from walsyncd.adapters.storage.interface import ObjectInfo, OpenUpload, StoredPart
@@ -52,6 +52,7 @@ LEFTOVER_SECONDS_MAX = 86_400.0  # a temporary file exists for seconds, that of 
 _TEMPORARY = f"{HIDDEN}/temporary"
 _UPLOADS = f"{HIDDEN}/uploads"
 _LOCK = "lock"
+_LOCK_FLAGS = os.O_RDWR | os.O_NONBLOCK
 _PART_NAME = re.compile(r"(\d{5})-([0-9a-f]{32})", re.ASCII)
 
 
@@ -59,8 +60,8 @@ class DirectoryStorage:
     """A folder as storage. It is created when the first object is written, and must then stay (see ``memory``)."""
 
     def __init__(self, root: Path, memory: Path | None = None, *, lock_s_max: float = LOCK_S_MAX) -> None:
-        self._lock_s_max = lock_s_max
         self._root = root.absolute()
+        self._lock = FolderLock(self._root / HIDDEN / _LOCK, wait_s_max=lock_s_max)
         self._tree = FolderTree(self._root)
         self._notes = FolderNotes(self._tree, self._root)
         self._place = RememberedFolder(self._root, self._root / HIDDEN, memory)
@@ -72,10 +73,12 @@ class DirectoryStorage:
 
     def put(self, key: str, body: bytes, *, metadata: Mapping[str, str]) -> str:
         """See ``Storage.put``. The ETag is not an MD5."""
-        target = self._path(key)
-        derived = {ID_METADATA: hashlib.sha256(body).hexdigest()}
-        with writing("write object", target):
-            return self._publish(key, self._write(body), {} if metadata == derived else metadata)
+        with writing("write object", self._path(key)):
+            if metadata and metadata != {ID_METADATA: hashlib.sha256(body).hexdigest()}:  # not what ``head`` computes
+                return self._publish(key, self._write(body), metadata)
+            status = self._tree.put(_TEMPORARY, body, key)
+        assert status is not None, "nothing forbids it"
+        return _etag(status)
 
     @property
     def honours_conditions(self) -> bool:
@@ -84,12 +87,19 @@ class DirectoryStorage:
 
     def put_if(self, key: str, body: bytes, *, etag: str | None) -> bool:
         """See ``Storage.put_if``. It is exact among all processes that write only by ``put_if``."""
-        with writing("write object conditionally", self._path(key)), self._locked():
-            status = self._tree.status(key)
-            if (status and _etag(status)) != etag:
-                return False
-            self._publish(key, self._write(body), {})
-        return True
+
+        def is_met(status: os.stat_result | None) -> bool:
+            return (status and _etag(status)) == etag
+
+        @contextmanager
+        def met(folder: OpenFolder, name: str) -> Iterator[bool]:
+            with self._lock.held(self._lock_file):
+                yield is_met(folder.status(name))
+
+        with writing("write object conditionally", self._path(key)):
+            # Looked at first, so that nothing is written in vain. The lock is not held while the file becomes durable.
+            is_written = is_met(self._tree.status(key)) and self._tree.put(_TEMPORARY, body, key, may_replace=met)
+        return bool(is_written)
 
     def head(self, key: str) -> ObjectInfo | None:
         """See ``Storage.head``. Reads the object unless its metadata was kept."""
@@ -320,18 +330,15 @@ class DirectoryStorage:
                     with suppress(FileNotFoundError):
                         temporary.unlink(name)
 
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        """Exclude other threads and processes. A crash releases the lock. The wait for it has a limit."""
+    def _lock_file(self) -> int:
+        """Open the lock, which is created if it is missing."""
         with self._tree.folder(HIDDEN, create=True) as hidden:
-            with suppress(FileExistsError):
-                create(hidden, _LOCK).close()
-            descriptor = hidden.open(_LOCK, os.O_RDWR | os.O_NONBLOCK)
-        try:
-            take_lock(descriptor, self._root / HIDDEN / _LOCK, wait_s_max=self._lock_s_max)
-            yield
-        finally:
-            os.close(descriptor)
+            try:
+                return hidden.open(_LOCK, _LOCK_FLAGS)
+            except FileNotFoundError:
+                with suppress(FileExistsError):
+                    create(hidden, _LOCK).close()
+            return hidden.open(_LOCK, _LOCK_FLAGS)
 
 
 def _remove_tree(folder: OpenFolder, name: str) -> None:

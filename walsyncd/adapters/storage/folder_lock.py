@@ -8,33 +8,64 @@ from __future__ import annotations
 import fcntl
 import os
 import stat
+import threading
 import time
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from walsyncd.errors import TransientError
 
-LOCK_S_MAX = 30.0  # the longest wait: other threads and daemons hold the lock for some milliseconds each
+LOCK_S_MAX = 30.0  # the longest wait: other threads and daemons hold the lock for a moment each
 _MODE = 0o600
-_PAUSE_S = 0.01
+POLL_S = 0.01
 
 
-def take_lock(descriptor: int, path: Path, *, wait_s_max: float) -> None:
-    """Take the lock of an open file, until it is closed. Raises TransientError if another process does not release it.
+class FolderLock:
+    """The lock at ``path``. Threads of this process wait for each other first, and so only one of them polls."""
 
-    Others lose the right to open the file, which an older version may have given them.
-    """
-    if stat.S_IMODE(os.fstat(descriptor).st_mode) != _MODE:
-        with suppress(PermissionError):  # the file of another daemon's user
-            os.fchmod(descriptor, _MODE)
-    until_s = time.monotonic() + wait_s_max
-    while not _try_lock(descriptor):
-        if time.monotonic() > until_s:
-            raise TransientError(
-                f"lock {path}: another process has held it for {wait_s_max:.0f} s",
-                hint=f"`fuser {path}` shows which process holds it",
-            )
-        time.sleep(_PAUSE_S)
+    def __init__(self, path: Path, *, wait_s_max: float = LOCK_S_MAX, poll_s: float = POLL_S) -> None:
+        self._path = path
+        self._wait_s_max, self._poll_s = wait_s_max, poll_s
+        self._threads = threading.Lock()
+
+    @contextmanager
+    def held(self, open_file: Callable[[], int]) -> Iterator[None]:
+        """Exclude other threads and processes. A crash releases the lock. ``open_file`` opens its file.
+
+        Raises TransientError if another process does not release it.
+        """
+        until_s = time.monotonic() + self._wait_s_max
+        if not self._threads.acquire(timeout=self._wait_s_max):
+            raise self._error()
+        try:
+            descriptor = open_file()
+            try:
+                self._take(descriptor, until_s)
+                yield
+            finally:
+                os.close(descriptor)
+        finally:
+            self._threads.release()
+
+    def _take(self, descriptor: int, until_s: float) -> None:
+        """Take the lock of an open file, until it is closed.
+
+        Others lose the right to open the file, which an older version may have given them.
+        """
+        if stat.S_IMODE(os.fstat(descriptor).st_mode) != _MODE:
+            with suppress(PermissionError):  # the file of another daemon's user
+                os.fchmod(descriptor, _MODE)
+        while not _try_lock(descriptor):
+            if time.monotonic() > until_s:
+                raise self._error()
+            time.sleep(self._poll_s)
+
+    def _error(self) -> TransientError:
+        return TransientError(
+            f"lock {self._path}: another process has held it for {self._wait_s_max:.0f} s",
+            hint=f"`fuser {self._path}` shows which process holds it",
+        )
 
 
 def _try_lock(descriptor: int) -> bool:

@@ -16,18 +16,21 @@ import os
 import secrets
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeAlias
 
-from walsyncd.adapters.files.open_folder import OpenFolder, open_folder
+from walsyncd.adapters.files.open_folder import OpenFolder, is_shared_by_itself, open_folder
 from walsyncd.adapters.files.private_modes import NEW_FILE_MODE, NEW_FOLDER_MODE
 from walsyncd.adapters.files.safe_open import folder_descriptor
 
 RENAME_ATTEMPTS_MAX = 10  # a folder vanishes under a rename only if another process deletes its last file just then
 _CODES = {stat.S_IFDIR: errno.EISDIR, stat.S_IFLNK: errno.ELOOP}
 _READ_FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY
+
+MayReplace: TypeAlias = Callable[[OpenFolder, str], AbstractContextManager[bool]]
+"""Says whether a file may take a name in a folder, and makes that stay true until the context ends."""
 
 
 class FolderTree:
@@ -39,25 +42,41 @@ class FolderTree:
     @contextmanager
     def folder(self, name: str = "", *, create: bool = False) -> Iterator[OpenFolder]:
         """Open a folder; the root for an empty name. ``create`` creates what is missing, durably."""
-        opened = None if create and os.geteuid() == 0 else self._open_at_once(name, create=create)
+        opened = self._open_at_once(name, create=create, with_heir=create and os.geteuid() == 0)
         opened = opened or self._open_by_steps(name, create=create)
         try:
             yield opened
         finally:
             opened.close()
 
-    def _open_at_once(self, name: str, *, create: bool) -> OpenFolder | None:
-        """Open a folder by one system call. Returns None if there is a link on the way, or a folder has to be created.
+    def _open_at_once(self, name: str, *, create: bool, with_heir: bool) -> OpenFolder | None:
+        """Open a folder by one system call. What is missing at its end is created.
 
-        It does not say who is the heir, so it is not for what root creates.
+        Returns None if each step of the way has to be looked at: a link is on it, or only the way shows ``with_heir``
+        who the heir is.
         """
         try:
             descriptor = folder_descriptor(f"{self._root}/{name}", os.O_RDONLY)
         except OSError as error:
-            if error.errno == errno.ELOOP or (error.errno == errno.ENOENT and create):
+            if error.errno == errno.ELOOP:
                 return None
+            if error.errno == errno.ENOENT and create:
+                return self._create(name)
             raise
-        return OpenFolder(self._root / name, descriptor, is_shared=True)
+        is_shared = is_shared_by_itself(os.fstat(descriptor)) if with_heir else True
+        if is_shared is None:
+            os.close(descriptor)
+            return None
+        return OpenFolder(self._root / name, descriptor, is_shared=is_shared)
+
+    def _create(self, name: str) -> OpenFolder | None:
+        """Create a folder, and those above it that are missing. Returns None as ``_open_at_once``, and for the root."""
+        above, _, last = name.rpartition("/")
+        here = self._open_at_once(above, create=True, with_heir=True) if name else None
+        if here is None:
+            return None
+        with here:
+            return here.make(last, NEW_FOLDER_MODE)
 
     def _open_by_steps(self, name: str, *, create: bool) -> OpenFolder:
         here = open_folder(self._root, create=create, mode=NEW_FOLDER_MODE)
@@ -91,6 +110,39 @@ class FolderTree:
                     folder.unlink(name)
                 raise
         return f"{folder_name}/{name}".removeprefix("/")
+
+    def put(
+        self,
+        folder_name: str,
+        body: bytes,
+        name: str,
+        *,
+        may_replace: MayReplace = lambda _to, _name: nullcontext(True),
+    ) -> os.stat_result | None:
+        """Put a durable new file in place in one step, as ``write`` and ``publish``. Returns its status.
+
+        The rename is within the context ``may_replace`` of the folder and the name. If that says no, nothing is changed
+        and None is returned.
+        """
+        above, _, last = name.rpartition("/")
+        with self.folder(folder_name, create=True) as source:
+            temporary, status = _write_new(source, body)
+            is_renamed = False
+            try:
+                for attempts_left in reversed(range(RENAME_ATTEMPTS_MAX)):
+                    with suppress(*[FileNotFoundError] * bool(attempts_left)), self.folder(above, create=True) as to:
+                        with may_replace(to, last) as may:
+                            if not may:
+                                return None
+                            os.rename(temporary, last, src_dir_fd=source.descriptor, dst_dir_fd=to.descriptor)
+                            is_renamed = True
+                        to.sync()
+                        break
+            finally:
+                if not is_renamed:
+                    with suppress(OSError):
+                        source.unlink(temporary)
+        return status
 
     def publish(self, temporary: str, name: str) -> None:
         """Rename a file durably, in one step. Missing folders on the way are created.
@@ -147,6 +199,25 @@ def create(folder: OpenFolder, name: str) -> BinaryIO:
         os.close(descriptor)
         raise
     return os.fdopen(descriptor, "wb")
+
+
+def _write_new(folder: OpenFolder, body: bytes) -> tuple[str, os.stat_result]:
+    """Write a durable new file under a random name. Returns the name and the file's status."""
+    name = secrets.token_hex(16)
+    descriptor = folder.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, NEW_FILE_MODE)
+    try:
+        folder.leave_to_heir(descriptor)
+        left = memoryview(body)
+        while left:
+            left = left[os.write(descriptor, left) :]
+        os.fsync(descriptor)
+        return name, os.fstat(descriptor)
+    except BaseException:
+        with suppress(FileNotFoundError):
+            folder.unlink(name)
+        raise
+    finally:
+        os.close(descriptor)
 
 
 def copy_whole(source: BinaryIO, target: BinaryIO) -> None:

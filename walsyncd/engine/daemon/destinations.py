@@ -54,6 +54,7 @@ class Destinations:
         self._make = make
         self._places = {row.id: row.place for row in journal.databases() if row.place is not None}
         self._by_url: dict[str, Destination] = {}
+        self._all: tuple[Destination, ...] = ()  # as ``all``, which is asked for with each commit's time
         self._ways: dict[str, object] = {}
         self._default = ""
         self._is_started = self._is_quiet = False
@@ -62,9 +63,13 @@ class Destinations:
         """Return the destination of a database, or the default one if it is in none any more."""
         return self._by_url.get(self._places.get(database_id, ""), self._by_url[self._default])
 
-    def all(self) -> list[Destination]:
+    def all(self) -> tuple[Destination, ...]:
         """Every destination that is in use, ``[storage]`` first."""
-        return [self._by_url[self._default], *(each for url, each in self._by_url.items() if url != self._default)]
+        return self._all
+
+    def _have_changed(self) -> None:
+        others = (each for url, each in self._by_url.items() if url != self._default)
+        self._all = (self._by_url[self._default], *others)
 
     def place(self, database_id: int) -> str | None:
         """The url of the storage that a database is in."""
@@ -102,6 +107,7 @@ class Destinations:
         for each, storage in opened:
             self._replace(settings, each, storage, databases)
         self._default = settings.storage.url
+        self._have_changed()
 
     def enter(self, row: DatabaseRow, url: str) -> Gap | None:
         """Move a database to the storage at ``url``; what it has in another one is abandoned.
@@ -124,7 +130,9 @@ class Destinations:
             if row.place is not None and row.place not in known:
                 self.enter(row, settings.storage.url)
         for url in [url for url in self._by_url if url not in known]:
-            self._by_url.pop(url).stop()
+            ended = self._by_url.pop(url)
+            self._have_changed()
+            ended.stop()
             self._ways.pop(url)
 
     def wind_down(self) -> None:
@@ -179,6 +187,8 @@ class Destinations:
 
         destination = self._make(settings, how, storage, owns)
         self._by_url[url] = destination
+        if self._default:
+            self._have_changed()
         self._ways[url] = _way(settings, how)
         if self._is_started:
             destination.adopt([tracked for tracked in databases if owns(tracked.row_id)])
