@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 from tests.adapters.files.sqlite_process import SqliteProcess, wal_database
 from tests.engine.rollback.rollback_replicas import restored
 from tests.engine.running import Place, restored_values, running, wait_for
-from walsyncd.adapters.journal.journal import Base
+from walsyncd.adapters.journal.journal import Base, ObjectKind, ObjectRow, ObjectState
 from walsyncd.adapters.storage.directory import DirectoryStorage
 from walsyncd.core.limits import Limits
 from walsyncd.core.stored.base import PackedPart, Shape
@@ -23,6 +24,7 @@ from walsyncd.engine.base import base_copy, snapshotter
 from walsyncd.engine.base.base_copy import BaseCopy, CopyWait, FinishedBase, Steps
 from walsyncd.engine.follow.followed_database import FollowedDatabase
 from walsyncd.engine.restore.replica import Replica
+from walsyncd.engine.ship.uploader import Uploader
 
 
 @pytest.fixture
@@ -292,3 +294,25 @@ def test_small_databases_do_not_wait_for_a_large_one(place: Place, monkeypatch: 
         assert place.row().base_key is None
         storage.go_on.set()
         wait_for(lambda: place.row().base_key)
+
+
+@pytest.mark.parametrize(("at_once", "state"), [(True, ObjectState.BEGUN), (False, ObjectState.SPOOLED)])
+def test_a_manifest_that_leaves_at_once_is_begun_with_its_row(
+    place: Place, monkeypatch: pytest.MonkeyPatch, *, at_once: bool, state: ObjectState
+) -> None:
+    """That is one transaction less for each base."""
+    offer, states = Uploader.offer, list[ObjectState]()
+
+    def noted(self: Uploader, rows: Sequence[ObjectRow]) -> None:
+        states.extend(row.state for row in rows if row.kind is ObjectKind.MANIFEST)
+        offer(self, rows)
+
+    monkeypatch.setattr(Uploader, "offer", noted)
+    monkeypatch.setattr(Uploader, "may_leave_at_once", lambda _self, _database_id: at_once)
+    with wal_database(place.database()) as writer:
+        writer.execute("insert into t values (1)")
+        with running(place.settings("app")):
+            place.sync()
+            wait_for(lambda: place.row().base_key is not None)
+    assert states == [state]
+    assert restored_values(place) == [0, 1]

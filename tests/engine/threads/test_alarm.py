@@ -28,6 +28,16 @@ def waiting(alarm: Alarm, count: list[bool]) -> Iterator[None]:
         thread.join()
 
 
+class Told(threading.Condition):
+    """Counts how often the waiting thread was told something."""
+
+    times = 0
+
+    def notify_all(self) -> None:
+        self.times += 1
+        super().notify_all()
+
+
 def until(fact: object) -> None:
     assert callable(fact)
     while not fact():
@@ -67,6 +77,22 @@ def test_wake_ups_that_come_together_are_one() -> None:
     assert not alarm.is_idle()
     assert alarm.wait(calm_s=0.001)
     assert alarm.wait(0.0)
+
+
+def test_a_wake_up_that_changes_nothing_disturbs_nobody() -> None:
+    """A thread that lets wake-ups gather sleeps through those after the first one, but what is urgent is news."""
+    alarm = Alarm()
+    alarm._condition = told = Told()
+    alarm.wake()
+    alarm.wake()
+    assert told.times == 1
+    alarm.wake(urgent=True)
+    alarm.wake(urgent=True)
+    alarm.wake()
+    assert told.times == 2
+    assert alarm.wait()
+    alarm.wake()
+    assert told.times == 3
 
 
 def test_only_what_is_urgent_ends_a_pause() -> None:

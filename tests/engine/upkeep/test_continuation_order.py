@@ -61,6 +61,32 @@ def continuations() -> Continuations:
     return Continuations(none, none, none, map_writer=none, interrupt=interrupt, resume=none, boot_id="boot")
 
 
+def test_thousands_of_databases_are_added_without_asking_each_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is over is dropped now and then; what is not is known at the stop."""
+    asked, asks, is_over = continuations(), list[Examination](), vars(Examination)["is_over"].fget
+
+    def counted(self: Examination) -> bool:
+        asks.append(self)
+        return bool(is_over(self))
+
+    monkeypatch.setattr(Examination, "is_over", property(counted))
+    path = tmp_path / "app.db"
+    over = []
+    for number in range(1000):
+        tracked = FollowedDatabase(spec_of(path), number, WalPairs(path))
+        asked.examine(tracked)
+        assert tracked.examination is not None
+        if number % 2:
+            tracked.examination.end()
+            over.append(tracked.examination)
+    assert len(asks) < 4000
+    assert len(asked._open) < 1000
+    asked.stop()
+    assert all(each.is_stopped for each in asks if each not in over)
+
+
 def test_small_databases_have_their_turn_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A large one would keep all others waiting; of equal size, the one that was there first. Each moves the queue."""
     order: list[int] = []

@@ -67,8 +67,8 @@ class Snapshotter:
     """Takes the bases of all databases; ``request`` and ``interrupt`` reach the follower, ``submit`` the uploads' pool.
 
     ``begin_epoch`` begins one in which a base can begin that waits for the WAL, in so many seconds, and then calls
-    ``due``. With a ``renewal`` bases are also taken at intervals when nothing changes, since the store removes objects
-    by age.
+    ``due``. ``leaves_at_once`` says whether a database's manifest would be sent without waiting. With a ``renewal``
+    bases are also taken at intervals when nothing changes, since the store removes objects by age.
     """
 
     def __init__(
@@ -86,6 +86,7 @@ class Snapshotter:
         renewal: Renewal | None = None,
         begin_epoch: Callable[[FollowedDatabase, float], None] = lambda _tracked, _delay_s: None,
         begin_map: BeginMap = no_map,
+        leaves_at_once: Callable[[int], bool] = lambda _database_id: False,
         limits: Limits = DEFAULT_LIMITS,
     ) -> None:
         self._journal = journal
@@ -98,7 +99,7 @@ class Snapshotter:
         self._now_ms = now_ms
         self._boot_id = boot_id
         self._renewal = renewal
-        self._begin_epoch, self._begin_map = begin_epoch, begin_map
+        self._begin_epoch, self._begin_map, self._leaves_at_once = begin_epoch, begin_map, leaves_at_once
         self._compressor: ref[FrameCompressor] | None = None
         self._copy_queue = CopyQueue(self._take, limits)
         self._timing = BaseTiming(now_ms, limits)
@@ -377,7 +378,8 @@ class Snapshotter:
         generation = next(each for each in generations if each.generation == base.plan.generation)
         new = manifest_object(tracked, base, state, generation, now_ms=self._now_ms())
         stored = StoredBase(base.row.id, base.etag, base.size)
-        advance = Advance(tracked.row_id, None, (new,), rewinds=tracked.rewinds, base=stored)
+        begin = self._leaves_at_once(tracked.row_id)
+        advance = Advance(tracked.row_id, None, (new,), begin=begin, rewinds=tracked.rewinds, base=stored)
         self._offer(self._journal.advance([advance]))
 
     def _ask(self, tracked: FollowedDatabase, then: Callable[[FollowedDatabase], T]) -> Steps[T]:

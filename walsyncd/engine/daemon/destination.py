@@ -83,7 +83,6 @@ class Destination:
         self.probe = StorageProbe(
             journal, storage, requests, place=keeping.url, heard=self.uploader.heard, changed=changed
         )
-        wall_ms = environment.wall_ms
         self.snapshotter = Snapshotter(
             journal,
             storage,
@@ -92,15 +91,16 @@ class Destination:
             submit=self.uploader.submit,
             offer=self.uploader.offer,
             abort_leftovers=self.uploader.abort_leftovers,
-            now_ms=wall_ms,
+            now_ms=environment.wall_ms,
             boot_id=environment.boot_id,
             renewal=_renewal(journal, environment, follower, keeping.expire_after_s),
             begin_epoch=self._begin_epoch,
             begin_map=content.base_maps.begin,
+            leaves_at_once=self.uploader.may_leave_at_once,
             limits=environment.limits,
         )
         self._journal, self._identity, self._follower = journal, identity, follower
-        self._ownership = Ownership(journal, storage, identity, wall_ms)
+        self._ownership = Ownership(journal, storage, identity, environment.wall_ms)
         self.continuations = self._continuing(environment, bytes_per_s_max)
         self.driller = _driller(journal, storage, environment, follower, events, bytes_per_s_max)
         if keeping.delete:

@@ -26,11 +26,16 @@ class Alarm:
             return self._is_waiting and not self._is_woken
 
     def wake(self, *, urgent: bool = False) -> None:
-        """Wake the thread. Only what is ``urgent`` ends a ``pause``."""
+        """Wake the thread. Only what is ``urgent`` ends a ``pause``.
+
+        Nobody is disturbed by a wake-up that changes nothing, for example during a ``calm_s``.
+        """
         with self._condition:
+            is_news = not self._is_woken or (urgent and not self._is_urgent)
             self._is_woken = True
             self._is_urgent |= urgent
-            self._condition.notify_all()
+            if is_news:
+                self._condition.notify_all()
 
     def stop(self) -> None:
         """Wake the thread for the last time."""

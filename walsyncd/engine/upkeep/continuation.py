@@ -56,6 +56,7 @@ FETCH_BYTES_PER_S_MAX = 1 << 40  # only the configuration limits the rate, since
 SCAN_BYTES_PER_S = 64 << 20  # as all scans (``engine.content.scan_queue``)
 GATHER_S = 0.2  # databases that were moved together are asked for within one round of the follower
 MAP_SUFFIX = ".continued"
+OPEN_MIN = 64  # examinations that are kept before those that are over are dropped
 # A larger replica is not continued. A database that was restored to a much earlier moment begins with a base.
 PAGES_MIN, TIMES_LARGER = 1 << 17, 8
 
@@ -99,6 +100,7 @@ class Continuations:
         self._numbers = itertools.count()
         self._moved_s = 0.0
         self._open: list[Examination] = []
+        self._open_max = OPEN_MIN
 
     def examine(self, tracked: FollowedDatabase) -> None:
         """Have the next generation of the database wait until it is known whether one that exists is continued."""
@@ -109,7 +111,9 @@ class Continuations:
             limits=self._limits,
         )
         with self._lock:
-            self._open = [each for each in self._open if not each.is_over]
+            if len(self._open) >= self._open_max:  # not with each one: thousands may be added at once
+                self._open = [each for each in self._open if not each.is_over]
+                self._open_max = max(OPEN_MIN, 2 * len(self._open))
             self._open.append(examination)
         examination.is_stopped = self._alarm.is_stopped
         tracked.examination = examination

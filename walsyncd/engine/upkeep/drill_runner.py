@@ -86,15 +86,15 @@ class Driller:
     def plan(self, tracked: FollowedDatabase, interval_s: float | None) -> None:
         """Drill the database at this interval from now on; None ends its drills."""
         with self._lock:
-            if interval_s is None:
-                self._intervals.pop(tracked.row_id, None)
-            else:
+            before = self._intervals.pop(tracked.row_id, None)
+            if interval_s is not None:
                 self._intervals[tracked.row_id] = tracked, interval_s
-        self._alarm.wake()
+        if before is not None or interval_s is not None:
+            self._alarm.wake()
 
     def stored(self, row: ObjectRow) -> None:
         """Note that an object became visible: a base may be the first one, and a drill may wait for a segment."""
-        if row.kind is ObjectKind.MANIFEST or self._is_waiting:
+        if self._is_waiting or (row.kind is ObjectKind.MANIFEST and row.database_id in self._intervals):
             self._alarm.wake()
 
     def stop(self) -> None:
