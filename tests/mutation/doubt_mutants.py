@@ -344,6 +344,27 @@ DOUBT_MUTANTS = (
         "engine/follow/copy_frames.py",
         "if after.wal is not None:",
         "if True:",
+        f"{WRITTEN_WAL}::test_a_wal_that_is_emptied_during_a_look",
+    ),
+    mutant(
+        "a WAL that was emptied before its frames were read was written over",
+        "core/follow/decision.py",
+        'if salts is None:\n        return Again("the WAL was emptied while it was read")\n    if salts != copy',
+        "if salts is not None and salts != copy",
         f"{WRITTEN_WAL}::test_an_exclusive_application_empties_its_wal_during_a_look",
+    ),
+    mutant(
+        "a WAL that was emptied before it was scanned has another history",
+        "engine/follow/copy_frames.py",
+        "if wal is None or wal.salts != cursor.salts:",
+        "if wal is not None and wal.salts != cursor.salts:",
+        f"{WRITTEN_WAL}::test_an_exclusive_application_empties_its_wal_during_a_look",
+    ),
+    mutant(
+        "a WAL that was emptied after its header was read has lost frames",
+        "adapters/files/wal_headers.py",
+        "if size < len(head):",
+        "if False:",
+        "adapters/files/test_wal_headers.py::test_a_wal_that_is_emptied_after_its_header_was_read",
     ),
 )

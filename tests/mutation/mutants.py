@@ -78,7 +78,7 @@ MUTANTS = (
     mutant(
         "other salts after the reading do not matter",
         FOLLOW,
-        "if salts is not None and salts != copy.cursor.salts:",
+        "if salts != copy.cursor.salts:",
         "if False:",
         "core/follow/test_decision.py",
     ),

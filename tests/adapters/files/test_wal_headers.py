@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,23 @@ def test_who_asks_first_is_asked_first(tmp_path: Path, monkeypatch: pytest.Monke
         with SqliteProcess(path) as other:
             monkeypatch.setattr(wal_headers, "lock_in_the_way", ask_and_open)
             assert read_wal_headers(wal, shm).liveness is Liveness.NONE
+
+
+def test_a_wal_that_is_emptied_after_its_header_was_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has no header then. With the one from before, it would seem to have lost its frames."""
+    path = tmp_path / "app.db"
+    with wal_database(path) as app, opened(path, Role.WAL) as wal:
+        read = os.pread
+
+        def read_and_empty(descriptor: int, length: int, offset: int) -> bytes:
+            monkeypatch.undo()
+            data = read(descriptor, length, offset)
+            app.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            return data
+
+        monkeypatch.setattr(os, "pread", read_and_empty)
+        found = read_wal_headers(wal, None)
+        assert (found.wal_header, found.wal_bytes) == (b"", 0)
 
 
 def test_a_device_that_fails(tmp_path: Path) -> None:

@@ -133,6 +133,11 @@ def test_a_restart_under_the_reading() -> None:
         assert isinstance(settle(Copy(CURSOR, 8), frames(6, []), after, asked=8), Again)
 
 
+def test_a_wal_that_is_emptied_under_the_reading() -> None:
+    """The next look finds it empty. Nobody has written over it."""
+    assert isinstance(settle(Copy(CURSOR, 8), frames(6, []), nobody(None, 0), asked=8), Again)
+
+
 def test_somebody_came_while_the_wal_was_scanned() -> None:
     """What the scan found and the live wal-index does not show is not committed yet."""
     assert isinstance(settle(Copy(CURSOR, 8), frames(6, [0, 0, 9]), live(index(5)), asked=8), Again)

@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -150,13 +151,16 @@ def test_status_reports_it_and_the_next_application_is_followed(tmp_path: Path, 
             assert restored_values(place) == [1, 4]
 
 
+@pytest.mark.parametrize("is_idle", [True, False])
 def test_a_wal_that_is_emptied_during_a_look(
-    app: SqliteProcess, follow: Following, monkeypatch: pytest.MonkeyPatch
+    app: SqliteProcess, follow: Following, monkeypatch: pytest.MonkeyPatch, *, is_idle: bool
 ) -> None:
     """The last close does that to a persistent WAL (SQLITE_FCNTL_PERSIST_WAL), before it gives up its locks."""
     app.execute(insert(1))
     assert not follow.settled().gap
     holds, wal = SourceReader.holds, side(follow.path, "-wal")
+    if not is_idle:
+        app.execute(insert(2))
 
     def late(self: SourceReader, cursor: Cursor) -> bool:
         os.truncate(wal, 0)
@@ -166,22 +170,26 @@ def test_a_wal_that_is_emptied_during_a_look(
     assert not follow.step().gap
 
 
+@pytest.mark.parametrize(("method", "call"), [("still_holds", 1), ("read", 2), ("holds", 2)])
 def test_an_exclusive_application_empties_its_wal_during_a_look(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, call: int
 ) -> None:
-    """Nothing else than the WAL itself tells of it."""
-    path, holds, begun = tmp_path / "app.db", SourceReader.holds, list[int]()
+    """Nothing else than the WAL itself tells of it.
+
+    The first call of ``read`` is the scan. That of ``holds`` asks whether what was shipped is there.
+    """
+    path, real, begun = tmp_path / "app.db", getattr(SourceReader, method), list[int]()
     closed_database(path)
     with SqliteProcess(path) as app, Following(path, tmp_path / "f").begin() as follow:
         app.execute("PRAGMA locking_mode = EXCLUSIVE", insert(1))
         assert not follow.settled().gap
         app.execute(insert(2))
 
-        def late(self: SourceReader, cursor: Cursor) -> bool:
+        def late(self: SourceReader, *arguments: Any) -> Any:
             begun.append(1)
-            if len(begun) == 2:  # the first one asks whether what was shipped is there
+            if len(begun) == call:
                 app.execute(TRUNCATE)
-            return holds(self, cursor)
+            return real(self, *arguments)
 
-        monkeypatch.setattr(SourceReader, "holds", late)
+        monkeypatch.setattr(SourceReader, method, late)
         follow.finds_gap("the WAL was emptied")

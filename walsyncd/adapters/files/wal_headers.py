@@ -3,7 +3,7 @@
 1. Who uses the wal-index, by its DMS lock.
 2. Whether the path still names that -shm. The lock of a file that was replaced says nothing about the new one.
 3. The header of the wal-index. After a lock that was there before, it is not the one that a crash has left.
-4. The header of the WAL, and its size.
+4. The header of the WAL, and its size. They are of one moment if the WAL is emptied in between.
 
 It is one call for the watch that looks for calls that hang (``file_calls``).
 """
@@ -47,4 +47,6 @@ def read_wal_headers(wal: OpenFile, shm: OpenFile | None) -> WalHeaders:
         descriptor = wal.fileno()
         head = os.pread(descriptor, WAL_HEADER_SIZE, 0)
         size = os.fstat(descriptor).st_size
+        if size < len(head):  # it was emptied in between
+            head = os.pread(descriptor, size, 0)
     return WalHeaders(liveness, is_named, index, head, size)

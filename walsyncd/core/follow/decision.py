@@ -189,7 +189,9 @@ def settle(copy: Copy, read: Frames, after: Observation, *, asked: int) -> Frame
     """
     assert copy.last is not None
     salts = salts_now(after)
-    if salts is not None and salts != copy.cursor.salts:
+    if salts is None:
+        return Again("the WAL was emptied while it was read")
+    if salts != copy.cursor.salts:
         return Again("the WAL restarted while it was read")
     if after.holder is DmsHolder.LIVE and after.index is not None and after.index.max_frame < copy.last:
         return Again("somebody opened the database while its WAL was scanned, and has published less of it")

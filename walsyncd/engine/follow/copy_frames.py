@@ -121,9 +121,12 @@ def why_not_appendable(stream: Stream, page_size: int) -> Gap | None:
 
 
 def _forked(reader: SourceReader, cursor: Cursor) -> Step:
-    """Return the step where the cursor's frame is another one: the WAL restarted just now, or history was rewritten."""
+    """Return the step where the cursor's frame is another one.
+
+    The WAL was emptied or has restarted just now, or history was rewritten.
+    """
     wal = reader.observe().wal
-    if wal is not None and wal.salts != cursor.salts:
+    if wal is None or wal.salts != cursor.salts:
         return AT_ONCE
     text = "frame {frame}, which was shipped, is gone from the WAL: history forked"
     return gap_step(GapKind.REVERTED, text, frame=cursor.frames)
