@@ -11,6 +11,7 @@ INOTIFY_TEST = "adapters/files/test_inotify.py"
 EVENTS = "adapters/files/file_event.py"
 EVENTS_TEST = "adapters/files/test_file_event.py"
 PAGES = "engine/rollback/journal_pages.py"
+COUNTED_TEST = "engine/rollback/test_counted_writes.py"
 PAGES_TEST = "engine/rollback/test_journal_pages.py"
 MOMENTS = "engine/rollback/rolling_moments.py"
 MOMENTS_TEST = "engine/rollback/test_rolling_moments.py"
@@ -43,6 +44,34 @@ CAPTURE_MUTANTS: tuple[Mutant, ...] = (
         "    if len(run) == 5 and run[0] == run[2] == run[4] and run[1] == run[3] == counted:",
         "    if run[-1:]:",
         EVENTS_TEST,
+    ),
+    mutant(
+        "the writes of a long transaction are counted to its end",
+        INOTIFY,
+        "if counted.take(self._found):",
+        "if counted.take(self._found) and False:",
+        INOTIFY_TEST,
+    ),
+    mutant(
+        "nobody is told that writes are not counted any more",
+        EVENTS,
+        "kind=Kind.UNCOUNTED",
+        "kind=Kind.COUNTED",
+        EVENTS_TEST,
+    ),
+    mutant(
+        "the writes of all transactions together are limited",
+        PAGES,
+        "            if self._is_kept_whole:",
+        "            if False:",
+        COUNTED_TEST,
+    ),
+    mutant(
+        "the writes to an empty journal are counted",
+        PAGES,
+        " is JournalNow.IDLE and self._source.capture.has_records():",
+        " is JournalNow.IDLE:",
+        COUNTED_TEST,
     ),
     mutant(
         "what a write to a watched file means is remembered as that of a name",

@@ -232,6 +232,13 @@ JOURNAL_MUTANTS: tuple[Mutant, ...] = (
         TRAIL_TEST,
     ),
     mutant(
+        "a journal may be whole if somebody stopped counting",
+        TRAIL,
+        "                self._is_counted = False",
+        "                pass",
+        TRAIL_TEST,
+    ),
+    mutant(
         "the write that ends a transaction need not be counted",
         TRAIL,
         "self._is_counted and self._is_last_counted and self.last_writes",

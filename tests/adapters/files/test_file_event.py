@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from walsyncd.adapters.files.file_event import Event, Kind, add_counted
+from walsyncd.adapters.files.file_event import COUNTED_MAX, CountedFile, Event, Kind, add_counted
 from walsyncd.adapters.files.source import Role
 
 EVENTS = {
@@ -39,3 +39,11 @@ def test_more_than_two_counted_writes_in_a_row_are_two(events: str, kept: str) -
         else:
             found.append(EVENTS[letter])
     assert found == [EVENTS[letter] for letter in kept]
+
+
+def test_the_last_write_that_is_counted_says_so() -> None:
+    """Those that were queued before the counting ended have been counted, too."""
+    found: list[Event] = []
+    file = CountedFile(EVENTS["+"])
+    assert [file.take(found) for _ in range(COUNTED_MAX + 2)] == [False] * (COUNTED_MAX - 1) + [True] + [False] * 2
+    assert [event.kind for event in found[-4:]] == [Kind.COUNTED, Kind.UNCOUNTED, Kind.COUNTED, Kind.COUNTED]

@@ -12,6 +12,7 @@ import pytest
 
 from tests.adapters.files.events import kinds, seen
 from tests.adapters.files.sqlite_process import SqliteProcess, wal_database
+from walsyncd.adapters.files.file_event import COUNTED_MAX
 from walsyncd.adapters.files.inotify import Event, InotifyReader, Kind, Role
 from walsyncd.errors import UsageError
 
@@ -124,6 +125,23 @@ def test_counted_writes_to_a_journal_are_not_merged(watcher: InotifyReader, tmp_
     watcher.add(path)
     journal.write_bytes(b"1")
     assert Kind.COUNTED not in kinds(watcher, path)
+
+
+def test_a_long_transaction_does_not_fill_the_queue(watcher: InotifyReader, tmp_path: Path) -> None:
+    """Its writes are not counted to its end; those that come after another request are."""
+    path, journal = tmp_path / "app.db", tmp_path / "app.db-journal"
+    watcher.add(path)
+    with journal.open("wb", buffering=0) as file:
+        watcher.count_journal_writes(path)
+        for _ in range(COUNTED_MAX):
+            file.write(b"1")
+        assert seen(watcher)[-1] == (Role.JOURNAL, Kind.UNCOUNTED)
+        for _ in range(20_000):
+            file.write(b"1")
+        assert seen(watcher) == [(Role.JOURNAL, Kind.MODIFY)]
+        watcher.count_journal_writes(path)
+        file.write(b"1")
+        assert seen(watcher) == [(Role.JOURNAL, Kind.MODIFY), (Role.JOURNAL, Kind.COUNTED)]
 
 
 def test_a_link_is_not_counted(watcher: InotifyReader, tmp_path: Path) -> None:

@@ -120,6 +120,19 @@ def test_counted_writes_of_a_long_transaction_are_few(scene: Scene) -> None:
     assert not scene.now().is_kept_whole
 
 
+def test_a_journal_whose_writes_are_not_counted_to_the_end_is_not_whole(scene: Scene) -> None:
+    """Its other events are as they were."""
+    scene.journal.write_text("kept")
+    scene.known()
+    for kind in (Kind.MODIFY, Kind.COUNTED, Kind.MODIFY, Kind.UNCOUNTED, Kind.COUNTED):
+        scene.event(Role.JOURNAL, kind)
+    scene.writes()
+    scene.event(Role.JOURNAL, Kind.MODIFY)
+    scene.event(Role.JOURNAL, Kind.COUNTED)
+    now = scene.now()
+    assert (now.doubt, now.kept_runs, now.is_kept_whole) == (None, 1, False)
+
+
 def test_a_counted_write_before_a_mark_stays_there(scene: Scene) -> None:
     """What comes after the mark is not moved to before it."""
     scene.journal.write_text("kept")

@@ -15,10 +15,11 @@ from walsyncd.engine.rollback.transaction_pause import TransactionPause
 
 J, D = Role.JOURNAL, Role.DATABASE
 CREATE, MODIFY, COUNTED, DELETE = Kind.CREATE, Kind.MODIFY, Kind.COUNTED, Kind.DELETE
+UNCOUNTED = Kind.UNCOUNTED
 BEGINS = {
     "DELETE": [(J, CREATE), (J, MODIFY), (D, MODIFY), (J, Kind.CLOSE_WRITE)],
     "PERSIST": [(J, MODIFY), (J, MODIFY), (D, MODIFY), (D, MODIFY)],
-    "PERSIST, counted": [(J, MODIFY), (J, COUNTED), (J, MODIFY), (J, COUNTED), (D, MODIFY), (D, MODIFY)],
+    "PERSIST, counted": [(J, MODIFY), (J, COUNTED), (J, MODIFY), (J, UNCOUNTED), (D, MODIFY), (D, MODIFY)],
 }
 ENDS = {"DELETE": (J, DELETE), "PERSIST": (J, MODIFY), "PERSIST, counted": (J, MODIFY)}
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
 
 from walsyncd.adapters.files.source import Role
+
+COUNTED_MAX = 1000  # writes: each takes two places of the kernel's queue, which has 16,384 (inotify(7))
 
 
 class Kind(Enum):
@@ -19,6 +21,7 @@ class Kind(Enum):
     MOVED_FROM = "moved from"
     MOVED_TO = "moved to"
     COUNTED = "counted"  # the MODIFY before it is one write, and no other has been merged with it
+    UNCOUNTED = "uncounted"  # from now on, writes may be merged
     APPEARED = "appeared"  # a new name in a listed folder; the event's path is that name
     OVERFLOW = "overflow"  # events were lost
     WATCH_LOST = "watch lost"  # the folder is gone, or is another one
@@ -47,3 +50,23 @@ def add_counted(found: list[Event], counted: Event) -> None:
         found.pop()
     else:
         found.append(counted)
+
+
+@dataclass(slots=True)
+class CountedFile:
+    """A file whose writes are counted, and how many still are.
+
+    A long transaction would fill the kernel's queue, and the events of all databases would be lost.
+    """
+
+    event: Event
+    left: int = COUNTED_MAX
+
+    def take(self, found: list[Event]) -> bool:
+        """Append what a counted write means. Returns whether it is the last one that is counted."""
+        self.left -= 1
+        if self.left:
+            add_counted(found, self.event)
+        else:
+            found.append(replace(self.event, kind=Kind.UNCOUNTED))
+        return not self.left

@@ -38,7 +38,7 @@ from typing import NamedTuple, Self, TypeAlias
 
 from inotify_simple import flags
 
-from walsyncd.adapters.files.file_event import Event, Kind, add_counted
+from walsyncd.adapters.files.file_event import CountedFile, Event, Kind
 from walsyncd.adapters.files.inotify_queue import MODIFY, InotifyQueue, parse_record
 from walsyncd.adapters.files.source import FILE_ROLES, Role, is_side_name, side_path
 from walsyncd.errors import UnresponsiveError, UsageError
@@ -128,7 +128,7 @@ class InotifyReader:
         self._root = _Folder(Path("/"), None)
         self._folders: dict[Path, _Folder] = {self._root.path: self._root}
         self._by_watch: dict[int, list[_Folder]] = {}  # two paths can lead to one inode, which has one watch
-        self._counted: dict[int, Event] = {}  # what the event of a watched file means
+        self._counted: dict[int, CountedFile] = {}  # by the watches of files
         self._found: list[Event] = []  # not drained yet
         self._writes: dict[bytes, tuple[Event, ...]] = {}  # what a MODIFY means, by its bytes; any change clears it
         self._arm(self._root)
@@ -160,19 +160,19 @@ class InotifyReader:
             for role in FILE_ROLES:
                 folder.names.pop(side_path(database, role).name, None)
             self._prune(folder)
-            for watch in [watch for watch, counted in self._counted.items() if counted.path == database]:
+            for watch in [watch for watch, counted in self._counted.items() if counted.event.path == database]:
                 del self._counted[watch]
                 self._remove_watch(watch)
 
     def count_journal_writes(self, database: Path) -> None:
-        """Have each write to the -journal that exists now be a MODIFY and a COUNTED, until the file is deleted.
+        """Have each write to the -journal that exists now be a MODIFY and a COUNTED, as long as the file exists.
 
-        Where that can't be, there is no COUNTED.
+        After many writes there is one UNCOUNTED, and no more. Where it can't be, there is no COUNTED.
         """
         path = side_path(database, Role.JOURNAL)
         with self._changing(), contextlib.suppress(OSError, UnresponsiveError), FileCall(path, "watch"):
             watch = int(self._queue.inotify.add_watch(path, _COUNTS))
-            self._counted[watch] = Event(database, Role.JOURNAL, Kind.COUNTED)
+            self._counted[watch] = CountedFile(Event(database, Role.JOURNAL, Kind.COUNTED))
 
     def add_directory(self, path: Path, wants: Wants = _any_name) -> None:
         """Tell about new names that ``wants`` wants in a folder (APPEARED), but for databases and their side files."""
@@ -276,7 +276,8 @@ class InotifyReader:
             return
         counted = self._counted.get(watch)
         if counted is not None and mask & MODIFY:
-            add_counted(self._found, counted)
+            if counted.take(self._found):
+                self._remove_watch(watch)
         elif counted is not None and mask & _SELF:
             del self._counted[watch]
         # No folders: an event of a watch that was removed. A copy, as arming changes the list.

@@ -45,6 +45,7 @@ class FileEvent(StrEnum):
     JOURNAL_CREATED_UNHELD = "journal created, and not held"
     JOURNAL_WRITTEN = "journal written"
     JOURNAL_COUNTED = "the write before is one alone"
+    JOURNAL_UNCOUNTED = "writes are not counted any more"
     JOURNAL_DELETED = "journal deleted"
     JOURNAL_DELETED_UNHELD = "journal deleted, and not held"
     DATABASE_WRITTEN = "database written"
@@ -109,6 +110,8 @@ class JournalTrail:
                 self.journal_written()
             case FileEvent.JOURNAL_COUNTED:
                 self._is_last_counted = True
+            case FileEvent.JOURNAL_UNCOUNTED:
+                self._is_counted = False
             case FileEvent.DATABASE_WRITTEN:
                 self.database_written()
             case _:

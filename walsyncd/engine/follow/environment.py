@@ -30,7 +30,7 @@ class Environment:
     earlier time that is after ``wall_ms`` must have been wrong, ``has_clock_leapt`` whether this machine's was set
     forward a short while ago. ``leaves_in_s`` asks in how many seconds it is soon enough to spool another object
     of a database. ``count_journal_writes`` has no two writes to a database's -journal merged into one event, as long as
-    that file exists.
+    that file exists and has had few writes since.
     """
 
     journal: Journal

@@ -149,6 +149,14 @@ class JournalCapture:
             journal.close()
         return journal is not None
 
+    def has_records(self) -> bool:
+        """Whether -journal exists now and is not empty, as it is in mode TRUNCATE."""
+        journal = self.open()
+        if journal is None:
+            return False
+        with journal:
+            return journal.size() > 0
+
     def open(self) -> OpenFile | None:
         """Open -journal as it is now, or return None if there is none."""
         return open_file(side_path(self.path, Role.JOURNAL), own_only=self.own_only)
@@ -218,6 +226,8 @@ class JournalCapture:
                 self._append(FileEvent.JOURNAL_WRITTEN)
             case Kind.COUNTED:
                 self._note_counted()
+            case Kind.UNCOUNTED:
+                self._append(FileEvent.JOURNAL_UNCOUNTED)
             case Kind.DELETE:
                 self._note_deleted()
             case _:

@@ -83,7 +83,7 @@ class JournalPages:
         self._known = known
         self._page_size = page_size
         self._mark: CaptureMark | None = None
-        self._is_kept_read = False
+        self._is_kept_read = self._is_kept_whole = False
         self._counter: int | None = None
         self.is_passing = False
         """See ``MomentProofs``."""
@@ -95,9 +95,11 @@ class JournalPages:
         found = self.prove(start.page_1)
         if isinstance(found, ChangedPages):
             self.reason = None
+            if self._is_kept_whole:
+                self._source.count_writes()  # as many as before
             return PageList(found.numbers, found.page_count)
         self.reason = found
-        if self._mark is not None and self._mark.journal is JournalNow.IDLE:
+        if self._mark is not None and self._mark.journal is JournalNow.IDLE and self._source.capture.has_records():
             self._source.count_writes()  # the writes of the transactions from now on; this one is over
         return _NO_PAGES if self.is_early else all_pages()
 
@@ -105,7 +107,7 @@ class JournalPages:
         """Return what changed up to a moment whose page 1 is ``page_1``, or why that is not known."""
         header = parse_database_header(page_1)
         self._counter = None if header is None else header.change_counter
-        self._is_kept_read, self.is_passing = False, False
+        self._is_kept_read = self._is_kept_whole = self.is_passing = False
         self._mark = mark = self._source.capture.mark(self._source.drain, self._source.is_reserved)
         if mark is None:
             self.is_passing = True
@@ -123,7 +125,7 @@ class JournalPages:
             journals = [SeenJournal(_parsed(each, self._page_size), runs) for each, runs in read]
             if captured.is_kept_written and (kept := self._source.capture.open()) is not None:
                 files.enter_context(kept)
-                self._is_kept_read = True
+                self._is_kept_read, self._is_kept_whole = True, captured.is_kept_whole
                 content = parse_kept_journal(kept.pread, kept.size(), self._page_size)
                 kept_journal = SeenJournal(content, captured.kept_runs, is_kept=True, is_whole=captured.is_kept_whole)
                 journals.append(kept_journal)

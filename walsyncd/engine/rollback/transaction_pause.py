@@ -32,7 +32,7 @@ class TransactionPause:
         """Take in one event, before it wakes the database."""
         if event.role is Role.DATABASE and event.kind is Kind.MODIFY:
             self._is_written = True
-        if event.role is not Role.JOURNAL or event.kind in {Kind.CLOSE_WRITE, Kind.COUNTED}:
+        if event.role is not Role.JOURNAL or event.kind in {Kind.CLOSE_WRITE, Kind.COUNTED, Kind.UNCOUNTED}:
             return
         is_written, self._is_written = self._is_written, False
         if is_written or event.kind not in {Kind.CREATE, Kind.MODIFY}:
