@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from http.client import BadStatusLine, HTTPException, IncompleteRead, RemoteDisconnected
 
@@ -61,6 +62,24 @@ CHUNKS = b"3;x=y\r\n<Er\r\nA\r\nror/>67890\r\n0\r\nTrailer: t\r\n\r\n"
             b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\ncontent-length: 0\r\n\r\n",
             HttpAnswer(200, "OK", [("Content-Length", "0"), ("content-length", "0")], b"", is_last=False),
         ),
+        (
+            b"HTTP/1.1 200 OK\r\nContent-Length: 2, 2\r\n\r\nok",
+            HttpAnswer(200, "OK", [("Content-Length", "2, 2")], b"ok", is_last=False),
+        ),
+        (
+            b"HTTP/1.1 100 Continue\n\nHTTP/1.1 200 OK\nX: y\r\nContent-Length: 2\n\r\nok",
+            HttpAnswer(200, "OK", [("X", "y"), ("Content-Length", "2")], b"ok", is_last=False),
+        ),
+        (
+            b"HTTP/1.1  503  Slow down\nTransfer-Encoding: chunked\n\n" + CHUNKS.replace(b"\r\n", b"\n"),
+            HttpAnswer(503, "Slow down", [("Transfer-Encoding", "chunked")], b"<Error/>67890", is_last=False),
+        ),
+        (
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+            HttpAnswer(
+                200, "OK", [("Transfer-Encoding", "chunked"), ("Transfer-Encoding", "identity")], b"ok", is_last=False
+            ),
+        ),
     ],
 )
 def test_an_answer(text: bytes, answer: HttpAnswer, piece: int) -> None:
@@ -83,6 +102,43 @@ def test_an_answer_that_is_cut(text: bytes, end: Exception | None) -> None:
             read_answer(come(text[:size], 1, end), size_max=MAX)
     with pytest.raises(RemoteDisconnected if end is None else ConnectionResetError):
         read_answer(come(b"", 1, end), size_max=MAX)
+
+
+@pytest.mark.parametrize(
+    ("text", "body"),
+    [
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nokHTTP/1.1 200 OK\r\n\r\n", b"ok"),
+        (b"HTTP/1.1 204 No\r\nContent-Length: 2\r\n\r\nok", b""),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n\r\n", b"ok"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n", b"ok"),
+    ],
+)
+def test_an_answer_whose_end_is_in_doubt(text: bytes, body: bytes) -> None:
+    """What came after it must not be taken for the answer to the next request."""
+    answer = read_answer(come(text, len(text)), size_max=MAX)
+    assert (answer.body, answer.is_last) == (body, True)
+
+
+@pytest.mark.parametrize("text", [b"SSH-2.0-x\r\n", b"\x15\x03\x01\x00\x02\x02\x16", b"HTTP/1.1 099 x\r\n\r\n"])
+def test_nobody_waits_for_the_end_of_what_is_no_answer(text: bytes) -> None:
+    """A server of another kind says something and waits too."""
+    for piece in (1, len(text)):
+        with pytest.raises(BadStatusLine):
+            read_answer(come(text, piece, TimeoutError()), size_max=MAX)
+
+
+@pytest.mark.parametrize(
+    ("begin", "again"),
+    [
+        (b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n", b"Trailer: %b\r\n" % (b"t" * 1000)),
+    ],
+)
+def test_an_answer_that_never_ends(begin: bytes, again: bytes) -> None:
+    """It is given up, however busy its connection is."""
+    pieces = itertools.chain([begin] if begin else [], itertools.repeat(again, 10_000))
+    with pytest.raises(HTTPException):
+        read_answer(lambda _size: next(pieces), size_max=MAX)
 
 
 def test_an_answer_that_comes_too_late() -> None:

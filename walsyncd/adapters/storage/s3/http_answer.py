@@ -13,8 +13,10 @@ the answer                      its body
 neither                         everything until the connection is closed
 ==============================  ====================================================================
 
-The connection can be used again unless it ended the body, or ``Connection: close`` or HTTP/1.0 says otherwise. Source:
-RFC 9112, sections 4 to 9.
+The connection can be used again unless it ended the body, or ``Connection: close`` or HTTP/1.0 says otherwise. It is
+not used again either if more has come than the answer, or if the answer has both a length and chunks: what comes next
+would perhaps be taken for another answer. Lines may end without a carriage return. Source: RFC 9112, sections 2.2 and 4
+to 9.
 """
 
 from __future__ import annotations
@@ -26,7 +28,12 @@ from http.client import BadStatusLine, HTTPException, IncompleteRead, RemoteDisc
 
 HEAD_BYTES_MAX = 64 << 10  # as the standard library's limit for one line
 _RECEIVED = 64 << 10
-_STATUS = re.compile(rb"HTTP/1\.([01]) (\d\d\d)(?: (.*))?")
+_HEADS_MAX = 100  # of which all but the last are 1xx
+_PROTOCOL = b"HTTP/"
+_STATUS = re.compile(rb"HTTP/1\.(\d) +([1-9]\d\d)(?: +(.*))?")
+_HEAD_END = re.compile(rb"\n\r?\n")
+_LINE_END = re.compile(rb"\r?\n")
+_END_BYTES_MAX = 3  # of both
 _SIZE = re.compile(rb"[0-9a-fA-F]{1,15}")
 _LENGTH = re.compile(r"[0-9]{1,18}")
 
@@ -51,18 +58,39 @@ def read_answer(receive: Callable[[int], bytes], *, size_max: int) -> HttpAnswer
     A TimeoutError stays one.
     """
     incoming = _Incoming(receive)
-    while True:
-        head = incoming.until(b"\r\n\r\n", HEAD_BYTES_MAX).split(b"\r\n")
-        found = _STATUS.fullmatch(head[0])
-        if found is None:
-            raise BadStatusLine(repr(head[0][:100]))
-        status, headers = int(found[2]), _fields(head[1:])
+    for _ in range(_HEADS_MAX):
+        found, headers = _head(incoming)
+        status = int(found[2])
         if status >= 200 or status == 101:
             break
-    said = {name.lower(): value.lower() for name, value in headers}
+    else:
+        raise HTTPException(f"{_HEADS_MAX} answers of status 1xx have come, and no other")
+    said = _values(headers)
     is_last = found[1] == b"0" or "close" in said.get("connection", "")
-    body, is_whole = _body(incoming, status, said, headers, size_max)
-    return HttpAnswer(status, (found[3] or b"").decode("latin-1"), headers, body, is_last or not is_whole)
+    is_doubtful = "transfer-encoding" in said and "content-length" in said
+    body, is_whole = _body(incoming, status, said, size_max)
+    is_last = is_last or is_doubtful or not is_whole or bool(incoming.held)
+    return HttpAnswer(status, (found[3] or b"").decode("latin-1"), headers, body, is_last)
+
+
+def _head(incoming: _Incoming) -> tuple[re.Match[bytes], list[tuple[str, str]]]:
+    """Return what the status line says, and the headers. What is not HTTP is noticed by its first bytes."""
+    if not incoming.begins_with(_PROTOCOL):
+        raise BadStatusLine(incoming.held[:100].decode("latin-1"))
+    lines = [line.removesuffix(b"\r") for line in incoming.until(_HEAD_END, HEAD_BYTES_MAX).split(b"\n")]
+    found = _STATUS.fullmatch(lines[0])
+    if found is None:
+        raise BadStatusLine(lines[0][:100].decode("latin-1"))
+    return found, _fields(lines[1:])
+
+
+def _values(headers: list[tuple[str, str]]) -> dict[str, str]:
+    """Return the values in lower case. Those of headers of the same name are separated by commas."""
+    said: dict[str, str] = {}
+    for name, value in headers:
+        lower = name.lower()
+        said[lower] = f"{said[lower]},{value.lower()}" if lower in said else value.lower()
+    return said
 
 
 def _fields(lines: list[bytes]) -> list[tuple[str, str]]:
@@ -78,17 +106,15 @@ def _fields(lines: list[bytes]) -> list[tuple[str, str]]:
     return fields
 
 
-def _body(
-    incoming: _Incoming, status: int, said: dict[str, str], headers: list[tuple[str, str]], size_max: int
-) -> tuple[bytes, bool]:
+def _body(incoming: _Incoming, status: int, said: dict[str, str], size_max: int) -> tuple[bytes, bool]:
     """Return the body, and whether its end was found without the end of the connection."""
     if status in {204, 304}:
         return b"", True
     if "chunked" in said.get("transfer-encoding", ""):
         return _chunks(incoming, size_max)
-    lengths = {value for name, value in headers if name.lower() == "content-length"}
-    if not lengths:
+    if "content-length" not in said:
         return incoming.rest(size_max), False
+    lengths = {length.strip() for length in said["content-length"].split(",")}
     length = lengths.pop()
     if lengths or not _LENGTH.fullmatch(length):
         raise HTTPException(f"the answer's Content-Length is {length[:100]!r}")
@@ -98,18 +124,19 @@ def _body(
 def _chunks(incoming: _Incoming, size_max: int) -> tuple[bytes, bool]:
     body = b""
     while True:
-        found = _SIZE.match(incoming.until(b"\r\n", HEAD_BYTES_MAX))
+        found = _SIZE.match(incoming.until(_LINE_END, HEAD_BYTES_MAX))
         if found is None:
             raise HTTPException("a chunk of the answer has no size")
         size = int(found[0], 16)
         if not size:
-            while incoming.until(b"\r\n", HEAD_BYTES_MAX):
-                pass
+            left = HEAD_BYTES_MAX
+            while line := incoming.until(_LINE_END, left):
+                left -= len(line)
             return body, True
         body += incoming.exactly(min(size, size_max - len(body)))
         if len(body) == size_max:
             return body, False
-        incoming.until(b"\r\n", 0)
+        incoming.until(_LINE_END, 0)
 
 
 class _Incoming:
@@ -120,15 +147,26 @@ class _Incoming:
         self._held = b""
         self._has_begun = False
 
-    def until(self, end: bytes, size_max: int) -> bytes:
+    @property
+    def held(self) -> bytes:
+        """What has come and was not used yet."""
+        return self._held
+
+    def begins_with(self, expected: bytes) -> bool:
+        """Return whether the next bytes are these. They are not used yet."""
+        while len(self._held) < len(expected):
+            self._more()
+        return self._held.startswith(expected)
+
+    def until(self, end: re.Pattern[bytes], size_max: int) -> bytes:
         """Return everything before ``end``, and skip that. There may be ``size_max`` bytes."""
-        while (at := self._held.find(end)) < 0:
-            if len(self._held) >= size_max + len(end):
+        while (found := end.search(self._held)) is None:
+            if len(self._held) >= size_max + _END_BYTES_MAX:
                 raise HTTPException("the answer's head can't be read")
             self._more()
-        if at > size_max:
+        if found.start() > size_max:
             raise HTTPException("the answer's head can't be read")
-        taken, self._held = self._held[:at], self._held[at + len(end) :]
+        taken, self._held = self._held[: found.start()], self._held[found.end() :]
         return taken
 
     def exactly(self, size: int) -> bytes:

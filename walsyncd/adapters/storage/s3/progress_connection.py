@@ -152,11 +152,10 @@ class ProgressConnection(HTTPConnection):
             self.close()
         return HTTPResponse(
             io.BytesIO(answer.body),
-            HTTPHeaderDict(answer.headers),
-            answer.status,
-            11,
-            "HTTP/1.1",
-            answer.reason,
+            headers=HTTPHeaderDict(answer.headers),  # by name: the order of arguments depends on urllib3's version
+            status=answer.status,
+            version=11,
+            reason=answer.reason,
             preload_content=False,
             decode_content=False,
             enforce_content_length=False,
