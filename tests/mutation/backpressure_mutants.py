@@ -50,14 +50,21 @@ BACKPRESSURE_MUTANTS = (
     mutant(
         "what is read counts as copied before the restart before it is proven",
         "engine/backpressure/backpressure.py",
-        "durable.salts == read.salts and blocks_for",
-        "blocks_for",
+        "if durable is None or durable.salts != read.salts:",
+        "if durable is None:",
         "engine/backpressure/test_copied.py",
     ),
     mutant(
         "what is read counts as copied while the wal-index grows",
         "engine/backpressure/backpressure.py",
         "and blocks_for(read.frames) == 1",
+        "",
+        "engine/backpressure/test_copied.py",
+    ),
+    mutant(
+        "what is read counts as copied though more is durable",
+        "engine/backpressure/backpressure.py",
+        "durable.frames <= read.frames and ",
         "",
         "engine/backpressure/test_copied.py",
     ),

@@ -67,6 +67,7 @@ def at(salts: tuple[int, int], frames: int) -> Cursor:
         (at(NEW, 0), at(NEW, FIRST_BLOCK), at(NEW, FIRST_BLOCK)),
         (at(NEW, 5), at(NEW, FIRST_BLOCK + 1), None),  # the wal-index grows, and no restart can be proven meanwhile
         (at(OLD, 5), at(NEW, 9), None),  # the restart before it is not proven yet
+        (at(NEW, 9), at(NEW, 5), None),  # the follower read the rest from the file
         (None, at(NEW, 9), None),
     ],
 )

@@ -120,10 +120,13 @@ class Backpressure:
         """Whether what is read, and not durable yet, counts as copied.
 
         A part of its incarnation must be durable, so that at most one restart of the WAL is not proven yet. And the
-        incarnation must end in the first block of the wal-index: while that grows no restart can be proven.
+        incarnation must end in the first block of the wal-index: while that grows no restart can be proven. The
+        follower may have read more from the file since, and then only that is told.
         """
         durable = self._copied.get(database_id)
-        return durable is not None and durable.salts == read.salts and blocks_for(read.frames) == 1
+        if durable is None or durable.salts != read.salts:
+            return False
+        return durable.frames <= read.frames and blocks_for(read.frames) == 1
 
     def _tell(self, database_id: int, cursor: Cursor | None) -> None:
         if database_id in self._targets:
