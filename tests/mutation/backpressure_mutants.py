@@ -62,6 +62,20 @@ BACKPRESSURE_MUTANTS = (
         "engine/backpressure/test_copied.py",
     ),
     mutant(
+        "a new WAL whose first frame changes the salts has restarted",
+        BACKPRESSURE,
+        "if held is not None and not self.frames:",
+        "if False:",
+        ITS_TEST,
+    ),
+    mutant(
+        "a restart although a mark is locked is taken for a new WAL",
+        BACKPRESSURE,
+        "if held is not None and not self.frames:",
+        "if held is not None:",
+        ITS_TEST,
+    ),
+    mutant(
         "what is read counts as copied though more is durable",
         "engine/backpressure/backpressure.py",
         "durable.frames <= read.frames and ",

@@ -28,6 +28,7 @@ LIMIT = 256 << 20
 NOW = 10_000
 FREE = (0, 0, MARK_UNUSED, MARK_UNUSED, MARK_UNUSED)
 INDEX = IndexHeader(9, False, 4096, 10, 5, (0, 0), NEW, 0, (0, 0, MARK_UNUSED, MARK_UNUSED, MARK_UNUSED))
+NEXT = replace(INDEX, salts=(5, 6), max_frame=1)
 SEEN = SeenIndex(
     index=INDEX,
     marks=FREE,
@@ -109,6 +110,15 @@ def test_a_checkpoint_past_half_of_the_last_size_ends_it() -> None:
     assert isinstance(ended, ReleaseMark)
     assert ended.is_over
     assert looked(replace(HOLDING, restart_frames=0), checkpoint) == KeepMark(), "no restart was seen"
+
+
+def test_the_first_frame_may_change_the_salts() -> None:
+    """A WAL that had no frame has not restarted then. What was locked before stays, and the next restart is one."""
+    assert looked(replace(HOLDING, frames=1), replace(SEEN, index=NEXT)) == ReleaseMark(VOID, is_void=True)
+    begun = replace(HOLDING, frames=0)
+    assert looked(begun, replace(SEEN, index=NEXT)) == KeepMark()
+    again = replace(SEEN, index=replace(NEXT, salts=(7, 8)))
+    assert looked(begun.after(replace(SEEN, index=NEXT)), again) == ReleaseMark(VOID, is_void=True)
 
 
 def test_not_again_before_the_salts_change() -> None:

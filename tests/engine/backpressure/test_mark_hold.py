@@ -248,6 +248,19 @@ def test_a_wal_past_its_limit_is_let_go(path: Path, app: SqliteProcess) -> None:
     holding.hold.close()
 
 
+def test_it_stays_locked_when_a_new_wal_gets_its_first_frame(path: Path, app: SqliteProcess, holding: Holding) -> None:
+    """The application starts, and writes a moment later. SQLite draws the salts with the first frame."""
+    app.close()
+    with SqliteProcess(path) as started:
+        started.execute("SELECT * FROM t")
+        holding.written()
+        assert (holding.index().max_frame, locked_bytes(path)) == (0, [127])
+        started.execute(insert(1))
+        holding.written()
+        assert (holding.index().max_frame, locked_bytes(path)) == (1, [127])
+    assert holding.reports == []
+
+
 def test_an_application_without_locks_makes_it_void(path: Path, app: SqliteProcess, holding: Holding) -> None:
     """locking_mode=EXCLUSIVE, entered late: the WAL restarts anyway. That is said once; nothing is held then."""
     holding.written()

@@ -18,7 +18,8 @@ application sees no error, and its WAL grows until the follower has caught up.
   frames after that. A writer would restart the WAL just then, while the follower is furthest behind. If the -shm was
   set up again instead, the mark is used or the header is not whole, and both are looked at each time.
 - **When it is void.** A WAL that restarts although the lock is held is used without SQLite's locks
-  (locking_mode=EXCLUSIVE, entered late). Nothing is locked again as long as that -shm exists.
+  (locking_mode=EXCLUSIVE, entered late). Nothing is locked again as long as that -shm exists. A WAL without a frame
+  does not restart when its salts change: a connection that has not restarted it draws new ones for its first frame.
 
 No proof of the follower depends on the lock. It makes a gap rare, not impossible.
 """
@@ -115,6 +116,9 @@ class HoldState:
             return replace(self, moved_ms=moved_ms)
         if index.salts != self.salts:
             ended = self.frames if self.salts is not None else 0
+            held = self.held
+            if held is not None and not self.frames:
+                held = replace(held, salts=index.salts)
             return replace(
                 self,
                 salts=index.salts,
@@ -122,6 +126,7 @@ class HoldState:
                 restart_frames=ended or self.restart_frames,
                 moved_ms=seen.now_ms if self.salts is not None else moved_ms,
                 is_over=False,
+                held=held,
             )
         if index.max_frame != self.frames:
             moved_ms = seen.now_ms
