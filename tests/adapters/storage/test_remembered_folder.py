@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -80,3 +83,31 @@ def test_nothing_is_read_from_nor_made_in_a_folder_that_is_away(tmp_path: Path) 
     elsewhere.rename(root)
     assert storage.get("db/a") == b"a"
     assert [open_.upload_id for open_ in storage.list_uploads("")] == [upload]
+
+
+@pytest.mark.parametrize("call", ["stat", "fstat"])
+def test_status_of_a_folder_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
+    """The status of a network folder can fail at each step. Then the folder is away, and no descriptor stays open."""
+    storage = DirectoryStorage(tmp_path / "replica")
+    storage.put("app/seen", b"", metadata={})
+    real, left = getattr(os, call), 0
+
+    def status(*arguments: Any, **options: Any) -> object:
+        nonlocal left
+        left -= 1
+        if left == 0:
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+        return real(*arguments, **options)
+
+    failed = 0
+    while True:
+        descriptors, left = len(list(Path("/proc/self/fd").iterdir())), failed + 1
+        with monkeypatch.context() as patch:
+            patch.setattr(os, call, status)
+            try:
+                storage.put_if(f"app/{failed}/owner.json", b"x", etag=None)
+                break
+            except TransientError:
+                failed += 1
+        assert len(list(Path("/proc/self/fd").iterdir())) == descriptors
+    assert failed > 1, "each status failed once"

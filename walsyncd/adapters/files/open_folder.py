@@ -96,7 +96,12 @@ class OpenFolder:
         return self._below(name, descriptor)
 
     def _below(self, name: str, descriptor: int) -> OpenFolder:
-        return OpenFolder(self.path / name, descriptor, is_shared=_is_shared(self._place, os.fstat(descriptor)))
+        try:
+            is_shared = _is_shared(self._place, os.fstat(descriptor))
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return OpenFolder(self.path / name, descriptor, is_shared=is_shared)
 
     @property
     def _place(self) -> _Place:

@@ -63,7 +63,11 @@ class FolderTree:
             if error.errno == errno.ENOENT and create:
                 return self._create(name)
             raise
-        is_shared = is_shared_by_itself(os.fstat(descriptor)) if with_heir else True
+        try:
+            is_shared = is_shared_by_itself(os.fstat(descriptor)) if with_heir else True
+        except BaseException:
+            os.close(descriptor)
+            raise
         if is_shared is None:
             os.close(descriptor)
             return None

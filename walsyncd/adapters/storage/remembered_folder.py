@@ -31,8 +31,10 @@ class RememberedFolder:
         self._is_asked = False
 
     def require(self) -> None:
-        """Raise TransientError if the folder was there once and is not now."""
-        if self._mark.is_dir():
+        """Raise TransientError if the folder was there once and is not now. If its disk fails: as ``reading`` does."""
+        with reading("look at storage folder", self._root):
+            is_there = self._mark.is_dir()
+        if is_there:
             if not self._was_seen:
                 self._note()
         elif self._was_seen or self._is_remembered():
