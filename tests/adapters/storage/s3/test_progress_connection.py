@@ -7,15 +7,12 @@ import threading
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
-from typing import Any
 
 import pytest
-from urllib3.response import HTTPResponse
 
 from tests.engine.running import wait_for
 from tests.scripted_store import HANG, HANG_UP, Answer, ScriptedStore, run_scripted_store
 from tests.throttle import Throttle, run_throttle
-from walsyncd.adapters.storage.s3 import progress_connection
 from walsyncd.adapters.storage.s3.progress_connection import SMALL_BYTES_MAX
 from walsyncd.adapters.storage.s3.s3_settings import ReuseLimits, S3Settings
 from walsyncd.adapters.storage.s3.s3_storage import S3Storage
@@ -154,7 +151,7 @@ def test_a_small_request_is_one_write(script: ScriptedStore) -> None:
 
 def test_no_value_adds_a_header(script: ScriptedStore) -> None:
     """A line break in a value is an error, and nothing is sent."""
-    with closing(S3Storage(script.settings())) as storage, pytest.raises(ValueError, match="line break"):
+    with closing(S3Storage(script.settings())) as storage, pytest.raises(ValueError, match="Invalid header value"):
         storage.put("a", b"x", metadata={"walsyncd-id": "t\r\nX-Other: y"})
     assert not script.requests
 
@@ -174,42 +171,13 @@ def test_an_answer_that_is_cut_is_no_dead_connection(script: ScriptedStore) -> N
     with closing(S3Storage(script.settings())) as storage:
         script.will_say(Answer(), Answer(body=b"<Error>", headers={"Content-Length": "100"}, cut=7))
         storage.put("a", b"x", metadata={})
-        with pytest.raises(TransientError):
-            storage.put("b", b"x", metadata={})
+        storage.put("b", b"x", metadata={})
     assert [request.path for request in script.requests] == ["/b/a", "/b/b"]
 
 
-def test_what_comes_after_an_answer_is_no_answer(script: ScriptedStore, line: Throttle) -> None:
-    """A body that is longer than its length says ends the connection: its rest would be read as the next answer."""
-    with closing(S3Storage(through(line, script))) as storage:
+def test_what_comes_after_an_answer_is_no_answer(script: ScriptedStore) -> None:
+    """A body that is longer than its length says is cut there."""
+    with closing(S3Storage(script.settings())) as storage:
         script.will_say(Answer(body=b"abcd", headers={"Content-Length": "2"}), Answer(headers={"ETag": '"e"'}))
         storage.put("a", b"x", metadata={})
         assert storage.put("b", b"x", metadata={}) == "e"
-    assert line.connections == 2
-
-
-def test_the_oldest_urllib3_does(script: ScriptedStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Version 2.2.0 has other arguments for a response, in another order."""
-
-    def response(
-        body: Any = "",
-        headers: Any = None,
-        status: int = 0,
-        version: int = 0,
-        reason: str | None = None,
-        preload_content: bool = True,
-        decode_content: bool = True,
-        enforce_content_length: bool = True,
-        request_method: str | None = None,
-        request_url: str | None = None,
-    ) -> HTTPResponse:
-        assert not preload_content
-        assert not decode_content
-        assert not enforce_content_length
-        assert (version, reason, request_method, request_url) == (11, "OK", "PUT", "/b/a")
-        return HTTPResponse(body, headers, status, preload_content=False)
-
-    monkeypatch.setattr(progress_connection, "HTTPResponse", response)
-    with closing(S3Storage(script.settings())) as storage:
-        script.will_say(Answer(headers={"ETag": '"e"'}))
-        assert storage.put("a", b"x", metadata={}) == "e"

@@ -12,14 +12,13 @@ a connection used before  after ``idle_s_max`` of silence it is not used again; 
                           request is acknowledged within ``patience_s``, or if it is closed
 ========================  ===========================================================================================
 
-A small request is one write, head and body together, and its answer is read here (``http_answer``). Everything else is
-left to urllib3. NATs and load balancers drop a silent connection without notice: the earliest after about a minute.
+A small request is one write, head and body together. NATs and load balancers drop a silent connection without notice:
+the earliest after about a minute.
 """
 
 from __future__ import annotations
 
 import fcntl
-import io
 import select
 import socket
 import ssl
@@ -27,20 +26,17 @@ import struct
 import termios
 import time
 from collections.abc import Callable, Mapping
-from http.client import BadStatusLine, RemoteDisconnected
+from http.client import BadStatusLine
 from typing import Any, ClassVar
 
-from urllib3 import HTTPHeaderDict
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.response import HTTPResponse
 
-from walsyncd.adapters.storage.s3.http_answer import read_answer
 from walsyncd.adapters.storage.s3.s3_settings import ReuseLimits
 
 BUFFERED_BYTES_MAX = 256 << 10  # not sent yet; a commit's few bytes would have to compete with megabytes
 SMALL_BYTES_MAX = 64 << 10  # of a body that is sent with its head; a second at 0.5 Mbit/s
-ANSWER_BYTES_MAX = 256 << 10  # of a small request: an error's XML has a kilobyte
 _ON_ITS_WAY_MAX = 8 << 10  # less than any connection sends before the first acknowledgement (RFC 6928: 14,600 bytes)
 _POLL_MS = 50
 _GONE = select.POLLERR | select.POLLHUP | select.POLLRDHUP
@@ -69,8 +65,10 @@ class ProgressConnection(HTTPConnection):
     _began_s = 0.0
     _writes = 0
     _is_doubted = _is_reused = False
-    _small: tuple[str, str, int] | None = None
-    """The small request that was sent and is not answered: its method, its target and its size."""
+    _held: bytearray | None = None
+    """What a small request has to send, until it is complete."""
+    _is_on_its_way = False
+    """Whether the request was so short that the kernel holds nothing of it back."""
 
     @property
     def is_connected(self) -> bool:
@@ -86,35 +84,36 @@ class ProgressConnection(HTTPConnection):
     def request(  # type: ignore[override]  # urllib3 passes these as keywords
         self, method: str, url: str, body: Any = None, headers: Mapping[str, str] | None = None, **options: Any
     ) -> None:
-        """Send a request. A body of bytes is small, and its ``headers`` have everything that is to be sent."""
-        if not isinstance(body, bytes) or headers is None:
+        """Send a request. A body of bytes is small, and is sent together with the head."""
+        if not isinstance(body, bytes):
             super().request(method, url, body, headers, **options)
             return
-        lines = [f"{method} {url} HTTP/1.1", *[f"{name}: {value}" for name, value in headers.items()], "\r\n"]
-        head = "\r\n".join(lines).encode("latin-1")
-        if head.count(b"\n") != len(lines) or head.count(b"\r") != len(lines):
-            raise ValueError(f"a header of the request to {url} has a line break")
-        self._begin()
-        self._small = (method, url, len(head) + len(body))
-        self.send(head + body)
+        self._held = bytearray()
+        try:
+            super().request(method, url, body, headers, **options)
+            whole = bytes(self._held)
+        finally:
+            self._held = None
+        self.send(whole)
+        self._is_on_its_way = len(whole) <= _ON_ITS_WAY_MAX
 
     def putrequest(self, method: str, url: str, skip_host: bool = False, skip_accept_encoding: bool = False) -> None:
         """Begin a request."""
-        self._begin()
-        super().putrequest(method, url, skip_host, skip_accept_encoding)
-
-    def _begin(self) -> None:
-        self._began_s, self._writes, self._small = time.monotonic(), 0, None
+        self._began_s, self._writes, self._is_on_its_way = time.monotonic(), 0, False
         self._is_reused = self.sock is not None and self._answers > 0
         self._is_doubted = self._is_reused and self._silent_s() > self.reuse.hot_s_max
         if self.sock is not None:
             self.sock.settimeout(self.silence_s)
+        super().putrequest(method, url, skip_host, skip_accept_encoding)
 
     def send(self, data: Any) -> None:
         """Send the head, or a block.
 
         A doubtful connection must acknowledge the first block before the second is sent.
         """
+        if self._held is not None:
+            self._held += data
+            return
         try:
             super().send(data)
         except _BROKEN as error:
@@ -129,11 +128,11 @@ class ProgressConnection(HTTPConnection):
     def getresponse(self) -> HTTPResponse:  # type: ignore[override]  # as in urllib3's own
         """Wait for the answer to what was sent."""
         self._await_acknowledgement()
-        if self._small is None or self._small[2] > _ON_ITS_WAY_MAX:  # otherwise the answer's limit is enough
+        if not self._is_on_its_way:  # otherwise the answer's limit is enough
             self._await_sent()
         self.timeout = max(self.silence_s, time.monotonic() - self._began_s)
         try:
-            answer = super().getresponse() if self._small is None else self._small_answer(*self._small)
+            answer = super().getresponse()
         except _BROKEN as error:
             if self._is_reused:
                 raise StaleConnectionError(str(error)) from error
@@ -141,27 +140,6 @@ class ProgressConnection(HTTPConnection):
         self._answers += 1
         self._used_s = _boottime_s()
         return answer
-
-    def _small_answer(self, method: str, url: str, _size: int) -> HTTPResponse:
-        if self.sock is None:  # the other side ended it while it was sent
-            raise RemoteDisconnected("the connection was closed without an answer")
-        self.sock.settimeout(self.timeout)
-        answer = read_answer(self.sock.recv, size_max=ANSWER_BYTES_MAX)
-        self._small = None
-        if answer.is_last:
-            self.close()
-        return HTTPResponse(
-            io.BytesIO(answer.body),
-            headers=HTTPHeaderDict(answer.headers),  # by name: the order of arguments depends on urllib3's version
-            status=answer.status,
-            version=11,
-            reason=answer.reason,
-            preload_content=False,
-            decode_content=False,
-            enforce_content_length=False,
-            request_method=method,
-            request_url=url,
-        )
 
     def _silent_s(self) -> float:
         """Return the seconds since the last answer, including the time that the machine was suspended."""

@@ -24,7 +24,6 @@ from botocore.compat import HTTPHeaders
 from botocore.exceptions import ClientError, NoCredentialsError
 
 from walsyncd.adapters.storage.s3.http_transport import HttpTransport
-from walsyncd.adapters.storage.s3.progress_connection import ANSWER_BYTES_MAX
 from walsyncd.adapters.storage.s3.request_signature import (
     SigningKeys,
     Unsigned,
@@ -37,6 +36,7 @@ if TYPE_CHECKING:
     from boto3.session import Session
     from mypy_boto3_s3 import S3Client
 
+ANSWER_BYTES_MAX = 256 << 10  # an error's XML has a kilobyte
 _ANY_KEY = "k"
 
 
