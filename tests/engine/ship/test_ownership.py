@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -113,6 +114,20 @@ def test_a_kill_at_any_call_of_a_claim_costs_no_generation(
                 break
         assert claim(journal, storage, f"again-{at}").standing is Standing.OURS
     assert deaths.passed > 8
+
+
+def test_two_kills_in_a_row_cost_no_generation(
+    journal: Journal, storage: FakeStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first after ``owner.json`` was written, the second before the next run has written it."""
+    claim(journal, storage, "run-0")
+    store_segment(journal, storage, 1)
+    for first in range(1, 13):
+        for second in range(1, 13):
+            for at, run in ((first, "killed"), (second, "killed too")):
+                with mortal(monkeypatch, storage, Deaths(at)), suppress(Killed):
+                    claim(journal, storage, f"{run} {first} {second}")
+            assert claim(journal, storage, f"next {first} {second}").standing is Standing.OURS
 
 
 @pytest.mark.parametrize(

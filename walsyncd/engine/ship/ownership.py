@@ -138,6 +138,9 @@ class Ownership:
             reason = self._lost_reason(database, generation, seen)
             if reason:
                 return Verdict(Standing.LOST, reason)
+            if seen is not None and seen.run_id == database.owner_next:
+                # A run that was killed after it wrote. Only one run is noted beside the next one that may be there.
+                self._journal.claimed(database.id, seen.run_id)
             if self._write(database, info.etag if info else None):
                 return _OURS
             # Another writer was faster, or we were: an HTTP client that repeats a request finds what the first one
