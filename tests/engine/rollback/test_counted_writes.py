@@ -16,10 +16,8 @@ from walsyncd.core.sqlite.rollback_journal import JournalFault
 
 @pytest.fixture
 def scene(tmp_path: Path) -> Iterator[Scene]:
-    made = Scene(tmp_path)
-    yield made
-    made.first.close()
-    made.followed.close()
+    with Scene(tmp_path) as made:
+        yield made
 
 
 def test_a_steady_writer_is_counted_for_ever_and_a_long_transaction_is_not(

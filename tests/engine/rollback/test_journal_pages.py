@@ -7,7 +7,7 @@ import sqlite3
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 
@@ -83,6 +83,13 @@ class Scene:
         self.scan = self.followed.scan
         self.scan()
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self.first.close()
+        self.followed.close()
+
     def connect(self, *settings: str) -> sqlite3.Connection:
         connection = sqlite3.connect(self.path, isolation_level=None)
         for each in settings:
@@ -103,10 +110,8 @@ class Scene:
 
 @pytest.fixture
 def scene(tmp_path: Path) -> Iterator[Scene]:
-    made = Scene(tmp_path)
-    yield made
-    made.first.close()
-    made.followed.close()
+    with Scene(tmp_path) as made:
+        yield made
 
 
 def test_the_first_scan_reads_all_and_the_next_ones_what_changed(scene: Scene, tmp_path: Path) -> None:

@@ -79,6 +79,13 @@ class Liveness(Enum):
     NONE = "none"
 
 
+LIVENESS_BY_LOCK = {
+    fcntl.F_RDLCK: Liveness.LIVE,
+    fcntl.F_WRLCK: Liveness.SETTING_UP,
+    fcntl.F_UNLCK: Liveness.NONE,
+}
+
+
 class DatabaseLock(Enum):
     """The lock that another process holds on the database file itself."""
 
@@ -314,13 +321,7 @@ def dms_holder(shm: OpenFile) -> Holder:
     The query is for F_WRLCK, which conflicts with any lock. A lock of our own on the same descriptor is not shown.
     """
     kind, pid = _lock_in_the_way(shm, fcntl.F_WRLCK, DMS_BYTE, 1)
-    match kind:
-        case fcntl.F_RDLCK:
-            return Holder(Liveness.LIVE, pid)
-        case fcntl.F_WRLCK:
-            return Holder(Liveness.SETTING_UP, pid)
-        case _:
-            return Holder(Liveness.NONE, 0)
+    return Holder(LIVENESS_BY_LOCK[kind], pid)
 
 
 def liveness(shm: OpenFile) -> Liveness:

@@ -15,11 +15,9 @@ import os
 from typing import NamedTuple
 
 from walsyncd.adapters.files.file_lock import lock_in_the_way
-from walsyncd.adapters.files.source import DMS_BYTE, Liveness, OpenFile, file_access
+from walsyncd.adapters.files.source import DMS_BYTE, LIVENESS_BY_LOCK, Liveness, OpenFile, file_access
 from walsyncd.core.sqlite.wal import WAL_HEADER_SIZE
 from walsyncd.core.sqlite.walindex import WALINDEX_READ_SIZE
-
-_LIVENESS = {fcntl.F_RDLCK: Liveness.LIVE, fcntl.F_WRLCK: Liveness.SETTING_UP, fcntl.F_UNLCK: Liveness.NONE}
 
 
 class WalHeaders(NamedTuple):
@@ -41,7 +39,7 @@ def read_wal_headers(wal: OpenFile, shm: OpenFile | None) -> WalHeaders:
     with file_access("read the headers of", wal.path):
         if shm is not None:
             descriptor = shm.fileno()
-            liveness = _LIVENESS[lock_in_the_way(descriptor, fcntl.F_WRLCK, DMS_BYTE, 1)[0]]
+            liveness = LIVENESS_BY_LOCK[lock_in_the_way(descriptor, fcntl.F_WRLCK, DMS_BYTE, 1)[0]]
             is_named = shm.is_at_its_path()
             index = os.pread(descriptor, WALINDEX_READ_SIZE, 0)
         descriptor = wal.fileno()

@@ -29,6 +29,10 @@ class FileSeen:
     event: int
     changed_ms: int | None = None
 
+    def is_changed(self, look: tuple[int, int], event: int) -> bool:
+        """Whether ``look`` differs although no write was told since: ``event`` is the last one that was."""
+        return event == self.event and look != self.look
+
 
 @dataclass(slots=True)
 class WriteTrail:
@@ -140,7 +144,7 @@ class WriteTrail:
             self.seen = None
             return -1
         seen, event = self.seen, self.database_written_at if told is None else told[0]
-        if seen is None or seen.event != event or look == seen.look:
+        if seen is None or not seen.is_changed(look, event):
             self.seen = FileSeen(look, event)
             return -1
         changed_ms = now_ms if seen.changed_ms is None else seen.changed_ms
@@ -149,8 +153,7 @@ class WriteTrail:
 
     def is_untold(self, look: tuple[int, int]) -> bool:
         """Whether the database's size and mtime differ from those last seen, and no event of a write has come since."""
-        seen = self.seen
-        return seen is not None and seen.event == self.database_written_at and look != seen.look
+        return self.seen is not None and self.seen.is_changed(look, self.database_written_at)
 
     def accept(self) -> None:
         """Take in that the replica has the database as it is: a change that no event told of is dealt with."""

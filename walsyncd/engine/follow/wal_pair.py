@@ -276,9 +276,9 @@ class WalPair:
 
     def live_index(self) -> IndexHeader | None:
         """Return the wal-index header if a process uses the wal-index and the header is whole."""
-        if self.shm is None or liveness(self.shm) is not Liveness.LIVE or not self.shm.still_named():
+        if self.shm is None or liveness(self.shm) is not Liveness.LIVE:
             return None
-        return parse_index_header(self.shm.pread(0, WALINDEX_READ_SIZE))
+        return self.left_index()
 
     def read_index(self, *, is_watched: bool) -> None:
         """Remember what the wal-index shows now. The caller keeps events from being taken in meanwhile."""

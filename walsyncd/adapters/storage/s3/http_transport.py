@@ -119,9 +119,10 @@ class HttpTransport:
     def _try(
         self, method: str, url: str, headers: Mapping[str, str], body: bytes, *, gives_way: bool
     ) -> BaseHTTPResponse:
-        pool = self._pools.connection_from_host(**_place(*url.split("/", 3)[::2]))
+        scheme, _, authority = url.split("/", 3)[:3]
+        pool = self._pools.connection_from_host(**_place(scheme, authority))
         is_absolute = self._pools.proxy is not None and url.startswith("http:")
-        is_small = method == "PUT" and not gives_way and "Host" in headers and len(body) <= SMALL_BYTES_MAX
+        is_small = method == "PUT" and not gives_way and len(body) <= SMALL_BYTES_MAX
         # An iterator with a known length: each block is sent on its own, with its own time-out.
         blocks = body if is_small else self._blocks(body, gives_way=gives_way)
         return pool.urlopen(
