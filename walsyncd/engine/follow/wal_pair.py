@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -123,6 +124,11 @@ def is_busy(database: Path, shm: OpenFile | None, *, own_only: bool) -> bool:
     return lock is DatabaseLock.WRITER or is_checkpointing(shm)
 
 
+# How many of the above events have followed, after one more of its kind. Any other number stays.
+_AFTER_WAL_WRITE = {0: 1, 2: 3}
+_AFTER_DATABASE_WRITE = {1: 2}
+
+
 class IndexRead:
     """One index read, and how many of the above events have followed it. It begins before the wal-index is read."""
 
@@ -130,7 +136,7 @@ class IndexRead:
         self.index: IndexHeader | None = None
         self._followed_by = 0
         self._moving_followed_by = 1
-        """The same if the frames of a commit were there before it began, which is known when it has been read."""
+        """How many have followed if the frames of a commit were there before it began. Only ``saw`` shows whether."""
 
     def saw(self, index: IndexHeader, *, moving: bool) -> None:
         """Take in what the wal-index showed. ``moving``: frames were there after its last one."""
@@ -140,17 +146,15 @@ class IndexRead:
 
     def wal_written(self) -> None:
         """Take in a write to the WAL."""
-        if self._followed_by in {0, 2}:
-            self._followed_by += 1
-        if self._moving_followed_by == 2:
-            self._moving_followed_by = 3
+        self._count(_AFTER_WAL_WRITE)
 
     def database_written(self) -> None:
         """Take in a write to the database."""
-        if self._followed_by == 1:
-            self._followed_by = 2
-        if self._moving_followed_by == 1:
-            self._moving_followed_by = 2
+        self._count(_AFTER_DATABASE_WRITE)
+
+    def _count(self, after: Mapping[int, int]) -> None:
+        self._followed_by = after.get(self._followed_by, self._followed_by)
+        self._moving_followed_by = after.get(self._moving_followed_by, self._moving_followed_by)
 
     def shows_all(self, *, followed: bool) -> bool:
         """Whether no commit came after it, if its incarnation is over. ``followed``: the next one holds a frame."""
