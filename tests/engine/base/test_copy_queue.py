@@ -190,6 +190,25 @@ def test_an_earlier_wish_counts_unless_it_may_not(database: Callable[[int, int],
         wait_for(lambda: len(told) == 2)
 
 
+def test_a_database_that_is_followed_no_more_delays_nobody(database: Callable[[int, int], FollowedDatabase]) -> None:
+    """It left while its next base was planned, and joined again with its id: neither request is lost to the other."""
+    left, joined = database(1, 15), database(1, 15)
+    told: list[FollowedDatabase] = []
+
+    def take(tracked: FollowedDatabase) -> Steps[None]:
+        told.append(tracked)
+        queue.stop()
+        yield from ()
+
+    queue = CopyQueue(take, SMALL)
+    queue.due(left, 0.0)
+    left.mailbox.dismissed = True
+    queue.due(joined, 0.01)
+    queue.due(left, 0.0, anew=True)
+    queue.run()
+    assert told == [joined]
+
+
 def test_small_bases_are_under_way_together(database: Callable[[int, int], FollowedDatabase]) -> None:
     """Their requests do not wait for one another; of any other class one is under way at a time."""
     answer: Future[Any] = Future()

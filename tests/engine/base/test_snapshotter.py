@@ -4,25 +4,29 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.adapters.files.sqlite_process import SqliteProcess, wal_database
+from tests.engine.following import spec_of
 from tests.engine.rollback.rollback_replicas import restored
 from tests.engine.running import Place, restored_values, running, wait_for
-from walsyncd.adapters.journal.journal import Base, ObjectKind, ObjectRow, ObjectState
+from walsyncd.adapters.journal.journal import Base, Journal, ObjectKind, ObjectRow, ObjectState
 from walsyncd.adapters.storage.directory import DirectoryStorage
 from walsyncd.core.limits import Limits
 from walsyncd.core.stored.base import PackedPart, Shape
 from walsyncd.core.stored.layout import ManifestKey, parse_key
 from walsyncd.core.stored.manifest import Manifest
+from walsyncd.core.stored.position import Position
 from walsyncd.engine.base import base_copy, snapshotter
 from walsyncd.engine.base.base_copy import BaseCopy, CopyWait, FinishedBase, Steps
 from walsyncd.engine.follow.followed_database import FollowedDatabase
+from walsyncd.engine.follow.wal_pairs import WalPairs
 from walsyncd.engine.restore.replica import Replica
 from walsyncd.engine.ship.uploader import Uploader
 
@@ -259,6 +263,40 @@ def test_without_deletion_a_base_is_renewed_by_the_clock(place: Place) -> None:
         place.sync()
         first = place.row().base_key
         wait_for(lambda: place.row().base_key != first)
+
+
+def test_a_database_that_leaves_when_its_base_is_complete_has_no_next_one(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The path leads to another file in that moment. The base counts, and nothing is tried again."""
+    let_go: list[str] = []
+
+    def copied_and_left(self: snapshotter.Snapshotter, tracked: FollowedDatabase) -> Steps[bool]:
+        yield CopyWait()
+        self._timing.taken(tracked, Position("20261122T105600Z-00000001", 1, 0))
+        self.forget(tracked)
+        return True
+
+    monkeypatch.setattr(snapshotter.Snapshotter, "_copy", copied_and_left)
+    monkeypatch.setattr(snapshotter.Snapshotter, "_let_go", lambda _self, _tracked, error: let_go.append(str(error)))
+    never: Callable[..., Any] = pytest.fail
+    tracked = FollowedDatabase(spec_of(place.database()), 1, WalPairs(place.database()))
+    with closing(Journal.open(place.state)) as journal:
+        taker = snapshotter.Snapshotter(
+            journal,
+            DirectoryStorage(place.replica),
+            request=never,
+            interrupt=never,
+            submit=never,
+            offer=never,
+            abort_leftovers=never,
+            now_ms=lambda: 0,
+            boot_id="boot",
+        )
+        for _ in taker._take(tracked):
+            pass
+        assert let_go == []
+        assert not taker.is_due(tracked)
 
 
 class HeldParts(DirectoryStorage):

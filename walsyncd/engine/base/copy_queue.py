@@ -73,11 +73,16 @@ class CopyQueue:
     def due(self, tracked: FollowedDatabase, delay_s: float, *, may_hasten: bool = True, anew: bool = False) -> None:
         """Request a base in ``delay_s`` seconds; an earlier request stays if it is sooner.
 
-        Without ``may_hasten`` an earlier request is not moved forward. With ``anew`` an earlier request is void.
+        Without ``may_hasten`` an earlier request is not moved forward. With ``anew`` an earlier request is void. A
+        request of a database that is followed no more does not count, because its id may be followed again.
         """
+        if tracked.mailbox.dismissed:
+            return
         when = time.monotonic() + delay_s
         with self._lock:
-            known = None if anew else self._known_s(tracked.row_id)
+            before = self._wanted.get(tracked.row_id)
+            is_void = anew or before is None or before.mailbox.dismissed
+            known = None if is_void else self._known_s(tracked.row_id)
             if known is None or (when < known and may_hasten):
                 self._drop(tracked.row_id)
                 self._wanted[tracked.row_id] = tracked

@@ -179,10 +179,10 @@ class Snapshotter:
         self._copy_queue.stop()
 
     def _plan_next(self, tracked: FollowedDatabase) -> None:
-        """Request the next base by the interval."""
+        """Request the next base by the interval, unless the database was forgotten while its last one was completed."""
         left_s = self._timing.left_s(tracked)
-        assert left_s is not None, "a base was taken"
-        self.due(tracked, left_s if left_s > 0 else tracked.spec.snapshot_interval_s)
+        if left_s is not None:
+            self.due(tracked, left_s if left_s > 0 else tracked.spec.snapshot_interval_s)
 
     def _is_wanted(self, tracked: FollowedDatabase, state: FollowState) -> bool:
         """Whether a base was requested, or is due and something was committed since the last one."""
