@@ -82,6 +82,13 @@ CONTENT_MUTANTS: tuple[Mutant, ...] = (
         "engine/content/test_base_maps.py::test_a_base_that_read_a_range_again_makes_none",
     ),
     mutant(
+        "the map of a base whose thread has ended is kept",
+        BASE_MAPS,
+        "if self._is_dropped or not is_all:",
+        "if not is_all:",
+        "engine/content/test_base_maps.py::test_a_base_whose_thread_ended_before_n_was_found_makes_none",
+    ),
+    mutant(
         "two bases write one file of a map",
         BASE_MAPS,
         'suffix=f".base-{next(self._numbers)}"',

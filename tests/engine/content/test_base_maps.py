@@ -14,6 +14,7 @@ import pytest
 from tests.adapters.files.sqlite_process import SqliteProcess
 from tests.engine.content.gaps import Gaps, happens
 from tests.engine.running import Place, running, wait_for
+from walsyncd.adapters.journal.page_map_file import PageMapWriter
 from walsyncd.engine.base.base_origin import BaseOrigin, origin_of
 from walsyncd.engine.content.base_maps import BASE_MAPS_MAX, BaseMap
 from walsyncd.engine.content.map_making import MapMaker
@@ -180,6 +181,31 @@ def test_a_base_that_read_a_range_again_makes_none(bases: Bases, again: int) -> 
     taking.drop()
     assert bases.base_maps.take(bases.row_id) is None
     assert not list((bases.folder / "state" / "maps").iterdir())
+
+
+def test_a_base_whose_thread_ended_before_n_was_found_makes_none(bases: Bases, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The daemon stops while the follower is asked for N. The base counts, its map is closed, and a scan makes one."""
+    finished: list[int | None] = []
+    finish = PageMapWriter.finish
+
+    def noted(self: PageMapWriter, size: int | None) -> None:
+        finished.append(size)
+        finish(self, size)
+
+    _, taking = bases.begin()
+    assert taking is not None
+    bases.base = bases.path.read_bytes()
+    taking.took(0, bases.base)
+    end = bases.tracked.state
+    assert end is not None
+    taking.drop()
+    taking.copied(len(bases.base), end.stream.position)
+    taking.drop()
+    monkeypatch.setattr(PageMapWriter, "finish", noted)
+    bases.finish()
+    assert len(finished) == 1, "only the scan's map was finished"
+    assert bases.map_id() != taking.entries.writer.map_id
+    assert bases.has_right_map()
 
 
 def test_where_there_is_a_map_a_base_makes_none(bases: Bases) -> None:

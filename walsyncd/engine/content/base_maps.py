@@ -34,7 +34,8 @@ BASE_MAPS_MAX = 64  # each map has a file open until its base's manifest is stor
 class BaseMap:
     """The entries of one base. The base's thread writes them until ``copied``, and the scan thread has them after it.
 
-    ``unbroken`` is that of the scan's origin (``ScanOrigin``), and ``before`` is S.
+    ``unbroken`` is that of the scan's origin (``ScanOrigin``), and ``before`` is S. The base's thread may end before
+    the follower has found N. So ``copied`` and ``drop`` exclude each other: the first call decides.
     """
 
     def __init__(
@@ -46,6 +47,8 @@ class BaseMap:
         """N, once it is known."""
         self._maps, self._row_id = maps, row_id
         self._is_whole = True
+        self._is_dropped = False
+        self._lock = threading.Lock()
 
     def took(self, offset: int, content: Buffer) -> None:
         """Take in what was uploaded. If it does not follow what was before, the map is given up."""
@@ -61,14 +64,20 @@ class BaseMap:
 
     def copied(self, file_bytes: int, end: Position) -> None:
         """Keep it for the scan thread, if all of the file was taken: ``end`` is N. For the follower's thread."""
-        if self._is_whole and self.entries.reached == file_bytes:
+        with self._lock:
+            is_all = self._is_whole and self.entries.reached == file_bytes
+            if self._is_dropped or not is_all:
+                return
             self.end = end
-            self._maps.keep(self._row_id, self)
+        self._maps.keep(self._row_id, self)
 
     def drop(self) -> None:
-        """Forget it if it was not kept."""
-        if self.end is None:
-            self._maps.dropped(self)
+        """Forget it if it was not kept. It can be called twice."""
+        with self._lock:
+            if self._is_dropped or self.end is not None:
+                return
+            self._is_dropped = True
+        self._maps.dropped(self)
 
 
 class BaseMaps:
