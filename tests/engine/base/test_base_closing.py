@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
@@ -9,14 +10,22 @@ from typing import Any
 
 import pytest
 
+from tests.adapters.files.sqlite_process import SqliteProcess
 from tests.engine.following import spec_of
+from tests.engine.running import Place, restored_values, running
 from walsyncd.core.follow.follow_state import FileFacts, FollowState, Stream
 from walsyncd.core.stored.base import shape_of
+from walsyncd.core.stored.position import Position
 from walsyncd.engine.base.base_closing import close_base, is_closed
 from walsyncd.engine.base.base_copy import AbandonedError, FinishedBase
 from walsyncd.engine.base.base_plan import BasePlan
+from walsyncd.engine.base.copy_queue import CopyQueue
+from walsyncd.engine.content.scan_queue import ScanSteps
 from walsyncd.engine.follow.followed_database import FollowedDatabase
+from walsyncd.engine.follow.step import BaseReading
 from walsyncd.engine.follow.wal_pairs import WalPairs
+from walsyncd.engine.rollback.database_scans import DatabaseScans
+from walsyncd.engine.rollback.page_scan import PageScan
 
 G1 = "20261122T105600Z-00000001"
 
@@ -86,3 +95,48 @@ def test_where_a_base_is_the_database(tmp_path: Path) -> None:
     assert not is_closed(a_base(), state, None)
     assert is_closed(a_base(), state, reading)
     assert not is_closed(a_base(), other, reading)
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+def test_a_stop_while_a_base_without_a_wal_is_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, is_first: bool
+) -> None:
+    """The snapshotter's thread ends before the scan that closes the base. The last look ships both."""
+    place = Place(tmp_path)
+    is_closing, has_ended, is_noted = threading.Event(), threading.Event(), threading.Event()
+    close_base, steps, run = DatabaseScans.close_base, PageScan.steps, CopyQueue.run
+
+    def closed(
+        self: DatabaseScans, reading: BaseReading, start: Position, then: Callable[[FollowedDatabase], object]
+    ) -> Future[None]:
+        is_closing.set()
+        return close_base(self, reading, start, then)
+
+    def late(self: PageScan) -> ScanSteps:
+        if is_closing.is_set():
+            assert has_ended.wait(60)
+        yield from steps(self)
+
+    def noted(self: CopyQueue) -> None:
+        run(self)
+        if is_noted.is_set():
+            has_ended.set()
+
+    monkeypatch.setattr(CopyQueue, "run", noted)
+    monkeypatch.setattr(PageScan, "steps", late)
+    with SqliteProcess(place.database()) as writer:
+        writer.execute("create table t (x)", "insert into t values (1)")
+        if not is_first:
+            with running(place.settings("app")):
+                place.sync()
+        before = None if is_first else place.row().base_key
+        monkeypatch.setattr(DatabaseScans, "close_base", closed)
+        with running(place.settings("app")):
+            is_noted.set()
+            if not is_first:
+                place.sync()
+                place.ask(op="snapshot", name="app")
+            assert is_closing.wait(60)
+            writer.execute("insert into t values (2)")
+    assert place.row().base_key != before
+    assert restored_values(place) == [1, 2]

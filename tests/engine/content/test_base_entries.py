@@ -36,3 +36,18 @@ def test_a_range_that_is_read_again_is_refused(tmp_path: Path) -> None:
     with pytest.raises(TransientError):
         entries.took(0, bytes(4 * SIZE))
     entries.drop()
+
+
+def test_a_scan_that_has_taken_them_over_keeps_them(tmp_path: Path) -> None:
+    """The base's thread may end before the scan does. Entries that it has dropped before can't be taken over."""
+    entries = BaseEntries(PageMapWriter(tmp_path / "m" / "1.map", SIZE), SIZE)
+    entries.took(0, bytes(SIZE))
+    assert entries.take_over()
+    entries.drop()
+    assert np.array_equal(entries.entries(1, 1), entries_of_pages(bytes(SIZE), SIZE))
+    entries.release()
+    assert not list((tmp_path / "m").iterdir())
+    dropped = BaseEntries(PageMapWriter(tmp_path / "m" / "1.map", SIZE), SIZE)
+    dropped.drop()
+    assert not dropped.take_over()
+    dropped.drop()

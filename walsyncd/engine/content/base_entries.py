@@ -12,6 +12,8 @@ were uploaded, each page once.
 
 from __future__ import annotations
 
+import threading
+
 from walsyncd.adapters.journal.page_map_file import PageMapWriter
 from walsyncd.core.content.page_entry import ABSENT, Entries, entries_of_pages, lock_page
 from walsyncd.core.sqlite.checksum import Buffer
@@ -19,7 +21,11 @@ from walsyncd.errors import TransientError
 
 
 class BaseEntries:
-    """The entries of one base under way. The base's thread writes them, and the scan thread reads them after that."""
+    """The entries of one base under way. The base's thread writes them, and the scan thread reads them after that.
+
+    The base's thread drops them when it ends, unless a scan has taken them over. It may end first, because the daemon
+    stops.
+    """
 
     def __init__(self, writer: PageMapWriter, page_size: int) -> None:
         self.writer = writer
@@ -27,6 +33,8 @@ class BaseEntries:
         """How many bytes of the file were taken."""
         self._page_size = page_size
         self._rest = b""
+        self._lock = threading.Lock()
+        self._is_taken = self._is_dropped = False
 
     @property
     def page_size(self) -> int:
@@ -58,6 +66,20 @@ class BaseEntries:
     def close(self) -> None:
         """Do nothing: the entries are kept until ``drop``."""
 
+    def take_over(self) -> bool:
+        """Keep the entries until ``release``. Returns False if they were dropped before."""
+        with self._lock:
+            self._is_taken = not self._is_dropped
+            return self._is_taken
+
     def drop(self) -> None:
-        """Forget it."""
+        """Forget them, unless a scan has taken them over."""
+        with self._lock:
+            if self._is_taken:
+                return
+            self._is_dropped = True
+        self.writer.close()
+
+    def release(self) -> None:
+        """Forget what was taken over."""
         self.writer.close()

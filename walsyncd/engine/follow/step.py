@@ -172,7 +172,7 @@ class BaseReading(Protocol):
         """Take in what was copied. Raises AbandonedError if it was copied before."""
 
     def drop(self) -> None:
-        """Forget it."""
+        """Forget it, unless a scan has taken it over to close the base. It can be called twice."""
 
 
 class MapReading(BaseReading, Protocol):

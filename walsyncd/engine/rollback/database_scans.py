@@ -237,10 +237,13 @@ class DatabaseScans:
         """See ``PageScans``."""
         self._scanning.drop()
         self._proofs.forget()
-        closing, self._closing = self._closing, None
+        self._drop_closing()
         self._compared = self._facts = None
+
+    def _drop_closing(self) -> None:
+        closing, self._closing = self._closing, None
         if closing is not None:
-            closing.reading.drop()
+            closing.reading.release()
             closing.done.cancel()
 
     def _date_change(self, state: FollowState) -> None:
@@ -269,10 +272,15 @@ class DatabaseScans:
     ) -> Future[None]:
         """See ``PageScans``."""
         assert isinstance(reading, BaseEntries)
+        closing = _Closing(reading, start, then, Future())
+        if not reading.take_over():
+            closing.done.cancel()
+            return closing.done
         self._scanning.drop()
-        self._closing = _Closing(reading, start, then, Future())
+        self._drop_closing()
+        self._closing = closing
         self._tools.schedule.at(self._tracked, 0)
-        return self._closing.done
+        return closing.done
 
     def _close(self, closing: _Closing) -> None:
         """A scan has shipped what the base lacks. Its entries are the map, if there is none."""
@@ -288,7 +296,7 @@ class DatabaseScans:
         else:
             closing.done.set_result(None)
         finally:
-            reading.drop()
+            reading.release()
 
     # -- one scan ---------------------------------------------------------------------------------------------------
 
