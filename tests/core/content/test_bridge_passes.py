@@ -1,4 +1,4 @@
-"""Tests of walsyncd.core.content.bridge_passes: against a database that is written and checkpointed at random."""
+"""Tests of walsyncd.core.content.bridge_passes, compared with a database that is written and checkpointed at random."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_one_pass_within_one_incarnation() -> None:
 
 
 def test_frames_that_are_told_again() -> None:
-    """What was read and not made durable is read again; it counts once."""
+    """What was read but not made durable is read again, and counts only once."""
     passes = BridgePasses(4096)
     passes.saw_frames(1, pages(1, 2))
     passes.begin_pass()
@@ -54,7 +54,7 @@ def test_frames_that_are_told_again() -> None:
 
 
 def test_a_restart_over_frames_makes_another_pass() -> None:
-    """It reads what frames held since the pass began, and what lies past the pages that it read."""
+    """The new pass reads the pages that frames held since the pass began, and the pages past those that it has read."""
     passes = BridgePasses(4096)
     passes.begin_pass()
     passes.saw_frames(1, pages(4, 2))
@@ -71,7 +71,7 @@ def test_a_restart_over_frames_makes_another_pass() -> None:
 
 
 def test_a_restart_over_nothing_is_none() -> None:
-    """A WAL that came and went without a frame changed nothing in the file."""
+    """A WAL that restarted without a frame has changed nothing in the file, so no pass is added."""
     passes = BridgePasses(4096)
     passes.begin_pass()
     assert passes.saw_no_frames()
@@ -82,7 +82,7 @@ def test_a_restart_over_nothing_is_none() -> None:
 
 
 def test_after_a_gap_all_is_read_again() -> None:
-    """It is not known which pages the frames held that were missed."""
+    """Nobody knows which pages the missed frames held."""
     passes = BridgePasses(4096)
     passes.begin_pass()
     passes.saw_frames(1, pages(4))
@@ -96,7 +96,7 @@ def test_after_a_gap_all_is_read_again() -> None:
 
 
 def test_the_lock_page_is_not_carried() -> None:
-    """No frame of it may be stored."""
+    """The lock page is not carried, because no stored frame may hold it."""
     passes = BridgePasses(65536)
     number = lock_page(65536)
     passes.saw_frames(1, pages(number, number + 1))
@@ -108,7 +108,7 @@ def test_the_lock_page_is_not_carried() -> None:
 
 
 def test_pages_that_were_copied_back_are_read_and_not_taken() -> None:
-    """They are skipped as all pages in F are, and a pass over some pages reads them as well."""
+    """Pages that were copied back are skipped, as all pages in F are. A pass over some pages reads them as well."""
     passes = BridgePasses(4096)
     passes.saw_frames(1, pages(4, 2, 7, 4))
     passes.saw_commit(9)
@@ -164,7 +164,9 @@ class Database:
 
 @pytest.mark.parametrize("seed", range(300))
 def test_what_a_bridge_makes_is_the_database(seed: int) -> None:
-    """Whatever writers, checkpoints, restarts and gaps do while its pages are read one by one."""
+    """The bridge is the database, whatever writers, checkpoints, restarts and gaps do while its pages are read one by
+    one.
+    """
     chance = random.Random(seed)
     database, passes = Database(chance), BridgePasses(4096)
     replica = dict(database.file)
@@ -183,7 +185,7 @@ def test_what_a_bridge_makes_is_the_database(seed: int) -> None:
             told = len(database.frames)
 
     def work(gaps: bool) -> bool:
-        """Something happens; False if it made a gap."""
+        """Let one thing happen at random. Return False if it made a gap."""
         nonlocal told
         for _ in range(chance.randint(0, 2)):
             match chance.choice(["write", "write", "checkpoint", "restart"]):
@@ -238,7 +240,7 @@ def test_what_a_bridge_makes_is_the_database(seed: int) -> None:
 
 
 def test_the_size_of_a_database_without_a_wal() -> None:
-    """Page 1 says it if its two counters agree and it is not 0; else the length of the file."""
+    """Page 1 states the size if its two counters agree and are not 0. Otherwise the length of the file counts."""
 
     def header(counter: int, size: int, valid_for: int) -> bytes:
         head = bytearray(100)
@@ -255,6 +257,6 @@ def test_the_size_of_a_database_without_a_wal() -> None:
 
 
 def test_the_frames_with_the_last_versions() -> None:
-    """Of consecutive frames, each page's last one."""
+    """Of several frames in a row, the last one of each page is returned."""
     assert last_versions(pages(1, 2, 7, 2, 3, 1)).tolist() == [3, 4, 5, 6]
     assert last_versions(pages()).tolist() == []

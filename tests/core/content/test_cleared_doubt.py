@@ -1,4 +1,4 @@
-"""Tests of walsyncd.core.content.cleared_doubt: what a scan must have seen before a doubt is nothing."""
+"""Tests of walsyncd.core.content.cleared_doubt: what a scan must have seen before a doubt is cleared."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ def found(*pages: int, is_whole: bool = True) -> LastVersions:
 @pytest.mark.parametrize("now", [None, Cursor((1, 2), None, 0, (0, 0))])
 @pytest.mark.parametrize("old", [None, AT])
 def test_without_frames_the_file_alone_says_it(old: Cursor | None, now: Cursor | None) -> None:
-    """Whatever the WAL was at the position, there is none now that holds a commit."""
+    """If no WAL holds a commit now, the file alone clears the doubt, whatever the WAL was at the position."""
     assert clears_doubt(old, now, found(), SAME)
 
 
 def test_frames_that_were_shipped_are_no_others() -> None:
-    """The WAL holds exactly what it held at the position."""
+    """A WAL that holds exactly what it held at the position has no other frames."""
     assert clears_doubt(AT, AT, found(2, 5), SAME)
 
 
@@ -38,7 +38,7 @@ def test_frames_that_were_shipped_are_no_others() -> None:
     "now", [replace(AT, frames=4), replace(AT, frames=2), replace(AT, salts=(8, 8)), replace(AT, chain=(9, 11))]
 )
 def test_other_frames_are_bridged_though_no_page_differs(now: Cursor) -> None:
-    """What the first of them did to a page that the last one wrote was never compared."""
+    """Nobody compared what the first of these frames did to a page that the last one wrote."""
     assert not clears_doubt(AT, now, found(2, 5), SAME)
     assert not clears_doubt(None, now, found(2, 5), SAME)
 
@@ -50,20 +50,23 @@ def test_a_page_that_differs_is_shipped_unless_it_is_past_the_size() -> None:
 
 
 def test_a_page_that_is_not_there_is_no_page_that_is_the_same() -> None:
-    """A file that was cut has no page that differs, unless frames hold the rest of it."""
+    """A page that is not in the file is not counted as equal.
+
+    If a file was cut, all its pages may be equal, and the doubt stays unless frames hold the rest.
+    """
     assert not clears_doubt(AT, None, found(), replace(SAME, pages=8))
     assert not clears_doubt(AT, AT, found(2, 9), replace(SAME, pages=8))
     assert clears_doubt(AT, AT, found(2, 9, 10), replace(SAME, pages=8))
 
 
 def test_the_lock_page_is_never_there() -> None:
-    """The file may end before it, and there is nothing to miss."""
+    """The lock page is never in the map. The file may end before it, and then nothing is missing."""
     lock = 0x40000000 // PAGE_SIZE + 1
     assert clears_doubt(AT, None, found(), replace(SAME, pages=lock - 1, size=lock))
 
 
 def test_a_map_of_a_larger_database_is_no_map_of_this_one() -> None:
-    """The pages past the size are in the replica, and no more in the database."""
+    """The map still has pages past the new size. The replica has them, and the database does not."""
     assert not clears_doubt(AT, None, found(), replace(SAME, map_has_more=True))
 
 
@@ -87,7 +90,7 @@ def test_a_pass_is_whole_only_if_no_other_frames_came() -> None:
 
 
 def test_a_pass_over_all_pages_is_whole() -> None:
-    """What was skipped is in frames that are still there."""
+    """Skipped pages are in frames that are still in the WAL."""
     passes = BridgePasses(PAGE_SIZE)
     passes.saw_frames(1, np.array([1, 2, 1], np.uint32))
     passes.saw_commit(2)
@@ -99,5 +102,5 @@ def test_a_pass_over_all_pages_is_whole() -> None:
 
 
 def test_what_was_missed_for_certain_is_no_doubt() -> None:
-    """Commits that were overwritten, and pages that a scrub found, are bridged in any case."""
+    """Commits that were certainly missed (overwritten frames, pages that a scrub found) are bridged in any case."""
     assert not {GapKind.OVERWRITTEN, GapKind.DIFFERS, GapKind.CHANGED, GapKind.SPOOL} & DOUBTS

@@ -8,7 +8,7 @@ import pytest
 from walsyncd.core.content.comparison import Cipher, PageTally, cipher_of, unexplained
 from walsyncd.core.content.page_entry import ABSENT, lock_page
 
-FRAME, FILE = 9, 8  # an entry by a frame, the same content by the file
+FRAME, FILE = 9, 8  # The first entry comes from a frame, the second is the same content read from the file.
 OTHER = 20
 
 PLAIN = b"SQLite format 3\x00" + (4096).to_bytes(2, "big") + bytes([2, 2, 0, 64, 32, 32]) + bytes(76)
@@ -21,13 +21,13 @@ def entries(*values: int) -> np.ndarray[tuple[int], np.dtype[np.uint64]]:
 
 
 def test_what_differs() -> None:
-    """Another content, or none in the map; where an entry came from is no difference."""
+    """A page differs if the map has another content or none for it. Where an entry came from makes no difference."""
     expected, found = entries(FRAME, FILE, FRAME, ABSENT), entries(FILE, OTHER, OTHER, FILE)
     assert unexplained(expected, found, 5, 4096, Cipher.UNKNOWN).tolist() == [6, 7, 8]
 
 
 def test_the_lock_page_is_never_different() -> None:
-    """Whatever is there."""
+    """The lock page never differs, whatever it holds."""
     number = lock_page(65536)
     assert unexplained(entries(ABSENT, ABSENT), entries(FILE, FILE), number, 65536, Cipher.UNKNOWN).tolist() == [
         number + 1
@@ -35,7 +35,7 @@ def test_the_lock_page_is_never_different() -> None:
 
 
 def test_a_cipher_that_encrypts_anew() -> None:
-    """A scan has nothing to say about what came with frames."""
+    """If a cipher encrypts each page again, a scan can't judge pages that came with frames."""
     expected, found = entries(FRAME, FILE, FRAME, FILE), entries(OTHER, FILE, FILE, OTHER)
     assert unexplained(expected, found, 1, 4096, Cipher.ANEW).tolist() == [4]
     assert unexplained(expected, found, 1, 4096, Cipher.STABLE).tolist() == [1, 4]
@@ -53,19 +53,21 @@ def test_a_cipher_that_encrypts_anew() -> None:
     ],
 )
 def test_it_is_known_by_what_it_does(tally: PageTally, page_1: bytes, cipher: Cipher) -> None:
-    """All pages by frames differ, none by the file does, and the pages have room for a nonce."""
+    """Such a cipher is recognised if all pages by frames differ, none by the file does, and pages have room for a
+    nonce.
+    """
     assert cipher_of(Cipher.UNKNOWN, tally, page_1) is cipher
     assert cipher_of(Cipher.STABLE, tally, page_1) is Cipher.STABLE
     assert cipher_of(Cipher.ANEW, tally, page_1) is Cipher.ANEW
 
 
 def test_what_was_restored_is_no_evidence() -> None:
-    """The file holds the frames' bytes, because no checkpoint has copied them."""
+    """After a restore the file holds the frames' bytes as they are, because no checkpoint has copied them."""
     assert cipher_of(Cipher.RESTORED, PageTally(frame_same=9), ENCRYPTED) is Cipher.RESTORED
     assert cipher_of(Cipher.RESTORED, PageTally(frame_same=9, frame_other=1), ENCRYPTED) is Cipher.ANEW
     assert cipher_of(Cipher.RESTORED, PageTally(frame_same=9), PLAIN) is Cipher.STABLE
 
 
 def test_tallies_add_up() -> None:
-    """Block by block."""
+    """The tallies of two blocks add up to the tally of both."""
     assert PageTally(1, 2, 3, 4) + PageTally(10, 20, 30, 40) == PageTally(11, 22, 33, 44)

@@ -31,7 +31,7 @@ def test_a_page_has_one_content_wherever_it_was_read() -> None:
 
 @pytest.mark.parametrize("bit", [0, 1, 8 * 511, 8 * 512 - 1])
 def test_one_bit_makes_another_page(bit: int) -> None:
-    """Whichever bit it is."""
+    """Whichever bit is flipped, the entry is another one."""
     content = bytearray(512)
     before = entries_of_pages(content, 512)
     content[bit // 8] ^= 1 << bit % 8
@@ -47,7 +47,7 @@ def test_no_entry_equals_nothing() -> None:
 
 
 def test_no_page_has_the_entry_that_means_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A hash of 0 or 1 would be taken for a missing entry."""
+    """A hash of 0 or 1 would mean that there is no entry, so no page has it."""
     for digest in (0, 1):
         monkeypatch.setattr(xxhash, "xxh3_64_intdigest", lambda _page, digest=digest: digest)
         assert (entries_of_pages(bytes(512), 512) != ABSENT).all()
@@ -56,5 +56,5 @@ def test_no_page_has_the_entry_that_means_none(monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.mark.parametrize(("page_size", "number"), [(512, 2097153), (4096, 262145), (65536, 16385)])
 def test_the_page_that_locks_lie_on(page_size: int, number: int) -> None:
-    """The one with the byte at 1 GiB (sqlite.org/fileformat2.html, 1.4)."""
+    """The lock page is the one with the byte at 1 GiB (sqlite.org/fileformat2.html, 1.4)."""
     assert lock_page(page_size) == number

@@ -16,7 +16,7 @@ from walsyncd.core.stored.epoch import begin_stamp
 
 @pytest.mark.parametrize("page_size", PAGE_SIZES)
 def test_they_are_a_chain(page_size: int) -> None:
-    """What is stamped in two goes is one run of valid frames, and only the last one commits."""
+    """Frames that are stamped in two calls are one run of valid frames, and only the last one commits."""
     chance = random.Random(page_size)
     pages = [(number, chance.randbytes(page_size)) for number in (3, 1, 3, 7)]
     header, stamp = begin_stamp(page_size, 5, (11, 12))
@@ -33,7 +33,9 @@ def test_they_are_a_chain(page_size: int) -> None:
 
 
 def test_sqlite_takes_the_last_version(tmp_path: Path) -> None:
-    """A page that a transaction holds twice, and one past the size that it commits with."""
+    """SQLite takes a page's last version if a transaction holds it twice, and ignores a page past the size of the
+    commit.
+    """
     path = tmp_path / "app.db"
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute("PRAGMA journal_mode = WAL")

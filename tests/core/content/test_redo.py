@@ -1,4 +1,6 @@
-"""Tests of walsyncd.core.content.redo: what frames make of a page map, against a model that takes one at a time."""
+"""Tests of walsyncd.core.content.redo: what frames do to a page map, compared with a model that takes one frame at a
+time.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,7 @@ TRANSACTIONS = st.lists(
 
 @dataclass
 class Model:
-    """A map as a dict; one frame at a time."""
+    """A page map as a dict, which takes one frame at a time."""
 
     entries: dict[int, int] = field(default_factory=dict)
 
@@ -52,7 +54,7 @@ class Model:
 
 
 def frames_of(transactions: list[Transaction], seed: int) -> tuple[Frames, list[list[bytes]]]:
-    """The frames of transactions, and their pages."""
+    """Return the frames of these transactions, and their pages."""
     chance = random.Random(seed)
     header, stamp = begin_stamp(PAGE_SIZE, 1, (1, 2))
     data, contents = b"", []
@@ -67,7 +69,7 @@ def frames_of(transactions: list[Transaction], seed: int) -> tuple[Frames, list[
 
 
 def built(frames: Frames, *cuts: int) -> Redo:
-    """The row of frames that came in runs, cut after these."""
+    """Return the row of frames that came in runs, cut at ``cuts``."""
     builder = RedoBuilder(PAGE_SIZE)
     for low, high in zip((0, *cuts), (*cuts, frames.count), strict=True):
         for piece in frames.pieces(max(1, frames.count)):
@@ -111,7 +113,7 @@ def test_a_row_does_what_its_frames_do(
 
 @given(runs=st.lists(TRANSACTIONS, min_size=1, max_size=4), seed=st.integers(0, 1000))
 def test_rows_add_up(runs: list[list[Transaction]], seed: int) -> None:
-    """One row for all of them does what they do one after the other, in blocks of any size."""
+    """One row that is the sum of all rows does what they do one after the other, in blocks of any size."""
     rows = [built(frames_of(run, seed + number)[0]) for number, run in enumerate(runs)]
     entries = entries_of_pages(random.Random(seed).randbytes(PAGES * PAGE_SIZE), PAGE_SIZE)
     one_by_one = entries
@@ -133,13 +135,13 @@ def test_a_row_survives_the_journal(transactions: list[Transaction], seed: int) 
 
 @pytest.mark.parametrize("text", [b"x", bytes(12), bytes(24), (5).to_bytes(4, "little") * 2 + bytes(16)])
 def test_a_text_that_is_no_row(text: bytes) -> None:
-    """Too short, page 0, or pages that do not ascend."""
+    """A text is no row if it is too short, names page 0, or has pages that do not ascend."""
     with pytest.raises(ValueError, match=r"pages|page numbers"):
         parse_entries(text, size_min=1, size=1)
 
 
 def test_a_database_that_shrinks_and_grows_forgets() -> None:
-    """The page that comes back is not the one that was cut off, though no frame of the row names it."""
+    """A page that comes back is not the one that was cut off, though no frame of the row names it."""
     row = built(frames_of([([1], 5), ([1], 12)], seed=1)[0])
     after = apply(row, np.full(12, 8, np.uint64), 1)
     assert after[1:5].tolist() == [8] * 4
@@ -147,7 +149,7 @@ def test_a_database_that_shrinks_and_grows_forgets() -> None:
 
 
 def test_the_lock_page_has_no_entry() -> None:
-    """SQLite would apply a stored frame of it."""
+    """The lock page gets no entry, because SQLite would apply a stored frame of it."""
     header = format_wal_header(page_size=65536, big_endian=False, sequence=1, salt1=1, salt2=2)
     _, stamp = begin_stamp(65536, 1, (1, 2))
     number = lock_page(65536)
@@ -161,7 +163,7 @@ def test_the_lock_page_has_no_entry() -> None:
 
 
 def test_nothing_changes_nothing() -> None:
-    """The row of no frames."""
+    """The row of no frames changes nothing."""
     entries = np.arange(4, 12, dtype=np.uint64)
     assert apply(nothing_to_redo(), entries, 1).tolist() == entries.tolist()
     assert combined([]) == nothing_to_redo()
@@ -169,7 +171,7 @@ def test_nothing_changes_nothing() -> None:
 
 @pytest.mark.parametrize("count", [redo._LOOP_PAGES_MAX, redo._LOOP_PAGES_MAX + 1, 1000])
 def test_the_last_content_of_each_page_of_few_frames_and_of_many(count: int) -> None:
-    """Both ways of finding it give the same."""
+    """Both ways of finding each page's last content, for few frames and for many, give the same result."""
     pages = np.array([random.Random(count).randint(1, count // 3) for _ in range(count)], np.uint32)
     different, last = redo._last_of_each(pages)
     expected = {int(page): at for at, page in enumerate(pages)}

@@ -23,13 +23,13 @@ def numbers(*values: int) -> np.ndarray[tuple[int], np.dtype[np.uint32]]:
         (NONE, 9, [2, 3, 5]),
         (numbers(3), 9, [2, 5]),
         (NONE, 4, [2, 3]),
-        (NONE, None, [2, 3]),  # whether page 5 is in the database is not known
+        (NONE, None, [2, 3]),  # nobody knows whether page 5 is in the database
     ],
 )
 def test_what_nothing_explains(
     explained: np.ndarray[tuple[int], np.dtype[np.uint32]], size: int | None, found: list[int]
 ) -> None:
-    """Pages in frames, and those past the size, are explained."""
+    """Pages in frames and pages past the size are explained. All others that differ are not."""
     scrub = ScrubPass(4096)
     scrub.take(numbers(1, 2), entries(FRAME, FRAME), entries(FILE, OTHER))
     scrub.take(numbers(3, 4, 5), entries(FILE, FILE, ABSENT), entries(OTHER, FILE, FILE))
@@ -38,7 +38,7 @@ def test_what_nothing_explains(
 
 
 def test_a_file_that_ends_too_soon_differs() -> None:
-    """But for the pages that frames hold."""
+    """Pages past the file's end differ, except those that frames hold."""
     scrub = ScrubPass(4096)
     scrub.take(numbers(1), entries(FRAME), entries(FILE))
     scrub.lacks(numbers(2, 3))
@@ -46,7 +46,7 @@ def test_a_file_that_ends_too_soon_differs() -> None:
 
 
 def test_the_lock_page_is_never_different() -> None:
-    """Whatever is there."""
+    """The lock page never differs, whatever it holds."""
     scrub = ScrubPass(65536)
     number = lock_page(65536)
     scrub.take(numbers(number), entries(ABSENT), entries(FILE))
@@ -54,7 +54,10 @@ def test_the_lock_page_is_never_different() -> None:
 
 
 def test_a_cipher_that_encrypts_again() -> None:
-    """Pages that came with frames say nothing, and those of the file are compared."""
+    """If a cipher encrypts pages again, those that came with frames prove nothing.
+
+    Those of the file are still compared.
+    """
     scrub = ScrubPass(4096)
     scrub.take(numbers(1, 2, 3), entries(FRAME, FRAME, FILE), entries(OTHER, OTHER, FILE))
     finding = scrub.end(NONE, None, Cipher.UNKNOWN, ENCRYPTED)
@@ -64,7 +67,7 @@ def test_a_cipher_that_encrypts_again() -> None:
 
 
 def test_the_size_is_believed_only_if_it_is_current() -> None:
-    """Programs before SQLite 3.7.0 did not keep it, and an encrypted page has none."""
+    """Programs before SQLite 3.7.0 did not keep the size current, and in an encrypted page it can't be read."""
     counted = bytearray(PLAIN)
     counted[24:28] = counted[92:96] = (7).to_bytes(4, "big")
     counted[28:32] = (12).to_bytes(4, "big")

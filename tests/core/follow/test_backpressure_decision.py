@@ -51,13 +51,15 @@ def looked(state: HoldState, seen: SeenIndex, limit: int = LIMIT) -> Decision:
 
 
 def test_it_is_taken_right_after_a_restart() -> None:
-    """Before anything can be lost: the salts are new, and the follower is still in the old incarnation."""
+    """The lock is taken before anything can be lost: the salts are new, and the follower is still in the old
+    incarnation.
+    """
     assert looked(FREED, SEEN) == TakeMark((4, 3, 2))
     assert looked(replace(FREED, is_over=True), SEEN) == TakeMark((4, 3, 2))
 
 
 def test_only_unused_marks_and_never_0_or_1() -> None:
-    """A checkpoint stops at a used one, and SQLite needs the first two."""
+    """A checkpoint stops at a read mark that is in use, and SQLite needs marks 0 and 1 itself."""
     used = replace(SEEN, marks=(MARK_UNUSED, MARK_UNUSED, MARK_UNUSED, 7, 0))
     assert looked(FREED, used) == TakeMark((2,))
     assert looked(FREED, replace(SEEN, marks=(MARK_UNUSED, MARK_UNUSED, 1, 7, 0))) == KeepMark()
@@ -77,7 +79,7 @@ def test_only_unused_marks_and_never_0_or_1() -> None:
     ],
 )
 def test_nothing_is_taken_where_it_may_do_harm(change: dict[str, Any]) -> None:
-    """No process with POSIX locks, another file, a header that is not whole, and nobody who follows."""
+    """Nothing is locked without POSIX locks, for another file, for a header that is not whole, or if nobody follows."""
     assert isinstance(looked(FREED, replace(SEEN, **change)), ReleaseMark)
 
 
@@ -89,7 +91,10 @@ def test_nothing_is_taken_on_an_idle_wal() -> None:
 
 
 def test_it_is_kept_until_everything_is_copied_and_the_wal_may_restart() -> None:
-    """Copied alone is not enough: the next commits would be lost."""
+    """That all is copied is not enough, because the next commits would be lost.
+
+    The WAL must be able to restart, too.
+    """
     copied = replace(SEEN, copied=Copied(NEW, 10))
     assert looked(HOLDING, SEEN) == KeepMark()
     assert looked(HOLDING, copied) == KeepMark()
@@ -103,7 +108,10 @@ def test_it_is_kept_until_everything_is_copied_and_the_wal_may_restart() -> None
 
 
 def test_a_checkpoint_past_half_of_the_last_size_ends_it() -> None:
-    """With the size at which the WAL restarted last; before that the application may checkpoint for another reason."""
+    """The size at which the WAL last restarted counts.
+
+    Below half of it the application may checkpoint for another reason.
+    """
     checkpoint = replace(SEEN, copied=Copied(NEW, 10), is_checkpointing=True)
     assert looked(replace(HOLDING, restart_frames=20), checkpoint) == KeepMark()
     ended = looked(replace(HOLDING, restart_frames=19), checkpoint)
@@ -113,7 +121,10 @@ def test_a_checkpoint_past_half_of_the_last_size_ends_it() -> None:
 
 
 def test_the_first_frame_may_change_the_salts() -> None:
-    """A WAL that had no frame has not restarted then. What was locked before stays, and the next restart is one."""
+    """A WAL that had no frame has not restarted when its first frame changes the salts.
+
+    The lock that was taken before stays, and the next restart counts.
+    """
     assert looked(replace(HOLDING, frames=1), replace(SEEN, index=NEXT)) == ReleaseMark(VOID, is_void=True)
     begun = replace(HOLDING, frames=0)
     assert looked(begun, replace(SEEN, index=NEXT)) == KeepMark()
@@ -131,7 +142,7 @@ def test_not_again_before_the_salts_change() -> None:
 
 
 def test_an_idle_wal_is_released_and_taken_again_when_it_moves() -> None:
-    """The application's own RESTART checkpoint finds nothing in its way."""
+    """An idle WAL is released, so that the application's own RESTART checkpoint finds nothing in its way."""
     idle = replace(HOLDING, frames=10, moved_ms=NOW - IDLE_MS)
     quiet = replace(SEEN, is_written=False, copied=Copied(NEW, 10))
     release = looked(idle, quiet)
@@ -143,7 +154,7 @@ def test_an_idle_wal_is_released_and_taken_again_when_it_moves() -> None:
 
 
 def test_time_and_size_end_it() -> None:
-    """Then a gap is taken, and bridged."""
+    """After too much time or too many bytes the lock ends. The gap that follows is bridged."""
     late = replace(SEEN, now_ms=HOLDING.held.since_ms + HOLD_MS_MAX if HOLDING.held else 0)
     large = replace(SEEN, index=replace(INDEX, max_frame=100))
     for decision in (looked(HOLDING, late), looked(HOLDING, large, 100 * 4120 - 1)):
@@ -172,7 +183,7 @@ def test_time_and_size_end_it() -> None:
     ],
 )
 def test_it_is_given_up_at_once(change: dict[str, Any]) -> None:
-    """And taken again at a later look, if all is well again."""
+    """The lock is given up at once, and taken again at a later look if all is well again."""
     decision = looked(HOLDING, replace(SEEN, **change))
     assert isinstance(decision, ReleaseMark)
     assert not decision.is_over
@@ -180,27 +191,30 @@ def test_it_is_given_up_at_once(change: dict[str, Any]) -> None:
 
 
 def test_a_growth_of_the_wal_index_is_no_reason_to_give_it_up() -> None:
-    """SQLite grows it while the follower is furthest behind; that it is written comes as several events."""
+    """SQLite grows the wal-index while the follower is furthest behind. Its write arrives as several events."""
     assert looked(HOLDING, replace(SEEN, is_modified=True, index_bytes=65536)) == KeepMark()
     assert looked(HOLDING, replace(SEEN, is_modified=True, index_bytes=32768 + 4096)) == KeepMark()
 
 
 def test_a_torn_header_is_forgiven_once() -> None:
-    """A commit writes it while we read; one that is torn twice was left by a process that died."""
+    """A commit may be writing the header while we read it.
+
+    A header that is torn twice was left by a process that died.
+    """
     torn = replace(SEEN, index=None)
     assert looked(HOLDING, torn) == KeepMark()
     assert isinstance(looked(replace(HOLDING, was_torn=True), torn), ReleaseMark)
 
 
 def test_a_restart_while_it_is_held_makes_it_void() -> None:
-    """Somebody uses no locks."""
+    """A restart while the lock is held shows that some process uses no locks, so the lock is void."""
     newer = replace(SEEN, index=replace(INDEX, salts=(5, 6)))
     assert looked(HOLDING, newer) == ReleaseMark(VOID, is_void=True)
     assert looked(HoldState(NEW, 10, is_void=True), newer) == KeepMark()
 
 
 def test_it_sleeps_where_nothing_can_happen() -> None:
-    """No look is due without an event, once the incarnation is over or the WAL is idle."""
+    """No look is planned without an event once the incarnation is over or the WAL is idle."""
     assert HOLDING.is_active(NOW + 10_000)
     assert HoldState(NEW, 1, moved_ms=NOW).is_active(NOW + IDLE_MS - 1)
     assert not HoldState(NEW, 1, moved_ms=NOW).is_active(NOW + IDLE_MS)

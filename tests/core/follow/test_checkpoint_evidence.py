@@ -8,13 +8,13 @@ NONE, SOME, ALL = b"salts000", b"salts004", b"salts009"
 
 
 def looked(evidence: CheckpointEvidence, reading: bytes | None, *, is_busy: bool = False) -> bool:
-    """As many looks as a doubt takes; whether the write is not doubted."""
+    """Do as many looks as a doubt takes. Return whether the write is not doubted."""
     looks = [evidence.explain(reading, is_busy=is_busy, now_ms=10 * number) for number in range(1, LOOKS_MAX + 2)]
     return all(looks)
 
 
 def test_a_checkpoint_moves_what_the_index_showed_before() -> None:
-    """Then the write is explained, and nothing waits any more."""
+    """A checkpoint that moved what the wal-index showed before explains the write, and nothing waits any longer."""
     evidence = CheckpointEvidence()
     evidence.read(1, NONE)
     evidence.written(3, has_index=True)
@@ -24,7 +24,7 @@ def test_a_checkpoint_moves_what_the_index_showed_before() -> None:
 
 
 def test_a_write_that_moves_nothing_is_doubted() -> None:
-    """After some looks, for a checkpoint stores its end after its writes."""
+    """The doubt comes only after some looks, because a checkpoint stores its end after its writes."""
     evidence = CheckpointEvidence()
     evidence.read(1, NONE)
     evidence.written(3, has_index=True)
@@ -34,7 +34,7 @@ def test_a_write_that_moves_nothing_is_doubted() -> None:
 
 
 def test_looks_at_one_moment_are_one() -> None:
-    """A process may just be waiting for a processor."""
+    """A process may just be waiting for a processor, so looks at one moment count once."""
     evidence = CheckpointEvidence()
     evidence.read(1, NONE)
     evidence.written(3, has_index=True)
@@ -42,7 +42,9 @@ def test_looks_at_one_moment_are_one() -> None:
 
 
 def test_the_header_after_the_last_drain_is_no_comparison() -> None:
-    """It may hold the end of the checkpoint of which the last write is told only now."""
+    """The header that was read after the last drain may already hold the end of the checkpoint whose last write is
+    reported only now.
+    """
     evidence = CheckpointEvidence()
     evidence.read(1, NONE)
     evidence.written(2, has_index=True)  # page 1 of the checkpoint; the header was read after its end
@@ -52,7 +54,7 @@ def test_the_header_after_the_last_drain_is_no_comparison() -> None:
 
 
 def test_the_header_before_the_last_drain_is() -> None:
-    """What happened since then was written after it had been read."""
+    """The header from before the last drain is the one to compare: what happened since then was written later."""
     evidence = CheckpointEvidence()
     evidence.read(1, NONE)
     evidence.read(4, ALL)
@@ -61,7 +63,10 @@ def test_the_header_before_the_last_drain_is() -> None:
 
 
 def test_a_long_checkpoint_is_waited_for() -> None:
-    """While it holds its lock, or the database for itself; it is doubted if it ends without a trace."""
+    """A checkpoint is waited for while it holds its lock, or the database exclusively.
+
+    It is doubted if it ends without a trace.
+    """
     evidence = CheckpointEvidence()
     evidence.read(1, NONE)
     evidence.written(3, has_index=True)
@@ -71,7 +76,7 @@ def test_a_long_checkpoint_is_waited_for() -> None:
 
 
 def test_without_an_index_a_lock_is_the_evidence() -> None:
-    """There can be no other; without one the write is doubted."""
+    """Without a wal-index only a lock can be evidence. If no lock was seen, the write is doubted."""
     locked, free = CheckpointEvidence(), CheckpointEvidence()
     for evidence in (locked, free):
         evidence.written(3, has_index=False)
@@ -81,7 +86,7 @@ def test_without_an_index_a_lock_is_the_evidence() -> None:
 
 
 def test_an_index_that_is_gone_explains_nothing() -> None:
-    """It was there when the write came."""
+    """A wal-index that was there when the write came, and is gone now, explains nothing."""
     evidence = CheckpointEvidence()
     evidence.read(1, NONE)
     evidence.written(3, has_index=True)
@@ -89,7 +94,7 @@ def test_an_index_that_is_gone_explains_nothing() -> None:
 
 
 def test_nothing_is_compared_before_there_is_anything() -> None:
-    """Neither at the beginning nor after events were lost."""
+    """Nothing is compared at the beginning, or after events were lost."""
     evidence = CheckpointEvidence()
     evidence.written(1, has_index=True)
     assert not evidence.waits
@@ -101,7 +106,7 @@ def test_nothing_is_compared_before_there_is_anything() -> None:
 
 
 def test_a_later_write_is_compared_with_what_explained_the_earlier() -> None:
-    """The first was a checkpoint, the second nobody explains."""
+    """The first write was a checkpoint. The second is compared with that state, and nothing explains it."""
     evidence = CheckpointEvidence()
     evidence.read(1, NONE)
     evidence.written(3, has_index=True)

@@ -51,21 +51,21 @@ def nobody(wal: WalHeader | None = WAL, wal_bytes: int = 10**6) -> Observation:
 
 
 def frames(first: int, sizes: list[int]) -> Frames:
-    """Frames of which only number and sizes count."""
+    """Return frames of which only the number and the sizes count."""
     column = np.array(sizes, np.uint32)
     chains = np.zeros((len(sizes), 2), np.uint32)
     return Frames(memoryview(b""), first, len(sizes), column, column, chains, FrameEnd.DATA, None, (0, 0), False)
 
 
 def test_with_a_live_wal_index() -> None:
-    """mxFrame says what is committed."""
+    """mxFrame of the wal-index says what is committed."""
     assert decide(CURSOR, live(index(5))) == Idle()
     assert decide(CURSOR, live(index(8))) == Copy(CURSOR, 8)
     assert Copy(CURSOR, 8).first == 6
 
 
 def test_a_header_written_anew_before_the_first_commit() -> None:
-    """The salts are those of the wal-index, the checkpoint sequence is each writer's own: the last header counts."""
+    """The wal-index has the salts, but each writer has a checkpoint sequence of its own, so the last header counts."""
     anew = replace(WAL, sequence=7, chain=(3, 4))
     assert decide(cursor_before(WAL), live(index(8), anew)) == Copy(cursor_before(anew), 8)
     assert decide(cursor_before(WAL), nobody(anew)) == Copy(cursor_before(anew), None)
@@ -73,7 +73,9 @@ def test_a_header_written_anew_before_the_first_commit() -> None:
 
 
 def test_a_wal_index_in_between() -> None:
-    """Being set up, being written, or ahead of the WAL header that was read: look again."""
+    """If the wal-index is being set up or written, or is ahead of the WAL header that was read, the follower looks
+    again.
+    """
     assert isinstance(decide(CURSOR, replace(live(index(8)), holder=DmsHolder.SETTING_UP)), Again)
     assert isinstance(decide(CURSOR, live(None)), Again)
     assert isinstance(decide(CURSOR, replace(nobody(), holder=DmsHolder.LEAVING)), Again)
@@ -82,19 +84,21 @@ def test_a_wal_index_in_between() -> None:
 
 
 def test_fewer_frames_in_our_salts_are_a_fork() -> None:
-    """Commits that we shipped are gone."""
+    """Fewer frames under the same salts mean that commits that were shipped are gone."""
     decision = decide(CURSOR, live(index(3)))
     assert isinstance(decision, Gap)
     assert "2 frames that were shipped are gone" in decision.reason
 
 
 def test_another_last_frame_is_a_fork() -> None:
-    """As many frames as we have, but not ours."""
+    """The WAL has as many frames as we have, and the last one is not ours."""
     assert isinstance(decide(CURSOR, live(index(5, chain=(7, 9)))), Gap)
 
 
 def test_a_restart() -> None:
-    """Published by the wal-index before a frame is written: the header of the new incarnation may not be there yet."""
+    """The wal-index publishes a restart before a frame is written, so the header of the new incarnation may not exist
+    yet.
+    """
     assert decide(CURSOR, live(index(0, salts=NEXT), WAL)) == Restarted(NEXT, None, 0)
     assert decide(CURSOR, live(index(0, salts=NEXT), None)) == Restarted(NEXT, None, 0)
     assert decide(CURSOR, live(index(2, salts=NEXT), NEXT_WAL)) == Restarted(NEXT, NEXT_WAL, 2)
@@ -102,13 +106,16 @@ def test_a_restart() -> None:
 
 
 def test_an_incarnation_that_was_announced_gets_its_header() -> None:
-    """With its first frame."""
+    """The header of an announced incarnation comes with its first frame."""
     assert decide(ANNOUNCED, live(index(0), None)) == Idle()
     assert decide(ANNOUNCED, live(index(2))) == Copy(cursor_before(WAL), 2)
 
 
 def test_with_nobody() -> None:
-    """The chain decides; what is shorter than what we have is a fork, what was emptied is to be proven."""
+    """Without a live wal-index the chain decides.
+
+    A WAL shorter than ours is a fork, and an emptied one must be proven.
+    """
     assert decide(CURSOR, nobody()) == Copy(CURSOR, None)
     assert isinstance(decide(CURSOR, nobody(wal_bytes=WAL.offset_of(6) - 1)), Gap)
     assert decide(CURSOR, nobody(wal_bytes=WAL.offset_of(6))) == Copy(CURSOR, None)
@@ -119,7 +126,9 @@ def test_with_nobody() -> None:
 
 
 def test_what_was_read_is_good() -> None:
-    """The same salts after the reading, all that was asked for, and a commit at the end."""
+    """A reading is good if the salts are the same afterwards, all that was asked for was read, and it ends with a
+    commit.
+    """
     read = frames(6, [0, 0, 9])
     assert settle(Copy(CURSOR, 8), read, live(index(8)), asked=8) is read
     assert settle(Copy(CURSOR, 8), read, nobody(), asked=8) is read
@@ -128,24 +137,24 @@ def test_what_was_read_is_good() -> None:
 
 
 def test_a_restart_under_the_reading() -> None:
-    """Whatever was read, the look is repeated."""
+    """If the WAL restarts during the reading, the look is repeated whatever was read."""
     for after in (live(index(0, salts=NEXT)), live(index(1, salts=NEXT), NEXT_WAL), nobody(NEXT_WAL)):
         assert isinstance(settle(Copy(CURSOR, 8), frames(6, []), after, asked=8), Again)
 
 
 def test_a_wal_that_is_emptied_under_the_reading() -> None:
-    """The next look finds it empty. Nobody has written over it."""
+    """The next look finds the emptied WAL. Nobody has written over what was read."""
     assert isinstance(settle(Copy(CURSOR, 8), frames(6, []), nobody(None, 0), asked=8), Again)
 
 
 def test_somebody_came_while_the_wal_was_scanned() -> None:
-    """What the scan found and the live wal-index does not show is not committed yet."""
+    """Frames that the scan found and the new live wal-index does not show are not committed yet."""
     assert isinstance(settle(Copy(CURSOR, 8), frames(6, [0, 0, 9]), live(index(5)), asked=8), Again)
 
 
 @pytest.mark.parametrize(("end", "next_salts"), [(FrameEnd.DATA, None), (FrameEnd.HOLE, (0, 0))])
 def test_a_published_frame_that_is_not_there(end: FrameEnd, next_salts: Salts | None) -> None:
-    """Something else was written over the -wal, so the file ends, or has a hole that ends where SQLite continued."""
+    """Something else wrote over the -wal, so the file ends early, or has a hole up to where SQLite continued."""
     read = replace(frames(6, [0]), end=end, next_salts=next_salts)
     gap = settle(Copy(CURSOR, 8), read, live(index(8)), asked=8)
     assert isinstance(gap, Gap)
@@ -154,7 +163,7 @@ def test_a_published_frame_that_is_not_there(end: FrameEnd, next_salts: Salts | 
 
 
 def test_a_published_frame_that_does_not_fit() -> None:
-    """In the same salts: history was rewritten."""
+    """A published frame that does not fit under the same salts means that history was rewritten."""
     read = replace(frames(6, [0]), end=FrameEnd.CHAIN, next_salts=CURSOR.salts)
     short = settle(Copy(CURSOR, 8), read, live(index(8)), asked=8)
     assert isinstance(short, Gap)
@@ -166,7 +175,10 @@ def test_a_published_frame_that_does_not_fit() -> None:
 
 
 def test_a_published_frame_without_salts() -> None:
-    """No history was rewritten: SQLite published what it had not finished. The gap says what to do, and until when."""
+    """SQLite published what it had not finished, so no history was rewritten.
+
+    The gap's text says what to do, and until when.
+    """
     read = replace(frames(6, [0]), next_salts=(0, 0))
     gap = settle(Copy(CURSOR, 8), read, live(index(8)), asked=8)
     assert isinstance(gap, Gap)
@@ -176,7 +188,7 @@ def test_a_published_frame_without_salts() -> None:
 
 
 def test_the_salts_of_now() -> None:
-    """The live wal-index's, else the WAL's, else unknown."""
+    """The current salts are those of the live wal-index, else of the WAL, else unknown."""
     assert salts_now(live(index(0, salts=NEXT))) == NEXT
     assert salts_now(live(None)) == OURS
     assert salts_now(nobody()) == OURS
@@ -184,7 +196,7 @@ def test_the_salts_of_now() -> None:
 
 
 def test_the_cursor_advances() -> None:
-    """In the same incarnation only."""
+    """The cursor advances only in the same incarnation."""
     assert CURSOR.advanced(9, (3, 4)) == Cursor(OURS, WAL, 9, (3, 4))
     assert cursor_before(WAL) == Cursor(OURS, WAL, 0, (1, 2))
 
@@ -197,7 +209,10 @@ def holds(mark: CounterMark | None, ichange: int, evidence: ShmEvidence | None =
 
 
 def test_one_unbroken_counter() -> None:
-    """The same descriptor, no event on it, and it did not go down; it may have wrapped."""
+    """A counter is unbroken if the descriptor is the same, had no event, and the number did not go down.
+
+    It may have wrapped.
+    """
     assert holds(MARK, 100)
     assert holds(MARK, 150)
     assert not holds(None, 150)
@@ -209,13 +224,16 @@ def test_one_unbroken_counter() -> None:
 
 @pytest.mark.parametrize("ichange", [100, 10**9])
 def test_a_close_between(ichange: int) -> None:
-    """It may be a killed writer's, and the counter rebuilt, however far it had come."""
+    """The close may be that of a killed writer, and the counter may have been rebuilt, however far it had come."""
     mark = replace(MARK, ichange=ichange)
     assert not holds(mark, mark.ichange + 5, ShmEvidence(closed=True))
 
 
 def test_a_close_between_with_the_whole_in_sight() -> None:
-    """Then a rebuilt counter would ask for fewer commits than were made; one that went down shows it is one."""
+    """With the whole WAL in sight a rebuilt counter would ask for fewer commits than were made.
+
+    A counter that went down is a rebuilt one.
+    """
     closed = ShmEvidence(closed=True)
 
     def in_sight(ichange: int, evidence: ShmEvidence) -> bool:
@@ -228,7 +246,7 @@ def test_a_close_between_with_the_whole_in_sight() -> None:
 
 
 def test_a_mark_grows() -> None:
-    """With the commits that were read since, modulo 2^32."""
+    """A mark grows with the commits that were read since, modulo 2^32."""
     assert MARK.grown(5) == replace(MARK, ichange=105)
     assert replace(MARK, ichange=2**32 - 1).grown(1).ichange == 0
 
@@ -248,6 +266,8 @@ def test_a_mark_grows() -> None:
 def test_what_may_come_after_the_last_frame(
     following: tuple[int, int] | None, after: IndexHeader | None, expected: bool
 ) -> None:
-    """Frames of the incarnation or without salts, those that were published meanwhile, and whatever another hides."""
+    """Frames of the incarnation, frames without salts, frames published meanwhile, and whatever another frame hides may
+    come after the last frame.
+    """
     assert may_go_on(index(5), following, after) is expected
     assert may_go_on(replace(index(5), page_size=0), following, after), "where to look is not known"

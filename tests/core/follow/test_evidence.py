@@ -1,4 +1,4 @@
-"""What a look hands on to the next."""
+"""Tests of the evidence that one look hands on to the next."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from walsyncd.core.follow.evidence import Evidence
 
 
 def test_a_start_has_no_evidence() -> None:
-    """Nothing was verified, nothing counted; a live wal-index is believed until something speaks against it."""
+    """At the start nothing is verified or counted. A live wal-index is believed until something speaks against it."""
     evidence = Evidence()
     assert (evidence.verified, evidence.mark, evidence.provisional) == (False, None, None)
     assert evidence.believe_index

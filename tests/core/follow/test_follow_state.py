@@ -1,4 +1,4 @@
-"""Tests of walsyncd.core.follow.follow_state: the journal's text and the state are one."""
+"""Tests of walsyncd.core.follow.follow_state: text in the journal and back."""
 
 from __future__ import annotations
 
@@ -53,13 +53,13 @@ def test_parsing_is_the_inverse_of_formatting(state: FollowState) -> None:
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", "null", '{"format":1}', "x"])
 def test_what_is_no_follow_state(text: str) -> None:
-    """ValueError, whatever is wrong with it."""
+    """A text that is no follow state raises ValueError, whatever is wrong with it."""
     with pytest.raises(ValueError, match=r"."):
         parse_follow_state(text)
 
 
 def test_a_format_of_the_future() -> None:
-    """It is named."""
+    """The error names a format of the future."""
     fields = json.loads(format_follow_state(STATE))
     with pytest.raises(ValueError, match="format 2"):
         parse_follow_state(json.dumps({**fields, "format": 2}))
@@ -67,7 +67,7 @@ def test_a_format_of_the_future() -> None:
 
 @pytest.mark.parametrize("field", ["stream", "stamp", "cursor", "header", "start", "mode", "file"])
 def test_a_field_that_is_missing(field: str) -> None:
-    """Nothing is made up."""
+    """A missing field is an error, and no value is made up for it."""
     cursor = Cursor((1, 2), WalHeader(512, True, 1, 1, 2, (3, 4)), 5, (6, 7))
     fields = json.loads(format_follow_state(replace(STATE, cursor=cursor)))
     del fields[field]
@@ -76,7 +76,7 @@ def test_a_field_that_is_missing(field: str) -> None:
 
 
 def test_positions() -> None:
-    """Where the stored WAL ends, and where the cursor's incarnation began in it."""
+    """The state says where the stored WAL ends, and where the cursor's incarnation began in it."""
     assert STATE.stream.position == Position(GENERATION, 3, 40)
     assert STATE.start == Position(GENERATION, 2, 30)
     entered = STATE.entered(None)
@@ -84,12 +84,12 @@ def test_positions() -> None:
 
 
 def test_the_next_epoch() -> None:
-    """It knows how far the one before went, and its time; it has no salts yet."""
+    """The next epoch knows where the one before it ended, and its time. It has no salts yet."""
     assert STATE.stream.next_epoch() == Stream(GENERATION, 4, 0, 40, None, 0, 0, 20)
 
 
 def test_which_file_it_is() -> None:
-    """Device, inode and birth time; neither its look nor the WAL's inode."""
+    """A file is identified by device, inode and birth time. Neither its facts nor the WAL's inode count."""
     assert FACTS.is_file(replace(FACTS, wal_inode=9, size=9, mtime_ns=9, ctime_ns=9, boot_id="other"))
     for other in (replace(FACTS, device=9), replace(FACTS, inode=9), replace(FACTS, birth_ns=None)):
         assert not FACTS.is_file(other)
@@ -97,7 +97,7 @@ def test_which_file_it_is() -> None:
 
 
 def test_what_its_look_says() -> None:
-    """A look that was not taken down says nothing."""
+    """File facts that were not recorded prove nothing."""
     assert FACTS.known
     assert not FACTS.unknown().known
     assert FACTS.looks_like(FACTS)
@@ -120,7 +120,7 @@ def test_what_its_look_says() -> None:
     ],
 )
 def test_what_explains_a_write_to_the_file(before: Any, now: Any, explains: bool) -> None:
-    """Only a wal-index that went on; without a write there is nothing to explain."""
+    """Only a wal-index that moved on explains a write to the file. Without a write there is nothing to explain."""
 
     def beside(index: Any, size: int, mtime_ns: int) -> SeenBesideWal:
         return SeenBesideWal(index[0], index[1], size, mtime_ns)
@@ -132,7 +132,7 @@ def test_what_explains_a_write_to_the_file(before: Any, now: Any, explains: bool
 
 
 def test_another_incarnation_hides_no_page() -> None:
-    """What somebody wrote over beside the WAL before is the only version there is."""
+    """Pages that somebody wrote over beside the earlier WAL have no other version."""
     state = replace(STATE, overwritten=Overwritten((1, 2), 5))
     assert state.entered(None).overwritten is None
     cursor = Cursor((5, 6), None, 0, (0, 0))

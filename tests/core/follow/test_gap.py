@@ -1,4 +1,4 @@
-"""Why a generation ends: a kind and facts, from which the text is built."""
+"""Tests of the reasons why a generation ends: a kind and facts, from which the text is built."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NO_FACTS = {"self", "remedy", "blocked"}
 
 
 def test_a_reason_is_built_from_its_facts() -> None:
-    """The kind and the facts are what code decides by; braces in a fact stay as they are."""
+    """Code decides by the kind and the facts. Braces in a fact stay as they are."""
     gap = Gap.of(GapKind.OVERWRITTEN, "{lost} transactions of {name} were overwritten", lost=3, name="{app}")
     assert gap.reason == "3 transactions of {app} were overwritten"
     assert (gap.kind, dict(gap.facts)) == (GapKind.OVERWRITTEN, {"lost": 3, "name": "{app}"})
@@ -25,7 +25,7 @@ def test_a_reason_is_built_from_its_facts() -> None:
 
 
 def _reasons() -> Iterator[tuple[str, ast.Call, dict[str, str]]]:
-    """Each place where a reason is made, with the texts that its function gives names to."""
+    """Yield each place where a reason is made, with the texts that its function names."""
     for module in sorted(PACKAGE.rglob("*.py")):
         functions = [node for node in ast.walk(ast.parse(module.read_text())) if isinstance(node, ast.FunctionDef)]
         for function in functions:
@@ -45,7 +45,7 @@ def _reasons() -> Iterator[tuple[str, ast.Call, dict[str, str]]]:
 
 @pytest.mark.parametrize(("place", "call", "texts"), [pytest.param(*each, id=each[0]) for each in _reasons()])
 def test_every_reason_names_exactly_its_facts(place: str, call: ast.Call, texts: dict[str, str]) -> None:
-    """A brace without a fact would end the follower, a fact without a brace would be told to nobody."""
+    """A brace without a fact would end the follower, and a fact without a brace would be reported to nobody."""
     text = call.args[1]
     literal = text.value if isinstance(text, ast.Constant) else texts.get(ast.unparse(text), "")
     assert isinstance(literal, str)

@@ -1,4 +1,4 @@
-"""How soon a database is looked at again."""
+"""Tests of walsyncd.core.follow.look_pace: how soon a database is looked at again."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from walsyncd.core.follow.look_pace import (
 
 
 def test_looking_again_doubles_its_pause_and_ends() -> None:
-    """1, 2, 4 … ms, up to the slow look; an event begins at the shortest again."""
+    """The pause is 1, 2, 4 … ms, up to that of a slow look. An event starts again at the shortest."""
     pace, pauses = LookPace(), []
     while (pause := pace.relook_s(0.0)) is not None:
         pauses.append(pause)
@@ -23,7 +23,7 @@ def test_looking_again_doubles_its_pause_and_ends() -> None:
 
 
 def test_a_look_waits_for_the_rest_of_a_busy_database() -> None:
-    """The pause after news is not cut short by what was written meanwhile."""
+    """What was written meanwhile does not shorten the pause after news."""
     assert LookPace(rest_until_s=5.5).relook_s(5.0) == 0.5
 
 
@@ -38,13 +38,13 @@ def test_a_busy_database_is_looked_at_less_eagerly() -> None:
 
 
 def test_much_at_once_shortens_the_pauses() -> None:
-    """The WAL would restart between two looks."""
+    """With that much at once, the WAL would restart between two looks."""
     busy = LookPace(streak=10)
     assert busy.found(BUSY_FRAMES + 1, 0.0).rest_until_s < busy.found(1, 0.0).rest_until_s
 
 
 def test_failures_are_tried_again_later_each_time() -> None:
-    """Up to a minute; a success begins at the shortest again."""
+    """The pause grows up to a minute. A success starts again at the shortest."""
     pace, delays = LookPace(), []
     for _ in range(12):
         delays.append(pace.failure_delay_s())

@@ -29,12 +29,15 @@ def after(*moments_ms: int) -> OtherPath:
     ],
 )
 def test_how_many_signs_are_certain(moments_ms: tuple[int, ...], *, certain: bool) -> None:
-    """Three at least, a second apart, over three seconds at least."""
+    """At least three signs, a second apart, over at least three seconds are certain."""
     assert after(*moments_ms).is_certain is certain
 
 
 def test_a_look_without_a_sign_says_nothing_for_a_while() -> None:
-    """Whoever opens and closes is seldom seen; after ten minutes it is over."""
+    """An application that opens and closes the database is seldom seen.
+
+    After ten minutes without a sign the suspicion ends.
+    """
     found = after(0, 1_500, 3_000)
     assert found.unseen(3_000 + FORGOTTEN_MS).is_certain
     assert found.unseen(3_001 + FORGOTTEN_MS) == OtherPath()

@@ -27,7 +27,7 @@ def index(backfilled: int, *, last: int = 9, salts: tuple[int, int] = SALTS) -> 
     ],
 )
 def test_what_is_certainly_in_the_file(header: IndexHeader | None, cursor: Cursor | None, frames: int) -> None:
-    """Frames of the same incarnation, as far as both they are followed and nBackfill tells."""
+    """Frames of the same incarnation are in the file as far as they are followed and nBackfill covers them."""
     assert copied_back(header, cursor) == frames
 
 
@@ -46,10 +46,15 @@ def test_what_is_certainly_in_the_file(header: IndexHeader | None, cursor: Curso
     ],
 )
 def test_when_the_frames_count_again(holder: DmsHolder, header: IndexHeader | None, again: bool) -> None:
-    """After a recovery, or if the next opener will recover the WAL; more commits and restarts change nothing."""
+    """The frames count after a recovery, or if the next opener will recover the WAL.
+
+    More commits and restarts change nothing.
+    """
     assert frames_count_again(Overwritten(SALTS, 9), Observation(holder, header, None, 0)) is again
 
 
 def test_no_frames_of_this_incarnation_were_written_over() -> None:
-    """Then nothing changes before the WAL has ended, also if nobody has the database open."""
+    """If no frames of this incarnation were written over, nothing changes before the WAL has ended, even if nobody has
+    the database open.
+    """
     assert not frames_count_again(Overwritten(SALTS, 0), Observation(DmsHolder.NONE, None, None, 0))

@@ -1,4 +1,4 @@
-"""Tests of walsyncd.core.follow.presence_decision: what is seen, and what is done about it."""
+"""Tests of walsyncd.core.follow.presence_decision: which locks are taken for what is seen."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SEEN = Seen(others=Others.PROCESS, named=True, fits=True, claimed=False, hot_jou
 
 
 def test_beside_a_process_both_are_taken_one_after_the_other() -> None:
-    """DMS, then the database, then nothing is to be done until an event tells of a close."""
+    """DMS is locked, then the database. After that nothing is done until an event reports a close."""
     assert decide(HeldLocks.NOTHING, SEEN) == TakeDms()
     assert decide(HeldLocks.DMS, SEEN) == TakeDatabase()
     assert decide(HeldLocks.BOTH, SEEN) == Stay(None)
@@ -31,14 +31,14 @@ def test_beside_a_process_both_are_taken_one_after_the_other() -> None:
 
 @pytest.mark.parametrize("others", [Others.NOBODY, Others.DAEMON, Others.SETTING_UP])
 def test_never_first(others: Others) -> None:
-    """Nobody's lock, another walsyncd's or that of one who sets up shows a good wal-index."""
+    """A lock of nobody, of another walsyncd, or of a process that sets up the wal-index proves nothing about it."""
     assert isinstance(decide(HeldLocks.NOTHING, replace(SEEN, others=others)), GiveUp)
     assert isinstance(decide(HeldLocks.DMS, replace(SEEN, others=others)), GiveUp)
 
 
 @pytest.mark.parametrize("others", [Others.NOBODY, Others.DAEMON])
 def test_ten_seconds_without_another_process(others: Others) -> None:
-    """Until then it stays, and says when to look again; another daemon is no process."""
+    """For ten seconds the lock stays, and the next look is planned. Another daemon does not count as a process."""
     alone = replace(SEEN, others=others)
     assert decide(HeldLocks.BOTH, alone) == Stay(ALONE_MS)
     assert decide(HeldLocks.BOTH, replace(alone, alone_ms=ALONE_MS - 1)) == Stay(1)
@@ -47,19 +47,19 @@ def test_ten_seconds_without_another_process(others: Others) -> None:
 
 
 def test_who_wants_the_database_for_himself_goes_first() -> None:
-    """The database is not locked in his way."""
+    """The database is not locked while another process wants it exclusively."""
     assert isinstance(decide(HeldLocks.DMS, replace(SEEN, claimed=True)), GiveUp)
 
 
 @pytest.mark.parametrize("held", HeldLocks)
 @pytest.mark.parametrize("change", [{"named": False}, {"fits": False}, {"hot_journal": True}])
 def test_what_ends_it_at_once(held: HeldLocks, change: dict[str, bool]) -> None:
-    """Another file, another WAL in place, or a hot journal: whatever is held, and whoever else is there."""
+    """Another file, another WAL in place, or a hot journal ends it, whatever is held and whoever else is there."""
     assert isinstance(decide(held, replace(SEEN, **change)), GiveUp)  # type: ignore[arg-type]
 
 
 def test_nothing_is_ever_taken_without_a_process_or_out_of_order() -> None:
-    """Over everything that can be seen."""
+    """This is checked for every combination of what can be seen."""
     flags = (False, True)
     for held, others, named, fits, claimed, hot, alone_ms in itertools.product(
         HeldLocks, Others, flags, flags, flags, flags, (0, ALONE_MS)

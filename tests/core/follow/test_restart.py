@@ -1,4 +1,4 @@
-"""Tests of walsyncd.core.follow.restart: the restart between two incarnations, and what proves it."""
+"""Tests of walsyncd.core.follow.restart: what proves a restart between two incarnations."""
 
 from __future__ import annotations
 
@@ -53,30 +53,30 @@ def says(proof: RestartProof | Gap, text: str) -> bool:
 
 
 def test_nothing_is_missing() -> None:
-    """As many commits as the new incarnation holds."""
+    """Nothing is missing if the new incarnation holds as many commits as were counted."""
     assert by_count(0) == RestartProof(20)
     assert by_count(3, new=commits(1, 2, 3), new_last=3) == RestartProof(20)
     assert by_count(3, new=commits(1, 2, 30), new_last=30, behind=OLDER) == RestartProof(20)
 
 
 def test_a_spill_that_was_rolled_back_is_no_commit() -> None:
-    """Old frames after the cursor, where the chain shows that none of them commits, hold nothing."""
+    """Old frames after the cursor hold nothing if the chain shows that none of them commits."""
     assert by_count(0, behind=OLD) == RestartProof(20)
     assert by_count(1, new=commits(1), new_last=20, behind=OLD) == RestartProof(20)
 
 
 def test_nothing_is_missing_whatever_the_salts() -> None:
-    """After a truncation both are drawn again; the count needs none of them."""
+    """A truncation draws both salts again, and the count needs neither."""
     assert by_count(1, new=commits(1), new_last=1, salts=(777, 888)) == RestartProof(20)
 
 
 def test_the_tail_is_there() -> None:
-    """Exactly as many commits are after the cursor as are missing: they are taken."""
+    """Exactly as many commits are after the cursor as are missing, so they are taken."""
     assert by_count(3, new=commits(1), new_last=1, tail=commits(22, 25)) == RestartProof(25)
 
 
 def test_the_tail_was_overwritten() -> None:
-    """In part or whole: a gap with the number."""
+    """A tail that was overwritten in part or as a whole is a gap that names the number of commits."""
     assert says(
         by_count(3, new=commits(1), new_last=1, tail=commits(22)), "^1 transactions after frame 20 .* overwritten"
     )
@@ -84,18 +84,18 @@ def test_the_tail_was_overwritten() -> None:
 
 
 def test_the_new_frames_reached_the_tail_meanwhile() -> None:
-    """What was read of the tail before that can't be distinguished from what was overwritten."""
+    """What was read of the tail before can't be distinguished from what was overwritten."""
     assert says(by_count(2, new=commits(1), new_last=21, tail=commits(22)), "reached frame 21")
 
 
 def test_a_tail_before_another_incarnation_than_the_next() -> None:
-    """The missing commits may be those of the incarnation between the two."""
+    """The missing commits may be those of an incarnation in between."""
     assert says(by_count(1, tail=commits(22), salts=LATER), "not the next one")
     assert by_count(1, tail=commits(22), salts=NEW) == RestartProof(22)
 
 
 def test_salt_1_wraps() -> None:
-    """It is a number of 32 bits."""
+    """Salt 1 is a number of 32 bits."""
     cursor = Cursor((2**32 - 1, 1), CURSOR.header, 20, (5, 6))
     proof = prove_by_count(
         cursor, ichange_delta=1, new_salts=(0, 5), new=EMPTY_TALLY, new_last=0, tail=commits(21), behind=None
@@ -104,7 +104,9 @@ def test_salt_1_wraps() -> None:
 
 
 def test_the_count_lies() -> None:
-    """More commits than counted, or old frames though none is missing, or fewer than the WAL holds."""
+    """A count is refused if it leaves old frames though none is missing, or if it is too low for the commits that the
+    WAL holds.
+    """
     assert says(by_count(1, tail=commits(21, 22)), "only 1 were counted")
     assert says(by_count(1, new=commits(30), new_last=30, behind=OLD), "though no commit is missing")
     assert says(by_count(0, tail=commits(21)), "though no commit is missing")
@@ -113,7 +115,7 @@ def test_the_count_lies() -> None:
 
 @pytest.mark.parametrize("where", ["new", "tail"])
 def test_pad_frames_make_a_count_doubtful(where: str) -> None:
-    """Equal commit frames in a row: across a restart that is a gap."""
+    """Equal commit frames in a row make the count doubtful, and across a restart that is a gap."""
     padded = commits(21, 22, doubtful=True)
     assert says(
         by_count(2, new=padded, new_last=2) if where == "new" else by_count(2, tail=padded), "equal commit frames"
@@ -121,7 +123,7 @@ def test_pad_frames_make_a_count_doubtful(where: str) -> None:
 
 
 def test_the_end_of_the_old_incarnation_is_in_sight() -> None:
-    """Behind its tail stands a third one: it never went further."""
+    """A third incarnation begins right after the old one's tail, so the old one went no further."""
     assert by_remains(tail=commits(22, 25, behind=OLDER)) == RestartProof(25, "remains")
     assert by_remains(tail=commits(behind=OLDER)) == RestartProof(20, "remains")
     assert by_remains(tail=commits(behind=OLDER), new_last=20) == RestartProof(20, "remains")
@@ -129,22 +131,24 @@ def test_the_end_of_the_old_incarnation_is_in_sight() -> None:
 
 @pytest.mark.parametrize("behind", [None, OLD, NEW, (0, 0)])
 def test_the_end_is_not_in_sight(behind: tuple[int, int] | None) -> None:
-    """The file's end, a broken chain of its own, the new incarnation, or what was never written."""
+    """The file's end, a broken chain of its own, the new incarnation, or bytes never written do not show where it
+    ended.
+    """
     assert says(by_remains(tail=commits(22, behind=behind)), "can't be seen")
 
 
 def test_what_remains_was_passed() -> None:
-    """The new frames went further than ours."""
+    """The new frames went further than ours, so nothing remains of our incarnation."""
     assert says(by_remains(tail=commits(behind=OLDER), new_last=21), "passed frame 20")
 
 
 def test_remains_of_more_than_one_restart() -> None:
-    """Only the very next incarnation left the tail alone."""
+    """Only the very next incarnation left the tail as it was."""
     assert says(by_remains(tail=commits(behind=OLDER), salts=LATER), "more than once")
 
 
 def frames(first: int, *records: tuple[int, int, bytes], behind: tuple[int, int] | None = None) -> Frames:
-    """Frames of 8 content bytes: page number, size, content."""
+    """Return frames of 8 content bytes each, given as page number, size and content."""
     data = b"".join(
         page.to_bytes(4, "big") + size.to_bytes(4, "big") + bytes(16) + content for page, size, content in records
     )
@@ -167,7 +171,7 @@ def left(salts: Salts, ichange: int, max_frame: int = 0) -> IndexHeader:
 
 
 def test_a_wal_that_was_emptied_right_behind_the_cursor() -> None:
-    """What is left counts no commit since the mark, and shows the very next restart."""
+    """What is left of the emptied WAL has no commit since the mark, and shows that this was the very next restart."""
     mark = CounterMark(ichange=7, seen_ms=0, shm_serial=1)
     assert prove_emptied(CURSOR, mark, left(NEW, 7))
     assert not prove_emptied(CURSOR, mark, left(NEW, 8)), "a commit came after the cursor"
@@ -206,7 +210,9 @@ def whole(
 
 
 def test_the_old_incarnation_is_whole_if_nothing_was_copied_back_after_its_tail() -> None:
-    """Whatever came since; but not if it had come further, or not so far, or if it was another."""
+    """The old incarnation is whole whatever came later, but not if it had come further, or less far, or was another
+    one.
+    """
     assert whole(index_read=left(OLD, 5, 20))
     assert whole(index_read=left(OLD, 5, 20), stands=False, salts=LATER)
     assert whole(commits(21, 23), index_read=left(OLD, 5, 23))
@@ -217,7 +223,7 @@ def test_the_old_incarnation_is_whole_if_nothing_was_copied_back_after_its_tail(
 
 
 def test_the_old_incarnation_is_whole_if_a_third_one_is_right_behind_it() -> None:
-    """And our frame was not overwritten, and nothing came between."""
+    """It is also required that our frame was not overwritten and that nothing came between."""
     assert whole(commits(21, behind=OLDER))
     assert not whole(commits(21, behind=OLDER), stands=False)
     assert not whole(commits(21, behind=OLDER), salts=LATER)
@@ -225,12 +231,17 @@ def test_the_old_incarnation_is_whole_if_a_third_one_is_right_behind_it() -> Non
 
 @pytest.mark.parametrize("behind", [None, OLD, NEW, (0, 0)])
 def test_what_shows_no_third_incarnation(behind: Salts | None) -> None:
-    """The end of the file, where it may have been cut; what may be frames of these two."""
+    """The end of a file that may have been cut there, and frames that may be of these two incarnations, show no third
+    one.
+    """
     assert not whole(commits(21, behind=behind))
 
 
 def test_more_commits_than_the_wal_index_has_room_for_are_not_hidden() -> None:
-    """As many as were counted at the mark would be after the tail; only the very next incarnation is so sure."""
+    """As many commits as were counted at the mark would be after the tail.
+
+    This is certain only of the very next incarnation.
+    """
     assert not whole(ichange=4062 - 20)
     assert whole(ichange=4063 - 20, stands=False)
     assert not whole(ichange=4063 - 20, salts=LATER)
@@ -244,7 +255,7 @@ A, B = b"a" * 8, b"b" * 8
 
 
 def test_counting_in_pieces() -> None:
-    """Commits of all pieces, and the salts after the last."""
+    """The commits of all pieces are counted, and the salts after the last piece are returned."""
     counter = Counter()
     counter.feed(frames(1, (3, 0, A), (3, 9, A)))
     counter.feed(frames(3, (3, 9, B), behind=OLDER))
@@ -255,7 +266,7 @@ def test_counting_in_pieces() -> None:
 
 @pytest.mark.parametrize("cut", [False, True])
 def test_a_commit_and_its_pad(*, cut: bool) -> None:
-    """The same page, size and content twice in a row, also across two pieces."""
+    """A pad repeats page, size and content of the commit frame before it, also across two pieces."""
     counter = Counter()
     if cut:
         counter.feed(frames(1, (3, 9, A)))
@@ -266,7 +277,7 @@ def test_a_commit_and_its_pad(*, cut: bool) -> None:
 
 
 def test_no_pad() -> None:
-    """Another page, size or content, or another frame between."""
+    """A frame with another page, size or content is no pad, and neither is one after another frame."""
     for second in ((4, 9, A), (3, 8, A), (3, 9, B)):
         counter = Counter()
         counter.feed(frames(1, (3, 9, A), second))
@@ -277,7 +288,7 @@ def test_no_pad() -> None:
 
 
 def test_the_commit_before_the_run_can_be_padded() -> None:
-    """Its pad is the first frame that is counted."""
+    """The first frame that is counted may be the pad of the commit before the run."""
     before = frames(20, (3, 9, A))
     counter = Counter(20, bytes(before.data))
     counter.feed(frames(21, (3, 9, A)))

@@ -1,4 +1,7 @@
-"""Who wrote to a database, by the order of events: each script is a word an event, as the queue tells them."""
+"""Tests of who wrote to a database, by the order of events.
+
+Each script has a word for each event, as the queue reports them.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from walsyncd.core.follow.write_trail import JUST_DRAINS, WriteTrail
 
 
 def told(script: str) -> tuple[WriteTrail, list[str]]:
-    """The trail after ``script``, and the words that were not SQLite's doing."""
+    """Return the trail after ``script``, and the words for writes that SQLite does not explain."""
     trail = WriteTrail()
     events = {
         "wal+": trail.wal_created,
@@ -28,7 +31,7 @@ LAST_CLOSE = "wal+ shm+ wal db shm- shm. wal."
 
 
 def test_a_last_close() -> None:
-    """-shm is deleted and closed, then -wal; the database is closed last, and was written before."""
+    """A last close deletes and closes -shm, then -wal. It closes the database last, which was written before."""
     trail, foreign = told(LAST_CLOSE)
     assert trail.ends_with_index()
     assert trail.ends_copied_back()
@@ -46,7 +49,7 @@ def test_a_last_close() -> None:
     ],
 )
 def test_what_is_no_last_close(script: str, why: str) -> None:
-    """The events are those of rm, or of a copy between the two DELETEs."""
+    """The events are those of rm, or of a copy that was made between the two DELETEs."""
     assert not told(script)[0].ends_with_index(), why
 
 
@@ -60,7 +63,7 @@ def test_what_is_no_last_close(script: str, why: str) -> None:
     ],
 )
 def test_whether_all_was_copied_back(script: str, *, ends: bool) -> None:
-    """The last write of the WAL's life was to the database, or none was to the WAL."""
+    """All was copied back if the last write of the WAL's life was to the database, or if none was to the WAL."""
     assert told(script)[0].ends_copied_back() is ends
 
 
@@ -77,12 +80,12 @@ def test_whether_all_was_copied_back(script: str, *, ends: bool) -> None:
     ],
 )
 def test_an_end_in_exclusive_mode(script: str, *, ends: bool) -> None:
-    """-wal is closed, and deleted next; a killed process closes the database after it."""
+    """-wal is closed and then deleted. A process that is killed closes the database after that."""
     assert told(script)[0].ends_without_index(is_empty=False) is ends
 
 
 def test_an_emptied_wal_ends_in_exclusive_mode() -> None:
-    """TRUNCATE writes it last."""
+    """TRUNCATE writes to the -wal last."""
     assert told("wal+ wal db wal wal.")[0].ends_without_index(is_empty=True)
 
 
@@ -99,23 +102,23 @@ def test_an_emptied_wal_ends_in_exclusive_mode() -> None:
     ],
 )
 def test_who_closes_the_database(script: str, foreign: list[str]) -> None:
-    """A connection closes -wal before it; closes in a row are one event where nobody reads the queue."""
+    """A connection closes -wal before the database. If nobody reads the queue, closes in a row are one event."""
     assert told(script)[1] == foreign
 
 
 def test_the_last_close_of_the_wal_before_may_be_read_in_the_next() -> None:
-    """Whoever opens next is faster than the closing of the database."""
+    """The next process may open the database before the last one has closed it."""
     assert not told(f"{LAST_CLOSE} wal+ shm+ wal db.")[1]
 
 
 def test_a_new_index_beside_an_old_wal() -> None:
-    """SQLite never makes one; with a new WAL it does."""
+    """SQLite makes a new wal-index only with a new WAL."""
     assert told("wal+ shm+ wal shm- shm+")[1] == ["shm+"]
     assert not told(f"{LAST_CLOSE} wal+ shm+")[1]
 
 
 def test_who_only_opens_and_closes_writes_nothing() -> None:
-    """Its close counts against it right beside a write alone."""
+    """The close of a connection that wrote nothing counts against it only right beside a write without a cause."""
     trail = WriteTrail()
     assert not trail.is_just_written(1)
     trail.database_written(drain=5)
@@ -124,7 +127,7 @@ def test_who_only_opens_and_closes_writes_nothing() -> None:
 
 
 def test_a_change_that_no_event_tells_of() -> None:
-    """It counts from the look that showed it first; an event, however late, explains it."""
+    """The change counts from the look that showed it first. An event, however late, explains it."""
     trail = WriteTrail()
     assert [trail.untold_ms(look, now_ms) for look, now_ms in (((1, 1), 0), ((1, 1), 10))] == [-1, -1]
     assert [trail.untold_ms((1, 2), now_ms) for now_ms in (20, 120)] == [0, 100]
@@ -133,7 +136,7 @@ def test_a_change_that_no_event_tells_of() -> None:
 
 
 def test_a_change_that_was_dealt_with_is_none() -> None:
-    """It does not count again. One that nobody has seen still does."""
+    """A change that was dealt with does not count again. One that nobody has seen still does."""
     trail = WriteTrail()
     trail.untold_ms((1, 1), 0)
     trail.accept()
@@ -145,7 +148,7 @@ def test_a_change_that_was_dealt_with_is_none() -> None:
 
 
 def test_an_event_between_a_look_and_its_judgement_explains_what_the_look_missed() -> None:
-    """Whether it is of a write or of a loss: the look may be older than the write that it tells of."""
+    """The look may be older than the write or the loss that the event reports."""
     for tell in (WriteTrail.database_written, WriteTrail.events_lost):
         trail = WriteTrail()
         assert trail.untold_ms((1, 1), 0, told=trail.told) == -1
@@ -156,7 +159,7 @@ def test_an_event_between_a_look_and_its_judgement_explains_what_the_look_missed
 
 
 def test_lost_events_are_held_against_nobody() -> None:
-    """The close of -wal may be among them."""
+    """The close of -wal may be among the lost events."""
     trail, _ = told("wal+ shm+ wal db")
     trail.untold_ms((1, 1), 0)
     trail.events_lost()
@@ -165,7 +168,7 @@ def test_lost_events_are_held_against_nobody() -> None:
 
 
 def test_lost_events_may_have_been_of_any_file() -> None:
-    """Nobody concludes from them that the database changed without a journal."""
+    """Lost events are no proof that the database changed without a journal."""
     trail = WriteTrail()
     trail.events_lost()
     assert (trail.file_events, trail.journal_events) == (1, 1)

@@ -6,12 +6,12 @@ from walsyncd.core.keep.absence_scan import AT_ONCE_BYTES, WITHIN_S, scan_delay_
 
 
 def test_a_small_file_is_compared_at_once() -> None:
-    """It costs less than to think about it."""
+    """A comparison of a small file costs less than deciding about it."""
     assert scan_delay_s("app", AT_ONCE_BYTES) == 0
 
 
 def test_larger_ones_spread_over_the_hour() -> None:
-    """Each has a moment of its own, and it is always the same."""
+    """Each larger file has a moment of its own in the hour, which is always the same."""
     delays = [scan_delay_s(f"tenant {number}", AT_ONCE_BYTES + 1) for number in range(1000)]
     assert all(0 <= delay < WITHIN_S for delay in delays)
     quarters = [sum(at <= delay < at + 900 for delay in delays) for at in (0, 900, 1800, 2700)]

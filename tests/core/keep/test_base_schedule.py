@@ -1,4 +1,4 @@
-"""When bases are due."""
+"""Tests of when bases are due."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from walsyncd.core.stored.moment import CLOCK_OFF_MS
 
 
 def test_work_is_measured_by_the_base() -> None:
-    """A large base stands for as much WAL, times the ratio."""
+    """The larger the base, the more WAL is written before the next one, by a fixed ratio."""
     base = 100 * DEFAULT_LIMITS.base_work_bytes
     assert not is_due_by_work(wal_bytes=base, base_bytes=base, ratio=1.0)
     assert is_due_by_work(wal_bytes=base + 1, base_bytes=base, ratio=1.0)
@@ -34,12 +34,12 @@ def test_work_is_measured_by_the_base() -> None:
 
 
 def test_a_tiny_database_needs_no_base_for_every_commit() -> None:
-    """Below a few MiB of WAL nothing is due, however small the base."""
+    """Below a few MiB of WAL no base is due, however small the last one is."""
     assert not is_due_by_work(wal_bytes=DEFAULT_LIMITS.base_work_bytes, base_bytes=500, ratio=1.0)
 
 
 def test_a_file_that_is_copied_whole_rests_in_proportion() -> None:
-    """To what the copy took, and to its size. Another base comes after the interval in any case."""
+    """The pause is in proportion to how long the copy took, and to its size. The interval causes a base in any case."""
     assert whole_copy_rest_s(2.0, 0, 86_400.0) == 20
     assert whole_copy_rest_s(2.0, 47 << 20, 86_400.0) == 47
     assert whole_copy_rest_s(2.0, 1 << 40, 86_400.0) == 86_400
@@ -54,7 +54,7 @@ def test_databases_that_are_due_together_drift_apart() -> None:
 
 
 def anew(now_ms: int, **changes: object) -> bool:
-    """Of a generation of day 0, epoch of day 0, last base of the day before ``now_ms``; expiry after 20 days."""
+    """Ask for a generation and epoch of day 0, with the last base a day before ``now_ms`` and expiry after 20 days."""
     given: dict[str, object] = {
         "now_ms": now_ms,
         "epoch_began_ms": T0,
@@ -68,14 +68,17 @@ def anew(now_ms: int, **changes: object) -> bool:
 
 
 def test_a_base_that_needs_old_segments_is_not_taken() -> None:
-    """From a day before half the age on: the next base could come too late. An empty epoch has no age."""
+    """A day before half of the age the base is refused, because the next could come too late.
+
+    An empty epoch has no age.
+    """
     assert not anew(T0 + 9 * DAY_MS - 1)
     assert anew(T0 + 9 * DAY_MS)
     assert not anew(T0 + 9 * DAY_MS, epoch_began_ms=0)
 
 
 def test_a_base_that_can_not_begin_is_given_up_when_it_is_an_interval_late() -> None:
-    """The WAL may restart any moment; without any base the generation's begin counts."""
+    """The WAL may restart at any moment. Without any base the generation's begin counts."""
     now_ms = T0 + 5 * DAY_MS
     assert not anew(now_ms, can_begin=False, base_ms=now_ms - 2 * DAY_MS + 1)
     assert anew(now_ms, can_begin=False, base_ms=now_ms - 2 * DAY_MS)
@@ -83,7 +86,10 @@ def test_a_base_that_can_not_begin_is_given_up_when_it_is_an_interval_late() -> 
 
 
 def test_a_clock_that_was_ahead_tells_no_age() -> None:
-    """The generation counts instead of the commit; one that itself began in the future begins again, once."""
+    """The generation's begin counts instead of the commit.
+
+    A generation that itself began in the future is begun again, once.
+    """
     assert not anew(T0 + DAY_MS, epoch_began_ms=T0 + 400 * DAY_MS)
     assert anew(T0 + 9 * DAY_MS, epoch_began_ms=T0 + 400 * DAY_MS)
     assert anew(T0 + DAY_MS, generation_began_ms=T0 + 400 * DAY_MS, epoch_began_ms=T0 + 400 * DAY_MS)
@@ -93,7 +99,7 @@ def test_a_clock_that_was_ahead_tells_no_age() -> None:
 class Expiring:
     """A database without deletion: epochs as the follower closes them, bases as they are due, a rule that goes by age.
 
-    Bases come late by up to ``late_ms``. What is older than ``expire_ms`` goes whenever ``random`` likes.
+    Bases come late by up to ``late_ms``. What is older than ``expire_ms`` is deleted when ``random`` says so.
     """
 
     def __init__(self, interval_ms: int, retention_ms: int, slack_ms: int, random: Random) -> None:
@@ -104,7 +110,7 @@ class Expiring:
         self.late_ms = slack_ms
         self.random = random
         self.frames = 0  # of the WAL's incarnation
-        self.start = (1, 0)  # its S
+        self.start = (1, 0)  # the S of that base
         self.epoch_began_ms = 0
         self.generation_began_ms = self.world.now_ms
         self.base_ms: int | None = None
@@ -190,7 +196,7 @@ def test_what_is_promised_outlives_any_rule_by_age(
 
 
 def test_an_idle_database_begins_anew_about_twice_in_an_age() -> None:
-    """Its WAL is stored again no more often than it must; a database without a WAL never is."""
+    """Its WAL is stored again no more often than necessary. A database without a WAL is never stored again."""
     for commits, generations in ((1, 9), (0, 1)):
         each = Expiring(DAY_MS, 7 * DAY_MS, 0, Random(1))
         each.tick()
@@ -203,7 +209,7 @@ def test_an_idle_database_begins_anew_about_twice_in_an_age() -> None:
 
 
 def test_a_size_class_reaches_to_sixteen_times_its_least() -> None:
-    """Below 8 MiB, below 128 MiB, below 2 GiB …: no base waits for one of more than sixteen times its size."""
+    """The classes are below 8 MiB, 128 MiB, 2 GiB …, so no base waits for one of more than sixteen times its size."""
     bounds = [8 << 20 << 4 * number for number in range(6)]
     assert [size_class(bound - 1) for bound in bounds] == [0, 1, 2, 3, 4, 5]
     assert [size_class(bound) for bound in bounds] == [1, 2, 3, 4, 5, 6]
@@ -211,7 +217,7 @@ def test_a_size_class_reaches_to_sixteen_times_its_least() -> None:
 
 
 def test_a_base_of_a_clock_that_was_ahead_has_any_age() -> None:
-    """Otherwise none would follow until that date."""
+    """Its age counts as due. Otherwise no base would follow until that date."""
     assert age_s(T0, T0 + 1500) == 1.5
     assert age_s(T0 + CLOCK_OFF_MS, T0) == -CLOCK_OFF_MS / 1000
     assert age_s(T0 + CLOCK_OFF_MS + 1, T0) == math.inf

@@ -1,4 +1,6 @@
-"""Drills: one in each span of a database's own, spread over the interval, whatever restarts there are."""
+"""Tests of drills: each span of a database has one drill, and databases are spread over the interval, whatever restarts
+there are.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,7 @@ NOW_MS = 1_795_344_960_000
 
 
 def due_ms(name: str, *, last_ms: int = NOW_MS, running_ms: int = NOW_MS, now_ms: int = NOW_MS) -> int:
-    """Of daily drills."""
+    """Return when the next of daily drills is due."""
     return next_drill_ms(name, interval_ms=DAY_MS, last_ms=last_ms, running_ms=running_ms, now_ms=now_ms)
 
 
@@ -22,7 +24,7 @@ NAMES = st.text(min_size=1, max_size=20)
 
 @given(name=NAMES, interval_ms=st.integers(1, 10 * DAY_MS), last_ms=st.integers(0, NOW_MS))
 def test_next_one_comes_within_an_interval(name: str, interval_ms: int, last_ms: int) -> None:
-    """After the last one, and not later than an interval after it."""
+    """The next drill comes after the last one, and at most an interval later."""
     next_ms = next_drill_ms(name, interval_ms=interval_ms, last_ms=last_ms, running_ms=NOW_MS, now_ms=NOW_MS)
     assert last_ms < next_ms <= last_ms + interval_ms
 
@@ -38,7 +40,7 @@ def test_moments_are_the_databases_own(name: str, late_ms: int) -> None:
 
 
 def test_many_databases_spread_over_the_interval() -> None:
-    """Of a hundred no hour of the day has more than a fifth."""
+    """No hour of the day has more than a fifth of a hundred databases."""
     dues = [
         next_drill_ms(f"app-{n}", interval_ms=DAY_MS, last_ms=NOW_MS, running_ms=NOW_MS, now_ms=NOW_MS)
         for n in range(100)
@@ -48,7 +50,7 @@ def test_many_databases_spread_over_the_interval() -> None:
 
 
 def test_overdue_ones_do_not_begin_together() -> None:
-    """After a month without a daemon they spread over its first hour."""
+    """After a month without a daemon the drills spread over its first hour."""
     started_ms = NOW_MS + 30 * DAY_MS
     dues = {
         next_drill_ms(f"app-{n}", interval_ms=DAY_MS, last_ms=NOW_MS, running_ms=0, now_ms=started_ms)
@@ -60,7 +62,7 @@ def test_overdue_ones_do_not_begin_together() -> None:
 
 @given(name=NAMES, ahead_ms=st.integers(CLOCK_OFF_MS + 8, 400 * DAY_MS), hours=st.integers(0, 48))
 def test_a_drill_that_was_noted_ahead_delays_none(name: str, ahead_ms: int, hours: int) -> None:
-    """The clock was wrong: the next is due within an hour of the start, which does not move."""
+    """The clock was wrong, so the next drill is due within an hour of the daemon's start."""
     running_ms = hours * LATE_SPREAD_MS
     found_ms = due_ms(name, last_ms=NOW_MS + ahead_ms, running_ms=running_ms)
     assert NOW_MS - running_ms <= found_ms <= NOW_MS - running_ms + LATE_SPREAD_MS
@@ -69,6 +71,6 @@ def test_a_drill_that_was_noted_ahead_delays_none(name: str, ahead_ms: int, hour
 
 @given(name=NAMES, behind_ms=st.integers(0, 400 * DAY_MS))
 def test_no_moment_is_later_than_in_an_interval(name: str, behind_ms: int) -> None:
-    """Whatever the clock was when the last one ran, and is now."""
+    """This holds whatever the clock said at the last drill, and says now."""
     now_ms = NOW_MS - behind_ms
     assert due_ms(name, now_ms=now_ms) <= now_ms + DAY_MS

@@ -25,7 +25,7 @@ def run(world: CopyContext, policy: Policy = POLICY) -> None:
 
 
 def days(count: int, *, bases_a_day: int = 1) -> CopyContext:
-    """A database with so many days of two epochs each; the first base of each day at its begin."""
+    """Return a database with so many days of two epochs each. The first base of each day is at its begin."""
     world = CopyContext()
     for _ in range(count):
         for _ in range(bases_a_day):
@@ -111,7 +111,9 @@ def test_a_usable_base_always_stays(data: st.DataObject) -> None:
 
 
 def test_history_ends_at_the_base_before_the_span() -> None:
-    """Of thirty days with a base each, those of the span and the last one before it stay; the rest is stated."""
+    """Of thirty days with a base each, those of the span and the last one before it stay, and ``pruned/`` states the
+    rest.
+    """
     world = days(30)
     told = world.decide()
     for _ in world.prune(told):
@@ -126,7 +128,7 @@ def test_history_ends_at_the_base_before_the_span() -> None:
 
 
 def test_an_hour_of_grace() -> None:
-    """What the span has just left stays for an hour, so that a restore that began within the promise ends."""
+    """Objects that have just left the span stay for an hour, so that a restore within the promise can end."""
     world = days(9)
     (second,) = manifests(world)[1:2]
     world.now_ms = world.stored[second].modified_ms + POLICY.retention_ms + GRACE_MS - 1
@@ -137,7 +139,7 @@ def test_an_hour_of_grace() -> None:
 
 
 def test_keep_rules_count_days_weeks_and_months_that_have_bases() -> None:
-    """Of what is older than the span the newest base of each of the last such days, weeks and months stays."""
+    """Of the bases older than the span, the newest of each of the last days, weeks and months that have one stays."""
     world = days(400, bases_a_day=2)
     run(world, Policy(7 * DAY_MS, keep_daily=3, keep_weekly=2, keep_monthly=12))
     moments = {key: datetime.fromtimestamp(key.time_ms / 1000, UTC) for key in manifests(world)}
@@ -163,7 +165,7 @@ def test_a_kept_base_can_be_restored_and_nothing_behind_it() -> None:
 
 
 def test_the_base_that_a_drill_passed_stays() -> None:
-    """It is kept if no base that is kept has passed one, and is deleted when one has."""
+    """It is kept until a base that is kept anyway has passed a drill."""
     world = days(30)
     first, *_, last = manifests(world)
     alone = world.decide(proven=frozenset({first}))
@@ -173,7 +175,7 @@ def test_the_base_that_a_drill_passed_stays() -> None:
 
 
 def test_old_generations_age_by_the_same_rule() -> None:
-    """A generation that ended is deleted whole, statements and all, once the span begins within a later one."""
+    """A generation that ended is deleted as a whole, with its statements, once the span begins within a later one."""
     world = days(3)
     world.begin()
     world.base()
@@ -188,7 +190,7 @@ def test_old_generations_age_by_the_same_rule() -> None:
 
 
 def test_a_generation_without_a_base_does_not_replace_the_one_before() -> None:
-    """While the newest generation has no finished base, the head is in the one before, however old."""
+    """While the newest generation has no finished base, the head is in the generation before, however old that is."""
     world = days(3)
     head = make_plan(world.listing(), Head())
     world.begin()
@@ -203,7 +205,7 @@ def test_a_generation_without_a_base_does_not_replace_the_one_before() -> None:
 
 
 def test_unfinished_bases_are_removed_after_a_day() -> None:
-    """A base without manifest is deleted, unless the journal has it under way."""
+    """A base without manifest is deleted, unless the journal says that it is under way."""
     world = days(1)
     world.base(finished=False)
     (litter,) = {key for key in world.stored if isinstance(key, BaseKey)} - {key.base for key in manifests(world)}
@@ -226,7 +228,9 @@ def test_statements_grow_together() -> None:
 
 
 def test_epochs_behind_a_base_go_backwards() -> None:
-    """What is left of an ended generation after the base that a rule keeps is a beginning at every moment."""
+    """An ended generation is deleted from its end back to the base that a rule keeps, so what is left is always a
+    beginning.
+    """
     world = days(3)
     for _ in range(5):
         world.commit()
@@ -250,7 +254,7 @@ def test_epochs_behind_a_base_go_backwards() -> None:
 
 
 def test_a_wrong_clock_removes_nothing_too_early() -> None:
-    """Keys stamped a year too early do not age: the store knows when they came."""
+    """Keys with a time a year too early do not age faster, because the store knows when the objects came."""
     world = CopyContext(skew_ms=-365 * DAY_MS)
     for _ in range(5):
         world.base()
@@ -290,7 +294,9 @@ def test_nothing_stored_needs_nothing() -> None:
 
 
 def test_a_name_with_billions_of_epochs_costs_nothing() -> None:
-    """A manifest whose name says that its base is consistent after 4 billion epochs is not usable, and is no work."""
+    """A manifest whose name claims that its base is consistent after 4 billion epochs is unusable, and
+    causes no work.
+    """
     world = days(30)
     (manifest, held), *_ = [(key, each) for key, each in world.stored.items() if isinstance(key, ManifestKey)]
     going, planted = set(world.decide().going), replace(manifest, epoch=0xFFFFFFFF)

@@ -1,4 +1,4 @@
-"""Which moments are inside a bridge, and which positions a bridge that heals makes suspect."""
+"""Tests of which moments are inside a bridge, and which positions a bridge that heals makes suspect."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ HEALED = StoredBridge(
 
 
 def test_a_moment_is_inside_between_the_proof_and_the_commit() -> None:
-    """At the last proof the old position is right, and at the commit the bridge."""
+    """At the last proof the old position is right, and at the commit the bridge is."""
     assert [GAP.hides(ms) for ms in (4_999, 5_000, 5_001, 8_999, 9_000)] == [False, False, True, True, False]
     assert not any(HEALED.hides(ms) for ms in range(8_990, 9_010))
     assert (GAP.is_gap, HEALED.is_gap) == (True, False)
 
 
 def test_positions_after_the_last_good_scan_are_suspect() -> None:
-    """The scan's own position is not, and neither is the bridge that heals; a gap makes nothing suspect."""
+    """The scan's own position is not suspect, and neither is the bridge that heals. A gap makes nothing suspect."""
     places = [(2, 3), (2, 4), (4, 9), (5, 1), (5, 2), (5, 3)]
     assert [HEALED.suspects(Position(G1, *place)) for place in places] == [False, True, True, True, False, False]
     assert not any(GAP.suspects(Position(G1, *place)) for place in places)
@@ -48,7 +48,7 @@ def test_the_first_bridge_that_heals_after_a_position_decides(place: tuple[int, 
 
 
 def test_texts_name_both_ends_and_the_reason() -> None:
-    """What people are told about a bridge."""
+    """The text about a bridge names both ends and the reason."""
     assert "4 s after 1970-01-01T00:00:05.000Z" in GAP.gap_text()
     assert "the daemon was stopped" in GAP.gap_text()
     assert "1 wrong page," in HEALED.suspect_text()
@@ -56,7 +56,7 @@ def test_texts_name_both_ends_and_the_reason() -> None:
 
 
 def test_one_object_is_read_for_each_bridge() -> None:
-    """The segment, which is cheaper to read than the whole, and of those after a position only."""
+    """Of each bridge after the position only the segment is read, which is cheaper than the whole."""
     bridges = [replace(segment(epoch, 1, 3), bridge=True) for epoch in (2, 4)]
     wholes = [replace(whole(epoch, 9), bridge=True) for epoch in (2, 3)]
     part = GenerationListing(G1, frames=(*bridges, *wholes, segment(5, 1, 2)))

@@ -1,4 +1,4 @@
-"""Times that were taken while a clock was ahead are found by when the store took the objects."""
+"""Tests of times that were taken while a clock was ahead. They are found by when the store received the objects."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ DAY_MS = 86_400_000
 
 
 def at(number: int, time_ms: int, *, stored_ms: int | None = None) -> TimedObject:
-    """An object that the store took a second after its commit, unless another time is given."""
+    """Return an object that the store received a second after its commit, unless another time is given."""
     return TimedObject((1, number), time_ms, time_ms + 1000 if stored_ms is None else stored_ms)
 
 
 def test_times_of_a_right_clock_are_trusted() -> None:
-    """Also where an outage delayed the upload, or the clocks are some minutes apart."""
+    """They are trusted even if an outage delayed the upload, or the clocks differ by some minutes."""
     objects = [at(1, NOON_MS), at(2, NOON_MS + 1, stored_ms=NOON_MS + DAY_MS), at(3, NOON_MS + 2, stored_ms=NOON_MS)]
     assert doubtful_spans(objects) == []
     assert doubtful_spans([at(1, NOON_MS + CLOCK_OFF_MS, stored_ms=NOON_MS)]) == []
@@ -26,7 +26,7 @@ def test_times_of_a_right_clock_are_trusted() -> None:
 
 
 def test_a_clock_that_was_ahead_makes_a_span() -> None:
-    """From the last trusted time to the next one; its ends can be asked for."""
+    """The span goes from the last trusted time to the next one. A restore may ask for its ends."""
     objects = [
         at(1, NOON_MS),
         at(2, NOON_MS + DAY_MS, stored_ms=NOON_MS + 5000),
@@ -44,7 +44,7 @@ def test_a_clock_that_was_ahead_makes_a_span() -> None:
 
 
 def test_a_span_at_an_end_is_open() -> None:
-    """What comes next may have any time, and so may have what came before."""
+    """The time after an open end may be anything, and so may the time before an open beginning."""
     late = at(1, NOON_MS + DAY_MS, stored_ms=NOON_MS)
     (span,) = doubtful_spans([late])
     assert (span.first_ms, span.last_ms) == (None, None)
@@ -60,7 +60,7 @@ def test_a_span_at_an_end_is_open() -> None:
 def test_no_moment_of_a_clock_that_was_ahead_is_believed(
     commits: list[tuple[int, int]], wrong: int, ahead_ms: int
 ) -> None:
-    """From one commit on the clock is ahead for two of them. What is shown never goes back."""
+    """From one commit on the clock is ahead for two of them. The times that are shown never go back."""
     objects, shown_ms = [], 0
     truth = sorted(NOON_MS + each for each, _ in commits)
     for number, true_ms in enumerate(truth):
@@ -75,7 +75,7 @@ def test_no_moment_of_a_clock_that_was_ahead_is_believed(
 
 
 def test_times_that_fall_tell_of_a_clock_that_was_ahead() -> None:
-    """Although the store's moments tell nothing: all that comes after the time to which they fall is doubtful."""
+    """This holds even if the store's times reveal nothing. All times after the one to which they fall are doubtful."""
     objects = [
         at(1, NOON_MS),
         at(2, NOON_MS + 7, stored_ms=0),
@@ -90,12 +90,12 @@ def test_times_that_fall_tell_of_a_clock_that_was_ahead() -> None:
 
 
 def test_times_that_fall_by_less_than_clocks_may_differ_tell_nothing() -> None:
-    """The clocks of two machines that wrote one after the other differ by seconds."""
+    """The clocks of two machines that wrote one after the other may differ by seconds."""
     assert doubtful_spans([at(1, NOON_MS), at(2, NOON_MS - CLOCK_OFF_MS)]) == []
 
 
 def test_a_commit_with_a_time_of_its_own_after_a_span_can_be_asked_for() -> None:
-    """In the object after it. One that carries the doubtful time on was seen nobody knows when."""
+    """It is in the object after the span. A commit that carries the doubtful time on was seen at an unknown time."""
     wrong, right = at(2, NOON_MS + DAY_MS, stored_ms=NOON_MS), at(5, NOON_MS + DAY_MS + 9)
     (span,) = doubtful_spans([at(1, NOON_MS), wrong, right])
     assert span.ends_before((1, 4), NOON_MS + DAY_MS + 3)

@@ -1,4 +1,4 @@
-"""Coverage: from a base on, exactly the frames that are held without a hole, and the reason why it ends."""
+"""Tests of coverage: from a base on, exactly the frames that are held without a hole, and the reason why it ends."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from walsyncd.core.stored.layout import ManifestKey, PrunedKey
 
 
 def covered(*keys: FramesKey | ManifestKey, pruned: tuple[PrunedKey, ...] = ()) -> Coverage:
-    """From the first base of these."""
+    """Return what is covered from the first of these bases on."""
     found = listing(*keys).generations[0]
     part = GenerationListing(G1, found.bases, found.manifests, found.frames, pruned)
     return cover(part, part.finished[0])
@@ -26,13 +26,13 @@ def test_adjoining_segments_are_taken_in_order() -> None:
 
 
 def test_whole_is_preferred_to_its_segments() -> None:
-    """A closed epoch is read as one object."""
+    """A closed epoch that is stored as one object is read as one."""
     coverage = covered(base((1, 0)), segment(1, 1, 4), segment(1, 5, 9), whole(1, 9))
     assert coverage.objects == [whole(1, 9)]
 
 
 def test_overlaps_are_covered_with_few_objects() -> None:
-    """Of objects that overlap those are taken that reach farthest."""
+    """Of objects that overlap, those that reach farthest are taken."""
     coverage = covered(base((1, 0)), segment(1, 1, 4), segment(1, 2, 3), segment(1, 3, 8), segment(1, 5, 7))
     assert coverage.objects == [segment(1, 1, 4), segment(1, 3, 8)]
 
@@ -70,7 +70,7 @@ def test_reasons(keys: list[FramesKey | ManifestKey], end: End, detail: str) -> 
 
 
 def test_hole_that_retention_stated_is_no_surprise() -> None:
-    """What is stated in ``pruned/`` ends the coverage for that reason, but only if all of it is stated."""
+    """What ``pruned/`` states ends the coverage for that reason, but only if it states all of the hole."""
     keys: list[FramesKey | ManifestKey] = [base((1, 0)), segment(1, 1, 4), segment(4, 1, 3, previous=2)]
     stated = PrunedKey(G1, 1, 2, 0), PrunedKey(G1, 3, 3, 0)
     assert covered(*keys, pruned=stated).end is End.PRUNED
@@ -78,7 +78,7 @@ def test_hole_that_retention_stated_is_no_surprise() -> None:
 
 
 def test_start_within_an_epoch_needs_nothing_before_it() -> None:
-    """Frames up to S may be missing; an object that holds S and more is taken whole."""
+    """Frames up to S may be missing. An object that holds S and frames after it is taken whole."""
     coverage = covered(base((1, 5), (1, 7)), segment(1, 4, 6), segment(1, 7, 9))
     assert (coverage.objects, coverage.last) == ([segment(1, 4, 6), segment(1, 7, 9)], (1, 9))
     assert coverage.epochs[0].first == 4
@@ -91,7 +91,7 @@ def test_base_without_its_object_is_not_finished() -> None:
 
 
 def test_epoch_is_covered_from_its_first_frame_stored() -> None:
-    """Without any base, an epoch is what is held from its first object on."""
+    """Without any base, an epoch covers what is stored from its first object on."""
     (part,) = listing(segment(2, 3, 4), segment(2, 5, 6), segment(2, 8, 9)).generations
     epoch = cover_epoch(part, 2)
     assert (epoch.first, epoch.last, len(epoch.objects)) == (3, 6, 2)
@@ -99,7 +99,7 @@ def test_epoch_is_covered_from_its_first_frame_stored() -> None:
 
 @given(histories(), st.sets(st.integers(0, 12), max_size=3))
 def test_coverage_is_what_is_held_without_a_hole(history: History, lost: set[int]) -> None:
-    """Whatever is lost: all up to the end is held, the next frame is not, and each object adds frames."""
+    """Whatever is lost: all frames up to the end are held, the next one is not, and each object adds frames."""
     history = history.lose(lost)
     (part,) = history.listing().generations
     for manifest in part.finished:

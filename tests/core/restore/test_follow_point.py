@@ -1,4 +1,4 @@
-"""Where a copy stands, as it is noted beside it."""
+"""Tests of the position of a copy that follows, as it is noted beside the copy."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ POINT = FollowPoint(
 
 
 def test_parse_is_the_inverse_of_format() -> None:
-    """What was noted comes back."""
+    """What was noted is parsed back."""
     assert parse_follow_point(format_follow_point(POINT)) == POINT
 
 
 @pytest.mark.parametrize("data", [b"", b"[]", b"{}", b"\xff", b'{"format": 2}'])
 def test_what_is_none_is_refused(data: bytes) -> None:
-    """With the way out."""
+    """The error says what to do."""
     with pytest.raises(CorruptError, match="how far the copy has come") as caught:
         parse_follow_point(data)
     assert "--force" in caught.value.hint
 
 
 def test_each_field_is_needed() -> None:
-    """A file cut short, or edited, is not guessed at."""
+    """If a file was cut short or edited, nothing is guessed."""
     text = format_follow_point(POINT).decode()
     for field in ("replica", "applied", "intended", "time_ms"):
         with pytest.raises(CorruptError):

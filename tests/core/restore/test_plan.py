@@ -1,4 +1,4 @@
-"""Plans: what can be restored is planned, what can't is refused with the nearest positions."""
+"""Tests of plans: what can be restored is planned, and what can't is refused with the nearest positions."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def test_base_later_than_a_moment_proves_it() -> None:
 
 
 def test_base_of_a_later_epoch_proves_nothing_of_the_one_before() -> None:
-    """The objects between two bases may be lost without a trace; then a moment between them is not covered."""
+    """The objects between two bases may be lost without a trace, so a moment between them is not covered."""
     lost = listing(base((1, 0)), base((2, 0)))
     assert refused(lost, AtTime(time_of((1, 1)))).reason is Reason.UNREACHABLE
     kept = listing(segment(1, 1, 1), base((1, 0)), base((2, 0)))
@@ -124,7 +124,7 @@ def test_base_of_a_later_epoch_proves_nothing_of_the_one_before() -> None:
 
 
 def test_head_falls_back_and_says_by_how_much() -> None:
-    """A generation without a finished base is passed over, with a note."""
+    """A generation without a finished base is skipped, with a note."""
     plan = planned(listing(base((1, 0)), segment(1, 1, 4), segment(1, 1, 9, g=G2)), Head())
     assert plan.generation == G1
     assert plan.notes[0].startswith(f"generation {G2} has no finished base yet")
@@ -132,7 +132,7 @@ def test_head_falls_back_and_says_by_how_much() -> None:
 
 
 def test_generation_can_be_chosen() -> None:
-    """Only that generation is looked at; one that is not there is refused with those that are."""
+    """Only the chosen generation is looked at. If it does not exist, the refusal names those that do."""
     both = listing(base((1, 0)), segment(1, 1, 4), base((1, 0), g=G2))
     plan = make_plan(both, Head(), generation=G1)
     assert isinstance(plan, Plan)
@@ -147,14 +147,14 @@ def test_nothing_to_restore() -> None:
 
 
 def test_only_base_that_lost_its_object_is_named() -> None:
-    """A manifest without its base is not the same as a replica that has nothing yet."""
+    """A manifest whose base is missing is reported as such, and not as an empty replica."""
     refusal = refused(listing_of([base((1, 0)), segment(1, 1, 3)]), Head())
     assert refusal.reason is Reason.HOLE
     assert format_key(base((1, 0)).base) in refusal.message
 
 
 def test_base_that_lost_its_object_is_noted() -> None:
-    """An older base serves as well, but the operator hears of it."""
+    """An older base is used instead, and the operator is told."""
     keys = [*(key for part in SIMPLE.generations for key in (*part.frames, *part.manifests))]
     plan = planned(listing_of([*keys, base((1, 0)).base]), Head())
     assert plan.base == base((1, 0))
@@ -162,7 +162,7 @@ def test_base_that_lost_its_object_is_noted() -> None:
 
 
 def test_fork_is_refused_as_one() -> None:
-    """Two objects that disagree are neither chosen from nor called a hole."""
+    """If two objects contradict each other, neither is chosen, and the error does not call it a hole."""
     where = listing(base((1, 0)), whole(1, 4), segment(2, 1, 2, previous=3))
     assert refused(where, Head()).reason is Reason.FORK
     assert refused(where, at(2, 2)).reason is Reason.FORK
@@ -212,7 +212,7 @@ def test_position_is_planned_if_and_only_if_it_is_restorable(history: History, l
 
 @given(histories(), lost_objects)
 def test_head_is_planned_if_and_only_if_all_is_there(history: History, lost: set[int]) -> None:
-    """The head is the last frame that anything speaks of, or it is refused."""
+    """The head is the last frame that any object names. If it can't be restored, it is refused."""
     history = history.lose(lost)
     plan = make_plan(history.listing(), Head())
     assert isinstance(plan, Plan) == history.is_restorable(history.last_known)
@@ -253,7 +253,10 @@ def test_partial_restores_the_nearest_before(history: History, lost: set[int], h
 def test_whatever_is_listed_a_plan_is_contiguous_and_reaches_its_target(
     history: History, lost: set[int], others: list[Key], target: Target
 ) -> None:
-    """Of a history with losses, and objects of any other: a plan up to its target, or a refusal with its reason."""
+    """The listing has a history with losses and unrelated objects.
+
+    The result is a plan up to its target, or a refusal with its reason.
+    """
     history = history.lose(lost)
     keys: list[Key] = [*history.objects, *history.bases, *(each.base for each in history.bases), *others]
     where = listing_of(keys)
@@ -285,7 +288,7 @@ def test_whatever_is_listed_a_plan_is_contiguous_and_reaches_its_target(
 def test_of_two_generations_each_is_planned_by_itself(
     one: History, two: History, lost: set[int], more: set[int]
 ) -> None:
-    """A position is planned from its own generation, whatever the other lost; the head is the newer one's."""
+    """A position is planned from its own generation, whatever the other one lost. The head is that of the newer one."""
     one, two = one.lose(lost), two.lose(more)
     where = listing(*one.objects, *one.bases, *two.objects, *two.bases)
     for history in (one, two):
@@ -300,7 +303,7 @@ def test_of_two_generations_each_is_planned_by_itself(
 
 @given(histories(), st.data())
 def test_compaction_under_way_changes_no_answer(history: History, data: st.DataObject) -> None:
-    """While segments give way to wholes a listing shows these, those, or both: the answer is the same."""
+    """While wholes take the place of segments, a listing may show either or both. The answer is the same."""
     wholes = {key.epoch for key in history.objects if isinstance(key, WholeKey)}
     seen = [
         key
@@ -313,7 +316,9 @@ def test_compaction_under_way_changes_no_answer(history: History, data: st.DataO
 
 
 def check_contiguous(plan: Plan) -> None:
-    """Each object begins at or before the frame after those held; each epoch follows the last frame of the other."""
+    """Check that each object begins at or before the frame after those held, and each epoch follows the last frame of
+    the one before.
+    """
     held = plan.base.base.frame
     for number, epoch in enumerate(plan.epochs, plan.base.base.epoch):
         assert epoch.epoch == number
@@ -326,7 +331,7 @@ def check_contiguous(plan: Plan) -> None:
 
 
 def check_plan(history: History, plan: Plan, place: tuple[int, int]) -> None:
-    """Applied in order, the plan's objects hold every frame from the base's start to the target."""
+    """Check that the plan's objects, applied in order, hold every frame from the base's start to the target."""
     held = {(key.epoch, frame) for key in plan.objects for frame in range(key.first, key.last + 1)}
     start = (plan.base.base.epoch, plan.base.base.frame)
     assert history.frames_between(start, place) <= held
@@ -336,7 +341,7 @@ def check_plan(history: History, plan: Plan, place: tuple[int, int]) -> None:
 
 
 def check_refusal(where: Listing, refusal: Refusal, wanted: Position) -> None:
-    """The positions that a refusal names can be had, and lie around the target."""
+    """Check that the positions that a refusal names can be restored, and that the target lies between them."""
     for point in (refusal.before, refusal.after):
         if point:
             assert isinstance(make_plan(where, AtPosition(point.position)), Plan)
@@ -345,7 +350,7 @@ def check_refusal(where: Listing, refusal: Refusal, wanted: Position) -> None:
 
 
 def test_a_hundred_thousand_objects() -> None:
-    """A week of a busy database: what is planned is what has to be read, not what is stored."""
+    """A plan for a week of a busy database has the objects that must be read, not all that are stored."""
     keys = [key for key in map(parse_key, names(100_000)) if key is not None]
     middle, last = keys[len(keys) // 2], keys[-1]
     assert isinstance(middle, SegmentKey)
@@ -363,7 +368,7 @@ def test_a_hundred_thousand_objects() -> None:
 
 @pytest.mark.parametrize("is_base_ahead", [False, True])
 def test_a_moment_after_a_clock_was_corrected_is_found(*, is_base_ahead: bool) -> None:
-    """Behind an object, and perhaps a base, that a clock that was ahead has dated later."""
+    """It is found after an object, and perhaps a base, to which a clock that was ahead gave a later time."""
     hour_ms = 3_600_000
     ahead = replace(segment(1, 5, 9), time_ms=time_of((1, 9)) + hour_ms)
     wrong = replace(base((1, 7), (1, 9)), time_ms=ahead.time_ms)

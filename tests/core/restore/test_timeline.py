@@ -1,4 +1,4 @@
-"""Timelines: what is covered, and every gap."""
+"""Tests of timelines, which show what is covered and every gap."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ spans_of = st.lists(st.builds(lambda a, b: Span(min(a, b), max(a, b)), *[st.inte
 
 
 def test_gap_in_the_middle() -> None:
-    """A long one is dots, a short one is still seen."""
+    """A long gap is drawn as dots, and a short one is still visible."""
     spans = [Span(0, 400), Span(600, 790), Span(791, 1000)]
     line, bases = picture(spans, [0, 600], 10)
     assert line == "████▒·▒▒██"
@@ -22,14 +22,14 @@ def test_gap_in_the_middle() -> None:
 
 
 def test_single_moment_and_nothing() -> None:
-    """One commit is a line; no span is dots."""
+    """A single commit is drawn as a line. If there is no span, all is dots."""
     assert picture([Span(5, 5)], [5], 4)[0][0] == FULL
     assert picture([], [], 4) == (NONE * 4, "")
 
 
 @given(spans_of, st.integers(1, 60))
 def test_every_gap_is_seen(spans: list[Span], width: int) -> None:
-    """As long as there is one, the line is not all full; it is as wide as asked for."""
+    """The line is as wide as asked for, and never all full if there is a gap."""
     found = merged(spans)
     line, bases = picture(found, [span.first_ms for span in found], width)
     assert len(line) == width
@@ -42,7 +42,7 @@ def test_every_gap_is_seen(spans: list[Span], width: int) -> None:
 
 @given(spans_of)
 def test_merging_keeps_every_moment(spans: list[Span]) -> None:
-    """What is in one of them is in one of the merged, which ascend without touching."""
+    """A moment in any span is in one of the merged spans, which ascend without touching."""
     found = merged(spans)
     for span in spans:
         assert any(each.first_ms <= span.first_ms and span.last_ms <= each.last_ms for each in found)

@@ -1,4 +1,4 @@
-"""Journals as bytes, and those that SQLite writes."""
+"""Builds journals as bytes, and collects those that SQLite writes."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ def record(number: int, page: bytes, nonce: int) -> bytes:
 
 
 def part(nonce: int, pages: Iterable[tuple[int, bytes]], *, count: int | None = None, sector: int = 512) -> bytes:
-    """A header and its records, filled up to a sector."""
+    """Return a journal header and its records, filled up to a sector."""
     records = [record(number, page, nonce) for number, page in pages]
     raw = header(len(records) if count is None else count, nonce, sector=sector) + b"".join(records)
     return raw.ljust(-(-len(raw) // sector) * sector, b"\x00")
 
 
 def page_1(counter: int, size: int = 9, *, trunk: int = 0, free: int = 0, version: int = 1) -> bytes:
-    """A database header with the fields that a proof reads."""
+    """Return a database header with the fields that a proof reads."""
     raw = bytearray(PAGE)
     raw[:24] = b"SQLite format 3\x00" + struct.pack(">H6B", PAGE, version, version, 0, 64, 32, 32)
     struct.pack_into(">4I", raw, 24, counter, size, trunk, free)
@@ -53,7 +53,7 @@ def make_database(path: Path, *settings: str) -> sqlite3.Connection:
 
 
 def journal_of(connection: sqlite3.Connection, path: Path, *sql: str, end: str = "COMMIT") -> bytes:
-    """Run a transaction. Returns its journal as it was when SQLite deleted it."""
+    """Run a transaction. Return its journal as it was when SQLite deleted it."""
     connection.execute("BEGIN")
     for each in sql:
         connection.execute(each)

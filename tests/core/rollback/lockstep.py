@@ -1,4 +1,4 @@
-"""Real SQLite, step by step: after each step the file is compared with what the journals prove.
+"""Runs real SQLite step by step, and compares the file after each step with what the journals prove.
 
 Two processes change one database, one after the other, in every journal mode. Some are killed. After most steps the
 pages that differ are compared with the pages that ``changed_pages`` names. One that differs and is not named is a page
@@ -37,7 +37,7 @@ JOURNAL_MODES = ("delete", "delete", "delete", "persist", "persist", "truncate",
 
 @dataclass
 class Findings:
-    """What a run saw. ``unexplained`` names the pages that the proof lacks."""
+    """The findings of a run. ``unexplained`` names the pages that the proof lacks."""
 
     steps: int = 0
     proven: int = 0
@@ -49,7 +49,7 @@ class Findings:
     cuts: int = 0
     """Kept journals that may have been cut."""
     fits: int = 0
-    """Kept journals that look like those, and were not."""
+    """Kept journals that may look cut, and were not."""
     scans: Counter[str] = field(default_factory=Counter)
     errors: Counter[str] = field(default_factory=Counter)
     unexplained: list[str] = field(default_factory=list)
@@ -66,7 +66,7 @@ class Findings:
 
 
 class Application:
-    """A process with one connection."""
+    """A process with one connection to the database."""
 
     def __init__(self, library: str, path: Path, saved: Path) -> None:
         self._process = subprocess.Popen(
@@ -78,7 +78,7 @@ class Application:
         )
 
     def run(self, sql: list[str], writes_left: int | None = None) -> list[str] | None:
-        """Run statements. Returns the errors, or None if the process was killed."""
+        """Run statements. Return the errors, or None if the process was killed."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(json.dumps({"sql": sql, "writes_left": writes_left}) + "\n")
@@ -87,14 +87,14 @@ class Application:
         return json.loads(line) if line else None
 
     def stop(self) -> None:
-        """End the process, whose connection is closed before."""
+        """Close the connection, and end the process."""
         with self._process as process:
             assert process.stdin is not None
             process.stdin.close()
 
 
 class Statements:
-    """Random statements."""
+    """Makes random statements."""
 
     def __init__(self, rng: random.Random, other: Path) -> None:
         self._rng = rng
@@ -113,7 +113,7 @@ class Statements:
         ]
 
     def settings(self) -> list[str]:
-        """What a connection is set to when it is opened."""
+        """Return the settings of a connection that is opened."""
         rng = self._rng
         limits = [-1, -1, -1, 0, 1000, 4096, *(512 + records * (self._page_size + 8) for records in (2, 3, 6))]
         return [
@@ -193,7 +193,7 @@ class Statements:
 
 
 class Judge:
-    """Follows one database as the daemon does, but one step at a time and with every journal."""
+    """Follows one database as the daemon does, but step by step and with every journal."""
 
     def __init__(self, folder: Path, seed: int, library: str) -> None:
         self.findings = Findings()

@@ -1,4 +1,4 @@
-"""Which pages the journals name, each reason to scan, and real SQLite step by step."""
+"""Tests of which pages the journals name, and of each reason to scan. Real SQLite is checked step by step."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def named(found: ChangedPages | ScanReason) -> list[int]:
 
 
 def test_pages_of_the_journal_and_page_1() -> None:
-    """Page 1 even if the journal has another first part."""
+    """Page 1 is named even if the journal does not have it in its first part."""
     found = proof(5, page_1(6), [journal((3, ANY), (1, page_1(5)))])
     assert named(found) == [1, 3]
     assert isinstance(found, ChangedPages)
@@ -66,7 +66,7 @@ def test_pages_of_the_journal_and_page_1() -> None:
 
 
 def test_pages_past_the_old_size_of_the_database() -> None:
-    """By the journalled page 1. The journal's header has the file's size, which is larger here (9)."""
+    """The journalled page 1 states the old size. The journal's header has the file's size, which is larger here (9)."""
     assert named(proof(5, page_1(6, 8), [journal((1, page_1(5, 6)))])) == [1, 7, 8]
 
 
@@ -77,19 +77,19 @@ def test_pages_past_the_smallest_size_in_between() -> None:
 
 
 def test_pages_past_the_new_size_are_not_named() -> None:
-    """There is nothing to be read."""
+    """Pages past the new size can't be read."""
     assert named(proof(5, page_1(6, 4), [journal((3, ANY), (6, ANY), (1, page_1(5, 9)))])) == [1, 3]
 
 
 def test_free_pages_before_the_transaction() -> None:
-    """A leaf that is taken is not journalled."""
+    """SQLite does not journal a free leaf page that it takes."""
     first = page_1(5, trunk=4, free=3)
     assert named(proof(5, page_1(6), [journal((1, first), (4, trunk(0, 7, 8)))])) == [1, 4, 7, 8]
     assert named(proof(5, page_1(6), [journal((1, first))], {4: trunk(0, 7, 8)})) == [1, 4, 7, 8]
 
 
 def test_trunks_are_those_before_each_transaction() -> None:
-    """From its own journal, else from that of a later one, else from the file."""
+    """The trunks come from the transaction's own journal, else from that of a later one, else from the file."""
     journals = [
         journal((1, page_1(5, trunk=4, free=2))),
         journal((1, page_1(6, trunk=5, free=2)), (4, trunk(0, 7)), (5, trunk(0, 6))),
@@ -100,7 +100,7 @@ def test_trunks_are_those_before_each_transaction() -> None:
 
 
 def test_pages_of_transactions_that_were_rolled_back() -> None:
-    """They have been written and written back. The free pages that they took keep what they wrote."""
+    """These pages have been written and written back. The free pages that were taken keep what was written."""
     journals = [journal((1, page_1(5))), journal((8, ANY)), journal((1, page_1(6, trunk=4, free=2)), (3, ANY))]
     now = page_1(6, trunk=4, free=2)
     assert named(proof(5, now, journals, {4: trunk(0, 7)})) == [1, 3, 4, 7, 8]
@@ -110,19 +110,19 @@ def test_pages_of_transactions_that_were_rolled_back() -> None:
 
 
 def test_a_transaction_of_which_nothing_reached_the_database() -> None:
-    """Its journal says nothing, and need not."""
+    """The journal proves nothing in this case, and need not."""
     assert named(proof(5, page_1(6), [journal((1, page_1(5))), JournalFault.NEVER_SYNCED])) == [1]
 
 
 def test_the_page_of_the_lock_bytes_is_not_named() -> None:
-    """It holds nothing."""
+    """The page of the lock bytes holds nothing."""
     lock = 0x40000000 // PAGE + 1
     found = named(proof(5, page_1(6, lock + 1), [journal((1, page_1(5, lock - 2)))]))
     assert found == [1, lock - 1, lock + 1]
 
 
 def test_the_counter_may_wrap() -> None:
-    """After 2^32 transactions."""
+    """The counter wraps after 2^32 transactions."""
     assert named(proof(2**32 - 1, page_1(0), [journal((1, page_1(2**32 - 1)))])) == [1]
 
 
@@ -158,12 +158,12 @@ def stepping(count: int) -> list[RollbackJournal | JournalFault]:
     ],
 )
 def test_reasons(now: bytes, journals: list[RollbackJournal | JournalFault], reason: ScanReason) -> None:
-    """Where one thing does not fit, nothing is named."""
+    """If one fact does not fit, no page is named."""
     assert proof(5, now, journals) is reason
 
 
 def test_another_page_size() -> None:
-    """VACUUM changed it."""
+    """VACUUM changed the page size."""
     assert proof(5, page_1(6), stepping(1), page_size=1024) is NoProof.OTHER_PAGE_SIZE
 
 
@@ -171,18 +171,18 @@ def test_another_page_size() -> None:
     ("free", "pages"),
     [
         (3, {4: trunk(0, 7)}),  # one page too few
-        (2, {4: trunk(0, 7, 8)}),  # one too many
+        (2, {4: trunk(0, 7, 8)}),  # one page too many
         (2, {}),  # the trunk was cut off
-        (3, {4: trunk(4, 7)}),  # it follows itself
+        (3, {4: trunk(4, 7)}),  # the trunk follows itself
         (3, {4: trunk(0, 7, 7)}),
         (2, {4: trunk(0, 1)}),
-        (2, {4: trunk(0, 10)}),  # past the end
+        (2, {4: trunk(0, 10)}),  # the page is past the end
         (0, {4: trunk(0)}),
         (900, {4: struct.pack(">2I", 0, 899).ljust(PAGE)}),
     ],
 )
 def test_a_freelist_that_cannot_be_rebuilt(free: int, pages: dict[int, bytes]) -> None:
-    """The number of pages that page 1 states tells it each time."""
+    """The number of pages that page 1 states reveals each damage."""
     assert proof(5, page_1(6), [journal((1, page_1(5, trunk=4, free=free)))], pages) is NoProof.FREELIST
 
 
@@ -202,7 +202,7 @@ def test_a_freelist_that_cannot_be_rebuilt(free: int, pages: dict[int, bytes]) -
 def test_any_journals_have_an_answer(
     made: list[JournalFault | list[tuple[int, bytes]]], before: int, now: bytes, page: bytes
 ) -> None:
-    """A proof names no page past the end, and never one journal less than there were transactions."""
+    """A proof never names a page past the end, and never accepts fewer journals than there were transactions."""
     journals = [each if isinstance(each, JournalFault) else journal(*each) for each in made]
     seen = [SeenJournal(each, int(isinstance(each, RollbackJournal))) for each in journals]
     found = changed_pages(before, now[:100], seen, lambda _number: page, PAGE)
@@ -217,7 +217,7 @@ def test_any_journals_have_an_answer(
 
 
 def test_a_journal_that_was_rolled_back_does_not_stand_for_a_commit_of_the_same_counter(tmp_path: Path) -> None:
-    """Here both have journals, and the pages of both are named."""
+    """Here both transactions have journals, and the pages of both are named."""
     path = tmp_path / "app.db"
     with closing(make_database(path, "PRAGMA cache_size = 3")) as connection:
         before = path.read_bytes()
@@ -234,7 +234,10 @@ def test_a_journal_that_was_rolled_back_does_not_stand_for_a_commit_of_the_same_
 
 
 def test_more_runs_of_writes_than_parts() -> None:
-    """Another transaction used the same file before, in mode TRUNCATE. The one that it shows is a good step."""
+    """Before that, another transaction used the same file in mode TRUNCATE.
+
+    The transaction that the file shows is a good step.
+    """
     content = journal((1, page_1(5)))
     assert isinstance(content, RollbackJournal)
     for runs, reason in ((1, None), (2, Doubt.JOURNAL_REUSED)):
@@ -244,7 +247,7 @@ def test_more_runs_of_writes_than_parts() -> None:
 
 
 def test_a_run_of_writes_beside_a_transaction_of_which_nothing_was_synced() -> None:
-    """It may have been a commit that used the same file before."""
+    """The run of writes may have been a commit that used the same file before."""
     seen = [SeenJournal(JournalFault.NEVER_SYNCED, 1)]
     assert changed_pages(5, page_1(5), seen, lambda _number: b"", PAGE) is JournalFault.NEVER_SYNCED
 
@@ -262,7 +265,7 @@ def test_the_run_of_writes_beside_a_kept_journal_is_that_of_the_last_step(counte
 
 @pytest.mark.parametrize(("runs", "is_whole", "is_proof"), [(1, True, True), (1, False, False), (0, False, True)])
 def test_a_kept_journal_that_may_have_been_cut(runs: int, is_whole: bool, is_proof: bool) -> None:
-    """It names its pages if it was not, or if nothing was written to the database."""
+    """Its pages are named if it was not cut, or if nothing was written to the database."""
     content = journal((1, page_1(5)), (3, ANY))
     assert isinstance(content, RollbackJournal)
     seen = SeenJournal(replace(content, may_be_cut=True), runs, is_kept=True, is_whole=is_whole)
@@ -271,7 +274,7 @@ def test_a_kept_journal_that_may_have_been_cut(runs: int, is_whole: bool, is_pro
 
 
 def test_a_kept_journal_of_a_transaction_that_was_rolled_back_over_that_of_a_commit(tmp_path: Path) -> None:
-    """The commit's last part is still there, with page 1, at the very place where the other's records end."""
+    """The commit's last part is still there, with page 1, exactly where the other's records end."""
     path = tmp_path / "app.db"
     settings = ("PRAGMA journal_mode = PERSIST", "PRAGMA cache_size = 10")
     with closing(make_database(path, *settings)) as connection:
@@ -294,7 +297,7 @@ def test_a_kept_journal_of_a_transaction_that_was_rolled_back_over_that_of_a_com
 
 
 def test_lockstep() -> None:
-    """Two processes in all journal modes: no page changes that is not named. Modes that can be followed are."""
+    """Two processes use all journal modes. In each mode that can be followed, every page that changes is named."""
     total = lockstep.Findings()
     for seed in range(3):
         total.add(lockstep.run(seed, 40))
@@ -305,7 +308,7 @@ def test_lockstep() -> None:
 
 @pytest.mark.skipif(find_library("sqlite3") is None, reason="this Python has SQLite built in")
 def test_lockstep_with_the_sqlite_of_the_system() -> None:
-    """Another version of SQLite."""
+    """The same holds with another version of SQLite."""
     total = lockstep.Findings()
     for seed in (3, 5):
         total.add(lockstep.run(seed, 40, "sqlite3"))

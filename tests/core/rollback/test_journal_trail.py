@@ -1,4 +1,4 @@
-"""The order of events that lets the journals account for every write, and each that does not."""
+"""Tests of the orders of events that let the journals account for every write, and of those that do not."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LETTERS: dict[str, FileEvent | Doubt] = {
 
 
 def trail(events: str, at_first: JournalNow = ABSENT) -> JournalTrail:
-    """Capital letters: the journal is held."""
+    """Return the trail of these events. A capital letter means that the journal is held open."""
     seen = JournalTrail()
     seen.restart(at_first)
     for event in events:
@@ -80,7 +80,7 @@ def test_orders_that_sqlite_makes(events: str, at_first: JournalNow, at_last: Jo
     ],
 )
 def test_orders_that_leave_doubt(events: str, at_first: JournalNow, at_last: JournalNow, doubt: Doubt) -> None:
-    """A write that no journal accounts for, or a journal that cannot be read."""
+    """A write that no journal accounts for, or a journal that can't be read, leaves doubt."""
     assert trail(events, at_first).doubt_now(at_last) is doubt
 
 
@@ -90,22 +90,22 @@ def test_orders_that_leave_doubt(events: str, at_first: JournalNow, at_last: Jou
         ("J+J+DJ+", True),
         ("J+DDJ+", True),
         ("J+J+J+DJ+DJ+", True),  # of the last commit alone
-        ("J+DJ+J+", False),  # zeros over the header, and the cut
-        ("JDJ", False),  # nobody counts: the two may be one event
-        ("JDJ+", False),  # counted from between the two on, with which the first was merged
+        ("J+DJ+J+", False),  # zeros over the header, then the cut
+        ("JDJ", False),  # nobody counts the writes, so the two may be one event
+        ("JDJ+", False),  # counted from between the two on, and merged with the first
         ("J+DJ", False),
         ("J+DJJ+", False),
         ("JJ+DJ+", False),
         ("JD+J+", False),
         ("DJ+", False),
-        ("J+-DJ+", False),  # the last may be two, if somebody counts again after the first of them
+        ("J+-DJ+", False),  # the last may be two writes, if somebody counts again after the first of them
         ("J+J-J+DJ+", False),
         ("J+", False),  # rolled back
         ("", False),
     ],
 )
 def test_a_kept_journal_is_whole_if_it_was_written_once_after_the_database(events: str, is_whole: bool) -> None:
-    """Another write, or one that may have been merged with it, may have cut it to a limit."""
+    """Another write, or one that was merged with it, may have cut the journal to a limit."""
     assert trail(events, IDLE).is_whole is is_whole
 
 
@@ -127,7 +127,7 @@ def test_a_journal_in_use_that_was_not_seen_from_its_beginning(events: str, at_f
 
 
 def test_the_first_doubt_stays_until_the_next_start() -> None:
-    """A later event explains nothing."""
+    """No later event removes the doubt."""
     seen = trail("D")
     seen.raise_doubt(Doubt.WAL)
     assert seen.doubt_now(ABSENT) is Doubt.STRAY_WRITE

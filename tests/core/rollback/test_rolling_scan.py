@@ -1,4 +1,4 @@
-"""What is left to be read while transactions change a file."""
+"""Tests of which pages remain to be read while transactions change a file."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_first_pass_reads_all_and_the_next_what_changed_since() -> None:
 
 
 def test_pages_that_were_cut_off_are_not_read() -> None:
-    """The database has become smaller than it was at the first moment."""
+    """The database is smaller now than it was at the first moment."""
     scan = RollingScan(7, 40)
     scan.begin_pass()
     assert scan.add(changed([1, 30], 40, 7, 8))
@@ -38,7 +38,7 @@ def test_pages_that_were_cut_off_are_not_read() -> None:
 
 
 def test_a_step_that_is_missing_is_noticed() -> None:
-    """What changed between two other moments is not taken in."""
+    """A change between two other moments is refused."""
     scan = RollingScan(7, 4)
     assert not scan.add(changed([1], 4, 8, 9))
     assert scan.counter == 7
@@ -46,7 +46,7 @@ def test_a_step_that_is_missing_is_noticed() -> None:
 
 @given(st.integers(0, 2**32))
 def test_what_was_read_last_is_the_state_of_the_last_moment(seed: int) -> None:
-    """A model: pages are read one by one, torn ones too, while transactions change, grow and cut the file."""
+    """A model reads pages one by one, torn ones too, while transactions change, grow and cut the file."""
     rng = random.Random(seed)
     file = dict.fromkeys(range(1, rng.randint(2, 12)), 0)
     scan = RollingScan(0, len(file))
@@ -57,7 +57,7 @@ def test_what_was_read_last_is_the_state_of_the_last_moment(seed: int) -> None:
         rng.shuffle(to_read)
         while to_read:
             before, touched = len(file), set[int]()
-            for _ in range(rng.randint(0, 3)):  # one transaction, with reads between its writes
+            for _ in range(rng.randint(0, 3)):  # one transaction, with page reads between its writes
                 number = rng.randint(1, len(file) + 1)
                 file[number] = rng.randrange(2**30)
                 touched.add(number)

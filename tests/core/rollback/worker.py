@@ -28,7 +28,7 @@ _SET = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_char_p, ctypes.c
 
 
 class Calls:
-    """What SQLite calls instead of unlink and write."""
+    """The functions that SQLite calls instead of unlink and write."""
 
     def __init__(self, journal: str, saved: Path) -> None:
         self._journal = journal.encode()
@@ -78,7 +78,7 @@ def apsw_connect(path: str, calls: Calls) -> tuple[Callable[[str], None], Callab
 
 
 class _Vfs(ctypes.Structure):
-    """sqlite3.h: struct sqlite3_vfs, version 3."""
+    """The struct sqlite3_vfs of sqlite3.h, version 3."""
 
     _fields_ = (
         ("version", ctypes.c_int),
@@ -119,7 +119,7 @@ def serve(library: str, path: str, saved: str, lines: Iterable[str]) -> None:
             except Exception as error:  # noqa: BLE001 - whatever SQLite says goes to the judge
                 errors.append(f"{sql}: {error}")
         print(json.dumps(errors), flush=True)
-    close()  # while what SQLite calls is still there
+    close()  # the functions must exist as long as SQLite calls them
 
 
 if __name__ == "__main__":

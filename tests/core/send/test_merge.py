@@ -1,4 +1,4 @@
-"""Merging: what goes together, under which key, and that nothing is lost, doubled or moved."""
+"""Tests of merging: what is put together, under which key, and that nothing is lost, doubled or moved."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def bridge(first: int, last: int) -> Waiting:
 
 @st.composite
 def queues(draw: st.DrawFn) -> list[Waiting]:
-    """A queue: segments of growing epochs, now and then a manifest, any of them begun."""
+    """Return a queue: segments of growing epochs, sometimes a manifest, and any of them may be begun."""
     queue: list[Waiting] = []
     epoch, frame = 1, 0
     for _ in range(draw(st.integers(1, 30))):
@@ -61,7 +61,9 @@ def queues(draw: st.DrawFn) -> list[Waiting]:
 
 @given(queues())
 def test_a_queue_sent_run_by_run_is_the_queue(queue: list[Waiting]) -> None:
-    """Every frame once and in order, nothing begun merged, no merged object over the limit, keys legal."""
+    """Each frame is sent once and in order, nothing begun is merged, no merged object exceeds the limit, and keys are
+    legal.
+    """
     left = list(queue)
     while left:
         run = head_run(left, size_max=100)
@@ -87,7 +89,7 @@ def test_a_queue_sent_run_by_run_is_the_queue(queue: list[Waiting]) -> None:
 
 @given(queues())
 def test_a_run_is_full_unless_the_next_segment_could_join(queue: list[Waiting]) -> None:
-    """Only a run that takes in the whole queue, and has room, gains by waiting."""
+    """Waiting only helps a run that takes in the whole queue and has room."""
     run = head_run(queue, size_max=100)
     if not run.full:
         assert run.count == len(queue)
@@ -112,7 +114,7 @@ def test_a_run_is_full_unless_the_next_segment_could_join(queue: list[Waiting]) 
     ],
 )
 def test_what_goes_up_next(queue: list[Waiting], expected: Run) -> None:
-    """A hole, another epoch, a begun one, the limit and a manifest each end a run."""
+    """A hole, another epoch, a begun segment, the limit and a manifest each end a run."""
     assert head_run(queue) == expected
 
 
@@ -124,7 +126,7 @@ def test_other_generations_do_not_adjoin() -> None:
 
 
 def test_the_next_merged_object_is_smaller_than_one_that_failed() -> None:
-    """Half of it, down to a limit, and twice as much again once one of that size is stored."""
+    """It is half as large, down to a limit. Once one of that size is stored, the next may be twice as large."""
     failed = size_max_after(MERGED_SIZE_MAX, size_max=MERGED_SIZE_MAX, is_stored=False)
     assert failed == MERGED_SIZE_MAX // 2
     assert size_max_after(failed, size_max=failed, is_stored=False) == failed // 2
@@ -136,11 +138,11 @@ def test_the_next_merged_object_is_smaller_than_one_that_failed() -> None:
 
 
 def test_a_small_object_that_failed_says_nothing_of_the_line() -> None:
-    """The storage is away: what gathers meanwhile is merged as ever."""
+    """If a small object failed, the storage is away. What gathers meanwhile is merged as usual."""
     assert size_max_after(MERGED_SIZE_MIN, size_max=MERGED_SIZE_MAX, is_stored=False) == MERGED_SIZE_MAX
 
 
 def test_crowds_are_merged_up_to_the_same_size() -> None:
-    """A limit that was lowered holds there too."""
+    """The lowered limit holds for many small segments, too."""
     crowd = [wait(n, n) for n in range(1, 11)]
     assert crowded_runs(crowd, count_min=2, size_max=50) == [(0, 5), (5, 10)]

@@ -1,4 +1,4 @@
-"""Multipart uploads: every step from what the journal and the store say."""
+"""Tests of multipart uploads: the next step from what the journal and the store say."""
 
 from __future__ import annotations
 
@@ -62,30 +62,30 @@ ALL_SENT = replace(OPEN, parts=(SENT_ONE, SENT_TWO))
     ],
 )
 def test_the_next_step(record: Record, answers: Answers, expected: Step) -> None:
-    """Each row of the table, and each way out."""
+    """Each row of the table, and each exception from it, gives its step."""
     assert next_step(record, answers) == expected
 
 
 def test_a_part_is_adopted_by_md5_and_size_wherever_it_is_listed() -> None:
-    """A number listed twice: the entry with our bytes counts, and another size or MD5 is not ours."""
+    """If a number is listed twice, the entry with our bytes counts. An entry with another size or MD5 is not ours."""
     listed = [Listed(1, 10, '"xx"'), Listed(1, 10, '"AA"'), Listed(2, 6, '"bb"')]
     assert adopt([ONE, TWO], listed) == (replace(ONE, etag='"AA"'), TWO)
 
 
 def test_an_etag_that_is_no_md5_is_ours_if_it_was_acknowledged() -> None:
-    """With KMS encryption ETags are not MD5s: only what the store answered us counts."""
+    """With KMS encryption ETags are not MD5s, so only an ETag that the store returned to us counts."""
     ours = replace(ONE, etag='"kms-1"')
     assert adopt([ours, TWO], [Listed(1, 10, '"kms-1"'), Listed(2, 5, '"kms-2"')]) == (ours, TWO)
 
 
 def test_what_the_store_does_not_list_is_sent_again() -> None:
-    """An acknowledgement from before the listing counts for nothing."""
+    """An acknowledgement that is older than the listing does not count."""
     assert adopt([SENT_ONE], []) == (ONE,)
 
 
 @given(st.integers(1, 48 << 40))
 def test_parts_of_one_size_within_the_stores_limits(size: int) -> None:
-    """At most 10,000 parts of at least 5 MiB and at most 5 GiB, also if it grows by a tenth."""
+    """There are at most 10,000 parts of 5 MiB to 5 GiB each, even if the object grows by a tenth."""
     length = part_size(size)
     assert PART_SIZE_MIN <= length <= 6 << 30
     assert -(-size * 11 // 10 // length) <= 10_000
@@ -93,7 +93,7 @@ def test_parts_of_one_size_within_the_stores_limits(size: int) -> None:
 
 @given(st.integers(1, 10_000), st.integers(1, 3_000))
 def test_the_parts_are_the_object(size: int, length: int) -> None:
-    """They adjoin, all but the last have the one size, and together they are the whole."""
+    """The parts adjoin, all but the last have the same size, and together they are the whole."""
     cuts = cut(size, part_size=length)
     assert sum(part for _, part in cuts) == size
     assert [offset for offset, _ in cuts] == [index * length for index in range(len(cuts))]
@@ -102,5 +102,5 @@ def test_the_parts_are_the_object(size: int, length: int) -> None:
 
 
 def test_an_etag_without_its_quotes() -> None:
-    """Stores quote it in some answers and not in others."""
+    """Stores quote the ETag in some answers and not in others."""
     assert bare('"AB-2"') == bare("ab-2") == "ab-2"

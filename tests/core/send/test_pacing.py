@@ -1,4 +1,4 @@
-"""The bucket: its mean, its burst, and that it never makes a sparse commit wait."""
+"""Tests of the token bucket: its mean, its burst, and that a sparse commit never waits."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ gaps = st.lists(st.floats(0.0, 50_000.0), max_size=200)
 
 @given(gaps, intervals)
 def test_no_span_has_more_than_the_burst_and_its_share(waits: list[float], interval_ms: float) -> None:
-    """Objects sent within any span ≤ burst + span / interval."""
+    """The number of objects sent within any span is at most burst + span / interval."""
     bucket, now_ms, sent = FULL, 0.0, []
     for wait_ms in waits:
         now_ms += wait_ms
@@ -29,7 +29,7 @@ def test_no_span_has_more_than_the_burst_and_its_share(waits: list[float], inter
 
 @given(st.lists(st.floats(1.0, 3.0), max_size=50), intervals)
 def test_sparse_commits_never_wait(factors: list[float], interval_ms: float) -> None:
-    """What comes no faster than one per interval always finds a token, even in a bucket that began empty."""
+    """Commits that come at most once per interval always find a token, even in a bucket that was empty at first."""
     bucket, now_ms = Bucket(1.0, 0.0), 0.0
     for factor in [0.0, *factors]:
         now_ms += factor * interval_ms * (1 + 1e-9)
@@ -40,7 +40,7 @@ def test_sparse_commits_never_wait(factors: list[float], interval_ms: float) -> 
 
 @given(st.floats(0.0, BURST), st.floats(0, 1e12), intervals)
 def test_at_the_due_moment_there_is_a_token(level: float, at_ms: float, interval_ms: float) -> None:
-    """Who waits until then need not wait again, and does not wait an interval longer than needed."""
+    """A sender that waits until then need not wait again, and does not wait an interval longer than needed."""
     bucket = Bucket(level, at_ms)
     due = due_ms(bucket, interval_ms=interval_ms)
     assert take(bucket, now_ms=due, interval_ms=interval_ms) is not None
@@ -51,7 +51,7 @@ def test_at_the_due_moment_there_is_a_token(level: float, at_ms: float, interval
 def test_a_clock_that_goes_back_neither_gives_nor_takes(
     level: float, at_ms: float, back_ms: float, interval_ms: float
 ) -> None:
-    """The level stays, and refilling continues from there."""
+    """The level stays, and the bucket fills from there."""
     filled = refill(Bucket(level, at_ms), now_ms=at_ms - back_ms, interval_ms=interval_ms)
     assert filled == Bucket(level, at_ms - back_ms)
 

@@ -1,4 +1,4 @@
-"""A refused request is sent again after a time that depends on what it was for."""
+"""Tests of refused requests, which are sent again after a time that depends on their purpose."""
 
 from __future__ import annotations
 

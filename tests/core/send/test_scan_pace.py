@@ -17,7 +17,7 @@ def accepted(pace: ScanPace, now_ms: float, *, took_ms: float = 1.0, file_bytes:
 
 
 def test_a_change_is_scanned_at_once_and_a_burst_is_merged() -> None:
-    """Ten changes need no wait; after that it is one for each upload_interval."""
+    """Ten changes are scanned without a wait. After that there is one scan for each upload_interval."""
     pace = ScanPace()
     for _ in range(int(BURST)):
         assert not pace.wait_ms(0.0, SECOND, is_asked=False)
@@ -27,7 +27,7 @@ def test_a_change_is_scanned_at_once_and_a_burst_is_merged() -> None:
 
 
 def test_whoever_asks_does_not_wait_for_the_interval() -> None:
-    """A `sync` is answered by a scan that begins now, however many there were."""
+    """A scan that begins now answers a `sync`, however many scans there were."""
     pace = ScanPace()
     for _ in range(20):
         pace = accepted(pace, 0.0)
@@ -36,13 +36,13 @@ def test_whoever_asks_does_not_wait_for_the_interval() -> None:
 
 
 def test_a_large_file_rests_in_proportion_to_its_scan() -> None:
-    """Nobody hurries that, and a small file needs no rest."""
+    """Nothing shortens the pause after the scan of a large file. A small file needs none."""
     assert accepted(ScanPace(), 0.0, took_ms=50.0, file_bytes=LARGE).wait_ms(0.0, SECOND, is_asked=True) == 500.0
     assert not accepted(ScanPace(), 0.0, took_ms=50.0).wait_ms(0.0, SECOND, is_asked=True)
 
 
 def test_an_early_scan_need_not_wait_for_the_rest_after_a_scan_of_all_pages() -> None:
-    """It does not end that rest either."""
+    """An early scan does not end that pause either."""
     pace = accepted(ScanPace(), 0.0, took_ms=500.0, file_bytes=LARGE)
     assert not pace.wait_ms(0.0, SECOND, is_asked=False, is_early=True)
     pace = pace.accepted(1000.0, SECOND, took_ms=3.0, file_bytes=LARGE, is_early=True)
@@ -69,7 +69,7 @@ def test_failures_make_scans_rare(attempts: list[tuple[float, bool]], is_large: 
 
 
 def test_an_event_ends_a_long_pause() -> None:
-    """A writer that was in the way may have ended."""
+    """The writer that blocked the scan may have ended."""
     pace = ScanPace()
     for _ in range(20):
         pace = pace.hindered(0.0, took_ms=0.0, file_bytes=LARGE, has_read=False)

@@ -1,4 +1,4 @@
-"""numpy behind a curtain."""
+"""Tests of numpy's late import."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from walsyncd.core.sqlite.arrays import np
 
 
 def test_it_is_numpy() -> None:
-    """What is asked of it is numpy's own."""
+    """The attributes are those of numpy itself."""
     assert np.uint32 is numpy.uint32
     assert np.einsum is numpy.einsum
 
 
 def test_numpy_comes_with_its_first_use() -> None:
-    """Importing what computes with arrays does not load it, computing does."""
+    """Importing a module that computes with arrays does not load numpy. Computing does."""
     script = (
         "import sys\n"
         "from walsyncd.core.sqlite.checksum import frame_chains\n"

@@ -1,4 +1,4 @@
-"""The vectorised checksum is SQLite's, for any data, byte order, page size and starting point."""
+"""Tests that the vectorised checksum is SQLite's, for any data, byte order, page size and starting point."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_continues(data: bytes, cut: int, start: Chain, big_endian: bool) -> Non
 @given(count=st.integers(0, 70), seed=U32, before=CHAINS, start=CHAINS, big_endian=st.booleans())
 @settings(max_examples=60, deadline=None)
 def test_chains_moved_to_another_start(count: int, seed: int, before: Chain, start: Chain, big_endian: bool) -> None:
-    """They are the chains that the frames themselves give from there."""
+    """The moved chains are those that the frames themselves give from the other start."""
     frames = random.Random(seed).randbytes(count * 536)
     chains = frame_chains(frames, 536, before, big_endian=big_endian)
     moved = moved_chains(chains, 536, before, start)
@@ -68,7 +68,7 @@ def test_chains_moved_to_another_start(count: int, seed: int, before: Chain, sta
 
 @pytest.mark.parametrize("page_size", PAGE_SIZES)
 def test_chains_moved_with_every_page_size(page_size: int) -> None:
-    """In every one the words that are left out are the same four."""
+    """The same four words are left out for every page size."""
     frames = random.Random(1).randbytes(3 * (24 + page_size))
     chains = frame_chains(frames, 24 + page_size, (1, 2), big_endian=False)
     moved = moved_chains(chains, 24 + page_size, (1, 2), (2**32 - 1, 7))
@@ -139,7 +139,7 @@ def test_threads_share_the_tables() -> None:
 @given(page_size=st.sampled_from(PAGE_SIZES), seed=st.integers(0, 1 << 32), start=CHAINS, big_endian=st.booleans())
 @settings(max_examples=30)
 def test_chain_can_be_followed_backwards(page_size: int, seed: int, start: Chain, big_endian: bool) -> None:
-    """From a frame and the checksum after it comes the one before it."""
+    """From a frame and the checksum after it follows the checksum before it."""
     frame = random.Random(seed).randbytes(24 + page_size)
     ((s0, s1),) = frame_chains(frame, len(frame), start, big_endian=big_endian)
     assert chain_before(frame, (int(s0), int(s1)), big_endian=big_endian) == start

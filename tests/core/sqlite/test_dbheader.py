@@ -26,7 +26,7 @@ def parsed(data: bytes) -> DatabaseHeader:
 
 @pytest.mark.parametrize("page_size", [512, 1024, 4096, 32768, 65536])
 def test_every_page_size_is_told(tmp_path: Path, page_size: int) -> None:
-    """SQLite's own files say their page size, 65536 as 1."""
+    """SQLite's own files state their page size (65536 as 1)."""
     header = parsed(header_of(tmp_path / "a.db", f"PRAGMA page_size={page_size}"))
     assert header.page_size == page_size
     assert header.magic_ok
@@ -34,7 +34,7 @@ def test_every_page_size_is_told(tmp_path: Path, page_size: int) -> None:
 
 
 def test_journal_mode_is_told_by_the_versions(tmp_path: Path) -> None:
-    """Write and read version are 2 in WAL mode and 1 otherwise."""
+    """The write and read versions are 2 in WAL mode and 1 otherwise."""
     rollback = parsed(header_of(tmp_path / "a.db"))
     assert (rollback.write_version, rollback.read_version, rollback.wal_mode) == (1, 1, False)
     wal = parsed(header_of(tmp_path / "b.db", "PRAGMA journal_mode=WAL"))
@@ -42,7 +42,7 @@ def test_journal_mode_is_told_by_the_versions(tmp_path: Path) -> None:
 
 
 def test_change_counter_counts_rollback_transactions(tmp_path: Path) -> None:
-    """In rollback mode each transaction adds 1, and the page count is then valid."""
+    """In rollback mode each transaction adds 1, and the page count is valid then."""
     path = tmp_path / "a.db"
     before = parsed(header_of(path))
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
@@ -54,7 +54,7 @@ def test_change_counter_counts_rollback_transactions(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("size", range(HEADER_SIZE))
 def test_a_short_file_has_no_header(tmp_path: Path, size: int) -> None:
-    """Cut at any byte before 100 there is no header."""
+    """A file that is cut at any byte before 100 has no header."""
     assert parse_database_header(header_of(tmp_path / "a.db")[:size]) is None
 
 

@@ -1,4 +1,4 @@
-"""The freelist, against SQLite's own, and damaged."""
+"""Tests of the freelist: compared with SQLite's own, and damaged."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def leaves_of(raw: bytes) -> frozenset[int]:
 
 
 def test_leaves_and_trunks_are_all_that_is_free(tmp_path: Path) -> None:
-    """As many as SQLite counts, without the trunks, which do hold something."""
+    """There are as many as SQLite counts. Trunk pages are not free, because they hold the list."""
     raw = make(tmp_path / "app.db")
     counted = int.from_bytes(raw[36:40])
     leaves = leaves_of(raw)
@@ -38,7 +38,7 @@ def test_leaves_and_trunks_are_all_that_is_free(tmp_path: Path) -> None:
 
 
 def test_empty_list(tmp_path: Path) -> None:
-    """A database without free pages, and one without pages."""
+    """A database without free pages, and one without pages, has an empty list."""
     path = tmp_path / "app.db"
     with closing(sqlite3.connect(path)) as connection:
         connection.execute(f"PRAGMA page_size={PAGE}")
@@ -48,7 +48,7 @@ def test_empty_list(tmp_path: Path) -> None:
 
 
 def test_damaged_list_ends(tmp_path: Path) -> None:
-    """A trunk that follows itself, or claims more leaves than it has room for."""
+    """The list ends at a trunk that follows itself, or that claims more leaves than it has room for."""
     raw = bytearray(make(tmp_path / "app.db"))
     trunk = int.from_bytes(raw[32:36])
     start = (trunk - 1) * PAGE
@@ -68,7 +68,10 @@ def all_free(raw: bytes, count: int, page_count: int) -> frozenset[int] | None:
 
 
 def test_all_free_pages_are_as_many_as_page_1_states(tmp_path: Path) -> None:
-    """Trunks and leaves; one more or one less, or one past the end of the database, is no list."""
+    """Trunks and leaves together make that number.
+
+    With one more, one less, or one past the end of the database there is no list.
+    """
     raw = make(tmp_path / "app.db")
     counted, size = int.from_bytes(raw[36:40]), len(raw) // PAGE
     free = all_free(raw, counted, size)

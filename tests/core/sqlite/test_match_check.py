@@ -22,12 +22,12 @@ RANDOM = random.Random(7)
 def test_a_second_name_counts_for_the_owner_of_the_folder_only(
     links: int, owner: int, folder_owner: int, *, foreign: bool
 ) -> None:
-    """One name is what every file has."""
+    """Every file has one name. A file with a second name is accepted only if the owner of the folder owns it."""
     assert is_foreign(links=links, owner=owner, folder_owner=folder_owner) is foreign
 
 
 def test_a_database_is_one(tmp_path: Path) -> None:
-    """As SQLite writes it, before its first transaction, and encrypted."""
+    """A database is recognised as SQLite writes it, before its first transaction, and encrypted."""
     path = tmp_path / "a.db"
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute("CREATE TABLE t (x)")
@@ -52,5 +52,5 @@ def test_a_database_is_one(tmp_path: Path) -> None:
     ],
 )
 def test_other_files_are_none(content: bytes, size: int | None) -> None:
-    """Text, archives, zeros, and what is no whole number of pages."""
+    """Text, archives, zeros, and a file that has no whole number of pages are no databases."""
     assert is_no_database(content[:512], len(content) if size is None else size)

@@ -1,4 +1,4 @@
-"""Rollback journals: those that SQLite writes, made ones, and hostile bytes."""
+"""Tests of rollback journals: those that SQLite writes, made ones, and hostile bytes."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def zeroed(raw: bytes) -> bytes:
 
 
 def test_a_small_transaction(tmp_path: Path) -> None:
-    """Each page is there as it was before the transaction."""
+    """The journal has each page as it was before the transaction."""
     path = tmp_path / "app.db"
     with closing(make_database(path)) as connection:
         before = path.read_bytes()
@@ -85,7 +85,7 @@ def test_a_transaction_that_is_rolled_back_before_it_is_synced(tmp_path: Path) -
 
 @pytest.mark.parametrize("synchronous", ["off", "full"])
 def test_a_kept_journal(tmp_path: Path, synchronous: str) -> None:
-    """The zeroed header hides nothing, and what is left over of a larger transaction is not taken."""
+    """The journal is read although its header is zeroed, and what is left of a larger transaction is not taken."""
     path = tmp_path / "app.db"
     settings = ("PRAGMA journal_mode = PERSIST", f"PRAGMA synchronous = {synchronous}")
     with closing(make_database(path, *settings)) as connection:
@@ -101,7 +101,7 @@ def test_a_kept_journal(tmp_path: Path, synchronous: str) -> None:
 
 @pytest.mark.parametrize("limit", [2000, 4096, 10000, 512 + 3 * (PAGE + 8), 512 + 9 * (PAGE + 8)])
 def test_a_kept_journal_that_was_cut_to_its_limit(tmp_path: Path, limit: int) -> None:
-    """Records are missing, and nothing in it says so."""
+    """Records are missing, and nothing in the journal says so."""
     path = tmp_path / "app.db"
     with closing(make_database(path, "PRAGMA journal_mode = PERSIST")) as connection:
         connection.execute(f"PRAGMA journal_size_limit = {limit}")
@@ -113,7 +113,7 @@ def test_a_kept_journal_that_was_cut_to_its_limit(tmp_path: Path, limit: int) ->
 
 
 def test_a_super_journal(tmp_path: Path) -> None:
-    """A transaction on two databases names it at the end of each journal."""
+    """Each journal of a transaction on two databases names the super-journal at its end."""
     path = tmp_path / "app.db"
     with closing(make_database(path)) as connection:
         connection.execute("ATTACH ? AS other", (str(tmp_path / "other.db"),))
@@ -145,7 +145,7 @@ def test_the_first_record_of_a_page_is_the_one_that_counts() -> None:
 
 
 def test_a_part_that_is_never_synced_is_the_last() -> None:
-    """What follows it is left over from an older transaction, with an older page 1."""
+    """What follows it is left from an older transaction, with an older page 1."""
     old = part(9, [(1, page_1(5))])
     assert numbers(parsed(part(7, [(2, SOME)]) + old)) == [2, 1]
     assert numbers(parsed(part(7, [(2, SOME)], count=0xFFFFFFFF) + old)) == [2]
@@ -185,7 +185,7 @@ def test_page_1_of_a_kept_journal_is_believed_only_in_the_first_part() -> None:
 
 
 def test_a_kept_journal_without_a_transaction() -> None:
-    """An empty one, one that holds a header alone, and one that is in use."""
+    """An empty journal, one with only a header, and one in use hold no transaction."""
     assert kept(b"") is JournalFault.EMPTY
     assert kept(bytes(512)) is JournalFault.EMPTY
     assert kept(part(7, [(2, SOME)])) is JournalFault.DAMAGED
@@ -205,12 +205,12 @@ def test_a_kept_journal_without_a_transaction() -> None:
     ],
 )
 def test_headers_that_say_nothing(raw: bytes, fault: JournalFault) -> None:
-    """Each has its reason."""
+    """Each such header has its reason."""
     assert parsed(raw) is fault
 
 
 def test_too_many_records() -> None:
-    """A journal as large as that is worth no proof."""
+    """A proof from a journal that large is not worth its cost."""
     raw = part(7, [(2 + n, SOME) for n in range(6)])
     assert parsed(raw, records_max=5) is JournalFault.TOO_LARGE
     assert kept(zeroed(raw) + b"x" * 600, records_max=5) is JournalFault.TOO_LARGE
@@ -219,7 +219,7 @@ def test_too_many_records() -> None:
 
 @pytest.mark.parametrize("page_size", [512, 1024, 4096, 65536])
 def test_many_records_of_each_page_size(page_size: int) -> None:
-    """More than one block that is read at once."""
+    """The records of each page size fill more than one block that is read at once."""
     rng = random.Random(page_size)
     pages = [(n, rng.randbytes(page_size)) for n in range(2, 3 + 3 * (1 << 18) // page_size)]
     raw = header(0, 99, page_size=page_size) + b"".join(record(n, page, 99) for n, page in pages)
@@ -243,7 +243,7 @@ def test_many_records_of_each_page_size(page_size: int) -> None:
     )
 )
 def test_what_was_put_in_comes_out(parts: list[tuple[int, list[tuple[int, bytes]]]]) -> None:
-    """Parts of any nonce, with any pages."""
+    """Parts of any nonce, with any pages, are read as they were written."""
     found = parsed(b"".join(part(nonce, pages) for nonce, pages in parts))
     expected: dict[int, bytes] = {}
     for _, pages in parts:
@@ -255,7 +255,7 @@ def test_what_was_put_in_comes_out(parts: list[tuple[int, list[tuple[int, bytes]
 
 @given(st.binary(max_size=3000), st.booleans(), st.sampled_from([0, 12, 28, 512]))
 def test_any_bytes_have_an_answer(raw: bytes, with_magic: bool, zeros: int) -> None:
-    """Neither an exception nor a record past the end."""
+    """No bytes cause an exception, or a record past the end."""
     raw = (JOURNAL_MAGIC if with_magic else b"") + bytes(zeros) + raw
     for found in (parsed(raw), kept(raw)):
         if isinstance(found, RollbackJournal):
@@ -264,7 +264,7 @@ def test_any_bytes_have_an_answer(raw: bytes, with_magic: bool, zeros: int) -> N
 
 
 def test_each_cut_and_each_flipped_bit_has_an_answer() -> None:
-    """A record that is not whole is not taken, nor one whose sum is wrong."""
+    """A record that is not whole, or whose sum is wrong, is not taken."""
     raw = part(7, [(2, SOME), (1, page_1(5))], count=0xFFFFFFFF)
     for end in range(0, len(raw), 7):
         found = parsed(raw[:end])
@@ -279,7 +279,7 @@ def test_each_cut_and_each_flipped_bit_has_an_answer() -> None:
 
 @pytest.mark.parametrize("length", [0, 1, 4096, 5000, 2**32 - 1])
 def test_super_journal_names_of_any_length(length: int) -> None:
-    """A length that the file does not have is no name."""
+    """A length that exceeds the file gives no name."""
     name = b"/n" * (min(length, 5000) // 2)
     tail = struct.pack(">2I", length, sum(name) % 2**32) + JOURNAL_MAGIC
     raw = bytes(600) + name + tail

@@ -103,7 +103,7 @@ def test_wal_of_another_sqlite(tmp_path: Path) -> None:
 
 
 def test_wal_of_another_process(tmp_path: Path) -> None:
-    """A WAL that another process holds open is read whole from beside it."""
+    """A WAL that another process holds open is read whole."""
     path = tmp_path / "app.db"
     script = (
         "import sqlite3, sys; c = sqlite3.connect(sys.argv[1], isolation_level=None);"
@@ -122,7 +122,7 @@ def test_wal_of_another_process(tmp_path: Path) -> None:
 
 
 def test_old_incarnation_behind_the_new(tmp_path: Path) -> None:
-    """After a restart the new frames end where the old salts begin; salt-1 has grown by 1."""
+    """After a restart the new frames end where the old salts begin. Salt 1 has grown by 1."""
     path = tmp_path / "app.db"
     with wal_database(path, 4096) as connection:
         insert(connection, commits=20)
@@ -138,7 +138,10 @@ def test_old_incarnation_behind_the_new(tmp_path: Path) -> None:
 
 
 def test_zeros_behind_the_frames(small_wal: bytes) -> None:
-    """A file that was lengthened but not written is distinguished from another incarnation."""
+    """Zeros after the frames mean that the file was lengthened but not written.
+
+    They are not taken for another incarnation.
+    """
     frames = all_frames(small_wal + bytes(536))
     assert (frames.end, frames.next_salts) == (FrameEnd.HOLE, (0, 0))
     assert bytes(frames.data) == small_wal[WAL_HEADER_SIZE:]
@@ -205,7 +208,7 @@ def test_random_frames(data: bytes, big_endian: bool, start: tuple[int, int]) ->
 def test_header_format_and_parse_are_inverse(
     page_size: int, big_endian: bool, sequence: int, salts: tuple[int, int]
 ) -> None:
-    """What is formatted is parsed back, field by field."""
+    """A formatted header is parsed back, field by field."""
     data = format_wal_header(
         page_size=page_size, big_endian=big_endian, sequence=sequence, salt1=salts[0], salt2=salts[1]
     )
@@ -271,5 +274,8 @@ def test_pieces_are_the_whole(small_wal: bytes, count_max: int) -> None:
     ],
 )
 def test_a_wal_of_another_format(head: bytes, *, unknown: bool) -> None:
-    """What is short, zero, or has a wrong checksum is what a crash leaves; another version is not."""
+    """A WAL that is short, all zeros, or has a wrong checksum is what a crash leaves.
+
+    A WAL of another version is refused.
+    """
     assert is_unknown_wal(head) is unknown

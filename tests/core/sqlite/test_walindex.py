@@ -34,7 +34,7 @@ def index_of(files: Files) -> IndexHeader:
 
 
 def assert_agree(files: Files) -> IndexHeader:
-    """Assert that the wal-index says what a scan of the WAL finds; returns it."""
+    """Assert that the wal-index says what a scan of the WAL finds, and return it."""
     index = index_of(files)
     header = parse_wal_header(files.wal)
     assert header is not None
@@ -56,7 +56,10 @@ def real_header(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 
 def test_what_no_checksum_covers_is_of_the_bytes_that_are_given(real_header: bytes) -> None:
-    """A checkpoint stores nBackfill beside a header that stays the same, and a reader its mark."""
+    """Fields that no checksum covers come from the bytes that are given.
+
+    A checkpoint stores nBackfill beside an unchanged header, and a reader stores its mark.
+    """
     before = parse_index_header(real_header)
     after = parse_index_header(real_header[:96] + struct.pack("=2I", 2, 7) + real_header[104:])
     assert before is not None
@@ -86,7 +89,7 @@ def test_agrees_with_another_sqlite(tmp_path: Path) -> None:
 
 
 def test_big_endian_checksums(tmp_path: Path) -> None:
-    """After recovery of a WAL with big-endian checksums the wal-index says so, and still agrees with it."""
+    """After recovery of a WAL with big-endian checksums the wal-index says so, and still agrees with the WAL."""
     path = tmp_path / "app.db"
     with wal_database(path, 4096) as connection:
         insert(connection, commits=3)
@@ -141,13 +144,13 @@ def test_recovered_empty_wal(tmp_path: Path) -> None:
 
 
 def test_every_prefix(real_header: bytes) -> None:
-    """A wal-index that is too short says nothing; more than the header does not matter."""
+    """A wal-index that is too short says nothing. Bytes after the header make no difference."""
     assert all(parse_index_header(real_header[:length]) is None for length in range(WALINDEX_READ_SIZE))
     assert parse_index_header(real_header + bytes(1000)) == parse_index_header(real_header)
 
 
 def test_every_bit_flip(real_header: bytes) -> None:
-    """A flipped bit in either copy is noticed; after them it changes the checkpoint's numbers at most."""
+    """A flipped bit in either copy is noticed. A flipped bit after them changes at most the checkpoint's numbers."""
     real = parse_index_header(real_header)
     assert real is not None
     for bit in range(WALINDEX_READ_SIZE * 8):
@@ -163,7 +166,7 @@ def test_every_bit_flip(real_header: bytes) -> None:
 
 
 def test_same_bit_flipped_in_both_copies(real_header: bytes) -> None:
-    """Equal copies are not enough: the checksum must fit."""
+    """Two equal copies are not enough, because the checksum must fit, too."""
     for bit in range(48 * 8):
         flipped = bytearray(real_header)
         flipped[bit // 8] ^= 1 << bit % 8
@@ -173,7 +176,9 @@ def test_same_bit_flipped_in_both_copies(real_header: bytes) -> None:
 
 @pytest.mark.parametrize(("offset", "value"), [(0, 3007001), (12, 0), (14, 513), (14, 3)])
 def test_sound_but_not_ours(real_header: bytes, offset: int, value: int) -> None:
-    """Another version, a header not initialised, an impossible page size: refused though they add up."""
+    """A header of another version, an uninitialised one, or one with an impossible page size is refused though its
+    checksum fits.
+    """
     copy = bytearray(real_header[:40])
     struct.pack_into({0: "=I", 12: "=B", 14: "=H"}[offset], copy, offset, value)
     chain = reference_checksum(bytes(copy), (0, 0), big_endian=sys.byteorder == "big")
@@ -183,13 +188,13 @@ def test_sound_but_not_ours(real_header: bytes, offset: int, value: int) -> None
 
 @given(data=st.binary(min_size=100, max_size=200))
 def test_random_bytes(data: bytes) -> None:
-    """Random bytes are no wal-index header, not even twice the same."""
+    """Random bytes are no wal-index header, even if both copies are equal."""
     assert parse_index_header(data) is None
     assert parse_index_header(data[:48] * 2 + data) is None
 
 
 @pytest.mark.parametrize("page_size", [512, 4096, 65536])
 def test_formatted_header_is_read_back(page_size: int) -> None:
-    """Two copies of what was formatted parse as it."""
+    """Two copies of a formatted header are parsed to the same values."""
     header = IndexHeader(7, False, page_size, 12, 34, (5, 6), (0x01020304, 0xFFFFFFFF), 0, (0, 0, 0, 0, 0))
     assert parse_index_header(format_index_header(header) * 2 + bytes(40)) == header

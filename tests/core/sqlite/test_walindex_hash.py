@@ -1,4 +1,4 @@
-"""The wal-index's hash tables as we fill them are those that SQLite finds pages by."""
+"""Tests of the wal-index's hash tables: SQLite finds pages by those that we fill."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FIRST = 4062
 
 
 def add_frames(index: memoryview, first: int, page_numbers: list[int]) -> None:
-    """Enter frames from ``first`` on into an index that has all blocks for them."""
+    """Add frames from ``first`` on to an index that has all blocks for them."""
     at = 0
     for block, start, count in pieces_of(first, len(page_numbers)):
         view = index[block * BLOCK_BYTES : (block + 1) * BLOCK_BYTES]
@@ -35,7 +35,7 @@ def test_blocks(frame: int, blocks: int) -> None:
 
 @pytest.mark.parametrize("rows", [10, 9000])
 def test_index_is_the_one_that_sqlite_makes(tmp_path: Path, rows: int) -> None:
-    """The same frames, entered by us, give the same bytes after the header."""
+    """If we enter the same frames, the bytes after the header are those that SQLite writes."""
     path = tmp_path / "app.db"
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute(f"PRAGMA page_size = {PAGE_SIZES[0]}")
@@ -61,7 +61,7 @@ def test_index_is_the_one_that_sqlite_makes(tmp_path: Path, rows: int) -> None:
 
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=60), st.lists(st.integers(1, 40), max_size=60))
 def test_what_a_dead_writer_left_is_removed(kept: list[int], lost: list[int]) -> None:
-    """Entries past the last commit are as if they had never been, also where a block ends."""
+    """Entries past the last commit are removed without a trace, also at the end of a block."""
     for start in (1, FIRST - 20):
         with_rest, clean = bytearray(2 * BLOCK_BYTES), bytearray(2 * BLOCK_BYTES)
         add_frames(memoryview(with_rest), start, lost)
@@ -75,7 +75,7 @@ def test_what_a_dead_writer_left_is_removed(kept: list[int], lost: list[int]) ->
 
 
 def _pages(index: bytearray, upto: int) -> list[list[int]]:
-    """For each page the frames up to ``upto`` that a reader finds."""
+    """Return for each page the frames up to ``upto`` that a reader finds."""
     found = []
     for page in range(1, 41):
         frames = []

@@ -1,4 +1,4 @@
-"""The object of a base: ranges, parts, padding."""
+"""Tests of the object of a base: ranges, parts, padding."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def pack(contents: list[bytes], part_size: int) -> list[PackedPart]:
 
 
 def pack_as_wanted(raw: bytes, shape: Shape, *, filler_unit: int = FILLER_UNIT) -> list[PackedPart]:
-    """As a base is: each range of the length that the packer asks for."""
+    """Pack a file as a base does: each range has the length that the packer asks for."""
     packer, parts = Packer(shape, COMPRESSOR, filler_unit=filler_unit), list[PackedPart | None]()
     while packer.reached < len(raw):
         parts.append(packer.add(raw[packer.reached : packer.reached + packer.wanted()]))
@@ -75,7 +75,7 @@ def pack_as_wanted(raw: bytes, shape: Shape, *, filler_unit: int = FILLER_UNIT) 
 def test_ranges_that_fill_up_a_part_make_no_more_parts_than_whole_ones_might(
     seed: int, count: int, in_a_part: int, kinds: list[float]
 ) -> None:
-    """Whatever compresses how well: the parts cover the file, and each but the last holds what it has to."""
+    """However well the content compresses, the parts cover the file, and each but the last has its full size."""
     rng, size = random.Random(seed), 4096
     raw = b"".join(rng.randbytes(int(size * share)).ljust(size, b"x") for share in rng.choices(kinds, k=count))
     shape = Shape(len(raw), size, in_a_part * (size + size // 128 + 512) + 8)
@@ -86,7 +86,7 @@ def test_ranges_that_fill_up_a_part_make_no_more_parts_than_whole_ones_might(
 
 
 def test_a_part_is_filled_up_with_a_shorter_range() -> None:
-    """Of a content that compresses evenly, next to nothing of a part is padding."""
+    """If content compresses evenly, almost nothing of a part is padding."""
     rng = random.Random(3)
     raw = b"".join(rng.randbytes(512) + bytes(512) for _ in range(24 << 10))
     shape = shape_of(len(raw))
@@ -99,7 +99,7 @@ def test_a_part_is_filled_up_with_a_shorter_range() -> None:
 
 
 def test_a_part_is_filled_up_where_the_content_changes() -> None:
-    """A range that does not fit shows what would: no part is left half empty."""
+    """A range that does not fit shows how much would, so no part stays half empty."""
     rng = random.Random(4)
     raw = b"".join(rng.randbytes(8 * MIB) if drain % 2 else b"as ever, " * MIB for drain in range(6))
     parts = pack_as_wanted(raw, shape_of(len(raw)))
@@ -130,7 +130,7 @@ def test_all_parts_but_the_last_have_one_size_and_every_range_is_where_it_is_sai
 
 
 def test_a_part_that_is_read_again_is_padded_to_its_size_or_refused() -> None:
-    """A part keeps its size whatever its pages compress to by then; one that outgrew it says so."""
+    """A part keeps its size whatever its pages compress to by then. If they no longer fit, this is reported."""
     part = whole_body([bytes(1000)], COMPRESSOR)
     padded = part.padded(500)
     assert padded is not None
@@ -142,7 +142,7 @@ def test_a_part_that_is_read_again_is_padded_to_its_size_or_refused() -> None:
 
 
 def test_an_empty_file_has_a_body_all_the_same() -> None:
-    """A database that was never checkpointed may be empty: its base is an empty zstd frame."""
+    """A database that was never checkpointed may be empty. Its base is then an empty zstd frame."""
     part = whole_body([], COMPRESSOR)
     assert part.ranges == ()
     assert zstd.decompress(part.body) == b""

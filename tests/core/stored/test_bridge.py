@@ -1,4 +1,4 @@
-"""What a bridge says of itself comes back from its bytes, and damage to them is found."""
+"""Tests of the span of a bridge: it comes back from its bytes, and damage to them is found."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ times = st.integers(0, TIME_MS_MAX)
 
 @st.composite
 def bridge_spans(draw: st.DrawFn) -> BridgeSpan:
-    """Any span that contradicts nothing."""
+    """Return any span that does not contradict itself."""
     pairs = sorted([(draw(epochs), draw(u32)), (draw(epochs), draw(u32))])
     suspect = SuspectSpan(*pairs[0], draw(times), draw(st.integers(1, 2**32 - 1))) if draw(st.booleans()) else None
     texts = st.characters(exclude_categories=["C", "Z"]) | st.just(" ")
@@ -45,7 +45,7 @@ def test_format_and_parse_are_inverse(span: BridgeSpan) -> None:
 
 @given(bridge_spans(), st.data())
 def test_every_cut_is_found(span: BridgeSpan, data: st.DataObject) -> None:
-    """Bytes that end too early or too late are no span."""
+    """Bytes that end too early or too late are not parsed as a span."""
     whole = format_bridge(span)
     cut = data.draw(st.integers(0, len(whole) - 1))
     for body in (whole[:cut], whole + b"\0"):
@@ -54,7 +54,7 @@ def test_every_cut_is_found(span: BridgeSpan, data: st.DataObject) -> None:
 
 
 def test_every_flipped_bit_is_another_span_or_an_error() -> None:
-    """No two texts mean the same; the CRC of the trailer around it finds the rest."""
+    """No two texts mean the same span. The CRC of the trailer around it finds the flips that give another span."""
     span = BridgeSpan(7, 512, NOON_MS, "gap", "3 transactions were überschrieben", SuspectSpan(6, 1, NOON_MS - 1, 4))
     whole = format_bridge(span)
     for bit in range(len(whole) * 8):
@@ -70,7 +70,7 @@ def test_every_flipped_bit_is_another_span_or_an_error() -> None:
 
 @given(st.binary(max_size=200))
 def test_random_bytes_have_an_answer(data: bytes) -> None:
-    """Any bytes are a span or an error, and nothing else is raised."""
+    """Random bytes are parsed as a span or refused with an error of our own."""
     try:
         span = parse_bridge(data)
     except CorruptError:
@@ -79,7 +79,7 @@ def test_random_bytes_have_an_answer(data: bytes) -> None:
 
 
 def test_texts_that_are_too_long_are_cut_between_letters() -> None:
-    """A reason of any length can be stored; what is left of it is text."""
+    """A reason of any length can be stored, and what remains of it is valid text."""
     span = parse_bridge(format_bridge(BridgeSpan(1, 0, 0, "k" * 999, "x" + "ü" * 999 + "\udcff")))
     assert (span.kind, span.reason) == ("k" * KIND_BYTES_MAX, "x" + "ü" * ((REASON_BYTES_MAX - 1) // 2))
     assert parse_bridge(format_bridge(BridgeSpan(1, 0, 0, "", "a\udcffb"))).reason == "a?b"
@@ -97,6 +97,8 @@ def test_texts_that_are_too_long_are_cut_between_letters() -> None:
     ],
 )
 def test_what_contradicts_itself_is_never_written(span: BridgeSpan) -> None:
-    """Positions without an epoch, times that are none, and a suspect span that begins late or holds no page."""
+    """Positions without an epoch, impossible times, and a suspect span that begins late or holds no page are never
+    written.
+    """
     with pytest.raises(AssertionError):
         format_bridge(span)

@@ -1,4 +1,4 @@
-"""An epoch built from many incarnations is one WAL that SQLite takes whole."""
+"""Tests of epochs: one that was built from many incarnations is one WAL that SQLite reads whole."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_sqlite_takes_many_incarnations_as_one_wal(tmp_path: Path, page_size: in
 
 
 def test_header_is_the_epochs(tmp_path: Path) -> None:
-    """The header holds the number of the epoch and its salts, and checksums over little-endian words."""
+    """The header holds the epoch's number and salts, and its checksums are over little-endian words."""
     data, stamp = begin_stamp(65536, 7, SALTS)
     header = parse_wal_header(data)
     assert header is not None
@@ -66,7 +66,7 @@ def source(tmp_path: Path) -> Frames:
 
 
 def after(frames: Frames, cut: int) -> Frames:
-    """The frames after ``cut``, as a second look would read them."""
+    """Return the frames after ``cut``, as a second look would read them."""
     salt1, salt2 = struct.unpack_from(">2I", frames.data, 8)
     chain = frames.chain_after(cut, (0, 0))
     if cut == 0:
@@ -85,7 +85,7 @@ def test_only_salts_and_checksums_change(source: Frames) -> None:
 
 
 def test_the_cut_into_pieces_does_not_show(source: Frames) -> None:
-    """Frames stamped in two pieces, one of them maybe empty, give the bytes and stamp of all at once."""
+    """Frames that are stamped in two pieces, one of them perhaps empty, give the same bytes and stamp as in one."""
     _, start = begin_stamp(512, 1, SALTS)
     for cut in range(source.count + 1):
         head, middle = restamp(source.upto(cut), start)
@@ -94,7 +94,7 @@ def test_the_cut_into_pieces_does_not_show(source: Frames) -> None:
 
 
 def test_same_frames_same_bytes(source: Frames) -> None:
-    """Stamping is repeatable, and leaves the source frames alone."""
+    """Stamping the same frames again gives the same bytes, and does not change the source frames."""
     before = bytes(source.data)
     _, start = begin_stamp(512, 1, SALTS)
     assert restamp(source, start) == restamp(source, start)

@@ -55,7 +55,7 @@ def test_parse_is_the_inverse_of_format(key: Key) -> None:
 
 @given(keys(), st.integers(0, 300), st.characters(min_codepoint=32, max_codepoint=126))
 def test_a_changed_letter_is_another_key_or_none(key: Key, at: int, letter: str) -> None:
-    """No text is taken for a key that would be written differently."""
+    """No changed text is read as a key, unless it is how that key is written."""
     text = format_key(key)
     changed = text[: at % len(text)] + letter + text[at % len(text) + 1 :]
     parsed = parse_key(changed)
@@ -63,7 +63,7 @@ def test_a_changed_letter_is_another_key_or_none(key: Key, at: int, letter: str)
 
 
 def test_texts_are_those_of_the_design() -> None:
-    """The names are in the design; tools and people rely on them."""
+    """The names are documented, and tools and people rely on them."""
     base = BaseKey(G, 7, 0x2A, "0badcafe")
     texts: dict[Key, str] = {
         SegmentKey(
@@ -109,7 +109,7 @@ def test_texts_are_those_of_the_design() -> None:
     ],
 )
 def test_what_does_not_fit_is_foreign(text: str) -> None:
-    """A key that breaks a rule of the grammar is nobody's."""
+    """A key that breaks a rule of the grammar is foreign."""
     assert parse_key(text) is None
 
 
@@ -122,7 +122,7 @@ def test_segments_sort_like_positions(pairs: list[tuple[int, int]]) -> None:
 
 @given(epochs, epochs)
 def test_listing_after_begins_with_the_epoch(epoch: int, other: int) -> None:
-    """``before_epoch`` lets through that epoch and later ones, and no earlier one."""
+    """A listing after ``before_epoch`` has that epoch and later ones, and no earlier one."""
     folder = wal_folder(G)
     text = format_key(SegmentKey(G, other, 2, 3, 0))
     assert (text > before_epoch(folder, epoch)) == (other >= epoch)
@@ -130,7 +130,7 @@ def test_listing_after_begins_with_the_epoch(epoch: int, other: int) -> None:
 
 @pytest.mark.parametrize("name", ["app", "srv/app.db", "a" * 255, "ä/ö", "a b/c.d"])
 def test_good_names_pass(name: str) -> None:
-    """Any path without oddities is a name."""
+    """Any ordinary path is a good name."""
     check_name(name, "hosts/web-1")
 
 
@@ -152,18 +152,18 @@ def test_good_names_pass(name: str) -> None:
     ],
 )
 def test_bad_names_are_refused_with_the_reason(name: str, fault: str) -> None:
-    """What can't be a folder of a replica is a usage error that says why."""
+    """A name that can't be a folder of a replica is a usage error that gives the reason."""
     with pytest.raises(UsageError, match=fault):
         check_name(name, "pr" if len(name) > 800 else "")
 
 
 def test_default_name_is_the_path_without_its_slash() -> None:
-    """A database without a name is called as its path."""
+    """A database without a configured name is named by its path."""
     assert default_name("/var/lib/app/app.db") == "var/lib/app/app.db"
 
 
 def test_keys_lie_in_the_databases_folder() -> None:
-    """Or in the storage's root, if that is the folder."""
+    """Keys lie in the database's folder, or in the storage's root if that is the folder."""
     assert folder_key("a/b", "owner.json") == "a/b/owner.json"
     assert folder_key("", "owner.json") == "owner.json"
     assert (folder_key("a", ""), folder_key("", "")) == ("a/", "")

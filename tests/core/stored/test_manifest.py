@@ -1,4 +1,4 @@
-"""Manifests: format and parse are inverse; damage of any kind is CorruptError."""
+"""Tests of manifests: format and parse are inverse, and damage of any kind is CorruptError."""
 
 from __future__ import annotations
 
@@ -79,13 +79,13 @@ def test_every_cut_and_every_flip_is_noticed() -> None:
     ]
     for other in damaged:
         try:
-            assert parse_manifest(other) == EXAMPLE  # a bit of the frame header that means nothing
+            assert parse_manifest(other) == EXAMPLE  # bits of the frame header that have no meaning
         except CorruptError:
             continue
 
 
 def test_newer_format_is_said_to_be_newer() -> None:
-    """A reader does not guess at what it does not know."""
+    """A reader reports a newer format as newer, and does not guess at it."""
     with pytest.raises(CorruptError, match="format 3 is newer than 2"):
         parse_manifest(format_manifest(replace(EXAMPLE, format_version=3)))
 
@@ -119,7 +119,7 @@ def test_contradictions_are_named(change: dict[str, Any], fault: str) -> None:
     ],
 )
 def test_fields_of_another_kind_are_refused(change: dict[str, Any]) -> None:
-    """Types are checked, whatever the JSON holds."""
+    """Fields of another type are refused, whatever the JSON holds."""
     fields = json.loads(zstd.decompress(format_manifest(EXAMPLE))) | change
     with pytest.raises(CorruptError, match="read base manifest"):
         parse_manifest(zstd.compress(json.dumps(fields).encode()))
@@ -127,14 +127,14 @@ def test_fields_of_another_kind_are_refused(change: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("body", [b"", b"{}", zstd.compress(b"[]"), zstd.compress(b"\xff"), zstd.compress(b"{}") * 2])
 def test_other_bodies_are_refused(body: bytes) -> None:
-    """What is not one zstd frame around a JSON object is no manifest."""
+    """A body that is not one zstd frame around a JSON object is no manifest."""
     with pytest.raises(CorruptError, match="read base manifest"):
         parse_manifest(body)
 
 
 @pytest.mark.parametrize("checksum", [range_checksum(b"onetwo"), hashlib.sha256(b"onetwo").hexdigest()[:32]])
 def test_a_range_is_compared_with_its_checksum_of_either_format(checksum: str) -> None:
-    """A base that was begun by an older walsyncd has both kinds."""
+    """A base that an older walsyncd began has checksums of both kinds."""
     for pieces, fits in (([b"one", b"two"], True), ([b"onetwo"], True), ([b"one"], False), ([b"one", b"twp"], False)):
         digest = RangeDigest(checksum)
         for piece in pieces:
@@ -144,7 +144,7 @@ def test_a_range_is_compared_with_its_checksum_of_either_format(checksum: str) -
 
 @pytest.mark.parametrize("checksum", ["", "0", range_checksum(b"")[:-1], range_checksum(b"") + "0"])
 def test_a_checksum_that_is_none_fits_nothing(checksum: str) -> None:
-    """A part of one is not enough."""
+    """A part of a checksum is no checksum."""
     assert not RangeDigest(checksum).fits()
 
 
@@ -167,7 +167,7 @@ def packed(text: str) -> bytes:
     ids=["lists", "objects", "digits", "surrogate", "long", "infinite", "nan", "large"],
 )
 def test_odd_json_is_corrupt(text: str) -> None:
-    """However deep, long or odd: it is damage to one object, and nothing else is raised."""
+    """Any odd JSON, however deep or long, is reported as damage to one object. No other exception is raised."""
     with pytest.raises(CorruptError):
         parse_manifest(packed(text))
 
@@ -175,14 +175,14 @@ def test_odd_json_is_corrupt(text: str) -> None:
 @pytest.mark.parametrize("field", ["page_size", "file_size", "object_size", "time_ms", "format"])
 @pytest.mark.parametrize("value", [-1, 1 << 63, 10**400, 1.5, None, [], "1", True])
 def test_absurd_numbers_are_corrupt(field: str, value: object) -> None:
-    """No size, time or version is negative, or larger than a file can be."""
+    """A size, time or version that is negative, or larger than a file can be, is corrupt."""
     fields = json.loads(zstd.decompress(format_manifest(EXAMPLE)))
     with pytest.raises(CorruptError):
         parse_manifest(packed(json.dumps(fields | {field: value})))
 
 
 def test_a_window_of_128_mib_is_refused() -> None:
-    """A few bytes can't have memory allocated that no manifest needs."""
+    """A few bytes must not make us allocate memory that no manifest needs."""
     options: dict[int, int] = {zstd.CompressionParameter.window_log: 27}
     writer = zstd.ZstdCompressor(options=options)
     with pytest.raises(CorruptError):
@@ -190,6 +190,6 @@ def test_a_window_of_128_mib_is_refused() -> None:
 
 
 def test_texts_can_be_shown() -> None:
-    """What a terminal would obey becomes a mark; the base is good anyway."""
+    """Characters that control a terminal are replaced. The base is usable anyway."""
     manifest = parse_manifest(format_manifest(replace(EXAMPLE, predecessor_end="a\x1b[2J\nb")))
     assert manifest.predecessor_end == "a?[2J?b"

@@ -1,4 +1,4 @@
-"""Moments: RFC 3339 out and in, and local times without an offset."""
+"""Tests of moments: RFC 3339 out and in, and local times without an offset."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def test_parse_is_the_inverse_of_format(time_ms: int) -> None:
 
 
 def test_texts() -> None:
-    """UTC with milliseconds for people, without punctuation for files."""
+    """A moment is UTC with milliseconds for people, and without punctuation in file names."""
     assert format_moment(1_795_344_960_007) == "2026-11-22T10:56:00.007Z"
     assert format_stamp(1_795_344_960_007) == "20261122T105600Z"
 
@@ -34,7 +34,7 @@ def test_texts() -> None:
     ],
 )
 def test_all_forms_of_rfc_3339(text: str) -> None:
-    """Any offset, either separator, any number of digits; finer than a millisecond is cut off."""
+    """Any offset, either separator and any number of digits are read. Digits below a millisecond are cut off."""
     assert moment_ms(parse_moment(text)) == 1_795_344_960_000
 
 
@@ -48,7 +48,7 @@ def test_time_without_offset_is_the_callers() -> None:
     "text", ["", "yesterday", "2026-11-22", "2026-13-22T10:56:00Z", "20261122T105600Z", "10:56:00"]
 )
 def test_other_texts_are_refused_with_an_example(text: str) -> None:
-    """What is no moment is a usage error that shows the forms."""
+    """A text that is no moment is a usage error that shows the forms."""
     with pytest.raises(UsageError, match="for example"):
         parse_moment(text)
 
@@ -65,5 +65,5 @@ def test_other_texts_are_refused_with_an_example(text: str) -> None:
     ],
 )
 def test_spans_in_two_units(span_ms: int, text: str) -> None:
-    """A span is told in its two greatest units."""
+    """A span of time is printed in its two greatest units."""
     assert format_span(span_ms) == text

@@ -1,4 +1,4 @@
-"""owner.json: its form, and who may continue a generation."""
+"""Tests of owner.json: its form, and who may continue a generation."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ words = st.text(st.characters(exclude_categories=["C", "Z"]), max_size=20)
 
 @given(st.builds(Owner, words, words, words, words, words))
 def test_format_and_parse_are_inverse(owner: Owner) -> None:
-    """Whatever the names are, as long as they can be shown."""
+    """Format and parse are inverse for all names that can be shown."""
     assert parse_owner(format_owner(owner)) == owner
 
 
 @pytest.mark.parametrize("length", range(len(format_owner(US)) - 1))
 def test_a_cut_owner_is_corrupt(length: int) -> None:
-    """No prefix of the file names somebody."""
+    """No truncated file names an owner."""
     if length < len(format_owner(US).rstrip()):
         with pytest.raises(CorruptError):
             parse_owner(format_owner(US)[:length])
@@ -36,13 +36,13 @@ def test_a_cut_owner_is_corrupt(length: int) -> None:
 
 @pytest.mark.parametrize("data", [b"[]", b"1", b'"x"', b"{}", b"\xff", b"[" * 100_000, b'{"host": ' * 9_000])
 def test_other_json_is_corrupt(data: bytes) -> None:
-    """It is not an owner, and not a crash."""
+    """Other JSON is reported as corrupt, and causes no crash."""
     with pytest.raises(CorruptError):
         parse_owner(data)
 
 
 def test_who_has_released_nothing_writes_what_older_versions_know() -> None:
-    """And they read what was released, without that."""
+    """An owner that has released nothing has only the fields that older versions know."""
     assert set(json.loads(format_owner(US))) == {"host", "machine_id", "run_id", "since"}
     assert set(json.loads(format_owner(replace(US, released=NOW)))) > {"host", "machine_id", "run_id", "since"}
 
@@ -62,7 +62,10 @@ def test_who_has_released_nothing_writes_what_older_versions_know() -> None:
 def test_what_another_daemon_left_may_be_continued(
     released: str, runs: list[str], in_bucket: list[str], expected: bool
 ) -> None:
-    """If it is the newest generation. What this journal's own runs left is in the journal, or ended for a reason."""
+    """Another daemon's newest generation may be continued.
+
+    What this journal's own runs left is in the journal, or ended for a reason.
+    """
     seen = replace(US, released=released)
     for is_known in (False, True):
         found = may_be_continued(seen, machine_ids={"machine-2"}, runs=runs, in_bucket=in_bucket, is_known=is_known)
@@ -82,14 +85,14 @@ def test_what_another_daemon_left_may_be_continued(
 def test_a_journal_that_knows_the_database_continues_only_what_another_machine_left(
     machine_id: str, is_known: bool, expected: bool
 ) -> None:
-    """Otherwise the journal may be a copy, or of yesterday."""
+    """Anything else may mean that the journal is a copy, or an old version of itself."""
     seen, ids = replace(US, released=NOW), {machine_id}
     found = may_be_continued(seen, machine_ids=ids, runs=["run-2"], in_bucket=[NOW], is_known=is_known)
     assert found is expected
 
 
 def test_keys_of_a_later_version_are_passed_over() -> None:
-    """They can be added without a new format."""
+    """Unknown keys are ignored, so keys can be added without a new format."""
     assert parse_owner(json.dumps({**json.loads(format_owner(US)), "later": 1}).encode()) == US
 
 
@@ -111,7 +114,10 @@ def test_keys_of_a_later_version_are_passed_over() -> None:
 def test_who_may_continue_a_generation(
     seen: Owner | None, was_stored: bool, in_bucket: list[str], expected: str
 ) -> None:
-    """Ours continues; one that nobody can have written to begins; everything else is lost, and says to whom."""
+    """Our own generation continues.
+
+    One that nobody can have written to begins. Every other one is lost, and the owner is named.
+    """
     reason = lost_reason(
         seen, machine_ids={"machine-1"}, runs={"run-1"}, generation=NOW, was_stored=was_stored, in_bucket=in_bucket
     )
@@ -131,14 +137,14 @@ def test_who_may_continue_a_generation(
     ],
 )
 def test_a_machine_is_asked_for_only_where_both_have_an_id(seen: str, ours: set[str], *, is_known: bool) -> None:
-    """A container's host name is another one each time, so there the run id alone decides."""
+    """The host name of a container changes each time, so without machine ids the run id alone decides."""
     assert is_ours(Owner("web-1", seen, "run-1", US.since), machine_ids=ours, runs={"run-1"}) == is_known
     assert not is_ours(Owner("web-1", seen, "run-9", US.since), machine_ids=ours, runs={"run-1"})
 
 
 @pytest.mark.parametrize("host", ["\x1b[2J", "a\nb", "\ud800", 7, ["x"], "x" * 9000])
 def test_what_a_terminal_would_obey_names_nobody(host: object) -> None:
-    """Whoever can write to the bucket can't write to the terminal of those who read it."""
+    """Whoever can write to the bucket must not be able to control the terminal of those who read it."""
     fields = {"host": host, "machine_id": "m", "run_id": "r", "since": "s"}
     with pytest.raises(CorruptError):
         parse_owner(json.dumps(fields).encode())

@@ -1,4 +1,4 @@
-"""Positions and generation ids."""
+"""Tests of positions and generation ids."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_a_position_comes_back_from_its_text(moment: datetime, entropy: int, epo
 
 @given(st.lists(st.builds(Position, st.just("20261122T105600Z-3f9c1a2b"), u32, u32)))
 def test_positions_sort_as_text_as_they_sort_as_values(positions: list[Position]) -> None:
-    """So does every listing of keys."""
+    """Positions sort as text as they sort as values, so listings of keys are in order, too."""
     assert sorted(map(str, positions)) == [str(position) for position in sorted(positions)]
 
 
@@ -33,7 +33,7 @@ def test_positions_sort_as_text_as_they_sort_as_values(positions: list[Position]
 def test_a_new_id_is_greater_than_every_known_one_whatever_the_clock_says(
     now: datetime, then: datetime, one: int, other: int
 ) -> None:
-    """Also when the clock went back, or stands still."""
+    """This holds also if the clock went back, or does not move."""
     known = new_generation(then, one)
     fresh = new_generation(now, other, known=known)
     assert fresh > known
@@ -41,7 +41,7 @@ def test_a_new_id_is_greater_than_every_known_one_whatever_the_clock_says(
 
 
 def test_an_id_shows_its_beginning_in_utc() -> None:
-    """Whatever zone the clock was read in."""
+    """The id shows UTC, whatever time zone the clock was read in."""
     local = NOW.astimezone(timezone(timedelta(hours=5)))
     assert new_generation(local, 0x3F9C1A2B) == "20261122T105600Z-3f9c1a2b"
     assert generation_time("20261122T105600Z-3f9c1a2b") == NOW.replace(microsecond=0)
@@ -52,7 +52,7 @@ def test_an_id_shows_its_beginning_in_utc() -> None:
     ["", "20261122T105600Z-3f9c1a2b", "20261122T105600Z-3f9c1a2b/1/2", "20261122T105600Z-3f9c1a2b/00000001/0000002A"],
 )
 def test_what_is_no_position_is_refused_with_an_example(text: str) -> None:
-    """The message names the text, the hint the form."""
+    """The message names the text, and the hint shows the form."""
     with pytest.raises(UsageError, match="is not GENERATION/EPOCH/FRAME") as refused:
         parse_position(text)
     assert repr(text) in refused.value.message
@@ -73,7 +73,7 @@ def test_what_is_no_position_is_refused_with_an_example(text: str) -> None:
     ],
 )
 def test_what_has_no_date_of_ours_is_no_generation(text: str) -> None:
-    """Such a name can be in any bucket: it is foreign, and asking for its time raises nothing."""
+    """Such a name can be in any bucket. It is foreign, and asking for its time raises nothing."""
     assert not is_generation(text)
     assert generation_time(text).tzinfo is UTC
     with pytest.raises(UsageError):
@@ -81,7 +81,7 @@ def test_what_has_no_date_of_ours_is_no_generation(text: str) -> None:
 
 
 def test_no_id_follows_the_last_one() -> None:
-    """Whoever plants it hears of it, and no other database does."""
+    """Nothing can follow the greatest possible id. Only the database whose replica has it reports that."""
     with pytest.raises(RefusedError, match="no later id can be made"):
         new_generation(NOW, 1, known="22851231T000000Z-00000000")
     assert is_generation(new_generation(NOW, 1, known="22851230T235959Z-ffffffff"))

@@ -1,4 +1,4 @@
-"""Bodies of segments decompress to the WAL by any zstd, and damage to them is reported."""
+"""Tests of the bodies of segments: any zstd decompresses them to the WAL, and damage to them is reported."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def bridge_trailers(draw: st.DrawFn) -> Trailer:
 
 
 def plain(first: int, last: int) -> Trailer:
-    """A trailer of epoch 1 whose chains are made up but continue from one to the next."""
+    """Return a trailer of epoch 1 whose chains are made up but continue from one to the next."""
     return Trailer(1, first, last, (first - 1, 0), (last, 0), (Commit(last, NOON_MS + last),))
 
 
@@ -70,12 +70,12 @@ def decoded(body: bytes) -> tuple[bytes, list[Trailer]]:
 
 
 def unpacked(body: bytes) -> bytes:
-    """What the zstd program makes of it."""
+    """Return what the zstd program unpacks from ``body``."""
     return subprocess.run(["/usr/bin/zstd", "-dc"], input=body, capture_output=True, check=True).stdout
 
 
 def bridge() -> Trailer:
-    """The trailer of a bridge of epoch 1 that takes the place of frames 1 to 3 of ``plain``."""
+    """Return the trailer of a bridge of epoch 1 that takes the place of frames 1 to 3 of ``plain``."""
     span = BridgeSpan(1, 0, NOON_MS, "restart", "the daemon was stopped", SuspectSpan(1, 0, NOON_MS - 9, 2))
     return replace(plain(1, 3), bridge=span)
 
@@ -88,7 +88,7 @@ def two_parts(request: pytest.FixtureRequest) -> bytes:
 
 
 def test_by_hand(tmp_path: Path) -> None:
-    """`zstd -dc` of the bodies put together is the WAL, and SQLite takes it."""
+    """If `zstd -dc` unpacks the concatenated bodies, the result is the WAL, and SQLite accepts it."""
     path = tmp_path / "app.db"
     with wal_database(path, 4096) as connection:
         base = path.read_bytes()
@@ -121,7 +121,7 @@ def chains_of(wal: bytes) -> list[tuple[int, int]]:
 
 @given(trailer=trailers() | bridge_trailers())
 def test_trailer_format_and_parse_are_inverse(trailer: Trailer) -> None:
-    """What is formatted is parsed back, and is a skippable frame that says its length."""
+    """A formatted trailer is parsed back, and is a skippable frame that states its length."""
     data = format_trailer(trailer)
     assert struct.unpack_from("<2I", data) == (0x184D2A5E, len(data) - 8)
     assert parse_trailer(data) == trailer
@@ -129,7 +129,10 @@ def test_trailer_format_and_parse_are_inverse(trailer: Trailer) -> None:
 
 @given(content=st.binary(max_size=200), trailer=trailers() | bridge_trailers(), cut=st.integers(0, 400))
 def test_the_last_trailer_is_found_from_the_end(content: bytes, trailer: Trailer, cut: int) -> None:
-    """Whatever is before it, also the magic number itself; None if it is not all there."""
+    """The last trailer is found whatever comes before it, even the magic number itself.
+
+    The result is None if a part of it is missing.
+    """
     own = format_trailer(trailer)
     body = content + own[:4] + content + own
     tail = body[cut:]
@@ -138,7 +141,7 @@ def test_the_last_trailer_is_found_from_the_end(content: bytes, trailer: Trailer
 
 @given(content=st.binary(max_size=5000), trailer=trailers(), sizes=st.lists(st.integers(1, 999), min_size=1))
 def test_body_and_its_parts(content: bytes, trailer: Trailer, sizes: list[int]) -> None:
-    """Written whole or in pieces, a body gives back its content and trailer, to us and in any blocks."""
+    """Written whole or in pieces, a body gives back its content and trailer, whether it is read whole or in blocks."""
     writer = SegmentWriter()
     pieces = bytearray()
     for at in range(0, len(content), sizes[0]):
@@ -149,7 +152,7 @@ def test_body_and_its_parts(content: bytes, trailer: Trailer, sizes: list[int]) 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 100, 10_000])
 def test_blocks_of_any_size(two_parts: bytes, size: int) -> None:
-    """A body that comes byte by byte, with empty blocks between, says the same as one that comes whole."""
+    """A body that comes byte by byte, with empty blocks between, is read like one that comes whole."""
     blocks = [two_parts[at : at + size] for at in range(0, len(two_parts), size)]
     spaced = [piece for block in blocks for piece in (b"", block)]
     items = list(decode_body(spaced))
@@ -175,7 +178,7 @@ def test_every_truncation(two_parts: bytes) -> None:
 
 
 def legal_end(body: bytes) -> int:
-    """Where the first part, of frames 1 to 3, ends."""
+    """Return where the first part, of frames 1 to 3, ends."""
     trailer = format_trailer(decoded(body)[1][0])
     return body.index(trailer) + len(trailer)
 
@@ -203,7 +206,7 @@ def test_random_bytes(data: bytes) -> None:
 
 @given(data=st.binary(max_size=100))
 def test_random_trailers(data: bytes) -> None:
-    """Random bytes are no trailer, though magic, length and signature fit."""
+    """Random bytes are no trailer, even if magic, length and signature fit."""
     head = struct.pack("<2I", 0x184D2A5E, len(data) + 4)
     for body in (data, head + b"WSG1" + data, head + b"WSG2" + data):
         with pytest.raises(CorruptError, match="parse segment trailer"):
@@ -211,7 +214,7 @@ def test_random_trailers(data: bytes) -> None:
 
 
 def test_memory_is_bounded() -> None:
-    """A body of 40 MiB comes in pieces of at most 1 MiB, and is asked for only as far as it is needed."""
+    """A body of 40 MiB is returned in pieces of at most 1 MiB, and is read only as far as needed."""
     content = bytes(40 * 1024 * 1024)
     noise = random.Random(2).randbytes(300_000)
     body = encode_segment(content, plain(1, 9)) + encode_segment(noise, plain(10, 11))
@@ -245,7 +248,7 @@ def test_window_is_bounded() -> None:
 
 
 def test_empty_body() -> None:
-    """A body has at least one part."""
+    """A body without any part is corrupt."""
     with pytest.raises(CorruptError, match="ends at byte 0"):
         decoded(b"")
 
@@ -268,7 +271,7 @@ def test_parts_that_do_not_adjoin(second: Trailer) -> None:
 
 
 def test_content_without_trailer() -> None:
-    """A zstd frame needs its trailer; two in a row, or another skippable frame, are no body."""
+    """A zstd frame needs its trailer. Two trailers in a row, or another skippable frame, make a body corrupt."""
     frame = zstd.compress(b"content", options={zstd.CompressionParameter.checksum_flag: 1})
     for rest in (frame, struct.pack("<2I", 0x184D2A50, 0) + frame):
         with pytest.raises(CorruptError, match=f"no trailer at byte {len(frame)}"):
@@ -302,7 +305,9 @@ def test_unknown_form_of_trailer() -> None:
     ],
 )
 def test_trailer_that_contradicts_itself(trailer: Trailer) -> None:
-    """Frames from 0 or backwards, commits outside or out of order, falling times and odd bridges are never written."""
+    """A trailer with frames from 0 or backwards, commits outside or out of order, falling times, or an odd bridge is
+    never written.
+    """
     with pytest.raises(AssertionError):
         format_trailer(trailer)
 
@@ -319,7 +324,7 @@ def test_a_bridge_adds_its_span_after_the_commit() -> None:
 
 
 def test_trailers_without_a_bridge_are_as_they_always_were() -> None:
-    """The bytes that the first release wrote, so old objects stay readable."""
+    """The bytes are those that the first release wrote, so old objects stay readable."""
     old = bytes.fromhex(
         "5e2a4d18340000005753473107000000020000000300000001000000020000000300000004000000"
         "010000000300000000262d27a20100002d389ab0"

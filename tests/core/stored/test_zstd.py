@@ -1,4 +1,4 @@
-"""The zstd of this Python."""
+"""Tests of the zstd module of this Python."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from walsyncd.core.stored.zstd import zstd
 
 
 def test_it_is_the_format_of_the_zstd_program() -> None:
-    """What it packs the program unpacks, and the other way round."""
+    """The zstd program unpacks what the module packs, and the other way round."""
     content = bytes(range(256)) * 100
     unpacked = subprocess.run(["zstd", "-dc"], input=zstd.compress(content), capture_output=True, check=True)
     packed = subprocess.run(["zstd", "-c"], input=content, capture_output=True, check=True)
