@@ -16,7 +16,7 @@ from walsyncd.file_calls import FILE_CALLS, FileCall
 def test_a_file_that_hangs_is_left_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Nothing is printed: the result of a command is its own."""
+    """Nothing is printed, because the caller uses the result."""
     monkeypatch.setattr(hang_watch, "LOOK_S", 0.02)
     answers = threading.Event()
 
@@ -46,7 +46,10 @@ def test_a_file_that_hangs_is_left_out(
 
 
 def test_what_is_in_a_folder_that_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The error says what was to be done there, and that nothing more is tried there; no daemon can be asked there."""
+    """The error says what was to be done there, and that nothing more is tried there.
+
+    No daemon in that folder can be asked.
+    """
     monkeypatch.setattr(hang_watch, "LOOK_S", 0.02)
     answers = threading.Event()
     try:

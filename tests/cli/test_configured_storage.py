@@ -9,13 +9,16 @@ from walsyncd.config import StorageSettings
 
 
 def test_a_folder_is_opened(tmp_path: Path) -> None:
-    """file:// is the embedded default."""
+    """A file:
+
+    URL opens a folder.
+    """
     storage = storage_from(StorageSettings(url=f"file://{tmp_path}"))
     assert isinstance(storage, DirectoryStorage)
 
 
 def test_a_bucket_gets_every_setting(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What was configured arrives, and nothing is asked of the network."""
+    """All settings reach the storage, and no request is made."""
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     storage = storage_from(
         StorageSettings(

@@ -1,4 +1,4 @@
-"""Talking to a daemon, or to none."""
+"""Tests of talking to a daemon, or to none."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def place(tmp_path: Path) -> Place:
 
 
 def test_without_a_daemon_the_way_out_is_named(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
-    """sync and snapshot need one; status reads the journal anyway."""
+    """sync and snapshot need a daemon, and the error says how to start one. status reads the journal anyway."""
     with wal_database(place.database()), running(place.settings("app")):
         place.sync()
     for command in (["sync"], ["snapshot", "app"]):
@@ -31,6 +31,6 @@ def test_without_a_daemon_the_way_out_is_named(place: Place, capsys: pytest.Capt
 
 
 def test_a_deadline_ends_and_none_does_not() -> None:
-    """``pause`` is False once the time is up; without a time-out it never is."""
+    """``pause`` returns False once the time is up. Without a time-out it never does."""
     assert not Deadline(0.0).pause()
     assert Deadline(None).pause()

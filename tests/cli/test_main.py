@@ -9,12 +9,12 @@ from walsyncd import __version__, cli
 from walsyncd.cli import COMMANDS, main, settings_from
 from walsyncd.errors import NothingToRestoreError, TargetError, UsageError, WalsyncdError
 
-# What takes long to import and what no help text needs.
+# modules that take long to import and that no help text needs
 HEAVY = {"boto3", "botocore", "numpy", "pydantic", "rich", "structlog", "sqlite3"}
 
 
 class _Command:
-    """Stands for a command's module and does what ``action`` does."""
+    """A command's module that does what ``action`` does."""
 
     def __init__(self, outcome: int | BaseException) -> None:
         self._outcome = outcome
@@ -37,7 +37,7 @@ def _install(monkeypatch: pytest.MonkeyPatch, outcome: int | BaseException) -> _
 
 
 def test_help_lists_every_command_with_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
-    """One screen says what there is."""
+    """One screen lists all commands."""
     assert main(["--help"]) == 0
     text = capsys.readouterr().out
     assert all(f"\n    {name} " in text for name in COMMANDS)
@@ -60,7 +60,7 @@ def test_help_is_fast() -> None:
 def test_each_commands_help_has_an_example_of_it(
     name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The example begins with the command itself; --config stands in all but the demo."""
+    """The example begins with the command itself. All but the demo have --config."""
     _install(monkeypatch, 0)
     assert main([name, "--help"]) == 0
     text = capsys.readouterr().out
@@ -86,7 +86,7 @@ def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     ],
 )
 def test_usage_errors_end_with_2(argv: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """They have the form of all errors, and a hint where the help is."""
+    """They are printed like all errors, with a hint to the help."""
     assert main(argv) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
@@ -116,7 +116,7 @@ def test_a_command_gets_its_arguments_and_gives_the_exit_code(monkeypatch: pytes
 def test_errors_are_said_once_with_their_hint(
     error: WalsyncdError, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Message and hint on stderr, the exit code from the error."""
+    """Message and hint are on stderr, and the exit code is that of the error."""
     _install(monkeypatch, error)
     assert main(["status"]) == code
     captured = capsys.readouterr()
@@ -134,14 +134,14 @@ def test_an_error_without_a_hint_is_one_line(
 
 
 def test_an_interrupt_is_no_traceback(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """Control-C ends with 130, as shells count."""
+    """Control-C ends with 130, as in shells."""
     _install(monkeypatch, KeyboardInterrupt())
     assert main(["status"]) == 130
     assert capsys.readouterr().err == ""
 
 
 def test_a_bug_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only expected errors become messages."""
+    """Only expected errors are caught."""
     _install(monkeypatch, ZeroDivisionError())
     with pytest.raises(ZeroDivisionError):
         main(["status"])
@@ -149,7 +149,7 @@ def test_a_bug_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("lines", [1, 100_000])
 def test_a_reader_that_goes_away_is_no_traceback(lines: int) -> None:
-    """``walsyncd ls | head -1``: quiet, whether the pipe breaks while printing or at the last flush."""
+    """``walsyncd ls | head -1`` ends quietly, whether the pipe breaks while printing or at the last flush."""
     script = (
         "import sys\nfrom walsyncd import cli\n"
         "class Command:\n"
@@ -171,14 +171,14 @@ def test_a_reader_that_goes_away_is_no_traceback(lines: int) -> None:
 
 
 def test_settings_come_from_the_file_that_was_named(tmp_path: Path) -> None:
-    """settings_from is what every command calls first."""
+    """Every command calls settings_from first."""
     file = tmp_path / "config.toml"
     file.write_text('[storage]\nurl = "s3://bucket"\n')
     assert settings_from(argparse.Namespace(config=file)).storage.url == "s3://bucket"
 
 
 def test_python_dash_m_is_the_same_program() -> None:
-    """For installations without the script."""
+    """It is for installations without the script."""
     result = subprocess.run([sys.executable, "-m", "walsyncd", "nonsense"], capture_output=True, text=True, check=False)
     assert result.returncode == 2
     assert result.stderr.startswith("walsyncd: ")

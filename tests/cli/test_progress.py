@@ -1,4 +1,4 @@
-"""Progress of a restore: a bar where somebody looks, a line now and then elsewhere."""
+"""Tests of the progress of a restore: a bar on a terminal, and a line now and then elsewhere."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def draft(size: int) -> BuildPlan:
 
 
 def test_what_is_over_at_once_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
-    """No line before a few seconds have passed."""
+    """No line appears before some seconds have passed."""
     with showing_progress() as progress:
         progress.begin(draft(100))
         progress.advance(100)
@@ -34,7 +34,7 @@ def test_what_is_over_at_once_says_nothing(capsys: pytest.CaptureFixture[str]) -
 
 
 def test_lines_have_rate_and_time_left(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """One every few seconds, from the start again when it is planned again."""
+    """There is a line every few seconds. After a new plan they begin again."""
     now = [1000.0]
     monkeypatch.setattr("walsyncd.cli.progress.time.monotonic", lambda: now[0])
     lines = Lines()
@@ -52,7 +52,7 @@ def test_lines_have_rate_and_time_left(capsys: pytest.CaptureFixture[str], monke
 
 
 def test_databases_are_counted(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where all are restored: how many of how many, how many have failed, and the time left."""
+    """With --all the line says how many of how many databases are restored, how many have failed, and the time left."""
     now = [1000.0]
     monkeypatch.setattr("walsyncd.cli.progress.time.monotonic", lambda: now[0])
     lines = DatabaseLines(100)
@@ -68,7 +68,7 @@ def test_databases_are_counted(capsys: pytest.CaptureFixture[str], monkeypatch: 
 
 
 def test_bar_reaches_its_end() -> None:
-    """On a terminal it shows how much of how much."""
+    """On a terminal the bar shows how much of the total is restored."""
     console = Console(file=io.StringIO(), force_terminal=True, width=80)
     with Progress(console=console) as bar:
         shown = OnTerminal(bar)

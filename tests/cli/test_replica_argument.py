@@ -1,4 +1,4 @@
-"""NAME|URL: which replica a command is about."""
+"""Tests of NAME|URL: which replica a command is about."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_url_is_told_from_a_name() -> None:
 
 
 def test_name_is_configured_or_stored(tmp_path: Path) -> None:
-    """A name is taken if an entry stands for it or storage knows it; any other is refused with the list."""
+    """A name is accepted if an entry has it or storage knows it. Any other is refused with the list."""
     file = config(tmp_path)
     with make_replica(tmp_path, name="old/one.db") as maker:
         maker.base()
@@ -40,7 +40,7 @@ def test_name_is_configured_or_stored(tmp_path: Path) -> None:
 
 
 def test_configured_names(tmp_path: Path) -> None:
-    """A name of its own stands instead of the path; a pattern stands for what it matches."""
+    """An entry's own name replaces the path. A pattern stands for what it matches."""
     settings = load(config(tmp_path))
     names = ("named", "srv/named.db", "srv/a/data.db", "x")
     assert [name for name in names if configured_entry(settings, name)] == ["named", "srv/a/data.db"]

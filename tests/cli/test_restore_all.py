@@ -1,4 +1,4 @@
-"""``walsyncd restore --all``: a host was lost, and comes back with one command."""
+"""Tests of ``walsyncd restore --all``: a host was lost, and one command restores it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NAMES = ("srv/one.db", "srv/two.db", "var/three.db")
 
 @pytest.fixture
 def host(tmp_path: Path) -> Iterator[list[ReplicaMaker]]:
-    """Three databases in one storage, with one, two and three transactions."""
+    """Store three databases with one, two and three transactions in one storage."""
     with ExitStack() as stack:
         makers = []
         for count, name in enumerate(NAMES, 1):
@@ -46,7 +46,7 @@ def restored(tmp_path: Path, *arguments: str) -> int:
 def test_every_database_comes_back_below_its_name(
     host: list[ReplicaMaker], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Each with its last commit; the table has a line for each, and a sum."""
+    """Each is restored to its last commit. The table has a line for each, and a sum."""
     assert len(host) == 3
     assert restored(tmp_path) == 0
     assert [counter_in(tmp_path / "out" / name) for name in NAMES] == [1, 2, 3]
@@ -58,7 +58,7 @@ def test_every_database_comes_back_below_its_name(
 def test_one_that_fails_does_not_stop_the_others(
     host: list[ReplicaMaker], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """It is named with its reason, and the command has failed."""
+    """The failed one is named with its reason, and the command fails."""
     for path in host[1].folder.rglob("*.wal.zst"):
         path.write_bytes(path.read_bytes()[:-3])
     assert restored(tmp_path, "--json") == 1
@@ -72,7 +72,7 @@ def test_one_that_fails_does_not_stop_the_others(
 def test_what_is_there_needs_force_or_is_kept(
     host: list[ReplicaMaker], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """As for a single database."""
+    """The rule is that of a single database."""
     assert len(host) == 3
     kept = tmp_path / "out" / "srv/two.db"
     kept.parent.mkdir(parents=True)
@@ -90,7 +90,7 @@ def test_what_is_there_needs_force_or_is_kept(
 @pytest.mark.root
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
 def test_nothing_is_given_to_who_made_the_folder(host: list[ReplicaMaker], tmp_path: Path) -> None:
-    """In a folder that everybody can write to, somebody else may have been there first, perhaps with links."""
+    """In a folder that everybody can write to, a stranger may have come first, perhaps with links."""
     (tmp_path / "shared").mkdir()
     (tmp_path / "shared").chmod(0o1777)
     out = tmp_path / "shared" / "out"
@@ -111,7 +111,7 @@ def test_nothing_is_given_to_who_made_the_folder(host: list[ReplicaMaker], tmp_p
 def test_restores_share_a_room_in_memory(
     host: list[ReplicaMaker], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What does not fit beside the others waits for its turn; one that is larger than the room has it for itself."""
+    """A restore that does not fit beside the others waits. One that is larger than the limit runs alone."""
     assert len(host) == 3
     at_once: list[int] = []
     running = 0
@@ -134,7 +134,7 @@ def test_restores_share_a_room_in_memory(
 
 
 def test_moment_holds_for_all(host: list[ReplicaMaker], tmp_path: Path) -> None:
-    """``--at`` is the same moment for each; --dry-run writes nothing."""
+    """``--at`` is the same moment for each database. --dry-run writes nothing."""
     assert restored(tmp_path, "--at", "2026-11-22T10:56:01Z", "--dry-run") == 0
     assert not (tmp_path / "out").exists()
     assert restored(tmp_path, "--at", "2026-11-22T10:56:01Z") == 0
@@ -149,6 +149,6 @@ def test_nothing_stored_is_3(tmp_path: Path) -> None:
 
 
 def test_what_means_one_database_is_refused(tmp_path: Path) -> None:
-    """A position, a generation or standard output can't be meant for all."""
+    """A position, a generation or standard output can't apply to all databases."""
     assert restored(tmp_path, "--generation", "20261122T105600Z-3f9c1a2b") == 2
     assert main(["restore", "--all", f"file://{tmp_path}", "-o", "-"]) == 2

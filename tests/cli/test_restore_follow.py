@@ -1,4 +1,4 @@
-"""``walsyncd restore --follow`` as a service runs it."""
+"""Tests of ``walsyncd restore --follow`` as a service runs it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from walsyncd.cli import main
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_copy_moves_until_it_is_stopped(tmp_path: Path, number: signal.Signals) -> None:
-    """A line for each move, with its lag; a signal ends it with 0, and the next one continues."""
+    """Each move is a line with the copy's lag. A signal ends the command with 0, and the next one continues."""
     out = tmp_path / "copy.db"
     with make_replica(tmp_path) as maker:
         maker.base()
@@ -40,7 +40,7 @@ def test_copy_moves_until_it_is_stopped(tmp_path: Path, number: signal.Signals) 
 
 
 def test_what_is_not_the_head_is_refused(tmp_path: Path) -> None:
-    """A copy is kept at the head, and is a file."""
+    """A copy follows the head, and is a file."""
     url = f"file://{tmp_path}/replica"
     for wrong in (["--at", "2026-11-22T10:56:00Z"], ["--all"], ["--interval", "0"]):
         assert main(["restore", url, "-o", str(tmp_path / "x"), "--follow", *wrong]) == 2

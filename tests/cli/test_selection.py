@@ -1,4 +1,4 @@
-"""Names and patterns, and what needs attention first."""
+"""Tests of names and patterns, and of which databases come first."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def chosen(*words: str) -> list[str]:
 
 
 def test_words_are_names_or_patterns() -> None:
-    """Any number of either; an item that two words name is there once, and the order is as it was."""
+    """Any number of either may be given. An item that two words name is selected once, and the order stays."""
     assert chosen() == NAMES
     assert chosen("srv/b.db") == ["srv/b.db"]
     assert chosen("*c.db", "srv/*", "srv/a.db") == ["srv/a.db", "srv/b.db", "var/lib/c.db"]
@@ -30,14 +30,14 @@ def test_words_are_names_or_patterns() -> None:
 
 @pytest.mark.parametrize(("word", "message"), [("srv/x.db", "there is no"), ("nowhere/*", "no database matches")])
 def test_a_word_that_matches_nothing_is_an_error(word: str, message: str) -> None:
-    """A misspelt name does not look like a database that is well; others beside it do not help."""
+    """Otherwise a misspelt name would look like a database without problems. Other names do not hide the error."""
     with pytest.raises(UsageError, match=message) as error:
         chosen("srv/a.db", word)
     assert "srv/b.db" in error.value.hint
 
 
 def test_an_error_shows_some_names_of_many() -> None:
-    """And says how many more there are."""
+    """The error says how many more there are."""
     with pytest.raises(UsageError) as error:
         select([f"n{number:04d}" for number in range(1000)], ["x"], name_of=str)
     assert error.value.hint.endswith("n0019 and 980 more")
@@ -48,7 +48,7 @@ def status(name: str, state: DatabaseState, **facts: object) -> DatabaseStatus:
 
 
 def test_what_needs_attention_is_first() -> None:
-    """What nobody replicates, then what went wrong, then by lag, then by name."""
+    """Databases that nobody replicates come first, then those with a problem, then by lag, then by name."""
     databases = [
         status("well-b", DatabaseState.FOLLOWING),
         status("well-a", DatabaseState.FOLLOWING),
@@ -65,7 +65,7 @@ def test_what_needs_attention_is_first() -> None:
 
 
 def test_the_summary_counts_states_and_names_the_worst_lag() -> None:
-    """A database that can't be followed is behind since then."""
+    """The lag of a database that can't be followed counts from that moment on."""
     databases = [
         *(status(f"well-{number}", DatabaseState.FOLLOWING) for number in range(3)),
         status("late", DatabaseState.FOLLOWING, lag_s=9.0),
@@ -75,6 +75,6 @@ def test_the_summary_counts_states_and_names_the_worst_lag() -> None:
     assert summary.states == {"following": 4, "missing": 1}
     assert str(summary) == "5 databases: 4 following, 1 missing; worst lag 60.0 s (missing)"
     assert str(summary_of(databases[:1], NOW_MS)) == "1 database: 1 following; nothing is behind"
-    stopped = [status("app", DatabaseState.STOPPED)]  # nobody can say: no daemon answers
+    stopped = [status("app", DatabaseState.STOPPED)]  # nobody knows, because no daemon answers
     assert str(summary_of(stopped, NOW_MS)) == "1 database: 1 stopped; what is behind is not known"
     assert str(summary_of([], NOW_MS)) == "0 databases"

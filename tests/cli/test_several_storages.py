@@ -1,4 +1,4 @@
-"""Commands beside a configuration with more storages than one: the right one is found by a database's name."""
+"""Tests of commands with several storages: the right one is found by a database's name."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def store(tmp_path: Path, storage: str, name: str) -> None:
 
 
 def test_a_name_finds_its_storage(tmp_path: Path, config: Path) -> None:
-    """The one that its entry selects; without an entry any that knows it."""
+    """The database's entry selects it. Without an entry it is any storage that has the name."""
     store(tmp_path, "spare", "old")
     for name, storage in (("here", "default"), ("there", "eu"), ("old", "spare")):
         assert replica_from(Namespace(replica=name, config=config)).url == f"file://{tmp_path}/{storage}/replica/{name}"
@@ -54,7 +54,7 @@ def test_a_name_finds_its_storage(tmp_path: Path, config: Path) -> None:
 
 
 def test_ls_shows_all_of_them(tmp_path: Path, config: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Each with the address of its folder."""
+    """Each is listed with the address of its folder."""
     store(tmp_path, "default", "here")
     store(tmp_path, "eu", "there")
     assert main(["ls", "--json", "--config", str(config)]) == 0
@@ -68,7 +68,7 @@ def test_ls_shows_all_of_them(tmp_path: Path, config: Path, capsys: pytest.Captu
 def test_ls_shows_what_it_can_and_ends_with_what_failed(
     tmp_path: Path, config: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A storage that is out of reach hides nothing of the others."""
+    """A storage that is out of reach does not hide the others."""
     store(tmp_path, "eu", "there")
     text = config.read_text().replace(f"file://{tmp_path}/spare/replica", "s3://spare")
     keys = 'endpoint_url = "http://127.0.0.1:9"\nregion = "r"\naccess_key_id = "a"\nsecret_access_key = "b"\n'
@@ -81,7 +81,7 @@ def test_ls_shows_what_it_can_and_ends_with_what_failed(
 
 
 def test_prune_looks_into_the_right_one(tmp_path: Path, config: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Without a daemon, too."""
+    """This works without a daemon, too."""
     store(tmp_path, "eu", "there")
     assert main(["prune", "--dry-run", "--json", "--config", str(config)]) == 0
     found = json.loads(capsys.readouterr().out)["databases"]
@@ -89,7 +89,7 @@ def test_prune_looks_into_the_right_one(tmp_path: Path, config: Path, capsys: py
 
 
 def test_check_tries_each_and_notes_one_without_a_database(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """That is no error."""
+    """A storage without a database is no error."""
     assert main(["check", "--config", str(config)]) == 0
     out = capsys.readouterr().out
     assert out.count("can be reached, written and read") == 3
@@ -99,7 +99,7 @@ def test_check_tries_each_and_notes_one_without_a_database(config: Path, capsys:
 def test_forget_finds_what_is_left_of_a_database(
     tmp_path: Path, config: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """In whichever storage; one that has moved is found in the next one when the first is empty."""
+    """All storages are searched. A database that has moved is found in the next one when the first is empty."""
     store(tmp_path, "eu", "old")
     store(tmp_path, "spare", "old")
     for left in ("spare", ""):

@@ -1,4 +1,4 @@
-"""What a command loads: monitoring and people at a prompt run them again and again."""
+"""Tests of which modules a command loads, because monitoring and people run commands again and again."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SLOW = {"boto3", "botocore", "numpy", "rich", "s3transfer", "urllib3"}
     ids=" ".join,
 )
 def test_a_command_loads_what_it_uses(command: list[str], tmp_path: Path) -> None:
-    """With a folder as storage none of these talks S3, checks a frame, or prints a table with borders."""
+    """With a folder as storage none of these commands loads S3, checksums of frames, or tables with borders."""
     (tmp_path / "restored.db").write_bytes(b"a database")
     state_dir = tmp_path / "state"
     Journal.open(state_dir).close()

@@ -1,4 +1,4 @@
-"""A command with a daemon beside it, as real processes."""
+"""Tests of a command with a daemon beside it, as real processes."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def writer(place: Place) -> tuple[str, ...]:
 
 @contextmanager
 def started(place: Place, *words: str) -> Iterator[subprocess.Popen[str]]:
-    """The command, with stderr in a file."""
+    """Return the command, with stderr in a file."""
     with (
         (place.folder / "err").open("w") as err,
         subprocess.Popen(command(place, *words), stdout=subprocess.PIPE, stderr=err, text=True) as process,
@@ -76,13 +76,13 @@ def said(place: Place) -> str:
 def daemon_pid(place: Place) -> int | None:
     try:
         answer = ask(socket_path(place.state, {}), {"op": "ping"}, timeout_s=10)
-    except TransientError:  # it was killed in the middle
+    except TransientError:  # the command was killed in the middle
         return None
     return None if answer is None else int(answer["pid"])
 
 
 def test_it_ends_with_the_command_after_everything_is_shipped(place: Place) -> None:
-    """SIGTERM goes to the command, whose last commit is in the replica when its exit code is ours."""
+    """The command gets SIGTERM. Its last commit is in the replica when ``walsyncd exec`` ends with its exit code."""
     with started(place, *writer(place)) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "begun\n"
@@ -94,7 +94,7 @@ def test_it_ends_with_the_command_after_everything_is_shipped(place: Place) -> N
 
 
 def test_what_is_missing_is_restored_before_the_command_starts(place: Place) -> None:
-    """The second container begins with what the first one committed, and the same history continues."""
+    """The second container begins with what the first one committed, and continues the same history."""
     with started(place, *writer(place)) as process:
         assert process.stdout is not None
         process.stdout.readline()
@@ -113,7 +113,7 @@ def test_what_is_missing_is_restored_before_the_command_starts(place: Place) -> 
 
 
 def test_a_restore_that_fails_keeps_the_command_from_starting(place: Place) -> None:
-    """It would begin an empty database in the place of the real one."""
+    """Otherwise it would begin with an empty database."""
     with started(place, *writer(place)) as process:
         assert process.stdout is not None
         process.stdout.readline()
@@ -129,7 +129,7 @@ def test_a_restore_that_fails_keeps_the_command_from_starting(place: Place) -> N
 
 
 def test_the_command_goes_on_when_the_daemon_fails(place: Place) -> None:
-    """It is reported, the daemon starts again, and what was committed meanwhile is shipped."""
+    """The failure is reported, the daemon starts again, and what was committed meanwhile is shipped."""
     with started(place, *writer(place)) as process:
         assert process.stdout is not None
         process.stdout.readline()
@@ -146,7 +146,7 @@ def test_the_command_goes_on_when_the_daemon_fails(place: Place) -> None:
 
 
 def test_a_daemon_that_can_not_start_keeps_no_command_from_running(place: Place) -> None:
-    """Another daemon has the state directory: that is said, at the end too, and the exit code is the command's."""
+    """Another daemon has the state directory. This is reported, at the end too, and the exit code is the command's."""
     words = place.config()
     with closing(sqlite3.connect(place.database())) as connection:
         connection.execute("create table t (x)")
@@ -163,7 +163,7 @@ def test_a_daemon_that_can_not_start_keeps_no_command_from_running(place: Place)
     ("words", "code"), [(["/no/such/program"], 127), (["/etc"], 126), (["sh", "-c", "kill -9 $$"], 137)]
 )
 def test_exit_codes_are_a_shells(place: Place, words: list[str], code: int) -> None:
-    """Not found, not executable, ended by a signal."""
+    """The cases are: not found, not executable, ended by a signal."""
     with started(place, *words) as process:
         assert process.wait(END_S_MAX) == code, said(place)
 
@@ -171,7 +171,9 @@ def test_exit_codes_are_a_shells(place: Place, words: list[str], code: int) -> N
 @pytest.mark.root
 @pytest.mark.skipif(os.geteuid() != 0, reason="makes a pid namespace")
 def test_as_pid_1_it_takes_signals_and_reaps_orphans(place: Place) -> None:
-    """As in a container: the kernel gives PID 1 only the signals that it takes, and every orphan."""
+    """In a container the kernel gives PID 1 only the signals that it handles, and makes it the parent of
+    every orphan.
+    """
     pids = " ".join(str(place.folder / f"orphan-{number}") for number in (1, 2))
     orphan = (
         f"for pid in {pids}; do (sh -c 'echo $$ > \"$0\"' $pid &); done;"
@@ -204,14 +206,14 @@ def test_as_pid_1_it_takes_signals_and_reaps_orphans(place: Place) -> None:
 
 
 def test_a_file_of_0_bytes_may_be_missing(tmp_path: Path) -> None:
-    """``restore --if-missing`` says whether it is."""
+    """``restore --if-missing`` decides whether it is missing."""
     (tmp_path / "empty").touch()
     (tmp_path / "full").write_bytes(b"x")
     assert [_has_content(tmp_path / name) for name in ("absent", "empty", "full")] == [False, False, True]
 
 
 def test_the_daemon_is_ready_before_the_command_starts(place: Place) -> None:
-    """It has looked at what is there, so that nothing of the command's first writes is missed."""
+    """It has looked at all databases, so that none of the command's first writes is missed."""
     with closing(sqlite3.connect(place.database())) as connection:
         connection.execute("pragma journal_mode=wal")
         connection.execute("create table t (x)")

@@ -1,4 +1,4 @@
-"""Tables for people."""
+"""Tests of tables for people."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def test_in_a_pipe_nothing_is_cut(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_one_is_not_many() -> None:
-    """As people write it."""
+    """One item is written in the singular."""
     assert [counted(count, "object") for count in (0, 1, 2)] == ["0 objects", "1 object", "2 objects"]
 
 
@@ -29,7 +29,7 @@ def test_a_name_is_never_markup() -> None:
 
 
 def test_what_others_chose_can_not_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    """Neither a cell, whose line feeds would forge rows, nor a line; letters of any language stay."""
+    """A line feed in a cell can't forge a row, and a line has no control characters. Letters of any language stay."""
     name = "\x1b]0;owned\x07\x9b2J\nüñ\u202e\udcff"
     print_table(("NAME",), [(name,)])
     say(f"{name}: it failed")
@@ -40,14 +40,14 @@ def test_what_others_chose_can_not_steer_the_terminal(capsys: pytest.CaptureFixt
 
 
 def test_an_error_can_not_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    """What a command ends with, whatever is quoted in it."""
+    """The last line of a command may quote any text."""
     assert main(["status", "--config", "/absent/\x1b[31m"]) == 2
     assert "\x1b" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("indent", [None, 2])
 def test_json_can_not_steer_the_terminal_either(indent: int | None) -> None:
-    """It is read as the same text, letters of any language are as they are, and all else is escaped."""
+    """The text is read back the same, letters of any language stay, and all other characters are escaped."""
     facts = {"name": '\x1b[2J\x9b31m\nüñ中\u202e\u2028\udcff\U000e0041"\\', "list": [1, None, "\ufeff"]}
     text = json_text(facts, indent=indent)
     assert json.loads(text) == facts

@@ -1,4 +1,4 @@
-"""A value that a key can't take: the error names the key and the value, and says what is accepted."""
+"""Tests of values that a key can't take: the error names the key and the value, and says what is accepted."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TEXT = "must be text in quotes"
 BOOLEAN = "must be true or false"
 NUMBER = "must be a whole number"
 
-# A key, values for it as they are in a file, and what is said of each.
+# A key, values for it as they are in a file, and the error for each.
 BAD: dict[str, list[tuple[str, str]]] = {
     "storage.url": [("1", TEXT), ("''", "must not be empty"), ("'bucket'", "s3://bucket/prefix for object storage")],
     "storage.endpoint_url": [("'s3.example.com'", "http:// or https://"), ("1", TEXT)],
@@ -86,7 +86,7 @@ SECRET = {"access_key_id", "secret_access_key", "session_token", "role_external_
 
 
 def file_with(folder: Path, key: str, value: str) -> Path:
-    """A configuration that is right but for this key."""
+    """Return a configuration that is right except for this key."""
     section, _, name = key.partition(".")
     sections: dict[str, dict[str, str]] = {each: {} for each in SECTIONS}
     sections["storage"]["url"], sections["database"]["path"] = '"file:///srv/replica"', '"/a.db"'
@@ -102,7 +102,7 @@ def file_with(folder: Path, key: str, value: str) -> Path:
 
 @pytest.mark.parametrize(("key", "value", "accepted"), [(key, *case) for key, cases in BAD.items() for case in cases])
 def test_the_error_names_key_value_and_what_is_accepted(tmp_path: Path, key: str, value: str, accepted: str) -> None:
-    """In one line and a hint; only a secret's value is kept back."""
+    """The error is one line and a hint. Only a secret's value is left out."""
     with pytest.raises(UsageError) as refused:
         load(file_with(tmp_path, key, value))
     section, _, name = key.partition(".")
@@ -115,7 +115,7 @@ def test_the_error_names_key_value_and_what_is_accepted(tmp_path: Path, key: str
 
 @pytest.mark.parametrize("key", [f"daemon.{name}" for name in SECTIONS["daemon"].model_fields])
 def test_a_variable_is_refused_in_the_same_words(tmp_path: Path, key: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of the environment, whose values are all text."""
+    """The values of variables are all text."""
     value, _ = next(case for case in BAD[key] if case[0].startswith("'"))
     variable = f"WALSYNCD_{key.replace('.', '__').upper()}"
     monkeypatch.setenv(variable, value.strip("'"))
@@ -125,6 +125,6 @@ def test_a_variable_is_refused_in_the_same_words(tmp_path: Path, key: str, monke
 
 
 def test_no_key_is_left_out() -> None:
-    """Whoever adds one says what it does not take."""
+    """A new key must be added here with a value that it does not accept."""
     keys = {f"{section}.{name}" for section, model in SECTIONS.items() for name in model.model_fields}
     assert keys == BAD.keys()

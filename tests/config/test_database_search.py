@@ -31,7 +31,7 @@ from walsyncd.errors import UsageError
 def settings_with(
     *entries: str | tuple[str, str], state_dir: str = "/nowhere/state", url: str = "s3://bucket"
 ) -> Settings:
-    """Settings with an entry for each path, or each path and name."""
+    """Return settings with an entry for each path, or each path and name."""
     pairs = [(entry, None) if isinstance(entry, str) else entry for entry in entries]
     return Settings(
         file=Path("config.toml"),
@@ -59,7 +59,7 @@ def _refusal(settings: Settings) -> UsageError:
 
 
 def test_a_path_is_kept_while_its_file_is_missing(tmp_path: Path) -> None:
-    """It may appear; the name is the path without its leading slash."""
+    """The file may appear later. The name is the path without its leading slash."""
     path = tmp_path / "app.db"
     (spec,) = expand(settings_with(str(path)))
     assert spec == DatabaseSpec(
@@ -75,7 +75,7 @@ def test_a_path_is_kept_while_its_file_is_missing(tmp_path: Path) -> None:
 
 
 def test_a_pattern_stands_for_the_files_that_match(tmp_path: Path) -> None:
-    """Sorted, each named after its path, without SQLite's own files, folders and dead links."""
+    """They are sorted, and named after their paths. SQLite's own files, folders and dead links are left out."""
     _touch(tmp_path, "b/data.db", "a/data.db", "a/data.db-wal", "a/data.db-shm", "a/data.db-journal", "c/other")
     (tmp_path / "folder" / "data.db").mkdir(parents=True)
     (tmp_path / "dead").mkdir()
@@ -87,7 +87,7 @@ def test_a_pattern_stands_for_the_files_that_match(tmp_path: Path) -> None:
 
 
 def test_two_stars_cross_folders(tmp_path: Path) -> None:
-    """``**`` is any depth, also none."""
+    """``**`` stands for any depth, also for none."""
     _touch(tmp_path, "x.db", "a/b/x.db")
     assert [spec.path for spec in expand(settings_with(f"{tmp_path}/**/x.db"))] == [
         tmp_path / "a/b/x.db",
@@ -101,7 +101,7 @@ def test_a_pattern_may_match_nothing_yet(tmp_path: Path) -> None:
 
 
 def test_paths_are_resolved_and_named_as_configured(tmp_path: Path) -> None:
-    """SQLite finds -wal beside the resolved path; the name stays the same when a link moves on."""
+    """SQLite looks for -wal beside the resolved path. The name stays the same when a link changes."""
     (real,) = _touch(tmp_path, "releases/7/app.db")
     link = tmp_path / "current"
     link.symlink_to("releases/7")
@@ -111,7 +111,7 @@ def test_paths_are_resolved_and_named_as_configured(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("way", ["the same path", "a symbolic link", "a hard link", "a link to nothing yet"])
 def test_one_file_twice_is_refused_with_both_entries(tmp_path: Path, way: str) -> None:
-    """Whatever way leads to it."""
+    """This holds whatever way leads to the file."""
     first, second = tmp_path / "a.db", tmp_path / "b.db"
     if way != "a link to nothing yet":
         first.touch()
@@ -126,7 +126,7 @@ def test_one_file_twice_is_refused_with_both_entries(tmp_path: Path, way: str) -
 
 
 def test_two_databases_of_one_name_are_refused(tmp_path: Path) -> None:
-    """They would write into one folder."""
+    """Both databases would be written into one folder."""
     first, second = _touch(tmp_path, "a.db", "b.db")
     error = _refusal(settings_with((str(first), "app"), (str(second), "app")))
     assert f"database[2].path = '{second}': has the name 'app' of database[1]" in error.message
@@ -134,7 +134,7 @@ def test_two_databases_of_one_name_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("state", ["", "state", "deep/below/state"])
 def test_a_state_directory_in_a_watched_folder_is_refused(tmp_path: Path, state: str) -> None:
-    """Our own writes would wake us."""
+    """Our own writes would wake us there."""
     error = _refusal(settings_with(f"{tmp_path}/app.db", state_dir=f"{tmp_path}/{state}"))
     assert error.message.startswith("configuration config.toml: daemon.state_dir")
     assert f"is inside {tmp_path}, the folder of database[1]" in error.message
@@ -146,7 +146,7 @@ def test_a_state_directory_beside_a_watched_folder_is_fine(tmp_path: Path) -> No
 
 
 def test_network_file_systems_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """For databases and for the state directory, with the reason."""
+    """This holds for databases and for the state directory. The error has the reason."""
     table = tmp_path / "mountinfo"
     table.write_text(MOUNTS)
     monkeypatch.setattr(mounts, "MOUNTS_FILE", table)
@@ -179,11 +179,11 @@ def test_named_paths_are_checked_without_a_search(tmp_path: Path, monkeypatch: p
         check_named(settings_with(str(file), (str(file), "x"), f"{tmp_path}/*/*.db"))
 
 
-# What a pattern matches and can't be taken
+# files that a pattern matches and that can't be replicated
 
 
 def odd(settings: Settings, **how: Any) -> dict[str, str]:
-    """The causes of what is suspended, by the last part of the name."""
+    """Return the causes of the suspended matches, by the last part of their names."""
     found = find_databases(settings, **how)
     assert not found.problems, "a match is no error of the configuration"
     return {each.name.rpartition("/")[2]: each.cause for each in found.suspended}
@@ -194,7 +194,7 @@ def paths(settings: Settings, **how: Any) -> list[str]:
 
 
 def test_odd_matches_are_suspended_one_by_one(tmp_path: Path) -> None:
-    """Each with its reason; the others are taken."""
+    """Each has its reason, and the other matches are replicated."""
     _touch(tmp_path, "good.db", "other.db", "app.db-wal", ".hidden.db", "z.db.before-restore-7.db")
     (tmp_path / "folder.db").mkdir()
     os.mkfifo(tmp_path / "fifo.db")
@@ -218,7 +218,10 @@ def test_odd_matches_are_suspended_one_by_one(tmp_path: Path) -> None:
 
 
 def test_names_that_no_replica_can_have(tmp_path: Path) -> None:
-    """Not UTF-8, a newline, an escape, a generation's id; what is shown can be printed."""
+    """These are names that are not UTF-8 or contain a newline, an escape or a generation's id.
+
+    What is shown can be printed.
+    """
     for name in (b"\xff.db", b"a\nb.db", b"\x1b[2J.db", b"20261122T105600Z-3f9c1a2b.db"):
         Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name)).touch()
     _touch(tmp_path, "20261122T105600Z-3f9c1a2b/data.db", "good.db")
@@ -236,7 +239,7 @@ def test_names_that_no_replica_can_have(tmp_path: Path) -> None:
 
 
 def test_who_is_followed_goes_on_when_another_name_of_its_file_comes(tmp_path: Path) -> None:
-    """Whichever sorts first: a tenant can't take over a replica, or end it, by a link."""
+    """This holds whichever name sorts first, so a tenant can't take over a replica, or end it, by a link."""
     _touch(tmp_path, "b.db")
     (tmp_path / "a.db").hardlink_to(tmp_path / "b.db")
     settings = settings_with(f"{tmp_path}/*.db")
@@ -246,7 +249,7 @@ def test_who_is_followed_goes_on_when_another_name_of_its_file_comes(tmp_path: P
 
 
 def test_a_path_of_its_own_says_how_a_match_is_replicated(tmp_path: Path) -> None:
-    """Named and matched, or matched twice: it is one database, and nothing is odd about it."""
+    """A file that is named and matched, or matched twice, is one database, and nothing is reported."""
     _touch(tmp_path, "a.db", "b.db")
     settings = settings_with(f"{tmp_path}/*.db", (f"{tmp_path}/a.db", "special"), f"{tmp_path}/b*")
     found = find_databases(settings)
@@ -259,7 +262,7 @@ def test_a_path_of_its_own_says_how_a_match_is_replicated(tmp_path: Path) -> Non
 
 
 def test_a_matchs_name_that_is_given_to_another(tmp_path: Path) -> None:
-    """Its row can't have that name: it is the other's."""
+    """The match can't have that name for its row, because it is the other database's."""
     _touch(tmp_path, "a.db", "b.db")
     name = f"{tmp_path}/a.db"[1:]
     found = find_databases(settings_with((f"{tmp_path}/b.db", name), f"{tmp_path}/a*"))
@@ -268,7 +271,7 @@ def test_a_matchs_name_that_is_given_to_another(tmp_path: Path) -> None:
 
 
 def test_links_are_followed_in_the_fixed_part_alone(tmp_path: Path) -> None:
-    """The operator wrote that; below it tenants make them."""
+    """The operator wrote the fixed part. Below it tenants can make links."""
     _touch(tmp_path, "disk/a/data.db", "elsewhere/data.db", "disk/c/other")
     (tmp_path / "srv").symlink_to("disk")
     (tmp_path / "disk" / "b").symlink_to(tmp_path / "elsewhere")
@@ -285,7 +288,7 @@ def test_links_are_followed_in_the_fixed_part_alone(tmp_path: Path) -> None:
 
 
 def test_every_link_of_a_named_path_is_watched(tmp_path: Path) -> None:
-    """Also the one that another leads to, and whether or not anything is there."""
+    """The link that another one leads to is watched, too, even if there is nothing at its end."""
     (tmp_path / "current").symlink_to("alias")
     (tmp_path / "alias").symlink_to("releases/1")
     found = find_databases(settings_with(f"{tmp_path}/current/app.db"))
@@ -295,7 +298,7 @@ def test_every_link_of_a_named_path_is_watched(tmp_path: Path) -> None:
 
 
 def test_other_things_than_databases_are_examined_but_for_those_that_are_followed(tmp_path: Path) -> None:
-    """A follower looks at its own file all the time."""
+    """A followed file is not examined, because its follower looks at it all the time."""
     _touch(tmp_path, "a.db", "b.db")
     seen = []
 
@@ -311,7 +314,7 @@ def test_other_things_than_databases_are_examined_but_for_those_that_are_followe
 def test_a_match_on_a_network_mount_or_around_the_state_directory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Others may mount what they like; only a path of the configuration makes it wrong."""
+    """Users may mount what they like below a pattern. Only a path of the configuration can be refused for it."""
     _touch(tmp_path, "a/x.db", "b/x.db", "c/x.db")
     table = tmp_path / "mountinfo"
     table.write_text(f"{MOUNTS}\n35 27 0:43 / {tmp_path}/b rw - nfs4 server:/files rw\n")
@@ -327,7 +330,9 @@ def test_a_match_on_a_network_mount_or_around_the_state_directory(
 
 
 def test_what_a_named_path_can_not_be_is_suspended_while_the_daemon_runs(tmp_path: Path) -> None:
-    """It is an error for whoever reads it, and a row for the others."""
+    """It is an error for the command that reads the configuration, and a row in the list of databases for
+    the daemon.
+    """
     (file,) = _touch(tmp_path, "a.db")
     (tmp_path / "b.db").hardlink_to(file)
     found = find_databases(settings_with(str(file), (f"{tmp_path}/b.db", "b")))
@@ -337,7 +342,7 @@ def test_what_a_named_path_can_not_be_is_suspended_while_the_daemon_runs(tmp_pat
 
 
 def test_what_is_excluded_is_neither_taken_nor_odd(tmp_path: Path) -> None:
-    """The file, or a folder that it is in."""
+    """An excluded match, or one in an excluded folder, is neither replicated nor reported."""
     _touch(tmp_path, "a/data.db", "test-1/data.db", "old/data.db")
     os.mkfifo(tmp_path / "old" / "fifo.db")
     exclude = (f"{tmp_path}/test-*/*", f"{tmp_path}/old")
@@ -350,7 +355,7 @@ def test_what_is_excluded_is_neither_taken_nor_odd(tmp_path: Path) -> None:
 
 
 def test_too_many_rows_are_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The last one says how many more there are."""
+    """The last row says how many more there are."""
     monkeypatch.setattr(database_search, "SUSPENDED_MAX", 3)
     for number in range(7):
         (tmp_path / f"{number}.db").mkdir()
@@ -362,7 +367,7 @@ def test_too_many_rows_are_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_a_folder_that_cannot_be_listed_and_a_pattern_without_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Both are said: what is in there is not replicated, and nobody would notice."""
+    """Both are reported. Otherwise nobody would notice that databases in there are not replicated."""
     monkeypatch.setattr(
         database_search,
         "matches_of",

@@ -13,7 +13,7 @@ from walsyncd.errors import UsageError
 
 
 def test_what_was_found_is_given_only_if_every_named_path_can_be_followed() -> None:
-    """The error names what is wrong, with the way out."""
+    """The error names what is wrong, and what to do."""
     settings = settings_with("/a.db")
     assert Found([], [], [], {}).checked(settings) == []
     with pytest.raises(UsageError, match=r"database\[1\].path = '/a.db': is wrong") as caught:

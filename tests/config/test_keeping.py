@@ -1,4 +1,4 @@
-"""What is kept: contradictions are refused with the key and the way out."""
+"""Tests of the rules of retention: contradictions are refused with the key and what to do."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_contradictions_are_refused(tmp_path: Path, storage: str, database: str,
     ],
 )
 def test_what_fits_together_is_taken(tmp_path: Path, storage: str, database: str) -> None:
-    """Rules that each keep something more, and a lifecycle rule with room to spare."""
+    """The rules each keep something more, and the lifecycle rule leaves time to spare."""
     _load(tmp_path, storage, database)
 
 

@@ -25,7 +25,7 @@ from walsyncd.config.links import resolve
     ],
 )
 def test_a_path_is_resolved_as_the_kernel_does_it(tmp_path: Path, path: str, links: list[str]) -> None:
-    """And each link on the way is named by its own resolved path."""
+    """Each link on the way is returned with its own resolved path."""
     (tmp_path / "real").mkdir()
     (tmp_path / "alias").symlink_to("real")
     (tmp_path / "current").symlink_to("alias")
@@ -38,7 +38,7 @@ def test_a_path_is_resolved_as_the_kernel_does_it(tmp_path: Path, path: str, lin
 
 
 def test_a_circle_leads_nowhere(tmp_path: Path) -> None:
-    """It ends, and its links are watched: one of them may be mended."""
+    """The search ends, and its links are watched, because one of them may be corrected."""
     (tmp_path / "a").symlink_to("b")
     (tmp_path / "b").symlink_to("a")
     found = resolve(f"{tmp_path}/a/app.db")
@@ -47,7 +47,7 @@ def test_a_circle_leads_nowhere(tmp_path: Path) -> None:
 
 
 def test_the_root() -> None:
-    """Nothing is above it."""
+    """The root has no folder above it."""
     assert resolve("/").path == Path("/")
     assert resolve("/../..").path == Path("/")
 
@@ -56,7 +56,7 @@ def test_the_root() -> None:
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
 @pytest.mark.parametrize("where", ["file", "folder", "through a link of root's"])
 def test_a_strangers_link_leads_to_files_of_his_own_only(tmp_path: Path, where: str) -> None:
-    """Otherwise he would have a file of root's, or of another user, copied to his replica."""
+    """Otherwise a user could have a file of root's, or of another user, copied to his replica."""
     tenant, other = tmp_path / "tenant", tmp_path / "other"
     for folder, user in ((tenant, 12345), (other, 12346)):
         (folder / "real").mkdir(parents=True)
@@ -88,7 +88,7 @@ def test_a_strangers_link_leads_to_files_of_his_own_only(tmp_path: Path, where: 
 @pytest.mark.root
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
 def test_who_deploys_makes_the_links_and_the_application_the_database(tmp_path: Path) -> None:
-    """A name in the folder of the link's owner is his to rename to where the link is, so the link gives him nothing."""
+    """The link's owner could rename anything in his folder to the link's place, so the link gives him nothing."""
     releases, shared = tmp_path / "releases" / "2", tmp_path / "shared"
     for folder in (releases, shared):
         folder.mkdir(parents=True)
@@ -98,7 +98,7 @@ def test_who_deploys_makes_the_links_and_the_application_the_database(tmp_path: 
     links[1].symlink_to("../../shared/app.db")
     for link in links:
         os.lchown(link, 12345, 12345)
-    assert resolve(str(tmp_path / "current" / "app.db")).path == database  # the application has not begun yet
+    assert resolve(str(tmp_path / "current" / "app.db")).path == database  # the application has not started yet
     database.touch()
     os.chown(database, 12346, 12346)
     assert resolve(str(tmp_path / "current" / "app.db")).path == database
@@ -109,7 +109,7 @@ def test_who_deploys_makes_the_links_and_the_application_the_database(tmp_path: 
 @pytest.mark.root
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
 def test_a_link_is_exchanged_for_a_file_of_roots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The owner of a folder may rename in it what root has made there, also between two looks at the link."""
+    """The owner of a folder may rename what root has made in it, also between two looks at the link."""
     link, roots, secret = tmp_path / "app.db", tmp_path / "roots", tmp_path / "secret"
     for file in (roots, secret):
         file.touch()
@@ -130,7 +130,9 @@ def test_a_link_is_exchanged_for_a_file_of_roots(tmp_path: Path, monkeypatch: py
 @pytest.mark.root
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
 def test_a_folder_is_exchanged_for_a_link(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its owner has a link of root's read in the place of his own, where another folder has one of the same name."""
+    """The folder's owner could have a link of root's read instead of his own, if another folder has one of the same
+    name.
+    """
     tenant, other = tmp_path / "tenant", tmp_path / "other"
     (tenant / "data").mkdir(parents=True)
     other.mkdir()

@@ -104,21 +104,21 @@ def test_the_file_is_the_argument_then_the_variable_then_etc(tmp_path: Path, mon
 
 
 def test_a_missing_file_is_said_with_all_ways_out(tmp_path: Path) -> None:
-    """The first thing that a new user sees names the example, the option and the variable."""
+    """The first error that a new user sees names the example, the option and the variable."""
     with pytest.raises(UsageError, match="does not exist") as caught:
         load(tmp_path / "absent.toml")
     assert all(word in caught.value.hint for word in ("config.example.toml", "--config", "$WALSYNCD_CONFIG"))
 
 
 def test_a_folder_is_no_configuration(tmp_path: Path) -> None:
-    """What the kernel says is passed on with the path."""
+    """The kernel's message is passed on with the path."""
     with pytest.raises(UsageError, match=f"read configuration {tmp_path}: Is a directory"):
         load(tmp_path)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root can read everything")
 def test_an_unreadable_file_is_said(tmp_path: Path) -> None:
-    """Permission denied is not the same as absent."""
+    """A file without read permission is not reported as absent."""
     file = _write(tmp_path, MINIMAL)
     file.chmod(0)
     with pytest.raises(UsageError, match="Permission denied"):
@@ -126,12 +126,12 @@ def test_an_unreadable_file_is_said(tmp_path: Path) -> None:
 
 
 def test_syntax_errors_name_the_line(tmp_path: Path) -> None:
-    """TOML's own message says where."""
+    """TOML's own message has the line."""
     assert "line 2" in _refusal(tmp_path, "[storage]\nurl = s3://bucket\n").message
 
 
 def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
-    """TOML is UTF-8."""
+    """TOML files are UTF-8."""
     file = tmp_path / "config.toml"
     file.write_bytes(b"[storage]\nurl = '\xff'\n")
     with pytest.raises(UsageError, match="not UTF-8 at byte 17"):
@@ -168,7 +168,7 @@ def test_all_problems_are_reported_together(tmp_path: Path) -> None:
     ],
 )
 def test_urls_that_lead_nowhere_are_refused(tmp_path: Path, url: str, message: str) -> None:
-    """Before any request is made."""
+    """They are refused before any request is made."""
     error = _refusal(tmp_path, f'[storage]\nurl = "{url}"\n')
     assert f"storage.url = '{url}'" in error.message
     assert message in error.message
@@ -186,14 +186,14 @@ def test_urls_that_lead_nowhere_are_refused(tmp_path: Path, url: str, message: s
     ],
 )
 def test_half_a_credential_is_refused(tmp_path: Path, keys: str, message: str) -> None:
-    """boto3 would look further in silence, and write with somebody else's rights."""
+    """boto3 would silently look elsewhere, and write with the rights of another user."""
     assert message in _refusal(tmp_path, MINIMAL + keys).message
 
 
 def test_credentials_come_from_systemd_unless_they_are_configured(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Files of LoadCredential=, without the newline at their end."""
+    """The files of LoadCredential= are read without the newline at their end."""
     monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
     (tmp_path / "access_key_id").write_text("id\n")
     (tmp_path / "secret_access_key").write_text("secret\n")
@@ -213,7 +213,7 @@ def test_half_a_credential_of_systemd_is_refused(tmp_path: Path, monkeypatch: py
 
 
 def test_without_any_keys_the_choice_is_left_to_boto3(tmp_path: Path) -> None:
-    """No key is invented."""
+    """No key is made up."""
     options = load(_write(tmp_path, MINIMAL)).storage.options
     assert [options[key] for key in ("access_key_id", "secret_access_key", "profile")] == [None, None, None]
 
@@ -233,12 +233,12 @@ def test_without_any_keys_the_choice_is_left_to_boto3(tmp_path: Path) -> None:
     ],
 )
 def test_names_that_no_replica_can_have_are_refused(tmp_path: Path, entry: str, message: str) -> None:
-    """Before anything is written under them."""
+    """They are refused before anything is written under them."""
     assert message in _refusal(tmp_path, f"{MINIMAL}[[database]]\n{entry}\n").message
 
 
 def test_what_a_pattern_is_not_to_match(tmp_path: Path) -> None:
-    """Patterns themselves; none by default."""
+    """``exclude`` has patterns, and is empty by default."""
     file = tmp_path / "config.toml"
     file.write_text(f'{MINIMAL}[[database]]\npath = "/a/*.db"\nexclude = ["/a/x.db", "/a//test-*/"]\n')
     assert load(file).databases[0].exclude == ("/a/x.db", "/a/test-*")
@@ -247,7 +247,7 @@ def test_what_a_pattern_is_not_to_match(tmp_path: Path) -> None:
 
 
 def test_names_are_limited_together_with_the_prefix(tmp_path: Path) -> None:
-    """S3 counts the whole key."""
+    """S3 limits the length of the whole key."""
     name = "/".join(["n" * 200] * 4)
     text = '[storage]\nurl = "s3://bucket/{}"\n[[database]]\npath = "/a.db"\nname = "{}"\n'
     load(_write(tmp_path, text.format("p", name)))
@@ -255,7 +255,7 @@ def test_names_are_limited_together_with_the_prefix(tmp_path: Path) -> None:
 
 
 def test_broken_json_in_the_environment_is_a_usage_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A variable for a whole section is JSON."""
+    """A variable for a whole section has to be JSON."""
     monkeypatch.setenv("WALSYNCD_DATABASE", "[{")
     with pytest.raises(UsageError, match='"database"'):
         load(_write(tmp_path, MINIMAL))
@@ -283,12 +283,12 @@ def test_an_address_takes_the_rest_from_the_configuration(tmp_path: Path) -> Non
 
 
 def test_an_address_with_a_file_that_was_asked_for_needs_it(tmp_path: Path) -> None:
-    """--config with a typing error is not passed over."""
+    """A misspelt --config is not ignored."""
     with pytest.raises(UsageError, match="does not exist"):
         storage_at("s3://other/app", tmp_path / "absent.toml")
 
 
 def test_a_bad_address_is_named(tmp_path: Path) -> None:
-    """Whether it comes from the file or the command line."""
+    """The error names it whether it comes from the file or the command line."""
     with pytest.raises(UsageError, match="'gs://other'"):
         storage_at("gs://other", _write(tmp_path, MINIMAL))

@@ -31,16 +31,16 @@ MOUNTS = r"""
     ],
 )
 def test_the_nearest_and_last_mount_decides(path: str, mount: str) -> None:
-    """Spaces are escaped, a local disk may be mounted in a network folder or over it."""
+    """Spaces are escaped. A local disk may be mounted in a network folder or over it."""
     assert network_mount(Path(path), parse_mounts(MOUNTS)) == mount
 
 
 def test_the_kernels_table_can_be_read() -> None:
-    """Whatever is mounted here: the root is."""
+    """Whatever is mounted here, the root is in the table."""
     assert Path("/") in read_mounts()
 
 
 def test_the_mount_of_a_path() -> None:
-    """The longest one above it; the root has one in any case."""
+    """The mount is the one with the longest path above. A path always has that of the root."""
     assert mount_of(Path("/proc/self/status")) == Path("/proc")
     assert mount_of(Path("/no/such/file")) == Path("/")

@@ -60,18 +60,18 @@ def tree(tmp_path: Path) -> Path:
     ],
 )
 def test_matches_are_those_of_a_shell(tree: Path, pattern: str) -> None:
-    """As Python's glob has them, where no link is on the way."""
+    """They are those of Python's glob, if no link is on the way."""
     expected = sorted(glob.glob(f"{tree}/{pattern}", recursive=True))  # noqa: PTH207 - it is the oracle
     assert [f"{tree}/{name}" for name in names(tree, pattern)] == expected
 
 
 def test_two_stars_at_the_end_stand_for_every_file_below(tree: Path) -> None:
-    """Folders are what they descend into."""
+    """Folders are not matched, and are searched for files."""
     assert names(tree, "a/**") == ["a/b/x.db", "a/x.db", "a/x.db.bak"]
 
 
 def test_links_are_matches_and_no_ways(tree: Path) -> None:
-    """One that is a match, one below which a match would be, one below which there may be some, and circles."""
+    """Links are not followed: not one that matches, nor one below which matches are or may be, nor a circle."""
     (tree / "circle").symlink_to(".")
     (tree / "a" / "up").symlink_to("..")
     (tree / "dead").symlink_to("nowhere")
@@ -85,7 +85,7 @@ def test_links_are_matches_and_no_ways(tree: Path) -> None:
 
 
 def test_what_is_looked_at_has_a_limit(tree: Path) -> None:
-    """It is said that not everything was looked at; a search ends when nobody waits for it."""
+    """The result says that not everything was searched. A search ends early if its caller no longer waits."""
     assert look(f"{tree}/**/x.db", entries_max=5).is_cut
     assert not look(f"{tree}/**/x.db").is_cut
     with pytest.raises(SearchStoppedError):
@@ -95,7 +95,7 @@ def test_what_is_looked_at_has_a_limit(tree: Path) -> None:
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 @pytest.mark.root
 def test_a_folder_that_cannot_be_listed_is_said() -> None:
-    """Databases may be in there; lost+found is never one of those."""
+    """Databases may be in such a folder. lost+found is never reported."""
     with tempfile.TemporaryDirectory() as name:  # pytest's own folders are closed to others
         folder = Path(name)
         folder.chmod(0o755)
@@ -132,7 +132,7 @@ def test_each_folder_in_which_a_match_may_appear_is_watched(tree: Path) -> None:
 def test_new_names_that_matter(
     tree: Path, pattern: str, folder: str, wanted: list[tuple[str, bool]], unwanted: list[tuple[str, bool]]
 ) -> None:
-    """A storm of temporary files wakes nobody."""
+    """A storm of temporary files does not wake the daemon."""
     here = [each for each in look(f"{tree}/{pattern}").watched if Path(each.folder) == tree / folder]
 
     def wants(name: str, *, is_folder: bool) -> bool:
@@ -143,7 +143,7 @@ def test_new_names_that_matter(
 
 
 def test_new_names_that_are_excluded_do_not_matter() -> None:
-    """Nor do those in a folder that is."""
+    """New names in an excluded folder do not matter either."""
     new = NewNames("/srv/dbs", frozenset({"*"}), exclude=("/srv/dbs/*.tmp", "/srv/dbs/old"))
     assert new.wants("a.db", is_folder=False)
     assert not new.wants("a.tmp", is_folder=False)
@@ -166,12 +166,12 @@ def test_new_names_that_are_excluded_do_not_matter() -> None:
     ],
 )
 def test_exclusion(path: str, pattern: str, *, excluded: bool) -> None:
-    """A pattern excludes what it matches, and all that is in it; hidden names too."""
+    """A pattern excludes what it matches and all that is in it, hidden names too."""
     assert is_excluded(path, [pattern]) is excluded
 
 
 def test_patterns_and_their_fixed_part() -> None:
-    """Up to the first part with a wildcard."""
+    """The fixed part ends before the first part with a wildcard."""
     assert is_pattern("/srv/*/a.db")
     assert not is_pattern("/srv/a.db")
     assert fixed_part("/srv/tenants/*/data.db") == "/srv/tenants"

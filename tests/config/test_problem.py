@@ -17,14 +17,14 @@ def _problem(**content: object) -> Problem:
 
 
 def test_one_problem_keeps_its_hint_apart() -> None:
-    """So the command line can show it on a line of its own."""
+    """So the command line can show the hint on a line of its own."""
     error = error_of(FILE, [Problem("storage.url", "'x'", "is wrong", "write another")])
     assert error.message == "configuration /etc/walsyncd/config.toml: storage.url = 'x': is wrong"
     assert error.hint == "write another"
 
 
 def test_several_problems_stand_in_one_error() -> None:
-    """Nobody should have to fix a file one error at a time."""
+    """Nobody should have to correct a file one error at a time."""
     error = error_of(FILE, [Problem("a", "", "is wrong", "fix it"), Problem("b", "1", "too", "")])
     assert error.message.splitlines() == [
         "configuration /etc/walsyncd/config.toml has 2 problems:",
@@ -42,7 +42,7 @@ def test_keys_are_named_as_in_the_file_counted_from_one() -> None:
 
 
 def test_keys_from_the_environment_are_named_as_variables(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever looks into the file would not find the value there."""
+    """A person who looks into the file would not find the value there."""
     monkeypatch.setenv("walsyncd_storage__url", "x")
     monkeypatch.setenv("WALSYNCD_DATABASE", "[]")
     assert name_key(("storage", "url")) == "environment walsyncd_storage__url"
@@ -50,7 +50,7 @@ def test_keys_from_the_environment_are_named_as_variables(monkeypatch: pytest.Mo
 
 
 def test_variables_of_unknown_sections_are_problems(monkeypatch: pytest.MonkeyPatch) -> None:
-    """pydantic-settings passes over them; $WALSYNCD_CONFIG is no section."""
+    """pydantic-settings ignores them. $WALSYNCD_CONFIG is not a section."""
     monkeypatch.setenv("WALSYNCD_STORGE__URL", "x")
     monkeypatch.setenv("WALSYNCD_CONFIG", "x")
     (problem,) = unknown_variables()
@@ -93,7 +93,7 @@ def test_variables_of_unknown_sections_are_problems(monkeypatch: pytest.MonkeyPa
     ],
 )
 def test_errors_name_the_key_and_the_way_out(content: dict[str, object], key: str, message: str, hint: str) -> None:
-    """Each kind of mistake is said in the words of this file, not of the validator."""
+    """Each kind of mistake is described in the words of the file, not of the validator."""
     problem = _problem(**content)
     assert problem.key == key
     assert message in problem.message
@@ -120,7 +120,7 @@ def test_values_are_shown_but_not_secrets() -> None:
     ],
 )
 def test_what_is_wrong_as_a_whole_is_not_shown(content: dict[str, object]) -> None:
-    """It may hold a secret: only what is wrong with a key of its own is printed."""
+    """It may hold a secret, so only the value of a wrong key is printed."""
     with pytest.raises(ValidationError) as caught:
         ConfigFile(**{"storage": {"url": "s3://bucket"}, **content})  # type: ignore[arg-type]
     problems = [problem_of(details) for details in caught.value.errors(include_url=False)]
@@ -129,7 +129,7 @@ def test_what_is_wrong_as_a_whole_is_not_shown(content: dict[str, object]) -> No
 
 
 def test_credentials_in_a_url_are_not_shown() -> None:
-    """The rest of it is."""
+    """The rest of the URL is shown."""
     problem = _problem(daemon={"uploads_max": "https://key:s3cret@store.example/x"})
     assert problem.value == "'https://…@store.example/x'"
 
@@ -146,5 +146,5 @@ def test_credentials_in_a_url_are_not_shown() -> None:
     ],
 )
 def test_no_value_shows_the_user_of_a_url(value: object, shown: str) -> None:
-    """Whatever the password contains, and without the scheme, too."""
+    """This holds whatever the password contains, and without a scheme."""
     assert format_value(value) == shown

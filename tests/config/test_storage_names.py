@@ -1,4 +1,4 @@
-"""``[storage.NAME]``: more storages than one, and which database goes where."""
+"""Tests of ``[storage.NAME]``: several storages, and which database is stored where."""
 
 from __future__ import annotations
 
@@ -26,7 +26,10 @@ def _refusal(folder: Path, text: str) -> str:
 
 
 def test_each_database_selects_its_storage(tmp_path: Path) -> None:
-    """By itself, else by [defaults]; "default" is [storage] itself. Nothing is taken over from it."""
+    """Its own key selects it, else that of [defaults].
+
+    "default" is [storage] itself, from which other storages inherit nothing.
+    """
     settings = _load(
         tmp_path,
         f"{DEFAULT}region = 'eu-central-1'\n{TENANT}[defaults]\nstorage = 'tenant_a'\n"
@@ -40,7 +43,10 @@ def test_each_database_selects_its_storage(tmp_path: Path) -> None:
 
 
 def test_variables_reach_every_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of a storage in the file, and of one that is nowhere else; an error names the variable."""
+    """A variable can set the keys of a storage in the file, and define one that is not there.
+
+    An error names the variable.
+    """
     monkeypatch.setenv("WALSYNCD_STORAGE__TENANT_A__REGION", "eu-west-3")
     monkeypatch.setenv("WALSYNCD_STORAGE__OTHER__URL", "s3://other")
     settings = _load(tmp_path, DEFAULT + TENANT)
@@ -52,7 +58,7 @@ def test_variables_reach_every_key(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_credentials_of_systemd_have_the_name_before_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """So that two storages can have one each."""
+    """So two storages can have a credential each."""
     monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
     for name, value in (("access_key_id", "d"), ("secret_access_key", "s"), ("eu.access_key_id", "e")):
         (tmp_path / name).write_text(value)
@@ -91,14 +97,14 @@ def test_credentials_of_systemd_have_the_name_before_them(tmp_path: Path, monkey
     ],
 )
 def test_what_is_wrong_is_named_with_its_section(tmp_path: Path, text: str, words: str) -> None:
-    """Key, value and what to do, as in [storage]."""
+    """The error has key, value and what to do, as in [storage]."""
     message = _refusal(tmp_path, f"{DEFAULT}{TENANT}{text}\n")
     assert words in message, message
 
 
 @pytest.mark.parametrize("value", ["'hunter2'", "5", "['hunter2']"])
 def test_a_misspelt_key_of_storage_is_no_section_and_keeps_its_value(tmp_path: Path, value: str) -> None:
-    """It may be a secret: the value is not shown."""
+    """Its value may be a secret, so it is not shown."""
     message = _refusal(tmp_path, f"{DEFAULT}secret_acces_key = {value}\n")
     assert "storage.secret_acces_key: there is no such key" in message
     assert "did you mean secret_access_key?" in message
@@ -106,14 +112,14 @@ def test_a_misspelt_key_of_storage_is_no_section_and_keeps_its_value(tmp_path: P
 
 
 def test_a_secret_in_any_section_is_found(tmp_path: Path) -> None:
-    """So that `check` can say who may read it."""
+    """So `check` can report who may read it."""
     file = tmp_path / "config.toml"
     file.write_text(DEFAULT + TENANT)
     assert secrets_in(file) == ["secret_access_key"]
 
 
 def test_an_address_is_reached_as_the_storage_that_it_is_in(tmp_path: Path) -> None:
-    """With its credentials; any other is reached as [storage] is."""
+    """An address inside a configured storage uses its credentials. Any other uses those of [storage]."""
     file = tmp_path / "config.toml"
     file.write_text(DEFAULT + TENANT)
     assert storage_at("s3://tenant/sqlite/app", file).options["access_key_id"] == "a"

@@ -1,4 +1,4 @@
-"""What the keys of [storage] are to each other, and the secrets beside them."""
+"""Tests of how the keys of [storage] depend on each other, and of the secrets beside them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _key_file(folder: Path, content: bytes, mode: int = 0o600) -> Path:
 
 
 def test_everything_arrives(tmp_path: Path) -> None:
-    """Each key becomes the setting of its name; durations become seconds."""
+    """Each key becomes the setting of its name. Durations become seconds."""
     settings = _load(
         tmp_path,
         """
@@ -67,35 +67,35 @@ def test_everything_arrives(tmp_path: Path) -> None:
     ],
 )
 def test_what_cannot_be_right(tmp_path: Path, text: str, words: str) -> None:
-    """The message names the key and the value, the hint the way out."""
+    """The message names the key and the value, and the hint says what to do."""
     with pytest.raises(UsageError, match=words):
         _load(tmp_path, text)
 
 
 @pytest.mark.parametrize("content", [KEY, base64.b64encode(KEY), base64.b64encode(KEY) + b"\n"])
 def test_the_key_of_sse_c_is_in_a_file(tmp_path: Path, content: bytes) -> None:
-    """As it is or in base64; it is not shown."""
+    """The file has the key as it is or in base64. The key is not shown."""
     settings = _load(tmp_path, f'encryption = "sse-c"\nsse_c_key_file = "{_key_file(tmp_path, content)}"')
     assert settings.options["encryption_key"] == KEY
     assert repr(KEY) not in repr(settings)
 
 
 def test_the_key_of_sse_c_is_a_credential(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Systemd's credential is taken where no file is named."""
+    """Systemd's credential is used if no file is named."""
     _key_file(tmp_path, KEY, 0o400)
     monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
     assert _load(tmp_path, 'encryption = "sse-c"').options["encryption_key"] == KEY
 
 
 def test_a_key_that_others_can_read_is_refused(tmp_path: Path) -> None:
-    """It would be no secret."""
+    """A key that others can read is no secret."""
     file = _key_file(tmp_path, KEY, 0o644)
     with pytest.raises(UsageError, match=f"can be read by everybody.*chmod o= {file}"):
         _load(tmp_path, f'encryption = "sse-c"\nsse_c_key_file = "{file}"')
 
 
 def test_a_key_that_is_none_is_refused(tmp_path: Path) -> None:
-    """Too short, no base64, or not there; the key's bytes are not in the message."""
+    """It is too short, not base64, or missing. The message does not show the key's bytes."""
     file = _key_file(tmp_path, b"secret")
     with pytest.raises(UsageError, match="is not 32 bytes") as caught:
         _load(tmp_path, f'encryption = "sse-c"\nsse_c_key_file = "{file}"')
@@ -106,7 +106,7 @@ def test_a_key_that_is_none_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_key_of_sse_c_does_not_go_over_the_network_in_the_clear(tmp_path: Path) -> None:
-    """Http is for this machine only."""
+    """Http is accepted for this machine only."""
     key = f'encryption = "sse-c"\nsse_c_key_file = "{_key_file(tmp_path, KEY)}"\n'
     with pytest.raises(UsageError, match=r"in the clear.*https://"):
         _load(tmp_path, f'{key}endpoint_url = "http://s3.example.com"')

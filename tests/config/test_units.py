@@ -56,7 +56,7 @@ def test_durations_are_formatted_in_the_largest_unit_that_fits(seconds: float, t
     ],
 )
 def test_sizes_are_numbers_with_or_without_a_unit(text: str, size: int) -> None:
-    """Binary and decimal units are distinguished; a bare number counts bytes."""
+    """Binary and decimal units are distinguished. A bare number counts bytes."""
     assert parse_size(text) == size
 
 
@@ -72,11 +72,11 @@ def test_what_is_no_size_is_refused_with_the_form(text: str) -> None:
     ("size", "text"), [(0, "0 B"), (1023, "1023 B"), (1024, "1.0 KiB"), (5 << 20, "5.0 MiB"), (3 << 50, "3072.0 TiB")]
 )
 def test_sizes_are_told_in_the_largest_unit_that_they_fill(size: int, text: str) -> None:
-    """As every other tool of the system does."""
+    """Every other tool of the system does this, too."""
     assert format_size(size) == text
 
 
 @given(st.integers(min_value=0, max_value=1023), st.integers(min_value=0, max_value=4))
 def test_whole_sizes_survive_formatting(number: int, power: int) -> None:
-    """What people read in a message they can write into the configuration."""
+    """A user can copy a size from a message into the configuration."""
     assert parse_size(format_size(number << (10 * power))) == number << (10 * power)

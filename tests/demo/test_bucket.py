@@ -6,12 +6,12 @@ from walsyncd.demo.bucket import Contents, contents
 
 
 def test_an_absent_folder_is_empty(tmp_path: Path) -> None:
-    """Before the daemon's first write."""
+    """The folder does not exist before the daemon's first write."""
     assert contents(tmp_path / "absent") == Contents(0, 0, 0, (), None)
 
 
 def test_objects_bases_and_the_position_reached_are_counted(tmp_path: Path) -> None:
-    """A base without segments reaches its own position; then the last segment's end counts."""
+    """A base without segments reaches its own position. After that the last segment's end counts."""
     with make_replica(tmp_path, name="app.db") as replica:
         replica.base()
         found = contents(replica.root / "app.db")
@@ -41,6 +41,6 @@ def test_a_newer_generation_is_further(tmp_path: Path) -> None:
 
 
 def test_files_that_are_not_ours_are_objects_and_no_more(tmp_path: Path) -> None:
-    """``owner.json`` and what somebody else put there."""
+    """They are ``owner.json`` and files of others."""
     (tmp_path / "owner.json").write_text("{}")
     assert contents(tmp_path) == Contents(1, 2, 0, (), None)

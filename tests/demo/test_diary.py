@@ -11,13 +11,13 @@ ENTRIES = st.lists(st.builds(Entry, st.integers(0, 2**63), st.integers(0, 2**45)
 
 @given(ENTRIES)
 def test_format_and_parse_are_inverse(entries: list[Entry]) -> None:
-    """Line by line, and all of them together."""
+    """This holds line by line, and for all lines together."""
     assert parse_diary("".join(map(format_entry, entries))) == entries
 
 
 @given(ENTRIES.filter(bool), st.data())
 def test_a_line_that_is_being_written_does_not_count(entries: list[Entry], data: st.DataObject) -> None:
-    """Cut anywhere within the last line, the others are read."""
+    """The diary may be cut anywhere within the last line, and the others are read."""
     text = "".join(map(format_entry, entries))
     cut = data.draw(st.integers(len(text) - len(format_entry(entries[-1])), len(text) - 1))
     assert parse_diary(text[:cut]) == entries[:-1]
@@ -25,7 +25,7 @@ def test_a_line_that_is_being_written_does_not_count(entries: list[Entry], data:
 
 @pytest.mark.parametrize(("time_ms", "counter"), [(99, 0), (100, 1), (150, 1), (200, 3), (10**6, 4)])
 def test_a_moment_has_the_last_commit_at_or_before_it(time_ms: int, counter: int) -> None:
-    """Of several commits in one millisecond the last; 0 before the first."""
+    """Of several commits in one millisecond the last one counts. Before the first commit the result is 0."""
     entries = [Entry(1, 100), Entry(2, 200), Entry(3, 200), Entry(4, 300)]
     assert counter_at(entries, time_ms) == counter
 

@@ -15,7 +15,7 @@ def _live(out: io.StringIO) -> LiveDisplay:
 
 
 def test_elsewhere_a_phase_is_one_line() -> None:
-    """When it has ended: seconds, title, result; a difference is said in capitals."""
+    """The line is printed when the phase has ended: seconds, title, result. A difference is in capitals."""
     out = io.StringIO()
     with PlainDisplay(out) as display:
         display.begin("kill -9")
@@ -31,7 +31,7 @@ def test_elsewhere_a_phase_is_one_line() -> None:
 
 
 def test_a_terminal_shows_phases_and_counters() -> None:
-    """What has ended stays, with its sign; the counters move below and are gone at the end."""
+    """Phases that have ended stay, with their sign. The counters are updated below and disappear at the end."""
     out = io.StringIO()
     with _live(out) as display:
         display.begin("kill -9")
@@ -50,7 +50,7 @@ def test_a_terminal_shows_phases_and_counters() -> None:
 
 
 def test_a_phase_that_fails_stays_visible() -> None:
-    """The error is said after it."""
+    """The error is printed after it."""
     out = io.StringIO()
     display = _live(out)
     display.begin("restore")

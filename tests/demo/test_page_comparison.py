@@ -20,7 +20,7 @@ def _database(path: Path, *, counter: int = 3, page_size: int = 4096) -> sqlite3
 
 @pytest.mark.parametrize("page_size", [512, 4096, 65536])
 def test_two_copies_of_one_database_are_equal(tmp_path: Path, page_size: int) -> None:
-    """Whatever its page size; the text says how much was compared."""
+    """This holds for any page size. The text says how much was compared."""
     with closing(_database(tmp_path / "app.db", page_size=page_size)):
         expected = settled_copy(tmp_path / "app.db", tmp_path / "expected.db")
         restored = settled_copy(tmp_path / "app.db", tmp_path / "restored.db")
@@ -31,7 +31,7 @@ def test_two_copies_of_one_database_are_equal(tmp_path: Path, page_size: int) ->
 
 
 def test_a_settled_copy_holds_what_is_only_in_the_wal_and_touches_nothing(tmp_path: Path) -> None:
-    """The original is read, not opened: its files stay as they are, byte for byte."""
+    """The original is read, not opened, so its files stay as they are, byte for byte."""
     with closing(_database(tmp_path / "app.db")):
         before = [(path.name, path.read_bytes()) for path in sorted(tmp_path.glob("app.db*"))]
         copy = settled_copy(tmp_path / "app.db", tmp_path / "copy.db")
@@ -42,7 +42,7 @@ def test_a_settled_copy_holds_what_is_only_in_the_wal_and_touches_nothing(tmp_pa
 
 
 def test_pages_that_differ_are_named(tmp_path: Path) -> None:
-    """Counted from 1; a page that one of them lacks differs too, and only the first few are shown."""
+    """They are counted from 1. A page that one of the files lacks differs, too, and only the first few are shown."""
     with closing(_database(tmp_path / "app.db")):
         expected = settled_copy(tmp_path / "app.db", tmp_path / "expected.db")
     content = bytearray(expected.read_bytes())
@@ -58,7 +58,7 @@ def test_pages_that_differ_are_named(tmp_path: Path) -> None:
 
 
 def test_another_commit_is_a_difference(tmp_path: Path) -> None:
-    """Even if a page for page comparison with a copy that is as wrong finds none."""
+    """It is a difference even if a comparison with an equally wrong copy finds none, page for page."""
     with closing(_database(tmp_path / "app.db", counter=2)):
         expected = settled_copy(tmp_path / "app.db", tmp_path / "expected.db")
         restored = settled_copy(tmp_path / "app.db", tmp_path / "restored.db")
@@ -68,7 +68,7 @@ def test_another_commit_is_a_difference(tmp_path: Path) -> None:
 
 
 def test_what_sqlite_refuses_is_a_difference(tmp_path: Path) -> None:
-    """A file that is no database has no counter, and the reason is said."""
+    """A file that is no database has no counter, and the reason is given."""
     for name in ("expected.db", "restored.db"):
         (tmp_path / name).write_bytes(b"no database" * 100)
     found = compare("restored", tmp_path / "restored.db", tmp_path / "expected.db", 3)

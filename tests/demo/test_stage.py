@@ -1,4 +1,4 @@
-"""The demo's processes: started beside one another, each stopped by its own id, whatever happens."""
+"""Tests of the demo's processes: they run at once, and each is stopped by its own pid, whatever happens."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ def _processes(stage: Stage) -> list[subprocess.Popen[str] | subprocess.Popen[by
 
 
 def test_the_configuration_is_one_that_walsyncd_takes(stage: Stage) -> None:
-    """One database, its state directory in no folder that holds a database."""
+    """It has one database. Its state directory is in no folder that holds a database."""
     (spec,) = expand(load(stage.config))
     assert (spec.path, spec.name) == (stage.database, NAME)
 
 
 def test_the_users_own_settings_have_no_part_in_it(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A bucket named in the environment is not the demo's."""
+    """The demo ignores a bucket that the environment names."""
     monkeypatch.setenv("WALSYNCD_STORAGE__URL", "s3://production")
     monkeypatch.setenv("walsyncd_daemon__state_dir", "/absent")
     monkeypatch.setenv("RUNTIME_DIRECTORY", "/absent")
@@ -39,13 +39,13 @@ def test_the_users_own_settings_have_no_part_in_it(stage: Stage, monkeypatch: py
 
 
 def test_what_a_command_says_when_it_fails_is_in_the_error(stage: Stage) -> None:
-    """With its exit code."""
+    """The error has the exit code, too."""
     with pytest.raises(WalsyncdError, match=r"`walsyncd restore absent -o /absent/x` ended with 2: .*no database"):
         stage.run("restore", "absent", "-o", "/absent/x")
 
 
 def test_an_application_does_as_it_is_told(stage: Stage) -> None:
-    """It writes from then on until it pauses, and ends with its stdin."""
+    """The application writes until it is told to pause, and ends with its stdin."""
     stage.start_application()
     stage.tell("write")
     stage.wait_until(lambda: len(stage.diary()) >= 3, "three commits")
@@ -57,7 +57,7 @@ def test_an_application_does_as_it_is_told(stage: Stage) -> None:
 
 
 def test_an_application_that_ended_is_an_error(stage: Stage) -> None:
-    """With the last that it said."""
+    """The error has the last line that it printed."""
     stage.start_application()
     assert stage._application is not None
     stage._application.kill()
@@ -67,7 +67,7 @@ def test_an_application_that_ended_is_an_error(stage: Stage) -> None:
 
 
 def test_a_daemon_that_ended_is_an_error_with_its_last_words(stage: Stage) -> None:
-    """Whoever waits for something learns at once that it will not come."""
+    """A caller that waits for something gets the error at once."""
     stage.config.write_text("nonsense")
     stage.start_daemon()
     with pytest.raises(WalsyncdError, match="walsyncd run ended with 2") as caught:
@@ -76,14 +76,14 @@ def test_a_daemon_that_ended_is_an_error_with_its_last_words(stage: Stage) -> No
 
 
 def test_waiting_has_an_end(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The error says what did not come."""
+    """The error says what was awaited."""
     monkeypatch.setattr(stage_module, "WAIT_TIMEOUT_S", 0.0)
     with pytest.raises(WalsyncdError, match="still not: a base is stored"):
         stage.wait_until(lambda: False, "a base is stored")
 
 
 def test_a_daemon_is_killed_and_stopped(stage: Stage) -> None:
-    """A kill is counted; a stop waits until it ended with 0; a daemon that was killed is no error."""
+    """A kill is counted. A stop waits until the daemon ended with 0, and a killed daemon is no error."""
     stage.start_daemon()
     stage.kill_daemon()
     stage.wait_until(lambda: True, "at once")
@@ -105,7 +105,7 @@ def _begin_and_break(stage: Stage) -> None:
 
 
 def test_leaving_ends_every_process(tmp_path: Path) -> None:
-    """Also when it is left by an error."""
+    """This holds also after an error."""
     stage = Stage(tmp_path)
     with pytest.raises(ZeroDivisionError):
         _begin_and_break(stage)

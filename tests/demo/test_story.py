@@ -1,4 +1,4 @@
-"""The story from begin to end, told faster than to people."""
+"""Tests of the whole story, which is played faster than for people."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ EQUAL = Comparison("head", 10, (), 7, 7, "ok")
 
 
 class _Listener:
-    """Keeps what it is told."""
+    """A listener that keeps what it is told."""
 
     def __init__(self) -> None:
         self.told: list[tuple[str, str, bool]] = []
@@ -41,9 +41,9 @@ def _quickly(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.timeout(600)
 @pytest.mark.usefixtures("_quickly")
 def test_every_commit_comes_back_and_a_wrong_restore_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two kills, and the three moments restored are three different ones, each compared with what it must be.
+    """There are two kills. The three restored moments differ, and each is compared with what it must be.
 
-    One page of what one of them must be is changed behind its back: exactly that comparison fails. That all three are
+    One page of the expected content of one of them is changed, and exactly that comparison fails. That all three are
     equal without that is what ``tests/cli/commands/test_demo.py`` tries with the whole program.
     """
 
@@ -70,7 +70,7 @@ def test_every_commit_comes_back_and_a_wrong_restore_is_told(tmp_path: Path, mon
 
 
 def test_the_outcome_is_good_only_if_every_comparison_held() -> None:
-    """One of them is enough to spoil it."""
+    """One comparison that fails is enough to change it."""
     outcome = Outcome(7, 2, 3, 4, ("first generation",), (EQUAL, EQUAL))
     assert outcome.is_good
     assert not replace(outcome, comparisons=(EQUAL, replace(EQUAL, counter=6))).is_good

@@ -1,4 +1,4 @@
-"""The demo's application does what it says: every commit is in the diary, and nothing else is."""
+"""Tests of the demo's application: the diary has every commit, and nothing else."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def _counter(folder: Path) -> int:
 
 
 def _frames(folder: Path) -> int:
-    """Frames that the WAL has room for, of 4,096 bytes each."""
+    """Return how many frames of 4,096 bytes each the WAL has room for."""
     return ((folder / "app.db-wal").stat().st_size - 32) // (24 + 4096)
 
 
@@ -45,7 +45,7 @@ def _frames(folder: Path) -> int:
 def test_the_diary_has_every_commit_in_order(
     tmp_path: Path, acts: tuple[writer.Act, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Counted from 1 without a hole, up to what the database says."""
+    """Commits are counted from 1 without a hole, up to the counter in the database."""
     monkeypatch.setattr(writer, "IDLE_S", 0.0)
     with _application(tmp_path) as (application, diary):
         for _ in range(150):
@@ -56,7 +56,7 @@ def test_the_diary_has_every_commit_in_order(
 
 
 def test_a_large_transaction_is_in_the_wal_before_it_commits(tmp_path: Path) -> None:
-    """It is larger than the cache; rolled back, its pages stay in the WAL and count for nothing."""
+    """It is larger than the cache. After a rollback, its pages stay in the WAL and count for nothing."""
     with _application(tmp_path) as (application, diary):
         application.small()
         before = _frames(tmp_path)
@@ -68,7 +68,7 @@ def test_a_large_transaction_is_in_the_wal_before_it_commits(tmp_path: Path) -> 
 
 
 def test_a_change_of_mind_is_one_commit(tmp_path: Path) -> None:
-    """What was rolled back is not counted, what came in its place is."""
+    """What was rolled back is not counted, and what was committed instead is."""
     with _application(tmp_path) as (application, diary):
         application.change_its_mind()
     assert [entry.counter for entry in parse_diary(diary.getvalue())] == [1]
@@ -86,7 +86,7 @@ def test_forgetting_shrinks_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_all_four_checkpoints_have_their_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The last one of four is PASSIVE again, the one before truncates the WAL."""
+    """The last of four is PASSIVE again, and the one before it truncates the WAL."""
     monkeypatch.setattr(writer, "IDLE_S", 0.0)
     sizes = []
     with _application(tmp_path) as (application, _):
@@ -98,7 +98,7 @@ def test_all_four_checkpoints_have_their_turn(tmp_path: Path, monkeypatch: pytes
 
 
 def test_reopening_is_a_last_close(tmp_path: Path) -> None:
-    """SQLite deletes the WAL with the last connection; a second one leaves it alone."""
+    """SQLite deletes the WAL with the last connection. A second connection keeps it."""
     with _application(tmp_path) as (application, _):
         application.small()
         with (tmp_path / "app.db-wal").open("rb") as held:
@@ -109,7 +109,7 @@ def test_reopening_is_a_last_close(tmp_path: Path) -> None:
 
 
 def test_commands_are_answered_and_the_end_of_stdin_is_the_end(tmp_path: Path) -> None:
-    """As the process that it is: each word comes back, then it closes its connection and ends with 0."""
+    """The program answers each word, then closes its connection and ends with 0."""
     module = [sys.executable, "-m", "walsyncd.demo.writer", str(tmp_path / "app.db"), str(tmp_path / "diary.txt")]
     with subprocess.Popen(module, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdin

@@ -1,4 +1,6 @@
-"""``python -m tests.faults``: many runs with a store of their own, a line of JSON for each; 1 if one of them failed."""
+"""``python -m tests.faults``: many runs with a store of their own, a line of JSON for each, exit code 1 if one of them
+failed.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,7 @@ from tests.stores import run_seaweedfs
 
 
 def main() -> int:
-    """Run the seeds that were asked for; what failed leaves its folder."""
+    """Run the requested seeds. A failed run leaves its folder."""
     parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
     parser.add_argument("--first", type=int, default=1, metavar="SEED")
     parser.add_argument("--seeds", type=int, default=10, metavar="COUNT")

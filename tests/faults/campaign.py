@@ -1,4 +1,4 @@
-"""One run: a real daemon writes to a real store through the fault proxy; at the end the replica is the source.
+"""One run: a real daemon writes to a real store through the fault proxy. At the end the replica equals the source.
 
 Small objects, uploads of segments and of bases, kills now and then, by seed. The faults are finite, and after the last
 of them everything is well again: then a sync has to succeed, every late request lands, and what is restored is
@@ -24,14 +24,17 @@ from tests.stores import Store
 from walsyncd.adapters.system.control_socket import ask
 
 NAME = "app"
-ROWS = 900  # of 10 kB, and as much again in the index: a base of three parts
+ROWS = 900  # rows of 10 kB, and as much again in the index: a base of three parts
 LARGE_ROWS = 1000  # the same, in one transaction: more than one PUT, however well its index compresses
 SETTLE_SECONDS_MAX = 400.0
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What a run met; ``generations`` is 1 if no fault ended one, ``orphans`` are uploads that nobody knew of."""
+    """The report of a run.
+
+    ``generations`` is 1 if no fault ended one, and ``orphans`` counts uploads that nobody knew of.
+    """
 
     seed: int
     seconds: float
@@ -43,13 +46,13 @@ class Report:
     region: str
     met: dict[str, int] = field(default_factory=dict)
     unmet: list[tuple[str, str]] = field(default_factory=list)
-    """Of those that are not left to chance: what they were to befall was given up before."""
+    """Faults of ``certain`` that were not met, because their requests had been given up."""
 
 
 def run(
     seed: int, folder: Path, store: Store, *, faults: int, only: frozenset[str] = frozenset(), kills_max: int = 10
 ) -> Report:
-    """One run in ``folder``, which must be empty.
+    """Make one run in ``folder``, which must be empty.
 
     ``faults`` by chance, of those in ``only``; without ``only`` there are those of ``certain`` too. AssertionError if
     the replica is not the source, or an upload is left open.
@@ -89,7 +92,7 @@ def run(
 
 
 def _write(daemon: Daemon, file: Path, chance: random.Random, kills_max: int) -> int:
-    """Transactions of all sizes, a base asked for, a kill now and then; how many kills."""
+    """Write transactions of all sizes, request a base, and kill now and then. Return the number of kills."""
     kills = 0
     with closing(sqlite3.connect(file, isolation_level=None, timeout=20)) as connection:
         connection.execute("PRAGMA wal_autocheckpoint=0")
@@ -97,7 +100,7 @@ def _write(daemon: Daemon, file: Path, chance: random.Random, kills_max: int) ->
             rows = LARGE_ROWS if number == 4 else chance.randint(1, 20)
             for statement in counted(insertion(rows, 10_000 if number == 4 else 1000)):
                 connection.execute(statement)
-            time.sleep(chance.uniform(0.0, 0.4))  # some go up together, some alone
+            time.sleep(chance.uniform(0.0, 0.4))  # some are uploaded together, some alone
             if number == 6:
                 ask(daemon.control, {"op": "snapshot", "name": NAME}, timeout_s=60)
             if chance.random() < 0.08 and kills < kills_max:
@@ -109,7 +112,9 @@ def _write(daemon: Daemon, file: Path, chance: random.Random, kills_max: int) ->
 
 
 def _settle(daemon: Daemon, proxy: FaultProxy) -> None:
-    """Until all faults were met or nothing is asked any more, everything has landed and a base is finished."""
+    """Wait until all faults were met or nothing is requested any more, all late requests have landed, and a base is
+    finished.
+    """
 
     def is_stored() -> bool:
         return daemon.walsyncd("sync", "--timeout", "5s").code == 0 and daemon.walsyncd("ls", NAME).code == 0
@@ -121,7 +126,10 @@ def _settle(daemon: Daemon, proxy: FaultProxy) -> None:
 
 
 def _have_orphans_aborted(daemon: Daemon, file: Path, store: Store, bucket: str) -> None:
-    """No upload is left open; one whose Create landed late is found when the daemon next claims the database."""
+    """Assert that no upload stays open.
+
+    One whose Create landed late is found when the daemon next claims the database.
+    """
     if _uploads_left(store, bucket):
         daemon.stop()
         daemon.start()

@@ -1,4 +1,4 @@
-"""What can befall a request to a store, and which requests each can befall.
+"""The faults of requests to a store, and which requests can meet each.
 
 | group     | what happens                                             | the store has done it |
 |-----------|----------------------------------------------------------|-----------------------|
@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Protocol
 
-CHANCE = 0.25  # of a request to meet a fault
+CHANCE = 0.25  # the probability that a request meets a fault
 SLOW_SECONDS = 2.5  # longer than the time-out of the daemons here
-HELD_SECONDS = 30.0  # longer than the time-out that is the default; the client continues meanwhile
+HELD_SECONDS = 30.0  # longer than the default time-out; the client continues meanwhile
 
 
 class Kind(Enum):
@@ -48,7 +48,7 @@ class Said:
 
 
 class Exchange(Protocol):
-    """A request, and what can be done about it."""
+    """A request, and what a fault can do about it."""
 
     @property
     def kind(self) -> Kind: ...
@@ -66,7 +66,7 @@ class Exchange(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """``act`` takes the place of forwarding; ``before_body``: the request's body was not read yet."""
+    """A fault: ``act`` replaces forwarding. With ``before_body`` it acts before the request's body is read."""
 
     name: str
     kinds: frozenset[Kind]
@@ -175,7 +175,7 @@ REFUSALS = (
     (404, "NoSuchBucket", SPOKEN),
     (301, "PermanentRedirect", WITH_BODY),
     (400, "BadDigest", WITH_BODY),
-    (400, "InvalidRequest", WRITES),  # as of an unknown checksum
+    (400, "InvalidRequest", WRITES),  # as for an unknown checksum
     (412, "PreconditionFailed", frozenset({Kind.PUT})),
 )
 
@@ -205,9 +205,9 @@ _OF_PARTS = ("part lost", "forwarded", "400 InvalidPart", "200 with an error")  
 
 
 def certain(seed: int) -> list[tuple[str, str]]:
-    """What must not be left to chance, since a run has few Completes: faults, and what their requests are about.
+    """Return the faults that must not be left to chance, since a run has few Completes, and a word of their requests.
 
-    In the order in which such requests meet them. A part too small ends the base, or the generation, that it befalls.
+    They are in the order in which such requests meet them. A part that is too small ends its base, or its generation.
     """
     last = "400 EntityTooSmall" if seed % 2 else "done, but 200 with an error"
     return [
@@ -218,7 +218,7 @@ def certain(seed: int) -> list[tuple[str, str]]:
     ]
 
 
-# What passes by itself, for those who only read.
+# faults that pass by themselves, for clients that only read
 PASSING = frozenset(
     {
         *(f"{status} {code}" for status, code, _ in REFUSALS if status >= 429),

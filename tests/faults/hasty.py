@@ -1,8 +1,9 @@
-"""The program with shorter waits between tries, so that many faults take seconds, not an hour; nothing else differs.
+"""Runs the program with shorter waits between tries, so that many faults take seconds, not an hour. Nothing else
+differs.
 
-On SIGUSR1 it says what each of its threads is doing.
+On SIGUSR1 it prints what each of its threads is doing.
 
-Stands before the program's own arguments: ``hasty.py PYTHON -m walsyncd COMMAND …``.
+It is put before the program's own arguments: ``hasty.py PYTHON -m walsyncd COMMAND …``.
 """
 
 import faulthandler

@@ -1,9 +1,9 @@
-"""An HTTP proxy before a store that does to requests what networks and stores do to them: by seed, and for a while.
+"""An HTTP proxy before a store that causes the faults of networks and stores: by seed, and for a while.
 
-Every request may meet one fault of ``tests.faults.faults``, until as many were met as were asked for; from then on all
-goes well, so that a run ends. Requests that were held back land when their client has given up, at the latest with
-``settle``. Two habits of stores hold for a whole run: ETags that are no MD5 (``opaque_etags``, as of encrypted
-objects), and pages of ListParts with few parts in each; ``region`` is where the bucket is, whatever clients think.
+Every request may meet one fault of ``tests.faults.faults``. After the requested number of faults all goes well, so that
+a run ends. Requests that were held back land when their client has given up, at the latest with ``settle``. Two
+properties of stores hold for a whole run: ETags that are no MD5 (``opaque_etags``, as of encrypted objects), and pages
+of ListParts with few parts each. ``region`` is where the bucket is, whatever clients think.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """A client that has gone is what this is about."""
+        """Ignore the error: clients that have gone are the purpose of these tests."""
 
 
 class FaultProxy:
@@ -91,28 +91,28 @@ class FaultProxy:
 
     @property
     def endpoint_url(self) -> str:
-        """The store's other address."""
+        """The URL of the proxy."""
         return f"http://{LOOPBACK}:{self._server.server_port}"
 
     @property
     def is_quiet(self) -> bool:
-        """Whether all faults were met."""
+        """Return whether all faults were met."""
         return self._left == 0
 
     def quieten(self) -> None:
-        """No more faults."""
+        """Cause no more faults."""
         with self._lock:
             self._left = 0
 
     def close(self) -> None:
-        """End it."""
+        """Stop the proxy."""
         self.settle()
         self._server.shutdown()
         self._thread.join()
         self._server.server_close()
 
     def settle(self) -> None:
-        """Let everything land that was held back."""
+        """Forward all requests that were held back."""
         self.quieten()
         self._settling.set()
         while True:
@@ -125,7 +125,7 @@ class FaultProxy:
                 thread.join()
 
     def choose(self, kind: Kind, target: str) -> Fault | None:
-        """The fault that a request meets, if any; the request is noted in ``asked``."""
+        """Return the fault that a request meets, if any, and note the request in ``asked``."""
         with self._lock:
             self.asked.append((kind, target))
             certain = self._certain_for(kind, target)
@@ -149,7 +149,7 @@ class FaultProxy:
         return None
 
     def land_later(self, exchange: Exchange) -> None:
-        """Forward what was asked after the client has gone, and a moment more; nobody hears the answer."""
+        """Forward a request a moment after the client has gone. Nobody gets the answer."""
         wait_s = self.chance.uniform(0.0, 4.0)
 
         def land() -> None:
@@ -163,12 +163,12 @@ class FaultProxy:
         thread.start()
 
     def open_connection(self) -> http.client.HTTPConnection:
-        """To the store."""
+        """Open a connection to the store."""
         return http.client.HTTPConnection(LOOPBACK, self._port, timeout=GIVE_UP_SECONDS_MAX)
 
 
 class Exchange(BaseHTTPRequestHandler):
-    """One request and what becomes of it; the faults use its methods."""
+    """One request and its answer. The faults use its methods."""
 
     proxy: FaultProxy
     protocol_version = "HTTP/1.1"
@@ -196,7 +196,7 @@ class Exchange(BaseHTTPRequestHandler):
 
     @property
     def kind(self) -> Kind:
-        """Which of S3's operations this is."""
+        """The operation of S3 that this is."""
         url = urlsplit(self.path)
         query = parse_qs(url.query, keep_blank_values=True)
         has_key = url.path.count("/") > 1 and not url.path.endswith("/")
@@ -233,7 +233,7 @@ class Exchange(BaseHTTPRequestHandler):
             connection.close()
 
     def say(self, said: Said, *, cut: int | None = None) -> None:
-        """Answer; only the first ``cut`` bytes of the body, and then the end of the connection."""
+        """Send an answer, of whose body only the first ``cut`` bytes are sent before the connection ends."""
         self.send_response_only(said.status)
         for name, value in said.headers:
             if name.lower() not in {"connection", "transfer-encoding", "content-length"}:
@@ -248,49 +248,49 @@ class Exchange(BaseHTTPRequestHandler):
         self.wfile.flush()
 
     def refuse(self, status: int, code: str, headers: dict[str, str] | None = None) -> None:
-        """Say no, as S3 words it."""
+        """Refuse the request, in S3's words."""
         body = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>by a fault</Message></Error>"
         self.say(Said(status, [("Content-Type", "application/xml"), *(headers or {}).items()], body.encode()))
 
     def reset(self) -> None:
-        """End the connection the hard way."""
+        """Reset the connection."""
         self.close_connection = True
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.rfile.close()
         self.connection.close()
 
     def say_ok(self, code: str) -> None:
-        """Begin well and end in an error, as Complete does when it takes long."""
+        """Send a status of 200 and an error in the body, as Complete does when it takes long."""
         self.say(Said(200, [("Content-Type", "application/xml")], f"<Error><Code>{code}</Code></Error>".encode()))
 
     def land_later(self) -> None:
-        """Have it done when nobody waits for it any more."""
+        """Have the request forwarded when nobody waits for it any more."""
         self.proxy.land_later(self)
 
     def acknowledge(self) -> None:
-        """Say that a body was stored, which nobody has."""
+        """Answer that a body was stored, which was not."""
         etag = hashlib.md5(self.body, usedforsecurity=False).hexdigest()
         self.say(self._translated(Said(200, [("ETag", f'"{etag}"')], b"")))
 
     def read_half(self) -> None:
-        """Take in half of the body."""
+        """Read half of the body."""
         self.rfile.read(self.body_size // 2)
 
     def wait_for_the_end(self) -> None:
-        """Say nothing until the client gives up."""
+        """Send nothing until the client gives up."""
         self.close_connection = True
         with suppress(OSError):
             while self.connection.recv(1 << 16):
                 continue
 
     def wait(self, seconds: float) -> None:
-        """Take one's time."""
+        """Wait before the next step."""
         time.sleep(seconds)
 
-    # -- the habits of this store -----------------------------------------------------------------------------------
+    # -- the properties of this store -------------------------------------------------------------------------------
 
     def _as_the_store_knows_it(self) -> tuple[dict[str, str], bytes]:
-        """Headers and body with the store's own ETags, signed again if that has changed anything."""
+        """Return headers and body with the store's own ETags, signed again if that has changed anything."""
         headers, condition = dict(self.headers.items()), self.headers.get("If-Match", "").encode()
         body = _turned(self.body) if self.kind is Kind.COMPLETE else self.body
         if not self.proxy.opaque_etags or (body == self.body and not condition):
@@ -316,12 +316,12 @@ class Exchange(BaseHTTPRequestHandler):
 
 
 def _turned(text: bytes) -> bytes:
-    """ETags back to front: no MD5 of anything any more, and easily turned again."""
+    """Return ETags in reverse. They are no MD5 of anything any more, and are easily reversed again."""
     return _ETAG.sub(lambda match: match[0][::-1], text)
 
 
 def _first_page(body: bytes) -> bytes:
-    """A ListParts answer cut after a few part numbers, as stores do after 1,000."""
+    """Return a ListParts answer that is cut after a few part numbers, as stores do after 1,000."""
     numbers = sorted({int(number) for number in _PART_NUMBER.findall(body)})
     if len(numbers) <= PARTS_PER_PAGE:
         return body
@@ -348,7 +348,7 @@ def run_fault_proxy(
     opaque_etags: bool = False,
     region: str = "",
 ) -> Iterator[FaultProxy]:
-    """A proxy before a store; at the end everything has landed."""
+    """Run a proxy before a store. At the end everything has landed."""
     proxy = FaultProxy(
         store,
         seed=seed,

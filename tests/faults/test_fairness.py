@@ -1,4 +1,4 @@
-"""One database's large base is under way to a slow store: nobody's commits wait for it."""
+"""Tests that no database's commits wait while one database's large base is uploaded to a slow store."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from walsyncd.core.stored.base import PART_SIZE_MIN
 MEBIBYTES = 300
 OTHERS = ("one", "two", "three")
 ROUNDS = 4
-PART_SECONDS = 0.2  # what each part takes longer
-PARTS_MEANWHILE = 20  # of 38: the others must be done before the store takes more than these
+PART_SECONDS = 0.2  # the additional time of each part
+PARTS_MEANWHILE = 20  # of 38 parts: the others must be done before the store takes more than these
 HOLD_SECONDS_MAX = 90.0
 UPLOADS_MAX = 2
-MEMORY_SLACK = 64 << 20  # what allocators keep, and followed commits: a fifth of what the base is
+MEMORY_SLACK = 64 << 20  # what allocators keep, and followed commits: a fifth of the base
 
 
 class SlowStore(FaultProxy):
-    """Takes its time over every part of a base, and stops at one of them until ``others_are_done``."""
+    """A store that delays every part of a base, and stops at one of them until ``others_are_done``."""
 
     def __init__(self, store: Store) -> None:
         super().__init__(store, seed=1, faults_max=0)
@@ -53,7 +53,7 @@ class SlowStore(FaultProxy):
         return Fault("slow", ALL, act)
 
     def positions(self, *words: str) -> list[int]:
-        """At which places of all requests those PUTs stand that have these words in their keys."""
+        """Return the indexes, among all requests, of the PUTs that have these words in their keys."""
         return [
             place
             for place, (kind, target) in enumerate(self.asked)
@@ -72,7 +72,7 @@ def slow(store: Store) -> Iterator[SlowStore]:
 
 
 def create_large(file: Path) -> Path:
-    """A database of ``MEBIBYTES`` that no compression makes smaller."""
+    """Create a database of ``MEBIBYTES`` that does not compress."""
     with closing(sqlite3.connect(file, isolation_level=None)) as connection:
         connection.execute("PRAGMA journal_mode=OFF")
         connection.execute("PRAGMA synchronous=OFF")
@@ -86,14 +86,17 @@ def create_large(file: Path) -> Path:
 
 
 def memory_bytes(daemon: Daemon, name: str) -> int:
-    """``VmRSS`` or, for the most that it ever was, ``VmHWM``."""
+    """Return ``VmRSS`` or, for the highest value so far, ``VmHWM``."""
     status = Path(f"/proc/{daemon.pid}/status").read_text()
     return int(re.search(rf"^{name}:\s+(\d+) kB$", status, re.MULTILINE)[1]) << 10  # type: ignore[index]
 
 
 @contextmanager
 def application(file: Path) -> Iterator[sqlite3.Connection]:
-    """One that keeps the database open: a close is a gap now and then, whose new base waits for the large one."""
+    """Return an application that keeps the database open.
+
+    A close is a gap now and then, whose new base waits for the large one.
+    """
     with closing(sqlite3.connect(file, isolation_level=None, timeout=20)) as connection:
         connection.execute("PRAGMA wal_autocheckpoint=0")
         yield connection
@@ -102,7 +105,7 @@ def application(file: Path) -> Iterator[sqlite3.Connection]:
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_nobody_waits_for_a_large_base(tmp_path: Path, seaweedfs: Store) -> None:
-    """With two uploads at a time, all commits, those of the large database too, are stored before its base is.
+    """With two uploads at a time, all commits are stored before the large base is, those of the large database too.
 
     Memory grows with the parts in flight, not with the base.
     """
@@ -131,7 +134,7 @@ def test_nobody_waits_for_a_large_base(tmp_path: Path, seaweedfs: Store) -> None
             daemon.look("large")  # a sync would wait for its base
             wait_until(lambda: proxy.positions("/large/", "/wal/"), "its own commits are stored")
             meanwhile = len(proxy.asked)
-            assert proxy.parts_begun <= PARTS_MEANWHILE + 2  # nor did the base wait for the end of their commits
+            assert proxy.parts_begun <= PARTS_MEANWHILE + 2  # the base did not wait for the end of their commits either
             assert proxy.positions("/large/", ".json.zst") == []
             for name in names:
                 assert [place for place in proxy.positions(f"/{name}/", "/wal/") if before <= place < meanwhile]

@@ -1,4 +1,4 @@
-"""The policies in packaging/iam hold what is asked of a bucket, and nothing more than that."""
+"""Tests that the policies in packaging/iam allow what a bucket is asked, and nothing more."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.faults.faults import Kind
 from tests.faults.proxy import run_fault_proxy
 from tests.stores import Store
 
-# What AWS asks for each operation: Service Authorization Reference, "Actions … for Amazon S3".
+# The permissions that AWS requires for each operation: Service Authorization Reference, "Actions … for Amazon S3".
 ACTIONS = {
     Kind.PUT: "s3:PutObject",
     Kind.PART: "s3:PutObject",
@@ -26,10 +26,10 @@ ACTIONS = {
     Kind.LIST: "s3:ListBucket",
     Kind.LIST_UPLOADS: "s3:ListBucketMultipartUploads",
     Kind.GET: "s3:GetObject",
-    Kind.HEAD: "s3:GetObject",  # and ListBucket, else what is absent is answered by 403
+    Kind.HEAD: "s3:GetObject",  # and ListBucket, otherwise the answer for an absent object is 403
     Kind.DELETE: "s3:DeleteObject",
 }
-RULES = {  # of the bucket, which `check` reads
+RULES = {  # of the bucket, read by `check`
     "versioning": "s3:GetBucketVersioning",
     "lifecycle": "s3:GetLifecycleConfiguration",
     "object-lock": "s3:GetBucketObjectLockConfiguration",
@@ -51,7 +51,7 @@ def _actions(name: str) -> Iterator[str]:
 
 
 def _is_allowed(name: str, kind: Kind, target: str) -> bool:
-    """Whether a statement's action, resource and condition fit a request for ``target``."""
+    """Return whether a statement's action, resource and condition fit a request for ``target``."""
     url = urlsplit(target)
     key = url.path.lstrip("/").partition("/")[2]
     resource = f"arn:aws:s3:::my-bucket/{key}" if key else "arn:aws:s3:::my-bucket"
@@ -68,7 +68,9 @@ def _is_allowed(name: str, kind: Kind, target: str) -> bool:
 
 
 def test_what_is_asked_is_allowed(tmp_path: Path, seaweedfs: Store) -> None:
-    """A run with small and large objects, a base, a kill and a check; then a restore elsewhere and a verification."""
+    """The requests are those of a run with small and large objects, a base, a kill and a check, then of a restore
+    elsewhere and a verification.
+    """
     with run_fault_proxy(seaweedfs, seed=1, faults_max=0) as proxy:
         bucket = seaweedfs.make_bucket()
         storage = s3_section(seaweedfs, bucket, endpoint_url=proxy.endpoint_url)
@@ -92,6 +94,6 @@ def test_what_is_asked_is_allowed(tmp_path: Path, seaweedfs: Store) -> None:
 
 
 def test_nothing_more_is_allowed() -> None:
-    """Every action of a policy is one that an operation of ours needs; restoring changes nothing."""
+    """Some operation of ours needs every action of a policy. The policy for restoring changes nothing."""
     assert set(_actions("daemon")) == {*ACTIONS.values(), *RULES.values()}
     assert set(_actions("restore")) == {"s3:GetObject", "s3:ListBucket"}

@@ -1,4 +1,6 @@
-"""Restoring through the fault proxy: what passes is outlasted, a refusal is said, the target is whole or not there."""
+"""Tests of restoring through the fault proxy: temporary faults are survived, a refusal is reported, the target is whole
+or missing.
+"""
 
 from __future__ import annotations
 
@@ -15,13 +17,13 @@ from tests.faults.faults import PASSING
 from tests.faults.proxy import run_fault_proxy
 from tests.stores import Store
 
-ROWS = 400  # of 10 kB, and as much again in the index: a base of more than one range
+ROWS = 400  # rows of 10 kB, and as much again in the index: a base of more than one range
 FAULTS_MAX = 10
 
 
 @pytest.fixture
 def source(tmp_path: Path, seaweedfs: Store) -> Path:
-    """A database with a base and a few segments in a bucket; ``config.toml`` beside ``data`` says where."""
+    """Return a database with a base and a few segments in a bucket. ``config.toml`` beside ``data`` has the address."""
     bucket = seaweedfs.make_bucket()
     storage = s3_section(seaweedfs, bucket)
     with Daemon(tmp_path, [tmp_path / "data/app.db"], storage=storage) as daemon:
@@ -38,7 +40,7 @@ def source(tmp_path: Path, seaweedfs: Store) -> Path:
 
 
 def restore(source: Path, endpoint_url: str, output: Path) -> Result:
-    """As an operator does whose way to the storage is ``endpoint_url``."""
+    """Restore as an operator does who reaches the storage by ``endpoint_url``."""
     config = source.parents[1] / "config.toml"
     environment = {"WALSYNCD_STORAGE__ENDPOINT_URL": endpoint_url, "WALSYNCD_STORAGE__TIMEOUT": "1s"}
     return run_walsyncd("restore", "--config", config, "app", "-o", output, environment=environment)
@@ -46,7 +48,7 @@ def restore(source: Path, endpoint_url: str, output: Path) -> Result:
 
 @pytest.mark.slow
 def test_a_restore_outlasts_what_passes(tmp_path: Path, seaweedfs: Store, source: Path) -> None:
-    """Answers that are lost, cut, slow or 5xx: the file is the source, page for page."""
+    """After answers that are lost, cut, slow or 5xx, the file equals the source, page for page."""
     for seed in (1, 2):
         output = tmp_path / f"restored-{seed}.db"
         with run_fault_proxy(seaweedfs, seed=seed, faults_max=FAULTS_MAX, only=PASSING) as proxy:
@@ -58,7 +60,7 @@ def test_a_restore_outlasts_what_passes(tmp_path: Path, seaweedfs: Store, source
 
 @pytest.mark.slow
 def test_a_restore_that_is_refused_leaves_nothing(tmp_path: Path, seaweedfs: Store, source: Path) -> None:
-    """Wherever the refusal comes: exit code 1, no target, and the next try restores all of it."""
+    """Wherever the refusal comes, the exit code is 1, there is no target, and the next try restores all of it."""
     folder = tmp_path / "restored"
     folder.mkdir()
     output = folder / "app.db"
@@ -69,7 +71,7 @@ def test_a_restore_that_is_refused_leaves_nothing(tmp_path: Path, seaweedfs: Sto
             assert result.code == 1
             assert "AccessDenied" in result.stderr
             assert not output.exists()
-            assert refused <= 4, result.stderr  # there are no more faults than these
+            assert refused <= 4, result.stderr  # the number of faults is limited
     assert refused > 0
     assert_same(output, source)
     assert [path.name for path in folder.iterdir()] == ["app.db"]

@@ -1,8 +1,9 @@
-"""``python -m tests.fuzz PART [--seed N] [--seconds S]``: feed one part of walsyncd with what strangers could send it.
+"""``python -m tests.fuzz PART [--seed N] [--seconds S]``: feed one part of walsyncd with input that strangers could
+send.
 
-A part is a function of a seed and an empty folder. It raises an AssertionError if a promise was broken. Everything else
-that it raises is broken too: there must be an answer for every input. Each seed is a case of its own, and the first one
-that fails, or has no end, is printed with the command that does it again. A new part is a module here and a line in
+A part is a function of a seed and an empty folder. It raises an AssertionError if a promise was broken. Any other
+exception is a failure too, because every input needs an answer. Each seed is a case of its own. The first one that
+fails, or does not end, is printed with the command that repeats it. A new part is a module here and a line in
 ``PARTS``.
 """
 
@@ -19,7 +20,7 @@ from pathlib import Path
 
 from tests.fuzz import bucket, control, names, side_files, store
 
-SEED_S_MAX = 300  # the slowest takes seconds on an idle machine
+SEED_S_MAX = 300  # the slowest case takes seconds on an idle machine
 
 PARTS: dict[str, Callable[[int, Path], None]] = {
     "bucket": bucket.fuzz,

@@ -1,7 +1,8 @@
 """A bucket that a stranger has written to: names and bodies of every odd kind, beside those of a real replica.
 
-Whatever it holds, every command ends with an answer, and what is restored to a position is exactly what was stored
-there. Retention deletes nothing because of what it can't read: what could be restored before can be restored after.
+Whatever the bucket holds, every command ends with an answer, and a restore to a position gives exactly what was stored
+there. Retention deletes nothing because of an object that it can't read: what could be restored before can be restored
+after.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ GENERATIONS = [
 
 
 class BrokenPromiseError(AssertionError):
-    """A promise was broken."""
+    """A promise of walsyncd was broken."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,7 @@ class Original:
 
 @cache
 def original() -> Original:
-    """Two bases, three epochs, one of them whole, a bridge, and a second generation."""
+    """Return two bases, three epochs, one of them whole, a bridge, and a second generation."""
     with tempfile.TemporaryDirectory() as folder, make_replica(Path(folder), name=NAME) as maker:
         files: dict[Position, bytes] = {}
         maker.base()
@@ -89,7 +90,7 @@ def _commits(maker: ReplicaMaker, count: int, files: dict[Position, bytes]) -> N
 
 
 def fuzz(seed: int, folder: Path) -> None:
-    """One bucket: changed in some places, then read, restored, verified and pruned."""
+    """Change one bucket in some places, then read, restore, verify and prune it."""
     chance = random.Random(seed)
     truth = original()
     bodies = dict(truth.bodies)
@@ -98,7 +99,7 @@ def fuzz(seed: int, folder: Path) -> None:
     root = folder / "bucket"
     for name, body in bodies.items():
         path = root / NAME / name
-        with suppress(OSError):  # a folder is where the file would be, or the name is too long
+        with suppress(OSError):  # a folder has the file's path, or the name is too long
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(body)
     storage = DirectoryStorage(root)
@@ -111,7 +112,7 @@ def fuzz(seed: int, folder: Path) -> None:
 
 
 def read_all(storage: DirectoryStorage) -> None:
-    """Everything that lists or reads; WalsyncdError is an answer."""
+    """Run everything that lists or reads. A WalsyncdError is an answer."""
     replica = Replica(storage, NAME)
     found = find_replicas(storage)
     if NAME not in found:
@@ -125,7 +126,7 @@ def read_all(storage: DirectoryStorage) -> None:
 
 
 def restored(storage: DirectoryStorage, truth: Original, folder: Path, chance: random.Random) -> Position | None:
-    """Restore some targets; returns what the head was, if it could be restored."""
+    """Restore some targets. Return what the head was, if it could be restored."""
     targets: list[Target] = [AtPosition(chance.choice(list(truth.files))), AtTime(chance.choice(truth.times))]
     for number, target in enumerate(targets):
         _restore(Replica(storage, NAME), target, folder / f"{number}.db", truth)
@@ -143,7 +144,7 @@ def _restore(replica: Replica, target: Target, out: Path, truth: Original) -> Po
 
 
 def prune(storage: DirectoryStorage, chance: random.Random) -> None:
-    """Delete what retention lets go, at a time at which all of it is old."""
+    """Prune at a time at which all of it is old."""
     modified_ms = max((info.modified_ms for info in storage.list("")), default=BEGAN_MS)
     now_ms = modified_ms + chance.choice([0, DAY_MS, 40 * DAY_MS])
     try:
@@ -172,7 +173,7 @@ def _pick(chance: random.Random, bodies: Bodies) -> str:
 
 
 def flip(chance: random.Random, bodies: Bodies) -> None:
-    """Some bits of an object are others."""
+    """Flip some bits of an object."""
     name = _pick(chance, bodies)
     body = bytearray(bodies[name])
     for _ in range(chance.choice([1, 1, 9]) if body else 0):
@@ -181,25 +182,25 @@ def flip(chance: random.Random, bodies: Bodies) -> None:
 
 
 def cut(chance: random.Random, bodies: Bodies) -> None:
-    """An object ends early, or continues."""
+    """Cut an object, or add bytes to it."""
     name = _pick(chance, bodies)
     body = bodies[name]
     bodies[name] = body[: chance.randrange(len(body) + 1)] if chance.random() < 0.7 else body + body[:99]
 
 
 def lose(chance: random.Random, bodies: Bodies) -> None:
-    """An object is gone."""
+    """Delete an object."""
     bodies.pop(_pick(chance, bodies))
     bodies.setdefault("owner.json", b"")
 
 
 def replace_body(chance: random.Random, bodies: Bodies) -> None:
-    """An object holds something else altogether."""
+    """Replace an object's whole content."""
     bodies[_pick(chance, bodies)] = chance.choice(list(odd_bodies(chance)))
 
 
 def odd_bodies(chance: random.Random) -> Iterator[bytes]:
-    """Bodies of every odd kind."""
+    """Yield bodies of every odd kind."""
     yield from (b"", b"{}", chance.randbytes(chance.randrange(300)), b"[" * 100_000, b"\xff\xfe" * 50)
     yield zstd.compress(b"[" * 200_000)
     yield zstd.compress(bytes(9 << 20))
@@ -210,7 +211,7 @@ def odd_bodies(chance: random.Random) -> Iterator[bytes]:
 
 
 def change_manifest(chance: random.Random, bodies: Bodies) -> None:
-    """A field of a manifest is something else."""
+    """Change a field of a manifest."""
     names = [name for name in sorted(bodies) if name.endswith(".json.zst")]
     if not names:
         return
@@ -243,7 +244,7 @@ def change_manifest(chance: random.Random, bodies: Bodies) -> None:
 
 
 def rename(chance: random.Random, bodies: Bodies) -> None:
-    """An object lies under another name, or under a second one."""
+    """Give an object another name, or a second one."""
     name = _pick(chance, bodies)
     body = bodies[name] if chance.random() < 0.5 else bodies.pop(name)
     bodies[_other_name(chance, name)] = body
@@ -251,12 +252,12 @@ def rename(chance: random.Random, bodies: Bodies) -> None:
 
 
 def plant(chance: random.Random, bodies: Bodies) -> None:
-    """Garbage has a name of ours."""
+    """Store garbage under a name of ours."""
     bodies[_other_name(chance, _pick(chance, bodies))] = chance.choice(list(odd_bodies(chance)))
 
 
 def _other_name(chance: random.Random, name: str) -> str:
-    """The same with another generation, with some digits changed, or something that is no name of ours."""
+    """Return the name with another generation, or with some digits changed, or something that is no name of ours."""
     generation, _, rest = name.partition("/")
     digits = list(rest)
     for _ in range(chance.choice([1, 1, 2, 8])):

@@ -1,4 +1,4 @@
-"""The control socket is sent odd requests: every client gets an answer or an end, and the daemon continues."""
+"""Sends odd requests to the control socket. Every client gets an answer or an end, and the daemon continues."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from tests.engine.running import Place, running
 from walsyncd.adapters.system.control_socket import socket_path
 from walsyncd.adapters.system.frames import HEADER, MAGIC, NoMessageError, format_message, parse_message
 
-CASES = 50  # for one start of a daemon
+CASES = 50  # the number of cases for one start of a daemon
 OPS = ("ping", "status", "stored", "snapshot", "base", "verified", "pruned", "takeover", "", "sync\0")
 FIELDS = ("name", "names", "databases", "base_key", "state_dir", "op")
 WORDS = ("app", "", "absent", "../app", "a" * 5000, "\ud800", "\x1b[2J", "20200101T000000Z-00000000/00000001/00000001")
 
 
 def value(rng: random.Random, depth: int = 3) -> Any:
-    """Something that JSON can say."""
+    """Return a value that JSON can express."""
     choices: list[Callable[[], Any]] = [
         lambda: rng.choice(WORDS),
         lambda: rng.choice((None, True, False)),
@@ -37,29 +37,29 @@ def value(rng: random.Random, depth: int = 3) -> Any:
 
 
 def request(rng: random.Random) -> bytes:
-    """A request that is nearly one, or is none at all."""
+    """Return a request that is almost valid, or not valid at all."""
     fields = {rng.choice(FIELDS): value(rng) for _ in range(rng.randrange(4))}
     message = bytearray(format_message({**fields, "op": rng.choice(OPS)} if rng.random() < 0.8 else value(rng)))
     kind = rng.randrange(8)
-    if kind == 0:  # some bytes are others
+    if kind == 0:  # some bytes are changed
         for _ in range(rng.randrange(1, 10)):
             message[rng.randrange(len(message))] = rng.randrange(256)
-    elif kind == 1:  # it ends too soon
+    elif kind == 1:  # the request ends too soon
         del message[rng.randrange(len(message)) :]
-    elif kind == 2:  # the length is a lie
+    elif kind == 2:  # the length is wrong
         message[: HEADER.size] = HEADER.pack(MAGIC, rng.choice((0, 1, len(message) // 2, len(message) * 2, 2**32 - 1)))
     elif kind == 3:  # no message at all
         message = bytearray(rng.randbytes(rng.randrange(200)))
-    elif kind == 4:  # more than was asked for
+    elif kind == 4:  # more than one request
         message += rng.randbytes(rng.randrange(100_000))
-    elif kind == 5:  # deep
+    elif kind == 5:  # deep nesting
         body = rng.choice((b"[", b'{"op":')) * rng.randrange(1, 50_000)
         message = bytearray(HEADER.pack(MAGIC, len(body)) + body + b"\n")
     return bytes(message)
 
 
 def send(path: Path, sent: bytes, rng: random.Random) -> bytes:
-    """What comes back for this, sent in pieces, by a client that then says no more."""
+    """Return the answer to a request that is sent in pieces by a client that then sends nothing more."""
     with socket.socket(socket.AF_UNIX) as client:
         client.settimeout(60)
         client.connect(str(path))
@@ -69,7 +69,7 @@ def send(path: Path, sent: bytes, rng: random.Random) -> bytes:
             client.sendall(sent[cut:])
             client.shutdown(socket.SHUT_WR)
             return b"".join(iter(lambda: client.recv(65536), b""))
-        except ConnectionError:  # it was refused before all of it was sent
+        except ConnectionError:  # the daemon refused it before all of it was sent
             return b""
 
 

@@ -1,4 +1,4 @@
-"""Names, keys and positions that others chose: a parser has an answer for each, and none of them steers a terminal."""
+"""Odd names, keys and positions: a parser has an answer for each, and none of them controls a terminal."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from walsyncd.core.stored.layout import check_name, default_name, format_key, pa
 from walsyncd.core.stored.position import is_generation, parse_position
 from walsyncd.errors import UsageError, one_line, printable
 
-CASES = 100  # for one seed: each takes microseconds
+CASES = 100  # the number of cases for one seed: each takes microseconds
 SAMPLES = (
     "20261122T105600Z-3f9c1a2b/base/00000001-0000002a-0badcafe.db.zst",
     "20261122T105600Z-3f9c1a2b/base/00000001-0000002a-0badcafe.00000001-0000002b.1763809000000.json.zst",
@@ -29,7 +29,7 @@ ALPHABETS = (
 
 
 def name(rng: random.Random) -> str:
-    """A name that is nearly one of ours, or is none at all."""
+    """Return a name that is almost one of ours, or none at all."""
     if rng.random() < 0.3:
         return "".join(rng.choices(rng.choice(ALPHABETS), k=rng.randrange(1200)))
     letters = list(rng.choice(SAMPLES))
@@ -46,7 +46,7 @@ def name(rng: random.Random) -> str:
 
 
 def fuzz(seed: int, _folder: Path) -> None:
-    """Give ``CASES`` names to every parser of names, and to what makes text fit for a terminal."""
+    """Give ``CASES`` names to every parser of names, and to the function that makes text safe for a terminal."""
     rng = random.Random(seed)
     for _ in range(CASES):
         text = name(rng)
@@ -55,20 +55,20 @@ def fuzz(seed: int, _folder: Path) -> None:
 
 
 def check_key(text: str) -> None:
-    """A key is parsed to what formats to the same text, or is none."""
+    """Assert that a key is parsed to what formats to the same text, or refused."""
     key = parse_key(text)
     assert key is None or format_key(key) == text
 
 
 def check_position(text: str) -> None:
-    """A position is parsed, or refused by UsageError alone."""
+    """Assert that a position is parsed, or refused by UsageError alone."""
     is_generation(text)
     with suppress(UsageError):
         assert str(parse_position(text)) == text
 
 
 def check_database_name(text: str) -> None:
-    """A name that is taken is a folder within the prefix."""
+    """Assert that an accepted name is a folder within the prefix."""
     with suppress(UsageError):
         check_name(text, "hosts/web-1/")
         assert not {"", ".", ".."} & set(text.split("/"))
@@ -77,7 +77,7 @@ def check_database_name(text: str) -> None:
 
 
 def check_terminal(text: str) -> None:
-    """Every text can be printed, and then holds no control character but line feeds."""
+    """Assert that every text can be printed, and then holds no control character but line feeds."""
     assert all(each.isprintable() or each == "\n" for each in printable(text))
     assert one_line(text).isprintable()
     printable(text).encode()

@@ -1,7 +1,7 @@
-"""The side files of one database hold what its owner likes, while another database is followed.
+"""The owner of one database writes odd side files, while another database is followed.
 
-Nothing that a -wal, -shm or -journal is, or holds, stops the other database, ends the daemon, or meets an exception
-that nobody foresaw. The parsers get the same bytes without a daemon, many more of them.
+No kind or content of a -wal, -shm or -journal stops the other database, ends the daemon, or causes an unexpected
+exception. The parsers get many more of the same bytes without a daemon.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from walsyncd.core.sqlite.rollback_journal import parse_kept_journal, parse_roll
 from walsyncd.core.sqlite.wal import PAGE_SIZES, is_unknown_wal, parse_wal_header, read_frames
 from walsyncd.core.sqlite.walindex import WALINDEX_READ_SIZE, parse_index_header, parse_read_marks
 
-CASES = 60  # for the parsers, each of them in microseconds
-ACTS = 12  # for one start of a daemon
-ANSWER_S_MAX = 5.0  # after it the owner is taken to hang, in a FIFO for example
+CASES = 60  # the number of cases for the parsers, each of which takes microseconds
+ACTS = 12  # the number of acts for one start of a daemon
+ANSWER_S_MAX = 5.0  # after it the owner is assumed to hang, in a FIFO for example
 SIDES = ("-wal", "-shm", "-journal")
 NUMBERS = (0, 1, 2, 511, 512, 4096, 65536, 65537, 2**31 - 1, 2**31, 2**32 - 1)
 JOURNAL_MAGIC = bytes.fromhex("d9d505f920a163d7")
@@ -59,7 +59,7 @@ def fuzz(seed: int, folder: Path) -> None:
 
 
 class Owner:
-    """SQLite of the owner of the odd database. It is killed by SIGBUS, or hangs, if its side files are odd enough."""
+    """SQLite of the odd database's owner. SIGBUS kills it, or it hangs, if its side files are odd enough."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -72,7 +72,7 @@ class Owner:
         self._process.kill()
 
     def execute(self, statement: str) -> None:
-        """Run it, whatever comes of it; the next statement has a process that lives."""
+        """Run a statement, whatever happens. The next statement has a process that lives."""
         try:
             self._process.begin(statement)
             if self._process.answer(ANSWER_S_MAX):
@@ -87,18 +87,18 @@ class Owner:
 
 
 def act(chance: random.Random, place: Place, owner: Owner) -> None:
-    """The owner of ``odd`` does something to its side files, or writes to it like anybody else."""
+    """Let the owner of ``odd`` do something to its side files, or write to it normally."""
     database = place.database("odd")
     side = database.with_name(database.name + chance.choice(SIDES))
     deed = chance.choice(DEEDS)
     if side.is_symlink() and deed in {overwrite, change_length, forbid}:
-        return  # these would change what the link leads to, which is nothing of the owner's
+        return  # these would change what the link leads to, which does not belong to the owner
     with suppress(OSError):
         deed(chance, side, owner)
 
 
 def write_honestly(chance: random.Random, _side: Path, owner: Owner) -> None:
-    """A commit, a checkpoint or a change of the mode."""
+    """Make a commit, a checkpoint or a change of the mode."""
     owner.execute(
         chance.choice(
             (
@@ -113,7 +113,7 @@ def write_honestly(chance: random.Random, _side: Path, owner: Owner) -> None:
 
 
 def overwrite(chance: random.Random, side: Path, _owner: Owner) -> None:
-    """Some bytes in place are others."""
+    """Overwrite some bytes in place."""
     size = side.stat().st_size
     with side.open("r+b") as file:
         for _ in range(chance.choice((1, 1, 4))):
@@ -122,19 +122,19 @@ def overwrite(chance: random.Random, side: Path, _owner: Owner) -> None:
 
 
 def replace(chance: random.Random, side: Path, _owner: Owner) -> None:
-    """The file is another one, made of the old content."""
+    """Replace the file by another one, made of the old content."""
     body = changed(chance, _beginning(side))
     _remove(side)
     side.write_bytes(body)
 
 
 def change_length(chance: random.Random, side: Path, _owner: Owner) -> None:
-    """It is cut, or grows by a hole of up to exabytes."""
+    """Cut the file, or make it grow by a hole of up to exabytes."""
     os.truncate(side, chance.choice((0, 1, 31, 32, 100, 135, 32768, 1 << 30, 1 << 43, (1 << 63) - 1)))
 
 
 def put_something_else(chance: random.Random, side: Path, _owner: Owner) -> None:
-    """It is no file."""
+    """Replace the file by something that is no file."""
     _remove(side)
     kind = chance.choice(("folder", "fifo", "itself", "dangling", "zero", "database", "socketless"))
     match kind:
@@ -155,12 +155,12 @@ def put_something_else(chance: random.Random, side: Path, _owner: Owner) -> None
 
 
 def take_away(_chance: random.Random, side: Path, _owner: Owner) -> None:
-    """It is removed, whatever it is."""
+    """Remove it, whatever it is."""
     _remove(side)
 
 
 def forbid(chance: random.Random, side: Path, _owner: Owner) -> None:
-    """Nobody may read it, or everybody may."""
+    """Let nobody read it, or everybody."""
     side.chmod(chance.choice((0, 0o7777)))
 
 
@@ -195,7 +195,7 @@ def _remove(path: Path) -> None:
 
 
 def _samples(folder: Path) -> list[bytes]:
-    """A real -wal, -shm and -journal, and a journal's header alone."""
+    """Return a real -wal, -shm and -journal, and a journal's header alone."""
     folder.mkdir(parents=True)
     with wal_database(folder / "wal.db") as writer:
         writer.execute("insert into t values (randomblob(9000))")
@@ -211,7 +211,7 @@ def _samples(folder: Path) -> list[bytes]:
 
 
 def changed(chance: random.Random, body: bytes) -> bytes:
-    """The bytes with some changes; the checksums of the headers fit in some of them."""
+    """Return the bytes with some changes. In some cases the checksums of the headers fit."""
     odd = bytearray(body)
     for _ in range(chance.choice((0, 1, 1, 2, 9))):
         if not odd:
@@ -231,7 +231,7 @@ def changed(chance: random.Random, body: bytes) -> bytes:
 
 
 def _seal(chance: random.Random, odd: bytearray) -> None:
-    """Make the checksums of a WAL's or a wal-index's header right, so that its odd fields are believed."""
+    """Correct the checksums of a WAL's or a wal-index's header, so that its odd fields are believed."""
     if chance.random() < 0.5 and len(odd) >= 32:
         struct.pack_into(">2I", odd, 24, *checksum(bytes(odd[:24]), (0, 0), big_endian=bool(odd[3] & 1)))
     if chance.random() < 0.5 and len(odd) >= WALINDEX_READ_SIZE:
@@ -240,7 +240,7 @@ def _seal(chance: random.Random, odd: bytearray) -> None:
 
 
 def parse(chance: random.Random, body: bytes) -> None:
-    """Every parser of side files has an answer."""
+    """Assert that every parser of side files has an answer."""
     header = parse_wal_header(body)
     if header is not None:
         frames = read_frames(body[32:], header, first=1, start=header.chain)
@@ -258,5 +258,5 @@ def parse(chance: random.Random, body: bytes) -> None:
 
 
 def reader_of(body: bytes) -> Callable[[int, int], bytes]:
-    """Read at an offset, as from a file."""
+    """Return a function that reads at an offset, as from a file."""
     return lambda offset, length: body[offset : offset + length]

@@ -1,7 +1,7 @@
-"""A store that lies: each command ends without a traceback, in little time, and restores what was stored or nothing.
+"""A store that lies. Each command ends without a traceback, in little time, and restores what was stored or nothing.
 
-A case is a lie (``tests.lying_store``), the requests that it is about, and a command. What a store may do to memory
-alone, without an end, is a test of its own (``tests/e2e/test_lying_store``).
+A case is a lie (``tests.lying_store``), the requests that it is about, and a command. The memory that endless answers
+need has a test of its own (``tests/e2e/test_lying_store``).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ EXIT_CODES = {0, 1, 2, 3, 4}
 
 
 class BrokenPromiseError(AssertionError):
-    """What may not happen, whatever a store says."""
+    """A promise of walsyncd was broken, whatever the store answered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class Stage:
 
 @cache
 def stage() -> Stage:
-    """One for the process."""
+    """Return one stage for the whole process."""
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     stack = ExitStack()
     atexit.register(stack.close)
@@ -70,7 +70,7 @@ def stage() -> Stage:
 
 
 def write_config(folder: Path, there: Stage) -> Path:
-    """A configuration that reaches the lying store."""
+    """Write a configuration that reaches the lying store."""
     (folder / "data").mkdir()
     path = folder / "config.toml"
     path.write_text(
@@ -95,7 +95,7 @@ name = "app"
 
 
 def fuzz(seed: int, folder: Path) -> None:
-    """One command, and one kind of lie about some of its requests."""
+    """Run one command, with one kind of lie about some of its requests."""
     chance = random.Random(seed)
     there, out = stage(), folder / "out.db"
     lie = chance.choice([each for each in LIES if each not in SLOW])

@@ -1,4 +1,4 @@
-"""Every part of the fuzzer for a short while; ``python -m tests.fuzz PART --seconds 3600`` continues for longer."""
+"""Runs every part of the fuzzer for a short while. ``python -m tests.fuzz PART --seconds 3600`` runs for longer."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SEEDS = {"bucket": 40, "control": 6, "names": 40, "side-files": 4, "store": 25} 
 
 @pytest.mark.parametrize("part", PARTS)
 def test_nothing_breaks(tmp_path: Path, part: str) -> None:
-    """There is an answer for every input, and no promise is broken by any."""
+    """Every input has an answer, and no promise is broken."""
     for seed in range(SEEDS[part]):
         folder = tmp_path / str(seed)
         folder.mkdir()

@@ -1,4 +1,4 @@
-"""The journal's protocol, and the catalogue of messages."""
+"""Tests of the journal's protocol, and of the catalogue of messages."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CATALOG = Path(__file__).parents[2] / "systemd" / "walsyncd.catalog"
 
 
 def test_an_entry_has_the_message_and_each_fact() -> None:
-    """Names in capitals; a value with a line feed has its size before it."""
+    """Names are in capitals. A value with a line feed has its size before it."""
     datagram = journald.entry("{}", 4, {"event": "generation_ended", "database": "app", "reason": "a\nb", "level": "x"})
     assert b"MESSAGE={}\nPRIORITY=4\nSYSLOG_IDENTIFIER=walsyncd\n" in datagram
     assert f"MESSAGE_ID={journald.MESSAGE_IDS['generation_ended']}\n".encode() in datagram
@@ -26,14 +26,14 @@ def test_an_entry_has_the_message_and_each_fact() -> None:
 
 
 def test_names_and_sizes_are_what_the_journal_takes() -> None:
-    """Whatever a fact is called; a value that is too long is cut, bytes that are no text are written out."""
+    """A fact may have any name. A value that is too long is cut, and bytes that are no text are written as escapes."""
     datagram = journald.entry("{}", 6, {"event": "x", "_1 tür": "\udcff", "long": "y" * 100_000})
     assert b"T_R=\\udcff\n" in datagram
     assert len(datagram) < journald.VALUE_BYTES_MAX + 1000
 
 
 def test_a_datagram_arrives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And without a journal there is an error, which the log counts."""
+    """Without a journal there is an error, which the log counts."""
     monkeypatch.setattr(journald, "SOCKET", str(tmp_path / "socket"))
     with pytest.raises(FileNotFoundError):
         journald.send(b"MESSAGE=x\n")
@@ -52,7 +52,7 @@ def test_stderr_is_the_journal_s_only_if_the_environment_names_it() -> None:
 
 
 def test_the_catalogue_has_every_message_and_no_other() -> None:
-    """Each id is there once, with a subject."""
+    """Each id occurs once, and has a subject."""
     text = CATALOG.read_text(encoding="utf-8")
     assert sorted(re.findall(r"^-- ([0-9a-f]{32})\nSubject: ", text, re.MULTILINE)) == sorted(
         journald.MESSAGE_IDS.values()

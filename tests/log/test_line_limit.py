@@ -1,4 +1,4 @@
-"""Tests of walsyncd.log.line_limit: a noisy database hides nothing of the others."""
+"""Tests of walsyncd.log.line_limit: a noisy database does not hide the lines of others."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from walsyncd.log.line_limit import LINES_PER_MINUTE_MAX, MINUTE_S, LineLimit
 
 
 class Clock:
-    """Stands still unless a test moves it."""
+    """A clock that moves only when a test moves it."""
 
     now_s = 1000.0
 
@@ -31,7 +31,10 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[Clock]:
 
 
 def test_lines_beyond_the_limit_are_one_line_with_their_count(clock: Clock) -> None:
-    """The others' lines, those about no database, and debug lines are all there; after a minute it may log again."""
+    """The lines of others, those about no database, and debug lines are all logged.
+
+    After a minute the database may log again.
+    """
     stream = io.StringIO()
     log.configure("debug", stream)
     for _ in range(LINES_PER_MINUTE_MAX + 7):
@@ -50,7 +53,7 @@ def test_lines_beyond_the_limit_are_one_line_with_their_count(clock: Clock) -> N
 
 
 def test_the_count_is_said_with_the_next_line_of_anybody(clock: Clock) -> None:
-    """Also if the noisy database is silent from then on, and only once."""
+    """The count is logged even if the noisy database is silent from then on, and only once."""
     stream = io.StringIO()
     log.configure("info", stream)
     for _ in range(LINES_PER_MINUTE_MAX + 1):
@@ -66,7 +69,7 @@ def test_the_count_is_said_with_the_next_line_of_anybody(clock: Clock) -> None:
 
 
 def test_what_is_remembered_is_bounded_by_a_minute(clock: Clock) -> None:
-    """Names of databases come and go."""
+    """Names of databases come and go, so none is remembered for longer than a minute."""
     limit = LineLimit(clock)
     for number in range(1000):
         limit.take(f"database {number}")

@@ -1,4 +1,4 @@
-"""Whoever logs never waits."""
+"""Tests that a thread that logs never waits."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from walsyncd.log.queue import Queue
 
 
 def test_a_stalled_reader_costs_lines_and_not_time() -> None:
-    """What finds no room is dropped and counted; the count is said when there is room again, in its place."""
+    """A line that finds no room is dropped and counted. The count is logged in its place when there is room again."""
     gate, written = threading.Event(), list[str]()
 
     def write(line: str) -> None:
@@ -18,7 +18,7 @@ def test_a_stalled_reader_costs_lines_and_not_time() -> None:
 
     queue = Queue(write, lambda count: f"{count} dropped", lines_max=4)
     queue.put("first")
-    while queue._waiting:  # until the writer has taken it, and stalls
+    while queue._waiting:  # until the writer has taken the line, and stalls
         time.sleep(0.001)
     for number in range(10):
         queue.put(f"line {number}")

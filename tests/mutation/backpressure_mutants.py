@@ -1,4 +1,4 @@
-"""The rules of backpressure, left out one by one."""
+"""Mutants that leave out the rules of backpressure, one by one."""
 
 from __future__ import annotations
 

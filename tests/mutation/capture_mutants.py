@@ -1,4 +1,4 @@
-"""Rules of the journals that are held left out: whose they are, and from which state on they count."""
+"""Mutants that leave out rules of the journals that are held: whose they are, and from which state on they count."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rules about a clock that was wrong left out: times that are ahead, and what they must not delay or delete."""
+"""Mutants that leave out rules about a clock that was ahead: what its times must not delay or delete."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rules of the page map and of bridges left out: sizes, last versions, passes, and what is durable when."""
+"""Mutants that leave out rules of the page map and of bridges: sizes, last versions, passes, durability."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the journal writes later than it happens, left out or put at the wrong place."""
+"""Mutants that leave out, or misplace, what the journal writes later than it happens."""
 
 from __future__ import annotations
 

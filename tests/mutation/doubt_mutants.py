@@ -1,4 +1,4 @@
-"""The rules about who wrote to a database and who ended its WAL, left out one by one."""
+"""Mutants that leave out the rules about who wrote to a database and who ended its WAL, one by one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Rules of rollback journals left out: what a journal names, which journals count, and which order of events."""
+"""Mutants that leave out rules of rollback journals: what a journal names, which journals count, and in which order of
+events.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The proof, broken on purpose: each mutant leaves out one of its rules and names the tests that must notice.
+"""The proof, broken on purpose. Each mutant leaves out one of its rules and names the tests that must notice.
 
-An edit is a piece of source that occurs exactly once in its file, and what stands there instead.
+An edit is a piece of source that occurs exactly once in its file, and its replacement.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Mutant:
-    """What is broken (the test's name), where, how, and the test files that are asked."""
+    """A mutant: what is broken (the test's name), where, how, and the test files that must notice."""
 
     name: str
     file: str

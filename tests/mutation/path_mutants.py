@@ -1,4 +1,4 @@
-"""The rules of which file a path means, and whose: left out one by one."""
+"""Mutants that leave out the rules of which file a path means, and whose it is, one by one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The rules of presence, left out one by one; and the count that is believed in spite of all its closes."""
+"""Mutants that leave out the rules of presence, one by one, and the count that is believed in spite of all
+its closes.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The rules of reading ahead, left out one by one."""
+"""Mutants that leave out the rules of reading ahead, one by one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rules of rollback mode left out: when a file is in a committed state, and how a base is closed."""
+"""Mutants that leave out rules of rollback mode: when a file is in a committed state, and how a base is closed."""
 
 from __future__ import annotations
 

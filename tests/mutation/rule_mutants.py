@@ -1,4 +1,6 @@
-"""More rules of the proof left out: forks, the second proof, changes beside the WAL, the base, history reverted."""
+"""Mutants that leave out more rules of the proof: forks, the second proof, changes beside the WAL, the base, reverted
+history.
+"""
 
 from __future__ import annotations
 
@@ -208,7 +210,7 @@ RULE_MUTANTS = (
         "settled = True",
         "engine/follow/test_no_wal.py::test_a_look_too_young_is_not_taken_down",
     ),
-    # -- history reverted under us
+    # -- history that was reverted
     mutant(
         "storage may hold what the journal does not know",
         "engine/ship/ownership.py",

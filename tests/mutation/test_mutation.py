@@ -1,4 +1,4 @@
-"""Every rule of the proof is held by a test: leave one out, and the suite fails."""
+"""Tests that the suite notices if any rule of the proof is left out."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ MUTANTS = (
 ROOT = Path(__file__).parents[2]
 TESTS_FAILED = 1  # pytest's exit code; a mutant that can't be imported gives another
 
-# What all tests import is imported once; each line is the arguments of a pytest that runs in a fork of that. It writes
-# the names of the tests that failed into a file.
+# All modules that the tests import are imported once. Each line has the arguments of a pytest that runs in a fork of
+# this process, and writes the names of the failed tests into a file.
 _RUNNER = """
 import json, os, sys
 import boto3, botocore.config, botocore.endpoint, botocore.parsers, hypothesis.stateful, hypothesis.strategies
@@ -88,10 +88,11 @@ class Tree:
         for name in ("walsyncd", "tests"):
             shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
         shutil.copy(ROOT / "pyproject.toml", folder)
-        # What is compiled is kept by the hash of its source: by time and size a mutant may look like the file it is of.
+        # Compiled files are kept by the hash of their source, because a mutant may have the time and size of the file
+        # that it replaces.
         by_hash = py_compile.PycInvalidationMode.CHECKED_HASH
         compileall.compile_dir(folder / "walsyncd", quiet=1, invalidation_mode=by_hash)
-        # What a mutant breaks may never happen: a test that waits for it must fail in time.
+        # The event that a test waits for may never happen in a mutant, so the test must fail in time.
         plain = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTEST_ADDOPTS": "", "WALSYNCD_TESTS_WAIT_S": "30"}
         self._runner = subprocess.Popen(
             [sys.executable, "-c", _RUNNER],
@@ -103,11 +104,11 @@ class Tree:
         )
 
     def exit_code(self, asked: Iterable[str], *options: str) -> tuple[int, str]:
-        """Of pytest over some tests of the tree, and what it said."""
+        """Return the exit code and the output of pytest over some tests of the tree."""
         assert self._runner.stdin is not None
         assert self._runner.stdout is not None
-        # A time-out ends the fork with TESTS_FAILED. One by a signal may interrupt an instruction that has no line
-        # (Python 3.11), which pytest can't report: INTERNALERROR.
+        # A time-out ends the fork with TESTS_FAILED. If a signal ends it, it may interrupt an instruction that has no
+        # line (Python 3.11). Pytest can't report that: INTERNALERROR.
         plugins = ["-p", "pytest_timeout", "--timeout-method=thread", "-p", "no:cacheprovider"]
         where = [f"--rootdir={self.folder}", f"--basetemp={self.folder / 'tmp'}"]
         arguments = ["-x", "-q", *options, *plugins, *where, *(f"tests/{test}" for test in asked)]
@@ -117,12 +118,12 @@ class Tree:
         return code, (self.folder / "said.txt").read_text()
 
     def failed(self) -> list[str]:
-        """The tests that failed last; none if a time-out ended them."""
+        """Return the tests that failed last. There are none if a time-out ended them."""
         names = (self.folder / "failed.txt").read_text().splitlines()
         return [name.removeprefix("tests/") for name in names]
 
     def close(self) -> None:
-        """End the process."""
+        """End the process of the tree."""
         self._runner.communicate()
 
 
@@ -134,7 +135,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tree]:
 
 
 def mutated(mutant: Mutant) -> str:
-    """The broken source."""
+    """Return the broken source."""
     source = (ROOT / "walsyncd" / mutant.file).read_text()
     for old, new in mutant.edits:
         assert source.count(old) == 1, f"{mutant.file} has {source.count(old)} times: {old}"
@@ -144,7 +145,9 @@ def mutated(mutant: Mutant) -> str:
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
 def test_what_a_mutant_breaks_is_there(mutant: Mutant) -> None:
-    """Exactly once, in a source that differs and compiles when it is broken; and the tests that it asks exist."""
+    """The source to be replaced occurs exactly once, the mutant compiles and differs, and the tests that it names
+    exist.
+    """
     compile(mutated(mutant), mutant.file, "exec")
     for asked in mutant.asked:
         file, _, function = asked.partition("::")
@@ -152,15 +155,15 @@ def test_what_a_mutant_breaks_is_there(mutant: Mutant) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)  # an answer that comes too late would be taken for the next mutant's
+@pytest.mark.timeout(300)  # an answer that comes too late would be taken for that of the next mutant
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
 def test_a_broken_proof_is_noticed(tree: Tree, mutant: Mutant) -> None:
-    """The tests that are asked fail, and not for want of a program that runs."""
+    """The tests fail, and not because the program does not start."""
     file = tree.folder / "walsyncd" / mutant.file
     source = file.read_text()
     file.write_text(mutated(mutant))
     try:
-        # That they fail is enough. To show where two databases differ, pytest takes minutes.
+        # It is enough that they fail. To show where two databases differ, pytest would take minutes.
         code, said = tree.exit_code(mutant.asked, "--assert=plain", "--tb=native")
     finally:
         file.write_text(source)
@@ -169,9 +172,12 @@ def test_a_broken_proof_is_noticed(tree: Tree, mutant: Mutant) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)  # all tests that any mutant asks take more than a minute
+@pytest.mark.timeout(600)  # all tests of all mutants take more than a minute
 def test_what_noticed_a_mutant_succeeds_without_it(tree: Tree) -> None:
-    """In the copy, unbroken: what failed above failed for the mutant. Without mutants all that they ask is tried."""
+    """The tests that failed above succeed in the unbroken copy, so they failed because of the mutant.
+
+    Without mutants all of them are run.
+    """
     every = {asked for mutant in MUTANTS for asked in mutant.asked}
     code, said = tree.exit_code(sorted(tree.noticed or every))
     assert code == 0, said

@@ -1,4 +1,6 @@
-"""What is in packaging/container, and a container's life in namespaces, which needs no tool that builds images."""
+"""Tests of packaging/container, and of a container's life in namespaces, for which no tool that builds images is
+needed.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,7 @@ CONTAINER = ROOT / "packaging/container"
 
 
 def test_the_image_has_an_unprivileged_user_and_no_identity() -> None:
-    """Its state is a volume, it stops by SIGTERM, and its program is the daemon."""
+    """The state is a volume, the container stops by SIGTERM, and its program is the daemon."""
     text = (CONTAINER / "Containerfile").read_text()
     lines = [line for line in text.splitlines() if re.match(r"[A-Z]+ ", line)]
     assert "USER 10001:10001" in lines
@@ -35,7 +37,7 @@ def _manifests() -> dict[str, Any]:
 
 
 def test_folders_are_mounted_and_there_is_time_to_stop() -> None:
-    """Never a single file; the state outlives the container; the application is stopped first."""
+    """No single file is mounted. The state outlives the container, and the application is stopped first."""
     manifests = _manifests()
     services = manifests["compose"]["services"]
     assert "data:/data" in services["walsyncd"]["volumes"]
@@ -53,7 +55,7 @@ def test_folders_are_mounted_and_there_is_time_to_stop() -> None:
 
 
 def test_commands_in_the_manifests_are_ours() -> None:
-    """Every argument is one that the command takes."""
+    """The command accepts every argument in the manifests."""
     from walsyncd.cli import build_parser
 
     manifests = _manifests()
@@ -68,7 +70,7 @@ def test_commands_in_the_manifests_are_ours() -> None:
 @pytest.mark.timeout(300)
 @pytest.mark.skipif(os.geteuid() != 0, reason="makes namespaces")
 def test_a_container_that_is_made_again_goes_on(tmp_path: Path) -> None:
-    """Another host name, no machine-id, another pid namespace; the same state, and no new base."""
+    """With another host name and pid namespace, no machine-id, and the same state, no new base is needed."""
     database = tmp_path / "data/app.db"
     database.parent.mkdir()
     with closing(sqlite3.connect(database, isolation_level=None)) as connection:

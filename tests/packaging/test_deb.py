@@ -1,4 +1,4 @@
-"""Tests of the Debian package: built by its one command, and lived with on a machine with a real systemd."""
+"""Tests of the Debian package: one command builds it, and it is installed and used on a machine with a real systemd."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.systemd_box import Box, skip_unless_possible
 from walsyncd import __version__
 
 ROOT = Path(__file__).parents[2]
-SIZE_MAX = 40_000_000  # what somebody downloads for a daemon
+SIZE_MAX = 40_000_000  # the program that somebody downloads for a daemon
 CONFIG = "/etc/walsyncd/config.toml"
 DATABASE = "/srv/app/app.db"
 # Which package has which library.
@@ -38,7 +38,7 @@ pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(600)]
 
 @pytest.fixture(scope="module")
 def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The package, built as README says."""
+    """Return the package, built as the README says."""
     skip_unless_possible()
     if shutil.which("dh") is None:
         pytest.skip("needs debhelper")
@@ -58,7 +58,7 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def newer(package: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A next version, beside the first: the same program with another number."""
+    """Return a package of the next version: the same program with another number."""
     tree = tmp_path_factory.mktemp("newer") / "tree"
     subprocess.run(["dpkg-deb", "--raw-extract", package, tree], check=True)
     for file in (tree / "DEBIAN" / "control", tree / "usr/lib/walsyncd/walsyncd/__init__.py"):
@@ -70,14 +70,14 @@ def newer(package: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def box(package: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
-    """A machine on which it is installed."""
+    """Return a machine on which the package is installed."""
     with Box(tmp_path_factory.mktemp("box"), {package.parent: "/srv/package"}) as machine:
         machine.do("sh", "-c", INSTALL.replace("./dist/", "/srv/package/"))
         yield machine
 
 
 def test_the_package_is_sound(package: Path) -> None:
-    """Lintian has no error to report (the build fails by one); it holds wheels for every Python that it names."""
+    """Lintian reports no error (one would fail the build). The package has wheels for every Python that it names."""
     listing = subprocess.run(["dpkg-deb", "-c", str(package)], capture_output=True, text=True, check=True).stdout
     for python in ("311", "312", "313"):
         for module in ("numpy/_core/_multiarray_umath", "pydantic_core/_pydantic_core", "backports/zstd/_zstd"):
@@ -94,7 +94,7 @@ def test_the_package_is_sound(package: Path) -> None:
 
 
 def test_the_package_depends_on_every_library_that_it_needs(package: Path, tmp_path: Path) -> None:
-    """On a machine with nothing else; what the wheels bring along is theirs."""
+    """The machine has nothing else installed. Libraries in the wheels do not count."""
     subprocess.run(["dpkg-deb", "--extract", package, tmp_path], check=True)
     objects = [file for file in tmp_path.rglob("*.so*") if file.is_file()]
     dumped = subprocess.run(["readelf", "--dynamic", *objects], capture_output=True, text=True, check=True).stdout
@@ -105,7 +105,10 @@ def test_the_package_depends_on_every_library_that_it_needs(package: Path, tmp_p
 
 
 def test_it_runs_as_soon_as_it_is_installed(box: Box) -> None:
-    """With no database configured it waits for one, as a user of its own, which may read the configuration."""
+    """Without a configured database the daemon waits for one.
+
+    It runs as a user of its own, which may read the configuration.
+    """
     assert box.do("systemctl", "is-active", "walsyncd").strip() == "active"
     assert box.do("systemctl", "is-enabled", "walsyncd").strip() == "enabled"
     assert box.do("stat", "-c", "%a %U %G", CONFIG).split() == ["640", "root", "walsyncd"]
@@ -113,7 +116,7 @@ def test_it_runs_as_soon_as_it_is_installed(box: Box) -> None:
 
 
 def test_a_database_lives_through_upgrade_removal_and_purge(box: Box, newer: Path) -> None:
-    """An upgrade under load loses no commit, a removal keeps the state, a purge keeps only the replica."""
+    """An upgrade under load loses no commit, a removal keeps the state, and a purge keeps only the replica."""
     box.do("mkdir", "-p", "/srv/app")
     with writing(box, DATABASE) as writer:
         box.do("sh", "-c", f"printf '\\n[[database]]\\npath = \"{DATABASE}\"\\n' >> {CONFIG}")
@@ -140,10 +143,10 @@ def test_a_database_lives_through_upgrade_removal_and_purge(box: Box, newer: Pat
 
 
 def synced_generation(box: Box) -> str:
-    """The generation that everything committed now is stored in."""
+    """Sync, and return the generation in which everything committed is stored."""
     return box.do("walsyncd", "sync").split()[1].split("/")[0]
 
 
 def main_pid(box: Box) -> str:
-    """The daemon's process."""
+    """Return the pid of the daemon."""
     return box.do("systemctl", "show", "-P", "MainPID", "walsyncd").strip()

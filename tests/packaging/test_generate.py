@@ -1,4 +1,4 @@
-"""Tests of packaging/generate.py: what it makes is what is committed, and what it says is true."""
+"""Tests of packaging/generate.py: its output is what is committed, and what that says is true."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("name", MADE)
 def test_what_is_committed_is_what_is_made(made: Path, name: str) -> None:
-    """After a change of the command line or the example: python packaging/generate.py."""
+    """After a change of the command line or of the example, run: python packaging/generate.py."""
     assert (PACKAGING / name).read_text() == (made / name).read_text(), "run: python packaging/generate.py"
 
 
 def test_the_page_names_every_command(made: Path) -> None:
-    """Each has a section of its own."""
+    """Each command has a section of its own."""
     page = (made / "man/walsyncd.8").read_text()
     assert [name for name in COMMANDS if f".SS {name}\n" not in page] == []
 
 
 def test_the_page_names_every_key(made: Path) -> None:
-    """Each is in the example's sections, or, for one database, among the defaults."""
+    """Each key is in the example's sections. Keys of one database may be among the defaults."""
     page = (made / "man/walsyncd.toml.5").read_text()
     keys = {name for section in SECTIONS.values() for name in section.model_fields}
     assert [key for key in sorted(keys) if f'.BR "{key}" ' not in page] == []
@@ -47,7 +47,7 @@ def test_the_page_names_every_key(made: Path) -> None:
 
 @pytest.mark.parametrize("name", PAGES)
 def test_groff_has_no_complaint(made: Path, name: str) -> None:
-    """No unknown request, no undefined string."""
+    """Groff reports no unknown request and no undefined string."""
     if shutil.which("groff") is None:
         pytest.skip("groff is not installed")
     shown = subprocess.run(
@@ -61,7 +61,7 @@ def test_groff_has_no_complaint(made: Path, name: str) -> None:
 
 
 def test_bash_completes_commands_and_options(made: Path) -> None:
-    """As a shell does it that has read the file."""
+    """This is tried in a shell that has read the file."""
     script = f"""
         source {made}/completions/walsyncd.bash
         COMP_WORDS=(walsyncd restore --al) COMP_CWORD=2
@@ -73,12 +73,12 @@ def test_bash_completes_commands_and_options(made: Path) -> None:
 
 
 def test_the_example_is_toml() -> None:
-    """Also with every default put in force."""
+    """This holds also if every default is uncommented."""
     tomllib.loads((ROOT / "config.example.toml").read_text())
 
 
 def test_every_page_is_part_of_the_package() -> None:
-    """Of the wheel and of the Debian package."""
+    """The wheel and the Debian package have every page."""
     data = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"][
         "shared-data"
     ]
@@ -88,7 +88,7 @@ def test_every_page_is_part_of_the_package() -> None:
 
 
 def test_markdown_becomes_roff() -> None:
-    """What the pages use: a line that begins with a dot is no request, and a backslash stays one."""
+    """The pages need this: a line that begins with a dot is no request, and a backslash stays a backslash."""
     page = runpy.run_path(str(PACKAGING / "generate.py"))["_page"]
     text = (
         "# x(7): a thing\n\n## Part\n\n.dot `a-b` and **bold** [link](there)\n\n```sh\n.x \\y\n```\n\n"

@@ -1,4 +1,4 @@
-"""A reader of the kernel's events, closed at the end of the test."""
+"""A fixture that reads the kernel's events and is closed at the end of the test."""
 
 from __future__ import annotations
 
@@ -11,6 +11,6 @@ from walsyncd.adapters.files.inotify import InotifyReader
 
 @pytest.fixture
 def watcher() -> Iterator[InotifyReader]:
-    """An InotifyReader that watches nothing yet."""
+    """Return an InotifyReader that watches nothing yet."""
     with InotifyReader() as reader:
         yield reader

@@ -1,4 +1,4 @@
-"""SQLite in a process of its own, as the applications use it: scripts say what it does, and kill it."""
+"""SQLite in a process of its own, as applications use it. A test says what it does, and can kill it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ connection.close()
 
 
 class SqliteError(Exception):
-    """What SQLite refused, in its words."""
+    """SQLite refused a statement; the text is its message."""
 
 
 class SqliteProcess:
@@ -67,13 +67,13 @@ class SqliteProcess:
         return rows
 
     def begin(self, *statements: str) -> None:
-        """Have it run statements without waiting for them: it is to be killed meanwhile."""
+        """Make the process run statements without waiting for them, because it will be killed meanwhile."""
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(statements) + "\n")
         self._process.stdin.flush()
 
     def answer(self, seconds_max: float) -> str:
-        """Return the line that it answers with; empty if it ended, or is silent for so long."""
+        """Return the line that the process answers with, or "" if it has ended or is silent for too long."""
         assert self._process.stdout is not None
         ready, _, _ = select.select([self._process.stdout], [], [], seconds_max)
         return self._process.stdout.readline() if ready else ""
@@ -84,13 +84,13 @@ class SqliteProcess:
         assert self._process.returncode == 0
 
     def kill(self) -> None:
-        """SIGKILL: nothing is cleaned up."""
+        """Kill the process by SIGKILL, so that nothing is cleaned up."""
         self._process.kill()
         self._process.communicate(timeout=30)
 
 
 def wal_database(path: Path) -> SqliteProcess:
-    """A process with a new database in WAL mode that holds one table ``t`` and one row."""
+    """Return a process with a new database in WAL mode that holds one table ``t`` and one row."""
     process = SqliteProcess(path)
     process.execute("PRAGMA journal_mode=WAL", "CREATE TABLE t (x)", "INSERT INTO t VALUES (0)")
     return process

@@ -1,4 +1,4 @@
-"""Each of the operating system's errors has its class."""
+"""Tests of how the operating system's errors are translated."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from walsyncd.errors import ImpossibleError, MissingError, RefusedError, Transie
     ],
 )
 def test_translation(code: int, read: type[WalsyncdError], written: type[WalsyncdError]) -> None:
-    """Each errno has its class, which for conflicts of file and folder depends on the direction."""
+    """Each errno has its class. For conflicts of file and folder it depends on reading or writing."""
     with pytest.raises(read, match=r"^read object /a: "), reading("read object", Path("/a")):
         raise OSError(code, os.strerror(code))
     with pytest.raises(written, match=r"^write object /a: "), writing("write object", Path("/a")):
@@ -35,6 +35,6 @@ def test_translation(code: int, read: type[WalsyncdError], written: type[Walsync
 
 
 def test_nothing_else_is_caught() -> None:
-    """Our own mistakes are not the system's: they pass."""
+    """An exception from a fault in our own code is not translated."""
     with pytest.raises(ValueError, match="bug"), writing("write", Path("/a")):
         raise ValueError("bug")

@@ -1,4 +1,4 @@
-"""Which events of counted writes are kept."""
+"""Tests of which events of counted writes are kept."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ EVENTS = {
     ],
 )
 def test_more_than_two_counted_writes_in_a_row_are_two(events: str, kept: str) -> None:
-    """Nothing else is left out."""
+    """Of more than two counted writes in a row two are kept. No other event is left out."""
     found: list[Event] = []
     for letter in events:
         if letter == "+":
@@ -42,7 +42,7 @@ def test_more_than_two_counted_writes_in_a_row_are_two(events: str, kept: str) -
 
 
 def test_the_last_write_that_is_counted_says_so() -> None:
-    """Those that were queued before the counting ended have been counted, too."""
+    """Writes that were queued before the counting ended have been counted, too."""
     found: list[Event] = []
     file = CountedFile(EVENTS["+"])
     assert [file.take(found) for _ in range(COUNTED_MAX + 2)] == [False] * (COUNTED_MAX - 1) + [True] + [False] * 2

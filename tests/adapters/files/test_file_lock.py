@@ -1,4 +1,4 @@
-"""Locks of an open file description: seen by others, kept when another descriptor is closed."""
+"""Tests of locks of an open file description: others see them, and closing another descriptor keeps them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def descriptors(tmp_path: Path) -> Iterator[tuple[int, int]]:
 
 
 def test_lock_is_in_the_way_of_another_descriptor(descriptors: tuple[int, int]) -> None:
-    """Only where ranges meet, and only until it is given up; the holder has no pid."""
+    """A lock conflicts only where ranges meet, and until it is released. Its holder has no pid."""
     one, other = descriptors
     assert lock_bytes(one, fcntl.F_WRLCK, 100, 10)
     assert not lock_bytes(other, fcntl.F_RDLCK, 109, 1)
@@ -35,7 +35,7 @@ def test_lock_is_in_the_way_of_another_descriptor(descriptors: tuple[int, int]) 
 
 
 def test_lock_outlives_other_descriptors_of_the_file(tmp_path: Path, descriptors: tuple[int, int]) -> None:
-    """This is what POSIX locks do not do."""
+    """A POSIX lock would not outlive them."""
     one, other = descriptors
     assert lock_bytes(one, fcntl.F_RDLCK, 0, 1)
     os.close(os.open(tmp_path / "file", os.O_RDONLY))
@@ -43,7 +43,7 @@ def test_lock_outlives_other_descriptors_of_the_file(tmp_path: Path, descriptors
 
 
 def test_what_is_no_conflict_is_raised(tmp_path: Path) -> None:
-    """A descriptor that may not write can't have a writer's lock."""
+    """A descriptor that may not write can't get a writer's lock, which is an error and no conflict."""
     path = tmp_path / "file"
     path.touch()
     descriptor = os.open(path, os.O_RDONLY)
@@ -56,7 +56,7 @@ def test_what_is_no_conflict_is_raised(tmp_path: Path) -> None:
 
 
 def test_a_kernel_without_such_locks_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It refuses the question as invalid; other errors are not that."""
+    """Such a kernel refuses the question as invalid. Other errors do not mean that."""
     assert has_ofd_locks()
 
     def refuse(number: int) -> None:

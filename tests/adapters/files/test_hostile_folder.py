@@ -1,4 +1,4 @@
-"""Root restores into a folder whose owner wants more than a database: links, owners, modes, and names that change."""
+"""Tests of root's restores into a folder whose owner attacks with links, owners, modes, and names that change."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ROUNDS = 300
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="only root can be deceived")]
 
-# Swaps each pair of names for ever, as fast as it can, as the tenant. The second of a pair is a link.
+# This swaps each pair of names for ever, as fast as it can, as the tenant. The second of a pair is a link.
 SWAPPER = """
 import ctypes, os, sys
 libc = ctypes.CDLL(None, use_errno=True)
@@ -39,7 +39,7 @@ while True:
         swap(*pair)
 """
 
-# Replaces every name in a folder, as soon as it appears, by a link to the victim.
+# This replaces every name in a folder, as soon as it appears, by a link to the victim.
 REPLACER = """
 import os, sys
 os.setgid(int(sys.argv[1])); os.setuid(int(sys.argv[1]))
@@ -61,7 +61,7 @@ while True:
 
 @pytest.fixture
 def place() -> Iterator[Path]:
-    """A folder of root's that everybody can enter, as the one that pytest gives is not."""
+    """Return a folder of root's that everybody can enter, unlike the one that pytest gives."""
     with tempfile.TemporaryDirectory(prefix="hostile-") as folder:
         Path(folder).chmod(0o755)
         yield Path(folder)
@@ -69,7 +69,7 @@ def place() -> Iterator[Path]:
 
 @pytest.fixture
 def victim(place: Path) -> Path:
-    """A file of root's that nobody else may read."""
+    """Return a file of root's that nobody else may read."""
     folder = place / "root"
     folder.mkdir(mode=0o755)
     path = folder / "secret"
@@ -80,7 +80,7 @@ def victim(place: Path) -> Path:
 
 @pytest.fixture
 def tenant(place: Path) -> Path:
-    """A folder of the tenant's."""
+    """Return a folder of the tenant's."""
     folder = place / "tenant"
     folder.mkdir(mode=0o755)
     os.chown(folder, TENANT, TENANT)
@@ -117,7 +117,7 @@ def attacked_by(script: str, *arguments: str) -> Iterator[None]:
 
 @pytest.mark.parametrize("goal", ["secret", "not-there"])
 def test_target_that_is_a_link_is_refused(victim: Path, tenant: Path, goal: str) -> None:
-    """Also a dangling one, with and without force: the error says what to do."""
+    """A dangling link is refused as well, with and without force. The error says what to do."""
     (tenant / "app.db").symlink_to(victim.parent / goal)
     for force in (True, False):
         with pytest.raises(RefusedError, match="symbolic link") as caught:
@@ -127,7 +127,7 @@ def test_target_that_is_a_link_is_refused(victim: Path, tenant: Path, goal: str)
 
 
 def test_folder_that_is_a_link_is_refused(victim: Path, tenant: Path) -> None:
-    """Neither as the last component nor on the way."""
+    """A link is refused as the last component and on the way."""
     (tenant / "data").symlink_to(victim.parent)
     for path in (tenant / "data" / "app.db", tenant / "data" / "below" / "app.db"):
         with pytest.raises(RefusedError, match="tenant/data is a symbolic link"):
@@ -136,7 +136,7 @@ def test_folder_that_is_a_link_is_refused(victim: Path, tenant: Path) -> None:
 
 
 def test_side_files_and_partial_files_that_are_links(victim: Path, tenant: Path) -> None:
-    """Those that must be opened are refused; the others are moved aside as the links that they are."""
+    """Files that must be opened are refused if they are links. The other links are moved aside as links."""
     path = tenant / "app.db"
     for name in ("app.db-shm", f".app.db.{TAG}.partial"):
         (tenant / name).symlink_to(victim)
@@ -151,7 +151,7 @@ def test_side_files_and_partial_files_that_are_links(victim: Path, tenant: Path)
 
 
 def test_special_bits_are_not_set(tenant: Path) -> None:
-    """Whoever owned the old file may have set them; nobody gets a program that runs as somebody else."""
+    """The old file's owner may have set them, and nobody may get a program that runs as somebody else."""
     path = tenant / "app.db"
     path.touch()
     os.chown(path, TENANT, TENANT)
@@ -163,7 +163,7 @@ def test_special_bits_are_not_set(tenant: Path) -> None:
 
 
 def test_nothing_is_given_to_who_came_first(place: Path) -> None:
-    """In a folder that everybody can write to, and in one that a stranger made there, the file stays root's."""
+    """The file stays root's in a folder that everybody can write to, and in one that a stranger made there."""
     shared = place / "shared"
     shared.mkdir()
     shared.chmod(0o1777)
@@ -180,7 +180,7 @@ def test_nothing_is_given_to_who_came_first(place: Path) -> None:
 
 
 def test_new_folder_is_not_made_through_a_link(victim: Path, tenant: Path) -> None:
-    """The first restore makes the folder; a link that leads nowhere is none."""
+    """The first restore makes the folder. A link that leads nowhere is not a folder."""
     (tenant / "data").symlink_to(victim.parent / "new")
     with pytest.raises((RefusedError, UsageError)):
         Target(tenant / "data" / "app.db", create_folder=True)
@@ -215,7 +215,7 @@ def test_names_that_change_all_the_time_reach_nothing_of_roots(victim: Path, ten
 
 @pytest.mark.slow
 def test_new_files_that_are_replaced_by_links_give_nothing_away(victim: Path, tenant: Path) -> None:
-    """What root creates in somebody's folder is given to its owner by descriptor, never by name."""
+    """What root creates in somebody's folder is given to its owner by its descriptor, never by its name."""
     for name in ("attacked", "quiet"):
         (tenant / name).mkdir()
         os.chown(tenant / name, TENANT, TENANT)
@@ -231,7 +231,10 @@ def test_new_files_that_are_replaced_by_links_give_nothing_away(victim: Path, te
 
 @pytest.mark.slow
 def test_storage_whose_folders_change_into_links(victim: Path, tenant: Path) -> None:
-    """Whoever may write to a ``file://`` storage leads nobody out of it: not to read, to write, nor to delete."""
+    """A user who may write to a ``file:
+
+    `` storage can't make anybody read, write or delete outside of it.
+    """
     storage = DirectoryStorage(tenant / "store")
     storage.put("db/secret", b"ours", metadata={})
     for path in (tenant / "store", tenant / "store" / "db"):

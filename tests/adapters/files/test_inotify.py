@@ -1,4 +1,4 @@
-"""Tests of walsyncd.adapters.files.inotify, on the kernel's own events; SQLite works in other processes.
+"""Tests of walsyncd.adapters.files.inotify with the kernel's own events. SQLite works in other processes.
 
 inotify queues an event before the system call that causes it returns, so that nothing here needs to wait.
 """
@@ -30,7 +30,7 @@ def test_a_commit_modifies_the_wal(watcher: InotifyReader, tmp_path: Path) -> No
 
 
 def test_reading_costs_nothing(watcher: InotifyReader, tmp_path: Path) -> None:
-    """A query of an open connection, and our own reading, raise no event."""
+    """A query of an open connection, and our own reading, cause no event."""
     path = tmp_path / "app.db"
     with wal_database(path) as app:
         watcher.add(path)
@@ -40,7 +40,7 @@ def test_reading_costs_nothing(watcher: InotifyReader, tmp_path: Path) -> None:
 
 
 def test_first_opening_creates_wal_and_shm(watcher: InotifyReader, tmp_path: Path) -> None:
-    """The first connection creates -wal and -shm, and each of the two says so."""
+    """The first connection creates -wal and -shm, and each causes an event."""
     path = tmp_path / "app.db"
     wal_database(path).close()
     watcher.add(path)
@@ -98,11 +98,11 @@ def test_checkpoints(watcher: InotifyReader, tmp_path: Path) -> None:
 
 
 def test_counted_writes_to_a_journal_are_not_merged(watcher: InotifyReader, tmp_path: Path) -> None:
-    """Neither with each other nor with a cut, as long as it is the same file."""
+    """Counted writes are merged neither with each other nor with a cut, as long as it is the same file."""
     path, journal = tmp_path / "app.db", tmp_path / "app.db-journal"
     once, twice = {(Role.JOURNAL, Kind.MODIFY)}, [(Role.JOURNAL, Kind.MODIFY), (Role.JOURNAL, Kind.COUNTED)] * 2
     watcher.add(path)
-    watcher.count_journal_writes(path)  # there is none
+    watcher.count_journal_writes(path)  # there is no journal
     journal.write_bytes(b"1" * 1000)
     watcher.drain()
     for is_counted, is_cut in [(False, False), (False, True), (True, False), (True, True)]:
@@ -128,7 +128,7 @@ def test_counted_writes_to_a_journal_are_not_merged(watcher: InotifyReader, tmp_
 
 
 def test_a_long_transaction_does_not_fill_the_queue(watcher: InotifyReader, tmp_path: Path) -> None:
-    """Its writes are not counted to its end; those that come after another request are."""
+    """Its writes are no longer counted after a while. Those after another request are."""
     path, journal = tmp_path / "app.db", tmp_path / "app.db-journal"
     watcher.add(path)
     with journal.open("wb", buffering=0) as file:
@@ -145,7 +145,7 @@ def test_a_long_transaction_does_not_fill_the_queue(watcher: InotifyReader, tmp_
 
 
 def test_a_link_is_not_counted(watcher: InotifyReader, tmp_path: Path) -> None:
-    """Who owns the folder chooses what it leads to."""
+    """The owner of the folder chooses what a link leads to."""
     path, other = tmp_path / "app.db", tmp_path / "other"
     other.write_bytes(b"1")
     (tmp_path / "app.db-journal").symlink_to(other)
@@ -179,7 +179,7 @@ def test_a_rollback_journal(watcher: InotifyReader, tmp_path: Path) -> None:
 
 
 def test_an_unlinked_wal_still_tells(watcher: InotifyReader, tmp_path: Path) -> None:
-    """A write to a -wal that was unlinked under its writer is seen: nothing of unlinked files is hidden."""
+    """A write to a -wal that was unlinked under its writer causes an event, because unlinked files are watched, too."""
     path, wal = tmp_path / "app.db", tmp_path / "app.db-wal"
     watcher.add(path)
     with wal.open("wb") as file:
@@ -191,7 +191,7 @@ def test_an_unlinked_wal_still_tells(watcher: InotifyReader, tmp_path: Path) -> 
 
 
 def test_files_of_others_are_dropped(watcher: InotifyReader, tmp_path: Path) -> None:
-    """What happens to other files in the folder is nobody's event."""
+    """Changes of other files in the folder are nobody's events."""
     watcher.add(tmp_path / "app.db")
     for name in ("other.db", "app.db-walrus", "app.db.bak"):
         (tmp_path / name).write_bytes(b"x")
@@ -199,7 +199,10 @@ def test_files_of_others_are_dropped(watcher: InotifyReader, tmp_path: Path) -> 
 
 
 def test_what_a_write_means_is_forgotten_when_the_watches_change(watcher: InotifyReader, tmp_path: Path) -> None:
-    """A file that was nobody's becomes a database, and is nobody's again; the folder may also be another one."""
+    """A file that was nobody's becomes a database and then is nobody's again.
+
+    The folder may also become another one.
+    """
     folder, path = tmp_path / "apps", tmp_path / "apps" / "app.db"
     folder.mkdir()
     watcher.add(folder / "other.db")
@@ -239,7 +242,10 @@ def test_databases_share_the_watch_of_their_folder(watcher: InotifyReader, tmp_p
 
 
 def test_overflow(watcher: InotifyReader, tmp_path: Path) -> None:
-    """When the kernel's queue is full, every database and listed folder is told; events continue afterwards."""
+    """When the kernel's queue is full, every database and listed folder gets an event.
+
+    Later events are read as usual.
+    """
     first, second = tmp_path / "1.db", tmp_path / "2.db"
     listed = tmp_path / "listed"
     listed.mkdir()
@@ -248,7 +254,7 @@ def test_overflow(watcher: InotifyReader, tmp_path: Path) -> None:
     watcher.add(second)
     watcher.add_directory(listed)
     with first.open("wb", buffering=0) as one, second.open("wb", buffering=0) as two:
-        for _ in range(limit // 2 + 1):  # alternating, so that the kernel can't merge them
+        for _ in range(limit // 2 + 1):  # alternate, so that the kernel can't merge them
             one.write(b"x")
             two.write(b"x")
     overflowed = [event for event in watcher.drain() if event.kind is Kind.OVERFLOW]
@@ -274,7 +280,7 @@ def test_several_bits_in_one_event(watcher: InotifyReader, tmp_path: Path) -> No
 
 
 def test_wake_ends_a_wait(watcher: InotifyReader) -> None:
-    """A wake from another thread ends a wait without an event, and one given before ends the next."""
+    """A wake from another thread ends a wait without an event. A wake that comes before a wait ends that wait."""
     answers: list[bool] = []
     thread = threading.Thread(target=lambda: answers.append(watcher.wait()))
     thread.start()

@@ -20,7 +20,7 @@ def folder(path: Path) -> Path:
 
 
 def watch_count(watcher: InotifyReader) -> int:
-    """What the kernel counts, by the descriptor's fdinfo."""
+    """Return the number of watches that the kernel counts, from the descriptor's fdinfo."""
     text = Path(f"/proc/self/fdinfo/{watcher._queue.inotify.fileno()}").read_text(encoding="ascii")
     return sum(line.startswith("inotify wd:") for line in text.splitlines())
 
@@ -87,7 +87,7 @@ def move_parent(path: Path) -> None:
 
 @pytest.mark.parametrize("leave", [remove_folder, move_folder, move_parent])
 def test_a_folder_goes_and_comes_back(watcher: InotifyReader, tmp_path: Path, leave: Callable[[Path], None]) -> None:
-    """Deleted, moved away, or under a renamed parent: WATCH_LOST, and REAPPEARED when it is made again."""
+    """A deleted or moved folder, or a renamed parent, causes WATCH_LOST, and REAPPEARED when it is made again."""
     path = folder(tmp_path / "a" / "b") / "app.db"
     watcher.add(path)
     leave(path.parent)
@@ -110,7 +110,7 @@ def test_a_folder_replaced_between_two_looks(watcher: InotifyReader, tmp_path: P
 
 
 def test_a_deleted_folder_that_is_held_open(watcher: InotifyReader, tmp_path: Path) -> None:
-    """The kernel keeps DELETE_SELF back while a process has the folder open: its parent tells."""
+    """The kernel delays DELETE_SELF while a process has the folder open, so the parent's event is used."""
     path = folder(tmp_path / "a" / "b") / "app.db"
     watcher.add(path)
     held = os.open(path.parent, os.O_RDONLY)
@@ -159,7 +159,7 @@ def test_an_overflow_that_swallowed_the_loss_of_a_folder(watcher: InotifyReader,
 
 
 def test_what_no_event_told_is_found_by_a_recheck(watcher: InotifyReader, tmp_path: Path) -> None:
-    """A recheck finds a path that leads elsewhere without any event, and wakes the waiting thread."""
+    """A recheck finds a path that leads elsewhere though no event came, and wakes the waiting thread."""
     path = folder(tmp_path / "a") / "app.db"
     watcher.add(path)
     path.parent.rename(tmp_path / "b")
@@ -172,7 +172,7 @@ def test_what_no_event_told_is_found_by_a_recheck(watcher: InotifyReader, tmp_pa
 
 
 def test_beyond_the_limit_of_watches(watcher: InotifyReader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Databases that the kernel has no watch for are reported with the remedy, until there is one."""
+    """Databases for which the kernel has no watch are reported with the remedy until one is free."""
     near, far = folder(tmp_path / "near") / "app.db", folder(tmp_path / "far") / "app.db"
     watcher.add(near)
 
@@ -192,7 +192,7 @@ def test_beyond_the_limit_of_watches(watcher: InotifyReader, tmp_path: Path, mon
 def test_a_missing_folder_under_an_unwatched_one(
     watcher: InotifyReader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A folder that nobody can tell the coming of is unwatched too; without trouble above, it is awaited."""
+    """A folder whose creation can't be seen is unwatched, too. Once the reason is gone, it is awaited."""
     watch = watcher._queue.inotify.add_watch
 
     def refuse(path: Path, mask: int) -> int:
@@ -209,7 +209,7 @@ def test_a_missing_folder_under_an_unwatched_one(
 
 
 def test_new_names_of_a_listed_folder(watcher: InotifyReader, tmp_path: Path) -> None:
-    """What comes into a listed folder, files and folders, APPEARS by name; side files and changes do not."""
+    """New files and folders in a listed folder cause APPEARED with their name. Side files and changes do not."""
     environment = folder(tmp_path / "outside") / "moved.db"
     environment.touch()
     listed = folder(tmp_path / "listed")
@@ -226,7 +226,7 @@ def test_new_names_of_a_listed_folder(watcher: InotifyReader, tmp_path: Path) ->
 
 
 def test_only_names_that_are_wanted_appear(watcher: InotifyReader, tmp_path: Path) -> None:
-    """By any of those who asked, until they take it back."""
+    """A name appears if anybody asked for it, until that request is taken back."""
 
     def databases(name: str, _is_folder: bool) -> bool:
         return name.endswith(".db")
@@ -256,7 +256,7 @@ def test_a_watched_database_does_not_appear(watcher: InotifyReader, tmp_path: Pa
 
 
 def test_a_listed_folder_goes_and_comes_back(watcher: InotifyReader, tmp_path: Path) -> None:
-    """A listed folder has its own WATCH_LOST and REAPPEARED, by its path, also if missing at first."""
+    """A listed folder gets WATCH_LOST and REAPPEARED for its own path, also if it is missing at first."""
     listed = tmp_path / "a" / "listed"
     watcher.add_directory(listed)
     folder(listed)
@@ -280,7 +280,7 @@ def test_a_listing_counts_its_users(watcher: InotifyReader, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("seed", range(10))
 def test_any_history_of_folders(watcher: InotifyReader, tmp_path: Path, seed: int) -> None:
-    """Whatever was made, moved and removed, drained or not: a database whose folder exists has its events."""
+    """Whatever was made, moved and removed, drained or not, a database whose folder exists has its events."""
     dice = random.Random(seed)
     folders = [tmp_path / name for name in ("a", "a/b", "a/c", "a/b/d", "e", "e/f")]
     for path in folders:

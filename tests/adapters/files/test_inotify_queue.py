@@ -1,4 +1,4 @@
-"""The kernel's queue is read in bulk, and nothing of it is lost."""
+"""Tests that the kernel's queue is read in bulk, and that nothing of it is lost."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def queue() -> Iterator[InotifyQueue]:
 
 
 def parsed(queue: InotifyQueue) -> list[tuple[int, str]]:
-    """Mask and name of each event."""
+    """Return mask and name of each event."""
     return [(mask, name) for _, mask, name in map(parse_record, queue.records())]
 
 
 def test_events_come_in_order_with_their_names(queue: InotifyQueue, tmp_path: Path) -> None:
-    """Names of any length and bytes, and the folder's own events, which have none."""
+    """Names may have any length and bytes. The folder's own events have none."""
     watch = queue.inotify.add_watch(tmp_path, flags.CREATE | flags.DELETE_SELF)
     names = ["a", "b" * 15, "c" * 16, "d" * 255, os.fsdecode(b"\xff\xfe"), "é"]
     for name in names:
@@ -47,7 +47,7 @@ def test_events_come_in_order_with_their_names(queue: InotifyQueue, tmp_path: Pa
 
 
 def test_writes_that_repeat_the_one_before_are_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Any other event between them keeps both; no other kind of event is dropped, across reads too."""
+    """Any event between two writes keeps both, also across reads. No event of another kind is dropped."""
     write, close = int(flags.MODIFY), int(flags.CLOSE_WRITE)
     told = [(write, "a"), (write, "a"), (write, "b"), (write, "a"), (close, "a"), (close, "a"), (write, "a")]
     records = [inotify_queue.HEAD.pack(1, mask, 16) + name.encode().ljust(16, b"\0") for mask, name in told]
@@ -58,7 +58,7 @@ def test_writes_that_repeat_the_one_before_are_dropped(monkeypatch: pytest.Monke
 
 
 def test_all_that_was_queued_is_read(queue: InotifyQueue, tmp_path: Path) -> None:
-    """Also what does not fit into one read."""
+    """Events that do not fit into one read are read, too."""
     queue.inotify.add_watch(tmp_path, flags.CREATE)
     names = [f"{number:0200}" for number in range(2 * inotify_queue.READ_BYTES // 200)]
     for name in names:
@@ -67,7 +67,7 @@ def test_all_that_was_queued_is_read(queue: InotifyQueue, tmp_path: Path) -> Non
 
 
 def test_a_pause_ends_when_woken(queue: InotifyQueue, tmp_path: Path) -> None:
-    """Not by an event; and the wait after it returns as well."""
+    """An event does not end the pause. A wake ends it, and the wait after it."""
     queue.inotify.add_watch(tmp_path, flags.CREATE)
     (tmp_path / "a").touch()
     began = time.monotonic()

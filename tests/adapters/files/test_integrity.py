@@ -1,4 +1,4 @@
-"""SQLite's verdict on a restored file: sound, damaged, or not to be had."""
+"""Tests of SQLite's verdict on a restored file: sound, damaged, or unknown."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def database(tmp_path: Path) -> Path:
 
 
 def test_sound_file_is_sound_and_untouched(database: Path) -> None:
-    """Also in WAL mode; no file appears beside it."""
+    """This holds in WAL mode, too. No file appears beside it."""
     before = database.read_bytes()
     assert check_integrity(database) == Integrity()
     assert [path.name for path in database.parent.iterdir()] == [database.name]
@@ -31,7 +31,7 @@ def test_sound_file_is_sound_and_untouched(database: Path) -> None:
 
 
 def test_damaged_page_is_a_problem(database: Path) -> None:
-    """A page of the tree that holds zeros."""
+    """A page of the tree that holds zeros is reported."""
     raw = bytearray(database.read_bytes())
     raw[5 * 4096 : 6 * 4096] = bytes(4096)
     database.write_bytes(raw)
@@ -39,13 +39,13 @@ def test_damaged_page_is_a_problem(database: Path) -> None:
 
 
 def test_cut_off_file_is_a_problem(database: Path) -> None:
-    """Its header speaks of more pages than there are."""
+    """The file's header counts more pages than there are."""
     database.write_bytes(database.read_bytes()[: 3 * 4096])
     assert check_integrity(database).problems
 
 
 def test_encrypted_file_is_not_judged(tmp_path: Path) -> None:
-    """Nobody can tell what its pages say."""
+    """What the pages of an encrypted file hold is unknown."""
     path = tmp_path / "secret.db"
     path.write_bytes(os.urandom(16384))
     found = check_integrity(path)
@@ -53,7 +53,7 @@ def test_encrypted_file_is_not_judged(tmp_path: Path) -> None:
 
 
 def test_empty_file_is_an_empty_database(tmp_path: Path) -> None:
-    """It has no page that could be wrong."""
+    """An empty file has no page that could be wrong."""
     path = tmp_path / "empty.db"
     path.touch()
     assert check_integrity(path) == Integrity()
@@ -69,7 +69,7 @@ def test_missing_extension_is_no_damage(database: Path) -> None:
 
 
 def test_check_can_be_stopped(database: Path) -> None:
-    """Whoever waits for a long one need not."""
+    """A caller that waits for a long check can stop it."""
     with closing(sqlite3.connect(database)) as connection, connection:
         connection.executemany("INSERT INTO t VALUES (?)", [(number,) for number in range(50_000)])
     assert "interrupted" in check_integrity(database, is_stopped=lambda: True).unchecked

@@ -12,7 +12,7 @@ from walsyncd.adapters.files.match_examination import examine_match
 
 
 def test_databases_pass(tmp_path: Path) -> None:
-    """Of any size, encrypted ones, and those that are not there any more."""
+    """Databases of any size pass, also encrypted ones and those that no longer exist."""
     path = tmp_path / "app.db"
     with wal_database(path) as app:
         assert examine_match(path) is None
@@ -27,7 +27,7 @@ def test_databases_pass(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["text", "folder", "fifo", "link"])
 def test_other_things_do_not(tmp_path: Path, kind: str) -> None:
-    """Each with its reason and what to do."""
+    """Other files are refused with the reason and what to do."""
     path = tmp_path / "app.db"
     match kind:
         case "text":

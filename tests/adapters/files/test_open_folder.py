@@ -1,4 +1,4 @@
-"""A folder is opened without following a link that somebody else can change; files are given to no chance owner."""
+"""Tests that no folder is opened through a link that somebody else can change, and which owner new files get."""
 
 from __future__ import annotations
 
@@ -30,7 +30,10 @@ def opened_path(path: Path) -> Path:
 
 
 def test_own_links_are_followed_and_the_path_has_none(tmp_path: Path) -> None:
-    """Absolute and relative ones, several in a row, and .. is the parent of the folder and not of the link."""
+    """This holds for absolute and relative links and for several in a row.
+
+    ``..`` is the parent of the folder, not of the link.
+    """
     (tmp_path / "real" / "below").mkdir(parents=True)
     (tmp_path / "relative").symlink_to("real/below")
     (tmp_path / "absolute").symlink_to(tmp_path / "relative")
@@ -39,7 +42,7 @@ def test_own_links_are_followed_and_the_path_has_none(tmp_path: Path) -> None:
 
 
 def test_relative_path_begins_in_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As everywhere."""
+    """The beginning is the working directory, as for any program."""
     (tmp_path / "below").mkdir()
     monkeypatch.chdir(tmp_path / "below")
     assert opened_path(Path()) == tmp_path / "below"
@@ -47,7 +50,7 @@ def test_relative_path_begins_in_the_working_directory(tmp_path: Path, monkeypat
 
 
 def test_links_in_a_circle_end(tmp_path: Path) -> None:
-    """With the system's own error."""
+    """The error is the system's own."""
     (tmp_path / "one").symlink_to("other")
     (tmp_path / "other").symlink_to("one")
     with pytest.raises(OSError, match="symbolic links"):
@@ -55,14 +58,14 @@ def test_links_in_a_circle_end(tmp_path: Path) -> None:
 
 
 def test_file_on_the_way_is_an_error(tmp_path: Path) -> None:
-    """It is no folder."""
+    """A file in the place of a folder is an error."""
     (tmp_path / "file").touch()
     with pytest.raises(NotADirectoryError):
         open_folder(tmp_path / "file" / "below", create=True)
 
 
 def test_names_are_those_of_the_folder_that_was_opened(tmp_path: Path) -> None:
-    """Another folder that takes its place is not touched, and a link of a name is not followed."""
+    """Another folder that takes its place is not touched, and a link in the place of a name is not followed."""
     (tmp_path / "here").mkdir()
     with open_folder(tmp_path / "here") as folder:
         (tmp_path / "here").rename(tmp_path / "moved")
@@ -84,7 +87,7 @@ def test_names_are_those_of_the_folder_that_was_opened(tmp_path: Path) -> None:
 
 
 def test_file_is_written_in_one_step(tmp_path: Path) -> None:
-    """What a killed process has left, or a link of that name, is in nobody's way and is not followed."""
+    """A file that a killed process left, or a link of that name, does not block the write, and is not followed."""
     (tmp_path / ".note.new").symlink_to(tmp_path / "victim")
     (tmp_path / "note").symlink_to(tmp_path / "victim")
     with open_folder(tmp_path) as folder:
@@ -100,7 +103,7 @@ def test_file_is_written_in_one_step(tmp_path: Path) -> None:
     ("owner", "mode", "link_owner", "is_followed"),
     [
         (0, 0o755, 0, True),
-        (0, 0o755, TENANT, True),  # root made it for the tenant: only root can change it
+        (0, 0o755, TENANT, True),  # root made it for the tenant, so only root can change it
         (0, 0o775, 0, False),
         (0, 0o1777, 0, True),
         (0, 0o1777, TENANT, False),
@@ -112,7 +115,7 @@ def test_file_is_written_in_one_step(tmp_path: Path) -> None:
 def test_link_is_followed_only_where_nobody_else_can_change_it(
     tmp_path: Path, owner: int, mode: int, link_owner: int, *, is_followed: bool
 ) -> None:
-    """The folder that holds it decides, and in a sticky one the link's owner too."""
+    """The folder that holds the link decides. In a sticky folder its owner does, too."""
     goal = make(tmp_path / "goal")
     holder = make(tmp_path / "holder", owner=owner, mode=mode)
     (holder / "link").symlink_to(goal)
@@ -127,7 +130,7 @@ def test_link_is_followed_only_where_nobody_else_can_change_it(
 @pytest.mark.root
 @needs_root
 def test_heir_is_an_owner_whom_root_chose(tmp_path: Path) -> None:
-    """Not who came first in a folder that everybody, or a group, can write to; below root's own folder there it is."""
+    """A folder has no heir if a stranger may have made it where everybody, or a group, can write."""
     tenant = make(tmp_path / "tenant", owner=TENANT)
     make(tenant / "below", owner=TENANT)
     make(tenant / "everybody", owner=TENANT, mode=0o777)
@@ -162,7 +165,10 @@ def test_heir_is_an_owner_whom_root_chose(tmp_path: Path) -> None:
 @pytest.mark.root
 @needs_root
 def test_new_folders_are_like_their_parents(tmp_path: Path) -> None:
-    """They have its owner and let nobody in whom it keeps out; in one that everybody can write to they stay root's."""
+    """New folders get the parent's owner and no more rights than it.
+
+    In one that everybody can write to they stay root's.
+    """
     make(tmp_path / "tenant", owner=TENANT, mode=0o2750)
     make(tmp_path / "shared", mode=0o1777)
     for name, owner, mode in (("tenant", TENANT, 0o750), ("shared", 0, 0o700)):

@@ -15,7 +15,7 @@ def sign(path: Path) -> tuple[bool, bool]:
 
 
 def test_what_a_look_shows(tmp_path: Path) -> None:
-    """In use, closed, with its -wal removed, with a -journal, in rollback mode, and missing."""
+    """Each case has its sign: in use, closed, with its -wal removed, with a -journal, in rollback mode, and missing."""
     path = tmp_path / "app.db"
     with wal_database(path) as app:
         app.execute("SELECT * FROM t")

@@ -1,4 +1,4 @@
-"""Nobody but the owner and the group sees what walsyncd keeps."""
+"""Tests that only the owner and the group can see what walsyncd keeps."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from walsyncd.adapters.storage.directory import DirectoryStorage
 
 @pytest.fixture(params=[0o000, 0o022, 0o077])
 def umask(request: pytest.FixtureRequest) -> object:
-    """Each umask that an administrator may have set."""
+    """Set each umask that an administrator may have."""
     before = os.umask(request.param)
     yield request.param
     os.umask(before)
@@ -27,7 +27,7 @@ def modes_below(root: Path) -> dict[str, int]:
 
 @pytest.mark.usefixtures("umask")
 def test_objects_and_their_folders_are_private_whatever_the_umask(tmp_path: Path) -> None:
-    """0640 and 0750 at the most."""
+    """Modes are at most 0640 and 0750."""
     storage = DirectoryStorage(tmp_path / "replica")
     storage.put("app/owner.json", b"{}", metadata={})
     upload_id = storage.create_upload("app/large", metadata={"walsyncd-id": "x"})
@@ -41,7 +41,7 @@ def test_objects_and_their_folders_are_private_whatever_the_umask(tmp_path: Path
 
 @pytest.mark.usefixtures("umask")
 def test_the_state_directory_is_private_whatever_the_umask(tmp_path: Path) -> None:
-    """The journal with its side files, the lock, the spool."""
+    """The journal with its side files, the lock and the spool are private."""
     state = tmp_path / "state"
     with lock_state_dir(state), Journal.open(state) as journal:
         journal.database("app", "/srv/app.db")
@@ -50,7 +50,7 @@ def test_the_state_directory_is_private_whatever_the_umask(tmp_path: Path) -> No
 
 
 def test_what_an_older_version_left_is_tightened(tmp_path: Path) -> None:
-    """The state directory at the next start, objects by ``tighten``; the rights of owner and group stay."""
+    """The next start tightens the state directory, and ``tighten`` objects. The rights of owner and group stay."""
     state, before = tmp_path / "state", os.umask(0o022)
     try:
         (state / "spool").mkdir(parents=True)
@@ -66,7 +66,7 @@ def test_what_an_older_version_left_is_tightened(tmp_path: Path) -> None:
 
 
 def test_tightening_follows_no_link_and_says_how_many_it_changed(tmp_path: Path) -> None:
-    """What lies elsewhere keeps its mode; a second time nothing is left to do."""
+    """Files elsewhere keep their mode. A second call has nothing to change."""
     outside = tmp_path / "outside"
     outside.mkdir(mode=0o755)
     (outside / "file").write_bytes(b"")
@@ -88,7 +88,7 @@ def test_tightening_follows_no_link_and_says_how_many_it_changed(tmp_path: Path)
 
 
 def test_a_process_can_give_up_making_public_files(tmp_path: Path) -> None:
-    """A stricter umask stays."""
+    """A stricter umask stays as it is."""
     before = os.umask(0o022)
     try:
         keep_private()
@@ -103,6 +103,9 @@ def test_a_process_can_give_up_making_public_files(tmp_path: Path) -> None:
 
 
 def test_the_folder_of_a_url() -> None:
-    """Only ``file://`` has one."""
+    """Only a ``file:
+
+    `` URL has a folder.
+    """
     assert folder_of_url("file:///srv/my%20replica") == Path("/srv/my replica")
     assert folder_of_url("s3://bucket/prefix") is None

@@ -14,7 +14,10 @@ from walsyncd.adapters.files.source import open_file
 
 
 def test_the_byte_of_the_mark_is_shared(tmp_path: Path) -> None:
-    """Byte 127 is mark 4. Nobody gets it alone until it is given up, by closing at the latest."""
+    """Byte 127 is mark 4.
+
+    No process can lock it exclusively until the mark is released, at the latest by closing the file.
+    """
     path = tmp_path / "app.db-shm"
     path.write_bytes(bytes(200))
     other = os.open(path, os.O_RDWR)
@@ -37,7 +40,7 @@ def test_the_byte_of_the_mark_is_shared(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("mark", [0, 1, 5])
 def test_the_others_are_not_ours(tmp_path: Path, mark: int) -> None:
-    """A mistake there would stop the application's checkpoints."""
+    """A lock on another byte could stop the application's checkpoints."""
     path = tmp_path / "app.db-shm"
     path.write_bytes(bytes(200))
     ours = open_file(path)

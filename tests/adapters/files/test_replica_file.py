@@ -1,4 +1,4 @@
-"""Transactions that we append are SQLite's own: seen whole by readers, taken up by recovery, and by no other writer."""
+"""Tests that transactions that we append are like SQLite's own: readers see them whole, and recovery finds them."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def standby(path: Path) -> Iterator[ReplicaFile]:
 
 
 def rows_of(path: Path, text: str) -> tuple[np.ndarray[tuple[int, int], np.dtype[np.uint8]], int]:
-    """The frames that make the first row say ``text``; and the size in pages."""
+    """Return the frames that set the first row to ``text``, and the size in pages."""
     raw = re.sub(b"before|first!", text.encode(), path.read_bytes())
     count = len(raw) // PAGE_SIZE
     rows = np.zeros((count, 24 + PAGE_SIZE), np.uint8)
@@ -65,7 +65,7 @@ def seen(path: Path) -> str:
 
 
 def test_update_is_seen_when_it_is_committed(path: Path, standby: ReplicaFile) -> None:
-    """Not before; and again and again, also after the WAL was emptied."""
+    """The update is not visible before that. This works any number of times, also after the WAL was emptied."""
     for number in range(5):
         text = f"stat {number}"[:6]
         rows, count = rows_of(path, text)
@@ -81,7 +81,7 @@ def test_update_is_seen_when_it_is_committed(path: Path, standby: ReplicaFile) -
 
 
 def test_update_that_is_given_up_leaves_no_trace(path: Path, standby: ReplicaFile) -> None:
-    """Whatever ends it: the next one overwrites what it left."""
+    """Whatever ended the update, the next one overwrites what it left."""
     rows, count = rows_of(path, "middle")
 
     def give_up() -> None:
@@ -100,7 +100,7 @@ def test_update_that_is_given_up_leaves_no_trace(path: Path, standby: ReplicaFil
 
 
 def test_index_that_was_lost_is_recovered_with_the_update(path: Path, tmp_path: Path) -> None:
-    """All that SQLite needs is in the WAL: after a crash it finds the transaction there."""
+    """The WAL has all that SQLite needs, so after a crash it finds the transaction there."""
     with opened(path) as file:
         rows, count = rows_of(path, "crash!")
         with file.update() as update:
@@ -113,7 +113,7 @@ def test_index_that_was_lost_is_recovered_with_the_update(path: Path, tmp_path: 
 
 
 def test_writer_waits_for_the_lock_and_the_lock_for_the_writer(path: Path, standby: ReplicaFile) -> None:
-    """While an update is made SQLite's own writers are told busy."""
+    """While an update is made, SQLite's own writers are told that the database is busy."""
     rows, _ = rows_of(path, "locked")
     with closing(sqlite3.connect(path, isolation_level=None, timeout=0)) as other, standby.update() as update:
         update.add(rows)
@@ -122,7 +122,7 @@ def test_writer_waits_for_the_lock_and_the_lock_for_the_writer(path: Path, stand
 
 
 def test_commit_of_somebody_else_is_noticed(path: Path, standby: ReplicaFile) -> None:
-    """Nothing is written over it."""
+    """A commit of another process is not overwritten."""
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("UPDATE t SET a = 'theirs'")
         with pytest.raises(RefusedError, match="another process has written"), standby.update():
@@ -131,7 +131,7 @@ def test_commit_of_somebody_else_is_noticed(path: Path, standby: ReplicaFile) ->
 
 
 def test_what_is_no_database_is_refused(tmp_path: Path) -> None:
-    """An encrypted one looks like that."""
+    """An encrypted database looks like a file that is none."""
     (tmp_path / "noise.db").write_bytes(bytes(range(256)) * 32)
     with pytest.raises(RefusedError, match="encrypted"), opened(tmp_path / "noise.db"):
         pass
@@ -140,7 +140,7 @@ def test_what_is_no_database_is_refused(tmp_path: Path) -> None:
 def test_full_disk_is_refused_and_nothing_is_seen(
     path: Path, standby: ReplicaFile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The copy stays where it was, and continues when there is room."""
+    """The copy keeps its position, and continues when there is room."""
     rows, count = rows_of(path, "later!")
 
     def full(_descriptor: int) -> None:
@@ -168,7 +168,7 @@ def apply(file: ReplicaFile, path: Path, text: str) -> None:
 
 
 def test_process_that_follows_has_no_connection_of_sqlites() -> None:
-    """Closing any descriptor of a file drops the locks of such a connection."""
+    """A process that had one would lose its locks when any descriptor of the file is closed."""
     modules = "walsyncd.cli.restore_follow, walsyncd.engine.restore.read_replica"
     script = f"import sys, {modules}\nprint('sqlite3' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
@@ -176,7 +176,10 @@ def test_process_that_follows_has_no_connection_of_sqlites() -> None:
 
 
 def test_wal_is_copied_back_beside_a_reader_in_another_process(path: Path, standby: ReplicaFile) -> None:
-    """As far as the reader needs nothing of it; the reader's state stays, and the next one is seen afterwards."""
+    """The WAL is copied back as far as the reader does not need it.
+
+    The reader's state stays, and the next one is seen later.
+    """
     with SqliteProcess(f"file:{path}?mode=rw") as reader:
         apply(standby, path, "first!")
         reader.execute("BEGIN")
@@ -191,7 +194,7 @@ def test_wal_is_copied_back_beside_a_reader_in_another_process(path: Path, stand
 
 
 def test_checkpoint_of_somebody_else_is_no_write(path: Path, standby: ReplicaFile) -> None:
-    """Readers may copy the WAL back and empty it."""
+    """Readers may copy the WAL back and empty it, which is no write."""
     with SqliteProcess(f"file:{path}?mode=rw") as reader:
         apply(standby, path, "first!")
         assert reader.execute("PRAGMA wal_checkpoint(TRUNCATE)") == [[0, 0, 0]]
@@ -201,7 +204,7 @@ def test_checkpoint_of_somebody_else_is_no_write(path: Path, standby: ReplicaFil
 
 
 def test_index_that_is_damaged_is_recovered_beside_a_reader(path: Path, standby: ReplicaFile) -> None:
-    """A follower that was killed between the two copies of the header leaves it so."""
+    """A process that was killed between writing the two copies of the header leaves the index like this."""
     with SqliteProcess(f"file:{path}?mode=rw") as reader:
         apply(standby, path, "first!")
         shm = os.open(f"{path}-shm", os.O_RDWR)
@@ -213,7 +216,10 @@ def test_index_that_is_damaged_is_recovered_beside_a_reader(path: Path, standby:
 
 
 def test_copy_that_a_reader_recovered_is_gone_on_with(path: Path) -> None:
-    """Killed, it leaves -wal and -shm. The next reader finds nobody there, and makes the index again."""
+    """A follower that was killed leaves -wal and -shm.
+
+    The next reader finds nobody there, and makes the index again.
+    """
     script = (
         "import os, sys\nfrom pathlib import Path\n"
         "from tests.adapters.files.test_replica_file import apply, opened\n"
@@ -232,7 +238,7 @@ def test_copy_that_a_reader_recovered_is_gone_on_with(path: Path) -> None:
 
 
 def test_rollback_mode_is_left_before_the_first_update(path: Path) -> None:
-    """Also for a reader that had looked at the file before; while somebody reads it, it is refused."""
+    """This works for a reader that had looked at the file before, too. While somebody reads the file, it is refused."""
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("PRAGMA journal_mode = DELETE")
     with SqliteProcess(f"file:{path}?mode=ro") as reader:
@@ -248,7 +254,7 @@ def test_rollback_mode_is_left_before_the_first_update(path: Path) -> None:
 
 @pytest.mark.parametrize("suffix", ["", "-wal", "-shm"])
 def test_file_that_somebody_took_away_is_noticed(path: Path, suffix: str) -> None:
-    """What is written to a file without a name is seen by nobody."""
+    """Nobody would see what is written to a file without a name."""
     with open_folder(path.parent) as folder:
         file = ReplicaFile(folder, path.name)
         Path(f"{path}{suffix}").rename(f"{path}.away")
@@ -259,7 +265,7 @@ def test_file_that_somebody_took_away_is_noticed(path: Path, suffix: str) -> Non
 
 @pytest.mark.parametrize("suffix", ["", "-wal", "-shm"])
 def test_link_is_not_followed(path: Path, tmp_path: Path, suffix: str) -> None:
-    """Whoever owns the folder decides where it leads to."""
+    """The owner of the folder decides where a link leads to."""
     victim = tmp_path / "victim"
     victim.write_bytes(path.read_bytes())
     for name in (f"{path}{suffix}", *([] if suffix else [f"{path}-wal", f"{path}-shm"])):
@@ -271,7 +277,7 @@ def test_link_is_not_followed(path: Path, tmp_path: Path, suffix: str) -> None:
 
 
 def test_files_are_removed_at_the_end_unless_somebody_reads(path: Path) -> None:
-    """As the last connection does it."""
+    """SQLite's last connection removes them, too."""
     with SqliteProcess(f"file:{path}?mode=rw") as reader:
         assert reader.execute("SELECT a FROM t") == [["before"]]
         with opened(path) as file:
@@ -286,7 +292,7 @@ def test_files_are_removed_at_the_end_unless_somebody_reads(path: Path) -> None:
 
 
 def test_two_that_follow_into_one_file_do_not_meet(path: Path, standby: ReplicaFile) -> None:
-    """The second is refused, and the first continues."""
+    """The second process is refused, and the first one continues."""
     with pytest.raises(RefusedError, match="another process follows"), opened(path):
         pass
     apply(standby, path, "first!")

@@ -44,7 +44,7 @@ def test_the_locks_of_a_writer(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("mode", ["DELETE", "PERSIST", "TRUNCATE"])
 def test_a_journal_is_hot_while_a_transaction_is_open_and_after_a_kill(tmp_path: Path, mode: str) -> None:
-    """Ended journals are gone, empty or begin with zeros."""
+    """The journal of an ended transaction is deleted, empty, or begins with zeros."""
     path = tmp_path / "app.db"
     with SqliteProcess(path) as app:
         app.execute(f"PRAGMA journal_mode={mode}", "CREATE TABLE t (x)", "INSERT INTO t VALUES (1)")
@@ -59,7 +59,7 @@ def test_a_journal_is_hot_while_a_transaction_is_open_and_after_a_kill(tmp_path:
 
 
 def a_journal(folder: Path, name: bytes, *, total: int | None = None) -> Path:
-    """A journal that names a super-journal, as SQLite writes it."""
+    """Return a journal that names a super-journal, as SQLite writes it."""
     path = folder / "app.db"
     tail = struct.pack(">II", len(name), sum(name) if total is None else total) + MAGIC
     path.with_name("app.db-journal").write_bytes(MAGIC + bytes(504) + bytes(4) + name + tail)
@@ -67,7 +67,10 @@ def a_journal(folder: Path, name: bytes, *, total: int | None = None) -> Path:
 
 
 def test_the_super_journal_decides(tmp_path: Path) -> None:
-    """While it is there the transaction is not committed; without it the journal waits to be deleted."""
+    """While the super-journal exists, the transaction is not committed.
+
+    Without it the journal only waits to be deleted.
+    """
     other = tmp_path / "app.db-mj123"
     path = a_journal(tmp_path, bytes(other))
     other.write_bytes(b"x")
@@ -77,5 +80,5 @@ def test_the_super_journal_decides(tmp_path: Path) -> None:
 
 
 def test_a_super_journal_elsewhere_says_nothing(tmp_path: Path) -> None:
-    """The application may see other folders than we do, so that the name tells us nothing."""
+    """The application may see other folders than we do, so the name proves nothing."""
     assert journal_sight(a_journal(tmp_path, b"/elsewhere/app.db-mj1")) is JournalSight.HOT

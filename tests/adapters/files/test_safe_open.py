@@ -18,7 +18,7 @@ FLIPS = 2000
 
 @pytest.fixture(params=["openat2", "step by step"])
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Either way; what a kernel without openat2 answers, and what a sandbox does."""
+    """Try both ways: a kernel without openat2 has its own answer, and so has a sandbox."""
     if request.param != "openat2":
         codes = [errno.ENOSYS, errno.EPERM]
 
@@ -53,7 +53,7 @@ def failure(path: Path) -> str:
 
 @pytest.mark.usefixtures("way")
 def test_files_are_opened_by_their_folder(tmp_path: Path) -> None:
-    """In any depth; what is missing is missing."""
+    """This works at any depth, and a missing file is reported as missing."""
     (tmp_path / "a" / "b").mkdir(parents=True)
     (tmp_path / "a" / "b" / "file").write_bytes(b"x")
     assert read(tmp_path / "a" / "b" / "file") == b"x"
@@ -65,7 +65,7 @@ def test_files_are_opened_by_their_folder(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("link", ["first", "first/second", "first/second/file"])
 def test_no_link_is_followed_at_any_place_of_the_path(tmp_path: Path, link: str) -> None:
-    """Wherever it is, and whatever it leads to."""
+    """A link is refused wherever it is, and whatever it leads to."""
     place = tmp_path / link
     place.parent.mkdir(parents=True, exist_ok=True)
     elsewhere = tmp_path / "elsewhere"
@@ -78,7 +78,7 @@ def test_no_link_is_followed_at_any_place_of_the_path(tmp_path: Path, link: str)
 
 @pytest.mark.usefixtures("way")
 def test_no_descriptor_is_left(tmp_path: Path) -> None:
-    """Whether it went well or not."""
+    """No descriptor stays open after a success or a failure."""
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "file").touch()
     (tmp_path / "link").symlink_to("a")
@@ -90,7 +90,7 @@ def test_no_descriptor_is_left(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("way")
 def test_a_race_is_never_won(tmp_path: Path) -> None:
-    """Somebody exchanges a folder, and the file in it, for links to a secret as fast as he can."""
+    """A process exchanges a folder, and the file in it, for links to a secret as fast as it can."""
     folder, file = tmp_path / "tenant", tmp_path / "tenant" / "data"
     secret = tmp_path / "secret"
     (secret / "tenant").mkdir(parents=True)

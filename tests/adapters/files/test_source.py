@@ -1,4 +1,4 @@
-"""Tests of walsyncd.adapters.files.source; SQLite works in other processes, as it does for the daemon."""
+"""Tests of walsyncd.adapters.files.source. SQLite works in other processes, as it does for the daemon."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def open_flags(file: OpenFile) -> int:
 
 @contextmanager
 def unprivileged_folder() -> Iterator[Path]:
-    """A folder that everybody can enter, entered as nobody: root may read everything."""
+    """Return a folder that everybody can enter, and act as nobody, because root may read everything."""
     with tempfile.TemporaryDirectory() as name:
         path = Path(name)
         path.chmod(0o755)
@@ -74,7 +74,7 @@ def test_descriptors_are_read_only(tmp_path: Path) -> None:
 
 
 def test_a_missing_file_is_none(tmp_path: Path) -> None:
-    """No file, no folder, or a file where a folder should be: nothing to open, and no error."""
+    """Without the file or its folder, or with a file in the folder's place, there is nothing to open, and no error."""
     (tmp_path / "file").touch()
     assert open_file(tmp_path / "a") is None
     assert open_file(tmp_path / "b" / "a") is None
@@ -94,7 +94,7 @@ def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("target", ["file", "nothing", "link", "folder"])
 def test_a_link_is_refused_whatever_it_leads_to(tmp_path: Path, target: str) -> None:
-    """The path was resolved: a link in the file's place, or in a folder's, has come since, and is not followed."""
+    """The path was resolved before, so a link in the place of the file or of a folder is newer, and is not followed."""
     (tmp_path / "file").touch()
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "file").touch()
@@ -109,7 +109,10 @@ def test_a_link_is_refused_whatever_it_leads_to(tmp_path: Path, target: str) -> 
 @needs_root
 @pytest.mark.root
 def test_somebody_elses_file_under_another_name_is_refused(tmp_path: Path) -> None:
-    """A hard link that a tenant made to another's file; what is his own, as `cp -al` leaves it, is not."""
+    """A tenant's hard link to another user's file is refused.
+
+    A second name for his own, as `cp -al` makes it, is not.
+    """
     his, theirs = tmp_path / "his", tmp_path / "theirs"
     for number, folder in enumerate((his, theirs), 5001):
         folder.mkdir()
@@ -118,7 +121,7 @@ def test_somebody_elses_file_under_another_name_is_refused(tmp_path: Path) -> No
             os.chown(path, number, number)
     (his / "stolen.db").hardlink_to(theirs / "app.db")
     (tmp_path / "copy.db").hardlink_to(his / "app.db")
-    opened(his / "stolen.db").close()  # somebody named it
+    opened(his / "stolen.db").close()  # somebody gave it another name
     with pytest.raises(UsageError, match=r"open .*/stolen.db: it has several names"):
         open_file(his / "stolen.db", own_only=True)
     for path in (his / "app.db", theirs / "app.db"):
@@ -128,7 +131,7 @@ def test_somebody_elses_file_under_another_name_is_refused(tmp_path: Path) -> No
 
 
 def test_a_link_to_an_open_file_does_not_name_it(tmp_path: Path) -> None:
-    """The file was moved away and a link to it left: SQLite keeps its side files elsewhere now."""
+    """The file was moved away and a link to it left, so SQLite's side files are elsewhere now."""
     path, moved = tmp_path / "a", tmp_path / "b"
     path.touch()
     with opened(path) as file:
@@ -153,7 +156,7 @@ def test_no_permission_names_path_and_remedy() -> None:
 @needs_root
 @pytest.mark.root
 def test_access_time_is_spared_where_that_is_permitted() -> None:
-    """O_NOATIME needs ownership: another's file is opened without it."""
+    """O_NOATIME needs ownership, so another user's file is opened without it."""
     with unprivileged_folder() as folder:
         (folder / "app.db").touch(mode=0o644)
         with opened(folder / "app.db") as file:
@@ -164,7 +167,7 @@ def test_access_time_is_spared_where_that_is_permitted() -> None:
 
 @pytest.mark.parametrize("code", [errno.EIO, errno.EMFILE, errno.ESTALE])
 def test_a_failing_device_is_transient(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
-    """What opening or reading fails with, permission apart, may pass: it says the path and the reason."""
+    """An error of opening or reading, except for permission, may pass. It names path and reason."""
     path = tmp_path / "app.db"
     path.write_bytes(b"x")
 
@@ -205,7 +208,7 @@ def test_pread_goes_on_after_a_short_read(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_identity(tmp_path: Path) -> None:
-    """An identity is what stat says and the birth time; it changes with the file, not with the name."""
+    """An identity is device, inode and birth time. It changes with the file, not with the name."""
     path = tmp_path / "a"
     path.write_bytes(b"x")
     with opened(path) as file:
@@ -220,7 +223,7 @@ def test_identity(tmp_path: Path) -> None:
 
 
 def test_an_unlinked_file_is_whole_and_no_longer_named(tmp_path: Path) -> None:
-    """Behind an open descriptor the file outlives its name; another of that name is another file."""
+    """A file outlives its name while its descriptor is open. A new file of that name is another file."""
     path = tmp_path / "a"
     path.write_bytes(b"old")
     with opened(path) as file:
@@ -235,7 +238,7 @@ def test_an_unlinked_file_is_whole_and_no_longer_named(tmp_path: Path) -> None:
 
 
 def test_a_renamed_file_is_no_longer_named(tmp_path: Path) -> None:
-    """A file that another was renamed over is not the named one; renamed back it is again."""
+    """A file is no longer the named one if another was renamed over it. Renamed back, it is again."""
     path, other = tmp_path / "a", tmp_path / "b"
     path.touch()
     with opened(path) as file:
@@ -262,13 +265,13 @@ def test_read_header(tmp_path: Path) -> None:
 
 
 def test_hot_journals(tmp_path: Path) -> None:
-    """A journal of a transaction under way or killed is hot; none, an empty or a zeroed one is not."""
+    """The journal of a transaction that is under way or was killed is hot. A missing, empty or zeroed one is not."""
     path = tmp_path / "app.db"
     journal = side_path(path, Role.JOURNAL)
     with SqliteProcess(path) as app:
         app.execute("CREATE TABLE t (x)")
         assert not hot_journal(path)
-        # A cache spill writes pages to the database before the commit, so the journal must be valid by then.
+        # SQLite spills its cache to the database before the commit, so the journal must be valid by then.
         app.execute(
             "PRAGMA cache_size=1",
             "BEGIN",
@@ -293,7 +296,7 @@ def test_side_names() -> None:
 
 
 def test_machine_facts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The boot has an id that does not change; a machine without an id goes by its host name."""
+    """The boot's id does not change. A machine without an id is identified by its host name."""
     assert len(source.boot_id()) == 36
     assert source.boot_id() == source.boot_id()
     assert source.machine_id()
@@ -306,7 +309,7 @@ def test_machine_facts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_descriptor_that_is_held_is_closed_after_its_release(tmp_path: Path) -> None:
-    """Closing it meanwhile neither fails nor frees its number."""
+    """Closing the descriptor meanwhile does not fail, and does not free its number."""
     path = tmp_path / "file"
     path.write_bytes(b"content")
     file = open_file(path)

@@ -1,4 +1,4 @@
-"""Tests of walsyncd.adapters.files.source: the locks of others are seen, and there are none of ours."""
+"""Tests of walsyncd.adapters.files.source: the locks of others are seen, and we hold none."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_a_live_connection_shows(tmp_path: Path) -> None:
 
 
 def test_a_killed_process_does_not_show(tmp_path: Path) -> None:
-    """After SIGKILL the -shm is still there and named, and nobody lives."""
+    """After SIGKILL the -shm still exists under its name, and no process is live."""
     path = tmp_path / "app.db"
     with wal_database(path) as app, shm_of(path) as shm:
         app.kill()
@@ -119,7 +119,10 @@ def test_database_locks(tmp_path: Path) -> None:
 
 
 def test_the_locks_of_presence_are_seen_by_others_and_end_with_their_descriptor(tmp_path: Path) -> None:
-    """Shared, so others join; on read-only descriptors; kept when another descriptor of the file is closed."""
+    """The locks are shared, so others can take them too.
+
+    They need only read-only descriptors, and stay when another descriptor of the file is closed.
+    """
     path = tmp_path / "app.db"
     with wal_database(path) as app, shm_of(path) as asking, opened(path) as other:
         shm, database = shm_of(path), opened(path)
@@ -141,7 +144,7 @@ def test_the_locks_of_presence_are_seen_by_others_and_end_with_their_descriptor(
 
 
 def test_a_lock_that_is_not_to_be_had(tmp_path: Path) -> None:
-    """Somebody sets the wal-index up, or has the database for himself: False, at once."""
+    """While another process sets up the wal-index, or has the database exclusively, the answer is False at once."""
     path = tmp_path / "app.db"
     with SqliteProcess(path) as app, opened_later(path, app) as database:
         assert not take_database(database)
@@ -151,7 +154,7 @@ def test_a_lock_that_is_not_to_be_had(tmp_path: Path) -> None:
 
 
 def test_a_process_is_told_from_another_daemon() -> None:
-    """By its pid, which may be hidden in another pid namespace."""
+    """A process has a pid, which may be hidden in another pid namespace."""
     assert Holder(Liveness.LIVE, 17).is_process
     assert Holder(Liveness.LIVE, 0).is_process
     assert not Holder(Liveness.LIVE, -1).is_process

@@ -11,7 +11,7 @@ from walsyncd.adapters.files import statx
 
 
 def test_birth_time_outlives_changes(tmp_path: Path) -> None:
-    """The birth time is that of the creation, whatever is written to the file or set on it later."""
+    """The birth time is that of the file's creation, whatever is written to the file or set on it later."""
     path = tmp_path / "a"
     path.touch()
     born = path.stat().st_ctime_ns

@@ -1,4 +1,4 @@
-"""The restored file appears in one step, beside nothing stale, or not at all."""
+"""Tests that the restored file appears in one step, beside nothing stale, or not at all."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ def names(folder: Path) -> list[str]:
 
 
 def test_published_file_is_the_only_one(tmp_path: Path) -> None:
-    """The temporary file got the target's name."""
+    """The temporary file has been renamed to the target."""
     assert build(tmp_path / "app.db", b"new") == []
     assert names(tmp_path) == ["app.db"]
     assert (tmp_path / "app.db").read_bytes() == b"new"
 
 
 def test_error_leaves_nothing(tmp_path: Path) -> None:
-    """Whatever ends the building: no file."""
+    """Whatever ends the building, no file stays."""
 
     def fail() -> None:
         with Target(tmp_path / "app.db").building(TAG):
@@ -48,7 +48,7 @@ def test_error_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_stale_files_are_moved_aside_and_never_replaced(tmp_path: Path) -> None:
-    """-wal, -shm and -journal get names of their own, also when that second has been used before."""
+    """-wal, -shm and -journal get new names, even if that second's names exist already."""
     for content in (b"1", b"2"):
         for suffix in ("-wal", "-shm", "-journal"):
             (tmp_path / f"app.db{suffix}").write_bytes(content)
@@ -69,7 +69,7 @@ def test_failed_rename_puts_back_what_was_moved(tmp_path: Path, monkeypatch: pyt
 
 
 def test_what_may_not_be_replaced_is_refused(tmp_path: Path) -> None:
-    """A file without force, a folder with it, and a folder that is not there."""
+    """A file is refused without force, a folder even with it, and so is a missing parent folder."""
     (tmp_path / "app.db").touch()
     with pytest.raises(UsageError, match="exists"):
         Target(tmp_path / "app.db").check(force=False)
@@ -81,7 +81,7 @@ def test_what_may_not_be_replaced_is_refused(tmp_path: Path) -> None:
 
 
 def test_open_database_is_refused_until_it_is_closed(tmp_path: Path) -> None:
-    """An idle connection in WAL mode shows by its locks; also one opened while the file was built."""
+    """An idle connection in WAL mode is seen by its locks, also one that was opened while the file was built."""
     path = tmp_path / "app.db"
     target = Target(path)
     with target.building(TAG) as descriptor, wal_database(path) as process:
@@ -95,7 +95,7 @@ def test_open_database_is_refused_until_it_is_closed(tmp_path: Path) -> None:
 
 
 def test_mode_and_owner(tmp_path: Path) -> None:
-    """A new file is private, as its folder, and belongs where that does; a replaced one keeps its mode and owner."""
+    """A new file is private and gets the owner of its folder. A replaced one keeps its mode and owner."""
     path = tmp_path / "app.db"
     is_root = os.geteuid() == 0
     if is_root:
@@ -113,7 +113,7 @@ def test_mode_and_owner(tmp_path: Path) -> None:
 
 
 def test_folder_that_lets_its_group_in_says_so_for_the_file(tmp_path: Path) -> None:
-    """A new file may be read by whom its folder lets in, and by nobody else."""
+    """A new file may be read by those whom its folder lets in, and by nobody else."""
     for folder_mode, mode in ((0o700, 0o600), (0o750, 0o640), (0o755, 0o640)):
         folder = tmp_path / f"{folder_mode:o}"
         folder.mkdir()
@@ -123,7 +123,7 @@ def test_folder_that_lets_its_group_in_says_so_for_the_file(tmp_path: Path) -> N
 
 
 def test_owner_and_mode_that_were_asked_for(tmp_path: Path) -> None:
-    """They count before those of the replaced file; who may not give files away is refused."""
+    """They take precedence over those of the replaced file. A user who may not give files away is refused."""
     path = tmp_path / "app.db"
     path.touch(0o644)
     build(path, b"new", access=Access(mode=0o400))
@@ -138,7 +138,7 @@ def test_owner_and_mode_that_were_asked_for(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, TransientError])
 def test_large_file_is_kept_when_interrupted_and_gone_on_with(tmp_path: Path, error: type[BaseException]) -> None:
-    """What was written is there the next time, for the same content; for another it is removed."""
+    """For the same content the next restore uses what was written. For another content it is removed."""
 
     def interrupted(tag: str) -> None:
         with Target(tmp_path / "app.db").building(tag, kept_bytes_min=4096) as descriptor:
@@ -159,7 +159,7 @@ def test_large_file_is_kept_when_interrupted_and_gone_on_with(tmp_path: Path, er
 
 
 def test_error_of_another_kind_keeps_nothing(tmp_path: Path) -> None:
-    """A damaged replica, or a full disk, would only fail again."""
+    """After a damaged replica or a full disk another attempt would fail at the same place."""
     target = Target(tmp_path / "app.db")
     with pytest.raises(RefusedError, match="No space"), target.building(TAG, kept_bytes_min=0):
         raise OSError(28, "No space left on device")
@@ -167,7 +167,7 @@ def test_error_of_another_kind_keeps_nothing(tmp_path: Path) -> None:
 
 
 def test_two_restores_to_one_file_do_not_meet(tmp_path: Path) -> None:
-    """The second is refused, and the first continues."""
+    """The second restore is refused, and the first continues."""
     with Target(tmp_path / "app.db").building(TAG):
         with pytest.raises(RefusedError, match="another restore"), Target(tmp_path / "app.db").building(TAG):
             pass
@@ -175,7 +175,7 @@ def test_two_restores_to_one_file_do_not_meet(tmp_path: Path) -> None:
 
 
 def test_partial_file_of_somebody_else_is_not_written(tmp_path: Path) -> None:
-    """In a folder that all may write, a name can be taken before: by a link, or by a file with another name too."""
+    """In a folder that everybody may write to, the name may be taken by a link, or by a file with another name."""
     partial = tmp_path / f".app.db.{TAG}.partial"
     (tmp_path / "victim").write_bytes(b"mine")
     partial.symlink_to(tmp_path / "victim")
@@ -189,7 +189,7 @@ def test_partial_file_of_somebody_else_is_not_written(tmp_path: Path) -> None:
 
 
 def test_nobody_can_open_the_database_while_it_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """SQLite's own locks are held from the last look to the rename: a connection that comes meanwhile is told busy."""
+    """SQLite's locks are held from the last check to the rename, so a new connection finds the database busy."""
     path = tmp_path / "app.db"
     with wal_database(path) as process:
         process.close()

@@ -1,4 +1,4 @@
-"""A WAL is copied back and its wal-index recovered as SQLite does it: the same bytes, the same header."""
+"""Tests that a WAL is copied back and its wal-index recovered as SQLite does it: same bytes, same header."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PAGE_SIZE = 4096
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
-    """A database and its WAL as a kill left them; ``-shm`` is SQLite's own index of it."""
+    """Return a database and its WAL as a kill left them. ``-shm`` is SQLite's own index of it."""
     path = tmp_path / "app.db"
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute("PRAGMA journal_mode = WAL")
@@ -54,7 +54,7 @@ def recovered(source: Path, *, torn: bytes = b"", batch_bytes: int = BATCH_BYTES
 
 @pytest.mark.parametrize("batch_bytes", [1, 20_000, 2 << 20])
 def test_recovered_index_is_the_one_that_sqlite_had(source: Path, batch_bytes: int) -> None:
-    """The same header but for its count, and the same hash tables; what was torn off at the end is not counted."""
+    """The header differs only in its counter, and the hash tables are equal. A torn end is not counted."""
     found, theirs = (
         recovered(source, torn=b"half a frame" * 100, batch_bytes=batch_bytes),
         header_of(Path(f"{source}-shm")),
@@ -66,7 +66,7 @@ def test_recovered_index_is_the_one_that_sqlite_had(source: Path, batch_bytes: i
 
 
 def test_frames_without_a_commit_are_not_counted(source: Path) -> None:
-    """Half a transaction is none: the last frame of the WAL is cut off, and with it its transaction."""
+    """The last frame of the WAL is cut off, and with it its transaction."""
     whole = header_of(Path(f"{source}-shm")).max_frame
     os.truncate(f"{source}-wal", 32 + (whole - 1) * (24 + PAGE_SIZE))
     found = recovered(source)
@@ -75,13 +75,13 @@ def test_frames_without_a_commit_are_not_counted(source: Path) -> None:
 
 
 def test_wal_that_is_empty_gives_an_empty_index(source: Path) -> None:
-    """Readers then look at the database file alone."""
+    """Readers then read only the database file."""
     os.truncate(f"{source}-wal", 0)
     assert recovered(source).max_frame == 0
 
 
 def test_frames_are_copied_back_as_sqlite_does(source: Path) -> None:
-    """Byte for byte the file that a checkpoint of SQLite's leaves; pages past the end are left out."""
+    """The file is byte for byte what SQLite's own checkpoint leaves. Pages past the end are left out."""
     header = header_of(Path(f"{source}-shm"))
     wal, database = os.open(f"{source}-wal", os.O_RDONLY), os.open(source, os.O_RDWR)
     frames = range(1, header.max_frame + 1)
@@ -102,7 +102,7 @@ def test_frames_are_copied_back_as_sqlite_does(source: Path) -> None:
 
 
 def test_wal_that_ends_too_early_is_an_error(source: Path) -> None:
-    """Somebody truncated it: nothing of it is made up."""
+    """Somebody truncated the WAL, and nothing is made up for it."""
     wal, database = os.open(f"{source}-wal", os.O_RDWR), os.open(source, os.O_RDWR)
     os.ftruncate(wal, 10_000)
     with pytest.raises(OSError, match="ends before"):

@@ -23,7 +23,7 @@ def opened(path: Path, role: Role) -> OpenFile:
 
 
 def test_a_database_in_use(tmp_path: Path) -> None:
-    """Holder, both headers, and the size of the WAL."""
+    """The result has the holder, both headers, and the size of the WAL."""
     path = tmp_path / "app.db"
     with wal_database(path) as app, opened(path, Role.WAL) as wal, opened(path, Role.SHM) as shm:
         app.execute("INSERT INTO t VALUES (1)")
@@ -39,7 +39,7 @@ def test_a_database_in_use(tmp_path: Path) -> None:
 
 
 def test_files_that_are_gone_and_files_that_are_not_there(tmp_path: Path) -> None:
-    """After a last close they are still read, and have no name. Without a -shm its part is empty."""
+    """After a last close the files can still be read, and have no name. Without a -shm its part is empty."""
     path = tmp_path / "app.db"
     with wal_database(path) as app, opened(path, Role.WAL) as wal, opened(path, Role.SHM) as shm:
         app.close()
@@ -52,7 +52,10 @@ def test_files_that_are_gone_and_files_that_are_not_there(tmp_path: Path) -> Non
 
 
 def test_who_asks_first_is_asked_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The holder comes before the name and the wal-index: who comes between has its own wal-index, not a stale one."""
+    """The holder is asked before the name and the wal-index.
+
+    A process that comes in between has a new wal-index, not a stale one.
+    """
     path = tmp_path / "app.db"
     with wal_database(path) as app, opened(path, Role.WAL) as wal, opened(path, Role.SHM) as shm:
         app.kill()
@@ -69,7 +72,7 @@ def test_who_asks_first_is_asked_first(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_a_wal_that_is_emptied_after_its_header_was_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It has no header then. With the one from before, it would seem to have lost its frames."""
+    """The emptied WAL has no header. With its old header it would seem to have lost its frames."""
     path = tmp_path / "app.db"
     with wal_database(path) as app, opened(path, Role.WAL) as wal:
         read = os.pread

@@ -1,4 +1,4 @@
-"""The wal-index is shared with SQLite: its locks keep SQLite out, and SQLite's keep us out."""
+"""Tests of the wal-index that is shared with SQLite: its locks keep SQLite out, and SQLite's keep us out."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def index(tmp_path: Path) -> Iterator[WalIndexFile]:
 
 
 def test_only_an_index_that_nobody_uses_is_emptied(tmp_path: Path) -> None:
-    """The second to come finds what the first one made."""
+    """The second process finds what the first one wrote."""
     (tmp_path / "app.db-shm").write_bytes(b"stale" * 100)
     with opened(tmp_path / "app.db-shm") as one, opened(tmp_path / "app.db-shm") as other:
         assert one.attach(0)
@@ -48,7 +48,7 @@ def test_only_an_index_that_nobody_uses_is_emptied(tmp_path: Path) -> None:
 
 
 def test_index_of_a_living_process_stays(tmp_path: Path) -> None:
-    """SQLite's own lock says that it is in use."""
+    """SQLite's own lock shows that the index is in use."""
     path = tmp_path / "app.db"
     with wal_database(path) as process:
         process.execute("INSERT INTO t VALUES (1)")
@@ -60,7 +60,7 @@ def test_index_of_a_living_process_stays(tmp_path: Path) -> None:
 
 
 def test_header_is_believed_only_when_it_is_whole(index: WalIndexFile) -> None:
-    """A writer that died between the two copies leaves none; frames past the end change nothing."""
+    """A writer that died between the two copies leaves no valid header. Frames past the end change nothing."""
     assert index.header() is None
     index.publish(HEADER)
     assert index.header() == HEADER
@@ -71,7 +71,7 @@ def test_header_is_believed_only_when_it_is_whole(index: WalIndexFile) -> None:
 
 
 def test_frames_past_the_first_block_make_the_file_longer(index: WalIndexFile) -> None:
-    """Each block has its own table."""
+    """Each block has its own hash table."""
     index.enter(1, list(range(1, 4063)))
     assert os.fstat(index.descriptor).st_size == BLOCK_BYTES
     index.enter(4063, [9])
@@ -79,7 +79,7 @@ def test_frames_past_the_first_block_make_the_file_longer(index: WalIndexFile) -
 
 
 def test_lock_that_another_holds_is_not_had(tmp_path: Path, index: WalIndexFile) -> None:
-    """Each byte by itself; it is given up at the end."""
+    """Each byte is locked by itself, and released at the end."""
     with opened(tmp_path / "app.db-shm") as other:
         with index.alone(WRITER) as ours:
             assert ours
@@ -90,7 +90,7 @@ def test_lock_that_another_holds_is_not_had(tmp_path: Path, index: WalIndexFile)
 
 
 def test_frames_that_a_reader_needs_are_not_safe(tmp_path: Path, index: WalIndexFile) -> None:
-    """Up to the mark of a reader that is there; a mark that nobody uses is moved or given up."""
+    """Frames up to the mark of a live reader are needed. A mark that nobody uses is moved or given up."""
     index.publish(replace(HEADER, max_frame=100))
     index.set_mark(1, 40)
     index.set_mark(2, 60)

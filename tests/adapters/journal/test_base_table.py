@@ -1,4 +1,4 @@
-"""Bases under way in the journal."""
+"""Tests of bases under way in the journal."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def begin(journal: Journal, key: str = "base-1") -> ObjectRow:
 
 
 def test_a_base_is_durable_before_its_upload(journal: Journal) -> None:
-    """Begun from the start; not a part of the queue, and not of the spool."""
+    """A base is marked as begun from the start. It is part neither of the queue nor of the spool."""
     row = begin(journal)
     (base,) = journal.bases()
     assert base.row == row
@@ -37,7 +37,7 @@ def test_a_base_is_durable_before_its_upload(journal: Journal) -> None:
 
 
 def test_plan_and_parts_come_back(journal: Journal) -> None:
-    """With the sender's own detail."""
+    """Plan and parts come back with the sender's own detail."""
     row = begin(journal)
     journal.upload_opened(row.id, "upload-1", 8)
     journal.part_begun(row.id, 1, 8, "aa", '{"range": 1}')
@@ -47,7 +47,7 @@ def test_plan_and_parts_come_back(journal: Journal) -> None:
 
 
 def test_a_stored_base_waits_for_its_manifest(journal: Journal) -> None:
-    """What the manifest needs to say is kept."""
+    """The journal keeps what the manifest needs."""
     row = begin(journal)
     journal.base_stored(row.id, etag="e", size=99)
     (base,) = journal.bases()
@@ -55,7 +55,7 @@ def test_a_stored_base_waits_for_its_manifest(journal: Journal) -> None:
 
 
 def test_a_dropped_base_is_to_be_aborted(journal: Journal) -> None:
-    """Whether its upload id is known or not; one that is stored has nothing open."""
+    """This holds whether its upload id is known or not. A base that is stored has no open upload."""
     known, unknown, stored = (begin(journal, key) for key in ("k", "u", "s"))
     journal.upload_opened(known.id, "upload-1", 8)
     journal.base_stored(stored.id, etag="e", size=1)

@@ -1,4 +1,4 @@
-"""Databases and generations in the journal."""
+"""Tests of databases and generations in the journal."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def journal(tmp_path: Path) -> Iterator[Journal]:
 
 
 def test_a_database_keeps_its_row_when_it_moves(journal: Journal) -> None:
-    """The name is its identity; the path may change."""
+    """The name identifies a database, and its path may change."""
     row = journal.database("app", "/srv/app.db")
     moved = journal.database("app", "/mnt/app.db")
     assert (moved.id, moved.path) == (row.id, "/mnt/app.db")
@@ -30,7 +30,7 @@ def test_a_database_keeps_its_row_when_it_moves(journal: Journal) -> None:
 
 
 def test_databases_join_together(journal: Journal) -> None:
-    """Known ones keep their row and their storage, and all that join are returned by name."""
+    """Known databases keep their row and their storage. All that join are returned by name."""
     old = journal.database("old", "/srv/old.db")
     journal.note_place(old.id, "s3://first")
     rows = journal.join({"old": ("/mnt/old.db", "s3://second"), "new": ("/srv/new.db", "s3://second")})
@@ -43,7 +43,7 @@ def test_databases_join_together(journal: Journal) -> None:
 
 
 def test_a_pruning_is_due_at_its_earliest_moment(journal: Journal) -> None:
-    """Several databases in one transaction; a later moment does not postpone it."""
+    """Several databases are noted in one transaction. A later moment does not postpone a pruning."""
     ids = [journal.database(name, f"/srv/{name}.db").id for name in ("a", "b")]
     for moment in (20, 10, 30):
         journal.prunes_become_due(dict.fromkeys(ids, moment))
@@ -51,7 +51,7 @@ def test_a_pruning_is_due_at_its_earliest_moment(journal: Journal) -> None:
 
 
 def test_a_state_keeps_its_beginning(journal: Journal) -> None:
-    """The same state again with another cause is the same state; another one begins again."""
+    """The same state with another cause keeps its beginning. Another state has a new one."""
     row = journal.database("app", "/srv/app.db")
     degraded, following = DatabaseState.DEGRADED, DatabaseState.FOLLOWING
     for now_ms, state, cause in [(10, degraded, "gap"), (20, degraded, "gap again"), (30, following, "")]:
@@ -62,7 +62,7 @@ def test_a_state_keeps_its_beginning(journal: Journal) -> None:
 
 
 def test_notes_are_kept(journal: Journal) -> None:
-    """Errors, owners and facts, each where it belongs."""
+    """Errors, owners and facts are kept, each in its place."""
     row = journal.database("app", "/srv/app.db")
     journal.note_error(row.id, "AccessDenied", 7)
     journal.claim_begun(row.id, "run-1")
@@ -78,7 +78,7 @@ def test_notes_are_kept(journal: Journal) -> None:
 
 
 def test_a_generation_names_its_predecessor_and_why(journal: Journal) -> None:
-    """One that begins ends the one that continued."""
+    """A new generation ends the one that continued."""
     row = journal.database("app", "/srv/app.db")
     journal.begin_generation(row.id, G1, "first", "{}", 10)
     journal.begin_generation(row.id, G2, "a gap", "[]", 20)
@@ -90,7 +90,7 @@ def test_a_generation_names_its_predecessor_and_why(journal: Journal) -> None:
 
 
 def test_a_generation_has_a_base_once_a_manifest_of_it_is_stored(journal: Journal) -> None:
-    """The base of the generation before it does not count, and without a generation none does."""
+    """The base of the generation before does not count, and without a generation there is none."""
     row = journal.database("app", "/srv/app.db")
     key = f"{G1}/base/manifest"
     rows = [replace(row, generation=each, base_key=key) for each in (G1, G2, None)]
@@ -112,7 +112,7 @@ def test_an_ended_generation_is_followed_by_nothing_until_the_next(journal: Jour
 
 
 def test_a_generation_seen_in_the_bucket_raises_the_bar(journal: Journal) -> None:
-    """It never lowers it."""
+    """The next generation id is greater than it, but never smaller than it would have been."""
     row = journal.database("app", "/srv/app.db")
     journal.note_last_generation(row.id, G2)
     journal.note_last_generation(row.id, G1)
@@ -120,7 +120,7 @@ def test_a_generation_seen_in_the_bucket_raises_the_bar(journal: Journal) -> Non
 
 
 def test_machine_ids_are_known_until_the_machine_is_booted(journal: Journal) -> None:
-    """A container that is made again has another id; a clone of the disk runs after another boot."""
+    """A container that is made again has another id. A clone of the disk runs after another boot."""
     assert journal.note_machine("boot-1", "machine-1") == {"machine-1"}
     assert journal.note_machine("boot-1", "machine-2") == {"machine-1", "machine-2"}
     assert journal.note_machine("boot-1", "machine-1") == {"machine-1", "machine-2"}
@@ -128,7 +128,7 @@ def test_machine_ids_are_known_until_the_machine_is_booted(journal: Journal) -> 
 
 
 def test_nothing_is_left_of_a_database_that_is_forgotten(tmp_path: Path) -> None:
-    """No row of any table, and no text of the file, has its name or its path; another one keeps everything."""
+    """No row of any table, and no text of the file, has its name or path. Another database keeps everything."""
     with Journal.open(tmp_path) as journal:
         for name in ("gone", "kept"):
             row = journal.database(name, f"/srv/{name}.db")

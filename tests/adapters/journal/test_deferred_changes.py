@@ -1,4 +1,4 @@
-"""Changes that wait for the next transaction: made once, in order, and not lost by one that fails."""
+"""Tests of changes that wait for the next transaction: each is made once, in order, and a failure loses none."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Clock:
 
 
 def adding(made: list[str], name: str) -> Callable[[sqlite3.Connection], Callable[[], None]]:
-    """A change that says when it is made, and when it is committed."""
+    """Return a change that notes when it is made and when it is committed."""
 
     def change(_connection: sqlite3.Connection) -> Callable[[], None]:
         made.append(name)
@@ -29,7 +29,7 @@ def adding(made: list[str], name: str) -> Callable[[sqlite3.Connection], Callabl
 
 
 def test_changes_are_made_in_order_and_then_forgotten() -> None:
-    """What is added while a transaction is under way waits for the next one."""
+    """A change that is added during a transaction waits for the next one."""
     made: list[str] = []
     changes, connection = DeferredChanges(Clock()), sqlite3.connect(":memory:")
     for name in ("a", "b"):
@@ -45,7 +45,7 @@ def test_changes_are_made_in_order_and_then_forgotten() -> None:
 
 
 def test_a_transaction_that_fails_keeps_them() -> None:
-    """They are made again in the next one."""
+    """The changes are made again in the next transaction."""
     made: list[str] = []
     changes, connection = DeferredChanges(Clock()), sqlite3.connect(":memory:")
     changes.add(adding(made, "a"))
@@ -55,7 +55,7 @@ def test_a_transaction_that_fails_keeps_them() -> None:
 
 
 def test_they_are_due_soon_after_the_first() -> None:
-    """And again a moment after a failure."""
+    """They are also due a moment after a failure."""
     clock = Clock()
     changes = DeferredChanges(clock)
     assert changes.due_s() is None
@@ -70,7 +70,7 @@ def test_they_are_due_soon_after_the_first() -> None:
 
 
 def test_deferring_is_worth_while_among_many_transactions() -> None:
-    """One that is alone would only be later, and wake a thread."""
+    """A single change would only be later, and wake a thread."""
     clock, connection = Clock(), sqlite3.connect(":memory:")
     changes = DeferredChanges(clock)
     assert not changes.is_worthwhile()

@@ -1,4 +1,4 @@
-"""Drills in the journal: the last one of each database, and what one that passed proves."""
+"""Tests of drills in the journal: the last one of each database, and what one that passed proves."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from walsyncd.adapters.journal.journal import Journal, reader
 
 
 def test_last_drill_is_remembered(tmp_path: Path) -> None:
-    """A later one takes its place; one that failed proves nothing, and what was proven stays."""
+    """A later drill replaces it. One that failed proves nothing, and what was proven before stays."""
     with Journal.open(tmp_path) as journal:
         row = journal.database("app", "/app.db")
         assert journal.last_drill(row.id) is None

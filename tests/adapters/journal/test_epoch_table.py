@@ -1,4 +1,4 @@
-"""Stored segments that the journal keeps until their epoch is one object."""
+"""Tests of stored segments that the journal keeps until their epoch is one object."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from walsyncd.adapters.journal.journal import Journal
 
 
 def test_bodies_are_kept_as_far_as_there_is_room(tmp_path: Path) -> None:
-    """Rows are kept of all, since they name the objects; bodies up to the limit, also across a restart."""
+    """All rows are kept, because they name the objects. Bodies are kept up to the limit, also across a restart."""
     history, storage = make_history(tmp_path), FakeStorage()
     sizes = [len(body) for _, body in history.segments]
     with Journal.open(tmp_path / "state") as journal:
@@ -24,7 +24,7 @@ def test_bodies_are_kept_as_far_as_there_is_room(tmp_path: Path) -> None:
 
 
 def test_large_bodies_stay_in_their_files(tmp_path: Path) -> None:
-    """No copy is made; the file outlives a sweep and is deleted with the epoch."""
+    """Large bodies are not copied. The file outlives a sweep, and is deleted with the epoch."""
     history, storage = make_history(tmp_path, page_size=65536, segments=2), FakeStorage()
     with Journal.open(tmp_path / "state") as journal:
         journal.keep_bodies(1 << 30)
@@ -39,7 +39,7 @@ def test_large_bodies_stay_in_their_files(tmp_path: Path) -> None:
 
 
 def test_without_deletion_nothing_is_kept(tmp_path: Path) -> None:
-    """What an earlier configuration kept is forgotten, files and all."""
+    """Segments that an earlier configuration kept are deleted, with their files."""
     history, storage = make_history(tmp_path), FakeStorage()
     with Journal.open(tmp_path / "state") as journal:
         journal.keep_bodies(1 << 30)

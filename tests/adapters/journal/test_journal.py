@@ -1,4 +1,4 @@
-"""The journal as a whole: opened, locked, read beside the daemon."""
+"""Tests of the journal as a whole: it is opened, locked, and read beside the daemon."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from walsyncd.errors import UsageError
 
 
 def test_a_state_directory_is_made(tmp_path: Path) -> None:
-    """With its spool folder, for its owner only."""
+    """It has a spool folder, and only its owner may use it."""
     Journal.open(tmp_path / "a" / "b").close()
     assert (tmp_path / "a" / "b" / "spool").is_dir()
     assert (tmp_path / "a" / "b").stat().st_mode & 0o777 == 0o700
 
 
 def test_a_state_directory_that_is_a_file_is_refused(tmp_path: Path) -> None:
-    """The message names it."""
+    """The message names the file."""
     (tmp_path / "file").touch()
     with pytest.raises(UsageError, match="file"):
         Journal.open(tmp_path / "file")
@@ -30,14 +30,14 @@ def test_a_state_directory_that_is_a_file_is_refused(tmp_path: Path) -> None:
 
 
 def test_only_one_daemon_has_a_state_directory(tmp_path: Path) -> None:
-    """The second gets an error that names the first, and gets it when the first has ended."""
+    """The second daemon gets an error that names the first. It gets the directory when the first has ended."""
     with lock_state_dir(tmp_path), pytest.raises(UsageError, match=f"process {os.getpid()} has it"):
         lock_state_dir(tmp_path)
     lock_state_dir(tmp_path).close()
 
 
 def test_a_lock_without_a_name_is_respected(tmp_path: Path) -> None:
-    """Between taking it and writing its number a process has it anyway."""
+    """Between taking the lock and writing its pid, a process has the lock anyway."""
     with (tmp_path / "lock").open("wb") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         with pytest.raises(UsageError, match="unknown has it"):
@@ -45,7 +45,7 @@ def test_a_lock_without_a_name_is_respected(tmp_path: Path) -> None:
 
 
 def test_everything_is_still_there_after_a_restart(tmp_path: Path) -> None:
-    """What one run noted the next one, and a reader, finds."""
+    """The next run, and a reader, find what one run noted."""
     with Journal.open(tmp_path) as journal:
         row = journal.database("app", "/srv/app.db")
         journal.begin_generation(row.id, G1, "first", "{}", 5)

@@ -1,4 +1,4 @@
-"""What SQLite says is translated by what somebody can do about it."""
+"""Tests of how SQLite's errors are translated, by what somebody can do about them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def error(code: int) -> sqlite3.OperationalError:
     ],
 )
 def test_the_disk_and_damage_are_told_apart(code: int, kind: type[Exception]) -> None:
-    """Both name the file, what was being done, and a remedy."""
+    """Both errors name the file, what was being done, and a remedy."""
     with pytest.raises(kind) as caught, translated("write", PATH):
         raise error(code)
     assert str(caught.value).startswith("write journal /state/journal.db: what SQLite says")
@@ -37,6 +37,6 @@ def test_the_disk_and_damage_are_told_apart(code: int, kind: type[Exception]) ->
 
 
 def test_a_bug_is_not_translated() -> None:
-    """A constraint or a wrong statement is nobody's disk."""
+    """A violated constraint or a wrong statement is a bug, and not an error of the disk."""
     with pytest.raises(sqlite3.OperationalError), translated("write", PATH):
         raise error(sqlite3.SQLITE_CONSTRAINT)

@@ -1,4 +1,4 @@
-"""The journal's connection: durable, migrated, and honest about what is wrong with it."""
+"""Tests of the journal's connection: durable, migrated, with clear errors."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from walsyncd.errors import CorruptStateError, TransientError, UsageError
 
 
 def test_a_commit_is_on_disk_when_it_returns(tmp_path: Path) -> None:
-    """WAL mode with synchronous=FULL, and foreign keys are held."""
+    """The journal uses WAL mode with synchronous=FULL, and enforces foreign keys."""
     with closing(connect(tmp_path / "j.db")) as connection:
         settings = [
             connection.execute(f"PRAGMA {name}").fetchone()[0]
@@ -32,7 +32,7 @@ def note_and_fail(ledger: Connection) -> None:
 
 
 def test_a_transaction_is_whole_or_nothing(tmp_path: Path) -> None:
-    """What raises within leaves no trace, and the next one continues."""
+    """After an exception nothing of the transaction is left, and the next one works."""
     with Connection(connect(tmp_path / "j.db"), tmp_path / "j.db") as ledger:
         with pytest.raises(ZeroDivisionError):
             note_and_fail(ledger)
@@ -42,7 +42,7 @@ def test_a_transaction_is_whole_or_nothing(tmp_path: Path) -> None:
 
 
 def test_a_journal_is_migrated_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each migration is applied to a journal that has not seen it, in its own transaction."""
+    """Each migration is applied once, in its own transaction."""
     connect(tmp_path / "j.db").close()
     monkeypatch.setattr(journal_schema, "MIGRATIONS", (*MIGRATIONS, "ALTER TABLE fact ADD COLUMN extra;"))
     for _ in range(2):
@@ -52,7 +52,7 @@ def test_a_journal_is_migrated_once(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_generations_that_ended_before_get_a_kind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The migration gives each reason its kind by its words; from then on nothing reads the words."""
+    """The migration derives each reason's kind from its words. After that nothing reads the words."""
     reasons = {
         "3 transactions after epoch 7 frame 512 were overwritten before they were read": "overwritten",
         "a WAL was deleted and the next one created before it could be opened": "overwritten",
@@ -84,7 +84,7 @@ def test_generations_that_ended_before_get_a_kind(tmp_path: Path, monkeypatch: p
 
 
 def test_a_journal_of_a_later_version_is_refused(tmp_path: Path) -> None:
-    """It is not touched, and the way out is named."""
+    """The journal is not touched, and the error says what to do."""
     with closing(connect(tmp_path / "j.db")) as connection:
         connection.execute("PRAGMA user_version = 99")
     for opened in (connect, connect_read_only):
@@ -94,7 +94,7 @@ def test_a_journal_of_a_later_version_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("content", [b"not a database at all " * 100, b"\0" * 8192])
 def test_a_broken_journal_says_the_way_out(tmp_path: Path, content: bytes) -> None:
-    """Move it away: every database then begins a new generation."""
+    """The error says that the journal can be moved away, and that every database then begins a new generation."""
     path = tmp_path / "j.db"
     path.write_bytes(content)
     with pytest.raises(CorruptStateError, match="new generation"):
@@ -102,7 +102,7 @@ def test_a_broken_journal_says_the_way_out(tmp_path: Path, content: bytes) -> No
 
 
 def test_damage_found_later_is_corruption_too(tmp_path: Path) -> None:
-    """It is no bug, and the daemon is told, whatever the caller does with the error."""
+    """It is not reported as a bug, and the daemon is told, whatever the caller does with the error."""
     path = tmp_path / "j.db"
     with closing(connect(path)) as connection:
         size = connection.execute("PRAGMA page_size").fetchone()[0]
@@ -120,7 +120,7 @@ def test_damage_found_later_is_corruption_too(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_is_transient(tmp_path: Path) -> None:
-    """The statement is rolled back, and the same again later will do."""
+    """The statement is rolled back, and the same statement works later."""
     with Connection(connect(tmp_path / "j.db"), tmp_path / "j.db") as ledger:
         ledger._rows("PRAGMA max_page_count = 1")
         with pytest.raises(TransientError, match="full"), ledger._transaction() as connection:
@@ -130,13 +130,13 @@ def test_a_full_disk_is_transient(tmp_path: Path) -> None:
 
 
 def test_our_own_mistakes_go_through(tmp_path: Path) -> None:
-    """A wrong statement is a bug, not the world."""
+    """A wrong statement is a bug, and is not translated."""
     with Connection(connect(tmp_path / "j.db"), tmp_path / "j.db") as ledger, pytest.raises(sqlite3.OperationalError):
         ledger._rows("SELECT * FROM nowhere")
 
 
 def test_a_query_waits_for_no_transaction(tmp_path: Path) -> None:
-    """It has a connection of its own: it sees what is committed, while somebody else's fsync is under way."""
+    """A query has its own connection, and sees what is committed while another thread's fsync is under way."""
     path = tmp_path / "j.db"
     with Connection(connect(path), path) as ledger:
         ledger.read_separately()
@@ -152,7 +152,7 @@ def test_a_query_waits_for_no_transaction(tmp_path: Path) -> None:
 def test_the_one_storage_of_before_is_the_place_of_every_database(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A journal from when there was one storage for all; of a database that joins later nothing is known yet."""
+    """A journal from that time had one storage for all. Of a database that joins later nothing is known yet."""
     path = tmp_path / "journal.db"
     with monkeypatch.context() as before:
         before.setattr(journal_schema, "MIGRATIONS", MIGRATIONS[: MIGRATIONS.index(journal_schema._PLACES)])

@@ -1,4 +1,7 @@
-"""Objects in the journal: spooled with the follow state, merged, stored, dropped; each step whole or not at all."""
+"""Tests of objects in the journal: spooled with the follow state, merged, stored, dropped.
+
+Each step is whole or not made.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +43,7 @@ def files(tmp_path: Path) -> list[str]:
 
 
 def test_objects_and_follow_state_are_one_step(journal: Journal) -> None:
-    """Of any number of databases; rows come back in order, equal to what is read later."""
+    """One step may have any number of databases. The returned rows are in order, and equal to what is read later."""
     rows = journal.advance([Advance(1, "one", (segment(1, 2), segment(3, 3))), Advance(2, "two", (segment(1, 1),))])
     assert journal.pending() == rows
     assert journal.pending(1) == rows[:2]
@@ -51,7 +54,7 @@ def test_objects_and_follow_state_are_one_step(journal: Journal) -> None:
 
 
 def test_a_row_says_what_its_body_is(journal: Journal) -> None:
-    """MD5, SHA-256 and size, of a blob and of a file."""
+    """The row has MD5, SHA-256 and size of a body in the row or in a file."""
     for new in (segment(1, 1, body=b"small"), segment(2, 2, body=LARGE)):
         (row,) = journal.advance([Advance(1, None, (new,))])
         assert isinstance(new.body, bytes)
@@ -64,7 +67,7 @@ def test_a_row_says_what_its_body_is(journal: Journal) -> None:
 
 
 def test_small_bodies_make_no_file(journal: Journal, tmp_path: Path) -> None:
-    """Up to 64 KiB they lie in their row."""
+    """Bodies of up to 64 KiB are in their row."""
     spool(journal, segment(1, 1, body=b"x" * BLOB_SIZE_MAX))
     assert files(tmp_path) == []
     spool(journal, segment(2, 2, body=b"x" * (BLOB_SIZE_MAX + 1)))
@@ -72,7 +75,7 @@ def test_small_bodies_make_no_file(journal: Journal, tmp_path: Path) -> None:
 
 
 def test_a_streamed_body_is_taken_over(journal: Journal, tmp_path: Path) -> None:
-    """Five gigabytes need not be in memory."""
+    """Five gigabytes need not fit into memory."""
     with journal.spool_file_writer() as writer:
         writer.write(LARGE)
         writer.write(b"end")
@@ -83,7 +86,7 @@ def test_a_streamed_body_is_taken_over(journal: Journal, tmp_path: Path) -> None
 
 
 def test_only_the_first_object_leaves_at_once(journal: Journal) -> None:
-    """The others may still be merged."""
+    """The other objects may still be merged."""
     spool(journal, segment(1, 1), segment(2, 2), begin=True)
     first, second = journal.pending()
     assert (first.state, first.attempted_ms) == (ObjectState.BEGUN, T0 + 1)
@@ -91,7 +94,7 @@ def test_only_the_first_object_leaves_at_once(journal: Journal) -> None:
 
 
 def test_an_ended_generation_takes_nothing_more(journal: Journal, tmp_path: Path) -> None:
-    """Neither objects nor follow state, and no file stays."""
+    """It takes neither objects nor follow state, and no file stays."""
     journal.end_generation(1, Gap.of(GapKind.OTHER, "a gap"), 5)
     assert spool(journal, segment(1, 1, body=LARGE)) == []
     assert journal.advance([Advance(1, "late", ())]) == []
@@ -102,7 +105,7 @@ def test_an_ended_generation_takes_nothing_more(journal: Journal, tmp_path: Path
 
 
 def test_a_failed_step_leaves_nothing(journal: Journal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The journal's disk is full: no row, no follow state, no file; a streamed body is still the caller's."""
+    """On a full disk there is no row, no follow state and no file. A streamed body still belongs to the caller."""
     with journal.spool_file_writer() as writer:
         writer.write(LARGE)
         file = writer.finish()
@@ -116,7 +119,10 @@ def test_a_failed_step_leaves_nothing(journal: Journal, tmp_path: Path, monkeypa
 
 
 def test_stored_means_noted_and_gone(journal: Journal, tmp_path: Path) -> None:
-    """Position, key and tokens at the database; row and body removed; doing it twice does nothing."""
+    """Position, key and tokens are noted with the database, and row and body are removed.
+
+    A second call does nothing.
+    """
     (object_id,) = spool(journal, segment(1, 4, body=LARGE))
     assert journal.spool_bytes() == journal.database_by_id(1).spooled_bytes == len(LARGE)
     journal.begun([object_id], 50)
@@ -132,7 +138,7 @@ def test_stored_means_noted_and_gone(journal: Journal, tmp_path: Path) -> None:
 
 
 def test_a_stored_manifest_finishes_its_base(journal: Journal) -> None:
-    """The base's row goes with it; one that another attempt has begun stays."""
+    """The base's row is deleted with it. A base that another attempt has begun stays."""
     for key in (BASE, BaseKey(G1, 1, 0, "0000ffff")):
         journal.base_begun(
             1, generation=G1, key=format_key(key), token=WALSYNCD_ID, plan="", part_size=8, epoch=1, frame=0, now_ms=1
@@ -148,7 +154,7 @@ def test_a_stored_manifest_finishes_its_base(journal: Journal) -> None:
 
 @pytest.mark.parametrize("body", [b"small", LARGE], ids=["blobs", "files"])
 def test_merged_objects_are_one_in_the_place_of_the_first(journal: Journal, tmp_path: Path, body: bytes) -> None:
-    """Bodies concatenated, ends of first and last, and what comes after stays after."""
+    """The bodies are concatenated, the ends are those of first and last, and later rows stay later."""
     spool(journal, segment(1, 1, body=body), segment(2, 2, body=body), segment(3, 5, body=b"end"))
     rows = journal.pending()
     key = format_key(SegmentKey(G1, 1, 1, 2, T0 + 2, 0))
@@ -162,7 +168,7 @@ def test_merged_objects_are_one_in_the_place_of_the_first(journal: Journal, tmp_
 
 
 def test_a_merge_with_a_dropped_row_changes_nothing(journal: Journal, tmp_path: Path) -> None:
-    """The spool was dropped while the bodies were read."""
+    """The spool was dropped while the bodies were read, so the merge changes nothing."""
     spool(journal, segment(1, 1, body=LARGE), segment(2, 2, body=b"x"))
     rows = journal.pending()
     journal.drop_spool(1)
@@ -172,7 +178,7 @@ def test_a_merge_with_a_dropped_row_changes_nothing(journal: Journal, tmp_path: 
 
 
 def test_what_was_begun_is_never_merged(journal: Journal) -> None:
-    """Its upload may have reached the store under its own key."""
+    """The upload of a begun row may have reached the store under its own key."""
     ids = spool(journal, segment(1, 1), segment(2, 2))
     journal.begun(ids[:1], 5)
     with pytest.raises(AssertionError):
@@ -181,7 +187,7 @@ def test_what_was_begun_is_never_merged(journal: Journal) -> None:
 
 
 def test_changed_bytes_are_seen(journal: Journal, tmp_path: Path) -> None:
-    """In a file and before a merge; a missing file is damage, a dropped row is not."""
+    """They are noticed in a file and before a merge. A missing file is damage, and a dropped row is not."""
     spool(journal, segment(1, 1, body=LARGE), segment(2, 2))
     rows = journal.pending()
     (file,) = (tmp_path / "spool").iterdir()
@@ -199,7 +205,7 @@ def test_changed_bytes_are_seen(journal: Journal, tmp_path: Path) -> None:
 
 
 def test_a_lost_generation_leaves_the_others(journal: Journal, tmp_path: Path) -> None:
-    """Its rows and bodies go, it ends with the reason, and it is said whether it was the current one."""
+    """Its rows and bodies are deleted, it ends with the reason, and the answer says whether it was the current one."""
     spool(journal, segment(1, 1, body=LARGE))
     journal.begin_generation(1, G2, "a gap", "{}", 5)
     spool(journal, segment(1, 1, generation=G2))
@@ -213,7 +219,7 @@ def test_a_lost_generation_leaves_the_others(journal: Journal, tmp_path: Path) -
 
 
 def test_a_dropped_spool_is_counted_and_gone(journal: Journal, tmp_path: Path) -> None:
-    """Only that database's, and never its base."""
+    """Only that database's rows are dropped, and never its base."""
     journal.base_begun(1, generation=G1, key="b", token=WALSYNCD_ID, plan="", part_size=8, epoch=1, frame=0, now_ms=1)
     spool(journal, segment(1, 1, body=LARGE), segment(2, 2, body=b"12345"))
     spool(journal, segment(1, 1), database_id=2)
@@ -226,7 +232,7 @@ def test_a_dropped_spool_is_counted_and_gone(journal: Journal, tmp_path: Path) -
 def test_a_kill_between_body_and_row_leaves_a_file_that_is_swept(
     journal: Journal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The next start removes it, and keeps what rows name."""
+    """The next start removes the file, and keeps those that rows name."""
     spool(journal, segment(1, 1, body=LARGE))
     (kept,) = files(tmp_path)
 
@@ -243,7 +249,7 @@ def test_a_kill_between_body_and_row_leaves_a_file_that_is_swept(
 
 
 def test_what_is_not_begun_is_taken_back(journal: Journal, tmp_path: Path) -> None:
-    """The state is the one before it; what was begun stays, for it may reach storage, and the next follows it."""
+    """The state is the one before it. A begun row stays, because it may reach storage, and the next row follows it."""
     begun = journal.advance([Advance(1, "one", (segment(1, 2),), begin=True)])
     journal.advance([Advance(1, "two", (segment(3, 3, body=LARGE),))])
     journal.advance([Advance(1, "three", (segment(4, 5),))])
@@ -257,7 +263,7 @@ def test_what_is_not_begun_is_taken_back(journal: Journal, tmp_path: Path) -> No
 
 
 def test_nothing_is_taken_back_where_all_of_it_was_begun(journal: Journal) -> None:
-    """Its generation has to end instead."""
+    """Nothing can be taken back, so its generation must end."""
     rows = journal.advance([Advance(1, "one", (segment(1, 2),), begin=True)])
     assert journal.take_back(1) is None
     assert journal.pending(1) == rows
@@ -265,7 +271,7 @@ def test_nothing_is_taken_back_where_all_of_it_was_begun(journal: Journal) -> No
 
 
 def test_what_is_left_of_older_generations_is_taken_back_too(journal: Journal) -> None:
-    """It takes room, and nothing will follow it."""
+    """It needs room, and nothing will follow it."""
     journal.advance([Advance(1, "one", (segment(1, 2),))])
     journal.begin_generation(1, G2, "again", "{}", T0)
     journal.advance([Advance(1, "two", (segment(1, 2, generation=G2),))])

@@ -1,4 +1,4 @@
-"""Tests of walsyncd.adapters.journal.page_map_file: one entry a page, and what a write leaves."""
+"""Tests of walsyncd.adapters.journal.page_map_file: one entry for each page, and what is on disk after a write."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def test_what_was_written_is_read(path: Path) -> None:
-    """From any page on, as many as are asked for; nothing past the size."""
+    """Any number of entries can be read from any page on. There are none past the size."""
     with opened(path) as file:
         assert (file.counter, file.page_size, file.pages()) == (0, 4096, 1500)
         assert file.read(1, 3).tolist() == [2, 3, 4]
@@ -49,7 +49,7 @@ def test_what_was_written_is_read(path: Path) -> None:
 
 @pytest.mark.parametrize("seed", range(20))
 def test_rows_are_taken_over(path: Path, seed: int) -> None:
-    """Sizes that fall and rise, pages far past the end; the counter counts."""
+    """Sizes may fall and rise, and pages may be far past the end. The counter grows with each row."""
     chance = random.Random(seed)
     model = {page: page + 1 for page in range(1, 1501)}
     for count in range(1, 8):
@@ -64,7 +64,7 @@ def test_rows_are_taken_over(path: Path, seed: int) -> None:
 
 
 def test_a_map_that_is_given_up_leaves_nothing(tmp_path: Path) -> None:
-    """And one that is there stays as it was."""
+    """An existing map stays as it was."""
     with PageMapWriter(tmp_path / "1.map", 512) as writer:
         writer.add(np.arange(2, 12, dtype=np.uint64))
     assert list(tmp_path.iterdir()) == []
@@ -72,7 +72,7 @@ def test_a_map_that_is_given_up_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_every_damage_of_the_header_is_seen(path: Path) -> None:
-    """Each bit, and each length."""
+    """Each flipped bit and each wrong length is noticed."""
     content = path.read_bytes()
     for bit in range(40 * 8):
         damaged = bytearray(content)
@@ -87,7 +87,7 @@ def test_every_damage_of_the_header_is_seen(path: Path) -> None:
 
 
 def test_the_entries_are_safe_before_the_caller_goes_on(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """fsync comes after every write, and the counter is among them."""
+    """Every write is followed by fsync, and the counter is among the writes."""
     steps: list[str] = []
     pwrite, fsync, ftruncate = os.pwrite, os.fsync, os.ftruncate
 
@@ -112,7 +112,7 @@ def test_the_entries_are_safe_before_the_caller_goes_on(path: Path, monkeypatch:
 
 
 def test_a_new_map_is_safe_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After a power cut there is the whole file under its name, or none. The folder is safe when it returns."""
+    """After a power cut the whole file has its name, or there is none. The folder is safe when the call returns."""
     steps: list[str] = []
     fsync, rename = os.fsync, Path.rename
 
@@ -133,7 +133,7 @@ def test_a_new_map_is_safe_before_it_has_its_name(tmp_path: Path, monkeypatch: p
 
 
 def test_a_disk_that_refuses_is_our_own(tmp_path: Path) -> None:
-    """The error says which map, and what to do."""
+    """The error names the map, and says what to do."""
     (tmp_path / "maps").write_text("not a folder")
     with pytest.raises(StateError, match=r"write page map .*1\.map"):
         PageMapWriter(tmp_path / "maps" / "1.map", 512)

@@ -32,7 +32,7 @@ def redo(entry: int) -> Redo:
 
 
 def spool(journal: Journal, *frames: int) -> list[ObjectRow]:
-    """Segments of one frame each, with a redo row."""
+    """Spool segments of one frame each, with a redo row."""
     new = tuple(replace(segment(frame, frame), redo=redo(frame + 1)) for frame in frames)
     return [row for one in new for row in journal.advance([Advance(1, f"at {one.last}", (one,))])]
 
@@ -42,7 +42,7 @@ def held(journal: Journal, *, stored_only: bool = False) -> list[int]:
 
 
 def test_a_row_comes_with_its_segment_and_outlives_it(journal: Journal) -> None:
-    """The file may take it over once the segment is stored."""
+    """The file may take the row over once the segment is stored."""
     rows = spool(journal, 1, 2, 3)
     assert held(journal) == [1, 2, 3]
     assert held(journal, stored_only=True) == []
@@ -54,7 +54,7 @@ def test_a_row_comes_with_its_segment_and_outlives_it(journal: Journal) -> None:
 
 
 def test_what_is_dropped_from_the_spool_was_never_in_the_map(journal: Journal) -> None:
-    """The rows go with their segments in one transaction; those of stored ones stay."""
+    """The rows are deleted with their segments in one transaction. Those of stored segments stay."""
     rows = spool(journal, 1, 2, 3)
     journal.stored(rows[0].id, now_ms=1, tokens=1.0)
     assert journal.rewind(rows[1])
@@ -67,7 +67,7 @@ def test_what_is_dropped_from_the_spool_was_never_in_the_map(journal: Journal) -
 
 
 def test_merged_segments_leave_their_rows(journal: Journal) -> None:
-    """A merge makes one object of several and changes nothing in the map; dropping it drops all of them."""
+    """A merge makes one object of several segments and changes nothing in the map. Dropping it drops all their rows."""
     rows = spool(journal, 1, 2, 3)
     merged = journal.merge(rows[1:], segment(2, 3).key)
     assert held(journal) == [1, 2, 3]
@@ -77,7 +77,7 @@ def test_merged_segments_leave_their_rows(journal: Journal) -> None:
 
 @pytest.mark.parametrize("how", ["ends", "begins", "lost"])
 def test_a_generation_takes_its_map_along(journal: Journal, how: str) -> None:
-    """However it ends: the next one has another base."""
+    """However the generation ends, its map is deleted, because the next one has another base."""
     rows = spool(journal, 1)
     journal.stored(rows[0].id, now_ms=1, tokens=1.0)
     assert journal.page_map_made(1, G1, MAP_ID, 4096, Position(G1, 1, 0))
@@ -93,7 +93,7 @@ def test_a_generation_takes_its_map_along(journal: Journal, how: str) -> None:
 
 
 def test_a_map_that_is_made_needs_what_came_after_its_start(journal: Journal) -> None:
-    """Rows up to there are deleted; a map of a generation that has ended is refused."""
+    """Rows up to its start are deleted. A map of a generation that has ended is refused."""
     spool(journal, 1, 2, 3)
     assert not journal.page_map_made(1, G2, MAP_ID, 4096, Position(G2, 1, 1))
     assert journal.page_map_made(1, G1, MAP_ID, 4096, Position(G1, 1, 1))
@@ -105,7 +105,7 @@ def test_a_map_that_is_made_needs_what_came_after_its_start(journal: Journal) ->
 
 
 def test_rows_that_no_map_will_need(journal: Journal) -> None:
-    """Only without a map, which needs them all."""
+    """Rows are deleted only if there is no map, because a map needs them all."""
     spool(journal, 1, 2, 3)
     journal.redo_forgotten(1, Position(G1, 1, 2))
     assert held(journal) == [3]
@@ -115,7 +115,7 @@ def test_rows_that_no_map_will_need(journal: Journal) -> None:
 
 
 def test_what_a_file_took_over_is_deleted(journal: Journal) -> None:
-    """With its counter, in one transaction; not if the map is another one by now."""
+    """The counter is noted in the same transaction. Nothing is deleted if the map is another one by now."""
     rows = spool(journal, 1, 2)
     journal.page_map_made(1, G1, MAP_ID, 4096, Position(G1, 1, 0))
     assert journal.redo_waiting() == []
@@ -135,7 +135,7 @@ def test_what_a_file_took_over_is_deleted(journal: Journal) -> None:
 
 
 def test_what_scans_find(journal: Journal) -> None:
-    """The cipher, and when the file was what the map says."""
+    """A scan's findings are kept: the cipher, and when the file was what the map says."""
     journal.page_map_made(1, G1, MAP_ID, 4096, Position(G1, 1, 0))
     journal.note_cipher(1, Cipher.ANEW)
     journal.note_scanned(1, Position(G1, 3, 4), 77)

@@ -1,4 +1,4 @@
-"""The journal as the command line reads it."""
+"""Tests of the journal as the command line reads it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from walsyncd.errors import MissingError, TransientError
 
 @pytest.mark.parametrize("is_open", [True, False], ids=["beside a daemon", "without one"])
 def test_a_reader_reads_and_leaves_no_trace(tmp_path: Path, is_open: bool) -> None:
-    """With a daemon's -wal and -shm there, and after a clean end; it can't write."""
+    """This holds while a daemon's -wal and -shm exist, and after a clean end. The reader can't write."""
     path = tmp_path / "j.db"
     with Connection(connect(path), path) as writer:
         with writer._transaction() as connection:
@@ -31,14 +31,14 @@ def test_a_reader_reads_and_leaves_no_trace(tmp_path: Path, is_open: bool) -> No
 
 
 def test_no_journal_is_nothing_to_read(tmp_path: Path) -> None:
-    """And a reader makes none."""
+    """A missing journal is reported, and the reader makes none."""
     with pytest.raises(MissingError, match="does not exist"):
         connect_read_only(tmp_path / "j.db")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_journal_that_is_being_made_is_no_riddle(tmp_path: Path) -> None:
-    """A reader that comes between the file and its tables is told to ask again."""
+    """A reader that comes before the tables are made is told to try again."""
     path = tmp_path / "j.db"
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("pragma journal_mode=wal")

@@ -1,4 +1,4 @@
-"""Objects as values and as rows."""
+"""Tests of objects as values and as rows."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def connection(tmp_path: Path) -> Iterator[sqlite3.Connection]:
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
 @given(row=rows, blob=st.none() | st.binary(max_size=20))
 def test_a_row_comes_back_as_it_was_entered(connection: sqlite3.Connection, row: ObjectRow, blob: bytes | None) -> None:
-    """Whatever its values are, under an id of its own or the one it had."""
+    """This holds for all values, under a new id or the one that the row had."""
     connection.execute("DELETE FROM object")
     made = insert(connection, row, blob)
     assert fetch(connection, made.id) == made == replace(row, id=made.id)
@@ -62,7 +62,7 @@ def test_a_row_comes_back_as_it_was_entered(connection: sqlite3.Connection, row:
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
 @given(row=rows)
 def test_dropping_spares_bases_only(connection: sqlite3.Connection, row: ObjectRow) -> None:
-    """Segments and manifests of the generation go; ids are never given twice."""
+    """Segments and manifests of the generation are deleted. An id is never used twice."""
     connection.execute("DELETE FROM object")
     made = insert(connection, row, None)
     dropped = drop(connection, 1, row.generation)

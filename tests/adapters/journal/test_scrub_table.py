@@ -1,4 +1,4 @@
-"""Scrubs in the journal: the last one of each database, and how many pages ever differed."""
+"""Tests of scrubs in the journal: the last one of each database, and how many pages ever differed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from walsyncd.adapters.journal.scrub_table import ScrubRow
 
 
 def test_last_scrub_is_remembered(tmp_path: Path) -> None:
-    """A later one takes its place, differences add up, and one that was skipped changes neither."""
+    """A later scrub replaces it, and differences add up. A skipped one changes neither."""
     with Journal.open(tmp_path) as journal:
         row = journal.database("app", "/app.db")
         assert journal.last_scrub(row.id) is None

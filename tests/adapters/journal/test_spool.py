@@ -1,4 +1,4 @@
-"""The spool folder: bodies are whole or not there, and nothing else is left."""
+"""Tests of the spool folder: bodies are whole or missing, and no other files are left."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ def test_a_body_in_blocks_is_the_whole_body(spool: Spool) -> None:
 
 
 def test_a_body_that_is_given_up_leaves_nothing(spool: Spool) -> None:
-    """Leaving without finishing, for whatever reason."""
+    """The reason for leaving without finishing makes no difference."""
     with spool.writer() as writer:
         writer.write(b"x" * 100_000)
     assert names(spool) == []
 
 
 def test_a_body_is_durable_before_it_has_its_name(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """fsync of the file, rename, fsync of the folder."""
+    """The file is synced, renamed, and then its folder is synced."""
     steps: list[str] = []
     fsync, rename = os.fsync, Path.rename
 
@@ -61,7 +61,7 @@ def test_a_body_is_durable_before_it_has_its_name(spool: Spool, monkeypatch: pyt
 
 
 def test_any_part_of_a_body_can_be_read(spool: Spool) -> None:
-    """By offset and length, fewer at the end."""
+    """A read has an offset and a length, and is shorter at the end."""
     name = spool.write(b"0123456789").path.name
     assert spool.read(name) == b"0123456789"
     assert spool.read(name, offset=2, length=3) == b"234"
@@ -69,13 +69,13 @@ def test_any_part_of_a_body_can_be_read(spool: Spool) -> None:
 
 
 def test_a_missing_body_is_corruption(spool: Spool) -> None:
-    """Its row says that it is there."""
+    """A row says that the body exists."""
     with pytest.raises(CorruptError, match="gone"):
         spool.read("gone")
 
 
 def test_a_full_disk_is_transient(spool: Spool) -> None:
-    """There may be room again; the error says where."""
+    """There may be room later. The error names the place."""
     writer = spool.writer()
     writer._file.close()
     full = os.open("/dev/full", os.O_WRONLY)
@@ -86,7 +86,7 @@ def test_a_full_disk_is_transient(spool: Spool) -> None:
 
 
 def test_sweeping_keeps_what_is_named(spool: Spool) -> None:
-    """Unfinished and unnamed files go."""
+    """Unfinished files and those that no row names are deleted."""
     kept, lost = spool.write(b"kept").path.name, spool.write(b"lost")
     lost.path.with_name("0.part").write_bytes(b"half")
     assert spool.sweep({kept}) == 2

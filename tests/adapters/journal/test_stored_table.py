@@ -1,4 +1,4 @@
-"""What the store has acknowledged is noted once, with the next transaction if one comes soon."""
+"""Tests of how the store's acknowledgements are noted: once, with the next transaction if one comes soon."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def files(tmp_path: Path) -> list[str]:
 
 
 def commits(journal: Journal) -> list[str]:
-    """From now on, what is committed."""
+    """Return the list of what is committed from now on."""
     seen: list[str] = []
     journal._connection.set_trace_callback(lambda sql: seen.append(sql) if sql == "COMMIT" else None)
     return seen
@@ -41,7 +41,7 @@ def commits(journal: Journal) -> list[str]:
 def test_what_is_deferred_is_in_the_next_transaction(
     journal: Journal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The disk knows it no later than the next row that is begun."""
+    """It is on the disk at the latest when the next row is begun."""
     monkeypatch.setattr(DeferredChanges, "is_worthwhile", lambda _self: True)
     (first,) = journal.advance([Advance(1, "{}", (segment(1, 4),), begin=True)])
     committed = commits(journal)
@@ -58,7 +58,10 @@ def test_what_is_deferred_is_in_the_next_transaction(
 
 
 def test_who_reads_finds_what_is_deferred(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is noted first. Without room for that, what is on the disk can be read, and it is noted later."""
+    """It is noted before the read.
+
+    Without room for that, the reader gets what is on the disk, and it is noted later.
+    """
     monkeypatch.setattr(DeferredChanges, "is_worthwhile", lambda _self: True)
     (row,) = journal.advance([Advance(1, "{}", (segment(1, 4),), begin=True)])
     journal.stored_deferred(row, now_ms=60, tokens=2.5)
@@ -77,7 +80,7 @@ def full(journal: Journal | None = None) -> Iterator[None]:
 
 
 def test_what_was_dropped_is_not_noted_as_stored(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever comes first; what was stored before the drop is noted, because the store has it."""
+    """This holds in either order. What was stored before the drop is noted, because the store has it."""
     monkeypatch.setattr(DeferredChanges, "is_worthwhile", lambda _self: True)
     (row,) = journal.advance([Advance(1, "{}", (segment(1, 4),), begin=True)])
     journal.drop_spool(1)
@@ -92,7 +95,7 @@ def test_what_was_dropped_is_not_noted_as_stored(journal: Journal, monkeypatch: 
 def test_only_small_segments_among_other_transactions_are_deferred(
     journal: Journal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A body in a file is removed when its row is; and nothing is later than it has to be."""
+    """A body in a file is removed with its row, so it is not deferred. Nothing is noted later than necessary."""
     monkeypatch.setattr(DeferredChanges, "is_worthwhile", lambda _self: True)
     rows = journal.advance([Advance(1, "{}", (segment(1, 1, body=LARGE), segment(2, 2)))])
     assert journal.stored_deferred(rows[0], now_ms=60, tokens=1)
@@ -104,7 +107,7 @@ def test_only_small_segments_among_other_transactions_are_deferred(
 
 
 def test_the_body_of_a_row_that_leaves_at_once_is_held_until_it_is_read(journal: Journal) -> None:
-    """Not that of a row that waits, nor of one that was dropped."""
+    """The body of a row that waits is not kept in memory, and neither is that of a dropped row."""
     first, second = journal.advance([Advance(1, "{}", (segment(1, 1), segment(2, 2)), begin=True)])
     assert (journal.is_held(first), journal.is_held(second)) == (True, False)
     assert journal.body(first) == segment(1, 1).body
@@ -120,7 +123,7 @@ def test_the_body_of_a_row_that_leaves_at_once_is_held_until_it_is_read(journal:
 def test_a_row_never_gets_the_body_of_one_whose_transaction_failed(
     journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The id is given again."""
+    """The same id is used again."""
     failed: list[ObjectRow] = []
 
     def fail(rows: list[ObjectRow], bodies: object) -> None:

@@ -1,4 +1,4 @@
-"""Multipart uploads in the journal."""
+"""Tests of multipart uploads in the journal."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def row(journal: Journal) -> ObjectRow:
 
 
 def test_an_upload_and_its_parts_are_kept(journal: Journal, row: ObjectRow) -> None:
-    """Id, part size, and each part as far as it has come."""
+    """The journal has the id, the part size, and how far each part has come."""
     assert journal.parts_begun(row.id, [PartRow(1, 20, "aa"), PartRow(2, 10, "bb")])
     assert journal.upload_opened(row.id, "upload-1", 20)
     journal.part_stored(row.id, 2, "etag-2")
@@ -44,7 +44,7 @@ def test_a_part_begun_again_is_not_stored(journal: Journal, row: ObjectRow) -> N
 
 
 def test_a_forgotten_upload_keeps_its_parts_sizes(journal: Journal, row: ObjectRow) -> None:
-    """What was acknowledged counts for nothing, what has to be sent is still known."""
+    """Acknowledgements do not count any more, but it is still known what has to be sent."""
     journal.parts_begun(row.id, [PartRow(1, 20, "aa")])
     journal.upload_opened(row.id, "upload-1", 20)
     journal.part_stored(row.id, 1, "etag-1")
@@ -54,7 +54,7 @@ def test_a_forgotten_upload_keeps_its_parts_sizes(journal: Journal, row: ObjectR
 
 
 def test_a_dropped_row_takes_nothing_more(journal: Journal, row: ObjectRow) -> None:
-    """The uploader learns of it, and what may be open is to be aborted."""
+    """The uploader is told, and an upload that may be open is aborted later."""
     journal.upload_opened(row.id, "upload-1", 20)
     journal.drop_spool(1)
     assert not journal.upload_opened(row.id, "upload-2", 20)
@@ -68,7 +68,7 @@ def test_a_dropped_row_takes_nothing_more(journal: Journal, row: ObjectRow) -> N
 
 
 def test_what_never_opened_an_upload_leaves_none(journal: Journal) -> None:
-    """A small object, and a large one that was never begun."""
+    """A small object, and a large one that was never begun, leave no upload."""
     journal.advance([Advance(1, None, (segment(1, 1, body=b"x" * 10), segment(2, 2, body=b"x" * 30)))])
     journal.begun([journal.pending()[0].id], 5)
     journal.drop_spool(1)

@@ -1,4 +1,4 @@
-"""What is counted, and that nothing else is changed by it."""
+"""Tests of what is counted. Answers stay as they are."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from walsyncd.errors import MissingError, RefusedError, TransientError
 
 
 def test_every_request_is_counted_under_its_own_name() -> None:
-    """Each method of Storage is one kind, and its answer comes through."""
+    """Each method of Storage is one kind, and its answer is passed on."""
     requests, inner = Requests(), FakeStorage()
     storage: Storage = CountingStorage(inner, requests)
     assert storage.url == inner.url
@@ -42,7 +42,7 @@ def test_every_request_is_counted_under_its_own_name() -> None:
     [(TransientError("away"), "away"), (RefusedError("no"), "refused"), (MissingError("absent"), "failed")],
 )
 def test_failures_are_told_apart(error: Exception, result: str) -> None:
-    """Away, refused, or an answer that says no; a storage that is away has not answered."""
+    """Unreachable, refused, and answered with no are counted apart. An unreachable storage has not answered."""
     requests, inner = Requests(), FakeStorage()
 
     def fail(_call: Call) -> None:
@@ -56,7 +56,7 @@ def test_failures_are_told_apart(error: Exception, result: str) -> None:
 
 
 def test_every_answer_is_told_and_no_silence() -> None:
-    """Also a refusal, which has the store's time."""
+    """A refusal is reported, too, because it has the store's time."""
     answers: list[int] = []
     inner = FakeStorage()
     storage = CountingStorage(inner, Requests(Requests(answered=lambda: answers.append(1))))

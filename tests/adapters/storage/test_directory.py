@@ -1,4 +1,4 @@
-"""What is particular to a folder: plain files, nothing of its own listed, nothing outside the root."""
+"""Tests of what only a folder has: plain files, no files of its own in lists, nothing outside the root."""
 
 from __future__ import annotations
 
@@ -28,24 +28,24 @@ KEY = "app/gen/wal/00000001/seg.wal.zst"
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """Where the replica will be."""
+    """Return the path where the replica will be."""
     return tmp_path / "srv" / "replica"
 
 
 @pytest.fixture
 def storage(root: Path) -> DirectoryStorage:
-    """An empty folder storage."""
+    """Return an empty folder storage."""
     return DirectoryStorage(root)
 
 
 def visible(root: Path) -> list[str]:
-    """Files under the root without the hidden folder."""
+    """Return the files under the root without the hidden folder."""
     found = (path.relative_to(root) for path in root.rglob("*") if path.is_file())
     return sorted(str(path) for path in found if path.parts[0] != ".walsyncd")
 
 
 def test_objects_are_plain_files(storage: DirectoryStorage, root: Path) -> None:
-    """The folder holds each object under its key, byte for byte; all else is in the hidden folder."""
+    """The folder holds each object under its key, byte for byte. All else is in the hidden folder."""
     storage.put(KEY, b"segment", metadata={"walsyncd-id": hashlib.sha256(b"segment").hexdigest()})
     assert visible(root) == [KEY]
     assert (root / KEY).read_bytes() == b"segment"
@@ -98,7 +98,7 @@ def test_nothing_of_its_own_is_listed(storage: DirectoryStorage) -> None:
 
 
 def test_foreign_entries(storage: DirectoryStorage, root: Path) -> None:
-    """Links, pipes and names that are not UTF-8 are not objects; hidden files of others are."""
+    """Links, pipes and names that are not UTF-8 are no objects. Hidden files of others are."""
     storage.put("db/a", b"", metadata={})
     storage.put(".config/app.db/b", b"", metadata={})
     (root / "db/link").symlink_to(root / "db/a")
@@ -111,7 +111,7 @@ def test_foreign_entries(storage: DirectoryStorage, root: Path) -> None:
 
 
 def test_metadata_counts_only_for_its_file(storage: DirectoryStorage, root: Path) -> None:
-    """Metadata that was kept does not outlive the object: a file put there by another tool has its own."""
+    """Metadata does not outlive its object. A file that another tool writes there does not get it."""
     storage.put(KEY, b"first", metadata={"walsyncd-id": "chosen"})
     info = storage.head(KEY)
     assert info is not None
@@ -124,7 +124,7 @@ def test_metadata_counts_only_for_its_file(storage: DirectoryStorage, root: Path
 
 
 def test_delete_removes_empty_folders(storage: DirectoryStorage, root: Path) -> None:
-    """The last object takes its folders along, but never the root."""
+    """The last object's folders are removed with it, but never the root."""
     storage.put(KEY, b"", metadata={"walsyncd-id": "chosen"})
     storage.put("app/owner.json", b"", metadata={})
     storage.delete([KEY])
@@ -136,7 +136,7 @@ def test_delete_removes_empty_folders(storage: DirectoryStorage, root: Path) -> 
 
 
 def test_writers_and_removers_do_not_trip_each_other(storage: DirectoryStorage) -> None:
-    """A folder that vanishes under a writer, because its last object was deleted, is made again."""
+    """A folder that vanishes under a writer, because another one deleted its last object, is made again."""
     failures: list[Exception] = []
 
     def work(name: str) -> None:
@@ -156,7 +156,7 @@ def test_writers_and_removers_do_not_trip_each_other(storage: DirectoryStorage) 
 
 
 def test_upload_survives_a_restart(storage: DirectoryStorage, root: Path) -> None:
-    """Parts stay when the process that sent them is gone; another completes the upload."""
+    """Parts outlive the process that sent them, and another one completes the upload."""
     upload = storage.create_upload("db/base", metadata={"walsyncd-id": "token"})
     first = storage.upload_part("db/base", upload, 1, b"one ")
     again = DirectoryStorage(root)
@@ -173,7 +173,7 @@ def test_upload_survives_a_restart(storage: DirectoryStorage, root: Path) -> Non
 
 
 def test_completed_upload_is_missing(storage: DirectoryStorage) -> None:
-    """To complete again is a MissingError: the caller looks whether the object is there."""
+    """Completing it again is a MissingError, so that the caller looks whether the object is there."""
     upload = storage.create_upload("db/base", metadata={})
     part = StoredPart(1, 1, storage.upload_part("db/base", upload, 1, b"x"))
     storage.complete_upload("db/base", upload, [part])
@@ -183,7 +183,7 @@ def test_completed_upload_is_missing(storage: DirectoryStorage) -> None:
 
 @pytest.mark.parametrize("upload_id", ["", "..", "../../db", "unknown"])
 def test_upload_ids_are_no_paths(storage: DirectoryStorage, upload_id: str) -> None:
-    """An upload id that this storage did not give is missing, whatever it looks like."""
+    """An upload id that this storage did not make is unknown, whatever it looks like."""
     with pytest.raises(MissingError):
         storage.list_parts("db/base", upload_id)
     storage.abort_upload("db/base", upload_id)
@@ -197,7 +197,7 @@ def test_upload_belongs_to_its_key(storage: DirectoryStorage) -> None:
 
 
 def test_parts_out_of_order(storage: DirectoryStorage) -> None:
-    """Complete wants ascending numbers and at least one part."""
+    """Complete needs ascending numbers and at least one part."""
     upload = storage.create_upload("db/base", metadata={})
     one, two = (StoredPart(number, 1, storage.upload_part("db/base", upload, number, b"x")) for number in (1, 2))
     for parts in ([two, one], [one, one], []):
@@ -206,7 +206,7 @@ def test_parts_out_of_order(storage: DirectoryStorage) -> None:
 
 
 def test_leftovers_are_swept_after_a_day(storage: DirectoryStorage, root: Path) -> None:
-    """What killed processes left half written is deleted when it is a day old; what is fresh stays."""
+    """Unfinished files of killed processes are deleted when they are a day old. Newer ones stay."""
     storage.put("db/a", b"", metadata={})
     temporary = root / ".walsyncd/temporary"
     long_ago = time.time() - LEFTOVER_SECONDS_MAX - 60
@@ -221,7 +221,7 @@ def test_leftovers_are_swept_after_a_day(storage: DirectoryStorage, root: Path) 
 
 
 def test_file_where_a_folder_must_be(storage: DirectoryStorage) -> None:
-    """S3 can hold ``app`` and ``app/x``, a file system can't: impossible to write, absent to read."""
+    """S3 can hold ``app`` and ``app/x``, but a file system can't. Writing is refused, and reading finds nothing."""
     storage.put("app", b"", metadata={})
     storage.put("dir/x", b"", metadata={})
     for key in ("app/x", "app/x/y", "dir"):
@@ -246,7 +246,7 @@ def test_file_where_a_folder_must_be(storage: DirectoryStorage) -> None:
 def test_write_that_fails(
     storage: DirectoryStorage, root: Path, monkeypatch: pytest.MonkeyPatch, code: int, kind: type[Exception]
 ) -> None:
-    """A write that the system refuses leaves no object and no temporary file, and says which class it is."""
+    """A write that the system refuses leaves no object and no temporary file, and the error has its class."""
 
     def refuse(descriptor: int) -> None:
         raise OSError(code, os.strerror(code))
@@ -288,7 +288,7 @@ def test_order_of_durable_steps(storage: DirectoryStorage, root: Path, monkeypat
 def test_a_condition_counts_at_the_moment_of_the_rename(
     storage: DirectoryStorage, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Another daemon that writes while this one's file becomes durable has won, and its object stays."""
+    """If another daemon writes while this one's file becomes durable, the other one wins, and its object stays."""
     other, fsync = DirectoryStorage(root), os.fsync
 
     def others_first(descriptor: int) -> None:
@@ -320,7 +320,7 @@ def test_changed_hidden_file(storage: DirectoryStorage, root: Path, body: bytes)
 
 
 def test_foreign_names_among_parts(storage: DirectoryStorage, root: Path) -> None:
-    """What has no name of a part, or is no file, is none."""
+    """An entry that is no file, or has no name of a part, is no part."""
     upload = storage.create_upload("db/base", metadata={})
     etag = storage.upload_part("db/base", upload, 1, b"x")
     folder = root / ".walsyncd/uploads" / upload
@@ -330,7 +330,7 @@ def test_foreign_names_among_parts(storage: DirectoryStorage, root: Path) -> Non
 
 
 def test_metadata_that_somebody_else_wrote(storage: DirectoryStorage, root: Path) -> None:
-    """It is ignored: the object's own bytes say what it is."""
+    """The metadata is ignored, and the object's own bytes count."""
     storage.put(KEY, b"x", metadata={"walsyncd-id": "chosen"})
     (kept,) = root.glob(".walsyncd/metadata/*")
     for body in (b"{}", b"[[[", b'{"etag": 1}', json.dumps({**json.loads(kept.read_text()), "metadata": 5}).encode()):
@@ -341,7 +341,7 @@ def test_metadata_that_somebody_else_wrote(storage: DirectoryStorage, root: Path
 
 
 def test_links_in_the_place_of_folders_and_objects(storage: DirectoryStorage, root: Path, tmp_path: Path) -> None:
-    """Nothing is read, written or deleted through them; the error names the path and says what to do."""
+    """Nothing is read, written or deleted through a link. The error names the path and says what to do."""
     outside = tmp_path / "outside"
     (outside / "gen").mkdir(parents=True)
     (outside / "gen/x").write_bytes(b"secret")
@@ -366,7 +366,7 @@ def test_links_in_the_place_of_folders_and_objects(storage: DirectoryStorage, ro
 
 
 def test_object_replaced_while_it_is_read(storage: DirectoryStorage) -> None:
-    """A reader sees one version whole: replacing is a rename."""
+    """A reader sees one version as a whole, because objects are replaced by rename."""
     storage.put("db/a", b"1" * (3 << 20), metadata={})
     blocks = storage.stream("db/a")
     first = next(blocks)

@@ -16,7 +16,7 @@ from walsyncd.errors import TransientError
 
 
 def test_a_lock_that_somebody_holds_is_waited_for_with_a_limit(tmp_path: Path) -> None:
-    """The error names the file; afterwards it is as before. Nobody but the daemon's user may open the file."""
+    """The error names the file, and leaves it as it was. Only the daemon's user may open the file."""
     storage = DirectoryStorage(tmp_path, lock_s_max=0.05)
     assert storage.put_if("app/owner.json", b"1", etag=None)
     lock = tmp_path / ".walsyncd" / "lock"
@@ -31,7 +31,7 @@ def test_a_lock_that_somebody_holds_is_waited_for_with_a_limit(tmp_path: Path) -
 
 
 def test_threads_of_one_process_wait_for_each_other_without_polling(tmp_path: Path) -> None:
-    """The one that waits goes on when the other one is done, although its next poll would be in an hour."""
+    """The waiting thread continues when the other one is done, although its next poll would be in an hour."""
     lock, order = FolderLock(tmp_path / "lock", poll_s=3600.0), []
 
     def open_file() -> int:
@@ -51,7 +51,7 @@ def test_threads_of_one_process_wait_for_each_other_without_polling(tmp_path: Pa
 
 
 def test_a_thread_waits_with_a_limit_too(tmp_path: Path) -> None:
-    """The error is that of a process that does not release the lock, for which the other thread waits."""
+    """The error is the same as for a process that does not release the lock."""
     lock = FolderLock(tmp_path / "lock", wait_s_max=0.05)
 
     def open_file() -> int:

@@ -1,4 +1,4 @@
-"""Files below a folder: there whole or not at all, and reached through no link."""
+"""Tests of files below a folder: they are whole or missing, and no link is followed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from walsyncd.adapters.storage.folder_tree import FolderTree, copy_whole
 
 @pytest.fixture(params=["as root", "as anybody else"])
 def tree(tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> FolderTree:
-    """What root creates is reached by other system calls, because it has an heir."""
+    """Return a tree. What root creates takes other system calls, because it gets another owner."""
     monkeypatch.setattr(os, "geteuid", {"as root": lambda: 0, "as anybody else": lambda: 12345}[request.param])
     return FolderTree(tmp_path / "root")
 
@@ -31,7 +31,7 @@ def _write(body: bytes, file: BinaryIO) -> None:
 
 
 def test_write_and_publish(tree: FolderTree, tmp_path: Path) -> None:
-    """A temporary file becomes the target, whose folders are created, and replaces what was there."""
+    """A temporary file replaces the target, whose folders are created."""
     target = tmp_path / "root/a/b/c"
     for body in (b"first", b"second"):
         tree.publish(tree.write("tmp", partial(_write, body)), "a/b/c")
@@ -46,7 +46,7 @@ def test_in_the_root_itself(tree: FolderTree, tmp_path: Path) -> None:
 
 
 def test_write_that_fails_leaves_nothing(tree: FolderTree, tmp_path: Path) -> None:
-    """What could not be written whole is removed."""
+    """A file that could not be written whole is removed."""
 
     def fill(file: BinaryIO) -> None:
         file.write(b"half")
@@ -58,7 +58,7 @@ def test_write_that_fails_leaves_nothing(tree: FolderTree, tmp_path: Path) -> No
 
 
 def test_publish_that_fails_leaves_nothing(tree: FolderTree, tmp_path: Path) -> None:
-    """A target that can't be: the temporary file is removed, and what is in the way stays."""
+    """If the target is impossible, the temporary file is removed, and what blocks it stays."""
     tree.publish(tree.write("tmp", partial(_write, b"other")), "file")
     with pytest.raises(NotADirectoryError):
         tree.publish(tree.write("tmp", partial(_write, b"x")), "file/x")
@@ -69,7 +69,7 @@ def test_publish_that_fails_leaves_nothing(tree: FolderTree, tmp_path: Path) -> 
 def test_publish_makes_a_folder_that_vanished(
     tree: FolderTree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A folder that another removes between its creation and the rename is created again."""
+    """If another process removes a folder between its creation and the rename, it is created again."""
     rename = os.rename
     left = [3]
 
@@ -86,7 +86,7 @@ def test_publish_makes_a_folder_that_vanished(
 
 
 def test_put_in_one_step(tree: FolderTree, tmp_path: Path) -> None:
-    """A file is there whole, in folders that are created, and takes the place of another one."""
+    """A file appears whole, in folders that are created, and may replace another one."""
     target = tmp_path / "root/a/b/c"
     for body in (b"first", b"", b"x" * 3_000_000):
         status = tree.put("tmp", body, "a/b/c")
@@ -102,7 +102,7 @@ def test_put_in_one_step(tree: FolderTree, tmp_path: Path) -> None:
 
 
 def test_put_that_may_not_replace_changes_nothing(tree: FolderTree, tmp_path: Path) -> None:
-    """Who says so is told the folder and the name."""
+    """The error has the folder and the name."""
     asked = []
 
     @contextmanager
@@ -118,7 +118,7 @@ def test_put_that_may_not_replace_changes_nothing(tree: FolderTree, tmp_path: Pa
 
 
 def test_put_makes_a_folder_that_vanished(tree: FolderTree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A folder that another removes between its creation and the rename is created again, some times."""
+    """If another process removes a folder between its creation and the rename, it is created again, up to a limit."""
     rename, left = os.rename, [3]
 
     def late_rename(old: str, new: str, **folders: Any) -> None:
@@ -149,7 +149,7 @@ def test_copy_whole(tmp_path: Path) -> None:
 
 
 def test_no_link_is_followed(tree: FolderTree, tmp_path: Path) -> None:
-    """Not as a file, not as its folder, and not in the middle of the way; what it leads to stays as it is."""
+    """A link is followed neither as the file, nor as its folder, nor on the way. What it leads to stays as it is."""
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "file").write_bytes(b"secret")
@@ -184,7 +184,7 @@ def test_what_is_no_file_is_not_opened(tree: FolderTree, tmp_path: Path, monkeyp
     os.mkfifo(tmp_path / "root/a/fifo")
     (tmp_path / "root/a/zero").symlink_to("/dev/zero")
     with socket.socket(socket.AF_UNIX) as listener:
-        monkeypatch.chdir(tmp_path / "root/a")  # a socket's path has 108 bytes at most
+        monkeypatch.chdir(tmp_path / "root/a")  # the path of a socket has at most 108 bytes
         listener.bind("socket")
         for name in ("fifo", "zero", "socket"):
             with pytest.raises(OSError) as caught, tree.open(f"a/{name}"):  # noqa: PT011
@@ -195,7 +195,7 @@ def test_what_is_no_file_is_not_opened(tree: FolderTree, tmp_path: Path, monkeyp
 @pytest.mark.root
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
 def test_what_root_makes_belongs_to_the_folders_owner(tmp_path: Path) -> None:
-    """An administrator's command does not lock the daemon's user out of its storage."""
+    """So an administrator's command does not lock the daemon's user out of its storage."""
     root = tmp_path / "root"
     root.mkdir()
     os.chown(root, 65534, 65534)
@@ -211,7 +211,7 @@ def test_what_root_makes_belongs_to_the_folders_owner(tmp_path: Path) -> None:
 @pytest.mark.root
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
 def test_what_root_makes_below_its_own_folder_of_another_group_is_that_groups(tmp_path: Path) -> None:
-    """And what it makes in a folder that everybody may write to stays its own."""
+    """Files in a folder that everybody may write to stay root's."""
     (root := tmp_path / "root").mkdir()
     os.chown(root, 0, 65534)
     FolderTree(root).put("tmp", b"x", "a/b/c")

@@ -1,4 +1,4 @@
-"""One contract for every storage: a folder, moto, SeaweedFS and rclone's S3 server."""
+"""Tests of what every storage must do: a folder, moto, SeaweedFS and rclone's S3 server."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from walsyncd.adapters.storage.probe import probe
 from walsyncd.adapters.storage.s3.s3_storage import S3Storage
 from walsyncd.errors import CorruptError, ImpossibleError, MissingError, WalsyncdError
 
-PART_SIZE = 5 * 1024 * 1024  # what every store takes
+PART_SIZE = 5 * 1024 * 1024  # what every store accepts
 PREFIX = "hosts/web-1"
 STORES = ("directory", "moto", "seaweedfs", "rclone")
 
 
 @pytest.fixture(params=STORES)
 def store(request: pytest.FixtureRequest) -> Store | None:
-    """The running store, None for a folder."""
+    """Return the running store, or None for a folder."""
     name: str = request.param
     return None if name == "directory" else request.getfixturevalue(name)
 
 
 @pytest.fixture
 def storage(store: Store | None, tmp_path: Path) -> Iterator[Storage]:
-    """An empty storage; a bucket's is below a prefix, with something else beside it."""
+    """Return an empty storage. In a bucket it has a prefix, with something else beside it."""
     if store is None:
         yield DirectoryStorage(tmp_path / "replica")
         return
@@ -44,24 +44,24 @@ def storage(store: Store | None, tmp_path: Path) -> Iterator[Storage]:
 
 
 def need(store: Store | None, ability: str) -> None:
-    """Skip the test where the store is known not to do this; a folder does everything."""
+    """Skip the test if the store is known not to do this. A folder does everything."""
     if store is not None and ability in store.lacks:
         pytest.skip(f"{store.name} lacks: {ability}")
 
 
 def put(storage: Storage, *keys: str) -> None:
-    """Small objects."""
+    """Put small objects."""
     for key in keys:
         storage.put(key, key.encode(), metadata={})
 
 
 def keys(storage: Storage, prefix: str, *, start_after: str = "") -> list[str]:
-    """What LIST answers."""
+    """Return the keys that LIST gives."""
     return [info.key for info in storage.list(prefix, start_after=start_after)]
 
 
 def test_put_and_get(storage: Storage) -> None:
-    """An object comes back whole, in part and as a stream, byte for byte."""
+    """An object is read back whole, in part and as a stream, byte for byte."""
     body = bytes(range(256)) * 9000
     assert storage.put("db/gen/wal/1", body, metadata={})
     assert storage.get("db/gen/wal/1") == body
@@ -184,7 +184,7 @@ def test_put_if(storage: Storage) -> None:
 
 
 def test_put_if_has_one_winner(storage: Storage, store: Store | None) -> None:
-    """Of eight who claim an absent key at once, one gets it."""
+    """If eight clients claim an absent key at once, one gets it."""
     need(store, "conditions")
     won: list[int] = []
     lost: list[str] = []
@@ -206,13 +206,13 @@ def test_put_if_has_one_winner(storage: Storage, store: Store | None) -> None:
 
 
 def test_where_no_upload_ever_was_none_is_open(storage: Storage) -> None:
-    """Some stores call that an error."""
+    """Some stores call this an error."""
     assert storage.list_uploads("") == []
     assert storage.list_uploads("db/") == []
 
 
 def test_multipart(storage: Storage, store: Store | None) -> None:
-    """An upload in parts is invisible until it is completed, then whole, with its token."""
+    """An upload in parts is invisible until it is completed. Then it is there whole, with its token."""
     bodies = [b"1" * PART_SIZE, b"2" * PART_SIZE, b"the rest"]
     upload = storage.create_upload("db/base.zst", metadata={"walsyncd-id": "token"})
     etags = [storage.upload_part("db/base.zst", upload, n, body) for n, body in enumerate(bodies, start=1)]
@@ -263,7 +263,7 @@ def test_complete_with_a_wrong_part(storage: Storage, store: Store | None) -> No
 
 
 def test_unknown_upload(storage: Storage, store: Store | None) -> None:
-    """After an abort the upload is missing; to abort it again is fine."""
+    """After an abort the upload is unknown. Aborting it again is fine."""
     put(storage, "there")
     upload = storage.create_upload("db/base.zst", metadata={})
     etag = storage.upload_part("db/base.zst", upload, 1, b"part")
@@ -293,13 +293,13 @@ def test_uploads_by_prefix(storage: Storage) -> None:
 
 
 def test_key_that_is_too_long(storage: Storage, store: Store | None) -> None:
-    """What is too long for the store is impossible, once and for all."""
+    """A key that is too long for the store is refused for good."""
     need(store, "long keys")
     with pytest.raises(ImpossibleError, match="xxxx"):
         storage.put("x" * 1100, b"", metadata={})
 
 
 def test_probe(storage: Storage) -> None:
-    """The check of a working storage has nothing to say and leaves nothing."""
+    """The check of a working storage reports nothing and leaves nothing."""
     assert probe(storage) == []
     assert keys(storage, "") == []

@@ -1,4 +1,4 @@
-"""From a url to a storage."""
+"""Tests of how a url becomes a storage."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from walsyncd.errors import UsageError
     ],
 )
 def test_url(url: str, kind: type, canonical: str) -> None:
-    """The scheme chooses; the storage says its url without a trailing slash."""
+    """The scheme chooses the backend. The storage's own url has no trailing slash."""
     storage = open_storage(url, {"region": "eu-central-1"})
     assert type(storage) is kind
     assert storage.url == canonical
@@ -33,6 +33,6 @@ def test_url(url: str, kind: type, canonical: str) -> None:
     "url", ["", "bucket", "gs://bucket", "S3:/bucket", "s3://", "s3:///key", "file://srv/replica", "/srv/replica"]
 )
 def test_url_that_is_none(url: str) -> None:
-    """Anything else is a usage error that shows a url as it should be."""
+    """Anything else is a usage error that shows a correct url."""
     with pytest.raises(UsageError, match=r"s3://bucket|file:///"):
         open_storage(url, {})

@@ -1,4 +1,4 @@
-"""Paced reads: all that is read takes its time, and every request can be the last."""
+"""Tests of paced reads: all reading takes its time, and can be stopped at every request."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from walsyncd.adapters.storage.paced_reads import PacedReads
 
 
 class EndError(Exception):
-    """Whoever reads is to stop."""
+    """Reading must stop."""
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def inner(tmp_path: Path) -> DirectoryStorage:
 
 
 def test_bytes_take_their_time(inner: DirectoryStorage) -> None:
-    """Two reads take the time of both, also if they come together."""
+    """Two reads take the time of both, also if they run at once."""
     waits: list[float] = []
     storage = PacedReads(inner, 100.0, waits.append, lambda: 5.0)
     assert len(storage.get("a/one", length=300)) == 300
@@ -31,7 +31,7 @@ def test_bytes_take_their_time(inner: DirectoryStorage) -> None:
 
 
 def test_what_is_asked_is_answered(inner: DirectoryStorage) -> None:
-    """The storage is the same, only slower."""
+    """The storage answers the same, only more slowly."""
     storage = PacedReads(inner, 1e9, lambda _seconds: None)
     found = storage.head("a/one")
     assert (storage.url, storage.folders(""), found and found.size) == (inner.url, ["a"], 1000)
@@ -39,7 +39,7 @@ def test_what_is_asked_is_answered(inner: DirectoryStorage) -> None:
 
 
 def test_any_request_can_be_the_last(inner: DirectoryStorage) -> None:
-    """What ``pause`` raises ends whatever is read."""
+    """An exception from ``pause`` ends any read."""
 
     def end(_seconds: float) -> None:
         raise EndError

@@ -1,4 +1,4 @@
-"""What the check of a storage says when it does not work, and what to do then."""
+"""Tests of what the check of a storage says when it fails, and which remedy it gives."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ THERE = Answer(headers={"ETag": '"e"', "Last-Modified": "Sun, 22 Nov 2026 10:00:
 
 @pytest.fixture
 def script() -> Iterator[ScriptedStore]:
-    """A store that says what the test wants."""
+    """Return a store that answers as the test wants."""
     with run_scripted_store() as store:
         yield store
 
@@ -35,7 +35,7 @@ def _probe(script: ScriptedStore, *answers: Answer) -> Mapping[str, Remark]:
 
 
 def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
-    """A storage that can't be written says so and nothing more."""
+    """The check reports that the storage can't be written, and nothing more."""
     (tmp_path / "file").touch()
     (said,) = probe(DirectoryStorage(tmp_path / "file" / "replica"))
     assert said.step == "write"
@@ -57,7 +57,7 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     ],
 )
 def test_a_refused_write_has_its_remedy(script: ScriptedStore, answer: Answer, text: str, hint: str) -> None:
-    """Nothing else is tried; what the store said and what to change about it are in the line."""
+    """Nothing else is tried. The line has the store's answer, and what to change."""
     said = _probe(script, answer)
     assert list(said) == ["write"]
     assert text in said["write"].text
@@ -66,7 +66,7 @@ def test_a_refused_write_has_its_remedy(script: ScriptedStore, answer: Answer, t
 
 
 def test_each_permission_that_is_missing_is_named(script: ScriptedStore) -> None:
-    """Credentials that may only write: each permission that they lack has its own finding."""
+    """With credentials that may only write, each missing permission has its own finding."""
     said = _probe(script, Answer(), Answer(403), DENIED, DENIED, DENIED)
     assert list(said) == ["read", "list", "upload", "delete"]
     assert "s3:ListBucket" in said["list"].hint
@@ -95,7 +95,7 @@ def test_nothing_is_believed(script: ScriptedStore) -> None:
 
 @pytest.mark.parametrize(("ahead_s", "words"), [(-3600, "3600 s behind"), (600, "600 s ahead of")])
 def test_a_clock_that_is_off(script: ScriptedStore, ahead_s: int, words: str) -> None:
-    """The store's Date tells, before it refuses anything."""
+    """The store's Date reveals it before the store refuses anything."""
     now_s = 1_795_341_600.0
     date = formatdate(now_s - ahead_s, usegmt=True)
     script.will_say(Answer(403, headers={"Date": date}))
@@ -107,13 +107,13 @@ def test_a_clock_that_is_off(script: ScriptedStore, ahead_s: int, words: str) ->
 
 
 def test_a_clock_that_is_right(script: ScriptedStore) -> None:
-    """A few seconds are nothing to speak of."""
+    """A difference of a few seconds is not reported."""
     date = formatdate(time.time() - 5, usegmt=True)
     assert list(_probe(script, Answer(403, headers={"Date": date}))) == ["write"]
 
 
 def test_another_region_is_a_note(script: ScriptedStore) -> None:
-    """It works, since the store says where the bucket is; with that in the configuration it is one request less."""
+    """It works, since the store names the region. With that region in the configuration there is one request less."""
     moved = Answer(301, refusal(301, "PermanentRedirect").body, {"x-amz-bucket-region": "eu-west-3"})
     said = _probe(script, moved, DENIED)
     assert not said["region"].is_problem
@@ -122,6 +122,6 @@ def test_another_region_is_a_note(script: ScriptedStore) -> None:
 
 
 def test_where_nothing_is_ever_deleted_the_check_does_not_try(tmp_path: Path) -> None:
-    """Write-only keys are in order there; the object of the check stays for the lifecycle rule."""
+    """Write-only keys are fine there. The object of the check stays until the lifecycle rule deletes it."""
     assert probe(DirectoryStorage(tmp_path / "replica"), deletes=False) == []
     assert len(list((tmp_path / "replica").glob(".walsyncd-check-*"))) == 1

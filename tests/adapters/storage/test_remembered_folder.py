@@ -1,4 +1,4 @@
-"""A folder that was there once and is gone is away, not empty."""
+"""Tests that a storage folder that existed once and is missing now counts as unreachable, not as empty."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def _folder(tmp_path: Path, memory: Path | None = None) -> RememberedFolder:
 
 
 def test_a_new_folder_may_be_missing(tmp_path: Path) -> None:
-    """Before anything was ever written there nothing is remembered."""
+    """Before anything was written there, nothing is remembered."""
     folder = _folder(tmp_path, tmp_path / "state" / "folders")
     folder.require()
     (tmp_path / "replica").mkdir()
@@ -29,7 +29,7 @@ def test_a_new_folder_may_be_missing(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_was_seen_must_stay(tmp_path: Path) -> None:
-    """A mount point without its disk is an empty folder: the message says what to do."""
+    """A mount point without its disk is an empty folder. The message says what to do."""
     folder = _folder(tmp_path)
     (tmp_path / "replica/.walsyncd").mkdir(parents=True)
     folder.require()
@@ -41,7 +41,7 @@ def test_a_folder_that_was_seen_must_stay(tmp_path: Path) -> None:
 
 
 def test_the_next_run_remembers(tmp_path: Path) -> None:
-    """Each folder by its path, however odd; another folder is a new one."""
+    """Each folder is remembered by its path, however odd that is. Another folder is a new one."""
     memory = tmp_path / "folders"
     for name in ("a", "b\nc", "a"):
         mark = tmp_path / name / ".walsyncd"
@@ -56,7 +56,7 @@ def test_the_next_run_remembers(tmp_path: Path) -> None:
 
 
 def test_nothing_is_read_from_nor_made_in_a_folder_that_is_away(tmp_path: Path) -> None:
-    """Each operation of the storage says so; back again, all is as it was."""
+    """Each operation of the storage reports it. When the folder is back, all is as it was."""
     root, elsewhere = tmp_path / "replica", tmp_path / "elsewhere"
     storage = DirectoryStorage(root, tmp_path / "folders")
     storage.put("db/a", b"a", metadata={})
@@ -87,7 +87,10 @@ def test_nothing_is_read_from_nor_made_in_a_folder_that_is_away(tmp_path: Path) 
 
 @pytest.mark.parametrize("call", ["stat", "fstat"])
 def test_status_of_a_folder_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
-    """The status of a network folder can fail at each step. Then the folder is away, and no descriptor stays open."""
+    """The status of a network folder can fail at each step.
+
+    Then the folder counts as away, and no descriptor stays open.
+    """
     storage = DirectoryStorage(tmp_path / "replica")
     storage.put("app/seen", b"", metadata={})
     real, left = getattr(os, call), 0

@@ -1,4 +1,4 @@
-"""Blocks that are freed are used again."""
+"""Tests that freed blocks of memory are used again."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ print(faults)
 
 
 def faults(*settings: str) -> int:
-    """Page faults of a process that takes and frees some blocks several times."""
+    """Return the page faults of a process that takes and frees some blocks several times."""
     done = subprocess.run([sys.executable, "-c", PROGRAM, *settings], capture_output=True, text=True, check=True)
     return int(done.stdout)
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries have no such setting")
 def test_a_freed_block_is_not_mapped_anew() -> None:
-    """The kernel clears its pages once, not every time."""
+    """The kernel clears the block's pages once, and not every time."""
     assert faults("reuse") < faults() / (ROUNDS / 4)

@@ -1,4 +1,4 @@
-"""Children and signals, as one stream of events."""
+"""Tests of children and signals as one stream of events."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def script(code: str) -> list[str]:
 
 
 def test_a_child_that_ends_is_told_with_its_code() -> None:
-    """The number of a signal that ended it is counted from 128, as shells do."""
+    """For a child that a signal ended, the code is 128 plus the signal's number, as in shells."""
     with ChildProcesses() as children:
         pid = children.start(script("raise SystemExit(7)"))
         assert children.wait(WAIT_S_MAX) == Exited(pid, 7)
@@ -27,7 +27,7 @@ def test_a_child_that_ends_is_told_with_its_code() -> None:
 
 
 def test_a_signal_is_an_event_and_interrupts_nothing() -> None:
-    """Who sent it matters: the terminal's go to the children too."""
+    """The sender is reported, because the terminal's signals reach the children too."""
     with ChildProcesses() as children:
         signal.raise_signal(signal.SIGTERM)
         assert children.wait(WAIT_S_MAX) == Signalled(signal.SIGTERM, from_terminal=False)
@@ -36,7 +36,7 @@ def test_a_signal_is_an_event_and_interrupts_nothing() -> None:
 
 
 def test_children_have_the_signals_that_we_had() -> None:
-    """What is blocked here would stay blocked there, and Python ignores SIGPIPE."""
+    """A signal that is blocked here would stay blocked in the child, and Python ignores SIGPIPE."""
     told = "import signal, sys; sys.exit(bool(signal.pthread_sigmask(signal.SIG_BLOCK, [])))"
     with ChildProcesses() as children:
         pid = children.start(script(told))
@@ -46,7 +46,7 @@ def test_children_have_the_signals_that_we_had() -> None:
 
 
 def test_one_in_the_background_reads_nothing_and_has_a_group_of_its_own() -> None:
-    """The terminal's Ctrl-C does not reach it."""
+    """The terminal's Ctrl-C does not reach such a child."""
     told = "import os, sys; sys.exit(0 if os.getpgid(0) == os.getpid() and not sys.stdin.read() else 1)"
     with ChildProcesses() as children:
         pid = children.start(script(told), in_background=True)
@@ -54,7 +54,7 @@ def test_one_in_the_background_reads_nothing_and_has_a_group_of_its_own() -> Non
 
 
 def test_the_signals_are_given_back() -> None:
-    """The mask is what it was."""
+    """The signal mask is what it was before."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [])
     with ChildProcesses():
         assert signal.SIGTERM in signal.pthread_sigmask(signal.SIG_BLOCK, [])
@@ -62,6 +62,6 @@ def test_the_signals_are_given_back() -> None:
 
 
 def test_a_program_that_is_not_there_is_an_error() -> None:
-    """Said by the start itself."""
+    """The start itself raises the error."""
     with ChildProcesses() as children, pytest.raises(FileNotFoundError):
         children.start(["/no/such/program"])

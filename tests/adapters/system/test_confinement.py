@@ -1,4 +1,4 @@
-"""A confined process writes below its folders and nowhere else; it reads everywhere."""
+"""Tests that a confined process writes only below its folders, and reads everywhere."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ thread.join()
 
 
 def test_confined_process_writes_below_its_folders_only(tmp_path: Path) -> None:
-    """Also in a thread that it starts afterwards, and also into what it makes there."""
+    """This also holds for a thread that it starts later. It may write to what it makes in its folders."""
     if ctypes.CDLL(None, use_errno=True).syscall(444, None, ctypes.c_size_t(0), 1) < 1:
         pytest.skip("this kernel has no Landlock")
     inside, outside = tmp_path / "inside", tmp_path / "outside"

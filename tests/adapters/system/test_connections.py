@@ -1,4 +1,4 @@
-"""Clients that are served side by side, whatever any of them does."""
+"""Tests of clients that are served side by side, whatever any of them does."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ WAIT_S_MAX = 60.0
 
 
 def receive(held: bytearray) -> bytes | None:
-    """A request is a line; one that begins with ``!`` is refused."""
+    """Read a request, which is a line. One that begins with ``!`` is refused."""
     if held[:1] == b"!":
         raise RejectedError(b"refused\n")
     return bytes(held) if held.endswith(b"\n") else None
@@ -64,14 +64,14 @@ def ask(address: tuple[str, int], request: bytes) -> bytes:
 
 
 def test_an_answer_comes_whole_whatever_its_size() -> None:
-    """32 MiB, which no socket takes at once."""
+    """The answer has 32 MiB, which no socket takes at once."""
     answer = bytes(32 << 20)
     with serving(lambda _request: answer) as address:
         assert ask(address, b"all\n") == answer
 
 
 def test_silent_and_slow_clients_hold_up_nobody() -> None:
-    """One says nothing, one sends a byte, one never takes its answer: the next client is answered."""
+    """One client sends nothing, one sends a byte, and one never reads its answer. The next client is answered."""
     with (
         serving(lambda request: request * 10_000_000 if request == b"much\n" else request) as address,
         connect(address),
@@ -107,7 +107,7 @@ def test_quick_answers_do_not_wait_for_slow_ones() -> None:
 
 
 def test_a_request_has_a_deadline_and_so_has_the_taking_of_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The connection is closed; a byte now and then does not extend the first."""
+    """The connection is closed. A byte now and then does not extend the request's deadline."""
     closed, close = threading.Semaphore(0), ConnectionServer._close
 
     def noted(server: ConnectionServer, client: connections._Client) -> None:
@@ -121,12 +121,12 @@ def test_a_request_has_a_deadline_and_so_has_the_taking_of_an_answer(monkeypatch
         assert closed.acquire(timeout=WAIT_S_MAX)
         with connect(address) as greedy:
             greedy.sendall(b"much\n")
-            assert closed.acquire(timeout=WAIT_S_MAX)  # the deadline passes while nothing is taken
+            assert closed.acquire(timeout=WAIT_S_MAX)  # the deadline passes while nothing is read
             assert len(read_all(greedy)) < 50_000_000
 
 
 def test_more_clients_than_are_served_cost_the_oldest_silent_one() -> None:
-    """Whoever asks at once is answered, however many connections are open."""
+    """A client that asks at once is answered, however many connections are open."""
     served = serving(limits=ConnectionLimits(clients_max=3))
     with served as address, connect(address) as oldest, connect(address) as second, connect(address) as third:
         assert ask(address, b"hello\n") == b"hello\n"
@@ -148,13 +148,13 @@ def test_what_clients_send_together_has_a_limit() -> None:
 
 
 def test_what_is_no_request_is_told_so() -> None:
-    """With what ``receive`` says, although more was sent."""
+    """The answer is what ``receive`` says, although more was sent."""
     with serving() as address:
         assert ask(address, b"!" + bytes(10_000)) == b"refused\n"
 
 
 def test_a_fault_costs_the_connection_and_no_thread() -> None:
-    """In the quick thread and in a slow one."""
+    """This holds in the quick thread and in a slow one."""
 
     def fail() -> bytes:
         raise ValueError("too late")

@@ -1,4 +1,4 @@
-"""The daemon's side of the control socket: every request has an answer."""
+"""Tests of the daemon's side of the control socket: every request has an answer."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def say(path: Path, request: bytes) -> bytes:
 
 @pytest.mark.parametrize("document", [b"[]", b"5", b"{", b"[" * 200_000, b"\xff", b"1" * 100_000])
 def test_every_document_has_an_answer(tmp_path: Path, document: bytes) -> None:
-    """What is not JSON, and JSON that is no object, are errors in words."""
+    """A request that is not JSON, and JSON that is no object, get an error in words."""
     path = socket_path(tmp_path)
     with serving(path):
         answer = parse_message(say(path, HEADER.pack(b"WSY1", len(document)) + document + b"\n"))
@@ -32,14 +32,14 @@ def test_every_document_has_an_answer(tmp_path: Path, document: bytes) -> None:
 
 
 def test_a_request_has_a_greatest_length(tmp_path: Path) -> None:
-    """It is refused by its header, before the rest has come."""
+    """Its header is enough to refuse it before the rest has arrived."""
     path = socket_path(tmp_path)
     with serving(path):
         assert b"are allowed" in say(path, HEADER.pack(b"WSY1", 2**32 - 1))
 
 
 def test_what_is_no_message_is_told_so(tmp_path: Path) -> None:
-    """In the first answer, and the server continues."""
+    """The first answer says so, and the server continues."""
     path = socket_path(tmp_path)
     with serving(path):
         assert b"does not begin like a message" in say(path, b"not a message\n")
@@ -47,7 +47,7 @@ def test_what_is_no_message_is_told_so(tmp_path: Path) -> None:
 
 
 def test_an_older_command_is_told_in_its_own_form(tmp_path: Path) -> None:
-    """One JSON object on a line, with the way out."""
+    """The answer is one JSON object on a line, and says what to do."""
     path = socket_path(tmp_path)
     with serving(path):
         answer = json.loads(say(path, b'{"op": "status"}\n'))

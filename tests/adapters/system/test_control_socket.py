@@ -1,4 +1,4 @@
-"""The control socket: one question, one answer."""
+"""Tests of the control socket: one question, one answer."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def serving(path: Path, answer: Callable[[object], Answer] = answer_to) -> Itera
 
 @contextmanager
 def listening(path: Path, answer: bytes) -> Iterator[None]:
-    """Somebody who reads a line, as daemons did before there were frames, and says this."""
+    """Start a server that reads a line and answers this, as daemons did before there were frames."""
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(path))
         listener.listen()
@@ -79,7 +79,7 @@ def test_nobody_listening_is_an_answer_of_its_own(tmp_path: Path) -> None:
 
 
 def test_a_refusal_comes_with_its_way_out(tmp_path: Path) -> None:
-    """Errors of the daemon reach the client as data; a client that goes away harms nobody."""
+    """Errors of the daemon reach the client as data. A client that goes away harms nobody."""
     path = socket_path(tmp_path)
     with serving(path):
         assert ask(path, {"op": "fail"}, timeout_s=10) == {"error": "no such thing", "hint": "try another"}
@@ -93,14 +93,14 @@ def test_a_refusal_comes_with_its_way_out(tmp_path: Path) -> None:
     [b'{"error": "request is not JSON"}\n', b"WSY9\0\0\0\2{}\n", format_message([]), HEADER.pack(b"WSY1", 2**32 - 1)],
 )
 def test_a_daemon_of_another_version_is_told_apart_from_none(tmp_path: Path, answer: bytes) -> None:
-    """An older one answers with a line; a newer one may answer with anything."""
+    """An older daemon answers with a line, and a newer one may answer with anything."""
     path = socket_path(tmp_path)
     with listening(path, answer), pytest.raises(NewerFormatError, match="of one version"):
         ask(path, {"op": "status"}, timeout_s=10)
 
 
 def test_a_daemon_that_does_not_answer_is_told_apart_from_none(tmp_path: Path) -> None:
-    """The command waits for so long and no longer."""
+    """The command waits up to its limit."""
     path = socket_path(tmp_path)
     go_on = threading.Event()
 
@@ -115,14 +115,14 @@ def test_a_daemon_that_does_not_answer_is_told_apart_from_none(tmp_path: Path) -
 
 
 def test_only_the_owner_and_the_group_may_talk(tmp_path: Path) -> None:
-    """Mode 0660."""
+    """The socket has mode 0660."""
     path = socket_path(tmp_path)
     with serving(path):
         assert stat.S_IMODE(path.stat().st_mode) == 0o660
 
 
 def test_a_deep_folder_is_no_obstacle(tmp_path: Path) -> None:
-    """A Unix socket's address has 107 bytes; a state directory may have more."""
+    """A Unix socket's address may have 107 bytes, and a state directory more."""
     folder = tmp_path / ("x" * 120)
     folder.mkdir()
     with serving(socket_path(folder)):
@@ -130,7 +130,7 @@ def test_a_deep_folder_is_no_obstacle(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_is_not_there_is_refused_with_the_reason(tmp_path: Path) -> None:
-    """For the daemon an error, for a client nobody listening."""
+    """The daemon reports an error. For a client it means that no daemon is running."""
     with pytest.raises(TransientError, match=r"listen on .*No such file"):
         ControlServer(tmp_path / "absent" / "control.sock", answer_to)
     assert ask(tmp_path / "absent" / "control.sock", {}, timeout_s=1) is None

@@ -1,4 +1,4 @@
-"""Tests of adapters/system/exporter.py: where metrics are shown, and what is said when they can't be."""
+"""Tests of adapters/system/exporter.py: where metrics are published, and the errors if that fails."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ walsyncd_gaps_total 3.0
 
 
 def test_a_file_for_node_exporter_is_written_whole(tmp_path: Path) -> None:
-    """At once, then a few times a minute; it does not change before it is whole."""
+    """It is written at once, and then a few times a minute. Readers never see it half written."""
     file = tmp_path / "walsyncd.prom"
     exporter = Exporter(lambda: METRICS)
     assert exporter.due_s() is None
@@ -42,7 +42,7 @@ def test_a_file_for_node_exporter_is_written_whole(tmp_path: Path) -> None:
 
 
 def test_a_file_that_cant_be_written_is_an_error_with_a_way_out(tmp_path: Path) -> None:
-    """And it is not tried again before its time."""
+    """It is not tried again before its time."""
     exporter = Exporter(lambda: METRICS)
     exporter.settle(listen=None, textfile=tmp_path / "absent" / "walsyncd.prom")
     with pytest.raises(UsageError, match=r"write metrics to .*/absent/walsyncd.prom: .* \(hint: .*ReadWritePaths="):
@@ -51,7 +51,7 @@ def test_a_file_that_cant_be_written_is_an_error_with_a_way_out(tmp_path: Path) 
 
 
 def test_an_address_that_is_taken_is_refused_and_nothing_changes() -> None:
-    """With its reason, and the way out; who listened continues."""
+    """The error has the reason and what to do. The earlier address is still served."""
     first, second = (f"{LOOPBACK}:{port}" for port in free_ports(2))
     one, other = Exporter(lambda: METRICS), Exporter(lambda: METRICS)
     one.settle(listen=first, textfile=None)
@@ -66,7 +66,7 @@ def test_an_address_that_is_taken_is_refused_and_nothing_changes() -> None:
 
 
 def test_who_shows_no_metrics_does_not_load_their_library() -> None:
-    """A daemon without them is as small as it can be."""
+    """A daemon without metrics needs as little memory as possible."""
     script = "import sys, walsyncd.engine.daemon.daemon; print([name for name in sys.modules if 'prometheus' in name])"
     loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert loaded.stdout.strip() == "[]"

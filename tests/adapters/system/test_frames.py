@@ -1,4 +1,4 @@
-"""Messages of the control socket."""
+"""Tests of the messages of the control socket."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ JSON = st.recursive(
 
 @given(JSON)
 def test_parsing_is_the_inverse_of_formatting(document: object) -> None:
-    """Whatever JSON can say."""
+    """This holds for all that JSON can express."""
     assert parse_message(format_message(document)) == document
 
 
 def test_the_length_is_known_from_the_header_on() -> None:
-    """However many bytes have come."""
+    """The number of bytes that have arrived makes no difference."""
     message = format_message({"op": "status"})
     for end in range(len(message) + 1):
         assert message_size(message[:end], size_max=100) == (len(message) if end >= HEADER.size else None)
@@ -29,19 +29,19 @@ def test_the_length_is_known_from_the_header_on() -> None:
 
 @pytest.mark.parametrize("held", [b"{", b"WSY2", b"GET / HTTP/1.1", b"\0", b"WSX1\0\0\0\1"])
 def test_other_bytes_are_no_message(held: bytes) -> None:
-    """They are refused as soon as the first one that differs is there."""
+    """The first wrong byte is enough to refuse them."""
     with pytest.raises(NoMessageError, match="does not begin"):
         message_size(held, size_max=100)
 
 
 def test_a_message_has_a_greatest_length() -> None:
-    """Before a byte of the document is read."""
+    """A message that is too long is refused before a byte of the document is read."""
     with pytest.raises(NoMessageError, match="has 4294967295 bytes, 100 are allowed"):
         message_size(HEADER.pack(b"WSY1", 2**32 - 1), size_max=100)
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"\xff\xfe", b"[" * 100_000, b"1" * 10_000])
 def test_a_document_that_is_not_json_is_no_message(body: bytes) -> None:
-    """Deep nesting and numbers of ten thousand digits included."""
+    """Deep nesting and numbers of ten thousand digits are refused, too."""
     with pytest.raises(NoMessageError, match="is not JSON"):
         parse_message(HEADER.pack(b"WSY1", len(body)) + body + b"\n")

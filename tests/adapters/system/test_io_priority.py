@@ -19,7 +19,7 @@ def current_class() -> int:
 
 @pytest.mark.skipif(platform.machine() not in IOPRIO_GET, reason="the number of the system call is not known")
 def test_the_thread_that_asks_is_idle() -> None:
-    """And no other one."""
+    """No other thread is."""
     seen: list[int] = []
 
     def ask() -> None:
@@ -35,6 +35,6 @@ def test_the_thread_that_asks_is_idle() -> None:
 
 
 def test_an_unknown_machine_goes_without(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It costs only speed."""
+    """Without the idle class everything works, only with more disturbance of others."""
     monkeypatch.setattr(platform, "machine", lambda: "pdp11")
     assert not lower_io_priority()

@@ -1,4 +1,4 @@
-"""What the service manager is told, and that it does not matter if it does not listen."""
+"""Tests of what the service manager is told. It does not matter if it does not listen."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_lines_arrive_in_one_datagram(tmp_path: Path) -> None:
 
 
 def test_a_status_that_quotes_a_store_says_nothing_else(tmp_path: Path) -> None:
-    """It can't forge a line, it is never too long for systemd, and every text can be sent."""
+    """The store's text can't forge a line, is cut to what systemd accepts, and is sent whatever its letters are."""
     address = str(tmp_path / "notify")
     with listening(address) as receiver:
         manager = ServiceManager({"NOTIFY_SOCKET": address})
@@ -47,7 +47,7 @@ def test_a_status_that_quotes_a_store_says_nothing_else(tmp_path: Path) -> None:
 
 
 def test_nobody_to_tell_is_no_trouble(tmp_path: Path) -> None:
-    """No socket in the environment, one that does not exist, one that nobody reads."""
+    """The environment may have no socket, one that does not exist, or one that nobody reads."""
     ServiceManager({}).tell("READY=1")
     ServiceManager({"NOTIFY_SOCKET": str(tmp_path / "absent")}).tell("READY=1")
     with listening(str(tmp_path / "gone")):
@@ -67,5 +67,5 @@ def test_nobody_to_tell_is_no_trouble(tmp_path: Path) -> None:
     ],
 )
 def test_the_watchdog_is_meant_for_this_process_or_not(environment: dict[str, str], expected: float | None) -> None:
-    """sd_watchdog_enabled(3): the interval counts only for the process that it was set for."""
+    """By sd_watchdog_enabled(3) the interval counts only for the process for which it was set."""
     assert ServiceManager(environment).watchdog_s == expected

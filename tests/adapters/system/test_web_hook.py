@@ -1,4 +1,4 @@
-"""Requests to URLs that are secrets."""
+"""Tests of requests to URLs that are secret."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def receiver() -> Iterator[Receiver]:
 
 
 def test_what_is_sent(receiver: Receiver) -> None:
-    """A plain GET, and a POST of JSON in UTF-8; who asks has a name, and a password goes into its header."""
+    """The request is a plain GET, or a POST of JSON in UTF-8, with a User-Agent. A password is sent in its header."""
     get(f"{receiver.url}/ping/token?run=1")
     post(f"http://user:pass@127.0.0.1:{receiver.port}/report", {"text": "naïve"})
     (method, path, headers, body), second = receiver.requests
@@ -33,7 +33,7 @@ def test_what_is_sent(receiver: Receiver) -> None:
 
 @pytest.mark.parametrize("status", [301, 404, 500])
 def test_every_other_answer_is_an_error_without_the_secret(receiver: Receiver, status: int) -> None:
-    """Its host is named, its path and its password are not."""
+    """The error names the host, but neither the path nor the password."""
     receiver.status = status
     with pytest.raises(TransientError) as error:
         get(f"http://user:geheim@127.0.0.1:{receiver.port}/token?key=geheim")
@@ -44,7 +44,7 @@ def test_every_other_answer_is_an_error_without_the_secret(receiver: Receiver, s
 
 
 def test_a_dead_and_a_silent_receiver_are_errors_in_time(receiver: Receiver) -> None:
-    """Nobody listens, or nobody answers; the secret is in no cause either."""
+    """Nobody listens, or nobody answers. The secret is not in the cause either."""
     release = threading.Event()
     receiver.before = lambda: release.wait(60)
     for port in (free_ports(1)[0], receiver.port):
@@ -64,10 +64,10 @@ def test_a_dead_and_a_silent_receiver_are_errors_in_time(receiver: Receiver) -> 
     ],
 )
 def test_the_suffix_comes_before_the_query(url: str, failed: str) -> None:
-    """As receivers of heartbeats expect it."""
+    """Receivers of heartbeats expect this."""
     assert with_suffix(url, "/fail") == failed
 
 
 def test_what_may_be_shown() -> None:
-    """Scheme, host and port."""
+    """Scheme, host and port may be shown."""
     assert shown("https://user:pass@host.example:8443/token?x=1#y") == "https://host.example:8443/…"

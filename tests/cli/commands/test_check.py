@@ -20,7 +20,7 @@ def _database(file: Path, *, mode: str = "wal", page_size: int = 4096) -> Path:
 
 
 def _config(folder: Path, *databases: Path | str, storage: str = "") -> Path:
-    """A configuration with everything below ``folder``, its state directory and replica apart."""
+    """Write a configuration with everything below ``folder``, its state directory and replica apart."""
     (folder / "state").mkdir(exist_ok=True)
     (folder / "replica").mkdir(exist_ok=True)
     url = storage or f"file://{folder}/replica"
@@ -41,7 +41,7 @@ def _texts(path: Path) -> list[str]:
 
 
 def test_all_well_is_a_line_for_each_thing_and_0(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Configuration, each database, state directory, storage."""
+    """There is a line for the configuration, each database, the state directory and storage."""
     file = _database(tmp_path / "app" / "app.db")
     code, lines = _check(_config(tmp_path, file), capsys)
     assert code == 0
@@ -55,7 +55,10 @@ def test_all_well_is_a_line_for_each_thing_and_0(tmp_path: Path, capsys: pytest.
 
 
 def test_no_database_is_a_note(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """As a package installs it: the service runs and waits for the first one, so nothing is wrong."""
+    """A package installs such a configuration.
+
+    The service runs and waits for the first database, so nothing is wrong.
+    """
     code, lines = _check(_config(tmp_path), capsys)
     assert code == 0
     hint = 'add a [[database]] with its path = "/…"'
@@ -64,7 +67,7 @@ def test_no_database_is_a_note(tmp_path: Path, capsys: pytest.CaptureFixture[str
 
 
 def test_presence_has_its_price_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A note, no problem: what is left in the -wal, and what is refused."""
+    """A note says what is left in the -wal, and what is refused. It is no problem."""
     config = _config(tmp_path, _database(tmp_path / "app" / "app.db"))
     config.write_text(config.read_text() + "presence = true\n")
     code, lines = _check(config, capsys)
@@ -75,7 +78,7 @@ def test_presence_has_its_price_said(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 
 def test_backpressure_has_its_price_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A note, no problem: which checkpoints are busy, and how far the WAL may grow."""
+    """A note says which checkpoints are busy, and how far the WAL may grow. It is no problem."""
     config = _config(tmp_path, _database(tmp_path / "app" / "app.db"))
     config.write_text(config.read_text() + "backpressure = true\n")
     code, lines = _check(config, capsys)
@@ -110,7 +113,7 @@ def test_every_problem_is_said_before_the_end(tmp_path: Path, capsys: pytest.Cap
 
 
 def test_a_wrong_configuration_ends_with_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Before anything is looked at: nothing on stdout."""
+    """It ends before anything is looked at, and prints nothing on stdout."""
     assert main(["check", "--config", str(tmp_path / "absent.toml")]) == 2
     file = _database(tmp_path / "app" / "app.db")
     assert main(["check", "--config", str(_config(tmp_path, file, file))]) == 2
@@ -120,13 +123,13 @@ def test_a_wrong_configuration_ends_with_2(tmp_path: Path, capsys: pytest.Captur
 
 
 def test_a_pattern_may_wait_for_its_first_match(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A note, too."""
+    """This is also a note."""
     code, lines = _check(_config(tmp_path, f"{tmp_path}/tenants/*.db"), capsys)
     assert (code, lines[1]) == (0, f"note    database[1] {tmp_path}/tenants/*.db: nothing matches at present")
 
 
 def test_an_absent_file_is_a_problem(tmp_path: Path) -> None:
-    """Most often the path is wrong; the hint says what happens if it is not."""
+    """Most often the path is wrong. The hint says what happens if it is right."""
     (text,) = _texts(tmp_path / "absent.db")
     assert text.startswith("problem does not exist (hint: is the path right?")
 
@@ -149,13 +152,16 @@ def test_an_unreadable_file_is_a_problem(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("page_size", [512, 4096, 65536])
 def test_a_database_of_any_page_size_is_fine(tmp_path: Path, page_size: int) -> None:
-    """From 512 to 65536, which the header writes as 1."""
+    """Sizes go from 512 to 65536, which the header writes as 1."""
     file = _database(tmp_path / "app.db", page_size=page_size)
     assert _texts(file) == ["ok      a SQLite database in WAL mode"]
 
 
 def test_rollback_mode_is_a_note(tmp_path: Path) -> None:
-    """It is replicated, but not commit by commit; unless a -wal shows that it is changing."""
+    """The database is replicated, but not commit by commit.
+
+    There is no note if a -wal shows that the mode is changing.
+    """
     file = _database(tmp_path / "app.db", mode="delete")
     (text,) = _texts(file)
     assert text.startswith("note    is in rollback mode")
@@ -181,7 +187,7 @@ def test_rollback_mode_is_a_note(tmp_path: Path) -> None:
     ],
 )
 def test_files_that_are_no_plain_database(tmp_path: Path, content: bytes, finding: str) -> None:
-    """Encrypted databases have random headers, but whole pages; anything else is distinguished by that."""
+    """Encrypted databases have random headers, but whole pages. A file with anything else is a problem."""
     file = tmp_path / "app.db"
     file.write_bytes(content)
     (text,) = _texts(file)
@@ -198,7 +204,7 @@ def test_files_that_are_no_plain_database(tmp_path: Path, content: bytes, findin
     ],
 )
 def test_headers_that_sqlite_would_refuse(tmp_path: Path, offset: int, value: bytes, finding: str) -> None:
-    """A page size is a power of two from 512 on; versions beyond 2 belong to a SQLite of the future."""
+    """A page size is a power of two from 512 on. Versions beyond 2 belong to a future SQLite."""
     file = _database(tmp_path / "app.db")
     content = bytearray(file.read_bytes())
     content[offset : offset + len(value)] = value
@@ -208,7 +214,7 @@ def test_headers_that_sqlite_would_refuse(tmp_path: Path, offset: int, value: by
 
 
 def test_check_changes_nothing(tmp_path: Path) -> None:
-    """Content and times of the database stay; no file appears beside it."""
+    """Content and times of the database stay as they are, and no file appears beside it."""
     file = _database(tmp_path / "app.db")
     before = (file.read_bytes(), file.stat().st_mtime_ns, sorted(tmp_path.iterdir()))
     _texts(file)
@@ -216,7 +222,7 @@ def test_check_changes_nothing(tmp_path: Path) -> None:
 
 
 def test_a_state_directory_may_be_missing(tmp_path: Path) -> None:
-    """The daemon makes it, if the folder above lets it."""
+    """The daemon makes it, if the parent folder permits that."""
     assert check.state_dir_finding(tmp_path / "a" / "b").kind == "note"
     (tmp_path / "file").touch()
     finding = check.state_dir_finding(tmp_path / "file" / "b")
@@ -225,7 +231,7 @@ def test_a_state_directory_may_be_missing(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root can write everything")
 def test_a_state_directory_must_be_writable(tmp_path: Path) -> None:
-    """Said with the user who tried."""
+    """The message names the user who tried."""
     tmp_path.chmod(0o500)
     finding = check.state_dir_finding(tmp_path)
     assert finding.kind == "problem"
@@ -233,7 +239,7 @@ def test_a_state_directory_must_be_writable(tmp_path: Path) -> None:
 
 
 def test_a_secret_that_everybody_can_read_is_a_problem(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """In a file that others may not read it is none, and neither is an open file without a secret."""
+    """A secret in a file that others can't read is no problem, and neither is an open file without a secret."""
     folder = (tmp_path / "replica").as_uri()
     keys = 'access_key_id = "k"\nsecret_access_key = "s"\n'
     file = tmp_path / "secret.toml"
@@ -251,7 +257,7 @@ def test_a_secret_that_everybody_can_read_is_a_problem(tmp_path: Path, capsys: p
 
 
 def test_who_is_told_is_shown_without_the_secret(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The host of each URL, and nothing is sent to it."""
+    """The line has the host of each URL, and nothing is sent there."""
     file = tmp_path / "config.toml"
     file.write_text(
         f'[storage]\nurl = "{(tmp_path / "replica").as_uri()}"\n[daemon]\nstate_dir = "{tmp_path}/state"\n'
@@ -272,7 +278,10 @@ def test_who_is_told_is_shown_without_the_secret(tmp_path: Path, capsys: pytest.
 def test_a_wal_that_never_restarts_is_a_note(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_reader_open: bool
 ) -> None:
-    """By wal_autocheckpoint=0, or by a reader that stays open; with the remedy, and only until it is copied back."""
+    """The cause is wal_autocheckpoint=0, or a reader that stays open.
+
+    The note has the remedy, and disappears after a checkpoint.
+    """
     monkeypatch.setattr(check, "UNCOPIED_BYTES_MAX", 1 << 20)
     file = _database(tmp_path / "app.db")
     with SqliteProcess(file) as reader, SqliteProcess(file) as writer:
@@ -293,7 +302,7 @@ def test_a_wal_that_never_restarts_is_a_note(
 
 
 def test_a_wal_that_a_killed_process_left_is_no_note(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever opens the database next recovers it first, so these counts are void."""
+    """The next process that opens the database recovers it first, so these counts are void."""
     monkeypatch.setattr(check, "UNCOPIED_BYTES_MAX", 1 << 20)
     file = _database(tmp_path / "app.db")
     with SqliteProcess(file) as writer:

@@ -1,4 +1,4 @@
-"""``walsyncd demo`` as a user meets it: in a pipe, on a terminal, interrupted."""
+"""Tests of ``walsyncd demo`` as a user runs it: in a pipe, on a terminal, interrupted."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ DEMO = [sys.executable, "-m", "walsyncd", "demo"]
 
 @pytest.fixture(autouse=True)
 def temporary(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Where the demo makes its folder: a short path, for a socket's may have 107 bytes."""
+    """Return where the demo makes its folder. The path is short, because a socket's may have 107 bytes."""
     with tempfile.TemporaryDirectory(prefix="demo-test-") as folder:
         monkeypatch.setenv("TMPDIR", folder)
         monkeypatch.setattr("tempfile.tempdir", None)
@@ -40,7 +40,7 @@ def temporary(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def _play(monkeypatch: pytest.MonkeyPatch, outcome: Outcome | Exception) -> list[Path]:
-    """Have this come of the story; returns a list that gets the folder it played in."""
+    """Replace the story by one with this outcome. Return a list that gets the folder in which it ran."""
     folders = []
 
     def play(stage: Stage, display: Display) -> Outcome:
@@ -56,7 +56,7 @@ def _play(monkeypatch: pytest.MonkeyPatch, outcome: Outcome | Exception) -> list
 
 
 def test_the_last_lines_sum_up(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """Numbers, then the verdict; nothing is left behind."""
+    """They have numbers, then the verdict. Nothing is left behind."""
     folders = _play(monkeypatch, GOOD)
     assert main(["demo"]) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -69,7 +69,7 @@ def test_the_last_lines_sum_up(monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
 def test_a_difference_ends_with_1_and_is_named(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Last, where it is seen; and a history that broke is told with its reason."""
+    """It is named in the last line, where it is seen. A history that broke has its reason there."""
     _play(monkeypatch, BAD)
     assert main(["demo"]) == 1
     assert capsys.readouterr().out.splitlines()[-3:] == [
@@ -83,7 +83,7 @@ def test_a_difference_ends_with_1_and_is_named(
 def test_keep_leaves_everything_and_says_where(
     outcome: Outcome | Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Above all when something went wrong."""
+    """This matters most when something went wrong."""
     folders = _play(monkeypatch, outcome)
     assert main(["demo", "--keep"]) == (0 if outcome is GOOD else 1)
     out = capsys.readouterr().out
@@ -92,7 +92,7 @@ def test_keep_leaves_everything_and_says_where(
 
 
 def test_an_error_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """It is said as by every other command."""
+    """The error is printed as by every other command."""
     folders = _play(monkeypatch, WalsyncdError("it broke"))
     assert main(["demo"]) == 1
     assert capsys.readouterr().err == "walsyncd: it broke\n"
@@ -102,7 +102,10 @@ def test_an_error_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch, capsys:
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_the_whole_demo_in_a_pipe(temporary: Path) -> None:
-    """Plain lines, three comparisons, exit 0; by hand the same comes out, and what `--keep` tells to try works."""
+    """The output has plain lines, three comparisons and exit 0.
+
+    The commands that `--keep` suggests work, and give the same result.
+    """
     result = subprocess.run([*DEMO, "--keep"], capture_output=True, text=True, check=False)
     assert (result.returncode, result.stderr) == (0, "")
     assert "\x1b" not in result.stdout
@@ -121,18 +124,18 @@ def test_the_whole_demo_in_a_pipe(temporary: Path) -> None:
 
 
 def _pages(path: Path) -> bytes:
-    """All but what every connection that writes may set: change counter, version-valid-for, library version."""
+    """Return the pages without what every connection may change: change counter, version-valid-for, library version."""
     content = path.read_bytes()
     return content[:24] + content[28:92] + content[100:]
 
 
 def _processes_in(folder: Path) -> list[str]:
-    """Command lines of processes that name something in a folder."""
+    """Return the command lines of processes that name something in ``folder``."""
     found = []
     for file in Path("/proc").glob("[0-9]*/cmdline"):
         try:
             line = file.read_bytes().replace(b"\0", b" ").decode(errors="replace")
-        except OSError:  # ended meanwhile
+        except OSError:  # the process ended meanwhile
             continue
         if str(folder) in line:
             found.append(line)
@@ -140,7 +143,7 @@ def _processes_in(folder: Path) -> list[str]:
 
 
 def _heed_interrupts() -> None:
-    """A shell starts what runs in the background, this suite too, with SIGINT ignored; a terminal does not."""
+    """Accept SIGINT. A shell starts background processes, this suite too, with SIGINT ignored. A terminal does not."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
@@ -149,7 +152,7 @@ def _read_until(descriptor: int, is_enough: Callable[[bytes], bool]) -> bytes:
     while not is_enough(text):
         try:
             block = os.read(descriptor, 4096)
-        except OSError:  # Linux's answer when the other end of a terminal is closed
+        except OSError:  # Linux reports this when the other end of a terminal is closed
             break
         if not block:
             break
@@ -159,7 +162,7 @@ def _read_until(descriptor: int, is_enough: Callable[[bytes], bool]) -> bytes:
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_a_demo_that_is_stopped_leaves_nothing_behind(temporary: Path, number: signal.Signals, code: int) -> None:
-    """On a terminal, while the application and the daemon run: no process, no folder."""
+    """It is stopped on a terminal, while the application and the daemon run. No process and no folder is left."""
     ours, theirs = pty.openpty()
     environment = os.environ | {"TERM": "xterm", "COLUMNS": "100", "LINES": "40"}
     with subprocess.Popen(

@@ -1,4 +1,4 @@
-"""``walsyncd exec``: what it takes. What it does is in tests/cli/test_supervised_command.py."""
+"""Tests of the arguments of ``walsyncd exec``. What it does is tested in tests/cli/test_supervised_command.py."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from walsyncd.cli.supervised_command import SupervisedCommand
 
 @pytest.mark.parametrize("words", [[], ["--"]])
 def test_without_a_command_it_says_how(tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str]) -> None:
-    """A usage error."""
+    """This is a usage error."""
     assert main(["exec", *Place(tmp_path).config(), *words]) == 2
     assert "walsyncd exec -- COMMAND" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("between", [["--"], []])
 def test_the_commands_options_are_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, between: list[str]) -> None:
-    """Also those that walsyncd has too, and another ``--``."""
+    """Options that walsyncd has too, and another ``--``, are passed to the command."""
     seen: list[Sequence[str]] = []
 
     def run(self: SupervisedCommand) -> int:

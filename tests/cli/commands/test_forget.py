@@ -1,4 +1,4 @@
-"""``walsyncd forget``: a whole replica is deleted, after a question, and never one that is in use."""
+"""Tests of ``walsyncd forget``, which deletes a whole replica after a question, and never one that is in use."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def answer(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
 
 
 def replicated(place: Place) -> list[str]:
-    """``--config`` for a configuration that has the replica of ``app`` and follows it no more."""
+    """Return ``--config`` for a configuration whose storage has the replica of ``app``, which is no longer followed."""
     with wal_database(place.database()), running(place.settings("app")):
         place.sync()
     config = place.config()
@@ -47,7 +47,7 @@ def stored(place: Place) -> list[str]:
 def test_it_shows_and_asks_and_deletes(
     place: Place, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, text: str
 ) -> None:
-    """Every object and every row of the journal."""
+    """Every object and every row of the journal is deleted."""
     config = replicated(place)
     answer(monkeypatch, text)
     assert main(["forget", "app", *config]) == 0
@@ -64,7 +64,7 @@ def test_it_shows_and_asks_and_deletes(
 def test_every_other_answer_deletes_nothing(
     place: Place, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, text: str
 ) -> None:
-    """No answer at all too, as from a script that did not think of it."""
+    """No answer at all deletes nothing either, as in a script that did not expect the question."""
     config = replicated(place)
     before = stored(place)
     answer(monkeypatch, text)
@@ -75,7 +75,7 @@ def test_every_other_answer_deletes_nothing(
 
 
 def test_a_database_that_is_configured_is_refused(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
-    """By its name or by its URL, with a daemon or without; the message says what to do first."""
+    """It is refused by its name or by its URL, with a daemon or without. The message says what to do first."""
     replicated(place)
     config = place.config()
     for replica in ("app", f"{place.replica.as_uri()}/app"):
@@ -87,7 +87,7 @@ def test_a_database_that_is_configured_is_refused(place: Place, capsys: pytest.C
 
 
 def test_a_database_that_a_daemon_follows_is_refused(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
-    """It was removed from the configuration, and the daemon has not read that yet."""
+    """The database was removed from the configuration, and the daemon has not read that yet."""
     config = place.config()
     file = Path(config[1])
     with wal_database(place.database()), running(place.settings("app")):
@@ -99,7 +99,7 @@ def test_a_database_that_a_daemon_follows_is_refused(place: Place, capsys: pytes
 
 
 def test_with_a_daemon_that_follows_it_no_more(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
-    """After a reload; the same name can be followed again later, and begins again."""
+    """After a reload it can be forgotten. The same name can be followed again later, and starts from nothing."""
     config = place.config()
     file = Path(config[1])
     whole = file.read_text()
@@ -132,7 +132,7 @@ def _databases(place: Place) -> list[DatabaseRow]:
 
 
 def test_a_url_needs_no_configuration(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Its neighbours stay; what is no database's folder is refused, and says what is below it."""
+    """Other replicas stay. A folder that is no database's is refused, and the error lists what is below it."""
     with make_replica(tmp_path) as maker:
         maker.base()
         maker.commit(2)
@@ -149,7 +149,7 @@ def test_a_url_needs_no_configuration(tmp_path: Path, capsys: pytest.CaptureFixt
 
 
 def test_versions_in_a_bucket_go_too(moto: Store, place: Place, capsys: pytest.CaptureFixture[str]) -> None:
-    """A bucket that keeps versions holds nothing of it afterwards."""
+    """A bucket that keeps versions has none of it afterwards."""
     bucket = moto.make_bucket()
     with closing(moto.client()) as client:
         client.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})

@@ -1,4 +1,4 @@
-"""``walsyncd ls``: what is stored, for people and for programs."""
+"""Tests of ``walsyncd ls``, which lists what is stored, for people and for programs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from walsyncd.core.stored.manifest import format_manifest, parse_manifest
 
 
 def test_plain_table_elsewhere_than_on_a_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """One row a generation, below the names of the columns."""
+    """The table has one row for each generation, below the names of the columns."""
     with make_replica(tmp_path) as maker:
         maker.base()
         maker.commit(2)
@@ -31,7 +31,7 @@ def test_plain_table_elsewhere_than_on_a_terminal(tmp_path: Path, capsys: pytest
 
 
 def test_json_of_a_named_database(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Points, bases and sizes as values."""
+    """It has points, bases and sizes as values."""
     file = tmp_path / "config.toml"
     with make_replica(tmp_path) as maker:
         file.write_text(
@@ -52,13 +52,13 @@ def test_json_of_a_named_database(tmp_path: Path, capsys: pytest.CaptureFixture[
 
 
 def test_empty_storage_is_an_empty_list(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Nothing stored is no error."""
+    """It is no error if nothing is stored."""
     assert main(["ls", f"file://{tmp_path}", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == {"databases": []}
 
 
 def test_holes_are_seen_and_commits_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A lost segment between two bases is a gap in the picture, in words, and in the spans."""
+    """A lost segment between two bases appears as a gap in the picture, in words, and in the spans."""
     with make_replica(tmp_path) as maker:
         maker.base()
         maker.commit(20)
@@ -86,7 +86,10 @@ def test_holes_are_seen_and_commits_counted(tmp_path: Path, capsys: pytest.Captu
 def test_on_a_terminal_no_number_is_folded(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, columns: int
 ) -> None:
-    """A wide one shows a table, a narrow one the same in lines: names, times and counts can be copied from both."""
+    """A wide terminal shows a table, and a narrow one the same in lines.
+
+    Names, times and counts can be copied from both.
+    """
     monkeypatch.setenv("COLUMNS", str(columns))
     monkeypatch.setenv("TERM", "xterm")
     with make_replica(tmp_path) as maker:
@@ -95,7 +98,7 @@ def test_on_a_terminal_no_number_is_folded(
         maker.ship(every=1)
         monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
         assert main(["ls", f"file://{maker.root}", "--commits"]) == 0
-    told = Text.from_ansi(capsys.readouterr().out).plain + "\n"  # codes of colours are not columns
+    told = Text.from_ansi(capsys.readouterr().out).plain + "\n"  # colour codes take no columns
     assert max(map(len, told.splitlines())) <= columns
     assert ("GENERATION" in told) == (columns == 300)
     for text in ("srv/app.db", GENERATION, "the first one", "2026-11-22T10:56:00.000Z", "2026-11-22T10:56:03.000Z"):
@@ -124,7 +127,7 @@ def test_long_reasons_are_wrapped_between_words(
 
 
 def test_bridges_and_what_is_suspect_are_listed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Both ends, the span, the reason, and which positions a scrub made suspect; as values too."""
+    """The list has both ends, the span, the reason, and which positions a scrub made suspect. JSON has them, too."""
     with make_replica(tmp_path) as maker:
         maker.base()
         maker.commit(2)
@@ -149,7 +152,7 @@ def test_bridges_and_what_is_suspect_are_listed(tmp_path: Path, capsys: pytest.C
 
 
 def test_names_and_patterns_choose_and_a_summary_counts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """What has no base is first, whatever its name."""
+    """A database without a base comes first, whatever its name."""
     file = tmp_path / "config.toml"
     with make_replica(tmp_path) as maker:
         maker.base()
@@ -178,7 +181,7 @@ def test_names_and_patterns_choose_and_a_summary_counts(tmp_path: Path, capsys: 
 
 
 def test_times_that_cannot_be_trusted_are_listed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """From when to when, and how far the clock was ahead."""
+    """The list has the begin and end of such a span, and how far the clock was ahead."""
     with make_replica(tmp_path) as maker:
         maker.base()
         maker.commit(2)

@@ -1,4 +1,4 @@
-"""``walsyncd prune``."""
+"""Tests of ``walsyncd prune``."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def place(tmp_path: Path) -> Place:
 
 
 def age(folder: Path, days: float) -> None:
-    """Everything there was stored so many days ago."""
+    """Make everything in storage older by this many days."""
     moment = time.time() - days * 86_400
     for path in folder.rglob("*"):
         if path.is_file():
@@ -33,7 +33,10 @@ def age(folder: Path, days: float) -> None:
 
 
 def grow(place: Place) -> list[Path]:
-    """Two bases of which the first is only needed for history that is two weeks old; the objects that may go."""
+    """Store two bases, of which the first only serves history of two weeks ago.
+
+    Return the objects that may be deleted.
+    """
     with wal_database(place.database()) as writer, running(place.settings("app")):
         place.sync()
         first = place.row().base_key
@@ -47,7 +50,7 @@ def grow(place: Place) -> list[Path]:
 
 
 def test_dry_run_says_what_would_go_and_why(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
-    """And removes nothing; as text and as JSON."""
+    """It deletes nothing. The output is text or JSON."""
     doomed = grow(place)
     assert len(doomed) == 2
     assert main(["prune", *place.config(), "--dry-run"]) == 0
@@ -60,7 +63,7 @@ def test_dry_run_says_what_would_go_and_why(place: Place, capsys: pytest.Capture
 
 
 def test_foreign_objects_are_reported_and_stay(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
-    """By name, as text and as JSON; whoever put them there removes them."""
+    """Their names are listed in text and JSON. Their owner may delete them."""
     doomed = grow(place)
     foreign = doomed[0].parent.parent / "notes.txt"
     foreign.write_text("not ours")
@@ -78,7 +81,7 @@ def test_foreign_objects_are_reported_and_stay(place: Place, capsys: pytest.Capt
 
 
 def test_two_daemons_that_prune_one_prefix(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
-    """The one that came later owns the folder; the other one removes nothing, and its command says why."""
+    """The daemon that came later owns the folder. The other one deletes nothing, and its command says why."""
     doomed = grow(place)
     other = Place(place.folder / "other")
     settings = other.settings("app")
@@ -99,7 +102,7 @@ def test_two_daemons_that_prune_one_prefix(place: Place, capsys: pytest.CaptureF
 
 
 def test_the_daemon_prunes_when_asked(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
-    """What may be deleted is deleted, and the replica is sound."""
+    """All that may be deleted is deleted, and the replica is sound."""
     doomed = grow(place)
     with running(place.settings("app")):
         assert main(["prune", *place.config(), "app"]) == 0
@@ -111,7 +114,7 @@ def test_the_daemon_prunes_when_asked(place: Place, capsys: pytest.CaptureFixtur
 
 
 class Unwilling(DirectoryStorage):
-    """Deletes nothing, and says so or does not."""
+    """A storage that deletes nothing. It refuses, or answers that it did."""
 
     lies = False
 
@@ -121,7 +124,7 @@ class Unwilling(DirectoryStorage):
 
 
 def test_a_store_that_does_not_delete_is_told(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
-    """It refuses: the way out is named, once in the log; it says yes and does not: the objects are named."""
+    """If it refuses, the log says once what to do. If it answers yes and deletes nothing, the objects are named."""
     doomed = grow(place)
     storage = Unwilling(place.replica)
     with running(place.settings("app"), storage), capture_logs() as logs:
@@ -139,7 +142,7 @@ def test_a_store_that_does_not_delete_is_told(place: Place, capsys: pytest.Captu
 
 
 def test_an_unknown_name_is_refused(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
-    """With the names that there are."""
+    """The error lists the known names."""
     place.database().touch()
     assert main(["prune", *place.config(), "other", "--dry-run"]) == 2
     assert "configured: app" in capsys.readouterr().err

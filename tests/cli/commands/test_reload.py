@@ -1,4 +1,4 @@
-"""``walsyncd reload``, beside a daemon, as the unit calls it, and without one."""
+"""Tests of ``walsyncd reload``, beside a daemon, as the unit calls it, and without one."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def place(tmp_path: Path) -> Place:
 def test_a_reload_goes_by_the_file_or_says_what_is_wrong_with_it(
     place: Place, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The unit's own call reads no configuration: what is wrong is said by the daemon, which continues."""
+    """The unit's own call reads no configuration. The daemon reports what is wrong with it, and continues."""
     file = Path(place.config()[1])
     storage = DirectoryStorage(place.replica)
     with wal_database(place.database()), serving(load(file), storage, lambda: (load(file), storage)):
@@ -40,13 +40,13 @@ def test_a_reload_goes_by_the_file_or_says_what_is_wrong_with_it(
 
 
 def test_without_a_daemon_it_fails(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
-    """Nobody is there to read it."""
+    """Without a daemon nobody reads the configuration."""
     assert main(["reload", *place.config()]) == 1
     assert "no daemon runs" in capsys.readouterr().err
 
 
 def test_the_unit_s_call_is_light(place: Place) -> None:
-    """It imports neither the configuration's nor the storage's libraries, which take longer than all the rest."""
+    """It does not import the libraries of the configuration and the storage, which take longer than all the rest."""
     code = (
         "import sys, walsyncd.cli as cli; cli.main(['reload']); "
         "print([name for name in ('pydantic', 'boto3', 'numpy', 'rich') if name in sys.modules])"

@@ -1,4 +1,4 @@
-"""``walsyncd restore`` as people and unit files call it."""
+"""Tests of ``walsyncd restore`` as people and unit files call it."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def shell(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[Shell]
 
 @pytest.fixture
 def filled(shell: Shell) -> Shell:
-    """A base and five transactions in two segments."""
+    """Store a base and five transactions in two segments."""
     shell.maker.base()
     shell.maker.commit(5)
     shell.maker.ship(every=3)
@@ -70,7 +70,7 @@ def filled(shell: Shell) -> Shell:
 
 
 def test_head_is_one_line_on_stdout(filled: Shell) -> None:
-    """Position, time, transactions and bytes; nothing on stderr."""
+    """The line has position, time, transactions and bytes. Nothing is printed on stderr."""
     code, out, err = filled.run()
     position = filled.maker.history[-1].position
     size = filled.out.stat().st_size
@@ -84,7 +84,7 @@ def test_head_is_one_line_on_stdout(filled: Shell) -> None:
 def test_url_needs_no_configuration(
     filled: Shell, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """The folder of a database is enough."""
+    """The URL of a database's folder is enough."""
     monkeypatch.setattr("walsyncd.config.loading.DEFAULT_FILE", tmp_path / "none.toml")
     assert main(["restore", f"file://{filled.folder}/replica/srv/app.db", "-o", str(filled.out)]) == 0
     assert capsys.readouterr().err == ""
@@ -128,7 +128,10 @@ def test_at_local_time(filled: Shell) -> None:
 def test_local_time_that_is_twice_or_never_is_refused(
     filled: Shell, monkeypatch: pytest.MonkeyPatch, text: str
 ) -> None:
-    """When clocks are changed a local time says nothing; the hint has both moments with their offsets."""
+    """Such a time is ambiguous or does not exist, because clocks are changed.
+
+    The hint has both moments with their offsets.
+    """
     monkeypatch.setenv("TZ", "Europe/Zurich")
     time.tzset()
     try:
@@ -142,7 +145,7 @@ def test_local_time_that_is_twice_or_never_is_refused(
 
 
 def test_moment_between_two_generations_names_both_sides(filled: Shell) -> None:
-    """In a gap nothing can be had: the last commit before it and the first base after it are named."""
+    """A moment in a gap can't be restored. The last commit before it and the first base after it are named."""
     last = filled.maker.history[-1]
     filled.maker.begin_generation(NEXT_GENERATION)
     filled.maker.commit()
@@ -155,7 +158,7 @@ def test_moment_between_two_generations_names_both_sides(filled: Shell) -> None:
 
 
 def test_at_a_position(filled: Shell) -> None:
-    """A position that was printed is taken back."""
+    """A position that was printed is accepted."""
     commit = filled.maker.history[3]
     facts = filled.run_json("--position", str(commit.position))
     assert counter_in(filled.out) == commit.counter
@@ -164,7 +167,7 @@ def test_at_a_position(filled: Shell) -> None:
 
 
 def test_target_that_is_not_covered_is_4(filled: Shell) -> None:
-    """The nearest positions are named, --allow-partial takes the one before and says so."""
+    """The nearest positions are named. --allow-partial restores the one before, and says so."""
     code, out, err = filled.run("--at", "2030-01-01T00:00:00Z")
     assert (code, out) == (4, "")
     assert str(filled.maker.history[-1].position) in err
@@ -176,7 +179,7 @@ def test_target_that_is_not_covered_is_4(filled: Shell) -> None:
 
 
 def test_moment_in_the_future_is_said(filled: Shell) -> None:
-    """The wrong day, or a zone forgotten: what this machine's clock says is beside what was asked for."""
+    """The day may be wrong, or a zone was forgotten, so the error has this machine's time."""
     code, _, err = filled.run("--at", "2999-01-01T00:00:00Z")
     assert code == 4
     assert "note: --at 2999-01-01T00:00:00.000Z is in the future: here it is 20" in err
@@ -185,7 +188,7 @@ def test_moment_in_the_future_is_said(filled: Shell) -> None:
 
 
 def test_position_within_a_transaction_names_the_commits_around_it(shell: Shell) -> None:
-    """Nothing but commits can be restored; --allow-partial takes the one before."""
+    """Only commits can be restored. --allow-partial restores the one before."""
     shell.maker.base()
     shell.maker.commit(3, rows=40)
     shell.maker.ship()
@@ -203,7 +206,7 @@ def test_position_within_a_transaction_names_the_commits_around_it(shell: Shell)
 
 
 def test_newer_format_says_which_program_it_takes(filled: Shell) -> None:
-    """Nothing is wrong with the replica; this walsyncd is too old for it."""
+    """Nothing is wrong with the replica, but this walsyncd is too old for it."""
     path = next(filled.maker.folder.rglob("*.json.zst"))
     path.write_bytes(format_manifest(replace(parse_manifest(path.read_bytes()), format_version=7)))
     code, _, err = filled.run()
@@ -214,7 +217,7 @@ def test_newer_format_says_which_program_it_takes(filled: Shell) -> None:
 
 
 def test_configured_but_empty_is_3(shell: Shell) -> None:
-    """A database that is configured, by its path or by a pattern, but not stored: nothing to restore."""
+    """For a database that is configured, by its path or by a pattern, but not stored, there is nothing to restore."""
     assert shell.run()[0] == 3
     assert shell.run(name="srv/tenants/7/data.db")[0] == 3
     assert shell.run("--if-missing")[0] == 3
@@ -237,13 +240,13 @@ def test_existing_file_is_kept_without_looking(filled: Shell) -> None:
 
 
 def test_missing_file_is_restored_with_if_missing(filled: Shell) -> None:
-    """The first start on a new machine."""
+    """This is the first start on a new machine."""
     assert filled.run("--if-missing")[0] == 0
     assert counter_in(filled.out) == 5
 
 
 def test_existing_file_needs_force(filled: Shell) -> None:
-    """Without force it is an error and the file stays; with it, it is replaced."""
+    """Without force it is an error and the file stays. With it the file is replaced."""
     filled.out.write_bytes(b"mine")
     code, _, err = filled.run()
     assert code == 2
@@ -253,7 +256,7 @@ def test_existing_file_needs_force(filled: Shell) -> None:
 
 
 def test_dry_run_writes_nothing(filled: Shell) -> None:
-    """It says the exact position, from the trailers, and leaves no file."""
+    """It prints the exact position, from the trailers, and leaves no file."""
     facts = filled.run_json("--dry-run", "--at", "2026-11-22T10:56:02Z")
     assert facts["restored"] is False
     assert facts["position"] == str(filled.maker.history[1].position)
@@ -262,7 +265,7 @@ def test_dry_run_writes_nothing(filled: Shell) -> None:
 
 
 def test_dry_run_says_what_will_be_read_and_what_limits_it(filled: Shell) -> None:
-    """Base, epochs, objects and bytes; and why it ends where it ends."""
+    """It prints base, epochs, objects and bytes, and why the plan ends where it ends."""
     facts = filled.run_json("--dry-run")
     stored = sum(path.stat().st_size for path in filled.maker.folder.rglob("*.zst") if ".json" not in path.name)
     assert (facts["bytes"], facts["limited_by"]) == (stored, "nothing is stored after that")
@@ -272,7 +275,7 @@ def test_dry_run_says_what_will_be_read_and_what_limits_it(filled: Shell) -> Non
 
 
 def test_output_can_be_a_pipe(tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
-    """With ``-o -`` the database goes to standard output, and all that is said to stderr."""
+    """With ``-o -`` the database is written to standard output, and all messages to stderr."""
     with make_replica(tmp_path) as maker:
         maker.base()
         maker.commit(5)
@@ -285,7 +288,7 @@ def test_output_can_be_a_pipe(tmp_path: Path, capfdbinary: pytest.CaptureFixture
 
 
 def test_owner_and_mode_can_be_given(filled: Shell) -> None:
-    """By name or number; what is neither is a usage error."""
+    """Each is a name or a number. Anything else is a usage error."""
     user = pwd.getpwuid(os.geteuid()).pw_name
     assert filled.run("--mode", "0604", "--owner", f"{user}:{os.getegid()}")[0] == 0
     assert stat.S_IMODE(filled.out.stat().st_mode) == 0o604
@@ -295,7 +298,7 @@ def test_owner_and_mode_can_be_given(filled: Shell) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_stopped_restore_is_gone_on_with(tmp_path: Path, number: signal.Signals) -> None:
-    """Whatever stops it half way: nothing under the final name, and the next one fetches only what is missing."""
+    """Whatever stops it half way, no file has the final name, and the next restore fetches only what is missing."""
     with make_replica(tmp_path) as maker:
         maker.commit(60, rows=200)
         maker.base()
@@ -324,7 +327,7 @@ def test_stopped_restore_is_gone_on_with(tmp_path: Path, number: signal.Signals)
 
 
 class CountingReplica(Replica):
-    """Counts the requests for ranges."""
+    """A storage that counts the requests for ranges."""
 
     fetched = 0
 
@@ -385,12 +388,12 @@ def test_stale_wal_is_moved_and_said(filled: Shell) -> None:
     ],
 )
 def test_contradictions_are_2(filled: Shell, arguments: list[str]) -> None:
-    """What can't be meant is a usage error."""
+    """Options that contradict each other are a usage error."""
     code, out, err = filled.run(*arguments)
     assert (code, out) == (2, "")
     assert err.startswith("walsyncd: ")
 
 
 def test_unknown_generation_is_4(filled: Shell) -> None:
-    """A generation that is not stored can't be reached."""
+    """A generation that is not stored can't be restored."""
     assert filled.run("--generation", "20261122T105600Z-00000000")[0] == 4

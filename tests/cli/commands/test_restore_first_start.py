@@ -1,4 +1,4 @@
-"""``walsyncd restore --if-missing --if-replica``, as a service runs it before each of its starts."""
+"""Tests of ``walsyncd restore --if-missing --if-replica``, as a service runs it before each of its starts."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def store(maker: ReplicaMaker) -> None:
 
 
 def test_first_deploy_succeeds_without_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """No replica yet, perhaps not even a folder for one. The folder of the database is made for the application."""
+    """There is no replica yet, and perhaps no folder for one. The database's folder is made for the application."""
     assert restore(tmp_path, *FLAGS) == 0
     assert "there is no replica yet" in capsys.readouterr().out
     assert list((tmp_path / "new" / "below").iterdir()) == []
@@ -54,19 +54,19 @@ def test_first_deploy_succeeds_without_a_file(tmp_path: Path, capsys: pytest.Cap
 
 
 def test_wrong_name_is_still_an_error(tmp_path: Path) -> None:
-    """A typing error must not start an application with an empty database."""
+    """Otherwise a typing error would start an application with an empty database."""
     assert restore(tmp_path, *FLAGS, name="srv/ap.db") == 2
 
 
 def test_replica_without_a_whole_base_is_still_an_error(maker: ReplicaMaker, tmp_path: Path) -> None:
-    """Commits are stored that need it: an empty database would hide that."""
+    """Commits are stored that need a base, and an empty database would hide them."""
     maker.commit(1)
     maker.ship()
     assert restore(tmp_path, *FLAGS) == 3
 
 
 def test_storage_that_is_away_is_still_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whether there is a replica is not known."""
+    """It is not known whether there is a replica."""
 
     def away(_replica: Replica) -> list[str]:
         raise TransientError("list: no answer")
@@ -76,7 +76,7 @@ def test_storage_that_is_away_is_still_an_error(tmp_path: Path, monkeypatch: pyt
 
 
 def test_replica_is_restored_into_a_new_folder(maker: ReplicaMaker, tmp_path: Path) -> None:
-    """On a new machine nothing is there yet; --dry-run makes nothing, and without the options a folder is asked for."""
+    """On a new machine there is no folder yet. --dry-run makes none, and without these options it is an error."""
     store(maker)
     assert restore(tmp_path) == 2
     assert restore(tmp_path, *FLAGS, "--dry-run") == 0
@@ -86,7 +86,10 @@ def test_replica_is_restored_into_a_new_folder(maker: ReplicaMaker, tmp_path: Pa
 
 
 def test_file_of_no_bytes_is_missing(maker: ReplicaMaker, tmp_path: Path) -> None:
-    """SQLite makes one before the first commit. With anything in its -wal it is a database, and is left alone."""
+    """SQLite makes such a file before the first commit.
+
+    With anything in its -wal it is a database, and is left alone.
+    """
     store(maker)
     out, wal = tmp_path / "out.db", tmp_path / "out.db-wal"
     for content in (None, b""):
@@ -102,7 +105,7 @@ def test_file_of_no_bytes_is_missing(maker: ReplicaMaker, tmp_path: Path) -> Non
 
 
 def test_empty_file_that_an_application_uses_is_refused(maker: ReplicaMaker, tmp_path: Path) -> None:
-    """It would continue writing to the file that was replaced."""
+    """The application would continue writing to the replaced file."""
     store(maker)
     script = (
         "import sqlite3, sys\nc = sqlite3.connect(sys.argv[1], isolation_level=None)\n"
@@ -118,7 +121,7 @@ def test_empty_file_that_an_application_uses_is_refused(maker: ReplicaMaker, tmp
 
 
 def test_link_in_the_place_of_the_file_is_refused(maker: ReplicaMaker, tmp_path: Path) -> None:
-    """One that leads nowhere is not a missing file."""
+    """A link that leads nowhere does not count as a missing file."""
     store(maker)
     (tmp_path / "out.db").symlink_to(tmp_path / "victim")
     assert restore(tmp_path, *FLAGS, out="out.db") == 1
@@ -126,7 +129,7 @@ def test_link_in_the_place_of_the_file_is_refused(maker: ReplicaMaker, tmp_path:
 
 
 def test_options_that_contradict_each_other(tmp_path: Path) -> None:
-    """Each is a usage error that says why."""
+    """Each is a usage error that gives the reason."""
     for arguments in (("--follow", "--if-missing"), ("--follow", "--if-replica"), ("--follow", "--dry-run")):
         assert restore(tmp_path, *arguments) == 2
     for arguments in (("--all", "--if-replica"), ("--all", "--confine")):
@@ -134,7 +137,7 @@ def test_options_that_contradict_each_other(tmp_path: Path) -> None:
 
 
 def test_confined_restore_gives_the_same_file(maker: ReplicaMaker, tmp_path: Path) -> None:
-    """In a process of its own, since confinement can't be undone; the folder is made before."""
+    """It runs in its own process, since confinement can't be undone. The folder is made before."""
     store(maker)
     out = tmp_path / "new" / "out.db"
     command = [sys.executable, "-m", "walsyncd", "restore", f"file://{tmp_path}/replica/srv/app.db"]

@@ -1,4 +1,4 @@
-"""``walsyncd run`` as a process: signals and exit codes."""
+"""Tests of ``walsyncd run`` as a process: signals and exit codes."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_sigterm_ships_what_was_committed_last_and_exits_0(place: Place) -> None
         _, log = running.communicate(timeout=60)
         assert running.returncode == 0
         events = [json.loads(line.removeprefix("<6>"))["event"] for line in log.splitlines()]
-        assert "daemon_stopping" in events  # work that was under way may end, and say so, after it
+        assert "daemon_stopping" in events  # work that was under way may end, and log that, after it
         assert events[-1] == "daemon_stopped"
     row = place.row()
     assert row.spooled_bytes == 0
@@ -72,7 +72,7 @@ def test_with_something_left_in_the_spool_it_exits_75(place: Place) -> None:
 
 
 def test_a_second_daemon_is_refused(place: Place) -> None:
-    """One state directory, one daemon; the message names the process that has it."""
+    """Two daemons can't share a state directory. The message names the process that has it."""
     with wal_database(place.database()), process(place) as first:
         wait_for(lambda: is_up(place))
         with process(place) as second:
@@ -82,7 +82,7 @@ def test_a_second_daemon_is_refused(place: Place) -> None:
 
 
 def test_once_ships_everything_and_ends(place: Place) -> None:
-    """Without a signal: exit 0 with a base and every commit in storage, and nothing left running."""
+    """It needs no signal. It exits with 0 after a base and every commit are stored, and nothing is left running."""
     with wal_database(place.database()) as writer:
         writer.execute("insert into t values (1)")
         done = subprocess.run(
@@ -100,7 +100,7 @@ def test_once_ships_everything_and_ends(place: Place) -> None:
 
 
 def test_once_exits_75_and_names_what_is_left(place: Place) -> None:
-    """The database can't be read."""
+    """The daemon could not read the database."""
     place.database().mkdir()
     done = subprocess.run(
         [sys.executable, "-m", "walsyncd", "run", "--once", *place.config()],
@@ -115,7 +115,7 @@ def test_once_exits_75_and_names_what_is_left(place: Place) -> None:
 
 
 def test_a_configuration_that_is_refused_leaves_nothing_behind(place: Place) -> None:
-    """The state directory is inside a folder of databases: exit code 2, and no state directory is created."""
+    """The state directory is inside a folder of databases, so the exit code is 2, and no state directory is created."""
     command = [sys.executable, "-m", "walsyncd", "run", *place.config()]
     file, state = Path(command[-1]), place.database().parent / "state"
     file.write_text(file.read_text().replace(str(place.state), str(state)))
@@ -127,13 +127,14 @@ def test_a_configuration_that_is_refused_leaves_nothing_behind(place: Place) -> 
 
 
 def test_a_journal_that_is_damaged_while_it_runs_ends_the_process(place: Place) -> None:
-    """No database is suspended for it: the log says what is damaged and what to do, and the exit code is 1."""
-    place.database()  # its folder
+    """No database is suspended for it. The log says what is damaged and what to do, and the exit code is 1."""
+    place.database()  # the folder of ``walsyncd run``
     with process(place) as running:
         wait_for(lambda: is_up(place) and place.row().state == "missing")
         journal = place.state / JOURNAL_NAME
         with closing(sqlite3.connect(journal, isolation_level=None)) as other:
-            other.execute("INSERT INTO fact VALUES ('damage', 'begins')")  # what the daemon has cached is outdated now
+            # the pages that the daemon has cached are outdated now
+            other.execute("INSERT INTO fact VALUES ('damage', 'begins')")
             (page_size,) = other.execute("PRAGMA page_size").fetchone()
             (root,) = other.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'generation'").fetchone()
             other.execute("PRAGMA wal_checkpoint(TRUNCATE)")

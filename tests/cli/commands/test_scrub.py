@@ -1,4 +1,4 @@
-"""``walsyncd scrub``."""
+"""Tests of ``walsyncd scrub``."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def place(tmp_path: Path) -> Place:
 
 
 def test_scrub_says_what_differed(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
-    """By its exit code too; an unknown name is refused with those that are known."""
+    """Its exit code says so, too. An unknown name is refused, and the error lists the known ones."""
     with application(place.database()) as app, running(place.settings("app")):
         fill(app)
         place.sync()
@@ -42,7 +42,10 @@ def test_scrub_says_what_differed(place: Place, capsys: pytest.CaptureFixture[st
 def test_what_is_not_compared_is_said(
     place: Place, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without a page map nothing is compared. A database without a WAL is, and a scrub may not be over in time."""
+    """Without a page map nothing is compared.
+
+    A database without a WAL is compared, and a scrub may end after the time-out.
+    """
     with SqliteProcess(place.database()) as app:
         app.execute("CREATE TABLE t (x)")
         with running(place.settings("app")) as daemon:
@@ -60,6 +63,6 @@ def test_what_is_not_compared_is_said(
 
 
 def test_without_a_daemon(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
-    """The error says so, and how to start one."""
+    """The error says that none is running, and how to start one."""
     assert main(["scrub", *place.config()]) == 1
     assert "no daemon runs" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""``walsyncd snapshot``."""
+"""Tests of ``walsyncd snapshot``."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def place(tmp_path: Path) -> Place:
 
 
 def test_snapshot_prints_the_manifest_of_the_new_base(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
-    """And an unknown name is refused with those that are known."""
+    """An unknown name is refused, and the error lists the known ones."""
     with wal_database(place.database()), running(place.settings("app")):
         place.sync()
         before = place.row().base_key

@@ -1,4 +1,4 @@
-"""``walsyncd status``, with a daemon and without one."""
+"""Tests of ``walsyncd status``, with a daemon and without one."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def place(tmp_path: Path) -> Place:
 
 
 def test_status_as_json_has_every_fact(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
-    """State, both positions, lag, spool, last base, and the daemon's pid."""
+    """It has state, both positions, lag, spool, last base, and the daemon's pid."""
     with wal_database(place.database()), running(place.settings("app")):
         position = place.sync()
         assert main(["status", *place.config(), "--json"]) == 0
@@ -42,7 +42,7 @@ def test_status_as_json_has_every_fact(place: Place, capsys: pytest.CaptureFixtu
 
 
 def test_status_tells_cause_and_remedy(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
-    """A database that is not there is no riddle."""
+    """For a missing database the output says what is wrong and what to do."""
     with running(place.settings("app")):
         place.ask(op="sync", names=[])
         assert main(["status", *place.config()]) == 0
@@ -53,7 +53,7 @@ def test_status_tells_cause_and_remedy(place: Place, capsys: pytest.CaptureFixtu
 
 
 def test_status_before_the_first_run_shows_what_is_configured(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
-    """No journal yet: nothing was replicated, and a monitoring check says that no daemon runs."""
+    """There is no journal yet, so nothing was replicated, and a monitoring check reports that no daemon runs."""
     assert main(["status", *place.config()]) == 0
     assert capsys.readouterr().out.splitlines()[2].split()[:3] == ["app", "new", "none"]
     assert main(["status", *place.config(), "--max-lag", "1h"]) == 1
@@ -63,7 +63,7 @@ def test_status_before_the_first_run_shows_what_is_configured(place: Place, caps
 def test_a_narrow_terminal_has_a_line_for_each_database(
     place: Place, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """80 columns: sizes without counts, and of a moment the time if it was today, else the day."""
+    """In 80 columns, sizes have no counts, and a moment of today is shown as time, any other as day."""
     with wal_database(place.database()), running(place.settings("app")):
         place.sync()
         capsys.readouterr()
@@ -78,7 +78,7 @@ def test_a_narrow_terminal_has_a_line_for_each_database(
 
 
 def test_status_says_why_there_is_nothing_to_show(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
-    """None is configured, or nothing matches: not a table without rows."""
+    """None is configured, or nothing matches, and the output is no table without rows."""
     file = Path(place.config()[1])
     storage = file.read_text().partition("[[database]]")[0]
     for databases, why in (
@@ -91,7 +91,7 @@ def test_status_says_why_there_is_nothing_to_show(place: Place, capsys: pytest.C
 
 
 def test_a_monitoring_check_is_told_who_is_behind(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
-    """Exit 1 beyond ``--max-lag``, for commits that wait and for a database that can't be followed."""
+    """The exit code is 1 beyond ``--max-lag``, for commits that wait and for a database that can't be followed."""
     storage = FakeStorage()
 
     def away(_call: Call) -> None:
@@ -116,7 +116,10 @@ def test_a_monitoring_check_is_told_who_is_behind(place: Place, capsys: pytest.C
 
 
 def _sleep_by(monkeypatch: pytest.MonkeyPatch, sleep: Callable[[float], None]) -> None:
-    """Have ``--watch`` wait by this. The daemon's threads are in the same process, and continue with the real one."""
+    """Make ``--watch`` wait by this function.
+
+    The daemon's threads are in the same process, and continue with the real one.
+    """
     replaced = SimpleNamespace(**{**vars(time), "sleep": sleep})
     monkeypatch.setattr("walsyncd.cli.commands.status.time", replaced)
 
@@ -124,7 +127,7 @@ def _sleep_by(monkeypatch: pytest.MonkeyPatch, sleep: Callable[[float], None]) -
 def test_watch_keeps_the_table_until_ctrl_c(
     place: Place, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It shows, waits, shows again."""
+    """It prints the table, waits, and prints it again."""
     waits = [None, KeyboardInterrupt]
 
     def sleep(_seconds: float) -> None:
@@ -138,7 +141,7 @@ def test_watch_keeps_the_table_until_ctrl_c(
 
 
 def test_a_verified_replica_is_shown(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
-    """``verify`` tells the daemon, which remembers."""
+    """``verify`` reports to the daemon, which remembers it."""
     with wal_database(place.database()), running(place.settings("app")):
         place.sync()
         assert main(["verify", *place.config(), "app"]) == 0
@@ -149,7 +152,7 @@ def test_a_verified_replica_is_shown(place: Place, capsys: pytest.CaptureFixture
 
 
 def test_status_says_the_price_of_presence(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
-    """Where it is asked for, whether it is held, and what that means for whoever copies the file."""
+    """It says where presence is configured, whether it is held, and what that means for a copy of the file."""
     settings = place.settings("app")
     present = replace(settings, databases=tuple(replace(entry, presence=True) for entry in settings.databases))
     with wal_database(place.database()), running(present):
@@ -159,7 +162,7 @@ def test_status_says_the_price_of_presence(place: Place, capsys: pytest.CaptureF
 
 
 def test_status_says_the_price_of_backpressure(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
-    """Where it is asked for, and what is in its way."""
+    """It says where backpressure is configured, and what prevents it."""
     settings = place.settings("app")
     held = replace(settings, databases=tuple(replace(entry, backpressure=True) for entry in settings.databases))
     with wal_database(place.database()), running(held) as daemon:
@@ -173,7 +176,7 @@ def test_status_says_the_price_of_backpressure(place: Place, capsys: pytest.Capt
 
 
 def test_without_a_daemon_no_database_reads_following(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
-    """What the last daemon noted is not how it is now; a daemon that gives no answer is no daemon that is not there."""
+    """What the last daemon noted may be outdated. A daemon that gives no answer is reported differently from none."""
     with wal_database(place.database()), running(place.settings("app")):
         place.sync()
     assert main(["status", *place.config()]) == 0
@@ -194,7 +197,7 @@ def test_without_a_daemon_no_database_reads_following(place: Place, capsys: pyte
 
 
 def test_names_patterns_and_states_choose(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
-    """In the table, in JSON and for a monitoring check; a word that matches nothing is a usage error."""
+    """This holds in the table, in JSON and for a monitoring check. A word that matches nothing is a usage error."""
 
     def shown(*words: str) -> list[str]:
         assert main(["status", *place.config(), "--json", *words]) == 0
@@ -223,7 +226,7 @@ def test_names_patterns_and_states_choose(place: Place, capsys: pytest.CaptureFi
 def test_watch_shows_what_fits_worst_first(
     place: Place, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On a terminal of 24 lines the output of 40 databases takes no more than that."""
+    """On a terminal of 24 lines, 40 databases take no more than that."""
     names = [f"absent-{number:02d}" for number in range(40)]
 
     def leave(_seconds: float) -> None:
@@ -247,7 +250,7 @@ def test_watch_shows_what_fits_worst_first(
 
 
 def test_the_lag_of_what_is_not_followed() -> None:
-    """The table shows as LAG what ``--max-lag`` counts."""
+    """The column LAG shows what ``--max-lag`` counts."""
     why = Suspended("odd", "/srv/odd.db", "database[1]", "is a FIFO, no file", "remove it", since_ms=1_000_000)
     assert status._lag(suspended_status(why), 1_095_000) == "up to 95.0 s"
     assert status._lag(suspended_status(replace(why, since_ms=0)), 1_095_000) == "none"

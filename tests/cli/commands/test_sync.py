@@ -1,4 +1,4 @@
-"""``walsyncd sync``, beside a running daemon."""
+"""Tests of ``walsyncd sync`` beside a running daemon."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def place(tmp_path: Path) -> Place:
 
 
 def test_sync_prints_the_position_that_is_stored(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
-    """What was committed before the call is in storage when it returns, whatever the upload interval."""
+    """All that was committed before the call is in storage when it returns, whatever the upload interval."""
     with wal_database(place.database()) as writer, running(place.settings("app")):
         for value in range(1, 30):
             writer.execute(f"insert into t values ({value})")
@@ -32,7 +32,7 @@ def test_sync_prints_the_position_that_is_stored(place: Place, capsys: pytest.Ca
 
 
 def test_sync_says_what_it_still_waits_for(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
-    """With storage away it ends with 1 after its time-out, and names what is missing."""
+    """If storage is away, it ends with 1 after its time-out, and names what is missing."""
     storage = FakeStorage()
 
     def away(_call: Call) -> None:

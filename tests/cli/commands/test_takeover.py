@@ -1,4 +1,4 @@
-"""``walsyncd takeover``."""
+"""Tests of ``walsyncd takeover``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from walsyncd.cli import main
 
 
 def test_what_nobody_took_goes_on_as_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """And an unknown name is refused with those that are known."""
+    """An unknown name is refused, and the error lists the known ones."""
     place = Place(tmp_path)
     with wal_database(place.database()), running(place.settings("app")):
         place.sync()

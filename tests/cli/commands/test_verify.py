@@ -1,4 +1,4 @@
-"""``walsyncd verify``: 0 if all is sound, 1 with a line for each problem."""
+"""Tests of ``walsyncd verify``: it ends with 0 if all is sound, and with 1 and a line for each problem."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from walsyncd.core.stored.layout import format_key
 
 
 def test_sound_then_damaged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The summary counts what was read; a damaged object is named, and the exit code is 1."""
+    """The summary counts what was read. A damaged object is named, and the exit code is 1."""
     with make_replica(tmp_path) as maker:
         maker.base()
         maker.commit(4)
@@ -30,7 +30,10 @@ def test_sound_then_damaged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
 
 
 def test_damaged_whole_is_named_and_nothing_is_lost(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Its segments hold the same frames: verify fails, restore says what it did not use and has every commit."""
+    """Its segments hold the same frames.
+
+    So verify fails, and restore has every commit and names what it did not use.
+    """
     out = tmp_path / "restored.db"
     with make_replica(tmp_path) as maker:
         maker.base()
@@ -54,7 +57,7 @@ def test_damaged_whole_is_named_and_nothing_is_lost(tmp_path: Path, capsys: pyte
 
 
 def test_quick_says_what_a_missing_object_means(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Which positions are lost and which are still good."""
+    """The output says which positions are lost and which are still good."""
     with make_replica(tmp_path) as maker:
         maker.base()
         maker.commit(3)
@@ -70,13 +73,13 @@ def test_quick_says_what_a_missing_object_means(tmp_path: Path, capsys: pytest.C
 
 
 def test_empty_replica_is_3(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """There is nothing that could be called sound."""
+    """An empty replica has nothing that could be sound."""
     assert main(["verify", f"file://{tmp_path}"]) == 3
     assert "empty" in capsys.readouterr().err
 
 
 def test_bridges_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """They are sound; what a scrub made suspect is a note."""
+    """Bridges are sound. Positions that a scrub made suspect are a note."""
     with make_replica(tmp_path) as maker:
         maker.base()
         maker.commit(2)

@@ -1,4 +1,4 @@
-"""What a bucket's own rules cost, or take away, as `check` says it."""
+"""Tests of what `check` says about a bucket's own rules: what they cost, or delete."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NO_VERSIONS = Answer(body=b"<VersioningConfiguration/>")
 
 
 def remarks_of(store: Store, bucket: str, **how: Any) -> list[Remark]:
-    """Of a storage with a prefix in the bucket."""
+    """Return the remarks about a storage with a prefix in the bucket."""
     with closing(S3Storage(store.settings(bucket, OURS))) as storage:
         return rules(storage, **{"deletes": True, "expire_after_s": None, **how})
 
@@ -37,7 +37,7 @@ def keep_versions(store: Store, bucket: str) -> None:
 
 
 def test_a_bucket_without_rules_is_no_remark(moto: Store) -> None:
-    """Nor is anything left of the check."""
+    """The check leaves nothing in the bucket."""
     bucket = moto.make_bucket()
     assert remarks_of(moto, bucket) == []
     with closing(moto.client()) as client:
@@ -45,7 +45,7 @@ def test_a_bucket_without_rules_is_no_remark(moto: Store) -> None:
 
 
 def test_versions_that_nothing_ends_are_billed(moto: Store) -> None:
-    """A note with the rule that helps; with that rule there is nothing to say."""
+    """The note names the rule that helps. With that rule there is no note."""
     bucket = moto.make_bucket()
     keep_versions(moto, bucket)
     (said,) = remarks_of(moto, bucket)
@@ -78,7 +78,7 @@ def test_versions_that_nothing_ends_are_billed(moto: Store) -> None:
 def test_a_rule_that_takes_away_what_is_needed_is_a_problem(
     moto: Store, rule: dict[str, Any], how: dict[str, Any], words: str
 ) -> None:
-    """Wherever its prefix meets ours."""
+    """It is a problem wherever its prefix meets ours."""
     bucket = moto.make_bucket()
     set_rules(moto, bucket, {"ID": "r", **rule})
     problems = [each for each in remarks_of(moto, bucket, **how) if each.is_problem]
@@ -96,14 +96,14 @@ def test_a_rule_that_takes_away_what_is_needed_is_a_problem(
     ],
 )
 def test_a_rule_for_others_is_none_of_ours(moto: Store, rule: dict[str, Any]) -> None:
-    """Another prefix, a tag, one that is off; uploads have a week."""
+    """A rule for another prefix or a tag, or one that is disabled, does not count. Uploads may take a week."""
     bucket = moto.make_bucket()
     set_rules(moto, bucket, {"ID": "r", **rule})
     assert remarks_of(moto, bucket) == []
 
 
 def test_without_deletion_a_rule_has_to_remove(moto: Store) -> None:
-    """One that is missing is a note; one that fits is right."""
+    """A missing rule is a note, and a fitting one is right."""
     bucket = moto.make_bucket()
     how = {"deletes": False, "expire_after_s": 30 * 86_400.0}
     (said,) = remarks_of(moto, bucket, **how)
@@ -115,7 +115,7 @@ def test_without_deletion_a_rule_has_to_remove(moto: Store) -> None:
 
 @pytest.fixture
 def script() -> Iterator[ScriptedStore]:
-    """A store that says what the test wants."""
+    """Return a store that answers as the test wants."""
     with run_scripted_store() as store:
         yield store
 
@@ -127,7 +127,7 @@ def said_by(script: ScriptedStore, *answers: Answer) -> dict[str, Remark]:
 
 
 def test_what_may_not_be_asked_is_a_note(script: ScriptedStore) -> None:
-    """With the right that it takes; what a store does not know is not mentioned."""
+    """The note names the permission that is needed. What a store does not know is not mentioned."""
     exists = Answer(412)
     said = said_by(script, refusal(403, "AccessDenied"), refusal(501, "NotImplemented"), NO_VERSIONS, OK, exists, OK)
     assert list(said) == ["lifecycle"]
@@ -136,7 +136,7 @@ def test_what_may_not_be_asked_is_a_note(script: ScriptedStore) -> None:
 
 
 def test_a_store_without_conditions_is_a_note(script: ScriptedStore) -> None:
-    """It overwrites, and says yes."""
+    """Such a store overwrites, and answers that it went well."""
     unknown = refusal(404, "NoSuchConfiguration")
     said = said_by(script, unknown, unknown, unknown, OK, OK, OK)
     assert list(said) == ["conditions"]
@@ -146,7 +146,7 @@ def test_a_store_without_conditions_is_a_note(script: ScriptedStore) -> None:
 
 
 def test_object_lock_is_a_note(script: ScriptedStore) -> None:
-    """What is deleted before its time stays, hidden."""
+    """A deleted object stays hidden until its time is over."""
     lock = Answer(
         body=b"<ObjectLockConfiguration><ObjectLockEnabled>Enabled</ObjectLockEnabled><Rule><DefaultRetention>"
         b"<Mode>COMPLIANCE</Mode><Days>30</Days></DefaultRetention></Rule></ObjectLockConfiguration>"

@@ -1,4 +1,4 @@
-"""x-amz-checksum goes to a store that verifies it, and to no other."""
+"""Tests that x-amz-checksum is sent to a store that verifies it, and to no other."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PART_SIZE = 5 << 20
 
 @pytest.fixture
 def script() -> Iterator[ScriptedStore]:
-    """A store that says what the test wants."""
+    """Return a store that answers as the test wants."""
     with run_scripted_store() as store:
         yield store
 
@@ -36,21 +36,21 @@ def storage(script: ScriptedStore) -> Iterator[S3Storage]:
 
 
 def sent(script: ScriptedStore) -> list[str | None]:
-    """The checksums of the PUTs since the last call."""
+    """Return the checksums of the PUTs since the last call."""
     found = [request.headers.get(CHECKSUM_HEADER) for request in script.requests if request.method == "PUT"]
     script.requests.clear()
     return found
 
 
 def verify(script: ScriptedStore, storage: S3Storage) -> None:
-    """Let the store refuse a wrong checksum and take the right one."""
-    script.will_say(ABSENT, BAD_DIGEST, WRITTEN, THERE, WRITTEN)  # it does not honour conditions
+    """Make the store refuse a wrong checksum and accept the right one."""
+    script.will_say(ABSENT, BAD_DIGEST, WRITTEN, THERE, WRITTEN)  # this store does not honour conditions
     assert storage.put_if("owner.json", b"mine", etag=None)
     assert sent(script) == [WRONG, RIGHT, RIGHT]
 
 
 def test_a_store_that_refuses_the_wrong_one_gets_one_with_every_body(script: ScriptedStore, storage: S3Storage) -> None:
-    """One good and one bad PUT, once in a run; before that there is none, and a later owner.json is one PUT."""
+    """One good and one bad PUT find this out, once in a run, before any object. A later owner.json is one PUT."""
     script.will_say(WRITTEN)
     storage.put("a", b"mine", metadata={})
     assert sent(script) == [None]
@@ -63,7 +63,7 @@ def test_a_store_that_refuses_the_wrong_one_gets_one_with_every_body(script: Scr
 
 
 def test_a_store_that_takes_the_wrong_one_gets_none(script: ScriptedStore, storage: S3Storage) -> None:
-    """Some keep it and show it: the object is written again, if it is still that one."""
+    """Some stores keep the object and its wrong checksum. It is written again if it is still that one."""
     script.will_say(ABSENT, WRITTEN, WRITTEN, THERE, WRITTEN, WRITTEN)
     assert storage.put_if("owner.json", b"mine", etag=None)
     assert [request.headers.get("if-match") for request in script.requests] == [None, None, '"e1"', None, None]
@@ -72,7 +72,7 @@ def test_a_store_that_takes_the_wrong_one_gets_none(script: ScriptedStore, stora
 
 
 def test_a_store_that_knows_none_gets_none(script: ScriptedStore, storage: S3Storage) -> None:
-    """It refuses the wrong and the right one alike."""
+    """It refuses the wrong and the right checksum alike."""
     unknown = refusal(400, "InvalidArgument", "Unsupported header")
     script.will_say(ABSENT, unknown, unknown, WRITTEN, THERE, WRITTEN, WRITTEN)
     assert storage.put_if("owner.json", b"mine", etag=None)
@@ -82,7 +82,7 @@ def test_a_store_that_knows_none_gets_none(script: ScriptedStore, storage: S3Sto
 
 @pytest.mark.parametrize("answer", [refusal(412, "PreconditionFailed"), refusal(503, "SlowDown"), refusal(403, "No")])
 def test_what_says_nothing_of_checksums_is_no_probe(script: ScriptedStore, storage: S3Storage, answer: Answer) -> None:
-    """A race that was lost, a store that is away or refuses us: the next one tells."""
+    """After a lost race, an outage or a refusal, the next request is the probe."""
     script.will_say(ABSENT, answer)
     if answer.status == 412:
         assert not storage.put_if("owner.json", b"mine", etag=None)
@@ -94,7 +94,7 @@ def test_what_says_nothing_of_checksums_is_no_probe(script: ScriptedStore, stora
 
 
 def test_a_part_for_which_it_is_refused_goes_without(script: ScriptedStore, storage: S3Storage) -> None:
-    """As AWS does where an upload did not begin with it; objects keep theirs."""
+    """AWS refuses a part's checksum if the upload did not begin with one. Objects keep theirs."""
     verify(script, storage)
     script.will_say(refusal(400, "InvalidRequest", "Checksum Type mismatch occurred"), WRITTEN, WRITTEN, WRITTEN)
     assert storage.upload_part("a", "u", 1, b"mine") == "e1"
@@ -104,7 +104,7 @@ def test_a_part_for_which_it_is_refused_goes_without(script: ScriptedStore, stor
 
 
 def test_parts_of_an_upload_that_is_refused_go_without_the_next_time(script: ScriptedStore, storage: S3Storage) -> None:
-    """Perhaps the store wants all checksums again at the end."""
+    """The store may want all checksums again when the upload is completed."""
     verify(script, storage)
     script.will_say(refusal(400, "InvalidRequest"), WRITTEN)
     with pytest.raises(RefusedError):
@@ -114,7 +114,7 @@ def test_parts_of_an_upload_that_is_refused_go_without_the_next_time(script: Scr
 
 
 def test_a_body_that_was_damaged_is_no_reason_to_send_none(script: ScriptedStore, storage: S3Storage) -> None:
-    """That is what checksums are for."""
+    """Checksums exist to find this."""
     verify(script, storage)
     script.will_say(BAD_DIGEST, WRITTEN)
     with pytest.raises(TransientError, match="damaged"):
@@ -127,7 +127,7 @@ def test_a_body_that_was_damaged_is_no_reason_to_send_none(script: ScriptedStore
 def test_real_stores(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, name: str, *, verifies: bool
 ) -> None:
-    """Whatever they do with checksums: objects and uploads arrive, and one that verifies them sees a wrong one."""
+    """Objects and uploads arrive at every store, and one that verifies checksums notices a wrong one."""
     store: Store = request.getfixturevalue(name)
     with closing(S3Storage(store.settings(store.make_bucket()))) as storage:
         assert storage.put_if("db/owner.json", b"one", etag=None)

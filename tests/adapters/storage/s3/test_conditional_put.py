@@ -1,4 +1,4 @@
-"""Conditions are relied on where the store was seen to honour them, and nowhere else."""
+"""Tests that conditions are relied on only where the store was seen to honour them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BAD_DIGEST = refusal(400, "BadDigest")
 
 @pytest.fixture
 def script() -> Iterator[ScriptedStore]:
-    """A store that says what the test wants."""
+    """Return a store that answers as the test wants."""
     with run_scripted_store() as store:
         yield store
 
@@ -30,7 +30,7 @@ def storage(script: ScriptedStore) -> Iterator[S3Storage]:
 
 
 def first(script: ScriptedStore, storage: S3Storage, *trial: Answer) -> None:
-    """The first conditional write of a run, which ends with the trial."""
+    """Make the first conditional write of a run, which ends with the trial."""
     script.will_say(ABSENT, BAD_DIGEST, WRITTEN, THERE, *trial)
     assert storage.put_if("owner.json", b"mine", etag=None)
     tried = script.requests[4:]
@@ -39,7 +39,7 @@ def first(script: ScriptedStore, storage: S3Storage, *trial: Answer) -> None:
 
 
 def test_a_store_that_refuses_both_decides_by_one_request(script: ScriptedStore, storage: S3Storage) -> None:
-    """Nothing is compared before and read back after, whichever condition it is."""
+    """Nothing is compared before or read afterwards, whichever condition it is."""
     first(script, storage, REFUSED, REFUSED)
     script.will_say(WRITTEN, REFUSED, WRITTEN, REFUSED)
     for etag in (None, "e1"):
@@ -52,7 +52,7 @@ def test_a_store_that_refuses_both_decides_by_one_request(script: ScriptedStore,
 def test_a_store_that_writes_anyway_is_not_relied_on(
     script: ScriptedStore, storage: S3Storage, trial: tuple[Answer, ...]
 ) -> None:
-    """Each conditional write is three requests, and there is no second trial."""
+    """Each conditional write takes three requests, and there is no second trial."""
     first(script, storage, *trial)
     script.will_say(ABSENT, WRITTEN, THERE)
     assert storage.put_if("other.json", b"mine", etag=None)
@@ -61,7 +61,7 @@ def test_a_store_that_writes_anyway_is_not_relied_on(
 
 @pytest.mark.parametrize(("name", "honours"), [("seaweedfs", True), ("rclone", False), ("moto", True)])
 def test_real_stores(request: pytest.FixtureRequest, name: str, *, honours: bool) -> None:
-    """Whatever they do with conditions, an object that is there is not replaced by one that must be the first."""
+    """Whatever a store does with conditions, an object that must be the first replaces no other."""
     store: Store = request.getfixturevalue(name)
     with closing(S3Storage(store.settings(store.make_bucket()))) as storage:
         for key in ("a/owner.json", "b/owner.json"):

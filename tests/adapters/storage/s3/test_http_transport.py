@@ -1,4 +1,4 @@
-"""The way to a store: proxies of the environment, private authorities, IPv6, endpoints with a path; who goes first."""
+"""Tests of the way to a store: proxies, private authorities, IPv6, endpoints with a path, and priorities."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ THERE = Answer(headers={"ETag": '"e"', "Last-Modified": "Sun, 22 Nov 2026 10:00:
 
 @pytest.fixture(autouse=True)
 def plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No proxy and no authority of this machine's."""
+    """Remove the proxy and the authority of this machine from the environment."""
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "AWS_CA_BUNDLE"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.lower(), raising=False)
@@ -33,13 +33,13 @@ def plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def script() -> Iterator[ScriptedStore]:
-    """A store that says what the test wants."""
+    """Return a store that answers as the test wants."""
     with run_scripted_store() as store:
         yield store
 
 
 def use(script: ScriptedStore, **settings: object) -> None:
-    """A PUT and a read, which take different ways through the code."""
+    """Make a PUT and a read, which take different ways through the code."""
     with closing(S3Storage(replace(script.settings(), **settings))) as storage:  # type: ignore[arg-type]
         script.will_say(Answer(), THERE)
         storage.put("a", b"x", metadata={})
@@ -47,7 +47,7 @@ def use(script: ScriptedStore, **settings: object) -> None:
 
 
 def test_a_proxy_of_the_environment(script: ScriptedStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every request goes through it, with its name and password; NO_PROXY leaves it out."""
+    """Every request passes through it, with its name and password. NO_PROXY excludes the endpoint."""
     with run_forward_proxy() as proxy:
         monkeypatch.setenv("http_proxy", f"http://me:p%40ss@127.0.0.1:{proxy.port}")
         use(script)
@@ -59,7 +59,7 @@ def test_a_proxy_of_the_environment(script: ScriptedStore, monkeypatch: pytest.M
 
 
 def test_a_proxy_for_tls_is_a_tunnel(script: ScriptedStore, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """It sees where to, and nothing else."""
+    """The proxy sees the host that is connected to, and nothing else."""
     certificate = make_certificate(tmp_path)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate)
@@ -71,7 +71,7 @@ def test_a_proxy_for_tls_is_a_tunnel(script: ScriptedStore, monkeypatch: pytest.
 
 
 def test_a_proxy_that_is_not_there(script: ScriptedStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The error says which setting to look at."""
+    """The error names the setting to look at."""
     with run_forward_proxy() as proxy:
         port = proxy.port
     monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{port}")
@@ -80,7 +80,7 @@ def test_a_proxy_that_is_not_there(script: ScriptedStore, monkeypatch: pytest.Mo
 
 
 def test_another_kind_of_proxy_is_refused(script: ScriptedStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its password is not shown."""
+    """The error does not show the proxy's password."""
     monkeypatch.setenv("http_proxy", "socks5://me:secret@127.0.0.1:1")
     with pytest.raises(UsageError, match="socks5://") as caught:
         S3Storage(script.settings())
@@ -88,7 +88,7 @@ def test_another_kind_of_proxy_is_refused(script: ScriptedStore, monkeypatch: py
 
 
 def test_a_private_authority(script: ScriptedStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Refused without ca_file, which the error names; accepted with it, or with AWS_CA_BUNDLE."""
+    """It is refused without ca_file, which the error names, and accepted with it or with AWS_CA_BUNDLE."""
     certificate = make_certificate(tmp_path)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate)
@@ -104,7 +104,7 @@ def test_a_private_authority(script: ScriptedStore, tmp_path: Path, monkeypatch:
 
 @pytest.mark.parametrize("content", [None, "no certificate"])
 def test_a_ca_file_that_is_none(script: ScriptedStore, tmp_path: Path, content: str | None) -> None:
-    """It is named, when the storage is opened."""
+    """The error names the file when the storage is opened."""
     file = tmp_path / "ca.pem"
     if content is not None:
         file.write_text(content)
@@ -113,7 +113,7 @@ def test_a_ca_file_that_is_none(script: ScriptedStore, tmp_path: Path, content: 
 
 
 def test_ipv6(script: ScriptedStore) -> None:
-    """An address in brackets, for PUTs and everything else."""
+    """An address in brackets works for PUTs and for all other requests."""
     with run_throttle(script.endpoint_url, host="::1") as line:
         use(script, endpoint_url=line.endpoint_url)
         assert line.connections == 1
@@ -121,19 +121,19 @@ def test_ipv6(script: ScriptedStore) -> None:
 
 
 def test_an_endpoint_with_a_path(script: ScriptedStore) -> None:
-    """The bucket is below it, for PUTs and everything else."""
+    """The bucket is below the path, for PUTs and for all other requests."""
     use(script, endpoint_url=f"{script.endpoint_url}/gateway/s3")
     assert [request.path for request in script.requests] == ["/gateway/s3/b/a"] * 2
 
 
 def test_what_was_signed_is_what_is_sent() -> None:
-    """A key's dots and its percent signs are not tidied."""
+    """The dots and percent signs of a key are not normalised."""
     assert parse_target("http://h/b/../x%2fy?partNumber=1&uploadId=u") == "/b/../x%2fy?partNumber=1&uploadId=u"
     assert parse_target("http://h") == "/"
 
 
 def test_a_part_gives_way_while_something_small_is_sent() -> None:
-    """It continues when that is over, and does not wait longer than its own block took."""
+    """The part continues after that, and never waits longer than its own block took."""
     line, went_on = BodyLine(), threading.Event()
 
     def wait() -> None:
@@ -151,7 +151,7 @@ def test_a_part_gives_way_while_something_small_is_sent() -> None:
 
 
 def test_a_body_is_read_to_its_end_or_to_a_limit() -> None:
-    """However small the pieces are in which it comes, and no further than asked."""
+    """The body may come in pieces of any size, and no more than the limit is read."""
 
     class Pieces(io.BytesIO):
         def read(self, size: int | None = -1, /) -> bytes:

@@ -17,13 +17,13 @@ def full() -> Iterator[dict[str, Any]]:
 
 
 def test_a_list_that_ends_is_as_it_was() -> None:
-    """Also with empty pages in between: a store passes over what was deleted."""
+    """A page may be empty, because a store passes over what was deleted."""
     pages: list[dict[str, Any]] = [{"Contents": [1]}, *repeat({"CommonPrefixes": []}, EMPTY_PAGES_MAX), {"Parts": [2]}]
     assert list(limited(pages * 2, "list b")) == pages * 2
 
 
 def test_a_list_without_an_end_is_refused() -> None:
-    """Whether its pages hold something or nothing."""
+    """It is refused whether its pages hold something or not."""
     for pages in (full(), repeat({"IsTruncated": True})):
         with pytest.raises(RefusedError, match=r"^list b: the store's list does not end$"):
             for _ in limited(pages, "list b", entries_max=5000):
@@ -31,7 +31,7 @@ def test_a_list_without_an_end_is_refused() -> None:
 
 
 def test_no_store_has_a_key_of_a_megabyte() -> None:
-    """One of some hundred characters is returned."""
+    """A key of some hundred characters is returned."""
     assert checked_key("a" * KEY_LENGTH_MAX) == "a" * KEY_LENGTH_MAX
     with pytest.raises(ValueError, match="a key of 4097 characters"):
         checked_key("a" * (KEY_LENGTH_MAX + 1))

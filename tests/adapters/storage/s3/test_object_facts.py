@@ -20,7 +20,7 @@ MOMENT = datetime(2026, 11, 22, 10, 56, 0, 7000, tzinfo=UTC)
 
 
 def test_what_is_said_of_objects() -> None:
-    """Without the prefix of the storage and the quotation marks of ETags; some stores list no ETag."""
+    """Keys come without the storage's prefix, and ETags without their quotation marks. Some stores list no ETag."""
     entry: Any = {"Key": "hosts/web/app/x", "Size": 5, "LastModified": MOMENT}
     assert listed_object(entry, "hosts/web/") == ObjectInfo("app/x", 5, "", 1_795_344_960_007, {})
     tagged: Any = {**entry, "ETag": '"e"'}
@@ -33,7 +33,7 @@ def test_what_is_said_of_objects() -> None:
 
 @pytest.mark.parametrize("lacking", ["Key", "Size", "LastModified"])
 def test_what_is_not_said_is_an_error(lacking: str) -> None:
-    """The caller translates it: the answer is not S3's."""
+    """The caller translates the error: the answer is not S3's."""
     entry: Any = {"Key": "x", "Size": 5, "LastModified": MOMENT}
     del entry[lacking]
     with pytest.raises(KeyError, match=lacking):
@@ -41,6 +41,6 @@ def test_what_is_not_said_is_an_error(lacking: str) -> None:
 
 
 def test_times_and_etags() -> None:
-    """Of any zone; a weak ETag is compared like another one."""
+    """Times of any zone are read. A weak ETag is compared like a strong one."""
     assert milliseconds(MOMENT.astimezone(timezone(timedelta(hours=5)))) == 1_795_344_960_007
     assert unquoted('W/"e"') == unquoted('"e"') == unquoted("e") == "e"

@@ -1,4 +1,4 @@
-"""Answers of a store that is none, or that lies: no more is read of them than is bounded, and nothing is guessed."""
+"""Tests of answers that are not S3's, or false: reading them is limited, and nothing is guessed."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from walsyncd.errors import CorruptError, TransientError
 
 @pytest.fixture
 def script() -> Iterator[ScriptedStore]:
-    """A store that says what the test wants."""
+    """Return a store that answers as the test wants."""
     with run_scripted_store() as store:
         yield store
 
 
 @pytest.fixture
 def storage(script: ScriptedStore) -> Iterator[S3Storage]:
-    """Bucket ``b``, prefix ``root``, of the scripted store."""
+    """Return bucket ``b``, prefix ``root``, of the scripted store."""
     with closing(S3Storage(script.settings(prefix="root"))) as storage:
         yield storage
 
 
 def test_an_answer_that_is_longer_than_any_of_s3(script: ScriptedStore, storage: S3Storage) -> None:
-    """It is not kept in memory, whether it is a list or an error."""
+    """Neither such a list nor such an error is kept in memory."""
     body = b"<x>" + b"x" * (17 << 20)
     script.will_say(Answer(200, body), Answer(500, body))
     for read in (lambda: list(storage.list("")), lambda: storage.get("k")):
@@ -36,7 +36,7 @@ def test_an_answer_that_is_longer_than_any_of_s3(script: ScriptedStore, storage:
 
 
 def test_no_more_is_read_than_was_asked_for(script: ScriptedStore, storage: S3Storage) -> None:
-    """A store that ignores ranges gives the beginning, and nothing that begins later."""
+    """For a store that ignores ranges, the beginning is read, and a later range is an error."""
     script.will_say(Answer(200, b"0123456789"), Answer(206, b"234"), Answer(200, b"0123456789"))
     assert storage.get("k", length=4) == b"0123"
     assert storage.get("k", first=2, length=3) == b"234"
@@ -45,7 +45,7 @@ def test_no_more_is_read_than_was_asked_for(script: ScriptedStore, storage: S3St
 
 
 def test_an_object_that_is_read_whole_has_a_limit(script: ScriptedStore, storage: S3Storage) -> None:
-    """Those that may be larger are streamed."""
+    """Objects that may be larger are streamed."""
     body = bytes(BODY_BYTES_MAX)
     script.will_say(Answer(200, body + b"x"), Answer(200, body))
     with pytest.raises(CorruptError, match=r"k at .*: it is longer than"):
@@ -68,7 +68,7 @@ def test_an_object_that_is_read_whole_has_a_limit(script: ScriptedStore, storage
 def test_an_answer_without_what_must_be_in_it(
     script: ScriptedStore, storage: S3Storage, body: bytes, call: str
 ) -> None:
-    """It is not S3's; nothing is made of it."""
+    """The answer is not S3's, and nothing is derived from it."""
     calls: dict[str, Callable[[], object]] = {
         "list": lambda: list(storage.list("")),
         "create_upload": lambda: storage.create_upload("k", metadata={}),

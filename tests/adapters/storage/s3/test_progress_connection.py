@@ -1,4 +1,4 @@
-"""Connections that count silence, not length: what a slow line, a silent store and a NAT do to a request."""
+"""Tests of connections whose time-out counts silence, not the whole: a slow line, a silent store, and a NAT."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ BODY = bytes(range(256)) * 4096  # 1 MiB
 
 @pytest.fixture
 def script() -> Iterator[ScriptedStore]:
-    """A store that says what the test wants."""
+    """Return a store that answers as the test wants."""
     with run_scripted_store() as store:
         yield store
 
 
 @pytest.fixture
 def line(script: ScriptedStore) -> Iterator[Throttle]:
-    """A fast line to it, whose connections can be dropped."""
+    """Return a fast line to the store, whose connections can be dropped."""
     with run_throttle(script.endpoint_url) as running:
         yield running
 
 
 def through(line: Throttle, script: ScriptedStore, **settings: object) -> S3Settings:
-    """The store behind the line; nothing may be silent for long."""
+    """Return the store behind the line. Nothing may be silent for long."""
     return replace(script.settings(**settings), endpoint_url=line.endpoint_url)
 
 
@@ -54,7 +54,7 @@ def test_a_body_may_take_longer_than_every_time_out(script: ScriptedStore) -> No
 
 
 def test_a_store_that_takes_nothing_is_given_up(script: ScriptedStore) -> None:
-    """A line that has stopped is no slow line."""
+    """A line that has stopped is different from a slow one."""
     with socket.create_server(("127.0.0.1", 0)) as mute:
         mute.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         settings = script.settings(endpoint_url=f"http://127.0.0.1:{mute.getsockname()[1]}", timeout_s=0.3)
@@ -63,19 +63,19 @@ def test_a_store_that_takes_nothing_is_given_up(script: ScriptedStore) -> None:
 
 
 def test_an_answer_that_does_not_come_is_given_up(script: ScriptedStore) -> None:
-    """It was all sent, and nothing is said."""
+    """The whole request was sent, and no answer comes."""
     with closing(S3Storage(script.settings(timeout_s=0.2))) as storage:
         script.will_say(HANG)
         with pytest.raises(TransientError, match=r"[Tt]imed out"):
             storage.put("a", b"x", metadata={})
-        wait_for(lambda: script.requests)  # a busy store reads it late
+        wait_for(lambda: script.requests)  # a busy store may read the request late
         script.released.set()
     assert len(script.requests) == 1
 
 
 @pytest.mark.parametrize("kind", ["put", "read"])
 def test_a_connection_that_a_nat_forgot_costs_no_error(script: ScriptedStore, line: Throttle, kind: str) -> None:
-    """Nothing of the request is acknowledged: it goes out again on a new connection, and arrives once."""
+    """Nothing of the request is acknowledged, so it is sent again on a new connection, and arrives once."""
     reuse = ReuseLimits(hot_s_max=0.0, patience_s=0.2)
     with closing(S3Storage(through(line, script, reuse=reuse))) as storage:
         script.will_say(Answer(), Answer(body=b"there"))
@@ -90,7 +90,7 @@ def test_a_connection_that_a_nat_forgot_costs_no_error(script: ScriptedStore, li
 
 
 def test_a_connection_that_the_store_closed_costs_no_error(script: ScriptedStore) -> None:
-    """It ends as the next request arrives: no answer, and no outage."""
+    """The connection ends as the next request arrives, which is neither an answer nor an outage."""
     with closing(S3Storage(script.settings())) as storage:
         script.will_say(Answer(), HANG_UP, Answer())
         storage.put("a", b"x", metadata={})
@@ -99,7 +99,7 @@ def test_a_connection_that_the_store_closed_costs_no_error(script: ScriptedStore
 
 
 def test_a_new_connection_that_is_closed_is_an_error(script: ScriptedStore) -> None:
-    """Tried once: what a store does to new connections is its own doing."""
+    """It is tried once, because a store that closes a new connection does so on purpose."""
     with closing(S3Storage(script.settings())) as storage:
         script.will_say(HANG_UP)
         with pytest.raises(TransientError):
@@ -107,7 +107,7 @@ def test_a_new_connection_that_is_closed_is_an_error(script: ScriptedStore) -> N
 
 
 def test_a_silent_connection_is_not_used_again(script: ScriptedStore, line: Throttle) -> None:
-    """A busy one is."""
+    """A connection that was used recently is used again."""
     with closing(S3Storage(through(line, script))) as storage:
         script.will_say(*[Answer()] * 4)
         storage.put("a", b"x", metadata={})
@@ -121,7 +121,7 @@ def test_a_silent_connection_is_not_used_again(script: ScriptedStore, line: Thro
 
 
 def test_many_threads_share_the_connections(script: ScriptedStore, line: Throttle) -> None:
-    """And a dead one among them is no trouble to the others."""
+    """A dead connection among them does not disturb the others."""
     with closing(S3Storage(through(line, script, connections_max=4))) as storage:
         script.will_say(*[Answer()] * 16)
         threads = [
@@ -135,7 +135,7 @@ def test_many_threads_share_the_connections(script: ScriptedStore, line: Throttl
 
 
 def test_a_small_request_is_one_write(script: ScriptedStore) -> None:
-    """Head and body go together. A larger body goes block by block."""
+    """Head and body are sent together. A larger body is sent block by block."""
     beats: list[None] = []
     with closing(S3Storage(script.settings(), lambda: beats.append(None))) as storage:
         script.will_say(Answer(), Answer(headers={"ETag": '"e"'}), Answer())
@@ -167,7 +167,7 @@ def test_an_answer_may_end_its_connection(script: ScriptedStore, line: Throttle)
 
 
 def test_an_answer_that_is_cut_is_no_dead_connection(script: ScriptedStore) -> None:
-    """The store had the request, so it is not sent a second time here."""
+    """The store received the request, so it is not sent again here."""
     with closing(S3Storage(script.settings())) as storage:
         script.will_say(Answer(), Answer(body=b"<Error>", headers={"Content-Length": "100"}, cut=7))
         storage.put("a", b"x", metadata={})
@@ -176,7 +176,7 @@ def test_an_answer_that_is_cut_is_no_dead_connection(script: ScriptedStore) -> N
 
 
 def test_what_comes_after_an_answer_is_no_answer(script: ScriptedStore) -> None:
-    """A body that is longer than its length says is cut there."""
+    """A body that is longer than its Content-Length is cut there."""
     with closing(S3Storage(script.settings())) as storage:
         script.will_say(Answer(body=b"abcd", headers={"Content-Length": "2"}), Answer(headers={"ETag": '"e"'}))
         storage.put("a", b"x", metadata={})

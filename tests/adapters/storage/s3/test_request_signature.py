@@ -1,4 +1,4 @@
-"""Signatures of AWS's own example, and the same as boto3's for whatever is sent."""
+"""Tests of signatures: AWS's own example, and the same as boto3's for whatever is sent."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _KEYS = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=
 
 
 def test_the_example_of_aws() -> None:
-    """The PUT that the S3 API Reference signs, under "Authenticating Requests"."""
+    """The example is the PUT in the S3 API Reference, under "Authenticating Requests"."""
     request = Unsigned(
         "PUT",
         "examplebucket.s3.amazonaws.com",
@@ -57,7 +57,7 @@ def test_the_example_of_aws() -> None:
 def test_boto3_signs_the_same(
     key: str, body: bytes, query: dict[str, str], meta: dict[str, str], token: str | None, region: str, origin: str
 ) -> None:
-    """Whatever the key, the query, the headers, the body, the credentials and the endpoint are."""
+    """This holds for any key, query, headers, body, credentials and endpoint."""
     path = "/b/" + quote(key, safe="/~")
     theirs = AWSRequest(method="PUT", url=origin + path, headers=dict(meta), params=dict(query), data=body)
     S3SigV4Auth(Credentials("access", "secret", token), "s3", region).add_auth(theirs)
@@ -83,7 +83,7 @@ def test_a_new_day_has_a_new_key() -> None:
 
 
 def test_names_are_in_the_order_of_their_bytes() -> None:
-    """A name comes before a longer one that begins with it, whatever follows."""
+    """A name comes before any longer name that begins with it."""
     assert canonical_query({"a-b": "1", "a": "x y/+", "": ""}) == "=&a=x%20y%2F%2B&a-b=1"
 
 
@@ -97,10 +97,10 @@ def test_names_are_in_the_order_of_their_bytes() -> None:
     ],
 )
 def test_the_host_that_is_signed(url: str, host: str) -> None:
-    """It is the one that is sent: lower case, without a name and without the usual port."""
+    """The signed host is the one that is sent: lower case, without user and without the default port."""
     assert host_of(url) == host
 
 
 def test_a_secret_is_not_shown() -> None:
-    """Not even where the keys are."""
+    """Even the value that holds the keys does not print the secret."""
     assert "secret" not in repr(SigningKeys("a", "secret", "secret", "r"))

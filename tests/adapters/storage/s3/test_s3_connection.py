@@ -1,4 +1,4 @@
-"""What goes with requests, where the credentials come from, and when both are looked for again."""
+"""Tests of which headers requests carry, where credentials come from, and when they are read again."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ THERE = Answer(headers={"ETag": '"e"', "Last-Modified": "Sun, 22 Nov 2026 10:00:
 
 @pytest.fixture
 def script() -> Iterator[ScriptedStore]:
-    """A store that says what the test wants."""
+    """Return a store that answers as the test wants."""
     with run_scripted_store() as store:
         yield store
 
 
 def _every_request(script: ScriptedStore, **settings: object) -> dict[str, dict[str, str]]:
-    """The headers of one request of each kind that matters here, without those that every request has."""
+    """Return the headers of one request of each kind, without those that every request has."""
     script.will_say(Answer(), Answer(), BEGUN, Answer(), DONE, THERE, THERE)
     with closing(S3Storage(script.settings(**settings))) as storage:
         storage.put("small", b"x", metadata={})
@@ -52,7 +52,7 @@ def _every_request(script: ScriptedStore, **settings: object) -> dict[str, dict[
 
 
 def test_nothing_is_said_unasked(script: ScriptedStore) -> None:
-    """The bucket's own class and encryption apply."""
+    """By default the bucket's own class and encryption apply."""
     assert not any(_every_request(script).values())
 
 
@@ -81,14 +81,14 @@ def test_the_storage_class_is_for_what_is_large(script: ScriptedStore) -> None:
 def test_the_stores_keys_are_named_when_an_object_is_made(
     script: ScriptedStore, settings: dict[str, object], expected: dict[str, str]
 ) -> None:
-    """Parts and reads need no word of it."""
+    """Requests for parts and reads do not name the key."""
     seen = _every_request(script, **settings)
     assert {kind for kind, headers in seen.items() if headers == expected} == {"small", "large", "begin"}
     assert sum(map(bool, seen.values())) == 3
 
 
 def test_our_own_key_goes_with_all_that_writes_or_reads_bytes(script: ScriptedStore) -> None:
-    """The store does not keep it."""
+    """The store does not keep the key."""
     seen = _every_request(script, encryption="sse-c", encryption_key=KEY)
     headers = seen.pop("part")
     assert headers["x-amz-server-side-encryption-customer-algorithm"] == "AES256"
@@ -108,7 +108,7 @@ def test_our_own_key_goes_with_all_that_writes_or_reads_bytes(script: ScriptedSt
     ],
 )
 def test_a_write_follows_to_another_region(script: ScriptedStore, moved: Answer) -> None:
-    """Signed again for the region that the store names; from then on at once, reads as well."""
+    """The request is signed again for the region that the store names. All later requests use it at once."""
     script.will_say(moved, Answer(), Answer(), THERE)
     with closing(S3Storage(script.settings(region="us-east-1"))) as storage:
         storage.put("a", b"a", metadata={})
@@ -121,7 +121,7 @@ def test_a_write_follows_to_another_region(script: ScriptedStore, moved: Answer)
 
 
 def test_a_region_is_followed_once(script: ScriptedStore) -> None:
-    """A store that sends us round in circles, or to no region, is told as it is."""
+    """An answer that names no region, or a circle of regions, is reported as it is."""
     there = Answer(301, refusal(301, "PermanentRedirect").body, {"x-amz-bucket-region": "eu-west-3"})
     back = Answer(301, refusal(301, "PermanentRedirect").body, {"x-amz-bucket-region": "us-east-1"})
     bad = Answer(301, refusal(301, "PermanentRedirect").body, {"x-amz-bucket-region": "evil.example.com/"})
@@ -134,7 +134,7 @@ def test_a_region_is_followed_once(script: ScriptedStore) -> None:
 
 
 def test_reads_follow_by_themselves(script: ScriptedStore) -> None:
-    """boto3 does, although its retries are off."""
+    """boto3 follows the region although its retries are off."""
     body = b"<Error><Code>PermanentRedirect</Code></Error>"
     script.will_say(Answer(301, body, {"x-amz-bucket-region": "eu-west-3"}), Answer(body=b"a"))
     with closing(S3Storage(script.settings(region="us-east-1"))) as storage:
@@ -145,7 +145,7 @@ def test_reads_follow_by_themselves(script: ScriptedStore) -> None:
 def test_expired_credentials_are_looked_for_anew(
     script: ScriptedStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str
 ) -> None:
-    """A file that somebody renews is read again after the store has said so, by whatever kind of request."""
+    """After the store reported the expiry of a request of any kind, the file that somebody renews is read again."""
     file = tmp_path / "credentials"
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(file))
 
@@ -170,7 +170,7 @@ def test_expired_credentials_are_looked_for_anew(
 def test_credentials_of_a_process_are_renewed_before_they_expire(
     script: ScriptedStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The chain's own expiry counts: each request is signed with what is valid then."""
+    """Each request is signed with credentials that are valid by the provider's own expiry."""
     counter = tmp_path / "count"
     program = tmp_path / "credentials.sh"
     program.write_text(
@@ -192,7 +192,7 @@ def test_credentials_of_a_process_are_renewed_before_they_expire(
 
 
 def test_a_role_is_assumed(moto: Store, script: ScriptedStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Requests are signed with the role's own credentials, by whichever way they go."""
+    """All kinds of requests are signed with the role's own credentials."""
     monkeypatch.setenv("AWS_ENDPOINT_URL_STS", moto.endpoint_url)
     script.will_say(Answer(), Answer(body=b"a"))
     role = "arn:aws:iam::123456789012:role/walsyncd"
@@ -206,7 +206,7 @@ def test_a_role_is_assumed(moto: Store, script: ScriptedStore, monkeypatch: pyte
 
 
 def test_a_role_that_is_not_given(script: ScriptedStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The message is about the role, not about the bucket."""
+    """The message is about the role, and not about the bucket."""
     monkeypatch.setenv("AWS_ENDPOINT_URL_STS", script.endpoint_url)
     denied = b"<ErrorResponse><Error><Code>AccessDenied</Code><Message>no</Message></Error></ErrorResponse>"
     script.will_say(Answer(403, denied))
@@ -223,7 +223,10 @@ def test_a_role_that_is_not_given(script: ScriptedStore, monkeypatch: pytest.Mon
     [("moto", "sse-s3"), ("moto", "sse-kms"), ("moto", "sse-c"), ("seaweedfs", "sse-c"), ("rclone", "sse-s3")],
 )
 def test_real_stores_encrypt(request: pytest.FixtureRequest, name: str, encryption: str) -> None:
-    """Objects, parts and ranges come back as they were; without its key nobody reads one of sse-c (moto lets them)."""
+    """Objects, parts and ranges come back as they were.
+
+    Without its key nobody can read an sse-c object (moto allows it).
+    """
     store: Store = request.getfixturevalue(name)
     bucket = store.make_bucket()
     key = KEY if encryption == "sse-c" else None
@@ -251,7 +254,7 @@ def test_real_stores_encrypt(request: pytest.FixtureRequest, name: str, encrypti
 
 
 def test_a_real_store_takes_the_storage_class(moto: Store) -> None:
-    """HEAD shows it of what is large, whichever way it was written."""
+    """HEAD shows it for large objects, whichever way they were written."""
     bucket = moto.make_bucket()
     with closing(S3Storage(replace(moto.settings(bucket), storage_class="STANDARD_IA"))) as storage:
         storage.put("small", b"x", metadata={})

@@ -1,4 +1,4 @@
-"""From botocore's exceptions to walsyncd's: what no server at hand says."""
+"""Tests of how botocore's exceptions are translated, for answers that no server at hand gives."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ REFUSED = EndpointConnectionError(
     ],
 )
 def test_translation(error: Exception, kind: type[WalsyncdError], words: str) -> None:
-    """Each way not to get an answer has its class and says where it happened."""
+    """Each way to fail has its class, and the message says where it happened."""
     translation = translate("read object", TARGET, error)
     assert type(translation) is kind
     assert words in str(translation)
@@ -57,20 +57,20 @@ def test_translation(error: Exception, kind: type[WalsyncdError], words: str) ->
 
 
 def test_an_answer_without_a_body_is_called_by_its_status() -> None:
-    """As to a HEAD: botocore makes a code and a message of the status line."""
+    """For example, HEAD has no body, and botocore makes code and message from the status line."""
     said = {"Error": {"Code": "403", "Message": "Forbidden"}, "ResponseMetadata": {"HTTPStatusCode": 403}}
     error = ClientError(said, "HeadObject")  # type: ignore[arg-type]  # the rest of what botocore adds is not looked at
     assert "the store answered 403 Forbidden (hint:" in str(translate("look at object", TARGET, error))
 
 
 def test_a_connection_is_not_called_by_its_class() -> None:
-    """The endpoint is named already."""
+    """The message already names the endpoint."""
     said = str(translate("list", TARGET, NewConnectionError(NO_ONE, "no route")))
     assert said.startswith("list s3://b/root/key at https://s3.example: no route")
 
 
 def test_message_is_one_short_line() -> None:
-    """However long a library's message is, ours is one line that can be read."""
+    """However long a library's message is, ours is one readable line."""
     error = BotoCoreError()
     error.args = ("line\n" * 1000,)
     assert len(str(translate("list", TARGET, error)).splitlines()) == 1
@@ -78,14 +78,14 @@ def test_message_is_one_short_line() -> None:
 
 
 def test_nothing_else_is_caught() -> None:
-    """Our own mistakes are not the store's: they pass."""
+    """An exception from a fault in our own code is not translated."""
     with pytest.raises(KeyError), translated("list", TARGET):
         raise KeyError("bug")
 
 
 @pytest.mark.parametrize("user", ["", "u:SECRET@", "SECRET@", "u:SEC/RET@", "u:SEC@RET@"])
 def test_no_message_has_the_user_of_the_endpoint(user: str) -> None:
-    """A password in endpoint_url is for the store, not for the log."""
+    """A password in endpoint_url is sent to the store, and never logged."""
     assert str(RequestTarget("b", f"http://{user}127.0.0.1:9000", "app/x")) == "s3://b/app/x at http://127.0.0.1:9000"
 
 
@@ -93,7 +93,7 @@ def test_no_message_has_the_user_of_the_endpoint(user: str) -> None:
     "error", [KeyError("Size"), ValueError("no number"), TypeError("no text"), OverflowError("large")]
 )
 def test_an_answer_that_is_not_understood(error: Exception) -> None:
-    """The store is not what it seems: what would be a fault of ours elsewhere is one of its answer here."""
+    """An exception that would be our fault elsewhere is the fault of the store's answer here."""
     words = r"^list s3://b/root/key at https://s3\.example: the answer is not S3's"
     with pytest.raises(TransientError, match=words), understood("list", TARGET):
         raise error

@@ -1,4 +1,4 @@
-"""What is particular to S3: what goes over the wire, and what each refusal means."""
+"""Tests of what only S3 has: what is sent, and what each refusal means."""
 
 from __future__ import annotations
 
@@ -32,25 +32,25 @@ PART = StoredPart(1, 4, "0" * 32)
 
 @pytest.fixture
 def script() -> Iterator[ScriptedStore]:
-    """A store that says what the test wants."""
+    """Return a store that answers as the test wants."""
     with run_scripted_store() as store:
         yield store
 
 
 @pytest.fixture
 def storage(script: ScriptedStore) -> Iterator[S3Storage]:
-    """Bucket ``b``, prefix ``root``, of the scripted store."""
+    """Return bucket ``b``, prefix ``root``, of the scripted store."""
     with closing(S3Storage(script.settings(prefix="root"))) as storage:
         yield storage
 
 
 def md5(body: bytes) -> str:
-    """As in the Content-MD5 header."""
+    """Return the MD5 as the Content-MD5 header has it."""
     return base64.b64encode(hashlib.md5(body).digest()).decode()  # noqa: S324 - what S3 asks for
 
 
 def test_put_is_one_plain_request(script: ScriptedStore, storage: S3Storage) -> None:
-    """A PUT is one request: signed, with Content-MD5, without asking for leave, without x-amz-checksum."""
+    """A PUT is one request: signed, with Content-MD5, without Expect: 100-continue, without x-amz-checksum."""
     script.will_say(Answer(headers={"ETag": '"e1"'}))
     assert storage.put("db/a b.zst", b"body", metadata={"walsyncd-id": "t"}) == "e1"
     (request,) = script.requests
@@ -137,7 +137,7 @@ def test_complete_that_fails_after_its_ok(
 
 
 def test_retries_are_not_its_own(script: ScriptedStore, storage: S3Storage) -> None:
-    """A read that fails is tried once: how long to continue is decided upstairs."""
+    """A read that fails is tried once, because the caller decides how long to try."""
     script.will_say(refusal(503, "SlowDown"))
     with pytest.raises(TransientError, match="SlowDown"):
         storage.get("db/1")
@@ -155,7 +155,7 @@ def test_read_that_breaks_off(script: ScriptedStore, storage: S3Storage) -> None
 
 
 def test_store_that_does_not_answer(script: ScriptedStore) -> None:
-    """A store that takes a request and says nothing is away after the time-out, for reads and writes."""
+    """A store that takes a request and does not answer is unreachable after the time-out, for reads and writes."""
     with closing(S3Storage(script.settings(timeout_s=0.2))) as storage:
         script.will_say(HANG, HANG)
         with pytest.raises(TransientError, match=r"write object s3://b/a .*timeout"):
@@ -189,7 +189,7 @@ def test_not_an_s3_store(script: ScriptedStore, storage: S3Storage) -> None:
 
 
 def test_no_credentials(script: ScriptedStore) -> None:
-    """Without credentials nothing is asked of the store, and the hint names the keys to set."""
+    """Without credentials no request is made, and the hint names the keys to set."""
     settings = script.settings(access_key_id=None, secret_access_key=None)
     with closing(S3Storage(settings)) as storage:
         for call in (lambda: storage.put("a", b"", metadata={}), lambda: storage.get("a")):
@@ -204,7 +204,7 @@ def test_no_credentials(script: ScriptedStore) -> None:
     ids=["endpoint without scheme", "unknown profile", "half the credentials", "no bucket's name"],
 )
 def test_settings_that_cannot_be_right(script: ScriptedStore, changes: dict[str, object]) -> None:
-    """Settings that no request could be made with are a usage error at once."""
+    """Settings with which no request could be made are a usage error at once."""
     with pytest.raises(UsageError, match=r"correct \[storage\]"):
         S3Storage(script.settings(**changes))
 
@@ -251,7 +251,10 @@ def test_delete_without_batches(script: ScriptedStore, storage: S3Storage) -> No
 
 
 def test_delete_where_a_batch_is_not_understood(script: ScriptedStore, storage: S3Storage) -> None:
-    """A batch that the store calls malformed is deleted one by one; expired credentials are no such case."""
+    """If the store calls a batch malformed, its objects are deleted one by one.
+
+    Expired credentials do not cause this.
+    """
     script.will_say(refusal(400, "MalformedXML"), Answer(204), Answer(204), Answer(body=b"<DeleteResult/>"))
     storage.delete(["a", "b"])
     storage.delete(["c", "d"])
@@ -262,7 +265,7 @@ def test_delete_where_a_batch_is_not_understood(script: ScriptedStore, storage: 
 
 
 def test_a_single_object_is_deleted_by_itself(script: ScriptedStore, storage: S3Storage) -> None:
-    """So that what a batch has kept, whatever it said, can be deleted one by one."""
+    """So what a batch has kept, whatever it answered, can be deleted one by one."""
     script.will_say(Answer(204))
     storage.delete(["a"])
     assert [(request.method, request.path) for request in script.requests] == [("DELETE", "/b/root/a")]
@@ -276,7 +279,7 @@ def test_delete_in_batches(script: ScriptedStore, storage: S3Storage) -> None:
 
 
 def test_delete_that_is_refused_in_part(script: ScriptedStore, storage: S3Storage) -> None:
-    """An object that the store keeps is named; one that is not there any more is none."""
+    """An object that the store keeps is named. One that no longer exists is not."""
     errors = "".join(
         f"<Error><Key>root/{key}</Key><Code>{code}</Code></Error>"
         for key, code in (("a", "NoSuchKey"), ("b", "AccessDenied"))
@@ -288,7 +291,10 @@ def test_delete_that_is_refused_in_part(script: ScriptedStore, storage: S3Storag
 
 @pytest.mark.parametrize(("kept", "won"), [(b"mine", True), (b"theirs", False)])
 def test_put_if_where_conditions_are_unknown(script: ScriptedStore, storage: S3Storage, kept: bytes, won: bool) -> None:
-    """Where conditions are answered by 501 the object is written without, and read back; checksums are not tried."""
+    """If the store answers conditions with 501, the object is written without one and read back.
+
+    Checksums are not tried.
+    """
     unknown = refusal(501, "NotImplemented")
     script.will_say(Answer(404), unknown, unknown, unknown, Answer(), Answer(body=kept))
     assert storage.put_if("owner.json", b"mine", etag=None) is won
@@ -298,7 +304,10 @@ def test_put_if_where_conditions_are_unknown(script: ScriptedStore, storage: S3S
 
 
 def test_put_if_names_the_version(script: ScriptedStore, storage: S3Storage) -> None:
-    """The version that was seen goes along; another one in between is a no, an unclear race an error."""
+    """The condition names the version that was seen.
+
+    Another version in between is a no, and an unclear race is an error.
+    """
     seen = Answer(headers={"ETag": '"e1"', "Last-Modified": "Sun, 22 Nov 2026 10:00:00 GMT"})
     script.will_say(seen, refusal(412, "PreconditionFailed"))
     assert not storage.put_if("owner.json", b"mine", etag="e1")

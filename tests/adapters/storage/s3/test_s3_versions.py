@@ -1,4 +1,4 @@
-"""Versions of objects: seen and removed for good."""
+"""Tests that versions of objects are seen and removed for good."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from walsyncd.errors import RefusedError
 
 @pytest.fixture
 def storage(moto: Store) -> Iterator[S3Storage]:
-    """A bucket that keeps versions."""
+    """Return a bucket that keeps versions."""
     bucket = moto.make_bucket()
     client = moto.client()
     client.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
@@ -25,7 +25,7 @@ def storage(moto: Store) -> Iterator[S3Storage]:
 
 
 def test_what_a_plain_delete_hides_is_seen_and_removed(storage: S3Storage) -> None:
-    """An old version, its delete marker, and what is current; other keys are not listed."""
+    """An old version, its delete marker and the current version are found. Other keys are not listed."""
     for body in (b"one", b"three"):
         storage.put("app/a", body, metadata={})
     storage.put("app/b", b"b", metadata={})
@@ -46,7 +46,7 @@ def test_what_a_plain_delete_hides_is_seen_and_removed(storage: S3Storage) -> No
 
 
 def test_in_a_bucket_without_versions_each_object_is_its_own(moto: Store) -> None:
-    """Removing that removes the object."""
+    """Removing the only version removes the object."""
     with closing(S3Storage(moto.settings(moto.make_bucket()))) as storage:
         storage.put("app/a", b"a", metadata={})
         found = list(storage.versions().list("app/"))
@@ -57,14 +57,14 @@ def test_in_a_bucket_without_versions_each_object_is_its_own(moto: Store) -> Non
 
 @pytest.mark.parametrize(("status", "code"), [(501, "NotImplemented"), (405, "MethodNotAllowed"), (400, "Unknown")])
 def test_a_store_that_knows_no_versions_has_none(status: int, code: str) -> None:
-    """It refuses the request itself."""
+    """The store refuses the request."""
     with run_scripted_store() as script, closing(S3Storage(script.settings(prefix="root"))) as storage:
         script.will_say(refusal(status, code))
         assert list(storage.versions().list("app/")) == []
 
 
 def test_versions_that_may_not_be_seen_are_an_error() -> None:
-    """Otherwise they would stay, and nobody would know."""
+    """Otherwise the versions would stay without anybody knowing."""
     with run_scripted_store() as script, closing(S3Storage(script.settings(prefix="root"))) as storage:
         script.will_say(refusal(403, "AccessDenied"))
         with pytest.raises(RefusedError):

@@ -1,4 +1,4 @@
-"""The short way of a PUT: which URL, which signature, which connection."""
+"""Tests of the short way of a PUT: its URL, its signature, its connection."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from walsyncd.adapters.storage.s3.s3_storage import S3Storage
 
 @pytest.fixture
 def script() -> Iterator[ScriptedStore]:
-    """A store that says what the test wants."""
+    """Return a store that answers as the test wants."""
     with run_scripted_store() as store:
         yield store
 
@@ -46,7 +46,7 @@ def test_url_of_the_bucket(settings: S3Settings, url: str) -> None:
 
 
 def test_temporary_credentials(script: ScriptedStore) -> None:
-    """A session token goes along and is signed."""
+    """A session token is sent and signed."""
     with closing(S3Storage(script.settings(session_token="token"))) as storage:  # noqa: S106
         script.will_say(Answer())
         storage.put("a", b"", metadata={})
@@ -75,6 +75,6 @@ def test_any_key_arrives(shared: tuple[ScriptedStore, S3Storage], key: str) -> N
 
 @pytest.fixture(scope="module")
 def shared() -> Iterator[tuple[ScriptedStore, S3Storage]]:
-    """One store and client for many examples."""
+    """Return one store and client for many examples."""
     with run_scripted_store() as script, closing(S3Storage(script.settings())) as storage:
         yield script, storage
