@@ -8,7 +8,7 @@ import pytest
 
 from tests.fakes import Call, FakeStorage
 from walsyncd.adapters.storage.counting_storage import CountingStorage, Requests
-from walsyncd.adapters.storage.interface import Storage, StoredPart
+from walsyncd.adapters.storage.interface import Storage, StoredPart, confirmed
 from walsyncd.errors import MissingError, RefusedError, TransientError
 
 
@@ -21,6 +21,8 @@ def test_every_request_is_counted_under_its_own_name() -> None:
     assert storage.put_if("a/2", b"two", etag=None)
     assert storage.get("a/1") == b"".join(storage.stream("a/1")) == b"one"
     assert storage.head("a/3") is None
+    assert confirmed(storage, "a/1") == inner.head("a/1")
+    assert requests.counts()["head", "ok"] == 2
     assert [info.key for info in storage.list("a/")] == ["a/1", "a/2"]
     assert storage.folders("") == ["a"]
     upload = storage.create_upload("a/3", metadata={})

@@ -285,6 +285,26 @@ def test_order_of_durable_steps(storage: DirectoryStorage, root: Path, monkeypat
     assert steps == [step.replace("app", "if") for step in expected]
 
 
+def test_what_is_a_proof_is_durable(storage: DirectoryStorage, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A killed put may have left a name without its fsync: file and folder are fsynced before the object counts."""
+    storage.put("app/gen/x", b"x", metadata={})
+    steps: list[str] = []
+    fsync = os.fsync
+
+    def noted(descriptor: int) -> None:
+        steps.append(str(Path(f"/proc/self/fd/{descriptor}").readlink().relative_to(root)))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    assert storage.confirm("app/gen/x") == storage.head("app/gen/x")
+    assert steps == ["app/gen/x", "app/gen"]
+    assert storage.confirm("app/gen/y") is None
+    head = storage.head("app/gen/x")
+    storage.delete(["app/gen/x"])
+    monkeypatch.setattr(storage, "head", lambda _key: head)  # somebody deletes the object between the two steps
+    assert storage.confirm("app/gen/x") is None
+
+
 def test_a_condition_counts_at_the_moment_of_the_rename(
     storage: DirectoryStorage, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

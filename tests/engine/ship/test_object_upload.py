@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +14,8 @@ from tests.fakes import Call, FakeStorage
 from tests.shipping import G1, begun_journal, segment
 from walsyncd.adapters.journal import rows
 from walsyncd.adapters.journal.journal import Advance, Journal, ObjectRow
+from walsyncd.adapters.storage.counting_storage import CountingStorage, Requests
+from walsyncd.adapters.storage.directory import DirectoryStorage
 from walsyncd.core.stored.layout import ID_METADATA
 from walsyncd.engine.ship import object_upload
 from walsyncd.engine.ship.object_upload import abort_leftovers, is_stored, send
@@ -92,6 +97,25 @@ def test_a_put_is_only_repeated_if_it_did_not_arrive(journal: Journal, storage: 
     try_twice(journal, storage)
     assert storage.names() == ["put", "head"] + ([] if after else ["put"])
     assert storage.visible == [KEY]
+
+
+def test_a_folder_s_object_is_made_durable_before_it_counts(
+    journal: Journal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A put that was killed after its rename left a name without an fsync, which a power cut would take back."""
+    row, folder = begun(journal, SMALL), tmp_path / "replica" / "app"
+    storage = CountingStorage(DirectoryStorage(folder.parent), Requests())
+    folder.mkdir(parents=True)
+    (folder / "key").write_bytes(SMALL)
+    row, fsync, durable = replace(row, token=hashlib.sha256(SMALL).hexdigest()), os.fsync, list[Path]()
+
+    def noted(descriptor: int) -> None:
+        durable.append(Path(f"/proc/self/fd/{descriptor}").readlink())
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    send(journal, storage, row, key=KEY, tried=True)
+    assert durable == [folder / "key", folder]
 
 
 @pytest.mark.parametrize("number", [1, 2, 4])

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
-from walsyncd.adapters.storage.interface import HasConditions, ObjectInfo, OpenUpload, Storage, StoredPart
+from walsyncd.adapters.storage.interface import HasConditions, ObjectInfo, OpenUpload, Storage, StoredPart, confirmed
 from walsyncd.errors import RefusedError, TransientError, WalsyncdError
 
 OK, AWAY, REFUSED, FAILED = "ok", "away", "refused", "failed"
@@ -91,6 +91,11 @@ class CountingStorage:
         """See ``Storage.head``."""
         with self._counted("head"):
             return self._inner.head(key)
+
+    def confirm(self, key: str) -> ObjectInfo | None:
+        """See ``HasConfirmation``. It counts as a HEAD."""
+        with self._counted("head"):
+            return confirmed(self._inner, key)
 
     def get(self, key: str, *, first: int = 0, length: int | None = None) -> bytes:
         """See ``Storage.get``."""

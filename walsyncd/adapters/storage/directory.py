@@ -112,6 +112,15 @@ class DirectoryStorage:
         except MissingError:
             return None
 
+    def confirm(self, key: str) -> ObjectInfo | None:
+        """See ``HasConfirmation``. An attempt that was killed, or failed, may have left a name that is not durable."""
+        if (info := self.head(key)) is None:
+            return None
+        with suppress(MissingError), writing("make object durable", self._path(key)):
+            self._tree.sync(key)
+            return info
+        return None
+
     def get(self, key: str, *, first: int = 0, length: int | None = None) -> bytes:
         """See ``Storage.get``."""
         with reading("read object", self._path(key)), self._tree.open(key) as (file, _):

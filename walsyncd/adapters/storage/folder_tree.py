@@ -175,6 +175,12 @@ class FolderTree:
             os.rename(old, new, src_dir_fd=source.descriptor, dst_dir_fd=target.descriptor)
             target.sync()
 
+    def sync(self, name: str) -> None:
+        """Make a file and its name durable."""
+        with self.open(name) as (file, _), self.folder(name.rpartition("/")[0]) as folder:
+            os.fsync(file.fileno())
+            folder.sync()
+
     def status(self, name: str) -> os.stat_result | None:
         """Return the status of a name; for a link, that of the link itself. Returns None if there is nothing."""
         above, _, last = name.rpartition("/")

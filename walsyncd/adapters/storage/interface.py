@@ -144,6 +144,19 @@ class HasConditions(Protocol):
 
 
 @runtime_checkable
+class HasConfirmation(Protocol):
+    """What a storage has in addition that may show an object which a power cut would still take back."""
+
+    def confirm(self, key: str) -> ObjectInfo | None:
+        """Make what is known of ``key`` durable, and return it as ``head`` does."""
+
+
+def confirmed(storage: Storage, key: str) -> ObjectInfo | None:
+    """Return what is known of ``key``, as a proof that it is stored for good. Returns None if it is absent."""
+    return storage.confirm(key) if isinstance(storage, HasConfirmation) else storage.head(key)
+
+
+@runtime_checkable
 class HasRules(Protocol):
     """What a storage with settings of its own has in addition, for ``walsyncd check``."""
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from walsyncd.adapters.journal.journal import Journal, ObjectRow, PartRow
-from walsyncd.adapters.storage.interface import ObjectInfo, Storage, StoredPart
+from walsyncd.adapters.storage.interface import ObjectInfo, Storage, StoredPart, confirmed
 from walsyncd.core.send.multipart import (
     AdoptUpload,
     Answers,
@@ -60,8 +60,8 @@ def send(
 
 
 def is_stored(storage: Storage, row: ObjectRow, key: str) -> bool:
-    """Whether the object is there. Raises ImpossibleError if another one is."""
-    info = storage.head(key)
+    """Whether the object is there for good. Raises ImpossibleError if another one is."""
+    info = confirmed(storage, key)
     if info is None:
         return False
     if _is_ours(info, row):
