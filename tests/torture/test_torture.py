@@ -43,25 +43,48 @@ def test_a_storm_can_be_repeated(*, presence: bool | None) -> None:
     assert program.parse(program.again(options).split()[3:]) == [options]
 
 
-@pytest.mark.parametrize("end", ["wrong", "broken off", "right"])
-def test_only_a_wrong_restore_fails(
+@pytest.mark.parametrize("end", ["wrong", "broken off", "right", "faulty"])
+def test_how_storms_ended(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, end: str
 ) -> None:
-    """Its seed is printed, with the command to repeat it and its folder; the seeds after it have their turn."""
+    """A seed is printed with the command to repeat it and its folder; the seeds after it have their turn."""
 
     def pretend(options: Options, folder: Path) -> Report:
         seeds.append(options.seed)
         if end == "broken off":
             raise AssertionError("not within 60 s")
-        return Report(options.seed, wrong=["a page"] if end == "wrong" else [])
+        return Report(
+            options.seed, wrong=["a page"] if end == "wrong" else [], faults=["a race"] if end == "faulty" else []
+        )
 
     seeds: list[int] = []
     monkeypatch.setattr(program, "torture", pretend)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    assert program.main(["--seed", "41", "42"]) == (end == "wrong")
+    assert program.main(["--seed", "41", "42"]) == {"wrong": 1, "broken off": 2}.get(end, 0)
     assert seeds == [41, 42]
-    assert ("--seed 42 " in capsys.readouterr().err) == (end != "right")
-    assert len(list(tmp_path.iterdir())) == (0 if end == "right" else 2)
+    said = capsys.readouterr().err
+    assert ("--seed 42 " in said) == (end in {"wrong", "broken off"})
+    assert len(list(tmp_path.iterdir())) == (2 if end in {"wrong", "broken off"} else 0)
+    counts = {name: 2 * (name == end) for name in ("right", "faulty", "wrong", "broken off")}
+    right, faulty, wrong, broken = counts.values()
+    last = f"2 storms: {right} right, {faulty} right with faults, {wrong} wrong, {broken} broke off"
+    assert said.splitlines()[-1] == last
+
+
+@pytest.mark.parametrize(("storms", "broken", "code"), [(1, 1, 2), (2, 1, 0), (19, 2, 2), (20, 2, 0), (20, 3, 2)])
+def test_storms_without_a_verdict_do_not_count_as_right(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, storms: int, broken: int, code: int
+) -> None:
+    """One may break off, or a tenth of them, but not all."""
+
+    def pretend(options: Options, folder: Path) -> Report:
+        if options.seed <= broken:
+            raise AssertionError("not within 60 s")
+        return Report(options.seed)
+
+    monkeypatch.setattr(program, "torture", pretend)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    assert program.main(["--seed", *map(str, range(1, storms + 1))]) == code
 
 
 def test_what_was_never_published_is_not_committed(tmp_path: Path) -> None:
